@@ -1,0 +1,107 @@
+//! Every limit, interval and default of the node, units in the names.
+//!
+//! A plain value: the command line or a library user fills it in, nothing below reads the environment.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use crate::dist::{Cookie, NodeName};
+
+/// Everything that a node is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The full name, `name@host`.
+    pub node_name: NodeName,
+    /// The secret of the cluster.
+    pub cookie: Cookie,
+    /// The address to listen on. `None`: all interfaces, IPv6 and IPv4.
+    pub bind: Option<IpAddr>,
+    /// The port to listen on. 0: a free one.
+    pub dist_port: u16,
+    /// Where epmd is.
+    pub epmd: EpmdConfig,
+    /// The stores to serve, in order; never empty.
+    pub stores: Vec<StoreConfig>,
+    /// Slaves of the first store.
+    pub slaves: Vec<ServerName>,
+    /// Nodes to be kept connected.
+    pub connect: Vec<NodeName>,
+    /// Seconds after which a silent peer is down. Erlang's default is 60.
+    pub net_ticktime_secs: u32,
+    /// The bounds on what peers may use.
+    pub limits: Limits,
+}
+
+/// Where epmd is, and who starts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpmdConfig {
+    /// Port of every epmd that is asked, `ERL_EPMD_PORT`. Erlang's default is 4369.
+    pub port: u16,
+    /// Address of the local one: the first of `ERL_EPMD_ADDRESS`, else the loopback.
+    pub address: IpAddr,
+    /// Whether an epmd is started where none answers.
+    pub start: bool,
+}
+
+impl EpmdConfig {
+    /// The port that every Erlang node asks when nothing else is said.
+    pub const PORT: u16 = 4369;
+}
+
+impl Default for EpmdConfig {
+    fn default() -> Self {
+        Self { port: Self::PORT, address: IpAddr::V4(Ipv4Addr::LOCALHOST), start: true }
+    }
+}
+
+/// One store and the names that it is known by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Names in `:global`.
+    pub global: Vec<String>,
+    /// Names on this node.
+    pub local: Vec<String>,
+}
+
+/// How a server is named, as in `GenServer.server/0`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ServerName {
+    /// `{:global, name}` with an atom as name.
+    Global(String),
+    /// A name registered on this node.
+    Local(String),
+}
+
+/// What is bounded, and by how much. What happens at a bound is said at each.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest frame, in bytes, that is read: a larger one ends the connection. The default lets a value of
+    /// 64 MiB through, beside its key.
+    pub frame_bytes_max: usize,
+    /// Bytes that wait for a peer before it is no longer read from (one answer may exceed it).
+    pub outbound_bytes_max: usize,
+    /// Bytes kept for a slave that does not take them: past it the slave is behind, and what it misses is dropped.
+    pub slave_buffer_bytes_max: usize,
+    /// A set-up whose next step takes longer is ended. Erlang's own is 7 s.
+    pub handshake_step: Duration,
+    /// Connections that have not proved the cookie.
+    pub handshakes_max: usize,
+    /// First and longest pause between tries to reach a peer, epmd or a name; doubled each time, with jitter.
+    pub backoff_first: Duration,
+    /// See `backoff_first`.
+    pub backoff_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 160 << 20,
+            outbound_bytes_max: 8 << 20,
+            slave_buffer_bytes_max: 64 << 20,
+            handshake_step: Duration::from_secs(7),
+            handshakes_max: 512,
+            backoff_first: Duration::from_millis(200),
+            backoff_max: Duration::from_secs(10),
+        }
+    }
+}

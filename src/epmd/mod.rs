@@ -1,0 +1,1 @@
+//! The Erlang Port Mapper Daemon (erl_dist_protocol, "EPMD Protocol"): client and daemon.

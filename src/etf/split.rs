@@ -1,0 +1,690 @@
+//! The one walker of untrusted bytes.
+//!
+//! Everything that a peer sends is read through a [`Cursor`]: it finds where a term ends and checks on the
+//! way what a BEAM would check when it decodes it (erl_ext_dist; the limits are those of `external.c`). The
+//! walk keeps one number, how many terms are still to come, and no stack: a list nested ten million deep costs
+//! what a flat one costs. A count that claims more terms than there are bytes left is refused at once.
+//!
+//! What it does *not* do: it builds nothing, and it does not look for duplicate keys of maps (that needs to
+//! compare terms: [`check_maps`](super::key::check_maps), for what is to be stored).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::tag::*;
+
+/// Atoms are at most 255 characters (erl_ext_dist, "ATOM_UTF8_EXT").
+const ATOM_CHARS_MAX: usize = 255;
+
+/// What is wrong with bytes that should have been a term. Always the fault of whoever encoded them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TermError {
+    /// The bytes end inside a term.
+    Truncated,
+    /// Bytes are left over after the term.
+    TrailingBytes,
+    /// Not a tag of the external term format, or one that may not stand here.
+    Tag(u8),
+    /// The term does not begin with the version byte 131 but with this.
+    Version(u8),
+    /// An atom of more than 255 characters, or one that is not UTF-8.
+    Atom,
+    /// A float that is not a finite number.
+    Float,
+    /// A bit string whose last byte claims no or more than eight bits.
+    BitBinary,
+    /// A fun whose size field does not fit its contents.
+    Fun,
+    /// A reference with no or more than five words.
+    Reference,
+    /// An export whose arity is not a small integer.
+    Export,
+    /// A map with the same key twice.
+    DuplicateKey,
+    /// A compressed term that does not inflate to the size that it claims, or is larger than the bound.
+    Compressed,
+    /// A term of another type than the place asks for.
+    Unexpected {
+        /// The type that the place asks for, in Erlang's words.
+        wanted: &'static str,
+        /// The tag that stands there.
+        tag: u8,
+    },
+    /// A key whose maps are nested in so odd an order that bringing it into canonical form takes too long.
+    KeyTooComplex,
+}
+
+impl fmt::Display for TermError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => write!(f, "the term is cut short"),
+            Self::TrailingBytes => write!(f, "bytes are left over after the term"),
+            Self::Tag(tag) => write!(f, "{tag} is no tag of the external term format"),
+            Self::Version(byte) => write!(f, "a term begins with {byte} instead of the version byte 131"),
+            Self::Atom => write!(f, "an atom is longer than 255 characters or not UTF-8"),
+            Self::Float => write!(f, "a float is not a finite number"),
+            Self::BitBinary => write!(f, "a bit string claims an impossible number of bits in its last byte"),
+            Self::Fun => write!(f, "the size of a fun does not fit its contents"),
+            Self::Reference => write!(f, "a reference does not have one to five words"),
+            Self::Export => write!(f, "the arity of an external fun is not a small integer"),
+            Self::DuplicateKey => write!(f, "a map has the same key twice"),
+            Self::Compressed => write!(f, "a compressed term does not inflate to the size that it claims"),
+            Self::Unexpected { wanted, tag } => write!(f, "expected {wanted}, found a term with tag {tag}"),
+            Self::KeyTooComplex => write!(f, "the maps inside a key are nested too deep to be compared"),
+        }
+    }
+}
+
+impl std::error::Error for TermError {}
+
+/// What was noticed in a term while it was walked: what a later, colder branch has to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits(u8);
+
+impl Traits {
+    /// A map with two or more pairs: its keys may repeat.
+    pub const MAP: Self = Self(1);
+    /// A reference of more than three words: only for peers with `V4_NC`.
+    pub const WIDE_REFERENCE: Self = Self(2);
+    /// A native record: only for peers with `NATIVE_RECORDS`.
+    pub const NATIVE_RECORD: Self = Self(4);
+
+    /// Nothing noticed.
+    pub const fn none() -> Self {
+        Self(0)
+    }
+
+    /// Whether all of `other` was noticed.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any of `other` was noticed.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both.
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The bits, for storing beside a value.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From [`bits`](Self::bits).
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+}
+
+/// An atom's text where it was received.
+#[derive(Clone, Copy)]
+pub struct AtomView<'a> {
+    text: &'a [u8],
+    latin1: bool,
+}
+
+impl<'a> AtomView<'a> {
+    /// The text. Borrowed unless the atom came in Latin-1 with characters beyond ASCII.
+    pub fn to_str(self) -> Cow<'a, str> {
+        match std::str::from_utf8(self.text) {
+            Ok(text) if !self.latin1 || text.is_ascii() => Cow::Borrowed(text),
+            _ => Cow::Owned(self.text.iter().map(|&byte| char::from(byte)).collect()),
+        }
+    }
+
+    /// The bytes as received: UTF-8, or Latin-1 for the old tags.
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.text
+    }
+}
+
+impl PartialEq<str> for AtomView<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.text == other.as_bytes() && (!self.latin1 || other.is_ascii())
+            || (self.latin1 && !other.is_ascii() && self.to_str() == other)
+    }
+}
+
+impl PartialEq<&str> for AtomView<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        *self == **other
+    }
+}
+
+impl fmt::Debug for AtomView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ":{}", self.to_str())
+    }
+}
+
+/// A process identifier where it was received (erl_ext_dist, "NEW_PID_EXT").
+#[derive(Clone, Copy, Debug)]
+pub struct PidView<'a> {
+    /// The node that the process lives on.
+    pub node: AtomView<'a>,
+    /// First half of its number.
+    pub id: u32,
+    /// Second half of its number.
+    pub serial: u32,
+    /// Incarnation of the node.
+    pub creation: u32,
+}
+
+/// A reference where it was received (erl_ext_dist, "NEWER_REFERENCE_EXT").
+#[derive(Clone, Copy, Debug)]
+pub struct ReferenceView<'a> {
+    /// The node that made it.
+    pub node: AtomView<'a>,
+    /// Incarnation of that node.
+    pub creation: u32,
+    words: [u32; 5],
+    len: u8,
+}
+
+impl ReferenceView<'_> {
+    /// The one to five words.
+    pub fn words(&self) -> &[u32] {
+        &self.words[..usize::from(self.len)]
+    }
+}
+
+/// One complete, checked term, without a version byte.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TermView<'a> {
+    bytes: &'a [u8],
+    traits: Traits,
+}
+
+impl<'a> TermView<'a> {
+    /// Takes bytes that are known to be one checked term: a stored one, or one written by ourselves.
+    pub(crate) const fn trusted(bytes: &'a [u8], traits: Traits) -> Self {
+        Self { bytes, traits }
+    }
+
+    /// Checks that `bytes` (without a version byte) are exactly one term.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, TermError> {
+        let mut cursor = Cursor::new(bytes);
+        let term = cursor.term()?;
+        cursor.end()?;
+        Ok(term)
+    }
+
+    /// The encoded term.
+    pub const fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// What was noticed while it was checked. For a part of a term: what was noticed in the whole.
+    pub const fn traits(self) -> Traits {
+        self.traits
+    }
+
+    /// The first byte.
+    pub const fn tag(self) -> u8 {
+        self.bytes[0]
+    }
+
+    /// A cursor before this term.
+    pub const fn cursor(self) -> Cursor<'a> {
+        Cursor { rest: self.bytes }
+    }
+
+    /// The atom, if it is one.
+    pub fn as_atom(self) -> Option<AtomView<'a>> {
+        self.cursor().atom().ok()
+    }
+
+    /// Whether it is the atom `text`.
+    pub fn is_atom(self, text: &str) -> bool {
+        self.as_atom().is_some_and(|atom| atom == text)
+    }
+
+    /// The pid, if it is one.
+    pub fn as_pid(self) -> Option<PidView<'a>> {
+        self.cursor().pid().ok()
+    }
+
+    /// The reference, if it is one.
+    pub fn as_reference(self) -> Option<ReferenceView<'a>> {
+        self.cursor().reference().ok()
+    }
+
+    /// The non-negative integer, if it is one that fits.
+    pub fn as_unsigned(self) -> Option<u64> {
+        self.cursor().unsigned().ok()
+    }
+
+    /// The bytes of the binary, if it is one.
+    pub fn as_binary(self) -> Option<&'a [u8]> {
+        self.cursor().binary().ok()
+    }
+
+    /// The elements, if it is a tuple of `N`. The last one is found without a walk.
+    pub fn as_tuple<const N: usize>(self) -> Option<[TermView<'a>; N]> {
+        let mut cursor = self.cursor();
+        if cursor.tuple().ok()? != N {
+            return None;
+        }
+        let mut elements = [self; N];
+        for (at, element) in elements.iter_mut().enumerate() {
+            let bytes = if at + 1 == N { cursor.rest } else { cursor.term().ok()?.bytes };
+            *element = TermView { bytes, traits: self.traits };
+        }
+        Some(elements)
+    }
+
+    /// The number of elements, if it is a tuple.
+    pub fn tuple_arity(self) -> Option<usize> {
+        self.cursor().tuple().ok()
+    }
+
+    /// The elements of a proper list that is not a `STRING_EXT` (use [`list`](super::list) for those too).
+    pub fn is_nil(self) -> bool {
+        self.bytes == [NIL_EXT]
+    }
+}
+
+impl fmt::Debug for TermView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&super::text::inspect(*self, super::text::InspectLimits::LOG))
+    }
+}
+
+/// Reads terms off the front of untrusted bytes.
+#[derive(Clone, Copy)]
+pub struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    /// A cursor at the front of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What has not been read.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next tag, not consumed.
+    pub fn peek(&self) -> Result<u8, TermError> {
+        self.rest.first().copied().ok_or(TermError::Truncated)
+    }
+
+    /// That nothing is left.
+    pub fn end(&self) -> Result<(), TermError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(TermError::TrailingBytes) }
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&'a [u8], TermError> {
+        let (head, rest) = self.rest.split_at_checked(len).ok_or(TermError::Truncated)?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], TermError> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(TermError::Truncated)?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    #[inline]
+    fn u8(&mut self) -> Result<u8, TermError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    #[inline]
+    fn u16(&mut self) -> Result<u16, TermError> {
+        Ok(u16::from_be_bytes(self.array()?))
+    }
+
+    #[inline]
+    fn u32(&mut self) -> Result<u32, TermError> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    #[inline]
+    fn len32(&mut self) -> Result<usize, TermError> {
+        Ok(self.u32()? as usize)
+    }
+
+    fn unexpected<T>(&self, wanted: &'static str) -> Result<T, TermError> {
+        Err(TermError::Unexpected { wanted, tag: self.peek()? })
+    }
+
+    /// The version byte that begins every term on the wire.
+    pub fn version(&mut self) -> Result<(), TermError> {
+        match self.u8()? {
+            VERSION_MAGIC => Ok(()),
+            other => Err(TermError::Version(other)),
+        }
+    }
+
+    /// A tuple's arity; its elements come next.
+    #[inline]
+    pub fn tuple(&mut self) -> Result<usize, TermError> {
+        match self.peek()? {
+            SMALL_TUPLE_EXT => Ok(usize::from(self.array::<2>()?[1])),
+            LARGE_TUPLE_EXT => {
+                self.u8()?;
+                self.len32()
+            }
+            _ => self.unexpected("a tuple"),
+        }
+    }
+
+    /// A list's length; its elements come next, and after them its tail. `[]` gives 0 and has no tail.
+    pub fn list(&mut self) -> Result<usize, TermError> {
+        match self.peek()? {
+            NIL_EXT => {
+                self.u8()?;
+                Ok(0)
+            }
+            LIST_EXT => {
+                self.u8()?;
+                self.len32()
+            }
+            _ => self.unexpected("a list"),
+        }
+    }
+
+    /// An atom.
+    #[inline]
+    pub fn atom(&mut self) -> Result<AtomView<'a>, TermError> {
+        let tag = self.peek()?;
+        let (len, latin1) = match tag {
+            SMALL_ATOM_UTF8_EXT => (usize::from(self.array::<2>()?[1]), false),
+            ATOM_UTF8_EXT | ATOM_EXT => {
+                self.u8()?;
+                (usize::from(self.u16()?), tag == ATOM_EXT)
+            }
+            SMALL_ATOM_EXT => (usize::from(self.array::<2>()?[1]), true),
+            _ => return self.unexpected("an atom"),
+        };
+        let text = self.take(len)?;
+        if latin1 {
+            if len > ATOM_CHARS_MAX {
+                return Err(TermError::Atom);
+            }
+        } else if !text.is_ascii() || len > ATOM_CHARS_MAX {
+            let text = std::str::from_utf8(text).map_err(|_| TermError::Atom)?;
+            if text.chars().count() > ATOM_CHARS_MAX {
+                return Err(TermError::Atom);
+            }
+        }
+        Ok(AtomView { text, latin1 })
+    }
+
+    /// A non-negative integer below 2^64.
+    pub fn unsigned(&mut self) -> Result<u64, TermError> {
+        const WANTED: &str = "a non-negative integer";
+        let before = *self;
+        match self.u8()? {
+            SMALL_INTEGER_EXT => Ok(u64::from(self.u8()?)),
+            INTEGER_EXT => {
+                let value = self.u32()?.cast_signed();
+                u64::try_from(value).or_else(|_| before.unexpected(WANTED))
+            }
+            SMALL_BIG_EXT => {
+                let len = usize::from(self.u8()?);
+                let sign = self.u8()?;
+                let digits = self.take(len)?;
+                if sign != 0 || digits.iter().skip(8).any(|&digit| digit != 0) {
+                    return before.unexpected(WANTED);
+                }
+                Ok(digits.iter().take(8).rev().fold(0, |value, &digit| value << 8 | u64::from(digit)))
+            }
+            _ => before.unexpected(WANTED),
+        }
+    }
+
+    /// A binary of whole bytes.
+    pub fn binary(&mut self) -> Result<&'a [u8], TermError> {
+        if self.peek()? != BINARY_EXT {
+            return self.unexpected("a binary");
+        }
+        self.u8()?;
+        let len = self.len32()?;
+        self.take(len)
+    }
+
+    /// A pid, in its old or new form.
+    #[inline]
+    pub fn pid(&mut self) -> Result<PidView<'a>, TermError> {
+        let tag = self.peek()?;
+        if tag != NEW_PID_EXT && tag != PID_EXT {
+            return self.unexpected("a pid");
+        }
+        self.u8()?;
+        let node = self.atom()?;
+        let (id, serial) = (self.u32()?, self.u32()?);
+        let creation = if tag == NEW_PID_EXT { self.u32()? } else { u32::from(self.u8()?) };
+        Ok(PidView { node, id, serial, creation })
+    }
+
+    /// A reference, in any of its three forms.
+    #[inline]
+    pub fn reference(&mut self) -> Result<ReferenceView<'a>, TermError> {
+        let tag = self.peek()?;
+        let len = match tag {
+            NEWER_REFERENCE_EXT | NEW_REFERENCE_EXT => {
+                self.u8()?;
+                self.u16()?
+            }
+            REFERENCE_EXT => {
+                self.u8()?;
+                let node = self.atom()?;
+                let word = self.u32()?;
+                let creation = u32::from(self.u8()?);
+                return Ok(ReferenceView { node, creation, words: [word, 0, 0, 0, 0], len: 1 });
+            }
+            _ => return self.unexpected("a reference"),
+        };
+        if !(1..=5).contains(&len) {
+            return Err(TermError::Reference);
+        }
+        let node = self.atom()?;
+        let creation = if tag == NEWER_REFERENCE_EXT { self.u32()? } else { u32::from(self.u8()?) };
+        let mut words = [0; 5];
+        for word in &mut words[..usize::from(len)] {
+            *word = self.u32()?;
+        }
+        Ok(ReferenceView { node, creation, words, len: len as u8 })
+    }
+
+    /// The next whole term, checked.
+    ///
+    /// # Errors
+    /// What is wrong with it: the fault of whoever encoded it.
+    #[inline]
+    pub fn term(&mut self) -> Result<TermView<'a>, TermError> {
+        let start = self.rest;
+        let traits = self.skip()?;
+        Ok(TermView { bytes: &start[..start.len() - self.rest.len()], traits })
+    }
+
+    /// The next whole term where the caller knows that it has been checked before.
+    pub(crate) fn skip(&mut self) -> Result<Traits, TermError> {
+        let mut traits = Traits::none();
+        // Terms that are still to come. Every one takes a byte at least, so it never exceeds what is left.
+        let mut pending: u64 = 1;
+        // Ends of funs that are being walked: (bytes left where it has to end, pending when it has ended).
+        let mut funs: Vec<(usize, u64)> = Vec::new();
+        while pending > 0 {
+            pending -= 1;
+            pending += self.step(&mut traits, pending, &mut funs)?;
+            if pending > self.rest.len() as u64 {
+                return Err(TermError::Truncated);
+            }
+            while let Some(&(left, after)) = funs.last() {
+                if pending > after {
+                    break;
+                }
+                if self.rest.len() != left {
+                    return Err(TermError::Fun);
+                }
+                funs.pop();
+            }
+        }
+        Ok(traits)
+    }
+
+    /// Reads one tag with its own bytes; gives how many terms follow as its children.
+    #[inline]
+    fn step(
+        &mut self,
+        traits: &mut Traits,
+        pending: u64,
+        funs: &mut Vec<(usize, u64)>,
+    ) -> Result<u64, TermError> {
+        let tag = self.peek()?;
+        match tag {
+            SMALL_ATOM_UTF8_EXT | ATOM_UTF8_EXT | ATOM_EXT | SMALL_ATOM_EXT => {
+                self.atom()?;
+                return Ok(0);
+            }
+            NEW_PID_EXT | PID_EXT => {
+                self.pid()?;
+                return Ok(0);
+            }
+            NEWER_REFERENCE_EXT | NEW_REFERENCE_EXT | REFERENCE_EXT => {
+                if self.reference()?.len > 3 {
+                    *traits = traits.union(Traits::WIDE_REFERENCE);
+                }
+                return Ok(0);
+            }
+            _ => self.u8()?,
+        };
+        let children = match tag {
+            SMALL_INTEGER_EXT => self.take(1).map(|_| 0)?,
+            INTEGER_EXT => self.take(4).map(|_| 0)?,
+            BINARY_EXT => {
+                let len = self.len32()?;
+                self.take(len).map(|_| 0)?
+            }
+            NIL_EXT => 0,
+            SMALL_TUPLE_EXT => u64::from(self.u8()?),
+            LARGE_TUPLE_EXT => u64::from(self.u32()?),
+            LIST_EXT => u64::from(self.u32()?) + 1,
+            STRING_EXT => {
+                let len = usize::from(self.u16()?);
+                self.take(len).map(|_| 0)?
+            }
+            MAP_EXT => {
+                let pairs = u64::from(self.u32()?);
+                if pairs > 1 {
+                    *traits = traits.union(Traits::MAP);
+                }
+                pairs * 2
+            }
+            NEW_FLOAT_EXT => {
+                if !f64::from_be_bytes(self.array()?).is_finite() {
+                    return Err(TermError::Float);
+                }
+                0
+            }
+            FLOAT_EXT => float_text(self.take(31)?).map(|_| 0)?,
+            SMALL_BIG_EXT => {
+                let len = usize::from(self.u8()?);
+                self.take(len + 1).map(|_| 0)?
+            }
+            LARGE_BIG_EXT => {
+                let len = self.len32()?;
+                self.take(1)?;
+                self.take(len).map(|_| 0)?
+            }
+            BIT_BINARY_EXT => {
+                let len = self.len32()?;
+                let bits = self.u8()?;
+                if !(1..=8).contains(&bits) && !(len == 0 && bits == 0) || (len == 0 && bits != 0) {
+                    return Err(TermError::BitBinary);
+                }
+                self.take(len).map(|_| 0)?
+            }
+            NEW_PORT_EXT => {
+                self.atom()?;
+                self.take(8).map(|_| 0)?
+            }
+            V4_PORT_EXT => {
+                self.atom()?;
+                self.take(12).map(|_| 0)?
+            }
+            PORT_EXT => {
+                self.atom()?;
+                self.take(5).map(|_| 0)?
+            }
+            EXPORT_EXT => {
+                self.atom()?;
+                self.atom()?;
+                let [tag, _arity] = self.array()?;
+                if tag != SMALL_INTEGER_EXT {
+                    return Err(TermError::Export);
+                }
+                0
+            }
+            NEW_FUN_EXT => {
+                // Size, arity:8, uniq:128, index:32, free:32, module, old index, old uniq, pid, free terms.
+                let left_before = self.rest.len();
+                let size = self.len32()?;
+                self.take(1 + 16 + 4)?;
+                let free = u64::from(self.u32()?);
+                self.fun_head()?;
+                self.pid()?;
+                let left = left_before.checked_sub(size).ok_or(TermError::Truncated)?;
+                funs.push((left, pending));
+                free
+            }
+            FUN_EXT => {
+                // Free:32, pid, module, index, uniq, free terms.
+                let free = u64::from(self.u32()?);
+                self.pid()?;
+                self.fun_head()?;
+                free
+            }
+            RECORD_EXT => {
+                let arity = u64::from(self.u32()?);
+                self.u8()?;
+                *traits = traits.union(Traits::NATIVE_RECORD);
+                2 + arity * 2
+            }
+            other => return Err(TermError::Tag(other)),
+        };
+        Ok(children)
+    }
+
+    /// Module, index and uniq of a fun: an atom and two integers.
+    fn fun_head(&mut self) -> Result<(), TermError> {
+        self.atom()?;
+        for _ in 0..2 {
+            match self.u8()? {
+                SMALL_INTEGER_EXT => self.take(1)?,
+                INTEGER_EXT => self.take(4)?,
+                SMALL_BIG_EXT => {
+                    let len = usize::from(self.u8()?);
+                    self.take(len + 1)?
+                }
+                _ => return Err(TermError::Fun),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// The number in a `FLOAT_EXT`: 31 bytes of `%.20e` text, padded with zero bytes.
+pub(super) fn float_text(bytes: &[u8]) -> Result<f64, TermError> {
+    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    let text = std::str::from_utf8(text).map_err(|_| TermError::Float)?;
+    let value: f64 = text.trim().parse().map_err(|_| TermError::Float)?;
+    if value.is_finite() { Ok(value) } else { Err(TermError::Float) }
+}

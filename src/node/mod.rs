@@ -1,0 +1,1 @@
+//! The shell: sockets, tasks and the clock.

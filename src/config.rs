@@ -84,6 +84,8 @@ pub struct Limits {
     pub slave_buffer_bytes_max: usize,
     /// A set-up whose next step takes longer is ended. Erlang's own is 7 s.
     pub handshake_step: Duration,
+    /// Monitors and links that one peer may have here: past it the connection ends.
+    pub watches_max: usize,
     /// Connections that have not proved the cookie.
     pub handshakes_max: usize,
     /// First and longest pause between tries to reach a peer, epmd or a name; doubled each time, with jitter.
@@ -99,6 +101,7 @@ impl Default for Limits {
             outbound_bytes_max: 8 << 20,
             slave_buffer_bytes_max: 64 << 20,
             handshake_step: Duration::from_secs(7),
+            watches_max: 1 << 20,
             handshakes_max: 512,
             backoff_first: Duration::from_millis(200),
             backoff_max: Duration::from_secs(10),

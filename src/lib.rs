@@ -5,4 +5,8 @@ pub mod config;
 pub mod dist;
 pub mod epmd;
 pub mod etf;
+pub mod kv;
 pub mod node;
+pub mod process;
+pub mod replica;
+pub mod store;

@@ -1,10 +1,50 @@
-//! The distribution protocol (erl_dist_protocol) without its sockets.
+//! The distribution protocol (erl_dist_protocol) without its sockets: pure functions and state, bytes in and
+//! bytes out.
+//!
+//! [`handshake`] sets a connection up; after it [`Inbound`] finds frames in what was read, [`control`] reads
+//! their control messages, [`Outbound`] writes those of ours, [`Ticker`] watches that the peer is alive.
 
+pub mod control;
 pub mod cookie;
 pub mod flags;
 pub mod handshake;
+pub mod inbound;
 pub mod node_name;
+pub mod outbound;
+pub mod tick;
 
+use std::sync::Arc;
+
+pub use control::ControlMessage;
 pub use cookie::Cookie;
 pub use flags::DistributionFlags;
+pub use inbound::{Arrival, FrameError, Inbound};
 pub use node_name::NodeName;
+pub use outbound::Outbound;
+pub use tick::{TickAction, Ticker};
+
+use crate::etf::Pid;
+
+/// A process on any node, as signals address it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RemoteProcess {
+    /// By its pid.
+    Pid(Pid),
+    /// By the name under which it is registered on its node.
+    Name {
+        /// The registered name.
+        name: Arc<str>,
+        /// The full name of its node.
+        node: Arc<str>,
+    },
+}
+
+impl RemoteProcess {
+    /// The node that it lives on.
+    pub const fn node(&self) -> &Arc<str> {
+        match self {
+            Self::Pid(pid) => &pid.node,
+            Self::Name { node, .. } => node,
+        }
+    }
+}

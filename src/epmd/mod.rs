@@ -1,1 +1,13 @@
 //! The Erlang Port Mapper Daemon (erl_dist_protocol, "EPMD Protocol"): client and daemon.
+//!
+//! Nodes register the port that they listen on with the epmd of their machine, and ask the epmd of another machine for
+//! the ports of its nodes. [`client`] asks, [`start`] sees to it that there is one to ask, [`daemon`] is our own for
+//! machines without Erlang, with [`protocol`] as its core without sockets.
+
+pub mod client;
+pub mod daemon;
+pub mod protocol;
+pub mod start;
+
+pub use client::{EpmdError, NodeAddress, Registration, lookup, names, register};
+pub use start::{EpmdStart, ensure};

@@ -4,6 +4,7 @@
 //! [`TermView`]s, [`TermWriter`] appends terms to a buffer, [`key`] finds the canonical bytes of a term, [`text`]
 //! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes.
 
+pub mod compressed;
 pub mod key;
 pub mod split;
 pub mod tag;

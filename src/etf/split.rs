@@ -326,36 +326,36 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    fn take(&mut self, len: usize) -> Result<&'a [u8], TermError> {
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], TermError> {
         let (head, rest) = self.rest.split_at_checked(len).ok_or(TermError::Truncated)?;
         self.rest = rest;
         Ok(head)
     }
 
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], TermError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], TermError> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(TermError::Truncated)?;
         self.rest = rest;
         Ok(*head)
     }
 
     #[inline]
-    fn u8(&mut self) -> Result<u8, TermError> {
+    pub(super) fn u8(&mut self) -> Result<u8, TermError> {
         Ok(self.array::<1>()?[0])
     }
 
     #[inline]
-    fn u16(&mut self) -> Result<u16, TermError> {
+    pub(super) fn u16(&mut self) -> Result<u16, TermError> {
         Ok(u16::from_be_bytes(self.array()?))
     }
 
     #[inline]
-    fn u32(&mut self) -> Result<u32, TermError> {
+    pub(super) fn u32(&mut self) -> Result<u32, TermError> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
     #[inline]
-    fn len32(&mut self) -> Result<usize, TermError> {
+    pub(super) fn len32(&mut self) -> Result<usize, TermError> {
         Ok(self.u32()? as usize)
     }
 
@@ -397,6 +397,15 @@ impl<'a> Cursor<'a> {
             }
             _ => self.unexpected("a list"),
         }
+    }
+
+    /// A map's number of pairs; its keys and values come next, in turn.
+    pub fn map(&mut self) -> Result<usize, TermError> {
+        if self.peek()? != MAP_EXT {
+            return self.unexpected("a map");
+        }
+        self.u8()?;
+        self.len32()
     }
 
     /// An atom.
@@ -542,7 +551,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads one tag with its own bytes; gives how many terms follow as its children.
     #[inline]
-    fn step(
+    pub(super) fn step(
         &mut self,
         traits: &mut Traits,
         pending: u64,

@@ -1,1 +1,270 @@
-//! The shell: sockets, tasks and the clock.
+//! The shell: sockets, tasks and the clock. It sees all other layers, and none of them sees it.
+//!
+//! [`run`] starts a node and blocks until it ends. Connections are tasks on an executor of their own, with a
+//! thread for each core; each one owns its socket and its peer's tables, and hands what concerns others to
+//! [`Node::carry_out`] once per batch.
+
+pub mod backoff;
+mod connection;
+pub mod cookie_file;
+pub mod erpc;
+pub mod host;
+mod listener;
+pub mod log;
+mod loopback;
+mod names;
+pub mod peers;
+mod registration;
+mod run;
+pub mod setup;
+mod slaves;
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
+
+use smol::Executor;
+use smol::future::FutureExt;
+use smol::io::{AsyncRead, AsyncWrite};
+
+pub use run::{RunError, Started, run};
+
+use crate::config::Config;
+use crate::dist::handshake::Local;
+use crate::dist::{DistributionFlags, NodeName, Outbound};
+use crate::process::peer::Surroundings;
+use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
+use crate::replica::Slave;
+use connection::Connection;
+use names::Names;
+use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
+use setup::DialError;
+
+/// A running node.
+pub struct Node {
+    config: Config,
+    registry: Registry,
+    waiters: Waiters,
+    peers: Peers,
+    names: Names,
+    net_kernel: Arc<Process>,
+    executor: Arc<Executor<'static>>,
+    this: Weak<Self>,
+}
+
+impl Node {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // A task that panics must not take the executor's thread with it.
+        let task = AssertUnwindSafe(task).catch_unwind();
+        self.executor
+            .spawn(async {
+                if task.await.is_err() {
+                    tracing::error!("a task panicked (a bug: please report it)");
+                }
+            })
+            .detach();
+    }
+
+    fn local(&self) -> Local {
+        Local {
+            name: self.config.node_name.clone(),
+            creation: self.registry.creation,
+            flags: DistributionFlags::OFFERED,
+            cookie: self.config.cookie.clone(),
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            registry: &self.registry,
+            waiters: &self.waiters,
+            inflated_bytes_max: self.config.limits.frame_bytes_max,
+            watches_max: self.config.limits.watches_max,
+        }
+    }
+
+    /// Does what a batch of messages has asked for.
+    fn carry_out(&self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { node, mut frames } => self.send(&node, &mut frames),
+                Effect::Replicate(slave, store) => {
+                    if let Some(store) = self.process(store) {
+                        self.replicate(&slave, &store);
+                    }
+                }
+                Effect::FollowSlave { slave, primary } => {
+                    if let (Some(node), Some(store)) = (self.this.upgrade(), self.process(primary)) {
+                        self.spawn(slaves::follow(node, slave, store));
+                    }
+                }
+                Effect::EndCall { node, call } => {
+                    if let Some(peer) = self.peers.get(&node) {
+                        peer.leave(|outbox| outbox.events.push(PeerEvent::EndCall(call)));
+                    }
+                }
+                Effect::GlobalNameLost { name } => self.names.conflict_lost(&name),
+            }
+        }
+    }
+
+    fn process(&self, id: ProcessId) -> Option<Arc<Process>> {
+        self.registry.by_id(id)
+    }
+
+    /// Hands what waits for a slave to the connection to its node, as far as that has room.
+    fn replicate(&self, slave: &Arc<Slave>, store: &Arc<Process>) {
+        let crate::replica::SlaveState::Following(at) = slave.state() else { return };
+        let Some(peer) = self.peers.get(at.node()) else { return };
+        let bytes_max = self.config.limits.outbound_bytes_max;
+        peer.leave(|outbox| {
+            if slave.take(&peer.name, &store.pid, &mut outbox.frames, bytes_max) {
+                outbox.hungry.push((Arc::clone(slave), Arc::clone(store)));
+            }
+        });
+    }
+
+    /// The connection to a node; it is set up where there is none.
+    async fn connect(&self, node: &Arc<str>) -> Result<Arc<PeerHandle>, Arc<DialError>> {
+        let pending = match self.peers.find_or_claim(node) {
+            Found::Up(handle) => return Ok(handle),
+            Found::Connecting(done) => done,
+            Found::Yours => {
+                let (tell, told) = smol::channel::bounded(1);
+                self.dial(Arc::clone(node), move |result| {
+                    // The asker may have given up.
+                    let _gone = tell.try_send(result);
+                });
+                return match told.recv().await {
+                    Ok(Ok(())) | Err(_) => self.peers.get(node).ok_or_else(|| Arc::new(DialError::Overtaken)),
+                    Ok(Err(error)) => Err(error),
+                };
+            }
+        };
+        while pending.recv().await.is_ok() {}
+        self.peers.get(node).ok_or_else(|| Arc::new(DialError::Overtaken))
+    }
+
+    /// Dials a node whose slot in the table is ours.
+    fn dial(
+        &self,
+        node: Arc<str>,
+        done: impl FnOnce(Result<(), Arc<DialError>>) + Send + 'static,
+    ) {
+        let Some(this) = self.this.upgrade() else { return };
+        self.spawn(async move {
+            done(this.dial_claimed(&node).await.map_err(Arc::new));
+        });
+    }
+
+    async fn dial_claimed(self: &Arc<Self>, node: &Arc<str>) -> Result<(), DialError> {
+        let dialled = async {
+            let name = NodeName::new(node).map_err(|_| DialError::Name(node.to_string()))?;
+            setup::dial(self, &name).await
+        };
+        let ready = match dialled.await {
+            Ok(ready) => ready,
+            // They may have connected to us meanwhile: then the slot is theirs, and all is well.
+            Err(_) if self.peers.get(node).is_some() => return Ok(()),
+            Err(error) => {
+                self.peers.give_up(node);
+                self.waiters.node_down(node);
+                return Err(error);
+            }
+        };
+        let handle = Arc::new(PeerHandle::new(ready.peer.peer.name.shared(), ready.peer.peer.offered));
+        if self.peers.install(&handle).is_err() {
+            // Their connection came first; this one is closed by being dropped.
+            return Ok(());
+        }
+        let connection = Connection::new(Arc::clone(self), ready.stream, Arc::clone(&handle), &ready.first);
+        let this = Arc::clone(self);
+        self.spawn(async move { this.run_connection(handle, connection).await });
+        Ok(())
+    }
+
+    /// Puts a connection that has proved the cookie into the table; an older one of the same name is ended.
+    async fn install_replacing(&self, handle: &Arc<PeerHandle>) {
+        while let Err(old) = self.peers.install(handle) {
+            old.close(PeerDown::Replaced);
+            old.ended().await;
+        }
+    }
+
+    /// Runs a connection that stands in the table until it ends.
+    async fn run_connection<S>(self: &Arc<Self>, handle: Arc<PeerHandle>, connection: Connection<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let kind = if handle.is_visible() { "visible" } else { "hidden" };
+        tracing::info!(peer = %handle.name, kind, "peer up");
+        if handle.is_visible() {
+            self.spawn(names::keep(Arc::clone(self), Arc::clone(&handle)));
+        }
+        let down = AssertUnwindSafe(connection.run()).catch_unwind().await.unwrap_or(PeerDown::Panicked);
+        self.ended(&handle, &down);
+    }
+
+    /// A connection has ended: everything that hung on it ends too.
+    fn ended(&self, handle: &Arc<PeerHandle>, down: &PeerDown) {
+        self.peers.remove(handle);
+        self.waiters.node_down(&handle.name);
+        self.names.peer_down(&handle.name);
+        handle.set_ended();
+        match down {
+            PeerDown::Shutdown => tracing::debug!(peer = %handle.name, "peer down: {down}"),
+            PeerDown::Panicked => tracing::error!(peer = %handle.name, "peer down: {down}"),
+            _ => tracing::warn!(peer = %handle.name, "peer down: {down}"),
+        }
+    }
+
+    /// Ends a process: its names are free, and all who watch it are told.
+    fn exit(&self, process: ProcessId, reason: &Arc<[u8]>) {
+        if !self.registry.remove(process) {
+            return;
+        }
+        for peer in self.peers.all() {
+            let reason = Arc::clone(reason);
+            peer.leave(|outbox| outbox.events.push(PeerEvent::ProcessEnded { process, reason }));
+        }
+    }
+}
+
+impl Dispatch for Node {
+    fn send(&self, node: &str, frames: &mut Outbound) {
+        if self.peers.queue(node, frames, self.config.limits.outbound_bytes_max) {
+            return;
+        }
+        let name: Arc<str> = node.into();
+        if matches!(self.peers.find_or_claim(&name), Found::Yours) {
+            self.dial(Arc::clone(&name), |result| {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "messages dropped: their node is not reached");
+                }
+            });
+        }
+        self.peers.queue(node, frames, self.config.limits.outbound_bytes_max);
+    }
+}
+
+/// Sends by a node for as long as it runs.
+struct Outlet(Weak<Node>);
+
+impl Dispatch for Outlet {
+    fn send(&self, node: &str, frames: &mut Outbound) {
+        if let Some(this) = self.0.upgrade() {
+            this.send(node, frames);
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.config.node_name).finish_non_exhaustive()
+    }
+}
+
+/// A number from the system's random source.
+fn random_u32() -> u32 {
+    getrandom::u32().expect("the system has a random source; without one no handshake is safe")
+}

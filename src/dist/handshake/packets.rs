@@ -1,0 +1,108 @@
+//! Handshake packets out of a stream of bytes.
+//!
+//! During the handshake every message has a length of two bytes before it, after it one of four bytes
+//! (erl_dist_protocol, "Definitions"). The first frames of the connection often come in the same read as the last
+//! packet of the handshake: they stay here untouched until they are fetched.
+
+use super::Malformed;
+
+/// Longest packet that is taken, in bytes. Real ones have about 300 at most (a name is at most 255 characters), and any
+/// later version may add something behind the name.
+pub const PACKET_BYTES_MAX: usize = 4096;
+
+/// Cuts what a socket gives into packets of the handshake.
+///
+/// Bounded when it is pushed to only while [`next_packet`](Self::next_packet) says `None`: it then holds less than one
+/// packet and one read.
+#[derive(Debug, Default)]
+pub struct Packets {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Packets {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes what was read.
+    pub fn push(&mut self, read: &[u8]) {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+        self.bytes.extend_from_slice(read);
+    }
+
+    /// The next whole packet without its length; `None` when more must be read.
+    ///
+    /// Not to be called once the handshake is over: what follows has another framing, see
+    /// [`into_rest`](Self::into_rest).
+    ///
+    /// # Errors
+    /// [`Malformed::Oversized`] when a packet over [`PACKET_BYTES_MAX`] is announced: the other side's fault, and
+    /// every later call says the same.
+    pub fn next_packet(&mut self) -> Option<Result<&[u8], Malformed>> {
+        let (length, rest) = self.bytes[self.taken..].split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        if length > PACKET_BYTES_MAX {
+            return Some(Err(Malformed::Oversized { bytes: length }));
+        }
+        if rest.len() < length {
+            return None;
+        }
+        let start = self.taken + 2;
+        self.taken = start + length;
+        Some(Ok(&self.bytes[start..self.taken]))
+    }
+
+    /// What came behind the packets that were taken: the first bytes of the connection.
+    pub fn into_rest(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.taken);
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_come_out_however_the_bytes_are_cut() {
+        let stream = b"\0\x03sok\0\0\0\x01a";
+        for cut in 0..=stream.len() {
+            let mut packets = Packets::new();
+            let mut seen = Vec::new();
+            for part in [&stream[..cut], &stream[cut..]] {
+                packets.push(part);
+                while let Some(packet) = packets.next_packet() {
+                    seen.push(packet.unwrap().to_vec());
+                }
+            }
+            assert_eq!(seen, [b"sok".to_vec(), Vec::new(), b"a".to_vec()], "cut at {cut}");
+            assert_eq!(packets.into_rest(), b"");
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_last_packet_are_handed_over_untouched() {
+        let mut packets = Packets::new();
+        packets.push(b"\0\x03sok\0\0\0\x07\x70\x83");
+        assert_eq!(packets.next_packet(), Some(Ok(&b"sok"[..])));
+        assert_eq!(packets.into_rest(), b"\0\0\0\x07\x70\x83");
+    }
+
+    #[test]
+    fn an_oversized_packet_is_refused_by_its_length_alone() {
+        let mut packets = Packets::new();
+        packets.push(&[0x10]);
+        assert_eq!(packets.next_packet(), None);
+        packets.push(&[0x01]);
+        assert_eq!(packets.next_packet(), Some(Err(Malformed::Oversized { bytes: 4097 })));
+        assert_eq!(packets.next_packet(), Some(Err(Malformed::Oversized { bytes: 4097 })));
+
+        let mut largest = Packets::new();
+        largest.push(&[0x10, 0x00]);
+        largest.push(&[7; PACKET_BYTES_MAX]);
+        assert_eq!(largest.next_packet(), Some(Ok(&[7; PACKET_BYTES_MAX][..])));
+    }
+}

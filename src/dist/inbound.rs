@@ -1,0 +1,226 @@
+//! Received bytes, and the frames in them.
+//!
+//! A connected node sends `length:32, frame`; length 0 is a tick (erl_dist_protocol, "Protocol between Connected
+//! Nodes"). Memory grows with the bytes that have arrived, never with the length that was claimed.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::etf::tag::VERSION_MAGIC;
+
+/// First byte of a frame that stands for itself: no atom cache, no fragments.
+pub const PASS_THROUGH: u8 = 112;
+
+/// Room that is offered to a read of a connection at rest.
+const REST_BYTES: usize = 4 << 10;
+/// Room that is offered to a read of a busy connection.
+const BUSY_BYTES: usize = 128 << 10;
+/// A buffer larger than this is given back when it has been emptied.
+const KEEP_BYTES: usize = 512 << 10;
+
+/// What is wrong with a frame. The peer's fault; the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// Longer than `frame_bytes_max`.
+    TooLong {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// Not a pass-through frame: no other kind was offered.
+    Kind(u8),
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { bytes, bytes_max } => {
+                write!(f, "a frame of {bytes} bytes is over the bound of {bytes_max} (see --frame-bytes-max)")
+            }
+            Self::Kind(kind) => write!(f, "a frame of kind {kind}, where only pass-through (112) was offered"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// The bytes of one connection that have been read and not yet handled.
+#[derive(Debug)]
+pub struct Inbound {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    frame_bytes_max: usize,
+}
+
+/// One thing that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// A sign of life.
+    Tick,
+    /// A frame's contents after the pass-through byte: see [`Inbound::slice`].
+    Frame(Range<usize>),
+}
+
+impl Inbound {
+    /// Nothing received yet but `first`, which came together with the end of the handshake.
+    pub fn new(first: &[u8], frame_bytes_max: usize) -> Self {
+        Self { bytes: first.to_vec(), start: 0, end: first.len(), frame_bytes_max }
+    }
+
+    /// Room for the next read; never empty.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.bytes.len() > KEEP_BYTES {
+                self.bytes = Vec::new();
+            }
+        }
+        if self.bytes.len() - self.end < REST_BYTES {
+            // Move what is unfinished to the front, and double what it stands in.
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            let claimed = self.unfinished_frame().unwrap_or(0).min(self.end * 2);
+            let want = (self.end + REST_BYTES).max(claimed);
+            if self.bytes.len() < want {
+                self.bytes.resize(want, 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// That a read has put `len` bytes into the room. A read that filled it asks for more room next time.
+    pub fn filled(&mut self, len: usize) {
+        self.end += len;
+        debug_assert!(self.end <= self.bytes.len(), "a read stays in the room that it was given");
+        if self.end == self.bytes.len() && self.bytes.len() < BUSY_BYTES {
+            self.bytes.resize(BUSY_BYTES, 0);
+        }
+    }
+
+    /// The next complete frame or tick.
+    ///
+    /// # Errors
+    /// The peer's: see [`FrameError`]. Nothing sensible can follow.
+    #[inline]
+    pub fn next_arrival(&mut self) -> Result<Option<Arrival>, FrameError> {
+        let Some(len) = self.claimed_len() else { return Ok(None) };
+        if len == 0 {
+            self.start += 4;
+            return Ok(Some(Arrival::Tick));
+        }
+        if len > self.frame_bytes_max {
+            return Err(FrameError::TooLong { bytes: len, bytes_max: self.frame_bytes_max });
+        }
+        let first = self.start + 4;
+        if self.end < first + len {
+            return Ok(None);
+        }
+        if self.bytes[first] != PASS_THROUGH {
+            return Err(FrameError::Kind(self.bytes[first]));
+        }
+        self.start = first + len;
+        Ok(Some(Arrival::Frame(first + 1..first + len)))
+    }
+
+    /// The contents of a frame that [`next_arrival`](Self::next_arrival) found. Valid until the next read.
+    #[inline]
+    pub fn slice(&self, range: Range<usize>) -> &[u8] {
+        &self.bytes[range]
+    }
+
+    /// Gives back the memory of a connection that has nothing unfinished and nothing to do.
+    pub fn rest(&mut self) {
+        if self.start == self.end && self.bytes.len() > REST_BYTES {
+            self.bytes = Vec::new();
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Bytes of memory held.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    fn claimed_len(&self) -> Option<usize> {
+        let head = self.bytes[self.start..self.end].first_chunk::<4>()?;
+        Some(u32::from_be_bytes(*head) as usize)
+    }
+
+    /// The whole length, with its four bytes of head, of the frame that stands at the front.
+    fn unfinished_frame(&self) -> Option<usize> {
+        self.claimed_len().map(|len| len.min(self.frame_bytes_max) + 4)
+    }
+}
+
+/// Splits a frame's contents into the bytes of the control message and of the payload; both begin with the
+/// version byte.
+pub fn begins_with_version(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&VERSION_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receive(inbound: &mut Inbound, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = inbound.room();
+            let len = room.len().min(bytes.len());
+            room[..len].copy_from_slice(&bytes[..len]);
+            inbound.filled(len);
+            bytes = &bytes[len..];
+        }
+    }
+
+    fn frame(contents: &[u8]) -> Vec<u8> {
+        let mut bytes = (contents.len() as u32 + 1).to_be_bytes().to_vec();
+        bytes.push(PASS_THROUGH);
+        bytes.extend_from_slice(contents);
+        bytes
+    }
+
+    #[test]
+    fn frames_and_ticks_come_out_as_they_went_in_whatever_the_reads_were() {
+        let mut sent = frame(b"one");
+        sent.extend_from_slice(&[0; 4]);
+        sent.extend(frame(&vec![7; 300_000]));
+        sent.extend(frame(b"three"));
+        for step in [1, 3, 4096, sent.len()] {
+            let mut inbound = Inbound::new(&[], 1 << 20);
+            let mut got = Vec::new();
+            for chunk in sent.chunks(step) {
+                receive(&mut inbound, chunk);
+                while let Some(arrival) = inbound.next_arrival().expect("good frames") {
+                    got.push(match arrival {
+                        Arrival::Tick => Vec::new(),
+                        Arrival::Frame(range) => inbound.slice(range).to_vec(),
+                    });
+                }
+            }
+            assert_eq!(got, [b"one".to_vec(), Vec::new(), vec![7; 300_000], b"three".to_vec()]);
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_takes_no_memory() {
+        let mut inbound = Inbound::new(&[], 1 << 30);
+        receive(&mut inbound, &(1_u32 << 29).to_be_bytes());
+        for _ in 0..10 {
+            receive(&mut inbound, &[0; 100]);
+            assert_eq!(inbound.next_arrival(), Ok(None));
+        }
+        assert!(inbound.capacity() < 16 << 10, "{}", inbound.capacity());
+    }
+
+    #[test]
+    fn a_frame_over_the_bound_and_one_of_another_kind_are_refused() {
+        let mut inbound = Inbound::new(&[], 100);
+        receive(&mut inbound, &101_u32.to_be_bytes());
+        assert_eq!(inbound.next_arrival(), Err(FrameError::TooLong { bytes: 101, bytes_max: 100 }));
+        let mut inbound = Inbound::new(&[0, 0, 0, 1, 131], 100);
+        assert_eq!(inbound.next_arrival(), Err(FrameError::Kind(131)));
+    }
+}

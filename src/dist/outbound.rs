@@ -1,0 +1,326 @@
+//! Frames on their way to one peer: encoded once, written in as few calls as the socket allows.
+//!
+//! Small frames share one buffer; a large value is queued as a reference to the store's own memory and is never
+//! copied. Control messages are written in the forms that every OTP version from 23 on takes; what depends on
+//! the flags in force says so.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::mem;
+use std::sync::Arc;
+
+use super::control::op;
+use super::inbound::PASS_THROUGH;
+use crate::etf::tag::VERSION_MAGIC;
+use crate::etf::{Pid, Reference, TermWriter};
+
+/// A buffer larger than this is given back once it is written.
+const KEEP_BYTES: usize = 256 << 10;
+/// Slices handed to one write.
+const SLICES_MAX: usize = 16;
+
+#[derive(Debug)]
+enum Segment {
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+impl Segment {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// What waits to be written to one peer, in order.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    sealed: VecDeque<Segment>,
+    sealed_bytes: usize,
+    tail: Vec<u8>,
+    /// Bytes of the front segment (of `tail`, when nothing is sealed) that have been written.
+    written: usize,
+}
+
+/// A frame that is being written: where it began.
+#[must_use = "a frame has to be finished"]
+#[derive(Debug)]
+pub struct OpenFrame(usize);
+
+impl Outbound {
+    /// Bytes that wait.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.sealed_bytes + self.tail.len() - self.written
+    }
+
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Begins a frame; the control message comes next, by [`term`](Self::term).
+    #[inline]
+    pub fn begin(&mut self) -> OpenFrame {
+        let open = OpenFrame(self.tail.len());
+        self.tail.extend_from_slice(&[0, 0, 0, 0, PASS_THROUGH, VERSION_MAGIC]);
+        open
+    }
+
+    /// Writes the next part of a term.
+    #[inline]
+    pub const fn term(&mut self) -> TermWriter<'_> {
+        TermWriter::new(&mut self.tail)
+    }
+
+    /// Ends the control message; the payload comes next.
+    #[inline]
+    pub fn payload(&mut self) -> TermWriter<'_> {
+        self.tail.push(VERSION_MAGIC);
+        TermWriter::new(&mut self.tail)
+    }
+
+    /// Ends a frame.
+    #[inline]
+    pub fn finish(&mut self, open: OpenFrame) {
+        self.finish_with_len(open, 0);
+    }
+
+    /// Ends a frame with bytes that are not copied.
+    pub fn finish_with_shared(&mut self, open: OpenFrame, shared: Arc<[u8]>) {
+        self.finish_with_len(open, shared.len());
+        self.seal();
+        self.sealed_bytes += shared.len();
+        self.sealed.push_back(Segment::Shared(shared));
+    }
+
+    fn finish_with_len(&mut self, open: OpenFrame, more: usize) {
+        let len = self.tail.len() - open.0 - 4 + more;
+        let len = u32::try_from(len).expect("what is stored came in a frame, and a frame is under 4 GiB");
+        self.tail[open.0..open.0 + 4].copy_from_slice(&len.to_be_bytes());
+    }
+
+    /// Takes a frame back that was begun and not finished.
+    pub fn abandon(&mut self, open: OpenFrame) {
+        self.tail.truncate(open.0);
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.sealed_bytes += self.tail.len();
+            self.sealed.push_back(Segment::Owned(mem::take(&mut self.tail)));
+        }
+    }
+
+    /// A tick: a frame of length 0.
+    pub fn tick(&mut self) {
+        self.tail.extend_from_slice(&[0; 4]);
+    }
+
+    /// Appends whole frames that were encoded elsewhere.
+    pub fn frames(&mut self, encoded: &[u8]) {
+        self.tail.extend_from_slice(encoded);
+    }
+
+    /// Appends all that waits in `other`, which has written nothing yet, and empties it.
+    pub fn append(&mut self, other: &mut Self) {
+        debug_assert_eq!(other.written, 0, "only a queue that is not written from is appended");
+        if self.is_empty() {
+            mem::swap(self, other);
+            other.clear();
+            return;
+        }
+        if other.sealed.is_empty() && other.tail.len() <= KEEP_BYTES {
+            self.tail.extend_from_slice(&other.tail);
+        } else {
+            self.seal();
+            other.seal();
+            self.sealed_bytes += other.sealed_bytes;
+            self.sealed.append(&mut other.sealed);
+        }
+        other.clear();
+    }
+
+    /// Drops everything that waits.
+    pub fn clear(&mut self) {
+        self.sealed.clear();
+        self.sealed_bytes = 0;
+        self.tail.clear();
+        if self.tail.capacity() > KEEP_BYTES {
+            self.tail = Vec::new();
+        }
+        self.written = 0;
+    }
+
+    /// The bytes to write next, in order.
+    pub fn slices<'s>(&'s self, into: &mut Vec<IoSlice<'s>>) {
+        into.clear();
+        let tail = Some(self.tail.as_slice()).filter(|tail| !tail.is_empty());
+        let mut skip = self.written;
+        for bytes in self.sealed.iter().map(Segment::as_slice).chain(tail).take(SLICES_MAX) {
+            into.push(IoSlice::new(&bytes[skip..]));
+            skip = 0;
+        }
+    }
+
+    /// The bytes to write next where they are one run, as they nearly always are.
+    #[inline]
+    pub fn single_slice(&self) -> Option<&[u8]> {
+        if self.sealed.is_empty() { Some(&self.tail[self.written..]) } else { None }
+    }
+
+    /// That `len` bytes of the slices have been written.
+    pub fn advance(&mut self, len: usize) {
+        self.written += len;
+        while let Some(front) = self.sealed.front() {
+            let front_len = front.as_slice().len();
+            if self.written < front_len {
+                return;
+            }
+            self.written -= front_len;
+            self.sealed_bytes -= front_len;
+            self.sealed.pop_front();
+        }
+        if self.written == self.tail.len() {
+            self.clear();
+        }
+    }
+
+    /// Gives memory back.
+    pub fn rest(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+/// The control messages that the node sends by itself.
+impl Outbound {
+    /// `SEND` to a pid, with the message in `message`. (Every BEAM takes it, also where `SEND_SENDER` is in
+    /// force, and it is the shorter one.)
+    pub fn send(&mut self, to: &Pid, message: impl FnOnce(&mut TermWriter<'_>)) {
+        let open = self.begin();
+        self.term().tuple(3).unsigned(op::SEND).atom("").pid(to);
+        message(&mut self.payload());
+        self.finish(open);
+    }
+
+    /// `REG_SEND` to a name registered on the peer.
+    pub fn reg_send(&mut self, from: &Pid, to_name: &str, message: impl FnOnce(&mut TermWriter<'_>)) {
+        let open = self.begin();
+        self.term().tuple(4).unsigned(op::REG_SEND).pid(from).atom("").atom(to_name);
+        message(&mut self.payload());
+        self.finish(open);
+    }
+
+    /// `MONITOR_P` of a process on the peer.
+    pub fn monitor(&mut self, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
+        self.monitor_op(op::MONITOR_P, from, to, reference);
+    }
+
+    /// `DEMONITOR_P` of a process on the peer.
+    pub fn demonitor(&mut self, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
+        self.monitor_op(op::DEMONITOR_P, from, to, reference);
+    }
+
+    fn monitor_op(&mut self, op: u64, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
+        let open = self.begin();
+        let mut term = self.term();
+        term.tuple(4).unsigned(op).pid(from);
+        match to {
+            super::RemoteProcess::Pid(pid) => term.pid(pid),
+            super::RemoteProcess::Name { name, .. } => term.atom(name),
+        };
+        term.reference(reference);
+        self.finish(open);
+    }
+
+    /// `SPAWN_REQUEST` of `module:function/arity` with the option `monitor`.
+    pub fn spawn_request_monitored(
+        &mut self,
+        request_id: &Reference,
+        from: &Pid,
+        (module, function, arity): (&str, &str, u8),
+        arguments: impl FnOnce(&mut TermWriter<'_>),
+    ) {
+        let open = self.begin();
+        let mut term = self.term();
+        term.tuple(6).unsigned(op::SPAWN_REQUEST).reference(request_id).pid(from).pid(from);
+        term.tuple(3).atom(module).atom(function).integer(i64::from(arity));
+        term.list(1).atom("monitor").nil();
+        arguments(&mut self.payload());
+        self.finish(open);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(out: &mut Outbound, step: usize) -> Vec<u8> {
+        let mut written = Vec::new();
+        while !out.is_empty() {
+            let mut slices = Vec::new();
+            out.slices(&mut slices);
+            let chunk: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(step).collect();
+            assert!(!chunk.is_empty(), "something waits, so something can be written");
+            out.advance(chunk.len());
+            written.extend(chunk);
+        }
+        written
+    }
+
+    fn fill(out: &mut Outbound) -> Vec<u8> {
+        let mut expected = Vec::new();
+        for (at, shared) in [false, true, true, false].into_iter().enumerate() {
+            let open = out.begin();
+            out.term().integer(at as i64);
+            let value: Arc<[u8]> = vec![at as u8; 10 * at].into();
+            out.payload().atom("x");
+            let len = 2 + 2 + 1 + 3 + if shared { value.len() } else { 0 };
+            expected.extend_from_slice(&(len as u32).to_be_bytes());
+            expected.extend_from_slice(&[112, 131, 97, at as u8, 131, 119, 1, b'x']);
+            if shared {
+                expected.extend_from_slice(&value);
+                out.finish_with_shared(open, value);
+            } else {
+                out.finish(open);
+            }
+        }
+        expected
+    }
+
+    #[test]
+    fn what_is_queued_comes_out_in_order_whatever_the_writes_take() {
+        for step in [1, 7, 1000] {
+            let mut out = Outbound::default();
+            let expected = fill(&mut out);
+            assert_eq!(out.len(), expected.len());
+            assert_eq!(drain(&mut out, step), expected);
+        }
+    }
+
+    #[test]
+    fn appending_keeps_the_order_also_when_the_first_is_half_written() {
+        let (mut one, mut two) = (Outbound::default(), Outbound::default());
+        let mut expected = fill(&mut one);
+        expected.extend(fill(&mut two));
+        one.advance(3);
+        one.append(&mut two);
+        assert!(two.is_empty());
+        assert_eq!(drain(&mut one, 5), expected[3..]);
+    }
+
+    #[test]
+    fn an_abandoned_frame_leaves_nothing() {
+        let mut out = Outbound::default();
+        out.tick();
+        let open = out.begin();
+        out.term().atom("half");
+        out.abandon(open);
+        assert_eq!(drain(&mut out, 100), [0; 4]);
+    }
+}

@@ -1,0 +1,7 @@
+//! The product: the requests of the key-value protocol, and the server that answers them.
+
+pub mod request;
+pub mod server;
+
+pub use request::{Cast, Request};
+pub use server::KeyValueServer;

@@ -1,0 +1,325 @@
+//! The key-value server: one store, its slaves, and the answers to its callers.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{Cast, Request};
+use crate::etf::{TermError, TermView, key};
+use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
+use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName};
+use crate::store::{Store, StoreError, Value};
+
+thread_local! {
+    /// Where keys that did not come in canonical form are rewritten.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A scratch buffer larger than this is given back after use, in bytes.
+const SCRATCH_KEEP_BYTES: usize = 64 << 10;
+
+/// Slaves that one store may have.
+const SLAVES_MAX: usize = 64;
+
+/// A store, served to `GenServer` callers.
+pub struct KeyValueServer<S> {
+    store: S,
+    dispatch: Arc<dyn Dispatch>,
+    slaves: RwLock<Vec<Arc<Slave>>>,
+    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order.
+    order: Mutex<()>,
+    slave_buffer_bytes_max: usize,
+}
+
+/// A write: what the two calls and the two casts come to.
+#[derive(Clone, Copy)]
+enum Write<'a> {
+    Put { key: TermView<'a>, value: TermView<'a> },
+    Delete { key: TermView<'a> },
+}
+
+/// What became of a write.
+enum Written {
+    Now(Result<(), StoreError>),
+    Later,
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// Serves `store`; answers that come later go out by `dispatch`.
+    pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
+        Self {
+            store,
+            dispatch,
+            slaves: RwLock::default(),
+            order: Mutex::new(()),
+            slave_buffer_bytes_max,
+        }
+    }
+
+    fn get(&self, key: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) -> Result<(), TermError> {
+        with_canonical(key, |key| {
+            let later_caller = effects.me.pid.clone();
+            let later = || {
+                let (caller, dispatch) = (caller.to_owned(&later_caller), Arc::clone(&self.dispatch));
+                Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
+                    caller.reply(&*dispatch, |w| match found {
+                        Ok(Some(value)) => {
+                            w.raw(value.bytes);
+                        }
+                        Ok(None) => {
+                            w.atom("nil");
+                        }
+                        Err(error) => write_error(w, &error),
+                    });
+                }) as crate::store::ReadDone
+            };
+            self.store.get(key, |value| reply_value(value, caller, effects), later);
+        })
+    }
+
+    fn write(
+        &self,
+        write: Write<'_>,
+        effects: &mut Effects<'_>,
+        later: impl FnOnce(&Effects<'_>) -> Option<OwnedCaller>,
+    ) -> Result<Written, TermError> {
+        let (key, value) = match write {
+            Write::Put { key, value } => {
+                // What is not a term to a BEAM would cost the connection of whoever gets it.
+                if value.traits().contains(crate::etf::Traits::MAP) {
+                    key::check_maps(value)?;
+                }
+                (key, Some(value))
+            }
+            Write::Delete { key } => (key, None),
+        };
+        with_canonical(key, |key| {
+            let slaves = self.slaves.read();
+            if slaves.is_empty() {
+                return self.apply(key, value, effects, later);
+            }
+            let _order = self.order.lock();
+            let written = self.apply(key, value, effects, later);
+            if !matches!(written, Written::Now(Err(_))) {
+                for slave in slaves.iter() {
+                    replicate(slave, key, value, effects);
+                }
+            }
+            written
+        })
+    }
+
+    fn apply(
+        &self,
+        key: &[u8],
+        value: Option<TermView<'_>>,
+        effects: &Effects<'_>,
+        later: impl FnOnce(&Effects<'_>) -> Option<OwnedCaller>,
+    ) -> Written {
+        let done = || {
+            let (caller, dispatch) = (later(effects), Arc::clone(&self.dispatch));
+            Box::new(move |result: Result<(), StoreError>| {
+                if let Some(caller) = caller {
+                    caller.reply(&*dispatch, |w| write_result(w, &result));
+                }
+            }) as crate::store::WriteDone
+        };
+        let result = match value {
+            Some(value) => {
+                let value = Value { bytes: value.bytes(), shared: None, traits: value.traits() };
+                self.store.put(key, value, done)
+            }
+            None => self.store.delete(key, done),
+        };
+        result.map_or(Written::Later, Written::Now)
+    }
+
+    fn call_write(
+        &self,
+        write: Write<'_>,
+        caller: &Caller<'_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), TermError> {
+        let later = |effects: &Effects<'_>| Some(caller.to_owned(&effects.me.pid));
+        if let Written::Now(result) = self.write(write, effects, later)? {
+            effects.reply(caller, |w| write_result(w, &result));
+        }
+        Ok(())
+    }
+
+    /// Adds a slave by name; `false` when it is one already.
+    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
+        let mut slaves = self.slaves.write();
+        if slaves.iter().any(|slave| *slave.name() == name) {
+            return Ok(None);
+        }
+        if slaves.len() >= SLAVES_MAX {
+            return Err(TooManySlaves);
+        }
+        let slave = Arc::new(Slave::new(name, self.slave_buffer_bytes_max));
+        slaves.push(Arc::clone(&slave));
+        Ok(Some(slave))
+    }
+
+    fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let Some(name) = SlaveName::read(slave) else {
+            return refuse(TermError::Unexpected { wanted: "a server", tag: slave.tag() }, caller, effects);
+        };
+        match self.add_slave(name) {
+            Ok(added) => {
+                if let Some(slave) = added {
+                    tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
+                    effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id });
+                }
+                effects.reply(caller, |w| {
+                    w.atom("ok");
+                });
+            }
+            Err(TooManySlaves) => effects.reply(caller, |w| {
+                w.tuple(2).atom("error").atom("too_many_slaves");
+            }),
+        }
+    }
+}
+
+/// The store has as many slaves as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySlaves;
+
+impl<S: Store> GenServer for KeyValueServer<S> {
+    #[inline]
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let served = match Request::read(request) {
+            Some(Request::Get { key }) => self.get(key, caller, effects),
+            Some(Request::Put { key, value }) => self.call_write(Write::Put { key, value }, caller, effects),
+            Some(Request::Delete { key }) => self.call_write(Write::Delete { key }, caller, effects),
+            Some(Request::AddSlave { slave }) => {
+                self.call_add_slave(slave, caller, effects);
+                Ok(())
+            }
+            None => {
+                tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown call ended");
+                effects.end_call(caller, |w| {
+                    w.tuple(2).atom("bad_call").term(request);
+                });
+                Ok(())
+            }
+        };
+        if let Err(error) = served {
+            refuse(error, caller, effects);
+        }
+    }
+
+    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
+        let write = match Cast::read(request) {
+            Some(Cast::ReplicatePut { key, value }) => Write::Put { key, value },
+            Some(Cast::ReplicateDelete { key }) => Write::Delete { key },
+            None => {
+                tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown cast ignored");
+                return;
+            }
+        };
+        match self.write(write, effects, |_| None) {
+            Ok(Written::Now(Ok(())) | Written::Later) => {}
+            Ok(Written::Now(Err(error))) => {
+                tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write lost");
+            }
+            Err(error) => {
+                tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write refused");
+            }
+        }
+    }
+
+    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
+        // kernel, global.erl, random_notify_name/3 and notify_all_name/3: we have lost a name.
+        let lost = message
+            .as_tuple::<2>()
+            .map(|[kind, name]| (kind, name))
+            .or_else(|| message.as_tuple::<3>().map(|[kind, name, _other]| (kind, name)))
+            .filter(|(kind, _)| kind.is_atom("global_name_conflict"))
+            .and_then(|(_, name)| name.as_atom());
+        match lost {
+            Some(name) => effects.later.push(Effect::GlobalNameLost { name: name.to_str().into() }),
+            None => tracing::debug!(store = ?effects.me, ?message, "message ignored"),
+        }
+    }
+}
+
+impl<S: Store> fmt::Debug for KeyValueServer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyValueServer").field("len", &self.store.len()).finish_non_exhaustive()
+    }
+}
+
+/// Ends a call whose key or value cannot be kept, or given to this caller.
+fn refuse(error: TermError, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    effects.end_call(caller, |w| {
+        w.tuple(2).atom("badarg").binary(error.to_string().as_bytes());
+    });
+}
+
+#[inline]
+fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    match value {
+        None => effects.reply(caller, |w| {
+            w.atom("nil");
+        }),
+        Some(value) if !effects.can_decode(value.traits) => effects.end_call(caller, |w| {
+            // To send it would cost the caller's node its connection to us.
+            w.tuple(2).atom("system_limit").binary(b"this OTP version cannot decode the value");
+        }),
+        Some(Value { shared: Some(shared), .. }) => effects.reply_shared(caller, Arc::clone(shared)),
+        Some(value) => effects.reply(caller, |w| {
+            w.raw(value.bytes);
+        }),
+    }
+}
+
+fn write_result(w: &mut crate::etf::TermWriter<'_>, result: &Result<(), StoreError>) {
+    match result {
+        Ok(()) => {
+            w.atom("ok");
+        }
+        Err(error) => write_error(w, error),
+    }
+}
+
+fn write_error(w: &mut crate::etf::TermWriter<'_>, error: &StoreError) {
+    match error {
+        StoreError::NoSpace => w.tuple(2).atom("error").atom("no_space"),
+    };
+}
+
+fn replicate(slave: &Arc<Slave>, key: &[u8], value: Option<TermView<'_>>, effects: &mut Effects<'_>) {
+    let write = match value {
+        Some(value) => ReplicaWrite::Put { key, value: value.bytes() },
+        None => ReplicaWrite::Delete { key },
+    };
+    match slave.push(write) {
+        Pushed::Kept => {}
+        Pushed::Ready => {
+            // Once per batch is enough: the slave's queue keeps the order.
+            let asked = |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
+            if !effects.later.iter().rev().take(8).any(asked) {
+                effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
+            }
+        }
+        Pushed::Behind(dropped) => {
+            tracing::warn!(store = ?effects.me, slave = %slave.name(), dropped, "slave is behind: writes dropped");
+        }
+    }
+}
+
+/// Calls `with` on the canonical bytes of a key.
+#[inline]
+fn with_canonical<R>(key: TermView<'_>, with: impl FnOnce(&[u8]) -> R) -> Result<R, TermError> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let result = key::canonical(key, scratch).map(with);
+        if scratch.capacity() > SCRATCH_KEEP_BYTES {
+            *scratch = Vec::new();
+        }
+        result
+    })
+}

@@ -1,0 +1,61 @@
+//! Pauses between tries: doubled each time up to a bound, with jitter, so that nodes do not try in step.
+
+use std::time::Duration;
+
+use smol::Timer;
+
+use crate::config::Limits;
+
+/// The pauses of one series of tries.
+#[derive(Debug)]
+pub struct Backoff {
+    first: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// As the limits say.
+    pub const fn new(limits: &Limits) -> Self {
+        Self { first: limits.backoff_first, max: limits.backoff_max, next: limits.backoff_first }
+    }
+
+    /// A try has succeeded: the next series begins anew.
+    pub const fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    /// The next pause: between half and the whole of what is due.
+    pub fn next_pause(&mut self) -> Duration {
+        let due = self.next;
+        self.next = (due * 2).min(self.max);
+        let share = f64::from(super::random_u32()) / f64::from(u32::MAX);
+        due.mul_f64(0.5 + share / 2.0)
+    }
+
+    /// Waits for the next pause.
+    pub async fn pause(&mut self) {
+        Timer::after(self.next_pause()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_bound_and_begin_anew() {
+        let limits = Limits {
+            backoff_first: Duration::from_millis(100),
+            backoff_max: Duration::from_millis(350),
+            ..Limits::default()
+        };
+        let mut backoff = Backoff::new(&limits);
+        for due_ms in [100, 200, 350, 350] {
+            let pause = backoff.next_pause();
+            assert!(pause >= Duration::from_millis(due_ms / 2) && pause <= Duration::from_millis(due_ms));
+        }
+        backoff.reset();
+        assert!(backoff.next_pause() <= Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,101 @@
+//! The listening socket, and the connections that come in by it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use smol::Timer;
+use smol::io::AsyncWriteExt;
+use smol::net::{TcpListener, TcpStream};
+
+use super::connection::Connection;
+use super::peers::PeerHandle;
+use super::{Node, setup};
+use crate::dist::handshake::Fault;
+
+/// Pause after an accept that failed for want of something (file descriptors, memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds: the given address, or all interfaces, IPv6 with IPv4 where the machine has both.
+pub(super) async fn bind(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+    if let Some(address) = address {
+        return TcpListener::bind(SocketAddr::new(address, port)).await;
+    }
+    match TcpListener::bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)).await {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)).await
+        }
+        bound => bound,
+    }
+}
+
+/// Accepts for as long as the node lives.
+pub(super) async fn accept_all(node: Arc<Node>, listener: TcpListener) {
+    let half_open = Arc::new(AtomicUsize::new(0));
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let pass = Pass::take(&half_open);
+                if half_open.load(Ordering::Relaxed) > node.config.limits.handshakes_max {
+                    tracing::debug!(%from, "connection closed: too many are being set up");
+                    continue;
+                }
+                node.spawn(welcome(Arc::clone(&node), stream, from, pass));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                Timer::after(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Counts a connection as half open while it lives.
+struct Pass(Arc<AtomicUsize>);
+
+impl Pass {
+    fn take(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pass) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%from, %error, "connection closed");
+        return;
+    }
+    let ready = match setup::accept(&node, stream).await {
+        Ok(ready) => ready,
+        // Somebody looked whether the port is open.
+        Err(error) if error.phase == crate::dist::handshake::Phase::Name && error.fault == Fault::Closed => {
+            tracing::debug!(%from, %error, "handshake ended");
+            return;
+        }
+        Err(error) => {
+            tracing::warn!(%from, %error, "handshake refused");
+            return;
+        }
+    };
+    drop(pass);
+    let (accepted, last) = ready.peer;
+    let handle = Arc::new(PeerHandle::new(accepted.peer.name.shared(), accepted.peer.offered));
+    // The cookie is proved: the newer connection is the live one.
+    node.install_replacing(&handle).await;
+    let mut stream = ready.stream;
+    let limit = node.config.limits.handshake_step;
+    if setup::within(limit, stream.write_all(&last)).await.is_err() {
+        node.ended(&handle, &super::PeerDown::Closed);
+        return;
+    }
+    let connection = Connection::new(Arc::clone(&node), stream, Arc::clone(&handle), &ready.first);
+    node.run_connection(handle, connection).await;
+}

@@ -1,0 +1,1 @@
+//! Logs: one line on stderr for each event that an operator wants.

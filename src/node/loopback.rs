@@ -1,0 +1,72 @@
+//! The node as its own peer: signals between our own processes go the same way as all others.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::Node;
+use super::peers::{PeerEvent, PeerHandle};
+use crate::dist::{Arrival, Inbound, Outbound};
+use crate::process::{Effect, Peer};
+
+/// Delivers what our processes send to each other, for as long as the node lives.
+pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
+    let mut peer = Peer::new(Arc::clone(&handle.name), handle.offered);
+    let mut inbound = Inbound::new(&[], usize::MAX);
+    let mut later: Vec<Effect> = Vec::new();
+    loop {
+        let (mut frames, events) = poll_fn(|cx| {
+            handle.collect(cx.waker(), |outbox| {
+                if outbox.frames.is_empty() && outbox.events.is_empty() {
+                    return Poll::Pending;
+                }
+                Poll::Ready((std::mem::take(&mut outbox.frames), std::mem::take(&mut outbox.events)))
+            })
+        })
+        .await;
+        let mut out = Outbound::default();
+        for event in events {
+            match event {
+                PeerEvent::ProcessEnded { process, reason } => {
+                    peer.process_ended(process, &reason, &node.registry, &mut out);
+                }
+                PeerEvent::EndCall(call) => peer.end_call(&call, &node.registry, &mut out),
+            }
+        }
+        pour(&mut frames, &mut inbound);
+        while let Ok(Some(arrival)) = inbound.next_arrival() {
+            let Arrival::Frame(range) = arrival else { continue };
+            let frame = inbound.slice(range);
+            if let Err(error) = peer.handle(frame, node.surroundings(), &mut out, &mut later) {
+                tracing::error!(%error, "a signal of our own is malformed (a bug: please report it)");
+            }
+        }
+        handle.leave_quietly(|outbox| outbox.frames.append(&mut out));
+        node.carry_out(&mut later);
+        for (slave, store) in handle.leave_quietly(|outbox| std::mem::take(&mut outbox.hungry)) {
+            node.replicate(&slave, &store);
+        }
+        inbound.rest();
+        smol::future::yield_now().await;
+    }
+}
+
+fn pour(frames: &mut Outbound, inbound: &mut Inbound) {
+    while !frames.is_empty() {
+        let mut slices = Vec::new();
+        frames.slices(&mut slices);
+        let mut moved = 0;
+        for slice in &slices {
+            let mut rest: &[u8] = slice;
+            while !rest.is_empty() {
+                let room = inbound.room();
+                let len = room.len().min(rest.len());
+                room[..len].copy_from_slice(&rest[..len]);
+                inbound.filled(len);
+                rest = &rest[len..];
+            }
+            moved += slice.len();
+        }
+        frames.advance(moved);
+    }
+}

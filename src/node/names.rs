@@ -1,0 +1,137 @@
+//! Our names in `global`, kept.
+//!
+//! A hidden node takes no part in `global`'s protocol, but any visible node can register a pid of it, for the
+//! whole cluster that this node is in. So each connected visible node is asked, for as long as it is connected,
+//! who holds our names there; a name that nobody holds is registered, a name that another holds is reported and
+//! tried again. That covers every way of losing a name: a restarted node, a new cluster, a healed partition, a
+//! conflict that was decided against us.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::{AHashMap, AHashSet};
+use parking_lot::Mutex;
+use smol::Timer;
+use smol::future::FutureExt;
+
+use super::Node;
+use super::erpc::ErpcError;
+use super::peers::PeerHandle;
+use crate::etf::{Pid, TermView, TermWriter};
+
+/// How often a node is asked who holds our names.
+const CHECK: Duration = Duration::from_secs(5);
+/// How long a look-up may take.
+const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
+/// How long a registration may take: `global` takes a lock in the whole cluster for it.
+const REGISTER_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is known of our names.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<AHashMap<Arc<str>, Name>>);
+
+#[derive(Debug, Default)]
+struct Name {
+    /// Nodes that know us as its holder.
+    held_at: AHashSet<Arc<str>>,
+    /// The holder that was last reported.
+    rival: Option<Pid>,
+}
+
+impl Names {
+    fn held(&self, name: &Arc<str>, peer: &PeerHandle) {
+        let mut names = self.0.lock();
+        let known = names.entry(Arc::clone(name)).or_default();
+        let first = known.held_at.is_empty();
+        if known.held_at.insert(Arc::clone(&peer.name)) {
+            known.rival = None;
+            if first {
+                tracing::info!(name = %name, at = %peer.name, "global name registered");
+            } else {
+                tracing::debug!(name = %name, at = %peer.name, "global name known");
+            }
+        }
+    }
+
+    fn taken(&self, name: &Arc<str>, peer: &PeerHandle, rival: &Pid) {
+        let mut names = self.0.lock();
+        let known = names.entry(Arc::clone(name)).or_default();
+        let lost = known.held_at.remove(&peer.name);
+        if known.rival.as_ref() != Some(rival) {
+            let what = if lost { "global name lost to" } else { "global name taken by" };
+            tracing::warn!(name = %name, at = %peer.name, "{what} {rival:?}; it is tried again every 5 s");
+            known.rival = Some(rival.clone());
+        }
+    }
+
+    fn free(&self, name: &Arc<str>, peer: &PeerHandle) {
+        let mut names = self.0.lock();
+        if let Some(known) = names.get_mut(name)
+            && known.held_at.remove(&peer.name)
+        {
+            tracing::warn!(name = %name, at = %peer.name, "global name lost; registering it again");
+        }
+    }
+
+    /// The peer is gone: it holds no names for us any more.
+    pub(super) fn peer_down(&self, peer: &str) {
+        let mut names = self.0.lock();
+        for (name, known) in names.iter_mut() {
+            if known.held_at.remove(peer) && known.held_at.is_empty() {
+                tracing::warn!(name = %name, "global name lost: the last visible node that knew it is gone");
+            }
+        }
+    }
+
+    /// `global` has decided a conflict against us.
+    pub(super) fn conflict_lost(&self, name: &str) {
+        tracing::warn!(name, "global name lost in a conflict; it is tried again when it is free");
+    }
+}
+
+/// Keeps our names at one visible node while it is connected.
+pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
+    let work = async {
+        loop {
+            for (name, process) in node.registry.global_names() {
+                if let Err(error) = keep_one(&node, &peer, &name, &process.pid).await {
+                    tracing::debug!(name = %name, at = %peer.name, %error, "global name not checked");
+                }
+            }
+            Timer::after(CHECK).await;
+        }
+    };
+    work.or(peer.ended()).await;
+}
+
+async fn keep_one(node: &Node, peer: &PeerHandle, name: &Arc<str>, ours: &Pid) -> Result<(), ErpcError> {
+    // A second look after a refused registration tells who was faster.
+    for _ in 0..2 {
+        match node.global_whereis(peer, name, WHEREIS_LIMIT).await? {
+            Some(holder) if holder == *ours => {
+                node.names.held(name, peer);
+                return Ok(());
+            }
+            Some(rival) => {
+                node.names.taken(name, peer, &rival);
+                return Ok(());
+            }
+            None => node.names.free(name, peer),
+        }
+        if register(node, peer, name, ours).await? {
+            node.names.held(name, peer);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Registers a name by one node; `false`: `global` said no.
+async fn register(node: &Node, peer: &PeerHandle, name: &str, ours: &Pid) -> Result<bool, ErpcError> {
+    let arguments = |w: &mut TermWriter<'_>| {
+        // With the default method a conflict would kill one of the two holders.
+        w.atom(name).pid(ours).tuple(2).atom("global").atom("random_notify_name");
+    };
+    let answer = node.erpc(peer, ("global", "register_name"), 3, arguments, REGISTER_LIMIT).await?;
+    Ok(TermView::parse(&answer).is_ok_and(|answer| answer.is_atom("yes")))
+}

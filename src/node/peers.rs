@@ -1,0 +1,278 @@
+//! The connected nodes, and those that are being connected to.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use smol::channel::{Receiver, Sender};
+
+use crate::dist::{DistributionFlags, Outbound};
+use crate::process::effect::EndedCall;
+use crate::process::{Process, ProcessId};
+use crate::replica::Slave;
+
+/// Why a connection has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerDown {
+    /// The peer closed it.
+    Closed,
+    /// The socket failed.
+    Io(String),
+    /// Nothing came for the whole tick time.
+    NetTickTimeout,
+    /// The peer broke the protocol.
+    Protocol(String),
+    /// A newer connection under the same name proved the cookie.
+    Replaced,
+    /// This node ends.
+    Shutdown,
+    /// A bug of ours: the handling of a message panicked.
+    Panicked,
+}
+
+impl fmt::Display for PeerDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("connection closed by the peer"),
+            Self::Io(error) => write!(f, "connection failed: {error}"),
+            Self::NetTickTimeout => f.write_str("nothing was heard for the whole net_ticktime"),
+            Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
+            Self::Replaced => f.write_str("replaced by a newer connection of the same node"),
+            Self::Shutdown => f.write_str("this node ends"),
+            Self::Panicked => f.write_str("a message could not be handled (a bug: please report it)"),
+        }
+    }
+}
+
+/// Something that the connection's task has to do.
+#[derive(Clone, Debug)]
+pub enum PeerEvent {
+    /// One of our processes has ended: its watchers are to be told.
+    ProcessEnded {
+        /// The process.
+        process: ProcessId,
+        /// The encoded exit reason.
+        reason: Arc<[u8]>,
+    },
+    /// A call ends by its monitor, which is this connection's.
+    EndCall(EndedCall),
+}
+
+/// What others have left for the connection's task.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Whole frames, in order.
+    pub frames: Outbound,
+    /// In order.
+    pub events: Vec<PeerEvent>,
+    /// Slaves on that node which have writes waiting that did not fit.
+    pub hungry: Vec<(Arc<Slave>, Arc<Process>)>,
+    /// Write what waits, then end.
+    pub closing: Option<PeerDown>,
+}
+
+/// One connected node, as the other tasks see it.
+pub struct PeerHandle {
+    /// Its full name.
+    pub name: Arc<str>,
+    /// The flags that it offered.
+    pub offered: DistributionFlags,
+    outbox: Mutex<Outbox>,
+    waker: Mutex<Option<Waker>>,
+    ended: (Sender<()>, Receiver<()>),
+}
+
+impl PeerHandle {
+    pub(super) fn new(name: Arc<str>, offered: DistributionFlags) -> Self {
+        Self {
+            name,
+            offered,
+            outbox: Mutex::default(),
+            waker: Mutex::new(None),
+            ended: smol::channel::bounded(1),
+        }
+    }
+
+    /// Whether it takes part in `global`.
+    pub fn is_visible(&self) -> bool {
+        self.offered.contains(DistributionFlags::PUBLISHED)
+    }
+
+    /// Leaves something for the connection's task.
+    pub fn leave<R>(&self, leave: impl FnOnce(&mut Outbox) -> R) -> R {
+        let result = leave(&mut self.outbox.lock());
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        result
+    }
+
+    /// As [`leave`](Self::leave), from the connection's own task: nobody needs to be woken.
+    pub(super) fn leave_quietly<R>(&self, leave: impl FnOnce(&mut Outbox) -> R) -> R {
+        leave(&mut self.outbox.lock())
+    }
+
+    /// The connection's task looks into its outbox; woken by `waker` when something is left there later.
+    pub(super) fn collect<R>(&self, waker: &Waker, collect: impl FnOnce(&mut Outbox) -> R) -> R {
+        {
+            let mut slot = self.waker.lock();
+            match &mut *slot {
+                Some(known) if known.will_wake(waker) => {}
+                slot => *slot = Some(waker.clone()),
+            }
+        }
+        collect(&mut self.outbox.lock())
+    }
+
+    /// Asks the connection to write what waits and end.
+    pub fn close(&self, why: PeerDown) {
+        self.leave(|outbox| {
+            outbox.closing.get_or_insert(why);
+        });
+    }
+
+    /// The connection has ended.
+    pub(super) fn set_ended(&self) {
+        self.ended.1.close();
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn ended(&self) {
+        // Nothing is ever sent: only the closing of the channel ends the wait.
+        while self.ended.1.recv().await.is_ok() {}
+    }
+}
+
+impl fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peer({})", self.name)
+    }
+}
+
+/// A node that is being connected to.
+#[derive(Debug)]
+struct Connecting {
+    /// What waits for the connection.
+    frames: Outbound,
+    done: (Sender<()>, Receiver<()>),
+}
+
+#[derive(Debug)]
+enum Slot {
+    Connecting(Connecting),
+    Up(Arc<PeerHandle>),
+}
+
+/// What a look into the table found.
+pub enum Found {
+    /// Connected.
+    Up(Arc<PeerHandle>),
+    /// Somebody connects: wait until this closes, then look again.
+    Connecting(Receiver<()>),
+    /// It is for the asker to connect; the table says so to others by now.
+    Yours,
+}
+
+/// All connected nodes.
+#[derive(Debug, Default)]
+pub struct Peers {
+    slots: Mutex<AHashMap<Arc<str>, Slot>>,
+}
+
+impl Peers {
+    /// The connection to a node, if there is one.
+    pub fn get(&self, node: &str) -> Option<Arc<PeerHandle>> {
+        match self.slots.lock().get(node) {
+            Some(Slot::Up(handle)) => Some(Arc::clone(handle)),
+            _ => None,
+        }
+    }
+
+    /// Whether we are dialling that node.
+    pub fn is_connecting(&self, node: &str) -> bool {
+        matches!(self.slots.lock().get(node), Some(Slot::Connecting(_)))
+    }
+
+    /// All connections.
+    pub fn all(&self) -> Vec<Arc<PeerHandle>> {
+        let slots = self.slots.lock();
+        slots
+            .values()
+            .filter_map(|slot| match slot {
+                Slot::Up(handle) => Some(Arc::clone(handle)),
+                Slot::Connecting(_) => None,
+            })
+            .collect()
+    }
+
+    /// Finds a connection, or makes the asker the one who connects.
+    pub(super) fn find_or_claim(&self, node: &Arc<str>) -> Found {
+        let mut slots = self.slots.lock();
+        match slots.get(node) {
+            Some(Slot::Up(handle)) => Found::Up(Arc::clone(handle)),
+            Some(Slot::Connecting(connecting)) => Found::Connecting(connecting.done.1.clone()),
+            None => {
+                let connecting = Connecting { frames: Outbound::default(), done: smol::channel::bounded(1) };
+                slots.insert(Arc::clone(node), Slot::Connecting(connecting));
+                Found::Yours
+            }
+        }
+    }
+
+    /// Queues frames for a node that is connected or being connected to; `false`: it is neither, and it is for
+    /// the caller to connect. What waits for a connection is bounded: past `bytes_max` it is dropped.
+    pub(super) fn queue(&self, node: &str, frames: &mut Outbound, bytes_max: usize) -> bool {
+        let handle = {
+            let mut slots = self.slots.lock();
+            match slots.get_mut(node) {
+                Some(Slot::Up(handle)) => Arc::clone(handle),
+                Some(Slot::Connecting(connecting)) => {
+                    if connecting.frames.len() + frames.len() <= bytes_max {
+                        connecting.frames.append(frames);
+                    } else {
+                        tracing::warn!(node, "messages dropped: too many wait for the connection");
+                        frames.clear();
+                    }
+                    return true;
+                }
+                None => return false,
+            }
+        };
+        handle.leave(|outbox| outbox.frames.append(frames));
+        true
+    }
+
+    /// Puts a connection in, unless there is one: then that one is given back.
+    pub(super) fn install(&self, handle: &Arc<PeerHandle>) -> Result<(), Arc<PeerHandle>> {
+        let mut slots = self.slots.lock();
+        if let Some(Slot::Up(old)) = slots.get(&handle.name) {
+            return Err(Arc::clone(old));
+        }
+        let before = slots.insert(Arc::clone(&handle.name), Slot::Up(Arc::clone(handle)));
+        if let Some(Slot::Connecting(mut connecting)) = before {
+            handle.leave(|outbox| outbox.frames.append(&mut connecting.frames));
+            connecting.done.1.close();
+        }
+        Ok(())
+    }
+
+    /// The try to connect has failed. What waited for it is dropped.
+    pub(super) fn give_up(&self, node: &str) {
+        let mut slots = self.slots.lock();
+        if let Some(Slot::Connecting(connecting)) = slots.get(node) {
+            connecting.done.1.close();
+            slots.remove(node);
+        }
+    }
+
+    /// The connection has ended.
+    pub(super) fn remove(&self, handle: &Arc<PeerHandle>) {
+        let mut slots = self.slots.lock();
+        if matches!(slots.get(&handle.name), Some(Slot::Up(up)) if Arc::ptr_eq(up, handle)) {
+            slots.remove(&handle.name);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a behaviour may ask for, and what becomes of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::gen_server::Caller;
+use super::registry::Process;
+use super::{ProcessId, Registry, Waiters};
+use crate::dist::{DistributionFlags, Outbound};
+use crate::etf::{AtomView, TermView, TermWriter, Traits};
+use crate::replica::Slave;
+
+/// Something that has to happen outside of the connection that a message came by. Carried out by `node`, in
+/// order, once per batch.
+#[derive(Debug)]
+pub enum Effect {
+    /// Whole frames for a node, which is connected to where need be.
+    Send {
+        /// The node.
+        node: Arc<str>,
+        /// The frames.
+        frames: Outbound,
+    },
+    /// A slave of this store has writes waiting.
+    Replicate(Arc<Slave>, ProcessId),
+    /// A slave was added to a store of ours: find it, watch it.
+    FollowSlave {
+        /// The slave.
+        slave: Arc<Slave>,
+        /// The store that it replicates.
+        primary: ProcessId,
+    },
+    /// A call that came by another connection than its monitor ends.
+    EndCall {
+        /// The caller's node.
+        node: Arc<str>,
+        /// The call.
+        call: EndedCall,
+    },
+    /// `global` no longer gives the name to us.
+    GlobalNameLost {
+        /// The name.
+        name: Arc<str>,
+    },
+}
+
+/// A call that is ended by its monitor.
+#[derive(Clone, Debug)]
+pub struct EndedCall {
+    /// The process that was called.
+    pub process: ProcessId,
+    /// The caller's number: id and serial.
+    pub caller: (u32, u32),
+    /// The call's tag, encoded.
+    pub tag: Box<[u8]>,
+    /// Why, encoded.
+    pub reason: Box<[u8]>,
+}
+
+/// Sends frames to any node, from any thread.
+pub trait Dispatch: Send + Sync {
+    /// Queues whole frames for a node, which is connected to where need be; empties `frames`.
+    fn send(&self, node: &str, frames: &mut Outbound);
+}
+
+/// What goes on around the handling of one message: who handles it, where it came from, where output goes.
+pub struct Effects<'a> {
+    /// The process that handles it.
+    pub me: &'a Process,
+    /// All processes.
+    pub registry: &'a Registry,
+    /// What we wait for from other nodes.
+    pub waiters: &'a Waiters,
+    /// The node that the message came from.
+    pub peer: &'a str,
+    /// The flags that this node offered.
+    pub flags: DistributionFlags,
+    /// The output to that node.
+    pub out: &'a mut Outbound,
+    /// What is to happen elsewhere.
+    pub later: &'a mut Vec<Effect>,
+    /// The monitors of that node, for calls that end without an answer.
+    pub(super) calls: &'a mut dyn EndCalls,
+}
+
+/// Ends calls by their monitors: the table of the connection that a message came by.
+pub(super) trait EndCalls {
+    /// Ends a call; `false` when no monitor of it is known.
+    fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) -> bool;
+}
+
+impl Effects<'_> {
+    /// Answers a call.
+    #[inline]
+    pub fn reply(&mut self, caller: &Caller<'_>, reply: impl FnOnce(&mut TermWriter<'_>)) {
+        self.reply_frame(caller, |w| {
+            reply(w);
+            None
+        });
+    }
+
+    /// Answers a call with an encoded term that is not copied.
+    pub fn reply_shared(&mut self, caller: &Caller<'_>, value: Arc<[u8]>) {
+        self.reply_frame(caller, |_| Some(value));
+    }
+
+    #[inline]
+    fn reply_frame(
+        &mut self,
+        caller: &Caller<'_>,
+        reply: impl FnOnce(&mut TermWriter<'_>) -> Option<Arc<[u8]>>,
+    ) {
+        if caller.node() == *self.peer {
+            caller.write_reply(&self.me.pid_bytes, self.out, reply);
+        } else {
+            let mut frames = Outbound::default();
+            caller.write_reply(&self.me.pid_bytes, &mut frames, reply);
+            self.send_to(caller.node(), frames);
+        }
+    }
+
+    /// Whether the caller's node can decode a term with these traits. (Only known for the node that the
+    /// message came from; another one is taken to be as able as this.)
+    #[inline]
+    pub fn can_decode(&self, traits: Traits) -> bool {
+        traits == Traits::none() || can_decode(self.flags, traits)
+    }
+
+    /// Ends a call that cannot be served: the caller's monitor fires with `reason`, and the caller exits with
+    /// it instead of waiting for its time-out. A call without a monitor waits in vain, as on a BEAM.
+    pub fn end_call(&mut self, caller: &Caller<'_>, reason: impl FnOnce(&mut TermWriter<'_>)) {
+        let call = EndedCall {
+            process: self.me.id,
+            caller: (caller.pid().id, caller.pid().serial),
+            tag: caller.tag().bytes().into(),
+            reason: crate::etf::encode(reason).into(),
+        };
+        if caller.pid().node == *self.peer {
+            self.calls.end_call(&call, self.registry, self.out);
+        } else {
+            self.later.push(Effect::EndCall { node: caller.pid().node.to_str().into(), call });
+        }
+    }
+
+    /// Sends whole frames to a node.
+    pub fn send_to(&mut self, node: AtomView<'_>, mut frames: Outbound) {
+        if node == *self.peer {
+            self.out.append(&mut frames);
+        } else {
+            self.later.push(Effect::Send { node: node.to_str().into(), frames });
+        }
+    }
+
+    /// Sends a message to a process.
+    pub fn send(&mut self, to: TermView<'_>, message: impl FnOnce(&mut TermWriter<'_>)) {
+        let Some(pid) = to.as_pid() else { return };
+        let mut frames = Outbound::default();
+        frames.send(&pid.into(), message);
+        self.send_to(pid.node, frames);
+    }
+}
+
+impl fmt::Debug for Effects<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Effects").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Whether a node that offers these flags can decode a term with these traits.
+pub fn can_decode(flags: DistributionFlags, traits: Traits) -> bool {
+    (!traits.contains(Traits::WIDE_REFERENCE) || flags.contains(DistributionFlags::V4_NC))
+        && (!traits.contains(Traits::NATIVE_RECORD) || flags.contains(DistributionFlags::NATIVE_RECORDS))
+}
+

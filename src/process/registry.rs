@@ -1,0 +1,240 @@
+//! Our processes, by pid and by registered name.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ahash::AHashMap;
+use parking_lot::RwLock;
+
+use super::GenServer;
+use crate::etf::{Pid, PidView, Reference, encode};
+
+/// The number of one of our processes: what a pid of ours says beside the node. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessId(u64);
+
+/// Ids of pids have 15 bits where `V4_NC` is not in force (OTP 23), serials 13.
+const PID_ID_BITS: u32 = 15;
+
+impl ProcessId {
+    const fn new(id: u32, serial: u32) -> Self {
+        Self((serial as u64) << 32 | id as u64)
+    }
+
+    const fn id(self) -> u32 {
+        self.0 as u32
+    }
+
+    const fn serial(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// One of our processes.
+pub struct Process {
+    /// Its number.
+    pub id: ProcessId,
+    /// Its pid.
+    pub pid: Pid,
+    /// Its pid, encoded.
+    pub pid_bytes: Box<[u8]>,
+    /// What it does.
+    pub server: Box<dyn GenServer>,
+    alive: AtomicBool,
+}
+
+impl Process {
+    /// Whether it has not ended.
+    #[inline]
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.pid)
+    }
+}
+
+/// Why a name was not registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegisterError {
+    /// Another process has it.
+    Taken,
+    /// The process has ended.
+    Ended,
+}
+
+#[derive(Default)]
+struct Tables {
+    processes: AHashMap<ProcessId, Arc<Process>>,
+    names: AHashMap<Arc<str>, Arc<Process>>,
+    /// Names that are ours to hold in `global`, whether or not the cluster knows of it yet.
+    global_names: AHashMap<Arc<str>, Arc<Process>>,
+}
+
+/// All processes of this node, and the makers of its pids and references.
+pub struct Registry {
+    /// This node's full name.
+    pub node: Arc<str>,
+    /// This node's incarnation, as epmd gave it.
+    pub creation: u32,
+    tables: RwLock<Tables>,
+    /// Counts the changes of the names: a look-up is good for as long as it stands still.
+    names_version: AtomicU64,
+    next_process: AtomicU64,
+    next_reference: AtomicU64,
+}
+
+impl Registry {
+    /// An empty one.
+    pub fn new(node: Arc<str>, creation: u32) -> Self {
+        Self {
+            node,
+            creation,
+            tables: RwLock::default(),
+            names_version: AtomicU64::new(0),
+            next_process: AtomicU64::new(1),
+            next_reference: AtomicU64::new(1),
+        }
+    }
+
+    /// A number for a process that may never be started.
+    pub fn new_pid(&self) -> (ProcessId, Pid) {
+        let number = self.next_process.fetch_add(1, Ordering::Relaxed);
+        let id = (number & ((1 << PID_ID_BITS) - 1)) as u32;
+        let serial = (number >> PID_ID_BITS) as u32;
+        let pid = Pid { node: Arc::clone(&self.node), id, serial, creation: self.creation };
+        (ProcessId::new(id, serial), pid)
+    }
+
+    /// A reference that no other one of this incarnation equals. Three words of which the first has 18 bits, as
+    /// every OTP version takes.
+    pub fn new_reference(&self) -> Reference {
+        let number = self.next_reference.fetch_add(1, Ordering::Relaxed);
+        let words = vec![number as u32 & 0x3_ffff, (number >> 18) as u32, (number >> 50) as u32];
+        Reference { node: Arc::clone(&self.node), creation: self.creation, words }
+    }
+
+    /// Starts a process.
+    pub fn spawn(&self, server: Box<dyn GenServer>) -> Arc<Process> {
+        let (id, pid) = self.new_pid();
+        let pid_bytes = encode(|w| {
+            w.pid(&pid);
+        });
+        let process = Arc::new(Process {
+            id,
+            pid,
+            pid_bytes: pid_bytes.into(),
+            server,
+            alive: AtomicBool::new(true),
+        });
+        self.tables.write().processes.insert(id, Arc::clone(&process));
+        process
+    }
+
+    /// Gives a process a name.
+    ///
+    /// # Errors
+    /// Our misuse: the name is taken, or the process has ended.
+    pub fn register(&self, name: &str, process: &Arc<Process>) -> Result<(), RegisterError> {
+        let mut tables = self.tables.write();
+        if !process.is_alive() {
+            return Err(RegisterError::Ended);
+        }
+        if tables.names.contains_key(name) {
+            return Err(RegisterError::Taken);
+        }
+        tables.names.insert(name.into(), Arc::clone(process));
+        self.names_version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes a name in `global` one that a process is to hold.
+    ///
+    /// # Errors
+    /// Our misuse: the name is held by another of our processes, or the process has ended.
+    pub fn claim_global(&self, name: &str, process: &Arc<Process>) -> Result<(), RegisterError> {
+        let mut tables = self.tables.write();
+        if !process.is_alive() {
+            return Err(RegisterError::Ended);
+        }
+        if tables.global_names.contains_key(name) {
+            return Err(RegisterError::Taken);
+        }
+        tables.global_names.insert(name.into(), Arc::clone(process));
+        Ok(())
+    }
+
+    /// The process of ours that is to hold a name in `global`.
+    pub fn by_global_name(&self, name: &str) -> Option<Arc<Process>> {
+        self.tables.read().global_names.get(name).cloned()
+    }
+
+    /// The names in `global` that are ours to hold.
+    pub fn global_names(&self) -> Vec<(Arc<str>, Arc<Process>)> {
+        let tables = self.tables.read();
+        tables.global_names.iter().map(|(name, process)| (Arc::clone(name), Arc::clone(process))).collect()
+    }
+
+    /// Takes a process out, with its names. `false` when it had ended before. Whoever calls this tells the
+    /// connections ([`Peer::process_ended`](super::Peer::process_ended)) afterwards: a monitor that comes later
+    /// finds nothing, one that came before is told.
+    pub fn remove(&self, id: ProcessId) -> bool {
+        let mut tables = self.tables.write();
+        let Some(process) = tables.processes.remove(&id) else { return false };
+        process.alive.store(false, Ordering::Release);
+        tables.names.retain(|_, holder| holder.id != id);
+        tables.global_names.retain(|_, holder| holder.id != id);
+        self.names_version.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// The process that a pid names, if it is one of ours and lives. A pid of another incarnation is not ours.
+    pub fn by_pid(&self, pid: &PidView<'_>) -> Option<Arc<Process>> {
+        let id = self.local_id(pid)?;
+        self.tables.read().processes.get(&id).cloned()
+    }
+
+    /// The process with a number, if it lives.
+    pub fn by_id(&self, id: ProcessId) -> Option<Arc<Process>> {
+        self.tables.read().processes.get(&id).cloned()
+    }
+
+    /// The number in a pid of this node's present incarnation.
+    #[inline]
+    pub fn local_id(&self, pid: &PidView<'_>) -> Option<ProcessId> {
+        let ours = pid.creation == self.creation && pid.node == *self.node;
+        ours.then(|| ProcessId::new(pid.id, pid.serial))
+    }
+
+    /// The pid with a number.
+    pub fn pid_of(&self, id: ProcessId) -> Pid {
+        Pid { node: Arc::clone(&self.node), id: id.id(), serial: id.serial(), creation: self.creation }
+    }
+
+    /// The process registered under a name, with the name as it is kept.
+    pub fn by_name(&self, name: &str) -> Option<(Arc<str>, Arc<Process>)> {
+        let tables = self.tables.read();
+        tables.names.get_key_value(name).map(|(name, process)| (Arc::clone(name), Arc::clone(process)))
+    }
+
+    /// Changes whenever a name does.
+    #[inline]
+    pub fn names_version(&self) -> u64 {
+        self.names_version.load(Ordering::Acquire)
+    }
+
+    /// All that live.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        self.tables.read().processes.values().cloned().collect()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("node", &self.node).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,225 @@
+//! The store in memory: sharded, one allocation per entry.
+//!
+//! An entry is one block of bytes, `key length:32, traits:8, key, value`, so that an entry of small key and
+//! value costs one allocation and sixteen bytes of table. A large value has a block of its own that is shared
+//! with whoever reads it.
+
+use std::sync::Arc;
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as TableEntry;
+use parking_lot::RwLock;
+
+use super::{ReadDone, Store, StoreError, Value, WriteDone};
+use crate::etf::Traits;
+
+/// Number of shards: a table that grows is rehashed a 256th at a time, and two cores rarely meet in one.
+const SHARDS: usize = 256;
+/// Values from this size on are shared instead of copied, in bytes: above it a copy costs more than a reference
+/// count and a slice of its own in the write.
+const SHARED_FROM_BYTES: usize = 64 << 10;
+const HEAD_BYTES: usize = 5;
+
+enum Entry {
+    Small(Box<[u8]>),
+    Large(Box<Large>),
+}
+
+struct Large {
+    key: Box<[u8]>,
+    value: Arc<[u8]>,
+    traits: Traits,
+}
+
+impl Entry {
+    fn new(key: &[u8], value: Value<'_>) -> Self {
+        if value.bytes.len() >= SHARED_FROM_BYTES || key.len() >= SHARED_FROM_BYTES {
+            return Self::Large(Box::new(Large {
+                key: key.into(),
+                value: value.shared.map_or_else(|| value.bytes.into(), Arc::clone),
+                traits: value.traits,
+            }));
+        }
+        let mut block = Vec::with_capacity(HEAD_BYTES + key.len() + value.bytes.len());
+        block.extend_from_slice(&(key.len() as u32).to_be_bytes());
+        block.push(value.traits.bits());
+        block.extend_from_slice(key);
+        block.extend_from_slice(value.bytes);
+        Self::Small(block.into_boxed_slice())
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        match self {
+            Self::Small(block) => {
+                let len = u32::from_be_bytes([block[0], block[1], block[2], block[3]]) as usize;
+                &block[HEAD_BYTES..HEAD_BYTES + len]
+            }
+            Self::Large(large) => &large.key,
+        }
+    }
+
+    #[inline]
+    fn value(&self) -> Value<'_> {
+        match self {
+            Self::Small(block) => {
+                let from = HEAD_BYTES + self.key().len();
+                Value { bytes: &block[from..], shared: None, traits: Traits::from_bits(block[4]) }
+            }
+            Self::Large(large) => {
+                Value { bytes: &large.value, shared: Some(&large.value), traits: large.traits }
+            }
+        }
+    }
+}
+
+/// A store in memory. Answers at once, always.
+pub struct MemoryStore {
+    hasher: RandomState,
+    shards: Box<[RwLock<HashTable<Entry>>]>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect(),
+        }
+    }
+}
+
+impl MemoryStore {
+    #[inline]
+    fn shard(&self, key: &[u8]) -> (u64, &RwLock<HashTable<Entry>>) {
+        let hash = self.hasher.hash_one(key);
+        // The table itself uses the lowest and the highest bits.
+        (hash, &self.shards[(hash >> 32) as usize % SHARDS])
+    }
+}
+
+impl Store for MemoryStore {
+    #[inline]
+    fn get<R>(
+        &self,
+        key: &[u8],
+        now: impl FnOnce(Option<Value<'_>>) -> R,
+        _later: impl FnOnce() -> ReadDone,
+    ) -> Option<R> {
+        let (hash, shard) = self.shard(key);
+        let shard = shard.read();
+        Some(now(shard.find(hash, |entry| entry.key() == key).map(Entry::value)))
+    }
+
+    fn put(
+        &self,
+        key: &[u8],
+        value: Value<'_>,
+        _later: impl FnOnce() -> WriteDone,
+    ) -> Option<Result<(), StoreError>> {
+        let (hash, shard) = self.shard(key);
+        // Made before, and the old one dropped after, the lock is held.
+        let entry = Entry::new(key, value);
+        let replaced = {
+            let mut shard = shard.write();
+            let hash_of = |entry: &Entry| self.hasher.hash_one(entry.key());
+            match shard.entry(hash, |entry| entry.key() == key, hash_of) {
+                TableEntry::Occupied(mut occupied) => Some(std::mem::replace(occupied.get_mut(), entry)),
+                TableEntry::Vacant(vacant) => {
+                    vacant.insert(entry);
+                    None
+                }
+            }
+        };
+        drop(replaced);
+        Some(Ok(()))
+    }
+
+    fn delete(&self, key: &[u8], _later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
+        let (hash, shard) = self.shard(key);
+        let removed = {
+            let mut shard = shard.write();
+            shard.find_entry(hash, |entry| entry.key() == key).ok().map(|entry| entry.remove().0)
+        };
+        drop(removed);
+        Some(Ok(()))
+    }
+
+    fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").field("len", &self.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value(bytes: &[u8]) -> Value<'_> {
+        Value { bytes, shared: None, traits: Traits::WIDE_REFERENCE }
+    }
+
+    fn never<T>() -> T {
+        panic!("memory answers at once")
+    }
+
+    fn get(store: &MemoryStore, key: &[u8]) -> Option<Vec<u8>> {
+        let found = store.get(
+            key,
+            |value| {
+                value.map(|value| {
+                    assert_eq!(value.traits, Traits::WIDE_REFERENCE);
+                    value.bytes.to_vec()
+                })
+            },
+            never,
+        );
+        found.expect("memory answers at once")
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(steps in prop::collection::vec((0_u8..3, 0_u8..20, 0_usize..4), 1..200)) {
+            let store = MemoryStore::default();
+            let mut model: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+            for (step, (what, key, size)) in steps.into_iter().enumerate() {
+                let key = vec![key; 1 + usize::from(key)];
+                match what {
+                    0 => {
+                        let bytes = vec![step as u8; [0, 1, 100, SHARED_FROM_BYTES][size]];
+                        prop_assert_eq!(store.put(&key, value(&bytes), never), Some(Ok(())));
+                        model.insert(key, bytes);
+                    }
+                    1 => {
+                        prop_assert_eq!(store.delete(&key, never), Some(Ok(())));
+                        model.remove(&key);
+                    }
+                    _ => prop_assert_eq!(get(&store, &key), model.get(&key).cloned()),
+                }
+                prop_assert_eq!(store.len(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_of_the_table_takes_two_words() {
+        assert_eq!(size_of::<Entry>(), 16);
+    }
+
+    #[test]
+    fn a_large_key_is_found() {
+        let store = MemoryStore::default();
+        let key = vec![1; SHARED_FROM_BYTES];
+        store.put(&key, value(b"v"), never);
+        assert_eq!(get(&store, &key), Some(b"v".to_vec()));
+    }
+}

@@ -1,0 +1,79 @@
+//! Encoded key to encoded value.
+//!
+//! A store answers now or later. Memory answers at once, on the task of the connection that asked; a store that
+//! has to wait (for a disk, for another machine) is given a completion, calls it from wherever it likes, and the
+//! connection goes on meanwhile. A get from memory pays nothing for that.
+
+pub mod memory;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use memory::MemoryStore;
+
+use crate::etf::Traits;
+
+/// A value, as it was received: one checked term without version byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
+    /// The encoded term.
+    pub bytes: &'a [u8],
+    /// The same bytes where the store can share them: large values are not copied into the output.
+    pub shared: Option<&'a Arc<[u8]>>,
+    /// What was noticed in the term when it was checked.
+    pub traits: Traits,
+}
+
+/// Why a store did not do it. The store's fault, or its machine's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No room for it.
+    NoSpace,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSpace => f.write_str("no space is left in the store"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// Called once when a write that was not answered at once is done.
+pub type WriteDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Called once with what a read that was not answered at once found.
+pub type ReadDone = Box<dyn FnOnce(Result<Option<Value<'_>>, StoreError>) + Send>;
+
+/// A map of canonical key bytes to values that many connections read and write at once.
+pub trait Store: Send + Sync + 'static {
+    /// Reads. `now` is called before this returns where the answer is known; else the store makes a completion
+    /// by `later`, and calls that.
+    fn get<R>(
+        &self,
+        key: &[u8],
+        now: impl FnOnce(Option<Value<'_>>) -> R,
+        later: impl FnOnce() -> ReadDone,
+    ) -> Option<R>;
+
+    /// Writes. `None`: the answer comes by the completion that the store made with `later`.
+    fn put(
+        &self,
+        key: &[u8],
+        value: Value<'_>,
+        later: impl FnOnce() -> WriteDone,
+    ) -> Option<Result<(), StoreError>>;
+
+    /// Deletes; a key that is not there is no error. `None` as for [`put`](Self::put).
+    fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>>;
+
+    /// Number of keys.
+    fn len(&self) -> usize;
+
+    /// Whether it holds nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

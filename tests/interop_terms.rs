@@ -1,0 +1,147 @@
+//! A value comes back as it went in, and a key finds its value, for terms of every kind and from every OTP version.
+
+mod support;
+
+use support::{BeamNode, Epmd, KvNode, Otp, on_every_otp};
+
+fn connected(otp: &Otp, epmd: &Epmd, name: &str, kv: &KvNode) -> BeamNode {
+    let beam = BeamNode::start(otp, epmd, name);
+    beam.ping(kv.name());
+    beam.wait_for_global("kv");
+    beam.run("put = fn k, v -> GenServer.call({:global, :kv}, {:put, k, v}, 60_000) end");
+    beam.run("get = fn k -> GenServer.call({:global, :kv}, {:get, k}, 60_000) end");
+    beam.run("delete = fn k -> GenServer.call({:global, :kv}, {:delete, k}, 60_000) end");
+    // What is wrong is shown by its place and the beginning of it.
+    beam.run(
+        "wrong = fn terms, right? ->
+           for {t, i} <- Enum.with_index(terms), not right?.(t, i), do: {i, String.slice(inspect(t), 0, 100)}
+         end",
+    );
+    beam
+}
+
+#[test]
+fn every_term_comes_back_as_value_and_as_key() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let beam = connected(otp, &epmd, "beam", &kv);
+        let other = BeamNode::start(otp, &epmd, "other");
+        beam.ping(other.name());
+        beam.run("terms = [:global.whereis_name(:kv) | KvNodeTest.Terms.all()]; length(terms)");
+        beam.check("length(terms) >= 200", "true");
+        beam.check(
+            "wrong.(terms, fn t, i -> :ok === put.({:value, i}, t) and get.({:value, i}) === t end)",
+            "[]",
+        );
+        beam.check(
+            "wrong.(terms, fn t, i -> :ok === put.(t, {:key, i}) and get.(t) === {:key, i} end)",
+            "[]",
+        );
+        beam.check("wrong.(terms, fn t, i -> :ok === put.({[t], t}, {:in, i}) end)", "[]");
+        // No key has taken the place of another, alone or inside of other terms.
+        beam.check("wrong.(terms, fn t, i -> get.(t) === {:key, i} end)", "[]");
+        beam.check("wrong.(terms, fn t, i -> get.({[t], t}) === {:in, i} end)", "[]");
+        beam.check("wrong.(terms, fn t, i -> get.({:value, i}) === t end)", "[]");
+        beam.check("wrong.(terms, fn t, _ -> :ok === delete.(t) and get.(t) === nil end)", "[]");
+    });
+}
+
+#[test]
+fn the_sign_of_zero_is_kept_in_values() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let beam = connected(otp, &epmd, "beam", &kv);
+        beam.run("<<zero::float>> = <<0x8000_0000_0000_0000::64>>; put.(:zero, zero)");
+        beam.check("<<get.(:zero)::float>>", "<<128, 0, 0, 0, 0, 0, 0, 0>>");
+        beam.run("put.(:zero, 0.0)");
+        beam.check("<<get.(:zero)::float>>", "<<0, 0, 0, 0, 0, 0, 0, 0>>");
+    });
+}
+
+#[test]
+fn sixty_four_mebibytes_come_back_as_value_and_as_key() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let beam = connected(otp, &epmd, "beam", &kv);
+        beam.run("big = :binary.copy(\"0123456789abcde\\n\", 4 * 1024 * 1024); byte_size(big)");
+        beam.check("byte_size(big) == 64 * 1024 * 1024", "true");
+        beam.check("put.(:big, big)", ":ok");
+        beam.check("get.(:big) === big", "true");
+        beam.check("put.(big, :found)", ":ok");
+        beam.check("get.(big)", ":found");
+        beam.check("get.(binary_part(big, 0, byte_size(big) - 1))", "nil");
+        beam.check("delete.(big)", ":ok");
+        beam.check("get.(big)", "nil");
+        beam.check("get.(:big) === big", "true");
+    });
+}
+
+#[test]
+fn keys_of_one_version_are_found_overwritten_and_deleted_by_the_others() {
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    let versions = Otp::all();
+    let beams: Vec<BeamNode> = versions
+        .iter()
+        .enumerate()
+        .map(|(index, otp)| connected(otp, &epmd, &format!("beam{index}"), &kv))
+        .collect();
+    eprintln!(
+        "--- at once on {}",
+        versions.iter().map(|otp| otp.label.as_str()).collect::<Vec<_>>().join(", ")
+    );
+    for beam in &beams {
+        beam.run("terms = KvNodeTest.Terms.portable(); length(terms)");
+        beam.check("length(terms) >= 200", "true");
+    }
+    for (round, writer) in beams.iter().enumerate() {
+        writer.check(&format!("wrong.(terms, fn t, i -> :ok === put.(t, {{{round}, i, t}}) end)"), "[]");
+        for reader in &beams {
+            reader.check(&format!("wrong.(terms, fn t, i -> get.(t) === {{{round}, i, t}} end)"), "[]");
+        }
+    }
+    for (round, deleter) in beams.iter().enumerate() {
+        let others = &beams[(round + 1) % beams.len()];
+        others.check("wrong.(terms, fn t, i -> :ok === put.({:again, [t]}, i) end)", "[]");
+        deleter.check("wrong.(terms, fn t, i -> get.({:again, [t]}) === i end)", "[]");
+        deleter.check("wrong.(terms, fn t, _ -> :ok === delete.({:again, [t]}) end)", "[]");
+        others.check("wrong.(terms, fn t, _ -> get.({:again, [t]}) === nil end)", "[]");
+    }
+}
+
+#[test]
+fn every_term_comes_out_at_an_elixir_slave() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let beam = connected(otp, &epmd, "beam", &kv);
+        beam.run("{:ok, slave} = KeyValueStoreReplicated.start_link(:slave)");
+        beam.check("GenServer.call({:global, :kv}, {:add_slave, slave})", ":ok");
+        beam.run("terms = KvNodeTest.Terms.all()");
+        beam.check("wrong.(terms, fn t, i -> :ok === put.(t, {i, t}) end)", "[]");
+        beam.check_soon("GenServer.call(slave, {:get, List.last(terms)}) == get.(List.last(terms))", "true");
+        beam.check("wrong.(terms, fn t, i -> GenServer.call(slave, {:get, t}) === {i, t} end)", "[]");
+        beam.check("wrong.(terms, fn t, _ -> :ok === delete.(t) end)", "[]");
+        beam.check_soon("map_size(:sys.get_state(slave).pairs)", "0");
+    });
+}
+
+#[test]
+fn numbers_that_are_equal_but_not_the_same_are_two_keys() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let beam = connected(otp, &epmd, "beam", &kv);
+        beam.run(
+            "pairs = [{1, 1.0}, {[1], [1.0]}, {%{1 => 2}, %{1.0 => 2}}, {{1, [2 | 3]}, {1, [2 | 3.0]}}]",
+        );
+        beam.run("for {a, b} <- pairs, do: {put.(a, :integer), put.(b, :float)}");
+        beam.check("Enum.uniq(for {a, b} <- pairs, do: {get.(a), get.(b)})", "[integer: :float]");
+        // A charlist is a list, a binary is not.
+        beam.run("put.(~c\"abc\", :list); put.(\"abc\", :binary)");
+        beam.check("{get.([97, 98, 99]), get.(<<97, 98, 99>>)}", "{:list, :binary}");
+    });
+}

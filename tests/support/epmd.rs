@@ -1,0 +1,130 @@
+//! epmd on a port of its own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::kvnode;
+use super::ports::Port;
+use super::wait::wait_until;
+
+/// An epmd port, and the daemon that listens on it, if there is one.
+pub struct Epmd {
+    port: Port,
+    child: Option<Child>,
+    program: Program,
+}
+
+#[derive(Clone, Copy)]
+enum Program {
+    Erlang,
+    Kvnode,
+}
+
+impl Epmd {
+    /// Erlang's own daemon.
+    pub fn start() -> Self {
+        Self::run(Program::Erlang)
+    }
+
+    /// kvnode's daemon.
+    pub fn start_kvnode() -> Self {
+        Self::run(Program::Kvnode)
+    }
+
+    /// A port on which nothing listens. What a node starts there is ended when this goes.
+    pub fn absent() -> Self {
+        Self { port: Port::take(), child: None, program: Program::Erlang }
+    }
+
+    fn run(program: Program) -> Self {
+        let mut epmd = Self { port: Port::take(), child: None, program };
+        epmd.start_again();
+        epmd
+    }
+
+    /// Starts the daemon after [`Epmd::kill`], on the same port, and waits until it answers.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it still runs");
+        let mut command = match self.program {
+            Program::Erlang => Command::new("epmd"),
+            Program::Kvnode => {
+                let mut command = Command::new(kvnode::program());
+                command.arg("epmd");
+                command
+            }
+        };
+        command.env("ERL_EPMD_PORT", self.port().to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().expect("epmd can be started"));
+        wait_until("epmd answers", || self.names().is_some());
+    }
+
+    /// Kills the daemon as `kill -9` does.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+    }
+
+    /// Its port, for `ERL_EPMD_PORT`.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The names that are registered (`NAMES_REQ`: asking changes nothing). `None`: nobody answers.
+    pub fn names(&self) -> Option<Vec<String>> {
+        Some(self.nodes()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The port on which the node of this name listens.
+    pub fn port_of(&self, name: &str) -> Option<u16> {
+        self.nodes()?.into_iter().find_map(|(known, port)| (known == name).then_some(port))
+    }
+
+    /// Names and ports.
+    fn nodes(&self) -> Option<Vec<(String, u16)>> {
+        // The daemon's own port in 32 bits, then lines "name NAME at port PORT".
+        let answer = self.ask(b"n")?;
+        let lines = String::from_utf8_lossy(answer.get(4..)?).into_owned();
+        let node = |line: &str| {
+            let mut words = line.split(' ');
+            Some((words.nth(1)?.to_owned(), words.next_back()?.parse().ok()?))
+        };
+        Some(lines.lines().filter_map(node).collect())
+    }
+
+    /// Waits until `name` is registered, or is not.
+    #[track_caller]
+    pub fn wait_for_name(&self, name: &str, registered: bool) {
+        let state = if registered { "is" } else { "is not" };
+        wait_until(&format!("{name} {state} registered in epmd"), || {
+            self.names().is_some_and(|names| names.iter().any(|known| known == name) == registered)
+        });
+    }
+
+    /// Sends one request and reads the answer to its end.
+    pub fn ask(&self, request: &[u8]) -> Option<Vec<u8>> {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).ok()?;
+        socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        let length = u16::try_from(request.len()).ok()?.to_be_bytes();
+        socket.write_all(&[&length, request].concat()).ok()?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+impl Drop for Epmd {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        } else if !std::thread::panicking() {
+            // A daemon that a node has left behind: it goes once it knows of no node (KILL_REQ).
+            wait_until("the daemon that a node started is gone", || self.ask(b"k").is_none());
+        } else {
+            let _ = self.ask(b"k");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Real nodes for the interop tests: BEAMs of every OTP version present, epmd, and kvnode itself.
+//!
+//! A test gets an epmd port of its own, and with it a cluster of its own: node names need to be unique
+//! within one test only, and tests run side by side. Every process is ended by its handle's drop.
+//!
+//! | environment | says |
+//! | --- | --- |
+//! | `KVNODE_OTP_CACHE` | where `scripts/otp` put the root folders with other OTP versions |
+//! | `KVNODE_REQUIRE_OTP` | releases, like `25,27,29`, without which the tests fail |
+//! | `KVNODE_BIN` | another kvnode than the one that cargo has just built |
+
+#![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
+#![allow(unused_imports, reason = "likewise")]
+#![allow(clippy::print_stderr, reason = "what the nodes said is shown when a test fails")]
+#![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
+
+pub mod beam;
+pub mod epmd;
+pub mod kvnode;
+pub mod otp;
+pub mod output;
+pub mod ports;
+pub mod wait;
+
+pub use beam::{BeamNode, BeamOptions, EvalError};
+pub use epmd::Epmd;
+pub use kvnode::KvNode;
+pub use otp::{Otp, on_every_otp};
+pub use wait::wait_until;
+
+/// The cookie of every node that is not told another.
+pub const COOKIE: &str = "interop";
+
+/// This machine's name as `-sname` appends it.
+pub fn short_hostname() -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy().into_owned();
+    host.split('.').next().unwrap_or(&host).to_owned()
+}
+
+/// `name@host` with this machine's short name.
+pub fn at_host(name: &str) -> String {
+    format!("{name}@{}", short_hostname())
+}

@@ -120,7 +120,7 @@ fn every_term_comes_out_at_an_elixir_slave() {
         let beam = connected(otp, &epmd, "beam", &kv);
         beam.run("{:ok, slave} = KeyValueStoreReplicated.start_link(:slave)");
         beam.check("GenServer.call({:global, :kv}, {:add_slave, slave})", ":ok");
-        beam.run("terms = KvNodeTest.Terms.all()");
+        beam.run("terms = KvNodeTest.Terms.all() -- KvNodeTest.Terms.short_references()");
         beam.check("wrong.(terms, fn t, i -> :ok === put.(t, {i, t}) end)", "[]");
         beam.check_soon("GenServer.call(slave, {:get, List.last(terms)}) == get.(List.last(terms))", "true");
         beam.check("wrong.(terms, fn t, i -> GenServer.call(slave, {:get, t}) === {i, t} end)", "[]");

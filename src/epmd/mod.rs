@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod detach;
 pub mod protocol;
 pub mod start;
 

@@ -1,20 +1,9 @@
-//! Elixir syntax.
+//! Terms in Elixir's syntax, for people: log lines, the command line, error messages.
+//!
+//! Printing only. Nothing on the way of a call uses it: a term that is answered or stored stays bytes.
 
-use super::TermView;
+mod number;
+mod print;
+mod quote;
 
-/// How much of a term is printed.
-#[derive(Clone, Copy, Debug)]
-pub struct InspectLimits {
-    /// Bytes of output after which the rest is elided.
-    pub text_bytes_max: usize,
-}
-
-impl InspectLimits {
-    /// One log line.
-    pub const LOG: Self = Self { text_bytes_max: 200 };
-}
-
-/// Prints a term as Elixir's `inspect/1` does.
-pub fn inspect(_term: TermView<'_>, _limits: InspectLimits) -> String {
-    String::new()
-}
+pub use print::{InspectLimits, inspect};

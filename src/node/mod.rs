@@ -22,15 +22,16 @@ mod slaves;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use smol::Executor;
+use smol::{Executor, Timer};
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
 
 pub use run::{RunError, Started, run};
 
 use crate::config::Config;
-use crate::dist::handshake::Local;
+use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeName, Outbound};
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
@@ -162,7 +163,12 @@ impl Node {
             let name = NodeName::new(node).map_err(|_| DialError::Name(node.to_string()))?;
             setup::dial(self, &name).await
         };
-        let ready = match dialled.await {
+        let dialled = dialled.await;
+        if let Err(DialError::Handshake(HandshakeError { fault: Fault::Simultaneous, .. })) = &dialled {
+            // Their own attempt goes on, and takes the slot when it is through.
+            self.peers.settled(node).or(after(self.config.limits.handshake_step)).await;
+        }
+        let ready = match dialled {
             Ok(ready) => ready,
             // They may have connected to us meanwhile: then the slot is theirs, and all is well.
             Err(_) if self.peers.get(node).is_some() => return Ok(()),
@@ -262,6 +268,10 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("name", &self.config.node_name).finish_non_exhaustive()
     }
+}
+
+async fn after(pause: Duration) {
+    Timer::after(pause).await;
 }
 
 /// A number from the system's random source.

@@ -259,6 +259,15 @@ impl Peers {
         Ok(())
     }
 
+    /// Waits until a node is no longer being connected to.
+    pub(super) async fn settled(&self, node: &str) {
+        let done = match self.slots.lock().get(node) {
+            Some(Slot::Connecting(connecting)) => connecting.done.1.clone(),
+            _ => return,
+        };
+        while done.recv().await.is_ok() {}
+    }
+
     /// The try to connect has failed. What waited for it is dropped.
     pub(super) fn give_up(&self, node: &str) {
         let mut slots = self.slots.lock();

@@ -114,23 +114,32 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<TcpStream
     let stream = within(limit, TcpStream::connect(address)).await.map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
     let (hello, client) = Client::new(node.local(), name.clone(), random_u32());
-    shake_as_client(stream, hello, client, limit).await.map_err(DialError::Handshake)
+    let shaken = shake_as_client(node, name, stream, hello, client).await;
+    shaken.map_err(DialError::Handshake)
 }
 
 async fn shake_as_client<S: AsyncRead + AsyncWrite + Unpin>(
+    node: &Node,
+    name: &NodeName,
     stream: S,
     hello: Vec<u8>,
     mut client: Client,
-    limit: Duration,
 ) -> Result<Ready<S, Connected>, HandshakeError> {
-    let mut wire = Wire::new(stream, limit);
+    let mut wire = Wire::new(stream, node.config.limits.handshake_step);
     wire.send(&hello).await.map_err(|fault| client.fail(fault))?;
     loop {
         let packet = wire.packet().await.map_err(|fault| client.fail(fault))?;
         let (send, next) = match client.handle(&packet)? {
             ClientStep::Continue { send, next } => (send, next),
-            // The other side holds a connection that we know nothing of: it is dead, or we were restarted.
-            ClientStep::Alive(alive) => alive.answer(true)?,
+            // The other side holds a connection to us. Where we hold none it is a dead one, to be replaced; where
+            // we do, theirs has come up while we dialled, and it stays.
+            ClientStep::Alive(alive) => {
+                let replace = node.peers.get(name.as_str()).is_none();
+                match alive.answer(replace) {
+                    Ok(answer) => answer,
+                    Err(error) => return Err(farewell(&mut wire, error).await),
+                }
+            }
             ClientStep::Connected(peer) => {
                 let (stream, first) = wire.into_parts();
                 return Ok(Ready { stream, first, peer });

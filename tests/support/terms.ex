@@ -11,7 +11,7 @@ defmodule KvNodeTest.Terms do
   def all, do: Enum.uniq(portable() ++ local())
 
   def portable do
-    [integers(), floats(), atoms(), binaries(), bitstrings(), tuples(), lists(), maps(), structs(), foreign(), exports()]
+    [integers(), floats(), atoms(), binaries(), bitstrings(), tuples(), lists(), maps(), structs(), foreign(), exports()] ++ [short_references()]
     |> Enum.concat()
     |> Enum.uniq()
   end
@@ -94,12 +94,19 @@ defmodule KvNodeTest.Terms do
         encoded <- [
           <<88, atom(node)::binary, 77::32, 5::32, creation::32>>,
           <<89, atom(node)::binary, 78::32, creation::32>>,
-          <<90, 1::16, atom(node)::binary, creation::32, 79::32>>,
           <<90, 2::16, atom(node)::binary, creation::32, 80::32, 81::32>>,
           <<90, 3::16, atom(node)::binary, creation::32, 82::32, 83::32, 84::32>>
         ] do
       :erlang.binary_to_term(<<131, encoded::binary>>)
     end
+  end
+
+  @doc """
+  References of one word, as old C nodes made them. They are `===` after a round trip, but a BEAM may
+  not find them as keys of its own maps again: it hashes more than the word (seen on OTP 25).
+  """
+  def short_references do
+    for word <- [79, 80], do: :erlang.binary_to_term(<<131, 90, 1::16, atom("elsewhere@nohost")::binary, 1::32, word::32>>)
   end
 
   defp atom(text), do: <<119, byte_size(text), text::binary>>

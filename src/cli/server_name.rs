@@ -1,0 +1,143 @@
+//! Names of servers as they are typed, and as Elixir shows them.
+
+use crate::config::{ServerName, StoreConfig};
+
+/// Longest name, in characters: it is an atom.
+const CHARACTERS_MAX: usize = 255;
+/// What Elixir puts before the name of a module to make its atom.
+const MODULE_PREFIX: &str = "Elixir.";
+
+/// Turns a typed name into the text of an atom.
+///
+/// Typed as in Elixir: a name that begins with an upper-case letter is a module (`KeyValueStore` is
+/// `:"Elixir.KeyValueStore"`); a colon before it says that it is the atom as it stands.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn atom(typed: &str) -> Result<String, String> {
+    let atom = match typed.strip_prefix(':') {
+        Some(literal) => literal.to_owned(),
+        None if typed.starts_with(|first: char| first.is_uppercase()) && !is_module(typed) => {
+            format!("{MODULE_PREFIX}{typed}")
+        }
+        None => typed.to_owned(),
+    };
+    if atom.is_empty() {
+        return Err("the name is empty; write one, as in slave1 or KeyValueStore".into());
+    }
+    let characters = atom.chars().count();
+    if characters > CHARACTERS_MAX {
+        return Err(format!("the name has {characters} characters, and an atom has {CHARACTERS_MAX} at most"));
+    }
+    if atom == "undefined" {
+        return Err("the name undefined is what Erlang answers for a name that nobody has; choose another".into());
+    }
+    Ok(atom)
+}
+
+fn is_module(atom: &str) -> bool {
+    atom.starts_with(MODULE_PREFIX)
+}
+
+/// Reads `global:NAME` or `local:NAME`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn server(typed: &str) -> Result<ServerName, String> {
+    match typed.split_once(':') {
+        Some(("global", name)) => atom(name).map(ServerName::Global),
+        Some(("local", name)) => atom(name).map(ServerName::Local),
+        _ => Err("write where the name lives too, as in global:slave1 or local:KeyValueStore".into()),
+    }
+}
+
+/// Reads `global:a,local:b`: the names of one store.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn store(typed: &str) -> Result<StoreConfig, String> {
+    let mut store = StoreConfig::default();
+    for name in typed.split(',') {
+        match server(name)? {
+            ServerName::Global(name) => store.global.push(name),
+            ServerName::Local(name) => store.local.push(name),
+        }
+    }
+    Ok(store)
+}
+
+/// An atom in Elixir's syntax.
+pub(super) fn shown(atom: &str) -> String {
+    let head = |first: char| first == '_' || first.is_ascii_lowercase();
+    let body = |other: char| other.is_ascii_alphanumeric() || matches!(other, '_' | '@');
+    if let Some(module) = atom.strip_prefix(MODULE_PREFIX)
+        && module.split('.').all(|part| {
+            part.starts_with(|first: char| first.is_ascii_uppercase())
+                && part.chars().all(|other| other == '_' || other.is_ascii_alphanumeric())
+        })
+    {
+        return module.to_owned();
+    }
+    if atom.starts_with(head) && atom.strip_suffix(['?', '!']).unwrap_or(atom).chars().all(body) {
+        return format!(":{atom}");
+    }
+    let mut shown = String::from(":\"");
+    for character in atom.chars() {
+        match character {
+            '"' | '\\' => shown.extend(['\\', character]),
+            // Elixir would put a value in there.
+            '#' => shown.push_str("\\#"),
+            control if control.is_control() => shown.push_str(&format!("\\x{{{:x}}}", u32::from(control))),
+            plain => shown.push(plain),
+        }
+    }
+    shown.push('"');
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_typed_as_in_elixir() {
+        assert_eq!(atom("slave1").unwrap(), "slave1");
+        assert_eq!(atom(":slave1").unwrap(), "slave1");
+        assert_eq!(atom("KeyValueStore").unwrap(), "Elixir.KeyValueStore");
+        assert_eq!(atom("Elixir.KeyValueStore").unwrap(), "Elixir.KeyValueStore");
+        assert_eq!(atom(":KeyValueStore").unwrap(), "KeyValueStore");
+        assert_eq!(atom("a:b").unwrap(), "a:b");
+        for bad in ["", ":", "undefined", &"a".repeat(256), &"A".repeat(255)] {
+            assert!(atom(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_store_has_names_of_both_kinds() {
+        let read = store("global:a,local:B,global::C").unwrap();
+        assert_eq!(read.global, ["a", "C"]);
+        assert_eq!(read.local, ["Elixir.B"]);
+        for bad in ["", "a", "global:", "globl:a", "global:a,", ",local:b"] {
+            assert!(store(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_shown_so_that_iex_takes_them() {
+        for (name, text) in [
+            ("slave1", ":slave1"),
+            ("a@h", ":a@h"),
+            ("ok?", ":ok?"),
+            ("Elixir.KeyValueStore", "KeyValueStore"),
+            ("Elixir.A.B2", "A.B2"),
+            ("Elixir.", ":\"Elixir.\""),
+            ("KeyValueStore", ":\"KeyValueStore\""),
+            ("slave1@my-host", ":\"slave1@my-host\""),
+            ("a b", ":\"a b\""),
+            ("q\"\\#{x}\n", ":\"q\\\"\\\\\\#{x}\\x{a}\""),
+            ("1", ":\"1\""),
+        ] {
+            assert_eq!(shown(name), text);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Sizes with units.
+
+/// Reads a number of bytes: `65536`, `64KiB`, `64MiB`, `1GiB`, `64MB`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => return Err("a size is a number of bytes, or one with KiB, MiB or GiB behind it, as in 64MiB".into()),
+    };
+    let number: usize =
+        digits.trim().parse().map_err(|_| "a size is a whole number, as in 65536 or 64MiB".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "that is more than this machine can count".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse("65536"), Ok(65_536));
+        assert_eq!(parse("64MiB"), Ok(64 << 20));
+        assert_eq!(parse("64 mib"), Ok(64 << 20));
+        assert_eq!(parse("2g"), Ok(2 << 30));
+        assert_eq!(parse("3MB"), Ok(3_000_000));
+        for bad in ["", "MiB", "-1", "1.5MiB", "64 furlongs", "99999999999999999999", "18446744073709551615GiB"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

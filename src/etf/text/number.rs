@@ -1,0 +1,126 @@
+//! Numbers as decimal text.
+
+use std::fmt::Write;
+
+/// Base of the chunks that a big integer is divided into: the largest power of ten in 32 bits.
+const CHUNK: u64 = 1_000_000_000;
+const CHUNK_DIGITS: usize = 9;
+
+/// From here on neighbouring floats are more than 1 apart, and are written with an exponent (erlang(3),
+/// `float_to_list/2`, "short").
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// A float as Elixir prints it: the shortest digits that read back as the same float; a whole number below 1.0e16
+/// in full, any other in the shorter of the plain and the scientific notation.
+pub(super) fn float(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 || (1.0..1.0e16).contains(&magnitude) && magnitude.fract() == 0.0 {
+        return format!("{value:.1}");
+    }
+    // "d.ddde-dd", or "de-dd".
+    let shortest = format!("{magnitude:e}");
+    let (mantissa, exponent) = shortest.split_once('e').expect("this notation has an exponent");
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    let exponent: i32 = exponent.parse().expect("an exponent is a small integer");
+    let sign = if value < 0.0 { "-" } else { "" };
+    let point = if mantissa.len() == 1 { ".0" } else { "" };
+    let scientific = format!("{sign}{mantissa}{point}e{exponent}");
+    if magnitude >= EXACT_MAX {
+        return scientific;
+    }
+    let plain = match usize::try_from(exponent) {
+        Err(_) => format!("{sign}0.{}{digits}", "0".repeat(exponent.unsigned_abs() as usize - 1)),
+        // Not a whole number: there are digits behind the point.
+        Ok(exponent) => format!("{sign}{}.{}", &digits[..=exponent], &digits[exponent + 1..]),
+    };
+    if plain.len() <= scientific.len() { plain } else { scientific }
+}
+
+/// How many steps [`big`] takes for so many digits to the base 256.
+pub(super) const fn big_work(len: usize) -> usize {
+    let limbs = len / 4 + 1;
+    limbs * limbs / 8
+}
+
+/// A big integer from its digits to the base 256, the lowest first. The work grows with the square of their
+/// number.
+pub(super) fn big(negative: bool, digits: &[u8]) -> String {
+    let mut limbs: Vec<u32> = digits
+        .chunks(4)
+        .map(|chunk| chunk.iter().rev().fold(0, |limb, &digit| limb << 8 | u32::from(digit)))
+        .collect();
+    let mut chunks = Vec::new();
+    loop {
+        while limbs.last() == Some(&0) {
+            limbs.pop();
+        }
+        if limbs.is_empty() {
+            break;
+        }
+        let remainder = limbs.iter_mut().rev().fold(0, |remainder, limb| {
+            let value = remainder << 32 | u64::from(*limb);
+            *limb = (value / CHUNK) as u32;
+            value % CHUNK
+        });
+        chunks.push(remainder);
+    }
+    let mut text = String::with_capacity(chunks.len() * CHUNK_DIGITS + 1);
+    match chunks.pop() {
+        None => text.push('0'),
+        Some(first) => {
+            _ = write!(text, "{}{first}", if negative { "-" } else { "" });
+            chunks.iter().rev().for_each(|chunk| _ = write!(text, "{chunk:09}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_read_as_elixir_prints_them() {
+        for (value, text) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (-1.5, "-1.5"),
+            (1.0e10, "10000000000.0"),
+            (1.0e15, "1000000000000000.0"),
+            (1.0e16, "1.0e16"),
+            (9_007_199_254_740_992.0, "9007199254740992.0"),
+            (9_007_199_254_740_994.0, "9007199254740994.0"),
+            (123_456_789_012_345_680.0, "1.2345678901234568e17"),
+            (0.001, "0.001"),
+            (0.0001, "0.0001"),
+            (0.00001, "1.0e-5"),
+            (-0.00012, "-1.2e-4"),
+            (0.00123, "0.00123"),
+            (1.5e-7, "1.5e-7"),
+            (123_456.789, "123456.789"),
+            (5.0e-324, "5.0e-324"),
+            (f64::MAX, "1.7976931348623157e308"),
+            (0.1 + 0.2, "0.30000000000000004"),
+        ] {
+            assert_eq!(float(value), text);
+        }
+    }
+
+    #[test]
+    fn big_integers_agree_with_128_bits() {
+        for value in [0, 1, 255, 999_999_999, 1_000_000_000, u128::from(u64::MAX), u128::MAX, 10_u128.pow(37)]
+        {
+            assert_eq!(big(false, &value.to_le_bytes()), value.to_string());
+            let sign = if value == 0 { "" } else { "-" };
+            assert_eq!(big(true, &value.to_le_bytes()), format!("{sign}{value}"));
+        }
+        let power = [[0; 100].as_slice(), &[1]].concat();
+        let text = big(false, &power);
+        assert_eq!(text.len(), 241);
+        assert!(
+            text.starts_with("6668014432879854274079851790721257797144758322315908160396257811764"),
+            "{text}"
+        );
+    }
+}

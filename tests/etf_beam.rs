@@ -1,0 +1,189 @@
+//! Real BEAMs as judges of canonical keys and of printed terms.
+//!
+//! Each OTP version present encodes several hundred terms in every way that it knows, and in the oddest ways that
+//! it still reads. All encodings of one term have to be one key, those of different terms different keys, and
+//! the BEAM has to read the key as the term that it was. `etf_beam.exs` is the other side.
+
+#![allow(clippy::print_stderr, reason = "what is not compared is said")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use kvnode::etf::compressed::inflate;
+use kvnode::etf::key::{canonical, check_maps};
+use kvnode::etf::tag::{COMPRESSED, VERSION_MAGIC};
+use kvnode::etf::text::{InspectLimits, inspect};
+use kvnode::etf::{TermView, Traits};
+use support::{Otp, on_every_otp};
+
+const WHOLE: InspectLimits = InspectLimits { text_bytes_max: 64 << 20 };
+
+/// Reads what the script has written.
+struct Entries<'a>(&'a [u8]);
+
+struct Entry<'a> {
+    encodings: Vec<&'a [u8]>,
+    text: Option<&'a str>,
+}
+
+impl<'a> Entries<'a> {
+    fn number(&mut self) -> u32 {
+        let (number, rest) = self.0.split_first_chunk().expect("the file is whole");
+        self.0 = rest;
+        u32::from_be_bytes(*number)
+    }
+
+    fn bytes(&mut self, len: u32) -> &'a [u8] {
+        let (bytes, rest) = self.0.split_at(len as usize);
+        self.0 = rest;
+        bytes
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let encodings = (0..self.number())
+            .map(|_| {
+                let len = self.number();
+                self.bytes(len)
+            })
+            .collect();
+        let text = match self.number() {
+            u32::MAX => None,
+            len => Some(std::str::from_utf8(self.bytes(len)).expect("Elixir writes UTF-8")),
+        };
+        Some(Entry { encodings, text })
+    }
+}
+
+/// The term without version byte and compression.
+fn unpacked(encoding: &[u8]) -> Vec<u8> {
+    match encoding {
+        [VERSION_MAGIC, COMPRESSED, rest @ ..] => {
+            let (term, consumed) = inflate(rest, 64 << 20).expect("a BEAM compresses right");
+            assert_eq!(consumed, rest.len());
+            term
+        }
+        [VERSION_MAGIC, rest @ ..] => rest.to_vec(),
+        _ => panic!("no version byte"),
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    inspect(TermView::parse(bytes).expect("it was parsed before"), WHOLE)
+}
+
+fn key_of(encoding: &[u8]) -> Vec<u8> {
+    let bytes = unpacked(encoding);
+    let term = TermView::parse(&bytes).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
+    if term.traits().contains(Traits::MAP) {
+        assert_eq!(check_maps(term), Ok(()), "{term:?}");
+    }
+    let mut scratch = Vec::new();
+    let key = canonical(term, &mut scratch).unwrap_or_else(|error| panic!("{error}: {term:?}")).to_vec();
+    let again = TermView::parse(&key).expect("canonical bytes are a term");
+    assert_eq!(canonical(again, &mut Vec::new()).expect("they are canonical"), key, "{again:?}");
+    key
+}
+
+/// The keys of all terms of one version, those that every version has first; how many these are.
+fn keys_of(otp: &Otp) -> (Vec<Vec<u8>>, usize) {
+    let scratch = otp.scratch();
+    let script = scratch.path().join("etf_beam.exs");
+    std::fs::write(&script, include_str!("etf_beam.exs")).expect("the script can be copied");
+    let mut beam = otp
+        .command("elixir")
+        .env("LC_ALL", "C.UTF-8")
+        .args(["--erl", "+t 4000000", "-pa"])
+        .args([otp.modules(), otp.inside(&script), otp.inside(scratch.path())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("elixir can be started");
+    let mut lines = BufReader::new(beam.stdout.take().expect("it is a pipe")).lines();
+    let mut line = || lines.next().expect("the script says more").expect("it is readable");
+    let head = line();
+    let ["terms", terms, "portable", portable, "text", text] = head.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{head}");
+    };
+    let encoded = std::fs::read(scratch.path().join("encoded")).expect("the script wrote it");
+    let keys: Vec<Vec<u8>> = Entries(&encoded).map(|entry| one_key(&entry)).collect();
+    assert_eq!(keys.len().to_string(), terms);
+    assert_different(&keys);
+    if text == "true" {
+        compare_texts(scratch.path(), &encoded);
+    } else {
+        eprintln!("    the texts are not compared: they are those of Elixir 1.18 and later");
+    }
+    let canonical: Vec<u8> =
+        keys.iter().flat_map(|key| [&(key.len() as u32).to_be_bytes(), &key[..]].concat()).collect();
+    std::fs::write(scratch.path().join("canonical"), canonical).expect("the BEAM's folder can be written");
+    writeln!(beam.stdin.as_mut().expect("it is a pipe")).expect("the script waits");
+    assert_eq!(line(), "judged");
+    let status = beam.wait().expect("it was started");
+    assert!(status.success(), "{status}");
+    (keys, portable.parse().expect("a number"))
+}
+
+fn one_key(entry: &Entry<'_>) -> Vec<u8> {
+    let keys: Vec<Vec<u8>> = entry.encodings.iter().map(|encoding| key_of(encoding)).collect();
+    for (key, encoding) in keys.iter().zip(&entry.encodings) {
+        assert!(*key == keys[0], "{} is not one key: {:?}", shown(key), &encoding[..encoding.len().min(300)]);
+    }
+    keys[0].clone()
+}
+
+fn assert_different(keys: &[Vec<u8>]) {
+    let mut seen = HashMap::new();
+    for (at, key) in keys.iter().enumerate() {
+        if let Some(before) = seen.insert(key, at) {
+            panic!("terms {before} and {at} are one key: {}", shown(key));
+        }
+    }
+}
+
+fn compare_texts(folder: &Path, encoded: &[u8]) {
+    let more = std::fs::read(folder.join("shown")).expect("the script wrote it");
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for Entry { encodings, text } in Entries(encoded).chain(Entries(&more)) {
+        let Some(wanted) = text else { continue };
+        // The first of the BEAM's own, for the order of a map.
+        let own = encodings.iter().find(|encoding| encodings.len() == 1 || **encoding != encodings[0]);
+        let got = shown(&unpacked(own.unwrap_or(&encodings[0])));
+        compared += 1;
+        if got != wanted {
+            wrong.push(format!("{:.200} is {:.200}", got, wanted));
+        }
+    }
+    eprintln!("    {compared} texts compared");
+    assert!(wrong.is_empty(), "{} of {compared} wrong:\n{}", wrong.len(), wrong[..wrong.len().min(6000)].join("\n"));
+}
+
+#[test]
+fn every_encoding_of_a_term_is_one_key_that_every_otp_reads() {
+    let mut first: Option<(Vec<Vec<u8>>, String)> = None;
+    on_every_otp(|otp| {
+        let (mut keys, portable) = keys_of(otp);
+        eprintln!("    {} keys, {portable} of them on every version", keys.len());
+        assert!(keys.len() > 300);
+        keys.truncate(portable);
+        match &first {
+            None => first = Some((keys, otp.label.clone())),
+            Some((others, label)) => {
+                // -0.0 is a key of its own from OTP 27 on, and comes last.
+                for (at, (key, other)) in keys.iter().zip(others).enumerate() {
+                    assert!(key == other, "term {at} is {} here and {} on {label}", shown(key), shown(other));
+                }
+            }
+        }
+    });
+}

@@ -1,6 +1,8 @@
 //! Names of servers as they are typed, and as Elixir shows them.
 
 use crate::config::{ServerName, StoreConfig};
+use crate::etf::text::{InspectLimits, inspect};
+use crate::etf::{TermView, encode};
 
 /// Longest name, in characters: it is an atom.
 const CHARACTERS_MAX: usize = 255;
@@ -68,31 +70,11 @@ pub(super) fn store(typed: &str) -> Result<StoreConfig, String> {
 
 /// An atom in Elixir's syntax.
 pub(super) fn shown(atom: &str) -> String {
-    let head = |first: char| first == '_' || first.is_ascii_lowercase();
-    let body = |other: char| other.is_ascii_alphanumeric() || matches!(other, '_' | '@');
-    if let Some(module) = atom.strip_prefix(MODULE_PREFIX)
-        && module.split('.').all(|part| {
-            part.starts_with(|first: char| first.is_ascii_uppercase())
-                && part.chars().all(|other| other == '_' || other.is_ascii_alphanumeric())
-        })
-    {
-        return module.to_owned();
-    }
-    if atom.starts_with(head) && atom.strip_suffix(['?', '!']).unwrap_or(atom).chars().all(body) {
-        return format!(":{atom}");
-    }
-    let mut shown = String::from(":\"");
-    for character in atom.chars() {
-        match character {
-            '"' | '\\' => shown.extend(['\\', character]),
-            // Elixir would put a value in there.
-            '#' => shown.push_str("\\#"),
-            control if control.is_control() => shown.push_str(&format!("\\x{{{:x}}}", u32::from(control))),
-            plain => shown.push(plain),
-        }
-    }
-    shown.push('"');
-    shown
+    let bytes = encode(|term| {
+        term.atom(atom);
+    });
+    // An atom's text is whole: 255 characters, each escaped with no more than ten bytes.
+    TermView::parse(&bytes).map_or_else(|_| atom.to_owned(), |term| inspect(term, InspectLimits { text_bytes_max: 4096 }))
 }
 
 #[cfg(test)]
@@ -130,11 +112,10 @@ mod tests {
             ("ok?", ":ok?"),
             ("Elixir.KeyValueStore", "KeyValueStore"),
             ("Elixir.A.B2", "A.B2"),
-            ("Elixir.", ":\"Elixir.\""),
-            ("KeyValueStore", ":\"KeyValueStore\""),
+            ("KeyValueStore", ":KeyValueStore"),
             ("slave1@my-host", ":\"slave1@my-host\""),
             ("a b", ":\"a b\""),
-            ("q\"\\#{x}\n", ":\"q\\\"\\\\\\#{x}\\x{a}\""),
+            ("q\"\\#{x}\n", ":\"q\\\"\\\\\\#{x}\\n\""),
             ("1", ":\"1\""),
         ] {
             assert_eq!(shown(name), text);

@@ -142,7 +142,7 @@ impl Visit for Parts {
 /// Escapes what would end the line, or would be an order to the terminal.
 struct OneLine<'a>(&'a mut String);
 
-impl fmt::Write for OneLine<'_> {
+impl Write for OneLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             if character.is_control() {

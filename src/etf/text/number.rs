@@ -20,11 +20,16 @@ pub(super) fn float(value: f64) -> String {
     // "d.ddde-dd", or "de-dd".
     let shortest = format!("{magnitude:e}");
     let (mantissa, exponent) = shortest.split_once('e').expect("this notation has an exponent");
-    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    let mut digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    if is_tie(magnitude, &digits) {
+        // To even, as a BEAM does. An odd digit has one before it.
+        let last = digits.pop().map_or(b'0', |last| last as u8 - 1);
+        digits.push(char::from(last));
+    }
     let exponent: i32 = exponent.parse().expect("an exponent is a small integer");
     let sign = if value < 0.0 { "-" } else { "" };
-    let point = if mantissa.len() == 1 { ".0" } else { "" };
-    let scientific = format!("{sign}{mantissa}{point}e{exponent}");
+    let fraction = if digits.len() == 1 { "0" } else { &digits[1..] };
+    let scientific = format!("{sign}{}.{fraction}e{exponent}", &digits[..1]);
     if magnitude >= EXACT_MAX {
         return scientific;
     }
@@ -36,10 +41,15 @@ pub(super) fn float(value: f64) -> String {
     if plain.len() <= scientific.len() { plain } else { scientific }
 }
 
-/// How many steps [`big`] takes for so many digits to the base 256.
-pub(super) const fn big_work(len: usize) -> usize {
-    let limbs = len / 4 + 1;
-    limbs * limbs / 8
+/// Whether a float lies in the middle between `digits`, which are odd and so were rounded up, and those before.
+fn is_tie(magnitude: f64, digits: &str) -> bool {
+    if digits.bytes().last().is_none_or(|last| last % 2 == 0) {
+        return false;
+    }
+    let exact: String = format!("{magnitude:.40e}").chars().filter(char::is_ascii_digit).collect();
+    let (kept, rest) = exact.split_at(digits.len());
+    let middle = rest.strip_prefix('5').is_some_and(|rest| rest[..20].bytes().all(|digit| digit == b'0'));
+    middle && kept != digits
 }
 
 /// A big integer from its digits to the base 256, the lowest first. The work grows with the square of their
@@ -102,6 +112,8 @@ mod tests {
             (5.0e-324, "5.0e-324"),
             (f64::MAX, "1.7976931348623157e308"),
             (0.1 + 0.2, "0.30000000000000004"),
+            (605_577_824_972_827.25, "605577824972827.2"),
+            (605_577_824_972_827.75, "605577824972827.8"),
         ] {
             assert_eq!(float(value), text);
         }

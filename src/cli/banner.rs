@@ -1,0 +1,159 @@
+//! What a node says when it has started: everything that somebody needs to call it.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use super::server_name::shown;
+use crate::config::StoreConfig;
+use crate::dist::NodeName;
+use crate::dist::node_name::NameKind;
+use crate::node::Started;
+
+/// Where the cookie came from. Never the cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CookieOrigin {
+    /// It was typed.
+    Flag,
+    /// It stands in a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Whether it was made just now.
+        created: bool,
+    },
+}
+
+/// The text, with a line end.
+pub(super) fn text(kind: NameKind, connect: &[NodeName], cookie: &CookieOrigin, started: &Started) -> String {
+    let Started { node_name, listening, epmd, stores } = started;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut rows = vec![
+        ("node", format!("{node_name} (hidden)")),
+        ("listens", listening.to_string()),
+        ("epmd", format!("{} ({})", epmd.address, epmd.starter)),
+        ("cookie", cookie_text(cookie)),
+    ];
+    for (store, pid) in stores {
+        rows.push(("store", format!("{} {pid:?}", names(store).join(" and "))));
+    }
+    for peer in connect {
+        rows.push(("connects", format!("to {peer}")));
+    }
+    let mut text = format!("kvnode {version} is up\n\n");
+    for (what, value) in rows {
+        text_line(&mut text, format_args!("  {what:<9} {value}"));
+    }
+    text_line(&mut text, format_args!("\nCall it from Elixir:\n"));
+    text_line(&mut text, format_args!("  $ {}", iex(kind, node_name, cookie)));
+    // A hidden node's global names are known to those that it is connected to, and to their clusters.
+    let connect = format!("Node.connect({})", shown(node_name.as_str()));
+    text_line(&mut text, format_args!("  iex> {connect}"));
+    let server = stores.first().and_then(|(store, _)| server(store, node_name));
+    if let Some(server) = server {
+        text_line(&mut text, format_args!("  iex> GenServer.call({server}, {{:put, :nombre, \"Mafalda\"}})"));
+        text_line(&mut text, format_args!("  iex> GenServer.call({server}, {{:get, :nombre}})"));
+    }
+    text
+}
+
+fn text_line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "{line}");
+}
+
+fn cookie_text(cookie: &CookieOrigin) -> String {
+    match cookie {
+        CookieOrigin::Flag => "from --cookie".into(),
+        CookieOrigin::File { path, created: false } => format!("from {}", path.display()),
+        CookieOrigin::File { path, created: true } => {
+            format!("from {}, made just now: the other nodes of the cluster need it too", path.display())
+        }
+    }
+}
+
+fn names(store: &StoreConfig) -> Vec<String> {
+    let global = store.global.iter().map(|name| format!("{{:global, {}}}", shown(name)));
+    global.chain(store.local.iter().map(|name| shown(name))).collect()
+}
+
+/// What a caller on another node calls the store by.
+fn server(store: &StoreConfig, node: &NodeName) -> Option<String> {
+    match (store.global.first(), store.local.first()) {
+        (Some(name), _) => Some(format!("{{:global, {}}}", shown(name))),
+        (None, Some(name)) => Some(format!("{{{}, {}}}", shown(name), shown(node.as_str()))),
+        (None, None) => None,
+    }
+}
+
+/// The command that starts an iex which this node talks to.
+fn iex(kind: NameKind, node: &NodeName, cookie: &CookieOrigin) -> String {
+    let name = if node.name() == "master" { "iex" } else { "master" };
+    let name = match kind {
+        NameKind::Short => format!("--sname {name}"),
+        NameKind::Long => format!("--name {name}@{}", node.host()),
+    };
+    match cookie {
+        CookieOrigin::Flag => format!("iex {name} --cookie …"),
+        // The same user's iex reads the same file.
+        CookieOrigin::File { .. } => format!("iex {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::epmd::EpmdStart;
+    use crate::epmd::start::EpmdStarter;
+    use crate::etf::Pid;
+
+    fn started(node: &str, stores: &[(&[&str], &[&str])]) -> Started {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let pid = Pid { node: node.into(), id: 7, serial: 0, creation: 1 };
+        Started {
+            node_name: NodeName::new(node).unwrap(),
+            listening: "[::]:40000".parse().unwrap(),
+            epmd: EpmdStart { address: "127.0.0.1:4369".parse().unwrap(), starter: EpmdStarter::Running },
+            stores: stores
+                .iter()
+                .map(|(global, local)| {
+                    (StoreConfig { global: owned(global), local: owned(local) }, pid.clone())
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_banner_has_all_that_a_caller_needs() {
+        let started = started("slave1@my-host", &[(&["slave1"], &["Elixir.KeyValueStore"]), (&[], &["two"])]);
+        let peers = [NodeName::new("master@h").unwrap()];
+        let text = text(NameKind::Short, &peers, &CookieOrigin::Flag, &started);
+        for part in [
+            "node      slave1@my-host (hidden)\n",
+            "listens   [::]:40000\n",
+            "epmd      127.0.0.1:4369 (was running)\n",
+            "cookie    from --cookie\n",
+            "store     {:global, :slave1} and KeyValueStore #PID<",
+            "store     :two #PID<",
+            "connects  to master@h\n",
+            "$ iex --sname master --cookie …\n",
+            "iex> Node.connect(:\"slave1@my-host\")\n",
+            "iex> GenServer.call({:global, :slave1}, {:put, :nombre, \"Mafalda\"})\n",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_store_with_a_local_name_is_called_at_its_node() {
+        let started = started("master@10.0.0.1", &[(&[], &["Elixir.KeyValueStore"])]);
+        let cookie = CookieOrigin::File { path: "/home/u/.erlang.cookie".into(), created: true };
+        let text = text(NameKind::Long, &[], &cookie, &started);
+        for part in [
+            "cookie    from /home/u/.erlang.cookie, made just now",
+            "$ iex --name iex@10.0.0.1\n",
+            "iex> GenServer.call({KeyValueStore, :\"master@10.0.0.1\"}, {:get, :nombre})\n",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+}

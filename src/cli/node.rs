@@ -1,0 +1,240 @@
+//! `kvnode`: starting a node.
+
+use std::net::IpAddr;
+
+use clap::{ArgMatches, Args};
+
+use super::banner::{self, CookieOrigin};
+use super::{CliError, environment, server_name, size};
+use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig};
+use crate::dist::cookie::Cookie;
+use crate::dist::node_name::{NameKind, NodeName, split_typed};
+use crate::node::cookie_file::CookiePlaces;
+use crate::node::host::Host;
+use crate::node::log::{self, LogLevels};
+
+/// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
+const FRAME_BYTES_LEAST: usize = 64 << 10;
+/// The largest: the length of a frame has 32 bits.
+const FRAME_BYTES_MOST: usize = u32::MAX as usize;
+/// The local name of the only store when none is given: the module of the Elixir original.
+const DEFAULT_LOCAL: &str = "Elixir.KeyValueStore";
+
+#[derive(Args)]
+#[command(next_help_heading = "This node")]
+pub(super) struct NodeArgs {
+    /// Short name, as erl's -sname: NAME is NAME@this-host; a host has no dot
+    #[arg(long, value_name = "NAME[@HOST]", conflicts_with = "name")]
+    sname: Option<String>,
+    /// Long name, as erl's -name: NAME@HOST.DOMAIN or NAME@ADDRESS. All nodes of a cluster use the same kind
+    #[arg(long, value_name = "NAME[@HOST.DOMAIN]")]
+    name: Option<String>,
+    /// The secret of the cluster. Others on this machine can see it in the list of processes: the cookie file does not have
+    /// that [default: ~/.erlang.cookie, else $XDG_CONFIG_HOME/erlang/.erlang.cookie; made where there is none]
+    #[arg(long, value_name = "TEXT")]
+    cookie: Option<String>,
+    /// A node to be kept connected; repeatable
+    #[arg(long, value_name = "NODE@HOST")]
+    connect: Vec<String>,
+
+    /// A store known as {:global, NAME} in the whole cluster; repeatable, each is a store of its own
+    #[arg(long, value_name = "NAME", help_heading = "Stores")]
+    global: Vec<String>,
+    /// A store known as {NAME, this node}; repeatable, each is a store of its own
+    #[arg(long, value_name = "NAME", help_heading = "Stores")]
+    local: Vec<String>,
+    /// A store with several names, as in global:a,local:b; repeatable [default: one store, global:NAME and
+    /// local:KeyValueStore, with NAME as in --sname]
+    #[arg(long, value_name = "NAMES", help_heading = "Stores")]
+    store: Vec<String>,
+    /// A slave of the first store, as in global:slave2 or local:slave2; repeatable. The same as calling
+    /// {:add_slave, …}
+    #[arg(long, value_name = "KIND:NAME", help_heading = "Stores")]
+    slave: Vec<String>,
+
+    /// The address to listen on [default: all]
+    #[arg(long, value_name = "ADDR", help_heading = "Network")]
+    bind: Option<IpAddr>,
+    /// The port to listen on [default: a free one]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true, help_heading = "Network")]
+    dist_port: u16,
+    /// Seconds after which a silent node is down; all nodes of a cluster use the same
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Network",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    net_ticktime: u32,
+    /// The largest message to be taken; a node that sends a larger one is disconnected [default: 160MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Network")]
+    frame_bytes_max: Option<usize>,
+    /// Where no epmd answers, end instead of starting one
+    #[arg(long, help_heading = "Network")]
+    no_epmd_start: bool,
+
+    /// What is logged on stderr: off, error, warn, info, debug or trace, also for parts: kvnode::node=debug,warn
+    #[arg(long, value_name = "LEVELS", default_value = "info", help_heading = "Output")]
+    log: LogLevels,
+}
+
+pub(super) fn main(args: NodeArgs, matches: &ArgMatches) -> Result<(), CliError> {
+    log::init(args.log.clone());
+    let (kind, config, cookie) = configure(args, matches)?;
+    let started = |started: &crate::node::Started| {
+        // Somebody may have closed stdout; the node is none the worse.
+        let _ = super::print(&banner::text(kind, &config.connect, &cookie, started));
+    };
+    crate::node::run(config.clone(), started).map_err(CliError::cannot_run)
+}
+
+fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, CookieOrigin), CliError> {
+    let (kind, node_name) = own_name(args.sname.as_deref(), args.name.as_deref())?;
+    let connect = args.connect.iter().map(|peer| peer_name(peer, kind, &node_name)).collect::<Result<_, _>>()?;
+    let named = |flag: &'static str, typed: &str, reason: String| {
+        CliError::usage(format!("{flag} {typed}: {reason}"))
+    };
+    let mut slaves = Vec::new();
+    for typed in &args.slave {
+        slaves.push(server_name::server(typed).map_err(|reason| named("--slave", typed, reason))?);
+    }
+    let limits = limits(args.frame_bytes_max)?;
+    let stores = stores(&args, matches, &node_name)?;
+    let epmd = epmd(!args.no_epmd_start)?;
+    // Last, for it may make a file: nothing is left behind by a command line that was wrong.
+    let (cookie, origin) = cookie(args.cookie.as_deref())?;
+    let config = Config {
+        node_name,
+        cookie,
+        bind: args.bind,
+        dist_port: args.dist_port,
+        epmd,
+        stores,
+        slaves,
+        connect,
+        net_ticktime_secs: args.net_ticktime,
+        limits,
+    };
+    Ok((kind, config, origin))
+}
+
+fn own_name(sname: Option<&str>, name: Option<&str>) -> Result<(NameKind, NodeName), CliError> {
+    let (kind, flag, typed) = match (sname, name) {
+        (Some(typed), _) => (NameKind::Short, "--sname", typed),
+        (None, Some(typed)) => (NameKind::Long, "--name", typed),
+        (None, None) => {
+            return Err(CliError::usage(
+                "a node needs a name; give one with --sname, as in\n\n    kvnode --sname slave1\n\nor with --name where the \
+                 nodes of the cluster have long names, as in\n\n    kvnode --name slave1@myhost.example.org\n\n`kvnode \
+                 --help` shows the other options",
+            ));
+        }
+    };
+    let (head, host) = split_typed(typed);
+    if head == "undefined" && host.is_none() {
+        return Err(CliError::usage(format!(
+            "{flag} undefined: with this name erl asks another node for one, and a node that serves needs its own; choose \
+             another"
+        )));
+    }
+    let host = match host {
+        Some(host) => host.to_owned(),
+        None => Host::of_system()
+            .name(kind)
+            .map_err(|error| CliError::usage(format!("{flag} {typed}: {error}")))?,
+    };
+    let name = NodeName::own(kind, head, &host)
+        .map_err(|error| CliError::usage(format!("{flag} {typed}: not a node name: {error}")))?;
+    Ok((kind, name))
+}
+
+fn peer_name(typed: &str, kind: NameKind, own: &NodeName) -> Result<NodeName, CliError> {
+    let wrong = |reason: String| CliError::usage(format!("--connect {typed}: {reason}"));
+    let peer = NodeName::new(typed)
+        .map_err(|error| wrong(format!("not a node name: {error}; `Node.self()` in its iex shows it")))?;
+    if peer == *own {
+        return Err(wrong("this is the name of this node itself; name the node to connect to".into()));
+    }
+    if !kind.admits(peer.host()) {
+        return Err(wrong(match kind {
+            NameKind::Short => format!(
+                "a node with a long name, and {own} has a short one: the two do not talk to each other; use --name for \
+                 this node, or that node's short name"
+            ),
+            NameKind::Long => format!(
+                "a node with a short name, and {own} has a long one: the two do not talk to each other; use --sname for \
+                 this node, or that node's long name"
+            ),
+        }));
+    }
+    Ok(peer)
+}
+
+/// The stores in the order that they were typed in, whatever their flags.
+fn stores(args: &NodeArgs, matches: &ArgMatches, own: &NodeName) -> Result<Vec<StoreConfig>, CliError> {
+    type Read = fn(&str) -> Result<StoreConfig, String>;
+    let flags: [(&str, &[String], Read); 3] = [
+        ("global", &args.global, |name| {
+            server_name::atom(name).map(|name| StoreConfig { global: vec![name], local: Vec::new() })
+        }),
+        ("local", &args.local, |name| {
+            server_name::atom(name).map(|name| StoreConfig { global: Vec::new(), local: vec![name] })
+        }),
+        ("store", &args.store, server_name::store),
+    ];
+    let mut stores = Vec::new();
+    for (flag, typed, read) in flags {
+        for (position, typed) in matches.indices_of(flag).into_iter().flatten().zip(typed) {
+            let store =
+                read(typed).map_err(|reason| CliError::usage(format!("--{flag} {typed}: {reason}")))?;
+            stores.push((position, store));
+        }
+    }
+    stores.sort_by_key(|(position, _)| *position);
+    let mut stores: Vec<StoreConfig> = stores.into_iter().map(|(_, store)| store).collect();
+    if stores.is_empty() {
+        stores.push(StoreConfig { global: vec![own.name().to_owned()], local: vec![DEFAULT_LOCAL.to_owned()] });
+    }
+    refuse_twice(&stores)?;
+    Ok(stores)
+}
+
+fn refuse_twice(stores: &[StoreConfig]) -> Result<(), CliError> {
+    let names = stores.iter().flat_map(|store| {
+        let global = store.global.iter().cloned().map(ServerName::Global);
+        global.chain(store.local.iter().cloned().map(ServerName::Local))
+    });
+    let mut seen = std::collections::HashSet::new();
+    for name in names {
+        if !seen.insert(name.clone()) {
+            let name = match name {
+                ServerName::Global(name) => format!("global:{name}"),
+                ServerName::Local(name) => format!("local:{name}"),
+            };
+            return Err(CliError::usage(format!(
+                "{name} is given twice, and a name belongs to one store; leave one of them out"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn limits(frame_bytes_max: Option<usize>) -> Result<Limits, CliError> {
+    let default = Limits::default();
+    let frame_bytes_max = frame_bytes_max.unwrap_or(default.frame_bytes_max);
+    if !(FRAME_BYTES_LEAST..=FRAME_BYTES_MOST).contains(&frame_bytes_max) {
+        return Err(CliError::usage("--frame-bytes-max: from 64KiB up to 4GiB less one byte"));
+    }
+    Ok(Limits { frame_bytes_max, ..default })
+}
+
+fn epmd(start: bool) -> Result<EpmdConfig, CliError> {
+    let port = environment::epmd_port()?;
+    let address = environment::epmd_addresses()?.first().copied();
+    Ok(EpmdConfig { port, start, address: address.unwrap_or(EpmdConfig::default().address) })
+}
+
+fn cookie(typed: Option<&str>) -> Result<(Cookie, CookieOrigin), CliError> {
+    if let Some(typed) = typed {
+        let cookie = Cookie::typed(typed).map_err(|error| CliError::usage(format!("--cookie: {error}")))?;
+        return Ok((cookie, CookieOrigin::Flag));
+    }
+    let file = CookiePlaces::from_environment().read_or_create().map_err(CliError::cannot_run)?;
+    Ok((file.cookie, CookieOrigin::File { path: file.path, created: file.created }))
+}

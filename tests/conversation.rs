@@ -1,0 +1,746 @@
+//! Conversations of a peer with our processes, without a socket: frames in, exact frames out.
+
+use std::sync::Arc;
+
+use kvnode::dist::control::op;
+use kvnode::dist::inbound::{Arrival, Inbound};
+use kvnode::dist::{DistributionFlags, Outbound, RemoteProcess};
+use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
+use kvnode::kv::KeyValueServer;
+use kvnode::process::net_kernel::NetKernel;
+use kvnode::process::peer::Surroundings;
+use kvnode::process::rpc::Rex;
+use kvnode::process::{Dispatch, Effect, Outcome, Peer, PeerError, Process, Registry, Waiters};
+use kvnode::replica::{SlaveName, SlaveState};
+use kvnode::store::{MemoryStore, ReadDone, Store, StoreError, Value, WriteDone};
+use parking_lot::Mutex;
+
+const PEER: &str = "m@h";
+
+/// What was sent by the way for answers that come later.
+#[derive(Default)]
+struct Sent(Mutex<Vec<(String, Vec<u8>)>>);
+
+impl Dispatch for Sent {
+    fn send(&self, node: &str, frames: &mut Outbound) {
+        let bytes = frames.single_slice().expect("small frames").to_vec();
+        self.0.lock().push((node.to_owned(), bytes));
+        frames.clear();
+    }
+}
+
+struct Cluster {
+    registry: Registry,
+    waiters: Waiters,
+    peer: Peer,
+    store: Arc<Process>,
+    sent: Arc<Sent>,
+    later: Vec<Effect>,
+}
+
+fn cluster() -> Cluster {
+    cluster_with(MemoryStore::default(), DistributionFlags::OFFERED)
+}
+
+fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
+    let registry = Registry::new("k@h".into(), 5);
+    let sent = Arc::new(Sent::default());
+    let server = KeyValueServer::new(store, Arc::clone(&sent) as Arc<dyn Dispatch>, 1 << 20);
+    let store = registry.spawn(Box::new(server));
+    registry.register("kv", &store).expect("the name is free");
+    registry.claim_global("kv_global", &store).expect("the name is free");
+    let net_kernel = registry.spawn(Box::new(NetKernel));
+    registry.register("net_kernel", &net_kernel).expect("the name is free");
+    let rex = registry.spawn(Box::new(Rex));
+    registry.register("rex", &rex).expect("the name is free");
+    let peer = Peer::new(PEER.into(), flags);
+    Cluster { registry, waiters: Waiters::default(), peer, store, sent, later: Vec::new() }
+}
+
+impl Cluster {
+    /// Handles one frame; gives the answering frames, each as its control message and payload.
+    fn say(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+        self.try_say(frame).expect("a good frame")
+    }
+
+    fn try_say(&mut self, frame: &[u8]) -> Result<Vec<Vec<u8>>, PeerError> {
+        let around = Surroundings {
+            registry: &self.registry,
+            waiters: &self.waiters,
+            inflated_bytes_max: 1 << 20,
+            watches_max: 100,
+        };
+        let mut out = Outbound::default();
+        self.peer.handle(frame, around, &mut out, &mut self.later)?;
+        Ok(frames_of(&out))
+    }
+
+    /// A call to the registered store, with a tag.
+    fn call(
+        &mut self,
+        tag: impl FnOnce(&mut TermWriter<'_>),
+        request: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Vec<Vec<u8>> {
+        let frame = message(to_name("kv"), |w| gen_call(w, &caller(), tag, request));
+        self.say(&frame)
+    }
+
+    fn put(&mut self, key: &str, value: &str) {
+        let answers = self.call(tag_ref, |w| {
+            w.tuple(3).atom("put").atom(key).binary(value.as_bytes());
+        });
+        assert_eq!(answers, [to_caller(tag_ref, atom("ok"))]);
+    }
+}
+
+fn frames_of(out: &Outbound) -> Vec<Vec<u8>> {
+    let mut slices = Vec::new();
+    out.slices(&mut slices);
+    let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+    frames_in(&bytes)
+}
+
+fn frames_in(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut inbound = Inbound::new(bytes, 1 << 20);
+    let mut frames = Vec::new();
+    while let Some(arrival) = inbound.next_arrival().expect("good frames") {
+        let Arrival::Frame(range) = arrival else { panic!("a tick") };
+        frames.push(inbound.slice(range).to_vec());
+    }
+    frames
+}
+
+fn caller() -> Pid {
+    Pid { node: PEER.into(), id: 90, serial: 1, creation: 3 }
+}
+
+fn reference(first: u32) -> Reference {
+    Reference { node: PEER.into(), creation: 3, words: vec![first, 2, 3] }
+}
+
+fn tag_ref(w: &mut TermWriter<'_>) {
+    w.reference(&reference(1));
+}
+
+fn atom(text: &str) -> Vec<u8> {
+    encode(|w| {
+        w.atom(text);
+    })
+}
+
+fn raw(w: &mut TermWriter<'_>, encoded: &[u8]) {
+    w.term(TermView::parse(encoded).expect("an encoded term"));
+}
+
+/// A frame: a control message and, where `payload` writes one, a payload.
+fn frame(control: impl FnOnce(&mut TermWriter<'_>), payload: Option<Vec<u8>>) -> Vec<u8> {
+    let mut bytes = vec![131];
+    control(&mut TermWriter::new(&mut bytes));
+    if let Some(payload) = payload {
+        bytes.push(131);
+        bytes.extend(payload);
+    }
+    bytes
+}
+
+fn message(control: impl FnOnce(&mut TermWriter<'_>), payload: impl FnOnce(&mut TermWriter<'_>)) -> Vec<u8> {
+    frame(control, Some(encode(payload)))
+}
+
+fn to_name(name: &str) -> impl FnOnce(&mut TermWriter<'_>) {
+    move |w| {
+        w.tuple(4).unsigned(op::REG_SEND).pid(&caller()).atom("").atom(name);
+    }
+}
+
+fn gen_call(
+    w: &mut TermWriter<'_>,
+    from: &Pid,
+    tag: impl FnOnce(&mut TermWriter<'_>),
+    request: impl FnOnce(&mut TermWriter<'_>),
+) {
+    w.tuple(3).atom("$gen_call").tuple(2).pid(from);
+    tag(w);
+    request(w);
+}
+
+/// The answer `{Tag, Reply}` to the caller's pid.
+fn to_caller(tag: impl FnOnce(&mut TermWriter<'_>), reply: Vec<u8>) -> Vec<u8> {
+    message(
+        |w| {
+            w.tuple(3).unsigned(op::SEND).atom("").pid(&caller());
+        },
+        |w| {
+            w.tuple(2);
+            tag(w);
+            raw(w, &reply);
+        },
+    )
+}
+
+fn monitor(to: &str, reference: &Reference) -> Vec<u8> {
+    frame(
+        |w| {
+            w.tuple(4).unsigned(op::MONITOR_P).pid(&caller()).atom(to).reference(reference);
+        },
+        None,
+    )
+}
+
+fn monitor_exit(from: &str, reference: &Reference, reason: Vec<u8>) -> Vec<u8> {
+    frame(
+        |w| {
+            w.tuple(4).unsigned(op::PAYLOAD_MONITOR_P_EXIT).atom(from).pid(&caller()).reference(reference);
+        },
+        Some(reason),
+    )
+}
+
+#[test]
+fn a_put_a_get_and_a_delete_are_answered_to_the_callers_pid() {
+    let mut cluster = cluster();
+    cluster.put("nombre", "Mafalda");
+    let get = |w: &mut TermWriter<'_>| {
+        w.tuple(2).atom("get").atom("nombre");
+    };
+    let mafalda = encode(|w| {
+        w.binary(b"Mafalda");
+    });
+    assert_eq!(cluster.call(tag_ref, get), [to_caller(tag_ref, mafalda)]);
+    let delete = |w: &mut TermWriter<'_>| {
+        w.tuple(2).atom("delete").atom("nombre");
+    };
+    assert_eq!(cluster.call(tag_ref, delete), [to_caller(tag_ref, atom("ok"))]);
+    assert_eq!(cluster.call(tag_ref, get), [to_caller(tag_ref, atom("nil"))]);
+    assert!(cluster.later.is_empty());
+}
+
+#[test]
+fn every_tag_comes_back_bit_for_bit_and_an_alias_gets_the_answer() {
+    type Tag = fn(&mut TermWriter<'_>);
+    let wide = || Reference { node: PEER.into(), creation: 3, words: vec![1, 2, 3, 4, 5] };
+    let get = |w: &mut TermWriter<'_>| {
+        w.tuple(2).atom("get").integer(1);
+    };
+    let to_pid: [Tag; 4] = [
+        tag_ref,
+        |w| {
+            w.tuple(2).atom("$gen_request_id").reference(&reference(1));
+        },
+        |w| {
+            w.tuple(2).reference(&reference(1)).atom(PEER);
+        },
+        |w| {
+            w.binary(b"whatever a client likes");
+        },
+    ];
+    for tag in to_pid {
+        assert_eq!(cluster().call(tag, get), [to_caller(tag, atom("nil"))]);
+    }
+    let to_alias: [(Tag, Reference); 2] = [
+        (
+            |w| {
+                w.list(1).atom("alias").reference(&reference(1));
+            },
+            reference(1),
+        ),
+        (
+            |w| {
+                let wide = Reference { node: PEER.into(), creation: 3, words: vec![1, 2, 3, 4, 5] };
+                w.list(1).list(1).atom("alias").reference(&wide).reference(&reference(1));
+            },
+            wide(),
+        ),
+    ];
+    for (tag, alias) in to_alias {
+        let mut cluster = cluster();
+        let expected = message(
+            |w| {
+                w.tuple(3).unsigned(op::ALIAS_SEND).pid(&cluster.store.pid).reference(&alias);
+            },
+            |w| {
+                w.tuple(2);
+                tag(w);
+                w.atom("nil");
+            },
+        );
+        assert_eq!(cluster.call(tag, get), [expected]);
+    }
+}
+
+#[test]
+fn the_answer_to_a_relayed_call_goes_to_the_callers_own_node() {
+    let mut cluster = cluster();
+    let far = Pid { node: "far@h".into(), id: 1, serial: 0, creation: 1 };
+    let frame = message(to_name("kv"), |w| {
+        gen_call(w, &far, tag_ref, |w| {
+            w.tuple(2).atom("get").integer(1);
+        });
+    });
+    assert!(cluster.say(&frame).is_empty());
+    let [Effect::Send { node, frames }] = cluster.later.as_slice() else { panic!("{:?}", cluster.later) };
+    assert_eq!(&**node, "far@h");
+    assert_eq!(frames_of(frames).len(), 1);
+}
+
+#[test]
+fn an_unknown_call_ends_by_the_callers_monitor_and_names_the_request() {
+    let mut cluster = cluster();
+    cluster.put("kept", "value");
+    assert!(cluster.say(&monitor("kv", &reference(1))).is_empty());
+    let frob = |w: &mut TermWriter<'_>| {
+        w.tuple(2).atom("frob").integer(7);
+    };
+    let reason = encode(|w| {
+        w.tuple(2).atom("bad_call");
+        frob(w);
+    });
+    assert_eq!(cluster.call(tag_ref, frob), [monitor_exit("kv", &reference(1), reason)]);
+    assert_eq!(cluster.peer.watches(), 0);
+    // Without a monitor there is nobody to tell; the store lives on either way.
+    assert!(cluster.call(tag_ref, frob).is_empty());
+    cluster.put("more", "value");
+}
+
+#[test]
+fn an_unknown_call_of_multi_call_ends_by_the_monitor_that_its_tag_does_not_name() {
+    let mut cluster = cluster();
+    cluster.say(&monitor("kv", &reference(77)));
+    let tag = |w: &mut TermWriter<'_>| {
+        w.tuple(2).reference(&reference(1)).atom("k@h");
+    };
+    let answers = cluster.call(tag, |w| {
+        w.atom("frob");
+    });
+    let reason = encode(|w| {
+        w.tuple(2).atom("bad_call").atom("frob");
+    });
+    assert_eq!(answers, [monitor_exit("kv", &reference(77), reason)]);
+}
+
+#[test]
+fn a_monitor_of_nothing_is_answered_noproc_at_once() {
+    let mut cluster = cluster();
+    let expected = monitor_exit("nobody", &reference(1), atom("noproc"));
+    assert_eq!(cluster.say(&monitor("nobody", &reference(1))), [expected]);
+    let old = Pid { creation: cluster.store.pid.creation + 1, ..cluster.store.pid.clone() };
+    let by_pid = frame(
+        |w| {
+            w.tuple(4).unsigned(op::MONITOR_P).pid(&caller()).pid(&old).reference(&reference(2));
+        },
+        None,
+    );
+    let expected = frame(
+        |w| {
+            w.tuple(4).unsigned(op::PAYLOAD_MONITOR_P_EXIT).pid(&old).pid(&caller()).reference(&reference(2));
+        },
+        Some(atom("noproc")),
+    );
+    assert_eq!(cluster.say(&by_pid), [expected]);
+}
+
+#[test]
+fn a_peer_without_payloads_gets_the_reason_in_the_control_message() {
+    let flags = DistributionFlags::OFFERED.difference(DistributionFlags::EXIT_PAYLOAD);
+    let mut cluster = cluster_with(MemoryStore::default(), flags);
+    let expected = frame(
+        |w| {
+            w.tuple(5).unsigned(op::MONITOR_P_EXIT).atom("nobody").pid(&caller());
+            w.reference(&reference(1)).atom("noproc");
+        },
+        None,
+    );
+    assert_eq!(cluster.say(&monitor("nobody", &reference(1))), [expected]);
+}
+
+#[test]
+fn monitors_and_links_fire_once_with_the_reason_and_not_after_they_were_taken_back() {
+    let mut cluster = cluster();
+    let store = cluster.store.pid.clone();
+    cluster.say(&monitor("kv", &reference(1)));
+    cluster.say(&monitor("kv", &reference(2)));
+    let demonitor = frame(
+        |w| {
+            w.tuple(4).unsigned(op::DEMONITOR_P).pid(&caller()).atom("kv").reference(&reference(2));
+        },
+        None,
+    );
+    cluster.say(&demonitor);
+    let other = Pid { id: 91, ..caller() };
+    for pid in [&caller(), &other] {
+        let link = frame(
+            |w| {
+                w.tuple(3).unsigned(op::LINK).pid(pid).pid(&store);
+            },
+            None,
+        );
+        assert!(cluster.say(&link).is_empty());
+    }
+    let unlink = frame(
+        |w| {
+            w.tuple(4).unsigned(op::UNLINK_ID).unsigned(1 << 40).pid(&other).pid(&store);
+        },
+        None,
+    );
+    let ack = frame(
+        |w| {
+            w.tuple(4).unsigned(op::UNLINK_ID_ACK).unsigned(1 << 40).pid(&store).pid(&other);
+        },
+        None,
+    );
+    assert_eq!(cluster.say(&unlink), [ack]);
+
+    assert!(cluster.registry.remove(cluster.store.id));
+    let mut out = Outbound::default();
+    let Cluster { registry, peer, store: process, .. } = &mut cluster;
+    peer.process_ended(process.id, &atom("shutdown"), registry, &mut out);
+    peer.process_ended(process.id, &atom("shutdown"), registry, &mut out);
+    let exit = frame(
+        |w| {
+            w.tuple(3).unsigned(op::PAYLOAD_EXIT).pid(&store).pid(&caller());
+        },
+        Some(atom("shutdown")),
+    );
+    assert_eq!(frames_of(&out), [monitor_exit("kv", &reference(1), atom("shutdown")), exit]);
+    assert_eq!(cluster.peer.watches(), 0);
+    let late = monitor("kv", &reference(3));
+    assert_eq!(cluster.say(&late), [monitor_exit("kv", &reference(3), atom("noproc"))]);
+}
+
+#[test]
+fn a_peer_speaks_only_for_its_own_processes_and_has_a_bound() {
+    let mut cluster = cluster();
+    let foreign = Pid { node: "other@h".into(), ..caller() };
+    let link = frame(
+        |w| {
+            w.tuple(3).unsigned(op::LINK).pid(&foreign).pid(&cluster.store.pid);
+        },
+        None,
+    );
+    assert_eq!(cluster.try_say(&link), Err(PeerError::ForeignSender));
+    for number in 0..100 {
+        cluster.say(&monitor("kv", &reference(number)));
+    }
+    assert_eq!(cluster.try_say(&monitor("kv", &reference(100))), Err(PeerError::TooMany));
+}
+
+#[test]
+fn ping_is_answered_yes() {
+    let mut cluster = cluster();
+    let ping = message(to_name("net_kernel"), |w| {
+        gen_call(w, &caller(), tag_ref, |w| {
+            w.tuple(2).atom("is_auth").atom(PEER);
+        });
+    });
+    assert_eq!(cluster.say(&ping), [to_caller(tag_ref, atom("yes"))]);
+}
+
+fn spawn_request(mfa: (&str, &str, i64), options: &[&str], arguments: Vec<u8>) -> Vec<u8> {
+    frame(
+        |w| {
+            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&reference(1)).pid(&caller()).pid(&caller());
+            w.tuple(3).atom(mfa.0).atom(mfa.1).integer(mfa.2);
+            w.list(options.len());
+            for option in options {
+                w.atom(option);
+            }
+            w.nil();
+        },
+        Some(arguments),
+    )
+}
+
+fn payload_of(frame: &[u8]) -> &[u8] {
+    let control = kvnode::etf::Cursor::new(&frame[1..]).term().expect("a control message");
+    &frame[1 + control.bytes().len() + 1..]
+}
+
+fn erpc(module: &str, function: &str, arguments: &[Vec<u8>]) -> Vec<u8> {
+    spawn_request(
+        ("erpc", "execute_call", 4),
+        &["monitor"],
+        encode(|w| {
+            w.list(4).reference(&reference(9)).atom(module).atom(function).list(arguments.len());
+            for argument in arguments {
+                raw(w, argument);
+            }
+            w.nil().nil();
+        }),
+    )
+}
+
+#[test]
+fn an_unknown_function_is_undef_in_the_shape_of_erpc() {
+    let mut cluster = cluster();
+    let command = encode(|w| {
+        w.binary(b"ls");
+    });
+    let answers = cluster.say(&erpc("os", "cmd", std::slice::from_ref(&command)));
+    let [reply, exit] = answers.as_slice() else { panic!("{answers:?}") };
+    assert!(reply.starts_with(&[131, 104, 5, 97, 31]), "a SPAWN_REPLY comes first: {reply:?}");
+    let expected = encode(|w| {
+        w.tuple(4).reference(&reference(9)).atom("error").atom("undef");
+        w.list(1).tuple(4).atom("os").atom("cmd").list(1);
+        raw(w, &command);
+        w.nil().nil().nil();
+    });
+    assert_eq!(payload_of(exit), expected);
+}
+
+#[test]
+fn a_spawn_of_anything_is_replied_to_and_its_exit_told_to_link_and_monitor() {
+    let mut cluster = cluster();
+    let answers = cluster.say(&spawn_request(("erlang", "halt", 0), &["link", "monitor"], vec![106]));
+    assert_eq!(answers.len(), 3, "reply, exit, monitor exit");
+    let [undef, _] =
+        TermView::parse(payload_of(&answers[1])).expect("a reason").as_tuple::<2>().expect("{undef, stack}");
+    assert!(undef.is_atom("undef"));
+    assert_eq!(payload_of(&answers[1]), payload_of(&answers[2]));
+    assert_eq!(cluster.say(&spawn_request(("erlang", "halt", 0), &[], vec![106])).len(), 1);
+}
+
+#[test]
+fn global_names_of_ours_are_told_to_nodes_that_ask_here() {
+    let mut cluster = cluster();
+    for (name, expected) in [("kv_global", true), ("kv", false)] {
+        let answers = cluster.say(&erpc("global", "whereis_name", &[atom(name)]));
+        let [_, kind, value] =
+            TermView::parse(payload_of(&answers[1])).expect("a reason").as_tuple::<3>().expect("3 parts");
+        assert!(kind.is_atom("return"));
+        assert_eq!(value.as_pid().is_some(), expected, "{name}: {value:?}");
+        assert_eq!(value.is_atom("undefined"), !expected, "{name}: {value:?}");
+    }
+}
+
+#[test]
+fn a_conflict_over_a_global_name_has_one_winner_whichever_way_it_is_asked() {
+    let (ours, theirs) = (cluster().store.pid.clone(), Pid { node: "z@h".into(), ..caller() });
+    let encoded = |pid: &Pid| {
+        encode(|w| {
+            w.pid(pid);
+        })
+    };
+    for pids in [[&ours, &theirs], [&theirs, &ours]] {
+        let mut cluster = cluster();
+        let arguments = [atom("method"), atom("kv_global"), encoded(pids[0]), encoded(pids[1])];
+        let answers = cluster.say(&erpc("global", "resolve_it", &arguments));
+        let [_, _, winner] =
+            TermView::parse(payload_of(&answers[1])).expect("a reason").as_tuple::<3>().expect("3 parts");
+        assert_eq!(winner.as_pid().map(Pid::from), Some(ours.clone()));
+        assert!(matches!(cluster.later.as_slice(), [Effect::Send { node, .. }] if **node == *"z@h"));
+    }
+}
+
+#[test]
+fn a_c_node_calls_rex_and_is_answered_at_its_pid() {
+    let mut cluster = cluster();
+    let request = message(to_name("rex"), |w| {
+        w.tuple(2).pid(&caller()).tuple(5).atom("call").atom("erlang").atom("node").nil().atom("user");
+    });
+    let expected = message(
+        |w| {
+            w.tuple(3).unsigned(op::SEND).atom("").pid(&caller());
+        },
+        |w| {
+            w.tuple(2).atom("rex").atom("k@h");
+        },
+    );
+    assert_eq!(cluster.say(&request), [expected]);
+}
+
+#[test]
+fn what_we_wait_for_ends_by_the_node_that_it_lives_on_and_by_no_other() {
+    let mut cluster = cluster();
+    let (ours, got) = (cluster.registry.new_reference(), Arc::new(Mutex::new(Vec::new())));
+    let keep = Arc::clone(&got);
+    cluster.waiters.expect(&ours, &PEER.into(), move |outcome| keep.lock().push(outcome));
+    let down = frame(
+        |w| {
+            w.tuple(4).unsigned(op::PAYLOAD_MONITOR_P_EXIT).pid(&caller()).pid(&cluster.store.pid);
+            w.reference(&ours);
+        },
+        Some(atom("normal")),
+    );
+    let mut stranger = Peer::new("stranger@h".into(), DistributionFlags::OFFERED);
+    std::mem::swap(&mut cluster.peer, &mut stranger);
+    cluster.say(&down);
+    assert!(got.lock().is_empty());
+    std::mem::swap(&mut cluster.peer, &mut stranger);
+    cluster.say(&down);
+    cluster.say(&down);
+    assert_eq!(*got.lock(), [Outcome::Down(atom("normal"))]);
+}
+
+#[test]
+fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
+    let mut cluster = cluster();
+    let add = |w: &mut TermWriter<'_>| {
+        w.tuple(2).atom("add_slave").tuple(2).atom("global").atom("s");
+    };
+    for _ in 0..2 {
+        assert_eq!(cluster.call(tag_ref, add), [to_caller(tag_ref, atom("ok"))]);
+    }
+    let [Effect::FollowSlave { slave, .. }] = cluster.later.as_slice() else { panic!("{:?}", cluster.later) };
+    let slave = Arc::clone(slave);
+    assert_eq!(*slave.name(), SlaveName::Global("s".into()));
+    assert_eq!(slave.state(), SlaveState::Seeking);
+    cluster.put("a", "1");
+    slave.found(RemoteProcess::Pid(caller()));
+    cluster.put("b", "2");
+    assert!(matches!(cluster.later.as_slice(), [_, Effect::Replicate(..)]), "{:?}", cluster.later);
+    let mut out = Outbound::default();
+    assert!(!slave.take(PEER, &cluster.store.pid, &mut out, 1 << 20));
+    let replicated = |key: &str, value: &str| {
+        message(
+            |w| {
+                w.tuple(3).unsigned(op::SEND).atom("").pid(&caller());
+            },
+            |w| {
+                w.tuple(2).atom("$gen_cast").tuple(3).atom("replicate_put").atom(key).binary(value.as_bytes());
+            },
+        )
+    };
+    assert_eq!(frames_of(&out), [replicated("a", "1"), replicated("b", "2")]);
+}
+
+#[test]
+fn what_names_no_process_is_no_slave() {
+    let mut cluster = cluster();
+    cluster.say(&monitor("kv", &reference(1)));
+    let answers = cluster.call(tag_ref, |w| {
+        w.tuple(2).atom("add_slave").binary(b"slave1");
+    });
+    assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
+    assert!(cluster.later.is_empty());
+}
+
+#[test]
+fn a_value_with_a_key_twice_is_refused_and_changes_nothing() {
+    let mut cluster = cluster();
+    cluster.say(&monitor("kv", &reference(1)));
+    let answers = cluster.call(tag_ref, |w| {
+        w.tuple(3).atom("put").atom("k").map(2).integer(1).nil().integer(1).nil();
+    });
+    assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
+    let get = cluster.call(tag_ref, |w| {
+        w.tuple(2).atom("get").atom("k");
+    });
+    assert_eq!(get, [to_caller(tag_ref, atom("nil"))]);
+}
+
+#[test]
+fn a_value_that_the_callers_release_cannot_decode_ends_the_call_instead_of_the_connection() {
+    let old = DistributionFlags::OFFERED.difference(DistributionFlags::V4_NC);
+    let mut cluster = cluster_with(MemoryStore::default(), old);
+    let wide = Reference { node: PEER.into(), creation: 3, words: vec![1, 2, 3, 4, 5] };
+    cluster.call(tag_ref, |w| {
+        w.tuple(3).atom("put").atom("k").reference(&wide);
+    });
+    cluster.say(&monitor("kv", &reference(1)));
+    let answers = cluster.call(tag_ref, |w| {
+        w.tuple(2).atom("get").atom("k");
+    });
+    assert!(answers[0].starts_with(&[131, 104, 4, 97, 28]), "a MONITOR_P_EXIT: {answers:?}");
+}
+
+/// A store that always answers later.
+#[derive(Default)]
+struct Deferred(Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>);
+
+impl Store for Deferred {
+    fn get<R>(
+        &self,
+        _key: &[u8],
+        _now: impl FnOnce(Option<Value<'_>>) -> R,
+        later: impl FnOnce() -> ReadDone,
+    ) -> Option<R> {
+        let done = later();
+        self.0.lock().push(Box::new(|| done(Ok(None))));
+        None
+    }
+
+    fn put(
+        &self,
+        _key: &[u8],
+        _value: Value<'_>,
+        later: impl FnOnce() -> WriteDone,
+    ) -> Option<Result<(), StoreError>> {
+        let done = later();
+        self.0.lock().push(Box::new(|| done(Err(StoreError::NoSpace))));
+        None
+    }
+
+    fn delete(&self, _key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
+        let done = later();
+        self.0.lock().push(Box::new(|| done(Ok(()))));
+        None
+    }
+
+    fn len(&self) -> usize {
+        0
+    }
+}
+
+#[test]
+fn a_store_that_answers_later_is_answered_for_later() {
+    let waiting = Arc::default();
+    let mut cluster = cluster_with(Deferred(Arc::clone(&waiting)), DistributionFlags::OFFERED);
+    let error = encode(|w| {
+        w.tuple(2).atom("error").atom("no_space");
+    });
+    type Request = fn(&mut TermWriter<'_>);
+    let requests: [(Request, Vec<u8>); 3] = [
+        (
+            |w| {
+                w.tuple(2).atom("get").integer(1);
+            },
+            atom("nil"),
+        ),
+        (
+            |w| {
+                w.tuple(3).atom("put").integer(1).nil();
+            },
+            error,
+        ),
+        (
+            |w| {
+                w.tuple(2).atom("delete").integer(1);
+            },
+            atom("ok"),
+        ),
+    ];
+    for (request, expected) in requests {
+        assert!(cluster.call(tag_ref, request).is_empty(), "nothing is answered at once");
+        let done = waiting.lock().pop().expect("the store was asked");
+        done();
+        let (node, bytes) = cluster.sent.0.lock().pop().expect("an answer");
+        assert_eq!(node, PEER);
+        assert_eq!(frames_in(&bytes), [to_caller(tag_ref, expected)]);
+    }
+}
+
+#[test]
+fn no_cut_and_no_changed_byte_of_a_conversation_panics() {
+    let call = message(to_name("kv"), |w| {
+        gen_call(w, &caller(), tag_ref, |w| {
+            w.tuple(3).atom("put").map(2).integer(1).nil().integer(2).nil().list(1).atom("v").nil();
+        });
+    });
+    let undef = erpc("os", "cmd", &[atom("ls")]);
+    for frame in [call, undef, monitor("kv", &reference(1))] {
+        for len in 0..frame.len() {
+            let mut cluster = cluster();
+            assert!(cluster.try_say(&frame[..len]).is_err(), "cut at {len}");
+        }
+        for at in 0..frame.len() {
+            for change in [1, 0x10, 0x80, 0xff] {
+                let mut changed = frame.clone();
+                changed[at] ^= change;
+                let mut cluster = cluster();
+                if cluster.try_say(&changed).is_ok() {
+                    cluster.put("still", "served");
+                }
+            }
+        }
+    }
+}

@@ -33,6 +33,7 @@ struct Cluster {
     registry: Registry,
     waiters: Waiters,
     peer: Peer,
+    net_kernel: Arc<NetKernel>,
     store: Arc<Process>,
     sent: Arc<Sent>,
     later: Vec<Effect>,
@@ -49,12 +50,13 @@ fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
     let store = registry.spawn(Box::new(server));
     registry.register("kv", &store).expect("the name is free");
     registry.claim_global("kv_global", &store).expect("the name is free");
-    let net_kernel = registry.spawn(Box::new(NetKernel));
-    registry.register("net_kernel", &net_kernel).expect("the name is free");
+    let net_kernel = Arc::new(NetKernel::default());
+    let net_kernel_process = registry.spawn(Box::new(Arc::clone(&net_kernel)));
+    registry.register("net_kernel", &net_kernel_process).expect("the name is free");
     let rex = registry.spawn(Box::new(Rex));
     registry.register("rex", &rex).expect("the name is free");
     let peer = Peer::new(PEER.into(), flags);
-    Cluster { registry, waiters: Waiters::default(), peer, store, sent, later: Vec::new() }
+    Cluster { registry, waiters: Waiters::default(), peer, net_kernel, store, sent, later: Vec::new() }
 }
 
 impl Cluster {
@@ -433,6 +435,13 @@ fn ping_is_answered_yes() {
         });
     });
     assert_eq!(cluster.say(&ping), [to_caller(tag_ref, atom("yes"))]);
+    // While our names are on their way to the peer, the answer waits for them.
+    cluster.net_kernel.hold(&PEER.into());
+    assert!(cluster.say(&ping).is_empty());
+    cluster.net_kernel.release(PEER, &*cluster.sent);
+    let (node, bytes) = cluster.sent.0.lock().pop().expect("an answer");
+    assert_eq!((node.as_str(), frames_in(&bytes)), (PEER, vec![to_caller(tag_ref, atom("yes"))]));
+    assert_eq!(cluster.say(&ping), [to_caller(tag_ref, atom("yes"))]);
 }
 
 fn spawn_request(mfa: (&str, &str, i64), options: &[&str], arguments: Vec<u8>) -> Vec<u8> {
@@ -596,7 +605,12 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
                 w.tuple(3).unsigned(op::SEND).atom("").pid(&caller());
             },
             |w| {
-                w.tuple(2).atom("$gen_cast").tuple(3).atom("replicate_put").atom(key).binary(value.as_bytes());
+                w.tuple(2)
+                    .atom("$gen_cast")
+                    .tuple(3)
+                    .atom("replicate_put")
+                    .atom(key)
+                    .binary(value.as_bytes());
             },
         )
     };

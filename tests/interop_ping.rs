@@ -119,7 +119,8 @@ fn monitors_and_links_are_set_and_taken_off() {
         // Off again: what happens later is not told to them.
         pair.beam.check("ref = Process.monitor(pid); Process.demonitor(ref, [:flush])", "true");
         pair.beam.check("Process.link(pid); Process.unlink(pid)", "true");
-        pair.beam.check("ref = Process.monitor({KeyValueStore, kv}); Process.demonitor(ref, [:flush])", "true");
+        pair.beam
+            .check("ref = Process.monitor({KeyValueStore, kv}); Process.demonitor(ref, [:flush])", "true");
         pair.store_lives();
         // On: by pid, by name, linked twice, and the node itself.
         pair.beam.run("by_pid = Process.monitor(pid); by_name = Process.monitor({KeyValueStore, kv})");
@@ -184,8 +185,9 @@ fn casts_and_messages_that_nobody_asked_for_are_ignored() {
 fn calls_of_functions_and_spawns_are_answered_and_never_hang() {
     on_every_otp(|otp| {
         let pair = Pair::start(otp);
-        pair.beam.check("match?({:badrpc, _}, :rpc.call(kv, :no_such_module, :function, [], 20_000))", "true");
-        pair.beam.check("try do :erpc.call(kv, :os, :cmd, ['id'], 20_000) catch _, {:erpc, :timeout} -> :hung; _, _ -> :refused end", ":refused");
+        pair.beam
+            .check("match?({:badrpc, _}, :rpc.call(kv, :no_such_module, :function, [], 20_000))", "true");
+        pair.beam.check("try do :erpc.call(kv, :os, :cmd, [~c\"id\"], 20_000) catch _, {:erpc, :timeout} -> :hung; _, _ -> :refused end", ":refused");
         pair.beam.run(
             "Process.flag(:trap_exit, true)
              spawned = Node.spawn_link(kv, fn -> :code_of_others end)",

@@ -19,8 +19,17 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.
 const PURE: &[&str] = &["etf", "dist", "store", "replica", "process", "kv", "config"];
-const IMPURE_WORDS: &[&str] =
-    &["smol", "async", "await", "Instant::now", "SystemTime", "std::fs", "TcpStream", "thread::spawn", "getrandom"];
+const IMPURE_WORDS: &[&str] = &[
+    "smol",
+    "async",
+    "await",
+    "Instant::now",
+    "SystemTime",
+    "std::fs",
+    "TcpStream",
+    "thread::spawn",
+    "getrandom",
+];
 
 fn sources(layer: &str) -> Vec<(PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -64,7 +73,8 @@ fn every_layer_uses_only_those_below_it() {
         for (path, code) in sources(layer) {
             for other in all.iter().filter(|other| *other != layer && !below.contains(other)) {
                 assert!(
-                    !code.contains(&format!("crate::{other}::")) && !code.contains(&format!("crate::{other};")),
+                    !code.contains(&format!("crate::{other}::"))
+                        && !code.contains(&format!("crate::{other};")),
                     "{} uses {other}, which {layer} may not",
                     path.display()
                 );
@@ -89,7 +99,9 @@ fn the_pure_layers_name_no_socket_task_or_clock() {
         for (path, code) in sources(layer) {
             for word in words(&code) {
                 let impure = IMPURE_WORDS.iter().find(|impure| {
-                    word == **impure || word.starts_with(&format!("{impure}::")) || word.ends_with(&format!("::{impure}"))
+                    word == **impure
+                        || word.starts_with(&format!("{impure}::"))
+                        || word.ends_with(&format!("::{impure}"))
                 });
                 assert!(impure.is_none(), "{} says {word}", path.display());
             }

@@ -63,7 +63,7 @@ impl Node {
             let _gone = tell.try_send(outcome);
         });
         let mut frames = Outbound::default();
-        let from = &self.net_kernel.pid;
+        let from = &self.net_kernel_process.pid;
         let execute_call = ("erpc", "execute_call", 4);
         frames.spawn_request_monitored(&request_id, from, execute_call, |w| {
             w.list(4).reference(&request_id).atom(module).atom(function).list(arity);

@@ -33,6 +33,7 @@ pub use run::{RunError, Started, run};
 use crate::config::Config;
 use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeName, Outbound};
+use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
 use crate::replica::Slave;
@@ -48,7 +49,9 @@ pub struct Node {
     waiters: Waiters,
     peers: Peers,
     names: Names,
-    net_kernel: Arc<Process>,
+    net_kernel: Arc<NetKernel>,
+    /// The process of `net_kernel`: what calls of our own come from.
+    net_kernel_process: Arc<Process>,
     executor: Arc<Executor<'static>>,
     this: Weak<Self>,
 }
@@ -205,6 +208,7 @@ impl Node {
         let kind = if handle.is_visible() { "visible" } else { "hidden" };
         tracing::info!(peer = %handle.name, kind, "peer up");
         if handle.is_visible() {
+            self.net_kernel.hold(&handle.name);
             self.spawn(names::keep(Arc::clone(self), Arc::clone(&handle)));
         }
         let down = AssertUnwindSafe(connection.run()).catch_unwind().await.unwrap_or(PeerDown::Panicked);

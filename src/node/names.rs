@@ -21,6 +21,8 @@ use crate::etf::{Pid, TermView, TermWriter};
 
 /// How often a node is asked who holds our names.
 const CHECK: Duration = Duration::from_secs(5);
+/// How long a ping is held back for the names of a new connection.
+const PING_HELD_MAX: Duration = Duration::from_secs(1);
 /// How long a look-up may take.
 const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 /// How long a registration may take: `global` takes a lock in the whole cluster for it.
@@ -93,15 +95,27 @@ impl Names {
 pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
     let work = async {
         loop {
-            for (name, process) in node.registry.global_names() {
-                if let Err(error) = keep_one(&node, &peer, &name, &process.pid).await {
-                    tracing::debug!(name = %name, at = %peer.name, %error, "global name not checked");
-                }
-            }
+            let release = async {
+                Timer::after(PING_HELD_MAX).await;
+                node.net_kernel.release(&peer.name, &*node);
+                smol::future::pending().await
+            };
+            check(&node, &peer).or(release).await;
+            node.net_kernel.release(&peer.name, &*node);
             Timer::after(CHECK).await;
         }
     };
     work.or(peer.ended()).await;
+    node.net_kernel.release(&peer.name, &*node);
+}
+
+/// Looks after all our names at one node.
+async fn check(node: &Node, peer: &PeerHandle) {
+    for (name, process) in node.registry.global_names() {
+        if let Err(error) = keep_one(node, peer, &name, &process.pid).await {
+            tracing::debug!(name = %name, at = %peer.name, %error, "global name not checked");
+        }
+    }
 }
 
 async fn keep_one(node: &Node, peer: &PeerHandle, name: &Arc<str>, ours: &Pid) -> Result<(), ErpcError> {

@@ -147,9 +147,10 @@ async fn start(
     let registered = registered.map_err(RunError::Epmd)?;
 
     let registry = Registry::new(config.node_name.shared(), registered.creation());
-    let net_kernel = registry.spawn(Box::new(NetKernel));
+    let net_kernel = Arc::new(NetKernel::default());
+    let net_kernel_process = registry.spawn(Box::new(Arc::clone(&net_kernel)));
     let rex = registry.spawn(Box::new(Rex));
-    for (name, process) in [("net_kernel", &net_kernel), ("rex", &rex)] {
+    for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
         register(&registry, name, process)?;
     }
     let node = Arc::new_cyclic(|this| Node {
@@ -159,6 +160,7 @@ async fn start(
         peers: Peers::default(),
         names: Names::default(),
         net_kernel,
+        net_kernel_process,
         executor,
         this: this.clone(),
     });

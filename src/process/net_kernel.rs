@@ -1,26 +1,71 @@
 //! `net_kernel`: answers `Node.ping` and `:net_adm.ping`.
+//!
+//! A ping is what a person types first, and a call by a global name what is typed next. So the answer to a node
+//! that has just connected is held back until our names are known there (a few milliseconds): after `:pong` the
+//! names work.
 
-use super::{Caller, Effects, GenServer};
+use std::fmt;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+
+use super::{Caller, Dispatch, Effects, GenServer, OwnedCaller};
 use crate::etf::TermView;
 
+/// Callers of one node that may be held back; any more are answered at once.
+const HELD_MAX: usize = 64;
+
 /// The server registered as `net_kernel` on every node.
-#[derive(Debug)]
-pub struct NetKernel;
+#[derive(Default)]
+pub struct NetKernel {
+    /// The nodes whose pings are held back, and who waits there.
+    held: Mutex<AHashMap<Arc<str>, Vec<OwnedCaller>>>,
+}
+
+impl NetKernel {
+    /// Holds pings of a node back, until [`release`](Self::release). Has to be followed by that.
+    pub fn hold(&self, peer: &Arc<str>) {
+        self.held.lock().entry(Arc::clone(peer)).or_default();
+    }
+
+    /// Answers what was held back.
+    pub fn release(&self, peer: &str, dispatch: &dyn Dispatch) {
+        let callers = self.held.lock().remove(peer).unwrap_or_default();
+        for caller in callers {
+            caller.reply(dispatch, |w| {
+                w.atom("yes");
+            });
+        }
+    }
+}
 
 impl GenServer for NetKernel {
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         // kernel, net_adm.erl, ping/1: gen:call({net_kernel, Node}, '$gen_call', {is_auth, node()}, infinity)
         let is_auth = request.as_tuple::<2>().is_some_and(|[tag, _node]| tag.is_atom("is_auth"));
-        if is_auth {
-            effects.reply(caller, |w| {
-                w.atom("yes");
-            });
-        } else {
+        if !is_auth {
             effects.end_call(caller, |w| {
                 w.tuple(2).atom("bad_call").term(request);
             });
+            return;
         }
+        if let Some(callers) = self.held.lock().get_mut(effects.peer)
+            && callers.len() < HELD_MAX
+        {
+            callers.push(caller.to_owned(&effects.me.pid));
+            return;
+        }
+        effects.reply(caller, |w| {
+            w.atom("yes");
+        });
     }
 
     fn handle_cast(&self, _request: TermView<'_>, _effects: &mut Effects<'_>) {}
+}
+
+impl fmt::Debug for NetKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetKernel").field("held", &self.held.lock().len()).finish()
+    }
 }

@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::epmd::Epmd;
 use super::otp::Otp;
 use super::output::Output;
@@ -247,6 +249,11 @@ impl BeamNode {
     /// What the node has logged so far.
     pub fn log(&self) -> String {
         format!("{}\n{}", self.stdout.text(), self.stderr.text())
+    }
+
+    /// Sends a signal to the node's process.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our child, not yet waited for");
     }
 
     /// Kills the node as `kill -9` does, and waits until epmd has forgotten it.

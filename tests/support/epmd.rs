@@ -104,6 +104,24 @@ impl Epmd {
         });
     }
 
+    /// Registers a name for a node that does not register it here (`ALIVE2_REQ`), while the value lives.
+    pub fn register(&self, name: &str, port: u16) -> TcpStream {
+        let mut request = vec![120];
+        request.extend(port.to_be_bytes());
+        // A node of normal kind over TCP/IPv4, of protocol versions 6 to 5.
+        request.extend([77, 0, 0, 6, 0, 5]);
+        request.extend((name.len() as u16).to_be_bytes());
+        request.extend(name.as_bytes());
+        request.extend([0, 0]);
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).expect("epmd runs");
+        socket.write_all(&(request.len() as u16).to_be_bytes()).expect("epmd reads");
+        socket.write_all(&request).expect("epmd reads");
+        let mut answer = [0; 2];
+        socket.read_exact(&mut answer).expect("epmd answers");
+        assert_eq!(answer[1], 0, "{name} is taken");
+        socket
+    }
+
     /// Sends one request and reads the answer to its end.
     pub fn ask(&self, request: &[u8]) -> Option<Vec<u8>> {
         let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).ok()?;

@@ -35,8 +35,8 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// The last line of the start-up banner says that the node is ready.
-const READY: &str = "iex>";
+/// What the last line of the start-up banner has in it: by then the node is registered and listens.
+const READY: &str = "{:get, ";
 
 impl KvNode {
     /// Starts `--sname name` with these arguments, separated by blanks, and the cookie of all tests unless
@@ -105,6 +105,11 @@ impl KvNode {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.stderr.text()
+    }
+
+    /// What it has logged after `mark`.
+    pub fn log_since(&self, mark: usize) -> String {
+        self.stderr.text_since(mark)
     }
 
     /// Where its log ends now, for [`KvNode::wait_for_log_after`].

@@ -74,7 +74,12 @@ impl Output {
 
     /// All that came so far.
     pub fn text(&self) -> String {
-        self.lock().lines.join("\n")
+        self.text_since(0)
+    }
+
+    /// What came after `mark`.
+    pub fn text_since(&self, mark: usize) -> String {
+        self.lock().lines[mark..].join("\n")
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {

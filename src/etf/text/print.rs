@@ -35,7 +35,7 @@ impl InspectLimits {
 /// - The pairs of a map stand in the order that they were received in.
 /// - Of a fun there is `#Function<index.uniq/arity in Module>`, without the function that it was made in.
 /// - A native record (OTP 29) shows its fields in Elixir's syntax, not in Erlang's.
-/// - An atom in a rare script stands in quotes, and an integer of over 39,000 digits is elided.
+/// - An atom in Han or in a rare script stands in quotes, and an integer of over 39,000 digits is elided.
 pub fn inspect(term: TermView<'_>, limits: InspectLimits) -> String {
     let mut printer = Printer {
         input: term.cursor(),
@@ -581,7 +581,8 @@ mod tests {
             ("%{}", ":%{}"),
             ("[]", ":\"[]\""),
             ("é1", ":é1"),
-            ("日本", ":日本"),
+            ("日本", ":\"日本\""),
+            ("カナ", ":カナ"),
             ("ЁЖ", ":ЁЖ"),
             ("aд", ":\"aд\""),
             ("a_д", ":a_д"),

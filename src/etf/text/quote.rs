@@ -1,8 +1,8 @@
 //! Atoms and strings in Elixir's syntax: what needs quotes, and what is escaped inside of them.
 //!
 //! The rules are those of Elixir 1.18 and later (`Macro.inspect_atom/2`, `Inspect.BitString`), with one
-//! simplification: of the scripts beyond ASCII only the widely used ones count as letters of an atom
-//! ([`script`]). An atom in any other is printed in quotes, which is the same atom.
+//! simplification: of the letters beyond ASCII only those of a few scripts count as such ([`script`]), as which
+//! others may go without quotes changes from one version of Elixir to the next. With quotes it is the same atom.
 
 /// Operators that are atoms without quotes, as in `:+`.
 const OPERATOR_ATOMS: [&str; 53] = [
@@ -101,7 +101,7 @@ enum Script {
     Greek,
     Cyrillic,
     Hebrew,
-    Japanese,
+    Kana,
     Hangul,
 }
 
@@ -117,7 +117,7 @@ fn script(letter: char) -> Option<Script> {
         'Ά' | 'Έ'..='Ί' | 'Ό' | 'Ύ'..='Ρ' | 'Σ'..='ώ' => Some(Script::Greek),
         'Ё'..='Ќ' | 'Ў'..='я' | 'ё'..='ќ' | 'ў'..='џ' => Some(Script::Cyrillic),
         'א'..='ת' => Some(Script::Hebrew),
-        'ぁ'..='ゖ' | 'ァ'..='ヺ' | '一'..='鿋' => Some(Script::Japanese),
+        'ぁ'..='ゖ' | 'ァ'..='ヺ' => Some(Script::Kana),
         '가'..='힣' => Some(Script::Hangul),
         _ => None,
     }

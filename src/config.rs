@@ -3,6 +3,7 @@
 //! A plain value: the command line or a library user fills it in, nothing below reads the environment.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::dist::{Cookie, NodeName};
@@ -41,6 +42,9 @@ pub struct EpmdConfig {
     pub address: IpAddr,
     /// Whether an epmd is started where none answers.
     pub start: bool,
+    /// A program that leaves an epmd behind when it is run with `epmd --daemon`, for machines without Erlang's: the
+    /// `kvnode` program, which sets itself here. `None`: Erlang's only.
+    pub own_program: Option<PathBuf>,
 }
 
 impl EpmdConfig {
@@ -50,7 +54,7 @@ impl EpmdConfig {
 
 impl Default for EpmdConfig {
     fn default() -> Self {
-        Self { port: Self::PORT, address: IpAddr::V4(Ipv4Addr::LOCALHOST), start: true }
+        Self { port: Self::PORT, address: IpAddr::V4(Ipv4Addr::LOCALHOST), start: true, own_program: None }
     }
 }
 

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use erl_dist::term::List;
 use erl_rpc::RpcClient;
 use support::{BeamNode, BeamOptions, Epmd, KvNode, on_every_otp};
 
@@ -29,8 +30,7 @@ fn a_client_without_a_name_gets_one_and_is_answered() {
             names.push(client.local_node().name.to_string());
             let mut handle = client.handle();
             let run = smol::spawn(client.run());
-            let node =
-                soon(handle.call("erlang".into(), "node".into(), erl_rpc::erl_dist::term::List::nil())).await;
+            let node = soon(handle.call("erlang".into(), "node".into(), List::nil())).await;
             assert_eq!(node.expect("it answers").to_string(), format!("'{}'", kv.name()));
             run.cancel().await;
         }

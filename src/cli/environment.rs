@@ -10,7 +10,9 @@ use crate::config::EpmdConfig;
 pub(super) fn epmd_port() -> Result<u16, CliError> {
     let Some(text) = variable("ERL_EPMD_PORT") else { return Ok(EpmdConfig::PORT) };
     port(&text).ok_or_else(|| {
-        CliError::usage(format!("ERL_EPMD_PORT is {text:?}, which is no port; set it to 1..65535, or unset it"))
+        CliError::usage(format!(
+            "ERL_EPMD_PORT is {text:?}, which is no port; set it to 1..65535, or unset it"
+        ))
     })
 }
 
@@ -26,7 +28,9 @@ pub(super) fn epmd_addresses() -> Result<Vec<IpAddr>, CliError> {
 }
 
 fn variable(name: &str) -> Option<String> {
-    std::env::var_os(name).map(OsString::into_string)?.map_or_else(|raw| Some(raw.to_string_lossy().into_owned()), Some)
+    std::env::var_os(name)
+        .map(OsString::into_string)?
+        .map_or_else(|raw| Some(raw.to_string_lossy().into_owned()), Some)
 }
 
 fn port(text: &str) -> Option<u16> {

@@ -66,7 +66,9 @@ pub(super) fn main(args: EpmdArgs) -> Result<(), CliError> {
     }
     log::init(args.log);
     let daemon = Daemon::bind(&config).map_err(|error| match smol::block_on(local_names(&epmd)) {
-        Ok((at, _)) => CliError::cannot_run(format!("an epmd is running at {at} already; nothing needs to be done")),
+        Ok((at, _)) => {
+            CliError::cannot_run(format!("an epmd is running at {at} already; nothing needs to be done"))
+        }
         Err(_) => CliError::cannot_run(error),
     })?;
     for address in daemon.addresses() {

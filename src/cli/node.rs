@@ -56,7 +56,13 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "ADDR", help_heading = "Network")]
     bind: Option<IpAddr>,
     /// The port to listen on [default: a free one]
-    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true, help_heading = "Network")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true,
+        help_heading = "Network"
+    )]
     dist_port: u16,
     /// Seconds after which a silent node is down; all nodes of a cluster use the same
     #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Network",
@@ -86,7 +92,8 @@ pub(super) fn main(args: NodeArgs, matches: &ArgMatches) -> Result<(), CliError>
 
 fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, CookieOrigin), CliError> {
     let (kind, node_name) = own_name(args.sname.as_deref(), args.name.as_deref())?;
-    let connect = args.connect.iter().map(|peer| peer_name(peer, kind, &node_name)).collect::<Result<_, _>>()?;
+    let connect =
+        args.connect.iter().map(|peer| peer_name(peer, kind, &node_name)).collect::<Result<_, _>>()?;
     let named = |flag: &'static str, typed: &str, reason: String| {
         CliError::usage(format!("{flag} {typed}: {reason}"))
     };
@@ -189,7 +196,8 @@ fn stores(args: &NodeArgs, matches: &ArgMatches, own: &NodeName) -> Result<Vec<S
     stores.sort_by_key(|(position, _)| *position);
     let mut stores: Vec<StoreConfig> = stores.into_iter().map(|(_, store)| store).collect();
     if stores.is_empty() {
-        stores.push(StoreConfig { global: vec![own.name().to_owned()], local: vec![DEFAULT_LOCAL.to_owned()] });
+        stores
+            .push(StoreConfig { global: vec![own.name().to_owned()], local: vec![DEFAULT_LOCAL.to_owned()] });
     }
     refuse_twice(&stores)?;
     Ok(stores)

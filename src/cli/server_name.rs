@@ -29,10 +29,14 @@ pub(super) fn atom(typed: &str) -> Result<String, String> {
     }
     let characters = atom.chars().count();
     if characters > CHARACTERS_MAX {
-        return Err(format!("the name has {characters} characters, and an atom has {CHARACTERS_MAX} at most"));
+        return Err(format!(
+            "the name has {characters} characters, and an atom has {CHARACTERS_MAX} at most"
+        ));
     }
     if atom == "undefined" {
-        return Err("the name undefined is what Erlang answers for a name that nobody has; choose another".into());
+        return Err(
+            "the name undefined is what Erlang answers for a name that nobody has; choose another".into()
+        );
     }
     Ok(atom)
 }
@@ -74,7 +78,8 @@ pub(super) fn shown(atom: &str) -> String {
         term.atom(atom);
     });
     // An atom's text is whole: 255 characters, each escaped with no more than ten bytes.
-    TermView::parse(&bytes).map_or_else(|_| atom.to_owned(), |term| inspect(term, InspectLimits { text_bytes_max: 4096 }))
+    TermView::parse(&bytes)
+        .map_or_else(|_| atom.to_owned(), |term| inspect(term, InspectLimits { text_bytes_max: 4096 }))
 }
 
 #[cfg(test)]

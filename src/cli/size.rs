@@ -14,7 +14,11 @@ pub(super) fn parse(text: &str) -> Result<usize, String> {
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
-        _ => return Err("a size is a number of bytes, or one with KiB, MiB or GiB behind it, as in 64MiB".into()),
+        _ => {
+            return Err(
+                "a size is a number of bytes, or one with KiB, MiB or GiB behind it, as in 64MiB".into()
+            );
+        }
     };
     let number: usize =
         digits.trim().parse().map_err(|_| "a size is a whole number, as in 65536 or 64MiB".to_owned())?;
@@ -32,7 +36,9 @@ mod tests {
         assert_eq!(parse("64 mib"), Ok(64 << 20));
         assert_eq!(parse("2g"), Ok(2 << 30));
         assert_eq!(parse("3MB"), Ok(3_000_000));
-        for bad in ["", "MiB", "-1", "1.5MiB", "64 furlongs", "99999999999999999999", "18446744073709551615GiB"] {
+        for bad in
+            ["", "MiB", "-1", "1.5MiB", "64 furlongs", "99999999999999999999", "18446744073709551615GiB"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

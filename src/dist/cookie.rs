@@ -84,7 +84,8 @@ mod tests {
     // Each digest was computed by OTP 25: erlang:md5([atom_to_list(Cookie) | integer_to_list(Challenge)]).
     #[test]
     fn a_digest_is_the_one_that_otp_computes() {
-        let hex = |cookie: &str, challenge| format!("{:x}", md5::Digest(Cookie::new(cookie).digest(challenge)));
+        let hex =
+            |cookie: &str, challenge| format!("{:x}", md5::Digest(Cookie::new(cookie).digest(challenge)));
         assert_eq!(hex("secret", 0), "175ec77a7f63082590987d0d8b051aff");
         assert_eq!(hex("secret", u32::MAX), "5dfd181e69aa587cc812eb333e6536b6");
         assert_eq!(hex("é", 42), "c388f8f178e08cc656e5f853d1931e7f");

@@ -190,7 +190,8 @@ async fn connect(address: SocketAddr, step: Duration) -> Result<TcpStream, EpmdE
 }
 
 async fn converse<T>(
-    epmd: SocketAddr, talk: impl Future<Output = Result<T, erl_dist::epmd::EpmdError>>,
+    epmd: SocketAddr,
+    talk: impl Future<Output = Result<T, erl_dist::epmd::EpmdError>>,
 ) -> Result<T, EpmdError> {
     use erl_dist::epmd::EpmdError as Fault;
     let at = epmd.to_string();
@@ -341,7 +342,10 @@ impl fmt::Display for EpmdError {
                 write!(f, "unknown host \"{host}\": {reason}; check the name, DNS or /etc/hosts")
             }
             Self::NoAnswer { at, reason } => {
-                write!(f, "no epmd answers at {at}: {reason}; start one with `epmd -daemon` or `kvnode epmd --daemon`")
+                write!(
+                    f,
+                    "no epmd answers at {at}: {reason}; start one with `epmd -daemon` or `kvnode epmd --daemon`"
+                )
             }
             Self::Refused { at } => write!(
                 f,

@@ -19,8 +19,9 @@ use smol::{Async, LocalExecutor};
 
 use super::protocol::{Asker, Next, Outcome, REQUEST_BYTES_MAX, Registry};
 
-/// Connections that are served at one time, nodes among them. Past it, new ones are closed at once.
-pub const CONNECTIONS_MAX: usize = 1024;
+/// Connections that are served at one time, nodes among them. Past it, new ones are closed at once. Below the 1024 files
+/// that many systems let a program have.
+pub const CONNECTIONS_MAX: usize = 1000;
 /// Of these, connections from other machines: they must not keep nodes of this machine from registering.
 pub const REMOTE_CONNECTIONS_MAX: usize = 256;
 /// How long a whole request may take to come, and its answer to be taken.
@@ -268,7 +269,9 @@ impl fmt::Display for DaemonError {
             io::ErrorKind::AddrInUse => {
                 "; another program has the port: end it, or use --port (and ERL_EPMD_PORT for all nodes)"
             }
-            io::ErrorKind::AddrNotAvailable => "; this machine has no such address: check --address or ERL_EPMD_ADDRESS",
+            io::ErrorKind::AddrNotAvailable => {
+                "; this machine has no such address: check --address or ERL_EPMD_ADDRESS"
+            }
             io::ErrorKind::PermissionDenied => "; ports below 1024 are for root: use --port",
             _ => "",
         })

@@ -46,7 +46,8 @@ pub async fn spawn(program: &Path, config: &DaemonConfig) -> Result<SocketAddr, 
             }
             if let Some(status) = child.try_wait().map_err(DetachError::Start)? {
                 let complaint = complaint(&mut child);
-                let complaint = if complaint.is_empty() { format!("it ended with {status}") } else { complaint };
+                let complaint =
+                    if complaint.is_empty() { format!("it ended with {status}") } else { complaint };
                 return Err(DetachError::Ended { complaint });
             }
             smol::Timer::after(LOOK).await;

@@ -334,7 +334,10 @@ mod tests {
             seen.push(answer[3]);
             epmd.closed(connection);
         }
-        assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[2] != seen[0] && seen[3] == seen[0], "{seen:?}");
+        assert!(
+            seen[0] != seen[1] && seen[1] != seen[2] && seen[2] != seen[0] && seen[3] == seen[0],
+            "{seen:?}"
+        );
         let wide = |epmd: &mut Registry| {
             let (answer, _) = say(epmd, local(9), &alive2(b"w", 1, 6, b""));
             epmd.closed(9);
@@ -365,7 +368,11 @@ mod tests {
             (b"y\x01\0\x63".to_vec(), Next::Close)
         );
         epmd.closed(2);
-        assert_eq!(say(&mut epmd, remote(3), b"za").0[..4], *b"w\0\0\x01", "the refused one was never registered");
+        assert_eq!(
+            say(&mut epmd, remote(3), b"za").0[..4],
+            *b"w\0\0\x01",
+            "the refused one was never registered"
+        );
         epmd.closed(1);
         assert_eq!(say(&mut epmd, remote(3), b"za").0, b"w\x01");
         assert_eq!(say(&mut epmd, local(2), &alive2(b"a", 2, 6, b"")).1, Next::Keep);

@@ -60,9 +60,9 @@ impl<S: Store> KeyValueServer<S> {
 
     fn get(&self, key: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) -> Result<(), TermError> {
         with_canonical(key, |key| {
-            let later_caller = effects.me.pid.clone();
+            let me = effects.me;
             let later = || {
-                let (caller, dispatch) = (caller.to_owned(&later_caller), Arc::clone(&self.dispatch));
+                let (caller, dispatch) = (caller.to_owned(&me.pid), Arc::clone(&self.dispatch));
                 Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
                     caller.reply(&*dispatch, |w| match found {
                         Ok(Some(value)) => {

@@ -38,7 +38,8 @@ pub struct CookieFile {
 impl CookiePlaces {
     /// The places of this user: from `HOME` and `XDG_CONFIG_HOME`.
     pub fn from_environment() -> Self {
-        let folder = |variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder =
+            |variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
         Self::new(folder("HOME"), folder("XDG_CONFIG_HOME"))
     }
 
@@ -66,7 +67,8 @@ impl CookiePlaces {
             }
         }
         let path = self.home.as_ref().or(self.config.as_ref()).ok_or(CookieFileError::NoHome)?;
-        let created = create(path).map_err(|reason| CookieFileError::Create { path: path.clone(), reason })?;
+        let created =
+            create(path).map_err(|reason| CookieFileError::Create { path: path.clone(), reason })?;
         // Read again: another process may have been first, and then its cookie is the one.
         Ok(CookieFile { cookie: read(path)?, path: path.clone(), created })
     }
@@ -207,7 +209,9 @@ pub enum ContentFault {
 impl fmt::Display for CookieFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHome => f.write_str("HOME is not set, so there is no place for a cookie file: use --cookie, or set HOME"),
+            Self::NoHome => f.write_str(
+                "HOME is not set, so there is no place for a cookie file: use --cookie, or set HOME",
+            ),
             Self::Read { path, reason } => write!(
                 f,
                 "cannot read the cookie file {}: {reason}; make it yours (chown), or use --cookie",

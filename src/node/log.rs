@@ -77,11 +77,10 @@ impl std::error::Error for LogLevelsError {}
 /// Sends the program's log to stderr from now on. A second call, or one after a subscriber of the library's user, has
 /// no effect.
 pub fn init(levels: LogLevels) {
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(colours)
-        .event_format(Line)
-        .with_writer(std::io::stderr);
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(colours).event_format(Line).with_writer(std::io::stderr);
     let subscriber = tracing_subscriber::registry().with(levels.0).with(lines);
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
@@ -197,7 +196,8 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_of_time_level_message_and_fields() {
-        let line = logged("info", false, || tracing::warn!(peer = %"a@h", tries = 3, why = "no", "peer {}", "down"));
+        let line =
+            logged("info", false, || tracing::warn!(peer = %"a@h", tries = 3, why = "no", "peer {}", "down"));
         let (time, rest) = line.split_once(' ').unwrap();
         assert!(time.starts_with("20") && time.ends_with('Z'), "{time}");
         assert_eq!(rest, " WARN peer down peer=a@h tries=3 why=\"no\"\n");
@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_cannot_forge_lines_or_steer_the_terminal() {
-        let line = logged("info", false, || tracing::info!(peer = %"a\n2026 INFO b\u{1b}[2J\u{9b}", "x\r\ny"));
+        let line =
+            logged("info", false, || tracing::info!(peer = %"a\n2026 INFO b\u{1b}[2J\u{9b}", "x\r\ny"));
         assert!(line.ends_with(" INFO x\\r\\ny peer=a\\n2026 INFO b\\u{1b}[2J\\u{9b}\n"), "{line:?}");
         assert_eq!(line.matches('\n').count(), 1);
     }

@@ -657,9 +657,12 @@ fn a_value_that_the_callers_release_cannot_decode_ends_the_call_instead_of_the_c
     assert!(answers[0].starts_with(&[131, 104, 4, 97, 28]), "a MONITOR_P_EXIT: {answers:?}");
 }
 
+/// Answers that are yet to come.
+type Waiting = Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>;
+
 /// A store that always answers later.
 #[derive(Default)]
-struct Deferred(Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>);
+struct Deferred(Waiting);
 
 impl Store for Deferred {
     fn get<R>(
@@ -697,7 +700,7 @@ impl Store for Deferred {
 
 #[test]
 fn a_store_that_answers_later_is_answered_for_later() {
-    let waiting = Arc::default();
+    let waiting = Waiting::default();
     let mut cluster = cluster_with(Deferred(Arc::clone(&waiting)), DistributionFlags::OFFERED);
     let error = encode(|w| {
         w.tuple(2).atom("error").atom("no_space");

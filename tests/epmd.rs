@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -17,17 +17,10 @@ use support::{BeamNode, Epmd, at_host, on_every_otp, wait_until};
 /// A connection to an epmd that sends what it is told to.
 struct Talk(TcpStream);
 
-/// What came back, and whether the connection was closed then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Said {
-    bytes: Vec<u8>,
-    closed: bool,
-}
-
 impl Talk {
     fn to(epmd: &Epmd) -> Self {
         let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, epmd.port())).expect("it listens");
-        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("it is a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(40))).expect("it is a socket");
         Self(socket)
     }
 
@@ -218,7 +211,7 @@ fn text(output: &Output) -> (Option<i32>, String) {
 }
 
 fn config(epmd: &Epmd) -> EpmdConfig {
-    EpmdConfig { port: epmd.port(), address: IpAddr::V4(Ipv4Addr::LOCALHOST), start: false }
+    EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() }
 }
 
 #[test]
@@ -268,7 +261,7 @@ fn what_is_no_epmd_is_told_from_none() {
         let _request = socket.read(&mut [0; 16]);
         socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("it is read");
     });
-    let config = EpmdConfig { port, address: Ipv4Addr::LOCALHOST.into(), start: true };
+    let config = EpmdConfig { port, ..EpmdConfig::default() };
     let error = smol::block_on(local_names(&config)).expect_err("it is none");
     assert!(matches!(error, EpmdError::Malformed { .. }), "{error:?}");
     answers.join().expect("it does not fail");
@@ -289,7 +282,7 @@ fn an_answer_without_end_is_not_read_without_end() {
         }
         sent
     });
-    let config = EpmdConfig { port, address: Ipv4Addr::LOCALHOST.into(), start: false };
+    let config = EpmdConfig { port, start: false, ..EpmdConfig::default() };
     let error = smol::block_on(local_names(&config)).expect_err("it has no end");
     assert!(matches!(error, EpmdError::Malformed { .. }), "{error:?}");
     // What was read, and what the system had taken meanwhile.
@@ -356,4 +349,36 @@ fn a_daemon_may_be_bound_to_addresses() {
     );
     assert_eq!(ask(&epmd, b"k"), b"OK");
     assert!(child.wait().expect("it is our child").success());
+}
+
+#[test]
+fn a_connection_that_asks_nothing_is_closed_and_a_node_is_not() {
+    let epmd = Epmd::start_kvnode();
+    let (_node, _) = hold(&epmd, &alive2(b"patient", 4000, 6, b""));
+    let mut silent = Talk::to(&epmd);
+    let mut slow = Talk::to(&epmd);
+    slow.0.write_all(b"\0\x09z").expect("it is taken");
+    assert_eq!(silent.end(), b"");
+    assert_eq!(slow.end(), b"");
+    assert_eq!(epmd.names(), Some(vec!["patient".to_owned()]));
+}
+
+#[test]
+fn a_library_without_the_program_starts_erlangs_epmd_only() {
+    // The daemon is found through the PATH of a process: this one asks itself to be run again without it.
+    const AGAIN: &str = "KVNODE_TEST_EPMD_PORT";
+    let Ok(port) = std::env::var(AGAIN) else {
+        let epmd = Epmd::absent();
+        let mut again = Command::new(std::env::current_exe().expect("it runs"));
+        again.args(["--exact", "a_library_without_the_program_starts_erlangs_epmd_only", "--nocapture"]);
+        let again = without_erlang(&mut again).env(AGAIN, epmd.port().to_string()).output().expect("it runs");
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        assert!(String::from_utf8_lossy(&again.stdout).contains("1 passed"));
+        assert!(epmd.names().is_none());
+        return;
+    };
+    let config = EpmdConfig { port: port.parse().expect("it is a port"), ..EpmdConfig::default() };
+    let error = smol::block_on(ensure(&config, None)).expect_err("there is none to start");
+    assert!(matches!(&error, EpmdError::Start { tried, .. } if tried.len() == 1), "{error:?}");
+    assert!(error.to_string().contains("epmd -daemon"), "{error}");
 }

@@ -3,10 +3,7 @@
 
 mod support;
 
-use support::{BeamNode, BeamOptions, Epmd, KvNode, at_host, on_every_otp};
-
-/// Connecting two nodes does not connect their clusters, and losing one does not cut others off.
-const APART: &str = "-connect_all false -kernel prevent_overlapping_partitions false";
+use support::{BeamNode, Epmd, KvNode, at_host, on_every_otp};
 
 #[test]
 fn a_name_is_known_to_nodes_that_kvnode_never_connected_to() {
@@ -55,8 +52,8 @@ fn a_name_is_registered_in_each_of_two_clusters() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let kv = KvNode::start(&epmd, "kv", "");
-        let apart = |name: &str| BeamNode::start(otp, &epmd, BeamOptions::new(name).erl(APART));
-        let (one, two) = (apart("one"), apart("two"));
+        // A hidden node between them makes no cluster of two.
+        let (one, two) = (BeamNode::start(otp, &epmd, "one"), BeamNode::start(otp, &epmd, "two"));
         for beam in [&one, &two] {
             beam.ping(kv.name());
             beam.wait_for_global("kv");
@@ -103,8 +100,8 @@ fn a_name_that_was_unregistered_is_registered_again() {
 fn when_clusters_with_two_holders_of_a_name_meet_nobody_is_killed_and_nothing_hangs() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
-        let apart = |name: &str| BeamNode::start(otp, &epmd, BeamOptions::new(name).erl(APART));
-        let (one, two) = (apart("one"), apart("two"));
+        // A hidden node between them makes no cluster of two.
+        let (one, two) = (BeamNode::start(otp, &epmd, "one"), BeamNode::start(otp, &epmd, "two"));
         let kv =
             KvNode::start(&epmd, "kv", &format!("--global shared --local mine --connect {}", one.name()));
         one.wait_for_global("shared");

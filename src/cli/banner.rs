@@ -46,7 +46,7 @@ pub(super) fn text(kind: NameKind, connect: &[NodeName], cookie: &CookieOrigin, 
     text_line(&mut text, format_args!("\nCall it from Elixir:\n"));
     text_line(&mut text, format_args!("  $ {}", iex(kind, node_name, cookie)));
     // A hidden node's global names are known to those that it is connected to, and to their clusters.
-    let connect = format!("Node.connect({})", shown(node_name.as_str()));
+    let connect = format!("Node.ping({})", shown(node_name.as_str()));
     text_line(&mut text, format_args!("  iex> {connect}"));
     let server = stores.first().and_then(|(store, _)| server(store, node_name));
     if let Some(server) = server {
@@ -136,7 +136,7 @@ mod tests {
             "store     :two #PID<",
             "connects  to master@h\n",
             "$ iex --sname master --cookie …\n",
-            "iex> Node.connect(:\"slave1@my-host\")\n",
+            "iex> Node.ping(:\"slave1@my-host\")\n",
             "iex> GenServer.call({:global, :slave1}, {:put, :nombre, \"Mafalda\"})\n",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");

@@ -1,5 +1,6 @@
 //! `kvnode`: starting a node.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use clap::{ArgMatches, Args};
@@ -17,6 +18,8 @@ use crate::node::log::{self, LogLevels};
 const FRAME_BYTES_LEAST: usize = 64 << 10;
 /// The largest: the length of a frame has 32 bits.
 const FRAME_BYTES_MOST: usize = u32::MAX as usize;
+/// Local names that are the node's own.
+const OWN_PROCESSES: [&str; 2] = ["net_kernel", "rex"];
 /// The local name of the only store when none is given: the module of the Elixir original.
 const DEFAULT_LOCAL: &str = "Elixir.KeyValueStore";
 
@@ -199,17 +202,24 @@ fn stores(args: &NodeArgs, matches: &ArgMatches, own: &NodeName) -> Result<Vec<S
         stores
             .push(StoreConfig { global: vec![own.name().to_owned()], local: vec![DEFAULT_LOCAL.to_owned()] });
     }
-    refuse_twice(&stores)?;
+    check_names(&stores)?;
     Ok(stores)
 }
 
-fn refuse_twice(stores: &[StoreConfig]) -> Result<(), CliError> {
+fn check_names(stores: &[StoreConfig]) -> Result<(), CliError> {
     let names = stores.iter().flat_map(|store| {
         let global = store.global.iter().cloned().map(ServerName::Global);
         global.chain(store.local.iter().cloned().map(ServerName::Local))
     });
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for name in names {
+        if let ServerName::Local(local) = &name
+            && OWN_PROCESSES.contains(&local.as_str())
+        {
+            return Err(CliError::usage(format!(
+                "local:{local} is the name of a process that every node has; choose another for the store"
+            )));
+        }
         if !seen.insert(name.clone()) {
             let name = match name {
                 ServerName::Global(name) => format!("global:{name}"),
@@ -235,7 +245,9 @@ fn limits(frame_bytes_max: Option<usize>) -> Result<Limits, CliError> {
 fn epmd(start: bool) -> Result<EpmdConfig, CliError> {
     let port = environment::epmd_port()?;
     let address = environment::epmd_addresses()?.first().copied();
-    Ok(EpmdConfig { port, start, address: address.unwrap_or(EpmdConfig::default().address) })
+    let address = address.unwrap_or(EpmdConfig::default().address);
+    // A program whose path is unknown cannot be run again; then there is Erlang's epmd only.
+    Ok(EpmdConfig { port, start, address, own_program: std::env::current_exe().ok() })
 }
 
 fn cookie(typed: Option<&str>) -> Result<(Cookie, CookieOrigin), CliError> {

@@ -140,11 +140,9 @@ impl<'a> ControlMessage<'a> {
     #[inline]
     fn fields(c: &mut Cursor<'a>, operation: u64, arity: usize) -> Result<Option<Self>, TermError> {
         Ok(Some(match (operation, arity) {
-            (op::MONITOR_P, 4) => Self::MonitorP {
-                from_pid: c.pid()?,
-                to_proc: process_ref(c)?,
-                reference: c.reference()?,
-            },
+            (op::MONITOR_P, 4) => {
+                Self::MonitorP { from_pid: c.pid()?, to_proc: process_ref(c)?, reference: c.reference()? }
+            }
             (op::SEND_SENDER, 3) => {
                 c.pid()?;
                 Self::Send { to_pid: c.pid()? }
@@ -154,11 +152,9 @@ impl<'a> ControlMessage<'a> {
                 c.term()?;
                 Self::RegSend { from_pid, to_name: c.atom()? }
             }
-            (op::DEMONITOR_P, 4) => Self::DemonitorP {
-                from_pid: c.pid()?,
-                to_proc: process_ref(c)?,
-                reference: c.reference()?,
-            },
+            (op::DEMONITOR_P, 4) => {
+                Self::DemonitorP { from_pid: c.pid()?, to_proc: process_ref(c)?, reference: c.reference()? }
+            }
             (op::SEND, 3) => {
                 c.term()?;
                 Self::Send { to_pid: c.pid()? }
@@ -184,9 +180,7 @@ impl<'a> ControlMessage<'a> {
             }
             (op::LINK, 3) => Self::Link { from_pid: c.pid()?, to_pid: c.pid()? },
             (op::UNLINK, 3) => Self::Unlink { from_pid: c.pid()?, to_pid: c.pid()? },
-            (op::UNLINK_ID, 4) => {
-                Self::UnlinkId { id: c.unsigned()?, from_pid: c.pid()?, to_pid: c.pid()? }
-            }
+            (op::UNLINK_ID, 4) => Self::UnlinkId { id: c.unsigned()?, from_pid: c.pid()?, to_pid: c.pid()? },
             (op::UNLINK_ID_ACK, 4) => {
                 Self::UnlinkIdAck { id: c.unsigned()?, from_pid: c.pid()?, to_pid: c.pid()? }
             }
@@ -321,11 +315,15 @@ mod tests {
         let by_name = encode(|w| {
             w.tuple(4).unsigned(op::MONITOR_P).pid(&pid(1)).atom("kv").reference(&reference());
         });
-        assert!(matches!(parse(&by_name), ControlMessage::MonitorP { to_proc: ProcessRef::Name(n), .. } if n == "kv"));
+        assert!(
+            matches!(parse(&by_name), ControlMessage::MonitorP { to_proc: ProcessRef::Name(n), .. } if n == "kv")
+        );
         let by_pid = encode(|w| {
             w.tuple(4).unsigned(op::MONITOR_P).pid(&pid(1)).pid(&pid(2)).reference(&reference());
         });
-        assert!(matches!(parse(&by_pid), ControlMessage::MonitorP { to_proc: ProcessRef::Pid(p), .. } if p.id == 2));
+        assert!(
+            matches!(parse(&by_pid), ControlMessage::MonitorP { to_proc: ProcessRef::Pid(p), .. } if p.id == 2)
+        );
     }
 
     #[test]

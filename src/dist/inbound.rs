@@ -39,7 +39,9 @@ impl fmt::Display for FrameError {
             Self::TooLong { bytes, bytes_max } => {
                 write!(f, "a frame of {bytes} bytes is over the bound of {bytes_max} (see --frame-bytes-max)")
             }
-            Self::Kind(kind) => write!(f, "a frame of kind {kind}, where only pass-through (112) was offered"),
+            Self::Kind(kind) => {
+                write!(f, "a frame of kind {kind}, where only pass-through (112) was offered")
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl fmt::Display for EpmdStarter {
 }
 
 /// Finds the epmd of this machine; where nothing answers and the configuration allows it, starts one: `epmd -daemon` when
-/// that is on the `PATH`, else `own` with `epmd --daemon`, which is this program if nothing else is said.
+/// that is on the `PATH`, else `own` with `epmd --daemon`, where `own` is the configured program if nothing else is said.
 ///
 /// The environment goes to the epmd as it is (`ERL_EPMD_ADDRESS` and the others), with `ERL_EPMD_PORT` set to the
 /// configured port.
@@ -67,14 +67,10 @@ pub async fn ensure(epmd: &EpmdConfig, own: Option<&Path>) -> Result<EpmdStart, 
         Ok(address) => return Ok(EpmdStart { address, starter: EpmdStarter::Erlang }),
         Err(how) => tried.push(format!("`epmd -daemon`: {how}")),
     }
-    let own = match own.map(Path::to_path_buf).map_or_else(std::env::current_exe, Ok::<PathBuf, _>) {
-        Ok(own) => own,
-        Err(reason) => {
-            tried.push(format!("our own: the path of this program is unknown: {reason}"));
-            return Err(EpmdError::Start { at: at(&silent, epmd), tried });
-        }
+    let Some(own) = own.or(epmd.own_program.as_deref()) else {
+        return Err(EpmdError::Start { at: at(&silent, epmd), tried });
     };
-    let mut ours = Command::new(&own);
+    let mut ours = Command::new(own);
     ours.args(["epmd", "--daemon"]);
     match start(ours, epmd).await {
         Ok(address) => Ok(EpmdStart { address, starter: EpmdStarter::Own }),

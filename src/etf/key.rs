@@ -15,7 +15,7 @@
 //! | pid, port, reference | `NEW_PID`, `V4_PORT`, `NEWER_REFERENCE` of three words or more, without zero words behind the third |
 //! | map | pairs in the order of the canonical bytes of their keys |
 //! | fun | `NEW_FUN`; its creator and old index are no part of its identity (OTP 27) and are overwritten |
-//! | native record | its parts |
+//! | native record | its parts, in their order, which is part of its identity |
 //!
 //! Not done here: a pid of creation 0 stays apart from the same pid with the node's creation, although a BEAM
 //! takes it for its own, and `FUN_EXT`, which no OTP since 23 reads or writes, is kept as it came.
@@ -23,7 +23,7 @@
 mod maps;
 mod rewrite;
 
-use super::split::{Cursor, TermError, TermView};
+use super::split::{AtomView, Cursor, TermError, TermView};
 use super::tag::*;
 
 pub use maps::check_maps;
@@ -54,7 +54,7 @@ pub fn canonical<'a>(term: TermView<'a>, scratch: &'a mut Vec<u8>) -> Result<&'a
 }
 
 /// Whether the bytes of a term are canonical already. May say no for one that is but nests lists deeply or has
-/// a fun or a map of several pairs: these are told only by rewriting them.
+/// a fun, a native record or a map of several pairs: these are told only by rewriting them.
 fn is_canonical(term: TermView<'_>) -> Result<bool, TermError> {
     let mut cursor = term.cursor();
     // Terms that are still to come, and for every open list how many they are when its tail comes.
@@ -178,11 +178,7 @@ fn canonical_step(cursor: &mut Cursor<'_>, tag: u8) -> Result<Option<u64>, TermE
             let (bits, bytes) = bit_binary(cursor)?;
             leaf(bits < 8 && bytes.last().is_some_and(|&last| last & unused_bits(bits) == 0))
         }
-        RECORD_EXT => {
-            let [_, arity @ .., _flags] = cursor.array::<6>()?;
-            Ok(Some(2 + 2 * u64::from(u32::from_be_bytes(arity))))
-        }
-        // Old forms, and NEW_FUN_EXT.
+        // Old forms, NEW_FUN_EXT and RECORD_EXT.
         _ => Ok(None),
     }
 }
@@ -208,6 +204,15 @@ pub(super) fn bit_binary<'a>(cursor: &mut Cursor<'a>) -> Result<(u8, &'a [u8]), 
     cursor.u8()?;
     let len = cursor.len32()?;
     Ok((cursor.u8()?, cursor.take(len)?))
+}
+
+/// Reads the head of a native record (erl_ext_dist has none of it; seen from OTP 29): arity:32, flags:8, module,
+/// name. Gives its arity, and module and name. The fields' names come next, and then their values.
+pub(super) fn record_head<'a>(cursor: &mut Cursor<'a>) -> Result<(usize, [AtomView<'a>; 2]), TermError> {
+    cursor.u8()?;
+    let arity = cursor.len32()?;
+    cursor.u8()?;
+    Ok((arity, [cursor.atom()?, cursor.atom()?]))
 }
 
 /// The bits of the last byte that are no part of a bit string of which `bits` are.
@@ -334,6 +339,15 @@ mod tests {
         assert_eq!(key(&list(65_536)), list(65_536));
         let split = of(&[108, 0, 0, 0, 1, 97, 9, 107, 255, 255], &[&[9; 65_535]]);
         assert_eq!(key(&split), list(65_536));
+    }
+
+    #[test]
+    fn records_keep_their_order_and_name_no_field_twice() {
+        let record = |parts: &[u8]| of(&[67, 0, 0, 0, 2, 0, 119, 1, b'm'], &[parts]);
+        let canonical = record(b"w\x01rw\x01yw\x01xa\x01a\x02");
+        assert_eq!(key(&canonical), canonical);
+        assert_eq!(key(&record(b"s\x01rw\x01yd\x00\x01xa\x01b\x00\x00\x00\x02")), canonical);
+        assert_eq!(try_key(&record(b"w\x01rw\x01xs\x01xa\x01a\x02")), Err(TermError::DuplicateKey));
     }
 
     #[test]

@@ -15,6 +15,14 @@ use super::tag::*;
 
 /// Atoms are at most 255 characters (erl_ext_dist, "ATOM_UTF8_EXT").
 const ATOM_CHARS_MAX: usize = 255;
+/// Largest creation in an old pid, port or reference: they had two bits for it (erl_ext_dist, "PID_EXT").
+const OLD_CREATION_MAX: u32 = 3;
+/// First word of an old reference: only 18 bits are significant (erl_ext_dist, "NEW_REFERENCE_EXT").
+const OLD_REFERENCE_WORD_MAX: u32 = (1 << 18) - 1;
+/// Bytes of the largest integer that any OTP reads (OTP 25; from 27 on it is an eighth of that).
+const BIG_BYTES_MAX: usize = (4 << 20) - 8;
+/// Most variables that a fun can have closed over, as they are arguments of its function.
+const FREE_VARIABLES_MAX: u32 = 255;
 
 /// What is wrong with bytes that should have been a term. Always the fault of whoever encoded them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +40,18 @@ pub enum TermError {
     Atom,
     /// A float that is not a finite number.
     Float,
+    /// An integer of more than 4 MiB.
+    Integer,
+    /// A pid, port or reference in an old form, with a creation that the old form cannot have.
+    Creation,
     /// A bit string whose last byte claims no or more than eight bits.
     BitBinary,
-    /// A fun whose size field does not fit its contents.
+    /// A fun whose size field does not fit its contents, or that has more than 255 free variables.
     Fun,
-    /// A reference with no or more than five words.
+    /// A reference with no or more than five words, or an old one whose first word is too large.
     Reference,
+    /// A native record with flags that are not known.
+    Record,
     /// An export whose arity is not a small integer.
     Export,
     /// A map with the same key twice.
@@ -64,9 +78,16 @@ impl fmt::Display for TermError {
             Self::Version(byte) => write!(f, "a term begins with {byte} instead of the version byte 131"),
             Self::Atom => write!(f, "an atom is longer than 255 characters or not UTF-8"),
             Self::Float => write!(f, "a float is not a finite number"),
+            Self::Integer => write!(f, "an integer is larger than any node can read"),
+            Self::Creation => write!(f, "an identifier in an old form has a creation above 3"),
+            Self::Record => write!(f, "a native record has unknown flags"),
             Self::BitBinary => write!(f, "a bit string claims an impossible number of bits in its last byte"),
-            Self::Fun => write!(f, "the size of a fun does not fit its contents"),
-            Self::Reference => write!(f, "a reference does not have one to five words"),
+            Self::Fun => {
+                write!(f, "the size of a fun does not fit its contents, or it has too many free variables")
+            }
+            Self::Reference => {
+                write!(f, "a reference does not have one to five words, or not those of its form")
+            }
             Self::Export => write!(f, "the arity of an external fun is not a small integer"),
             Self::DuplicateKey => write!(f, "a map has the same key twice"),
             Self::Compressed => write!(f, "a compressed term does not inflate to the size that it claims"),
@@ -83,7 +104,7 @@ impl std::error::Error for TermError {}
 pub struct Traits(u8);
 
 impl Traits {
-    /// A map with two or more pairs: its keys may repeat.
+    /// A map or a native record with two or more pairs: its keys may repeat.
     pub const MAP: Self = Self(1);
     /// A reference of more than three words: only for peers with `V4_NC`.
     pub const WIDE_REFERENCE: Self = Self(2);
@@ -286,7 +307,7 @@ impl<'a> TermView<'a> {
         self.cursor().tuple().ok()
     }
 
-    /// The elements of a proper list that is not a `STRING_EXT` (use [`list`](super::list) for those too).
+    /// Whether it is the empty list.
     pub fn is_nil(self) -> bool {
         self.bytes == [NIL_EXT]
     }
@@ -478,7 +499,7 @@ impl<'a> Cursor<'a> {
         self.u8()?;
         let node = self.atom()?;
         let (id, serial) = (self.u32()?, self.u32()?);
-        let creation = if tag == NEW_PID_EXT { self.u32()? } else { u32::from(self.u8()?) };
+        let creation = if tag == NEW_PID_EXT { self.u32()? } else { self.old_creation()? };
         Ok(PidView { node, id, serial, creation })
     }
 
@@ -495,7 +516,10 @@ impl<'a> Cursor<'a> {
                 self.u8()?;
                 let node = self.atom()?;
                 let word = self.u32()?;
-                let creation = u32::from(self.u8()?);
+                if word > OLD_REFERENCE_WORD_MAX {
+                    return Err(TermError::Reference);
+                }
+                let creation = self.old_creation()?;
                 return Ok(ReferenceView { node, creation, words: [word, 0, 0, 0, 0], len: 1 });
             }
             _ => return self.unexpected("a reference"),
@@ -504,12 +528,21 @@ impl<'a> Cursor<'a> {
             return Err(TermError::Reference);
         }
         let node = self.atom()?;
-        let creation = if tag == NEWER_REFERENCE_EXT { self.u32()? } else { u32::from(self.u8()?) };
+        let creation = if tag == NEWER_REFERENCE_EXT { self.u32()? } else { self.old_creation()? };
         let mut words = [0; 5];
         for word in &mut words[..usize::from(len)] {
             *word = self.u32()?;
         }
+        if tag == NEW_REFERENCE_EXT && words[0] > OLD_REFERENCE_WORD_MAX {
+            return Err(TermError::Reference);
+        }
         Ok(ReferenceView { node, creation, words, len: len as u8 })
+    }
+
+    /// The creation in an old form.
+    fn old_creation(&mut self) -> Result<u32, TermError> {
+        let creation = u32::from(self.u8()?);
+        if creation <= OLD_CREATION_MAX { Ok(creation) } else { Err(TermError::Creation) }
     }
 
     /// The next whole term, checked.
@@ -610,13 +643,16 @@ impl<'a> Cursor<'a> {
             }
             LARGE_BIG_EXT => {
                 let len = self.len32()?;
-                self.take(1)?;
-                self.take(len).map(|_| 0)?
+                if len > BIG_BYTES_MAX {
+                    return Err(TermError::Integer);
+                }
+                self.take(len + 1).map(|_| 0)?
             }
             BIT_BINARY_EXT => {
                 let len = self.len32()?;
                 let bits = self.u8()?;
-                if !(1..=8).contains(&bits) && !(len == 0 && bits == 0) || (len == 0 && bits != 0) {
+                // OTP 27 no longer reads one of no bytes at all.
+                if !(1..=8).contains(&bits) || len == 0 {
                     return Err(TermError::BitBinary);
                 }
                 self.take(len).map(|_| 0)?
@@ -631,7 +667,8 @@ impl<'a> Cursor<'a> {
             }
             PORT_EXT => {
                 self.atom()?;
-                self.take(5).map(|_| 0)?
+                self.take(4)?;
+                self.old_creation().map(|_| 0)?
             }
             EXPORT_EXT => {
                 self.atom()?;
@@ -647,12 +684,15 @@ impl<'a> Cursor<'a> {
                 let left_before = self.rest.len();
                 let size = self.len32()?;
                 self.take(1 + 16 + 4)?;
-                let free = u64::from(self.u32()?);
+                let free = self.u32()?;
+                if free > FREE_VARIABLES_MAX {
+                    return Err(TermError::Fun);
+                }
                 self.fun_head()?;
                 self.pid()?;
                 let left = left_before.checked_sub(size).ok_or(TermError::Truncated)?;
                 funs.push((left, pending));
-                free
+                u64::from(free)
             }
             FUN_EXT => {
                 // Free:32, pid, module, index, uniq, free terms.
@@ -662,10 +702,20 @@ impl<'a> Cursor<'a> {
                 free
             }
             RECORD_EXT => {
-                let arity = u64::from(self.u32()?);
-                self.u8()?;
+                let arity = self.u32()?;
+                // Whether other modules may look into it.
+                if self.u8()? > 1 {
+                    return Err(TermError::Record);
+                }
+                // Module, name, and the fields' names.
+                for _ in 0..2 + u64::from(arity) {
+                    self.atom()?;
+                }
                 *traits = traits.union(Traits::NATIVE_RECORD);
-                2 + arity * 2
+                if arity > 1 {
+                    *traits = traits.union(Traits::MAP);
+                }
+                u64::from(arity)
             }
             other => return Err(TermError::Tag(other)),
         };
@@ -690,10 +740,237 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The number in a `FLOAT_EXT`: 31 bytes of `%.20e` text, padded with zero bytes.
+/// The number in a `FLOAT_EXT`: 31 bytes of `%.20e` text, padded with zero bytes. Digits, a point, digits, and
+/// perhaps an exponent, as a BEAM reads it; the standard library would read more.
 pub(super) fn float_text(bytes: &[u8]) -> Result<f64, TermError> {
     let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    let sign = |text: &[u8]| usize::from(matches!(text.first(), Some(b'+' | b'-')));
+    let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &b"0"[..]),
+    };
+    let mantissa = &mantissa[sign(mantissa)..];
+    let point = mantissa.iter().position(|&byte| byte == b'.').ok_or(TermError::Float)?;
+    if !digits(&mantissa[..point]) || !digits(&mantissa[point + 1..]) || !digits(&exponent[sign(exponent)..])
+    {
+        return Err(TermError::Float);
+    }
     let text = std::str::from_utf8(text).map_err(|_| TermError::Float)?;
-    let value: f64 = text.trim().parse().map_err(|_| TermError::Float)?;
+    let value: f64 = text.parse().map_err(|_| TermError::Float)?;
     if value.is_finite() { Ok(value) } else { Err(TermError::Float) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One term of every tag, most of them inside of another.
+    fn one_of_each() -> Vec<Vec<u8>> {
+        let node = [119, 1, b'n'];
+        let of = |parts: &[&[u8]]| parts.concat();
+        let float = [b"c1.50000000000000000000e+00".as_slice(), &[0; 5]].concat();
+        let fun =
+            of(&[&[2], &[7; 16], &[0, 0, 0, 3, 0, 0, 0, 2], &node, &[97, 3, 98, 0, 0, 1, 0, 103], &node]);
+        let fun = of(&[&fun, &[0, 0, 0, 1, 0, 0, 0, 2, 3, 104, 1, 106, 107, 0, 1, 9]]);
+        let fun = of(&[&[112], &(fun.len() as u32 + 4).to_be_bytes(), &fun]);
+        let mut terms = vec![
+            vec![97, 7],
+            vec![98, 255, 0, 0, 7],
+            vec![110, 2, 1, 5, 5],
+            vec![111, 0, 0, 0, 2, 0, 5, 5],
+            vec![70, 63, 248, 0, 0, 0, 0, 0, 0],
+            float,
+            vec![115, 1, 233],
+            vec![100, 0, 1, 233],
+            vec![119, 2, 195, 169],
+            vec![118, 0, 2, 195, 169],
+            vec![109, 0, 0, 0, 2, 1, 2],
+            vec![77, 0, 0, 0, 2, 3, 1, 224],
+            vec![106],
+            vec![107, 0, 2, 1, 2],
+            vec![108, 0, 0, 0, 2, 97, 1, 106, 106],
+            vec![108, 0, 0, 0, 1, 97, 1, 97, 2],
+            vec![104, 2, 97, 1, 106],
+            vec![105, 0, 0, 0, 2, 97, 1, 106],
+            vec![116, 0, 0, 0, 2, 97, 1, 97, 2, 97, 3, 106],
+            of(&[&[88], &node, &[0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3]]),
+            of(&[&[103], &node, &[0, 0, 0, 1, 0, 0, 0, 2, 3]]),
+            of(&[&[90, 0, 5], &node, &[0; 4], &[1; 20]]),
+            of(&[&[114, 0, 3], &node, &[3, 0, 0, 0, 5, 1, 1, 1, 1, 1, 1, 1, 1]]),
+            of(&[&[101], &node, &[0, 0, 0, 5, 3]]),
+            of(&[&[120], &node, &[0; 12]]),
+            of(&[&[89], &node, &[0; 8]]),
+            of(&[&[102], &node, &[0, 0, 0, 5, 3]]),
+            of(&[&[113], &node, &node, &[97, 2]]),
+            fun.clone(),
+            of(&[&[117, 0, 0, 0, 1, 103], &node, &[0, 0, 0, 1, 0, 0, 0, 2, 3], &node, &[97, 1, 97, 1, 106]]),
+            of(&[&[67, 0, 0, 0, 1, 1], &node, &node, &node, &[106]]),
+        ];
+        let whole = of(&[&[105], &(terms.len() as u32).to_be_bytes(), &terms.concat()]);
+        terms.push(of(&[&[116, 0, 0, 0, 1], &fun, &whole]));
+        terms
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Traits, TermError> {
+        TermView::parse(bytes).map(TermView::traits)
+    }
+
+    #[test]
+    fn every_kind_of_term_ends_where_it_ends() {
+        for term in one_of_each() {
+            assert_eq!(parse(&term).err(), None, "{term:?}");
+            let more = [&term[..], &[97, 1]].concat();
+            let mut cursor = Cursor::new(&more);
+            assert_eq!(cursor.term().unwrap().bytes(), term);
+            assert_eq!(cursor.rest(), [97, 1]);
+            assert_eq!(parse(&more), Err(TermError::TrailingBytes));
+        }
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_no_changed_byte_a_panic() {
+        for term in one_of_each() {
+            for len in 0..term.len() {
+                assert!(parse(&term[..len]).is_err(), "{:?}", &term[..len]);
+            }
+            for at in 0..term.len() {
+                let mut changed = term.clone();
+                for byte in 0..=255 {
+                    changed[at] = byte;
+                    if let Ok(view) = TermView::parse(&changed) {
+                        _ = format!("{view:?}");
+                        _ = super::super::key::canonical(view, &mut Vec::new());
+                        _ = super::super::key::check_maps(view);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_needs_a_second_look_is_noticed_at_any_depth() {
+        let cases = [
+            (&[116, 0, 0, 0, 1, 97, 1, 97, 1][..], Traits::none()),
+            (&[116, 0, 0, 0, 2, 97, 1, 97, 1, 97, 2, 97, 2], Traits::MAP),
+            (&[90, 0, 3, 119, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Traits::none()),
+            (
+                &[90, 0, 4, 119, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                Traits::WIDE_REFERENCE,
+            ),
+            (&[67, 0, 0, 0, 1, 0, 119, 0, 119, 0, 119, 0, 106], Traits::NATIVE_RECORD),
+        ];
+        for (term, traits) in cases {
+            assert_eq!(parse(term), Ok(traits));
+            assert_eq!(parse(&[&[104, 2, 106, 108, 0, 0, 0, 1][..], term, &[106]].concat()), Ok(traits));
+        }
+        let all = Traits::MAP.union(Traits::NATIVE_RECORD);
+        assert!(
+            all.contains(Traits::MAP) && all.intersects(Traits::MAP) && !all.contains(Traits::WIDE_REFERENCE)
+        );
+        assert_eq!(Traits::from_bits(all.bits()), all);
+    }
+
+    #[test]
+    fn a_count_beyond_the_bytes_is_refused_at_once() {
+        for head in [&[108, 255, 255, 255, 255][..], &[105, 255, 255, 255, 255], &[116, 255, 255, 255, 255]] {
+            let many = [head, &[106; 100]].concat();
+            assert_eq!(parse(&many), Err(TermError::Truncated));
+        }
+        assert_eq!(parse(&[109, 255, 255, 255, 255, 1]), Err(TermError::Truncated));
+        assert_eq!(parse(&[67, 255, 255, 255, 255, 0, 119, 0, 119, 0, 119, 0]), Err(TermError::Truncated));
+    }
+
+    #[test]
+    fn depth_needs_no_stack() {
+        for head in [&[104, 1][..], &[108, 0, 0, 0, 0], &[116, 0, 0, 0, 1, 106], &[105, 0, 0, 0, 1]] {
+            let deep = [head.repeat(1_000_000), vec![106]].concat();
+            assert!(parse(&deep).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_a_beam_refuses_is_refused() {
+        let wrong = |bytes: &[u8]| parse(bytes).unwrap_err();
+        let atom = |tag: u8, text: &[u8]| [&[tag][..], &(text.len() as u16).to_be_bytes(), text].concat();
+        assert_eq!(wrong(&atom(118, &[b'a'; 256])), TermError::Atom);
+        assert_eq!(wrong(&atom(100, &[b'a'; 256])), TermError::Atom);
+        assert_eq!(wrong(&atom(118, "é".repeat(256).as_bytes())), TermError::Atom);
+        assert_eq!(wrong(&[119, 1, 255]), TermError::Atom);
+        assert!(parse(&atom(118, "🙂".repeat(255).as_bytes())).is_ok());
+        assert!(parse(&atom(100, &[255; 255])).is_ok());
+        assert_eq!(wrong(&[70, 127, 240, 0, 0, 0, 0, 0, 0]), TermError::Float);
+        assert_eq!(wrong(&[70, 127, 248, 0, 0, 0, 0, 0, 0]), TermError::Float);
+        assert_eq!(wrong(&[77, 0, 0, 0, 0, 0]), TermError::BitBinary);
+        assert_eq!(wrong(&[77, 0, 0, 0, 1, 0, 1]), TermError::BitBinary);
+        assert_eq!(wrong(&[77, 0, 0, 0, 1, 9, 1]), TermError::BitBinary);
+        assert_eq!(wrong(&[90, 0, 6, 119, 0, 0, 0, 0, 0]), TermError::Reference);
+        assert_eq!(wrong(&[101, 119, 0, 0, 4, 0, 0, 1]), TermError::Reference);
+        assert_eq!(wrong(&[101, 119, 0, 0, 3, 255, 255, 4]), TermError::Creation);
+        assert_eq!(wrong(&[103, 119, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4]), TermError::Creation);
+        assert_eq!(wrong(&[102, 119, 0, 0, 0, 0, 0, 4]), TermError::Creation);
+        assert_eq!(wrong(&[113, 119, 0, 119, 0, 98, 0, 0, 0, 1]), TermError::Export);
+        assert_eq!(wrong(&[67, 0, 0, 0, 0, 2, 119, 0, 119, 0]), TermError::Record);
+        assert_eq!(wrong(&[131, 97, 1]), TermError::Tag(131));
+        assert_eq!(wrong(&[80, 0, 0, 0, 2, 120, 156]), TermError::Tag(80));
+        assert_eq!(wrong(&[]), TermError::Truncated);
+        assert_eq!(Cursor::new(&[130]).version(), Err(TermError::Version(130)));
+        let fun = one_of_each().swap_remove(28);
+        for size in (0..=fun.len() as u32 + 8).filter(|size| *size + 1 != fun.len() as u32) {
+            let mut fun = fun.clone();
+            fun[1..5].copy_from_slice(&size.to_be_bytes());
+            assert!(matches!(wrong(&fun), TermError::Fun | TermError::Truncated), "{size}");
+        }
+        let float = |text: &str| {
+            let mut bytes = [0; 32];
+            bytes[0] = FLOAT_EXT;
+            bytes[1..=text.len()].copy_from_slice(text.as_bytes());
+            parse(&bytes).is_ok()
+        };
+        for text in ["1.5", "+1.5", "-1.5E5", "0.0e-400", "123.25e+01"] {
+            assert!(float(text), "{text}");
+        }
+        for text in [
+            "", "1", ".5", "5.", "1.5e", " 1.5", "1.5 ", "inf", "nan", "1.0e999", "1.5e0x", "--1.5",
+            "1.5e5.0",
+        ] {
+            assert!(!float(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_atom_is_its_text_in_either_encoding() {
+        let atom = |bytes| Cursor::new(bytes).atom().unwrap();
+        let (latin1, utf8) = (atom(&[115, 1, 233]), atom(&[119, 2, 195, 169]));
+        assert!(latin1 == "é" && utf8 == "é");
+        assert_eq!(latin1.to_str(), utf8.to_str());
+        // Latin-1 bytes that happen to be UTF-8 are still Latin-1.
+        let both = atom(&[115, 2, 195, 169]);
+        assert!(both != "é" && both == "Ã©");
+        assert!(atom(&[100, 0, 2, b'o', b'k']) == "ok" && atom(&[119, 2, b'o', b'k']) != "okay");
+    }
+
+    #[test]
+    fn parts_are_found_where_they_are() {
+        let bytes = [104, 3, 119, 1, b'a', 97, 5, 108, 0, 0, 0, 1, 106, 106];
+        let term = TermView::parse(&bytes).unwrap();
+        let [a, five, list] = term.as_tuple().unwrap();
+        assert!(a.is_atom("a") && !a.is_atom("b") && !five.is_atom("a"));
+        assert_eq!(five.as_unsigned(), Some(5));
+        assert_eq!(list.bytes(), &bytes[7..]);
+        assert_eq!(list.cursor().list(), Ok(1));
+        assert!(term.as_tuple::<2>().is_none() && five.as_tuple::<1>().is_none() && !list.is_nil());
+        assert_eq!(term.tuple_arity(), Some(3));
+        let unsigned = |bytes: &[u8]| TermView::parse(bytes).unwrap().as_unsigned();
+        assert_eq!(unsigned(&[98, 0, 0, 1, 0]), Some(256));
+        assert_eq!(unsigned(&[98, 255, 255, 255, 255]), None);
+        assert_eq!(unsigned(&[110, 9, 0, 1, 0, 0, 0, 0, 0, 0, 128, 0]), Some((1 << 63) + 1));
+        assert_eq!(unsigned(&[110, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]), None);
+        assert_eq!(unsigned(&[110, 1, 1, 1]), None);
+        let pid = TermView::parse(&[103, 119, 1, b'n', 0, 0, 0, 1, 0, 0, 0, 2, 3]).unwrap().as_pid().unwrap();
+        assert!(pid.node == "n" && (pid.id, pid.serial, pid.creation) == (1, 2, 3));
+        let reference = [114, 0, 2, 119, 1, b'n', 3, 0, 0, 0, 1, 0, 0, 0, 2];
+        let reference = TermView::parse(&reference).unwrap().as_reference().unwrap();
+        assert_eq!((reference.creation, reference.words()), (3, &[1, 2][..]));
+    }
 }

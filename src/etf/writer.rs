@@ -159,3 +159,50 @@ impl<'a> TermWriter<'a> {
         self.out.extend_from_slice(&len.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Traits, encode};
+    use super::*;
+
+    #[test]
+    fn integers_are_written_as_a_beam_writes_them() {
+        let integer = |value| encode(|out| _ = out.integer(value));
+        assert_eq!(integer(0), [97, 0]);
+        assert_eq!(integer(255), [97, 255]);
+        assert_eq!(integer(256), [98, 0, 0, 1, 0]);
+        assert_eq!(integer(-1), [98, 255, 255, 255, 255]);
+        assert_eq!(integer(i64::from(i32::MIN)), [98, 128, 0, 0, 0]);
+        assert_eq!(integer(1 << 31), [110, 4, 0, 0, 0, 0, 128]);
+        assert_eq!(integer(-(1 << 31) - 1), [110, 4, 1, 1, 0, 0, 128]);
+        assert_eq!(integer(1 << 32), [110, 5, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(integer(i64::MIN), [110, 8, 1, 0, 0, 0, 0, 0, 0, 0, 128]);
+        assert_eq!(encode(|out| _ = out.unsigned(u64::MAX)), [&[110, 8, 0][..], &[255; 8]].concat());
+        assert_eq!(encode(|out| _ = out.unsigned(5)), [97, 5]);
+    }
+
+    #[test]
+    fn lengths_choose_the_form() {
+        assert_eq!(encode(|out| _ = out.atom("é")), [119, 2, 195, 169]);
+        assert_eq!(encode(|out| _ = out.atom(&"é".repeat(200)))[..3], [118, 1, 144]);
+        let cut = encode(|out| _ = out.atom(&"é".repeat(300)));
+        assert!(TermView::parse(&cut).unwrap().is_atom(&"é".repeat(255)));
+        assert_eq!(encode(|out| _ = out.tuple(255)), [104, 255]);
+        assert_eq!(encode(|out| _ = out.tuple(256)), [105, 0, 0, 1, 0]);
+        assert_eq!(encode(|out| _ = out.list(0).nil()), [106]);
+        assert_eq!(encode(|out| _ = out.list(1).nil().nil()), [108, 0, 0, 0, 1, 106, 106]);
+    }
+
+    #[test]
+    fn identifiers_come_back() {
+        let pid = Pid { node: "n@h".into(), id: 1, serial: 2, creation: 3 };
+        let reference = Reference { node: "n@h".into(), creation: 3, words: vec![1, 2, 3, 4, 5] };
+        let bytes = encode(|out| _ = out.tuple(2).pid(&pid).reference(&reference));
+        let term = TermView::parse(&bytes).unwrap();
+        assert!(term.traits().contains(Traits::WIDE_REFERENCE));
+        let [one, other] = term.as_tuple().unwrap();
+        assert_eq!(Pid::from(one.as_pid().unwrap()), pid);
+        assert_eq!(Reference::from(other.as_reference().unwrap()), reference);
+        assert_eq!(encode(|out| _ = out.version().term(one)), [&[131], one.bytes()].concat());
+    }
+}

@@ -49,16 +49,15 @@ enum Written {
 impl<S: Store> KeyValueServer<S> {
     /// Serves `store`; answers that come later go out by `dispatch`.
     pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
-        Self {
-            store,
-            dispatch,
-            slaves: RwLock::default(),
-            order: Mutex::new(()),
-            slave_buffer_bytes_max,
-        }
+        Self { store, dispatch, slaves: RwLock::default(), order: Mutex::new(()), slave_buffer_bytes_max }
     }
 
-    fn get(&self, key: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) -> Result<(), TermError> {
+    fn get(
+        &self,
+        key: TermView<'_>,
+        caller: &Caller<'_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), TermError> {
         with_canonical(key, |key| {
             let me = effects.me;
             let later = || {
@@ -301,7 +300,8 @@ fn replicate(slave: &Arc<Slave>, key: &[u8], value: Option<TermView<'_>>, effect
         Pushed::Kept => {}
         Pushed::Ready => {
             // Once per batch is enough: the slave's queue keeps the order.
-            let asked = |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
+            let asked =
+                |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
             if !effects.later.iter().rev().take(8).any(asked) {
                 effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
             }

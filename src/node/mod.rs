@@ -2,7 +2,7 @@
 //!
 //! [`run`] starts a node and blocks until it ends. Connections are tasks on an executor of their own, with a
 //! thread for each core; each one owns its socket and its peer's tables, and hands what concerns others to
-//! [`Node::carry_out`] once per batch.
+//! `Node::carry_out` once per batch.
 
 pub mod backoff;
 mod connection;
@@ -22,11 +22,11 @@ mod slaves;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use smol::{Executor, Timer};
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
+use smol::{Executor, Timer};
 
 pub use run::{RunError, Started, run};
 
@@ -150,11 +150,7 @@ impl Node {
     }
 
     /// Dials a node whose slot in the table is ours.
-    fn dial(
-        &self,
-        node: Arc<str>,
-        done: impl FnOnce(Result<(), Arc<DialError>>) + Send + 'static,
-    ) {
+    fn dial(&self, node: Arc<str>, done: impl FnOnce(Result<(), Arc<DialError>>) + Send + 'static) {
         let Some(this) = self.this.upgrade() else { return };
         self.spawn(async move {
             done(this.dial_claimed(&node).await.map_err(Arc::new));
@@ -276,6 +272,12 @@ impl fmt::Debug for Node {
 
 async fn after(pause: Duration) {
     Timer::after(pause).await;
+}
+
+/// The clock, for the whole shell.
+#[expect(clippy::disallowed_methods, reason = "this is the one place where the monotonic clock is read")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A number from the system's random source.

@@ -1,10 +1,10 @@
 //! The registration with epmd, kept: when epmd dies, the node registers again as soon as there is one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::Node;
 use super::backoff::Backoff;
+use super::{Node, now};
 use crate::epmd::{self, Registration};
 
 /// For so long it is left to others to start an epmd again; then we do.
@@ -16,7 +16,7 @@ pub(super) async fn keep(node: Arc<Node>, mut registration: Registration, dist_p
     loop {
         let how = registration.lost().await;
         tracing::warn!(port = config.port, reason = %how, "epmd is gone; registering again when it is back");
-        let since = Instant::now();
+        let since = now();
         let mut backoff = Backoff::new(&node.config.limits);
         let mut said = String::new();
         registration = loop {

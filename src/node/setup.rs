@@ -276,10 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 }
 
 /// Waits for something, but not longer than `limit`.
-pub(super) async fn within<T>(
-    limit: Duration,
-    what: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
+pub(super) async fn within<T>(limit: Duration, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     what.or(async {
         Timer::after(limit).await;
         Err(io::ErrorKind::TimedOut.into())

@@ -1,10 +1,10 @@
 //! Slaves, followed: found by name, watched by a monitor, found again when they are gone.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::Node;
 use super::backoff::Backoff;
+use super::{Node, now};
 use crate::dist::{Outbound, RemoteProcess};
 use crate::etf::TermView;
 use crate::process::{Outcome, Process};
@@ -63,7 +63,7 @@ async fn watch(
     frames.monitor(&store.pid, &at, &reference);
     peer.leave(|outbox| outbox.frames.append(&mut frames));
     slave.found(at);
-    let since = Instant::now();
+    let since = now();
     tracing::info!(store = ?store, slave = %slave.name(), node = %peer.name, "slave found");
     *said_missing = false;
     node.replicate(slave, store);

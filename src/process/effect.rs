@@ -171,4 +171,3 @@ pub fn can_decode(flags: DistributionFlags, traits: Traits) -> bool {
     (!traits.contains(Traits::WIDE_REFERENCE) || flags.contains(DistributionFlags::V4_NC))
         && (!traits.contains(Traits::NATIVE_RECORD) || flags.contains(DistributionFlags::NATIVE_RECORDS))
 }
-

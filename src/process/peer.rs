@@ -492,8 +492,7 @@ impl EndCalls for MonitorsOf<'_> {
         let in_tag = references_in(&call.tag).into_iter().find(|key| table.contains_key(key));
         let key = in_tag.or_else(|| {
             let of_call = |monitor: &Monitor| {
-                monitor.process == call.process
-                    && (monitor.watcher.id, monitor.watcher.serial) == call.caller
+                monitor.process == call.process && (monitor.watcher.id, monitor.watcher.serial) == call.caller
             };
             table.iter().find(|(_, monitor)| of_call(monitor)).map(|(key, _)| *key)
         });

@@ -124,13 +124,8 @@ impl Registry {
         let pid_bytes = encode(|w| {
             w.pid(&pid);
         });
-        let process = Arc::new(Process {
-            id,
-            pid,
-            pid_bytes: pid_bytes.into(),
-            server,
-            alive: AtomicBool::new(true),
-        });
+        let process =
+            Arc::new(Process { id, pid, pid_bytes: pid_bytes.into(), server, alive: AtomicBool::new(true) });
         self.tables.write().processes.insert(id, Arc::clone(&process));
         process
     }

@@ -5,10 +5,10 @@ use hashbrown::HashTable;
 
 use super::super::split::{TermError, TermView, Traits};
 use super::super::tag::*;
-use super::canonical;
+use super::{canonical, record_head};
 
-/// Finds a key that occurs twice in one map, anywhere in `term`. For terms that are to be stored: a BEAM refuses
-/// to decode such a map. Only needed where the term's traits have [`Traits::MAP`](crate::etf::Traits::MAP).
+/// Finds a key that occurs twice in one map, or a field that occurs twice in one native record, anywhere in `term`. For terms that are to be stored: a BEAM refuses
+/// to decode such a one. Only needed where the term's traits have [`Traits::MAP`](crate::etf::Traits::MAP).
 ///
 /// The work is near-linear in the term's length, however deep or wide its maps are: only keys are brought into
 /// canonical form, and each of them once, as part of the outermost key that it is in.
@@ -37,17 +37,29 @@ pub fn check_maps(term: TermView<'_>) -> Result<(), TermError> {
             map.next_key -= 2;
             continue;
         }
-        if cursor.peek()? == MAP_EXT {
-            let parts = 2 * cursor.map()? as u64;
-            if parts > 2 {
-                open.push(OpenMap { id: maps, pending_after: pending, next_key: pending + parts });
-                maps += 1;
+        match cursor.peek()? {
+            MAP_EXT => {
+                let parts = 2 * cursor.map()? as u64;
+                if parts > 2 {
+                    open.push(OpenMap { id: maps, pending_after: pending, next_key: pending + parts });
+                    maps += 1;
+                }
+                pending += parts;
             }
-            pending += parts;
-        } else {
-            pending += cursor.step(&mut traits, pending, &mut funs)?;
-            // Where funs end has been checked when the term was received.
-            funs.clear();
+            RECORD_EXT => {
+                let (arity, _) = record_head(&mut cursor)?;
+                for _ in 0..arity {
+                    let start = term.bytes().len() - cursor.rest().len();
+                    keys.insert(maps, start, cursor.term()?)?;
+                }
+                maps += 1;
+                pending += arity as u64;
+            }
+            _ => {
+                pending += cursor.step(&mut traits, pending, &mut funs)?;
+                // Where funs end has been checked when the term was received.
+                funs.clear();
+            }
         }
     }
 }
@@ -171,6 +183,11 @@ mod tests {
             check(&[&[116, 0, 0, 0, 2, 97, 1, 106][..], &twice, &[106]].concat()),
             Err(TermError::DuplicateKey)
         );
+        let record = |names: &[u8]| {
+            [&[67, 0, 0, 0, 2, 0, 119, 1, b'm', 119, 1, b'r'][..], names, &[97, 1, 106]].concat()
+        };
+        assert_eq!(check(&record(b"w\x01aw\x01b")), Ok(()));
+        assert_eq!(check(&record(b"w\x01as\x01a")), Err(TermError::DuplicateKey));
         let fun = [
             &[1][..],
             &[0; 16],

@@ -9,7 +9,7 @@
 use super::super::split::{AtomView, Cursor, TermError, TermView, float_text};
 use super::super::tag::*;
 use super::super::writer::TermWriter;
-use super::{STRING_LEN_MAX, big, bit_binary, count_bytes, small_value, unused_bits};
+use super::{STRING_LEN_MAX, big, bit_binary, count_bytes, record_head, small_value, unused_bits};
 
 /// Bytes that may be moved while keys inside of keys are put in order, for each byte of the term.
 const MOVES_PER_BYTE_MAX: usize = 32;
@@ -348,17 +348,7 @@ impl Rewriter<'_, '_> {
                 self.copy(2)?;
             }
             NEW_FUN_EXT => self.fun()?,
-            RECORD_EXT => {
-                let [_, arity @ .., _flags] = self.input.array::<6>()?;
-                self.out.extend_from_slice(&before[..6]);
-                let fields = u32::from_be_bytes(arity);
-                self.push_terms(
-                    fields
-                        .checked_mul(2)
-                        .and_then(|fields| fields.checked_add(2))
-                        .ok_or(TermError::Truncated)?,
-                );
-            }
+            RECORD_EXT => self.record()?,
             FUN_EXT => {
                 self.input.skip()?;
                 let len = before.len() - self.input.rest().len();
@@ -422,6 +412,28 @@ impl Rewriter<'_, '_> {
         self.out.push(V4_PORT_EXT);
         self.write_atom(node);
         self.write_u32s(&[high, low, creation]);
+        Ok(())
+    }
+
+    /// A native record up to the values of its fields.
+    fn record(&mut self) -> Result<(), TermError> {
+        let head = self.input.rest().get(..6).ok_or(TermError::Truncated)?;
+        let (arity, [module, name]) = record_head(&mut self.input)?;
+        self.out.extend_from_slice(head);
+        self.write_atom(module);
+        self.write_atom(name);
+        let mut starts = Vec::new();
+        for _ in 0..arity {
+            starts.push(self.here()? as usize);
+            self.atom()?;
+        }
+        starts.push(self.out.len());
+        let mut names: Vec<&[u8]> = starts.windows(2).map(|two| &self.out[two[0]..two[1]]).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|two| two[0] == two[1]) {
+            return Err(TermError::DuplicateKey);
+        }
+        self.push_terms(arity as u32);
         Ok(())
     }
 

@@ -516,9 +516,7 @@ impl<'a> Printer<'a> {
 
     /// Arity:32, flags:8, module, name, the fields' names, their values.
     fn record(&mut self) -> Result<(), Elided> {
-        let [_, arity @ .., _flags] = self.input.array::<6>()?;
-        let left = u32::from_be_bytes(arity) as usize;
-        let (module, name) = (self.input.atom()?, self.input.atom()?);
+        let (left, [module, name]) = super::super::key::record_head(&mut self.input)?;
         let (module, name) = (quote::erlang_atom(&module.to_str()), quote::erlang_atom(&name.to_str()));
         self.push(&format!("#{module}:{name}{{"))?;
         let names = self.input;

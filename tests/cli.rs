@@ -232,7 +232,7 @@ fn a_banner_says_all_that_a_caller_needs_and_not_the_cookie() {
         "cookie    from --cookie\n".to_owned(),
         "connects  to other@nohost\n".to_owned(),
         "$ iex --sname master --cookie".to_owned(),
-        "iex> Node.connect(:".to_owned(),
+        "iex> Node.ping(:".to_owned(),
     ] {
         assert!(banner.contains(&part), "{part} is not in:\n{banner}");
     }

@@ -3,6 +3,7 @@
 #   folder/encoded    for each term: its number of encodings, each with its length; its inspected text; its phash2
 #   folder/shown      for each further term: one encoding, its inspected text
 #   folder/canonical  for each term of the first file, from the other side: its canonical bytes
+#   folder/changed    bytes that the other side takes for a term, and their canonical bytes
 #
 # Numbers and lengths have 32 bits; a text that cannot be compared is one of 0xFFFFFFFF bytes.
 
@@ -81,7 +82,15 @@ defmodule Terms do
       for(n <- [65_534, 65_535, 65_536], last <- [0, 255, 256, -1], do: List.duplicate(7, n - 1) ++ [last]) ++
       [Enum.to_list(0..255), Enum.to_list(0..256), [1, 2 | 3], [1, 2 | "3"], [[1, 2] | [3, 4]], [~c"ab" | ~c"cd"]] ++
       [[1 | %{}], [a: 1, b: ~c"b"], [{:a, 1} | :b], [nil: 1, "a b": 2], [{Foo, 1}]] ++
-      if(:erlang.system_info(:otp_release) >= ~c"27", do: [-0.0, [-0.0], %{-0.0 => 0.0}], else: [])
+      if(:erlang.system_info(:otp_release) >= ~c"27", do: [-0.0, [-0.0], %{-0.0 => 0.0}], else: []) ++
+      if(:erlang.system_info(:otp_release) >= ~c"29", do: [record("xy"), record("yx"), %{record("xy") => [record("")]}], else: [])
+  end
+
+  # A native record: Elixir has no syntax for it.
+  defp record(fields) do
+    names = for <<field <- fields>>, do: <<119, 1, field>>
+    values = for <<field <- fields>>, do: <<97, field>>
+    :erlang.binary_to_term(IO.iodata_to_binary([<<131, 67, byte_size(fields)::32, 0, 119, 1, ?r, 119, 3, "vec">>, names, values]))
   end
 
   defp inner_size(n), do: rem(n, 7)
@@ -139,7 +148,8 @@ defmodule Main do
     IO.puts("terms #{length(terms)} portable #{length(portable)} text #{text?}")
     IO.read(:line)
     judge(terms, File.read!(folder <> "/canonical"), 0)
-    IO.puts("judged")
+    decoded = judge_changed(File.read!(folder <> "/changed"), 0)
+    IO.puts("judged #{decoded}")
   end
 
   defp entry(encodings, text, term) do
@@ -178,6 +188,21 @@ defmodule Main do
   defp plain?(m) when is_map(m), do: Enum.all?(:maps.to_list(m), &plain?/1)
   defp plain?(f) when is_function(f), do: Function.info(f)[:type] == :external
   defp plain?(t), do: not (is_pid(t) or is_reference(t) or is_port(t))
+
+  defp judge_changed(<<>>, decoded), do: decoded
+
+  defp judge_changed(<<len::32, bytes::binary-size(len), more::32, key::binary-size(more), rest::binary>>, decoded) do
+    same = try do term(bytes) === term(key) rescue ArgumentError -> :unreadable end
+    if same != true, do: IO.puts("#{same}: #{inspect(bytes, limit: :infinity)} #{inspect(key, limit: :infinity)}")
+    judge_changed(rest, decoded + 1)
+  end
+
+  defp term(bytes) do
+    wire = <<131, bytes::binary>>
+    {term, used} = :erlang.binary_to_term(wire, [:used])
+    if used != byte_size(wire), do: raise(ArgumentError)
+    term
+  end
 
   defp judge([], <<>>, _), do: :ok
 

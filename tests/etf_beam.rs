@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
@@ -129,8 +129,11 @@ fn keys_of(otp: &Otp) -> (Vec<(u32, Vec<u8>)>, usize) {
     let canonical: Vec<u8> =
         keys.iter().flat_map(|(_, key)| [&(key.len() as u32).to_be_bytes(), &key[..]].concat()).collect();
     std::fs::write(scratch.path().join("canonical"), canonical).expect("the BEAM's folder can be written");
+    let (changed, count) = changed(&encoded, otp);
+    std::fs::write(scratch.path().join("changed"), changed).expect("the BEAM's folder can be written");
     writeln!(beam.stdin.as_mut().expect("it is a pipe")).expect("the script waits");
-    assert_eq!(line(), "judged");
+    assert_eq!(line(), format!("judged {count}"));
+    eprintln!("    {count} changed terms that it reads as we do");
     let status = beam.wait().expect("it was started");
     assert!(status.success(), "{status}");
     (keys, portable.parse().expect("a number"))
@@ -142,6 +145,40 @@ fn one_key(entry: &Entry<'_>) -> Vec<u8> {
         assert!(*key == keys[0], "{} is not one key: {:?}", shown(key), &encoding[..encoding.len().min(300)]);
     }
     keys[0].clone()
+}
+
+/// Encodings with one byte changed that are still a term to us, each with its key; and how many. What we take,
+/// a BEAM has to read: it may be stored by one node and asked for by another.
+fn changed(encoded: &[u8], otp: &Otp) -> (Vec<u8>, usize) {
+    let (mut out, mut seen) = (Vec::new(), HashSet::new());
+    let mut scratch = Vec::new();
+    for encoding in Entries(encoded).flat_map(|entry| entry.encodings) {
+        let mut bytes = unpacked(encoding);
+        // A node knows more about its own identifiers than their form.
+        if bytes.len() > 100 || bytes.windows(6).any(|part| part == b"nonode") {
+            continue;
+        }
+        for at in 0..bytes.len() {
+            let kept = bytes[at];
+            for byte in [0, 1, 2, 4, 255, kept ^ 1, kept ^ 128, kept.wrapping_add(1), kept.wrapping_sub(1)] {
+                bytes[at] = byte;
+                let Ok(term) = TermView::parse(&bytes) else { continue };
+                if term.traits().contains(Traits::NATIVE_RECORD) && otp.release < 29 {
+                    continue;
+                }
+                if let Ok(key) = canonical(term, &mut scratch)
+                    && seen.insert(bytes.clone())
+                {
+                    for part in [&bytes, key] {
+                        out.extend((part.len() as u32).to_be_bytes());
+                        out.extend(part);
+                    }
+                }
+            }
+            bytes[at] = kept;
+        }
+    }
+    (out, seen.len())
 }
 
 fn assert_different(keys: &[(u32, Vec<u8>)]) {

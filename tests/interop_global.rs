@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{BeamNode, Epmd, KvNode, at_host, on_every_otp};
+use support::{BeamNode, Epmd, KvNode, at_host, at_once_on_every_otp, on_every_otp};
 
 #[test]
 fn a_name_is_known_to_nodes_that_kvnode_never_connected_to() {
@@ -70,7 +70,7 @@ fn a_name_is_registered_in_each_of_two_clusters() {
 
 #[test]
 fn a_taken_name_is_reported_and_had_once_it_is_free() {
-    on_every_otp(|otp| {
+    at_once_on_every_otp(|otp| {
         let epmd = Epmd::start();
         let beam = BeamNode::start(otp, &epmd, "beam");
         beam.run("{:ok, holder} = KeyValueStoreDistributed.start_link(:kv)");
@@ -85,7 +85,7 @@ fn a_taken_name_is_reported_and_had_once_it_is_free() {
 
 #[test]
 fn a_name_that_was_unregistered_is_registered_again() {
-    on_every_otp(|otp| {
+    at_once_on_every_otp(|otp| {
         let epmd = Epmd::start();
         let kv = KvNode::start(&epmd, "kv", "");
         let beam = BeamNode::start(otp, &epmd, "beam");
@@ -125,7 +125,7 @@ fn when_clusters_with_two_holders_of_a_name_meet_nobody_is_killed_and_nothing_ha
 
 #[test]
 fn two_kvnodes_that_want_one_name_both_live() {
-    on_every_otp(|otp| {
+    at_once_on_every_otp(|otp| {
         let epmd = Epmd::start();
         let beam = BeamNode::start(otp, &epmd, "beam");
         let args = format!("--global shared --local own --connect {}", beam.name());
@@ -146,7 +146,7 @@ fn two_kvnodes_that_want_one_name_both_live() {
 
 #[test]
 fn a_slave_is_followed_to_where_its_global_name_lives() {
-    on_every_otp(|otp| {
+    at_once_on_every_otp(|otp| {
         let epmd = Epmd::start();
         // Named at the start, found when it is there.
         let connect = format!("--slave global:slave1 --connect {}", at_host("one"));

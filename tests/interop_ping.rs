@@ -196,3 +196,23 @@ fn calls_of_functions_and_spawns_are_answered_and_never_hang() {
         pair.store_lives();
     });
 }
+
+#[test]
+fn what_would_end_or_open_up_a_genserver_ends_at_once_and_not_the_store() {
+    on_every_otp(|otp| {
+        let pair = Pair::start(otp);
+        pair.beam.run("for reason <- [:normal, :boom, :kill, :shutdown], do: Process.exit(pid, reason)");
+        pair.store_lives();
+        for call in [
+            ":sys.get_state(pid, 20_000)",
+            ":sys.suspend(pid, 20_000)",
+            "GenServer.stop(pid, :normal, 20_000)",
+        ] {
+            pair.beam.check(
+                &format!("try do {call} catch :exit, reason -> inspect(reason) =~ \"timeout\" end"),
+                "false",
+            );
+            pair.store_lives();
+        }
+    });
+}

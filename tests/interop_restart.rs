@@ -3,7 +3,7 @@
 mod support;
 
 use rustix::process::Signal;
-use support::{BeamNode, Epmd, KvNode, at_host, on_every_otp};
+use support::{BeamNode, Epmd, KvNode, at_host, at_once_on_every_otp, on_every_otp};
 
 #[test]
 fn a_restarted_beam_gets_the_names_again() {
@@ -117,7 +117,7 @@ fn a_primary_survives_the_loss_of_its_slave() {
 
 #[test]
 fn a_silent_beam_is_down_after_the_tick_time_and_an_idle_one_is_not() {
-    on_every_otp(|otp| {
+    at_once_on_every_otp(|otp| {
         let epmd = Epmd::start();
         let ticks = support::BeamOptions::new("beam").erl("-kernel net_ticktime 4");
         let beam = BeamNode::start(otp, &epmd, ticks);
@@ -126,7 +126,7 @@ fn a_silent_beam_is_down_after_the_tick_time_and_an_idle_one_is_not() {
         beam.run(&format!("Node.monitor(:\"{}\", true)", kv.name()));
         // Idle for longer than either side's tick time.
         let mark = kv.log_mark();
-        beam.check("receive do m -> m after 10_000 -> :still_up end", ":still_up");
+        beam.check("receive do m -> m after 7_000 -> :still_up end", ":still_up");
         assert!(!kv.log_since(mark).contains("down"), "{}", kv.log());
         beam.signal(Signal::STOP);
         kv.wait_for_log_after(mark, &[beam.name(), "down"]);

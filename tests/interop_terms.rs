@@ -135,8 +135,12 @@ fn numbers_that_are_equal_but_not_the_same_are_two_keys() {
         let epmd = Epmd::start();
         let kv = KvNode::start(&epmd, "kv", "");
         let beam = connected(otp, &epmd, "beam", &kv);
+        // The zeros are one key to OTP 25 and two to later ones; here they are two for everybody.
         beam.run(
-            "pairs = [{1, 1.0}, {[1], [1.0]}, {%{1 => 2}, %{1.0 => 2}}, {{1, [2 | 3]}, {1, [2 | 3.0]}}]",
+            "<<minus_zero::float>> = <<0x8000_0000_0000_0000::64>>
+             pairs = [
+               {1, 1.0}, {[1], [1.0]}, {%{1 => 2}, %{1.0 => 2}}, {{1, [2 | 3]}, {1, [2 | 3.0]}}, {0.0, minus_zero}
+             ]",
         );
         beam.run("for {a, b} <- pairs, do: {put.(a, :integer), put.(b, :float)}");
         beam.check("Enum.uniq(for {a, b} <- pairs, do: {get.(a), get.(b)})", "[integer: :float]");

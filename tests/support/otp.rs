@@ -28,6 +28,21 @@ pub fn on_every_otp(mut test: impl FnMut(&Otp)) {
     }
 }
 
+/// The same, on all versions at once: for tests that spend their time waiting.
+///
+/// # Panics
+/// As [`on_every_otp`].
+#[track_caller]
+pub fn at_once_on_every_otp(test: impl Fn(&Otp) + Sync) {
+    let versions = Otp::all();
+    std::thread::scope(|scope| {
+        for otp in &versions {
+            eprintln!("--- on {}", otp.label);
+            scope.spawn(|| test(otp));
+        }
+    });
+}
+
 impl Otp {
     /// All versions that are present, oldest first.
     ///

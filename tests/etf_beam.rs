@@ -96,9 +96,12 @@ fn key_of(encoding: &[u8]) -> Vec<u8> {
     key
 }
 
+/// A term's hash, which is the same on every OTP, and its key.
+type Keyed = (u32, Vec<u8>);
+
 /// The keys of all terms of one version, each with the hash that every OTP gives this term (`erlang:phash2/2`);
 /// and how many of them, from the first on, the other versions have too.
-fn keys_of(otp: &Otp) -> (Vec<(u32, Vec<u8>)>, usize) {
+fn keys_of(otp: &Otp) -> (Vec<Keyed>, usize) {
     let scratch = otp.scratch();
     let script = scratch.path().join("etf_beam.exs");
     std::fs::write(&script, include_str!("etf_beam.exs")).expect("the script can be copied");
@@ -181,7 +184,7 @@ fn changed(encoded: &[u8], otp: &Otp) -> (Vec<u8>, usize) {
     (out, seen.len())
 }
 
-fn assert_different(keys: &[(u32, Vec<u8>)]) {
+fn assert_different(keys: &[Keyed]) {
     let mut seen = HashMap::new();
     for (at, (_, key)) in keys.iter().enumerate() {
         if let Some(before) = seen.insert(key, at) {
@@ -216,7 +219,7 @@ fn compare_texts(folder: &Path, encoded: &[u8]) {
 
 #[test]
 fn every_encoding_of_a_term_is_one_key_that_every_otp_reads() {
-    let mut first: Option<(Vec<(u32, Vec<u8>)>, String)> = None;
+    let mut first: Option<(Vec<Keyed>, String)> = None;
     on_every_otp(|otp| {
         let (mut keys, portable) = keys_of(otp);
         eprintln!("    {} keys, {portable} of terms that other versions have", keys.len());

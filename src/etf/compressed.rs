@@ -2,7 +2,7 @@
 //!
 //! The format stands only directly behind the version byte (erl_ext_dist, "Introduction"): size:32 of the term's
 //! own bytes, then zlib. A BEAM never sends a message in this form, but takes one. What comes out is as
-//! untrusted as what went in: it goes through [`Cursor`](super::Cursor) next.
+//! untrusted as what went in: it goes through [`Cursor`] next.
 
 use flate2::{Decompress, FlushDecompress, Status};
 

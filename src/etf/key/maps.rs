@@ -22,10 +22,9 @@ pub fn check_maps(term: TermView<'_>) -> Result<(), TermError> {
     // Terms that are still to come.
     let mut pending: u64 = 1;
     let mut open: Vec<OpenMap> = Vec::new();
-    let mut maps = 0;
     loop {
-        while open.last().is_some_and(|map| map.pending_after == pending) {
-            open.pop();
+        while let Some(map) = open.pop_if(|map| map.pending_after == pending) {
+            keys.close(map.keys);
         }
         if pending == 0 {
             return Ok(());
@@ -33,7 +32,7 @@ pub fn check_maps(term: TermView<'_>) -> Result<(), TermError> {
         pending -= 1;
         if let Some(map) = open.last_mut().filter(|map| map.next_key == pending + 1) {
             let start = term.bytes().len() - cursor.rest().len();
-            keys.insert(map.id, start, cursor.term()?)?;
+            keys.insert(map.keys, start, cursor.term()?)?;
             map.next_key -= 2;
             continue;
         }
@@ -41,18 +40,19 @@ pub fn check_maps(term: TermView<'_>) -> Result<(), TermError> {
             MAP_EXT => {
                 let parts = 2 * cursor.map()? as u64;
                 if parts > 2 {
-                    open.push(OpenMap { id: maps, pending_after: pending, next_key: pending + parts });
-                    maps += 1;
+                    let keys = keys.open(parts / 2);
+                    open.push(OpenMap { keys, pending_after: pending, next_key: pending + parts });
                 }
                 pending += parts;
             }
             RECORD_EXT => {
                 let (arity, _) = record_head(&mut cursor)?;
+                let names = keys.open(arity as u64);
                 for _ in 0..arity {
                     let start = term.bytes().len() - cursor.rest().len();
-                    keys.insert(maps, start, cursor.term()?)?;
+                    keys.insert(names, start, cursor.term()?)?;
                 }
-                maps += 1;
+                keys.close(names);
                 pending += arity as u64;
             }
             _ => {
@@ -66,28 +66,52 @@ pub fn check_maps(term: TermView<'_>) -> Result<(), TermError> {
 
 /// A map of two or more pairs that is being walked.
 struct OpenMap {
-    id: u32,
+    keys: KeySet,
     /// Terms that are still to come when its last value has been read.
     pending_after: u64,
     /// The same, before its next key is read.
     next_key: u64,
 }
 
-/// The keys of all maps that were met so far.
+/// Keys of which no two may be the same.
+#[derive(Clone, Copy)]
+enum KeySet {
+    /// Few: those in [`Keys::few`] from here on are compared one by one.
+    Few(usize),
+    /// Many, found in [`Keys::many`] under this number.
+    Many(u32),
+}
+
+/// Most keys that are compared one by one: about as many as take as long to be hashed.
+const FEW_MAX: u64 = 16;
+
+/// The keys of all maps that are open, and of all large ones.
 struct Keys<'a> {
     input: &'a [u8],
     /// The canonical bytes of keys that were encoded otherwise. Their places are counted from the input's end on.
     rewritten: Vec<u8>,
     scratch: Vec<u8>,
-    seen: HashTable<Key>,
+    /// Those of small maps that are open, the innermost last.
+    few: Vec<Place>,
+    many: HashTable<(u32, Place)>,
+    sets: u32,
     hasher: RandomState,
 }
 
+/// Where the canonical bytes of a key are.
 #[derive(Clone, Copy)]
-struct Key {
-    map: u32,
+struct Place {
     start: u32,
     len: u32,
+}
+
+impl Place {
+    fn bytes<'b>(self, input: &'b [u8], rewritten: &'b [u8]) -> &'b [u8] {
+        let start = self.start as usize;
+        let (all, start) =
+            if start < input.len() { (input, start) } else { (rewritten, start - input.len()) };
+        &all[start..][..self.len as usize]
+    }
 }
 
 impl<'a> Keys<'a> {
@@ -96,15 +120,55 @@ impl<'a> Keys<'a> {
             input,
             rewritten: Vec::new(),
             scratch: Vec::new(),
-            seen: HashTable::new(),
+            few: Vec::new(),
+            many: HashTable::new(),
+            sets: 0,
             hasher: RandomState::new(),
         }
     }
 
+    fn open(&mut self, len: u64) -> KeySet {
+        if len <= FEW_MAX {
+            return KeySet::Few(self.few.len());
+        }
+        self.sets += 1;
+        KeySet::Many(self.sets)
+    }
+
+    /// Ends a set, which is the last one of those that are open.
+    fn close(&mut self, set: KeySet) {
+        if let KeySet::Few(first) = set {
+            self.few.truncate(first);
+        }
+    }
+
     /// Notes a key, which begins at `start` in the input.
-    fn insert(&mut self, map: u32, start: usize, key: TermView<'a>) -> Result<(), TermError> {
+    fn insert(&mut self, set: KeySet, start: usize, key: TermView<'a>) -> Result<(), TermError> {
+        let place = self.place(start, key)?;
+        let (input, rewritten, hasher) = (self.input, &self.rewritten[..], &self.hasher);
+        let new = place.bytes(input, rewritten);
+        match set {
+            KeySet::Few(first) => {
+                if self.few[first..].iter().any(|seen| seen.bytes(input, rewritten) == new) {
+                    return Err(TermError::DuplicateKey);
+                }
+                self.few.push(place);
+            }
+            KeySet::Many(id) => {
+                let hash = hasher.hash_one((id, new));
+                let same = |seen: &(u32, Place)| seen.0 == id && seen.1.bytes(input, rewritten) == new;
+                if self.many.find(hash, same).is_some() {
+                    return Err(TermError::DuplicateKey);
+                }
+                let rehash = |seen: &(u32, Place)| hasher.hash_one((seen.0, seen.1.bytes(input, rewritten)));
+                self.many.insert_unique(hash, (id, place), rehash);
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, start: usize, key: TermView<'a>) -> Result<Place, TermError> {
         let canonical = canonical(key, &mut self.scratch)?;
-        let hash = self.hasher.hash_one((map, canonical));
         let start = if std::ptr::eq(canonical.as_ptr(), key.bytes().as_ptr()) {
             start
         } else {
@@ -112,24 +176,9 @@ impl<'a> Keys<'a> {
             self.rewritten.extend_from_slice(canonical);
             start
         };
-        let len = canonical.len();
         // Frames are smaller than 4 GiB.
         let start = u32::try_from(start).map_err(|_| TermError::KeyTooComplex)?;
-        let entry = Key { map, start, len: len as u32 };
-        let (input, rewritten) = (self.input, &self.rewritten);
-        let bytes = |key: &Key| {
-            let start = key.start as usize;
-            let (all, start) =
-                if start < input.len() { (input, start) } else { (&rewritten[..], start - input.len()) };
-            &all[start..start + key.len as usize]
-        };
-        let hasher = &self.hasher;
-        let new = bytes(&entry);
-        if self.seen.find(hash, |seen| seen.map == map && bytes(seen) == new).is_some() {
-            return Err(TermError::DuplicateKey);
-        }
-        self.seen.insert_unique(hash, entry, |key| hasher.hash_one((key.map, bytes(key))));
-        Ok(())
+        Ok(Place { start, len: canonical.len() as u32 })
     }
 }
 
@@ -203,6 +252,13 @@ mod tests {
     #[test]
     fn a_hundred_thousand_keys_and_a_million_maps_take_no_time() {
         assert_eq!(check(&map_of(0..100_000)), Ok(()));
+        for len in 2..40 {
+            assert_eq!(check(&map_of(0..len)), Ok(()));
+            for twice in 0..len - 1 {
+                let keys: Vec<i32> = (0..len - 1).chain([twice]).collect();
+                assert_eq!(check(&map_of(keys.into_iter())), Err(TermError::DuplicateKey));
+            }
+        }
         assert_eq!(check(&map_of((0..100_000).map(|key| key % 99_999))), Err(TermError::DuplicateKey));
         // Keys that have to be rewritten.
         let wide: Vec<u8> = (0..100_000u32)

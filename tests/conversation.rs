@@ -643,6 +643,22 @@ fn a_value_with_a_key_twice_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_value_that_no_release_reads_any_more_is_refused() {
+    let mut cluster = cluster();
+    cluster.say(&monitor("kv", &reference(1)));
+    // FUN_EXT: no free variables, pid, module, index, uniq.
+    let mut fun = vec![117, 0, 0, 0, 0];
+    fun.extend(encode(|w| {
+        w.pid(&caller()).atom("m").integer(0).integer(0);
+    }));
+    let answers = cluster.call(tag_ref, |w| {
+        w.tuple(3).atom("put").atom("k");
+        raw(w, &fun);
+    });
+    assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
+}
+
+#[test]
 fn a_value_that_the_callers_release_cannot_decode_ends_the_call_instead_of_the_connection() {
     let old = DistributionFlags::OFFERED.difference(DistributionFlags::V4_NC);
     let mut cluster = cluster_with(MemoryStore::default(), old);

@@ -110,6 +110,8 @@ impl Traits {
     pub const WIDE_REFERENCE: Self = Self(2);
     /// A native record: only for peers with `NATIVE_RECORDS`.
     pub const NATIVE_RECORD: Self = Self(4);
+    /// A fun in the form before OTP R15 (`FUN_EXT`): no release that we talk to reads it any more.
+    pub const OLD_FUN: Self = Self(8);
 
     /// Nothing noticed.
     pub const fn none() -> Self {
@@ -699,6 +701,7 @@ impl<'a> Cursor<'a> {
                 let free = u64::from(self.u32()?);
                 self.pid()?;
                 self.fun_head()?;
+                *traits = traits.union(Traits::OLD_FUN);
                 free
             }
             RECORD_EXT => {

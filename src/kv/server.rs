@@ -7,7 +7,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use super::{Cast, Request};
-use crate::etf::{TermError, TermView, key};
+use crate::etf::tag::FUN_EXT;
+use crate::etf::{TermError, TermView, Traits, key};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
 use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName};
 use crate::store::{Store, StoreError, Value};
@@ -87,7 +88,10 @@ impl<S: Store> KeyValueServer<S> {
         let (key, value) = match write {
             Write::Put { key, value } => {
                 // What is not a term to a BEAM would cost the connection of whoever gets it.
-                if value.traits().contains(crate::etf::Traits::MAP) {
+                if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
+                    return Err(TermError::Tag(FUN_EXT));
+                }
+                if value.traits().contains(Traits::MAP) {
                     key::check_maps(value)?;
                 }
                 (key, Some(value))

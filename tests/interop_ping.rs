@@ -153,6 +153,8 @@ fn a_linked_caller_that_crashes_does_not_take_the_store_with_it() {
 fn casts_and_messages_that_nobody_asked_for_are_ignored() {
     on_every_otp(|otp| {
         let pair = Pair::start(otp);
+        // None of them may cost the connection, which a BEAM would set up again before anybody looked.
+        pair.beam.run("Node.monitor(kv, true)");
         for code in [
             "GenServer.cast(pid, :nonsense)",
             "GenServer.cast({:global, :kv}, {:replicate_put, :too_few})",

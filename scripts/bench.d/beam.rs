@@ -1,0 +1,250 @@
+//! The loads of a BEAM: callers, values, casts.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::time::Duration;
+
+use crate::children::{Running, cpu_nanos, resident_bytes};
+use crate::report::{Better, Metric, Table};
+use crate::servers::{Kind, Lab, Server};
+use crate::{Bench, Findings, Plan, Result, failure};
+use crate::link::HOST;
+
+const SERVERS: [Kind; 6] =
+    [Kind::Kvnode, Kind::Genserver, Kind::Ets, Kind::Cnode, Kind::Parked, Kind::Polling];
+/// Those that are called, and not asked by `:erpc`.
+const CALLED: [Kind; 5] = [Kind::Kvnode, Kind::Genserver, Kind::Cnode, Kind::Parked, Kind::Polling];
+/// How long one load may take, whatever it was asked to take.
+const LOAD_MAX: Duration = Duration::from_secs(180);
+
+/// A BEAM node that carries loads out.
+pub struct Client {
+    running: Running,
+}
+
+/// The named figures of one load.
+pub struct Figures(HashMap<String, f64>);
+
+impl Figures {
+    /// One of them; NaN when it is not there.
+    pub fn of(&self, name: &str) -> f64 {
+        self.0.get(name).copied().unwrap_or(f64::NAN)
+    }
+}
+
+impl Client {
+    /// Starts the node. `None`, and a note, where there is no Elixir.
+    pub fn start(lab: &Lab, findings: &mut Findings) -> Result<Option<Self>> {
+        let mut command = match lab.beam(&format!("client@{HOST}"), "BenchClient.main()") {
+            Ok(command) => command,
+            Err(error) => {
+                findings.note(format!("no loads of a BEAM: {error}"));
+                return Ok(None);
+            }
+        };
+        let running = Running::start("BEAM client", &mut command, lab.folder.path())?;
+        running.wait_for("ready")?;
+        Ok(Some(Self { running }))
+    }
+
+    /// Runs a load of `client.ex` against a server.
+    pub fn run(&mut self, load: &str, server: &Server, numbers: &[u64]) -> Result<Figures> {
+        let kind = if server.kind == Kind::Ets { "ets" } else { "gen" };
+        let mut line = format!("{load} {kind} {}@{HOST}", server.node());
+        for number in numbers {
+            line.push_str(&format!(" {number}"));
+        }
+        line.push('\n');
+        let stdin = self.running.stdin.as_mut().ok_or_else(|| failure("no pipe"))?;
+        stdin.write_all(line.as_bytes())?;
+        stdin.flush()?;
+        let answer = self.running.line(LOAD_MAX)?;
+        if answer.starts_with("error") {
+            return Err(failure(format!("{load} against {}: {answer}", server.kind)));
+        }
+        let figure = |part: &str| {
+            let (name, number) = part.split_once('=')?;
+            Some((name.to_owned(), number.parse().ok()?))
+        };
+        Ok(Figures(answer.split(' ').filter_map(figure).collect()))
+    }
+
+    /// Processor time that it has used, in nanoseconds.
+    pub fn cpu_nanos(&self) -> Result<u64> {
+        cpu_nanos(self.running.id())
+    }
+}
+
+/// Figures of a load and its costs.
+struct Measured {
+    figures: Figures,
+    server_nanos: f64,
+    client_nanos: f64,
+    rss_megabytes: f64,
+}
+
+fn measured(client: &mut Client, load: &str, server: &Server, numbers: &[u64]) -> Result<Measured> {
+    let (server_before, client_before) = (cpu_nanos(server.id())?, client.cpu_nanos()?);
+    let figures = client.run(load, server, numbers)?;
+    Ok(Measured {
+        figures,
+        server_nanos: (cpu_nanos(server.id())? - server_before) as f64,
+        client_nanos: (client.cpu_nanos()? - client_before) as f64,
+        rss_megabytes: resident_bytes(server.id())? as f64 / 1e6,
+    })
+}
+
+impl Measured {
+    fn rate(&self) -> f64 {
+        self.figures.of("calls") / self.figures.of("elapsed") * 1e9
+    }
+
+    /// Processor time of server and client in microseconds a call. What prepares a load is in it: a thousand puts.
+    fn per_call(&self) -> [f64; 2] {
+        let calls = self.figures.of("calls") + PREPARING_CALLS;
+        [self.server_nanos / 1e3 / calls, self.client_nanos / 1e3 / calls]
+    }
+}
+
+/// Calls that `client.ex` makes before it begins to count.
+const PREPARING_CALLS: f64 = 1001.0;
+
+/// One caller's times, and many callers' rate.
+pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
+    let bench = Bench::start(lab, plan, &SERVERS, findings);
+    let metrics: [Metric; 6] = [
+        ("p50 µs", Better::Lower),
+        ("p99 µs", Better::Lower),
+        ("calls/s", Better::Higher),
+        ("server CPU µs/call", Better::Lower),
+        ("client CPU µs/call", Better::Lower),
+        ("RSS MB", Better::Lower),
+    ];
+    let millis = plan.time.as_millis() as u64;
+    let mut table = Table::new("one BEAM caller, gets one after the other", &metrics)
+        .expect("p50 µs", "floor, polling", 0.9)
+        .expect("p50 µs", "GenServer", 2.0)
+        .expect("p50 µs", "C node", 1.0);
+    for round in 0..plan.rounds {
+        for server in bench.in_round(round) {
+            let found = measured(&mut client, "seq", server, &[millis])?;
+            let [server_cpu, client_cpu] = found.per_call();
+            let micros = |name| found.figures.of(name) / 1e3;
+            let figures =
+                [micros("p50"), micros("p99"), found.rate(), server_cpu, client_cpu, found.rss_megabytes];
+            table.add(server.kind.name(), &figures);
+        }
+    }
+    findings.table(table);
+    let metrics: [Metric; 4] = [
+        ("calls/s", Better::Higher),
+        ("server CPU µs/call", Better::Lower),
+        ("client CPU µs/call", Better::Lower),
+        ("RSS MB", Better::Lower),
+    ];
+    for count in [16, 128, 1000] {
+        let mut table = Table::new(format!("{count} BEAM callers, 90% get"), &metrics)
+            .expect("calls/s", "floor, polling", 0.95)
+            .expect("calls/s", "GenServer", 1.2);
+        if count == 128 {
+            table = table.expect("server CPU µs/call", "GenServer", 3.0);
+        }
+        for round in 0..plan.rounds {
+            for server in bench.in_round(round) {
+                let found = measured(&mut client, "callers", server, &[millis, count])?;
+                let [server_cpu, client_cpu] = found.per_call();
+                table.add(server.kind.name(), &[found.rate(), server_cpu, client_cpu, found.rss_megabytes]);
+            }
+        }
+        findings.table(table);
+    }
+    Ok(())
+}
+
+/// Values of four sizes, and small calls beside large values on one connection.
+pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
+    let bench = Bench::start(lab, plan, &SERVERS, findings);
+    let millis = plan.time.as_millis() as u64 / plan.pick(2, 1);
+    let metrics: [Metric; 6] = [
+        ("put MB/s", Better::Higher),
+        ("get MB/s", Better::Higher),
+        ("put µs", Better::Lower),
+        ("get µs", Better::Lower),
+        ("server CPU µs/call", Better::Lower),
+        ("RSS MB", Better::Lower),
+    ];
+    for (bytes, shown) in [(100, "100 bytes"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB"), (16 << 20, "16 MiB")] {
+        let mut table = Table::new(format!("values of {shown}, one BEAM caller"), &metrics);
+        if bytes >= 1 << 20 {
+            table = table.expect("put MB/s", "floor, parked", 0.9).expect("get MB/s", "floor, parked", 0.9);
+        }
+        for round in 0..plan.rounds {
+            for server in bench.in_round(round) {
+                let found = measured(&mut client, "values", server, &[millis, bytes])?;
+                let each = |time, count| found.figures.of(time) / found.figures.of(count);
+                let (put, get) = (each("put_time", "puts"), each("get_time", "gets"));
+                let calls = found.figures.of("puts") + found.figures.of("gets") + 2.0;
+                let rate = |nanos: f64| bytes as f64 / nanos * 1e3;
+                let cpu = found.server_nanos / 1e3 / calls;
+                table.add(
+                    server.kind.name(),
+                    &[rate(put), rate(get), put / 1e3, get / 1e3, cpu, found.rss_megabytes],
+                );
+            }
+        }
+        findings.table(table);
+    }
+    beside(&mut client, &bench, plan, findings)
+}
+
+fn beside(client: &mut Client, bench: &Bench, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let (bytes, shown): (u64, _) = plan.pick((64 << 20, "64 MiB"), (4 << 20, "4 MiB"));
+    let metrics: [Metric; 5] = [
+        ("p99 µs", Better::Lower),
+        ("p50 µs", Better::Lower),
+        ("slowest µs", Better::Lower),
+        ("small calls/s", Better::Higher),
+        ("large MB/s", Better::Higher),
+    ];
+    let title = format!("small gets of one BEAM process beside values of {shown} of another, on one connection");
+    let mut table = Table::new(title, &metrics);
+    for round in 0..plan.rounds {
+        for server in bench.in_round(round) {
+            let figures = client.run("beside", server, &[plan.time.as_millis() as u64, bytes])?;
+            let micros = |name| figures.of(name) / 1e3;
+            let rate = figures.of("calls") / figures.of("elapsed") * 1e9;
+            let moved = figures.of("moved") / figures.of("moved_time") * 1e3;
+            table.add(server.kind.name(), &[micros("p99"), micros("p50"), micros("max"), rate, moved]);
+        }
+    }
+    findings.table(table);
+    Ok(())
+}
+
+/// Casts of one process, drained by a get behind them.
+pub fn casts(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
+    let bench = Bench::start(lab, plan, &CALLED, findings);
+    let count: u64 = plan.pick(200_000, 20_000);
+    let metrics: [Metric; 5] = [
+        ("casts/s", Better::Higher),
+        ("server CPU µs/cast", Better::Lower),
+        ("client CPU µs/cast", Better::Lower),
+        ("RSS before MB", Better::Lower),
+        ("RSS after MB", Better::Lower),
+    ];
+    let mut table = Table::new(format!("{count} casts of one BEAM process, then a get"), &metrics)
+        .expect("casts/s", "floor, parked", 1.0);
+    for round in 0..plan.rounds {
+        for server in bench.in_round(round) {
+            let before = resident_bytes(server.id())? as f64 / 1e6;
+            let found = measured(&mut client, "casts", server, &[count])?;
+            let [server_cpu, client_cpu] = found.per_call();
+            table.add(server.kind.name(), &[found.rate(), server_cpu, client_cpu, before, found.rss_megabytes]);
+        }
+    }
+    findings.table(table);
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The native loads: calls in flight, connections, keys, and a table that grows.
+
+use crate::children::{cpu_nanos, resident_bytes};
+use crate::native::{Caller, Keys, Outcome, Request, Until, load_all};
+use crate::report::{Better, Metric, Table};
+use crate::servers::{Kind, Lab, Server};
+use crate::{Bench, Findings, Plan, Result, failure};
+
+const SERVERS: [Kind; 6] =
+    [Kind::Kvnode, Kind::Genserver, Kind::Cnode, Kind::Parked, Kind::Polling, Kind::Redis];
+
+const METRICS: [Metric; 7] = [
+    ("calls/s", Better::Higher),
+    ("server CPU µs/call", Better::Lower),
+    ("server cores", Better::Lower),
+    ("client CPU µs/call", Better::Lower),
+    ("p50 µs", Better::Lower),
+    ("p99 µs", Better::Lower),
+    ("RSS MB", Better::Lower),
+];
+
+struct InFlight {
+    request: Request,
+    window: usize,
+    connections: usize,
+}
+
+/// Keys in the table of the loads that are not about the number of keys.
+const KEYS: u64 = 10_000;
+
+/// 1, 64 and 1,024 calls in flight on one connection, and four connections.
+pub fn in_flight(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let bench = Bench::start(lab, plan, &SERVERS, findings);
+    let mut callers = Vec::new();
+    for server in &bench.servers {
+        let mut four = connect(server, 4)?;
+        four[0].fill(KEYS)?;
+        callers.push((server.id(), four));
+    }
+    let loads = [
+        (Request::Get, 1, 1),
+        (Request::Get, 64, 1),
+        (Request::Get, 1024, 1),
+        (Request::Put, 64, 1),
+        (Request::Put, 1024, 1),
+        (Request::Get, 64, 4),
+        (Request::Get, 1024, 4),
+    ]
+    .map(|(request, window, connections)| InFlight { request, window, connections });
+    for load in loads {
+        let InFlight { request, window, connections } = load;
+        let what = if request == Request::Get { "get" } else { "put" };
+        let title = format!("native {what}, {window} in flight on each of {connections} connections, {KEYS} keys");
+        let mut table = Table::new(title, &METRICS);
+        if connections == 1 && request == Request::Get {
+            table = match window {
+                64 => table
+                    .expect("calls/s", "floor, parked", 0.5)
+                    .expect("calls/s", "GenServer", 15.0)
+                    .expect("calls/s", "redis", 1.5),
+                1024 => table.expect("calls/s", "floor, parked", 0.35).expect("calls/s", "GenServer", 25.0),
+                _ => table,
+            };
+        }
+        for round in 0..plan.rounds {
+            for server in bench.in_round(round) {
+                let Some((_, callers)) = callers.iter_mut().find(|(id, _)| *id == server.id()) else { continue };
+                let callers = &mut callers[..connections];
+                let figures = measured(server, || load_all(callers, request, window, KEYS, plan.time))?;
+                table.add(server.kind.name(), &figures);
+            }
+        }
+        findings.table(table);
+    }
+    Ok(())
+}
+
+/// 64 gets in flight over tables of other sizes.
+pub fn keys(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let counts: &[u64] =
+        plan.pick(&[1_000, 10_000, 1_000_000, 10_000_000][..], &[1_000, 10_000, 300_000][..]);
+    let bench = Bench::start(lab, plan, &[Kind::Kvnode, Kind::Redis], findings);
+    let mut callers = Vec::new();
+    for server in &bench.servers {
+        callers.push((server.id(), connect(server, 1)?));
+    }
+    let mut medians = Vec::new();
+    for &count in counts {
+        let mut table = Table::new(format!("native get, 64 in flight, {count} keys"), &METRICS);
+        for (_, caller) in &mut callers {
+            caller[0].fill(count)?;
+        }
+        for round in 0..plan.rounds {
+            for server in bench.in_round(round) {
+                let Some((_, caller)) = callers.iter_mut().find(|(id, _)| *id == server.id()) else { continue };
+                let figures = measured(server, || load_all(caller, Request::Get, 64, count, plan.time))?;
+                table.add(server.kind.name(), &figures);
+            }
+        }
+        medians.push((count, table.median(crate::report::OURS, 0)));
+        findings.table(table);
+    }
+    if let (Some((few, Some(base))), Some((many, Some(rate)))) = (medians.get(1), medians.last()) {
+        let ratio = rate / base;
+        let verdict = if ratio >= 0.5 { "reached" } else { "MISSED" };
+        findings.note(format!("kvnode with {many} keys: {ratio:.2} of its calls/s with {few}, expected 0.5: {verdict}"));
+    }
+    Ok(())
+}
+
+/// Puts, 64 in flight, each with a new key.
+pub fn growth(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let entries: u64 = plan.pick(10_000_000, 300_000);
+    let metrics = [
+        ("p99.9 µs", Better::Lower),
+        ("p50 µs", Better::Lower),
+        ("slowest µs", Better::Lower),
+        ("puts/s", Better::Higher),
+        ("server CPU µs/put", Better::Lower),
+    ];
+    let mut table = Table::new(format!("puts into a table that grows from 0 to {entries}, 64 in flight"), &metrics);
+    for _ in 0..plan.pick(plan.rounds.min(3), 1) {
+        for kind in plan.servers(&[Kind::Kvnode, Kind::Redis, Kind::Polling]) {
+            let server = match lab.start(kind) {
+                Ok(server) => server,
+                Err(error) => {
+                    findings.note(format!("{kind} is left out: {error}"));
+                    continue;
+                }
+            };
+            let mut caller = connect(&server, 1)?.remove(0);
+            let before = cpu_nanos(server.id())?;
+            let mut outcome = caller.load(Request::Put, 64, Keys::InOrder, Until::Calls(entries), true)?;
+            let cpu = cpu_nanos(server.id())? - before;
+            table.add(
+                kind.name(),
+                &[
+                    outcome.quantile_micros(0.999),
+                    outcome.quantile_micros(0.5),
+                    outcome.quantile_micros(1.0),
+                    outcome.rate(),
+                    cpu as f64 / 1e3 / outcome.calls as f64,
+                ],
+            );
+        }
+    }
+    findings.table(table);
+    Ok(())
+}
+
+fn connect(server: &Server, count: usize) -> Result<Vec<Caller>> {
+    let name = |number| format!("native{number}-{}", server.id());
+    let callers: Result<_> = (0..count).map(|number| Caller::connect(&server.endpoint, &name(number))).collect();
+    callers.map_err(|error| failure(format!("{}: {error}", server.kind)))
+}
+
+/// Runs a load, and takes the costs around it.
+fn measured(server: &Server, load: impl FnOnce() -> Result<Outcome>) -> Result<[f64; 7]> {
+    let server_before = cpu_nanos(server.id())?;
+    let mut outcome = load()?;
+    let server_cpu = (cpu_nanos(server.id())? - server_before) as f64;
+    let calls = outcome.calls as f64;
+    let timed = !outcome.latencies.is_empty();
+    let mut latency = |quantile| if timed { outcome.quantile_micros(quantile) } else { f64::NAN };
+    let (p50, p99) = (latency(0.5), latency(0.99));
+    Ok([
+        outcome.rate(),
+        server_cpu / 1e3 / calls,
+        server_cpu / outcome.elapsed.as_nanos() as f64,
+        outcome.client_nanos as f64 / 1e3 / calls,
+        p50,
+        p99,
+        resident_bytes(server.id())? as f64 / 1e6,
+    ])
+}

@@ -1,0 +1,198 @@
+//! The processes that are started here: their output, their cost, their end.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Result, failure};
+
+/// How long a process may take for one line of its output.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Everything that runs, for the end by a signal.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// A process that was started here. Dropping it kills it, by its id.
+pub struct Running {
+    label: String,
+    child: Child,
+    lines: Receiver<String>,
+    errors: std::path::PathBuf,
+    /// Held open for as long as this value lives: the BEAM nodes and the floors end with it.
+    pub stdin: Option<ChildStdin>,
+}
+
+impl Running {
+    /// Starts it. What it says on stderr goes into a file of `folder`, and is shown when it fails.
+    pub fn start(label: &str, command: &mut Command, folder: &std::path::Path) -> Result<Self> {
+        let errors = folder.join(format!("{}.stderr", label.replace([' ', ','], "-")));
+        let stderr = fs::File::create(&errors).map_err(|error| failure(format!("{}: {error}", errors.display())))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        // Held over the start, so that no signal comes between a process and its entry.
+        let mut running = RUNNING.lock().map_err(|_| failure("another thread failed"))?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| failure(format!("{}: {error}", command.get_program().display())))?;
+        running.push(child.id());
+        drop(running);
+        let (sender, lines) = channel();
+        let stdout = child.stdout.take().ok_or_else(|| failure("no pipe"))?;
+        // Ends with the pipe, and so with the process.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let Ok(line) = line else { break };
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let stdin = child.stdin.take();
+        Ok(Self { label: label.to_owned(), child, lines, errors, stdin })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line that has this text in it, and returns the line.
+    pub fn wait_for(&self, text: &str) -> Result<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(text) => return Ok(line),
+                Ok(_) => {}
+                Err(_) => return Err(self.fault(&format!("waited in vain for {text:?}"))),
+            }
+        }
+    }
+
+    /// The next line.
+    pub fn line(&self, patience: Duration) -> Result<String> {
+        self.lines.recv_timeout(patience).map_err(|_| self.fault("no answer"))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(self.child.id(), signal);
+    }
+
+    /// Waits until it has ended by itself or by a signal, and forgets it.
+    pub fn wait(mut self) -> Result<()> {
+        self.stdin = None;
+        self.child.wait().map_err(|error| failure(format!("{}: {error}", self.label)))?;
+        Ok(())
+    }
+
+    /// An error that shows what it said last.
+    pub fn fault(&self, what: &str) -> crate::Failure {
+        let said = fs::read_to_string(&self.errors).unwrap_or_default();
+        let tail: Vec<&str> = said.lines().rev().take(8).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        failure(format!("{}: {what}\n{}", self.label, tail.join("\n")))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Ok(mut running) = RUNNING.lock() {
+            running.retain(|id| *id != self.child.id());
+        }
+    }
+}
+
+/// Kills all that still runs: what a signal or the watchdog does before this process ends.
+pub fn end_all() {
+    if let Ok(running) = RUNNING.lock() {
+        for id in running.iter() {
+            send(*id, Signal::KILL);
+        }
+    }
+}
+
+fn send(id: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        // Gone already is as good.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Processor time that a process has used in all its threads, in nanoseconds.
+///
+/// The scheduler's own account where the kernel keeps one; else the one of the clock tick, a hundredth of a second.
+pub fn cpu_nanos(id: u32) -> Result<u64> {
+    let mut sum = 0;
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).map_err(|_| failure(format!("process {id} is gone")))?;
+    for task in tasks.flatten() {
+        // A thread may end between the list and here.
+        if let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) {
+            sum += stat.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    if sum > 0 {
+        return Ok(sum);
+    }
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).map_err(|_| failure(format!("process {id} is gone")))?;
+    // proc(5): the name in parentheses may hold anything; utime and stime are fields 14 and 15.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
+    Ok((ticks(11) + ticks(12)) * 10_000_000)
+}
+
+/// Processor time of the calling thread, in nanoseconds; 0 where the kernel keeps no such account.
+pub fn own_thread_nanos() -> u64 {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+}
+
+/// Resident memory of a process, in bytes.
+pub fn resident_bytes(id: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).map_err(|_| failure(format!("process {id} is gone")))?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| failure(format!("process {id} has no VmRSS")))
+}
+
+/// Whether a program is on the PATH.
+pub fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// How long all measurements together may take.
+const RUN_MAX: Duration = Duration::from_secs(3600);
+
+/// Sees to it that nothing outlives this process when it is told to end, or when it takes too long.
+pub fn end_with_this_process() {
+    use async_signal::{Signal as Told, Signals};
+    use smol::future::FutureExt;
+    use smol::stream::StreamExt;
+    thread::spawn(|| {
+        let told = async {
+            // Where signals cannot be had, what they do remains as it is.
+            match Signals::new([Told::Term, Told::Int, Told::Hup]) {
+                Ok(mut signals) => drop(signals.next().await),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let late = async {
+            smol::Timer::after(RUN_MAX).await;
+            eprintln!("scripts/bench: over its time");
+        };
+        smol::block_on(told.or(late));
+        end_all();
+        std::process::exit(130);
+    });
+}

@@ -1,0 +1,190 @@
+defmodule BenchClient do
+  @moduledoc """
+  The BEAM's load for scripts/bench. A line of stdin asks for a load, a line of stdout has its figures:
+
+      seq KIND NODE MILLISECONDS
+      callers KIND NODE MILLISECONDS COUNT
+      values KIND NODE MILLISECONDS BYTES
+      casts KIND NODE COUNT
+      beside KIND NODE MILLISECONDS BYTES
+
+  KIND is `gen` for a server that is called, `ets` for one whose table is read by `:erpc`. A figure is
+  `name=number`; times are in nanoseconds. What fails is answered by `error` and the reason.
+  """
+
+  @keys 1000
+  @timeout 60_000
+
+  def main do
+    IO.puts("ready")
+
+    for line <- IO.stream(:stdio, :line) do
+      IO.puts(answer(String.split(line)))
+    end
+  end
+
+  defp answer([load, kind, node | numbers]) do
+    server = {String.to_atom(kind), String.to_atom(node)}
+    figures = apply(__MODULE__, String.to_atom(load), [server | Enum.map(numbers, &String.to_integer/1)])
+    Enum.map_join(figures, " ", fn {name, number} -> "#{name}=#{number}" end)
+  catch
+    kind, reason -> "error " <> inspect({kind, reason, __STACKTRACE__}, limit: 20, width: :infinity)
+  end
+
+  @doc "One caller, one get after the other."
+  def seq(server, milliseconds) do
+    keys = prepare(server)
+    started = now()
+    times = seq_loop(server, keys, 0, deadline(milliseconds), [])
+    figures(times, now() - started)
+  end
+
+  defp seq_loop(server, keys, at, until, times) do
+    before = now()
+
+    if before < until do
+      get(server, elem(keys, rem(at, @keys)))
+      seq_loop(server, keys, at + 1, until, [now() - before | times])
+    else
+      times
+    end
+  end
+
+  @doc "Many callers at once: nine gets, then a put."
+  def callers(server, milliseconds, count) do
+    keys = prepare(server)
+    value = value(100)
+    parent = self()
+
+    pids =
+      for number <- 1..count do
+        spawn_link(fn ->
+          receive do
+            {:go, until} -> send(parent, {self(), callers_loop(server, keys, value, number * 7, until, 0)})
+          end
+        end)
+      end
+
+    started = now()
+    Enum.each(pids, &send(&1, {:go, deadline(milliseconds)}))
+
+    calls =
+      Enum.sum(
+        for pid <- pids do
+          receive do
+            {^pid, calls} -> calls
+          end
+        end
+      )
+
+    [calls: calls, elapsed: now() - started]
+  end
+
+  defp callers_loop(server, keys, value, at, until, calls) do
+    if now() < until do
+      key = elem(keys, rem(at, @keys))
+      if rem(at, 10) == 0, do: put(server, key, value), else: get(server, key)
+      callers_loop(server, keys, value, at + 1, until, calls + 1)
+    else
+      calls
+    end
+  end
+
+  @doc "Values of one size, put and got by one caller."
+  def values(server, milliseconds, bytes) do
+    value = value(bytes)
+    key = "values 0123456789"
+    :ok = put(server, key, value)
+
+    if get(server, key) != value, do: raise("a value is not what was put")
+
+    {puts, put_time} = repeat(fn -> :ok = put(server, key, value) end, milliseconds)
+    {gets, get_time} = repeat(fn -> get(server, key) end, milliseconds)
+    # What was received is garbage now, and should not be swept in another server's time.
+    :erlang.garbage_collect()
+    [puts: puts, put_time: put_time, gets: gets, get_time: get_time]
+  end
+
+  defp repeat(act, milliseconds), do: repeat(act, deadline(milliseconds), now(), 0)
+
+  defp repeat(act, until, started, count) do
+    act.()
+    time = now()
+    if time < until, do: repeat(act, until, started, count + 1), else: {count + 1, time - started}
+  end
+
+  @doc "Casts of one process, and a get behind them: the server has handled them all."
+  def casts({_, node} = server, count) do
+    keys = prepare(server)
+    value = value(100)
+    name = {:kv_replicated, node}
+    started = now()
+    for at <- 1..count, do: GenServer.cast(name, {:replicate_put, elem(keys, rem(at, @keys)), value})
+    ^value = GenServer.call(name, {:get, elem(keys, 1)}, @timeout)
+    [calls: count, elapsed: now() - started]
+  end
+
+  @doc "Small gets of one process, while another puts and gets large values on the same connection."
+  def beside(server, milliseconds, bytes) do
+    keys = prepare(server)
+    value = value(bytes)
+    parent = self()
+    until = deadline(milliseconds)
+
+    large =
+      spawn_link(fn ->
+        send(parent, {self(), beside_loop(server, value, until, 0)})
+      end)
+
+    started = now()
+    times = seq_loop(server, keys, 0, until, [])
+    elapsed = now() - started
+
+    receive do
+      {^large, moved} -> [{:moved, moved}, {:moved_time, now() - started} | figures(times, elapsed)]
+    end
+  end
+
+  defp beside_loop(server, value, until, moved) do
+    :ok = put(server, "large 01234567890", value)
+    got = get(server, "large 01234567890")
+    moved = moved + byte_size(value) + byte_size(got)
+    if now() < until, do: beside_loop(server, value, until, moved), else: moved
+  end
+
+  # Every load leaves and finds the same keys, with the value that all clients of scripts/bench put.
+  defp prepare(server) do
+    keys = List.to_tuple(for number <- 1..@keys, do: <<number::64, "bench-kv">>)
+    value = value(100)
+    for at <- 0..(@keys - 1), do: :ok = put(server, elem(keys, at), value)
+    ^value = get(server, elem(keys, 0))
+    :erlang.garbage_collect()
+    keys
+  end
+
+  defp get({:gen, node}, key), do: GenServer.call({:kv, node}, {:get, key}, @timeout)
+
+  defp get({:ets, node}, key) do
+    case :erpc.call(node, :ets, :lookup, [:kv, key], @timeout) do
+      [{_key, value}] -> value
+      [] -> nil
+    end
+  end
+
+  defp put({_, node}, key, value), do: GenServer.call({:kv, node}, {:put, key, value}, @timeout)
+
+  defp value(bytes) do
+    period = for at <- 0..250, into: <<>>, do: <<at>>
+    binary_part(String.duplicate(period, div(bytes, 251) + 1), 0, bytes)
+  end
+
+  defp figures(times, elapsed) do
+    sorted = List.to_tuple(Enum.sort(times))
+    count = tuple_size(sorted)
+    at = fn part -> elem(sorted, min(count - 1, trunc(count * part))) end
+    [calls: count, elapsed: elapsed, p50: at.(0.5), p99: at.(0.99), max: at.(1.0)]
+  end
+
+  defp deadline(milliseconds), do: now() + milliseconds * 1_000_000
+  defp now, do: :erlang.monotonic_time(:nanosecond)
+end

@@ -1,0 +1,269 @@
+//! `scripts/bench`: kvnode measured beside other servers.
+//!
+//! Every load runs against each server in turn, round after round, so that what else the machine does falls on all of
+//! them alike: only ratios within one run mean much, and processor time per call more than calls per second. The
+//! tables show medians, the smallest and the largest round in brackets, and how many times better kvnode is, taken
+//! round by round.
+
+#![expect(clippy::disallowed_methods, reason = "this measures time")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this prints its findings")]
+
+mod beam;
+mod calls;
+mod children;
+mod floor;
+mod instructions;
+mod link;
+mod memory;
+mod native;
+mod path;
+mod report;
+mod servers;
+mod startup;
+mod stats;
+mod syscalls;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use serde_json::{Value, json};
+
+use report::Table;
+use servers::{Kind, Lab, Server};
+
+/// Why a measurement was not made; a text for people.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// What may fail here.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// A failure with this text.
+pub fn failure(text: impl AsRef<str>) -> Failure {
+    text.as_ref().into()
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Load {
+    /// A BEAM calls: one caller's times, 16, 128 and 1,000 callers
+    Beam,
+    /// A BEAM puts and gets values of 100 bytes to 16 MiB, and calls beside values of 64 MiB
+    Values,
+    /// A BEAM casts, and what that leaves in memory
+    Casts,
+    /// A client that only counts replies: 1, 64 and 1,024 calls in flight, 1 and 4 connections
+    Native,
+    /// The native client over tables of 1,000 to 10,000,000 keys
+    Keys,
+    /// Puts while a table grows from nothing to 10,000,000 entries: the slowest of a thousand
+    Growth,
+    /// Resident bytes per entry, 1,000,000 of a 16-byte key and a 100-byte value
+    Memory,
+    /// From start to the first answer, the memory of an idle server, and what ten idle peers cost
+    Startup,
+    /// System calls per call, by strace
+    Syscalls,
+    /// Instructions per call without sockets, by callgrind, against scripts/bench.d/instructions.txt
+    Instructions,
+    /// All of them
+    All,
+}
+
+const EACH: [Load; 10] = [
+    Load::Beam,
+    Load::Values,
+    Load::Casts,
+    Load::Native,
+    Load::Keys,
+    Load::Growth,
+    Load::Memory,
+    Load::Startup,
+    Load::Syscalls,
+    Load::Instructions,
+];
+
+/// Measures kvnode beside other servers: the same load against each, in interleaved rounds.
+///
+/// Figures are medians with the smallest and the largest round; `kvnode/it` tells how many times better kvnode is by
+/// the first column, round by round. Only ratios of one run mean much on a machine that others use too.
+#[derive(Parser)]
+#[command(name = "scripts/bench")]
+struct Cli {
+    /// What to measure
+    #[arg(value_enum, default_value = "all")]
+    loads: Vec<Load>,
+    /// Less of everything, and under a minute for all
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of each load [default: 5, and 3 with --quick]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Milliseconds of each load in each round [default: 1000, and 40 with --quick]
+    #[arg(long)]
+    milliseconds: Option<u64>,
+    /// One JSON document in place of the tables
+    #[arg(long)]
+    json: bool,
+    /// Only these servers
+    #[arg(long, value_enum, value_delimiter = ',')]
+    servers: Vec<Kind>,
+    /// Writes the instruction counts that were found to scripts/bench.d/instructions.txt
+    #[arg(long)]
+    update: bool,
+    /// How cargo starts a benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How much is measured.
+pub struct Plan {
+    /// Rounds of each load.
+    pub rounds: usize,
+    /// How long one load takes, where it is not a number of calls.
+    pub time: Duration,
+    /// Less of everything.
+    pub quick: bool,
+    /// Instruction counts are to be written down.
+    pub update: bool,
+    only: Vec<Kind>,
+}
+
+impl Plan {
+    /// Of these servers those that are wanted.
+    fn servers(&self, all: &[Kind]) -> Vec<Kind> {
+        all.iter().copied().filter(|kind| self.only.is_empty() || self.only.contains(kind)).collect()
+    }
+
+    /// One number in a full run, another in a quick one.
+    pub const fn pick<T: Copy>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// What was found, beside the tables.
+#[derive(Default)]
+pub struct Findings {
+    tables: Vec<Table>,
+    notes: Vec<String>,
+    json: bool,
+    /// Something is worse than it may be.
+    pub failed: bool,
+}
+
+impl Findings {
+    /// Adds a finished table, and shows it.
+    pub fn table(&mut self, table: Table) {
+        if !self.json {
+            print!("{}", table.text());
+        }
+        self.tables.push(table);
+    }
+
+    /// Adds a line of text, once.
+    pub fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.notes.contains(&text) {
+            if !self.json {
+                println!("  note: {text}");
+            }
+            self.notes.push(text);
+        }
+    }
+
+    fn document(&self, plan: &Plan) -> Value {
+        let tables: Vec<Value> = self.tables.iter().map(Table::json).collect();
+        json!({
+            "rounds": plan.rounds,
+            "milliseconds": plan.time.as_millis() as u64,
+            "processors": std::thread::available_parallelism().map_or(1, usize::from),
+            "failed": self.failed,
+            "notes": self.notes,
+            "tables": tables,
+        })
+    }
+}
+
+/// The servers of one load, started and in an order that differs from round to round.
+pub struct Bench {
+    /// Those that run.
+    pub servers: Vec<Server>,
+}
+
+impl Bench {
+    /// Starts those of these that are wanted; notes those that cannot be.
+    pub fn start(lab: &Lab, plan: &Plan, kinds: &[Kind], findings: &mut Findings) -> Self {
+        let mut servers = Vec::new();
+        for kind in plan.servers(kinds) {
+            match lab.start(kind) {
+                Ok(server) => servers.push(server),
+                Err(error) => findings.note(format!("{kind} is left out: {error}")),
+            }
+        }
+        Self { servers }
+    }
+
+    /// The servers in the order of that round.
+    pub fn in_round(&self, round: usize) -> impl Iterator<Item = &Server> {
+        let first = round % self.servers.len().max(1);
+        self.servers[first..].iter().chain(&self.servers[..first])
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let role = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        // What this program starts itself as.
+        [_, "floor", name, epmd_port, poll_micros] => match (epmd_port.parse(), poll_micros.parse()) {
+            (Ok(epmd_port), Ok(micros)) => floor::main(name, epmd_port, Duration::from_micros(micros)),
+            _ => Err(failure("floor NAME EPMD_PORT POLL_MICROSECONDS")),
+        },
+        [_, "path", operation, count] => path::main(operation, count),
+        _ => return measure(&Cli::parse()),
+    };
+    match role {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("scripts/bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(cli: &Cli) -> ExitCode {
+    let plan = Plan {
+        rounds: cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 }).max(1),
+        time: Duration::from_millis(cli.milliseconds.unwrap_or(if cli.quick { 40 } else { 1000 })),
+        quick: cli.quick,
+        update: cli.update,
+        only: cli.servers.clone(),
+    };
+    let mut findings = Findings { json: cli.json, ..Findings::default() };
+    children::end_with_this_process();
+    let measured = Lab::new().and_then(|lab| {
+        let all = cli.loads.contains(&Load::All);
+        for load in EACH.into_iter().filter(|load| all || cli.loads.contains(load)) {
+            match load {
+                Load::Beam => beam::calls(&lab, &plan, &mut findings)?,
+                Load::Values => beam::values(&lab, &plan, &mut findings)?,
+                Load::Casts => beam::casts(&lab, &plan, &mut findings)?,
+                Load::Native => calls::in_flight(&lab, &plan, &mut findings)?,
+                Load::Keys => calls::keys(&lab, &plan, &mut findings)?,
+                Load::Growth => calls::growth(&lab, &plan, &mut findings)?,
+                Load::Memory => memory::per_entry(&lab, &plan, &mut findings)?,
+                Load::Startup => startup::startup(&lab, &plan, &mut findings)?,
+                Load::Syscalls => syscalls::per_call(&lab, &plan, &mut findings)?,
+                Load::Instructions => instructions::per_call(&plan, &mut findings)?,
+                Load::All => {}
+            }
+        }
+        Ok(())
+    });
+    if cli.json {
+        println!("{:#}", findings.document(&plan));
+    }
+    if let Err(error) = measured {
+        eprintln!("scripts/bench: {error}");
+        return ExitCode::FAILURE;
+    }
+    if findings.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,113 @@
+//! The way of a call without sockets: Inbound, Peer, KeyValueServer, Outbound. For callgrind.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use kvnode::dist::control::op;
+use kvnode::dist::{Arrival, DistributionFlags, Inbound, Outbound};
+use kvnode::etf::Pid;
+use kvnode::kv::KeyValueServer;
+use kvnode::process::peer::Surroundings;
+use kvnode::process::{Dispatch, Peer, Registry, Waiters};
+use kvnode::store::MemoryStore;
+
+use crate::native::{Request, call_frame, monitor_frame};
+use crate::servers::STORE;
+use crate::{Result, failure};
+
+/// Calls that come in one read.
+const BATCH: usize = 64;
+/// Batches with other keys, over and over.
+const BATCHES: usize = 16;
+
+/// Nothing here is answered later, or by another connection.
+struct Nowhere;
+
+impl Dispatch for Nowhere {
+    fn send(&self, _node: &str, frames: &mut Outbound) {
+        frames.clear();
+    }
+}
+
+/// Makes that many batches of calls of one kind: `get`, `put`, or `call`, a get between MONITOR_P and DEMONITOR_P as a
+/// BEAM sends it.
+pub fn main(operation: &str, batches: &str) -> Result<()> {
+    let batches: usize = batches.parse()?;
+    let own = Pid { node: "m@h".into(), id: 90, serial: 1, creation: 5 };
+    let frames: fn(&Pid, &[u8]) -> Vec<u8> = match operation {
+        "get" => |own, key| call_frame(own, Request::Get, key),
+        "put" => |own, key| call_frame(own, Request::Put, key),
+        "call" => |own, key| {
+            let call = call_frame(own, Request::Get, key);
+            [monitor_frame(own, op::MONITOR_P), call, monitor_frame(own, op::DEMONITOR_P)].concat()
+        },
+        _ => return Err(failure(format!("no such operation: {operation}"))),
+    };
+    let registry = Registry::new("k@h".into(), 5);
+    let waiters = Waiters::default();
+    let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), 1 << 20);
+    let process = registry.spawn(Box::new(server));
+    registry.register(STORE, &process).map_err(|error| failure(format!("{error:?}")))?;
+    let around =
+        Surroundings { registry: &registry, waiters: &waiters, inflated_bytes_max: 1 << 20, watches_max: 1 << 10 };
+    let mut way = Way {
+        around,
+        peer: Peer::new("m@h".into(), DistributionFlags::OFFERED),
+        inbound: Inbound::new(&[], 1 << 20),
+        out: Outbound::default(),
+    };
+    let key = |number: usize| format!("key {number:012}").into_bytes();
+    let received: Vec<Vec<u8>> = (0..BATCHES)
+        .map(|batch| (0..BATCH).flat_map(|call| frames(&own, &key(batch * BATCH + call))).collect())
+        .collect();
+    for number in 0..BATCH * BATCHES {
+        way.read(&call_frame(&own, Request::Put, &key(number)))?;
+    }
+    let answer = way.read(&frames(&own, &key(1)))?;
+    let wanted = if operation == "put" { 30 } else { 130 };
+    if answer < wanted {
+        return Err(failure(format!("an answer of {answer} bytes to a {operation}")));
+    }
+    for batch in received.iter().cycle().take(batches) {
+        let answered = way.read(black_box(batch))?;
+        if answered != answer * BATCH {
+            return Err(failure(format!("{answered} bytes of answers")));
+        }
+    }
+    Ok(())
+}
+
+struct Way<'a> {
+    around: Surroundings<'a>,
+    peer: Peer,
+    inbound: Inbound,
+    out: Outbound,
+}
+
+impl Way<'_> {
+    /// What the connection's loop does with the bytes of one read; gives how many it would write.
+    fn read(&mut self, mut received: &[u8]) -> Result<usize> {
+        let mut later = Vec::new();
+        let mut written = 0;
+        while !received.is_empty() {
+            let room = self.inbound.room();
+            let len = room.len().min(received.len());
+            room[..len].copy_from_slice(&received[..len]);
+            received = &received[len..];
+            self.inbound.filled(len);
+            while let Some(arrival) = self.inbound.next_arrival()? {
+                if let Arrival::Frame(range) = arrival {
+                    self.peer.handle(self.inbound.slice(range), self.around, &mut self.out, &mut later)?;
+                }
+            }
+            written += black_box(self.out.single_slice()).map_or(0, <[u8]>::len);
+            self.out.advance(self.out.len());
+        }
+        Ok(written)
+    }
+}
+
+/// How many calls a batch has.
+pub const fn calls(batches: u64) -> u64 {
+    batches * BATCH as u64
+}

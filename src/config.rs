@@ -90,6 +90,8 @@ pub struct Limits {
     pub handshake_step: Duration,
     /// Monitors and links that one peer may have here: past it the connection ends.
     pub watches_max: usize,
+    /// Busy connections that get a thread of their own; any more share the executor's.
+    pub connection_threads_max: usize,
     /// Connections that have not proved the cookie.
     pub handshakes_max: usize,
     /// First and longest pause between tries to reach a peer, epmd or a name; doubled each time, with jitter.
@@ -106,6 +108,7 @@ impl Default for Limits {
             slave_buffer_bytes_max: 64 << 20,
             handshake_step: Duration::from_secs(7),
             watches_max: 1 << 20,
+            connection_threads_max: 64,
             handshakes_max: 512,
             backoff_first: Duration::from_millis(200),
             backoff_max: Duration::from_secs(10),

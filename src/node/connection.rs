@@ -1,13 +1,15 @@
 //! A connection after its handshake: the loop that everything else is built around.
 //!
 //! Read what the socket has; deliver each complete signal by a plain call; carry out the effects; write all
-//! answers at once. Over anything that reads and writes bytes.
+//! answers at once. Over anything that reads and writes bytes, and driven in one of two ways: as a task on the
+//! executor while it is quiet, by a thread of its own while it is busy ([`dedicated`](super::dedicated)).
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use smol::Timer;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -18,6 +20,8 @@ use super::peers::{PeerDown, PeerEvent, PeerHandle};
 use crate::dist::{Arrival, Inbound, Outbound, TickAction, Ticker};
 use crate::process::{Effect, Peer};
 
+/// Reads with signals in one tick interval from which a connection counts as busy.
+const BUSY_READS: u32 = 16;
 /// Rounds after which the task lets others have the thread, also when there is more to do.
 const ROUNDS_MAX: u32 = 32;
 
@@ -31,7 +35,11 @@ pub(super) struct Connection<S> {
     out: Outbound,
     later: Vec<Effect>,
     ticker: Ticker,
-    interval: Timer,
+    interval: Duration,
+    /// Reads with signals in them since the last tick interval.
+    reads: u32,
+    /// Something was handled since this was last asked.
+    handled: bool,
     /// Frames have been read that the full output does not let be handled.
     stalled: bool,
     /// Others have left frames that the full output has no room for.
@@ -53,19 +61,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             out: Outbound::default(),
             later: Vec::new(),
             ticker,
-            interval: Timer::interval(interval),
+            interval,
+            reads: 0,
+            handled: false,
             stalled: !first.is_empty(),
             left_behind: false,
             closing: None,
         }
     }
 
-    /// Runs until the connection ends.
-    pub(super) async fn run(mut self) -> PeerDown {
-        poll_fn(|cx| self.poll(cx)).await
+    /// Runs as a task, until the connection ends, or is busy enough for a thread of its own where `may_leave`.
+    pub(super) async fn run(&mut self, may_leave: bool) -> Option<PeerDown> {
+        let mut interval = Timer::interval(self.interval);
+        poll_fn(|cx| {
+            let tick = Pin::new(&mut interval).poll_next(cx).is_ready();
+            if let Poll::Ready(down) = self.poll(cx, tick) {
+                return Poll::Ready(Some(down));
+            }
+            if may_leave && self.reads >= BUSY_READS { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<PeerDown> {
+    /// Goes on as far as it can without waiting. `tick`: a tick interval has passed.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, tick: bool) -> Poll<PeerDown> {
+        if tick && let Err(down) = self.tick() {
+            return Poll::Ready(down);
+        }
         for _ in 0..ROUNDS_MAX {
             match self.round(cx) {
                 Ok(true) => {}
@@ -77,11 +99,63 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Pending
     }
 
+    /// Looks once whether something has come, and answers it: without what others have left, without waiting.
+    /// Whether there was something.
+    pub(super) fn look(&mut self, cx: &mut Context<'_>) -> Result<bool, PeerDown> {
+        let found = self.wants_input() && self.read(cx)?;
+        if found {
+            self.write(cx)?;
+        }
+        Ok(found)
+    }
+
+    /// How often a tick interval passes.
+    pub(super) const fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// Whether signals were handled since this was last asked.
+    pub(super) const fn take_handled(&mut self) -> bool {
+        std::mem::replace(&mut self.handled, false)
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Whether more would be read now.
+    pub(super) const fn wants_input(&self) -> bool {
+        self.closing.is_none() && !self.stalled
+    }
+
+    pub(super) const fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    pub(super) const fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    fn tick(&mut self) -> Result<(), PeerDown> {
+        match self.ticker.interval() {
+            TickAction::Down => return Err(PeerDown::NetTickTimeout),
+            TickAction::SendTick if self.out.is_empty() => self.out.tick(),
+            TickAction::SendTick | TickAction::Idle => {}
+        }
+        if self.reads == 0 {
+            self.inbound.rest();
+            self.out.rest();
+        }
+        self.reads = 0;
+        Ok(())
+    }
+
     /// One round; whether another one may find something to do.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, PeerDown> {
         self.collect(cx);
         let mut more = self.stalled && self.handle_frames()?;
-        if self.closing.is_none() && !self.stalled {
+        if self.wants_input() {
             more |= self.read(cx)?;
         }
         more |= self.write(cx)?;
@@ -89,16 +163,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && (self.out.is_empty() || *down == PeerDown::Replaced)
         {
             return Err(down.clone());
-        }
-        if Pin::new(&mut self.interval).poll_next(cx).is_ready() {
-            more = true;
-            match self.ticker.interval() {
-                TickAction::Down => return Err(PeerDown::NetTickTimeout),
-                TickAction::SendTick if self.out.is_empty() => self.out.tick(),
-                TickAction::SendTick | TickAction::Idle => {}
-            }
-            self.inbound.rest();
-            self.out.rest();
         }
         Ok(more)
     }
@@ -134,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(Ok(len)) => {
                 self.inbound.filled(len);
                 self.ticker.received();
-                self.handle_frames()?;
+                self.reads += u32::from(self.handle_frames()?);
                 Ok(true)
             }
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
@@ -170,6 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             handled = true;
         }
+        self.handled |= handled;
         if !self.later.is_empty() {
             self.node.carry_out(&mut self.later);
         }

@@ -12,6 +12,7 @@ use smol::net::{TcpListener, TcpStream};
 
 use super::connection::Connection;
 use super::peers::PeerHandle;
+use super::socket::Socket;
 use super::{Node, setup};
 use crate::dist::handshake::Fault;
 
@@ -96,6 +97,6 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         node.ended(&handle, &super::PeerDown::Closed);
         return;
     }
-    let connection = Connection::new(Arc::clone(&node), stream, Arc::clone(&handle), &ready.first);
+    let connection = Connection::new(Arc::clone(&node), Socket::from(stream), Arc::clone(&handle), &ready.first);
     node.run_connection(handle, connection).await;
 }

@@ -7,6 +7,7 @@
 pub mod backoff;
 mod connection;
 pub mod cookie_file;
+mod dedicated;
 pub mod erpc;
 pub mod host;
 mod listener;
@@ -18,10 +19,13 @@ mod registration;
 mod run;
 pub mod setup;
 mod slaves;
+mod socket;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use smol::future::FutureExt;
@@ -38,9 +42,11 @@ use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
 use crate::replica::Slave;
 use connection::Connection;
+use dedicated::Left;
 use names::Names;
 use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
 use setup::DialError;
+use socket::{Socket, Waits};
 
 /// A running node.
 pub struct Node {
@@ -53,6 +59,8 @@ pub struct Node {
     /// The process of `net_kernel`: what calls of our own come from.
     net_kernel_process: Arc<Process>,
     executor: Arc<Executor<'static>>,
+    /// Connections that run on a thread of their own.
+    threads: AtomicUsize,
     this: Weak<Self>,
 }
 
@@ -182,7 +190,7 @@ impl Node {
             // Their connection came first; this one is closed by being dropped.
             return Ok(());
         }
-        let connection = Connection::new(Arc::clone(self), ready.stream, Arc::clone(&handle), &ready.first);
+        let connection = Connection::new(Arc::clone(self), Socket::from(ready.stream), Arc::clone(&handle), &ready.first);
         let this = Arc::clone(self);
         self.spawn(async move { this.run_connection(handle, connection).await });
         Ok(())
@@ -199,7 +207,7 @@ impl Node {
     /// Runs a connection that stands in the table until it ends.
     async fn run_connection<S>(self: &Arc<Self>, handle: Arc<PeerHandle>, connection: Connection<S>)
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
     {
         let kind = if handle.is_visible() { "visible" } else { "hidden" };
         tracing::info!(peer = %handle.name, kind, "peer up");
@@ -207,8 +215,51 @@ impl Node {
             self.net_kernel.hold(&handle.name);
             self.spawn(names::keep(Arc::clone(self), Arc::clone(&handle)));
         }
-        let down = AssertUnwindSafe(connection.run()).catch_unwind().await.unwrap_or(PeerDown::Panicked);
+        let down = AssertUnwindSafe(self.drive(connection)).catch_unwind().await.unwrap_or(PeerDown::Panicked);
         self.ended(&handle, &down);
+    }
+
+    /// Drives a connection to its end: as a task while it is quiet, by a thread of its own while it is busy.
+    async fn drive<S>(&self, connection: Connection<S>) -> PeerDown
+    where
+        S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
+    {
+        let mut connection = Box::new(connection);
+        loop {
+            let may_leave = self.threads.load(Ordering::Relaxed) < self.config.limits.connection_threads_max;
+            if let Some(down) = connection.run(may_leave).await {
+                return down;
+            }
+            match self.on_thread(connection).await {
+                Left::Down(down) => return down,
+                Left::Quiet(quiet) => connection = quiet,
+            }
+        }
+    }
+
+    async fn on_thread<S>(&self, connection: Box<Connection<S>>) -> Left<S>
+    where
+        S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
+    {
+        let (tell, told) = smol::channel::bounded(1);
+        let work = move || {
+            let left = std::panic::catch_unwind(AssertUnwindSafe(|| dedicated::run(connection)));
+            let left = match left {
+                Ok(Ok(left)) => left,
+                Ok(Err(error)) => Left::Down(PeerDown::Io(error.to_string())),
+                Err(_) => Left::Down(PeerDown::Panicked),
+            };
+            // Whoever waits for it lives as long as the node.
+            let _gone = tell.try_send(left);
+        };
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        let started = thread::Builder::new().name("kvnode-peer".into()).stack_size(512 << 10).spawn(work);
+        let left = match started {
+            Ok(_) => told.recv().await.unwrap_or(Left::Down(PeerDown::Panicked)),
+            Err(error) => Left::Down(PeerDown::Io(error.to_string())),
+        };
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+        left
     }
 
     /// A connection has ended: everything that hung on it ends too.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::Duration;
 
@@ -162,6 +163,7 @@ async fn start(
         net_kernel,
         net_kernel_process,
         executor,
+        threads: AtomicUsize::new(0),
         this: this.clone(),
     });
     let stores = start_stores(&node)?;

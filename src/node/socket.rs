@@ -1,0 +1,103 @@
+//! A TCP socket that is read first and waited for only when it is empty.
+//!
+//! It waits in one of two ways. *Armed*, an empty read leaves a waker with the reactor, as every asynchronous
+//! socket does. *Unarmed*, an empty read is only said to be empty: a thread that polls the socket by itself waits
+//! in its own way ([`dedicated`](super::dedicated)).
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use smol::Async;
+use smol::io::{AsyncRead, AsyncWrite};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: Arc<Async<TcpStream>>,
+    armed: bool,
+}
+
+impl From<smol::net::TcpStream> for Socket {
+    fn from(stream: smol::net::TcpStream) -> Self {
+        Self { tcp: stream.into(), armed: true }
+    }
+}
+
+/// A stream whose way of waiting can be chosen.
+pub(super) trait Waits {
+    /// Whether an empty read or a full write leaves a waker with the reactor.
+    fn set_armed(&mut self, armed: bool);
+
+    /// What a thread of its own waits for.
+    fn fd(&self) -> BorrowedFd<'_>;
+}
+
+impl Waits for Socket {
+    fn set_armed(&mut self, armed: bool) {
+        self.armed = armed;
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.tcp.get_ref().as_fd()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.tcp.get_ref().read(room) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+            if !self.armed {
+                return Poll::Pending;
+            }
+            ready!(self.tcp.poll_readable(cx))?;
+        }
+    }
+}
+
+impl Socket {
+    fn poll_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match write(self.tcp.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+            if !self.armed {
+                return Poll::Pending;
+            }
+            ready!(self.tcp.poll_writable(cx))?;
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_with(cx, |mut tcp| tcp.write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_with(cx, |mut tcp| tcp.write_vectored(slices))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.tcp.get_ref().shutdown(Shutdown::Write))
+    }
+}

@@ -109,11 +109,12 @@ struct Monitors {
     names: Vec<Arc<str>>,
 }
 
-/// The process that the last signal met: most signals meet the same again.
-struct LastProcess {
+/// A process that a signal met, kept for the next one: most signals meet the same again, and to find it so takes
+/// no lock and counts no reference. A look-up takes it out of [`Peer::last`]; whoever has used it puts it back.
+struct FoundProcess {
     process: Arc<Process>,
-    name: Option<Arc<str>>,
-    names_version: u64,
+    /// The registered name that it was found by, and how the names stood then.
+    name: Option<(Arc<str>, u64)>,
 }
 
 /// One connected node, as its signals see us.
@@ -122,7 +123,7 @@ pub struct Peer {
     flags: DistributionFlags,
     monitors: Monitors,
     links: AHashSet<(ProcessId, RemoteId)>,
-    last: Option<LastProcess>,
+    last: Option<FoundProcess>,
     /// Operations that were skipped and logged.
     skipped: AHashSet<u64>,
     inflated: Vec<u8>,
@@ -171,11 +172,11 @@ impl Peer {
                 Ok(())
             }
             ControlMessage::Send { to_pid } => match self.find_pid(&to_pid, around.registry) {
-                Some(process) => self.message(&process, payload, around, out, later),
+                Some(found) => self.message(found, payload, around, out, later),
                 None => Ok(()),
             },
             ControlMessage::RegSend { to_name, .. } => match self.find_name(to_name, around.registry) {
-                Some((process, _)) => self.message(&process, payload, around, out, later),
+                Some(found) => self.message(found, payload, around, out, later),
                 None => Ok(()),
             },
             ControlMessage::Link { from_pid, to_pid } => self.link(from_pid, to_pid, around, out),
@@ -265,33 +266,25 @@ impl Peer {
     }
 
     #[inline]
-    fn find_pid(&mut self, pid: &PidView<'_>, registry: &Registry) -> Option<Arc<Process>> {
+    fn find_pid(&mut self, pid: &PidView<'_>, registry: &Registry) -> Option<FoundProcess> {
         let id = registry.local_id(pid)?;
-        if let Some(last) = &self.last
-            && last.process.id == id
-            && last.process.is_alive()
-        {
-            return Some(Arc::clone(&last.process));
+        match self.last.take() {
+            Some(last) if last.process.id == id && last.process.is_alive() => Some(last),
+            _ => Some(FoundProcess { process: registry.by_pid(pid)?, name: None }),
         }
-        let process = registry.by_pid(pid)?;
-        self.last = Some(LastProcess { process: Arc::clone(&process), name: None, names_version: 0 });
-        Some(process)
     }
 
     #[inline]
-    fn find_name(&mut self, name: AtomView<'_>, registry: &Registry) -> Option<(Arc<Process>, Arc<str>)> {
-        let names_version = registry.names_version();
-        if let Some(LastProcess { process, name: Some(known), names_version: version }) = &self.last
-            && *version == names_version
-            && name == **known
-        {
-            return Some((Arc::clone(process), Arc::clone(known)));
+    fn find_name(&mut self, name: AtomView<'_>, registry: &Registry) -> Option<FoundProcess> {
+        let version = registry.names_version();
+        let good = |known: &(Arc<str>, u64)| known.1 == version && name == *known.0;
+        match self.last.take() {
+            Some(last) if last.name.as_ref().is_some_and(good) => Some(last),
+            _ => {
+                let (known, process) = registry.by_name(&name.to_str())?;
+                Some(FoundProcess { process, name: Some((known, version)) })
+            }
         }
-        let (known, process) = registry.by_name(&name.to_str())?;
-        let last =
-            LastProcess { process: Arc::clone(&process), name: Some(Arc::clone(&known)), names_version };
-        self.last = Some(last);
-        Some((process, known))
     }
 
     #[inline]
@@ -306,26 +299,26 @@ impl Peer {
         if from_pid.node != *self.name {
             return Err(PeerError::ForeignSender);
         }
-        let (found, name) = match to_proc {
-            ProcessRef::Pid(pid) => (self.find_pid(&pid, around.registry), None),
-            ProcessRef::Name(name) => self
-                .find_name(name, around.registry)
-                .map_or((None, None), |(process, name)| (Some(process), Some(name))),
+        let found = match to_proc {
+            ProcessRef::Pid(pid) => self.find_pid(&pid, around.registry),
+            ProcessRef::Name(name) => self.find_name(name, around.registry),
         };
-        let Some(process) = found else {
+        let Some(found) = found else {
             write_noproc(self.flags, from_pid, to_proc, reference, out);
             return Ok(());
         };
         if self.watches() >= around.watches_max {
             return Err(PeerError::TooMany);
         }
+        let by_name = found.name.as_ref().filter(|_| matches!(to_proc, ProcessRef::Name(_)));
         let monitor = Monitor {
-            process: process.id,
-            name: name.map(|name| self.monitors.name_at(&name)),
+            process: found.process.id,
+            name: by_name.map(|(name, _)| self.monitors.name_at(name)),
             watcher: RemoteId::new(&from_pid),
             words: reference.words().len() as u8,
         };
         self.monitors.table.insert(MonitorKey::new(&reference), monitor);
+        self.last = Some(found);
         Ok(())
     }
 
@@ -364,7 +357,7 @@ impl Peer {
     #[inline]
     fn message(
         &mut self,
-        process: &Arc<Process>,
+        found: FoundProcess,
         payload: &[u8],
         around: Surroundings<'_>,
         out: &mut Outbound,
@@ -373,6 +366,7 @@ impl Peer {
         let Self { name, flags, monitors, inflated, .. } = self;
         let term = plain(payload, inflated, around.inflated_bytes_max)?;
         let mut calls = MonitorsOf { monitors, name, flags: *flags };
+        let process = &*found.process;
         let mut effects = Effects {
             me: process,
             registry: around.registry,
@@ -404,6 +398,7 @@ impl Peer {
             }
             Envelope::None => process.server.handle_info(TermView::parse(term)?, &mut effects),
         }
+        self.last = Some(found);
         Ok(())
     }
 

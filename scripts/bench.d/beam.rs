@@ -5,13 +5,15 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::children::{Running, cpu_nanos, resident_bytes};
-use crate::report::{Better, Metric, Table};
+use crate::link::HOST;
+use crate::report::{Better, Metric, OURS, Table};
 use crate::servers::{Kind, Lab, Server};
 use crate::{Bench, Findings, Plan, Result, failure};
-use crate::link::HOST;
 
 const SERVERS: [Kind; 6] =
     [Kind::Kvnode, Kind::Genserver, Kind::Ets, Kind::Cnode, Kind::Parked, Kind::Polling];
+const CALL_SERVERS: [Kind; 7] =
+    [Kind::Kvnode, Kind::Genserver, Kind::Ets, Kind::Cnode, Kind::Parked, Kind::Polling, Kind::Unmonitored];
 /// Those that are called, and not asked by `:erpc`.
 const CALLED: [Kind; 5] = [Kind::Kvnode, Kind::Genserver, Kind::Cnode, Kind::Parked, Kind::Polling];
 /// How long one load may take, whatever it was asked to take.
@@ -69,6 +71,14 @@ impl Client {
         Ok(Figures(answer.split(' ').filter_map(figure).collect()))
     }
 
+    /// Puts the keys that most loads get.
+    pub fn prepare(&mut self, bench: &Bench) -> Result<()> {
+        for server in bench.servers.iter().filter(|server| server.kind != Kind::Redis) {
+            self.run("prepare", server, &[])?;
+        }
+        Ok(())
+    }
+
     /// Processor time that it has used, in nanoseconds.
     pub fn cpu_nanos(&self) -> Result<u64> {
         cpu_nanos(self.running.id())
@@ -99,20 +109,18 @@ impl Measured {
         self.figures.of("calls") / self.figures.of("elapsed") * 1e9
     }
 
-    /// Processor time of server and client in microseconds a call. What prepares a load is in it: a thousand puts.
+    /// Processor time of server and client in microseconds a call.
     fn per_call(&self) -> [f64; 2] {
-        let calls = self.figures.of("calls") + PREPARING_CALLS;
+        let calls = self.figures.of("calls");
         [self.server_nanos / 1e3 / calls, self.client_nanos / 1e3 / calls]
     }
 }
 
-/// Calls that `client.ex` makes before it begins to count.
-const PREPARING_CALLS: f64 = 1001.0;
-
 /// One caller's times, and many callers' rate.
 pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
-    let bench = Bench::start(lab, plan, &SERVERS, findings);
+    let bench = Bench::start(lab, plan, &CALL_SERVERS, findings);
+    client.prepare(&bench)?;
     let metrics: [Metric; 6] = [
         ("p50 µs", Better::Lower),
         ("p99 µs", Better::Lower),
@@ -166,6 +174,7 @@ pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
 pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
     let bench = Bench::start(lab, plan, &SERVERS, findings);
+    client.prepare(&bench)?;
     let millis = plan.time.as_millis() as u64 / plan.pick(2, 1);
     let metrics: [Metric; 6] = [
         ("put MB/s", Better::Higher),
@@ -175,7 +184,8 @@ pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         ("server CPU µs/call", Better::Lower),
         ("RSS MB", Better::Lower),
     ];
-    for (bytes, shown) in [(100, "100 bytes"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB"), (16 << 20, "16 MiB")] {
+    for (bytes, shown) in [(100, "100 bytes"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB"), (16 << 20, "16 MiB")]
+    {
         let mut table = Table::new(format!("values of {shown}, one BEAM caller"), &metrics);
         if bytes >= 1 << 20 {
             table = table.expect("put MB/s", "floor, parked", 0.9).expect("get MB/s", "floor, parked", 0.9);
@@ -208,7 +218,8 @@ fn beside(client: &mut Client, bench: &Bench, plan: &Plan, findings: &mut Findin
         ("small calls/s", Better::Higher),
         ("large MB/s", Better::Higher),
     ];
-    let title = format!("small gets of one BEAM process beside values of {shown} of another, on one connection");
+    let title =
+        format!("small gets of one BEAM process beside values of {shown} of another, on one connection");
     let mut table = Table::new(title, &metrics);
     for round in 0..plan.rounds {
         for server in bench.in_round(round) {
@@ -227,6 +238,7 @@ fn beside(client: &mut Client, bench: &Bench, plan: &Plan, findings: &mut Findin
 pub fn casts(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
     let bench = Bench::start(lab, plan, &CALLED, findings);
+    client.prepare(&bench)?;
     let count: u64 = plan.pick(200_000, 20_000);
     let metrics: [Metric; 5] = [
         ("casts/s", Better::Higher),
@@ -235,15 +247,25 @@ pub fn casts(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         ("RSS before MB", Better::Lower),
         ("RSS after MB", Better::Lower),
     ];
-    let mut table = Table::new(format!("{count} casts of one BEAM process, then a get"), &metrics)
-        .expect("casts/s", "floor, parked", 1.0);
+    let mut table = Table::new(format!("{count} casts of one BEAM process, then a get"), &metrics).expect(
+        "casts/s",
+        "floor, parked",
+        1.0,
+    );
     for round in 0..plan.rounds {
         for server in bench.in_round(round) {
             let before = resident_bytes(server.id())? as f64 / 1e6;
             let found = measured(&mut client, "casts", server, &[count])?;
             let [server_cpu, client_cpu] = found.per_call();
-            table.add(server.kind.name(), &[found.rate(), server_cpu, client_cpu, before, found.rss_megabytes]);
+            table.add(
+                server.kind.name(),
+                &[found.rate(), server_cpu, client_cpu, before, found.rss_megabytes],
+            );
         }
+    }
+    if let (Some(before), Some(after)) = (table.median(OURS, 3), table.median(OURS, 4)) {
+        let verdict = if after - before < 1.0 { "reached" } else { "MISSED" };
+        table.note(format!("kvnode grew by {:.1} MB, expected less than 1: {verdict}", after - before));
     }
     findings.table(table);
     Ok(())

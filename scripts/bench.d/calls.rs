@@ -1,8 +1,10 @@
 //! The native loads: calls in flight, connections, keys, and a table that grows.
 
+use std::thread;
+
 use crate::children::{cpu_nanos, resident_bytes};
 use crate::native::{Caller, Keys, Outcome, Request, Until, load_all};
-use crate::report::{Better, Metric, Table};
+use crate::report::{Better, Metric, OURS, Table};
 use crate::servers::{Kind, Lab, Server};
 use crate::{Bench, Findings, Plan, Result, failure};
 
@@ -47,10 +49,14 @@ pub fn in_flight(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> 
         (Request::Get, 1024, 4),
     ]
     .map(|(request, window, connections)| InFlight { request, window, connections });
+    // kvnode's calls/s on one connection, by calls in flight.
+    let mut one = Vec::new();
     for load in loads {
         let InFlight { request, window, connections } = load;
         let what = if request == Request::Get { "get" } else { "put" };
-        let title = format!("native {what}, {window} in flight on each of {connections} connections, {KEYS} keys");
+        let each =
+            if connections == 1 { String::new() } else { format!(" on each of {connections} connections") };
+        let title = format!("native {what}, {window} in flight{each}, {KEYS} keys");
         let mut table = Table::new(title, &METRICS);
         if connections == 1 && request == Request::Get {
             table = match window {
@@ -64,10 +70,26 @@ pub fn in_flight(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> 
         }
         for round in 0..plan.rounds {
             for server in bench.in_round(round) {
-                let Some((_, callers)) = callers.iter_mut().find(|(id, _)| *id == server.id()) else { continue };
+                let Some((_, callers)) = callers.iter_mut().find(|(id, _)| *id == server.id()) else {
+                    continue;
+                };
                 let callers = &mut callers[..connections];
                 let figures = measured(server, || load_all(callers, request, window, KEYS, plan.time))?;
                 table.add(server.kind.name(), &figures);
+            }
+        }
+        let medians = [0, 2, 3].map(|column| table.median(OURS, column));
+        if let ([Some(rate), Some(server_cores), Some(client_micros)], Request::Get) = (medians, request) {
+            if connections == 1 {
+                one.push((window, rate));
+            } else if let Some((_, one)) = one.iter().find(|(known, _)| *known == window) {
+                let (ratio, cores) = (rate / one, server_cores + client_micros * rate / 1e6);
+                let full = thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64) * 0.9;
+                let verdict = if ratio >= 1.5 || cores >= full { "reached" } else { "MISSED" };
+                table.note(format!(
+                    "kvnode: {ratio:.2} of its calls/s on one connection, {cores:.2} cores busy with client and server; \
+                     expected 1.5, or all cores: {verdict}"
+                ));
             }
         }
         findings.table(table);
@@ -92,18 +114,22 @@ pub fn keys(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         }
         for round in 0..plan.rounds {
             for server in bench.in_round(round) {
-                let Some((_, caller)) = callers.iter_mut().find(|(id, _)| *id == server.id()) else { continue };
+                let Some((_, caller)) = callers.iter_mut().find(|(id, _)| *id == server.id()) else {
+                    continue;
+                };
                 let figures = measured(server, || load_all(caller, Request::Get, 64, count, plan.time))?;
                 table.add(server.kind.name(), &figures);
             }
         }
-        medians.push((count, table.median(crate::report::OURS, 0)));
+        medians.push((count, table.median(OURS, 0)));
         findings.table(table);
     }
     if let (Some((few, Some(base))), Some((many, Some(rate)))) = (medians.get(1), medians.last()) {
         let ratio = rate / base;
         let verdict = if ratio >= 0.5 { "reached" } else { "MISSED" };
-        findings.note(format!("kvnode with {many} keys: {ratio:.2} of its calls/s with {few}, expected 0.5: {verdict}"));
+        findings.note(format!(
+            "kvnode with {many} keys: {ratio:.2} of its calls/s with {few}, expected 0.5: {verdict}"
+        ));
     }
     Ok(())
 }
@@ -118,7 +144,8 @@ pub fn growth(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         ("puts/s", Better::Higher),
         ("server CPU µs/put", Better::Lower),
     ];
-    let mut table = Table::new(format!("puts into a table that grows from 0 to {entries}, 64 in flight"), &metrics);
+    let mut table =
+        Table::new(format!("puts into a table that grows from 0 to {entries}, 64 in flight"), &metrics);
     for _ in 0..plan.pick(plan.rounds.min(3), 1) {
         for kind in plan.servers(&[Kind::Kvnode, Kind::Redis, Kind::Polling]) {
             let server = match lab.start(kind) {
@@ -150,7 +177,8 @@ pub fn growth(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
 
 fn connect(server: &Server, count: usize) -> Result<Vec<Caller>> {
     let name = |number| format!("native{number}-{}", server.id());
-    let callers: Result<_> = (0..count).map(|number| Caller::connect(&server.endpoint, &name(number))).collect();
+    let callers: Result<_> =
+        (0..count).map(|number| Caller::connect(&server.endpoint, &name(number))).collect();
     callers.map_err(|error| failure(format!("{}: {error}", server.kind)))
 }
 

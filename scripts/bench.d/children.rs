@@ -32,7 +32,8 @@ impl Running {
     /// Starts it. What it says on stderr goes into a file of `folder`, and is shown when it fails.
     pub fn start(label: &str, command: &mut Command, folder: &std::path::Path) -> Result<Self> {
         let errors = folder.join(format!("{}.stderr", label.replace([' ', ','], "-")));
-        let stderr = fs::File::create(&errors).map_err(|error| failure(format!("{}: {error}", errors.display())))?;
+        let stderr =
+            fs::File::create(&errors).map_err(|error| failure(format!("{}: {error}", errors.display())))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         // Held over the start, so that no signal comes between a process and its entry.
         let mut running = RUNNING.lock().map_err(|_| failure("another thread failed"))?;
@@ -132,7 +133,8 @@ fn send(id: u32, signal: Signal) {
 /// The scheduler's own account where the kernel keeps one; else the one of the clock tick, a hundredth of a second.
 pub fn cpu_nanos(id: u32) -> Result<u64> {
     let mut sum = 0;
-    let tasks = fs::read_dir(format!("/proc/{id}/task")).map_err(|_| failure(format!("process {id} is gone")))?;
+    let tasks =
+        fs::read_dir(format!("/proc/{id}/task")).map_err(|_| failure(format!("process {id} is gone")))?;
     for task in tasks.flatten() {
         // A thread may end between the list and here.
         if let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) {
@@ -142,7 +144,8 @@ pub fn cpu_nanos(id: u32) -> Result<u64> {
     if sum > 0 {
         return Ok(sum);
     }
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).map_err(|_| failure(format!("process {id} is gone")))?;
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))
+        .map_err(|_| failure(format!("process {id} is gone")))?;
     // proc(5): the name in parentheses may hold anything; utime and stime are fields 14 and 15.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
@@ -157,7 +160,8 @@ pub fn own_thread_nanos() -> u64 {
 
 /// Resident memory of a process, in bytes.
 pub fn resident_bytes(id: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).map_err(|_| failure(format!("process {id} is gone")))?;
+    let status = fs::read_to_string(format!("/proc/{id}/status"))
+        .map_err(|_| failure(format!("process {id} is gone")))?;
     let kib = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))

@@ -2,13 +2,14 @@ defmodule BenchClient do
   @moduledoc """
   The BEAM's load for scripts/bench. A line of stdin asks for a load, a line of stdout has its figures:
 
+      prepare KIND NODE
       seq KIND NODE MILLISECONDS
       callers KIND NODE MILLISECONDS COUNT
       values KIND NODE MILLISECONDS BYTES
       casts KIND NODE COUNT
       beside KIND NODE MILLISECONDS BYTES
 
-  KIND is `gen` for a server that is called, `ets` for one whose table is read by `:erpc`. A figure is
+  `prepare` puts what `seq`, `callers`, `casts` and `beside` get. KIND is `gen` for a server that is called, `ets` for one whose table is read by `:erpc`. A figure is
   `name=number`; times are in nanoseconds. What fails is answered by `error` and the reason.
   """
 
@@ -31,9 +32,17 @@ defmodule BenchClient do
     kind, reason -> "error " <> inspect({kind, reason, __STACKTRACE__}, limit: 20, width: :infinity)
   end
 
+  @doc "Puts the keys of the other loads."
+  def prepare(server) do
+    value = value(100)
+    for key <- Tuple.to_list(keys()), do: :ok = put(server, key, value)
+    if get(server, elem(keys(), 0)) != value, do: raise("a value is not what was put")
+    [calls: @keys + 1]
+  end
+
   @doc "One caller, one get after the other."
   def seq(server, milliseconds) do
-    keys = prepare(server)
+    keys = keys()
     started = now()
     times = seq_loop(server, keys, 0, deadline(milliseconds), [])
     figures(times, now() - started)
@@ -52,7 +61,7 @@ defmodule BenchClient do
 
   @doc "Many callers at once: nine gets, then a put."
   def callers(server, milliseconds, count) do
-    keys = prepare(server)
+    keys = keys()
     value = value(100)
     parent = self()
 
@@ -114,8 +123,8 @@ defmodule BenchClient do
   end
 
   @doc "Casts of one process, and a get behind them: the server has handled them all."
-  def casts({_, node} = server, count) do
-    keys = prepare(server)
+  def casts({_, node}, count) do
+    keys = keys()
     value = value(100)
     name = {:kv_replicated, node}
     started = now()
@@ -126,7 +135,7 @@ defmodule BenchClient do
 
   @doc "Small gets of one process, while another puts and gets large values on the same connection."
   def beside(server, milliseconds, bytes) do
-    keys = prepare(server)
+    keys = keys()
     value = value(bytes)
     parent = self()
     until = deadline(milliseconds)
@@ -152,14 +161,10 @@ defmodule BenchClient do
     if now() < until, do: beside_loop(server, value, until, moved), else: moved
   end
 
-  # Every load leaves and finds the same keys, with the value that all clients of scripts/bench put.
-  defp prepare(server) do
-    keys = List.to_tuple(for number <- 1..@keys, do: <<number::64, "bench-kv">>)
-    value = value(100)
-    for at <- 0..(@keys - 1), do: :ok = put(server, elem(keys, at), value)
-    ^value = get(server, elem(keys, 0))
+  defp keys do
+    # What the load before has left is garbage now, and should not be swept in another server's time.
     :erlang.garbage_collect()
-    keys
+    List.to_tuple(for number <- 1..@keys, do: <<number::64, "bench-kv">>)
   end
 
   defp get({:gen, node}, key), do: GenServer.call({:kv, node}, {:get, key}, @timeout)
@@ -173,6 +178,7 @@ defmodule BenchClient do
 
   defp put({_, node}, key, value), do: GenServer.call({:kv, node}, {:put, key, value}, @timeout)
 
+  # The value of so many bytes that all clients of scripts/bench put.
   defp value(bytes) do
     period = for at <- 0..250, into: <<>>, do: <<at>>
     binary_part(String.duplicate(period, div(bytes, 251) + 1), 0, bytes)

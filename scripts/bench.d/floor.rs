@@ -1,8 +1,9 @@
 //! The floor: the least that a server of calls can do, to measure others by. It is no store.
 //!
 //! It reads all the frames that one read brings, answers each call by copying bytes, and writes once. What is
-//! answered to a get is a constant: the last value of another length that was put. It offers monitors, as kvnode
-//! does, so that a BEAM's call is three frames here too, of which it only skips two.
+//! answered to a get is a constant: the last value of another length that was put, one for keys that begin with
+//! `large` and one for all others. It offers monitors, as kvnode does, so that a BEAM's call is three frames here too,
+//! of which it only skips two; it can be told not to, to see what they cost.
 //!
 //! *Parked* it blocks in the read. *Polling* it asks the socket again and again for a short while, yielding the
 //! processor each time, before it blocks.
@@ -12,17 +13,19 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kvnode::dist::DistributionFlags;
+
 use crate::{Result, link};
 
-/// Runs until stdin ends. Arguments: the name, the epmd port, and for how many microseconds to poll.
-pub fn main(name: &str, epmd_port: u16, poll: Duration) -> Result<()> {
+/// Runs until stdin ends, as a node of this name that polls for that long and offers these flags.
+pub fn main(name: &str, epmd_port: u16, poll: Duration, flags: DistributionFlags) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let _registration = link::register(epmd_port, name, listener.local_addr()?.port())?;
     let full_name = format!("{name}@{}", link::HOST);
     thread::spawn(move || {
         loop {
             // A connection that fails concerns nobody else; its client says so.
-            let Ok(linked) = link::accept(&listener, &full_name) else { continue };
+            let Ok(linked) = link::accept(&listener, &full_name, flags) else { continue };
             thread::spawn(move || Floor::new(linked, poll).and_then(|mut floor| floor.run()));
         }
     });
@@ -43,7 +46,18 @@ struct Floor {
     start: usize,
     end: usize,
     out: Vec<u8>,
-    constant: Vec<u8>,
+    constants: Constants,
+}
+
+/// The encoded answers to a get of a small and of a large value.
+struct Constants([Vec<u8>; 2]);
+
+impl Constants {
+    fn of(&mut self, key: &[u8]) -> &mut Vec<u8> {
+        // BINARY_EXT and its length stand before the text.
+        let large = key.get(5..).is_some_and(|text| text.starts_with(b"large"));
+        &mut self.0[usize::from(large)]
+    }
 }
 
 impl Floor {
@@ -53,8 +67,8 @@ impl Floor {
         let mut buffer = first;
         let end = buffer.len();
         buffer.resize(ROOM_BYTES.max(end), 0);
-        let constant = vec![119, 3, b'n', b'i', b'l'];
-        Ok(Self { stream, poll, buffer, start: 0, end, out: Vec::new(), constant })
+        let constants = Constants([const { [119, 3, b'n', b'i', b'l'] }; 2].map(Vec::from));
+        Ok(Self { stream, poll, buffer, start: 0, end, out: Vec::new(), constants })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -64,7 +78,8 @@ impl Floor {
                 self.start = from + len;
                 if len == 0 {
                     self.out.extend_from_slice(&[0; 4]);
-                } else if answer(&self.buffer[from..from + len], &mut self.constant, &mut self.out).is_none() {
+                } else if answer(&self.buffer[from..from + len], &mut self.constants, &mut self.out).is_none()
+                {
                     return Err(ErrorKind::InvalidData.into());
                 }
             }
@@ -140,7 +155,7 @@ impl Floor {
 }
 
 /// Answers one frame, where it is a call. `None`: bytes that no caller here sends.
-fn answer(frame: &[u8], constant: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<()> {
+fn answer(frame: &[u8], constants: &mut Constants, out: &mut Vec<u8>) -> Option<()> {
     // 112, 131, SMALL_TUPLE_EXT, arity, SMALL_INTEGER_EXT, operation
     let [112, 131, 104, _, 97, operation, fields @ ..] = frame else { return None };
     let fields = match operation {
@@ -160,8 +175,10 @@ fn answer(frame: &[u8], constant: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<()>
     let request = skip_tag(tag)?;
     let (pid, tag) = (&from[..from.len() - tag.len()], &tag[..tag.len() - request.len()]);
     let [104, request_arity, request @ ..] = request else { return None };
+    let key = skip_atom(request)?;
+    let constant = constants.of(key);
     let reply: &[u8] = if *request_arity == 3 {
-        let value = skip_key(skip_atom(request)?)?;
+        let value = skip_key(key)?;
         if value.len() != constant.len() {
             constant.clear();
             constant.extend_from_slice(value);

@@ -37,10 +37,16 @@ pub fn per_call(plan: &Plan, findings: &mut Findings) -> Result<()> {
         match before {
             Some(before) if found > before * GROWTH_MAX => {
                 findings.failed |= !plan.update;
-                table.note(format!("{operation}: {:.0}% over the committed figure: TOO MUCH", (found / before - 1.0) * 100.0));
+                table.note(format!(
+                    "{operation}: {:.0}% over the committed figure: TOO MUCH",
+                    (found / before - 1.0) * 100.0
+                ));
             }
             Some(before) if found * GROWTH_MAX < before => {
-                table.note(format!("{operation}: {:.0}% under the committed figure: commit the new one (--update)", (1.0 - found / before) * 100.0));
+                table.note(format!(
+                    "{operation}: {:.0}% under the committed figure: commit the new one (--update)",
+                    (1.0 - found / before) * 100.0
+                ));
             }
             Some(_) => {}
             None => table.note(format!("{operation}: nothing is committed yet (--update)")),
@@ -48,7 +54,8 @@ pub fn per_call(plan: &Plan, findings: &mut Findings) -> Result<()> {
     }
     findings.table(table);
     if plan.update {
-        let head: String = text()?.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        let head: String =
+            text()?.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
         fs::write(file(), head + &lines)?;
     }
     Ok(())

@@ -16,9 +16,9 @@ pub const HOST: &str = "127.0.0.1";
 /// What no answer may take longer than.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn local(name: &str) -> Result<Local> {
+fn local(name: &str, flags: DistributionFlags) -> Result<Local> {
     let name = NodeName::new(name).map_err(|error| failure(format!("{name}: {error}")))?;
-    Ok(Local { name, creation: 5, flags: DistributionFlags::OFFERED, cookie: Cookie::new(COOKIE) })
+    Ok(Local { name, creation: 5, flags, cookie: Cookie::new(COOKIE) })
 }
 
 /// A set-up connection, and what was read behind the handshake.
@@ -74,8 +74,10 @@ pub fn connect(epmd_port: u16, own: &str, peer: &str) -> Result<Linked> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let peer = NodeName::new(&format!("{peer}@{HOST}")).map_err(|error| failure(format!("{peer}: {error}")))?;
-    let (hello, mut client) = Client::new(local(&format!("{own}@{HOST}"))?, peer, challenge()?);
+    let peer =
+        NodeName::new(&format!("{peer}@{HOST}")).map_err(|error| failure(format!("{peer}: {error}")))?;
+    let (hello, mut client) =
+        Client::new(local(&format!("{own}@{HOST}"), DistributionFlags::OFFERED)?, peer, challenge()?);
     stream.write_all(&hello)?;
     let mut packets = Packets::new();
     loop {
@@ -91,10 +93,10 @@ pub fn connect(epmd_port: u16, own: &str, peer: &str) -> Result<Linked> {
 }
 
 /// Accepts one connection of whoever knows the cookie, and sets it up.
-pub fn accept(listener: &TcpListener, name: &str) -> Result<Linked> {
+pub fn accept(listener: &TcpListener, name: &str, flags: DistributionFlags) -> Result<Linked> {
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
-    let mut server = Server::new(local(name)?, challenge()?);
+    let mut server = Server::new(local(name, flags)?, challenge()?);
     let mut packets = Packets::new();
     loop {
         let packet = next_packet(&mut stream, &mut packets)?;

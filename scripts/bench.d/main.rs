@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use kvnode::dist::DistributionFlags;
 use serde_json::{Value, json};
 
 use report::Table;
@@ -213,10 +214,17 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let role = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         // What this program starts itself as.
-        [_, "floor", name, epmd_port, poll_micros] => match (epmd_port.parse(), poll_micros.parse()) {
-            (Ok(epmd_port), Ok(micros)) => floor::main(name, epmd_port, Duration::from_micros(micros)),
-            _ => Err(failure("floor NAME EPMD_PORT POLL_MICROSECONDS")),
-        },
+        [_, "floor", name, epmd_port, poll_micros, monitors] => {
+            let monitoring = DistributionFlags::DIST_MONITOR.union(DistributionFlags::DIST_MONITOR_NAME);
+            let withheld = if monitors == "monitored" { DistributionFlags::NONE } else { monitoring };
+            match (epmd_port.parse(), poll_micros.parse()) {
+                (Ok(epmd_port), Ok(micros)) => {
+                    let flags = DistributionFlags::OFFERED.difference(withheld);
+                    floor::main(name, epmd_port, Duration::from_micros(micros), flags)
+                }
+                _ => Err(failure("floor NAME EPMD_PORT POLL_MICROSECONDS monitored|unmonitored")),
+            }
+        }
         [_, "path", operation, count] => path::main(operation, count),
         _ => return measure(&Cli::parse()),
     };

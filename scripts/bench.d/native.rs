@@ -313,7 +313,13 @@ fn wrong(reply: &[u8]) -> crate::Failure {
 }
 
 /// The same load on several connections at once, a thread for each.
-pub fn load_all(callers: &mut [Caller], request: Request, window: usize, keys: u64, time: Duration) -> Result<Outcome> {
+pub fn load_all(
+    callers: &mut [Caller],
+    request: Request,
+    window: usize,
+    keys: u64,
+    time: Duration,
+) -> Result<Outcome> {
     let start = Barrier::new(callers.len());
     let outcomes: Vec<Result<Outcome>> = thread::scope(|scope| {
         let threads: Vec<_> = callers

@@ -48,8 +48,12 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
     let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), 1 << 20);
     let process = registry.spawn(Box::new(server));
     registry.register(STORE, &process).map_err(|error| failure(format!("{error:?}")))?;
-    let around =
-        Surroundings { registry: &registry, waiters: &waiters, inflated_bytes_max: 1 << 20, watches_max: 1 << 10 };
+    let around = Surroundings {
+        registry: &registry,
+        waiters: &waiters,
+        inflated_bytes_max: 1 << 20,
+        watches_max: 1 << 10,
+    };
     let mut way = Way {
         around,
         peer: Peer::new("m@h".into(), DistributionFlags::OFFERED),

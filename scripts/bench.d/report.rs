@@ -127,7 +127,7 @@ impl Table {
         for (expected, ratio) in self.checked() {
             let verdict = if ratio >= expected.at_least { "reached" } else { "MISSED" };
             let Expected { metric, server, at_least } = expected;
-            let _ = writeln!(text, "  {metric}: {ratio:.2} of {server}, expected {at_least}: {verdict}");
+            let _ = writeln!(text, "  {metric}: {ratio:.2} of {server}, expected {at_least:.2}: {verdict}");
         }
         for note in &self.notes {
             let _ = writeln!(text, "  {note}");

@@ -35,6 +35,8 @@ pub enum Kind {
     Parked,
     /// The floor, asking the socket for a short while before it blocks
     Polling,
+    /// The polling floor, without monitors
+    Unmonitored,
     /// redis-server, with pipelining
     Redis,
 }
@@ -49,13 +51,14 @@ impl Kind {
             Self::Cnode => "C node",
             Self::Parked => "floor, parked",
             Self::Polling => "floor, polling",
+            Self::Unmonitored => "…, no monitors",
             Self::Redis => "redis",
         }
     }
 
     /// Whether it keeps what is put.
     pub const fn stores(self) -> bool {
-        !matches!(self, Self::Parked | Self::Polling)
+        !matches!(self, Self::Parked | Self::Polling | Self::Unmonitored)
     }
 }
 
@@ -140,7 +143,8 @@ impl Lab {
         let name = format!("s{number}");
         let full_name = format!("{name}@{HOST}");
         let mut ready = "ready";
-        let mut endpoint = Endpoint::Node { name: name.clone(), epmd_port: self.epmd_port, stores: kind.stores() };
+        let mut endpoint =
+            Endpoint::Node { name: name.clone(), epmd_port: self.epmd_port, stores: kind.stores() };
         let mut command = match kind {
             Kind::Kvnode => {
                 // The last lines of its banner.
@@ -157,10 +161,17 @@ impl Lab {
                 command.args([&name, COOKIE]);
                 command
             }
-            Kind::Parked | Kind::Polling => {
-                let poll_micros = if kind == Kind::Polling { POLL_MICROS } else { 0 };
+            Kind::Parked | Kind::Polling | Kind::Unmonitored => {
+                let poll_micros = if kind == Kind::Parked { 0 } else { POLL_MICROS };
+                let monitors = if kind == Kind::Unmonitored { "unmonitored" } else { "monitored" };
                 let mut command = Command::new(std::env::current_exe()?);
-                command.args(["floor", &name, &self.epmd_port.to_string(), &poll_micros.to_string()]);
+                command.args([
+                    "floor",
+                    &name,
+                    &self.epmd_port.to_string(),
+                    &poll_micros.to_string(),
+                    monitors,
+                ]);
                 command
             }
             Kind::Redis => {
@@ -172,7 +183,16 @@ impl Lab {
                     return Err(failure("redis-server is not installed (apt: redis-server)"));
                 }
                 let mut command = Command::new(program);
-                command.args(["--port", &port.to_string(), "--bind", HOST, "--save", "", "--appendonly", "no"]);
+                command.args([
+                    "--port",
+                    &port.to_string(),
+                    "--bind",
+                    HOST,
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                ]);
                 command.args(["--daemonize", "no", "--dir"]).arg(self.folder.path());
                 command
             }
@@ -192,7 +212,12 @@ impl Lab {
         let beams = beams.as_ref().map_err(failure)?;
         let mut command = Command::new("elixir");
         command.args(["--name", full_name, "--cookie", COOKIE, "--hidden", "-pa"]).arg(beams);
-        command.args(["--erl", "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false", "-e", expression]);
+        command.args([
+            "--erl",
+            "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
+            "-e",
+            expression,
+        ]);
         self.environment(&mut command);
         Ok(command)
     }
@@ -215,7 +240,8 @@ impl Lab {
         let mut command = Command::new("elixirc");
         command.arg("-o").arg(&beams);
         for folder in ["tests/elixir/lib", "scripts/bench.d"] {
-            let mut sources: Vec<PathBuf> = fs::read_dir(root.join(folder))?.flatten().map(|entry| entry.path()).collect();
+            let mut sources: Vec<PathBuf> =
+                fs::read_dir(root.join(folder))?.flatten().map(|entry| entry.path()).collect();
             sources.retain(|path| path.extension().is_some_and(|extension| extension == "ex"));
             command.args(sources);
         }
@@ -244,7 +270,12 @@ impl Lab {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/bench.d/cnode.c");
         let mut command = Command::new("gcc");
         command.args(["-O2", "-Wall", "-o"]).arg(&program).arg(source);
-        command.arg("-I").arg(home.join("include")).arg("-L").arg(home.join("lib")).args(["-lei", "-lpthread"]);
+        command
+            .arg("-I")
+            .arg(home.join("include"))
+            .arg("-L")
+            .arg(home.join("lib"))
+            .args(["-lei", "-lpthread"]);
         run(&mut command)?;
         Ok(program)
     }

@@ -1,4 +1,7 @@
 //! System calls per call, counted by `strace -c`.
+//!
+//! A traced server is many times slower, so that a client which waits for each answer makes it wait more often than
+//! it otherwise would: what it does when there is nothing to read shows more than it weighs.
 
 use std::fs;
 use std::process::Command;
@@ -38,13 +41,14 @@ pub fn per_call(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         findings.table(table);
     }
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
+    client.prepare(&bench)?;
     for callers in [1, 128] {
         let mut table = Table::new(format!("system calls, {callers} BEAM callers, 90% get"), &metrics);
         for server in bench.servers.iter().filter(|server| server.kind != Kind::Redis) {
             let millis = plan.time.as_millis() as u64;
             let counted = traced(lab, server, || {
                 let figures = client.run("callers", server, &[millis, callers])?;
-                Ok(figures.of("calls") + 1001.0)
+                Ok(figures.of("calls"))
             });
             add(&mut table, findings, server, counted);
         }
@@ -74,9 +78,13 @@ fn traced(lab: &Lab, server: &Server, load: impl FnOnce() -> Result<f64>) -> Res
     let counts = lab.folder.path().join("strace");
     // It says on stderr when it has attached, and stdout is what is waited for here.
     let mut command = Command::new("sh");
-    command.args(["-c", "exec strace -c -f -p \"$1\" -o \"$2\" 2>&1", "sh", &server.id().to_string()]).arg(&counts);
+    command
+        .args(["-c", "exec strace -c -f -p \"$1\" -o \"$2\" 2>&1", "sh", &server.id().to_string()])
+        .arg(&counts);
     let strace = Running::start("strace", &mut command, lab.folder.path())?;
-    strace.wait_for("attached").map_err(|error| failure(format!("{error} (may this user trace processes?)")))?;
+    strace
+        .wait_for("attached")
+        .map_err(|error| failure(format!("{error} (may this user trace processes?)")))?;
     let calls = load()?;
     strace.signal(Signal::INT);
     strace.wait()?;

@@ -168,7 +168,7 @@ impl<S: Store> KeyValueServer<S> {
 
     fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let Some(name) = SlaveName::read(slave) else {
-            return refuse(TermError::Unexpected { wanted: "a server", tag: slave.tag() }, caller, effects);
+            return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, effects);
         };
         match self.add_slave(name) {
             Ok(added) => {
@@ -211,7 +211,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
         };
         if let Err(error) = served {
-            refuse(error, caller, effects);
+            refuse(&error, caller, effects);
         }
     }
 
@@ -257,7 +257,7 @@ impl<S: Store> fmt::Debug for KeyValueServer<S> {
 }
 
 /// Ends a call whose key or value cannot be kept, or given to this caller.
-fn refuse(error: TermError, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, effects: &mut Effects<'_>) {
     effects.end_call(caller, |w| {
         w.tuple(2).atom("badarg").binary(error.to_string().as_bytes());
     });

@@ -97,6 +97,7 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         node.ended(&handle, &super::PeerDown::Closed);
         return;
     }
-    let connection = Connection::new(Arc::clone(&node), Socket::from(stream), Arc::clone(&handle), &ready.first);
+    let connection =
+        Connection::new(Arc::clone(&node), Socket::from(stream), Arc::clone(&handle), &ready.first);
     node.run_connection(handle, connection).await;
 }

@@ -190,7 +190,8 @@ impl Node {
             // Their connection came first; this one is closed by being dropped.
             return Ok(());
         }
-        let connection = Connection::new(Arc::clone(self), Socket::from(ready.stream), Arc::clone(&handle), &ready.first);
+        let connection =
+            Connection::new(Arc::clone(self), Socket::from(ready.stream), Arc::clone(&handle), &ready.first);
         let this = Arc::clone(self);
         self.spawn(async move { this.run_connection(handle, connection).await });
         Ok(())
@@ -215,7 +216,8 @@ impl Node {
             self.net_kernel.hold(&handle.name);
             self.spawn(names::keep(Arc::clone(self), Arc::clone(&handle)));
         }
-        let down = AssertUnwindSafe(self.drive(connection)).catch_unwind().await.unwrap_or(PeerDown::Panicked);
+        let down =
+            AssertUnwindSafe(self.drive(connection)).catch_unwind().await.unwrap_or(PeerDown::Panicked);
         self.ended(&handle, &down);
     }
 

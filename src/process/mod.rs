@@ -16,7 +16,10 @@
 //! [`Outbound`]: crate::dist::Outbound
 
 pub mod effect;
+mod exits;
 pub mod gen_server;
+mod message;
+mod monitors;
 pub mod net_kernel;
 pub mod peer;
 pub mod registry;

@@ -7,10 +7,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashSet;
 
 use super::effect::{EndCalls, EndedCall};
-use super::gen_server::Caller;
+use super::exits::{RemoteId, write_exit, write_monitor_exit, write_noproc};
+use super::message::Message;
+use super::monitors::Monitors;
 use super::registry::Process;
 use super::rpc::Spawned;
 use super::waiters::Outcome;
@@ -63,52 +65,6 @@ pub struct Surroundings<'a> {
     pub watches_max: usize,
 }
 
-/// A reference of the peer, as a key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct MonitorKey {
-    creation: u32,
-    words: [u32; 5],
-}
-
-impl MonitorKey {
-    #[inline]
-    fn new(reference: &ReferenceView<'_>) -> Self {
-        let mut words = [0; 5];
-        words[..reference.words().len()].copy_from_slice(reference.words());
-        Self { creation: reference.creation, words }
-    }
-}
-
-/// A process of the peer, without its node.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct RemoteId {
-    id: u32,
-    serial: u32,
-    creation: u32,
-}
-
-impl RemoteId {
-    #[inline]
-    fn new(pid: &PidView<'_>) -> Self {
-        Self { id: pid.id, serial: pid.serial, creation: pid.creation }
-    }
-}
-
-struct Monitor {
-    process: ProcessId,
-    /// The place of the name that the monitor was set on, in `names`.
-    name: Option<u32>,
-    watcher: RemoteId,
-    words: u8,
-}
-
-#[derive(Default)]
-struct Monitors {
-    table: AHashMap<MonitorKey, Monitor>,
-    /// Names that monitors were set on; as many as we have registered names at most.
-    names: Vec<Arc<str>>,
-}
-
 /// A process that a signal met, kept for the next one: most signals meet the same again, and to find it so takes
 /// no lock and counts no reference. A look-up takes it out of [`Peer::last`]; whoever has used it puts it back.
 struct FoundProcess {
@@ -133,9 +89,9 @@ impl Peer {
     /// A node that has just been connected to, with the flags that it offered.
     pub fn new(name: Arc<str>, flags: DistributionFlags) -> Self {
         Self {
+            monitors: Monitors::new(Arc::clone(&name), flags),
             name,
             flags,
-            monitors: Monitors::default(),
             links: AHashSet::default(),
             last: None,
             skipped: AHashSet::default(),
@@ -168,7 +124,7 @@ impl Peer {
                 self.monitor(from_pid, to_proc, reference, around, out)
             }
             ControlMessage::DemonitorP { reference, .. } => {
-                self.monitors.table.remove(&MonitorKey::new(&reference));
+                self.monitors.cancel(&reference);
                 Ok(())
             }
             ControlMessage::Send { to_pid } => match self.find_pid(&to_pid, around.registry) {
@@ -243,12 +199,8 @@ impl Peer {
         out: &mut Outbound,
     ) {
         self.last = None;
+        self.monitors.process_ended(process, reason, registry, out);
         let pid = registry.pid_of(process);
-        let Monitors { table, names } = &mut self.monitors;
-        let watchers = table.extract_if(|_, monitor| monitor.process == process);
-        for (key, monitor) in watchers {
-            write_monitor_exit(&self.name, self.flags, &pid, names, &key, &monitor, reason, out);
-        }
         for (_, remote) in self.links.extract_if(|(linked, _)| *linked == process) {
             write_exit(&self.name, self.flags, &pid, remote, reason, out);
         }
@@ -256,13 +208,12 @@ impl Peer {
 
     /// Ends a call that was handled by another connection.
     pub fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) {
-        MonitorsOf { monitors: &mut self.monitors, name: &self.name, flags: self.flags }
-            .end_call(call, registry, out);
+        self.monitors.end_call(call, registry, out);
     }
 
     /// Monitors and links that the peer has here.
     pub fn watches(&self) -> usize {
-        self.monitors.table.len() + self.links.len()
+        self.monitors.len() + self.links.len()
     }
 
     #[inline]
@@ -311,13 +262,7 @@ impl Peer {
             return Err(PeerError::TooMany);
         }
         let by_name = found.name.as_ref().filter(|_| matches!(to_proc, ProcessRef::Name(_)));
-        let monitor = Monitor {
-            process: found.process.id,
-            name: by_name.map(|(name, _)| self.monitors.name_at(name)),
-            watcher: RemoteId::new(&from_pid),
-            words: reference.words().len() as u8,
-        };
-        self.monitors.table.insert(MonitorKey::new(&reference), monitor);
+        self.monitors.set(found.process.id, by_name.map(|(name, _)| name), &from_pid, &reference);
         self.last = Some(found);
         Ok(())
     }
@@ -365,7 +310,6 @@ impl Peer {
     ) -> Result<(), PeerError> {
         let Self { name, flags, monitors, inflated, .. } = self;
         let term = plain(payload, inflated, around.inflated_bytes_max)?;
-        let mut calls = MonitorsOf { monitors, name, flags: *flags };
         let process = &*found.process;
         let mut effects = Effects {
             me: process,
@@ -375,28 +319,13 @@ impl Peer {
             flags: *flags,
             out,
             later,
-            calls: &mut calls,
+            calls: monitors,
         };
-        let mut cursor = Cursor::new(term);
-        match envelope(&mut cursor)? {
-            Envelope::Call => {
-                let caller = Caller::parse(&mut cursor)?;
-                let request = cursor.term()?;
-                cursor.end()?;
-                process.server.handle_call(request, &caller, &mut effects);
-            }
-            Envelope::Cast => {
-                let request = cursor.term()?;
-                cursor.end()?;
-                process.server.handle_cast(request, &mut effects);
-            }
-            Envelope::System => {
-                let caller = Caller::parse(&mut cursor)?;
-                let request = cursor.term()?;
-                cursor.end()?;
-                system::handle(request, &caller, &mut effects);
-            }
-            Envelope::None => process.server.handle_info(TermView::parse(term)?, &mut effects),
+        match Message::parse(term)? {
+            Message::Call(caller, request) => process.server.handle_call(request, &caller, &mut effects),
+            Message::Cast(request) => process.server.handle_cast(request, &mut effects),
+            Message::System(caller, request) => system::handle(request, &caller, &mut effects),
+            Message::Info(message) => process.server.handle_info(message, &mut effects),
         }
         self.last = Some(found);
         Ok(())
@@ -433,7 +362,7 @@ impl Peer {
             write_exit(&self.name, self.flags, &pid, RemoteId::new(&from), &reason, out);
         }
         if watched.monitor {
-            monitor_exit(self.flags, &owner, &Reference::from(request_id), &reason, out, |w| {
+            write_monitor_exit(self.flags, &owner, &Reference::from(request_id), &reason, out, |w| {
                 w.pid(&pid);
             });
         }
@@ -462,57 +391,6 @@ impl fmt::Debug for Peer {
     }
 }
 
-impl Monitors {
-    fn name_at(&mut self, name: &Arc<str>) -> u32 {
-        if let Some(at) = self.names.iter().position(|known| Arc::ptr_eq(known, name) || known == name) {
-            return at as u32;
-        }
-        self.names.push(Arc::clone(name));
-        (self.names.len() - 1) as u32
-    }
-}
-
-/// The monitors of a peer, able to fire.
-struct MonitorsOf<'a> {
-    monitors: &'a mut Monitors,
-    name: &'a str,
-    flags: DistributionFlags,
-}
-
-impl EndCalls for MonitorsOf<'_> {
-    fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) -> bool {
-        let table = &mut self.monitors.table;
-        // The monitor's reference stands in the tag of a call by `gen:call`; `multi_call` and others keep theirs
-        // to themselves, so that any monitor of the caller on this process has to do.
-        let in_tag = references_in(&call.tag).into_iter().find(|key| table.contains_key(key));
-        let key = in_tag.or_else(|| {
-            let of_call = |monitor: &Monitor| {
-                monitor.process == call.process && (monitor.watcher.id, monitor.watcher.serial) == call.caller
-            };
-            table.iter().find(|(_, monitor)| of_call(monitor)).map(|(key, _)| *key)
-        });
-        let Some((key, monitor)) = key.and_then(|key| table.remove_entry(&key)) else { return false };
-        let pid = registry.pid_of(monitor.process);
-        let names = &self.monitors.names;
-        write_monitor_exit(self.name, self.flags, &pid, names, &key, &monitor, &call.reason, out);
-        true
-    }
-}
-
-/// All references in a tag, outermost first; tags are small, and a large one is cut off.
-fn references_in(tag: &[u8]) -> Vec<MonitorKey> {
-    let mut cursor = Cursor::new(tag);
-    let mut found = Vec::new();
-    for _ in 0..16 {
-        if let Ok(reference) = cursor.reference() {
-            found.push(MonitorKey::new(&reference));
-        } else if cursor.tuple().is_err() && cursor.list().is_err() && cursor.term().is_err() {
-            break;
-        }
-    }
-    found
-}
-
 /// What a spawn request asks to be told.
 #[derive(Clone, Copy, Default)]
 struct Watched {
@@ -539,29 +417,6 @@ impl Watched {
     }
 }
 
-enum Envelope {
-    Call,
-    Cast,
-    System,
-    None,
-}
-
-/// Reads the head of a message of `gen`: what is left at the cursor are the parts behind the first atom.
-#[inline]
-fn envelope(cursor: &mut Cursor<'_>) -> Result<Envelope, TermError> {
-    let mut inside = *cursor;
-    let Ok(arity) = inside.tuple() else { return Ok(Envelope::None) };
-    let Ok(kind) = inside.atom() else { return Ok(Envelope::None) };
-    let envelope = match arity {
-        3 if kind == "$gen_call" => Envelope::Call,
-        2 if kind == "$gen_cast" => Envelope::Cast,
-        3 if kind == "system" => Envelope::System,
-        _ => return Ok(Envelope::None),
-    };
-    *cursor = inside;
-    Ok(envelope)
-}
-
 /// The payload's term without its version byte, inflated if need be.
 #[inline]
 fn plain<'b>(payload: &'b [u8], inflated: &'b mut Vec<u8>, bytes_max: usize) -> Result<&'b [u8], TermError> {
@@ -578,98 +433,4 @@ fn plain<'b>(payload: &'b [u8], inflated: &'b mut Vec<u8>, bytes_max: usize) -> 
         [other, ..] => Err(TermError::Version(*other)),
         [] => Err(TermError::Truncated),
     }
-}
-
-#[expect(clippy::too_many_arguments, reason = "the parts of one control message")]
-fn write_monitor_exit(
-    peer: &str,
-    flags: DistributionFlags,
-    pid: &Pid,
-    names: &[Arc<str>],
-    key: &MonitorKey,
-    monitor: &Monitor,
-    reason: &[u8],
-    out: &mut Outbound,
-) {
-    let node: Arc<str> = peer.into();
-    let words = key.words[..usize::from(monitor.words)].to_vec();
-    let reference = Reference { node: Arc::clone(&node), creation: key.creation, words };
-    let watcher = remote_pid(node, monitor.watcher);
-    monitor_exit(flags, &watcher, &reference, reason, out, |w| match monitor.name {
-        Some(at) => {
-            w.atom(&names[at as usize]);
-        }
-        None => {
-            w.pid(pid);
-        }
-    });
-}
-
-fn write_noproc(
-    flags: DistributionFlags,
-    watcher: PidView<'_>,
-    to_proc: ProcessRef<'_>,
-    reference: ReferenceView<'_>,
-    out: &mut Outbound,
-) {
-    let noproc = crate::etf::encode(|w| {
-        w.atom("noproc");
-    });
-    monitor_exit(flags, &watcher.into(), &reference.into(), &noproc, out, |w| match to_proc {
-        ProcessRef::Pid(pid) => {
-            w.pid(&pid.into());
-        }
-        ProcessRef::Name(name) => {
-            w.atom(&name.to_str());
-        }
-    });
-}
-
-/// `MONITOR_P_EXIT`, in the form that the flags ask for.
-fn monitor_exit(
-    flags: DistributionFlags,
-    watcher: &Pid,
-    reference: &Reference,
-    reason: &[u8],
-    out: &mut Outbound,
-    from_proc: impl FnOnce(&mut crate::etf::TermWriter<'_>),
-) {
-    let open = out.begin();
-    let mut term = out.term();
-    if flags.contains(DistributionFlags::EXIT_PAYLOAD) {
-        term.tuple(4).unsigned(op::PAYLOAD_MONITOR_P_EXIT);
-        from_proc(&mut term);
-        term.pid(watcher).reference(reference);
-        out.payload().raw(reason);
-    } else {
-        term.tuple(5).unsigned(op::MONITOR_P_EXIT);
-        from_proc(&mut term);
-        term.pid(watcher).reference(reference).raw(reason);
-    }
-    out.finish(open);
-}
-
-/// `EXIT`, in the form that the flags ask for.
-fn write_exit(
-    peer: &str,
-    flags: DistributionFlags,
-    from: &Pid,
-    to: RemoteId,
-    reason: &[u8],
-    out: &mut Outbound,
-) {
-    let to = remote_pid(peer.into(), to);
-    let open = out.begin();
-    let mut term = out.term();
-    if flags.contains(DistributionFlags::EXIT_PAYLOAD) {
-        term.tuple(3).unsigned(op::PAYLOAD_EXIT).pid(from).pid(&to);
-        out.payload().raw(reason);
-    } else {
-        term.tuple(4).unsigned(op::EXIT).pid(from).pid(&to).raw(reason);
-    }
-    out.finish(open);
-}
-
-fn remote_pid(node: Arc<str>, remote: RemoteId) -> Pid {
-    Pid { node, id: remote.id, serial: remote.serial, creation: remote.creation }
 }

@@ -1,0 +1,149 @@
+//! The monitors that one peer has set on our processes.
+//!
+//! A call's MONITOR_P and DEMONITOR_P are an insertion and a removal here: a key and a value of fixed size, no
+//! allocation once the table has its size, no lock.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use super::effect::{EndCalls, EndedCall};
+use super::exits::{RemoteId, write_monitor_exit};
+use super::{ProcessId, Registry};
+use crate::dist::{DistributionFlags, Outbound};
+use crate::etf::{Cursor, Pid, PidView, Reference, ReferenceView};
+
+/// A reference of the peer, as a key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct MonitorKey {
+    creation: u32,
+    words: [u32; 5],
+}
+
+impl MonitorKey {
+    #[inline]
+    fn new(reference: &ReferenceView<'_>) -> Self {
+        let mut words = [0; 5];
+        words[..reference.words().len()].copy_from_slice(reference.words());
+        Self { creation: reference.creation, words }
+    }
+}
+
+struct Monitor {
+    process: ProcessId,
+    /// The place of the name that the monitor was set on, in [`Monitors::names`].
+    name: Option<u32>,
+    watcher: RemoteId,
+    words: u8,
+}
+
+/// The monitors of one peer.
+pub(super) struct Monitors {
+    peer: Arc<str>,
+    flags: DistributionFlags,
+    table: AHashMap<MonitorKey, Monitor>,
+    /// Names that monitors were set on; as many as we have registered names at most.
+    names: Vec<Arc<str>>,
+}
+
+impl Monitors {
+    pub(super) fn new(peer: Arc<str>, flags: DistributionFlags) -> Self {
+        Self { peer, flags, table: AHashMap::default(), names: Vec::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// A monitor of a process, by its pid or by a name.
+    #[inline]
+    pub(super) fn set(
+        &mut self,
+        process: ProcessId,
+        name: Option<&Arc<str>>,
+        watcher: &PidView<'_>,
+        reference: &ReferenceView<'_>,
+    ) {
+        let monitor = Monitor {
+            process,
+            name: name.map(|name| self.name_at(name)),
+            watcher: RemoteId::new(watcher),
+            words: reference.words().len() as u8,
+        };
+        self.table.insert(MonitorKey::new(reference), monitor);
+    }
+
+    /// The monitor is taken back.
+    #[inline]
+    pub(super) fn cancel(&mut self, reference: &ReferenceView<'_>) {
+        self.table.remove(&MonitorKey::new(reference));
+    }
+
+    /// The process has ended: its monitors fire.
+    pub(super) fn process_ended(
+        &mut self,
+        process: ProcessId,
+        reason: &[u8],
+        registry: &Registry,
+        out: &mut Outbound,
+    ) {
+        let pid = registry.pid_of(process);
+        let ended: Vec<_> = self.table.extract_if(|_, monitor| monitor.process == process).collect();
+        for (key, monitor) in ended {
+            self.fire(&key, &monitor, &pid, reason, out);
+        }
+    }
+
+    fn fire(&self, key: &MonitorKey, monitor: &Monitor, pid: &Pid, reason: &[u8], out: &mut Outbound) {
+        let words = key.words[..usize::from(monitor.words)].to_vec();
+        let reference = Reference { node: Arc::clone(&self.peer), creation: key.creation, words };
+        let watcher = monitor.watcher.on(Arc::clone(&self.peer));
+        write_monitor_exit(self.flags, &watcher, &reference, reason, out, |w| match monitor.name {
+            Some(at) => {
+                w.atom(&self.names[at as usize]);
+            }
+            None => {
+                w.pid(pid);
+            }
+        });
+    }
+
+    fn name_at(&mut self, name: &Arc<str>) -> u32 {
+        if let Some(at) = self.names.iter().position(|known| Arc::ptr_eq(known, name) || known == name) {
+            return at as u32;
+        }
+        self.names.push(Arc::clone(name));
+        (self.names.len() - 1) as u32
+    }
+}
+
+impl EndCalls for Monitors {
+    fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) -> bool {
+        // The monitor's reference stands in the tag of a call by `gen:call`; `multi_call` and others keep theirs
+        // to themselves, so that any monitor of the caller on this process has to do.
+        let in_tag = references_in(&call.tag).into_iter().find(|key| self.table.contains_key(key));
+        let key = in_tag.or_else(|| {
+            let of_call = |monitor: &Monitor| {
+                monitor.process == call.process && (monitor.watcher.id, monitor.watcher.serial) == call.caller
+            };
+            self.table.iter().find(|(_, monitor)| of_call(monitor)).map(|(key, _)| *key)
+        });
+        let Some((key, monitor)) = key.and_then(|key| self.table.remove_entry(&key)) else { return false };
+        self.fire(&key, &monitor, &registry.pid_of(monitor.process), &call.reason, out);
+        true
+    }
+}
+
+/// All references in a tag, outermost first; tags are small, and a large one is cut off.
+fn references_in(tag: &[u8]) -> Vec<MonitorKey> {
+    let mut cursor = Cursor::new(tag);
+    let mut found = Vec::new();
+    for _ in 0..16 {
+        if let Ok(reference) = cursor.reference() {
+            found.push(MonitorKey::new(&reference));
+        } else if cursor.tuple().is_err() && cursor.list().is_err() && cursor.term().is_err() {
+            break;
+        }
+    }
+    found
+}

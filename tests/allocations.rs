@@ -127,7 +127,7 @@ fn frame(
         bytes.push(131);
         payload(&mut TermWriter::new(&mut bytes));
     }
-    let len = u32::try_from(bytes.len() - 4).unwrap();
+    let len = u32::try_from(bytes.len() - 4).expect("a small frame");
     bytes[..4].copy_from_slice(&len.to_be_bytes());
     bytes
 }

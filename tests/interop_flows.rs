@@ -169,7 +169,7 @@ fn a_store_is_the_same_by_module_name_by_global_name_and_by_pid() {
         beam.check(
             r#"
             ids = for _ <- 1..2, do: :gen_server.send_request(pid, {:get, :who})
-            for id <- ids, do: :gen_server.receive_response(id, 20_000)
+            for id <- ids, do: :gen_server.wait_response(id, 20_000)
             "#,
             "[reply: :everyone, reply: :everyone]",
         );

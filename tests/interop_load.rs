@@ -145,7 +145,7 @@ fn two_hundred_thousand_writes_reach_a_slave_in_order() {
             spawn_link(fn ->
               for batch <- Enum.chunk_every(1..200_000, 1_000) do
                 ids = for i <- batch, do: :gen_server.send_request(pid, {:put, :key, i})
-                for id <- ids, do: {:reply, :ok} = :gen_server.receive_response(id, 60_000)
+                for id <- ids, do: {:reply, :ok} = :gen_server.wait_response(id, 60_000)
               end
 
               send(slave, :sent)

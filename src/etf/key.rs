@@ -12,7 +12,7 @@
 //! | tuple | `SMALL_TUPLE` up to 255 elements |
 //! | list | `STRING` where every element is a byte and there are 1 to 65,535 of them; else one `LIST` whose tail is no list |
 //! | bit string | `BINARY` where it has whole bytes; else the unused bits are zero |
-//! | pid, port, reference | `NEW_PID`, `V4_PORT`, `NEWER_REFERENCE` of three words or more, without zero words behind the third |
+//! | pid, port, reference | `NEW_PID`, `NEW_PORT` (`V4_PORT` from 2^28 on), `NEWER_REFERENCE` of three words or more, without zero words behind the third |
 //! | map | pairs in the order of the canonical bytes of their keys |
 //! | fun | `NEW_FUN`; its creator and old index are no part of its identity (OTP 27) and are overwritten |
 //! | native record | its parts, in their order, which is part of its identity |
@@ -32,6 +32,8 @@ pub use maps::check_maps;
 const OPEN_LISTS_MAX: usize = 16;
 /// Longest list that is written as `STRING_EXT` (its length has 16 bits).
 const STRING_LEN_MAX: usize = u16::MAX as usize;
+/// Ports from this number on are written as `V4_PORT_EXT`, those below as `NEW_PORT_EXT` (erl_ext_dist).
+const PORT_NUMBER_V4_FIRST: u32 = 1 << 28;
 /// The canonical bytes of `term`, without a version byte: the term's own where they are canonical already, else
 /// written into `scratch`, whose contents are dropped.
 ///
@@ -155,11 +157,19 @@ fn canonical_step(cursor: &mut Cursor<'_>, tag: u8) -> Result<Option<u64>, TermE
             cursor.take(12)?;
             leaf(canonical)
         }
+        NEW_PORT_EXT => {
+            cursor.take(1)?;
+            let canonical = canonical_atom(cursor)?;
+            let number = cursor.u32()?;
+            cursor.take(4)?;
+            leaf(canonical && number < PORT_NUMBER_V4_FIRST)
+        }
         V4_PORT_EXT => {
             cursor.take(1)?;
             let canonical = canonical_atom(cursor)?;
-            cursor.take(12)?;
-            leaf(canonical)
+            let (high, low) = (cursor.u32()?, cursor.u32()?);
+            cursor.take(4)?;
+            leaf(canonical && (high > 0 || low >= PORT_NUMBER_V4_FIRST))
         }
         NEWER_REFERENCE_EXT => {
             let canonical_node =
@@ -307,9 +317,12 @@ mod tests {
         let node = [119, 1, b'n'];
         let pid = of(&[103, 115, 1, b'n'], &[&[0, 0, 0, 5, 0, 0, 0, 6, 1]]);
         assert_eq!(key(&pid), of(&[88], &[&node, &[0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 1]]));
-        let v4 = of(&[120], &[&node, &[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1]]);
-        assert_eq!(key(&of(&[102], &[&node, &[0, 0, 0, 5, 1]])), v4);
-        assert_eq!(key(&of(&[89], &[&node, &[0, 0, 0, 5, 0, 0, 0, 1]])), v4);
+        let port = of(&[89], &[&node, &[0, 0, 0, 5, 0, 0, 0, 1]]);
+        assert_eq!(key(&of(&[102], &[&node, &[0, 0, 0, 5, 1]])), port);
+        assert_eq!(key(&of(&[120], &[&node, &[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1]])), port);
+        let v4 = of(&[120], &[&node, &[0, 0, 0, 0, 16, 0, 0, 5, 0, 0, 0, 1]]);
+        assert_eq!(key(&of(&[89], &[&node, &[16, 0, 0, 5, 0, 0, 0, 1]])), v4);
+        assert_eq!(key(&v4), v4);
         let three = of(&[90, 0, 3], &[&node, &[0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0]]);
         assert_eq!(key(&of(&[101], &[&node, &[0, 0, 0, 5, 1]])), three);
         assert_eq!(key(&of(&[114, 0, 1], &[&node, &[1, 0, 0, 0, 5]])), three);

@@ -83,7 +83,7 @@ defmodule KvNodeTest.Terms do
   end
 
   defp structs do
-    [~D[2024-02-29], ~T[23:59:59.999], ~N[2024-02-29 12:00:00], 1..10, %ArgumentError{message: "as a value"}]
+    [~D[2024-02-29], ~T[23:59:59.999], ~N[2024-02-29 12:00:00], %{__struct__: Range, first: 1, last: 10, step: 1}, %ArgumentError{message: "as a value"}]
   end
 
   # Pids, ports and references of nodes that are not here, in the forms that nodes have sent over the years.

@@ -9,7 +9,9 @@
 use super::super::split::{AtomView, Cursor, TermError, TermView, float_text};
 use super::super::tag::*;
 use super::super::writer::TermWriter;
-use super::{STRING_LEN_MAX, big, bit_binary, count_bytes, record_head, small_value, unused_bits};
+use super::{
+    PORT_NUMBER_V4_FIRST, STRING_LEN_MAX, big, bit_binary, count_bytes, record_head, small_value, unused_bits,
+};
 
 /// Bytes that may be moved while keys inside of keys are put in order, for each byte of the term.
 const MOVES_PER_BYTE_MAX: usize = 32;
@@ -409,9 +411,16 @@ impl Rewriter<'_, '_> {
         let high = if tag == V4_PORT_EXT { self.input.u32()? } else { 0 };
         let low = self.input.u32()?;
         let creation = if tag == PORT_EXT { u32::from(self.input.u8()?) } else { self.input.u32()? };
-        self.out.push(V4_PORT_EXT);
-        self.write_atom(node);
-        self.write_u32s(&[high, low, creation]);
+        // As a BEAM writes it; releases before OTP 24 read no other form.
+        if high == 0 && low < PORT_NUMBER_V4_FIRST {
+            self.out.push(NEW_PORT_EXT);
+            self.write_atom(node);
+            self.write_u32s(&[low, creation]);
+        } else {
+            self.out.push(V4_PORT_EXT);
+            self.write_atom(node);
+            self.write_u32s(&[high, low, creation]);
+        }
         Ok(())
     }
 

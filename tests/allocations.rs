@@ -43,7 +43,7 @@ impl Way {
     fn new() -> Self {
         let registry = Registry::new("k@h".into(), 5);
         let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), 1 << 20);
-        let store = registry.spawn(Box::new(server));
+        let store = registry.spawn(Arc::new(server));
         registry.register("kv", &store).expect("the name is free");
         Self {
             registry,

@@ -10,7 +10,7 @@ use kvnode::kv::KeyValueServer;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::Surroundings;
 use kvnode::process::rpc::Rex;
-use kvnode::process::{Dispatch, Effect, Outcome, Peer, PeerError, Process, Registry, Waiters};
+use kvnode::process::{Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, Registry, Waiters};
 use kvnode::replica::{SlaveName, SlaveState};
 use kvnode::store::{MemoryStore, ReadDone, Store, StoreError, Value, WriteDone};
 use parking_lot::Mutex;
@@ -47,13 +47,13 @@ fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
     let registry = Registry::new("k@h".into(), 5);
     let sent = Arc::new(Sent::default());
     let server = KeyValueServer::new(store, Arc::clone(&sent) as Arc<dyn Dispatch>, 1 << 20);
-    let store = registry.spawn(Box::new(server));
+    let store = registry.spawn(Arc::new(server));
     registry.register("kv", &store).expect("the name is free");
     registry.claim_global("kv_global", &store).expect("the name is free");
     let net_kernel = Arc::new(NetKernel::default());
-    let net_kernel_process = registry.spawn(Box::new(Arc::clone(&net_kernel)));
+    let net_kernel_process = registry.spawn(Arc::clone(&net_kernel) as Arc<dyn GenServer>);
     registry.register("net_kernel", &net_kernel_process).expect("the name is free");
-    let rex = registry.spawn(Box::new(Rex));
+    let rex = registry.spawn(Arc::new(Rex));
     registry.register("rex", &rex).expect("the name is free");
     let peer = Peer::new(PEER.into(), flags);
     Cluster { registry, waiters: Waiters::default(), peer, net_kernel, store, sent, later: Vec::new() }
@@ -591,7 +591,7 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
     }
     let [Effect::FollowSlave { slave, .. }] = cluster.later.as_slice() else { panic!("{:?}", cluster.later) };
     let slave = Arc::clone(slave);
-    assert_eq!(*slave.name(), SlaveName::Global("s".into()));
+    assert_eq!(*slave.name(), SlaveName::global("s"));
     assert_eq!(slave.state(), SlaveState::Seeking);
     cluster.put("a", "1");
     slave.found(RemoteProcess::Pid(caller()));

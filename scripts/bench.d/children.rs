@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::{Result, failure};
 
@@ -17,20 +18,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything that runs, for the end by a signal.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+/// Their folder, likewise.
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
 /// A process that was started here. Dropping it kills it, by its id.
 pub struct Running {
     label: String,
     child: Child,
     lines: Receiver<String>,
-    errors: std::path::PathBuf,
+    errors: PathBuf,
     /// Held open for as long as this value lives: the BEAM nodes and the floors end with it.
     pub stdin: Option<ChildStdin>,
 }
 
 impl Running {
     /// Starts it. What it says on stderr goes into a file of `folder`, and is shown when it fails.
-    pub fn start(label: &str, command: &mut Command, folder: &std::path::Path) -> Result<Self> {
+    pub fn start(label: &str, command: &mut Command, folder: &Path) -> Result<Self> {
         let errors = folder.join(format!("{}.stderr", label.replace([' ', ','], "-")));
         let stderr =
             fs::File::create(&errors).map_err(|error| failure(format!("{}: {error}", errors.display())))?;
@@ -85,6 +88,11 @@ impl Running {
         send(self.child.id(), signal);
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Waits until it has ended by itself or by a signal, and forgets it.
     pub fn wait(mut self) -> Result<()> {
         self.stdin = None;
@@ -112,17 +120,27 @@ impl Drop for Running {
     }
 }
 
-/// Kills all that still runs: what a signal or the watchdog does before this process ends.
-pub fn end_all() {
-    if let Ok(running) = RUNNING.lock() {
-        for id in running.iter() {
-            send(*id, Signal::KILL);
-        }
+/// Kills all that still runs, and removes their folder: what a signal or the watchdog does before this process ends.
+fn end_all() {
+    // Held to the end, so that nothing more is started.
+    let Ok(running) = RUNNING.lock() else { return };
+    for pid in running.iter().filter_map(|id| pid_of(*id)) {
+        let _ = kill_process(pid, Signal::KILL);
+        // Whoever waits for it elsewhere may have been faster.
+        let _ = waitpid(Some(pid), WaitOptions::empty());
     }
+    if let Some(folder) = FOLDER.get() {
+        let _ = fs::remove_dir_all(folder);
+    }
+    std::process::exit(130);
+}
+
+fn pid_of(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
 }
 
 fn send(id: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+    if let Some(pid) = pid_of(id) {
         // Gone already is as good.
         let _ = kill_process(pid, signal);
     }
@@ -179,7 +197,9 @@ pub fn on_path(program: &str) -> bool {
 const RUN_MAX: Duration = Duration::from_secs(3600);
 
 /// Sees to it that nothing outlives this process when it is told to end, or when it takes too long.
-pub fn end_with_this_process() {
+pub fn end_with_this_process(folder: &Path) {
+    // There is one folder.
+    let _ = FOLDER.set(folder.to_owned());
     use async_signal::{Signal as Told, Signals};
     use smol::future::FutureExt;
     use smol::stream::StreamExt;
@@ -197,6 +217,5 @@ pub fn end_with_this_process() {
         };
         smol::block_on(told.or(late));
         end_all();
-        std::process::exit(130);
     });
 }

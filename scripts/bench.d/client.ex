@@ -102,7 +102,7 @@ defmodule BenchClient do
   @doc "Values of one size, put and got by one caller."
   def values(server, milliseconds, bytes) do
     value = value(bytes)
-    key = "values 0123456789"
+    key = "large 0123456789"
     :ok = put(server, key, value)
 
     if get(server, key) != value, do: raise("a value is not what was put")
@@ -155,8 +155,8 @@ defmodule BenchClient do
   end
 
   defp beside_loop(server, value, until, moved) do
-    :ok = put(server, "large 01234567890", value)
-    got = get(server, "large 01234567890")
+    :ok = put(server, "large 0123456789", value)
+    got = get(server, "large 0123456789")
     moved = moved + byte_size(value) + byte_size(got)
     if now() < until, do: beside_loop(server, value, until, moved), else: moved
   end

@@ -18,6 +18,8 @@ const GROWTH_MAX: f64 = 1.10;
 /// Counts each operation, and compares with what is committed.
 pub fn per_call(plan: &Plan, findings: &mut Findings) -> Result<()> {
     if !on_path("valgrind") {
+        // Asked for by name it is a check, and one that is not made has not passed.
+        findings.failed |= !plan.all;
         findings.note("no instructions are counted: valgrind is not installed (apt: valgrind)");
         return Ok(());
     }

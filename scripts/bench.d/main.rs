@@ -17,6 +17,7 @@ mod link;
 mod memory;
 mod native;
 mod path;
+mod profile;
 mod report;
 mod servers;
 mod startup;
@@ -66,8 +67,10 @@ enum Load {
     Syscalls,
     /// Instructions per call without sockets, by callgrind, against scripts/bench.d/instructions.txt
     Instructions,
-    /// All of them
+    /// All of the above
     All,
+    /// Where kvnode's time goes with 64 calls in flight, by perf
+    Profile,
 }
 
 const EACH: [Load; 10] = [
@@ -88,7 +91,7 @@ const EACH: [Load; 10] = [
 /// Figures are medians with the smallest and the largest round; `kvnode/it` tells how many times better kvnode is by
 /// the first column, round by round. Only ratios of one run mean much on a machine that others use too.
 #[derive(Parser)]
-#[command(name = "scripts/bench")]
+#[command(name = "scripts/bench", bin_name = "scripts/bench")]
 struct Cli {
     /// What to measure
     #[arg(value_enum, default_value = "all")]
@@ -126,6 +129,8 @@ pub struct Plan {
     pub quick: bool,
     /// Instruction counts are to be written down.
     pub update: bool,
+    /// Everything is measured, as far as what it takes is installed.
+    pub all: bool,
     only: Vec<Kind>,
 }
 
@@ -171,12 +176,27 @@ impl Findings {
         }
     }
 
+    /// What was expected and not reached, once more.
+    fn print_missed(&self) {
+        let of_tables = self.tables.iter().flat_map(|table| table.verdicts());
+        let verdicts: Vec<String> = of_tables.chain(self.notes.iter().cloned()).collect();
+        let missed: Vec<&String> = verdicts.iter().filter(|line| line.ends_with("MISSED")).collect();
+        let reached = verdicts.iter().filter(|line| line.ends_with("reached")).count();
+        if missed.len() + reached > 0 {
+            println!("\n{reached} of {} expectations reached", missed.len() + reached);
+        }
+        for line in missed {
+            println!("  {line}");
+        }
+    }
+
     fn document(&self, plan: &Plan) -> Value {
         let tables: Vec<Value> = self.tables.iter().map(Table::json).collect();
         json!({
             "rounds": plan.rounds,
             "milliseconds": plan.time.as_millis() as u64,
-            "processors": std::thread::available_parallelism().map_or(1, usize::from),
+            "processors": processors(),
+            "load_average": load_average(),
             "failed": self.failed,
             "notes": self.notes,
             "tables": tables,
@@ -237,19 +257,38 @@ fn main() -> ExitCode {
     }
 }
 
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The system's own, over a minute, when this is asked.
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
 fn measure(cli: &Cli) -> ExitCode {
     let plan = Plan {
         rounds: cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 }).max(1),
         time: Duration::from_millis(cli.milliseconds.unwrap_or(if cli.quick { 40 } else { 1000 })),
         quick: cli.quick,
         update: cli.update,
+        all: cli.loads.contains(&Load::All),
         only: cli.servers.clone(),
     };
     let mut findings = Findings { json: cli.json, ..Findings::default() };
-    children::end_with_this_process();
+    if !cli.json {
+        println!(
+            "{} rounds on {} processors; load average {}: what else runs here is in these figures",
+            plan.rounds,
+            processors(),
+            load_average()
+        );
+    }
     let measured = Lab::new().and_then(|lab| {
-        let all = cli.loads.contains(&Load::All);
-        for load in EACH.into_iter().filter(|load| all || cli.loads.contains(load)) {
+        let each = EACH.into_iter().filter(|load| plan.all || cli.loads.contains(load));
+        let profile = cli.loads.iter().copied().filter(|load| *load == Load::Profile);
+        for load in each.chain(profile) {
             match load {
                 Load::Beam => beam::calls(&lab, &plan, &mut findings)?,
                 Load::Values => beam::values(&lab, &plan, &mut findings)?,
@@ -261,6 +300,7 @@ fn measure(cli: &Cli) -> ExitCode {
                 Load::Startup => startup::startup(&lab, &plan, &mut findings)?,
                 Load::Syscalls => syscalls::per_call(&lab, &plan, &mut findings)?,
                 Load::Instructions => instructions::per_call(&plan, &mut findings)?,
+                Load::Profile => profile::functions(&lab, &plan, &mut findings)?,
                 Load::All => {}
             }
         }
@@ -268,6 +308,8 @@ fn measure(cli: &Cli) -> ExitCode {
     });
     if cli.json {
         println!("{:#}", findings.document(&plan));
+    } else {
+        findings.print_missed();
     }
     if let Err(error) = measured {
         eprintln!("scripts/bench: {error}");

@@ -46,7 +46,7 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
     let registry = Registry::new("k@h".into(), 5);
     let waiters = Waiters::default();
     let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), 1 << 20);
-    let process = registry.spawn(Box::new(server));
+    let process = registry.spawn(Arc::new(server));
     registry.register(STORE, &process).map_err(|error| failure(format!("{error:?}")))?;
     let around = Surroundings {
         registry: &registry,

@@ -112,7 +112,10 @@ impl Table {
             }));
             rows.push(row);
         }
-        let columns = rows[0].len();
+        if self.servers.is_empty() {
+            rows.clear();
+        }
+        let columns = rows.first().map_or(0, Vec::len);
         let widths: Vec<usize> = (0..columns)
             .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
             .collect();
@@ -124,15 +127,25 @@ impl Table {
             }
             let _ = writeln!(text, "{}", line.trim_end());
         }
-        for (expected, ratio) in self.checked() {
-            let verdict = if ratio >= expected.at_least { "reached" } else { "MISSED" };
-            let Expected { metric, server, at_least } = expected;
-            let _ = writeln!(text, "  {metric}: {ratio:.2} of {server}, expected {at_least:.2}: {verdict}");
-        }
-        for note in &self.notes {
-            let _ = writeln!(text, "  {note}");
+        for line in self.expectations().chain(self.notes.iter().cloned()) {
+            let _ = writeln!(text, "  {line}");
         }
         text
+    }
+
+    /// What was expected, and whether it was reached, in words.
+    fn expectations(&self) -> impl Iterator<Item = String> {
+        self.checked().map(|(Expected { metric, server, at_least }, ratio)| {
+            let verdict = if ratio >= *at_least { "reached" } else { "MISSED" };
+            format!("{metric}: {ratio:.2} of {server}, expected {at_least:.2}: {verdict}")
+        })
+    }
+
+    /// All verdicts below this table, each with the name of the load.
+    pub fn verdicts(&self) -> impl Iterator<Item = String> {
+        let verdict = |line: &String| line.ends_with("MISSED") || line.ends_with("reached");
+        let lines = self.expectations().chain(self.notes.iter().cloned()).filter(verdict);
+        lines.map(|line| format!("{}: {line}", self.load))
     }
 
     /// For programs: every round's values.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::children::{PATIENCE, Running, on_path};
+use crate::children::{self, PATIENCE, Running, on_path};
 use crate::link::{COOKIE, HOST};
 use crate::{Result, failure};
 
@@ -111,6 +111,7 @@ impl Lab {
     /// Starts the epmd.
     pub fn new() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("kvnode-bench-").tempdir()?;
+        children::end_with_this_process(folder.path());
         let epmd_port = free_port()?;
         let mut command = if on_path("epmd") {
             Command::new("epmd")

@@ -6,8 +6,6 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::etf::tag::VERSION_MAGIC;
-
 /// First byte of a frame that stands for itself: no atom cache, no fragments.
 pub const PASS_THROUGH: u8 = 112;
 
@@ -155,12 +153,6 @@ impl Inbound {
     fn unfinished_frame(&self) -> Option<usize> {
         self.claimed_len().map(|len| len.min(self.frame_bytes_max) + 4)
     }
-}
-
-/// Splits a frame's contents into the bytes of the control message and of the payload; both begin with the
-/// version byte.
-pub fn begins_with_version(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&VERSION_MAGIC)
 }
 
 #[cfg(test)]

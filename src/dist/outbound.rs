@@ -103,11 +103,6 @@ impl Outbound {
         self.tail[open.0..open.0 + 4].copy_from_slice(&len.to_be_bytes());
     }
 
-    /// Takes a frame back that was begun and not finished.
-    pub fn abandon(&mut self, open: OpenFrame) {
-        self.tail.truncate(open.0);
-    }
-
     fn seal(&mut self) {
         if !self.tail.is_empty() {
             self.sealed_bytes += self.tail.len();
@@ -118,11 +113,6 @@ impl Outbound {
     /// A tick: a frame of length 0.
     pub fn tick(&mut self) {
         self.tail.extend_from_slice(&[0; 4]);
-    }
-
-    /// Appends whole frames that were encoded elsewhere.
-    pub fn frames(&mut self, encoded: &[u8]) {
-        self.tail.extend_from_slice(encoded);
     }
 
     /// Appends all that waits in `other`, which has written nothing yet, and empties it.
@@ -218,18 +208,9 @@ impl Outbound {
 
     /// `MONITOR_P` of a process on the peer.
     pub fn monitor(&mut self, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
-        self.monitor_op(op::MONITOR_P, from, to, reference);
-    }
-
-    /// `DEMONITOR_P` of a process on the peer.
-    pub fn demonitor(&mut self, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
-        self.monitor_op(op::DEMONITOR_P, from, to, reference);
-    }
-
-    fn monitor_op(&mut self, op: u64, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
         let open = self.begin();
         let mut term = self.term();
-        term.tuple(4).unsigned(op).pid(from);
+        term.tuple(4).unsigned(op::MONITOR_P).pid(from);
         match to {
             super::RemoteProcess::Pid(pid) => term.pid(pid),
             super::RemoteProcess::Name { name, .. } => term.atom(name),
@@ -312,15 +293,5 @@ mod tests {
         one.append(&mut two);
         assert!(two.is_empty());
         assert_eq!(drain(&mut one, 5), expected[3..]);
-    }
-
-    #[test]
-    fn an_abandoned_frame_leaves_nothing() {
-        let mut out = Outbound::default();
-        out.tick();
-        let open = out.begin();
-        out.term().atom("half");
-        out.abandon(open);
-        assert_eq!(drain(&mut out, 100), [0; 4]);
     }
 }

@@ -31,17 +31,18 @@ pub struct Ticker {
 impl Ticker {
     /// For a tick time in seconds; gives the interval at which [`interval`](Self::interval) is to be called.
     pub fn new(net_ticktime_secs: u32) -> (Self, Duration) {
-        let quarter_ms = net_ticktime_secs.max(1) * 250;
+        let quarter_ms = u64::from(net_ticktime_secs.max(1)) * 250;
         let interval_ms = quarter_ms.min(1_000);
-        let intervals_per_quarter = (quarter_ms / interval_ms).max(1);
+        // A quarter of 2^32 seconds is less than 2^32 intervals of a second.
+        let intervals_per_quarter = (quarter_ms / interval_ms).max(1) as u32;
         let ticker = Self {
             intervals_per_quarter,
-            intervals_silent_max: intervals_per_quarter * 4,
+            intervals_silent_max: intervals_per_quarter.saturating_mul(4),
             silent_in: 0,
             silent_out: 0,
             answered: false,
         };
-        (ticker, Duration::from_millis(u64::from(interval_ms)))
+        (ticker, Duration::from_millis(interval_ms))
     }
 
     /// Something was received.
@@ -66,8 +67,8 @@ impl Ticker {
     /// An interval has passed.
     pub const fn interval(&mut self) -> TickAction {
         self.answered = false;
-        self.silent_in += 1;
-        self.silent_out += 1;
+        self.silent_in = self.silent_in.saturating_add(1);
+        self.silent_out = self.silent_out.saturating_add(1);
         if self.silent_in > self.intervals_silent_max {
             return TickAction::Down;
         }

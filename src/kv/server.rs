@@ -10,7 +10,7 @@ use super::{Cast, Request};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{TermError, TermView, Traits, key};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
-use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName};
+use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName, SlaveState};
 use crate::store::{Store, StoreError, Value};
 
 thread_local! {
@@ -155,6 +155,7 @@ impl<S: Store> KeyValueServer<S> {
     /// Adds a slave by name; `false` when it is one already.
     pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
         let mut slaves = self.slaves.write();
+        slaves.retain(|slave| slave.state() != SlaveState::Dropped);
         if slaves.iter().any(|slave| *slave.name() == name) {
             return Ok(None);
         }
@@ -170,6 +171,9 @@ impl<S: Store> KeyValueServer<S> {
         let Some(name) = SlaveName::read(slave) else {
             return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, effects);
         };
+        if is_own(&name, effects) {
+            return refuse(&"a store cannot be its own slave", caller, effects);
+        }
         match self.add_slave(name) {
             Ok(added) => {
                 if let Some(slave) = added {
@@ -254,6 +258,21 @@ impl<S: Store> fmt::Debug for KeyValueServer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyValueServer").field("len", &self.store.len()).finish_non_exhaustive()
     }
+}
+
+/// Whether a slave's name is one of the store itself, as far as this node can tell.
+fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
+    let registry = effects.registry;
+    let named = match name {
+        SlaveName::Pid(pid) => registry.by_owned_pid(pid),
+        SlaveName::Local(name) => registry.by_name(name).map(|(_, process)| process),
+        SlaveName::Remote { name, node } if *node == registry.node => {
+            registry.by_name(name).map(|(_, process)| process)
+        }
+        // Who holds a global name is for the cluster to say.
+        SlaveName::Remote { .. } | SlaveName::Global(_) => None,
+    };
+    named.is_some_and(|process| process.is_sibling(effects.me))
 }
 
 /// Ends a call whose key or value cannot be kept, or given to this caller.

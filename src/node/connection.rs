@@ -160,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         more |= self.write(cx)?;
         if let Some(down) = &self.closing
-            && (self.out.is_empty() || *down == PeerDown::Replaced)
+            && (self.out.is_empty() && !self.left_behind || *down == PeerDown::Replaced)
         {
             return Err(down.clone());
         }

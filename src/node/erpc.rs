@@ -10,7 +10,7 @@ use smol::future::FutureExt;
 use super::Node;
 use super::peers::PeerHandle;
 use crate::dist::{DistributionFlags, Outbound};
-use crate::etf::{TermView, TermWriter};
+use crate::etf::{Pid, TermView, TermWriter};
 use crate::process::Outcome;
 
 /// Why a call gave no value.
@@ -91,24 +91,45 @@ impl Node {
         }
     }
 
-    /// The pid that holds a name in `global`, asked at one node.
+    /// The pid that holds a name in `global` (an encoded term), asked at one node.
     pub(super) async fn global_whereis(
         &self,
         peer: &PeerHandle,
-        name: &str,
+        name: &[u8],
         limit: Duration,
-    ) -> Result<Option<crate::etf::Pid>, ErpcError> {
+    ) -> Result<Option<Pid>, ErpcError> {
+        self.pid_of(peer, ("global", "whereis_name"), name, limit).await
+    }
+
+    /// The pid that is registered under a name (an encoded term) on a node.
+    pub(super) async fn whereis(
+        &self,
+        peer: &PeerHandle,
+        name: &[u8],
+        limit: Duration,
+    ) -> Result<Option<Pid>, ErpcError> {
+        self.pid_of(peer, ("erlang", "whereis"), name, limit).await
+    }
+
+    /// Calls a function of one name that gives a pid, or something else where there is none.
+    async fn pid_of(
+        &self,
+        peer: &PeerHandle,
+        function: (&str, &str),
+        name: &[u8],
+        limit: Duration,
+    ) -> Result<Option<Pid>, ErpcError> {
         let argument = |w: &mut TermWriter<'_>| {
-            w.atom(name);
+            w.raw(name);
         };
-        let answer = self.erpc(peer, ("global", "whereis_name"), 1, argument, limit).await?;
+        let answer = self.erpc(peer, function, 1, argument, limit).await?;
         let term = TermView::parse(&answer).map_err(|error| ErpcError::Failed(error.to_string()))?;
         Ok(term.as_pid().map(Into::into))
     }
 
     /// The pid that holds a name in `global`, asked at every connected node: those that take part in `global`
     /// first, then those that may hold names themselves.
-    pub(super) async fn whereis_global(&self, name: &str, limit: Duration) -> Option<crate::etf::Pid> {
+    pub(super) async fn whereis_global(&self, name: &[u8], limit: Duration) -> Option<Pid> {
         let mut peers: Vec<Arc<PeerHandle>> = self.peers.all();
         peers.retain(|peer| peer.name != self.registry.node);
         peers.sort_by_key(|peer| !peer.is_visible());
@@ -116,10 +137,11 @@ impl Node {
             match self.global_whereis(&peer, name, limit).await {
                 Ok(Some(pid)) => return Some(pid),
                 Ok(None) => {}
-                Err(error) => tracing::debug!(peer = %peer.name, name, %error, "global name not looked up"),
+                Err(error) => tracing::debug!(peer = %peer.name, %error, "global name not looked up"),
             }
         }
-        self.registry.by_global_name(name).map(|process| process.pid.clone())
+        let name = TermView::parse(name).ok()?.as_atom()?.to_str();
+        self.registry.by_global_name(&name).map(|process| process.pid.clone())
     }
 }
 

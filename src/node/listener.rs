@@ -1,14 +1,15 @@
 //! The listening socket, and the connections that come in by it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use smol::Timer;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use smol::io::AsyncWriteExt;
 use smol::net::{TcpListener, TcpStream};
+use smol::{Async, Timer};
 
 use super::connection::Connection;
 use super::peers::PeerHandle;
@@ -16,6 +17,8 @@ use super::socket::Socket;
 use super::{Node, setup};
 use crate::dist::handshake::Fault;
 
+/// Connections that the system keeps for us until they are accepted.
+const BACKLOG: i32 = 1024;
 /// Pause after an accept that failed for want of something (file descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -24,12 +27,23 @@ pub(super) async fn bind(address: Option<IpAddr>, port: u16) -> io::Result<TcpLi
     if let Some(address) = address {
         return TcpListener::bind(SocketAddr::new(address, port)).await;
     }
-    match TcpListener::bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)).await {
+    match bind_both(port) {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
             TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)).await
         }
         bound => bound,
     }
+}
+
+/// One socket for IPv6 and IPv4, whatever the system's default says (`net.ipv6.bindv6only`).
+fn bind_both(port: u16) -> io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
+    sockopt::set_ipv6_v6only(&socket, false)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))?;
+    net::listen(&socket, BACKLOG)?;
+    Async::new(std::net::TcpListener::from(socket)).map(Into::into)
 }
 
 /// Accepts for as long as the node lives.
@@ -78,6 +92,11 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         Ok(ready) => ready,
         // Somebody looked whether the port is open.
         Err(error) if error.phase == crate::dist::handshake::Phase::Name && error.fault == Fault::Closed => {
+            tracing::debug!(%from, %error, "handshake ended");
+            return;
+        }
+        // Two nodes that dial each other in the same moment: one connection is left, as it should be.
+        Err(error) if error.fault == Fault::AlreadyConnected => {
             tracing::debug!(%from, %error, "handshake ended");
             return;
         }

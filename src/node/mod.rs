@@ -23,7 +23,7 @@ mod socket;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub struct Node {
     executor: Arc<Executor<'static>>,
     /// Connections that run on a thread of their own.
     threads: AtomicUsize,
+    /// The node ends: nobody is dialled or let in any more.
+    stopping: AtomicBool,
     this: Weak<Self>,
 }
 
@@ -131,7 +133,10 @@ impl Node {
         let bytes_max = self.config.limits.outbound_bytes_max;
         peer.leave(|outbox| {
             if slave.take(&peer.name, &store.pid, &mut outbox.frames, bytes_max) {
-                outbox.hungry.push((Arc::clone(slave), Arc::clone(store)));
+                let known = |(hungry, _): &(Arc<Slave>, Arc<Process>)| Arc::ptr_eq(hungry, slave);
+                if !outbox.hungry.iter().any(known) {
+                    outbox.hungry.push((Arc::clone(slave), Arc::clone(store)));
+                }
             }
         });
     }
@@ -140,33 +145,35 @@ impl Node {
     async fn connect(&self, node: &Arc<str>) -> Result<Arc<PeerHandle>, Arc<DialError>> {
         let pending = match self.peers.find_or_claim(node) {
             Found::Up(handle) => return Ok(handle),
-            Found::Connecting(done) => done,
-            Found::Yours => {
-                let (tell, told) = smol::channel::bounded(1);
-                self.dial(Arc::clone(node), move |result| {
-                    // The asker may have given up.
-                    let _gone = tell.try_send(result);
-                });
-                return match told.recv().await {
-                    Ok(Ok(())) | Err(_) => self.peers.get(node).ok_or_else(|| Arc::new(DialError::Overtaken)),
-                    Ok(Err(error)) => Err(error),
-                };
+            Found::Connecting(pending) => pending,
+            Found::Yours(pending) => {
+                self.dial(Arc::clone(node), |_| {});
+                pending
             }
         };
-        while pending.recv().await.is_ok() {}
-        self.peers.get(node).ok_or_else(|| Arc::new(DialError::Overtaken))
+        pending.settled().await;
+        match (self.peers.get(node), pending.error()) {
+            (Some(handle), _) => Ok(handle),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(Arc::new(DialError::Overtaken)),
+        }
     }
 
     /// Dials a node whose slot in the table is ours.
-    fn dial(&self, node: Arc<str>, done: impl FnOnce(Result<(), Arc<DialError>>) + Send + 'static) {
+    fn dial(&self, node: Arc<str>, failed: impl FnOnce(&DialError) + Send + 'static) {
         let Some(this) = self.this.upgrade() else { return };
         self.spawn(async move {
-            done(this.dial_claimed(&node).await.map_err(Arc::new));
+            if let Err(error) = this.dial_claimed(&node).await {
+                failed(&error);
+            }
         });
     }
 
-    async fn dial_claimed(self: &Arc<Self>, node: &Arc<str>) -> Result<(), DialError> {
+    async fn dial_claimed(self: &Arc<Self>, node: &Arc<str>) -> Result<(), Arc<DialError>> {
         let dialled = async {
+            if self.stopping.load(Ordering::SeqCst) {
+                return Err(DialError::Stopping);
+            }
             let name = NodeName::new(node).map_err(|_| DialError::Name(node.to_string()))?;
             setup::dial(self, &name).await
         };
@@ -180,7 +187,8 @@ impl Node {
             // They may have connected to us meanwhile: then the slot is theirs, and all is well.
             Err(_) if self.peers.get(node).is_some() => return Ok(()),
             Err(error) => {
-                self.peers.give_up(node);
+                let error = Arc::new(error);
+                self.peers.give_up(node, &error);
                 self.waiters.node_down(node);
                 return Err(error);
             }
@@ -295,11 +303,9 @@ impl Dispatch for Node {
             return;
         }
         let name: Arc<str> = node.into();
-        if matches!(self.peers.find_or_claim(&name), Found::Yours) {
-            self.dial(Arc::clone(&name), |result| {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "messages dropped: their node is not reached");
-                }
+        if matches!(self.peers.find_or_claim(&name), Found::Yours(_)) {
+            self.dial(Arc::clone(&name), |error| {
+                tracing::warn!(%error, "messages dropped: their node is not reached");
             });
         }
         self.peers.queue(node, frames, self.config.limits.outbound_bytes_max);

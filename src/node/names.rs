@@ -17,7 +17,7 @@ use smol::future::FutureExt;
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
-use crate::etf::{Pid, TermView, TermWriter};
+use crate::etf::{Pid, TermView, TermWriter, encode};
 
 /// How often a node is asked who holds our names.
 const CHECK: Duration = Duration::from_secs(5);
@@ -36,6 +36,8 @@ pub(super) struct Names(Mutex<AHashMap<Arc<str>, Name>>);
 struct Name {
     /// Nodes that know us as its holder.
     held_at: AHashSet<Arc<str>>,
+    /// Nodes whose `global` refuses the name, which was reported.
+    refused_at: AHashSet<Arc<str>>,
     /// The holder that was last reported.
     rival: Option<Pid>,
 }
@@ -47,6 +49,7 @@ impl Names {
         let first = known.held_at.is_empty();
         if known.held_at.insert(Arc::clone(&peer.name)) {
             known.rival = None;
+            known.refused_at.remove(&peer.name);
             if first {
                 tracing::info!(name = %name, at = %peer.name, "global name registered");
             } else {
@@ -66,6 +69,15 @@ impl Names {
         }
     }
 
+    /// `global` refuses the name though nobody holds it.
+    fn refused(&self, name: &Arc<str>, peer: &PeerHandle) {
+        let mut names = self.0.lock();
+        let known = names.entry(Arc::clone(name)).or_default();
+        if known.refused_at.insert(Arc::clone(&peer.name)) {
+            tracing::warn!(name = %name, at = %peer.name, "global name refused; it is tried again every 5 s");
+        }
+    }
+
     fn free(&self, name: &Arc<str>, peer: &PeerHandle) {
         let mut names = self.0.lock();
         if let Some(known) = names.get_mut(name)
@@ -79,6 +91,7 @@ impl Names {
     pub(super) fn peer_down(&self, peer: &str) {
         let mut names = self.0.lock();
         for (name, known) in names.iter_mut() {
+            known.refused_at.remove(peer);
             if known.held_at.remove(peer) && known.held_at.is_empty() {
                 tracing::warn!(name = %name, "global name lost: the last visible node that knew it is gone");
             }
@@ -120,8 +133,11 @@ async fn check(node: &Node, peer: &PeerHandle) {
 
 async fn keep_one(node: &Node, peer: &PeerHandle, name: &Arc<str>, ours: &Pid) -> Result<(), ErpcError> {
     // A second look after a refused registration tells who was faster.
+    let encoded = encode(|w| {
+        w.atom(name);
+    });
     for _ in 0..2 {
-        match node.global_whereis(peer, name, WHEREIS_LIMIT).await? {
+        match node.global_whereis(peer, &encoded, WHEREIS_LIMIT).await? {
             Some(holder) if holder == *ours => {
                 node.names.held(name, peer);
                 return Ok(());
@@ -137,6 +153,7 @@ async fn keep_one(node: &Node, peer: &PeerHandle, name: &Arc<str>, ours: &Pid) -
             return Ok(());
         }
     }
+    node.names.refused(name, peer);
     Ok(())
 }
 

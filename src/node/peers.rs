@@ -1,13 +1,14 @@
 //! The connected nodes, and those that are being connected to.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
 use smol::channel::{Receiver, Sender};
 
+use super::setup::DialError;
 use crate::dist::{DistributionFlags, Outbound};
 use crate::process::effect::EndedCall;
 use crate::process::{Process, ProcessId};
@@ -37,7 +38,9 @@ impl fmt::Display for PeerDown {
         match self {
             Self::Closed => f.write_str("connection closed by the peer"),
             Self::Io(error) => write!(f, "connection failed: {error}"),
-            Self::NetTickTimeout => f.write_str("nothing was heard for the whole net_ticktime"),
+            Self::NetTickTimeout => f.write_str(
+                "nothing was heard for the whole --net-ticktime (is the peer's net_ticktime longer?)",
+            ),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
             Self::Replaced => f.write_str("replaced by a newer connection of the same node"),
             Self::Shutdown => f.write_str("this node ends"),
@@ -152,12 +155,33 @@ impl fmt::Debug for PeerHandle {
     }
 }
 
+/// The outcome of a try to connect, shared by all who wait for it.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    done: Receiver<()>,
+    error: Arc<OnceLock<Arc<DialError>>>,
+}
+
+impl Pending {
+    /// Waits until the try has ended, either way.
+    pub async fn settled(&self) {
+        // Nothing is ever sent: only the closing of the channel ends the wait.
+        while self.done.recv().await.is_ok() {}
+    }
+
+    /// Why it failed, if it did.
+    pub fn error(&self) -> Option<Arc<DialError>> {
+        self.error.get().cloned()
+    }
+}
+
 /// A node that is being connected to.
 #[derive(Debug)]
 struct Connecting {
     /// What waits for the connection.
     frames: Outbound,
-    done: (Sender<()>, Receiver<()>),
+    done: Sender<()>,
+    pending: Pending,
 }
 
 #[derive(Debug)]
@@ -170,10 +194,10 @@ enum Slot {
 pub enum Found {
     /// Connected.
     Up(Arc<PeerHandle>),
-    /// Somebody connects: wait until this closes, then look again.
-    Connecting(Receiver<()>),
+    /// Somebody connects.
+    Connecting(Pending),
     /// It is for the asker to connect; the table says so to others by now.
-    Yours,
+    Yours(Pending),
 }
 
 /// All connected nodes.
@@ -213,11 +237,13 @@ impl Peers {
         let mut slots = self.slots.lock();
         match slots.get(node) {
             Some(Slot::Up(handle)) => Found::Up(Arc::clone(handle)),
-            Some(Slot::Connecting(connecting)) => Found::Connecting(connecting.done.1.clone()),
+            Some(Slot::Connecting(connecting)) => Found::Connecting(connecting.pending.clone()),
             None => {
-                let connecting = Connecting { frames: Outbound::default(), done: smol::channel::bounded(1) };
+                let (done, receiver) = smol::channel::bounded(1);
+                let pending = Pending { done: receiver, error: Arc::default() };
+                let connecting = Connecting { frames: Outbound::default(), done, pending: pending.clone() };
                 slots.insert(Arc::clone(node), Slot::Connecting(connecting));
-                Found::Yours
+                Found::Yours(pending)
             }
         }
     }
@@ -254,25 +280,26 @@ impl Peers {
         let before = slots.insert(Arc::clone(&handle.name), Slot::Up(Arc::clone(handle)));
         if let Some(Slot::Connecting(mut connecting)) = before {
             handle.leave(|outbox| outbox.frames.append(&mut connecting.frames));
-            connecting.done.1.close();
+            connecting.done.close();
         }
         Ok(())
     }
 
     /// Waits until a node is no longer being connected to.
     pub(super) async fn settled(&self, node: &str) {
-        let done = match self.slots.lock().get(node) {
-            Some(Slot::Connecting(connecting)) => connecting.done.1.clone(),
+        let pending = match self.slots.lock().get(node) {
+            Some(Slot::Connecting(connecting)) => connecting.pending.clone(),
             _ => return,
         };
-        while done.recv().await.is_ok() {}
+        pending.settled().await;
     }
 
     /// The try to connect has failed. What waited for it is dropped.
-    pub(super) fn give_up(&self, node: &str) {
+    pub(super) fn give_up(&self, node: &str, why: &Arc<DialError>) {
         let mut slots = self.slots.lock();
         if let Some(Slot::Connecting(connecting)) = slots.get(node) {
-            connecting.done.1.close();
+            connecting.pending.error.get_or_init(|| Arc::clone(why));
+            connecting.done.close();
             slots.remove(node);
         }
     }

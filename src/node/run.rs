@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::kv::KeyValueServer;
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
-use crate::process::{Dispatch, Process, Registry, Waiters};
+use crate::process::{Dispatch, GenServer, Process, Registry, Waiters};
 use crate::replica::SlaveName;
 use crate::store::MemoryStore;
 
@@ -149,8 +149,8 @@ async fn start(
 
     let registry = Registry::new(config.node_name.shared(), registered.creation());
     let net_kernel = Arc::new(NetKernel::default());
-    let net_kernel_process = registry.spawn(Box::new(Arc::clone(&net_kernel)));
-    let rex = registry.spawn(Box::new(Rex));
+    let net_kernel_process = registry.spawn(Arc::clone(&net_kernel) as Arc<dyn GenServer>);
+    let rex = registry.spawn(Arc::new(Rex));
     for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
         register(&registry, name, process)?;
     }
@@ -164,6 +164,7 @@ async fn start(
         net_kernel_process,
         executor,
         threads: AtomicUsize::new(0),
+        stopping: AtomicBool::new(false),
         this: this.clone(),
     });
     let stores = start_stores(&node)?;
@@ -174,7 +175,10 @@ async fn start(
     node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
     node.spawn(listener::accept_all(Arc::clone(&node), listener));
     announce(&Started { node_name: node.config.node_name.clone(), listening, epmd, stores });
-    for peer in node.config.connect.clone() {
+    let mut connect = node.config.connect.clone();
+    connect.sort();
+    connect.dedup();
+    for peer in connect {
         node.spawn(keep_connected(Arc::clone(&node), peer));
     }
     Ok(node)
@@ -196,16 +200,19 @@ fn start_stores(node: &Arc<Node>) -> Result<Vec<(StoreConfig, Pid)>, RunError> {
     for (number, config) in node.config.stores.iter().enumerate() {
         let bytes_max = node.config.limits.slave_buffer_bytes_max;
         let server = Arc::new(KeyValueServer::new(MemoryStore::default(), Arc::clone(&dispatch), bytes_max));
-        let process = node.registry.spawn(Box::new(Arc::clone(&server)));
+        let spawn = || node.registry.spawn(Arc::clone(&server) as Arc<dyn GenServer>);
+        let process = spawn();
         for name in &config.local {
             register(&node.registry, name, &process)?;
         }
-        for name in &config.global {
-            node.registry.claim_global(name, &process).map_err(|error| taken(error, name))?;
+        for (at, name) in config.global.iter().enumerate() {
+            // kernel, global.erl, check_dupname: a pid has one name there, so each name has a pid.
+            let holder = if at == 0 { Arc::clone(&process) } else { spawn() };
+            node.registry.claim_global(name, &holder).map_err(|error| taken(error, name))?;
         }
         for name in node.config.slaves.iter().filter(|_| number == 0) {
             let name = match name {
-                ServerName::Global(name) => SlaveName::Global(name.as_str().into()),
+                ServerName::Global(name) => SlaveName::global(name),
                 ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
             };
             if let Some(slave) = server.add_slave(name).map_err(|_| RunError::TooManySlaves)? {
@@ -250,16 +257,19 @@ impl Node {
             w.atom("shutdown");
         })
         .into();
+        // From now on nobody is dialled or let in.
+        self.stopping.store(true, Ordering::SeqCst);
         for process in self.registry.processes() {
             self.exit(process.id, &reason);
         }
-        let peers = self.peers.all();
+        let mut peers = self.peers.all();
+        peers.retain(|peer| peer.name != self.registry.node);
+        for peer in &peers {
+            peer.close(PeerDown::Shutdown);
+        }
         let ended = async {
             for peer in &peers {
-                if peer.name != self.registry.node {
-                    peer.close(PeerDown::Shutdown);
-                    peer.ended().await;
-                }
+                peer.ended().await;
             }
         };
         let late = async {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use smol::Timer;
@@ -53,6 +54,8 @@ pub enum DialError {
     },
     /// The handshake failed.
     Handshake(HandshakeError),
+    /// This node ends.
+    Stopping,
     /// The node has connected to us in the same moment, and that connection ended.
     Overtaken,
 }
@@ -78,6 +81,7 @@ impl fmt::Display for DialError {
                 write!(f, "{node} does not answer at {address}, where its epmd says that it listens: {error}")
             }
             Self::Handshake(error) => error.fmt(f),
+            Self::Stopping => f.write_str("this node ends"),
             Self::Overtaken => f.write_str("the node connected to us meanwhile, and that connection ended"),
         }
     }
@@ -201,7 +205,10 @@ async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(
 
 fn standing(node: &Node, claim: &Claim) -> Standing {
     let name = claim.name();
-    if *name == node.config.node_name || !name.can_talk_to(&node.config.node_name) {
+    if node.stopping.load(Ordering::SeqCst)
+        || *name == node.config.node_name
+        || !name.can_talk_to(&node.config.node_name)
+    {
         Standing::Refused
     } else if node.peers.get(name.as_str()).is_some() {
         Standing::Connected

@@ -1,58 +1,92 @@
 //! Slaves, followed: found by name, watched by a monitor, found again when they are gone.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::erpc::ErpcError;
+use super::setup::DialError;
 use super::{Node, now};
 use crate::dist::{Outbound, RemoteProcess};
-use crate::etf::TermView;
+use crate::etf::{Pid, TermView, encode};
 use crate::process::{Outcome, Process};
 use crate::replica::{Slave, SlaveName};
 
-/// How long one node may take to say where a global name is.
+/// How long one node may take to say where a name is.
 const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 /// A slave that was followed for so long was really there.
 const STEADY: Duration = Duration::from_secs(1);
 
+/// Why a slave is not followed now.
+enum Missing {
+    /// Nobody has its name.
+    Nobody,
+    /// Its node is not reached.
+    Unreached(Arc<DialError>),
+    /// Its node cannot say who has the name.
+    NotSaid(ErpcError),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.write_str("nobody has that name"),
+            Self::Unreached(error) => error.fmt(f),
+            Self::NotSaid(error) => write!(f, "its node does not say who has that name: {error}"),
+        }
+    }
+}
+
 /// Follows a slave of a store for as long as the node lives.
 pub(super) async fn follow(node: Arc<Node>, slave: Arc<Slave>, store: Arc<Process>) {
     let mut backoff = Backoff::new(&node.config.limits);
-    let mut said_missing = false;
-    loop {
-        let Some(at) = find(&node, slave.name()).await else {
-            if !std::mem::replace(&mut said_missing, true) {
-                tracing::warn!(store = ?store, slave = %slave.name(), "slave not found; looking for it");
+    let mut said = String::new();
+    while store.is_alive() {
+        match find(&node, slave.name()).await {
+            Ok(at) if node.registry.by_owned_pid(&at).is_some_and(|process| process.is_sibling(&store)) => {
+                tracing::error!(store = ?store, slave = %slave.name(), "a store cannot be its own slave: dropped");
+                return slave.drop_out();
             }
-            backoff.pause().await;
-            continue;
-        };
-        if at == RemoteProcess::Pid(store.pid.clone()) {
-            tracing::error!(store = ?store, slave = %slave.name(), "a store cannot be its own slave: ignored");
-            return;
-        }
-        match watch(&node, &slave, &store, at, &mut said_missing).await {
-            Ok(steady) if steady >= STEADY => backoff.reset(),
-            Ok(_) => {}
-            Err(error) => {
-                if !std::mem::replace(&mut said_missing, true) {
-                    tracing::warn!(store = ?store, slave = %slave.name(), %error, "slave not reached");
+            Ok(at) => {
+                said.clear();
+                let since = now();
+                let outcome = watch(&node, &slave, &store, at).await;
+                if matches!(slave.name(), SlaveName::Pid(_)) && matches!(outcome, Ok(Outcome::Down(_))) {
+                    tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: a pid does not come back");
+                    return slave.drop_out();
+                }
+                if since.elapsed() >= STEADY {
+                    backoff.reset();
+                }
+                if let Err(error) = outcome {
+                    say(&mut said, &store, &slave, &Missing::Unreached(error));
                 }
             }
+            Err(missing) => say(&mut said, &store, &slave, &missing),
         }
         backoff.pause().await;
     }
 }
 
-/// Follows it until it is gone; gives how long that was.
+/// Says why a slave is missing, once.
+fn say(said: &mut String, store: &Process, slave: &Slave, missing: &Missing) {
+    let text = missing.to_string();
+    if *said != text {
+        tracing::warn!(store = ?store, slave = %slave.name(), "slave not found, looking for it: {text}");
+        *said = text;
+    }
+}
+
+/// Follows it until it is gone, and gives how it went.
 async fn watch(
     node: &Arc<Node>,
     slave: &Arc<Slave>,
     store: &Arc<Process>,
-    at: RemoteProcess,
-    said_missing: &mut bool,
-) -> Result<Duration, Arc<super::setup::DialError>> {
-    let peer = node.connect(at.node()).await?;
+    at: Pid,
+) -> Result<Outcome, Arc<DialError>> {
+    let peer = node.connect(&at.node).await?;
+    let at = RemoteProcess::Pid(at);
     let reference = node.registry.new_reference();
     let (tell, told) = smol::channel::bounded(1);
     node.waiters.expect(&reference, &peer.name, move |outcome| {
@@ -63,9 +97,7 @@ async fn watch(
     frames.monitor(&store.pid, &at, &reference);
     peer.leave(|outbox| outbox.frames.append(&mut frames));
     slave.found(at);
-    let since = now();
     tracing::info!(store = ?store, slave = %slave.name(), node = %peer.name, "slave found");
-    *said_missing = false;
     node.replicate(slave, store);
     let still_up = node.peers.get(&peer.name).is_some_and(|up| Arc::ptr_eq(&up, &peer));
     let outcome =
@@ -79,18 +111,25 @@ async fn watch(
         Outcome::NoConnection => ":noconnection".into(),
     };
     tracing::warn!(store = ?store, slave = %slave.name(), reason, "slave lost; looking for it");
-    Ok(since.elapsed())
+    Ok(outcome)
 }
 
-async fn find(node: &Node, name: &SlaveName) -> Option<RemoteProcess> {
-    match name {
-        SlaveName::Pid(pid) => Some(RemoteProcess::Pid(pid.clone())),
+/// Where a slave is now: the pid that has its name. Writes wait until that is known, so that none goes to a name
+/// that nobody has yet.
+async fn find(node: &Node, name: &SlaveName) -> Result<Pid, Missing> {
+    let found = match name {
+        SlaveName::Pid(pid) => Some(pid.clone()),
         SlaveName::Remote { name, node: host } if *host != node.registry.node => {
-            Some(RemoteProcess::Name { name: Arc::clone(name), node: Arc::clone(host) })
+            let peer = node.connect(host).await.map_err(Missing::Unreached)?;
+            let name = encode(|w| {
+                w.atom(name);
+            });
+            node.whereis(&peer, &name, WHEREIS_LIMIT).await.map_err(Missing::NotSaid)?
         }
         SlaveName::Remote { name, .. } | SlaveName::Local(name) => {
-            node.registry.by_name(name).map(|(_, process)| RemoteProcess::Pid(process.pid.clone()))
+            node.registry.by_name(name).map(|(_, process)| process.pid.clone())
         }
-        SlaveName::Global(name) => node.whereis_global(name, WHEREIS_LIMIT).await.map(RemoteProcess::Pid),
-    }
+        SlaveName::Global(name) => node.whereis_global(name, WHEREIS_LIMIT).await,
+    };
+    found.ok_or(Missing::Nobody)
 }

@@ -27,20 +27,6 @@ pub trait GenServer: Send + Sync + 'static {
     fn handle_info(&self, _message: TermView<'_>, _effects: &mut Effects<'_>) {}
 }
 
-impl<T: GenServer + ?Sized> GenServer for Arc<T> {
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        (**self).handle_call(request, caller, effects);
-    }
-
-    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
-        (**self).handle_cast(request, effects);
-    }
-
-    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
-        (**self).handle_info(message, effects);
-    }
-}
-
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {

@@ -11,7 +11,7 @@ use super::effect::{EndCalls, EndedCall};
 use super::exits::{RemoteId, write_monitor_exit};
 use super::{ProcessId, Registry};
 use crate::dist::{DistributionFlags, Outbound};
-use crate::etf::{Cursor, Pid, PidView, Reference, ReferenceView};
+use crate::etf::{Cursor, Pid, PidView, Reference, ReferenceView, TermView};
 
 /// A reference of the peer, as a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,18 +119,29 @@ impl Monitors {
 
 impl EndCalls for Monitors {
     fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) -> bool {
-        // The monitor's reference stands in the tag of a call by `gen:call`; `multi_call` and others keep theirs
-        // to themselves, so that any monitor of the caller on this process has to do.
         let in_tag = references_in(&call.tag).into_iter().find(|key| self.table.contains_key(key));
-        let key = in_tag.or_else(|| {
-            let of_call = |monitor: &Monitor| {
-                monitor.process == call.process && (monitor.watcher.id, monitor.watcher.serial) == call.caller
-            };
-            self.table.iter().find(|(_, monitor)| of_call(monitor)).map(|(key, _)| *key)
-        });
+        let key = in_tag.or_else(|| self.of_multi_call(call));
         let Some((key, monitor)) = key.and_then(|key| self.table.remove_entry(&key)) else { return false };
         self.fire(&key, &monitor, &registry.pid_of(monitor.process), &call.reason, out);
         true
+    }
+}
+
+impl Monitors {
+    /// The monitor of a `multi_call`, whose tag, `{Ref, Node}`, does not name it: the one that the caller has set
+    /// on the process by name. Where there are several nobody can tell which it is, and none is fired: a monitor
+    /// that says of a living process that it has ended does more harm than a call that waits.
+    fn of_multi_call(&self, call: &EndedCall) -> Option<MonitorKey> {
+        let tag = TermView::parse(&call.tag).ok()?.as_tuple::<2>()?;
+        tag[0].as_reference()?;
+        tag[1].as_atom()?;
+        let mut of_caller = self.table.iter().filter(|(_, monitor)| {
+            monitor.name.is_some()
+                && monitor.process == call.process
+                && (monitor.watcher.id, monitor.watcher.serial) == call.caller
+        });
+        let (key, _) = of_caller.next()?;
+        of_caller.next().is_none().then_some(*key)
     }
 }
 

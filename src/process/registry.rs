@@ -40,11 +40,16 @@ pub struct Process {
     /// Its pid, encoded.
     pub pid_bytes: Box<[u8]>,
     /// What it does.
-    pub server: Box<dyn GenServer>,
+    pub server: Arc<dyn GenServer>,
     alive: AtomicBool,
 }
 
 impl Process {
+    /// Whether both have the same server: they are one store under several pids.
+    pub fn is_sibling(&self, other: &Self) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.server), Arc::as_ptr(&other.server))
+    }
+
     /// Whether it has not ended.
     #[inline]
     pub fn is_alive(&self) -> bool {
@@ -118,8 +123,9 @@ impl Registry {
         Reference { node: Arc::clone(&self.node), creation: self.creation, words }
     }
 
-    /// Starts a process.
-    pub fn spawn(&self, server: Box<dyn GenServer>) -> Arc<Process> {
+    /// Starts a process. Several may be started with one server: it is then known by several pids, as `global`
+    /// wants it of a server with several names there.
+    pub fn spawn(&self, server: Arc<dyn GenServer>) -> Arc<Process> {
         let (id, pid) = self.new_pid();
         let pid_bytes = encode(|w| {
             w.pid(&pid);
@@ -191,6 +197,12 @@ impl Registry {
     pub fn by_pid(&self, pid: &PidView<'_>) -> Option<Arc<Process>> {
         let id = self.local_id(pid)?;
         self.tables.read().processes.get(&id).cloned()
+    }
+
+    /// As [`by_pid`](Self::by_pid), for a pid that was kept.
+    pub fn by_owned_pid(&self, pid: &Pid) -> Option<Arc<Process>> {
+        let ours = pid.creation == self.creation && pid.node == self.node;
+        if ours { self.by_id(ProcessId::new(pid.id, pid.serial)) } else { None }
     }
 
     /// The process with a number, if it lives.

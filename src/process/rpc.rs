@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Caller, Effect, Effects, GenServer, Registry};
+use super::{Caller, Effect, Effects, GenServer, Process, Registry};
 use crate::dist::Outbound;
 use crate::etf::{Cursor, Pid, TermView, TermWriter, encode};
 
@@ -77,6 +77,7 @@ fn apply(m: TermView<'_>, f: TermView<'_>, a: TermView<'_>, context: &mut Contex
     match (&*module, &*function, arguments.as_slice()) {
         ("global", "whereis_name", [name]) => Some(whereis_name(*name, context.registry)),
         ("global", "resolve_it", [_method, name, one, other]) => resolve(*name, *one, *other, context),
+        ("erlang", "whereis", [name]) => Some(whereis(*name, context.registry)),
         ("erlang", "node", []) => Some(encode(|w| {
             w.atom(&context.registry.node);
         })),
@@ -84,22 +85,31 @@ fn apply(m: TermView<'_>, f: TermView<'_>, a: TermView<'_>, context: &mut Contex
     }
 }
 
-/// `global:whereis_name/1` for the names that are ours to hold: how nodes without a BEAM between them find each
-/// other's stores.
-fn whereis_name(name: TermView<'_>, registry: &Registry) -> Vec<u8> {
-    let holder = name.as_atom().and_then(|name| registry.by_global_name(&name.to_str()));
+/// `erlang:whereis/1`: how a slave that is named `{name, node}` is found.
+fn whereis(name: TermView<'_>, registry: &Registry) -> Vec<u8> {
+    let process = name.as_atom().and_then(|name| registry.by_name(&name.to_str()));
+    pid_or_undefined(process.map(|(_, process)| process))
+}
+
+fn pid_or_undefined(process: Option<Arc<Process>>) -> Vec<u8> {
     encode(|w| {
-        match holder {
+        match process {
             Some(process) => w.pid(&process.pid),
             None => w.atom("undefined"),
         };
     })
 }
 
+/// `global:whereis_name/1` for the names that are ours to hold: how nodes without a BEAM between them find each
+/// other's stores.
+fn whereis_name(name: TermView<'_>, registry: &Registry) -> Vec<u8> {
+    pid_or_undefined(name.as_atom().and_then(|name| registry.by_global_name(&name.to_str())))
+}
+
 /// `global:resolve_it/4`: clusters with different holders of a name have met, and a BEAM asks who keeps it.
 ///
 /// Like `global:random_notify_name/3` nobody is killed and the loser is told; but the winner is the same
-/// whichever side is asked: the pid whose node sorts first.
+/// whichever side is asked: the pid whose node sorts first. A pid of ours that has ended loses.
 fn resolve(
     name: TermView<'_>,
     one: TermView<'_>,
@@ -107,7 +117,11 @@ fn resolve(
     context: &mut Context<'_>,
 ) -> Option<Vec<u8>> {
     let (first, second) = (Pid::from(one.as_pid()?), Pid::from(other.as_pid()?));
-    let order = |pid: &Pid| (Arc::clone(&pid.node), pid.serial, pid.id);
+    let order = |pid: &Pid| {
+        let ours = *pid.node == *context.registry.node;
+        let ended = ours && !context.registry.by_owned_pid(pid).is_some_and(|process| process.is_alive());
+        (ended, Arc::clone(&pid.node), pid.serial, pid.id)
+    };
     let (winner, loser) = if order(&first) <= order(&second) { (one, second) } else { (other, first) };
     if *loser.node == *context.registry.node {
         if let Some(name) = name.as_atom() {

@@ -3,6 +3,8 @@
 //! ```text
 //!            found                  gone
 //! Seeking ----------> Following ----------> Seeking
+//!
+//! both ----> Dropped: it is the store itself, or a pid that has ended
 //! ```
 //!
 //! Writes are queued in both states, under a bound. Past the bound the slave is *behind*: what waits is dropped,
@@ -20,8 +22,8 @@ use crate::etf::{AtomView, Pid, TermView, TermWriter};
 /// How a slave was named to `add_slave`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SlaveName {
-    /// `{:global, name}`
-    Global(Arc<str>),
+    /// `{:global, name}`, where a name is any term, encoded here.
+    Global(Arc<[u8]>),
     /// An atom: registered on this node.
     Local(Arc<str>),
     /// `{name, node}`
@@ -36,6 +38,14 @@ pub enum SlaveName {
 }
 
 impl SlaveName {
+    /// `{:global, name}` with an atom.
+    pub fn global(name: &str) -> Self {
+        let name = crate::etf::encode(|w| {
+            w.atom(name);
+        });
+        Self::Global(name.into())
+    }
+
     /// Reads the argument of `add_slave`; `None` for what names no process.
     pub fn read(term: TermView<'_>) -> Option<Self> {
         let shared = |atom: AtomView<'_>| -> Arc<str> { atom.to_str().into() };
@@ -46,17 +56,16 @@ impl SlaveName {
             return Some(Self::Pid(pid.into()));
         }
         let [first, second] = term.as_tuple::<2>()?;
-        let (first, second) = (first.as_atom()?, second.as_atom()?);
-        if first == "global" {
-            return Some(Self::Global(shared(second)));
+        if first.is_atom("global") {
+            return Some(Self::Global(second.bytes().into()));
         }
-        Some(Self::Remote { name: shared(first), node: shared(second) })
+        Some(Self::Remote { name: shared(first.as_atom()?), node: shared(second.as_atom()?) })
     }
 
     /// Writes it as it is given to `add_slave`.
     pub fn write(&self, writer: &mut TermWriter<'_>) {
         match self {
-            Self::Global(name) => writer.tuple(2).atom("global").atom(name),
+            Self::Global(name) => writer.tuple(2).atom("global").raw(name),
             Self::Local(name) => writer.atom(name),
             Self::Remote { name, node } => writer.tuple(2).atom(name).atom(node),
             Self::Pid(pid) => writer.pid(pid),
@@ -106,6 +115,8 @@ pub enum SlaveState {
     Seeking,
     /// Known, and watched.
     Following(RemoteProcess),
+    /// It will never be there (again): nothing is kept for it.
+    Dropped,
 }
 
 /// What became of a write that was pushed.
@@ -124,8 +135,6 @@ struct State {
     /// Messages, encoded, in order.
     waiting: VecDeque<Box<[u8]>>,
     waiting_bytes: usize,
-    /// Whether it has missed writes.
-    behind: bool,
 }
 
 /// One slave of one store.
@@ -138,8 +147,7 @@ pub struct Slave {
 impl Slave {
     /// A slave that has just been added.
     pub fn new(name: SlaveName, waiting_bytes_max: usize) -> Self {
-        let state =
-            State { at: SlaveState::Seeking, waiting: VecDeque::new(), waiting_bytes: 0, behind: false };
+        let state = State { at: SlaveState::Seeking, waiting: VecDeque::new(), waiting_bytes: 0 };
         Self { name, waiting_bytes_max, state: Mutex::new(state) }
     }
 
@@ -158,12 +166,14 @@ impl Slave {
         let mut message = Vec::new();
         write.write(&mut TermWriter::new(&mut message));
         let mut state = self.state.lock();
+        if state.at == SlaveState::Dropped {
+            return Pushed::Kept;
+        }
         // One write always fits, so that a large value is not refused by a small bound.
         if !state.waiting.is_empty() && state.waiting_bytes + message.len() > self.waiting_bytes_max {
             let dropped = state.waiting.len() as u64 + 1;
             state.waiting = VecDeque::new();
             state.waiting_bytes = 0;
-            state.behind = true;
             return Pushed::Behind(dropped);
         }
         state.waiting_bytes += message.len();
@@ -181,9 +191,10 @@ impl Slave {
         self.state.lock().at = SlaveState::Seeking;
     }
 
-    /// Whether it has missed writes.
-    pub fn is_behind(&self) -> bool {
-        self.state.lock().behind
+    /// It will never be there (again).
+    pub fn drop_out(&self) {
+        let mut state = self.state.lock();
+        *state = State { at: SlaveState::Dropped, waiting: VecDeque::new(), waiting_bytes: 0 };
     }
 
     /// Moves what waits into the output to its node, in order, until `out` holds `out_bytes_max`. `from` is the
@@ -243,7 +254,7 @@ mod tests {
 
     #[test]
     fn writes_before_it_is_found_are_kept_and_taken_in_order() {
-        let slave = Slave::new(SlaveName::Global("s".into()), 1 << 20);
+        let slave = Slave::new(SlaveName::global("s"), 1 << 20);
         let (a, b) = (atom("a"), atom("b"));
         assert_eq!(slave.push(ReplicaWrite::Put { key: &a, value: &b }), Pushed::Kept);
         slave.found(RemoteProcess::Pid(pid()));
@@ -264,14 +275,22 @@ mod tests {
         let put = ReplicaWrite::Put { key: &atom("k"), value: &value };
         assert_eq!(slave.push(put), Pushed::Kept);
         assert_eq!(slave.push(put), Pushed::Behind(2));
-        assert!(slave.is_behind());
         assert_eq!(slave.push(put), Pushed::Kept);
+    }
+
+    #[test]
+    fn nothing_is_kept_for_one_that_has_dropped_out() {
+        let slave = Slave::new(SlaveName::Pid(pid()), 10);
+        slave.drop_out();
+        for _ in 0..10 {
+            assert_eq!(slave.push(ReplicaWrite::Delete { key: &atom("a long name of a key") }), Pushed::Kept);
+        }
     }
 
     #[test]
     fn names_are_read_and_written_as_add_slave_takes_them() {
         let names = [
-            SlaveName::Global("s".into()),
+            SlaveName::global("s"),
             SlaveName::Local("s".into()),
             SlaveName::Remote { name: "s".into(), node: "b@h".into() },
             SlaveName::Pid(pid()),

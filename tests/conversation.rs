@@ -321,6 +321,42 @@ fn an_unknown_call_of_multi_call_ends_by_the_monitor_that_its_tag_does_not_name(
 }
 
 #[test]
+fn a_call_that_ends_fires_no_monitor_but_its_own() {
+    let bogus = |w: &mut TermWriter<'_>| {
+        w.atom("bogus");
+    };
+    let multi_call = |w: &mut TermWriter<'_>| {
+        w.tuple(2).reference(&reference(1)).atom("k@h");
+    };
+    let mut cluster = cluster();
+    cluster.say(&monitor("kv", &reference(70)));
+    assert!(cluster.call(tag_ref, bogus).is_empty(), "a reference that is no monitor's");
+    cluster.say(&monitor("kv", &reference(71)));
+    assert!(cluster.call(multi_call, bogus).is_empty(), "either of two");
+    assert_eq!(cluster.peer.watches(), 2);
+}
+
+#[test]
+fn a_store_is_not_its_own_slave() {
+    let mut cluster = cluster();
+    let own = cluster.store.pid.clone();
+    cluster.say(&monitor("kv", &reference(1)));
+    for at in 0..3 {
+        cluster.say(&monitor("kv", &reference(1)));
+        let answers = cluster.call(tag_ref, |w| {
+            w.tuple(2).atom("add_slave");
+            match at {
+                0 => w.atom("kv"),
+                1 => w.pid(&own),
+                _ => w.tuple(2).atom("kv").atom("k@h"),
+            };
+        });
+        assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
+    }
+    assert!(cluster.later.is_empty());
+}
+
+#[test]
 fn a_monitor_of_nothing_is_answered_noproc_at_once() {
     let mut cluster = cluster();
     let expected = monitor_exit("nobody", &reference(1), atom("noproc"));

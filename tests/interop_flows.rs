@@ -136,6 +136,50 @@ fn local_names_make_primaries_and_slaves_on_either_side() {
 }
 
 #[test]
+fn a_slave_that_is_named_before_it_is_there_misses_nothing() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.ping(kv.name());
+        beam.check("GenServer.call({:global, :kv}, {:add_slave, {:later, node()}})", ":ok");
+        beam.check(r#"GenServer.call({:global, :kv}, {:add_slave, {:global, {"any", 1}}})"#, ":ok");
+        beam.check("for i <- 1..5, do: :ok = GenServer.call({:global, :kv}, {:put, i, i}); :ok", ":ok");
+        kv.wait_for_log(&["slave not found", ":later"]);
+        beam.check("{:ok, _} = KeyValueStoreReplicated.start_link(:later); :ok", ":ok");
+        beam.check(r#"{:ok, _} = KeyValueStoreDistributed.start_link({"any", 1}); :ok"#, ":ok");
+        for server in [":later", r#"{:global, {"any", 1}}"#] {
+            beam.check_soon(
+                &format!("for i <- 1..5, do: GenServer.call({server}, {{:get, i}})"),
+                "[1, 2, 3, 4, 5]",
+            );
+        }
+    });
+}
+
+#[test]
+fn a_store_is_not_its_own_slave_and_a_dead_pid_is_none() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "--store global:kv,global:too,local:own");
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.ping(kv.name());
+        beam.wait_for_global("too");
+        let refused =
+            "try do GenServer.call({:global, :kv}, {:add_slave, SLAVE}) catch :exit, {r, _} -> r end";
+        for slave in [":own", ":global.whereis_name(:too)", &format!("{{:own, :\"{}\"}}", kv.name())] {
+            beam.check(&refused.replace("SLAVE", slave), r#"{:badarg, "a store cannot be its own slave"}"#);
+        }
+        beam.check(&refused.replace("SLAVE", "{:global, :too}"), ":ok");
+        kv.wait_for_log(&["a store cannot be its own slave", ":too"]);
+        beam.check("p = spawn(fn -> :ok end); GenServer.call({:global, :kv}, {:add_slave, p})", ":ok");
+        kv.wait_for_log(&["slave dropped"]);
+        beam.check("GenServer.call({:global, :kv}, {:put, 1, 2})", ":ok");
+        beam.check("GenServer.call({:own, :\"KV\"}, {:get, 1})".replace("KV", kv.name()).as_str(), "2");
+    });
+}
+
+#[test]
 fn a_store_is_the_same_by_module_name_by_global_name_and_by_pid() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();

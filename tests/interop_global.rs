@@ -26,6 +26,21 @@ fn a_name_is_known_to_nodes_that_kvnode_never_connected_to() {
 }
 
 #[test]
+fn a_store_with_two_global_names_has_both() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "--store global:one,global:two,local:three");
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.ping(kv.name());
+        beam.wait_for_global("one");
+        beam.wait_for_global("two");
+        beam.check("GenServer.call({:global, :one}, {:put, 1, 2})", ":ok");
+        beam.check("GenServer.call({:global, :two}, {:get, 1})", "2");
+        beam.check(&format!("GenServer.call({{:three, :\"{}\"}}, {{:get, 1}})", kv.name()), "2");
+    });
+}
+
+#[test]
 fn a_node_that_comes_later_knows_the_name() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();

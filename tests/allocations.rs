@@ -70,7 +70,7 @@ impl Way {
             inbound.filled(len);
             while let Some(arrival) = inbound.next_arrival().expect("good frames") {
                 let Arrival::Frame(range) = arrival else { panic!("a tick") };
-                peer.handle(inbound.slice(range), around, out, later).expect("a good frame");
+                peer.handle(inbound.slice(range).into(), around, out, later).expect("a good frame");
             }
         }
         assert!(later.is_empty(), "nothing is left to be done elsewhere");

@@ -73,7 +73,7 @@ impl Cluster {
             watches_max: 100,
         };
         let mut out = Outbound::default();
-        self.peer.handle(frame, around, &mut out, &mut self.later)?;
+        self.peer.handle(frame.into(), around, &mut out, &mut self.later)?;
         Ok(frames_of(&out))
     }
 

@@ -101,7 +101,12 @@ impl Way<'_> {
             self.inbound.filled(len);
             while let Some(arrival) = self.inbound.next_arrival()? {
                 if let Arrival::Frame(range) = arrival {
-                    self.peer.handle(self.inbound.slice(range), self.around, &mut self.out, &mut later)?;
+                    self.peer.handle(
+                        self.inbound.slice(range).into(),
+                        self.around,
+                        &mut self.out,
+                        &mut later,
+                    )?;
                 }
             }
             written += black_box(self.out.single_slice()).map_or(0, <[u8]>::len);

@@ -5,10 +5,17 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// First byte of a frame that stands for itself: no atom cache, no fragments.
 pub const PASS_THROUGH: u8 = 112;
 
+/// A frame from this size on is received into memory of its own, in bytes: what keeps most of it (a store its
+/// value) keeps that memory, and nothing is copied.
+const LARGE_BYTES: usize = 256 << 10;
+/// The part of a large frame that has to be here before memory is taken for all of it: the claimed length of a
+/// frame that never comes costs four times what was sent.
+const LARGE_PART: usize = 4;
 /// Room that is offered to a read of a connection at rest.
 const REST_BYTES: usize = 4 << 10;
 /// Room that is offered to a read of a busy connection.
@@ -52,7 +59,16 @@ pub struct Inbound {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// A large frame that is being received; nothing is unfinished in `bytes` then.
+    large: Option<LargeFrame>,
     frame_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct LargeFrame {
+    /// All of its contents behind the pass-through byte; zeroes where nothing has come yet.
+    bytes: Vec<u8>,
+    filled: usize,
 }
 
 /// One thing that arrived.
@@ -62,16 +78,29 @@ pub enum Arrival {
     Tick,
     /// A frame's contents after the pass-through byte: see [`Inbound::slice`].
     Frame(Range<usize>),
+    /// The same of a large frame, in memory of its own.
+    Large(Arc<Vec<u8>>),
 }
 
 impl Inbound {
     /// Nothing received yet but `first`, which came together with the end of the handshake.
     pub fn new(first: &[u8], frame_bytes_max: usize) -> Self {
-        Self { bytes: first.to_vec(), start: 0, end: first.len(), frame_bytes_max }
+        Self { bytes: first.to_vec(), start: 0, end: first.len(), large: None, frame_bytes_max }
     }
 
-    /// Room for the next read; never empty.
+    /// Room for the next read; not empty where all that arrived has been taken
+    /// ([`next_arrival`](Self::next_arrival)).
     pub fn room(&mut self) -> &mut [u8] {
+        if self.large.is_none() {
+            self.make_room();
+        }
+        match &mut self.large {
+            Some(large) => &mut large.bytes[large.filled..],
+            None => &mut self.bytes[self.end..],
+        }
+    }
+
+    fn make_room(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.bytes.len() > KEEP_BYTES {
@@ -88,11 +117,14 @@ impl Inbound {
                 self.bytes.resize(want, 0);
             }
         }
-        &mut self.bytes[self.end..]
     }
 
     /// That a read has put `len` bytes into the room. A read that filled it asks for more room next time.
     pub fn filled(&mut self, len: usize) {
+        if let Some(large) = &mut self.large {
+            large.filled += len;
+            return;
+        }
         self.end += len;
         debug_assert!(self.end <= self.bytes.len(), "a read stays in the room that it was given");
         if self.end == self.bytes.len() && self.bytes.len() < BUSY_BYTES {
@@ -106,6 +138,9 @@ impl Inbound {
     /// The peer's: see [`FrameError`]. Nothing sensible can follow.
     #[inline]
     pub fn next_arrival(&mut self) -> Result<Option<Arrival>, FrameError> {
+        if let Some(large) = self.large.take() {
+            return Ok(self.large_arrival(large));
+        }
         let Some(len) = self.claimed_len() else { return Ok(None) };
         if len == 0 {
             self.start += 4;
@@ -115,14 +150,40 @@ impl Inbound {
             return Err(FrameError::TooLong { bytes: len, bytes_max: self.frame_bytes_max });
         }
         let first = self.start + 4;
-        if self.end < first + len {
-            return Ok(None);
-        }
-        if self.bytes[first] != PASS_THROUGH {
+        if self.end > first && self.bytes[first] != PASS_THROUGH {
             return Err(FrameError::Kind(self.bytes[first]));
+        }
+        if self.end < first + len {
+            if len >= LARGE_BYTES && self.end - self.start >= len / LARGE_PART {
+                self.receive_large(first + 1, len - 1);
+            }
+            return Ok(None);
         }
         self.start = first + len;
         Ok(Some(Arrival::Frame(first + 1..first + len)))
+    }
+
+    /// From now on the frame at the front is received into memory of its own.
+    #[cold]
+    fn receive_large(&mut self, first: usize, len: usize) {
+        // Zeroed memory of this size comes from the system untouched: it is resident as it is written.
+        let mut bytes = vec![0; len];
+        let here = &self.bytes[first..self.end];
+        bytes[..here.len()].copy_from_slice(here);
+        self.large = Some(LargeFrame { filled: here.len(), bytes });
+        (self.start, self.end) = (0, 0);
+        if self.bytes.len() > KEEP_BYTES {
+            self.bytes = Vec::new();
+        }
+    }
+
+    #[cold]
+    fn large_arrival(&mut self, large: LargeFrame) -> Option<Arrival> {
+        if large.filled < large.bytes.len() {
+            self.large = Some(large);
+            return None;
+        }
+        Some(Arrival::Large(Arc::new(large.bytes)))
     }
 
     /// The contents of a frame that [`next_arrival`](Self::next_arrival) found. Valid until the next read.
@@ -159,14 +220,24 @@ impl Inbound {
 mod tests {
     use super::*;
 
-    fn receive(inbound: &mut Inbound, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
+    /// Receives bytes in reads of `step` at most; gives the contents of what arrived, a tick as nothing.
+    fn receive(inbound: &mut Inbound, bytes: &[u8], step: usize) -> Result<Vec<Vec<u8>>, FrameError> {
+        let (mut rest, mut got) = (bytes, Vec::new());
+        while !rest.is_empty() {
             let room = inbound.room();
-            let len = room.len().min(bytes.len());
-            room[..len].copy_from_slice(&bytes[..len]);
+            let len = room.len().min(rest.len()).min(step);
+            room[..len].copy_from_slice(&rest[..len]);
             inbound.filled(len);
-            bytes = &bytes[len..];
+            rest = &rest[len..];
+            while let Some(arrival) = inbound.next_arrival()? {
+                got.push(match arrival {
+                    Arrival::Tick => Vec::new(),
+                    Arrival::Frame(range) => inbound.slice(range).to_vec(),
+                    Arrival::Large(frame) => frame.to_vec(),
+                });
+            }
         }
+        Ok(got)
     }
 
     fn frame(contents: &[u8]) -> Vec<u8> {
@@ -184,36 +255,26 @@ mod tests {
         sent.extend(frame(b"three"));
         for step in [1, 3, 4096, sent.len()] {
             let mut inbound = Inbound::new(&[], 1 << 20);
-            let mut got = Vec::new();
-            for chunk in sent.chunks(step) {
-                receive(&mut inbound, chunk);
-                while let Some(arrival) = inbound.next_arrival().expect("good frames") {
-                    got.push(match arrival {
-                        Arrival::Tick => Vec::new(),
-                        Arrival::Frame(range) => inbound.slice(range).to_vec(),
-                    });
-                }
-            }
-            assert_eq!(got, [b"one".to_vec(), Vec::new(), vec![7; 300_000], b"three".to_vec()]);
+            let got = receive(&mut inbound, &sent, step).expect("good frames");
+            assert_eq!(got, [b"one".to_vec(), Vec::new(), vec![7; 300_000], b"three".to_vec()], "{step}");
         }
     }
 
     #[test]
     fn a_claimed_length_takes_no_memory() {
         let mut inbound = Inbound::new(&[], 1 << 30);
-        receive(&mut inbound, &(1_u32 << 29).to_be_bytes());
-        for _ in 0..10 {
-            receive(&mut inbound, &[0; 100]);
-            assert_eq!(inbound.next_arrival(), Ok(None));
-        }
+        let mut claim = (1_u32 << 29).to_be_bytes().to_vec();
+        claim.push(PASS_THROUGH);
+        claim.extend([0; 1000]);
+        assert_eq!(receive(&mut inbound, &claim, 100), Ok(Vec::new()));
         assert!(inbound.capacity() < 16 << 10, "{}", inbound.capacity());
     }
 
     #[test]
     fn a_frame_over_the_bound_and_one_of_another_kind_are_refused() {
         let mut inbound = Inbound::new(&[], 100);
-        receive(&mut inbound, &101_u32.to_be_bytes());
-        assert_eq!(inbound.next_arrival(), Err(FrameError::TooLong { bytes: 101, bytes_max: 100 }));
+        let too_long = receive(&mut inbound, &101_u32.to_be_bytes(), 4);
+        assert_eq!(too_long, Err(FrameError::TooLong { bytes: 101, bytes_max: 100 }));
         let mut inbound = Inbound::new(&[0, 0, 0, 1, 131], 100);
         assert_eq!(inbound.next_arrival(), Err(FrameError::Kind(131)));
     }

@@ -7,12 +7,11 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
-use std::sync::Arc;
 
 use super::control::op;
 use super::inbound::PASS_THROUGH;
 use crate::etf::tag::VERSION_MAGIC;
-use crate::etf::{Pid, Reference, TermWriter};
+use crate::etf::{Pid, Reference, SharedBytes, TermWriter};
 
 /// A buffer larger than this is given back once it is written.
 const KEEP_BYTES: usize = 256 << 10;
@@ -22,7 +21,7 @@ const SLICES_MAX: usize = 16;
 #[derive(Debug)]
 enum Segment {
     Owned(Vec<u8>),
-    Shared(Arc<[u8]>),
+    Shared(SharedBytes),
 }
 
 impl Segment {
@@ -90,7 +89,7 @@ impl Outbound {
     }
 
     /// Ends a frame with bytes that are not copied.
-    pub fn finish_with_shared(&mut self, open: OpenFrame, shared: Arc<[u8]>) {
+    pub fn finish_with_shared(&mut self, open: OpenFrame, shared: SharedBytes) {
         self.finish_with_len(open, shared.len());
         self.seal();
         self.sealed_bytes += shared.len();
@@ -259,7 +258,7 @@ mod tests {
         for (at, shared) in [false, true, true, false].into_iter().enumerate() {
             let open = out.begin();
             out.term().integer(at as i64);
-            let value: Arc<[u8]> = vec![at as u8; 10 * at].into();
+            let value = SharedBytes::from(&*vec![at as u8; 10 * at]);
             out.payload().atom("x");
             let len = 2 + 2 + 1 + 3 + if shared { value.len() } else { 0 };
             expected.extend_from_slice(&(len as u32).to_be_bytes());

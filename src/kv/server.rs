@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Cast, Request};
 use crate::etf::tag::FUN_EXT;
-use crate::etf::{TermError, TermView, Traits, key};
+use crate::etf::{SharedBytes, TermError, TermView, Traits, key};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
 use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName, SlaveState};
 use crate::store::{Store, StoreError, Value};
@@ -131,7 +131,9 @@ impl<S: Store> KeyValueServer<S> {
         };
         let result = match value {
             Some(value) => {
-                let value = Value { bytes: value.bytes(), shared: None, traits: value.traits() };
+                let bytes = value.bytes();
+                let shared = effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, bytes));
+                let value = Value { bytes, shared: shared.as_ref(), traits: value.traits() };
                 self.store.put(key, value, done)
             }
             None => self.store.delete(key, done),
@@ -292,7 +294,7 @@ fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, effects: &mut Effe
             // To send it would cost the caller's node its connection to us.
             w.tuple(2).atom("system_limit").binary(b"this OTP version cannot decode the value");
         }),
-        Some(Value { shared: Some(shared), .. }) => effects.reply_shared(caller, Arc::clone(shared)),
+        Some(Value { shared: Some(shared), .. }) => effects.reply_shared(caller, shared.clone()),
         Some(value) => effects.reply(caller, |w| {
             w.raw(value.bytes);
         }),

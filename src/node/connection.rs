@@ -226,9 +226,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Some(Arrival::Frame(range)) => {
-                    let frame = self.inbound.slice(range);
+                    let frame = self.inbound.slice(range).into();
                     self.peer
                         .handle(frame, around, &mut self.out, &mut self.later)
+                        .map_err(|error| protocol(&error))?;
+                }
+                Some(Arrival::Large(frame)) => {
+                    self.peer
+                        .handle((&frame).into(), around, &mut self.out, &mut self.later)
                         .map_err(|error| protocol(&error))?;
                 }
             }

@@ -7,6 +7,7 @@ use std::task::Poll;
 use super::Node;
 use super::peers::{PeerEvent, PeerHandle};
 use crate::dist::{Arrival, Inbound, Outbound};
+use crate::process::peer::Frame;
 use crate::process::{Effect, Peer};
 
 /// Delivers what our processes send to each other, for as long as the node lives.
@@ -33,14 +34,11 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
                 PeerEvent::EndCall(call) => peer.end_call(&call, &node.registry, &mut out),
             }
         }
-        pour(&mut frames, &mut inbound);
-        while let Ok(Some(arrival)) = inbound.next_arrival() {
-            let Arrival::Frame(range) = arrival else { continue };
-            let frame = inbound.slice(range);
+        pour(&mut frames, &mut inbound, |frame| {
             if let Err(error) = peer.handle(frame, node.surroundings(), &mut out, &mut later) {
                 tracing::error!(%error, "a signal of our own is malformed (a bug: please report it)");
             }
-        }
+        });
         handle.leave_quietly(|outbox| outbox.frames.append(&mut out));
         node.carry_out(&mut later);
         for (slave, store) in handle.leave_quietly(|outbox| std::mem::take(&mut outbox.hungry)) {
@@ -51,7 +49,8 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
     }
 }
 
-fn pour(frames: &mut Outbound, inbound: &mut Inbound) {
+/// Moves frames through the same door as those of other nodes.
+fn pour(frames: &mut Outbound, inbound: &mut Inbound, mut handle: impl FnMut(Frame<'_>)) {
     while !frames.is_empty() {
         let mut slices = Vec::new();
         frames.slices(&mut slices);
@@ -64,6 +63,13 @@ fn pour(frames: &mut Outbound, inbound: &mut Inbound) {
                 room[..len].copy_from_slice(&rest[..len]);
                 inbound.filled(len);
                 rest = &rest[len..];
+                while let Ok(Some(arrival)) = inbound.next_arrival() {
+                    match arrival {
+                        Arrival::Tick => {}
+                        Arrival::Frame(range) => handle(inbound.slice(range).into()),
+                        Arrival::Large(frame) => handle((&frame).into()),
+                    }
+                }
             }
             moved += slice.len();
         }

@@ -7,7 +7,7 @@ use super::gen_server::Caller;
 use super::registry::Process;
 use super::{ProcessId, Registry, Waiters};
 use crate::dist::{DistributionFlags, Outbound};
-use crate::etf::{AtomView, TermView, TermWriter, Traits};
+use crate::etf::{AtomView, SharedBytes, TermView, TermWriter, Traits};
 use crate::replica::Slave;
 
 /// Something that has to happen outside of the connection that a message came by. Carried out by `node`, in
@@ -75,6 +75,8 @@ pub struct Effects<'a> {
     pub peer: &'a str,
     /// The flags that this node offered.
     pub flags: DistributionFlags,
+    /// The memory that a large message was received into, for whoever keeps most of it.
+    pub frame_owner: Option<&'a Arc<Vec<u8>>>,
     /// The output to that node.
     pub out: &'a mut Outbound,
     /// What is to happen elsewhere.
@@ -100,7 +102,7 @@ impl Effects<'_> {
     }
 
     /// Answers a call with an encoded term that is not copied.
-    pub fn reply_shared(&mut self, caller: &Caller<'_>, value: Arc<[u8]>) {
+    pub fn reply_shared(&mut self, caller: &Caller<'_>, value: SharedBytes) {
         self.reply_frame(caller, |_| Some(value));
     }
 
@@ -108,7 +110,7 @@ impl Effects<'_> {
     fn reply_frame(
         &mut self,
         caller: &Caller<'_>,
-        reply: impl FnOnce(&mut TermWriter<'_>) -> Option<Arc<[u8]>>,
+        reply: impl FnOnce(&mut TermWriter<'_>) -> Option<SharedBytes>,
     ) {
         if caller.node() == *self.peer {
             caller.write_reply(&self.me.pid_bytes, self.out, reply);

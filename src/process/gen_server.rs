@@ -10,7 +10,7 @@ use super::{Dispatch, Effects};
 use crate::dist::Outbound;
 use crate::dist::control::op;
 use crate::etf::tag::LIST_EXT;
-use crate::etf::{Cursor, Pid, PidView, TermError, TermView, TermWriter, Traits};
+use crate::etf::{Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
 
 /// A server that other nodes call.
 ///
@@ -87,7 +87,7 @@ impl<'a> Caller<'a> {
         &self,
         from_bytes: &[u8],
         out: &mut Outbound,
-        reply: impl FnOnce(&mut TermWriter<'_>) -> Option<Arc<[u8]>>,
+        reply: impl FnOnce(&mut TermWriter<'_>) -> Option<SharedBytes>,
     ) {
         let open = out.begin();
         let mut term = out.term();

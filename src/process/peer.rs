@@ -52,6 +52,27 @@ impl From<TermError> for PeerError {
     }
 }
 
+/// The contents of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// The control message and the payload, each with its version byte.
+    pub bytes: &'a [u8],
+    /// The memory that a large frame has for itself.
+    pub owner: Option<&'a Arc<Vec<u8>>>,
+}
+
+impl<'a> From<&'a [u8]> for Frame<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self { bytes, owner: None }
+    }
+}
+
+impl<'a> From<&'a Arc<Vec<u8>>> for Frame<'a> {
+    fn from(owner: &'a Arc<Vec<u8>>) -> Self {
+        Self { bytes: owner, owner: Some(owner) }
+    }
+}
+
 /// What a connection's frames meet: shared by all connections of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
@@ -104,18 +125,18 @@ impl Peer {
         &self.name
     }
 
-    /// Handles the contents of one frame: answers into `out`, what happens elsewhere into `later`.
+    /// Handles one frame: answers into `out`, what happens elsewhere into `later`.
     ///
     /// # Errors
     /// The peer's: the connection is to be ended.
     pub fn handle(
         &mut self,
-        frame: &[u8],
+        frame: Frame<'_>,
         around: Surroundings<'_>,
         out: &mut Outbound,
         later: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
-        let mut cursor = Cursor::new(frame);
+        let mut cursor = Cursor::new(frame.bytes);
         cursor.version()?;
         let control = ControlMessage::parse(&mut cursor)?;
         let payload = cursor.rest();
@@ -128,11 +149,11 @@ impl Peer {
                 Ok(())
             }
             ControlMessage::Send { to_pid } => match self.find_pid(&to_pid, around.registry) {
-                Some(found) => self.message(found, payload, around, out, later),
+                Some(found) => self.message(found, payload, frame.owner, around, out, later),
                 None => Ok(()),
             },
             ControlMessage::RegSend { to_name, .. } => match self.find_name(to_name, around.registry) {
-                Some(found) => self.message(found, payload, around, out, later),
+                Some(found) => self.message(found, payload, frame.owner, around, out, later),
                 None => Ok(()),
             },
             ControlMessage::Link { from_pid, to_pid } => self.link(from_pid, to_pid, around, out),
@@ -304,6 +325,7 @@ impl Peer {
         &mut self,
         found: FoundProcess,
         payload: &[u8],
+        frame_owner: Option<&Arc<Vec<u8>>>,
         around: Surroundings<'_>,
         out: &mut Outbound,
         later: &mut Vec<Effect>,
@@ -317,6 +339,7 @@ impl Peer {
             waiters: around.waiters,
             peer: name,
             flags: *flags,
+            frame_owner,
             out,
             later,
             calls: monitors,

@@ -4,15 +4,13 @@
 //! value costs one allocation and sixteen bytes of table. A large value has a block of its own that is shared
 //! with whoever reads it.
 
-use std::sync::Arc;
-
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
 use super::{ReadDone, Store, StoreError, Value, WriteDone};
-use crate::etf::Traits;
+use crate::etf::{SharedBytes, Traits};
 
 /// Number of shards: a table that grows is rehashed a 256th at a time, and two cores rarely meet in one.
 const SHARDS: usize = 256;
@@ -28,7 +26,7 @@ enum Entry {
 
 struct Large {
     key: Box<[u8]>,
-    value: Arc<[u8]>,
+    value: SharedBytes,
     traits: Traits,
 }
 
@@ -37,7 +35,7 @@ impl Entry {
         if value.bytes.len() >= SHARED_FROM_BYTES || key.len() >= SHARED_FROM_BYTES {
             return Self::Large(Box::new(Large {
                 key: key.into(),
-                value: value.shared.map_or_else(|| value.bytes.into(), Arc::clone),
+                value: value.shared.map_or_else(|| value.bytes.into(), SharedBytes::clone),
                 traits: value.traits,
             }));
         }

@@ -7,11 +7,10 @@
 pub mod memory;
 
 use std::fmt;
-use std::sync::Arc;
 
 pub use memory::MemoryStore;
 
-use crate::etf::Traits;
+use crate::etf::{SharedBytes, Traits};
 
 /// A value, as it was received: one checked term without version byte.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +18,7 @@ pub struct Value<'a> {
     /// The encoded term.
     pub bytes: &'a [u8],
     /// The same bytes where the store can share them: large values are not copied into the output.
-    pub shared: Option<&'a Arc<[u8]>>,
+    pub shared: Option<&'a SharedBytes>,
     /// What was noticed in the term when it was checked.
     pub traits: Traits,
 }

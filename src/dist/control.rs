@@ -4,6 +4,7 @@
 //! The traced variants (`*_TT`) parse to the same values as their plain forms; the trace token is checked and
 //! dropped. An operation that is not known is a value too, so that it can be logged and skipped.
 
+use crate::etf::tag::{NEW_PID_EXT, PID_EXT};
 use crate::etf::{AtomView, Cursor, PidView, ReferenceView, TermError, TermView};
 
 /// The numbers of the operations.
@@ -233,10 +234,9 @@ impl<'a> ControlMessage<'a> {
 }
 
 fn process_ref<'a>(c: &mut Cursor<'a>) -> Result<ProcessRef<'a>, TermError> {
-    match c.atom() {
-        Ok(name) => Ok(ProcessRef::Name(name)),
-        Err(TermError::Unexpected { .. }) => Ok(ProcessRef::Pid(c.pid()?)),
-        Err(error) => Err(error),
+    match c.peek()? {
+        NEW_PID_EXT | PID_EXT => Ok(ProcessRef::Pid(c.pid()?)),
+        _ => Ok(ProcessRef::Name(c.atom()?)),
     }
 }
 

@@ -290,6 +290,11 @@ impl<'a> TermView<'a> {
         self.cursor().binary().ok()
     }
 
+    /// What is left of this term at a cursor into it, as a term: the last element of a tuple, found without a walk.
+    pub(crate) const fn tail_at(self, cursor: Cursor<'a>) -> Self {
+        Self { bytes: cursor.rest, traits: self.traits }
+    }
+
     /// The elements, if it is a tuple of `N`. The last one is found without a walk.
     pub fn as_tuple<const N: usize>(self) -> Option<[TermView<'a>; N]> {
         let mut cursor = self.cursor();
@@ -434,6 +439,18 @@ impl<'a> Cursor<'a> {
     /// An atom.
     #[inline]
     pub fn atom(&mut self) -> Result<AtomView<'a>, TermError> {
+        // Nearly all atoms of a BEAM are short, and ASCII.
+        if let [SMALL_ATOM_UTF8_EXT, len, rest @ ..] = self.rest
+            && let Some((text, rest)) = rest.split_at_checked(usize::from(*len))
+            && is_ascii(text)
+        {
+            self.rest = rest;
+            return Ok(AtomView { text, latin1: false });
+        }
+        self.any_atom()
+    }
+
+    fn any_atom(&mut self) -> Result<AtomView<'a>, TermError> {
         let tag = self.peek()?;
         let (len, latin1) = match tag {
             SMALL_ATOM_UTF8_EXT => (usize::from(self.array::<2>()?[1]), false),
@@ -554,11 +571,37 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub fn term(&mut self) -> Result<TermView<'a>, TermError> {
         let start = self.rest;
-        let traits = self.skip()?;
+        let traits = match self.leaf() {
+            true => Traits::none(),
+            false => self.skip()?,
+        };
         Ok(TermView { bytes: &start[..start.len() - self.rest.len()], traits })
     }
 
-    /// The next whole term where the caller knows that it has been checked before.
+    /// Steps over one of the commonest terms that have no parts; `false`, and no step, at any other.
+    #[inline]
+    fn leaf(&mut self) -> bool {
+        let len = match self.rest {
+            [BINARY_EXT, a, b, c, d, ..] => 5 + u32::from_be_bytes([*a, *b, *c, *d]) as usize,
+            [SMALL_INTEGER_EXT, ..] => 2,
+            [INTEGER_EXT, ..] => 5,
+            [SMALL_ATOM_UTF8_EXT, len, text @ ..] => {
+                let len = usize::from(*len);
+                if !text.get(..len).is_some_and(is_ascii) {
+                    return false;
+                }
+                2 + len
+            }
+            _ => return false,
+        };
+        match self.rest.get(len..) {
+            Some(rest) => self.rest = rest,
+            None => return false,
+        }
+        true
+    }
+
+    /// Steps over the next whole term, checking it; gives what was noticed in it.
     pub(crate) fn skip(&mut self) -> Result<Traits, TermError> {
         let mut traits = Traits::none();
         // Terms that are still to come. Every one takes a byte at least, so it never exceeds what is left.
@@ -741,6 +784,23 @@ impl<'a> Cursor<'a> {
         }
         Ok(())
     }
+}
+
+/// `<[u8]>::is_ascii` for the few bytes of an atom.
+#[inline]
+fn is_ascii(text: &[u8]) -> bool {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>())
+        && text.len() <= 16
+    {
+        return (u64::from_ne_bytes(*first) | u64::from_ne_bytes(*last)) & HIGH == 0;
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>())
+        && text.len() < 8
+    {
+        return u64::from(u32::from_ne_bytes(*first) | u32::from_ne_bytes(*last)) & HIGH == 0;
+    }
+    if text.len() < 4 { text.iter().fold(0, |all, byte| all | byte) < 0x80 } else { text.is_ascii() }
 }
 
 /// The number in a `FLOAT_EXT`: 31 bytes of `%.20e` text, padded with zero bytes. Digits, a point, digits, and

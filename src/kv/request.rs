@@ -1,6 +1,6 @@
 //! The key-value protocol's requests: terms in, operations out. Slices of the received bytes, nothing copied.
 
-use crate::etf::TermView;
+use crate::etf::{Cursor, TermView};
 
 /// A call.
 #[derive(Clone, Copy, Debug)]
@@ -33,20 +33,19 @@ impl<'a> Request<'a> {
     /// Reads a call's request; `None` for one that is not of the protocol.
     #[inline]
     pub fn read(term: TermView<'a>) -> Option<Self> {
-        if let Some([operation, argument]) = term.as_tuple::<2>() {
-            let operation = operation.as_atom()?;
-            return if operation == "get" {
-                Some(Self::Get { key: argument })
-            } else if operation == "delete" {
-                Some(Self::Delete { key: argument })
-            } else if operation == "add_slave" {
-                Some(Self::AddSlave { slave: argument })
-            } else {
-                None
-            };
+        let mut cursor = term.cursor();
+        let arity = cursor.tuple().ok()?;
+        let operation = cursor.atom().ok()?;
+        match (arity, operation.as_bytes()) {
+            (2, b"get") => Some(Self::Get { key: term.tail_at(cursor) }),
+            (3, b"put") => {
+                let (key, value) = key_and_value(term, cursor)?;
+                Some(Self::Put { key, value })
+            }
+            (2, b"delete") => Some(Self::Delete { key: term.tail_at(cursor) }),
+            (2, b"add_slave") => Some(Self::AddSlave { slave: term.tail_at(cursor) }),
+            _ => None,
         }
-        let [operation, key, value] = term.as_tuple::<3>()?;
-        operation.is_atom("put").then_some(Self::Put { key, value })
     }
 }
 
@@ -71,10 +70,25 @@ impl<'a> Cast<'a> {
     /// Reads a cast's request; `None` for one that is not of the protocol.
     #[inline]
     pub fn read(term: TermView<'a>) -> Option<Self> {
-        if let Some([operation, key, value]) = term.as_tuple::<3>() {
-            return operation.is_atom("replicate_put").then_some(Self::ReplicatePut { key, value });
+        let mut cursor = term.cursor();
+        let arity = cursor.tuple().ok()?;
+        let operation = cursor.atom().ok()?;
+        match (arity, operation.as_bytes()) {
+            (3, b"replicate_put") => {
+                let (key, value) = key_and_value(term, cursor)?;
+                Some(Self::ReplicatePut { key, value })
+            }
+            (2, b"replicate_delete") => Some(Self::ReplicateDelete { key: term.tail_at(cursor) }),
+            _ => None,
         }
-        let [operation, key] = term.as_tuple::<2>()?;
-        operation.is_atom("replicate_delete").then_some(Self::ReplicateDelete { key })
     }
+}
+
+/// The last two elements of a tuple.
+#[inline]
+fn key_and_value<'a>(term: TermView<'a>, mut cursor: Cursor<'a>) -> Option<(TermView<'a>, TermView<'a>)> {
+    let key = cursor.term().ok()?;
+    // What was noticed in the whole is asked of the parts: a value with a map is not told from a key with one.
+    let key = TermView::trusted(key.bytes(), term.traits());
+    Some((key, term.tail_at(cursor)))
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::{Dispatch, Effects};
 use crate::dist::Outbound;
 use crate::dist::control::op;
-use crate::etf::tag::LIST_EXT;
-use crate::etf::{Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
+use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_INTEGER_EXT, SMALL_TUPLE_EXT};
+use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
 
 /// A server that other nodes call.
 ///
@@ -34,7 +34,7 @@ pub struct Caller<'a> {
     pid_bytes: &'a [u8],
     tag: TermView<'a>,
     /// The alias inside the tag, encoded, and its node.
-    alias: Option<(&'a [u8], crate::etf::AtomView<'a>)>,
+    alias: Option<(&'a [u8], AtomView<'a>)>,
 }
 
 impl<'a> Caller<'a> {
@@ -51,6 +51,9 @@ impl<'a> Caller<'a> {
         let before = cursor.rest();
         let pid = cursor.pid()?;
         let pid_bytes = &before[..before.len() - cursor.rest().len()];
+        if let Some((tag, alias)) = alias_tag(cursor) {
+            return Ok(Self { pid, pid_bytes, tag, alias: Some(alias) });
+        }
         let tag = cursor.term()?;
         Ok(Self { pid, pid_bytes, tag, alias: alias_in(tag) })
     }
@@ -67,7 +70,7 @@ impl<'a> Caller<'a> {
 
     /// The node that the answer goes to.
     #[inline]
-    pub fn node(&self) -> crate::etf::AtomView<'a> {
+    pub fn node(&self) -> AtomView<'a> {
         self.alias.map_or(self.pid.node, |(_, node)| node)
     }
 
@@ -93,11 +96,11 @@ impl<'a> Caller<'a> {
         let mut term = out.term();
         match self.alias {
             // erl_dist_protocol, "ALIAS_SEND": {33, FromPid, Alias}
-            Some((alias, _)) => term.tuple(3).unsigned(op::ALIAS_SEND).raw(from_bytes).raw(alias),
-            None => term.tuple(3).unsigned(op::SEND).atom("").raw(self.pid_bytes),
+            Some((alias, _)) => term.raw(&ALIAS_SEND_HEAD).raw(from_bytes).raw(alias),
+            None => term.raw(&SEND_HEAD).raw(self.pid_bytes),
         };
         let mut payload = out.payload();
-        payload.tuple(2).term(self.tag);
+        payload.raw(&[SMALL_TUPLE_EXT, 2]).term(self.tag);
         match reply(&mut payload) {
             None => out.finish(open),
             Some(shared) => out.finish_with_shared(open, shared),
@@ -105,9 +108,29 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// `{33, FromPid, Alias}` up to the pid.
+const ALIAS_SEND_HEAD: [u8; 4] = [SMALL_TUPLE_EXT, 3, SMALL_INTEGER_EXT, op::ALIAS_SEND as u8];
+/// `{2, '', ToPid}` up to the pid.
+const SEND_HEAD: [u8; 6] = [SMALL_TUPLE_EXT, 3, SMALL_INTEGER_EXT, op::SEND as u8, SMALL_ATOM_UTF8_EXT, 0];
+/// `[alias | Ref]` up to the reference, as every BEAM writes it.
+const ALIAS_TAG_HEAD: [u8; 12] = [LIST_EXT, 0, 0, 0, 1, SMALL_ATOM_UTF8_EXT, 5, b'a', b'l', b'i', b'a', b's'];
+
+/// The tag of nearly every call, `[alias | Ref]`, read in one go.
+#[inline]
+fn alias_tag<'a>(cursor: &mut Cursor<'a>) -> Option<(TermView<'a>, (&'a [u8], AtomView<'a>))> {
+    let whole = cursor.rest();
+    let mut inside = Cursor::new(whole.strip_prefix(&ALIAS_TAG_HEAD)?);
+    let reference = inside.reference().ok()?;
+    let len = whole.len() - inside.rest().len();
+    let wide = reference.words().len() > 3;
+    let traits = if wide { Traits::WIDE_REFERENCE } else { Traits::none() };
+    *cursor = inside;
+    Some((TermView::trusted(&whole[..len], traits), (&whole[ALIAS_TAG_HEAD.len()..len], reference.node)))
+}
+
 /// The alias in `[alias | Ref]` and in `[[alias | Ref] | _]`: its encoded bytes and its node.
 #[inline]
-fn alias_in(tag: TermView<'_>) -> Option<(&[u8], crate::etf::AtomView<'_>)> {
+fn alias_in(tag: TermView<'_>) -> Option<(&[u8], AtomView<'_>)> {
     if tag.tag() != LIST_EXT {
         return None;
     }

@@ -34,10 +34,10 @@ impl<'a> Message<'a> {
         let mut cursor = Cursor::new(payload);
         let arity = cursor.tuple()?;
         let kind = cursor.atom()?;
-        let message = match arity {
-            3 if kind == "$gen_call" => Self::Call(Caller::parse(&mut cursor)?, cursor.term()?),
-            2 if kind == "$gen_cast" => Self::Cast(cursor.term()?),
-            3 if kind == "system" => Self::System(Caller::parse(&mut cursor)?, cursor.term()?),
+        let message = match (arity, kind.as_bytes()) {
+            (3, b"$gen_call") => Self::Call(Caller::parse(&mut cursor)?, cursor.term()?),
+            (2, b"$gen_cast") => Self::Cast(cursor.term()?),
+            (3, b"system") => Self::System(Caller::parse(&mut cursor)?, cursor.term()?),
             _ => return Ok(None),
         };
         cursor.end()?;

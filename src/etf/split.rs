@@ -610,7 +610,12 @@ impl<'a> Cursor<'a> {
         let mut funs: Vec<(usize, u64)> = Vec::new();
         while pending > 0 {
             pending -= 1;
-            pending += self.step(&mut traits, pending, &mut funs)?;
+            if let [SMALL_TUPLE_EXT, arity, rest @ ..] = self.rest {
+                pending += u64::from(*arity);
+                self.rest = rest;
+            } else if !self.leaf() {
+                pending += self.step(&mut traits, pending, &mut funs)?;
+            }
             if pending > self.rest.len() as u64 {
                 return Err(TermError::Truncated);
             }

@@ -86,8 +86,9 @@ pub struct Limits {
     pub outbound_bytes_max: usize,
     /// Bytes kept for a slave that does not take them: past it the slave is behind, and what it misses is dropped.
     pub slave_buffer_bytes_max: usize,
-    /// A set-up whose next step takes longer is ended. Erlang's own is 7 s.
-    pub handshake_step: Duration,
+    /// A set-up that takes longer, from the connection to the last packet of the handshake, is ended. Erlang allows
+    /// 7 s for each step.
+    pub handshake_duration_max: Duration,
     /// Monitors and links that one peer may have here: past it the connection ends.
     pub watches_max: usize,
     /// Busy connections that get a thread of their own; any more share the executor's.
@@ -106,7 +107,7 @@ impl Default for Limits {
             frame_bytes_max: 160 << 20,
             outbound_bytes_max: 8 << 20,
             slave_buffer_bytes_max: 64 << 20,
-            handshake_step: Duration::from_secs(7),
+            handshake_duration_max: Duration::from_secs(7),
             watches_max: 1 << 20,
             connection_threads_max: 64,
             handshakes_max: 512,

@@ -32,6 +32,8 @@
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
 //!    ([`etf::split`]), without a stack.
 //! 3. A `get` builds no term tree and allocates nothing between [`dist::Inbound`] and [`dist::Outbound`].
+//!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
+//!    from there.
 //! 4. Signals between two processes are handled in the order sent: inline, on the connection's task. A slave sees
 //!    the writes of its primary in the order in which the store took them.
 //! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there.
@@ -46,6 +48,12 @@
 //! - eetf is a test oracle only. The cold paths needed so few terms that the walker and the writer serve them too,
 //!   and no received byte ever meets a recursive decoder. There is no `etf/owned`.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
+//! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
+//!   before it parks (`node/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
+//!   quiet.
+//! - The first ping of a node is answered once our global names are known there ([`process::net_kernel`]): what is
+//!   typed next finds them.
+//! - A pid has one name in `global`, so a store with several global names has a pid for each.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
 //!   out in any order, and a slave must not see them so.

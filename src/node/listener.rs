@@ -111,7 +111,7 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
     // The cookie is proved: the newer connection is the live one.
     node.install_replacing(&handle).await;
     let mut stream = ready.stream;
-    let limit = node.config.limits.handshake_step;
+    let limit = node.config.limits.handshake_duration_max;
     if setup::within(limit, stream.write_all(&last)).await.is_err() {
         node.ended(&handle, &super::PeerDown::Closed);
         return;

@@ -180,7 +180,7 @@ impl Node {
         let dialled = dialled.await;
         if let Err(DialError::Handshake(HandshakeError { fault: Fault::Simultaneous, .. })) = &dialled {
             // Their own attempt goes on, and takes the slot when it is through.
-            self.peers.settled(node).or(after(self.config.limits.handshake_step)).await;
+            self.peers.settled(node).or(after(self.config.limits.handshake_duration_max)).await;
         }
         let ready = match dialled {
             Ok(ready) => ready,

@@ -113,7 +113,7 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<TcpStream
         return Err(DialError::NotRegistered { node: name.clone() });
     };
     let address = found.address;
-    let limit = node.config.limits.handshake_step;
+    let limit = node.config.limits.handshake_duration_max;
     let refused = |error| DialError::Connect { node: name.clone(), address, error };
     let stream = within(limit, TcpStream::connect(address)).await.map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
@@ -129,7 +129,7 @@ async fn shake_as_client<S: AsyncRead + AsyncWrite + Unpin>(
     hello: Vec<u8>,
     mut client: Client,
 ) -> Result<Ready<S, Connected>, HandshakeError> {
-    let mut wire = Wire::new(stream, node.config.limits.handshake_step);
+    let mut wire = Wire::new(stream, node.config.limits.handshake_duration_max);
     wire.send(&hello).await.map_err(|fault| client.fail(fault))?;
     loop {
         let packet = wire.packet().await.map_err(|fault| client.fail(fault))?;
@@ -160,7 +160,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     node: &Arc<Node>,
     stream: S,
 ) -> Result<Ready<S, (Accepted, Vec<u8>)>, HandshakeError> {
-    let mut wire = Wire::new(stream, node.config.limits.handshake_step);
+    let mut wire = Wire::new(stream, node.config.limits.handshake_duration_max);
     let mut server = Server::new(node.local(), random_u32());
     loop {
         let packet = wire.packet().await.map_err(|fault| server.fail(fault))?;

@@ -124,6 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         !self.out.is_empty()
     }
 
+    /// Whether frames that waited for room in the output can be handled now.
+    pub(super) fn may_go_on(&self) -> bool {
+        (self.stalled || self.left_behind) && self.out.is_empty()
+    }
+
     /// Whether more would be read now.
     pub(super) const fn wants_input(&self) -> bool {
         self.closing.is_none() && !self.stalled

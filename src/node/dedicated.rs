@@ -74,7 +74,10 @@ pub(super) fn run<S: AsyncRead + AsyncWrite + Waits + Unpin>(
                 Err(down) => return Ok(Left::Down(down)),
             }
         }
-        bell.sleep(&connection, next_tick)?;
+        // An output that was full and has been written has room for what waits behind it.
+        if !connection.may_go_on() {
+            bell.sleep(&connection, next_tick)?;
+        }
     }
 }
 
@@ -87,7 +90,8 @@ fn look<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<bool, PeerDown> {
     let mut found = false;
     let mut until = now() + LOOK;
-    while !bell.is_rung() {
+    // What waits to be written has a better sign than looking: that there is room.
+    while !bell.is_rung() && !connection.has_output() && !connection.may_go_on() {
         let at = now();
         if connection.look(cx)? {
             found = true;

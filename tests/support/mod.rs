@@ -25,7 +25,7 @@ pub mod wait;
 pub use beam::{BeamNode, BeamOptions, EvalError};
 pub use epmd::Epmd;
 pub use kvnode::KvNode;
-pub use otp::{Otp, at_once_on_every_otp, on_every_otp};
+pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
 pub use wait::wait_until;
 
 /// The cookie of every node that is not told another.

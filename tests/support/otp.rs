@@ -28,6 +28,21 @@ pub fn on_every_otp(mut test: impl FnMut(&Otp)) {
     }
 }
 
+/// As [`on_every_otp`], on versions from `release` on; says which it leaves out.
+///
+/// # Panics
+/// As [`on_every_otp`].
+#[track_caller]
+pub fn on_every_otp_from(release: u32, mut test: impl FnMut(&Otp)) {
+    on_every_otp(|otp| {
+        if otp.release >= release {
+            test(otp);
+        } else {
+            eprintln!("    left out: this test is for OTP {release} and later");
+        }
+    });
+}
+
 /// The same, on all versions at once: for tests that spend their time waiting.
 ///
 /// # Panics

@@ -83,7 +83,9 @@ fn sixty_four_mebibytes_come_back_as_value_and_as_key() {
 fn keys_of_one_version_are_found_overwritten_and_deleted_by_the_others() {
     let epmd = Epmd::start();
     let kv = KvNode::start(&epmd, "kv", "");
-    let versions = Otp::all();
+    // OTP 23 reads no ports as later ones write them (V4_PORT_EXT): what they put is not for it to get.
+    let mut versions = Otp::all();
+    versions.retain(|otp| otp.release >= 25);
     let beams: Vec<BeamNode> = versions
         .iter()
         .enumerate()

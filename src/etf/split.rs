@@ -106,7 +106,7 @@ pub struct Traits(u8);
 impl Traits {
     /// A map or a native record with two or more pairs: its keys may repeat.
     pub const MAP: Self = Self(1);
-    /// A reference of more than three words: only for peers with `V4_NC`.
+    /// A reference of more than three words, or a port in its widest form: only for peers with `V4_NC`.
     pub const WIDE_REFERENCE: Self = Self(2);
     /// A native record: only for peers with `NATIVE_RECORDS`.
     pub const NATIVE_RECORD: Self = Self(4);
@@ -713,6 +713,7 @@ impl<'a> Cursor<'a> {
             }
             V4_PORT_EXT => {
                 self.atom()?;
+                *traits = traits.union(Traits::WIDE_REFERENCE);
                 self.take(12).map(|_| 0)?
             }
             PORT_EXT => {

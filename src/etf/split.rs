@@ -107,7 +107,7 @@ impl Traits {
     /// A map or a native record with two or more pairs: its keys may repeat.
     pub const MAP: Self = Self(1);
     /// A reference of more than three words, or a port in its widest form: only for peers with `V4_NC`.
-    pub const WIDE_REFERENCE: Self = Self(2);
+    pub const V4_NC: Self = Self(2);
     /// A native record: only for peers with `NATIVE_RECORDS`.
     pub const NATIVE_RECORD: Self = Self(4);
     /// A fun in the form before OTP R15 (`FUN_EXT`): no release that we talk to reads it any more.
@@ -652,7 +652,7 @@ impl<'a> Cursor<'a> {
             }
             NEWER_REFERENCE_EXT | NEW_REFERENCE_EXT | REFERENCE_EXT => {
                 if self.reference()?.len > 3 {
-                    *traits = traits.union(Traits::WIDE_REFERENCE);
+                    *traits = traits.union(Traits::V4_NC);
                 }
                 return Ok(0);
             }
@@ -713,7 +713,7 @@ impl<'a> Cursor<'a> {
             }
             V4_PORT_EXT => {
                 self.atom()?;
-                *traits = traits.union(Traits::WIDE_REFERENCE);
+                *traits = traits.union(Traits::V4_NC);
                 self.take(12).map(|_| 0)?
             }
             PORT_EXT => {
@@ -923,10 +923,7 @@ mod tests {
             (&[116, 0, 0, 0, 1, 97, 1, 97, 1][..], Traits::none()),
             (&[116, 0, 0, 0, 2, 97, 1, 97, 1, 97, 2, 97, 2], Traits::MAP),
             (&[90, 0, 3, 119, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Traits::none()),
-            (
-                &[90, 0, 4, 119, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-                Traits::WIDE_REFERENCE,
-            ),
+            (&[90, 0, 4, 119, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Traits::V4_NC),
             (&[67, 0, 0, 0, 1, 0, 119, 0, 119, 0, 119, 0, 106], Traits::NATIVE_RECORD),
         ];
         for (term, traits) in cases {
@@ -934,9 +931,7 @@ mod tests {
             assert_eq!(parse(&[&[104, 2, 106, 108, 0, 0, 0, 1][..], term, &[106]].concat()), Ok(traits));
         }
         let all = Traits::MAP.union(Traits::NATIVE_RECORD);
-        assert!(
-            all.contains(Traits::MAP) && all.intersects(Traits::MAP) && !all.contains(Traits::WIDE_REFERENCE)
-        );
+        assert!(all.contains(Traits::MAP) && all.intersects(Traits::MAP) && !all.contains(Traits::V4_NC));
         assert_eq!(Traits::from_bits(all.bits()), all);
     }
 

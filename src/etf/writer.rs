@@ -199,7 +199,7 @@ mod tests {
         let reference = Reference { node: "n@h".into(), creation: 3, words: vec![1, 2, 3, 4, 5] };
         let bytes = encode(|out| _ = out.tuple(2).pid(&pid).reference(&reference));
         let term = TermView::parse(&bytes).unwrap();
-        assert!(term.traits().contains(Traits::WIDE_REFERENCE));
+        assert!(term.traits().contains(Traits::V4_NC));
         let [one, other] = term.as_tuple().unwrap();
         assert_eq!(Pid::from(one.as_pid().unwrap()), pid);
         assert_eq!(Reference::from(other.as_reference().unwrap()), reference);

@@ -170,6 +170,6 @@ impl fmt::Debug for Effects<'_> {
 
 /// Whether a node that offers these flags can decode a term with these traits.
 pub fn can_decode(flags: DistributionFlags, traits: Traits) -> bool {
-    (!traits.contains(Traits::WIDE_REFERENCE) || flags.contains(DistributionFlags::V4_NC))
+    (!traits.contains(Traits::V4_NC) || flags.contains(DistributionFlags::V4_NC))
         && (!traits.contains(Traits::NATIVE_RECORD) || flags.contains(DistributionFlags::NATIVE_RECORDS))
 }

@@ -123,7 +123,7 @@ fn alias_tag<'a>(cursor: &mut Cursor<'a>) -> Option<(TermView<'a>, (&'a [u8], At
     let reference = inside.reference().ok()?;
     let len = whole.len() - inside.rest().len();
     let wide = reference.words().len() > 3;
-    let traits = if wide { Traits::WIDE_REFERENCE } else { Traits::none() };
+    let traits = if wide { Traits::V4_NC } else { Traits::none() };
     *cursor = inside;
     Some((TermView::trusted(&whole[..len], traits), (&whole[ALIAS_TAG_HEAD.len()..len], reference.node)))
 }

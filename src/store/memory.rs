@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn value(bytes: &[u8]) -> Value<'_> {
-        Value { bytes, shared: None, traits: Traits::WIDE_REFERENCE }
+        Value { bytes, shared: None, traits: Traits::V4_NC }
     }
 
     fn never<T>() -> T {
@@ -175,7 +175,7 @@ mod tests {
             key,
             |value| {
                 value.map(|value| {
-                    assert_eq!(value.traits, Traits::WIDE_REFERENCE);
+                    assert_eq!(value.traits, Traits::V4_NC);
                     value.bytes.to_vec()
                 })
             },

@@ -1,11 +1,11 @@
-//! The loads of a BEAM: callers, values, casts.
+//! The loads of a BEAM: callers, values, small calls beside large values, casts.
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::children::{Running, cpu_nanos, resident_bytes};
-use crate::link::HOST;
+use crate::link::{CREATION, HOST};
 use crate::report::{Better, Metric, OURS, Table};
 use crate::servers::{Kind, Lab, Server};
 use crate::{Bench, Findings, Plan, Result, failure};
@@ -16,6 +16,8 @@ const CALL_SERVERS: [Kind; 7] =
     [Kind::Kvnode, Kind::Genserver, Kind::Ets, Kind::Cnode, Kind::Parked, Kind::Polling, Kind::Unmonitored];
 /// Those that are called, and not asked by `:erpc`.
 const CALLED: [Kind; 5] = [Kind::Kvnode, Kind::Genserver, Kind::Cnode, Kind::Parked, Kind::Polling];
+/// Those whose store is a process with a pid that can be asked for, and those that answer for any.
+const MIXED: [Kind; 4] = [Kind::Kvnode, Kind::Genserver, Kind::Parked, Kind::Polling];
 /// How long one load may take, whatever it was asked to take.
 const LOAD_MAX: Duration = Duration::from_secs(180);
 
@@ -170,7 +172,7 @@ pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Values of four sizes, and small calls beside large values on one connection.
+/// Values of four sizes.
 pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
     let bench = Bench::start(lab, plan, &SERVERS, findings);
@@ -206,31 +208,55 @@ pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         }
         findings.table(table);
     }
-    beside(&mut client, &bench, plan, findings)
+    Ok(())
 }
 
-fn beside(client: &mut Client, bench: &Bench, plan: &Plan, findings: &mut Findings) -> Result<()> {
+/// Small calls of one process, beside large values of another on the same connection and to the same server process.
+pub fn mixed(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
+    let bench = Bench::start(lab, plan, &MIXED, findings);
+    client.prepare(&bench)?;
     let (bytes, shown): (u64, _) = plan.pick((64 << 20, "64 MiB"), (4 << 20, "4 MiB"));
-    let metrics: [Metric; 5] = [
+    // A small call that waits for a large value waits long: it takes time to have many.
+    let millis = plan.time.as_millis() as u64 * 2;
+    let metrics: [Metric; 7] = [
         ("p99 µs", Better::Lower),
         ("p50 µs", Better::Lower),
         ("slowest µs", Better::Lower),
         ("small calls/s", Better::Higher),
         ("large MB/s", Better::Higher),
+        ("server cores", Better::Lower),
+        ("client cores", Better::Lower),
     ];
-    let title =
-        format!("small gets of one BEAM process beside values of {shown} of another, on one connection");
-    let mut table = Table::new(title, &metrics);
-    for round in 0..plan.rounds {
-        for server in bench.in_round(round) {
-            let figures = client.run("beside", server, &[plan.time.as_millis() as u64, bytes])?;
-            let micros = |name| figures.of(name) / 1e3;
-            let rate = figures.of("calls") / figures.of("elapsed") * 1e9;
-            let moved = figures.of("moved") / figures.of("moved_time") * 1e3;
-            table.add(server.kind.name(), &[micros("p99"), micros("p50"), micros("max"), rate, moved]);
+    for (act, shown_act) in [(0, "puts and gets"), (1, "puts"), (2, "gets")] {
+        let title = format!(
+            "small gets of one BEAM process beside {shown_act} of {shown} of another, one connection"
+        );
+        let mut table = Table::new(title, &metrics);
+        for round in 0..plan.rounds {
+            for server in bench.in_round(round) {
+                let creation = if server.kind.stores() { 0 } else { u64::from(CREATION) };
+                let started = Instant::now();
+                let found = measured(&mut client, "mixed", server, &[millis, bytes, act, creation])?;
+                let cores = |nanos: f64| nanos / started.elapsed().as_nanos() as f64;
+                let micros = |name| found.figures.of(name) / 1e3;
+                let moved = found.figures.of("moved") / found.figures.of("moved_time") * 1e3;
+                table.add(
+                    server.kind.name(),
+                    &[
+                        micros("p99"),
+                        micros("p50"),
+                        micros("max"),
+                        found.rate(),
+                        moved,
+                        cores(found.server_nanos),
+                        cores(found.client_nanos),
+                    ],
+                );
+            }
         }
+        findings.table(table);
     }
-    findings.table(table);
     Ok(())
 }
 

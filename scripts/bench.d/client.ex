@@ -7,9 +7,9 @@ defmodule BenchClient do
       callers KIND NODE MILLISECONDS COUNT
       values KIND NODE MILLISECONDS BYTES
       casts KIND NODE COUNT
-      beside KIND NODE MILLISECONDS BYTES
+      mixed KIND NODE MILLISECONDS BYTES ACT CREATION
 
-  `prepare` puts what `seq`, `callers`, `casts` and `beside` get. KIND is `gen` for a server that is called, `ets` for one whose table is read by `:erpc`. A figure is
+  `prepare` puts what `seq`, `callers`, `casts` and `mixed` get. KIND is `gen` for a server that is called, `ets` for one whose table is read by `:erpc`. A figure is
   `name=number`; times are in nanoseconds. What fails is answered by `error` and the reason.
   """
 
@@ -133,32 +133,42 @@ defmodule BenchClient do
     [calls: count, elapsed: now() - started]
   end
 
-  @doc "Small gets of one process, while another puts and gets large values on the same connection."
-  def beside(server, milliseconds, bytes) do
+  @doc """
+  Small gets of one process, while another moves large values on the same connection: ACT 0 puts and gets them, 1
+  only puts, 2 only gets. Both call one server process by its pid: where CREATION is not 0 by any pid of that creation,
+  else by that of `:kv`.
+  """
+  def mixed({kind, node}, milliseconds, bytes, act, creation) do
+    pid = if creation == 0, do: :erpc.call(node, :erlang, :whereis, [:kv]), else: any_pid(node, creation)
+    server = {kind, pid}
     keys = keys()
     value = value(bytes)
+    :ok = put(server, "large 0123456789", value)
+    if get(server, "large 0123456789") != value, do: raise("a value is not what was put")
+    :erlang.garbage_collect()
     parent = self()
-    until = deadline(milliseconds)
-
-    large =
-      spawn_link(fn ->
-        send(parent, {self(), beside_loop(server, value, until, 0)})
-      end)
-
     started = now()
+    until = started + milliseconds * 1_000_000
+    large = spawn_link(fn -> send(parent, {self(), large_loop(server, value, act, until, 0), now()}) end)
     times = seq_loop(server, keys, 0, until, [])
     elapsed = now() - started
 
     receive do
-      {^large, moved} -> [{:moved, moved}, {:moved_time, now() - started} | figures(times, elapsed)]
+      {^large, moved, ended} -> [{:moved, moved}, {:moved_time, ended - started} | figures(times, elapsed)]
     end
   end
 
-  defp beside_loop(server, value, until, moved) do
-    :ok = put(server, "large 0123456789", value)
-    got = get(server, "large 0123456789")
-    moved = moved + byte_size(value) + byte_size(got)
-    if now() < until, do: beside_loop(server, value, until, moved), else: moved
+  defp large_loop(server, value, act, until, moved) do
+    if act != 2, do: :ok = put(server, "large 0123456789", value)
+    if act != 1, do: ^value = get(server, "large 0123456789")
+    moved = moved + byte_size(value) * if(act == 0, do: 2, else: 1)
+    if now() < until, do: large_loop(server, value, act, until, moved), else: moved
+  end
+
+  # NEW_PID_EXT, for a server that answers whatever process is called.
+  defp any_pid(node, creation) do
+    name = Atom.to_string(node)
+    :erlang.binary_to_term(<<131, 88, 119, byte_size(name), name::binary, 1::32, 0::32, creation::32>>)
   end
 
   defp keys do
@@ -167,6 +177,7 @@ defmodule BenchClient do
     List.to_tuple(for number <- 1..@keys, do: <<number::64, "bench-kv">>)
   end
 
+  defp get({:gen, pid}, key) when is_pid(pid), do: GenServer.call(pid, {:get, key}, @timeout)
   defp get({:gen, node}, key), do: GenServer.call({:kv, node}, {:get, key}, @timeout)
 
   defp get({:ets, node}, key) do
@@ -176,6 +187,7 @@ defmodule BenchClient do
     end
   end
 
+  defp put({:gen, pid}, key, value) when is_pid(pid), do: GenServer.call(pid, {:put, key, value}, @timeout)
   defp put({_, node}, key, value), do: GenServer.call({:kv, node}, {:put, key, value}, @timeout)
 
   # The value of so many bytes that all clients of scripts/bench put.

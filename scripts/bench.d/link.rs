@@ -13,12 +13,14 @@ use crate::{Result, failure};
 pub const COOKIE: &str = "bench";
 /// The host in every node's name: nothing leaves the loopback, and no name has to be resolved.
 pub const HOST: &str = "127.0.0.1";
+/// The creation of every node that this program is itself.
+pub const CREATION: u32 = 5;
 /// What no answer may take longer than.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn local(name: &str, flags: DistributionFlags) -> Result<Local> {
     let name = NodeName::new(name).map_err(|error| failure(format!("{name}: {error}")))?;
-    Ok(Local { name, creation: 5, flags, cookie: Cookie::new(COOKIE) })
+    Ok(Local { name, creation: CREATION, flags, cookie: Cookie::new(COOKIE) })
 }
 
 /// A set-up connection, and what was read behind the handshake.

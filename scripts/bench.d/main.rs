@@ -49,8 +49,10 @@ pub fn failure(text: impl AsRef<str>) -> Failure {
 enum Load {
     /// A BEAM calls: one caller's times, 16, 128 and 1,000 callers
     Beam,
-    /// A BEAM puts and gets values of 100 bytes to 16 MiB, and calls beside values of 64 MiB
+    /// A BEAM puts and gets values of 100 bytes to 16 MiB
     Values,
+    /// Small calls of a BEAM's process beside values of 64 MiB of another, on one connection
+    Mixed,
     /// A BEAM casts, and what that leaves in memory
     Casts,
     /// A client that only counts replies: 1, 64 and 1,024 calls in flight, 1 and 4 connections
@@ -73,9 +75,10 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 10] = [
+const EACH: [Load; 11] = [
     Load::Beam,
     Load::Values,
+    Load::Mixed,
     Load::Casts,
     Load::Native,
     Load::Keys,
@@ -292,6 +295,7 @@ fn measure(cli: &Cli) -> ExitCode {
             match load {
                 Load::Beam => beam::calls(&lab, &plan, &mut findings)?,
                 Load::Values => beam::values(&lab, &plan, &mut findings)?,
+                Load::Mixed => beam::mixed(&lab, &plan, &mut findings)?,
                 Load::Casts => beam::casts(&lab, &plan, &mut findings)?,
                 Load::Native => calls::in_flight(&lab, &plan, &mut findings)?,
                 Load::Keys => calls::keys(&lab, &plan, &mut findings)?,

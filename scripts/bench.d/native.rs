@@ -14,7 +14,7 @@ use kvnode::dist::control::op;
 use kvnode::etf::{Pid, Reference, TermWriter, encode};
 
 use crate::children::own_thread_nanos;
-use crate::link::{self, HOST};
+use crate::link::{self, CREATION, HOST};
 use crate::servers::{Endpoint, STORE};
 use crate::{Result, failure, stats};
 
@@ -123,7 +123,7 @@ impl Caller {
         let (stream, first, wire) = match endpoint {
             Endpoint::Node { name, epmd_port, .. } => {
                 let linked = link::connect(*epmd_port, own, name)?;
-                let own = Pid { node: format!("{own}@{HOST}").into(), id: 90, serial: 1, creation: 5 };
+                let own = Pid { node: format!("{own}@{HOST}").into(), id: 90, serial: 1, creation: CREATION };
                 (linked.stream, linked.first, Wire::Distribution { own })
             }
             Endpoint::Redis { port } => {

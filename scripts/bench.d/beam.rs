@@ -5,24 +5,34 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::children::{Running, cpu_nanos, resident_bytes};
+use crate::compiled::is_not_installed;
 use crate::link::{CREATION, HOST};
 use crate::report::{Better, Metric, OURS, Table};
+use crate::rounds::Bench;
 use crate::servers::{Kind, Lab, Server};
-use crate::{Bench, Findings, Plan, Result, failure};
+use crate::{Findings, Plan, Result, failure};
 
-const SERVERS: [Kind; 6] =
-    [Kind::Kvnode, Kind::Genserver, Kind::Ets, Kind::Cnode, Kind::Parked, Kind::Polling];
-const CALL_SERVERS: [Kind; 7] =
-    [Kind::Kvnode, Kind::Genserver, Kind::Ets, Kind::Cnode, Kind::Parked, Kind::Polling, Kind::Unmonitored];
+const SERVERS: [Kind; 8] = [
+    Kind::Kvnode,
+    Kind::Genserver,
+    Kind::Ets,
+    Kind::Cnode,
+    Kind::Jinterface,
+    Kind::Naive,
+    Kind::Parked,
+    Kind::Polling,
+];
 /// Those that are called, and not asked by `:erpc`.
-const CALLED: [Kind; 5] = [Kind::Kvnode, Kind::Genserver, Kind::Cnode, Kind::Parked, Kind::Polling];
+const CALLED: [Kind; 7] =
+    [Kind::Kvnode, Kind::Genserver, Kind::Cnode, Kind::Jinterface, Kind::Naive, Kind::Parked, Kind::Polling];
 /// Those whose store is a process with a pid that can be asked for, and those that answer for any.
 const MIXED: [Kind; 4] = [Kind::Kvnode, Kind::Genserver, Kind::Parked, Kind::Polling];
 /// How long one load may take, whatever it was asked to take.
 const LOAD_MAX: Duration = Duration::from_secs(180);
 
 /// A BEAM node that carries loads out.
-pub struct Client {
+pub struct Client<'a> {
+    lab: &'a Lab,
     running: Running,
 }
 
@@ -36,19 +46,24 @@ impl Figures {
     }
 }
 
-impl Client {
+impl<'a> Client<'a> {
     /// Starts the node. `None`, and a note, where there is no Elixir.
-    pub fn start(lab: &Lab, findings: &mut Findings) -> Result<Option<Self>> {
-        let mut command = match lab.beam(&format!("client@{HOST}"), "BenchClient.main()") {
-            Ok(command) => command,
-            Err(error) => {
+    pub fn start(lab: &'a Lab, findings: &mut Findings) -> Result<Option<Self>> {
+        match Self::started(lab) {
+            Ok(running) => Ok(Some(Self { lab, running })),
+            Err(error) if is_not_installed(&error) => {
                 findings.note(format!("no loads of a BEAM: {error}"));
-                return Ok(None);
+                Ok(None)
             }
-        };
+            Err(error) => Err(error),
+        }
+    }
+
+    fn started(lab: &Lab) -> Result<Running> {
+        let mut command = lab.beam(&format!("client{}@{HOST}", lab.next_number()), "BenchClient.main()")?;
         let running = Running::start("BEAM client", &mut command, lab.folder.path())?;
         running.wait_for("ready")?;
-        Ok(Some(Self { running }))
+        Ok(running)
     }
 
     /// Runs a load of `client.ex` against a server.
@@ -59,12 +74,16 @@ impl Client {
             line.push_str(&format!(" {number}"));
         }
         line.push('\n');
-        let stdin = self.running.stdin.as_mut().ok_or_else(|| failure("no pipe"))?;
-        stdin.write_all(line.as_bytes())?;
-        stdin.flush()?;
-        let answer = self.running.line(LOAD_MAX)?;
+        let answer = match self.ask(&line) {
+            Ok(answer) => answer,
+            Err(error) => {
+                // It has ended, or would give the answer to what is asked next.
+                self.running = Self::started(self.lab)?;
+                return Err(error);
+            }
+        };
         if answer.starts_with("error") {
-            return Err(failure(format!("{load} against {}: {answer}", server.kind)));
+            return Err(failure(format!("{load}: {answer}")));
         }
         let figure = |part: &str| {
             let (name, number) = part.split_once('=')?;
@@ -73,12 +92,19 @@ impl Client {
         Ok(Figures(answer.split(' ').filter_map(figure).collect()))
     }
 
+    fn ask(&mut self, line: &str) -> Result<String> {
+        let stdin = self.running.stdin.as_mut().ok_or_else(|| failure("no pipe"))?;
+        stdin.write_all(line.as_bytes())?;
+        stdin.flush()?;
+        self.running.line(LOAD_MAX)
+    }
+
     /// Puts the keys that most loads get.
-    pub fn prepare(&mut self, bench: &Bench) -> Result<()> {
-        for server in bench.servers.iter().filter(|server| server.kind != Kind::Redis) {
-            self.run("prepare", server, &[])?;
-        }
-        Ok(())
+    pub fn prepare(&mut self, bench: &mut Bench, findings: &mut Findings) {
+        bench.ready(findings, |server| match server.kind {
+            Kind::Redis => Ok(()),
+            _ => self.run("prepare", server, &[]).map(drop),
+        });
     }
 
     /// Processor time that it has used, in nanoseconds.
@@ -121,8 +147,8 @@ impl Measured {
 /// One caller's times, and many callers' rate.
 pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
-    let bench = Bench::start(lab, plan, &CALL_SERVERS, findings);
-    client.prepare(&bench)?;
+    let mut bench = Bench::start(lab, plan, &SERVERS, findings);
+    client.prepare(&mut bench, findings);
     let metrics: [Metric; 6] = [
         ("p50 µs", Better::Lower),
         ("p99 µs", Better::Lower),
@@ -136,47 +162,46 @@ pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         .expect("p50 µs", "floor, polling", 0.9)
         .expect("p50 µs", "GenServer", 2.0)
         .expect("p50 µs", "C node", 1.0);
-    for round in 0..plan.rounds {
-        for server in bench.in_round(round) {
-            let found = measured(&mut client, "seq", server, &[millis])?;
-            let [server_cpu, client_cpu] = found.per_call();
-            let micros = |name| found.figures.of(name) / 1e3;
-            let figures =
-                [micros("p50"), micros("p99"), found.rate(), server_cpu, client_cpu, found.rss_megabytes];
-            table.add(server.kind.name(), &figures);
-        }
-    }
+    bench.measure(plan, &mut table, |server| {
+        let found = measured(&mut client, "seq", server, &[millis])?;
+        let [server_cpu, client_cpu] = found.per_call();
+        let micros = |name| found.figures.of(name) / 1e3;
+        Ok([micros("p50"), micros("p99"), found.rate(), server_cpu, client_cpu, found.rss_megabytes])
+    });
     findings.table(table);
-    let metrics: [Metric; 4] = [
-        ("calls/s", Better::Higher),
-        ("server CPU µs/call", Better::Lower),
-        ("client CPU µs/call", Better::Lower),
-        ("RSS MB", Better::Lower),
-    ];
     for count in [16, 128, 1000] {
-        let mut table = Table::new(format!("{count} BEAM callers, 90% get"), &metrics)
+        let mut table = Table::new(format!("{count} BEAM callers, 90% get"), &CALLERS)
             .expect("calls/s", "floor, polling", 0.95)
             .expect("calls/s", "GenServer", 1.2);
         if count == 128 {
             table = table.expect("server CPU µs/call", "GenServer", 3.0);
         }
-        for round in 0..plan.rounds {
-            for server in bench.in_round(round) {
-                let found = measured(&mut client, "callers", server, &[millis, count])?;
-                let [server_cpu, client_cpu] = found.per_call();
-                table.add(server.kind.name(), &[found.rate(), server_cpu, client_cpu, found.rss_megabytes]);
-            }
-        }
+        bench.measure(plan, &mut table, |server| callers(&mut client, server, millis, count));
         findings.table(table);
     }
     Ok(())
 }
 
+/// What [`callers`] finds.
+pub const CALLERS: [Metric; 4] = [
+    ("calls/s", Better::Higher),
+    ("server CPU µs/call", Better::Lower),
+    ("client CPU µs/call", Better::Lower),
+    ("RSS MB", Better::Lower),
+];
+
+/// So many BEAM callers at once, for that long.
+pub fn callers(client: &mut Client, server: &Server, millis: u64, count: u64) -> Result<[f64; 4]> {
+    let found = measured(client, "callers", server, &[millis, count])?;
+    let [server_cpu, client_cpu] = found.per_call();
+    Ok([found.rate(), server_cpu, client_cpu, found.rss_megabytes])
+}
+
 /// Values of four sizes.
 pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
-    let bench = Bench::start(lab, plan, &SERVERS, findings);
-    client.prepare(&bench)?;
+    let mut bench = Bench::start(lab, plan, &SERVERS, findings);
+    client.prepare(&mut bench, findings);
     let millis = plan.time.as_millis() as u64 / plan.pick(2, 1);
     let metrics: [Metric; 6] = [
         ("put MB/s", Better::Higher),
@@ -192,20 +217,15 @@ pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         if bytes >= 1 << 20 {
             table = table.expect("put MB/s", "floor, parked", 0.9).expect("get MB/s", "floor, parked", 0.9);
         }
-        for round in 0..plan.rounds {
-            for server in bench.in_round(round) {
-                let found = measured(&mut client, "values", server, &[millis, bytes])?;
-                let each = |time, count| found.figures.of(time) / found.figures.of(count);
-                let (put, get) = (each("put_time", "puts"), each("get_time", "gets"));
-                let calls = found.figures.of("puts") + found.figures.of("gets") + 2.0;
-                let rate = |nanos: f64| bytes as f64 / nanos * 1e3;
-                let cpu = found.server_nanos / 1e3 / calls;
-                table.add(
-                    server.kind.name(),
-                    &[rate(put), rate(get), put / 1e3, get / 1e3, cpu, found.rss_megabytes],
-                );
-            }
-        }
+        bench.measure(plan, &mut table, |server| {
+            let found = measured(&mut client, "values", server, &[millis, bytes])?;
+            let each = |time, count| found.figures.of(time) / found.figures.of(count);
+            let (put, get) = (each("put_time", "puts"), each("get_time", "gets"));
+            let calls = found.figures.of("puts") + found.figures.of("gets") + 2.0;
+            let rate = |nanos: f64| bytes as f64 / nanos * 1e3;
+            let cpu = found.server_nanos / 1e3 / calls;
+            Ok([rate(put), rate(get), put / 1e3, get / 1e3, cpu, found.rss_megabytes])
+        });
         findings.table(table);
     }
     Ok(())
@@ -214,8 +234,8 @@ pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
 /// Small calls of one process, beside large values of another on the same connection and to the same server process.
 pub fn mixed(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
-    let bench = Bench::start(lab, plan, &MIXED, findings);
-    client.prepare(&bench)?;
+    let mut bench = Bench::start(lab, plan, &MIXED, findings);
+    client.prepare(&mut bench, findings);
     let (bytes, shown): (u64, _) = plan.pick((64 << 20, "64 MiB"), (4 << 20, "4 MiB"));
     // A small call that waits for a large value waits long: it takes time to have many.
     let millis = plan.time.as_millis() as u64 * 2;
@@ -233,28 +253,16 @@ pub fn mixed(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
             "small gets of one BEAM process beside {shown_act} of {shown} of another, one connection"
         );
         let mut table = Table::new(title, &metrics);
-        for round in 0..plan.rounds {
-            for server in bench.in_round(round) {
-                let creation = if server.kind.stores() { 0 } else { u64::from(CREATION) };
-                let started = Instant::now();
-                let found = measured(&mut client, "mixed", server, &[millis, bytes, act, creation])?;
-                let cores = |nanos: f64| nanos / started.elapsed().as_nanos() as f64;
-                let micros = |name| found.figures.of(name) / 1e3;
-                let moved = found.figures.of("moved") / found.figures.of("moved_time") * 1e3;
-                table.add(
-                    server.kind.name(),
-                    &[
-                        micros("p99"),
-                        micros("p50"),
-                        micros("max"),
-                        found.rate(),
-                        moved,
-                        cores(found.server_nanos),
-                        cores(found.client_nanos),
-                    ],
-                );
-            }
-        }
+        bench.measure(plan, &mut table, |server| {
+            let creation = if server.kind.stores() { 0 } else { u64::from(CREATION) };
+            let started = Instant::now();
+            let found = measured(&mut client, "mixed", server, &[millis, bytes, act, creation])?;
+            let cores = |nanos: f64| nanos / started.elapsed().as_nanos() as f64;
+            let micros = |name| found.figures.of(name) / 1e3;
+            let moved = found.figures.of("moved") / found.figures.of("moved_time") * 1e3;
+            let (server_cores, client_cores) = (cores(found.server_nanos), cores(found.client_nanos));
+            Ok([micros("p99"), micros("p50"), micros("max"), found.rate(), moved, server_cores, client_cores])
+        });
         findings.table(table);
     }
     Ok(())
@@ -263,8 +271,8 @@ pub fn mixed(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
 /// Casts of one process, drained by a get behind them.
 pub fn casts(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
-    let bench = Bench::start(lab, plan, &CALLED, findings);
-    client.prepare(&bench)?;
+    let mut bench = Bench::start(lab, plan, &CALLED, findings);
+    client.prepare(&mut bench, findings);
     let count: u64 = plan.pick(200_000, 20_000);
     let metrics: [Metric; 5] = [
         ("casts/s", Better::Higher),
@@ -278,17 +286,12 @@ pub fn casts(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         "floor, parked",
         1.0,
     );
-    for round in 0..plan.rounds {
-        for server in bench.in_round(round) {
-            let before = resident_bytes(server.id())? as f64 / 1e6;
-            let found = measured(&mut client, "casts", server, &[count])?;
-            let [server_cpu, client_cpu] = found.per_call();
-            table.add(
-                server.kind.name(),
-                &[found.rate(), server_cpu, client_cpu, before, found.rss_megabytes],
-            );
-        }
-    }
+    bench.measure(plan, &mut table, |server| {
+        let before = resident_bytes(server.id())? as f64 / 1e6;
+        let found = measured(&mut client, "casts", server, &[count])?;
+        let [server_cpu, client_cpu] = found.per_call();
+        Ok([found.rate(), server_cpu, client_cpu, before, found.rss_megabytes])
+    });
     if let (Some(before), Some(after)) = (table.median(OURS, 3), table.median(OURS, 4)) {
         let verdict = if after - before < 1.0 { "reached" } else { "MISSED" };
         table.note(format!("kvnode grew by {:.1} MB, expected less than 1: {verdict}", after - before));

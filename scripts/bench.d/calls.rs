@@ -3,13 +3,22 @@
 use std::thread;
 
 use crate::children::{cpu_nanos, resident_bytes};
-use crate::native::{Caller, Keys, Outcome, Request, Until, load_all};
+use crate::native::{Caller, Keys, Request, Until, load_all};
 use crate::report::{Better, Metric, OURS, Table};
+use crate::rounds::{Bench, measure_each};
 use crate::servers::{Kind, Lab, Server};
-use crate::{Bench, Findings, Plan, Result, failure};
+use crate::{Findings, Plan, Result};
 
-const SERVERS: [Kind; 6] =
-    [Kind::Kvnode, Kind::Genserver, Kind::Cnode, Kind::Parked, Kind::Polling, Kind::Redis];
+const SERVERS: [Kind; 8] = [
+    Kind::Kvnode,
+    Kind::Genserver,
+    Kind::Cnode,
+    Kind::Jinterface,
+    Kind::Naive,
+    Kind::Parked,
+    Kind::Polling,
+    Kind::Redis,
+];
 
 const METRICS: [Metric; 7] = [
     ("calls/s", Better::Higher),
@@ -32,13 +41,8 @@ const KEYS: u64 = 10_000;
 
 /// 1, 64 and 1,024 calls in flight on one connection, and four connections.
 pub fn in_flight(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
-    let bench = Bench::start(lab, plan, &SERVERS, findings);
-    let mut callers = Vec::new();
-    for server in &bench.servers {
-        let mut four = connect(server, 4)?;
-        four[0].fill(KEYS)?;
-        callers.push((server.id(), four));
-    }
+    let mut bench = Bench::start(lab, plan, &SERVERS, findings);
+    bench.ready(findings, |server| connect(server)?.fill(KEYS).map(drop));
     let loads = [
         (Request::Get, 1, 1),
         (Request::Get, 64, 1),
@@ -68,16 +72,7 @@ pub fn in_flight(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> 
                 _ => table,
             };
         }
-        for round in 0..plan.rounds {
-            for server in bench.in_round(round) {
-                let Some((_, callers)) = callers.iter_mut().find(|(id, _)| *id == server.id()) else {
-                    continue;
-                };
-                let callers = &mut callers[..connections];
-                let figures = measured(server, || load_all(callers, request, window, KEYS, plan.time))?;
-                table.add(server.kind.name(), &figures);
-            }
-        }
+        bench.measure(plan, &mut table, |server| measured(server, connections, request, window, KEYS, plan));
         let medians = [0, 2, 3].map(|column| table.median(OURS, column));
         if let ([Some(rate), Some(server_cores), Some(client_micros)], Request::Get) = (medians, request) {
             if connections == 1 {
@@ -101,26 +96,12 @@ pub fn in_flight(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> 
 pub fn keys(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let counts: &[u64] =
         plan.pick(&[1_000, 10_000, 1_000_000, 10_000_000][..], &[1_000, 10_000, 300_000][..]);
-    let bench = Bench::start(lab, plan, &[Kind::Kvnode, Kind::Redis], findings);
-    let mut callers = Vec::new();
-    for server in &bench.servers {
-        callers.push((server.id(), connect(server, 1)?));
-    }
+    let mut bench = Bench::start(lab, plan, &[Kind::Kvnode, Kind::Redis], findings);
     let mut medians = Vec::new();
     for &count in counts {
         let mut table = Table::new(format!("native get, 64 in flight, {count} keys"), &METRICS);
-        for (_, caller) in &mut callers {
-            caller[0].fill(count)?;
-        }
-        for round in 0..plan.rounds {
-            for server in bench.in_round(round) {
-                let Some((_, caller)) = callers.iter_mut().find(|(id, _)| *id == server.id()) else {
-                    continue;
-                };
-                let figures = measured(server, || load_all(caller, Request::Get, 64, count, plan.time))?;
-                table.add(server.kind.name(), &figures);
-            }
-        }
+        bench.ready(findings, |server| connect(server)?.fill(count).map(drop));
+        bench.measure(plan, &mut table, |server| measured(server, 1, Request::Get, 64, count, plan));
         medians.push((count, table.median(OURS, 0)));
         findings.table(table);
     }
@@ -146,46 +127,39 @@ pub fn growth(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     ];
     let mut table =
         Table::new(format!("puts into a table that grows from 0 to {entries}, 64 in flight"), &metrics);
-    for _ in 0..plan.pick(plan.rounds.min(3), 1) {
-        for kind in plan.servers(&[Kind::Kvnode, Kind::Redis, Kind::Polling]) {
-            let server = match lab.start(kind) {
-                Ok(server) => server,
-                Err(error) => {
-                    findings.note(format!("{kind} is left out: {error}"));
-                    continue;
-                }
-            };
-            let mut caller = connect(&server, 1)?.remove(0);
-            let before = cpu_nanos(server.id())?;
-            let mut outcome = caller.load(Request::Put, 64, Keys::InOrder, Until::Calls(entries), true)?;
-            let cpu = cpu_nanos(server.id())? - before;
-            table.add(
-                kind.name(),
-                &[
-                    outcome.quantile_micros(0.999),
-                    outcome.quantile_micros(0.5),
-                    outcome.quantile_micros(1.0),
-                    outcome.rate(),
-                    cpu as f64 / 1e3 / outcome.calls as f64,
-                ],
-            );
-        }
-    }
+    let kinds = plan.servers(&[Kind::Kvnode, Kind::Redis, Kind::Polling]);
+    measure_each(&kinds, plan.pick(plan.rounds.min(3), 1), &mut table, findings, |kind| {
+        let server = lab.start(kind)?;
+        let mut caller = connect(&server)?;
+        let before = cpu_nanos(server.id())?;
+        let mut outcome = caller.load(Request::Put, 64, Keys::InOrder, Until::Calls(entries), true)?;
+        let cpu = cpu_nanos(server.id())? - before;
+        let [p999, p50, slowest] = [0.999, 0.5, 1.0].map(|quantile| outcome.quantile_micros(quantile));
+        Ok([p999, p50, slowest, outcome.rate(), cpu as f64 / 1e3 / outcome.calls as f64])
+    });
     findings.table(table);
     Ok(())
 }
 
-fn connect(server: &Server, count: usize) -> Result<Vec<Caller>> {
-    let name = |number| format!("native{number}-{}", server.id());
-    let callers: Result<_> =
-        (0..count).map(|number| Caller::connect(&server.endpoint, &name(number))).collect();
-    callers.map_err(|error| failure(format!("{}: {error}", server.kind)))
+fn connect(server: &Server) -> Result<Caller> {
+    Caller::connect(&server.endpoint, "native")
 }
 
-/// Runs a load, and takes the costs around it.
-fn measured(server: &Server, load: impl FnOnce() -> Result<Outcome>) -> Result<[f64; 7]> {
+/// Runs a load on that many connections, and takes the costs around it.
+///
+/// The connections are its own: one that is kept and not used while other servers are measured has nobody who answers
+/// its ticks, and a node closes it after its tick time.
+fn measured(
+    server: &Server,
+    connections: usize,
+    request: Request,
+    window: usize,
+    keys: u64,
+    plan: &Plan,
+) -> Result<[f64; 7]> {
+    let mut callers = (0..connections).map(|_| connect(server)).collect::<Result<Vec<_>>>()?;
     let server_before = cpu_nanos(server.id())?;
-    let mut outcome = load()?;
+    let mut outcome = load_all(&mut callers, request, window, keys, plan.time)?;
     let server_cpu = (cpu_nanos(server.id())? - server_before) as f64;
     let calls = outcome.calls as f64;
     let timed = !outcome.latencies.is_empty();

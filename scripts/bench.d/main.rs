@@ -11,28 +11,32 @@
 mod beam;
 mod calls;
 mod children;
+mod compiled;
+mod flags;
 mod floor;
 mod instructions;
 mod link;
 mod memory;
+mod naive;
 mod native;
 mod path;
 mod profile;
 mod report;
+mod rounds;
 mod servers;
 mod startup;
 mod stats;
 mod syscalls;
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use kvnode::dist::DistributionFlags;
 use serde_json::{Value, json};
 
 use report::Table;
-use servers::{Kind, Lab, Server};
+use servers::{Kind, Lab};
 
 /// Why a measurement was not made; a text for people.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -53,6 +57,8 @@ enum Load {
     Values,
     /// Small calls of a BEAM's process beside values of 64 MiB of another, on one connection
     Mixed,
+    /// A BEAM calls floors that offer monitors and floors that do not
+    Flags,
     /// A BEAM casts, and what that leaves in memory
     Casts,
     /// A client that only counts replies: 1, 64 and 1,024 calls in flight, 1 and 4 connections
@@ -75,10 +81,11 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 11] = [
+const EACH: [Load; 12] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
+    Load::Flags,
     Load::Casts,
     Load::Native,
     Load::Keys,
@@ -154,8 +161,10 @@ impl Plan {
 pub struct Findings {
     tables: Vec<Table>,
     notes: Vec<String>,
+    failures: Vec<String>,
+    took: Vec<(String, Duration)>,
     json: bool,
-    /// Something is worse than it may be.
+    /// Something is worse than it may be, or could not be measured.
     pub failed: bool,
 }
 
@@ -164,6 +173,10 @@ impl Findings {
     pub fn table(&mut self, table: Table) {
         if !self.json {
             print!("{}", table.text());
+        }
+        for failure in table.failures() {
+            self.failed = true;
+            self.failures.push(failure);
         }
         self.tables.push(table);
     }
@@ -179,8 +192,18 @@ impl Findings {
         }
     }
 
-    /// What was expected and not reached, once more.
-    fn print_missed(&self) {
+    /// Adds something that could not be measured, though all that it takes is here.
+    pub fn fail(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.json {
+            println!("  FAILED: {text}");
+        }
+        self.failed = true;
+        self.failures.push(text);
+    }
+
+    /// What was expected and not reached, and what failed, once more; and what took how long.
+    fn print_end(&self) {
         let of_tables = self.tables.iter().flat_map(|table| table.verdicts());
         let verdicts: Vec<String> = of_tables.chain(self.notes.iter().cloned()).collect();
         let missed: Vec<&String> = verdicts.iter().filter(|line| line.ends_with("MISSED")).collect();
@@ -191,45 +214,33 @@ impl Findings {
         for line in missed {
             println!("  {line}");
         }
+        if !self.failures.is_empty() {
+            println!("\n{} FAILED", self.failures.len());
+        }
+        for line in &self.failures {
+            println!("  {line}");
+        }
+        let all: Duration = self.took.iter().map(|(_, took)| *took).sum();
+        let each: Vec<String> =
+            self.took.iter().map(|(load, took)| format!("{load} {:.0}", took.as_secs_f64())).collect();
+        println!("\n{:.0} seconds: {}", all.as_secs_f64(), each.join(", "));
     }
 
     fn document(&self, plan: &Plan) -> Value {
         let tables: Vec<Value> = self.tables.iter().map(Table::json).collect();
+        let seconds: serde_json::Map<String, Value> =
+            self.took.iter().map(|(load, took)| (load.clone(), json!(took.as_secs_f64()))).collect();
         json!({
             "rounds": plan.rounds,
             "milliseconds": plan.time.as_millis() as u64,
             "processors": processors(),
             "load_average": load_average(),
             "failed": self.failed,
+            "failures": self.failures,
             "notes": self.notes,
+            "seconds": seconds,
             "tables": tables,
         })
-    }
-}
-
-/// The servers of one load, started and in an order that differs from round to round.
-pub struct Bench {
-    /// Those that run.
-    pub servers: Vec<Server>,
-}
-
-impl Bench {
-    /// Starts those of these that are wanted; notes those that cannot be.
-    pub fn start(lab: &Lab, plan: &Plan, kinds: &[Kind], findings: &mut Findings) -> Self {
-        let mut servers = Vec::new();
-        for kind in plan.servers(kinds) {
-            match lab.start(kind) {
-                Ok(server) => servers.push(server),
-                Err(error) => findings.note(format!("{kind} is left out: {error}")),
-            }
-        }
-        Self { servers }
-    }
-
-    /// The servers in the order of that round.
-    pub fn in_round(&self, round: usize) -> impl Iterator<Item = &Server> {
-        let first = round % self.servers.len().max(1);
-        self.servers[first..].iter().chain(&self.servers[..first])
     }
 }
 
@@ -248,6 +259,10 @@ fn main() -> ExitCode {
                 _ => Err(failure("floor NAME EPMD_PORT POLL_MICROSECONDS monitored|unmonitored")),
             }
         }
+        [_, "naive", name, epmd_port] => match epmd_port.parse() {
+            Ok(epmd_port) => naive::main(name, epmd_port),
+            Err(_) => Err(failure("naive NAME EPMD_PORT")),
+        },
         [_, "path", operation, count] => path::main(operation, count),
         _ => return measure(&Cli::parse()),
     };
@@ -288,36 +303,45 @@ fn measure(cli: &Cli) -> ExitCode {
             load_average()
         );
     }
-    let measured = Lab::new().and_then(|lab| {
-        let each = EACH.into_iter().filter(|load| plan.all || cli.loads.contains(load));
-        let profile = cli.loads.iter().copied().filter(|load| *load == Load::Profile);
-        for load in each.chain(profile) {
-            match load {
-                Load::Beam => beam::calls(&lab, &plan, &mut findings)?,
-                Load::Values => beam::values(&lab, &plan, &mut findings)?,
-                Load::Mixed => beam::mixed(&lab, &plan, &mut findings)?,
-                Load::Casts => beam::casts(&lab, &plan, &mut findings)?,
-                Load::Native => calls::in_flight(&lab, &plan, &mut findings)?,
-                Load::Keys => calls::keys(&lab, &plan, &mut findings)?,
-                Load::Growth => calls::growth(&lab, &plan, &mut findings)?,
-                Load::Memory => memory::per_entry(&lab, &plan, &mut findings)?,
-                Load::Startup => startup::startup(&lab, &plan, &mut findings)?,
-                Load::Syscalls => syscalls::per_call(&lab, &plan, &mut findings)?,
-                Load::Instructions => instructions::per_call(&plan, &mut findings)?,
-                Load::Profile => profile::functions(&lab, &plan, &mut findings)?,
-                Load::All => {}
+    match Lab::new() {
+        Ok(lab) => {
+            let each = EACH.into_iter().filter(|load| plan.all || cli.loads.contains(load));
+            let profile = cli.loads.iter().copied().filter(|load| *load == Load::Profile);
+            for load in each.chain(profile) {
+                let name =
+                    load.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+                let started = Instant::now();
+                if let Err(error) = carry_out(load, &lab, &plan, &mut findings) {
+                    findings.fail(format!("{name}: {error}"));
+                }
+                findings.took.push((name, started.elapsed()));
             }
         }
-        Ok(())
-    });
+        Err(error) => findings.fail(error.to_string()),
+    }
     if cli.json {
         println!("{:#}", findings.document(&plan));
     } else {
-        findings.print_missed();
-    }
-    if let Err(error) = measured {
-        eprintln!("scripts/bench: {error}");
-        return ExitCode::FAILURE;
+        findings.print_end();
     }
     if findings.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    match load {
+        Load::Beam => beam::calls(lab, plan, findings),
+        Load::Values => beam::values(lab, plan, findings),
+        Load::Mixed => beam::mixed(lab, plan, findings),
+        Load::Flags => flags::monitors(lab, plan, findings),
+        Load::Casts => beam::casts(lab, plan, findings),
+        Load::Native => calls::in_flight(lab, plan, findings),
+        Load::Keys => calls::keys(lab, plan, findings),
+        Load::Growth => calls::growth(lab, plan, findings),
+        Load::Memory => memory::per_entry(lab, plan, findings),
+        Load::Startup => startup::startup(lab, plan, findings),
+        Load::Syscalls => syscalls::per_call(lab, plan, findings),
+        Load::Instructions => instructions::per_call(plan, findings),
+        Load::Profile => profile::functions(lab, plan, findings),
+        Load::All => Ok(()),
+    }
 }

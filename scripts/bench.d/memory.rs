@@ -3,6 +3,7 @@
 use crate::children::resident_bytes;
 use crate::native::{Caller, VALUE_BYTES};
 use crate::report::{Better, Table};
+use crate::rounds::measure_each;
 use crate::servers::{Kind, Lab};
 use crate::{Findings, Plan, Result};
 
@@ -17,25 +18,18 @@ pub fn per_entry(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> 
         // At most 60% of it.
         1.0 / 0.6,
     );
-    for _ in 0..plan.pick(plan.rounds.min(3), 1) {
-        for kind in plan.servers(&[Kind::Kvnode, Kind::Redis, Kind::Ets, Kind::Genserver]) {
-            let server = match lab.start(kind) {
-                Ok(server) => server,
-                Err(error) => {
-                    findings.note(format!("{kind} is left out: {error}"));
-                    continue;
-                }
-            };
-            let mut caller = Caller::connect(&server.endpoint, "filler")?;
-            // So that buffers of the connection have the size that they have under load, and are not counted.
-            caller.fill(10_000)?;
-            let before = resident_bytes(server.id())?;
-            let filled = caller.fill(entries)?;
-            let after = resident_bytes(server.id())?;
-            let per_entry = (after as f64 - before as f64) / (entries - 10_000) as f64;
-            table.add(kind.name(), &[per_entry, after as f64 / 1e6, filled.rate()]);
-        }
-    }
+    let kinds = plan.servers(&[Kind::Kvnode, Kind::Redis, Kind::Ets, Kind::Genserver]);
+    measure_each(&kinds, plan.pick(plan.rounds.min(3), 1), &mut table, findings, |kind| {
+        let server = lab.start(kind)?;
+        let mut caller = Caller::connect(&server.endpoint, "filler")?;
+        // So that buffers of the connection have the size that they have under load, and are not counted.
+        caller.fill(10_000)?;
+        let before = resident_bytes(server.id())?;
+        let filled = caller.fill(entries)?;
+        let after = resident_bytes(server.id())?;
+        let per_entry = (after as f64 - before as f64) / (entries - 10_000) as f64;
+        Ok([per_entry, after as f64 / 1e6, filled.rate()])
+    });
     findings.table(table);
     Ok(())
 }

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kvnode::dist::control::op;
 use kvnode::etf::{Pid, Reference, TermWriter, encode};
 
-use crate::children::own_thread_nanos;
+use crate::children::{PATIENCE, own_thread_nanos};
 use crate::link::{self, CREATION, HOST};
 use crate::servers::{Endpoint, STORE};
 use crate::{Result, failure, stats};
@@ -114,22 +115,26 @@ struct Template {
 }
 
 impl Caller {
-    /// Connects, as a node of this name where the server is a node, and looks at its first answers in full: a value is
-    /// put and got, and a key looked for that is not there.
+    /// Connects, as a node whose name begins so where the server is a node, and looks at its first answers in full: a
+    /// value is put and got, and a key looked for that is not there.
     ///
     /// # Errors
     /// The server cannot be reached, or does not answer, or wrongly.
     pub fn connect(endpoint: &Endpoint, own: &str) -> Result<Self> {
         let (stream, first, wire) = match endpoint {
             Endpoint::Node { name, epmd_port, .. } => {
-                let linked = link::connect(*epmd_port, own, name)?;
+                // A name for each connection: the server may not have seen the end of the last one yet.
+                static CONNECTED: AtomicU32 = AtomicU32::new(0);
+                let own = format!("{own}{:05}", CONNECTED.fetch_add(1, Ordering::Relaxed));
+                let linked = link::connect(*epmd_port, &own, name)?;
                 let own = Pid { node: format!("{own}@{HOST}").into(), id: 90, serial: 1, creation: CREATION };
                 (linked.stream, linked.first, Wire::Distribution { own })
             }
             Endpoint::Redis { port } => {
                 let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port))?;
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
                 (stream, Vec::new(), Wire::Resp)
             }
         };

@@ -1,7 +1,7 @@
 //! What was measured, as tables for people or as JSON.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use serde_json::{Value, json};
 
@@ -25,6 +25,7 @@ pub struct Table {
     rounds: BTreeMap<(usize, usize), Vec<f64>>,
     expected: Vec<Expected>,
     notes: Vec<String>,
+    failures: Vec<String>,
 }
 
 struct Expected {
@@ -46,6 +47,7 @@ impl Table {
             rounds: BTreeMap::new(),
             expected: Vec::new(),
             notes: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -67,6 +69,18 @@ impl Table {
         }
     }
 
+    /// States that a server failed. The figures of its rounds before stay.
+    pub fn fail(&mut self, server: &'static str, error: impl Display) {
+        // A row, also of a server that never came so far.
+        self.add(server, &vec![f64::NAN; self.metrics.len()]);
+        self.failures.push(format!("{server} FAILED: {error}"));
+    }
+
+    /// What failed, each with the name of the load.
+    pub fn failures(&self) -> impl Iterator<Item = String> {
+        self.failures.iter().map(|failure| format!("{}: {failure}", self.load))
+    }
+
     /// Adds a line below the table.
     pub fn note(&mut self, text: String) {
         self.notes.push(text);
@@ -79,8 +93,13 @@ impl Table {
 
     /// How many times better kvnode is, round by round.
     fn ratio(&self, server: &str, column: usize) -> Option<Spread> {
+        self.between(OURS, server, column)
+    }
+
+    /// How many times better one server is than the other, round by round.
+    pub fn between(&self, one: &str, other: &str, column: usize) -> Option<Spread> {
         let better = self.metrics.get(column)?.1;
-        let pairs = self.values(OURS, column).iter().zip(self.values(server, column));
+        let pairs = self.values(one, column).iter().zip(self.values(other, column));
         let ratios: Vec<f64> = pairs
             .map(|(ours, theirs)| if better == Better::Higher { ours / theirs } else { theirs / ours })
             .collect();
@@ -127,7 +146,7 @@ impl Table {
             }
             let _ = writeln!(text, "{}", line.trim_end());
         }
-        for line in self.expectations().chain(self.notes.iter().cloned()) {
+        for line in self.expectations().chain(self.notes.iter().chain(&self.failures).cloned()) {
             let _ = writeln!(text, "  {line}");
         }
         text
@@ -177,7 +196,8 @@ impl Table {
                         "reached": ratio >= *at_least })
             })
             .collect();
-        json!({ "load": self.load, "servers": servers, "expected": expected, "notes": self.notes })
+        json!({ "load": self.load, "servers": servers, "expected": expected, "notes": self.notes,
+                "failures": self.failures })
     }
 }
 

@@ -1,19 +1,17 @@
 //! The servers that are compared, and what it takes to start each.
 
-use std::cell::OnceCell;
 use std::fmt;
-use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::Result;
 use crate::children::{self, PATIENCE, Running, on_path};
+use crate::compiled::{Compiled, environment, not_installed};
 use crate::link::{COOKIE, HOST};
-use crate::{Result, failure};
 
 /// The registered name of every server's store.
 pub const STORE: &str = "kv";
@@ -31,12 +29,18 @@ pub enum Kind {
     Ets,
     /// A C node on erl_interface
     Cnode,
+    /// Java, on Jinterface
+    Jinterface,
+    /// Rust, on erl_dist's channel and eetf's terms
+    Naive,
     /// The floor: answers without keeping anything, and blocks in each read
     Parked,
     /// The floor, asking the socket for a short while before it blocks
     Polling,
+    /// The parked floor, without monitors
+    ParkedUnmonitored,
     /// The polling floor, without monitors
-    Unmonitored,
+    PollingUnmonitored,
     /// redis-server, with pipelining
     Redis,
 }
@@ -49,16 +53,19 @@ impl Kind {
             Self::Genserver => "GenServer",
             Self::Ets => "ETS by :erpc",
             Self::Cnode => "C node",
+            Self::Jinterface => "Jinterface",
+            Self::Naive => "naive",
             Self::Parked => "floor, parked",
             Self::Polling => "floor, polling",
-            Self::Unmonitored => "…, no monitors",
+            Self::ParkedUnmonitored => "floor, parked, no monitors",
+            Self::PollingUnmonitored => "floor, polling, no monitors",
             Self::Redis => "redis",
         }
     }
 
     /// Whether it keeps what is put.
     pub const fn stores(self) -> bool {
-        !matches!(self, Self::Parked | Self::Polling | Self::Unmonitored)
+        !matches!(self, Self::Parked | Self::Polling | Self::ParkedUnmonitored | Self::PollingUnmonitored)
     }
 }
 
@@ -102,8 +109,7 @@ pub struct Lab {
     pub folder: TempDir,
     pub epmd_port: u16,
     _epmd: Running,
-    beams: OnceCell<std::result::Result<PathBuf, String>>,
-    cnode: OnceCell<std::result::Result<PathBuf, String>>,
+    compiled: Compiled,
     started: std::cell::Cell<u32>,
 }
 
@@ -130,8 +136,8 @@ impl Lab {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        let (beams, cnode) = (OnceCell::new(), OnceCell::new());
-        Ok(Self { folder, epmd_port, _epmd: epmd, beams, cnode, started: 0.into() })
+        let compiled = Compiled::new(folder.path());
+        Ok(Self { folder, epmd_port, _epmd: epmd, compiled, started: 0.into() })
     }
 
     /// Starts a server, and waits until it can be called.
@@ -139,9 +145,7 @@ impl Lab {
     /// # Errors
     /// What it needs is not installed, or it failed; the text is for people.
     pub fn start(&self, kind: Kind) -> Result<Server> {
-        let number = self.started.get() + 1;
-        self.started.set(number);
-        let name = format!("s{number}");
+        let name = format!("s{}", self.next_number());
         let full_name = format!("{name}@{HOST}");
         let mut ready = "ready";
         let mut endpoint =
@@ -158,13 +162,26 @@ impl Lab {
             Kind::Genserver => self.beam(&full_name, "BenchServer.map()")?,
             Kind::Ets => self.beam(&full_name, "BenchServer.ets()")?,
             Kind::Cnode => {
-                let mut command = Command::new(self.cnode()?);
+                let mut command = Command::new(self.compiled.cnode()?);
                 command.args([&name, COOKIE]);
                 command
             }
-            Kind::Parked | Kind::Polling | Kind::Unmonitored => {
-                let poll_micros = if kind == Kind::Parked { 0 } else { POLL_MICROS };
-                let monitors = if kind == Kind::Unmonitored { "unmonitored" } else { "monitored" };
+            Kind::Jinterface => {
+                let mut command = Command::new("java");
+                command.arg("-classpath").arg(self.compiled.jinterface()?);
+                command.args(["JinterfaceServer", &full_name, COOKIE]);
+                command
+            }
+            Kind::Naive => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["naive", &name, &self.epmd_port.to_string()]);
+                command
+            }
+            Kind::Parked | Kind::Polling | Kind::ParkedUnmonitored | Kind::PollingUnmonitored => {
+                let parked = matches!(kind, Kind::Parked | Kind::ParkedUnmonitored);
+                let poll_micros = if parked { 0 } else { POLL_MICROS };
+                let monitored = matches!(kind, Kind::Parked | Kind::Polling);
+                let monitors = if monitored { "monitored" } else { "unmonitored" };
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args([
                     "floor",
@@ -181,7 +198,7 @@ impl Lab {
                 endpoint = Endpoint::Redis { port };
                 let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
                 if !on_path("redis-server") && std::env::var_os("REDIS_SERVER").is_none() {
-                    return Err(failure("redis-server is not installed (apt: redis-server)"));
+                    return Err(not_installed("redis-server is not installed (apt: redis-server)"));
                 }
                 let mut command = Command::new(program);
                 command.args([
@@ -204,13 +221,19 @@ impl Lab {
         Ok(Server { kind, endpoint, running })
     }
 
+    /// A number that no other node has in its name: what has just ended may be registered for a moment longer.
+    pub fn next_number(&self) -> u32 {
+        let number = self.started.get() + 1;
+        self.started.set(number);
+        number
+    }
+
     /// A command that evaluates something on a hidden BEAM node.
     ///
     /// # Errors
     /// Elixir is not installed, or cannot compile what is needed.
     pub fn beam(&self, full_name: &str, expression: &str) -> Result<Command> {
-        let beams = self.beams.get_or_init(|| self.compile_elixir().map_err(|error| error.to_string()));
-        let beams = beams.as_ref().map_err(failure)?;
+        let beams = self.compiled.elixir()?;
         let mut command = Command::new("elixir");
         command.args(["--name", full_name, "--cookie", COOKIE, "--hidden", "-pa"]).arg(beams);
         command.args([
@@ -224,73 +247,9 @@ impl Lab {
     }
 
     fn environment(&self, command: &mut Command) {
-        command.env("ERL_EPMD_PORT", self.epmd_port.to_string()).env("HOME", self.folder.path());
-        command.env("LC_ALL", "C.UTF-8").env("ERL_CRASH_DUMP_BYTES", "0");
-        for variable in ["ERL_EPMD_ADDRESS", "ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS", "ELIXIR_ERL_OPTIONS"] {
-            command.env_remove(variable);
-        }
+        environment(command, self.folder.path());
+        command.env("ERL_EPMD_PORT", self.epmd_port.to_string());
     }
-
-    fn compile_elixir(&self) -> Result<PathBuf> {
-        if !on_path("elixir") || !on_path("erl") {
-            return Err(failure("Elixir is not installed (apt: elixir)"));
-        }
-        let beams = self.folder.path().join("beams");
-        fs::create_dir(&beams)?;
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut command = Command::new("elixirc");
-        command.arg("-o").arg(&beams);
-        for folder in ["tests/elixir/lib", "scripts/bench.d"] {
-            let mut sources: Vec<PathBuf> =
-                fs::read_dir(root.join(folder))?.flatten().map(|entry| entry.path()).collect();
-            sources.retain(|path| path.extension().is_some_and(|extension| extension == "ex"));
-            command.args(sources);
-        }
-        self.environment(&mut command);
-        run(&mut command)?;
-        Ok(beams)
-    }
-
-    fn cnode(&self) -> Result<&Path> {
-        let cnode = self.cnode.get_or_init(|| self.compile_cnode().map_err(|error| error.to_string()));
-        cnode.as_deref().map_err(failure)
-    }
-
-    fn compile_cnode(&self) -> Result<PathBuf> {
-        if !on_path("gcc") || !on_path("erl") {
-            return Err(failure("gcc or erl is not installed (apt: gcc libc6-dev erlang-dev)"));
-        }
-        let mut ask = Command::new("erl");
-        ask.args(["-noinput", "-eval", "io:format(\"~s\", [code:lib_dir(erl_interface)]), halt()."]);
-        self.environment(&mut ask);
-        let home = PathBuf::from(run(&mut ask)?);
-        if !home.join("include/ei.h").is_file() {
-            return Err(failure("erl_interface is not installed (apt: erlang-dev)"));
-        }
-        let program = self.folder.path().join("cnode");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/bench.d/cnode.c");
-        let mut command = Command::new("gcc");
-        command.args(["-O2", "-Wall", "-o"]).arg(&program).arg(source);
-        command
-            .arg("-I")
-            .arg(home.join("include"))
-            .arg("-L")
-            .arg(home.join("lib"))
-            .args(["-lei", "-lpthread"]);
-        run(&mut command)?;
-        Ok(program)
-    }
-}
-
-/// Runs a command to its end and gives what it printed.
-fn run(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output()?;
-    if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        let program = command.get_program().display().to_string();
-        return Err(failure(format!("{program} failed:\n{}", String::from_utf8_lossy(&said))));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn kvnode() -> std::ffi::OsString {

@@ -12,8 +12,9 @@ use crate::beam::Client;
 use crate::children::{Running, on_path};
 use crate::native::{Caller, Keys, Request, Until};
 use crate::report::{Better, Table};
+use crate::rounds::Bench;
 use crate::servers::{Kind, Lab, Server};
-use crate::{Bench, Findings, Plan, Result, failure};
+use crate::{Findings, Plan, Result, failure};
 
 const KEYS: u64 = 1000;
 
@@ -24,24 +25,25 @@ pub fn per_call(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         return Ok(());
     }
     let metrics = [("system calls/call", Better::Lower), ("calls counted", Better::Higher)];
-    let bench = Bench::start(lab, plan, &[Kind::Kvnode, Kind::Parked, Kind::Redis], findings);
+    let mut bench = Bench::start(lab, plan, &[Kind::Kvnode, Kind::Parked, Kind::Redis], findings);
     for window in [1_u64, 64, 1024] {
         let calls = plan.pick(200_000, 20_000) / if window == 1 { 20 } else { 1 };
         let mut table = Table::new(format!("system calls, native get, {window} in flight"), &metrics);
         for server in &bench.servers {
-            let mut caller = Caller::connect(&server.endpoint, "traced")?;
-            caller.fill(KEYS)?;
-            let counted = traced(lab, server, || {
-                let window = window as usize;
-                caller.load(Request::Get, window, Keys::Random(KEYS), Until::Calls(calls), false)?;
-                Ok(calls as f64)
+            let counted = Caller::connect(&server.endpoint, "traced").and_then(|mut caller| {
+                caller.fill(KEYS)?;
+                traced(lab, server, || {
+                    let window = window as usize;
+                    caller.load(Request::Get, window, Keys::Random(KEYS), Until::Calls(calls), false)?;
+                    Ok(calls as f64)
+                })
             });
             add(&mut table, findings, server, counted);
         }
         findings.table(table);
     }
     let Some(mut client) = Client::start(lab, findings)? else { return Ok(()) };
-    client.prepare(&bench)?;
+    client.prepare(&mut bench, findings);
     for callers in [1, 128] {
         let mut table = Table::new(format!("system calls, {callers} BEAM callers, 90% get"), &metrics);
         for server in bench.servers.iter().filter(|server| server.kind != Kind::Redis) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::children::{Running, cpu_nanos, resident_bytes};
+use crate::children::{CpuTime, Running, resident_bytes};
 use crate::compiled::is_not_installed;
 use crate::link::{CREATION, HOST};
 use crate::report::{Better, Metric, OURS, Table};
@@ -106,11 +106,6 @@ impl<'a> Client<'a> {
             _ => self.run("prepare", server, &[]).map(drop),
         });
     }
-
-    /// Processor time that it has used, in nanoseconds.
-    pub fn cpu_nanos(&self) -> Result<u64> {
-        cpu_nanos(self.running.id())
-    }
 }
 
 /// Figures of a load and its costs.
@@ -122,12 +117,12 @@ struct Measured {
 }
 
 fn measured(client: &mut Client, load: &str, server: &Server, numbers: &[u64]) -> Result<Measured> {
-    let (server_before, client_before) = (cpu_nanos(server.id())?, client.cpu_nanos()?);
+    let before = (CpuTime::of(server.id())?, CpuTime::of(client.running.id())?);
     let figures = client.run(load, server, numbers)?;
     Ok(Measured {
         figures,
-        server_nanos: (cpu_nanos(server.id())? - server_before) as f64,
-        client_nanos: (client.cpu_nanos()? - client_before) as f64,
+        server_nanos: before.0.nanos_since(server.id())?,
+        client_nanos: before.1.nanos_since(client.running.id())?,
         rss_megabytes: resident_bytes(server.id())? as f64 / 1e6,
     })
 }

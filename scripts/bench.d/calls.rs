@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::children::{cpu_nanos, resident_bytes};
+use crate::children::{CpuTime, resident_bytes};
 use crate::native::{Caller, Keys, Request, Until, load_all};
 use crate::report::{Better, Metric, OURS, Table};
 use crate::rounds::{Bench, measure_each};
@@ -131,11 +131,11 @@ pub fn growth(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     measure_each(&kinds, plan.pick(plan.rounds.min(3), 1), &mut table, findings, |kind| {
         let server = lab.start(kind)?;
         let mut caller = connect(&server)?;
-        let before = cpu_nanos(server.id())?;
+        let before = CpuTime::of(server.id())?;
         let mut outcome = caller.load(Request::Put, 64, Keys::InOrder, Until::Calls(entries), true)?;
-        let cpu = cpu_nanos(server.id())? - before;
+        let cpu = before.nanos_since(server.id())?;
         let [p999, p50, slowest] = [0.999, 0.5, 1.0].map(|quantile| outcome.quantile_micros(quantile));
-        Ok([p999, p50, slowest, outcome.rate(), cpu as f64 / 1e3 / outcome.calls as f64])
+        Ok([p999, p50, slowest, outcome.rate(), cpu / 1e3 / outcome.calls as f64])
     });
     findings.table(table);
     Ok(())
@@ -158,9 +158,9 @@ fn measured(
     plan: &Plan,
 ) -> Result<[f64; 7]> {
     let mut callers = (0..connections).map(|_| connect(server)).collect::<Result<Vec<_>>>()?;
-    let server_before = cpu_nanos(server.id())?;
+    let server_before = CpuTime::of(server.id())?;
     let mut outcome = load_all(&mut callers, request, window, keys, plan.time)?;
-    let server_cpu = (cpu_nanos(server.id())? - server_before) as f64;
+    let server_cpu = server_before.nanos_since(server.id())?;
     let calls = outcome.calls as f64;
     let timed = !outcome.latencies.is_empty();
     let mut latency = |quantile| if timed { outcome.quantile_micros(quantile) } else { f64::NAN };

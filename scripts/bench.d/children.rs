@@ -1,5 +1,7 @@
 //! The processes that are started here: their output, their cost, their end.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -105,7 +107,7 @@ impl Running {
         let said = fs::read_to_string(&self.errors).unwrap_or_default();
         let tail: Vec<&str> = said.lines().rev().take(8).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
-        failure(format!("{}: {what}\n{}", self.label, tail.join("\n")))
+        failure(format!("{}: {what}\n{}", self.label, tail.join("\n")).trim_end())
     }
 }
 
@@ -146,28 +148,42 @@ fn send(id: u32, signal: Signal) {
     }
 }
 
-/// Processor time that a process has used in all its threads, in nanoseconds.
+/// Processor time that each thread of a process has used, in nanoseconds.
 ///
-/// The scheduler's own account where the kernel keeps one; else the one of the clock tick, a hundredth of a second.
-pub fn cpu_nanos(id: u32) -> Result<u64> {
-    let mut sum = 0;
-    let tasks =
-        fs::read_dir(format!("/proc/{id}/task")).map_err(|_| failure(format!("process {id} is gone")))?;
-    for task in tasks.flatten() {
-        // A thread may end between the list and here.
-        if let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) {
-            sum += stat.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
+/// By thread, because what one has used is out of the account when it has ended: a sum could shrink.
+pub struct CpuTime(HashMap<OsString, u64>);
+
+impl CpuTime {
+    /// Until now. The scheduler's own account where the kernel keeps one; else the one of the clock tick, a hundredth
+    /// of a second.
+    pub fn of(id: u32) -> Result<Self> {
+        let gone = || failure(format!("process {id} is gone"));
+        let mut threads = HashMap::new();
+        for task in fs::read_dir(format!("/proc/{id}/task")).map_err(|_| gone())?.flatten() {
+            // A thread may end between the list and here.
+            let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+            if let Some(nanos) = stat.split(' ').next().and_then(|nanos| nanos.parse().ok()) {
+                threads.insert(task.file_name(), nanos);
+            }
         }
+        if threads.is_empty() {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).map_err(|_| gone())?;
+            // proc(5): the name in parentheses may hold anything; utime and stime are fields 14 and 15.
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
+            threads.insert(OsString::new(), (ticks(11) + ticks(12)) * 10_000_000);
+        }
+        Ok(Self(threads))
     }
-    if sum > 0 {
-        return Ok(sum);
+
+    /// What the process has used since then, in nanoseconds; without threads that have ended meanwhile.
+    pub fn nanos_since(&self, id: u32) -> Result<f64> {
+        let now = Self::of(id)?;
+        let used = |(thread, nanos): (&OsString, &u64)| {
+            nanos.saturating_sub(self.0.get(thread).copied().unwrap_or(0))
+        };
+        Ok(now.0.iter().map(used).sum::<u64>() as f64)
     }
-    let stat = fs::read_to_string(format!("/proc/{id}/stat"))
-        .map_err(|_| failure(format!("process {id} is gone")))?;
-    // proc(5): the name in parentheses may hold anything; utime and stime are fields 14 and 15.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
-    Ok((ticks(11) + ticks(12)) * 10_000_000)
 }
 
 /// Processor time of the calling thread, in nanoseconds; 0 where the kernel keeps no such account.

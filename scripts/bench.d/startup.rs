@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::children::{cpu_nanos, resident_bytes};
+use crate::children::{CpuTime, resident_bytes};
 use crate::native::Caller;
 use crate::report::{Better, Table};
 use crate::rounds::{Bench, measure_each};
@@ -45,10 +45,10 @@ pub fn startup(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         for _ in 1..PEERS {
             peers.push(Caller::connect(&server.endpoint, "idle")?);
         }
-        let (before, since) = (cpu_nanos(server.id())?, Instant::now());
+        let (before, since) = (CpuTime::of(server.id())?, Instant::now());
         // To do nothing for a while is what is measured.
         thread::sleep(plan.pick(Duration::from_secs(2), Duration::from_millis(100)));
-        let idle = (cpu_nanos(server.id())? - before) as f64 / since.elapsed().as_nanos() as f64;
+        let idle = before.nanos_since(server.id())? / since.elapsed().as_nanos() as f64;
         let resident_idle = resident_bytes(server.id())?;
         Ok([answered.as_secs_f64() * 1e3, resident as f64 / 1e6, resident_idle as f64 / 1e6, idle * 100.0])
     });

@@ -109,10 +109,10 @@ struct Cli {
     /// Less of everything, and under a minute for all
     #[arg(long)]
     quick: bool,
-    /// Rounds of each load [default: 5, and 3 with --quick]
+    /// Rounds of each load [default: 5, and 2 with --quick]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Milliseconds of each load in each round [default: 1000, and 40 with --quick]
+    /// Milliseconds of each load in each round [default: 1000, and 25 with --quick]
     #[arg(long)]
     milliseconds: Option<u64>,
     /// One JSON document in place of the tables
@@ -287,8 +287,8 @@ fn load_average() -> String {
 
 fn measure(cli: &Cli) -> ExitCode {
     let plan = Plan {
-        rounds: cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 }).max(1),
-        time: Duration::from_millis(cli.milliseconds.unwrap_or(if cli.quick { 40 } else { 1000 })),
+        rounds: cli.rounds.unwrap_or(if cli.quick { 2 } else { 5 }).max(1),
+        time: Duration::from_millis(cli.milliseconds.unwrap_or(if cli.quick { 25 } else { 1000 })),
         quick: cli.quick,
         update: cli.update,
         all: cli.loads.contains(&Load::All),

@@ -29,6 +29,9 @@ pub struct Config {
     pub connect: Vec<NodeName>,
     /// Seconds after which a silent peer is down. Erlang's default is 60.
     pub net_ticktime_secs: u32,
+    /// Whether large messages go in fragments, so that small ones pass them by
+    /// ([`FRAGMENTS`](crate::dist::DistributionFlags::FRAGMENTS)).
+    pub fragments: bool,
     /// The bounds on what peers may use.
     pub limits: Limits,
 }
@@ -82,6 +85,10 @@ pub struct Limits {
     /// Largest frame, in bytes, that is read: a larger one ends the connection. The default lets a value of
     /// 64 MiB through, beside its key.
     pub frame_bytes_max: usize,
+    /// Bytes of memory that large values have left and that is kept for the next ones while there are some.
+    pub spare_bytes_max: usize,
+    /// Bytes of messages of which a peer has sent some fragments and not all: past it the connection ends.
+    pub unfinished_bytes_max: usize,
     /// Bytes that wait for a peer before it is no longer read from (one answer may exceed it).
     pub outbound_bytes_max: usize,
     /// Bytes kept for a slave that does not take them: past it the slave is behind, and what it misses is dropped.
@@ -105,6 +112,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             frame_bytes_max: 160 << 20,
+            spare_bytes_max: 32 << 20,
+            unfinished_bytes_max: 2 << 30,
             outbound_bytes_max: 8 << 20,
             slave_buffer_bytes_max: 64 << 20,
             handshake_duration_max: Duration::from_secs(7),

@@ -51,6 +51,8 @@
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
 //!   before it parks (`node/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
 //!   quiet.
+//! - Fragments are offered, without the atom cache: a BEAM then sends a large message in pieces that small calls pass
+//!   by. Our own messages are one frame each. What was measured stands where the flags are ([`dist::flags`]).
 //! - The first ping of a node is answered once our global names are known there ([`process::net_kernel`]): what is
 //!   typed next finds them.
 //! - A pid has one name in `global`, so a store with several global names has a pid for each.

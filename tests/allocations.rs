@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use kvnode::dist::control::op;
-use kvnode::dist::{Arrival, DistributionFlags, Inbound, Outbound};
+use kvnode::dist::{Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::{Pid, Reference, TermWriter};
 use kvnode::kv::KeyValueServer;
-use kvnode::process::peer::Surroundings;
+use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::{Dispatch, Effect, Peer, Process, Registry, Waiters};
 use kvnode::store::MemoryStore;
 
@@ -50,8 +50,8 @@ impl Way {
             waiters: Waiters::default(),
             store,
             peer: Peer::new(PEER.into(), DistributionFlags::OFFERED),
-            inbound: Inbound::new(&[], 1 << 20),
-            out: Outbound::default(),
+            inbound: Inbound::new(&[], FrameForm::DistHeader, 1 << 20),
+            out: Outbound::new(FrameForm::DistHeader),
             later: Vec::new(),
         }
     }
@@ -63,14 +63,15 @@ impl Way {
         let around = Surroundings { registry, waiters, inflated_bytes_max: 1 << 20, watches_max: 1 << 10 };
         let mut left = read;
         while !left.is_empty() {
-            let room = inbound.room();
+            let [room, _] = inbound.rooms();
             let len = room.len().min(left.len());
             room[..len].copy_from_slice(&left[..len]);
             left = &left[len..];
-            inbound.filled(len);
+            inbound.filled(len).expect("within the bounds");
             while let Some(arrival) = inbound.next_arrival().expect("good frames") {
                 let Arrival::Frame(range) = arrival else { panic!("a tick") };
-                peer.handle(inbound.slice(range).into(), around, out, later).expect("a good frame");
+                peer.handle(Frame::small(inbound.slice(range), FrameForm::DistHeader), around, out, later)
+                    .expect("a good frame");
             }
         }
         assert!(later.is_empty(), "nothing is left to be done elsewhere");
@@ -121,10 +122,9 @@ fn frame(
     control: impl FnOnce(&mut TermWriter<'_>),
     payload: Option<&dyn Fn(&mut TermWriter<'_>)>,
 ) -> Vec<u8> {
-    let mut bytes = vec![0, 0, 0, 0, 112, 131];
+    let mut bytes = vec![0, 0, 0, 0, 131, 68, 0];
     control(&mut TermWriter::new(&mut bytes));
     if let Some(payload) = payload {
-        bytes.push(131);
         payload(&mut TermWriter::new(&mut bytes));
     }
     let len = u32::try_from(bytes.len() - 4).expect("a small frame");

@@ -412,7 +412,7 @@ mod with_a_beam {
                 knows(&node, &ours, true);
                 node.run(&format!("send({{:any, :\"{ours}\"}}, :hello)"));
                 let frame = link.frame().await;
-                assert_eq!(frame[..2], [112, 131], "a pass-through frame");
+                assert_eq!(frame[..3], [131, 68, 0], "a distribution header without atom cache");
                 assert!(frame.ends_with(b"hello"), "{frame:?}");
             });
         });

@@ -23,10 +23,19 @@ const SERVERS: [Kind; 8] = [
     Kind::Polling,
 ];
 /// Those that are called, and not asked by `:erpc`.
-const CALLED: [Kind; 7] =
-    [Kind::Kvnode, Kind::Genserver, Kind::Cnode, Kind::Jinterface, Kind::Naive, Kind::Parked, Kind::Polling];
+const CALLED: [Kind; 8] = [
+    Kind::Kvnode,
+    Kind::KvnodeUnfragmented,
+    Kind::Genserver,
+    Kind::Cnode,
+    Kind::Jinterface,
+    Kind::Naive,
+    Kind::Parked,
+    Kind::Polling,
+];
 /// Those whose store is a process with a pid that can be asked for, and those that answer for any.
-const MIXED: [Kind; 4] = [Kind::Kvnode, Kind::Genserver, Kind::Parked, Kind::Polling];
+const MIXED: [Kind; 5] =
+    [Kind::Kvnode, Kind::KvnodeUnfragmented, Kind::Genserver, Kind::Parked, Kind::Polling];
 /// How long one load may take, whatever it was asked to take.
 const LOAD_MAX: Duration = Duration::from_secs(180);
 

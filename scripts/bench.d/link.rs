@@ -78,8 +78,11 @@ pub fn connect(epmd_port: u16, own: &str, peer: &str) -> Result<Linked> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let peer =
         NodeName::new(&format!("{peer}@{HOST}")).map_err(|error| failure(format!("{peer}: {error}")))?;
-    let (hello, mut client) =
-        Client::new(local(&format!("{own}@{HOST}"), DistributionFlags::OFFERED)?, peer, challenge()?);
+    let (hello, mut client) = Client::new(
+        local(&format!("{own}@{HOST}"), DistributionFlags::OFFERED.difference(DistributionFlags::FRAGMENTS))?,
+        peer,
+        challenge()?,
+    );
     stream.write_all(&hello)?;
     let mut packets = Packets::new();
     loop {

@@ -253,7 +253,8 @@ fn main() -> ExitCode {
             let withheld = if monitors == "monitored" { DistributionFlags::NONE } else { monitoring };
             match (epmd_port.parse(), poll_micros.parse()) {
                 (Ok(epmd_port), Ok(micros)) => {
-                    let flags = DistributionFlags::OFFERED.difference(withheld);
+                    let flags =
+                        DistributionFlags::OFFERED.difference(withheld.union(DistributionFlags::FRAGMENTS));
                     floor::main(name, epmd_port, Duration::from_micros(micros), flags)
                 }
                 _ => Err(failure("floor NAME EPMD_PORT POLL_MICROSECONDS monitored|unmonitored")),

@@ -4,10 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use kvnode::dist::control::op;
-use kvnode::dist::{Arrival, DistributionFlags, Inbound, Outbound};
+use kvnode::dist::{Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::Pid;
 use kvnode::kv::KeyValueServer;
-use kvnode::process::peer::Surroundings;
+use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::{Dispatch, Peer, Registry, Waiters};
 use kvnode::store::MemoryStore;
 
@@ -57,8 +57,8 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
     let mut way = Way {
         around,
         peer: Peer::new("m@h".into(), DistributionFlags::OFFERED),
-        inbound: Inbound::new(&[], 1 << 20),
-        out: Outbound::default(),
+        inbound: Inbound::new(&[], FrameForm::PassThrough, 1 << 20),
+        out: Outbound::new(FrameForm::PassThrough),
     };
     let key = |number: usize| format!("key {number:012}").into_bytes();
     let received: Vec<Vec<u8>> = (0..BATCHES)
@@ -94,15 +94,15 @@ impl Way<'_> {
         let mut later = Vec::new();
         let mut written = 0;
         while !received.is_empty() {
-            let room = self.inbound.room();
+            let [room, _] = self.inbound.rooms();
             let len = room.len().min(received.len());
             room[..len].copy_from_slice(&received[..len]);
             received = &received[len..];
-            self.inbound.filled(len);
+            self.inbound.filled(len)?;
             while let Some(arrival) = self.inbound.next_arrival()? {
                 if let Arrival::Frame(range) = arrival {
                     self.peer.handle(
-                        self.inbound.slice(range).into(),
+                        Frame::small(self.inbound.slice(range), FrameForm::PassThrough),
                         self.around,
                         &mut self.out,
                         &mut later,

@@ -23,6 +23,8 @@ const POLL_MICROS: u64 = 200;
 pub enum Kind {
     /// kvnode, the release build (KVNODE_BIN is another one)
     Kvnode,
+    /// kvnode without fragments
+    KvnodeUnfragmented,
     /// Elixir's KeyValueStore of tests/elixir, a GenServer with a Map
     Genserver,
     /// The same with an ETS table, read through :erpc
@@ -50,6 +52,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kvnode => crate::report::OURS,
+            Self::KvnodeUnfragmented => "kvnode, no fragments",
             Self::Genserver => "GenServer",
             Self::Ets => "ETS by :erpc",
             Self::Cnode => "C node",
@@ -151,12 +154,15 @@ impl Lab {
         let mut endpoint =
             Endpoint::Node { name: name.clone(), epmd_port: self.epmd_port, stores: kind.stores() };
         let mut command = match kind {
-            Kind::Kvnode => {
+            Kind::Kvnode | Kind::KvnodeUnfragmented => {
                 // The last lines of its banner.
                 ready = "iex>";
                 let mut command = Command::new(kvnode());
                 command.args(["--name", &full_name, "--cookie", COOKIE, "--bind", HOST, "--no-epmd-start"]);
                 command.args(["--log", "warn", "--store", "local:kv,local:kv_replicated"]);
+                if kind == Kind::KvnodeUnfragmented {
+                    command.arg("--no-fragments");
+                }
                 command
             }
             Kind::Genserver => self.beam(&full_name, "BenchServer.map()")?,

@@ -77,6 +77,9 @@ pub(super) struct NodeArgs {
     /// Where no epmd answers, end instead of starting one
     #[arg(long, help_heading = "Network")]
     no_epmd_start: bool,
+    /// Large messages go and come as one frame: for measurements, and for peers that get fragments wrong
+    #[arg(long, hide = true, help_heading = "Network")]
+    no_fragments: bool,
 
     /// What is logged on stderr: off, error, warn, info, debug or trace, also for parts: kvnode::node=debug,warn
     #[arg(long, value_name = "LEVELS", default_value = "info", help_heading = "Output")]
@@ -119,6 +122,7 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
         slaves,
         connect,
         net_ticktime_secs: args.net_ticktime,
+        fragments: !args.no_fragments,
         limits,
     };
     Ok((kind, config, origin))

@@ -2,21 +2,29 @@
 //!
 //! A connected node sends `length:32, frame`; length 0 is a tick (erl_dist_protocol, "Protocol between Connected
 //! Nodes"). Memory grows with the bytes that have arrived, never with the length that was claimed.
+//!
+//! Small frames are handled where they were read. A large one is received into memory of its own, and so are the
+//! fragments of a large message: what keeps most of it (a store its value) keeps that memory, and nothing is copied.
+
+mod fragments;
+mod growing;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// First byte of a frame that stands for itself: no atom cache, no fragments.
-pub const PASS_THROUGH: u8 = 112;
+use super::frame::{DIST_FRAG_CONT, DIST_FRAG_HEADER, DIST_HEADER, FRAG_CONT_BYTES, FRAG_HEADER_BYTES};
+use super::frame::{FrameForm, PASS_THROUGH};
+use crate::etf::tag::VERSION_MAGIC;
+use crate::etf::{Pool, PooledBytes};
+use fragments::Fragments;
+use growing::Growing;
 
-/// A frame from this size on is received into memory of its own, in bytes: what keeps most of it (a store its
-/// value) keeps that memory, and nothing is copied.
+/// A frame from this size on is received into memory of its own, in bytes.
 const LARGE_BYTES: usize = 256 << 10;
-/// The part of a large frame that has to be here before memory is taken for all of it: the claimed length of a
-/// frame that never comes costs four times what was sent.
-const LARGE_PART: usize = 4;
-/// Room that is offered to a read of a connection at rest.
+/// The rest of a fragment from this size on is received straight into its message, in bytes.
+const STRAIGHT_BYTES: usize = 4 << 10;
+/// Room that is offered to a read of a connection at rest, and behind what is received straight.
 const REST_BYTES: usize = 4 << 10;
 /// Room that is offered to a read of a busy connection.
 const BUSY_BYTES: usize = 128 << 10;
@@ -27,25 +35,69 @@ const KEEP_BYTES: usize = 512 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// Longer than `frame_bytes_max`.
+    /// Longer than `frame_bytes_max`, as a frame or as a message in fragments.
     TooLong {
         /// Its length in bytes.
         bytes: usize,
         /// The bound.
         bytes_max: usize,
     },
-    /// Not a pass-through frame: no other kind was offered.
-    Kind(u8),
+    /// Not of the form that is in force.
+    Head {
+        /// The form.
+        form: FrameForm,
+        /// Its first two bytes; 0 where the frame has fewer.
+        first: [u8; 2],
+    },
+    /// A distribution header with references to an atom cache, which was not offered.
+    AtomCache(u8),
+    /// A fragment that is not the next one of its message.
+    Fragment {
+        /// Its sequence.
+        sequence: u64,
+        /// Its number.
+        number: u64,
+        /// The number that should have come; `None` where nothing was begun.
+        expected: Option<u64>,
+    },
+    /// More unfinished messages than `unfinished_bytes_max` allows.
+    Unfinished {
+        /// Their bytes that have arrived.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
 }
 
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match *self {
             Self::TooLong { bytes, bytes_max } => {
-                write!(f, "a frame of {bytes} bytes is over the bound of {bytes_max} (see --frame-bytes-max)")
+                write!(
+                    f,
+                    "a message of {bytes} bytes is over the bound of {bytes_max} (see --frame-bytes-max)"
+                )
             }
-            Self::Kind(kind) => {
+            Self::Head { form: FrameForm::PassThrough, first: [kind, _] } => {
                 write!(f, "a frame of kind {kind}, where only pass-through (112) was offered")
+            }
+            Self::Head { form: FrameForm::DistHeader, first: [magic, kind] } => {
+                write!(
+                    f,
+                    "a frame that begins with {magic}, {kind}, and not with a distribution header (131, 68 to 70)"
+                )
+            }
+            Self::AtomCache(references) => {
+                write!(f, "{references} references to an atom cache, which was not offered")
+            }
+            Self::Fragment { sequence, number, expected: Some(expected) } => {
+                write!(f, "fragment {number} of sequence {sequence}, where {expected} is the next")
+            }
+            Self::Fragment { sequence, number, expected: None } => {
+                write!(f, "fragment {number} of sequence {sequence}, of which nothing was begun")
+            }
+            Self::Unfinished { bytes, bytes_max } => {
+                write!(f, "{bytes} bytes of unfinished messages are over the bound of {bytes_max}")
             }
         }
     }
@@ -53,22 +105,41 @@ impl fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
+/// The bounds on what is received.
+#[derive(Clone, Copy, Debug)]
+pub struct InboundLimits {
+    /// Of one message, in bytes.
+    pub frame_bytes_max: usize,
+    /// Of all messages of which some fragments have arrived, in bytes.
+    pub unfinished_bytes_max: usize,
+}
+
+impl From<usize> for InboundLimits {
+    /// The same bound for one message and for all.
+    fn from(bytes_max: usize) -> Self {
+        Self { frame_bytes_max: bytes_max, unfinished_bytes_max: bytes_max }
+    }
+}
+
 /// The bytes of one connection that have been read and not yet handled.
 #[derive(Debug)]
 pub struct Inbound {
+    form: FrameForm,
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// A large frame that is being received; nothing is unfinished in `bytes` then.
-    large: Option<LargeFrame>,
+    /// What is received straight into memory of its own; nothing unfinished stands before it.
+    straight: Option<Straight>,
+    fragments: Fragments,
     frame_bytes_max: usize,
 }
 
 #[derive(Debug)]
-struct LargeFrame {
-    /// All of its contents behind the pass-through byte; zeroes where nothing has come yet.
-    bytes: Vec<u8>,
-    filled: usize,
+enum Straight {
+    /// A large frame, without its head.
+    Frame { bytes: Growing, left: usize },
+    /// What is left of a fragment.
+    Fragment { sequence: u64, left: usize },
 }
 
 /// One thing that arrived.
@@ -76,28 +147,78 @@ struct LargeFrame {
 pub enum Arrival {
     /// A sign of life.
     Tick,
-    /// A frame's contents after the pass-through byte: see [`Inbound::slice`].
+    /// A message: its control message and payload, see [`Inbound::slice`].
     Frame(Range<usize>),
-    /// The same of a large frame, in memory of its own.
-    Large(Arc<Vec<u8>>),
+    /// The same of a large one, in memory of its own.
+    Large(Arc<PooledBytes>),
+}
+
+/// What came of the fragment at the front.
+enum Fragment {
+    /// Its message is complete.
+    Last(Arrival),
+    /// It is with its message, of which others are to come.
+    Taken,
+    /// More of it is to come.
+    Incomplete,
+}
+
+/// A frame at the front of the buffer, whole or not.
+struct Front {
+    /// Where it begins behind its length.
+    first: usize,
+    /// Its length.
+    len: usize,
 }
 
 impl Inbound {
     /// Nothing received yet but `first`, which came together with the end of the handshake.
-    pub fn new(first: &[u8], frame_bytes_max: usize) -> Self {
-        Self { bytes: first.to_vec(), start: 0, end: first.len(), large: None, frame_bytes_max }
+    pub fn new(first: &[u8], form: FrameForm, limits: impl Into<InboundLimits>) -> Self {
+        let InboundLimits { frame_bytes_max, unfinished_bytes_max } = limits.into();
+        Self {
+            form,
+            bytes: first.to_vec(),
+            start: 0,
+            end: first.len(),
+            straight: None,
+            fragments: Fragments::new(frame_bytes_max, unfinished_bytes_max),
+            frame_bytes_max,
+        }
     }
 
-    /// Room for the next read; not empty where all that arrived has been taken
-    /// ([`next_arrival`](Self::next_arrival)).
-    pub fn room(&mut self) -> &mut [u8] {
-        if self.large.is_none() {
-            self.make_room();
+    /// Takes the memory of large messages from there, and lets it go back there.
+    #[must_use]
+    pub fn with_pool(mut self, pool: Arc<Pool>) -> Self {
+        self.fragments.set_pool(pool);
+        self
+    }
+
+    /// The form of its frames.
+    pub const fn form(&self) -> FrameForm {
+        self.form
+    }
+
+    /// Room for the next read, to be filled in this order. The first is not empty where all that arrived has been
+    /// taken ([`next_arrival`](Self::next_arrival)); the second is empty but behind something large.
+    #[inline]
+    pub fn rooms(&mut self) -> [&mut [u8]; 2] {
+        if self.straight.is_some() {
+            return self.straight_rooms();
         }
-        match &mut self.large {
-            Some(large) => &mut large.bytes[large.filled..],
-            None => &mut self.bytes[self.end..],
-        }
+        self.make_room();
+        [&mut self.bytes[self.end..], &mut []]
+    }
+
+    #[cold]
+    fn straight_rooms(&mut self) -> [&mut [u8]; 2] {
+        self.make_room();
+        let behind = &mut self.bytes[self.end..][..REST_BYTES];
+        let (room, left) = match &mut self.straight {
+            Some(Straight::Frame { bytes, left }) => (bytes.room(*left), *left),
+            Some(Straight::Fragment { sequence, left }) => (self.fragments.room(*sequence, *left), *left),
+            None => return [behind, &mut []],
+        };
+        if room.len() < left { [room, &mut []] } else { [room, behind] }
     }
 
     fn make_room(&mut self) {
@@ -119,71 +240,174 @@ impl Inbound {
         }
     }
 
-    /// That a read has put `len` bytes into the room. A read that filled it asks for more room next time.
-    pub fn filled(&mut self, len: usize) {
-        if let Some(large) = &mut self.large {
-            large.filled += len;
-            return;
+    /// That a read has put `len` bytes into the rooms. A read that filled the first asks for more room next time.
+    ///
+    /// # Errors
+    /// The peer's: more than the bounds allow.
+    #[inline]
+    pub fn filled(&mut self, len: usize) -> Result<(), FrameError> {
+        if self.straight.is_some() {
+            return self.straight_filled(len);
         }
         self.end += len;
         debug_assert!(self.end <= self.bytes.len(), "a read stays in the room that it was given");
         if self.end == self.bytes.len() && self.bytes.len() < BUSY_BYTES {
             self.bytes.resize(BUSY_BYTES, 0);
         }
+        Ok(())
     }
 
-    /// The next complete frame or tick.
+    #[cold]
+    fn straight_filled(&mut self, len: usize) -> Result<(), FrameError> {
+        let [first, _] = self.rooms();
+        let here = first.len().min(len);
+        self.end += len - here;
+        match &mut self.straight {
+            Some(Straight::Frame { bytes, left }) => {
+                bytes.filled(here);
+                *left -= here;
+            }
+            Some(Straight::Fragment { sequence, left }) => {
+                self.fragments.filled(*sequence, here)?;
+                *left -= here;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The next complete message or tick.
     ///
     /// # Errors
     /// The peer's: see [`FrameError`]. Nothing sensible can follow.
     #[inline]
     pub fn next_arrival(&mut self) -> Result<Option<Arrival>, FrameError> {
-        if let Some(large) = self.large.take() {
-            return Ok(self.large_arrival(large));
+        if self.straight.is_some() {
+            match self.straight_arrival() {
+                Some(arrived) => return Ok(Some(arrived)),
+                None if self.straight.is_some() => return Ok(None),
+                None => {}
+            }
         }
-        let Some(len) = self.claimed_len() else { return Ok(None) };
+        let Some(front) = self.front()? else { return Ok(None) };
+        let Front { first, len } = front;
         if len == 0 {
             self.start += 4;
             return Ok(Some(Arrival::Tick));
         }
-        if len > self.frame_bytes_max {
-            return Err(FrameError::TooLong { bytes: len, bytes_max: self.frame_bytes_max });
+        if self.end >= first + len {
+            let head_len = match (self.form, &self.bytes[first..first + len]) {
+                (FrameForm::PassThrough, [PASS_THROUGH, VERSION_MAGIC, ..]) => 2,
+                (FrameForm::DistHeader, [VERSION_MAGIC, DIST_HEADER, 0, ..]) => 3,
+                _ => return self.other_arrival(front),
+            };
+            self.start = first + len;
+            return Ok(Some(Arrival::Frame(first + head_len..first + len)));
         }
-        let first = self.start + 4;
-        if self.end > first && self.bytes[first] != PASS_THROUGH {
-            return Err(FrameError::Kind(self.bytes[first]));
-        }
-        if self.end < first + len {
-            if len >= LARGE_BYTES && self.end - self.start >= len / LARGE_PART {
-                self.receive_large(first + 1, len - 1);
-            }
-            return Ok(None);
-        }
-        self.start = first + len;
-        Ok(Some(Arrival::Frame(first + 1..first + len)))
+        self.other_arrival(front)
     }
 
-    /// From now on the frame at the front is received into memory of its own.
+    /// A frame that is not complete, or not a plain message.
     #[cold]
-    fn receive_large(&mut self, first: usize, len: usize) {
-        // Zeroed memory of this size comes from the system untouched: it is resident as it is written.
-        let mut bytes = vec![0; len];
-        let here = &self.bytes[first..self.end];
-        bytes[..here.len()].copy_from_slice(here);
-        self.large = Some(LargeFrame { filled: here.len(), bytes });
+    fn other_arrival(&mut self, mut front: Front) -> Result<Option<Arrival>, FrameError> {
+        loop {
+            let Front { first, len } = front;
+            let here = &self.bytes[first..self.end.min(first + len)];
+            let head = self.form.head();
+            let fragment = self.form == FrameForm::DistHeader
+                && matches!(here, [VERSION_MAGIC, DIST_FRAG_HEADER | DIST_FRAG_CONT, ..]);
+            if fragment {
+                match self.fragment(&front)? {
+                    Fragment::Last(arrived) => return Ok(Some(arrived)),
+                    Fragment::Incomplete => return Ok(None),
+                    Fragment::Taken => {}
+                }
+            } else if here.len() >= head.len() || here.len() == len {
+                if !here.starts_with(head) {
+                    return Err(head_error(self.form, here));
+                }
+                if here.len() == len {
+                    self.start = first + len;
+                    return Ok(Some(Arrival::Frame(first + head.len()..first + len)));
+                }
+                if len >= LARGE_BYTES {
+                    let mut bytes = Growing::new(len - head.len(), self.fragments.pool());
+                    bytes.extend(&here[head.len()..]);
+                    self.straight = Some(Straight::Frame { bytes, left: len - here.len() });
+                    self.emptied();
+                }
+                return Ok(None);
+            } else {
+                return Ok(None);
+            }
+            front = match self.front()? {
+                None => return Ok(None),
+                Some(Front { len: 0, .. }) => {
+                    self.start += 4;
+                    return Ok(Some(Arrival::Tick));
+                }
+                Some(front) => front,
+            };
+        }
+    }
+
+    /// The fragment at the front. It is gone from there afterwards, but for one of which too little is here.
+    fn fragment(&mut self, &Front { first, len }: &Front) -> Result<Fragment, FrameError> {
+        let here = &self.bytes[first..self.end.min(first + len)];
+        let is_first = here[1] == DIST_FRAG_HEADER;
+        let head_len = if is_first { FRAG_HEADER_BYTES } else { FRAG_CONT_BYTES };
+        if len < head_len {
+            return Err(head_error(self.form, here));
+        }
+        let whole = here.len() == len;
+        if !whole && (here.len() < head_len || len - here.len() < STRAIGHT_BYTES) {
+            return Ok(Fragment::Incomplete);
+        }
+        let number_at = |at: usize| {
+            let bytes = here[at..].first_chunk().expect("the head is here");
+            u64::from_be_bytes(*bytes)
+        };
+        let (sequence, number) = (number_at(2), number_at(10));
+        if is_first {
+            if here[18] != 0 {
+                return Err(FrameError::AtomCache(here[18]));
+            }
+            self.fragments.begin(sequence, number, len - head_len)?;
+        } else {
+            self.fragments.expect(sequence, number)?;
+        }
+        self.fragments.extend(sequence, &here[head_len..])?;
+        if whole {
+            self.start = first + len;
+            return Ok(match self.fragments.end(sequence) {
+                Some(bytes) => Fragment::Last(Arrival::Large(bytes)),
+                None => Fragment::Taken,
+            });
+        }
+        self.straight = Some(Straight::Fragment { sequence, left: len - here.len() });
+        self.emptied();
+        Ok(Fragment::Incomplete)
+    }
+
+    /// Everything in the buffer has gone elsewhere.
+    fn emptied(&mut self) {
         (self.start, self.end) = (0, 0);
         if self.bytes.len() > KEEP_BYTES {
             self.bytes = Vec::new();
         }
     }
 
+    /// What was received straight, when it is complete and is a message.
     #[cold]
-    fn large_arrival(&mut self, large: LargeFrame) -> Option<Arrival> {
-        if large.filled < large.bytes.len() {
-            self.large = Some(large);
-            return None;
+    fn straight_arrival(&mut self) -> Option<Arrival> {
+        match self.straight.take()? {
+            Straight::Frame { bytes, left: 0 } => Some(Arrival::Large(bytes.finish(self.fragments.pool()))),
+            Straight::Fragment { sequence, left: 0 } => self.fragments.end(sequence).map(Arrival::Large),
+            unfinished => {
+                self.straight = Some(unfinished);
+                None
+            }
         }
-        Some(Arrival::Large(Arc::new(large.bytes)))
     }
 
     /// The contents of a frame that [`next_arrival`](Self::next_arrival) found. Valid until the next read.
@@ -202,7 +426,19 @@ impl Inbound {
 
     /// Bytes of memory held.
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        let straight = match &self.straight {
+            Some(Straight::Frame { bytes, .. }) => bytes.capacity(),
+            Some(Straight::Fragment { .. }) | None => 0,
+        };
+        self.bytes.capacity() + straight + self.fragments.capacity()
+    }
+
+    fn front(&self) -> Result<Option<Front>, FrameError> {
+        let Some(len) = self.claimed_len() else { return Ok(None) };
+        if len > self.frame_bytes_max {
+            return Err(FrameError::TooLong { bytes: len, bytes_max: self.frame_bytes_max });
+        }
+        Ok(Some(Front { first: self.start + 4, len }))
     }
 
     fn claimed_len(&self) -> Option<usize> {
@@ -216,6 +452,19 @@ impl Inbound {
     }
 }
 
+/// What is wrong with the head of a frame.
+fn head_error(form: FrameForm, here: &[u8]) -> FrameError {
+    match (form, here) {
+        (FrameForm::DistHeader, [VERSION_MAGIC, DIST_HEADER, references, ..]) if *references > 0 => {
+            FrameError::AtomCache(*references)
+        }
+        _ => {
+            let byte = |at: usize| here.get(at).copied().unwrap_or(0);
+            FrameError::Head { form, first: [byte(0), byte(1)] }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,11 +473,14 @@ mod tests {
     fn receive(inbound: &mut Inbound, bytes: &[u8], step: usize) -> Result<Vec<Vec<u8>>, FrameError> {
         let (mut rest, mut got) = (bytes, Vec::new());
         while !rest.is_empty() {
-            let room = inbound.room();
-            let len = room.len().min(rest.len()).min(step);
-            room[..len].copy_from_slice(&rest[..len]);
-            inbound.filled(len);
-            rest = &rest[len..];
+            let mut read = 0;
+            for room in inbound.rooms() {
+                let len = room.len().min(rest.len()).min(step - read);
+                room[..len].copy_from_slice(&rest[..len]);
+                rest = &rest[len..];
+                read += len;
+            }
+            inbound.filled(read)?;
             while let Some(arrival) = inbound.next_arrival()? {
                 got.push(match arrival {
                     Arrival::Tick => Vec::new(),
@@ -240,42 +492,152 @@ mod tests {
         Ok(got)
     }
 
-    fn frame(contents: &[u8]) -> Vec<u8> {
-        let mut bytes = (contents.len() as u32 + 1).to_be_bytes().to_vec();
-        bytes.push(PASS_THROUGH);
-        bytes.extend_from_slice(contents);
-        bytes
+    fn framed(parts: &[&[u8]]) -> Vec<u8> {
+        let contents = parts.concat();
+        [&(contents.len() as u32).to_be_bytes()[..], &contents].concat()
+    }
+
+    fn message(form: FrameForm, contents: &[u8]) -> Vec<u8> {
+        framed(&[form.head(), contents])
+    }
+
+    /// The frames of a message in fragments of `len` bytes.
+    fn fragments(sequence: u64, contents: &[u8], len: usize) -> Vec<Vec<u8>> {
+        let parts: Vec<&[u8]> = contents.chunks(len).collect();
+        let fragment = |(at, part): (usize, &&[u8])| {
+            let (sequence, number) = (sequence.to_be_bytes(), ((parts.len() - at) as u64).to_be_bytes());
+            match at {
+                0 => framed(&[&[131, 69], &sequence, &number, &[0], part]),
+                _ => framed(&[&[131, 70], &sequence, &number, part]),
+            }
+        };
+        parts.iter().enumerate().map(fragment).collect()
+    }
+
+    fn pattern(len: usize, seed: usize) -> Vec<u8> {
+        (0..len).map(|at| (at * 31 + seed + at / 251) as u8).collect()
     }
 
     #[test]
     fn frames_and_ticks_come_out_as_they_went_in_whatever_the_reads_were() {
-        let mut sent = frame(b"one");
-        sent.extend_from_slice(&[0; 4]);
-        sent.extend(frame(&vec![7; 300_000]));
-        sent.extend(frame(b"three"));
-        for step in [1, 3, 4096, sent.len()] {
-            let mut inbound = Inbound::new(&[], 1 << 20);
-            let got = receive(&mut inbound, &sent, step).expect("good frames");
-            assert_eq!(got, [b"one".to_vec(), Vec::new(), vec![7; 300_000], b"three".to_vec()], "{step}");
+        for form in [FrameForm::PassThrough, FrameForm::DistHeader] {
+            let large = pattern(600_000, 1);
+            let mut sent = message(form, b"one");
+            sent.extend_from_slice(&[0; 4]);
+            sent.extend(message(form, &large));
+            sent.extend(message(form, b"three"));
+            for step in [1, 3, 4096, 70_000, sent.len()] {
+                let mut inbound = Inbound::new(&[], form, 1 << 20);
+                let got = receive(&mut inbound, &sent, step).expect("good frames");
+                assert_eq!(got, [b"one".to_vec(), Vec::new(), large.clone(), b"three".to_vec()], "{step}");
+            }
+        }
+    }
+
+    #[test]
+    fn mixed_fragments_come_out_as_whole_messages_when_their_last_one_is_here() {
+        let (one, two) = (pattern(200_000, 1), pattern(90_000, 2));
+        let mut sent = Vec::new();
+        let (ones, twos) = (fragments(1, &one, 65_536), fragments(u64::MAX, &two, 30_000));
+        assert_eq!((ones.len(), twos.len()), (4, 3));
+        for (at, one) in ones.iter().enumerate() {
+            sent.extend_from_slice(one);
+            sent.extend(message(FrameForm::DistHeader, &[at as u8]));
+            sent.extend_from_slice(twos.get(at).map_or(&[0; 4], |frame| frame));
+        }
+        // The sequence is used again.
+        sent.extend(fragments(1, &two, 65_536).concat());
+        sent.extend(fragments(1, b"a single one", 100).concat());
+        let expected =
+            [&[0][..], &[1], &[2], &two, &one, &[3], &[], &two, b"a single one"].map(<[u8]>::to_vec);
+        for step in [1, 5, 4096, 70_000, sent.len()] {
+            let mut inbound = Inbound::new(&[], FrameForm::DistHeader, 1 << 20);
+            assert_eq!(receive(&mut inbound, &sent, step).expect("good frames"), expected, "{step}");
+            assert!(inbound.fragments.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_message_that_its_sender_gave_up_is_dropped() {
+        let mut sent = fragments(7, &[1; 100], 60).remove(0);
+        sent.extend(fragments(7, b"anew", 2).concat());
+        let mut inbound = Inbound::new(&[], FrameForm::DistHeader, 1 << 20);
+        assert_eq!(receive(&mut inbound, &sent, 9), Ok(vec![b"anew".to_vec()]));
+        assert!(inbound.fragments.is_empty());
+    }
+
+    #[test]
+    fn fragments_out_of_turn_and_over_the_bounds_are_refused() {
+        let receive_all = |frames: &[Vec<u8>], limits: InboundLimits| {
+            receive(&mut Inbound::new(&[], FrameForm::DistHeader, limits), &frames.concat(), 4096)
+        };
+        let limits = InboundLimits { frame_bytes_max: 1000, unfinished_bytes_max: 1500 };
+        let good = fragments(5, &[0; 900], 300);
+        assert_eq!(receive_all(&good, limits).map(|got| got.len()), Ok(1));
+        for (frames, error) in [
+            (vec![good[1].clone()], FrameError::Fragment { sequence: 5, number: 2, expected: None }),
+            (
+                vec![good[0].clone(), good[2].clone()],
+                FrameError::Fragment { sequence: 5, number: 1, expected: Some(2) },
+            ),
+            (fragments(5, &[0; 1500], 600), FrameError::TooLong { bytes: 1200, bytes_max: 1000 }),
+            (
+                vec![good[0].clone(), framed(&[&good[1][4..], &[0; 500]])],
+                FrameError::TooLong { bytes: 1100, bytes_max: 1000 },
+            ),
+            (
+                (0..9).map(|sequence| fragments(sequence, &[0; 900], 300).remove(0)).collect(),
+                FrameError::Unfinished { bytes: 1800, bytes_max: 1500 },
+            ),
+            (
+                vec![framed(&[&[131, 69], &[0; 16], &[0], b"x"])],
+                FrameError::Fragment { sequence: 0, number: 0, expected: None },
+            ),
+            (
+                vec![framed(&[&[131, 69], &[0; 8], &[255; 8], &[0], b"xy"])],
+                FrameError::TooLong { bytes: usize::MAX, bytes_max: 1000 },
+            ),
+            (
+                vec![framed(&[&[131, 69], &[0; 8], &1_u64.to_be_bytes(), &[3], b"x"])],
+                FrameError::AtomCache(3),
+            ),
+            (vec![framed(&[&[131, 68, 3], b"x"])], FrameError::AtomCache(3)),
+            (
+                vec![framed(&[&[131, 69], b"x"])],
+                FrameError::Head { form: FrameForm::DistHeader, first: [131, 69] },
+            ),
+            (
+                vec![framed(&[&[112, 131], b"x"])],
+                FrameError::Head { form: FrameForm::DistHeader, first: [112, 131] },
+            ),
+        ] {
+            assert_eq!(receive_all(&frames, limits), Err(error));
         }
     }
 
     #[test]
     fn a_claimed_length_takes_no_memory() {
-        let mut inbound = Inbound::new(&[], 1 << 30);
-        let mut claim = (1_u32 << 29).to_be_bytes().to_vec();
-        claim.push(PASS_THROUGH);
-        claim.extend([0; 1000]);
+        for form in [FrameForm::PassThrough, FrameForm::DistHeader] {
+            let mut inbound = Inbound::new(&[], form, 1 << 30);
+            let mut claim = (1_u32 << 29).to_be_bytes().to_vec();
+            claim.extend(form.head());
+            claim.extend([0; 1000]);
+            assert_eq!(receive(&mut inbound, &claim, 100), Ok(Vec::new()));
+            assert!(inbound.capacity() < 16 << 10, "{}", inbound.capacity());
+        }
+        let mut inbound = Inbound::new(&[], FrameForm::DistHeader, 1 << 30);
+        let claim = framed(&[&[131, 69], &[0; 8], &1000_u64.to_be_bytes(), &[0], &[7; 1000]]);
         assert_eq!(receive(&mut inbound, &claim, 100), Ok(Vec::new()));
         assert!(inbound.capacity() < 16 << 10, "{}", inbound.capacity());
     }
 
     #[test]
-    fn a_frame_over_the_bound_and_one_of_another_kind_are_refused() {
-        let mut inbound = Inbound::new(&[], 100);
+    fn a_frame_over_the_bound_and_one_of_another_form_are_refused() {
+        let mut inbound = Inbound::new(&[], FrameForm::PassThrough, 100);
         let too_long = receive(&mut inbound, &101_u32.to_be_bytes(), 4);
         assert_eq!(too_long, Err(FrameError::TooLong { bytes: 101, bytes_max: 100 }));
-        let mut inbound = Inbound::new(&[0, 0, 0, 1, 131], 100);
-        assert_eq!(inbound.next_arrival(), Err(FrameError::Kind(131)));
+        let mut inbound = Inbound::new(&[0, 0, 0, 1, 131], FrameForm::PassThrough, 100);
+        let head = FrameError::Head { form: FrameForm::PassThrough, first: [131, 0] };
+        assert_eq!(inbound.next_arrival(), Err(head));
     }
 }

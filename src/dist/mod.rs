@@ -7,6 +7,7 @@
 pub mod control;
 pub mod cookie;
 pub mod flags;
+pub mod frame;
 pub mod handshake;
 pub mod inbound;
 pub mod node_name;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 pub use control::ControlMessage;
 pub use cookie::Cookie;
 pub use flags::DistributionFlags;
-pub use inbound::{Arrival, FrameError, Inbound};
+pub use frame::FrameForm;
+pub use inbound::{Arrival, FrameError, Inbound, InboundLimits};
 pub use node_name::NodeName;
 pub use outbound::Outbound;
 pub use tick::{TickAction, Ticker};

@@ -1,17 +1,20 @@
 //! Frames on their way to one peer: encoded once, written in as few calls as the socket allows.
 //!
 //! Small frames share one buffer; a large value is queued as a reference to the store's own memory and is never
-//! copied. Control messages are written in the forms that every OTP version from 23 on takes; what depends on
-//! the flags in force says so.
+//! copied. Control messages are written in the forms that every OTP version from 23 on takes; what depends on the
+//! flags in force says so.
+//!
+//! Every message is one frame, also where FRAGMENTS is in force and a peer may send in fragments: see
+//! [`DistributionFlags::OFFERED_BECAUSE`](super::DistributionFlags::OFFERED_BECAUSE).
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
 
 use super::control::op;
-use super::inbound::PASS_THROUGH;
+use super::frame::{DIST_HEADER, FrameForm, PASS_THROUGH};
 use crate::etf::tag::VERSION_MAGIC;
-use crate::etf::{Pid, Reference, SharedBytes, TermWriter};
+use crate::etf::{Cursor, Pid, Reference, SharedBytes, TermError, TermWriter};
 
 /// A buffer larger than this is given back once it is written.
 const KEEP_BYTES: usize = 256 << 10;
@@ -36,6 +39,7 @@ impl Segment {
 /// What waits to be written to one peer, in order.
 #[derive(Debug, Default)]
 pub struct Outbound {
+    form: FrameForm,
     sealed: VecDeque<Segment>,
     sealed_bytes: usize,
     tail: Vec<u8>,
@@ -49,6 +53,12 @@ pub struct Outbound {
 pub struct OpenFrame(usize);
 
 impl Outbound {
+    /// Nothing yet, for a peer with frames of this form. ([`Outbound::default`] is for frames whose peer is not
+    /// known yet: see [`append`](Self::append).)
+    pub fn new(form: FrameForm) -> Self {
+        Self { form, ..Self::default() }
+    }
+
     /// Bytes that wait.
     #[inline]
     pub fn len(&self) -> usize {
@@ -65,7 +75,12 @@ impl Outbound {
     #[inline]
     pub fn begin(&mut self) -> OpenFrame {
         let open = OpenFrame(self.tail.len());
-        self.tail.extend_from_slice(&[0, 0, 0, 0, PASS_THROUGH, VERSION_MAGIC]);
+        match self.form {
+            FrameForm::PassThrough => self.tail.extend_from_slice(&[0, 0, 0, 0, PASS_THROUGH, VERSION_MAGIC]),
+            FrameForm::DistHeader => {
+                self.tail.extend_from_slice(&[0, 0, 0, 0, VERSION_MAGIC, DIST_HEADER, 0])
+            }
+        }
         open
     }
 
@@ -78,7 +93,9 @@ impl Outbound {
     /// Ends the control message; the payload comes next.
     #[inline]
     pub fn payload(&mut self) -> TermWriter<'_> {
-        self.tail.push(VERSION_MAGIC);
+        if self.form == FrameForm::PassThrough {
+            self.tail.push(VERSION_MAGIC);
+        }
         TermWriter::new(&mut self.tail)
     }
 
@@ -114,9 +131,13 @@ impl Outbound {
         self.tail.extend_from_slice(&[0; 4]);
     }
 
-    /// Appends all that waits in `other`, which has written nothing yet, and empties it.
+    /// Appends all that waits in `other`, which has written nothing yet, and empties it. Frames for a peer that was
+    /// not known when they were written take the form of this one.
     pub fn append(&mut self, other: &mut Self) {
         debug_assert_eq!(other.written, 0, "only a queue that is not written from is appended");
+        if self.form != other.form {
+            other.reform();
+        }
         if self.is_empty() {
             mem::swap(self, other);
             other.clear();
@@ -131,6 +152,35 @@ impl Outbound {
             self.sealed.append(&mut other.sealed);
         }
         other.clear();
+    }
+
+    /// Gives pass-through frames a distribution header.
+    fn reform(&mut self) {
+        debug_assert_eq!(self.form, FrameForm::PassThrough, "frames for a known peer go to that peer");
+        let mut new = Self::new(FrameForm::DistHeader);
+        self.seal();
+        let mut segments = mem::take(&mut self.sealed).into_iter().peekable();
+        while let Some(segment) = segments.next() {
+            let mut rest = segment.as_slice();
+            while let Some((head, after)) = rest.split_first_chunk::<4>() {
+                let len = u32::from_be_bytes(*head) as usize;
+                let contents = &after[..len.min(after.len())];
+                rest = &after[contents.len()..];
+                if contents.is_empty() {
+                    new.tick();
+                    continue;
+                }
+                let open = new.begin();
+                let copied = copy_without_versions(contents, &mut new);
+                debug_assert_eq!(copied, Ok(()), "our own frames are well formed");
+                // The value of a frame that is not all here is the next segment.
+                match segments.next_if(|_| contents.len() < len) {
+                    Some(Segment::Shared(shared)) => new.finish_with_shared(open, shared),
+                    Some(Segment::Owned(_)) | None => new.finish(open),
+                }
+            }
+        }
+        *self = new;
     }
 
     /// Drops everything that waits.
@@ -181,9 +231,22 @@ impl Outbound {
     /// Gives memory back.
     pub fn rest(&mut self) {
         if self.is_empty() {
-            *self = Self::default();
+            *self = Self::new(self.form);
         }
     }
+}
+
+/// Copies a pass-through frame's contents without the version bytes of its terms.
+fn copy_without_versions(contents: &[u8], out: &mut Outbound) -> Result<(), TermError> {
+    let terms = contents.strip_prefix(&[PASS_THROUGH]).ok_or(TermError::Truncated)?;
+    let mut cursor = Cursor::new(terms);
+    cursor.version()?;
+    let control = cursor.term()?;
+    out.term().term(control);
+    if let [VERSION_MAGIC, payload @ ..] = cursor.rest() {
+        out.payload().raw(payload);
+    }
+    Ok(())
 }
 
 /// The control messages that the node sends by itself.
@@ -254,15 +317,17 @@ mod tests {
     }
 
     fn fill(out: &mut Outbound) -> Vec<u8> {
+        let form = out.form;
         let mut expected = Vec::new();
         for (at, shared) in [false, true, true, false].into_iter().enumerate() {
             let open = out.begin();
             out.term().integer(at as i64);
             let value = SharedBytes::from(&*vec![at as u8; 10 * at]);
             out.payload().atom("x");
-            let len = 2 + 2 + 1 + 3 + if shared { value.len() } else { 0 };
+            let parts = [form.head(), &[97, at as u8], form.payload_head(), &[119, 1, b'x']].concat();
+            let len = parts.len() + if shared { value.len() } else { 0 };
             expected.extend_from_slice(&(len as u32).to_be_bytes());
-            expected.extend_from_slice(&[112, 131, 97, at as u8, 131, 119, 1, b'x']);
+            expected.extend_from_slice(&parts);
             if shared {
                 expected.extend_from_slice(&value);
                 out.finish_with_shared(open, value);
@@ -275,11 +340,13 @@ mod tests {
 
     #[test]
     fn what_is_queued_comes_out_in_order_whatever_the_writes_take() {
-        for step in [1, 7, 1000] {
-            let mut out = Outbound::default();
-            let expected = fill(&mut out);
-            assert_eq!(out.len(), expected.len());
-            assert_eq!(drain(&mut out, step), expected);
+        for form in [FrameForm::PassThrough, FrameForm::DistHeader] {
+            for step in [1, 7, 1000] {
+                let mut out = Outbound::new(form);
+                let expected = fill(&mut out);
+                assert_eq!(out.len(), expected.len());
+                assert_eq!(drain(&mut out, step), expected);
+            }
         }
     }
 
@@ -292,5 +359,18 @@ mod tests {
         one.append(&mut two);
         assert!(two.is_empty());
         assert_eq!(drain(&mut one, 5), expected[3..]);
+    }
+
+    #[test]
+    fn frames_for_a_peer_that_was_not_known_take_the_form_of_its_connection() {
+        let expected = fill(&mut Outbound::new(FrameForm::DistHeader));
+        let (mut unknown, mut out) = (Outbound::default(), Outbound::new(FrameForm::DistHeader));
+        fill(&mut unknown);
+        out.append(&mut unknown);
+        assert_eq!(drain(&mut out, 9), expected);
+        fill(&mut unknown);
+        out.tick();
+        out.append(&mut unknown);
+        assert_eq!(drain(&mut out, 9)[4..], expected);
     }
 }

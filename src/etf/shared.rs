@@ -5,17 +5,19 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use super::PooledBytes;
+
 /// A part of shared memory.
 #[derive(Clone)]
 pub struct SharedBytes {
-    owner: Arc<Vec<u8>>,
+    owner: Arc<PooledBytes>,
     range: Range<usize>,
 }
 
 impl SharedBytes {
     /// The part of `owner` that `part` is a slice of; `None` where it is none, or so small a part that it would
     /// hold much more memory than it uses (less than three quarters).
-    pub fn part_of(owner: &Arc<Vec<u8>>, part: &[u8]) -> Option<Self> {
+    pub fn part_of(owner: &Arc<PooledBytes>, part: &[u8]) -> Option<Self> {
         let start = (part.as_ptr() as usize).checked_sub(owner.as_ptr() as usize)?;
         let range = start..start.checked_add(part.len())?;
         let inside = owner.get(range.clone()).is_some_and(|found| std::ptr::eq(found, part));
@@ -25,7 +27,7 @@ impl SharedBytes {
 
 impl From<&[u8]> for SharedBytes {
     fn from(bytes: &[u8]) -> Self {
-        Self { range: 0..bytes.len(), owner: Arc::new(bytes.to_vec()) }
+        Self { range: 0..bytes.len(), owner: Arc::new(bytes.to_vec().into()) }
     }
 }
 
@@ -49,7 +51,7 @@ mod tests {
 
     #[test]
     fn only_a_large_part_of_the_owner_is_shared() {
-        let owner = Arc::new(vec![7; 100]);
+        let owner = Arc::new(PooledBytes::from(vec![7; 100]));
         let part = SharedBytes::part_of(&owner, &owner[10..90]).expect("a large part");
         assert!(std::ptr::eq(&*part, &owner[10..90]));
         assert_eq!(Arc::strong_count(&owner), 2);

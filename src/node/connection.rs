@@ -5,7 +5,7 @@
 //! executor while it is quiet, by a thread of its own while it is busy ([`dedicated`](super::dedicated)).
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,7 +17,8 @@ use smol::stream::Stream;
 
 use super::Node;
 use super::peers::{PeerDown, PeerEvent, PeerHandle};
-use crate::dist::{Arrival, Inbound, Outbound, TickAction, Ticker};
+use crate::dist::{Arrival, Inbound, InboundLimits, Outbound, TickAction, Ticker};
+use crate::process::peer::Frame;
 use crate::process::{Effect, Peer};
 
 /// Reads with signals in one tick interval from which a connection counts as busy.
@@ -52,13 +53,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn new(node: Arc<Node>, stream: S, handle: Arc<PeerHandle>, first: &[u8]) -> Self {
         let (ticker, interval) = Ticker::new(node.config.net_ticktime_secs);
         let limits = &node.config.limits;
+        let form = handle.form;
         Self {
-            inbound: Inbound::new(first, limits.frame_bytes_max),
+            inbound: Inbound::new(
+                first,
+                form,
+                InboundLimits {
+                    frame_bytes_max: limits.frame_bytes_max,
+                    unfinished_bytes_max: limits.unfinished_bytes_max,
+                },
+            )
+            .with_pool(Arc::clone(&node.pool)),
             peer: Peer::new(Arc::clone(&handle.name), handle.offered),
             node,
             stream,
             handle,
-            out: Outbound::default(),
+            out: Outbound::new(form),
             later: Vec::new(),
             ticker,
             interval,
@@ -152,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.inbound.rest();
             self.out.rest();
         }
+        self.node.pool.rest();
         self.reads = 0;
         Ok(())
     }
@@ -197,11 +208,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, PeerDown> {
-        match Pin::new(&mut self.stream).poll_read(cx, self.inbound.room()) {
+        let stream = Pin::new(&mut self.stream);
+        let read = match self.inbound.rooms() {
+            [room, []] => stream.poll_read(cx, room),
+            rooms => stream.poll_read_vectored(cx, &mut rooms.map(IoSliceMut::new)),
+        };
+        match read {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => Err(PeerDown::Closed),
             Poll::Ready(Ok(len)) => {
-                self.inbound.filled(len);
+                self.inbound.filled(len).map_err(|error| PeerDown::Protocol(error.to_string()))?;
                 self.ticker.received();
                 self.reads += u32::from(self.handle_frames()?);
                 Ok(true)
@@ -216,6 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let out_bytes_max = self.node.config.limits.outbound_bytes_max;
         let protocol = |error: &dyn std::fmt::Display| PeerDown::Protocol(error.to_string());
         let around = self.node.surroundings();
+        let form = self.inbound.form();
         let mut handled = false;
         self.stalled = false;
         loop {
@@ -231,14 +248,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Some(Arrival::Frame(range)) => {
-                    let frame = self.inbound.slice(range).into();
+                    let frame = Frame::small(self.inbound.slice(range), form);
                     self.peer
                         .handle(frame, around, &mut self.out, &mut self.later)
                         .map_err(|error| protocol(&error))?;
                 }
                 Some(Arrival::Large(frame)) => {
                     self.peer
-                        .handle((&frame).into(), around, &mut self.out, &mut self.later)
+                        .handle(Frame::large(&frame, form), around, &mut self.out, &mut self.later)
                         .map_err(|error| protocol(&error))?;
                 }
             }

@@ -107,7 +107,7 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
     };
     drop(pass);
     let (accepted, last) = ready.peer;
-    let handle = Arc::new(PeerHandle::new(accepted.peer.name.shared(), accepted.peer.offered));
+    let handle = Arc::new(PeerHandle::new(&accepted.peer));
     // The cookie is proved: the newer connection is the live one.
     node.install_replacing(&handle).await;
     let mut stream = ready.stream;

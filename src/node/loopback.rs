@@ -6,14 +6,14 @@ use std::task::Poll;
 
 use super::Node;
 use super::peers::{PeerEvent, PeerHandle};
-use crate::dist::{Arrival, Inbound, Outbound};
+use crate::dist::{Arrival, FrameForm, Inbound, Outbound};
 use crate::process::peer::Frame;
 use crate::process::{Effect, Peer};
 
 /// Delivers what our processes send to each other, for as long as the node lives.
 pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
     let mut peer = Peer::new(Arc::clone(&handle.name), handle.offered);
-    let mut inbound = Inbound::new(&[], usize::MAX);
+    let mut inbound = Inbound::new(&[], FrameForm::PassThrough, usize::MAX);
     let mut later: Vec<Effect> = Vec::new();
     loop {
         let (mut frames, events) = poll_fn(|cx| {
@@ -58,16 +58,21 @@ fn pour(frames: &mut Outbound, inbound: &mut Inbound, mut handle: impl FnMut(Fra
         for slice in &slices {
             let mut rest: &[u8] = slice;
             while !rest.is_empty() {
-                let room = inbound.room();
+                let [room, _] = inbound.rooms();
                 let len = room.len().min(rest.len());
                 room[..len].copy_from_slice(&rest[..len]);
-                inbound.filled(len);
                 rest = &rest[len..];
+                if inbound.filled(len).is_err() {
+                    // Without a bound there is nothing to exceed.
+                    return;
+                }
                 while let Ok(Some(arrival)) = inbound.next_arrival() {
                     match arrival {
                         Arrival::Tick => {}
-                        Arrival::Frame(range) => handle(inbound.slice(range).into()),
-                        Arrival::Large(frame) => handle((&frame).into()),
+                        Arrival::Frame(range) => {
+                            handle(Frame::small(inbound.slice(range), FrameForm::PassThrough))
+                        }
+                        Arrival::Large(frame) => handle(Frame::large(&frame, FrameForm::PassThrough)),
                     }
                 }
             }

@@ -37,6 +37,7 @@ pub use run::{RunError, Started, run};
 use crate::config::Config;
 use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeName, Outbound};
+use crate::etf::Pool;
 use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
@@ -59,6 +60,8 @@ pub struct Node {
     /// The process of `net_kernel`: what calls of our own come from.
     net_kernel_process: Arc<Process>,
     executor: Arc<Executor<'static>>,
+    /// Memory of large values.
+    pool: Arc<Pool>,
     /// Connections that run on a thread of their own.
     threads: AtomicUsize,
     /// The node ends: nobody is dialled or let in any more.
@@ -79,11 +82,19 @@ impl Node {
             .detach();
     }
 
+    fn offered(&self) -> DistributionFlags {
+        if self.config.fragments {
+            DistributionFlags::OFFERED
+        } else {
+            DistributionFlags::OFFERED.difference(DistributionFlags::FRAGMENTS)
+        }
+    }
+
     fn local(&self) -> Local {
         Local {
             name: self.config.node_name.clone(),
             creation: self.registry.creation,
-            flags: DistributionFlags::OFFERED,
+            flags: self.offered(),
             cookie: self.config.cookie.clone(),
         }
     }
@@ -193,7 +204,7 @@ impl Node {
                 return Err(error);
             }
         };
-        let handle = Arc::new(PeerHandle::new(ready.peer.peer.name.shared(), ready.peer.peer.offered));
+        let handle = Arc::new(PeerHandle::new(&ready.peer.peer));
         if self.peers.install(&handle).is_err() {
             // Their connection came first; this one is closed by being dropped.
             return Ok(());

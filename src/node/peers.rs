@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use smol::channel::{Receiver, Sender};
 
 use super::setup::DialError;
-use crate::dist::{DistributionFlags, Outbound};
+use crate::dist::handshake::PeerNode;
+use crate::dist::{DistributionFlags, FrameForm, Outbound};
 use crate::process::effect::EndedCall;
 use crate::process::{Process, ProcessId};
 use crate::replica::Slave;
@@ -82,17 +83,21 @@ pub struct PeerHandle {
     pub name: Arc<str>,
     /// The flags that it offered.
     pub offered: DistributionFlags,
+    /// The form of the frames, both ways.
+    pub form: FrameForm,
     outbox: Mutex<Outbox>,
     waker: Mutex<Option<Waker>>,
     ended: (Sender<()>, Receiver<()>),
 }
 
 impl PeerHandle {
-    pub(super) fn new(name: Arc<str>, offered: DistributionFlags) -> Self {
+    pub(super) fn new(peer: &PeerNode) -> Self {
+        let form = FrameForm::in_force(peer.in_force);
         Self {
-            name,
-            offered,
-            outbox: Mutex::default(),
+            name: peer.name.shared(),
+            offered: peer.offered,
+            form,
+            outbox: Mutex::new(Outbox { frames: Outbound::new(form), ..Outbox::default() }),
             waker: Mutex::new(None),
             ended: smol::channel::bounded(1),
         }

@@ -20,9 +20,10 @@ use super::names::Names;
 use super::peers::{PeerDown, PeerHandle, Peers};
 use super::{Node, Outlet, listener, loopback, registration, slaves};
 use crate::config::{Config, ServerName, StoreConfig};
+use crate::dist::handshake::PeerNode;
 use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::{self, EpmdError, EpmdStart};
-use crate::etf::{Pid, encode};
+use crate::etf::{Pid, Pool, encode};
 use crate::kv::KeyValueServer;
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
@@ -155,6 +156,7 @@ async fn start(
         register(&registry, name, process)?;
     }
     let node = Arc::new_cyclic(|this| Node {
+        pool: Pool::new(config.limits.spare_bytes_max),
         config,
         registry,
         waiters: Waiters::default(),
@@ -169,7 +171,13 @@ async fn start(
     });
     let stores = start_stores(&node)?;
 
-    let loopback = Arc::new(PeerHandle::new(node.config.node_name.shared(), DistributionFlags::OFFERED));
+    let loopback = Arc::new(PeerHandle::new(&PeerNode {
+        name: node.config.node_name.clone(),
+        creation: node.registry.creation,
+        offered: DistributionFlags::OFFERED,
+        // What never leaves the node needs no fragments.
+        in_force: DistributionFlags::OFFERED.difference(DistributionFlags::FRAGMENTS),
+    }));
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
     node.spawn(loopback::run(Arc::clone(&node), loopback));
     node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));

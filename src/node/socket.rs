@@ -4,7 +4,7 @@
 //! socket does. *Unarmed*, an empty read is only said to be empty: a thread that polls the socket by itself waits
 //! in its own way ([`dedicated`](super::dedicated)).
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -48,8 +48,26 @@ impl Waits for Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read_with(cx, |mut tcp| tcp.read(room))
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        rooms: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_read_with(cx, |mut tcp| tcp.read_vectored(rooms))
+    }
+}
+
+impl Socket {
+    fn poll_read_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         loop {
-            match self.tcp.get_ref().read(room) {
+            match read(self.tcp.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }
@@ -59,10 +77,8 @@ impl AsyncRead for Socket {
             ready!(self.tcp.poll_readable(cx))?;
         }
     }
-}
 
-impl Socket {
-    fn poll_with(
+    fn poll_write_with(
         &self,
         cx: &mut Context<'_>,
         mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
@@ -82,7 +98,7 @@ impl Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_with(cx, |mut tcp| tcp.write(bytes))
+        self.poll_write_with(cx, |mut tcp| tcp.write(bytes))
     }
 
     fn poll_write_vectored(
@@ -90,7 +106,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_with(cx, |mut tcp| tcp.write_vectored(slices))
+        self.poll_write_with(cx, |mut tcp| tcp.write_vectored(slices))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

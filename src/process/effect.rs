@@ -7,7 +7,7 @@ use super::gen_server::Caller;
 use super::registry::Process;
 use super::{ProcessId, Registry, Waiters};
 use crate::dist::{DistributionFlags, Outbound};
-use crate::etf::{AtomView, SharedBytes, TermView, TermWriter, Traits};
+use crate::etf::{AtomView, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
 use crate::replica::Slave;
 
 /// Something that has to happen outside of the connection that a message came by. Carried out by `node`, in
@@ -76,7 +76,7 @@ pub struct Effects<'a> {
     /// The flags that this node offered.
     pub flags: DistributionFlags,
     /// The memory that a large message was received into, for whoever keeps most of it.
-    pub frame_owner: Option<&'a Arc<Vec<u8>>>,
+    pub frame_owner: Option<&'a Arc<PooledBytes>>,
     /// The output to that node.
     pub out: &'a mut Outbound,
     /// What is to happen elsewhere.

@@ -18,9 +18,11 @@ use super::rpc::Spawned;
 use super::waiters::Outcome;
 use super::{Effect, Effects, ProcessId, Registry, Waiters, rpc, system};
 use crate::dist::control::{ControlMessage, ProcessRef, Reason, op};
-use crate::dist::{DistributionFlags, Outbound};
+use crate::dist::{DistributionFlags, FrameForm, Outbound};
 use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
-use crate::etf::{AtomView, Cursor, Pid, PidView, Reference, ReferenceView, TermError, TermView, compressed};
+use crate::etf::{
+    AtomView, Cursor, Pid, PidView, PooledBytes, Reference, ReferenceView, TermError, TermView, compressed,
+};
 
 /// What ends a connection. Always the peer's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,21 +57,24 @@ impl From<TermError> for PeerError {
 /// The contents of a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
-    /// The control message and the payload, each with its version byte.
+    /// The control message and the payload; the payload has a version byte where `form` has one.
     pub bytes: &'a [u8],
+    /// The form that it came in.
+    pub form: FrameForm,
     /// The memory that a large frame has for itself.
-    pub owner: Option<&'a Arc<Vec<u8>>>,
+    pub owner: Option<&'a Arc<PooledBytes>>,
 }
 
-impl<'a> From<&'a [u8]> for Frame<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self { bytes, owner: None }
+impl<'a> Frame<'a> {
+    /// One that stands where it was read.
+    #[inline]
+    pub const fn small(bytes: &'a [u8], form: FrameForm) -> Self {
+        Self { bytes, form, owner: None }
     }
-}
 
-impl<'a> From<&'a Arc<Vec<u8>>> for Frame<'a> {
-    fn from(owner: &'a Arc<Vec<u8>>) -> Self {
-        Self { bytes: owner, owner: Some(owner) }
+    /// One in memory of its own.
+    pub fn large(owner: &'a Arc<PooledBytes>, form: FrameForm) -> Self {
+        Self { bytes: owner, form, owner: Some(owner) }
     }
 }
 
@@ -137,9 +142,8 @@ impl Peer {
         later: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
         let mut cursor = Cursor::new(frame.bytes);
-        cursor.version()?;
         let control = ControlMessage::parse(&mut cursor)?;
-        let payload = cursor.rest();
+        let payload = payload(cursor.rest(), frame.form)?;
         match control {
             ControlMessage::MonitorP { from_pid, to_proc, reference } => {
                 self.monitor(from_pid, to_proc, reference, around, out)
@@ -325,7 +329,7 @@ impl Peer {
         &mut self,
         found: FoundProcess,
         payload: &[u8],
-        frame_owner: Option<&Arc<Vec<u8>>>,
+        frame_owner: Option<&Arc<PooledBytes>>,
         around: Surroundings<'_>,
         out: &mut Outbound,
         later: &mut Vec<Effect>,
@@ -444,7 +448,7 @@ impl Watched {
 #[inline]
 fn plain<'b>(payload: &'b [u8], inflated: &'b mut Vec<u8>, bytes_max: usize) -> Result<&'b [u8], TermError> {
     match payload {
-        [VERSION_MAGIC, COMPRESSED, rest @ ..] => {
+        [COMPRESSED, rest @ ..] => {
             let (bytes, consumed) = compressed::inflate(rest, bytes_max)?;
             if consumed != rest.len() {
                 return Err(TermError::TrailingBytes);
@@ -452,8 +456,19 @@ fn plain<'b>(payload: &'b [u8], inflated: &'b mut Vec<u8>, bytes_max: usize) -> 
             *inflated = bytes;
             Ok(inflated)
         }
-        [VERSION_MAGIC, rest @ ..] => Ok(rest),
-        [other, ..] => Err(TermError::Version(*other)),
         [] => Err(TermError::Truncated),
+        plain => Ok(plain),
+    }
+}
+
+/// The payload without its version byte; empty where there is none.
+#[inline]
+fn payload(rest: &[u8], form: FrameForm) -> Result<&[u8], TermError> {
+    match (form, rest) {
+        (FrameForm::DistHeader, payload) | (FrameForm::PassThrough, [VERSION_MAGIC, payload @ ..]) => {
+            Ok(payload)
+        }
+        (FrameForm::PassThrough, []) => Ok(rest),
+        (FrameForm::PassThrough, [other, ..]) => Err(TermError::Version(*other)),
     }
 }

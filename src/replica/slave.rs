@@ -230,7 +230,7 @@ impl fmt::Debug for Slave {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::inbound::{Arrival, Inbound};
+    use crate::dist::{Arrival, FrameForm, Inbound};
     use crate::etf::encode;
 
     fn atom(text: &str) -> Vec<u8> {
@@ -244,7 +244,8 @@ mod tests {
     }
 
     fn frames(out: &mut Outbound) -> usize {
-        let mut inbound = Inbound::new(out.single_slice().expect("small frames"), 1 << 20);
+        let mut inbound =
+            Inbound::new(out.single_slice().expect("small frames"), FrameForm::PassThrough, 1 << 20);
         let mut count = 0;
         while let Some(Arrival::Frame(_)) = inbound.next_arrival().expect("good frames") {
             count += 1;

@@ -11,6 +11,7 @@ pub mod handshake;
 pub mod inbound;
 pub mod node_name;
 pub mod outbound;
+pub mod server_ref;
 pub mod tick;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use flags::DistributionFlags;
 pub use inbound::{Arrival, FrameError, Inbound};
 pub use node_name::NodeName;
 pub use outbound::Outbound;
+pub use server_ref::ServerRef;
 pub use tick::{TickAction, Ticker};
 
 use crate::etf::Pid;

@@ -207,9 +207,31 @@ impl Outbound {
 
     /// `MONITOR_P` of a process on the peer.
     pub fn monitor(&mut self, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
+        self.watch(op::MONITOR_P, from, to, reference);
+    }
+
+    /// `DEMONITOR_P`: the monitor is taken back.
+    pub fn demonitor(&mut self, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
+        self.watch(op::DEMONITOR_P, from, to, reference);
+    }
+
+    /// A message to a process on the peer: `SEND` or `REG_SEND`.
+    pub fn send_to(
+        &mut self,
+        from: &Pid,
+        to: &super::RemoteProcess,
+        message: impl FnOnce(&mut TermWriter<'_>),
+    ) {
+        match to {
+            super::RemoteProcess::Pid(pid) => self.send(pid, message),
+            super::RemoteProcess::Name { name, .. } => self.reg_send(from, name, message),
+        }
+    }
+
+    fn watch(&mut self, operation: u64, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
         let open = self.begin();
         let mut term = self.term();
-        term.tuple(4).unsigned(op::MONITOR_P).pid(from);
+        term.tuple(4).unsigned(operation).pid(from);
         match to {
             super::RemoteProcess::Pid(pid) => term.pid(pid),
             super::RemoteProcess::Name { name, .. } => term.atom(name),

@@ -6,6 +6,7 @@
 
 pub mod compressed;
 pub mod key;
+pub mod owned;
 pub mod shared;
 pub mod split;
 pub mod tag;
@@ -15,6 +16,7 @@ pub mod writer;
 use std::fmt;
 use std::sync::Arc;
 
+pub use owned::OwnedTerm;
 pub use shared::SharedBytes;
 pub use split::{AtomView, Cursor, PidView, ReferenceView, TermError, TermView, Traits};
 pub use writer::TermWriter;

@@ -5,6 +5,7 @@
 //! `Node::carry_out` once per batch.
 
 pub mod backoff;
+pub mod client;
 mod connection;
 pub mod cookie_file;
 mod dedicated;
@@ -20,6 +21,7 @@ mod run;
 pub mod setup;
 mod slaves;
 mod socket;
+mod whereis;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -32,7 +34,8 @@ use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Executor, Timer};
 
-pub use run::{RunError, Started, run};
+pub use client::Client;
+pub use run::{RunError, Started, run, run_with_client};
 
 use crate::config::Config;
 use crate::dist::handshake::{Fault, HandshakeError, Local};

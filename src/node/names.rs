@@ -17,7 +17,7 @@ use smol::future::FutureExt;
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
-use crate::etf::{Pid, TermView, TermWriter, encode};
+use crate::etf::{Pid, TermWriter, encode};
 
 /// How often a node is asked who holds our names.
 const CHECK: Duration = Duration::from_secs(5);
@@ -164,5 +164,5 @@ async fn register(node: &Node, peer: &PeerHandle, name: &str, ours: &Pid) -> Res
         w.atom(name).pid(ours).tuple(2).atom("global").atom("random_notify_name");
     };
     let answer = node.erpc(peer, ("global", "register_name"), 3, arguments, REGISTER_LIMIT).await?;
-    Ok(TermView::parse(&answer).is_ok_and(|answer| answer.is_atom("yes")))
+    Ok(answer.view().is_atom("yes"))
 }

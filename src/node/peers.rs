@@ -200,6 +200,17 @@ pub enum Found {
     Yours(Pending),
 }
 
+/// What became of frames that were offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// They go out.
+    Taken,
+    /// Too much waits for the node.
+    Full,
+    /// The node is neither connected nor being connected to.
+    Absent,
+}
+
 /// All connected nodes.
 #[derive(Debug, Default)]
 pub struct Peers {
@@ -246,6 +257,32 @@ impl Peers {
                 Found::Yours(pending)
             }
         }
+    }
+
+    /// As [`queue`](Self::queue), for what may be refused: frames of our own making, which nobody is slowed down by
+    /// where the peer does not read.
+    pub(super) fn offer(&self, node: &str, frames: &mut Outbound, bytes_max: usize) -> Offered {
+        let handle = {
+            let mut slots = self.slots.lock();
+            match slots.get_mut(node) {
+                Some(Slot::Up(handle)) => Arc::clone(handle),
+                Some(Slot::Connecting(connecting)) => {
+                    if connecting.frames.len() >= bytes_max {
+                        return Offered::Full;
+                    }
+                    connecting.frames.append(frames);
+                    return Offered::Taken;
+                }
+                None => return Offered::Absent,
+            }
+        };
+        handle.leave(|outbox| {
+            if outbox.frames.len() >= bytes_max {
+                return Offered::Full;
+            }
+            outbox.frames.append(frames);
+            Offered::Taken
+        })
     }
 
     /// Queues frames for a node that is connected or being connected to; `false`: it is neither, and it is for

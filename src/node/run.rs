@@ -16,6 +16,7 @@ use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
 use super::backoff::Backoff;
+use super::client::Client;
 use super::names::Names;
 use super::peers::{PeerDown, PeerHandle, Peers};
 use super::{Node, Outlet, listener, loopback, registration, slaves};
@@ -99,6 +100,14 @@ pub struct Started {
 /// # Errors
 /// Why it could not start: see [`RunError`].
 pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), RunError> {
+    run_with_client(config, |started, _client| announce(started))
+}
+
+/// As [`run`], with a client of the node for whoever wants to call others.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) -> Result<(), RunError> {
     let executor: Arc<Executor<'static>> = Arc::new(Executor::new());
     let (stop, stopped) = smol::channel::bounded::<()>(1);
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -121,7 +130,7 @@ async fn until_closed(stopped: Receiver<()>) {
 async fn live(
     config: Config,
     executor: Arc<Executor<'static>>,
-    announce: impl FnOnce(&Started),
+    announce: impl FnOnce(&Started, Client),
 ) -> Result<(), RunError> {
     let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(RunError::System)?;
     let node = start(config, executor, announce).await?;
@@ -138,7 +147,7 @@ async fn live(
 async fn start(
     config: Config,
     executor: Arc<Executor<'static>>,
-    announce: impl FnOnce(&Started),
+    announce: impl FnOnce(&Started, Client),
 ) -> Result<Arc<Node>, RunError> {
     let epmd = epmd::ensure(&config.epmd, None).await.map_err(RunError::Epmd)?;
     let refused = |error| RunError::Listen { bind: config.bind, port: config.dist_port, error };
@@ -174,7 +183,8 @@ async fn start(
     node.spawn(loopback::run(Arc::clone(&node), loopback));
     node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
     node.spawn(listener::accept_all(Arc::clone(&node), listener));
-    announce(&Started { node_name: node.config.node_name.clone(), listening, epmd, stores });
+    let started = Started { node_name: node.config.node_name.clone(), listening, epmd, stores };
+    announce(&started, node.client());
     let mut connect = node.config.connect.clone();
     connect.sort();
     connect.dedup();

@@ -108,7 +108,7 @@ async fn watch(
         Outcome::Down(reason) | Outcome::Refused(reason) => {
             TermView::parse(reason).map_or_else(|error| error.to_string(), |reason| format!("{reason:?}"))
         }
-        Outcome::NoConnection => ":noconnection".into(),
+        Outcome::Replied(_) | Outcome::NoConnection => ":noconnection".into(),
     };
     tracing::warn!(store = ?store, slave = %slave.name(), reason, "slave lost; looking for it");
     Ok(outcome)

@@ -8,13 +8,15 @@
 //! - [`gen_server`]: the behaviour, its callers and replies.
 //! - [`peer`]: one connected node's monitors and links, and the delivery of its signals.
 //! - [`effect`]: what a behaviour may ask for.
-//! - [`waiters`]: what we wait for from other nodes: monitors and spawn requests of ours.
+//! - [`waiters`]: what we wait for from other nodes: calls, monitors and spawn requests of ours.
+//! - [`call_error`]: why a call of ours has no answer.
 //! - [`rpc`]: the functions that other nodes may call here.
 //! - [`system`]: system messages (`sys`).
 //! - [`net_kernel`]: answers `Node.ping`.
 //!
 //! [`Outbound`]: crate::dist::Outbound
 
+pub mod call_error;
 pub mod effect;
 mod exits;
 pub mod gen_server;
@@ -27,6 +29,7 @@ pub mod rpc;
 pub mod system;
 pub mod waiters;
 
+pub use call_error::CallError;
 pub use effect::{Dispatch, Effect, Effects};
 pub use gen_server::{Caller, GenServer, OwnedCaller};
 pub use peer::{Peer, PeerError};

@@ -156,6 +156,10 @@ impl Peer {
                 Some(found) => self.message(found, payload, frame.owner, around, out, later),
                 None => Ok(()),
             },
+            ControlMessage::AliasSend { alias, .. } => {
+                let term = plain(payload, &mut self.inflated, around.inflated_bytes_max)?;
+                Ok(around.waiters.alias_message(&alias, term, around.registry)?)
+            }
             ControlMessage::Link { from_pid, to_pid } => self.link(from_pid, to_pid, around, out),
             ControlMessage::Unlink { from_pid, to_pid } => {
                 self.unlink(from_pid, to_pid, around.registry);
@@ -199,7 +203,6 @@ impl Peer {
             }
             ControlMessage::UnlinkIdAck { .. }
             | ControlMessage::NodeLink
-            | ControlMessage::AliasSend { .. }
             | ControlMessage::GroupLeader { .. } => Ok(()),
             ControlMessage::Unknown { operation, arity } => {
                 // Bounded, since the number is the peer's choice.
@@ -348,6 +351,8 @@ impl Peer {
             Message::Call(caller, request) => process.server.handle_call(request, &caller, &mut effects),
             Message::Cast(request) => process.server.handle_cast(request, &mut effects),
             Message::System(caller, request) => system::handle(request, &caller, &mut effects),
+            // Nodes before OTP 24 answer to the caller's pid.
+            Message::Info(message) if around.waiters.replied(message, around.registry) => {}
             Message::Info(message) => process.server.handle_info(message, &mut effects),
         }
         self.last = Some(found);

@@ -7,6 +7,7 @@
 pub mod compressed;
 pub mod key;
 pub mod owned;
+pub mod serde;
 pub mod shared;
 pub mod split;
 pub mod tag;
@@ -16,6 +17,9 @@ pub mod writer;
 use std::fmt;
 use std::sync::Arc;
 
+pub use self::serde::{
+    Atom, Binary, Charlist, ConvertError, ConvertProblem, Keyword, atom, from_term, to_term, write_term,
+};
 pub use owned::OwnedTerm;
 pub use shared::SharedBytes;
 pub use split::{AtomView, Cursor, PidView, ReferenceView, TermError, TermView, Traits};

@@ -4,8 +4,34 @@ use std::fmt;
 
 use super::{TermError, TermView, TermWriter, Traits, encode};
 
-/// One complete, checked term in memory of its own, without a version byte.
-#[derive(Clone, PartialEq, Eq)]
+/// A term of any shape, held as the bytes that it came in: checked, and written back byte for byte.
+///
+/// What no Rust type stands for (an improper list, a fun, a port, a bit string that is no binary, an integer of
+/// more than 128 bits) can be held in a field of this type, and so can what is only passed on. Where the bytes
+/// outlive the value, a field of the type [`TermView`] borrows them instead.
+///
+/// Two are equal when their bytes are; for `===` compare what [`canonical`](super::super::key::canonical) makes
+/// of them. It can only be read from a term: not from other formats of serde, where it is written as bytes, and
+/// not from behind `#[serde(flatten)]`, `#[serde(untagged)]` or `#[serde(tag)]`, where serde no longer has the
+/// term.
+///
+/// ```
+/// use kvnode::etf::{OwnedTerm, TermView, from_term, to_term};
+///
+/// // {:store, [1 | 2]}: no type of Rust is an improper list.
+/// let bytes = [104, 2, 119, 5, b's', b't', b'o', b'r', b'e', 108, 0, 0, 0, 1, 97, 1, 97, 2];
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// #[serde(rename_all = "snake_case")]
+/// enum Request {
+///     Store(OwnedTerm),
+/// }
+/// let request: Request = from_term(TermView::parse(&bytes)?)?;
+/// let Request::Store(value) = &request;
+/// assert_eq!(format!("{value:?}"), "[1 | 2]");
+/// assert_eq!(to_term(&request)?, bytes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OwnedTerm {
     bytes: Box<[u8]>,
     traits: Traits,

@@ -21,7 +21,7 @@ pub struct Config {
     pub dist_port: u16,
     /// Where epmd is.
     pub epmd: EpmdConfig,
-    /// The stores to serve, in order; never empty.
+    /// The stores to serve, in order.
     pub stores: Vec<StoreConfig>,
     /// Slaves of the first store.
     pub slaves: Vec<ServerName>,
@@ -31,6 +31,11 @@ pub struct Config {
     pub net_ticktime_secs: u32,
     /// The bounds on what peers may use.
     pub limits: Limits,
+}
+
+impl Config {
+    /// Erlang's `net_ticktime` where nothing else is said, in seconds.
+    pub const NET_TICKTIME_SECS: u32 = 60;
 }
 
 /// Where epmd is, and who starts it.
@@ -91,6 +96,14 @@ pub struct Limits {
     pub handshake_duration_max: Duration,
     /// Monitors and links that one peer may have here: past it the connection ends.
     pub watches_max: usize,
+    /// Messages that wait for one server with a mailbox ([`Server`](crate::Server)), and bytes of them: past either, a
+    /// call ends at once with `{:system_limit, "…"}`, and a cast or other message is dropped and counted in the log.
+    /// (A connection is not slowed down for it: what comes by it may be what the server waits for.)
+    pub mailbox_messages_max: usize,
+    /// See `mailbox_messages_max`.
+    pub mailbox_bytes_max: usize,
+    /// How long a server with a mailbox may take to end when the node ends: past it the rest is done without it.
+    pub shutdown_duration_max: Duration,
     /// Busy connections that get a thread of their own; any more share the executor's.
     pub connection_threads_max: usize,
     /// Connections that have not proved the cookie.
@@ -109,6 +122,9 @@ impl Default for Limits {
             slave_buffer_bytes_max: 64 << 20,
             handshake_duration_max: Duration::from_secs(7),
             watches_max: 1 << 20,
+            mailbox_messages_max: 100_000,
+            mailbox_bytes_max: 64 << 20,
+            shutdown_duration_max: Duration::from_secs(5),
             connection_threads_max: 64,
             handshakes_max: 512,
             backoff_first: Duration::from_millis(200),

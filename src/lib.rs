@@ -1,5 +1,48 @@
-//! **kvnode** joins an Erlang/Elixir cluster as a hidden node and serves a replicated key-value store to ordinary
-//! `GenServer` callers.
+//! **kvnode** makes a Rust program a node of an Erlang/Elixir cluster: its servers are called, cast to, monitored and
+//! named as `GenServer`s are, from any BEAM, and call those of others. It is a library, and a program made of it that
+//! serves a replicated key-value store (`kvnode --help`).
+//!
+//! The program joins as a *hidden* node (as `erl -hidden` does). It needs no Erlang on its machine but an epmd
+//! somewhere to register with.
+//!
+//! # A counter
+//!
+//! ```no_run
+#![doc = include_str!("../tests/library/counter.rs")]
+//! ```
+//!
+//! With kvnode and `serde` (with its feature `derive`) among the dependencies, and the cookie of your cluster in
+//! `~/.erlang.cookie`, run it. Then, in any iex of this machine:
+//!
+//! ```text
+//! $ iex --sname iex
+//! iex(iex@myhost)> Node.ping(:counter@myhost)
+//! :pong
+//! iex(iex@myhost)> GenServer.cast({:global, :counter}, {:add, 42})
+//! :ok
+//! iex(iex@myhost)> GenServer.call({:global, :counter}, :value)
+//! 42
+//! ```
+//!
+//! # Where to go from here
+//!
+//! | to | see |
+//! | --- | --- |
+//! | start a node, and end it | [`Node::builder`], [`Node::stop`] |
+//! | write a server with a state of its own, that may wait | [`Server`], started by [`Node::serve`] |
+//! | set timers, monitor processes, call others from a server | [`Context`], which has two complete servers to read |
+//! | answer later | [`ReplyTo`] |
+//! | name processes, stop them | [`ProcessHandle`] |
+//! | say whom a message goes to | [`ServerRef`] |
+//! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
+//! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
+//! | bound what peers may use | [`config::Limits`] |
+//!
+//! Futures of this crate run on any executor, or by [`block_on`]: a node brings threads of its own. It logs through
+//! `tracing`, and installs neither a subscriber nor signal handlers.
+//!
+//! What follows is for those who read or change the code.
 //!
 //! # The way of a call
 //!
@@ -21,7 +64,7 @@
 //! - [`store`]: encoded key to encoded value.
 //! - [`replica`]: what a primary keeps for each slave.
 //! - [`epmd`]: client and daemon.
-//! - [`node`]: the shell: sockets, tasks, clock.
+//! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`config`]: every limit, interval and default.
 //! - [`cli`]: what a person types and reads.
 //!
@@ -34,7 +77,8 @@
 //! 3. A `get` builds no term tree and allocates nothing between [`dist::Inbound`] and [`dist::Outbound`].
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
-//! 4. Signals between two processes are handled in the order sent: inline, on the connection's task. A slave sees
+//! 4. Signals between two processes are handled in the order sent: inline, on the connection's task (a [`Server`]'s are
+//!    put into its mailbox there). A slave sees
 //!    the writes of its primary in the order in which the store took them.
 //! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there.
 //! 6. A peer can make us close its own connection: never another's, never the node.
@@ -68,3 +112,10 @@ pub mod node;
 pub mod process;
 pub mod replica;
 pub mod store;
+
+pub use dist::ServerRef;
+pub use node::{
+    Client, Context, Down, MonitorRef, Never, Node, NodeBuilder, ProcessHandle, ReplyTo, Server, StartError, TimerRef,
+    block_on,
+};
+pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller};

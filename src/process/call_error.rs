@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Outcome;
-use crate::etf::{OwnedTerm, TermError, TermWriter};
+use crate::etf::{ConvertError, OwnedTerm, TermError, TermWriter};
 
 /// Why a call, a cast or a message of ours did not do what it was for. It prints as Elixir prints the exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,11 @@ pub enum CallError {
     Busy(Arc<str>),
     /// What was to be sent is no term: our misuse.
     Malformed(TermError),
+    /// What was to be sent cannot be written as a term: our misuse.
+    Unwritable(ConvertError),
+    /// The answer is not what it was to be read as: the called side's fault, or of the Rust type that does not say
+    /// what the protocol says.
+    Unreadable(ConvertError),
     /// What was to be sent has terms in it that this node is too old to decode: to send them would cost the
     /// connection.
     Undecodable(Arc<str>),
@@ -57,7 +62,7 @@ impl CallError {
             Self::Timeout => w.atom("timeout"),
             Self::Exit(reason) => w.term(reason.view()),
             Self::Busy(node) => w.tuple(2).atom("nosuspend").atom(node),
-            Self::Malformed(_) | Self::Undecodable(_) => w.atom("badarg"),
+            Self::Malformed(_) | Self::Undecodable(_) | Self::Unwritable(_) | Self::Unreadable(_) => w.atom("badarg"),
             Self::Stopped => w.atom("shutdown"),
         };
     }
@@ -78,6 +83,8 @@ impl fmt::Display for CallError {
             Self::Exit(reason) => write!(f, "the process ended: {reason:?}"),
             Self::Busy(node) => write!(f, "{node} does not read what it is sent, and too much waits for it"),
             Self::Malformed(error) => write!(f, "what was to be sent is no term: {error}"),
+            Self::Unwritable(error) => write!(f, "what was to be sent cannot be written as a term: {error}"),
+            Self::Unreadable(error) => write!(f, "the answer cannot be read: {error}"),
             Self::Undecodable(node) => {
                 write!(f, "{node} runs an OTP version that cannot decode what was to be sent")
             }

@@ -6,6 +6,7 @@
 //!
 //! - [`registry`]: our processes, by pid and by name.
 //! - [`gen_server`]: the behaviour, its callers and replies.
+//! - [`mailbox`]: where messages wait for a server that handles one after the other.
 //! - [`peer`]: one connected node's monitors and links, and the delivery of its signals.
 //! - [`effect`]: what a behaviour may ask for.
 //! - [`waiters`]: what we wait for from other nodes: calls, monitors and spawn requests of ours.
@@ -20,6 +21,7 @@ pub mod call_error;
 pub mod effect;
 mod exits;
 pub mod gen_server;
+pub mod mailbox;
 mod message;
 mod monitors;
 pub mod net_kernel;

@@ -72,6 +72,17 @@ pub enum RegisterError {
     Ended,
 }
 
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Taken => "another process of this node has that name",
+            Self::Ended => "the process has ended, and can have no name",
+        })
+    }
+}
+
+impl std::error::Error for RegisterError {}
+
 #[derive(Default)]
 struct Tables {
     processes: AHashMap<ProcessId, Arc<Process>>,

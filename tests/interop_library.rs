@@ -495,6 +495,8 @@ fn a_node_that_is_stopped_is_gone_and_can_be_started_again_in_the_same_program()
             beam.wait_for_global("other");
             beam.check("GenServer.call({:global, :other}, :heard)", "[\"init true\"]");
             beam.run("ref = Process.monitor(:global.whereis_name(:probe))");
+            // By now the monitor is set: a call comes by the same connection.
+            beam.check("GenServer.call({:global, :probe}, :heard)", "[]");
             let weak = Arc::downgrade(&node);
             let name = node.name().as_str().to_owned();
             block_on(node.stop());

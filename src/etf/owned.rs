@@ -10,7 +10,7 @@ use super::{TermError, TermView, TermWriter, Traits, encode};
 /// more than 128 bits) can be held in a field of this type, and so can what is only passed on. Where the bytes
 /// outlive the value, a field of the type [`TermView`] borrows them instead.
 ///
-/// Two are equal when their bytes are; for `===` compare what [`canonical`](super::super::key::canonical) makes
+/// Two are equal when their bytes are; for `===` compare what [`canonical`](super::key::canonical) makes
 /// of them. It can only be read from a term: not from other formats of serde, where it is written as bytes, and
 /// not from behind `#[serde(flatten)]`, `#[serde(untagged)]` or `#[serde(tag)]`, where serde no longer has the
 /// term.

@@ -9,8 +9,8 @@ use super::host::Host;
 use super::run::{self, StartError};
 use super::{Node, block_on};
 use crate::config::{Config, EpmdConfig, Limits};
-use crate::dist::node_name::{NameKind, NodeName, NodeNameError, split_typed};
 use crate::dist::Cookie;
+use crate::dist::node_name::{NameKind, NodeName, NodeNameError, split_typed};
 use crate::epmd::environment;
 
 /// Builds and starts a [`Node`]: see [`Node::builder`].
@@ -259,6 +259,9 @@ mod tests {
         assert_eq!(error, CookieFileError::NoHome.to_string());
         let error = HostError::NoDomain { host: "h".into() };
         assert_eq!(StartError::Host(error.clone()).to_string(), error.to_string());
-        assert_eq!(StartError::Cookie(CookieError::Empty).to_string(), format!("cookie: {}", CookieError::Empty));
+        assert_eq!(
+            StartError::Cookie(CookieError::Empty).to_string(),
+            format!("cookie: {}", CookieError::Empty)
+        );
     }
 }

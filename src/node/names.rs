@@ -124,7 +124,9 @@ pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
 
 /// Looks after all our names at every visible node now, since one has been added.
 pub(super) fn check_now(node: &Arc<Node>) {
-    for peer in node.peers.all().into_iter().filter(|peer| peer.is_visible() && peer.name != node.registry.node) {
+    for peer in
+        node.peers.all().into_iter().filter(|peer| peer.is_visible() && peer.name != node.registry.node)
+    {
         let this = Arc::clone(node);
         node.spawn(async move { check(&this, &peer).await });
     }

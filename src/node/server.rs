@@ -94,14 +94,22 @@ pub trait Server: Send + Sized + 'static {
     ) -> impl Future<Output = ()> + Send;
 
     /// A cast. Unless this is written, it is logged and dropped.
-    fn handle_cast(&mut self, request: Self::Cast, cx: &mut Context<Self>) -> impl Future<Output = ()> + Send {
+    fn handle_cast(
+        &mut self,
+        request: Self::Cast,
+        cx: &mut Context<Self>,
+    ) -> impl Future<Output = ()> + Send {
         let _ = request;
         tracing::warn!(process = ?cx, "cast dropped: the server takes none");
         async {}
     }
 
     /// Any other message, or one of [`Context::send_after`]. Unless this is written, it is logged and dropped.
-    fn handle_info(&mut self, message: Self::Info, cx: &mut Context<Self>) -> impl Future<Output = ()> + Send {
+    fn handle_info(
+        &mut self,
+        message: Self::Info,
+        cx: &mut Context<Self>,
+    ) -> impl Future<Output = ()> + Send {
         let _ = message;
         tracing::warn!(process = ?cx, "message dropped: the server takes none");
         async {}
@@ -217,8 +225,8 @@ async fn live<S: Server>(server: &mut S, cx: &mut Context<S>) -> OwnedTerm {
             Event::Envelope(Envelope::Stop { reason }) => {
                 return OwnedTerm::parse(reason.to_vec()).unwrap_or_else(|_| OwnedTerm::atom("normal"));
             }
-            // Whoever runs this notices it too, and drops it.
-            Event::Ended => return OwnedTerm::atom("normal"),
+            // Whoever runs this notices it too, and drops it here.
+            Event::Ended => std::future::pending().await,
         }
         handled = handled.wrapping_add(1);
         if handled.is_multiple_of(MESSAGES_IN_A_ROW) {

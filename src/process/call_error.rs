@@ -62,7 +62,9 @@ impl CallError {
             Self::Timeout => w.atom("timeout"),
             Self::Exit(reason) => w.term(reason.view()),
             Self::Busy(node) => w.tuple(2).atom("nosuspend").atom(node),
-            Self::Malformed(_) | Self::Undecodable(_) | Self::Unwritable(_) | Self::Unreadable(_) => w.atom("badarg"),
+            Self::Malformed(_) | Self::Undecodable(_) | Self::Unwritable(_) | Self::Unreadable(_) => {
+                w.atom("badarg")
+            }
             Self::Stopped => w.atom("shutdown"),
         };
     }

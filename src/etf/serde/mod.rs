@@ -60,7 +60,7 @@
 //! | enum `Variant { a, b }` | `{:Variant, %{a: 1, b: 2}}` | a keyword list in the place of the map |
 //! | `Result<T, E>` | `{:ok, value}`, `{:error, error}`; `:ok` and `:error` of `()` | |
 //! | [`Pid`], [`Reference`] | a pid, a reference | |
-//! | [`OwnedTerm`], [`TermView`] | the term that it holds, byte for byte | any term |
+//! | [`OwnedTerm`](super::OwnedTerm), [`TermView`] | the term that it holds, byte for byte | any term |
 //!
 //! Names are those that serde sees: `#[serde(rename_all = "snake_case")]` makes `Put` the atom `:put`. Keys that a
 //! struct does not have are ignored, unless it says `deny_unknown_fields`. A struct is of an Elixir module when its
@@ -93,7 +93,7 @@
 //! - Behind `flatten`, `untagged` and `tag`, and for dynamic values as `serde_json::Value`, a term is read as what it
 //!   looks like (`deserialize_any`): atoms are strings, but `true`, `false` and `nil` are booleans and unit; tuples
 //!   are lists, so an enum's variant with contents is not found there. Integers of more than 128 bits, improper
-//!   lists, bit strings, functions and ports are errors there as elsewhere: an [`OwnedTerm`] holds them.
+//!   lists, bit strings, functions and ports are errors there as elsewhere: an [`OwnedTerm`](super::OwnedTerm) holds them.
 //! - A struct with a flattened part is a map of strings to serde, and its keys are written as binaries.
 //! - `Vec<u8>` and `&[u8]` are written as lists of integers: a [`Binary`] is a binary.
 //!

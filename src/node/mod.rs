@@ -16,10 +16,12 @@ mod loopback;
 mod names;
 pub mod peers;
 mod registration;
+mod release;
 mod run;
 pub mod setup;
 mod slaves;
 mod socket;
+mod stores;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -39,7 +41,7 @@ use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeName, Outbound};
 use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
-use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
+use crate::process::{Dispatch, Effect, Ended, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
 use connection::Connection;
 use dedicated::Left;
@@ -47,6 +49,7 @@ use names::Names;
 use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
 use setup::DialError;
 use socket::{Socket, Waits};
+use stores::Stores;
 
 /// A running node.
 pub struct Node {
@@ -55,6 +58,7 @@ pub struct Node {
     waiters: Waiters,
     peers: Peers,
     names: Names,
+    stores: Stores,
     net_kernel: Arc<NetKernel>,
     /// The process of `net_kernel`: what calls of our own come from.
     net_kernel_process: Arc<Process>,
@@ -68,15 +72,22 @@ pub struct Node {
 
 impl Node {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.task(task).detach();
+    }
+
+    /// A task that ends when what is given is dropped.
+    fn task(&self, task: impl Future<Output = ()> + Send + 'static) -> smol::Task<()> {
         // A task that panics must not take the executor's thread with it.
         let task = AssertUnwindSafe(task).catch_unwind();
-        self.executor
-            .spawn(async {
-                if task.await.is_err() {
-                    tracing::error!("a task panicked (a bug: please report it)");
-                }
-            })
-            .detach();
+        self.executor.spawn(async {
+            if task.await.is_err() {
+                tracing::error!("a task panicked (a bug: please report it)");
+            }
+        })
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     fn local(&self) -> Local {
@@ -94,6 +105,8 @@ impl Node {
             waiters: &self.waiters,
             inflated_bytes_max: self.config.limits.frame_bytes_max,
             watches_max: self.config.limits.watches_max,
+            held_bytes_max: self.config.limits.held_bytes_max,
+            state_bytes_max: self.config.limits.state_bytes_max,
         }
     }
 
@@ -108,10 +121,21 @@ impl Node {
                     }
                 }
                 Effect::FollowSlave { slave, primary } => {
-                    if let (Some(node), Some(store)) = (self.this.upgrade(), self.process(primary)) {
-                        self.spawn(slaves::follow(node, slave, store));
+                    if let Some(store) = self.process(primary) {
+                        self.follow(slave, &store);
                     }
                 }
+                Effect::Exited(ended) => {
+                    // First the new process, then the news: who hears of the end finds its names taken.
+                    self.process_ended(&ended);
+                    self.tell_ended(&ended);
+                }
+                Effect::Resumed => {
+                    for peer in self.peers.all() {
+                        peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                    }
+                }
+                Effect::ReplyState { caller, state } => self.reply_state(caller, state),
                 Effect::EndCall { node, call } => {
                     if let Some(peer) = self.peers.get(&node) {
                         peer.leave(|outbox| outbox.events.push(PeerEvent::EndCall(call)));
@@ -286,13 +310,19 @@ impl Node {
     }
 
     /// Ends a process: its names are free, and all who watch it are told.
-    fn exit(&self, process: ProcessId, reason: &Arc<[u8]>) {
-        if !self.registry.remove(process) {
-            return;
+    fn exit(&self, process: &Process, reason: &[u8]) {
+        if let Some(ended) = exits::end(&self.registry, process, reason) {
+            self.tell_ended(&ended);
         }
+    }
+
+    fn tell_ended(&self, ended: &Ended) {
         for peer in self.peers.all() {
-            let reason = Arc::clone(reason);
-            peer.leave(|outbox| outbox.events.push(PeerEvent::ProcessEnded { process, reason }));
+            let events = ended.processes.iter().map(|process| PeerEvent::ProcessEnded {
+                process: process.id,
+                reason: Arc::clone(&ended.reason),
+            });
+            peer.leave(|outbox| outbox.events.extend(events));
         }
     }
 }

@@ -59,6 +59,8 @@ pub enum PeerEvent {
         /// The encoded exit reason.
         reason: Arc<[u8]>,
     },
+    /// A process has been resumed: what was held for it can be delivered.
+    Resumed,
     /// A call ends by its monitor, which is this connection's.
     EndCall(EndedCall),
 }
@@ -82,6 +84,8 @@ pub struct PeerHandle {
     pub name: Arc<str>,
     /// The flags that it offered.
     pub offered: DistributionFlags,
+    /// Its OTP release, once it was asked; `None` where it has none.
+    pub(super) release: OnceLock<Option<u32>>,
     outbox: Mutex<Outbox>,
     waker: Mutex<Option<Waker>>,
     ended: (Sender<()>, Receiver<()>),
@@ -92,6 +96,7 @@ impl PeerHandle {
         Self {
             name,
             offered,
+            release: OnceLock::new(),
             outbox: Mutex::default(),
             waker: Mutex::new(None),
             ended: smol::channel::bounded(1),

@@ -18,18 +18,17 @@ use smol::stream::StreamExt;
 use super::backoff::Backoff;
 use super::names::Names;
 use super::peers::{PeerDown, PeerHandle, Peers};
-use super::{Node, Outlet, listener, loopback, registration, slaves};
+use super::stores::{StoreSpec, StoreStartError, Stores};
+use super::{Node, listener, loopback, registration};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::{self, EpmdError, EpmdStart};
 use crate::etf::{Pid, encode};
-use crate::kv::KeyValueServer;
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
-use crate::process::{Dispatch, GenServer, Process, Registry, Waiters};
+use crate::process::{GenServer, Process, Registry, Restart, Waiters};
 use crate::replica::SlaveName;
-use crate::store::MemoryStore;
 
 /// How long the last messages may take to be written when the node ends.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -154,12 +153,14 @@ async fn start(
     for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
         register(&registry, name, process)?;
     }
+    let stores = Stores::new(&config.limits);
     let node = Arc::new_cyclic(|this| Node {
         config,
         registry,
         waiters: Waiters::default(),
         peers: Peers::default(),
         names: Names::default(),
+        stores,
         net_kernel,
         net_kernel_process,
         executor,
@@ -194,32 +195,19 @@ fn taken(error: RegisterError, name: &str) -> RunError {
     }
 }
 
-fn start_stores(node: &Arc<Node>) -> Result<Vec<(StoreConfig, Pid)>, RunError> {
-    let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(Arc::downgrade(node)));
+fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, RunError> {
     let mut started = Vec::new();
-    for (number, config) in node.config.stores.iter().enumerate() {
-        let bytes_max = node.config.limits.slave_buffer_bytes_max;
-        let server = Arc::new(KeyValueServer::new(MemoryStore::default(), Arc::clone(&dispatch), bytes_max));
-        let spawn = || node.registry.spawn(Arc::clone(&server) as Arc<dyn GenServer>);
-        let process = spawn();
-        for name in &config.local {
-            register(&node.registry, name, &process)?;
-        }
-        for (at, name) in config.global.iter().enumerate() {
-            // kernel, global.erl, check_dupname: a pid has one name there, so each name has a pid.
-            let holder = if at == 0 { Arc::clone(&process) } else { spawn() };
-            node.registry.claim_global(name, &holder).map_err(|error| taken(error, name))?;
-        }
-        for name in node.config.slaves.iter().filter(|_| number == 0) {
-            let name = match name {
-                ServerName::Global(name) => SlaveName::global(name),
-                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
-            };
-            if let Some(slave) = server.add_slave(name).map_err(|_| RunError::TooManySlaves)? {
-                node.spawn(slaves::follow(Arc::clone(node), slave, Arc::clone(&process)));
-            }
-        }
-        started.push((config.clone(), process.pid.clone()));
+    for (number, names) in node.config.stores.iter().enumerate() {
+        let slaves = node.config.slaves.iter().filter(|_| number == 0).map(|name| match name {
+            ServerName::Global(name) => SlaveName::global(name),
+            ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
+        });
+        let spec = StoreSpec { names: names.clone(), slaves: slaves.collect() };
+        let process = node.start_store(spec, Restart::Permanent).map_err(|error| match error {
+            StoreStartError::Taken(name) => RunError::DuplicateName(name),
+            StoreStartError::TooManySlaves => RunError::TooManySlaves,
+        })?;
+        started.push((names.clone(), process.pid.clone()));
     }
     Ok(started)
 }
@@ -253,14 +241,13 @@ impl Node {
     /// Ends the node: monitors and links are told `shutdown` (which takes the global names out too), and what
     /// waits to be written is written, for a short while.
     async fn stop(&self) {
-        let reason: Arc<[u8]> = encode(|w| {
+        let reason = encode(|w| {
             w.atom("shutdown");
-        })
-        .into();
+        });
         // From now on nobody is dialled or let in.
         self.stopping.store(true, Ordering::SeqCst);
         for process in self.registry.processes() {
-            self.exit(process.id, &reason);
+            self.exit(&process, &reason);
         }
         let mut peers = self.peers.all();
         peers.retain(|peer| peer.name != self.registry.node);

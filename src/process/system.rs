@@ -70,10 +70,10 @@ fn terminate(reason: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_
         Ok(()) => None,
     };
     if let Some(why) = refused {
-        effects.reply(caller, |w| {
-            w.tuple(2).atom("error").atom(why);
+        // proc_lib.erl, stop/3, has no clause for an answer but `ok`.
+        return effects.end_call(caller, |w| {
+            w.atom(why);
         });
-        return;
     }
     reply_ok(caller, effects);
     effects.exit(|w| {

@@ -405,6 +405,12 @@ defmodule KvNodeTest.Compare do
         state = :sys.get_state(other)
         {map_size(state.data), state.data == Map.new(1..1_000, &{{&1, "key"}, [&1, %{&1 => &1}]})}
       end),
+      observe("get_state of a large state", fn ->
+        {other, _} = fresh()
+        :ok = GenServer.call(other, {:put, :large, String.duplicate("x", 5_000_000)})
+        state = :sys.get_state(other)
+        {Map.keys(state) |> Enum.sort(), state.slaves}
+      end),
       observe("get_status", fn -> status(:sys.get_status(server)) end),
       observe("get_status, suspended", fn ->
         :ok = :sys.suspend(server)
@@ -668,6 +674,9 @@ defmodule KvNodeTest.Compare do
                 {:"$gen_call", _, _} = call -> send(server, call)
               end
             end
+
+            # The caller watches the relay: it lives for as long as it may be waited for.
+            message()
           end)
 
         {GenServer.call(relay, {:get, :kept}, @patience), GenServer.call(relay, {:put, :relayed, 1}, @patience), leftover(server)}
@@ -678,6 +687,8 @@ defmodule KvNodeTest.Compare do
             receive do
               {:system, _, _} = message -> send(server, message)
             end
+
+            message()
           end)
 
         :sys.get_state(relay, @patience)

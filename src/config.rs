@@ -104,6 +104,16 @@ pub struct Limits {
     pub mailbox_bytes_max: usize,
     /// How long a server with a mailbox may take to end when the node ends: past it the rest is done without it.
     pub shutdown_duration_max: Duration,
+    /// Bytes that one peer's messages to suspended processes (`:sys.suspend/1`) may take: past it calls end with a
+    /// reason, and casts and other messages are dropped.
+    pub held_bytes_max: usize,
+    /// Largest state, in bytes, that `:sys.get_state/1` shows whole: a larger one is shown as a summary.
+    pub state_bytes_max: usize,
+    /// Restarts of one store in [`restart_period`](Self::restart_period), Elixir's default: past it the next restart
+    /// waits until there is room again.
+    pub restarts_max: usize,
+    /// See `restarts_max`.
+    pub restart_period: Duration,
     /// Busy connections that get a thread of their own; any more share the executor's.
     pub connection_threads_max: usize,
     /// Connections that have not proved the cookie.
@@ -125,6 +135,10 @@ impl Default for Limits {
             mailbox_messages_max: 100_000,
             mailbox_bytes_max: 64 << 20,
             shutdown_duration_max: Duration::from_secs(5),
+            held_bytes_max: 8 << 20,
+            state_bytes_max: 4 << 20,
+            restarts_max: 3,
+            restart_period: Duration::from_secs(5),
             connection_threads_max: 64,
             handshakes_max: 512,
             backoff_first: Duration::from_millis(200),

@@ -59,7 +59,8 @@
 //!
 //! - [`etf`]: the external term format: checked slices of received bytes, and a writer.
 //! - [`dist`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
-//! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, spawn requests, `net_kernel`.
+//! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
+//!   spawn requests, `net_kernel`.
 //! - [`kv`]: the key-value protocol's requests, and the server that answers them.
 //! - [`store`]: encoded key to encoded value.
 //! - [`replica`]: what a primary keeps for each slave.
@@ -82,7 +83,9 @@
 //!    the writes of its primary in the order in which the store took them.
 //! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there.
 //! 6. A peer can make us close its own connection: never another's, never the node.
-//! 7. Before a peer has proved the cookie it has no name here.
+//! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
+//!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
+//! 8. Before a peer has proved the cookie it has no name here.
 //!
 //! # Where building showed another way than the design
 //!
@@ -98,6 +101,9 @@
 //! - The first ping of a node is answered once our global names are known there ([`process::net_kernel`]): what is
 //!   typed next finds them.
 //! - A pid has one name in `global`, so a store with several global names has a pid for each.
+//! - What comes for a suspended process waits at the connection that it came by, and not in a mailbox of the process:
+//!   so order is kept and answers know the flags and monitors of that connection without a queue that all share.
+//! - The supervisor delays restarts past its intensity instead of giving up: a node without its stores serves nobody.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
 //!   out in any order, and a slave must not see them so.

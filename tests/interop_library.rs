@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kvnode::config::{EpmdConfig, Limits};
-use kvnode::etf::{Atom, OwnedTerm, TermView, atom, to_term};
+use kvnode::etf::{Atom, OwnedTerm, Pid, TermView, atom, to_term};
 use kvnode::process::registry::RegisterError;
 use kvnode::{
     CallError, Caller, Context, Down, Effects, GenServer, MonitorRef, Never, Node, OwnedCaller,
@@ -218,6 +218,9 @@ enum Call {
     Monitor(OwnedTerm),
     Demonitor,
     Gate,
+    Link(Pid),
+    Unlink(Pid),
+    Trap(bool),
 }
 
 #[derive(Deserialize)]
@@ -231,6 +234,8 @@ enum Cast {
 #[serde(rename_all = "snake_case")]
 enum Info {
     Hello(String),
+    #[serde(rename = "EXIT")]
+    Exit(Pid, OwnedTerm),
     #[serde(skip)]
     Tick(String),
 }
@@ -272,6 +277,18 @@ impl Server for Probe {
                 let taken = self.monitors.pop().is_some_and(|monitor| cx.demonitor(monitor));
                 from.reply(&taken);
             }
+            Call::Link(process) => {
+                cx.link(&process).await;
+                from.reply(&atom("ok"));
+            }
+            Call::Unlink(process) => {
+                cx.unlink(&process);
+                from.reply(&atom("ok"));
+            }
+            Call::Trap(trap) => {
+                cx.trap_exits(trap);
+                from.reply(&atom("ok"));
+            }
             Call::Gate => {
                 from.reply(&atom("ok"));
                 let _closed = self.gate.recv().await;
@@ -289,6 +306,7 @@ impl Server for Probe {
     async fn handle_info(&mut self, info: Info, _cx: &mut Context<Self>) {
         self.heard.push(match info {
             Info::Hello(who) => format!("hello {who}"),
+            Info::Exit(_, reason) => format!("exit {reason:?}"),
             Info::Tick(which) => format!("tick {which}"),
         });
     }
@@ -398,6 +416,8 @@ fn a_server_ends_with_the_reason_that_monitors_are_told() {
         ended(&|_| call("{:panic, \"oh\"}"), "{:panic, \"oh\"}", None);
         ended(&|held| held.process.stop(&atom("normal")), ":normal", Some("terminate :normal"));
         ended(&|held| held.process.kill(), ":killed", None);
+        let stop = format!("GenServer.stop({{:probe, :\"{}\"}}, :shutdown)", node.name());
+        ended(&|_| beam.check(&stop, ":ok"), ":shutdown", Some("terminate :shutdown"));
         // Also where it is waiting for something that never comes.
         ended(
             &|held| {
@@ -452,6 +472,47 @@ fn monitors_of_elixir_processes_fire_once_with_the_reason() {
         beam.run("pid = spawn(forever); GenServer.call(probe, {:monitor, pid})");
         beam.run("Node.disconnect(elem(probe, 1))");
         beam.check_soon(heard, "[\"down :noconnection\"]");
+    });
+}
+
+#[test]
+fn links_work_both_ways_and_exit_signals_can_be_trapped() {
+    on_every_otp(|otp| {
+        let (_epmd, beam, node, held) = pair(otp, Limits::default());
+        held.process.register_global("probe").expect("the name is free");
+        beam.wait_for_global("probe");
+        let heard = "GenServer.call(probe, :heard)";
+        beam.check(heard, "[\"init true\"]");
+        beam.run("forever = fn -> receive do reason -> exit(reason) end end");
+        beam.check("GenServer.call(probe, {:trap, true})", ":ok");
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:link, pid}); send(pid, :crash)");
+        beam.check_soon(heard, "[\"exit :crash\"]");
+        // One that is gone, and one that was unlinked: a later one is heard of, and it is not.
+        beam.run("GenServer.call(probe, {:link, pid})");
+        beam.check_soon(heard, "[\"exit :noproc\"]");
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:link, pid})");
+        beam.run("GenServer.call(probe, {:unlink, pid}); send(pid, :unheard); other = spawn(forever)");
+        beam.run("GenServer.call(probe, {:link, other}); send(other, :heard)");
+        beam.check_soon(heard, "[\"exit :heard\"]");
+        // The other way, and lost with the connection.
+        beam.run("pid = spawn(fn -> Process.link(:global.whereis_name(:probe)); forever.() end)");
+        beam.run("send(pid, :from_there)");
+        beam.check_soon(heard, "[\"exit :from_there\"]");
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:link, pid})");
+        beam.run("Node.disconnect(elem(probe, 1))");
+        beam.check_soon(heard, "[\"exit :noconnection\"]");
+        // Not trapped, each ends with the other, for its reason.
+        beam.check("GenServer.call(probe, {:trap, false})", ":ok");
+        beam.run("ref = Process.monitor(probe); pid = spawn(forever); pid_ref = Process.monitor(pid)");
+        beam.run("GenServer.call(probe, {:link, pid}); send(pid, :both)");
+        let down = "receive do {:DOWN, ^ref, :process, _, reason} -> reason after 20_000 -> :none end";
+        beam.check(down, ":both");
+        block_on(held.process.ended());
+        let held = probe(&node);
+        held.process.register("probe").expect("the name is free again");
+        beam.run("pid = spawn(forever); ref = Process.monitor(pid); GenServer.call(probe, {:link, pid})");
+        held.process.stop(&atom("over"));
+        beam.check(down, ":over");
     });
 }
 

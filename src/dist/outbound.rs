@@ -48,6 +48,13 @@ pub struct Outbound {
 #[derive(Debug)]
 pub struct OpenFrame(usize);
 
+/// A place in the output, as [`Outbound::mark`] gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    sealed: usize,
+    tail: usize,
+}
+
 impl Outbound {
     /// Bytes that wait.
     #[inline]
@@ -178,6 +185,27 @@ impl Outbound {
         }
     }
 
+    /// Where the output ends now, for [`rollback`](Self::rollback).
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        Mark { sealed: self.sealed.len(), tail: self.tail.len() }
+    }
+
+    /// Takes back what was added after `mark`, complete frames and a begun one. Nothing may have been written from the
+    /// queue in between.
+    pub fn rollback(&mut self, mark: Mark) {
+        if self.sealed.len() > mark.sealed {
+            // What was the tail has been sealed since.
+            let after: Vec<Segment> = self.sealed.drain(mark.sealed..).collect();
+            self.sealed_bytes = self.sealed.iter().map(|segment| segment.as_slice().len()).sum();
+            self.tail = match after.into_iter().next() {
+                Some(Segment::Owned(tail)) if mark.tail > 0 => tail,
+                _ => Vec::new(),
+            };
+        }
+        self.tail.truncate(mark.tail);
+    }
+
     /// Gives memory back.
     pub fn rest(&mut self) {
         if self.is_empty() {
@@ -202,6 +230,13 @@ impl Outbound {
         let open = self.begin();
         self.term().tuple(4).unsigned(op::REG_SEND).pid(from).atom("").atom(to_name);
         message(&mut self.payload());
+        self.finish(open);
+    }
+
+    /// `LINK` of a process of ours to one on the peer.
+    pub fn link(&mut self, from: &Pid, to: &Pid) {
+        let open = self.begin();
+        self.term().tuple(3).unsigned(op::LINK).pid(from).pid(to);
         self.finish(open);
     }
 

@@ -12,13 +12,14 @@ use serde::de::DeserializeOwned;
 
 use super::Node;
 use super::client::{Client, Watch};
+use super::peers::PeerEvent;
 use super::process_handle::{ProcessHandle, exit_reason};
 use super::server::Server;
 use super::timers::{TimerRef, Timers};
 use crate::dist::ServerRef;
-use crate::etf::{OwnedTerm, Pid};
-use crate::process::CallError;
+use crate::etf::{OwnedTerm, Pid, encode};
 use crate::process::mailbox::{Envelope, Mailbox, Next};
+use crate::process::{CallError, ExitSignals, GenServer};
 
 /// The process that a [`Server`] is, for its handlers: what it can do beside answering.
 ///
@@ -187,6 +188,63 @@ impl<S: Server> Context<S> {
     /// Takes a monitor back. `false`: it had fired, or been taken back. After this it does not fire.
     pub fn demonitor(&mut self, monitor: MonitorRef) -> bool {
         self.monitors.remove(&monitor.0).is_some()
+    }
+
+    /// Links the server to a process on any node, as `Process.link/1` does: when either ends with another reason than
+    /// `:normal`, so does the other; unless it [traps exits](Self::trap_exits). A process that is not there is taken to
+    /// have ended with `:noproc`, one whose node is not reached (any more) with `:noconnection`.
+    pub async fn link(&mut self, process: &Pid) {
+        let node = Arc::clone(self.node());
+        let linked = match node.connect(&process.node).await {
+            Ok(peer) => {
+                peer.leave(|outbox| {
+                    outbox.frames.link(self.process.pid(), process);
+                    let remote = process.clone();
+                    outbox.events.push(PeerEvent::Linked { process: self.process.process.id, remote });
+                });
+                // The connection may have ended before: then nobody has looked at what was left there.
+                node.peers.get(&process.node).is_some_and(|up| Arc::ptr_eq(&up, &peer))
+            }
+            Err(_) => false,
+        };
+        if !linked {
+            self.exit_signal(process, "noconnection");
+        }
+    }
+
+    /// Takes a link back, as `Process.unlink/1` does. An exit signal that has come before waits in the mailbox.
+    pub fn unlink(&mut self, process: &Pid) {
+        if let Some(peer) = self.node().peers.get(&process.node) {
+            let remote = process.clone();
+            let event = PeerEvent::Unlinked { process: self.process.process.id, remote };
+            peer.leave(|outbox| outbox.events.push(event));
+        }
+    }
+
+    /// Whether exit signals are messages, as after `Process.flag(:trap_exit, true)`, instead of ending the server.
+    /// `handle_info` gets them as `{:EXIT, pid, reason}`, which a variant of [`Server::Info`] can be:
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// enum Info {
+    ///     #[serde(rename = "EXIT")]
+    ///     Exit(kvnode::etf::Pid, kvnode::etf::OwnedTerm),
+    /// }
+    /// ```
+    pub fn trap_exits(&mut self, trap: bool) {
+        self.mailbox.trap_exits(trap);
+    }
+
+    /// An exit signal by a link that could not be set.
+    fn exit_signal(&mut self, from: &Pid, reason: &str) {
+        match self.mailbox.exit_signals() {
+            ExitSignals::Trap => {
+                let message = encode(|w| _ = w.tuple(3).atom("EXIT").pid(from).atom(reason));
+                let message = OwnedTerm::parse(message).expect("it was written here as one term");
+                self.mailbox.push(Envelope::Info(message));
+            }
+            ExitSignals::Obey | ExitSignals::Ignore => self.stop = Some(OwnedTerm::atom(reason)),
+        }
     }
 
     /// Ends the server when this handler is done, with a reason such as `&atom("normal")`. What waits in the

@@ -21,6 +21,7 @@ mod names;
 pub mod peers;
 mod process_handle;
 mod registration;
+mod release;
 mod reply_to;
 mod run;
 mod server;
@@ -28,6 +29,7 @@ pub mod setup;
 mod slaves;
 mod socket;
 mod stop;
+mod stores;
 mod timers;
 mod typed;
 mod whereis;
@@ -60,11 +62,11 @@ use crate::config::{Config, StoreConfig};
 use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeName, Outbound};
 use crate::epmd::EpmdStart;
-use crate::etf::{Pid, TermView};
+use crate::etf::Pid;
 use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
-use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
+use crate::process::{Dispatch, Effect, Ended, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
 use connection::Connection;
 use dedicated::Left;
@@ -73,6 +75,7 @@ use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
 use setup::DialError;
 use socket::{Socket, Waits};
 use stop::Ending;
+use stores::Stores;
 
 /// A running node: what its processes are started on, and what messages to other nodes go out by.
 ///
@@ -86,6 +89,7 @@ pub struct Node {
     waiters: Waiters,
     peers: Peers,
     names: Names,
+    stores: Stores,
     net_kernel: Arc<NetKernel>,
     /// The process of `net_kernel`: what calls of our own come from.
     net_kernel_process: Arc<Process>,
@@ -98,7 +102,7 @@ pub struct Node {
     ending: Ending,
     listening: SocketAddr,
     epmd: EpmdStart,
-    stores: OnceLock<Vec<(StoreConfig, Pid)>>,
+    stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
     /// Of the servers that have one.
     mailboxes: Mutex<AHashMap<ProcessId, Arc<Mailbox>>>,
     /// Dropped when the process ends.
@@ -139,17 +143,25 @@ impl Node {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // With its threads gone the node has ended, and its tasks with it.
-        let Some(executor) = self.executor.upgrade() else { return };
+        if let Some(task) = self.task(task) {
+            task.detach();
+        }
+    }
+
+    /// A task that ends when what is given is dropped. `None`: the node has ended, and its tasks with it.
+    fn task(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<smol::Task<()>> {
+        let executor = self.executor.upgrade()?;
         // A task that panics must not take the executor's thread with it.
         let task = AssertUnwindSafe(task).catch_unwind();
-        executor
-            .spawn(async {
-                if task.await.is_err() {
-                    tracing::error!("a task panicked (a bug: please report it)");
-                }
-            })
-            .detach();
+        Some(executor.spawn(async {
+            if task.await.is_err() {
+                tracing::error!("a task panicked (a bug: please report it)");
+            }
+        }))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     fn local(&self) -> Local {
@@ -167,6 +179,8 @@ impl Node {
             waiters: &self.waiters,
             inflated_bytes_max: self.config.limits.frame_bytes_max,
             watches_max: self.config.limits.watches_max,
+            held_bytes_max: self.config.limits.held_bytes_max,
+            state_bytes_max: self.config.limits.state_bytes_max,
         }
     }
 
@@ -181,10 +195,21 @@ impl Node {
                     }
                 }
                 Effect::FollowSlave { slave, primary } => {
-                    if let (Some(node), Some(store)) = (self.this.upgrade(), self.process(primary)) {
-                        self.spawn(slaves::follow(node, slave, store));
+                    if let Some(store) = self.process(primary) {
+                        self.follow(slave, &store);
                     }
                 }
+                Effect::Exited(ended) => {
+                    // First the new process, then the news: who hears of the end finds its names taken.
+                    self.process_ended(&ended);
+                    self.tell_ended(&ended);
+                }
+                Effect::Resumed => {
+                    for peer in self.peers.all() {
+                        peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                    }
+                }
+                Effect::ReplyState { caller, state } => self.reply_state(caller, state),
                 Effect::EndCall { node, call } => {
                     if let Some(peer) = self.peers.get(&node) {
                         peer.leave(|outbox| outbox.events.push(PeerEvent::EndCall(call)));
@@ -359,20 +384,24 @@ impl Node {
     }
 
     /// Ends a process: its names are free, and all who watch it are told.
-    fn exit(&self, id: ProcessId, reason: &Arc<[u8]>) {
-        let Some(process) = self.registry.by_id(id) else { return };
-        if !self.registry.remove(id) {
-            return;
+    fn exit(&self, process: &Process, reason: &[u8]) {
+        if let Some(ended) = exits::end(&self.registry, process, reason) {
+            self.tell_ended(&ended);
         }
-        if let Ok(reason) = TermView::parse(reason) {
-            process.server.terminate(reason);
-        }
-        let process = id;
+    }
+
+    fn tell_ended(&self, ended: &Ended) {
         for peer in self.peers.all() {
-            let reason = Arc::clone(reason);
-            peer.leave(|outbox| outbox.events.push(PeerEvent::ProcessEnded { process, reason }));
+            let events = ended.processes.iter().map(|process| PeerEvent::ProcessEnded {
+                process: process.id,
+                reason: Arc::clone(&ended.reason),
+            });
+            peer.leave(|outbox| outbox.events.extend(events));
         }
-        self.ends.lock().remove(&id);
+        let mut ends = self.ends.lock();
+        for process in &ended.processes {
+            ends.remove(&process.id);
+        }
     }
 }
 

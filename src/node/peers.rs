@@ -10,6 +10,7 @@ use smol::channel::{Receiver, Sender};
 
 use super::setup::DialError;
 use crate::dist::{DistributionFlags, Outbound};
+use crate::etf::Pid;
 use crate::process::effect::EndedCall;
 use crate::process::{Process, ProcessId};
 use crate::replica::Slave;
@@ -59,6 +60,22 @@ pub enum PeerEvent {
         /// The encoded exit reason.
         reason: Arc<[u8]>,
     },
+    /// A process has been resumed: what was held for it can be delivered.
+    Resumed,
+    /// One of our processes has linked itself to one of the peer's. The signal is among the frames.
+    Linked {
+        /// Ours.
+        process: ProcessId,
+        /// The peer's.
+        remote: Pid,
+    },
+    /// One of our processes takes its link back: its signal is written now.
+    Unlinked {
+        /// Ours.
+        process: ProcessId,
+        /// The peer's.
+        remote: Pid,
+    },
     /// A call ends by its monitor, which is this connection's.
     EndCall(EndedCall),
 }
@@ -82,6 +99,8 @@ pub struct PeerHandle {
     pub name: Arc<str>,
     /// The flags that it offered.
     pub offered: DistributionFlags,
+    /// Its OTP release, once it was asked; `None` where it has none.
+    pub(super) release: OnceLock<Option<u32>>,
     outbox: Mutex<Outbox>,
     waker: Mutex<Option<Waker>>,
     ended: (Sender<()>, Receiver<()>),
@@ -92,6 +111,7 @@ impl PeerHandle {
         Self {
             name,
             offered,
+            release: OnceLock::new(),
             outbox: Mutex::default(),
             waker: Mutex::new(None),
             ended: smol::channel::bounded(1),

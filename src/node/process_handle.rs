@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::server::{self, Server};
-use super::{Node, names, typed};
-use crate::etf::{OwnedTerm, Pid, encode};
+use super::{Node, typed};
+use crate::etf::{OwnedTerm, Pid};
 use crate::process::mailbox::Mailbox;
 use crate::process::registry::RegisterError;
 use crate::process::{GenServer, Process, ProcessId};
@@ -44,7 +44,7 @@ impl Node {
     }
 
     /// Waits until a process of ours has ended.
-    pub(super) fn process_ended(&self, id: ProcessId) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn end_of(&self, id: ProcessId) -> impl Future<Output = ()> + Send + use<> {
         let ended = {
             let mut ends = self.ends.lock();
             // The end takes it out of the registry first, and then looks here.
@@ -55,15 +55,6 @@ impl Node {
             if let Some(ended) = ended {
                 // Nothing is ever sent: only the sender's drop ends the wait.
                 while ended.recv().await.is_ok() {}
-            }
-        }
-    }
-
-    /// Ends a process under all its pids.
-    pub(super) fn exit_with_siblings(&self, process: &Process, reason: &Arc<[u8]>) {
-        for other in self.registry.processes() {
-            if other.is_sibling(process) {
-                self.exit(other.id, reason);
             }
         }
     }
@@ -114,15 +105,14 @@ impl ProcessHandle {
         }
         let named = registry.global_names().iter().any(|(_, holder)| holder.id == self.process.id);
         if named {
-            let sibling = registry.spawn(Arc::clone(&self.process.server));
-            if let Err(error) = registry.claim_global(name, &sibling) {
-                registry.remove(sibling.id);
-                return Err(error);
+            if registry.by_global_name(name).is_some() {
+                return Err(RegisterError::Taken);
             }
+            registry.claim_global(name, &registry.spawn_sibling(&self.process)?)?;
         } else {
             registry.claim_global(name, &self.process)?;
         }
-        names::check_now(&self.node);
+        self.node.names.started_again(std::iter::once(name));
         Ok(self)
     }
 
@@ -135,25 +125,21 @@ impl ProcessHandle {
     /// [`&atom("normal")`](crate::etf::atom). A [`Server`] handles what waits in its mailbox first and gets its
     /// [`terminate`](Server::terminate). This does not wait: [`ended`](Self::ended) does.
     pub fn stop(&self, reason: &(impl Serialize + ?Sized)) {
-        let reason: Arc<[u8]> = exit_reason(reason).into_bytes().into();
-        match &self.mailbox {
-            Some(mailbox) => mailbox.stop(&reason),
-            None => self.node.exit_with_siblings(&self.process, &reason),
+        let reason = exit_reason(reason);
+        if !self.process.server.stop(reason.view()) {
+            self.node.exit(&self.process, reason.view().bytes());
         }
     }
 
     /// Ends it at once, as `Process.exit(pid, :kill)` does, with the reason `:killed`. What a [`Server`] is at is
     /// dropped where it next waits, and it gets no [`terminate`](Server::terminate).
     pub fn kill(&self) {
-        let killed = encode(|w| {
-            w.atom("killed");
-        });
-        self.node.exit_with_siblings(&self.process, &killed.into());
+        self.node.exit(&self.process, OwnedTerm::atom("killed").view().bytes());
     }
 
     /// Waits until it has ended.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.node.process_ended(self.process.id)
+        self.node.end_of(self.process.id)
     }
 }
 

@@ -25,7 +25,8 @@ use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
-use super::{Node, Outlet, block_on, listener, loopback, registration, slaves};
+use super::stores::{StoreSpec, StoreStartError, Stores};
+use super::{Node, block_on, listener, loopback, registration};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
 use crate::dist::node_name::NodeNameError;
@@ -33,13 +34,11 @@ use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::environment::EnvironmentError;
 use crate::epmd::{self, EpmdError, EpmdStart};
 use crate::etf::Pid;
-use crate::kv::KeyValueServer;
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
-use crate::process::{Dispatch, GenServer, Process, Registry, Waiters};
+use crate::process::{GenServer, Process, Registry, Restart, Waiters};
 use crate::replica::SlaveName;
-use crate::store::MemoryStore;
 
 /// Why a node could not be started.
 #[derive(Debug)]
@@ -150,7 +149,7 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
             node_name: node.name().clone(),
             listening: node.listening(),
             epmd: node.epmd().clone(),
-            stores: node.stores.get().cloned().unwrap_or_default(),
+            stores: node.stores_started.get().cloned().unwrap_or_default(),
         };
         announce(&started, node.client());
         signals.next().await;
@@ -182,12 +181,14 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
         register(&registry, name, process)?;
     }
+    let stores = Stores::new(&config.limits);
     let node = Arc::new_cyclic(|this| Node {
         config,
         registry,
         waiters: Waiters::default(),
         peers: Peers::default(),
         names: Names::default(),
+        stores,
         net_kernel,
         net_kernel_process,
         executor: Arc::downgrade(&executor),
@@ -196,13 +197,13 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
         ending,
         listening,
         epmd,
-        stores: OnceLock::new(),
+        stores_started: OnceLock::new(),
         mailboxes: Mutex::default(),
         ends: Mutex::default(),
         this: this.clone(),
     });
     let stores = start_stores(&node)?;
-    node.stores.get_or_init(|| stores);
+    node.stores_started.get_or_init(|| stores);
 
     let loopback = Arc::new(PeerHandle::new(node.config.node_name.shared(), DistributionFlags::OFFERED));
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
@@ -252,32 +253,19 @@ fn taken(error: RegisterError, name: &str) -> StartError {
     }
 }
 
-fn start_stores(node: &Arc<Node>) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
-    let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(Arc::downgrade(node)));
+fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
     let mut started = Vec::new();
-    for (number, config) in node.config.stores.iter().enumerate() {
-        let bytes_max = node.config.limits.slave_buffer_bytes_max;
-        let server = Arc::new(KeyValueServer::new(MemoryStore::default(), Arc::clone(&dispatch), bytes_max));
-        let spawn = || node.registry.spawn(Arc::clone(&server) as Arc<dyn GenServer>);
-        let process = spawn();
-        for name in &config.local {
-            register(&node.registry, name, &process)?;
-        }
-        for (at, name) in config.global.iter().enumerate() {
-            // kernel, global.erl, check_dupname: a pid has one name there, so each name has a pid.
-            let holder = if at == 0 { Arc::clone(&process) } else { spawn() };
-            node.registry.claim_global(name, &holder).map_err(|error| taken(error, name))?;
-        }
-        for name in node.config.slaves.iter().filter(|_| number == 0) {
-            let name = match name {
-                ServerName::Global(name) => SlaveName::global(name),
-                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
-            };
-            if let Some(slave) = server.add_slave(name).map_err(|_| StartError::TooManySlaves)? {
-                node.spawn(slaves::follow(Arc::clone(node), slave, Arc::clone(&process)));
-            }
-        }
-        started.push((config.clone(), process.pid.clone()));
+    for (number, names) in node.config.stores.iter().enumerate() {
+        let slaves = node.config.slaves.iter().filter(|_| number == 0).map(|name| match name {
+            ServerName::Global(name) => SlaveName::global(name),
+            ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
+        });
+        let spec = StoreSpec { names: names.clone(), slaves: slaves.collect() };
+        let process = node.start_store(spec, Restart::Permanent).map_err(|error| match error {
+            StoreStartError::Taken(name) => StartError::DuplicateName(name),
+            StoreStartError::TooManySlaves => StartError::TooManySlaves,
+        })?;
+        started.push((names.clone(), process.pid.clone()));
     }
     Ok(started)
 }

@@ -166,7 +166,7 @@ pub(super) async fn run<S: Server>(handle: ProcessHandle, mut server: S) {
     };
     handle.node.mailboxes.lock().remove(&handle.process.id);
     if let Some(reason) = reason {
-        handle.node.exit_with_siblings(&handle.process, &reason.into_bytes().into());
+        handle.node.exit(&handle.process, reason.view().bytes());
     }
 }
 
@@ -223,7 +223,7 @@ async fn live<S: Server>(server: &mut S, cx: &mut Context<S>) -> OwnedTerm {
                 }
             }
             Event::Envelope(Envelope::Stop { reason }) => {
-                return OwnedTerm::parse(reason.to_vec()).unwrap_or_else(|_| OwnedTerm::atom("normal"));
+                return reason;
             }
             // Whoever runs this notices it too, and drops it here.
             Event::Ended => std::future::pending().await,

@@ -11,7 +11,8 @@ use smol::future::FutureExt;
 
 use super::peers::PeerDown;
 use super::{Node, after, block_on};
-use crate::etf::encode;
+use crate::etf::OwnedTerm;
+use crate::process::mailbox::Envelope;
 
 /// How long the last messages may take to be written when the node ends.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -64,13 +65,10 @@ impl Node {
     }
 
     async fn end(&self) {
-        let reason: Arc<[u8]> = encode(|w| {
-            w.atom("shutdown");
-        })
-        .into();
+        let reason = OwnedTerm::atom("shutdown");
         self.shut_mailboxes(&reason).await;
         for process in self.registry.processes() {
-            self.exit(process.id, &reason);
+            self.exit(&process, reason.view().bytes());
         }
         let mut peers = self.peers.all();
         peers.retain(|peer| peer.name != self.registry.node);
@@ -91,15 +89,15 @@ impl Node {
     }
 
     /// Asks the servers with a mailbox to end, and waits for them.
-    async fn shut_mailboxes(&self, reason: &Arc<[u8]>) {
+    async fn shut_mailboxes(&self, reason: &OwnedTerm) {
         let mailboxes: Vec<_> =
             self.mailboxes.lock().iter().map(|(id, mailbox)| (*id, Arc::clone(mailbox))).collect();
         for (_, mailbox) in &mailboxes {
-            mailbox.stop(reason);
+            mailbox.push(Envelope::Stop { reason: reason.clone() });
         }
         let ended = async {
             for (id, _) in &mailboxes {
-                self.process_ended(*id).await;
+                self.end_of(*id).await;
             }
         };
         let late = async {

@@ -68,12 +68,49 @@ pub trait GenServer: Send + Sync + 'static {
     /// A cast.
     fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>);
 
-    /// Any other message.
+    /// Any other message; with [`ExitSignals::Trap`] also `{:EXIT, pid, reason}`.
     fn handle_info(&self, _message: TermView<'_>, _effects: &mut Effects<'_>) {}
 
-    /// The process has ended, by itself or by others, for `reason`: its pids and names are gone. It cannot stop the
-    /// end. A call that runs on another connection meanwhile is carried through.
+    /// The process has ended, by itself or by others, for `reason`: its pids and names are gone. Called once. Unlike
+    /// OTP's `terminate/2` it is called however the process ended, also when it was killed: it lets go of what the
+    /// server holds, and cannot stop the end. A call that runs on another connection meanwhile is carried through.
     fn terminate(&self, _reason: TermView<'_>) {}
+
+    /// Somebody asks the process to end (`GenServer.stop/3`, [`ProcessHandle::stop`](crate::ProcessHandle::stop)).
+    /// `true`: it will, by itself, when it has handled what came before; `false`: it is ended at once.
+    fn stop(&self, _reason: TermView<'_>) -> bool {
+        false
+    }
+
+    /// What exit signals do to the process.
+    fn exit_signals(&self) -> ExitSignals {
+        ExitSignals::Obey
+    }
+
+    /// Writes one term, the state as `:sys.get_state/1` and `:sys.get_status/1` show it. It should not take more than
+    /// `bytes_max` bytes; what is larger is written as a summary. 0 asks for the summary: the caller's node could not
+    /// read the whole. Without a state of its own a server shows `nil`.
+    fn state(&self, w: &mut TermWriter<'_>, _bytes_max: usize) {
+        w.atom("nil");
+    }
+
+    /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.
+    fn module(&self) -> &str {
+        "kvnode"
+    }
+}
+
+/// What exit signals from other processes do to a process of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ExitSignals {
+    /// The process ends with the signal's reason, unless that is `normal`.
+    #[default]
+    Obey,
+    /// They are messages, `{:EXIT, pid, reason}`: as after `Process.flag(:trap_exit, true)`. Only
+    /// `Process.exit(pid, :kill)` ends the process.
+    Trap,
+    /// They do nothing, and `GenServer.stop/1` neither: for processes without which there is no node.
+    Ignore,
 }
 
 /// Who waits for an answer.

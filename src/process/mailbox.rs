@@ -5,12 +5,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::{Caller, Effects, GenServer, OwnedCaller};
+use super::{Caller, Effects, ExitSignals, GenServer, OwnedCaller};
 use crate::etf::{OwnedTerm, TermView};
 
 /// What waits in a mailbox.
@@ -36,8 +36,8 @@ pub enum Envelope {
     },
     /// The server is to end, when it has handled what came before.
     Stop {
-        /// Why, encoded.
-        reason: Arc<[u8]>,
+        /// Why.
+        reason: OwnedTerm,
     },
 }
 
@@ -48,7 +48,7 @@ impl Envelope {
             Self::Call { request, .. } => request.view().bytes().len(),
             Self::Cast(term) | Self::Info(term) => term.view().bytes().len(),
             Self::Down { reason, .. } => reason.view().bytes().len(),
-            Self::Stop { .. } => 0,
+            Self::Stop { reason } => reason.view().bytes().len(),
         }
     }
 }
@@ -78,6 +78,7 @@ struct Queue {
 /// A mailbox.
 pub struct Mailbox {
     queue: Mutex<Queue>,
+    traps_exits: AtomicBool,
     messages_max: usize,
     bytes_max: usize,
 }
@@ -85,7 +86,7 @@ pub struct Mailbox {
 impl Mailbox {
     /// An empty one, with its bounds.
     pub fn new(messages_max: usize, bytes_max: usize) -> Self {
-        Self { queue: Mutex::default(), messages_max, bytes_max }
+        Self { queue: Mutex::default(), traps_exits: AtomicBool::new(false), messages_max, bytes_max }
     }
 
     /// Takes the next message out; woken by the task's waker when there is one later.
@@ -125,9 +126,9 @@ impl Mailbox {
         }
     }
 
-    /// Asks the server to end when it has handled what waits; `reason` is encoded.
-    pub fn stop(&self, reason: &Arc<[u8]>) {
-        self.push(Envelope::Stop { reason: Arc::clone(reason) });
+    /// Whether exit signals are messages to the server, as after `Process.flag(:trap_exit, true)`.
+    pub fn trap_exits(&self, trap: bool) {
+        self.traps_exits.store(trap, Ordering::Release);
     }
 
     /// Puts a message in if there is room for so many bytes more.
@@ -202,6 +203,15 @@ impl GenServer for Mailbox {
         if let Err(full) = self.offer(message.bytes().len(), || Envelope::Info(message.into())) {
             full.say(effects);
         }
+    }
+
+    fn stop(&self, reason: TermView<'_>) -> bool {
+        self.push(Envelope::Stop { reason: reason.into() });
+        true
+    }
+
+    fn exit_signals(&self) -> ExitSignals {
+        if self.traps_exits.load(Ordering::Acquire) { ExitSignals::Trap } else { ExitSignals::Obey }
     }
 
     fn terminate(&self, _reason: TermView<'_>) {

@@ -1,6 +1,8 @@
 //! The library, used as its documentation shows: the documented programs themselves against real nodes, and what a
 //! server with a mailbox promises.
 
+#![allow(clippy::print_stderr, reason = "what a program said is shown when its test fails")]
+
 #[path = "library/cache.rs"]
 mod cache;
 #[path = "library/counter.rs"]
@@ -306,7 +308,10 @@ impl Server for Probe {
     async fn handle_info(&mut self, info: Info, _cx: &mut Context<Self>) {
         self.heard.push(match info {
             Info::Hello(who) => format!("hello {who}"),
-            Info::Exit(_, reason) => format!("exit {reason:?}"),
+            Info::Exit(from, reason) => {
+                assert!(from.node.starts_with("beam@"));
+                format!("exit {reason:?}")
+            }
             Info::Tick(which) => format!("tick {which}"),
         });
     }

@@ -106,9 +106,12 @@ pub struct Node {
     /// Of the servers that have one.
     mailboxes: Mutex<AHashMap<ProcessId, Arc<Mailbox>>>,
     /// Dropped when the process ends.
-    ends: Mutex<AHashMap<ProcessId, (Sender<()>, Receiver<()>)>>,
+    ends: Mutex<AHashMap<ProcessId, End>>,
     this: Weak<Self>,
 }
+
+/// Closed when a process ends: nothing is ever sent.
+type End = (Sender<()>, Receiver<()>);
 
 impl Node {
     /// Begins to say what a node is started with. `name` is `name@host`, or a name alone on this host: as `erl -name`

@@ -57,7 +57,8 @@
 //!
 //! # The map, in the data's order
 //!
-//! - [`etf`]: the external term format: checked slices of received bytes, and a writer.
+//! - [`etf`]: the external term format: checked slices of received bytes, a writer, and serde between terms and
+//!   Rust types.
 //! - [`dist`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
 //! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
 //!   spawn requests, `net_kernel`.

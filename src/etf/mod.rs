@@ -2,7 +2,8 @@
 //!
 //! First station of every received byte and last of every sent one. [`Cursor`] walks untrusted bytes and gives
 //! [`TermView`]s, [`TermWriter`] appends terms to a buffer, [`key`] finds the canonical bytes of a term, [`text`]
-//! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes.
+//! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes. [`to_term`] and
+//! [`from_term`] go between terms and Rust types, through [`mod@serde`].
 
 pub mod compressed;
 pub mod key;

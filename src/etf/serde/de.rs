@@ -146,7 +146,9 @@ impl<'de> Deserializer<'de> {
         let bytes = self.binary(wanted)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Cow::Borrowed(text)),
-            Err(_) => Err(ConvertError::unexpected(wanted, format_args!("{}, which is not UTF-8", met(before)))),
+            Err(_) => {
+                Err(ConvertError::unexpected(wanted, format_args!("{}, which is not UTF-8", met(before))))
+            }
         }
     }
 
@@ -194,23 +196,26 @@ impl<'de> Deserializer<'de> {
     }
 
     fn visit_integer<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, ConvertError> {
-        let mut cursor = self.cursor;
-        match number(&mut cursor)? {
-            Some(Number::Unsigned(value)) => {
-                self.cursor = cursor;
-                match u64::try_from(value) {
-                    Ok(value) => visitor.visit_u64(value),
-                    Err(_) => visitor.visit_u128(value),
+        let before = self.cursor;
+        let number = number(&mut self.cursor)?;
+        // Of these widths serde's own words tell the type only.
+        let refused = |visitor: &V| ConvertError::unexpected(visitor as &dyn Expected, met(before));
+        match number {
+            Some(Number::Unsigned(value)) => match u64::try_from(value) {
+                Ok(value) => visitor.visit_u64(value),
+                Err(_) => {
+                    let refused = refused(&visitor);
+                    visitor.visit_u128(value).map_err(|_: ConvertError| refused)
                 }
-            }
-            Some(Number::Negative(value)) => {
-                self.cursor = cursor;
-                match i64::try_from(value) {
-                    Ok(value) => visitor.visit_i64(value),
-                    Err(_) => visitor.visit_i128(value),
+            },
+            Some(Number::Negative(value)) => match i64::try_from(value) {
+                Ok(value) => visitor.visit_i64(value),
+                Err(_) => {
+                    let refused = refused(&visitor);
+                    visitor.visit_i128(value).map_err(|_: ConvertError| refused)
                 }
-            }
-            Some(Number::Float(_) | Number::Huge) | None => self.unexpected(&visitor),
+            },
+            Some(Number::Float(_) | Number::Huge) | None => Err(refused(&visitor)),
         }
     }
 
@@ -295,7 +300,7 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
                 let refused = ConvertError::unexpected(&visitor as &dyn Expected, met(self.cursor));
                 let term = self.cursor.term()?;
                 let bytes = BorrowedBytesDeserializer::<ConvertError>::new(term.bytes());
-                visitor.visit_newtype_struct(bytes).map_err(|_| refused)
+                visitor.visit_newtype_struct(bytes).map_err(|_: ConvertError| refused)
             }
             _ => self.unexpected(&visitor),
         }

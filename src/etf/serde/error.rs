@@ -147,7 +147,9 @@ impl Display for ConvertError {
                 write!(f, "wanted one of {}, met {name}", known.join(", "))?;
             }
             ConvertProblem::TooDeep => write!(f, "nested more than {} deep", super::DEPTH_MAX)?,
-            ConvertProblem::Float => f.write_str("a float is not a finite number, and Erlang has no other")?,
+            ConvertProblem::Float => {
+                f.write_str("a float is not a finite number, and Erlang has no other")?
+            }
             ConvertProblem::Atom => f.write_str("an atom is longer than 255 characters")?,
             ConvertProblem::TooLong => f.write_str("longer than 4 GiB, which no term can be")?,
             ConvertProblem::DuplicateKey => f.write_str("two keys of a map are the same term")?,

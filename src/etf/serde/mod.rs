@@ -204,6 +204,3 @@ fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Con
 pub fn from_term<'de, T: Deserialize<'de>>(term: TermView<'de>) -> Result<T, ConvertError> {
     T::deserialize(&mut de::Deserializer::new(term))
 }
-
-#[cfg(test)]
-mod tests;

@@ -75,8 +75,10 @@ mod tests {
         assert_eq!(read(&[98, 255, 255, 255, 255]), Some(Number::Negative(-1)));
         assert_eq!(read(&[98, 0, 0, 1, 0]), Some(Number::Unsigned(256)));
         assert_eq!(read(&[110, 1, 1, 5]), Some(Number::Negative(-5)));
-        assert_eq!(read(&[111, 0, 0, 0, 20, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-            Some(Number::Unsigned(5)));
+        assert_eq!(
+            read(&[111, 0, 0, 0, 20, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Some(Number::Unsigned(5))
+        );
         assert_eq!(read(&[110, 1, 1, 0]), Some(Number::Unsigned(0)), "zero has no sign");
         assert_eq!(read(&[110, 0, 1]), Some(Number::Unsigned(0)));
         assert_eq!(read(&[70, 63, 248, 0, 0, 0, 0, 0, 0]), Some(Number::Float(1.5)));

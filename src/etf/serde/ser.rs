@@ -511,7 +511,10 @@ impl ser::SerializeMap for Compound<'_, '_> {
         if key.as_atom().is_some() {
             return Ok(());
         }
-        Err(ConvertError::unexpected("an atom or a string as a key of a keyword list", format_args!("{key:?}")))
+        Err(ConvertError::unexpected(
+            "an atom or a string as a key of a keyword list",
+            format_args!("{key:?}"),
+        ))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ConvertError> {

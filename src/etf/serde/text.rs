@@ -270,7 +270,8 @@ mod tests {
         let value = (atom("a"), Charlist("b".into()), Binary(vec![1]), Keyword(HashMap::from([("k", 1)])));
         let json = serde_json::to_string(&value).unwrap();
         assert_eq!(json, r#"["a","b",[1],{"k":1}]"#);
-        let back: (Atom, Charlist, Binary, Keyword<HashMap<&str, i32>>) = serde_json::from_str(&json).unwrap();
+        let back: (Atom, Charlist, Binary, Keyword<HashMap<&str, i32>>) =
+            serde_json::from_str(&json).unwrap();
         assert_eq!(back, value);
     }
 }

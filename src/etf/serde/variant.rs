@@ -73,7 +73,9 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
                 seed.deserialize(&mut *self.de).map_err(|error| error.at(Step::Element(1)))
             }
             // `:ok` is `Ok(())`.
-            None if self.name == RESULT => seed.deserialize(UnitDeserializer::new()),
+            None if self.name == RESULT => seed
+                .deserialize(UnitDeserializer::<ConvertError>::new())
+                .or_else(|_| self.unexpected(format_args!("a tuple of 2"))),
             _ => self.unexpected(format_args!("a tuple of 2")),
         }
     }

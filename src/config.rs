@@ -21,7 +21,7 @@ pub struct Config {
     pub dist_port: u16,
     /// Where epmd is.
     pub epmd: EpmdConfig,
-    /// The stores to serve, in order; never empty.
+    /// The stores to serve, in order.
     pub stores: Vec<StoreConfig>,
     /// Slaves of the first store.
     pub slaves: Vec<ServerName>,
@@ -34,6 +34,11 @@ pub struct Config {
     pub fragments: bool,
     /// The bounds on what peers may use.
     pub limits: Limits,
+}
+
+impl Config {
+    /// Erlang's `net_ticktime` where nothing else is said, in seconds.
+    pub const NET_TICKTIME_SECS: u32 = 60;
 }
 
 /// Where epmd is, and who starts it.
@@ -98,6 +103,24 @@ pub struct Limits {
     pub handshake_duration_max: Duration,
     /// Monitors and links that one peer may have here: past it the connection ends.
     pub watches_max: usize,
+    /// Messages that wait for one server with a mailbox ([`Server`](crate::Server)), and bytes of them: past either, a
+    /// call ends at once with `{:system_limit, "…"}`, and a cast or other message is dropped and counted in the log.
+    /// (A connection is not slowed down for it: what comes by it may be what the server waits for.)
+    pub mailbox_messages_max: usize,
+    /// See `mailbox_messages_max`.
+    pub mailbox_bytes_max: usize,
+    /// How long a server with a mailbox may take to end when the node ends: past it the rest is done without it.
+    pub shutdown_duration_max: Duration,
+    /// Bytes that one peer's messages to suspended processes (`:sys.suspend/1`) may take: past it calls end with a
+    /// reason, and casts and other messages are dropped.
+    pub held_bytes_max: usize,
+    /// Largest state, in bytes, that `:sys.get_state/1` shows whole: a larger one is shown as a summary.
+    pub state_bytes_max: usize,
+    /// Restarts of one store in [`restart_period`](Self::restart_period), Elixir's default: past it the next restart
+    /// waits until there is room again.
+    pub restarts_max: usize,
+    /// See `restarts_max`.
+    pub restart_period: Duration,
     /// Busy connections that get a thread of their own; any more share the executor's.
     pub connection_threads_max: usize,
     /// Connections that have not proved the cookie.
@@ -118,6 +141,13 @@ impl Default for Limits {
             slave_buffer_bytes_max: 64 << 20,
             handshake_duration_max: Duration::from_secs(7),
             watches_max: 1 << 20,
+            mailbox_messages_max: 100_000,
+            mailbox_bytes_max: 64 << 20,
+            shutdown_duration_max: Duration::from_secs(5),
+            held_bytes_max: 8 << 20,
+            state_bytes_max: 4 << 20,
+            restarts_max: 3,
+            restart_period: Duration::from_secs(5),
             connection_threads_max: 64,
             handshakes_max: 512,
             backoff_first: Duration::from_millis(200),

@@ -1,5 +1,48 @@
-//! **kvnode** joins an Erlang/Elixir cluster as a hidden node and serves a replicated key-value store to ordinary
-//! `GenServer` callers.
+//! **kvnode** makes a Rust program a node of an Erlang/Elixir cluster: its servers are called, cast to, monitored and
+//! named as `GenServer`s are, from any BEAM, and call those of others. It is a library, and a program made of it that
+//! serves a replicated key-value store (`kvnode --help`).
+//!
+//! The program joins as a *hidden* node (as `erl -hidden` does). It needs no Erlang on its machine but an epmd
+//! somewhere to register with.
+//!
+//! # A counter
+//!
+//! ```no_run
+#![doc = include_str!("../tests/library/counter.rs")]
+//! ```
+//!
+//! With kvnode and `serde` (with its feature `derive`) among the dependencies, and the cookie of your cluster in
+//! `~/.erlang.cookie`, run it. Then, in any iex of this machine:
+//!
+//! ```text
+//! $ iex --sname iex
+//! iex(iex@myhost)> Node.ping(:counter@myhost)
+//! :pong
+//! iex(iex@myhost)> GenServer.cast({:global, :counter}, {:add, 42})
+//! :ok
+//! iex(iex@myhost)> GenServer.call({:global, :counter}, :value)
+//! 42
+//! ```
+//!
+//! # Where to go from here
+//!
+//! | to | see |
+//! | --- | --- |
+//! | start a node, and end it | [`Node::builder`], [`Node::stop`] |
+//! | write a server with a state of its own, that may wait | [`Server`], started by [`Node::serve`] |
+//! | set timers, monitor processes, call others from a server | [`Context`], which has two complete servers to read |
+//! | answer later | [`ReplyTo`] |
+//! | name processes, stop them | [`ProcessHandle`] |
+//! | say whom a message goes to | [`ServerRef`] |
+//! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
+//! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
+//! | bound what peers may use | [`config::Limits`] |
+//!
+//! Futures of this crate run on any executor, or by [`block_on`]: a node brings threads of its own. It logs through
+//! `tracing`, and installs neither a subscriber nor signal handlers.
+//!
+//! What follows is for those who read or change the code.
 //!
 //! # The way of a call
 //!
@@ -14,14 +57,16 @@
 //!
 //! # The map, in the data's order
 //!
-//! - [`etf`]: the external term format: checked slices of received bytes, and a writer.
+//! - [`etf`]: the external term format: checked slices of received bytes, a writer, and serde between terms and
+//!   Rust types.
 //! - [`dist`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
-//! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, spawn requests, `net_kernel`.
+//! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
+//!   spawn requests, `net_kernel`.
 //! - [`kv`]: the key-value protocol's requests, and the server that answers them.
 //! - [`store`]: encoded key to encoded value.
 //! - [`replica`]: what a primary keeps for each slave.
 //! - [`epmd`]: client and daemon.
-//! - [`node`]: the shell: sockets, tasks, clock.
+//! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`config`]: every limit, interval and default.
 //! - [`cli`]: what a person types and reads.
 //!
@@ -34,11 +79,14 @@
 //! 3. A `get` builds no term tree and allocates nothing between [`dist::Inbound`] and [`dist::Outbound`].
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
-//! 4. Signals between two processes are handled in the order sent: inline, on the connection's task. A slave sees
+//! 4. Signals between two processes are handled in the order sent: inline, on the connection's task (a [`Server`]'s are
+//!    put into its mailbox there). A slave sees
 //!    the writes of its primary in the order in which the store took them.
 //! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there.
 //! 6. A peer can make us close its own connection: never another's, never the node.
-//! 7. Before a peer has proved the cookie it has no name here.
+//! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
+//!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
+//! 8. Before a peer has proved the cookie it has no name here.
 //!
 //! # Where building showed another way than the design
 //!
@@ -56,6 +104,9 @@
 //! - The first ping of a node is answered once our global names are known there ([`process::net_kernel`]): what is
 //!   typed next finds them.
 //! - A pid has one name in `global`, so a store with several global names has a pid for each.
+//! - What comes for a suspended process waits at the connection that it came by, and not in a mailbox of the process:
+//!   so order is kept and answers know the flags and monitors of that connection without a queue that all share.
+//! - The supervisor delays restarts past its intensity instead of giving up: a node without its stores serves nobody.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
 //!   out in any order, and a slave must not see them so.
@@ -70,3 +121,10 @@ pub mod node;
 pub mod process;
 pub mod replica;
 pub mod store;
+
+pub use dist::ServerRef;
+pub use node::{
+    Client, Context, Down, MonitorRef, Never, Node, NodeBuilder, ProcessHandle, ReplyTo, Server, StartError,
+    TimerRef, block_on,
+};
+pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller};

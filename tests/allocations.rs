@@ -60,7 +60,14 @@ impl Way {
     /// number of bytes written.
     fn turn(&mut self, read: &[u8]) -> usize {
         let Self { registry, waiters, peer, inbound, out, later, .. } = self;
-        let around = Surroundings { registry, waiters, inflated_bytes_max: 1 << 20, watches_max: 1 << 10 };
+        let around = Surroundings {
+            registry,
+            waiters,
+            inflated_bytes_max: 1 << 20,
+            watches_max: 1 << 10,
+            held_bytes_max: 1 << 20,
+            state_bytes_max: 1 << 20,
+        };
         let mut left = read;
         while !left.is_empty() {
             let [room, _] = inbound.rooms();

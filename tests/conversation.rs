@@ -10,7 +10,9 @@ use kvnode::kv::KeyValueServer;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::rpc::Rex;
-use kvnode::process::{Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, Registry, Waiters};
+use kvnode::process::{
+    Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, Registry, Waiters, exits,
+};
 use kvnode::replica::{SlaveName, SlaveState};
 use kvnode::store::{MemoryStore, ReadDone, Store, StoreError, Value, WriteDone};
 use parking_lot::Mutex;
@@ -71,6 +73,8 @@ impl Cluster {
             waiters: &self.waiters,
             inflated_bytes_max: 1 << 20,
             watches_max: 100,
+            held_bytes_max: 1 << 10,
+            state_bytes_max: 1 << 10,
         };
         let mut out = Outbound::default();
         self.peer.handle(
@@ -433,7 +437,7 @@ fn monitors_and_links_fire_once_with_the_reason_and_not_after_they_were_taken_ba
     );
     assert_eq!(cluster.say(&unlink), [ack]);
 
-    assert!(cluster.registry.remove(cluster.store.id));
+    assert!(exits::end(&cluster.registry, &cluster.store, &atom("shutdown")).is_some());
     let mut out = Outbound::default();
     let Cluster { registry, peer, store: process, .. } = &mut cluster;
     peer.process_ended(process.id, &atom("shutdown"), registry, &mut out);
@@ -752,6 +756,14 @@ impl Store for Deferred {
 
     fn len(&self) -> usize {
         0
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+
+    fn visit(&self, _visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
+        true
     }
 }
 

@@ -53,6 +53,8 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
         waiters: &waiters,
         inflated_bytes_max: 1 << 20,
         watches_max: 1 << 10,
+        held_bytes_max: 1 << 20,
+        state_bytes_max: 1 << 20,
     };
     let mut way = Way {
         around,

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::{CliError, environment, print};
+use super::{CliError, print};
 use crate::config::EpmdConfig;
 use crate::epmd::client::{kill, local_names};
 use crate::epmd::daemon::{Daemon, DaemonConfig};
-use crate::epmd::detach;
+use crate::epmd::{detach, environment};
 use crate::node::log::{self, LogLevels};
 
 /// Runs, asks or ends an epmd, as Erlang's own epmd program does.
@@ -44,7 +44,7 @@ pub(super) struct EpmdArgs {
 }
 
 pub(super) fn main(args: EpmdArgs) -> Result<(), CliError> {
-    let port = args.port.map_or_else(environment::epmd_port, Ok)?;
+    let port = args.port.map_or_else(environment::epmd_port, Ok).map_err(CliError::usage)?;
     let epmd = EpmdConfig { port, ..EpmdConfig::default() };
     if args.names {
         return names(&epmd);
@@ -52,7 +52,11 @@ pub(super) fn main(args: EpmdArgs) -> Result<(), CliError> {
     if args.kill {
         return end(&epmd);
     }
-    let addresses = if args.address.is_empty() { environment::epmd_addresses()? } else { args.address };
+    let addresses = if args.address.is_empty() {
+        environment::epmd_addresses().map_err(CliError::usage)?
+    } else {
+        args.address
+    };
     let relaxed_command_check =
         args.relaxed_command_check || std::env::var_os("ERL_EPMD_RELAXED_COMMAND_CHECK").is_some();
     let config = DaemonConfig { port, addresses, relaxed_command_check };

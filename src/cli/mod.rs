@@ -4,7 +4,6 @@
 //! program with code 2, what cannot run with code 1, and each says what happened, to what, and what to do next.
 
 mod banner;
-mod environment;
 mod epmd;
 mod node;
 mod server_name;

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use clap::{ArgMatches, Args};
 
 use super::banner::{self, CookieOrigin};
-use super::{CliError, environment, server_name, size};
+use super::{CliError, server_name, size};
 use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
+use crate::epmd::environment;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
 use crate::node::log::{self, LogLevels};
@@ -247,11 +248,9 @@ fn limits(frame_bytes_max: Option<usize>) -> Result<Limits, CliError> {
 }
 
 fn epmd(start: bool) -> Result<EpmdConfig, CliError> {
-    let port = environment::epmd_port()?;
-    let address = environment::epmd_addresses()?.first().copied();
-    let address = address.unwrap_or(EpmdConfig::default().address);
+    let epmd = environment::epmd_config().map_err(CliError::usage)?;
     // A program whose path is unknown cannot be run again; then there is Erlang's epmd only.
-    Ok(EpmdConfig { port, start, address, own_program: std::env::current_exe().ok() })
+    Ok(EpmdConfig { start, own_program: std::env::current_exe().ok(), ..epmd })
 }
 
 fn cookie(typed: Option<&str>) -> Result<(Cookie, CookieOrigin), CliError> {

@@ -12,6 +12,7 @@ pub mod handshake;
 pub mod inbound;
 pub mod node_name;
 pub mod outbound;
+pub mod server_ref;
 pub mod tick;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use frame::FrameForm;
 pub use inbound::{Arrival, FrameError, Inbound, InboundLimits};
 pub use node_name::NodeName;
 pub use outbound::Outbound;
+pub use server_ref::ServerRef;
 pub use tick::{TickAction, Ticker};
 
 use crate::etf::Pid;

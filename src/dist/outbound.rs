@@ -52,6 +52,13 @@ pub struct Outbound {
 #[derive(Debug)]
 pub struct OpenFrame(usize);
 
+/// A place in the output, as [`Outbound::mark`] gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    sealed: usize,
+    tail: usize,
+}
+
 impl Outbound {
     /// Nothing yet, for a peer with frames of this form. ([`Outbound::default`] is for frames whose peer is not
     /// known yet: see [`append`](Self::append).)
@@ -228,6 +235,27 @@ impl Outbound {
         }
     }
 
+    /// Where the output ends now, for [`rollback`](Self::rollback).
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        Mark { sealed: self.sealed.len(), tail: self.tail.len() }
+    }
+
+    /// Takes back what was added after `mark`, complete frames and a begun one. Nothing may have been written from the
+    /// queue in between.
+    pub fn rollback(&mut self, mark: Mark) {
+        if self.sealed.len() > mark.sealed {
+            // What was the tail has been sealed since.
+            let after: Vec<Segment> = self.sealed.drain(mark.sealed..).collect();
+            self.sealed_bytes = self.sealed.iter().map(|segment| segment.as_slice().len()).sum();
+            self.tail = match after.into_iter().next() {
+                Some(Segment::Owned(tail)) if mark.tail > 0 => tail,
+                _ => Vec::new(),
+            };
+        }
+        self.tail.truncate(mark.tail);
+    }
+
     /// Gives memory back.
     pub fn rest(&mut self) {
         if self.is_empty() {
@@ -268,11 +296,40 @@ impl Outbound {
         self.finish(open);
     }
 
+    /// `LINK` of a process of ours to one on the peer.
+    pub fn link(&mut self, from: &Pid, to: &Pid) {
+        let open = self.begin();
+        self.term().tuple(3).unsigned(op::LINK).pid(from).pid(to);
+        self.finish(open);
+    }
+
     /// `MONITOR_P` of a process on the peer.
     pub fn monitor(&mut self, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
+        self.watch(op::MONITOR_P, from, to, reference);
+    }
+
+    /// `DEMONITOR_P`: the monitor is taken back.
+    pub fn demonitor(&mut self, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
+        self.watch(op::DEMONITOR_P, from, to, reference);
+    }
+
+    /// A message to a process on the peer: `SEND` or `REG_SEND`.
+    pub fn send_to(
+        &mut self,
+        from: &Pid,
+        to: &super::RemoteProcess,
+        message: impl FnOnce(&mut TermWriter<'_>),
+    ) {
+        match to {
+            super::RemoteProcess::Pid(pid) => self.send(pid, message),
+            super::RemoteProcess::Name { name, .. } => self.reg_send(from, name, message),
+        }
+    }
+
+    fn watch(&mut self, operation: u64, from: &Pid, to: &super::RemoteProcess, reference: &Reference) {
         let open = self.begin();
         let mut term = self.term();
-        term.tuple(4).unsigned(op::MONITOR_P).pid(from);
+        term.tuple(4).unsigned(operation).pid(from);
         match to {
             super::RemoteProcess::Pid(pid) => term.pid(pid),
             super::RemoteProcess::Name { name, .. } => term.atom(name),

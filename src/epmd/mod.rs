@@ -2,11 +2,12 @@
 //!
 //! Nodes register the port that they listen on with the epmd of their machine, and ask the epmd of another machine for
 //! the ports of its nodes. [`client`] asks, [`start`] sees to it that there is one to ask, [`daemon`] is our own for
-//! machines without Erlang, with [`protocol`] as its core without sockets.
+//! machines without Erlang, with [`protocol`] as its core without sockets. [`environment`] reads Erlang's variables.
 
 pub mod client;
 pub mod daemon;
 pub mod detach;
+pub mod environment;
 pub mod protocol;
 pub mod start;
 

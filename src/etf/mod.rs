@@ -2,11 +2,14 @@
 //!
 //! First station of every received byte and last of every sent one. [`Cursor`] walks untrusted bytes and gives
 //! [`TermView`]s, [`TermWriter`] appends terms to a buffer, [`key`] finds the canonical bytes of a term, [`text`]
-//! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes.
+//! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes. [`to_term`] and
+//! [`from_term`] go between terms and Rust types, through [`mod@serde`].
 
 pub mod compressed;
 pub mod key;
+pub mod owned;
 pub mod pool;
+pub mod serde;
 pub mod shared;
 pub mod split;
 pub mod tag;
@@ -16,6 +19,10 @@ pub mod writer;
 use std::fmt;
 use std::sync::Arc;
 
+pub use self::serde::{
+    Atom, Binary, Charlist, ConvertError, ConvertProblem, Keyword, atom, from_term, to_term, write_term,
+};
+pub use owned::OwnedTerm;
 pub use pool::{Pool, PooledBytes};
 pub use shared::SharedBytes;
 pub use split::{AtomView, Cursor, PidView, ReferenceView, TermError, TermView, Traits};

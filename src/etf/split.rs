@@ -100,7 +100,7 @@ impl fmt::Display for TermError {
 impl std::error::Error for TermError {}
 
 /// What was noticed in a term while it was walked: what a later, colder branch has to look at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Traits(u8);
 
 impl Traits {

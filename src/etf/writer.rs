@@ -34,6 +34,11 @@ impl<'a> TermWriter<'a> {
         self
     }
 
+    /// The buffer that is written to, for writers that go back and fill in a count.
+    pub(super) const fn buffer(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
     /// An atom. Text over 255 characters is cut, as an atom cannot hold more.
     pub fn atom(&mut self, text: &str) -> &mut Self {
         let text = text.char_indices().nth(255).map_or(text, |(end, _)| &text[..end]);

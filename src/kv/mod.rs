@@ -2,6 +2,8 @@
 
 pub mod request;
 pub mod server;
+pub mod state;
 
 pub use request::{Cast, Request};
 pub use server::KeyValueServer;
+pub use state::StateShape;

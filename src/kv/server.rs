@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Cast, Request};
+use super::{Cast, Request, StateShape, state};
 use crate::etf::tag::FUN_EXT;
-use crate::etf::{SharedBytes, TermError, TermView, Traits, key};
+use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
 use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName, SlaveState};
 use crate::store::{Store, StoreError, Value};
@@ -32,6 +32,7 @@ pub struct KeyValueServer<S> {
     /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order.
     order: Mutex<()>,
     slave_buffer_bytes_max: usize,
+    shape: StateShape,
 }
 
 /// A write: what the two calls and the two casts come to.
@@ -50,7 +51,24 @@ enum Written {
 impl<S: Store> KeyValueServer<S> {
     /// Serves `store`; answers that come later go out by `dispatch`.
     pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
-        Self { store, dispatch, slaves: RwLock::default(), order: Mutex::new(()), slave_buffer_bytes_max }
+        Self {
+            store,
+            dispatch,
+            slaves: RwLock::default(),
+            order: Mutex::new(()),
+            slave_buffer_bytes_max,
+            shape: StateShape::default(),
+        }
+    }
+
+    /// The same, with its state shown as that of another server of the protocol.
+    pub fn shown_as(self, shape: StateShape) -> Self {
+        Self { shape, ..self }
+    }
+
+    /// The store.
+    pub const fn store(&self) -> &S {
+        &self.store
     }
 
     fn get(
@@ -254,6 +272,24 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             None => tracing::debug!(store = ?effects.me, ?message, "message ignored"),
         }
     }
+
+    /// Lets go of the slaves: what waits for them is dropped.
+    fn terminate(&self, _reason: TermView<'_>) {
+        for slave in self.slaves.write().drain(..) {
+            slave.drop_out();
+        }
+    }
+
+    fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
+        state::write(w, &self.store, &self.slaves.read(), self.shape, bytes_max);
+    }
+
+    fn module(&self) -> &str {
+        match self.shape {
+            StateShape::Replicated => "Elixir.KeyValueStoreReplicated",
+            StateShape::Plain => "Elixir.KeyValueStore",
+        }
+    }
 }
 
 impl<S: Store> fmt::Debug for KeyValueServer<S> {
@@ -301,7 +337,7 @@ fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, effects: &mut Effe
     }
 }
 
-fn write_result(w: &mut crate::etf::TermWriter<'_>, result: &Result<(), StoreError>) {
+fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
     match result {
         Ok(()) => {
             w.atom("ok");
@@ -310,7 +346,7 @@ fn write_result(w: &mut crate::etf::TermWriter<'_>, result: &Result<(), StoreErr
     }
 }
 
-fn write_error(w: &mut crate::etf::TermWriter<'_>, error: &StoreError) {
+fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
     match error {
         StoreError::NoSpace => w.tuple(2).atom("error").atom("no_space"),
     };

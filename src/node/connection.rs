@@ -48,6 +48,14 @@ pub(super) struct Connection<S> {
     closing: Option<PeerDown>,
 }
 
+impl<S> Drop for Connection<S> {
+    /// However it ended: what was linked to processes of ours is told.
+    fn drop(&mut self) {
+        self.peer.connection_lost(self.node.surroundings(), &mut self.later);
+        self.node.carry_out(&mut self.later);
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// `first`: bytes that were read together with the end of the handshake.
     pub(super) fn new(node: Arc<Node>, stream: S, handle: Arc<PeerHandle>, first: &[u8]) -> Self {
@@ -202,7 +210,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 PeerEvent::ProcessEnded { process, reason } => {
                     self.peer.process_ended(process, &reason, registry, &mut self.out);
                 }
+                PeerEvent::Linked { process, remote } => {
+                    self.peer.linked(process, &remote, registry, &mut self.out);
+                }
+                PeerEvent::Unlinked { process, remote } => {
+                    self.peer.unlinked(process, &remote, registry, &mut self.out);
+                }
                 PeerEvent::EndCall(call) => self.peer.end_call(&call, registry, &mut self.out),
+                // What is held is looked at before the next frame.
+                PeerEvent::Resumed => self.stalled = true,
             }
         }
     }
@@ -239,6 +255,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.out.len() >= out_bytes_max {
                 self.stalled = true;
                 break;
+            }
+            if self
+                .peer
+                .deliver_held(around, &mut self.out, &mut self.later)
+                .map_err(|error| protocol(&error))?
+            {
+                handled = true;
+                continue;
             }
             match self.inbound.next_arrival().map_err(|error| protocol(&error))? {
                 None => break,

@@ -1,7 +1,6 @@
 //! Calls of functions on other nodes (kernel, `erpc.erl`), over the node's own connections.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use smol::Timer;
@@ -10,21 +9,32 @@ use smol::future::FutureExt;
 use super::Node;
 use super::peers::PeerHandle;
 use crate::dist::{DistributionFlags, Outbound};
-use crate::etf::{Pid, TermView, TermWriter};
-use crate::process::Outcome;
+use crate::etf::{OwnedTerm, Reference, TermWriter};
+use crate::process::{Outcome, Waiters};
 
-/// Why a call gave no value.
+/// Why a call of a function gave no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErpcError {
     /// The node cannot be asked so: it does not take spawn requests.
     NotSupported,
-    /// The connection was lost.
+    /// The connection is lost, or could not be set up. Whether the function ran is not known.
     NoConnection,
-    /// No answer came in time.
+    /// No answer came in time. Whether the function ran is not known.
     Timeout,
-    /// The function failed, or the node refused; what it said, as text.
-    Failed(String),
+    /// The function raised this, its fault or that of the arguments: `:undef` where there is no such function.
+    Error {
+        /// What was raised.
+        reason: OwnedTerm,
+        /// Where: a stacktrace.
+        stack: OwnedTerm,
+    },
+    /// The function threw this.
+    Throw(OwnedTerm),
+    /// The function exited with this reason.
+    Exit(OwnedTerm),
+    /// The process that ran it was ended with this reason, or was never started.
+    Refused(OwnedTerm),
 }
 
 impl fmt::Display for ErpcError {
@@ -33,124 +43,137 @@ impl fmt::Display for ErpcError {
             Self::NotSupported => f.write_str("the node takes no spawn requests"),
             Self::NoConnection => f.write_str("the connection was lost"),
             Self::Timeout => f.write_str("no answer came in time"),
-            Self::Failed(said) => write!(f, "it failed: {said}"),
+            Self::Error { reason, stack } => write!(f, "it failed: {reason:?} at {stack:?}"),
+            Self::Throw(value) => write!(f, "it threw {value:?}"),
+            Self::Exit(reason) => write!(f, "it exited: {reason:?}"),
+            Self::Refused(reason) => write!(f, "it did not run to its end: {reason:?}"),
         }
     }
 }
 
 impl std::error::Error for ErpcError {}
 
+/// A spawn request that is under way. Dropping it forgets it: a late answer goes nowhere.
+pub(super) struct SpawnWait<'a> {
+    waiters: &'a Waiters,
+    request_id: Reference,
+}
+
+impl Drop for SpawnWait<'_> {
+    fn drop(&mut self) {
+        self.waiters.cancel(&self.request_id);
+    }
+}
+
 impl Node {
-    /// Calls `module:function` on a connected node; gives the value, encoded. `arguments` writes `arity` terms.
+    /// Calls `module:function` on a connected node; gives the value. `arguments` writes `arity` terms.
     ///
     /// # Errors
     /// See [`ErpcError`].
     pub(super) async fn erpc(
         &self,
         peer: &PeerHandle,
-        (module, function): (&str, &str),
+        function: (&str, &str),
         arity: usize,
         arguments: impl FnOnce(&mut TermWriter<'_>),
         limit: Duration,
-    ) -> Result<Vec<u8>, ErpcError> {
+    ) -> Result<OwnedTerm, ErpcError> {
+        let (tell, told) = smol::channel::bounded(1);
+        let done = move |outcome| {
+            // The caller may have given up.
+            let _gone = tell.try_send(outcome);
+        };
+        let _wait = self.begin_erpc(peer, function, arity, arguments, done)?;
+        let outcome = async { told.recv().await.map_err(|_| ErpcError::NoConnection) }
+            .or(async {
+                Timer::after(limit).await;
+                Err(ErpcError::Timeout)
+            })
+            .await?;
+        value_of(outcome)
+    }
+
+    /// Sends the request; `done` is called once with what becomes of it, unless the wait is dropped before.
+    ///
+    /// # Errors
+    /// That it could not be sent.
+    pub(super) fn begin_erpc(
+        &self,
+        peer: &PeerHandle,
+        (module, function): (&str, &str),
+        arity: usize,
+        arguments: impl FnOnce(&mut TermWriter<'_>),
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) -> Result<SpawnWait<'_>, ErpcError> {
         if !peer.offered.contains(DistributionFlags::SPAWN) {
             return Err(ErpcError::NotSupported);
         }
         let request_id = self.registry.new_reference();
-        let (tell, told) = smol::channel::bounded(1);
-        self.waiters.expect(&request_id, &peer.name, move |outcome| {
-            // The caller may have given up.
-            let _gone = tell.try_send(outcome);
-        });
+        self.waiters.expect(&request_id, &peer.name, done);
+        let wait = SpawnWait { waiters: &self.waiters, request_id };
         let mut frames = Outbound::default();
         let from = &self.net_kernel_process.pid;
-        let execute_call = ("erpc", "execute_call", 4);
-        frames.spawn_request_monitored(&request_id, from, execute_call, |w| {
-            w.list(4).reference(&request_id).atom(module).atom(function).list(arity);
+        frames.spawn_request_monitored(&wait.request_id, from, ("erpc", "execute_call", 4), |w| {
+            w.list(4).reference(&wait.request_id).atom(module).atom(function).list(arity);
             arguments(w);
             w.nil().nil();
         });
         peer.leave(|outbox| outbox.frames.append(&mut frames));
         // The connection may have ended before the wait began.
         let still_up = self.peers.get(&peer.name).is_some_and(|up| std::ptr::eq(&*up, peer));
-        if !still_up {
-            self.waiters.cancel(&request_id);
-            return Err(ErpcError::NoConnection);
-        }
-        let outcome = async { told.recv().await.map_err(|_| ErpcError::NoConnection) }
-            .or(async {
-                Timer::after(limit).await;
-                Err(ErpcError::Timeout)
-            })
-            .await;
-        self.waiters.cancel(&request_id);
-        match outcome? {
-            Outcome::NoConnection => Err(ErpcError::NoConnection),
-            Outcome::Refused(reason) => Err(ErpcError::Failed(show(&reason))),
-            Outcome::Down(reason) => value(&reason).ok_or_else(|| ErpcError::Failed(show(&reason))),
-        }
-    }
-
-    /// The pid that holds a name in `global` (an encoded term), asked at one node.
-    pub(super) async fn global_whereis(
-        &self,
-        peer: &PeerHandle,
-        name: &[u8],
-        limit: Duration,
-    ) -> Result<Option<Pid>, ErpcError> {
-        self.pid_of(peer, ("global", "whereis_name"), name, limit).await
-    }
-
-    /// The pid that is registered under a name (an encoded term) on a node.
-    pub(super) async fn whereis(
-        &self,
-        peer: &PeerHandle,
-        name: &[u8],
-        limit: Duration,
-    ) -> Result<Option<Pid>, ErpcError> {
-        self.pid_of(peer, ("erlang", "whereis"), name, limit).await
-    }
-
-    /// Calls a function of one name that gives a pid, or something else where there is none.
-    async fn pid_of(
-        &self,
-        peer: &PeerHandle,
-        function: (&str, &str),
-        name: &[u8],
-        limit: Duration,
-    ) -> Result<Option<Pid>, ErpcError> {
-        let argument = |w: &mut TermWriter<'_>| {
-            w.raw(name);
-        };
-        let answer = self.erpc(peer, function, 1, argument, limit).await?;
-        let term = TermView::parse(&answer).map_err(|error| ErpcError::Failed(error.to_string()))?;
-        Ok(term.as_pid().map(Into::into))
-    }
-
-    /// The pid that holds a name in `global`, asked at every connected node: those that take part in `global`
-    /// first, then those that may hold names themselves.
-    pub(super) async fn whereis_global(&self, name: &[u8], limit: Duration) -> Option<Pid> {
-        let mut peers: Vec<Arc<PeerHandle>> = self.peers.all();
-        peers.retain(|peer| peer.name != self.registry.node);
-        peers.sort_by_key(|peer| !peer.is_visible());
-        for peer in peers {
-            match self.global_whereis(&peer, name, limit).await {
-                Ok(Some(pid)) => return Some(pid),
-                Ok(None) => {}
-                Err(error) => tracing::debug!(peer = %peer.name, %error, "global name not looked up"),
-            }
-        }
-        let name = TermView::parse(name).ok()?.as_atom()?.to_str();
-        self.registry.by_global_name(&name).map(|process| process.pid.clone())
+        if still_up { Ok(wait) } else { Err(ErpcError::NoConnection) }
     }
 }
 
-/// The value in `{Ref, return, Value}`.
-fn value(reason: &[u8]) -> Option<Vec<u8>> {
-    let [_reference, kind, value] = TermView::parse(reason).ok()?.as_tuple::<3>()?;
-    kind.is_atom("return").then(|| value.bytes().to_vec())
+/// kernel, erpc.erl, result/4: the exit reason carries what the function gave.
+///
+/// # Errors
+/// The function's or the node's: see [`ErpcError`].
+pub(super) fn value_of(outcome: Outcome) -> Result<OwnedTerm, ErpcError> {
+    let kept = |bytes: Vec<u8>| OwnedTerm::parse(bytes).map_err(|_| ErpcError::NoConnection);
+    let reason = match outcome {
+        Outcome::Replied(_) | Outcome::NoConnection => return Err(ErpcError::NoConnection),
+        Outcome::Refused(reason) => return Err(ErpcError::Refused(kept(reason)?)),
+        Outcome::Down(reason) => kept(reason)?,
+    };
+    if let Some([_reference, kind, value]) = reason.view().as_tuple::<3>() {
+        match kind.as_atom() {
+            Some(kind) if kind == "return" => return Ok(value.into()),
+            Some(kind) if kind == "throw" => return Err(ErpcError::Throw(value.into())),
+            Some(kind) if kind == "exit" => return Err(ErpcError::Exit(value.into())),
+            _ => {}
+        }
+    }
+    if let Some([_reference, kind, reason, stack]) = reason.view().as_tuple::<4>()
+        && kind.is_atom("error")
+    {
+        return Err(ErpcError::Error { reason: reason.into(), stack: stack.into() });
+    }
+    if reason.view().is_atom("noconnection") {
+        return Err(ErpcError::NoConnection);
+    }
+    Err(ErpcError::Refused(reason))
 }
 
-fn show(reason: &[u8]) -> String {
-    TermView::parse(reason).map_or_else(|error| error.to_string(), |term| format!("{term:?}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etf::encode;
+
+    #[test]
+    fn every_end_of_a_spawned_call_is_told_apart() {
+        let down = |write: fn(&mut TermWriter<'_>)| value_of(Outcome::Down(encode(write)));
+        let atom = OwnedTerm::atom;
+        assert_eq!(down(|w| _ = w.tuple(3).nil().atom("return").atom("x")), Ok(atom("x")));
+        assert_eq!(down(|w| _ = w.tuple(3).nil().atom("throw").atom("x")), Err(ErpcError::Throw(atom("x"))));
+        assert_eq!(down(|w| _ = w.tuple(3).nil().atom("exit").atom("x")), Err(ErpcError::Exit(atom("x"))));
+        assert_eq!(
+            down(|w| _ = w.tuple(4).nil().atom("error").atom("undef").atom("here")),
+            Err(ErpcError::Error { reason: atom("undef"), stack: atom("here") })
+        );
+        assert_eq!(down(|w| _ = w.atom("noconnection")), Err(ErpcError::NoConnection));
+        assert_eq!(down(|w| _ = w.atom("killed")), Err(ErpcError::Refused(atom("killed"))));
+        let notsup = Outcome::Refused(atom("notsup").into_bytes());
+        assert_eq!(value_of(notsup), Err(ErpcError::Refused(atom("notsup"))));
+    }
 }

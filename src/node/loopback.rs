@@ -8,7 +8,7 @@ use super::Node;
 use super::peers::{PeerEvent, PeerHandle};
 use crate::dist::{Arrival, FrameForm, Inbound, Outbound};
 use crate::process::peer::Frame;
-use crate::process::{Effect, Peer};
+use crate::process::{Effect, Peer, PeerError};
 
 /// Delivers what our processes send to each other, for as long as the node lives.
 pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
@@ -31,12 +31,22 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
                 PeerEvent::ProcessEnded { process, reason } => {
                     peer.process_ended(process, &reason, &node.registry, &mut out);
                 }
+                PeerEvent::Linked { process, remote } => {
+                    peer.linked(process, &remote, &node.registry, &mut out);
+                }
+                PeerEvent::Unlinked { process, remote } => {
+                    peer.unlinked(process, &remote, &node.registry, &mut out);
+                }
                 PeerEvent::EndCall(call) => peer.end_call(&call, &node.registry, &mut out),
+                // What is held is looked at below.
+                PeerEvent::Resumed => {}
             }
         }
+        while peer.deliver_held(node.surroundings(), &mut out, &mut later).unwrap_or_else(malformed) {}
         pour(&mut frames, &mut inbound, |frame| {
+            while peer.deliver_held(node.surroundings(), &mut out, &mut later).unwrap_or_else(malformed) {}
             if let Err(error) = peer.handle(frame, node.surroundings(), &mut out, &mut later) {
-                tracing::error!(%error, "a signal of our own is malformed (a bug: please report it)");
+                malformed(error);
             }
         });
         handle.leave_quietly(|outbox| outbox.frames.append(&mut out));
@@ -47,6 +57,11 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
         inbound.rest();
         smol::future::yield_now().await;
     }
+}
+
+fn malformed(error: PeerError) -> bool {
+    tracing::error!(%error, "a signal of our own is malformed (a bug: please report it)");
+    false
 }
 
 /// Moves frames through the same door as those of other nodes.

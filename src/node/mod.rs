@@ -1,11 +1,15 @@
 //! The shell: sockets, tasks and the clock. It sees all other layers, and none of them sees it.
 //!
-//! [`run`] starts a node and blocks until it ends. Connections are tasks on an executor of their own, with a
+//! [`Node::builder`] starts a node, [`Node::serve`] and [`Node::serve_inline`] its processes. [`run`] is the command
+//! line's way: it blocks until a signal ends the program. Connections are tasks on an executor of their own, with a
 //! thread for each core; each one owns its socket and its peer's tables, and hands what concerns others to
 //! `Node::carry_out` once per batch.
 
 pub mod backoff;
+pub mod builder;
+pub mod client;
 mod connection;
+mod context;
 pub mod cookie_file;
 mod dedicated;
 pub mod erpc;
@@ -15,32 +19,54 @@ pub mod log;
 mod loopback;
 mod names;
 pub mod peers;
+mod process_handle;
 mod registration;
+mod release;
+mod reply_to;
 mod run;
+mod server;
 pub mod setup;
 mod slaves;
 mod socket;
+mod stop;
+mod stores;
+mod timers;
+mod typed;
+mod whereis;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Executor, Timer};
 
-pub use run::{RunError, Started, run};
+pub use builder::{NodeBuilder, PeerFault};
+pub use client::{Client, Monitor, Watch};
+pub use context::{Context, Down, MonitorRef};
+pub use process_handle::ProcessHandle;
+pub use reply_to::ReplyTo;
+pub use run::{StartError, Started, run, run_with_client};
+pub use server::{Never, Server};
+pub use timers::TimerRef;
 
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeName, Outbound};
-use crate::etf::Pool;
+use crate::epmd::EpmdStart;
+use crate::etf::{Pid, Pool};
+use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
-use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
+use crate::process::{Dispatch, Effect, Ended, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
 use connection::Connection;
 use dedicated::Left;
@@ -48,38 +74,99 @@ use names::Names;
 use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
 use setup::DialError;
 use socket::{Socket, Waits};
+use stop::Ending;
+use stores::Stores;
 
-/// A running node.
+/// A running node: what its processes are started on, and what messages to other nodes go out by.
+///
+/// It is had from [`Node::builder`], as an `Arc`: cheap to clone, and usable from every thread. Its futures run on any
+/// executor, since the node brings threads of its own; [`block_on`] waits for one where there is no executor.
+///
+/// The node runs until [`stop`](Self::stop), also when nobody holds it any more.
 pub struct Node {
     config: Config,
     registry: Registry,
     waiters: Waiters,
     peers: Peers,
     names: Names,
+    stores: Stores,
     net_kernel: Arc<NetKernel>,
     /// The process of `net_kernel`: what calls of our own come from.
     net_kernel_process: Arc<Process>,
-    executor: Arc<Executor<'static>>,
     /// Memory of large values.
     pool: Arc<Pool>,
+    /// Held by the threads alone: with them its tasks end.
+    executor: Weak<Executor<'static>>,
     /// Connections that run on a thread of their own.
     threads: AtomicUsize,
     /// The node ends: nobody is dialled or let in any more.
     stopping: AtomicBool,
+    ending: Ending,
+    listening: SocketAddr,
+    epmd: EpmdStart,
+    stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
+    /// Of the servers that have one.
+    mailboxes: Mutex<AHashMap<ProcessId, Arc<Mailbox>>>,
+    /// Dropped when the process ends.
+    ends: Mutex<AHashMap<ProcessId, End>>,
     this: Weak<Self>,
 }
 
+/// Closed when a process ends: nothing is ever sent.
+type End = (Sender<()>, Receiver<()>);
+
 impl Node {
+    /// Begins to say what a node is started with. `name` is `name@host`, or a name alone on this host: as `erl -name`
+    /// takes it where the host has a domain or is an address, else as `erl -sname` does. All nodes of a cluster have
+    /// names of one kind.
+    ///
+    /// The node is a hidden one: it is connected to the nodes that it talks to, and not to all of a cluster.
+    pub fn builder(name: &str) -> NodeBuilder {
+        NodeBuilder::new(name)
+    }
+
+    /// Its full name.
+    pub const fn name(&self) -> &NodeName {
+        &self.config.node_name
+    }
+
+    /// Where it listens.
+    pub const fn listening(&self) -> SocketAddr {
+        self.listening
+    }
+
+    /// The epmd that it is registered with.
+    pub const fn epmd(&self) -> &EpmdStart {
+        &self.epmd
+    }
+
+    /// The names of the nodes that it is connected to: visible and hidden ones, in no order.
+    pub fn connected(&self) -> Vec<NodeName> {
+        let peers = self.peers.all();
+        let names = peers.iter().filter(|peer| peer.name != self.registry.node);
+        names.filter_map(|peer| NodeName::new(&peer.name).ok()).collect()
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(task) = self.task(task) {
+            task.detach();
+        }
+    }
+
+    /// A task that ends when what is given is dropped. `None`: the node has ended, and its tasks with it.
+    fn task(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<smol::Task<()>> {
+        let executor = self.executor.upgrade()?;
         // A task that panics must not take the executor's thread with it.
         let task = AssertUnwindSafe(task).catch_unwind();
-        self.executor
-            .spawn(async {
-                if task.await.is_err() {
-                    tracing::error!("a task panicked (a bug: please report it)");
-                }
-            })
-            .detach();
+        Some(executor.spawn(async {
+            if task.await.is_err() {
+                tracing::error!("a task panicked (a bug: please report it)");
+            }
+        }))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     fn offered(&self) -> DistributionFlags {
@@ -105,6 +192,8 @@ impl Node {
             waiters: &self.waiters,
             inflated_bytes_max: self.config.limits.frame_bytes_max,
             watches_max: self.config.limits.watches_max,
+            held_bytes_max: self.config.limits.held_bytes_max,
+            state_bytes_max: self.config.limits.state_bytes_max,
         }
     }
 
@@ -119,10 +208,21 @@ impl Node {
                     }
                 }
                 Effect::FollowSlave { slave, primary } => {
-                    if let (Some(node), Some(store)) = (self.this.upgrade(), self.process(primary)) {
-                        self.spawn(slaves::follow(node, slave, store));
+                    if let Some(store) = self.process(primary) {
+                        self.follow(slave, &store);
                     }
                 }
+                Effect::Exited(ended) => {
+                    // First the new process, then the news: who hears of the end finds its names taken.
+                    self.process_ended(&ended);
+                    self.tell_ended(&ended);
+                }
+                Effect::Resumed => {
+                    for peer in self.peers.all() {
+                        peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                    }
+                }
+                Effect::ReplyState { caller, state } => self.reply_state(caller, state),
                 Effect::EndCall { node, call } => {
                     if let Some(peer) = self.peers.get(&node) {
                         peer.leave(|outbox| outbox.events.push(PeerEvent::EndCall(call)));
@@ -297,13 +397,23 @@ impl Node {
     }
 
     /// Ends a process: its names are free, and all who watch it are told.
-    fn exit(&self, process: ProcessId, reason: &Arc<[u8]>) {
-        if !self.registry.remove(process) {
-            return;
+    fn exit(&self, process: &Process, reason: &[u8]) {
+        if let Some(ended) = exits::end(&self.registry, process, reason) {
+            self.tell_ended(&ended);
         }
+    }
+
+    fn tell_ended(&self, ended: &Ended) {
         for peer in self.peers.all() {
-            let reason = Arc::clone(reason);
-            peer.leave(|outbox| outbox.events.push(PeerEvent::ProcessEnded { process, reason }));
+            let events = ended.processes.iter().map(|process| PeerEvent::ProcessEnded {
+                process: process.id,
+                reason: Arc::clone(&ended.reason),
+            });
+            peer.leave(|outbox| outbox.events.extend(events));
+        }
+        let mut ends = self.ends.lock();
+        for process in &ended.processes {
+            ends.remove(&process.id);
         }
     }
 }
@@ -338,6 +448,18 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("name", &self.config.node_name).finish_non_exhaustive()
     }
+}
+
+/// Blocks the thread until a future is done: for programs without an executor. (`smol::block_on`.)
+///
+/// ```no_run
+/// # use kvnode::Node;
+/// # let node = Node::builder("rust").start()?;
+/// kvnode::block_on(node.stop());
+/// # Ok::<(), kvnode::StartError>(())
+/// ```
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    smol::block_on(future)
 }
 
 async fn after(pause: Duration) {

@@ -12,12 +12,13 @@ use std::time::Duration;
 use ahash::{AHashMap, AHashSet};
 use parking_lot::Mutex;
 use smol::Timer;
+use smol::channel::{Receiver, Sender, TrySendError};
 use smol::future::FutureExt;
 
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
-use crate::etf::{Pid, TermView, TermWriter, encode};
+use crate::etf::{Pid, TermWriter, encode};
 
 /// How often a node is asked who holds our names.
 const CHECK: Duration = Duration::from_secs(5);
@@ -30,7 +31,11 @@ const REGISTER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is known of our names.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<AHashMap<Arc<str>, Name>>);
+pub(super) struct Names {
+    known: Mutex<AHashMap<Arc<str>, Name>>,
+    /// Rung when a name has a new process: one for each node that knows names.
+    bells: Mutex<Vec<Sender<()>>>,
+}
 
 #[derive(Debug, Default)]
 struct Name {
@@ -44,7 +49,7 @@ struct Name {
 
 impl Names {
     fn held(&self, name: &Arc<str>, peer: &PeerHandle) {
-        let mut names = self.0.lock();
+        let mut names = self.known.lock();
         let known = names.entry(Arc::clone(name)).or_default();
         let first = known.held_at.is_empty();
         if known.held_at.insert(Arc::clone(&peer.name)) {
@@ -59,7 +64,7 @@ impl Names {
     }
 
     fn taken(&self, name: &Arc<str>, peer: &PeerHandle, rival: &Pid) {
-        let mut names = self.0.lock();
+        let mut names = self.known.lock();
         let known = names.entry(Arc::clone(name)).or_default();
         let lost = known.held_at.remove(&peer.name);
         if known.rival.as_ref() != Some(rival) {
@@ -71,7 +76,7 @@ impl Names {
 
     /// `global` refuses the name though nobody holds it.
     fn refused(&self, name: &Arc<str>, peer: &PeerHandle) {
-        let mut names = self.0.lock();
+        let mut names = self.known.lock();
         let known = names.entry(Arc::clone(name)).or_default();
         if known.refused_at.insert(Arc::clone(&peer.name)) {
             tracing::warn!(name = %name, at = %peer.name, "global name refused; it is tried again every 5 s");
@@ -79,7 +84,7 @@ impl Names {
     }
 
     fn free(&self, name: &Arc<str>, peer: &PeerHandle) {
-        let mut names = self.0.lock();
+        let mut names = self.known.lock();
         if let Some(known) = names.get_mut(name)
             && known.held_at.remove(&peer.name)
         {
@@ -89,13 +94,31 @@ impl Names {
 
     /// The peer is gone: it holds no names for us any more.
     pub(super) fn peer_down(&self, peer: &str) {
-        let mut names = self.0.lock();
+        let mut names = self.known.lock();
         for (name, known) in names.iter_mut() {
             known.refused_at.remove(peer);
             if known.held_at.remove(peer) && known.held_at.is_empty() {
                 tracing::warn!(name = %name, "global name lost: the last visible node that knew it is gone");
             }
         }
+    }
+
+    /// Names whose process has ended have a new one: they are registered for it at once.
+    pub(super) fn started_again<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        {
+            let mut known = self.known.lock();
+            for name in names {
+                known.remove(name);
+            }
+        }
+        // A bell that is still ringing is heard once, which is enough; one that nobody hears is thrown away.
+        self.bells.lock().retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Closed(()))));
+    }
+
+    fn bell(&self) -> Receiver<()> {
+        let (bell, ringing) = smol::channel::bounded(1);
+        self.bells.lock().push(bell);
+        ringing
     }
 
     /// `global` has decided a conflict against us.
@@ -106,6 +129,7 @@ impl Names {
 
 /// Keeps our names at one visible node while it is connected.
 pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
+    let ringing = node.names.bell();
     let work = async {
         loop {
             let release = async {
@@ -115,7 +139,11 @@ pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
             };
             check(&node, &peer).or(release).await;
             node.net_kernel.release(&peer.name, &*node);
-            Timer::after(CHECK).await;
+            let rung = async {
+                // The bell is as old as this task: it cannot be gone.
+                let _closed = ringing.recv().await;
+            };
+            super::after(CHECK).or(rung).await;
         }
     };
     work.or(peer.ended()).await;
@@ -142,13 +170,21 @@ async fn keep_one(node: &Node, peer: &PeerHandle, name: &Arc<str>, ours: &Pid) -
                 node.names.held(name, peer);
                 return Ok(());
             }
+            Some(former) if is_former(node, &former) => {
+                // `global` may not have heard yet that it has ended.
+                if register(node, peer, "re_register_name", name, ours).await? {
+                    node.names.held(name, peer);
+                    return Ok(());
+                }
+                continue;
+            }
             Some(rival) => {
                 node.names.taken(name, peer, &rival);
                 return Ok(());
             }
             None => node.names.free(name, peer),
         }
-        if register(node, peer, name, ours).await? {
+        if register(node, peer, "register_name", name, ours).await? {
             node.names.held(name, peer);
             return Ok(());
         }
@@ -157,12 +193,23 @@ async fn keep_one(node: &Node, peer: &PeerHandle, name: &Arc<str>, ours: &Pid) -
     Ok(())
 }
 
-/// Registers a name by one node; `false`: `global` said no.
-async fn register(node: &Node, peer: &PeerHandle, name: &str, ours: &Pid) -> Result<bool, ErpcError> {
+/// Whether a pid is of a process of this node that has ended.
+fn is_former(node: &Node, pid: &Pid) -> bool {
+    *pid.node == *node.registry.node && node.registry.by_owned_pid(pid).is_none()
+}
+
+/// Registers a name by one node, with a function of `global`; `false`: `global` said no.
+async fn register(
+    node: &Node,
+    peer: &PeerHandle,
+    function: &str,
+    name: &str,
+    ours: &Pid,
+) -> Result<bool, ErpcError> {
     let arguments = |w: &mut TermWriter<'_>| {
         // With the default method a conflict would kill one of the two holders.
         w.atom(name).pid(ours).tuple(2).atom("global").atom("random_notify_name");
     };
-    let answer = node.erpc(peer, ("global", "register_name"), 3, arguments, REGISTER_LIMIT).await?;
-    Ok(TermView::parse(&answer).is_ok_and(|answer| answer.is_atom("yes")))
+    let answer = node.erpc(peer, ("global", function), 3, arguments, REGISTER_LIMIT).await?;
+    Ok(answer.view().is_atom("yes"))
 }

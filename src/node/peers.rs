@@ -11,6 +11,7 @@ use smol::channel::{Receiver, Sender};
 use super::setup::DialError;
 use crate::dist::handshake::PeerNode;
 use crate::dist::{DistributionFlags, FrameForm, Outbound};
+use crate::etf::Pid;
 use crate::process::effect::EndedCall;
 use crate::process::{Process, ProcessId};
 use crate::replica::Slave;
@@ -60,6 +61,22 @@ pub enum PeerEvent {
         /// The encoded exit reason.
         reason: Arc<[u8]>,
     },
+    /// A process has been resumed: what was held for it can be delivered.
+    Resumed,
+    /// One of our processes has linked itself to one of the peer's. The signal is among the frames.
+    Linked {
+        /// Ours.
+        process: ProcessId,
+        /// The peer's.
+        remote: Pid,
+    },
+    /// One of our processes takes its link back: its signal is written now.
+    Unlinked {
+        /// Ours.
+        process: ProcessId,
+        /// The peer's.
+        remote: Pid,
+    },
     /// A call ends by its monitor, which is this connection's.
     EndCall(EndedCall),
 }
@@ -85,6 +102,8 @@ pub struct PeerHandle {
     pub offered: DistributionFlags,
     /// The form of the frames, both ways.
     pub form: FrameForm,
+    /// Its OTP release, once it was asked; `None` where it has none.
+    pub(super) release: OnceLock<Option<u32>>,
     outbox: Mutex<Outbox>,
     waker: Mutex<Option<Waker>>,
     ended: (Sender<()>, Receiver<()>),
@@ -98,6 +117,7 @@ impl PeerHandle {
             offered: peer.offered,
             form,
             outbox: Mutex::new(Outbox { frames: Outbound::new(form), ..Outbox::default() }),
+            release: OnceLock::new(),
             waker: Mutex::new(None),
             ended: smol::channel::bounded(1),
         }
@@ -205,6 +225,17 @@ pub enum Found {
     Yours(Pending),
 }
 
+/// What became of frames that were offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// They go out.
+    Taken,
+    /// Too much waits for the node.
+    Full,
+    /// The node is neither connected nor being connected to.
+    Absent,
+}
+
 /// All connected nodes.
 #[derive(Debug, Default)]
 pub struct Peers {
@@ -251,6 +282,32 @@ impl Peers {
                 Found::Yours(pending)
             }
         }
+    }
+
+    /// As [`queue`](Self::queue), for what may be refused: frames of our own making, which nobody is slowed down by
+    /// where the peer does not read.
+    pub(super) fn offer(&self, node: &str, frames: &mut Outbound, bytes_max: usize) -> Offered {
+        let handle = {
+            let mut slots = self.slots.lock();
+            match slots.get_mut(node) {
+                Some(Slot::Up(handle)) => Arc::clone(handle),
+                Some(Slot::Connecting(connecting)) => {
+                    if connecting.frames.len() >= bytes_max {
+                        return Offered::Full;
+                    }
+                    connecting.frames.append(frames);
+                    return Offered::Taken;
+                }
+                None => return Offered::Absent,
+            }
+        };
+        handle.leave(|outbox| {
+            if outbox.frames.len() >= bytes_max {
+                return Offered::Full;
+            }
+            outbox.frames.append(frames);
+            Offered::Taken
+        })
     }
 
     /// Queues frames for a node that is connected or being connected to; `false`: it is neither, and it is for

@@ -1,44 +1,72 @@
 //! The life of a node: starting, keeping its peers connected, ending.
+//!
+//! [`start`] makes a node of a [`Config`]; the builder is one user of it, and [`run`], which the command line is made
+//! of, another: it adds the stores' announcement and the signals that end the program.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
 
 use async_signal::{Signal, Signals};
+use parking_lot::Mutex;
 use smol::Executor;
-use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
 use super::backoff::Backoff;
+use super::builder::PeerFault;
+use super::client::Client;
+use super::cookie_file::CookieFileError;
+use super::host::HostError;
 use super::names::Names;
-use super::peers::{PeerDown, PeerHandle, Peers};
-use super::{Node, Outlet, listener, loopback, registration, slaves};
+use super::peers::{PeerHandle, Peers};
+use super::stop::Ending;
+use super::stores::{StoreSpec, StoreStartError, Stores};
+use super::{Node, block_on, listener, loopback, registration};
 use crate::config::{Config, ServerName, StoreConfig};
+use crate::dist::cookie::CookieError;
 use crate::dist::handshake::PeerNode;
+use crate::dist::node_name::NodeNameError;
 use crate::dist::{DistributionFlags, NodeName};
+use crate::epmd::environment::EnvironmentError;
 use crate::epmd::{self, EpmdError, EpmdStart};
-use crate::etf::{Pid, Pool, encode};
-use crate::kv::KeyValueServer;
+use crate::etf::{Pid, Pool};
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
-use crate::process::{Dispatch, GenServer, Process, Registry, Waiters};
+use crate::process::{GenServer, Process, Registry, Restart, Waiters};
 use crate::replica::SlaveName;
-use crate::store::MemoryStore;
 
-/// How long the last messages may take to be written when the node ends.
-const FAREWELL: Duration = Duration::from_secs(2);
-
-/// Why a node could not run.
+/// Why a node could not be started.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum RunError {
+pub enum StartError {
+    /// Its name is not one that a node can have. Whoever chose it has to choose another.
+    Name {
+        /// The name as it was given.
+        name: String,
+        /// The rule that it breaks.
+        error: NodeNameError,
+    },
+    /// This host has no name of the wanted kind. The machine's set-up, or the name has to say its host.
+    Host(HostError),
+    /// A node that it was to be kept connected to can never be.
+    Peer {
+        /// The name as it was given.
+        name: String,
+        /// Why.
+        fault: PeerFault,
+    },
+    /// The cookie that was given is none.
+    Cookie(CookieError),
+    /// No cookie was given, and the file with it cannot be used.
+    CookieFile(CookieFileError),
+    /// An environment variable that `erl` reads too has a value that means nothing.
+    Environment(EnvironmentError),
     /// Its port could not be listened at.
     Listen {
         /// The address; `None`: all interfaces.
@@ -58,9 +86,15 @@ pub enum RunError {
     System(io::Error),
 }
 
-impl fmt::Display for RunError {
+impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Name { name, error } => write!(f, "{name}: not a node name: {error}"),
+            Self::Host(error) => error.fmt(f),
+            Self::Peer { name, fault } => write!(f, "cannot be connected to {name}: {fault}"),
+            Self::Cookie(error) => write!(f, "cookie: {error}"),
+            Self::CookieFile(error) => error.fmt(f),
+            Self::Environment(error) => error.fmt(f),
             Self::Listen { bind, port, error } => {
                 let at = bind.map_or_else(|| "all interfaces".to_owned(), |address| address.to_string());
                 write!(f, "cannot listen at port {port} of {at}: {error}; ")?;
@@ -80,7 +114,7 @@ impl fmt::Display for RunError {
     }
 }
 
-impl std::error::Error for RunError {}
+impl std::error::Error for StartError {}
 
 /// A node that has started, as its banner shows it.
 #[derive(Clone, Debug)]
@@ -95,58 +129,51 @@ pub struct Started {
     pub stores: Vec<(StoreConfig, Pid)>,
 }
 
-/// Runs a node until it is told to end by SIGTERM or SIGINT. `announce` is called once it can be reached.
+/// Runs a node with the stores of its configuration until it is told to end by SIGTERM or SIGINT. `announce` is called
+/// once it can be reached.
 ///
 /// # Errors
-/// Why it could not start: see [`RunError`].
-pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), RunError> {
-    let executor: Arc<Executor<'static>> = Arc::new(Executor::new());
-    let (stop, stopped) = smol::channel::bounded::<()>(1);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    for number in 1..threads {
-        let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
-        thread::Builder::new()
-            .name(format!("kvnode-{number}"))
-            .spawn(move || smol::block_on(executor.run(until_closed(stopped))))
-            .map_err(RunError::System)?;
-    }
-    let result = smol::block_on(executor.run(live(config, Arc::clone(&executor), announce)));
-    drop(stop);
-    result
+/// Why it could not start: see [`StartError`].
+pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartError> {
+    run_with_client(config, |started, _client| announce(started))
 }
 
-async fn until_closed(stopped: Receiver<()>) {
-    while stopped.recv().await.is_ok() {}
-}
-
-async fn live(
-    config: Config,
-    executor: Arc<Executor<'static>>,
-    announce: impl FnOnce(&Started),
-) -> Result<(), RunError> {
-    let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(RunError::System)?;
-    let node = start(config, executor, announce).await?;
-    signals.next().await;
-    tracing::info!("ending; a second signal ends at once");
-    let at_once = async {
+/// As [`run`], with a client of the node for whoever wants to call others.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) -> Result<(), StartError> {
+    block_on(async {
+        let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(StartError::System)?;
+        let node = start(config).await?;
+        let started = Started {
+            node_name: node.name().clone(),
+            listening: node.listening(),
+            epmd: node.epmd().clone(),
+            stores: node.stores_started.get().cloned().unwrap_or_default(),
+        };
+        announce(&started, node.client());
         signals.next().await;
-        tracing::warn!("ended at once");
-    };
-    node.stop().or(at_once).await;
-    Ok(())
+        tracing::info!("ending; a second signal ends at once");
+        let at_once = async {
+            signals.next().await;
+            tracing::warn!("ended at once");
+        };
+        node.stop().or(at_once).await;
+        Ok(())
+    })
 }
 
-async fn start(
-    config: Config,
-    executor: Arc<Executor<'static>>,
-    announce: impl FnOnce(&Started),
-) -> Result<Arc<Node>, RunError> {
-    let epmd = epmd::ensure(&config.epmd, None).await.map_err(RunError::Epmd)?;
-    let refused = |error| RunError::Listen { bind: config.bind, port: config.dist_port, error };
+/// Starts a node. It can be reached when this is done.
+pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
+    // On an error all of this is dropped, which ends the threads.
+    let (executor, ending) = start_threads()?;
+    let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
+    let refused = |error| StartError::Listen { bind: config.bind, port: config.dist_port, error };
     let listener = listener::bind(config.bind, config.dist_port).await.map_err(refused)?;
     let listening = listener.local_addr().map_err(refused)?;
     let registered = epmd::register(&config.epmd, config.node_name.name(), listening.port()).await;
-    let registered = registered.map_err(RunError::Epmd)?;
+    let registered = registered.map_err(StartError::Epmd)?;
 
     let registry = Registry::new(config.node_name.shared(), registered.creation());
     let net_kernel = Arc::new(NetKernel::default());
@@ -155,6 +182,7 @@ async fn start(
     for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
         register(&registry, name, process)?;
     }
+    let stores = Stores::new(&config.limits);
     let node = Arc::new_cyclic(|this| Node {
         pool: Pool::new(config.limits.spare_bytes_max),
         config,
@@ -162,14 +190,22 @@ async fn start(
         waiters: Waiters::default(),
         peers: Peers::default(),
         names: Names::default(),
+        stores,
         net_kernel,
         net_kernel_process,
-        executor,
+        executor: Arc::downgrade(&executor),
         threads: AtomicUsize::new(0),
         stopping: AtomicBool::new(false),
+        ending,
+        listening,
+        epmd,
+        stores_started: OnceLock::new(),
+        mailboxes: Mutex::default(),
+        ends: Mutex::default(),
         this: this.clone(),
     });
     let stores = start_stores(&node)?;
+    node.stores_started.get_or_init(|| stores);
 
     let loopback = Arc::new(PeerHandle::new(&PeerNode {
         name: node.config.node_name.clone(),
@@ -182,7 +218,6 @@ async fn start(
     node.spawn(loopback::run(Arc::clone(&node), loopback));
     node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
     node.spawn(listener::accept_all(Arc::clone(&node), listener));
-    announce(&Started { node_name: node.config.node_name.clone(), listening, epmd, stores });
     let mut connect = node.config.connect.clone();
     connect.sort();
     connect.dedup();
@@ -192,42 +227,53 @@ async fn start(
     Ok(node)
 }
 
-fn register(registry: &Registry, name: &str, process: &Arc<Process>) -> Result<(), RunError> {
+/// The executor, with a thread for each core. The threads alone hold it, but for what is given here: when they end its
+/// tasks are dropped, and with them sockets and the registration with epmd.
+fn start_threads() -> Result<(Arc<Executor<'static>>, Ending), StartError> {
+    let executor: Arc<Executor<'static>> = Arc::new(Executor::new());
+    let (stop, stopped) = smol::channel::bounded::<()>(1);
+    let (alive, ended) = smol::channel::bounded::<()>(1);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    for number in 1..=threads {
+        let (executor, stopped, alive) = (Arc::clone(&executor), stopped.clone(), alive.clone());
+        let work = move || {
+            smol::block_on(executor.run(until_closed(stopped)));
+            // In this order: whoever waits for the end finds that everything is gone.
+            drop(executor);
+            drop(alive);
+        };
+        thread::Builder::new().name(format!("kvnode-{number}")).spawn(work).map_err(StartError::System)?;
+    }
+    Ok((executor, Ending { threads: Mutex::new(Some(stop)), ended }))
+}
+
+async fn until_closed(stopped: Receiver<()>) {
+    while stopped.recv().await.is_ok() {}
+}
+
+fn register(registry: &Registry, name: &str, process: &Arc<Process>) -> Result<(), StartError> {
     registry.register(name, process).map_err(|error| taken(error, name))
 }
 
-fn taken(error: RegisterError, name: &str) -> RunError {
+fn taken(error: RegisterError, name: &str) -> StartError {
     match error {
-        RegisterError::Taken | RegisterError::Ended => RunError::DuplicateName(name.to_owned()),
+        RegisterError::Taken | RegisterError::Ended => StartError::DuplicateName(name.to_owned()),
     }
 }
 
-fn start_stores(node: &Arc<Node>) -> Result<Vec<(StoreConfig, Pid)>, RunError> {
-    let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(Arc::downgrade(node)));
+fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
     let mut started = Vec::new();
-    for (number, config) in node.config.stores.iter().enumerate() {
-        let bytes_max = node.config.limits.slave_buffer_bytes_max;
-        let server = Arc::new(KeyValueServer::new(MemoryStore::default(), Arc::clone(&dispatch), bytes_max));
-        let spawn = || node.registry.spawn(Arc::clone(&server) as Arc<dyn GenServer>);
-        let process = spawn();
-        for name in &config.local {
-            register(&node.registry, name, &process)?;
-        }
-        for (at, name) in config.global.iter().enumerate() {
-            // kernel, global.erl, check_dupname: a pid has one name there, so each name has a pid.
-            let holder = if at == 0 { Arc::clone(&process) } else { spawn() };
-            node.registry.claim_global(name, &holder).map_err(|error| taken(error, name))?;
-        }
-        for name in node.config.slaves.iter().filter(|_| number == 0) {
-            let name = match name {
-                ServerName::Global(name) => SlaveName::global(name),
-                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
-            };
-            if let Some(slave) = server.add_slave(name).map_err(|_| RunError::TooManySlaves)? {
-                node.spawn(slaves::follow(Arc::clone(node), slave, Arc::clone(&process)));
-            }
-        }
-        started.push((config.clone(), process.pid.clone()));
+    for (number, names) in node.config.stores.iter().enumerate() {
+        let slaves = node.config.slaves.iter().filter(|_| number == 0).map(|name| match name {
+            ServerName::Global(name) => SlaveName::global(name),
+            ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
+        });
+        let spec = StoreSpec { names: names.clone(), slaves: slaves.collect() };
+        let process = node.start_store(spec, Restart::Permanent).map_err(|error| match error {
+            StoreStartError::Taken(name) => StartError::DuplicateName(name),
+            StoreStartError::TooManySlaves => StartError::TooManySlaves,
+        })?;
+        started.push((names.clone(), process.pid.clone()));
     }
     Ok(started)
 }
@@ -254,36 +300,5 @@ async fn keep_connected(node: Arc<Node>, peer: NodeName) {
             }
         }
         backoff.pause().await;
-    }
-}
-
-impl Node {
-    /// Ends the node: monitors and links are told `shutdown` (which takes the global names out too), and what
-    /// waits to be written is written, for a short while.
-    async fn stop(&self) {
-        let reason: Arc<[u8]> = encode(|w| {
-            w.atom("shutdown");
-        })
-        .into();
-        // From now on nobody is dialled or let in.
-        self.stopping.store(true, Ordering::SeqCst);
-        for process in self.registry.processes() {
-            self.exit(process.id, &reason);
-        }
-        let mut peers = self.peers.all();
-        peers.retain(|peer| peer.name != self.registry.node);
-        for peer in &peers {
-            peer.close(PeerDown::Shutdown);
-        }
-        let ended = async {
-            for peer in &peers {
-                peer.ended().await;
-            }
-        };
-        let late = async {
-            Timer::after(FAREWELL).await;
-            tracing::warn!("some peers did not take the last messages");
-        };
-        ended.or(late).await;
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::erpc::ErpcError;
+use super::peers::PeerHandle;
 use super::setup::DialError;
 use super::{Node, now};
+use crate::dist::control::op;
 use crate::dist::{Outbound, RemoteProcess};
-use crate::etf::{Pid, TermView, encode};
+use crate::etf::{Pid, Reference, TermView, encode};
 use crate::process::{Outcome, Process};
 use crate::replica::{Slave, SlaveName};
 
@@ -38,7 +40,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Follows a slave of a store for as long as the node lives.
+/// Follows a slave of a store until the store ends, which ends this task.
 pub(super) async fn follow(node: Arc<Node>, slave: Arc<Slave>, store: Arc<Process>) {
     let mut backoff = Backoff::new(&node.config.limits);
     let mut said = String::new();
@@ -86,32 +88,64 @@ async fn watch(
     at: Pid,
 ) -> Result<Outcome, Arc<DialError>> {
     let peer = node.connect(&at.node).await?;
+    let monitored = at.clone();
     let at = RemoteProcess::Pid(at);
     let reference = node.registry.new_reference();
     let (tell, told) = smol::channel::bounded(1);
     node.waiters.expect(&reference, &peer.name, move |outcome| {
-        // Whoever followed is gone only when the node is.
+        // Whoever followed may have ended with its store.
         let _gone = tell.try_send(outcome);
     });
     let mut frames = Outbound::default();
     frames.monitor(&store.pid, &at, &reference);
     peer.leave(|outbox| outbox.frames.append(&mut frames));
+    let mut monitor =
+        Monitor { node, peer: &peer, from: &store.pid, to: &monitored, reference, fired: false };
     slave.found(at);
     tracing::info!(store = ?store, slave = %slave.name(), node = %peer.name, "slave found");
     node.replicate(slave, store);
     let still_up = node.peers.get(&peer.name).is_some_and(|up| Arc::ptr_eq(&up, &peer));
     let outcome =
         if still_up { told.recv().await.unwrap_or(Outcome::NoConnection) } else { Outcome::NoConnection };
-    node.waiters.cancel(&reference);
+    monitor.fired = true;
+    drop(monitor);
     slave.gone();
     let reason = match &outcome {
         Outcome::Down(reason) | Outcome::Refused(reason) => {
             TermView::parse(reason).map_or_else(|error| error.to_string(), |reason| format!("{reason:?}"))
         }
-        Outcome::NoConnection => ":noconnection".into(),
+        Outcome::Replied(_) | Outcome::NoConnection => ":noconnection".into(),
     };
     tracing::warn!(store = ?store, slave = %slave.name(), reason, "slave lost; looking for it");
     Ok(outcome)
+}
+
+/// The monitor of a slave. It is taken back when it is dropped, which happens before it fires when its store ends.
+struct Monitor<'a> {
+    node: &'a Node,
+    peer: &'a PeerHandle,
+    from: &'a Pid,
+    to: &'a Pid,
+    reference: Reference,
+    fired: bool,
+}
+
+impl Drop for Monitor<'_> {
+    fn drop(&mut self) {
+        self.node.waiters.cancel(&self.reference);
+        if !self.fired {
+            self.peer.leave(|outbox| {
+                let open = outbox.frames.begin();
+                let mut term = outbox.frames.term();
+                term.tuple(4)
+                    .unsigned(op::DEMONITOR_P)
+                    .pid(self.from)
+                    .pid(self.to)
+                    .reference(&self.reference);
+                outbox.frames.finish(open);
+            });
+        }
+    }
 }
 
 /// Where a slave is now: the pid that has its name. Writes wait until that is known, so that none goes to a name

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::gen_server::Caller;
+use super::exits::Ended;
+use super::gen_server::{Caller, OwnedCaller};
 use super::registry::Process;
 use super::{ProcessId, Registry, Waiters};
 use crate::dist::{DistributionFlags, Outbound};
@@ -36,6 +37,17 @@ pub enum Effect {
         node: Arc<str>,
         /// The call.
         call: EndedCall,
+    },
+    /// A process has ended: the watchers on other connections are to be told, and its supervisor.
+    Exited(Ended),
+    /// A process has been resumed: the other connections may deliver what they hold for it.
+    Resumed,
+    /// A state is to be sent in the form that the caller's OTP release expects.
+    ReplyState {
+        /// Who asked.
+        caller: OwnedCaller,
+        /// The state, encoded.
+        state: Vec<u8>,
     },
     /// `global` no longer gives the name to us.
     GlobalNameLost {
@@ -83,6 +95,8 @@ pub struct Effects<'a> {
     pub later: &'a mut Vec<Effect>,
     /// The monitors of that node, for calls that end without an answer.
     pub(super) calls: &'a mut dyn EndCalls,
+    /// The reason, encoded, with which the process ends once the message has been handled.
+    pub(super) exit: Option<Vec<u8>>,
 }
 
 /// Ends calls by their monitors: the table of the connection that a message came by.
@@ -142,6 +156,12 @@ impl Effects<'_> {
         } else {
             self.later.push(Effect::EndCall { node: caller.pid().node.to_str().into(), call });
         }
+    }
+
+    /// Ends the process once this message has been handled, as `{:stop, reason, state}` does: watchers are told
+    /// `reason`. The first reason counts.
+    pub fn exit(&mut self, reason: impl FnOnce(&mut TermWriter<'_>)) {
+        self.exit.get_or_insert_with(|| crate::etf::encode(reason));
     }
 
     /// Sends whole frames to a node.

@@ -6,16 +6,61 @@
 
 use std::sync::Arc;
 
-use super::{Dispatch, Effects};
+use super::effect::EndedCall;
+use super::{Dispatch, Effect, Effects, ProcessId};
 use crate::dist::Outbound;
 use crate::dist::control::op;
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_INTEGER_EXT, SMALL_TUPLE_EXT};
 use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
 
-/// A server that other nodes call.
+/// A server that answers where its messages come in: on the thread of the connection, without a mailbox, a task or a
+/// copy in between. [`Node::serve_inline`](crate::Node::serve_inline) starts it.
 ///
-/// It runs inline, on the task of the connection that the message came by, and on several at once: state that
-/// changes is behind locks of its own. One that must wait keeps [`Caller::to_owned`] and answers later.
+/// Several connections call it at once, so state that changes is behind locks of its own (it gets `&self`), and since
+/// nothing else of that connection goes on meanwhile it must neither wait nor take long. One that has to wait keeps
+/// [`Caller::to_owned`] and answers later. Most servers are written more easily as a [`Server`](crate::Server), which has
+/// `&mut self`, may wait, and gets its messages as Rust values; this one is for where every microsecond counts.
+///
+/// Requests are [`TermView`]s, slices of the received bytes; they can be read with
+/// [`from_term`](crate::etf::from_term) too.
+///
+/// ```
+/// use std::sync::atomic::{AtomicI64, Ordering};
+///
+/// use kvnode::etf::TermView;
+/// use kvnode::{Caller, Effects, GenServer};
+///
+/// #[derive(Default)]
+/// struct Counter(AtomicI64);
+///
+/// impl GenServer for Counter {
+///     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+///         if request.is_atom("value") {
+///             let value = self.0.load(Ordering::Relaxed);
+///             effects.reply(caller, |w| _ = w.integer(value));
+///         } else {
+///             // The caller exits with this reason, instead of waiting for its time-out.
+///             effects.end_call(caller, |w| _ = w.tuple(2).atom("bad_call").term(request));
+///         }
+///     }
+///
+///     fn handle_cast(&self, request: TermView<'_>, _effects: &mut Effects<'_>) {
+///         // {:add, n}
+///         if let Some([add, n]) = request.as_tuple()
+///             && add.is_atom("add")
+///             && let Some(n) = n.as_unsigned()
+///         {
+///             self.0.fetch_add(n as i64, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = kvnode::Node::builder("counter").start()?;
+/// node.serve_inline(std::sync::Arc::new(Counter::default())).register("counter")?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait GenServer: Send + Sync + 'static {
     /// A call. It is answered by [`Effects::reply`], now or later, or ended by [`Effects::end_call`].
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>);
@@ -23,8 +68,49 @@ pub trait GenServer: Send + Sync + 'static {
     /// A cast.
     fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>);
 
-    /// Any other message.
+    /// Any other message; with [`ExitSignals::Trap`] also `{:EXIT, pid, reason}`.
     fn handle_info(&self, _message: TermView<'_>, _effects: &mut Effects<'_>) {}
+
+    /// The process has ended, by itself or by others, for `reason`: its pids and names are gone. Called once. Unlike
+    /// OTP's `terminate/2` it is called however the process ended, also when it was killed: it lets go of what the
+    /// server holds, and cannot stop the end. A call that runs on another connection meanwhile is carried through.
+    fn terminate(&self, _reason: TermView<'_>) {}
+
+    /// Somebody asks the process to end (`GenServer.stop/3`, [`ProcessHandle::stop`](crate::ProcessHandle::stop)).
+    /// `true`: it will, by itself, when it has handled what came before; `false`: it is ended at once.
+    fn stop(&self, _reason: TermView<'_>) -> bool {
+        false
+    }
+
+    /// What exit signals do to the process.
+    fn exit_signals(&self) -> ExitSignals {
+        ExitSignals::Obey
+    }
+
+    /// Writes one term, the state as `:sys.get_state/1` and `:sys.get_status/1` show it. It should not take more than
+    /// `bytes_max` bytes; what is larger is written as a summary. 0 asks for the summary: the caller's node could not
+    /// read the whole. Without a state of its own a server shows `nil`.
+    fn state(&self, w: &mut TermWriter<'_>, _bytes_max: usize) {
+        w.atom("nil");
+    }
+
+    /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.
+    fn module(&self) -> &str {
+        "kvnode"
+    }
+}
+
+/// What exit signals from other processes do to a process of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ExitSignals {
+    /// The process ends with the signal's reason, unless that is `normal`.
+    #[default]
+    Obey,
+    /// They are messages, `{:EXIT, pid, reason}`: as after `Process.flag(:trap_exit, true)`. Only
+    /// `Process.exit(pid, :kill)` ends the process.
+    Trap,
+    /// They do nothing, and `GenServer.stop/1` neither: for processes without which there is no node.
+    Ignore,
 }
 
 /// Who waits for an answer.
@@ -160,7 +246,25 @@ pub struct OwnedCaller {
 }
 
 impl OwnedCaller {
-    /// Answers, from any thread.
+    /// The node that the answer goes to.
+    pub const fn node(&self) -> &Arc<str> {
+        &self.node
+    }
+
+    /// Ends the call without an answer, as [`Effects::end_call`] does, by the effect that this gives. `process` is the
+    /// one that was called.
+    pub(crate) fn end(self, process: ProcessId, reason: impl FnOnce(&mut TermWriter<'_>)) -> Effect {
+        let pid = Cursor::new(&self.pid_bytes).pid().expect("it was read as a pid when the call came");
+        let call = EndedCall {
+            process,
+            caller: (pid.id, pid.serial),
+            tag: self.tag_bytes,
+            reason: crate::etf::encode(reason).into(),
+        };
+        Effect::EndCall { node: pid.node.to_str().into(), call }
+    }
+
+    /// Answers, from any thread. A [`Node`](crate::Node) is a [`Dispatch`].
     pub fn reply(self, dispatch: &dyn Dispatch, reply: impl FnOnce(&mut TermWriter<'_>)) {
         let from_bytes = crate::etf::encode(|w| {
             w.pid(&self.from);

@@ -6,29 +6,40 @@
 //!
 //! - [`registry`]: our processes, by pid and by name.
 //! - [`gen_server`]: the behaviour, its callers and replies.
+//! - [`mailbox`]: where messages wait for a server that handles one after the other.
 //! - [`peer`]: one connected node's monitors and links, and the delivery of its signals.
+//! - [`exits`]: how a process ends, and how that is told.
 //! - [`effect`]: what a behaviour may ask for.
-//! - [`waiters`]: what we wait for from other nodes: monitors and spawn requests of ours.
+//! - [`waiters`]: what we wait for from other nodes: calls, monitors and spawn requests of ours.
+//! - [`call_error`]: why a call of ours has no answer.
 //! - [`rpc`]: the functions that other nodes may call here.
 //! - [`system`]: system messages (`sys`).
+//! - [`supervisor`]: when what has ended is started again.
 //! - [`net_kernel`]: answers `Node.ping`.
 //!
 //! [`Outbound`]: crate::dist::Outbound
 
+pub mod call_error;
 pub mod effect;
-mod exits;
+pub mod exits;
 pub mod gen_server;
+mod held;
+pub mod mailbox;
 mod message;
 mod monitors;
 pub mod net_kernel;
 pub mod peer;
 pub mod registry;
 pub mod rpc;
+pub mod supervisor;
 pub mod system;
 pub mod waiters;
 
+pub use call_error::CallError;
 pub use effect::{Dispatch, Effect, Effects};
-pub use gen_server::{Caller, GenServer, OwnedCaller};
+pub use exits::Ended;
+pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller};
 pub use peer::{Peer, PeerError};
 pub use registry::{Process, ProcessId, Registry};
+pub use supervisor::{Restart, Supervisor};
 pub use waiters::{Outcome, Waiters};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
-use super::{Caller, Dispatch, Effects, GenServer, OwnedCaller};
+use super::{Caller, Dispatch, Effects, ExitSignals, GenServer, OwnedCaller};
 use crate::etf::TermView;
 
 /// Callers of one node that may be held back; any more are answered at once.
@@ -62,6 +62,10 @@ impl GenServer for NetKernel {
     }
 
     fn handle_cast(&self, _request: TermView<'_>, _effects: &mut Effects<'_>) {}
+
+    fn exit_signals(&self) -> ExitSignals {
+        ExitSignals::Ignore
+    }
 }
 
 impl fmt::Debug for NetKernel {

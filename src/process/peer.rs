@@ -4,25 +4,30 @@
 //! DEMONITOR_P cost two look-ups and no lock. What ends elsewhere is told to every connection afterwards
 //! ([`Peer::process_ended`]).
 
+mod links;
+mod signals;
+
 use std::fmt;
 use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::effect::{EndCalls, EndedCall};
-use super::exits::{RemoteId, write_exit, write_monitor_exit, write_noproc};
+use super::effect::{EndCalls, EndedCall, can_decode};
+use super::exits::{RemoteId, guarded, write_exit, write_monitor_exit, write_noproc};
+use super::held::Held;
 use super::message::Message;
 use super::monitors::Monitors;
 use super::registry::Process;
 use super::rpc::Spawned;
 use super::waiters::Outcome;
-use super::{Effect, Effects, ProcessId, Registry, Waiters, rpc, system};
+use super::{Effect, Effects, ProcessId, Registry, Waiters, exits, rpc, system};
 use crate::dist::control::{ControlMessage, ProcessRef, Reason, op};
 use crate::dist::{DistributionFlags, FrameForm, Outbound};
 use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use crate::etf::{
     AtomView, Cursor, Pid, PidView, PooledBytes, Reference, ReferenceView, TermError, TermView, compressed,
 };
+use signals::ExitSignal;
 
 /// What ends a connection. Always the peer's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +94,10 @@ pub struct Surroundings<'a> {
     pub inflated_bytes_max: usize,
     /// Bound on the monitors and links of one peer.
     pub watches_max: usize,
+    /// Bound on what one peer's messages to suspended processes take, in bytes.
+    pub held_bytes_max: usize,
+    /// Bound on a state that `sys` shows whole, in bytes.
+    pub state_bytes_max: usize,
 }
 
 /// A process that a signal met, kept for the next one: most signals meet the same again, and to find it so takes
@@ -105,7 +114,11 @@ pub struct Peer {
     flags: DistributionFlags,
     monitors: Monitors,
     links: AHashSet<(ProcessId, RemoteId)>,
+    /// Messages for processes of ours that are suspended.
+    held: Held,
     last: Option<FoundProcess>,
+    /// Unlinks of ours so far.
+    unlinks: u64,
     /// Operations that were skipped and logged.
     skipped: AHashSet<u64>,
     inflated: Vec<u8>,
@@ -119,6 +132,8 @@ impl Peer {
             name,
             flags,
             links: AHashSet::default(),
+            unlinks: 0,
+            held: Held::default(),
             last: None,
             skipped: AHashSet::default(),
             inflated: Vec::new(),
@@ -160,13 +175,17 @@ impl Peer {
                 Some(found) => self.message(found, payload, frame.owner, around, out, later),
                 None => Ok(()),
             },
+            ControlMessage::AliasSend { alias, .. } => {
+                let term = plain(payload, &mut self.inflated, around.inflated_bytes_max)?;
+                Ok(around.waiters.alias_message(&alias, term, around.registry)?)
+            }
             ControlMessage::Link { from_pid, to_pid } => self.link(from_pid, to_pid, around, out),
             ControlMessage::Unlink { from_pid, to_pid } => {
-                self.unlink(from_pid, to_pid, around.registry);
+                let _gone = self.unlink(from_pid, to_pid, around.registry);
                 Ok(())
             }
             ControlMessage::UnlinkId { id, from_pid, to_pid } => {
-                self.unlink(from_pid, to_pid, around.registry);
+                let _gone = self.unlink(from_pid, to_pid, around.registry);
                 // erl_dist_protocol, "Link Protocol": the acknowledgement goes out before any other signal.
                 let open = out.begin();
                 out.term().tuple(4).unsigned(op::UNLINK_ID_ACK).unsigned(id);
@@ -189,21 +208,25 @@ impl Peer {
             ControlMessage::SpawnRequest { request_id, from, module, function, options, .. } => {
                 self.spawn(request_id, from, (module, function), options, payload, around, out, later)
             }
-            ControlMessage::Exit { from_pid, to_pid, .. } => {
-                self.unlink(from_pid, to_pid, around.registry);
-                Ok(())
+            ControlMessage::Exit { from_pid, to_pid, reason } => {
+                // erl_dist_protocol, "Link Protocol": without the link the signal is dropped.
+                if !self.unlink(from_pid, to_pid, around.registry) {
+                    return Ok(());
+                }
+                let reason = self.passed_on(reason, payload, around)?;
+                let signal = ExitSignal { from: &from_pid.into(), reason: &reason, linked: true };
+                self.exit_signal(&to_pid, signal, around, out, later)
             }
             ControlMessage::Exit2 { from_pid, to_pid, reason } => {
-                let reason = self.reason(reason, payload, around)?;
-                if let Some(process) = around.registry.by_pid(&to_pid) {
-                    let reason = TermView::parse(&reason)?;
-                    tracing::warn!(process = ?process, from = ?Pid::from(from_pid), ?reason, "exit signal ignored");
+                if around.registry.local_id(&to_pid).is_none() {
+                    return Ok(());
                 }
-                Ok(())
+                let reason = self.passed_on(reason, payload, around)?;
+                let signal = ExitSignal { from: &from_pid.into(), reason: &reason, linked: false };
+                self.exit_signal(&to_pid, signal, around, out, later)
             }
             ControlMessage::UnlinkIdAck { .. }
             | ControlMessage::NodeLink
-            | ControlMessage::AliasSend { .. }
             | ControlMessage::GroupLeader { .. } => Ok(()),
             ControlMessage::Unknown { operation, arity } => {
                 // Bounded, since the number is the peer's choice.
@@ -224,11 +247,39 @@ impl Peer {
         out: &mut Outbound,
     ) {
         self.last = None;
-        self.monitors.process_ended(process, reason, registry, out);
+        self.held.process_ended(process);
         let pid = registry.pid_of(process);
+        // A reason that this peer cannot read would cost the connection to it.
+        let substitute = exits::atom("unreadable_reason");
+        let reason = match TermView::parse(reason) {
+            Ok(term) if can_decode(self.flags, term.traits()) => reason,
+            _ => &substitute,
+        };
+        self.monitors.process_ended(process, reason, registry, out);
         for (_, remote) in self.links.extract_if(|(linked, _)| *linked == process) {
             write_exit(&self.name, self.flags, &pid, remote, reason, out);
         }
+    }
+
+    /// Delivers the next message that was held for a process which runs again; `false` when there is none. Whoever
+    /// delivers frames calls this before each of them, and again when [`Effect::Resumed`] is carried out.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle).
+    #[inline]
+    pub fn deliver_held(
+        &mut self,
+        around: Surroundings<'_>,
+        out: &mut Outbound,
+        later: &mut Vec<Effect>,
+    ) -> Result<bool, PeerError> {
+        if self.held.is_empty() {
+            return Ok(false);
+        }
+        let Some((process, message)) = self.held.next_ready() else { return Ok(false) };
+        let found = FoundProcess { process, name: None };
+        self.deliver(found, &message, None, around, out, later)?;
+        Ok(true)
     }
 
     /// Ends a call that was handled by another connection.
@@ -317,10 +368,10 @@ impl Peer {
         Ok(())
     }
 
-    fn unlink(&mut self, from_pid: PidView<'_>, to_pid: PidView<'_>, registry: &Registry) {
-        if let Some(id) = registry.local_id(&to_pid) {
-            self.links.remove(&(id, RemoteId::new(&from_pid)));
-        }
+    /// Takes a link out; whether there was one.
+    fn unlink(&mut self, from_pid: PidView<'_>, to_pid: PidView<'_>, registry: &Registry) -> bool {
+        from_pid.node == *self.name
+            && registry.local_id(&to_pid).is_some_and(|id| self.links.remove(&(id, RemoteId::new(&from_pid))))
     }
 
     /// Delivers a message to a process.
@@ -334,8 +385,30 @@ impl Peer {
         out: &mut Outbound,
         later: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
-        let Self { name, flags, monitors, inflated, .. } = self;
-        let term = plain(payload, inflated, around.inflated_bytes_max)?;
+        // Taken out for as long as the message is handled, and put back for its memory.
+        let mut inflated = std::mem::take(&mut self.inflated);
+        let term = plain(payload, &mut inflated, around.inflated_bytes_max)?;
+        self.deliver(found, term, frame_owner, around, out, later)?;
+        self.inflated = inflated;
+        Ok(())
+    }
+
+    /// Delivers a message, an encoded term, unless the process is suspended.
+    #[inline]
+    fn deliver(
+        &mut self,
+        found: FoundProcess,
+        term: &[u8],
+        frame_owner: Option<&Arc<PooledBytes>>,
+        around: Surroundings<'_>,
+        out: &mut Outbound,
+        later: &mut Vec<Effect>,
+    ) -> Result<(), PeerError> {
+        let message = Message::parse(term)?;
+        if found.process.is_suspended() && !matches!(message, Message::System(..)) {
+            return self.hold(&found.process, term, message, around, out, later);
+        }
+        let Self { name, flags, monitors, .. } = self;
         let process = &*found.process;
         let mut effects = Effects {
             me: process,
@@ -347,14 +420,68 @@ impl Peer {
             out,
             later,
             calls: monitors,
+            exit: None,
         };
-        match Message::parse(term)? {
+        let before = effects.out.mark();
+        let handled = guarded(|| match message {
             Message::Call(caller, request) => process.server.handle_call(request, &caller, &mut effects),
             Message::Cast(request) => process.server.handle_cast(request, &mut effects),
-            Message::System(caller, request) => system::handle(request, &caller, &mut effects),
+            Message::System(caller, request) => {
+                system::handle(request, &caller, &mut effects, around.state_bytes_max);
+            }
+            // Nodes before OTP 24 answer to the caller's pid.
+            Message::Info(message) if around.waiters.replied(message, around.registry) => {}
             Message::Info(message) => process.server.handle_info(message, &mut effects),
+        });
+        match (handled, effects.exit.take()) {
+            (Ok(()), None) => self.last = Some(found),
+            (Ok(()), Some(reason)) => self.end(&found.process, &reason, around, out, later),
+            (Err(text), _) => {
+                tracing::error!(process = ?process, panic = text, "a server panicked (a bug of the server): it ends");
+                // It may have left half a frame.
+                out.rollback(before);
+                let reason = crate::etf::encode(|w| {
+                    w.tuple(2).atom("panic").binary(text.as_bytes());
+                });
+                self.end(&found.process, &reason, around, out, later);
+            }
         }
-        self.last = Some(found);
+        Ok(())
+    }
+
+    /// Keeps a message for a process that is suspended. Past the bound calls end with a reason, and what nobody waits
+    /// for is dropped.
+    #[cold]
+    fn hold(
+        &mut self,
+        process: &Arc<Process>,
+        term: &[u8],
+        message: Message<'_>,
+        around: Surroundings<'_>,
+        out: &mut Outbound,
+        later: &mut Vec<Effect>,
+    ) -> Result<(), PeerError> {
+        if self.held.push(process, term, around.held_bytes_max) {
+            return Ok(());
+        }
+        tracing::warn!(process = ?process, peer = %self.name, "suspended, and too much waits for it: message dropped");
+        if let Message::Call(caller, _) = message {
+            let mut effects = Effects {
+                me: process,
+                registry: around.registry,
+                waiters: around.waiters,
+                peer: &self.name,
+                flags: self.flags,
+                frame_owner: None,
+                out,
+                later,
+                calls: &mut self.monitors,
+                exit: None,
+            };
+            effects.end_call(&caller, |w| {
+                w.tuple(2).atom("system_limit").atom("suspended");
+            });
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::GenServer;
 use crate::etf::{Pid, PidView, Reference, encode};
 
 /// The number of one of our processes: what a pid of ours says beside the node. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(u64);
 
 /// Ids of pids have 15 bits where `V4_NC` is not in force (OTP 23), serials 13.
@@ -42,12 +42,31 @@ pub struct Process {
     /// What it does.
     pub server: Arc<dyn GenServer>,
     alive: AtomicBool,
+    /// Shared with its siblings.
+    unit: Arc<Unit>,
+}
+
+/// What the pids of one server have in common: they are suspended together and end together.
+#[derive(Debug, Default)]
+struct Unit {
+    suspended: AtomicBool,
 }
 
 impl Process {
-    /// Whether both have the same server: they are one store under several pids.
+    /// Whether both are one server under several pids.
     pub fn is_sibling(&self, other: &Self) -> bool {
-        std::ptr::addr_eq(Arc::as_ptr(&self.server), Arc::as_ptr(&other.server))
+        Arc::ptr_eq(&self.unit, &other.unit)
+    }
+
+    /// Whether it is suspended (`sys:suspend/1`): only system messages and exit signals reach it.
+    #[inline]
+    pub fn is_suspended(&self) -> bool {
+        self.unit.suspended.load(Ordering::Acquire)
+    }
+
+    /// Suspends or resumes it, with its siblings.
+    pub(super) fn set_suspended(&self, suspended: bool) {
+        self.unit.suspended.store(suspended, Ordering::Release);
     }
 
     /// Whether it has not ended.
@@ -71,6 +90,17 @@ pub enum RegisterError {
     /// The process has ended.
     Ended,
 }
+
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Taken => "another process of this node has that name",
+            Self::Ended => "the process has ended, and can have no name",
+        })
+    }
+}
+
+impl std::error::Error for RegisterError {}
 
 #[derive(Default)]
 struct Tables {
@@ -123,17 +153,35 @@ impl Registry {
         Reference { node: Arc::clone(&self.node), creation: self.creation, words }
     }
 
-    /// Starts a process. Several may be started with one server: it is then known by several pids, as `global`
-    /// wants it of a server with several names there.
+    /// Starts a process.
     pub fn spawn(&self, server: Arc<dyn GenServer>) -> Arc<Process> {
+        let process = self.new_process(server, Arc::default());
+        self.tables.write().processes.insert(process.id, Arc::clone(&process));
+        process
+    }
+
+    /// Gives the server of a process one more pid, as `global` wants it of a server with several names there. The
+    /// siblings are suspended together and end together.
+    ///
+    /// # Errors
+    /// Our misuse: the process has ended.
+    pub fn spawn_sibling(&self, of: &Process) -> Result<Arc<Process>, RegisterError> {
+        let process = self.new_process(Arc::clone(&of.server), Arc::clone(&of.unit));
+        let mut tables = self.tables.write();
+        if !of.is_alive() {
+            return Err(RegisterError::Ended);
+        }
+        tables.processes.insert(process.id, Arc::clone(&process));
+        Ok(process)
+    }
+
+    fn new_process(&self, server: Arc<dyn GenServer>, unit: Arc<Unit>) -> Arc<Process> {
         let (id, pid) = self.new_pid();
         let pid_bytes = encode(|w| {
             w.pid(&pid);
         });
-        let process =
-            Arc::new(Process { id, pid, pid_bytes: pid_bytes.into(), server, alive: AtomicBool::new(true) });
-        self.tables.write().processes.insert(id, Arc::clone(&process));
-        process
+        let alive = AtomicBool::new(true);
+        Arc::new(Process { id, pid, pid_bytes: pid_bytes.into(), server, alive, unit })
     }
 
     /// Gives a process a name.
@@ -180,17 +228,38 @@ impl Registry {
         tables.global_names.iter().map(|(name, process)| (Arc::clone(name), Arc::clone(process))).collect()
     }
 
-    /// Takes a process out, with its names. `false` when it had ended before. Whoever calls this tells the
-    /// connections ([`Peer::process_ended`](super::Peer::process_ended)) afterwards: a monitor that comes later
-    /// finds nothing, one that came before is told.
-    pub fn remove(&self, id: ProcessId) -> bool {
+    /// Takes a process and its siblings out, with their names; gives those that were alive until now, oldest
+    /// first. Whoever calls this tells the connections ([`Peer::process_ended`](super::Peer::process_ended))
+    /// afterwards: a monitor that comes later finds nothing, one that came before is told.
+    pub(super) fn remove(&self, process: &Process) -> Vec<Arc<Process>> {
         let mut tables = self.tables.write();
-        let Some(process) = tables.processes.remove(&id) else { return false };
-        process.alive.store(false, Ordering::Release);
-        tables.names.retain(|_, holder| holder.id != id);
-        tables.global_names.retain(|_, holder| holder.id != id);
+        let mut ended: Vec<Arc<Process>> = tables
+            .processes
+            .extract_if(|_, other| other.is_sibling(process))
+            .map(|(_, process)| process)
+            .collect();
+        for process in &ended {
+            process.alive.store(false, Ordering::Release);
+        }
+        tables.names.retain(|_, holder| holder.is_alive());
+        tables.global_names.retain(|_, holder| holder.is_alive());
         self.names_version.fetch_add(1, Ordering::Release);
-        true
+        ended.sort_by_key(|process| process.id);
+        ended
+    }
+
+    /// The names of a process and its siblings: those on this node first, then those in `global`.
+    pub fn names_of(&self, process: &Process) -> Vec<Arc<str>> {
+        let tables = self.tables.read();
+        let names_in = |table: &AHashMap<Arc<str>, Arc<Process>>| {
+            let names = table.iter().filter(|(_, holder)| holder.is_sibling(process));
+            let mut names: Vec<Arc<str>> = names.map(|(name, _)| Arc::clone(name)).collect();
+            names.sort();
+            names
+        };
+        let mut names = names_in(&tables.names);
+        names.extend(names_in(&tables.global_names));
+        names
     }
 
     /// The process that a pid names, if it is one of ours and lives. A pid of another incarnation is not ours.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Caller, Effect, Effects, GenServer, Process, Registry};
+use super::{Caller, Effect, Effects, ExitSignals, GenServer, Process, Registry};
 use crate::dist::Outbound;
 use crate::etf::{Cursor, Pid, TermView, TermWriter, encode};
 
@@ -169,6 +169,10 @@ impl Rex {
 }
 
 impl GenServer for Rex {
+    fn exit_signals(&self) -> ExitSignals {
+        ExitSignals::Ignore
+    }
+
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         match Self::call(request, effects) {
             Some(answer) => effects.reply(caller, |w| {

@@ -1,12 +1,133 @@
-//! System messages (stdlib, `sys.erl`): `{system, {Pid, Tag}, Request}`.
+//! System messages (stdlib, `sys.erl`): `{system, {Pid, Tag}, Request}`, which every OTP process answers.
+//!
+//! They are answered for every [`GenServer`](super::GenServer) alike, also while it is suspended. The shapes are those
+//! of `sys.erl` and `gen_server.erl`; what a debug function would do (trace, log, statistics) is accepted and not done.
 
-use super::{Caller, Effects};
-use crate::etf::TermView;
+mod status;
 
-/// Answers a system message. None is served yet: the request ends at once, by the monitor that every caller of
-/// `sys` sets, with a reason that names it.
-pub(super) fn handle(request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-    effects.end_call(caller, |w| {
-        w.tuple(2).atom("bad_call").tuple(2).atom("system").term(request);
+use super::effect::can_decode;
+use super::gen_server::ExitSignals;
+use super::{Caller, Effect, Effects, exits};
+use crate::etf::tag::{NEW_FLOAT_EXT, NIL_EXT};
+use crate::etf::{TermView, TermWriter, Traits, encode, key};
+
+/// Answers a system message. `state_bytes_max`: the largest state that is shown whole.
+pub(super) fn handle(
+    request: TermView<'_>,
+    caller: &Caller<'_>,
+    effects: &mut Effects<'_>,
+    state_bytes_max: usize,
+) {
+    let process = effects.me;
+    if request.is_atom("get_state") {
+        let state = state(effects, state_bytes_max);
+        // sys.erl: `State` up to OTP 25, `{ok, State}` from 26 on. What the caller runs is for the shell to find out.
+        effects.later.push(Effect::ReplyState { caller: caller.to_owned(&process.pid), state });
+    } else if request.is_atom("get_status") {
+        let state = state(effects, state_bytes_max);
+        let names = effects.registry.names_of(process);
+        effects.reply(caller, |w| status::write(w, process, &names, &state));
+    } else if request.is_atom("suspend") {
+        process.set_suspended(true);
+        reply_ok(caller, effects);
+    } else if request.is_atom("resume") {
+        process.set_suspended(false);
+        effects.later.push(Effect::Resumed);
+        reply_ok(caller, effects);
+    } else {
+        compound(request, caller, effects);
+    }
+}
+
+fn compound(request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    let pair = request.as_tuple::<2>();
+    let [kind, argument] = pair.unwrap_or([request; 2]);
+    let change_code = request.as_tuple::<4>().is_some_and(|[kind, ..]| kind.is_atom("change_code"));
+    if pair.is_some() && kind.is_atom("terminate") {
+        terminate(argument, caller, effects);
+    } else if pair.is_some() && kind.is_atom("debug") {
+        effects.reply(caller, |w| debug(w, argument));
+    } else if pair.is_some() && kind.is_atom("replace_state") {
+        // The function's code is not here: what a GenServer gives on a node without the module of the function.
+        effects.reply(caller, |w| {
+            w.tuple(2).atom("error").tuple(3).atom("callback_failed");
+            w.tuple(2).atom("gen_server").atom("system_replace_state").tuple(2).atom("error").atom("undef");
+        });
+    } else if change_code && effects.me.is_suspended() {
+        reply_ok(caller, effects);
+    } else {
+        // sys.erl, do_cmd, last clause. Change of code is for suspended processes only.
+        effects.reply(caller, |w| {
+            w.tuple(2).atom("error").tuple(2).atom("unknown_system_msg").term(request);
+        });
+    }
+}
+
+fn terminate(reason: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    let refused = match exits::check_reason(reason) {
+        Err(_) => Some("badarg"),
+        Ok(()) if effects.me.server.exit_signals() == ExitSignals::Ignore => Some("not_allowed"),
+        Ok(()) => None,
+    };
+    if let Some(why) = refused {
+        // proc_lib.erl, stop/3, has no clause for an answer but `ok`.
+        return effects.end_call(caller, |w| {
+            w.atom(why);
+        });
+    }
+    reply_ok(caller, effects);
+    if !effects.me.server.stop(reason) {
+        effects.exit(|w| {
+            w.term(reason);
+        });
+    }
+}
+
+fn reply_ok(caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    effects.reply(caller, |w| {
+        w.atom("ok");
     });
+}
+
+/// sys.erl, debug_cmd.
+fn debug(w: &mut TermWriter<'_>, what: TermView<'_>) {
+    let [kind, argument] = what.as_tuple::<2>().unwrap_or([what; 2]);
+    let kind = kind.as_atom().map(|kind| kind.to_str().into_owned()).unwrap_or_default();
+    let is_pair = what.tuple_arity() == Some(2);
+    let get = argument.is_atom("get");
+    match (kind.as_str(), is_pair) {
+        ("log", true) if get => w.tuple(2).atom("ok").nil(),
+        ("statistics", true) if get => w.tuple(2).atom("ok").atom("no_statistics"),
+        // No file is ever written for anybody.
+        ("log_to_file", true) if !argument.is_atom("false") => w.tuple(2).atom("error").atom("open_file"),
+        ("trace" | "log" | "log_to_file" | "statistics" | "install" | "remove", true)
+        | ("no_debug", false) => w.atom("ok"),
+        _ => w.atom("unknown_debug"),
+    };
+}
+
+/// The server's state, encoded, in a form that the node of `effects` can read.
+fn state(effects: &Effects<'_>, bytes_max: usize) -> Vec<u8> {
+    let write = |bytes_max: usize| encode(|w| effects.me.server.state(w, bytes_max));
+    let whole = write(bytes_max);
+    if is_readable(&whole, effects) {
+        return whole;
+    }
+    let summary = write(0);
+    if is_readable(&summary, effects) { summary } else { vec![NIL_EXT] }
+}
+
+/// Whether the node of `effects` can read a term; that it is one is asked too, since a server of any kind wrote it.
+fn is_readable(state: &[u8], effects: &Effects<'_>) -> bool {
+    let Ok(term) = TermView::parse(state) else { return false };
+    if term.traits().contains(Traits::MAP) {
+        // To OTP 25 the two zeros are one key, and a map that has both is no term.
+        let negative_zero = [NEW_FLOAT_EXT, 0x80, 0, 0, 0, 0, 0, 0, 0];
+        if state.windows(negative_zero.len()).any(|window| window == negative_zero)
+            || key::check_maps(term).is_err()
+        {
+            return false;
+        }
+    }
+    can_decode(effects.flags, term.traits())
 }

@@ -12,74 +12,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::dist::{Outbound, RemoteProcess};
-use crate::etf::{AtomView, Pid, TermView, TermWriter};
+use crate::etf::{Pid, TermWriter};
 
 /// How a slave was named to `add_slave`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SlaveName {
-    /// `{:global, name}`, where a name is any term, encoded here.
-    Global(Arc<[u8]>),
-    /// An atom: registered on this node.
-    Local(Arc<str>),
-    /// `{name, node}`
-    Remote {
-        /// The registered name.
-        name: Arc<str>,
-        /// Its node.
-        node: Arc<str>,
-    },
-    /// A pid.
-    Pid(Pid),
-}
-
-impl SlaveName {
-    /// `{:global, name}` with an atom.
-    pub fn global(name: &str) -> Self {
-        let name = crate::etf::encode(|w| {
-            w.atom(name);
-        });
-        Self::Global(name.into())
-    }
-
-    /// Reads the argument of `add_slave`; `None` for what names no process.
-    pub fn read(term: TermView<'_>) -> Option<Self> {
-        let shared = |atom: AtomView<'_>| -> Arc<str> { atom.to_str().into() };
-        if let Some(name) = term.as_atom() {
-            return Some(Self::Local(shared(name)));
-        }
-        if let Some(pid) = term.as_pid() {
-            return Some(Self::Pid(pid.into()));
-        }
-        let [first, second] = term.as_tuple::<2>()?;
-        if first.is_atom("global") {
-            return Some(Self::Global(second.bytes().into()));
-        }
-        Some(Self::Remote { name: shared(first.as_atom()?), node: shared(second.as_atom()?) })
-    }
-
-    /// Writes it as it is given to `add_slave`.
-    pub fn write(&self, writer: &mut TermWriter<'_>) {
-        match self {
-            Self::Global(name) => writer.tuple(2).atom("global").raw(name),
-            Self::Local(name) => writer.atom(name),
-            Self::Remote { name, node } => writer.tuple(2).atom(name).atom(node),
-            Self::Pid(pid) => writer.pid(pid),
-        };
-    }
-}
-
-impl fmt::Display for SlaveName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let term = crate::etf::encode(|w| self.write(w));
-        let term = TermView::parse(&term).expect("it was written by our own writer");
-        write!(f, "{term:?}")
-    }
-}
+pub use crate::dist::ServerRef as SlaveName;
 
 /// One write, as slaves are told of it.
 #[derive(Clone, Copy, Debug)]
@@ -286,24 +226,5 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(slave.push(ReplicaWrite::Delete { key: &atom("a long name of a key") }), Pushed::Kept);
         }
-    }
-
-    #[test]
-    fn names_are_read_and_written_as_add_slave_takes_them() {
-        let names = [
-            SlaveName::global("s"),
-            SlaveName::Local("s".into()),
-            SlaveName::Remote { name: "s".into(), node: "b@h".into() },
-            SlaveName::Pid(pid()),
-        ];
-        for name in names {
-            let bytes = encode(|w| name.write(w));
-            let term = TermView::parse(&bytes).expect("our own term");
-            assert_eq!(SlaveName::read(term), Some(name));
-        }
-        let number = encode(|w| {
-            w.integer(1);
-        });
-        assert_eq!(SlaveName::read(TermView::parse(&number).expect("our own term")), None);
     }
 }

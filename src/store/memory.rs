@@ -58,6 +58,15 @@ impl Entry {
         }
     }
 
+    /// Of key and value.
+    #[inline]
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Small(block) => (block.len() - HEAD_BYTES) as u64,
+            Self::Large(large) => (large.key.len() + large.value.len()) as u64,
+        }
+    }
+
     #[inline]
     fn value(&self) -> Value<'_> {
         match self {
@@ -72,24 +81,29 @@ impl Entry {
     }
 }
 
+/// One part of the entries.
+#[derive(Default)]
+struct Shard {
+    table: HashTable<Entry>,
+    /// Of all keys and values.
+    bytes: u64,
+}
+
 /// A store in memory. Answers at once, always.
 pub struct MemoryStore {
     hasher: RandomState,
-    shards: Box<[RwLock<HashTable<Entry>>]>,
+    shards: Box<[RwLock<Shard>]>,
 }
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            shards: (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect(),
-        }
+        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
     }
 }
 
 impl MemoryStore {
     #[inline]
-    fn shard(&self, key: &[u8]) -> (u64, &RwLock<HashTable<Entry>>) {
+    fn shard(&self, key: &[u8]) -> (u64, &RwLock<Shard>) {
         let hash = self.hasher.hash_one(key);
         // The table itself uses the lowest and the highest bits.
         (hash, &self.shards[(hash >> 32) as usize % SHARDS])
@@ -106,7 +120,7 @@ impl Store for MemoryStore {
     ) -> Option<R> {
         let (hash, shard) = self.shard(key);
         let shard = shard.read();
-        Some(now(shard.find(hash, |entry| entry.key() == key).map(Entry::value)))
+        Some(now(shard.table.find(hash, |entry| entry.key() == key).map(Entry::value)))
     }
 
     fn put(
@@ -119,10 +133,14 @@ impl Store for MemoryStore {
         // Made before, and the old one dropped after, the lock is held.
         let entry = Entry::new(key, value);
         let replaced = {
-            let mut shard = shard.write();
+            let Shard { table, bytes } = &mut *shard.write();
+            *bytes += entry.bytes();
             let hash_of = |entry: &Entry| self.hasher.hash_one(entry.key());
-            match shard.entry(hash, |entry| entry.key() == key, hash_of) {
-                TableEntry::Occupied(mut occupied) => Some(std::mem::replace(occupied.get_mut(), entry)),
+            match table.entry(hash, |entry| entry.key() == key, hash_of) {
+                TableEntry::Occupied(mut occupied) => {
+                    *bytes -= occupied.get().bytes();
+                    Some(std::mem::replace(occupied.get_mut(), entry))
+                }
                 TableEntry::Vacant(vacant) => {
                     vacant.insert(entry);
                     None
@@ -136,15 +154,28 @@ impl Store for MemoryStore {
     fn delete(&self, key: &[u8], _later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
         let (hash, shard) = self.shard(key);
         let removed = {
-            let mut shard = shard.write();
-            shard.find_entry(hash, |entry| entry.key() == key).ok().map(|entry| entry.remove().0)
+            let Shard { table, bytes } = &mut *shard.write();
+            let removed =
+                table.find_entry(hash, |entry| entry.key() == key).ok().map(|entry| entry.remove().0);
+            *bytes -= removed.as_ref().map_or(0, Entry::bytes);
+            removed
         };
         drop(removed);
         Some(Ok(()))
     }
 
     fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().len()).sum()
+        self.shards.iter().map(|shard| shard.read().table.len()).sum()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.read().bytes).sum()
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
+        self.shards
+            .iter()
+            .all(|shard| shard.read().table.iter().all(|entry| visit(entry.key(), entry.value())))
     }
 }
 
@@ -204,6 +235,13 @@ mod tests {
                     _ => prop_assert_eq!(get(&store, &key), model.get(&key).cloned()),
                 }
                 prop_assert_eq!(store.len(), model.len());
+                let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
+                prop_assert_eq!(store.bytes(), bytes as u64);
+                let mut seen = HashMap::new();
+                let complete =
+                    store.visit(&mut |key, value| seen.insert(key.to_vec(), value.bytes.to_vec()).is_none());
+                prop_assert!(complete);
+                prop_assert_eq!(&seen, &model);
             }
         }
     }

@@ -71,6 +71,13 @@ pub trait Store: Send + Sync + 'static {
     /// Number of keys.
     fn len(&self) -> usize;
 
+    /// Bytes of all keys and values.
+    fn bytes(&self) -> u64;
+
+    /// Shows every key with its value, each once, in any order, until `visit` gives `false`; whether it got to the end.
+    /// Others may write meanwhile. `visit` must not use the store.
+    fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool;
+
     /// Whether it holds nothing.
     fn is_empty(&self) -> bool {
         self.len() == 0

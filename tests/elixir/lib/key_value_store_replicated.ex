@@ -47,21 +47,21 @@ defmodule KeyValueStoreReplicated do
   def add_slave(slave), do: GenServer.call(:master, {:add_slave, slave})
 
   @impl GenServer
-  def init(pairs) when is_map(pairs), do: {:ok, %{pairs: pairs, slaves: []}}
+  def init(pairs) when is_map(pairs), do: {:ok, %{data: pairs, slaves: []}}
 
   @impl GenServer
   def handle_call({:put, key, value}, _from, state) do
     replicate(state, {:replicate_put, key, value})
-    {:reply, :ok, %{state | pairs: Map.put(state.pairs, key, value)}}
+    {:reply, :ok, %{state | data: Map.put(state.data, key, value)}}
   end
 
   def handle_call({:get, key}, _from, state) do
-    {:reply, Map.get(state.pairs, key), state}
+    {:reply, Map.get(state.data, key), state}
   end
 
   def handle_call({:delete, key}, _from, state) do
     replicate(state, {:replicate_delete, key})
-    {:reply, :ok, %{state | pairs: Map.delete(state.pairs, key)}}
+    {:reply, :ok, %{state | data: Map.delete(state.data, key)}}
   end
 
   def handle_call({:add_slave, slave}, _from, state) do
@@ -70,11 +70,11 @@ defmodule KeyValueStoreReplicated do
 
   @impl GenServer
   def handle_cast({:replicate_put, key, value}, state) do
-    {:noreply, %{state | pairs: Map.put(state.pairs, key, value)}}
+    {:noreply, %{state | data: Map.put(state.data, key, value)}}
   end
 
   def handle_cast({:replicate_delete, key}, state) do
-    {:noreply, %{state | pairs: Map.delete(state.pairs, key)}}
+    {:noreply, %{state | data: Map.delete(state.data, key)}}
   end
 
   defp replicate(state, write), do: Enum.each(state.slaves, &GenServer.cast(&1, write))

@@ -1,0 +1,268 @@
+//! What a node is started with, said piece by piece.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::cookie_file::CookiePlaces;
+use super::host::Host;
+use super::run::{self, StartError};
+use super::{Node, block_on};
+use crate::config::{Config, EpmdConfig, Limits};
+use crate::dist::Cookie;
+use crate::dist::node_name::{NameKind, NodeName, NodeNameError, split_typed};
+use crate::epmd::environment;
+
+/// Builds and starts a [`Node`]: see [`Node::builder`].
+///
+/// Only the name has to be said; everything else has the default that `erl` has. What is wrong with any of it is
+/// told by [`start`](Self::start).
+///
+/// ```no_run
+/// use kvnode::Node;
+///
+/// let node = Node::builder("rust")
+///     .cookie("secret")
+///     .connect("iex@myhost")
+///     .start()?;
+/// println!("{} listens at {}", node.name(), node.listening());
+/// node.wait();
+/// # Ok::<(), kvnode::StartError>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "a node runs once it is started"]
+pub struct NodeBuilder {
+    name: String,
+    cookie: Option<String>,
+    bind: Option<IpAddr>,
+    dist_port: u16,
+    epmd: Option<EpmdConfig>,
+    connect: Vec<String>,
+    net_ticktime_secs: u32,
+    limits: Limits,
+}
+
+impl NodeBuilder {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            cookie: None,
+            bind: None,
+            dist_port: 0,
+            epmd: None,
+            connect: Vec::new(),
+            net_ticktime_secs: Config::NET_TICKTIME_SECS,
+            limits: Limits::default(),
+        }
+    }
+
+    /// The secret of the cluster. Without this it is read as `erl` reads it: from `~/.erlang.cookie`, else
+    /// `$XDG_CONFIG_HOME/erlang/.erlang.cookie`; where there is none, one is made.
+    pub fn cookie(mut self, cookie: &str) -> Self {
+        self.cookie = Some(cookie.to_owned());
+        self
+    }
+
+    /// A node, `name@host`, that is to be kept connected: when it is not there, or goes away, it is tried again
+    /// until it is back. May be said of several. Nodes that connect to this one need not be named, and one that a
+    /// message is sent to is connected to by that.
+    pub fn connect(mut self, peer: &str) -> Self {
+        self.connect.push(peer.to_owned());
+        self
+    }
+
+    /// The address to listen on. Without this: all interfaces, IPv6 and IPv4.
+    pub fn bind(mut self, address: IpAddr) -> Self {
+        self.bind = Some(address);
+        self
+    }
+
+    /// The port to listen on. Without this, or with 0: a free one, which others learn from epmd.
+    pub fn dist_port(mut self, port: u16) -> Self {
+        self.dist_port = port;
+        self
+    }
+
+    /// Where epmd is and whether it may be started. Without this: on this machine, where `ERL_EPMD_PORT` and
+    /// `ERL_EPMD_ADDRESS` say or at Erlang's port (4369), and started where none answers and Erlang's is installed.
+    pub fn epmd(mut self, epmd: EpmdConfig) -> Self {
+        self.epmd = Some(epmd);
+        self
+    }
+
+    /// Seconds after which a silent node is taken to be down; the whole cluster should agree. Without this: 60, as in
+    /// Erlang. 0 counts as 1.
+    pub fn net_ticktime_secs(mut self, secs: u32) -> Self {
+        self.net_ticktime_secs = secs.max(1);
+        self
+    }
+
+    /// The bounds on what other nodes may use.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Starts the node: it is registered with epmd and can be reached when this returns. This takes some milliseconds
+    /// in which the thread is blocked, or as long as epmd takes to be started; in an asynchronous program there is
+    /// [`start_async`](Self::start_async).
+    ///
+    /// The node has threads of its own, one for each core. It runs until [`Node::stop`], also when every handle to it
+    /// is dropped, as a BEAM does. It installs no signal handlers.
+    ///
+    /// # Errors
+    /// See [`StartError`]: what was said here cannot be used, or the system or epmd refused.
+    pub fn start(self) -> Result<Arc<Node>, StartError> {
+        block_on(self.start_async())
+    }
+
+    /// As [`start`](Self::start), without blocking the thread. It runs on any executor.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_async(self) -> Result<Arc<Node>, StartError> {
+        run::start(self.config()?).await
+    }
+
+    fn config(self) -> Result<Config, StartError> {
+        let (kind, node_name) = own_name(&self.name)?;
+        let mut connect = Vec::new();
+        for peer in &self.connect {
+            let wrong = |fault| StartError::Peer { name: peer.clone(), fault };
+            let name = NodeName::new(peer).map_err(|error| wrong(PeerFault::Name(error)))?;
+            if name == node_name {
+                return Err(wrong(PeerFault::Own));
+            }
+            if !kind.admits(name.host()) {
+                return Err(wrong(PeerFault::OtherKind));
+            }
+            connect.push(name);
+        }
+        let epmd = match self.epmd {
+            Some(epmd) => epmd,
+            None => environment::epmd_config().map_err(StartError::Environment)?,
+        };
+        // Last, for it may make a file.
+        let cookie = match &self.cookie {
+            Some(typed) => Cookie::typed(typed).map_err(StartError::Cookie)?,
+            None => CookiePlaces::from_environment().read_or_create().map_err(StartError::CookieFile)?.cookie,
+        };
+        Ok(Config {
+            node_name,
+            cookie,
+            bind: self.bind,
+            dist_port: self.dist_port,
+            epmd,
+            stores: Vec::new(),
+            slaves: Vec::new(),
+            connect,
+            net_ticktime_secs: self.net_ticktime_secs,
+            fragments: true,
+            limits: self.limits,
+        })
+    }
+}
+
+/// A name as it was given, with this host where there is none. The host tells the kind.
+fn own_name(typed: &str) -> Result<(NameKind, NodeName), StartError> {
+    let (head, host) = split_typed(typed);
+    let (kind, host) = match host {
+        Some(host) if NameKind::Short.admits(host) => (NameKind::Short, host.to_owned()),
+        Some(host) => (NameKind::Long, host.to_owned()),
+        None => (NameKind::Short, Host::of_system().name(NameKind::Short).map_err(StartError::Host)?),
+    };
+    let name = NodeName::own(kind, head, &host)
+        .map_err(|error| StartError::Name { name: typed.to_owned(), error })?;
+    Ok((kind, name))
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Why a node cannot be one that this one is kept connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerFault {
+    /// It is no node's name.
+    Name(NodeNameError),
+    /// It is this node's own.
+    Own,
+    /// One has a short name and the other a long one.
+    OtherKind,
+}
+
+impl fmt::Display for PeerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => write!(f, "not a node name: {error}"),
+            Self::Own => f.write_str("this is the name of this node itself"),
+            Self::OtherKind => f.write_str(
+                "of a node with a short name and one with a long name neither connects to the other: give both a host \
+                 with a domain, or both one without",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cookie_file::CookieFileError;
+    use super::super::host::HostError;
+    use super::*;
+    use crate::dist::cookie::CookieError;
+
+    fn config(builder: NodeBuilder) -> Result<Config, String> {
+        builder.cookie("c").config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_host_tells_whether_a_name_is_short_or_long() {
+        let name = |typed| config(NodeBuilder::new(typed)).unwrap().node_name.to_string();
+        assert_eq!(name("a@b"), "a@b");
+        assert_eq!(name("a@b.c"), "a@b.c");
+        assert_eq!(name("a"), format!("a@{}", Host::of_system().name(NameKind::Short).unwrap()));
+        assert!(config(NodeBuilder::new("a b@c")).unwrap_err().contains("a b@c"));
+        assert!(config(NodeBuilder::new("")).is_err());
+    }
+
+    #[test]
+    fn a_peer_that_can_never_be_connected_to_is_refused_at_once() {
+        let peers = |peer| config(NodeBuilder::new("a@b").connect(peer));
+        assert_eq!(peers("c@d").unwrap().connect[0].as_str(), "c@d");
+        for wrong in ["c", "a@b", "c@d.e"] {
+            assert!(peers(wrong).unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn neither_the_builder_nor_an_error_shows_the_cookie() {
+        let builder = NodeBuilder::new("a@b").cookie("sesame");
+        assert!(!format!("{builder:?}").contains("sesame"));
+        let error = builder.cookie("sesame\u{7}\u{301}").config().map(|_| ());
+        assert!(!format!("{error:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn what_the_cookie_may_be_is_the_command_lines_rule() {
+        let typed = |cookie: &str| NodeBuilder::new("a@b").cookie(cookie).config().is_ok();
+        assert_eq!(typed("plain"), Cookie::typed("plain").is_ok());
+        assert_eq!(typed(""), Cookie::typed("").is_ok());
+        let long = "x".repeat(300);
+        assert_eq!(typed(&long), Cookie::typed(&long).is_ok());
+    }
+
+    #[test]
+    fn the_errors_are_those_of_the_parts() {
+        let error = StartError::CookieFile(CookieFileError::NoHome).to_string();
+        assert_eq!(error, CookieFileError::NoHome.to_string());
+        let error = HostError::NoDomain { host: "h".into() };
+        assert_eq!(StartError::Host(error.clone()).to_string(), error.to_string());
+        assert_eq!(
+            StartError::Cookie(CookieError::Empty).to_string(),
+            format!("cookie: {}", CookieError::Empty)
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! Calls, casts, messages and monitors of our own, to processes on any node.
+//!
+//! A call is written as `gen:call` writes it (stdlib, gen.erl, do_call/4): MONITOR_P, the request, and DEMONITOR_P when
+//! it has ended; answered to an alias by nodes that know aliases, else to the pid. Processes of our own node are
+//! reached the same way, over the node's connection to itself. Everything that one client sends to one process
+//! arrives in the order in which it was sent.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol::Timer;
+use smol::channel::Receiver;
+use smol::future::FutureExt;
+
+use super::Node;
+use super::erpc::ErpcError;
+use super::peers::{Found, Offered, PeerHandle};
+use crate::dist::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
+use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
+use crate::process::effect::can_decode;
+use crate::process::{CallError, Outcome};
+
+/// One process's way to all others: whatever it does comes from that process's pid.
+///
+/// Cheap to clone. Its futures need no runtime of the caller's. Dropping one ends what it waits for.
+#[derive(Clone)]
+pub struct Client {
+    node: Arc<Node>,
+    from: Pid,
+}
+
+impl Client {
+    /// A client of a node; what it sends comes from `from`, a pid of that node.
+    pub(super) const fn new(node: Arc<Node>, from: Pid) -> Self {
+        Self { node, from }
+    }
+
+    /// The pid that everything comes from.
+    pub const fn from_pid(&self) -> &Pid {
+        &self.from
+    }
+
+    /// Calls a server, as `GenServer.call/3` does, and gives its answer. `timeout` covers everything, the setting up
+    /// of a connection too; `Duration::MAX` is `:infinity`. `request` writes exactly one term.
+    ///
+    /// # Errors
+    /// See [`CallError`]. A name that nobody has and a process that ends are told at once.
+    pub async fn call(
+        &self,
+        to: &ServerRef,
+        request: impl FnOnce(&mut TermWriter<'_>),
+        timeout: Duration,
+    ) -> Result<OwnedTerm, CallError> {
+        let request = OwnedTerm::write(request).map_err(CallError::Malformed)?;
+        self.call_term(to, request.view(), timeout).await
+    }
+
+    /// As [`call`](Self::call), with a request that is a term already.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_term(
+        &self,
+        to: &ServerRef,
+        request: TermView<'_>,
+        timeout: Duration,
+    ) -> Result<OwnedTerm, CallError> {
+        let called = async {
+            let at = self.locate(to).await?;
+            let peer = self.peer_for(at.node(), request).await?;
+            self.call_at(at, &peer, request).await
+        };
+        let late = async {
+            Timer::after(timeout).await;
+            Err(CallError::Timeout)
+        };
+        called.or(late).await
+    }
+
+    async fn call_at(
+        &self,
+        at: RemoteProcess,
+        peer: &PeerHandle,
+        request: TermView<'_>,
+    ) -> Result<OwnedTerm, CallError> {
+        let (watch, told) = self.watch(at, true);
+        let mut frames = Outbound::default();
+        frames.monitor(&self.from, &watch.at, &watch.reference);
+        frames.send_to(&self.from, &watch.at, |w| {
+            w.tuple(3).atom("$gen_call").tuple(2).pid(&self.from);
+            if peer.offered.contains(DistributionFlags::ALIAS) {
+                w.list(1).atom("alias");
+            }
+            w.reference(&watch.reference).term(request);
+        });
+        self.offer(watch.at.node(), frames)?;
+        let outcome = told.recv().await.unwrap_or(Outcome::NoConnection);
+        CallError::of(outcome, watch.at.node())
+    }
+
+    /// Casts to a server, as `GenServer.cast/2` does.
+    ///
+    /// # Errors
+    /// That it could not be sent: see [`CallError`]. Whether it arrived is not known.
+    pub async fn cast(
+        &self,
+        to: &ServerRef,
+        request: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Result<(), CallError> {
+        self.send(to, |w| {
+            w.tuple(2).atom("$gen_cast");
+            request(w);
+        })
+        .await
+    }
+
+    /// Sends a message, as `send/2` does. `message` writes exactly one term.
+    ///
+    /// # Errors
+    /// That it could not be sent: see [`CallError`]. Whether it arrived is not known.
+    pub async fn send(
+        &self,
+        to: &ServerRef,
+        message: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Result<(), CallError> {
+        let message = OwnedTerm::write(message).map_err(CallError::Malformed)?;
+        let at = self.locate(to).await?;
+        self.peer_for(at.node(), message.view()).await?;
+        let mut frames = Outbound::default();
+        frames.send_to(&self.from, &at, |w| {
+            w.term(message.view());
+        });
+        self.offer(at.node(), frames)
+    }
+
+    /// Monitors a process, as `Process.monitor/1` does. A name in `global` is looked up once, and the process that
+    /// has it now is monitored.
+    ///
+    /// # Errors
+    /// That the monitor could not be set, where it would not fire: too much waits for its node, or this node ends. A
+    /// process that is not there and a node that is not reached make it fire instead.
+    pub async fn monitor(&self, to: &ServerRef) -> Result<Monitor, CallError> {
+        let at = match self.locate(to).await {
+            Ok(at) => at,
+            Err(CallError::NoProcess) => return Ok(Monitor::fired("noproc")),
+            Err(error) => return Err(error),
+        };
+        let (watch, told) = self.watch(at, false);
+        self.set(&watch)?;
+        Ok(Monitor { set: Some((watch, told)), fired: None })
+    }
+
+    /// As [`monitor`](Self::monitor), at once, with a function that is told: `fired` is called once with the reason,
+    /// on the thread of whatever noticed the end, and must not block. Dropping the [`Watch`] takes the monitor back.
+    ///
+    /// # Errors
+    /// As [`monitor`](Self::monitor).
+    pub fn monitor_with(
+        &self,
+        at: RemoteProcess,
+        fired: impl FnOnce(OwnedTerm) + Send + 'static,
+    ) -> Result<Watch, CallError> {
+        let watch = self.new_watch(at);
+        let node = watch.at.node();
+        self.node.waiters.expect(&watch.reference, node, |outcome| fired(reason_of(outcome)));
+        self.set(&watch)?;
+        Ok(watch)
+    }
+
+    /// The pid that has a name in `global`, as far as the connected nodes know; `name` is a term. Each may take
+    /// `timeout` to answer; all are asked at once.
+    pub async fn whereis_global(&self, name: TermView<'_>, timeout: Duration) -> Option<Pid> {
+        self.node.whereis_global(name.bytes(), timeout).await
+    }
+
+    /// Calls `module:function` on a node, as `:erpc.call/5` does, and gives its value; `arguments` writes `arity`
+    /// terms. A connection is set up where there is none.
+    ///
+    /// # Errors
+    /// See [`ErpcError`].
+    pub async fn erpc(
+        &self,
+        node: &str,
+        function: (&str, &str),
+        arity: usize,
+        arguments: impl FnOnce(&mut TermWriter<'_>),
+        timeout: Duration,
+    ) -> Result<OwnedTerm, ErpcError> {
+        let called = async {
+            let peer = self.node.connect(&node.into()).await.map_err(|_| ErpcError::NoConnection)?;
+            self.node.erpc(&peer, function, arity, arguments, timeout).await
+        };
+        let late = async {
+            Timer::after(timeout).await;
+            Err(ErpcError::Timeout)
+        };
+        called.or(late).await
+    }
+
+    /// Where a server is now.
+    ///
+    /// # Errors
+    /// [`CallError::NoProcess`]: nobody has that name in `global`.
+    pub async fn locate(&self, to: &ServerRef) -> Result<RemoteProcess, CallError> {
+        Ok(match to {
+            ServerRef::Pid(pid) => RemoteProcess::Pid(pid.clone()),
+            ServerRef::Remote { name, node } => {
+                RemoteProcess::Name { name: Arc::clone(name), node: Arc::clone(node) }
+            }
+            ServerRef::Local(name) => {
+                RemoteProcess::Name { name: Arc::clone(name), node: Arc::clone(&self.node.registry.node) }
+            }
+            ServerRef::Global(name) => {
+                let found = self.node.whereis_global(name, super::whereis::LIMIT).await;
+                RemoteProcess::Pid(found.ok_or(CallError::NoProcess)?)
+            }
+        })
+    }
+
+    /// The connection to a node, where that node can decode the term.
+    async fn peer_for(&self, node: &Arc<str>, term: TermView<'_>) -> Result<Arc<PeerHandle>, CallError> {
+        let peer = self.node.connect(node).await.map_err(|_| CallError::NodeDown(Arc::clone(node)))?;
+        let traits = term.traits();
+        if traits.contains(Traits::OLD_FUN) || !can_decode(peer.offered, traits) {
+            return Err(CallError::Undecodable(Arc::clone(node)));
+        }
+        Ok(peer)
+    }
+
+    fn new_watch(&self, at: RemoteProcess) -> Watch {
+        Watch { client: self.clone(), at, reference: self.node.registry.new_reference() }
+    }
+
+    /// Begins a wait, before anything is sent.
+    fn watch(&self, at: RemoteProcess, is_call: bool) -> (Watch, Receiver<Outcome>) {
+        let watch = self.new_watch(at);
+        let (tell, told) = smol::channel::bounded(1);
+        let done = move |outcome| {
+            // Whoever waited may have given up.
+            let _gone = tell.try_send(outcome);
+        };
+        let (waiters, node) = (&self.node.waiters, watch.at.node());
+        if is_call {
+            waiters.expect_reply(&watch.reference, node, done);
+        } else {
+            waiters.expect(&watch.reference, node, done);
+        }
+        (watch, told)
+    }
+
+    fn set(&self, watch: &Watch) -> Result<(), CallError> {
+        let mut frames = Outbound::default();
+        frames.monitor(&self.from, &watch.at, &watch.reference);
+        self.offer(watch.at.node(), frames)
+    }
+
+    /// Sends frames to a node, which is connected to where need be.
+    fn offer(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
+        let bytes_max = self.node.config.limits.outbound_bytes_max;
+        // Between a look and the next one the connection may come or go, but not for ever.
+        for _ in 0..3 {
+            match self.node.peers.offer(node, &mut frames, bytes_max) {
+                Offered::Taken => return Ok(()),
+                Offered::Full => return Err(CallError::Busy(Arc::clone(node))),
+                Offered::Absent => {}
+            }
+            if matches!(self.node.peers.find_or_claim(node), Found::Yours(_)) {
+                // What waits for the node is told that it is not reached.
+                self.node.dial(Arc::clone(node), |error| tracing::debug!(%error, "not connected"));
+            }
+        }
+        Err(CallError::NodeDown(Arc::clone(node)))
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?})", self.from)
+    }
+}
+
+/// A monitor or a call that is under way; dropping it takes the monitor back and forgets the wait.
+pub struct Watch {
+    client: Client,
+    at: RemoteProcess,
+    reference: Reference,
+}
+
+impl Watch {
+    /// What is watched.
+    pub const fn process(&self) -> &RemoteProcess {
+        &self.at
+    }
+
+    /// Its reference, as in `{:DOWN, ref, :process, process, reason}`.
+    pub const fn reference(&self) -> &Reference {
+        &self.reference
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let node = &self.client.node;
+        node.waiters.cancel(&self.reference);
+        let mut frames = Outbound::default();
+        frames.demonitor(&self.client.from, &self.at, &self.reference);
+        // Where there is no connection any more, there is no monitor either. It is sent also when the monitor has
+        // fired or the outbox is full: it is small, and a BEAM lets an unknown reference pass.
+        if let Some(peer) = node.peers.get(self.at.node()) {
+            peer.leave(|outbox| outbox.frames.append(&mut frames));
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watch({:?}, {:?})", self.at, self.reference)
+    }
+}
+
+/// A monitored process. Dropping it takes the monitor back.
+#[derive(Debug)]
+pub struct Monitor {
+    set: Option<(Watch, Receiver<Outcome>)>,
+    fired: Option<OwnedTerm>,
+}
+
+impl Monitor {
+    fn fired(reason: &str) -> Self {
+        Self { set: None, fired: Some(OwnedTerm::atom(reason)) }
+    }
+
+    /// Waits until the process has ended, and gives the reason of the `DOWN` message: also `:noproc` and
+    /// `:noconnection`. Once it has fired it gives the same again.
+    pub async fn ended(&mut self) -> OwnedTerm {
+        if let Some((_, told)) = &self.set {
+            let outcome = told.recv().await.unwrap_or(Outcome::NoConnection);
+            self.fired = Some(reason_of(outcome));
+            self.set = None;
+        }
+        self.fired.clone().unwrap_or_else(|| OwnedTerm::atom("noconnection"))
+    }
+}
+
+/// The reason in a `DOWN` message.
+fn reason_of(outcome: Outcome) -> OwnedTerm {
+    let reason = match outcome {
+        Outcome::Down(reason) | Outcome::Refused(reason) => OwnedTerm::parse(reason).ok(),
+        Outcome::Replied(_) | Outcome::NoConnection => None,
+    };
+    reason.unwrap_or_else(|| OwnedTerm::atom("noconnection"))
+}
+
+impl Node {
+    /// The node's own client, for calls that belong to no process.
+    pub fn client(&self) -> Client {
+        self.client_of(&self.net_kernel_process.pid)
+    }
+
+    /// A client whose calls, casts and messages come from a process of this node.
+    pub fn client_of(&self, from: &Pid) -> Client {
+        let node = self.this.upgrade().expect("whoever has a node has it by its Arc");
+        Client::new(node, from.clone())
+    }
+}

@@ -1,0 +1,108 @@
+//! Who has a name, asked of other nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol::Timer;
+use smol::future::FutureExt;
+
+use super::Node;
+use super::erpc::{self, ErpcError};
+use super::peers::PeerHandle;
+use crate::etf::{Pid, TermView, TermWriter};
+
+/// How long one node may take to say where a name is.
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// The pid that holds a name in `global` (an encoded term), asked at one node.
+    pub(super) async fn global_whereis(
+        &self,
+        peer: &PeerHandle,
+        name: &[u8],
+        limit: Duration,
+    ) -> Result<Option<Pid>, ErpcError> {
+        self.pid_of(peer, ("global", "whereis_name"), name, limit).await
+    }
+
+    /// The pid that is registered under a name (an encoded term) on a node.
+    pub(super) async fn whereis(
+        &self,
+        peer: &PeerHandle,
+        name: &[u8],
+        limit: Duration,
+    ) -> Result<Option<Pid>, ErpcError> {
+        self.pid_of(peer, ("erlang", "whereis"), name, limit).await
+    }
+
+    /// Calls a function of one name that gives a pid, or something else where there is none.
+    async fn pid_of(
+        &self,
+        peer: &PeerHandle,
+        function: (&str, &str),
+        name: &[u8],
+        limit: Duration,
+    ) -> Result<Option<Pid>, ErpcError> {
+        let argument = |w: &mut TermWriter<'_>| {
+            w.raw(name);
+        };
+        let answer = self.erpc(peer, function, 1, argument, limit).await?;
+        Ok(answer.view().as_pid().map(Into::into))
+    }
+
+    /// The pid that holds a name in `global` (an encoded term): asked at all connected nodes that take part in
+    /// `global`, at once; where none of them knows it, at those that may hold names themselves, and here.
+    pub(super) async fn whereis_global(&self, name: &[u8], limit: Duration) -> Option<Pid> {
+        let mut peers: Vec<Arc<PeerHandle>> = self.peers.all();
+        peers.retain(|peer| peer.name != self.registry.node);
+        let (visible, hidden): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| peer.is_visible());
+        if let Some(pid) = self.first_that_knows(&visible, name, limit).await {
+            return Some(pid);
+        }
+        if let Some(pid) = self.first_that_knows(&hidden, name, limit).await {
+            return Some(pid);
+        }
+        let name = TermView::parse(name).ok()?.as_atom()?.to_str();
+        self.registry.by_global_name(&name).map(|process| process.pid.clone())
+    }
+
+    /// Asks all of them at once: the first that knows the name is believed.
+    async fn first_that_knows(&self, peers: &[Arc<PeerHandle>], name: &[u8], limit: Duration) -> Option<Pid> {
+        let (tell, told) = smol::channel::unbounded();
+        let mut asked = Vec::new();
+        for peer in peers {
+            let argument = |w: &mut TermWriter<'_>| {
+                w.raw(name);
+            };
+            let tell = tell.clone();
+            let done = move |outcome| {
+                // Whoever asks may have its answer by now.
+                let _gone = tell.try_send(outcome);
+            };
+            match self.begin_erpc(peer, ("global", "whereis_name"), 1, argument, done) {
+                Ok(wait) => asked.push(wait),
+                Err(error) => tracing::debug!(peer = %peer.name, %error, "global name not looked up"),
+            }
+        }
+        drop(tell);
+        let answers = async {
+            for _ in 0..asked.len() {
+                match erpc::value_of(told.recv().await.ok()?) {
+                    Ok(answer) => {
+                        if let Some(pid) = answer.view().as_pid() {
+                            return Some(pid.into());
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "global name not looked up"),
+                }
+            }
+            None
+        };
+        let late = async {
+            Timer::after(limit).await;
+            tracing::debug!("global name not looked up: not all nodes answered in time");
+            None
+        };
+        answers.or(late).await
+    }
+}

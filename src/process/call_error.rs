@@ -1,0 +1,118 @@
+//! Why a call of ours has no answer, in the words of `GenServer.call`'s exits.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Outcome;
+use crate::etf::{ConvertError, OwnedTerm, TermError, TermWriter};
+
+/// Why a call, a cast or a message of ours did not do what it was for. It prints as Elixir prints the exit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError {
+    /// Nobody has that name or pid. The called side's matter, or a wrong name.
+    NoProcess,
+    /// The connection to this node is lost, or could not be set up. Whether the request was handled is not known.
+    NodeDown(Arc<str>),
+    /// No answer came in time. Whether the request was handled is not known.
+    Timeout,
+    /// The called process ended with this reason before it had answered: its fault.
+    Exit(OwnedTerm),
+    /// So much waits for this node that nothing more is taken: it does not read what it is sent.
+    Busy(Arc<str>),
+    /// What was to be sent is no term: our misuse.
+    Malformed(TermError),
+    /// What was to be sent cannot be written as a term: our misuse.
+    Unwritable(ConvertError),
+    /// The answer is not what it was to be read as: the called side's fault, or of the Rust type that does not say
+    /// what the protocol says.
+    Unreadable(ConvertError),
+    /// What was to be sent has terms in it that this node is too old to decode: to send them would cost the
+    /// connection.
+    Undecodable(Arc<str>),
+    /// This node ends, or has ended.
+    Stopped,
+}
+
+impl CallError {
+    /// How a wait that was not ended by an answer ends the call. `node`: where the process lives.
+    pub(crate) fn of(outcome: Outcome, node: &Arc<str>) -> Result<OwnedTerm, Self> {
+        match outcome {
+            Outcome::Replied(reply) => Ok(reply),
+            Outcome::NoConnection => Err(Self::NodeDown(Arc::clone(node))),
+            Outcome::Down(reason) | Outcome::Refused(reason) => {
+                let reason = OwnedTerm::parse(reason).map_err(Self::Malformed)?;
+                // stdlib, gen.erl, do_call/4: 'DOWN' with noconnection becomes {nodedown, Node}
+                Err(if reason.view().is_atom("noproc") {
+                    Self::NoProcess
+                } else if reason.view().is_atom("noconnection") {
+                    Self::NodeDown(Arc::clone(node))
+                } else {
+                    Self::Exit(reason)
+                })
+            }
+        }
+    }
+
+    /// Writes the reason that a `GenServer.call` on a BEAM exits with, without the call that stands around it.
+    pub fn write_reason(&self, w: &mut TermWriter<'_>) {
+        match self {
+            Self::NoProcess => w.atom("noproc"),
+            Self::NodeDown(node) => w.tuple(2).atom("nodedown").atom(node),
+            Self::Timeout => w.atom("timeout"),
+            Self::Exit(reason) => w.term(reason.view()),
+            Self::Busy(node) => w.tuple(2).atom("nosuspend").atom(node),
+            Self::Malformed(_) | Self::Undecodable(_) | Self::Unwritable(_) | Self::Unreadable(_) => {
+                w.atom("badarg")
+            }
+            Self::Stopped => w.atom("shutdown"),
+        };
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // elixir, exception.ex, format_exit_reason
+        match self {
+            Self::NoProcess => f.write_str(
+                "no process: the process is not alive or there's no process currently associated with the given name",
+            ),
+            Self::NodeDown(node) => write!(f, "no connection to {node}"),
+            Self::Timeout => f.write_str("time out"),
+            Self::Exit(reason) if reason.view().is_atom("normal") => f.write_str("normal"),
+            Self::Exit(reason) if reason.view().is_atom("shutdown") => f.write_str("shutdown"),
+            Self::Exit(reason) if reason.view().is_atom("killed") => f.write_str("killed"),
+            Self::Exit(reason) => write!(f, "the process ended: {reason:?}"),
+            Self::Busy(node) => write!(f, "{node} does not read what it is sent, and too much waits for it"),
+            Self::Malformed(error) => write!(f, "what was to be sent is no term: {error}"),
+            Self::Unwritable(error) => write!(f, "what was to be sent cannot be written as a term: {error}"),
+            Self::Unreadable(error) => write!(f, "the answer cannot be read: {error}"),
+            Self::Undecodable(node) => {
+                write!(f, "{node} runs an OTP version that cannot decode what was to be sent")
+            }
+            Self::Stopped => f.write_str("this node has ended"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etf::encode;
+
+    #[test]
+    fn ends_are_told_apart_as_gen_tells_them() {
+        let node: Arc<str> = "m@h".into();
+        let down = |text: &str| Outcome::Down(OwnedTerm::atom(text).into_bytes());
+        let of = |outcome| CallError::of(outcome, &node).expect_err("no answer");
+        assert_eq!(of(down("noproc")), CallError::NoProcess);
+        assert_eq!(of(down("noconnection")), CallError::NodeDown("m@h".into()));
+        assert_eq!(of(Outcome::NoConnection), CallError::NodeDown("m@h".into()));
+        assert_eq!(of(down("boom")), CallError::Exit(OwnedTerm::atom("boom")));
+        assert_eq!(CallError::of(Outcome::Replied(OwnedTerm::atom("x")), &node), Ok(OwnedTerm::atom("x")));
+        let reason = encode(|w| CallError::NodeDown(node).write_reason(w));
+        assert_eq!(reason, encode(|w| _ = w.tuple(2).atom("nodedown").atom("m@h")));
+    }
+}

@@ -1,0 +1,673 @@
+//! The library, used as its documentation shows: the documented programs themselves against real nodes, and what a
+//! server with a mailbox promises.
+
+#![allow(clippy::print_stderr, reason = "what a program said is shown when its test fails")]
+
+#[path = "library/cache.rs"]
+mod cache;
+#[path = "library/counter.rs"]
+mod counter;
+#[path = "library/subscriber.rs"]
+mod subscriber;
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kvnode::config::{EpmdConfig, Limits};
+use kvnode::etf::{Atom, OwnedTerm, Pid, TermView, atom, to_term};
+use kvnode::process::registry::RegisterError;
+use kvnode::{
+    CallError, Caller, Context, Down, Effects, GenServer, MonitorRef, Never, Node, OwnedCaller,
+    ProcessHandle, ReplyTo, Server, ServerRef, block_on,
+};
+use serde::Deserialize;
+use smol::channel::{Receiver, Sender};
+use support::output::Output;
+use support::wait::PATIENCE;
+use support::{BeamNode, Epmd, Otp, at_host, on_every_otp, wait_until};
+
+/// Says to the test binary which of the documented programs it is to be.
+const PROGRAM: &str = "KVNODE_TEST_PROGRAM";
+
+/// A documented program, as its user would start it: with the cookie file and the environment that `erl` reads.
+struct Program {
+    name: String,
+    child: Child,
+    stderr: Output,
+    _home: tempfile::TempDir,
+}
+
+impl Program {
+    #[track_caller]
+    fn start(name: &str, epmd: &Epmd) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+
+        let home = tempfile::tempdir().expect("a folder can be made");
+        let cookie = home.path().join(".erlang.cookie");
+        std::fs::write(&cookie, support::COOKIE).expect("it can be written");
+        std::fs::set_permissions(&cookie, PermissionsExt::from_mode(0o400)).expect("it is ours");
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--ignored", "--exact", "as_a_program_of_its_own", "--nocapture"]);
+        command.env(PROGRAM, name).env("HOME", home.path()).env("ERL_EPMD_PORT", epmd.port().to_string());
+        command.env_remove("ERL_EPMD_ADDRESS").env_remove("XDG_CONFIG_HOME");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("this program can be started");
+        let stderr = Output::of(child.stderr.take().expect("it is piped"));
+        Self { name: at_host(name), child, stderr, _home: home }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("=== {} said:\n{}", self.name, self.stderr.text());
+        }
+    }
+}
+
+#[test]
+#[ignore = "started by the other tests, as a program of its own"]
+fn as_a_program_of_its_own() {
+    let result = match std::env::var(PROGRAM).expect("the test that starts this says which").as_str() {
+        "counter" => counter::main(),
+        "cache" => cache::main(),
+        "subscriber" => subscriber::main(),
+        other => panic!("there is no {other}"),
+    };
+    result.expect("the program runs");
+}
+
+#[test]
+fn the_documented_counter_has_25_lines_and_counts() {
+    let text = include_str!("library/counter.rs");
+    assert!(text.lines().count() <= 25, "{} lines", text.lines().count());
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let program = Program::start("counter", &epmd);
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.check_soon(&format!("Node.ping(:\"{}\")", program.name()), ":pong");
+        beam.wait_for_global("counter");
+        beam.check("GenServer.call({:global, :counter}, :value)", "0");
+        beam.check("GenServer.cast({:global, :counter}, {:add, 40})", ":ok");
+        beam.check("GenServer.cast({:global, :counter}, {:add, 2})", ":ok");
+        beam.check("GenServer.call({:global, :counter}, :value)", "42");
+        // What is no request ends the call, or is dropped, and leaves the counter as it was.
+        beam.check("GenServer.cast({:global, :counter}, {:add, \"much\"})", ":ok");
+        let unknown = beam.eval("GenServer.call({:global, :counter}, {:unknown, 1})").unwrap_err();
+        assert!(unknown.exit_reason().contains("{:bad_call, {:unknown, 1}}"), "{unknown}");
+        beam.check("GenServer.call({:global, :counter}, :value)", "42");
+    });
+}
+
+#[test]
+fn the_documented_cache_asks_the_elixir_store_once() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let program = Program::start("cache", &epmd);
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.run(&format!("cache = {{:cache, :\"{}\"}}", program.name()));
+        beam.check_soon(&format!("Node.ping(:\"{}\")", program.name()), ":pong");
+        let none = beam.eval("GenServer.call(cache, {:get, \"k\"})").unwrap_err();
+        assert!(none.exit_reason().contains(":no_master"), "{none}");
+        beam.run("{:ok, master} = KeyValueStoreDistributed.start_link(:master)");
+        // A value that no Rust type stands for.
+        beam.check("KeyValueStoreDistributed.put(\"k\", [1 | &is_atom/1])", ":ok");
+        beam.check("GenServer.call(cache, {:get, \"k\"}) === [1 | &is_atom/1]", "true");
+        beam.check("KeyValueStoreDistributed.put(\"k\", :other)", ":ok");
+        beam.check("GenServer.call(cache, {:get, \"k\"}) === [1 | &is_atom/1]", "true");
+        beam.run("GenServer.cast(cache, {:forget, \"k\"})");
+        beam.check("GenServer.call(cache, {:get, \"k\"})", ":other");
+        beam.run("GenServer.cast(cache, :clear); KeyValueStoreDistributed.put(\"k\", nil)");
+        beam.check("GenServer.call(cache, {:get, \"k\"})", "nil");
+    });
+}
+
+#[test]
+fn the_documented_subscriber_comes_back_to_its_publisher() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        let program = Program::start("subscriber", &epmd);
+        beam.run(
+            "publisher = fn publish ->
+               receive do
+                 {:\"$gen_call\", from, {:subscribe, pid}} ->
+                   GenServer.reply(from, :ok)
+                   Process.put(:subscriber, pid)
+                 {:tell, text} -> send(Process.get(:subscriber), {:event, text})
+                 :crash -> exit(:crashed)
+               end
+               publish.(publish)
+             end
+             start = fn ->
+               pid = spawn(fn -> publisher.(publisher) end)
+               :yes = :global.register_name(:publisher, pid)
+               pid
+             end
+             first = start.()",
+        );
+        beam.run(&format!("subscriber = {{:subscriber, :\"{}\"}}", program.name()));
+        beam.check_soon(&format!("Node.ping(:\"{}\")", program.name()), ":pong");
+        beam.check_soon("GenServer.call(subscriber, :events)", "{true, []}");
+        beam.run("send(first, {:tell, \"one\"})");
+        beam.check_soon("GenServer.call(subscriber, :events)", "{true, [\"one\"]}");
+        beam.run("send(first, :crash)");
+        beam.check_soon("GenServer.call(subscriber, :events)", "{false, [\"one\"]}");
+        beam.run("second = start.()");
+        beam.check_soon("GenServer.call(subscriber, :events)", "{true, [\"one\"]}");
+        beam.run("send(second, {:tell, \"two\"})");
+        beam.check_soon("GenServer.call(subscriber, :events)", "{true, [\"one\", \"two\"]}");
+    });
+}
+
+/// A node of the test's own process, which ends with the test.
+struct Running(Arc<Node>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        block_on(self.0.stop());
+    }
+}
+
+impl std::ops::Deref for Running {
+    type Target = Arc<Node>;
+
+    fn deref(&self) -> &Arc<Node> {
+        &self.0
+    }
+}
+
+fn start(epmd: &Epmd, name: &str) -> Running {
+    start_with(epmd, name, Limits::default())
+}
+
+fn start_with(epmd: &Epmd, name: &str, limits: Limits) -> Running {
+    let epmd = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
+    let node = Node::builder(name).cookie(support::COOKIE).epmd(epmd).limits(limits).start();
+    Running(node.expect("the node starts"))
+}
+
+/// A server for whatever the tests want to see.
+struct Probe {
+    /// Callers that are answered later.
+    waiting: Vec<ReplyTo>,
+    heard: Vec<String>,
+    monitors: Vec<MonitorRef>,
+    told: Sender<String>,
+    gate: Receiver<()>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Call {
+    Heard,
+    Defer,
+    Waiting,
+    Forget,
+    Unwritable,
+    Panic(String),
+    Stop(OwnedTerm),
+    Timers,
+    Monitor(OwnedTerm),
+    Demonitor,
+    Gate,
+    Link(Pid),
+    Unlink(Pid),
+    Trap(bool),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Cast {
+    Hear(i64),
+    Answer,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Info {
+    Hello(String),
+    #[serde(rename = "EXIT")]
+    Exit(Pid, OwnedTerm),
+    #[serde(skip)]
+    Tick(String),
+}
+
+impl Server for Probe {
+    type Call = Call;
+    type Cast = Cast;
+    type Info = Info;
+
+    async fn init(&mut self, cx: &mut Context<Self>) {
+        self.heard.push(format!("init {}", cx.pid() == cx.process().pid()));
+    }
+
+    async fn handle_call(&mut self, call: Call, from: ReplyTo, cx: &mut Context<Self>) {
+        match call {
+            Call::Heard => from.reply(&std::mem::take(&mut self.heard)),
+            Call::Defer => self.waiting.push(from),
+            Call::Waiting => from.reply(&self.waiting.len()),
+            Call::Forget => drop(from),
+            Call::Unwritable => from.reply(&f64::NAN),
+            Call::Panic(text) => panic!("{text}"),
+            Call::Stop(reason) => {
+                from.reply(&atom("stopping"));
+                cx.stop(&reason);
+            }
+            Call::Timers => {
+                let never = cx.send_after(Duration::from_millis(1), Info::Tick("never".into()));
+                cx.send_after(Duration::from_millis(30), Info::Tick("second".into()));
+                cx.send_after(Duration::from_millis(10), Info::Tick("first".into()));
+                from.reply(&(cx.cancel_timer(never), cx.cancel_timer(never)));
+            }
+            Call::Monitor(process) => {
+                let process = ServerRef::read(process.view()).expect("the test names a process");
+                let monitor = cx.monitor(&process).await.expect("it is set");
+                self.monitors.push(monitor);
+                from.reply(&atom("ok"));
+            }
+            Call::Demonitor => {
+                let taken = self.monitors.pop().is_some_and(|monitor| cx.demonitor(monitor));
+                from.reply(&taken);
+            }
+            Call::Link(process) => {
+                cx.link(&process).await;
+                from.reply(&atom("ok"));
+            }
+            Call::Unlink(process) => {
+                cx.unlink(&process);
+                from.reply(&atom("ok"));
+            }
+            Call::Trap(trap) => {
+                cx.trap_exits(trap);
+                from.reply(&atom("ok"));
+            }
+            Call::Gate => {
+                from.reply(&atom("ok"));
+                let _closed = self.gate.recv().await;
+            }
+        }
+    }
+
+    async fn handle_cast(&mut self, cast: Cast, _cx: &mut Context<Self>) {
+        match cast {
+            Cast::Hear(number) => self.heard.push(number.to_string()),
+            Cast::Answer => self.waiting.drain(..).for_each(|from| from.reply("late")),
+        }
+    }
+
+    async fn handle_info(&mut self, info: Info, _cx: &mut Context<Self>) {
+        self.heard.push(match info {
+            Info::Hello(who) => format!("hello {who}"),
+            Info::Exit(from, reason) => {
+                assert!(from.node.starts_with("beam@"));
+                format!("exit {reason:?}")
+            }
+            Info::Tick(which) => format!("tick {which}"),
+        });
+    }
+
+    async fn handle_down(&mut self, down: Down, _cx: &mut Context<Self>) {
+        assert!(self.monitors.contains(&down.monitor));
+        self.heard.push(format!("down {:?}", down.reason));
+    }
+
+    async fn terminate(&mut self, reason: &OwnedTerm, _cx: &mut Context<Self>) {
+        let _gone = self.told.try_send(format!("terminate {reason:?}"));
+    }
+}
+
+/// What a test holds of a probe.
+struct Held {
+    process: ProcessHandle,
+    told: Receiver<String>,
+    gate: Sender<()>,
+}
+
+fn probe(node: &Node) -> Held {
+    let (tell, told) = smol::channel::unbounded();
+    let (gate, at_gate) = smol::channel::unbounded();
+    let server =
+        Probe { waiting: Vec::new(), heard: Vec::new(), monitors: Vec::new(), told: tell, gate: at_gate };
+    Held { process: node.serve(server), told, gate }
+}
+
+/// A BEAM that is connected to a node of ours with a probe, which it knows as `probe`.
+fn pair(otp: &Otp, limits: Limits) -> (Epmd, BeamNode, Running, Held) {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(otp, &epmd, "beam");
+    let node = start_with(&epmd, "rust", limits);
+    let held = probe(&node);
+    held.process.register("probe").expect("the name is free");
+    beam.ping(node.name().as_str());
+    beam.run(&format!("probe = {{:probe, :\"{}\"}}", node.name()));
+    (epmd, beam, node, held)
+}
+
+#[test]
+fn messages_of_every_kind_arrive_in_order_and_deferred_calls_are_answered() {
+    on_every_otp(|otp| {
+        let (_epmd, beam, node, held) = pair(otp, Limits::default());
+        let to = ServerRef::from(held.process.pid().clone());
+        beam.run("for n <- 1..3, do: GenServer.cast(probe, {:hear, n})");
+        beam.run("send(probe, {:hello, \"you\"}); send(probe, :what); GenServer.cast(probe, :what)");
+        beam.check("GenServer.call(probe, :heard)", r#"["init true", "1", "2", "3", "hello you"]"#);
+        let deferred = beam.spawn("GenServer.call(probe, :defer, 60_000)");
+        // A second caller's request may overtake the first: it is asked until it has been deferred.
+        wait_until("the call is deferred", || {
+            let waiting: usize = block_on(node.call(&to, &atom("waiting"), PATIENCE)).expect("an answer");
+            waiting == 1
+        });
+        beam.run("GenServer.cast(probe, :answer)");
+        assert_eq!(deferred.value(), "\"late\"");
+    });
+}
+
+#[test]
+fn a_call_that_gets_no_answer_ends_with_a_reason() {
+    on_every_otp(|otp| {
+        let (_epmd, beam, _node, _held) = pair(otp, Limits::default());
+        for (call, reason) in
+            [(":forget", ":noreply"), (":unwritable", ":badarg"), ("{:what, 1}", "{:bad_call, {:what, 1}}")]
+        {
+            let ended = beam.eval(&format!("GenServer.call(probe, {call}, 60_000)")).unwrap_err();
+            assert!(ended.exit_reason().contains(reason), "{call}: {ended}");
+        }
+        beam.check("GenServer.call(probe, :heard)", "[\"init true\"]");
+    });
+}
+
+#[test]
+fn a_server_ends_with_the_reason_that_monitors_are_told() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        let node = start(&epmd, "rust");
+        beam.ping(node.name().as_str());
+        let ended = |end: &dyn Fn(&Held), expected: &str, terminated: Option<&str>| {
+            let held = probe(&node);
+            held.process.register("probe").expect("the name is free again");
+            beam.run(&format!("ref = Process.monitor({{:probe, :\"{}\"}})", node.name()));
+            beam.check(
+                &format!("GenServer.call({{:probe, :\"{}\"}}, :heard)", node.name()),
+                "[\"init true\"]",
+            );
+            end(&held);
+            beam.check(
+                "receive do {:DOWN, ^ref, :process, _, reason} -> reason after 20_000 -> :none end",
+                expected,
+            );
+            block_on(held.process.ended());
+            assert!(!held.process.is_alive());
+            assert_eq!(held.told.try_recv().ok().as_deref(), terminated);
+            assert!(node.whereis_local("probe").is_none());
+            assert_eq!(held.process.register("probe").err(), Some(RegisterError::Ended));
+        };
+        let call = |request: &str| {
+            // Whether it is answered depends on the request; how the process ends does not.
+            let _ =
+                beam.eval(&format!("GenServer.call({{:probe, :\"{}\"}}, {request}, 60_000)", node.name()));
+        };
+        ended(&|_| call("{:stop, {:shutdown, 1}}"), "{:shutdown, 1}", Some("terminate {:shutdown, 1}"));
+        ended(&|_| call("{:panic, \"oh\"}"), "{:panic, \"oh\"}", None);
+        ended(&|held| held.process.stop(&atom("normal")), ":normal", Some("terminate :normal"));
+        ended(&|held| held.process.kill(), ":killed", None);
+        let stop = format!("GenServer.stop({{:probe, :\"{}\"}}, :shutdown)", node.name());
+        ended(&|_| beam.check(&stop, ":ok"), ":shutdown", Some("terminate :shutdown"));
+        // Also where it is waiting for something that never comes.
+        ended(
+            &|held| {
+                call(":gate");
+                held.process.kill();
+            },
+            ":killed",
+            None,
+        );
+    });
+}
+
+#[test]
+fn timers_fire_in_order_and_not_once_cancelled() {
+    let epmd = Epmd::start();
+    let node = start(&epmd, "rust");
+    let held = probe(&node);
+    let to = ServerRef::from(held.process.pid().clone());
+    let cancelled: (bool, bool) = block_on(node.call(&to, &atom("timers"), PATIENCE)).expect("an answer");
+    assert_eq!(cancelled, (true, false));
+    let mut heard: Vec<String> = Vec::new();
+    wait_until("both have fired", || {
+        let more: Vec<String> = block_on(node.call(&to, &atom("heard"), PATIENCE)).expect("an answer");
+        heard.extend(more);
+        heard.len() >= 3
+    });
+    assert_eq!(heard, ["init true", "tick first", "tick second"]);
+}
+
+#[test]
+fn monitors_of_elixir_processes_fire_once_with_the_reason() {
+    on_every_otp(|otp| {
+        let (_epmd, beam, _node, _held) = pair(otp, Limits::default());
+        beam.run("forever = fn -> receive do reason -> exit(reason) end end");
+        let heard = "GenServer.call(probe, :heard)";
+        beam.check(heard, "[\"init true\"]");
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:monitor, pid}); send(pid, {:shutdown, :x})");
+        beam.check_soon(heard, "[\"down {:shutdown, :x}\"]");
+        beam.run("GenServer.call(probe, {:monitor, pid})");
+        beam.check_soon(heard, "[\"down :noproc\"]");
+        beam.run("GenServer.call(probe, {:monitor, {:global, :nobody}})");
+        beam.check_soon(heard, "[\"down :noproc\"]");
+        beam.run("pid = spawn(forever); Process.register(pid, :named)");
+        beam.run("GenServer.call(probe, {:monitor, {:named, node()}}); send(pid, :done)");
+        beam.check_soon(heard, "[\"down :done\"]");
+        // Taken back, it does not fire: a monitor that is set later is heard of, and this one is not.
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:monitor, pid})");
+        beam.check("GenServer.call(probe, :demonitor)", "true");
+        beam.run("send(pid, :unheard); other = spawn(forever)");
+        beam.run("GenServer.call(probe, {:monitor, other}); send(other, :heard)");
+        beam.check_soon(heard, "[\"down :heard\"]");
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:monitor, pid})");
+        beam.run("Node.disconnect(elem(probe, 1))");
+        beam.check_soon(heard, "[\"down :noconnection\"]");
+    });
+}
+
+#[test]
+fn links_work_both_ways_and_exit_signals_can_be_trapped() {
+    on_every_otp(|otp| {
+        let (_epmd, beam, node, held) = pair(otp, Limits::default());
+        held.process.register_global("probe").expect("the name is free");
+        beam.wait_for_global("probe");
+        let heard = "GenServer.call(probe, :heard)";
+        beam.check(heard, "[\"init true\"]");
+        beam.run("forever = fn -> receive do reason -> exit(reason) end end");
+        beam.check("GenServer.call(probe, {:trap, true})", ":ok");
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:link, pid}); send(pid, :crash)");
+        beam.check_soon(heard, "[\"exit :crash\"]");
+        // One that is gone, and one that was unlinked: a later one is heard of, and it is not.
+        beam.run("GenServer.call(probe, {:link, pid})");
+        beam.check_soon(heard, "[\"exit :noproc\"]");
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:link, pid})");
+        beam.run("GenServer.call(probe, {:unlink, pid}); send(pid, :unheard); other = spawn(forever)");
+        beam.run("GenServer.call(probe, {:link, other}); send(other, :heard)");
+        beam.check_soon(heard, "[\"exit :heard\"]");
+        // The other way, and lost with the connection.
+        beam.run("pid = spawn(fn -> Process.link(:global.whereis_name(:probe)); forever.() end)");
+        beam.run("send(pid, :from_there)");
+        beam.check_soon(heard, "[\"exit :from_there\"]");
+        beam.run("pid = spawn(forever); GenServer.call(probe, {:link, pid})");
+        beam.run("Node.disconnect(elem(probe, 1))");
+        beam.check_soon(heard, "[\"exit :noconnection\"]");
+        // Not trapped, each ends with the other, for its reason.
+        beam.check("GenServer.call(probe, {:trap, false})", ":ok");
+        beam.run("ref = Process.monitor(probe); pid = spawn(forever); pid_ref = Process.monitor(pid)");
+        beam.run("GenServer.call(probe, {:link, pid}); send(pid, :both)");
+        let down = "receive do {:DOWN, ^ref, :process, _, reason} -> reason after 20_000 -> :none end";
+        beam.check(down, ":both");
+        block_on(held.process.ended());
+        let held = probe(&node);
+        held.process.register("probe").expect("the name is free again");
+        beam.run("pid = spawn(forever); ref = Process.monitor(pid); GenServer.call(probe, {:link, pid})");
+        held.process.stop(&atom("over"));
+        beam.check(down, ":over");
+    });
+}
+
+#[test]
+fn a_full_mailbox_ends_calls_and_drops_the_rest_and_the_server_goes_on() {
+    on_every_otp(|otp| {
+        let limits = Limits { mailbox_messages_max: 10, mailbox_bytes_max: 10_000, ..Limits::default() };
+        let (_epmd, beam, _node, held) = pair(otp, limits);
+        beam.check("GenServer.call(probe, :gate)", ":ok");
+        beam.run("for n <- 1..15, do: GenServer.cast(probe, {:hear, n})");
+        let full = beam.eval("GenServer.call(probe, :heard, 60_000)").unwrap_err();
+        assert!(full.exit_reason().contains(":system_limit"), "{full}");
+        held.gate.try_send(()).expect("the server waits there");
+        let ten: Vec<String> = (1..=10).map(|n: i64| format!("{n:?}")).collect();
+        let ten = ten.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+        beam.check_soon(
+            "try do GenServer.call(probe, :heard) catch :exit, _ -> :full end",
+            &format!("[\"init true\", {ten}]"),
+        );
+        // Bytes are bounded too.
+        beam.check("GenServer.call(probe, :gate)", ":ok");
+        let large = beam.eval("GenServer.call(probe, {:panic, :binary.copy(\"x\", 10_001)})").unwrap_err();
+        assert!(large.exit_reason().contains(":system_limit"), "{large}");
+        held.gate.try_send(()).expect("the server waits there");
+        beam.check("GenServer.call(probe, :heard)", "[]");
+    });
+}
+
+#[test]
+fn a_node_that_is_stopped_is_gone_and_can_be_started_again_in_the_same_program() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        for _ in 0..3 {
+            let node = start(&epmd, "rust");
+            let held = probe(&node);
+            held.process.register_global("probe").expect("the name is free");
+            held.process.register_global("other").expect("the name is free");
+            beam.ping(node.name().as_str());
+            beam.wait_for_global("probe");
+            beam.wait_for_global("other");
+            beam.check("GenServer.call({:global, :other}, :heard)", "[\"init true\"]");
+            beam.run("ref = Process.monitor(:global.whereis_name(:probe))");
+            // By now the monitor is set: a call comes by the same connection.
+            beam.check("GenServer.call({:global, :probe}, :heard)", "[]");
+            let weak = Arc::downgrade(&node);
+            let name = node.name().as_str().to_owned();
+            block_on(node.stop());
+            beam.check(
+                "receive do {:DOWN, ^ref, :process, _, reason} -> reason after 20_000 -> :none end",
+                ":shutdown",
+            );
+            assert_eq!(held.told.try_recv().as_deref(), Ok("terminate :shutdown"));
+            beam.wait_for_no_global("probe");
+            beam.wait_for_no_global("other");
+            beam.check_soon(&format!(":\"{name}\" in Node.list(:connected)"), "false");
+            assert!(!epmd.names().expect("epmd runs").contains(&"rust".to_owned()));
+            // Nothing of it is left once the handles are dropped.
+            drop((node, held));
+            wait_until("the node's memory is free", || weak.strong_count() == 0);
+        }
+    });
+}
+
+/// Inline: the state is behind a lock, and callers may be kept.
+#[derive(Default)]
+struct Inline {
+    calls: AtomicUsize,
+    kept: parking_lot::Mutex<Vec<OwnedCaller>>,
+}
+
+impl GenServer for Inline {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if request.is_atom("keep") {
+            self.kept.lock().push(caller.to_owned(&effects.me.pid));
+        } else {
+            effects.reply(caller, |w| _ = w.tuple(2).atom("echo").term(request));
+        }
+    }
+
+    fn handle_cast(&self, _request: TermView<'_>, _effects: &mut Effects<'_>) {}
+}
+
+#[test]
+fn an_inline_server_answers_at_once_or_later() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        let node = start(&epmd, "rust");
+        let server = Arc::new(Inline::default());
+        let process = node.serve_inline(Arc::clone(&server) as Arc<dyn GenServer>);
+        process.register("inline").expect("the name is free");
+        beam.run(&format!("inline = {{:inline, :\"{}\"}}", node.name()));
+        beam.check("GenServer.call(inline, %{a: 1})", "{:echo, %{a: 1}}");
+        let kept = beam.spawn("GenServer.call(inline, :keep, 60_000)");
+        wait_until("the caller is kept", || !server.kept.lock().is_empty());
+        for caller in server.kept.lock().drain(..) {
+            caller.reply(&**node, |w| _ = w.atom("later"));
+        }
+        assert_eq!(kept.value(), ":later");
+        assert_eq!(server.calls.load(Ordering::Relaxed), 2);
+        process.stop(&atom("normal"));
+        block_on(process.ended());
+        let gone = beam.eval("GenServer.call(inline, :x)").unwrap_err();
+        assert!(gone.exit_reason().contains("noproc"), "{gone}");
+    });
+}
+
+/// Takes no messages at all.
+struct Silent;
+
+impl Server for Silent {
+    type Call = Never;
+    type Cast = Never;
+    type Info = Never;
+
+    async fn handle_call(&mut self, call: Never, _from: ReplyTo, _cx: &mut Context<Self>) {
+        match call {}
+    }
+}
+
+#[test]
+fn servers_of_one_program_call_each_other_and_errors_say_whose_fault_it_is() {
+    let epmd = Epmd::start();
+    let node = start(&epmd, "rust");
+    let held = probe(&node);
+    held.process.register("probe").expect("the name is free");
+    assert_eq!(node.serve(Silent).register("probe").err(), Some(RegisterError::Taken));
+    let probe = ServerRef::local("probe");
+    block_on(async {
+        node.cast(&probe, &(atom("hear"), 7)).await.expect("it is sent");
+        node.send_to(&probe, &(atom("hello"), "me")).await.expect("it is sent");
+        let heard: Vec<String> = node.call(&probe, &atom("heard"), PATIENCE).await.expect("an answer");
+        assert_eq!(heard, ["init true", "7", "hello me"]);
+        let unread: Result<Atom, CallError> = node.call(&probe, &atom("heard"), PATIENCE).await;
+        assert!(matches!(unread, Err(CallError::Unreadable(_))), "{unread:?}");
+        let unwritten: Result<Atom, CallError> = node.call(&probe, &f64::INFINITY, PATIENCE).await;
+        assert!(matches!(unwritten, Err(CallError::Unwritable(_))), "{unwritten:?}");
+        let unknown: Result<Atom, CallError> = node.call(&probe, &atom("what"), PATIENCE).await;
+        let Err(CallError::Exit(reason)) = unknown else { panic!("{unknown:?}") };
+        assert_eq!(reason.view().bytes(), to_term(&(atom("bad_call"), atom("what"))).expect("a term"));
+        let nobody: Result<Atom, CallError> =
+            node.call(&ServerRef::local("nobody"), &atom("x"), PATIENCE).await;
+        assert!(matches!(nobody, Err(CallError::NoProcess)), "{nobody:?}");
+        held.process.stop(&atom("done"));
+        held.process.ended().await;
+        assert_eq!(held.told.recv().await.as_deref(), Ok("terminate :done"));
+        node.stop().await;
+        let stopped: Result<Atom, CallError> = node.call(&probe, &atom("heard"), PATIENCE).await;
+        assert!(stopped.is_err(), "{stopped:?}");
+    });
+}

@@ -10,7 +10,9 @@ use kvnode::kv::KeyValueServer;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::Surroundings;
 use kvnode::process::rpc::Rex;
-use kvnode::process::{Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, Registry, Waiters};
+use kvnode::process::{
+    Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, ProcessId, Registry, Waiters,
+};
 use kvnode::replica::{SlaveName, SlaveState};
 use kvnode::store::{MemoryStore, ReadDone, Store, StoreError, Value, WriteDone};
 use parking_lot::Mutex;
@@ -26,6 +28,10 @@ impl Dispatch for Sent {
         let bytes = frames.single_slice().expect("small frames").to_vec();
         self.0.lock().push((node.to_owned(), bytes));
         frames.clear();
+    }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        panic!("{process:?} was to end for {reason:?}: nothing here ends");
     }
 }
 

@@ -10,6 +10,7 @@ mod connection;
 pub mod cookie_file;
 mod dedicated;
 pub mod erpc;
+pub mod functions;
 pub mod host;
 mod listener;
 pub mod log;
@@ -40,6 +41,7 @@ pub use run::{RunError, Started, run, run_with_client};
 use crate::config::Config;
 use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeName, Outbound};
+use crate::etf::OwnedTerm;
 use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Process, ProcessId, Registry, Waiters};
@@ -82,6 +84,13 @@ impl Node {
             .detach();
     }
 
+    /// Spawns a task that needs the node, unless that ends.
+    fn spawn_with<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Self>) -> F) {
+        if let Some(node) = self.this.upgrade() {
+            self.spawn(task(node));
+        }
+    }
+
     fn local(&self) -> Local {
         Local {
             name: self.config.node_name.clone(),
@@ -121,6 +130,13 @@ impl Node {
                     }
                 }
                 Effect::GlobalNameLost { name } => self.names.conflict_lost(&name),
+                Effect::SendTo { from, to, message } => {
+                    self.spawn_with(|node| client::send_found(node, from, to, message));
+                }
+                Effect::Call(call) => self.spawn_with(|node| client::carry_out(node, *call)),
+                Effect::RegisterGlobal(registration) => {
+                    self.spawn_with(|node| names::register_now(node, *registration));
+                }
             }
         }
     }
@@ -280,6 +296,10 @@ impl Node {
         self.peers.remove(handle);
         self.waiters.node_down(&handle.name);
         self.names.peer_down(&handle.name);
+        for owed in self.registry.functions.peer_down(&handle.name) {
+            // Nobody waits for its answer any more.
+            self.exit(owed, &OwnedTerm::atom("noconnection").into_bytes().into());
+        }
         handle.set_ended();
         match down {
             PeerDown::Shutdown => tracing::debug!(peer = %handle.name, "peer down: {down}"),
@@ -313,6 +333,10 @@ impl Dispatch for Node {
         }
         self.peers.queue(node, frames, self.config.limits.outbound_bytes_max);
     }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        Self::exit(self, process, &reason.into());
+    }
 }
 
 /// Sends by a node for as long as it runs.
@@ -322,6 +346,12 @@ impl Dispatch for Outlet {
     fn send(&self, node: &str, frames: &mut Outbound) {
         if let Some(this) = self.0.upgrade() {
             this.send(node, frames);
+        }
+    }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        if let Some(this) = self.0.upgrade() {
+            Node::exit(&this, process, &reason.into());
         }
     }
 }

@@ -17,6 +17,7 @@ use smol::stream::StreamExt;
 
 use super::backoff::Backoff;
 use super::client::Client;
+use super::functions::NodeFunctions;
 use super::names::Names;
 use super::peers::{PeerDown, PeerHandle, Peers};
 use super::{Node, Outlet, listener, loopback, registration, slaves};
@@ -24,10 +25,11 @@ use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::{self, EpmdError, EpmdStart};
 use crate::etf::{Pid, encode};
-use crate::kv::KeyValueServer;
+use crate::kv::{KeyValueFunctions, KeyValueServer};
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
+use crate::process::rpc::calls::Calls;
 use crate::process::{Dispatch, GenServer, Process, Registry, Waiters};
 use crate::replica::SlaveName;
 use crate::store::MemoryStore;
@@ -176,6 +178,7 @@ async fn start(
         stopping: AtomicBool::new(false),
         this: this.clone(),
     });
+    serve_functions(&node);
     let stores = start_stores(&node)?;
 
     let loopback = Arc::new(PeerHandle::new(node.config.node_name.shared(), DistributionFlags::OFFERED));
@@ -202,6 +205,16 @@ fn taken(error: RegisterError, name: &str) -> RunError {
     match error {
         RegisterError::Taken | RegisterError::Ended => RunError::DuplicateName(name.to_owned()),
     }
+}
+
+/// What other nodes may call here by rpc, beside what every node has.
+fn serve_functions(node: &Arc<Node>) {
+    let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(Arc::downgrade(node)));
+    let functions = &node.registry.functions;
+    functions.connect(Arc::clone(&dispatch));
+    functions.add(Arc::new(NodeFunctions::new(Arc::downgrade(node))));
+    functions.add(Arc::new(Calls));
+    functions.add(Arc::new(KeyValueFunctions::new(dispatch, node.config.limits.slave_buffer_bytes_max)));
 }
 
 fn start_stores(node: &Arc<Node>) -> Result<Vec<(StoreConfig, Pid)>, RunError> {

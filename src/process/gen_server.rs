@@ -25,6 +25,11 @@ pub trait GenServer: Send + Sync + 'static {
 
     /// Any other message.
     fn handle_info(&self, _message: TermView<'_>, _effects: &mut Effects<'_>) {}
+
+    /// The module that others are shown as the server's own, as the text of its atom.
+    fn module(&self) -> &str {
+        "kvnode"
+    }
 }
 
 /// Who waits for an answer.

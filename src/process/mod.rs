@@ -30,7 +30,7 @@ pub mod system;
 pub mod waiters;
 
 pub use call_error::CallError;
-pub use effect::{Dispatch, Effect, Effects};
+pub use effect::{Dispatch, Effect, Effects, GlobalRegistration, OutgoingCall};
 pub use gen_server::{Caller, GenServer, OwnedCaller};
 pub use peer::{Peer, PeerError};
 pub use registry::{Process, ProcessId, Registry};

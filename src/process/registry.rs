@@ -8,6 +8,7 @@ use ahash::AHashMap;
 use parking_lot::RwLock;
 
 use super::GenServer;
+use super::rpc::FunctionTable;
 use crate::etf::{Pid, PidView, Reference, encode};
 
 /// The number of one of our processes: what a pid of ours says beside the node. Never used twice.
@@ -86,6 +87,8 @@ pub struct Registry {
     pub node: Arc<str>,
     /// This node's incarnation, as epmd gave it.
     pub creation: u32,
+    /// The functions that other nodes may call here.
+    pub functions: FunctionTable,
     tables: RwLock<Tables>,
     /// Counts the changes of the names: a look-up is good for as long as it stands still.
     names_version: AtomicU64,
@@ -99,6 +102,7 @@ impl Registry {
         Self {
             node,
             creation,
+            functions: FunctionTable::default(),
             tables: RwLock::default(),
             names_version: AtomicU64::new(0),
             next_process: AtomicU64::new(1),
@@ -184,12 +188,15 @@ impl Registry {
     /// connections ([`Peer::process_ended`](super::Peer::process_ended)) afterwards: a monitor that comes later
     /// finds nothing, one that came before is told.
     pub fn remove(&self, id: ProcessId) -> bool {
-        let mut tables = self.tables.write();
-        let Some(process) = tables.processes.remove(&id) else { return false };
-        process.alive.store(false, Ordering::Release);
-        tables.names.retain(|_, holder| holder.id != id);
-        tables.global_names.retain(|_, holder| holder.id != id);
-        self.names_version.fetch_add(1, Ordering::Release);
+        {
+            let mut tables = self.tables.write();
+            let Some(process) = tables.processes.remove(&id) else { return false };
+            process.alive.store(false, Ordering::Release);
+            tables.names.retain(|_, holder| holder.id != id);
+            tables.global_names.retain(|_, holder| holder.id != id);
+            self.names_version.fetch_add(1, Ordering::Release);
+        }
+        self.functions.ended(id);
         true
     }
 
@@ -232,6 +239,27 @@ impl Registry {
     #[inline]
     pub fn names_version(&self) -> u64 {
         self.names_version.load(Ordering::Acquire)
+    }
+
+    /// All registered names.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.tables.read().names.keys().cloned().collect()
+    }
+
+    /// The names of a process, in no order.
+    pub fn names_of(&self, id: ProcessId) -> Vec<Arc<str>> {
+        let tables = self.tables.read();
+        tables.names.iter().filter(|(_, holder)| holder.id == id).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// How many live.
+    pub fn len(&self) -> usize {
+        self.tables.read().processes.len()
+    }
+
+    /// Whether none lives.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// All that live.

@@ -26,6 +26,10 @@ impl Dispatch for Nowhere {
     fn send(&self, node: &str, _frames: &mut Outbound) {
         panic!("something was sent to {node} by the way");
     }
+
+    fn exit(&self, process: kvnode::process::ProcessId, _reason: &[u8]) {
+        panic!("nothing ends here: {process:?}");
+    }
 }
 
 /// A connection without its socket.

@@ -11,7 +11,7 @@ use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::rpc::Rex;
 use kvnode::process::{
-    Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, Registry, Waiters, exits,
+    Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, ProcessId, Registry, Waiters, exits,
 };
 use kvnode::replica::{SlaveName, SlaveState};
 use kvnode::store::{MemoryStore, ReadDone, Store, StoreError, Value, WriteDone};
@@ -28,6 +28,10 @@ impl Dispatch for Sent {
         let bytes = frames.single_slice().expect("small frames").to_vec();
         self.0.lock().push((node.to_owned(), bytes));
         frames.clear();
+    }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        panic!("{process:?} was to end for {reason:?}: nothing here ends");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use kvnode::etf::{OwnedTerm, Pid, TermWriter};
 use kvnode::node::client::Client;
 use kvnode::node::erpc::ErpcError;
 use kvnode::process::CallError;
+use kvnode::process::rpc::{Answer, Context, FunctionCall, Functions, elements};
 use smol::future::FutureExt;
 use support::{BeamNode, Epmd, at_host, on_every_otp};
 
@@ -116,7 +118,7 @@ fn calls_without_an_answer_end_with_the_reason_that_genserver_gives() {
             for to in nobody {
                 assert_eq!(client.call(&to, get("k"), LONG).await, Err(CallError::NoProcess), "{to}");
             }
-            let gone: std::sync::Arc<str> = at_host("gone").into();
+            let gone: Arc<str> = at_host("gone").into();
             let to = ServerRef::remote("x", &gone);
             assert_eq!(client.call(&to, get("k"), LONG).await, Err(CallError::NodeDown(gone)));
         });
@@ -252,5 +254,65 @@ fn functions_of_a_beam_are_called_and_their_failures_told_apart() {
         let nowhere = at_host("gone");
         let gone = client.erpc(&nowhere, ("erlang", "node"), 0, |_| {}, LONG);
         assert_eq!(smol::block_on(gone), Err(ErpcError::NoConnection));
+    });
+}
+
+/// `Elixir.Rust:sum/1` at once, `later/1` from another thread, `never/0` not at all.
+struct Mine;
+
+impl Functions for Mine {
+    fn apply(&self, call: &FunctionCall<'_>, context: &mut Context<'_>) -> Option<Answer> {
+        match (call.module, call.function, call.arguments) {
+            ("Elixir.Rust", "sum", [numbers]) => {
+                let numbers = elements(*numbers)?;
+                let sum = numbers.iter().map(|number| number.as_unsigned().unwrap_or(0)).sum();
+                Some(Answer::value(|w| _ = w.unsigned(sum)))
+            }
+            ("Elixir.Rust", "later", [value]) => {
+                let (deferred, answer) = match context.defer(call) {
+                    Ok(deferred) => deferred,
+                    Err(answer) => return Some(answer),
+                };
+                let value = value.bytes().to_vec();
+                std::thread::spawn(move || deferred.answer(Ok(value)));
+                Some(answer)
+            }
+            ("Elixir.Rust", "never", []) => {
+                Some(context.defer(call).map_or_else(|full| full, |(_, answer)| answer))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn functions_of_a_library_user_are_called_by_a_beam() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        let (client, store) = start(&epmd);
+        client.serve(Arc::new(Mine));
+        beam.ping(&store.node);
+        beam.run(&format!("n = :\"{}\"", store.node));
+        beam.check(":erpc.call(n, Rust, :sum, [[1, 2, 3]])", "6");
+        beam.check(":erpc.call(n, Rust, :sum, [[1, 2, 300]])", "303");
+        beam.check("for i <- 1..100, do: ^i = :rpc.call(n, Rust, :later, [i]); :ok", ":ok");
+        beam.check(":rpc.block_call(n, Rust, :later, [{:a, 1}])", "{:a, 1}");
+        beam.check(
+            "send({:rex, n}, {self(), {:call, Rust, :later, [1], :user}}); receive do m -> m end",
+            "{:rex, 1}",
+        );
+        beam.check(":rpc.call(n, Rust, :never, [])", "{:badrpc, {:EXIT, :killed}}");
+        beam.check(
+            ":rpc.call(n, Rust, :other, [])",
+            "{:badrpc, {:EXIT, {:undef, [{Rust, :other, [], []}]}}}",
+        );
+        beam.check(":rpc.call(n, :erlang, :node, []) == n", "true");
+        // Nested as deep as nobody needs: an error, and no time is lost over it.
+        beam.run("deep = Enum.reduce(1..100_000, [:erlang, :node, []], fn _, a -> [:erlang, :apply, a] end)");
+        beam.check(
+            "match?({:badrpc, {:EXIT, {:badarg, _}}}, :rpc.call(n, :erlang, :apply, deep, 20_000))",
+            "true",
+        );
     });
 }

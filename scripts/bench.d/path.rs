@@ -27,6 +27,10 @@ impl Dispatch for Nowhere {
     fn send(&self, _node: &str, frames: &mut Outbound) {
         frames.clear();
     }
+
+    fn exit(&self, process: kvnode::process::ProcessId, _reason: &[u8]) {
+        panic!("nothing ends here: {process:?}");
+    }
 }
 
 /// Makes that many batches of calls of one kind: `get`, `put`, or `call`, a get between MONITOR_P and DEMONITOR_P as a

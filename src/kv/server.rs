@@ -71,6 +71,27 @@ impl<S: Store> KeyValueServer<S> {
         &self.store
     }
 
+    /// Takes in the pairs of a map, before anybody else knows the store.
+    ///
+    /// # Errors
+    /// The map's fault: it is none, or has something in it that cannot be a key or a value.
+    pub fn load(&self, pairs: TermView<'_>) -> Result<(), LoadError> {
+        if pairs.traits().contains(Traits::OLD_FUN) {
+            return Err(TermError::Tag(FUN_EXT).into());
+        }
+        let mut cursor = pairs.cursor();
+        let len = cursor.map()?;
+        key::check_maps(pairs)?;
+        for _ in 0..len {
+            let (key, value) = (cursor.term()?, cursor.term()?);
+            let value = Value { bytes: value.bytes(), shared: None, traits: value.traits() };
+            // Whoever answers later has taken it by now.
+            let put = with_canonical(key, |key| self.store.put(key, value, || Box::new(|_| {})))?;
+            put.unwrap_or(Ok(()))?;
+        }
+        Ok(())
+    }
+
     fn get(
         &self,
         key: TermView<'_>,
@@ -208,6 +229,39 @@ impl<S: Store> KeyValueServer<S> {
                 w.tuple(2).atom("error").atom("too_many_slaves");
             }),
         }
+    }
+}
+
+/// Why a map could not be taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It is no map, or has something in it that cannot be kept: the fault of whoever sent it.
+    Term(TermError),
+    /// The store did not take it.
+    Store(StoreError),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Term(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+impl From<TermError> for LoadError {
+    fn from(error: TermError) -> Self {
+        Self::Term(error)
+    }
+}
+
+impl From<StoreError> for LoadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 

@@ -15,11 +15,12 @@ use smol::future::FutureExt;
 
 use super::Node;
 use super::erpc::ErpcError;
-use super::peers::{Found, Offered, PeerHandle};
+use super::peers::{Offered, PeerHandle};
 use crate::dist::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
 use crate::process::effect::can_decode;
-use crate::process::{CallError, Outcome};
+use crate::process::rpc::Functions;
+use crate::process::{CallError, Outcome, OutgoingCall};
 
 /// One process's way to all others: whatever it does comes from that process's pid.
 ///
@@ -198,6 +199,12 @@ impl Client {
         called.or(late).await
     }
 
+    /// Lets other nodes call functions of this node by rpc: `:erpc.call(node, module, function, arguments)` and its
+    /// relations. They are asked before those that the node has by itself.
+    pub fn serve(&self, functions: Arc<dyn Functions>) {
+        self.node.registry.functions.add(functions);
+    }
+
     /// Where a server is now.
     ///
     /// # Errors
@@ -258,19 +265,15 @@ impl Client {
     /// Sends frames to a node, which is connected to where need be.
     fn offer(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
         let bytes_max = self.node.config.limits.outbound_bytes_max;
-        // Between a look and the next one the connection may come or go, but not for ever.
-        for _ in 0..3 {
-            match self.node.peers.offer(node, &mut frames, bytes_max) {
-                Offered::Taken => return Ok(()),
-                Offered::Full => return Err(CallError::Busy(Arc::clone(node))),
-                Offered::Absent => {}
-            }
-            if matches!(self.node.peers.find_or_claim(node), Found::Yours(_)) {
-                // What waits for the node is told that it is not reached.
+        match self.node.peers.offer(node, &mut frames, bytes_max) {
+            Offered::Taken => {}
+            Offered::Full => return Err(CallError::Busy(Arc::clone(node))),
+            // Where it is not reached, whoever waits for it is told.
+            Offered::Yours => {
                 self.node.dial(Arc::clone(node), |error| tracing::debug!(%error, "not connected"));
             }
         }
-        Err(CallError::NodeDown(Arc::clone(node)))
+        Ok(())
     }
 }
 
@@ -350,6 +353,27 @@ fn reason_of(outcome: Outcome) -> OwnedTerm {
         Outcome::Replied(_) | Outcome::NoConnection => None,
     };
     reason.unwrap_or_else(|| OwnedTerm::atom("noconnection"))
+}
+
+/// Sends a message to a server, if it is found.
+pub(super) async fn send_found(node: Arc<Node>, from: Pid, to: ServerRef, message: Vec<u8>) {
+    let write = |w: &mut TermWriter<'_>| _ = w.raw(&message);
+    if let Err(error) = Client::new(node, from).send(&to, write).await {
+        tracing::debug!(%to, "message not sent: {error}");
+    }
+}
+
+/// Makes a call that a process of ours asked for.
+pub(super) async fn carry_out(node: Arc<Node>, call: OutgoingCall) {
+    let OutgoingCall { from, to, request, timeout, on_behalf_of, done } = call;
+    let client = Client::new(node, from);
+    let given_up = async {
+        if let Some(peer) = client.node.peers.get(&on_behalf_of) {
+            peer.ended().await;
+        }
+        Err(CallError::Stopped)
+    };
+    done(client.call_term(&to, request.view(), timeout).or(given_up).await);
 }
 
 impl Node {

@@ -9,7 +9,8 @@ use smol::future::FutureExt;
 use super::Node;
 use super::peers::PeerHandle;
 use crate::dist::{DistributionFlags, Outbound};
-use crate::etf::{OwnedTerm, Reference, TermWriter};
+use crate::etf::tag::NIL_EXT;
+use crate::etf::{OwnedTerm, Reference, TermView, TermWriter};
 use crate::process::{Outcome, Waiters};
 
 /// Why a call of a function gave no value.
@@ -141,6 +142,12 @@ pub(super) fn value_of(outcome: Outcome) -> Result<OwnedTerm, ErpcError> {
             Some(kind) if kind == "return" => return Ok(value.into()),
             Some(kind) if kind == "throw" => return Err(ErpcError::Throw(value.into())),
             Some(kind) if kind == "exit" => return Err(ErpcError::Exit(value.into())),
+            // erpc's own: {erpc, Reason}
+            Some(kind) if kind == "error" => {
+                let stack =
+                    OwnedTerm::from(TermView::parse(&[NIL_EXT]).map_err(|_| ErpcError::NoConnection)?);
+                return Err(ErpcError::Error { reason: value.into(), stack });
+            }
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ mod context;
 pub mod cookie_file;
 mod dedicated;
 pub mod erpc;
+pub mod functions;
 pub mod host;
 mod listener;
 pub mod log;
@@ -62,7 +63,7 @@ use crate::config::{Config, StoreConfig};
 use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeName, Outbound};
 use crate::epmd::EpmdStart;
-use crate::etf::{Pid, Pool};
+use crate::etf::{OwnedTerm, Pid, Pool};
 use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
@@ -177,6 +178,13 @@ impl Node {
         }
     }
 
+    /// Spawns a task that needs the node, unless that ends.
+    fn spawn_with<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Self>) -> F) {
+        if let Some(node) = self.this.upgrade() {
+            self.spawn(task(node));
+        }
+    }
+
     fn local(&self) -> Local {
         Local {
             name: self.config.node_name.clone(),
@@ -229,6 +237,13 @@ impl Node {
                     }
                 }
                 Effect::GlobalNameLost { name } => self.names.conflict_lost(&name),
+                Effect::SendTo { from, to, message } => {
+                    self.spawn_with(|node| client::send_found(node, from, to, message));
+                }
+                Effect::Call(call) => self.spawn_with(|node| client::carry_out(node, *call)),
+                Effect::RegisterGlobal(registration) => {
+                    self.spawn_with(|node| names::register_now(node, *registration));
+                }
             }
         }
     }
@@ -388,6 +403,10 @@ impl Node {
         self.peers.remove(handle);
         self.waiters.node_down(&handle.name);
         self.names.peer_down(&handle.name);
+        for owed in self.registry.functions.peer_down(&handle.name) {
+            // Nobody waits for its answer any more.
+            Dispatch::exit(self, owed, &OwnedTerm::atom("noconnection").into_bytes());
+        }
         handle.set_ended();
         match down {
             PeerDown::Shutdown => tracing::debug!(peer = %handle.name, "peer down: {down}"),
@@ -431,6 +450,14 @@ impl Dispatch for Node {
         }
         self.peers.queue(node, frames, self.config.limits.outbound_bytes_max);
     }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        let Some(process) = self.process(process) else { return };
+        if let Some(ended) = exits::end(&self.registry, &process, reason) {
+            self.process_ended(&ended);
+            self.tell_ended(&ended);
+        }
+    }
 }
 
 /// Sends by a node for as long as it runs.
@@ -440,6 +467,12 @@ impl Dispatch for Outlet {
     fn send(&self, node: &str, frames: &mut Outbound) {
         if let Some(this) = self.0.upgrade() {
             this.send(node, frames);
+        }
+    }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        if let Some(this) = self.0.upgrade() {
+            Dispatch::exit(&*this, process, reason);
         }
     }
 }

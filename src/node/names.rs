@@ -19,6 +19,7 @@ use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
 use crate::etf::{Pid, TermWriter, encode};
+use crate::process::GlobalRegistration;
 
 /// How often a node is asked who holds our names.
 const CHECK: Duration = Duration::from_secs(5);
@@ -159,7 +160,32 @@ async fn check(node: &Node, peer: &PeerHandle) {
     }
 }
 
-async fn keep_one(node: &Node, peer: &PeerHandle, name: &Arc<str>, ours: &Pid) -> Result<(), ErpcError> {
+/// Registers a name wherever we are connected now, instead of at the next check; tells who has it instead.
+pub(super) async fn register_now(node: Arc<Node>, registration: GlobalRegistration) {
+    let GlobalRegistration { name, process, done } = registration;
+    let mut rival = None;
+    for peer in node.peers.all() {
+        if peer.name == node.registry.node || !peer.is_visible() {
+            continue;
+        }
+        match keep_one(&node, &peer, &name, &process.pid).await {
+            Ok(None) => {}
+            Ok(Some(holder)) => rival = rival.or(Some(holder)),
+            Err(error) => {
+                tracing::debug!(name = %name, at = %peer.name, %error, "global name not registered")
+            }
+        }
+    }
+    done(rival);
+}
+
+/// Looks after one name; gives who has it instead.
+async fn keep_one(
+    node: &Node,
+    peer: &PeerHandle,
+    name: &Arc<str>,
+    ours: &Pid,
+) -> Result<Option<Pid>, ErpcError> {
     // A second look after a refused registration tells who was faster.
     let encoded = encode(|w| {
         w.atom(name);
@@ -168,29 +194,29 @@ async fn keep_one(node: &Node, peer: &PeerHandle, name: &Arc<str>, ours: &Pid) -
         match node.global_whereis(peer, &encoded, WHEREIS_LIMIT).await? {
             Some(holder) if holder == *ours => {
                 node.names.held(name, peer);
-                return Ok(());
+                return Ok(None);
             }
             Some(former) if is_former(node, &former) => {
                 // `global` may not have heard yet that it has ended.
                 if register(node, peer, "re_register_name", name, ours).await? {
                     node.names.held(name, peer);
-                    return Ok(());
+                    return Ok(None);
                 }
                 continue;
             }
             Some(rival) => {
                 node.names.taken(name, peer, &rival);
-                return Ok(());
+                return Ok(Some(rival));
             }
             None => node.names.free(name, peer),
         }
         if register(node, peer, "register_name", name, ours).await? {
             node.names.held(name, peer);
-            return Ok(());
+            return Ok(None);
         }
     }
     node.names.refused(name, peer);
-    Ok(())
+    Ok(None)
 }
 
 /// Whether a pid is of a process of this node that has ended.

@@ -209,6 +209,14 @@ struct Connecting {
     pending: Pending,
 }
 
+impl Connecting {
+    fn new() -> Self {
+        let (done, receiver) = smol::channel::bounded(1);
+        let pending = Pending { done: receiver, error: Arc::default() };
+        Self { frames: Outbound::default(), done, pending }
+    }
+}
+
 #[derive(Debug)]
 enum Slot {
     Connecting(Connecting),
@@ -232,8 +240,8 @@ pub(super) enum Offered {
     Taken,
     /// Too much waits for the node.
     Full,
-    /// The node is neither connected nor being connected to.
-    Absent,
+    /// They wait for a connection that it is for the asker to set up; the table says so to others by now.
+    Yours,
 }
 
 /// All connected nodes.
@@ -275,9 +283,8 @@ impl Peers {
             Some(Slot::Up(handle)) => Found::Up(Arc::clone(handle)),
             Some(Slot::Connecting(connecting)) => Found::Connecting(connecting.pending.clone()),
             None => {
-                let (done, receiver) = smol::channel::bounded(1);
-                let pending = Pending { done: receiver, error: Arc::default() };
-                let connecting = Connecting { frames: Outbound::default(), done, pending: pending.clone() };
+                let connecting = Connecting::new();
+                let pending = connecting.pending.clone();
                 slots.insert(Arc::clone(node), Slot::Connecting(connecting));
                 Found::Yours(pending)
             }
@@ -285,8 +292,8 @@ impl Peers {
     }
 
     /// As [`queue`](Self::queue), for what may be refused: frames of our own making, which nobody is slowed down by
-    /// where the peer does not read.
-    pub(super) fn offer(&self, node: &str, frames: &mut Outbound, bytes_max: usize) -> Offered {
+    /// where the peer does not read. Where there is no connection, they wait for the one that the caller sets up.
+    pub(super) fn offer(&self, node: &Arc<str>, frames: &mut Outbound, bytes_max: usize) -> Offered {
         let handle = {
             let mut slots = self.slots.lock();
             match slots.get_mut(node) {
@@ -298,7 +305,12 @@ impl Peers {
                     connecting.frames.append(frames);
                     return Offered::Taken;
                 }
-                None => return Offered::Absent,
+                None => {
+                    let mut connecting = Connecting::new();
+                    connecting.frames.append(frames);
+                    slots.insert(Arc::clone(node), Slot::Connecting(connecting));
+                    return Offered::Yours;
+                }
             }
         };
         handle.leave(|outbox| {

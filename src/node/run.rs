@@ -21,12 +21,13 @@ use super::backoff::Backoff;
 use super::builder::PeerFault;
 use super::client::Client;
 use super::cookie_file::CookieFileError;
+use super::functions::NodeFunctions;
 use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
 use super::stores::{StoreSpec, StoreStartError, Stores};
-use super::{Node, block_on, listener, loopback, registration};
+use super::{Node, Outlet, block_on, listener, loopback, registration};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
 use crate::dist::handshake::PeerNode;
@@ -35,10 +36,12 @@ use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::environment::EnvironmentError;
 use crate::epmd::{self, EpmdError, EpmdStart};
 use crate::etf::{Pid, Pool};
+use crate::kv::KeyValueFunctions;
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
-use crate::process::{GenServer, Process, Registry, Restart, Waiters};
+use crate::process::rpc::calls::Calls;
+use crate::process::{Dispatch, GenServer, Process, Registry, Restart, Waiters};
 use crate::replica::SlaveName;
 
 /// Why a node could not be started.
@@ -204,6 +207,7 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
         ends: Mutex::default(),
         this: this.clone(),
     });
+    serve_functions(&node);
     let stores = start_stores(&node)?;
     node.stores_started.get_or_init(|| stores);
 
@@ -259,6 +263,23 @@ fn taken(error: RegisterError, name: &str) -> StartError {
     match error {
         RegisterError::Taken | RegisterError::Ended => StartError::DuplicateName(name.to_owned()),
     }
+}
+
+/// What other nodes may call here by rpc, beside what every node has.
+fn serve_functions(node: &Arc<Node>) {
+    let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(Arc::downgrade(node)));
+    let functions = &node.registry.functions;
+    functions.connect(Arc::clone(&dispatch));
+    functions.add(Arc::new(NodeFunctions::new(Arc::downgrade(node))));
+    functions.add(Arc::new(Calls));
+    let this = Arc::downgrade(node);
+    let adopt = move |process: &Arc<Process>, server| {
+        if let Some(node) = this.upgrade() {
+            node.adopt_store(process, server);
+        }
+    };
+    let bytes_max = node.config.limits.slave_buffer_bytes_max;
+    functions.add(Arc::new(KeyValueFunctions::new(dispatch, bytes_max, adopt)));
 }
 
 fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {

@@ -87,6 +87,19 @@ impl Node {
         self.start_child(child, &spec).inspect_err(|_| _ = self.stores.supervisor.lock().forget(child))
     }
 
+    /// Looks after a store that somebody has started, until it ends: it is not started again.
+    pub(super) fn adopt_store(&self, process: &Arc<Process>, server: Arc<KeyValueServer<MemoryStore>>) {
+        let mut table = self.stores.running.lock();
+        // Whoever ends a store takes it out of the registry first, and out of here then.
+        if process.is_alive() {
+            let mut supervisor = self.stores.supervisor.lock();
+            let child = supervisor
+                .add(StoreSpec { names: StoreConfig::default(), slaves: Vec::new() }, Restart::Temporary);
+            supervisor.started(child, process.id);
+            table.insert(process.id, Arc::new(Mutex::new(Running { server, follows: Vec::new() })));
+        }
+    }
+
     fn start_child(&self, child: ChildId, spec: &StoreSpec) -> Result<Arc<Process>, StoreStartError> {
         let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(self.this.clone()));
         let plain = spec.names.global.is_empty() && spec.names.local == [PLAIN_MODULE];

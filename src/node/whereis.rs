@@ -67,7 +67,12 @@ impl Node {
     }
 
     /// Asks all of them at once: the first that knows the name is believed.
-    async fn first_that_knows(&self, peers: &[Arc<PeerHandle>], name: &[u8], limit: Duration) -> Option<Pid> {
+    pub(super) async fn first_that_knows(
+        &self,
+        peers: &[Arc<PeerHandle>],
+        name: &[u8],
+        limit: Duration,
+    ) -> Option<Pid> {
         let (tell, told) = smol::channel::unbounded();
         let mut asked = Vec::new();
         for peer in peers {

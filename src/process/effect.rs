@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::exits::Ended;
 use super::gen_server::{Caller, OwnedCaller};
 use super::registry::Process;
-use super::{ProcessId, Registry, Waiters};
-use crate::dist::{DistributionFlags, Outbound};
-use crate::etf::{AtomView, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
+use super::{CallError, ProcessId, Registry, Waiters};
+use crate::dist::{DistributionFlags, Outbound, ServerRef};
+use crate::etf::{AtomView, OwnedTerm, Pid, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
 use crate::replica::Slave;
 
 /// Something that has to happen outside of the connection that a message came by. Carried out by `node`, in
@@ -54,6 +55,58 @@ pub enum Effect {
         /// The name.
         name: Arc<str>,
     },
+    /// A message for a server that has to be looked up first. (What goes to a pid or to a name on a node is sent as
+    /// frames, which keeps its order.)
+    SendTo {
+        /// The process that it comes from.
+        from: Pid,
+        /// The server.
+        to: ServerRef,
+        /// The message, encoded.
+        message: Vec<u8>,
+    },
+    /// A process of ours calls a server.
+    Call(Box<OutgoingCall>),
+    /// A name in `global` that was claimed just now is registered in the clusters that we are connected to.
+    RegisterGlobal(Box<GlobalRegistration>),
+}
+
+/// A call that a process of ours makes: `GenServer.call/3`.
+pub struct OutgoingCall {
+    /// The process that calls.
+    pub from: Pid,
+    /// The server.
+    pub to: ServerRef,
+    /// The request.
+    pub request: OwnedTerm,
+    /// How long it may take. `Duration::MAX`: `:infinity`.
+    pub timeout: Duration,
+    /// The call ends when this node is lost: it is made for it.
+    pub on_behalf_of: Arc<str>,
+    /// Called once with the answer, from any thread; must not block.
+    pub done: Box<dyn FnOnce(Result<OwnedTerm, CallError>) + Send>,
+}
+
+impl fmt::Debug for OutgoingCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutgoingCall").field("to", &self.to).field("request", &self.request).finish()
+    }
+}
+
+/// A name in `global`, and the process that is to have it.
+pub struct GlobalRegistration {
+    /// The name.
+    pub name: Arc<str>,
+    /// The process, which has claimed it.
+    pub process: Arc<Process>,
+    /// Called once: with the pid that has the name instead, if there is one. From any thread; must not block.
+    pub done: Box<dyn FnOnce(Option<Pid>) + Send>,
+}
+
+impl fmt::Debug for GlobalRegistration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GlobalRegistration").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// A call that is ended by its monitor.
@@ -69,10 +122,14 @@ pub struct EndedCall {
     pub reason: Box<[u8]>,
 }
 
-/// Sends frames to any node, from any thread.
+/// What can be done on the node from any thread.
 pub trait Dispatch: Send + Sync {
     /// Queues whole frames for a node, which is connected to where need be; empties `frames`.
     fn send(&self, node: &str, frames: &mut Outbound);
+
+    /// Ends a process of this node with a reason, an encoded term: its names are free, and all who watch it are told.
+    /// One that has ended already is none.
+    fn exit(&self, process: ProcessId, reason: &[u8]);
 }
 
 /// What goes on around the handling of one message: who handles it, where it came from, where output goes.

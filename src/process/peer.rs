@@ -18,14 +18,15 @@ use super::held::Held;
 use super::message::Message;
 use super::monitors::Monitors;
 use super::registry::Process;
-use super::rpc::Spawned;
+use super::rpc::{Mfa, Spawned};
 use super::waiters::Outcome;
 use super::{Effect, Effects, ProcessId, Registry, Waiters, exits, rpc, system};
 use crate::dist::control::{ControlMessage, ProcessRef, Reason, op};
 use crate::dist::{DistributionFlags, FrameForm, Outbound};
 use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use crate::etf::{
-    AtomView, Cursor, Pid, PidView, PooledBytes, Reference, ReferenceView, TermError, TermView, compressed,
+    AtomView, Cursor, Pid, PidView, PooledBytes, Reference, ReferenceView, TermError, TermView, TermWriter,
+    compressed,
 };
 use signals::ExitSignal;
 
@@ -500,25 +501,44 @@ impl Peer {
         if from.node != *self.name {
             return Err(PeerError::ForeignSender);
         }
-        let arguments = TermView::parse(plain(payload, &mut self.inflated, around.inflated_bytes_max)?)?;
-        let (_, pid) = around.registry.new_pid();
-        let mut context = rpc::Context { registry: around.registry, peer: &self.name, later };
-        let Spawned { reason } = rpc::spawned(&module.to_str(), &function.to_str(), arguments, &mut context);
-        let watched = Watched::read(options);
-        let open = out.begin();
-        let mut term = out.term();
-        let owner = Pid::from(from);
-        term.tuple(5).unsigned(op::SPAWN_REPLY).reference(&request_id.into()).pid(&owner);
-        term.unsigned(watched.reply_flags()).pid(&pid);
-        out.finish(open);
-        // The process has lived and ended: its exit is told to whoever asked to be told.
-        if watched.link {
-            write_exit(&self.name, self.flags, &pid, RemoteId::new(&from), &reason, out);
-        }
-        if watched.monitor {
-            write_monitor_exit(self.flags, &owner, &Reference::from(request_id), &reason, out, |w| {
-                w.pid(&pid);
-            });
+        let Self { name, flags, inflated, .. } = self;
+        let arguments = TermView::parse(plain(payload, inflated, around.inflated_bytes_max)?)?;
+        let (owner, request_id_owned) = (Pid::from(from), Reference::from(request_id));
+        let Some(watched) = Watched::read(options) else {
+            write_spawn_reply(&request_id_owned, &owner, 0, out, |w| _ = w.atom("badopt"));
+            return Ok(());
+        };
+        let mfa = Mfa { module: &module.to_str(), function: &function.to_str(), arguments };
+        let mut context = rpc::Context::new(around.registry, name, *flags, later);
+        let spawned = rpc::spawn(mfa, &mut context);
+        let pid = match &spawned {
+            Spawned::Ended(pid, _) => pid.clone(),
+            Spawned::Lives(process) => process.pid.clone(),
+        };
+        write_spawn_reply(&request_id_owned, &owner, watched.reply_flags(), out, |w| _ = w.pid(&pid));
+        match spawned {
+            // The process has lived and ended: its exit is told to whoever asked to be told.
+            Spawned::Ended(_, reason) => {
+                if watched.link {
+                    write_exit(&self.name, self.flags, &pid, RemoteId::new(&from), &reason, out);
+                }
+                if watched.monitor {
+                    write_monitor_exit(self.flags, &owner, &request_id_owned, &reason, out, |w| {
+                        w.pid(&pid);
+                    });
+                }
+            }
+            Spawned::Lives(process) => {
+                if self.watches() >= around.watches_max {
+                    return Err(PeerError::TooMany);
+                }
+                if watched.link {
+                    self.links.insert((process.id, RemoteId::new(&from)));
+                }
+                if watched.monitor {
+                    self.monitors.set(process.id, None, &from, &request_id);
+                }
+            }
         }
         Ok(())
     }
@@ -545,6 +565,21 @@ impl fmt::Debug for Peer {
     }
 }
 
+/// `SPAWN_REPLY` with a pid, or the atom that says why not.
+fn write_spawn_reply(
+    request_id: &Reference,
+    to: &Pid,
+    flags: u64,
+    out: &mut Outbound,
+    result: impl FnOnce(&mut TermWriter<'_>),
+) {
+    let open = out.begin();
+    let mut term = out.term();
+    term.tuple(5).unsigned(op::SPAWN_REPLY).reference(request_id).pid(to).unsigned(flags);
+    result(&mut term);
+    out.finish(open);
+}
+
 /// What a spawn request asks to be told.
 #[derive(Clone, Copy, Default)]
 struct Watched {
@@ -553,16 +588,36 @@ struct Watched {
 }
 
 impl Watched {
-    fn read(options: TermView<'_>) -> Self {
+    /// `None`: not a list of options that erlang:spawn_opt/5 takes.
+    fn read(options: TermView<'_>) -> Option<Self> {
         let mut watched = Self::default();
         let mut cursor = options.cursor();
-        for _ in 0..cursor.list().unwrap_or(0) {
-            let Ok(option) = cursor.term() else { break };
-            let key = option.as_tuple::<2>().map_or(option, |[key, _]| key);
-            watched.link |= key.is_atom("link");
-            watched.monitor |= key.is_atom("monitor");
+        for _ in 0..cursor.list().ok()? {
+            let option = cursor.term().ok()?;
+            if option.is_atom("link") {
+                watched.link = true;
+                continue;
+            }
+            if option.is_atom("monitor") {
+                watched.monitor = true;
+                continue;
+            }
+            let [key, _value] = option.as_tuple::<2>()?;
+            match key.as_atom()?.as_bytes() {
+                b"monitor" => watched.monitor = true,
+                // How a process of a BEAM is laid out: nothing to do with ours.
+                b"priority"
+                | b"min_heap_size"
+                | b"min_bin_vheap_size"
+                | b"max_heap_size"
+                | b"fullsweep_after"
+                | b"message_queue_data"
+                | b"async_dist"
+                | b"scheduler" => {}
+                _ => return None,
+            }
         }
-        watched
+        Some(watched)
     }
 
     const fn reply_flags(self) -> u64 {

@@ -8,6 +8,7 @@ use ahash::AHashMap;
 use parking_lot::RwLock;
 
 use super::GenServer;
+use super::rpc::FunctionTable;
 use crate::etf::{Pid, PidView, Reference, encode};
 
 /// The number of one of our processes: what a pid of ours says beside the node. Never used twice.
@@ -116,6 +117,8 @@ pub struct Registry {
     pub node: Arc<str>,
     /// This node's incarnation, as epmd gave it.
     pub creation: u32,
+    /// The functions that other nodes may call here.
+    pub functions: FunctionTable,
     tables: RwLock<Tables>,
     /// Counts the changes of the names: a look-up is good for as long as it stands still.
     names_version: AtomicU64,
@@ -129,6 +132,7 @@ impl Registry {
         Self {
             node,
             creation,
+            functions: FunctionTable::default(),
             tables: RwLock::default(),
             names_version: AtomicU64::new(0),
             next_process: AtomicU64::new(1),
@@ -244,6 +248,10 @@ impl Registry {
         tables.names.retain(|_, holder| holder.is_alive());
         tables.global_names.retain(|_, holder| holder.is_alive());
         self.names_version.fetch_add(1, Ordering::Release);
+        drop(tables);
+        for process in &ended {
+            self.functions.ended(process.id);
+        }
         ended.sort_by_key(|process| process.id);
         ended
     }
@@ -301,6 +309,27 @@ impl Registry {
     #[inline]
     pub fn names_version(&self) -> u64 {
         self.names_version.load(Ordering::Acquire)
+    }
+
+    /// All registered names.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.tables.read().names.keys().cloned().collect()
+    }
+
+    /// The names that a pid has on this node, in no order.
+    pub fn local_names_of(&self, id: ProcessId) -> Vec<Arc<str>> {
+        let tables = self.tables.read();
+        tables.names.iter().filter(|(_, holder)| holder.id == id).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// How many live.
+    pub fn len(&self) -> usize {
+        self.tables.read().processes.len()
+    }
+
+    /// Whether none lives.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// All that live.

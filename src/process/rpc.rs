@@ -1,200 +1,212 @@
 //! The functions that other nodes may call here, and nothing else: no code is run for anybody.
 //!
-//! Calls come as spawn requests of `erpc:execute_call/4` (`:erpc.call`, and `:rpc.call` from OTP 23 on) or as
-//! messages to `rex` (C nodes). A function that is not in the table is `undef`, in the shape that `erpc.erl`
-//! gives to it, so that no caller waits for its time-out.
+//! A call comes in one of three ways, and is answered in the way that it came:
+//!
+//! | what the caller uses | what comes | how it is answered |
+//! | --- | --- | --- |
+//! | `:erpc.call`, `:rpc.call` (from OTP 23 on), `multicall` | a spawn request of `erpc:execute_call/4` | by the exit reason of the spawned process |
+//! | `:erpc.cast`, `:rpc.cast` | a spawn request of `erpc:execute_cast/3`; OTP 23: a cast to `rex` | not at all |
+//! | `Node.spawn` | a spawn request of the function | by its exit: `normal`, or what it failed with |
+//! | `erl_call`, C nodes, Jinterface | a message to `rex` | by the message `{rex, Result}` |
+//! | `:rpc.block_call` | a call of `rex` | by its reply |
+//!
+//! [`functions`] has the table: what is not in it is `undef`, at once and in the shape that each of those callers
+//! expects. [`deferred`] has the answers that come later, [`builtin`] what this layer can say by itself, [`calls`] those
+//! that call a server, [`rex`] the server of that name.
+
+pub mod builtin;
+pub mod calls;
+pub mod deferred;
+pub mod exception;
+pub mod functions;
+mod process_info;
+pub mod rex;
 
 use std::sync::Arc;
 
-use super::{Caller, Effect, Effects, ExitSignals, GenServer, Process, Registry};
-use crate::dist::Outbound;
+pub use deferred::Deferred;
+pub use exception::Exception;
+pub use functions::{Answer, Context, FunctionCall, FunctionTable, Functions};
+pub use rex::Rex;
+
+use deferred::ReturnTo;
+
+use super::Process;
 use crate::etf::{Cursor, Pid, TermView, TermWriter, encode};
 
-/// What a function may touch.
-pub struct Context<'a> {
-    /// Our processes.
-    pub registry: &'a Registry,
-    /// The calling node.
-    pub peer: &'a Arc<str>,
-    /// What is to happen elsewhere.
-    pub later: &'a mut Vec<Effect>,
+/// What has become of a process that was asked for.
+pub(super) enum Spawned {
+    /// It has lived, and ended with this reason, encoded.
+    Ended(Pid, Vec<u8>),
+    /// It lives until its function has an answer.
+    Lives(Arc<Process>),
 }
 
-/// A process that was asked for, and has ended by now.
-pub(super) struct Spawned {
-    /// Its exit reason, encoded.
-    pub reason: Vec<u8>,
+/// A spawn request's function and arguments.
+#[derive(Clone, Copy)]
+pub(super) struct Mfa<'a> {
+    /// An atom.
+    pub module: &'a str,
+    /// An atom.
+    pub function: &'a str,
+    /// A list.
+    pub arguments: TermView<'a>,
 }
 
-/// Carries out a spawn request of `module:function` with a list of arguments.
-pub(super) fn spawned(
-    module: &str,
-    function: &str,
-    arguments: TermView<'_>,
-    context: &mut Context<'_>,
-) -> Spawned {
-    let list = elements(arguments);
-    let reason = match (module, function, list.as_deref()) {
-        ("erpc", "execute_call", Some([reference, m, f, a])) => execute_call(*reference, *m, *f, *a, context),
-        ("erpc", "execute_cast", Some([m, f, a])) => {
-            apply(*m, *f, *a, context);
-            encode(|w| {
-                w.atom("normal");
-            })
+/// Carries out a spawn request.
+pub(super) fn spawn(mfa: Mfa<'_>, context: &mut Context<'_>) -> Spawned {
+    let list = elements(mfa.arguments);
+    let (to, called) = match (mfa.module, mfa.function, list.as_deref()) {
+        ("erpc", "execute_call", Some([reference, m, f, a])) => {
+            (ReturnTo::ErpcCall { reference: reference.bytes().into() }, Some((*m, *f, *a)))
         }
-        _ => encode(|w| {
-            // What the error of a process that calls an undefined function looks like from outside.
-            w.tuple(2).atom("undef").list(1).tuple(4).atom(module).atom(function).term(arguments).nil().nil();
-        }),
+        ("erpc", "execute_cast", Some([m, f, a])) => (ReturnTo::ErpcCast, Some((*m, *f, *a))),
+        // erlang:spawn/2 with a function: erlang:apply(Fun, [])
+        ("erlang", "apply", Some([fun, a])) if export(*fun).is_none() => {
+            let result = Err(exception::of_fun(*fun, *a));
+            return Spawned::Ended(context.registry.new_pid().1, ReturnTo::Spawn.reason(result));
+        }
+        _ => (ReturnTo::Spawn, None),
     };
-    Spawned { reason }
+    let answer = match called {
+        Some((m, f, a)) => apply(m, f, a, &to, context),
+        None => {
+            let (module, function) = (atom(mfa.module), atom(mfa.function));
+            let (m, f) = (TermView::parse(&module), TermView::parse(&function));
+            match (m, f) {
+                (Ok(m), Ok(f)) => apply(m, f, mfa.arguments, &to, context),
+                // Our own writer wrote them.
+                _ => Answer::Now(Err(Exception::exit(|w| _ = w.atom("system_limit")))),
+            }
+        }
+    };
+    match answer {
+        Answer::Now(result) => Spawned::Ended(context.registry.new_pid().1, to.reason(result)),
+        Answer::Later(process) => Spawned::Lives(process),
+    }
 }
 
-/// kernel, erpc.erl, execute_call/4: the exit reason carries the result.
-fn execute_call(
-    reference: TermView<'_>,
+/// `erlang:apply/3` inside of another: deeper than this is a `badarg`.
+const APPLIES_MAX: usize = 8;
+
+/// Calls a function of the table; what has no place there, or no shape of a call, is an exception.
+pub(super) fn apply(
     m: TermView<'_>,
     f: TermView<'_>,
     a: TermView<'_>,
+    to: &ReturnTo,
     context: &mut Context<'_>,
-) -> Vec<u8> {
-    let result = apply(m, f, a, context);
-    encode(|w| match result {
-        Some(value) => {
-            w.tuple(3).term(reference).atom("return").raw(&value);
-        }
-        None => {
-            w.tuple(4).term(reference).atom("error").atom("undef");
-            w.list(1).tuple(4).term(m).term(f).term(a).nil().nil();
-        }
-    })
-}
-
-/// The value of a function of the table, encoded; `None`: there is no such function.
-fn apply(m: TermView<'_>, f: TermView<'_>, a: TermView<'_>, context: &mut Context<'_>) -> Option<Vec<u8>> {
-    let (module, function) = (m.as_atom()?.to_str(), f.as_atom()?.to_str());
-    let arguments = elements(a)?;
-    match (&*module, &*function, arguments.as_slice()) {
-        ("global", "whereis_name", [name]) => Some(whereis_name(*name, context.registry)),
-        ("global", "resolve_it", [_method, name, one, other]) => resolve(*name, *one, *other, context),
-        ("erlang", "whereis", [name]) => Some(whereis(*name, context.registry)),
-        ("erlang", "node", []) => Some(encode(|w| {
-            w.atom(&context.registry.node);
-        })),
-        _ => None,
-    }
-}
-
-/// `erlang:whereis/1`: how a slave that is named `{name, node}` is found.
-fn whereis(name: TermView<'_>, registry: &Registry) -> Vec<u8> {
-    let process = name.as_atom().and_then(|name| registry.by_name(&name.to_str()));
-    pid_or_undefined(process.map(|(_, process)| process))
-}
-
-fn pid_or_undefined(process: Option<Arc<Process>>) -> Vec<u8> {
-    encode(|w| {
-        match process {
-            Some(process) => w.pid(&process.pid),
-            None => w.atom("undefined"),
+) -> Answer {
+    let (mut m, mut f, mut a) = (m, f, a);
+    // In a loop, and a short one: each round walks what is left of the arguments.
+    for _ in 0..APPLIES_MAX {
+        let (Some(module), Some(function)) = (m.as_atom(), f.as_atom()) else {
+            return Answer::Now(Err(exception::of_apply(m, f, a)));
         };
-    })
-}
-
-/// `global:whereis_name/1` for the names that are ours to hold: how nodes without a BEAM between them find each
-/// other's stores.
-fn whereis_name(name: TermView<'_>, registry: &Registry) -> Vec<u8> {
-    pid_or_undefined(name.as_atom().and_then(|name| registry.by_global_name(&name.to_str())))
-}
-
-/// `global:resolve_it/4`: clusters with different holders of a name have met, and a BEAM asks who keeps it.
-///
-/// Like `global:random_notify_name/3` nobody is killed and the loser is told; but the winner is the same
-/// whichever side is asked: the pid whose node sorts first. A pid of ours that has ended loses.
-fn resolve(
-    name: TermView<'_>,
-    one: TermView<'_>,
-    other: TermView<'_>,
-    context: &mut Context<'_>,
-) -> Option<Vec<u8>> {
-    let (first, second) = (Pid::from(one.as_pid()?), Pid::from(other.as_pid()?));
-    let order = |pid: &Pid| {
-        let ours = *pid.node == *context.registry.node;
-        let ended = ours && !context.registry.by_owned_pid(pid).is_some_and(|process| process.is_alive());
-        (ended, Arc::clone(&pid.node), pid.serial, pid.id)
-    };
-    let (winner, loser) = if order(&first) <= order(&second) { (one, second) } else { (other, first) };
-    if *loser.node == *context.registry.node {
-        if let Some(name) = name.as_atom() {
-            context.later.push(Effect::GlobalNameLost { name: name.to_str().into() });
+        let Some(arguments) = elements(a) else {
+            return Answer::Now(Err(exception::of_apply(m, f, a)));
+        };
+        match (&*module.to_str(), &*function.to_str(), arguments.as_slice()) {
+            ("erlang", "apply", [inner_m, inner_f, inner_a]) => (m, f, a) = (*inner_m, *inner_f, *inner_a),
+            ("erlang", "apply", [fun, a]) => match export(*fun) {
+                Some((inner_m, inner_f)) => return apply_export(inner_m, inner_f, *a, to, context),
+                None => return Answer::Now(Err(exception::of_applied_fun(*fun, *a))),
+            },
+            (module, function, arguments) => {
+                let call = FunctionCall::new(module, function, arguments, (m, f, a));
+                let answer = context.registry.functions.apply(&call, to, context);
+                return match answer {
+                    Some(Answer::Now(result)) => Answer::Now(context.decodable(result)),
+                    Some(later) => later,
+                    None => Answer::Now(Err(Exception::undef(&call))),
+                };
+            }
         }
-    } else {
-        let mut frames = Outbound::default();
-        frames.send(&loser, |w| {
-            w.tuple(2).atom("global_name_conflict").term(name);
-        });
-        context.later.push(Effect::Send { node: loser.node, frames });
     }
-    Some(winner.bytes().to_vec())
+    Answer::Now(Err(exception::of_apply(m, f, a)))
 }
 
-/// The elements of a proper list; `None` for anything else, and for a list longer than any function takes.
-fn elements(list: TermView<'_>) -> Option<Vec<TermView<'_>>> {
+/// `&Mod.fun/arity`, the only kind of function that means something here.
+fn export(fun: TermView<'_>) -> Option<(TermView<'_>, TermView<'_>)> {
+    let mut cursor = Cursor::new(fun.bytes().strip_prefix(&[crate::etf::tag::EXPORT_EXT])?);
+    Some((cursor.term().ok()?, cursor.term().ok()?))
+}
+
+fn apply_export(
+    m: TermView<'_>,
+    f: TermView<'_>,
+    a: TermView<'_>,
+    to: &ReturnTo,
+    context: &mut Context<'_>,
+) -> Answer {
+    if f.is_atom("apply") && m.is_atom("erlang") {
+        // A function that applies functions that apply functions: nobody needs it.
+        return Answer::Now(Err(exception::of_apply(m, f, a)));
+    }
+    apply(m, f, a, to, context)
+}
+
+/// The elements of a proper list of at most 255 elements, in whatever form it came; `None` for anything else.
+pub fn elements(list: TermView<'_>) -> Option<Vec<TermView<'_>>> {
     const ARGUMENTS_MAX: usize = 255;
+    if let Some(text) = short_string(list) {
+        // A list of small integers travels as a string (erl_ext_dist, "STRING_EXT").
+        return (text.len() <= ARGUMENTS_MAX).then(|| text.iter().map(|&byte| small_integer(byte)).collect());
+    }
     let mut cursor: Cursor<'_> = list.cursor();
     let len = cursor.list().ok().filter(|&len| len <= ARGUMENTS_MAX)?;
     let elements: Option<Vec<_>> = (0..len).map(|_| cursor.term().ok()).collect();
     (len == 0 || cursor.term().is_ok_and(TermView::is_nil)).then_some(elements?)
 }
 
-/// The server registered as `rex`: calls of C nodes, and `rpc:cast` of OTP 23.
-#[derive(Debug)]
-pub struct Rex;
-
-impl Rex {
-    /// `{call, M, F, A, GroupLeader}`: the answer, as kernel, rpc.erl gives it.
-    fn call(request: TermView<'_>, effects: &mut Effects<'_>) -> Option<Vec<u8>> {
-        let [call, m, f, a, _group_leader] = request.as_tuple::<5>()?;
-        if !call.is_atom("call") && !call.is_atom("cast") {
-            return None;
-        }
-        let peer: Arc<str> = effects.peer.into();
-        let mut context = Context { registry: effects.registry, peer: &peer, later: effects.later };
-        Some(apply(m, f, a, &mut context).unwrap_or_else(|| {
-            encode(|w| {
-                w.tuple(2).atom("badrpc").tuple(2).atom("EXIT").tuple(2).atom("undef");
-                w.list(1).tuple(4).term(m).term(f).term(a).nil().nil();
-            })
-        }))
+fn short_string(list: TermView<'_>) -> Option<&[u8]> {
+    match list.bytes() {
+        [crate::etf::tag::STRING_EXT, _, _, text @ ..] => Some(text),
+        _ => None,
     }
 }
 
-impl GenServer for Rex {
-    fn exit_signals(&self) -> ExitSignals {
-        ExitSignals::Ignore
+/// All small integers, encoded.
+static SMALL_INTEGERS: [[u8; 2]; 256] = {
+    let mut all = [[crate::etf::tag::SMALL_INTEGER_EXT, 0]; 256];
+    let mut at = 0;
+    while at < 256 {
+        all[at][1] = at as u8;
+        at += 1;
     }
+    all
+};
 
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        match Self::call(request, effects) {
-            Some(answer) => effects.reply(caller, |w| {
-                w.raw(&answer);
-            }),
-            None => effects.end_call(caller, |w| {
-                w.tuple(2).atom("bad_call").term(request);
-            }),
-        }
-    }
+const fn small_integer(byte: u8) -> TermView<'static> {
+    TermView::trusted(&SMALL_INTEGERS[byte as usize], crate::etf::Traits::none())
+}
 
-    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
-        Self::call(request, effects);
-    }
+fn atom(text: &str) -> Vec<u8> {
+    encode(|w| {
+        w.atom(text);
+    })
+}
 
-    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
-        // erl_interface, ei_rpc_to(): {Pid, {call, M, F, A, user}}, answered by {rex, Result} to Pid.
-        let Some([pid, request]) = message.as_tuple::<2>() else { return };
-        if let Some(answer) = Self::call(request, effects) {
-            effects.send(pid, |w: &mut TermWriter<'_>| {
-                w.tuple(2).atom("rex").raw(&answer);
-            });
-        }
+/// `{undef, [{M, F, A, []}]}` and the like: what a process that was spawned with a function ends with.
+fn write_error_reason(w: &mut TermWriter<'_>, reason: &[u8], stack: &[u8]) {
+    w.tuple(2).raw(reason).raw(stack);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_read_from_lists_and_from_strings() {
+        let read = |bytes: &[u8]| {
+            let elements = elements(TermView::parse(bytes).expect("a term"))?;
+            Some(elements.iter().map(|element| element.as_unsigned()).collect::<Vec<_>>())
+        };
+        assert_eq!(read(&[106]), Some(vec![]));
+        assert_eq!(read(&[107, 0, 2, 7, 255]), Some(vec![Some(7), Some(255)]));
+        assert_eq!(read(&[108, 0, 0, 0, 1, 97, 7, 106]), Some(vec![Some(7)]));
+        assert_eq!(read(&[108, 0, 0, 0, 1, 97, 7, 97, 8]), None, "an improper list");
+        assert_eq!(read(&[97, 1]), None);
+        assert_eq!(read(&[[107, 1, 0].as_slice(), &[1; 256]].concat()), None, "more than any function takes");
     }
 }

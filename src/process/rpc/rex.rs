@@ -1,0 +1,109 @@
+//! The server registered as `rex` (kernel, rpc.erl): calls of C nodes, of Jinterface, and of OTP 23.
+
+use std::sync::Arc;
+
+use super::deferred::{ReturnTo, write_rex};
+use super::{Answer, Context, apply};
+use crate::etf::{TermView, encode};
+use crate::process::{Caller, Effects, GenServer};
+
+/// The server registered as `rex`.
+#[derive(Debug)]
+pub struct Rex;
+
+/// Carries out `{Kind, M, F, A, GroupLeader}`; gives `rex`'s answer, if there is one by now. The group leader is for
+/// output, and nothing here writes any.
+fn execute(
+    kinds: &[&str],
+    request: TermView<'_>,
+    to: impl FnOnce() -> ReturnTo,
+    effects: &mut Effects<'_>,
+) -> Option<Executed> {
+    let [kind, m, f, a, _group_leader] = request.as_tuple::<5>()?;
+    if !kinds.iter().any(|known| kind.is_atom(known)) {
+        return None;
+    }
+    let peer: Arc<str> = effects.peer.into();
+    let mut context = Context::new(effects.registry, &peer, effects.flags, effects.later);
+    Some(match apply(m, f, a, &to(), &mut context) {
+        Answer::Now(result) => Executed::Now(encode(|w| write_rex(w, &result))),
+        Answer::Later(_) => Executed::Later,
+    })
+}
+
+enum Executed {
+    Now(Vec<u8>),
+    Later,
+}
+
+impl Rex {
+    /// `{Pid, {sbcast, Name, Message}}` and `{Pid, {send, Name, Message}}`: `rpc:sbcast`, `rpc:server_call`.
+    fn pass_on(pid: TermView<'_>, request: TermView<'_>, effects: &mut Effects<'_>) {
+        let Some([kind, name, message]) = request.as_tuple::<3>() else { return };
+        let with_sender = kind.is_atom("send");
+        if !with_sender && !kind.is_atom("sbcast") {
+            return;
+        }
+        let named = name.as_atom().and_then(|name| effects.registry.by_name(&name.to_str()));
+        let node = Arc::clone(&effects.registry.node);
+        let Some((_, process)) = named else {
+            effects.send(pid, |w| {
+                w.tuple(3).atom("rex").atom(&node).tuple(2).atom("nonexisting_name").term(name);
+            });
+            return;
+        };
+        if let Ok(to) = TermView::parse(&process.pid_bytes) {
+            effects.send(to, |w| {
+                if with_sender {
+                    w.tuple(2).term(pid);
+                }
+                w.term(message);
+            });
+        }
+        if !with_sender {
+            effects.send(pid, |w| {
+                w.tuple(3).atom("rex").atom(&node).atom(&node);
+            });
+        }
+    }
+}
+
+impl GenServer for Rex {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let owned = caller.to_owned(&effects.me.pid);
+        match execute(&["call", "block_call"], request, || ReturnTo::RexCall { caller: owned }, effects) {
+            Some(Executed::Now(answer)) => effects.reply(caller, |w| {
+                w.raw(&answer);
+            }),
+            Some(Executed::Later) => {}
+            None => effects.end_call(caller, |w| {
+                w.tuple(2).atom("bad_call").term(request);
+            }),
+        }
+    }
+
+    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
+        execute(&["cast"], request, || ReturnTo::ErpcCast, effects);
+    }
+
+    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
+        // erl_interface, ei_rpc_to(): {Pid, {call, M, F, A, user}}, answered by {rex, Result} to Pid.
+        let Some([from, request]) = message.as_tuple::<2>() else { return };
+        let Some(pid) = from.as_pid() else { return };
+        if request.is_atom("features_request") {
+            // kernel, rpc.erl, nodes_observer_loop/1: whether spawn requests of erpc are understood here.
+            let node = Arc::clone(&effects.registry.node);
+            effects.send(from, |w| {
+                w.tuple(3).atom("features_reply").atom(&node).list(1).atom("erpc").nil();
+            });
+            return;
+        }
+        match execute(&["call"], request, || ReturnTo::RexMessage { pid: pid.into() }, effects) {
+            Some(Executed::Now(answer)) => effects.send(from, |w| {
+                w.tuple(2).atom("rex").raw(&answer);
+            }),
+            Some(Executed::Later) => {}
+            None => Self::pass_on(from, request, effects),
+        }
+    }
+}

@@ -96,7 +96,8 @@ pub struct Limits {
     pub unfinished_bytes_max: usize,
     /// Bytes that wait for a peer before it is no longer read from (one answer may exceed it).
     pub outbound_bytes_max: usize,
-    /// Bytes kept for a slave that does not take them: past it the slave is behind, and what it misses is dropped.
+    /// Bytes kept for a slave that does not take them: past it the slave is behind, and only the keys that it misses are
+    /// kept; past it with these too, the whole store is sent once the slave takes writes again.
     pub slave_buffer_bytes_max: usize,
     /// A set-up that takes longer, from the connection to the last packet of the handshake, is ended. Erlang allows
     /// 7 s for each step.

@@ -110,6 +110,8 @@
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
 //!   out in any order, and a slave must not see them so.
+//! - Slaves acknowledge by answering a `{:get, key}`, kvnodes as Elixir servers: so one protocol repairs, bounds and shows
+//!   the lag of both, without sequence numbers of its own ([`replica`] says how).
 
 pub mod cli;
 pub mod config;

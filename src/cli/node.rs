@@ -55,6 +55,9 @@ pub(super) struct NodeArgs {
     /// {:add_slave, …}
     #[arg(long, value_name = "KIND:NAME", help_heading = "Stores")]
     slave: Vec<String>,
+    /// What may wait in memory for each slave; one that is slower is sent what it misses later [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
+    slave_buffer: Option<usize>,
 
     /// The address to listen on [default: all]
     #[arg(long, value_name = "ADDR", help_heading = "Network")]
@@ -108,7 +111,7 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
     for typed in &args.slave {
         slaves.push(server_name::server(typed).map_err(|reason| named("--slave", typed, reason))?);
     }
-    let limits = limits(args.frame_bytes_max)?;
+    let limits = limits(args.frame_bytes_max, args.slave_buffer)?;
     let stores = stores(&args, matches, &node_name)?;
     let epmd = epmd(!args.no_epmd_start)?;
     // Last, for it may make a file: nothing is left behind by a command line that was wrong.
@@ -238,13 +241,14 @@ fn check_names(stores: &[StoreConfig]) -> Result<(), CliError> {
     Ok(())
 }
 
-fn limits(frame_bytes_max: Option<usize>) -> Result<Limits, CliError> {
+fn limits(frame_bytes_max: Option<usize>, slave_buffer: Option<usize>) -> Result<Limits, CliError> {
     let default = Limits::default();
     let frame_bytes_max = frame_bytes_max.unwrap_or(default.frame_bytes_max);
     if !(FRAME_BYTES_LEAST..=FRAME_BYTES_MOST).contains(&frame_bytes_max) {
         return Err(CliError::usage("--frame-bytes-max: from 64KiB up to 4GiB less one byte"));
     }
-    Ok(Limits { frame_bytes_max, ..default })
+    let slave_buffer_bytes_max = slave_buffer.unwrap_or(default.slave_buffer_bytes_max);
+    Ok(Limits { frame_bytes_max, slave_buffer_bytes_max, ..default })
 }
 
 fn epmd(start: bool) -> Result<EpmdConfig, CliError> {

@@ -162,8 +162,16 @@ impl Node {
         // Whoever ends the store takes it out of the registry first, and its tasks out of here then.
         if store.is_alive() {
             running.follows.retain(|task| !task.is_finished());
-            running.follows.extend(self.task(slaves::follow(node, slave, Arc::clone(store))));
+            let server = Arc::clone(&running.server);
+            running.follows.extend(self.task(slaves::follow(node, slave, Arc::clone(store), server)));
         }
+    }
+
+    /// The server of a store, by any of its pids.
+    pub(super) fn store_server(&self, process: ProcessId) -> Option<Arc<KeyValueServer<MemoryStore>>> {
+        let running = self.stores.running.lock().get(&process).cloned()?;
+        let server = Arc::clone(&running.lock().server);
+        Some(server)
     }
 
     /// A process has ended: if it was a store, what hangs on it goes, and it is started again where that is due.

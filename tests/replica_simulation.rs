@@ -246,7 +246,8 @@ impl World<'_> {
                 self.deliver();
             }
             self.there.clear();
-            self.back.clear();
+            // An answer that was under way may be read when the connection is long gone, and another there.
+            self.back.retain(|message| matches!(message, ToPrimary::Answer(_)));
             self.slave(Slave::gone);
             self.connected = false;
             self.sweeping = false;

@@ -6,6 +6,7 @@ use super::ask::{AskArgs, Session, ToArgs};
 use super::{CliError, answer, term};
 
 const CALL_EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode call '{:get, :nombre}' --to global:slave1
   \"Mafalda\"
   $ kvnode call :value --node counter@myhost --to local:counter
@@ -15,6 +16,7 @@ KeyValueStoreReplicated and KeyValueStoreDistributed each knows {:get, k}, {:put
 {:add_slave, s}.";
 
 const CAST_EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode cast '{:replicate_put, :nombre, \"Mafalda\"}' --to global:slave1
 
 Nobody answers a cast: that it was sent is all that is known.";

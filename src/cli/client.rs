@@ -11,22 +11,26 @@ use crate::etf::text::NodeIdentity;
 use crate::etf::{OwnedTerm, TermWriter};
 
 const GET_EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode get :nombre
   \"Mafalda\"
   $ kvnode get '{:user, 7}' --node slave1@myhost --to global:slave1
   $ kvnode get '\"picture\"' --raw > picture.png";
 
 const PUT_EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode put :nombre '\"Mafalda\"'
   :ok
   $ kvnode put '\"picture\"' @picture.png
   $ tar c . | kvnode put :backup @- --timeout 60";
 
 const DELETE_EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode delete :nombre
   :ok";
 
 const ADD_SLAVE_EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode add-slave global:slave2
   :ok
   $ kvnode add-slave slave2 --node master@myhost --to global:master";

@@ -1,7 +1,7 @@
 //! `kvnode doctor`: why a node cannot be connected to, step by step, and what to do.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ const TLS_BEGIN: [u8; 9] = [0x16, 3, 1, 0, 4, 1, 0, 0, 0];
 const TLS_RECORDS: [u8; 2] = [0x15, 0x16];
 
 const EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode doctor master@myhost
   ok    name       master@myhost is a short name
   ok    host       myhost is 192.0.2.7
@@ -136,16 +137,16 @@ async fn examine(
     host(report, target).await?;
     let address = registered(report, target, &epmd).await?;
     port(report, address).await?;
-    let node = match ask::start(target, args.cookie.as_deref(), epmd).await {
+    let node = match ask::start(target, args.cookie.as_deref(), epmd.clone()).await {
         Ok(node) => node,
         Err(error) => return Err(report.bad("cookie", error.to_string(), "see there")),
     };
     let reached = match node.connect_to(target.as_str()).await {
         Ok(reached) => reached,
         Err(error) => {
-            let failed = handshake_failed(report, target, kind, address, &error).await;
             node.stop().await;
-            return Err(failed);
+            let other_name = named_otherwise(target, kind, args, &epmd, &error).await;
+            return Err(handshake_failed(report, target, kind, address, &error, other_name).await);
         }
     };
     report.good("handshake", format!("{target} has our cookie and lets us in"));
@@ -281,12 +282,51 @@ async fn speaks_tls(address: SocketAddr) -> bool {
     asked.or(late).await.is_ok() && TLS_RECORDS.contains(&first[0])
 }
 
+/// What a node calls itself that lets nobody in who calls it by this kind of name: it is tried with the other kind.
+/// `None`: that is not why.
+async fn named_otherwise(
+    target: &NodeName,
+    kind: NameKind,
+    args: &DoctorArgs,
+    epmd: &EpmdConfig,
+    error: &DialError,
+) -> Option<String> {
+    if !matches!(error, DialError::Handshake(HandshakeError { fault: Fault::NotAllowed | Fault::Closed, .. }))
+    {
+        return None;
+    }
+    let host = match kind {
+        // An address is a long name's host, and leads to the same machine.
+        NameKind::Short => smol::net::resolve((target.host(), 0))
+            .await
+            .ok()?
+            .iter()
+            .find(|found| found.is_ipv4())?
+            .ip()
+            .to_string(),
+        NameKind::Long if target.host().parse::<IpAddr>().is_ok() => "localhost".to_owned(),
+        NameKind::Long => target.host().split('.').next()?.to_owned(),
+    };
+    let other = NodeName::new(&format!("{}@{host}", target.name())).ok()?;
+    let node = ask::start(&other, args.cookie.as_deref(), epmd.clone()).await.ok()?;
+    let tried = node.connect_to(other.as_str()).await;
+    node.stop().await;
+    match tried {
+        Ok(connected) => Some(connected.name.to_string()),
+        Err(error) => match &*error {
+            DialError::Handshake(HandshakeError { fault: Fault::OtherName(name), .. }) => Some(name.clone()),
+            _ => None,
+        },
+    }
+}
+
 async fn handshake_failed(
     report: &mut Report,
     target: &NodeName,
     kind: NameKind,
     address: SocketAddr,
     error: &DialError,
+    other_name: Option<String>,
 ) -> Failed {
     let DialError::Handshake(HandshakeError { fault, .. }) = error else {
         return report.bad("handshake", error.to_string(), "try again: it has just changed");
@@ -295,6 +335,22 @@ async fn handshake_failed(
         NameKind::Short => "long (-name)",
         NameKind::Long => "short (-sname)",
     };
+    let calls_itself = match fault {
+        Fault::OtherName(name) => Some(name.clone()),
+        _ => other_name,
+    };
+    if let Some(name) = calls_itself {
+        let found = format!("the node at {address} calls itself {}", name.escape_debug());
+        if NodeName::new(&name).is_ok_and(|name| !kind.admits(name.host())) {
+            return report.bad(
+                "name kinds",
+                format!("{found}: its name is {other_kind}, and {target} is not"),
+                "all nodes of a cluster have short names (-sname, --sname) or all have long ones (-name, --name): name it as \
+                 it calls itself",
+            );
+        }
+        return report.bad("handshake", found, "name it as it calls itself");
+    }
     match fault {
         Fault::WrongCookie | Fault::CookieRefused => report.bad(
             "cookie",
@@ -302,21 +358,6 @@ async fn handshake_failed(
             "start both with the same cookie: --cookie here, -setcookie or ~/.erlang.cookie there; Node.get_cookie() in its \
              iex shows it",
         ),
-        Fault::OtherName(name) => {
-            let theirs = NodeName::new(name).ok();
-            let mixed = theirs.as_ref().is_some_and(|name| !kind.admits(name.host()));
-            let found = format!("the node at {address} calls itself {}", name.escape_debug());
-            if mixed {
-                report.bad(
-                    "name kinds",
-                    format!("{found}: its name is {other_kind}, and {target} is not"),
-                    "all nodes of a cluster have short names (-sname, --sname) or all have long ones (-name, --name): name \
-                     it as it calls itself",
-                )
-            } else {
-                report.bad("handshake", found, "name it as it calls itself")
-            }
-        }
         Fault::TooOld { lacks } => report.bad(
             "flags",
             format!("{target} lacks {lacks}, which are wanted here"),

@@ -15,6 +15,7 @@ use crate::etf::{OwnedTerm, from_term};
 const ASKED_MAX: usize = 1000;
 
 const EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode names
   epmd at 127.0.0.1:4369
     master  port 41235

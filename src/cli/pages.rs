@@ -9,7 +9,8 @@ use super::{CliError, print_bytes};
 use crate::dist::DistributionFlags;
 
 #[derive(Args)]
-#[command(before_help = "  $ kvnode completions bash > ~/.local/share/bash-completion/completions/kvnode
+#[command(before_help = "EXAMPLES
+  $ kvnode completions bash > ~/.local/share/bash-completion/completions/kvnode
   $ kvnode completions zsh > ~/.zfunc/_kvnode
   $ kvnode completions fish > ~/.config/fish/completions/kvnode.fish")]
 pub(super) struct CompletionsArgs {

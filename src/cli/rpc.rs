@@ -9,12 +9,14 @@ use crate::etf::{OwnedTerm, from_term};
 use crate::node::erpc::ErpcError;
 
 const RPC_EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode rpc :lists :reverse '[[1, 2, 3]]' --node master@myhost
   [3, 2, 1]
   $ kvnode rpc System version --node master@myhost
   \"1.18.3\"";
 
 const PING_EXAMPLES: &str = "\
+EXAMPLES
   $ kvnode ping --node master@myhost
   pong from master@myhost in 0.4 ms";
 

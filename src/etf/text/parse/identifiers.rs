@@ -16,6 +16,9 @@ pub struct NodeIdentity {
     pub creation: u32,
 }
 
+/// Words of the longest reference (erl_ext_dist, "NEWER_REFERENCE_EXT").
+const REFERENCE_WORDS_MAX: usize = 5;
+
 const WANTED: ParseProblem = ParseProblem::Wanted("a pid, reference or port, as in #PID<0.95.0>,");
 
 /// Reads one; the cursor is at its `#`. Gives the encoded term.
@@ -66,15 +69,17 @@ pub(super) fn read(cursor: &mut Cursor<'_>, local: Option<&NodeIdentity>) -> Res
 }
 
 fn reference(body: &str, local: Option<&NodeIdentity>) -> Result<Vec<u8>, ParseProblem> {
-    let parts = match split::<5>(body) {
-        // A host with dots and digits could hide in the words: three words are the rule.
-        Some((node, words)) if node == "0" => (node, words.to_vec()),
-        _ => {
-            let (node, words) = split::<3>(body).ok_or(WANTED)?;
-            (node, words.to_vec())
-        }
+    let (first, rest) = body.split_once('.').ok_or(WANTED)?;
+    let (node, mut words): (&str, Vec<&str>) = if is_number(first) {
+        (first, rest.split('.').collect())
+    } else {
+        // A name's host may end in numbers: three words, which all have but aliases of OTP 29 and very old ones.
+        let (node, words) = split::<3>(body).ok_or(WANTED)?;
+        (node, words.to_vec())
     };
-    let (node, mut words) = parts;
+    if words.len() > REFERENCE_WORDS_MAX {
+        return Err(WANTED);
+    }
     words.reverse();
     let words = words.into_iter().map(word).collect::<Result<_, _>>()?;
     let local = known(node, local)?;
@@ -97,10 +102,13 @@ fn word(digits: &str) -> Result<u32, ParseProblem> {
 }
 
 fn known<'a>(node: &str, local: Option<&'a NodeIdentity>) -> Result<&'a NodeIdentity, ParseProblem> {
-    let is_number = node.bytes().all(|byte| byte.is_ascii_digit());
     match local {
         Some(local) if node == "0" || node == local.name => Ok(local),
-        Some(_) if !is_number => Err(ParseProblem::OtherNode),
+        Some(_) if !is_number(node) => Err(ParseProblem::OtherNode),
         _ => Err(ParseProblem::NodeUnknown),
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -124,6 +124,9 @@ pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Number, ParseProblem> {
 
 fn end(cursor: &Cursor<'_>) -> Result<(), ParseProblem> {
     match cursor.peek() {
+        Some('.') if cursor.rest().starts_with("..") => Err(ParseProblem::Unsupported(
+            "a range, which is a struct; write the map that it is, as in %{__struct__: Range, first: 1, last: 2, step: 1}",
+        )),
         Some(char) if char.is_alphanumeric() || char == '_' => {
             Err(ParseProblem::Number("a number ends here, and something else begins without a comma"))
         }

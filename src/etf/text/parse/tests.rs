@@ -163,7 +163,7 @@ fn errors_point_at_the_column() {
     refused("1_", 3, "digit");
     refused("0x", 3, "digit");
     refused("12ab", 3, "a number ends here");
-    refused("1..2", 2, "the end");
+    refused("1..2", 2, "a range");
     refused("%Foo{}", 1, "struct");
     refused("~s(a)", 1, "sigil");
     refused("\"\"\"\na\n\"\"\"", 1, "heredoc");
@@ -194,6 +194,8 @@ fn identifiers_are_those_of_the_known_node() {
     assert_eq!(term("#Port<0.5>").as_deref(), Ok("#Port<a@h.b.5>"));
     for (text, problem) in [
         ("#PID<1.95.3>", ParseProblem::NodeUnknown),
+        ("#Reference<1.95>", ParseProblem::NodeUnknown),
+        ("#Reference<b@h.1.2.3>", ParseProblem::OtherNode),
         ("#PID<b@h.95.3>", ParseProblem::OtherNode),
         ("#PID<0.95>", ParseProblem::Wanted("a pid, reference or port, as in #PID<0.95.0>,")),
     ] {

@@ -251,22 +251,18 @@ fn what_inspect_prints_is_read_back() {
                     assert_eq!(key(ours.view()), key(received(term).view()), "{text}");
                     read += 1;
                 }
-                // Structs, funs, other nodes' pids: what cannot be read.
+                // Structs and their sigils, funs, other nodes' pids: what cannot be read.
                 Err(error) => {
                     let known = matches!(
                         error.problem,
                         ParseProblem::Unsupported(_) | ParseProblem::NodeUnknown | ParseProblem::OtherNode
                     );
-                    // Ranges and sigils of structs are words and operators to us; so is an integer that is too long.
-                    refused.push((known, text.chars().take(60).collect::<String>(), error.to_string()));
+                    assert!(known, "{text}: {error}");
+                    refused.push(text);
                 }
             }
         }
-        let unknown: Vec<_> = refused.iter().filter(|(known, ..)| !known).collect();
-        eprintln!(
-            "    {read} of {count} read back; refused for another reason than being unreadable: {unknown:?}"
-        );
-        assert!(unknown.iter().all(|(_, text, _)| text.contains("..") || text.len() >= 60), "{unknown:?}");
-        assert!(read > 150, "{refused:?}");
+        eprintln!("    {read} of {count} read back");
+        assert!(read >= 300, "{refused:?}");
     });
 }

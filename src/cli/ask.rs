@@ -188,7 +188,8 @@ async fn only_kvnode(epmd: &EpmdConfig) -> Result<NodeName, CliError> {
             if names.is_empty() {
                 "it knows no node at all".to_owned()
             } else {
-                let names: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+                let names: Vec<String> =
+                    names.iter().map(|(name, _)| name.escape_debug().to_string()).collect();
                 format!("it knows {}", names.join(", "))
             }
         ))),

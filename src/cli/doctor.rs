@@ -217,7 +217,8 @@ async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -
             return Err(report.bad("epmd", format!("{host}:{port} does not answer: {error}"), todo));
         }
     };
-    let list: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+    // Whoever can reach epmd can register any bytes.
+    let list: Vec<String> = known.iter().map(|(name, _)| name.escape_debug().to_string()).collect();
     let list = if list.is_empty() { "no node".to_owned() } else { list.join(", ") };
     report.good("epmd", format!("{host}:{port} answers and knows {list}"));
     match lookup(host, port, target.name()).await {

@@ -382,7 +382,15 @@ impl Parser<'_> {
         let word = names::word(&mut self.cursor).unwrap_or_default();
         let name = match word {
             "nil" | "true" | "false" => word.to_owned(),
-            _ if word.starts_with(char::is_uppercase) => names::alias(&mut self.cursor, word)?,
+            _ if word.starts_with(char::is_uppercase) => {
+                let name = names::alias(&mut self.cursor, word)?;
+                if self.cursor.rest().starts_with('.') {
+                    return Err(ParseProblem::Unsupported(
+                        "a call, which nobody evaluates here; write the value itself",
+                    ));
+                }
+                name
+            }
             _ => {
                 let name = word.to_owned();
                 self.cursor = start;

@@ -177,6 +177,7 @@ fn errors_point_at_the_column() {
     refused("<<1::size(70000)>>", 16, "65536");
     refused("<<1, a>>", 6, "number");
     refused("foo(1)", 1, "variable");
+    refused("MapSet.new([1])", 7, "a call");
     refused("(1)", 1, "a term");
     let error = parse("{:a,\n  b}", None).expect_err("a variable");
     assert_eq!((error.line, error.column, error.offset), (2, 3, 7));

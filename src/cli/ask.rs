@@ -90,7 +90,8 @@ impl AskArgs {
             let node = start(&target, self.cookie.as_deref(), epmd).await?;
             let asked = async {
                 let connected = node.connect_to(target.as_str()).await.map_err(|error| refused(&error))?;
-                act(&Session { node: Arc::clone(&node), connected, time: self.time() }).await
+                // One clock for everything: the one below.
+                act(&Session { node: Arc::clone(&node), connected, time: Duration::MAX }).await
             };
             let late = async {
                 Timer::after(self.time()).await;
@@ -112,6 +113,7 @@ impl AskArgs {
 pub(super) struct Session {
     pub(super) node: Arc<Node>,
     pub(super) connected: ConnectedNode,
+    /// For each question; `Duration::MAX` where all of them have a limit together.
     pub(super) time: Duration,
 }
 

@@ -124,7 +124,7 @@ pub mod store;
 
 pub use dist::ServerRef;
 pub use node::{
-    Client, Context, Down, MonitorRef, Never, Node, NodeBuilder, ProcessHandle, ReplyTo, Server, StartError,
-    TimerRef, block_on,
+    Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, ProcessHandle, ReplyTo,
+    Server, StartError, TimerRef, block_on,
 };
 pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller};

@@ -40,6 +40,7 @@ pub struct NodeBuilder {
     connect: Vec<String>,
     net_ticktime_secs: u32,
     limits: Limits,
+    outgoing_only: bool,
 }
 
 impl NodeBuilder {
@@ -53,6 +54,7 @@ impl NodeBuilder {
             connect: Vec::new(),
             net_ticktime_secs: Config::NET_TICKTIME_SECS,
             limits: Limits::default(),
+            outgoing_only: false,
         }
     }
 
@@ -103,6 +105,14 @@ impl NodeBuilder {
         self
     }
 
+    /// The node only connects to others: it does not listen and is not registered with epmd, so that it starts at once, and
+    /// nobody can connect to it or finds it taken. The name should be one that nobody else has. For programs that ask
+    /// something and end, as `erl_call` does.
+    pub fn outgoing_only(mut self) -> Self {
+        self.outgoing_only = true;
+        self
+    }
+
     /// Starts the node: it is registered with epmd and can be reached when this returns. This takes some milliseconds
     /// in which the thread is blocked, or as long as epmd takes to be started; in an asynchronous program there is
     /// [`start_async`](Self::start_async).
@@ -121,6 +131,9 @@ impl NodeBuilder {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_async(self) -> Result<Arc<Node>, StartError> {
+        if self.outgoing_only {
+            return run::start_outgoing_only(self.config()?).await;
+        }
         run::start(self.config()?).await
     }
 

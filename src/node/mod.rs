@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod builder;
 pub mod client;
+mod connect_to;
 mod connection;
 mod context;
 pub mod cookie_file;
@@ -52,6 +53,7 @@ use smol::{Executor, Timer};
 
 pub use builder::{NodeBuilder, PeerFault};
 pub use client::{Client, Monitor, Watch};
+pub use connect_to::ConnectedNode;
 pub use context::{Context, Down, MonitorRef};
 pub use process_handle::ProcessHandle;
 pub use reply_to::ReplyTo;
@@ -131,12 +133,12 @@ impl Node {
         &self.config.node_name
     }
 
-    /// Where it listens.
+    /// Where it listens. Port 0: it does not ([`NodeBuilder::outgoing_only`]).
     pub const fn listening(&self) -> SocketAddr {
         self.listening
     }
 
-    /// The epmd that it is registered with.
+    /// The epmd that it is registered with, unless it is [`NodeBuilder::outgoing_only`]: then the one of this machine.
     pub const fn epmd(&self) -> &EpmdStart {
         &self.epmd
     }

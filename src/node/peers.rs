@@ -98,6 +98,8 @@ pub struct Outbox {
 pub struct PeerHandle {
     /// Its full name.
     pub name: Arc<str>,
+    /// Which of its lives this is.
+    pub creation: u32,
     /// The flags that it offered.
     pub offered: DistributionFlags,
     /// The form of the frames, both ways.
@@ -114,6 +116,7 @@ impl PeerHandle {
         let form = FrameForm::in_force(peer.in_force);
         Self {
             name: peer.name.shared(),
+            creation: peer.creation,
             offered: peer.offered,
             form,
             outbox: Mutex::new(Outbox { frames: Outbound::new(form), ..Outbox::default() }),

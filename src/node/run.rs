@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use smol::Executor;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
+use smol::net::TcpListener;
 use smol::stream::StreamExt;
 
 use super::backoff::Backoff;
@@ -27,14 +28,15 @@ use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
 use super::stores::{StoreSpec, StoreStartError, Stores};
-use super::{Node, Outlet, block_on, listener, loopback, registration};
+use super::{Node, Outlet, block_on, listener, loopback, random_u32, registration};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
 use crate::dist::handshake::PeerNode;
 use crate::dist::node_name::NodeNameError;
 use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::environment::EnvironmentError;
-use crate::epmd::{self, EpmdError, EpmdStart};
+use crate::epmd::start::EpmdStarter;
+use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::{Pid, Pool};
 use crate::kv::KeyValueFunctions;
 use crate::process::net_kernel::NetKernel;
@@ -167,18 +169,49 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
     })
 }
 
+/// How others come to a node.
+struct Entrance {
+    listening: SocketAddr,
+    epmd: EpmdStart,
+    creation: u32,
+    /// What has to be held and served, where others may connect.
+    open: Option<(TcpListener, Registration)>,
+}
+
 /// Starts a node. It can be reached when this is done.
 pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     // On an error all of this is dropped, which ends the threads.
-    let (executor, ending) = start_threads()?;
+    let threads = start_threads()?;
     let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
     let refused = |error| StartError::Listen { bind: config.bind, port: config.dist_port, error };
     let listener = listener::bind(config.bind, config.dist_port).await.map_err(refused)?;
     let listening = listener.local_addr().map_err(refused)?;
     let registered = epmd::register(&config.epmd, config.node_name.name(), listening.port()).await;
     let registered = registered.map_err(StartError::Epmd)?;
+    let creation = registered.creation();
+    start_behind(config, threads, Entrance { listening, epmd, creation, open: Some((listener, registered)) })
+}
 
-    let registry = Registry::new(config.node_name.shared(), registered.creation());
+/// Starts a node that nobody connects to.
+pub(super) async fn start_outgoing_only(config: Config) -> Result<Arc<Node>, StartError> {
+    let address = SocketAddr::new(config.epmd.address, config.epmd.port);
+    let entrance = Entrance {
+        listening: (Ipv4Addr::UNSPECIFIED, 0).into(),
+        epmd: EpmdStart { address, starter: EpmdStarter::Running },
+        // The three lowest values are those of epmds before OTP 23.
+        creation: random_u32() | 4,
+        open: None,
+    };
+    start_behind(config, start_threads()?, entrance)
+}
+
+fn start_behind(
+    config: Config,
+    (executor, ending): (Arc<Executor<'static>>, Ending),
+    entrance: Entrance,
+) -> Result<Arc<Node>, StartError> {
+    let Entrance { listening, epmd, creation, open } = entrance;
+    let registry = Registry::new(config.node_name.shared(), creation);
     let net_kernel = Arc::new(NetKernel::default());
     let net_kernel_process = registry.spawn(Arc::clone(&net_kernel) as Arc<dyn GenServer>);
     let rex = registry.spawn(Arc::new(Rex));
@@ -220,8 +253,10 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     }));
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
     node.spawn(loopback::run(Arc::clone(&node), loopback));
-    node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
-    node.spawn(listener::accept_all(Arc::clone(&node), listener));
+    if let Some((listener, registered)) = open {
+        node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
+        node.spawn(listener::accept_all(Arc::clone(&node), listener));
+    }
     let mut connect = node.config.connect.clone();
     connect.sort();
     connect.dedup();

@@ -122,9 +122,10 @@ pub mod process;
 pub mod replica;
 pub mod store;
 
+pub use config::ServerName;
 pub use dist::ServerRef;
 pub use node::{
-    Client, Context, Down, MonitorRef, Never, Node, NodeBuilder, ProcessHandle, ReplyTo, Server, StartError,
-    TimerRef, block_on,
+    Client, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, ProcessHandle, ReplyTo, Server,
+    StartError, TimerRef, block_on,
 };
-pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller};
+pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller, Restart};

@@ -36,6 +36,8 @@
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | have a server started again when it has ended | [`Node::supervise`] |
+//! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
 //! | bound what peers may use | [`config::Limits`] |
 //!
@@ -87,6 +89,11 @@
 //! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
+//! 9. The key-value server and what starts it use nothing but what this crate makes public: `tests/library_stores.rs`
+//!    compiles their sources ([`kv`], `node/stores.rs`) as part of another crate. Within the crate they stand because the
+//!    command line's [`Config`](config::Config) names stores. Replication is public as an effect
+//!    ([`Effect::FollowSlave`](process::Effect::FollowSlave)) and as [`Node::follow_slave`]; it is made for the messages
+//!    of this protocol, and not for streams of any kind.
 //!
 //! # Where building showed another way than the design
 //!
@@ -105,7 +112,8 @@
 //!   typed next finds them.
 //! - A pid has one name in `global`, so a store with several global names has a pid for each.
 //! - What comes for a suspended process waits at the connection that it came by, and not in a mailbox of the process:
-//!   so order is kept and answers know the flags and monitors of that connection without a queue that all share.
+//!   so order is kept and answers know the flags and monitors of that connection without a queue that all share. A
+//!   connection that is lost leaves what it holds to the node's connection to itself.
 //! - The supervisor delays restarts past its intensity instead of giving up: a node without its stores serves nobody.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried

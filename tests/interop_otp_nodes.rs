@@ -152,6 +152,32 @@ fn a_store_that_is_killed_again_and_again_waits_and_comes_back() {
 }
 
 #[test]
+fn what_waits_for_a_suspended_store_outlives_its_connection() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let stays = BeamNode::start(otp, &epmd, "stays");
+        let goes = BeamNode::start(otp, &epmd, "goes");
+        for beam in [&stays, &goes] {
+            beam.ping(kv.name());
+            beam.wait_for_global("kv");
+        }
+        stays.check(":sys.suspend({:global, :kv})", ":ok");
+        goes.run("for n <- 1..100, do: GenServer.cast({:global, :kv}, {:replicate_put, n, n * n})");
+        // Behind the casts, on the same connection.
+        goes.check(&format!("n = :\"{}\"; :erpc.call(n, :erlang, :node, []) == n", kv.name()), "true");
+        let mark = kv.log_mark();
+        let name = goes.name().to_owned();
+        goes.kill(&epmd);
+        kv.wait_for_log_after(mark, &["peer down", &name]);
+        stays.check(":sys.get_state({:global, :kv}).data", "%{}");
+        stays.check(":sys.resume({:global, :kv})", ":ok");
+        stays.check_soon("GenServer.call({:global, :kv}, {:get, 100})", "10000");
+        stays.check("Enum.all?(1..100, &(GenServer.call({:global, :kv}, {:get, &1}) == &1 * &1))", "true");
+    });
+}
+
+#[test]
 fn processes_of_the_node_itself_cannot_be_ended() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();

@@ -101,6 +101,12 @@ pub trait GenServer: Send + Sync + 'static {
         Some(asked)
     }
 
+    /// Messages that have come and are not handled yet, as `Process.info/2` tells: none where messages are handled as
+    /// they come.
+    fn messages_waiting(&self) -> usize {
+        0
+    }
+
     /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.
     fn module(&self) -> &str {
         "kvnode"

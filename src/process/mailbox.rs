@@ -223,6 +223,10 @@ impl GenServer for Mailbox {
         }
     }
 
+    fn messages_waiting(&self) -> usize {
+        self.len()
+    }
+
     fn exit_signals(&self) -> ExitSignals {
         if self.traps_exits.load(Ordering::Acquire) { ExitSignals::Trap } else { ExitSignals::Obey }
     }

@@ -329,10 +329,14 @@ impl<S: Store> GenServer for KeyValueServer<S> {
 
     /// Lets go of the slaves: what waits for them is dropped.
     fn terminate(&self, reason: TermView<'_>) {
-        match self.store.len() {
-            0 => {}
-            1 => tracing::warn!(?reason, "store ended: its 1 entry is lost"),
-            len => tracing::warn!(?reason, "store ended: its {len} entries are lost"),
+        let lost = match self.store.len() {
+            1 => "1 entry is".to_owned(),
+            entries => format!("{entries} entries are"),
+        };
+        if self.store.len() > 0 && reason.is_atom("shutdown") {
+            tracing::info!(?reason, "store ended: its {lost} lost");
+        } else if self.store.len() > 0 {
+            tracing::warn!(?reason, "store ended: its {lost} lost");
         }
         for slave in self.slaves.write().drain(..) {
             slave.drop_out();

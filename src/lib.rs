@@ -11,8 +11,8 @@
 #![doc = include_str!("../tests/library/counter.rs")]
 //! ```
 //!
-//! With kvnode and `serde` (with its feature `derive`) among the dependencies, and the cookie of your cluster in
-//! `~/.erlang.cookie`, run it. Then, in any iex of this machine:
+//! With kvnode among the dependencies and the cookie of your cluster in `~/.erlang.cookie`, run it. (Requests of your
+//! own are enums and structs, which need `serde` with its feature `derive` beside it.) Then, in any iex of this machine:
 //!
 //! ```text
 //! $ iex --sname iex
@@ -23,6 +23,8 @@
 //! iex(iex@myhost)> GenServer.call({:global, :counter}, :value)
 //! 42
 //! ```
+//!
+//! It runs until it crashes; [`Node::supervise`] starts one that is started again.
 //!
 //! # Where to go from here
 //!
@@ -82,8 +84,7 @@
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
 //! 4. Signals between two processes are handled in the order sent: inline, on the connection's task (a [`Server`]'s are
-//!    put into its mailbox there). A slave sees
-//!    the writes of its primary in the order in which the store took them.
+//!    put into its mailbox there). A slave sees the writes of its primary in the order in which the store took them.
 //! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there.
 //! 6. A peer can make us close its own connection: never another's, never the node.
 //! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
@@ -101,7 +102,8 @@
 //!   erl_dist's client never sends its answer to `alive` and its server never reads one, it reads a packet in many
 //!   small reads without a bound, and compares digests in variable time. Its epmd client is used.
 //! - eetf is a test oracle only. The cold paths needed so few terms that the walker and the writer serve them too,
-//!   and no received byte ever meets a recursive decoder. There is no `etf/owned`.
+//!   and no received byte ever meets a recursive decoder. An
+//!   [`etf::OwnedTerm`] is bytes, and no tree.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
 //!   before it parks (`node/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is

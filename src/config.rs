@@ -84,6 +84,18 @@ pub enum ServerName {
     Local(String),
 }
 
+impl ServerName {
+    /// `{:global, name}`.
+    pub fn global(name: &str) -> Self {
+        Self::Global(name.to_owned())
+    }
+
+    /// A name registered on this node, as `GenServer.call({:name, node}, …)` finds it.
+    pub fn local(name: &str) -> Self {
+        Self::Local(name.to_owned())
+    }
+}
+
 /// What is bounded, and by how much. What happens at a bound is said at each.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -116,7 +128,8 @@ pub struct Limits {
     pub held_bytes_max: usize,
     /// Largest state, in bytes, that `:sys.get_state/1` shows whole: a larger one is shown as a summary.
     pub state_bytes_max: usize,
-    /// Restarts of one store in [`restart_period`](Self::restart_period), Elixir's default: past it the next restart
+    /// Restarts of one supervised process ([`Node::supervise`](crate::Node::supervise)) in
+    /// [`restart_period`](Self::restart_period), Elixir's default: past it the next restart
     /// waits until there is room again.
     pub restarts_max: usize,
     /// See `restarts_max`.

@@ -31,12 +31,8 @@ const PRIMARY: &str = "master";
 pub struct KeyValueFunctions {
     dispatch: Arc<dyn Dispatch>,
     slave_buffer_bytes_max: usize,
-    adopt: Box<Adopt>,
     started: Mutex<Vec<Weak<KeyValueServer<MemoryStore>>>>,
 }
-
-/// Takes over a store that was started.
-type Adopt = dyn Fn(&Arc<Process>, Arc<KeyValueServer<MemoryStore>>) + Send + Sync;
 
 /// What a store is to be known by.
 enum Name {
@@ -57,14 +53,9 @@ impl Name {
 }
 
 impl KeyValueFunctions {
-    /// Stores that are started get `dispatch` and the bound on what they keep for each slave. `adopt` is told of each,
-    /// to look after its slaves and its end.
-    pub fn new(
-        dispatch: Arc<dyn Dispatch>,
-        slave_buffer_bytes_max: usize,
-        adopt: impl Fn(&Arc<Process>, Arc<KeyValueServer<MemoryStore>>) + Send + Sync + 'static,
-    ) -> Self {
-        Self { dispatch, slave_buffer_bytes_max, adopt: Box::new(adopt), started: Mutex::default() }
+    /// Stores that are started get `dispatch` and the bound on what they keep for each slave.
+    pub fn new(dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
+        Self { dispatch, slave_buffer_bytes_max, started: Mutex::default() }
     }
 
     fn start(
@@ -102,7 +93,6 @@ impl KeyValueFunctions {
             };
         }
         self.started.lock().push(Arc::downgrade(&server));
-        (self.adopt)(&process, server);
         tracing::info!(store = ?process, by = %context.peer, "store started");
         match name {
             Name::Nothing | Name::Local(_) => started(&process),

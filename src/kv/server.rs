@@ -22,7 +22,7 @@ thread_local! {
 const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 
 /// Slaves that one store may have.
-const SLAVES_MAX: usize = 64;
+pub const SLAVES_MAX: usize = 64;
 
 /// A store, served to `GenServer` callers.
 pub struct KeyValueServer<S> {
@@ -328,7 +328,16 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     /// Lets go of the slaves: what waits for them is dropped.
-    fn terminate(&self, _reason: TermView<'_>) {
+    fn terminate(&self, reason: TermView<'_>) {
+        let lost = match self.store.len() {
+            1 => "1 entry is".to_owned(),
+            entries => format!("{entries} entries are"),
+        };
+        if self.store.len() > 0 && reason.is_atom("shutdown") {
+            tracing::info!(?reason, "store ended: its {lost} lost");
+        } else if self.store.len() > 0 {
+            tracing::warn!(?reason, "store ended: its {lost} lost");
+        }
         for slave in self.slaves.write().drain(..) {
             slave.drop_out();
         }
@@ -401,9 +410,7 @@ fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
 }
 
 fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
-    match error {
-        StoreError::NoSpace => w.tuple(2).atom("error").atom("no_space"),
-    };
+    w.tuple(2).atom("error").atom(error.code());
 }
 
 fn replicate(slave: &Arc<Slave>, key: &[u8], value: Option<TermView<'_>>, effects: &mut Effects<'_>) {

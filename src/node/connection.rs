@@ -217,6 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.peer.unlinked(process, &remote, registry, &mut self.out);
                 }
                 PeerEvent::EndCall(call) => self.peer.end_call(&call, registry, &mut self.out),
+                PeerEvent::Adopt(orphans) => self.peer.adopt(orphans, self.node.surroundings()),
                 // What is held is looked at before the next frame.
                 PeerEvent::Resumed => self.stalled = true,
             }

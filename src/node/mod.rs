@@ -32,6 +32,7 @@ mod slaves;
 mod socket;
 mod stop;
 mod stores;
+mod supervised;
 mod timers;
 mod typed;
 mod whereis;
@@ -59,6 +60,7 @@ pub use process_handle::ProcessHandle;
 pub use reply_to::ReplyTo;
 pub use run::{StartError, Started, run, run_with_client};
 pub use server::{Never, Server};
+pub use supervised::NotNamed;
 pub use timers::TimerRef;
 
 use crate::config::{Config, StoreConfig};
@@ -78,7 +80,7 @@ use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
 use setup::DialError;
 use socket::{Socket, Waits};
 use stop::Ending;
-use stores::Stores;
+use supervised::Supervision;
 
 /// A running node: what its processes are started on, and what messages to other nodes go out by.
 ///
@@ -92,7 +94,7 @@ pub struct Node {
     waiters: Waiters,
     peers: Peers,
     names: Names,
-    stores: Stores,
+    supervision: Supervision,
     net_kernel: Arc<NetKernel>,
     /// The process of `net_kernel`: what calls of our own come from.
     net_kernel_process: Arc<Process>,
@@ -222,10 +224,11 @@ impl Node {
                         self.follow(slave, &store);
                     }
                 }
-                Effect::Exited(ended) => {
-                    // First the new process, then the news: who hears of the end finds its names taken.
-                    self.process_ended(&ended);
-                    self.tell_ended(&ended);
+                Effect::Exited(ended) => self.ended_here(&ended),
+                Effect::Orphaned(held) => {
+                    if let Some(own) = self.peers.get(&self.registry.node) {
+                        own.leave(|outbox| outbox.events.push(PeerEvent::Adopt(held)));
+                    }
                 }
                 Effect::Resumed => {
                     for peer in self.peers.all() {
@@ -420,8 +423,15 @@ impl Node {
     /// Ends a process: its names are free, and all who watch it are told.
     fn exit(&self, process: &Process, reason: &[u8]) {
         if let Some(ended) = exits::end(&self.registry, process, reason) {
-            self.tell_ended(&ended);
+            self.ended_here(&ended);
         }
+    }
+
+    /// A process of ours has ended, and nobody knows yet.
+    fn ended_here(&self, ended: &Ended) {
+        // First the next process, then the news: who hears of the end finds its names taken.
+        self.process_ended(ended);
+        self.tell_ended(ended);
     }
 
     fn tell_ended(&self, ended: &Ended) {
@@ -454,10 +464,8 @@ impl Dispatch for Node {
     }
 
     fn exit(&self, process: ProcessId, reason: &[u8]) {
-        let Some(process) = self.process(process) else { return };
-        if let Some(ended) = exits::end(&self.registry, &process, reason) {
-            self.process_ended(&ended);
-            self.tell_ended(&ended);
+        if let Some(process) = self.process(process) {
+            Self::exit(self, &process, reason);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::dist::handshake::PeerNode;
 use crate::dist::{DistributionFlags, FrameForm, Outbound};
 use crate::etf::Pid;
 use crate::process::effect::EndedCall;
-use crate::process::{Process, ProcessId};
+use crate::process::{Held, Process, ProcessId};
 use crate::replica::Slave;
 
 /// Why a connection has ended.
@@ -52,7 +52,7 @@ impl fmt::Display for PeerDown {
 }
 
 /// Something that the connection's task has to do.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum PeerEvent {
     /// One of our processes has ended: its watchers are to be told.
     ProcessEnded {
@@ -61,6 +61,8 @@ pub enum PeerEvent {
         /// The encoded exit reason.
         reason: Arc<[u8]>,
     },
+    /// What a lost connection held for suspended processes. Only the node's connection to itself is given any.
+    Adopt(Held),
     /// A process has been resumed: what was held for it can be delivered.
     Resumed,
     /// One of our processes has linked itself to one of the peer's. The signal is among the frames.

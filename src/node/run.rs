@@ -27,8 +27,8 @@ use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
-use super::stores::{StoreSpec, StoreStartError, Stores};
-use super::{Node, Outlet, block_on, listener, loopback, random_u32, registration};
+use super::supervised::{NotNamed, Supervision};
+use super::{Node, block_on, listener, loopback, random_u32, registration, stores};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
 use crate::dist::handshake::PeerNode;
@@ -39,11 +39,12 @@ use crate::epmd::start::EpmdStarter;
 use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::{Pid, Pool};
 use crate::kv::KeyValueFunctions;
+use crate::kv::server::SLAVES_MAX;
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
 use crate::process::rpc::calls::Calls;
-use crate::process::{Dispatch, GenServer, Process, Registry, Restart, Waiters};
+use crate::process::{GenServer, Process, Registry, Waiters};
 use crate::replica::SlaveName;
 
 /// Why a node could not be started.
@@ -218,7 +219,7 @@ fn start_behind(
     for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
         register(&registry, name, process)?;
     }
-    let stores = Stores::new(&config.limits);
+    let supervision = Supervision::new(&config.limits);
     let node = Arc::new_cyclic(|this| Node {
         pool: Pool::new(config.limits.spare_bytes_max),
         config,
@@ -226,7 +227,7 @@ fn start_behind(
         waiters: Waiters::default(),
         peers: Peers::default(),
         names: Names::default(),
-        stores,
+        supervision,
         net_kernel,
         net_kernel_process,
         executor: Arc::downgrade(&executor),
@@ -302,34 +303,36 @@ fn taken(error: RegisterError, name: &str) -> StartError {
 
 /// What other nodes may call here by rpc, beside what every node has.
 fn serve_functions(node: &Arc<Node>) {
-    let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(Arc::downgrade(node)));
+    let dispatch = node.dispatch();
     let functions = &node.registry.functions;
     functions.connect(Arc::clone(&dispatch));
     functions.add(Arc::new(NodeFunctions::new(Arc::downgrade(node))));
     functions.add(Arc::new(Calls));
-    let this = Arc::downgrade(node);
-    let adopt = move |process: &Arc<Process>, server| {
-        if let Some(node) = this.upgrade() {
-            node.adopt_store(process, server);
-        }
-    };
-    let bytes_max = node.config.limits.slave_buffer_bytes_max;
-    functions.add(Arc::new(KeyValueFunctions::new(dispatch, bytes_max, adopt)));
+    functions.add(Arc::new(KeyValueFunctions::new(dispatch, node.config.limits.slave_buffer_bytes_max)));
 }
 
 fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
     let mut started = Vec::new();
     for (number, names) in node.config.stores.iter().enumerate() {
-        let slaves = node.config.slaves.iter().filter(|_| number == 0).map(|name| match name {
-            ServerName::Global(name) => SlaveName::global(name),
-            ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
-        });
-        let spec = StoreSpec { names: names.clone(), slaves: slaves.collect() };
-        let process = node.start_store(spec, Restart::Permanent).map_err(|error| match error {
-            StoreStartError::Taken(name) => StartError::DuplicateName(name),
-            StoreStartError::TooManySlaves => StartError::TooManySlaves,
+        let mut slaves: Vec<SlaveName> = Vec::new();
+        for name in node.config.slaves.iter().filter(|_| number == 0) {
+            let slave = match name {
+                ServerName::Global(name) => SlaveName::global(name),
+                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
+            };
+            if !slaves.contains(&slave) {
+                slaves.push(slave);
+            }
+        }
+        if slaves.len() > SLAVES_MAX {
+            return Err(StartError::TooManySlaves);
+        }
+        let process = stores::start(node, names, slaves, node.config.limits.slave_buffer_bytes_max);
+        let process = process.map_err(|NotNamed { name, error }| {
+            let (ServerName::Global(name) | ServerName::Local(name)) = &name;
+            taken(error, name)
         })?;
-        started.push((names.clone(), process.pid.clone()));
+        started.push((names.clone(), process.pid().clone()));
     }
     Ok(started)
 }

@@ -31,6 +31,15 @@ pub enum StoreError {
     NoSpace,
 }
 
+impl StoreError {
+    /// The atom that callers get: `{:error, code}`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoSpace => "no_space",
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

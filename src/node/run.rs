@@ -27,6 +27,7 @@ use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
 use super::stores::{StoreSpec, StoreStartError, Stores};
+use super::tls::{Tls, TlsError};
 use super::{Node, Outlet, block_on, listener, loopback, registration};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
@@ -85,6 +86,8 @@ pub enum StartError {
     DuplicateName(String),
     /// More slaves than one store may have.
     TooManySlaves,
+    /// TLS cannot be spoken with these files or options.
+    Tls(TlsError),
     /// The system refused something that every node needs.
     System(io::Error),
 }
@@ -112,6 +115,7 @@ impl fmt::Display for StartError {
                 write!(f, "two stores were given the name {name}; a name is one store's: see --store")
             }
             Self::TooManySlaves => f.write_str("more slaves than a store may have; see --slave"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::System(error) => write!(f, "the system refused: {error}"),
         }
     }
@@ -148,6 +152,11 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
 pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) -> Result<(), StartError> {
     block_on(async {
         let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(StartError::System)?;
+        // Without TLS a hangup ends the program, as it ends others.
+        let mut reload = match &config.tls {
+            Some(_) => Some(Signals::new([Signal::Hup]).map_err(StartError::System)?),
+            None => None,
+        };
         let node = start(config).await?;
         let started = Started {
             node_name: node.name().clone(),
@@ -156,7 +165,22 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
             stores: node.stores_started.get().cloned().unwrap_or_default(),
         };
         announce(&started, node.client());
-        signals.next().await;
+        let reloading = async {
+            let Some(hangups) = &mut reload else { return std::future::pending().await };
+            while hangups.next().await.is_some() {
+                match node.reload_tls() {
+                    Ok(()) => tracing::info!("certificates, keys and CAs were read again"),
+                    Err(error) => {
+                        tracing::error!("the TLS files were not taken, those of before stay: {error}")
+                    }
+                }
+            }
+            std::future::pending().await
+        };
+        let told = async {
+            signals.next().await;
+        };
+        told.or(reloading).await;
         tracing::info!("ending; a second signal ends at once");
         let at_once = async {
             signals.next().await;
@@ -169,6 +193,8 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
 
 /// Starts a node. It can be reached when this is done.
 pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
+    // Before anything can be seen of the node.
+    let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
     // On an error all of this is dropped, which ends the threads.
     let (executor, ending) = start_threads()?;
     let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
@@ -200,6 +226,7 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
         threads: AtomicUsize::new(0),
         stopping: AtomicBool::new(false),
         ending,
+        tls,
         listening,
         epmd,
         stores_started: OnceLock::new(),

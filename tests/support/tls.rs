@@ -87,11 +87,8 @@ impl Files {
     pub fn set_client_without_certificate(&self) {
         let text = fs::read_to_string(self.path("tls.conf")).expect("it is there");
         let (server, client) = text.split_once("{client").expect("it has both");
-        let client: Vec<&str> = client
-            .lines()
-            .filter(|line| !line.contains("certfile, ") || line.contains("cacertfile"))
-            .collect();
-        let client: Vec<&str> = client.into_iter().filter(|line| !line.contains("keyfile")).collect();
+        let shown = |line: &&str| !line.contains("{certfile") && !line.contains("{keyfile");
+        let client: Vec<&str> = client.lines().filter(shown).collect();
         self.write("tls.conf", &format!("{server}{{client{}", client.join("\n")));
     }
 
@@ -121,7 +118,7 @@ fn called(name: &str) -> DistinguishedName {
 fn options(folder: &Path, verify: &str, versions: &str) -> String {
     let side = |more: &str| {
         format!(
-            "[{{certfile, \"{0}/cert.pem\"}},\n   {{keyfile, \"{0}/key.pem\"}},\n   {{cacertfile, \"{0}/ca.pem\"}},\n   {more}\
+            "[\n   {{certfile, \"{0}/cert.pem\"}},\n   {{keyfile, \"{0}/key.pem\"}},\n   {{cacertfile, \"{0}/ca.pem\"}},\n   {more}\
              {{versions, {versions}}},\n   {{verify, {verify}}}]",
             folder.display()
         )

@@ -32,13 +32,25 @@ pub enum Lengths {
 }
 
 impl Lengths {
-    /// A packet as [`Client`](super::Client) and [`Server`](super::Server) write it, with such a length.
-    pub fn of(self, packet: Vec<u8>) -> Vec<u8> {
-        match self {
-            // Nothing to send stays that.
-            Self::FourBytes if !packet.is_empty() => [&[0, 0], &packet[..]].concat(),
-            Self::FourBytes | Self::TwoBytes => packet,
+    /// What [`Client`](super::Client) and [`Server`](super::Server) say is to be sent, with such lengths: packets in a row,
+    /// or nothing.
+    ///
+    /// # Panics
+    /// Not with what those two say: something else than whole packets is our misuse.
+    pub fn of(self, packets: Vec<u8>) -> Vec<u8> {
+        if self == Self::TwoBytes {
+            return packets;
         }
+        let mut wide = Vec::with_capacity(packets.len() + 4);
+        let mut rest = &packets[..];
+        while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+            let (packet, others) = behind.split_at(u16::from_be_bytes(*length).into());
+            wide.extend_from_slice(&[0, 0]);
+            wide.extend_from_slice(length);
+            wide.extend_from_slice(packet);
+            rest = others;
+        }
+        wide
     }
 }
 
@@ -126,7 +138,7 @@ mod tests {
     fn lengths_of_four_bytes_are_read_and_written() {
         assert_eq!(Lengths::TwoBytes.of(b"\0\x03sok".to_vec()), b"\0\x03sok");
         assert_eq!(Lengths::FourBytes.of(Vec::new()), b"");
-        let stream = [Lengths::FourBytes.of(b"\0\x03sok".to_vec()), b"\0\0\0\x01a\0\0\0".to_vec()].concat();
+        let stream = [Lengths::FourBytes.of(b"\0\x03sok\0\x01a".to_vec()), vec![0; 3]].concat();
         for cut in 0..=stream.len() {
             let mut packets = Packets::with_lengths(Lengths::FourBytes);
             let mut seen = Vec::new();

@@ -103,9 +103,12 @@ impl Files {
         format!("--tls --tls-cert {} --tls-key {} --tls-ca {}", cert.display(), key.display(), ca.display())
     }
 
-    /// Flags for kvnode that name the same file as those of erl; only where both see it by one path.
+    /// Flags for kvnode with the file of erl, which has its paths as this machine sees them.
     pub fn optfile_flags(&self) -> String {
-        format!("--tls --tls-optfile {}", self.path("tls.conf").display())
+        let text = fs::read_to_string(self.path("tls.conf")).expect("it is there");
+        let path = |folder: &Path| format!("\"{}/", folder.display());
+        self.write("kvnode.conf", &text.replace(&path(&self.seen_as), &path(self.folder.path())));
+        format!("--tls --tls-optfile {}", self.path("kvnode.conf").display())
     }
 }
 

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use crate::dist::{Cookie, NodeName};
 
+pub mod tls;
+
+pub use tls::{TlsConfig, TlsSide, TlsVerify, TlsVersion};
+
 /// Everything that a node is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -32,6 +36,8 @@ pub struct Config {
     /// Whether large messages go in fragments, so that small ones pass them by
     /// ([`FRAGMENTS`](crate::dist::DistributionFlags::FRAGMENTS)).
     pub fragments: bool,
+    /// TLS to every other node, as with `-proto_dist inet_tls`. `None`: TCP.
+    pub tls: Option<TlsConfig>,
     /// The bounds on what peers may use.
     pub limits: Limits,
 }

@@ -42,6 +42,7 @@
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
 //! | bound what peers may use | [`config::Limits`] |
+//! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
 //!
 //! Futures of this crate run on any executor, or by [`block_on`]: a node brings threads of its own. It logs through
 //! `tracing`, and installs neither a subscriber nor signal handlers.

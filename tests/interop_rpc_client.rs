@@ -34,6 +34,7 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         connect: vec![],
         net_ticktime_secs: 60,
         fragments: true,
+        tls: None,
         limits: Limits::default(),
     };
     let (tell, told) = std::sync::mpsc::channel();

@@ -8,7 +8,7 @@ use super::cookie_file::CookiePlaces;
 use super::host::Host;
 use super::run::{self, StartError};
 use super::{Node, block_on};
-use crate::config::{Config, EpmdConfig, Limits};
+use crate::config::{Config, EpmdConfig, Limits, TlsConfig};
 use crate::dist::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, NodeNameError, split_typed};
 use crate::epmd::environment;
@@ -39,6 +39,7 @@ pub struct NodeBuilder {
     epmd: Option<EpmdConfig>,
     connect: Vec<String>,
     net_ticktime_secs: u32,
+    tls: Option<TlsConfig>,
     limits: Limits,
     outgoing_only: bool,
 }
@@ -53,6 +54,7 @@ impl NodeBuilder {
             epmd: None,
             connect: Vec::new(),
             net_ticktime_secs: Config::NET_TICKTIME_SECS,
+            tls: None,
             limits: Limits::default(),
             outgoing_only: false,
         }
@@ -96,6 +98,25 @@ impl NodeBuilder {
     /// Erlang. 0 counts as 1.
     pub fn net_ticktime_secs(mut self, secs: u32) -> Self {
         self.net_ticktime_secs = secs.max(1);
+        self
+    }
+
+    /// TLS to every other node, as BEAMs do it with `-proto_dist inet_tls`. Without this: TCP.
+    ///
+    /// [`Node::reload_tls`] reads the files again.
+    ///
+    /// ```no_run
+    /// use kvnode::Node;
+    /// use kvnode::config::TlsConfig;
+    ///
+    /// let files = TlsConfig::new("node.pem", "node.key", "ca.pem");
+    /// let node = Node::builder("rust").tls(files).start()?;
+    /// # Ok::<(), kvnode::StartError>(())
+    /// ```
+    ///
+    /// A file that BEAMs have for `-ssl_dist_optfile` says the same: [`tls::read_optfile`](super::tls::read_optfile).
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -171,6 +192,7 @@ impl NodeBuilder {
             connect,
             net_ticktime_secs: self.net_ticktime_secs,
             fragments: true,
+            tls: self.tls,
             limits: self.limits,
         })
     }

@@ -45,6 +45,8 @@ pub(super) struct Connection<S> {
     stalled: bool,
     /// Others have left frames that the full output has no room for.
     left_behind: bool,
+    /// The stream has taken bytes that it has not passed on.
+    unflushed: bool,
     closing: Option<PeerDown>,
 }
 
@@ -84,6 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             handled: false,
             stalled: !first.is_empty(),
             left_behind: false,
+            unflushed: false,
             closing: None,
         }
     }
@@ -139,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether something waits to be written.
     pub(super) fn has_output(&self) -> bool {
-        !self.out.is_empty()
+        !self.out.is_empty() || self.unflushed
     }
 
     /// Whether frames that waited for room in the output can be handled now.
@@ -184,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         more |= self.write(cx)?;
         if let Some(down) = &self.closing
-            && (self.out.is_empty() && !self.left_behind || *down == PeerDown::Replaced)
+            && (!self.has_output() && !self.left_behind || *down == PeerDown::Replaced)
         {
             return Err(down.clone());
         }
@@ -308,6 +311,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(error) => return Err(PeerDown::Io(error.to_string())),
             }
         }
+        // Also where nothing was written now: the stream may hold what it took before, or an answer of its own to what was
+        // read.
+        self.unflushed = match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(error)) => return Err(PeerDown::Io(error.to_string())),
+        };
         if wrote && self.out.len() < self.node.config.limits.outbound_bytes_max / 2 {
             let hungry = self.handle.leave_quietly(|outbox| std::mem::take(&mut outbox.hungry));
             for (slave, store) in hungry {

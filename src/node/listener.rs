@@ -13,8 +13,7 @@ use smol::{Async, Timer};
 
 use super::connection::Connection;
 use super::peers::PeerHandle;
-use super::socket::Socket;
-use super::{Node, setup};
+use super::{Node, setup, tls};
 use crate::dist::handshake::Fault;
 
 /// Connections that the system keeps for us until they are accepted.
@@ -88,7 +87,19 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         tracing::debug!(%from, %error, "connection closed");
         return;
     }
-    let ready = match setup::accept(&node, stream).await {
+    let link = match setup::secure(&node, stream).await {
+        Ok(link) => link,
+        // Somebody looked whether the port is open.
+        Err(error) if error.is_silence() => {
+            tracing::debug!(%from, %error, "handshake ended");
+            return;
+        }
+        Err(error) => {
+            tracing::warn!(%from, %error, "TLS refused");
+            return;
+        }
+    };
+    let ready = match setup::accept(&node, link).await {
         Ok(ready) => ready,
         // Somebody looked whether the port is open.
         Err(error) if error.phase == crate::dist::handshake::Phase::Name && error.fault == Fault::Closed => {
@@ -98,6 +109,14 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         // Two nodes that dial each other in the same moment: one connection is left, as it should be.
         Err(error) if error.fault == Fault::AlreadyConnected => {
             tracing::debug!(%from, %error, "handshake ended");
+            return;
+        }
+        Err(error) if tls::is_hello(&error) => {
+            tracing::warn!(
+                %from,
+                "handshake refused: it speaks TLS, and this node does not: start this one with --tls, or that one without \
+                 -proto_dist inet_tls"
+            );
             return;
         }
         Err(error) => {
@@ -112,11 +131,15 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
     node.install_replacing(&handle).await;
     let mut stream = ready.stream;
     let limit = node.config.limits.handshake_duration_max;
-    if setup::within(limit, stream.write_all(&last)).await.is_err() {
+    let last = stream.lengths().of(last);
+    let sent = async {
+        stream.write_all(&last).await?;
+        stream.flush().await
+    };
+    if setup::within(limit, sent).await.is_err() {
         node.ended(&handle, &super::PeerDown::Closed);
         return;
     }
-    let connection =
-        Connection::new(Arc::clone(&node), Socket::from(stream), Arc::clone(&handle), &ready.first);
+    let connection = Connection::new(Arc::clone(&node), stream, Arc::clone(&handle), &ready.first);
     node.run_connection(handle, connection).await;
 }

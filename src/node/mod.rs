@@ -16,6 +16,7 @@ mod dedicated;
 pub mod erpc;
 pub mod functions;
 pub mod host;
+mod link;
 mod listener;
 pub mod log;
 mod loopback;
@@ -34,6 +35,7 @@ mod stop;
 mod stores;
 mod supervised;
 mod timers;
+pub mod tls;
 mod typed;
 mod whereis;
 
@@ -78,9 +80,10 @@ use dedicated::Left;
 use names::Names;
 use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
 use setup::DialError;
-use socket::{Socket, Waits};
+use socket::Waits;
 use stop::Ending;
 use supervised::Supervision;
+use tls::{Tls, TlsError};
 
 /// A running node: what its processes are started on, and what messages to other nodes go out by.
 ///
@@ -107,6 +110,8 @@ pub struct Node {
     /// The node ends: nobody is dialled or let in any more.
     stopping: AtomicBool,
     ending: Ending,
+    /// `None`: the node speaks TCP.
+    tls: Option<Tls>,
     listening: SocketAddr,
     epmd: EpmdStart,
     stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
@@ -143,6 +148,15 @@ impl Node {
     /// The epmd that it is registered with, unless it is [`NodeBuilder::outgoing_only`]: then the one of this machine.
     pub const fn epmd(&self) -> &EpmdStart {
         &self.epmd
+    }
+
+    /// Reads the files of [`Config::tls`] again: certificates, keys and CAs count for every connection from now on, and
+    /// those that stand go on as they are. Without TLS it does nothing. The `kvnode` program does this on SIGHUP.
+    ///
+    /// # Errors
+    /// As for the start. What was read before stays in force.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), Tls::reload)
     }
 
     /// The names of the nodes that it is connected to: visible and hidden ones, in no order.
@@ -329,8 +343,7 @@ impl Node {
             // Their connection came first; this one is closed by being dropped.
             return Ok(());
         }
-        let connection =
-            Connection::new(Arc::clone(self), Socket::from(ready.stream), Arc::clone(&handle), &ready.first);
+        let connection = Connection::new(Arc::clone(self), ready.stream, Arc::clone(&handle), &ready.first);
         let this = Arc::clone(self);
         self.spawn(async move { this.run_connection(handle, connection).await });
         Ok(())

@@ -28,6 +28,7 @@ use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
 use super::supervised::{NotNamed, Supervision};
+use super::tls::{Tls, TlsError};
 use super::{Node, block_on, listener, loopback, random_u32, registration, stores};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
@@ -88,6 +89,8 @@ pub enum StartError {
     DuplicateName(String),
     /// More slaves than one store may have.
     TooManySlaves,
+    /// TLS cannot be spoken with these files or options.
+    Tls(TlsError),
     /// The system refused something that every node needs.
     System(io::Error),
 }
@@ -115,6 +118,7 @@ impl fmt::Display for StartError {
                 write!(f, "two stores were given the name {name}; a name is one store's: see --store")
             }
             Self::TooManySlaves => f.write_str("more slaves than a store may have; see --slave"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::System(error) => write!(f, "the system refused: {error}"),
         }
     }
@@ -151,6 +155,11 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
 pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) -> Result<(), StartError> {
     block_on(async {
         let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(StartError::System)?;
+        // Without TLS a hangup ends the program, as it ends others.
+        let mut reload = match &config.tls {
+            Some(_) => Some(Signals::new([Signal::Hup]).map_err(StartError::System)?),
+            None => None,
+        };
         let node = start(config).await?;
         let started = Started {
             node_name: node.name().clone(),
@@ -159,7 +168,22 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
             stores: node.stores_started.get().cloned().unwrap_or_default(),
         };
         announce(&started, node.client());
-        signals.next().await;
+        let reloading = async {
+            let Some(hangups) = &mut reload else { return std::future::pending().await };
+            while hangups.next().await.is_some() {
+                match node.reload_tls() {
+                    Ok(()) => tracing::info!("certificates, keys and CAs were read again"),
+                    Err(error) => {
+                        tracing::error!("the TLS files were not taken, those of before stay: {error}")
+                    }
+                }
+            }
+            std::future::pending().await
+        };
+        let told = async {
+            signals.next().await;
+        };
+        told.or(reloading).await;
         tracing::info!("ending; a second signal ends at once");
         let at_once = async {
             signals.next().await;
@@ -181,6 +205,8 @@ struct Entrance {
 
 /// Starts a node. It can be reached when this is done.
 pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
+    // Before anything can be seen of the node.
+    let tls = load_tls(&config)?;
     // On an error all of this is dropped, which ends the threads.
     let threads = start_threads()?;
     let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
@@ -190,7 +216,12 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     let registered = epmd::register(&config.epmd, config.node_name.name(), listening.port()).await;
     let registered = registered.map_err(StartError::Epmd)?;
     let creation = registered.creation();
-    start_behind(config, threads, Entrance { listening, epmd, creation, open: Some((listener, registered)) })
+    start_behind(
+        config,
+        tls,
+        threads,
+        Entrance { listening, epmd, creation, open: Some((listener, registered)) },
+    )
 }
 
 /// Starts a node that nobody connects to.
@@ -203,11 +234,17 @@ pub(super) async fn start_outgoing_only(config: Config) -> Result<Arc<Node>, Sta
         creation: random_u32() | 4,
         open: None,
     };
-    start_behind(config, start_threads()?, entrance)
+    let tls = load_tls(&config)?;
+    start_behind(config, tls, start_threads()?, entrance)
+}
+
+fn load_tls(config: &Config) -> Result<Option<Tls>, StartError> {
+    config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)
 }
 
 fn start_behind(
     config: Config,
+    tls: Option<Tls>,
     (executor, ending): (Arc<Executor<'static>>, Ending),
     entrance: Entrance,
 ) -> Result<Arc<Node>, StartError> {
@@ -234,6 +271,7 @@ fn start_behind(
         threads: AtomicUsize::new(0),
         stopping: AtomicBool::new(false),
         ending,
+        tls,
         listening,
         epmd,
         stores_started: OnceLock::new(),

@@ -21,6 +21,7 @@ pub mod kvnode;
 pub mod otp;
 pub mod output;
 pub mod ports;
+pub mod tls;
 pub mod wait;
 
 pub use beam::{BeamNode, BeamOptions, EvalError};

@@ -34,7 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct DaemonConfig {
     /// The port to listen on.
     pub port: u16,
-    /// The addresses to listen on; the loopback ones are added. Empty: all, as Erlang's epmd does.
+    /// The addresses to listen on; the loopback ones are added. An unspecified one, `0.0.0.0` or `::`, is all. Empty: the
+    /// loopback alone, unlike Erlang's epmd: other machines reach it only when that is asked for.
     pub addresses: Vec<IpAddr>,
     /// Whether it may be killed while nodes are registered, and nodes be stopped.
     pub relaxed_command_check: bool,
@@ -102,9 +103,10 @@ impl Daemon {
 
 /// The addresses to bind, and whether failing to is an error.
 fn wanted(addresses: &[IpAddr]) -> Vec<(IpAddr, bool)> {
-    if addresses.is_empty() {
+    let (all4, all6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+    if addresses.iter().any(|&address| address == all4 || address == all6) {
         // A machine may be without IPv6.
-        return vec![(Ipv6Addr::UNSPECIFIED.into(), false), (Ipv4Addr::UNSPECIFIED.into(), true)];
+        return vec![(all6, false), (all4, true)];
     }
     let mut wanted: Vec<(IpAddr, bool)> = Vec::new();
     let loopbacks = [(Ipv4Addr::LOCALHOST.into(), true), (Ipv6Addr::LOCALHOST.into(), false)];
@@ -321,5 +323,13 @@ mod tests {
         let six: IpAddr = Ipv6Addr::LOCALHOST.into();
         assert_eq!(wanted(&[ten]), [(ten, true), (four, true), (six, false)]);
         assert_eq!(wanted(&[four]), [(four, true), (six, false)]);
+        assert_eq!(
+            wanted(&[]),
+            [(four, true), (six, false)],
+            "other machines reach it only when that is asked for"
+        );
+        let (all4, all6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+        assert_eq!(wanted(&[ten, all4]), [(all6, false), (all4, true)]);
+        assert_eq!(wanted(&[all6]), [(all6, false), (all4, true)]);
     }
 }

@@ -15,7 +15,7 @@ use crate::etf::{OwnedTerm, Pid, TermView, TermWriter, encode};
 use crate::process::rpc::calls::{DEFAULT_TIMEOUT, call_server};
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
 use crate::process::{Dispatch, Effect, GenServer, GlobalRegistration, Process, Registry};
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Room};
 
 /// Stores that were started by others and live; one more is refused with `system_limit`.
 const STARTED_MAX: usize = 1024;
@@ -33,6 +33,7 @@ pub struct KeyValueFunctions {
     slave_buffer_bytes_max: usize,
     adopt: Box<Adopt>,
     started: Mutex<Vec<Weak<KeyValueServer<MemoryStore>>>>,
+    room: Arc<Room>,
 }
 
 /// Takes over a store that was started.
@@ -64,7 +65,18 @@ impl KeyValueFunctions {
         slave_buffer_bytes_max: usize,
         adopt: impl Fn(&Arc<Process>, Arc<KeyValueServer<MemoryStore>>) + Send + Sync + 'static,
     ) -> Self {
-        Self { dispatch, slave_buffer_bytes_max, adopt: Box::new(adopt), started: Mutex::default() }
+        Self {
+            dispatch,
+            slave_buffer_bytes_max,
+            adopt: Box::new(adopt),
+            started: Mutex::default(),
+            room: Arc::default(),
+        }
+    }
+
+    /// Stores that are started share this room with the others of the node.
+    pub fn within(self, room: Arc<Room>) -> Self {
+        Self { room, ..self }
     }
 
     fn start(
@@ -126,7 +138,8 @@ impl KeyValueFunctions {
         }
         let dispatch = Arc::clone(&self.dispatch);
         let shape = if module == PLAIN { StateShape::Plain } else { StateShape::Replicated };
-        let server = KeyValueServer::new(MemoryStore::default(), dispatch, self.slave_buffer_bytes_max);
+        let store = MemoryStore::within(Arc::clone(&self.room));
+        let server = KeyValueServer::new(store, dispatch, self.slave_buffer_bytes_max);
         let server = server.shown_as(shape);
         if let Some(pairs) = initial {
             server.load(pairs).map_err(|error| {

@@ -3,15 +3,16 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use smol::future::FutureExt;
 use smol::io::AsyncWriteExt;
 use smol::net::{TcpListener, TcpStream};
 use smol::{Async, Timer};
 
 use super::connection::Connection;
+use super::door::{Door, Pass};
 use super::peers::PeerHandle;
 use super::socket::Socket;
 use super::{Node, setup};
@@ -48,15 +49,11 @@ fn bind_both(port: u16) -> io::Result<TcpListener> {
 
 /// Accepts for as long as the node lives.
 pub(super) async fn accept_all(node: Arc<Node>, listener: TcpListener) {
-    let half_open = Arc::new(AtomicUsize::new(0));
+    let door = Door::new(&node.config.limits);
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
-                let pass = Pass::take(&half_open);
-                if half_open.load(Ordering::Relaxed) > node.config.limits.handshakes_max {
-                    tracing::debug!(%from, "connection closed: too many are being set up");
-                    continue;
-                }
+                let pass = door.enter(from.ip());
                 node.spawn(welcome(Arc::clone(&node), stream, from, pass));
             }
             Err(error) => {
@@ -67,28 +64,21 @@ pub(super) async fn accept_all(node: Arc<Node>, listener: TcpListener) {
     }
 }
 
-/// Counts a connection as half open while it lives.
-struct Pass(Arc<AtomicUsize>);
-
-impl Pass {
-    fn take(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pass) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%from, %error, "connection closed");
         return;
     }
-    let ready = match setup::accept(&node, stream).await {
+    let shaken = async { Some(setup::accept(&node, stream, &pass).await) };
+    let crowded_out = async {
+        pass.lost().await;
+        None
+    };
+    let Some(shaken) = shaken.or(crowded_out).await else {
+        tracing::debug!(%from, "connection closed: it made room for another");
+        return;
+    };
+    let ready = match shaken {
         Ok(ready) => ready,
         // Somebody looked whether the port is open.
         Err(error) if error.phase == crate::dist::handshake::Phase::Name && error.fault == Fault::Closed => {
@@ -101,7 +91,13 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
             return;
         }
         Err(error) => {
-            tracing::warn!(%from, %error, "handshake refused");
+            match pass.may_log(&error.fault) {
+                Some(0) => tracing::warn!(%from, %error, "handshake refused"),
+                Some(more) => {
+                    tracing::warn!(%from, %error, more, "handshake refused, and more before like it")
+                }
+                None => tracing::debug!(%from, %error, "handshake refused"),
+            }
             return;
         }
     };

@@ -12,6 +12,7 @@ mod connection;
 mod context;
 pub mod cookie_file;
 mod dedicated;
+mod door;
 pub mod erpc;
 pub mod functions;
 pub mod host;
@@ -72,7 +73,7 @@ use crate::replica::Slave;
 use connection::Connection;
 use dedicated::Left;
 use names::Names;
-use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
+use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds};
 use setup::DialError;
 use socket::{Socket, Waits};
 use stop::Ending;
@@ -209,7 +210,16 @@ impl Node {
     fn carry_out(&self, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Send { node, mut frames } => self.send(&node, &mut frames),
+                // By way of this node to another: whoever sends it must not fill our memory with what that one does not
+                // read, and it is not for that one to be disconnected for it.
+                Effect::Send { node, mut frames } => {
+                    let up = self.config.limits.outbound_bytes_max;
+                    self.send_up_to(
+                        &node,
+                        &mut frames,
+                        if *node == *self.registry.node { usize::MAX } else { up },
+                    );
+                }
                 Effect::Replicate(slave, store) => {
                     if let Some(store) = self.process(store) {
                         self.replicate(&slave, &store);
@@ -439,16 +449,9 @@ impl Node {
 
 impl Dispatch for Node {
     fn send(&self, node: &str, frames: &mut Outbound) {
-        if self.peers.queue(node, frames, self.config.limits.outbound_bytes_max) {
-            return;
-        }
-        let name: Arc<str> = node.into();
-        if matches!(self.peers.find_or_claim(&name), Found::Yours(_)) {
-            self.dial(Arc::clone(&name), |error| {
-                tracing::warn!(%error, "messages dropped: their node is not reached");
-            });
-        }
-        self.peers.queue(node, frames, self.config.limits.outbound_bytes_max);
+        let limits = &self.config.limits;
+        // Answers that come later, for which the peer has been let ask: a few of the largest, beside many small ones.
+        self.send_up_to(node, frames, limits.outbound_bytes_max.saturating_add(limits.frame_bytes_max));
     }
 
     fn exit(&self, process: ProcessId, reason: &[u8]) {
@@ -457,6 +460,31 @@ impl Dispatch for Node {
             self.process_ended(&ended);
             self.tell_ended(&ended);
         }
+    }
+}
+
+impl Node {
+    /// Sends whole frames to a node, which is connected to where need be. Where more than `up_bytes_max` wait for it they
+    /// are dropped, and so are they where too many nodes are being connected to.
+    fn send_up_to(&self, node: &str, frames: &mut Outbound, up_bytes_max: usize) {
+        let limits = &self.config.limits;
+        let bytes_max =
+            QueueBounds { waiting: limits.outbound_bytes_max / limits.dials_max.max(1), up: up_bytes_max };
+        if self.peers.queue(node, frames, bytes_max) {
+            return;
+        }
+        if self.peers.connecting() >= limits.dials_max {
+            tracing::warn!(node, "messages dropped: too many nodes are being connected to");
+            frames.clear();
+            return;
+        }
+        let name: Arc<str> = node.into();
+        if matches!(self.peers.find_or_claim(&name), Found::Yours(_)) {
+            self.dial(Arc::clone(&name), |error| {
+                tracing::warn!(%error, "messages dropped: their node is not reached");
+            });
+        }
+        self.peers.queue(node, frames, bytes_max);
     }
 }
 

@@ -169,6 +169,7 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
 
 /// Starts a node. It can be reached when this is done.
 pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
+    warn_of_short_cookie(&config);
     // On an error all of this is dropped, which ends the threads.
     let (executor, ending) = start_threads()?;
     let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
@@ -231,6 +232,18 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     Ok(node)
 }
 
+/// A short cookie is soon guessed by whoever gets to see one handshake, and keeps few out that try.
+fn warn_of_short_cookie(config: &Config) {
+    let reachable = config.bind.is_none_or(|address| !address.is_loopback());
+    if reachable && config.cookie.is_short() {
+        tracing::warn!(
+            "the cookie is short, and the port can be reached from other machines: take one of {} random characters or more, \
+             or --bind 127.0.0.1",
+            crate::dist::cookie::SHORT_BELOW_CHARACTERS
+        );
+    }
+}
+
 /// The executor, with a thread for each core. The threads alone hold it, but for what is given here: when they end its
 /// tasks are dropped, and with them sockets and the registration with epmd.
 fn start_threads() -> Result<(Arc<Executor<'static>>, Ending), StartError> {
@@ -279,7 +292,8 @@ fn serve_functions(node: &Arc<Node>) {
         }
     };
     let bytes_max = node.config.limits.slave_buffer_bytes_max;
-    functions.add(Arc::new(KeyValueFunctions::new(dispatch, bytes_max, adopt)));
+    let key_value = KeyValueFunctions::new(dispatch, bytes_max, adopt);
+    functions.add(Arc::new(key_value.within(Arc::clone(node.stores.room()))));
 }
 
 fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {

@@ -13,11 +13,13 @@ use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use smol::net::TcpStream;
 
+use super::door::Pass;
 use super::{Node, random_u32};
+use crate::config::Limits;
 use crate::dist::NodeName;
 use crate::dist::handshake::{
-    Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Server,
-    ServerStep, Standing,
+    Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Phase,
+    Server, ServerStep, Standing,
 };
 use crate::epmd::{self, EpmdError};
 
@@ -35,6 +37,11 @@ pub enum DialError {
         node: NodeName,
         /// Ours.
         ours: NodeName,
+    },
+    /// It is none of those that may be connected with (`--allow`).
+    NotAllowed {
+        /// The node.
+        node: NodeName,
     },
     /// The epmd of its host could not be asked.
     Epmd(EpmdError),
@@ -70,6 +77,7 @@ impl fmt::Display for DialError {
                 "{node} and this node ({ours}) cannot talk: one has a short name and the other a long one; \
                  start both with --sname, or both with --name"
             ),
+            Self::NotAllowed { node } => write!(f, "{node} is none of the nodes that --allow names"),
             Self::Epmd(error) => error.fmt(f),
             Self::NotRegistered { node } => write!(
                 f,
@@ -108,6 +116,9 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<TcpStream
         let ours = node.config.node_name.clone();
         return Err(DialError::NameKinds { node: name.clone(), ours });
     }
+    if !node.config.allows(name) {
+        return Err(DialError::NotAllowed { node: name.clone() });
+    }
     let found = epmd::lookup(name.host(), node.config.epmd.port, name.name()).await;
     let Some(found) = found.map_err(DialError::Epmd)? else {
         return Err(DialError::NotRegistered { node: name.clone() });
@@ -129,7 +140,7 @@ async fn shake_as_client<S: AsyncRead + AsyncWrite + Unpin>(
     hello: Vec<u8>,
     mut client: Client,
 ) -> Result<Ready<S, Connected>, HandshakeError> {
-    let mut wire = Wire::new(stream, node.config.limits.handshake_duration_max);
+    let mut wire = Wire::new(stream, &node.config.limits);
     wire.send(&hello).await.map_err(|fault| client.fail(fault))?;
     loop {
         let packet = wire.packet().await.map_err(|fault| client.fail(fault))?;
@@ -159,14 +170,23 @@ async fn shake_as_client<S: AsyncRead + AsyncWrite + Unpin>(
 pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     node: &Arc<Node>,
     stream: S,
+    pass: &Pass,
 ) -> Result<Ready<S, (Accepted, Vec<u8>)>, HandshakeError> {
-    let mut wire = Wire::new(stream, node.config.limits.handshake_duration_max);
+    let mut wire = Wire::new(stream, &node.config.limits);
     let mut server = Server::new(node.local(), random_u32());
     loop {
         let packet = wire.packet().await.map_err(|fault| server.fail(fault))?;
+        if server.waiting_for() == Phase::ChallengeReply && !pass.turn().await {
+            return Err(server.fail(Fault::TooManyTries));
+        }
         let step = match server.handle(&packet) {
             Ok(step) => step,
-            Err(error) => return Err(farewell(&mut wire, error).await),
+            Err(error) => {
+                if error.fault == Fault::WrongCookie {
+                    pass.wrong_digest();
+                }
+                return Err(farewell(&mut wire, error).await);
+            }
         };
         let (send, next) = match step {
             ServerStep::Continue { send, next } => (send, next),
@@ -177,7 +197,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
                     Err(error) => return Err(farewell(&mut wire, error).await),
                 }
             }
-            ServerStep::Nameless(request) => match dynamic_name(&request) {
+            ServerStep::Nameless(request) => match dynamic_name(node, &request) {
                 Some((name, creation)) => request.name(name, creation),
                 None => return Err(farewell(&mut wire, request.refuse()).await),
             },
@@ -208,10 +228,13 @@ fn standing(node: &Node, claim: &Claim) -> Standing {
     if node.stopping.load(Ordering::SeqCst)
         || *name == node.config.node_name
         || !name.can_talk_to(&node.config.node_name)
+        || !node.config.allows(name)
     {
         Standing::Refused
     } else if node.peers.get(name.as_str()).is_some() {
         Standing::Connected
+    } else if node.peers.len() >= node.config.limits.peers_max {
+        Standing::Refused
     } else if node.peers.is_connecting(name.as_str()) {
         Standing::ConnectingOut
     } else {
@@ -219,10 +242,18 @@ fn standing(node: &Node, claim: &Claim) -> Standing {
     }
 }
 
+/// Whether a node of a name that is new here may connect.
+fn may_connect(node: &Node, name: &NodeName) -> bool {
+    node.config.allows(name) && node.peers.len() < node.config.limits.peers_max
+}
+
 /// A name for a node that asks for one, as kernel's net_kernel makes them.
-fn dynamic_name(request: &NameRequest) -> Option<(NodeName, u32)> {
+fn dynamic_name(node: &Node, request: &NameRequest) -> Option<(NodeName, u32)> {
     let number = u64::from(random_u32()) << 32 | u64::from(random_u32());
     let name = NodeName::new(&format!("{}@{}", base36(number), request.host())).ok()?;
+    if !may_connect(node, &name) {
+        return None;
+    }
     // The three lowest values are those of epmds before OTP 23.
     Some((name, random_u32() | 4))
 }
@@ -238,19 +269,26 @@ fn base36(mut number: u64) -> String {
     }
 }
 
-/// The handshake's packets over a socket, all of them within one time limit.
+/// The handshake's packets over a socket, within one time limit for each and one for all of them.
 struct Wire<S> {
     stream: S,
     packets: Packets,
+    step_max: Duration,
     deadline: Timer,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, packets: Packets::new(), deadline: Timer::after(limit) }
+    fn new(stream: S, limits: &Limits) -> Self {
+        Self {
+            stream,
+            packets: Packets::new(),
+            step_max: limits.handshake_step_duration_max,
+            deadline: Timer::after(limits.handshake_duration_max),
+        }
     }
 
     async fn packet(&mut self) -> Result<Vec<u8>, Fault> {
+        let mut step = Timer::after(self.step_max);
         loop {
             if let Some(packet) = self.packets.next_packet() {
                 return Ok(packet.map_err(Fault::from)?.to_vec());
@@ -258,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let mut bytes = [0; 1024];
             let read = async { self.stream.read(&mut bytes).await.map_err(|_| Fault::Closed) };
             let late = async {
-                (&mut self.deadline).await;
+                (&mut self.deadline).or(&mut step).await;
                 Err(Fault::TimedOut)
             };
             match read.or(late).await? {
@@ -271,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let write = async { self.stream.write_all(bytes).await.map_err(|_| Fault::Closed) };
         let late = async {
-            (&mut self.deadline).await;
+            (&mut self.deadline).or(Timer::after(self.step_max)).await;
             Err(Fault::TimedOut)
         };
         write.or(late).await

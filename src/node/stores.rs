@@ -19,7 +19,7 @@ use crate::process::registry::RegisterError;
 use crate::process::supervisor::{ChildId, Intensity, Verdict};
 use crate::process::{Dispatch, Ended, GenServer, Process, ProcessId, Restart, Supervisor};
 use crate::replica::{Slave, SlaveName};
-use crate::store::{MemoryStore, Store};
+use crate::store::{MemoryStore, Room, Store};
 
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
@@ -64,12 +64,25 @@ pub(super) struct Stores {
     supervisor: Mutex<Supervisor<StoreSpec>>,
     /// By every pid of a store.
     running: Mutex<AHashMap<ProcessId, Arc<Mutex<Running>>>>,
+    /// What all of them may hold together.
+    room: Arc<Room>,
 }
 
 impl Stores {
     pub(super) fn new(limits: &Limits) -> Self {
         let intensity = Intensity { restarts_max: limits.restarts_max, period: limits.restart_period };
-        Self { supervisor: Mutex::new(Supervisor::new(intensity)), running: Mutex::default() }
+        Self {
+            supervisor: Mutex::new(Supervisor::new(intensity)),
+            running: Mutex::default(),
+            room: Arc::new(Room::new(limits.stored_bytes_max)),
+        }
+    }
+}
+
+impl Stores {
+    /// What all stores may hold together.
+    pub(super) const fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 }
 
@@ -105,7 +118,8 @@ impl Node {
         let plain = spec.names.global.is_empty() && spec.names.local == [PLAIN_MODULE];
         let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
         let bytes_max = self.config.limits.slave_buffer_bytes_max;
-        let server = KeyValueServer::new(MemoryStore::default(), dispatch, bytes_max).shown_as(shape);
+        let store = MemoryStore::within(Arc::clone(self.stores.room()));
+        let server = KeyValueServer::new(store, dispatch, bytes_max).shown_as(shape);
         let server = Arc::new(server);
         // Held until the store is in all tables: it may be ended as soon as it has a name.
         let mut table = self.stores.running.lock();

@@ -586,7 +586,7 @@ mod tests {
             receive(&mut Inbound::new(&[], FrameForm::DistHeader, limits), &frames.concat(), 4096)
         };
         let limits =
-            InboundLimits { frame_bytes_max: 1000, unfinished_bytes_max: 1500, unfinished_messages_max: 3 };
+            InboundLimits { frame_bytes_max: 1000, unfinished_bytes_max: 1500, unfinished_messages_max: 8 };
         let good = fragments(5, &[0; 900], 300);
         assert_eq!(receive_all(&good, limits).map(|got| got.len()), Ok(1));
         for (frames, error) in [
@@ -603,6 +603,11 @@ mod tests {
             (
                 (0..9).map(|sequence| fragments(sequence, &[0; 900], 300).remove(0)).collect(),
                 FrameError::Unfinished { bytes: 1800, bytes_max: 1500 },
+            ),
+            (
+                // Of nothing there are as many as one likes, and each costs memory.
+                (0..9).map(|sequence| fragments(sequence, &[0; 3], 1).remove(0)).collect(),
+                FrameError::UnfinishedMessages { messages_max: 8 },
             ),
             (
                 vec![framed(&[&[131, 69], &[0; 16], &[0], b"x"])],

@@ -34,8 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct DaemonConfig {
     /// The port to listen on.
     pub port: u16,
-    /// The addresses to listen on; the loopback ones are added. An unspecified one, `0.0.0.0` or `::`, is all. Empty: the
-    /// loopback alone, unlike Erlang's epmd: other machines reach it only when that is asked for.
+    /// The addresses to listen on; the loopback ones are added. An unspecified one, `0.0.0.0` or `::`, is all. Empty: all,
+    /// and unlike Erlang's epmd it serves its own machine only then. (The loopback alone would not do for that: a node
+    /// asks at the address of its host's name.)
     pub addresses: Vec<IpAddr>,
     /// Whether it may be killed while nodes are registered, and nodes be stopped.
     pub relaxed_command_check: bool,
@@ -46,6 +47,7 @@ pub struct DaemonConfig {
 pub struct Daemon {
     listeners: Vec<Async<TcpListener>>,
     registry: Registry,
+    own_machine_only: bool,
 }
 
 impl Daemon {
@@ -74,7 +76,7 @@ impl Daemon {
             reason: io::Error::other(reason),
         })?;
         let registry = Registry::new(config.port, config.relaxed_command_check, u32::from_ne_bytes(seed));
-        Ok(Self { listeners, registry })
+        Ok(Self { listeners, registry, own_machine_only: config.addresses.is_empty() })
     }
 
     /// Where it listens.
@@ -90,6 +92,7 @@ impl Daemon {
             registry: RefCell::new(self.registry),
             nodes: RefCell::default(),
             served: RefCell::default(),
+            own_machine_only: self.own_machine_only,
             end,
         });
         for listener in self.listeners {
@@ -104,7 +107,7 @@ impl Daemon {
 /// The addresses to bind, and whether failing to is an error.
 fn wanted(addresses: &[IpAddr]) -> Vec<(IpAddr, bool)> {
     let (all4, all6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
-    if addresses.iter().any(|&address| address == all4 || address == all6) {
+    if addresses.is_empty() || addresses.iter().any(|&address| address == all4 || address == all6) {
         // A machine may be without IPv6.
         return vec![(all6, false), (all4, true)];
     }
@@ -123,6 +126,7 @@ struct Shared {
     /// The connections of nodes; dropping the sender closes one.
     nodes: RefCell<HashMap<u32, Sender<()>>>,
     served: RefCell<Served>,
+    own_machine_only: bool,
     end: Sender<()>,
 }
 
@@ -158,6 +162,10 @@ async fn accept(listener: Async<TcpListener>, executor: Rc<LocalExecutor<'static
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let local = stream.get_ref().local_addr().is_ok_and(|own| is_local(peer.ip(), own.ip()));
+                if shared.own_machine_only && !local {
+                    tracing::debug!(%peer, "another machine: closed");
+                    continue;
+                }
                 let entered = shared.served.borrow_mut().enter(local);
                 let Some(connection) = entered else {
                     tracing::warn!(%peer, "too many connections: closed");
@@ -323,12 +331,8 @@ mod tests {
         let six: IpAddr = Ipv6Addr::LOCALHOST.into();
         assert_eq!(wanted(&[ten]), [(ten, true), (four, true), (six, false)]);
         assert_eq!(wanted(&[four]), [(four, true), (six, false)]);
-        assert_eq!(
-            wanted(&[]),
-            [(four, true), (six, false)],
-            "other machines reach it only when that is asked for"
-        );
         let (all4, all6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+        assert_eq!(wanted(&[]), [(all6, false), (all4, true)]);
         assert_eq!(wanted(&[ten, all4]), [(all6, false), (all4, true)]);
         assert_eq!(wanted(&[all6]), [(all6, false), (all4, true)]);
     }

@@ -113,6 +113,8 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         return;
     }
     let connection =
-        Connection::new(Arc::clone(&node), Socket::from(stream), Arc::clone(&handle), &ready.first);
-    node.run_connection(handle, connection).await;
+        Box::new(Connection::new(Arc::clone(&node), Socket::from(stream), Arc::clone(&handle), &ready.first));
+    // In a task of its own: this one keeps the room that the handshake took.
+    let this = Arc::clone(&node);
+    node.spawn(async move { this.run_connection(handle, connection).await });
 }

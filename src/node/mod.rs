@@ -336,6 +336,7 @@ impl Node {
         }
         let connection =
             Connection::new(Arc::clone(self), Socket::from(ready.stream), Arc::clone(&handle), &ready.first);
+        let connection = Box::new(connection);
         let this = Arc::clone(self);
         self.spawn(async move { this.run_connection(handle, connection).await });
         Ok(())
@@ -350,7 +351,7 @@ impl Node {
     }
 
     /// Runs a connection that stands in the table until it ends.
-    async fn run_connection<S>(self: &Arc<Self>, handle: Arc<PeerHandle>, connection: Connection<S>)
+    async fn run_connection<S>(self: &Arc<Self>, handle: Arc<PeerHandle>, connection: Box<Connection<S>>)
     where
         S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
     {
@@ -366,11 +367,10 @@ impl Node {
     }
 
     /// Drives a connection to its end: as a task while it is quiet, by a thread of its own while it is busy.
-    async fn drive<S>(&self, connection: Connection<S>) -> PeerDown
+    async fn drive<S>(&self, mut connection: Box<Connection<S>>) -> PeerDown
     where
         S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
     {
-        let mut connection = Box::new(connection);
         loop {
             let may_leave = self.threads.load(Ordering::Relaxed) < self.config.limits.connection_threads_max;
             if let Some(down) = connection.run(may_leave).await {

@@ -422,7 +422,7 @@ fn duplicate_map_keys_end_the_call_and_depth_is_served() {
     });
     let frame = peer.call_frame(STORE, 500, &duplicate);
     assert!(peer.send(&frame));
-    let deep = |depth: usize| [vec![104, 1].repeat(depth), vec![106]].concat();
+    let deep = |depth: usize| [[104, 1].repeat(depth), vec![106]].concat();
     for depth in [1_000, 1_000_000] {
         let value = deep(depth);
         let request = [&[104, 3, 119, 3][..], b"put", &[97, 1], &value].concat();

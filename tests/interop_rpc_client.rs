@@ -32,6 +32,7 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         stores: vec![StoreConfig { global: vec!["rust".into()], local: vec!["kv".into()] }],
         slaves: vec![],
         connect: vec![],
+        allow: Vec::new(),
         net_ticktime_secs: 60,
         fragments: true,
         tls: None,

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use kvnode::{Node, NotNamed, ProcessHandle, Restart, block_on, config, dist, etf, process, replica, store};
 
 #[allow(dead_code, unused_imports, reason = "compiled whole")]
@@ -24,7 +26,8 @@ fn a_store_of_another_crate_is_named_replicated_and_started_again() {
         let node = Node::builder("other").cookie(support::COOKIE).epmd(at).start().expect("it starts");
         let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
         let slaves = vec![SlaveName::global("slave")];
-        let first = stores::start(&node, &names, slaves, 1 << 20).expect("the names are free");
+        let first =
+            stores::start(&node, &names, slaves, 1 << 20, Arc::default()).expect("the names are free");
         beam.ping(node.name().as_str());
         beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
         beam.wait_for_global("a");
@@ -44,7 +47,9 @@ fn a_store_of_another_crate_is_named_replicated_and_started_again() {
         beam.check_soon("GenServer.call(slave, {:get, 3})", "4");
         // Others can have none of its names, and leave nothing behind.
         let rival = StoreConfig { global: vec!["d".into(), "b".into()], local: vec!["e".into()] };
-        let error = stores::start(&node, &rival, Vec::new(), 1 << 20).map(|_| ()).expect_err("b is taken");
+        let error = stores::start(&node, &rival, Vec::new(), 1 << 20, Arc::default())
+            .map(|_| ())
+            .expect_err("b is taken");
         assert!(error.to_string().starts_with("b: "), "{error}");
         assert_eq!(node.whereis_local("e"), None);
         block_on(node.stop());

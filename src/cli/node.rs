@@ -9,6 +9,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 use super::banner::{self, CookieOrigin};
 use super::{CliError, server_name, size};
 use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig, TlsConfig, TlsSide, TlsVerify};
+use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::epmd::environment;
@@ -58,6 +59,9 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "KIND:NAME", help_heading = "Stores")]
     slave: Vec<String>,
 
+    /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
+    #[arg(long, value_name = "NODE", help_heading = "Network")]
+    allow: Vec<String>,
     /// The address to listen on [default: all]
     #[arg(long, value_name = "ADDR", help_heading = "Network")]
     bind: Option<IpAddr>,
@@ -77,6 +81,10 @@ pub(super) struct NodeArgs {
     /// The largest message to be taken; a node that sends a larger one is disconnected [default: 160MiB]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Network")]
     frame_bytes_max: Option<usize>,
+    /// The most that all stores may hold, keys, values and 48 bytes for each pair; a write beyond it is answered
+    /// {:error, :no_space} [default: no bound]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
+    memory_max: Option<usize>,
     /// Where no epmd answers, end instead of starting one
     #[arg(long, help_heading = "Network")]
     no_epmd_start: bool,
@@ -119,12 +127,23 @@ enum Verify {
 
 pub(super) fn main(args: NodeArgs, matches: &ArgMatches) -> Result<(), CliError> {
     log::init(args.log.clone());
+    more_files();
     let (kind, config, cookie) = configure(args, matches)?;
     let started = |started: &crate::node::Started| {
         // Somebody may have closed stdout; the node is none the worse.
         let _ = super::print(&banner::text(kind, &config.connect, &cookie, started));
     };
     crate::node::run(config.clone(), started).map_err(CliError::cannot_run)
+}
+
+/// Lets this program have as many files open as the system lets it: each connection is one, and the usual 1,024 are there
+/// for programs that cannot take more.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "no more files than before can be open");
+    }
 }
 
 fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, CookieOrigin), CliError> {
@@ -138,7 +157,12 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
     for typed in &args.slave {
         slaves.push(server_name::server(typed).map_err(|reason| named("--slave", typed, reason))?);
     }
-    let limits = limits(args.frame_bytes_max)?;
+    let allow = args.allow.iter().map(|typed| {
+        let pattern = typed.parse::<NodePattern>();
+        pattern.map_err(|error| named("--allow", typed, error.to_string()))
+    });
+    let allow = allow.collect::<Result<_, _>>()?;
+    let limits = limits(args.frame_bytes_max, args.memory_max)?;
     let stores = stores(&args, matches, &node_name)?;
     let epmd = epmd(!args.no_epmd_start)?;
     let tls = tls(&args)?;
@@ -153,6 +177,7 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
         stores,
         slaves,
         connect,
+        allow,
         net_ticktime_secs: args.net_ticktime,
         fragments: !args.no_fragments,
         tls,
@@ -298,13 +323,14 @@ fn check_names(stores: &[StoreConfig]) -> Result<(), CliError> {
     Ok(())
 }
 
-fn limits(frame_bytes_max: Option<usize>) -> Result<Limits, CliError> {
+fn limits(frame_bytes_max: Option<usize>, memory_max: Option<usize>) -> Result<Limits, CliError> {
     let default = Limits::default();
     let frame_bytes_max = frame_bytes_max.unwrap_or(default.frame_bytes_max);
     if !(FRAME_BYTES_LEAST..=FRAME_BYTES_MOST).contains(&frame_bytes_max) {
         return Err(CliError::usage("--frame-bytes-max: from 64KiB up to 4GiB less one byte"));
     }
-    Ok(Limits { frame_bytes_max, ..default })
+    let stored_bytes_max = memory_max.map_or(default.stored_bytes_max, |bytes| bytes as u64);
+    Ok(Limits { frame_bytes_max, stored_bytes_max, ..default })
 }
 
 fn epmd(start: bool) -> Result<EpmdConfig, CliError> {

@@ -15,7 +15,7 @@ use crate::etf::{OwnedTerm, Pid, TermView, TermWriter, encode};
 use crate::process::rpc::calls::{DEFAULT_TIMEOUT, call_server};
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
 use crate::process::{Dispatch, Effect, GenServer, GlobalRegistration, Process, Registry};
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Room};
 
 /// Stores that were started by others and live; one more is refused with `system_limit`.
 const STARTED_MAX: usize = 1024;
@@ -32,6 +32,7 @@ pub struct KeyValueFunctions {
     dispatch: Arc<dyn Dispatch>,
     slave_buffer_bytes_max: usize,
     started: Mutex<Vec<Weak<KeyValueServer<MemoryStore>>>>,
+    room: Arc<Room>,
 }
 
 /// What a store is to be known by.
@@ -55,7 +56,12 @@ impl Name {
 impl KeyValueFunctions {
     /// Stores that are started get `dispatch` and the bound on what they keep for each slave.
     pub fn new(dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
-        Self { dispatch, slave_buffer_bytes_max, started: Mutex::default() }
+        Self { dispatch, slave_buffer_bytes_max, started: Mutex::default(), room: Arc::default() }
+    }
+
+    /// Stores that are started share this room with the others of the node.
+    pub fn within(self, room: Arc<Room>) -> Self {
+        Self { room, ..self }
     }
 
     fn start(
@@ -116,7 +122,8 @@ impl KeyValueFunctions {
         }
         let dispatch = Arc::clone(&self.dispatch);
         let shape = if module == PLAIN { StateShape::Plain } else { StateShape::Replicated };
-        let server = KeyValueServer::new(MemoryStore::default(), dispatch, self.slave_buffer_bytes_max);
+        let store = MemoryStore::within(Arc::clone(&self.room));
+        let server = KeyValueServer::new(store, dispatch, self.slave_buffer_bytes_max);
         let server = server.shown_as(shape);
         if let Some(pairs) = initial {
             server.load(pairs).map_err(|error| {

@@ -9,8 +9,8 @@ use super::host::Host;
 use super::run::{self, StartError};
 use super::{Node, block_on};
 use crate::config::{Config, EpmdConfig, Limits, TlsConfig};
-use crate::dist::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, NodeNameError, split_typed};
+use crate::dist::{Cookie, NodePattern};
 use crate::epmd::environment;
 
 /// Builds and starts a [`Node`]: see [`Node::builder`].
@@ -38,6 +38,7 @@ pub struct NodeBuilder {
     dist_port: u16,
     epmd: Option<EpmdConfig>,
     connect: Vec<String>,
+    allow: Vec<NodePattern>,
     net_ticktime_secs: u32,
     tls: Option<TlsConfig>,
     limits: Limits,
@@ -53,6 +54,7 @@ impl NodeBuilder {
             dist_port: 0,
             epmd: None,
             connect: Vec::new(),
+            allow: Vec::new(),
             net_ticktime_secs: Config::NET_TICKTIME_SECS,
             tls: None,
             limits: Limits::default(),
@@ -72,6 +74,13 @@ impl NodeBuilder {
     /// message is sent to is connected to by that.
     pub fn connect(mut self, peer: &str) -> Self {
         self.connect.push(peer.to_owned());
+        self
+    }
+
+    /// Nodes that may connect, and be connected to, by a pattern of their names. May be said several times; without this
+    /// all that know the cookie. Those of [`connect`](Self::connect) need not be said.
+    pub fn allow(mut self, nodes: NodePattern) -> Self {
+        self.allow.push(nodes);
         self
     }
 
@@ -190,6 +199,7 @@ impl NodeBuilder {
             stores: Vec::new(),
             slaves: Vec::new(),
             connect,
+            allow: self.allow,
             net_ticktime_secs: self.net_ticktime_secs,
             fragments: true,
             tls: self.tls,

@@ -23,6 +23,8 @@ use crate::process::{Effect, Peer};
 
 /// Reads with signals in one tick interval from which a connection counts as busy.
 const BUSY_READS: u32 = 16;
+/// Effects after which they are carried out, also within one batch of frames.
+const EFFECTS_MAX: usize = 64;
 /// Rounds after which the task lets others have the thread, also when there is more to do.
 const ROUNDS_MAX: u32 = 32;
 
@@ -47,6 +49,8 @@ pub(super) struct Connection<S> {
     left_behind: bool,
     /// The stream has taken bytes that it has not passed on.
     unflushed: bool,
+    /// How long the peer has taken nothing of what waits for it.
+    stuck: Duration,
     closing: Option<PeerDown>,
 }
 
@@ -71,6 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 InboundLimits {
                     frame_bytes_max: limits.frame_bytes_max,
                     unfinished_bytes_max: limits.unfinished_bytes_max,
+                    unfinished_messages_max: limits.unfinished_messages_max,
                 },
             )
             .with_pool(Arc::clone(&node.pool)),
@@ -87,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stalled: !first.is_empty(),
             left_behind: false,
             unflushed: false,
+            stuck: Duration::ZERO,
             closing: None,
         }
     }
@@ -168,6 +174,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             TickAction::Down => return Err(PeerDown::NetTickTimeout),
             TickAction::SendTick if self.out.is_empty() => self.out.tick(),
             TickAction::SendTick | TickAction::Idle => {}
+        }
+        // A write that took something has set it back.
+        self.stuck = if self.out.is_empty() { Duration::ZERO } else { self.stuck + self.interval };
+        if self.stuck > self.node.config.limits.output_stall_max {
+            return Err(PeerDown::NotReading);
         }
         if self.reads == 0 {
             self.inbound.rest();
@@ -288,6 +299,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             handled = true;
+            if self.later.len() >= EFFECTS_MAX {
+                self.node.carry_out(&mut self.later);
+            }
         }
         self.handled |= handled;
         if !self.later.is_empty() {
@@ -305,6 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(len) => {
                     self.out.advance(len);
                     self.ticker.sent();
+                    self.stuck = Duration::ZERO;
                     wrote = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -13,6 +13,7 @@ mod connection;
 mod context;
 pub mod cookie_file;
 mod dedicated;
+mod door;
 pub mod erpc;
 pub mod functions;
 pub mod host;
@@ -75,10 +76,11 @@ use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Ended, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
+use crate::store::Room;
 use connection::Connection;
 use dedicated::Left;
 use names::Names;
-use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
+use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds};
 use setup::DialError;
 use socket::Waits;
 use stop::Ending;
@@ -103,6 +105,8 @@ pub struct Node {
     net_kernel_process: Arc<Process>,
     /// Memory of large values.
     pool: Arc<Pool>,
+    /// What all stores may hold together.
+    room: Arc<Room>,
     /// Held by the threads alone: with them its tasks end.
     executor: Weak<Executor<'static>>,
     /// Connections that run on a thread of their own.
@@ -227,7 +231,16 @@ impl Node {
     fn carry_out(&self, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Send { node, mut frames } => self.send(&node, &mut frames),
+                // By way of this node to another: whoever sends it must not fill our memory with what that one does not
+                // read, and it is not for that one to be disconnected for it.
+                Effect::Send { node, mut frames } => {
+                    let up = self.config.limits.outbound_bytes_max;
+                    self.send_up_to(
+                        &node,
+                        &mut frames,
+                        if *node == *self.registry.node { usize::MAX } else { up },
+                    );
+                }
                 Effect::Replicate(slave, store) => {
                     if let Some(store) = self.process(store) {
                         self.replicate(&slave, &store);
@@ -344,6 +357,7 @@ impl Node {
             return Ok(());
         }
         let connection = Connection::new(Arc::clone(self), ready.stream, Arc::clone(&handle), &ready.first);
+        let connection = Box::new(connection);
         let this = Arc::clone(self);
         self.spawn(async move { this.run_connection(handle, connection).await });
         Ok(())
@@ -358,7 +372,7 @@ impl Node {
     }
 
     /// Runs a connection that stands in the table until it ends.
-    async fn run_connection<S>(self: &Arc<Self>, handle: Arc<PeerHandle>, connection: Connection<S>)
+    async fn run_connection<S>(self: &Arc<Self>, handle: Arc<PeerHandle>, connection: Box<Connection<S>>)
     where
         S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
     {
@@ -374,11 +388,10 @@ impl Node {
     }
 
     /// Drives a connection to its end: as a task while it is quiet, by a thread of its own while it is busy.
-    async fn drive<S>(&self, connection: Connection<S>) -> PeerDown
+    async fn drive<S>(&self, mut connection: Box<Connection<S>>) -> PeerDown
     where
         S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
     {
-        let mut connection = Box::new(connection);
         loop {
             let may_leave = self.threads.load(Ordering::Relaxed) < self.config.limits.connection_threads_max;
             if let Some(down) = connection.run(may_leave).await {
@@ -464,7 +477,31 @@ impl Node {
 
 impl Dispatch for Node {
     fn send(&self, node: &str, frames: &mut Outbound) {
-        if self.peers.queue(node, frames, self.config.limits.outbound_bytes_max) {
+        let limits = &self.config.limits;
+        // Answers that come later, for which the peer has been let ask: a few of the largest, beside many small ones.
+        self.send_up_to(node, frames, limits.outbound_bytes_max.saturating_add(limits.frame_bytes_max));
+    }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        if let Some(process) = self.process(process) {
+            Self::exit(self, &process, reason);
+        }
+    }
+}
+
+impl Node {
+    /// Sends whole frames to a node, which is connected to where need be. Where more than `up_bytes_max` wait for it they
+    /// are dropped, and so are they where too many nodes are being connected to.
+    fn send_up_to(&self, node: &str, frames: &mut Outbound, up_bytes_max: usize) {
+        let limits = &self.config.limits;
+        let bytes_max =
+            QueueBounds { waiting: limits.outbound_bytes_max / limits.dials_max.max(1), up: up_bytes_max };
+        if self.peers.queue(node, frames, bytes_max) {
+            return;
+        }
+        if self.peers.connecting() >= limits.dials_max {
+            tracing::warn!(node, "messages dropped: too many nodes are being connected to");
+            frames.clear();
             return;
         }
         let name: Arc<str> = node.into();
@@ -473,13 +510,7 @@ impl Dispatch for Node {
                 tracing::warn!(%error, "messages dropped: their node is not reached");
             });
         }
-        self.peers.queue(node, frames, self.config.limits.outbound_bytes_max);
-    }
-
-    fn exit(&self, process: ProcessId, reason: &[u8]) {
-        if let Some(process) = self.process(process) {
-            Self::exit(self, &process, reason);
-        }
+        self.peers.queue(node, frames, bytes_max);
     }
 }
 

@@ -47,6 +47,7 @@ use crate::process::rpc::Rex;
 use crate::process::rpc::calls::Calls;
 use crate::process::{GenServer, Process, Registry, Waiters};
 use crate::replica::SlaveName;
+use crate::store::Room;
 
 /// Why a node could not be started.
 #[derive(Debug)]
@@ -205,6 +206,7 @@ struct Entrance {
 
 /// Starts a node. It can be reached when this is done.
 pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
+    warn_of_short_cookie(&config);
     // Before anything can be seen of the node.
     let tls = load_tls(&config)?;
     // On an error all of this is dropped, which ends the threads.
@@ -259,6 +261,7 @@ fn start_behind(
     let supervision = Supervision::new(&config.limits);
     let node = Arc::new_cyclic(|this| Node {
         pool: Pool::new(config.limits.spare_bytes_max),
+        room: Arc::new(Room::new(config.limits.stored_bytes_max)),
         config,
         registry,
         waiters: Waiters::default(),
@@ -305,6 +308,18 @@ fn start_behind(
     Ok(node)
 }
 
+/// A short cookie is soon guessed by whoever gets to see one handshake, and keeps few out that try.
+fn warn_of_short_cookie(config: &Config) {
+    let reachable = config.bind.is_none_or(|address| !address.is_loopback());
+    if reachable && config.cookie.is_short() {
+        tracing::warn!(
+            "the cookie is short, and the port can be reached from other machines: take one of {} random characters or more, \
+             or --bind 127.0.0.1",
+            crate::dist::cookie::SHORT_BELOW_CHARACTERS
+        );
+    }
+}
+
 /// The executor, with a thread for each core. The threads alone hold it, but for what is given here: when they end its
 /// tasks are dropped, and with them sockets and the registration with epmd.
 fn start_threads() -> Result<(Arc<Executor<'static>>, Ending), StartError> {
@@ -346,7 +361,8 @@ fn serve_functions(node: &Arc<Node>) {
     functions.connect(Arc::clone(&dispatch));
     functions.add(Arc::new(NodeFunctions::new(Arc::downgrade(node))));
     functions.add(Arc::new(Calls));
-    functions.add(Arc::new(KeyValueFunctions::new(dispatch, node.config.limits.slave_buffer_bytes_max)));
+    let key_value = KeyValueFunctions::new(dispatch, node.config.limits.slave_buffer_bytes_max);
+    functions.add(Arc::new(key_value.within(Arc::clone(&node.room))));
 }
 
 fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
@@ -365,7 +381,13 @@ fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
         if slaves.len() > SLAVES_MAX {
             return Err(StartError::TooManySlaves);
         }
-        let process = stores::start(node, names, slaves, node.config.limits.slave_buffer_bytes_max);
+        let process = stores::start(
+            node,
+            names,
+            slaves,
+            node.config.limits.slave_buffer_bytes_max,
+            Arc::clone(&node.room),
+        );
         let process = process.map_err(|NotNamed { name, error }| {
             let (ServerName::Global(name) | ServerName::Local(name)) = &name;
             taken(error, name)

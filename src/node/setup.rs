@@ -13,10 +13,12 @@ use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
+use super::door::Pass;
 use super::link::Link;
 use super::socket::Socket;
 use super::tls::{self, TlsFault};
 use super::{Node, random_u32};
+use crate::config::Limits;
 use crate::dist::NodeName;
 use crate::dist::handshake::{
     Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Phase,
@@ -38,6 +40,11 @@ pub enum DialError {
         node: NodeName,
         /// Ours.
         ours: NodeName,
+    },
+    /// It is none of those that may be connected with (`--allow`).
+    NotAllowed {
+        /// The node.
+        node: NodeName,
     },
     /// The epmd of its host could not be asked.
     Epmd(EpmdError),
@@ -85,6 +92,7 @@ impl fmt::Display for DialError {
                 "{node} and this node ({ours}) cannot talk: one has a short name and the other a long one; \
                  start both with --sname, or both with --name"
             ),
+            Self::NotAllowed { node } => write!(f, "{node} is none of the nodes that --allow names"),
             Self::Epmd(error) => error.fmt(f),
             Self::NotRegistered { node } => write!(
                 f,
@@ -129,6 +137,9 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<Link, Con
         let ours = node.config.node_name.clone();
         return Err(DialError::NameKinds { node: name.clone(), ours });
     }
+    if !node.config.allows(name) {
+        return Err(DialError::NotAllowed { node: name.clone() });
+    }
     let found = epmd::lookup(name.host(), node.config.epmd.port, name.name()).await;
     let Some(found) = found.map_err(DialError::Epmd)? else {
         return Err(DialError::NotRegistered { node: name.clone() });
@@ -145,7 +156,7 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<Link, Con
             Link::Tls(Box::new(tls.connect(stream, name.host(), limit).await.map_err(failed)?))
         }
     };
-    let mut wire = Wire::new(link, limit);
+    let mut wire = Wire::new(link, &node.config.limits);
     let (hello, client) = Client::new(node.local(), name.clone(), random_u32());
     match shake_as_client(node, name, &mut wire, hello, client).await {
         Ok(peer) => {
@@ -211,14 +222,23 @@ async fn shake_as_client(
 pub(super) async fn accept(
     node: &Arc<Node>,
     link: Link,
+    pass: &Pass,
 ) -> Result<Ready<Link, (Accepted, Vec<u8>)>, HandshakeError> {
-    let mut wire = Wire::new(link, node.config.limits.handshake_duration_max);
+    let mut wire = Wire::new(link, &node.config.limits);
     let mut server = Server::new(node.local(), random_u32());
     loop {
         let packet = wire.packet().await.map_err(|fault| server.fail(fault))?;
+        if server.waiting_for() == Phase::ChallengeReply && !pass.turn().await {
+            return Err(server.fail(Fault::TooManyTries));
+        }
         let step = match server.handle(&packet) {
             Ok(step) => step,
-            Err(error) => return Err(farewell(&mut wire, error).await),
+            Err(error) => {
+                if error.fault == Fault::WrongCookie {
+                    pass.wrong_digest();
+                }
+                return Err(farewell(&mut wire, error).await);
+            }
         };
         let (send, next) = match step {
             ServerStep::Continue { send, next } => (send, next),
@@ -229,7 +249,7 @@ pub(super) async fn accept(
                     Err(error) => return Err(farewell(&mut wire, error).await),
                 }
             }
-            ServerStep::Nameless(request) => match dynamic_name(&request) {
+            ServerStep::Nameless(request) => match dynamic_name(node, &request) {
                 Some((name, creation)) => request.name(name, creation),
                 None => return Err(farewell(&mut wire, request.refuse()).await),
             },
@@ -257,10 +277,13 @@ fn standing(node: &Node, claim: &Claim) -> Standing {
     if node.stopping.load(Ordering::SeqCst)
         || *name == node.config.node_name
         || !name.can_talk_to(&node.config.node_name)
+        || !node.config.allows(name)
     {
         Standing::Refused
     } else if node.peers.get(name.as_str()).is_some() {
         Standing::Connected
+    } else if node.peers.len() >= node.config.limits.peers_max {
+        Standing::Refused
     } else if node.peers.is_connecting(name.as_str()) {
         Standing::ConnectingOut
     } else {
@@ -268,10 +291,18 @@ fn standing(node: &Node, claim: &Claim) -> Standing {
     }
 }
 
+/// Whether a node of a name that is new here may connect.
+fn may_connect(node: &Node, name: &NodeName) -> bool {
+    node.config.allows(name) && node.peers.len() < node.config.limits.peers_max
+}
+
 /// A name for a node that asks for one, as kernel's net_kernel makes them.
-fn dynamic_name(request: &NameRequest) -> Option<(NodeName, u32)> {
+fn dynamic_name(node: &Node, request: &NameRequest) -> Option<(NodeName, u32)> {
     let number = u64::from(random_u32()) << 32 | u64::from(random_u32());
     let name = NodeName::new(&format!("{}@{}", base36(number), request.host())).ok()?;
+    if !may_connect(node, &name) {
+        return None;
+    }
     // The three lowest values are those of epmds before OTP 23.
     Some((name, random_u32() | 4))
 }
@@ -287,22 +318,29 @@ fn base36(mut number: u64) -> String {
     }
 }
 
-/// The handshake's packets over a socket, all of them within one time limit.
+/// The handshake's packets over a socket, within one time limit for each and one for all of them.
 struct Wire {
     link: Link,
     packets: Packets,
+    step_max: Duration,
     deadline: Timer,
     /// What the socket failed with, where it did.
     said: Option<io::Error>,
 }
 
 impl Wire {
-    fn new(link: Link, limit: Duration) -> Self {
-        let packets = Packets::with_lengths(link.lengths());
-        Self { link, packets, deadline: Timer::after(limit), said: None }
+    fn new(link: Link, limits: &Limits) -> Self {
+        Self {
+            packets: Packets::with_lengths(link.lengths()),
+            link,
+            step_max: limits.handshake_step_duration_max,
+            deadline: Timer::after(limits.handshake_duration_max),
+            said: None,
+        }
     }
 
     async fn packet(&mut self) -> Result<Vec<u8>, Fault> {
+        let mut step = Timer::after(self.step_max);
         loop {
             if let Some(packet) = self.packets.next_packet() {
                 return Ok(packet.map_err(Fault::from)?.to_vec());
@@ -310,7 +348,7 @@ impl Wire {
             let mut bytes = [0; 1024];
             let read = async { Ok(self.link.read(&mut bytes).await) };
             let late = async {
-                (&mut self.deadline).await;
+                (&mut self.deadline).or(&mut step).await;
                 Err(Fault::TimedOut)
             };
             match read.or(late).await? {
@@ -329,7 +367,7 @@ impl Wire {
             Ok(if written.is_ok() { self.link.flush().await } else { written })
         };
         let late = async {
-            (&mut self.deadline).await;
+            (&mut self.deadline).or(Timer::after(self.step_max)).await;
             Err(Fault::TimedOut)
         };
         write.or(late).await?.map_err(|error| self.failed(error))

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use crate::config::{ServerName, StoreConfig};
 use crate::kv::{KeyValueServer, StateShape};
 use crate::replica::SlaveName;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Room};
 use crate::{Node, NotNamed, ProcessHandle, Restart};
 
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 
 /// Starts a store in memory under its names, with the slaves that it has from the start. It keeps
-/// `slave_buffer_bytes_max` for each slave.
+/// `slave_buffer_bytes_max` for each slave, and shares `room` with other stores.
 ///
 /// # Errors
 /// The caller's: another process has one of the names.
@@ -24,13 +24,18 @@ pub fn start(
     names: &StoreConfig,
     slaves: Vec<SlaveName>,
     slave_buffer_bytes_max: usize,
+    room: Arc<Room>,
 ) -> Result<ProcessHandle, NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
     let global = names.global.iter().map(|name| ServerName::global(name));
     node.supervise(Restart::Permanent, local.chain(global), move |node| {
-        let server = KeyValueServer::new(MemoryStore::default(), node.dispatch(), slave_buffer_bytes_max);
+        let server = KeyValueServer::new(
+            MemoryStore::within(Arc::clone(&room)),
+            node.dispatch(),
+            slave_buffer_bytes_max,
+        );
         let server = Arc::new(server.shown_as(shape));
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         for slave in &slaves {

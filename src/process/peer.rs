@@ -30,6 +30,12 @@ use crate::etf::{
 };
 use signals::ExitSignal;
 
+/// A compressed term may become so many times as large, and so many bytes beside. No BEAM sends a message in that form;
+/// what is packed better than that is a bomb.
+const INFLATED_TIMES_MAX: usize = 4;
+/// See [`INFLATED_TIMES_MAX`].
+const INFLATED_FREE_BYTES: usize = 64 << 10;
+
 /// What ends a connection. Always the peer's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -399,7 +405,9 @@ impl Peer {
         let mut inflated = std::mem::take(&mut self.inflated);
         let term = plain(payload, &mut inflated, around.inflated_bytes_max)?;
         self.deliver(found, term, frame_owner, around, out, later)?;
-        self.inflated = inflated;
+        if inflated.capacity() <= INFLATED_FREE_BYTES {
+            self.inflated = inflated;
+        }
         Ok(())
     }
 
@@ -640,6 +648,7 @@ impl Watched {
 fn plain<'b>(payload: &'b [u8], inflated: &'b mut Vec<u8>, bytes_max: usize) -> Result<&'b [u8], TermError> {
     match payload {
         [COMPRESSED, rest @ ..] => {
+            let bytes_max = bytes_max.min(INFLATED_FREE_BYTES + rest.len() * INFLATED_TIMES_MAX);
             let (bytes, consumed) = compressed::inflate(rest, bytes_max)?;
             if consumed != rest.len() {
                 return Err(TermError::TrailingBytes);

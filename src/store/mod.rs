@@ -5,10 +5,12 @@
 //! connection goes on meanwhile. A get from memory pays nothing for that.
 
 pub mod memory;
+pub mod room;
 
 use std::fmt;
 
 pub use memory::MemoryStore;
+pub use room::Room;
 
 use crate::etf::{SharedBytes, Traits};
 

@@ -21,6 +21,7 @@ pub mod kvnode;
 pub mod otp;
 pub mod output;
 pub mod ports;
+pub mod scripted;
 pub mod tls;
 pub mod wait;
 
@@ -28,6 +29,7 @@ pub use beam::{BeamNode, BeamOptions, EvalError};
 pub use epmd::Epmd;
 pub use kvnode::KvNode;
 pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
+pub use scripted::Scripted;
 pub use wait::wait_until;
 
 /// The cookie of every node that is not told another.

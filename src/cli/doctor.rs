@@ -329,6 +329,9 @@ async fn handshake_failed(
     error: &DialError,
     other_name: Option<String>,
 ) -> Failed {
+    if matches!(error, DialError::SpeaksTls { .. }) {
+        return plain_to_tls(report, target, address);
+    }
     let DialError::Handshake(HandshakeError { fault, .. }) = error else {
         return report.bad("handshake", error.to_string(), "try again: it has just changed");
     };
@@ -373,11 +376,9 @@ async fn handshake_failed(
                 DistributionFlags::OFFERED.bits()
             ),
         ),
-        Fault::Malformed(_) | Fault::Closed | Fault::TimedOut if speaks_tls(address).await => report.bad(
-            "tls",
-            format!("{target} speaks TLS at {address}, and plain text was tried"),
-            "start all nodes of the cluster with -proto_dist inet_tls, or none",
-        ),
+        Fault::Malformed(_) | Fault::Closed | Fault::TimedOut if speaks_tls(address).await => {
+            plain_to_tls(report, target, address)
+        }
         Fault::Closed => report.bad(
             "handshake",
             error.to_string(),
@@ -388,6 +389,14 @@ async fn handshake_failed(
         ),
         _ => report.bad("handshake", error.to_string(), "see its log, and that it is an Erlang node"),
     }
+}
+
+fn plain_to_tls(report: &mut Report, target: &NodeName, address: SocketAddr) -> Failed {
+    report.bad(
+        "tls",
+        format!("{target} speaks TLS at {address}, and plain text was tried"),
+        "start all nodes of the cluster with TLS (-proto_dist inet_tls, kvnode --tls), or none",
+    )
 }
 
 /// What of the protocol is not in force between the two: nothing to do about, but good to know.

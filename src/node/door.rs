@@ -17,6 +17,7 @@ use smol::Timer;
 use smol::channel::{Receiver, Sender};
 
 use super::now;
+use super::tls::TlsFault;
 use crate::config::Limits;
 use crate::dist::handshake::Fault;
 
@@ -82,7 +83,7 @@ enum Kind {
     /// A handshake ended.
     Fault(Discriminant<Fault>),
     /// TLS was not agreed on.
-    Tls,
+    Tls(Discriminant<TlsFault>),
     /// One made room for another.
     Crowded,
 }
@@ -233,12 +234,12 @@ impl Pass {
         *turn = (*turn).max(next);
     }
 
-    /// Whether the end of the handshake may be logged; with the number of like ends that were not.
-    pub(super) fn may_log_tls(&self) -> Option<u64> {
-        self.door.say(self.source, Kind::Tls)
+    /// Whether it may be logged that TLS was not agreed on; with the number of like failures that were not.
+    pub(super) fn may_log_tls(&self, fault: &TlsFault) -> Option<u64> {
+        self.door.say(self.source, Kind::Tls(discriminant(fault)))
     }
 
-    /// As [`may_log_tls`](Self::may_log_tls), of a handshake that ended for this.
+    /// Whether the end of the handshake may be logged; with the number of like ends that were not.
     pub(super) fn may_log(&self, fault: &Fault) -> Option<u64> {
         self.door.say(self.source, Kind::Fault(discriminant(fault)))
     }

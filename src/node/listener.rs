@@ -98,7 +98,7 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
             return;
         }
         Err(Refused::Tls(fault)) => {
-            match pass.may_log_tls() {
+            match pass.may_log_tls(&fault) {
                 Some(0) => tracing::warn!(%from, error = %fault, "TLS refused"),
                 Some(more) => {
                     tracing::warn!(%from, error = %fault, more, "TLS refused, and more before like it")

@@ -27,7 +27,13 @@ fn erl_call_pings_puts_and_gets() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let kv = KvNode::start(&epmd, "kv", "");
-        let call = |apply: &str| erl_call(otp, &epmd, &["-a", apply]);
+        // Every erl_call has the same name, and is turned away while the end of the last one has not been noticed.
+        let call = |apply: &str| {
+            let mark = kv.log_mark();
+            let said = erl_call(otp, &epmd, &["-a", apply]);
+            kv.wait_for_log_after(mark, &["peer down"]);
+            said
+        };
         assert_eq!(call("erlang node"), kv.name());
         let ping = call(&format!("net_adm ping ['{}']", kv.name()));
         assert_eq!(ping, "pong");

@@ -100,6 +100,10 @@ impl Source for Shared<'_> {
         true
     }
 
+    fn in_order(&self, run: &mut dyn FnMut()) {
+        run();
+    }
+
     fn len(&self) -> usize {
         self.0.borrow().data.len()
     }

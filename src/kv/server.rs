@@ -22,7 +22,7 @@ thread_local! {
 const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 
 /// Slaves that one store may have.
-const SLAVES_MAX: usize = 64;
+pub const SLAVES_MAX: usize = 64;
 
 /// A store, served to `GenServer` callers.
 pub struct KeyValueServer<S> {
@@ -99,31 +99,6 @@ impl<S: Store> KeyValueServer<S> {
             put.unwrap_or(Ok(()))?;
         }
         Ok(())
-    }
-
-    /// A step of a slave's full copy: see [`Slave::scan`].
-    pub fn scan_for(&self, slave: &Slave) -> bool {
-        slave.scan(&ReplicaSource(&self.store))
-    }
-
-    /// A step of a slave's repair: see [`Slave::refill`]. Writers wait for it.
-    pub fn refill(&self, slave: &Slave) {
-        let _order = self.order.lock();
-        slave.refill(&ReplicaSource(&self.store));
-    }
-
-    /// A slave has this key: where the store does not, it will be told so. Gives whether that is the case.
-    ///
-    /// # Errors
-    /// The slave's fault: it is nothing that can be a key here.
-    pub fn sweep_key(&self, slave: &Slave, key: TermView<'_>) -> Result<bool, TermError> {
-        with_canonical(key, |key| {
-            let foreign = !self.store.get(key, |value| value.is_some(), || Box::new(|_| {})).unwrap_or(true);
-            if foreign {
-                slave.miss(key);
-            }
-            foreign
-        })
     }
 
     /// The slaves that it has.
@@ -407,7 +382,16 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     /// Lets go of the slaves: what waits for them is dropped.
-    fn terminate(&self, _reason: TermView<'_>) {
+    fn terminate(&self, reason: TermView<'_>) {
+        let lost = match self.store.len() {
+            1 => "1 entry is".to_owned(),
+            entries => format!("{entries} entries are"),
+        };
+        if self.store.len() > 0 && reason.is_atom("shutdown") {
+            tracing::info!(?reason, "store ended: its {lost} lost");
+        } else if self.store.len() > 0 {
+            tracing::warn!(?reason, "store ended: its {lost} lost");
+        }
         for slave in self.slaves.write().drain(..) {
             slave.drop_out();
         }
@@ -415,6 +399,10 @@ impl<S: Store> GenServer for KeyValueServer<S> {
 
     fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
         state::write(w, &self.store, &self.slaves.read(), self.shape, bytes_max);
+    }
+
+    fn replica_source(&self) -> Option<&dyn Source> {
+        Some(self)
     }
 
     fn module(&self) -> &str {
@@ -480,21 +468,16 @@ fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
 }
 
 fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
-    match error {
-        StoreError::NoSpace => w.tuple(2).atom("error").atom("no_space"),
-    };
+    w.tuple(2).atom("error").atom(error.code());
 }
 
-/// A store, as the repair of a slave reads it.
-struct ReplicaSource<'a, S>(&'a S);
-
-impl<S: Store> Source for ReplicaSource<'_, S> {
+impl<S: Store> Source for KeyValueServer<S> {
     fn parts(&self) -> usize {
-        self.0.parts()
+        self.store.parts()
     }
 
     fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
-        self.0.visit_part(part, &mut |key, _value| {
+        self.store.visit_part(part, &mut |key, _value| {
             show(key);
             true
         });
@@ -503,11 +486,16 @@ impl<S: Store> Source for ReplicaSource<'_, S> {
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool {
         // A store that answers later has to be copied otherwise: there is none yet.
         let shown = |value: Option<Value<'_>>| show(value.map(|value| (value.bytes, value.traits)));
-        self.0.get(key, shown, || Box::new(|_| {})).is_some()
+        self.store.get(key, shown, || Box::new(|_| {})).is_some()
+    }
+
+    fn in_order(&self, run: &mut dyn FnMut()) {
+        let _order = self.order.lock();
+        run();
     }
 
     fn len(&self) -> usize {
-        self.0.len()
+        self.store.len()
     }
 }
 

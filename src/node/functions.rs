@@ -14,7 +14,6 @@ use super::{Node, now, whereis};
 use crate::etf::{OwnedTerm, TermView, TermWriter, encode};
 use crate::process::rpc::builtin::write_list;
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
-use crate::store::Store;
 
 /// The release whose distribution protocol, calls and exits are spoken here: what callers ask `otp_release` for.
 const OTP_RELEASE: &str = "25";
@@ -85,18 +84,17 @@ impl fmt::Debug for NodeFunctions {
 /// The keys in one part of a store, counted from 0, and how many parts there are: `{Parts, [Key]}`.
 fn store_keys(call: &FunctionCall<'_>, node: &Node, store: TermView<'_>, part: TermView<'_>) -> Answer {
     let process = store.as_pid().and_then(|pid| node.registry.by_owned_pid(&pid.into()));
-    let server = process.and_then(|process| node.store_server(process.id));
+    let source = process.as_ref().and_then(|process| process.server.replica_source());
     let part = part.as_unsigned().and_then(|part| usize::try_from(part).ok());
-    let (Some(server), Some(part)) = (server, part) else { return Answer::raise(Exception::badarg(call)) };
+    let (Some(source), Some(part)) = (source, part) else { return Answer::raise(Exception::badarg(call)) };
     let mut keys = Vec::new();
     let mut count = 0;
-    server.store().visit_part(part, &mut |key, _value| {
+    source.keys(part, &mut |key| {
         keys.extend_from_slice(key);
         count += 1;
-        true
     });
     Answer::value(|w| {
-        w.tuple(2).unsigned(server.store().parts() as u64).list(count).raw(&keys).nil();
+        w.tuple(2).unsigned(source.parts() as u64).list(count).raw(&keys).nil();
     })
 }
 

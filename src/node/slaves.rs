@@ -15,11 +15,9 @@ use super::{Node, now, slave_keys};
 use crate::dist::control::op;
 use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
 use crate::etf::{Pid, Reference, TermView, encode};
-use crate::kv::KeyValueServer;
 use crate::process::effect::can_decode;
 use crate::process::{Outcome, Process};
-use crate::replica::{Acknowledge, Mark, Slave, SlaveName, SlaveState, Standing};
-use crate::store::MemoryStore;
+use crate::replica::{Acknowledge, Mark, Slave, SlaveName, SlaveState, Source, Standing};
 
 /// How long one node may take to say where a name is.
 const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
@@ -46,16 +44,8 @@ impl fmt::Display for Missing {
     }
 }
 
-/// The server of a store, which lends it to the repair of a slave.
-pub(super) type StoreServer = KeyValueServer<MemoryStore>;
-
 /// Follows a slave of a store until it is removed or the store ends, which ends this task.
-pub(super) async fn follow(
-    node: Arc<Node>,
-    slave: Arc<Slave>,
-    store: Arc<Process>,
-    server: Arc<StoreServer>,
-) {
+pub(super) async fn follow(node: Arc<Node>, slave: Arc<Slave>, store: Arc<Process>) {
     let mut backoff = Backoff::new(&node.config.limits);
     let mut said = String::new();
     while store.is_alive() && slave.state() != SlaveState::Dropped {
@@ -67,7 +57,7 @@ pub(super) async fn follow(
             Ok(at) => {
                 said.clear();
                 let since = now();
-                let outcome = watch(&node, &slave, &store, &server, at).await;
+                let outcome = watch(&node, &slave, &store, at).await;
                 if matches!(slave.name(), SlaveName::Pid(_)) && matches!(outcome, Ok(Some(Outcome::Down(_))))
                 {
                     tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: a pid does not come back");
@@ -100,7 +90,6 @@ async fn watch(
     node: &Arc<Node>,
     slave: &Arc<Slave>,
     store: &Arc<Process>,
-    server: &Arc<StoreServer>,
     at: Pid,
 ) -> Result<Option<Outcome>, Arc<DialError>> {
     let peer = node.connect(&at.node).await?;
@@ -120,7 +109,7 @@ async fn watch(
     let still_up = node.peers.get(&peer.name).is_some_and(|up| Arc::ptr_eq(&up, &peer));
     let gone = async { Some(told.recv().await.unwrap_or(Outcome::NoConnection)) };
     let tended = async {
-        tend(node, slave, store, server, &peer, &at).await;
+        tend(node, slave, store, &peer, &at).await;
         None
     };
     let outcome = if still_up { gone.or(tended).await } else { Some(Outcome::NoConnection) };
@@ -141,14 +130,7 @@ async fn watch(
 }
 
 /// Repairs it, and asks for what it has, until it is removed.
-async fn tend(
-    node: &Arc<Node>,
-    slave: &Arc<Slave>,
-    store: &Arc<Process>,
-    server: &Arc<StoreServer>,
-    peer: &Arc<PeerHandle>,
-    at: &Pid,
-) {
+async fn tend(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, peer: &Arc<PeerHandle>, at: &Pid) {
     let (poke, poked) = smol::channel::bounded(1);
     slave.on_change(Box::new(move || {
         // One that is there already says the same.
@@ -160,12 +142,15 @@ async fn tend(
             tracing::info!(store = ?store, slave = %slave.name(), "slave takes writes again");
         }
         if slave.begin_sweep() {
-            sweep(node, slave, server, peer, at).await;
+            sweep(node, slave, store, peer, at).await;
         }
-        let repairing = server.scan_for(slave);
-        if repairing {
-            server.refill(slave);
-        }
+        let repairing = match store.server.replica_source() {
+            Some(source) => repair(slave, source),
+            None => {
+                slave.give_up_repair();
+                false
+            }
+        };
         node.replicate(slave, store);
         progress.say(slave, store);
         if repairing && slave.has_room() {
@@ -187,13 +172,29 @@ async fn tend(
     }
 }
 
+/// A step of a repair; gives whether there is more of it.
+fn repair(slave: &Slave, source: &dyn Source) -> bool {
+    let repairing = slave.scan(source);
+    if repairing {
+        slave.refill(source);
+    }
+    repairing
+}
+
 /// Finds the keys that the slave has and the store does not, so that they are deleted there.
-async fn sweep(node: &Node, slave: &Slave, server: &StoreServer, peer: &Arc<PeerHandle>, at: &Pid) {
+async fn sweep(node: &Node, slave: &Slave, store: &Process, peer: &Arc<PeerHandle>, at: &Pid) {
+    if store.server.replica_source().is_none() {
+        return slave.end_sweep(false);
+    }
     let mut foreign = 0_u64;
     let mut unusable = 0_u64;
-    let read = slave_keys::read(node, peer, at, |key| match server.sweep_key(slave, key) {
-        Ok(is_foreign) => foreign += u64::from(is_foreign),
-        Err(_) => unusable += 1,
+    let read = slave_keys::read(node, peer, at, |key| {
+        let swept = store.server.replica_source().map(|source| slave.sweep_key(source, key));
+        match swept {
+            Some(Ok(is_foreign)) => foreign += u64::from(is_foreign),
+            Some(Err(_)) => unusable += 1,
+            None => {}
+        }
     })
     .await;
     slave.end_sweep(read.is_ok() && unusable == 0);

@@ -1,262 +1,50 @@
-//! The stores of a node, supervised: started under their names, and started again when they have ended.
+//! The stores of a node, started. All that this uses is public: `tests/library_stores.rs` compiles this very file, and
+//! the server in `src/kv`, outside of the crate.
 //!
-//! The decisions are [`Supervisor`]'s. What a store had in memory is lost with it; its names, and the slaves that it
-//! was configured with, are not.
+//! What a store had in memory is lost when it ends; its names, and the slaves that it was configured with, are not.
 
-use std::fmt;
 use std::sync::Arc;
 
-use ahash::AHashMap;
-use parking_lot::Mutex;
-use smol::Task;
-
-use super::{Node, Outlet, after, now, slaves};
-use crate::config::{Limits, StoreConfig};
-use crate::etf::TermView;
-use crate::etf::tag::NIL_EXT;
+use crate::config::{ServerName, StoreConfig};
 use crate::kv::{KeyValueServer, StateShape};
-use crate::process::registry::RegisterError;
-use crate::process::supervisor::{ChildId, Intensity, Verdict};
-use crate::process::{Dispatch, Ended, GenServer, Process, ProcessId, Restart, Supervisor};
-use crate::replica::{Slave, SlaveName};
-use crate::store::{MemoryStore, Store};
+use crate::replica::SlaveName;
+use crate::store::{MemoryStore, Room};
+use crate::{Node, NotNamed, ProcessHandle, Restart};
 
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 
-/// What a store is started from, again and again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StoreSpec {
-    /// Its names.
-    pub names: StoreConfig,
-    /// The slaves that it has from the start.
-    pub slaves: Vec<SlaveName>,
-}
-
-/// Why a store was not started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum StoreStartError {
-    /// Another process has this name.
-    Taken(String),
-    /// More slaves than a store may have.
-    TooManySlaves,
-}
-
-impl fmt::Display for StoreStartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Taken(name) => write!(f, "another process has the name {name}"),
-            Self::TooManySlaves => f.write_str("it is given more slaves than a store may have"),
-        }
-    }
-}
-
-/// A store that runs.
-#[derive(Debug)]
-struct Running {
-    server: Arc<KeyValueServer<MemoryStore>>,
-    /// The tasks that follow its slaves: they end with it.
-    follows: Vec<Task<()>>,
-}
-
-/// The stores of a node.
-pub(super) struct Stores {
-    supervisor: Mutex<Supervisor<StoreSpec>>,
-    /// By every pid of a store.
-    running: Mutex<AHashMap<ProcessId, Arc<Mutex<Running>>>>,
-}
-
-impl Stores {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let intensity = Intensity { restarts_max: limits.restarts_max, period: limits.restart_period };
-        Self { supervisor: Mutex::new(Supervisor::new(intensity)), running: Mutex::default() }
-    }
-}
-
-impl Node {
-    /// Starts a store, to be started again as `restart` says.
-    ///
-    /// # Errors
-    /// The caller's: see [`StoreStartError`]. Nothing is left of the store then.
-    pub(super) fn start_store(
-        &self,
-        spec: StoreSpec,
-        restart: Restart,
-    ) -> Result<Arc<Process>, StoreStartError> {
-        let child = self.stores.supervisor.lock().add(spec.clone(), restart);
-        self.start_child(child, &spec).inspect_err(|_| _ = self.stores.supervisor.lock().forget(child))
-    }
-
-    /// Looks after a store that somebody has started, until it ends: it is not started again.
-    pub(super) fn adopt_store(&self, process: &Arc<Process>, server: Arc<KeyValueServer<MemoryStore>>) {
-        let mut table = self.stores.running.lock();
-        // Whoever ends a store takes it out of the registry first, and out of here then.
-        if process.is_alive() {
-            let mut supervisor = self.stores.supervisor.lock();
-            let child = supervisor
-                .add(StoreSpec { names: StoreConfig::default(), slaves: Vec::new() }, Restart::Temporary);
-            supervisor.started(child, process.id);
-            table.insert(process.id, Arc::new(Mutex::new(Running { server, follows: Vec::new() })));
-        }
-    }
-
-    fn start_child(&self, child: ChildId, spec: &StoreSpec) -> Result<Arc<Process>, StoreStartError> {
-        let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(self.this.clone()));
-        let plain = spec.names.global.is_empty() && spec.names.local == [PLAIN_MODULE];
-        let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
-        let bytes_max = self.config.limits.slave_buffer_bytes_max;
-        let server = KeyValueServer::new(MemoryStore::default(), dispatch, bytes_max).shown_as(shape);
-        let server = Arc::new(server);
-        // Held until the store is in all tables: it may be ended as soon as it has a name.
-        let mut table = self.stores.running.lock();
-        let process = self.registry.spawn(Arc::clone(&server) as Arc<dyn GenServer>);
-        let named = self.name_store(&process, &spec.names).and_then(|pids| {
-            let added = spec.slaves.iter().filter_map(|name| server.add_slave(name.clone()).transpose());
-            let added: Result<Vec<_>, _> = added.collect();
-            added.map(|added| (pids, added)).map_err(|_| StoreStartError::TooManySlaves)
-        });
-        let (pids, slaves) = named.inspect_err(|_| self.exit(&process, &[NIL_EXT]))?;
-        let running = Arc::new(Mutex::new(Running { server, follows: Vec::new() }));
-        for pid in pids {
-            table.insert(pid, Arc::clone(&running));
-        }
-        self.stores.supervisor.lock().started(child, process.id);
-        drop(table);
-        for slave in slaves {
-            self.follow(slave, &process);
-        }
-        Ok(process)
-    }
-
-    /// Gives a store its names; gives the ids of its pids.
-    fn name_store(
-        &self,
-        process: &Arc<Process>,
-        names: &StoreConfig,
-    ) -> Result<Vec<ProcessId>, StoreStartError> {
-        let taken = |name: &str| {
-            let name = name.to_owned();
-            move |_: RegisterError| StoreStartError::Taken(name)
-        };
-        let mut pids = vec![process.id];
-        for name in &names.local {
-            self.registry.register(name, process).map_err(taken(name))?;
-        }
-        for (at, name) in names.global.iter().enumerate() {
-            // kernel, global.erl, check_dupname: a pid has one name there, so each name has a pid.
-            let holder = match at {
-                0 => Arc::clone(process),
-                _ => self.registry.spawn_sibling(process).map_err(taken(name))?,
-            };
-            self.registry.claim_global(name, &holder).map_err(taken(name))?;
-            pids.push(holder.id);
-        }
-        Ok(pids)
-    }
-
-    /// Follows a slave of a store until the store ends.
-    pub(super) fn follow(&self, slave: Arc<Slave>, store: &Arc<Process>) {
-        let Some(node) = self.this.upgrade() else { return };
-        let Some(running) = self.stores.running.lock().get(&store.id).cloned() else { return };
-        let mut running = running.lock();
-        // Whoever ends the store takes it out of the registry first, and its tasks out of here then.
-        if store.is_alive() {
-            running.follows.retain(|task| !task.is_finished());
-            let server = Arc::clone(&running.server);
-            running.follows.extend(self.task(slaves::follow(node, slave, Arc::clone(store), server)));
-        }
-    }
-
-    /// The server of a store, by any of its pids.
-    pub(super) fn store_server(&self, process: ProcessId) -> Option<Arc<KeyValueServer<MemoryStore>>> {
-        let running = self.stores.running.lock().get(&process).cloned()?;
-        let server = Arc::clone(&running.lock().server);
-        Some(server)
-    }
-
-    /// A process has ended: if it was a store, what hangs on it goes, and it is started again where that is due.
-    pub(super) fn process_ended(&self, ended: &Ended) {
-        let mut store = None;
-        for process in &ended.processes {
-            store = self.stores.running.lock().remove(&process.id).or(store);
-        }
-        let Some(store) = store else { return };
-        let lost = {
-            let mut store = store.lock();
-            // Dropping a task ends it.
-            store.follows.clear();
-            store.server.store().len()
-        };
-        let reason = TermView::parse(&ended.reason).expect("a reason was checked when it came");
-        let verdict = {
-            let mut supervisor = self.stores.supervisor.lock();
-            let mut ids = ended.processes.iter().map(|process| process.id);
-            ids.find_map(|id| supervisor.ended(id, reason, now()))
-        };
-        let names = ended.names.join(", ");
-        let entries = if lost == 1 { "1 entry is" } else { &*format!("{lost} entries are") };
-        match verdict {
-            None => {}
-            Some(Verdict::Forget(_)) => {
-                tracing::info!(store = %names, ?reason, "store ended; its {entries} gone with it");
-            }
-            Some(Verdict::Restart { child, spec, after: pause }) if pause.is_zero() => {
-                if let Some(process) = self.start_again(child, &spec) {
-                    tracing::warn!(
-                        store = %names, ?reason, pid = ?process,
-                        "store ended and was started again, empty: its {entries} lost"
-                    );
-                }
-            }
-            Some(Verdict::Restart { child, spec, after: pause }) => {
-                tracing::error!(
-                    store = %names, ?reason,
-                    "store ended, too often of late: its {entries} lost, and it is started again in {} ms",
-                    pause.as_millis()
-                );
-                self.start_later(child, spec, pause);
+/// Starts a store in memory under its names, with the slaves that it has from the start. It keeps
+/// `slave_buffer_bytes_max` for each slave, and shares `room` with other stores.
+///
+/// # Errors
+/// The caller's: another process has one of the names.
+pub fn start(
+    node: &Node,
+    names: &StoreConfig,
+    slaves: Vec<SlaveName>,
+    slave_buffer_bytes_max: usize,
+    room: Arc<Room>,
+) -> Result<ProcessHandle, NotNamed> {
+    let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
+    let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
+    let local = names.local.iter().map(|name| ServerName::local(name));
+    let global = names.global.iter().map(|name| ServerName::global(name));
+    node.supervise(Restart::Permanent, local.chain(global), move |node| {
+        let server = KeyValueServer::new(
+            MemoryStore::within(Arc::clone(&room)),
+            node.dispatch(),
+            slave_buffer_bytes_max,
+        );
+        let server = Arc::new(server.shown_as(shape));
+        let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
+        for slave in &slaves {
+            match server.add_slave(slave.clone()) {
+                Ok(Some(slave)) => node.follow_slave(slave, &process),
+                Ok(None) => {}
+                Err(_) => tracing::error!(store = ?process, %slave, "too many slaves: not added"),
             }
         }
-    }
-
-    fn start_later(&self, child: ChildId, spec: StoreSpec, pause: std::time::Duration) {
-        let Some(node) = self.this.upgrade() else { return };
-        self.spawn(async move {
-            after(pause).await;
-            if let Some(process) = node.start_again(child, &spec) {
-                tracing::warn!(pid = ?process, names = ?node.registry.names_of(&process), "store started again, empty");
-            }
-        });
-    }
-
-    fn start_again(&self, child: ChildId, spec: &StoreSpec) -> Option<Arc<Process>> {
-        if self.is_stopping() {
-            return None;
-        }
-        match self.start_child(child, spec) {
-            Ok(process) => {
-                self.names.started_again(spec.names.global.iter().map(String::as_str));
-                Some(process)
-            }
-            Err(error) => {
-                let verdict = self.stores.supervisor.lock().again(child, now());
-                if let Some(Verdict::Restart { child, spec, after: pause }) = verdict {
-                    // Somebody took the name meanwhile: not at once again, and not too late either.
-                    let pause = pause.max(self.config.limits.backoff_first);
-                    tracing::error!(
-                        "store not started again: {error}; tried again in {} ms",
-                        pause.as_millis()
-                    );
-                    self.start_later(child, spec, pause);
-                }
-                None
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Stores {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stores").field("supervisor", &self.supervisor.lock()).finish_non_exhaustive()
-    }
+        process
+    })
 }

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use super::effect::EndedCall;
+use super::system::StateRequest;
 use super::{Dispatch, Effect, Effects, ProcessId};
 use crate::dist::Outbound;
 use crate::dist::control::op;
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_INTEGER_EXT, SMALL_TUPLE_EXT};
 use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
+use crate::replica::Source;
 
 /// A server that answers where its messages come in: on the thread of the connection, without a mailbox, a task or a
 /// copy in between. [`Node::serve_inline`](crate::Node::serve_inline) starts it.
@@ -92,6 +94,24 @@ pub trait GenServer: Send + Sync + 'static {
     /// read the whole. Without a state of its own a server shows `nil`.
     fn state(&self, w: &mut TermWriter<'_>, _bytes_max: usize) {
         w.atom("nil");
+    }
+
+    /// Somebody asks for the state. `None`: it is taken, and answered by [`StateRequest::answer`] later; what is given
+    /// back is answered with [`state`](Self::state) at once.
+    fn ask_state(&self, asked: StateRequest) -> Option<StateRequest> {
+        Some(asked)
+    }
+
+    /// Messages that have come and are not handled yet, as `Process.info/2` tells: none where messages are handled as
+    /// they come.
+    fn messages_waiting(&self) -> usize {
+        0
+    }
+
+    /// What its slaves are repaired from, where it has any ([`Node::follow_slave`](crate::Node::follow_slave)). Without it
+    /// they are sent what is queued for them and nothing else.
+    fn replica_source(&self) -> Option<&dyn Source> {
+        None
     }
 
     /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::etf::{TermWriter, Traits};
 
-use super::slave::ReplicaWrite;
+use super::source::ReplicaWrite;
 
 struct Entry {
     /// `{:"$gen_cast", {:replicate_put, key, value}}`, or the deletion, encoded.

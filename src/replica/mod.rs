@@ -19,8 +19,10 @@
 mod log;
 mod missed;
 pub mod slave;
+pub mod source;
+pub mod standing;
+mod state;
 
-pub use slave::{
-    Acknowledge, Mark, OnChange, PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, SlaveState, Source,
-    Standing, Taken,
-};
+pub use slave::{Acknowledge, Mark, OnChange, Pushed, Slave, SlaveName, Taken};
+pub use source::{PresentValue, ReplicaWrite, Source};
+pub use standing::{SlaveState, Standing};

@@ -15,123 +15,26 @@
 //! past it, not even these: then a scan of the whole store repairs it.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::log::Log;
-use super::missed::MissedKeys;
+use super::source::{ReplicaWrite, Source};
+use super::standing::{SlaveState, Standing};
+use super::state::{ACKNOWLEDGE_PAUSE, State};
 use crate::dist::RemoteProcess;
-use crate::etf::{Reference, Traits};
+use crate::etf::{Reference, TermError, TermView, Traits, key};
 
 /// How a slave was named to `add_slave`.
 pub use crate::dist::ServerRef as SlaveName;
 
 /// Bytes that are sent ahead of the slave's acknowledgement (one write may exceed it): enough to keep a connection
 /// busy for a few milliseconds, little for the slave's mailbox.
-const WINDOW_BYTES: usize = 4 << 20;
-/// An acknowledgement is asked for after so many bytes.
-const ACKNOWLEDGE_BYTES: usize = WINDOW_BYTES / 4;
-/// Or after so long: each is a call that the slave has to answer.
-const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const WINDOW_BYTES: usize = 4 << 20;
 /// A repair adds to the log while less than this waits in it.
 const REPAIR_BYTES: usize = 1 << 20;
 /// Keys that one step of a repair reads, while writers of the store wait for it: some microseconds.
 const REPAIR_KEYS: usize = 32;
-
-/// One write, as slaves are told of it.
-#[derive(Clone, Copy, Debug)]
-pub enum ReplicaWrite<'a> {
-    /// `{:replicate_put, key, value}`
-    Put {
-        /// The encoded key.
-        key: &'a [u8],
-        /// The encoded value.
-        value: &'a [u8],
-        /// Of both.
-        traits: Traits,
-    },
-    /// `{:replicate_delete, key}`
-    Delete {
-        /// The encoded key.
-        key: &'a [u8],
-        /// Of the key.
-        traits: Traits,
-    },
-}
-
-impl<'a> ReplicaWrite<'a> {
-    const fn key(&self) -> &'a [u8] {
-        match self {
-            Self::Put { key, .. } | Self::Delete { key, .. } => key,
-        }
-    }
-}
-
-/// The value that a key has, with the traits of both; `None`: it has none.
-pub type PresentValue<'a> = Option<(&'a [u8], Traits)>;
-
-/// The store that is replicated, as a repair reads it.
-pub trait Source {
-    /// Parts that it is scanned in.
-    fn parts(&self) -> usize;
-
-    /// Shows the keys of one part. Others may write meanwhile.
-    fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8]));
-
-    /// Shows the present value of a key; `None`: it has none. `false`: not known now, and nothing was shown.
-    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool;
-
-    /// Number of keys.
-    fn len(&self) -> usize;
-
-    /// Whether it has none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Where a slave is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SlaveState {
-    /// Not known.
-    Seeking,
-    /// Known, and watched.
-    Following(RemoteProcess),
-    /// It will never be there (again): nothing is kept for it.
-    Dropped,
-}
-
-/// How a slave stands to its primary, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It has never been found.
-    Seeking,
-    /// It is not there. `missed`: keys that it will be sent; `None`: all of them.
-    Gone {
-        /// How many keys were written or deleted since.
-        missed: Option<u64>,
-    },
-    /// It is being brought up to date.
-    Copying {
-        /// Keys sent so far.
-        done: u64,
-        /// Keys that there are to send, as far as is known.
-        total: u64,
-    },
-    /// It did not keep up: what it misses is sent when it has taken what it was sent.
-    Behind {
-        /// As in [`Gone`](Self::Gone).
-        missed: Option<u64>,
-    },
-    /// It has everything, but for so many writes that are on their way.
-    InStep {
-        /// Writes that it has not acknowledged.
-        lag: u64,
-    },
-    /// It will never be there (again).
-    Dropped,
-}
 
 /// What became of a write that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +50,8 @@ pub enum Pushed {
 /// A point in what was sent to a slave, to be acknowledged by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    session: u64,
-    up_to: u64,
+    pub(super) session: u64,
+    pub(super) up_to: u64,
 }
 
 /// Whether the slave is to be asked what it has.
@@ -169,34 +72,6 @@ pub struct Taken {
     pub more: bool,
     /// Whether the slave is to be asked what it has.
     pub acknowledge: Acknowledge,
-}
-
-struct State {
-    at: SlaveState,
-    /// Counts the times that it was found: what is acknowledged of an earlier time says nothing.
-    session: u64,
-    /// The process that what follows is about.
-    known: Option<RemoteProcess>,
-    log: Log,
-    /// Whether writes go into the log.
-    streaming: bool,
-    missed: MissedKeys,
-    /// The next part of the store whose keys are missed, in a full copy.
-    scan: Option<usize>,
-    /// Changes when a scan begins anew.
-    scans: u64,
-    /// The slave may have keys that the store does not know of.
-    sweep: bool,
-    /// The same, and nothing can be done.
-    stale: bool,
-    /// It was asked what it has, and has not answered.
-    outstanding: bool,
-    asked: Option<Reference>,
-    last_asked: Option<Instant>,
-    last_asked_up_to: u64,
-    told_later: bool,
-    copied: u64,
-    copy_total: u64,
 }
 
 /// One slave of one store.
@@ -327,7 +202,7 @@ impl Slave {
         ready
     }
 
-    /// Whether its keys are to be read now, for [`miss`](Self::miss) of those that the store does not have. Told once:
+    /// Whether its keys are to be read now, for [`sweep_key`](Self::sweep_key). Told once:
     /// writes from here on reach it.
     pub fn begin_sweep(&self) -> bool {
         let mut state = self.state.lock();
@@ -346,6 +221,31 @@ impl Slave {
             state.missed.insert(key);
             state.copy_total += 1;
         }
+    }
+
+    /// The slave has this key, as it encodes it: where the store does not, it will be told so. Gives whether that is the
+    /// case.
+    ///
+    /// # Errors
+    /// The slave's fault: it is nothing that can be a key here.
+    pub fn sweep_key(&self, source: &dyn Source, key: TermView<'_>) -> Result<bool, TermError> {
+        let mut scratch = Vec::new();
+        let key = key::canonical(key, &mut scratch)?;
+        let mut foreign = false;
+        source.read(key, &mut |value| foreign = value.is_none());
+        if foreign {
+            self.miss(key);
+        }
+        Ok(foreign)
+    }
+
+    /// It has no source to be repaired from: it has what it is sent from here on, and may lack everything else.
+    pub fn give_up_repair(&self) {
+        let mut state = self.state.lock();
+        state.missed.clear();
+        state.scan = None;
+        state.sweep = false;
+        state.stale = true;
     }
 
     /// A step of a full copy: notes the keys of one part of the store. Not under the store's order of writes.
@@ -377,8 +277,12 @@ impl Slave {
         state.scan.is_some() || !state.missed.is_empty()
     }
 
-    /// A step of a repair: queues what some of the missed keys have now. The caller holds the store's order of writes.
+    /// A step of a repair: queues what some of the missed keys have now. Writers wait for it.
     pub fn refill(&self, source: &dyn Source) {
+        source.in_order(&mut || self.refill_in_order(source));
+    }
+
+    fn refill_in_order(&self, source: &dyn Source) {
         let mut state = self.state.lock();
         for _ in 0..REPAIR_KEYS {
             if !self.has_room_in(&state) {
@@ -471,116 +375,6 @@ impl Slave {
     }
 }
 
-impl State {
-    fn new(at: SlaveState) -> Self {
-        Self {
-            at,
-            session: 0,
-            known: None,
-            log: Log::default(),
-            streaming: false,
-            missed: MissedKeys::default(),
-            scan: Some(0),
-            scans: 0,
-            sweep: true,
-            stale: false,
-            outstanding: false,
-            asked: None,
-            last_asked: None,
-            last_asked_up_to: 0,
-            told_later: false,
-            copied: 0,
-            copy_total: 0,
-        }
-    }
-
-    /// Notes a write that is not queued.
-    fn miss(&mut self, key: &[u8], bytes_max: usize) {
-        // A full copy that has not begun finds it, and what was deleted is swept.
-        if self.at == SlaveState::Dropped || self.scan == Some(0) {
-            return;
-        }
-        self.missed.insert(key);
-        self.bound(bytes_max);
-    }
-
-    /// Past the bound, everything is missed.
-    fn bound(&mut self, bytes_max: usize) {
-        if self.missed.bytes() > bytes_max {
-            self.copy_all();
-        }
-    }
-
-    fn copy_all(&mut self) {
-        self.missed.clear();
-        self.scan = Some(0);
-        self.scans += 1;
-        self.sweep = true;
-    }
-
-    /// From here on writes are noted and not queued.
-    fn stop_streaming(&mut self) {
-        self.streaming = false;
-        if self.scan == Some(0) {
-            // Deletions are not noted then.
-            self.copy_all();
-        }
-    }
-
-    fn fall_behind(&mut self, bytes_max: usize) -> u64 {
-        self.stop_streaming();
-        let Self { log, missed, .. } = self;
-        let dropped = log.drop_unsent(|key| missed.insert(key));
-        self.bound(bytes_max);
-        dropped
-    }
-
-    fn resume(&mut self) {
-        self.streaming = true;
-        self.copied = 0;
-        self.copy_total = self.missed.len() as u64;
-    }
-
-    fn missed_count(&self) -> Option<u64> {
-        self.scan.is_none().then_some(self.missed.len() as u64)
-    }
-
-    fn standing(&self) -> Standing {
-        match self.at {
-            SlaveState::Dropped => Standing::Dropped,
-            SlaveState::Seeking if self.known.is_none() => Standing::Seeking,
-            SlaveState::Seeking => Standing::Gone { missed: self.missed_count() },
-            SlaveState::Following(_) if !self.streaming => Standing::Behind { missed: self.missed_count() },
-            SlaveState::Following(_) if self.scan.is_some() || !self.missed.is_empty() => {
-                Standing::Copying { done: self.copied, total: self.copy_total.max(self.copied) }
-            }
-            SlaveState::Following(_) => Standing::InStep { lag: self.log.len() as u64 },
-        }
-    }
-
-    /// Something was sent that it was not asked about, and it can be asked.
-    const fn is_unasked(&self) -> bool {
-        !self.outstanding
-            && matches!(self.at, SlaveState::Following(_))
-            && self.log.sent_up_to() > self.last_asked_up_to
-    }
-
-    fn acknowledge(&mut self, now: Instant) -> Acknowledge {
-        if !self.is_unasked() {
-            return Acknowledge::No;
-        }
-        let paused = self.last_asked.is_none_or(|asked| now >= asked + ACKNOWLEDGE_PAUSE);
-        if paused || self.log.sent_bytes() >= ACKNOWLEDGE_BYTES {
-            self.last_asked = Some(now);
-            self.last_asked_up_to = self.log.sent_up_to();
-            self.outstanding = true;
-            self.told_later = false;
-            return Acknowledge::Now(Mark { session: self.session, up_to: self.last_asked_up_to });
-        }
-        if std::mem::replace(&mut self.told_later, true) { Acknowledge::No } else { Acknowledge::Later }
-    }
-}
-
 impl fmt::Debug for Slave {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Slave({})", self.name)
@@ -591,6 +385,7 @@ impl fmt::Debug for Slave {
 mod tests {
     use super::*;
     use crate::etf::{Pid, encode};
+    use crate::replica::PresentValue;
 
     /// Nothing but one key, whose value is itself.
     struct OneKey(Vec<u8>);
@@ -609,6 +404,10 @@ mod tests {
         fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool {
             show((key == self.0).then_some((key, Traits::none())));
             true
+        }
+
+        fn in_order(&self, run: &mut dyn FnMut()) {
+            run();
         }
 
         fn len(&self) -> usize {
@@ -642,7 +441,7 @@ mod tests {
             now,
             |_| true,
             |_, message| {
-                sent.push(format!("{:?}", crate::etf::TermView::parse(message).expect("a term")));
+                sent.push(format!("{:?}", TermView::parse(message).expect("a term")));
                 true
             },
         );

@@ -5,10 +5,12 @@
 //! connection goes on meanwhile. A get from memory pays nothing for that.
 
 pub mod memory;
+pub mod room;
 
 use std::fmt;
 
 pub use memory::MemoryStore;
+pub use room::Room;
 
 use crate::etf::{SharedBytes, Traits};
 
@@ -29,6 +31,15 @@ pub struct Value<'a> {
 pub enum StoreError {
     /// No room for it.
     NoSpace,
+}
+
+impl StoreError {
+    /// The atom that callers get: `{:error, code}`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoSpace => "no_space",
+        }
+    }
 }
 
 impl fmt::Display for StoreError {

@@ -25,9 +25,10 @@ fn a_store_of_another_crate_is_named_replicated_and_started_again() {
         let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
         let node = Node::builder("other").cookie(support::COOKIE).epmd(at).start().expect("it starts");
         let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
+        let replication = |slaves| stores::Replication { slaves, ..stores::Replication::default() };
         let slaves = vec![SlaveName::global("slave")];
         let first =
-            stores::start(&node, &names, slaves, 1 << 20, Arc::default()).expect("the names are free");
+            stores::start(&node, &names, replication(slaves), Arc::default()).expect("the names are free");
         beam.ping(node.name().as_str());
         beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
         beam.wait_for_global("a");
@@ -47,7 +48,7 @@ fn a_store_of_another_crate_is_named_replicated_and_started_again() {
         beam.check_soon("GenServer.call(slave, {:get, 3})", "4");
         // Others can have none of its names, and leave nothing behind.
         let rival = StoreConfig { global: vec!["d".into(), "b".into()], local: vec!["e".into()] };
-        let error = stores::start(&node, &rival, Vec::new(), 1 << 20, Arc::default())
+        let error = stores::start(&node, &rival, replication(Vec::new()), Arc::default())
             .map(|_| ())
             .expect_err("b is taken");
         assert!(error.to_string().starts_with("b: "), "{error}");

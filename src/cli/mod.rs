@@ -13,6 +13,7 @@ mod epmd;
 mod names;
 mod node;
 mod pages;
+mod replica;
 mod rpc;
 mod server_name;
 mod size;
@@ -89,6 +90,12 @@ enum Command {
     Delete(client::DeleteArgs),
     /// Makes a server the slave of a store
     AddSlave(client::AddSlaveArgs),
+    /// Makes it none any more
+    RemoveSlave(replica::RemoveSlaveArgs),
+    /// Shows how a kvnode's store and its slaves are
+    Status(replica::StatusArgs),
+    /// Makes a slave the primary
+    Promote(replica::PromoteArgs),
     /// Calls a server with any request, and prints its answer
     Call(call::CallArgs),
     /// Casts any request to a server
@@ -118,6 +125,9 @@ pub fn main() -> ExitCode {
         Some(Command::Put(args)) => client::put(args),
         Some(Command::Delete(args)) => client::delete(args),
         Some(Command::AddSlave(args)) => client::add_slave(args),
+        Some(Command::RemoveSlave(args)) => replica::remove_slave(args),
+        Some(Command::Status(args)) => replica::status(args),
+        Some(Command::Promote(args)) => replica::promote(args),
         Some(Command::Call(args)) => call::call(args),
         Some(Command::Cast(args)) => call::cast(args),
         Some(Command::Rpc(args)) => rpc::rpc(args),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgMatches, Args, ValueEnum};
 
@@ -61,6 +62,21 @@ pub(super) struct NodeArgs {
     /// What may wait in memory for each slave; one that is slower is sent what it misses later [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     slave_buffer: Option<usize>,
+
+    /// Slaves of the first store that have a write before it is answered. Where fewer have it in time, the answer is
+    /// {:error, {:unconfirmed, have, want}}, and the write stays [default: 0, answered at once]
+    #[arg(
+        long,
+        value_name = "SLAVES",
+        default_value_t = 0,
+        hide_default_value = true,
+        help_heading = "Stores"
+    )]
+    confirm: u32,
+    /// How long such a write may wait, in milliseconds; callers wait for 5000 themselves
+    #[arg(long, value_name = "MS", default_value_t = Config::CONFIRM_TIMEOUT.as_millis() as u32, help_heading = "Stores",
+          value_parser = clap::value_parser!(u32).range(20..))]
+    confirm_timeout: u32,
 
     /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
     #[arg(long, value_name = "NODE", help_heading = "Network")]
@@ -179,6 +195,8 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
         epmd,
         stores,
         slaves,
+        confirm: args.confirm,
+        confirm_timeout: Duration::from_millis(args.confirm_timeout.into()),
         connect,
         allow,
         net_ticktime_secs: args.net_ticktime,

@@ -1,16 +1,24 @@
 //! The key-value server: one store, its slaves, and the answers to its callers.
 
 use std::cell::RefCell;
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
+use super::confirm::Confirmations;
+use super::follower::Follower;
 use super::{Cast, Request, StateShape, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
-use crate::replica::{PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, SlaveState, Source};
+use crate::replica::{
+    Lineage, PresentValue, Pushed, Refusal, ReplicaWrite, Slave, SlaveName, SlaveState, Source,
+};
 use crate::store::{Store, StoreError, Value};
 
 thread_local! {
@@ -28,21 +36,61 @@ pub const SLAVES_MAX: usize = 64;
 pub struct KeyValueServer<S> {
     store: S,
     dispatch: Arc<dyn Dispatch>,
-    slaves: RwLock<Vec<Arc<Slave>>>,
+    /// The slaves are in there.
+    confirmations: Arc<Confirmations>,
     /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order.
     order: Mutex<()>,
+    /// The number of the last write that was queued for slaves; it changes under the order of writes. 1 to begin with, which
+    /// no slave has confirmed.
+    seq: AtomicU64,
+    pub(super) follower: Arc<Mutex<Follower<S>>>,
     slave_buffer_bytes_max: usize,
+    confirm: ConfirmConfig,
     shape: StateShape,
+}
+
+/// When a write is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfirmConfig {
+    /// So many slaves have it then, unless the caller says otherwise. 0: at once.
+    pub slaves: u32,
+    /// The answer to a write that too few slaves have after this time is that. Less than what callers wait for themselves:
+    /// 5 s is `GenServer.call/2`'s.
+    pub timeout: Duration,
+}
+
+impl Default for ConfirmConfig {
+    /// At once, or within 4 s where a caller wants a write confirmed.
+    fn default() -> Self {
+        Self { slaves: 0, timeout: Duration::from_secs(4) }
+    }
 }
 
 /// A write: what the two calls and the two casts come to.
 #[derive(Clone, Copy)]
-enum Write<'a> {
+pub(super) enum Write<'a> {
     Put { key: TermView<'a>, value: TermView<'a> },
     Delete { key: TermView<'a> },
 }
 
-impl Write<'_> {
+impl<'a> Write<'a> {
+    /// Gives the key, and the value of a put, that can be kept.
+    pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
+        match self {
+            Write::Put { key, value } => {
+                // What is not a term to a BEAM would cost the connection of whoever gets it.
+                if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
+                    return Err(TermError::Tag(FUN_EXT));
+                }
+                if value.traits().contains(Traits::MAP) {
+                    key::check_maps(value)?;
+                }
+                Ok((key, Some(value)))
+            }
+            Write::Delete { key } => Ok((key, None)),
+        }
+    }
+
     const fn traits(&self) -> Traits {
         match self {
             Self::Put { key, value } => key.traits().union(value.traits()),
@@ -53,19 +101,33 @@ impl Write<'_> {
 
 /// What became of a write.
 enum Written {
-    Now(Result<(), StoreError>),
+    /// It is done, with this number, or failed.
+    Now(Result<u64, StoreError>),
     Later,
+}
+
+/// Who is told when a write that is answered later is.
+enum Later {
+    Nobody,
+    Caller(OwnedCaller),
+    /// Once so many slaves have it.
+    Confirmed(OwnedCaller, usize),
 }
 
 impl<S: Store> KeyValueServer<S> {
     /// Serves `store`; answers that come later go out by `dispatch`.
     pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
+        // Seeded by the system: no other life of any store has this number.
+        let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         Self {
             store,
+            confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
-            slaves: RwLock::default(),
             order: Mutex::new(()),
+            seq: AtomicU64::new(1),
+            follower: Arc::new(Mutex::new(Follower::new(incarnation))),
             slave_buffer_bytes_max,
+            confirm: ConfirmConfig::default(),
             shape: StateShape::default(),
         }
     }
@@ -73,6 +135,11 @@ impl<S: Store> KeyValueServer<S> {
     /// The same, with its state shown as that of another server of the protocol.
     pub fn shown_as(self, shape: StateShape) -> Self {
         Self { shape, ..self }
+    }
+
+    /// The same, with writes that wait for slaves.
+    pub fn confirmed_by(self, confirm: ConfirmConfig) -> Self {
+        Self { confirm, ..self }
     }
 
     /// The store.
@@ -103,7 +170,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// The slaves that it has.
     pub fn slaves(&self) -> Vec<Arc<Slave>> {
-        let slaves = self.slaves.read();
+        let slaves = self.confirmations.slaves.read();
         slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
     }
 
@@ -133,36 +200,41 @@ impl<S: Store> KeyValueServer<S> {
         })
     }
 
+    pub(super) fn has_slaves(&self) -> bool {
+        !self.slaves().is_empty()
+    }
+
+    /// Runs while no write is applied or queued for slaves.
+    pub(super) fn in_order_of_writes<R>(&self, run: impl FnOnce() -> R) -> R {
+        let _order = self.order.lock();
+        run()
+    }
+
+    /// `confirm`: slaves that the caller wants to have it.
     fn write(
         &self,
         write: Write<'_>,
         effects: &mut Effects<'_>,
-        later: impl FnOnce(&Effects<'_>) -> Option<OwnedCaller>,
+        confirm: usize,
+        later: impl FnOnce(&Effects<'_>) -> Later,
     ) -> Result<Written, TermError> {
-        let (key, value) = match write {
-            Write::Put { key, value } => {
-                // What is not a term to a BEAM would cost the connection of whoever gets it.
-                if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
-                    return Err(TermError::Tag(FUN_EXT));
-                }
-                if value.traits().contains(Traits::MAP) {
-                    key::check_maps(value)?;
-                }
-                (key, Some(value))
-            }
-            Write::Delete { key } => (key, None),
-        };
+        let (key, value) = write.check()?;
         with_canonical(key, |key| {
-            let slaves = self.slaves.read();
-            if slaves.is_empty() {
-                return self.apply(key, value, effects, later);
+            let slaves = self.confirmations.slaves.read();
+            if slaves.is_empty() && confirm == 0 {
+                return self.apply(key, value, 0, effects, later);
             }
             let _order = self.order.lock();
-            let written = self.apply(key, value, effects, later);
+            let seq = self.seq.load(Ordering::Relaxed) + 1;
+            let written = self.apply(key, value, seq, effects, later);
             if !matches!(written, Written::Now(Err(_))) {
+                self.seq.store(seq, Ordering::Release);
                 let traits = write.traits();
                 for slave in slaves.iter() {
-                    replicate(slave, key, value, traits, effects);
+                    if confirm > 0 {
+                        slave.want(seq);
+                    }
+                    replicate(slave, seq, key, value, traits, effects);
                 }
             }
             written
@@ -173,13 +245,19 @@ impl<S: Store> KeyValueServer<S> {
         &self,
         key: &[u8],
         value: Option<TermView<'_>>,
+        seq: u64,
         effects: &Effects<'_>,
-        later: impl FnOnce(&Effects<'_>) -> Option<OwnedCaller>,
+        later: impl FnOnce(&Effects<'_>) -> Later,
     ) -> Written {
         let done = || {
-            let (caller, dispatch) = (later(effects), Arc::clone(&self.dispatch));
-            Box::new(move |result: Result<(), StoreError>| {
-                if let Some(caller) = caller {
+            let (later, confirmations) = (later(effects), Arc::clone(&self.confirmations));
+            let dispatch = Arc::clone(&self.dispatch);
+            Box::new(move |result: Result<(), StoreError>| match (later, result) {
+                (Later::Nobody, _) => {}
+                (Later::Caller(caller), result) => caller.reply(&*dispatch, |w| write_result(w, &result)),
+                (Later::Confirmed(caller, want), Ok(())) => confirmations.wait(seq, want, caller),
+                (Later::Confirmed(caller, _), result) => {
+                    confirmations.not_written();
                     caller.reply(&*dispatch, |w| write_result(w, &result));
                 }
             }) as crate::store::WriteDone
@@ -193,25 +271,70 @@ impl<S: Store> KeyValueServer<S> {
             }
             None => self.store.delete(key, done),
         };
-        result.map_or(Written::Later, Written::Now)
+        result.map_or(Written::Later, |result| Written::Now(result.map(|()| seq)))
     }
 
+    #[inline]
     fn call_write(
         &self,
         write: Write<'_>,
+        confirm: Option<u32>,
         caller: &Caller<'_>,
         effects: &mut Effects<'_>,
     ) -> Result<(), TermError> {
-        let later = |effects: &Effects<'_>| Some(caller.to_owned(&effects.me.pid));
-        if let Written::Now(result) = self.write(write, effects, later)? {
-            effects.reply(caller, |w| write_result(w, &result));
+        let confirm = confirm.unwrap_or(self.confirm.slaves);
+        if confirm > 0 {
+            return self.call_confirmed(write, confirm as usize, caller, effects);
+        }
+        let later = |effects: &Effects<'_>| Later::Caller(caller.to_owned(&effects.me.pid));
+        if let Written::Now(result) = self.write(write, effects, 0, later)? {
+            effects.reply(caller, |w| write_result(w, &result.map(|_| ())));
+        }
+        Ok(())
+    }
+
+    /// A write that is answered once `confirm` slaves have it.
+    #[cold]
+    fn call_confirmed(
+        &self,
+        write: Write<'_>,
+        confirm: usize,
+        caller: &Caller<'_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), TermError> {
+        self.confirmations.expect(self.confirm.timeout, effects);
+        let later = |effects: &Effects<'_>| Later::Confirmed(caller.to_owned(&effects.me.pid), confirm);
+        let written = self.write(write, effects, confirm, later);
+        match written {
+            Ok(Written::Later) => return Ok(()),
+            Ok(Written::Now(Ok(seq))) => {
+                self.confirmations.wait(seq, confirm, caller.to_owned(&effects.me.pid));
+                return Ok(());
+            }
+            Ok(Written::Now(Err(error))) => effects.reply(caller, |w| write_error(w, &error)),
+            Err(error) => {
+                self.confirmations.not_written();
+                return Err(error);
+            }
+        }
+        self.confirmations.not_written();
+        Ok(())
+    }
+
+    /// A write that came as a cast.
+    ///
+    /// # Errors
+    /// The sender's fault: it cannot be kept.
+    pub(super) fn cast_write(&self, write: Write<'_>, effects: &mut Effects<'_>) -> Result<(), TermError> {
+        if let Written::Now(Err(error)) = self.write(write, effects, 0, |_| Later::Nobody)? {
+            tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write lost");
         }
         Ok(())
     }
 
     /// Adds a slave by name; `false` when it is one already.
     pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
-        let mut slaves = self.slaves.write();
+        let mut slaves = self.confirmations.slaves.write();
         slaves.retain(|slave| slave.state() != SlaveState::Dropped);
         if slaves.iter().any(|slave| *slave.name() == name) {
             return Ok(None);
@@ -220,6 +343,9 @@ impl<S: Store> KeyValueServer<S> {
             return Err(TooManySlaves);
         }
         let slave = Arc::new(Slave::new(name, self.slave_buffer_bytes_max));
+        for other in slaves.iter() {
+            other.siblings_changed();
+        }
         slaves.push(Arc::clone(&slave));
         Ok(Some(slave))
     }
@@ -229,17 +355,15 @@ impl<S: Store> KeyValueServer<S> {
             return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, effects);
         };
         if is_own(&name, effects) {
-            return refuse(&"a store cannot be its own slave", caller, effects);
+            return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
         }
         match self.add_slave(name) {
             Ok(added) => {
-                if let Some(slave) = added {
-                    tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
-                    effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id });
-                }
-                effects.reply(caller, |w| {
-                    w.atom("ok");
-                });
+                let Some(slave) = added else { return effects.reply(caller, |w| _ = w.atom("ok")) };
+                tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
+                // Whether it can be one is for itself to say, where it is a kvnode's.
+                let added = Some(caller.to_owned(&effects.me.pid));
+                effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id, added });
             }
             Err(TooManySlaves) => effects.reply(caller, |w| {
                 w.tuple(2).atom("error").atom("too_many_slaves");
@@ -251,10 +375,13 @@ impl<S: Store> KeyValueServer<S> {
 impl<S: Store> KeyValueServer<S> {
     /// Removes a slave: nothing is sent to it from here on. `false`: it was none. What it has, it keeps.
     pub fn remove_slave(&self, name: &SlaveName) -> bool {
-        let mut slaves = self.slaves.write();
+        let mut slaves = self.confirmations.slaves.write();
         let Some(at) = slaves.iter().position(|slave| slave.name() == name) else { return false };
         let slave = slaves.remove(at);
         let was_one = slave.state() != SlaveState::Dropped;
+        for other in slaves.iter() {
+            other.siblings_changed();
+        }
         slave.drop_out();
         was_one
     }
@@ -316,8 +443,12 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let served = match Request::read(request) {
             Some(Request::Get { key }) => self.get(key, caller, effects),
-            Some(Request::Put { key, value }) => self.call_write(Write::Put { key, value }, caller, effects),
-            Some(Request::Delete { key }) => self.call_write(Write::Delete { key }, caller, effects),
+            Some(Request::Put { key, value, confirm }) => {
+                self.call_write(Write::Put { key, value }, confirm, caller, effects)
+            }
+            Some(Request::Delete { key, confirm }) => {
+                self.call_write(Write::Delete { key }, confirm, caller, effects)
+            }
             Some(Request::AddSlave { slave }) => {
                 self.call_add_slave(slave, caller, effects);
                 Ok(())
@@ -331,7 +462,24 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 Ok(())
             }
             Some(Request::Status) => {
-                effects.reply(caller, |w| status::write(w, &self.store, &self.slaves()));
+                let (follower, slaves) = (self.follower.lock(), self.slaves());
+                effects.reply(caller, |w| status::write(w, &self.store, &follower, &slaves));
+                Ok(())
+            }
+            Some(Request::Promote) => {
+                self.call_promote(caller, effects);
+                Ok(())
+            }
+            Some(Request::ReplicaHello { hello }) => {
+                self.call_hello(hello, caller, effects);
+                Ok(())
+            }
+            Some(Request::ReplicaAsk { session, seq }) => {
+                self.call_ask(session, seq, caller, effects);
+                Ok(())
+            }
+            Some(Request::ReplicaOffer { slave }) => {
+                self.call_offer(slave, caller, effects);
                 Ok(())
             }
             None => {
@@ -348,22 +496,17 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
-        let write = match Cast::read(request) {
-            Some(Cast::ReplicatePut { key, value }) => Write::Put { key, value },
-            Some(Cast::ReplicateDelete { key }) => Write::Delete { key },
+        let done = match Cast::read(request) {
+            Some(Cast::ReplicatePut { key, value }) => self.cast_write(Write::Put { key, value }, effects),
+            Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, effects),
+            Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, effects),
             None => {
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown cast ignored");
                 return;
             }
         };
-        match self.write(write, effects, |_| None) {
-            Ok(Written::Now(Ok(())) | Written::Later) => {}
-            Ok(Written::Now(Err(error))) => {
-                tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write lost");
-            }
-            Err(error) => {
-                tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write refused");
-            }
+        if let Err(error) = done {
+            tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write refused");
         }
     }
 
@@ -392,13 +535,13 @@ impl<S: Store> GenServer for KeyValueServer<S> {
         } else if self.store.len() > 0 {
             tracing::warn!(?reason, "store ended: its {lost} lost");
         }
-        for slave in self.slaves.write().drain(..) {
+        for slave in self.confirmations.slaves.write().drain(..) {
             slave.drop_out();
         }
     }
 
     fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
-        state::write(w, &self.store, &self.slaves.read(), self.shape, bytes_max);
+        state::write(w, &self.store, &self.confirmations.slaves.read(), self.shape, bytes_max);
     }
 
     fn replica_source(&self) -> Option<&dyn Source> {
@@ -435,7 +578,7 @@ fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
 }
 
 /// Ends a call whose key or value cannot be kept, or given to this caller.
-fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+pub(super) fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, effects: &mut Effects<'_>) {
     effects.end_call(caller, |w| {
         w.tuple(2).atom("badarg").binary(error.to_string().as_bytes());
     });
@@ -494,6 +637,22 @@ impl<S: Store> Source for KeyValueServer<S> {
         run();
     }
 
+    fn seq(&self) -> u64 {
+        self.seq.load(Ordering::Acquire)
+    }
+
+    fn lineage(&self) -> Option<Lineage> {
+        Some(self.follower.lock().lineage())
+    }
+
+    fn slave_names(&self) -> Vec<SlaveName> {
+        self.slaves().iter().map(|slave| slave.name().clone()).collect()
+    }
+
+    fn acknowledged(&self) {
+        self.confirmations.acknowledged();
+    }
+
     fn len(&self) -> usize {
         self.store.len()
     }
@@ -501,6 +660,7 @@ impl<S: Store> Source for KeyValueServer<S> {
 
 fn replicate(
     slave: &Arc<Slave>,
+    seq: u64,
     key: &[u8],
     value: Option<TermView<'_>>,
     traits: Traits,
@@ -510,7 +670,7 @@ fn replicate(
         Some(value) => ReplicaWrite::Put { key, value: value.bytes(), traits },
         None => ReplicaWrite::Delete { key, traits },
     };
-    match slave.push(write) {
+    match slave.push(seq, write) {
         Pushed::Kept => {}
         Pushed::Ready => {
             // Once per batch is enough: the slave's queue keeps the order.
@@ -531,7 +691,7 @@ fn replicate(
 
 /// Calls `with` on the canonical bytes of a key.
 #[inline]
-fn with_canonical<R>(key: TermView<'_>, with: impl FnOnce(&[u8]) -> R) -> Result<R, TermError> {
+pub(super) fn with_canonical<R>(key: TermView<'_>, with: impl FnOnce(&[u8]) -> R) -> Result<R, TermError> {
     SCRATCH.with_borrow_mut(|scratch| {
         let result = key::canonical(key, scratch).map(with);
         if scratch.capacity() > SCRATCH_KEEP_BYTES {

@@ -198,6 +198,8 @@ impl NodeBuilder {
             epmd,
             stores: Vec::new(),
             slaves: Vec::new(),
+            confirm: 0,
+            confirm_timeout: Config::CONFIRM_TIMEOUT,
             connect,
             allow: self.allow,
             net_ticktime_secs: self.net_ticktime_secs,

@@ -16,6 +16,7 @@ mod dedicated;
 mod door;
 pub mod erpc;
 pub mod functions;
+mod greeting;
 pub mod host;
 mod link;
 mod listener;
@@ -246,11 +247,14 @@ impl Node {
                         self.replicate(&slave, &store);
                     }
                 }
-                Effect::FollowSlave { slave, primary } => {
+                Effect::FollowSlave { slave, primary, added } => {
                     if let Some(store) = self.process(primary) {
-                        self.follow(slave, &store);
+                        self.follow(slave, &store, added);
                     }
                 }
+                Effect::Monitor(request) => self.spawn_with(|node| client::monitor_for(node, *request)),
+                Effect::Wake(request) => self.spawn(timers::wake(*request)),
+                Effect::ReleaseGlobal { name } => self.spawn_with(|node| names::release(node, name)),
                 Effect::Exited(ended) => self.ended_here(&ended),
                 Effect::Orphaned(held) => {
                     if let Some(own) = self.peers.get(&self.registry.node) {

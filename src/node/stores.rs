@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{ServerName, StoreConfig};
-use crate::kv::{KeyValueServer, StateShape};
+use crate::config::{Limits, ServerName, StoreConfig};
+use crate::kv::{ConfirmConfig, KeyValueServer, StateShape};
 use crate::replica::SlaveName;
 use crate::store::{MemoryStore, Room};
 use crate::{Node, NotNamed, ProcessHandle, Restart};
@@ -14,16 +14,32 @@ use crate::{Node, NotNamed, ProcessHandle, Restart};
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 
-/// Starts a store in memory under its names, with the slaves that it has from the start. It keeps
-/// `slave_buffer_bytes_max` for each slave, and shares `room` with other stores.
+/// How a store is replicated from the start.
+#[derive(Clone, Debug)]
+pub struct Replication {
+    /// Its slaves.
+    pub slaves: Vec<SlaveName>,
+    /// What it keeps for each slave, in bytes.
+    pub slave_buffer_bytes_max: usize,
+    /// When a write is answered.
+    pub confirm: ConfirmConfig,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        let slave_buffer_bytes_max = Limits::default().slave_buffer_bytes_max;
+        Self { slaves: Vec::new(), slave_buffer_bytes_max, confirm: ConfirmConfig::default() }
+    }
+}
+
+/// Starts a store in memory under its names. It shares `room` with other stores.
 ///
 /// # Errors
 /// The caller's: another process has one of the names.
 pub fn start(
     node: &Node,
     names: &StoreConfig,
-    slaves: Vec<SlaveName>,
-    slave_buffer_bytes_max: usize,
+    replication: Replication,
     room: Arc<Room>,
 ) -> Result<ProcessHandle, NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
@@ -34,11 +50,11 @@ pub fn start(
         let server = KeyValueServer::new(
             MemoryStore::within(Arc::clone(&room)),
             node.dispatch(),
-            slave_buffer_bytes_max,
+            replication.slave_buffer_bytes_max,
         );
-        let server = Arc::new(server.shown_as(shape));
+        let server = Arc::new(server.shown_as(shape).confirmed_by(replication.confirm));
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
-        for slave in &slaves {
+        for slave in &replication.slaves {
             match server.add_slave(slave.clone()) {
                 Ok(Some(slave)) => node.follow_slave(slave, &process),
                 Ok(None) => {}

@@ -8,7 +8,7 @@ use super::exits::Ended;
 use super::gen_server::{Caller, OwnedCaller};
 use super::registry::Process;
 use super::{CallError, Held, ProcessId, Registry, Waiters};
-use crate::dist::{DistributionFlags, Outbound, ServerRef};
+use crate::dist::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
 use crate::etf::{AtomView, OwnedTerm, Pid, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
 use crate::replica::Slave;
 
@@ -31,6 +31,9 @@ pub enum Effect {
         slave: Arc<Slave>,
         /// The store that it replicates.
         primary: ProcessId,
+        /// Who had it added: answered with `:ok` once it is found, or is not found at once; with `{:error, reason}` where
+        /// it cannot be a slave of this store ([`Refusal`](crate::replica::Refusal)).
+        added: Option<OwnedCaller>,
     },
     /// A call that came by another connection than its monitor ends.
     EndCall {
@@ -69,6 +72,15 @@ pub enum Effect {
     },
     /// A process of ours calls a server.
     Call(Box<OutgoingCall>),
+    /// A process of ours monitors another.
+    Monitor(Box<MonitorRequest>),
+    /// Something is done again and again.
+    Wake(Box<WakeRequest>),
+    /// A name in `global` is no longer to be ours.
+    ReleaseGlobal {
+        /// The name.
+        name: Arc<str>,
+    },
     /// A name in `global` that was claimed just now is registered in the clusters that we are connected to.
     RegisterGlobal(Box<GlobalRegistration>),
 }
@@ -92,6 +104,36 @@ pub struct OutgoingCall {
 impl fmt::Debug for OutgoingCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutgoingCall").field("to", &self.to).field("request", &self.request).finish()
+    }
+}
+
+/// A monitor that a process of ours wants.
+pub struct MonitorRequest {
+    /// The process that monitors.
+    pub from: Pid,
+    /// The process that is monitored.
+    pub process: RemoteProcess,
+    /// Called once with the reason of its end, also `noproc` and `noconnection`. From any thread; must not block.
+    pub done: Box<dyn FnOnce(OwnedTerm) + Send>,
+}
+
+impl fmt::Debug for MonitorRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MonitorRequest").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+/// Something that is to be done again and again.
+pub struct WakeRequest {
+    /// The time between two calls.
+    pub every: Duration,
+    /// Called until it gives `false`. Must not block.
+    pub wake: Box<dyn FnMut() -> bool + Send>,
+}
+
+impl fmt::Debug for WakeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WakeRequest").field("every", &self.every).finish_non_exhaustive()
     }
 }
 

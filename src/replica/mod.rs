@@ -16,6 +16,8 @@
 //!   value of a key never gets older.
 //! - **Keys that only the slave has** are found by reading its keys, before a scan, and are missed keys from then on.
 
+pub mod dialect;
+pub mod lineage;
 mod log;
 mod missed;
 pub mod slave;
@@ -23,6 +25,8 @@ pub mod source;
 pub mod standing;
 mod state;
 
+pub use dialect::{CopyMark, Dialect};
+pub use lineage::{Lineage, Refusal};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source};
 pub use standing::{SlaveState, Standing};

@@ -130,11 +130,15 @@ pub struct Limits {
     pub outbound_bytes_max: usize,
     /// A peer that takes nothing for so long of what waits for it is disconnected.
     pub output_stall_max: Duration,
-    /// Bytes kept for a slave that does not take them: past it the slave is behind, and what it misses is dropped.
+    /// Bytes kept for a slave that does not take them: past it the slave is behind, and only the keys that it misses are
+    /// kept; past it with these too, the whole store is sent once the slave takes writes again.
     pub slave_buffer_bytes_max: usize,
     /// A set-up in which the other side's next packet takes longer is ended. Erlang's own bound (kernel,
     /// `net_setuptime`).
     pub handshake_step_duration_max: Duration,
+    /// For how long somebody who claims the name of a connected node waits for the end of that connection, before it is
+    /// told that it is connected already.
+    pub reconnect_pause: Duration,
     /// A set-up that takes longer, from the connection to the last packet of the handshake, is ended.
     pub handshake_duration_max: Duration,
     /// Monitors and links that one peer may have here: past it the connection ends.
@@ -195,6 +199,7 @@ impl Default for Limits {
             output_stall_max: Duration::from_secs(30),
             slave_buffer_bytes_max: 64 << 20,
             handshake_step_duration_max: Duration::from_secs(7),
+            reconnect_pause: Duration::from_millis(100),
             handshake_duration_max: Duration::from_secs(10),
             // 30 MB of tables.
             watches_max: 1 << 18,

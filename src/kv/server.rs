@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Cast, Request, StateShape, state};
+use super::{Cast, Request, StateShape, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
-use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName, SlaveState};
+use crate::replica::{PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, SlaveState, Source};
 use crate::store::{Store, StoreError, Value};
 
 thread_local! {
@@ -40,6 +40,15 @@ pub struct KeyValueServer<S> {
 enum Write<'a> {
     Put { key: TermView<'a>, value: TermView<'a> },
     Delete { key: TermView<'a> },
+}
+
+impl Write<'_> {
+    const fn traits(&self) -> Traits {
+        match self {
+            Self::Put { key, value } => key.traits().union(value.traits()),
+            Self::Delete { key } => key.traits(),
+        }
+    }
 }
 
 /// What became of a write.
@@ -90,6 +99,12 @@ impl<S: Store> KeyValueServer<S> {
             put.unwrap_or(Ok(()))?;
         }
         Ok(())
+    }
+
+    /// The slaves that it has.
+    pub fn slaves(&self) -> Vec<Arc<Slave>> {
+        let slaves = self.slaves.read();
+        slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
     }
 
     fn get(
@@ -145,8 +160,9 @@ impl<S: Store> KeyValueServer<S> {
             let _order = self.order.lock();
             let written = self.apply(key, value, effects, later);
             if !matches!(written, Written::Now(Err(_))) {
+                let traits = write.traits();
                 for slave in slaves.iter() {
-                    replicate(slave, key, value, effects);
+                    replicate(slave, key, value, traits, effects);
                 }
             }
             written
@@ -232,6 +248,32 @@ impl<S: Store> KeyValueServer<S> {
     }
 }
 
+impl<S: Store> KeyValueServer<S> {
+    /// Removes a slave: nothing is sent to it from here on. `false`: it was none. What it has, it keeps.
+    pub fn remove_slave(&self, name: &SlaveName) -> bool {
+        let mut slaves = self.slaves.write();
+        let Some(at) = slaves.iter().position(|slave| slave.name() == name) else { return false };
+        let slave = slaves.remove(at);
+        let was_one = slave.state() != SlaveState::Dropped;
+        slave.drop_out();
+        was_one
+    }
+
+    fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
+        if removed {
+            tracing::info!(store = ?effects.me, ?slave, "slave removed");
+        }
+        effects.reply(caller, |w| {
+            if removed {
+                w.atom("ok");
+            } else {
+                w.tuple(2).atom("error").atom("no_slave");
+            }
+        });
+    }
+}
+
 /// Why a map could not be taken in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -278,6 +320,18 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(Request::Delete { key }) => self.call_write(Write::Delete { key }, caller, effects),
             Some(Request::AddSlave { slave }) => {
                 self.call_add_slave(slave, caller, effects);
+                Ok(())
+            }
+            Some(Request::RemoveSlave { slave }) => {
+                self.call_remove_slave(slave, caller, effects);
+                Ok(())
+            }
+            Some(Request::Slaves) => {
+                effects.reply(caller, |w| status::slaves(w, &self.slaves()));
+                Ok(())
+            }
+            Some(Request::Status) => {
+                effects.reply(caller, |w| status::write(w, &self.store, &self.slaves()));
                 Ok(())
             }
             None => {
@@ -347,6 +401,10 @@ impl<S: Store> GenServer for KeyValueServer<S> {
         state::write(w, &self.store, &self.slaves.read(), self.shape, bytes_max);
     }
 
+    fn replica_source(&self) -> Option<&dyn Source> {
+        Some(self)
+    }
+
     fn module(&self) -> &str {
         match self.shape {
             StateShape::Replicated => "Elixir.KeyValueStoreReplicated",
@@ -413,10 +471,44 @@ fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
     w.tuple(2).atom("error").atom(error.code());
 }
 
-fn replicate(slave: &Arc<Slave>, key: &[u8], value: Option<TermView<'_>>, effects: &mut Effects<'_>) {
+impl<S: Store> Source for KeyValueServer<S> {
+    fn parts(&self) -> usize {
+        self.store.parts()
+    }
+
+    fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+        self.store.visit_part(part, &mut |key, _value| {
+            show(key);
+            true
+        });
+    }
+
+    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool {
+        // A store that answers later has to be copied otherwise: there is none yet.
+        let shown = |value: Option<Value<'_>>| show(value.map(|value| (value.bytes, value.traits)));
+        self.store.get(key, shown, || Box::new(|_| {})).is_some()
+    }
+
+    fn in_order(&self, run: &mut dyn FnMut()) {
+        let _order = self.order.lock();
+        run();
+    }
+
+    fn len(&self) -> usize {
+        self.store.len()
+    }
+}
+
+fn replicate(
+    slave: &Arc<Slave>,
+    key: &[u8],
+    value: Option<TermView<'_>>,
+    traits: Traits,
+    effects: &mut Effects<'_>,
+) {
     let write = match value {
-        Some(value) => ReplicaWrite::Put { key, value: value.bytes() },
-        None => ReplicaWrite::Delete { key },
+        Some(value) => ReplicaWrite::Put { key, value: value.bytes(), traits },
+        None => ReplicaWrite::Delete { key, traits },
     };
     match slave.push(write) {
         Pushed::Kept => {}
@@ -429,7 +521,10 @@ fn replicate(slave: &Arc<Slave>, key: &[u8], value: Option<TermView<'_>>, effect
             }
         }
         Pushed::Behind(dropped) => {
-            tracing::warn!(store = ?effects.me, slave = %slave.name(), dropped, "slave is behind: writes dropped");
+            tracing::warn!(
+                store = ?effects.me, slave = %slave.name(), dropped,
+                "slave is behind: it will be sent what it misses when it has taken what it was sent"
+            );
         }
     }
 }

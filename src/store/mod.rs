@@ -89,6 +89,16 @@ pub trait Store: Send + Sync + 'static {
     /// Others may write meanwhile. `visit` must not use the store.
     fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool;
 
+    /// Parts that it can be visited in, one at a time ([`visit_part`](Self::visit_part)).
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// As [`visit`](Self::visit), of one part, counted from 0. A key stays in its part.
+    fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
+        part > 0 || self.visit(visit)
+    }
+
     /// Whether it holds nothing.
     fn is_empty(&self) -> bool {
         self.len() == 0

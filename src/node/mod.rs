@@ -266,9 +266,12 @@ impl Node {
                         own.leave(|outbox| outbox.events.push(PeerEvent::Adopt(held)));
                     }
                 }
-                Effect::Resumed => {
-                    for peer in self.peers.all() {
-                        peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                Effect::Resumed(process) => {
+                    let holders = self.process(process).map(|process| process.take_holders());
+                    for holder in holders.into_iter().flatten() {
+                        if let Some(peer) = self.peers.get(&holder) {
+                            peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                        }
                     }
                 }
                 Effect::ReplyState { caller, state } => self.reply_state(caller, state),
@@ -454,13 +457,15 @@ impl Node {
         self.tell_ended(ended);
     }
 
+    /// Those that know the process, and nobody else: each spawn request may start one that ends again.
     fn tell_ended(&self, ended: &Ended) {
-        for peer in self.peers.all() {
-            let events = ended.processes.iter().map(|process| PeerEvent::ProcessEnded {
-                process: process.id,
-                reason: Arc::clone(&ended.reason),
-            });
-            peer.leave(|outbox| outbox.events.extend(events));
+        for process in &ended.processes {
+            for node in process.take_attached() {
+                if let Some(peer) = self.peers.get(&node) {
+                    let (process, reason) = (process.id, Arc::clone(&ended.reason));
+                    peer.leave(|outbox| outbox.events.push(PeerEvent::ProcessEnded { process, reason }));
+                }
+            }
         }
         let mut ends = self.ends.lock();
         for process in &ended.processes {

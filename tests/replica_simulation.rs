@@ -14,7 +14,7 @@ use kvnode::dist::RemoteProcess;
 use kvnode::etf::{Pid, TermView, Traits, encode};
 use kvnode::kv::{Cast, FromPrimary};
 use kvnode::replica::{
-    Acknowledge, CopyMark, Mark, PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, Source, Standing,
+    Acknowledge, CopyMark, Mark, PresentValue, Pushed, ReplicaWrite, Said, Slave, SlaveName, Source, Standing,
 };
 
 const KEYS: u64 = 24;
@@ -155,20 +155,29 @@ struct Process {
     session: u64,
     primary: Option<u64>,
     applied: u64,
+    /// Nothing is missing before what came last.
+    whole: bool,
     /// A copy that is not whole.
     aside: Option<BTreeMap<u64, u64>>,
     copies: u64,
 }
 
 impl Process {
-    fn greet(&mut self, session: u64, primary: u64) -> (Option<u64>, u64) {
-        let had = (self.primary, self.applied);
+    fn greet(&mut self, session: u64, primary: u64) -> Said {
+        let had = Said { incarnation: 1, had: self.primary, applied: self.applied };
         if self.primary != Some(primary) {
             self.applied = 0;
         }
         (self.primary, self.session) = (Some(primary), session);
         self.aside = None;
+        self.whole = false;
         had
+    }
+
+    fn take_in(&mut self, seq: u64) {
+        if self.whole {
+            self.applied = self.applied.max(seq);
+        }
     }
 
     fn see(&mut self, key: u64, value: u64) {
@@ -196,7 +205,7 @@ impl Process {
         match message {
             FromPrimary::Put { session, seq, key, value } => {
                 assert_eq!(session, self.session);
-                self.applied = self.applied.max(seq);
+                self.take_in(seq);
                 let (key, value) = (number(key.bytes()), number(value.bytes()));
                 if let Some(aside) = &mut self.aside {
                     aside.insert(key, value);
@@ -207,21 +216,27 @@ impl Process {
             }
             FromPrimary::Delete { session, seq, key } => {
                 assert_eq!(session, self.session);
-                self.applied = self.applied.max(seq);
+                self.take_in(seq);
                 self.aside.as_mut().unwrap_or(&mut self.data).remove(&number(key.bytes()));
             }
             FromPrimary::Copy { session, seq, mark } => {
                 assert_eq!(session, self.session);
-                self.applied = self.applied.max(seq);
-                if mark == CopyMark::Begin {
-                    self.aside = Some(BTreeMap::new());
-                    return;
+                self.whole = matches!(mark, CopyMark::End | CopyMark::Whole);
+                self.take_in(seq);
+                match mark {
+                    CopyMark::Begin => self.aside = Some(BTreeMap::new()),
+                    CopyMark::End => {
+                        self.data = self.aside.take().expect("a copy that has begun");
+                        self.copies += 1;
+                        for (key, value) in self.data.clone() {
+                            self.see(key, value);
+                        }
+                    }
+                    CopyMark::Whole => assert!(self.aside.is_none()),
+                    CopyMark::Repair => {}
                 }
-                self.data = self.aside.take().expect("a copy that has begun");
-                self.copies += 1;
-                assert_eq!(self.data, primary.at(seq), "what the primary held at one moment");
-                for (key, value) in self.data.clone() {
-                    self.see(key, value);
+                if self.whole {
+                    assert_eq!(self.data, primary.at(seq), "what the primary held at one moment");
                 }
             }
             FromPrimary::Slaves { .. } | FromPrimary::Bye { .. } => panic!("not of the core"),

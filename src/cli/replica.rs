@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::answer::Form;
 use super::ask::{AskArgs, Session, ToArgs};
 use super::client::slave_name;
 use super::{CliError, answer, print};
@@ -80,34 +81,35 @@ pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
 
 pub(super) fn promote(args: PromoteArgs) -> Result<(), CliError> {
     let answer = request(&args.to, &args.ask, |w| _ = w.tuple(1).atom("promote"))?;
-    answer::show(answer.view(), args.ask.form())?;
-    told(answer.view())
+    told(answer.view(), args.ask.form())
 }
 
 pub(super) fn remove_slave(args: RemoveSlaveArgs) -> Result<(), CliError> {
     let slave = slave_name(&args.slave)?;
     let answer = request(&args.to, &args.ask, |w| _ = w.tuple(2).atom("remove_slave").term(slave.view()))?;
-    answer::show(answer.view(), args.ask.form())?;
-    told(answer.view())
+    told(answer.view(), args.ask.form())
 }
 
-/// `{:error, reason}` is a failure for scripts too.
-fn told(answer: TermView<'_>) -> Result<(), CliError> {
-    match answer.as_tuple::<2>() {
-        Some([error, reason]) if error.is_atom("error") => Err(CliError::Failed(match reason.as_atom() {
-            Some(reason) if reason == "not_a_slave" => {
-                "it is the slave of no kvnode, and so of nobody in whose place it could be; kvnode status shows it".to_owned()
-            }
-            Some(reason) if reason == "copying" => {
-                "it is being sent a copy of its primary, and has not all of it yet; kvnode status shows how far it is".to_owned()
-            }
-            Some(reason) if reason == "no_slave" => {
-                "it has no such slave; kvnode status shows those that it has".to_owned()
-            }
-            _ => format!("it answers {}", answer::text(reason)),
-        })),
-        _ => Ok(()),
+/// Prints an answer; `{:error, reason}` is a failure for scripts too.
+fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
+    let reason = answer.as_tuple::<2>().filter(|[error, _]| error.is_atom("error")).map(|[_, reason]| reason);
+    if reason.is_none() || form == Form::Json {
+        answer::show(answer, form)?;
     }
+    let Some(reason) = reason else { return Ok(()) };
+    let known = [
+        (
+            "not_a_slave",
+            "it is the slave of no kvnode, and so of nobody in whose place it could be; kvnode status shows it",
+        ),
+        (
+            "copying",
+            "it is being sent a copy of its primary, and has not all of it yet; kvnode status shows when it has",
+        ),
+        ("no_slave", "it has no such slave; kvnode status shows those that it has"),
+    ];
+    let known = known.iter().find(|(code, _)| reason.is_atom(code)).map(|(_, text)| (*text).to_owned());
+    Err(CliError::Failed(known.unwrap_or_else(|| format!("it answers {{:error, {}}}", answer::text(reason)))))
 }
 
 /// Calls a store of a kvnode; nobody else is called.

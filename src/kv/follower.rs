@@ -31,8 +31,10 @@ pub(super) struct Greeting {
 #[derive(Clone, Debug)]
 pub(super) struct Primary {
     pub greeting: Greeting,
-    /// The number of its last write that was taken in.
+    /// The store has what the primary had after this write: the last one that was taken in while nothing was missing.
     pub applied: u64,
+    /// Nothing is missing before what came last.
+    pub whole: bool,
     /// The number of its last write, as far as is known here.
     pub latest: u64,
     /// The connection to it stands.
@@ -42,6 +44,8 @@ pub(super) struct Primary {
 /// What became of a greeting.
 #[derive(Debug)]
 pub(super) struct Greeted {
+    /// The store's own.
+    pub incarnation: u64,
     /// Whose writes it has had, and the last of these.
     pub had: (Option<u64>, u64),
     /// Its own slaves are to be told of another chain.
@@ -166,6 +170,7 @@ impl<S: Store> Follower<S> {
             return Err(Refusal::HasPrimary);
         }
         let greeted = Greeted {
+            incarnation: self.incarnation,
             had: followed.map_or((None, 0), |known| (Some(known.incarnation()), known.applied)),
             path_changed: followed.is_none_or(|known| known.greeting.lineage.path != lineage.path),
             demoted: self.primary.is_none() && lineage.term > self.term,
@@ -177,7 +182,7 @@ impl<S: Store> Follower<S> {
         self.staging = Staging::No;
         let applied = if same { greeted.had.1 } else { 0 };
         let latest = greeting.seq;
-        self.primary = Some(Primary { greeting, applied, latest, is_there: true });
+        self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true });
         Ok(greeted)
     }
 
@@ -255,6 +260,7 @@ impl<S: Store> Follower<S> {
                     store.staging().map_or_else(|| Staging::InPlace(AHashSet::new()), Staging::Aside);
                 Copied::Nothing
             }
+            CopyMark::Repair | CopyMark::Whole => Copied::Nothing,
             CopyMark::End => match std::mem::replace(&mut self.staging, Staging::No) {
                 Staging::No => Copied::Nothing,
                 failed @ Staging::Failed(_) => {
@@ -281,6 +287,20 @@ impl<S: Store> Follower<S> {
 impl Primary {
     pub fn incarnation(&self) -> u64 {
         self.greeting.lineage.incarnation()
+    }
+
+    /// Something with this number has been taken in.
+    pub fn take_in(&mut self, seq: u64) {
+        if self.whole {
+            self.applied = self.applied.max(seq);
+        }
+        self.latest = self.latest.max(seq);
+    }
+
+    /// A mark has been taken in.
+    pub fn marked(&mut self, mark: CopyMark, seq: u64) {
+        self.whole = matches!(mark, CopyMark::End | CopyMark::Whole);
+        self.take_in(seq);
     }
 
     /// Writes that it has taken and this store has not.

@@ -52,7 +52,7 @@ impl<S: Store> KeyValueServer<S> {
             }
         }
         effects.reply(caller, |w| {
-            w.tuple(3).atom("ok");
+            w.tuple(4).atom("ok").unsigned(greeted.incarnation);
             match greeted.had.0 {
                 Some(incarnation) => w.unsigned(incarnation),
                 None => w.atom("none"),
@@ -120,8 +120,7 @@ impl<S: Store> KeyValueServer<S> {
         // Held to the end: another primary's greeting waits until this write is done.
         let mut follower = self.follower.lock();
         let Some(primary) = follower.session(session) else { return Ok(()) };
-        primary.applied = primary.applied.max(seq);
-        primary.latest = primary.latest.max(seq);
+        primary.take_in(seq);
         if follower.is_copying() {
             let (key, value) = write.check()?;
             let shared = value.and_then(|value| {
@@ -141,8 +140,9 @@ impl<S: Store> KeyValueServer<S> {
 
     fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, effects: &mut Effects<'_>) {
         let mut follower = self.follower.lock();
-        let Some(primary) = follower.session(session) else { return };
-        primary.latest = primary.latest.max(seq);
+        if follower.session(session).is_none() {
+            return;
+        }
         match follower.mark(mark, self.store()) {
             Copied::Nothing => {}
             Copied::Replace { with, report } => {
@@ -158,10 +158,10 @@ impl<S: Store> KeyValueServer<S> {
             }
             Copied::Keep(seen) => self.delete_all_but(&seen, effects),
         }
-        if mark == CopyMark::End
-            && let Some(primary) = follower.session(session)
-        {
-            primary.applied = primary.applied.max(seq);
+        // A copy that did not fit is none.
+        let mark = if follower.is_copying() { CopyMark::Begin } else { mark };
+        if let Some(primary) = follower.session(session) {
+            primary.marked(mark, seq);
         }
     }
 
@@ -270,10 +270,11 @@ fn shown(term: &[u8]) -> String {
 
 /// Writes who is followed, for `:status`.
 pub(super) fn write_primary(w: &mut TermWriter<'_>, primary: &Primary, copying: bool) {
-    let state = match (primary.is_there, copying) {
-        (false, _) => "gone",
-        (true, true) => "copying",
-        (true, false) => "following",
+    let state = match (primary.is_there, copying, primary.whole) {
+        (false, ..) => "gone",
+        (true, true, _) => "copying",
+        (true, false, false) => "repairing",
+        (true, false, true) => "following",
     };
     w.map(6).atom("pid").pid(&primary.greeting.pid);
     w.atom("node").atom(&primary.greeting.pid.node);

@@ -204,7 +204,7 @@ pub enum FromPrimary<'a> {
         session: u64,
         /// The number of the last write before.
         seq: u64,
-        /// Whether it begins or ends.
+        /// What begins or ends.
         mark: CopyMark,
     },
     /// `{:replica_slaves, session, slaves}`
@@ -238,12 +238,7 @@ impl<'a> FromPrimary<'a> {
             }
             (4, b"replica_delete") => Some(Self::Delete { session, seq, key: term.tail_at(cursor) }),
             (4, b"replica_copy") => {
-                let mark = cursor.atom().ok()?;
-                let mark = match mark.as_bytes() {
-                    b"begin" => CopyMark::Begin,
-                    b"end" => CopyMark::End,
-                    _ => return None,
-                };
+                let mark = CopyMark::read(cursor.atom().ok()?)?;
                 Some(Self::Copy { session, seq, mark })
             }
             _ => None,

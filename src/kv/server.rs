@@ -645,8 +645,8 @@ impl<S: Store> Source for KeyValueServer<S> {
         Some(self.follower.lock().lineage())
     }
 
-    fn slave_names(&self) -> Vec<SlaveName> {
-        self.slaves().iter().map(|slave| slave.name().clone()).collect()
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        Self::slaves(self)
     }
 
     fn acknowledged(&self) {

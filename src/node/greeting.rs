@@ -11,7 +11,7 @@ use crate::dist::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView};
 use crate::process::{CallError, Process};
 use crate::replica::dialect::{REPLICATION, VERSION};
-use crate::replica::{Refusal, Slave};
+use crate::replica::{Refusal, Said, Slave};
 
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -20,8 +20,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(super) enum Greeted {
     /// With the messages that every server of the protocol knows.
     Elixir,
-    /// With numbered writes. Whose writes it has had, and the last of these.
-    Kvnode { session: u64, incarnation: u64, had: (Option<u64>, u64) },
+    /// With numbered writes, by a primary of this incarnation.
+    Kvnode { session: u64, incarnation: u64, said: Said },
     /// It does not become a slave of this store.
     Refused(Refusal),
 }
@@ -69,7 +69,7 @@ impl Node {
         let session = slave.next_session(incarnation);
         let names = self.names_elsewhere(store);
         let (mut seq, mut slaves) = (0, Vec::new());
-        source(&mut |source| (seq, slaves) = (source.seq(), source.slave_names()));
+        source(&mut |source| (seq, slaves) = (source.seq(), source.slaves()));
         let request = OwnedTerm::write(|w| {
             w.tuple(6).atom("replica_hello").unsigned(session);
             lineage.write(w);
@@ -78,7 +78,7 @@ impl Node {
             names.iter().for_each(|name| name.write(w));
             w.nil();
             w.list(slaves.len());
-            slaves.iter().for_each(|name| name.on(&self.registry.node).write(w));
+            slaves.iter().for_each(|slave| slave.name().on(&self.registry.node).write(w));
             w.nil();
         });
         let request = request.map_err(|error| NotGreeted::Call(CallError::Malformed(error)))?;
@@ -90,7 +90,7 @@ impl Node {
             Err(error) => return Err(NotGreeted::Call(error)),
         };
         match read(answer.view()) {
-            Some(Ok(had)) => Ok(Greeted::Kvnode { session, incarnation, had }),
+            Some(Ok(said)) => Ok(Greeted::Kvnode { session, incarnation, said }),
             Some(Err(refusal)) => Ok(Greeted::Refused(refusal)),
             None => Err(NotGreeted::Answer(answer)),
         }
@@ -127,15 +127,15 @@ impl Node {
     }
 }
 
-type Had = (Option<u64>, u64);
-
-/// `{:ok, incarnation | :none, applied}` or `{:error, reason}`
-fn read(answer: TermView<'_>) -> Option<Result<Had, Refusal>> {
+/// `{:ok, own, incarnation | :none, applied}` or `{:error, reason}`
+fn read(answer: TermView<'_>) -> Option<Result<Said, Refusal>> {
     if let Some([error, reason]) = answer.as_tuple::<2>() {
         return error.is_atom("error").then(|| Refusal::of_code(reason).map(Err))?;
     }
-    let [ok, incarnation, applied] = answer.as_tuple::<3>()?;
-    ok.is_atom("ok").then(|| Some(Ok((incarnation.as_unsigned(), applied.as_unsigned()?))))?
+    let [ok, own, had, applied] = answer.as_tuple::<4>()?;
+    let said =
+        Said { incarnation: own.as_unsigned()?, had: had.as_unsigned(), applied: applied.as_unsigned()? };
+    ok.is_atom("ok").then_some(Ok(said))
 }
 
 #[cfg(test)]
@@ -148,10 +148,14 @@ mod tests {
         let read = |write: fn(&mut crate::etf::TermWriter<'_>)| {
             read(TermView::parse(&encode(write)).expect("our own term"))
         };
-        assert_eq!(read(|w| _ = w.tuple(3).atom("ok").atom("none").unsigned(0)), Some(Ok((None, 0))));
+        let said = |had| Said { incarnation: u64::MAX, had, applied: 3 };
         assert_eq!(
-            read(|w| _ = w.tuple(3).atom("ok").unsigned(u64::MAX).unsigned(3)),
-            Some(Ok((Some(u64::MAX), 3)))
+            read(|w| _ = w.tuple(4).atom("ok").unsigned(u64::MAX).atom("none").unsigned(3)),
+            Some(Ok(said(None)))
+        );
+        assert_eq!(
+            read(|w| _ = w.tuple(4).atom("ok").unsigned(u64::MAX).unsigned(9).unsigned(3)),
+            Some(Ok(said(Some(9))))
         );
         assert_eq!(read(|w| _ = w.tuple(2).atom("error").atom("cycle")), Some(Err(Refusal::Cycle)));
         assert_eq!(read(|w| _ = w.tuple(2).atom("error").atom("other")), None);

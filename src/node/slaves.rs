@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use smol::Timer;
@@ -14,6 +14,7 @@ use super::greeting::{Greeted, NotGreeted};
 use super::peers::PeerHandle;
 use super::setup::DialError;
 use super::{Node, now, slave_keys};
+use crate::config::Limits;
 use crate::dist::control::op;
 use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, encode};
@@ -25,6 +26,10 @@ use crate::replica::{Acknowledge, Dialect, Mark, Refusal, Slave, SlaveName, Slav
 const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 /// A slave that was followed for so long was really there.
 const STEADY: Duration = Duration::from_secs(1);
+/// A slave that was there once is looked for at least so often: when its node is back, so is it soon after.
+const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How far a copy is, is said once in this time.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 /// A slave without room for a copy is tried again after so long.
 const FULL_PAUSE: Duration = Duration::from_secs(30);
 /// Whoever adds a slave is answered after so long, found or not.
@@ -102,7 +107,10 @@ pub(super) async fn follow(
 }
 
 async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, added: &Added) {
-    let mut backoff = Backoff::new(&node.config.limits);
+    let limits = &node.config.limits;
+    let mut backoff = Backoff::new(limits);
+    let known_max = limits.backoff_max.min(KNOWN_PAUSE_MAX);
+    let mut known_backoff = Backoff::new(&Limits { backoff_max: known_max, ..limits.clone() });
     let mut said = String::new();
     while store.is_alive() && slave.state() != SlaveState::Dropped {
         match find(node, slave.name()).await {
@@ -122,6 +130,7 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                 }
                 if since.elapsed() >= STEADY {
                     backoff.reset();
+                    known_backoff.reset();
                     said.clear();
                 }
                 match left {
@@ -148,7 +157,10 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
             Err(missing) => say(&mut said, store, slave, &missing),
         }
         added.settle(node, None);
-        backoff.pause().await;
+        match slave.standing() {
+            Standing::Gone { .. } => known_backoff.pause().await,
+            _ => backoff.pause().await,
+        }
     }
 }
 
@@ -186,9 +198,13 @@ async fn watch(
     let tended = async {
         match node.greet(slave, store, &peer, &at).await.map_err(Missing::NotGreeted)? {
             Greeted::Refused(refusal) => return Err(Missing::Refused(refusal)),
+            Greeted::Elixir if is_another(store, slave, &at, None) => return Ok(Left::Dropped),
             Greeted::Elixir => slave.found(RemoteProcess::Pid(at.clone())),
-            Greeted::Kvnode { session, incarnation, had } => {
-                slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, incarnation, had);
+            Greeted::Kvnode { session, incarnation, said } => {
+                if is_another(store, slave, &at, Some(said.incarnation)) {
+                    return Ok(Left::Dropped);
+                }
+                slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, incarnation, said);
             }
         }
         added.settle(node, None);
@@ -198,7 +214,8 @@ async fn watch(
     let left = if still_up { gone.or(tended).await } else { Ok(Left::Gone(Outcome::NoConnection)) };
     monitor.fired = matches!(left, Ok(Left::Gone(_)));
     let left = left?;
-    if matches!(left, Left::Dropped) {
+    // One that is followed under another name goes on being a slave.
+    if matches!(left, Left::Dropped) && !is_followed(store, &at) {
         monitor.bye();
     }
     drop(monitor);
@@ -215,6 +232,27 @@ async fn watch(
     };
     tracing::warn!(store = ?store, slave = %slave.name(), reason, "slave lost; looking for it");
     Ok(left)
+}
+
+/// Whether any slave of the store is this process.
+fn is_followed(store: &Process, at: &Pid) -> bool {
+    let at = RemoteProcess::Pid(at.clone());
+    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
+    slaves.iter().any(|slave| slave.is_at(&at, None))
+}
+
+/// Whether the process is followed under another name: then it is one slave, by the name that outlives a process.
+fn is_another(store: &Process, slave: &Arc<Slave>, at: &Pid, incarnation: Option<u64>) -> bool {
+    let at = RemoteProcess::Pid(at.clone());
+    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
+    let other =
+        slaves.iter().find(|other| !Arc::ptr_eq(other, slave) && other.is_at(&at, incarnation)).cloned();
+    let Some(other) = other else { return false };
+    let keep_this = matches!(other.name(), SlaveName::Pid(_)) && !matches!(slave.name(), SlaveName::Pid(_));
+    let (kept, dropped) = if keep_this { (slave, &other) } else { (&other, slave) };
+    tracing::info!(store = ?store, slave = %dropped.name(), "slave dropped: it is {} already", kept.name());
+    dropped.drop_out();
+    !keep_this
 }
 
 /// Repairs it, and asks for what it has, until it is removed or is to be greeted anew.
@@ -283,11 +321,11 @@ fn tell_of_siblings(node: &Node, slave: &Slave, store: &Process, peer: &PeerHand
     let (Dialect::Kvnode { session }, Some(source)) = (slave.dialect(), store.server.replica_source()) else {
         return;
     };
-    let names = source.slave_names();
+    let slaves = source.slaves();
     peer.leave(|outbox| {
         outbox.frames.send_to(&store.pid, &RemoteProcess::Pid(at.clone()), |w| {
-            w.tuple(2).atom("$gen_cast").tuple(3).atom("replica_slaves").unsigned(session).list(names.len());
-            names.iter().for_each(|name| name.on(&node.registry.node).write(w));
+            w.tuple(2).atom("$gen_cast").tuple(3).atom("replica_slaves").unsigned(session).list(slaves.len());
+            slaves.iter().for_each(|slave| slave.name().on(&node.registry.node).write(w));
             w.nil();
         });
     });
@@ -334,19 +372,19 @@ async fn sweep(node: &Node, slave: &Slave, store: &Process, peer: &Arc<PeerHandl
 #[derive(Default)]
 struct Progress {
     copying: bool,
-    tenths: u64,
+    said: Option<Instant>,
 }
 
 impl Progress {
-    /// Says how far a copy is, in tenths, and when it is done; gives whether that is now.
+    /// Says how far a copy is, once in a while, and when it is done; gives whether that is now.
     fn say(&mut self, slave: &Slave, store: &Process) -> bool {
         match slave.standing() {
             Standing::Copying { done, total } => {
-                let tenths = done * 10 / total.max(1);
-                if !self.copying || tenths > self.tenths {
+                self.copying = true;
+                if self.said.is_none_or(|said| said.elapsed() >= PROGRESS_PAUSE) {
+                    self.said = Some(now());
                     tracing::info!(store = ?store, slave = %slave.name(), "copying to slave: {done} of {total}");
                 }
-                *self = Self { copying: true, tenths };
             }
             Standing::InStep { .. } if self.copying => {
                 tracing::info!(store = ?store, slave = %slave.name(), "slave is up to date");

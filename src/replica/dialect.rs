@@ -2,11 +2,13 @@
 //!
 //! | message | kind | |
 //! | --- | --- | --- |
-//! | `{:replica_hello, session, lineage, seq, names, slaves}` | call | before anything else: who the primary is. `{:ok, incarnation, applied}`: whose writes the slave had before, and up to which number; or `{:error, reason}` |
+//! | `{:replica_hello, session, lineage, seq, names, slaves}` | call | before anything else: who the primary is. `{:ok, own, incarnation, applied}`: the slave's own incarnation, whose writes it had before, and up to which number; or `{:error, reason}` |
 //! | `{:replica_put, session, seq, key, value}` | cast | a write |
 //! | `{:replica_delete, session, seq, key}` | cast | a deletion |
 //! | `{:replica_copy, session, seq, :begin}` | cast | what comes from here on is a copy of the whole store |
 //! | `{:replica_copy, session, seq, :end}` | cast | the copy is whole: it takes the place of what the slave had |
+//! | `{:replica_copy, session, seq, :repair}` | cast | writes were left out, and what they came to will follow |
+//! | `{:replica_copy, session, seq, :whole}` | cast | nothing is missing any more: the slave has what the primary had after this write |
 //! | `{:replica_ask, session, seq}` | call | `{:ok, applied}`: everything that came before has been handled; or `{:error, reason}` |
 //! | `{:replica_slaves, session, slaves}` | cast | the primary's slaves are these now |
 //! | `{:replica_bye, session}` | cast | the slave is none any more |
@@ -15,7 +17,7 @@
 //! before the node has said that it is a kvnode, by a function that no BEAM has ([`REPLICATION`]).
 
 use super::source::ReplicaWrite;
-use crate::etf::TermWriter;
+use crate::etf::{AtomView, TermWriter};
 
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
@@ -34,13 +36,36 @@ pub enum Dialect {
     },
 }
 
-/// Where a copy of the whole store begins and ends.
+/// Where a copy of the whole store, or the repair of a slave, begins and ends. A slave lacks something from the greeting on
+/// until the first [`Whole`](Self::Whole) or [`End`](Self::End).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyMark {
-    /// Everything from here on belongs to it.
+    /// Everything from here on belongs to a copy.
     Begin,
-    /// It is whole.
+    /// The copy is whole.
     End,
+    /// Something was left out before.
+    Repair,
+    /// Nothing is missing any more.
+    Whole,
+}
+
+impl CopyMark {
+    const ALL: [Self; 4] = [Self::Begin, Self::End, Self::Repair, Self::Whole];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::End => "end",
+            Self::Repair => "repair",
+            Self::Whole => "whole",
+        }
+    }
+
+    /// Reads it from its atom.
+    pub fn read(word: AtomView<'_>) -> Option<Self> {
+        Self::ALL.into_iter().find(|mark| word == mark.word())
+    }
 }
 
 impl Dialect {
@@ -76,8 +101,5 @@ impl Dialect {
 /// Writes the cast of a copy's mark.
 pub(super) fn write_mark(w: &mut TermWriter<'_>, session: u64, seq: u64, mark: CopyMark) {
     w.tuple(2).atom("$gen_cast").tuple(4).atom("replica_copy").unsigned(session).unsigned(seq);
-    w.atom(match mark {
-        CopyMark::Begin => "begin",
-        CopyMark::End => "end",
-    });
+    w.atom(mark.word());
 }

@@ -16,6 +16,8 @@ struct Entry {
     /// The store's number of the write, or of the last one before what was read.
     seq: u64,
     traits: Traits,
+    /// It is the beginning or the end of a copy.
+    of_copy: bool,
 }
 
 /// What was taken out unsent.
@@ -46,7 +48,8 @@ impl Log {
 
     pub(super) fn push_mark(&mut self, session: u64, seq: u64, mark: CopyMark) {
         let message = encode(|w| dialect::write_mark(w, session, seq, mark));
-        self.add(Entry { message, key: (0, 0), seq, traits: Traits::none() });
+        let of_copy = matches!(mark, CopyMark::Begin | CopyMark::End);
+        self.add(Entry { message, key: (0, 0), seq, traits: Traits::none(), of_copy });
     }
 
     fn add(&mut self, entry: Entry) {
@@ -155,7 +158,7 @@ impl Lost {
                 self.writes += 1;
                 key(lost);
             }
-            None => self.marks = true,
+            None => self.marks |= entry.of_copy,
         }
     }
 }
@@ -172,7 +175,7 @@ impl Entry {
         message.extend_from_slice(key);
         let to = message.len() as u32;
         message.extend_from_slice(value);
-        Self { message, key: (from, to), seq, traits }
+        Self { message, key: (from, to), seq, traits, of_copy: false }
     }
 
     fn key(&self) -> Option<&[u8]> {

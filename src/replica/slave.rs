@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::dialect::Dialect;
+use super::dialect::{CopyMark, Dialect};
 use super::lineage::Refusal;
 use super::source::{ReplicaWrite, Source};
 use super::standing::{SlaveState, Standing};
@@ -74,6 +74,17 @@ pub struct Taken {
     pub more: bool,
     /// Whether the slave is to be asked what it has.
     pub acknowledge: Acknowledge,
+}
+
+/// What a kvnode's store says of itself when it is greeted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its own incarnation.
+    pub incarnation: u64,
+    /// That of the primary whose writes it has had.
+    pub had: Option<u64>,
+    /// The last of these.
+    pub applied: u64,
 }
 
 /// One slave of one store.
@@ -151,17 +162,11 @@ impl Slave {
         incarnation.wrapping_add(self.state.lock().session + 1)
     }
 
-    /// It was found, is a kvnode's, and has taken the greeting of a session. What it said of itself: the primary whose
-    /// writes it has had, and the last of these.
-    pub fn found_kvnode(
-        &self,
-        at: RemoteProcess,
-        session: u64,
-        incarnation: u64,
-        (had, applied): (Option<u64>, u64),
-    ) {
-        let knows = had == Some(incarnation) && applied >= self.state.lock().confirmed;
+    /// It was found, is a kvnode's, and has taken the greeting of a session by a primary of this incarnation.
+    pub fn found_kvnode(&self, at: RemoteProcess, session: u64, incarnation: u64, said: Said) {
+        let knows = said.had == Some(incarnation) && said.applied >= self.state.lock().confirmed;
         self.follow(at, Dialect::Kvnode { session }, knows);
+        self.state.lock().incarnation = Some(said.incarnation);
     }
 
     fn follow(&self, at: RemoteProcess, dialect: Dialect, knows: bool) {
@@ -177,6 +182,7 @@ impl Slave {
         }
         state.at = SlaveState::Following(at);
         state.dialect = dialect;
+        state.incarnation = None;
         state.refused = None;
         state.renew = false;
         state.news = false;
@@ -241,6 +247,13 @@ impl Slave {
         state.wanted = state.wanted.max(seq);
     }
 
+    /// Whether it is followed at this process, or is a kvnode's store with this incarnation.
+    pub fn is_at(&self, at: &RemoteProcess, incarnation: Option<u64>) -> bool {
+        let state = self.state.lock();
+        let SlaveState::Following(followed) = &state.at else { return false };
+        followed == at || incarnation.is_some() && state.incarnation == incarnation
+    }
+
     /// How it is spoken to, since it was found last.
     pub fn dialect(&self) -> Dialect {
         self.state.lock().dialect
@@ -293,6 +306,11 @@ impl Slave {
         let ready = !state.streaming && matches!(state.at, SlaveState::Following(_)) && state.log.is_empty();
         if ready {
             state.resume();
+            if let Dialect::Kvnode { session } = state.dialect {
+                // What it has is what it was sent before something was left out.
+                let seq = state.confirmed;
+                state.log.push_mark(session, seq, CopyMark::Repair);
+            }
         }
         ready
     }
@@ -354,7 +372,7 @@ impl Slave {
             }
             match state.scan {
                 Some(part) if state.missed.is_empty() => (part, state.scans),
-                _ => return state.whole_from.is_none(),
+                _ => return state.whole_from.is_none() || !state.missed.is_empty(),
             }
         };
         if part == 0 {
@@ -373,7 +391,7 @@ impl Slave {
             }
             state.copy_total = state.copy_total.max(total);
         }
-        state.whole_from.is_none()
+        state.whole_from.is_none() || !state.missed.is_empty()
     }
 
     /// A step of a repair: queues what some of the missed keys have now. Writers wait for it.

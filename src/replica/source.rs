@@ -1,6 +1,8 @@
 //! What is replicated: single writes, and the store that a repair reads.
 
-use super::SlaveName;
+use std::sync::Arc;
+
+use super::Slave;
 use super::lineage::Lineage;
 use crate::etf::Traits;
 
@@ -65,8 +67,8 @@ pub trait Source {
         None
     }
 
-    /// The names of all slaves, for them to know each other when one of them is promoted.
-    fn slave_names(&self) -> Vec<SlaveName> {
+    /// All slaves, to see whether two of them are one process.
+    fn slaves(&self) -> Vec<Arc<Slave>> {
         Vec::new()
     }
 

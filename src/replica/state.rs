@@ -23,6 +23,8 @@ pub(super) struct State {
     /// The process that what follows is about.
     pub(super) known: Option<RemoteProcess>,
     pub(super) dialect: Dialect,
+    /// Of a kvnode's store.
+    pub(super) incarnation: Option<u64>,
     /// Why it is not followed though it is there.
     pub(super) refused: Option<Refusal>,
     /// It is to be greeted anew: what it was told of its primary is no longer so.
@@ -68,6 +70,7 @@ impl State {
             session: 0,
             known: None,
             dialect: Dialect::Elixir,
+            incarnation: None,
             refused: None,
             renew: false,
             news: false,
@@ -133,14 +136,15 @@ impl State {
     /// Notes where in the log the slave has everything, once that is so.
     pub(super) fn note_whole(&mut self, seq: u64) {
         let whole = self.streaming && self.scan.is_none() && self.missed.is_empty();
-        if whole
-            && self.copying
-            && let Dialect::Kvnode { session } = self.dialect
-        {
-            self.log.push_mark(session, seq, CopyMark::End);
-            self.copying = false;
+        if !whole {
+            self.whole_from = None;
+        } else if self.whole_from.is_none() {
+            if let Dialect::Kvnode { session } = self.dialect {
+                let copied = std::mem::take(&mut self.copying);
+                self.log.push_mark(session, seq, if copied { CopyMark::End } else { CopyMark::Whole });
+            }
+            self.whole_from = Some(self.log.end());
         }
-        self.whole_from = if whole { self.whole_from.or(Some(self.log.end())) } else { None };
     }
 
     /// It has handled everything up to this number of the log.

@@ -17,6 +17,7 @@ mod rpc;
 mod server_name;
 mod size;
 mod term;
+mod tls;
 
 use std::fmt;
 use std::io::Write;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::dist::{Cookie, NodeName};
+use crate::store::SyncPolicy;
 
 /// Everything that a node is started with.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Config {
     pub epmd: EpmdConfig,
     /// The stores to serve, in order.
     pub stores: Vec<StoreConfig>,
+    /// Where the stores are kept. `None`: in memory.
+    pub data: Option<DataConfig>,
     /// Slaves of the first store.
     pub slaves: Vec<ServerName>,
     /// Nodes to be kept connected.
@@ -39,6 +42,15 @@ pub struct Config {
 impl Config {
     /// Erlang's `net_ticktime` where nothing else is said, in seconds.
     pub const NET_TICKTIME_SECS: u32 = 60;
+}
+
+/// Stores on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataConfig {
+    /// The folder, which one process has at a time.
+    pub dir: PathBuf,
+    /// When writes are synced.
+    pub sync: SyncPolicy,
 }
 
 /// Where epmd is, and who starts it.

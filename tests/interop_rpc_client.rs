@@ -33,6 +33,7 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         slaves: vec![],
         connect: vec![],
         net_ticktime_secs: 60,
+        data: None,
         fragments: true,
         limits: Limits::default(),
     };

@@ -4,6 +4,7 @@
 //! program with code 2, what cannot run with code 1, and each says what happened, to what, and what to do next.
 
 mod banner;
+mod data;
 mod epmd;
 mod node;
 mod server_name;
@@ -60,6 +61,8 @@ struct Cli {
 enum Command {
     /// Runs, asks or ends an epmd, as Erlang's own epmd program does
     Epmd(epmd::EpmdArgs),
+    /// Reads everything in a folder of stores, and says what it found
+    Check(data::CheckArgs),
 }
 
 /// Runs the program: reads what was typed, and blocks until the node, the daemon or the question has ended.
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Some(Command::Epmd(args)) => epmd::main(args),
+        Some(Command::Check(args)) => data::check(&args),
         None => node::main(cli.node, &matches),
     };
     match result {

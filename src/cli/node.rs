@@ -2,18 +2,20 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use clap::{ArgMatches, Args};
 
 use super::banner::{self, CookieOrigin};
 use super::{CliError, server_name, size};
-use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig};
+use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::epmd::environment;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
 use crate::node::log::{self, LogLevels};
+use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
 const FRAME_BYTES_LEAST: usize = 64 << 10;
@@ -55,6 +57,15 @@ pub(super) struct NodeArgs {
     /// {:add_slave, …}
     #[arg(long, value_name = "KIND:NAME", help_heading = "Stores")]
     slave: Vec<String>,
+
+    /// Keep the stores in this folder, which is made where there is none; without it they are in memory and end with
+    /// the node
+    #[arg(long, value_name = "DIR", help_heading = "Stores")]
+    data_dir: Option<PathBuf>,
+    /// When a write is on disk: always (before it is answered), interval:MS, or never (when the system does it). What
+    /// a power cut can take follows from it; a killed node loses nothing
+    #[arg(long, value_name = "WHEN", value_parser = super::data::sync, requires = "data_dir", help_heading = "Stores")]
+    sync: Option<SyncPolicy>,
 
     /// The address to listen on [default: all]
     #[arg(long, value_name = "ADDR", help_heading = "Network")]
@@ -120,6 +131,7 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
         dist_port: args.dist_port,
         epmd,
         stores,
+        data: args.data_dir.map(|dir| DataConfig { dir, sync: args.sync.unwrap_or_default() }),
         slaves,
         connect,
         net_ticktime_secs: args.net_ticktime,

@@ -8,5 +8,5 @@ pub mod state;
 
 pub use functions::KeyValueFunctions;
 pub use request::{Cast, Request};
-pub use server::KeyValueServer;
+pub use server::{KeyValueServer, StoreServer};
 pub use state::StateShape;

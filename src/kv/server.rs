@@ -7,9 +7,10 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use super::{Cast, Request, StateShape, state};
-use crate::etf::tag::FUN_EXT;
-use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
-use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
+use crate::etf::tag::{FUN_EXT, NIL_EXT};
+use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, encode, key};
+use crate::process::effect::can_decode;
+use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId};
 use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName, SlaveState};
 use crate::store::{Store, StoreError, Value};
 
@@ -21,6 +22,9 @@ thread_local! {
 /// A scratch buffer larger than this is given back after use, in bytes.
 const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 
+/// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.
+const SLAVES_NOTE: &str = "slaves";
+
 /// Slaves that one store may have.
 const SLAVES_MAX: usize = 64;
 
@@ -28,7 +32,7 @@ const SLAVES_MAX: usize = 64;
 pub struct KeyValueServer<S> {
     store: S,
     dispatch: Arc<dyn Dispatch>,
-    slaves: RwLock<Vec<Arc<Slave>>>,
+    slaves: Arc<RwLock<Vec<Arc<Slave>>>>,
     /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order.
     order: Mutex<()>,
     slave_buffer_bytes_max: usize,
@@ -54,7 +58,7 @@ impl<S: Store> KeyValueServer<S> {
         Self {
             store,
             dispatch,
-            slaves: RwLock::default(),
+            slaves: Arc::default(),
             order: Mutex::new(()),
             slave_buffer_bytes_max,
             shape: StateShape::default(),
@@ -99,11 +103,15 @@ impl<S: Store> KeyValueServer<S> {
         effects: &mut Effects<'_>,
     ) -> Result<(), TermError> {
         with_canonical(key, |key| {
-            let me = effects.me;
+            let (me, flags, here) = (effects.me, effects.flags, caller.node() == *effects.peer);
             let later = || {
                 let (caller, dispatch) = (caller.to_owned(&me.pid), Arc::clone(&self.dispatch));
                 Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
                     caller.reply(&*dispatch, |w| match found {
+                        Ok(Some(value)) if here && !can_decode(flags, value.traits) => {
+                            // To send it would cost the caller's node its connection to us.
+                            w.tuple(2).atom("error").atom("system_limit");
+                        }
                         Ok(Some(value)) => {
                             w.raw(value.bytes);
                         }
@@ -144,7 +152,8 @@ impl<S: Store> KeyValueServer<S> {
             }
             let _order = self.order.lock();
             let written = self.apply(key, value, effects, later);
-            if !matches!(written, Written::Now(Err(_))) {
+            // What is answered later is pushed when it is: a slave must not have what the store may yet lose.
+            if matches!(written, Written::Now(Ok(()))) {
                 for slave in slaves.iter() {
                     replicate(slave, key, value, effects);
                 }
@@ -162,16 +171,28 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Written {
         let done = || {
             let (caller, dispatch) = (later(effects), Arc::clone(&self.dispatch));
+            let (slaves, store) = (Arc::clone(&self.slaves), effects.me.id);
+            let key: Box<[u8]> = key.into();
+            let value =
+                value.map(|value| shared_value(value, effects).unwrap_or_else(|| value.bytes().into()));
             Box::new(move |result: Result<(), StoreError>| {
-                if let Some(caller) = caller {
-                    caller.reply(&*dispatch, |w| write_result(w, &result));
+                if result.is_ok() {
+                    // Who writes may wait for room with this lock, and a new slave for that one.
+                    for slave in slaves.read_recursive().iter() {
+                        replicate_written(slave, &key, value.as_deref(), store, &*dispatch);
+                    }
+                }
+                match (caller, &result) {
+                    (Some(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
+                    (None, Err(error)) => tracing::error!(?store, %error, "replicated write lost"),
+                    (None, Ok(())) => {}
                 }
             }) as crate::store::WriteDone
         };
         let result = match value {
             Some(value) => {
                 let bytes = value.bytes();
-                let shared = effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, bytes));
+                let shared = shared_value(value, effects);
                 let value = Value { bytes, shared: shared.as_ref(), traits: value.traits() };
                 self.store.put(key, value, done)
             }
@@ -220,6 +241,9 @@ impl<S: Store> KeyValueServer<S> {
                 if let Some(slave) = added {
                     tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
                     effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id });
+                    if self.keep_slaves(caller, effects) {
+                        return;
+                    }
                 }
                 effects.reply(caller, |w| {
                     w.atom("ok");
@@ -229,6 +253,80 @@ impl<S: Store> KeyValueServer<S> {
                 w.tuple(2).atom("error").atom("too_many_slaves");
             }),
         }
+    }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// Keeps the names of the slaves where the store keeps such things; then the caller is answered when it has.
+    fn keep_slaves(&self, caller: &Caller<'_>, effects: &Effects<'_>) -> bool {
+        // The last that is kept is of the last that was added.
+        let _order = self.order.lock();
+        let note = encode(|w| {
+            let slaves = self.slaves.read();
+            let names = slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped);
+            let names: Vec<_> = names.collect();
+            w.list(names.len());
+            for slave in names {
+                slave.name().write(w);
+            }
+            w.nil();
+        });
+        let mut kept = false;
+        self.store.keep_note(SLAVES_NOTE, &note, || {
+            kept = true;
+            let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result)))
+        });
+        kept
+    }
+
+    /// Adds the slaves that the store had when it was used last, and gives them.
+    ///
+    /// # Errors
+    /// The store's: what it kept could not be read.
+    pub fn restore_slaves(&self) -> Result<Vec<Arc<Slave>>, StoreError> {
+        let Some(note) = self.store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
+        let read = || {
+            let term = TermView::parse(&note).ok()?;
+            let mut cursor = term.cursor();
+            if term.tag() == NIL_EXT {
+                return Some(Vec::new());
+            }
+            let len = cursor.list().ok()?;
+            (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
+        };
+        let names: Vec<SlaveName> = read().ok_or(StoreError::Io("damaged"))?;
+        // As many as there may be were kept, so none is too many.
+        Ok(names.into_iter().filter_map(|name| self.add_slave(name).ok().flatten()).collect())
+    }
+}
+
+/// What a node does with a store, whatever its entries are kept in.
+pub trait StoreServer: GenServer + fmt::Debug {
+    /// Number of keys.
+    fn entries(&self) -> usize;
+
+    /// Whether the entries are there again when the process is started again.
+    fn is_durable(&self) -> bool;
+
+    /// See [`KeyValueServer::add_slave`].
+    ///
+    /// # Errors
+    /// The store has as many as it may have.
+    fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves>;
+}
+
+impl<S: Store> StoreServer for KeyValueServer<S> {
+    fn entries(&self) -> usize {
+        self.store.len()
+    }
+
+    fn is_durable(&self) -> bool {
+        self.store.is_durable()
+    }
+
+    fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
+        Self::add_slave(self, name)
     }
 }
 
@@ -403,6 +501,7 @@ fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
 fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
     match error {
         StoreError::NoSpace => w.tuple(2).atom("error").atom("no_space"),
+        StoreError::Io(reason) => w.tuple(2).atom("error").tuple(2).atom("io").atom(reason),
     };
 }
 
@@ -423,6 +522,32 @@ fn replicate(slave: &Arc<Slave>, key: &[u8], value: Option<TermView<'_>>, effect
         }
         Pushed::Behind(dropped) => {
             tracing::warn!(store = ?effects.me, slave = %slave.name(), dropped, "slave is behind: writes dropped");
+        }
+    }
+}
+
+/// The part of the received memory that a large value is.
+fn shared_value(value: TermView<'_>, effects: &Effects<'_>) -> Option<SharedBytes> {
+    effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
+}
+
+/// As [`replicate`], for a write that was answered later, on the thread that says so, in the order of the writes.
+fn replicate_written(
+    slave: &Arc<Slave>,
+    key: &[u8],
+    value: Option<&[u8]>,
+    store: ProcessId,
+    dispatch: &dyn Dispatch,
+) {
+    let write = match value {
+        Some(value) => ReplicaWrite::Put { key, value },
+        None => ReplicaWrite::Delete { key },
+    };
+    match slave.push(write) {
+        Pushed::Kept => {}
+        Pushed::Ready => dispatch.replicate(slave, store),
+        Pushed::Behind(dropped) => {
+            tracing::warn!(?store, slave = %slave.name(), dropped, "slave is behind: writes dropped");
         }
     }
 }

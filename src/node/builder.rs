@@ -154,6 +154,7 @@ impl NodeBuilder {
             dist_port: self.dist_port,
             epmd,
             stores: Vec::new(),
+            data: None,
             slaves: Vec::new(),
             connect,
             net_ticktime_secs: self.net_ticktime_secs,

@@ -458,6 +458,12 @@ impl Dispatch for Node {
             self.tell_ended(&ended);
         }
     }
+
+    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
+        if let Some(store) = self.process(store) {
+            Self::replicate(self, slave, &store);
+        }
+    }
 }
 
 /// Sends by a node for as long as it runs.
@@ -473,6 +479,12 @@ impl Dispatch for Outlet {
     fn exit(&self, process: ProcessId, reason: &[u8]) {
         if let Some(this) = self.0.upgrade() {
             Dispatch::exit(&*this, process, reason);
+        }
+    }
+
+    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
+        if let Some(this) = self.0.upgrade() {
+            Dispatch::replicate(&*this, slave, store);
         }
     }
 }

@@ -36,13 +36,15 @@ use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::environment::EnvironmentError;
 use crate::epmd::{self, EpmdError, EpmdStart};
 use crate::etf::{Pid, Pool};
-use crate::kv::KeyValueFunctions;
+use crate::kv::{KeyValueFunctions, KeyValueServer};
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
 use crate::process::rpc::calls::Calls;
 use crate::process::{Dispatch, GenServer, Process, Registry, Restart, Waiters};
 use crate::replica::SlaveName;
+use crate::store::disk::OpenError;
+use crate::store::{Disk, MemoryStore, StoreError};
 
 /// Why a node could not be started.
 #[derive(Debug)]
@@ -85,6 +87,10 @@ pub enum StartError {
     DuplicateName(String),
     /// More slaves than one store may have.
     TooManySlaves,
+    /// The folder with its stores could not be opened.
+    Data(OpenError),
+    /// What a store keeps of its slaves could not be read.
+    Store(StoreError),
     /// The system refused something that every node needs.
     System(io::Error),
 }
@@ -112,6 +118,8 @@ impl fmt::Display for StartError {
                 write!(f, "two stores were given the name {name}; a name is one store's: see --store")
             }
             Self::TooManySlaves => f.write_str("more slaves than a store may have; see --slave"),
+            Self::Data(error) => error.fmt(f),
+            Self::Store(error) => write!(f, "a store on disk: {error}; see `kvnode check`"),
             Self::System(error) => write!(f, "the system refused: {error}"),
         }
     }
@@ -171,6 +179,9 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
 pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     // On an error all of this is dropped, which ends the threads.
     let (executor, ending) = start_threads()?;
+    // First, for it says most often no: nobody has heard of this node then.
+    let disk = config.data.as_ref().map(|data| Disk::open(&data.dir, data.sync)).transpose();
+    let disk = disk.map_err(StartError::Data)?;
     let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
     let refused = |error| StartError::Listen { bind: config.bind, port: config.dist_port, error };
     let listener = listener::bind(config.bind, config.dist_port).await.map_err(refused)?;
@@ -185,7 +196,7 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
         register(&registry, name, process)?;
     }
-    let stores = Stores::new(&config.limits);
+    let stores = Stores::new(&config.limits, disk);
     let node = Arc::new_cyclic(|this| Node {
         pool: Pool::new(config.limits.spare_bytes_max),
         config,
@@ -273,7 +284,7 @@ fn serve_functions(node: &Arc<Node>) {
     functions.add(Arc::new(NodeFunctions::new(Arc::downgrade(node))));
     functions.add(Arc::new(Calls));
     let this = Arc::downgrade(node);
-    let adopt = move |process: &Arc<Process>, server| {
+    let adopt = move |process: &Arc<Process>, server: Arc<KeyValueServer<MemoryStore>>| {
         if let Some(node) = this.upgrade() {
             node.adopt_store(process, server);
         }
@@ -293,9 +304,12 @@ fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
         let process = node.start_store(spec, Restart::Permanent).map_err(|error| match error {
             StoreStartError::Taken(name) => StartError::DuplicateName(name),
             StoreStartError::TooManySlaves => StartError::TooManySlaves,
+            StoreStartError::Disk(error) => StartError::Data(error),
+            StoreStartError::Store(error) => StartError::Store(error),
         })?;
         started.push((names.clone(), process.pid.clone()));
     }
+    node.stores.say_unserved(node.config.stores.iter());
     Ok(started)
 }
 

@@ -14,12 +14,13 @@ use super::{Node, Outlet, after, now, slaves};
 use crate::config::{Limits, StoreConfig};
 use crate::etf::TermView;
 use crate::etf::tag::NIL_EXT;
-use crate::kv::{KeyValueServer, StateShape};
+use crate::kv::{KeyValueServer, StateShape, StoreServer};
 use crate::process::registry::RegisterError;
 use crate::process::supervisor::{ChildId, Intensity, Verdict};
 use crate::process::{Dispatch, Ended, GenServer, Process, ProcessId, Restart, Supervisor};
 use crate::replica::{Slave, SlaveName};
-use crate::store::{MemoryStore, Store};
+use crate::store::disk::OpenError;
+use crate::store::{Disk, MemoryStore, StoreError};
 
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
@@ -40,6 +41,10 @@ pub(super) enum StoreStartError {
     Taken(String),
     /// More slaves than a store may have.
     TooManySlaves,
+    /// What it is kept in could not be opened.
+    Disk(OpenError),
+    /// What it keeps could not be read.
+    Store(StoreError),
 }
 
 impl fmt::Display for StoreStartError {
@@ -47,6 +52,8 @@ impl fmt::Display for StoreStartError {
         match self {
             Self::Taken(name) => write!(f, "another process has the name {name}"),
             Self::TooManySlaves => f.write_str("it is given more slaves than a store may have"),
+            Self::Disk(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
         }
     }
 }
@@ -54,7 +61,7 @@ impl fmt::Display for StoreStartError {
 /// A store that runs.
 #[derive(Debug)]
 struct Running {
-    server: Arc<KeyValueServer<MemoryStore>>,
+    server: Arc<dyn StoreServer>,
     /// The tasks that follow its slaves: they end with it.
     follows: Vec<Task<()>>,
 }
@@ -64,12 +71,29 @@ pub(super) struct Stores {
     supervisor: Mutex<Supervisor<StoreSpec>>,
     /// By every pid of a store.
     running: Mutex<AHashMap<ProcessId, Arc<Mutex<Running>>>>,
+    /// Where they are kept; `None`: in memory.
+    disk: Option<Arc<Disk>>,
 }
 
 impl Stores {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, disk: Option<Arc<Disk>>) -> Self {
         let intensity = Intensity { restarts_max: limits.restarts_max, period: limits.restart_period };
-        Self { supervisor: Mutex::new(Supervisor::new(intensity)), running: Mutex::default() }
+        Self { supervisor: Mutex::new(Supervisor::new(intensity)), running: Mutex::default(), disk }
+    }
+
+    pub(super) const fn disk(&self) -> Option<&Arc<Disk>> {
+        self.disk.as_ref()
+    }
+
+    /// Says which stores of the folder nobody can reach, since they have none of the names that were given.
+    pub(super) fn say_unserved<'a>(&self, served: impl Iterator<Item = &'a StoreConfig>) {
+        let Some(disk) = &self.disk else { return };
+        let served: Vec<String> = served.flat_map(disk_names).collect();
+        for names in disk.stores() {
+            if !names.iter().any(|name| served.contains(name)) {
+                tracing::warn!("a store on disk is not served: --store {} would", names.join(","));
+            }
+        }
     }
 }
 
@@ -88,7 +112,7 @@ impl Node {
     }
 
     /// Looks after a store that somebody has started, until it ends: it is not started again.
-    pub(super) fn adopt_store(&self, process: &Arc<Process>, server: Arc<KeyValueServer<MemoryStore>>) {
+    pub(super) fn adopt_store(&self, process: &Arc<Process>, server: Arc<dyn StoreServer>) {
         let mut table = self.stores.running.lock();
         // Whoever ends a store takes it out of the registry first, and out of here then.
         if process.is_alive() {
@@ -105,8 +129,18 @@ impl Node {
         let plain = spec.names.global.is_empty() && spec.names.local == [PLAIN_MODULE];
         let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
         let bytes_max = self.config.limits.slave_buffer_bytes_max;
-        let server = KeyValueServer::new(MemoryStore::default(), dispatch, bytes_max).shown_as(shape);
-        let server = Arc::new(server);
+        let mut restored = Vec::new();
+        let server: Arc<dyn StoreServer> = match &self.stores.disk {
+            Some(disk) => {
+                let store = disk.store(&disk_names(&spec.names)).map_err(StoreStartError::Disk)?;
+                let server = KeyValueServer::new(store, dispatch, bytes_max).shown_as(shape);
+                restored = server.restore_slaves().map_err(StoreStartError::Store)?;
+                Arc::new(server)
+            }
+            None => {
+                Arc::new(KeyValueServer::new(MemoryStore::default(), dispatch, bytes_max).shown_as(shape))
+            }
+        };
         // Held until the store is in all tables: it may be ended as soon as it has a name.
         let mut table = self.stores.running.lock();
         let process = self.registry.spawn(Arc::clone(&server) as Arc<dyn GenServer>);
@@ -115,7 +149,8 @@ impl Node {
             let added: Result<Vec<_>, _> = added.collect();
             added.map(|added| (pids, added)).map_err(|_| StoreStartError::TooManySlaves)
         });
-        let (pids, slaves) = named.inspect_err(|_| self.exit(&process, &[NIL_EXT]))?;
+        let (pids, mut slaves) = named.inspect_err(|_| self.exit(&process, &[NIL_EXT]))?;
+        slaves.extend(restored);
         let running = Arc::new(Mutex::new(Running { server, follows: Vec::new() }));
         for pid in pids {
             table.insert(pid, Arc::clone(&running));
@@ -173,11 +208,11 @@ impl Node {
             store = self.stores.running.lock().remove(&process.id).or(store);
         }
         let Some(store) = store else { return };
-        let lost = {
+        let (lost, durable) = {
             let mut store = store.lock();
             // Dropping a task ends it.
             store.follows.clear();
-            store.server.store().len()
+            (store.server.entries(), store.server.is_durable())
         };
         let reason = TermView::parse(&ended.reason).expect("a reason was checked when it came");
         let verdict = {
@@ -187,23 +222,28 @@ impl Node {
         };
         let names = ended.names.join(", ");
         let entries = if lost == 1 { "1 entry is" } else { &*format!("{lost} entries are") };
+        let (gone, again) = if durable {
+            (format!("{entries} kept on disk"), "")
+        } else {
+            (format!("{entries} lost"), ", empty")
+        };
         match verdict {
             None => {}
             Some(Verdict::Forget(_)) => {
-                tracing::info!(store = %names, ?reason, "store ended; its {entries} gone with it");
+                tracing::info!(store = %names, ?reason, "store ended; its {gone}");
             }
             Some(Verdict::Restart { child, spec, after: pause }) if pause.is_zero() => {
                 if let Some(process) = self.start_again(child, &spec) {
                     tracing::warn!(
                         store = %names, ?reason, pid = ?process,
-                        "store ended and was started again, empty: its {entries} lost"
+                        "store ended and was started again{again}: its {gone}"
                     );
                 }
             }
             Some(Verdict::Restart { child, spec, after: pause }) => {
                 tracing::error!(
                     store = %names, ?reason,
-                    "store ended, too often of late: its {entries} lost, and it is started again in {} ms",
+                    "store ended, too often of late: its {gone}, and it is started again in {} ms",
                     pause.as_millis()
                 );
                 self.start_later(child, spec, pause);
@@ -216,7 +256,7 @@ impl Node {
         self.spawn(async move {
             after(pause).await;
             if let Some(process) = node.start_again(child, &spec) {
-                tracing::warn!(pid = ?process, names = ?node.registry.names_of(&process), "store started again, empty");
+                tracing::warn!(pid = ?process, names = ?node.registry.names_of(&process), "store started again");
             }
         });
     }
@@ -245,6 +285,13 @@ impl Node {
             }
         }
     }
+}
+
+/// The names of a store as they are kept with it: as they are typed after `--store`.
+fn disk_names(names: &StoreConfig) -> Vec<String> {
+    // An atom may have a line's end in it, which ends a name there.
+    let global = names.global.iter().map(|name| format!("global:{}", name.escape_debug()));
+    global.chain(names.local.iter().map(|name| format!("local:{}", name.escape_debug()))).collect()
 }
 
 impl fmt::Debug for Stores {

@@ -4,10 +4,12 @@
 //! has to wait (for a disk, for another machine) is given a completion, calls it from wherever it likes, and the
 //! connection goes on meanwhile. A get from memory pays nothing for that.
 
+pub mod disk;
 pub mod memory;
 
 use std::fmt;
 
+pub use disk::{Disk, DiskStore, SyncPolicy};
 pub use memory::MemoryStore;
 
 use crate::etf::{SharedBytes, Traits};
@@ -27,14 +29,18 @@ pub struct Value<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// No room for it.
+    /// No room for it. It can be tried again when there is.
     NoSpace,
+    /// The disk or its file system refused: in a word of OTP's `file:posix()` where there is one (`eio`, `erofs`, …),
+    /// `damaged` where what was read is not what was written, `terminated` where the store is closed.
+    Io(&'static str),
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSpace => f.write_str("no space is left in the store"),
+            Self::Io(reason) => write!(f, "the disk refuses: {reason}"),
         }
     }
 }
@@ -77,6 +83,27 @@ pub trait Store: Send + Sync + 'static {
     /// Shows every key with its value, each once, in any order, until `visit` gives `false`; whether it got to the end.
     /// Others may write meanwhile. `visit` must not use the store.
     fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool;
+
+    /// Keeps something that is to be known of the store after a restart, under a name; a store that does not survive
+    /// its process keeps nothing, and says so by not calling `later`.
+    fn keep_note(&self, _name: &str, _note: &[u8], _later: impl FnOnce() -> WriteDone)
+    where
+        Self: Sized,
+    {
+    }
+
+    /// What was kept last under a name.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn note(&self, _name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
+
+    /// Whether what was answered is there after a restart.
+    fn is_durable(&self) -> bool {
+        false
+    }
 
     /// Whether it holds nothing.
     fn is_empty(&self) -> bool {

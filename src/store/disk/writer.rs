@@ -1,0 +1,360 @@
+//! The thread that writes: batch after batch, each with one sync, and what it does when the system refuses.
+//!
+//! ```text
+//!           a write or a sync fails                    the disk takes a file and syncs it
+//! Writing --------------------------> Broken (reads go on) ------------------------------> Writing
+//! ```
+//!
+//! After a failure the engine's journal is not trusted: the batch is taken out of it before the engine reads it again,
+//! so that a write that was answered by an error is not there later. A full disk does not get that far: a batch that
+//! would fill it is refused before the engine sees it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ahash::AHashMap;
+use fjall::{PersistMode, Readable};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::SyncPolicy;
+use super::dir::Dir;
+use super::engine::{Engine, Totals};
+use super::error::{OpenError, engine_error, store_error};
+use super::queue::{Queue, Write};
+use super::record::Found;
+use crate::store::{ReadDone, StoreError, Value};
+
+/// A batch has no more bytes than this, but for a single large value.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Past so many bytes a connection that writes waits until there is room again, as one to a full socket does: only
+/// those get here who write without waiting for answers.
+const QUEUE_BYTES_MAX: usize = 256 << 20;
+
+/// What the threads and the stores share.
+pub(super) struct Shared {
+    dir: Dir,
+    sync: SyncPolicy,
+    /// `None` when it could not be opened again.
+    engine: RwLock<Option<Engine>>,
+    totals: RwLock<AHashMap<u32, Arc<Totals>>>,
+    queue: Mutex<Queue>,
+    /// Writes in the queue or being carried out: a look without the lock.
+    waiting: AtomicUsize,
+    work: Condvar,
+    room: Condvar,
+    closed: Condvar,
+    broken: Mutex<Option<Broken>>,
+}
+
+/// The engine has failed to write.
+#[derive(Clone, Copy, Debug)]
+struct Broken {
+    /// Batches from this number on are to be taken back; `None`: all that it has was written well.
+    seqno: Option<u64>,
+}
+
+impl Shared {
+    pub(super) fn open(path: &Path, sync: SyncPolicy) -> Result<Self, OpenError> {
+        let dir = Dir::take(path)?;
+        dir.inspect_journals(sync)?;
+        let engine = open_engine(&dir)?;
+        let mut totals = AHashMap::new();
+        let failed = |error| OpenError::engine(path, error);
+        for (id, _) in engine.names().map_err(failed)? {
+            let (entries, bytes) = engine.totals(id).map_err(failed)?;
+            totals.insert(id, Arc::new(Totals { entries: entries.into(), bytes: bytes.into() }));
+        }
+        Ok(Self {
+            dir,
+            sync,
+            engine: RwLock::new(Some(engine)),
+            totals: RwLock::new(totals),
+            queue: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            closed: Condvar::new(),
+            broken: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir.path
+    }
+
+    pub(super) fn named(&self) -> Vec<Vec<String>> {
+        let engine = self.engine.read();
+        let names = engine.as_ref().and_then(|engine| engine.names().ok()).unwrap_or_default();
+        names.into_iter().map(|(_, names)| names).collect()
+    }
+
+    pub(super) fn store(&self, names: &[String]) -> Result<(u32, Arc<Totals>), OpenError> {
+        let failed = |error| OpenError::engine(&self.dir.path, error);
+        let mut guard = self.engine.write();
+        let engine = guard.as_mut().ok_or_else(|| failed(fjall::Error::Poisoned))?;
+        let known = engine.names().map_err(failed)?;
+        let mut of_it = known.iter().filter(|(_, of_it)| names.iter().any(|name| of_it.contains(name)));
+        let found = of_it.next();
+        if of_it.next().is_some() {
+            return Err(OpenError::Names { names: names.to_vec() });
+        }
+        let id = match found {
+            Some((id, _)) => *id,
+            None => known.iter().map(|(id, _)| *id).max().unwrap_or(0) + 1,
+        };
+        if found.is_none_or(|(_, of_it)| of_it != names) {
+            engine.name(id, names).map_err(failed)?;
+        }
+        let totals = Arc::clone(self.totals.write().entry(id).or_default());
+        Ok((id, totals))
+    }
+
+    pub(super) fn push(&self, write: Write) {
+        let mut queue = self.queue.lock();
+        while queue.bytes() > QUEUE_BYTES_MAX && !queue.closed {
+            self.room.wait(&mut queue);
+        }
+        if queue.closed {
+            drop(queue);
+            return (write.done)(Err(StoreError::Io("terminated")));
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        queue.push(write);
+        drop(queue);
+        self.work.notify_one();
+    }
+
+    /// See [`Queue::read_later`].
+    pub(super) fn read_later(&self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
+        // Whoever has been answered, or has sent a write on this thread, sees it in the number.
+        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().read_later(store, key, done)
+    }
+
+    pub(super) fn read(&self, store: u32, key: &[u8]) -> Result<Option<Found>, StoreError> {
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        engine.read(store, key).map_err(|error| {
+            tracing::error!(dir = %self.dir.path.display(), ?error, "an entry could not be read");
+            engine_error(&error)
+        })
+    }
+
+    pub(super) fn note(&self, store: u32, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        engine.note(store, name).map_err(|error| engine_error(&error))
+    }
+
+    pub(super) fn visit(
+        &self,
+        store: u32,
+        visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) -> Result<bool, StoreError> {
+        // Not under the lock: it may take long.
+        let found = self.engine.read_recursive().as_ref().and_then(|engine| engine.store(store));
+        let (db, keyspace) = found.ok_or(StoreError::Io("eio"))?;
+        for pair in db.snapshot().iter(&keyspace) {
+            let (key, entry) = pair.into_inner().map_err(|error| engine_error(&error))?;
+            let found = Found::new(&key, entry).ok_or(StoreError::Io("damaged"))?;
+            if !visit(found.long_key().unwrap_or(&key), found.value()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn check(&self) -> Result<Vec<(Vec<String>, u64, u64)>, OpenError> {
+        let damaged = |what: String| OpenError::Damaged { file: self.dir.path.clone(), what };
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or_else(|| damaged("it could not be opened again".into()))?;
+        let failed = |error| OpenError::engine(&self.dir.path, error);
+        let mut found = Vec::new();
+        for (id, names) in engine.names().map_err(failed)? {
+            let (mut entries, mut bytes) = (0_u64, 0_u64);
+            let counted = self.visit(id, &mut |key, value| {
+                entries += 1;
+                bytes += (key.len() + value.bytes.len()) as u64;
+                true
+            });
+            counted.map_err(|error| {
+                damaged(format!("the store {} after {entries} good entries: {error}", names.join(", ")))
+            })?;
+            let totals = engine.totals(id).map_err(failed)?;
+            if totals != (entries, bytes) {
+                return Err(damaged(format!(
+                    "the store {} has {entries} entries of {bytes} bytes, and was left with {} of {}",
+                    names.join(", "),
+                    totals.0,
+                    totals.1
+                )));
+            }
+            found.push((names, entries, bytes));
+        }
+        Ok(found)
+    }
+
+    pub(super) fn close(&self) {
+        self.queue.lock().closed = true;
+        self.work.notify_all();
+        self.room.notify_all();
+        self.closed.notify_all();
+    }
+
+    /// The writing thread's work.
+    pub(super) fn write_until_closed(&self) {
+        loop {
+            let mut writes = {
+                let mut queue = self.queue.lock();
+                while queue.is_empty() && !queue.closed {
+                    self.work.wait(&mut queue);
+                }
+                queue.take(BATCH_BYTES_MAX)
+            };
+            if writes.is_empty() {
+                break;
+            }
+            // Its memory goes into the engine; the queue counts as it counted when it came.
+            let sizes: usize = writes.iter().map(Write::bytes).sum();
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&mut writes, sizes)));
+            let mut results = outcome.unwrap_or_else(|_| {
+                tracing::error!("the engine panicked (a bug: please report it)");
+                *self.broken.lock() = Some(Broken { seqno: None });
+                Err(StoreError::Io("eio"))
+            });
+            let reads = self.queue.lock().carried_out(&writes, sizes);
+            self.waiting.fetch_sub(writes.len(), Ordering::AcqRel);
+            self.room.notify_all();
+            for (at, write) in writes.into_iter().enumerate() {
+                let result = match &mut results {
+                    Ok(refused) => match refused.iter().find(|(refused, _)| *refused == at) {
+                        Some((_, error)) => Err(error.clone()),
+                        None => Ok(()),
+                    },
+                    Err(error) => Err(error.clone()),
+                };
+                tell(|| (write.done)(result));
+            }
+            for (store, key, done) in reads {
+                let found = self.read(store, &key);
+                tell(|| {
+                    done(found.as_ref().map(|found| found.as_ref().map(Found::value)).map_err(Clone::clone))
+                });
+            }
+        }
+        if let Some(engine) = self.engine.read().as_ref()
+            && self.broken.lock().is_none()
+            && let Err(error) = engine.db.persist(PersistMode::SyncAll)
+        {
+            tracing::error!(dir = %self.dir.path.display(), ?error, "the last sync failed");
+        }
+        // The folder may be opened again from now on.
+        *self.engine.write() = None;
+    }
+
+    /// The syncing thread's work, where writes do not wait for it.
+    pub(super) fn sync_until_closed(&self) {
+        let SyncPolicy::Interval(interval) = self.sync else { return };
+        let mut queue = self.queue.lock();
+        while !queue.closed {
+            self.closed.wait_for(&mut queue, interval);
+            parking_lot::MutexGuard::unlocked(&mut queue, || self.sync_now());
+        }
+    }
+
+    fn sync_now(&self) {
+        let engine = self.engine.read();
+        let mut broken = self.broken.lock();
+        if let Some(engine) = engine.as_ref()
+            && broken.is_none()
+            && let Err(error) = engine.db.persist(PersistMode::SyncData)
+        {
+            tracing::error!(dir = %self.dir.path.display(), ?error, "a sync failed: what was written since the last one may be lost");
+            *broken = Some(Broken { seqno: None });
+        }
+    }
+
+    /// Writes a batch; gives the writes of it that were refused by themselves.
+    fn commit(&self, writes: &mut [Write], bytes: usize) -> Result<Vec<(usize, StoreError)>, StoreError> {
+        self.revive()?;
+        if !self.dir.has_room(bytes as u64 * 2).map_err(|error| store_error(&error))? {
+            return Err(StoreError::NoSpace);
+        }
+        let mode = if self.sync == SyncPolicy::Always { PersistMode::SyncData } else { PersistMode::Buffer };
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        let seqno = engine.db.seqno();
+        let totals = self.totals.read();
+        match engine.commit(writes, mode, |id| totals.get(&id).cloned()) {
+            Ok(committed) => {
+                for (id, (entries, bytes)) in committed.totals {
+                    if let Some(totals) = totals.get(&id) {
+                        totals.entries.store(entries, Ordering::Relaxed);
+                        totals.bytes.store(bytes, Ordering::Relaxed);
+                    }
+                }
+                Ok(committed.refused)
+            }
+            Err(failed) => {
+                tracing::error!(
+                    dir = %self.dir.path.display(), error = ?failed.error, writes = writes.len(),
+                    "a batch was not written; its callers are told"
+                );
+                // Poisoned before it began, by a thread of the engine: nothing of it is in the journal.
+                let poisoned = matches!(failed.error, fjall::Error::Poisoned);
+                if failed.begun {
+                    *self.broken.lock() = Some(Broken { seqno: (!poisoned).then_some(seqno) });
+                }
+                Err(engine_error(&failed.error))
+            }
+        }
+    }
+
+    /// Opens the engine again after a failure, once the disk takes what is written.
+    fn revive(&self) -> Result<(), StoreError> {
+        let Some(broken) = *self.broken.lock() else { return Ok(()) };
+        self.dir.probe().map_err(|error| store_error(&error))?;
+        let mut engine = self.engine.write();
+        // It writes out what it has in its buffer when it goes; only then is the journal's end known.
+        drop(engine.take());
+        let taken_back = broken.seqno.map_or(Ok(()), |seqno| self.dir.take_back(seqno));
+        taken_back.map_err(|error| {
+            tracing::error!(dir = %self.dir.path.display(), %error, "the journal could not be cut");
+            store_error(&error)
+        })?;
+        let opened = self.dir.inspect_journals(self.sync).and_then(|()| open_engine(&self.dir));
+        let opened = opened.map_err(|error| {
+            tracing::error!(%error, "the engine could not be opened again");
+            StoreError::Io("eio")
+        })?;
+        for (id, known) in self.totals.read().iter() {
+            let (entries, bytes) = opened.totals(*id).map_err(|error| engine_error(&error))?;
+            known.entries.store(entries, Ordering::Relaxed);
+            known.bytes.store(bytes, Ordering::Relaxed);
+        }
+        tracing::warn!(dir = %self.dir.path.display(), "the disk takes writes again");
+        *engine = Some(opened);
+        *self.broken.lock() = None;
+        Ok(())
+    }
+}
+
+fn open_engine(dir: &Dir) -> Result<Engine, OpenError> {
+    let path = dir.engine();
+    // What it finds on the disk is nobody's promise: a panic in it is damage, not our end.
+    let opened = catch_unwind(AssertUnwindSafe(|| Engine::open(&path)));
+    match opened {
+        Ok(opened) => opened.map_err(|error| OpenError::engine(&path, error)),
+        Err(_) => {
+            Err(OpenError::Damaged { file: path, what: "the engine panicked while it opened it".into() })
+        }
+    }
+}
+
+/// Tells somebody, whose panic is not ours.
+fn tell(done: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(done)).is_err() {
+        tracing::error!("a completion panicked (a bug: please report it)");
+    }
+}

@@ -6,8 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::dist::{Cookie, NodeName};
+use crate::dist::{Cookie, NodeName, NodePattern};
 use crate::store::SyncPolicy;
+
+pub mod tls;
+
+pub use tls::{TlsConfig, TlsSide, TlsVerify, TlsVersion};
 
 /// Everything that a node is started with.
 #[derive(Clone, Debug)]
@@ -30,11 +34,16 @@ pub struct Config {
     pub slaves: Vec<ServerName>,
     /// Nodes to be kept connected.
     pub connect: Vec<NodeName>,
+    /// The nodes that may connect, and be connected to; with none said, all that know the cookie. Those of `connect`
+    /// need not be said.
+    pub allow: Vec<NodePattern>,
     /// Seconds after which a silent peer is down. Erlang's default is 60.
     pub net_ticktime_secs: u32,
     /// Whether large messages go in fragments, so that small ones pass them by
     /// ([`FRAGMENTS`](crate::dist::DistributionFlags::FRAGMENTS)).
     pub fragments: bool,
+    /// TLS to every other node, as with `-proto_dist inet_tls`. `None`: TCP.
+    pub tls: Option<TlsConfig>,
     /// The bounds on what peers may use.
     pub limits: Limits,
 }
@@ -42,6 +51,13 @@ pub struct Config {
 impl Config {
     /// Erlang's `net_ticktime` where nothing else is said, in seconds.
     pub const NET_TICKTIME_SECS: u32 = 60;
+
+    /// Whether a node may be connected with, as far as its name decides.
+    pub fn allows(&self, node: &NodeName) -> bool {
+        self.allow.is_empty()
+            || self.allow.iter().any(|pattern| pattern.matches(node))
+            || self.connect.contains(node)
+    }
 }
 
 /// Stores on disk.
@@ -96,6 +112,18 @@ pub enum ServerName {
     Local(String),
 }
 
+impl ServerName {
+    /// `{:global, name}`.
+    pub fn global(name: &str) -> Self {
+        Self::Global(name.to_owned())
+    }
+
+    /// A name registered on this node, as `GenServer.call({:name, node}, …)` finds it.
+    pub fn local(name: &str) -> Self {
+        Self::Local(name.to_owned())
+    }
+}
+
 /// What is bounded, and by how much. What happens at a bound is said at each.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -106,12 +134,20 @@ pub struct Limits {
     pub spare_bytes_max: usize,
     /// Bytes of messages of which a peer has sent some fragments and not all: past it the connection ends.
     pub unfinished_bytes_max: usize,
-    /// Bytes that wait for a peer before it is no longer read from (one answer may exceed it).
+    /// Messages of which a peer has sent some fragments and not all: past it the connection ends. A BEAM has at most one
+    /// for each of its processes that send something large.
+    pub unfinished_messages_max: usize,
+    /// Bytes that wait for a peer before it is no longer read from (one answer may exceed it). What others have sent to
+    /// it by way of this node is dropped past it.
     pub outbound_bytes_max: usize,
+    /// A peer that takes nothing for so long of what waits for it is disconnected.
+    pub output_stall_max: Duration,
     /// Bytes kept for a slave that does not take them: past it the slave is behind, and what it misses is dropped.
     pub slave_buffer_bytes_max: usize,
-    /// A set-up that takes longer, from the connection to the last packet of the handshake, is ended. Erlang allows
-    /// 7 s for each step.
+    /// A set-up in which the other side's next packet takes longer is ended. Erlang's own bound (kernel,
+    /// `net_setuptime`).
+    pub handshake_step_duration_max: Duration,
+    /// A set-up that takes longer, from the connection to the last packet of the handshake, is ended.
     pub handshake_duration_max: Duration,
     /// Monitors and links that one peer may have here: past it the connection ends.
     pub watches_max: usize,
@@ -128,15 +164,33 @@ pub struct Limits {
     pub held_bytes_max: usize,
     /// Largest state, in bytes, that `:sys.get_state/1` shows whole: a larger one is shown as a summary.
     pub state_bytes_max: usize,
-    /// Restarts of one store in [`restart_period`](Self::restart_period), Elixir's default: past it the next restart
+    /// Restarts of one supervised process ([`Node::supervise`](crate::Node::supervise)) in
+    /// [`restart_period`](Self::restart_period), Elixir's default: past it the next restart
     /// waits until there is room again.
     pub restarts_max: usize,
     /// See `restarts_max`.
     pub restart_period: Duration,
     /// Busy connections that get a thread of their own; any more share the executor's.
     pub connection_threads_max: usize,
-    /// Connections that have not proved the cookie.
+    /// Connections that have not proved the cookie: past it the oldest of the address that has the most is closed.
     pub handshakes_max: usize,
+    /// The same of one address (of one network of 64 bits, for IPv6): past it the oldest of that address is closed. Who
+    /// knows the cookie is through long before; who says nothing makes room.
+    pub handshakes_per_address_max: usize,
+    /// Digests of one address that are looked at in a second, once one of them was wrong: the others wait for their
+    /// turn. 0 counts as 1.
+    pub digests_per_sec_max: u32,
+    /// What comes of a handshake again and again is logged once for each address in so much time.
+    pub handshake_log_interval: Duration,
+    /// Nodes that are connected at once: past it no other may connect.
+    pub peers_max: usize,
+    /// Nodes that are being connected to at once because something is to be sent to them: past it what is sent to others
+    /// is dropped.
+    pub dials_max: usize,
+    /// Bytes that all stores in memory may hold, as [`Room`](crate::store::Room) counts them: past it a write is
+    /// answered `{:error, :no_space}`. For stores on disk it is about what they take of memory
+    /// ([`Disk::open`](crate::store::Disk::open)).
+    pub stored_bytes_max: u64,
     /// First and longest pause between tries to reach a peer, epmd or a name; doubled each time, with jitter.
     pub backoff_first: Duration,
     /// See `backoff_first`.
@@ -149,10 +203,14 @@ impl Default for Limits {
             frame_bytes_max: 160 << 20,
             spare_bytes_max: 32 << 20,
             unfinished_bytes_max: 2 << 30,
+            unfinished_messages_max: 64 << 10,
             outbound_bytes_max: 8 << 20,
+            output_stall_max: Duration::from_secs(30),
             slave_buffer_bytes_max: 64 << 20,
-            handshake_duration_max: Duration::from_secs(7),
-            watches_max: 1 << 20,
+            handshake_step_duration_max: Duration::from_secs(7),
+            handshake_duration_max: Duration::from_secs(10),
+            // 30 MB of tables.
+            watches_max: 1 << 18,
             mailbox_messages_max: 100_000,
             mailbox_bytes_max: 64 << 20,
             shutdown_duration_max: Duration::from_secs(5),
@@ -161,7 +219,13 @@ impl Default for Limits {
             restarts_max: 3,
             restart_period: Duration::from_secs(5),
             connection_threads_max: 64,
-            handshakes_max: 512,
+            handshakes_max: 1024,
+            handshakes_per_address_max: 256,
+            digests_per_sec_max: 10,
+            handshake_log_interval: Duration::from_secs(60),
+            peers_max: 4096,
+            dials_max: 64,
+            stored_bytes_max: u64::MAX,
             backoff_first: Duration::from_millis(200),
             backoff_max: Duration::from_secs(10),
         }

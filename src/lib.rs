@@ -11,8 +11,8 @@
 #![doc = include_str!("../tests/library/counter.rs")]
 //! ```
 //!
-//! With kvnode and `serde` (with its feature `derive`) among the dependencies, and the cookie of your cluster in
-//! `~/.erlang.cookie`, run it. Then, in any iex of this machine:
+//! With kvnode among the dependencies and the cookie of your cluster in `~/.erlang.cookie`, run it. (Requests of your
+//! own are enums and structs, which need `serde` with its feature `derive` beside it.) Then, in any iex of this machine:
 //!
 //! ```text
 //! $ iex --sname iex
@@ -23,6 +23,8 @@
 //! iex(iex@myhost)> GenServer.call({:global, :counter}, :value)
 //! 42
 //! ```
+//!
+//! It runs until it crashes; [`Node::supervise`] starts one that is started again.
 //!
 //! # Where to go from here
 //!
@@ -36,8 +38,11 @@
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | have a server started again when it has ended | [`Node::supervise`] |
+//! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
 //! | bound what peers may use | [`config::Limits`] |
+//! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
 //!
 //! Futures of this crate run on any executor, or by [`block_on`]: a node brings threads of its own. It logs through
 //! `tracing`, and installs neither a subscriber nor signal handlers.
@@ -81,13 +86,17 @@
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
 //! 4. Signals between two processes are handled in the order sent: inline, on the connection's task (a [`Server`]'s are
-//!    put into its mailbox there). A slave sees
-//!    the writes of its primary in the order in which the store took them.
+//!    put into its mailbox there). A slave sees the writes of its primary in the order in which the store took them.
 //! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there.
 //! 6. A peer can make us close its own connection: never another's, never the node.
 //! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
+//! 9. The key-value server and what starts it use nothing but what this crate makes public: `tests/library_stores.rs`
+//!    compiles their sources ([`kv`], `node/stores.rs`) as part of another crate. Within the crate they stand because the
+//!    command line's [`Config`](config::Config) names stores. Replication is public as an effect
+//!    ([`Effect::FollowSlave`](process::Effect::FollowSlave)) and as [`Node::follow_slave`]; it is made for the messages
+//!    of this protocol, and not for streams of any kind.
 //!
 //! # Where building showed another way than the design
 //!
@@ -95,7 +104,8 @@
 //!   erl_dist's client never sends its answer to `alive` and its server never reads one, it reads a packet in many
 //!   small reads without a bound, and compares digests in variable time. Its epmd client is used.
 //! - eetf is a test oracle only. The cold paths needed so few terms that the walker and the writer serve them too,
-//!   and no received byte ever meets a recursive decoder. There is no `etf/owned`.
+//!   and no received byte ever meets a recursive decoder. An
+//!   [`etf::OwnedTerm`] is bytes, and no tree.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
 //!   before it parks (`node/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
@@ -106,7 +116,8 @@
 //!   typed next finds them.
 //! - A pid has one name in `global`, so a store with several global names has a pid for each.
 //! - What comes for a suspended process waits at the connection that it came by, and not in a mailbox of the process:
-//!   so order is kept and answers know the flags and monitors of that connection without a queue that all share.
+//!   so order is kept and answers know the flags and monitors of that connection without a queue that all share. A
+//!   connection that is lost leaves what it holds to the node's connection to itself.
 //! - The supervisor delays restarts past its intensity instead of giving up: a node without its stores serves nobody.
 //! - The disk's engine is fjall: three times the synced writes of redb, and a faster start after a crash
 //!   (`scripts/bench.d/engines`). It takes damage in its journal for the journal's end, so that is looked through before
@@ -126,9 +137,10 @@ pub mod process;
 pub mod replica;
 pub mod store;
 
+pub use config::ServerName;
 pub use dist::ServerRef;
 pub use node::{
-    Client, Context, Down, MonitorRef, Never, Node, NodeBuilder, ProcessHandle, ReplyTo, Server, StartError,
-    TimerRef, block_on,
+    Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, ProcessHandle,
+    ReplyTo, Server, StartError, TimerRef, block_on,
 };
-pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller};
+pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller, Restart};

@@ -76,7 +76,10 @@ fn help_begins_with_an_example_and_names_every_flag() {
         assert!(stdout.contains(flag), "{flag}");
     }
     assert!(!stdout.contains("--detached"), "that one is not for people");
-    assert_eq!(says(&["--version"]).1, format!("kvnode {}\n", env!("CARGO_PKG_VERSION")));
+    let short = format!("kvnode {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(says(&["-V"]).1, short);
+    let (_, long, _) = says(&["--version"]);
+    assert!(long.starts_with(&short) && long.contains("0xd07df5fbc: EXTENDED_REFERENCES, "), "{long}");
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! Conversations of a peer with our processes, without a socket: frames in, exact frames out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvnode::dist::control::op;
 use kvnode::dist::inbound::{Arrival, Inbound};
 use kvnode::dist::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
 use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
-use kvnode::kv::KeyValueServer;
+use kvnode::kv::{KeyValueFunctions, KeyValueServer};
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::rpc::Rex;
+use kvnode::process::rpc::calls::Calls;
 use kvnode::process::{
     Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, ProcessId, Registry, Waiters, exits,
 };
@@ -19,9 +21,9 @@ use parking_lot::Mutex;
 
 const PEER: &str = "m@h";
 
-/// What was sent by the way for answers that come later.
+/// What was sent by the way for answers that come later, and whether processes may end by it too.
 #[derive(Default)]
-struct Sent(Mutex<Vec<(String, Vec<u8>)>>);
+struct Sent(Mutex<Vec<(String, Vec<u8>)>>, AtomicBool);
 
 impl Dispatch for Sent {
     fn send(&self, node: &str, frames: &mut Outbound) {
@@ -31,7 +33,8 @@ impl Dispatch for Sent {
     }
 
     fn exit(&self, process: ProcessId, reason: &[u8]) {
-        panic!("{process:?} was to end for {reason:?}: nothing here ends");
+        let expected = self.1.load(Ordering::Relaxed);
+        assert!(expected, "{process:?} was to end for {reason:?}: nothing here ends");
     }
 }
 
@@ -807,6 +810,239 @@ fn a_store_that_answers_later_is_answered_for_later() {
         assert_eq!(node, PEER);
         assert_eq!(frames_in(&bytes), [to_caller(tag_ref, expected)]);
     }
+}
+
+/// Terms of every kind, none of which is what a function wants.
+fn oddities() -> Vec<Vec<u8>> {
+    vec![
+        encode(|w| _ = w.nil()),
+        encode(|w| _ = w.atom("")),
+        encode(|w| _ = w.atom("kv")),
+        encode(|w| _ = w.integer(-1)),
+        encode(|w| _ = w.unsigned(u64::MAX)),
+        // A float, and a string of small integers.
+        encode(|w| raw(w, &[70, 0x7f, 0xef, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])),
+        encode(|w| raw(w, &[107, 0, 2, 0, 255])),
+        encode(|w| _ = w.binary(b"\xff\xfe")),
+        encode(|w| _ = w.tuple(0)),
+        encode(|w| _ = w.tuple(2).atom("global").integer(1)),
+        encode(|w| _ = w.tuple(2).atom("kv").atom("not_a_node")),
+        encode(|w| _ = w.map(1).map(0).map(0)),
+        encode(|w| _ = w.pid(&caller())),
+        encode(|w| _ = w.pid(&Pid { node: "k@h".into(), ..caller() })),
+        encode(|w| _ = w.reference(&reference(4))),
+        // An improper list, a list of options, and one of lists.
+        encode(|w| _ = w.list(1).atom("a").atom("b")),
+        encode(|w| _ = w.list(1).tuple(2).atom("name").integer(3).nil()),
+        encode(|w| {
+            (0..200).for_each(|_| _ = w.list(1));
+            (0..201).for_each(|_| _ = w.nil());
+        }),
+        // &Mod.fun/255
+        encode(|w| raw(w, &[113, 119, 1, b'a', 119, 1, b'b', 97, 255])),
+    ]
+}
+
+/// A node with all functions that need no clock.
+fn cluster_with_functions() -> Cluster {
+    let cluster = cluster();
+    cluster.sent.1.store(true, Ordering::Relaxed);
+    let dispatch = Arc::clone(&cluster.sent) as Arc<dyn Dispatch>;
+    cluster.registry.functions.connect(Arc::clone(&dispatch));
+    cluster.registry.functions.add(Arc::new(Calls));
+    cluster.registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, 1 << 20)));
+    cluster
+}
+
+/// Every function that is served there; each takes fewer arguments than four.
+const SERVED: &[(&str, &[&str])] = &[
+    (
+        "erlang",
+        &[
+            "apply",
+            "node",
+            "is_alive",
+            "whereis",
+            "is_process_alive",
+            "processes",
+            "registered",
+            "process_info",
+        ],
+    ),
+    ("Elixir.Process", &["whereis", "alive?", "list", "registered", "info"]),
+    ("Elixir.Node", &["self", "alive?", "ping"]),
+    ("Elixir.GenServer", &["call", "cast", "whereis"]),
+    ("gen_server", &["call", "cast"]),
+    ("net_adm", &["ping"]),
+    ("global", &["whereis_name", "registered_names", "resolve_it"]),
+    ("Elixir.KeyValueStore", &["put", "get", "delete", "add_slave"]),
+    ("Elixir.KeyValueStoreReplicated", &["put", "get", "delete", "add_slave"]),
+    ("Elixir.KeyValueStoreDistributed", &["put", "get", "delete", "add_slave", "start_link"]),
+];
+
+#[test]
+fn no_argument_of_a_function_panics_or_goes_unanswered() {
+    for (module, functions) in SERVED {
+        for function in *functions {
+            let mut cluster = cluster_with_functions();
+            for arity in 0..=4 {
+                for odd in oddities() {
+                    let arguments = vec![odd; arity];
+                    let answers = cluster.say(&erpc(module, function, &arguments));
+                    let reply = answers.first().expect("a spawn request is replied to");
+                    assert!(
+                        reply.starts_with(&[131, 104, 5, 97, 31]),
+                        "{module}:{function}/{arity}: {reply:?}"
+                    );
+                    // By now, or once a server has answered.
+                    assert!(answers.len() <= 2, "{module}:{function}/{arity}: {answers:?}");
+                }
+            }
+            assert_eq!(cluster.registry.by_name("kv").map(|(_, kv)| kv.id), Some(cluster.store.id));
+            cluster.put("still", "served");
+        }
+    }
+}
+
+#[test]
+fn a_spawn_request_of_any_shape_costs_nobody_but_the_one_who_asks() {
+    let odd = oddities();
+    let mut cluster = cluster_with_functions();
+    // The parts of erpc:execute_call/4 and execute_cast/3, each of them anything, and too few and too many of them.
+    for function in ["execute_call", "execute_cast", "execute_anything"] {
+        for part in 0..4 {
+            for odd in &odd {
+                let parts: [&[u8]; 4] =
+                    [&encode(|w| _ = w.reference(&reference(9))), &atom("erlang"), &atom("node"), &[106]];
+                for len in 0..=6 {
+                    let arguments = encode(|w| {
+                        w.list(len);
+                        for at in 0..len {
+                            raw(w, if at == part { odd } else { parts[at % 4] });
+                        }
+                        w.nil();
+                    });
+                    let request = spawn_request(("erpc", function, len as i64), &["monitor"], arguments);
+                    assert_eq!(cluster.say(&request).len(), 2, "{function}/{len}");
+                }
+            }
+        }
+    }
+    for odd in &odd {
+        // Arguments that are no list, and options that are none.
+        assert!(
+            !cluster.say(&spawn_request(("erlang", "node", 0), &["link", "monitor"], odd.clone())).is_empty()
+        );
+        let request = frame(
+            |w| {
+                w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&reference(1)).pid(&caller()).pid(&caller());
+                w.tuple(3).atom("erlang").atom("node").integer(0);
+                raw(w, odd);
+            },
+            Some(vec![106]),
+        );
+        assert!(!cluster.say(&request).is_empty());
+        for part in 0..6 {
+            // What is no spawn request ends the connection, or is answered; nothing of it is left.
+            let request = frame(
+                |w| {
+                    w.tuple(6).unsigned(op::SPAWN_REQUEST);
+                    let reference = encode(|w| _ = w.reference(&reference(1)));
+                    let (pid, mfa) = (
+                        encode(|w| _ = w.pid(&caller())),
+                        encode(|w| _ = w.tuple(3).atom("erlang").atom("node").integer(0)),
+                    );
+                    let parts: [&[u8]; 5] = [&reference, &pid, &pid, &mfa, &[106]];
+                    parts
+                        .iter()
+                        .enumerate()
+                        .for_each(|(at, good)| raw(w, if at == part { odd } else { good }));
+                },
+                Some(vec![106]),
+            );
+            let _either = cluster.try_say(&request);
+        }
+    }
+    let foreign = frame(
+        |w| {
+            let foreign = Pid { node: "other@h".into(), ..caller() };
+            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&reference(1)).pid(&foreign).pid(&caller());
+            w.tuple(3).atom("erlang").atom("node").integer(0).nil();
+        },
+        Some(vec![106]),
+    );
+    assert_eq!(cluster.try_say(&foreign), Err(PeerError::ForeignSender));
+    assert_eq!(cluster.peer.watches(), 0);
+    cluster.put("still", "served");
+}
+
+#[test]
+fn rex_takes_messages_of_any_shape() {
+    let odd = oddities();
+    let mut cluster = cluster_with_functions();
+    for odd in &odd {
+        for part in 0..7 {
+            // {Pid, {call, M, F, A, GroupLeader}} with something else in the place of one part, or of the whole.
+            let pid = encode(|w| _ = w.pid(&caller()));
+            let parts: [&[u8]; 6] =
+                [&pid, &atom("call"), &atom("erlang"), &atom("node"), &[106], &atom("user")];
+            let part_at = |at: usize| if at == part { odd } else { parts[at] };
+            let request = |w: &mut TermWriter<'_>| {
+                w.tuple(5);
+                (1..6).for_each(|at| raw(w, part_at(at)));
+            };
+            let info = message(to_name("rex"), |w| {
+                raw(w.tuple(2), part_at(0));
+                if part == 6 { raw(w, odd) } else { request(w) }
+            });
+            assert!(cluster.say(&info).len() <= 1);
+            let call = message(to_name("rex"), |w| gen_call(w, &caller(), tag_ref, request));
+            assert!(cluster.say(&call).len() <= 1);
+            let cast = message(to_name("rex"), |w| request(w.tuple(2).atom("$gen_cast")));
+            assert!(cluster.say(&cast).is_empty());
+        }
+        for kind in ["sbcast", "send"] {
+            let passed_on = message(to_name("rex"), |w| {
+                raw(w.tuple(2).pid(&caller()).tuple(3).atom(kind), odd);
+                raw(w, odd);
+            });
+            cluster.say(&passed_on);
+        }
+        assert!(cluster.say(&message(to_name("rex"), |w| raw(w, odd))).is_empty());
+    }
+    cluster.put("still", "served");
+}
+
+#[test]
+fn a_link_that_ours_takes_back_is_none_until_the_peer_has_acknowledged_it() {
+    let mut cluster = cluster();
+    let Cluster { registry, peer, store, .. } = &mut cluster;
+    let mut out = Outbound::default();
+    peer.linked(store.id, &caller(), registry, &mut out);
+    assert!(out.is_empty(), "the signal goes with the frames");
+    peer.unlinked(store.id, &caller(), registry, &mut out);
+    let pid = store.pid.clone();
+    let unlink = frame(|w| _ = w.tuple(4).unsigned(op::UNLINK_ID).unsigned(1).pid(&pid).pid(&caller()), None);
+    assert_eq!(frames_of(&out), [unlink]);
+    let ack = |id: u64| {
+        frame(|w| _ = w.tuple(4).unsigned(op::UNLINK_ID_ACK).unsigned(id).pid(&caller()).pid(&pid), None)
+    };
+    let link = frame(|w| _ = w.tuple(3).unsigned(op::LINK).pid(&caller()).pid(&pid), None);
+    let exit =
+        frame(|w| _ = w.tuple(3).unsigned(op::PAYLOAD_EXIT).pid(&caller()).pid(&pid), Some(atom("crossed")));
+    // A link and an exit that crossed the unlink on their way mean nothing any more.
+    assert!(cluster.say(&link).is_empty() && cluster.say(&exit).is_empty());
+    // An acknowledgement of another unlink is none of this.
+    assert!(
+        cluster.say(&ack(2)).is_empty() && cluster.say(&link).is_empty() && cluster.say(&exit).is_empty()
+    );
+    assert!(cluster.later.is_empty() && cluster.store.is_alive());
+    assert!(cluster.say(&ack(1)).is_empty());
+    assert_eq!(cluster.peer.watches(), 0);
+    assert!(cluster.say(&link).is_empty());
+    assert_eq!(cluster.peer.watches(), 1);
+    cluster.say(&exit);
+    assert!(!cluster.store.is_alive(), "a link that was set afterwards is one");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use kvnode::etf::{Atom, OwnedTerm, Pid, TermView, atom, to_term};
 use kvnode::process::registry::RegisterError;
 use kvnode::{
     CallError, Caller, Context, Down, Effects, GenServer, MonitorRef, Never, Node, OwnedCaller,
-    ProcessHandle, ReplyTo, Server, ServerRef, block_on,
+    ProcessHandle, ReplyTo, Restart, Server, ServerName, ServerRef, block_on,
 };
 use serde::Deserialize;
 use smol::channel::{Receiver, Sender};
@@ -90,6 +90,7 @@ fn as_a_program_of_its_own() {
 fn the_documented_counter_has_25_lines_and_counts() {
     let text = include_str!("library/counter.rs");
     assert!(text.lines().count() <= 25, "{} lines", text.lines().count());
+    assert!(include_str!("../README.md").contains(text), "the README shows the same counter");
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let program = Program::start("counter", &epmd);
@@ -321,6 +322,10 @@ impl Server for Probe {
         self.heard.push(format!("down {:?}", down.reason));
     }
 
+    fn state(&self) -> impl serde::Serialize {
+        (atom("waiting"), self.waiting.len(), &self.heard)
+    }
+
     async fn terminate(&mut self, reason: &OwnedTerm, _cx: &mut Context<Self>) {
         let _gone = self.told.try_send(format!("terminate {reason:?}"));
     }
@@ -522,6 +527,84 @@ fn links_work_both_ways_and_exit_signals_can_be_trapped() {
 }
 
 #[test]
+fn a_server_shows_its_state_to_sys_between_two_messages() {
+    on_every_otp(|otp| {
+        let limits = Limits { state_bytes_max: 1 << 10, ..Limits::default() };
+        let (_epmd, beam, _node, held) = pair(otp, limits);
+        beam.check(":sys.get_state(probe)", r#"{:waiting, 0, ["init true"]}"#);
+        beam.run("GenServer.cast(probe, {:hear, 7})");
+        beam.check(":sys.get_state(probe)", r#"{:waiting, 0, ["init true", "7"]}"#);
+        beam.run(
+            "{:status, pid, {:module, :gen_server}, [_, :running, _, _, misc]} = :sys.get_status(probe)",
+        );
+        beam.check(
+            r#"Keyword.get_values(misc, :data) |> List.last() == [{~c"State", {:waiting, 0, ["init true", "7"]}}]"#,
+            "true",
+        );
+        beam.check(":sys.suspend(probe)", ":ok");
+        beam.check(":sys.get_state(probe) |> elem(0)", ":waiting");
+        beam.check(":sys.resume(probe)", ":ok");
+        // What is larger than the bound is a summary, and a server that waits answers later.
+        beam.run("for n <- 1..400, do: GenServer.cast(probe, {:hear, n})");
+        beam.check("%{bytes: n} = :sys.get_state(probe); n > 1024", "true");
+        beam.check("GenServer.call(probe, :gate)", ":ok");
+        let asked = beam.spawn(":sys.get_state(probe, 60_000) |> Map.keys()");
+        held.gate.close();
+        assert_eq!(asked.value(), "[:bytes]");
+    });
+}
+
+#[test]
+fn a_supervised_server_comes_back_under_its_names_as_its_restart_type_says() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        let node = start(&epmd, "rust");
+        let started = Arc::new(AtomicUsize::new(0));
+        let start = |restart, name: &str| {
+            let (counted, names) =
+                (Arc::clone(&started), [ServerName::local(name), ServerName::global(name)]);
+            node.supervise(restart, names, move |node| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                probe(node).process
+            })
+        };
+        let permanent = start(Restart::Permanent, "permanent").expect("the name is free");
+        start(Restart::Transient, "transient").expect("the name is free");
+        start(Restart::Temporary, "temporary").expect("the name is free");
+        let error = start(Restart::Permanent, "temporary").map(|_| ()).expect_err("the name is taken");
+        assert_eq!((error.name, error.error), (ServerName::local("temporary"), RegisterError::Taken));
+        assert_eq!(started.load(Ordering::SeqCst), 4);
+        beam.ping(node.name().as_str());
+        for name in ["permanent", "transient", "temporary"] {
+            beam.wait_for_global(name);
+        }
+        beam.run(&format!("at = fn name -> {{name, :\"{}\"}} end", node.name()));
+        beam.run("stop = fn name, why -> GenServer.stop(at.(name), why) end");
+        beam.run("alive = fn name -> is_pid(:global.whereis_name(name)) and is_list(GenServer.call(at.(name), :heard)) end");
+        beam.run("panic = fn name -> try do GenServer.call(at.(name), {:panic, \"oh\"}) catch :exit, {why, _} -> why end end");
+        for (ends, count) in [("panic.(:permanent)", 5), ("panic.(:transient)", 6)] {
+            beam.check(ends, "{:panic, \"oh\"}");
+            wait_until("it is started again", || started.load(Ordering::SeqCst) == count);
+        }
+        beam.check_soon("alive.(:permanent)", "true");
+        beam.check_soon("alive.(:transient)", "true");
+        assert!(!permanent.is_alive(), "the next one is another process");
+        beam.check("stop.(:permanent, :normal)", ":ok");
+        wait_until("it is started again", || started.load(Ordering::SeqCst) == 7);
+        beam.check("stop.(:transient, :normal)", ":ok");
+        beam.check("panic.(:temporary)", "{:panic, \"oh\"}");
+        for name in ["transient", "temporary"] {
+            beam.check_soon(&format!(":global.whereis_name(:{name})"), ":undefined");
+        }
+        beam.check_soon("alive.(:permanent)", "true");
+        assert_eq!(started.load(Ordering::SeqCst), 7);
+        // From here on the names are free.
+        start(Restart::Temporary, "transient").expect("it ended for good");
+    });
+}
+
+#[test]
 fn a_full_mailbox_ends_calls_and_drops_the_rest_and_the_server_goes_on() {
     on_every_otp(|otp| {
         let limits = Limits { mailbox_messages_max: 10, mailbox_bytes_max: 10_000, ..Limits::default() };
@@ -668,6 +751,6 @@ fn servers_of_one_program_call_each_other_and_errors_say_whose_fault_it_is() {
         assert_eq!(held.told.recv().await.as_deref(), Ok("terminate :done"));
         node.stop().await;
         let stopped: Result<Atom, CallError> = node.call(&probe, &atom("heard"), PATIENCE).await;
-        assert!(stopped.is_err(), "{stopped:?}");
+        assert_eq!(stopped, Err(CallError::Stopped));
     });
 }

@@ -264,7 +264,6 @@ fn a_node_says_of_itself_what_it_knows() {
             "n in :erpc.call(n, Node, :list, [:known])",
             "pid = :erpc.call(n, :erlang, :whereis, [KeyValueStore]); :erpc.call(n, Process, :info, [pid, [:registered_name, :status, :message_queue_len, :trap_exit, :priority, :initial_call]])",
             "pid = :erpc.call(n, :erlang, :whereis, [KeyValueStore]); :erpc.call(n, :erlang, :process_info, [pid, :registered_name])",
-            "pid = :erpc.call(n, :erlang, :whereis, [KeyValueStore]); :erpc.call(n, :erlang, :process_info, [pid])[:dictionary][:\"$initial_call\"]",
             "pid = Node.spawn(n, :erlang, :node, []); :erpc.call(n, :erlang, :node, []); {:erpc.call(n, :erlang, :process_info, [pid]), :erpc.call(n, Process, :info, [pid]), :erpc.call(n, Process, :info, [pid, :status])}",
             ":erpc.call(n, :global, :whereis_name, [:nobody])",
             "is_integer(:erpc.call(n, :erlang, :memory, [:total]))",
@@ -280,6 +279,14 @@ fn a_node_says_of_itself_what_it_knows() {
             }
             trio.same(check);
         }
+        // The module whose state it shows: one that has slaves, as it has a global name too.
+        trio.client.check(
+            &format!(
+                "n = :\"{}\"; pid = :erpc.call(n, :erlang, :whereis, [KeyValueStore]); {{:erpc.call(n, :erlang, :process_info, [pid])[:dictionary][:\"$initial_call\"], Map.keys(:sys.get_state(pid))}}",
+                trio.kv.name()
+            ),
+            "{{KeyValueStoreReplicated, :init, 1}, [:data, :slaves]}",
+        );
         // A hidden node: its lists are as its peers see it.
         trio.beam.ping(trio.kv.name());
         let visible = kv("Node, :list, []");
@@ -380,6 +387,33 @@ fn stores_are_started_with_a_state_and_served_under_their_names() {
             let seen = trio.seen(kv, &format!(":rpc.call(n, KeyValueStore, :start_link, {wrong})"));
             assert!(seen.contains("ArgumentError"), "{seen}");
         }
+    });
+}
+
+#[test]
+fn a_store_that_was_started_by_rpc_replicates_until_it_ends() {
+    on_every_otp(|otp| {
+        let trio = Trio::start(otp);
+        let check = |code: &str, value: &str| trio.client.check(code, value);
+        trio.client.run(&format!(
+            "n = :\"{}\"; {{:ok, slave}} = KeyValueStoreReplicated.start_link(:slave)",
+            trio.kv.name()
+        ));
+        trio.client
+            .run("{:ok, store} = :rpc.call(n, KeyValueStoreReplicated, :start_link, [:primary, %{1 => 2}])");
+        check("GenServer.call({:primary, n}, {:add_slave, slave})", ":ok");
+        check("GenServer.call(store, {:add_slave, {:global, :kv}})", ":ok");
+        check("for k <- 1..100, do: :ok = GenServer.call(store, {:put, k, [k]}); :ok", ":ok");
+        trio.client.check_soon("GenServer.call(slave, {:get, 100}) == [100]", "true");
+        trio.client.check_soon("GenServer.call({:global, :kv}, {:get, 100}) == [100]", "true");
+        check("for k <- 1..100, do: (true = GenServer.call(slave, {:get, k}) == [k]); :ok", ":ok");
+        check("Process.info(slave, :monitored_by) == {:monitored_by, [store]}", "true");
+        check(":sys.get_state(store).slaves == [slave, {:global, :kv}]", "true");
+        // What follows the slave ends with the store, which is not started again.
+        check("Process.exit(store, :kill)", "true");
+        trio.client.check_soon("Process.info(slave, :monitored_by)", "{:monitored_by, []}");
+        check(":rpc.call(n, Process, :whereis, [:primary])", "nil");
+        trio.kv.wait_for_log(&["process ended", "primary", ":killed"]);
     });
 }
 

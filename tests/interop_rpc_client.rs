@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// registers with whatever epmd is at its port until then: each has a name of its own.
 fn start(epmd: &Epmd) -> (Client, Pid) {
     static STARTED: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("rust{}", STARTED.fetch_add(1, Ordering::Relaxed));
+    let name = format!("rust{}x{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
     let config = Config {
         node_name: NodeName::new(&at_host(&name)).expect("a node name"),
         cookie: Cookie::new(support::COOKIE),
@@ -32,9 +32,11 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         stores: vec![StoreConfig { global: vec!["rust".into()], local: vec!["kv".into()] }],
         slaves: vec![],
         connect: vec![],
+        allow: Vec::new(),
         net_ticktime_secs: 60,
         data: None,
         fragments: true,
+        tls: None,
         limits: Limits::default(),
     };
     let (tell, told) = std::sync::mpsc::channel();

@@ -106,7 +106,7 @@ struct Cli {
     /// What to measure
     #[arg(value_enum, default_value = "all")]
     loads: Vec<Load>,
-    /// Less of everything, and under a minute for all
+    /// Less of everything, and about a minute for all
     #[arg(long)]
     quick: bool,
     /// Rounds of each load [default: 5, and 2 with --quick]

@@ -40,7 +40,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
         let dir = args.data_dir.display();
         return Err(CliError::cannot_run(format!("{dir}: no kvnode has kept stores there; see --data-dir")));
     }
-    let disk = Disk::open(&args.data_dir, SyncPolicy::Always).map_err(CliError::cannot_run)?;
+    let disk = Disk::open(&args.data_dir, SyncPolicy::Always, u64::MAX).map_err(CliError::cannot_run)?;
     let stores = disk.check().map_err(CliError::cannot_run)?;
     let mut text = String::new();
     for (names, entries, bytes) in stores {

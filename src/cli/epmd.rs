@@ -28,7 +28,8 @@ pub(super) struct EpmdArgs {
     /// The port [default: ERL_EPMD_PORT, else 4369]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// An address to listen on, beside the loopback; repeatable [default: ERL_EPMD_ADDRESS, else all]
+    /// An address to listen on, beside the loopback; repeatable. 0.0.0.0 is all. Without any, other machines
+    /// are not served [default: ERL_EPMD_ADDRESS, else this machine only]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', conflicts_with_all = ["names", "kill"])]
     address: Vec<IpAddr>,
     /// Let it be killed while nodes are registered, and nodes be stopped, by programs of this machine

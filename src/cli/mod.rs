@@ -3,12 +3,21 @@
 //! clap and text tables live here only. What was typed becomes a [`crate::config::Config`]; what cannot become one ends the
 //! program with code 2, what cannot run with code 1, and each says what happened, to what, and what to do next.
 
+mod answer;
+mod ask;
 mod banner;
+mod call;
+mod client;
 mod data;
+mod doctor;
 mod epmd;
+mod names;
 mod node;
+mod pages;
+mod rpc;
 mod server_name;
 mod size;
+mod term;
 
 use std::fmt;
 use std::io::Write;
@@ -20,6 +29,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 const EXIT_CANNOT_RUN: u8 = 1;
 /// What was typed makes no sense. clap's own code for the same.
 const EXIT_USAGE: u8 = 2;
+/// Nobody has the name that was asked for.
+const EXIT_NO_PROCESS: u8 = 3;
+/// No answer came in time.
+const EXIT_TIMEOUT: u8 = 4;
+/// The server, or the function, failed.
+const EXIT_FAILED: u8 = 5;
 
 const ABOUT: &str = "\
 kvnode joins an Erlang or Elixir cluster as a hidden node and serves a replicated key-value store to GenServer callers.
@@ -28,24 +43,32 @@ kvnode joins an Erlang or Elixir cluster as a hidden node and serves a replicate
   iex(master@myhost)> GenServer.call({:global, :slave1}, {:put, :nombre, \"Mafalda\"})
   :ok
   iex(master@myhost)> GenServer.call({:global, :slave1}, {:get, :nombre})
-  \"Mafalda\"";
+  \"Mafalda\"
+
+  $ kvnode put :nombre '\"Mafalda\"'          from the shell: the one kvnode of this machine, or --node slave1@myhost
+  $ kvnode get :nombre
+  $ kvnode doctor master@myhost            why does it not connect?";
 
 const AFTER: &str = "\
 NAMES of stores are atoms, typed as in Elixir: slave1 or :slave1 is the atom :slave1. A name that begins with an upper-case \
 letter is a module, so that KeyValueStore is the atom :\"Elixir.KeyValueStore\"; write :KeyValueStore for the atom without \
 that prefix.
 
-The environment variables ERL_EPMD_PORT and ERL_EPMD_ADDRESS mean what they mean to Erlang.";
+EXIT CODES: 0 done, 1 the node cannot be started or reached, 2 what was typed makes no sense, 3 nobody has the name that \
+was asked for, 4 no answer in time, 5 the server or the function failed.
+
+The environment variables ERL_EPMD_PORT and ERL_EPMD_ADDRESS mean what they mean to Erlang; NO_COLOR turns colours off.";
 
 /// The whole command line.
 #[derive(Parser)]
 #[command(
     name = "kvnode",
     version,
+    long_version = pages::VERSION.as_str(),
     about = ABOUT,
     after_help = AFTER,
     before_help = None,
-    override_usage = "kvnode --sname NAME [OPTIONS]\n       kvnode --name NAME@HOST.DOMAIN [OPTIONS]\n       kvnode epmd [OPTIONS]",
+    override_usage = "kvnode --sname NAME [OPTIONS]\n       kvnode --name NAME@HOST.DOMAIN [OPTIONS]\n       kvnode COMMAND [OPTIONS]",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     max_term_width = 100
@@ -59,10 +82,34 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Prints the value of a key
+    Get(client::GetArgs),
+    /// Sets the value of a key
+    Put(client::PutArgs),
+    /// Deletes a key
+    Delete(client::DeleteArgs),
+    /// Makes a server the slave of a store
+    AddSlave(client::AddSlaveArgs),
+    /// Calls a server with any request, and prints its answer
+    Call(call::CallArgs),
+    /// Casts any request to a server
+    Cast(call::CastArgs),
+    /// Calls a function on a node, and prints its value
+    Rpc(rpc::RpcArgs),
+    /// Connects to a node, and says how long its answer took
+    Ping(rpc::PingArgs),
+    /// Lists what epmd and :global know
+    Names(names::NamesArgs),
+    /// Says why a node cannot be connected to, and what to do
+    Doctor(doctor::DoctorArgs),
     /// Runs, asks or ends an epmd, as Erlang's own epmd program does
     Epmd(epmd::EpmdArgs),
     /// Reads everything in a folder of stores, and says what it found
     Check(data::CheckArgs),
+    /// Prints what a shell completes this command line by
+    Completions(pages::CompletionsArgs),
+    /// Prints the manual page, for man -l -
+    Man,
 }
 
 /// Runs the program: reads what was typed, and blocks until the node, the daemon or the question has ended.
@@ -70,8 +117,20 @@ pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
+        Some(Command::Get(args)) => client::get(args),
+        Some(Command::Put(args)) => client::put(args),
+        Some(Command::Delete(args)) => client::delete(args),
+        Some(Command::AddSlave(args)) => client::add_slave(args),
+        Some(Command::Call(args)) => call::call(args),
+        Some(Command::Cast(args)) => call::cast(args),
+        Some(Command::Rpc(args)) => rpc::rpc(args),
+        Some(Command::Ping(args)) => rpc::ping(args),
+        Some(Command::Names(args)) => names::main(args),
+        Some(Command::Doctor(args)) => doctor::main(args),
         Some(Command::Epmd(args)) => epmd::main(args),
         Some(Command::Check(args)) => data::check(&args),
+        Some(Command::Completions(args)) => pages::completions(&args, Cli::command()),
+        Some(Command::Man) => pages::manual(Cli::command()),
         None => node::main(cli.node, &matches),
     };
     match result {
@@ -82,6 +141,9 @@ pub fn main() -> ExitCode {
             ExitCode::from(match error {
                 CliError::Usage(_) => EXIT_USAGE,
                 CliError::CannotRun(_) => EXIT_CANNOT_RUN,
+                CliError::NoProcess(_) => EXIT_NO_PROCESS,
+                CliError::Timeout(_) => EXIT_TIMEOUT,
+                CliError::Failed(_) => EXIT_FAILED,
             })
         }
     }
@@ -94,6 +156,12 @@ enum CliError {
     Usage(String),
     /// It makes sense and cannot be done here and now.
     CannotRun(String),
+    /// Nobody has the name that was asked for.
+    NoProcess(String),
+    /// No answer came in time.
+    Timeout(String),
+    /// The server, or the function, failed.
+    Failed(String),
 }
 
 impl CliError {
@@ -109,15 +177,23 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) | Self::CannotRun(text) => f.write_str(text),
+            Self::Usage(text)
+            | Self::CannotRun(text)
+            | Self::NoProcess(text)
+            | Self::Timeout(text)
+            | Self::Failed(text) => f.write_str(text),
         }
     }
 }
 
 /// Prints to stdout, and at once.
 fn print(text: &str) -> Result<(), CliError> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(bytes).and_then(|()| out.flush());
     written.map_err(|reason| CliError::cannot_run(format!("cannot write to stdout: {reason}")))
 }
 

@@ -4,17 +4,21 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{ArgMatches, Args};
+use clap::{ArgMatches, Args, ValueEnum};
 
 use super::banner::{self, CookieOrigin};
 use super::{CliError, server_name, size};
-use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
+use crate::config::{
+    Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig, TlsConfig, TlsSide, TlsVerify,
+};
+use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::epmd::environment;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
 use crate::node::log::{self, LogLevels};
+use crate::node::tls::read_optfile;
 use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
@@ -67,6 +71,9 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "WHEN", value_parser = super::data::sync, requires = "data_dir", help_heading = "Stores")]
     sync: Option<SyncPolicy>,
 
+    /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
+    #[arg(long, value_name = "NODE", help_heading = "Network")]
+    allow: Vec<String>,
     /// The address to listen on [default: all]
     #[arg(long, value_name = "ADDR", help_heading = "Network")]
     bind: Option<IpAddr>,
@@ -86,6 +93,11 @@ pub(super) struct NodeArgs {
     /// The largest message to be taken; a node that sends a larger one is disconnected [default: 160MiB]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Network")]
     frame_bytes_max: Option<usize>,
+    /// The most that all stores in memory may hold, keys, values and 48 bytes for each pair; a write beyond it is
+    /// answered {:error, :no_space}. Of stores on disk, about what they take of memory; it refuses nothing
+    /// [default: no bound]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
+    memory_max: Option<usize>,
     /// Where no epmd answers, end instead of starting one
     #[arg(long, help_heading = "Network")]
     no_epmd_start: bool,
@@ -93,19 +105,58 @@ pub(super) struct NodeArgs {
     #[arg(long, hide = true, help_heading = "Network")]
     no_fragments: bool,
 
+    /// Speak TLS with every other node, as BEAMs do that are started with -proto_dist inet_tls. SIGHUP reads the files again
+    #[arg(long, help_heading = "TLS")]
+    tls: bool,
+    /// This node's certificate (PEM), with those between it and the CA
+    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key (PEM, not encrypted) [default: in the file of --tls-cert]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "TLS")]
+    tls_key: Option<PathBuf>,
+    /// The certificates of the CAs that sign those of the other nodes (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS")]
+    tls_ca: Option<PathBuf>,
+    /// Whose certificates must be signed by a CA: every other node's, those that are shown (a node that connects may come
+    /// without one), or nobody's [default: peer]
+    #[arg(long, value_name = "WHOSE", requires = "tls", help_heading = "TLS")]
+    tls_verify: Option<Verify>,
+    /// All of this from a file that BEAMs have for -ssl_dist_optfile
+    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS",
+          conflicts_with_all = ["tls_cert", "tls_key", "tls_ca", "tls_verify"])]
+    tls_optfile: Option<PathBuf>,
+
     /// What is logged on stderr: off, error, warn, info, debug or trace, also for parts: kvnode::node=debug,warn
     #[arg(long, value_name = "LEVELS", default_value = "info", help_heading = "Output")]
     log: LogLevels,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Verify {
+    Peer,
+    PeerIfGiven,
+    None,
+}
+
 pub(super) fn main(args: NodeArgs, matches: &ArgMatches) -> Result<(), CliError> {
     log::init(args.log.clone());
+    more_files();
     let (kind, config, cookie) = configure(args, matches)?;
     let started = |started: &crate::node::Started| {
         // Somebody may have closed stdout; the node is none the worse.
         let _ = super::print(&banner::text(kind, &config.connect, &cookie, started));
     };
     crate::node::run(config.clone(), started).map_err(CliError::cannot_run)
+}
+
+/// Lets this program have as many files open as the system lets it: each connection is one, and the usual 1,024 are there
+/// for programs that cannot take more.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "no more files than before can be open");
+    }
 }
 
 fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, CookieOrigin), CliError> {
@@ -119,9 +170,15 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
     for typed in &args.slave {
         slaves.push(server_name::server(typed).map_err(|reason| named("--slave", typed, reason))?);
     }
-    let limits = limits(args.frame_bytes_max)?;
+    let allow = args.allow.iter().map(|typed| {
+        let pattern = typed.parse::<NodePattern>();
+        pattern.map_err(|error| named("--allow", typed, error.to_string()))
+    });
+    let allow = allow.collect::<Result<_, _>>()?;
+    let limits = limits(args.frame_bytes_max, args.memory_max)?;
     let stores = stores(&args, matches, &node_name)?;
     let epmd = epmd(!args.no_epmd_start)?;
+    let tls = tls(&args)?;
     // Last, for it may make a file: nothing is left behind by a command line that was wrong.
     let (cookie, origin) = cookie(args.cookie.as_deref())?;
     let config = Config {
@@ -134,11 +191,41 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
         data: args.data_dir.map(|dir| DataConfig { dir, sync: args.sync.unwrap_or_default() }),
         slaves,
         connect,
+        allow,
         net_ticktime_secs: args.net_ticktime,
         fragments: !args.no_fragments,
+        tls,
         limits,
     };
     Ok((kind, config, origin))
+}
+
+fn tls(args: &NodeArgs) -> Result<Option<TlsConfig>, CliError> {
+    if !args.tls {
+        return Ok(None);
+    }
+    if let Some(path) = &args.tls_optfile {
+        let config = read_optfile(path).map_err(|error| CliError::usage(format!("--tls-optfile {error}")))?;
+        return Ok(Some(config));
+    }
+    if args.tls_cert.is_none() {
+        return Err(CliError::usage(
+            "--tls needs this node's certificate; give it by --tls-cert, --tls-key and --tls-ca, or by the --tls-optfile of \
+             your BEAMs",
+        ));
+    }
+    let verify = match args.tls_verify {
+        None | Some(Verify::Peer) => TlsVerify::Peer,
+        Some(Verify::PeerIfGiven) => TlsVerify::PeerIfGiven,
+        Some(Verify::None) => TlsVerify::None,
+    };
+    Ok(Some(TlsConfig::both(TlsSide {
+        cert_file: args.tls_cert.clone(),
+        key_file: args.tls_key.clone(),
+        ca_file: args.tls_ca.clone(),
+        verify,
+        ..TlsSide::default()
+    })))
 }
 
 fn own_name(sname: Option<&str>, name: Option<&str>) -> Result<(NameKind, NodeName), CliError> {
@@ -250,13 +337,14 @@ fn check_names(stores: &[StoreConfig]) -> Result<(), CliError> {
     Ok(())
 }
 
-fn limits(frame_bytes_max: Option<usize>) -> Result<Limits, CliError> {
+fn limits(frame_bytes_max: Option<usize>, memory_max: Option<usize>) -> Result<Limits, CliError> {
     let default = Limits::default();
     let frame_bytes_max = frame_bytes_max.unwrap_or(default.frame_bytes_max);
     if !(FRAME_BYTES_LEAST..=FRAME_BYTES_MOST).contains(&frame_bytes_max) {
         return Err(CliError::usage("--frame-bytes-max: from 64KiB up to 4GiB less one byte"));
     }
-    Ok(Limits { frame_bytes_max, ..default })
+    let stored_bytes_max = memory_max.map_or(default.stored_bytes_max, |bytes| bytes as u64);
+    Ok(Limits { frame_bytes_max, stored_bytes_max, ..default })
 }
 
 fn epmd(start: bool) -> Result<EpmdConfig, CliError> {

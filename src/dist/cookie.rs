@@ -5,6 +5,9 @@ use std::fmt;
 /// Longest cookie, in characters: it is an atom.
 pub const COOKIE_CHARACTERS_MAX: usize = 255;
 
+/// A cookie of fewer characters is a short one. Those that Erlang makes have 20.
+pub const SHORT_BELOW_CHARACTERS: usize = 16;
+
 /// The secret of a cluster. It is never printed: its `Debug` says nothing but that there is one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Cookie(String);
@@ -30,6 +33,12 @@ impl Cookie {
             return Err(CookieError::NotLatin1);
         }
         Ok(Self(text.into()))
+    }
+
+    /// Whether it has fewer than [`SHORT_BELOW_CHARACTERS`]: such a one can be guessed from one handshake that somebody
+    /// has seen.
+    pub fn is_short(&self) -> bool {
+        self.0.chars().count() < SHORT_BELOW_CHARACTERS
     }
 
     /// The answer to a challenge: MD5 of the cookie followed by the challenge in decimal
@@ -97,6 +106,12 @@ mod tests {
         assert_eq!(Cookie::typed(""), Err(CookieError::Empty));
         assert_eq!(Cookie::typed(&"a".repeat(256)), Err(CookieError::TooLong));
         assert_eq!(Cookie::typed("€"), Err(CookieError::NotLatin1));
+    }
+
+    #[test]
+    fn a_cookie_as_erlang_makes_them_is_not_short() {
+        assert!(!Cookie::new("ABCDEFGHIJKLMNOPQRST").is_short());
+        assert!(Cookie::new("secret").is_short());
     }
 
     #[test]

@@ -113,12 +113,12 @@ impl DistributionFlags {
         (Self::BIG_SEQTRACE_LABELS, "trace tokens are walked over unread, so their labels may be any term"),
         (
             Self::FRAGMENTS,
-            // Medians of `scripts/bench mixed` and `values`, OTP 25, a busy machine of two cores. Small gets beside puts of
-            // 64 MiB on one connection: p50 7 to 15 ms with fragments and 74 to 116 ms without, p99 15 to 146 ms and 155 to
-            // 333 ms; a put of 16 MiB by itself takes 1.3 to 1.6 times as long (what the BEAM spends on cutting it).
-            // Beside gets of 64 MiB, with answers that were cut too, into 64 KiB to 1 MiB: p50 10 to 53 ms and not 54 to
-            // 81 ms, but p99 290 to 470 ms and not 114 to 240 ms, and half the MB/s (a BEAM copies a message of fragments
-            // together before it reads it). So fragments are received, and every answer is one frame.
+            // `scripts/bench mixed`, medians of three rounds, OTP 25, two cores. Small gets beside puts of 64 MiB on one
+            // connection: p99 13 ms with fragments, 92 ms without (a GenServer on a BEAM: 54 ms), p50 4 and 55 ms, the large
+            // puts at 0.92 of the MB/s; beside puts and gets: p99 49 and 118 ms, the large ones at 1.16.
+            // Our answers were cut too at first, into 64 KiB to 1 MiB (a busier machine): beside gets of 64 MiB p50 was 10 to
+            // 53 ms and not 54 to 81 ms, but p99 290 to 470 ms and not 114 to 240 ms, at half the MB/s, as a BEAM copies a
+            // message of fragments together before it reads it. So fragments are received, and every answer is one frame.
             "a BEAM then sends a large message in pieces that small calls pass by; our own are one frame each",
         ),
         (Self::EXIT_PAYLOAD, "the answer of a spawned call is an exit reason and may be large"),

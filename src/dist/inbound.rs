@@ -60,12 +60,17 @@ pub enum FrameError {
         /// The number that should have come; `None` where nothing was begun.
         expected: Option<u64>,
     },
-    /// More unfinished messages than `unfinished_bytes_max` allows.
+    /// More bytes of unfinished messages than `unfinished_bytes_max` allows.
     Unfinished {
         /// Their bytes that have arrived.
         bytes: usize,
         /// The bound.
         bytes_max: usize,
+    },
+    /// More unfinished messages than `unfinished_messages_max` allows.
+    UnfinishedMessages {
+        /// The bound.
+        messages_max: usize,
     },
 }
 
@@ -99,6 +104,9 @@ impl fmt::Display for FrameError {
             Self::Unfinished { bytes, bytes_max } => {
                 write!(f, "{bytes} bytes of unfinished messages are over the bound of {bytes_max}")
             }
+            Self::UnfinishedMessages { messages_max } => {
+                write!(f, "more than {messages_max} messages are unfinished")
+            }
         }
     }
 }
@@ -112,12 +120,18 @@ pub struct InboundLimits {
     pub frame_bytes_max: usize,
     /// Of all messages of which some fragments have arrived, in bytes.
     pub unfinished_bytes_max: usize,
+    /// Of those messages, in number.
+    pub unfinished_messages_max: usize,
 }
 
 impl From<usize> for InboundLimits {
     /// The same bound for one message and for all.
     fn from(bytes_max: usize) -> Self {
-        Self { frame_bytes_max: bytes_max, unfinished_bytes_max: bytes_max }
+        Self {
+            frame_bytes_max: bytes_max,
+            unfinished_bytes_max: bytes_max,
+            unfinished_messages_max: bytes_max,
+        }
     }
 }
 
@@ -174,15 +188,15 @@ struct Front {
 impl Inbound {
     /// Nothing received yet but `first`, which came together with the end of the handshake.
     pub fn new(first: &[u8], form: FrameForm, limits: impl Into<InboundLimits>) -> Self {
-        let InboundLimits { frame_bytes_max, unfinished_bytes_max } = limits.into();
+        let limits = limits.into();
         Self {
             form,
             bytes: first.to_vec(),
             start: 0,
             end: first.len(),
             straight: None,
-            fragments: Fragments::new(frame_bytes_max, unfinished_bytes_max),
-            frame_bytes_max,
+            fragments: Fragments::new(limits),
+            frame_bytes_max: limits.frame_bytes_max,
         }
     }
 
@@ -571,7 +585,8 @@ mod tests {
         let receive_all = |frames: &[Vec<u8>], limits: InboundLimits| {
             receive(&mut Inbound::new(&[], FrameForm::DistHeader, limits), &frames.concat(), 4096)
         };
-        let limits = InboundLimits { frame_bytes_max: 1000, unfinished_bytes_max: 1500 };
+        let limits =
+            InboundLimits { frame_bytes_max: 1000, unfinished_bytes_max: 1500, unfinished_messages_max: 8 };
         let good = fragments(5, &[0; 900], 300);
         assert_eq!(receive_all(&good, limits).map(|got| got.len()), Ok(1));
         for (frames, error) in [
@@ -588,6 +603,11 @@ mod tests {
             (
                 (0..9).map(|sequence| fragments(sequence, &[0; 900], 300).remove(0)).collect(),
                 FrameError::Unfinished { bytes: 1800, bytes_max: 1500 },
+            ),
+            (
+                // Of nothing there are as many as one likes, and each costs memory.
+                (0..9).map(|sequence| fragments(sequence, &[0; 3], 1).remove(0)).collect(),
+                FrameError::UnfinishedMessages { messages_max: 8 },
             ),
             (
                 vec![framed(&[&[131, 69], &[0; 16], &[0], b"x"])],

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use erl_dist::epmd::{EpmdClient, NodeEntry};
+use erl_dist::epmd::{EpmdClient, NodeEntry, NodeType};
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use smol::net::TcpStream;
@@ -65,6 +65,9 @@ pub struct NodeAddress {
     pub highest_version: u16,
     /// The lowest.
     pub lowest_version: u16,
+    /// Whether it is registered as a hidden node (type 72), as kvnode and C nodes are. A BEAM registers as a visible one
+    /// (77) also when it is hidden.
+    pub hidden: bool,
 }
 
 /// Registers a hidden node, by the part of its name before the `@`, with the epmd of this machine.
@@ -159,6 +162,7 @@ async fn lookup_at(epmd: SocketAddr, step: Duration, name: &str) -> Result<Optio
         address: SocketAddr::new(epmd.ip(), entry.port),
         highest_version: entry.highest_version,
         lowest_version: entry.lowest_version,
+        hidden: matches!(entry.node_type, NodeType::Hidden),
     }))
 }
 

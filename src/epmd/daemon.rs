@@ -34,7 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct DaemonConfig {
     /// The port to listen on.
     pub port: u16,
-    /// The addresses to listen on; the loopback ones are added. Empty: all, as Erlang's epmd does.
+    /// The addresses to listen on; the loopback ones are added. An unspecified one, `0.0.0.0` or `::`, is all. Empty: all,
+    /// and unlike Erlang's epmd it serves its own machine only then. (The loopback alone would not do for that: a node
+    /// asks at the address of its host's name.)
     pub addresses: Vec<IpAddr>,
     /// Whether it may be killed while nodes are registered, and nodes be stopped.
     pub relaxed_command_check: bool,
@@ -45,6 +47,7 @@ pub struct DaemonConfig {
 pub struct Daemon {
     listeners: Vec<Async<TcpListener>>,
     registry: Registry,
+    own_machine_only: bool,
 }
 
 impl Daemon {
@@ -73,7 +76,7 @@ impl Daemon {
             reason: io::Error::other(reason),
         })?;
         let registry = Registry::new(config.port, config.relaxed_command_check, u32::from_ne_bytes(seed));
-        Ok(Self { listeners, registry })
+        Ok(Self { listeners, registry, own_machine_only: config.addresses.is_empty() })
     }
 
     /// Where it listens.
@@ -89,6 +92,7 @@ impl Daemon {
             registry: RefCell::new(self.registry),
             nodes: RefCell::default(),
             served: RefCell::default(),
+            own_machine_only: self.own_machine_only,
             end,
         });
         for listener in self.listeners {
@@ -102,9 +106,10 @@ impl Daemon {
 
 /// The addresses to bind, and whether failing to is an error.
 fn wanted(addresses: &[IpAddr]) -> Vec<(IpAddr, bool)> {
-    if addresses.is_empty() {
+    let (all4, all6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+    if addresses.is_empty() || addresses.iter().any(|&address| address == all4 || address == all6) {
         // A machine may be without IPv6.
-        return vec![(Ipv6Addr::UNSPECIFIED.into(), false), (Ipv4Addr::UNSPECIFIED.into(), true)];
+        return vec![(all6, false), (all4, true)];
     }
     let mut wanted: Vec<(IpAddr, bool)> = Vec::new();
     let loopbacks = [(Ipv4Addr::LOCALHOST.into(), true), (Ipv6Addr::LOCALHOST.into(), false)];
@@ -121,6 +126,7 @@ struct Shared {
     /// The connections of nodes; dropping the sender closes one.
     nodes: RefCell<HashMap<u32, Sender<()>>>,
     served: RefCell<Served>,
+    own_machine_only: bool,
     end: Sender<()>,
 }
 
@@ -156,6 +162,10 @@ async fn accept(listener: Async<TcpListener>, executor: Rc<LocalExecutor<'static
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let local = stream.get_ref().local_addr().is_ok_and(|own| is_local(peer.ip(), own.ip()));
+                if shared.own_machine_only && !local {
+                    tracing::debug!(%peer, "another machine: closed");
+                    continue;
+                }
                 let entered = shared.served.borrow_mut().enter(local);
                 let Some(connection) = entered else {
                     tracing::warn!(%peer, "too many connections: closed");
@@ -321,5 +331,9 @@ mod tests {
         let six: IpAddr = Ipv6Addr::LOCALHOST.into();
         assert_eq!(wanted(&[ten]), [(ten, true), (four, true), (six, false)]);
         assert_eq!(wanted(&[four]), [(four, true), (six, false)]);
+        let (all4, all6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+        assert_eq!(wanted(&[]), [(all6, false), (all4, true)]);
+        assert_eq!(wanted(&[ten, all4]), [(all6, false), (all4, true)]);
+        assert_eq!(wanted(&[all6]), [(all6, false), (all4, true)]);
     }
 }

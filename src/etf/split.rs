@@ -250,6 +250,11 @@ impl<'a> TermView<'a> {
         self.traits
     }
 
+    /// The same term, with what was noticed in the whole that it is a part of.
+    pub const fn noticed_in(self, whole: TermView<'_>) -> Self {
+        Self { bytes: self.bytes, traits: whole.traits }
+    }
+
     /// The first byte.
     pub const fn tag(self) -> u8 {
         self.bytes[0]
@@ -290,8 +295,10 @@ impl<'a> TermView<'a> {
         self.cursor().binary().ok()
     }
 
-    /// What is left of this term at a cursor into it, as a term: the last element of a tuple, found without a walk.
-    pub(crate) const fn tail_at(self, cursor: Cursor<'a>) -> Self {
+    /// What is left of this term at a cursor into it, as a term: the last element of a tuple, found without a walk. The
+    /// cursor is one of this term's own, before its last element; at any other place this gives no term, and what reads
+    /// it fails.
+    pub const fn tail_at(self, cursor: Cursor<'a>) -> Self {
         Self { bytes: cursor.rest, traits: self.traits }
     }
 

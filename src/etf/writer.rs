@@ -28,8 +28,9 @@ impl<'a> TermWriter<'a> {
         self
     }
 
-    /// Bytes that the caller knows to be a term.
-    pub(crate) fn raw(&mut self, encoded: &[u8]) -> &mut Self {
+    /// Bytes that the caller knows to be one encoded term, without a version byte: copied as they are. What is none
+    /// costs the connection to whoever is sent it.
+    pub fn raw(&mut self, encoded: &[u8]) -> &mut Self {
         self.out.extend_from_slice(encoded);
         self
     }

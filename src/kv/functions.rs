@@ -15,7 +15,7 @@ use crate::etf::{OwnedTerm, Pid, TermView, TermWriter, encode};
 use crate::process::rpc::calls::{DEFAULT_TIMEOUT, call_server};
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
 use crate::process::{Dispatch, Effect, GenServer, GlobalRegistration, Process, Registry};
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Room};
 
 /// Stores that were started by others and live; one more is refused with `system_limit`.
 const STARTED_MAX: usize = 1024;
@@ -31,12 +31,9 @@ const PRIMARY: &str = "master";
 pub struct KeyValueFunctions {
     dispatch: Arc<dyn Dispatch>,
     slave_buffer_bytes_max: usize,
-    adopt: Box<Adopt>,
     started: Mutex<Vec<Weak<KeyValueServer<MemoryStore>>>>,
+    room: Arc<Room>,
 }
-
-/// Takes over a store that was started.
-type Adopt = dyn Fn(&Arc<Process>, Arc<KeyValueServer<MemoryStore>>) + Send + Sync;
 
 /// What a store is to be known by.
 enum Name {
@@ -57,14 +54,14 @@ impl Name {
 }
 
 impl KeyValueFunctions {
-    /// Stores that are started get `dispatch` and the bound on what they keep for each slave. `adopt` is told of each,
-    /// to look after its slaves and its end.
-    pub fn new(
-        dispatch: Arc<dyn Dispatch>,
-        slave_buffer_bytes_max: usize,
-        adopt: impl Fn(&Arc<Process>, Arc<KeyValueServer<MemoryStore>>) + Send + Sync + 'static,
-    ) -> Self {
-        Self { dispatch, slave_buffer_bytes_max, adopt: Box::new(adopt), started: Mutex::default() }
+    /// Stores that are started get `dispatch` and the bound on what they keep for each slave.
+    pub fn new(dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
+        Self { dispatch, slave_buffer_bytes_max, started: Mutex::default(), room: Arc::default() }
+    }
+
+    /// Stores that are started share this room with the others of the node.
+    pub fn within(self, room: Arc<Room>) -> Self {
+        Self { room, ..self }
     }
 
     fn start(
@@ -102,7 +99,6 @@ impl KeyValueFunctions {
             };
         }
         self.started.lock().push(Arc::downgrade(&server));
-        (self.adopt)(&process, server);
         tracing::info!(store = ?process, by = %context.peer, "store started");
         match name {
             Name::Nothing | Name::Local(_) => started(&process),
@@ -126,7 +122,8 @@ impl KeyValueFunctions {
         }
         let dispatch = Arc::clone(&self.dispatch);
         let shape = if module == PLAIN { StateShape::Plain } else { StateShape::Replicated };
-        let server = KeyValueServer::new(MemoryStore::default(), dispatch, self.slave_buffer_bytes_max);
+        let store = MemoryStore::within(Arc::clone(&self.room));
+        let server = KeyValueServer::new(store, dispatch, self.slave_buffer_bytes_max);
         let server = server.shown_as(shape);
         if let Some(pairs) = initial {
             server.load(pairs).map_err(|error| {

@@ -8,5 +8,5 @@ pub mod state;
 
 pub use functions::KeyValueFunctions;
 pub use request::{Cast, Request};
-pub use server::{KeyValueServer, StoreServer};
+pub use server::KeyValueServer;
 pub use state::StateShape;

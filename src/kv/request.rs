@@ -89,6 +89,5 @@ impl<'a> Cast<'a> {
 fn key_and_value<'a>(term: TermView<'a>, mut cursor: Cursor<'a>) -> Option<(TermView<'a>, TermView<'a>)> {
     let key = cursor.term().ok()?;
     // What was noticed in the whole is asked of the parts: a value with a map is not told from a key with one.
-    let key = TermView::trusted(key.bytes(), term.traits());
-    Some((key, term.tail_at(cursor)))
+    Some((key.noticed_in(term), term.tail_at(cursor)))
 }

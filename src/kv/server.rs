@@ -26,7 +26,7 @@ const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 const SLAVES_NOTE: &str = "slaves";
 
 /// Slaves that one store may have.
-const SLAVES_MAX: usize = 64;
+pub const SLAVES_MAX: usize = 64;
 
 /// A store, served to `GenServer` callers.
 pub struct KeyValueServer<S> {
@@ -280,12 +280,12 @@ impl<S: Store> KeyValueServer<S> {
         kept
     }
 
-    /// Adds the slaves that the store had when it was used last, and gives them.
+    /// The slaves that a store had when it was used last; none where it keeps no such thing.
     ///
     /// # Errors
     /// The store's: what it kept could not be read.
-    pub fn restore_slaves(&self) -> Result<Vec<Arc<Slave>>, StoreError> {
-        let Some(note) = self.store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
+    pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
+        let Some(note) = store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
         let read = || {
             let term = TermView::parse(&note).ok()?;
             let mut cursor = term.cursor();
@@ -295,38 +295,7 @@ impl<S: Store> KeyValueServer<S> {
             let len = cursor.list().ok()?;
             (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
         };
-        let names: Vec<SlaveName> = read().ok_or(StoreError::Io("damaged"))?;
-        // As many as there may be were kept, so none is too many.
-        Ok(names.into_iter().filter_map(|name| self.add_slave(name).ok().flatten()).collect())
-    }
-}
-
-/// What a node does with a store, whatever its entries are kept in.
-pub trait StoreServer: GenServer + fmt::Debug {
-    /// Number of keys.
-    fn entries(&self) -> usize;
-
-    /// Whether the entries are there again when the process is started again.
-    fn is_durable(&self) -> bool;
-
-    /// See [`KeyValueServer::add_slave`].
-    ///
-    /// # Errors
-    /// The store has as many as it may have.
-    fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves>;
-}
-
-impl<S: Store> StoreServer for KeyValueServer<S> {
-    fn entries(&self) -> usize {
-        self.store.len()
-    }
-
-    fn is_durable(&self) -> bool {
-        self.store.is_durable()
-    }
-
-    fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
-        Self::add_slave(self, name)
+        read().ok_or(StoreError::Io("damaged"))
     }
 }
 
@@ -426,7 +395,16 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     /// Lets go of the slaves: what waits for them is dropped.
-    fn terminate(&self, _reason: TermView<'_>) {
+    fn terminate(&self, reason: TermView<'_>) {
+        let lost = match self.store.len() {
+            1 => "1 entry is".to_owned(),
+            entries => format!("{entries} entries are"),
+        };
+        if self.store.len() > 0 && reason.is_atom("shutdown") {
+            tracing::info!(?reason, "store ended: its {lost} lost");
+        } else if self.store.len() > 0 {
+            tracing::warn!(?reason, "store ended: its {lost} lost");
+        }
         for slave in self.slaves.write().drain(..) {
             slave.drop_out();
         }
@@ -499,9 +477,10 @@ fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
 }
 
 fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
-    match error {
-        StoreError::NoSpace => w.tuple(2).atom("error").atom("no_space"),
-        StoreError::Io(reason) => w.tuple(2).atom("error").tuple(2).atom("io").atom(reason),
+    w.tuple(2).atom("error");
+    match error.detail() {
+        None => w.atom(error.code()),
+        Some(detail) => w.tuple(2).atom(error.code()).atom(detail),
     };
 }
 

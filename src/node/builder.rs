@@ -8,9 +8,9 @@ use super::cookie_file::CookiePlaces;
 use super::host::Host;
 use super::run::{self, StartError};
 use super::{Node, block_on};
-use crate::config::{Config, EpmdConfig, Limits};
-use crate::dist::Cookie;
+use crate::config::{Config, EpmdConfig, Limits, TlsConfig};
 use crate::dist::node_name::{NameKind, NodeName, NodeNameError, split_typed};
+use crate::dist::{Cookie, NodePattern};
 use crate::epmd::environment;
 
 /// Builds and starts a [`Node`]: see [`Node::builder`].
@@ -38,8 +38,11 @@ pub struct NodeBuilder {
     dist_port: u16,
     epmd: Option<EpmdConfig>,
     connect: Vec<String>,
+    allow: Vec<NodePattern>,
     net_ticktime_secs: u32,
+    tls: Option<TlsConfig>,
     limits: Limits,
+    outgoing_only: bool,
 }
 
 impl NodeBuilder {
@@ -51,8 +54,11 @@ impl NodeBuilder {
             dist_port: 0,
             epmd: None,
             connect: Vec::new(),
+            allow: Vec::new(),
             net_ticktime_secs: Config::NET_TICKTIME_SECS,
+            tls: None,
             limits: Limits::default(),
+            outgoing_only: false,
         }
     }
 
@@ -68,6 +74,13 @@ impl NodeBuilder {
     /// message is sent to is connected to by that.
     pub fn connect(mut self, peer: &str) -> Self {
         self.connect.push(peer.to_owned());
+        self
+    }
+
+    /// Nodes that may connect, and be connected to, by a pattern of their names. May be said several times; without this
+    /// all that know the cookie. Those of [`connect`](Self::connect) need not be said.
+    pub fn allow(mut self, nodes: NodePattern) -> Self {
+        self.allow.push(nodes);
         self
     }
 
@@ -97,9 +110,36 @@ impl NodeBuilder {
         self
     }
 
+    /// TLS to every other node, as BEAMs do it with `-proto_dist inet_tls`. Without this: TCP.
+    ///
+    /// [`Node::reload_tls`] reads the files again.
+    ///
+    /// ```no_run
+    /// use kvnode::Node;
+    /// use kvnode::config::TlsConfig;
+    ///
+    /// let files = TlsConfig::new("node.pem", "node.key", "ca.pem");
+    /// let node = Node::builder("rust").tls(files).start()?;
+    /// # Ok::<(), kvnode::StartError>(())
+    /// ```
+    ///
+    /// A file that BEAMs have for `-ssl_dist_optfile` says the same: [`tls::read_optfile`](super::tls::read_optfile).
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// The bounds on what other nodes may use.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The node only connects to others: it does not listen and is not registered with epmd, so that it starts at once, and
+    /// nobody can connect to it or finds it taken. The name should be one that nobody else has. For programs that ask
+    /// something and end, as `erl_call` does.
+    pub fn outgoing_only(mut self) -> Self {
+        self.outgoing_only = true;
         self
     }
 
@@ -121,6 +161,9 @@ impl NodeBuilder {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_async(self) -> Result<Arc<Node>, StartError> {
+        if self.outgoing_only {
+            return run::start_outgoing_only(self.config()?).await;
+        }
         run::start(self.config()?).await
     }
 
@@ -157,8 +200,10 @@ impl NodeBuilder {
             data: None,
             slaves: Vec::new(),
             connect,
+            allow: self.allow,
             net_ticktime_secs: self.net_ticktime_secs,
             fragments: true,
+            tls: self.tls,
             limits: self.limits,
         })
     }

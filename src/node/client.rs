@@ -76,7 +76,11 @@ impl Client {
             Timer::after(timeout).await;
             Err(CallError::Timeout)
         };
-        called.or(late).await
+        let stopped = async {
+            self.node.stopped().await;
+            Err(CallError::Stopped)
+        };
+        called.or(late).or(stopped).await
     }
 
     async fn call_at(

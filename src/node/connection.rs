@@ -23,6 +23,8 @@ use crate::process::{Effect, Peer};
 
 /// Reads with signals in one tick interval from which a connection counts as busy.
 const BUSY_READS: u32 = 16;
+/// Effects after which they are carried out, also within one batch of frames.
+const EFFECTS_MAX: usize = 64;
 /// Rounds after which the task lets others have the thread, also when there is more to do.
 const ROUNDS_MAX: u32 = 32;
 
@@ -45,6 +47,10 @@ pub(super) struct Connection<S> {
     stalled: bool,
     /// Others have left frames that the full output has no room for.
     left_behind: bool,
+    /// The stream has taken bytes that it has not passed on.
+    unflushed: bool,
+    /// How long the peer has taken nothing of what waits for it.
+    stuck: Duration,
     closing: Option<PeerDown>,
 }
 
@@ -69,6 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 InboundLimits {
                     frame_bytes_max: limits.frame_bytes_max,
                     unfinished_bytes_max: limits.unfinished_bytes_max,
+                    unfinished_messages_max: limits.unfinished_messages_max,
                 },
             )
             .with_pool(Arc::clone(&node.pool)),
@@ -84,6 +91,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             handled: false,
             stalled: !first.is_empty(),
             left_behind: false,
+            unflushed: false,
+            stuck: Duration::ZERO,
             closing: None,
         }
     }
@@ -139,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether something waits to be written.
     pub(super) fn has_output(&self) -> bool {
-        !self.out.is_empty()
+        !self.out.is_empty() || self.unflushed
     }
 
     /// Whether frames that waited for room in the output can be handled now.
@@ -166,6 +175,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             TickAction::SendTick if self.out.is_empty() => self.out.tick(),
             TickAction::SendTick | TickAction::Idle => {}
         }
+        // A write that took something has set it back.
+        self.stuck = if self.out.is_empty() { Duration::ZERO } else { self.stuck + self.interval };
+        if self.stuck > self.node.config.limits.output_stall_max {
+            return Err(PeerDown::NotReading);
+        }
         if self.reads == 0 {
             self.inbound.rest();
             self.out.rest();
@@ -184,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         more |= self.write(cx)?;
         if let Some(down) = &self.closing
-            && (self.out.is_empty() && !self.left_behind || *down == PeerDown::Replaced)
+            && (!self.has_output() && !self.left_behind || *down == PeerDown::Replaced)
         {
             return Err(down.clone());
         }
@@ -217,6 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.peer.unlinked(process, &remote, registry, &mut self.out);
                 }
                 PeerEvent::EndCall(call) => self.peer.end_call(&call, registry, &mut self.out),
+                PeerEvent::Adopt(orphans) => self.peer.adopt(orphans, self.node.surroundings()),
                 // What is held is looked at before the next frame.
                 PeerEvent::Resumed => self.stalled = true,
             }
@@ -284,6 +299,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             handled = true;
+            if self.later.len() >= EFFECTS_MAX {
+                self.node.carry_out(&mut self.later);
+            }
         }
         self.handled |= handled;
         if !self.later.is_empty() {
@@ -301,12 +319,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(len) => {
                     self.out.advance(len);
                     self.ticker.sent();
+                    self.stuck = Duration::ZERO;
                     wrote = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(PeerDown::Io(error.to_string())),
             }
         }
+        // Also where nothing was written now: the stream may hold what it took before, or an answer of its own to what was
+        // read.
+        self.unflushed = match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(error)) => return Err(PeerDown::Io(error.to_string())),
+        };
         if wrote && self.out.len() < self.node.config.limits.outbound_bytes_max / 2 {
             let hungry = self.handle.leave_quietly(|outbox| std::mem::take(&mut outbox.hungry));
             for (slave, store) in hungry {

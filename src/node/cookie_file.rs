@@ -54,17 +54,28 @@ impl CookiePlaces {
         }
     }
 
+    /// Reads the cookie; `None` where there is no file.
+    ///
+    /// # Errors
+    /// The file cannot be used as it is, by the same rules as Erlang's.
+    pub fn read(&self) -> Result<Option<CookieFile>, CookieFileError> {
+        for path in [&self.home, &self.config].into_iter().flatten() {
+            match read(path) {
+                Err(CookieFileError::Read { reason, .. }) if reason.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(cookie) => return Ok(Some(CookieFile { cookie, path: path.clone(), created: false })),
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads the cookie, or makes one where there is none.
     ///
     /// # Errors
     /// The file cannot be used as it is, by the same rules as Erlang's, or cannot be made.
     pub fn read_or_create(&self) -> Result<CookieFile, CookieFileError> {
-        for path in [&self.home, &self.config].into_iter().flatten() {
-            match read(path) {
-                Err(CookieFileError::Read { reason, .. }) if reason.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-                Ok(cookie) => return Ok(CookieFile { cookie, path: path.clone(), created: false }),
-            }
+        if let Some(file) = self.read()? {
+            return Ok(file);
         }
         let path = self.home.as_ref().or(self.config.as_ref()).ok_or(CookieFileError::NoHome)?;
         let created =

@@ -75,7 +75,9 @@ pub(super) fn run<S: AsyncRead + AsyncWrite + Waits + Unpin>(
             }
         }
         // An output that was full and has been written has room for what waits behind it.
-        if !connection.may_go_on() {
+        // What the stream has already taken from the socket does not make that ready.
+        let holds_input = connection.wants_input() && connection.stream().may_hold_input();
+        if !connection.may_go_on() && !holds_input {
             bell.sleep(&connection, next_tick)?;
         }
     }

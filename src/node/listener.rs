@@ -3,19 +3,20 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use smol::future::FutureExt;
 use smol::io::AsyncWriteExt;
 use smol::net::{TcpListener, TcpStream};
 use smol::{Async, Timer};
 
 use super::connection::Connection;
+use super::door::{Door, Pass};
 use super::peers::PeerHandle;
-use super::socket::Socket;
-use super::{Node, setup};
-use crate::dist::handshake::Fault;
+use super::tls::TlsFault;
+use super::{Node, setup, tls};
+use crate::dist::handshake::{Fault, HandshakeError};
 
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -48,15 +49,11 @@ fn bind_both(port: u16) -> io::Result<TcpListener> {
 
 /// Accepts for as long as the node lives.
 pub(super) async fn accept_all(node: Arc<Node>, listener: TcpListener) {
-    let half_open = Arc::new(AtomicUsize::new(0));
+    let door = Door::new(&node.config.limits);
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
-                let pass = Pass::take(&half_open);
-                if half_open.load(Ordering::Relaxed) > node.config.limits.handshakes_max {
-                    tracing::debug!(%from, "connection closed: too many are being set up");
-                    continue;
-                }
+                let pass = door.enter(from.ip());
                 node.spawn(welcome(Arc::clone(&node), stream, from, pass));
             }
             Err(error) => {
@@ -67,20 +64,10 @@ pub(super) async fn accept_all(node: Arc<Node>, listener: TcpListener) {
     }
 }
 
-/// Counts a connection as half open while it lives.
-struct Pass(Arc<AtomicUsize>);
-
-impl Pass {
-    fn take(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Why somebody who has connected is not let in.
+enum Refused {
+    Tls(TlsFault),
+    Handshake(HandshakeError),
 }
 
 async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pass) {
@@ -88,20 +75,65 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         tracing::debug!(%from, %error, "connection closed");
         return;
     }
-    let ready = match setup::accept(&node, stream).await {
+    let shaken = async {
+        let link = match setup::secure(&node, stream).await {
+            Ok(link) => link,
+            Err(fault) => return Some(Err(Refused::Tls(fault))),
+        };
+        Some(setup::accept(&node, link, &pass).await.map_err(Refused::Handshake))
+    };
+    let crowded_out = async {
+        pass.lost().await;
+        None
+    };
+    let Some(shaken) = shaken.or(crowded_out).await else {
+        tracing::debug!(%from, "connection closed: it made room for another");
+        return;
+    };
+    let ready = match shaken {
         Ok(ready) => ready,
         // Somebody looked whether the port is open.
-        Err(error) if error.phase == crate::dist::handshake::Phase::Name && error.fault == Fault::Closed => {
+        Err(Refused::Tls(fault)) if fault.is_silence() => {
+            tracing::debug!(%from, error = %fault, "handshake ended");
+            return;
+        }
+        Err(Refused::Tls(fault)) => {
+            match pass.may_log_tls(&fault) {
+                Some(0) => tracing::warn!(%from, error = %fault, "TLS refused"),
+                Some(more) => {
+                    tracing::warn!(%from, error = %fault, more, "TLS refused, and more before like it")
+                }
+                None => tracing::debug!(%from, error = %fault, "TLS refused"),
+            }
+            return;
+        }
+        Err(Refused::Handshake(error))
+            if error.phase == crate::dist::handshake::Phase::Name && error.fault == Fault::Closed =>
+        {
             tracing::debug!(%from, %error, "handshake ended");
             return;
         }
         // Two nodes that dial each other in the same moment: one connection is left, as it should be.
-        Err(error) if error.fault == Fault::AlreadyConnected => {
+        Err(Refused::Handshake(error)) if error.fault == Fault::AlreadyConnected => {
             tracing::debug!(%from, %error, "handshake ended");
             return;
         }
-        Err(error) => {
-            tracing::warn!(%from, %error, "handshake refused");
+        Err(Refused::Handshake(error)) if tls::is_hello(&error) => {
+            tracing::warn!(
+                %from,
+                "handshake refused: it speaks TLS, and this node does not: start this one with --tls, or that one without \
+                 -proto_dist inet_tls"
+            );
+            return;
+        }
+        Err(Refused::Handshake(error)) => {
+            match pass.may_log(&error.fault) {
+                Some(0) => tracing::warn!(%from, %error, "handshake refused"),
+                Some(more) => {
+                    tracing::warn!(%from, %error, more, "handshake refused, and more before like it")
+                }
+                None => tracing::debug!(%from, %error, "handshake refused"),
+            }
             return;
         }
     };
@@ -112,11 +144,18 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
     node.install_replacing(&handle).await;
     let mut stream = ready.stream;
     let limit = node.config.limits.handshake_duration_max;
-    if setup::within(limit, stream.write_all(&last)).await.is_err() {
+    let last = stream.lengths().of(last);
+    let sent = async {
+        stream.write_all(&last).await?;
+        stream.flush().await
+    };
+    if setup::within(limit, sent).await.is_err() {
         node.ended(&handle, &super::PeerDown::Closed);
         return;
     }
-    let connection =
-        Connection::new(Arc::clone(&node), Socket::from(stream), Arc::clone(&handle), &ready.first);
-    node.run_connection(handle, connection).await;
+    let connection = Connection::new(Arc::clone(&node), stream, Arc::clone(&handle), &ready.first);
+    let connection = Box::new(connection);
+    // In a task of its own: this one keeps the room that the handshake took.
+    let this = Arc::clone(&node);
+    node.spawn(async move { this.run_connection(handle, connection).await });
 }

@@ -3,16 +3,20 @@
 //! `2026-11-23T01:48:38.000000Z  INFO peer up peer=master@host`. Whatever a peer says stays on its line: control characters
 //! are shown escaped. Colours only where a person looks.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 /// What is logged: a level, or levels for parts of the program, as in `kvnode=debug,warn`.
@@ -78,11 +82,63 @@ impl std::error::Error for LogLevelsError {}
 /// no effect.
 pub fn init(levels: LogLevels) {
     let colours =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines =
-        tracing_subscriber::fmt::layer().with_ansi(colours).event_format(Line).with_writer(std::io::stderr);
-    let subscriber = tracing_subscriber::registry().with(levels.0).with(lines);
+        tracing_subscriber::fmt::layer().with_ansi(colours).event_format(Line).with_writer(io::stderr);
+    let subscriber = tracing_subscriber::registry().with(levels.0).with(lines).with(Throttle::default());
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Lines of one kind that are logged in each [`THROTTLE_INTERVAL`]: a peer can cause warnings, and must not fill the disk
+/// with them.
+const LINES_MAX: u32 = 200;
+/// See [`LINES_MAX`].
+const THROTTLE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Leaves warnings and errors out of which there are too many of one kind, one kind being one place in the program.
+#[derive(Default)]
+struct Throttle {
+    kinds: Mutex<HashMap<Identifier, Lines>>,
+}
+
+/// Lines of one kind in this interval.
+struct Lines {
+    since: Instant,
+    count: u32,
+}
+
+impl Throttle {
+    /// Whether a line may be logged, and how many of its kind were left out before it.
+    fn admit(&self, metadata: &Metadata<'_>, at: Instant) -> (bool, u32) {
+        if *metadata.level() > Level::WARN {
+            return (true, 0);
+        }
+        let mut kinds = self.kinds.lock();
+        let lines = kinds.entry(metadata.callsite()).or_insert(Lines { since: at, count: 0 });
+        let mut left_out = 0;
+        if at.duration_since(lines.since) >= THROTTLE_INTERVAL {
+            left_out = lines.count.saturating_sub(LINES_MAX);
+            *lines = Lines { since: at, count: 0 };
+        }
+        lines.count = lines.count.saturating_add(1);
+        (lines.count <= LINES_MAX, left_out)
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Throttle {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let (admitted, left_out) = self.admit(event.metadata(), super::now());
+        if left_out > 0 {
+            let mut time = String::new();
+            // Writing to a String does not fail, and stderr may be closed.
+            let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+            let _ = io::Write::write_all(
+                &mut io::stderr(),
+                format!("{time}  WARN {left_out} lines like the next one were left out\n").as_bytes(),
+            );
+        }
+        admitted
+    }
 }
 
 /// The form of a line: time, level, message, fields.
@@ -209,6 +265,23 @@ mod tests {
             logged("info", false, || tracing::info!(peer = %"a\n2026 INFO b\u{1b}[2J\u{9b}", "x\r\ny"));
         assert!(line.ends_with(" INFO x\\r\\ny peer=a\\n2026 INFO b\\u{1b}[2J\\u{9b}\n"), "{line:?}");
         assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_flood_of_one_kind_is_cut_and_other_lines_are_not() {
+        let out = Shared::default();
+        let lines = tracing_subscriber::fmt::layer().event_format(Line).with_writer(out.clone());
+        let subscriber = tracing_subscriber::registry().with(lines).with(Throttle::default());
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..3 * LINES_MAX {
+                tracing::warn!("one {number}");
+                tracing::info!("two {number}");
+            }
+            tracing::warn!("three");
+        });
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let count = |word: &str| text.lines().filter(|line| line.contains(word)).count() as u32;
+        assert_eq!((count("one"), count("two"), count("three")), (LINES_MAX, 3 * LINES_MAX, 1));
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
                     peer.unlinked(process, &remote, &node.registry, &mut out);
                 }
                 PeerEvent::EndCall(call) => peer.end_call(&call, &node.registry, &mut out),
+                PeerEvent::Adopt(orphans) => peer.adopt(orphans, node.surroundings()),
                 // What is held is looked at below.
                 PeerEvent::Resumed => {}
             }

@@ -8,13 +8,16 @@
 pub mod backoff;
 pub mod builder;
 pub mod client;
+mod connect_to;
 mod connection;
 mod context;
 pub mod cookie_file;
 mod dedicated;
+mod door;
 pub mod erpc;
 pub mod functions;
 pub mod host;
+mod link;
 mod listener;
 pub mod log;
 mod loopback;
@@ -31,7 +34,9 @@ mod slaves;
 mod socket;
 mod stop;
 mod stores;
+mod supervised;
 mod timers;
+pub mod tls;
 mod typed;
 mod whereis;
 
@@ -52,11 +57,13 @@ use smol::{Executor, Timer};
 
 pub use builder::{NodeBuilder, PeerFault};
 pub use client::{Client, Monitor, Watch};
+pub use connect_to::ConnectedNode;
 pub use context::{Context, Down, MonitorRef};
 pub use process_handle::ProcessHandle;
 pub use reply_to::ReplyTo;
 pub use run::{StartError, Started, run, run_with_client};
 pub use server::{Never, Server};
+pub use supervised::NotNamed;
 pub use timers::TimerRef;
 
 use crate::config::{Config, StoreConfig};
@@ -69,14 +76,16 @@ use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Ended, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
+use crate::store::{Disk, Room};
 use connection::Connection;
 use dedicated::Left;
 use names::Names;
-use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers};
+use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds};
 use setup::DialError;
-use socket::{Socket, Waits};
+use socket::Waits;
 use stop::Ending;
-use stores::Stores;
+use supervised::Supervision;
+use tls::{Tls, TlsError};
 
 /// A running node: what its processes are started on, and what messages to other nodes go out by.
 ///
@@ -90,12 +99,16 @@ pub struct Node {
     waiters: Waiters,
     peers: Peers,
     names: Names,
-    stores: Stores,
+    supervision: Supervision,
     net_kernel: Arc<NetKernel>,
     /// The process of `net_kernel`: what calls of our own come from.
     net_kernel_process: Arc<Process>,
     /// Memory of large values.
     pool: Arc<Pool>,
+    /// What all stores in memory may hold together.
+    room: Arc<Room>,
+    /// Where the stores of the configuration are kept; `None`: in memory.
+    disk: Option<Arc<Disk>>,
     /// Held by the threads alone: with them its tasks end.
     executor: Weak<Executor<'static>>,
     /// Connections that run on a thread of their own.
@@ -103,6 +116,8 @@ pub struct Node {
     /// The node ends: nobody is dialled or let in any more.
     stopping: AtomicBool,
     ending: Ending,
+    /// `None`: the node speaks TCP.
+    tls: Option<Tls>,
     listening: SocketAddr,
     epmd: EpmdStart,
     stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
@@ -131,14 +146,23 @@ impl Node {
         &self.config.node_name
     }
 
-    /// Where it listens.
+    /// Where it listens. Port 0: it does not ([`NodeBuilder::outgoing_only`]).
     pub const fn listening(&self) -> SocketAddr {
         self.listening
     }
 
-    /// The epmd that it is registered with.
+    /// The epmd that it is registered with, unless it is [`NodeBuilder::outgoing_only`]: then the one of this machine.
     pub const fn epmd(&self) -> &EpmdStart {
         &self.epmd
+    }
+
+    /// Reads the files of [`Config::tls`] again: certificates, keys and CAs count for every connection from now on, and
+    /// those that stand go on as they are. Without TLS it does nothing. The `kvnode` program does this on SIGHUP.
+    ///
+    /// # Errors
+    /// As for the start. What was read before stays in force.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), Tls::reload)
     }
 
     /// The names of the nodes that it is connected to: visible and hidden ones, in no order.
@@ -209,7 +233,16 @@ impl Node {
     fn carry_out(&self, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Send { node, mut frames } => self.send(&node, &mut frames),
+                // By way of this node to another: whoever sends it must not fill our memory with what that one does not
+                // read, and it is not for that one to be disconnected for it.
+                Effect::Send { node, mut frames } => {
+                    let up = self.config.limits.outbound_bytes_max;
+                    self.send_up_to(
+                        &node,
+                        &mut frames,
+                        if *node == *self.registry.node { usize::MAX } else { up },
+                    );
+                }
                 Effect::Replicate(slave, store) => {
                     if let Some(store) = self.process(store) {
                         self.replicate(&slave, &store);
@@ -220,10 +253,11 @@ impl Node {
                         self.follow(slave, &store);
                     }
                 }
-                Effect::Exited(ended) => {
-                    // First the new process, then the news: who hears of the end finds its names taken.
-                    self.process_ended(&ended);
-                    self.tell_ended(&ended);
+                Effect::Exited(ended) => self.ended_here(&ended),
+                Effect::Orphaned(held) => {
+                    if let Some(own) = self.peers.get(&self.registry.node) {
+                        own.leave(|outbox| outbox.events.push(PeerEvent::Adopt(held)));
+                    }
                 }
                 Effect::Resumed => {
                     for peer in self.peers.all() {
@@ -324,8 +358,8 @@ impl Node {
             // Their connection came first; this one is closed by being dropped.
             return Ok(());
         }
-        let connection =
-            Connection::new(Arc::clone(self), Socket::from(ready.stream), Arc::clone(&handle), &ready.first);
+        let connection = Connection::new(Arc::clone(self), ready.stream, Arc::clone(&handle), &ready.first);
+        let connection = Box::new(connection);
         let this = Arc::clone(self);
         self.spawn(async move { this.run_connection(handle, connection).await });
         Ok(())
@@ -340,7 +374,7 @@ impl Node {
     }
 
     /// Runs a connection that stands in the table until it ends.
-    async fn run_connection<S>(self: &Arc<Self>, handle: Arc<PeerHandle>, connection: Connection<S>)
+    async fn run_connection<S>(self: &Arc<Self>, handle: Arc<PeerHandle>, connection: Box<Connection<S>>)
     where
         S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
     {
@@ -356,11 +390,10 @@ impl Node {
     }
 
     /// Drives a connection to its end: as a task while it is quiet, by a thread of its own while it is busy.
-    async fn drive<S>(&self, connection: Connection<S>) -> PeerDown
+    async fn drive<S>(&self, mut connection: Box<Connection<S>>) -> PeerDown
     where
         S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
     {
-        let mut connection = Box::new(connection);
         loop {
             let may_leave = self.threads.load(Ordering::Relaxed) < self.config.limits.connection_threads_max;
             if let Some(down) = connection.run(may_leave).await {
@@ -418,8 +451,15 @@ impl Node {
     /// Ends a process: its names are free, and all who watch it are told.
     fn exit(&self, process: &Process, reason: &[u8]) {
         if let Some(ended) = exits::end(&self.registry, process, reason) {
-            self.tell_ended(&ended);
+            self.ended_here(&ended);
         }
+    }
+
+    /// A process of ours has ended, and nobody knows yet.
+    fn ended_here(&self, ended: &Ended) {
+        // First the next process, then the news: who hears of the end finds its names taken.
+        self.process_ended(ended);
+        self.tell_ended(ended);
     }
 
     fn tell_ended(&self, ended: &Ended) {
@@ -439,7 +479,37 @@ impl Node {
 
 impl Dispatch for Node {
     fn send(&self, node: &str, frames: &mut Outbound) {
-        if self.peers.queue(node, frames, self.config.limits.outbound_bytes_max) {
+        let limits = &self.config.limits;
+        // Answers that come later, for which the peer has been let ask: a few of the largest, beside many small ones.
+        self.send_up_to(node, frames, limits.outbound_bytes_max.saturating_add(limits.frame_bytes_max));
+    }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        if let Some(process) = self.process(process) {
+            Self::exit(self, &process, reason);
+        }
+    }
+
+    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
+        if let Some(store) = self.process(store) {
+            Self::replicate(self, slave, &store);
+        }
+    }
+}
+
+impl Node {
+    /// Sends whole frames to a node, which is connected to where need be. Where more than `up_bytes_max` wait for it they
+    /// are dropped, and so are they where too many nodes are being connected to.
+    fn send_up_to(&self, node: &str, frames: &mut Outbound, up_bytes_max: usize) {
+        let limits = &self.config.limits;
+        let bytes_max =
+            QueueBounds { waiting: limits.outbound_bytes_max / limits.dials_max.max(1), up: up_bytes_max };
+        if self.peers.queue(node, frames, bytes_max) {
+            return;
+        }
+        if self.peers.connecting() >= limits.dials_max {
+            tracing::warn!(node, "messages dropped: too many nodes are being connected to");
+            frames.clear();
             return;
         }
         let name: Arc<str> = node.into();
@@ -448,21 +518,7 @@ impl Dispatch for Node {
                 tracing::warn!(%error, "messages dropped: their node is not reached");
             });
         }
-        self.peers.queue(node, frames, self.config.limits.outbound_bytes_max);
-    }
-
-    fn exit(&self, process: ProcessId, reason: &[u8]) {
-        let Some(process) = self.process(process) else { return };
-        if let Some(ended) = exits::end(&self.registry, &process, reason) {
-            self.process_ended(&ended);
-            self.tell_ended(&ended);
-        }
-    }
-
-    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
-        if let Some(store) = self.process(store) {
-            Self::replicate(self, slave, &store);
-        }
+        self.peers.queue(node, frames, bytes_max);
     }
 }
 

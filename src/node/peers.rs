@@ -1,6 +1,7 @@
 //! The connected nodes, and those that are being connected to.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
@@ -13,7 +14,7 @@ use crate::dist::handshake::PeerNode;
 use crate::dist::{DistributionFlags, FrameForm, Outbound};
 use crate::etf::Pid;
 use crate::process::effect::EndedCall;
-use crate::process::{Process, ProcessId};
+use crate::process::{Held, Process, ProcessId};
 use crate::replica::Slave;
 
 /// Why a connection has ended.
@@ -25,6 +26,8 @@ pub enum PeerDown {
     Io(String),
     /// Nothing came for the whole tick time.
     NetTickTimeout,
+    /// The peer took nothing of what waits for it, for [`output_stall_max`](crate::config::Limits::output_stall_max).
+    NotReading,
     /// The peer broke the protocol.
     Protocol(String),
     /// A newer connection under the same name proved the cookie.
@@ -43,6 +46,7 @@ impl fmt::Display for PeerDown {
             Self::NetTickTimeout => f.write_str(
                 "nothing was heard for the whole --net-ticktime (is the peer's net_ticktime longer?)",
             ),
+            Self::NotReading => f.write_str("the peer reads nothing of what was sent to it"),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
             Self::Replaced => f.write_str("replaced by a newer connection of the same node"),
             Self::Shutdown => f.write_str("this node ends"),
@@ -52,7 +56,7 @@ impl fmt::Display for PeerDown {
 }
 
 /// Something that the connection's task has to do.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum PeerEvent {
     /// One of our processes has ended: its watchers are to be told.
     ProcessEnded {
@@ -61,6 +65,8 @@ pub enum PeerEvent {
         /// The encoded exit reason.
         reason: Arc<[u8]>,
     },
+    /// What a lost connection held for suspended processes. Only the node's connection to itself is given any.
+    Adopt(Held),
     /// A process has been resumed: what was held for it can be delivered.
     Resumed,
     /// One of our processes has linked itself to one of the peer's. The signal is among the frames.
@@ -98,6 +104,8 @@ pub struct Outbox {
 pub struct PeerHandle {
     /// Its full name.
     pub name: Arc<str>,
+    /// Which of its lives this is.
+    pub creation: u32,
     /// The flags that it offered.
     pub offered: DistributionFlags,
     /// The form of the frames, both ways.
@@ -106,6 +114,8 @@ pub struct PeerHandle {
     pub(super) release: OnceLock<Option<u32>>,
     outbox: Mutex<Outbox>,
     waker: Mutex<Option<Waker>>,
+    /// Batches of frames that were dropped because too much waits here.
+    dropped: AtomicU64,
     ended: (Sender<()>, Receiver<()>),
 }
 
@@ -114,11 +124,13 @@ impl PeerHandle {
         let form = FrameForm::in_force(peer.in_force);
         Self {
             name: peer.name.shared(),
+            creation: peer.creation,
             offered: peer.offered,
             form,
             outbox: Mutex::new(Outbox { frames: Outbound::new(form), ..Outbox::default() }),
             release: OnceLock::new(),
             waker: Mutex::new(None),
+            dropped: AtomicU64::new(0),
             ended: smol::channel::bounded(1),
         }
     }
@@ -141,6 +153,24 @@ impl PeerHandle {
     /// As [`leave`](Self::leave), from the connection's own task: nobody needs to be woken.
     pub(super) fn leave_quietly<R>(&self, leave: impl FnOnce(&mut Outbox) -> R) -> R {
         leave(&mut self.outbox.lock())
+    }
+
+    /// Leaves whole frames, unless more than `bytes_max` wait already: then they are dropped.
+    fn leave_frames(&self, frames: &mut Outbound, bytes_max: usize) {
+        let fits = self.leave(|outbox| {
+            let fits = outbox.frames.len() < bytes_max;
+            if fits {
+                outbox.frames.append(frames);
+            }
+            fits
+        });
+        if !fits {
+            frames.clear();
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            if dropped.is_power_of_two() {
+                tracing::warn!(peer = %self.name, dropped, "messages dropped: the peer does not read what waits for it");
+            }
+        }
     }
 
     /// The connection's task looks into its outbox; woken by `waker` when something is left there later.
@@ -233,6 +263,15 @@ pub enum Found {
     Yours(Pending),
 }
 
+/// How many bytes may wait for a node before what comes after is dropped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueBounds {
+    /// While it is being connected to.
+    pub waiting: usize,
+    /// While it is connected.
+    pub up: usize,
+}
+
 /// What became of frames that were offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offered {
@@ -248,6 +287,8 @@ pub(super) enum Offered {
 #[derive(Debug, Default)]
 pub struct Peers {
     slots: Mutex<AHashMap<Arc<str>, Slot>>,
+    /// How many of them are being connected to.
+    connecting: AtomicUsize,
 }
 
 impl Peers {
@@ -257,6 +298,21 @@ impl Peers {
             Some(Slot::Up(handle)) => Some(Arc::clone(handle)),
             _ => None,
         }
+    }
+
+    /// How many are connected or being connected to.
+    pub fn len(&self) -> usize {
+        self.slots.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many are being connected to.
+    pub(super) fn connecting(&self) -> usize {
+        self.connecting.load(Ordering::Relaxed)
     }
 
     /// Whether we are dialling that node.
@@ -285,6 +341,7 @@ impl Peers {
             None => {
                 let connecting = Connecting::new();
                 let pending = connecting.pending.clone();
+                self.connecting.fetch_add(1, Ordering::Relaxed);
                 slots.insert(Arc::clone(node), Slot::Connecting(connecting));
                 Found::Yours(pending)
             }
@@ -308,6 +365,7 @@ impl Peers {
                 None => {
                     let mut connecting = Connecting::new();
                     connecting.frames.append(frames);
+                    self.connecting.fetch_add(1, Ordering::Relaxed);
                     slots.insert(Arc::clone(node), Slot::Connecting(connecting));
                     return Offered::Yours;
                 }
@@ -323,14 +381,15 @@ impl Peers {
     }
 
     /// Queues frames for a node that is connected or being connected to; `false`: it is neither, and it is for
-    /// the caller to connect. What waits for a connection is bounded: past `bytes_max` it is dropped.
-    pub(super) fn queue(&self, node: &str, frames: &mut Outbound, bytes_max: usize) -> bool {
+    /// the caller to connect. What waits is bounded: past `bytes_max.waiting` of one that is being connected to, and past
+    /// `bytes_max.up` of one that is connected, it is dropped.
+    pub(super) fn queue(&self, node: &str, frames: &mut Outbound, bytes_max: QueueBounds) -> bool {
         let handle = {
             let mut slots = self.slots.lock();
             match slots.get_mut(node) {
                 Some(Slot::Up(handle)) => Arc::clone(handle),
                 Some(Slot::Connecting(connecting)) => {
-                    if connecting.frames.len() + frames.len() <= bytes_max {
+                    if connecting.frames.len() + frames.len() <= bytes_max.waiting {
                         connecting.frames.append(frames);
                     } else {
                         tracing::warn!(node, "messages dropped: too many wait for the connection");
@@ -341,7 +400,7 @@ impl Peers {
                 None => return false,
             }
         };
-        handle.leave(|outbox| outbox.frames.append(frames));
+        handle.leave_frames(frames, bytes_max.up);
         true
     }
 
@@ -353,6 +412,7 @@ impl Peers {
         }
         let before = slots.insert(Arc::clone(&handle.name), Slot::Up(Arc::clone(handle)));
         if let Some(Slot::Connecting(mut connecting)) = before {
+            self.connecting.fetch_sub(1, Ordering::Relaxed);
             handle.leave(|outbox| outbox.frames.append(&mut connecting.frames));
             connecting.done.close();
         }
@@ -374,6 +434,7 @@ impl Peers {
         if let Some(Slot::Connecting(connecting)) = slots.get(node) {
             connecting.pending.error.get_or_init(|| Arc::clone(why));
             connecting.done.close();
+            self.connecting.fetch_sub(1, Ordering::Relaxed);
             slots.remove(node);
         }
     }

@@ -2,14 +2,19 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use serde::Serialize;
+use smol::future::FutureExt;
 
 use super::process_handle::exit_reason;
-use super::{Node, typed};
+use super::{Node, after, typed};
 use crate::etf::TermWriter;
 use crate::process::effect::can_decode;
 use crate::process::{OwnedCaller, ProcessId};
+
+/// A call that is dropped by a panic ends after so long, unless the panic has ended its server.
+const PANIC_TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Who waits for the answer to a call: the `from` of `handle_call`.
 ///
@@ -77,9 +82,18 @@ impl ReplyTo {
 
 impl Drop for ReplyTo {
     fn drop(&mut self) {
-        self.end(|w| {
-            w.atom("noreply");
-        });
+        if !std::thread::panicking() {
+            self.end(|w| _ = w.atom("noreply"));
+        } else if let Some(node) = self.node.upgrade() {
+            // By the panic of its server, most likely: then the caller is told of that, as all who watch the server.
+            let (process, node_of) = (self.process, self.node.clone());
+            let left = Self { caller: self.caller.take(), process, node: node_of };
+            let ended = node.end_of(process);
+            node.spawn(async move {
+                ended.or(after(PANIC_TOLD_WITHIN)).await;
+                drop(left);
+            });
+        }
     }
 }
 

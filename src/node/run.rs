@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use smol::Executor;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
+use smol::net::TcpListener;
 use smol::stream::StreamExt;
 
 use super::backoff::Backoff;
@@ -26,25 +27,29 @@ use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
-use super::stores::{StoreSpec, StoreStartError, Stores};
-use super::{Node, Outlet, block_on, listener, loopback, registration};
+use super::stores::{Keep, NotStarted};
+use super::supervised::{NotNamed, Supervision};
+use super::tls::{Tls, TlsError};
+use super::{Node, block_on, listener, loopback, random_u32, registration, stores};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
 use crate::dist::handshake::PeerNode;
 use crate::dist::node_name::NodeNameError;
 use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::environment::EnvironmentError;
-use crate::epmd::{self, EpmdError, EpmdStart};
+use crate::epmd::start::EpmdStarter;
+use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::{Pid, Pool};
-use crate::kv::{KeyValueFunctions, KeyValueServer};
+use crate::kv::KeyValueFunctions;
+use crate::kv::server::SLAVES_MAX;
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
 use crate::process::rpc::calls::Calls;
-use crate::process::{Dispatch, GenServer, Process, Registry, Restart, Waiters};
+use crate::process::{GenServer, Process, Registry, Waiters};
 use crate::replica::SlaveName;
 use crate::store::disk::OpenError;
-use crate::store::{Disk, MemoryStore, StoreError};
+use crate::store::{Disk, Room, StoreError};
 
 /// Why a node could not be started.
 #[derive(Debug)]
@@ -91,6 +96,8 @@ pub enum StartError {
     Data(OpenError),
     /// What a store keeps of its slaves could not be read.
     Store(StoreError),
+    /// TLS cannot be spoken with these files or options.
+    Tls(TlsError),
     /// The system refused something that every node needs.
     System(io::Error),
 }
@@ -120,6 +127,7 @@ impl fmt::Display for StartError {
             Self::TooManySlaves => f.write_str("more slaves than a store may have; see --slave"),
             Self::Data(error) => error.fmt(f),
             Self::Store(error) => write!(f, "a store on disk: {error}; see `kvnode check`"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::System(error) => write!(f, "the system refused: {error}"),
         }
     }
@@ -156,6 +164,11 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
 pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) -> Result<(), StartError> {
     block_on(async {
         let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(StartError::System)?;
+        // Without TLS a hangup ends the program, as it ends others.
+        let mut reload = match &config.tls {
+            Some(_) => Some(Signals::new([Signal::Hup]).map_err(StartError::System)?),
+            None => None,
+        };
         let node = start(config).await?;
         let started = Started {
             node_name: node.name().clone(),
@@ -164,7 +177,22 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
             stores: node.stores_started.get().cloned().unwrap_or_default(),
         };
         announce(&started, node.client());
-        signals.next().await;
+        let reloading = async {
+            let Some(hangups) = &mut reload else { return std::future::pending().await };
+            while hangups.next().await.is_some() {
+                match node.reload_tls() {
+                    Ok(()) => tracing::info!("certificates, keys and CAs were read again"),
+                    Err(error) => {
+                        tracing::error!("the TLS files were not taken, those of before stay: {error}")
+                    }
+                }
+            }
+            std::future::pending().await
+        };
+        let told = async {
+            signals.next().await;
+        };
+        told.or(reloading).await;
         tracing::info!("ending; a second signal ends at once");
         let at_once = async {
             signals.next().await;
@@ -175,42 +203,96 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
     })
 }
 
+/// How others come to a node.
+struct Entrance {
+    listening: SocketAddr,
+    epmd: EpmdStart,
+    creation: u32,
+    /// What has to be held and served, where others may connect.
+    open: Option<(TcpListener, Registration)>,
+}
+
 /// Starts a node. It can be reached when this is done.
 pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
+    warn_of_short_cookie(&config);
+    // Before anything can be seen of the node.
+    let files = read_files(&config)?;
     // On an error all of this is dropped, which ends the threads.
-    let (executor, ending) = start_threads()?;
-    // First, for it says most often no: nobody has heard of this node then.
-    let disk = config.data.as_ref().map(|data| Disk::open(&data.dir, data.sync)).transpose();
-    let disk = disk.map_err(StartError::Data)?;
+    let threads = start_threads()?;
     let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
     let refused = |error| StartError::Listen { bind: config.bind, port: config.dist_port, error };
     let listener = listener::bind(config.bind, config.dist_port).await.map_err(refused)?;
     let listening = listener.local_addr().map_err(refused)?;
     let registered = epmd::register(&config.epmd, config.node_name.name(), listening.port()).await;
     let registered = registered.map_err(StartError::Epmd)?;
+    let creation = registered.creation();
+    start_behind(
+        config,
+        files,
+        threads,
+        Entrance { listening, epmd, creation, open: Some((listener, registered)) },
+    )
+}
 
-    let registry = Registry::new(config.node_name.shared(), registered.creation());
+/// Starts a node that nobody connects to.
+pub(super) async fn start_outgoing_only(config: Config) -> Result<Arc<Node>, StartError> {
+    let address = SocketAddr::new(config.epmd.address, config.epmd.port);
+    let entrance = Entrance {
+        listening: (Ipv4Addr::UNSPECIFIED, 0).into(),
+        epmd: EpmdStart { address, starter: EpmdStarter::Running },
+        // The three lowest values are those of epmds before OTP 23.
+        creation: random_u32() | 4,
+        open: None,
+    };
+    let files = read_files(&config)?;
+    start_behind(config, files, start_threads()?, entrance)
+}
+
+/// What a node needs of the file system.
+struct Files {
+    tls: Option<Tls>,
+    disk: Option<Arc<Disk>>,
+}
+
+fn read_files(config: &Config) -> Result<Files, StartError> {
+    let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
+    let memory_bytes_max = config.limits.stored_bytes_max;
+    let disk = config.data.as_ref().map(|data| Disk::open(&data.dir, data.sync, memory_bytes_max));
+    Ok(Files { tls, disk: disk.transpose().map_err(StartError::Data)? })
+}
+
+fn start_behind(
+    config: Config,
+    Files { tls, disk }: Files,
+    (executor, ending): (Arc<Executor<'static>>, Ending),
+    entrance: Entrance,
+) -> Result<Arc<Node>, StartError> {
+    let Entrance { listening, epmd, creation, open } = entrance;
+    let registry = Registry::new(config.node_name.shared(), creation);
     let net_kernel = Arc::new(NetKernel::default());
     let net_kernel_process = registry.spawn(Arc::clone(&net_kernel) as Arc<dyn GenServer>);
     let rex = registry.spawn(Arc::new(Rex));
     for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
         register(&registry, name, process)?;
     }
-    let stores = Stores::new(&config.limits, disk);
+    let supervision = Supervision::new(&config.limits);
     let node = Arc::new_cyclic(|this| Node {
         pool: Pool::new(config.limits.spare_bytes_max),
+        room: Arc::new(Room::new(config.limits.stored_bytes_max)),
         config,
         registry,
         waiters: Waiters::default(),
         peers: Peers::default(),
         names: Names::default(),
-        stores,
+        supervision,
+        disk,
         net_kernel,
         net_kernel_process,
         executor: Arc::downgrade(&executor),
         threads: AtomicUsize::new(0),
         stopping: AtomicBool::new(false),
         ending,
+        tls,
         listening,
         epmd,
         stores_started: OnceLock::new(),
@@ -231,8 +313,10 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     }));
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
     node.spawn(loopback::run(Arc::clone(&node), loopback));
-    node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
-    node.spawn(listener::accept_all(Arc::clone(&node), listener));
+    if let Some((listener, registered)) = open {
+        node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
+        node.spawn(listener::accept_all(Arc::clone(&node), listener));
+    }
     let mut connect = node.config.connect.clone();
     connect.sort();
     connect.dedup();
@@ -240,6 +324,18 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
         node.spawn(keep_connected(Arc::clone(&node), peer));
     }
     Ok(node)
+}
+
+/// A short cookie is soon guessed by whoever gets to see one handshake, and keeps few out that try.
+fn warn_of_short_cookie(config: &Config) {
+    let reachable = config.bind.is_none_or(|address| !address.is_loopback());
+    if reachable && config.cookie.is_short() {
+        tracing::warn!(
+            "the cookie is short, and the port can be reached from other machines: take one of {} random characters or more, \
+             or --bind 127.0.0.1",
+            crate::dist::cookie::SHORT_BELOW_CHARACTERS
+        );
+    }
 }
 
 /// The executor, with a thread for each core. The threads alone hold it, but for what is given here: when they end its
@@ -278,38 +374,49 @@ fn taken(error: RegisterError, name: &str) -> StartError {
 
 /// What other nodes may call here by rpc, beside what every node has.
 fn serve_functions(node: &Arc<Node>) {
-    let dispatch: Arc<dyn Dispatch> = Arc::new(Outlet(Arc::downgrade(node)));
+    let dispatch = node.dispatch();
     let functions = &node.registry.functions;
     functions.connect(Arc::clone(&dispatch));
     functions.add(Arc::new(NodeFunctions::new(Arc::downgrade(node))));
     functions.add(Arc::new(Calls));
-    let this = Arc::downgrade(node);
-    let adopt = move |process: &Arc<Process>, server: Arc<KeyValueServer<MemoryStore>>| {
-        if let Some(node) = this.upgrade() {
-            node.adopt_store(process, server);
-        }
-    };
-    let bytes_max = node.config.limits.slave_buffer_bytes_max;
-    functions.add(Arc::new(KeyValueFunctions::new(dispatch, bytes_max, adopt)));
+    let key_value = KeyValueFunctions::new(dispatch, node.config.limits.slave_buffer_bytes_max);
+    functions.add(Arc::new(key_value.within(Arc::clone(&node.room))));
 }
 
 fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
     let mut started = Vec::new();
     for (number, names) in node.config.stores.iter().enumerate() {
-        let slaves = node.config.slaves.iter().filter(|_| number == 0).map(|name| match name {
-            ServerName::Global(name) => SlaveName::global(name),
-            ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
-        });
-        let spec = StoreSpec { names: names.clone(), slaves: slaves.collect() };
-        let process = node.start_store(spec, Restart::Permanent).map_err(|error| match error {
-            StoreStartError::Taken(name) => StartError::DuplicateName(name),
-            StoreStartError::TooManySlaves => StartError::TooManySlaves,
-            StoreStartError::Disk(error) => StartError::Data(error),
-            StoreStartError::Store(error) => StartError::Store(error),
+        let mut slaves: Vec<SlaveName> = Vec::new();
+        for name in node.config.slaves.iter().filter(|_| number == 0) {
+            let slave = match name {
+                ServerName::Global(name) => SlaveName::global(name),
+                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
+            };
+            if !slaves.contains(&slave) {
+                slaves.push(slave);
+            }
+        }
+        if slaves.len() > SLAVES_MAX {
+            return Err(StartError::TooManySlaves);
+        }
+        let keep = match &node.disk {
+            Some(disk) => Keep::Disk(Arc::clone(disk)),
+            None => Keep::Memory(Arc::clone(&node.room)),
+        };
+        let process = stores::start(node, names, slaves, node.config.limits.slave_buffer_bytes_max, keep);
+        let process = process.map_err(|error| match error {
+            NotStarted::Name(NotNamed { name, error }) => {
+                let (ServerName::Global(name) | ServerName::Local(name)) = &name;
+                taken(error, name)
+            }
+            NotStarted::Open(error) => StartError::Data(error),
+            NotStarted::Slaves(error) => StartError::Store(error),
         })?;
-        started.push((names.clone(), process.pid.clone()));
+        started.push((names.clone(), process.pid().clone()));
     }
-    node.stores.say_unserved(node.config.stores.iter());
+    if let Some(disk) = &node.disk {
+        stores::say_unserved(disk, node.config.stores.iter());
+    }
     Ok(started)
 }
 

@@ -4,12 +4,14 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smol::future::FutureExt;
 
 use super::context::{Context, Down, Event};
 use super::process_handle::ProcessHandle;
 use super::reply_to::ReplyTo;
+use super::typed;
 use crate::etf::text::{InspectLimits, inspect};
 use crate::etf::{OwnedTerm, TermView, encode, from_term};
 use crate::process::mailbox::Envelope;
@@ -122,6 +124,27 @@ pub trait Server: Send + Sized + 'static {
         async {}
     }
 
+    /// The state as `:sys.get_state/1` and `:sys.get_status/1` show it, and observer with them; `nil` unless this is
+    /// written. It is asked for between two messages. What takes more than
+    /// [`Limits::state_bytes_max`](crate::config::Limits::state_bytes_max) as a term is shown as `%{bytes: n}`.
+    ///
+    /// ```
+    /// # use kvnode::{Context, Never, ReplyTo, Server};
+    /// # struct Counter(i64);
+    /// # impl Server for Counter {
+    /// #     type Call = Never;
+    /// #     type Cast = Never;
+    /// #     type Info = Never;
+    /// #     async fn handle_call(&mut self, call: Never, _: ReplyTo, _: &mut Context<Self>) {
+    /// #         match call {}
+    /// #     }
+    /// fn state(&self) -> impl serde::Serialize {
+    ///     self.0
+    /// }
+    /// # }
+    /// ```
+    fn state(&self) -> impl Serialize {}
+
     /// The server is about to end by [`Context::stop`], [`ProcessHandle::stop`] or with the node; nothing comes after
     /// it. Not called when it is ended from outside or by a panic.
     fn terminate(&mut self, reason: &OwnedTerm, cx: &mut Context<Self>) -> impl Future<Output = ()> + Send {
@@ -221,6 +244,15 @@ async fn live<S: Server>(server: &mut S, cx: &mut Context<S>) -> OwnedTerm {
                 if let Some(down) = cx.down(monitor, reason) {
                     server.handle_down(down, cx).await;
                 }
+            }
+            Event::Envelope(Envelope::State(asked)) => {
+                let state = typed::term_of(&server.state()).unwrap_or_else(|error| {
+                    tracing::error!(process = ?cx, %error, "a state cannot be written as a term");
+                    OwnedTerm::atom("nil")
+                });
+                let (node, process) = (cx.node(), &cx.process().process);
+                let effect = asked.answer(process, &node.registry, &**node, state.view().bytes());
+                node.carry_out(&mut effect.into_iter().collect());
             }
             Event::Envelope(Envelope::Stop { reason }) => {
                 return reason;

@@ -10,14 +10,19 @@ use std::time::Duration;
 
 use smol::Timer;
 use smol::future::FutureExt;
-use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
+use super::door::Pass;
+use super::link::Link;
+use super::socket::Socket;
+use super::tls::{self, TlsFault};
 use super::{Node, random_u32};
+use crate::config::Limits;
 use crate::dist::NodeName;
 use crate::dist::handshake::{
-    Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Server,
-    ServerStep, Standing,
+    Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Phase,
+    Server, ServerStep, Standing,
 };
 use crate::epmd::{self, EpmdError};
 
@@ -36,6 +41,11 @@ pub enum DialError {
         /// Ours.
         ours: NodeName,
     },
+    /// It is none of those that may be connected with (`--allow`).
+    NotAllowed {
+        /// The node.
+        node: NodeName,
+    },
     /// The epmd of its host could not be asked.
     Epmd(EpmdError),
     /// The epmd of its host does not know it.
@@ -51,6 +61,18 @@ pub enum DialError {
         address: SocketAddr,
         /// What the system says.
         error: io::Error,
+    },
+    /// TLS failed, before the handshake or in it.
+    Tls {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        fault: TlsFault,
+    },
+    /// The node answers in TLS, which this one does not speak.
+    SpeaksTls {
+        /// The node.
+        node: NodeName,
     },
     /// The handshake failed.
     Handshake(HandshakeError),
@@ -70,6 +92,7 @@ impl fmt::Display for DialError {
                 "{node} and this node ({ours}) cannot talk: one has a short name and the other a long one; \
                  start both with --sname, or both with --name"
             ),
+            Self::NotAllowed { node } => write!(f, "{node} is none of the nodes that --allow names"),
             Self::Epmd(error) => error.fmt(f),
             Self::NotRegistered { node } => write!(
                 f,
@@ -80,6 +103,12 @@ impl fmt::Display for DialError {
             Self::Connect { node, address, error } => {
                 write!(f, "{node} does not answer at {address}, where its epmd says that it listens: {error}")
             }
+            Self::Tls { node, fault } => write!(f, "no TLS with {node}: {fault}"),
+            Self::SpeaksTls { node } => write!(
+                f,
+                "{node} speaks TLS, and this node does not: start this one with --tls, or that one without -proto_dist \
+                 inet_tls"
+            ),
             Self::Handshake(error) => error.fmt(f),
             Self::Stopping => f.write_str("this node ends"),
             Self::Overtaken => f.write_str("the node connected to us meanwhile, and that connection ended"),
@@ -100,13 +129,16 @@ pub(super) struct Ready<S, P> {
 }
 
 /// Finds a node by epmd, connects and shakes hands.
-pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<TcpStream, Connected>, DialError> {
+pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<Link, Connected>, DialError> {
     if *name == node.config.node_name {
         return Err(DialError::Ourselves);
     }
     if !name.can_talk_to(&node.config.node_name) {
         let ours = node.config.node_name.clone();
         return Err(DialError::NameKinds { node: name.clone(), ours });
+    }
+    if !node.config.allows(name) {
+        return Err(DialError::NotAllowed { node: name.clone() });
     }
     let found = epmd::lookup(name.host(), node.config.epmd.port, name.name()).await;
     let Some(found) = found.map_err(DialError::Epmd)? else {
@@ -117,20 +149,54 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<TcpStream
     let refused = |error| DialError::Connect { node: name.clone(), address, error };
     let stream = within(limit, TcpStream::connect(address)).await.map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
+    let link = match &node.tls {
+        None => Link::Plain(Socket::from(stream)),
+        Some(tls) => {
+            let failed = |fault| DialError::Tls { node: name.clone(), fault };
+            Link::Tls(Box::new(tls.connect(stream, name.host(), limit).await.map_err(failed)?))
+        }
+    };
+    let mut wire = Wire::new(link, &node.config.limits);
     let (hello, client) = Client::new(node.local(), name.clone(), random_u32());
-    let shaken = shake_as_client(node, name, stream, hello, client).await;
-    shaken.map_err(DialError::Handshake)
+    match shake_as_client(node, name, &mut wire, hello, client).await {
+        Ok(peer) => {
+            let (stream, first) = wire.into_parts();
+            Ok(Ready { stream, first, peer })
+        }
+        Err(error) if node.tls.is_none() && tls::is_alert(&error) => {
+            Err(DialError::SpeaksTls { node: name.clone() })
+        }
+        // With TLS 1.3 the other side looks at our certificate after the handshake of TLS has ended here: what it says
+        // then comes in place of its first answer.
+        Err(error) => {
+            let fault = wire.said.as_ref().and_then(TlsFault::of_stream);
+            let afterwards = error.phase == Phase::Status && error.fault == Fault::Closed;
+            match fault.or((node.tls.is_some() && afterwards).then_some(TlsFault::ClosedAfterwards)) {
+                Some(fault) => Err(DialError::Tls { node: name.clone(), fault }),
+                None => Err(DialError::Handshake(error)),
+            }
+        }
+    }
 }
 
-async fn shake_as_client<S: AsyncRead + AsyncWrite + Unpin>(
+/// The way to somebody who has connected: TLS on it where this node speaks that.
+pub(super) async fn secure(node: &Node, stream: TcpStream) -> Result<Link, TlsFault> {
+    Ok(match &node.tls {
+        None => Link::Plain(Socket::from(stream)),
+        Some(tls) => {
+            Link::Tls(Box::new(tls.accept(stream, node.config.limits.handshake_duration_max).await?))
+        }
+    })
+}
+
+async fn shake_as_client(
     node: &Node,
     name: &NodeName,
-    stream: S,
+    wire: &mut Wire,
     hello: Vec<u8>,
     mut client: Client,
-) -> Result<Ready<S, Connected>, HandshakeError> {
-    let mut wire = Wire::new(stream, node.config.limits.handshake_duration_max);
-    wire.send(&hello).await.map_err(|fault| client.fail(fault))?;
+) -> Result<Connected, HandshakeError> {
+    wire.send(hello).await.map_err(|fault| client.fail(fault))?;
     loop {
         let packet = wire.packet().await.map_err(|fault| client.fail(fault))?;
         let (send, next) = match client.handle(&packet)? {
@@ -141,32 +207,38 @@ async fn shake_as_client<S: AsyncRead + AsyncWrite + Unpin>(
                 let replace = node.peers.get(name.as_str()).is_none();
                 match alive.answer(replace) {
                     Ok(answer) => answer,
-                    Err(error) => return Err(farewell(&mut wire, error).await),
+                    Err(error) => return Err(farewell(wire, error).await),
                 }
             }
-            ClientStep::Connected(peer) => {
-                let (stream, first) = wire.into_parts();
-                return Ok(Ready { stream, first, peer });
-            }
+            ClientStep::Connected(peer) => return Ok(peer),
         };
         client = next;
-        wire.send(&send).await.map_err(|fault| client.fail(fault))?;
+        wire.send(send).await.map_err(|fault| client.fail(fault))?;
     }
 }
 
 /// Shakes hands with somebody who has connected. The last packet is for the caller to send, once the
 /// connection stands in the table of peers.
-pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn accept(
     node: &Arc<Node>,
-    stream: S,
-) -> Result<Ready<S, (Accepted, Vec<u8>)>, HandshakeError> {
-    let mut wire = Wire::new(stream, node.config.limits.handshake_duration_max);
+    link: Link,
+    pass: &Pass,
+) -> Result<Ready<Link, (Accepted, Vec<u8>)>, HandshakeError> {
+    let mut wire = Wire::new(link, &node.config.limits);
     let mut server = Server::new(node.local(), random_u32());
     loop {
         let packet = wire.packet().await.map_err(|fault| server.fail(fault))?;
+        if server.waiting_for() == Phase::ChallengeReply && !pass.turn().await {
+            return Err(server.fail(Fault::TooManyTries));
+        }
         let step = match server.handle(&packet) {
             Ok(step) => step,
-            Err(error) => return Err(farewell(&mut wire, error).await),
+            Err(error) => {
+                if error.fault == Fault::WrongCookie {
+                    pass.wrong_digest();
+                }
+                return Err(farewell(&mut wire, error).await);
+            }
         };
         let (send, next) = match step {
             ServerStep::Continue { send, next } => (send, next),
@@ -177,7 +249,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
                     Err(error) => return Err(farewell(&mut wire, error).await),
                 }
             }
-            ServerStep::Nameless(request) => match dynamic_name(&request) {
+            ServerStep::Nameless(request) => match dynamic_name(node, &request) {
                 Some((name, creation)) => request.name(name, creation),
                 None => return Err(farewell(&mut wire, request.refuse()).await),
             },
@@ -187,18 +259,15 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
             }
         };
         server = next;
-        wire.send(&send).await.map_err(|fault| server.fail(fault))?;
+        wire.send(send).await.map_err(|fault| server.fail(fault))?;
     }
 }
 
 /// Tells the other side why, where the protocol has a word for it.
-async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    error: HandshakeError,
-) -> HandshakeError {
+async fn farewell(wire: &mut Wire, error: HandshakeError) -> HandshakeError {
     if let Some(last) = error.farewell() {
         // It may be gone by now; the error that is returned is the one that matters.
-        let _gone = wire.send(&last).await;
+        let _gone = wire.send(last).await;
     }
     error
 }
@@ -208,10 +277,13 @@ fn standing(node: &Node, claim: &Claim) -> Standing {
     if node.stopping.load(Ordering::SeqCst)
         || *name == node.config.node_name
         || !name.can_talk_to(&node.config.node_name)
+        || !node.config.allows(name)
     {
         Standing::Refused
     } else if node.peers.get(name.as_str()).is_some() {
         Standing::Connected
+    } else if node.peers.len() >= node.config.limits.peers_max {
+        Standing::Refused
     } else if node.peers.is_connecting(name.as_str()) {
         Standing::ConnectingOut
     } else {
@@ -219,10 +291,18 @@ fn standing(node: &Node, claim: &Claim) -> Standing {
     }
 }
 
+/// Whether a node of a name that is new here may connect.
+fn may_connect(node: &Node, name: &NodeName) -> bool {
+    node.config.allows(name) && node.peers.len() < node.config.limits.peers_max
+}
+
 /// A name for a node that asks for one, as kernel's net_kernel makes them.
-fn dynamic_name(request: &NameRequest) -> Option<(NodeName, u32)> {
+fn dynamic_name(node: &Node, request: &NameRequest) -> Option<(NodeName, u32)> {
     let number = u64::from(random_u32()) << 32 | u64::from(random_u32());
     let name = NodeName::new(&format!("{}@{}", base36(number), request.host())).ok()?;
+    if !may_connect(node, &name) {
+        return None;
+    }
     // The three lowest values are those of epmds before OTP 23.
     Some((name, random_u32() | 4))
 }
@@ -238,47 +318,68 @@ fn base36(mut number: u64) -> String {
     }
 }
 
-/// The handshake's packets over a socket, all of them within one time limit.
-struct Wire<S> {
-    stream: S,
+/// The handshake's packets over a socket, within one time limit for each and one for all of them.
+struct Wire {
+    link: Link,
     packets: Packets,
+    step_max: Duration,
     deadline: Timer,
+    /// What the socket failed with, where it did.
+    said: Option<io::Error>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, packets: Packets::new(), deadline: Timer::after(limit) }
+impl Wire {
+    fn new(link: Link, limits: &Limits) -> Self {
+        Self {
+            packets: Packets::with_lengths(link.lengths()),
+            link,
+            step_max: limits.handshake_step_duration_max,
+            deadline: Timer::after(limits.handshake_duration_max),
+            said: None,
+        }
     }
 
     async fn packet(&mut self) -> Result<Vec<u8>, Fault> {
+        let mut step = Timer::after(self.step_max);
         loop {
             if let Some(packet) = self.packets.next_packet() {
                 return Ok(packet.map_err(Fault::from)?.to_vec());
             }
             let mut bytes = [0; 1024];
-            let read = async { self.stream.read(&mut bytes).await.map_err(|_| Fault::Closed) };
+            let read = async { Ok(self.link.read(&mut bytes).await) };
             let late = async {
-                (&mut self.deadline).await;
+                (&mut self.deadline).or(&mut step).await;
                 Err(Fault::TimedOut)
             };
             match read.or(late).await? {
-                0 => return Err(Fault::Closed),
-                len => self.packets.push(&bytes[..len]),
+                Ok(0) => return Err(Fault::Closed),
+                Ok(len) => self.packets.push(&bytes[..len]),
+                Err(error) => return Err(self.failed(error)),
             }
         }
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let write = async { self.stream.write_all(bytes).await.map_err(|_| Fault::Closed) };
+    /// Sends a packet as the handshake's two sides write it.
+    async fn send(&mut self, packet: Vec<u8>) -> Result<(), Fault> {
+        let packet = self.link.lengths().of(packet);
+        let write = async {
+            let written = self.link.write_all(&packet).await;
+            Ok(if written.is_ok() { self.link.flush().await } else { written })
+        };
         let late = async {
-            (&mut self.deadline).await;
+            (&mut self.deadline).or(Timer::after(self.step_max)).await;
             Err(Fault::TimedOut)
         };
-        write.or(late).await
+        write.or(late).await?.map_err(|error| self.failed(error))
     }
 
-    fn into_parts(self) -> (S, Vec<u8>) {
-        (self.stream, self.packets.into_rest())
+    fn failed(&mut self, error: io::Error) -> Fault {
+        self.said = Some(error);
+        Fault::Closed
+    }
+
+    fn into_parts(self) -> (Link, Vec<u8>) {
+        (self.link, self.packets.into_rest())
     }
 }
 

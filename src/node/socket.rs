@@ -34,6 +34,11 @@ pub(super) trait Waits {
 
     /// What a thread of its own waits for.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Whether something may be read that has already left the socket: then its readiness is not to be waited for.
+    fn may_hold_input(&self) -> bool {
+        false
+    }
 }
 
 impl Waits for Socket {

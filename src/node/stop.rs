@@ -65,7 +65,7 @@ impl Node {
     }
 
     async fn end(&self) {
-        if let Some(disk) = self.stores.disk() {
+        if let Some(disk) = &self.disk {
             // What was taken is answered while there are connections to do it by.
             let (tell, told) = smol::channel::bounded(1);
             disk.settled(move |_| _ = tell.try_send(()));
@@ -91,7 +91,7 @@ impl Node {
             tracing::warn!("some peers did not take the last messages");
         };
         ended.or(late).await;
-        if let Some(disk) = self.stores.disk() {
+        if let Some(disk) = &self.disk {
             disk.close();
         }
         self.ending.threads.lock().take();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::exits::Ended;
 use super::gen_server::{Caller, OwnedCaller};
 use super::registry::Process;
-use super::{CallError, ProcessId, Registry, Waiters};
+use super::{CallError, Held, ProcessId, Registry, Waiters};
 use crate::dist::{DistributionFlags, Outbound, ServerRef};
 use crate::etf::{AtomView, OwnedTerm, Pid, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
 use crate::replica::Slave;
@@ -41,6 +41,8 @@ pub enum Effect {
     },
     /// A process has ended: the watchers on other connections are to be told, and its supervisor.
     Exited(Ended),
+    /// A connection is lost that held messages for suspended processes: the node's connection to itself takes them.
+    Orphaned(Held),
     /// A process has been resumed: the other connections may deliver what they hold for it.
     Resumed,
     /// A state is to be sent in the form that the caller's OTP release expects.

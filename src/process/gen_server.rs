@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::effect::EndedCall;
+use super::system::StateRequest;
 use super::{Dispatch, Effect, Effects, ProcessId};
 use crate::dist::Outbound;
 use crate::dist::control::op;
@@ -92,6 +93,18 @@ pub trait GenServer: Send + Sync + 'static {
     /// read the whole. Without a state of its own a server shows `nil`.
     fn state(&self, w: &mut TermWriter<'_>, _bytes_max: usize) {
         w.atom("nil");
+    }
+
+    /// Somebody asks for the state. `None`: it is taken, and answered by [`StateRequest::answer`] later; what is given
+    /// back is answered with [`state`](Self::state) at once.
+    fn ask_state(&self, asked: StateRequest) -> Option<StateRequest> {
+        Some(asked)
+    }
+
+    /// Messages that have come and are not handled yet, as `Process.info/2` tells: none where messages are handled as
+    /// they come.
+    fn messages_waiting(&self) -> usize {
+        0
     }
 
     /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.

@@ -2,9 +2,11 @@
 //!
 //! A process that is suspended takes system messages and exit signals only. What else comes is kept here, by the
 //! connection that it came by, and delivered there once the process is resumed: so two signals of one process stay in
-//! order, and answers go out with that connection's flags and monitors.
+//! order, and answers go out with that connection's flags and monitors. What a connection holds when it is lost goes on
+//! to the node's connection to itself, as a message that has arrived outlives its connection.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -21,7 +23,7 @@ struct Queue {
 
 /// What one connection holds.
 #[derive(Default)]
-pub(super) struct Held {
+pub struct Held {
     queues: AHashMap<ProcessId, Queue>,
     bytes: usize,
 }
@@ -61,6 +63,16 @@ impl Held {
         Some((process, message))
     }
 
+    /// Takes over what a connection held that is lost, as far as there is room; gives how many messages there was no
+    /// room for.
+    pub(super) fn adopt(&mut self, orphans: Self, bytes_max: usize) -> usize {
+        let mut dropped = 0;
+        for Queue { process, messages } in orphans.queues.into_values() {
+            dropped += messages.iter().filter(|message| !self.push(&process, message, bytes_max)).count();
+        }
+        dropped
+    }
+
     /// Forgets what is held for a process.
     pub(super) fn process_ended(&mut self, id: ProcessId) {
         self.forget(|process| process.id == id);
@@ -75,6 +87,12 @@ impl Held {
             }
             keep
         });
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("processes", &self.queues.len()).field("bytes", &self.bytes).finish()
     }
 }
 

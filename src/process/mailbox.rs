@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+use super::system::StateRequest;
 use super::{Caller, Effects, ExitSignals, GenServer, OwnedCaller};
 use crate::etf::{OwnedTerm, TermView};
 
@@ -34,6 +35,8 @@ pub enum Envelope {
         /// Why.
         reason: OwnedTerm,
     },
+    /// Somebody asks for the state.
+    State(StateRequest),
     /// The server is to end, when it has handled what came before.
     Stop {
         /// Why.
@@ -49,6 +52,7 @@ impl Envelope {
             Self::Cast(term) | Self::Info(term) => term.view().bytes().len(),
             Self::Down { reason, .. } => reason.view().bytes().len(),
             Self::Stop { reason } => reason.view().bytes().len(),
+            Self::State(_) => 0,
         }
     }
 }
@@ -208,6 +212,19 @@ impl GenServer for Mailbox {
     fn stop(&self, reason: TermView<'_>) -> bool {
         self.push(Envelope::Stop { reason: reason.into() });
         true
+    }
+
+    fn ask_state(&self, asked: StateRequest) -> Option<StateRequest> {
+        let mut asked = Some(asked);
+        let envelope = || Envelope::State(asked.take().expect("it is put in once"));
+        match self.offer(0, envelope) {
+            Ok(()) => None,
+            Err(_) => asked,
+        }
+    }
+
+    fn messages_waiting(&self) -> usize {
+        self.len()
     }
 
     fn exit_signals(&self) -> ExitSignals {

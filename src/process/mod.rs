@@ -39,6 +39,7 @@ pub use call_error::CallError;
 pub use effect::{Dispatch, Effect, Effects, GlobalRegistration, OutgoingCall};
 pub use exits::Ended;
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller};
+pub use held::Held;
 pub use peer::{Peer, PeerError};
 pub use registry::{Process, ProcessId, Registry};
 pub use supervisor::{Restart, Supervisor};

@@ -13,6 +13,9 @@ use super::{ProcessId, Registry};
 use crate::dist::{DistributionFlags, Outbound};
 use crate::etf::{Cursor, Pid, PidView, Reference, ReferenceView, TermView};
 
+/// Monitors of a peer among which that of a `multi_call` is looked for: each unknown call of the peer may ask for it.
+const SCANNED_MAX: usize = 4096;
+
 /// A reference of the peer, as a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct MonitorKey {
@@ -130,11 +133,15 @@ impl EndCalls for Monitors {
 impl Monitors {
     /// The monitor of a `multi_call`, whose tag, `{Ref, Node}`, does not name it: the one that the caller has set
     /// on the process by name. Where there are several nobody can tell which it is, and none is fired: a monitor
-    /// that says of a living process that it has ended does more harm than a call that waits.
+    /// that says of a living process that it has ended does more harm than a call that waits. Nor where there are so many
+    /// that looking for it would hold others up.
     fn of_multi_call(&self, call: &EndedCall) -> Option<MonitorKey> {
         let tag = TermView::parse(&call.tag).ok()?.as_tuple::<2>()?;
         tag[0].as_reference()?;
         tag[1].as_atom()?;
+        if self.table.len() > SCANNED_MAX {
+            return None;
+        }
         let mut of_caller = self.table.iter().filter(|(_, monitor)| {
             monitor.name.is_some()
                 && monitor.process == call.process

@@ -10,7 +10,7 @@ mod signals;
 use std::fmt;
 use std::sync::Arc;
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 
 use super::effect::{EndCalls, EndedCall, can_decode};
 use super::exits::{RemoteId, guarded, write_exit, write_monitor_exit, write_noproc};
@@ -29,6 +29,12 @@ use crate::etf::{
     compressed,
 };
 use signals::ExitSignal;
+
+/// A compressed term may become so many times as large, and so many bytes beside. No BEAM sends a message in that form;
+/// what is packed better than that is a bomb.
+const INFLATED_TIMES_MAX: usize = 4;
+/// See [`INFLATED_TIMES_MAX`].
+const INFLATED_FREE_BYTES: usize = 64 << 10;
 
 /// What ends a connection. Always the peer's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +126,8 @@ pub struct Peer {
     last: Option<FoundProcess>,
     /// Unlinks of ours so far.
     unlinks: u64,
+    /// Links that ours have taken back, with the number of the unlink that the peer has not acknowledged yet.
+    unlinking: AHashMap<(ProcessId, RemoteId), u64>,
     /// Operations that were skipped and logged.
     skipped: AHashSet<u64>,
     inflated: Vec<u8>,
@@ -134,6 +142,7 @@ impl Peer {
             flags,
             links: AHashSet::default(),
             unlinks: 0,
+            unlinking: AHashMap::default(),
             held: Held::default(),
             last: None,
             skipped: AHashSet::default(),
@@ -226,9 +235,11 @@ impl Peer {
                 let signal = ExitSignal { from: &from_pid.into(), reason: &reason, linked: false };
                 self.exit_signal(&to_pid, signal, around, out, later)
             }
-            ControlMessage::UnlinkIdAck { .. }
-            | ControlMessage::NodeLink
-            | ControlMessage::GroupLeader { .. } => Ok(()),
+            ControlMessage::UnlinkIdAck { id, from_pid, to_pid } => {
+                self.unlink_acknowledged(id, from_pid, to_pid, around.registry);
+                Ok(())
+            }
+            ControlMessage::NodeLink | ControlMessage::GroupLeader { .. } => Ok(()),
             ControlMessage::Unknown { operation, arity } => {
                 // Bounded, since the number is the peer's choice.
                 if self.skipped.len() < 64 && self.skipped.insert(operation) {
@@ -257,6 +268,7 @@ impl Peer {
             _ => &substitute,
         };
         self.monitors.process_ended(process, reason, registry, out);
+        self.unlinking.retain(|(unlinked, _), _| *unlinked != process);
         for (_, remote) in self.links.extract_if(|(linked, _)| *linked == process) {
             write_exit(&self.name, self.flags, &pid, remote, reason, out);
         }
@@ -290,7 +302,7 @@ impl Peer {
 
     /// Monitors and links that the peer has here.
     pub fn watches(&self) -> usize {
-        self.monitors.len() + self.links.len()
+        self.monitors.len() + self.links.len() + self.unlinking.len()
     }
 
     #[inline]
@@ -365,7 +377,10 @@ impl Peer {
         if self.watches() >= around.watches_max {
             return Err(PeerError::TooMany);
         }
-        self.links.insert((process.id, remote));
+        // erl_dist_protocol, "Link Protocol": a link that the peer sets before it has our unlink is none.
+        if !self.unlinking.contains_key(&(process.id, remote)) {
+            self.links.insert((process.id, remote));
+        }
         Ok(())
     }
 
@@ -390,7 +405,9 @@ impl Peer {
         let mut inflated = std::mem::take(&mut self.inflated);
         let term = plain(payload, &mut inflated, around.inflated_bytes_max)?;
         self.deliver(found, term, frame_owner, around, out, later)?;
-        self.inflated = inflated;
+        if inflated.capacity() <= INFLATED_FREE_BYTES {
+            self.inflated = inflated;
+        }
         Ok(())
     }
 
@@ -631,6 +648,7 @@ impl Watched {
 fn plain<'b>(payload: &'b [u8], inflated: &'b mut Vec<u8>, bytes_max: usize) -> Result<&'b [u8], TermError> {
     match payload {
         [COMPRESSED, rest @ ..] => {
+            let bytes_max = bytes_max.min(INFLATED_FREE_BYTES + rest.len() * INFLATED_TIMES_MAX);
             let (bytes, consumed) = compressed::inflate(rest, bytes_max)?;
             if consumed != rest.len() {
                 return Err(TermError::TrailingBytes);

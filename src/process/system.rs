@@ -7,7 +7,8 @@ mod status;
 
 use super::effect::can_decode;
 use super::gen_server::ExitSignals;
-use super::{Caller, Effect, Effects, exits};
+use super::{Caller, Dispatch, Effect, Effects, OwnedCaller, Process, Registry, exits};
+use crate::dist::DistributionFlags;
 use crate::etf::tag::{NEW_FLOAT_EXT, NIL_EXT};
 use crate::etf::{TermView, TermWriter, Traits, encode, key};
 
@@ -19,6 +20,14 @@ pub(super) fn handle(
     state_bytes_max: usize,
 ) {
     let process = effects.me;
+    let status = request.is_atom("get_status");
+    if status || request.is_atom("get_state") {
+        let (caller, flags) = (caller.to_owned(&process.pid), effects.flags);
+        let asked = StateRequest { caller, status, flags, bytes_max: state_bytes_max };
+        if process.server.ask_state(asked).is_none() {
+            return;
+        }
+    }
     if request.is_atom("get_state") {
         let state = state(effects, state_bytes_max);
         // sys.erl: `State` up to OTP 25, `{ok, State}` from 26 on. What the caller runs is for the shell to find out.
@@ -110,15 +119,52 @@ fn debug(w: &mut TermWriter<'_>, what: TermView<'_>) {
 fn state(effects: &Effects<'_>, bytes_max: usize) -> Vec<u8> {
     let write = |bytes_max: usize| encode(|w| effects.me.server.state(w, bytes_max));
     let whole = write(bytes_max);
-    if is_readable(&whole, effects) {
+    if is_readable(&whole, effects.flags) {
         return whole;
     }
     let summary = write(0);
-    if is_readable(&summary, effects) { summary } else { vec![NIL_EXT] }
+    if is_readable(&summary, effects.flags) { summary } else { vec![NIL_EXT] }
 }
 
-/// Whether the node of `effects` can read a term; that it is one is asked too, since a server of any kind wrote it.
-fn is_readable(state: &[u8], effects: &Effects<'_>) -> bool {
+/// A question for a state that its server answers later: `:sys.get_state/1` or `:sys.get_status/1`.
+#[derive(Debug)]
+pub struct StateRequest {
+    caller: OwnedCaller,
+    /// The status is asked for, of which the state is a part.
+    status: bool,
+    /// Of the node that asks.
+    flags: DistributionFlags,
+    bytes_max: usize,
+}
+
+impl StateRequest {
+    /// Answers with the state of `process`, an encoded term, or gives what is to be done for it. A state that is too
+    /// large to be shown is `%{bytes: n}`, and one that the asking node could not read is `nil`.
+    pub fn answer(
+        self,
+        process: &Process,
+        registry: &Registry,
+        dispatch: &dyn Dispatch,
+        state: &[u8],
+    ) -> Option<Effect> {
+        let state = if state.len() > self.bytes_max {
+            encode(|w| _ = w.map(1).atom("bytes").unsigned(state.len() as u64))
+        } else if is_readable(state, self.flags) {
+            state.to_vec()
+        } else {
+            encode(|w| _ = w.atom("nil"))
+        };
+        if !self.status {
+            return Some(Effect::ReplyState { caller: self.caller, state });
+        }
+        let names = registry.names_of(process);
+        self.caller.reply(dispatch, |w| status::write(w, process, &names, &state));
+        None
+    }
+}
+
+/// Whether a node that offers these flags can read a term; that it is one is asked too, since a server of any kind wrote it.
+fn is_readable(state: &[u8], flags: DistributionFlags) -> bool {
     let Ok(term) = TermView::parse(state) else { return false };
     if term.traits().contains(Traits::MAP) {
         // To OTP 25 the two zeros are one key, and a map that has both is no term.
@@ -129,5 +175,5 @@ fn is_readable(state: &[u8], effects: &Effects<'_>) -> bool {
             return false;
         }
     }
-    can_decode(effects.flags, term.traits())
+    can_decode(flags, term.traits())
 }

@@ -38,7 +38,7 @@ pub use error::OpenError;
 use super::{ReadDone, Store, StoreError, Value, WriteDone};
 use engine::Totals;
 use queue::{Change, Write};
-use writer::Shared;
+use writer::{Memory, Shared};
 
 /// When a write is synced, and so what a power cut can take. A killed process loses nothing that was answered by any of
 /// them.
@@ -64,11 +64,15 @@ pub struct Disk {
 impl Disk {
     /// Opens a folder, made where there is none, and brings it to the state of the last batch that was written whole.
     ///
+    /// `memory_bytes_max` is about what it may take of memory, whatever it holds: half of it for what was read, up to
+    /// 64 MiB, and half for writes that wait, up to 256 MiB. A connection whose write does not fit waits; none is refused.
+    /// Beside it come the engine's write buffers, with a few times 16 MiB for each store that is written to.
+    ///
     /// # Errors
     /// See [`OpenError`]: somebody else has the folder, it is damaged or of a newer version, or the system refuses.
     /// Nothing is changed then.
-    pub fn open(dir: &Path, sync: SyncPolicy) -> Result<Arc<Self>, OpenError> {
-        let shared = Arc::new(Shared::open(dir, sync)?);
+    pub fn open(dir: &Path, sync: SyncPolicy, memory_bytes_max: u64) -> Result<Arc<Self>, OpenError> {
+        let shared = Arc::new(Shared::open(dir, sync, Memory::within(memory_bytes_max))?);
         let mut threads = Vec::new();
         let mut start = |name: &str, work: fn(&Shared)| {
             let shared = Arc::clone(&shared);
@@ -293,7 +297,7 @@ mod tests {
             steps in prop::collection::vec((0_u8..8, 0_u8..12, 0_usize..4), 1..60),
         ) {
             let dir = tempfile::tempdir().unwrap();
-            let open = || Disk::open(dir.path(), SyncPolicy::Never).unwrap().store(&names("a")).unwrap();
+            let open = || Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap().store(&names("a")).unwrap();
             let mut store = open();
             let mut model = BTreeMap::new();
             for (step, (what, key, size)) in steps.into_iter().enumerate() {
@@ -326,7 +330,7 @@ mod tests {
     #[test]
     fn writes_that_wait_share_a_sync_and_reads_of_their_keys_see_them() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Disk::open(dir.path(), SyncPolicy::Always).unwrap().store(&names("a")).unwrap();
+        let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
         let (tell, told) = mpsc::channel();
         for number in 0..1_000_u32 {
             let tell = tell.clone();
@@ -349,13 +353,13 @@ mod tests {
     #[test]
     fn a_store_is_told_by_any_of_its_names_and_two_are_never_one() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), SyncPolicy::Never).unwrap();
+        let disk = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap();
         let (a, b) = (disk.store(&names("a")).unwrap(), disk.store(&names("b")).unwrap());
         put(&a, b"k", b"a").unwrap();
         put(&b, b"k", b"b").unwrap();
         done(|done| a.keep_note("slaves", b"s", || done)).unwrap();
         drop((a, b, disk));
-        let disk = Disk::open(dir.path(), SyncPolicy::Never).unwrap();
+        let disk = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap();
         let a = disk.store(&["local:x".into(), "global:a".into()]).unwrap();
         assert_eq!(get(&a, b"k"), Ok(Some(b"a".to_vec())));
         assert_eq!(a.note("slaves"), Ok(Some(b"s".to_vec())));
@@ -366,7 +370,7 @@ mod tests {
 
     /// A store with three entries, each a batch, and its journal.
     fn three(dir: &Path) -> PathBuf {
-        let store = Disk::open(dir, SyncPolicy::Always).unwrap().store(&names("a")).unwrap();
+        let store = Disk::open(dir, SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
         for key in [b"1", b"2", b"3"] {
             put(&store, key, &[7; 5_000]).unwrap();
         }
@@ -382,7 +386,7 @@ mod tests {
         let mut torn = whole.clone();
         torn[end - 3_000] ^= 1;
         fs::write(&journal, &torn).unwrap();
-        let store = Disk::open(dir.path(), SyncPolicy::Always).unwrap().store(&names("a")).unwrap();
+        let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
         assert_eq!(get(&store, b"2"), Ok(Some(vec![7; 5_000])));
         assert_eq!(get(&store, b"3"), Ok(None));
         assert_eq!(store.len(), 2);
@@ -391,26 +395,26 @@ mod tests {
         let mut damaged = whole;
         damaged[end - 9_000] ^= 1;
         fs::write(&journal, &damaged).unwrap();
-        let refused = Disk::open(dir.path(), SyncPolicy::Always).unwrap_err();
+        let refused = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap_err();
         assert!(matches!(&refused, OpenError::Damaged { file, .. } if *file == journal), "{refused}");
         assert_eq!(fs::read(&journal).unwrap(), damaged, "it is as it was");
         // Without a promise there is nothing to be kept but what is whole.
-        let store = Disk::open(dir.path(), SyncPolicy::Never).unwrap().store(&names("a")).unwrap();
+        let store = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap().store(&names("a")).unwrap();
         assert_eq!((get(&store, b"1").unwrap().is_some(), get(&store, b"2")), (true, Ok(None)));
     }
 
     #[test]
     fn what_is_closed_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), SyncPolicy::Always).unwrap();
+        let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
         let store = disk.store(&names("a")).unwrap();
         put(&store, b"k", b"v").unwrap();
         disk.close();
         assert_eq!(put(&store, b"k", b"w"), Err(StoreError::Io("terminated")));
-        let again = Disk::open(dir.path(), SyncPolicy::Always).map(|_| ());
+        let again = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).map(|_| ());
         assert!(matches!(again, Err(OpenError::InUse { .. })), "whoever holds it holds the folder");
         drop((store, disk));
-        let store = Disk::open(dir.path(), SyncPolicy::Always).unwrap().store(&names("a")).unwrap();
+        let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
         assert_eq!(get(&store, b"k"), Ok(Some(b"v".to_vec())));
     }
 }

@@ -4,12 +4,15 @@
 //! value costs one allocation and sixteen bytes of table. A large value has a block of its own that is shared
 //! with whoever reads it.
 
+use std::sync::Arc;
+
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
-use super::{ReadDone, Store, StoreError, Value, WriteDone};
+use super::room::PAIR_BYTES;
+use super::{ReadDone, Room, Store, StoreError, Value, WriteDone};
 use crate::etf::{SharedBytes, Traits};
 
 /// Number of shards: a table that grows is rehashed a 256th at a time, and two cores rarely meet in one.
@@ -93,15 +96,21 @@ struct Shard {
 pub struct MemoryStore {
     hasher: RandomState,
     shards: Box<[RwLock<Shard>]>,
+    room: Arc<Room>,
 }
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
+        Self::within(Arc::default())
     }
 }
 
 impl MemoryStore {
+    /// A store that holds as much as there is room for, which others may share.
+    pub fn within(room: Arc<Room>) -> Self {
+        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| RwLock::default()).collect(), room }
+    }
+
     #[inline]
     fn shard(&self, key: &[u8]) -> (u64, &RwLock<Shard>) {
         let hash = self.hasher.hash_one(key);
@@ -134,14 +143,21 @@ impl Store for MemoryStore {
         let entry = Entry::new(key, value);
         let replaced = {
             let Shard { table, bytes } = &mut *shard.write();
-            *bytes += entry.bytes();
             let hash_of = |entry: &Entry| self.hasher.hash_one(entry.key());
             match table.entry(hash, |entry| entry.key() == key, hash_of) {
                 TableEntry::Occupied(mut occupied) => {
-                    *bytes -= occupied.get().bytes();
+                    let (old, new) = (occupied.get().bytes(), entry.bytes());
+                    if let Err(full) = self.room.exchange(old, new) {
+                        return Some(Err(full));
+                    }
+                    *bytes = *bytes - old + new;
                     Some(std::mem::replace(occupied.get_mut(), entry))
                 }
                 TableEntry::Vacant(vacant) => {
+                    if let Err(full) = self.room.exchange(0, entry.bytes() + PAIR_BYTES) {
+                        return Some(Err(full));
+                    }
+                    *bytes += entry.bytes();
                     vacant.insert(entry);
                     None
                 }
@@ -157,7 +173,10 @@ impl Store for MemoryStore {
             let Shard { table, bytes } = &mut *shard.write();
             let removed =
                 table.find_entry(hash, |entry| entry.key() == key).ok().map(|entry| entry.remove().0);
-            *bytes -= removed.as_ref().map_or(0, Entry::bytes);
+            if let Some(removed) = &removed {
+                *bytes -= removed.bytes();
+                self.room.give_back(removed.bytes() + PAIR_BYTES);
+            }
             removed
         };
         drop(removed);
@@ -176,6 +195,12 @@ impl Store for MemoryStore {
         self.shards
             .iter()
             .all(|shard| shard.read().table.iter().all(|entry| visit(entry.key(), entry.value())))
+    }
+}
+
+impl Drop for MemoryStore {
+    fn drop(&mut self) {
+        self.room.give_back(self.bytes() + self.len() as u64 * PAIR_BYTES);
     }
 }
 
@@ -244,6 +269,24 @@ mod tests {
                 prop_assert_eq!(&seen, &model);
             }
         }
+    }
+
+    #[test]
+    fn a_full_store_changes_nothing_and_reads_and_deletes_go_on() {
+        let room = Arc::new(Room::new(2 * (PAIR_BYTES + 10)));
+        let (store, other) = (MemoryStore::within(Arc::clone(&room)), MemoryStore::within(Arc::clone(&room)));
+        assert_eq!(store.put(b"a", value(b"123456789"), never), Some(Ok(())));
+        assert_eq!(other.put(b"b", value(b"123456789"), never), Some(Ok(())));
+        for (key, bytes) in [(b"c", &b""[..]), (b"a", b"1234567890")] {
+            assert_eq!(store.put(key, value(bytes), never), Some(Err(StoreError::NoSpace)));
+        }
+        assert_eq!((get(&store, b"a"), get(&store, b"c")), (Some(b"123456789".to_vec()), None));
+        assert_eq!((store.len(), store.bytes()), (1, 10));
+        assert_eq!(store.put(b"a", value(b"987654321"), never), Some(Ok(())), "as large as before");
+        drop(other);
+        assert_eq!(store.put(b"c", value(b"1"), never), Some(Ok(())), "what another store had");
+        assert_eq!((store.delete(b"a", never), store.delete(b"c", never)), (Some(Ok(())), Some(Ok(()))));
+        assert_eq!(room.used(), 0);
     }
 
     #[test]

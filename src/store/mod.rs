@@ -6,11 +6,13 @@
 
 pub mod disk;
 pub mod memory;
+pub mod room;
 
 use std::fmt;
 
 pub use disk::{Disk, DiskStore, SyncPolicy};
 pub use memory::MemoryStore;
+pub use room::Room;
 
 use crate::etf::{SharedBytes, Traits};
 
@@ -34,6 +36,25 @@ pub enum StoreError {
     /// The disk or its file system refused: in a word of OTP's `file:posix()` where there is one (`eio`, `erofs`, …),
     /// `damaged` where what was read is not what was written, `terminated` where the store is closed.
     Io(&'static str),
+}
+
+impl StoreError {
+    /// The atom that callers get in `{:error, code}`, or in `{:error, {code, detail}}` where there is a
+    /// [`detail`](Self::detail).
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoSpace => "no_space",
+            Self::Io(_) => "io",
+        }
+    }
+
+    /// What the system said, in a word.
+    pub const fn detail(&self) -> Option<&'static str> {
+        match self {
+            Self::NoSpace => None,
+            Self::Io(reason) => Some(reason),
+        }
+    }
 }
 
 impl fmt::Display for StoreError {

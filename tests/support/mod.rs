@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `KVNODE_OTP_CACHE` | where `scripts/otp` put the root folders with other OTP versions |
 //! | `KVNODE_REQUIRE_OTP` | releases, like `25,27,29`, without which the tests fail |
+//! | `KVNODE_REQUIRE_JAVA` | that the test of a Java client fails where there is no Java compiler or no Jinterface |
 //! | `KVNODE_BIN` | another kvnode than the one that cargo has just built |
 
 #![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
@@ -20,12 +21,15 @@ pub mod kvnode;
 pub mod otp;
 pub mod output;
 pub mod ports;
+pub mod scripted;
+pub mod tls;
 pub mod wait;
 
 pub use beam::{BeamNode, BeamOptions, EvalError};
 pub use epmd::Epmd;
 pub use kvnode::KvNode;
 pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
+pub use scripted::Scripted;
 pub use wait::wait_until;
 
 /// The cookie of every node that is not told another.

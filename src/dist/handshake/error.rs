@@ -157,6 +157,9 @@ pub enum Fault {
     },
     /// Their digest is not that of our cookie: they have another one, or none.
     WrongCookie,
+    /// Theirs, or that of somebody at the same address: so many wrong digests came from there that this one was not
+    /// looked at.
+    TooManyTries,
     /// They closed the connection when they had our digest, which is what a node does whose cookie is another.
     CookieRefused,
     /// They said `not_allowed`.
@@ -237,6 +240,11 @@ impl fmt::Display for HandshakeError {
                 "{whom} was refused: its cookie is not ours; start both nodes with the same cookie (--cookie here, \
                  -setcookie or ~/.erlang.cookie there)"
             ),
+            Fault::TooManyTries => write!(
+                f,
+                "{whom} was refused without a look at its digest: too many wrong ones come from its address; let it try again \
+                 later, and see who else is there"
+            ),
             Fault::CookieRefused => write!(
                 f,
                 "{whom} closed the connection when it had our digest: it most likely has another cookie; start both \
@@ -312,6 +320,7 @@ mod tests {
             Fault::OtherName("c@host".into()),
             Fault::TooOld { lacks: DistributionFlags::UTF8_ATOMS },
             Fault::WrongCookie,
+            Fault::TooManyTries,
             Fault::CookieRefused,
             Fault::NotAllowed,
             Fault::Refused,

@@ -82,7 +82,7 @@ mod wire;
 
 pub use client::{AliveStatus, Client, ClientStep, Connected};
 pub use error::{Fault, HandshakeError, Malformed, Phase, Whom};
-pub use packets::{PACKET_BYTES_MAX, Packets};
+pub use packets::{Lengths, PACKET_BYTES_MAX, Packets};
 pub use server::{Accepted, Claim, NameRequest, Server, ServerStep, Standing};
 
 use super::{Cookie, DistributionFlags, NodeName};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use super::FrameError;
 use super::growing::Growing;
+use super::{FrameError, InboundLimits};
 use crate::etf::{Pool, PooledBytes};
 
 /// A message of which some fragments have arrived.
@@ -23,15 +23,12 @@ pub(super) struct Fragments {
     /// Bytes of all of them that have arrived.
     bytes: usize,
     pool: Arc<Pool>,
-    /// Bound on one message.
-    message_bytes_max: usize,
-    /// Bound on all of them together.
-    bytes_max: usize,
+    limits: InboundLimits,
 }
 
 impl Fragments {
-    pub(super) fn new(message_bytes_max: usize, bytes_max: usize) -> Self {
-        Self { unfinished: AHashMap::default(), bytes: 0, pool: Pool::new(0), message_bytes_max, bytes_max }
+    pub(super) fn new(limits: InboundLimits) -> Self {
+        Self { unfinished: AHashMap::default(), bytes: 0, pool: Pool::new(0), limits }
     }
 
     /// Where memory of messages comes from, and goes to.
@@ -60,7 +57,12 @@ impl Fragments {
         if let Some(dropped) = self.unfinished.remove(&sequence) {
             self.bytes -= dropped.bytes.len();
         }
-        let claimed = before_last.saturating_add(len).min(self.message_bytes_max);
+        let claimed = before_last.saturating_add(len).min(self.limits.frame_bytes_max);
+        // Each costs more than the bytes that it has, of which there may be none.
+        let messages_max = self.limits.unfinished_messages_max;
+        if self.unfinished.len() >= messages_max {
+            return Err(FrameError::UnfinishedMessages { messages_max });
+        }
         self.unfinished
             .insert(sequence, Unfinished { bytes: Growing::new(claimed, &self.pool), next: number });
         Ok(())
@@ -121,11 +123,12 @@ impl Fragments {
 
     /// That a message of `len` bytes is within the bounds, and all of them are.
     const fn check(&self, len: usize) -> Result<(), FrameError> {
-        if len > self.message_bytes_max {
-            return Err(FrameError::TooLong { bytes: len, bytes_max: self.message_bytes_max });
+        let InboundLimits { frame_bytes_max, unfinished_bytes_max, .. } = self.limits;
+        if len > frame_bytes_max {
+            return Err(FrameError::TooLong { bytes: len, bytes_max: frame_bytes_max });
         }
-        if self.bytes > self.bytes_max {
-            return Err(FrameError::Unfinished { bytes: self.bytes, bytes_max: self.bytes_max });
+        if self.bytes > unfinished_bytes_max {
+            return Err(FrameError::Unfinished { bytes: self.bytes, bytes_max: unfinished_bytes_max });
         }
         Ok(())
     }

@@ -85,6 +85,35 @@ pub(super) fn big(negative: bool, digits: &[u8]) -> String {
     text
 }
 
+/// The digits to the base 256, the lowest first and without zeros at the end, of an integer that is written to
+/// the base `base` (at most 36). The work grows with the square of their number.
+pub(super) fn magnitude(digits: &str, base: u32) -> Vec<u8> {
+    // As many digits at a time as fit a limb, whatever the base.
+    const STEP: usize = 6;
+    let mut limbs: Vec<u32> = Vec::new();
+    for chunk in digits.as_bytes().chunks(STEP) {
+        let (mut carry, mut factor) = (0_u64, 1_u64);
+        for &digit in chunk {
+            let digit = char::from(digit).to_digit(base).unwrap_or_default();
+            carry = carry * u64::from(base) + u64::from(digit);
+            factor *= u64::from(base);
+        }
+        for limb in &mut limbs {
+            let value = u64::from(*limb) * factor + carry;
+            *limb = value as u32;
+            carry = value >> 32;
+        }
+        if carry > 0 {
+            limbs.push(carry as u32);
+        }
+    }
+    let mut bytes: Vec<u8> = limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect();
+    while bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +146,28 @@ mod tests {
             (605_577_824_972_827.75, "605577824972827.8"),
         ] {
             assert_eq!(float(value), text);
+        }
+    }
+
+    #[test]
+    fn digits_of_every_base_are_read_as_128_bits_read_them() {
+        for value in [0, 1, 255, 256, 999_999_999, 1 << 32, u128::from(u64::MAX), u128::MAX] {
+            let trimmed = |bytes: &[u8]| {
+                let len = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+                bytes[..len].to_vec()
+            };
+            for (text, base) in [
+                (format!("{value}"), 10),
+                (format!("{value:x}"), 16),
+                (format!("{value:o}"), 8),
+                (format!("00{value:b}"), 2),
+            ] {
+                assert_eq!(
+                    magnitude(&text, base),
+                    trimmed(&value.to_le_bytes()),
+                    "{text} to the base {base}"
+                );
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! others may go without quotes changes from one version of Elixir to the next. With quotes it is the same atom.
 
 /// Operators that are atoms without quotes, as in `:+`.
-const OPERATOR_ATOMS: [&str; 53] = [
+pub(super) const OPERATOR_ATOMS: [&str; 53] = [
     "!", "!=", "!==", "%", "%{}", "&", "&&", "&&&", "*", "**", "+", "++", "+++", "-", "--", "---", "->", ".",
     "..", "...", "..//", "/", "<", "<-", "<<<", "<<>>", "<<~", "<=", "<>", "<~", "<~>", "=", "==", "===",
     "=~", ">", ">=", ">>>", "@", "\\\\", "^", "{}", "|", "|>", "||", "|||", "~>", "~>>", "and", "in", "not",

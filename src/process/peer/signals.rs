@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::gen_server::ExitSignals;
-use super::super::{Effect, Process, exits};
+use super::super::{Effect, Held, Process, exits};
 use super::{FoundProcess, Peer, PeerError, Surroundings};
 use crate::dist::Outbound;
 use crate::dist::control::Reason;
@@ -20,8 +20,11 @@ pub(super) struct ExitSignal<'a> {
 }
 
 impl Peer {
-    /// The connection is lost: the exit signals of its links arrive, with the reason `noconnection`.
+    /// The connection is lost: what it holds goes elsewhere, and the exit signals of its links arrive, with the reason `noconnection`.
     pub fn connection_lost(&mut self, around: Surroundings<'_>, later: &mut Vec<Effect>) {
+        if !self.held.is_empty() {
+            later.push(Effect::Orphaned(std::mem::take(&mut self.held)));
+        }
         let noconnection = exits::atom("noconnection");
         // Nobody reads any more what would be answered here.
         let mut out = Outbound::default();
@@ -33,6 +36,14 @@ impl Peer {
             {
                 tracing::error!(%error, "a signal of our own is malformed (a bug: please report it)");
             }
+        }
+    }
+
+    /// Takes over what a lost connection held, to be delivered by [`deliver_held`](Self::deliver_held).
+    pub fn adopt(&mut self, orphans: Held, around: Surroundings<'_>) {
+        let dropped = self.held.adopt(orphans, around.held_bytes_max);
+        if dropped > 0 {
+            tracing::warn!(dropped, "too much waits for suspended processes: messages of lost nodes dropped");
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::builtin::write_list;
 use super::{Answer, Exception, FunctionCall, elements};
 use crate::etf::{TermView, TermWriter, encode};
-use crate::process::{Process, Registry};
+use crate::process::{ExitSignals, Process, Registry};
 
 /// In the order in which a BEAM lists them. `registered_name` is left out of a list where there is none.
 const ITEMS: [&str; 10] = [
@@ -109,8 +109,7 @@ fn write_item(w: &mut TermWriter<'_>, item: &str, process: &Process, registry: &
         "current_function" => _ = w.tuple(3).atom("gen_server").atom("loop").integer(7),
         "initial_call" => _ = w.tuple(3).atom("proc_lib").atom("init_p").integer(5),
         "status" => _ = w.atom("waiting"),
-        // Messages are handled where they arrive: none waits.
-        "message_queue_len" => _ = w.integer(0),
+        "message_queue_len" => _ = w.unsigned(process.server.messages_waiting() as u64),
         "dictionary" => {
             // stdlib, proc_lib.erl, init_p/5
             w.list(1)
@@ -122,7 +121,9 @@ fn write_item(w: &mut TermWriter<'_>, item: &str, process: &Process, registry: &
                 .integer(1);
             w.nil();
         }
-        "trap_exit" => _ = w.atom("false"),
+        "trap_exit" => {
+            _ = w.atom(if process.server.exit_signals() == ExitSignals::Trap { "true" } else { "false" });
+        }
         "error_handler" => _ = w.atom("error_handler"),
         "priority" => _ = w.atom("normal"),
         "current_stacktrace" => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::deferred::{ReturnTo, write_rex};
 use super::{Answer, Context, apply};
 use crate::etf::{TermView, encode};
-use crate::process::{Caller, Effects, GenServer};
+use crate::process::{Caller, Effects, ExitSignals, GenServer};
 
 /// The server registered as `rex`.
 #[derive(Debug)]
@@ -69,6 +69,11 @@ impl Rex {
 }
 
 impl GenServer for Rex {
+    /// A node without it answers no C node any more; nobody starts it again.
+    fn exit_signals(&self) -> ExitSignals {
+        ExitSignals::Ignore
+    }
+
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let owned = caller.to_owned(&effects.me.pid);
         match execute(&["call", "block_call"], request, || ReturnTo::RexCall { caller: owned }, effects) {

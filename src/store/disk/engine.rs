@@ -21,8 +21,6 @@ use crate::store::StoreError;
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
 const SEPARATE_FROM_BYTES: u32 = 16 << 10;
-/// What the engine keeps in memory of what it has read, in bytes.
-const CACHE_BYTES: u64 = 64 << 20;
 
 /// What a store holds.
 #[derive(Debug, Default)]
@@ -54,8 +52,8 @@ pub(super) struct Failed {
 }
 
 impl Engine {
-    pub(super) fn open(path: &Path) -> fjall::Result<Self> {
-        let db = Database::builder(path).cache_size(CACHE_BYTES).open()?;
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
+        let db = Database::builder(path).cache_size(cache_bytes).open()?;
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
         let mut engine = Self { db, meta, stores: AHashMap::new() };
         for (id, _) in engine.names()? {

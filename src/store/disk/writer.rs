@@ -28,14 +28,36 @@ use crate::store::{ReadDone, StoreError, Value};
 
 /// A batch has no more bytes than this, but for a single large value.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// Past so many bytes a connection that writes waits until there is room again, as one to a full socket does: only
-/// those get here who write without waiting for answers.
-const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Past so many bytes at most a connection that writes waits until there is room again, as one to a full socket does:
+/// only those get here who write without waiting for answers.
+const QUEUE_BYTES_MAX: u64 = 256 << 20;
+/// What the engine keeps in memory of what it has read at most, in bytes.
+const CACHE_BYTES_MAX: u64 = 64 << 20;
+/// Each of the two has so many bytes at least.
+const BYTES_LEAST: u64 = 1 << 20;
+
+/// What may be taken of memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    pub cache_bytes: u64,
+    /// Of writes that wait.
+    pub queue_bytes: usize,
+}
+
+impl Memory {
+    /// About so many bytes together.
+    pub(super) fn within(bytes_max: u64) -> Self {
+        let half = (bytes_max / 2).max(BYTES_LEAST);
+        let queue_bytes = usize::try_from(half.min(QUEUE_BYTES_MAX)).unwrap_or(usize::MAX);
+        Self { cache_bytes: half.min(CACHE_BYTES_MAX), queue_bytes }
+    }
+}
 
 /// What the threads and the stores share.
 pub(super) struct Shared {
     dir: Dir,
     sync: SyncPolicy,
+    memory: Memory,
     /// `None` when it could not be opened again.
     engine: RwLock<Option<Engine>>,
     totals: RwLock<AHashMap<u32, Arc<Totals>>>,
@@ -56,10 +78,10 @@ struct Broken {
 }
 
 impl Shared {
-    pub(super) fn open(path: &Path, sync: SyncPolicy) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, sync: SyncPolicy, memory: Memory) -> Result<Self, OpenError> {
         let dir = Dir::take(path)?;
         dir.inspect_journals(sync)?;
-        let engine = open_engine(&dir)?;
+        let engine = open_engine(&dir, memory)?;
         let mut totals = AHashMap::new();
         let failed = |error| OpenError::engine(path, error);
         for (id, _) in engine.names().map_err(failed)? {
@@ -69,6 +91,7 @@ impl Shared {
         Ok(Self {
             dir,
             sync,
+            memory,
             engine: RwLock::new(Some(engine)),
             totals: RwLock::new(totals),
             queue: Mutex::default(),
@@ -113,7 +136,7 @@ impl Shared {
 
     pub(super) fn push(&self, write: Write) {
         let mut queue = self.queue.lock();
-        while queue.bytes() > QUEUE_BYTES_MAX && !queue.closed {
+        while queue.bytes() > self.memory.queue_bytes && !queue.closed {
             self.room.wait(&mut queue);
         }
         if queue.closed {
@@ -323,7 +346,7 @@ impl Shared {
             tracing::error!(dir = %self.dir.path.display(), %error, "the journal could not be cut");
             store_error(&error)
         })?;
-        let opened = self.dir.inspect_journals(self.sync).and_then(|()| open_engine(&self.dir));
+        let opened = self.dir.inspect_journals(self.sync).and_then(|()| open_engine(&self.dir, self.memory));
         let opened = opened.map_err(|error| {
             tracing::error!(%error, "the engine could not be opened again");
             StoreError::Io("eio")
@@ -340,10 +363,10 @@ impl Shared {
     }
 }
 
-fn open_engine(dir: &Dir) -> Result<Engine, OpenError> {
+fn open_engine(dir: &Dir, memory: Memory) -> Result<Engine, OpenError> {
     let path = dir.engine();
     // What it finds on the disk is nobody's promise: a panic in it is damage, not our end.
-    let opened = catch_unwind(AssertUnwindSafe(|| Engine::open(&path)));
+    let opened = catch_unwind(AssertUnwindSafe(|| Engine::open(&path, memory.cache_bytes)));
     match opened {
         Ok(opened) => opened.map_err(|error| OpenError::engine(&path, error)),
         Err(_) => {

@@ -1,0 +1,254 @@
+//! What the commands that ask another node have in common: which node, the cookie, how long to wait, how to answer.
+//!
+//! They ask by a node of their own that only connects to others ([`NodeBuilder::outgoing_only`](crate::NodeBuilder)): it
+//! has a name that nobody else has and is not registered with epmd, so that asking leaves no trace.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use smol::Timer;
+use smol::future::FutureExt;
+
+use super::answer::Form;
+use super::{CliError, server_name};
+use crate::config::{EpmdConfig, ServerName};
+use crate::dist::node_name::{NameKind, NodeName, split_typed};
+use crate::dist::{Cookie, ServerRef};
+use crate::epmd::client::{local_names, lookup};
+use crate::epmd::environment;
+use crate::etf::text::NodeIdentity;
+use crate::node::cookie_file::CookiePlaces;
+use crate::node::host::Host;
+use crate::node::setup::DialError;
+use crate::{CallError, ConnectedNode, Node, StartError, block_on};
+
+/// The local name of a store where nothing else is said: the module of the Elixir original.
+const DEFAULT_TO: &str = "local:KeyValueStore";
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Whom to ask")]
+pub(super) struct AskArgs {
+    /// The node to ask: NAME@HOST, or NAME on this host [default: the only kvnode that this machine's epmd knows]
+    #[arg(long, value_name = "NODE")]
+    pub(super) node: Option<String>,
+    /// The secret of the cluster. Others on this machine can see it in the list of processes: the cookie file does not have
+    /// that [default: ~/.erlang.cookie, else $XDG_CONFIG_HOME/erlang/.erlang.cookie]
+    #[arg(long, value_name = "TEXT")]
+    pub(super) cookie: Option<String>,
+    /// How long to wait, for everything together
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) timeout: u32,
+    /// Print JSON, for scripts: {"term": …} in Elixir's syntax, and "value" where JSON has the same
+    #[arg(long, help_heading = "Output")]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Whom to ask")]
+pub(super) struct ToArgs {
+    /// The server: global:NAME, or local:NAME on that node
+    #[arg(long, value_name = "KIND:NAME", default_value = DEFAULT_TO)]
+    pub(super) to: String,
+}
+
+impl ToArgs {
+    /// The server's name.
+    ///
+    /// # Errors
+    /// It is no such name.
+    pub(super) fn name(&self) -> Result<ServerName, CliError> {
+        server_name::server(&self.to).map_err(|reason| CliError::usage(format!("--to {}: {reason}", self.to)))
+    }
+}
+
+impl AskArgs {
+    /// JSON, if that was asked for.
+    pub(super) const fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Text }
+    }
+
+    /// As an answer is waited for.
+    pub(super) fn time(&self) -> Duration {
+        Duration::from_secs(self.timeout.into())
+    }
+
+    /// Does something with a connection to the node, within the time.
+    ///
+    /// # Errors
+    /// The node cannot be found or reached, the time is over, or what `act` says.
+    pub(super) fn with_session<T>(
+        &self,
+        act: impl AsyncFnOnce(&Session) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        block_on(async {
+            let epmd = environment::epmd_config().map_err(CliError::usage)?;
+            let target = match &self.node {
+                Some(typed) => target(typed)?,
+                None => only_kvnode(&epmd).await?,
+            };
+            let node = start(&target, self.cookie.as_deref(), epmd).await?;
+            let asked = async {
+                let connected = node.connect_to(target.as_str()).await.map_err(|error| refused(&error))?;
+                // One clock for everything: the one below.
+                act(&Session { node: Arc::clone(&node), connected, time: Duration::MAX }).await
+            };
+            let late = async {
+                Timer::after(self.time()).await;
+                let secs = self.timeout;
+                Err(CliError::Timeout(format!(
+                    "{target} gave no answer within {secs} s; whether it did what was asked is not known (--timeout gives \
+                     it longer)"
+                )))
+            };
+            let outcome = asked.or(late).await;
+            // What waits to be written is written: a cast is nothing else.
+            node.stop().await;
+            outcome
+        })
+    }
+}
+
+/// A connection to the node that is asked.
+pub(super) struct Session {
+    pub(super) node: Arc<Node>,
+    pub(super) connected: ConnectedNode,
+    /// For each question; `Duration::MAX` where all of them have a limit together.
+    pub(super) time: Duration,
+}
+
+impl Session {
+    /// The node whose pids can be read.
+    pub(super) fn identity(&self) -> NodeIdentity {
+        NodeIdentity { name: self.connected.name.to_string(), creation: self.connected.creation }
+    }
+
+    /// A server of the node, or of its cluster.
+    pub(super) fn server(&self, name: &ServerName) -> ServerRef {
+        match name {
+            ServerName::Global(name) => ServerRef::global(name),
+            ServerName::Local(name) => ServerRef::remote(name, &self.connected.name),
+        }
+    }
+
+    /// Why a call failed, for a person.
+    pub(super) fn failed(&self, to: &ServerName, error: &CallError) -> CliError {
+        let node = &self.connected.name;
+        let to = match to {
+            ServerName::Global(name) => format!("{{:global, {}}}", server_name::shown(name)),
+            ServerName::Local(name) => {
+                format!("{{{}, {}}}", server_name::shown(name), server_name::shown(node))
+            }
+        };
+        match error {
+            CallError::NoProcess => CliError::NoProcess(format!(
+                "nobody has the name {to}; kvnode names --node {node} shows the global ones, and --to says another"
+            )),
+            CallError::Timeout => CliError::Timeout(format!("{to} gave no answer in time")),
+            CallError::Exit(_) => CliError::Failed(format!("{to}: {error}")),
+            error => CliError::CannotRun(format!("{to}: {error}")),
+        }
+    }
+}
+
+/// A node as it is typed: with this host where none is.
+///
+/// # Errors
+/// It is no node's name.
+pub(super) fn target(typed: &str) -> Result<NodeName, CliError> {
+    let wrong = |reason: String| CliError::usage(format!("--node {typed}: {reason}"));
+    let full = match split_typed(typed) {
+        (_, Some(_)) => typed.to_owned(),
+        (name, None) => {
+            let host = Host::of_system().name(NameKind::Short).map_err(|error| wrong(error.to_string()))?;
+            format!("{name}@{host}")
+        }
+    };
+    NodeName::new(&full).map_err(|error| {
+        wrong(format!("not a node name: {error}; `Node.self()` in its iex shows it, and a kvnode's banner"))
+    })
+}
+
+/// The only kvnode of this machine: the only one that its epmd has as a hidden node, which BEAMs are not there.
+async fn only_kvnode(epmd: &EpmdConfig) -> Result<NodeName, CliError> {
+    let (at, names) = local_names(epmd).await.map_err(CliError::cannot_run)?;
+    let mut found = Vec::new();
+    for (name, _) in &names {
+        // One that goes meanwhile is not the one.
+        if lookup(&at.ip().to_string(), at.port(), name)
+            .await
+            .is_ok_and(|found| found.is_some_and(|node| node.hidden))
+        {
+            found.push(name.clone());
+        }
+    }
+    match &found[..] {
+        [name] => target(name),
+        [] => Err(CliError::cannot_run(format!(
+            "the epmd at {at} knows no kvnode; start one, as in kvnode --sname slave1, or say with --node which node to ask \
+             ({})",
+            if names.is_empty() {
+                "it knows no node at all".to_owned()
+            } else {
+                let names: Vec<String> =
+                    names.iter().map(|(name, _)| name.escape_debug().to_string()).collect();
+                format!("it knows {}", names.join(", "))
+            }
+        ))),
+        several => Err(CliError::usage(format!(
+            "there are {} kvnodes on this machine; say with --node which one to ask: {}",
+            several.len(),
+            several.join(", ")
+        ))),
+    }
+}
+
+/// Sees that there is a cookie. None is made here: one that was made just now is nobody else's.
+fn check_cookie(typed: Option<&str>) -> Result<(), CliError> {
+    match typed {
+        Some(typed) => {
+            Cookie::typed(typed).map_err(|error| CliError::usage(format!("--cookie: {error}")))?;
+        }
+        None => {
+            let file = CookiePlaces::from_environment().read().map_err(CliError::cannot_run)?;
+            file.ok_or_else(|| {
+                CliError::cannot_run(
+                    "there is no cookie file; give the cluster's cookie with --cookie, or put it into ~/.erlang.cookie \
+                     with mode 400",
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A node of our own, of the kind of name that the other one has.
+///
+/// # Errors
+/// There is no cookie, or the system refuses.
+pub(super) async fn start(
+    target: &NodeName,
+    cookie: Option<&str>,
+    epmd: EpmdConfig,
+) -> Result<Arc<Node>, CliError> {
+    check_cookie(cookie)?;
+    let host = Host::of_system();
+    let host = match NameKind::Short.admits(target.host()) {
+        true => host.name(NameKind::Short),
+        // Nobody connects to this name: any host of that kind does.
+        false => host.name(NameKind::Long).or_else(|_| Ok(target.host().to_owned())),
+    };
+    let host = host.map_err(|error| CliError::cannot_run(StartError::Host(error)))?;
+    let number = getrandom::u64().map_err(CliError::cannot_run)?;
+    let name = format!("kvnode-{number:016x}@{host}");
+    let mut builder = Node::builder(&name).epmd(epmd).outgoing_only();
+    if let Some(cookie) = cookie {
+        builder = builder.cookie(cookie);
+    }
+    builder.start_async().await.map_err(CliError::cannot_run)
+}
+
+fn refused(error: &DialError) -> CliError {
+    let hint = "kvnode doctor says more";
+    CliError::cannot_run(format!("{error}; {hint}"))
+}

@@ -1,0 +1,156 @@
+//! `kvnode get`, `put`, `delete`, `add-slave`: the key-value protocol's requests, to a kvnode or to an Elixir server.
+
+use clap::Args;
+
+use super::answer::{self, Form};
+use super::ask::{AskArgs, Session, ToArgs};
+use super::{CliError, server_name, term};
+use crate::config::ServerName;
+use crate::dist::ServerRef;
+use crate::etf::text::NodeIdentity;
+use crate::etf::{OwnedTerm, TermWriter};
+
+const GET_EXAMPLES: &str = "\
+EXAMPLES
+  $ kvnode get :nombre
+  \"Mafalda\"
+  $ kvnode get '{:user, 7}' --node slave1@myhost --to global:slave1
+  $ kvnode get '\"picture\"' --raw > picture.png";
+
+const PUT_EXAMPLES: &str = "\
+EXAMPLES
+  $ kvnode put :nombre '\"Mafalda\"'
+  :ok
+  $ kvnode put '\"picture\"' @picture.png
+  $ tar c . | kvnode put :backup @- --timeout 60";
+
+const DELETE_EXAMPLES: &str = "\
+EXAMPLES
+  $ kvnode delete :nombre
+  :ok";
+
+const ADD_SLAVE_EXAMPLES: &str = "\
+EXAMPLES
+  $ kvnode add-slave global:slave2
+  :ok
+  $ kvnode add-slave slave2 --node master@myhost --to global:master";
+
+#[derive(Args)]
+#[command(before_help = GET_EXAMPLES)]
+pub(super) struct GetArgs {
+    /// A term in Elixir's syntax: :nombre, "Mafalda" (with its quotes), {:a, 1}, %{k: nil}
+    #[arg(value_name = "KEY", allow_negative_numbers = true)]
+    key: String,
+    /// Print the bytes of a binary with nothing around
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
+    raw: bool,
+    #[command(flatten)]
+    to: ToArgs,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+#[derive(Args)]
+#[command(before_help = PUT_EXAMPLES)]
+pub(super) struct PutArgs {
+    /// A term in Elixir's syntax: :nombre, "Mafalda" (with its quotes), {:a, 1}, %{k: nil}
+    #[arg(value_name = "KEY", allow_negative_numbers = true)]
+    key: String,
+    /// A term; or @FILE for the contents of a file as a binary, @- for standard input
+    #[arg(value_name = "VALUE", allow_negative_numbers = true)]
+    value: String,
+    #[command(flatten)]
+    to: ToArgs,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+#[derive(Args)]
+#[command(before_help = DELETE_EXAMPLES)]
+pub(super) struct DeleteArgs {
+    /// A term in Elixir's syntax: :nombre, "Mafalda" (with its quotes), {:a, 1}, %{k: nil}
+    #[arg(value_name = "KEY", allow_negative_numbers = true)]
+    key: String,
+    #[command(flatten)]
+    to: ToArgs,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+#[derive(Args)]
+#[command(before_help = ADD_SLAVE_EXAMPLES)]
+pub(super) struct AddSlaveArgs {
+    /// The slave: global:NAME, or local:NAME on the node of the store; NAME alone is global
+    #[arg(value_name = "SLAVE")]
+    slave: String,
+    #[command(flatten)]
+    to: ToArgs,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+pub(super) fn get(args: GetArgs) -> Result<(), CliError> {
+    let form = if args.raw { Form::Raw } else { args.ask.form() };
+    let read = |local: Option<&NodeIdentity>| Ok([term::read("KEY", &args.key, local)?]);
+    request(&args.ask, &args.to, "get", &args.key, form, read)
+}
+
+pub(super) fn put(args: PutArgs) -> Result<(), CliError> {
+    let value = args.value.as_str();
+    // Standard input can be read but once.
+    let file = value.starts_with('@').then(|| term::read_or_file("VALUE", value, None)).transpose()?;
+    let read = |local: Option<&NodeIdentity>| {
+        let key = term::read("KEY", &args.key, local)?;
+        let value = match &file {
+            Some(contents) => contents.clone(),
+            None => term::read("VALUE", value, local)?,
+        };
+        Ok([key, value])
+    };
+    let typed = format!("{}{}", args.key, args.value);
+    request(&args.ask, &args.to, "put", &typed, args.ask.form(), read)
+}
+
+pub(super) fn delete(args: DeleteArgs) -> Result<(), CliError> {
+    let read = |local: Option<&NodeIdentity>| Ok([term::read("KEY", &args.key, local)?]);
+    request(&args.ask, &args.to, "delete", &args.key, args.ask.form(), read)
+}
+
+pub(super) fn add_slave(args: AddSlaveArgs) -> Result<(), CliError> {
+    let typed = args.slave.as_str();
+    let wrong = |reason| CliError::usage(format!("SLAVE {typed}: {reason}"));
+    let slave = match server_name::server(typed) {
+        Ok(ServerName::Global(name)) => ServerRef::global(&name),
+        Ok(ServerName::Local(name)) => ServerRef::local(&name),
+        Err(_) => ServerRef::global(&server_name::atom(typed).map_err(wrong)?),
+    };
+    let slave = OwnedTerm::write(|w| slave.write(w)).map_err(CliError::usage)?;
+    request(&args.ask, &args.to, "add_slave", "", args.ask.form(), |_| Ok([slave.clone()]))
+}
+
+/// Calls with `{operation, terms…}`, and prints the answer.
+fn request<const N: usize>(
+    ask: &AskArgs,
+    to: &ToArgs,
+    operation: &str,
+    typed: &str,
+    form: Form,
+    read: impl Fn(Option<&NodeIdentity>) -> Result<[OwnedTerm; N], CliError>,
+) -> Result<(), CliError> {
+    let to = to.name()?;
+    // What is mistyped is told before anybody is asked.
+    let early = if term::names_processes(typed) { None } else { Some(read(None)?) };
+    let answer = ask.with_session(async |session: &Session| {
+        let terms = match early {
+            Some(terms) => terms,
+            None => read(Some(&session.identity()))?,
+        };
+        let request = |w: &mut TermWriter<'_>| {
+            w.tuple(N + 1).atom(operation);
+            terms.iter().for_each(|term| _ = w.term(term.view()));
+        };
+        let called = session.node.client().call(&session.server(&to), request, session.time).await;
+        called.map_err(|error| session.failed(&to, &error))
+    })?;
+    answer::show(answer.view(), form)
+}

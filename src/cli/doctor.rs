@@ -1,0 +1,464 @@
+//! `kvnode doctor`: why a node cannot be connected to, step by step, and what to do.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use smol::Timer;
+use smol::future::FutureExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::TcpStream;
+
+use super::ask::{self, Session};
+use super::{CliError, print, rpc};
+use crate::block_on;
+use crate::config::EpmdConfig;
+use crate::dist::handshake::{Fault, HandshakeError};
+use crate::dist::node_name::NameKind;
+use crate::dist::{DistributionFlags, NodeName};
+use crate::epmd::client::{EpmdError, lookup, names};
+use crate::epmd::environment;
+use crate::etf::from_term;
+use crate::node::setup::DialError;
+
+/// How long a step may take that no one else limits.
+const STEP: Duration = Duration::from_secs(5);
+/// Milliseconds that two clocks may differ before it is said.
+const CLOCKS_MAX_MS: i64 = 2_000;
+/// The first message of TLS, cut off after its header: a TLS server answers it with an alert.
+const TLS_BEGIN: [u8; 9] = [0x16, 3, 1, 0, 4, 1, 0, 0, 0];
+/// The records that a TLS server answers with: alert and handshake (RFC 8446, 5.1).
+const TLS_RECORDS: [u8; 2] = [0x15, 0x16];
+
+const EXAMPLES: &str = "\
+EXAMPLES
+  $ kvnode doctor master@myhost
+  ok    name       master@myhost is a short name
+  ok    host       myhost is 192.0.2.7
+  ok    epmd       myhost:4369 answers and knows master, slave1
+  ok    registered master listens at 192.0.2.7:41235
+  ok    port       192.0.2.7:41235 takes connections
+  FAIL  handshake  master@myhost closed the connection when it had our digest
+        to do      start both with the same cookie";
+
+#[derive(Args)]
+#[command(before_help = EXAMPLES)]
+pub(super) struct DoctorArgs {
+    /// The node that cannot be connected to, as it calls itself: NAME@HOST
+    #[arg(value_name = "NODE")]
+    node: String,
+    /// The secret of the cluster [default: as for a node, from ~/.erlang.cookie]
+    #[arg(long, value_name = "TEXT")]
+    cookie: Option<String>,
+    /// Print JSON, for scripts: {"checks": [{"check", "ok", "found", "todo"}]}
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+/// One line of the report.
+struct Check {
+    name: &'static str,
+    found: String,
+    /// What to do about it. `None`: nothing, it is as it should be.
+    todo: Option<String>,
+}
+
+#[derive(Default)]
+struct Report {
+    checks: Vec<Check>,
+}
+
+/// The checks end here: what comes after needs what has failed.
+struct Failed;
+
+impl Report {
+    fn good(&mut self, name: &'static str, found: impl Into<String>) {
+        self.checks.push(Check { name, found: found.into(), todo: None });
+    }
+
+    fn bad(&mut self, name: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Failed {
+        self.checks.push(Check { name, found: found.into(), todo: Some(todo.into()) });
+        Failed
+    }
+
+    fn is_good(&self) -> bool {
+        self.checks.iter().all(|check| check.todo.is_none())
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for Check { name, found, todo } in &self.checks {
+            let mark = if todo.is_none() { "ok  " } else { "FAIL" };
+            text.push_str(&format!("{mark}  {name:<10} {found}\n"));
+            if let Some(todo) = todo {
+                text.push_str(&format!("      to do      {todo}\n"));
+            }
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let checks = self.checks.iter().map(|check| {
+            json!({ "check": check.name, "ok": check.todo.is_none(), "found": check.found, "todo": check.todo })
+        });
+        json!({ "ok": self.is_good(), "checks": checks.collect::<Vec<Value>>() })
+    }
+}
+
+pub(super) fn main(args: DoctorArgs) -> Result<(), CliError> {
+    let epmd = environment::epmd_config().map_err(CliError::usage)?;
+    let target = ask::target(&args.node)?;
+    let mut report = Report::default();
+    // How far it comes is in the report.
+    let _end = block_on(examine(&mut report, &target, &args, epmd));
+    if args.json {
+        print(&format!("{}\n", report.json()))?;
+    } else {
+        print(&report.text())?;
+    }
+    if report.is_good() {
+        return Ok(());
+    }
+    let failed: Vec<&str> =
+        report.checks.iter().filter(|check| check.todo.is_some()).map(|check| check.name).collect();
+    Err(CliError::CannotRun(format!("{target}: {} not as it should be; see above", failed.join(" and "))))
+}
+
+async fn examine(
+    report: &mut Report,
+    target: &NodeName,
+    args: &DoctorArgs,
+    epmd: EpmdConfig,
+) -> Result<(), Failed> {
+    let kind = kind(report, target)?;
+    host(report, target).await?;
+    let address = registered(report, target, &epmd).await?;
+    port(report, address).await?;
+    let node = match ask::start(target, args.cookie.as_deref(), epmd.clone()).await {
+        Ok(node) => node,
+        Err(error) => return Err(report.bad("cookie", error.to_string(), "see there")),
+    };
+    let reached = match node.connect_to(target.as_str()).await {
+        Ok(reached) => reached,
+        Err(error) => {
+            node.stop().await;
+            let other_name = named_otherwise(target, kind, args, &epmd, &error).await;
+            return Err(handshake_failed(report, target, kind, address, &error, other_name).await);
+        }
+    };
+    report.good("handshake", format!("{target} has our cookie and lets us in"));
+    flags(report, reached.offered);
+    let session = Session { node: Arc::clone(&node), connected: reached, time: STEP };
+    let talked = talk(report, &session).await;
+    node.stop().await;
+    talked
+}
+
+fn kind(report: &mut Report, target: &NodeName) -> Result<NameKind, Failed> {
+    for (kind, words) in [(NameKind::Short, "short"), (NameKind::Long, "long")] {
+        if kind.admits(target.host()) {
+            report.good("name", format!("{target} is a {words} name"));
+            return Ok(kind);
+        }
+    }
+    Err(report.bad(
+        "name",
+        format!("{target} is neither a short nor a long name"),
+        "see `Node.self()` in its iex",
+    ))
+}
+
+async fn host(report: &mut Report, target: &NodeName) -> Result<(), Failed> {
+    let host = target.host();
+    let resolved = smol::net::resolve((host, 0)).or(async {
+        Timer::after(STEP).await;
+        Err(ErrorKind::TimedOut.into())
+    });
+    match resolved.await {
+        Ok(addresses) if !addresses.is_empty() => {
+            let addresses: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+            report.good("host", format!("{host} is {}", addresses.join(", ")));
+            Ok(())
+        }
+        Ok(_) => Err(report.bad("host", format!("{host} has no address"), unknown_host(host))),
+        Err(error) => Err(report.bad("host", format!("{host} is not known: {error}"), unknown_host(host))),
+    }
+}
+
+fn unknown_host(host: &str) -> String {
+    format!("see that the part behind the @ is right, and put {host} into /etc/hosts or the name server")
+}
+
+/// Asks the host's epmd, and gives where the node listens.
+async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -> Result<SocketAddr, Failed> {
+    let (host, port) = (target.host(), epmd.port);
+    let known = match names(host, port).await {
+        Ok(known) => known,
+        Err(error) => {
+            let todo = match &error {
+                EpmdError::NoAnswer { reason, .. } if reason.kind() == ErrorKind::ConnectionRefused => {
+                    format!(
+                        "no epmd runs at port {port} of {host}: start a node there, or epmd -daemon; where it has another port, \
+                     set ERL_EPMD_PORT here too"
+                    )
+                }
+                EpmdError::NoAnswer { .. } => {
+                    format!(
+                        "see that no firewall stands before port {port} of {host}, and that the host is up"
+                    )
+                }
+                _ => format!(
+                    "another program than epmd has port {port} of {host}; set ERL_EPMD_PORT on both sides"
+                ),
+            };
+            return Err(report.bad("epmd", format!("{host}:{port} does not answer: {error}"), todo));
+        }
+    };
+    // Whoever can reach epmd can register any bytes.
+    let list: Vec<String> = known.iter().map(|(name, _)| name.escape_debug().to_string()).collect();
+    let list = if list.is_empty() { "no node".to_owned() } else { list.join(", ") };
+    report.good("epmd", format!("{host}:{port} answers and knows {list}"));
+    match lookup(host, port, target.name()).await {
+        Ok(Some(found)) => {
+            let kind = if found.hidden { " as a hidden node" } else { "" };
+            report.good("registered", format!("{} listens at {}{kind}", target.name(), found.address));
+            Ok(found.address)
+        }
+        Ok(None) => Err(report.bad(
+            "registered",
+            format!("{} is not among them", target.name()),
+            "start the node, or name one of those; a node that was started while epmd was down registers again within a \
+             minute or so, an old one has to be restarted",
+        )),
+        Err(error) => Err(report.bad("registered", error.to_string(), "try again: epmd answered a moment ago")),
+    }
+}
+
+async fn port(report: &mut Report, address: SocketAddr) -> Result<(), Failed> {
+    match connected(address).await {
+        Ok(_) => {
+            report.good("port", format!("{address} takes connections"));
+            Ok(())
+        }
+        Err(error) => {
+            let todo = match error.kind() {
+                ErrorKind::ConnectionRefused => {
+                    "nothing listens there: the node has just ended, or listens on another interface (-kernel \
+                     inet_dist_use_interface, --bind)"
+                }
+                _ => {
+                    "see that no firewall stands before that port; -kernel inet_dist_listen_min and …_max, or --dist-port, \
+                     give the node a port that can be opened"
+                }
+            };
+            Err(report.bad("port", format!("{address} takes no connections: {error}"), todo))
+        }
+    }
+}
+
+async fn connected(address: SocketAddr) -> std::io::Result<TcpStream> {
+    TcpStream::connect(address)
+        .or(async {
+            Timer::after(STEP).await;
+            Err(ErrorKind::TimedOut.into())
+        })
+        .await
+}
+
+/// Whether TLS is spoken at an address.
+async fn speaks_tls(address: SocketAddr) -> bool {
+    let Ok(mut stream) = connected(address).await else { return false };
+    let mut first = [0; 1];
+    let asked = async {
+        stream.write_all(&TLS_BEGIN).await?;
+        stream.read_exact(&mut first).await
+    };
+    let late = async {
+        Timer::after(STEP).await;
+        Err(ErrorKind::TimedOut.into())
+    };
+    asked.or(late).await.is_ok() && TLS_RECORDS.contains(&first[0])
+}
+
+/// What a node calls itself that lets nobody in who calls it by this kind of name: it is tried with the other kind.
+/// `None`: that is not why.
+async fn named_otherwise(
+    target: &NodeName,
+    kind: NameKind,
+    args: &DoctorArgs,
+    epmd: &EpmdConfig,
+    error: &DialError,
+) -> Option<String> {
+    if !matches!(error, DialError::Handshake(HandshakeError { fault: Fault::NotAllowed | Fault::Closed, .. }))
+    {
+        return None;
+    }
+    let host = match kind {
+        // An address is a long name's host, and leads to the same machine.
+        NameKind::Short => smol::net::resolve((target.host(), 0))
+            .await
+            .ok()?
+            .iter()
+            .find(|found| found.is_ipv4())?
+            .ip()
+            .to_string(),
+        NameKind::Long if target.host().parse::<IpAddr>().is_ok() => "localhost".to_owned(),
+        NameKind::Long => target.host().split('.').next()?.to_owned(),
+    };
+    let other = NodeName::new(&format!("{}@{host}", target.name())).ok()?;
+    let node = ask::start(&other, args.cookie.as_deref(), epmd.clone()).await.ok()?;
+    let tried = node.connect_to(other.as_str()).await;
+    node.stop().await;
+    match tried {
+        Ok(connected) => Some(connected.name.to_string()),
+        Err(error) => match &*error {
+            DialError::Handshake(HandshakeError { fault: Fault::OtherName(name), .. }) => Some(name.clone()),
+            _ => None,
+        },
+    }
+}
+
+async fn handshake_failed(
+    report: &mut Report,
+    target: &NodeName,
+    kind: NameKind,
+    address: SocketAddr,
+    error: &DialError,
+    other_name: Option<String>,
+) -> Failed {
+    if matches!(error, DialError::SpeaksTls { .. }) {
+        return plain_to_tls(report, target, address);
+    }
+    let DialError::Handshake(HandshakeError { fault, .. }) = error else {
+        return report.bad("handshake", error.to_string(), "try again: it has just changed");
+    };
+    let other_kind = match kind {
+        NameKind::Short => "long (-name)",
+        NameKind::Long => "short (-sname)",
+    };
+    let calls_itself = match fault {
+        Fault::OtherName(name) => Some(name.clone()),
+        _ => other_name,
+    };
+    if let Some(name) = calls_itself {
+        let found = format!("the node at {address} calls itself {}", name.escape_debug());
+        if NodeName::new(&name).is_ok_and(|name| !kind.admits(name.host())) {
+            return report.bad(
+                "name kinds",
+                format!("{found}: its name is {other_kind}, and {target} is not"),
+                "all nodes of a cluster have short names (-sname, --sname) or all have long ones (-name, --name): name it as \
+                 it calls itself",
+            );
+        }
+        return report.bad("handshake", found, "name it as it calls itself");
+    }
+    match fault {
+        Fault::WrongCookie | Fault::CookieRefused => report.bad(
+            "cookie",
+            format!("{target} has another cookie than we"),
+            "start both with the same cookie: --cookie here, -setcookie or ~/.erlang.cookie there; Node.get_cookie() in its \
+             iex shows it",
+        ),
+        Fault::TooOld { lacks } => report.bad(
+            "flags",
+            format!("{target} lacks {lacks}, which are wanted here"),
+            "bring it to OTP 23 or later",
+        ),
+        Fault::NotAllowed => report.bad(
+            "handshake",
+            format!("{target} answers not_allowed"),
+            format!(
+                "see its log: it misses flags of ours ({:#x}), or net_kernel:allow/1 was called there, or its names are \
+                 {other_kind}",
+                DistributionFlags::OFFERED.bits()
+            ),
+        ),
+        Fault::Malformed(_) | Fault::Closed | Fault::TimedOut if speaks_tls(address).await => {
+            plain_to_tls(report, target, address)
+        }
+        Fault::Closed => report.bad(
+            "handshake",
+            error.to_string(),
+            format!(
+                "see its log; a node whose names are {other_kind} closes the connection so: all nodes of a cluster have short \
+                 names, or all have long ones"
+            ),
+        ),
+        _ => report.bad("handshake", error.to_string(), "see its log, and that it is an Erlang node"),
+    }
+}
+
+fn plain_to_tls(report: &mut Report, target: &NodeName, address: SocketAddr) -> Failed {
+    report.bad(
+        "tls",
+        format!("{target} speaks TLS at {address}, and plain text was tried"),
+        "start all nodes of the cluster with TLS (-proto_dist inet_tls, kvnode --tls), or none",
+    )
+}
+
+/// What of the protocol is not in force between the two: nothing to do about, but good to know.
+fn flags(report: &mut Report, offered: DistributionFlags) {
+    let ours = DistributionFlags::OFFERED;
+    let (lacks, more) = (ours.difference(offered), offered.difference(ours));
+    let visible = offered.contains(DistributionFlags::PUBLISHED);
+    let kind = if visible { "a visible node" } else { "a hidden node, which takes no part in :global" };
+    report.good("flags", format!("{kind}; of ours it lacks {lacks}; beyond ours it offers {more}"));
+}
+
+async fn talk(report: &mut Report, session: &Session) -> Result<(), Failed> {
+    match rpc::round_trip(session).await {
+        Ok(millis) => report.good("ping", format!("answered in {millis:.1} ms")),
+        Err(error) => {
+            return Err(report.bad(
+                "ping",
+                error.to_string(),
+                "see whether the node is overloaded or suspended",
+            ));
+        }
+    }
+    clocks(report, session).await
+}
+
+async fn clocks(report: &mut Report, session: &Session) -> Result<(), Failed> {
+    let client = session.node.client();
+    let asked = client.erpc(
+        &session.connected.name,
+        ("erlang", "system_time"),
+        1,
+        |w| _ = w.atom("millisecond"),
+        STEP,
+    );
+    let before = now_ms();
+    let theirs = match asked.await.map(|time| from_term::<i64>(time.view())) {
+        Ok(Ok(theirs)) => theirs,
+        Ok(Err(_)) => return Err(report.bad("clock", "it gave no time", "see that it is an Erlang node")),
+        Err(error) => {
+            return Err(report.bad(
+                "rpc",
+                format!("erlang:system_time/1 gave no value: {error}"),
+                "a C node or another program answers no rpc: nothing to do then",
+            ));
+        }
+    };
+    // The answer is of some moment between asking and hearing.
+    let after = now_ms();
+    let off = if theirs < before { before - theirs } else { (theirs - after).max(0) };
+    if off > CLOCKS_MAX_MS {
+        return Err(report.bad(
+            "clock",
+            format!("its clock is {:.1} s off ours", off as f64 / 1000.0),
+            "set both clocks by NTP; nothing of the protocol depends on it, but logs are hard to compare",
+        ));
+    }
+    report.good("clock", "its clock agrees with ours");
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "clocks are compared")]
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,181 @@
+//! What can go wrong with another node.
+
+use std::fmt;
+use std::io;
+
+use futures_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+
+/// Why there is no TLS with a node. The texts say what to do, on which side.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TlsFault {
+    /// They speak the distribution's protocol without TLS.
+    Plain,
+    /// They closed the connection without having said anything.
+    Silence,
+    /// They closed the connection in the handshake of TLS.
+    Closed,
+    /// They closed the connection right after it.
+    ClosedAfterwards,
+    /// They did not go on in time.
+    TimedOut,
+    /// Their certificate is signed by nobody that we know.
+    UnknownCa,
+    /// Their certificate has expired.
+    Expired,
+    /// Their certificate is not valid yet.
+    NotValidYet,
+    /// Their certificate is for other hosts than the one that was dialled.
+    OtherName {
+        /// What it is for, as it says; empty where that is not known.
+        presented: Vec<String>,
+    },
+    /// They sent no certificate.
+    NoCertificate,
+    /// Their certificate cannot be taken for another reason.
+    BadCertificate(String),
+    /// They refuse us: the alert of TLS.
+    Refused(String),
+    /// They do not trust the CA that signed our certificate, or have no use for it.
+    RefusedCertificate(String),
+    /// No version or algorithm in common.
+    Incompatible(String),
+    /// They broke the protocol.
+    Protocol(String),
+    /// A host whose name no certificate can be for.
+    HostName(String),
+    /// The socket failed.
+    Io(io::Error),
+}
+
+impl TlsFault {
+    /// Of an error in the handshake.
+    pub(super) fn of_handshake(error: io::Error) -> Self {
+        if let Some(fault) = Self::of_stream(&error) {
+            return fault;
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
+
+    /// Of an error of the stream, where it is one of TLS.
+    pub(in crate::node) fn of_stream(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref::<Error>().map(Self::of_tls)
+    }
+
+    /// Whether it only was looked whether the port is open.
+    pub(in crate::node) const fn is_silence(&self) -> bool {
+        matches!(self, Self::Silence)
+    }
+
+    fn of_tls(error: &Error) -> Self {
+        match error {
+            Error::InvalidCertificate(error) => Self::of_certificate(error),
+            Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::Plain,
+            Error::PeerIncompatible(_) => Self::Incompatible(error.to_string()),
+            Error::AlertReceived(alert) => Self::of_alert(*alert),
+            error => Self::Protocol(error.to_string()),
+        }
+    }
+
+    fn of_certificate(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::UnknownIssuer => Self::UnknownCa,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotValidYet,
+            CertificateError::NotValidForName => Self::OtherName { presented: Vec::new() },
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                Self::OtherName { presented: presented.clone() }
+            }
+            error => Self::BadCertificate(error.to_string()),
+        }
+    }
+
+    fn of_alert(alert: AlertDescription) -> Self {
+        // RFC 8446, section 6.2.
+        use AlertDescription as Alert;
+        let said = format!("{alert:?}");
+        match alert {
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::AccessDenied => Self::RefusedCertificate(said),
+            Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::InsufficientSecurity => {
+                Self::Incompatible(said)
+            }
+            _ => Self::Refused(said),
+        }
+    }
+}
+
+impl fmt::Display for TlsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain => f.write_str(
+                "it does not speak TLS, and this node does: start that one with -proto_dist inet_tls, or this one without \
+                 --tls",
+            ),
+            Self::Silence => f.write_str("it closed the connection without a word"),
+            Self::Closed => f.write_str(
+                "it closed the connection in the handshake of TLS; its log says why, unless it does not speak TLS (-proto_dist \
+                 inet_tls)",
+            ),
+            Self::ClosedAfterwards => f.write_str(
+                "it closed the connection after the handshake of TLS: most likely it does not take this node's certificate; \
+                 its log says why",
+            ),
+            Self::TimedOut => f.write_str(
+                "it did not go on in time; a node that does not speak TLS (-proto_dist inet_tls) does that",
+            ),
+            Self::UnknownCa => f.write_str(
+                "its certificate is signed by none of our CAs: add the certificate of the one that signed it to the file of \
+                 --tls-ca (cacertfile), or have its certificate signed by one of ours",
+            ),
+            Self::Expired => f.write_str("its certificate has expired: that node needs a new one"),
+            Self::NotValidYet => {
+                f.write_str("its certificate is not valid yet: look at the clocks of both machines")
+            }
+            Self::OtherName { presented } => {
+                f.write_str("its certificate is not for this host")?;
+                if !presented.is_empty() {
+                    write!(f, " but for {}", presented.join(", ").escape_debug())?;
+                }
+                f.write_str(": that node needs one with the host of its node name as subjectAltName (DNS:HOST)")
+            }
+            Self::NoCertificate => f.write_str(
+                "it has shown no certificate, and this node wants one: give it certfile and keyfile in the options of its \
+                 client part, or start this node with --tls-verify peer-if-given",
+            ),
+            Self::BadCertificate(error) => write!(
+                f,
+                "its certificate cannot be taken ({error}): that node needs another one, of version 3 and of no CA, that may \
+                 be a client's and a server's where it says what for"
+            ),
+            Self::Refused(alert) => write!(f, "it refuses: {alert}; its log says more"),
+            Self::RefusedCertificate(alert) => write!(
+                f,
+                "it does not take this node's certificate: {alert}; give one by --tls-cert that a CA of its cacertfile has \
+                 signed and that is for this node's host"
+            ),
+            Self::Incompatible(error) => write!(
+                f,
+                "no version or algorithm in common: {error}; this node speaks TLS 1.2 and 1.3, as far as its options let it, \
+                 with AEAD ciphers and forward secrecy"
+            ),
+            Self::Protocol(error) => write!(f, "it broke the protocol of TLS: {error}"),
+            Self::HostName(host) => {
+                write!(f, "no certificate can be for the host {host}: it is neither a name nor an address")
+            }
+            Self::Io(error) => write!(f, "connection failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsFault {}

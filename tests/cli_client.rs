@@ -1,0 +1,389 @@
+//! The commands that ask a node, as a person types them: against kvnode and against BEAM servers of the same protocol.
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use support::kvnode::program;
+use support::{BeamNode, BeamOptions, COOKIE, Epmd, KvNode, Otp, at_host, on_every_otp, short_hostname};
+
+/// What a command said.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Said {
+    fn text(&self) -> String {
+        String::from_utf8(self.stdout.clone()).expect("it is text")
+    }
+}
+
+/// A person at a terminal of this cluster.
+struct Person<'a> {
+    epmd: &'a Epmd,
+    home: tempfile::TempDir,
+}
+
+impl<'a> Person<'a> {
+    /// One whose cookie file has the cookie of all tests.
+    fn new(epmd: &'a Epmd) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().expect("a folder can be made");
+        let file = home.path().join(".erlang.cookie");
+        fs::write(&file, COOKIE).expect("it is ours");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).expect("it is ours");
+        Self { epmd, home }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(args).env("HOME", self.home.path()).env("ERL_EPMD_PORT", self.epmd.port().to_string());
+        for variable in ["ERL_EPMD_ADDRESS", "XDG_CONFIG_HOME", "NO_COLOR", "ERL_INET_ETC_DIR"] {
+            command.env_remove(variable);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn types_with(&self, args: &[&str], input: &[u8]) -> Said {
+        let mut command = self.command(args);
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("it was built");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        // A program that reads nothing may be gone by now.
+        let _gone = stdin.write_all(input);
+        drop(stdin);
+        let output = child.wait_with_output().expect("it is our child");
+        let stderr = String::from_utf8(output.stderr).expect("it is text");
+        Said { code: output.status.code().expect("it ended by itself"), stdout: output.stdout, stderr }
+    }
+
+    fn types(&self, args: &[&str]) -> Said {
+        self.types_with(args, b"")
+    }
+
+    /// What is printed by a command that does what it is for.
+    #[track_caller]
+    fn gets(&self, args: &[&str]) -> String {
+        let said = self.types(args);
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{args:?}");
+        said.text()
+    }
+
+    /// The command ends with this code and all of these in its message.
+    #[track_caller]
+    fn fails(&self, args: &[&str], code: i32, parts: &[&str]) {
+        let said = self.types(args);
+        assert_eq!(said.code, code, "{args:?}: {said:?}");
+        assert!(said.stderr.starts_with("kvnode: ") && said.stdout.is_empty(), "{said:?}");
+        assert!(!said.stderr.contains(COOKIE), "{said:?}");
+        for part in parts {
+            assert!(said.stderr.contains(part), "{args:?}: {part:?} is not in {said:?}");
+        }
+    }
+
+    /// The doctor ends with this check, and says what to do.
+    #[track_caller]
+    fn doctor(&self, args: &[&str], check: &str, parts: &[&str]) {
+        let typed: Vec<&str> = ["doctor"].iter().chain(args).copied().collect();
+        let said = self.types(&typed);
+        assert_eq!(said.code, 1, "{said:?}");
+        let text = said.text();
+        let failed = format!("FAIL  {check:<10} ");
+        assert_eq!(text.matches("FAIL").count(), 1, "{text}");
+        assert!(text.contains(&failed) && text.contains("      to do      "), "{failed} is not in {text}");
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+        assert!(!text.contains(COOKIE) && said.stderr.contains(check), "{said:?}");
+    }
+}
+
+#[test]
+fn the_only_kvnode_of_the_machine_is_asked() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    person.fails(&["get", ":a"], 1, &["knows no kvnode", "--sname slave1", "no node at all"]);
+    let _one = KvNode::start(&epmd, "one", "");
+    assert_eq!(person.gets(&["put", ":nombre", "\"Mafalda\""]), ":ok\n");
+    assert_eq!(person.gets(&["get", ":nombre"]), "\"Mafalda\"\n");
+    assert_eq!(person.gets(&["get", ":nombre", "--to", "global:one"]), "\"Mafalda\"\n");
+    assert_eq!(person.gets(&["get", ":nombre", "--node", "one"]), "\"Mafalda\"\n");
+    assert_eq!(
+        person.gets(&["get", ":nombre", "--json"]),
+        "{\"term\":\"\\\"Mafalda\\\"\",\"value\":\"Mafalda\"}\n"
+    );
+    assert_eq!(person.gets(&["delete", ":nombre"]), ":ok\n");
+    assert_eq!(person.gets(&["get", ":nombre"]), "nil\n");
+    let key = "%{1 => [{:a, -2.5} | ~c\"b\"], \"ü\" => <<1, 2::size(3)>>}";
+    assert_eq!(person.gets(&["put", key, "-7"]), ":ok\n");
+    assert_eq!(person.gets(&["get", "--json", key]), "{\"term\":\"-7\",\"value\":-7}\n");
+    assert_eq!(person.gets(&["put", "-1", key]), ":ok\n");
+    assert_eq!(person.gets(&["get", "-1"]), "%{1 => [{:a, -2.5}, 98], \"ü\" => <<1, 2::size(3)>>}\n");
+    assert_eq!(person.gets(&["call", "{:get, -1.0}"]), "nil\n");
+    assert_eq!(person.gets(&["cast", "{:replicate_put, :z, 1}"]), "");
+    let ping = person.gets(&["ping"]);
+    assert!(ping.starts_with(&format!("pong from {} in ", at_host("one"))), "{ping}");
+    // Nobody is left behind.
+    assert_eq!(epmd.names().expect("it runs"), ["one"]);
+    let two = KvNode::start(&epmd, "two", "");
+    person.fails(&["get", ":a"], 2, &["2 kvnodes", "one", "two"]);
+    drop(two);
+}
+
+#[test]
+fn elixir_servers_are_asked_as_kvnode_is() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let person = Person::new(&epmd);
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.run("{:ok, _} = KeyValueStore.start_link(); :ok");
+        beam.run("{:ok, _} = KeyValueStoreReplicated.start_link(:master); :ok");
+        beam.run("{:ok, _} = KeyValueStoreDistributed.start_link(:master); :ok");
+        for to in ["local:KeyValueStore", "local:master", "global:master"] {
+            let at = ["--node", "beam", "--to", to];
+            let ask = |args: &[&str]| person.gets(&[args, &at].concat());
+            assert_eq!(ask(&["put", "{:a, [1, 2.5]}", "%{k: nil}"]), ":ok\n");
+            assert_eq!(ask(&["get", "{:a, [1, 2.5]}"]), "%{k: nil}\n");
+            assert_eq!(ask(&["call", "{:delete, {:a, [1, 2.5]}}"]), ":ok\n");
+            assert_eq!(ask(&["get", "{:a, [1, 2.5]}"]), "nil\n");
+            // A pid as iex prints it is that node's.
+            beam.run("parent = self()");
+            let pid = beam.run("parent");
+            assert!(pid.starts_with("#PID<0."), "{pid}");
+            assert_eq!(ask(&["put", ":pid", &pid]), ":ok\n");
+            let server = if to == "global:master" { "{:global, :master}" } else { &to[6..] };
+            let server = if to == "local:master" { ":master" } else { server };
+            beam.check(&format!("GenServer.call({server}, {{:get, :pid}}) == parent"), "true");
+            assert_eq!(ask(&["put", ":ref", "#Reference<0.1.2.3>"]), ":ok\n");
+        }
+        assert_eq!(
+            person.gets(&["rpc", "lists", "reverse", "[[1, 2, :c]]", "--node", "beam"]),
+            "[:c, 2, 1]\n"
+        );
+        assert_eq!(person.gets(&["rpc", "Enum", "sum", "[~c\"ab\"]", "--node", "beam"]), "195\n");
+        assert_eq!(
+            person
+                .gets(&["rpc", "erlang", "node", "--node", "beam"])
+                .trim()
+                .trim_start_matches(':')
+                .trim_matches('"'),
+            beam.name()
+        );
+        person.fails(&["rpc", "no_such", "f", "--node", "beam"], 5, &["there is no :no_such.f/0"]);
+        person.fails(&["rpc", "erlang", "hd", "[[]]", "--node", "beam"], 5, &["raised :badarg"]);
+        person.fails(&["rpc", "erlang", "throw", "[:x]", "--node", "beam"], 5, &["threw :x"]);
+        person.fails(
+            &["rpc", "timer", "sleep", "[60000]", "--node", "beam", "--timeout", "1"],
+            4,
+            &["within 1 s"],
+        );
+        person.fails(&["get", ":a", "--node", "beam", "--to", "local:none"], 3, &["{:none, "]);
+        person.fails(&["get", ":a", "--node", "beam", "--to", "global:none"], 3, &["{:global, :none}"]);
+        // No clause for it: the server ends, as it does for callers in iex.
+        beam.run("Process.flag(:trap_exit, true)");
+        person.fails(&["call", ":nonsense", "--node", "beam"], 5, &["function_clause"]);
+        let ping = person.gets(&["ping", "--node", "beam", "--json"]);
+        assert!(ping.contains("\"round_trip_ms\":"), "{ping}");
+        let names = person.gets(&["names", "--node", "beam"]);
+        assert!(names.contains("  beam  port ") && names.contains("  :master  #PID<"), "{names}");
+        let names = person.gets(&["names", "--node", "beam", "--json"]);
+        assert!(names.contains("\"name\":\":master\""), "{names}");
+        assert!(person.gets(&["doctor", "beam"]).contains("ok    clock "));
+        beam.check_soon("Node.list(:connected)", "[]");
+    });
+}
+
+#[test]
+fn files_and_pipes_carry_large_values() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let kv = KvNode::start(&epmd, "kv", "");
+    let big: Vec<u8> = (0..3_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let file = person.home.path().join("picture");
+    fs::write(&file, &big).expect("it is ours");
+    assert_eq!(person.gets(&["put", ":file", &format!("@{}", file.display())]), ":ok\n");
+    let said = person.types_with(&["put", ":pipe", "@-"], &big);
+    assert_eq!((said.code, said.text().as_str()), (0, ":ok\n"));
+    for key in [":file", ":pipe"] {
+        let said = person.types(&["get", key, "--raw"]);
+        assert_eq!(said.code, 0);
+        assert!(said.stdout == big, "{key}");
+    }
+    person.gets(&["put", ":atom", ":x"]);
+    person.fails(&["get", ":atom", "--raw"], 5, &["--raw prints binaries", ":x"]);
+    person.fails(&["put", ":a", "@/no/such"], 2, &["/no/such cannot be read"]);
+    assert!(kv.log().is_empty() || !kv.log().contains("error"), "{}", kv.log());
+}
+
+#[test]
+fn an_elixir_slave_is_added_from_the_shell() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let kv = KvNode::start(&epmd, "kv", "");
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    beam.ping(kv.name());
+    beam.run("{:ok, _} = KeyValueStoreDistributed.start_link(:slave2); :ok");
+    beam.run("{:ok, _} = KeyValueStoreReplicated.start_link(:master); :ok");
+    beam.run("{:ok, _} = KeyValueStoreReplicated.start_link(:slave3); :ok");
+    assert_eq!(person.gets(&["add-slave", "slave2", "--node", "kv"]), ":ok\n");
+    assert_eq!(person.gets(&["put", ":nombre", "\"Mafalda\"", "--node", "kv"]), ":ok\n");
+    beam.check_soon("GenServer.call({:global, :slave2}, {:get, :nombre})", "\"Mafalda\"");
+    let at = ["--node", "beam", "--to", "local:master"];
+    assert_eq!(person.gets(&[&["add-slave", "local:slave3"][..], &at].concat()), ":ok\n");
+    assert_eq!(person.gets(&[&["put", ":a", "1"][..], &at].concat()), ":ok\n");
+    beam.check_soon("GenServer.call(:slave3, {:get, :a})", "1");
+}
+
+#[test]
+fn what_is_mistyped_is_pointed_at_before_anybody_is_asked() {
+    let epmd = Epmd::absent();
+    let person = Person::new(&epmd);
+    person.fails(
+        &["get", "{:a, b}"],
+        2,
+        &["KEY is not a term: column 6: b is a variable", "    {:a, b}\n         ^\n"],
+    );
+    person.fails(&["put", ":a", "[1"], 2, &["VALUE", "column 3"]);
+    person.fails(&["call", "Mafalda!"], 2, &["REQUEST"]);
+    person.fails(&["rpc", "m", "f", ":a"], 2, &["ARGUMENTS is a list"]);
+    person.fails(&["get", ":a", "--to", "slave1"], 2, &["--to slave1", "global:slave1"]);
+    person.fails(&["get", ":a", "--node", "@h"], 2, &["--node @h"]);
+    person.fails(&["get", ":a"], 1, &["no epmd answers"]);
+    let said = person.types(&["gett", ":a"]);
+    assert!(said.code == 2 && said.stderr.contains("'get'"), "{said:?}");
+    let said = person.types(&["get", ":a", "--nod", "x"]);
+    assert!(said.code == 2 && said.stderr.contains("'--node'"), "{said:?}");
+}
+
+#[test]
+fn a_node_that_does_not_let_us_in_is_told_apart() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _kv = KvNode::start(&epmd, "kv", "");
+    person.fails(&["get", ":a", "--cookie", "wrong"], 1, &["cookie", "kvnode doctor"]);
+    person.fails(&["get", ":a", "--node", "none"], 1, &["does not know the name \"none\""]);
+    fs::remove_file(person.home.path().join(".erlang.cookie")).expect("it is there");
+    person.fails(&["get", ":a"], 1, &["there is no cookie file", "--cookie"]);
+    assert_eq!(fs::read_dir(person.home.path()).expect("it is there").count(), 0, "a cookie was made");
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_good_node() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _kv = KvNode::start(&epmd, "kv", "");
+    let text = person.gets(&["doctor", "kv"]);
+    for check in ["name", "host", "epmd", "registered", "port", "handshake", "flags", "ping", "clock"] {
+        assert!(text.contains(&format!("ok    {check:<10} ")), "{check} is not in {text}");
+    }
+    let json = person.gets(&["doctor", "kv", "--json"]);
+    assert!(json.starts_with("{\"checks\":[{") && json.trim_end().ends_with("\"ok\":true}"), "{json}");
+}
+
+#[test]
+fn the_doctor_recognises_what_is_wrong() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let host = short_hostname();
+    person.doctor(&["a@no-such-host.invalid"], "host", &["/etc/hosts"]);
+    person.doctor(&["kv"], "registered", &["kv is not among them"]);
+    let nobody = Epmd::absent();
+    Person::new(&nobody).doctor(&["kv"], "epmd", &["epmd -daemon", "ERL_EPMD_PORT"]);
+
+    // Registered, and nothing listens at the port.
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("free").port();
+    let config = kvnode::config::EpmdConfig { port: epmd.port(), ..Default::default() };
+    let gone = smol::block_on(kvnode::epmd::register(&config, "gone", port)).expect("it is registered");
+    person.doctor(&["gone"], "port", &["nothing listens there"]);
+    drop(gone);
+
+    let _kv = KvNode::start(&epmd, "kv", "");
+    person.doctor(&["kv", "--cookie", "wrong"], "cookie", &["--cookie here", "Node.get_cookie()"]);
+    // The classic: one by a short name, the other by a long one.
+    person.doctor(
+        &["kv@127.0.0.1"],
+        "name kinds",
+        &[&format!("calls itself kv@{host}"), "all have long ones"],
+    );
+}
+
+#[test]
+fn the_doctor_recognises_what_is_wrong_with_a_beam() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let otp = Otp::newest();
+    let host = short_hostname();
+    let beam = BeamNode::start(&otp, &epmd, "beam");
+    person.doctor(&["beam", "--cookie", "wrong"], "cookie", &["-setcookie"]);
+    person.doctor(&["beam@127.0.0.1"], "name kinds", &[&format!("calls itself beam@{host}")]);
+    // Only these may connect, and we are none of them.
+    beam.run(":net_kernel.allow([:friend@nowhere])");
+    person.doctor(&["beam"], "handshake", &["net_kernel:allow/1"]);
+    drop(beam);
+
+    let scratch = otp.scratch();
+    let path = |name: &str| scratch.path().join(name);
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=kvnode",
+            "-keyout",
+        ])
+        .arg(path("key.pem"))
+        .arg("-out")
+        .arg(path("cert.pem"))
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl can be run").success());
+    let inside = |name: &str| otp.inside(&path(name)).display().to_string();
+    let tls = BeamOptions::new("tls").erl(&format!(
+        "-proto_dist inet_tls -ssl_dist_opt server_certfile {} server_keyfile {}",
+        inside("cert.pem"),
+        inside("key.pem")
+    ));
+    let _tls = BeamNode::start(&otp, &epmd, tls);
+    person.doctor(&["tls"], "tls", &["speaks TLS", "-proto_dist inet_tls"]);
+}
+
+#[test]
+fn shells_complete_and_man_reads_the_same_definition() {
+    let epmd = Epmd::absent();
+    let person = Person::new(&epmd);
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = person.gets(&["completions", shell]);
+        assert!(script.contains("add-slave") && script.contains("timeout"), "{shell}: {script}");
+    }
+    // The shell reads it, and completes by it.
+    let script = person.home.path().join("kvnode.bash");
+    fs::write(&script, person.gets(&["completions", "bash"])).expect("it is ours");
+    let asked = format!(
+        ". {}; COMP_WORDS=(kvnode add); COMP_CWORD=1; _kvnode kvnode add kvnode; echo \"${{COMPREPLY[*]}}\"",
+        script.display()
+    );
+    let output = Command::new("bash").args(["-c", &asked]).output().expect("bash can be run");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "add-slave", "{output:?}");
+    let page = person.gets(&["man"]);
+    for part in [".TH kvnode 1", "kvnode\\-get", "\\-\\-timeout", "EXIT CODES"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    for command in
+        ["get", "put", "delete", "add-slave", "call", "cast", "rpc", "ping", "names", "doctor", "completions"]
+    {
+        let help = person.gets(&[command, "--help"]);
+        assert!(help.starts_with("EXAMPLES\n  $ kvnode "), "{command}: {help}");
+        assert!(!help.contains('\u{1b}'), "colours without a terminal");
+    }
+}

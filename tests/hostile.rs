@@ -1,0 +1,646 @@
+//! Peers that mean harm: each case is followed by a good peer's call and a look at the process's memory.
+//!
+//! kvnode runs as a program of its own, so that an abort, a stall or bloat of it is seen as what it is.
+
+#![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+use kvnode::dist::control::op;
+use kvnode::etf::{Pid, TermWriter, encode};
+use support::{COOKIE, Epmd, KvNode, Scripted, at_host, wait_until};
+
+/// What the resident memory may grow by over what the data needs, in bytes.
+const GROWTH_MAX: u64 = 64 << 20;
+const STORE: &str = "Elixir.KeyValueStore";
+
+/// A kvnode, and a good peer that was there before the others came.
+struct Scene {
+    kv: KvNode,
+    port: u16,
+    good: Scripted,
+    rss: u64,
+    _epmd: Epmd,
+}
+
+impl Scene {
+    #[track_caller]
+    fn start(args: &str) -> Self {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", args);
+        let port = epmd.port_of("kv").expect("it is registered");
+        let mut good = Scripted::connect(port, "good@h", kv.name());
+        good.use_the_store();
+        let rss = memory(&kv, "VmRSS");
+        Self { kv, port, good, rss, _epmd: epmd }
+    }
+
+    #[track_caller]
+    fn peer(&self, name: &str) -> Scripted {
+        Scripted::connect(self.port, name, self.kv.name())
+    }
+
+    fn stranger(&self) -> TcpStream {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("the port is open");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        stream
+    }
+
+    /// The good peer that was there, and one that comes now, are served; memory is what it was, but for `data` bytes.
+    #[track_caller]
+    fn all_is_well(&mut self, data: u64) {
+        self.good.use_the_store();
+        self.peer("late@h").use_the_store();
+        let peak = memory(&self.kv, "VmHWM");
+        assert!(peak <= self.rss + data + GROWTH_MAX, "{} MiB grew to {} MiB", self.rss >> 20, peak >> 20);
+    }
+
+    /// The rest of a conversation that kvnode must end, and be well.
+    #[track_caller]
+    fn must_end(&mut self, mut peer: Scripted, data: u64) {
+        peer.wait_for_end();
+        self.all_is_well(data);
+    }
+}
+
+fn memory(kv: &KvNode, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", kv.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("a size");
+    kib.trim().parse::<u64>().expect("a number") << 10
+}
+
+/// Waits until the other side closes.
+#[track_caller]
+fn closed(stream: &mut TcpStream) {
+    let mut bytes = [0; 1024];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("not closed: {error}"),
+        }
+    }
+}
+
+fn send_name(name: &str) -> Vec<u8> {
+    let mut body = vec![b'N'];
+    body.extend(0xd_07df_7fbd_u64.to_be_bytes());
+    body.extend(7_u32.to_be_bytes());
+    body.extend((name.len() as u16).to_be_bytes());
+    body.extend(name.as_bytes());
+    [&(body.len() as u16).to_be_bytes()[..], &body].concat()
+}
+
+fn put(w: &mut TermWriter<'_>, key: u64, value: &[u8]) {
+    w.tuple(3).atom("put").unsigned(key).binary(value);
+}
+
+// Before the cookie is proved.
+
+#[test]
+fn five_hundred_idle_connections_keep_nobody_out_and_are_closed() {
+    let mut scene = Scene::start("");
+    let mut idle: Vec<TcpStream> = (0..500).map(|_| scene.stranger()).collect();
+    let start = Instant::now();
+    scene.all_is_well(0);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    idle.iter_mut().for_each(closed);
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    scene.all_is_well(0);
+    let said = scene.kv.log().lines().filter(|line| line.contains("too many connections")).count();
+    assert_eq!(said, 1, "in the log once");
+}
+
+#[test]
+fn a_set_up_that_trickles_is_ended_after_ten_seconds() {
+    let mut scene = Scene::start("");
+    let mut slow = scene.stranger();
+    let start = Instant::now();
+    slow.set_read_timeout(Some(Duration::from_millis(500))).expect("a socket");
+    // Each byte alone; the first packet never ends within its step.
+    let name = send_name("slow@h");
+    for byte in name.iter().chain(std::iter::repeat(&0)) {
+        let _gone = slow.write_all(&[*byte]);
+        match slow.read(&mut [0; 64]) {
+            Ok(0) => break,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            _ => assert!(start.elapsed() < Duration::from_secs(11), "still open"),
+        }
+    }
+    assert!(start.elapsed() > Duration::from_secs(5), "a slow step is not a wrong one");
+    scene.all_is_well(0);
+}
+
+#[test]
+fn packets_of_the_handshake_that_are_none_are_closed_and_logged_once() {
+    let mut scene = Scene::start("");
+    let bad: [&[u8]; 8] = [
+        &[0, 0],
+        &[255, 255],
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0, 1, b'N'],
+        &[0, 3, b'n', 0, 5],
+        &send_name("no name at all"),
+        &send_name("a@\u{1b}[2J"),
+        &[0, 4, 255, 254, 253, 252],
+    ];
+    for _ in 0..20 {
+        for bytes in bad {
+            let mut stranger = scene.stranger();
+            stranger.write_all(bytes).expect("the port is open");
+            closed(&mut stranger);
+        }
+    }
+    for len in 0..send_name("peer@h").len() {
+        let mut stranger = scene.stranger();
+        stranger.write_all(&send_name("peer@h")[..len]).expect("the port is open");
+        stranger.shutdown(std::net::Shutdown::Write).expect("a socket");
+        closed(&mut stranger);
+    }
+    scene.all_is_well(0);
+    let said = scene.kv.log().lines().filter(|line| line.contains("handshake refused")).count();
+    assert!((1..=4).contains(&said), "once for each kind of fault: {said}\n{}", scene.kv.log());
+}
+
+#[test]
+fn cookies_cannot_be_guessed_faster_than_ten_a_second() {
+    let mut scene = Scene::start("");
+    let until = Instant::now() + Duration::from_secs(4);
+    let (port, kv) = (scene.port, scene.kv.name().to_owned());
+    let tries: usize = std::thread::scope(|scope| {
+        let guessers: Vec<_> = (0..16)
+            .map(|number| {
+                let kv = &kv;
+                scope.spawn(move || {
+                    let mut tries = 0;
+                    while Instant::now() < until {
+                        let guess = format!("guess{number}.{tries}");
+                        let refused = Scripted::try_connect(port, &format!("g{number}@h"), kv, &guess);
+                        assert!(refused.is_err(), "guessed");
+                        tries += usize::from(Instant::now() < until);
+                    }
+                    tries
+                })
+            })
+            .collect();
+        guessers.into_iter().map(|guesser| guesser.join().expect("no panic")).sum()
+    });
+    assert!(tries <= 16 + 45, "{tries} in 4 s");
+    wait_until("a good peer of the same address is let in", || {
+        Scripted::try_connect(port, "patient@h", &kv, COOKIE).is_ok()
+    });
+    scene.all_is_well(0);
+    let log = scene.kv.log();
+    assert!(!log.contains("guess") && !log.contains(COOKIE), "no cookie in the log:\n{log}");
+    assert!(log.lines().filter(|line| line.contains("handshake refused")).count() <= 3, "{log}");
+}
+
+#[test]
+fn under_a_name_that_is_only_claimed_nothing_happens() {
+    let mut scene = Scene::start("");
+    let mut claimed = Vec::new();
+    for _ in 0..50 {
+        for name in ["good@h", "new@h"] {
+            let mut stranger = scene.stranger();
+            stranger.write_all(&send_name(name)).expect("the port is open");
+            claimed.push(stranger);
+        }
+    }
+    // One goes as far as to a wrong digest under the name of a connected peer.
+    assert!(Scripted::try_connect(scene.port, "good@h", scene.kv.name(), "wrong").is_err());
+    scene.good.use_the_store();
+    // Who has the name really is not told to go away.
+    scene.peer("new@h").use_the_store();
+    scene.all_is_well(0);
+    assert!(!scene.kv.log().contains("peer=good@h: replaced"), "{}", scene.kv.log());
+}
+
+#[test]
+fn only_those_that_are_allowed_are_let_in() {
+    let scene = Scene::start("--allow *@h --allow exactly@elsewhere");
+    scene.peer("anyone@h").use_the_store();
+    scene.peer("exactly@elsewhere").use_the_store();
+    let refused = Scripted::try_connect(scene.port, "other@elsewhere", scene.kv.name(), COOKIE);
+    assert!(refused.is_err());
+    scene.kv.wait_for_log(&["other@elsewhere", "refused"]);
+}
+
+// After it: what is malformed.
+
+#[test]
+fn frames_that_are_none_end_that_connection_alone() {
+    let mut scene = Scene::start("");
+    let length = |length: u32| length.to_be_bytes().to_vec();
+    let fragment = |number: u64| {
+        let head = [&[131, 69][..], &7_u64.to_be_bytes(), &number.to_be_bytes(), &[0]].concat();
+        [length(head.len() as u32), head].concat()
+    };
+    let bad = [
+        // A length that never comes to be: the bytes behind it are no frame's.
+        [length(u32::MAX), vec![0; 8]].concat(),
+        [length(8), vec![0; 8]].concat(),
+        [length(3), vec![131, 68, 9]].concat(),
+        [length(2), vec![131, 70]].concat(),
+        [length(19), vec![131, 70], vec![7; 17]].concat(),
+        fragment(0),
+        fragment(u64::MAX),
+    ];
+    for (number, bytes) in bad.into_iter().enumerate() {
+        let mut peer = scene.peer("bad@h");
+        let _gone = peer.send(&bytes);
+        if number == 0 || number == 6 {
+            // Nothing is wrong until bytes are: a claim takes no memory, and the peer may still send.
+            drop(peer);
+            scene.all_is_well(0);
+        } else {
+            scene.must_end(peer, 0);
+        }
+    }
+}
+
+#[test]
+fn a_frame_over_the_bound_is_ended_before_its_bytes_come() {
+    let mut scene = Scene::start("--frame-bytes-max 1MiB");
+    let mut peer = scene.peer("bad@h");
+    let _gone = peer.send(&[&(2_u32 << 20).to_be_bytes()[..], &[131, 68, 0]].concat());
+    scene.must_end(peer, 0);
+    scene.kv.wait_for_log(&["bad@h", "over the bound"]);
+}
+
+#[test]
+fn fragments_without_bytes_and_without_end_are_bounded() {
+    let mut scene = Scene::start("");
+    let mut peer = scene.peer("bad@h");
+    let mut bytes = Vec::new();
+    for sequence in 0..200_000_u64 {
+        let head = [&[131, 69][..], &sequence.to_be_bytes(), &2_u64.to_be_bytes(), &[0]].concat();
+        bytes.extend((head.len() as u32).to_be_bytes());
+        bytes.extend(head);
+    }
+    let _gone = peer.send(&bytes);
+    scene.must_end(peer, 0);
+}
+
+#[test]
+fn control_messages_that_are_none_are_skipped_or_end_the_connection() {
+    let mut scene = Scene::start("");
+    let encoded = |write: &dyn Fn(&mut TermWriter<'_>)| encode(|w| write(w));
+    let pid = scene.good.pid();
+    let bad = [
+        encoded(&|w| _ = w.tuple(0)),
+        encoded(&|w| _ = w.tuple(1).atom("send")),
+        encoded(&|w| _ = w.tuple(1).unsigned(op::SEND)),
+        encoded(&|w| _ = w.tuple(3).unsigned(op::SEND).atom("").atom("no pid")),
+        encoded(&|w| _ = w.tuple(4).unsigned(op::REG_SEND).pid(&pid).atom("").unsigned(7)),
+        encoded(&|w| _ = w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).atom("no reference")),
+        encoded(&|w| _ = w.tuple(2).unsigned(op::LINK).pid(&pid)),
+        encoded(&|w| _ = w.tuple(6).unsigned(op::SPAWN_REQUEST).nil().nil().nil().nil().nil()),
+        vec![104, 255],
+        vec![105, 255, 255, 255, 255],
+        vec![],
+        vec![77; 64],
+        [&[104, 1][..], &[110, 255, 0], &[255; 255]].concat(),
+    ];
+    for control in bad {
+        let mut peer = scene.peer("bad@h");
+        let get = encode(|w| {
+            w.tuple(2).atom("get").atom("good");
+        });
+        let frames = [peer.frame(&control, &[]), peer.call_frame(STORE, 1, &get)].concat();
+        let _gone = peer.send(&frames);
+        // One or the other: it would wait for ever for neither.
+        let answer = peer.next_frame();
+        println!("{control:?}: {}", if answer.is_some() { "skipped" } else { "ended" });
+        scene.all_is_well(0);
+    }
+    let mut peer = scene.peer("odd@h");
+    for operation in [0, 9, 10, 99, 255, 65_536, u64::MAX] {
+        let control = encoded(&|w| _ = w.tuple(2).unsigned(operation).nil());
+        let frame = peer.frame(&control, &[]);
+        assert!(peer.send(&frame));
+    }
+    peer.use_the_store();
+    scene.all_is_well(0);
+    scene.kv.wait_for_log(&["unknown control message", "odd@h"]);
+}
+
+#[test]
+fn signals_in_the_name_of_another_node_end_the_connection() {
+    let mut scene = Scene::start("");
+    let other = Pid { node: "good@h".into(), id: 1, serial: 0, creation: 77 };
+    let reference = scene.good.reference(1);
+    for control in [
+        encode(|w| _ = w.tuple(4).unsigned(op::MONITOR_P).pid(&other).atom(STORE).reference(&reference)),
+        encode(|w| {
+            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&reference).pid(&other).pid(&other);
+            w.tuple(3).atom("erlang").atom("node").unsigned(0).nil();
+        }),
+    ] {
+        let mut peer = scene.peer("bad@h");
+        let frame = peer.frame(&control, &[106]);
+        let _gone = peer.send(&frame);
+        scene.must_end(peer, 0);
+    }
+}
+
+#[test]
+fn terms_that_are_none_end_the_connection_and_take_no_memory() {
+    let mut scene = Scene::start("");
+    let deep =
+        |head: &[u8], tail: &[u8]| [head.repeat(10_000_000), vec![106], tail.repeat(10_000_000)].concat();
+    let claim = u32::MAX.to_be_bytes();
+    let bad: Vec<(&str, Vec<u8>)> = vec![
+        ("a tuple of 2^32-1", [&[105][..], &claim].concat()),
+        ("a list of 2^32-1", [&[108][..], &claim].concat()),
+        ("a map of 2^32-1", [&[116][..], &claim].concat()),
+        ("a binary of 2^32-1", [&[109][..], &claim].concat()),
+        ("a big integer of 2^32-1", [&[111][..], &claim, &[0]].concat()),
+        ("an atom of 256 characters", [&[118, 1, 0][..], &[b'a'; 256]].concat()),
+        ("an atom that is no UTF-8", vec![119, 2, 0xc3, 0x28]),
+        ("an atom of a cache", vec![82, 0]),
+        ("a list 10^7 deep without an end", deep(&[108, 0, 0, 0, 1], &[])),
+        ("a tag that is none", vec![1]),
+        ("a bomb", bomb(64 << 20, 0)),
+        ("a bomb that claims less", bomb(64 << 20, 100)),
+        ("nothing", vec![]),
+    ];
+    for (what, term) in bad {
+        let mut peer = scene.peer("bad@h");
+        let request = [&[104, 3, 119, 3][..], b"put", &[97, 1], &term].concat();
+        let request = if what.contains("bomb") { term } else { peer.gen_call(&peer.pid(), 1, &request) };
+        let frame = peer.reg_send(STORE, &request);
+        let data = frame.len() as u64 * 4;
+        let _gone = peer.send(&frame);
+        peer.wait_for_end();
+        println!("{what}: {} MiB", memory(&scene.kv, "VmHWM") >> 20);
+        scene.all_is_well(data);
+    }
+}
+
+/// A compressed binary of zeros that claims this size; 0: the right one.
+fn bomb(size: usize, claimed: u32) -> Vec<u8> {
+    let term = encode(|w| {
+        w.binary(&vec![0; size]);
+    });
+    let claimed = if claimed == 0 { term.len() as u32 } else { claimed };
+    let mut zlib = flate2::write::ZlibEncoder::new(
+        [&[80][..], &claimed.to_be_bytes()].concat(),
+        flate2::Compression::best(),
+    );
+    zlib.write_all(&term).expect("memory");
+    zlib.finish().expect("memory")
+}
+
+#[test]
+fn a_message_cut_at_any_byte_ends_the_connection() {
+    let mut scene = Scene::start("");
+    let request = encode(|w| {
+        w.tuple(3).atom("put").list(1).atom("é").binary(b"k").map(1).float(1.5).integer(-70_000);
+    });
+    let whole = scene.good.call_frame(STORE, 1, &request);
+    for len in 5..whole.len() {
+        let mut peer = scene.peer("bad@h");
+        let cut = [&(len as u32 - 4).to_be_bytes()[..], &whole[4..len]].concat();
+        let _gone = peer.send(&cut);
+        peer.wait_for_end();
+    }
+    scene.all_is_well(0);
+}
+
+#[test]
+fn duplicate_map_keys_end_the_call_and_depth_is_served() {
+    let mut scene = Scene::start("");
+    let mut peer = scene.peer("deep@h");
+    let duplicate = encode(|w| {
+        w.tuple(3).atom("put").atom("k").map(2).unsigned(1).unsigned(1).unsigned(1).unsigned(2);
+    });
+    let frame = peer.call_frame(STORE, 500, &duplicate);
+    assert!(peer.send(&frame));
+    let deep = |depth: usize| [[104, 1].repeat(depth), vec![106]].concat();
+    for depth in [1_000, 1_000_000] {
+        let value = deep(depth);
+        let request = [&[104, 3, 119, 3][..], b"put", &[97, 1], &value].concat();
+        let number = depth as u32;
+        let frame = peer.call_frame(STORE, number, &request);
+        assert!(peer.send(&frame));
+        assert_eq!(peer.answer(number), [119, 2, b'o', b'k']);
+        let got = peer.call(|w| {
+            w.tuple(2).atom("get").unsigned(1);
+        });
+        assert_eq!(got, value);
+        // The same as a key, which is looked at from all sides.
+        let as_key = [&[104, 2, 119, 3][..], b"get", &value].concat();
+        let frame = peer.call_frame(STORE, number + 1, &as_key);
+        assert!(peer.send(&frame));
+        peer.answer(number + 1);
+    }
+    scene.all_is_well(8 << 20);
+}
+
+// After it: what is too much.
+
+#[test]
+fn a_reader_that_never_reads_is_dropped_and_disturbs_nobody() {
+    let mut scene = Scene::start("");
+    let value = vec![7; 64 << 20];
+    let stored = scene.good.call(|w| put(w, 1, &value));
+    assert_eq!(stored, [119, 2, b'o', b'k']);
+    let data = memory(&scene.kv, "VmHWM");
+    let mut deaf = scene.peer("deaf@h");
+    let get = encode(|w| {
+        w.tuple(2).atom("get").unsigned(1);
+    });
+    let frame = deaf.call_frame(STORE, 1, &get);
+    // As many as there is room for between the two.
+    let asker = std::thread::spawn(move || {
+        while deaf.send(&frame) {}
+        deaf
+    });
+    let start = Instant::now();
+    let mut worst = Duration::ZERO;
+    while !scene.kv.log().contains("reads nothing") {
+        assert!(start.elapsed() < Duration::from_secs(45), "it is not dropped");
+        worst = worst.max(scene.good.use_the_store());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(start.elapsed() > Duration::from_secs(25), "a pause is not yet a failure");
+    asker.join().expect("no panic");
+    assert!(worst < Duration::from_secs(1), "another peer waited {worst:?}");
+    assert!(memory(&scene.kv, "VmHWM") < data + GROWTH_MAX);
+    scene.all_is_well(data);
+}
+
+#[test]
+fn what_a_peer_sends_to_one_that_does_not_read_is_bounded() {
+    let mut scene = Scene::start("");
+    let value = vec![7; 32 << 10];
+    scene.good.call(|w| put(w, 1, &value));
+    let victim = scene.peer("victim@h");
+    let mut bad = scene.peer("bad@h");
+    let get = encode(|w| {
+        w.tuple(2).atom("get").unsigned(1);
+    });
+    let frame = bad.reg_send(STORE, &bad.gen_call(&victim.pid(), 1, &get));
+    // 640 MB of answers for somebody else.
+    for _ in 0..200 {
+        assert!(bad.send(&frame.repeat(100)));
+    }
+    bad.use_the_store();
+    scene.all_is_well(0);
+}
+
+#[test]
+fn calls_in_the_name_of_nodes_that_are_not_there_are_bounded() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let get = encode(|w| {
+        w.tuple(2).atom("get").unsigned(1);
+    });
+    let mut bytes = Vec::new();
+    for number in 0..20_000 {
+        let node = format!("n{number}@{}", at_host("x").split('@').nth(1).expect("a host"));
+        let from = Pid { node: node.as_str().into(), id: 1, serial: 0, creation: 1 };
+        bytes.extend(bad.reg_send(STORE, &bad.gen_call(&from, 1, &get)));
+    }
+    assert!(bad.send(&bytes));
+    bad.use_the_store();
+    scene.all_is_well(0);
+    wait_until("threads and sockets are given back", || {
+        std::fs::read_dir(format!("/proc/{}/fd", scene.kv.pid())).expect("it runs").count() < 64
+    });
+}
+
+#[test]
+fn a_thousand_peers_at_once_are_served() {
+    let mut scene = Scene::start("");
+    let before = memory(&scene.kv, "VmRSS");
+    let mut peers: Vec<Scripted> = (0..1_000).map(|number| scene.peer(&format!("p{number}@h"))).collect();
+    let after = memory(&scene.kv, "VmRSS");
+    let each = (after - before) / 1_000;
+    println!("{each} bytes for each connection");
+    assert!(each <= 12 << 10, "{each} bytes for each connection");
+    for peer in &mut peers {
+        peer.use_the_store();
+    }
+    scene.all_is_well(0);
+    drop(peers);
+    scene.all_is_well(0);
+}
+
+#[test]
+fn a_million_atoms_are_not_kept() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    for thousand in 0..1_000 {
+        let mut bytes = Vec::new();
+        for number in 0..1_000 {
+            let atom = format!("atom{thousand}x{number}");
+            bytes.extend(bad.reg_send(&atom, &[106]));
+            let request = encode(|w| {
+                w.tuple(2).atom("get").atom(&atom);
+            });
+            if number % 10 == 0 {
+                bytes.extend(bad.reg_send(STORE, &request));
+            }
+        }
+        assert!(bad.send(&bytes));
+    }
+    bad.use_the_store();
+    scene.all_is_well(0);
+}
+
+#[test]
+fn a_hundred_thousand_monitors_and_links_of_a_peer_that_leaves_cost_nobody_a_pause() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let mut bytes = Vec::new();
+    for number in 0..100_000 {
+        let (pid, reference) = (bad.pid(), bad.reference(number));
+        let control = encode(|w| {
+            w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).reference(&reference);
+        });
+        bytes.extend(bad.frame(&control, &[]));
+    }
+    assert!(bad.send(&bytes));
+    bad.use_the_store();
+    scene.all_is_well(0);
+    drop(bad);
+    let mut worst = Duration::ZERO;
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        worst = worst.max(scene.good.use_the_store());
+    }
+    assert!(worst < Duration::from_millis(500), "a good peer waited {worst:?}");
+    scene.all_is_well(0);
+}
+
+#[test]
+fn more_monitors_than_the_bound_end_the_connection() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let pid = bad.pid();
+    for part in 0..27 {
+        let mut bytes = Vec::new();
+        for number in 0..10_000 {
+            let reference = bad.reference(part * 10_000 + number);
+            let control = encode(|w| {
+                w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).reference(&reference);
+            });
+            bytes.extend(bad.frame(&control, &[]));
+        }
+        if !bad.send(&bytes) {
+            break;
+        }
+    }
+    scene.must_end(bad, 0);
+}
+
+#[test]
+fn unknown_calls_by_the_thousand_do_not_fill_the_log() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let request = encode(|w| {
+        w.tuple(2).atom("frob").binary(&[b'x'; 10_000]);
+    });
+    let frame = bad.call_frame(STORE, 1, &request);
+    for _ in 0..50 {
+        assert!(bad.send(&frame.repeat(100)));
+    }
+    bad.use_the_store();
+    scene.all_is_well(0);
+    let log = scene.kv.log();
+    assert!(log.contains("frob") && log.len() < 200_000, "{} bytes of log", log.len());
+}
+
+#[test]
+fn a_full_store_answers_no_space_and_goes_on() {
+    let mut scene = Scene::start("--memory-max 10MiB");
+    let no_space = encode(|w| {
+        w.tuple(2).atom("error").atom("no_space");
+    });
+    let value = vec![7; 1 << 20];
+    let mut answers = Vec::new();
+    for key in 0..12 {
+        answers.push(scene.good.call(|w| put(w, key, &value)));
+    }
+    assert_eq!(answers.iter().filter(|answer| **answer == no_space).count(), 3, "{answers:?}");
+    let get = |good: &mut Scripted, key| {
+        good.call(|w| {
+            w.tuple(2).atom("get").unsigned(key);
+        })
+    };
+    assert_eq!(get(&mut scene.good, 11), encode(|w| _ = w.atom("nil")), "nothing has changed");
+    assert_eq!(get(&mut scene.good, 0).len(), 5 + (1 << 20));
+    let deleted = scene.good.call(|w| {
+        w.tuple(2).atom("delete").unsigned(0);
+    });
+    assert_eq!(deleted, [119, 2, b'o', b'k']);
+    assert_eq!(scene.good.call(|w| put(w, 11, &value)), [119, 2, b'o', b'k']);
+    scene.all_is_well(10 << 20);
+}

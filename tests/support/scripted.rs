@@ -1,0 +1,200 @@
+//! A node that says exactly what a test writes: a socket, our own handshake, then any bytes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kvnode::dist::control::op;
+use kvnode::dist::handshake::{Client, ClientStep, Local, Packets};
+use kvnode::dist::{Arrival, Cookie, DistributionFlags, FrameForm, Inbound, NodeName};
+use kvnode::etf::{Cursor, Pid, Reference, TermWriter, encode};
+
+use super::wait::PATIENCE;
+
+/// A connected node that is driven by hand.
+pub struct Scripted {
+    stream: TcpStream,
+    inbound: Inbound,
+    name: Arc<str>,
+    form: FrameForm,
+    calls: u32,
+}
+
+/// How a handshake was not to the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+impl Scripted {
+    /// Connects to the node `to` at this port of the loopback, with the cookie of all tests.
+    #[track_caller]
+    pub fn connect(port: u16, name: &str, to: &str) -> Self {
+        Self::try_connect(port, name, to, super::COOKIE).expect("a good peer is let in")
+    }
+
+    /// The same with another cookie.
+    ///
+    /// # Errors
+    /// The other side has refused.
+    pub fn try_connect(port: u16, name: &str, to: &str, cookie: &str) -> Result<Self, Refused> {
+        let refused = |error: &dyn ToString| Refused(error.to_string());
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(|error| refused(&error))?;
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let own = NodeName::new(name).expect("a good name");
+        let local = Local {
+            name: own.clone(),
+            creation: 77,
+            flags: DistributionFlags::OFFERED,
+            cookie: Cookie::new(cookie),
+        };
+        let (hello, mut client) = Client::new(local, NodeName::new(to).expect("a good name"), 42);
+        stream.write_all(&hello).map_err(|error| refused(&error))?;
+        let mut packets = Packets::new();
+        loop {
+            let packet = loop {
+                if let Some(packet) = packets.next_packet() {
+                    break packet.map_err(|error| refused(&error))?.to_vec();
+                }
+                let mut bytes = [0; 512];
+                match stream.read(&mut bytes).map_err(|error| refused(&error))? {
+                    0 => return Err(Refused("closed".into())),
+                    len => packets.push(&bytes[..len]),
+                }
+            };
+            let (send, next) = match client.handle(&packet).map_err(|error| refused(&error))? {
+                ClientStep::Continue { send, next } => (send, next),
+                ClientStep::Alive(alive) => alive.answer(true).map_err(|error| refused(&error))?,
+                ClientStep::Connected(connected) => {
+                    let form = FrameForm::in_force(connected.peer.in_force);
+                    let inbound = Inbound::new(&packets.into_rest(), form, 1 << 30);
+                    return Ok(Self { stream, inbound, name: own.shared(), form, calls: 0 });
+                }
+            };
+            stream.write_all(&send).map_err(|error| refused(&error))?;
+            client = next;
+        }
+    }
+
+    /// A process of this node.
+    pub fn pid(&self) -> Pid {
+        Pid { node: Arc::clone(&self.name), id: 90, serial: 1, creation: 77 }
+    }
+
+    /// A reference of this node.
+    pub fn reference(&self, number: u32) -> Reference {
+        Reference { node: Arc::clone(&self.name), creation: 77, words: vec![number, 2, 3] }
+    }
+
+    /// Sends these bytes as they are. `false`: the other side has closed the connection.
+    pub fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// The bytes of one frame: its length, its head, a control message and a payload (nothing: none).
+    pub fn frame(&self, control: &[u8], payload: &[u8]) -> Vec<u8> {
+        let version: &[u8] = if payload.is_empty() { &[] } else { self.form.payload_head() };
+        let frame = [self.form.head(), control, version, payload].concat();
+        [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
+    }
+
+    /// A frame that sends encoded bytes to a registered name.
+    pub fn reg_send(&self, to: &str, payload: &[u8]) -> Vec<u8> {
+        let control = encode(|w| {
+            w.tuple(4).unsigned(op::REG_SEND).pid(&self.pid()).atom("").atom(to);
+        });
+        self.frame(&control, payload)
+    }
+
+    /// The payload of a call with an encoded request.
+    pub fn gen_call(&self, from: &Pid, number: u32, request: &[u8]) -> Vec<u8> {
+        let mut payload = encode(|w| {
+            w.tuple(3).atom("$gen_call").tuple(2).pid(from).reference(&self.reference(number));
+        });
+        payload.extend_from_slice(request);
+        payload
+    }
+
+    /// A frame with a call to the process registered as `to`.
+    pub fn call_frame(&self, to: &str, number: u32, request: &[u8]) -> Vec<u8> {
+        self.reg_send(to, &self.gen_call(&self.pid(), number, request))
+    }
+
+    /// Calls the only store, and gives the encoded answer.
+    #[track_caller]
+    pub fn call(&mut self, request: impl FnOnce(&mut TermWriter<'_>)) -> Vec<u8> {
+        self.calls += 1;
+        let (number, request) = (self.calls, encode(request));
+        let frame = self.call_frame("Elixir.KeyValueStore", number, &request);
+        assert!(self.send(&frame), "the connection is open");
+        self.answer(number)
+    }
+
+    /// Waits for the answer to a call.
+    #[track_caller]
+    pub fn answer(&mut self, number: u32) -> Vec<u8> {
+        let reference = self.reference(number);
+        let tag = encode(|w| {
+            w.reference(&reference);
+        });
+        loop {
+            let frame = self.next_frame().expect("the connection is open");
+            let mut cursor = Cursor::new(&frame);
+            cursor.term().expect("a control message");
+            let payload = cursor.rest();
+            let payload = payload.strip_prefix(self.form.payload_head()).unwrap_or(payload);
+            // {Tag, Answer}
+            if let Some(answer) = payload.strip_prefix(&[104, 2]).and_then(|rest| rest.strip_prefix(&tag[..]))
+            {
+                return answer.to_vec();
+            }
+        }
+    }
+
+    /// The next message; `None`: the other side has closed the connection.
+    pub fn next_frame(&mut self) -> Option<Vec<u8>> {
+        loop {
+            match self.inbound.next_arrival().expect("kvnode sends good frames") {
+                Some(Arrival::Tick) => {}
+                Some(Arrival::Frame(range)) => return Some(self.inbound.slice(range).to_vec()),
+                Some(Arrival::Large(bytes)) => return Some(bytes.to_vec()),
+                None => {
+                    let [room, _] = self.inbound.rooms();
+                    match self.stream.read(room) {
+                        Ok(0) => return None,
+                        Ok(len) => self.inbound.filled(len).expect("within the bounds"),
+                        Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                        Err(error) => panic!("nothing came: {error}"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the other side closes the connection, which it must.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) {
+        let start = Instant::now();
+        while self.next_frame().is_some() {
+            assert!(start.elapsed() < PATIENCE, "the connection is not closed");
+        }
+    }
+
+    /// Puts, and looks whether it is there: what every good peer can do at any time. How long the two took.
+    #[track_caller]
+    pub fn use_the_store(&mut self) -> Duration {
+        let (number, start) = (self.calls, Instant::now());
+        let put = self.call(|w| {
+            w.tuple(3).atom("put").atom("good").unsigned(number.into());
+        });
+        assert_eq!(put, [119, 2, b'o', b'k']);
+        let got = self.call(|w| {
+            w.tuple(2).atom("get").atom("good");
+        });
+        let expected = encode(|w| {
+            w.unsigned(number.into());
+        });
+        assert_eq!(got, expected);
+        start.elapsed()
+    }
+}

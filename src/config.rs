@@ -147,6 +147,9 @@ pub struct Limits {
     /// A set-up in which the other side's next packet takes longer is ended. Erlang's own bound (kernel,
     /// `net_setuptime`).
     pub handshake_step_duration_max: Duration,
+    /// For how long somebody who claims the name of a connected node waits for the end of that connection, before it is
+    /// told that it is connected already.
+    pub reconnect_pause: Duration,
     /// A set-up that takes longer, from the connection to the last packet of the handshake, is ended.
     pub handshake_duration_max: Duration,
     /// Monitors and links that one peer may have here: past it the connection ends.
@@ -208,6 +211,7 @@ impl Default for Limits {
             output_stall_max: Duration::from_secs(30),
             slave_buffer_bytes_max: 64 << 20,
             handshake_step_duration_max: Duration::from_secs(7),
+            reconnect_pause: Duration::from_millis(100),
             handshake_duration_max: Duration::from_secs(10),
             // 30 MB of tables.
             watches_max: 1 << 18,

@@ -5,6 +5,10 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use kvnode::config::{EpmdConfig, Limits};
+use kvnode::{Node, block_on};
+use support::scripted::Scripted;
+use support::wait::PATIENCE;
 use support::{Epmd, KvNode, Otp, at_host, on_every_otp};
 
 fn text(output: &Output) -> String {
@@ -23,17 +27,29 @@ fn erl_call(otp: &Otp, epmd: &Epmd, arguments: &[&str]) -> String {
 }
 
 #[test]
+fn a_client_that_comes_again_at_once_is_not_told_that_it_is_connected() {
+    // As erl_call does it: each run has the same name, and may come before the end of the last one has been read.
+    let epmd = Epmd::start();
+    // As long as the test is patient: what is tested is the wait, not its length.
+    let limits = Limits { reconnect_pause: PATIENCE, ..Limits::default() };
+    let config = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
+    let node =
+        Node::builder("kv").cookie(support::COOKIE).epmd(config).limits(limits).start().expect("it starts");
+    let (kv, port) = (at_host("kv"), epmd.port_of("kv").expect("it is registered"));
+    let mut client = Scripted::connect(port, "again@h", &kv);
+    for round in 0..300 {
+        client =
+            Scripted::connect_after(client, port, &kv).unwrap_or_else(|error| panic!("{round}: {error:?}"));
+    }
+    block_on(node.stop());
+}
+
+#[test]
 fn erl_call_pings_puts_and_gets() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let kv = KvNode::start(&epmd, "kv", "");
-        // Every erl_call has the same name, and is turned away while the end of the last one has not been noticed.
-        let call = |apply: &str| {
-            let mark = kv.log_mark();
-            let said = erl_call(otp, &epmd, &["-a", apply]);
-            kv.wait_for_log_after(mark, &["peer down"]);
-            said
-        };
+        let call = |apply: &str| erl_call(otp, &epmd, &["-a", apply]);
         assert_eq!(call("erlang node"), kv.name());
         let ping = call(&format!("net_adm ping ['{}']", kv.name()));
         assert_eq!(ping, "pong");

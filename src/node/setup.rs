@@ -243,7 +243,14 @@ pub(super) async fn accept(
         let (send, next) = match step {
             ServerStep::Continue { send, next } => (send, next),
             ServerStep::Claimed(claim) => {
-                let standing = standing(node, &claim);
+                let standing = match node.peers.get(claim.name().as_str()) {
+                    // A client that comes again at once: the end of its last connection may not have been read yet.
+                    Some(old) => {
+                        old.ended().or(super::after(node.config.limits.reconnect_pause)).await;
+                        standing(node, &claim)
+                    }
+                    None => standing(node, &claim),
+                };
                 match claim.answer(standing) {
                     Ok(answer) => answer,
                     Err(error) => return Err(farewell(&mut wire, error).await),

@@ -37,6 +37,21 @@ impl Scripted {
     /// # Errors
     /// The other side has refused.
     pub fn try_connect(port: u16, name: &str, to: &str, cookie: &str) -> Result<Self, Refused> {
+        Self::set_up(port, name, to, cookie, None)
+    }
+
+    /// Connects under the name of a connected node that goes in the middle of it, and gives up when it is told that the
+    /// name is connected.
+    ///
+    /// # Errors
+    /// The other side has refused, or said `alive`.
+    pub fn connect_after(old: Self, port: u16, to: &str) -> Result<Self, Refused> {
+        let name = Arc::clone(&old.name);
+        Self::set_up(port, &name, to, super::COOKIE, Some(old))
+    }
+
+    fn set_up(port: u16, name: &str, to: &str, cookie: &str, mut old: Option<Self>) -> Result<Self, Refused> {
+        let goes_on = old.is_none();
         let refused = |error: &dyn ToString| Refused(error.to_string());
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(|error| refused(&error))?;
         stream.set_nodelay(true).expect("a socket");
@@ -50,6 +65,7 @@ impl Scripted {
         };
         let (hello, mut client) = Client::new(local, NodeName::new(to).expect("a good name"), 42);
         stream.write_all(&hello).map_err(|error| refused(&error))?;
+        drop(old.take());
         let mut packets = Packets::new();
         loop {
             let packet = loop {
@@ -64,7 +80,7 @@ impl Scripted {
             };
             let (send, next) = match client.handle(&packet).map_err(|error| refused(&error))? {
                 ClientStep::Continue { send, next } => (send, next),
-                ClientStep::Alive(alive) => alive.answer(true).map_err(|error| refused(&error))?,
+                ClientStep::Alive(alive) => alive.answer(goes_on).map_err(|error| refused(&error))?,
                 ClientStep::Connected(connected) => {
                     let form = FrameForm::in_force(connected.peer.in_force);
                     let inbound = Inbound::new(&packets.into_rest(), form, 1 << 30);

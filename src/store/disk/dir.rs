@@ -9,6 +9,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::SyncPolicy;
 use super::error::OpenError;
@@ -17,9 +18,42 @@ use super::journal::{self, Tail};
 /// The version of what stands in the folder. A newer one is not read.
 pub(super) const FORMAT: u32 = 1;
 const MARK: &str = "kvnode ";
-/// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it
-/// holds in memory to new files before it lets go of old ones, and must never fail in the middle of that.
-const ROOM_BYTES: u64 = 16 << 20;
+/// Journals with so many bytes take long enough to be told of.
+const LARGE_BYTES: u64 = 64 << 20;
+/// How often the log tells how far a start has come.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// How far journals have been looked through.
+struct Progress {
+    all_bytes: u64,
+    read_bytes: u64,
+    whole_bytes: u64,
+    told: Instant,
+}
+
+impl Progress {
+    fn new(journals: &[PathBuf]) -> Self {
+        let all_bytes = journals.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
+        Self { all_bytes, read_bytes: 0, whole_bytes: 0, told: time() }
+    }
+
+    fn read(&mut self, bytes: u64) {
+        self.read_bytes += bytes;
+        if self.told.elapsed() >= TELL_EVERY {
+            self.told = time();
+            tracing::info!(
+                "looking through journals: {} of {} MiB",
+                self.read_bytes >> 20,
+                self.all_bytes >> 20
+            );
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "for people who wait, and for nothing else")]
+fn time() -> Instant {
+    Instant::now()
+}
 
 /// A folder that nobody else has.
 #[derive(Debug)]
@@ -96,9 +130,10 @@ impl Dir {
     pub(super) fn inspect_journals(&self, sync: SyncPolicy) -> Result<(), OpenError> {
         let journals = self.journals().map_err(|error| OpenError::system(&self.engine(), &error))?;
         let last = journals.len().saturating_sub(1);
+        let mut progress = Progress::new(&journals);
         for (at, path) in journals.iter().enumerate() {
             let system = |error: io::Error| OpenError::system(path, &error);
-            let found = journal::inspect(path).map_err(system)?;
+            let found = journal::inspect(path, &mut |bytes| progress.read(bytes)).map_err(system)?;
             match found.tail {
                 Tail::Clean => {}
                 Tail::Torn if at == last => {
@@ -123,6 +158,10 @@ impl Dir {
                     return Err(OpenError::Damaged { file: path.clone(), what });
                 }
             }
+            progress.whole_bytes += found.whole_bytes;
+        }
+        if progress.whole_bytes >= LARGE_BYTES {
+            tracing::info!(dir = %self.path.display(), "reading {} MiB of journals", progress.whole_bytes >> 20);
         }
         Ok(())
     }
@@ -133,10 +172,10 @@ impl Dir {
         journal::cut(&path, journal::bytes_before(&path, seqno)?)
     }
 
-    /// Whether so many bytes more can be written without filling the file system.
-    pub(super) fn has_room(&self, bytes: u64) -> io::Result<bool> {
+    /// Bytes that are free in the file system, to us.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
         let system = rustix::fs::statvfs(&self.path)?;
-        Ok(system.f_bavail.saturating_mul(system.f_frsize) >= bytes.saturating_add(ROOM_BYTES))
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 
     /// Whether something can be written and synced, by doing it.

@@ -11,6 +11,8 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
@@ -21,6 +23,17 @@ use crate::store::StoreError;
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
 const SEPARATE_FROM_BYTES: u32 = 16 << 10;
+/// What a store has in memory until it is written to a table, in bytes: it has to be read from the journal again at the
+/// next start.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// The engine's journals may have so many bytes, its least. They go when all that is in them is in tables.
+const JOURNALS_BYTES: u64 = 64 << 20;
+/// After so many bytes all keyspaces are written to tables, the quiet ones too, which would keep the journals of the
+/// others: so a start has to read twice that and one journal at most.
+const TABLES_EVERY_BYTES: u64 = 32 << 20;
+/// Tables that wait to be written. From 4 on the engine makes whoever writes wait for them, without an end where its own
+/// threads have failed.
+const TABLES_WAITING_MAX: usize = 2;
 
 /// What a store holds.
 #[derive(Debug, Default)]
@@ -34,6 +47,8 @@ pub(super) struct Engine {
     pub db: Database,
     meta: Keyspace,
     stores: AHashMap<u32, Keyspace>,
+    /// Bytes since all was written to tables.
+    since_tables: AtomicU64,
 }
 
 /// What came of a batch beside that it is written.
@@ -53,9 +68,9 @@ pub(super) struct Failed {
 
 impl Engine {
     pub(super) fn open(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
-        let db = Database::builder(path).cache_size(cache_bytes).open()?;
+        let db = Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES).open()?;
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
-        let mut engine = Self { db, meta, stores: AHashMap::new() };
+        let mut engine = Self { db, meta, stores: AHashMap::new(), since_tables: AtomicU64::new(0) };
         for (id, _) in engine.names()? {
             engine.open_store(id)?;
         }
@@ -64,7 +79,11 @@ impl Engine {
 
     fn open_store(&mut self, id: u32) -> fjall::Result<()> {
         let separation = KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES);
-        let options = || KeyspaceCreateOptions::default().with_kv_separation(Some(separation));
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .with_kv_separation(Some(separation))
+                .max_memtable_size(MEMTABLE_BYTES)
+        };
         let keyspace = self.db.keyspace(&format!("s{id}"), options)?;
         self.stores.insert(id, keyspace);
         Ok(())
@@ -121,11 +140,44 @@ impl Engine {
         Some((self.db.clone(), self.stores.get(&id)?.clone()))
     }
 
-    /// Writes a batch as a whole. `mode` is how far it is brought before this returns.
+    /// Waits until the engine has not too much in memory that it has yet to write to tables.
+    ///
+    /// # Errors
+    /// It has failed to write, and writes nothing any more.
+    pub(super) fn wait_for_tables(&self) -> fjall::Result<()> {
+        let waiting = |keyspace: &Keyspace| keyspace.sealed_memtable_count() > TABLES_WAITING_MAX;
+        while waiting(&self.meta) || self.stores.values().any(waiting) {
+            self.db.persist(PersistMode::Buffer)?;
+            // The engine has nothing that could be waited for.
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Has all that is in memory written to tables, in the background.
+    pub(super) fn write_tables(&self) -> fjall::Result<()> {
+        for keyspace in self.stores.values().chain([&self.meta]) {
+            keyspace.rotate_memtable()?;
+        }
+        Ok(())
+    }
+
+    /// So many bytes were written.
+    fn written(&self, bytes: u64) -> fjall::Result<()> {
+        if self.since_tables.fetch_add(bytes, Ordering::Relaxed) + bytes >= TABLES_EVERY_BYTES {
+            self.since_tables.store(0, Ordering::Relaxed);
+            self.write_tables()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a batch as a whole. `mode` is how far it is brought before this returns. Without room only deletes are
+    /// written, and the others of the batch refused.
     pub(super) fn commit(
         &self,
         writes: &mut [Write],
         mode: PersistMode,
+        room: bool,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> Result<Committed, Failed> {
         let early = |error| Failed { error, begun: false };
@@ -133,7 +185,13 @@ impl Engine {
         let mut committed = Committed { totals: AHashMap::new(), refused: Vec::new() };
         // Of the keys that the batch has changed so far: what the engine would say of them afterwards.
         let mut lengths: AHashMap<(u32, Vec<u8>), Option<u64>> = AHashMap::new();
+        let mut written = 0;
         for (at, write) in writes.iter_mut().enumerate() {
+            if !room && matches!(write.change, Change::Put(_) | Change::Note(_)) {
+                committed.refused.push((at, StoreError::NoSpace));
+                continue;
+            }
+            written += write.bytes() as u64;
             let entry = match &mut write.change {
                 Change::Nothing => continue,
                 Change::Note(note) => {
@@ -182,6 +240,10 @@ impl Engine {
             batch.insert(&self.meta, meta_key(b't', *id), totals);
         }
         batch.commit().map_err(|error| Failed { error, begun: true })?;
+        if let Err(error) = self.written(written) {
+            // What was committed is. The next batch finds the engine broken.
+            tracing::error!(?error, "tables are not written");
+        }
         Ok(committed)
     }
 }

@@ -37,6 +37,11 @@ impl Write {
         change + self.key.len() + 256
     }
 
+    /// What it takes of the disk where the disk is so full that only deletes are written.
+    pub(super) fn delete_bytes(&self) -> usize {
+        if matches!(self.change, Change::Delete) { self.bytes() } else { 0 }
+    }
+
     const fn of_entry(&self) -> bool {
         matches!(self.change, Change::Put(_) | Change::Delete)
     }

@@ -20,12 +20,15 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::SyncPolicy;
 use super::dir::Dir;
-use super::engine::{Engine, Totals};
+use super::engine::{Engine, Failed, Totals};
 use super::error::{OpenError, engine_error, store_error};
 use super::queue::{Queue, Write};
 use super::record::Found;
 use crate::store::{ReadDone, StoreError, Value};
 
+/// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
+/// memory to new files before it lets go of old ones, and should not fail in the middle of that. Deletes may use half.
+const ROOM_BYTES: u64 = 64 << 20;
 /// A batch has no more bytes than this, but for a single large value.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Past so many bytes at most a connection that writes waits until there is room again, as one to a full socket does:
@@ -301,15 +304,14 @@ impl Shared {
     /// Writes a batch; gives the writes of it that were refused by themselves.
     fn commit(&self, writes: &mut [Write], bytes: usize) -> Result<Vec<(usize, StoreError)>, StoreError> {
         self.revive()?;
-        if !self.dir.has_room(bytes as u64 * 2).map_err(|error| store_error(&error))? {
-            return Err(StoreError::NoSpace);
-        }
+        let room = self.room(writes, bytes)?;
         let mode = if self.sync == SyncPolicy::Always { PersistMode::SyncData } else { PersistMode::Buffer };
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        engine.wait_for_tables().map_err(|error| self.failed(&error, None))?;
         let seqno = engine.db.seqno();
         let totals = self.totals.read();
-        match engine.commit(writes, mode, |id| totals.get(&id).cloned()) {
+        match engine.commit(writes, mode, room, |id| totals.get(&id).cloned()) {
             Ok(committed) => {
                 for (id, (entries, bytes)) in committed.totals {
                     if let Some(totals) = totals.get(&id) {
@@ -319,19 +321,41 @@ impl Shared {
                 }
                 Ok(committed.refused)
             }
-            Err(failed) => {
-                tracing::error!(
-                    dir = %self.dir.path.display(), error = ?failed.error, writes = writes.len(),
-                    "a batch was not written; its callers are told"
-                );
-                // Poisoned before it began, by a thread of the engine: nothing of it is in the journal.
-                let poisoned = matches!(failed.error, fjall::Error::Poisoned);
-                if failed.begun {
-                    *self.broken.lock() = Some(Broken { seqno: (!poisoned).then_some(seqno) });
-                }
-                Err(engine_error(&failed.error))
+            // Nothing of it is anywhere: what it stands on could not be read.
+            Err(Failed { error, begun: false }) => {
+                tracing::error!(dir = %self.dir.path.display(), ?error, "a batch was not written; its callers are told");
+                Err(engine_error(&error))
             }
+            // Poisoned before it began, by a thread of the engine: nothing of it is in the journal.
+            Err(Failed { error: error @ fjall::Error::Poisoned, begun: true }) => Err(self.failed(&error, None)),
+            Err(Failed { error, begun: true }) => Err(self.failed(&error, Some(seqno))),
         }
+    }
+
+    /// Whether there is room for all of a batch; `false`: for its deletes alone, which is how others get room.
+    fn room(&self, writes: &[Write], bytes: usize) -> Result<bool, StoreError> {
+        let free = self.dir.free_bytes().map_err(|error| store_error(&error))?;
+        if free >= ROOM_BYTES + bytes as u64 * 2 {
+            return Ok(true);
+        }
+        let deletes: usize = writes.iter().map(Write::delete_bytes).sum();
+        if deletes > 0 && free >= ROOM_BYTES / 2 + deletes as u64 * 2 {
+            return Ok(false);
+        }
+        Err(StoreError::NoSpace)
+    }
+
+    /// The engine has failed to write: nothing is written before it was opened again.
+    fn failed(&self, error: &fjall::Error, seqno: Option<u64>) -> StoreError {
+        tracing::error!(
+            dir = %self.dir.path.display(), ?error,
+            "the disk does not take what is written; callers are told, reads go on"
+        );
+        *self.broken.lock() = Some(Broken { seqno });
+        // The engine does not say what its threads failed with.
+        let full = matches!(error, fjall::Error::Poisoned)
+            && self.dir.free_bytes().is_ok_and(|free| free < ROOM_BYTES / 2);
+        if full { StoreError::NoSpace } else { engine_error(error) }
     }
 
     /// Opens the engine again after a failure, once the disk takes what is written.
@@ -356,6 +380,8 @@ impl Shared {
             known.entries.store(entries, Ordering::Relaxed);
             known.bytes.store(bytes, Ordering::Relaxed);
         }
+        // A system that has failed to sync forgets that it has: what the journal holds is written once more, elsewhere.
+        opened.write_tables().map_err(|error| engine_error(&error))?;
         tracing::warn!(dir = %self.dir.path.display(), "the disk takes writes again");
         *engine = Some(opened);
         *self.broken.lock() = None;

@@ -67,6 +67,8 @@ pub struct DataConfig {
     pub dir: PathBuf,
     /// When writes are synced.
     pub sync: SyncPolicy,
+    /// The folder that callers may have backups written into, by `{:backup, path}`; `None`: they may not.
+    pub backup_dir: Option<PathBuf>,
 }
 
 /// Where epmd is, and who starts it.
@@ -142,7 +144,8 @@ pub struct Limits {
     pub outbound_bytes_max: usize,
     /// A peer that takes nothing for so long of what waits for it is disconnected.
     pub output_stall_max: Duration,
-    /// Bytes kept for a slave that does not take them: past it the slave is behind, and what it misses is dropped.
+    /// Bytes kept for a slave that does not take them: past it the slave is behind, and only the keys that it misses are
+    /// kept; past it with these too, the whole store is sent once the slave takes writes again.
     pub slave_buffer_bytes_max: usize,
     /// A set-up in which the other side's next packet takes longer is ended. Erlang's own bound (kernel,
     /// `net_setuptime`).

@@ -95,7 +95,8 @@
 //! 9. The key-value server and what starts it use nothing but what this crate makes public: `tests/library_stores.rs`
 //!    compiles their sources ([`kv`], `node/stores.rs`) as part of another crate. Within the crate they stand because the
 //!    command line's [`Config`](config::Config) names stores. Replication is public as an effect
-//!    ([`Effect::FollowSlave`](process::Effect::FollowSlave)) and as [`Node::follow_slave`]; it is made for the messages
+//!    ([`Effect::FollowSlave`](process::Effect::FollowSlave)) and as [`Node::follow_slave`], with the store to be lent as a
+//!    [`replica::Source`] by [`GenServer::replica_source`]; it is made for the messages
 //!    of this protocol, and not for streams of any kind.
 //!
 //! # Where building showed another way than the design
@@ -125,6 +126,8 @@
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
 //!   out in any order, and a slave must not see them so.
+//! - Slaves acknowledge by answering a `{:get, key}`, kvnodes as Elixir servers: so one protocol repairs, bounds and shows
+//!   the lag of both, without sequence numbers of its own ([`replica`] says how).
 
 pub mod cli;
 pub mod config;

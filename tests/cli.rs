@@ -60,6 +60,7 @@ fn help_begins_with_an_example_and_names_every_flag() {
         "--local",
         "--store",
         "--slave",
+        "--slave-buffer",
         "--dist-port",
         "--bind",
         "--net-ticktime",

@@ -645,12 +645,24 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
     let slave = Arc::clone(slave);
     assert_eq!(*slave.name(), SlaveName::global("s"));
     assert_eq!(slave.state(), SlaveState::Seeking);
-    cluster.put("a", "1");
+    cluster.put("late", "0");
     slave.found(RemoteProcess::Pid(caller()));
+    cluster.put("a", "1");
     cluster.put("b", "2");
     assert!(matches!(cluster.later.as_slice(), [_, Effect::Replicate(..)]), "{:?}", cluster.later);
     let mut out = Outbound::default();
-    assert!(!slave.take(PEER, &cluster.store.pid, &mut out, 1 << 20));
+    #[expect(clippy::disallowed_methods, reason = "some instant")]
+    let now = std::time::Instant::now();
+    slave.take(
+        now,
+        |_| true,
+        |at, message| {
+            out.send_to(&cluster.store.pid, at, |w| {
+                w.term(TermView::parse(message).expect("a term"));
+            });
+            true
+        },
+    );
     let replicated = |key: &str, value: &str| {
         message(
             |w| {

@@ -106,6 +106,10 @@ enum Command {
     Epmd(epmd::EpmdArgs),
     /// Reads everything in a folder of stores, and says what it found
     Check(data::CheckArgs),
+    /// Writes all stores of a folder into one file
+    Backup(data::BackupArgs),
+    /// Makes a folder of stores from a backup
+    Restore(data::RestoreArgs),
     /// Prints what a shell completes this command line by
     Completions(pages::CompletionsArgs),
     /// Prints the manual page, for man -l -
@@ -129,6 +133,8 @@ pub fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor::main(args),
         Some(Command::Epmd(args)) => epmd::main(args),
         Some(Command::Check(args)) => data::check(&args),
+        Some(Command::Backup(args)) => data::backup(&args),
+        Some(Command::Restore(args)) => data::restore(&args),
         Some(Command::Completions(args)) => pages::completions(&args, Cli::command()),
         Some(Command::Man) => pages::manual(Cli::command()),
         None => node::main(cli.node, &matches),

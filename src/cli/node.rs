@@ -61,6 +61,9 @@ pub(super) struct NodeArgs {
     /// {:add_slave, …}
     #[arg(long, value_name = "KIND:NAME", help_heading = "Stores")]
     slave: Vec<String>,
+    /// What may wait in memory for each slave; one that is slower is sent what it misses later [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
+    slave_buffer: Option<usize>,
 
     /// Keep the stores in this folder, which is made where there is none; without it they are in memory and end with
     /// the node
@@ -70,6 +73,9 @@ pub(super) struct NodeArgs {
     /// a power cut can take follows from it; a killed node loses nothing
     #[arg(long, value_name = "WHEN", value_parser = super::data::sync, requires = "data_dir", help_heading = "Stores")]
     sync: Option<SyncPolicy>,
+    /// Let callers have backups written into this folder, by {:backup, path}
+    #[arg(long, value_name = "DIR", requires = "data_dir", help_heading = "Stores")]
+    backup_dir: Option<PathBuf>,
 
     /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
     #[arg(long, value_name = "NODE", help_heading = "Network")]
@@ -175,7 +181,7 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
         pattern.map_err(|error| named("--allow", typed, error.to_string()))
     });
     let allow = allow.collect::<Result<_, _>>()?;
-    let limits = limits(args.frame_bytes_max, args.memory_max)?;
+    let limits = limits(&args)?;
     let stores = stores(&args, matches, &node_name)?;
     let epmd = epmd(!args.no_epmd_start)?;
     let tls = tls(&args)?;
@@ -188,7 +194,11 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
         dist_port: args.dist_port,
         epmd,
         stores,
-        data: args.data_dir.map(|dir| DataConfig { dir, sync: args.sync.unwrap_or_default() }),
+        data: args.data_dir.map(|dir| DataConfig {
+            dir,
+            sync: args.sync.unwrap_or_default(),
+            backup_dir: args.backup_dir,
+        }),
         slaves,
         connect,
         allow,
@@ -337,14 +347,15 @@ fn check_names(stores: &[StoreConfig]) -> Result<(), CliError> {
     Ok(())
 }
 
-fn limits(frame_bytes_max: Option<usize>, memory_max: Option<usize>) -> Result<Limits, CliError> {
+fn limits(args: &NodeArgs) -> Result<Limits, CliError> {
     let default = Limits::default();
-    let frame_bytes_max = frame_bytes_max.unwrap_or(default.frame_bytes_max);
+    let frame_bytes_max = args.frame_bytes_max.unwrap_or(default.frame_bytes_max);
     if !(FRAME_BYTES_LEAST..=FRAME_BYTES_MOST).contains(&frame_bytes_max) {
         return Err(CliError::usage("--frame-bytes-max: from 64KiB up to 4GiB less one byte"));
     }
-    let stored_bytes_max = memory_max.map_or(default.stored_bytes_max, |bytes| bytes as u64);
-    Ok(Limits { frame_bytes_max, stored_bytes_max, ..default })
+    let stored_bytes_max = args.memory_max.map_or(default.stored_bytes_max, |bytes| bytes as u64);
+    let slave_buffer_bytes_max = args.slave_buffer.unwrap_or(default.slave_buffer_bytes_max);
+    Ok(Limits { frame_bytes_max, stored_bytes_max, slave_buffer_bytes_max, ..default })
 }
 
 fn epmd(start: bool) -> Result<EpmdConfig, CliError> {

@@ -5,6 +5,7 @@ pub mod functions;
 pub mod request;
 pub mod server;
 pub mod state;
+mod status;
 
 pub use functions::KeyValueFunctions;
 pub use request::{Cast, Request};

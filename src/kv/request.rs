@@ -27,6 +27,20 @@ pub enum Request<'a> {
         /// An atom, `{:global, name}`, `{name, node}` or a pid.
         slave: TermView<'a>,
     },
+    /// `{:remove_slave, s}`: `:ok`, or `{:error, :no_slave}`. Not of the Elixir servers.
+    RemoveSlave {
+        /// As it was given to `:add_slave`.
+        slave: TermView<'a>,
+    },
+    /// `{:backup, path}`: `:ok`. Not of the Elixir servers.
+    Backup {
+        /// A binary: a path in the folder for backups.
+        path: TermView<'a>,
+    },
+    /// `:slaves`: their names, as a list. Not of the Elixir servers.
+    Slaves,
+    /// `:status`: how the store and its slaves are, as a map. Not of the Elixir servers.
+    Status,
 }
 
 impl<'a> Request<'a> {
@@ -34,7 +48,7 @@ impl<'a> Request<'a> {
     #[inline]
     pub fn read(term: TermView<'a>) -> Option<Self> {
         let mut cursor = term.cursor();
-        let arity = cursor.tuple().ok()?;
+        let Ok(arity) = cursor.tuple() else { return Self::read_atom(term) };
         let operation = cursor.atom().ok()?;
         match (arity, operation.as_bytes()) {
             (2, b"get") => Some(Self::Get { key: term.tail_at(cursor) }),
@@ -44,6 +58,17 @@ impl<'a> Request<'a> {
             }
             (2, b"delete") => Some(Self::Delete { key: term.tail_at(cursor) }),
             (2, b"add_slave") => Some(Self::AddSlave { slave: term.tail_at(cursor) }),
+            (2, b"remove_slave") => Some(Self::RemoveSlave { slave: term.tail_at(cursor) }),
+            (2, b"backup") => Some(Self::Backup { path: term.tail_at(cursor) }),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn read_atom(term: TermView<'a>) -> Option<Self> {
+        match term.as_atom()?.as_bytes() {
+            b"slaves" => Some(Self::Slaves),
+            b"status" => Some(Self::Status),
             _ => None,
         }
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Cast, Request, StateShape, state};
+use super::{Cast, Request, StateShape, state, status};
 use crate::etf::tag::{FUN_EXT, NIL_EXT};
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, encode, key};
 use crate::process::effect::can_decode;
-use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId};
-use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveName, SlaveState};
+use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
+use crate::replica::{PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
 
 thread_local! {
@@ -33,8 +33,11 @@ pub struct KeyValueServer<S> {
     store: S,
     dispatch: Arc<dyn Dispatch>,
     slaves: Arc<RwLock<Vec<Arc<Slave>>>>,
-    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order.
-    order: Mutex<()>,
+    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order. Of a store
+    /// that writes later, held while a write that is done is queued for slaves.
+    order: Arc<Mutex<()>>,
+    /// Held while the names of the slaves are noted.
+    noting: Mutex<()>,
     slave_buffer_bytes_max: usize,
     shape: StateShape,
 }
@@ -44,6 +47,15 @@ pub struct KeyValueServer<S> {
 enum Write<'a> {
     Put { key: TermView<'a>, value: TermView<'a> },
     Delete { key: TermView<'a> },
+}
+
+impl Write<'_> {
+    const fn traits(&self) -> Traits {
+        match self {
+            Self::Put { key, value } => key.traits().union(value.traits()),
+            Self::Delete { key } => key.traits(),
+        }
+    }
 }
 
 /// What became of a write.
@@ -59,7 +71,8 @@ impl<S: Store> KeyValueServer<S> {
             store,
             dispatch,
             slaves: Arc::default(),
-            order: Mutex::new(()),
+            order: Arc::default(),
+            noting: Mutex::default(),
             slave_buffer_bytes_max,
             shape: StateShape::default(),
         }
@@ -94,6 +107,12 @@ impl<S: Store> KeyValueServer<S> {
             put.unwrap_or(Ok(()))?;
         }
         Ok(())
+    }
+
+    /// The slaves that it has.
+    pub fn slaves(&self) -> Vec<Arc<Slave>> {
+        let slaves = self.slaves.read();
+        slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
     }
 
     fn get(
@@ -146,16 +165,20 @@ impl<S: Store> KeyValueServer<S> {
             Write::Delete { key } => (key, None),
         };
         with_canonical(key, |key| {
+            if S::WRITES_LATER {
+                // Slaves get it when it is done: they must not have what the store may yet lose.
+                return self.apply(write, key, value, effects, later);
+            }
             let slaves = self.slaves.read();
             if slaves.is_empty() {
-                return self.apply(key, value, effects, later);
+                return self.apply(write, key, value, effects, later);
             }
             let _order = self.order.lock();
-            let written = self.apply(key, value, effects, later);
-            // What is answered later is pushed when it is: a slave must not have what the store may yet lose.
+            let written = self.apply(write, key, value, effects, later);
             if matches!(written, Written::Now(Ok(()))) {
+                let traits = write.traits();
                 for slave in slaves.iter() {
-                    replicate(slave, key, value, effects);
+                    replicate(slave, key, value, traits, effects);
                 }
             }
             written
@@ -164,6 +187,7 @@ impl<S: Store> KeyValueServer<S> {
 
     fn apply(
         &self,
+        write: Write<'_>,
         key: &[u8],
         value: Option<TermView<'_>>,
         effects: &Effects<'_>,
@@ -171,15 +195,25 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Written {
         let done = || {
             let (caller, dispatch) = (later(effects), Arc::clone(&self.dispatch));
-            let (slaves, store) = (Arc::clone(&self.slaves), effects.me.id);
-            let key: Box<[u8]> = key.into();
+            let (slaves, order, store) = (Arc::clone(&self.slaves), Arc::clone(&self.order), effects.me.id);
+            let (key, traits): (Box<[u8]>, _) = (key.into(), write.traits());
             let value =
                 value.map(|value| shared_value(value, effects).unwrap_or_else(|| value.bytes().into()));
             Box::new(move |result: Result<(), StoreError>| {
                 if result.is_ok() {
-                    // Who writes may wait for room with this lock, and a new slave for that one.
-                    for slave in slaves.read_recursive().iter() {
-                        replicate_written(slave, &key, value.as_deref(), store, &*dispatch);
+                    let slaves = slaves.read();
+                    let order = (!slaves.is_empty()).then(|| order.lock());
+                    let told = slaves.iter().filter(|slave| {
+                        let write = match value.as_deref() {
+                            Some(value) => ReplicaWrite::Put { key: &key, value, traits },
+                            None => ReplicaWrite::Delete { key: &key, traits },
+                        };
+                        pushed(slave, write, &store)
+                    });
+                    let told: Vec<_> = told.collect();
+                    drop(order);
+                    for slave in told {
+                        dispatch.replicate(slave, store);
                     }
                 }
                 match (caller, &result) {
@@ -260,7 +294,7 @@ impl<S: Store> KeyValueServer<S> {
     /// Keeps the names of the slaves where the store keeps such things; then the caller is answered when it has.
     fn keep_slaves(&self, caller: &Caller<'_>, effects: &Effects<'_>) -> bool {
         // The last that is kept is of the last that was added.
-        let _order = self.order.lock();
+        let _noting = self.noting.lock();
         let note = encode(|w| {
             let slaves = self.slaves.read();
             let names = slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped);
@@ -280,6 +314,20 @@ impl<S: Store> KeyValueServer<S> {
         kept
     }
 
+    fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let Some(path) = path.as_binary().and_then(|path| str::from_utf8(path).ok()) else {
+            return refuse(&"a backup's path is a binary", caller, effects);
+        };
+        let later = || {
+            let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result)))
+                as crate::store::WriteDone
+        };
+        if let Some(result) = self.store.backup(path, later) {
+            effects.reply(caller, |w| write_result(w, &result));
+        }
+    }
+
     /// The slaves that a store had when it was used last; none where it keeps no such thing.
     ///
     /// # Errors
@@ -296,6 +344,33 @@ impl<S: Store> KeyValueServer<S> {
             (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
         };
         read().ok_or(StoreError::Io("damaged"))
+    }
+
+    /// Removes a slave: nothing is sent to it from here on. `false`: it was none. What it has, it keeps.
+    pub fn remove_slave(&self, name: &SlaveName) -> bool {
+        let mut slaves = self.slaves.write();
+        let Some(at) = slaves.iter().position(|slave| slave.name() == name) else { return false };
+        let slave = slaves.remove(at);
+        let was_one = slave.state() != SlaveState::Dropped;
+        slave.drop_out();
+        was_one
+    }
+
+    fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
+        if removed {
+            tracing::info!(store = ?effects.me, ?slave, "slave removed");
+            if self.keep_slaves(caller, effects) {
+                return;
+            }
+        }
+        effects.reply(caller, |w| {
+            if removed {
+                w.atom("ok");
+            } else {
+                w.tuple(2).atom("error").atom("no_slave");
+            }
+        });
     }
 }
 
@@ -347,6 +422,22 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 self.call_add_slave(slave, caller, effects);
                 Ok(())
             }
+            Some(Request::RemoveSlave { slave }) => {
+                self.call_remove_slave(slave, caller, effects);
+                Ok(())
+            }
+            Some(Request::Backup { path }) => {
+                self.call_backup(path, caller, effects);
+                Ok(())
+            }
+            Some(Request::Slaves) => {
+                effects.reply(caller, |w| status::slaves(w, &self.slaves()));
+                Ok(())
+            }
+            Some(Request::Status) => {
+                effects.reply(caller, |w| status::write(w, &self.store, &self.slaves()));
+                Ok(())
+            }
             None => {
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown call ended");
                 effects.end_call(caller, |w| {
@@ -396,14 +487,16 @@ impl<S: Store> GenServer for KeyValueServer<S> {
 
     /// Lets go of the slaves: what waits for them is dropped.
     fn terminate(&self, reason: TermView<'_>) {
-        let lost = match self.store.len() {
+        let entries = match self.store.len() {
             1 => "1 entry is".to_owned(),
             entries => format!("{entries} entries are"),
         };
-        if self.store.len() > 0 && reason.is_atom("shutdown") {
-            tracing::info!(?reason, "store ended: its {lost} lost");
+        if self.store.is_durable() {
+            tracing::info!(?reason, "store ended: its {entries} kept");
+        } else if self.store.len() > 0 && reason.is_atom("shutdown") {
+            tracing::info!(?reason, "store ended: its {entries} lost");
         } else if self.store.len() > 0 {
-            tracing::warn!(?reason, "store ended: its {lost} lost");
+            tracing::warn!(?reason, "store ended: its {entries} lost");
         }
         for slave in self.slaves.write().drain(..) {
             slave.drop_out();
@@ -412,6 +505,10 @@ impl<S: Store> GenServer for KeyValueServer<S> {
 
     fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
         state::write(w, &self.store, &self.slaves.read(), self.shape, bytes_max);
+    }
+
+    fn replica_source(&self) -> Option<&dyn Source> {
+        Some(self)
     }
 
     fn module(&self) -> &str {
@@ -484,23 +581,71 @@ fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
     };
 }
 
-fn replicate(slave: &Arc<Slave>, key: &[u8], value: Option<TermView<'_>>, effects: &mut Effects<'_>) {
-    let write = match value {
-        Some(value) => ReplicaWrite::Put { key, value: value.bytes() },
-        None => ReplicaWrite::Delete { key },
-    };
-    match slave.push(write) {
-        Pushed::Kept => {}
-        Pushed::Ready => {
-            // Once per batch is enough: the slave's queue keeps the order.
-            let asked =
-                |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
-            if !effects.later.iter().rev().take(8).any(asked) {
-                effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
+impl<S: Store> Source for KeyValueServer<S> {
+    fn parts(&self) -> usize {
+        self.store.parts()
+    }
+
+    fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+        self.store.visit_part(part, &mut |key, _value| {
+            show(key);
+            true
+        });
+    }
+
+    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
+        match self.store.settled(key, |value| show(value.map(|value| (value.bytes, value.traits)))) {
+            Some(Ok(())) => SourceRead::Shown,
+            Some(Err(error)) => {
+                tracing::error!(%error, "an entry cannot be sent to slaves");
+                SourceRead::Unreadable
             }
+            None => SourceRead::Later,
         }
+    }
+
+    fn in_order(&self, run: &mut dyn FnMut()) {
+        let _order = self.order.lock();
+        run();
+    }
+
+    fn len(&self) -> usize {
+        self.store.len()
+    }
+}
+
+fn replicate(
+    slave: &Arc<Slave>,
+    key: &[u8],
+    value: Option<TermView<'_>>,
+    traits: Traits,
+    effects: &mut Effects<'_>,
+) {
+    let write = match value {
+        Some(value) => ReplicaWrite::Put { key, value: value.bytes(), traits },
+        None => ReplicaWrite::Delete { key, traits },
+    };
+    if pushed(slave, write, effects.me) {
+        // Once per batch is enough: the slave's queue keeps the order.
+        let asked =
+            |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
+        if !effects.later.iter().rev().take(8).any(asked) {
+            effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
+        }
+    }
+}
+
+/// Queues a write for a slave; gives whether it is to be taken now.
+fn pushed(slave: &Slave, write: ReplicaWrite<'_>, store: &dyn fmt::Debug) -> bool {
+    match slave.push(write) {
+        Pushed::Kept => false,
+        Pushed::Ready => true,
         Pushed::Behind(dropped) => {
-            tracing::warn!(store = ?effects.me, slave = %slave.name(), dropped, "slave is behind: writes dropped");
+            tracing::warn!(
+                ?store, slave = %slave.name(), dropped,
+                "slave is behind: it will be sent what it misses when it has taken what it was sent"
+            );
+            false
         }
     }
 }
@@ -508,27 +653,6 @@ fn replicate(slave: &Arc<Slave>, key: &[u8], value: Option<TermView<'_>>, effect
 /// The part of the received memory that a large value is.
 fn shared_value(value: TermView<'_>, effects: &Effects<'_>) -> Option<SharedBytes> {
     effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
-}
-
-/// As [`replicate`], for a write that was answered later, on the thread that says so, in the order of the writes.
-fn replicate_written(
-    slave: &Arc<Slave>,
-    key: &[u8],
-    value: Option<&[u8]>,
-    store: ProcessId,
-    dispatch: &dyn Dispatch,
-) {
-    let write = match value {
-        Some(value) => ReplicaWrite::Put { key, value },
-        None => ReplicaWrite::Delete { key },
-    };
-    match slave.push(write) {
-        Pushed::Kept => {}
-        Pushed::Ready => dispatch.replicate(slave, store),
-        Pushed::Behind(dropped) => {
-            tracing::warn!(?store, slave = %slave.name(), dropped, "slave is behind: writes dropped");
-        }
-    }
 }
 
 /// Calls `with` on the canonical bytes of a key.

@@ -30,6 +30,7 @@ mod reply_to;
 mod run;
 mod server;
 pub mod setup;
+mod slave_keys;
 mod slaves;
 mod socket;
 mod stop;
@@ -284,21 +285,6 @@ impl Node {
 
     fn process(&self, id: ProcessId) -> Option<Arc<Process>> {
         self.registry.by_id(id)
-    }
-
-    /// Hands what waits for a slave to the connection to its node, as far as that has room.
-    fn replicate(&self, slave: &Arc<Slave>, store: &Arc<Process>) {
-        let crate::replica::SlaveState::Following(at) = slave.state() else { return };
-        let Some(peer) = self.peers.get(at.node()) else { return };
-        let bytes_max = self.config.limits.outbound_bytes_max;
-        peer.leave(|outbox| {
-            if slave.take(&peer.name, &store.pid, &mut outbox.frames, bytes_max) {
-                let known = |(hungry, _): &(Arc<Slave>, Arc<Process>)| Arc::ptr_eq(hungry, slave);
-                if !outbox.hungry.iter().any(known) {
-                    outbox.hungry.push((Arc::clone(slave), Arc::clone(store)));
-                }
-            }
-        });
     }
 
     /// The connection to a node; it is set up where there is none.

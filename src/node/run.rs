@@ -257,7 +257,11 @@ struct Files {
 fn read_files(config: &Config) -> Result<Files, StartError> {
     let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
     let memory_bytes_max = config.limits.stored_bytes_max;
-    let disk = config.data.as_ref().map(|data| Disk::open(&data.dir, data.sync, memory_bytes_max));
+    let disk = config.data.as_ref().map(|data| {
+        let disk = Disk::open(&data.dir, data.sync, memory_bytes_max)?;
+        data.backup_dir.as_ref().map_or(Ok(()), |dir| disk.allow_backups(dir))?;
+        Ok(disk)
+    });
     Ok(Files { tls, disk: disk.transpose().map_err(StartError::Data)? })
 }
 

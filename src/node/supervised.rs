@@ -162,7 +162,8 @@ impl Node {
     /// found, monitored, and looked for again when it is gone. A server does the same from within a handler by
     /// [`Effect::FollowSlave`](crate::process::Effect::FollowSlave).
     ///
-    /// Frames for one slave go out in the order in which they were queued, whichever connections the writes came by.
+    /// Frames for one slave go out in the order in which they were queued, whichever connections the writes came by. What
+    /// it lacks is read from the process's [`replica_source`](crate::GenServer::replica_source).
     pub fn follow_slave(&self, slave: Arc<Slave>, primary: &ProcessHandle) {
         self.follow(slave, &primary.process);
     }

@@ -13,6 +13,7 @@ use crate::dist::Outbound;
 use crate::dist::control::op;
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_INTEGER_EXT, SMALL_TUPLE_EXT};
 use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
+use crate::replica::Source;
 
 /// A server that answers where its messages come in: on the thread of the connection, without a mailbox, a task or a
 /// copy in between. [`Node::serve_inline`](crate::Node::serve_inline) starts it.
@@ -105,6 +106,12 @@ pub trait GenServer: Send + Sync + 'static {
     /// they come.
     fn messages_waiting(&self) -> usize {
         0
+    }
+
+    /// What its slaves are repaired from, where it has any ([`Node::follow_slave`](crate::Node::follow_slave)). Without it
+    /// they are sent what is queued for them and nothing else.
+    fn replica_source(&self) -> Option<&dyn Source> {
+        None
     }
 
     /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.

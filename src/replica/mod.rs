@@ -1,8 +1,28 @@
 //! Replication: what a primary keeps for each of its slaves.
 //!
-//! A pure core: state, input, outputs; no clock, no socket. The shell (`node`) finds a slave, watches it, and
-//! takes what waits for it when its node can take it.
+//! A pure core: state, input, outputs; time is an argument, no socket. The shell (`node`) finds a slave, watches it, and
+//! takes what waits for it when its node can take it; the server (`kv`) queues writes and lends its store as a
+//! [`Source`].
+//!
+//! An Elixir slave knows two casts and three calls. So everything is said with these, and one way serves every slave:
+//!
+//! - **Writes** are cast in the store's order, no more than a window ahead of what the slave has acknowledged.
+//! - **Acknowledgements** are answers to `{:get, key}` with a key that nobody has: signals between two processes
+//!   arrive in the order sent, so the answer says that all casts before it were handled.
+//! - **A repair** sends the present value of each missed key, or its deletion. The keys come from what was not
+//!   acknowledged and what was written meanwhile, or, past a bound, from a scan of the store. It runs beside the stream
+//!   of writes and into the same queue: a key's value is read, and queued, under the store's order of writes, so
+//!   that whatever is written before, meanwhile or after, the last message for a key has its last value. A slave's
+//!   value of a key never gets older.
+//! - **Keys that only the slave has** are found by reading its keys, before a scan, and are missed keys from then on.
 
+mod log;
+mod missed;
 pub mod slave;
+pub mod source;
+pub mod standing;
+mod state;
 
-pub use slave::{Pushed, ReplicaWrite, Slave, SlaveName, SlaveState};
+pub use slave::{Acknowledge, Mark, OnChange, Pushed, Slave, SlaveName, Taken};
+pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
+pub use standing::{SlaveState, Standing};

@@ -1,94 +1,100 @@
-//! One slave of one store: who it is, where it is, and the writes that wait for it, in order.
+//! One slave of one store: who it is, where it is, and what it lacks.
 //!
 //! ```text
-//!            found                  gone
-//! Seeking ----------> Following ----------> Seeking
+//!            found                      gone
+//! Seeking ----------> Following ----------------> Seeking
+//!                      |     ^
+//!       past the bound |     | all that was sent is acknowledged
+//!                      v     |
+//!                      behind
 //!
-//! both ----> Dropped: it is the store itself, or a pid that has ended
+//! all ----> Dropped: it was removed, is the store itself, or a pid that has ended
 //! ```
 //!
-//! Writes are queued in both states, under a bound. Past the bound the slave is *behind*: what waits is dropped,
-//! counted and said; later writes reach it, what it missed does not.
+//! While it is followed and not behind, writes go into its log. Else only their keys are kept, under the same bound;
+//! past it, not even these: then a scan of the whole store repairs it.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::dist::{Outbound, RemoteProcess};
-use crate::etf::{Pid, TermWriter};
+use super::source::{ReplicaWrite, Source, SourceRead};
+use super::standing::{SlaveState, Standing};
+use super::state::{ACKNOWLEDGE_PAUSE, State};
+use crate::dist::RemoteProcess;
+use crate::etf::{Reference, TermError, TermView, Traits, key};
 
 /// How a slave was named to `add_slave`.
 pub use crate::dist::ServerRef as SlaveName;
 
-/// One write, as slaves are told of it.
-#[derive(Clone, Copy, Debug)]
-pub enum ReplicaWrite<'a> {
-    /// `{:replicate_put, key, value}`
-    Put {
-        /// The encoded key.
-        key: &'a [u8],
-        /// The encoded value.
-        value: &'a [u8],
-    },
-    /// `{:replicate_delete, key}`
-    Delete {
-        /// The encoded key.
-        key: &'a [u8],
-    },
-}
-
-impl ReplicaWrite<'_> {
-    fn write(&self, w: &mut TermWriter<'_>) {
-        w.tuple(2).atom("$gen_cast");
-        match self {
-            Self::Put { key, value } => w.tuple(3).atom("replicate_put").raw(key).raw(value),
-            Self::Delete { key } => w.tuple(2).atom("replicate_delete").raw(key),
-        };
-    }
-}
-
-/// Where a slave is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SlaveState {
-    /// Not known.
-    Seeking,
-    /// Known, and watched.
-    Following(RemoteProcess),
-    /// It will never be there (again): nothing is kept for it.
-    Dropped,
-}
+/// Bytes that are sent ahead of the slave's acknowledgement (one write may exceed it): enough to keep a connection
+/// busy for a few milliseconds, little for the slave's mailbox.
+pub(super) const WINDOW_BYTES: usize = 4 << 20;
+/// A repair adds to the log while less than this waits in it.
+const REPAIR_BYTES: usize = 1 << 20;
+/// Keys that one step of a repair reads, while writers of the store wait for it: some microseconds.
+const REPAIR_KEYS: usize = 32;
 
 /// What became of a write that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits; there is nothing to send it to yet.
+    /// Its key is noted, or it will be found by a scan; there is nothing to send now.
     Kept,
-    /// It waits, and the slave is known: have it taken.
+    /// It waits: have it taken.
     Ready,
-    /// The bound was passed just now: so many writes were dropped.
+    /// The bound was passed just now: so many writes were given up for a later repair.
     Behind(u64),
 }
 
-struct State {
-    at: SlaveState,
-    /// Messages, encoded, in order.
-    waiting: VecDeque<Box<[u8]>>,
-    waiting_bytes: usize,
+/// A point in what was sent to a slave, to be acknowledged by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub(super) session: u64,
+    pub(super) up_to: u64,
+}
+
+/// Whether the slave is to be asked what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// No: it was asked, or has everything that was sent.
+    No,
+    /// Yes, after what was taken just now; see [`Slave::asked`].
+    Now(Mark),
+    /// When [`Slave::acknowledge_due`] says so. Told once.
+    Later,
+}
+
+/// What [`Slave::take`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Something waits that the output had no room for.
+    pub more: bool,
+    /// Whether the slave is to be asked what it has.
+    pub acknowledge: Acknowledge,
 }
 
 /// One slave of one store.
 pub struct Slave {
     name: SlaveName,
-    waiting_bytes_max: usize,
+    buffer_bytes_max: usize,
     state: Mutex<State>,
+    change: Mutex<Option<OnChange>>,
 }
 
+/// Told that there is something to do for a slave. From any thread; must not block.
+pub type OnChange = Box<dyn Fn() + Send>;
+
 impl Slave {
-    /// A slave that has just been added.
-    pub fn new(name: SlaveName, waiting_bytes_max: usize) -> Self {
-        let state = State { at: SlaveState::Seeking, waiting: VecDeque::new(), waiting_bytes: 0 };
-        Self { name, waiting_bytes_max, state: Mutex::new(state) }
+    /// A slave that has just been added. `buffer_bytes_max`: see
+    /// [`slave_buffer_bytes_max`](crate::config::Limits::slave_buffer_bytes_max).
+    pub fn new(name: SlaveName, buffer_bytes_max: usize) -> Self {
+        Self {
+            name,
+            buffer_bytes_max,
+            state: Mutex::new(State::new(SlaveState::Seeking)),
+            change: Mutex::default(),
+        }
     }
 
     /// How it was named.
@@ -101,63 +107,275 @@ impl Slave {
         self.state.lock().at.clone()
     }
 
-    /// Queues a write. The caller holds the store's order of writes.
+    /// How it stands.
+    pub fn standing(&self) -> Standing {
+        self.state.lock().standing()
+    }
+
+    /// Whether it may hold keys that the primary does not have, for good: they could not be read.
+    pub fn may_be_stale(&self) -> bool {
+        self.state.lock().stale
+    }
+
+    /// Queues a write. The caller holds the store's order of writes, and has applied it.
     pub fn push(&self, write: ReplicaWrite<'_>) -> Pushed {
-        let mut message = Vec::new();
-        write.write(&mut TermWriter::new(&mut message));
+        let dropped = {
+            let mut state = self.state.lock();
+            if !state.streaming {
+                state.miss(write.key(), self.buffer_bytes_max);
+                return Pushed::Kept;
+            }
+            state.log.push(write);
+            // One write always fits, so that a large value is not refused by a small bound.
+            if state.log.bytes() <= self.buffer_bytes_max || state.log.len() == 1 {
+                return Pushed::Ready;
+            }
+            state.fall_behind(self.buffer_bytes_max)
+        };
+        self.changed();
+        Pushed::Behind(dropped)
+    }
+
+    /// It was found. A process that is not the one that was known is taken to lack everything, and to hold anything.
+    pub fn found(&self, at: RemoteProcess) {
         let mut state = self.state.lock();
         if state.at == SlaveState::Dropped {
-            return Pushed::Kept;
+            return;
         }
-        // One write always fits, so that a large value is not refused by a small bound.
-        if !state.waiting.is_empty() && state.waiting_bytes + message.len() > self.waiting_bytes_max {
-            let dropped = state.waiting.len() as u64 + 1;
-            state.waiting = VecDeque::new();
-            state.waiting_bytes = 0;
-            return Pushed::Behind(dropped);
+        if state.known.as_ref() != Some(&at) {
+            state.copy_all();
+            state.stale = false;
+            state.known = Some(at.clone());
         }
-        state.waiting_bytes += message.len();
-        state.waiting.push_back(message.into_boxed_slice());
-        if matches!(state.at, SlaveState::Following(_)) { Pushed::Ready } else { Pushed::Kept }
+        state.at = SlaveState::Following(at);
+        state.session += 1;
+        state.last_asked_up_to = state.log.sent_up_to();
+        state.resume();
     }
 
-    /// It was found.
-    pub fn found(&self, at: RemoteProcess) {
-        self.state.lock().at = SlaveState::Following(at);
-    }
-
-    /// It ended, or its node is gone.
-    pub fn gone(&self) {
-        self.state.lock().at = SlaveState::Seeking;
+    /// It ended, or its node is gone. Gives the call that asked for its acknowledgement, which will not be answered.
+    pub fn gone(&self) -> Option<Reference> {
+        let mut state = self.state.lock();
+        if state.at == SlaveState::Dropped {
+            return state.asked.take();
+        }
+        state.at = SlaveState::Seeking;
+        state.session += 1;
+        state.stop_streaming();
+        let State { log, missed, .. } = &mut *state;
+        log.drop_all(|key| missed.insert(key));
+        state.bound(self.buffer_bytes_max);
+        state.told_later = false;
+        state.outstanding = false;
+        state.asked.take()
     }
 
     /// It will never be there (again).
     pub fn drop_out(&self) {
-        let mut state = self.state.lock();
-        *state = State { at: SlaveState::Dropped, waiting: VecDeque::new(), waiting_bytes: 0 };
+        {
+            let mut state = self.state.lock();
+            let (asked, session) = (state.asked.take(), state.session + 1);
+            *state = State { asked, session, ..State::new(SlaveState::Dropped) };
+        }
+        self.changed();
     }
 
-    /// Moves what waits into the output to its node, in order, until `out` holds `out_bytes_max`. `from` is the
-    /// store. Gives whether something still waits.
-    pub fn take(&self, node: &str, from: &Pid, out: &mut Outbound, out_bytes_max: usize) -> bool {
-        let mut state = self.state.lock();
-        let SlaveState::Following(at) = state.at.clone() else { return false };
-        if **at.node() != *node {
-            return false;
+    /// Has `change` called when there is something to do: it has acknowledged, was removed, or is to be asked later.
+    pub fn on_change(&self, change: OnChange) {
+        *self.change.lock() = Some(change);
+    }
+
+    /// There is something to do.
+    pub fn changed(&self) {
+        if let Some(change) = &*self.change.lock() {
+            change();
         }
-        while out.len() < out_bytes_max
-            && let Some(message) = state.waiting.pop_front()
+    }
+
+    /// Goes on with a slave that was behind, once it has taken what it was sent. Gives whether it was one.
+    pub fn catch_up(&self) -> bool {
+        let mut state = self.state.lock();
+        let ready = !state.streaming && matches!(state.at, SlaveState::Following(_)) && state.log.is_empty();
+        if ready {
+            state.resume();
+        }
+        ready
+    }
+
+    /// Whether its keys are to be read now, for [`sweep_key`](Self::sweep_key). Told once:
+    /// writes from here on reach it.
+    pub fn begin_sweep(&self) -> bool {
+        let mut state = self.state.lock();
+        state.streaming && std::mem::take(&mut state.sweep)
+    }
+
+    /// Its keys were read, or could not be.
+    pub fn end_sweep(&self, were_read: bool) {
+        self.state.lock().stale = !were_read;
+    }
+
+    /// A key that it may have otherwise than the store. It is sent as the store has it.
+    pub fn miss(&self, key: &[u8]) {
+        let mut state = self.state.lock();
+        if state.at != SlaveState::Dropped {
+            state.missed.insert(key);
+            state.copy_total += 1;
+        }
+    }
+
+    /// The slave has this key, as it encodes it: where the store does not, it will be told so. Gives whether that is the
+    /// case.
+    ///
+    /// # Errors
+    /// The slave's fault: it is nothing that can be a key here.
+    pub fn sweep_key(&self, source: &dyn Source, key: TermView<'_>) -> Result<bool, TermError> {
+        let mut scratch = Vec::new();
+        let key = key::canonical(key, &mut scratch)?;
+        let mut foreign = false;
+        let read = source.read(key, &mut |value| foreign = value.is_none());
+        if foreign || read != SourceRead::Shown {
+            self.miss(key);
+        }
+        Ok(foreign)
+    }
+
+    /// It has no source to be repaired from: it has what it is sent from here on, and may lack everything else.
+    pub fn give_up_repair(&self) {
+        let mut state = self.state.lock();
+        state.missed.clear();
+        state.scan = None;
+        state.sweep = false;
+        state.stale = true;
+    }
+
+    /// A step of a full copy: notes the keys of one part of the store. Not under the store's order of writes.
+    /// Gives whether there is something to repair.
+    pub fn scan(&self, source: &dyn Source) -> bool {
+        let (part, scans) = {
+            let state = self.state.lock();
+            if !state.streaming || state.at == SlaveState::Dropped {
+                return false;
+            }
+            match state.scan {
+                Some(part) if state.missed.is_empty() => (part, state.scans),
+                _ => return !state.missed.is_empty(),
+            }
+        };
+        // Without the lock: a write waits for no scan.
+        let mut keys: Vec<Box<[u8]>> = Vec::new();
+        source.keys(part, &mut |key| keys.push(key.into()));
+        let (parts, total) = (source.parts(), source.len() as u64);
+        let mut state = self.state.lock();
+        // What is written from before the scan of a part on goes through the log, unless all begins anew.
+        if state.scans == scans && state.scan == Some(part) {
+            state.scan = (part + 1 < parts).then_some(part + 1);
+            for key in &keys {
+                state.missed.insert(key);
+            }
+            state.copy_total = state.copy_total.max(total);
+        }
+        state.scan.is_some() || !state.missed.is_empty()
+    }
+
+    /// A step of a repair: queues what some of the missed keys have now. Writers wait for it.
+    pub fn refill(&self, source: &dyn Source) {
+        source.in_order(&mut || self.refill_in_order(source));
+    }
+
+    fn refill_in_order(&self, source: &dyn Source) {
+        let mut state = self.state.lock();
+        for _ in 0..REPAIR_KEYS {
+            if !self.has_room_in(&state) {
+                return;
+            }
+            let Some(key) = state.missed.pop() else { return };
+            let read = source.read(&key, &mut |value| {
+                state.log.push(match value {
+                    Some((value, traits)) => ReplicaWrite::Put { key: &key, value, traits },
+                    None => ReplicaWrite::Delete { key: &key, traits: Traits::none() },
+                });
+            });
+            if read == SourceRead::Later {
+                state.missed.insert(&key);
+                return;
+            }
+            state.copied += 1;
+            state.stale |= read == SourceRead::Unreadable;
+        }
+    }
+
+    /// Whether a repair may go on now; else when the slave has taken more.
+    pub fn has_room(&self) -> bool {
+        self.has_room_in(&self.state.lock())
+    }
+
+    fn has_room_in(&self, state: &State) -> bool {
+        // Half of the buffer is left to the writes that come meanwhile.
+        let room = REPAIR_BYTES.min(self.buffer_bytes_max / 2).max(1);
+        let waiting = if self.buffer_bytes_max < 2 * WINDOW_BYTES {
+            // What was sent counts where the window is not small beside the buffer.
+            state.log.bytes()
+        } else {
+            state.log.unsent_bytes()
+        };
+        state.streaming && waiting < room
+    }
+
+    /// Shows what waits to `send`, in order, until that says `false` for having no more room, or the window is full.
+    /// What its node cannot decode is left out, and the slave is stale then. `now` is the monotonic clock.
+    pub fn take(
+        &self,
+        now: Instant,
+        can_decode: impl Fn(Traits) -> bool,
+        mut send: impl FnMut(&RemoteProcess, &[u8]) -> bool,
+    ) -> Taken {
+        let mut state = self.state.lock();
+        let SlaveState::Following(at) = state.at.clone() else {
+            return Taken { more: false, acknowledge: Acknowledge::No };
+        };
+        let mut room = true;
+        while room
+            && state.log.sent_bytes() < WINDOW_BYTES
+            && let Some((message, traits)) = state.log.send()
         {
-            state.waiting_bytes -= message.len();
-            let copy = |w: &mut TermWriter<'_>| {
-                w.raw(&message);
-            };
-            match &at {
-                RemoteProcess::Pid(pid) => out.send(pid, copy),
-                RemoteProcess::Name { name, .. } => out.reg_send(from, name, copy),
+            if traits == Traits::none() || can_decode(traits) {
+                room = send(&at, message);
+            } else {
+                state.stale = true;
             }
         }
-        !state.waiting.is_empty()
+        let more = !room && state.log.has_unsent();
+        Taken { more, acknowledge: state.acknowledge(now) }
+    }
+
+    /// The question that [`Acknowledge::Now`] wants is on its way, as a call with this reference.
+    pub fn asked(&self, mark: Mark, reference: Reference) {
+        let mut state = self.state.lock();
+        if mark.session == state.session && state.outstanding {
+            state.asked = Some(reference);
+        }
+    }
+
+    /// It has answered: everything up to the mark was handled by it.
+    pub fn acknowledged(&self, mark: Mark) {
+        {
+            let mut state = self.state.lock();
+            if mark.session != state.session {
+                return;
+            }
+            state.outstanding = false;
+            state.asked = None;
+            state.log.acknowledge(mark.up_to);
+            state.told_later = false;
+        }
+        self.changed();
+    }
+
+    /// When it is to be asked next, if nothing else happens: [`take`](Self::take) then.
+    pub fn acknowledge_due(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        let due = state.last_asked? + ACKNOWLEDGE_PAUSE;
+        (state.is_unasked()).then_some(due)
     }
 }
 
@@ -170,8 +388,36 @@ impl fmt::Debug for Slave {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::{Arrival, FrameForm, Inbound};
-    use crate::etf::encode;
+    use crate::etf::{Pid, encode};
+    use crate::replica::PresentValue;
+
+    /// Nothing but one key, whose value is itself.
+    struct OneKey(Vec<u8>);
+
+    impl Source for OneKey {
+        fn parts(&self) -> usize {
+            2
+        }
+
+        fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+            if part == 1 {
+                show(&self.0);
+            }
+        }
+
+        fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
+            show((key == self.0).then_some((key, Traits::none())));
+            SourceRead::Shown
+        }
+
+        fn in_order(&self, run: &mut dyn FnMut()) {
+            run();
+        }
+
+        fn len(&self) -> usize {
+            1
+        }
+    }
 
     fn atom(text: &str) -> Vec<u8> {
         encode(|w| {
@@ -179,52 +425,139 @@ mod tests {
         })
     }
 
-    fn pid() -> Pid {
-        Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }
+    fn at(id: u32) -> RemoteProcess {
+        RemoteProcess::Pid(Pid { node: "b@h".into(), id, serial: 0, creation: 1 })
     }
 
-    fn frames(out: &mut Outbound) -> usize {
-        let mut inbound =
-            Inbound::new(out.single_slice().expect("small frames"), FrameForm::PassThrough, 1 << 20);
-        let mut count = 0;
-        while let Some(Arrival::Frame(_)) = inbound.next_arrival().expect("good frames") {
-            count += 1;
+    fn put<'a>(key: &'a [u8], value: &'a [u8]) -> ReplicaWrite<'a> {
+        ReplicaWrite::Put { key, value, traits: Traits::none() }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// What is sent now, as text, and the mark that is to be acknowledged.
+    fn taken(slave: &Slave, now: Instant) -> (Vec<String>, Option<Mark>) {
+        let mut sent = Vec::new();
+        let taken = slave.take(
+            now,
+            |_| true,
+            |_, message| {
+                sent.push(format!("{:?}", TermView::parse(message).expect("a term")));
+                true
+            },
+        );
+        let mark = match taken.acknowledge {
+            Acknowledge::Now(mark) => Some(mark),
+            Acknowledge::No | Acknowledge::Later => None,
+        };
+        (sent, mark)
+    }
+
+    fn repair(slave: &Slave, source: &dyn Source) {
+        while slave.scan(source) {
+            slave.refill(source);
         }
-        count
     }
 
     #[test]
-    fn writes_before_it_is_found_are_kept_and_taken_in_order() {
-        let slave = Slave::new(SlaveName::global("s"), 1 << 20);
-        let (a, b) = (atom("a"), atom("b"));
-        assert_eq!(slave.push(ReplicaWrite::Put { key: &a, value: &b }), Pushed::Kept);
-        slave.found(RemoteProcess::Pid(pid()));
-        assert_eq!(slave.push(ReplicaWrite::Delete { key: &a }), Pushed::Ready);
-        let mut out = Outbound::default();
-        assert!(!slave.take("b@h", &pid(), &mut out, 1 << 20));
-        assert_eq!(frames(&mut out), 2);
-        let text = String::from_utf8_lossy(out.single_slice().expect("small frames")).into_owned();
-        assert!(text.find("replicate_put") < text.find("replicate_delete"), "{text}");
+    fn one_that_is_found_first_gets_everything_and_then_each_write_in_order() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        assert_eq!(slave.push(put(&key, &key)), Pushed::Kept);
+        assert_eq!(slave.standing(), Standing::Seeking);
+        slave.found(at(1));
+        assert!(slave.begin_sweep());
+        assert!(!slave.begin_sweep());
+        repair(&slave, &OneKey(key.clone()));
+        assert_eq!(slave.push(ReplicaWrite::Delete { key: &key, traits: Traits::none() }), Pushed::Ready);
+        let (sent, mark) = taken(&slave, now);
+        assert_eq!(
+            sent,
+            ["{:\"$gen_cast\", {:replicate_put, :k, :k}}", "{:\"$gen_cast\", {:replicate_delete, :k}}"]
+        );
+        assert_eq!(slave.standing(), Standing::InStep { lag: 2 });
+        slave.acknowledged(mark.expect("it is asked at once"));
+        assert_eq!(slave.standing(), Standing::InStep { lag: 0 });
     }
 
     #[test]
-    fn past_the_bound_it_is_behind_and_memory_is_given_back() {
-        let slave = Slave::new(SlaveName::Local("s".into()), 100);
-        let value = encode(|w| {
-            w.binary(&[0; 60]);
-        });
-        let put = ReplicaWrite::Put { key: &atom("k"), value: &value };
-        assert_eq!(slave.push(put), Pushed::Kept);
-        assert_eq!(slave.push(put), Pushed::Behind(2));
-        assert_eq!(slave.push(put), Pushed::Kept);
+    fn the_same_process_is_sent_what_it_did_not_acknowledge_and_another_one_everything() {
+        let (slave, now, [a, b]) =
+            (Slave::new(SlaveName::global("s"), 1 << 20), start(), ["a", "b"].map(atom));
+        slave.found(at(1));
+        assert!(slave.begin_sweep());
+        repair(&slave, &OneKey(a.clone()));
+        let (_, mark) = taken(&slave, now);
+        slave.acknowledged(mark.expect("asked"));
+        slave.push(put(&b, &b));
+        let (sent, mark) = taken(&slave, now + ACKNOWLEDGE_PAUSE);
+        assert_eq!((sent.len(), mark.is_some()), (1, true));
+        slave.gone();
+        assert_eq!(slave.standing(), Standing::Gone { missed: Some(1) });
+        slave.found(at(1));
+        // An answer to what was asked before.
+        slave.acknowledged(mark.expect("asked"));
+        assert!(!slave.begin_sweep());
+        repair(&slave, &OneKey(a.clone()));
+        assert_eq!(taken(&slave, now).0, ["{:\"$gen_cast\", {:replicate_delete, :b}}"]);
+        slave.gone();
+        slave.found(at(2));
+        assert!(slave.begin_sweep());
+        repair(&slave, &OneKey(a));
+        assert_eq!(taken(&slave, now).0, ["{:\"$gen_cast\", {:replicate_put, :a, :a}}"]);
+    }
+
+    #[test]
+    fn past_the_bound_it_is_behind_and_goes_on_once_it_has_taken_what_it_was_sent() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 300), start(), atom("k"));
+        slave.found(at(1));
+        repair(&slave, &OneKey(key.clone()));
+        let (_, mark) = taken(&slave, now);
+        let value = encode(|w| _ = w.binary(&[0; 400]));
+        assert_eq!(slave.push(put(&key, &value)), Pushed::Behind(1));
+        assert_eq!(slave.standing(), Standing::Behind { missed: Some(1) });
+        assert_eq!(slave.push(put(&key, &value)), Pushed::Kept);
+        assert!(!slave.catch_up());
+        slave.acknowledged(mark.expect("asked"));
+        assert!(slave.catch_up());
+        repair(&slave, &OneKey(key.clone()));
+        assert_eq!(taken(&slave, now + ACKNOWLEDGE_PAUSE).0.len(), 1);
+        // Keys alone can be too many.
+        slave.gone();
+        for n in 0..10 {
+            slave.push(put(&atom(&format!("key {n}")), &key));
+        }
+        assert_eq!(slave.standing(), Standing::Gone { missed: None });
+        slave.found(at(1));
+        assert!(slave.begin_sweep());
+    }
+
+    #[test]
+    fn it_is_asked_once_in_a_while_and_never_twice_at_once() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        slave.found(at(1));
+        repair(&slave, &OneKey(key.clone()));
+        let mark = taken(&slave, now).1.expect("asked");
+        slave.push(put(&key, &key));
+        assert_eq!(taken(&slave, now + 2 * ACKNOWLEDGE_PAUSE).1, None);
+        assert_eq!(slave.acknowledge_due(), None);
+        slave.acknowledged(mark);
+        assert_eq!(slave.acknowledge_due(), Some(now + ACKNOWLEDGE_PAUSE));
+        assert_eq!(taken(&slave, now).1, None);
+        assert!(taken(&slave, now + ACKNOWLEDGE_PAUSE).1.is_some());
     }
 
     #[test]
     fn nothing_is_kept_for_one_that_has_dropped_out() {
-        let slave = Slave::new(SlaveName::Pid(pid()), 10);
+        let slave = Slave::new(SlaveName::Local("s".into()), 10);
+        slave.found(at(1));
         slave.drop_out();
         for _ in 0..10 {
-            assert_eq!(slave.push(ReplicaWrite::Delete { key: &atom("a long name of a key") }), Pushed::Kept);
+            assert_eq!(slave.push(put(&atom("a long name of a key"), &atom("v"))), Pushed::Kept);
         }
+        slave.found(at(1));
+        assert_eq!(slave.standing(), Standing::Dropped);
     }
 }

@@ -16,23 +16,27 @@
 //!
 //! What it does not do: spread over disks, encrypt, compress.
 
+mod backup;
 mod dir;
 mod engine;
 mod error;
 mod journal;
 mod queue;
 mod record;
+mod restore;
 mod writer;
 
 use std::fmt;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use backup::{BackupError, StoreCount};
 pub use error::OpenError;
 
 use super::{ReadDone, Store, StoreError, Value, WriteDone};
@@ -59,6 +63,10 @@ pub enum SyncPolicy {
 pub struct Disk {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where callers may have backups written.
+    backups: Mutex<Option<PathBuf>>,
+    /// One is being written for a caller.
+    backing_up: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -84,7 +92,8 @@ impl Disk {
         if matches!(sync, SyncPolicy::Interval(_)) {
             start("kvnode-sync", Shared::sync_until_closed)?;
         }
-        Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
+        let (threads, backups) = (Mutex::new(threads), Mutex::default());
+        Ok(Arc::new(Self { shared, threads, backups, backing_up: Arc::default() }))
     }
 
     /// The store that has one of `names`, or a new one with them. A name is any text; all are kept, and tell the store
@@ -100,6 +109,18 @@ impl Disk {
     /// The names of each store that is in the folder.
     pub fn stores(&self) -> Vec<Vec<String>> {
         self.shared.named()
+    }
+
+    fn visit(
+        &self,
+        store: u32,
+        part: Option<usize>,
+        visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) -> bool {
+        self.shared.visit(store, part, visit).unwrap_or_else(|error| {
+            tracing::error!(%error, "a store could not be read to its end");
+            false
+        })
     }
 
     /// Calls `done` when all that was written before is carried out; `Ok` where it is on disk.
@@ -124,12 +145,65 @@ impl Disk {
         }
     }
 
-    /// Reads every entry of every store: a number of entries and of bytes for each.
+    /// Reads every entry of every store. `progress` is told how many entries are done and how many there are, now and
+    /// then, and ends it by `false`.
     ///
     /// # Errors
-    /// The first entry that cannot be read.
-    pub fn check(&self) -> Result<Vec<(Vec<String>, u64, u64)>, OpenError> {
-        self.shared.check()
+    /// The first entry that cannot be read, or counts that are not as they were written.
+    pub fn check(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Vec<StoreCount>, OpenError> {
+        self.shared.check(progress)
+    }
+
+    /// Writes all stores into a new file, as they are now, while others write: with all that was answered, and nothing
+    /// by half. `progress` is as for [`check`](Self::check).
+    ///
+    /// # Errors
+    /// See [`BackupError`]. There is no such file then.
+    pub fn backup(
+        &self,
+        file: &Path,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Vec<StoreCount>, BackupError> {
+        let view = self.shared.view().map_err(BackupError::Store)?;
+        backup::write(&view, file, progress)
+    }
+
+    /// Makes a folder of a backup. The file is checked from its beginning to its end before anything is written, and the
+    /// folder is complete when it has its name. It must not be there, or be empty. `progress` is as for
+    /// [`check`](Self::check), of bytes.
+    ///
+    /// # Errors
+    /// See [`BackupError`]. There is no such folder then.
+    pub fn restore(
+        file: &Path,
+        dir: &Path,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Vec<StoreCount>, BackupError> {
+        restore::restore(file, dir, progress)
+    }
+
+    /// Lets callers of its stores have backups written, into this folder and those in it; it is made where there is none.
+    ///
+    /// # Errors
+    /// The system refuses to make it.
+    pub fn allow_backups(&self, dir: &Path) -> Result<(), OpenError> {
+        let made = fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+        let made = made.map_err(|error| OpenError::system(dir, &error))?;
+        *self.backups.lock() = Some(made);
+        Ok(())
+    }
+
+    /// Where a backup goes that a caller asks for.
+    fn backup_path(&self, path: &str) -> Result<PathBuf, StoreError> {
+        let Some(allowed) = self.backups.lock().clone() else { return Err(StoreError::Io("eacces")) };
+        let wanted = allowed.join(path);
+        // By way of links too it must end there.
+        let dir = wanted.parent().ok_or(StoreError::Io("eacces"))?.canonicalize();
+        let dir = dir.map_err(|error| error::store_error(&error))?;
+        match wanted.file_name() {
+            Some(name) if dir.starts_with(&allowed) && !path.ends_with('/') => Ok(dir.join(name)),
+            _ => Err(StoreError::Io("eacces")),
+        }
     }
 }
 
@@ -160,6 +234,8 @@ impl DiskStore {
 }
 
 impl Store for DiskStore {
+    const WRITES_LATER: bool = true;
+
     fn get<R>(
         &self,
         key: &[u8],
@@ -209,10 +285,23 @@ impl Store for DiskStore {
     }
 
     fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        self.disk.shared.visit(self.id, visit).unwrap_or_else(|error| {
-            tracing::error!(%error, "a store could not be read to its end");
-            false
-        })
+        self.disk.visit(self.id, None, visit)
+    }
+
+    fn parts(&self) -> usize {
+        record::PARTS
+    }
+
+    fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
+        part >= record::PARTS || self.disk.visit(self.id, Some(part), visit)
+    }
+
+    fn settled(&self, key: &[u8], show: impl FnOnce(Option<Value<'_>>)) -> Option<Result<(), StoreError>> {
+        let shared = &self.disk.shared;
+        if shared.waits(self.id, key) {
+            return None;
+        }
+        Some(shared.read(self.id, key).map(|found| show(found.as_ref().map(record::Found::value))))
     }
 
     fn is_durable(&self) -> bool {
@@ -221,6 +310,49 @@ impl Store for DiskStore {
 
     fn keep_note(&self, name: &str, note: &[u8], later: impl FnOnce() -> WriteDone) {
         self.write(name.as_bytes(), Change::Note(note.to_vec()), later());
+    }
+
+    fn backup(&self, path: &str, later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
+        let file = match self.disk.backup_path(path) {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        if self.disk.backing_up.swap(true, Ordering::AcqRel) {
+            return Some(Err(StoreError::Io("ebusy")));
+        }
+        let (shared, busy, done) =
+            (Arc::clone(&self.disk.shared), Arc::clone(&self.disk.backing_up), later());
+        let work = move || {
+            // Nobody waits for it at the end of the node.
+            let progress = &mut |_, _| !shared.is_closed();
+            let written = shared
+                .view()
+                .map_err(BackupError::Store)
+                .and_then(|view| backup::write(&view, &file, progress));
+            busy.store(false, Ordering::Release);
+            done(match written {
+                Ok(stores) => {
+                    let entries: u64 = stores.iter().map(|store| store.entries).sum();
+                    tracing::info!(file = %file.display(), entries, "backup written");
+                    Ok(())
+                }
+                Err(error) => {
+                    tracing::error!(file = %file.display(), "no backup was written: {error}");
+                    Err(match error {
+                        BackupError::Store(error) => error,
+                        BackupError::Exists(_) => StoreError::Io("eexist"),
+                        BackupError::Stopped => StoreError::Io("terminated"),
+                        _ => StoreError::Io("eio"),
+                    })
+                }
+            });
+        };
+        if let Err(error) = thread::Builder::new().name("kvnode-backup".into()).spawn(work) {
+            self.disk.backing_up.store(false, Ordering::Release);
+            // The caller's completion went with the thread: its call ends by its time-out.
+            tracing::error!(%error, "no thread for a backup");
+        }
+        None
     }
 
     fn note(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -235,186 +367,4 @@ impl fmt::Debug for DiskStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::fs;
-    use std::path::PathBuf;
-    use std::sync::mpsc;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::etf::Traits;
-
-    fn value(bytes: &[u8]) -> Value<'_> {
-        Value { bytes, shared: None, traits: Traits::V4_NC }
-    }
-
-    fn names(name: &str) -> Vec<String> {
-        vec![format!("global:{name}")]
-    }
-
-    /// Writes, and waits for what becomes of it.
-    fn done(write: impl FnOnce(WriteDone)) -> Result<(), StoreError> {
-        let (tell, told) = mpsc::channel();
-        write(Box::new(move |result| tell.send(result).unwrap()));
-        told.recv().unwrap()
-    }
-
-    fn put(store: &DiskStore, key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
-        done(|done| assert_eq!(store.put(key, value(bytes), || done), None))
-    }
-
-    fn delete(store: &DiskStore, key: &[u8]) -> Result<(), StoreError> {
-        done(|done| assert_eq!(store.delete(key, || done), None))
-    }
-
-    fn get(store: &DiskStore, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let (tell, told) = mpsc::channel();
-        let later = || -> ReadDone {
-            Box::new(move |found| {
-                tell.send(found.map(|found| found.map(|found| found.bytes.to_vec()))).unwrap();
-            })
-        };
-        let now = store.get(key, |found| found.map(|found| found.bytes.to_vec()), later);
-        now.map_or_else(|| told.recv().unwrap(), Ok)
-    }
-
-    fn all(store: &DiskStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let mut seen = BTreeMap::new();
-        assert!(store.visit(&mut |key, value| {
-            assert_eq!(value.traits, Traits::V4_NC);
-            seen.insert(key.to_vec(), value.bytes.to_vec()).is_none()
-        }));
-        seen
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
-
-        #[test]
-        fn it_is_a_map_also_after_it_was_opened_again(
-            steps in prop::collection::vec((0_u8..8, 0_u8..12, 0_usize..4), 1..60),
-        ) {
-            let dir = tempfile::tempdir().unwrap();
-            let open = || Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap().store(&names("a")).unwrap();
-            let mut store = open();
-            let mut model = BTreeMap::new();
-            for (step, (what, key, size)) in steps.into_iter().enumerate() {
-                let key = if key == 0 { vec![109; 70_000] } else { vec![key; usize::from(key)] };
-                match what {
-                    0..=3 => {
-                        let bytes = vec![step as u8; [1, 100, 20_000, 70_000][size]];
-                        prop_assert_eq!(put(&store, &key, &bytes), Ok(()));
-                        model.insert(key, bytes);
-                    }
-                    4 => {
-                        prop_assert_eq!(delete(&store, &key), Ok(()));
-                        model.remove(&key);
-                    }
-                    5 | 6 => prop_assert_eq!(get(&store, &key), Ok(model.get(&key).cloned())),
-                    _ => {
-                        drop(store);
-                        store = open();
-                    }
-                }
-                prop_assert_eq!(store.len(), model.len());
-                let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
-                prop_assert_eq!(store.bytes(), bytes as u64);
-            }
-            prop_assert_eq!(all(&store), model);
-            prop_assert!(store.disk.check().is_ok());
-        }
-    }
-
-    #[test]
-    fn writes_that_wait_share_a_sync_and_reads_of_their_keys_see_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
-        let (tell, told) = mpsc::channel();
-        for number in 0..1_000_u32 {
-            let tell = tell.clone();
-            let key = (number % 10).to_be_bytes();
-            store.put(&key, value(&number.to_be_bytes()), || {
-                Box::new(move |result| tell.send(result).unwrap())
-            });
-            assert_eq!(get(&store, b"another"), Ok(None));
-        }
-        for key in 0..10_u32 {
-            let newest = (990 + key).to_be_bytes().to_vec();
-            assert_eq!(get(&store, &key.to_be_bytes()), Ok(Some(newest)));
-        }
-        for _ in 0..1_000 {
-            assert_eq!(told.recv().unwrap(), Ok(()));
-        }
-        assert_eq!(store.len(), 10);
-    }
-
-    #[test]
-    fn a_store_is_told_by_any_of_its_names_and_two_are_never_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap();
-        let (a, b) = (disk.store(&names("a")).unwrap(), disk.store(&names("b")).unwrap());
-        put(&a, b"k", b"a").unwrap();
-        put(&b, b"k", b"b").unwrap();
-        done(|done| a.keep_note("slaves", b"s", || done)).unwrap();
-        drop((a, b, disk));
-        let disk = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap();
-        let a = disk.store(&["local:x".into(), "global:a".into()]).unwrap();
-        assert_eq!(get(&a, b"k"), Ok(Some(b"a".to_vec())));
-        assert_eq!(a.note("slaves"), Ok(Some(b"s".to_vec())));
-        assert_eq!(get(&disk.store(&["local:x".into()]).unwrap(), b"k"), Ok(Some(b"a".to_vec())));
-        let both = ["local:x".to_owned(), "global:b".to_owned()];
-        assert!(matches!(disk.store(&both), Err(OpenError::Names { .. })));
-    }
-
-    /// A store with three entries, each a batch, and its journal.
-    fn three(dir: &Path) -> PathBuf {
-        let store = Disk::open(dir, SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
-        for key in [b"1", b"2", b"3"] {
-            put(&store, key, &[7; 5_000]).unwrap();
-        }
-        dir.join("engine/0.jnl")
-    }
-
-    #[test]
-    fn a_torn_end_is_cut_off_and_damage_before_it_is_refused_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = three(dir.path());
-        let whole = fs::read(&journal).unwrap();
-        let end = journal::inspect(&journal, &mut |_| {}).unwrap().whole_bytes as usize;
-        let mut torn = whole.clone();
-        torn[end - 3_000] ^= 1;
-        fs::write(&journal, &torn).unwrap();
-        let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
-        assert_eq!(get(&store, b"2"), Ok(Some(vec![7; 5_000])));
-        assert_eq!(get(&store, b"3"), Ok(None));
-        assert_eq!(store.len(), 2);
-        drop(store);
-
-        let mut damaged = whole;
-        damaged[end - 9_000] ^= 1;
-        fs::write(&journal, &damaged).unwrap();
-        let refused = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap_err();
-        assert!(matches!(&refused, OpenError::Damaged { file, .. } if *file == journal), "{refused}");
-        assert_eq!(fs::read(&journal).unwrap(), damaged, "it is as it was");
-        // Without a promise there is nothing to be kept but what is whole.
-        let store = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap().store(&names("a")).unwrap();
-        assert_eq!((get(&store, b"1").unwrap().is_some(), get(&store, b"2")), (true, Ok(None)));
-    }
-
-    #[test]
-    fn what_is_closed_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
-        let store = disk.store(&names("a")).unwrap();
-        put(&store, b"k", b"v").unwrap();
-        disk.close();
-        assert_eq!(put(&store, b"k", b"w"), Err(StoreError::Io("terminated")));
-        let again = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).map(|_| ());
-        assert!(matches!(again, Err(OpenError::InUse { .. })), "whoever holds it holds the folder");
-        drop((store, disk));
-        let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
-        assert_eq!(get(&store, b"k"), Ok(Some(b"v".to_vec())));
-    }
-}
+mod tests;

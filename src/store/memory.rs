@@ -192,9 +192,17 @@ impl Store for MemoryStore {
     }
 
     fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        self.shards
-            .iter()
-            .all(|shard| shard.read().table.iter().all(|entry| visit(entry.key(), entry.value())))
+        (0..SHARDS).all(|shard| self.visit_part(shard, visit))
+    }
+
+    fn parts(&self) -> usize {
+        SHARDS
+    }
+
+    fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
+        let visit_all =
+            |shard: &RwLock<Shard>| shard.read().table.iter().all(|entry| visit(entry.key(), entry.value()));
+        self.shards.get(part).is_none_or(visit_all)
     }
 }
 

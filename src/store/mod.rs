@@ -75,6 +75,10 @@ pub type ReadDone = Box<dyn FnOnce(Result<Option<Value<'_>>, StoreError>) + Send
 
 /// A map of canonical key bytes to values that many connections read and write at once.
 pub trait Store: Send + Sync + 'static {
+    /// Whether every write is answered by its completion, all of them on one thread and in the order in which they take
+    /// effect, and `put` and `delete` may wait for completions of before.
+    const WRITES_LATER: bool = false;
+
     /// Reads. `now` is called before this returns where the answer is known; else the store makes a completion
     /// by `later`, and calls that.
     fn get<R>(
@@ -94,6 +98,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes; a key that is not there is no error. `None` as for [`put`](Self::put).
     fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>>;
+
+    /// Shows the present value of a key, `None` where it has none, if no write of it waits to be answered; `None` if one
+    /// does, and nothing is shown.
+    fn settled(&self, key: &[u8], show: impl FnOnce(Option<Value<'_>>)) -> Option<Result<(), StoreError>> {
+        self.get(key, show, || Box::new(|_| {})).map(Ok)
+    }
 
     /// Number of keys.
     fn len(&self) -> usize;
@@ -121,9 +131,25 @@ pub trait Store: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Has all stores that are kept together with this one written into a file, as they are now, where that was allowed
+    /// at the start. `None`: the answer comes by the completion that the store made with `later`.
+    fn backup(&self, _path: &str, _later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
+        Some(Err(StoreError::Io("enotsup")))
+    }
+
     /// Whether what was answered is there after a restart.
     fn is_durable(&self) -> bool {
         false
+    }
+
+    /// Parts that it can be visited in, one at a time ([`visit_part`](Self::visit_part)).
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// As [`visit`](Self::visit), of one part, counted from 0. A key stays in its part.
+    fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
+        part > 0 || self.visit(visit)
     }
 
     /// Whether it holds nothing.

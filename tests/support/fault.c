@@ -1,6 +1,6 @@
 /* Preloaded into a node under test: while the file named by KVNODE_TEST_FAULT exists, what the disk is asked for fails
  * with the error number that stands in it: "sync 5" each fsync(2) and fdatasync(2), "write 28" each write(2) to a regular
- * file. */
+ * file, "tables 28" those alone that are to a file in a folder named tables or blobs. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -42,6 +42,10 @@ ssize_t write(int fd, const void *bytes, size_t len) {
   struct stat found;
   if (fd > 2 && fstat(fd, &found) == 0 && S_ISREG(found.st_mode)) {
     int number = fault("write");
+    char link[64], path[4096] = {0};
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof path - 1) > 0 && (strstr(path, "/tables/") || strstr(path, "/blobs/")))
+      number = number ? number : fault("tables");
     if (number) {
       errno = number;
       return -1;

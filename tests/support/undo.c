@@ -85,7 +85,7 @@ static void note(uint32_t kind, uint64_t inode, uint64_t a, uint64_t b, const vo
   put(bytes, len);
 }
 
-/* Notes a range of a file as it is; what is beyond its end or zero at the end of the range is not kept. */
+/* Notes a range of a file as it is, up to its end; of what is cut off, without the zeros at the end. */
 static void note_range(uint32_t kind, int fd, const struct stat *found, uint64_t from, uint64_t to) {
   uint64_t size = found->st_size;
   size_t len = from < size ? (to < size ? to : size) - from : 0;
@@ -101,7 +101,7 @@ static void note_range(uint32_t kind, int fd, const struct stat *found, uint64_t
     if (got < 0)
       abort();
   }
-  while (got > 0 && old[got - 1] == 0)
+  while (kind == TRUNCATE && got > 0 && old[got - 1] == 0)
     got--;
   note(kind, found->st_ino, from, size, old, got);
   free(old);

@@ -15,7 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable, Snapshot,
+};
 
 use super::queue::{Change, Write};
 use super::record::{self, Found};
@@ -68,7 +70,8 @@ pub(super) struct Failed {
 
 impl Engine {
     pub(super) fn open(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
-        let db = Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES).open()?;
+        let db =
+            Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES).open()?;
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
         let mut engine = Self { db, meta, stores: AHashMap::new(), since_tables: AtomicU64::new(0) };
         for (id, _) in engine.names()? {
@@ -91,16 +94,17 @@ impl Engine {
 
     /// The stores, with their names.
     pub(super) fn names(&self) -> fjall::Result<Vec<(u32, Vec<String>)>> {
-        let mut found = Vec::new();
-        for pair in self.meta.prefix("s") {
-            let (key, names) = pair.into_inner()?;
-            let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes) else {
-                continue;
-            };
-            let names = String::from_utf8_lossy(&names).lines().map(str::to_owned).collect();
-            found.push((id, names));
+        self.view().names()
+    }
+
+    /// All as it is now, for as long as it is held, whatever is written meanwhile. It holds the engine open.
+    pub(super) fn view(&self) -> View {
+        View {
+            snapshot: self.db.snapshot(),
+            meta: self.meta.clone(),
+            stores: self.stores.clone(),
+            _db: self.db.clone(),
         }
-        Ok(found)
     }
 
     /// Keeps the names of a store, new or not, durably.
@@ -114,12 +118,7 @@ impl Engine {
     }
 
     pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
-        let found = self.meta.get(meta_key(b't', id))?;
-        let number = |at: usize| {
-            let bytes = found.as_ref()?.get(at..at + 8)?;
-            bytes.try_into().ok().map(u64::from_be_bytes)
-        };
-        Ok((number(0).unwrap_or(0), number(8).unwrap_or(0)))
+        self.view().totals(id)
     }
 
     pub(super) fn note(&self, id: u32, name: &str) -> fjall::Result<Option<Vec<u8>>> {
@@ -133,11 +132,6 @@ impl Engine {
         let found = Found::new(&engine_key, entry).ok_or(fjall::Error::Unrecoverable)?;
         // Another key with the same digest is another key.
         Ok((!record::is_long(key) || found.long_key() == Some(key)).then_some(found))
-    }
-
-    /// What a store is read from while others write; it holds the engine open.
-    pub(super) fn store(&self, id: u32) -> Option<(Database, Keyspace)> {
-        Some((self.db.clone(), self.stores.get(&id)?.clone()))
     }
 
     /// Waits until the engine has not too much in memory that it has yet to write to tables.
@@ -202,7 +196,7 @@ impl Engine {
                 Change::Delete => None,
             };
             let Some(store) = self.stores.get(&write.store) else { continue };
-            let engine_key = record::engine_key(&write.key).into_owned();
+            let engine_key = record::engine_key(&write.key);
             if record::is_long(&write.key)
                 && let Some(other) = store.get(&engine_key).map_err(early)?
                 && Found::new(&engine_key, other).is_none_or(|found| found.long_key() != Some(&*write.key))
@@ -245,6 +239,58 @@ impl Engine {
             tracing::error!(?error, "tables are not written");
         }
         Ok(committed)
+    }
+}
+
+/// What the engine held at one moment.
+pub(super) struct View {
+    pub snapshot: Snapshot,
+    meta: Keyspace,
+    stores: AHashMap<u32, Keyspace>,
+    _db: Database,
+}
+
+impl View {
+    pub(super) fn keyspace(&self, id: u32) -> Option<&Keyspace> {
+        self.stores.get(&id)
+    }
+
+    pub(super) fn names(&self) -> fjall::Result<Vec<(u32, Vec<String>)>> {
+        let mut found = Vec::new();
+        for pair in self.snapshot.prefix(&self.meta, "s") {
+            let (key, names) = pair.into_inner()?;
+            let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes) else {
+                continue;
+            };
+            let names = String::from_utf8_lossy(&names).lines().map(str::to_owned).collect();
+            found.push((id, names));
+        }
+        Ok(found)
+    }
+
+    /// Number of entries of a store, and bytes of their keys and values.
+    pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
+        let found = self.snapshot.get(&self.meta, meta_key(b't', id))?;
+        let number = |at: usize| {
+            let bytes = found.as_ref()?.get(at..at + 8)?;
+            bytes.try_into().ok().map(u64::from_be_bytes)
+        };
+        Ok((number(0).unwrap_or(0), number(8).unwrap_or(0)))
+    }
+
+    /// Number of entries of all stores.
+    pub(super) fn entries(&self) -> fjall::Result<u64> {
+        self.stores.keys().map(|id| self.totals(*id).map(|(entries, _)| entries)).sum()
+    }
+
+    /// The notes of a store, with their names.
+    pub(super) fn notes(&self, id: u32) -> impl Iterator<Item = fjall::Result<(Vec<u8>, Vec<u8>)>> {
+        let prefix = meta_key(b'n', id);
+        let name_at = prefix.len();
+        self.snapshot.prefix(&self.meta, prefix).map(move |pair| {
+            let (key, note) = pair.into_inner()?;
+            Ok((key.get(name_at..).unwrap_or_default().to_vec(), note.to_vec()))
+        })
     }
 }
 

@@ -6,6 +6,9 @@ use ahash::AHashMap;
 
 use crate::store::{ReadDone, WriteDone};
 
+/// An entry's store and key.
+pub(super) type EntryKey = (u32, Arc<[u8]>);
+
 /// One change, and whom to tell.
 pub(super) struct Write {
     pub store: u32,
@@ -27,6 +30,11 @@ pub(super) enum Change {
 }
 
 impl Write {
+    /// What is known of it when it is done: its store and key, where it was an entry's.
+    pub(super) fn done(&self) -> Option<EntryKey> {
+        self.of_entry().then(|| (self.store, Arc::clone(&self.key)))
+    }
+
     /// What it takes of memory, and about as much of the disk.
     pub(super) fn bytes(&self) -> usize {
         let change = match &self.change {
@@ -100,6 +108,11 @@ impl Queue {
         true
     }
 
+    /// Whether a write of the key waits.
+    pub(super) fn waits(&self, store: u32, key: &[u8]) -> bool {
+        self.keys.get(&store).is_some_and(|keys| keys.contains_key(key))
+    }
+
     /// Takes the writes that came first, up to `bytes_max`, one at least where there is one.
     pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Write> {
         let mut bytes = 0;
@@ -117,23 +130,24 @@ impl Queue {
 
     /// What was taken last has been carried out: gives the reads that waited for it, with their store and key.
     /// `bytes` is what they took when they came.
-    pub(super) fn carried_out(&mut self, writes: &[Write], bytes: usize) -> Vec<(u32, Arc<[u8]>, ReadDone)> {
+    pub(super) fn carried_out(
+        &mut self,
+        writes: &[Option<EntryKey>],
+        bytes: usize,
+    ) -> Vec<(u32, Arc<[u8]>, ReadDone)> {
         self.bytes -= bytes;
         let mut reads = Vec::new();
-        for write in writes {
-            let Some(keys) = self.keys.get_mut(&write.store) else { continue };
-            if !write.of_entry() {
-                continue;
-            }
-            let Some(waiting) = keys.get_mut(&write.key) else { continue };
+        for (store, key) in writes.iter().flatten() {
+            let Some(keys) = self.keys.get_mut(store) else { continue };
+            let Some(waiting) = keys.get_mut(key) else { continue };
             let (due, kept) = std::mem::take(&mut waiting.reads)
                 .into_iter()
                 .partition(|(after, _): &(u64, ReadDone)| *after <= self.taken);
             waiting.reads = kept;
             let due: Vec<(u64, ReadDone)> = due;
-            reads.extend(due.into_iter().map(|(_, done)| (write.store, Arc::clone(&write.key), done)));
+            reads.extend(due.into_iter().map(|(_, done)| (*store, Arc::clone(key), done)));
             if waiting.last <= self.taken {
-                keys.remove(&write.key);
+                keys.remove(key);
             }
         }
         reads
@@ -157,6 +171,10 @@ mod tests {
         Box::new(|_| {})
     }
 
+    fn done(writes: &[Write]) -> Vec<Option<EntryKey>> {
+        writes.iter().map(Write::done).collect()
+    }
+
     fn sizes(writes: &[Write]) -> usize {
         writes.iter().map(Write::bytes).sum()
     }
@@ -172,9 +190,9 @@ mod tests {
         let first = queue.take(1 << 20);
         queue.push(put("a"));
         assert!(queue.read_later(1, b"a", read), "the second write waits still");
-        assert_eq!(queue.carried_out(&first, sizes(&first)).len(), 1);
+        assert_eq!(queue.carried_out(&done(&first), sizes(&first)).len(), 1);
         let second = queue.take(1 << 20);
-        assert_eq!(queue.carried_out(&second, sizes(&second)).len(), 1);
+        assert_eq!(queue.carried_out(&done(&second), sizes(&second)).len(), 1);
         assert!(!queue.read_later(1, b"a", read), "nothing waits any more");
         assert_eq!(queue.bytes(), 0);
     }

@@ -1,33 +1,53 @@
 //! How an entry stands in the engine.
 //!
 //! ```text
-//! key up to 60,000 bytes     key                  -> traits:8, value
-//! a longer one               0, md5(key):16 bytes -> traits:8, length:32, key, value
+//! key up to 60,000 bytes     hash:16, key                  -> traits:8, value
+//! a longer one               hash:16, 0, md5(key):16 bytes -> traits:8, length:32, key, value
 //! ```
+//!
+//! The hash (xxh3) spreads keys evenly, whatever they are: so a store has parts of about one size, each in one place.
 //!
 //! The engine takes keys of 65,535 bytes at most, and the longest that are wanted are longer. No term begins with the
 //! byte 0, so the two kinds never meet. Two long keys with one digest can be made on purpose: the second is refused.
 
-use std::borrow::Cow;
-
 use fjall::Slice;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::etf::Traits;
 use crate::store::Value;
 
 /// Longest key that is the engine's key as it is, in bytes.
 const PLAIN_MAX: usize = 60_000;
+const HASH_BYTES: usize = 2;
 const TRAITS_BYTES: usize = 1;
 const LENGTH_BYTES: usize = 4;
+/// Parts that a store is visited in.
+pub(super) const PARTS: usize = 1024;
 
 /// The engine's key of a key.
-pub(super) fn engine_key(key: &[u8]) -> Cow<'_, [u8]> {
-    if !is_long(key) {
-        return Cow::Borrowed(key);
+pub(super) fn engine_key(key: &[u8]) -> Vec<u8> {
+    let hash = (xxh3_64(key) >> 48) as u16;
+    let mut engine_key = Vec::with_capacity(HASH_BYTES + key.len().min(PLAIN_MAX));
+    engine_key.extend_from_slice(&hash.to_be_bytes());
+    if is_long(key) {
+        engine_key.push(0);
+        engine_key.extend_from_slice(&md5::compute(key).0);
+    } else {
+        engine_key.extend_from_slice(key);
     }
-    let mut digest = vec![0];
-    digest.extend_from_slice(&md5::compute(key).0);
-    Cow::Owned(digest)
+    engine_key
+}
+
+/// The engine's keys of one part; the second is not part of it any more, and `None` where there is none behind.
+pub(super) const fn part(part: usize) -> (u16, Option<u16>) {
+    let each = (1 << 16) / PARTS;
+    let (from, to) = (part * each, (part + 1) * each);
+    (from as u16, if to < 1 << 16 { Some(to as u16) } else { None })
+}
+
+/// The key of an entry, where the engine's key has it.
+pub(super) fn plain_key(engine_key: &[u8]) -> &[u8] {
+    engine_key.get(HASH_BYTES..).unwrap_or_default()
 }
 
 /// Whether the key stands in the entry.
@@ -55,12 +75,12 @@ pub(super) const fn bytes(engine_key: &[u8], entry_len: u64) -> u64 {
     if is_digest(engine_key) {
         entry_len.saturating_sub((TRAITS_BYTES + LENGTH_BYTES) as u64)
     } else {
-        (engine_key.len() as u64 + entry_len).saturating_sub(TRAITS_BYTES as u64)
+        (engine_key.len() as u64 + entry_len).saturating_sub((HASH_BYTES + TRAITS_BYTES) as u64)
     }
 }
 
 const fn is_digest(engine_key: &[u8]) -> bool {
-    engine_key.len() == 17 && engine_key[0] == 0
+    engine_key.len() == HASH_BYTES + 17 && engine_key[HASH_BYTES] == 0
 }
 
 /// An entry as it was read.
@@ -115,9 +135,20 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_in_one_part() {
+        let mut next = 0_u32;
+        for number in 0..PARTS {
+            let (from, to) = part(number);
+            assert_eq!(u32::from(from), next);
+            next = to.map_or(1 << 16, u32::from);
+        }
+        assert_eq!(next, 1 << 16);
+    }
+
+    #[test]
     fn what_is_no_entry_is_none() {
         assert!(Found::new(b"k", Slice::from(&[][..])).is_none());
-        let digest = engine_key(&[109; 70_000]).into_owned();
+        let digest = engine_key(&[109; 70_000]);
         for entry in [&[0][..], &[0, 0, 0, 0, 9, 1], &[0, 255, 255, 255, 255, 1]] {
             assert!(Found::new(&digest, Slice::from(entry)).is_none(), "{entry:?}");
         }

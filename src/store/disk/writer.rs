@@ -19,11 +19,12 @@ use fjall::{PersistMode, Readable};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::SyncPolicy;
+use super::backup::{Progress, StoreCount};
 use super::dir::Dir;
-use super::engine::{Engine, Failed, Totals};
+use super::engine::{Engine, Failed, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
 use super::queue::{Queue, Write};
-use super::record::Found;
+use super::record::{self, Found};
 use crate::store::{ReadDone, StoreError, Value};
 
 /// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
@@ -152,6 +153,11 @@ impl Shared {
         self.work.notify_one();
     }
 
+    /// Whether a write of the key waits, or is being told of.
+    pub(super) fn waits(&self, store: u32, key: &[u8]) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().waits(store, key)
+    }
+
     /// See [`Queue::read_later`].
     pub(super) fn read_later(&self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
         // Whoever has been answered, or has sent a write on this thread, sees it in the number.
@@ -173,41 +179,59 @@ impl Shared {
         engine.note(store, name).map_err(|error| engine_error(&error))
     }
 
+    /// All stores as they are now.
+    pub(super) fn view(&self) -> Result<View, StoreError> {
+        self.engine.read_recursive().as_ref().map(Engine::view).ok_or(StoreError::Io("eio"))
+    }
+
+    /// Shows the entries of a store, or of one part of it. Not under a lock: it may take long.
     pub(super) fn visit(
         &self,
         store: u32,
+        part: Option<usize>,
         visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
     ) -> Result<bool, StoreError> {
-        // Not under the lock: it may take long.
-        let found = self.engine.read_recursive().as_ref().and_then(|engine| engine.store(store));
-        let (db, keyspace) = found.ok_or(StoreError::Io("eio"))?;
-        for pair in db.snapshot().iter(&keyspace) {
+        let view = self.view()?;
+        let snapshot = &view.snapshot;
+        let keyspace = view.keyspace(store).ok_or(StoreError::Io("eio"))?;
+        let entries = match part.map(record::part) {
+            None => snapshot.iter(keyspace),
+            Some((from, Some(to))) => snapshot.range(keyspace, from.to_be_bytes()..to.to_be_bytes()),
+            Some((from, None)) => snapshot.range(keyspace, from.to_be_bytes()..),
+        };
+        for pair in entries {
             let (key, entry) = pair.into_inner().map_err(|error| engine_error(&error))?;
             let found = Found::new(&key, entry).ok_or(StoreError::Io("damaged"))?;
-            if !visit(found.long_key().unwrap_or(&key), found.value()) {
+            if !visit(found.long_key().unwrap_or_else(|| record::plain_key(&key)), found.value()) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    pub(super) fn check(&self) -> Result<Vec<(Vec<String>, u64, u64)>, OpenError> {
+    /// Reads everything; `progress` is told of entries.
+    pub(super) fn check(&self, progress: Progress<'_>) -> Result<Vec<StoreCount>, OpenError> {
         let damaged = |what: String| OpenError::Damaged { file: self.dir.path.clone(), what };
-        let engine = self.engine.read();
-        let engine = engine.as_ref().ok_or_else(|| damaged("it could not be opened again".into()))?;
         let failed = |error| OpenError::engine(&self.dir.path, error);
-        let mut found = Vec::new();
-        for (id, names) in engine.names().map_err(failed)? {
+        let view = self.view().map_err(|_| damaged("it could not be opened again".into()))?;
+        let (mut found, mut done, all) = (Vec::new(), 0_u64, view.entries().map_err(failed)?);
+        for (id, names) in view.names().map_err(failed)? {
             let (mut entries, mut bytes) = (0_u64, 0_u64);
-            let counted = self.visit(id, &mut |key, value| {
+            let counted = self.visit(id, None, &mut |key, value| {
                 entries += 1;
                 bytes += (key.len() + value.bytes.len()) as u64;
-                true
+                done += 1;
+                !done.is_multiple_of(256) || progress(done, all)
             });
-            counted.map_err(|error| {
-                damaged(format!("the store {} after {entries} good entries: {error}", names.join(", ")))
-            })?;
-            let totals = engine.totals(id).map_err(failed)?;
+            let names = match counted {
+                Ok(true) => names,
+                Ok(false) => return Err(damaged("it was not read to its end".into())),
+                Err(error) => {
+                    let names = names.join(", ");
+                    return Err(damaged(format!("the store {names} after {entries} good entries: {error}")));
+                }
+            };
+            let totals = view.totals(id).map_err(failed)?;
             if totals != (entries, bytes) {
                 return Err(damaged(format!(
                     "the store {} has {entries} entries of {bytes} bytes, and was left with {} of {}",
@@ -216,9 +240,20 @@ impl Shared {
                     totals.1
                 )));
             }
-            found.push((names, entries, bytes));
+            found.push(StoreCount { names, entries, bytes });
         }
         Ok(found)
+    }
+
+    /// Syncs all that was written.
+    pub(super) fn sync_all(&self) -> Result<(), StoreError> {
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        engine.db.persist(PersistMode::SyncAll).map_err(|error| engine_error(&error))
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue.lock().closed
     }
 
     pub(super) fn close(&self) {
@@ -249,9 +284,8 @@ impl Shared {
                 *self.broken.lock() = Some(Broken { seqno: None });
                 Err(StoreError::Io("eio"))
             });
-            let reads = self.queue.lock().carried_out(&writes, sizes);
-            self.waiting.fetch_sub(writes.len(), Ordering::AcqRel);
-            self.room.notify_all();
+            let written: Vec<_> = writes.iter().map(Write::done).collect();
+            let count = writes.len();
             for (at, write) in writes.into_iter().enumerate() {
                 let result = match &mut results {
                     Ok(refused) => match refused.iter().find(|(refused, _)| *refused == at) {
@@ -262,6 +296,10 @@ impl Shared {
                 };
                 tell(|| (write.done)(result));
             }
+            // After the completions: a key that waits no more has been told of to slaves.
+            let reads = self.queue.lock().carried_out(&written, sizes);
+            self.waiting.fetch_sub(count, Ordering::AcqRel);
+            self.room.notify_all();
             for (store, key, done) in reads {
                 let found = self.read(store, &key);
                 tell(|| {
@@ -327,7 +365,9 @@ impl Shared {
                 Err(engine_error(&error))
             }
             // Poisoned before it began, by a thread of the engine: nothing of it is in the journal.
-            Err(Failed { error: error @ fjall::Error::Poisoned, begun: true }) => Err(self.failed(&error, None)),
+            Err(Failed { error: error @ fjall::Error::Poisoned, begun: true }) => {
+                Err(self.failed(&error, None))
+            }
             Err(Failed { error, begun: true }) => Err(self.failed(&error, Some(seqno))),
         }
     }

@@ -1,0 +1,211 @@
+//! The keys that a slave has: read by its primary before it copies, for what the slave has too much.
+//!
+//! A kvnode gives the keys of a store part by part, by a function that a BEAM does not have (there it is `undef`, which
+//! harms nothing). Of a BEAM's GenServer there is `:sys.get_state/1` alone, which copies the whole state, first in its
+//! node and then onto the wire: so its size is asked for before, and a large one is left alone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol::Timer;
+use smol::future::FutureExt;
+
+use super::Node;
+use super::erpc::ErpcError;
+use super::peers::PeerHandle;
+use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
+use crate::etf::{Cursor, OwnedTerm, Pid, TermError, TermView};
+use crate::process::Outcome;
+
+/// How long one answer may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// A state is read when its process's heap and the binaries that it refers to take no more, in bytes. On the wire that is
+/// about half, far below the largest frame; copying it stops the slave for some 50 ms.
+const STATE_BYTES_MAX: u64 = 32 << 20;
+/// The function that gives keys of a store: `kvnode:store_keys(Pid, Part) -> {Parts, [Key]}`.
+pub(super) const STORE_KEYS: (&str, &str) = ("kvnode", "store_keys");
+
+/// Why a slave's keys could not be read.
+#[derive(Debug)]
+pub(super) enum KeysError {
+    /// Its state takes so many bytes, which is more than is read.
+    TooLarge(u64),
+    /// It shows another state than the servers of the protocol.
+    Foreign,
+    /// It did not answer.
+    NoAnswer,
+    /// Its node did not say how large it is.
+    Erpc(ErpcError),
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(bytes) => {
+                write!(
+                    f,
+                    "its state takes {bytes} bytes, too many for :sys.get_state; start it again empty to be sure"
+                )
+            }
+            Self::Foreign => f.write_str("it shows no state of the protocol's servers"),
+            Self::NoAnswer => f.write_str("it does not answer :sys.get_state"),
+            Self::Erpc(error) => write!(f, "its node does not answer: {error}"),
+        }
+    }
+}
+
+impl From<TermError> for KeysError {
+    fn from(_: TermError) -> Self {
+        Self::Foreign
+    }
+}
+
+/// Shows all keys of a slave, as it encodes them.
+///
+/// # Errors
+/// The slave's, or its node's: see [`KeysError`]. Some keys may have been shown.
+pub(super) async fn read(
+    node: &Node,
+    peer: &Arc<PeerHandle>,
+    slave: &Pid,
+    mut show: impl FnMut(TermView<'_>),
+) -> Result<(), KeysError> {
+    let mut part = 0;
+    loop {
+        let arguments = |w: &mut crate::etf::TermWriter<'_>| _ = w.pid(slave).unsigned(part);
+        match node.erpc(peer, STORE_KEYS, 2, arguments, LIMIT).await {
+            Ok(answer) => {
+                let parts = show_part(answer.view(), &mut show)?;
+                part += 1;
+                if part >= parts {
+                    return Ok(());
+                }
+            }
+            // Not a kvnode, or no store of the kind that has parts.
+            Err(ErpcError::Error { .. }) if part == 0 => break,
+            Err(error) => return Err(KeysError::Erpc(error)),
+        }
+    }
+    let bytes = state_bytes(node, peer, slave).await?;
+    if bytes > STATE_BYTES_MAX {
+        return Err(KeysError::TooLarge(bytes));
+    }
+    let state = state_of(node, peer, slave).await.ok_or(KeysError::NoAnswer)?;
+    show_state(state.view(), &mut show)
+}
+
+/// `{Parts, [Key]}`
+fn show_part(answer: TermView<'_>, show: &mut impl FnMut(TermView<'_>)) -> Result<u64, KeysError> {
+    let [parts, keys] = answer.as_tuple::<2>().ok_or(KeysError::Foreign)?;
+    let mut cursor = keys.cursor();
+    for _ in 0..cursor.list()? {
+        show(cursor.term()?);
+    }
+    parts.as_unsigned().ok_or(KeysError::Foreign)
+}
+
+/// What the state of a process on a BEAM takes there, roughly: its heap first, then what that refers to.
+async fn state_bytes(node: &Node, peer: &PeerHandle, slave: &Pid) -> Result<u64, KeysError> {
+    let ask = async |item: &str| {
+        let arguments = |w: &mut crate::etf::TermWriter<'_>| _ = w.pid(slave).atom(item);
+        node.erpc(peer, ("erlang", "process_info"), 2, arguments, LIMIT).await.map_err(KeysError::Erpc)
+    };
+    let memory = ask("memory").await?;
+    let memory = memory.view().as_tuple::<2>().and_then(|[_, bytes]| bytes.as_unsigned());
+    let memory = memory.ok_or(KeysError::NoAnswer)?;
+    if memory > STATE_BYTES_MAX {
+        return Ok(memory);
+    }
+    // A binary takes at least 64 bytes of the heap, so that their list is bounded by now.
+    let binaries = ask("binary").await?;
+    let [_, list] = binaries.view().as_tuple::<2>().ok_or(KeysError::NoAnswer)?;
+    let mut cursor = list.cursor();
+    let mut bytes = memory;
+    for _ in 0..cursor.list()? {
+        let [_, size, _] = cursor.term()?.as_tuple::<3>().ok_or(KeysError::Foreign)?;
+        bytes = bytes.saturating_add(size.as_unsigned().unwrap_or(0));
+    }
+    Ok(bytes)
+}
+
+/// `:sys.get_state/1`
+async fn state_of(node: &Node, peer: &PeerHandle, slave: &Pid) -> Option<OwnedTerm> {
+    let reference = node.registry.new_reference();
+    let (tell, told) = smol::channel::bounded(1);
+    node.waiters.expect_reply(&reference, &peer.name, move |outcome| {
+        // Too late for whoever asked.
+        let _gone = tell.try_send(outcome);
+    });
+    let from = &node.net_kernel_process.pid;
+    let mut frames = Outbound::default();
+    frames.send_to(from, &RemoteProcess::Pid(slave.clone()), |w| {
+        w.tuple(3).atom("system").tuple(2).pid(from);
+        if peer.offered.contains(DistributionFlags::ALIAS) {
+            w.list(1).atom("alias");
+        }
+        w.reference(&reference).atom("get_state");
+    });
+    peer.leave(|outbox| outbox.frames.append(&mut frames));
+    let answered = async { told.recv().await.ok() };
+    let late = async {
+        Timer::after(LIMIT).await;
+        None
+    };
+    let outcome = answered.or(late).await;
+    node.waiters.cancel(&reference);
+    match outcome {
+        Some(Outcome::Replied(state)) => Some(state),
+        _ => None,
+    }
+}
+
+/// The keys of `%{data: %{key => value}, slaves: [slave]}`, in `{:ok, state}` from OTP 26 on.
+fn show_state(state: TermView<'_>, show: &mut impl FnMut(TermView<'_>)) -> Result<(), KeysError> {
+    let state = match state.as_tuple::<2>() {
+        Some([ok, state]) if ok.is_atom("ok") => state,
+        _ => state,
+    };
+    let mut cursor = state.cursor();
+    for _ in 0..cursor.map()? {
+        let (name, value) = pair(&mut cursor)?;
+        if name.is_atom("data") {
+            let mut data = value.cursor();
+            for _ in 0..data.map()? {
+                show(pair(&mut data)?.0);
+            }
+            return Ok(());
+        }
+    }
+    Err(KeysError::Foreign)
+}
+
+fn pair<'a>(cursor: &mut Cursor<'a>) -> Result<(TermView<'a>, TermView<'a>), TermError> {
+    Ok((cursor.term()?, cursor.term()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etf::encode;
+
+    #[test]
+    fn keys_are_read_from_a_state_in_either_form_and_from_nothing_else() {
+        let keys = |wrapped: bool, data: &str| {
+            let state = encode(|w| {
+                if wrapped {
+                    w.tuple(2).atom("ok");
+                }
+                w.map(2).atom(data).map(2).unsigned(1).atom("a").unsigned(2).atom("b").atom("slaves").nil();
+            });
+            let mut keys = Vec::new();
+            let read = show_state(TermView::parse(&state).expect("a term"), &mut |key| {
+                keys.push(key.as_unsigned().expect("a number"));
+            });
+            read.ok().map(|()| keys)
+        };
+        assert_eq!(keys(false, "data"), Some(vec![1, 2]));
+        assert_eq!(keys(true, "data"), Some(vec![1, 2]));
+        assert_eq!(keys(true, "other"), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! What is replicated: single writes, and the store that a repair reads.
+
+use crate::etf::Traits;
+
+/// One write, as slaves are told of it.
+#[derive(Clone, Copy, Debug)]
+pub enum ReplicaWrite<'a> {
+    /// `{:replicate_put, key, value}`
+    Put {
+        /// The encoded key.
+        key: &'a [u8],
+        /// The encoded value.
+        value: &'a [u8],
+        /// Of both.
+        traits: Traits,
+    },
+    /// `{:replicate_delete, key}`
+    Delete {
+        /// The encoded key.
+        key: &'a [u8],
+        /// Of the key.
+        traits: Traits,
+    },
+}
+
+impl<'a> ReplicaWrite<'a> {
+    pub(super) const fn key(&self) -> &'a [u8] {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key, .. } => key,
+        }
+    }
+}
+
+/// The value that a key has, with the traits of both; `None`: it has none.
+pub type PresentValue<'a> = Option<(&'a [u8], Traits)>;
+
+/// What became of a read of a [`Source`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceRead {
+    /// The value was shown.
+    Shown,
+    /// A write of it is under way, and queued for the slaves when it is done, if it is: ask again.
+    Later,
+    /// It cannot be read.
+    Unreadable,
+}
+
+/// The store that is replicated, as the repair of a slave reads it.
+///
+/// The key-value server is one. A server of one's own gives its source by
+/// [`GenServer::replica_source`](crate::GenServer::replica_source), queues its writes by
+/// [`Slave::push`](super::Slave::push), and has its slaves followed by
+/// [`Node::follow_slave`](crate::Node::follow_slave): they are then repaired as the key-value server's are.
+pub trait Source {
+    /// Parts that it is scanned in: at least 1.
+    fn parts(&self) -> usize;
+
+    /// Shows the keys of one part, counted from 0, in their canonical encoding. Others may write meanwhile.
+    fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8]));
+
+    /// Shows the present value of a key; `None`: it has none.
+    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead;
+
+    /// Calls `run` once, while no write is applied that is not queued for the slaves yet, and none is queued that is not
+    /// applied. `run` calls [`read`](Self::read).
+    fn in_order(&self, run: &mut dyn FnMut());
+
+    /// Number of keys.
+    fn len(&self) -> usize;
+
+    /// Whether it has none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -108,9 +108,9 @@ fn open_all(dir: &Path, files: &mut HashMap<u64, File>) {
         let found = fs::symlink_metadata(&path).unwrap();
         if found.is_dir() {
             open_all(&path, files);
-        } else if !files.contains_key(&found.ino()) {
-            let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-            files.insert(found.ino(), file);
+        } else {
+            let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            files.entry(found.ino()).or_insert_with(open);
         }
     }
 }

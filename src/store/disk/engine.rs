@@ -35,7 +35,7 @@ const JOURNALS_BYTES: u64 = 64 << 20;
 const TABLES_EVERY_BYTES: u64 = 32 << 20;
 /// Tables that wait to be written. From 4 on the engine makes whoever writes wait for them, without an end where its own
 /// threads have failed.
-const TABLES_WAITING_MAX: usize = 2;
+pub(super) const TABLES_WAITING_MAX: usize = 2;
 
 /// What a store holds.
 #[derive(Debug, Default)]
@@ -51,6 +51,8 @@ pub(super) struct Engine {
     stores: AHashMap<u32, Keyspace>,
     /// Bytes since all was written to tables.
     since_tables: AtomicU64,
+    /// Each [`View`] has one.
+    viewers: Arc<()>,
 }
 
 /// What came of a batch beside that it is written.
@@ -73,7 +75,13 @@ impl Engine {
         let db =
             Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES).open()?;
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
-        let mut engine = Self { db, meta, stores: AHashMap::new(), since_tables: AtomicU64::new(0) };
+        let mut engine = Self {
+            db,
+            meta,
+            stores: AHashMap::new(),
+            since_tables: AtomicU64::new(0),
+            viewers: Arc::default(),
+        };
         for (id, _) in engine.names()? {
             engine.open_store(id)?;
         }
@@ -104,6 +112,7 @@ impl Engine {
             meta: self.meta.clone(),
             stores: self.stores.clone(),
             _db: self.db.clone(),
+            _viewer: Arc::clone(&self.viewers),
         }
     }
 
@@ -134,18 +143,26 @@ impl Engine {
         Ok((!record::is_long(key) || found.long_key() == Some(key)).then_some(found))
     }
 
-    /// Waits until the engine has not too much in memory that it has yet to write to tables.
+    /// Waits until no more than so many tables of a store wait to be written.
     ///
     /// # Errors
-    /// It has failed to write, and writes nothing any more.
-    pub(super) fn wait_for_tables(&self) -> fjall::Result<()> {
-        let waiting = |keyspace: &Keyspace| keyspace.sealed_memtable_count() > TABLES_WAITING_MAX;
-        while waiting(&self.meta) || self.stores.values().any(waiting) {
+    /// The engine has failed to write, and writes nothing any more.
+    pub(super) fn wait_for_tables(&self, waiting_max: usize) -> fjall::Result<()> {
+        let waiting = |keyspace: &Keyspace| keyspace.sealed_memtable_count() > waiting_max;
+        loop {
+            // Says whether it has failed.
             self.db.persist(PersistMode::Buffer)?;
+            if !waiting(&self.meta) && !self.stores.values().any(waiting) {
+                return Ok(());
+            }
             // The engine has nothing that could be waited for.
             thread::sleep(Duration::from_millis(2));
         }
-        Ok(())
+    }
+
+    /// Whether somebody reads from it as it was at some moment: it cannot be closed then.
+    pub(super) fn is_viewed(&self) -> bool {
+        Arc::strong_count(&self.viewers) > 1
     }
 
     /// Has all that is in memory written to tables, in the background.
@@ -248,6 +265,7 @@ pub(super) struct View {
     meta: Keyspace,
     stores: AHashMap<u32, Keyspace>,
     _db: Database,
+    _viewer: Arc<()>,
 }
 
 impl View {

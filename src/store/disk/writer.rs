@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use fjall::{PersistMode, Readable};
@@ -21,7 +22,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::SyncPolicy;
 use super::backup::{Progress, StoreCount};
 use super::dir::Dir;
-use super::engine::{Engine, Failed, Totals, View};
+use super::engine::{Engine, Failed, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
 use super::queue::{Queue, Write};
 use super::record::{self, Found};
@@ -30,6 +31,8 @@ use crate::store::{ReadDone, StoreError, Value};
 /// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
 /// memory to new files before it lets go of old ones, and should not fail in the middle of that. Deletes may use half.
 const ROOM_BYTES: u64 = 64 << 20;
+/// The engine is opened again so often at most: what reads waits for it.
+const TRY_EVERY: Duration = Duration::from_secs(1);
 /// A batch has no more bytes than this, but for a single large value.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Past so many bytes at most a connection that writes waits until there is room again, as one to a full socket does:
@@ -79,6 +82,8 @@ pub(super) struct Shared {
 struct Broken {
     /// Batches from this number on are to be taken back; `None`: all that it has was written well.
     seqno: Option<u64>,
+    /// When it was opened again in vain last.
+    tried: Option<Instant>,
 }
 
 impl Shared {
@@ -281,7 +286,7 @@ impl Shared {
             let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&mut writes, sizes)));
             let mut results = outcome.unwrap_or_else(|_| {
                 tracing::error!("the engine panicked (a bug: please report it)");
-                *self.broken.lock() = Some(Broken { seqno: None });
+                *self.broken.lock() = Some(Broken { seqno: None, tried: None });
                 Err(StoreError::Io("eio"))
             });
             let written: Vec<_> = writes.iter().map(Write::done).collect();
@@ -335,18 +340,22 @@ impl Shared {
             && let Err(error) = engine.db.persist(PersistMode::SyncData)
         {
             tracing::error!(dir = %self.dir.path.display(), ?error, "a sync failed: what was written since the last one may be lost");
-            *broken = Some(Broken { seqno: None });
+            *broken = Some(Broken { seqno: None, tried: None });
         }
     }
 
     /// Writes a batch; gives the writes of it that were refused by themselves.
     fn commit(&self, writes: &mut [Write], bytes: usize) -> Result<Vec<(usize, StoreError)>, StoreError> {
         self.revive()?;
+        if let Err(error) = self.wait_for_tables() {
+            // What it failed at may have passed since.
+            let error = self.failed(&error, None);
+            self.revive().map_err(|_| error)?;
+        }
         let room = self.room(writes, bytes)?;
         let mode = if self.sync == SyncPolicy::Always { PersistMode::SyncData } else { PersistMode::Buffer };
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-        engine.wait_for_tables().map_err(|error| self.failed(&error, None))?;
         let seqno = engine.db.seqno();
         let totals = self.totals.read();
         match engine.commit(writes, mode, room, |id| totals.get(&id).cloned()) {
@@ -391,42 +400,85 @@ impl Shared {
             dir = %self.dir.path.display(), ?error,
             "the disk does not take what is written; callers are told, reads go on"
         );
-        *self.broken.lock() = Some(Broken { seqno });
+        *self.broken.lock() = Some(Broken { seqno, tried: None });
         // The engine does not say what its threads failed with.
         let full = matches!(error, fjall::Error::Poisoned)
             && self.dir.free_bytes().is_ok_and(|free| free < ROOM_BYTES / 2);
         if full { StoreError::NoSpace } else { engine_error(error) }
     }
 
+    fn wait_for_tables(&self) -> fjall::Result<()> {
+        let engine = self.engine.read();
+        engine.as_ref().map_or(Ok(()), |engine| engine.wait_for_tables(TABLES_WAITING_MAX))
+    }
+
     /// Opens the engine again after a failure, once the disk takes what is written.
     fn revive(&self) -> Result<(), StoreError> {
         let Some(broken) = *self.broken.lock() else { return Ok(()) };
         self.dir.probe().map_err(|error| store_error(&error))?;
-        let mut engine = self.engine.write();
-        // It writes out what it has in its buffer when it goes; only then is the journal's end known.
-        drop(engine.take());
-        let taken_back = broken.seqno.map_or(Ok(()), |seqno| self.dir.take_back(seqno));
-        taken_back.map_err(|error| {
-            tracing::error!(dir = %self.dir.path.display(), %error, "the journal could not be cut");
-            store_error(&error)
-        })?;
-        let opened = self.dir.inspect_journals(self.sync).and_then(|()| open_engine(&self.dir, self.memory));
-        let opened = opened.map_err(|error| {
-            tracing::error!(%error, "the engine could not be opened again");
-            StoreError::Io("eio")
-        })?;
-        for (id, known) in self.totals.read().iter() {
-            let (entries, bytes) = opened.totals(*id).map_err(|error| engine_error(&error))?;
-            known.entries.store(entries, Ordering::Relaxed);
-            known.bytes.store(bytes, Ordering::Relaxed);
+        if broken.tried.is_some_and(|tried| tried.elapsed() < TRY_EVERY) {
+            return Err(StoreError::Io("eio"));
+        }
+        let reopened = self.reopen(broken.seqno);
+        *self.broken.lock() = match &reopened {
+            Ok(()) => None,
+            // What was to be taken back is, as soon as the engine is open again.
+            Err(Reopen { taken_back, .. }) => {
+                Some(Broken { seqno: broken.seqno.filter(|_| !taken_back), tried: Some(time()) })
+            }
+        };
+        match reopened {
+            Ok(()) => {
+                tracing::warn!(dir = %self.dir.path.display(), "the disk takes writes again");
+                Ok(())
+            }
+            Err(Reopen { what, .. }) => {
+                tracing::error!(dir = %self.dir.path.display(), "the disk does not take writes yet: {what}");
+                Err(StoreError::Io("eio"))
+            }
+        }
+    }
+
+    fn reopen(&self, seqno: Option<u64>) -> Result<(), Reopen> {
+        let failed = |taken_back: bool| move |what: String| Reopen { taken_back, what };
+        {
+            let mut engine = self.engine.write();
+            if engine.as_ref().is_some_and(Engine::is_viewed) {
+                return Err(failed(false)("a copy or a backup is being made".into()));
+            }
+            // It writes out what it has in its buffer when it goes; only then is the journal's end known.
+            drop(engine.take());
+            let taken_back = seqno.map_or(Ok(()), |seqno| self.dir.take_back(seqno));
+            taken_back.map_err(|error| failed(false)(format!("the journal could not be cut: {error}")))?;
+            let opened =
+                self.dir.inspect_journals(self.sync).and_then(|()| open_engine(&self.dir, self.memory));
+            let opened = opened.map_err(|error| failed(true)(error.to_string()))?;
+            for (id, known) in self.totals.read().iter() {
+                let (entries, bytes) = opened.totals(*id).map_err(|error| failed(true)(error.to_string()))?;
+                known.entries.store(entries, Ordering::Relaxed);
+                known.bytes.store(bytes, Ordering::Relaxed);
+            }
+            *engine = Some(opened);
         }
         // A system that has failed to sync forgets that it has: what the journal holds is written once more, elsewhere.
-        opened.write_tables().map_err(|error| engine_error(&error))?;
-        tracing::warn!(dir = %self.dir.path.display(), "the disk takes writes again");
-        *engine = Some(opened);
-        *self.broken.lock() = None;
-        Ok(())
+        // Reads go on meanwhile.
+        let engine = self.engine.read();
+        let Some(engine) = engine.as_ref() else { return Ok(()) };
+        let written = engine.write_tables().and_then(|()| engine.wait_for_tables(0));
+        written.map_err(|error| failed(true)(error.to_string()))
     }
+}
+
+/// Why the engine does not write yet.
+struct Reopen {
+    /// The journal was cut as it had to be.
+    taken_back: bool,
+    what: String,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a pause between two attempts, and nothing else")]
+fn time() -> Instant {
+    Instant::now()
 }
 
 fn open_engine(dir: &Dir, memory: Memory) -> Result<Engine, OpenError> {

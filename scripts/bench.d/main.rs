@@ -15,6 +15,7 @@ mod compiled;
 mod durable;
 mod flags;
 mod floor;
+mod hostile;
 mod instructions;
 mod link;
 mod memory;
@@ -76,6 +77,8 @@ enum Load {
     Durable,
     /// System calls per call, by strace
     Syscalls,
+    /// A good peer's calls while another means harm, side by side with the same calls without
+    Hostile,
     /// Instructions per call without sockets, by callgrind, against scripts/bench.d/instructions.txt
     Instructions,
     /// All of the above
@@ -84,7 +87,7 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 13] = [
+const EACH: [Load; 14] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -97,6 +100,7 @@ const EACH: [Load; 13] = [
     Load::Startup,
     Load::Durable,
     Load::Syscalls,
+    Load::Hostile,
     Load::Instructions,
 ];
 
@@ -346,6 +350,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Startup => startup::startup(lab, plan, findings),
         Load::Durable => durable::measure(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
+        Load::Hostile => hostile::attacks(lab, plan, findings),
         Load::Instructions => instructions::per_call(plan, findings),
         Load::Profile => profile::functions(lab, plan, findings),
         Load::All => Ok(()),

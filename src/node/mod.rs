@@ -29,6 +29,7 @@ mod release;
 mod reply_to;
 mod run;
 mod server;
+mod service;
 pub mod setup;
 mod slave_keys;
 mod slaves;
@@ -191,6 +192,14 @@ impl Node {
         }))
     }
 
+    /// The outcome of a task on the node's threads. `None`: the node has ended.
+    fn task_with<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<smol::Task<T>> {
+        Some(self.executor.upgrade()?.spawn(task))
+    }
+
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -260,9 +269,12 @@ impl Node {
                         own.leave(|outbox| outbox.events.push(PeerEvent::Adopt(held)));
                     }
                 }
-                Effect::Resumed => {
-                    for peer in self.peers.all() {
-                        peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                Effect::Resumed(process) => {
+                    let holders = self.process(process).map(|process| process.take_holders());
+                    for holder in holders.into_iter().flatten() {
+                        if let Some(peer) = self.peers.get(&holder) {
+                            peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                        }
                     }
                 }
                 Effect::ReplyState { caller, state } => self.reply_state(caller, state),
@@ -448,13 +460,15 @@ impl Node {
         self.tell_ended(ended);
     }
 
+    /// Those that know the process, and nobody else: each spawn request may start one that ends again.
     fn tell_ended(&self, ended: &Ended) {
-        for peer in self.peers.all() {
-            let events = ended.processes.iter().map(|process| PeerEvent::ProcessEnded {
-                process: process.id,
-                reason: Arc::clone(&ended.reason),
-            });
-            peer.leave(|outbox| outbox.events.extend(events));
+        for process in &ended.processes {
+            for node in process.take_attached() {
+                if let Some(peer) = self.peers.get(&node) {
+                    let (process, reason) = (process.id, Arc::clone(&ended.reason));
+                    peer.leave(|outbox| outbox.events.push(PeerEvent::ProcessEnded { process, reason }));
+                }
+            }
         }
         let mut ends = self.ends.lock();
         for process in &ended.processes {

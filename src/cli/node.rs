@@ -11,13 +11,14 @@ use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
 use super::tls::TlsArgs;
 use super::{CliError, print, server_name, size};
-use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig};
+use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::epmd::environment;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
+use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
 const FRAME_BYTES_LEAST: usize = 64 << 10;
@@ -64,6 +65,18 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     slave_buffer: Option<usize>,
 
+    /// Keep the stores in this folder, which is made where there is none; without it they are in memory and end with
+    /// the node
+    #[arg(long, value_name = "DIR", help_heading = "Stores")]
+    data_dir: Option<PathBuf>,
+    /// When a write is on disk: always (before it is answered), interval:MS, or never (when the system does it). What
+    /// a power cut can take follows from it; a killed node loses nothing
+    #[arg(long, value_name = "WHEN", value_parser = super::data::sync, requires = "data_dir", help_heading = "Stores")]
+    sync: Option<SyncPolicy>,
+    /// Let callers have backups written into this folder, by {:backup, path}
+    #[arg(long, value_name = "DIR", requires = "data_dir", help_heading = "Stores")]
+    backup_dir: Option<PathBuf>,
+
     /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
     #[arg(long, value_name = "NODE", help_heading = "Network")]
     allow: Vec<String>,
@@ -86,8 +99,9 @@ pub(super) struct NodeArgs {
     /// The largest message to be taken; a node that sends a larger one is disconnected [default: 160MiB]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Network")]
     frame_bytes_max: Option<usize>,
-    /// The most that all stores may hold, keys, values and 48 bytes for each pair; a write beyond it is answered
-    /// {:error, :no_space} [default: no bound]
+    /// The most that all stores in memory may hold, keys, values and 48 bytes for each pair; a write beyond it is
+    /// answered {:error, :no_space}. Of stores on disk, about what they take of memory; it refuses nothing
+    /// [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     memory_max: Option<usize>,
     /// Where no epmd answers, end instead of starting one
@@ -208,6 +222,11 @@ fn settings<O>(
         tls,
         bind: args.bind,
         dist_port: args.dist_port,
+        data: args.data_dir.clone().map(|dir| DataConfig {
+            dir,
+            sync: args.sync.unwrap_or_default(),
+            backup_dir: args.backup_dir.clone(),
+        }),
         net_ticktime_secs: args.net_ticktime,
         fragments: !args.no_fragments,
     };

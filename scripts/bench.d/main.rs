@@ -12,6 +12,7 @@ mod beam;
 mod calls;
 mod children;
 mod compiled;
+mod durable;
 mod flags;
 mod floor;
 mod hostile;
@@ -72,6 +73,8 @@ enum Load {
     Memory,
     /// From start to the first answer, the memory of an idle server, and what ten idle peers cost
     Startup,
+    /// Puts that are on disk when they are answered: 1, 16, 128 and 1,000 callers; reads hot and cold; recovery
+    Durable,
     /// System calls per call, by strace
     Syscalls,
     /// A good peer's calls while another means harm, side by side with the same calls without
@@ -84,7 +87,7 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 13] = [
+const EACH: [Load; 14] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -95,6 +98,7 @@ const EACH: [Load; 13] = [
     Load::Growth,
     Load::Memory,
     Load::Startup,
+    Load::Durable,
     Load::Syscalls,
     Load::Hostile,
     Load::Instructions,
@@ -344,6 +348,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Growth => calls::growth(lab, plan, findings),
         Load::Memory => memory::per_entry(lab, plan, findings),
         Load::Startup => startup::startup(lab, plan, findings),
+        Load::Durable => durable::measure(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
         Load::Hostile => hostile::attacks(lab, plan, findings),
         Load::Instructions => instructions::per_call(plan, findings),

@@ -15,6 +15,7 @@ use super::{CliError, answer, print};
 use crate::config::ServerName;
 use crate::etf::{OwnedTerm, TermView, TermWriter};
 use crate::node::erpc::ErpcError;
+use crate::node::functions::since_epoch;
 use crate::replica::dialect::REPLICATION;
 
 const STATUS_EXAMPLES: &str = "\
@@ -152,14 +153,19 @@ fn table(status: TermView<'_>) -> Option<String> {
             _ => _ = writeln!(text, "{key:<20}  {}", plain(value)),
         }
     }
-    let mut rows = vec![["SLAVE", "STATE", "KIND", "STALE KEYS"].map(str::to_owned)];
+    let mut rows = vec![["SLAVE", "STATE", "KIND", "STALE KEYS", "SINCE", "LAST ERROR"].map(str::to_owned)];
     let mut cursor = slaves?.cursor();
     for _ in 0..cursor.list().ok()? {
-        let mut row = [const { String::new() }; 4];
+        let mut row = [const { String::new() }; 6];
         for (key, value) in pairs(cursor.term().ok()?)? {
-            let at = ["name", "state", "kind", "stale_keys"].iter().position(|name| key.is_atom(name));
-            if let Some(at) = at {
-                row[at] = plain(value);
+            let at = ["name", "state", "kind", "stale_keys", "since", "error"]
+                .iter()
+                .position(|name| key.is_atom(name));
+            match at {
+                Some(4) => row[4] = value.as_unsigned().map_or_else(String::new, ago),
+                Some(at) if value.is_atom("nil") => row[at] = "-".to_owned(),
+                Some(at) => row[at] = plain(value),
+                None => {}
             }
         }
         rows.push(row);
@@ -167,7 +173,7 @@ fn table(status: TermView<'_>) -> Option<String> {
     if rows.len() == 1 {
         return Some(text);
     }
-    let widths: [usize; 4] =
+    let widths: [usize; 6] =
         std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
     text.push('\n');
     for row in &rows {
@@ -176,6 +182,16 @@ fn table(status: TermView<'_>) -> Option<String> {
         _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     Some(text)
+}
+
+/// How long ago that is, by the clock of this machine.
+fn ago(unix_ms: u64) -> String {
+    let secs = since_epoch().saturating_sub(Duration::from_millis(unix_ms)).as_secs();
+    match secs {
+        0..120 => format!("{secs} s"),
+        120..7_200 => format!("{} min", secs / 60),
+        _ => format!("{} h", secs / 3_600),
+    }
 }
 
 /// A term without what only programs need: atoms as words.
@@ -205,13 +221,14 @@ mod tests {
     #[test]
     fn a_status_is_a_table_with_a_line_for_each_slave() {
         let typed = "%{role: :primary, entries: 3, primary: nil, slaves: [%{name: {:global, :s}, \
-                     state: {:in_step, 0}, stale_keys: false, kind: :kvnode}]}";
+                     state: {:in_step, 0}, stale_keys: false, kind: :kvnode, since: nil, error: nil}]}";
         let status = read("T", typed, None).expect("a term");
         let table = table(status.view()).expect("a status");
         assert!(table.contains("role                  primary\n"), "{table}");
         assert!(
             table.ends_with(
-                "\nSLAVE     STATE          KIND    STALE KEYS\nglobal:s  {:in_step, 0}  kvnode  false\n"
+                "\nSLAVE     STATE          KIND    STALE KEYS  SINCE  LAST ERROR\n\
+                 global:s  {:in_step, 0}  kvnode  false              -\n"
             ),
             "{table}"
         );

@@ -9,7 +9,7 @@ use ahash::{AHashSet, RandomState};
 use crate::dist::ServerRef;
 use crate::etf::Pid;
 use crate::replica::{CopyMark, Lineage, Refusal};
-use crate::store::{Store, StoreError, Value};
+use crate::store::{Store, Value};
 
 /// Primaries that are watched at once, of which but one is followed: whoever greets oftener is refused.
 const WATCHES_MAX: usize = 16;
@@ -63,7 +63,7 @@ enum Staging<S> {
     /// Into the store itself; the keys that came, as hashes.
     InPlace(AHashSet<u128>),
     /// It could not be taken in: the rest is of no use.
-    Failed(StoreError),
+    Failed,
 }
 
 /// What is to be done with a write.
@@ -212,7 +212,7 @@ impl<S: Store> Follower<S> {
         let former = self.primary.take()?;
         self.staging = Staging::No;
         self.report = false;
-        self.term += 1;
+        self.term = self.term.saturating_add(1);
         Some(former)
     }
 
@@ -229,7 +229,7 @@ impl<S: Store> Follower<S> {
     pub fn place(&mut self, key: &[u8], value: Option<Value<'_>>) -> Place {
         match &mut self.staging {
             Staging::No => return Place::Store,
-            Staging::Failed(_) => {}
+            Staging::Failed => {}
             Staging::InPlace(keys) => {
                 let hash = hash(&self.hashers, key);
                 match value {
@@ -245,7 +245,7 @@ impl<S: Store> Follower<S> {
                 };
                 if let Some(Err(error)) = result {
                     tracing::error!(%error, "a copy of the primary does not fit beside what is here: what is here stays");
-                    self.staging = Staging::Failed(error);
+                    self.staging = Staging::Failed;
                 }
             }
         }
@@ -263,7 +263,7 @@ impl<S: Store> Follower<S> {
             CopyMark::Repair | CopyMark::Whole => Copied::Nothing,
             CopyMark::End => match std::mem::replace(&mut self.staging, Staging::No) {
                 Staging::No => Copied::Nothing,
-                failed @ Staging::Failed(_) => {
+                failed @ Staging::Failed => {
                     self.staging = failed;
                     Copied::Nothing
                 }
@@ -275,7 +275,7 @@ impl<S: Store> Follower<S> {
 
     /// The answer to a primary that asks: the number of its last write that was handled.
     pub fn asked(&mut self, session: u64, seq: u64) -> Result<u64, Refusal> {
-        if matches!(self.staging, Staging::Failed(_)) {
+        if matches!(self.staging, Staging::Failed) {
             return Err(Refusal::NoSpace);
         }
         let primary = self.session(session).ok_or(Refusal::OtherSession)?;
@@ -312,4 +312,94 @@ impl Primary {
 fn hash(hashers: &[RandomState; 2], key: &[u8]) -> u128 {
     let [first, second] = hashers;
     u128::from(first.hash_one(key)) << 64 | u128::from(second.hash_one(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    const OWN: u64 = 7;
+
+    fn greeting(term: u64, path: &[u64], session: u64) -> Greeting {
+        let id = path.last().copied().unwrap_or(0) as u32;
+        Greeting {
+            session,
+            lineage: Lineage { term, path: path.to_vec() },
+            seq: 10,
+            names: Vec::new(),
+            slaves: Vec::new(),
+            pid: Pid { node: "p@h".into(), id, serial: 0, creation: 1 },
+        }
+    }
+
+    fn follower() -> Follower<MemoryStore> {
+        Follower::new(OWN)
+    }
+
+    fn value(bytes: &[u8]) -> Value<'_> {
+        Value { bytes, shared: None, traits: crate::etf::Traits::none() }
+    }
+
+    #[test]
+    fn itself_and_circles_are_refused_and_a_path_of_long_ago_is_not() {
+        let mut follower = follower();
+        assert_eq!(follower.greet(greeting(0, &[OWN], 1), false).err(), Some(Refusal::Itself));
+        assert_eq!(follower.greet(greeting(0, &[OWN, 2], 1), true).err(), Some(Refusal::Cycle));
+        assert!(follower.greet(greeting(0, &[OWN, 2], 1), false).is_ok(), "nothing goes on from here");
+        assert_eq!(follower.lineage().path, [OWN, 2, OWN]);
+    }
+
+    #[test]
+    fn another_primary_is_taken_where_the_first_is_gone_or_the_term_is_higher() {
+        let mut follower = follower();
+        assert!(follower.greet(greeting(0, &[1], 1), false).is_ok_and(|greeted| !greeted.demoted));
+        assert_eq!(follower.greet(greeting(0, &[2], 2), false).err(), Some(Refusal::HasPrimary));
+        let gone = greeting(0, &[1], 1).pid;
+        follower.gone(&gone);
+        assert!(follower.greet(greeting(0, &[2], 2), false).is_ok());
+        assert!(follower.greet(greeting(3, &[1], 3), false).is_ok_and(|greeted| !greeted.demoted));
+        assert_eq!(follower.greet(greeting(2, &[2], 4), false).err(), Some(Refusal::Superseded));
+        assert!(follower.promote().is_some() && follower.promote().is_none());
+        assert_eq!(follower.term(), 4);
+        assert!(follower.greet(greeting(5, &[1], 5), false).is_ok_and(|greeted| greeted.demoted));
+    }
+
+    #[test]
+    fn a_copy_is_put_aside_and_what_a_session_that_is_over_sends_is_of_no_use() {
+        let (mut follower, store) = (follower(), MemoryStore::default());
+        follower.greet(greeting(0, &[1], 1), false).expect("it is a slave");
+        assert!(follower.session(2).is_none());
+        assert_eq!(follower.asked(2, 11), Err(Refusal::OtherSession));
+        assert!(matches!(follower.place(b"k", Some(value(b"v"))), Place::Store));
+        assert!(matches!(follower.mark(CopyMark::Begin, &store), Copied::Nothing));
+        assert!(matches!(follower.place(b"k", Some(value(b"v"))), Place::Done));
+        let Copied::Replace { with, report: false } = follower.mark(CopyMark::End, &store) else {
+            panic!("a whole copy")
+        };
+        assert_eq!(with.len(), 1);
+        follower.session(1).expect("it is this one").marked(CopyMark::End, 12);
+        assert_eq!(follower.asked(1, 15), Ok(12));
+        assert_eq!(follower.primary().map(Primary::lag), Some(3));
+        // What comes before something that was left out is repaired does not count.
+        let primary = follower.session(1).expect("it is this one");
+        primary.marked(CopyMark::Repair, 12);
+        primary.take_in(20);
+        assert_eq!(primary.applied, 12);
+        primary.marked(CopyMark::Whole, 21);
+        assert_eq!(primary.applied, 21);
+    }
+
+    #[test]
+    fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
+        let mut follower = follower();
+        follower.staging = Staging::InPlace(AHashSet::new());
+        assert!(matches!(follower.place(b"a", Some(value(b"v"))), Place::Store));
+        assert!(matches!(follower.place(b"b", Some(value(b"v"))), Place::Store));
+        assert!(matches!(follower.place(b"b", None), Place::Store));
+        let Copied::Keep(seen) = follower.mark(CopyMark::End, &MemoryStore::default()) else {
+            panic!("a copy in place")
+        };
+        assert!(seen.contains(b"a") && !seen.contains(b"b"));
+    }
 }

@@ -6,9 +6,9 @@ use super::follower::{Copied, Greeting, Place, Primary};
 use super::request::{FromPrimary, Hello};
 use super::server::{KeyValueServer, Write, refuse, with_canonical};
 use crate::dist::{RemoteProcess, ServerRef};
-use crate::etf::{SharedBytes, TermError, TermView, TermWriter};
+use crate::etf::{SharedBytes, TermError, TermView, TermWriter, encode};
 use crate::process::{Caller, Effect, Effects, MonitorRequest};
-use crate::replica::{CopyMark, SlaveState};
+use crate::replica::{CopyMark, Refusal, SlaveState};
 use crate::store::{Store, Value};
 
 /// Names that a primary may send of itself, and of its slaves.
@@ -64,9 +64,18 @@ impl<S: Store> KeyValueServer<S> {
     /// `{:replica_ask, …}`
     pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let answer = self.follower.lock().asked(session, seq);
-        effects.reply(caller, |w| match answer {
-            Ok(applied) => _ = w.tuple(2).atom("ok").unsigned(applied),
-            Err(refusal) => _ = w.tuple(2).atom("error").atom(refusal.code()),
+        if !S::WRITES_LATER || answer.is_err() {
+            return effects.reply(caller, |w| write_asked(w, answer));
+        }
+        // What came before is under way: its last write is done when this one, of a key that nobody has, is.
+        let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+        let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
+        self.store().delete(&nobody, || {
+            Box::new(move |result| {
+                caller.reply(&*dispatch, |w| {
+                    write_asked(w, answer.and(result.map_err(|_| Refusal::NoSpace)).and(answer))
+                });
+            })
         });
     }
 
@@ -212,12 +221,20 @@ impl<S: Store> KeyValueServer<S> {
                 tracing::warn!(store = ?effects.me, slave = %slave.name(), "slave left to the new primary");
             }
         }
+        self.note_slaves_quietly();
         for (name, holder) in effects.registry.global_names() {
             if holder.is_sibling(effects.me) && names.contains(&ServerRef::global(&name)) {
                 effects.later.push(Effect::ReleaseGlobal { name });
             }
         }
     }
+}
+
+fn write_asked(w: &mut TermWriter<'_>, answer: Result<u64, Refusal>) {
+    match answer {
+        Ok(applied) => w.tuple(2).atom("ok").unsigned(applied),
+        Err(refusal) => w.tuple(2).atom("error").atom(refusal.code()),
+    };
 }
 
 fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<Greeting> {

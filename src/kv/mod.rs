@@ -8,6 +8,7 @@ pub mod functions;
 mod promotion;
 pub mod request;
 pub mod server;
+pub mod slaves;
 pub mod state;
 mod status;
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::server::{KeyValueServer, TooManySlaves};
+use super::server::KeyValueServer;
+use super::slaves::TooManySlaves;
 use crate::dist::ServerRef;
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Effect, Effects, GlobalRegistration};
@@ -35,6 +36,7 @@ impl<S: Store> KeyValueServer<S> {
                 self.follow_taken(slave, effects);
             }
         }
+        self.note_slaves_quietly();
         for name in names {
             if let ServerRef::Global(name) = name {
                 self.take_name(name, effects);
@@ -55,6 +57,7 @@ impl<S: Store> KeyValueServer<S> {
         };
         tracing::warn!(store = ?effects.me, former = ?pid, "a former primary is back, and becomes a slave");
         self.follow_taken(ServerRef::Pid(pid), effects);
+        self.note_slaves_quietly();
         effects.reply(caller, |w| _ = w.atom("ok"));
     }
 

@@ -37,6 +37,11 @@ pub enum Request<'a> {
         /// As it was given to `:add_slave`.
         slave: TermView<'a>,
     },
+    /// `{:backup, path}`: `:ok`. Not of the Elixir servers.
+    Backup {
+        /// A binary: a path in the folder for backups.
+        path: TermView<'a>,
+    },
     /// `:slaves`: their names, as a list. Not of the Elixir servers.
     Slaves,
     /// `:status`: how the store and its slaves are, as a map. Not of the Elixir servers.
@@ -118,6 +123,7 @@ impl<'a> Request<'a> {
         let operation = cursor.atom().ok()?;
         let mut next = || cursor.term().ok().map(|part| part.noticed_in(term));
         match (arity, operation.as_bytes()) {
+            (2, b"backup") => Some(Self::Backup { path: next()? }),
             (4, b"put") => {
                 let (key, value) = (next()?, next()?);
                 Some(Self::Put { key, value, confirm: Some(read_confirm(next()?)?) })

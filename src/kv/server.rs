@@ -5,7 +5,6 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,10 +14,9 @@ use super::follower::Follower;
 use super::{Cast, Request, StateShape, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
-use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
-use crate::replica::{
-    Lineage, PresentValue, Pushed, Refusal, ReplicaWrite, Slave, SlaveName, SlaveState, Source,
-};
+use crate::process::effect::can_decode;
+use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId};
+use crate::replica::{Lineage, PresentValue, Pushed, ReplicaWrite, Slave, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
 
 thread_local! {
@@ -29,22 +27,16 @@ thread_local! {
 /// A scratch buffer larger than this is given back after use, in bytes.
 const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 
-/// Slaves that one store may have.
-pub const SLAVES_MAX: usize = 64;
-
 /// A store, served to `GenServer` callers.
 pub struct KeyValueServer<S> {
     store: S,
-    dispatch: Arc<dyn Dispatch>,
-    /// The slaves are in there.
-    confirmations: Arc<Confirmations>,
-    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order.
-    order: Mutex<()>,
-    /// The number of the last write that was queued for slaves; it changes under the order of writes. 1 to begin with, which
-    /// no slave has confirmed.
-    seq: AtomicU64,
+    pub(super) dispatch: Arc<dyn Dispatch>,
+    /// The slaves are in there, and the order and the numbers of their writes.
+    pub(super) confirmations: Arc<Confirmations>,
     pub(super) follower: Arc<Mutex<Follower<S>>>,
-    slave_buffer_bytes_max: usize,
+    /// Held while the names of the slaves are noted.
+    pub(super) noting: Mutex<()>,
+    pub(super) slave_buffer_bytes_max: usize,
     confirm: ConfirmConfig,
     shape: StateShape,
 }
@@ -123,9 +115,8 @@ impl<S: Store> KeyValueServer<S> {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
-            order: Mutex::new(()),
-            seq: AtomicU64::new(1),
             follower: Arc::new(Mutex::new(Follower::new(incarnation))),
+            noting: Mutex::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
             shape: StateShape::default(),
@@ -181,11 +172,15 @@ impl<S: Store> KeyValueServer<S> {
         effects: &mut Effects<'_>,
     ) -> Result<(), TermError> {
         with_canonical(key, |key| {
-            let me = effects.me;
+            let (me, flags, here) = (effects.me, effects.flags, caller.node() == *effects.peer);
             let later = || {
                 let (caller, dispatch) = (caller.to_owned(&me.pid), Arc::clone(&self.dispatch));
                 Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
                     caller.reply(&*dispatch, |w| match found {
+                        Ok(Some(value)) if here && !can_decode(flags, value.traits) => {
+                            // To send it would cost the caller's node its connection to us.
+                            w.tuple(2).atom("error").atom("system_limit");
+                        }
                         Ok(Some(value)) => {
                             w.raw(value.bytes);
                         }
@@ -206,7 +201,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Runs while no write is applied or queued for slaves.
     pub(super) fn in_order_of_writes<R>(&self, run: impl FnOnce() -> R) -> R {
-        let _order = self.order.lock();
+        let _order = self.confirmations.order.lock();
         run()
     }
 
@@ -220,15 +215,19 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
         with_canonical(key, |key| {
+            if S::WRITES_LATER {
+                // Slaves get it when it is done: they must not have what the store may yet lose.
+                return self.apply(write, key, value, 0, effects, later);
+            }
             let slaves = self.confirmations.slaves.read();
             if slaves.is_empty() && confirm == 0 {
-                return self.apply(key, value, 0, effects, later);
+                return self.apply(write, key, value, 0, effects, later);
             }
-            let _order = self.order.lock();
-            let seq = self.seq.load(Ordering::Relaxed) + 1;
-            let written = self.apply(key, value, seq, effects, later);
-            if !matches!(written, Written::Now(Err(_))) {
-                self.seq.store(seq, Ordering::Release);
+            let _order = self.confirmations.order.lock();
+            let seq = self.confirmations.seq() + 1;
+            let written = self.apply(write, key, value, seq, effects, later);
+            if matches!(written, Written::Now(Ok(_))) {
+                self.confirmations.numbered(seq);
                 let traits = write.traits();
                 for slave in slaves.iter() {
                     if confirm > 0 {
@@ -243,6 +242,7 @@ impl<S: Store> KeyValueServer<S> {
 
     fn apply(
         &self,
+        write: Write<'_>,
         key: &[u8],
         value: Option<TermView<'_>>,
         seq: u64,
@@ -250,22 +250,37 @@ impl<S: Store> KeyValueServer<S> {
         later: impl FnOnce(&Effects<'_>) -> Later,
     ) -> Written {
         let done = || {
-            let (later, confirmations) = (later(effects), Arc::clone(&self.confirmations));
-            let dispatch = Arc::clone(&self.dispatch);
-            Box::new(move |result: Result<(), StoreError>| match (later, result) {
-                (Later::Nobody, _) => {}
-                (Later::Caller(caller), result) => caller.reply(&*dispatch, |w| write_result(w, &result)),
-                (Later::Confirmed(caller, want), Ok(())) => confirmations.wait(seq, want, caller),
-                (Later::Confirmed(caller, _), result) => {
-                    confirmations.not_written();
-                    caller.reply(&*dispatch, |w| write_result(w, &result));
+            let (later, dispatch) = (later(effects), Arc::clone(&self.dispatch));
+            let (confirmations, store) = (Arc::clone(&self.confirmations), effects.me.id);
+            let (key, traits): (Box<[u8]>, _) = (key.into(), write.traits());
+            let value =
+                value.map(|value| shared_value(value, effects).unwrap_or_else(|| value.bytes().into()));
+            Box::new(move |result: Result<(), StoreError>| {
+                let write = match value.as_deref() {
+                    Some(value) => ReplicaWrite::Put { key: &key, value, traits },
+                    None => ReplicaWrite::Delete { key: &key, traits },
+                };
+                let confirmed = matches!(later, Later::Confirmed(..));
+                let seq = match &result {
+                    Ok(()) => replicate_done(&confirmations, write, confirmed, store, &*dispatch),
+                    Err(_) => 0,
+                };
+                match (later, &result) {
+                    (Later::Nobody, Ok(())) => {}
+                    (Later::Nobody, Err(error)) => tracing::error!(?store, %error, "replicated write lost"),
+                    (Later::Caller(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
+                    (Later::Confirmed(caller, want), Ok(())) => confirmations.wait(seq, want, caller),
+                    (Later::Confirmed(caller, _), result) => {
+                        confirmations.not_written();
+                        caller.reply(&*dispatch, |w| write_result(w, result));
+                    }
                 }
             }) as crate::store::WriteDone
         };
         let result = match value {
             Some(value) => {
                 let bytes = value.bytes();
-                let shared = effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, bytes));
+                let shared = shared_value(value, effects);
                 let value = Value { bytes, shared: shared.as_ref(), traits: value.traits() };
                 self.store.put(key, value, done)
             }
@@ -332,72 +347,18 @@ impl<S: Store> KeyValueServer<S> {
         Ok(())
     }
 
-    /// Adds a slave by name; `false` when it is one already.
-    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
-        let mut slaves = self.confirmations.slaves.write();
-        slaves.retain(|slave| slave.state() != SlaveState::Dropped);
-        if slaves.iter().any(|slave| *slave.name() == name) {
-            return Ok(None);
-        }
-        if slaves.len() >= SLAVES_MAX {
-            return Err(TooManySlaves);
-        }
-        let slave = Arc::new(Slave::new(name, self.slave_buffer_bytes_max));
-        for other in slaves.iter() {
-            other.siblings_changed();
-        }
-        slaves.push(Arc::clone(&slave));
-        Ok(Some(slave))
-    }
-
-    fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let Some(name) = SlaveName::read(slave) else {
-            return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, effects);
+    fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let Some(path) = path.as_binary().and_then(|path| str::from_utf8(path).ok()) else {
+            return refuse(&"a backup's path is a binary", caller, effects);
         };
-        if is_own(&name, effects) {
-            return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
+        let later = || {
+            let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result)))
+                as crate::store::WriteDone
+        };
+        if let Some(result) = self.store.backup(path, later) {
+            effects.reply(caller, |w| write_result(w, &result));
         }
-        match self.add_slave(name) {
-            Ok(added) => {
-                let Some(slave) = added else { return effects.reply(caller, |w| _ = w.atom("ok")) };
-                tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
-                // Whether it can be one is for itself to say, where it is a kvnode's.
-                let added = Some(caller.to_owned(&effects.me.pid));
-                effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id, added });
-            }
-            Err(TooManySlaves) => effects.reply(caller, |w| {
-                w.tuple(2).atom("error").atom("too_many_slaves");
-            }),
-        }
-    }
-}
-
-impl<S: Store> KeyValueServer<S> {
-    /// Removes a slave: nothing is sent to it from here on. `false`: it was none. What it has, it keeps.
-    pub fn remove_slave(&self, name: &SlaveName) -> bool {
-        let mut slaves = self.confirmations.slaves.write();
-        let Some(at) = slaves.iter().position(|slave| slave.name() == name) else { return false };
-        let slave = slaves.remove(at);
-        let was_one = slave.state() != SlaveState::Dropped;
-        for other in slaves.iter() {
-            other.siblings_changed();
-        }
-        slave.drop_out();
-        was_one
-    }
-
-    fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
-        if removed {
-            tracing::info!(store = ?effects.me, ?slave, "slave removed");
-        }
-        effects.reply(caller, |w| {
-            if removed {
-                w.atom("ok");
-            } else {
-                w.tuple(2).atom("error").atom("no_slave");
-            }
-        });
     }
 }
 
@@ -434,10 +395,6 @@ impl From<StoreError> for LoadError {
     }
 }
 
-/// The store has as many slaves as it may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManySlaves;
-
 impl<S: Store> GenServer for KeyValueServer<S> {
     #[inline]
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
@@ -457,13 +414,18 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 self.call_remove_slave(slave, caller, effects);
                 Ok(())
             }
+            Some(Request::Backup { path }) => {
+                self.call_backup(path, caller, effects);
+                Ok(())
+            }
             Some(Request::Slaves) => {
                 effects.reply(caller, |w| status::slaves(w, &self.slaves()));
                 Ok(())
             }
             Some(Request::Status) => {
                 let (follower, slaves) = (self.follower.lock(), self.slaves());
-                effects.reply(caller, |w| status::write(w, &self.store, &follower, &slaves));
+                effects
+                    .reply(caller, |w| status::write(w, &self.store, &follower, Source::seq(self), &slaves));
                 Ok(())
             }
             Some(Request::Promote) => {
@@ -526,14 +488,16 @@ impl<S: Store> GenServer for KeyValueServer<S> {
 
     /// Lets go of the slaves: what waits for them is dropped.
     fn terminate(&self, reason: TermView<'_>) {
-        let lost = match self.store.len() {
+        let entries = match self.store.len() {
             1 => "1 entry is".to_owned(),
             entries => format!("{entries} entries are"),
         };
-        if self.store.len() > 0 && reason.is_atom("shutdown") {
-            tracing::info!(?reason, "store ended: its {lost} lost");
+        if self.store.is_durable() {
+            tracing::info!(?reason, "store ended: its {entries} kept");
+        } else if self.store.len() > 0 && reason.is_atom("shutdown") {
+            tracing::info!(?reason, "store ended: its {entries} lost");
         } else if self.store.len() > 0 {
-            tracing::warn!(?reason, "store ended: its {lost} lost");
+            tracing::warn!(?reason, "store ended: its {entries} lost");
         }
         for slave in self.confirmations.slaves.write().drain(..) {
             slave.drop_out();
@@ -560,21 +524,6 @@ impl<S: Store> fmt::Debug for KeyValueServer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyValueServer").field("len", &self.store.len()).finish_non_exhaustive()
     }
-}
-
-/// Whether a slave's name is one of the store itself, as far as this node can tell.
-fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
-    let registry = effects.registry;
-    let named = match name {
-        SlaveName::Pid(pid) => registry.by_owned_pid(pid),
-        SlaveName::Local(name) => registry.by_name(name).map(|(_, process)| process),
-        SlaveName::Remote { name, node } if *node == registry.node => {
-            registry.by_name(name).map(|(_, process)| process)
-        }
-        // Who holds a global name is for the cluster to say.
-        SlaveName::Remote { .. } | SlaveName::Global(_) => None,
-    };
-    named.is_some_and(|process| process.is_sibling(effects.me))
 }
 
 /// Ends a call whose key or value cannot be kept, or given to this caller.
@@ -610,8 +559,12 @@ fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
     }
 }
 
-fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
-    w.tuple(2).atom("error").atom(error.code());
+pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
+    w.tuple(2).atom("error");
+    match error.detail() {
+        None => w.atom(error.code()),
+        Some(detail) => w.tuple(2).atom(error.code()).atom(detail),
+    };
 }
 
 impl<S: Store> Source for KeyValueServer<S> {
@@ -626,19 +579,24 @@ impl<S: Store> Source for KeyValueServer<S> {
         });
     }
 
-    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool {
-        // A store that answers later has to be copied otherwise: there is none yet.
-        let shown = |value: Option<Value<'_>>| show(value.map(|value| (value.bytes, value.traits)));
-        self.store.get(key, shown, || Box::new(|_| {})).is_some()
+    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
+        match self.store.settled(key, |value| show(value.map(|value| (value.bytes, value.traits)))) {
+            Some(Ok(())) => SourceRead::Shown,
+            Some(Err(error)) => {
+                tracing::error!(%error, "an entry cannot be sent to slaves");
+                SourceRead::Unreadable
+            }
+            None => SourceRead::Later,
+        }
     }
 
     fn in_order(&self, run: &mut dyn FnMut()) {
-        let _order = self.order.lock();
+        let _order = self.confirmations.order.lock();
         run();
     }
 
     fn seq(&self) -> u64 {
-        self.seq.load(Ordering::Acquire)
+        self.confirmations.seq()
     }
 
     fn lineage(&self) -> Option<Lineage> {
@@ -670,23 +628,64 @@ fn replicate(
         Some(value) => ReplicaWrite::Put { key, value: value.bytes(), traits },
         None => ReplicaWrite::Delete { key, traits },
     };
-    match slave.push(seq, write) {
-        Pushed::Kept => {}
-        Pushed::Ready => {
-            // Once per batch is enough: the slave's queue keeps the order.
-            let asked =
-                |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
-            if !effects.later.iter().rev().take(8).any(asked) {
-                effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
-            }
-        }
-        Pushed::Behind(dropped) => {
-            tracing::warn!(
-                store = ?effects.me, slave = %slave.name(), dropped,
-                "slave is behind: it will be sent what it misses when it has taken what it was sent"
-            );
+    if pushed(slave, seq, write, effects.me) {
+        // Once per batch is enough: the slave's queue keeps the order.
+        let asked =
+            |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
+        if !effects.later.iter().rev().take(8).any(asked) {
+            effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
         }
     }
+}
+
+/// Queues a write that a store has done later, and gives its number. `confirmed`: somebody waits for slaves to have it.
+fn replicate_done(
+    confirmations: &Confirmations,
+    write: ReplicaWrite<'_>,
+    confirmed: bool,
+    store: ProcessId,
+    dispatch: &dyn Dispatch,
+) -> u64 {
+    // Who adds a slave waits for this, and for nothing that waits for the store.
+    let slaves = confirmations.slaves.read();
+    if slaves.is_empty() && !confirmed {
+        return 0;
+    }
+    let order = confirmations.order.lock();
+    let seq = confirmations.seq() + 1;
+    confirmations.numbered(seq);
+    let ready = slaves.iter().filter(|slave| {
+        if confirmed {
+            slave.want(seq);
+        }
+        pushed(slave, seq, write, &store)
+    });
+    let ready: Vec<_> = ready.collect();
+    drop(order);
+    for slave in ready {
+        dispatch.replicate(slave, store);
+    }
+    seq
+}
+
+/// Queues a write for a slave; gives whether it is to be taken now.
+fn pushed(slave: &Slave, seq: u64, write: ReplicaWrite<'_>, store: &dyn fmt::Debug) -> bool {
+    match slave.push(seq, write) {
+        Pushed::Kept => false,
+        Pushed::Ready => true,
+        Pushed::Behind(dropped) => {
+            tracing::warn!(
+                ?store, slave = %slave.name(), dropped,
+                "slave is behind: it will be sent what it misses when it has taken what it was sent"
+            );
+            false
+        }
+    }
+}
+
+/// The part of the received memory that a large value is.
+fn shared_value(value: TermView<'_>, effects: &Effects<'_>) -> Option<SharedBytes> {
+    effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
 }
 
 /// Calls `with` on the canonical bytes of a key.

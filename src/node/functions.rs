@@ -127,7 +127,7 @@ fn millis(span: Duration) -> u64 {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell is where the clock is read")]
-fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -10,6 +10,7 @@ use smol::future::FutureExt;
 
 use super::backoff::Backoff;
 use super::erpc::ErpcError;
+use super::functions::since_epoch;
 use super::greeting::{Greeted, NotGreeted};
 use super::peers::PeerHandle;
 use super::setup::DialError;
@@ -19,7 +20,7 @@ use crate::dist::control::op;
 use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, encode};
 use crate::process::effect::can_decode;
-use crate::process::{Dispatch, Outcome, OwnedCaller, Process};
+use crate::process::{Outcome, Process, SlaveAdded};
 use crate::replica::{Acknowledge, Dialect, Mark, Refusal, Slave, SlaveName, SlaveState, Source, Standing};
 
 /// How long one node may take to say where a name is.
@@ -72,16 +73,14 @@ impl fmt::Display for Missing {
 }
 
 /// Who had a slave added, and waits for the answer.
-pub(super) struct Added(Mutex<Option<OwnedCaller>>);
+pub(super) struct Added(Mutex<Option<SlaveAdded>>);
 
 impl Added {
-    fn settle(&self, node: &Node, refusal: Option<Refusal>) {
-        if let Some(caller) = self.0.lock().take() {
-            caller.reply(node as &dyn Dispatch, |w| match refusal {
-                None => _ = w.atom("ok"),
-                Some(refusal) => _ = w.tuple(2).atom("error").atom(refusal.code()),
-            });
-        }
+    /// Tells, and gives whether anybody waited.
+    fn settle(&self, refusal: Option<Refusal>) -> bool {
+        let Some(SlaveAdded(done)) = self.0.lock().take() else { return false };
+        done(refusal);
+        true
     }
 }
 
@@ -91,16 +90,16 @@ pub(super) async fn follow(
     node: Arc<Node>,
     slave: Arc<Slave>,
     store: Arc<Process>,
-    added: Option<OwnedCaller>,
+    added: Option<SlaveAdded>,
 ) {
     let added = Added(Mutex::new(added));
     let follow = async {
         follow_on(&node, &slave, &store, &added).await;
-        added.settle(&node, None);
+        added.settle(None);
     };
     let answer = async {
         Timer::after(ADDED_LIMIT).await;
-        added.settle(&node, None);
+        added.settle(None);
         smol::future::pending().await
     };
     follow.or(answer).await;
@@ -113,11 +112,14 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
     let mut known_backoff = Backoff::new(&Limits { backoff_max: known_max, ..limits.clone() });
     let mut said = String::new();
     while store.is_alive() && slave.state() != SlaveState::Dropped {
+        // A node that comes up may have the name, or know who has it.
+        let arrival = node.peers.arrival();
         match find(node, slave.name()).await {
             Ok(at) if node.registry.by_owned_pid(&at).is_some_and(|process| process.is_sibling(store)) => {
                 tracing::error!(store = ?store, slave = %slave.name(), "{}: dropped", Refusal::Itself);
                 slave.drop_out();
-                return added.settle(node, Some(Refusal::Itself));
+                added.settle(Some(Refusal::Itself));
+                return;
             }
             Ok(at) => {
                 let since = now();
@@ -143,12 +145,16 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                     Err(Missing::Refused(refusal)) if refusal.is_final() => {
                         tracing::error!(store = ?store, slave = %slave.name(), "slave dropped: {refusal}");
                         slave.refused(refusal);
-                        return added.settle(node, Some(refusal));
+                        added.settle(Some(refusal));
+                        return;
                     }
                     Err(missing) => {
                         if let Missing::Refused(refusal) = missing {
+                            if added.settle(Some(refusal)) {
+                                // Who was told that it is none does not have it.
+                                return slave.drop_out();
+                            }
                             slave.refused(refusal);
-                            added.settle(node, Some(refusal));
                         }
                         say(&mut said, store, slave, &missing);
                     }
@@ -156,17 +162,24 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
             }
             Err(missing) => say(&mut said, store, slave, &missing),
         }
-        added.settle(node, None);
+        added.settle(None);
+        slave.note_time(unix_ms());
         match slave.standing() {
-            Standing::Gone { .. } => known_backoff.pause().await,
-            _ => backoff.pause().await,
+            Standing::Gone { .. } => known_backoff.pause_or(arrival.come()).await,
+            _ => backoff.pause_or(arrival.come()).await,
         }
     }
+}
+
+/// The time that people read, in milliseconds since 1970.
+fn unix_ms() -> u64 {
+    u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Says why a slave is missing, once.
 fn say(said: &mut String, store: &Process, slave: &Slave, missing: &Missing) {
     let text = missing.to_string();
+    slave.failed(&text);
     if *said != text {
         tracing::warn!(store = ?store, slave = %slave.name(), "slave not found, looking for it: {text}");
         *said = text;
@@ -207,7 +220,7 @@ async fn watch(
                 slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, incarnation, said);
             }
         }
-        added.settle(node, None);
+        added.settle(None);
         tracing::info!(store = ?store, slave = %slave.name(), node = %peer.name, "slave found");
         Ok(tend(node, slave, store, &peer, &at).await)
     };
@@ -290,6 +303,7 @@ async fn tend(
             }
         };
         node.replicate(slave, store);
+        slave.note_time(unix_ms());
         if progress.say(slave, store)
             && store.server.replica_source().and_then(Source::lineage).is_some_and(|lineage| lineage.term > 0)
         {

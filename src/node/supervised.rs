@@ -17,7 +17,7 @@ use crate::config::{Limits, ServerName};
 use crate::etf::TermView;
 use crate::process::registry::RegisterError;
 use crate::process::supervisor::{ChildId, Intensity, Verdict};
-use crate::process::{Dispatch, Ended, OwnedCaller, Process, ProcessId, Restart, Supervisor};
+use crate::process::{Dispatch, Ended, Process, ProcessId, Restart, SlaveAdded, Supervisor};
 use crate::replica::Slave;
 
 type Start = dyn Fn(&Arc<Node>) -> ProcessHandle + Send + Sync;
@@ -175,7 +175,7 @@ impl Node {
     }
 
     /// Follows a slave of a process until that ends. `added`: who had it added.
-    pub(super) fn follow(&self, slave: Arc<Slave>, primary: &Arc<Process>, added: Option<OwnedCaller>) {
+    pub(super) fn follow(&self, slave: Arc<Slave>, primary: &Arc<Process>, added: Option<SlaveAdded>) {
         let Some(node) = self.this.upgrade() else { return };
         let mut following = self.supervision.following.lock();
         // Whoever ends the process takes it out of the registry first, and its tasks out of here then.

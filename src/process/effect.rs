@@ -10,7 +10,7 @@ use super::registry::Process;
 use super::{CallError, Held, ProcessId, Registry, Waiters};
 use crate::dist::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
 use crate::etf::{AtomView, OwnedTerm, Pid, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
-use crate::replica::Slave;
+use crate::replica::{Refusal, Slave};
 
 /// Something that has to happen outside of the connection that a message came by. Carried out by `node`, in
 /// order, once per batch.
@@ -31,9 +31,8 @@ pub enum Effect {
         slave: Arc<Slave>,
         /// The store that it replicates.
         primary: ProcessId,
-        /// Who had it added: answered with `:ok` once it is found, or is not found at once; with `{:error, reason}` where
-        /// it cannot be a slave of this store ([`Refusal`](crate::replica::Refusal)).
-        added: Option<OwnedCaller>,
+        /// Told once it is found, or is not found at once, or cannot be a slave of this store.
+        added: Option<SlaveAdded>,
     },
     /// A call that came by another connection than its monitor ends.
     EndCall {
@@ -107,6 +106,16 @@ impl fmt::Debug for OutgoingCall {
     }
 }
 
+/// Called once when it is known whether a slave is one: `None`, or not found at once; or why it cannot be. From any thread;
+/// must not block.
+pub struct SlaveAdded(pub Box<dyn FnOnce(Option<Refusal>) + Send>);
+
+impl fmt::Debug for SlaveAdded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SlaveAdded")
+    }
+}
+
 /// A monitor that a process of ours wants.
 pub struct MonitorRequest {
     /// The process that monitors.
@@ -174,6 +183,9 @@ pub trait Dispatch: Send + Sync {
     /// Ends a process of this node with a reason, an encoded term: its names are free, and all who watch it are told.
     /// One that has ended already is none.
     fn exit(&self, process: ProcessId, reason: &[u8]);
+
+    /// A slave of a store has writes waiting: see [`Effect::Replicate`]. Whoever has no slaves has nothing to do.
+    fn replicate(&self, _slave: &Arc<Slave>, _store: ProcessId) {}
 }
 
 /// What goes on around the handling of one message: who handles it, where it came from, where output goes.

@@ -33,5 +33,5 @@ mod state;
 pub use dialect::{CopyMark, Dialect};
 pub use lineage::{Lineage, Refusal};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
-pub use source::{PresentValue, ReplicaWrite, Source};
+pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
 pub use standing::{SlaveState, Standing};

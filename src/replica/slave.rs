@@ -15,13 +15,14 @@
 //! past it, not even these: then a scan of the whole store repairs it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::dialect::{CopyMark, Dialect};
 use super::lineage::Refusal;
-use super::source::{ReplicaWrite, Source};
+use super::source::{ReplicaWrite, Source, SourceRead};
 use super::standing::{SlaveState, Standing};
 use super::state::{ACKNOWLEDGE_PAUSE, State};
 use crate::dist::RemoteProcess;
@@ -123,6 +124,30 @@ impl Slave {
     /// How it stands.
     pub fn standing(&self) -> Standing {
         self.state.lock().standing()
+    }
+
+    /// Tells the time, in milliseconds since 1970, so that it is known since when the slave stands as it does.
+    pub fn note_time(&self, unix_ms: u64) {
+        let mut state = self.state.lock();
+        let kind = std::mem::discriminant(&state.standing());
+        if state.since.is_none_or(|(known, _)| known != kind) {
+            state.since = Some((kind, unix_ms));
+        }
+    }
+
+    /// Since when it stands as it does, in milliseconds since 1970: as far as [`note_time`](Self::note_time) has told.
+    pub fn since(&self) -> Option<u64> {
+        self.state.lock().since.map(|(_, since)| since)
+    }
+
+    /// Notes why it is not followed.
+    pub fn failed(&self, error: &str) {
+        self.state.lock().last_error = Some(error.into());
+    }
+
+    /// Why it was last not found, or not followed.
+    pub fn last_error(&self) -> Option<Arc<str>> {
+        self.state.lock().last_error.clone()
     }
 
     /// Whether it may hold keys that the primary does not have, for good: they could not be read.
@@ -346,8 +371,8 @@ impl Slave {
         let mut scratch = Vec::new();
         let key = key::canonical(key, &mut scratch)?;
         let mut foreign = false;
-        source.read(key, &mut |value| foreign = value.is_none());
-        if foreign {
+        let read = source.read(key, &mut |value| foreign = value.is_none());
+        if foreign || read != SourceRead::Shown {
             self.miss(key);
         }
         Ok(foreign)
@@ -407,15 +432,19 @@ impl Slave {
                 break;
             }
             let Some(key) = state.missed.pop() else { break };
-            let known = source.read(&key, &mut |value| {
+            let read = source.read(&key, &mut |value| {
                 let write = match value {
                     Some((value, traits)) => ReplicaWrite::Put { key: &key, value, traits },
                     None => ReplicaWrite::Delete { key: &key, traits: Traits::none() },
                 };
                 state.log.push(dialect, seq, write);
             });
+            if read == SourceRead::Later {
+                state.missed.insert(&key);
+                return;
+            }
             state.copied += 1;
-            state.stale |= !known;
+            state.stale |= read == SourceRead::Unreadable;
         }
         state.note_whole(seq);
     }
@@ -521,9 +550,9 @@ mod tests {
             }
         }
 
-        fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool {
+        fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
             show((key == self.0).then_some((key, Traits::none())));
-            true
+            SourceRead::Shown
         }
 
         fn in_order(&self, run: &mut dyn FnMut()) {

@@ -1,5 +1,7 @@
 //! What is known of one slave: behind the lock of [`Slave`](super::Slave).
 
+use std::mem::Discriminant;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dialect::{CopyMark, Dialect};
@@ -23,6 +25,9 @@ pub(super) struct State {
     /// The process that what follows is about.
     pub(super) known: Option<RemoteProcess>,
     pub(super) dialect: Dialect,
+    /// The kind of standing that it has, and since when, in milliseconds since 1970; `None`: nobody has said.
+    pub(super) since: Option<(Discriminant<Standing>, u64)>,
+    pub(super) last_error: Option<Arc<str>>,
     /// Of a kvnode's store.
     pub(super) incarnation: Option<u64>,
     /// Why it is not followed though it is there.
@@ -70,6 +75,8 @@ impl State {
             session: 0,
             known: None,
             dialect: Dialect::Elixir,
+            since: None,
+            last_error: None,
             incarnation: None,
             refused: None,
             renew: false,

@@ -226,6 +226,10 @@ async fn watch(
     };
     let left = if still_up { gone.or(tended).await } else { Ok(Left::Gone(Outcome::NoConnection)) };
     monitor.fired = matches!(left, Ok(Left::Gone(_)));
+    if matches!(left, Err(Missing::Refused(refusal)) if refusal.is_final()) {
+        // It may have been one until now.
+        monitor.bye();
+    }
     let left = left?;
     // One that is followed under another name goes on being a slave.
     if matches!(left, Left::Dropped) && !is_followed(store, &at) {

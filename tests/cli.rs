@@ -314,3 +314,33 @@ fn a_log_that_is_no_terminal_has_no_colours() {
     node.wait_for_log(&["WARN", "nobody@127"]);
     assert!(!node.log().contains('\u{1b}'), "{}", node.log());
 }
+
+#[test]
+fn a_json_log_is_an_object_on_each_line_and_so_is_what_ends_the_node() {
+    let epmd = Epmd::start();
+    let node = KvNode::start(&epmd, "jsonlog", "--log-format json --log kvnode=debug --connect nobody@127");
+    node.wait_for_log(&["not connected", "nobody@127"]);
+    let ended = node.terminate();
+    let lines: Vec<serde_json::Value> =
+        ended.stderr.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    let warned = lines.iter().find(|line| line["peer"] == "nobody@127").expect("it was logged");
+    assert_eq!(
+        (&warned["level"], &warned["target"]),
+        (&"WARN".into(), &"kvnode::node::run".into()),
+        "{warned}"
+    );
+    assert!(lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains("ending"))));
+
+    let refused = KvNode::run_to_end(&epmd, "jsonlog", "--log-format json --slave x");
+    let line: serde_json::Value = serde_json::from_str(&refused.stderr).expect("one line of JSON");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(line["message"].as_str().is_some_and(|text| text.contains("--slave x")), "{line}");
+}
+
+#[test]
+fn a_log_without_lines_is_had_by_part() {
+    let epmd = Epmd::start();
+    let node = KvNode::start(&epmd, "quietlog", "--log info,kvnode::node=off --connect nobody@127");
+    let ended = node.terminate();
+    assert_eq!(ended.stderr, "");
+}

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::server_name::shown;
+use super::settings::Origin;
 use crate::config::StoreConfig;
 use crate::dist::NodeName;
 use crate::dist::node_name::NameKind;
@@ -12,8 +13,8 @@ use crate::node::Started;
 /// Where the cookie came from. Never the cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CookieOrigin {
-    /// It was typed.
-    Flag,
+    /// It was typed, or stands among the settings.
+    Given(Origin),
     /// It stands in a file.
     File {
         /// The file.
@@ -63,7 +64,7 @@ fn text_line(text: &mut String, line: std::fmt::Arguments<'_>) {
 
 fn cookie_text(cookie: &CookieOrigin) -> String {
     match cookie {
-        CookieOrigin::Flag => "from --cookie".into(),
+        CookieOrigin::Given(origin) => format!("from {origin}"),
         CookieOrigin::File { path, created: false } => format!("from {}", path.display()),
         CookieOrigin::File { path, created: true } => {
             format!("from {}, made just now: the other nodes of the cluster need it too", path.display())
@@ -93,7 +94,7 @@ fn iex(kind: NameKind, node: &NodeName, cookie: &CookieOrigin) -> String {
         NameKind::Long => format!("--name {name}@{}", node.host()),
     };
     match cookie {
-        CookieOrigin::Flag => format!("iex {name} --cookie …"),
+        CookieOrigin::Given(_) => format!("iex {name} --cookie …"),
         // The same user's iex reads the same file.
         CookieOrigin::File { .. } => format!("iex {name}"),
     }
@@ -126,7 +127,8 @@ mod tests {
     fn a_banner_has_all_that_a_caller_needs() {
         let started = started("slave1@my-host", &[(&["slave1"], &["Elixir.KeyValueStore"]), (&[], &["two"])]);
         let peers = [NodeName::new("master@h").unwrap()];
-        let text = text(NameKind::Short, &peers, &CookieOrigin::Flag, &started);
+        let text =
+            text(NameKind::Short, &peers, &CookieOrigin::Given(Origin::Flag("cookie".into())), &started);
         for part in [
             "node      slave1@my-host (hidden)\n",
             "listens   [::]:40000\n",

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use clap::Args;
 
+use super::log::{self, LogArgs};
 use super::{CliError, print};
 use crate::config::EpmdConfig;
 use crate::epmd::client::{kill, local_names};
 use crate::epmd::daemon::{Daemon, DaemonConfig};
 use crate::epmd::{detach, environment};
-use crate::node::log::{self, LogLevels};
 
 /// Runs, asks or ends an epmd, as Erlang's own epmd program does.
 ///
@@ -36,9 +36,8 @@ pub(super) struct EpmdArgs {
     /// [ERL_EPMD_RELAXED_COMMAND_CHECK]
     #[arg(long, conflicts_with_all = ["names", "kill"])]
     relaxed_command_check: bool,
-    /// What is logged on stderr in the foreground: off, error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVELS", default_value = "info")]
-    log: LogLevels,
+    #[command(flatten)]
+    log: LogArgs,
     /// Be the process that is left behind.
     #[arg(long, hide = true)]
     detached: bool,
@@ -69,7 +68,7 @@ pub(super) fn main(args: EpmdArgs) -> Result<(), CliError> {
     if args.daemon {
         return leave_behind(&epmd, &config);
     }
-    log::init(args.log);
+    log::init(&args.log);
     let daemon = Daemon::bind(&config).map_err(|error| match smol::block_on(local_names(&epmd)) {
         Ok((at, _)) => {
             CliError::cannot_run(format!("an epmd is running at {at} already; nothing needs to be done"))

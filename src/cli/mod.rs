@@ -10,20 +10,25 @@ mod call;
 mod client;
 mod doctor;
 mod epmd;
+mod log;
 mod names;
 mod node;
 mod pages;
 mod rpc;
 mod server_name;
+mod settings;
 mod size;
 mod term;
 mod tls;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use settings::Origins;
 
 /// The program could not run.
 const EXIT_CANNOT_RUN: u8 = 1;
@@ -35,6 +40,9 @@ const EXIT_NO_PROCESS: u8 = 3;
 const EXIT_TIMEOUT: u8 = 4;
 /// The server, or the function, failed.
 const EXIT_FAILED: u8 = 5;
+
+/// The command whose flags are those of a node.
+const CONFIG: &str = "config";
 
 const ABOUT: &str = "\
 kvnode joins an Erlang or Elixir cluster as a hidden node and serves a replicated key-value store to GenServer callers.
@@ -57,7 +65,10 @@ that prefix.
 EXIT CODES: 0 done, 1 the node cannot be started or reached, 2 what was typed makes no sense, 3 nobody has the name that \
 was asked for, 4 no answer in time, 5 the server or the function failed.
 
-The environment variables ERL_EPMD_PORT and ERL_EPMD_ADDRESS mean what they mean to Erlang; NO_COLOR turns colours off.";
+The environment variables ERL_EPMD_PORT and ERL_EPMD_ADDRESS mean what they mean to Erlang; NO_COLOR turns colours off.
+
+SETTINGS of a node can also stand in the environment, --net-ticktime as KVNODE_NET_TICKTIME (several values with blanks between \
+them), and in a TOML file that --config names, as net-ticktime. Flags win over the environment, and that over the file.";
 
 /// The whole command line.
 #[derive(Parser)]
@@ -82,6 +93,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Prints the settings that a node starts with, and where each comes from
+    Config(Box<node::ConfigArgs>),
     /// Prints the value of a key
     Get(client::GetArgs),
     /// Sets the value of a key
@@ -112,9 +125,50 @@ enum Command {
 
 /// Runs the program: reads what was typed, and blocks until the node, the daemon or the question has ended.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let result = match cli.command {
+    let words = std::env::args_os().collect();
+    let result = read(words, std::env::vars_os()).and_then(|(matches, origins)| run(&matches, &origins));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::fatal(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// What was typed, completed for a node by the environment and a file. What cannot be understood ends the program.
+fn read(
+    words: Vec<OsString>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<(ArgMatches, Origins), CliError> {
+    // What is missing here may stand elsewhere; what is wrong is found when all is there.
+    let typed = Cli::command().ignore_errors(true).try_get_matches_from(&words);
+    let typed = typed.unwrap_or_else(|error| error.exit());
+    let mut command = Cli::command();
+    command.build();
+    let (at, command, typed) = match typed.subcommand() {
+        None => (1, &command, &typed),
+        Some((CONFIG, typed)) => {
+            let at = words.iter().position(|word| *word == CONFIG).map_or(1, |position| position + 1);
+            let config = command.find_subcommand_mut(CONFIG).map(|command| &*command);
+            (at, config.expect("it is a command of ours"), typed)
+        }
+        Some(_) => return Ok((Cli::command().get_matches_from(words), Origins::default())),
+    };
+    let (words, origins) = settings::complete(command, typed, words, at, environment)?;
+    Ok((Cli::command().get_matches_from(words), origins))
+}
+
+fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
+    let cli = Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
+        Some(Command::Config(args)) => {
+            let typed = matches.subcommand().map_or(matches, |(_, typed)| typed);
+            let mut whole = Cli::command();
+            whole.build();
+            let command = whole.find_subcommand_mut(CONFIG).expect("it is a command of ours");
+            node::config(*args, command, typed, origins)
+        }
         Some(Command::Get(args)) => client::get(args),
         Some(Command::Put(args)) => client::put(args),
         Some(Command::Delete(args)) => client::delete(args),
@@ -128,21 +182,7 @@ pub fn main() -> ExitCode {
         Some(Command::Epmd(args)) => epmd::main(args),
         Some(Command::Completions(args)) => pages::completions(&args, Cli::command()),
         Some(Command::Man) => pages::manual(Cli::command()),
-        None => node::main(cli.node, &matches),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nothing can be said about a stderr that is gone.
-            let _ = writeln!(std::io::stderr(), "kvnode: {error}");
-            ExitCode::from(match error {
-                CliError::Usage(_) => EXIT_USAGE,
-                CliError::CannotRun(_) => EXIT_CANNOT_RUN,
-                CliError::NoProcess(_) => EXIT_NO_PROCESS,
-                CliError::Timeout(_) => EXIT_TIMEOUT,
-                CliError::Failed(_) => EXIT_FAILED,
-            })
-        }
+        None => node::main(cli.node, matches, origins),
     }
 }
 
@@ -162,6 +202,16 @@ enum CliError {
 }
 
 impl CliError {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => EXIT_USAGE,
+            Self::CannotRun(_) => EXIT_CANNOT_RUN,
+            Self::NoProcess(_) => EXIT_NO_PROCESS,
+            Self::Timeout(_) => EXIT_TIMEOUT,
+            Self::Failed(_) => EXIT_FAILED,
+        }
+    }
+
     fn usage(text: impl fmt::Display) -> Self {
         Self::Usage(text.to_string())
     }

@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
-use clap::{ArgMatches, Args};
+use clap::{ArgGroup, ArgMatches, Args, Command};
 
 use super::banner::{self, CookieOrigin};
+use super::log::{self, LogArgs};
+use super::settings::{self, Origins};
 use super::tls::TlsArgs;
-use super::{CliError, server_name, size};
+use super::{CliError, print, server_name, size};
 use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
@@ -15,7 +18,6 @@ use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::epmd::environment;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
-use crate::node::log::{self, LogLevels};
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
 const FRAME_BYTES_LEAST: usize = 64 << 10;
@@ -27,7 +29,8 @@ const OWN_PROCESSES: [&str; 2] = ["net_kernel", "rex"];
 const DEFAULT_LOCAL: &str = "Elixir.KeyValueStore";
 
 #[derive(Args)]
-#[command(next_help_heading = "This node")]
+#[group(skip)]
+#[command(next_help_heading = "This node", group(ArgGroup::new("stores").multiple(true)))]
 pub(super) struct NodeArgs {
     /// Short name, as erl's -sname: NAME is NAME@this-host; a host has no dot
     #[arg(long, value_name = "NAME[@HOST]", conflicts_with = "name")]
@@ -44,14 +47,14 @@ pub(super) struct NodeArgs {
     connect: Vec<String>,
 
     /// A store known as {:global, NAME} in the whole cluster; repeatable, each is a store of its own
-    #[arg(long, value_name = "NAME", help_heading = "Stores")]
+    #[arg(long, value_name = "NAME", group = "stores", help_heading = "Stores")]
     global: Vec<String>,
     /// A store known as {NAME, this node}; repeatable, each is a store of its own
-    #[arg(long, value_name = "NAME", help_heading = "Stores")]
+    #[arg(long, value_name = "NAME", group = "stores", help_heading = "Stores")]
     local: Vec<String>,
     /// A store with several names, as in global:a,local:b; repeatable [default: one store, global:NAME and
     /// local:KeyValueStore, with NAME as in --sname]
-    #[arg(long, value_name = "NAMES", help_heading = "Stores")]
+    #[arg(long, value_name = "NAMES", group = "stores", help_heading = "Stores")]
     store: Vec<String>,
     /// A slave of the first store, as in global:slave2 or local:slave2; repeatable. The same as calling
     /// {:add_slave, …}
@@ -97,20 +100,56 @@ pub(super) struct NodeArgs {
     #[command(flatten)]
     tls: TlsArgs,
 
-    /// What is logged on stderr: off, error, warn, info, debug or trace, also for parts: kvnode::node=debug,warn
-    #[arg(long, value_name = "LEVELS", default_value = "info", help_heading = "Output")]
-    log: LogLevels,
+    #[command(flatten)]
+    log: LogArgs,
+    /// Settings from a TOML file, as in net-ticktime = 30; flags and KVNODE_… of the environment win over it
+    #[arg(long, value_name = "FILE", help_heading = "This node")]
+    config: Option<PathBuf>,
 }
 
-pub(super) fn main(args: NodeArgs, matches: &ArgMatches) -> Result<(), CliError> {
-    log::init(args.log.clone());
+#[derive(Args)]
+#[command(before_help = "EXAMPLES
+  $ kvnode config --config /etc/kvnode.toml
+  $ kvnode config --sname slave1 --connect master@myhost > kvnode.toml")]
+pub(super) struct ConfigArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(super) fn main(args: NodeArgs, matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
+    log::init(&args.log);
+    origins.warn();
     more_files();
-    let (kind, config, cookie) = configure(args, matches)?;
+    let (kind, config, cookie) = configure(args, matches, origins).map_err(|error| origins.explain(error))?;
     let started = |started: &crate::node::Started| {
         // Somebody may have closed stdout; the node is none the worse.
-        let _ = super::print(&banner::text(kind, &config.connect, &cookie, started));
+        let _ = print(&banner::text(kind, &config.connect, &cookie, started));
     };
     crate::node::run(config.clone(), started).map_err(CliError::cannot_run)
+}
+
+/// Prints the settings, and starts nothing.
+pub(super) fn config(
+    args: ConfigArgs,
+    command: &Command,
+    matches: &ArgMatches,
+    origins: &Origins,
+) -> Result<(), CliError> {
+    let ConfigArgs { node: args } = args;
+    let cookie = match &args.cookie {
+        Some(cookie) => {
+            given_cookie(cookie)?;
+            origins.of("cookie").to_string()
+        }
+        None => match CookiePlaces::from_environment().read().map_err(CliError::cannot_run)? {
+            Some(file) => file.path.display().to_string(),
+            None => "a file that is made when a node starts".to_owned(),
+        },
+    };
+    // Nobody is spoken to: the cookie is not needed.
+    let checked = settings(&args, matches, || Ok((Cookie::new(""), ())));
+    checked.map_err(|error| origins.explain(error))?;
+    print(&settings::shown(command, matches, origins, &cookie))
 }
 
 /// Lets this program have as many files open as the system lets it: each connection is one, and the usual 1,024 are there
@@ -123,7 +162,20 @@ fn more_files() {
     }
 }
 
-fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, CookieOrigin), CliError> {
+fn configure(
+    args: NodeArgs,
+    matches: &ArgMatches,
+    origins: &Origins,
+) -> Result<(NameKind, Config, CookieOrigin), CliError> {
+    settings(&args, matches, || cookie(args.cookie.as_deref(), origins))
+}
+
+/// The cookie is asked for last, for that may make a file: nothing is left behind by a command line that was wrong.
+fn settings<O>(
+    args: &NodeArgs,
+    matches: &ArgMatches,
+    cookie: impl FnOnce() -> Result<(Cookie, O), CliError>,
+) -> Result<(NameKind, Config, O), CliError> {
     let (kind, node_name) = own_name(args.sname.as_deref(), args.name.as_deref())?;
     let connect =
         args.connect.iter().map(|peer| peer_name(peer, kind, &node_name)).collect::<Result<_, _>>()?;
@@ -139,26 +191,25 @@ fn configure(args: NodeArgs, matches: &ArgMatches) -> Result<(NameKind, Config, 
         pattern.map_err(|error| named("--allow", typed, error.to_string()))
     });
     let allow = allow.collect::<Result<_, _>>()?;
-    let limits = limits(&args)?;
-    let stores = stores(&args, matches, &node_name)?;
+    let limits = limits(args)?;
+    let stores = stores(args, matches, &node_name)?;
     let epmd = epmd(!args.no_epmd_start)?;
     let tls = args.tls.config()?;
-    // Last, for it may make a file: nothing is left behind by a command line that was wrong.
-    let (cookie, origin) = cookie(args.cookie.as_deref())?;
+    let (cookie, origin) = cookie()?;
     let config = Config {
         node_name,
         cookie,
+        connect,
+        slaves,
+        allow,
+        limits,
+        stores,
+        epmd,
+        tls,
         bind: args.bind,
         dist_port: args.dist_port,
-        epmd,
-        stores,
-        slaves,
-        connect,
-        allow,
         net_ticktime_secs: args.net_ticktime,
         fragments: !args.no_fragments,
-        tls,
-        limits,
     };
     Ok((kind, config, origin))
 }
@@ -289,11 +340,14 @@ fn epmd(start: bool) -> Result<EpmdConfig, CliError> {
     Ok(EpmdConfig { start, own_program: std::env::current_exe().ok(), ..epmd })
 }
 
-fn cookie(typed: Option<&str>) -> Result<(Cookie, CookieOrigin), CliError> {
+fn cookie(typed: Option<&str>, origins: &Origins) -> Result<(Cookie, CookieOrigin), CliError> {
     if let Some(typed) = typed {
-        let cookie = Cookie::typed(typed).map_err(|error| CliError::usage(format!("--cookie: {error}")))?;
-        return Ok((cookie, CookieOrigin::Flag));
+        return Ok((given_cookie(typed)?, CookieOrigin::Given(origins.of("cookie"))));
     }
     let file = CookiePlaces::from_environment().read_or_create().map_err(CliError::cannot_run)?;
     Ok((file.cookie, CookieOrigin::File { path: file.path, created: file.created }))
+}
+
+fn given_cookie(typed: &str) -> Result<Cookie, CliError> {
+    Cookie::typed(typed).map_err(|error| CliError::usage(format!("--cookie: {error}")))
 }

@@ -1,23 +1,23 @@
 //! Logs: one line on stderr for each event that an operator wants.
 //!
 //! `2026-11-23T01:48:38.000000Z  INFO peer up peer=master@host`. Whatever a peer says stays on its line: control characters
-//! are shown escaped. Colours only where a person looks.
+//! are shown escaped. Colours only where a person looks. For programs the same events are JSON objects, one a line.
 
-use std::collections::HashMap;
+mod throttle;
+
 use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+
+use throttle::Throttle;
 
 /// What is logged: a level, or levels for parts of the program, as in `kvnode=debug,warn`.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,66 +78,36 @@ impl fmt::Display for LogLevelsError {
 
 impl std::error::Error for LogLevelsError {}
 
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people, coloured on a terminal unless `NO_COLOR` is set.
+    #[default]
+    Human,
+    /// A JSON object on each line: `timestamp` (RFC 3339, UTC), `level`, `message`, `target`, and the fields of the event.
+    Json,
+}
+
 /// Sends the program's log to stderr from now on. A second call, or one after a subscriber of the library's user, has
 /// no effect.
-pub fn init(levels: LogLevels) {
+pub fn init(levels: LogLevels, format: LogFormat) {
     let colours =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines =
-        tracing_subscriber::fmt::layer().with_ansi(colours).event_format(Line).with_writer(io::stderr);
-    let subscriber = tracing_subscriber::registry().with(levels.0).with(lines).with(Throttle::default());
+    let lines = lines(format, colours, io::stderr);
+    let subscriber = tracing_subscriber::registry().with(lines).with(levels.0).with(Throttle::new(format));
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Lines of one kind that are logged in each [`THROTTLE_INTERVAL`]: a peer can cause warnings, and must not fill the disk
-/// with them.
-const LINES_MAX: u32 = 200;
-/// See [`LINES_MAX`].
-const THROTTLE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Leaves warnings and errors out of which there are too many of one kind, one kind being one place in the program.
-#[derive(Default)]
-struct Throttle {
-    kinds: Mutex<HashMap<Identifier, Lines>>,
-}
-
-/// Lines of one kind in this interval.
-struct Lines {
-    since: Instant,
-    count: u32,
-}
-
-impl Throttle {
-    /// Whether a line may be logged, and how many of its kind were left out before it.
-    fn admit(&self, metadata: &Metadata<'_>, at: Instant) -> (bool, u32) {
-        if *metadata.level() > Level::WARN {
-            return (true, 0);
-        }
-        let mut kinds = self.kinds.lock();
-        let lines = kinds.entry(metadata.callsite()).or_insert(Lines { since: at, count: 0 });
-        let mut left_out = 0;
-        if at.duration_since(lines.since) >= THROTTLE_INTERVAL {
-            left_out = lines.count.saturating_sub(LINES_MAX);
-            *lines = Lines { since: at, count: 0 };
-        }
-        lines.count = lines.count.saturating_add(1);
-        (lines.count <= LINES_MAX, left_out)
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Throttle {
-    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        let (admitted, left_out) = self.admit(event.metadata(), super::now());
-        if left_out > 0 {
-            let mut time = String::new();
-            // Writing to a String does not fail, and stderr may be closed.
-            let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-            let _ = io::Write::write_all(
-                &mut io::stderr(),
-                format!("{time}  WARN {left_out} lines like the next one were left out\n").as_bytes(),
-            );
-        }
-        admitted
+/// Writes each event as a line.
+fn lines<S, W>(format: LogFormat, colours: bool, out: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(out);
+    match format {
+        LogFormat::Human => layer.with_ansi(colours).event_format(Line).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
     }
 }
 
@@ -215,12 +185,16 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    use tracing_subscriber::fmt::MakeWriter;
-
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    pub(super) struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Shared {
+        pub(super) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl io::Write for Shared {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -242,12 +216,33 @@ mod tests {
     }
 
     fn logged(levels: &str, colours: bool, act: impl FnOnce()) -> String {
+        logged_as(LogFormat::Human, levels, colours, act)
+    }
+
+    fn logged_as(format: LogFormat, levels: &str, colours: bool, act: impl FnOnce()) -> String {
         let out = Shared::default();
-        let lines =
-            tracing_subscriber::fmt::layer().with_ansi(colours).event_format(Line).with_writer(out.clone());
         let levels: LogLevels = levels.parse().unwrap();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(levels.0).with(lines), act);
-        String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
+        let subscriber =
+            tracing_subscriber::registry().with(lines(format, colours, out.clone())).with(levels.0);
+        tracing::subscriber::with_default(subscriber, act);
+        out.text()
+    }
+
+    #[test]
+    fn in_json_an_event_is_one_object_with_its_fields() {
+        let text = logged_as(LogFormat::Json, "info", true, || {
+            tracing::warn!(peer = %"a\n2026 \u{1b}[2J", tries = 3, "peer {}", "down");
+            tracing::debug!("not this one");
+        });
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "peer down");
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["peer"], "a\n2026 \u{1b}[2J");
+        assert_eq!(line["tries"], 3);
+        assert_eq!(line["target"], module_path!());
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 
     #[test]
@@ -265,23 +260,6 @@ mod tests {
             logged("info", false, || tracing::info!(peer = %"a\n2026 INFO b\u{1b}[2J\u{9b}", "x\r\ny"));
         assert!(line.ends_with(" INFO x\\r\\ny peer=a\\n2026 INFO b\\u{1b}[2J\\u{9b}\n"), "{line:?}");
         assert_eq!(line.matches('\n').count(), 1);
-    }
-
-    #[test]
-    fn a_flood_of_one_kind_is_cut_and_other_lines_are_not() {
-        let out = Shared::default();
-        let lines = tracing_subscriber::fmt::layer().event_format(Line).with_writer(out.clone());
-        let subscriber = tracing_subscriber::registry().with(lines).with(Throttle::default());
-        tracing::subscriber::with_default(subscriber, || {
-            for number in 0..3 * LINES_MAX {
-                tracing::warn!("one {number}");
-                tracing::info!("two {number}");
-            }
-            tracing::warn!("three");
-        });
-        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
-        let count = |word: &str| text.lines().filter(|line| line.contains(word)).count() as u32;
-        assert_eq!((count("one"), count("two"), count("three")), (LINES_MAX, 3 * LINES_MAX, 1));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod release;
 mod reply_to;
 mod run;
 mod server;
+mod service;
 pub mod setup;
 mod slave_keys;
 mod slaves;
@@ -186,6 +187,14 @@ impl Node {
                 tracing::error!("a task panicked (a bug: please report it)");
             }
         }))
+    }
+
+    /// The outcome of a task on the node's threads. `None`: the node has ended.
+    fn task_with<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<smol::Task<T>> {
+        Some(self.executor.upgrade()?.spawn(task))
     }
 
     fn is_stopping(&self) -> bool {

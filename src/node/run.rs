@@ -29,7 +29,7 @@ use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
 use super::supervised::{NotNamed, Supervision};
 use super::tls::{Tls, TlsError};
-use super::{Node, block_on, listener, loopback, random_u32, registration, stores};
+use super::{Node, block_on, listener, loopback, random_u32, registration, service, stores};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
 use crate::dist::handshake::PeerNode;
@@ -169,22 +169,24 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
             stores: node.stores_started.get().cloned().unwrap_or_default(),
         };
         announce(&started, node.client());
+        service::ready(&node);
         let reloading = async {
             let Some(hangups) = &mut reload else { return std::future::pending().await };
             while hangups.next().await.is_some() {
-                match node.reload_tls() {
+                service::reloading(|| match node.reload_tls() {
                     Ok(()) => tracing::info!("certificates, keys and CAs were read again"),
                     Err(error) => {
                         tracing::error!("the TLS files were not taken, those of before stay: {error}")
                     }
-                }
+                });
             }
             std::future::pending().await
         };
         let told = async {
             signals.next().await;
         };
-        told.or(reloading).await;
+        told.or(reloading).or(service::watchdog(Arc::clone(&node))).await;
+        service::stopping();
         tracing::info!("ending; a second signal ends at once");
         let at_once = async {
             signals.next().await;

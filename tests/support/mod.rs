@@ -18,6 +18,7 @@
 pub mod beam;
 pub mod epmd;
 pub mod kvnode;
+pub mod netns;
 pub mod otp;
 pub mod output;
 pub mod ports;
@@ -28,6 +29,7 @@ pub mod wait;
 pub use beam::{BeamNode, BeamOptions, EvalError};
 pub use epmd::Epmd;
 pub use kvnode::KvNode;
+pub use netns::{Cut, Host, Network};
 pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
 pub use scripted::Scripted;
 pub use wait::wait_until;

@@ -22,6 +22,7 @@ mod naive;
 mod native;
 mod path;
 mod profile;
+mod replication;
 mod report;
 mod rounds;
 mod servers;
@@ -72,6 +73,9 @@ enum Load {
     Memory,
     /// From start to the first answer, the memory of an idle server, and what ten idle peers cost
     Startup,
+    /// Writes per second with 0 to 4 slaves, how late slaves are, and how fast one is brought up to date, beside the
+    /// Elixir system's own primary and slaves
+    Replication,
     /// System calls per call, by strace
     Syscalls,
     /// A good peer's calls while another means harm, side by side with the same calls without
@@ -84,7 +88,7 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 13] = [
+const EACH: [Load; 14] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -95,6 +99,7 @@ const EACH: [Load; 13] = [
     Load::Growth,
     Load::Memory,
     Load::Startup,
+    Load::Replication,
     Load::Syscalls,
     Load::Hostile,
     Load::Instructions,
@@ -344,6 +349,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Growth => calls::growth(lab, plan, findings),
         Load::Memory => memory::per_entry(lab, plan, findings),
         Load::Startup => startup::startup(lab, plan, findings),
+        Load::Replication => replication::replication(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
         Load::Hostile => hostile::attacks(lab, plan, findings),
         Load::Instructions => instructions::per_call(plan, findings),

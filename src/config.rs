@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::dist::{Cookie, NodeName, NodePattern};
+use crate::store::SyncPolicy;
 
 pub mod tls;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub epmd: EpmdConfig,
     /// The stores to serve, in order.
     pub stores: Vec<StoreConfig>,
+    /// Where the stores are kept. `None`: in memory.
+    pub data: Option<DataConfig>,
     /// Slaves of the first store.
     pub slaves: Vec<ServerName>,
     /// Nodes to be kept connected.
@@ -55,6 +58,17 @@ impl Config {
             || self.allow.iter().any(|pattern| pattern.matches(node))
             || self.connect.contains(node)
     }
+}
+
+/// Stores on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataConfig {
+    /// The folder, which one process has at a time.
+    pub dir: PathBuf,
+    /// When writes are synced.
+    pub sync: SyncPolicy,
+    /// The folder that callers may have backups written into, by `{:backup, path}`; `None`: they may not.
+    pub backup_dir: Option<PathBuf>,
 }
 
 /// Where epmd is, and who starts it.
@@ -125,8 +139,10 @@ pub struct Limits {
     /// Messages of which a peer has sent some fragments and not all: past it the connection ends. A BEAM has at most one
     /// for each of its processes that send something large.
     pub unfinished_messages_max: usize,
-    /// Bytes that wait for a peer before it is no longer read from (one answer may exceed it). What others have sent to
-    /// it by way of this node is dropped past it.
+    /// Bytes that wait for a peer before it is no longer read from: the one answer that exceeds it is the last. As much
+    /// again, and one message more, may wait of what others send to it, answers that come later among them: what comes
+    /// past that is dropped. (Were the two counted together, a peer that reads a large value would lose what comes
+    /// meanwhile.)
     pub outbound_bytes_max: usize,
     /// A peer that takes nothing for so long of what waits for it is disconnected.
     pub output_stall_max: Duration,
@@ -179,8 +195,9 @@ pub struct Limits {
     /// Nodes that are being connected to at once because something is to be sent to them: past it what is sent to others
     /// is dropped.
     pub dials_max: usize,
-    /// Bytes that all stores of the node may hold, as [`Room`](crate::store::Room) counts them: past it a write is
-    /// answered `{:error, :no_space}`.
+    /// Bytes that all stores in memory may hold, as [`Room`](crate::store::Room) counts them: past it a write is
+    /// answered `{:error, :no_space}`. For stores on disk it is about what they take of memory
+    /// ([`Disk::open`](crate::store::Disk::open)).
     pub stored_bytes_max: u64,
     /// First and longest pause between tries to reach a peer, epmd or a name; doubled each time, with jitter.
     pub backoff_first: Duration,

@@ -77,7 +77,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Only `node`, `epmd` and `cli` name smol, sockets, files or the clock; below them nothing is `async`. A test
+//! 1. Only `node`, `epmd` and `cli` name smol, sockets, files or the clock ([`store::disk`] names files, and has the
+//!    thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
 //!    ([`etf::split`]), without a stack.
@@ -119,6 +120,9 @@
 //!   so order is kept and answers know the flags and monitors of that connection without a queue that all share. A
 //!   connection that is lost leaves what it holds to the node's connection to itself.
 //! - The supervisor delays restarts past its intensity instead of giving up: a node without its stores serves nobody.
+//! - The disk's engine is fjall: three times the synced writes of redb, and a faster start after a crash
+//!   (`scripts/bench.d/engines`). It takes damage in its journal for the journal's end, so that is looked through before
+//!   (`store/disk/journal.rs`), and a batch that failed is taken out of it before it is read again.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
 //!   out in any order, and a slave must not see them so.

@@ -34,6 +34,7 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         connect: vec![],
         allow: Vec::new(),
         net_ticktime_secs: 60,
+        data: None,
         fragments: true,
         tls: None,
         limits: Limits::default(),

@@ -13,7 +13,7 @@ use kvnode::dist::RemoteProcess;
 use kvnode::etf::{Pid, TermView, Traits, encode};
 use kvnode::kv::Cast;
 use kvnode::replica::{
-    Acknowledge, Mark, PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, Source, Standing,
+    Acknowledge, Mark, PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, Source, SourceRead, Standing,
 };
 
 const KEYS: u64 = 24;
@@ -94,10 +94,10 @@ impl Source for Shared<'_> {
         self.some_writes();
     }
 
-    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool {
+    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
         let value = self.0.borrow().data.get(&number(key)).map(|value| term(*value));
         show(value.as_deref().map(|value| (value, Traits::none())));
-        true
+        SourceRead::Shown
     }
 
     fn in_order(&self, run: &mut dyn FnMut()) {

@@ -49,6 +49,21 @@ pub struct Client<'a> {
 pub struct Figures(HashMap<String, f64>);
 
 impl Figures {
+    /// Reads a line of `name=number`.
+    ///
+    /// # Errors
+    /// The line says that it failed.
+    pub fn read(load: &str, answer: &str) -> Result<Self> {
+        if answer.starts_with("error") {
+            return Err(failure(format!("{load}: {answer}")));
+        }
+        let figure = |part: &str| {
+            let (name, number) = part.split_once('=')?;
+            Some((name.to_owned(), number.parse().ok()?))
+        };
+        Ok(Self(answer.split(' ').filter_map(figure).collect()))
+    }
+
     /// One of them; NaN when it is not there.
     pub fn of(&self, name: &str) -> f64 {
         self.0.get(name).copied().unwrap_or(f64::NAN)
@@ -91,14 +106,7 @@ impl<'a> Client<'a> {
                 return Err(error);
             }
         };
-        if answer.starts_with("error") {
-            return Err(failure(format!("{load}: {answer}")));
-        }
-        let figure = |part: &str| {
-            let (name, number) = part.split_once('=')?;
-            Some((name.to_owned(), number.parse().ok()?))
-        };
-        Ok(Figures(answer.split(' ').filter_map(figure).collect()))
+        Figures::read(load, &answer)
     }
 
     fn ask(&mut self, line: &str) -> Result<String> {

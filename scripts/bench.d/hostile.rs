@@ -104,7 +104,11 @@ fn under(server: &Server, plan: &Plan, attack: Attack) -> Result<[f64; 4]> {
         let attacker = scope.spawn(|| {
             let outcome = attack(&target, &ended);
             // What is measured must have been going on.
-            if ended.load(Ordering::Relaxed) { Ok(()) } else { outcome.and(Err(failure("the attack ended early"))) }
+            if ended.load(Ordering::Relaxed) {
+                Ok(())
+            } else {
+                outcome.and(Err(failure("the attack ended early")))
+            }
         });
         let outcome = good.load(Request::Get, 1, Keys::Random(KEYS), Until::After(time), true);
         let resident = resident_bytes(server.id());
@@ -178,7 +182,11 @@ impl Bad {
     }
 
     fn reference(&self, number: u32) -> Reference {
-        Reference { node: self.pid.node.clone(), creation: CREATION, words: vec![number & 0x3_ffff, number >> 18, 3] }
+        Reference {
+            node: self.pid.node.clone(),
+            creation: CREATION,
+            words: vec![number & 0x3_ffff, number >> 18, 3],
+        }
     }
 
     /// A call of the store.
@@ -194,7 +202,11 @@ impl Bad {
     /// A spawn request whose function answers later, with a monitor on its process.
     fn spawn(&self, number: u32) -> Vec<u8> {
         let control = encode(|w| {
-            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&self.reference(number)).pid(&self.pid).pid(&self.pid);
+            w.tuple(6)
+                .unsigned(op::SPAWN_REQUEST)
+                .reference(&self.reference(number))
+                .pid(&self.pid)
+                .pid(&self.pid);
             w.tuple(3).atom("gen_server").atom("call").unsigned(2).list(1).atom("monitor").nil();
         });
         let arguments = encode(|w| {
@@ -290,7 +302,11 @@ fn watches(target: &Target, ended: &AtomicBool) -> Result<()> {
 /// The encoded pid of `net_kernel`, asked for by rpc.
 fn net_kernel_pid(bad: &mut Bad) -> Result<Vec<u8>> {
     let control = encode(|w| {
-        w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&bad.reference(u32::MAX)).pid(&bad.pid).pid(&bad.pid);
+        w.tuple(6)
+            .unsigned(op::SPAWN_REQUEST)
+            .reference(&bad.reference(u32::MAX))
+            .pid(&bad.pid)
+            .pid(&bad.pid);
         w.tuple(3).atom("erpc").atom("execute_call").unsigned(4).list(1).atom("monitor").nil();
     });
     let arguments = encode(|w| {

@@ -12,6 +12,7 @@ mod beam;
 mod calls;
 mod children;
 mod compiled;
+mod durable;
 mod flags;
 mod floor;
 mod hostile;
@@ -76,6 +77,8 @@ enum Load {
     /// Writes per second with 0 to 4 slaves, how late slaves are, and how fast one is brought up to date, beside the
     /// Elixir system's own primary and slaves
     Replication,
+    /// Puts that are on disk when they are answered: 1, 16, 128 and 1,000 callers; reads hot and cold; recovery
+    Durable,
     /// System calls per call, by strace
     Syscalls,
     /// A good peer's calls while another means harm, side by side with the same calls without
@@ -88,7 +91,7 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 14] = [
+const EACH: [Load; 15] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -100,6 +103,7 @@ const EACH: [Load; 14] = [
     Load::Memory,
     Load::Startup,
     Load::Replication,
+    Load::Durable,
     Load::Syscalls,
     Load::Hostile,
     Load::Instructions,
@@ -350,6 +354,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Memory => memory::per_entry(lab, plan, findings),
         Load::Startup => startup::startup(lab, plan, findings),
         Load::Replication => replication::replication(lab, plan, findings),
+        Load::Durable => durable::measure(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
         Load::Hostile => hostile::attacks(lab, plan, findings),
         Load::Instructions => instructions::per_call(plan, findings),

@@ -47,6 +47,14 @@ pub enum Kind {
     PollingUnmonitored,
     /// redis-server, with pipelining
     Redis,
+    /// kvnode with --data-dir
+    KvnodeDurable,
+    /// A table of :dets, synced after each put, in the BEAM that calls
+    Dets,
+    /// A disc_copies table of Mnesia, written by sync_transaction, in the BEAM that calls
+    Mnesia,
+    /// redis-server with appendfsync always
+    RedisDurable,
 }
 
 impl Kind {
@@ -66,6 +74,10 @@ impl Kind {
             Self::ParkedUnmonitored => "floor, parked, no monitors",
             Self::PollingUnmonitored => "floor, polling, no monitors",
             Self::Redis => "redis",
+            Self::KvnodeDurable => crate::report::OURS,
+            Self::Dets => ":dets, synced",
+            Self::Mnesia => "Mnesia, sync_transaction",
+            Self::RedisDurable => "redis, always",
         }
     }
 
@@ -151,13 +163,18 @@ impl Lab {
     /// # Errors
     /// What it needs is not installed, or it failed; the text is for people.
     pub fn start(&self, kind: Kind) -> Result<Server> {
+        self.start_with(kind, None)
+    }
+
+    /// The same, with the folder of a durable kvnode.
+    pub fn start_with(&self, kind: Kind, data: Option<std::path::PathBuf>) -> Result<Server> {
         let name = format!("s{}", self.next_number());
         let full_name = format!("{name}@{HOST}");
         let mut ready = "ready";
         let mut endpoint =
             Endpoint::Node { name: name.clone(), epmd_port: self.epmd_port, stores: kind.stores() };
         let mut command = match kind {
-            Kind::Kvnode | Kind::KvnodeUnfragmented => {
+            Kind::Kvnode | Kind::KvnodeUnfragmented | Kind::KvnodeDurable => {
                 // The last lines of its banner.
                 ready = "iex>";
                 let mut command = Command::new(kvnode());
@@ -166,6 +183,16 @@ impl Lab {
                 if kind == Kind::KvnodeUnfragmented {
                     command.arg("--no-fragments");
                 }
+                if kind == Kind::KvnodeDurable {
+                    command
+                        .arg("--data-dir")
+                        .arg(data.unwrap_or_else(|| self.folder.path().join(&name)).as_path());
+                }
+                command
+            }
+            Kind::Dets | Kind::Mnesia => {
+                let mut command = self.beam(&full_name, "BenchDurable.main()")?;
+                command.env("BENCH_DATA", self.folder.path().join(&name));
                 command
             }
             Kind::Genserver => self.beam(&full_name, "BenchServer.map()")?,
@@ -202,7 +229,7 @@ impl Lab {
                 ]);
                 command
             }
-            Kind::Redis => {
+            Kind::Redis | Kind::RedisDurable => {
                 ready = "Ready to accept connections";
                 let port = free_port()?;
                 endpoint = Endpoint::Redis { port };
@@ -211,17 +238,12 @@ impl Lab {
                     return Err(not_installed("redis-server is not installed (apt: redis-server)"));
                 }
                 let mut command = Command::new(program);
-                command.args([
-                    "--port",
-                    &port.to_string(),
-                    "--bind",
-                    HOST,
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                ]);
-                command.args(["--daemonize", "no", "--dir"]).arg(self.folder.path());
+                let keep = if kind == Kind::RedisDurable { "yes" } else { "no" };
+                let folder = self.folder.path().join(&name);
+                std::fs::create_dir(&folder)?;
+                command.args(["--port", &port.to_string(), "--bind", HOST, "--save", ""]);
+                command.args(["--appendonly", keep, "--appendfsync", "always"]);
+                command.args(["--daemonize", "no", "--dir"]).arg(folder);
                 command
             }
         };

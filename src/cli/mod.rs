@@ -8,6 +8,7 @@ mod ask;
 mod banner;
 mod call;
 mod client;
+mod data;
 mod doctor;
 mod epmd;
 mod log;
@@ -19,6 +20,7 @@ mod server_name;
 mod settings;
 mod size;
 mod term;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -116,6 +118,12 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Runs, asks or ends an epmd, as Erlang's own epmd program does
     Epmd(epmd::EpmdArgs),
+    /// Reads everything in a folder of stores, and says what it found
+    Check(data::CheckArgs),
+    /// Writes all stores of a folder into one file
+    Backup(data::BackupArgs),
+    /// Makes a folder of stores from a backup
+    Restore(data::RestoreArgs),
     /// Prints what a shell completes this command line by
     Completions(pages::CompletionsArgs),
     /// Prints the manual page, for man -l -
@@ -179,6 +187,9 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Names(args)) => names::main(args),
         Some(Command::Doctor(args)) => doctor::main(args),
         Some(Command::Epmd(args)) => epmd::main(args),
+        Some(Command::Check(args)) => data::check(&args),
+        Some(Command::Backup(args)) => data::backup(&args),
+        Some(Command::Restore(args)) => data::restore(&args),
         Some(Command::Completions(args)) => pages::completions(&args, Cli::command()),
         Some(Command::Man) => pages::manual(Cli::command()),
         None => node::main(cli.node, matches, origins),

@@ -4,20 +4,21 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, ArgMatches, Args, Command, ValueEnum};
+use clap::{ArgGroup, ArgMatches, Args, Command};
 
 use super::banner::{self, CookieOrigin};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
+use super::tls::TlsArgs;
 use super::{CliError, print, server_name, size};
-use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig, TlsConfig, TlsSide, TlsVerify};
+use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::epmd::environment;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
-use crate::node::tls::read_optfile;
+use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
 const FRAME_BYTES_LEAST: usize = 64 << 10;
@@ -64,6 +65,18 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     slave_buffer: Option<usize>,
 
+    /// Keep the stores in this folder, which is made where there is none; without it they are in memory and end with
+    /// the node
+    #[arg(long, value_name = "DIR", help_heading = "Stores")]
+    data_dir: Option<PathBuf>,
+    /// When a write is on disk: always (before it is answered), interval:MS, or never (when the system does it). What
+    /// a power cut can take follows from it; a killed node loses nothing
+    #[arg(long, value_name = "WHEN", value_parser = super::data::sync, requires = "data_dir", help_heading = "Stores")]
+    sync: Option<SyncPolicy>,
+    /// Let callers have backups written into this folder, by {:backup, path}
+    #[arg(long, value_name = "DIR", requires = "data_dir", help_heading = "Stores")]
+    backup_dir: Option<PathBuf>,
+
     /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
     #[arg(long, value_name = "NODE", help_heading = "Network")]
     allow: Vec<String>,
@@ -86,8 +99,9 @@ pub(super) struct NodeArgs {
     /// The largest message to be taken; a node that sends a larger one is disconnected [default: 160MiB]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Network")]
     frame_bytes_max: Option<usize>,
-    /// The most that all stores may hold, keys, values and 48 bytes for each pair; a write beyond it is answered
-    /// {:error, :no_space} [default: no bound]
+    /// The most that all stores in memory may hold, keys, values and 48 bytes for each pair; a write beyond it is
+    /// answered {:error, :no_space}. Of stores on disk, about what they take of memory; it refuses nothing
+    /// [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     memory_max: Option<usize>,
     /// Where no epmd answers, end instead of starting one
@@ -97,26 +111,8 @@ pub(super) struct NodeArgs {
     #[arg(long, hide = true, help_heading = "Network")]
     no_fragments: bool,
 
-    /// Speak TLS with every other node, as BEAMs do that are started with -proto_dist inet_tls. SIGHUP reads the files again
-    #[arg(long, help_heading = "TLS")]
-    tls: bool,
-    /// This node's certificate (PEM), with those between it and the CA
-    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS")]
-    tls_cert: Option<PathBuf>,
-    /// Its private key (PEM, not encrypted) [default: in the file of --tls-cert]
-    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "TLS")]
-    tls_key: Option<PathBuf>,
-    /// The certificates of the CAs that sign those of the other nodes (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS")]
-    tls_ca: Option<PathBuf>,
-    /// Whose certificates must be signed by a CA: every other node's, those that are shown (a node that connects may come
-    /// without one), or nobody's [default: peer]
-    #[arg(long, value_name = "WHOSE", requires = "tls", help_heading = "TLS")]
-    tls_verify: Option<Verify>,
-    /// All of this from a file that BEAMs have for -ssl_dist_optfile
-    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS",
-          conflicts_with_all = ["tls_cert", "tls_key", "tls_ca", "tls_verify"])]
-    tls_optfile: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
 
     #[command(flatten)]
     log: LogArgs,
@@ -132,13 +128,6 @@ pub(super) struct NodeArgs {
 pub(super) struct ConfigArgs {
     #[command(flatten)]
     node: NodeArgs,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Verify {
-    Peer,
-    PeerIfGiven,
-    None,
 }
 
 pub(super) fn main(args: NodeArgs, matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
@@ -219,7 +208,7 @@ fn settings<O>(
     let limits = limits(args)?;
     let stores = stores(args, matches, &node_name)?;
     let epmd = epmd(!args.no_epmd_start)?;
-    let tls = tls(args)?;
+    let tls = args.tls.config()?;
     let (cookie, origin) = cookie()?;
     let config = Config {
         node_name,
@@ -233,38 +222,15 @@ fn settings<O>(
         tls,
         bind: args.bind,
         dist_port: args.dist_port,
+        data: args.data_dir.clone().map(|dir| DataConfig {
+            dir,
+            sync: args.sync.unwrap_or_default(),
+            backup_dir: args.backup_dir.clone(),
+        }),
         net_ticktime_secs: args.net_ticktime,
         fragments: !args.no_fragments,
     };
     Ok((kind, config, origin))
-}
-
-fn tls(args: &NodeArgs) -> Result<Option<TlsConfig>, CliError> {
-    if !args.tls {
-        return Ok(None);
-    }
-    if let Some(path) = &args.tls_optfile {
-        let config = read_optfile(path).map_err(|error| CliError::usage(format!("--tls-optfile {error}")))?;
-        return Ok(Some(config));
-    }
-    if args.tls_cert.is_none() {
-        return Err(CliError::usage(
-            "--tls needs this node's certificate; give it by --tls-cert, --tls-key and --tls-ca, or by the --tls-optfile of \
-             your BEAMs",
-        ));
-    }
-    let verify = match args.tls_verify {
-        None | Some(Verify::Peer) => TlsVerify::Peer,
-        Some(Verify::PeerIfGiven) => TlsVerify::PeerIfGiven,
-        Some(Verify::None) => TlsVerify::None,
-    };
-    Ok(Some(TlsConfig::both(TlsSide {
-        cert_file: args.tls_cert.clone(),
-        key_file: args.tls_key.clone(),
-        ca_file: args.tls_ca.clone(),
-        verify,
-        ..TlsSide::default()
-    })))
 }
 
 fn own_name(sname: Option<&str>, name: Option<&str>) -> Result<(NameKind, NodeName), CliError> {

@@ -32,6 +32,11 @@ pub enum Request<'a> {
         /// As it was given to `:add_slave`.
         slave: TermView<'a>,
     },
+    /// `{:backup, path}`: `:ok`. Not of the Elixir servers.
+    Backup {
+        /// A binary: a path in the folder for backups.
+        path: TermView<'a>,
+    },
     /// `:slaves`: their names, as a list. Not of the Elixir servers.
     Slaves,
     /// `:status`: how the store and its slaves are, as a map. Not of the Elixir servers.
@@ -54,6 +59,7 @@ impl<'a> Request<'a> {
             (2, b"delete") => Some(Self::Delete { key: term.tail_at(cursor) }),
             (2, b"add_slave") => Some(Self::AddSlave { slave: term.tail_at(cursor) }),
             (2, b"remove_slave") => Some(Self::RemoveSlave { slave: term.tail_at(cursor) }),
+            (2, b"backup") => Some(Self::Backup { path: term.tail_at(cursor) }),
             _ => None,
         }
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use super::{Cast, Request, StateShape, state, status};
-use crate::etf::tag::FUN_EXT;
-use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
+use crate::etf::tag::{FUN_EXT, NIL_EXT};
+use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, encode, key};
+use crate::process::effect::can_decode;
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
-use crate::replica::{PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, SlaveState, Source};
+use crate::replica::{PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
 
 thread_local! {
@@ -21,6 +22,9 @@ thread_local! {
 /// A scratch buffer larger than this is given back after use, in bytes.
 const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 
+/// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.
+const SLAVES_NOTE: &str = "slaves";
+
 /// Slaves that one store may have.
 pub const SLAVES_MAX: usize = 64;
 
@@ -28,9 +32,12 @@ pub const SLAVES_MAX: usize = 64;
 pub struct KeyValueServer<S> {
     store: S,
     dispatch: Arc<dyn Dispatch>,
-    slaves: RwLock<Vec<Arc<Slave>>>,
-    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order.
-    order: Mutex<()>,
+    slaves: Arc<RwLock<Vec<Arc<Slave>>>>,
+    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order. Of a store
+    /// that writes later, held while a write that is done is queued for slaves.
+    order: Arc<Mutex<()>>,
+    /// Held while the names of the slaves are noted.
+    noting: Mutex<()>,
     slave_buffer_bytes_max: usize,
     shape: StateShape,
 }
@@ -63,8 +70,9 @@ impl<S: Store> KeyValueServer<S> {
         Self {
             store,
             dispatch,
-            slaves: RwLock::default(),
-            order: Mutex::new(()),
+            slaves: Arc::default(),
+            order: Arc::default(),
+            noting: Mutex::default(),
             slave_buffer_bytes_max,
             shape: StateShape::default(),
         }
@@ -114,11 +122,15 @@ impl<S: Store> KeyValueServer<S> {
         effects: &mut Effects<'_>,
     ) -> Result<(), TermError> {
         with_canonical(key, |key| {
-            let me = effects.me;
+            let (me, flags, here) = (effects.me, effects.flags, caller.node() == *effects.peer);
             let later = || {
                 let (caller, dispatch) = (caller.to_owned(&me.pid), Arc::clone(&self.dispatch));
                 Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
                     caller.reply(&*dispatch, |w| match found {
+                        Ok(Some(value)) if here && !can_decode(flags, value.traits) => {
+                            // To send it would cost the caller's node its connection to us.
+                            w.tuple(2).atom("error").atom("system_limit");
+                        }
                         Ok(Some(value)) => {
                             w.raw(value.bytes);
                         }
@@ -153,13 +165,17 @@ impl<S: Store> KeyValueServer<S> {
             Write::Delete { key } => (key, None),
         };
         with_canonical(key, |key| {
+            if S::WRITES_LATER {
+                // Slaves get it when it is done: they must not have what the store may yet lose.
+                return self.apply(write, key, value, effects, later);
+            }
             let slaves = self.slaves.read();
             if slaves.is_empty() {
-                return self.apply(key, value, effects, later);
+                return self.apply(write, key, value, effects, later);
             }
             let _order = self.order.lock();
-            let written = self.apply(key, value, effects, later);
-            if !matches!(written, Written::Now(Err(_))) {
+            let written = self.apply(write, key, value, effects, later);
+            if matches!(written, Written::Now(Ok(()))) {
                 let traits = write.traits();
                 for slave in slaves.iter() {
                     replicate(slave, key, value, traits, effects);
@@ -171,6 +187,7 @@ impl<S: Store> KeyValueServer<S> {
 
     fn apply(
         &self,
+        write: Write<'_>,
         key: &[u8],
         value: Option<TermView<'_>>,
         effects: &Effects<'_>,
@@ -178,16 +195,38 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Written {
         let done = || {
             let (caller, dispatch) = (later(effects), Arc::clone(&self.dispatch));
+            let (slaves, order, store) = (Arc::clone(&self.slaves), Arc::clone(&self.order), effects.me.id);
+            let (key, traits): (Box<[u8]>, _) = (key.into(), write.traits());
+            let value =
+                value.map(|value| shared_value(value, effects).unwrap_or_else(|| value.bytes().into()));
             Box::new(move |result: Result<(), StoreError>| {
-                if let Some(caller) = caller {
-                    caller.reply(&*dispatch, |w| write_result(w, &result));
+                if result.is_ok() {
+                    let slaves = slaves.read();
+                    let order = (!slaves.is_empty()).then(|| order.lock());
+                    let told = slaves.iter().filter(|slave| {
+                        let write = match value.as_deref() {
+                            Some(value) => ReplicaWrite::Put { key: &key, value, traits },
+                            None => ReplicaWrite::Delete { key: &key, traits },
+                        };
+                        pushed(slave, write, &store)
+                    });
+                    let told: Vec<_> = told.collect();
+                    drop(order);
+                    for slave in told {
+                        dispatch.replicate(slave, store);
+                    }
+                }
+                match (caller, &result) {
+                    (Some(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
+                    (None, Err(error)) => tracing::error!(?store, %error, "replicated write lost"),
+                    (None, Ok(())) => {}
                 }
             }) as crate::store::WriteDone
         };
         let result = match value {
             Some(value) => {
                 let bytes = value.bytes();
-                let shared = effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, bytes));
+                let shared = shared_value(value, effects);
                 let value = Value { bytes, shared: shared.as_ref(), traits: value.traits() };
                 self.store.put(key, value, done)
             }
@@ -236,6 +275,9 @@ impl<S: Store> KeyValueServer<S> {
                 if let Some(slave) = added {
                     tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
                     effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id });
+                    if self.keep_slaves(caller, effects) {
+                        return;
+                    }
                 }
                 effects.reply(caller, |w| {
                     w.atom("ok");
@@ -249,6 +291,61 @@ impl<S: Store> KeyValueServer<S> {
 }
 
 impl<S: Store> KeyValueServer<S> {
+    /// Keeps the names of the slaves where the store keeps such things; then the caller is answered when it has.
+    fn keep_slaves(&self, caller: &Caller<'_>, effects: &Effects<'_>) -> bool {
+        // The last that is kept is of the last that was added.
+        let _noting = self.noting.lock();
+        let note = encode(|w| {
+            let slaves = self.slaves.read();
+            let names = slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped);
+            let names: Vec<_> = names.collect();
+            w.list(names.len());
+            for slave in names {
+                slave.name().write(w);
+            }
+            w.nil();
+        });
+        let mut kept = false;
+        self.store.keep_note(SLAVES_NOTE, &note, || {
+            kept = true;
+            let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result)))
+        });
+        kept
+    }
+
+    fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let Some(path) = path.as_binary().and_then(|path| str::from_utf8(path).ok()) else {
+            return refuse(&"a backup's path is a binary", caller, effects);
+        };
+        let later = || {
+            let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result)))
+                as crate::store::WriteDone
+        };
+        if let Some(result) = self.store.backup(path, later) {
+            effects.reply(caller, |w| write_result(w, &result));
+        }
+    }
+
+    /// The slaves that a store had when it was used last; none where it keeps no such thing.
+    ///
+    /// # Errors
+    /// The store's: what it kept could not be read.
+    pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
+        let Some(note) = store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
+        let read = || {
+            let term = TermView::parse(&note).ok()?;
+            let mut cursor = term.cursor();
+            if term.tag() == NIL_EXT {
+                return Some(Vec::new());
+            }
+            let len = cursor.list().ok()?;
+            (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
+        };
+        read().ok_or(StoreError::Io("damaged"))
+    }
+
     /// Removes a slave: nothing is sent to it from here on. `false`: it was none. What it has, it keeps.
     pub fn remove_slave(&self, name: &SlaveName) -> bool {
         let mut slaves = self.slaves.write();
@@ -263,6 +360,9 @@ impl<S: Store> KeyValueServer<S> {
         let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
         if removed {
             tracing::info!(store = ?effects.me, ?slave, "slave removed");
+            if self.keep_slaves(caller, effects) {
+                return;
+            }
         }
         effects.reply(caller, |w| {
             if removed {
@@ -326,6 +426,10 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 self.call_remove_slave(slave, caller, effects);
                 Ok(())
             }
+            Some(Request::Backup { path }) => {
+                self.call_backup(path, caller, effects);
+                Ok(())
+            }
             Some(Request::Slaves) => {
                 effects.reply(caller, |w| status::slaves(w, &self.slaves()));
                 Ok(())
@@ -383,14 +487,16 @@ impl<S: Store> GenServer for KeyValueServer<S> {
 
     /// Lets go of the slaves: what waits for them is dropped.
     fn terminate(&self, reason: TermView<'_>) {
-        let lost = match self.store.len() {
+        let entries = match self.store.len() {
             1 => "1 entry is".to_owned(),
             entries => format!("{entries} entries are"),
         };
-        if self.store.len() > 0 && reason.is_atom("shutdown") {
-            tracing::info!(?reason, "store ended: its {lost} lost");
+        if self.store.is_durable() {
+            tracing::info!(?reason, "store ended: its {entries} kept");
+        } else if self.store.len() > 0 && reason.is_atom("shutdown") {
+            tracing::info!(?reason, "store ended: its {entries} lost");
         } else if self.store.len() > 0 {
-            tracing::warn!(?reason, "store ended: its {lost} lost");
+            tracing::warn!(?reason, "store ended: its {entries} lost");
         }
         for slave in self.slaves.write().drain(..) {
             slave.drop_out();
@@ -468,7 +574,11 @@ fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
 }
 
 fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
-    w.tuple(2).atom("error").atom(error.code());
+    w.tuple(2).atom("error");
+    match error.detail() {
+        None => w.atom(error.code()),
+        Some(detail) => w.tuple(2).atom(error.code()).atom(detail),
+    };
 }
 
 impl<S: Store> Source for KeyValueServer<S> {
@@ -483,10 +593,15 @@ impl<S: Store> Source for KeyValueServer<S> {
         });
     }
 
-    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool {
-        // A store that answers later has to be copied otherwise: there is none yet.
-        let shown = |value: Option<Value<'_>>| show(value.map(|value| (value.bytes, value.traits)));
-        self.store.get(key, shown, || Box::new(|_| {})).is_some()
+    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
+        match self.store.settled(key, |value| show(value.map(|value| (value.bytes, value.traits)))) {
+            Some(Ok(())) => SourceRead::Shown,
+            Some(Err(error)) => {
+                tracing::error!(%error, "an entry cannot be sent to slaves");
+                SourceRead::Unreadable
+            }
+            None => SourceRead::Later,
+        }
     }
 
     fn in_order(&self, run: &mut dyn FnMut()) {
@@ -510,23 +625,34 @@ fn replicate(
         Some(value) => ReplicaWrite::Put { key, value: value.bytes(), traits },
         None => ReplicaWrite::Delete { key, traits },
     };
-    match slave.push(write) {
-        Pushed::Kept => {}
-        Pushed::Ready => {
-            // Once per batch is enough: the slave's queue keeps the order.
-            let asked =
-                |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
-            if !effects.later.iter().rev().take(8).any(asked) {
-                effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
-            }
-        }
-        Pushed::Behind(dropped) => {
-            tracing::warn!(
-                store = ?effects.me, slave = %slave.name(), dropped,
-                "slave is behind: it will be sent what it misses when it has taken what it was sent"
-            );
+    if pushed(slave, write, effects.me) {
+        // Once per batch is enough: the slave's queue keeps the order.
+        let asked =
+            |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
+        if !effects.later.iter().rev().take(8).any(asked) {
+            effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
         }
     }
+}
+
+/// Queues a write for a slave; gives whether it is to be taken now.
+fn pushed(slave: &Slave, write: ReplicaWrite<'_>, store: &dyn fmt::Debug) -> bool {
+    match slave.push(write) {
+        Pushed::Kept => false,
+        Pushed::Ready => true,
+        Pushed::Behind(dropped) => {
+            tracing::warn!(
+                ?store, slave = %slave.name(), dropped,
+                "slave is behind: it will be sent what it misses when it has taken what it was sent"
+            );
+            false
+        }
+    }
+}
+
+/// The part of the received memory that a large value is.
+fn shared_value(value: TermView<'_>, effects: &Effects<'_>) -> Option<SharedBytes> {
+    effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
 }
 
 /// Calls `with` on the canonical bytes of a key.

@@ -197,6 +197,7 @@ impl NodeBuilder {
             dist_port: self.dist_port,
             epmd,
             stores: Vec::new(),
+            data: None,
             slaves: Vec::new(),
             connect,
             allow: self.allow,

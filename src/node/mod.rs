@@ -77,7 +77,8 @@ use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::NetKernel;
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Ended, Process, ProcessId, Registry, Waiters, exits};
-use crate::store::Room;
+use crate::replica::Slave;
+use crate::store::{Disk, Room};
 use connection::Connection;
 use dedicated::Left;
 use names::Names;
@@ -106,8 +107,10 @@ pub struct Node {
     net_kernel_process: Arc<Process>,
     /// Memory of large values.
     pool: Arc<Pool>,
-    /// What all stores may hold together.
+    /// What all stores in memory may hold together.
     room: Arc<Room>,
+    /// Where the stores of the configuration are kept; `None`: in memory.
+    disk: Option<Arc<Disk>>,
     /// Held by the threads alone: with them its tasks end.
     executor: Weak<Executor<'static>>,
     /// Connections that run on a thread of their own.
@@ -429,6 +432,10 @@ impl Node {
     /// A connection has ended: everything that hung on it ends too.
     fn ended(&self, handle: &Arc<PeerHandle>, down: &PeerDown) {
         self.peers.remove(handle);
+        if self.peers.len() <= 1 {
+            // Only the node's connection to itself is left: nobody's tick would do it later.
+            self.pool.clear();
+        }
         self.waiters.node_down(&handle.name);
         self.names.peer_down(&handle.name);
         for owed in self.registry.functions.peer_down(&handle.name) {
@@ -486,6 +493,12 @@ impl Dispatch for Node {
             Self::exit(self, &process, reason);
         }
     }
+
+    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
+        if let Some(store) = self.process(store) {
+            Self::replicate(self, slave, &store);
+        }
+    }
 }
 
 impl Node {
@@ -526,6 +539,12 @@ impl Dispatch for Outlet {
     fn exit(&self, process: ProcessId, reason: &[u8]) {
         if let Some(this) = self.0.upgrade() {
             Dispatch::exit(&*this, process, reason);
+        }
+    }
+
+    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
+        if let Some(this) = self.0.upgrade() {
+            Dispatch::replicate(&*this, slave, store);
         }
     }
 }

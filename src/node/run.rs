@@ -27,6 +27,7 @@ use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
+use super::stores::{Keep, NotStarted};
 use super::supervised::{NotNamed, Supervision};
 use super::tls::{Tls, TlsError};
 use super::{Node, block_on, listener, loopback, random_u32, registration, service, stores};
@@ -47,7 +48,8 @@ use crate::process::rpc::Rex;
 use crate::process::rpc::calls::Calls;
 use crate::process::{GenServer, Process, Registry, Waiters};
 use crate::replica::SlaveName;
-use crate::store::Room;
+use crate::store::disk::OpenError;
+use crate::store::{Disk, Room, StoreError};
 
 /// Why a node could not be started.
 #[derive(Debug)]
@@ -90,6 +92,10 @@ pub enum StartError {
     DuplicateName(String),
     /// More slaves than one store may have.
     TooManySlaves,
+    /// The folder with its stores could not be opened.
+    Data(OpenError),
+    /// What a store keeps of its slaves could not be read.
+    Store(StoreError),
     /// TLS cannot be spoken with these files or options.
     Tls(TlsError),
     /// The system refused something that every node needs.
@@ -119,6 +125,8 @@ impl fmt::Display for StartError {
                 write!(f, "two stores were given the name {name}; a name is one store's: see --store")
             }
             Self::TooManySlaves => f.write_str("more slaves than a store may have; see --slave"),
+            Self::Data(error) => error.fmt(f),
+            Self::Store(error) => write!(f, "a store on disk: {error}; see `kvnode check`"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::System(error) => write!(f, "the system refused: {error}"),
         }
@@ -210,7 +218,7 @@ struct Entrance {
 pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     warn_of_short_cookie(&config);
     // Before anything can be seen of the node.
-    let tls = load_tls(&config)?;
+    let files = read_files(&config)?;
     // On an error all of this is dropped, which ends the threads.
     let threads = start_threads()?;
     let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
@@ -222,7 +230,7 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     let creation = registered.creation();
     start_behind(
         config,
-        tls,
+        files,
         threads,
         Entrance { listening, epmd, creation, open: Some((listener, registered)) },
     )
@@ -238,17 +246,30 @@ pub(super) async fn start_outgoing_only(config: Config) -> Result<Arc<Node>, Sta
         creation: random_u32() | 4,
         open: None,
     };
-    let tls = load_tls(&config)?;
-    start_behind(config, tls, start_threads()?, entrance)
+    let files = read_files(&config)?;
+    start_behind(config, files, start_threads()?, entrance)
 }
 
-fn load_tls(config: &Config) -> Result<Option<Tls>, StartError> {
-    config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)
+/// What a node needs of the file system.
+struct Files {
+    tls: Option<Tls>,
+    disk: Option<Arc<Disk>>,
+}
+
+fn read_files(config: &Config) -> Result<Files, StartError> {
+    let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
+    let memory_bytes_max = config.limits.stored_bytes_max;
+    let disk = config.data.as_ref().map(|data| {
+        let disk = Disk::open(&data.dir, data.sync, memory_bytes_max)?;
+        data.backup_dir.as_ref().map_or(Ok(()), |dir| disk.allow_backups(dir))?;
+        Ok(disk)
+    });
+    Ok(Files { tls, disk: disk.transpose().map_err(StartError::Data)? })
 }
 
 fn start_behind(
     config: Config,
-    tls: Option<Tls>,
+    Files { tls, disk }: Files,
     (executor, ending): (Arc<Executor<'static>>, Ending),
     entrance: Entrance,
 ) -> Result<Arc<Node>, StartError> {
@@ -270,6 +291,7 @@ fn start_behind(
         peers: Peers::default(),
         names: Names::default(),
         supervision,
+        disk,
         net_kernel,
         net_kernel_process,
         executor: Arc::downgrade(&executor),
@@ -383,18 +405,23 @@ fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
         if slaves.len() > SLAVES_MAX {
             return Err(StartError::TooManySlaves);
         }
-        let process = stores::start(
-            node,
-            names,
-            slaves,
-            node.config.limits.slave_buffer_bytes_max,
-            Arc::clone(&node.room),
-        );
-        let process = process.map_err(|NotNamed { name, error }| {
-            let (ServerName::Global(name) | ServerName::Local(name)) = &name;
-            taken(error, name)
+        let keep = match &node.disk {
+            Some(disk) => Keep::Disk(Arc::clone(disk)),
+            None => Keep::Memory(Arc::clone(&node.room)),
+        };
+        let process = stores::start(node, names, slaves, node.config.limits.slave_buffer_bytes_max, keep);
+        let process = process.map_err(|error| match error {
+            NotStarted::Name(NotNamed { name, error }) => {
+                let (ServerName::Global(name) | ServerName::Local(name)) = &name;
+                taken(error, name)
+            }
+            NotStarted::Open(error) => StartError::Data(error),
+            NotStarted::Slaves(error) => StartError::Store(error),
         })?;
         started.push((names.clone(), process.pid().clone()));
+    }
+    if let Some(disk) = &node.disk {
+        stores::say_unserved(disk, node.config.stores.iter());
     }
     Ok(started)
 }

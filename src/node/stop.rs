@@ -65,6 +65,12 @@ impl Node {
     }
 
     async fn end(&self) {
+        if let Some(disk) = &self.disk {
+            // What was taken is answered while there are connections to do it by.
+            let (tell, told) = smol::channel::bounded(1);
+            disk.settled(move |_| _ = tell.try_send(()));
+            let _gone = told.recv().await;
+        }
         let reason = OwnedTerm::atom("shutdown");
         self.shut_mailboxes(&reason).await;
         for process in self.registry.processes() {
@@ -85,6 +91,9 @@ impl Node {
             tracing::warn!("some peers did not take the last messages");
         };
         ended.or(late).await;
+        if let Some(disk) = &self.disk {
+            disk.close();
+        }
         self.ending.threads.lock().take();
     }
 

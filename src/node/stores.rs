@@ -1,44 +1,87 @@
 //! The stores of a node, started. All that this uses is public: `tests/library_stores.rs` compiles this very file, and
 //! the server in `src/kv`, outside of the crate.
 //!
-//! What a store had in memory is lost when it ends; its names, and the slaves that it was configured with, are not.
+//! What a store had in memory is lost when it ends; what it had on disk is there when it is started again, and so are
+//! the slaves that were added to it. Names, and the slaves that it was configured with, are given to it each time.
 
 use std::sync::Arc;
 
 use crate::config::{ServerName, StoreConfig};
 use crate::kv::{KeyValueServer, StateShape};
 use crate::replica::SlaveName;
-use crate::store::{MemoryStore, Room};
+use crate::store::disk::OpenError;
+use crate::store::{Disk, MemoryStore, Room, Store, StoreError};
 use crate::{Node, NotNamed, ProcessHandle, Restart};
 
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 
-/// Starts a store in memory under its names, with the slaves that it has from the start. It keeps
-/// `slave_buffer_bytes_max` for each slave, and shares `room` with other stores.
+/// Where a store is kept.
+pub enum Keep {
+    /// In memory, in a room that it shares with other stores.
+    Memory(Arc<Room>),
+    /// In a folder.
+    Disk(Arc<Disk>),
+}
+
+/// Why a store was not started.
+#[derive(Debug)]
+#[allow(dead_code, reason = "some who start stores have nobody to tell why")]
+pub enum NotStarted {
+    /// It could not have one of its names.
+    Name(NotNamed),
+    /// The folder could not give it what it had.
+    Open(OpenError),
+    /// The slaves that were added to it could not be read.
+    Slaves(StoreError),
+}
+
+/// Starts a store under its names, with the slaves that it has from the start. It keeps `slave_buffer_bytes_max` for each
+/// slave.
 ///
 /// # Errors
-/// The caller's: another process has one of the names.
+/// The caller's, or the disk's: see [`NotStarted`].
 pub fn start(
     node: &Node,
     names: &StoreConfig,
     slaves: Vec<SlaveName>,
     slave_buffer_bytes_max: usize,
-    room: Arc<Room>,
+    keep: Keep,
+) -> Result<ProcessHandle, NotStarted> {
+    let started = match keep {
+        Keep::Memory(room) => {
+            let make = move || MemoryStore::within(Arc::clone(&room));
+            supervise(node, names, slaves, slave_buffer_bytes_max, make)
+        }
+        Keep::Disk(disk) => {
+            let store = disk.store(&disk_names(names)).map_err(NotStarted::Open)?;
+            KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
+            supervise(node, names, slaves, slave_buffer_bytes_max, move || store.clone())
+        }
+    };
+    started.map_err(NotStarted::Name)
+}
+
+fn supervise<S: Store>(
+    node: &Node,
+    names: &StoreConfig,
+    slaves: Vec<SlaveName>,
+    slave_buffer_bytes_max: usize,
+    make: impl Fn() -> S + Send + Sync + 'static,
 ) -> Result<ProcessHandle, NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
     let global = names.global.iter().map(|name| ServerName::global(name));
     node.supervise(Restart::Permanent, local.chain(global), move |node| {
-        let server = KeyValueServer::new(
-            MemoryStore::within(Arc::clone(&room)),
-            node.dispatch(),
-            slave_buffer_bytes_max,
-        );
+        let server = KeyValueServer::new(make(), node.dispatch(), slave_buffer_bytes_max);
         let server = Arc::new(server.shown_as(shape));
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
-        for slave in &slaves {
+        let kept = KeyValueServer::kept_slaves(server.store()).unwrap_or_else(|error| {
+            tracing::error!(store = ?process, %error, "the slaves that were added could not be read: it is without");
+            Vec::new()
+        });
+        for slave in slaves.iter().chain(&kept) {
             match server.add_slave(slave.clone()) {
                 Ok(Some(slave)) => node.follow_slave(slave, &process),
                 Ok(None) => {}
@@ -47,4 +90,21 @@ pub fn start(
         }
         process
     })
+}
+
+/// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.
+pub fn say_unserved<'a>(disk: &Disk, served: impl Iterator<Item = &'a StoreConfig>) {
+    let served: Vec<String> = served.flat_map(disk_names).collect();
+    for names in disk.stores() {
+        if !names.iter().any(|name| served.contains(name)) {
+            tracing::warn!("a store on disk is not served: --store {} would", names.join(","));
+        }
+    }
+}
+
+/// The names of a store as they are kept with it: as they are typed after `--store`.
+fn disk_names(names: &StoreConfig) -> Vec<String> {
+    // An atom may have a line's end in it, which ends a name there.
+    let global = names.global.iter().map(|name| format!("global:{}", name.escape_debug()));
+    global.chain(names.local.iter().map(|name| format!("local:{}", name.escape_debug()))).collect()
 }

@@ -132,6 +132,9 @@ pub trait Dispatch: Send + Sync {
     /// Ends a process of this node with a reason, an encoded term: its names are free, and all who watch it are told.
     /// One that has ended already is none.
     fn exit(&self, process: ProcessId, reason: &[u8]);
+
+    /// A slave of a store has writes waiting: see [`Effect::Replicate`]. Whoever has no slaves has nothing to do.
+    fn replicate(&self, _slave: &Arc<Slave>, _store: ProcessId) {}
 }
 
 /// What goes on around the handling of one message: who handles it, where it came from, where output goes.

@@ -61,7 +61,15 @@ pub(super) struct Monitors {
 
 impl Monitors {
     pub(super) fn new(peer: Arc<str>, flags: DistributionFlags) -> Self {
-        Self { peer, flags, table: AHashMap::default(), of_unnamed: AHashMap::default(), of_named: AHashSet::default(), last_named: None, names: Vec::new() }
+        Self {
+            peer,
+            flags,
+            table: AHashMap::default(),
+            of_unnamed: AHashMap::default(),
+            of_named: AHashSet::default(),
+            last_named: None,
+            names: Vec::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {

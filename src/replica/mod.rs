@@ -24,5 +24,5 @@ pub mod standing;
 mod state;
 
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Slave, SlaveName, Taken};
-pub use source::{PresentValue, ReplicaWrite, Source};
+pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
 pub use standing::{SlaveState, Standing};

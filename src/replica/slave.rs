@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::source::{ReplicaWrite, Source};
+use super::source::{ReplicaWrite, Source, SourceRead};
 use super::standing::{SlaveState, Standing};
 use super::state::{ACKNOWLEDGE_PAUSE, State};
 use crate::dist::RemoteProcess;
@@ -232,8 +232,8 @@ impl Slave {
         let mut scratch = Vec::new();
         let key = key::canonical(key, &mut scratch)?;
         let mut foreign = false;
-        source.read(key, &mut |value| foreign = value.is_none());
-        if foreign {
+        let read = source.read(key, &mut |value| foreign = value.is_none());
+        if foreign || read != SourceRead::Shown {
             self.miss(key);
         }
         Ok(foreign)
@@ -289,14 +289,18 @@ impl Slave {
                 return;
             }
             let Some(key) = state.missed.pop() else { return };
-            let known = source.read(&key, &mut |value| {
+            let read = source.read(&key, &mut |value| {
                 state.log.push(match value {
                     Some((value, traits)) => ReplicaWrite::Put { key: &key, value, traits },
                     None => ReplicaWrite::Delete { key: &key, traits: Traits::none() },
                 });
             });
+            if read == SourceRead::Later {
+                state.missed.insert(&key);
+                return;
+            }
             state.copied += 1;
-            state.stale |= !known;
+            state.stale |= read == SourceRead::Unreadable;
         }
     }
 
@@ -401,9 +405,9 @@ mod tests {
             }
         }
 
-        fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool {
+        fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
             show((key == self.0).then_some((key, Traits::none())));
-            true
+            SourceRead::Shown
         }
 
         fn in_order(&self, run: &mut dyn FnMut()) {

@@ -34,6 +34,17 @@ impl<'a> ReplicaWrite<'a> {
 /// The value that a key has, with the traits of both; `None`: it has none.
 pub type PresentValue<'a> = Option<(&'a [u8], Traits)>;
 
+/// What became of a read of a [`Source`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceRead {
+    /// The value was shown.
+    Shown,
+    /// A write of it is under way, and queued for the slaves when it is done, if it is: ask again.
+    Later,
+    /// It cannot be read.
+    Unreadable,
+}
+
 /// The store that is replicated, as the repair of a slave reads it.
 ///
 /// The key-value server is one. A server of one's own gives its source by
@@ -47,8 +58,8 @@ pub trait Source {
     /// Shows the keys of one part, counted from 0, in their canonical encoding. Others may write meanwhile.
     fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8]));
 
-    /// Shows the present value of a key; `None`: it has none. `false`: not known now, and nothing was shown.
-    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> bool;
+    /// Shows the present value of a key; `None`: it has none.
+    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead;
 
     /// Calls `run` once, while no write is applied that is not queued for the slaves yet, and none is queued that is not
     /// applied. `run` calls [`read`](Self::read).

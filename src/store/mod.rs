@@ -4,11 +4,13 @@
 //! has to wait (for a disk, for another machine) is given a completion, calls it from wherever it likes, and the
 //! connection goes on meanwhile. A get from memory pays nothing for that.
 
+pub mod disk;
 pub mod memory;
 pub mod room;
 
 use std::fmt;
 
+pub use disk::{Disk, DiskStore, SyncPolicy};
 pub use memory::MemoryStore;
 pub use room::Room;
 
@@ -29,15 +31,28 @@ pub struct Value<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// No room for it.
+    /// No room for it. It can be tried again when there is.
     NoSpace,
+    /// The disk or its file system refused: in a word of OTP's `file:posix()` where there is one (`eio`, `erofs`, …),
+    /// `damaged` where what was read is not what was written, `terminated` where the store is closed.
+    Io(&'static str),
 }
 
 impl StoreError {
-    /// The atom that callers get: `{:error, code}`.
+    /// The atom that callers get in `{:error, code}`, or in `{:error, {code, detail}}` where there is a
+    /// [`detail`](Self::detail).
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NoSpace => "no_space",
+            Self::Io(_) => "io",
+        }
+    }
+
+    /// What the system said, in a word.
+    pub const fn detail(&self) -> Option<&'static str> {
+        match self {
+            Self::NoSpace => None,
+            Self::Io(reason) => Some(reason),
         }
     }
 }
@@ -46,6 +61,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSpace => f.write_str("no space is left in the store"),
+            Self::Io(reason) => write!(f, "the disk refuses: {reason}"),
         }
     }
 }
@@ -59,6 +75,10 @@ pub type ReadDone = Box<dyn FnOnce(Result<Option<Value<'_>>, StoreError>) + Send
 
 /// A map of canonical key bytes to values that many connections read and write at once.
 pub trait Store: Send + Sync + 'static {
+    /// Whether every write is answered by its completion, all of them on one thread and in the order in which they take
+    /// effect, and `put` and `delete` may wait for completions of before.
+    const WRITES_LATER: bool = false;
+
     /// Reads. `now` is called before this returns where the answer is known; else the store makes a completion
     /// by `later`, and calls that.
     fn get<R>(
@@ -79,6 +99,12 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes; a key that is not there is no error. `None` as for [`put`](Self::put).
     fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>>;
 
+    /// Shows the present value of a key, `None` where it has none, if no write of it waits to be answered; `None` if one
+    /// does, and nothing is shown.
+    fn settled(&self, key: &[u8], show: impl FnOnce(Option<Value<'_>>)) -> Option<Result<(), StoreError>> {
+        self.get(key, show, || Box::new(|_| {})).map(Ok)
+    }
+
     /// Number of keys.
     fn len(&self) -> usize;
 
@@ -88,6 +114,33 @@ pub trait Store: Send + Sync + 'static {
     /// Shows every key with its value, each once, in any order, until `visit` gives `false`; whether it got to the end.
     /// Others may write meanwhile. `visit` must not use the store.
     fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool;
+
+    /// Keeps something that is to be known of the store after a restart, under a name; a store that does not survive
+    /// its process keeps nothing, and says so by not calling `later`.
+    fn keep_note(&self, _name: &str, _note: &[u8], _later: impl FnOnce() -> WriteDone)
+    where
+        Self: Sized,
+    {
+    }
+
+    /// What was kept last under a name.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn note(&self, _name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
+
+    /// Has all stores that are kept together with this one written into a file, as they are now, where that was allowed
+    /// at the start. `None`: the answer comes by the completion that the store made with `later`.
+    fn backup(&self, _path: &str, _later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
+        Some(Err(StoreError::Io("enotsup")))
+    }
+
+    /// Whether what was answered is there after a restart.
+    fn is_durable(&self) -> bool {
+        false
+    }
 
     /// Parts that it can be visited in, one at a time ([`visit_part`](Self::visit_part)).
     fn parts(&self) -> usize {

@@ -1,0 +1,357 @@
+//! Backups: all stores of a folder in one file, as they were at one moment.
+//!
+//! ```text
+//! backup = "kvnode backup\n", version:32, store*, 5, stores:32, entries:64, bytes:64, xxh3:128 of all before
+//! store  = 1, text(names, one a line), (2, text(name), text(note))*, (3, traits:8, text(key), text(value))*,
+//!          4, entries:64, bytes:64
+//! text   = length:32, bytes
+//! ```
+//!
+//! Numbers are big-endian. A file is written under another name, synced, and then named: one that has its name is whole.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use fjall::Readable;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::engine::View;
+use super::error::{engine_error, store_error};
+use super::record::{Found, plain_key};
+use crate::etf::Traits;
+use crate::store::{StoreError, Value};
+
+const MARK: &[u8; 14] = b"kvnode backup\n";
+/// The version of the file. A newer one is not read.
+const VERSION: u32 = 1;
+const STORE: u8 = 1;
+const NOTE: u8 = 2;
+const ENTRY: u8 = 3;
+const STORE_END: u8 = 4;
+const END: u8 = 5;
+/// Bytes that are read or written at once.
+const BUFFER_BYTES: usize = 256 << 10;
+/// Entries between two tellings of how far it is.
+const TELL_EVERY: u64 = 256;
+
+/// What a store holds, or a backup of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreCount {
+    /// The store's names.
+    pub names: Vec<String>,
+    /// Number of entries.
+    pub entries: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+}
+
+/// Why a backup was not written, or not restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// Something is where it is to be written.
+    Exists(PathBuf),
+    /// It is no backup, or not as it was written.
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A newer kvnode wrote it.
+    NewerVersion {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// The system refused.
+    System {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+    /// A store could not be read or written.
+    Store(StoreError),
+    /// Whoever is told how far it is wanted no more of it.
+    Stopped,
+}
+
+impl BackupError {
+    pub(super) fn system(path: &Path, error: &io::Error) -> Self {
+        Self::System { path: path.into(), reason: error.to_string() }
+    }
+}
+
+impl fmt::Display for BackupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists(path) => {
+                write!(f, "{} is there already, and is not overwritten: choose another name", path.display())
+            }
+            Self::Damaged { file, what } => {
+                write!(f, "{} is no whole backup: {what}. Nothing was changed", file.display())
+            }
+            Self::NewerVersion { file, version } => write!(
+                f,
+                "{} was written by a newer kvnode (version {version}; this one reads {VERSION}): use that one",
+                file.display()
+            ),
+            Self::System { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::Store(error) => error.fmt(f),
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
+}
+
+impl std::error::Error for BackupError {}
+
+/// Told of entries that are done, and of all; `false` ends it.
+pub(super) type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
+
+/// What a backup consists of, as it is read.
+pub(super) enum Part<'a> {
+    /// A store begins.
+    Store(&'a [String]),
+    /// Of the store that began.
+    Note(&'a str, &'a [u8]),
+    /// Likewise: its key and value.
+    Entry(&'a [u8], Value<'a>),
+}
+
+/// Writes what `view` shows into a new file.
+pub(super) fn write(
+    view: &View,
+    file: &Path,
+    progress: Progress<'_>,
+) -> Result<Vec<StoreCount>, BackupError> {
+    if fs::symlink_metadata(file).is_ok() {
+        return Err(BackupError::Exists(file.into()));
+    }
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = file.with_file_name(name);
+    let written = write_new(view, &new, progress).and_then(|written| {
+        let name_it = || {
+            fs::rename(&new, file)?;
+            let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(dir)?.sync_all()
+        };
+        name_it().map_err(|error| BackupError::system(file, &error))?;
+        Ok(written)
+    });
+    if written.is_err() {
+        // Of no use to anybody; if it stays, the next backup of this name writes over it.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+fn write_new(view: &View, new: &Path, progress: Progress<'_>) -> Result<Vec<StoreCount>, BackupError> {
+    let failed = |error: io::Error| match store_error(&error) {
+        StoreError::NoSpace => BackupError::Store(StoreError::NoSpace),
+        StoreError::Io(_) => BackupError::system(new, &error),
+    };
+    let engine = |error: fjall::Error| BackupError::Store(engine_error(&error));
+    let file = File::create(new).map_err(failed)?;
+    let mut out = Hashed { inner: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Xxh3::new() };
+    out.write_all(MARK).and_then(|()| out.write_all(&VERSION.to_be_bytes())).map_err(failed)?;
+    let all = view.entries().map_err(engine)?;
+    let (mut done, mut stores) = (0, Vec::new());
+    for (id, names) in view.names().map_err(engine)? {
+        out.tagged(STORE, &[names.join("\n").as_bytes()]).map_err(failed)?;
+        for note in view.notes(id) {
+            let (name, note) = note.map_err(engine)?;
+            out.tagged(NOTE, &[&name, &note]).map_err(failed)?;
+        }
+        let (mut entries, mut bytes) = (0, 0);
+        for pair in view.snapshot.iter(view.keyspace(id).ok_or_else(|| engine(fjall::Error::Unrecoverable))?)
+        {
+            let (key, entry) = pair.into_inner().map_err(engine)?;
+            let found = Found::new(&key, entry).ok_or(BackupError::Store(StoreError::Io("damaged")))?;
+            let (key, value) = (found.long_key().unwrap_or_else(|| plain_key(&key)), found.value());
+            out.write_all(&[ENTRY, value.traits.bits()]).map_err(failed)?;
+            out.text(key).and_then(|()| out.text(value.bytes)).map_err(failed)?;
+            entries += 1;
+            bytes += (key.len() + value.bytes.len()) as u64;
+            done += 1;
+            if done % TELL_EVERY == 0 && !progress(done, all) {
+                return Err(BackupError::Stopped);
+            }
+        }
+        if view.totals(id).map_err(engine)? != (entries, bytes) {
+            return Err(BackupError::Store(StoreError::Io("damaged")));
+        }
+        out.counts(STORE_END, None, entries, bytes).map_err(failed)?;
+        stores.push(StoreCount { names, entries, bytes });
+    }
+    let (entries, bytes) = sums(&stores);
+    out.counts(END, Some(stores.len() as u32), entries, bytes).map_err(failed)?;
+    let digest = out.hash.digest128();
+    out.inner.write_all(&digest.to_be_bytes()).map_err(failed)?;
+    let file = out.inner.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(failed)?;
+    progress(all, all);
+    Ok(stores)
+}
+
+/// Reads a whole backup, each part shown to `show`, and checks it. Only when this is done is what was shown known to be
+/// right. `progress` is told of bytes.
+pub(super) fn read(
+    path: &Path,
+    show: &mut dyn FnMut(Part<'_>) -> Result<(), BackupError>,
+    progress: Progress<'_>,
+) -> Result<Vec<StoreCount>, BackupError> {
+    let system = |error: io::Error| BackupError::system(path, &error);
+    let file = File::open(path).map_err(system)?;
+    let all = file.metadata().map_err(system)?.len();
+    let inner = BufReader::with_capacity(BUFFER_BYTES, file);
+    let mut reader = Reader { inner, hash: Xxh3::new(), left: all, path };
+    if reader.array::<14>()? != *MARK {
+        return Err(reader.damaged("it does not begin as one"));
+    }
+    let version = u32::from_be_bytes(reader.array()?);
+    if version > VERSION {
+        return Err(BackupError::NewerVersion { file: path.into(), version });
+    }
+    let (mut stores, mut done): (Vec<StoreCount>, u64) = (Vec::new(), 0);
+    let mut open: Option<StoreCount> = None;
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    loop {
+        let [tag] = reader.array()?;
+        match (tag, &mut open) {
+            (STORE, None) => {
+                reader.text(&mut key)?;
+                let names = String::from_utf8_lossy(&key).lines().map(str::to_owned).collect();
+                let store = StoreCount { names, entries: 0, bytes: 0 };
+                show(Part::Store(&store.names))?;
+                open = Some(store);
+            }
+            (NOTE, Some(_)) => {
+                reader.text(&mut key)?;
+                reader.text(&mut value)?;
+                show(Part::Note(&String::from_utf8_lossy(&key), &value))?;
+            }
+            (ENTRY, Some(store)) => {
+                let [traits] = reader.array()?;
+                reader.text(&mut key)?;
+                reader.text(&mut value)?;
+                store.entries += 1;
+                store.bytes += (key.len() + value.len()) as u64;
+                let traits = Traits::from_bits(traits);
+                show(Part::Entry(&key, Value { bytes: &value, shared: None, traits }))?;
+                done += 1;
+                if done % TELL_EVERY == 0 && !progress(all - reader.left, all) {
+                    return Err(BackupError::Stopped);
+                }
+            }
+            (STORE_END, Some(store)) => {
+                if reader.counts()? != (store.entries, store.bytes) {
+                    return Err(reader.damaged("a store has not as many entries as it should"));
+                }
+                stores.extend(open.take());
+            }
+            (END, None) => break,
+            _ => return Err(reader.damaged("something stands in it that cannot be there")),
+        }
+    }
+    let count = u32::from_be_bytes(reader.array()?);
+    if u64::from(count) != stores.len() as u64 || reader.counts()? != sums(&stores) {
+        return Err(reader.damaged("it has not as many stores and entries as it should"));
+    }
+    let digest = reader.hash.digest128();
+    if reader.array()? != digest.to_be_bytes() {
+        return Err(reader.damaged("the checksum is wrong"));
+    }
+    if reader.left > 0 {
+        return Err(reader.damaged("something follows its end"));
+    }
+    progress(all, all);
+    Ok(stores)
+}
+
+fn sums(stores: &[StoreCount]) -> (u64, u64) {
+    (stores.iter().map(|store| store.entries).sum(), stores.iter().map(|store| store.bytes).sum())
+}
+
+/// A file whose bytes are taken into a checksum as they are written.
+struct Hashed<W> {
+    inner: W,
+    hash: Xxh3,
+}
+
+impl<W: Write> Hashed<W> {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.inner.write_all(bytes)
+    }
+
+    fn text(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // What came in a frame, whose length has 32 bits, or is a few names.
+        self.write_all(&(bytes.len() as u32).to_be_bytes())?;
+        self.write_all(bytes)
+    }
+
+    fn tagged(&mut self, tag: u8, texts: &[&[u8]]) -> io::Result<()> {
+        self.write_all(&[tag])?;
+        texts.iter().try_for_each(|text| self.text(text))
+    }
+
+    fn counts(&mut self, tag: u8, stores: Option<u32>, entries: u64, bytes: u64) -> io::Result<()> {
+        self.write_all(&[tag])?;
+        if let Some(stores) = stores {
+            self.write_all(&stores.to_be_bytes())?;
+        }
+        self.write_all(&entries.to_be_bytes())?;
+        self.write_all(&bytes.to_be_bytes())
+    }
+}
+
+/// A file that is read in the same way.
+struct Reader<'a> {
+    inner: BufReader<File>,
+    hash: Xxh3,
+    left: u64,
+    path: &'a Path,
+}
+
+impl Reader<'_> {
+    fn damaged(&self, what: &str) -> BackupError {
+        BackupError::Damaged { file: self.path.into(), what: what.into() }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], BackupError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), BackupError> {
+        let read = self.inner.read_exact(bytes);
+        read.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged("its end is missing"),
+            _ => BackupError::system(self.path, &error),
+        })?;
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        self.hash.update(bytes);
+        Ok(())
+    }
+
+    fn text(&mut self, into: &mut Vec<u8>) -> Result<(), BackupError> {
+        let len = u32::from_be_bytes(self.array()?);
+        // A length that is wrong costs no more memory than the file has bytes.
+        if u64::from(len) > self.left {
+            return Err(self.damaged("its end is missing"));
+        }
+        into.clear();
+        into.resize(len as usize, 0);
+        self.fill(into)
+    }
+
+    fn counts(&mut self) -> Result<(u64, u64), BackupError> {
+        Ok((u64::from_be_bytes(self.array()?), u64::from_be_bytes(self.array()?)))
+    }
+}

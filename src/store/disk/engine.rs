@@ -1,0 +1,325 @@
+//! The engine with its keyspaces: one for what is known of the stores, and one for each store.
+//!
+//! ```text
+//! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64
+//!        "n", store:32, name -> a note
+//! s1 ..  the entries (record.rs)
+//! ```
+//!
+//! A batch writes the totals beside the entries that they count.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable, Snapshot,
+};
+
+use super::queue::{Change, Write};
+use super::record::{self, Found};
+use crate::store::StoreError;
+
+/// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
+const SEPARATE_FROM_BYTES: u32 = 16 << 10;
+/// What a store has in memory until it is written to a table, in bytes: it has to be read from the journal again at the
+/// next start.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// The engine's journals may have so many bytes, its least. They go when all that is in them is in tables.
+const JOURNALS_BYTES: u64 = 64 << 20;
+/// After so many bytes all keyspaces are written to tables, the quiet ones too, which would keep the journals of the
+/// others: so a start has to read twice that and one journal at most.
+const TABLES_EVERY_BYTES: u64 = 32 << 20;
+/// Tables that wait to be written. From 4 on the engine makes whoever writes wait for them, without an end where its own
+/// threads have failed.
+pub(super) const TABLES_WAITING_MAX: usize = 2;
+
+/// What a store holds.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub entries: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+/// The engine, open.
+pub(super) struct Engine {
+    pub db: Database,
+    meta: Keyspace,
+    stores: AHashMap<u32, Keyspace>,
+    /// Bytes since all was written to tables.
+    since_tables: AtomicU64,
+    /// Each [`View`] has one.
+    viewers: Arc<()>,
+}
+
+/// What came of a batch beside that it is written.
+pub(super) struct Committed {
+    /// The new totals.
+    pub totals: AHashMap<u32, (u64, u64)>,
+    /// Writes that were refused, by their place in the batch.
+    pub refused: Vec<(usize, StoreError)>,
+}
+
+/// Why a batch was not written.
+pub(super) struct Failed {
+    pub error: fjall::Error,
+    /// The journal may have it, or a part of it.
+    pub begun: bool,
+}
+
+impl Engine {
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
+        let db =
+            Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES).open()?;
+        let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
+        let mut engine = Self {
+            db,
+            meta,
+            stores: AHashMap::new(),
+            since_tables: AtomicU64::new(0),
+            viewers: Arc::default(),
+        };
+        for (id, _) in engine.names()? {
+            engine.open_store(id)?;
+        }
+        Ok(engine)
+    }
+
+    fn open_store(&mut self, id: u32) -> fjall::Result<()> {
+        let separation = KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES);
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .with_kv_separation(Some(separation))
+                .max_memtable_size(MEMTABLE_BYTES)
+        };
+        let keyspace = self.db.keyspace(&format!("s{id}"), options)?;
+        self.stores.insert(id, keyspace);
+        Ok(())
+    }
+
+    /// The stores, with their names.
+    pub(super) fn names(&self) -> fjall::Result<Vec<(u32, Vec<String>)>> {
+        self.view().names()
+    }
+
+    /// All as it is now, for as long as it is held, whatever is written meanwhile. It holds the engine open.
+    pub(super) fn view(&self) -> View {
+        View {
+            snapshot: self.db.snapshot(),
+            meta: self.meta.clone(),
+            stores: self.stores.clone(),
+            _db: self.db.clone(),
+            _viewer: Arc::clone(&self.viewers),
+        }
+    }
+
+    /// Keeps the names of a store, new or not, durably.
+    pub(super) fn name(&mut self, id: u32, names: &[String]) -> fjall::Result<()> {
+        if !self.stores.contains_key(&id) {
+            self.open_store(id)?;
+        }
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.meta, meta_key(b's', id), names.join("\n"));
+        batch.commit()
+    }
+
+    pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
+        self.view().totals(id)
+    }
+
+    pub(super) fn note(&self, id: u32, name: &str) -> fjall::Result<Option<Vec<u8>>> {
+        Ok(self.meta.get(note_key(id, name.as_bytes()))?.map(|note| note.to_vec()))
+    }
+
+    pub(super) fn read(&self, id: u32, key: &[u8]) -> Result<Option<Found>, fjall::Error> {
+        let Some(store) = self.stores.get(&id) else { return Ok(None) };
+        let engine_key = record::engine_key(key);
+        let Some(entry) = store.get(&engine_key)? else { return Ok(None) };
+        let found = Found::new(&engine_key, entry).ok_or(fjall::Error::Unrecoverable)?;
+        // Another key with the same digest is another key.
+        Ok((!record::is_long(key) || found.long_key() == Some(key)).then_some(found))
+    }
+
+    /// Waits until no more than so many tables of a store wait to be written.
+    ///
+    /// # Errors
+    /// The engine has failed to write, and writes nothing any more.
+    pub(super) fn wait_for_tables(&self, waiting_max: usize) -> fjall::Result<()> {
+        let waiting = |keyspace: &Keyspace| keyspace.sealed_memtable_count() > waiting_max;
+        loop {
+            // Says whether it has failed.
+            self.db.persist(PersistMode::Buffer)?;
+            if !waiting(&self.meta) && !self.stores.values().any(waiting) {
+                return Ok(());
+            }
+            // The engine has nothing that could be waited for.
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether somebody reads from it as it was at some moment: it cannot be closed then.
+    pub(super) fn is_viewed(&self) -> bool {
+        Arc::strong_count(&self.viewers) > 1
+    }
+
+    /// Has all that is in memory written to tables, in the background.
+    pub(super) fn write_tables(&self) -> fjall::Result<()> {
+        for keyspace in self.stores.values().chain([&self.meta]) {
+            keyspace.rotate_memtable()?;
+        }
+        Ok(())
+    }
+
+    /// So many bytes were written.
+    fn written(&self, bytes: u64) -> fjall::Result<()> {
+        if self.since_tables.fetch_add(bytes, Ordering::Relaxed) + bytes >= TABLES_EVERY_BYTES {
+            self.since_tables.store(0, Ordering::Relaxed);
+            self.write_tables()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a batch as a whole. `mode` is how far it is brought before this returns. Without room only deletes are
+    /// written, and the others of the batch refused.
+    pub(super) fn commit(
+        &self,
+        writes: &mut [Write],
+        mode: PersistMode,
+        room: bool,
+        totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
+    ) -> Result<Committed, Failed> {
+        let early = |error| Failed { error, begun: false };
+        let mut batch = self.db.batch().durability(Some(mode));
+        let mut committed = Committed { totals: AHashMap::new(), refused: Vec::new() };
+        // Of the keys that the batch has changed so far: what the engine would say of them afterwards.
+        let mut lengths: AHashMap<(u32, Vec<u8>), Option<u64>> = AHashMap::new();
+        let mut written = 0;
+        for (at, write) in writes.iter_mut().enumerate() {
+            if !room && matches!(write.change, Change::Put(_) | Change::Note(_)) {
+                committed.refused.push((at, StoreError::NoSpace));
+                continue;
+            }
+            written += write.bytes() as u64;
+            let entry = match &mut write.change {
+                Change::Nothing => continue,
+                Change::Note(note) => {
+                    batch.insert(&self.meta, note_key(write.store, &write.key), std::mem::take(note));
+                    continue;
+                }
+                Change::Put(entry) => Some(std::mem::take(entry)),
+                Change::Delete => None,
+            };
+            let Some(store) = self.stores.get(&write.store) else { continue };
+            let engine_key = record::engine_key(&write.key);
+            if record::is_long(&write.key)
+                && let Some(other) = store.get(&engine_key).map_err(early)?
+                && Found::new(&engine_key, other).is_none_or(|found| found.long_key() != Some(&*write.key))
+            {
+                committed.refused.push((at, StoreError::Io("eexist")));
+                continue;
+            }
+            let length = entry.as_ref().map(|entry| entry.len() as u64);
+            let known = lengths.insert((write.store, engine_key.clone()), length);
+            let before = match known {
+                Some(before) => before,
+                None => store.size_of(&engine_key).map_err(early)?.map(u64::from),
+            };
+            let (entries, bytes) = committed.totals.entry(write.store).or_insert_with(|| {
+                totals_of(write.store).map_or((0, 0), |totals| {
+                    (totals.entries.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
+                })
+            });
+            if let Some(before) = before {
+                *entries = entries.saturating_sub(1);
+                *bytes = bytes.saturating_sub(record::bytes(&engine_key, before));
+            }
+            if let Some(length) = length {
+                *entries += 1;
+                *bytes += record::bytes(&engine_key, length);
+            }
+            match entry {
+                Some(entry) => batch.insert(store, engine_key, entry),
+                None => batch.remove(store, engine_key),
+            }
+        }
+        for (id, (entries, bytes)) in &committed.totals {
+            let mut totals = entries.to_be_bytes().to_vec();
+            totals.extend_from_slice(&bytes.to_be_bytes());
+            batch.insert(&self.meta, meta_key(b't', *id), totals);
+        }
+        batch.commit().map_err(|error| Failed { error, begun: true })?;
+        if let Err(error) = self.written(written) {
+            // What was committed is. The next batch finds the engine broken.
+            tracing::error!(?error, "tables are not written");
+        }
+        Ok(committed)
+    }
+}
+
+/// What the engine held at one moment.
+pub(super) struct View {
+    pub snapshot: Snapshot,
+    meta: Keyspace,
+    stores: AHashMap<u32, Keyspace>,
+    _db: Database,
+    _viewer: Arc<()>,
+}
+
+impl View {
+    pub(super) fn keyspace(&self, id: u32) -> Option<&Keyspace> {
+        self.stores.get(&id)
+    }
+
+    pub(super) fn names(&self) -> fjall::Result<Vec<(u32, Vec<String>)>> {
+        let mut found = Vec::new();
+        for pair in self.snapshot.prefix(&self.meta, "s") {
+            let (key, names) = pair.into_inner()?;
+            let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes) else {
+                continue;
+            };
+            let names = String::from_utf8_lossy(&names).lines().map(str::to_owned).collect();
+            found.push((id, names));
+        }
+        Ok(found)
+    }
+
+    /// Number of entries of a store, and bytes of their keys and values.
+    pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
+        let found = self.snapshot.get(&self.meta, meta_key(b't', id))?;
+        let number = |at: usize| {
+            let bytes = found.as_ref()?.get(at..at + 8)?;
+            bytes.try_into().ok().map(u64::from_be_bytes)
+        };
+        Ok((number(0).unwrap_or(0), number(8).unwrap_or(0)))
+    }
+
+    /// Number of entries of all stores.
+    pub(super) fn entries(&self) -> fjall::Result<u64> {
+        self.stores.keys().map(|id| self.totals(*id).map(|(entries, _)| entries)).sum()
+    }
+
+    /// The notes of a store, with their names.
+    pub(super) fn notes(&self, id: u32) -> impl Iterator<Item = fjall::Result<(Vec<u8>, Vec<u8>)>> {
+        let prefix = meta_key(b'n', id);
+        let name_at = prefix.len();
+        self.snapshot.prefix(&self.meta, prefix).map(move |pair| {
+            let (key, note) = pair.into_inner()?;
+            Ok((key.get(name_at..).unwrap_or_default().to_vec(), note.to_vec()))
+        })
+    }
+}
+
+fn meta_key(kind: u8, id: u32) -> Vec<u8> {
+    let mut key = vec![kind];
+    key.extend_from_slice(&id.to_be_bytes());
+    key
+}
+
+fn note_key(id: u32, name: &[u8]) -> Vec<u8> {
+    let mut key = meta_key(b'n', id);
+    key.extend_from_slice(name);
+    key
+}

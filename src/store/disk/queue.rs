@@ -1,0 +1,210 @@
+//! What waits to be written, in the order in which it came, and the reads that wait for it.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use crate::store::{ReadDone, WriteDone};
+
+/// An entry's store and key.
+pub(super) type EntryKey = (u32, Arc<[u8]>);
+
+/// One change, and whom to tell.
+pub(super) struct Write {
+    pub store: u32,
+    pub key: Arc<[u8]>,
+    pub change: Change,
+    pub done: WriteDone,
+}
+
+/// What becomes of a key.
+pub(super) enum Change {
+    /// It gets this entry.
+    Put(Vec<u8>),
+    /// It goes.
+    Delete,
+    /// Not a key of the store, but a note beside it.
+    Note(Vec<u8>),
+    /// Whoever asks wants to know that all before it is done.
+    Nothing,
+}
+
+impl Write {
+    /// What is known of it when it is done: its store and key, where it was an entry's.
+    pub(super) fn done(&self) -> Option<EntryKey> {
+        self.of_entry().then(|| (self.store, Arc::clone(&self.key)))
+    }
+
+    /// What it takes of memory, and about as much of the disk.
+    pub(super) fn bytes(&self) -> usize {
+        let change = match &self.change {
+            Change::Put(bytes) | Change::Note(bytes) => bytes.len(),
+            Change::Delete | Change::Nothing => 0,
+        };
+        // Beside key and value: the completion, and the entries of the tables.
+        change + self.key.len() + 256
+    }
+
+    /// What it takes of the disk where the disk is so full that only deletes are written.
+    pub(super) fn delete_bytes(&self) -> usize {
+        if matches!(self.change, Change::Delete) { self.bytes() } else { 0 }
+    }
+
+    const fn of_entry(&self) -> bool {
+        matches!(self.change, Change::Put(_) | Change::Delete)
+    }
+}
+
+/// A key that has writes waiting.
+struct Waiting {
+    /// The number of the last one.
+    last: u64,
+    /// Reads, each with the number of the last write that was there before it.
+    reads: Vec<(u64, ReadDone)>,
+}
+
+/// The queue.
+#[derive(Default)]
+pub(super) struct Queue {
+    writes: Vec<Write>,
+    /// Of those that wait or are being carried out.
+    bytes: usize,
+    /// Numbers of the writes: so many have come.
+    pushed: u64,
+    /// So many have been taken.
+    taken: u64,
+    /// By store and key.
+    keys: AHashMap<u32, AHashMap<Arc<[u8]>, Waiting>>,
+    pub closed: bool,
+}
+
+impl Queue {
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    pub(super) fn push(&mut self, write: Write) {
+        self.pushed += 1;
+        self.bytes += write.bytes();
+        if write.of_entry() {
+            let last = self.pushed;
+            let waiting = self.keys.entry(write.store).or_default().entry(Arc::clone(&write.key));
+            waiting.or_insert_with(|| Waiting { last, reads: Vec::new() }).last = last;
+        }
+        self.writes.push(write);
+    }
+
+    /// Keeps a read until the writes to its key that wait now are done; `false` when there are none.
+    pub(super) fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
+        let Some(waiting) = self.keys.get_mut(&store).and_then(|keys| keys.get_mut(key)) else {
+            return false;
+        };
+        let last = waiting.last;
+        waiting.reads.push((last, done()));
+        true
+    }
+
+    /// Whether a write of the key waits.
+    pub(super) fn waits(&self, store: u32, key: &[u8]) -> bool {
+        self.keys.get(&store).is_some_and(|keys| keys.contains_key(key))
+    }
+
+    /// Takes the writes that came first, up to `bytes_max`, one at least where there is one.
+    pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Write> {
+        let mut bytes = 0;
+        let fit = self.writes.iter().take_while(|write| {
+            bytes += write.bytes();
+            bytes <= bytes_max
+        });
+        let count = fit.count().max(1).min(self.writes.len());
+        self.taken += count as u64;
+        if count == self.writes.len() {
+            return std::mem::take(&mut self.writes);
+        }
+        self.writes.drain(..count).collect()
+    }
+
+    /// What was taken last has been carried out: gives the reads that waited for it, with their store and key.
+    /// `bytes` is what they took when they came.
+    pub(super) fn carried_out(
+        &mut self,
+        writes: &[Option<EntryKey>],
+        bytes: usize,
+    ) -> Vec<(u32, Arc<[u8]>, ReadDone)> {
+        self.bytes -= bytes;
+        let mut reads = Vec::new();
+        for (store, key) in writes.iter().flatten() {
+            let Some(keys) = self.keys.get_mut(store) else { continue };
+            let Some(waiting) = keys.get_mut(key) else { continue };
+            let (due, kept) = std::mem::take(&mut waiting.reads)
+                .into_iter()
+                .partition(|(after, _): &(u64, ReadDone)| *after <= self.taken);
+            waiting.reads = kept;
+            let due: Vec<(u64, ReadDone)> = due;
+            reads.extend(due.into_iter().map(|(_, done)| (*store, Arc::clone(key), done)));
+            if waiting.last <= self.taken {
+                keys.remove(key);
+            }
+        }
+        reads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &str) -> Write {
+        Write {
+            store: 1,
+            key: key.as_bytes().into(),
+            change: Change::Put(vec![0; 10]),
+            done: Box::new(|_| {}),
+        }
+    }
+
+    fn read() -> ReadDone {
+        Box::new(|_| {})
+    }
+
+    fn done(writes: &[Write]) -> Vec<Option<EntryKey>> {
+        writes.iter().map(Write::done).collect()
+    }
+
+    fn sizes(writes: &[Write]) -> usize {
+        writes.iter().map(Write::bytes).sum()
+    }
+
+    #[test]
+    fn a_read_waits_for_the_writes_that_were_there_and_for_no_later_one() {
+        let mut queue = Queue::default();
+        assert!(!queue.read_later(1, b"a", read));
+        queue.push(put("a"));
+        assert!(queue.read_later(1, b"a", read));
+        assert!(!queue.read_later(1, b"b", read));
+        assert!(!queue.read_later(2, b"a", read));
+        let first = queue.take(1 << 20);
+        queue.push(put("a"));
+        assert!(queue.read_later(1, b"a", read), "the second write waits still");
+        assert_eq!(queue.carried_out(&done(&first), sizes(&first)).len(), 1);
+        let second = queue.take(1 << 20);
+        assert_eq!(queue.carried_out(&done(&second), sizes(&second)).len(), 1);
+        assert!(!queue.read_later(1, b"a", read), "nothing waits any more");
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_never_empty() {
+        let mut queue = Queue::default();
+        for key in ["a", "b", "c"] {
+            queue.push(put(key));
+        }
+        assert_eq!(queue.take(1).len(), 1);
+        assert_eq!(queue.take(1 << 20).len(), 2);
+        assert!(queue.is_empty());
+    }
+}

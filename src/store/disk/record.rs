@@ -1,0 +1,156 @@
+//! How an entry stands in the engine.
+//!
+//! ```text
+//! key up to 60,000 bytes     hash:16, key                  -> traits:8, value
+//! a longer one               hash:16, 0, md5(key):16 bytes -> traits:8, length:32, key, value
+//! ```
+//!
+//! The hash (xxh3) spreads keys evenly, whatever they are: so a store has parts of about one size, each in one place.
+//!
+//! The engine takes keys of 65,535 bytes at most, and the longest that are wanted are longer. No term begins with the
+//! byte 0, so the two kinds never meet. Two long keys with one digest can be made on purpose: the second is refused.
+
+use fjall::Slice;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::etf::Traits;
+use crate::store::Value;
+
+/// Longest key that is the engine's key as it is, in bytes.
+const PLAIN_MAX: usize = 60_000;
+const HASH_BYTES: usize = 2;
+const TRAITS_BYTES: usize = 1;
+const LENGTH_BYTES: usize = 4;
+/// Parts that a store is visited in.
+pub(super) const PARTS: usize = 1024;
+
+/// The engine's key of a key.
+pub(super) fn engine_key(key: &[u8]) -> Vec<u8> {
+    let hash = (xxh3_64(key) >> 48) as u16;
+    let mut engine_key = Vec::with_capacity(HASH_BYTES + key.len().min(PLAIN_MAX));
+    engine_key.extend_from_slice(&hash.to_be_bytes());
+    if is_long(key) {
+        engine_key.push(0);
+        engine_key.extend_from_slice(&md5::compute(key).0);
+    } else {
+        engine_key.extend_from_slice(key);
+    }
+    engine_key
+}
+
+/// The engine's keys of one part; the second is not part of it any more, and `None` where there is none behind.
+pub(super) const fn part(part: usize) -> (u16, Option<u16>) {
+    let each = (1 << 16) / PARTS;
+    let (from, to) = (part * each, (part + 1) * each);
+    (from as u16, if to < 1 << 16 { Some(to as u16) } else { None })
+}
+
+/// The key of an entry, where the engine's key has it.
+pub(super) fn plain_key(engine_key: &[u8]) -> &[u8] {
+    engine_key.get(HASH_BYTES..).unwrap_or_default()
+}
+
+/// Whether the key stands in the entry.
+pub(super) const fn is_long(key: &[u8]) -> bool {
+    key.len() > PLAIN_MAX || key.is_empty()
+}
+
+/// What the engine keeps for a key.
+pub(super) fn encode(key: &[u8], value: Value<'_>) -> Vec<u8> {
+    let long = is_long(key);
+    let head = if long { LENGTH_BYTES + key.len() } else { 0 };
+    let mut entry = Vec::with_capacity(TRAITS_BYTES + head + value.bytes.len());
+    entry.push(value.traits.bits());
+    if long {
+        // A key is part of a frame, whose length has 32 bits.
+        entry.extend_from_slice(&(key.len() as u32).to_be_bytes());
+        entry.extend_from_slice(key);
+    }
+    entry.extend_from_slice(value.bytes);
+    entry
+}
+
+/// Bytes of key and value of an entry, from the lengths that the engine knows without reading it.
+pub(super) const fn bytes(engine_key: &[u8], entry_len: u64) -> u64 {
+    if is_digest(engine_key) {
+        entry_len.saturating_sub((TRAITS_BYTES + LENGTH_BYTES) as u64)
+    } else {
+        (engine_key.len() as u64 + entry_len).saturating_sub((HASH_BYTES + TRAITS_BYTES) as u64)
+    }
+}
+
+const fn is_digest(engine_key: &[u8]) -> bool {
+    engine_key.len() == HASH_BYTES + 17 && engine_key[HASH_BYTES] == 0
+}
+
+/// An entry as it was read.
+#[derive(Debug)]
+pub(super) struct Found {
+    key: Option<(usize, usize)>,
+    entry: Slice,
+    value_at: usize,
+}
+
+impl Found {
+    /// `None`: it is not an entry, though its checksum is right.
+    pub(super) fn new(engine_key: &[u8], entry: Slice) -> Option<Self> {
+        entry.first()?;
+        if !is_digest(engine_key) {
+            return Some(Self { key: None, value_at: TRAITS_BYTES, entry });
+        }
+        let from = TRAITS_BYTES + LENGTH_BYTES;
+        let length = entry.get(TRAITS_BYTES..from)?.try_into().ok()?;
+        let to = from.checked_add(u32::from_be_bytes(length) as usize)?;
+        entry.get(from..to)?;
+        Some(Self { key: Some((from, to)), value_at: to, entry })
+    }
+
+    /// The key, where it stands in the entry.
+    pub(super) fn long_key(&self) -> Option<&[u8]> {
+        self.key.map(|(from, to)| &self.entry[from..to])
+    }
+
+    pub(super) fn value(&self) -> Value<'_> {
+        Value { bytes: &self.entry[self.value_at..], shared: None, traits: Traits::from_bits(self.entry[0]) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written_and_counted_alike() {
+        for len in [1, 100, PLAIN_MAX, PLAIN_MAX + 1, 70_000] {
+            let key = vec![109; len];
+            let engine_key = engine_key(&key);
+            let entry = encode(&key, Value { bytes: b"value", shared: None, traits: Traits::V4_NC });
+            assert!(engine_key.len() <= 65_535);
+            assert_eq!(bytes(&engine_key, entry.len() as u64), len as u64 + 5);
+            let found = Found::new(&engine_key, entry.into()).expect("an entry");
+            assert_eq!(found.value().bytes, b"value");
+            assert_eq!(found.value().traits, Traits::V4_NC);
+            assert_eq!(found.long_key(), (len > PLAIN_MAX).then_some(&*key));
+        }
+    }
+
+    #[test]
+    fn every_key_is_in_one_part() {
+        let mut next = 0_u32;
+        for number in 0..PARTS {
+            let (from, to) = part(number);
+            assert_eq!(u32::from(from), next);
+            next = to.map_or(1 << 16, u32::from);
+        }
+        assert_eq!(next, 1 << 16);
+    }
+
+    #[test]
+    fn what_is_no_entry_is_none() {
+        assert!(Found::new(b"k", Slice::from(&[][..])).is_none());
+        let digest = engine_key(&[109; 70_000]);
+        for entry in [&[0][..], &[0, 0, 0, 0, 9, 1], &[0, 255, 255, 255, 255, 1]] {
+            assert!(Found::new(&digest, Slice::from(entry)).is_none(), "{entry:?}");
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! A store on disk is a map, whatever happens to its process and its files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::etf::Traits;
+
+fn value(bytes: &[u8]) -> Value<'_> {
+    Value { bytes, shared: None, traits: Traits::V4_NC }
+}
+
+fn names(name: &str) -> Vec<String> {
+    vec![format!("global:{name}")]
+}
+
+/// Writes, and waits for what becomes of it.
+fn done(write: impl FnOnce(WriteDone)) -> Result<(), StoreError> {
+    let (tell, told) = mpsc::channel();
+    write(Box::new(move |result| tell.send(result).unwrap()));
+    told.recv().unwrap()
+}
+
+fn put(store: &DiskStore, key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
+    done(|done| assert_eq!(store.put(key, value(bytes), || done), None))
+}
+
+fn delete(store: &DiskStore, key: &[u8]) -> Result<(), StoreError> {
+    done(|done| assert_eq!(store.delete(key, || done), None))
+}
+
+fn get(store: &DiskStore, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let (tell, told) = mpsc::channel();
+    let later = || -> ReadDone {
+        Box::new(move |found| {
+            tell.send(found.map(|found| found.map(|found| found.bytes.to_vec()))).unwrap();
+        })
+    };
+    let now = store.get(key, |found| found.map(|found| found.bytes.to_vec()), later);
+    now.map_or_else(|| told.recv().unwrap(), Ok)
+}
+
+fn all(store: &DiskStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut seen = BTreeMap::new();
+    assert!(store.visit(&mut |key, value| {
+        assert_eq!(value.traits, Traits::V4_NC);
+        seen.insert(key.to_vec(), value.bytes.to_vec()).is_none()
+    }));
+    seen
+}
+
+/// What a folder's files are at this moment, as a killed process leaves them.
+fn crashed(dir: &Path) -> tempfile::TempDir {
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &to.join(entry.file_name()));
+            } else {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    let copied = tempfile::tempdir().unwrap();
+    copy(dir, copied.path());
+    copied
+}
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// One step of the model's.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, usize),
+    Delete(u8),
+    Get(u8),
+    /// Puts that nobody waits for.
+    Burst(Vec<(u8, usize)>),
+    /// The process is killed, after a burst perhaps.
+    Crash(Vec<(u8, usize)>),
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let write = (0_u8..12, 0_usize..4);
+    let burst = prop::collection::vec(write.clone(), 0..20);
+    prop_oneof![
+        6 => write.prop_map(|(key, size)| Step::Put(key, size)),
+        2 => (0_u8..12).prop_map(Step::Delete),
+        3 => (0_u8..12).prop_map(Step::Get),
+        1 => burst.clone().prop_map(Step::Burst),
+        1 => burst.prop_map(Step::Crash),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+fn key_of(number: u8) -> Vec<u8> {
+    if number == 0 { vec![109; 70_000] } else { vec![number; usize::from(number)] }
+}
+
+fn bytes_of(mark: usize, size: usize) -> Vec<u8> {
+    let mut bytes = vec![mark as u8; [4, 100, 20_000, 70_000][size]];
+    bytes[..4].copy_from_slice(&(mark as u32).to_be_bytes());
+    bytes
+}
+
+/// Puts that nobody waits for yet; every state that they bring about, and where their results come.
+fn push(
+    store: &DiskStore,
+    model: &Model,
+    burst: &[(u8, usize)],
+    mark: &mut usize,
+) -> (Vec<Model>, mpsc::Receiver<Result<(), StoreError>>) {
+    let (tell, told) = mpsc::channel();
+    let mut states = vec![model.clone()];
+    for (key, size) in burst {
+        *mark += 1;
+        let (key, bytes) = (key_of(*key), bytes_of(*mark, *size));
+        let tell = tell.clone();
+        store.put(&key, value(&bytes), || Box::new(move |result| tell.send(result).unwrap()));
+        let mut next = states.last().unwrap().clone();
+        next.insert(key, bytes);
+        states.push(next);
+    }
+    (states, told)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn it_is_a_map_through_crashes_and_reopenings(steps in prop::collection::vec(step(), 1..60)) {
+        let mut dir = tempfile::tempdir().unwrap();
+        let open = |dir: &Path| {
+            Disk::open(dir, SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap()
+        };
+        let mut store = open(dir.path());
+        let (mut model, mut mark) = (Model::new(), 0);
+        for step in steps {
+            match step {
+                Step::Put(key, size) => {
+                    mark += 1;
+                    let (key, bytes) = (key_of(key), bytes_of(mark, size));
+                    prop_assert_eq!(put(&store, &key, &bytes), Ok(()));
+                    model.insert(key, bytes);
+                }
+                Step::Delete(key) => {
+                    prop_assert_eq!(delete(&store, &key_of(key)), Ok(()));
+                    model.remove(&key_of(key));
+                }
+                Step::Get(key) => {
+                    prop_assert_eq!(get(&store, &key_of(key)), Ok(model.get(&key_of(key)).cloned()));
+                }
+                Step::Burst(burst) => {
+                    let (mut states, told) = push(&store, &model, &burst, &mut mark);
+                    // It waits for those before it, whatever their keys.
+                    prop_assert!(told.iter().take(burst.len()).all(|result| result.is_ok()));
+                    model = states.pop().unwrap();
+                }
+                Step::Crash(burst) => {
+                    let (states, told) = push(&store, &model, &burst, &mut mark);
+                    let answered = told.try_iter().count();
+                    let left = crashed(dir.path());
+                    prop_assert!(told.iter().take(burst.len() - answered).all(|result| result.is_ok()));
+                    drop(store);
+                    dir = left;
+                    store = open(dir.path());
+                    // All that was answered, and of the rest what came first.
+                    let found = all(&store);
+                    prop_assert!(states[answered..].contains(&found), "{answered} of {} answered", burst.len());
+                    model = found;
+                }
+                Step::Reopen => {
+                    drop(store);
+                    store = open(dir.path());
+                }
+            }
+            // Counted after a completion has been called.
+            settle(&store);
+            prop_assert_eq!(store.len(), model.len());
+            let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
+            prop_assert_eq!(store.bytes(), bytes as u64);
+        }
+        prop_assert_eq!(&all(&store), &model);
+        let mut parts = Model::new();
+        for part in 0..store.parts() {
+            store.visit_part(part, &mut |key, value| parts.insert(key.to_vec(), value.bytes.to_vec()).is_none());
+        }
+        prop_assert_eq!(&parts, &model);
+        prop_assert!(store.disk.check(&mut |_, _| true).is_ok());
+    }
+}
+
+/// Waits until all that was written is done.
+fn settle(store: &DiskStore) {
+    let (tell, told) = mpsc::channel();
+    store.disk.settled(move |result| tell.send(result).unwrap());
+    assert_eq!(told.recv().unwrap(), Ok(()));
+}
+
+#[test]
+fn a_backup_has_one_moment_and_what_is_restored_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(&dir.path().join("a"), SyncPolicy::Never, u64::MAX).unwrap();
+    let (a, b) = (disk.store(&names("a")).unwrap(), disk.store(&names("b")).unwrap());
+    for number in 0..2_000_u32 {
+        put(&a, &number.to_be_bytes(), &[7; 100]).unwrap();
+    }
+    put(&b, &[109; 70_000], &[1; 100_000]).unwrap();
+    done(|done| a.keep_note("slaves", b"s", || done)).unwrap();
+    let file = dir.path().join("backup");
+    let mut written = false;
+    let counts = disk.backup(&file, &mut |_, all| {
+        assert_eq!(all, 2_001);
+        // Whatever is written meanwhile is of another moment.
+        if !std::mem::replace(&mut written, true) {
+            put(&a, b"later", b"1").unwrap();
+            delete(&b, &[109; 70_000]).unwrap();
+        }
+        true
+    });
+    let counts = counts.unwrap();
+    assert!(written && a.len() == 2_001 && b.is_empty());
+    assert_eq!(counts.iter().map(|store| store.entries).collect::<Vec<_>>(), [2_000, 1]);
+    let again = disk.backup(&file, &mut |_, _| true);
+    assert_eq!(again, Err(BackupError::Exists(file.clone())));
+    assert_eq!(disk.backup(&dir.path().join("no"), &mut |_, _| false), Err(BackupError::Stopped));
+    assert!(!dir.path().join("no").exists() && !dir.path().join("no.new").exists());
+
+    let restored = dir.path().join("b");
+    assert_eq!(Disk::restore(&file, &restored, &mut |_, _| true).unwrap(), counts);
+    assert_eq!(
+        Disk::restore(&file, &restored, &mut |_, _| true),
+        Err(BackupError::Exists(restored.clone())),
+        "nothing is overwritten"
+    );
+    let disk = Disk::open(&restored, SyncPolicy::Always, u64::MAX).unwrap();
+    let (a, b) = (disk.store(&names("a")).unwrap(), disk.store(&names("b")).unwrap());
+    assert_eq!((a.len(), b.len()), (2_000, 1));
+    assert_eq!(get(&a, b"later"), Ok(None));
+    assert_eq!(get(&b, &[109; 70_000]), Ok(Some(vec![1; 100_000])));
+    assert_eq!(a.note("slaves"), Ok(Some(b"s".to_vec())));
+    assert_eq!(all(&a).len(), 2_000);
+}
+
+#[test]
+fn a_backup_that_is_not_whole_is_refused_and_nothing_is_made_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(&dir.path().join("a"), SyncPolicy::Never, u64::MAX).unwrap();
+    let a = disk.store(&names("a")).unwrap();
+    for number in 0..20_u32 {
+        put(&a, &number.to_be_bytes(), &[7; 10]).unwrap();
+    }
+    let file = dir.path().join("backup");
+    disk.backup(&file, &mut |_, _| true).unwrap();
+    let whole = fs::read(&file).unwrap();
+    let into = dir.path().join("b");
+    let restore = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        let restored = Disk::restore(&file, &into, &mut |_, _| true);
+        assert!(!into.exists() && !dir.path().join("b.restoring").exists());
+        restored.unwrap_err()
+    };
+    for len in 0..whole.len() {
+        let error = restore(&whole[..len]);
+        assert!(matches!(error, BackupError::Damaged { .. }), "{len} bytes: {error}");
+    }
+    for at in 0..whole.len() {
+        let mut spoilt = whole.clone();
+        spoilt[at] ^= 0x20;
+        let error = restore(&spoilt);
+        let newer = matches!(error, BackupError::NewerVersion { .. });
+        assert!(newer || matches!(error, BackupError::Damaged { .. }), "at {at}: {error}");
+    }
+    let error = restore(&[&whole[..], b"more"].concat());
+    assert!(matches!(error, BackupError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn callers_backups_stay_where_they_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(&dir.path().join("a"), SyncPolicy::Never, u64::MAX).unwrap();
+    let store = disk.store(&names("a")).unwrap();
+    let backup = |path: &str| {
+        let (tell, told) = mpsc::channel();
+        let later = || Box::new(move |result| tell.send(result).unwrap()) as WriteDone;
+        store.backup(path, later).unwrap_or_else(|| told.recv().unwrap())
+    };
+    assert_eq!(backup("x"), Err(StoreError::Io("eacces")), "nobody has allowed it");
+    let allowed = dir.path().join("backups");
+    disk.allow_backups(&allowed).unwrap();
+    fs::create_dir(allowed.join("in")).unwrap();
+    std::os::unix::fs::symlink(dir.path(), allowed.join("out")).unwrap();
+    assert_eq!((backup("x"), backup("in/x")), (Ok(()), Ok(())));
+    assert_eq!(backup(&format!("{}/y", allowed.display())), Ok(()));
+    assert_eq!(backup("x"), Err(StoreError::Io("eexist")));
+    let elsewhere = format!("{}/x", dir.path().display());
+    for path in ["../x", "in/../../x", "out/x", "..", ".", "", "in/", "/", &elsewhere] {
+        assert_eq!(backup(path), Err(StoreError::Io("eacces")), "{path:?}");
+    }
+    assert_eq!(backup("none/x"), Err(StoreError::Io("enoent")));
+    let mut there: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    there.sort();
+    assert_eq!(there, ["a", "backups"]);
+}
+
+#[test]
+fn writes_that_wait_share_a_sync_and_reads_of_their_keys_see_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
+    let (tell, told) = mpsc::channel();
+    for number in 0..1_000_u32 {
+        let tell = tell.clone();
+        let key = (number % 10).to_be_bytes();
+        store.put(&key, value(&number.to_be_bytes()), || Box::new(move |result| tell.send(result).unwrap()));
+        assert_eq!(get(&store, b"another"), Ok(None));
+    }
+    for key in 0..10_u32 {
+        let newest = (990 + key).to_be_bytes().to_vec();
+        assert_eq!(get(&store, &key.to_be_bytes()), Ok(Some(newest)));
+    }
+    for _ in 0..1_000 {
+        assert_eq!(told.recv().unwrap(), Ok(()));
+    }
+    assert_eq!(store.len(), 10);
+}
+
+#[test]
+fn a_store_is_told_by_any_of_its_names_and_two_are_never_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap();
+    let (a, b) = (disk.store(&names("a")).unwrap(), disk.store(&names("b")).unwrap());
+    put(&a, b"k", b"a").unwrap();
+    put(&b, b"k", b"b").unwrap();
+    done(|done| a.keep_note("slaves", b"s", || done)).unwrap();
+    drop((a, b, disk));
+    let disk = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap();
+    let a = disk.store(&["local:x".into(), "global:a".into()]).unwrap();
+    assert_eq!(get(&a, b"k"), Ok(Some(b"a".to_vec())));
+    assert_eq!(a.note("slaves"), Ok(Some(b"s".to_vec())));
+    assert_eq!(get(&disk.store(&["local:x".into()]).unwrap(), b"k"), Ok(Some(b"a".to_vec())));
+    let both = ["local:x".to_owned(), "global:b".to_owned()];
+    assert!(matches!(disk.store(&both), Err(OpenError::Names { .. })));
+}
+
+/// A store with three entries, each a batch, and its journal.
+fn three(dir: &Path) -> PathBuf {
+    let store = Disk::open(dir, SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
+    for key in [b"1", b"2", b"3"] {
+        put(&store, key, &[7; 5_000]).unwrap();
+    }
+    dir.join("engine/0.jnl")
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_damage_before_it_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = three(dir.path());
+    let whole = fs::read(&journal).unwrap();
+    let end = journal::inspect(&journal, &mut |_| {}).unwrap().whole_bytes as usize;
+    let mut torn = whole.clone();
+    torn[end - 3_000] ^= 1;
+    fs::write(&journal, &torn).unwrap();
+    let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
+    assert_eq!(get(&store, b"2"), Ok(Some(vec![7; 5_000])));
+    assert_eq!(get(&store, b"3"), Ok(None));
+    assert_eq!(store.len(), 2);
+    drop(store);
+
+    let mut damaged = whole;
+    damaged[end - 9_000] ^= 1;
+    fs::write(&journal, &damaged).unwrap();
+    let refused = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap_err();
+    assert!(matches!(&refused, OpenError::Damaged { file, .. } if *file == journal), "{refused}");
+    assert_eq!(fs::read(&journal).unwrap(), damaged, "it is as it was");
+    // Without a promise there is nothing to be kept but what is whole.
+    let store = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap().store(&names("a")).unwrap();
+    assert_eq!((get(&store, b"1").unwrap().is_some(), get(&store, b"2")), (true, Ok(None)));
+}
+
+#[test]
+fn what_is_closed_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
+    let store = disk.store(&names("a")).unwrap();
+    put(&store, b"k", b"v").unwrap();
+    disk.close();
+    assert_eq!(put(&store, b"k", b"w"), Err(StoreError::Io("terminated")));
+    let again = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).map(|_| ());
+    assert!(matches!(again, Err(OpenError::InUse { .. })), "whoever holds it holds the folder");
+    drop((store, disk));
+    let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
+    assert_eq!(get(&store, b"k"), Ok(Some(b"v".to_vec())));
+}

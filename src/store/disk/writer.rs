@@ -1,0 +1,501 @@
+//! The thread that writes: batch after batch, each with one sync, and what it does when the system refuses.
+//!
+//! ```text
+//!           a write or a sync fails                    the disk takes a file and syncs it
+//! Writing --------------------------> Broken (reads go on) ------------------------------> Writing
+//! ```
+//!
+//! After a failure the engine's journal is not trusted: the batch is taken out of it before the engine reads it again,
+//! so that a write that was answered by an error is not there later. A full disk does not get that far: a batch that
+//! would fill it is refused before the engine sees it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use fjall::{PersistMode, Readable};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::SyncPolicy;
+use super::backup::{Progress, StoreCount};
+use super::dir::Dir;
+use super::engine::{Engine, Failed, TABLES_WAITING_MAX, Totals, View};
+use super::error::{OpenError, engine_error, store_error};
+use super::queue::{Queue, Write};
+use super::record::{self, Found};
+use crate::store::{ReadDone, StoreError, Value};
+
+/// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
+/// memory to new files before it lets go of old ones, and should not fail in the middle of that. Deletes may use half.
+const ROOM_BYTES: u64 = 64 << 20;
+/// The engine is opened again so often at most: what reads waits for it.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+/// A batch has no more bytes than this, but for a single large value.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Past so many bytes at most a connection that writes waits until there is room again, as one to a full socket does:
+/// only those get here who write without waiting for answers.
+const QUEUE_BYTES_MAX: u64 = 256 << 20;
+/// What the engine keeps in memory of what it has read at most, in bytes.
+const CACHE_BYTES_MAX: u64 = 64 << 20;
+/// Each of the two has so many bytes at least.
+const BYTES_LEAST: u64 = 1 << 20;
+
+/// What may be taken of memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    pub cache_bytes: u64,
+    /// Of writes that wait.
+    pub queue_bytes: usize,
+}
+
+impl Memory {
+    /// About so many bytes together.
+    pub(super) fn within(bytes_max: u64) -> Self {
+        let half = (bytes_max / 2).max(BYTES_LEAST);
+        let queue_bytes = usize::try_from(half.min(QUEUE_BYTES_MAX)).unwrap_or(usize::MAX);
+        Self { cache_bytes: half.min(CACHE_BYTES_MAX), queue_bytes }
+    }
+}
+
+/// What the threads and the stores share.
+pub(super) struct Shared {
+    dir: Dir,
+    sync: SyncPolicy,
+    memory: Memory,
+    /// `None` when it could not be opened again.
+    engine: RwLock<Option<Engine>>,
+    totals: RwLock<AHashMap<u32, Arc<Totals>>>,
+    queue: Mutex<Queue>,
+    /// Writes in the queue or being carried out: a look without the lock.
+    waiting: AtomicUsize,
+    work: Condvar,
+    room: Condvar,
+    closed: Condvar,
+    broken: Mutex<Option<Broken>>,
+}
+
+/// The engine has failed to write.
+#[derive(Clone, Copy, Debug)]
+struct Broken {
+    /// Batches from this number on are to be taken back; `None`: all that it has was written well.
+    seqno: Option<u64>,
+    /// When it was opened again in vain last.
+    tried: Option<Instant>,
+}
+
+impl Shared {
+    pub(super) fn open(path: &Path, sync: SyncPolicy, memory: Memory) -> Result<Self, OpenError> {
+        let dir = Dir::take(path)?;
+        dir.inspect_journals(sync)?;
+        let engine = open_engine(&dir, memory)?;
+        let mut totals = AHashMap::new();
+        let failed = |error| OpenError::engine(path, error);
+        for (id, _) in engine.names().map_err(failed)? {
+            let (entries, bytes) = engine.totals(id).map_err(failed)?;
+            totals.insert(id, Arc::new(Totals { entries: entries.into(), bytes: bytes.into() }));
+        }
+        Ok(Self {
+            dir,
+            sync,
+            memory,
+            engine: RwLock::new(Some(engine)),
+            totals: RwLock::new(totals),
+            queue: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            closed: Condvar::new(),
+            broken: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir.path
+    }
+
+    pub(super) fn named(&self) -> Vec<Vec<String>> {
+        let engine = self.engine.read();
+        let names = engine.as_ref().and_then(|engine| engine.names().ok()).unwrap_or_default();
+        names.into_iter().map(|(_, names)| names).collect()
+    }
+
+    pub(super) fn store(&self, names: &[String]) -> Result<(u32, Arc<Totals>), OpenError> {
+        let failed = |error| OpenError::engine(&self.dir.path, error);
+        let mut guard = self.engine.write();
+        let engine = guard.as_mut().ok_or_else(|| failed(fjall::Error::Poisoned))?;
+        let known = engine.names().map_err(failed)?;
+        let mut of_it = known.iter().filter(|(_, of_it)| names.iter().any(|name| of_it.contains(name)));
+        let found = of_it.next();
+        if of_it.next().is_some() {
+            return Err(OpenError::Names { names: names.to_vec() });
+        }
+        let id = match found {
+            Some((id, _)) => *id,
+            None => known.iter().map(|(id, _)| *id).max().unwrap_or(0) + 1,
+        };
+        if found.is_none_or(|(_, of_it)| of_it != names) {
+            engine.name(id, names).map_err(failed)?;
+        }
+        let totals = Arc::clone(self.totals.write().entry(id).or_default());
+        Ok((id, totals))
+    }
+
+    pub(super) fn push(&self, write: Write) {
+        let mut queue = self.queue.lock();
+        while queue.bytes() > self.memory.queue_bytes && !queue.closed {
+            self.room.wait(&mut queue);
+        }
+        if queue.closed {
+            drop(queue);
+            return (write.done)(Err(StoreError::Io("terminated")));
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        queue.push(write);
+        drop(queue);
+        self.work.notify_one();
+    }
+
+    /// Whether a write of the key waits, or is being told of.
+    pub(super) fn waits(&self, store: u32, key: &[u8]) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().waits(store, key)
+    }
+
+    /// See [`Queue::read_later`].
+    pub(super) fn read_later(&self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
+        // Whoever has been answered, or has sent a write on this thread, sees it in the number.
+        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().read_later(store, key, done)
+    }
+
+    pub(super) fn read(&self, store: u32, key: &[u8]) -> Result<Option<Found>, StoreError> {
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        engine.read(store, key).map_err(|error| {
+            tracing::error!(dir = %self.dir.path.display(), ?error, "an entry could not be read");
+            engine_error(&error)
+        })
+    }
+
+    pub(super) fn note(&self, store: u32, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        engine.note(store, name).map_err(|error| engine_error(&error))
+    }
+
+    /// All stores as they are now.
+    pub(super) fn view(&self) -> Result<View, StoreError> {
+        self.engine.read_recursive().as_ref().map(Engine::view).ok_or(StoreError::Io("eio"))
+    }
+
+    /// Shows the entries of a store, or of one part of it. Not under a lock: it may take long.
+    pub(super) fn visit(
+        &self,
+        store: u32,
+        part: Option<usize>,
+        visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) -> Result<bool, StoreError> {
+        let view = self.view()?;
+        let snapshot = &view.snapshot;
+        let keyspace = view.keyspace(store).ok_or(StoreError::Io("eio"))?;
+        let entries = match part.map(record::part) {
+            None => snapshot.iter(keyspace),
+            Some((from, Some(to))) => snapshot.range(keyspace, from.to_be_bytes()..to.to_be_bytes()),
+            Some((from, None)) => snapshot.range(keyspace, from.to_be_bytes()..),
+        };
+        for pair in entries {
+            let (key, entry) = pair.into_inner().map_err(|error| engine_error(&error))?;
+            let found = Found::new(&key, entry).ok_or(StoreError::Io("damaged"))?;
+            if !visit(found.long_key().unwrap_or_else(|| record::plain_key(&key)), found.value()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads everything; `progress` is told of entries.
+    pub(super) fn check(&self, progress: Progress<'_>) -> Result<Vec<StoreCount>, OpenError> {
+        let damaged = |what: String| OpenError::Damaged { file: self.dir.path.clone(), what };
+        let failed = |error| OpenError::engine(&self.dir.path, error);
+        let view = self.view().map_err(|_| damaged("it could not be opened again".into()))?;
+        let (mut found, mut done, all) = (Vec::new(), 0_u64, view.entries().map_err(failed)?);
+        for (id, names) in view.names().map_err(failed)? {
+            let (mut entries, mut bytes) = (0_u64, 0_u64);
+            let counted = self.visit(id, None, &mut |key, value| {
+                entries += 1;
+                bytes += (key.len() + value.bytes.len()) as u64;
+                done += 1;
+                !done.is_multiple_of(256) || progress(done, all)
+            });
+            let names = match counted {
+                Ok(true) => names,
+                Ok(false) => return Err(damaged("it was not read to its end".into())),
+                Err(error) => {
+                    let names = names.join(", ");
+                    return Err(damaged(format!("the store {names} after {entries} good entries: {error}")));
+                }
+            };
+            let totals = view.totals(id).map_err(failed)?;
+            if totals != (entries, bytes) {
+                return Err(damaged(format!(
+                    "the store {} has {entries} entries of {bytes} bytes, and was left with {} of {}",
+                    names.join(", "),
+                    totals.0,
+                    totals.1
+                )));
+            }
+            found.push(StoreCount { names, entries, bytes });
+        }
+        Ok(found)
+    }
+
+    /// Syncs all that was written.
+    pub(super) fn sync_all(&self) -> Result<(), StoreError> {
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        engine.db.persist(PersistMode::SyncAll).map_err(|error| engine_error(&error))
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue.lock().closed
+    }
+
+    pub(super) fn close(&self) {
+        self.queue.lock().closed = true;
+        self.work.notify_all();
+        self.room.notify_all();
+        self.closed.notify_all();
+    }
+
+    /// The writing thread's work.
+    pub(super) fn write_until_closed(&self) {
+        loop {
+            let mut writes = {
+                let mut queue = self.queue.lock();
+                while queue.is_empty() && !queue.closed {
+                    self.work.wait(&mut queue);
+                }
+                queue.take(BATCH_BYTES_MAX)
+            };
+            if writes.is_empty() {
+                break;
+            }
+            // Its memory goes into the engine; the queue counts as it counted when it came.
+            let sizes: usize = writes.iter().map(Write::bytes).sum();
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&mut writes, sizes)));
+            let mut results = outcome.unwrap_or_else(|_| {
+                tracing::error!("the engine panicked (a bug: please report it)");
+                *self.broken.lock() = Some(Broken { seqno: None, tried: None });
+                Err(StoreError::Io("eio"))
+            });
+            let written: Vec<_> = writes.iter().map(Write::done).collect();
+            let count = writes.len();
+            for (at, write) in writes.into_iter().enumerate() {
+                let result = match &mut results {
+                    Ok(refused) => match refused.iter().find(|(refused, _)| *refused == at) {
+                        Some((_, error)) => Err(error.clone()),
+                        None => Ok(()),
+                    },
+                    Err(error) => Err(error.clone()),
+                };
+                tell(|| (write.done)(result));
+            }
+            // After the completions: a key that waits no more has been told of to slaves.
+            let reads = self.queue.lock().carried_out(&written, sizes);
+            self.waiting.fetch_sub(count, Ordering::AcqRel);
+            self.room.notify_all();
+            for (store, key, done) in reads {
+                let found = self.read(store, &key);
+                tell(|| {
+                    done(found.as_ref().map(|found| found.as_ref().map(Found::value)).map_err(Clone::clone))
+                });
+            }
+        }
+        if let Some(engine) = self.engine.read().as_ref()
+            && self.broken.lock().is_none()
+            && let Err(error) = engine.db.persist(PersistMode::SyncAll)
+        {
+            tracing::error!(dir = %self.dir.path.display(), ?error, "the last sync failed");
+        }
+        // The folder may be opened again from now on.
+        *self.engine.write() = None;
+    }
+
+    /// The syncing thread's work, where writes do not wait for it.
+    pub(super) fn sync_until_closed(&self) {
+        let SyncPolicy::Interval(interval) = self.sync else { return };
+        let mut queue = self.queue.lock();
+        while !queue.closed {
+            self.closed.wait_for(&mut queue, interval);
+            parking_lot::MutexGuard::unlocked(&mut queue, || self.sync_now());
+        }
+    }
+
+    fn sync_now(&self) {
+        let engine = self.engine.read();
+        let mut broken = self.broken.lock();
+        if let Some(engine) = engine.as_ref()
+            && broken.is_none()
+            && let Err(error) = engine.db.persist(PersistMode::SyncData)
+        {
+            tracing::error!(dir = %self.dir.path.display(), ?error, "a sync failed: what was written since the last one may be lost");
+            *broken = Some(Broken { seqno: None, tried: None });
+        }
+    }
+
+    /// Writes a batch; gives the writes of it that were refused by themselves.
+    fn commit(&self, writes: &mut [Write], bytes: usize) -> Result<Vec<(usize, StoreError)>, StoreError> {
+        self.revive()?;
+        if let Err(error) = self.wait_for_tables() {
+            // What it failed at may have passed since.
+            let error = self.failed(&error, None);
+            self.revive().map_err(|_| error)?;
+        }
+        let room = self.room(writes, bytes)?;
+        let mode = if self.sync == SyncPolicy::Always { PersistMode::SyncData } else { PersistMode::Buffer };
+        let engine = self.engine.read();
+        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
+        let seqno = engine.db.seqno();
+        let totals = self.totals.read();
+        match engine.commit(writes, mode, room, |id| totals.get(&id).cloned()) {
+            Ok(committed) => {
+                for (id, (entries, bytes)) in committed.totals {
+                    if let Some(totals) = totals.get(&id) {
+                        totals.entries.store(entries, Ordering::Relaxed);
+                        totals.bytes.store(bytes, Ordering::Relaxed);
+                    }
+                }
+                Ok(committed.refused)
+            }
+            // Nothing of it is anywhere: what it stands on could not be read.
+            Err(Failed { error, begun: false }) => {
+                tracing::error!(dir = %self.dir.path.display(), ?error, "a batch was not written; its callers are told");
+                Err(engine_error(&error))
+            }
+            // Poisoned before it began, by a thread of the engine: nothing of it is in the journal.
+            Err(Failed { error: error @ fjall::Error::Poisoned, begun: true }) => {
+                Err(self.failed(&error, None))
+            }
+            Err(Failed { error, begun: true }) => Err(self.failed(&error, Some(seqno))),
+        }
+    }
+
+    /// Whether there is room for all of a batch; `false`: for its deletes alone, which is how others get room.
+    fn room(&self, writes: &[Write], bytes: usize) -> Result<bool, StoreError> {
+        let free = self.dir.free_bytes().map_err(|error| store_error(&error))?;
+        if free >= ROOM_BYTES + bytes as u64 * 2 {
+            return Ok(true);
+        }
+        let deletes: usize = writes.iter().map(Write::delete_bytes).sum();
+        if deletes > 0 && free >= ROOM_BYTES / 2 + deletes as u64 * 2 {
+            return Ok(false);
+        }
+        Err(StoreError::NoSpace)
+    }
+
+    /// The engine has failed to write: nothing is written before it was opened again.
+    fn failed(&self, error: &fjall::Error, seqno: Option<u64>) -> StoreError {
+        tracing::error!(
+            dir = %self.dir.path.display(), ?error,
+            "the disk does not take what is written; callers are told, reads go on"
+        );
+        *self.broken.lock() = Some(Broken { seqno, tried: None });
+        // The engine does not say what its threads failed with.
+        let full = matches!(error, fjall::Error::Poisoned)
+            && self.dir.free_bytes().is_ok_and(|free| free < ROOM_BYTES / 2);
+        if full { StoreError::NoSpace } else { engine_error(error) }
+    }
+
+    fn wait_for_tables(&self) -> fjall::Result<()> {
+        let engine = self.engine.read();
+        engine.as_ref().map_or(Ok(()), |engine| engine.wait_for_tables(TABLES_WAITING_MAX))
+    }
+
+    /// Opens the engine again after a failure, once the disk takes what is written.
+    fn revive(&self) -> Result<(), StoreError> {
+        let Some(broken) = *self.broken.lock() else { return Ok(()) };
+        self.dir.probe().map_err(|error| store_error(&error))?;
+        if broken.tried.is_some_and(|tried| tried.elapsed() < TRY_EVERY) {
+            return Err(StoreError::Io("eio"));
+        }
+        let reopened = self.reopen(broken.seqno);
+        *self.broken.lock() = match &reopened {
+            Ok(()) => None,
+            // What was to be taken back is, as soon as the engine is open again.
+            Err(Reopen { taken_back, .. }) => {
+                Some(Broken { seqno: broken.seqno.filter(|_| !taken_back), tried: Some(time()) })
+            }
+        };
+        match reopened {
+            Ok(()) => {
+                tracing::warn!(dir = %self.dir.path.display(), "the disk takes writes again");
+                Ok(())
+            }
+            Err(Reopen { what, .. }) => {
+                tracing::error!(dir = %self.dir.path.display(), "the disk does not take writes yet: {what}");
+                Err(StoreError::Io("eio"))
+            }
+        }
+    }
+
+    fn reopen(&self, seqno: Option<u64>) -> Result<(), Reopen> {
+        let failed = |taken_back: bool| move |what: String| Reopen { taken_back, what };
+        {
+            let mut engine = self.engine.write();
+            if engine.as_ref().is_some_and(Engine::is_viewed) {
+                return Err(failed(false)("a copy or a backup is being made".into()));
+            }
+            // It writes out what it has in its buffer when it goes; only then is the journal's end known.
+            drop(engine.take());
+            let taken_back = seqno.map_or(Ok(()), |seqno| self.dir.take_back(seqno));
+            taken_back.map_err(|error| failed(false)(format!("the journal could not be cut: {error}")))?;
+            let opened =
+                self.dir.inspect_journals(self.sync).and_then(|()| open_engine(&self.dir, self.memory));
+            let opened = opened.map_err(|error| failed(true)(error.to_string()))?;
+            for (id, known) in self.totals.read().iter() {
+                let (entries, bytes) = opened.totals(*id).map_err(|error| failed(true)(error.to_string()))?;
+                known.entries.store(entries, Ordering::Relaxed);
+                known.bytes.store(bytes, Ordering::Relaxed);
+            }
+            *engine = Some(opened);
+        }
+        // A system that has failed to sync forgets that it has: what the journal holds is written once more, elsewhere.
+        // Reads go on meanwhile.
+        let engine = self.engine.read();
+        let Some(engine) = engine.as_ref() else { return Ok(()) };
+        let written = engine.write_tables().and_then(|()| engine.wait_for_tables(0));
+        written.map_err(|error| failed(true)(error.to_string()))
+    }
+}
+
+/// Why the engine does not write yet.
+struct Reopen {
+    /// The journal was cut as it had to be.
+    taken_back: bool,
+    what: String,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a pause between two attempts, and nothing else")]
+fn time() -> Instant {
+    Instant::now()
+}
+
+fn open_engine(dir: &Dir, memory: Memory) -> Result<Engine, OpenError> {
+    let path = dir.engine();
+    // What it finds on the disk is nobody's promise: a panic in it is damage, not our end.
+    let opened = catch_unwind(AssertUnwindSafe(|| Engine::open(&path, memory.cache_bytes)));
+    match opened {
+        Ok(opened) => opened.map_err(|error| OpenError::engine(&path, error)),
+        Err(_) => {
+            Err(OpenError::Damaged { file: path, what: "the engine panicked while it opened it".into() })
+        }
+    }
+}
+
+/// Tells somebody, whose panic is not ours.
+fn tell(done: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(done)).is_err() {
+        tracing::error!("a completion panicked (a bug: please report it)");
+    }
+}

@@ -1,0 +1,64 @@
+//! Backups, of a folder and of a node that serves; restored, checked.
+
+use crate::kvnode;
+use crate::support::{BeamNode, Epmd, KvNode, Otp};
+
+#[test]
+fn a_node_is_backed_up_while_it_is_written_to_and_restored_as_it_was_then() {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let args = |data: &str| format!("--connect {} --data-dir {}", beam.name(), path(data));
+    let node = KvNode::start(&epmd, "kv", &format!("{} --backup-dir {}", args("data"), path("backups")));
+    beam.wait_for_global("kv");
+    beam.run("for n <- 1..5000, do: GenServer.cast({:global, :kv}, {:replicate_put, n, {0, n}})");
+    beam.check_soon("GenServer.call({:global, :kv}, {:get, 5000})", "{0, 5000}");
+    // Rounds of writes in order: a backup has some whole rounds, and a beginning of one.
+    let load = beam.spawn(
+        "for round <- 1..200, n <- 1..5, do: :ok = GenServer.call({:global, :kv}, {:put, n, {round, n}})",
+    );
+    beam.check_soon("GenServer.call({:global, :kv}, {:get, 5}) != {0, 5}", "true");
+    beam.check("GenServer.call({:global, :kv}, {:backup, \"one\"}, 30_000)", ":ok");
+    beam.check("GenServer.call({:global, :kv}, {:backup, \"one\"}, 30_000)", "{:error, {:io, :eexist}}");
+    beam.check("GenServer.call({:global, :kv}, {:backup, \"../one\"})", "{:error, {:io, :eacces}}");
+    load.value();
+    beam.check("GenServer.call({:global, :kv}, {:get, 5})", "{200, 5}");
+    node.kill(&epmd);
+    beam.wait_for_no_global("kv");
+
+    let (right, said) = kvnode(&["restore", &path("backups/one"), "--data-dir", &path("restored")]);
+    assert!(right && said.contains("global:kv,local:Elixir.KeyValueStore: 5000 entries, "), "{said}");
+    let (right, said) = kvnode(&["restore", &path("backups/one"), "--data-dir", &path("restored")]);
+    assert!(!right && said.contains("is there already"), "{said}");
+    let (right, said) = kvnode(&["check", "--data-dir", &path("restored")]);
+    assert!(right && said.contains("5000 entries"), "{said}");
+    let (right, said) = kvnode(&["backup", "--data-dir", &path("restored"), &path("two")]);
+    assert!(right && said.contains("5000 entries"), "{said}");
+    assert_eq!(std::fs::read(path("backups/one")).unwrap(), std::fs::read(path("two")).unwrap());
+    std::fs::write(path("three"), "kvnode backup, nearly").unwrap();
+    let (right, said) = kvnode(&["restore", &path("three"), "--data-dir", &path("none")]);
+    assert!(!right && said.contains("no whole backup"), "{said}");
+    assert!(!dir.path().join("none").exists());
+
+    let _restored = KvNode::start(&epmd, "kv", &args("restored"));
+    beam.wait_for_global("kv");
+    beam.check("GenServer.call({:global, :kv}, {:get, 5000})", "{0, 5000}");
+    // Each key is a round behind the one before at most, and none is ahead of it.
+    beam.check(
+        "rounds = for n <- 1..5, {round, ^n} <- [GenServer.call({:global, :kv}, {:get, n})], do: round; \
+         {first, last} = {hd(rounds), List.last(rounds)}; \
+         length(rounds) == 5 and rounds == Enum.sort(rounds, :desc) and last in [first, first - 1] and first in 1..200",
+        "true",
+    );
+    beam.check("GenServer.call({:global, :kv}, {:backup, \"one\"})", "{:error, {:io, :eacces}}");
+}
+
+#[test]
+fn a_store_in_memory_has_no_backup() {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let _node = KvNode::start(&epmd, "kv", &format!("--connect {}", beam.name()));
+    beam.wait_for_global("kv");
+    beam.check("GenServer.call({:global, :kv}, {:backup, \"one\"})", "{:error, {:io, :enotsup}}");
+}

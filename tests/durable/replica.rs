@@ -1,0 +1,35 @@
+//! Slaves of a store on disk: they get what is on their primary's disk, and are known again after a restart.
+
+use crate::support::{BeamNode, Epmd, KvNode, Otp};
+
+#[test]
+fn a_late_slave_gets_all_while_others_write_and_is_followed_again_after_a_crash() {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let dir = tempfile::tempdir().unwrap();
+    let args = format!("--connect {} --data-dir {}", beam.name(), dir.path().display());
+    let kv = KvNode::start(&epmd, "kv", &args);
+    beam.wait_for_global("kv");
+    beam.run("for n <- 1..3000, do: GenServer.cast({:global, :kv}, {:replicate_put, n, {:old, n}})");
+    beam.check_soon("GenServer.call({:global, :kv}, {:get, 3000})", "{:old, 3000}");
+    beam.run("{:ok, pid} = KeyValueStoreDistributed.start_link(:slave); :persistent_term.put(:slave, pid)");
+    // What the primary has not is deleted there.
+    beam.run("GenServer.call({:global, :slave}, {:put, :stale, 1})");
+    let load = beam.spawn(
+        "for n <- 1..2000, do: :ok = GenServer.call({:global, :kv}, {:put, rem(n * 7, 3500), {:new, n}})",
+    );
+    beam.check("GenServer.call({:global, :kv}, {:add_slave, {:global, :slave}})", ":ok");
+    load.value();
+    let alike = "data = :sys.get_state(:persistent_term.get(:slave)).data; \
+        {map_size(data), Enum.all?(data, fn {key, value} -> GenServer.call({:global, :kv}, {:get, key}) == value end)}";
+    let size = beam.run("Enum.count(0..3500, &(GenServer.call({:global, :kv}, {:get, &1}) != nil))");
+    beam.check_soon(alike, &format!("{{{size}, true}}"));
+    kv.kill(&epmd);
+    beam.wait_for_no_global("kv");
+    let _kv = KvNode::start(&epmd, "kv", &args);
+    beam.wait_for_global("kv");
+    beam.check("GenServer.call({:global, :kv}, {:put, :after, 1})", ":ok");
+    beam.check_soon("GenServer.call({:global, :slave}, {:get, :after})", "1");
+    beam.check("GenServer.call({:global, :kv}, {:remove_slave, {:global, :slave}})", ":ok");
+    beam.check("GenServer.call({:global, :kv}, :slaves) |> length()", "0");
+}

@@ -20,6 +20,7 @@ mod server_name;
 mod settings;
 mod size;
 mod term;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -432,6 +432,10 @@ impl Node {
     /// A connection has ended: everything that hung on it ends too.
     fn ended(&self, handle: &Arc<PeerHandle>, down: &PeerDown) {
         self.peers.remove(handle);
+        if self.peers.len() <= 1 {
+            // Only the node's connection to itself is left: nobody's tick would do it later.
+            self.pool.clear();
+        }
         self.waiters.node_down(&handle.name);
         self.names.peer_down(&handle.name);
         for owed in self.registry.functions.peer_down(&handle.name) {

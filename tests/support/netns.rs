@@ -88,8 +88,9 @@ impl Host {
         let epmd = |args: &[&str]| {
             let mut command = Command::new("epmd");
             command.args(args).env("ERL_EPMD_PORT", epmd_port.to_string());
+            let mut command = seat.around(&command);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            seat.around(&command)
+            command
         };
         let daemon = epmd(&[]).spawn().expect("epmd can be started");
         wait_until("epmd answers", || epmd(&["-names"]).status().is_ok_and(|status| status.success()));

@@ -4,7 +4,7 @@
 #![no_main]
 
 use eetf::Term;
-use kvnode::etf::tag::FLOAT_EXT;
+use kvnode::etf::tag::{ATOM_EXT, FLOAT_EXT, SMALL_ATOM_EXT};
 use kvnode::etf::{Cursor, TermView, key};
 use libfuzzer_sys::fuzz_target;
 
@@ -26,7 +26,10 @@ fn meaning(bytes: &[u8]) -> Option<String> {
     let wire = [&[131][..], bytes].concat();
     let mut text = String::new();
     say(&Term::decode(&wire[..]).ok()?, false, &mut text)?;
-    Some(text)
+    // It reads the Latin-1 of old atoms as UTF-8.
+    let old_atoms = bytes.iter().any(|tag| [ATOM_EXT, SMALL_ATOM_EXT].contains(tag));
+    let beyond_ascii = !text.is_ascii() || text.contains("\\u{");
+    (!old_atoms || !beyond_ascii).then_some(text)
 }
 
 fn say_all<'a>(terms: impl IntoIterator<Item = &'a Term>, in_map: bool, out: &mut String) -> Option<()> {
@@ -53,7 +56,9 @@ fn say(term: &Term, in_map: bool, out: &mut String) -> Option<()> {
         Term::Pid(pid) => out.push_str(&format!("p{:?}.{}.{}.{}", pid.node.name, pid.id, pid.serial, pid.creation)),
         Term::Port(port) => out.push_str(&format!("o{:?}.{}.{}", port.node.name, port.id, port.creation)),
         Term::Reference(reference) => {
-            let words = &reference.id;
+            // A BEAM's =:= takes words that one of two has more as equal where they are 0.
+            let more = reference.id.iter().rev().take_while(|&&word| word == 0).count();
+            let words = &reference.id[..reference.id.len() - more];
             out.push_str(&format!("r{:?}.{}.{words:?}", reference.node.name, reference.creation));
         }
         Term::ExternalFun(fun) => {
@@ -81,6 +86,8 @@ fn say(term: &Term, in_map: bool, out: &mut String) -> Option<()> {
             elements(&list.elements, out)?;
             out.push(']');
         }
+        // No elements before the tail: a BEAM reads the tail alone.
+        Term::ImproperList(list) if list.elements.is_empty() => say(&list.last, in_map, out)?,
         Term::ImproperList(list) => {
             elements(&list.elements, out)?;
             // A tail that is a list makes one list of both.

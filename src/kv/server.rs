@@ -587,10 +587,7 @@ impl<S: Store> Source for KeyValueServer<S> {
     }
 
     fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
-        self.store.visit_part(part, &mut |key, _value| {
-            show(key);
-            true
-        });
+        self.store.keys_of_part(part, show);
     }
 
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {

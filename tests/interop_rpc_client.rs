@@ -35,6 +35,7 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         allow: Vec::new(),
         net_ticktime_secs: 60,
         fragments: true,
+        http: None,
         tls: None,
         limits: Limits::default(),
     };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::config::{ServerName, StoreConfig};
 use crate::kv::{KeyValueServer, StateShape};
+use crate::process::figures::StoreWatch;
 use crate::replica::SlaveName;
 use crate::store::{MemoryStore, Room};
 use crate::{Node, NotNamed, ProcessHandle, Restart};
@@ -30,13 +31,16 @@ pub fn start(
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
     let global = names.global.iter().map(|name| ServerName::global(name));
-    node.supervise(Restart::Permanent, local.chain(global), move |node| {
+    let watch = Arc::new(StoreWatch::default());
+    let watched = Arc::clone(&watch);
+    let process = node.supervise(Restart::Permanent, local.chain(global), move |node| {
         let server = KeyValueServer::new(
             MemoryStore::within(Arc::clone(&room)),
             node.dispatch(),
             slave_buffer_bytes_max,
         );
-        let server = Arc::new(server.shown_as(shape));
+        let server = Arc::new(server.shown_as(shape).watched_by(Arc::clone(&watch)));
+        watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         for slave in &slaves {
             match server.add_slave(slave.clone()) {
@@ -46,5 +50,7 @@ pub fn start(
             }
         }
         process
-    })
+    })?;
+    node.show_store(names.clone(), watched);
+    Ok(process)
 }

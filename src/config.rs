@@ -127,8 +127,10 @@ pub struct Limits {
     /// Messages of which a peer has sent some fragments and not all: past it the connection ends. A BEAM has at most one
     /// for each of its processes that send something large.
     pub unfinished_messages_max: usize,
-    /// Bytes that wait for a peer before it is no longer read from (one answer may exceed it). What others have sent to
-    /// it by way of this node is dropped past it.
+    /// Bytes that wait for a peer before it is no longer read from: the one answer that exceeds it is the last. As much
+    /// again, and one message more, may wait of what others send to it, answers that come later among them: what comes
+    /// past that is dropped. (Were the two counted together, a peer that reads a large value would lose what comes
+    /// meanwhile.)
     pub outbound_bytes_max: usize,
     /// A peer that takes nothing for so long of what waits for it is disconnected.
     pub output_stall_max: Duration,

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use support::kvnode::program;
+use support::tls::Ca;
 use support::{BeamNode, BeamOptions, COOKIE, Epmd, KvNode, Otp, at_host, on_every_otp, short_hostname};
 
 /// What a command said.
@@ -359,6 +360,33 @@ fn the_doctor_recognises_what_is_wrong_with_a_beam() {
 }
 
 #[test]
+fn with_the_flags_of_a_node_the_commands_speak_tls() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let files = Ca::new("ca").files(&Otp::newest(), &short_hostname());
+    let _kv = KvNode::start(&epmd, "kv", &files.flags());
+    let flags = files.flags();
+    let with = |args: &[&str]| {
+        let all: Vec<&str> = args.iter().copied().chain(flags.split(' ')).collect();
+        person.gets(&all)
+    };
+    assert!(with(&["ping"]).starts_with("pong from kv@"));
+    assert_eq!(with(&["put", ":a", "1"]).trim(), ":ok");
+    assert_eq!(with(&["get", ":a"]).trim(), "1");
+    assert_eq!(with(&["call", "{:get, :a}"]).trim(), "1");
+    assert!(with(&["names"]).contains("kv"));
+    assert!(!with(&["doctor", &at_host("kv")]).contains("FAIL"));
+    person.fails(&["get", ":a"], 1, &["kvnode doctor"]);
+    person.doctor(&["kv"], "tls", &["--tls-cert"]);
+    // A CA that the node knows nothing of.
+    let other_files = Ca::new("other").files(&Otp::newest(), &short_hostname());
+    let others = other_files.flags();
+    let refused: Vec<&str> = ["get", ":a"].into_iter().chain(others.split(' ')).collect();
+    person.fails(&refused, 1, &["TLS"]);
+    person.fails(&["ping", "--tls"], 2, &["--tls-cert"]);
+}
+
+#[test]
 fn shells_complete_and_man_reads_the_same_definition() {
     let epmd = Epmd::absent();
     let person = Person::new(&epmd);
@@ -385,5 +413,10 @@ fn shells_complete_and_man_reads_the_same_definition() {
         let help = person.gets(&[command, "--help"]);
         assert!(help.starts_with("EXAMPLES\n  $ kvnode "), "{command}: {help}");
         assert!(!help.contains('\u{1b}'), "colours without a terminal");
+        let flags =
+            ["--tls ", "--tls-cert <FILE>", "--tls-key <FILE>", "--tls-ca <FILE>", "--tls-verify <WHOSE>"];
+        for flag in flags.into_iter().filter(|_| command != "completions") {
+            assert!(help.contains(flag), "{command}: {flag} is not in {help}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use kvnode::dist::control::op;
-use kvnode::etf::{Pid, TermWriter, encode};
+use kvnode::etf::{Cursor, Pid, TermView, TermWriter, encode};
 use support::{COOKIE, Epmd, KvNode, Scripted, at_host, wait_until};
 
 /// What the resident memory may grow by over what the data needs, in bytes.
@@ -95,6 +95,13 @@ fn send_name(name: &str) -> Vec<u8> {
     body.extend((name.len() as u16).to_be_bytes());
     body.extend(name.as_bytes());
     [&(body.len() as u16).to_be_bytes()[..], &body].concat()
+}
+
+/// What a control message says.
+fn operation(control: TermView<'_>) -> Option<u64> {
+    let mut cursor = control.cursor();
+    cursor.tuple().ok()?;
+    cursor.unsigned().ok()
 }
 
 fn put(w: &mut TermWriter<'_>, key: u64, value: &[u8]) {
@@ -559,12 +566,17 @@ fn a_million_atoms_are_not_kept() {
 fn a_hundred_thousand_monitors_and_links_of_a_peer_that_leaves_cost_nobody_a_pause() {
     let mut scene = Scene::start("");
     let mut bad = scene.peer("bad@h");
+    // To a process that no exit signal ends: links to a store would end it, as on a BEAM.
+    let net_kernel = bad.pid_of("net_kernel");
     let mut bytes = Vec::new();
     for number in 0..100_000 {
         let (pid, reference) = (bad.pid(), bad.reference(number));
         let control = encode(|w| {
             w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).reference(&reference);
         });
+        bytes.extend(bad.frame(&control, &[]));
+        let linked = Pid { id: number, ..pid };
+        let control = encode(|w| _ = w.tuple(3).unsigned(op::LINK).pid(&linked).raw(&net_kernel));
         bytes.extend(bad.frame(&control, &[]));
     }
     assert!(bad.send(&bytes));
@@ -577,6 +589,103 @@ fn a_hundred_thousand_monitors_and_links_of_a_peer_that_leaves_cost_nobody_a_pau
         worst = worst.max(scene.good.use_the_store());
     }
     assert!(worst < Duration::from_millis(500), "a good peer waited {worst:?}");
+    scene.all_is_well(0);
+    scene.kv.wait_for_log(&["peer down", "bad@h"]);
+    let said = scene.kv.log().lines().filter(|line| line.contains("exit signal")).count();
+    assert_eq!(said, 0, "not a line of the log for each link");
+}
+
+#[test]
+fn spawn_requests_by_the_thousand_are_answered_beside_many_monitors_and_other_peers() {
+    let mut scene = Scene::start("");
+    let others: Vec<Scripted> = (0..100).map(|number| scene.peer(&format!("p{number}@h"))).collect();
+    let mut bad = scene.peer("bad@h");
+    let pid = bad.pid();
+    let mut bytes = Vec::new();
+    for number in 0..100_000 {
+        let control = encode(|w| {
+            w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).reference(&bad.reference(number));
+        });
+        bytes.extend(bad.frame(&control, &[]));
+    }
+    assert!(bad.send(&bytes));
+    // Each is answered later, by a process of its own, whose end is told by the monitor; past the bound at once.
+    let last = 20_000;
+    let (mut spawns, mut ended) = (Vec::new(), 0);
+    for number in 1..=last {
+        let control = encode(|w| {
+            w.tuple(6)
+                .unsigned(op::SPAWN_REQUEST)
+                .reference(&bad.reference(200_000 + number))
+                .pid(&pid)
+                .pid(&pid);
+            w.tuple(3).atom("gen_server").atom("call").unsigned(2).list(1).atom("monitor").nil();
+        });
+        let arguments = encode(|w| {
+            w.list(2).atom(STORE).tuple(2).atom("get").atom("good").nil();
+        });
+        spawns.extend(bad.frame(&control, &arguments));
+    }
+    let start = Instant::now();
+    for part in spawns.chunks(64 << 10) {
+        assert!(bad.send(part));
+        scene.good.use_the_store();
+    }
+    while ended < last {
+        let frame = bad.next_frame().expect("the connection is open");
+        let control = Cursor::new(&frame).term().expect("a control message");
+        ended += u32::from(operation(control) == Some(op::PAYLOAD_MONITOR_P_EXIT));
+    }
+    println!("{last} spawn requests in {:?}", start.elapsed());
+    scene.all_is_well(0);
+    bad.use_the_store();
+    drop((bad, others));
+    scene.all_is_well(0);
+}
+
+#[test]
+fn calls_by_rpc_that_are_never_answered_have_a_bound_and_end_with_their_node() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let pid = bad.pid();
+    let mut bytes = Vec::new();
+    for number in 0..10_000 {
+        let control = encode(|w| {
+            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&bad.reference(number)).pid(&pid).pid(&pid);
+            w.tuple(3).atom("gen_server").atom("call").unsigned(3).nil();
+        });
+        // To a process of its own, which does not answer.
+        let arguments = encode(|w| {
+            w.list(3).pid(&pid).atom("hello").atom("infinity").nil();
+        });
+        bytes.extend(bad.frame(&control, &arguments));
+    }
+    assert!(bad.send(&bytes));
+    bad.use_the_store();
+    scene.all_is_well(0);
+    drop(bad);
+    scene.kv.wait_for_log(&["peer down", "bad@h"]);
+    scene.all_is_well(0);
+}
+
+#[test]
+fn a_store_that_is_suspended_and_resumed_again_and_again_answers_all_in_order() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let system = |bad: &Scripted, request: &str| {
+        let payload = encode(|w| {
+            w.tuple(3).atom("system").tuple(2).pid(&bad.pid()).reference(&bad.reference(9)).atom(request);
+        });
+        bad.reg_send(STORE, &payload)
+    };
+    let toggle = [system(&bad, "suspend"), system(&bad, "resume")].concat().repeat(500);
+    for _ in 0..20 {
+        assert!(bad.send(&toggle));
+        for _ in 0..5 {
+            scene.good.use_the_store();
+        }
+    }
+    bad.use_the_store();
     scene.all_is_well(0);
 }
 

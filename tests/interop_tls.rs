@@ -5,7 +5,8 @@
 
 mod support;
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use support::tls::{Ca, Days, Files};
@@ -245,6 +246,30 @@ fn a_hangup_takes_new_certificates_and_keeps_the_old_where_the_new_are_wrong() {
     beam.ping(kv.name());
     assert!(!kv.log().contains("peer down peer=before"), "{}", kv.log());
     drop(before);
+}
+
+#[test]
+fn a_connection_that_ends_here_is_closed_with_a_word() {
+    let otp = Otp::newest();
+    let epmd = Epmd::start();
+    let files = Ca::new("ca").files(&otp, &short_hostname());
+    let kv = KvNode::start(&epmd, "kv", &files.flags());
+    let port = epmd.port_of("kv").expect("it is registered");
+    let mut stranger = Command::new("openssl")
+        .args(["s_client", "-state", "-connect", &format!("127.0.0.1:{port}")])
+        .args(["-cert".into(), files.path("cert.pem"), "-key".into(), files.path("key.pem")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl can be run");
+    // No packet of a handshake: the node closes.
+    let mut stdin = stranger.stdin.take().expect("it is piped");
+    stdin.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("it reads");
+    let said = stranger.wait_with_output().expect("it is our child");
+    drop(stdin);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("read:warning:close notify"), "{said}\n{}", kv.log());
 }
 
 #[test]

@@ -463,7 +463,7 @@ fn a_suspended_process_takes_system_messages_and_the_rest_once_it_is_resumed() {
     assert_eq!(world.say(&too_much), [world.down(3, limit)]);
 
     assert_eq!(world.system(|w| _ = w.atom("resume")), [answer(99, ok)]);
-    assert!(world.later.drain(..).any(|effect| matches!(effect, Effect::Resumed)));
+    assert!(world.later.drain(..).any(|effect| matches!(effect, Effect::Resumed(_))));
     let mut answers = Vec::new();
     while let (true, frames) = world.deliver_held() {
         answers.extend(frames);

@@ -14,6 +14,7 @@ mod children;
 mod compiled;
 mod flags;
 mod floor;
+mod hostile;
 mod instructions;
 mod link;
 mod memory;
@@ -73,6 +74,8 @@ enum Load {
     Startup,
     /// System calls per call, by strace
     Syscalls,
+    /// A good peer's calls while another means harm, side by side with the same calls without
+    Hostile,
     /// Instructions per call without sockets, by callgrind, against scripts/bench.d/instructions.txt
     Instructions,
     /// All of the above
@@ -81,7 +84,7 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 12] = [
+const EACH: [Load; 13] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -93,6 +96,7 @@ const EACH: [Load; 12] = [
     Load::Memory,
     Load::Startup,
     Load::Syscalls,
+    Load::Hostile,
     Load::Instructions,
 ];
 
@@ -341,6 +345,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Memory => memory::per_entry(lab, plan, findings),
         Load::Startup => startup::startup(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
+        Load::Hostile => hostile::attacks(lab, plan, findings),
         Load::Instructions => instructions::per_call(plan, findings),
         Load::Profile => profile::functions(lab, plan, findings),
         Load::All => Ok(()),

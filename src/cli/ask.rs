@@ -11,8 +11,9 @@ use smol::Timer;
 use smol::future::FutureExt;
 
 use super::answer::Form;
+use super::tls::TlsArgs;
 use super::{CliError, server_name};
-use crate::config::{EpmdConfig, ServerName};
+use crate::config::{EpmdConfig, ServerName, TlsConfig};
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::dist::{Cookie, ServerRef};
 use crate::epmd::client::{local_names, lookup};
@@ -42,6 +43,8 @@ pub(super) struct AskArgs {
     /// Print JSON, for scripts: {"term": …} in Elixir's syntax, and "value" where JSON has the same
     #[arg(long, help_heading = "Output")]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -87,7 +90,7 @@ impl AskArgs {
                 Some(typed) => target(typed)?,
                 None => only_kvnode(&epmd).await?,
             };
-            let node = start(&target, self.cookie.as_deref(), epmd).await?;
+            let node = start(&target, self.cookie.as_deref(), self.tls.config()?, epmd).await?;
             let asked = async {
                 let connected = node.connect_to(target.as_str()).await.map_err(|error| refused(&error))?;
                 // One clock for everything: the one below.
@@ -124,7 +127,7 @@ impl AskArgs {
                 Some(typed) => target(typed)?,
                 None => only_kvnode(&epmd).await?,
             };
-            let node = start(&target, self.cookie.as_deref(), epmd).await?;
+            let node = start(&target, self.cookie.as_deref(), self.tls.config()?, epmd).await?;
             let connected = async { node.connect_to(target.as_str()).await.map_err(|error| refused(&error)) };
             let late = async {
                 Timer::after(self.time()).await;
@@ -262,6 +265,7 @@ fn check_cookie(typed: Option<&str>) -> Result<(), CliError> {
 pub(super) async fn start(
     target: &NodeName,
     cookie: Option<&str>,
+    tls: Option<TlsConfig>,
     epmd: EpmdConfig,
 ) -> Result<Arc<Node>, CliError> {
     check_cookie(cookie)?;
@@ -277,6 +281,9 @@ pub(super) async fn start(
     let mut builder = Node::builder(&name).epmd(epmd).outgoing_only();
     if let Some(cookie) = cookie {
         builder = builder.cookie(cookie);
+    }
+    if let Some(tls) = tls {
+        builder = builder.tls(tls);
     }
     builder.start_async().await.map_err(CliError::cannot_run)
 }

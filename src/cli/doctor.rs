@@ -13,6 +13,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
 use super::ask::{self, Session};
+use super::tls::TlsArgs;
 use super::{CliError, print, rpc};
 use crate::block_on;
 use crate::config::EpmdConfig;
@@ -56,6 +57,8 @@ pub(super) struct DoctorArgs {
     /// Print JSON, for scripts: {"checks": [{"check", "ok", "found", "todo"}]}
     #[arg(long, help_heading = "Output")]
     json: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// One line of the report.
@@ -137,9 +140,13 @@ async fn examine(
     host(report, target).await?;
     let address = registered(report, target, &epmd).await?;
     port(report, address).await?;
-    let node = match ask::start(target, args.cookie.as_deref(), epmd.clone()).await {
+    let tls = match args.tls.config() {
+        Ok(tls) => tls,
+        Err(error) => return Err(report.bad("tls", error.to_string(), "see there")),
+    };
+    let node = match ask::start(target, args.cookie.as_deref(), tls, epmd.clone()).await {
         Ok(node) => node,
-        Err(error) => return Err(report.bad("cookie", error.to_string(), "see there")),
+        Err(error) => return Err(report.bad("own node", error.to_string(), "see there")),
     };
     let reached = match node.connect_to(target.as_str()).await {
         Ok(reached) => reached,
@@ -309,7 +316,8 @@ async fn named_otherwise(
         NameKind::Long => target.host().split('.').next()?.to_owned(),
     };
     let other = NodeName::new(&format!("{}@{host}", target.name())).ok()?;
-    let node = ask::start(&other, args.cookie.as_deref(), epmd.clone()).await.ok()?;
+    let tls = args.tls.config().ok()?;
+    let node = ask::start(&other, args.cookie.as_deref(), tls, epmd.clone()).await.ok()?;
     let tried = node.connect_to(other.as_str()).await;
     node.stop().await;
     match tried {
@@ -331,6 +339,14 @@ async fn handshake_failed(
 ) -> Failed {
     if matches!(error, DialError::SpeaksTls { .. }) {
         return plain_to_tls(report, target, address);
+    }
+    if let DialError::Tls { .. } = error {
+        return report.bad(
+            "tls",
+            error.to_string(),
+            "see that it speaks TLS too (-proto_dist inet_tls, kvnode --tls), and that each side has the CA of the other's \
+             certificate",
+        );
     }
     let DialError::Handshake(HandshakeError { fault, .. }) = error else {
         return report.bad("handshake", error.to_string(), "try again: it has just changed");
@@ -395,7 +411,8 @@ fn plain_to_tls(report: &mut Report, target: &NodeName, address: SocketAddr) -> 
     report.bad(
         "tls",
         format!("{target} speaks TLS at {address}, and plain text was tried"),
-        "start all nodes of the cluster with TLS (-proto_dist inet_tls, kvnode --tls), or none",
+        "give the flags of TLS here too (--tls, --tls-cert …); in a cluster all nodes speak TLS (-proto_dist inet_tls, \
+         kvnode --tls), or none does",
     )
 }
 

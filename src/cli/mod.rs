@@ -20,6 +20,7 @@ mod server_name;
 mod settings;
 mod size;
 mod term;
+mod tls;
 mod top;
 
 use std::ffi::OsString;

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{ArgGroup, ArgMatches, Args, Command, ValueEnum};
+use clap::{ArgGroup, ArgMatches, Args, Command};
 
 use super::banner::{self, CookieOrigin};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
+use super::tls::TlsArgs;
 use super::{CliError, http_address, print, server_name, size};
-use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig, TlsConfig, TlsSide, TlsVerify};
+use crate::config::{Config, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
@@ -18,7 +19,6 @@ use crate::epmd::environment;
 use crate::node::STATUS_NAME;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
-use crate::node::tls::read_optfile;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
 const FRAME_BYTES_LEAST: usize = 64 << 10;
@@ -98,26 +98,8 @@ pub(super) struct NodeArgs {
     #[arg(long, hide = true, help_heading = "Network")]
     no_fragments: bool,
 
-    /// Speak TLS with every other node, as BEAMs do that are started with -proto_dist inet_tls. SIGHUP reads the files again
-    #[arg(long, help_heading = "TLS")]
-    tls: bool,
-    /// This node's certificate (PEM), with those between it and the CA
-    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS")]
-    tls_cert: Option<PathBuf>,
-    /// Its private key (PEM, not encrypted) [default: in the file of --tls-cert]
-    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "TLS")]
-    tls_key: Option<PathBuf>,
-    /// The certificates of the CAs that sign those of the other nodes (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS")]
-    tls_ca: Option<PathBuf>,
-    /// Whose certificates must be signed by a CA: every other node's, those that are shown (a node that connects may come
-    /// without one), or nobody's [default: peer]
-    #[arg(long, value_name = "WHOSE", requires = "tls", help_heading = "TLS")]
-    tls_verify: Option<Verify>,
-    /// All of this from a file that BEAMs have for -ssl_dist_optfile
-    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "TLS",
-          conflicts_with_all = ["tls_cert", "tls_key", "tls_ca", "tls_verify"])]
-    tls_optfile: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Serve a page about the node, and /metrics for Prometheus, /status.json, /health and /ready, by HTTP: a port of this
     /// machine alone, as in 8080, or ADDRESS:PORT. Read-only, without a password
@@ -137,13 +119,6 @@ pub(super) struct NodeArgs {
 pub(super) struct ConfigArgs {
     #[command(flatten)]
     node: NodeArgs,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Verify {
-    Peer,
-    PeerIfGiven,
-    None,
 }
 
 pub(super) fn main(args: NodeArgs, matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
@@ -224,7 +199,7 @@ fn settings<O>(
     let limits = limits(args)?;
     let stores = stores(args, matches, &node_name)?;
     let epmd = epmd(!args.no_epmd_start)?;
-    let tls = tls(args)?;
+    let tls = args.tls.config()?;
     let (cookie, origin) = cookie()?;
     let config = Config {
         node_name,
@@ -243,34 +218,6 @@ fn settings<O>(
         http: args.http,
     };
     Ok((kind, config, origin))
-}
-
-fn tls(args: &NodeArgs) -> Result<Option<TlsConfig>, CliError> {
-    if !args.tls {
-        return Ok(None);
-    }
-    if let Some(path) = &args.tls_optfile {
-        let config = read_optfile(path).map_err(|error| CliError::usage(format!("--tls-optfile {error}")))?;
-        return Ok(Some(config));
-    }
-    if args.tls_cert.is_none() {
-        return Err(CliError::usage(
-            "--tls needs this node's certificate; give it by --tls-cert, --tls-key and --tls-ca, or by the --tls-optfile of \
-             your BEAMs",
-        ));
-    }
-    let verify = match args.tls_verify {
-        None | Some(Verify::Peer) => TlsVerify::Peer,
-        Some(Verify::PeerIfGiven) => TlsVerify::PeerIfGiven,
-        Some(Verify::None) => TlsVerify::None,
-    };
-    Ok(Some(TlsConfig::both(TlsSide {
-        cert_file: args.tls_cert.clone(),
-        key_file: args.tls_key.clone(),
-        ca_file: args.tls_ca.clone(),
-        verify,
-        ..TlsSide::default()
-    })))
 }
 
 fn own_name(sname: Option<&str>, name: Option<&str>) -> Result<(NameKind, NodeName), CliError> {

@@ -57,13 +57,14 @@ impl Pool {
 
     /// Gives the memory back to the system when nobody has used it since this was last called.
     pub fn rest(&self) {
-        let unused = {
-            let mut free = self.free.lock();
-            if mem::replace(&mut free.used, false) {
-                return;
-            }
-            mem::take(&mut *free)
-        };
+        if !mem::replace(&mut self.free.lock().used, false) {
+            self.clear();
+        }
+    }
+
+    /// Gives the memory back to the system now.
+    pub fn clear(&self) {
+        let unused = mem::take(&mut *self.free.lock());
         drop(unused);
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use smol::Timer;
+use smol::future::FutureExt;
 
 use crate::config::Limits;
 
@@ -37,6 +38,25 @@ impl Backoff {
     pub async fn pause(&mut self) {
         Timer::after(self.next_pause()).await;
     }
+
+    /// Waits for the next pause, or until `sooner` comes: then the series begins anew. Never less than a first pause, so
+    /// that what comes all the time makes nobody try all the time.
+    pub async fn pause_or(&mut self, sooner: impl Future<Output = ()>) {
+        let pause = self.next_pause();
+        let least = pause.min(self.first);
+        Timer::after(least).await;
+        let whole = async {
+            Timer::after(pause - least).await;
+            false
+        };
+        let early = async {
+            sooner.await;
+            true
+        };
+        if early.or(whole).await {
+            self.reset();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,5 +77,24 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next_pause() <= Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_pause_ends_early_when_something_comes_and_never_before_a_first_one() {
+        let limits = Limits {
+            backoff_first: Duration::from_millis(20),
+            backoff_max: Duration::from_secs(3_600),
+            ..Limits::default()
+        };
+        let mut backoff = Backoff::new(&limits);
+        for _ in 0..18 {
+            backoff.next_pause();
+        }
+        let begun = super::super::now();
+        smol::block_on(backoff.pause_or(std::future::ready(())));
+        assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(600), "it has waited for more than what came");
+        assert!(backoff.next_pause() <= Duration::from_millis(20), "the series has begun anew");
+        smol::block_on(backoff.pause_or(std::future::pending()));
     }
 }

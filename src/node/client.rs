@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use smol::Timer;
@@ -100,6 +101,7 @@ impl Client {
             w.reference(&watch.reference).term(request);
         });
         self.offer(watch.at.node(), frames)?;
+        watch.is_set.store(true, Ordering::Relaxed);
         let outcome = told.recv().await.unwrap_or(Outcome::NoConnection);
         CallError::of(outcome, watch.at.node())
     }
@@ -240,7 +242,8 @@ impl Client {
     }
 
     fn new_watch(&self, at: RemoteProcess) -> Watch {
-        Watch { client: self.clone(), at, reference: self.node.registry.new_reference() }
+        let reference = self.node.registry.new_reference();
+        Watch { client: self.clone(), at, reference, is_set: AtomicBool::new(false) }
     }
 
     /// Begins a wait, before anything is sent.
@@ -263,7 +266,9 @@ impl Client {
     fn set(&self, watch: &Watch) -> Result<(), CallError> {
         let mut frames = Outbound::default();
         frames.monitor(&self.from, &watch.at, &watch.reference);
-        self.offer(watch.at.node(), frames)
+        self.offer(watch.at.node(), frames)?;
+        watch.is_set.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Sends frames to a node, which is connected to where need be.
@@ -292,6 +297,8 @@ pub struct Watch {
     client: Client,
     at: RemoteProcess,
     reference: Reference,
+    /// The monitor was sent: only then it is to be taken back.
+    is_set: AtomicBool,
 }
 
 impl Watch {
@@ -310,6 +317,9 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let node = &self.client.node;
         node.waiters.cancel(&self.reference);
+        if !self.is_set.load(Ordering::Relaxed) {
+            return;
+        }
         let mut frames = Outbound::default();
         frames.demonitor(&self.client.from, &self.at, &self.reference);
         // Where there is no connection any more, there is no monitor either. It is sent also when the monitor has

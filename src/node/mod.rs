@@ -276,9 +276,12 @@ impl Node {
                         own.leave(|outbox| outbox.events.push(PeerEvent::Adopt(held)));
                     }
                 }
-                Effect::Resumed => {
-                    for peer in self.peers.all() {
-                        peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                Effect::Resumed(process) => {
+                    let holders = self.process(process).map(|process| process.take_holders());
+                    for holder in holders.into_iter().flatten() {
+                        if let Some(peer) = self.peers.get(&holder) {
+                            peer.leave(|outbox| outbox.events.push(PeerEvent::Resumed));
+                        }
                     }
                 }
                 Effect::ReplyState { caller, state } => self.reply_state(caller, state),
@@ -436,6 +439,10 @@ impl Node {
     /// A connection has ended: everything that hung on it ends too.
     fn ended(&self, handle: &Arc<PeerHandle>, down: &PeerDown) {
         self.peers.remove(handle);
+        if self.peers.len() <= 1 {
+            // Only the node's connection to itself is left: nobody's tick would do it later.
+            self.pool.clear();
+        }
         self.waiters.node_down(&handle.name);
         self.names.peer_down(&handle.name);
         for owed in self.registry.functions.peer_down(&handle.name) {
@@ -464,13 +471,15 @@ impl Node {
         self.tell_ended(ended);
     }
 
+    /// Those that know the process, and nobody else: each spawn request may start one that ends again.
     fn tell_ended(&self, ended: &Ended) {
-        for peer in self.peers.all() {
-            let events = ended.processes.iter().map(|process| PeerEvent::ProcessEnded {
-                process: process.id,
-                reason: Arc::clone(&ended.reason),
-            });
-            peer.leave(|outbox| outbox.events.extend(events));
+        for process in &ended.processes {
+            for node in process.take_attached() {
+                if let Some(peer) = self.peers.get(&node) {
+                    let (process, reason) = (process.id, Arc::clone(&ended.reason));
+                    peer.leave(|outbox| outbox.events.push(PeerEvent::ProcessEnded { process, reason }));
+                }
+            }
         }
         let mut ends = self.ends.lock();
         for process in &ended.processes {

@@ -346,10 +346,24 @@ pub(super) enum Offered {
     Yours,
 }
 
+/// A wait for any node that comes up.
+#[derive(Debug)]
+pub(super) struct Arrival(Receiver<()>);
+
+impl Arrival {
+    /// Waits until a node has come up since [`Peers::arrival`] was called.
+    pub async fn come(self) {
+        // Nothing is ever sent: only the closing of the channel ends the wait.
+        while self.0.recv().await.is_ok() {}
+    }
+}
+
 /// All connected nodes.
 #[derive(Debug, Default)]
 pub struct Peers {
     slots: Mutex<AHashMap<Arc<str>, Slot>>,
+    /// Closed when the next connection comes up; there once somebody waits.
+    next_arrival: Mutex<Option<(Sender<()>, Receiver<()>)>>,
     /// How many of them are being connected to.
     connecting: AtomicUsize,
 }
@@ -479,7 +493,19 @@ impl Peers {
             handle.leave(|outbox| outbox.frames.append(&mut connecting.frames));
             connecting.done.close();
         }
+        drop(slots);
+        if let Some((sender, _)) = self.next_arrival.lock().take() {
+            sender.close();
+        }
         Ok(())
+    }
+
+    /// A wait for the next node that comes up, from now on: what cannot be reached now may be then, and a name that
+    /// nobody knows now may be known.
+    pub(super) fn arrival(&self) -> Arrival {
+        let mut next = self.next_arrival.lock();
+        let (_, receiver) = next.get_or_insert_with(|| smol::channel::bounded(1));
+        Arrival(receiver.clone())
     }
 
     /// Waits until a node is no longer being connected to.

@@ -431,11 +431,14 @@ async fn keep_connected(node: Arc<Node>, peer: NodeName) {
     let mut backoff = Backoff::new(&node.config.limits);
     let mut said = String::new();
     loop {
+        // Whoever comes up says that the network is back, perhaps for this peer too.
+        let arrival = node.peers.arrival();
         match node.connect(&peer.shared()).await {
             Ok(handle) => {
                 backoff.reset();
                 said.clear();
                 handle.ended().await;
+                backoff.pause().await;
             }
             Err(error) => {
                 let text = error.to_string();
@@ -445,8 +448,8 @@ async fn keep_connected(node: Arc<Node>, peer: NodeName) {
                     tracing::warn!(%peer, "not connected, trying again: {text}");
                     said = text;
                 }
+                backoff.pause_or(arrival.come()).await;
             }
         }
-        backoff.pause().await;
     }
 }

@@ -43,8 +43,8 @@ pub enum Effect {
     Exited(Ended),
     /// A connection is lost that held messages for suspended processes: the node's connection to itself takes them.
     Orphaned(Held),
-    /// A process has been resumed: the other connections may deliver what they hold for it.
-    Resumed,
+    /// A process has been resumed: the connections that hold messages for it may deliver them.
+    Resumed(ProcessId),
     /// A state is to be sent in the form that the caller's OTP release expects.
     ReplyState {
         /// Who asked.

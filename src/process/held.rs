@@ -65,9 +65,15 @@ impl Held {
 
     /// Takes over what a connection held that is lost, as far as there is room; gives how many messages there was no
     /// room for.
-    pub(super) fn adopt(&mut self, orphans: Self, bytes_max: usize) -> usize {
+    pub(super) fn adopt(
+        &mut self,
+        orphans: Self,
+        bytes_max: usize,
+        mut adopted: impl FnMut(&Arc<Process>),
+    ) -> usize {
         let mut dropped = 0;
         for Queue { process, messages } in orphans.queues.into_values() {
+            adopted(&process);
             dropped += messages.iter().filter(|message| !self.push(&process, message, bytes_max)).count();
         }
         dropped

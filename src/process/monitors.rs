@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 
 use super::effect::{EndCalls, EndedCall};
 use super::exits::{RemoteId, write_monitor_exit};
+use super::registry::Process;
 use super::{ProcessId, Registry};
 use crate::dist::{DistributionFlags, Outbound};
 use crate::etf::{Cursor, Pid, PidView, Reference, ReferenceView, TermView};
@@ -38,6 +39,8 @@ struct Monitor {
     name: Option<u32>,
     watcher: RemoteId,
     words: u8,
+    /// It stands in [`Monitors::of_unnamed`].
+    of_unnamed: bool,
 }
 
 /// The monitors of one peer.
@@ -45,13 +48,28 @@ pub(super) struct Monitors {
     peer: Arc<str>,
     flags: DistributionFlags,
     table: AHashMap<MonitorKey, Monitor>,
+    /// Those of processes without a name. They come and go, one for each spawn request perhaps, and each end must not look
+    /// at all monitors. What has a name is called, and its monitors are not worth a second table.
+    of_unnamed: AHashMap<ProcessId, AHashSet<MonitorKey>>,
+    /// The processes that the others are of.
+    of_named: AHashSet<ProcessId>,
+    /// The one that was added last: most monitors are of the same.
+    last_named: Option<ProcessId>,
     /// Names that monitors were set on; as many as we have registered names at most.
     names: Vec<Arc<str>>,
 }
 
 impl Monitors {
     pub(super) fn new(peer: Arc<str>, flags: DistributionFlags) -> Self {
-        Self { peer, flags, table: AHashMap::default(), names: Vec::new() }
+        Self {
+            peer,
+            flags,
+            table: AHashMap::default(),
+            of_unnamed: AHashMap::default(),
+            of_named: AHashSet::default(),
+            last_named: None,
+            names: Vec::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -62,24 +80,51 @@ impl Monitors {
     #[inline]
     pub(super) fn set(
         &mut self,
-        process: ProcessId,
+        process: &Process,
         name: Option<&Arc<str>>,
         watcher: &PidView<'_>,
         reference: &ReferenceView<'_>,
     ) {
         let monitor = Monitor {
-            process,
+            process: process.id,
             name: name.map(|name| self.name_at(name)),
             watcher: RemoteId::new(watcher),
             words: reference.words().len() as u8,
+            of_unnamed: !process.is_named(),
         };
-        self.table.insert(MonitorKey::new(reference), monitor);
+        let key = MonitorKey::new(reference);
+        let of_unnamed = monitor.of_unnamed;
+        if let Some(before) = self.table.insert(key, monitor) {
+            self.forget(&key, &before);
+        }
+        if of_unnamed {
+            self.of_unnamed.entry(process.id).or_default().insert(key);
+        } else if self.last_named != Some(process.id) {
+            self.of_named.insert(process.id);
+            self.last_named = Some(process.id);
+        }
+    }
+
+    /// A monitor has been taken out of the table.
+    #[inline]
+    fn forget(&mut self, key: &MonitorKey, monitor: &Monitor) {
+        if monitor.of_unnamed
+            && let Some(keys) = self.of_unnamed.get_mut(&monitor.process)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.of_unnamed.remove(&monitor.process);
+            }
+        }
     }
 
     /// The monitor is taken back.
     #[inline]
     pub(super) fn cancel(&mut self, reference: &ReferenceView<'_>) {
-        self.table.remove(&MonitorKey::new(reference));
+        let key = MonitorKey::new(reference);
+        if let Some(monitor) = self.table.remove(&key) {
+            self.forget(&key, &monitor);
+        }
     }
 
     /// The process has ended: its monitors fire.
@@ -91,7 +136,13 @@ impl Monitors {
         out: &mut Outbound,
     ) {
         let pid = registry.pid_of(process);
-        let ended: Vec<_> = self.table.extract_if(|_, monitor| monitor.process == process).collect();
+        let of_unnamed = self.of_unnamed.remove(&process).unwrap_or_default();
+        let mut ended: Vec<_> =
+            of_unnamed.into_iter().filter_map(|key| self.table.remove_entry(&key)).collect();
+        if self.of_named.remove(&process) {
+            self.last_named = None;
+            ended.extend(self.table.extract_if(|_, monitor| monitor.process == process));
+        }
         for (key, monitor) in ended {
             self.fire(&key, &monitor, &pid, reason, out);
         }
@@ -125,6 +176,7 @@ impl EndCalls for Monitors {
         let in_tag = references_in(&call.tag).into_iter().find(|key| self.table.contains_key(key));
         let key = in_tag.or_else(|| self.of_multi_call(call));
         let Some((key, monitor)) = key.and_then(|key| self.table.remove_entry(&key)) else { return false };
+        self.forget(&key, &monitor);
         self.fire(&key, &monitor, &registry.pid_of(monitor.process), &call.reason, out);
         true
     }

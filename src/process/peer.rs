@@ -10,7 +10,7 @@ mod signals;
 use std::fmt;
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashSet;
 
 use super::effect::{EndCalls, EndedCall, can_decode};
 use super::exits::{RemoteId, guarded, write_exit, write_monitor_exit, write_noproc};
@@ -28,6 +28,7 @@ use crate::etf::{
     AtomView, Cursor, Pid, PidView, PooledBytes, Reference, ReferenceView, TermError, TermView, TermWriter,
     compressed,
 };
+use links::Links;
 use signals::ExitSignal;
 
 /// A compressed term may become so many times as large, and so many bytes beside. No BEAM sends a message in that form;
@@ -120,14 +121,14 @@ pub struct Peer {
     name: Arc<str>,
     flags: DistributionFlags,
     monitors: Monitors,
-    links: AHashSet<(ProcessId, RemoteId)>,
+    links: Links,
+    /// Processes that tell this connection of their end ([`Process::attach`]).
+    attached: AHashSet<ProcessId>,
     /// Messages for processes of ours that are suspended.
     held: Held,
     last: Option<FoundProcess>,
     /// Unlinks of ours so far.
     unlinks: u64,
-    /// Links that ours have taken back, with the number of the unlink that the peer has not acknowledged yet.
-    unlinking: AHashMap<(ProcessId, RemoteId), u64>,
     /// Operations that were skipped and logged.
     skipped: AHashSet<u64>,
     inflated: Vec<u8>,
@@ -140,9 +141,9 @@ impl Peer {
             monitors: Monitors::new(Arc::clone(&name), flags),
             name,
             flags,
-            links: AHashSet::default(),
+            links: Links::default(),
+            attached: AHashSet::default(),
             unlinks: 0,
-            unlinking: AHashMap::default(),
             held: Held::default(),
             last: None,
             skipped: AHashSet::default(),
@@ -259,6 +260,7 @@ impl Peer {
         out: &mut Outbound,
     ) {
         self.last = None;
+        self.attached.remove(&process);
         self.held.process_ended(process);
         let pid = registry.pid_of(process);
         // A reason that this peer cannot read would cost the connection to it.
@@ -268,8 +270,7 @@ impl Peer {
             _ => &substitute,
         };
         self.monitors.process_ended(process, reason, registry, out);
-        self.unlinking.retain(|(unlinked, _), _| *unlinked != process);
-        for (_, remote) in self.links.extract_if(|(linked, _)| *linked == process) {
+        for remote in self.links.process_ended(process) {
             write_exit(&self.name, self.flags, &pid, remote, reason, out);
         }
     }
@@ -302,7 +303,7 @@ impl Peer {
 
     /// Monitors and links that the peer has here.
     pub fn watches(&self) -> usize {
-        self.monitors.len() + self.links.len() + self.unlinking.len()
+        self.monitors.len() + self.links.len()
     }
 
     #[inline]
@@ -310,8 +311,16 @@ impl Peer {
         let id = registry.local_id(pid)?;
         match self.last.take() {
             Some(last) if last.process.id == id && last.process.is_alive() => Some(last),
-            _ => Some(FoundProcess { process: registry.by_pid(pid)?, name: None }),
+            _ => {
+                let process = registry.by_pid(pid)?;
+                self.attach(&process).then_some(FoundProcess { process, name: None })
+            }
         }
+    }
+
+    /// From now on this connection is told of the process's end; whether it still lives.
+    fn attach(&mut self, process: &Process) -> bool {
+        if self.attached.insert(process.id) { process.attach(&self.name) } else { process.is_alive() }
     }
 
     #[inline]
@@ -322,7 +331,7 @@ impl Peer {
             Some(last) if last.name.as_ref().is_some_and(good) => Some(last),
             _ => {
                 let (known, process) = registry.by_name(&name.to_str())?;
-                Some(FoundProcess { process, name: Some((known, version)) })
+                self.attach(&process).then_some(FoundProcess { process, name: Some((known, version)) })
             }
         }
     }
@@ -351,7 +360,7 @@ impl Peer {
             return Err(PeerError::TooMany);
         }
         let by_name = found.name.as_ref().filter(|_| matches!(to_proc, ProcessRef::Name(_)));
-        self.monitors.set(found.process.id, by_name.map(|(name, _)| name), &from_pid, &reference);
+        self.monitors.set(&found.process, by_name.map(|(name, _)| name), &from_pid, &reference);
         self.last = Some(found);
         Ok(())
     }
@@ -367,7 +376,7 @@ impl Peer {
             return Err(PeerError::ForeignSender);
         }
         let remote = RemoteId::new(&from_pid);
-        let Some(process) = around.registry.by_pid(&to_pid) else {
+        let Some(FoundProcess { process, .. }) = self.find_pid(&to_pid, around.registry) else {
             let noproc = crate::etf::encode(|w| {
                 w.atom("noproc");
             });
@@ -378,8 +387,8 @@ impl Peer {
             return Err(PeerError::TooMany);
         }
         // erl_dist_protocol, "Link Protocol": a link that the peer sets before it has our unlink is none.
-        if !self.unlinking.contains_key(&(process.id, remote)) {
-            self.links.insert((process.id, remote));
+        if !self.links.is_unlinking(process.id, remote) {
+            self.links.insert(process.id, remote);
         }
         Ok(())
     }
@@ -387,7 +396,7 @@ impl Peer {
     /// Takes a link out; whether there was one.
     fn unlink(&mut self, from_pid: PidView<'_>, to_pid: PidView<'_>, registry: &Registry) -> bool {
         from_pid.node == *self.name
-            && registry.local_id(&to_pid).is_some_and(|id| self.links.remove(&(id, RemoteId::new(&from_pid))))
+            && registry.local_id(&to_pid).is_some_and(|id| self.links.remove(id, RemoteId::new(&from_pid)))
     }
 
     /// Delivers a message to a process.
@@ -479,7 +488,12 @@ impl Peer {
         out: &mut Outbound,
         later: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
+        process.add_holder(&self.name);
         if self.held.push(process, term, around.held_bytes_max) {
+            if !process.is_suspended() {
+                // It was resumed just now, and whoever did that may not have known of us.
+                later.push(Effect::Resumed(process.id));
+            }
             return Ok(());
         }
         tracing::warn!(process = ?process, peer = %self.name, "suspended, and too much waits for it: message dropped");
@@ -549,11 +563,12 @@ impl Peer {
                 if self.watches() >= around.watches_max {
                     return Err(PeerError::TooMany);
                 }
+                self.attach(&process);
                 if watched.link {
-                    self.links.insert((process.id, RemoteId::new(&from)));
+                    self.links.insert(process.id, RemoteId::new(&from));
                 }
                 if watched.monitor {
-                    self.monitors.set(process.id, None, &from, &request_id);
+                    self.monitors.set(&process, None, &from, &request_id);
                 }
             }
         }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ahash::AHashMap;
-use parking_lot::RwLock;
+use ahash::{AHashMap, AHashSet};
+use parking_lot::{Mutex, RwLock};
 
 use super::GenServer;
 use super::rpc::FunctionTable;
@@ -45,12 +45,20 @@ pub struct Process {
     alive: AtomicBool,
     /// Shared with its siblings.
     unit: Arc<Unit>,
+    /// The connections that know it, by their nodes: those are told of its end, and no others.
+    attached: Mutex<AHashSet<Arc<str>>>,
 }
 
 /// What the pids of one server have in common: they are suspended together and end together.
 #[derive(Debug, Default)]
 struct Unit {
     suspended: AtomicBool,
+    /// Those that live.
+    members: Mutex<Vec<ProcessId>>,
+    /// One of them has, or had, a name.
+    named: AtomicBool,
+    /// The connections that hold messages for them, by their nodes.
+    holders: Mutex<AHashSet<Arc<str>>>,
 }
 
 impl Process {
@@ -65,9 +73,43 @@ impl Process {
         self.unit.suspended.load(Ordering::Acquire)
     }
 
-    /// Suspends or resumes it, with its siblings.
-    pub(super) fn set_suspended(&self, suspended: bool) {
-        self.unit.suspended.store(suspended, Ordering::Release);
+    /// Suspends or resumes it, with its siblings; whether it was suspended before.
+    pub(super) fn set_suspended(&self, suspended: bool) -> bool {
+        self.unit.suspended.swap(suspended, Ordering::AcqRel)
+    }
+
+    /// The connection to a node knows the process from now on, and is told of its end
+    /// ([`take_attached`](Self::take_attached)). Whether it still lives: one that does not tells nobody any more.
+    pub(super) fn attach(&self, node: &Arc<str>) -> bool {
+        self.attached.lock().insert(Arc::clone(node));
+        self.is_alive()
+    }
+
+    /// The connection to a node is gone.
+    pub(super) fn detach(&self, node: &str) {
+        self.attached.lock().remove(node);
+        self.unit.holders.lock().remove(node);
+    }
+
+    /// The nodes whose connections are to be told that the process has ended, once.
+    pub(crate) fn take_attached(&self) -> impl Iterator<Item = Arc<str>> + use<> {
+        std::mem::take(&mut *self.attached.lock()).into_iter()
+    }
+
+    /// The connection to a node holds messages until the process is resumed. Whether it was resumed meanwhile is to be
+    /// looked at after this.
+    pub(super) fn add_holder(&self, node: &Arc<str>) {
+        self.unit.holders.lock().insert(Arc::clone(node));
+    }
+
+    /// The nodes whose connections hold messages for it or its siblings, once.
+    pub(crate) fn take_holders(&self) -> impl Iterator<Item = Arc<str>> + use<> {
+        std::mem::take(&mut *self.unit.holders.lock()).into_iter()
+    }
+
+    /// Whether it or a sibling has, or had, a name.
+    pub(super) fn is_named(&self) -> bool {
+        self.unit.named.load(Ordering::Acquire)
     }
 
     /// Whether it has not ended.
@@ -160,6 +202,7 @@ impl Registry {
     /// Starts a process.
     pub fn spawn(&self, server: Arc<dyn GenServer>) -> Arc<Process> {
         let process = self.new_process(server, Arc::default());
+        process.unit.members.lock().push(process.id);
         self.tables.write().processes.insert(process.id, Arc::clone(&process));
         process
     }
@@ -175,6 +218,7 @@ impl Registry {
         if !of.is_alive() {
             return Err(RegisterError::Ended);
         }
+        process.unit.members.lock().push(process.id);
         tables.processes.insert(process.id, Arc::clone(&process));
         Ok(process)
     }
@@ -185,7 +229,8 @@ impl Registry {
             w.pid(&pid);
         });
         let alive = AtomicBool::new(true);
-        Arc::new(Process { id, pid, pid_bytes: pid_bytes.into(), server, alive, unit })
+        let attached = Mutex::default();
+        Arc::new(Process { id, pid, pid_bytes: pid_bytes.into(), server, alive, unit, attached })
     }
 
     /// Gives a process a name.
@@ -200,6 +245,7 @@ impl Registry {
         if tables.names.contains_key(name) {
             return Err(RegisterError::Taken);
         }
+        process.unit.named.store(true, Ordering::Release);
         tables.names.insert(name.into(), Arc::clone(process));
         self.names_version.fetch_add(1, Ordering::Release);
         Ok(())
@@ -217,6 +263,7 @@ impl Registry {
         if tables.global_names.contains_key(name) {
             return Err(RegisterError::Taken);
         }
+        process.unit.named.store(true, Ordering::Release);
         tables.global_names.insert(name.into(), Arc::clone(process));
         Ok(())
     }
@@ -234,20 +281,21 @@ impl Registry {
 
     /// Takes a process and its siblings out, with their names; gives those that were alive until now, oldest
     /// first. Whoever calls this tells the connections ([`Peer::process_ended`](super::Peer::process_ended))
-    /// afterwards: a monitor that comes later finds nothing, one that came before is told.
+    /// afterwards: a monitor that comes later finds nothing, one that came before is told. What it costs does not grow
+    /// with the processes there are, as each spawn request may make one.
     pub(super) fn remove(&self, process: &Process) -> Vec<Arc<Process>> {
         let mut tables = self.tables.write();
-        let mut ended: Vec<Arc<Process>> = tables
-            .processes
-            .extract_if(|_, other| other.is_sibling(process))
-            .map(|(_, process)| process)
-            .collect();
+        let members = std::mem::take(&mut *process.unit.members.lock());
+        let mut ended: Vec<Arc<Process>> =
+            members.iter().filter_map(|id| tables.processes.remove(id)).collect();
         for process in &ended {
             process.alive.store(false, Ordering::Release);
         }
-        tables.names.retain(|_, holder| holder.is_alive());
-        tables.global_names.retain(|_, holder| holder.is_alive());
-        self.names_version.fetch_add(1, Ordering::Release);
+        if process.is_named() {
+            tables.names.retain(|_, holder| holder.is_alive());
+            tables.global_names.retain(|_, holder| holder.is_alive());
+            self.names_version.fetch_add(1, Ordering::Release);
+        }
         drop(tables);
         for process in &ended {
             self.functions.ended(process.id);
@@ -258,6 +306,9 @@ impl Registry {
 
     /// The names of a process and its siblings: those on this node first, then those in `global`.
     pub fn names_of(&self, process: &Process) -> Vec<Arc<str>> {
+        if !process.is_named() {
+            return Vec::new();
+        }
         let tables = self.tables.read();
         let names_in = |table: &AHashMap<Arc<str>, Arc<Process>>| {
             let names = table.iter().filter(|(_, holder)| holder.is_sibling(process));

@@ -40,8 +40,9 @@ pub(super) fn handle(
         process.set_suspended(true);
         reply_ok(caller, effects);
     } else if request.is_atom("resume") {
-        process.set_suspended(false);
-        effects.later.push(Effect::Resumed);
+        if process.set_suspended(false) {
+            effects.later.push(Effect::Resumed(process.id));
+        }
         reply_ok(caller, effects);
     } else {
         compound(request, caller, effects);

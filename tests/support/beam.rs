@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::epmd::Epmd;
+use super::netns::{Host, Seat};
 use super::otp::Otp;
 use super::output::Output;
 use super::wait::{PATIENCE, wait_until};
@@ -29,12 +30,14 @@ pub struct BeamOptions {
     cookie: String,
     erl: Vec<String>,
     hidden: bool,
+    seat: Option<Seat>,
 }
 
 impl BeamOptions {
     /// `--sname name`, with the cookie of all tests.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), cookie: super::COOKIE.to_owned(), erl: Vec::new(), hidden: false }
+        let cookie = super::COOKIE.to_owned();
+        Self { name: name.to_owned(), cookie, erl: Vec::new(), hidden: false, seat: None }
     }
 
     /// Another cookie.
@@ -46,6 +49,12 @@ impl BeamOptions {
     /// `--hidden`.
     pub fn hidden(mut self) -> Self {
         self.hidden = true;
+        self
+    }
+
+    /// On another host, by the long name `name@ADDRESS`. The epmd to give then is its network's.
+    pub fn on(mut self, host: &Host) -> Self {
+        self.seat = Some(host.seat().clone());
         self
     }
 
@@ -151,9 +160,14 @@ impl BeamNode {
         let options = options.into();
         let home = otp.scratch();
         let mut command = otp.command("elixir");
+        let mut name = ["--sname".to_owned(), options.name.clone()];
+        if let Some(seat) = &options.seat {
+            command = seat.around(&command);
+            name = ["--name".to_owned(), seat.node(&options.name)];
+        }
         command.env("HOME", otp.inside(home.path())).env("ERL_EPMD_PORT", epmd.port().to_string());
         command.env("LC_ALL", "C.UTF-8").env("ERL_CRASH_DUMP", "/dev/null").env_remove("ERL_LIBS");
-        command.args(["--sname", &options.name, "--cookie", &options.cookie]);
+        command.args(name).args(["--cookie", &options.cookie]);
         // erl starts an epmd that outlives it wherever it finds none; the tests have their own.
         command.args(["--erl", &format!("-start_epmd false {}", options.erl.join(" "))]);
         if options.hidden {

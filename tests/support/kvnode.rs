@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::epmd::Epmd;
+use super::netns::{Host, Network};
 use super::output::Output;
 use super::wait::{PATIENCE, wait_until};
 
@@ -49,7 +50,25 @@ impl KvNode {
     /// The same, with more said about the process.
     #[track_caller]
     pub fn start_with(epmd: &Epmd, name: &str, args: &str, change: impl FnOnce(&mut Command)) -> Self {
-        let node = Self::spawn(epmd, name, args, change);
+        Self::spawn(epmd, name, args, change).until_ready(name, args)
+    }
+
+    /// The same on another host, by the long name `name@ADDRESS`.
+    #[track_caller]
+    pub fn start_on(network: &Network, host: &Host, name: &str, args: &str) -> Self {
+        let change = |command: &mut Command| {
+            *command = host.seat().around(command);
+            pipe(command);
+        };
+        let typed = ["--name", &host.node(name)];
+        let mut node = Self::spawn_as(network.epmd(), typed, args, change);
+        node.name = host.node(name);
+        node.until_ready(name, args)
+    }
+
+    #[track_caller]
+    fn until_ready(self, name: &str, args: &str) -> Self {
+        let node = self;
         let ready = node.stdout.wait_for(0, PATIENCE, |line| line.contains(READY));
         assert!(ready.is_some(), "{name} {args}: the banner is not complete");
         node
@@ -62,19 +81,23 @@ impl KvNode {
     }
 
     fn spawn(epmd: &Epmd, name: &str, args: &str, change: impl FnOnce(&mut Command)) -> Self {
+        Self::spawn_as(epmd, ["--sname", name], args, change)
+    }
+
+    fn spawn_as(epmd: &Epmd, typed: [&str; 2], args: &str, change: impl FnOnce(&mut Command)) -> Self {
         let home = tempfile::Builder::new().prefix("kvnode-test-").tempdir().expect("a folder can be made");
         let mut command = Command::new(program());
-        command.args(["--sname", name]).args(args.split_whitespace());
+        command.args(typed).args(args.split_whitespace());
         if !args.split_whitespace().any(|arg| arg == "--cookie") {
             command.args(["--cookie", super::COOKIE]);
         }
         command.env("HOME", home.path()).env("ERL_EPMD_PORT", epmd.port().to_string());
         command.env_remove("ERL_EPMD_ADDRESS").env_remove("XDG_CONFIG_HOME").env_remove("RUST_LOG");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        pipe(&mut command);
         change(&mut command);
         let mut child = command.spawn().expect("kvnode can be started");
         Self {
-            name: super::at_host(name),
+            name: super::at_host(typed[1]),
             stdout: Output::of(child.stdout.take().expect("it is piped")),
             stderr: Output::of(child.stderr.take().expect("it is piped")),
             child,
@@ -172,6 +195,10 @@ impl KvNode {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn pipe(command: &mut Command) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
 impl Drop for KvNode {

@@ -146,6 +146,31 @@ impl Scripted {
         self.answer(number)
     }
 
+    /// The encoded pid of a registered process, asked for by `:erpc`.
+    #[track_caller]
+    pub fn pid_of(&mut self, name: &str) -> Vec<u8> {
+        let (pid, reference) = (self.pid(), self.reference(u32::MAX));
+        let control = encode(|w| {
+            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&reference).pid(&pid).pid(&pid);
+            w.tuple(3).atom("erpc").atom("execute_call").unsigned(4).list(1).atom("monitor").nil();
+        });
+        let arguments = encode(|w| {
+            w.list(4).reference(&reference).atom("erlang").atom("whereis").list(1).atom(name).nil().nil();
+        });
+        let frame = self.frame(&control, &arguments);
+        assert!(self.send(&frame), "the connection is open");
+        // The exit reason: {Reference, return, Pid}.
+        let returned = encode(|w| {
+            w.tuple(3).reference(&reference).atom("return");
+        });
+        loop {
+            let frame = self.next_frame().expect("the connection is open");
+            if let Some(at) = frame.windows(returned.len()).position(|part| part == returned) {
+                return frame[at + returned.len()..].to_vec();
+            }
+        }
+    }
+
     /// Waits for the answer to a call.
     #[track_caller]
     pub fn answer(&mut self, number: u32) -> Vec<u8> {

@@ -27,14 +27,15 @@ impl Dispatch for Nowhere {
     fn exit(&self, _: ProcessId, _: &[u8]) {}
 }
 
+/// Named and numbered as the one that the seeds were said to (seeds.escript).
 fn node() -> Registry {
-    let registry = Registry::new("k@h".into(), 5);
+    let registry = Registry::new("k@127.0.0.1".into(), 5);
     let dispatch: Arc<dyn Dispatch> = Arc::new(Nowhere);
     let store = KeyValueServer::new(MemoryStore::default(), Arc::clone(&dispatch), 1 << 20);
     let processes: [(&str, Arc<dyn kvnode::GenServer>); 3] = [
-        ("kv", Arc::new(store)),
         ("net_kernel", Arc::new(NetKernel::default())),
         ("rex", Arc::new(Rex)),
+        ("kv", Arc::new(store)),
     ];
     for (name, server) in processes {
         let process = registry.spawn(server);
@@ -42,7 +43,7 @@ fn node() -> Registry {
     }
     registry.functions.connect(Arc::clone(&dispatch));
     registry.functions.add(Arc::new(Calls));
-    registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, 1 << 20, |_, _| {})));
+    registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, 1 << 20)));
     registry
 }
 
@@ -84,7 +85,7 @@ fn converse(registry: &Registry, waiters: &Waiters, peer: &mut Peer, form: Frame
 fuzz_target!(|data: &[u8]| {
     let (registry, waiters) = (node(), Waiters::default());
     for form in [FrameForm::DistHeader, FrameForm::PassThrough] {
-        let mut bad = Peer::new("b@h".into(), DistributionFlags::OFFERED);
+        let mut bad = Peer::new("b@127.0.0.1".into(), DistributionFlags::OFFERED);
         // As it came, and as one frame of the form.
         let _ended = converse(&registry, &waiters, &mut bad, form, data);
         let framed = [&((form.head().len() + data.len()) as u32).to_be_bytes()[..], form.head(), data].concat();

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_rustls::TlsStream;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -23,6 +23,15 @@ impl TlsSocket {
     /// After the handshake of TLS.
     pub(super) fn new(stream: impl Into<TlsStream<Socket>>) -> Self {
         Self { stream: stream.into(), may_hold_input: true }
+    }
+}
+
+impl Drop for TlsSocket {
+    /// Says that nothing more comes (close_notify; RFC 8446, section 6.1), as far as the socket takes it now: whoever cuts
+    /// a connection off cannot say it.
+    fn drop(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _may_not_be_said = Pin::new(&mut self.stream).poll_close(&mut cx);
     }
 }
 

@@ -28,20 +28,35 @@ impl Peer {
         let noconnection = exits::atom("noconnection");
         // Nobody reads any more what would be answered here.
         let mut out = Outbound::default();
-        for (process, remote) in std::mem::take(&mut self.links) {
-            let from = remote.on(Arc::clone(&self.name));
-            let signal = ExitSignal { from: &from, reason: &noconnection, linked: true };
-            if let Some(process) = around.registry.by_id(process)
-                && let Err(error) = self.exit_process(process, signal, around, &mut out, later)
-            {
-                tracing::error!(%error, "a signal of our own is malformed (a bug: please report it)");
+        for (id, remotes) in self.links.take() {
+            for remote in remotes {
+                // The first signal may end it.
+                let Some(process) = around.registry.by_id(id) else { break };
+                if process.server.exit_signals() == ExitSignals::Ignore {
+                    break;
+                }
+                let from = remote.on(Arc::clone(&self.name));
+                let signal = ExitSignal { from: &from, reason: &noconnection, linked: true };
+                if let Err(error) = self.exit_process(process, signal, around, &mut out, later) {
+                    tracing::error!(%error, "a signal of our own is malformed (a bug: please report it)");
+                }
+            }
+        }
+        for id in std::mem::take(&mut self.attached) {
+            if let Some(process) = around.registry.by_id(id) {
+                process.detach(&self.name);
             }
         }
     }
 
     /// Takes over what a lost connection held, to be delivered by [`deliver_held`](Self::deliver_held).
     pub fn adopt(&mut self, orphans: Held, around: Surroundings<'_>) {
-        let dropped = self.held.adopt(orphans, around.held_bytes_max);
+        let (name, attached) = (&self.name, &mut self.attached);
+        let dropped = self.held.adopt(orphans, around.held_bytes_max, |process| {
+            attached.insert(process.id);
+            process.attach(name);
+            process.add_holder(name);
+        });
         if dropped > 0 {
             tracing::warn!(dropped, "too much waits for suspended processes: messages of lost nodes dropped");
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use parking_lot::{Mutex, RwLock};
 
 use super::builtin::Builtin;
@@ -115,6 +115,8 @@ impl<'a> Context<'a> {
         }
         let Some(return_to) = self.return_to.take() else { return Err(limit()) };
         let process = self.registry.spawn(Arc::new(Task));
+        // It may have ended before the request that it is spawned by has been handled: who has asked is told even so.
+        process.attach(self.peer);
         functions.owe(self.peer, process.id);
         let deferred = Deferred::new(Arc::clone(&process), Arc::clone(dispatch), return_to, self.flags);
         Ok((deferred, Answer::Later(process)))
@@ -147,7 +149,14 @@ impl fmt::Debug for Context<'_> {
 pub struct FunctionTable {
     all: RwLock<Arc<[Arc<dyn Functions>]>>,
     dispatch: OnceLock<Arc<dyn Dispatch>>,
-    owed: Mutex<AHashMap<Arc<str>, Vec<ProcessId>>>,
+    owed: Mutex<Owed>,
+}
+
+/// Answers that come later, by the processes that give them and by the nodes that wait.
+#[derive(Default)]
+struct Owed {
+    to: AHashMap<ProcessId, Arc<str>>,
+    by: AHashMap<Arc<str>, AHashSet<ProcessId>>,
 }
 
 impl Default for FunctionTable {
@@ -184,24 +193,35 @@ impl FunctionTable {
 
     /// Answers that are owed to a node.
     pub fn owed_to(&self, peer: &str) -> usize {
-        self.owed.lock().get(peer).map_or(0, Vec::len)
+        self.owed.lock().by.get(peer).map_or(0, |owed| owed.len())
     }
 
     fn owe(&self, peer: &Arc<str>, process: ProcessId) {
-        self.owed.lock().entry(Arc::clone(peer)).or_default().push(process);
+        let mut owed = self.owed.lock();
+        owed.to.insert(process, Arc::clone(peer));
+        owed.by.entry(Arc::clone(peer)).or_default().insert(process);
     }
 
     /// A process has ended: if an answer came by it, it is owed no more.
     pub(in crate::process) fn ended(&self, process: ProcessId) {
-        self.owed.lock().retain(|_, owed| {
-            owed.retain(|other| *other != process);
-            !owed.is_empty()
-        });
+        let mut owed = self.owed.lock();
+        let Some(peer) = owed.to.remove(&process) else { return };
+        if let Some(processes) = owed.by.get_mut(&peer) {
+            processes.remove(&process);
+            if processes.is_empty() {
+                owed.by.remove(&peer);
+            }
+        }
     }
 
     /// A node is gone: the processes whose answers it waited for, to be ended.
     pub fn peer_down(&self, peer: &str) -> Vec<ProcessId> {
-        self.owed.lock().remove(peer).unwrap_or_default()
+        let mut owed = self.owed.lock();
+        let processes = owed.by.remove(peer).unwrap_or_default();
+        for process in &processes {
+            owed.to.remove(process);
+        }
+        processes.into_iter().collect()
     }
 }
 

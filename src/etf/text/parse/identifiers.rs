@@ -70,8 +70,13 @@ pub(super) fn read(cursor: &mut Cursor<'_>, local: Option<&NodeIdentity>) -> Res
 
 fn reference(body: &str, local: Option<&NodeIdentity>) -> Result<Vec<u8>, ParseProblem> {
     let (first, rest) = body.split_once('.').ok_or(WANTED)?;
+    let of_local =
+        local.and_then(|local| Some((&*local.name, body.strip_prefix(&local.name)?.strip_prefix('.')?)));
     let (node, mut words): (&str, Vec<&str>) = if is_number(first) {
         (first, rest.split('.').collect())
+    } else if let Some((node, words)) = of_local.filter(|(_, words)| words.split('.').all(is_number)) {
+        // However many there are: its name is known.
+        (node, words.split('.').collect())
     } else {
         // A name's host may end in numbers: three words, which all have but aliases of OTP 29 and very old ones.
         let (node, words) = split::<3>(body).ok_or(WANTED)?;

@@ -192,6 +192,10 @@ fn identifiers_are_those_of_the_known_node() {
     assert_eq!(term("{#PID<a@h.b.95.3>}").as_deref(), Ok("{#PID<a@h.b.95.3>}"));
     assert_eq!(term("#Reference<0.1.2.3>").as_deref(), Ok("#Reference<a@h.b.1.2.3>"));
     assert_eq!(term("#Reference<0.1.2.3.4.5>").as_deref(), Ok("#Reference<a@h.b.1.2.3.4.5>"));
+    // What is printed is read back, however many words there are.
+    for printed in ["#Reference<a@h.b.3>", "#Reference<a@h.b.1.2.3>", "#Reference<a@h.b.1.2.3.4.5>"] {
+        assert_eq!(term(printed).as_deref(), Ok(printed));
+    }
     assert_eq!(term("#Port<0.5>").as_deref(), Ok("#Port<a@h.b.5>"));
     for (text, problem) in [
         ("#PID<1.95.3>", ParseProblem::NodeUnknown),

@@ -1,0 +1,306 @@
+//! Slaves and primaries that are killed, stopped and cut off in the middle of a stream of writes, and readers that watch
+//! a slave meanwhile.
+
+#![expect(clippy::print_stderr, reason = "the versions are shown when a test fails")]
+
+mod support;
+
+use rustix::process::Signal;
+use support::{BeamNode, BeamOptions, Epmd, KvNode, Otp, at_host};
+
+/// Keys of the stream of writes.
+const KEYS: u32 = 300;
+
+/// Runs on the oldest and the newest release that can be of one cluster, both at once.
+fn at_once(test: impl Fn(&Otp) + Sync) {
+    let mut releases: Vec<Otp> = Otp::all().into_iter().filter(|otp| otp.release >= 25).collect();
+    if releases.len() > 2 {
+        releases.drain(1..releases.len() - 1);
+    }
+    std::thread::scope(|scope| {
+        for otp in &releases {
+            eprintln!("--- on {}", otp.label);
+            scope.spawn(|| test(otp));
+        }
+    });
+}
+
+/// A store of the Elixir modules on a BEAM of its own, under the node's name.
+fn elixir_store(otp: &Otp, epmd: &Epmd, name: &str) -> BeamNode {
+    let beam = BeamNode::start(otp, epmd, name);
+    beam.run(&format!(
+        "{{:ok, store}} = KeyValueStoreDistributed.start_link(:{name}); Process.unlink(store)"
+    ));
+    beam
+}
+
+fn start_writer(beam: &BeamNode) {
+    beam.run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 0, 20_000)"));
+    more_writes(beam);
+}
+
+/// Waits until a good part of the keys was written again.
+fn more_writes(beam: &BeamNode) {
+    beam.run(&format!("KvNodeTest.Writer.await_more(writer, {KEYS})"));
+}
+
+/// Waits until the writer waits for an answer.
+fn wait_until_it_waits(beam: &BeamNode) {
+    beam.check_soon(
+        "{:current_function, {:gen, _, _}} = Process.info(writer, :current_function); :waits",
+        ":waits",
+    );
+}
+
+/// Waits until the primary says that this slave is in step, but for writes that are on their way.
+fn wait_in_step(beam: &BeamNode, slave: &str) {
+    beam.check_soon(
+        &format!(
+            "Enum.any?(GenServer.call({{:global, :master}}, :status).slaves, \
+             &(&1.name == {{:global, :{slave}}} and match?({{:in_step, _}}, &1.state)))"
+        ),
+        "true",
+    );
+}
+
+/// Compares every key of a server with what was acknowledged.
+fn wait_equal(beam: &BeamNode, server: &str) {
+    let data = format!(":sys.get_state({{:global, :{server}}}).data");
+    beam.check_soon(&format!("KvNodeTest.Writer.differences(ended, {data})"), "[]");
+}
+
+#[test]
+fn slaves_are_killed_and_stopped_and_their_primary_stopped_in_a_stream_of_writes() {
+    at_once(|otp| {
+        let epmd = Epmd::start();
+        let caller = BeamNode::start(otp, &epmd, "caller");
+        let connect = format!("--connect {}", caller.name());
+        let args = format!("{connect} --slave global:elixir --slave global:rust --slave-buffer 256KiB");
+        let master = KvNode::start(&epmd, "master", &args);
+        let start_elixir = || {
+            let elixir = elixir_store(otp, &epmd, "elixir");
+            elixir.ping(caller.name());
+            elixir
+        };
+        let (mut elixir, mut rust) = (start_elixir(), KvNode::start(&epmd, "rust", &connect));
+        caller.wait_for_global("master");
+        start_writer(&caller);
+        for slave in ["elixir", "rust"] {
+            wait_in_step(&caller, slave);
+        }
+        for round in 0..2 {
+            let mark = master.log_mark();
+            elixir.kill(&epmd);
+            if round == 1 {
+                // Both are gone at the same time.
+                rust.kill(&epmd);
+                master.wait_for_log_after(mark, &["slave lost", "elixir"]);
+                more_writes(&caller);
+                elixir = start_elixir();
+            } else {
+                master.wait_for_log_after(mark, &["slave lost", "elixir"]);
+                more_writes(&caller);
+                elixir = start_elixir();
+                wait_in_step(&caller, "elixir");
+                rust.kill(&epmd);
+            }
+            master.wait_for_log_after(mark, &["slave lost", "rust"]);
+            more_writes(&caller);
+            rust = KvNode::start(&epmd, "rust", &connect);
+            for slave in ["elixir", "rust"] {
+                caller.wait_for_global(slave);
+                wait_in_step(&caller, slave);
+            }
+            let mark = master.log_mark();
+            elixir.signal(Signal::STOP);
+            rust.signal(Signal::STOP);
+            // More than their buffers hold.
+            (0..12).for_each(|_| more_writes(&caller));
+            for slave in ["elixir", "rust"] {
+                master.wait_for_log_after(mark, &["behind", slave]);
+            }
+            elixir.signal(Signal::CONT);
+            rust.signal(Signal::CONT);
+            for slave in ["elixir", "rust"] {
+                wait_in_step(&caller, slave);
+            }
+            master.signal(Signal::STOP);
+            let waits = caller.spawn("KvNodeTest.Writer.await_more(writer, 100)");
+            wait_until_it_waits(&caller);
+            master.signal(Signal::CONT);
+            waits.value();
+        }
+        caller.run("ended = KvNodeTest.Writer.stop(writer)");
+        caller.check("ended.failed", "[]");
+        for server in ["master", "elixir", "rust"] {
+            wait_equal(&caller, server);
+        }
+    });
+}
+
+#[test]
+fn a_kvnode_primary_that_was_killed_in_a_stream_of_writes_makes_its_slaves_what_it_is_then() {
+    at_once(|otp| {
+        let epmd = Epmd::start();
+        let caller = BeamNode::start(otp, &epmd, "caller");
+        let connect = format!("--connect {}", caller.name());
+        let args = format!("{connect} --slave global:elixir --slave global:rust");
+        let master = KvNode::start(&epmd, "master", &args);
+        let elixir = elixir_store(otp, &epmd, "elixir");
+        elixir.ping(caller.name());
+        let _rust = KvNode::start(&epmd, "rust", &connect);
+        caller.wait_for_global("master");
+        start_writer(&caller);
+        for slave in ["elixir", "rust"] {
+            wait_in_step(&caller, slave);
+        }
+        master.kill(&epmd);
+        caller.wait_for_no_global("master");
+        caller.run("ended = KvNodeTest.Writer.stop(writer)");
+        // A store in memory ends with its node. What its slaves lack is the end of the stream, and nothing else.
+        caller.check("length(ended.failed) > 0", "true");
+        for slave in ["elixir", "rust"] {
+            caller.check_soon(
+                &format!(
+                    "is_integer(KvNodeTest.Writer.prefix(ended, :sys.get_state({{:global, :{slave}}}).data))"
+                ),
+                "true",
+            );
+        }
+        let _master = KvNode::start(&epmd, "master", &args);
+        caller.wait_for_global("master");
+        start_writer(&caller);
+        for slave in ["elixir", "rust"] {
+            wait_in_step(&caller, slave);
+        }
+        caller.run("ended = KvNodeTest.Writer.stop(writer)");
+        caller.check("ended.failed", "[]");
+        for server in ["master", "elixir", "rust"] {
+            wait_equal(&caller, server);
+        }
+    });
+}
+
+#[test]
+fn an_elixir_primary_and_its_kvnode_slave_are_killed_and_stopped_in_a_stream_of_writes() {
+    at_once(|otp| {
+        let epmd = Epmd::start();
+        let caller = BeamNode::start(otp, &epmd, "caller");
+        let start_master = || {
+            let master = elixir_store(otp, &epmd, "master");
+            master.ping(caller.name());
+            caller.wait_for_global("master");
+            master
+        };
+        let master = start_master();
+        let connect = format!("--connect {} --connect {}", caller.name(), at_host("master"));
+        let rust = KvNode::start(&epmd, "rust", &connect);
+        let add = || {
+            caller.wait_for_global("rust");
+            caller.check("KeyValueStoreDistributed.add_slave(:rust)", ":ok");
+        };
+        add();
+        start_writer(&caller);
+        rust.signal(Signal::STOP);
+        more_writes(&caller);
+        rust.signal(Signal::CONT);
+        master.signal(Signal::STOP);
+        let waits = caller.spawn("KvNodeTest.Writer.await_more(writer, 100)");
+        wait_until_it_waits(&caller);
+        master.signal(Signal::CONT);
+        waits.value();
+        caller.run("ended = KvNodeTest.Writer.stop(writer)");
+        caller.check("ended.failed", "[]");
+        for server in ["master", "rust"] {
+            wait_equal(&caller, server);
+        }
+
+        // An Elixir primary sends nothing twice: what its slave lacks when it comes back empty is written again.
+        start_writer(&caller);
+        rust.kill(&epmd);
+        more_writes(&caller);
+        let rust = KvNode::start(&epmd, "rust", &connect);
+        master.wait_for_global("rust");
+        caller.run("KvNodeTest.Writer.put_all(writer)");
+        more_writes(&caller);
+        caller.run("ended = KvNodeTest.Writer.stop(writer)");
+        caller.check("ended.failed", "[]");
+        for server in ["master", "rust"] {
+            wait_equal(&caller, server);
+        }
+
+        // Its slave outlives it, with what it had, and follows the next one under that name.
+        let mark = rust.log_mark();
+        master.kill(&epmd);
+        rust.wait_for_log_after(mark, &["peer down", &at_host("master")]);
+        caller.check(":sys.get_state({:global, :rust}).data == ended.expected", "true");
+        let master = start_master();
+        master.wait_for_global("rust");
+        add();
+        start_writer(&caller);
+        caller.run("KvNodeTest.Writer.put_all(writer)");
+        caller.run("ended = KvNodeTest.Writer.stop(writer)");
+        for server in ["master", "rust"] {
+            wait_equal(&caller, server);
+        }
+    });
+}
+
+#[test]
+fn a_reader_of_a_slave_never_sees_a_counter_go_back_also_over_a_reconnect() {
+    at_once(|otp| {
+        let epmd = Epmd::start();
+        let tick = "-kernel net_ticktime 4";
+        let beam = |name: &str| BeamNode::start(otp, &epmd, BeamOptions::new(name).erl(tick));
+        let (caller, reader) = (beam("caller"), beam("reader"));
+        let elixir = beam("elixir");
+        elixir.run("{:ok, store} = KeyValueStoreDistributed.start_link(:elixir); Process.unlink(store)");
+        let connect = format!("--net-ticktime 4 --connect {} --connect {}", caller.name(), reader.name());
+        let args = format!("{connect} --slave global:elixir --slave global:rust");
+        let master = KvNode::start(&epmd, "master", &args);
+        let rust = KvNode::start(&epmd, "rust", &connect);
+        for other in [caller.name(), reader.name(), master.name()] {
+            elixir.ping(other);
+        }
+        let slaves = ["elixir", "rust"];
+        for name in ["master", "elixir", "rust"] {
+            caller.wait_for_global(name);
+            reader.wait_for_global(name);
+        }
+        for slave in slaves {
+            wait_in_step(&caller, slave);
+        }
+        caller.run("counter = KvNodeTest.Writer.start_counter({:global, :master}, :counter)");
+        for slave in slaves {
+            reader.run(&format!("{slave} = KvNodeTest.Writer.start_reader({{:global, :{slave}}}, :counter)"));
+        }
+        // Each has read what is written after this.
+        let goes_on = || {
+            let now = caller.run("GenServer.call({:global, :master}, {:get, :counter})");
+            for slave in slaves {
+                reader.run(&format!("KvNodeTest.Writer.await_read({slave}, {now} + 100)"));
+            }
+        };
+        goes_on();
+        for _ in 0..3 {
+            let mark = master.log_mark();
+            elixir.check(&format!("Node.disconnect(:\"{}\")", master.name()), "true");
+            master.wait_for_log_after(mark, &["slave found", "elixir"]);
+            goes_on();
+        }
+        let mark = master.log_mark();
+        rust.signal(Signal::STOP);
+        master.wait_for_log_after(mark, &["slave lost", "rust"]);
+        rust.signal(Signal::CONT);
+        master.wait_for_log_after(mark, &["slave found", "rust"]);
+        goes_on();
+        let last = caller.run("KvNodeTest.Writer.stop_counter(counter)");
+        for slave in slaves {
+            reader.run(&format!("KvNodeTest.Writer.await_read({slave}, {last})"));
+            reader.run(&format!("seen = KvNodeTest.Writer.stop_reader({slave})"));
+            reader.check("seen.back", "[]");
+            reader.check("seen.last", &last);
+            reader.check("seen.changes > 100", "true");
+        }
+    });
+}

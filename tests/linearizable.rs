@@ -1,0 +1,188 @@
+//! Callers on several nodes, all at once on few keys: what they are answered is what one store would have answered that
+//! carries out one call after another, each between its start and its end (tests/support/linear.rs judges that).
+//!
+//! `KVNODE_SEED` lets the clients choose again what they chose when a test printed that seed. What overlaps is up to the
+//! machine.
+
+#![expect(clippy::print_stdout, reason = "what was judged is shown when a test fails")]
+
+#[path = "support/linear.rs"]
+mod linear;
+mod support;
+
+use linear::{Act, Call, History};
+use support::{BeamNode, Epmd, KvNode, Otp};
+
+/// Clients of each node, calls of each client, and keys that they share.
+const CLIENTS: u64 = 6;
+const CALLS: u64 = 400;
+const KEYS: u64 = 4;
+
+/// Lets clients on all nodes call `server`, and gives what they wrote down.
+fn observe(beams: &[BeamNode], server: &str, more: &str) -> History {
+    one_clock(beams);
+    let seed: u64 = std::env::var("KVNODE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| u64::from(std::process::id()));
+    println!("KVNODE_SEED={seed}");
+    let running: Vec<_> = (1..)
+        .zip(beams)
+        .map(|(number, beam)| {
+            beam.spawn(&format!(
+                "KvNodeTest.Linear.run({server}, clients: {CLIENTS}, calls: {CALLS}, keys: {KEYS}, \
+                 seed: {seed} + {number}, base: {} {more})",
+                number * 10_000_000
+            ))
+        })
+        .collect();
+    let mut history = History::new();
+    for (beam, running) in beams.iter().zip(running) {
+        for line in running.value().trim_matches('"').split_terminator(';') {
+            let (key, call) = read(beam.name(), line);
+            history.entry(key).or_default().push(call);
+        }
+    }
+    let calls: usize = history.values().map(Vec::len).sum();
+    assert_eq!(calls as u64, beams.len() as u64 * CLIENTS * CALLS);
+    history
+}
+
+/// `CLIENT KEY ACT VALUE START END`
+fn read(node: &str, line: &str) -> (u64, Call) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [client, key, act, value, start, end] = words[..] else { panic!("a line of six words: {line}") };
+    let number = |word: &str| word.parse::<u64>().expect("a number");
+    let optional = |word: &str| (word != "-").then(|| number(word));
+    let act = match act {
+        "put" => Act::Put(number(value)),
+        "delete" => Act::Delete,
+        "get" => Act::Get(optional(value)),
+        other => panic!("an act: {other}"),
+    };
+    let caller = format!("{client} on {node}");
+    (number(key), Call { caller, act, start: number(start), end: optional(end) })
+}
+
+/// What one node calls now lies between two instants of another's clock, for each pair.
+fn one_clock(beams: &[BeamNode]) {
+    let now = |beam: &BeamNode| beam.run("KvNodeTest.Linear.now()").parse::<u64>().expect("a number");
+    for pair in beams.windows(2) {
+        let times = [now(&pair[0]), now(&pair[1]), now(&pair[0])];
+        assert!(
+            times.is_sorted(),
+            "{} and {} have clocks of their own: {times:?}",
+            pair[0].name(),
+            pair[1].name()
+        );
+    }
+}
+
+#[track_caller]
+fn assert_linearizable(history: &History) {
+    match linear::check(history) {
+        Ok(calls) => println!("{calls} calls are linearizable"),
+        Err((key, violation)) => panic!("key {key}: {violation}"),
+    }
+}
+
+fn count(history: &History, what: impl Fn(&Call) -> bool) -> usize {
+    history.values().flatten().filter(|call| what(call)).count()
+}
+
+/// The most calls of one key that are under way at one time: without any there would be nothing to judge.
+fn most_at_once(history: &History) -> usize {
+    let of_one = |calls: &Vec<Call>| {
+        let mut events: Vec<(u64, i32)> = Vec::new();
+        for call in calls {
+            events.extend(call.end.map(|end| [(call.start, 1), (end, -1)]).into_iter().flatten());
+        }
+        events.sort_unstable();
+        let sums = events.iter().scan(0, |open, (_, change)| {
+            *open += change;
+            Some(*open)
+        });
+        sums.max().unwrap_or(0)
+    };
+    history.values().map(of_one).max().unwrap_or(0) as usize
+}
+
+/// One node of each OTP version, connected to `kv`.
+fn callers_of_every_version(epmd: &Epmd, kv: &KvNode) -> Vec<BeamNode> {
+    let start = |otp: Otp| {
+        let beam = BeamNode::start(&otp, epmd, format!("otp{}", otp.release).as_str());
+        beam.ping(kv.name());
+        beam.wait_for_global("kv");
+        beam
+    };
+    let mut beams: Vec<BeamNode> = Otp::all().into_iter().map(start).collect();
+    if beams.len() < 2 {
+        let another = BeamNode::start(&Otp::newest(), epmd, "another");
+        another.ping(kv.name());
+        another.wait_for_global("kv");
+        beams.push(another);
+    }
+    beams
+}
+
+#[test]
+fn callers_on_nodes_of_all_versions_see_one_store() {
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    let beams = callers_of_every_version(&epmd, &kv);
+    let history = observe(&beams, "{:global, :kv}", "");
+    assert_eq!(count(&history, |call| call.end.is_none()), 0, "every call was answered");
+    assert!(most_at_once(&history) > 2, "the calls do not overlap");
+    assert_linearizable(&history);
+}
+
+#[test]
+fn callers_whose_connection_is_cut_again_and_again_see_one_store() {
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    let beams = callers_of_every_version(&epmd, &kv);
+    let history = observe(&beams, "{:global, :kv}", &format!(", cut: {{:\"{}\", 300}}", kv.name()));
+    let unanswered = count(&history, |call| call.end.is_none());
+    println!("{unanswered} calls were not answered");
+    assert!(unanswered >= beams.len(), "no call was cut");
+    assert!(most_at_once(&history) > 2, "the calls do not overlap");
+    assert_linearizable(&history);
+    // The puts among them that were carried out nevertheless are what makes this worth judging.
+    let read: std::collections::HashSet<u64> = history
+        .values()
+        .flatten()
+        .filter_map(|call| if let Act::Get(value) = call.act { value } else { None })
+        .collect();
+    let seen = count(&history, |call| {
+        call.end.is_none() && matches!(call.act, Act::Put(value) if read.contains(&value))
+    });
+    println!("{seen} of them are puts that were read");
+}
+
+/// What is found of a server with this fault, by callers on two nodes.
+fn observe_faulty(fault: &str) -> History {
+    let epmd = Epmd::start();
+    let otp = Otp::newest();
+    let beams = ["one", "two"].map(|name| BeamNode::start(&otp, &epmd, name));
+    beams[1].ping(beams[0].name());
+    beams[0].run(&format!(
+        "{{:ok, store}} = FaultyKeyValueStore.start_link(:faulty, :{fault}); Process.unlink(store)"
+    ));
+    beams[1].wait_for_global("faulty");
+    observe(&beams, "{:global, :faulty}", "")
+}
+
+#[test]
+fn a_store_that_answers_a_read_with_what_was_before_is_caught() {
+    assert!(linear::check(&observe_faulty("stale_read")).is_err());
+}
+
+#[test]
+fn a_store_that_loses_a_write_is_caught() {
+    assert!(linear::check(&observe_faulty("lost_write")).is_err());
+}
+
+#[test]
+fn the_same_store_without_its_fault_is_not_suspected() {
+    assert_linearizable(&observe_faulty("none"));
+}

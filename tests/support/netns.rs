@@ -1,0 +1,213 @@
+//! Hosts that can be cut off from each other: network namespaces, each plugged into one bridge.
+//!
+//! ```text
+//!   namespace of a host        namespace of the switch
+//!   eth0  10.77.0.N/24 ------- portN --- br0 --- portM ---
+//! ```
+//!
+//! Each host has its own loopback, and its own epmd on the same port as all others of its network. Networks do not see
+//! each other, nor the machine's own interfaces. It takes root, and `ip` of iproute2.
+
+use std::ffi::OsStr;
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::epmd::Epmd;
+use super::wait::wait_until;
+
+/// How a host is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Its packets are lost on the way, both ways, and nobody is told: its port leaves the bridge.
+    Drop,
+    /// Its own link goes down: what it sends is refused by its own routes, and what others send is lost.
+    LinkDown,
+}
+
+/// Hosts on one switch. They are gone with it.
+pub struct Network {
+    epmd: Epmd,
+    hosts: Vec<Host>,
+}
+
+/// One of the hosts.
+pub struct Host {
+    seat: Seat,
+    switch: Arc<Namespace>,
+    namespace: Namespace,
+    port: String,
+    epmd: Child,
+}
+
+/// Where a program runs.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    namespace: String,
+    address: Ipv4Addr,
+}
+
+impl Network {
+    /// Lays a network of so many hosts. `None`, and a line of output: that cannot be done here.
+    pub fn lay(count: u8) -> Option<Self> {
+        if let Err(reason) = Namespace::possible() {
+            eprintln!("--- not run: {reason}");
+            return None;
+        }
+        let epmd = Epmd::absent();
+        let switch = Arc::new(Namespace::add());
+        switch.ip(["link", "add", "br0", "type", "bridge"]);
+        switch.ip(["link", "set", "br0", "up"]);
+        let hosts = (1..=count).map(|number| Host::plug(number, &switch, epmd.port())).collect();
+        Some(Self { epmd, hosts })
+    }
+
+    /// The hosts.
+    pub fn hosts<const N: usize>(&self) -> [&Host; N] {
+        std::array::from_fn(|at| &self.hosts[at])
+    }
+
+    /// What stands for the epmds of all hosts: their port. Nobody answers there from outside of them.
+    pub const fn epmd(&self) -> &Epmd {
+        &self.epmd
+    }
+}
+
+impl Host {
+    fn plug(number: u8, switch: &Arc<Namespace>, epmd_port: u16) -> Self {
+        let namespace = Namespace::add();
+        let address = Ipv4Addr::new(10, 77, 0, number);
+        let port = format!("port{number}");
+        switch.ip(["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &namespace.0]);
+        switch.ip(["link", "set", &port, "up", "master", "br0"]);
+        namespace.ip(["link", "set", "lo", "up"]);
+        namespace.ip(["address", "add", &format!("{address}/24"), "dev", "eth0"]);
+        namespace.ip(["link", "set", "eth0", "up"]);
+        let seat = Seat { namespace: namespace.0.clone(), address };
+        let epmd = |args: &[&str]| {
+            let mut command = Command::new("epmd");
+            command.args(args).env("ERL_EPMD_PORT", epmd_port.to_string());
+            let mut command = seat.around(&command);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let daemon = epmd(&[]).spawn().expect("epmd can be started");
+        wait_until("epmd answers", || epmd(&["-names"]).status().is_ok_and(|status| status.success()));
+        Self { seat, switch: Arc::clone(switch), namespace, port, epmd: daemon }
+    }
+
+    /// Where its programs run.
+    pub const fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// The full name of a node of this host.
+    pub fn node(&self, name: &str) -> String {
+        self.seat.node(name)
+    }
+
+    /// Cuts it off from all others.
+    pub fn cut(&self, how: Cut) {
+        match how {
+            Cut::Drop => self.switch.ip(["link", "set", &self.port, "nomaster"]),
+            Cut::LinkDown => self.namespace.ip(["link", "set", "eth0", "down"]),
+        }
+    }
+
+    /// Takes the cut back.
+    pub fn heal(&self, how: Cut) {
+        match how {
+            Cut::Drop => self.switch.ip(["link", "set", &self.port, "master", "br0"]),
+            Cut::LinkDown => self.namespace.ip(["link", "set", "eth0", "up"]),
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.epmd.kill();
+        let _ = self.epmd.wait();
+    }
+}
+
+impl Seat {
+    /// The full name of a node here.
+    pub fn node(&self, name: &str) -> String {
+        format!("{name}@{}", self.address)
+    }
+
+    /// This command with its arguments and its environment, to be run here. Its standard streams are to be said again.
+    pub fn around(&self, command: &Command) -> Command {
+        let mut moved = Command::new("ip");
+        // It becomes the program: its process is the program's.
+        moved.args(["netns", "exec", &self.namespace]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => moved.env(name, value),
+                None => moved.env_remove(name),
+            };
+        }
+        moved
+    }
+}
+
+/// A network namespace. It is gone with this value; the processes in it are whoever's who started them.
+struct Namespace(String);
+
+/// What the names of all namespaces of tests begin with. Behind it stands the process whose it is.
+const PREFIX: &str = "kvnode-test-";
+
+impl Namespace {
+    fn possible() -> Result<(), String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("network namespaces take root".to_owned());
+        }
+        let list = Command::new("ip").args(["netns", "list"]).output();
+        let list = list.map_err(|error| format!("ip of iproute2: {error}"))?;
+        // What a test that was killed has left.
+        for name in String::from_utf8_lossy(&list.stdout).split_whitespace() {
+            let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+            if owner.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
+                let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+            }
+        }
+        let probe = Self::name();
+        let made = Command::new("ip").args(["netns", "add", &probe]).output();
+        let made = made.map_err(|error| format!("ip of iproute2: {error}"))?;
+        drop(Self(probe));
+        if made.status.success() {
+            Ok(())
+        } else {
+            Err(format!("network namespaces: {}", String::from_utf8_lossy(&made.stderr).trim()))
+        }
+    }
+
+    fn name() -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn add() -> Self {
+        let namespace = Self(Self::name());
+        run(Command::new("ip").args(["netns", "add", &namespace.0]));
+        namespace
+    }
+
+    /// `ip` in it.
+    fn ip<const N: usize>(&self, args: [&str; N]) {
+        run(Command::new("ip").args(["-n", &self.0]).args(args.map(OsStr::new)));
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).stderr(Stdio::null()).status();
+    }
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.output().expect("ip was there before");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -21,13 +21,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     let stores: Vec<Line<'_>> = stores(view);
     let peers: Vec<Line<'_>> = peers(view);
     let warnings = (frame.area().height / 6).clamp(2, 10).min(view.now.log.len() as u16);
+    // Stores first, then a few nodes, then warnings; what is left is the nodes'.
+    let rest = frame.area().height.saturating_sub(2 + PLOT_LINES);
+    let stores_lines = (stores.len() as u16).saturating_add(2).min(rest.saturating_sub(4));
+    let left = rest - stores_lines;
+    let log_lines = (warnings + 1).min(left.saturating_sub((peers.len() as u16).saturating_add(2).min(5)));
     let [head, plots, stores_area, peers_area, log, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(PLOT_LINES),
-        Constraint::Length((stores.len() as u16).saturating_add(2)),
-        // What the nodes need for the first of them goes before warnings.
-        Constraint::Min((peers.len() as u16).saturating_add(2).min(6)),
-        Constraint::Length(warnings + 1),
+        Constraint::Length(stores_lines),
+        Constraint::Length(left - log_lines),
+        Constraint::Length(log_lines),
         Constraint::Length(1),
     ])
     .areas(frame.area());

@@ -10,6 +10,7 @@ use super::{Cast, Request, StateShape, state, status};
 use crate::etf::tag::{FUN_EXT, NIL_EXT};
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, encode, key};
 use crate::process::effect::can_decode;
+use crate::process::figures::{Served, StoreFigures, StoreWatch};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
 use crate::replica::{PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
@@ -40,6 +41,7 @@ pub struct KeyValueServer<S> {
     noting: Mutex<()>,
     slave_buffer_bytes_max: usize,
     shape: StateShape,
+    watch: Arc<StoreWatch>,
 }
 
 /// A write: what the two calls and the two casts come to.
@@ -75,7 +77,13 @@ impl<S: Store> KeyValueServer<S> {
             noting: Mutex::default(),
             slave_buffer_bytes_max,
             shape: StateShape::default(),
+            watch: Arc::default(),
         }
+    }
+
+    /// The same, with what it serves counted here.
+    pub fn watched_by(self, watch: Arc<StoreWatch>) -> Self {
+        Self { watch, ..self }
     }
 
     /// The same, with its state shown as that of another server of the protocol.
@@ -415,30 +423,45 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     #[inline]
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let served = match Request::read(request) {
-            Some(Request::Get { key }) => self.get(key, caller, effects),
-            Some(Request::Put { key, value }) => self.call_write(Write::Put { key, value }, caller, effects),
-            Some(Request::Delete { key }) => self.call_write(Write::Delete { key }, caller, effects),
+            Some(Request::Get { key }) => {
+                self.watch.count(Served::Get);
+                self.get(key, caller, effects)
+            }
+            Some(Request::Put { key, value }) => {
+                self.watch.count(Served::Put);
+                self.call_write(Write::Put { key, value }, caller, effects)
+            }
+            Some(Request::Delete { key }) => {
+                self.watch.count(Served::Delete);
+                self.call_write(Write::Delete { key }, caller, effects)
+            }
             Some(Request::AddSlave { slave }) => {
+                self.watch.count(Served::Other);
                 self.call_add_slave(slave, caller, effects);
                 Ok(())
             }
             Some(Request::RemoveSlave { slave }) => {
+                self.watch.count(Served::Other);
                 self.call_remove_slave(slave, caller, effects);
                 Ok(())
             }
             Some(Request::Backup { path }) => {
+                self.watch.count(Served::Other);
                 self.call_backup(path, caller, effects);
                 Ok(())
             }
             Some(Request::Slaves) => {
+                self.watch.count(Served::Other);
                 effects.reply(caller, |w| status::slaves(w, &self.slaves()));
                 Ok(())
             }
             Some(Request::Status) => {
+                self.watch.count(Served::Other);
                 effects.reply(caller, |w| status::write(w, &self.store, &self.slaves()));
                 Ok(())
             }
             None => {
+                self.watch.count(Served::Refused);
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown call ended");
                 effects.end_call(caller, |w| {
                     w.tuple(2).atom("bad_call").term(request);
@@ -447,6 +470,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
         };
         if let Err(error) = served {
+            self.watch.count(Served::Refused);
             refuse(&error, caller, effects);
         }
     }
@@ -456,10 +480,13 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(Cast::ReplicatePut { key, value }) => Write::Put { key, value },
             Some(Cast::ReplicateDelete { key }) => Write::Delete { key },
             None => {
+                self.watch.count(Served::Refused);
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown cast ignored");
                 return;
             }
         };
+        self.watch.count(Served::Replicated);
+        self.watch.replicated_from(effects.peer);
         match self.write(write, effects, |_| None) {
             Ok(Written::Now(Ok(())) | Written::Later) => {}
             Ok(Written::Now(Err(error))) => {
@@ -516,6 +543,20 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             StateShape::Replicated => "Elixir.KeyValueStoreReplicated",
             StateShape::Plain => "Elixir.KeyValueStore",
         }
+    }
+}
+
+impl<S: Store> StoreFigures for KeyValueServer<S> {
+    fn entries(&self) -> usize {
+        self.store.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        Self::slaves(self)
     }
 }
 

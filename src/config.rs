@@ -2,7 +2,7 @@
 //!
 //! A plain value: the command line or a library user fills it in, nothing below reads the environment.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct Config {
     pub fragments: bool,
     /// TLS to every other node, as with `-proto_dist inet_tls`. `None`: TCP.
     pub tls: Option<TlsConfig>,
+    /// Where the page and the metrics are served by HTTP ([`Node::serve_http`](crate::Node::serve_http)). `None`: nowhere.
+    pub http: Option<SocketAddr>,
     /// The bounds on what peers may use.
     pub limits: Limits,
 }

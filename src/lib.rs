@@ -41,6 +41,7 @@
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
+//! | see what a node does and holds | [`Node::snapshot`] |
 //! | bound what peers may use | [`config::Limits`] |
 //! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
 //!

@@ -38,6 +38,7 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         net_ticktime_secs: 60,
         data: None,
         fragments: true,
+        http: None,
         tls: None,
         limits: Limits::default(),
     };

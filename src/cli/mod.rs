@@ -11,6 +11,7 @@ mod client;
 mod data;
 mod doctor;
 mod epmd;
+mod http_address;
 mod log;
 mod names;
 mod node;
@@ -22,6 +23,7 @@ mod settings;
 mod size;
 mod term;
 mod tls;
+mod top;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -121,6 +123,8 @@ enum Command {
     Ping(rpc::PingArgs),
     /// Lists what epmd and :global know
     Names(names::NamesArgs),
+    /// Shows a kvnode live: stores, requests, times, slaves, nodes
+    Top(top::TopArgs),
     /// Says why a node cannot be connected to, and what to do
     Doctor(doctor::DoctorArgs),
     /// Runs, asks or ends an epmd, as Erlang's own epmd program does
@@ -195,6 +199,7 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Rpc(args)) => rpc::rpc(args),
         Some(Command::Ping(args)) => rpc::ping(args),
         Some(Command::Names(args)) => names::main(args),
+        Some(Command::Top(args)) => top::main(args),
         Some(Command::Doctor(args)) => doctor::main(args),
         Some(Command::Epmd(args)) => epmd::main(args),
         Some(Command::Check(args)) => data::check(&args),

@@ -1,7 +1,7 @@
 //! `kvnode`: starting a node.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use super::banner::{self, CookieOrigin};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
 use super::tls::TlsArgs;
-use super::{CliError, print, server_name, size};
+use super::{CliError, http_address, print, server_name, size};
 use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::epmd::environment;
+use crate::node::STATUS_NAME;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
 use crate::store::SyncPolicy;
@@ -26,7 +27,7 @@ const FRAME_BYTES_LEAST: usize = 64 << 10;
 /// The largest: the length of a frame has 32 bits.
 const FRAME_BYTES_MOST: usize = u32::MAX as usize;
 /// Local names that are the node's own.
-const OWN_PROCESSES: [&str; 2] = ["net_kernel", "rex"];
+const OWN_PROCESSES: [&str; 3] = ["net_kernel", "rex", STATUS_NAME];
 /// The local name of the only store when none is given: the module of the Elixir original.
 const DEFAULT_LOCAL: &str = "Elixir.KeyValueStore";
 
@@ -129,6 +130,10 @@ pub(super) struct NodeArgs {
     #[command(flatten)]
     tls: TlsArgs,
 
+    /// Serve a page about the node, and /metrics for Prometheus, /status.json, /health and /ready, by HTTP: a port of this
+    /// machine alone, as in 8080, or ADDRESS:PORT. Read-only, without a password
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = http_address::parse, help_heading = "Output")]
+    http: Option<SocketAddr>,
     #[command(flatten)]
     log: LogArgs,
     /// Settings from a TOML file, as in net-ticktime = 30; flags and KVNODE_… of the environment win over it
@@ -246,6 +251,7 @@ fn settings<O>(
         }),
         net_ticktime_secs: args.net_ticktime,
         fragments: !args.no_fragments,
+        http: args.http,
     };
     Ok((kind, config, origin))
 }

@@ -15,6 +15,7 @@ use super::{Cast, Request, StateShape, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::effect::can_decode;
+use crate::process::figures::{Served, StoreFigures, StoreWatch};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId};
 use crate::replica::{Lineage, PresentValue, Pushed, ReplicaWrite, Slave, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
@@ -39,6 +40,7 @@ pub struct KeyValueServer<S> {
     pub(super) slave_buffer_bytes_max: usize,
     confirm: ConfirmConfig,
     shape: StateShape,
+    watch: Arc<StoreWatch>,
 }
 
 /// When a write is answered.
@@ -120,7 +122,13 @@ impl<S: Store> KeyValueServer<S> {
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
             shape: StateShape::default(),
+            watch: Arc::default(),
         }
+    }
+
+    /// The same, with what it serves counted here.
+    pub fn watched_by(self, watch: Arc<StoreWatch>) -> Self {
+        Self { watch, ..self }
     }
 
     /// The same, with its state shown as that of another server of the protocol.
@@ -399,39 +407,51 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     #[inline]
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let served = match Request::read(request) {
-            Some(Request::Get { key }) => self.get(key, caller, effects),
+            Some(Request::Get { key }) => {
+                self.watch.count(Served::Get);
+                self.get(key, caller, effects)
+            }
             Some(Request::Put { key, value, confirm }) => {
+                self.watch.count(Served::Put);
                 self.call_write(Write::Put { key, value }, confirm, caller, effects)
             }
             Some(Request::Delete { key, confirm }) => {
+                self.watch.count(Served::Delete);
                 self.call_write(Write::Delete { key }, confirm, caller, effects)
             }
             Some(Request::AddSlave { slave }) => {
+                self.watch.count(Served::Other);
                 self.call_add_slave(slave, caller, effects);
                 Ok(())
             }
             Some(Request::RemoveSlave { slave }) => {
+                self.watch.count(Served::Other);
                 self.call_remove_slave(slave, caller, effects);
                 Ok(())
             }
             Some(Request::Backup { path }) => {
+                self.watch.count(Served::Other);
                 self.call_backup(path, caller, effects);
                 Ok(())
             }
             Some(Request::Slaves) => {
+                self.watch.count(Served::Other);
                 effects.reply(caller, |w| status::slaves(w, &self.slaves()));
                 Ok(())
             }
             Some(Request::Status) => {
+                self.watch.count(Served::Other);
                 let (follower, slaves) = (self.follower.lock(), self.slaves());
                 effects
                     .reply(caller, |w| status::write(w, &self.store, &follower, Source::seq(self), &slaves));
                 Ok(())
             }
             Some(Request::Promote) => {
+                self.watch.count(Served::Other);
                 self.call_promote(caller, effects);
                 Ok(())
             }
+            // What slaves say to their primary is nobody's call.
             Some(Request::ReplicaHello { hello }) => {
                 self.call_hello(hello, caller, effects);
                 Ok(())
@@ -445,6 +465,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 Ok(())
             }
             None => {
+                self.watch.count(Served::Refused);
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown call ended");
                 effects.end_call(caller, |w| {
                     w.tuple(2).atom("bad_call").term(request);
@@ -453,6 +474,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
         };
         if let Err(error) = served {
+            self.watch.count(Served::Refused);
             refuse(&error, caller, effects);
         }
     }
@@ -463,10 +485,13 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, effects),
             Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, effects),
             None => {
+                self.watch.count(Served::Refused);
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown cast ignored");
                 return;
             }
         };
+        self.watch.count(Served::Replicated);
+        self.watch.replicated_from(effects.peer);
         if let Err(error) = done {
             tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write refused");
         }
@@ -517,6 +542,20 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             StateShape::Replicated => "Elixir.KeyValueStoreReplicated",
             StateShape::Plain => "Elixir.KeyValueStore",
         }
+    }
+}
+
+impl<S: Store> StoreFigures for KeyValueServer<S> {
+    fn entries(&self) -> usize {
+        self.store.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        Self::slaves(self)
     }
 }
 
@@ -573,10 +612,7 @@ impl<S: Store> Source for KeyValueServer<S> {
     }
 
     fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
-        self.store.visit_part(part, &mut |key, _value| {
-            show(key);
-            true
-        });
+        self.store.keys_of_part(part, show);
     }
 
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {

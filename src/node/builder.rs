@@ -205,6 +205,7 @@ impl NodeBuilder {
             allow: self.allow,
             net_ticktime_secs: self.net_ticktime_secs,
             fragments: true,
+            http: None,
             tls: self.tls,
             limits: self.limits,
         })

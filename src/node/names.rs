@@ -24,6 +24,9 @@ use crate::process::GlobalRegistration;
 
 /// How often a node is asked who holds our names.
 const CHECK: Duration = Duration::from_secs(5);
+/// The first two come sooner: what `global` knows of us at the beginning of a connection may be what it knew of the last
+/// one, and is dropped as soon as it hears of that one's end.
+const EARLY_CHECKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 /// How long a ping is held back for the names of a new connection.
 const PING_HELD_MAX: Duration = Duration::from_secs(1);
 /// How long a look-up may take.
@@ -157,6 +160,7 @@ impl Names {
 pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
     let ringing = node.names.bell();
     let work = async {
+        let mut early = EARLY_CHECKS.into_iter();
         loop {
             let release = async {
                 Timer::after(PING_HELD_MAX).await;
@@ -169,7 +173,7 @@ pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
                 // The bell is as old as this task: it cannot be gone.
                 let _closed = ringing.recv().await;
             };
-            super::after(CHECK).or(rung).await;
+            super::after(early.next().unwrap_or(CHECK)).or(rung).await;
         }
     };
     work.or(peer.ended()).await;

@@ -22,6 +22,7 @@ use super::backoff::Backoff;
 use super::builder::PeerFault;
 use super::client::Client;
 use super::cookie_file::CookieFileError;
+use super::figures::Figures;
 use super::functions::NodeFunctions;
 use super::host::HostError;
 use super::names::Names;
@@ -86,6 +87,13 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// Its page could not be served at this address.
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
     /// It could not be registered.
     Epmd(EpmdError),
     /// Two stores were to have the same name.
@@ -120,6 +128,9 @@ impl fmt::Display for StartError {
                     _ => f.write_str("see --dist-port and --bind"),
                 }
             }
+            Self::Http { address, error } => {
+                write!(f, "--http {address}: cannot listen there: {error}; choose another port or address")
+            }
             Self::Epmd(error) => error.fmt(f),
             Self::DuplicateName(name) => {
                 write!(f, "two stores were given the name {name}; a name is one store's: see --store")
@@ -146,6 +157,8 @@ pub struct Started {
     pub epmd: EpmdStart,
     /// Its stores, with their pids.
     pub stores: Vec<(StoreConfig, Pid)>,
+    /// Where its page is served.
+    pub http: Option<SocketAddr>,
 }
 
 /// Runs a node with the stores of its configuration until it is told to end by SIGTERM or SIGINT. `announce` is called
@@ -170,11 +183,23 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
             None => None,
         };
         let node = start(config).await?;
+        node.serve_status().map_err(|NotNamed { name, error }| {
+            let (ServerName::Global(name) | ServerName::Local(name)) = &name;
+            taken(error, name)
+        })?;
+        let http = match node.config.http {
+            Some(address) => {
+                let served = node.serve_http(address).await;
+                Some(served.map_err(|error| StartError::Http { address, error })?)
+            }
+            None => None,
+        };
         let started = Started {
             node_name: node.name().clone(),
             listening: node.listening(),
             epmd: node.epmd().clone(),
             stores: node.stores_started.get().cloned().unwrap_or_default(),
+            http,
         };
         announce(&started, node.client());
         service::ready(&node);
@@ -302,6 +327,7 @@ fn start_behind(
         listening,
         epmd,
         stores_started: OnceLock::new(),
+        figures: Figures::new(),
         mailboxes: Mutex::default(),
         ends: Mutex::default(),
         this: this.clone(),
@@ -320,6 +346,7 @@ fn start_behind(
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
     node.spawn(loopback::run(Arc::clone(&node), loopback));
     if let Some((listener, registered)) = open {
+        node.figures.set_registered(true);
         node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
         node.spawn(listener::accept_all(Arc::clone(&node), listener));
     }

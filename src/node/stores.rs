@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{Limits, ServerName, StoreConfig};
 use crate::kv::{ConfirmConfig, KeyValueServer, StateShape};
+use crate::process::figures::StoreWatch;
 use crate::replica::SlaveName;
 use crate::store::disk::OpenError;
 use crate::store::{Disk, MemoryStore, Room, Store, StoreError};
@@ -88,9 +89,13 @@ fn supervise<S: Store>(
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
     let global = names.global.iter().map(|name| ServerName::global(name));
-    node.supervise(Restart::Permanent, local.chain(global), move |node| {
+    let watch = Arc::new(StoreWatch::default());
+    let watched = Arc::clone(&watch);
+    let process = node.supervise(Restart::Permanent, local.chain(global), move |node| {
         let server = KeyValueServer::new(make(), node.dispatch(), replication.slave_buffer_bytes_max);
-        let server = Arc::new(server.shown_as(shape).confirmed_by(replication.confirm));
+        let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
+        let server = Arc::new(server);
+        watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         let kept = KeyValueServer::kept_slaves(server.store()).unwrap_or_else(|error| {
             tracing::error!(store = ?process, %error, "the slaves that were added could not be read: it is without");
@@ -104,7 +109,9 @@ fn supervise<S: Store>(
             }
         }
         process
-    })
+    })?;
+    node.show_store(names.clone(), watched);
+    Ok(process)
 }
 
 /// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.

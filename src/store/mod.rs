@@ -115,6 +115,14 @@ pub trait Store: Send + Sync + 'static {
     /// Others may write meanwhile. `visit` must not use the store.
     fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool;
 
+    /// Shows the keys of one part, as [`visit_part`](Self::visit_part) does: values that lie elsewhere are not read.
+    fn keys_of_part(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+        self.visit_part(part, &mut |key, _value| {
+            show(key);
+            true
+        });
+    }
+
     /// Keeps something that is to be known of the store after a restart, under a name; a store that does not survive
     /// its process keeps nothing, and says so by not calling `later`.
     fn keep_note(&self, _name: &str, _note: &[u8], _later: impl FnOnce() -> WriteDone)

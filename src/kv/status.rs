@@ -95,13 +95,15 @@ fn write_standing(w: &mut TermWriter<'_>, standing: Standing) {
 mod tests {
     use super::*;
     use crate::dist::RemoteProcess;
+    use crate::etf::text::{InspectLimits, inspect};
     use crate::etf::{Pid, TermView, encode};
     use crate::replica::SlaveName;
     use crate::store::MemoryStore;
 
     fn shown(slaves: &[Arc<Slave>]) -> String {
         let status = encode(|w| write(w, &MemoryStore::default(), &Follower::new(7), 1, slaves));
-        format!("{:?}", TermView::parse(&status).expect("a term"))
+        let whole = InspectLimits { text_bytes_max: usize::MAX };
+        inspect(TermView::parse(&status).expect("a term"), whole)
     }
 
     #[test]

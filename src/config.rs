@@ -32,6 +32,11 @@ pub struct Config {
     pub data: Option<DataConfig>,
     /// Slaves of the first store.
     pub slaves: Vec<ServerName>,
+    /// Slaves that have a write of the first store before it is answered; 0: it is answered at once.
+    pub confirm: u32,
+    /// A write that fewer slaves have after this time is answered so. The default is 4 s: callers wait for 5 s
+    /// (`GenServer.call/2`), and are to have an answer before.
+    pub confirm_timeout: Duration,
     /// Nodes to be kept connected.
     pub connect: Vec<NodeName>,
     /// The nodes that may connect, and be connected to; with none said, all that know the cookie. Those of `connect`
@@ -53,6 +58,9 @@ pub struct Config {
 impl Config {
     /// Erlang's `net_ticktime` where nothing else is said, in seconds.
     pub const NET_TICKTIME_SECS: u32 = 60;
+
+    /// [`confirm_timeout`](Self::confirm_timeout) where nothing else is said.
+    pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(4);
 
     /// Whether a node may be connected with, as far as its name decides.
     pub fn allows(&self, node: &NodeName) -> bool {

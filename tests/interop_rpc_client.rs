@@ -31,6 +31,8 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         epmd: EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() },
         stores: vec![StoreConfig { global: vec!["rust".into()], local: vec!["kv".into()] }],
         slaves: vec![],
+        confirm: 0,
+        confirm_timeout: Config::CONFIRM_TIMEOUT,
         connect: vec![],
         allow: Vec::new(),
         net_ticktime_secs: 60,

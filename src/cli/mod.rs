@@ -16,6 +16,7 @@ mod log;
 mod names;
 mod node;
 mod pages;
+mod replica;
 mod rpc;
 mod server_name;
 mod settings;
@@ -106,6 +107,12 @@ enum Command {
     Delete(client::DeleteArgs),
     /// Makes a server the slave of a store
     AddSlave(client::AddSlaveArgs),
+    /// Makes it none any more
+    RemoveSlave(replica::RemoveSlaveArgs),
+    /// Shows how a kvnode's store and its slaves are
+    Status(replica::StatusArgs),
+    /// Makes a slave the primary
+    Promote(replica::PromoteArgs),
     /// Calls a server with any request, and prints its answer
     Call(call::CallArgs),
     /// Casts any request to a server
@@ -184,6 +191,9 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Put(args)) => client::put(args),
         Some(Command::Delete(args)) => client::delete(args),
         Some(Command::AddSlave(args)) => client::add_slave(args),
+        Some(Command::RemoveSlave(args)) => replica::remove_slave(args),
+        Some(Command::Status(args)) => replica::status(args),
+        Some(Command::Promote(args)) => replica::promote(args),
         Some(Command::Call(args)) => call::call(args),
         Some(Command::Cast(args)) => call::cast(args),
         Some(Command::Rpc(args)) => rpc::rpc(args),

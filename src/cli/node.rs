@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, ArgMatches, Args, Command};
 
@@ -77,6 +78,20 @@ pub(super) struct NodeArgs {
     /// Let callers have backups written into this folder, by {:backup, path}
     #[arg(long, value_name = "DIR", requires = "data_dir", help_heading = "Stores")]
     backup_dir: Option<PathBuf>,
+    /// Slaves of the first store that have a write before it is answered. Where fewer have it in time, the answer is
+    /// {:error, {:unconfirmed, have, want}}, and the write stays [default: 0, answered at once]
+    #[arg(
+        long,
+        value_name = "SLAVES",
+        default_value_t = 0,
+        hide_default_value = true,
+        help_heading = "Stores"
+    )]
+    confirm: u32,
+    /// How long such a write may wait, in milliseconds; callers wait for 5000 themselves
+    #[arg(long, value_name = "MS", default_value_t = Config::CONFIRM_TIMEOUT.as_millis() as u32, help_heading = "Stores",
+          value_parser = clap::value_parser!(u32).range(20..))]
+    confirm_timeout: u32,
 
     /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
     #[arg(long, value_name = "NODE", help_heading = "Network")]
@@ -227,6 +242,8 @@ fn settings<O>(
         tls,
         bind: args.bind,
         dist_port: args.dist_port,
+        confirm: args.confirm,
+        confirm_timeout: Duration::from_millis(args.confirm_timeout.into()),
         data: args.data_dir.clone().map(|dir| DataConfig {
             dir,
             sync: args.sync.unwrap_or_default(),

@@ -17,6 +17,7 @@ mod door;
 pub mod erpc;
 mod figures;
 pub mod functions;
+mod greeting;
 pub mod host;
 mod http;
 pub mod latency;
@@ -268,11 +269,14 @@ impl Node {
                         self.replicate(&slave, &store);
                     }
                 }
-                Effect::FollowSlave { slave, primary } => {
+                Effect::FollowSlave { slave, primary, added } => {
                     if let Some(store) = self.process(primary) {
-                        self.follow(slave, &store);
+                        self.follow(slave, &store, added);
                     }
                 }
+                Effect::Monitor(request) => self.spawn_with(|node| client::monitor_for(node, *request)),
+                Effect::Wake(request) => self.spawn(timers::wake(*request)),
+                Effect::ReleaseGlobal { name } => self.spawn_with(|node| names::release(node, name)),
                 Effect::Exited(ended) => self.ended_here(&ended),
                 Effect::Orphaned(held) => {
                     if let Some(own) = self.peers.get(&self.registry.node) {

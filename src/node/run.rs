@@ -28,7 +28,7 @@ use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
-use super::stores::{Keep, NotStarted};
+use super::stores::{Keep, NotStarted, Replication};
 use super::supervised::{NotNamed, Supervision};
 use super::tls::{Tls, TlsError};
 use super::{Node, block_on, listener, loopback, random_u32, registration, service, stores};
@@ -41,8 +41,8 @@ use crate::epmd::environment::EnvironmentError;
 use crate::epmd::start::EpmdStarter;
 use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::{Pid, Pool};
-use crate::kv::KeyValueFunctions;
-use crate::kv::server::SLAVES_MAX;
+use crate::kv::slaves::SLAVES_MAX;
+use crate::kv::{ConfirmConfig, KeyValueFunctions};
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
@@ -432,11 +432,17 @@ fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
         if slaves.len() > SLAVES_MAX {
             return Err(StartError::TooManySlaves);
         }
+        let confirm = if number == 0 { node.config.confirm } else { 0 };
+        let replication = Replication {
+            slaves,
+            slave_buffer_bytes_max: node.config.limits.slave_buffer_bytes_max,
+            confirm: ConfirmConfig { slaves: confirm, timeout: node.config.confirm_timeout },
+        };
         let keep = match &node.disk {
             Some(disk) => Keep::Disk(Arc::clone(disk)),
             None => Keep::Memory(Arc::clone(&node.room)),
         };
-        let process = stores::start(node, names, slaves, node.config.limits.slave_buffer_bytes_max, keep);
+        let process = stores::start(node, names, replication, keep);
         let process = process.map_err(|error| match error {
             NotStarted::Name(NotNamed { name, error }) => {
                 let (ServerName::Global(name) | ServerName::Local(name)) = &name;

@@ -191,6 +191,7 @@ fn store(names: &StoreConfig, watch: &StoreWatch) -> StoreSnapshot {
 fn followed(slave: &Slave) -> SlaveSnapshot {
     let (state, lag, total) = match slave.standing() {
         Standing::Seeking => ("seeking", None, None),
+        Standing::Refused(_) => ("refused", None, None),
         Standing::Gone { missed } => ("gone", missed, None),
         Standing::Behind { missed } => ("behind", missed, None),
         Standing::Copying { done, total } => ("copying", Some(total.saturating_sub(done)), Some(total)),

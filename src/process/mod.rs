@@ -38,7 +38,9 @@ pub mod system;
 pub mod waiters;
 
 pub use call_error::CallError;
-pub use effect::{Dispatch, Effect, Effects, GlobalRegistration, OutgoingCall};
+pub use effect::{
+    Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, OutgoingCall, SlaveAdded, WakeRequest,
+};
 pub use exits::Ended;
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller};
 pub use held::Held;

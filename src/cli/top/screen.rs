@@ -155,6 +155,7 @@ fn slave(slave: &SlaveSnapshot) -> Line<'_> {
             (1.0 - left / (total as f64).max(1.0), Color::Yellow, format!("copying, {} to go", short(left)))
         }
         ("seeking", _) => (0.0, Color::Red, "not found yet".to_owned()),
+        ("refused", _) => (0.0, Color::Red, "refused to be a slave".to_owned()),
         (state, _) => {
             let missed = lag.map_or_else(|| "all".to_owned(), |lag| short(lag as f64));
             (0.0, Color::Red, format!("{state}, misses {missed}"))

@@ -14,7 +14,9 @@ use support::{Epmd, KvNode, at_host, short_hostname};
 fn kvnode(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(args).env("HOME", home).stdin(Stdio::null());
-    for variable in ["ERL_EPMD_PORT", "ERL_EPMD_ADDRESS", "XDG_CONFIG_HOME", "NO_COLOR", "ERL_INET_ETC_DIR"] {
+    for variable in
+        ["ERL_EPMD_PORT", "ERL_EPMD_ADDRESS", "XDG_CONFIG_HOME", "NO_COLOR", "ERL_INET_ETC_DIR", "KVNODE_BIN"]
+    {
         command.env_remove(variable);
     }
     command

@@ -204,8 +204,11 @@ fn read_environment(
     let mut said = Vec::new();
     let known: Vec<String> = flags.iter().map(|flag| variable(long(flag))).collect();
     for name in environment.keys().filter(|name| !known.contains(name)) {
-        if let Some(meant) = nearest(name, known.iter().map(String::as_str)) {
-            origins.suspicious.push((name.clone(), meant.to_owned()));
+        // Without what they all begin with, which would make any two of them alike.
+        let plain = |name: &str| name.trim_start_matches(PREFIX).to_owned();
+        let known: Vec<String> = known.iter().map(|known| plain(known)).collect();
+        if let Some(meant) = nearest(&plain(name), known.iter().map(String::as_str)) {
+            origins.suspicious.push((name.clone(), format!("{PREFIX}{meant}")));
         }
     }
     for (flag, name) in flags.iter().zip(known) {

@@ -92,7 +92,11 @@ impl KvNode {
             command.args(["--cookie", super::COOKIE]);
         }
         command.env("HOME", home.path()).env("ERL_EPMD_PORT", epmd.port().to_string());
-        command.env_remove("ERL_EPMD_ADDRESS").env_remove("XDG_CONFIG_HOME").env_remove("RUST_LOG");
+        command
+            .env_remove("KVNODE_BIN")
+            .env_remove("ERL_EPMD_ADDRESS")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("RUST_LOG");
         pipe(&mut command);
         change(&mut command);
         let mut child = command.spawn().expect("kvnode can be started");

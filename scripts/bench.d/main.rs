@@ -23,6 +23,7 @@ mod naive;
 mod native;
 mod path;
 mod profile;
+mod replication;
 mod report;
 mod rounds;
 mod servers;
@@ -73,6 +74,9 @@ enum Load {
     Memory,
     /// From start to the first answer, the memory of an idle server, and what ten idle peers cost
     Startup,
+    /// Writes per second with 0 to 4 slaves, how late slaves are, and how fast one is brought up to date, beside the
+    /// Elixir system's own primary and slaves
+    Replication,
     /// Puts that are on disk when they are answered: 1, 16, 128 and 1,000 callers; reads hot and cold; recovery
     Durable,
     /// System calls per call, by strace
@@ -87,7 +91,7 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 14] = [
+const EACH: [Load; 15] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -98,6 +102,7 @@ const EACH: [Load; 14] = [
     Load::Growth,
     Load::Memory,
     Load::Startup,
+    Load::Replication,
     Load::Durable,
     Load::Syscalls,
     Load::Hostile,
@@ -348,6 +353,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Growth => calls::growth(lab, plan, findings),
         Load::Memory => memory::per_entry(lab, plan, findings),
         Load::Startup => startup::startup(lab, plan, findings),
+        Load::Replication => replication::replication(lab, plan, findings),
         Load::Durable => durable::measure(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
         Load::Hostile => hostile::attacks(lab, plan, findings),

@@ -258,8 +258,33 @@ impl Caller {
         Ok(Some(len).filter(|len| unread.len() >= *len))
     }
 
+    /// Puts one key.
+    pub fn put(&mut self, number: u64) -> Result<()> {
+        let (template, (ok, ..)) = (self.template(Request::Put), self.answers());
+        self.ask(&template, number, &ok).map(drop)
+    }
+
+    /// Whether the server has a key.
+    pub fn has(&mut self, number: u64) -> Result<bool> {
+        let (template, (_, found, absent)) = (self.template(Request::Get), self.answers());
+        let reply = self.exchange(&template, number, found.len())?;
+        if reply.ends_with(&found) {
+            Ok(true)
+        } else if reply.ends_with(&absent) {
+            Ok(false)
+        } else {
+            Err(wrong(reply))
+        }
+    }
+
     /// Makes one call; the reply must end in `expected`. Gives the length of the reply.
     fn ask(&mut self, template: &Template, number: u64, expected: &[u8]) -> Result<usize> {
+        let reply = self.exchange(template, number, expected.len())?;
+        if reply.ends_with(expected) { Ok(reply.len()) } else { Err(wrong(reply)) }
+    }
+
+    /// Makes one call, and gives the reply: `resp_bytes` of it where replies do not tell how long they are.
+    fn exchange(&mut self, template: &Template, number: u64, resp_bytes: usize) -> Result<&[u8]> {
         let mut call = template.bytes.clone();
         call[template.key_at..template.key_at + KEY_BYTES].copy_from_slice(&key(number));
         self.stream.write_all(&call)?;
@@ -268,18 +293,20 @@ impl Caller {
             let len = match (&self.wire, unread.first_chunk::<4>()) {
                 (_, None) => usize::MAX,
                 (Wire::Distribution { .. }, Some(head)) => u32::from_be_bytes(*head) as usize + 4,
-                (Wire::Resp, Some(_)) => expected.len(),
+                (Wire::Resp, Some(_)) => resp_bytes,
             };
             if unread.len() < len {
                 self.read(1024)?;
                 continue;
             }
-            let reply = &unread[..len];
+            let from = self.start;
             self.start += len;
             if len == 4 && matches!(self.wire, Wire::Distribution { .. }) {
+                // A tick is answered with a tick.
+                self.stream.write_all(&[0; 4])?;
                 continue;
             }
-            return if reply.ends_with(expected) { Ok(len) } else { Err(wrong(reply)) };
+            return Ok(&self.buffer[from..from + len]);
         }
     }
 

@@ -27,7 +27,9 @@ pub enum Kind {
     KvnodeUnfragmented,
     /// Elixir's KeyValueStore of tests/elixir, a GenServer with a Map
     Genserver,
-    /// The same with an ETS table, read through :erpc
+    /// Elixir's KeyValueStoreReplicated of tests/elixir, as a primary or as a slave
+    Replicated,
+    /// Elixir's KeyValueStore with an ETS table, read through :erpc
     Ets,
     /// A C node on erl_interface
     Cnode,
@@ -62,6 +64,7 @@ impl Kind {
             Self::Kvnode => crate::report::OURS,
             Self::KvnodeUnfragmented => "kvnode, no fragments",
             Self::Genserver => "GenServer",
+            Self::Replicated => "Elixir",
             Self::Ets => "ETS by :erpc",
             Self::Cnode => "C node",
             Self::Jinterface => "Jinterface",
@@ -193,6 +196,7 @@ impl Lab {
                 command
             }
             Kind::Genserver => self.beam(&full_name, "BenchServer.map()")?,
+            Kind::Replicated => self.beam(&full_name, "BenchReplicated.main()")?,
             Kind::Ets => self.beam(&full_name, "BenchServer.ets()")?,
             Kind::Cnode => {
                 let mut command = Command::new(self.compiled.cnode()?);

@@ -160,6 +160,23 @@ pub trait Store: Send + Sync + 'static {
         part > 0 || self.visit(visit)
     }
 
+    /// An empty store of the same kind, to be filled with a copy of a primary while this one is read, and then to
+    /// [`replace`](Self::replace) it. `None`: this store cannot; a copy then comes into it as it is.
+    fn staging(&self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Takes the entries of what [`staging`](Self::staging) gave in the place of its own, so that no reader sees some of
+    /// these and some of those. Nobody writes meanwhile.
+    fn replace(&self, _with: Self)
+    where
+        Self: Sized,
+    {
+    }
+
     /// Whether it holds nothing.
     fn is_empty(&self) -> bool {
         self.len() == 0

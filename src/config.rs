@@ -2,7 +2,7 @@
 //!
 //! A plain value: the command line or a library user fills it in, nothing below reads the environment.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +32,11 @@ pub struct Config {
     pub data: Option<DataConfig>,
     /// Slaves of the first store.
     pub slaves: Vec<ServerName>,
+    /// Slaves that have a write of the first store before it is answered; 0: it is answered at once.
+    pub confirm: u32,
+    /// A write that fewer slaves have after this time is answered so. The default is 4 s: callers wait for 5 s
+    /// (`GenServer.call/2`), and are to have an answer before.
+    pub confirm_timeout: Duration,
     /// Nodes to be kept connected.
     pub connect: Vec<NodeName>,
     /// The nodes that may connect, and be connected to; with none said, all that know the cookie. Those of `connect`
@@ -44,6 +49,8 @@ pub struct Config {
     pub fragments: bool,
     /// TLS to every other node, as with `-proto_dist inet_tls`. `None`: TCP.
     pub tls: Option<TlsConfig>,
+    /// Where the page and the metrics are served by HTTP ([`Node::serve_http`](crate::Node::serve_http)). `None`: nowhere.
+    pub http: Option<SocketAddr>,
     /// The bounds on what peers may use.
     pub limits: Limits,
 }
@@ -51,6 +58,9 @@ pub struct Config {
 impl Config {
     /// Erlang's `net_ticktime` where nothing else is said, in seconds.
     pub const NET_TICKTIME_SECS: u32 = 60;
+
+    /// [`confirm_timeout`](Self::confirm_timeout) where nothing else is said.
+    pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(4);
 
     /// Whether a node may be connected with, as far as its name decides.
     pub fn allows(&self, node: &NodeName) -> bool {

@@ -41,6 +41,7 @@
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
+//! | see what a node does and holds | [`Node::snapshot`] |
 //! | bound what peers may use | [`config::Limits`] |
 //! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
 //!
@@ -126,8 +127,10 @@
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
 //!   out in any order, and a slave must not see them so.
-//! - Slaves acknowledge by answering a `{:get, key}`, kvnodes as Elixir servers: so one protocol repairs, bounds and shows
-//!   the lag of both, without sequence numbers of its own ([`replica`] says how).
+//! - A slave acknowledges by answering a call, `{:get, key}` where it is an Elixir server, and everything that came before
+//!   it in its mailbox is then handled: so a write is confirmed by the same answer that bounds and repairs, many writes by
+//!   one, instead of by a call for each that would leave the order of the others ([`replica`] says how).
+//! - kvnodes speak a dialect of their own to each other ([`replica::dialect`]), in the same log and window.
 
 pub mod cli;
 pub mod config;

@@ -420,3 +420,51 @@ fn shells_complete_and_man_reads_the_same_definition() {
         }
     }
 }
+
+#[test]
+fn a_kvnodes_store_tells_how_it_is_and_an_elixir_server_is_not_asked() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let connect = format!("--connect {}", beam.name());
+    let _nodes = ["master", "one"].map(|name| KvNode::start(&epmd, name, &connect));
+    beam.run("{:ok, elixir} = KeyValueStoreDistributed.start_link(:elixir); Process.unlink(elixir)");
+    beam.wait_for_global("one");
+    beam.wait_for_global("master");
+    let at = ["--node", "master", "--to", "global:master"];
+    assert_eq!(person.gets(&[&["add-slave", "one"][..], &at].concat()), ":ok\n");
+    assert_eq!(person.gets(&[&["add-slave", "elixir"][..], &at].concat()), ":ok\n");
+    assert_eq!(person.gets(&[&["put", ":nombre", "\"Mafalda\""][..], &at].concat()), ":ok\n");
+    beam.check_soon(
+        "for s <- GenServer.call({:global, :master}, :status).slaves, do: {s.kind, s.state}",
+        "[kvnode: {:in_step, 0}, elixir: {:in_step, 0}]",
+    );
+    let status = person.gets(&[&["status"][..], &at].concat());
+    for line in [
+        "role                  primary",
+        "entries               1",
+        "SLAVE          STATE          KIND    STALE KEYS  SINCE  LAST ERROR",
+    ] {
+        assert!(status.lines().any(|shown| shown == line), "{line}: {status}");
+    }
+    assert!(status.contains("global:elixir  {:in_step, 0}  elixir  false"), "{status}");
+    let json = person.gets(&[&["status", "--json"][..], &at].concat());
+    assert!(json.contains("\"role\":\"primary\""), "{json}");
+    assert_eq!(person.gets(&[&["remove-slave", "elixir"][..], &at].concat()), ":ok\n");
+    person.fails(&[&["remove-slave", "elixir"][..], &at].concat(), 5, &["it has no such slave"]);
+    person.fails(&[&["promote"][..], &at].concat(), 5, &["slave of no kvnode"]);
+    assert_eq!(person.gets(&["promote", "--node", "one"]), ":ok\n");
+    beam.check_soon(
+        "node(:global.whereis_name(:master)) |> to_string |> String.starts_with?(\"one@\")",
+        "true",
+    );
+    // It would end, and its data with it.
+    for command in ["status", "promote"] {
+        person.fails(
+            &[command, "--node", "beam", "--to", "global:elixir"],
+            5,
+            &["is no kvnode", "it was not asked"],
+        );
+    }
+    beam.check("GenServer.call({:global, :elixir}, {:get, :nombre})", "\"Mafalda\"");
+}

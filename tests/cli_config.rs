@@ -103,6 +103,8 @@ fn what_a_stronger_place_says_leaves_nothing_of_its_rivals() {
     assert_eq!(setting(&shown, "sname"), ("(not set)".into(), "default".into()), "excluded by --name");
     assert_eq!(setting(&shown, "store"), ("(not set)".into(), "default".into()), "a group with --global");
     assert_eq!(setting(&shown, "global"), ("[\"c\"]".into(), "--global".into()));
+    let (_, shown, _) = Place::with("sname = 'a@h'\nlog-format = 'json'").config("--log debug", &[]);
+    assert_eq!(setting(&shown, "log-format").0, "\"json\"", "defined beside --log, and another thing");
     let (_, shown, _) =
         place.config("", &[("KVNODE_NAME", "x@h.example.org"), ("KVNODE_CONNECT", "a@h.example.org")]);
     assert_eq!(setting(&shown, "name").1, "KVNODE_NAME");

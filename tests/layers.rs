@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["dist", "store"]),
     ("epmd", &["config", "dist"]),
     ("node", &["config", "dist", "epmd", "etf", "kv", "process", "replica", "store"]),
-    ("cli", &["config", "dist", "epmd", "etf", "node", "store"]),
+    ("cli", &["config", "dist", "epmd", "etf", "node", "replica", "store"]),
 ];
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.

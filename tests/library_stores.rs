@@ -31,8 +31,9 @@ fn a_store_of_another_crate_is_named_replicated_and_started_again() {
         let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
         let node = Node::builder("other").cookie(support::COOKIE).epmd(at).start().expect("it starts");
         let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
+        let replication = |slaves| stores::Replication { slaves, ..stores::Replication::default() };
         let slaves = vec![SlaveName::global("slave")];
-        let first = stores::start(&node, &names, slaves, 1 << 20, memory()).expect("the names are free");
+        let first = stores::start(&node, &names, replication(slaves), memory()).expect("the names are free");
         beam.ping(node.name().as_str());
         beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
         beam.wait_for_global("a");
@@ -52,8 +53,9 @@ fn a_store_of_another_crate_is_named_replicated_and_started_again() {
         beam.check_soon("GenServer.call(slave, {:get, 3})", "4");
         // Others can have none of its names, and leave nothing behind.
         let rival = StoreConfig { global: vec!["d".into(), "b".into()], local: vec!["e".into()] };
-        let error =
-            stores::start(&node, &rival, Vec::new(), 1 << 20, memory()).map(|_| ()).expect_err("b is taken");
+        let error = stores::start(&node, &rival, replication(Vec::new()), memory())
+            .map(|_| ())
+            .expect_err("b is taken");
         let stores::NotStarted::Name(error) = error else { panic!("{error:?}") };
         assert!(error.to_string().starts_with("b: "), "{error}");
         assert_eq!(node.whereis_local("e"), None);
@@ -71,7 +73,8 @@ fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).expect("an empty folder");
     let names = StoreConfig { global: vec!["kept".into()], local: Vec::new() };
     let keep = || stores::Keep::Disk(Arc::clone(&disk));
-    let first = stores::start(&node, &names, Vec::new(), 1 << 20, keep()).expect("the name is free");
+    let first =
+        stores::start(&node, &names, stores::Replication::default(), keep()).expect("the name is free");
     beam.ping(node.name().as_str());
     beam.wait_for_global("kept");
     beam.check("GenServer.call({:global, :kept}, {:put, 1, 2})", ":ok");
@@ -81,11 +84,11 @@ fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     beam.check_soon("try do GenServer.call({:global, :kept}, {:get, 1}) catch :exit, _ -> :not_yet end", "2");
     beam.check(":sys.get_state({:global, :kept}).slaves", "[global: :late]");
     let both = StoreConfig { global: vec!["kept".into(), "new".into()], local: Vec::new() };
-    let taken = stores::start(&node, &both, Vec::new(), 1 << 20, keep()).map(|_| ());
+    let taken = stores::start(&node, &both, stores::Replication::default(), keep()).map(|_| ());
     assert!(matches!(taken, Err(stores::NotStarted::Name(_))), "{taken:?}");
     disk.store(&["global:else".into()]).expect("another store");
     let split = StoreConfig { global: vec!["kept".into(), "else".into()], local: Vec::new() };
-    let error = stores::start(&node, &split, Vec::new(), 1 << 20, keep()).map(|_| ());
+    let error = stores::start(&node, &split, stores::Replication::default(), keep()).map(|_| ());
     assert!(matches!(error, Err(stores::NotStarted::Open(OpenError::Names { .. }))), "{error:?}");
     stores::say_unserved(&disk, [&names].into_iter());
     block_on(node.stop());

@@ -1,5 +1,6 @@
-//! Replication on a virtual clock: a primary, a slave that knows nothing but the Elixir servers' messages, and a network
-//! that delays, stalls and breaks. After whatever happened, both hold the same.
+//! Replication on a virtual clock: a primary, a slave, and a network that delays, stalls and breaks. The slave knows nothing
+//! but the Elixir servers' messages, or is a kvnode's. After whatever happened, both hold the same; a value never goes back;
+//! a kvnode's copy shows at once what the primary held at one moment.
 //!
 //! Each run is made of its seed alone, and a failure prints it. `KVNODE_SIMULATION_SEEDS` is how many are run,
 //! `KVNODE_SIMULATION_FIRST` the first of them.
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use kvnode::dist::RemoteProcess;
 use kvnode::etf::{Pid, TermView, Traits, encode};
-use kvnode::kv::Cast;
+use kvnode::kv::{Cast, FromPrimary};
 use kvnode::replica::{
-    Acknowledge, Mark, PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, Source, SourceRead, Standing,
+    Acknowledge, CopyMark, Mark, PresentValue, Pushed, ReplicaWrite, Said, Slave, SlaveName, Source,
+    SourceRead, Standing,
 };
 
 const KEYS: u64 = 24;
@@ -53,6 +55,11 @@ fn number(bytes: &[u8]) -> u64 {
 struct Primary {
     data: BTreeMap<u64, u64>,
     writes: u64,
+    /// Of this life.
+    incarnation: u64,
+    /// What it held after each write of this life, from which the present is to be told.
+    first: (u64, BTreeMap<u64, u64>),
+    history: Vec<(u64, Option<u64>)>,
     /// Nobody writes any more.
     quiet: bool,
     slave: Arc<Slave>,
@@ -67,13 +74,28 @@ impl Primary {
         let encoded = term(key);
         let pushed = if self.random.one_in(3) {
             self.data.remove(&key);
-            self.slave.push(ReplicaWrite::Delete { key: &encoded, traits: Traits::none() })
+            self.history.push((key, None));
+            self.slave.push(self.writes, ReplicaWrite::Delete { key: &encoded, traits: Traits::none() })
         } else {
             self.data.insert(key, self.writes);
+            self.history.push((key, Some(self.writes)));
             let value = term(self.writes);
-            self.slave.push(ReplicaWrite::Put { key: &encoded, value: &value, traits: Traits::none() })
+            let write = ReplicaWrite::Put { key: &encoded, value: &value, traits: Traits::none() };
+            self.slave.push(self.writes, write)
         };
         pushed == Pushed::Ready
+    }
+
+    /// What it held when its last write was this one.
+    fn at(&self, seq: u64) -> BTreeMap<u64, u64> {
+        let (first, mut data) = self.first.clone();
+        for (key, value) in &self.history[..(seq - first) as usize] {
+            match value {
+                Some(value) => data.insert(*key, *value),
+                None => data.remove(key),
+            };
+        }
+        data
     }
 }
 
@@ -104,6 +126,10 @@ impl Source for Shared<'_> {
         run();
     }
 
+    fn seq(&self) -> u64 {
+        self.0.borrow().writes
+    }
+
     fn len(&self) -> usize {
         self.0.borrow().data.len()
     }
@@ -120,28 +146,101 @@ impl Shared<'_> {
     }
 }
 
-/// A slave: what an Elixir server would hold.
+/// A slave: what an Elixir server, or a kvnode's, would hold.
 #[derive(Default)]
 struct Process {
     data: BTreeMap<u64, u64>,
     /// The newest value that was seen of each key.
     seen: BTreeMap<u64, u64>,
+    /// Of a kvnode: the session, the primary, and its last write.
+    session: u64,
+    primary: Option<u64>,
+    applied: u64,
+    /// Nothing is missing before what came last.
+    whole: bool,
+    /// A copy that is not whole.
+    aside: Option<BTreeMap<u64, u64>>,
+    copies: u64,
 }
 
 impl Process {
-    fn handle(&mut self, message: &[u8]) {
+    fn greet(&mut self, session: u64, primary: u64) -> Said {
+        let had = Said { incarnation: 1, had: self.primary, applied: self.applied };
+        if self.primary != Some(primary) {
+            self.applied = 0;
+        }
+        (self.primary, self.session) = (Some(primary), session);
+        self.aside = None;
+        self.whole = false;
+        had
+    }
+
+    fn take_in(&mut self, seq: u64) {
+        if self.whole {
+            self.applied = self.applied.max(seq);
+        }
+    }
+
+    fn see(&mut self, key: u64, value: u64) {
+        let seen = self.seen.insert(key, value).unwrap_or(0);
+        assert!(seen <= value, "key {key} went back from {seen} to {value}");
+    }
+
+    fn handle(&mut self, message: &[u8], primary: &Primary) {
         let [kind, cast] = TermView::parse(message).expect("a term").as_tuple::<2>().expect("a cast");
         assert!(kind.is_atom("$gen_cast"), "{kind:?}");
-        match Cast::read(cast).expect("a cast that Elixir's servers know") {
+        match Cast::read(cast).expect("a cast that is known") {
             Cast::ReplicatePut { key, value } => {
                 let (key, value) = (number(key.bytes()), number(value.bytes()));
-                let seen = self.seen.insert(key, value).unwrap_or(0);
-                assert!(seen <= value, "key {key} went back from {seen} to {value}");
+                self.see(key, value);
                 self.data.insert(key, value);
             }
             Cast::ReplicateDelete { key } => {
                 self.data.remove(&number(key.bytes()));
             }
+            Cast::FromPrimary(message) => self.handle_kvnode(message, primary),
+        }
+    }
+
+    fn handle_kvnode(&mut self, message: FromPrimary<'_>, primary: &Primary) {
+        match message {
+            FromPrimary::Put { session, seq, key, value } => {
+                assert_eq!(session, self.session);
+                self.take_in(seq);
+                let (key, value) = (number(key.bytes()), number(value.bytes()));
+                if let Some(aside) = &mut self.aside {
+                    aside.insert(key, value);
+                } else {
+                    self.see(key, value);
+                    self.data.insert(key, value);
+                }
+            }
+            FromPrimary::Delete { session, seq, key } => {
+                assert_eq!(session, self.session);
+                self.take_in(seq);
+                self.aside.as_mut().unwrap_or(&mut self.data).remove(&number(key.bytes()));
+            }
+            FromPrimary::Copy { session, seq, mark } => {
+                assert_eq!(session, self.session);
+                self.whole = matches!(mark, CopyMark::End | CopyMark::Whole);
+                self.take_in(seq);
+                match mark {
+                    CopyMark::Begin => self.aside = Some(BTreeMap::new()),
+                    CopyMark::End => {
+                        self.data = self.aside.take().expect("a copy that has begun");
+                        self.copies += 1;
+                        for (key, value) in self.data.clone() {
+                            self.see(key, value);
+                        }
+                    }
+                    CopyMark::Whole => assert!(self.aside.is_none()),
+                    CopyMark::Repair => {}
+                }
+                if self.whole {
+                    assert_eq!(self.data, primary.at(seq), "what the primary held at one moment");
+                }
+            }
+            FromPrimary::Slaves { .. } | FromPrimary::Bye { .. } => panic!("not of the core"),
         }
     }
 }
@@ -162,6 +261,7 @@ enum ToPrimary {
 struct World<'a> {
     primary: &'a RefCell<Primary>,
     buffer_bytes_max: usize,
+    kvnode: bool,
     process: Process,
     incarnation: u32,
     random: Random,
@@ -219,7 +319,7 @@ impl World<'_> {
 
     fn deliver(&mut self) {
         match self.there.pop_front() {
-            Some(ToSlave::Cast(message)) => self.process.handle(&message),
+            Some(ToSlave::Cast(message)) => self.process.handle(&message, &self.primary.borrow()),
             Some(ToSlave::Ask(mark)) => self.back.push_back(ToPrimary::Answer(mark)),
             Some(ToSlave::State) => {
                 self.back.push_back(ToPrimary::State(self.process.data.keys().copied().collect()));
@@ -230,7 +330,12 @@ impl World<'_> {
 
     fn deliver_back(&mut self) {
         match self.back.pop_front() {
-            Some(ToPrimary::Answer(mark)) => self.slave(|slave| slave.acknowledged(mark)),
+            Some(ToPrimary::Answer(mark)) => {
+                self.slave(|slave| slave.acknowledged(mark));
+                let confirmed = self.slave(Slave::confirmed);
+                // What a process had that is no longer there says nothing of the next.
+                assert!(!self.kvnode || !self.connected || confirmed <= self.process.applied, "{confirmed}");
+            }
             Some(ToPrimary::State(keys)) => {
                 let primary = self.primary.borrow();
                 for key in keys.iter().filter(|key| !primary.data.contains_key(key)) {
@@ -261,7 +366,15 @@ impl World<'_> {
     fn connect(&mut self) {
         if !self.connected {
             let pid = Pid { node: "slave@h".into(), id: self.incarnation, serial: 0, creation: 1 };
-            self.slave(|slave| slave.found(RemoteProcess::Pid(pid)));
+            if self.kvnode {
+                let incarnation = self.primary.borrow().incarnation;
+                let session = self.slave(|slave| slave.next_session(incarnation));
+                let had = self.process.greet(session, incarnation);
+                let at = RemoteProcess::Pid(pid);
+                self.slave(|slave| slave.found_kvnode(at, session, incarnation, had));
+            } else {
+                self.slave(|slave| slave.found(RemoteProcess::Pid(pid)));
+            }
             self.connected = true;
         }
     }
@@ -275,7 +388,7 @@ impl World<'_> {
             1 => std::mem::take(&mut self.process.data),
             _ => (0..KEYS + 6).map(|key| (key, 0)).collect(),
         };
-        self.process = Process { data: kept, seen: BTreeMap::new() };
+        self.process = Process { data: kept, ..Process::default() };
     }
 
     /// The primary ends, and another comes under its name, empty or with what it had.
@@ -286,6 +399,9 @@ impl World<'_> {
             primary.data.clear();
         }
         primary.slave = Arc::new(Slave::new(SlaveName::global("s"), self.buffer_bytes_max));
+        primary.incarnation += 1 << 32;
+        primary.first = (primary.writes, primary.data.clone());
+        primary.history.clear();
     }
 
     fn step(&mut self) {
@@ -348,6 +464,9 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
     let primary = RefCell::new(Primary {
         data: BTreeMap::new(),
         writes: 0,
+        incarnation: 1 << 32,
+        first: (0, BTreeMap::new()),
+        history: Vec::new(),
         quiet: false,
         slave: Arc::new(Slave::new(SlaveName::global("s"), buffer_bytes_max)),
         random: Random::new(seed.0 ^ 0xABCD),
@@ -355,6 +474,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
     let mut world = World {
         primary: &primary,
         buffer_bytes_max,
+        kvnode: seed.0 % 2 == 1,
         process: Process::default(),
         incarnation: 0,
         random,
@@ -373,7 +493,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
                 Standing::Behind { .. } => counts.behind += 1,
                 Standing::InStep { .. } => counts.in_step += 1,
                 Standing::Copying { .. } => counts.copying += 1,
-                Standing::Seeking | Standing::Dropped => {}
+                Standing::Seeking | Standing::Refused(_) | Standing::Dropped => {}
             }
         }
         primary.borrow_mut().quiet = true;
@@ -382,6 +502,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         assert_eq!(world.process.data, primary.borrow().data);
         assert!(!world.slave(Slave::may_be_stale));
     }
+    counts.copies += world.process.copies;
 }
 
 /// How often each standing was seen: a simulation that never gets there shows nothing.
@@ -392,6 +513,8 @@ struct Counts {
     behind: u64,
     in_step: u64,
     copying: u64,
+    /// Into the place of what a kvnode held.
+    copies: u64,
 }
 
 fn from_environment(name: &str, default: u64) -> u64 {
@@ -409,7 +532,10 @@ fn whatever_happens_primary_and_slave_hold_the_same_in_the_end() {
         run(seed, start, &mut counts);
     }
     if seeds >= 1_000 {
-        let Counts { partial, full, behind, in_step, copying } = counts;
-        assert!([partial, full, behind, in_step, copying].iter().all(|count| *count > 100), "{counts:?}");
+        let Counts { partial, full, behind, in_step, copying, copies } = counts;
+        assert!(
+            [partial, full, behind, in_step, copying, copies].iter().all(|count| *count > 100),
+            "{counts:?}"
+        );
     }
 }

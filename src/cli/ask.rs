@@ -112,6 +112,39 @@ impl AskArgs {
     }
 }
 
+impl AskArgs {
+    /// The same for as long as `act` goes on: each question has the time.
+    ///
+    /// # Errors
+    /// As [`with_session`](Self::with_session).
+    pub(super) fn with_lasting_session<T>(
+        &self,
+        act: impl AsyncFnOnce(&Session) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        block_on(async {
+            let epmd = environment::epmd_config().map_err(CliError::usage)?;
+            let target = match &self.node {
+                Some(typed) => target(typed)?,
+                None => only_kvnode(&epmd).await?,
+            };
+            let node = start(&target, self.cookie.as_deref(), self.tls.config()?, epmd).await?;
+            let connected = async { node.connect_to(target.as_str()).await.map_err(|error| refused(&error)) };
+            let late = async {
+                Timer::after(self.time()).await;
+                Err(CliError::Timeout(format!("{target} was not reached within {} s", self.timeout)))
+            };
+            let outcome = match connected.or(late).await {
+                Ok(connected) => {
+                    act(&Session { node: Arc::clone(&node), connected, time: self.time() }).await
+                }
+                Err(error) => Err(error),
+            };
+            node.stop().await;
+            outcome
+        })
+    }
+}
+
 /// A connection to the node that is asked.
 pub(super) struct Session {
     pub(super) node: Arc<Node>,

@@ -26,7 +26,7 @@ pub(super) enum CookieOrigin {
 
 /// The text, with a line end.
 pub(super) fn text(kind: NameKind, connect: &[NodeName], cookie: &CookieOrigin, started: &Started) -> String {
-    let Started { node_name, listening, epmd, stores } = started;
+    let Started { node_name, listening, epmd, stores, http } = started;
     let version = env!("CARGO_PKG_VERSION");
     let mut rows = vec![
         ("node", format!("{node_name} (hidden)")),
@@ -36,6 +36,9 @@ pub(super) fn text(kind: NameKind, connect: &[NodeName], cookie: &CookieOrigin, 
     ];
     for (store, pid) in stores {
         rows.push(("store", format!("{} {pid:?}", names(store).join(" and "))));
+    }
+    if let Some(http) = http {
+        rows.push(("page", format!("http://{http}/")));
     }
     for peer in connect {
         rows.push(("connects", format!("to {peer}")));
@@ -111,6 +114,7 @@ mod tests {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let pid = Pid { node: node.into(), id: 7, serial: 0, creation: 1 };
         Started {
+            http: None,
             node_name: NodeName::new(node).unwrap(),
             listening: "[::]:40000".parse().unwrap(),
             epmd: EpmdStart { address: "127.0.0.1:4369".parse().unwrap(), starter: EpmdStarter::Running },

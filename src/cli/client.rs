@@ -116,15 +116,22 @@ pub(super) fn delete(args: DeleteArgs) -> Result<(), CliError> {
     request(&args.ask, &args.to, "delete", &args.key, args.ask.form(), read)
 }
 
-pub(super) fn add_slave(args: AddSlaveArgs) -> Result<(), CliError> {
-    let typed = args.slave.as_str();
+/// A slave as it is typed.
+///
+/// # Errors
+/// It is no name.
+pub(super) fn slave_name(typed: &str) -> Result<OwnedTerm, CliError> {
     let wrong = |reason| CliError::usage(format!("SLAVE {typed}: {reason}"));
     let slave = match server_name::server(typed) {
         Ok(ServerName::Global(name)) => ServerRef::global(&name),
         Ok(ServerName::Local(name)) => ServerRef::local(&name),
         Err(_) => ServerRef::global(&server_name::atom(typed).map_err(wrong)?),
     };
-    let slave = OwnedTerm::write(|w| slave.write(w)).map_err(CliError::usage)?;
+    OwnedTerm::write(|w| slave.write(w)).map_err(CliError::usage)
+}
+
+pub(super) fn add_slave(args: AddSlaveArgs) -> Result<(), CliError> {
+    let slave = slave_name(&args.slave)?;
     request(&args.ask, &args.to, "add_slave", "", args.ask.form(), |_| Ok([slave.clone()]))
 }
 

@@ -11,16 +11,19 @@ mod client;
 mod data;
 mod doctor;
 mod epmd;
+mod http_address;
 mod log;
 mod names;
 mod node;
 mod pages;
+mod replica;
 mod rpc;
 mod server_name;
 mod settings;
 mod size;
 mod term;
 mod tls;
+mod top;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -104,6 +107,12 @@ enum Command {
     Delete(client::DeleteArgs),
     /// Makes a server the slave of a store
     AddSlave(client::AddSlaveArgs),
+    /// Makes it none any more
+    RemoveSlave(replica::RemoveSlaveArgs),
+    /// Shows how a kvnode's store and its slaves are
+    Status(replica::StatusArgs),
+    /// Makes a slave the primary
+    Promote(replica::PromoteArgs),
     /// Calls a server with any request, and prints its answer
     Call(call::CallArgs),
     /// Casts any request to a server
@@ -114,6 +123,8 @@ enum Command {
     Ping(rpc::PingArgs),
     /// Lists what epmd and :global know
     Names(names::NamesArgs),
+    /// Shows a kvnode live: stores, requests, times, slaves, nodes
+    Top(top::TopArgs),
     /// Says why a node cannot be connected to, and what to do
     Doctor(doctor::DoctorArgs),
     /// Runs, asks or ends an epmd, as Erlang's own epmd program does
@@ -180,11 +191,15 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Put(args)) => client::put(args),
         Some(Command::Delete(args)) => client::delete(args),
         Some(Command::AddSlave(args)) => client::add_slave(args),
+        Some(Command::RemoveSlave(args)) => replica::remove_slave(args),
+        Some(Command::Status(args)) => replica::status(args),
+        Some(Command::Promote(args)) => replica::promote(args),
         Some(Command::Call(args)) => call::call(args),
         Some(Command::Cast(args)) => call::cast(args),
         Some(Command::Rpc(args)) => rpc::rpc(args),
         Some(Command::Ping(args)) => rpc::ping(args),
         Some(Command::Names(args)) => names::main(args),
+        Some(Command::Top(args)) => top::main(args),
         Some(Command::Doctor(args)) => doctor::main(args),
         Some(Command::Epmd(args)) => epmd::main(args),
         Some(Command::Check(args)) => data::check(&args),

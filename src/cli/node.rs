@@ -1,8 +1,9 @@
 //! `kvnode`: starting a node.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, ArgMatches, Args, Command};
 
@@ -10,12 +11,13 @@ use super::banner::{self, CookieOrigin};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
 use super::tls::TlsArgs;
-use super::{CliError, print, server_name, size};
+use super::{CliError, http_address, print, server_name, size};
 use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::epmd::environment;
+use crate::node::STATUS_NAME;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::host::Host;
 use crate::store::SyncPolicy;
@@ -25,7 +27,7 @@ const FRAME_BYTES_LEAST: usize = 64 << 10;
 /// The largest: the length of a frame has 32 bits.
 const FRAME_BYTES_MOST: usize = u32::MAX as usize;
 /// Local names that are the node's own.
-const OWN_PROCESSES: [&str; 2] = ["net_kernel", "rex"];
+const OWN_PROCESSES: [&str; 3] = ["net_kernel", "rex", STATUS_NAME];
 /// The local name of the only store when none is given: the module of the Elixir original.
 const DEFAULT_LOCAL: &str = "Elixir.KeyValueStore";
 
@@ -76,6 +78,20 @@ pub(super) struct NodeArgs {
     /// Let callers have backups written into this folder, by {:backup, path}
     #[arg(long, value_name = "DIR", requires = "data_dir", help_heading = "Stores")]
     backup_dir: Option<PathBuf>,
+    /// Slaves of the first store that have a write before it is answered. Where fewer have it in time, the answer is
+    /// {:error, {:unconfirmed, have, want}}, and the write stays [default: 0, answered at once]
+    #[arg(
+        long,
+        value_name = "SLAVES",
+        default_value_t = 0,
+        hide_default_value = true,
+        help_heading = "Stores"
+    )]
+    confirm: u32,
+    /// How long such a write may wait, in milliseconds; callers wait for 5000 themselves
+    #[arg(long, value_name = "MS", default_value_t = Config::CONFIRM_TIMEOUT.as_millis() as u32, help_heading = "Stores",
+          value_parser = clap::value_parser!(u32).range(20..))]
+    confirm_timeout: u32,
 
     /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
     #[arg(long, value_name = "NODE", help_heading = "Network")]
@@ -114,6 +130,10 @@ pub(super) struct NodeArgs {
     #[command(flatten)]
     tls: TlsArgs,
 
+    /// Serve a page about the node, and /metrics for Prometheus, /status.json, /health and /ready, by HTTP: a port of this
+    /// machine alone, as in 8080, or ADDRESS:PORT. Read-only, without a password
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = http_address::parse, help_heading = "Output")]
+    http: Option<SocketAddr>,
     #[command(flatten)]
     log: LogArgs,
     /// Settings from a TOML file, as in net-ticktime = 30; flags and KVNODE_… of the environment win over it
@@ -222,6 +242,8 @@ fn settings<O>(
         tls,
         bind: args.bind,
         dist_port: args.dist_port,
+        confirm: args.confirm,
+        confirm_timeout: Duration::from_millis(args.confirm_timeout.into()),
         data: args.data_dir.clone().map(|dir| DataConfig {
             dir,
             sync: args.sync.unwrap_or_default(),
@@ -229,6 +251,7 @@ fn settings<O>(
         }),
         net_ticktime_secs: args.net_ticktime,
         fragments: !args.no_fragments,
+        http: args.http,
     };
     Ok((kind, config, origin))
 }

@@ -181,7 +181,10 @@ fn rivals(command: &Command, flags: &[&Arg], flag: &Arg, other: &str) -> bool {
     let excludes = |one: &Arg, two: &Arg| {
         command.get_arg_conflicts_with(one).iter().any(|conflict| conflict.get_id() == two.get_id())
     };
-    let together = command.get_groups().any(|group| {
+    // Flags that are defined in one struct are a group to clap too, named as that: it says nothing about what they mean.
+    let mut said =
+        command.get_groups().filter(|group| !group.get_id().as_str().starts_with(char::is_uppercase));
+    let together = said.any(|group| {
         let has = |flag: &Arg| group.get_args().any(|id| id == flag.get_id());
         has(flag) && has(other)
     });

@@ -9,6 +9,8 @@ use crate::config::{TlsConfig, TlsSide, TlsVerify};
 use crate::node::tls::read_optfile;
 
 #[derive(Args, Clone, Debug)]
+// Flags of one group leave no place for each other between the command line, the environment and the file.
+#[group(skip)]
 pub(super) struct TlsArgs {
     /// Speak TLS with every other node, as BEAMs do that are started with -proto_dist inet_tls. On SIGHUP a node reads the
     /// files again

@@ -60,6 +60,14 @@ impl ServerRef {
         Some(Self::Remote { name: shared(first.as_atom()?), node: shared(second.as_atom()?) })
     }
 
+    /// The same as it is named on other nodes, where it is used on this one: a local name is `{name, node}` there.
+    pub fn on(&self, node: &Arc<str>) -> Self {
+        match self {
+            Self::Local(name) => Self::Remote { name: Arc::clone(name), node: Arc::clone(node) },
+            other => other.clone(),
+        }
+    }
+
     /// Writes it as it is given to `GenServer.call`.
     pub fn write(&self, writer: &mut TermWriter<'_>) {
         match self {

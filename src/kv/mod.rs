@@ -1,13 +1,18 @@
 //! The product: the requests of the key-value protocol, the server that answers them, and the functions of the Elixir
 //! modules that speak it.
 
+mod confirm;
+mod follower;
+mod following;
 pub mod functions;
+mod promotion;
 pub mod request;
 pub mod server;
+pub mod slaves;
 pub mod state;
 mod status;
 
 pub use functions::KeyValueFunctions;
-pub use request::{Cast, Request};
-pub use server::KeyValueServer;
+pub use request::{Cast, FromPrimary, Hello, Request};
+pub use server::{ConfirmConfig, KeyValueServer};
 pub use state::StateShape;

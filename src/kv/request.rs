@@ -1,6 +1,7 @@
 //! The key-value protocol's requests: terms in, operations out. Slices of the received bytes, nothing copied.
 
 use crate::etf::{Cursor, TermView};
+use crate::replica::{CopyMark, Lineage};
 
 /// A call.
 #[derive(Clone, Copy, Debug)]
@@ -10,17 +11,21 @@ pub enum Request<'a> {
         /// The key.
         key: TermView<'a>,
     },
-    /// `{:put, k, v}`: `:ok`.
+    /// `{:put, k, v}`: `:ok`. Of kvnode alone: `{:put, k, v, confirm: n}`.
     Put {
         /// The key.
         key: TermView<'a>,
         /// The value.
         value: TermView<'a>,
+        /// The slaves that are to have it before it is answered; `None`: as the store is started with.
+        confirm: Option<u32>,
     },
-    /// `{:delete, k}`: `:ok`.
+    /// `{:delete, k}`: `:ok`. Of kvnode alone: `{:delete, k, confirm: n}`.
     Delete {
         /// The key.
         key: TermView<'a>,
+        /// As in [`Put`](Self::Put).
+        confirm: Option<u32>,
     },
     /// `{:add_slave, s}`: `:ok`.
     AddSlave {
@@ -41,6 +46,54 @@ pub enum Request<'a> {
     Slaves,
     /// `:status`: how the store and its slaves are, as a map. Not of the Elixir servers.
     Status,
+    /// `{:promote}`: `:ok`, or `{:error, :not_a_slave}`. Not of the Elixir servers.
+    Promote,
+    /// `{:replica_hello, …}`, from the primary of a kvnode: see [`crate::replica::dialect`].
+    ReplicaHello {
+        /// The whole, to be read by [`Hello::read`].
+        hello: TermView<'a>,
+    },
+    /// `{:replica_ask, session, seq}`, from the primary of a kvnode.
+    ReplicaAsk {
+        /// The session.
+        session: u64,
+        /// The number of the primary's last write.
+        seq: u64,
+    },
+    /// `{:replica_offer, pid}`, from a store whose global name this one has.
+    ReplicaOffer {
+        /// The store.
+        slave: TermView<'a>,
+    },
+}
+
+/// The greeting of a primary that is a kvnode.
+#[derive(Clone, Debug)]
+pub struct Hello<'a> {
+    /// The session that it begins.
+    pub session: u64,
+    /// Who the primary is.
+    pub lineage: Lineage,
+    /// The number of its last write.
+    pub seq: u64,
+    /// Its names, as a list.
+    pub names: TermView<'a>,
+    /// The names of its slaves, as a list.
+    pub slaves: TermView<'a>,
+}
+
+impl<'a> Hello<'a> {
+    /// Reads it; `None`: it is none.
+    pub fn read(term: TermView<'a>) -> Option<Self> {
+        let [_, session, lineage, seq, names, slaves] = term.as_tuple::<6>()?;
+        Some(Self {
+            session: session.as_unsigned()?,
+            lineage: Lineage::read(lineage)?,
+            seq: seq.as_unsigned()?,
+            names,
+            slaves,
+        })
+    }
 }
 
 impl<'a> Request<'a> {
@@ -54,12 +107,37 @@ impl<'a> Request<'a> {
             (2, b"get") => Some(Self::Get { key: term.tail_at(cursor) }),
             (3, b"put") => {
                 let (key, value) = key_and_value(term, cursor)?;
-                Some(Self::Put { key, value })
+                Some(Self::Put { key, value, confirm: None })
             }
-            (2, b"delete") => Some(Self::Delete { key: term.tail_at(cursor) }),
+            (2, b"delete") => Some(Self::Delete { key: term.tail_at(cursor), confirm: None }),
             (2, b"add_slave") => Some(Self::AddSlave { slave: term.tail_at(cursor) }),
             (2, b"remove_slave") => Some(Self::RemoveSlave { slave: term.tail_at(cursor) }),
-            (2, b"backup") => Some(Self::Backup { path: term.tail_at(cursor) }),
+            _ => Self::read_other(term),
+        }
+    }
+
+    #[cold]
+    fn read_other(term: TermView<'a>) -> Option<Self> {
+        let mut cursor = term.cursor();
+        let arity = cursor.tuple().ok()?;
+        let operation = cursor.atom().ok()?;
+        let mut next = || cursor.term().ok().map(|part| part.noticed_in(term));
+        match (arity, operation.as_bytes()) {
+            (2, b"backup") => Some(Self::Backup { path: next()? }),
+            (4, b"put") => {
+                let (key, value) = (next()?, next()?);
+                Some(Self::Put { key, value, confirm: Some(read_confirm(next()?)?) })
+            }
+            (3, b"delete") => {
+                let key = next()?;
+                Some(Self::Delete { key, confirm: Some(read_confirm(next()?)?) })
+            }
+            (1, b"promote") => Some(Self::Promote),
+            (6, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
+            (3, b"replica_ask") => {
+                Some(Self::ReplicaAsk { session: next()?.as_unsigned()?, seq: next()?.as_unsigned()? })
+            }
+            (2, b"replica_offer") => Some(Self::ReplicaOffer { slave: next()? }),
             _ => None,
         }
     }
@@ -72,6 +150,16 @@ impl<'a> Request<'a> {
             _ => None,
         }
     }
+}
+
+/// `[confirm: n]`
+fn read_confirm(options: TermView<'_>) -> Option<u32> {
+    let mut cursor = options.cursor();
+    if cursor.list().ok()? != 1 {
+        return None;
+    }
+    let [name, value] = cursor.term().ok()?.as_tuple::<2>()?;
+    if name.is_atom("confirm") { value.as_unsigned()?.try_into().ok() } else { None }
 }
 
 /// A cast: from a primary to its slave.
@@ -89,6 +177,79 @@ pub enum Cast<'a> {
         /// The key.
         key: TermView<'a>,
     },
+    /// From a primary that is a kvnode.
+    FromPrimary(FromPrimary<'a>),
+}
+
+/// A cast from a primary that is a kvnode, to one: see [`crate::replica::dialect`].
+#[derive(Clone, Copy, Debug)]
+pub enum FromPrimary<'a> {
+    /// `{:replica_put, session, seq, k, v}`
+    Put {
+        /// The session.
+        session: u64,
+        /// The write's number.
+        seq: u64,
+        /// The key.
+        key: TermView<'a>,
+        /// The value.
+        value: TermView<'a>,
+    },
+    /// `{:replica_delete, session, seq, k}`
+    Delete {
+        /// The session.
+        session: u64,
+        /// The write's number.
+        seq: u64,
+        /// The key.
+        key: TermView<'a>,
+    },
+    /// `{:replica_copy, session, seq, mark}`
+    Copy {
+        /// The session.
+        session: u64,
+        /// The number of the last write before.
+        seq: u64,
+        /// What begins or ends.
+        mark: CopyMark,
+    },
+    /// `{:replica_slaves, session, slaves}`
+    Slaves {
+        /// The session.
+        session: u64,
+        /// The names, as a list.
+        slaves: TermView<'a>,
+    },
+    /// `{:replica_bye, session}`
+    Bye {
+        /// The session.
+        session: u64,
+    },
+}
+
+impl<'a> FromPrimary<'a> {
+    fn read(term: TermView<'a>, arity: usize, operation: &[u8], mut cursor: Cursor<'a>) -> Option<Self> {
+        let session = cursor.unsigned().ok()?;
+        if (arity, operation) == (2, b"replica_bye") {
+            return Some(Self::Bye { session });
+        }
+        if (arity, operation) == (3, b"replica_slaves") {
+            return Some(Self::Slaves { session, slaves: term.tail_at(cursor) });
+        }
+        let seq = cursor.unsigned().ok()?;
+        match (arity, operation) {
+            (5, b"replica_put") => {
+                let (key, value) = key_and_value(term, cursor)?;
+                Some(Self::Put { session, seq, key, value })
+            }
+            (4, b"replica_delete") => Some(Self::Delete { session, seq, key: term.tail_at(cursor) }),
+            (4, b"replica_copy") => {
+                let mark = CopyMark::read(cursor.atom().ok()?)?;
+                Some(Self::Copy { session, seq, mark })
+            }
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Cast<'a> {
@@ -104,6 +265,9 @@ impl<'a> Cast<'a> {
                 Some(Self::ReplicatePut { key, value })
             }
             (2, b"replicate_delete") => Some(Self::ReplicateDelete { key: term.tail_at(cursor) }),
+            (_, name) if name.starts_with(b"replica_") => {
+                FromPrimary::read(term, arity, name, cursor).map(Self::FromPrimary)
+            }
             _ => None,
         }
     }

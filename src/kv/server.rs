@@ -1,17 +1,23 @@
 //! The key-value server: one store, its slaves, and the answers to its callers.
 
 use std::cell::RefCell;
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
+use super::confirm::Confirmations;
+use super::follower::Follower;
 use super::{Cast, Request, StateShape, state, status};
-use crate::etf::tag::{FUN_EXT, NIL_EXT};
-use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, encode, key};
+use crate::etf::tag::FUN_EXT;
+use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::effect::can_decode;
-use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller};
-use crate::replica::{PresentValue, Pushed, ReplicaWrite, Slave, SlaveName, SlaveState, Source, SourceRead};
+use crate::process::figures::{Served, StoreFigures, StoreWatch};
+use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId};
+use crate::replica::{Lineage, PresentValue, Pushed, ReplicaWrite, Slave, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
 
 thread_local! {
@@ -22,34 +28,63 @@ thread_local! {
 /// A scratch buffer larger than this is given back after use, in bytes.
 const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 
-/// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.
-const SLAVES_NOTE: &str = "slaves";
-
-/// Slaves that one store may have.
-pub const SLAVES_MAX: usize = 64;
-
 /// A store, served to `GenServer` callers.
 pub struct KeyValueServer<S> {
     store: S,
-    dispatch: Arc<dyn Dispatch>,
-    slaves: Arc<RwLock<Vec<Arc<Slave>>>>,
-    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order. Of a store
-    /// that writes later, held while a write that is done is queued for slaves.
-    order: Arc<Mutex<()>>,
+    pub(super) dispatch: Arc<dyn Dispatch>,
+    /// The slaves are in there, and the order and the numbers of their writes.
+    pub(super) confirmations: Arc<Confirmations>,
+    pub(super) follower: Arc<Mutex<Follower<S>>>,
     /// Held while the names of the slaves are noted.
-    noting: Mutex<()>,
-    slave_buffer_bytes_max: usize,
+    pub(super) noting: Mutex<()>,
+    pub(super) slave_buffer_bytes_max: usize,
+    confirm: ConfirmConfig,
     shape: StateShape,
+    watch: Arc<StoreWatch>,
+}
+
+/// When a write is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfirmConfig {
+    /// So many slaves have it then, unless the caller says otherwise. 0: at once.
+    pub slaves: u32,
+    /// The answer to a write that too few slaves have after this time is that. Less than what callers wait for themselves:
+    /// 5 s is `GenServer.call/2`'s.
+    pub timeout: Duration,
+}
+
+impl Default for ConfirmConfig {
+    /// At once, or within 4 s where a caller wants a write confirmed.
+    fn default() -> Self {
+        Self { slaves: 0, timeout: Duration::from_secs(4) }
+    }
 }
 
 /// A write: what the two calls and the two casts come to.
 #[derive(Clone, Copy)]
-enum Write<'a> {
+pub(super) enum Write<'a> {
     Put { key: TermView<'a>, value: TermView<'a> },
     Delete { key: TermView<'a> },
 }
 
-impl Write<'_> {
+impl<'a> Write<'a> {
+    /// Gives the key, and the value of a put, that can be kept.
+    pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
+        match self {
+            Write::Put { key, value } => {
+                // What is not a term to a BEAM would cost the connection of whoever gets it.
+                if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
+                    return Err(TermError::Tag(FUN_EXT));
+                }
+                if value.traits().contains(Traits::MAP) {
+                    key::check_maps(value)?;
+                }
+                Ok((key, Some(value)))
+            }
+            Write::Delete { key } => Ok((key, None)),
+        }
+    }
+
     const fn traits(&self) -> Traits {
         match self {
             Self::Put { key, value } => key.traits().union(value.traits()),
@@ -60,27 +95,50 @@ impl Write<'_> {
 
 /// What became of a write.
 enum Written {
-    Now(Result<(), StoreError>),
+    /// It is done, with this number, or failed.
+    Now(Result<u64, StoreError>),
     Later,
+}
+
+/// Who is told when a write that is answered later is.
+enum Later {
+    Nobody,
+    Caller(OwnedCaller),
+    /// Once so many slaves have it.
+    Confirmed(OwnedCaller, usize),
 }
 
 impl<S: Store> KeyValueServer<S> {
     /// Serves `store`; answers that come later go out by `dispatch`.
     pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
+        // Seeded by the system: no other life of any store has this number.
+        let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         Self {
             store,
+            confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
-            slaves: Arc::default(),
-            order: Arc::default(),
+            follower: Arc::new(Mutex::new(Follower::new(incarnation))),
             noting: Mutex::default(),
             slave_buffer_bytes_max,
+            confirm: ConfirmConfig::default(),
             shape: StateShape::default(),
+            watch: Arc::default(),
         }
+    }
+
+    /// The same, with what it serves counted here.
+    pub fn watched_by(self, watch: Arc<StoreWatch>) -> Self {
+        Self { watch, ..self }
     }
 
     /// The same, with its state shown as that of another server of the protocol.
     pub fn shown_as(self, shape: StateShape) -> Self {
         Self { shape, ..self }
+    }
+
+    /// The same, with writes that wait for slaves.
+    pub fn confirmed_by(self, confirm: ConfirmConfig) -> Self {
+        Self { confirm, ..self }
     }
 
     /// The store.
@@ -111,7 +169,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// The slaves that it has.
     pub fn slaves(&self) -> Vec<Arc<Slave>> {
-        let slaves = self.slaves.read();
+        let slaves = self.confirmations.slaves.read();
         slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
     }
 
@@ -145,40 +203,45 @@ impl<S: Store> KeyValueServer<S> {
         })
     }
 
+    pub(super) fn has_slaves(&self) -> bool {
+        !self.slaves().is_empty()
+    }
+
+    /// Runs while no write is applied or queued for slaves.
+    pub(super) fn in_order_of_writes<R>(&self, run: impl FnOnce() -> R) -> R {
+        let _order = self.confirmations.order.lock();
+        run()
+    }
+
+    /// `confirm`: slaves that the caller wants to have it.
     fn write(
         &self,
         write: Write<'_>,
         effects: &mut Effects<'_>,
-        later: impl FnOnce(&Effects<'_>) -> Option<OwnedCaller>,
+        confirm: usize,
+        later: impl FnOnce(&Effects<'_>) -> Later,
     ) -> Result<Written, TermError> {
-        let (key, value) = match write {
-            Write::Put { key, value } => {
-                // What is not a term to a BEAM would cost the connection of whoever gets it.
-                if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
-                    return Err(TermError::Tag(FUN_EXT));
-                }
-                if value.traits().contains(Traits::MAP) {
-                    key::check_maps(value)?;
-                }
-                (key, Some(value))
-            }
-            Write::Delete { key } => (key, None),
-        };
+        let (key, value) = write.check()?;
         with_canonical(key, |key| {
             if S::WRITES_LATER {
                 // Slaves get it when it is done: they must not have what the store may yet lose.
-                return self.apply(write, key, value, effects, later);
+                return self.apply(write, key, value, 0, effects, later);
             }
-            let slaves = self.slaves.read();
-            if slaves.is_empty() {
-                return self.apply(write, key, value, effects, later);
+            let slaves = self.confirmations.slaves.read();
+            if slaves.is_empty() && confirm == 0 {
+                return self.apply(write, key, value, 0, effects, later);
             }
-            let _order = self.order.lock();
-            let written = self.apply(write, key, value, effects, later);
-            if matches!(written, Written::Now(Ok(()))) {
+            let _order = self.confirmations.order.lock();
+            let seq = self.confirmations.seq() + 1;
+            let written = self.apply(write, key, value, seq, effects, later);
+            if matches!(written, Written::Now(Ok(_))) {
+                self.confirmations.numbered(seq);
                 let traits = write.traits();
                 for slave in slaves.iter() {
-                    replicate(slave, key, value, traits, effects);
+                    if confirm > 0 {
+                        slave.want(seq);
+                    }
+                    replicate(slave, seq, key, value, traits, effects);
                 }
             }
             written
@@ -190,36 +253,35 @@ impl<S: Store> KeyValueServer<S> {
         write: Write<'_>,
         key: &[u8],
         value: Option<TermView<'_>>,
+        seq: u64,
         effects: &Effects<'_>,
-        later: impl FnOnce(&Effects<'_>) -> Option<OwnedCaller>,
+        later: impl FnOnce(&Effects<'_>) -> Later,
     ) -> Written {
         let done = || {
-            let (caller, dispatch) = (later(effects), Arc::clone(&self.dispatch));
-            let (slaves, order, store) = (Arc::clone(&self.slaves), Arc::clone(&self.order), effects.me.id);
+            let (later, dispatch) = (later(effects), Arc::clone(&self.dispatch));
+            let (confirmations, store) = (Arc::clone(&self.confirmations), effects.me.id);
             let (key, traits): (Box<[u8]>, _) = (key.into(), write.traits());
             let value =
                 value.map(|value| shared_value(value, effects).unwrap_or_else(|| value.bytes().into()));
             Box::new(move |result: Result<(), StoreError>| {
-                if result.is_ok() {
-                    let slaves = slaves.read();
-                    let order = (!slaves.is_empty()).then(|| order.lock());
-                    let told = slaves.iter().filter(|slave| {
-                        let write = match value.as_deref() {
-                            Some(value) => ReplicaWrite::Put { key: &key, value, traits },
-                            None => ReplicaWrite::Delete { key: &key, traits },
-                        };
-                        pushed(slave, write, &store)
-                    });
-                    let told: Vec<_> = told.collect();
-                    drop(order);
-                    for slave in told {
-                        dispatch.replicate(slave, store);
+                let write = match value.as_deref() {
+                    Some(value) => ReplicaWrite::Put { key: &key, value, traits },
+                    None => ReplicaWrite::Delete { key: &key, traits },
+                };
+                let confirmed = matches!(later, Later::Confirmed(..));
+                let seq = match &result {
+                    Ok(()) => replicate_done(&confirmations, write, confirmed, store, &*dispatch),
+                    Err(_) => 0,
+                };
+                match (later, &result) {
+                    (Later::Nobody, Ok(())) => {}
+                    (Later::Nobody, Err(error)) => tracing::error!(?store, %error, "replicated write lost"),
+                    (Later::Caller(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
+                    (Later::Confirmed(caller, want), Ok(())) => confirmations.wait(seq, want, caller),
+                    (Later::Confirmed(caller, _), result) => {
+                        confirmations.not_written();
+                        caller.reply(&*dispatch, |w| write_result(w, result));
                     }
-                }
-                match (caller, &result) {
-                    (Some(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
-                    (None, Err(error)) => tracing::error!(?store, %error, "replicated write lost"),
-                    (None, Ok(())) => {}
                 }
             }) as crate::store::WriteDone
         };
@@ -232,86 +294,65 @@ impl<S: Store> KeyValueServer<S> {
             }
             None => self.store.delete(key, done),
         };
-        result.map_or(Written::Later, Written::Now)
+        result.map_or(Written::Later, |result| Written::Now(result.map(|()| seq)))
     }
 
+    #[inline]
     fn call_write(
         &self,
         write: Write<'_>,
+        confirm: Option<u32>,
         caller: &Caller<'_>,
         effects: &mut Effects<'_>,
     ) -> Result<(), TermError> {
-        let later = |effects: &Effects<'_>| Some(caller.to_owned(&effects.me.pid));
-        if let Written::Now(result) = self.write(write, effects, later)? {
-            effects.reply(caller, |w| write_result(w, &result));
+        let confirm = confirm.unwrap_or(self.confirm.slaves);
+        if confirm > 0 {
+            return self.call_confirmed(write, confirm as usize, caller, effects);
+        }
+        let later = |effects: &Effects<'_>| Later::Caller(caller.to_owned(&effects.me.pid));
+        if let Written::Now(result) = self.write(write, effects, 0, later)? {
+            effects.reply(caller, |w| write_result(w, &result.map(|_| ())));
         }
         Ok(())
     }
 
-    /// Adds a slave by name; `false` when it is one already.
-    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
-        let mut slaves = self.slaves.write();
-        slaves.retain(|slave| slave.state() != SlaveState::Dropped);
-        if slaves.iter().any(|slave| *slave.name() == name) {
-            return Ok(None);
+    /// A write that is answered once `confirm` slaves have it.
+    #[cold]
+    fn call_confirmed(
+        &self,
+        write: Write<'_>,
+        confirm: usize,
+        caller: &Caller<'_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), TermError> {
+        self.confirmations.expect(self.confirm.timeout, effects);
+        let later = |effects: &Effects<'_>| Later::Confirmed(caller.to_owned(&effects.me.pid), confirm);
+        let written = self.write(write, effects, confirm, later);
+        match written {
+            Ok(Written::Later) => return Ok(()),
+            Ok(Written::Now(Ok(seq))) => {
+                self.confirmations.wait(seq, confirm, caller.to_owned(&effects.me.pid));
+                return Ok(());
+            }
+            Ok(Written::Now(Err(error))) => effects.reply(caller, |w| write_error(w, &error)),
+            Err(error) => {
+                self.confirmations.not_written();
+                return Err(error);
+            }
         }
-        if slaves.len() >= SLAVES_MAX {
-            return Err(TooManySlaves);
-        }
-        let slave = Arc::new(Slave::new(name, self.slave_buffer_bytes_max));
-        slaves.push(Arc::clone(&slave));
-        Ok(Some(slave))
+        self.confirmations.not_written();
+        Ok(())
     }
 
-    fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let Some(name) = SlaveName::read(slave) else {
-            return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, effects);
-        };
-        if is_own(&name, effects) {
-            return refuse(&"a store cannot be its own slave", caller, effects);
+    /// A write that came as a cast.
+    ///
+    /// # Errors
+    /// The sender's fault: it cannot be kept.
+    pub(super) fn cast_write(&self, write: Write<'_>, effects: &mut Effects<'_>) -> Result<(), TermError> {
+        if let Written::Now(Err(error)) = self.write(write, effects, 0, |_| Later::Nobody)? {
+            tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write lost");
         }
-        match self.add_slave(name) {
-            Ok(added) => {
-                if let Some(slave) = added {
-                    tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
-                    effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id });
-                    if self.keep_slaves(caller, effects) {
-                        return;
-                    }
-                }
-                effects.reply(caller, |w| {
-                    w.atom("ok");
-                });
-            }
-            Err(TooManySlaves) => effects.reply(caller, |w| {
-                w.tuple(2).atom("error").atom("too_many_slaves");
-            }),
-        }
-    }
-}
-
-impl<S: Store> KeyValueServer<S> {
-    /// Keeps the names of the slaves where the store keeps such things; then the caller is answered when it has.
-    fn keep_slaves(&self, caller: &Caller<'_>, effects: &Effects<'_>) -> bool {
-        // The last that is kept is of the last that was added.
-        let _noting = self.noting.lock();
-        let note = encode(|w| {
-            let slaves = self.slaves.read();
-            let names = slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped);
-            let names: Vec<_> = names.collect();
-            w.list(names.len());
-            for slave in names {
-                slave.name().write(w);
-            }
-            w.nil();
-        });
-        let mut kept = false;
-        self.store.keep_note(SLAVES_NOTE, &note, || {
-            kept = true;
-            let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
-            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result)))
-        });
-        kept
+        Ok(())
     }
 
     fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
@@ -326,51 +367,6 @@ impl<S: Store> KeyValueServer<S> {
         if let Some(result) = self.store.backup(path, later) {
             effects.reply(caller, |w| write_result(w, &result));
         }
-    }
-
-    /// The slaves that a store had when it was used last; none where it keeps no such thing.
-    ///
-    /// # Errors
-    /// The store's: what it kept could not be read.
-    pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
-        let Some(note) = store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
-        let read = || {
-            let term = TermView::parse(&note).ok()?;
-            let mut cursor = term.cursor();
-            if term.tag() == NIL_EXT {
-                return Some(Vec::new());
-            }
-            let len = cursor.list().ok()?;
-            (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
-        };
-        read().ok_or(StoreError::Io("damaged"))
-    }
-
-    /// Removes a slave: nothing is sent to it from here on. `false`: it was none. What it has, it keeps.
-    pub fn remove_slave(&self, name: &SlaveName) -> bool {
-        let mut slaves = self.slaves.write();
-        let Some(at) = slaves.iter().position(|slave| slave.name() == name) else { return false };
-        let slave = slaves.remove(at);
-        let was_one = slave.state() != SlaveState::Dropped;
-        slave.drop_out();
-        was_one
-    }
-
-    fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
-        if removed {
-            tracing::info!(store = ?effects.me, ?slave, "slave removed");
-            if self.keep_slaves(caller, effects) {
-                return;
-            }
-        }
-        effects.reply(caller, |w| {
-            if removed {
-                w.atom("ok");
-            } else {
-                w.tuple(2).atom("error").atom("no_slave");
-            }
-        });
     }
 }
 
@@ -407,38 +403,69 @@ impl From<StoreError> for LoadError {
     }
 }
 
-/// The store has as many slaves as it may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManySlaves;
-
 impl<S: Store> GenServer for KeyValueServer<S> {
     #[inline]
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let served = match Request::read(request) {
-            Some(Request::Get { key }) => self.get(key, caller, effects),
-            Some(Request::Put { key, value }) => self.call_write(Write::Put { key, value }, caller, effects),
-            Some(Request::Delete { key }) => self.call_write(Write::Delete { key }, caller, effects),
+            Some(Request::Get { key }) => {
+                self.watch.count(Served::Get);
+                self.get(key, caller, effects)
+            }
+            Some(Request::Put { key, value, confirm }) => {
+                self.watch.count(Served::Put);
+                self.call_write(Write::Put { key, value }, confirm, caller, effects)
+            }
+            Some(Request::Delete { key, confirm }) => {
+                self.watch.count(Served::Delete);
+                self.call_write(Write::Delete { key }, confirm, caller, effects)
+            }
             Some(Request::AddSlave { slave }) => {
+                self.watch.count(Served::Other);
                 self.call_add_slave(slave, caller, effects);
                 Ok(())
             }
             Some(Request::RemoveSlave { slave }) => {
+                self.watch.count(Served::Other);
                 self.call_remove_slave(slave, caller, effects);
                 Ok(())
             }
             Some(Request::Backup { path }) => {
+                self.watch.count(Served::Other);
                 self.call_backup(path, caller, effects);
                 Ok(())
             }
             Some(Request::Slaves) => {
+                self.watch.count(Served::Other);
                 effects.reply(caller, |w| status::slaves(w, &self.slaves()));
                 Ok(())
             }
             Some(Request::Status) => {
-                effects.reply(caller, |w| status::write(w, &self.store, &self.slaves()));
+                self.watch.count(Served::Other);
+                let (follower, slaves) = (self.follower.lock(), self.slaves());
+                effects
+                    .reply(caller, |w| status::write(w, &self.store, &follower, Source::seq(self), &slaves));
+                Ok(())
+            }
+            Some(Request::Promote) => {
+                self.watch.count(Served::Other);
+                self.call_promote(caller, effects);
+                Ok(())
+            }
+            // What slaves say to their primary is nobody's call.
+            Some(Request::ReplicaHello { hello }) => {
+                self.call_hello(hello, caller, effects);
+                Ok(())
+            }
+            Some(Request::ReplicaAsk { session, seq }) => {
+                self.call_ask(session, seq, caller, effects);
+                Ok(())
+            }
+            Some(Request::ReplicaOffer { slave }) => {
+                self.call_offer(slave, caller, effects);
                 Ok(())
             }
             None => {
+                self.watch.count(Served::Refused);
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown call ended");
                 effects.end_call(caller, |w| {
                     w.tuple(2).atom("bad_call").term(request);
@@ -447,27 +474,26 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
         };
         if let Err(error) = served {
+            self.watch.count(Served::Refused);
             refuse(&error, caller, effects);
         }
     }
 
     fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
-        let write = match Cast::read(request) {
-            Some(Cast::ReplicatePut { key, value }) => Write::Put { key, value },
-            Some(Cast::ReplicateDelete { key }) => Write::Delete { key },
+        let done = match Cast::read(request) {
+            Some(Cast::ReplicatePut { key, value }) => self.cast_write(Write::Put { key, value }, effects),
+            Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, effects),
+            Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, effects),
             None => {
+                self.watch.count(Served::Refused);
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown cast ignored");
                 return;
             }
         };
-        match self.write(write, effects, |_| None) {
-            Ok(Written::Now(Ok(())) | Written::Later) => {}
-            Ok(Written::Now(Err(error))) => {
-                tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write lost");
-            }
-            Err(error) => {
-                tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write refused");
-            }
+        self.watch.count(Served::Replicated);
+        self.watch.replicated_from(effects.peer);
+        if let Err(error) = done {
+            tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write refused");
         }
     }
 
@@ -498,13 +524,13 @@ impl<S: Store> GenServer for KeyValueServer<S> {
         } else if self.store.len() > 0 {
             tracing::warn!(?reason, "store ended: its {entries} lost");
         }
-        for slave in self.slaves.write().drain(..) {
+        for slave in self.confirmations.slaves.write().drain(..) {
             slave.drop_out();
         }
     }
 
     fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
-        state::write(w, &self.store, &self.slaves.read(), self.shape, bytes_max);
+        state::write(w, &self.store, &self.confirmations.slaves.read(), self.shape, bytes_max);
     }
 
     fn replica_source(&self) -> Option<&dyn Source> {
@@ -519,29 +545,28 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 }
 
+impl<S: Store> StoreFigures for KeyValueServer<S> {
+    fn entries(&self) -> usize {
+        self.store.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        Self::slaves(self)
+    }
+}
+
 impl<S: Store> fmt::Debug for KeyValueServer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyValueServer").field("len", &self.store.len()).finish_non_exhaustive()
     }
 }
 
-/// Whether a slave's name is one of the store itself, as far as this node can tell.
-fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
-    let registry = effects.registry;
-    let named = match name {
-        SlaveName::Pid(pid) => registry.by_owned_pid(pid),
-        SlaveName::Local(name) => registry.by_name(name).map(|(_, process)| process),
-        SlaveName::Remote { name, node } if *node == registry.node => {
-            registry.by_name(name).map(|(_, process)| process)
-        }
-        // Who holds a global name is for the cluster to say.
-        SlaveName::Remote { .. } | SlaveName::Global(_) => None,
-    };
-    named.is_some_and(|process| process.is_sibling(effects.me))
-}
-
 /// Ends a call whose key or value cannot be kept, or given to this caller.
-fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+pub(super) fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, effects: &mut Effects<'_>) {
     effects.end_call(caller, |w| {
         w.tuple(2).atom("badarg").binary(error.to_string().as_bytes());
     });
@@ -573,7 +598,7 @@ fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
     }
 }
 
-fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
+pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
     w.tuple(2).atom("error");
     match error.detail() {
         None => w.atom(error.code()),
@@ -587,10 +612,7 @@ impl<S: Store> Source for KeyValueServer<S> {
     }
 
     fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
-        self.store.visit_part(part, &mut |key, _value| {
-            show(key);
-            true
-        });
+        self.store.keys_of_part(part, show);
     }
 
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
@@ -605,8 +627,24 @@ impl<S: Store> Source for KeyValueServer<S> {
     }
 
     fn in_order(&self, run: &mut dyn FnMut()) {
-        let _order = self.order.lock();
+        let _order = self.confirmations.order.lock();
         run();
+    }
+
+    fn seq(&self) -> u64 {
+        self.confirmations.seq()
+    }
+
+    fn lineage(&self) -> Option<Lineage> {
+        Some(self.follower.lock().lineage())
+    }
+
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        Self::slaves(self)
+    }
+
+    fn acknowledged(&self) {
+        self.confirmations.acknowledged();
     }
 
     fn len(&self) -> usize {
@@ -616,6 +654,7 @@ impl<S: Store> Source for KeyValueServer<S> {
 
 fn replicate(
     slave: &Arc<Slave>,
+    seq: u64,
     key: &[u8],
     value: Option<TermView<'_>>,
     traits: Traits,
@@ -625,7 +664,7 @@ fn replicate(
         Some(value) => ReplicaWrite::Put { key, value: value.bytes(), traits },
         None => ReplicaWrite::Delete { key, traits },
     };
-    if pushed(slave, write, effects.me) {
+    if pushed(slave, seq, write, effects.me) {
         // Once per batch is enough: the slave's queue keeps the order.
         let asked =
             |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
@@ -635,9 +674,39 @@ fn replicate(
     }
 }
 
+/// Queues a write that a store has done later, and gives its number. `confirmed`: somebody waits for slaves to have it.
+fn replicate_done(
+    confirmations: &Confirmations,
+    write: ReplicaWrite<'_>,
+    confirmed: bool,
+    store: ProcessId,
+    dispatch: &dyn Dispatch,
+) -> u64 {
+    // Who adds a slave waits for this, and for nothing that waits for the store.
+    let slaves = confirmations.slaves.read();
+    if slaves.is_empty() && !confirmed {
+        return 0;
+    }
+    let order = confirmations.order.lock();
+    let seq = confirmations.seq() + 1;
+    confirmations.numbered(seq);
+    let ready = slaves.iter().filter(|slave| {
+        if confirmed {
+            slave.want(seq);
+        }
+        pushed(slave, seq, write, &store)
+    });
+    let ready: Vec<_> = ready.collect();
+    drop(order);
+    for slave in ready {
+        dispatch.replicate(slave, store);
+    }
+    seq
+}
+
 /// Queues a write for a slave; gives whether it is to be taken now.
-fn pushed(slave: &Slave, write: ReplicaWrite<'_>, store: &dyn fmt::Debug) -> bool {
-    match slave.push(write) {
+fn pushed(slave: &Slave, seq: u64, write: ReplicaWrite<'_>, store: &dyn fmt::Debug) -> bool {
+    match slave.push(seq, write) {
         Pushed::Kept => false,
         Pushed::Ready => true,
         Pushed::Behind(dropped) => {
@@ -657,7 +726,7 @@ fn shared_value(value: TermView<'_>, effects: &Effects<'_>) -> Option<SharedByte
 
 /// Calls `with` on the canonical bytes of a key.
 #[inline]
-fn with_canonical<R>(key: TermView<'_>, with: impl FnOnce(&[u8]) -> R) -> Result<R, TermError> {
+pub(super) fn with_canonical<R>(key: TermView<'_>, with: impl FnOnce(&[u8]) -> R) -> Result<R, TermError> {
     SCRATCH.with_borrow_mut(|scratch| {
         let result = key::canonical(key, scratch).map(with);
         if scratch.capacity() > SCRATCH_KEEP_BYTES {

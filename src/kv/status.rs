@@ -2,15 +2,38 @@
 
 use std::sync::Arc;
 
+use super::follower::Follower;
+use super::following;
 use crate::etf::TermWriter;
-use crate::replica::{Slave, Standing};
+use crate::replica::{Dialect, Slave, Standing};
 use crate::store::Store;
 
-/// Writes `%{bytes: n, entries: n, role: r, slaves: [%{name: s, node: n, stale_keys: b, state: s}]}`. A store with slaves
-/// is a `:primary`. One without is whatever others make of it, `:single`: a slave is not told that it is one.
-pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, store: &S, slaves: &[Arc<Slave>]) {
-    w.map(4).atom("role").atom(if slaves.is_empty() { "single" } else { "primary" });
+/// Writes `%{role: r, entries: n, bytes: n, incarnation: n, term: n, seq: n, primary: p, slaves: [%{name: s, state: s,
+/// stale_keys: b, kind: k, since: t, error: e}]}`. `seq` is the number of the last write that was queued for slaves; `since` is
+/// when a slave's state began, as `System.system_time(:millisecond)`. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
+/// slaves is a `:primary`, and one without is whatever others make of it, `:single`: an Elixir primary does not tell a
+/// slave that it is one.
+pub(super) fn write<S: Store>(
+    w: &mut TermWriter<'_>,
+    store: &S,
+    follower: &Follower<S>,
+    seq: u64,
+    slaves: &[Arc<Slave>],
+) {
+    let primary = follower.primary();
+    let role = match primary {
+        Some(_) => "slave",
+        None if slaves.is_empty() => "single",
+        None => "primary",
+    };
+    w.map(8).atom("role").atom(role);
     w.atom("entries").unsigned(store.len() as u64).atom("bytes").unsigned(store.bytes());
+    w.atom("incarnation").unsigned(follower.incarnation()).atom("term").unsigned(follower.term());
+    w.atom("seq").unsigned(seq).atom("primary");
+    match primary {
+        Some(primary) => following::write_primary(w, primary, follower.is_copying()),
+        None => _ = w.atom("nil"),
+    }
     w.atom("slaves").list(slaves.len());
     for slave in slaves {
         write_slave(w, slave);
@@ -28,11 +51,25 @@ pub(super) fn slaves(w: &mut TermWriter<'_>, slaves: &[Arc<Slave>]) {
 }
 
 fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
-    w.map(3).atom("name");
+    w.map(6).atom("name");
     slave.name().write(w);
     w.atom("state");
     write_standing(w, slave.standing());
     w.atom("stale_keys").atom(if slave.may_be_stale() { "true" } else { "false" });
+    w.atom("kind").atom(match slave.dialect() {
+        Dialect::Elixir => "elixir",
+        Dialect::Kvnode { .. } => "kvnode",
+    });
+    w.atom("since");
+    match slave.since() {
+        Some(since) => w.unsigned(since),
+        None => w.atom("nil"),
+    };
+    w.atom("error");
+    match slave.last_error() {
+        Some(error) => w.binary(error.as_bytes()),
+        None => w.atom("nil"),
+    };
 }
 
 fn write_standing(w: &mut TermWriter<'_>, standing: Standing) {
@@ -46,6 +83,7 @@ fn write_standing(w: &mut TermWriter<'_>, standing: Standing) {
     match standing {
         Standing::Seeking => _ = w.atom("seeking"),
         Standing::Dropped => _ = w.atom("dropped"),
+        Standing::Refused(refusal) => _ = w.tuple(2).atom("refused").atom(refusal.code()),
         Standing::Gone { missed: keys } => missed(w, "gone", keys),
         Standing::Behind { missed: keys } => missed(w, "behind", keys),
         Standing::Copying { done, total } => _ = w.tuple(3).atom("copying").unsigned(done).unsigned(total),
@@ -62,20 +100,34 @@ mod tests {
     use crate::store::MemoryStore;
 
     fn shown(slaves: &[Arc<Slave>]) -> String {
-        let status = encode(|w| write(w, &MemoryStore::default(), slaves));
+        let status = encode(|w| write(w, &MemoryStore::default(), &Follower::new(7), 1, slaves));
         format!("{:?}", TermView::parse(&status).expect("a term"))
     }
 
     #[test]
     fn a_status_has_each_slave_with_its_state() {
-        assert_eq!(shown(&[]), "%{role: :single, entries: 0, bytes: 0, slaves: []}");
+        assert_eq!(
+            shown(&[]),
+            "%{role: :single, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: []}"
+        );
         let slave = Arc::new(Slave::new(SlaveName::global("s"), 1 << 20));
-        let head = "%{role: :primary, entries: 0, bytes: 0, slaves: [%{name: {:global, :s}, state: ";
+        let head = "%{role: :primary, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: [%{name: {:global, :s}, state: ";
         let shown = || shown(&[Arc::clone(&slave)]);
-        assert_eq!(shown(), format!("{head}:seeking, stale_keys: false}}]}}"));
+        assert_eq!(
+            shown(),
+            format!("{head}:seeking, stale_keys: false, kind: :elixir, since: nil, error: nil}}]}}")
+        );
         slave.found(RemoteProcess::Pid(Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }));
-        assert_eq!(shown(), format!("{head}{{:copying, 0, 0}}, stale_keys: false}}]}}"));
+        assert_eq!(
+            shown(),
+            format!(
+                "{head}{{:copying, 0, 0}}, stale_keys: false, kind: :elixir, since: nil, error: nil}}]}}"
+            )
+        );
         slave.gone();
-        assert_eq!(shown(), format!("{head}{{:gone, :all}}, stale_keys: false}}]}}"));
+        assert_eq!(
+            shown(),
+            format!("{head}{{:gone, :all}}, stale_keys: false, kind: :elixir, since: nil, error: nil}}]}}")
+        );
     }
 }

@@ -199,10 +199,13 @@ impl NodeBuilder {
             stores: Vec::new(),
             data: None,
             slaves: Vec::new(),
+            confirm: 0,
+            confirm_timeout: Config::CONFIRM_TIMEOUT,
             connect,
             allow: self.allow,
             net_ticktime_secs: self.net_ticktime_secs,
             fragments: true,
+            http: None,
             tls: self.tls,
             limits: self.limits,
         })

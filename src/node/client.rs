@@ -21,7 +21,7 @@ use crate::dist::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
 use crate::process::effect::can_decode;
 use crate::process::rpc::Functions;
-use crate::process::{CallError, Outcome, OutgoingCall};
+use crate::process::{CallError, MonitorRequest, Outcome, OutgoingCall};
 
 /// One process's way to all others: whatever it does comes from that process's pid.
 ///
@@ -374,6 +374,30 @@ pub(super) async fn send_found(node: Arc<Node>, from: Pid, to: ServerRef, messag
     let write = |w: &mut TermWriter<'_>| _ = w.raw(&message);
     if let Err(error) = Client::new(node, from).send(&to, write).await {
         tracing::debug!(%to, "message not sent: {error}");
+    }
+}
+
+/// Monitors what a process of ours asked for.
+pub(super) async fn monitor_for(node: Arc<Node>, request: MonitorRequest) {
+    let MonitorRequest { from, process, done } = request;
+    let (tell, told) = smol::channel::bounded::<()>(1);
+    let done = Arc::new(parking_lot::Mutex::new(Some(done)));
+    let fired = Arc::clone(&done);
+    let fire = move |reason| {
+        if let Some(done) = fired.lock().take() {
+            done(reason);
+        }
+        tell.close();
+    };
+    match Client::new(node, from).monitor_with(process, fire) {
+        // It is closed when the monitor fires.
+        Ok(_watch) => _ = told.recv().await,
+        Err(error) => {
+            tracing::debug!(%error, "not monitored");
+            if let Some(done) = done.lock().take() {
+                done(OwnedTerm::atom("noconnection"));
+            }
+        }
     }
 }
 

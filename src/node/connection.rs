@@ -9,14 +9,15 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::Timer;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::stream::Stream;
 
-use super::Node;
+use super::latency::SAMPLED;
 use super::peers::{PeerDown, PeerEvent, PeerHandle};
+use super::{Node, now};
 use crate::dist::{Arrival, Inbound, InboundLimits, Outbound, TickAction, Ticker};
 use crate::process::peer::Frame;
 use crate::process::{Effect, Peer};
@@ -27,6 +28,14 @@ const BUSY_READS: u32 = 16;
 const EFFECTS_MAX: usize = 64;
 /// Rounds after which the task lets others have the thread, also when there is more to do.
 const ROUNDS_MAX: u32 = 32;
+
+/// What the answers to a read are measured by.
+#[derive(Clone, Copy)]
+struct Measured {
+    since: Instant,
+    /// How many answers each of them stands for.
+    weight: u32,
+}
 
 /// One connection's own state; nobody else touches it.
 pub(super) struct Connection<S> {
@@ -192,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// One round; whether another one may find something to do.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, PeerDown> {
         self.collect(cx);
-        let mut more = self.stalled && self.handle_frames()?;
+        let mut more = self.stalled && self.handle_frames(None)?;
         if self.wants_input() {
             more |= self.read(cx)?;
         }
@@ -250,7 +259,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(Ok(len)) => {
                 self.inbound.filled(len).map_err(|error| PeerDown::Protocol(error.to_string()))?;
                 self.ticker.received();
-                self.reads += u32::from(self.handle_frames()?);
+                self.handle.traffic.received(len);
+                self.reads += u32::from(self.handle_frames(self.measured())?);
                 Ok(true)
             }
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
@@ -258,8 +268,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// What the answers to what was read now are measured by, if they are ([`latency`](super::latency) says which).
+    fn measured(&self) -> Option<Measured> {
+        let weight = match self.reads {
+            ..SAMPLED => 1,
+            reads if reads.is_multiple_of(SAMPLED) => SAMPLED,
+            _ => return None,
+        };
+        Some(Measured { since: now(), weight })
+    }
+
     /// Handles what has been read, as far as the output has room; whether anything was handled.
-    fn handle_frames(&mut self) -> Result<bool, PeerDown> {
+    fn handle_frames(&mut self, measured: Option<Measured>) -> Result<bool, PeerDown> {
         let out_bytes_max = self.node.config.limits.outbound_bytes_max;
         let protocol = |error: &dyn std::fmt::Display| PeerDown::Protocol(error.to_string());
         let around = self.node.surroundings();
@@ -279,6 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 handled = true;
                 continue;
             }
+            let queued = measured.map(|_| self.out.len());
             match self.inbound.next_arrival().map_err(|error| protocol(&error))? {
                 None => break,
                 Some(Arrival::Tick) => {
@@ -299,6 +320,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             handled = true;
+            if let Some(Measured { since, weight }) = measured
+                && queued.is_some_and(|queued| self.out.len() > queued)
+            {
+                self.node.figures.latency.record(since.elapsed(), weight);
+            }
             if self.later.len() >= EFFECTS_MAX {
                 self.node.carry_out(&mut self.later);
             }
@@ -319,6 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(len) => {
                     self.out.advance(len);
                     self.ticker.sent();
+                    self.handle.traffic.sent(len);
                     self.stuck = Duration::ZERO;
                     wrote = true;
                 }
@@ -326,6 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(error) => return Err(PeerDown::Io(error.to_string())),
             }
         }
+        self.handle.traffic.waits(self.out.len());
         // Also where nothing was written now: the stream may hold what it took before, or an answer of its own to what was
         // read.
         self.unflushed = match Pin::new(&mut self.stream).poll_flush(cx) {

@@ -9,19 +9,16 @@ use smol::Timer;
 use smol::future::FutureExt;
 
 use super::peers::PeerHandle;
-use super::slave_keys::STORE_KEYS;
 use super::{Node, now, whereis};
 use crate::etf::{OwnedTerm, TermView, TermWriter, encode};
 use crate::process::rpc::builtin::write_list;
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
+use crate::replica::dialect;
 
 /// The release whose distribution protocol, calls and exits are spoken here: what callers ask `otp_release` for.
 const OTP_RELEASE: &str = "25";
 /// Processes that there can be: the numbers that a pid of OTP 23 has room for (15 bits and 13).
 const PROCESS_LIMIT: u64 = 1 << 28;
-
-const STORE_KEYS_MODULE: &str = STORE_KEYS.0;
-const STORE_KEYS_FUNCTION: &str = STORE_KEYS.1;
 
 /// What a running node can say of itself.
 pub(super) struct NodeFunctions {
@@ -69,7 +66,10 @@ impl Functions for NodeFunctions {
             ("erlang", "system_info", [item]) => system_info(call, *item, &node),
             ("global", "whereis_name", [name]) => whereis_name(call, *name, &node, context)?,
             ("global", "registered_names", []) => registered_names(call, &node, context)?,
-            (STORE_KEYS_MODULE, STORE_KEYS_FUNCTION, [store, part]) => store_keys(call, &node, *store, *part),
+            // By this a kvnode is told from a BEAM.
+            (module, function, []) if (module, function) == dialect::REPLICATION => {
+                Answer::value(|w| _ = w.unsigned(dialect::VERSION))
+            }
             _ => return None,
         })
     }
@@ -79,23 +79,6 @@ impl fmt::Debug for NodeFunctions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NodeFunctions")
     }
-}
-
-/// The keys in one part of a store, counted from 0, and how many parts there are: `{Parts, [Key]}`.
-fn store_keys(call: &FunctionCall<'_>, node: &Node, store: TermView<'_>, part: TermView<'_>) -> Answer {
-    let process = store.as_pid().and_then(|pid| node.registry.by_owned_pid(&pid.into()));
-    let source = process.as_ref().and_then(|process| process.server.replica_source());
-    let part = part.as_unsigned().and_then(|part| usize::try_from(part).ok());
-    let (Some(source), Some(part)) = (source, part) else { return Answer::raise(Exception::badarg(call)) };
-    let mut keys = Vec::new();
-    let mut count = 0;
-    source.keys(part, &mut |key| {
-        keys.extend_from_slice(key);
-        count += 1;
-    });
-    Answer::value(|w| {
-        w.tuple(2).unsigned(source.parts() as u64).list(count).raw(&keys).nil();
-    })
 }
 
 /// `erlang:nodes/1`: of one kind, or of several in a list.
@@ -144,7 +127,7 @@ fn millis(span: Duration) -> u64 {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell is where the clock is read")]
-fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -3,6 +3,7 @@
 //! `2026-11-23T01:48:38.000000Z  INFO peer up peer=master@host`. Whatever a peer says stays on its line: control characters
 //! are shown escaped. Colours only where a person looks. For programs the same events are JSON objects, one a line.
 
+mod recent;
 mod throttle;
 
 use std::fmt::{self, Write};
@@ -17,6 +18,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
+use recent::Recent;
+pub use recent::{LoggedLine, recent};
 use throttle::Throttle;
 
 /// What is logged: a level, or levels for parts of the program, as in `kvnode=debug,warn`.
@@ -94,7 +97,8 @@ pub fn init(levels: LogLevels, format: LogFormat) {
     let colours =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = lines(format, colours, io::stderr);
-    let subscriber = tracing_subscriber::registry().with(lines).with(levels.0).with(Throttle::new(format));
+    let subscriber =
+        tracing_subscriber::registry().with(lines).with(Recent).with(levels.0).with(Throttle::new(format));
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 

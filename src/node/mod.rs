@@ -15,8 +15,12 @@ pub mod cookie_file;
 mod dedicated;
 mod door;
 pub mod erpc;
+mod figures;
 pub mod functions;
+mod greeting;
 pub mod host;
+mod http;
+pub mod latency;
 mod link;
 mod listener;
 pub mod log;
@@ -33,7 +37,9 @@ mod service;
 pub mod setup;
 mod slave_keys;
 mod slaves;
+pub mod snapshot;
 mod socket;
+mod status;
 mod stop;
 mod stores;
 mod supervised;
@@ -65,6 +71,8 @@ pub use process_handle::ProcessHandle;
 pub use reply_to::ReplyTo;
 pub use run::{StartError, Started, run, run_with_client};
 pub use server::{Never, Server};
+pub use snapshot::Snapshot;
+pub use status::STATUS_NAME;
 pub use supervised::NotNamed;
 pub use timers::TimerRef;
 
@@ -81,6 +89,7 @@ use crate::replica::Slave;
 use crate::store::{Disk, Room};
 use connection::Connection;
 use dedicated::Left;
+use figures::Figures;
 use names::Names;
 use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds};
 use setup::DialError;
@@ -123,6 +132,8 @@ pub struct Node {
     listening: SocketAddr,
     epmd: EpmdStart,
     stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
+    /// What is counted of it.
+    figures: Figures,
     /// Of the servers that have one.
     mailboxes: Mutex<AHashMap<ProcessId, Arc<Mailbox>>>,
     /// Dropped when the process ends.
@@ -258,11 +269,14 @@ impl Node {
                         self.replicate(&slave, &store);
                     }
                 }
-                Effect::FollowSlave { slave, primary } => {
+                Effect::FollowSlave { slave, primary, added } => {
                     if let Some(store) = self.process(primary) {
-                        self.follow(slave, &store);
+                        self.follow(slave, &store, added);
                     }
                 }
+                Effect::Monitor(request) => self.spawn_with(|node| client::monitor_for(node, *request)),
+                Effect::Wake(request) => self.spawn(timers::wake(*request)),
+                Effect::ReleaseGlobal { name } => self.spawn_with(|node| names::release(node, name)),
                 Effect::Exited(ended) => self.ended_here(&ended),
                 Effect::Orphaned(held) => {
                     if let Some(own) = self.peers.get(&self.registry.node) {

@@ -18,7 +18,8 @@ use smol::future::FutureExt;
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
-use crate::etf::{Pid, TermWriter, encode};
+use crate::dist::ServerRef;
+use crate::etf::{OwnedTerm, Pid, TermWriter, encode};
 use crate::process::GlobalRegistration;
 
 /// How often a node is asked who holds our names.
@@ -49,6 +50,8 @@ struct Name {
     refused_at: AHashSet<Arc<str>>,
     /// The holder that was last reported.
     rival: Option<Pid>,
+    /// The holder that the process has offered itself to.
+    offered: Option<Pid>,
 }
 
 impl Names {
@@ -117,6 +120,28 @@ impl Names {
         }
         // A bell that is still ringing is heard once, which is enough; one that nobody hears is thrown away.
         self.bells.lock().retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Closed(()))));
+    }
+
+    /// Has all names looked after now: one of them may have become free.
+    pub(super) fn check_now(&self) {
+        self.started_again(std::iter::empty());
+    }
+
+    /// Whether a rival is one that was not offered to yet, at any node.
+    fn is_new_rival(&self, name: &Arc<str>, rival: &Pid) -> bool {
+        let mut names = self.known.lock();
+        let known = names.entry(Arc::clone(name)).or_default();
+        let is_new = known.offered.as_ref() != Some(rival);
+        if is_new {
+            known.offered = Some(rival.clone());
+        }
+        is_new
+    }
+
+    fn offer_again(&self, name: &Arc<str>) {
+        if let Some(known) = self.known.lock().get_mut(name) {
+            known.offered = None;
+        }
     }
 
     fn bell(&self) -> Receiver<()> {
@@ -210,6 +235,10 @@ async fn keep_one(
             }
             Some(rival) => {
                 node.names.taken(name, peer, &rival);
+                if node.names.is_new_rival(name, &rival) {
+                    let (name, rival) = (Arc::clone(name), rival.clone());
+                    node.spawn_with(|node| offer(node, name, rival));
+                }
                 return Ok(Some(rival));
             }
             None => node.names.free(name, peer),
@@ -221,6 +250,60 @@ async fn keep_one(
     }
     node.names.refused(name, peer);
     Ok(None)
+}
+
+/// A store whose name another kvnode has may be a primary that comes back after that one was promoted: it offers itself
+/// to be its slave. Whether that is so the other knows.
+async fn offer(node: Arc<Node>, name: Arc<str>, rival: Pid) {
+    let Some(process) = node.registry.by_global_name(&name) else { return };
+    if process.server.replica_source().is_none_or(|source| source.lineage().is_none()) {
+        return;
+    }
+    let asked = async {
+        let peer = node.connect(&rival.node).await.ok()?;
+        if !node.is_kvnode(&peer).await.ok()? {
+            return Some(());
+        }
+        let request = OwnedTerm::write(|w| _ = w.tuple(2).atom("replica_offer").pid(&process.pid)).ok()?;
+        let client = node.client_of(&process.pid);
+        let answer = client.call_term(&ServerRef::Pid(rival.clone()), request.view(), WHEREIS_LIMIT).await;
+        match answer {
+            Ok(answer) if answer.view().is_atom("ok") => {
+                tracing::warn!(
+                    name = %name,
+                    "the holder of the name {rival:?} was promoted in this store's place: this store becomes its slave"
+                );
+                Some(())
+            }
+            // It is no primary that was promoted, or not yet.
+            Ok(_) | Err(_) => None,
+        }
+    };
+    if asked.await.is_none() {
+        node.names.offer_again(&name);
+    }
+}
+
+/// Gives a name up: for this node, and in the clusters that it is connected to where it is ours.
+pub(super) async fn release(node: Arc<Node>, name: Arc<str>) {
+    let Some(process) = node.registry.release_global(&name) else { return };
+    node.names.known.lock().remove(&name);
+    tracing::warn!(name = %name, "global name given up");
+    let encoded = encode(|w| {
+        w.atom(&name);
+    });
+    for peer in node.peers.all() {
+        if peer.name == node.registry.node || !peer.is_visible() {
+            continue;
+        }
+        if node.global_whereis(&peer, &encoded, WHEREIS_LIMIT).await == Ok(Some(process.pid.clone())) {
+            let arguments = |w: &mut TermWriter<'_>| _ = w.atom(&name);
+            let answer = node.erpc(&peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await;
+            if let Err(error) = answer {
+                tracing::warn!(name = %name, at = %peer.name, %error, "global name not given up there");
+            }
+        }
+    }
 }
 
 /// Whether a pid is of a process of this node that has ended.

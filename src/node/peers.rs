@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use std::time::Instant;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
 use smol::channel::{Receiver, Sender};
 
+use super::now;
 use super::setup::DialError;
 use crate::dist::handshake::PeerNode;
 use crate::dist::{DistributionFlags, FrameForm, Outbound};
@@ -100,6 +102,50 @@ pub struct Outbox {
     pub closing: Option<PeerDown>,
 }
 
+/// What goes over a connection. Its task alone writes it, so that plain loads and stores do; others read.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    /// In the connection's own output.
+    waiting_bytes: AtomicUsize,
+}
+
+impl Traffic {
+    #[inline]
+    pub(super) fn received(&self, len: usize) {
+        add(&self.received_bytes, len);
+    }
+
+    #[inline]
+    pub(super) fn sent(&self, len: usize) {
+        add(&self.sent_bytes, len);
+    }
+
+    #[inline]
+    pub(super) fn waits(&self, len: usize) {
+        self.waiting_bytes.store(len, Ordering::Relaxed);
+    }
+}
+
+#[inline]
+fn add(counter: &AtomicU64, more: usize) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(more as u64), Ordering::Relaxed);
+}
+
+/// A connection in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TrafficSeen {
+    /// Bytes that were read from it.
+    pub(super) received_bytes: u64,
+    /// Bytes that were written to it.
+    pub(super) sent_bytes: u64,
+    /// Bytes that wait for it.
+    pub(super) queued_bytes: u64,
+    /// Batches of messages that were dropped because too much waited.
+    pub(super) dropped: u64,
+}
+
 /// One connected node, as the other tasks see it.
 pub struct PeerHandle {
     /// Its full name.
@@ -116,6 +162,9 @@ pub struct PeerHandle {
     waker: Mutex<Option<Waker>>,
     /// Batches of frames that were dropped because too much waits here.
     dropped: AtomicU64,
+    pub(super) traffic: Traffic,
+    /// Since when it is connected.
+    pub(super) since: Instant,
     ended: (Sender<()>, Receiver<()>),
 }
 
@@ -131,7 +180,21 @@ impl PeerHandle {
             release: OnceLock::new(),
             waker: Mutex::new(None),
             dropped: AtomicU64::new(0),
+            traffic: Traffic::default(),
+            since: now(),
             ended: smol::channel::bounded(1),
+        }
+    }
+
+    /// The connection in numbers.
+    pub(super) fn seen(&self) -> TrafficSeen {
+        let left = self.outbox.lock().frames.len();
+        let waiting = self.traffic.waiting_bytes.load(Ordering::Relaxed);
+        TrafficSeen {
+            received_bytes: self.traffic.received_bytes.load(Ordering::Relaxed),
+            sent_bytes: self.traffic.sent_bytes.load(Ordering::Relaxed),
+            queued_bytes: (left + waiting) as u64,
+            dropped: self.dropped.load(Ordering::Relaxed),
         }
     }
 

@@ -15,6 +15,7 @@ pub(super) async fn keep(node: Arc<Node>, mut registration: Registration, dist_p
     let config = &node.config.epmd;
     loop {
         let how = registration.lost().await;
+        node.figures.set_registered(false);
         tracing::warn!(port = config.port, reason = %how, "epmd is gone; registering again when it is back");
         let since = now();
         let mut backoff = Backoff::new(&node.config.limits);
@@ -37,6 +38,7 @@ pub(super) async fn keep(node: Arc<Node>, mut registration: Registration, dist_p
                 }
             }
         };
+        node.figures.set_registered(true);
         tracing::info!(port = config.port, name = node.config.node_name.name(), "registered with epmd again");
     }
 }

@@ -22,12 +22,13 @@ use super::backoff::Backoff;
 use super::builder::PeerFault;
 use super::client::Client;
 use super::cookie_file::CookieFileError;
+use super::figures::Figures;
 use super::functions::NodeFunctions;
 use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::stop::Ending;
-use super::stores::{Keep, NotStarted};
+use super::stores::{Keep, NotStarted, Replication};
 use super::supervised::{NotNamed, Supervision};
 use super::tls::{Tls, TlsError};
 use super::{Node, block_on, listener, loopback, random_u32, registration, service, stores};
@@ -40,8 +41,8 @@ use crate::epmd::environment::EnvironmentError;
 use crate::epmd::start::EpmdStarter;
 use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::{Pid, Pool};
-use crate::kv::KeyValueFunctions;
-use crate::kv::server::SLAVES_MAX;
+use crate::kv::slaves::SLAVES_MAX;
+use crate::kv::{ConfirmConfig, KeyValueFunctions};
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
@@ -86,6 +87,13 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// Its page could not be served at this address.
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
     /// It could not be registered.
     Epmd(EpmdError),
     /// Two stores were to have the same name.
@@ -120,6 +128,9 @@ impl fmt::Display for StartError {
                     _ => f.write_str("see --dist-port and --bind"),
                 }
             }
+            Self::Http { address, error } => {
+                write!(f, "--http {address}: cannot listen there: {error}; choose another port or address")
+            }
             Self::Epmd(error) => error.fmt(f),
             Self::DuplicateName(name) => {
                 write!(f, "two stores were given the name {name}; a name is one store's: see --store")
@@ -146,6 +157,8 @@ pub struct Started {
     pub epmd: EpmdStart,
     /// Its stores, with their pids.
     pub stores: Vec<(StoreConfig, Pid)>,
+    /// Where its page is served.
+    pub http: Option<SocketAddr>,
 }
 
 /// Runs a node with the stores of its configuration until it is told to end by SIGTERM or SIGINT. `announce` is called
@@ -170,11 +183,23 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
             None => None,
         };
         let node = start(config).await?;
+        node.serve_status().map_err(|NotNamed { name, error }| {
+            let (ServerName::Global(name) | ServerName::Local(name)) = &name;
+            taken(error, name)
+        })?;
+        let http = match node.config.http {
+            Some(address) => {
+                let served = node.serve_http(address).await;
+                Some(served.map_err(|error| StartError::Http { address, error })?)
+            }
+            None => None,
+        };
         let started = Started {
             node_name: node.name().clone(),
             listening: node.listening(),
             epmd: node.epmd().clone(),
             stores: node.stores_started.get().cloned().unwrap_or_default(),
+            http,
         };
         announce(&started, node.client());
         service::ready(&node);
@@ -302,6 +327,7 @@ fn start_behind(
         listening,
         epmd,
         stores_started: OnceLock::new(),
+        figures: Figures::new(),
         mailboxes: Mutex::default(),
         ends: Mutex::default(),
         this: this.clone(),
@@ -320,6 +346,7 @@ fn start_behind(
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
     node.spawn(loopback::run(Arc::clone(&node), loopback));
     if let Some((listener, registered)) = open {
+        node.figures.set_registered(true);
         node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
         node.spawn(listener::accept_all(Arc::clone(&node), listener));
     }
@@ -405,11 +432,17 @@ fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
         if slaves.len() > SLAVES_MAX {
             return Err(StartError::TooManySlaves);
         }
+        let confirm = if number == 0 { node.config.confirm } else { 0 };
+        let replication = Replication {
+            slaves,
+            slave_buffer_bytes_max: node.config.limits.slave_buffer_bytes_max,
+            confirm: ConfirmConfig { slaves: confirm, timeout: node.config.confirm_timeout },
+        };
         let keep = match &node.disk {
             Some(disk) => Keep::Disk(Arc::clone(disk)),
             None => Keep::Memory(Arc::clone(&node.room)),
         };
-        let process = stores::start(node, names, slaves, node.config.limits.slave_buffer_bytes_max, keep);
+        let process = stores::start(node, names, replication, keep);
         let process = process.map_err(|error| match error {
             NotStarted::Name(NotNamed { name, error }) => {
                 let (ServerName::Global(name) | ServerName::Local(name)) = &name;

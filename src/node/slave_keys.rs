@@ -1,8 +1,8 @@
 //! The keys that a slave has: read by its primary before it copies, for what the slave has too much.
 //!
-//! A kvnode gives the keys of a store part by part, by a function that a BEAM does not have (there it is `undef`, which
-//! harms nothing). Of a BEAM's GenServer there is `:sys.get_state/1` alone, which copies the whole state, first in its
-//! node and then onto the wire: so its size is asked for before, and a large one is left alone.
+//! Of a BEAM's GenServer there is `:sys.get_state/1` alone, which copies the whole state, first in its node and then onto
+//! the wire: so its size is asked for before, and a large one is left alone. (What a kvnode is sent takes the place of what
+//! it had: its keys are not read.)
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +23,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// A state is read when its process's heap and the binaries that it refers to take no more, in bytes. On the wire that is
 /// about half, far below the largest frame; copying it stops the slave for some 50 ms.
 const STATE_BYTES_MAX: u64 = 32 << 20;
-/// The function that gives keys of a store: `kvnode:store_keys(Pid, Part) -> {Parts, [Key]}`.
-pub(super) const STORE_KEYS: (&str, &str) = ("kvnode", "store_keys");
 
 /// Why a slave's keys could not be read.
 #[derive(Debug)]
@@ -71,38 +69,12 @@ pub(super) async fn read(
     slave: &Pid,
     mut show: impl FnMut(TermView<'_>),
 ) -> Result<(), KeysError> {
-    let mut part = 0;
-    loop {
-        let arguments = |w: &mut crate::etf::TermWriter<'_>| _ = w.pid(slave).unsigned(part);
-        match node.erpc(peer, STORE_KEYS, 2, arguments, LIMIT).await {
-            Ok(answer) => {
-                let parts = show_part(answer.view(), &mut show)?;
-                part += 1;
-                if part >= parts {
-                    return Ok(());
-                }
-            }
-            // Not a kvnode, or no store of the kind that has parts.
-            Err(ErpcError::Error { .. }) if part == 0 => break,
-            Err(error) => return Err(KeysError::Erpc(error)),
-        }
-    }
     let bytes = state_bytes(node, peer, slave).await?;
     if bytes > STATE_BYTES_MAX {
         return Err(KeysError::TooLarge(bytes));
     }
     let state = state_of(node, peer, slave).await.ok_or(KeysError::NoAnswer)?;
     show_state(state.view(), &mut show)
-}
-
-/// `{Parts, [Key]}`
-fn show_part(answer: TermView<'_>, show: &mut impl FnMut(TermView<'_>)) -> Result<u64, KeysError> {
-    let [parts, keys] = answer.as_tuple::<2>().ok_or(KeysError::Foreign)?;
-    let mut cursor = keys.cursor();
-    for _ in 0..cursor.list()? {
-        show(cursor.term()?);
-    }
-    parts.as_unsigned().ok_or(KeysError::Foreign)
 }
 
 /// What the state of a process on a BEAM takes there, roughly: its heap first, then what that refers to.

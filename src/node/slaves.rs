@@ -2,27 +2,39 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use smol::Timer;
 use smol::future::FutureExt;
 
 use super::backoff::Backoff;
 use super::erpc::ErpcError;
+use super::functions::since_epoch;
+use super::greeting::{Greeted, NotGreeted};
 use super::peers::PeerHandle;
 use super::setup::DialError;
 use super::{Node, now, slave_keys};
+use crate::config::Limits;
 use crate::dist::control::op;
 use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
-use crate::etf::{Pid, Reference, TermView, encode};
+use crate::etf::{OwnedTerm, Pid, Reference, TermView, encode};
 use crate::process::effect::can_decode;
-use crate::process::{Outcome, Process};
-use crate::replica::{Acknowledge, Mark, Slave, SlaveName, SlaveState, Source, Standing};
+use crate::process::{Outcome, Process, SlaveAdded};
+use crate::replica::{Acknowledge, Dialect, Mark, Refusal, Slave, SlaveName, SlaveState, Source, Standing};
 
 /// How long one node may take to say where a name is.
 const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 /// A slave that was followed for so long was really there.
 const STEADY: Duration = Duration::from_secs(1);
+/// A slave that was there once is looked for at least so often: when its node is back, so is it soon after.
+const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How far a copy is, is said once in this time.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
+/// A slave without room for a copy is tried again after so long.
+const FULL_PAUSE: Duration = Duration::from_secs(30);
+/// Whoever adds a slave is answered after so long, found or not.
+const ADDED_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a slave is not followed now.
 enum Missing {
@@ -32,6 +44,20 @@ enum Missing {
     Unreached(Arc<DialError>),
     /// Its node cannot say who has the name.
     NotSaid(ErpcError),
+    /// Nobody knows how it is to be spoken to.
+    NotGreeted(NotGreeted),
+    /// It is there, and does not become a slave of this store.
+    Refused(Refusal),
+}
+
+/// How the following of a slave that was found has ended.
+enum Left {
+    /// It was removed, or given up.
+    Dropped,
+    /// It is to be greeted anew.
+    Renewed,
+    /// It ended, or its node is lost.
+    Gone(Outcome),
 }
 
 impl fmt::Display for Missing {
@@ -40,59 +66,135 @@ impl fmt::Display for Missing {
             Self::Nobody => f.write_str("nobody has that name"),
             Self::Unreached(error) => error.fmt(f),
             Self::NotSaid(error) => write!(f, "its node does not say who has that name: {error}"),
+            Self::NotGreeted(error) => error.fmt(f),
+            Self::Refused(refusal) => refusal.fmt(f),
         }
     }
 }
 
-/// Follows a slave of a store until it is removed or the store ends, which ends this task.
-pub(super) async fn follow(node: Arc<Node>, slave: Arc<Slave>, store: Arc<Process>) {
-    let mut backoff = Backoff::new(&node.config.limits);
+/// Who had a slave added, and waits for the answer.
+pub(super) struct Added(Mutex<Option<SlaveAdded>>);
+
+impl Added {
+    /// Tells, and gives whether anybody waited.
+    fn settle(&self, refusal: Option<Refusal>) -> bool {
+        let Some(SlaveAdded(done)) = self.0.lock().take() else { return false };
+        done(refusal);
+        true
+    }
+}
+
+/// Follows a slave of a store until it is removed or the store ends, which ends this task. `added` is answered once it is
+/// known whether it is one.
+pub(super) async fn follow(
+    node: Arc<Node>,
+    slave: Arc<Slave>,
+    store: Arc<Process>,
+    added: Option<SlaveAdded>,
+) {
+    let added = Added(Mutex::new(added));
+    let follow = async {
+        follow_on(&node, &slave, &store, &added).await;
+        added.settle(None);
+    };
+    let answer = async {
+        Timer::after(ADDED_LIMIT).await;
+        added.settle(None);
+        smol::future::pending().await
+    };
+    follow.or(answer).await;
+}
+
+async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, added: &Added) {
+    let limits = &node.config.limits;
+    let mut backoff = Backoff::new(limits);
+    let known_max = limits.backoff_max.min(KNOWN_PAUSE_MAX);
+    let mut known_backoff = Backoff::new(&Limits { backoff_max: known_max, ..limits.clone() });
     let mut said = String::new();
     while store.is_alive() && slave.state() != SlaveState::Dropped {
-        match find(&node, slave.name()).await {
-            Ok(at) if node.registry.by_owned_pid(&at).is_some_and(|process| process.is_sibling(&store)) => {
-                tracing::error!(store = ?store, slave = %slave.name(), "a store cannot be its own slave: dropped");
-                return slave.drop_out();
+        // A node that comes up may have the name, or know who has it.
+        let arrival = node.peers.arrival();
+        match find(node, slave.name()).await {
+            Ok(at) if node.registry.by_owned_pid(&at).is_some_and(|process| process.is_sibling(store)) => {
+                tracing::error!(store = ?store, slave = %slave.name(), "{}: dropped", Refusal::Itself);
+                slave.drop_out();
+                added.settle(Some(Refusal::Itself));
+                return;
             }
             Ok(at) => {
-                said.clear();
                 let since = now();
-                let outcome = watch(&node, &slave, &store, at).await;
-                if matches!(slave.name(), SlaveName::Pid(_)) && matches!(outcome, Ok(Some(Outcome::Down(_))))
+                let left = watch(node, slave, store, at, added).await;
+                if matches!(slave.name(), SlaveName::Pid(_))
+                    && matches!(left, Ok(Left::Gone(Outcome::Down(_))))
                 {
                     tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: a pid does not come back");
                     return slave.drop_out();
                 }
                 if since.elapsed() >= STEADY {
                     backoff.reset();
+                    known_backoff.reset();
+                    said.clear();
                 }
-                if let Err(error) = outcome {
-                    say(&mut said, &store, &slave, &Missing::Unreached(error));
+                match left {
+                    Ok(Left::Renewed) if slave.standing() == Standing::Refused(Refusal::NoSpace) => {
+                        super::after(FULL_PAUSE).await;
+                        continue;
+                    }
+                    Ok(Left::Renewed) => continue,
+                    Ok(Left::Dropped | Left::Gone(_)) => {}
+                    Err(Missing::Refused(refusal)) if refusal.is_final() => {
+                        tracing::error!(store = ?store, slave = %slave.name(), "slave dropped: {refusal}");
+                        slave.refused(refusal);
+                        added.settle(Some(refusal));
+                        return;
+                    }
+                    Err(missing) => {
+                        if let Missing::Refused(refusal) = missing {
+                            if added.settle(Some(refusal)) {
+                                // Who was told that it is none does not have it.
+                                return slave.drop_out();
+                            }
+                            slave.refused(refusal);
+                        }
+                        say(&mut said, store, slave, &missing);
+                    }
                 }
             }
-            Err(missing) => say(&mut said, &store, &slave, &missing),
+            Err(missing) => say(&mut said, store, slave, &missing),
         }
-        backoff.pause().await;
+        added.settle(None);
+        slave.note_time(unix_ms());
+        match slave.standing() {
+            Standing::Gone { .. } => known_backoff.pause_or(arrival.come()).await,
+            _ => backoff.pause_or(arrival.come()).await,
+        }
     }
+}
+
+/// The time that people read, in milliseconds since 1970.
+fn unix_ms() -> u64 {
+    u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Says why a slave is missing, once.
 fn say(said: &mut String, store: &Process, slave: &Slave, missing: &Missing) {
     let text = missing.to_string();
+    slave.failed(&text);
     if *said != text {
         tracing::warn!(store = ?store, slave = %slave.name(), "slave not found, looking for it: {text}");
         *said = text;
     }
 }
 
-/// Follows it until it is gone, and gives how it went; `None`: it was removed.
+/// Follows it until it is gone, and gives how it went.
 async fn watch(
     node: &Arc<Node>,
     slave: &Arc<Slave>,
     store: &Arc<Process>,
     at: Pid,
-) -> Result<Option<Outcome>, Arc<DialError>> {
-    let peer = node.connect(&at.node).await?;
+    added: &Added,
+) -> Result<Left, Missing> {
+    let peer = node.connect(&at.node).await.map_err(Missing::Unreached)?;
     let reference = node.registry.new_reference();
     let (tell, told) = smol::channel::bounded(1);
     node.waiters.expect(&reference, &peer.name, move |outcome| {
@@ -103,34 +205,81 @@ async fn watch(
     frames.monitor(&store.pid, &RemoteProcess::Pid(at.clone()), &reference);
     peer.leave(|outbox| outbox.frames.append(&mut frames));
     let mut monitor =
-        Monitor { node, peer: &peer, slave, from: &store.pid, to: &at, reference, fired: false };
-    slave.found(RemoteProcess::Pid(at.clone()));
-    tracing::info!(store = ?store, slave = %slave.name(), node = %peer.name, "slave found");
+        Monitor { node, peer: &peer, slave, store, from: &store.pid, to: &at, reference, fired: false };
     let still_up = node.peers.get(&peer.name).is_some_and(|up| Arc::ptr_eq(&up, &peer));
-    let gone = async { Some(told.recv().await.unwrap_or(Outcome::NoConnection)) };
+    let gone = async { Ok(Left::Gone(told.recv().await.unwrap_or(Outcome::NoConnection))) };
     let tended = async {
-        tend(node, slave, store, &peer, &at).await;
-        None
-    };
-    let outcome = if still_up { gone.or(tended).await } else { Some(Outcome::NoConnection) };
-    monitor.fired = outcome.is_some();
-    drop(monitor);
-    let reason = match &outcome {
-        None => {
-            tracing::info!(store = ?store, slave = %slave.name(), "slave no longer followed");
-            return Ok(None);
+        match node.greet(slave, store, &peer, &at).await.map_err(Missing::NotGreeted)? {
+            Greeted::Refused(refusal) => return Err(Missing::Refused(refusal)),
+            Greeted::Elixir if is_another(store, slave, &at, None) => return Ok(Left::Dropped),
+            Greeted::Elixir => slave.found(RemoteProcess::Pid(at.clone())),
+            Greeted::Kvnode { session, incarnation, said } => {
+                if is_another(store, slave, &at, Some(said.incarnation)) {
+                    return Ok(Left::Dropped);
+                }
+                slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, incarnation, said);
+            }
         }
-        Some(Outcome::Down(reason) | Outcome::Refused(reason)) => {
+        added.settle(None);
+        tracing::info!(store = ?store, slave = %slave.name(), node = %peer.name, "slave found");
+        Ok(tend(node, slave, store, &peer, &at).await)
+    };
+    let left = if still_up { gone.or(tended).await } else { Ok(Left::Gone(Outcome::NoConnection)) };
+    monitor.fired = matches!(left, Ok(Left::Gone(_)));
+    if matches!(left, Err(Missing::Refused(refusal)) if refusal.is_final()) {
+        // It may have been one until now.
+        monitor.bye();
+    }
+    let left = left?;
+    // One that is followed under another name goes on being a slave.
+    if matches!(left, Left::Dropped) && !is_followed(store, &at) {
+        monitor.bye();
+    }
+    drop(monitor);
+    let reason = match &left {
+        Left::Renewed => return Ok(left),
+        Left::Dropped => {
+            tracing::info!(store = ?store, slave = %slave.name(), "slave no longer followed");
+            return Ok(left);
+        }
+        Left::Gone(Outcome::Down(reason) | Outcome::Refused(reason)) => {
             TermView::parse(reason).map_or_else(|error| error.to_string(), |reason| format!("{reason:?}"))
         }
-        Some(Outcome::Replied(_) | Outcome::NoConnection) => ":noconnection".into(),
+        Left::Gone(Outcome::Replied(_) | Outcome::NoConnection) => ":noconnection".into(),
     };
     tracing::warn!(store = ?store, slave = %slave.name(), reason, "slave lost; looking for it");
-    Ok(outcome)
+    Ok(left)
 }
 
-/// Repairs it, and asks for what it has, until it is removed.
-async fn tend(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, peer: &Arc<PeerHandle>, at: &Pid) {
+/// Whether any slave of the store is this process.
+fn is_followed(store: &Process, at: &Pid) -> bool {
+    let at = RemoteProcess::Pid(at.clone());
+    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
+    slaves.iter().any(|slave| slave.is_at(&at, None))
+}
+
+/// Whether the process is followed under another name: then it is one slave, by the name that outlives a process.
+fn is_another(store: &Process, slave: &Arc<Slave>, at: &Pid, incarnation: Option<u64>) -> bool {
+    let at = RemoteProcess::Pid(at.clone());
+    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
+    let other =
+        slaves.iter().find(|other| !Arc::ptr_eq(other, slave) && other.is_at(&at, incarnation)).cloned();
+    let Some(other) = other else { return false };
+    let keep_this = matches!(other.name(), SlaveName::Pid(_)) && !matches!(slave.name(), SlaveName::Pid(_));
+    let (kept, dropped) = if keep_this { (slave, &other) } else { (&other, slave) };
+    tracing::info!(store = ?store, slave = %dropped.name(), "slave dropped: it is {} already", kept.name());
+    dropped.drop_out();
+    !keep_this
+}
+
+/// Repairs it, and asks for what it has, until it is removed or is to be greeted anew.
+async fn tend(
+    node: &Arc<Node>,
+    slave: &Arc<Slave>,
+    store: &Arc<Process>,
+    peer: &Arc<PeerHandle>,
+    at: &Pid,
+) -> Left {
     let (poke, poked) = smol::channel::bounded(1);
     slave.on_change(Box::new(move || {
         // One that is there already says the same.
@@ -138,6 +287,12 @@ async fn tend(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, peer: 
     }));
     let mut progress = Progress::default();
     while slave.state() != SlaveState::Dropped {
+        if slave.is_renewed() {
+            return Left::Renewed;
+        }
+        if slave.take_news() {
+            tell_of_siblings(node, slave, store, peer, at);
+        }
         if slave.catch_up() {
             tracing::info!(store = ?store, slave = %slave.name(), "slave takes writes again");
         }
@@ -152,7 +307,13 @@ async fn tend(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, peer: 
             }
         };
         node.replicate(slave, store);
-        progress.say(slave, store);
+        slave.note_time(unix_ms());
+        if progress.say(slave, store)
+            && store.server.replica_source().and_then(Source::lineage).is_some_and(|lineage| lineage.term > 0)
+        {
+            // A former primary gives its names up when it becomes a slave.
+            node.names.check_now();
+        }
         if repairing && slave.has_room() {
             // Others of this thread have their turn: a copy takes long.
             smol::future::yield_now().await;
@@ -170,6 +331,22 @@ async fn tend(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, peer: 
             }
         }
     }
+    Left::Dropped
+}
+
+/// Tells a kvnode of the other slaves.
+fn tell_of_siblings(node: &Node, slave: &Slave, store: &Process, peer: &PeerHandle, at: &Pid) {
+    let (Dialect::Kvnode { session }, Some(source)) = (slave.dialect(), store.server.replica_source()) else {
+        return;
+    };
+    let slaves = source.slaves();
+    peer.leave(|outbox| {
+        outbox.frames.send_to(&store.pid, &RemoteProcess::Pid(at.clone()), |w| {
+            w.tuple(2).atom("$gen_cast").tuple(3).atom("replica_slaves").unsigned(session).list(slaves.len());
+            slaves.iter().for_each(|slave| slave.name().on(&node.registry.node).write(w));
+            w.nil();
+        });
+    });
 }
 
 /// A step of a repair; gives whether there is more of it.
@@ -213,26 +390,28 @@ async fn sweep(node: &Node, slave: &Slave, store: &Process, peer: &Arc<PeerHandl
 #[derive(Default)]
 struct Progress {
     copying: bool,
-    tenths: u64,
+    said: Option<Instant>,
 }
 
 impl Progress {
-    /// Says how far a copy is, in tenths, and when it is done.
-    fn say(&mut self, slave: &Slave, store: &Process) {
+    /// Says how far a copy is, once in a while, and when it is done; gives whether that is now.
+    fn say(&mut self, slave: &Slave, store: &Process) -> bool {
         match slave.standing() {
             Standing::Copying { done, total } => {
-                let tenths = done * 10 / total.max(1);
-                if !self.copying || tenths > self.tenths {
+                self.copying = true;
+                if self.said.is_none_or(|said| said.elapsed() >= PROGRESS_PAUSE) {
+                    self.said = Some(now());
                     tracing::info!(store = ?store, slave = %slave.name(), "copying to slave: {done} of {total}");
                 }
-                *self = Self { copying: true, tenths };
             }
             Standing::InStep { .. } if self.copying => {
                 tracing::info!(store = ?store, slave = %slave.name(), "slave is up to date");
                 *self = Self::default();
+                return true;
             }
             _ => {}
         }
+        false
     }
 }
 
@@ -268,32 +447,53 @@ impl Node {
         }
     }
 
-    /// Asks a slave what it has: for a key that nobody has, as the answer counts and not what it is.
+    /// Asks a slave what it has: a kvnode for the number of the last write, another for a key that nobody has, as the
+    /// answer counts then and not what it is.
     fn ask(
         &self,
         slave: &Arc<Slave>,
         mark: Mark,
-        store: &Process,
+        store: &Arc<Process>,
         at: &RemoteProcess,
         peer: &PeerHandle,
         frames: &mut Outbound,
     ) {
         let reference = self.registry.new_reference();
-        let asked = Arc::clone(slave);
+        let (asked, primary) = (Arc::clone(slave), Arc::clone(store));
         self.waiters.expect_reply(&reference, &peer.name, move |outcome| {
-            if matches!(outcome, Outcome::Replied(_)) {
-                asked.acknowledged(mark);
+            let Outcome::Replied(answer) = outcome else { return };
+            if asked.dialect() != Dialect::Elixir
+                && let Some(reason) = refusal(&answer)
+            {
+                tracing::warn!(store = ?primary, slave = %asked.name(), "slave to be greeted anew: {reason}");
+                asked.refused(reason);
+                return asked.renew();
+            }
+            asked.acknowledged(mark);
+            if let Some(source) = primary.server.replica_source() {
+                source.acknowledged();
             }
         });
+        let seq = store.server.replica_source().map_or(0, Source::seq);
         frames.send_to(&store.pid, at, |w| {
             w.tuple(3).atom("$gen_call").tuple(2).pid(&store.pid);
             if peer.offered.contains(DistributionFlags::ALIAS) {
                 w.list(1).atom("alias");
             }
-            w.reference(&reference).tuple(2).atom("get").reference(&reference);
+            w.reference(&reference);
+            match slave.dialect() {
+                Dialect::Elixir => w.tuple(2).atom("get").reference(&reference),
+                Dialect::Kvnode { session } => w.tuple(3).atom("replica_ask").unsigned(session).unsigned(seq),
+            };
         });
         slave.asked(mark, reference);
     }
+}
+
+/// The reason in `{:error, reason}`.
+fn refusal(answer: &OwnedTerm) -> Option<Refusal> {
+    let [error, reason] = answer.view().as_tuple::<2>()?;
+    if error.is_atom("error") { Refusal::of_code(reason) } else { None }
 }
 
 fn feed_later(hungry: &mut Vec<(Arc<Slave>, Arc<Process>)>, slave: &Arc<Slave>, store: &Arc<Process>) {
@@ -307,10 +507,24 @@ struct Monitor<'a> {
     node: &'a Node,
     peer: &'a PeerHandle,
     slave: &'a Slave,
+    store: &'a Process,
     from: &'a Pid,
     to: &'a Pid,
     reference: Reference,
     fired: bool,
+}
+
+impl Monitor<'_> {
+    /// A slave that was removed is told, where it knows such a message.
+    fn bye(&self) {
+        if let Dialect::Kvnode { session } = self.slave.dialect() {
+            self.peer.leave(|outbox| {
+                outbox.frames.send_to(self.from, &RemoteProcess::Pid(self.to.clone()), |w| {
+                    w.tuple(2).atom("$gen_cast").tuple(2).atom("replica_bye").unsigned(session);
+                });
+            });
+        }
+    }
 }
 
 impl Drop for Monitor<'_> {
@@ -318,6 +532,9 @@ impl Drop for Monitor<'_> {
         self.node.waiters.cancel(&self.reference);
         if let Some(asked) = self.slave.gone() {
             self.node.waiters.cancel(&asked);
+        }
+        if let Some(source) = self.store.server.replica_source() {
+            source.acknowledged();
         }
         if !self.fired {
             self.peer.leave(|outbox| {

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{ServerName, StoreConfig};
-use crate::kv::{KeyValueServer, StateShape};
+use crate::config::{Limits, ServerName, StoreConfig};
+use crate::kv::{ConfirmConfig, KeyValueServer, StateShape};
+use crate::process::figures::StoreWatch;
 use crate::replica::SlaveName;
 use crate::store::disk::OpenError;
 use crate::store::{Disk, MemoryStore, Room, Store, StoreError};
@@ -15,6 +16,24 @@ use crate::{Node, NotNamed, ProcessHandle, Restart};
 
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
+
+/// How a store is replicated from the start.
+#[derive(Clone, Debug)]
+pub struct Replication {
+    /// Its slaves.
+    pub slaves: Vec<SlaveName>,
+    /// What it keeps for each slave, in bytes.
+    pub slave_buffer_bytes_max: usize,
+    /// When a write is answered.
+    pub confirm: ConfirmConfig,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        let slave_buffer_bytes_max = Limits::default().slave_buffer_bytes_max;
+        Self { slaves: Vec::new(), slave_buffer_bytes_max, confirm: ConfirmConfig::default() }
+    }
+}
 
 /// Where a store is kept.
 pub enum Keep {
@@ -36,27 +55,25 @@ pub enum NotStarted {
     Slaves(StoreError),
 }
 
-/// Starts a store under its names, with the slaves that it has from the start. It keeps `slave_buffer_bytes_max` for each
-/// slave.
+/// Starts a store under its names.
 ///
 /// # Errors
 /// The caller's, or the disk's: see [`NotStarted`].
 pub fn start(
     node: &Node,
     names: &StoreConfig,
-    slaves: Vec<SlaveName>,
-    slave_buffer_bytes_max: usize,
+    replication: Replication,
     keep: Keep,
 ) -> Result<ProcessHandle, NotStarted> {
     let started = match keep {
         Keep::Memory(room) => {
             let make = move || MemoryStore::within(Arc::clone(&room));
-            supervise(node, names, slaves, slave_buffer_bytes_max, make)
+            supervise(node, names, replication, make)
         }
         Keep::Disk(disk) => {
             let store = disk.store(&disk_names(names)).map_err(NotStarted::Open)?;
             KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
-            supervise(node, names, slaves, slave_buffer_bytes_max, move || store.clone())
+            supervise(node, names, replication, move || store.clone())
         }
     };
     started.map_err(NotStarted::Name)
@@ -65,23 +82,26 @@ pub fn start(
 fn supervise<S: Store>(
     node: &Node,
     names: &StoreConfig,
-    slaves: Vec<SlaveName>,
-    slave_buffer_bytes_max: usize,
+    replication: Replication,
     make: impl Fn() -> S + Send + Sync + 'static,
 ) -> Result<ProcessHandle, NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
     let global = names.global.iter().map(|name| ServerName::global(name));
-    node.supervise(Restart::Permanent, local.chain(global), move |node| {
-        let server = KeyValueServer::new(make(), node.dispatch(), slave_buffer_bytes_max);
-        let server = Arc::new(server.shown_as(shape));
+    let watch = Arc::new(StoreWatch::default());
+    let watched = Arc::clone(&watch);
+    let process = node.supervise(Restart::Permanent, local.chain(global), move |node| {
+        let server = KeyValueServer::new(make(), node.dispatch(), replication.slave_buffer_bytes_max);
+        let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
+        let server = Arc::new(server);
+        watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         let kept = KeyValueServer::kept_slaves(server.store()).unwrap_or_else(|error| {
             tracing::error!(store = ?process, %error, "the slaves that were added could not be read: it is without");
             Vec::new()
         });
-        for slave in slaves.iter().chain(&kept) {
+        for slave in replication.slaves.iter().chain(&kept) {
             match server.add_slave(slave.clone()) {
                 Ok(Some(slave)) => node.follow_slave(slave, &process),
                 Ok(None) => {}
@@ -89,7 +109,9 @@ fn supervise<S: Store>(
             }
         }
         process
-    })
+    })?;
+    node.show_store(names.clone(), watched);
+    Ok(process)
 }
 
 /// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.

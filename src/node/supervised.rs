@@ -17,7 +17,7 @@ use crate::config::{Limits, ServerName};
 use crate::etf::TermView;
 use crate::process::registry::RegisterError;
 use crate::process::supervisor::{ChildId, Intensity, Verdict};
-use crate::process::{Dispatch, Ended, Process, ProcessId, Restart, Supervisor};
+use crate::process::{Dispatch, Ended, Process, ProcessId, Restart, SlaveAdded, Supervisor};
 use crate::replica::Slave;
 
 type Start = dyn Fn(&Arc<Node>) -> ProcessHandle + Send + Sync;
@@ -165,7 +165,7 @@ impl Node {
     /// Frames for one slave go out in the order in which they were queued, whichever connections the writes came by. What
     /// it lacks is read from the process's [`replica_source`](crate::GenServer::replica_source).
     pub fn follow_slave(&self, slave: Arc<Slave>, primary: &ProcessHandle) {
-        self.follow(slave, &primary.process);
+        self.follow(slave, &primary.process, None);
     }
 
     /// What servers send by that answer later, outside of a handler. It does not keep the node: once that has ended,
@@ -174,15 +174,15 @@ impl Node {
         Arc::new(Outlet(self.this.clone()))
     }
 
-    /// Follows a slave of a process until that ends.
-    pub(super) fn follow(&self, slave: Arc<Slave>, primary: &Arc<Process>) {
+    /// Follows a slave of a process until that ends. `added`: who had it added.
+    pub(super) fn follow(&self, slave: Arc<Slave>, primary: &Arc<Process>, added: Option<SlaveAdded>) {
         let Some(node) = self.this.upgrade() else { return };
         let mut following = self.supervision.following.lock();
         // Whoever ends the process takes it out of the registry first, and its tasks out of here then.
         if primary.is_alive() {
             let tasks = following.entry(primary.id).or_default();
             tasks.retain(|task| !task.is_finished());
-            tasks.extend(self.task(slaves::follow(node, slave, Arc::clone(primary))));
+            tasks.extend(self.task(slaves::follow(node, slave, Arc::clone(primary), added)));
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use smol::Timer;
 
 use super::now;
+use crate::process::WakeRequest;
 
 /// Longer than this is for ever: a year.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -64,6 +65,16 @@ impl<M> Timers<M> {
                 return Poll::Pending;
             }
             self.armed = None;
+        }
+    }
+}
+
+/// Does again and again what a process of ours asked for.
+pub(super) async fn wake(mut request: WakeRequest) {
+    loop {
+        Timer::after(request.every).await;
+        if !(request.wake)() {
+            return;
         }
     }
 }

@@ -8,9 +8,9 @@ use super::exits::Ended;
 use super::gen_server::{Caller, OwnedCaller};
 use super::registry::Process;
 use super::{CallError, Held, ProcessId, Registry, Waiters};
-use crate::dist::{DistributionFlags, Outbound, ServerRef};
+use crate::dist::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
 use crate::etf::{AtomView, OwnedTerm, Pid, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
-use crate::replica::Slave;
+use crate::replica::{Refusal, Slave};
 
 /// Something that has to happen outside of the connection that a message came by. Carried out by `node`, in
 /// order, once per batch.
@@ -31,6 +31,8 @@ pub enum Effect {
         slave: Arc<Slave>,
         /// The store that it replicates.
         primary: ProcessId,
+        /// Told once it is found, or is not found at once, or cannot be a slave of this store.
+        added: Option<SlaveAdded>,
     },
     /// A call that came by another connection than its monitor ends.
     EndCall {
@@ -69,6 +71,15 @@ pub enum Effect {
     },
     /// A process of ours calls a server.
     Call(Box<OutgoingCall>),
+    /// A process of ours monitors another.
+    Monitor(Box<MonitorRequest>),
+    /// Something is done again and again.
+    Wake(Box<WakeRequest>),
+    /// A name in `global` is no longer to be ours.
+    ReleaseGlobal {
+        /// The name.
+        name: Arc<str>,
+    },
     /// A name in `global` that was claimed just now is registered in the clusters that we are connected to.
     RegisterGlobal(Box<GlobalRegistration>),
 }
@@ -92,6 +103,46 @@ pub struct OutgoingCall {
 impl fmt::Debug for OutgoingCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutgoingCall").field("to", &self.to).field("request", &self.request).finish()
+    }
+}
+
+/// Called once when it is known whether a slave is one: `None`, or not found at once; or why it cannot be. From any thread;
+/// must not block.
+pub struct SlaveAdded(pub Box<dyn FnOnce(Option<Refusal>) + Send>);
+
+impl fmt::Debug for SlaveAdded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SlaveAdded")
+    }
+}
+
+/// A monitor that a process of ours wants.
+pub struct MonitorRequest {
+    /// The process that monitors.
+    pub from: Pid,
+    /// The process that is monitored.
+    pub process: RemoteProcess,
+    /// Called once with the reason of its end, also `noproc` and `noconnection`. From any thread; must not block.
+    pub done: Box<dyn FnOnce(OwnedTerm) + Send>,
+}
+
+impl fmt::Debug for MonitorRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MonitorRequest").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+/// Something that is to be done again and again.
+pub struct WakeRequest {
+    /// The time between two calls.
+    pub every: Duration,
+    /// Called until it gives `false`. Must not block.
+    pub wake: Box<dyn FnMut() -> bool + Send>,
+}
+
+impl fmt::Debug for WakeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WakeRequest").field("every", &self.every).finish_non_exhaustive()
     }
 }
 

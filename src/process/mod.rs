@@ -13,6 +13,7 @@
 //! - [`waiters`]: what we wait for from other nodes: calls, monitors and spawn requests of ours.
 //! - [`call_error`]: why a call of ours has no answer.
 //! - [`rpc`]: the functions that other nodes may call here.
+//! - [`figures`]: what stores have done and hold, counted.
 //! - [`system`]: system messages (`sys`).
 //! - [`supervisor`]: when what has ended is started again.
 //! - [`net_kernel`]: answers `Node.ping`.
@@ -22,6 +23,7 @@
 pub mod call_error;
 pub mod effect;
 pub mod exits;
+pub mod figures;
 pub mod gen_server;
 mod held;
 pub mod mailbox;
@@ -36,7 +38,9 @@ pub mod system;
 pub mod waiters;
 
 pub use call_error::CallError;
-pub use effect::{Dispatch, Effect, Effects, GlobalRegistration, OutgoingCall};
+pub use effect::{
+    Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, OutgoingCall, SlaveAdded, WakeRequest,
+};
 pub use exits::Ended;
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller};
 pub use held::Held;

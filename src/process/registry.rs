@@ -268,6 +268,11 @@ impl Registry {
         Ok(())
     }
 
+    /// A name in `global` is no longer one that a process of ours is to hold; gives the process.
+    pub fn release_global(&self, name: &str) -> Option<Arc<Process>> {
+        self.tables.write().global_names.remove(name)
+    }
+
     /// The process of ours that is to hold a name in `global`.
     pub fn by_global_name(&self, name: &str) -> Option<Arc<Process>> {
         self.tables.read().global_names.get(name).cloned()

@@ -3,16 +3,29 @@
 
 use std::collections::VecDeque;
 
-use crate::etf::{TermWriter, Traits};
+use crate::etf::{TermWriter, Traits, encode};
 
+use super::dialect::{self, CopyMark, Dialect};
 use super::source::ReplicaWrite;
 
 struct Entry {
-    /// `{:"$gen_cast", {:replicate_put, key, value}}`, or the deletion, encoded.
+    /// The cast, encoded.
     message: Vec<u8>,
-    /// Where in the message the key stands.
+    /// Where in the message the key stands; nowhere in a copy's mark.
     key: (u32, u32),
+    /// The store's number of the write, or of the last one before what was read.
+    seq: u64,
     traits: Traits,
+    /// It is the beginning or the end of a copy.
+    of_copy: bool,
+}
+
+/// What was taken out unsent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Lost {
+    pub(super) writes: u64,
+    /// A copy's mark was among it.
+    pub(super) marks: bool,
 }
 
 /// What a slave may still lack.
@@ -29,8 +42,17 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn push(&mut self, write: ReplicaWrite<'_>) {
-        let entry = Entry::new(write);
+    pub(super) fn push(&mut self, dialect: Dialect, seq: u64, write: ReplicaWrite<'_>) {
+        self.add(Entry::new(dialect, seq, write));
+    }
+
+    pub(super) fn push_mark(&mut self, session: u64, seq: u64, mark: CopyMark) {
+        let message = encode(|w| dialect::write_mark(w, session, seq, mark));
+        let of_copy = matches!(mark, CopyMark::Begin | CopyMark::End);
+        self.add(Entry { message, key: (0, 0), seq, traits: Traits::none(), of_copy });
+    }
+
+    fn add(&mut self, entry: Entry) {
         self.bytes += entry.message.len();
         self.entries.push_back(entry);
     }
@@ -48,8 +70,25 @@ impl Log {
         self.first + self.sent as u64
     }
 
-    /// The slave has all up to `up_to`, which is what [`sent_up_to`](Self::sent_up_to) was.
-    pub(super) fn acknowledge(&mut self, up_to: u64) {
+    /// The number that the next one will have.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// The number of the first one that is not acknowledged.
+    pub(super) const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The store's number of the last one that was sent; `None`: nothing is.
+    pub(super) fn sent_seq(&self) -> Option<u64> {
+        self.entries.get(self.sent.checked_sub(1)?).map(|entry| entry.seq)
+    }
+
+    /// The slave has all up to `up_to`, which is what [`sent_up_to`](Self::sent_up_to) was. Gives the store's number of
+    /// the last of these.
+    pub(super) fn acknowledge(&mut self, up_to: u64) -> Option<u64> {
+        let mut seq = None;
         while self.first < up_to
             && self.sent > 0
             && let Some(entry) = self.entries.pop_front()
@@ -58,30 +97,32 @@ impl Log {
             self.sent -= 1;
             self.sent_bytes -= entry.message.len();
             self.bytes -= entry.message.len();
+            seq = Some(entry.seq);
         }
+        seq
     }
 
     /// Takes out what was not sent, and shows the keys.
-    pub(super) fn drop_unsent(&mut self, mut key: impl FnMut(&[u8])) -> u64 {
-        let mut dropped = 0;
+    pub(super) fn drop_unsent(&mut self, mut key: impl FnMut(&[u8])) -> Lost {
+        let mut lost = Lost::default();
         while self.entries.len() > self.sent
             && let Some(entry) = self.entries.pop_back()
         {
             self.bytes -= entry.message.len();
-            dropped += 1;
-            key(entry.key());
+            lost.see(&entry, &mut key);
         }
         self.entries.shrink_to_fit();
-        dropped
+        lost
     }
 
     /// Takes out everything, and shows the keys.
-    pub(super) fn drop_all(&mut self, mut key: impl FnMut(&[u8])) {
+    pub(super) fn drop_all(&mut self, mut key: impl FnMut(&[u8])) -> Lost {
+        let mut lost = Lost::default();
         for entry in &self.entries {
-            key(entry.key());
+            lost.see(entry, &mut key);
         }
-        let first = self.first + self.entries.len() as u64;
-        *self = Self { first, ..Self::default() };
+        *self = Self { first: self.end(), ..Self::default() };
+        lost
     }
 
     pub(super) fn len(&self) -> usize {
@@ -110,23 +151,36 @@ impl Log {
     }
 }
 
+impl Lost {
+    fn see(&mut self, entry: &Entry, key: &mut impl FnMut(&[u8])) {
+        match entry.key() {
+            Some(lost) => {
+                self.writes += 1;
+                key(lost);
+            }
+            None => self.marks |= entry.of_copy,
+        }
+    }
+}
+
 impl Entry {
-    fn new(write: ReplicaWrite<'_>) -> Self {
-        let (operation, arity, key, value, traits) = match write {
-            ReplicaWrite::Put { key, value, traits } => ("replicate_put", 3, key, value, traits),
-            ReplicaWrite::Delete { key, traits } => ("replicate_delete", 2, key, &[][..], traits),
+    fn new(dialect: Dialect, seq: u64, write: ReplicaWrite<'_>) -> Self {
+        let (len, traits) = match write {
+            ReplicaWrite::Put { key, value, traits } => (key.len() + value.len(), traits),
+            ReplicaWrite::Delete { key, traits } => (key.len(), traits),
         };
-        let mut message = Vec::with_capacity(key.len() + value.len() + 40);
-        TermWriter::new(&mut message).tuple(2).atom("$gen_cast").tuple(arity).atom(operation);
+        let mut message = Vec::with_capacity(len + 56);
+        let (key, value) = dialect.begin_write(&mut TermWriter::new(&mut message), seq, write);
         let from = message.len() as u32;
         message.extend_from_slice(key);
         let to = message.len() as u32;
         message.extend_from_slice(value);
-        Self { message, key: (from, to), traits }
+        Self { message, key: (from, to), seq, traits, of_copy: false }
     }
 
-    fn key(&self) -> &[u8] {
-        &self.message[self.key.0 as usize..self.key.1 as usize]
+    fn key(&self) -> Option<&[u8]> {
+        let (from, to) = self.key;
+        (from < to).then(|| &self.message[from as usize..to as usize])
     }
 }
 
@@ -141,25 +195,34 @@ mod tests {
     #[test]
     fn what_was_sent_stays_until_it_is_acknowledged_and_gives_its_key_when_it_is_lost() {
         let mut log = Log::default();
-        for key in [[1], [2], [3]] {
-            log.push(delete(&key));
+        for (at, key) in [[1], [2], [3]].iter().enumerate() {
+            log.push(Dialect::Elixir, 10 + at as u64, delete(key));
         }
         assert!(log.send().is_some() && log.send().is_some());
-        assert_eq!(log.sent_up_to(), 2);
-        log.acknowledge(1);
+        assert_eq!((log.sent_up_to(), log.sent_seq(), log.end()), (2, Some(11), 3));
+        assert_eq!(log.acknowledge(1), Some(10));
         assert_eq!((log.len(), log.sent_up_to()), (2, 2));
         let mut lost = Vec::new();
-        assert_eq!(log.drop_unsent(|key| lost.push(key[0])), 1);
+        assert_eq!(log.drop_unsent(|key| lost.push(key[0])), Lost { writes: 1, marks: false });
         assert!(log.send().is_none());
-        log.drop_all(|key| lost.push(key[0]));
+        assert_eq!(log.drop_all(|key| lost.push(key[0])), Lost { writes: 1, marks: false });
         assert_eq!((lost, log.bytes(), log.sent_bytes(), log.sent_up_to()), (vec![3, 2], 0, 0, 2));
     }
 
     #[test]
     fn an_acknowledgement_never_takes_what_was_not_sent() {
         let mut log = Log::default();
-        log.push(delete(&[1]));
-        log.acknowledge(7);
+        log.push(Dialect::Elixir, 1, delete(&[1]));
+        assert_eq!(log.acknowledge(7), None);
         assert_eq!(log.len(), 1);
+    }
+
+    #[test]
+    fn a_copys_mark_that_is_lost_is_told() {
+        let mut log = Log::default();
+        log.push(Dialect::Kvnode { session: 1 }, 1, delete(&[1]));
+        log.push_mark(1, 1, CopyMark::Begin);
+        assert_eq!(log.drop_unsent(|key| assert_eq!(key, [1])), Lost { writes: 1, marks: true });
+        assert_eq!(log.bytes(), 0);
     }
 }

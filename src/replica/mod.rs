@@ -15,7 +15,14 @@
 //!   that whatever is written before, meanwhile or after, the last message for a key has its last value. A slave's
 //!   value of a key never gets older.
 //! - **Keys that only the slave has** are found by reading its keys, before a scan, and are missed keys from then on.
+//!
+//! A kvnode's slave is sent the same log in a [`dialect`] of its own: its writes have the store's numbers, and a copy of the
+//! whole store stands between two marks, so that it can be put aside until it is whole; its keys need not be read then. What
+//! it acknowledges is a number: everything up to it is there. Who may be whose slave, and what a promotion changes, its
+//! [`Lineage`] decides.
 
+pub mod dialect;
+pub mod lineage;
 mod log;
 mod missed;
 pub mod slave;
@@ -23,6 +30,8 @@ pub mod source;
 pub mod standing;
 mod state;
 
-pub use slave::{Acknowledge, Mark, OnChange, Pushed, Slave, SlaveName, Taken};
+pub use dialect::{CopyMark, Dialect};
+pub use lineage::{Lineage, Refusal};
+pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
 pub use standing::{SlaveState, Standing};

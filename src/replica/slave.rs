@@ -15,10 +15,13 @@
 //! past it, not even these: then a scan of the whole store repairs it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::dialect::{CopyMark, Dialect};
+use super::lineage::Refusal;
 use super::source::{ReplicaWrite, Source, SourceRead};
 use super::standing::{SlaveState, Standing};
 use super::state::{ACKNOWLEDGE_PAUSE, State};
@@ -74,6 +77,17 @@ pub struct Taken {
     pub acknowledge: Acknowledge,
 }
 
+/// What a kvnode's store says of itself when it is greeted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its own incarnation.
+    pub incarnation: u64,
+    /// That of the primary whose writes it has had.
+    pub had: Option<u64>,
+    /// The last of these.
+    pub applied: u64,
+}
+
 /// One slave of one store.
 pub struct Slave {
     name: SlaveName,
@@ -112,20 +126,46 @@ impl Slave {
         self.state.lock().standing()
     }
 
+    /// Tells the time, in milliseconds since 1970, so that it is known since when the slave stands as it does.
+    pub fn note_time(&self, unix_ms: u64) {
+        let mut state = self.state.lock();
+        let kind = std::mem::discriminant(&state.standing());
+        if state.since.is_none_or(|(known, _)| known != kind) {
+            state.since = Some((kind, unix_ms));
+        }
+    }
+
+    /// Since when it stands as it does, in milliseconds since 1970: as far as [`note_time`](Self::note_time) has told.
+    pub fn since(&self) -> Option<u64> {
+        self.state.lock().since.map(|(_, since)| since)
+    }
+
+    /// Notes why it is not followed.
+    pub fn failed(&self, error: &str) {
+        self.state.lock().last_error = Some(error.into());
+    }
+
+    /// Why it was last not found, or not followed.
+    pub fn last_error(&self) -> Option<Arc<str>> {
+        self.state.lock().last_error.clone()
+    }
+
     /// Whether it may hold keys that the primary does not have, for good: they could not be read.
     pub fn may_be_stale(&self) -> bool {
         self.state.lock().stale
     }
 
-    /// Queues a write. The caller holds the store's order of writes, and has applied it.
-    pub fn push(&self, write: ReplicaWrite<'_>) -> Pushed {
+    /// Queues a write, with its number: one more than the last. The caller holds the store's order of writes, and has
+    /// applied it.
+    pub fn push(&self, seq: u64, write: ReplicaWrite<'_>) -> Pushed {
         let dropped = {
             let mut state = self.state.lock();
             if !state.streaming {
                 state.miss(write.key(), self.buffer_bytes_max);
                 return Pushed::Kept;
             }
-            state.log.push(write);
+            let dialect = state.dialect;
+            state.log.push(dialect, seq, write);
             // One write always fits, so that a large value is not refused by a small bound.
             if state.log.bytes() <= self.buffer_bytes_max || state.log.len() == 1 {
                 return Pushed::Ready;
@@ -136,21 +176,112 @@ impl Slave {
         Pushed::Behind(dropped)
     }
 
-    /// It was found. A process that is not the one that was known is taken to lack everything, and to hold anything.
+    /// It was found, and takes the messages that every server of the protocol takes. A process that is not the one that was
+    /// known is taken to lack everything, and to hold anything.
     pub fn found(&self, at: RemoteProcess) {
+        self.follow(at, Dialect::Elixir, true);
+    }
+
+    /// The number of the session that a kvnode is greeted with, by a primary of this incarnation.
+    pub fn next_session(&self, incarnation: u64) -> u64 {
+        incarnation.wrapping_add(self.state.lock().session + 1)
+    }
+
+    /// It was found, is a kvnode's, and has taken the greeting of a session by a primary of this incarnation.
+    pub fn found_kvnode(&self, at: RemoteProcess, session: u64, incarnation: u64, said: Said) {
+        let knows = said.had == Some(incarnation) && said.applied >= self.state.lock().confirmed;
+        self.follow(at, Dialect::Kvnode { session }, knows);
+        self.state.lock().incarnation = Some(said.incarnation);
+    }
+
+    fn follow(&self, at: RemoteProcess, dialect: Dialect, knows: bool) {
         let mut state = self.state.lock();
         if state.at == SlaveState::Dropped {
             return;
         }
-        if state.known.as_ref() != Some(&at) {
+        if state.known.as_ref() != Some(&at) || !knows {
             state.copy_all();
             state.stale = false;
+            state.confirmed = 0;
             state.known = Some(at.clone());
         }
         state.at = SlaveState::Following(at);
+        state.dialect = dialect;
+        state.incarnation = None;
+        state.refused = None;
+        state.renew = false;
+        state.news = false;
         state.session += 1;
         state.last_asked_up_to = state.log.sent_up_to();
         state.resume();
+    }
+
+    /// It is there, and does not become a slave. One that never will is given up.
+    pub fn refused(&self, refusal: Refusal) {
+        if refusal.is_final() {
+            return self.drop_out();
+        }
+        let mut state = self.state.lock();
+        if state.at != SlaveState::Dropped {
+            state.refused = Some(refusal);
+        }
+    }
+
+    /// Has it greeted anew: it says that it is in no session of this store, or what it was told of the store has changed.
+    pub fn renew(&self) {
+        self.state.lock().renew = true;
+        self.changed();
+    }
+
+    /// Has it told of the other slaves, which are others than it was told.
+    pub fn siblings_changed(&self) {
+        self.state.lock().news = true;
+        self.changed();
+    }
+
+    /// Whether it is to be told of the other slaves. Told once.
+    pub fn take_news(&self) -> bool {
+        std::mem::take(&mut self.state.lock().news)
+    }
+
+    /// Whether it is to be greeted anew.
+    pub fn is_renewed(&self) -> bool {
+        self.state.lock().renew
+    }
+
+    /// It may lack anything: everything is copied to it.
+    pub fn copy_all(&self) {
+        {
+            let mut state = self.state.lock();
+            if state.at == SlaveState::Dropped {
+                return;
+            }
+            state.copy_all();
+        }
+        self.changed();
+    }
+
+    /// The number of the last write of the store up to which it has acknowledged everything.
+    pub fn confirmed(&self) -> u64 {
+        self.state.lock().confirmed
+    }
+
+    /// Somebody waits for it to have this write: it is asked for it without a pause.
+    pub fn want(&self, seq: u64) {
+        let mut state = self.state.lock();
+        state.wanted = state.wanted.max(seq);
+    }
+
+    /// Whether it is followed at this process, or is a kvnode's store with this incarnation.
+    pub fn is_at(&self, at: &RemoteProcess, incarnation: Option<u64>) -> bool {
+        let state = self.state.lock();
+        let SlaveState::Following(followed) = &state.at else { return false };
+        followed == at || incarnation.is_some() && state.incarnation == incarnation
+    }
+
+    /// How it is spoken to, since it was found last.
+    pub fn dialect(&self) -> Dialect {
+        self.state.lock().dialect
     }
 
     /// It ended, or its node is gone. Gives the call that asked for its acknowledgement, which will not be answered.
@@ -163,8 +294,10 @@ impl Slave {
         state.session += 1;
         state.stop_streaming();
         let State { log, missed, .. } = &mut *state;
-        log.drop_all(|key| missed.insert(key));
-        state.bound(self.buffer_bytes_max);
+        let lost = log.drop_all(|key| missed.insert(key));
+        // A copy that is not whole is thrown away there.
+        let marks = lost.marks || state.copying;
+        state.lost(marks, self.buffer_bytes_max);
         state.told_later = false;
         state.outstanding = false;
         state.asked.take()
@@ -174,8 +307,8 @@ impl Slave {
     pub fn drop_out(&self) {
         {
             let mut state = self.state.lock();
-            let (asked, session) = (state.asked.take(), state.session + 1);
-            *state = State { asked, session, ..State::new(SlaveState::Dropped) };
+            let (asked, session, dialect) = (state.asked.take(), state.session + 1, state.dialect);
+            *state = State { asked, session, dialect, ..State::new(SlaveState::Dropped) };
         }
         self.changed();
     }
@@ -198,6 +331,11 @@ impl Slave {
         let ready = !state.streaming && matches!(state.at, SlaveState::Following(_)) && state.log.is_empty();
         if ready {
             state.resume();
+            if let Dialect::Kvnode { session } = state.dialect {
+                // What it has is what it was sent before something was left out.
+                let seq = state.confirmed;
+                state.log.push_mark(session, seq, CopyMark::Repair);
+            }
         }
         ready
     }
@@ -206,7 +344,8 @@ impl Slave {
     /// writes from here on reach it.
     pub fn begin_sweep(&self) -> bool {
         let mut state = self.state.lock();
-        state.streaming && std::mem::take(&mut state.sweep)
+        // What a kvnode is sent takes the place of all that it had.
+        state.streaming && state.dialect == Dialect::Elixir && std::mem::take(&mut state.sweep)
     }
 
     /// Its keys were read, or could not be.
@@ -258,9 +397,12 @@ impl Slave {
             }
             match state.scan {
                 Some(part) if state.missed.is_empty() => (part, state.scans),
-                _ => return !state.missed.is_empty(),
+                _ => return state.whole_from.is_none() || !state.missed.is_empty(),
             }
         };
+        if part == 0 {
+            source.in_order(&mut || self.state.lock().begin_copy(source.seq()));
+        }
         // Without the lock: a write waits for no scan.
         let mut keys: Vec<Box<[u8]>> = Vec::new();
         source.keys(part, &mut |key| keys.push(key.into()));
@@ -274,7 +416,7 @@ impl Slave {
             }
             state.copy_total = state.copy_total.max(total);
         }
-        state.scan.is_some() || !state.missed.is_empty()
+        state.whole_from.is_none() || !state.missed.is_empty()
     }
 
     /// A step of a repair: queues what some of the missed keys have now. Writers wait for it.
@@ -283,17 +425,19 @@ impl Slave {
     }
 
     fn refill_in_order(&self, source: &dyn Source) {
-        let mut state = self.state.lock();
+        let (mut state, seq) = (self.state.lock(), source.seq());
+        let dialect = state.dialect;
         for _ in 0..REPAIR_KEYS {
             if !self.has_room_in(&state) {
-                return;
+                break;
             }
-            let Some(key) = state.missed.pop() else { return };
+            let Some(key) = state.missed.pop() else { break };
             let read = source.read(&key, &mut |value| {
-                state.log.push(match value {
+                let write = match value {
                     Some((value, traits)) => ReplicaWrite::Put { key: &key, value, traits },
                     None => ReplicaWrite::Delete { key: &key, traits: Traits::none() },
-                });
+                };
+                state.log.push(dialect, seq, write);
             });
             if read == SourceRead::Later {
                 state.missed.insert(&key);
@@ -302,6 +446,7 @@ impl Slave {
             state.copied += 1;
             state.stale |= read == SourceRead::Unreadable;
         }
+        state.note_whole(seq);
     }
 
     /// Whether a repair may go on now; else when the slave has taken more.
@@ -365,7 +510,7 @@ impl Slave {
             }
             state.outstanding = false;
             state.asked = None;
-            state.log.acknowledge(mark.up_to);
+            state.acknowledged(mark.up_to);
             state.told_later = false;
         }
         self.changed();
@@ -412,6 +557,10 @@ mod tests {
 
         fn in_order(&self, run: &mut dyn FnMut()) {
             run();
+        }
+
+        fn seq(&self) -> u64 {
+            7
         }
 
         fn len(&self) -> usize {
@@ -465,13 +614,13 @@ mod tests {
     #[test]
     fn one_that_is_found_first_gets_everything_and_then_each_write_in_order() {
         let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
-        assert_eq!(slave.push(put(&key, &key)), Pushed::Kept);
+        assert_eq!(slave.push(7, put(&key, &key)), Pushed::Kept);
         assert_eq!(slave.standing(), Standing::Seeking);
         slave.found(at(1));
         assert!(slave.begin_sweep());
         assert!(!slave.begin_sweep());
         repair(&slave, &OneKey(key.clone()));
-        assert_eq!(slave.push(ReplicaWrite::Delete { key: &key, traits: Traits::none() }), Pushed::Ready);
+        assert_eq!(slave.push(7, ReplicaWrite::Delete { key: &key, traits: Traits::none() }), Pushed::Ready);
         let (sent, mark) = taken(&slave, now);
         assert_eq!(
             sent,
@@ -491,7 +640,7 @@ mod tests {
         repair(&slave, &OneKey(a.clone()));
         let (_, mark) = taken(&slave, now);
         slave.acknowledged(mark.expect("asked"));
-        slave.push(put(&b, &b));
+        slave.push(7, put(&b, &b));
         let (sent, mark) = taken(&slave, now + ACKNOWLEDGE_PAUSE);
         assert_eq!((sent.len(), mark.is_some()), (1, true));
         slave.gone();
@@ -516,9 +665,9 @@ mod tests {
         repair(&slave, &OneKey(key.clone()));
         let (_, mark) = taken(&slave, now);
         let value = encode(|w| _ = w.binary(&[0; 400]));
-        assert_eq!(slave.push(put(&key, &value)), Pushed::Behind(1));
+        assert_eq!(slave.push(7, put(&key, &value)), Pushed::Behind(1));
         assert_eq!(slave.standing(), Standing::Behind { missed: Some(1) });
-        assert_eq!(slave.push(put(&key, &value)), Pushed::Kept);
+        assert_eq!(slave.push(7, put(&key, &value)), Pushed::Kept);
         assert!(!slave.catch_up());
         slave.acknowledged(mark.expect("asked"));
         assert!(slave.catch_up());
@@ -527,7 +676,7 @@ mod tests {
         // Keys alone can be too many.
         slave.gone();
         for n in 0..10 {
-            slave.push(put(&atom(&format!("key {n}")), &key));
+            slave.push(7, put(&atom(&format!("key {n}")), &key));
         }
         assert_eq!(slave.standing(), Standing::Gone { missed: None });
         slave.found(at(1));
@@ -540,7 +689,7 @@ mod tests {
         slave.found(at(1));
         repair(&slave, &OneKey(key.clone()));
         let mark = taken(&slave, now).1.expect("asked");
-        slave.push(put(&key, &key));
+        slave.push(7, put(&key, &key));
         assert_eq!(taken(&slave, now + 2 * ACKNOWLEDGE_PAUSE).1, None);
         assert_eq!(slave.acknowledge_due(), None);
         slave.acknowledged(mark);
@@ -555,7 +704,7 @@ mod tests {
         slave.found(at(1));
         slave.drop_out();
         for _ in 0..10 {
-            assert_eq!(slave.push(put(&atom("a long name of a key"), &atom("v"))), Pushed::Kept);
+            assert_eq!(slave.push(7, put(&atom("a long name of a key"), &atom("v"))), Pushed::Kept);
         }
         slave.found(at(1));
         assert_eq!(slave.standing(), Standing::Dropped);

@@ -1,5 +1,9 @@
 //! What is replicated: single writes, and the store that a repair reads.
 
+use std::sync::Arc;
+
+use super::Slave;
+use super::lineage::Lineage;
 use crate::etf::Traits;
 
 /// One write, as slaves are told of it.
@@ -64,6 +68,23 @@ pub trait Source {
     /// Calls `run` once, while no write is applied that is not queued for the slaves yet, and none is queued that is not
     /// applied. `run` calls [`read`](Self::read).
     fn in_order(&self, run: &mut dyn FnMut());
+
+    /// The number of the last write that was queued for slaves: the numbers that [`Slave::push`](super::Slave::push) is
+    /// given.
+    fn seq(&self) -> u64;
+
+    /// Who the store is. `None`: nothing that kvnodes need to know; its slaves then get the Elixir servers' messages.
+    fn lineage(&self) -> Option<Lineage> {
+        None
+    }
+
+    /// All slaves, to see whether two of them are one process.
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        Vec::new()
+    }
+
+    /// A slave has acknowledged something, or is gone. From any thread; must not block.
+    fn acknowledged(&self) {}
 
     /// Number of keys.
     fn len(&self) -> usize;

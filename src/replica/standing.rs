@@ -1,5 +1,6 @@
 //! Where a slave is, and how it stands to its primary.
 
+use super::lineage::Refusal;
 use crate::dist::RemoteProcess;
 
 /// Where a slave is.
@@ -18,6 +19,8 @@ pub enum SlaveState {
 pub enum Standing {
     /// It has never been found.
     Seeking,
+    /// It is there, and does not become a slave of this store.
+    Refused(Refusal),
     /// It is not there. `missed`: keys that it will be sent; `None`: all of them.
     Gone {
         /// How many keys were written or deleted since.

@@ -1,7 +1,11 @@
 //! What is known of one slave: behind the lock of [`Slave`](super::Slave).
 
+use std::mem::Discriminant;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::dialect::{CopyMark, Dialect};
+use super::lineage::Refusal;
 use super::log::Log;
 use super::missed::MissedKeys;
 use super::slave::{Acknowledge, Mark};
@@ -20,7 +24,29 @@ pub(super) struct State {
     pub(super) session: u64,
     /// The process that what follows is about.
     pub(super) known: Option<RemoteProcess>,
+    pub(super) dialect: Dialect,
+    /// The kind of standing that it has, and since when, in milliseconds since 1970; `None`: nobody has said.
+    pub(super) since: Option<(Discriminant<Standing>, u64)>,
+    pub(super) last_error: Option<Arc<str>>,
+    /// Of a kvnode's store.
+    pub(super) incarnation: Option<u64>,
+    /// Why it is not followed though it is there.
+    pub(super) refused: Option<Refusal>,
+    /// It is to be greeted anew: what it was told of its primary is no longer so.
+    pub(super) renew: bool,
+    /// It is to be told of the other slaves.
+    pub(super) news: bool,
     pub(super) log: Log,
+    /// A copy's beginning was queued, and its end was not.
+    pub(super) copying: bool,
+    /// From this number in the log on, it has everything once that is acknowledged; `None`: more is to be repaired.
+    pub(super) whole_from: Option<u64>,
+    /// It has every write up to this one of the store's.
+    pub(super) confirmed: u64,
+    /// Somebody waits for it to have this one.
+    pub(super) wanted: u64,
+    /// The store's number of the last write that it was asked about.
+    pub(super) asked_seq: u64,
     /// Whether writes go into the log.
     pub(super) streaming: bool,
     pub(super) missed: MissedKeys,
@@ -48,7 +74,19 @@ impl State {
             at,
             session: 0,
             known: None,
+            dialect: Dialect::Elixir,
+            since: None,
+            last_error: None,
+            incarnation: None,
+            refused: None,
+            renew: false,
+            news: false,
             log: Log::default(),
+            copying: false,
+            whole_from: None,
+            confirmed: 0,
+            wanted: 0,
+            asked_seq: 0,
             streaming: false,
             missed: MissedKeys::default(),
             scan: Some(0),
@@ -87,6 +125,43 @@ impl State {
         self.scan = Some(0);
         self.scans += 1;
         self.sweep = true;
+        self.copying = false;
+        self.whole_from = None;
+    }
+
+    /// A step of a full copy is due: a kvnode is told where it begins.
+    pub(super) fn begin_copy(&mut self, seq: u64) {
+        if let Dialect::Kvnode { session } = self.dialect
+            && self.scan == Some(0)
+            && !self.copying
+        {
+            self.log.push_mark(session, seq, CopyMark::Begin);
+            self.copying = true;
+        }
+    }
+
+    /// Notes where in the log the slave has everything, once that is so.
+    pub(super) fn note_whole(&mut self, seq: u64) {
+        let whole = self.streaming && self.scan.is_none() && self.missed.is_empty();
+        if !whole {
+            self.whole_from = None;
+        } else if self.whole_from.is_none() {
+            if let Dialect::Kvnode { session } = self.dialect {
+                let copied = std::mem::take(&mut self.copying);
+                self.log.push_mark(session, seq, if copied { CopyMark::End } else { CopyMark::Whole });
+            }
+            self.whole_from = Some(self.log.end());
+        }
+    }
+
+    /// It has handled everything up to this number of the log.
+    pub(super) fn acknowledged(&mut self, up_to: u64) {
+        let seq = self.log.acknowledge(up_to);
+        if let Some(seq) = seq
+            && self.whole_from.is_some_and(|whole| self.log.first() >= whole)
+        {
+            self.confirmed = self.confirmed.max(seq);
+        }
     }
 
     /// From here on writes are noted and not queued.
@@ -101,13 +176,24 @@ impl State {
     pub(super) fn fall_behind(&mut self, bytes_max: usize) -> u64 {
         self.stop_streaming();
         let Self { log, missed, .. } = self;
-        let dropped = log.drop_unsent(|key| missed.insert(key));
+        let lost = log.drop_unsent(|key| missed.insert(key));
+        self.lost(lost.marks, bytes_max);
+        lost.writes
+    }
+
+    /// What was taken out of the log is missed.
+    pub(super) fn lost(&mut self, marks: bool, bytes_max: usize) {
+        self.whole_from = None;
+        if marks {
+            // Nobody knows any more what belongs to the copy.
+            self.copy_all();
+        }
         self.bound(bytes_max);
-        dropped
     }
 
     pub(super) fn resume(&mut self) {
         self.streaming = true;
+        self.whole_from = None;
         self.copied = 0;
         self.copy_total = self.missed.len() as u64;
     }
@@ -119,10 +205,13 @@ impl State {
     pub(super) fn standing(&self) -> Standing {
         match self.at {
             SlaveState::Dropped => Standing::Dropped,
+            SlaveState::Seeking if self.refused.is_some() => {
+                self.refused.map_or(Standing::Seeking, Standing::Refused)
+            }
             SlaveState::Seeking if self.known.is_none() => Standing::Seeking,
             SlaveState::Seeking => Standing::Gone { missed: self.missed_count() },
             SlaveState::Following(_) if !self.streaming => Standing::Behind { missed: self.missed_count() },
-            SlaveState::Following(_) if self.scan.is_some() || !self.missed.is_empty() => {
+            SlaveState::Following(_) if self.scan.is_some() || !self.missed.is_empty() || self.copying => {
                 Standing::Copying { done: self.copied, total: self.copy_total.max(self.copied) }
             }
             SlaveState::Following(_) => Standing::InStep { lag: self.log.len() as u64 },
@@ -141,8 +230,10 @@ impl State {
             return Acknowledge::No;
         }
         let paused = self.last_asked.is_none_or(|asked| now >= asked + ACKNOWLEDGE_PAUSE);
-        if paused || self.log.sent_bytes() >= ACKNOWLEDGE_BYTES {
+        let urgent = self.wanted > self.asked_seq;
+        if paused || urgent || self.log.sent_bytes() >= ACKNOWLEDGE_BYTES {
             self.last_asked = Some(now);
+            self.asked_seq = self.log.sent_seq().unwrap_or(self.asked_seq);
             self.last_asked_up_to = self.log.sent_up_to();
             self.outstanding = true;
             self.told_later = false;

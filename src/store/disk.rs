@@ -296,6 +296,14 @@ impl Store for DiskStore {
         part >= record::PARTS || self.disk.visit(self.id, Some(part), visit)
     }
 
+    fn keys_of_part(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+        if part < record::PARTS
+            && let Err(error) = self.disk.shared.keys(self.id, part, show)
+        {
+            tracing::error!(%error, "the keys of a store could not be read");
+        }
+    }
+
     fn settled(&self, key: &[u8], show: impl FnOnce(Option<Value<'_>>)) -> Option<Result<(), StoreError>> {
         let shared = &self.disk.shared;
         if shared.waits(self.id, key) {

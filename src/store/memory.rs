@@ -108,7 +108,11 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// A store that holds as much as there is room for, which others may share.
     pub fn within(room: Arc<Room>) -> Self {
-        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| RwLock::default()).collect(), room }
+        Self::hashed_by(RandomState::new(), room)
+    }
+
+    fn hashed_by(hasher: RandomState, room: Arc<Room>) -> Self {
+        Self { hasher, shards: (0..SHARDS).map(|_| RwLock::default()).collect(), room }
     }
 
     #[inline]
@@ -197,6 +201,21 @@ impl Store for MemoryStore {
 
     fn parts(&self) -> usize {
         SHARDS
+    }
+
+    fn staging(&self) -> Option<Self> {
+        // With the same hashes, so that a key is in the same shard there.
+        Some(Self::hashed_by(self.hasher.clone(), Arc::clone(&self.room)))
+    }
+
+    fn replace(&self, with: Self) {
+        // All are held at once: whoever reads two keys sees both of before or, from the first new one on, both of now.
+        let mut shards: Vec<_> = self.shards.iter().map(RwLock::write).collect();
+        for (shard, with) in shards.iter_mut().zip(&with.shards) {
+            std::mem::swap(&mut **shard, &mut *with.write());
+        }
+        drop(shards);
+        // What was here goes with `with`, and nobody waits for it.
     }
 
     fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {

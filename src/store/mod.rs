@@ -115,6 +115,14 @@ pub trait Store: Send + Sync + 'static {
     /// Others may write meanwhile. `visit` must not use the store.
     fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool;
 
+    /// Shows the keys of one part, as [`visit_part`](Self::visit_part) does: values that lie elsewhere are not read.
+    fn keys_of_part(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+        self.visit_part(part, &mut |key, _value| {
+            show(key);
+            true
+        });
+    }
+
     /// Keeps something that is to be known of the store after a restart, under a name; a store that does not survive
     /// its process keeps nothing, and says so by not calling `later`.
     fn keep_note(&self, _name: &str, _note: &[u8], _later: impl FnOnce() -> WriteDone)
@@ -150,6 +158,23 @@ pub trait Store: Send + Sync + 'static {
     /// As [`visit`](Self::visit), of one part, counted from 0. A key stays in its part.
     fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
         part > 0 || self.visit(visit)
+    }
+
+    /// An empty store of the same kind, to be filled with a copy of a primary while this one is read, and then to
+    /// [`replace`](Self::replace) it. `None`: this store cannot; a copy then comes into it as it is.
+    fn staging(&self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Takes the entries of what [`staging`](Self::staging) gave in the place of its own, so that no reader sees some of
+    /// these and some of those. Nobody writes meanwhile.
+    fn replace(&self, _with: Self)
+    where
+        Self: Sized,
+    {
     }
 
     /// Whether it holds nothing.

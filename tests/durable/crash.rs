@@ -21,7 +21,9 @@ tasks = for id <- 1..8 do
     n = System.unique_integer([:positive])
     {request, want} = if rem(n, 7) == 0, do: {{:delete, key}, nil}, else: {{:put, key, VALUE}, n}
     case (try do GenServer.call({KeyValueStore, :"NODE"}, request) catch :exit, _ -> :gone end) do
-      :ok -> step.(step, Map.put(acked, key, want))
+      :ok ->
+        :counters.add(:persistent_term.get(:answered), 1, 1)
+        step.(step, Map.put(acked, key, want))
       :gone -> {acked, {key, want}}
     end
   end
@@ -91,9 +93,11 @@ impl Crashing<'_> {
     /// Loads the node, kills it, undoes what is to be undone, and starts it again.
     fn round(&self, node: KvNode) -> KvNode {
         let name = node.name().to_owned();
+        self.beam.run(":persistent_term.put(:answered, :counters.new(1, []))");
         let load = self.beam.spawn(&filled(LOAD, &name));
+        self.beam.check_soon(":counters.get(:persistent_term.get(:answered), 1) > 30", "true");
         // A random moment is what is wanted, so that every place in the code is hit.
-        thread::sleep(Duration::from_millis(20 + arbitrary() % 300));
+        thread::sleep(Duration::from_millis(arbitrary() % 300));
         node.kill(self.epmd);
         load.value();
         if let Some((_, notes)) = self.undo {

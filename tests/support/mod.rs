@@ -8,6 +8,7 @@
 //! | `KVNODE_OTP_CACHE` | where `scripts/otp` put the root folders with other OTP versions |
 //! | `KVNODE_REQUIRE_OTP` | releases, like `25,27,29`, without which the tests fail |
 //! | `KVNODE_REQUIRE_JAVA` | that the test of a Java client fails where there is no Java compiler or no Jinterface |
+//! | `KVNODE_REQUIRE_CHROMIUM`, `KVNODE_REQUIRE_TMUX` | the same of the tests of the page and of `kvnode top` |
 //! | `KVNODE_BIN` | another kvnode than the one that cargo has just built |
 
 #![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
@@ -17,6 +18,7 @@
 
 pub mod beam;
 pub mod epmd;
+pub mod http;
 pub mod kvnode;
 pub mod netns;
 pub mod otp;

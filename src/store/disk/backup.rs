@@ -14,7 +14,6 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use fjall::Readable;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::engine::View;
@@ -168,8 +167,8 @@ fn write_new(view: &View, new: &Path, progress: Progress<'_>) -> Result<Vec<Stor
             out.tagged(NOTE, &[&name, &note]).map_err(failed)?;
         }
         let (mut entries, mut bytes) = (0, 0);
-        for pair in view.snapshot.iter(view.keyspace(id).ok_or_else(|| engine(fjall::Error::Unrecoverable))?)
-        {
+        let entries_of = view.entries_of(id, None).ok_or(BackupError::Store(StoreError::Io("damaged")))?;
+        for pair in entries_of {
             let (key, entry) = pair.into_inner().map_err(engine)?;
             let found = Found::new(&key, entry).ok_or(BackupError::Store(StoreError::Io("damaged")))?;
             let (key, value) = (found.long_key().unwrap_or_else(|| plain_key(&key)), found.value());

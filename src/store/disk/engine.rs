@@ -261,7 +261,7 @@ impl Engine {
 
 /// What the engine held at one moment.
 pub(super) struct View {
-    pub snapshot: Snapshot,
+    snapshot: Snapshot,
     meta: Keyspace,
     stores: AHashMap<u32, Keyspace>,
     _db: Database,
@@ -269,8 +269,14 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn keyspace(&self, id: u32) -> Option<&Keyspace> {
-        self.stores.get(&id)
+    /// The entries of a store, or of one part of it.
+    pub(super) fn entries_of(&self, id: u32, part: Option<usize>) -> Option<fjall::Iter> {
+        let (snapshot, keyspace) = (&self.snapshot, self.stores.get(&id)?);
+        Some(match part.map(record::part) {
+            None => snapshot.iter(keyspace),
+            Some((from, Some(to))) => snapshot.range(keyspace, from.to_be_bytes()..to.to_be_bytes()),
+            Some((from, None)) => snapshot.range(keyspace, from.to_be_bytes()..),
+        })
     }
 
     pub(super) fn names(&self) -> fjall::Result<Vec<(u32, Vec<String>)>> {

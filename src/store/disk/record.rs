@@ -79,7 +79,8 @@ pub(super) const fn bytes(engine_key: &[u8], entry_len: u64) -> u64 {
     }
 }
 
-const fn is_digest(engine_key: &[u8]) -> bool {
+/// Whether the entry has the key.
+pub(super) const fn is_digest(engine_key: &[u8]) -> bool {
     engine_key.len() == HASH_BYTES + 17 && engine_key[HASH_BYTES] == 0
 }
 

@@ -192,6 +192,12 @@ proptest! {
             store.visit_part(part, &mut |key, value| parts.insert(key.to_vec(), value.bytes.to_vec()).is_none());
         }
         prop_assert_eq!(&parts, &model);
+        let mut keys = Vec::new();
+        for part in 0..store.parts() {
+            store.keys_of_part(part, &mut |key| keys.push(key.to_vec()));
+        }
+        keys.sort();
+        prop_assert!(keys.iter().eq(model.keys()));
         prop_assert!(store.disk.check(&mut |_, _| true).is_ok());
     }
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use fjall::{PersistMode, Readable};
+use fjall::PersistMode;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::SyncPolicy;
@@ -197,13 +197,7 @@ impl Shared {
         visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
     ) -> Result<bool, StoreError> {
         let view = self.view()?;
-        let snapshot = &view.snapshot;
-        let keyspace = view.keyspace(store).ok_or(StoreError::Io("eio"))?;
-        let entries = match part.map(record::part) {
-            None => snapshot.iter(keyspace),
-            Some((from, Some(to))) => snapshot.range(keyspace, from.to_be_bytes()..to.to_be_bytes()),
-            Some((from, None)) => snapshot.range(keyspace, from.to_be_bytes()..),
-        };
+        let entries = view.entries_of(store, part).ok_or(StoreError::Io("eio"))?;
         for pair in entries {
             let (key, entry) = pair.into_inner().map_err(|error| engine_error(&error))?;
             let found = Found::new(&key, entry).ok_or(StoreError::Io("damaged"))?;
@@ -212,6 +206,28 @@ impl Shared {
             }
         }
         Ok(true)
+    }
+
+    /// Shows the keys of one part of a store.
+    pub(super) fn keys(
+        &self,
+        store: u32,
+        part: usize,
+        show: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), StoreError> {
+        let view = self.view()?;
+        for entry in view.entries_of(store, Some(part)).ok_or(StoreError::Io("eio"))? {
+            let entry = entry.into_inner_if(|key| record::is_digest(key));
+            let (key, entry) = entry.map_err(|error| engine_error(&error))?;
+            match entry {
+                None => show(record::plain_key(&key)),
+                Some(entry) => {
+                    let found = Found::new(&key, entry).ok_or(StoreError::Io("damaged"))?;
+                    show(found.long_key().ok_or(StoreError::Io("damaged"))?);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads everything; `progress` is told of entries.

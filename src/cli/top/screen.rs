@@ -1,0 +1,371 @@
+//! The screen: drawn anew from a [`View`], for 80 columns and 24 lines and for more.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline};
+
+use super::view::View;
+use crate::node::snapshot::{SlaveSnapshot, StoreSnapshot};
+
+/// Lines of the plots, frames included.
+const PLOT_LINES: u16 = 6;
+/// Columns of a slave's bar.
+const BAR_COLUMNS: usize = 12;
+/// A slave with so many writes to acknowledge has an empty bar.
+const LAG_EMPTY: f64 = 10_000.0;
+
+/// Draws everything.
+pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
+    let stores: Vec<Line<'_>> = stores(view);
+    let peers: Vec<Line<'_>> = peers(view);
+    let warnings = (frame.area().height / 6).clamp(2, 10).min(view.now.log.len() as u16);
+    // Stores first, then a few nodes, then warnings; what is left is the nodes'.
+    let rest = frame.area().height.saturating_sub(2 + PLOT_LINES);
+    let stores_lines = (stores.len() as u16).saturating_add(2).min(rest.saturating_sub(4));
+    let left = rest - stores_lines;
+    let log_lines = (warnings + 1).min(left.saturating_sub((peers.len() as u16).saturating_add(2).min(5)));
+    let [head, plots, stores_area, peers_area, log, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(PLOT_LINES),
+        Constraint::Length(stores_lines),
+        Constraint::Length(left - log_lines),
+        Constraint::Length(log_lines),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    frame.render_widget(header(view), head);
+    let [rates, times] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(plots);
+    let rate = view.rates.back().copied().unwrap_or_default();
+    let title = format!(" requests/s {} ", short(rate as f64));
+    plot(frame, rates, title, view.rates.iter().copied().collect(), style(Color::Cyan));
+    let slowest = view.slowest.back().copied().filter(|nanos| *nanos > 0);
+    let title = format!(
+        " answered: half in {}, 99% in {} ",
+        view.median_nanos.map_or_else(|| "–".into(), time),
+        slowest.map_or_else(|| "–".into(), |nanos| time(nanos as f64))
+    );
+    plot(frame, times, title, view.slowest.iter().copied().collect(), style(Color::Magenta));
+    frame.render_widget(Paragraph::new(stores).block(framed(" stores ")), stores_area);
+    frame.render_widget(Paragraph::new(peers).block(framed(" nodes ")), peers_area);
+    let lines: Vec<Line<'_>> = view.now.log.iter().rev().take(warnings.into()).map(warning).collect();
+    frame.render_widget(
+        Paragraph::new(lines).block(Block::new().borders(Borders::TOP).title(" last warnings ")),
+        log,
+    );
+    let foot_line = match &view.problem {
+        Some(why) => Line::styled(format!(" no answer: {}", why.replace('\n', " ")), style(Color::Red)),
+        None => Line::styled(" q quits", style(Color::DarkGray)),
+    };
+    frame.render_widget(foot_line, foot);
+}
+
+/// A colour, unless the user wants none (no-color.org).
+fn style(colour: Color) -> Style {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if plain { Style::new() } else { Style::new().fg(colour) }
+}
+
+fn framed(title: &str) -> Block<'_> {
+    Block::bordered().border_style(style(Color::DarkGray)).title(title)
+}
+
+fn header(view: &View) -> Line<'_> {
+    let now = &view.now;
+    let (word, colour) = if view.problem.is_some() {
+        ("no answer", Color::Red)
+    } else if now.ready {
+        ("ready", Color::Green)
+    } else {
+        ("not ready", Color::Red)
+    };
+    let memory = now.resident_bytes.map_or_else(String::new, |len| format!("  memory {}", bytes(len)));
+    Line::from(vec![
+        Span::styled(
+            format!(" {} ", now.node),
+            Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED),
+        ),
+        Span::raw(" "),
+        Span::styled(word, style(colour)),
+        Span::raw(format!("  up {}{memory}  kvnode {}", span(now.uptime_secs), now.version)),
+    ])
+}
+
+/// Newest at the right edge.
+fn plot(frame: &mut Frame<'_>, area: Rect, title: String, looks: Vec<u64>, colour: Style) {
+    let newest_first: Vec<u64> = looks.into_iter().rev().collect();
+    let plot = Sparkline::default()
+        .block(Block::bordered().border_style(style(Color::DarkGray)).title(title))
+        .direction(RenderDirection::RightToLeft)
+        .style(colour)
+        .data(newest_first);
+    frame.render_widget(plot, area);
+}
+
+fn stores(view: &View) -> Vec<Line<'_>> {
+    let mut lines = vec![Line::styled(
+        format!(
+            "{:<26}{:>9}{:>10}{:>8}{:>8}{:>8}  {}",
+            "store", "keys", "size", "get/s", "put/s", "repl/s", "role"
+        ),
+        style(Color::DarkGray),
+    )];
+    for (number, store) in view.now.stores.iter().enumerate() {
+        let rate = |counter: fn(&StoreSnapshot) -> u64| short(view.store_rate(number, counter));
+        let (role, colour) = match store {
+            StoreSnapshot { up: false, .. } => ("down", Color::Red),
+            StoreSnapshot { primary: Some(_), .. } => ("slave", Color::Green),
+            StoreSnapshot { slaves, .. } if !slaves.is_empty() => ("primary", Color::Green),
+            _ => ("serving", Color::Green),
+        };
+        lines.push(Line::from(vec![
+            Span::raw(format!(
+                "{:<26}{:>9}{:>10}{:>8}{:>8}{:>8}  ",
+                cut(store.names.first().map_or("", String::as_str), 25),
+                short(store.entries as f64),
+                bytes(store.bytes),
+                rate(|store| store.requests.get),
+                rate(|store| store.requests.put),
+                rate(|store| store.requests.replicated),
+            )),
+            Span::styled(role, style(colour)),
+        ]));
+        lines.extend(store.slaves.iter().map(slave));
+    }
+    lines
+}
+
+fn slave(slave: &SlaveSnapshot) -> Line<'_> {
+    let lag = slave.lag;
+    let (part, colour, text) = match (slave.state.as_str(), slave.total) {
+        ("in_step", _) => {
+            let part = 1.0 - (lag.unwrap_or_default() as f64 / LAG_EMPTY).min(1.0);
+            (
+                part,
+                if part > 0.9 { Color::Green } else { Color::Yellow },
+                match lag {
+                    None | Some(0) => "in step".to_owned(),
+                    Some(lag) => format!("{} behind", short(lag as f64)),
+                },
+            )
+        }
+        ("copying", Some(total)) => {
+            let left = lag.unwrap_or_default() as f64;
+            (1.0 - left / (total as f64).max(1.0), Color::Yellow, format!("copying, {} to go", short(left)))
+        }
+        ("seeking", _) => (0.0, Color::Red, "not found yet".to_owned()),
+        ("refused", _) => (0.0, Color::Red, "refused to be a slave".to_owned()),
+        (state, _) => {
+            let missed = lag.map_or_else(|| "all".to_owned(), |lag| short(lag as f64));
+            (0.0, Color::Red, format!("{state}, misses {missed}"))
+        }
+    };
+    let full = ((part.clamp(0.0, 1.0) * BAR_COLUMNS as f64).round() as usize).min(BAR_COLUMNS);
+    let name =
+        slave.node.as_ref().map_or_else(|| slave.name.clone(), |node| format!("{} at {node}", slave.name));
+    Line::from(vec![
+        Span::raw(format!("  → {:<38} ", cut(&name, 38))),
+        Span::styled("█".repeat(full), style(colour)),
+        Span::styled("░".repeat(BAR_COLUMNS - full), style(Color::DarkGray)),
+        Span::styled(format!(" {text}"), style(colour)),
+    ])
+}
+
+fn peers(view: &View) -> Vec<Line<'_>> {
+    let mut lines = vec![Line::styled(
+        format!("{:<30}{:>9}{:>10}{:>11}{:>11}", "node", "up", "in/s", "out/s", "waits"),
+        style(Color::DarkGray),
+    )];
+    for name in &view.now.missing {
+        lines.push(Line::styled(format!("{:<30}  not connected", cut(name, 29)), style(Color::Red)));
+    }
+    for peer in &view.now.peers {
+        lines.push(Line::raw(format!(
+            "{:<30}{:>9}{:>10}{:>11}{:>11}{}",
+            cut(&peer.name, 29),
+            span(peer.up_secs),
+            bytes(view.peer_rate(peer, |peer| peer.received_bytes) as u64),
+            bytes(view.peer_rate(peer, |peer| peer.sent_bytes) as u64),
+            bytes(peer.queued_bytes),
+            if peer.hidden { "  hidden" } else { "" },
+        )));
+    }
+    lines
+}
+
+fn warning(line: &crate::node::log::LoggedLine) -> Line<'_> {
+    // Of the day, in UTC, as the log has it.
+    let secs = line.unix_secs as u64 % 86_400;
+    let colour = if line.level == "ERROR" { Color::Red } else { Color::Yellow };
+    Line::from(vec![
+        Span::styled(
+            format!(" {:02}:{:02}:{:02} ", secs / 3600, secs / 60 % 60, secs % 60),
+            style(Color::DarkGray),
+        ),
+        Span::styled(line.level.as_str(), style(colour)),
+        Span::raw(format!(" {}", line.text)),
+    ])
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+fn short(number: f64) -> String {
+    match number {
+        n if n >= 1e9 => format!("{:.1}G", n / 1e9),
+        n if n >= 1e6 => format!("{:.1}M", n / 1e6),
+        n if n >= 1e4 => format!("{:.1}k", n / 1e3),
+        n => format!("{n:.0}"),
+    }
+}
+
+fn bytes(len: u64) -> String {
+    match len as f64 {
+        n if n >= 1_073_741_824.0 => format!("{:.1} GiB", n / 1_073_741_824.0),
+        n if n >= 1_048_576.0 => format!("{:.1} MiB", n / 1_048_576.0),
+        n if n >= 1_024.0 => format!("{:.1} KiB", n / 1_024.0),
+        n => format!("{n:.0} B"),
+    }
+}
+
+fn time(nanos: f64) -> String {
+    match nanos {
+        n if n >= 1e9 => format!("{:.1} s", n / 1e9),
+        n if n >= 1e6 => format!("{:.1} ms", n / 1e6),
+        n => format!("{:.0} µs", (n / 1e3).max(1.0)),
+    }
+}
+
+fn span(secs: f64) -> String {
+    match secs as u64 {
+        secs if secs >= 172_800 => format!("{} d", secs / 86_400),
+        secs if secs >= 7_200 => format!("{} h", secs / 3_600),
+        secs if secs >= 120 => format!("{} min", secs / 60),
+        secs => format!("{secs} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+    use crate::node::Snapshot;
+    use crate::node::log::LoggedLine;
+    use crate::node::snapshot::{PeerSnapshot, Requests};
+
+    fn snapshot(uptime_secs: f64, get: u64) -> Snapshot {
+        let slave = |name: &str, node: Option<&str>, state: &str, lag, total| SlaveSnapshot {
+            name: format!("{{:global, :{name}}}"),
+            node: node.map(str::to_owned),
+            state: state.to_owned(),
+            lag,
+            total,
+        };
+        let mut answers = vec![0; 20];
+        answers[5] = get;
+        Snapshot {
+            node: "mafalda@vm".into(),
+            version: "0.1.0".into(),
+            started_unix_secs: 5.0,
+            uptime_secs,
+            ready: true,
+            port: 1,
+            resident_bytes: Some(17 << 20),
+            stored_bytes_max: None,
+            stored_bytes: 0,
+            stores: vec![StoreSnapshot {
+                names: vec!["global:mafalda".into()],
+                up: true,
+                entries: 48_213,
+                bytes: 5 << 20,
+                requests: Requests { get, ..Requests::default() },
+                primary: None,
+                slaves: vec![
+                    slave("felipe", Some("felipe@vm"), "in_step", Some(0), None),
+                    slave("susanita", None, "seeking", None, None),
+                    slave("manolito", Some("manolito@vm"), "copying", Some(50), Some(100)),
+                    slave("guille", None, "gone", Some(7), None),
+                ],
+            }],
+            peers: vec![PeerSnapshot {
+                name: "felipe@vm".into(),
+                hidden: false,
+                up_secs: uptime_secs,
+                received_bytes: get * 100,
+                sent_bytes: 0,
+                queued_bytes: 0,
+                dropped: 0,
+            }],
+            missing: vec!["miguelito@vm".into()],
+            answers,
+            answers_nanos: 0,
+            log: vec![LoggedLine { unix_secs: 3_661.0, level: "WARN".into(), text: "slave lost".into() }],
+        }
+    }
+
+    fn drawn(view: &View, columns: u16, lines: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(columns, lines)).unwrap();
+        terminal.draw(|frame| draw(frame, view)).unwrap();
+        let buffer = terminal.backend().buffer().clone();
+        buffer
+            .content()
+            .chunks(columns.into())
+            .map(|row| row.iter().map(|cell| cell.symbol()).collect())
+            .collect()
+    }
+
+    #[test]
+    fn all_is_seen_on_the_smallest_terminal() {
+        let mut view = View::new(snapshot(10.0, 1000));
+        view.look(snapshot(12.0, 3000));
+        let lines = drawn(&view, 80, 24);
+        let text = lines.join("\n");
+        for part in [
+            " mafalda@vm  ready  up 12 s  memory 17.0 MiB",
+            "requests/s 1000",
+            "answered: half in 15 µs, 99% in 20 µs",
+            "global:mafalda                48.2k   5.0 MiB    1000       0       0  primary",
+            "→ {:global, :felipe} at felipe@vm        ████████████ in step",
+            "→ {:global, :susanita}                   ░░░░░░░░░░░░ not found yet",
+            "██████░░░░░░ copying, 50 to go",
+            "gone, misses 7",
+            "miguelito@vm                    not connected",
+            "97.7 KiB",
+            " 01:01:01 WARN slave lost",
+            " q quits",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_started_again_or_silent_is_shown_as_such() {
+        let mut view = View::new(snapshot(10.0, 1000));
+        view.look(Snapshot { started_unix_secs: 9.0, ..snapshot(1.0, 3) });
+        assert!(view.rates.is_empty(), "nothing to compare with");
+        view.fail("no answer within 5 s\nreally");
+        let text = drawn(&view, 80, 24).join("\n");
+        assert!(
+            text.contains("mafalda@vm  no answer")
+                && text.contains(" no answer: no answer within 5 s really")
+        );
+    }
+
+    #[test]
+    fn no_size_of_the_terminal_is_too_small_to_be_drawn_on() {
+        let mut view = View::new(snapshot(10.0, 1000));
+        view.look(snapshot(12.0, 3000));
+        for columns in [1, 2, 10, 79, 80, 300] {
+            for lines in [1, 2, 5, 10, 24, 100] {
+                assert_eq!(drawn(&view, columns, lines).len(), usize::from(lines));
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Writes that are answered once slaves have them.
+//!
+//! A slave has a write when it has acknowledged it and everything before it ([`Slave::confirmed`]). One acknowledgement
+//! confirms all writes before it, so many callers share one question to each slave.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::process::{Dispatch, Effect, Effects, OwnedCaller, WakeRequest};
+use crate::replica::Slave;
+
+/// Parts of the time-out that are counted: an answer is late by one of these at most.
+const TICKS: u32 = 20;
+
+/// Callers that wait at once; one more is told at once how many slaves have its write.
+const WAITING_MAX: usize = 1 << 16;
+
+struct Waiting {
+    seq: u64,
+    want: usize,
+    caller: OwnedCaller,
+    ticks_left: u32,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// In no order of numbers where a store answers later, about so else.
+    waiting: VecDeque<Waiting>,
+    /// Writes that the store has not answered yet, whose callers will wait then.
+    expected: usize,
+    /// It is woken until nobody waits.
+    ticking: bool,
+}
+
+/// The slaves of a store, and who waits for them to have a write.
+pub(super) struct Confirmations {
+    pub(super) slaves: RwLock<Vec<Arc<Slave>>>,
+    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order. Of a store
+    /// that writes later, held while a write that is done is queued for slaves.
+    pub(super) order: Mutex<()>,
+    /// The number of the last of these, which changes in their order. 1 to begin with, which no slave has confirmed.
+    seq: AtomicU64,
+    queue: Mutex<Queue>,
+    dispatch: Arc<dyn Dispatch>,
+}
+
+impl Confirmations {
+    pub(super) fn new(dispatch: Arc<dyn Dispatch>) -> Self {
+        Self {
+            slaves: RwLock::default(),
+            order: Mutex::new(()),
+            seq: AtomicU64::new(1),
+            queue: Mutex::default(),
+            dispatch,
+        }
+    }
+
+    /// The number of the last write that was queued.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq.load(Ordering::Acquire)
+    }
+
+    /// A write has this number. Whoever says so holds the order.
+    pub(super) fn numbered(&self, seq: u64) {
+        self.seq.store(seq, Ordering::Release);
+    }
+
+    /// How many slaves have a write.
+    fn have(&self, seq: u64) -> usize {
+        // A write in the same thread may hold them.
+        self.slaves.read_recursive().iter().filter(|slave| slave.confirmed() >= seq).count()
+    }
+
+    /// A write whose caller will [`wait`](Self::wait) is under way.
+    pub(super) fn expect(self: &Arc<Self>, timeout: Duration, effects: &mut Effects<'_>) {
+        {
+            let mut queue = self.queue.lock();
+            queue.expected += 1;
+            if std::mem::replace(&mut queue.ticking, true) {
+                return;
+            }
+        }
+        let this = Arc::clone(self);
+        effects.later.push(Effect::Wake(Box::new(WakeRequest {
+            every: timeout / TICKS,
+            wake: Box::new(move || this.tick()),
+        })));
+    }
+
+    /// The store did not take the write: its caller has been told.
+    pub(super) fn not_written(&self) {
+        self.queue.lock().expected -= 1;
+    }
+
+    /// The store has taken the write: the caller is answered once `want` slaves have it, or that they have not after the
+    /// time-out.
+    pub(super) fn wait(&self, seq: u64, want: usize, caller: OwnedCaller) {
+        let waiting = Waiting { seq, want, caller, ticks_left: TICKS + 1 };
+        let rejected = {
+            let mut queue = self.queue.lock();
+            queue.expected -= 1;
+            if queue.waiting.len() < WAITING_MAX {
+                queue.waiting.push_back(waiting);
+                None
+            } else {
+                Some(waiting)
+            }
+        };
+        if let Some(waiting) = rejected {
+            self.unconfirmed(waiting);
+        }
+        // They may have it by now.
+        self.acknowledged();
+    }
+
+    fn unconfirmed(&self, Waiting { seq, want, caller, .. }: Waiting) {
+        let have = self.have(seq);
+        caller.reply(&*self.dispatch, |w| {
+            w.tuple(2).atom("error").tuple(3).atom("unconfirmed");
+            w.unsigned(have as u64).unsigned(want as u64);
+        });
+    }
+
+    /// A slave has acknowledged something.
+    pub(super) fn acknowledged(&self) {
+        let done = {
+            let mut queue = self.queue.lock();
+            if queue.waiting.is_empty() {
+                return;
+            }
+            let mut confirmed: Vec<u64> = {
+                let slaves = self.slaves.read_recursive();
+                slaves.iter().map(|slave| slave.confirmed()).collect()
+            };
+            confirmed.sort_unstable_by(|a, b| b.cmp(a));
+            let is_done = |waiting: &Waiting| {
+                let least = confirmed.get(waiting.want.saturating_sub(1));
+                least.is_some_and(|&has| has >= waiting.seq)
+            };
+            let (done, waiting) =
+                std::mem::take(&mut queue.waiting).into_iter().partition::<VecDeque<_>, _>(is_done);
+            queue.waiting = waiting;
+            done
+        };
+        for waiting in done {
+            waiting.caller.reply(&*self.dispatch, |w| _ = w.atom("ok"));
+        }
+    }
+
+    /// A part of the time-out has passed. Gives whether anybody waits.
+    fn tick(&self) -> bool {
+        self.acknowledged();
+        let (late, more) = {
+            let mut queue = self.queue.lock();
+            for waiting in &mut queue.waiting {
+                waiting.ticks_left -= 1;
+            }
+            let (late, waiting) = std::mem::take(&mut queue.waiting)
+                .into_iter()
+                .partition::<VecDeque<_>, _>(|waiting| waiting.ticks_left == 0);
+            queue.waiting = waiting;
+            queue.ticking = queue.expected > 0 || !queue.waiting.is_empty();
+            (late, queue.ticking)
+        };
+        for waiting in late {
+            self.unconfirmed(waiting);
+        }
+        more
+    }
+}

@@ -1,0 +1,405 @@
+//! A store as the slave of a kvnode: whose writes it takes, and what it has of them.
+//!
+//! What comes between the marks of a copy is put aside, and takes the place of everything when the copy is whole: who
+//! reads meanwhile sees what was there before. A store that cannot put a copy aside ([`Store::staging`]) takes it in as it
+//! comes, and loses what was not part of it at the end.
+
+use ahash::{AHashSet, RandomState};
+
+use crate::dist::ServerRef;
+use crate::etf::Pid;
+use crate::replica::{CopyMark, Lineage, Refusal};
+use crate::store::{Store, Value};
+
+/// Primaries that are watched at once, of which but one is followed: whoever greets oftener is refused.
+const WATCHES_MAX: usize = 16;
+
+/// What a primary says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    pub session: u64,
+    pub lineage: Lineage,
+    pub seq: u64,
+    /// What it is found by, again: its names.
+    pub names: Vec<ServerRef>,
+    /// All its slaves.
+    pub slaves: Vec<ServerRef>,
+    pub pid: Pid,
+}
+
+/// The primary that is followed, or was last.
+#[derive(Clone, Debug)]
+pub(super) struct Primary {
+    pub greeting: Greeting,
+    /// The store has what the primary had after this write: the last one that was taken in while nothing was missing.
+    pub applied: u64,
+    /// Nothing is missing before what came last.
+    pub whole: bool,
+    /// The number of its last write, as far as is known here.
+    pub latest: u64,
+    /// The connection to it stands.
+    pub is_there: bool,
+}
+
+/// What became of a greeting.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    /// The store's own.
+    pub incarnation: u64,
+    /// Whose writes it has had, and the last of these.
+    pub had: (Option<u64>, u64),
+    /// Its own slaves are to be told of another chain.
+    pub path_changed: bool,
+    /// It was a primary, and another was promoted in its place.
+    pub demoted: bool,
+    /// The primary is to be watched.
+    pub watch: bool,
+}
+
+/// A copy that is not whole yet.
+enum Staging<S> {
+    No,
+    Aside(S),
+    /// Into the store itself; the keys that came, as hashes.
+    InPlace(AHashSet<u128>),
+    /// It could not be taken in: the rest is of no use.
+    Failed,
+}
+
+/// What is to be done with a write.
+pub(super) enum Place {
+    /// Nothing: it is of no use, or was put aside.
+    Done,
+    /// It goes into the store.
+    Store,
+}
+
+/// What is to be done at the end of a copy.
+pub(super) enum Copied<S> {
+    Nothing,
+    /// This takes the place of the store's entries.
+    Replace {
+        with: S,
+        report: bool,
+    },
+    /// What is not among these goes.
+    Keep(Seen),
+}
+
+/// The keys of a copy.
+pub(super) struct Seen {
+    keys: AHashSet<u128>,
+    hashers: [RandomState; 2],
+}
+
+impl Seen {
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.keys.contains(&hash(&self.hashers, key))
+    }
+}
+
+pub(super) struct Follower<S> {
+    incarnation: u64,
+    term: u64,
+    primary: Option<Primary>,
+    staging: Staging<S>,
+    watches: usize,
+    /// It was a primary with writes of its own: what the next copy drops of these is reported.
+    report: bool,
+    hashers: [RandomState; 2],
+}
+
+impl<S: Store> Follower<S> {
+    pub fn new(incarnation: u64) -> Self {
+        Self {
+            incarnation,
+            term: 0,
+            primary: None,
+            staging: Staging::No,
+            watches: 0,
+            report: false,
+            hashers: [RandomState::new(), RandomState::new()],
+        }
+    }
+
+    pub const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    pub const fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Who the store is, below its primaries.
+    pub fn lineage(&self) -> Lineage {
+        let mut path =
+            self.primary.as_ref().map_or_else(Vec::new, |primary| primary.greeting.lineage.path.clone());
+        path.push(self.incarnation);
+        Lineage { term: self.term, path }
+    }
+
+    /// The primary that it follows.
+    pub const fn primary(&self) -> Option<&Primary> {
+        self.primary.as_ref()
+    }
+
+    pub const fn is_copying(&self) -> bool {
+        !matches!(self.staging, Staging::No)
+    }
+
+    /// A primary wants this store as its slave.
+    pub fn greet(&mut self, greeting: Greeting, has_slaves: bool) -> Result<Greeted, Refusal> {
+        let lineage = &greeting.lineage;
+        if lineage.incarnation() == self.incarnation {
+            return Err(Refusal::Itself);
+        }
+        // Without slaves nothing goes on from here, whatever the path said once.
+        if has_slaves && lineage.path.contains(&self.incarnation) {
+            return Err(Refusal::Cycle);
+        }
+        if lineage.term < self.term {
+            return Err(Refusal::Superseded);
+        }
+        let followed = self.primary.as_ref();
+        let same = followed.is_some_and(|known| known.incarnation() == lineage.incarnation());
+        if followed.is_some_and(|known| known.is_there) && !same && lineage.term == self.term {
+            return Err(Refusal::HasPrimary);
+        }
+        let watch = !followed.is_some_and(|known| known.is_there && known.greeting.pid == greeting.pid);
+        if watch && self.watches >= WATCHES_MAX {
+            return Err(Refusal::HasPrimary);
+        }
+        let greeted = Greeted {
+            incarnation: self.incarnation,
+            had: followed.map_or((None, 0), |known| (Some(known.incarnation()), known.applied)),
+            path_changed: followed.is_none_or(|known| known.greeting.lineage.path != lineage.path),
+            demoted: self.primary.is_none() && lineage.term > self.term,
+            watch,
+        };
+        self.report |= greeted.demoted;
+        self.watches += usize::from(watch);
+        self.term = lineage.term;
+        self.staging = Staging::No;
+        let applied = if same { greeted.had.1 } else { 0 };
+        let latest = greeting.seq;
+        self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true });
+        Ok(greeted)
+    }
+
+    /// The connection to a primary is lost, or it has ended.
+    pub fn gone(&mut self, pid: &Pid) {
+        self.watches -= 1;
+        if let Some(primary) = &mut self.primary
+            && primary.greeting.pid == *pid
+        {
+            primary.is_there = false;
+            self.staging = Staging::No;
+        }
+    }
+
+    /// The primary has removed this slave. Gives whether that is the one that is followed.
+    pub fn bye(&mut self, session: u64) -> bool {
+        let is_it = self.is_session(session);
+        if is_it {
+            self.primary = None;
+            self.staging = Staging::No;
+        }
+        is_it
+    }
+
+    /// From here on it is a primary of its own, and gives the one that it followed.
+    pub fn promote(&mut self) -> Option<Primary> {
+        let former = self.primary.take()?;
+        self.staging = Staging::No;
+        self.report = false;
+        self.term = self.term.saturating_add(1);
+        Some(former)
+    }
+
+    fn is_session(&self, session: u64) -> bool {
+        self.primary.as_ref().is_some_and(|primary| primary.greeting.session == session)
+    }
+
+    /// The primary, in whose session a write has come; `None`: it is of no use.
+    pub fn session(&mut self, session: u64) -> Option<&mut Primary> {
+        self.primary.as_mut().filter(|primary| primary.greeting.session == session)
+    }
+
+    /// What is to be done with a write of a canonical key, while a copy is under way or not.
+    pub fn place(&mut self, key: &[u8], value: Option<Value<'_>>) -> Place {
+        match &mut self.staging {
+            Staging::No => return Place::Store,
+            Staging::Failed => {}
+            Staging::InPlace(keys) => {
+                let hash = hash(&self.hashers, key);
+                match value {
+                    Some(_) => _ = keys.insert(hash),
+                    None => _ = keys.remove(&hash),
+                }
+                return Place::Store;
+            }
+            Staging::Aside(store) => {
+                let result = match value {
+                    Some(value) => store.put(key, value, || Box::new(|_| {})),
+                    None => store.delete(key, || Box::new(|_| {})),
+                };
+                if let Some(Err(error)) = result {
+                    tracing::error!(%error, "a copy of the primary does not fit beside what is here: what is here stays");
+                    self.staging = Staging::Failed;
+                }
+            }
+        }
+        Place::Done
+    }
+
+    /// A copy begins or is whole.
+    pub fn mark(&mut self, mark: CopyMark, store: &S) -> Copied<S> {
+        match mark {
+            CopyMark::Begin => {
+                self.staging =
+                    store.staging().map_or_else(|| Staging::InPlace(AHashSet::new()), Staging::Aside);
+                Copied::Nothing
+            }
+            CopyMark::Repair | CopyMark::Whole => Copied::Nothing,
+            CopyMark::End => match std::mem::replace(&mut self.staging, Staging::No) {
+                Staging::No => Copied::Nothing,
+                failed @ Staging::Failed => {
+                    self.staging = failed;
+                    Copied::Nothing
+                }
+                Staging::Aside(with) => Copied::Replace { with, report: std::mem::take(&mut self.report) },
+                Staging::InPlace(keys) => Copied::Keep(Seen { keys, hashers: self.hashers.clone() }),
+            },
+        }
+    }
+
+    /// The answer to a primary that asks: the number of its last write that was handled.
+    pub fn asked(&mut self, session: u64, seq: u64) -> Result<u64, Refusal> {
+        if matches!(self.staging, Staging::Failed) {
+            return Err(Refusal::NoSpace);
+        }
+        let primary = self.session(session).ok_or(Refusal::OtherSession)?;
+        primary.latest = primary.latest.max(seq);
+        Ok(primary.applied)
+    }
+}
+
+impl Primary {
+    pub fn incarnation(&self) -> u64 {
+        self.greeting.lineage.incarnation()
+    }
+
+    /// Something with this number has been taken in.
+    pub fn take_in(&mut self, seq: u64) {
+        if self.whole {
+            self.applied = self.applied.max(seq);
+        }
+        self.latest = self.latest.max(seq);
+    }
+
+    /// A mark has been taken in.
+    pub fn marked(&mut self, mark: CopyMark, seq: u64) {
+        self.whole = matches!(mark, CopyMark::End | CopyMark::Whole);
+        self.take_in(seq);
+    }
+
+    /// Writes that it has taken and this store has not.
+    pub const fn lag(&self) -> u64 {
+        self.latest.saturating_sub(self.applied)
+    }
+}
+
+fn hash(hashers: &[RandomState; 2], key: &[u8]) -> u128 {
+    let [first, second] = hashers;
+    u128::from(first.hash_one(key)) << 64 | u128::from(second.hash_one(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    const OWN: u64 = 7;
+
+    fn greeting(term: u64, path: &[u64], session: u64) -> Greeting {
+        let id = path.last().copied().unwrap_or(0) as u32;
+        Greeting {
+            session,
+            lineage: Lineage { term, path: path.to_vec() },
+            seq: 10,
+            names: Vec::new(),
+            slaves: Vec::new(),
+            pid: Pid { node: "p@h".into(), id, serial: 0, creation: 1 },
+        }
+    }
+
+    fn follower() -> Follower<MemoryStore> {
+        Follower::new(OWN)
+    }
+
+    fn value(bytes: &[u8]) -> Value<'_> {
+        Value { bytes, shared: None, traits: crate::etf::Traits::none() }
+    }
+
+    #[test]
+    fn itself_and_circles_are_refused_and_a_path_of_long_ago_is_not() {
+        let mut follower = follower();
+        assert_eq!(follower.greet(greeting(0, &[OWN], 1), false).err(), Some(Refusal::Itself));
+        assert_eq!(follower.greet(greeting(0, &[OWN, 2], 1), true).err(), Some(Refusal::Cycle));
+        assert!(follower.greet(greeting(0, &[OWN, 2], 1), false).is_ok(), "nothing goes on from here");
+        assert_eq!(follower.lineage().path, [OWN, 2, OWN]);
+    }
+
+    #[test]
+    fn another_primary_is_taken_where_the_first_is_gone_or_the_term_is_higher() {
+        let mut follower = follower();
+        assert!(follower.greet(greeting(0, &[1], 1), false).is_ok_and(|greeted| !greeted.demoted));
+        assert_eq!(follower.greet(greeting(0, &[2], 2), false).err(), Some(Refusal::HasPrimary));
+        let gone = greeting(0, &[1], 1).pid;
+        follower.gone(&gone);
+        assert!(follower.greet(greeting(0, &[2], 2), false).is_ok());
+        assert!(follower.greet(greeting(3, &[1], 3), false).is_ok_and(|greeted| !greeted.demoted));
+        assert_eq!(follower.greet(greeting(2, &[2], 4), false).err(), Some(Refusal::Superseded));
+        assert!(follower.promote().is_some() && follower.promote().is_none());
+        assert_eq!(follower.term(), 4);
+        assert!(follower.greet(greeting(5, &[1], 5), false).is_ok_and(|greeted| greeted.demoted));
+    }
+
+    #[test]
+    fn a_copy_is_put_aside_and_what_a_session_that_is_over_sends_is_of_no_use() {
+        let (mut follower, store) = (follower(), MemoryStore::default());
+        follower.greet(greeting(0, &[1], 1), false).expect("it is a slave");
+        assert!(follower.session(2).is_none());
+        assert_eq!(follower.asked(2, 11), Err(Refusal::OtherSession));
+        assert!(matches!(follower.place(b"k", Some(value(b"v"))), Place::Store));
+        assert!(matches!(follower.mark(CopyMark::Begin, &store), Copied::Nothing));
+        assert!(matches!(follower.place(b"k", Some(value(b"v"))), Place::Done));
+        let Copied::Replace { with, report: false } = follower.mark(CopyMark::End, &store) else {
+            panic!("a whole copy")
+        };
+        assert_eq!(with.len(), 1);
+        follower.session(1).expect("it is this one").marked(CopyMark::End, 12);
+        assert_eq!(follower.asked(1, 15), Ok(12));
+        assert_eq!(follower.primary().map(Primary::lag), Some(3));
+        // What comes before something that was left out is repaired does not count.
+        let primary = follower.session(1).expect("it is this one");
+        primary.marked(CopyMark::Repair, 12);
+        primary.take_in(20);
+        assert_eq!(primary.applied, 12);
+        primary.marked(CopyMark::Whole, 21);
+        assert_eq!(primary.applied, 21);
+    }
+
+    #[test]
+    fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
+        let mut follower = follower();
+        follower.staging = Staging::InPlace(AHashSet::new());
+        assert!(matches!(follower.place(b"a", Some(value(b"v"))), Place::Store));
+        assert!(matches!(follower.place(b"b", Some(value(b"v"))), Place::Store));
+        assert!(matches!(follower.place(b"b", None), Place::Store));
+        let Copied::Keep(seen) = follower.mark(CopyMark::End, &MemoryStore::default()) else {
+            panic!("a copy in place")
+        };
+        assert!(seen.contains(b"a") && !seen.contains(b"b"));
+    }
+}

@@ -1,0 +1,302 @@
+//! What a store does with the messages of a primary that is a kvnode ([`crate::replica::dialect`]).
+
+use std::sync::Arc;
+
+use super::follower::{Copied, Greeting, Place, Primary};
+use super::request::{FromPrimary, Hello};
+use super::server::{KeyValueServer, Write, refuse, with_canonical};
+use crate::dist::{RemoteProcess, ServerRef};
+use crate::etf::{SharedBytes, TermError, TermView, TermWriter, encode};
+use crate::process::{Caller, Effect, Effects, MonitorRequest};
+use crate::replica::{CopyMark, Refusal, SlaveState};
+use crate::store::{Store, Value};
+
+/// Names that a primary may send of itself, and of its slaves.
+const NAMES_MAX: usize = 256;
+
+impl<S: Store> KeyValueServer<S> {
+    /// `{:replica_hello, …}`: a primary wants this store as its slave.
+    pub(super) fn call_hello(&self, hello: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let Some(greeting) = read_greeting(hello, caller) else {
+            return refuse(&"no greeting of a primary", caller, effects);
+        };
+        let (pid, slaves) = (greeting.pid.clone(), greeting.slaves.clone());
+        let (session, names) = (greeting.session, greeting.names.clone());
+        let has_slaves = self.has_slaves();
+        let greeted = self.follower.lock().greet(greeting, has_slaves);
+        let greeted = match greeted {
+            Ok(greeted) => greeted,
+            Err(refusal) => {
+                tracing::warn!(store = ?effects.me, primary = ?pid, "primary refused: {refusal}");
+                return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
+            }
+        };
+        tracing::info!(store = ?effects.me, primary = ?pid, session, "following a primary");
+        if greeted.watch {
+            let (follower, gone) = (Arc::clone(&self.follower), pid.clone());
+            effects.later.push(Effect::Monitor(Box::new(MonitorRequest {
+                from: effects.me.pid.clone(),
+                process: RemoteProcess::Pid(pid.clone()),
+                done: Box::new(move |reason| {
+                    follower.lock().gone(&gone);
+                    tracing::warn!(primary = ?gone, ?reason, "primary lost");
+                }),
+            })));
+        }
+        if greeted.demoted {
+            self.step_down(&slaves, &names, &RemoteProcess::Pid(pid), effects);
+        }
+        if greeted.path_changed {
+            for slave in self.slaves() {
+                slave.renew();
+            }
+        }
+        effects.reply(caller, |w| {
+            w.tuple(4).atom("ok").unsigned(greeted.incarnation);
+            match greeted.had.0 {
+                Some(incarnation) => w.unsigned(incarnation),
+                None => w.atom("none"),
+            };
+            w.unsigned(greeted.had.1);
+        });
+    }
+
+    /// `{:replica_ask, …}`
+    pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let answer = self.follower.lock().asked(session, seq);
+        if !S::WRITES_LATER || answer.is_err() {
+            return effects.reply(caller, |w| write_asked(w, answer));
+        }
+        // What came before is under way: its last write is done when this one, of a key that nobody has, is.
+        let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+        let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
+        self.store().delete(&nobody, || {
+            Box::new(move |result| {
+                caller.reply(&*dispatch, |w| {
+                    write_asked(w, answer.and(result.map_err(|_| Refusal::NoSpace)).and(answer))
+                });
+            })
+        });
+    }
+
+    /// A cast of a primary.
+    ///
+    /// # Errors
+    /// The primary's fault: a write cannot be kept.
+    pub(super) fn cast_from_primary(
+        &self,
+        message: FromPrimary<'_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), TermError> {
+        match message {
+            FromPrimary::Put { session, seq, key, value } => {
+                self.take_in(session, seq, Write::Put { key, value }, effects)
+            }
+            FromPrimary::Delete { session, seq, key } => {
+                self.take_in(session, seq, Write::Delete { key }, effects)
+            }
+            FromPrimary::Copy { session, seq, mark } => {
+                self.copy_mark(session, seq, mark, effects);
+                Ok(())
+            }
+            FromPrimary::Slaves { session, slaves } => {
+                if let (Some(primary), Some(slaves)) =
+                    (self.follower.lock().session(session), read_names(slaves))
+                {
+                    primary.greeting.slaves = slaves;
+                }
+                Ok(())
+            }
+            FromPrimary::Bye { session } => {
+                if self.follower.lock().bye(session) {
+                    tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
+                    for slave in self.slaves() {
+                        slave.renew();
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn take_in(
+        &self,
+        session: u64,
+        seq: u64,
+        write: Write<'_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), TermError> {
+        // Held to the end: another primary's greeting waits until this write is done.
+        let mut follower = self.follower.lock();
+        let Some(primary) = follower.session(session) else { return Ok(()) };
+        primary.take_in(seq);
+        if follower.is_copying() {
+            let (key, value) = write.check()?;
+            let shared = value.and_then(|value| {
+                effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
+            });
+            let value = value.map(|value| Value {
+                bytes: value.bytes(),
+                shared: shared.as_ref(),
+                traits: value.traits(),
+            });
+            if let Place::Done = with_canonical(key, |key| follower.place(key, value))? {
+                return Ok(());
+            }
+        }
+        self.cast_write(write, effects)
+    }
+
+    fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, effects: &mut Effects<'_>) {
+        let mut follower = self.follower.lock();
+        if follower.session(session).is_none() {
+            return;
+        }
+        match follower.mark(mark, self.store()) {
+            Copied::Nothing => {}
+            Copied::Replace { with, report } => {
+                report_dropped(self.store(), &with, report, effects);
+                let slaves = self.slaves();
+                // Readers see all of it at once, and its own slaves get it whole too.
+                self.in_order_of_writes(|| {
+                    self.store().replace(with);
+                    for slave in &slaves {
+                        slave.copy_all();
+                    }
+                });
+            }
+            Copied::Keep(seen) => self.delete_all_but(&seen, effects),
+        }
+        // A copy that did not fit is none.
+        let mark = if follower.is_copying() { CopyMark::Begin } else { mark };
+        if let Some(primary) = follower.session(session) {
+            primary.marked(mark, seq);
+        }
+    }
+
+    fn delete_all_but(&self, seen: &super::follower::Seen, effects: &mut Effects<'_>) {
+        for part in 0..self.store().parts() {
+            let mut foreign: Vec<Box<[u8]>> = Vec::new();
+            self.store().visit_part(part, &mut |key, _| {
+                if !seen.contains(key) {
+                    foreign.push(key.into());
+                }
+                true
+            });
+            if !foreign.is_empty() {
+                tracing::warn!(store = ?effects.me, keys = foreign.len(), "keys that the primary has not are deleted");
+            }
+            for key in foreign {
+                let deleted =
+                    TermView::parse(&key).map(|key| self.cast_write(Write::Delete { key }, effects));
+                if let Err(error) | Ok(Err(error)) = deleted {
+                    tracing::error!(store = ?effects.me, %error, "a key that the primary has not stays");
+                }
+            }
+        }
+    }
+
+    /// Another store was promoted in the place of this primary.
+    fn step_down(
+        &self,
+        slaves: &[ServerRef],
+        names: &[ServerRef],
+        primary: &RemoteProcess,
+        effects: &mut Effects<'_>,
+    ) {
+        tracing::error!(
+            store = ?effects.me, ?primary,
+            "another store was promoted to be the primary: this one is its slave from here on, and drops what it has written \
+             and the new primary has not"
+        );
+        let here = &effects.registry.node;
+        let taken = |name: &ServerRef| {
+            let name = name.on(here);
+            slaves.contains(&name) || names.contains(&name)
+        };
+        for slave in self.slaves() {
+            let is_primary = matches!(slave.state(), SlaveState::Following(at) if at == *primary);
+            if is_primary || taken(slave.name()) {
+                self.remove_slave(slave.name());
+                tracing::warn!(store = ?effects.me, slave = %slave.name(), "slave left to the new primary");
+            }
+        }
+        self.note_slaves_quietly();
+        for (name, holder) in effects.registry.global_names() {
+            if holder.is_sibling(effects.me) && names.contains(&ServerRef::global(&name)) {
+                effects.later.push(Effect::ReleaseGlobal { name });
+            }
+        }
+    }
+}
+
+fn write_asked(w: &mut TermWriter<'_>, answer: Result<u64, Refusal>) {
+    match answer {
+        Ok(applied) => w.tuple(2).atom("ok").unsigned(applied),
+        Err(refusal) => w.tuple(2).atom("error").atom(refusal.code()),
+    };
+}
+
+fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<Greeting> {
+    let hello = Hello::read(hello)?;
+    Some(Greeting {
+        session: hello.session,
+        lineage: hello.lineage,
+        seq: hello.seq,
+        names: read_names(hello.names)?,
+        slaves: read_names(hello.slaves)?,
+        pid: caller.pid().into(),
+    })
+}
+
+fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {
+    let mut cursor = names.cursor();
+    let len = cursor.list().ok()?;
+    if len > NAMES_MAX {
+        return None;
+    }
+    (0..len).map(|_| ServerRef::read(cursor.term().ok()?)).collect()
+}
+
+/// Says what of a store is not in the copy that takes its place: how many keys, and, where a primary has stepped down, each
+/// of them with its value.
+fn report_dropped<S: Store>(store: &S, copy: &S, each: bool, effects: &Effects<'_>) {
+    if store.is_empty() {
+        return;
+    }
+    let mut dropped = 0_u64;
+    store.visit(&mut |key, value| {
+        let same =
+            copy.get(key, |there| there.is_some_and(|there| there.bytes == value.bytes), || Box::new(|_| {}));
+        let missing = copy.get(key, |there| there.is_none(), || Box::new(|_| {})) == Some(true);
+        if each && same == Some(false) {
+            let (key, value) = (shown(key), shown(value.bytes));
+            tracing::error!(store = ?effects.me, key, value, "dropped: the new primary does not have this");
+        }
+        dropped += u64::from(missing || each && same == Some(false));
+        true
+    });
+    if dropped > 0 {
+        tracing::warn!(store = ?effects.me, keys = dropped, "what the primary has not is dropped");
+    }
+}
+
+fn shown(term: &[u8]) -> String {
+    TermView::parse(term).map_or_else(|error| error.to_string(), |term| format!("{term:?}"))
+}
+
+/// Writes who is followed, for `:status`.
+pub(super) fn write_primary(w: &mut TermWriter<'_>, primary: &Primary, copying: bool) {
+    let state = match (primary.is_there, copying, primary.whole) {
+        (false, ..) => "gone",
+        (true, true, _) => "copying",
+        (true, false, false) => "repairing",
+        (true, false, true) => "following",
+    };
+    w.map(6).atom("pid").pid(&primary.greeting.pid);
+    w.atom("node").atom(&primary.greeting.pid.node);
+    w.atom("state").atom(state);
+    w.atom("incarnation").unsigned(primary.incarnation());
+    w.atom("seq").unsigned(primary.applied);
+    w.atom("lag").unsigned(primary.lag());
+}

@@ -1,0 +1,128 @@
+//! A slave that becomes the primary, and a former primary that becomes its slave.
+
+use std::sync::Arc;
+
+use super::server::KeyValueServer;
+use super::slaves::TooManySlaves;
+use crate::dist::ServerRef;
+use crate::etf::{Pid, TermView};
+use crate::process::{Caller, Effect, Effects, GlobalRegistration};
+use crate::store::Store;
+
+impl<S: Store> KeyValueServer<S> {
+    /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
+    pub(super) fn call_promote(&self, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let former = {
+            let mut follower = self.follower.lock();
+            if follower.is_copying() && follower.primary().is_some_and(|primary| primary.is_there) {
+                return error(caller, effects, "copying");
+            }
+            follower.promote()
+        };
+        let Some(former) = former else { return error(caller, effects, "not_a_slave") };
+        let primary = former.greeting;
+        tracing::warn!(
+            store = ?effects.me, former = ?primary.pid, term = self.follower.lock().term(), seq = former.applied,
+            "promoted: this store is the primary from here on"
+        );
+        for slave in self.slaves() {
+            slave.renew();
+        }
+        let names = primary.names.iter();
+        let former = names.clone().find(|name| matches!(name, ServerRef::Remote { .. })).cloned();
+        let former = former.unwrap_or(ServerRef::Pid(primary.pid));
+        for slave in primary.slaves.into_iter().chain([former]) {
+            if !is_of(&slave, effects) {
+                self.follow_taken(slave, effects);
+            }
+        }
+        self.note_slaves_quietly();
+        for name in names {
+            if let ServerRef::Global(name) = name {
+                self.take_name(name, effects);
+            }
+        }
+        effects.reply(caller, |w| _ = w.atom("ok"));
+    }
+
+    /// `{:replica_offer, pid}`: a store that finds its global name with this one. Where this one was promoted, that is the
+    /// former primary, come back.
+    pub(super) fn call_offer(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let promoted = {
+            let follower = self.follower.lock();
+            follower.term() > 0 && follower.primary().is_none()
+        };
+        let Some(pid) = slave.as_pid().map(Pid::from).filter(|_| promoted) else {
+            return error(caller, effects, "not_promoted");
+        };
+        tracing::warn!(store = ?effects.me, former = ?pid, "a former primary is back, and becomes a slave");
+        self.follow_taken(ServerRef::Pid(pid), effects);
+        self.note_slaves_quietly();
+        effects.reply(caller, |w| _ = w.atom("ok"));
+    }
+
+    fn follow_taken(&self, name: ServerRef, effects: &mut Effects<'_>) {
+        match self.add_slave(name.clone()) {
+            Ok(Some(slave)) => {
+                tracing::info!(store = ?effects.me, slave = %name, "slave taken over");
+                let primary = effects.me.id;
+                effects.later.push(Effect::FollowSlave { slave, primary, added: None });
+            }
+            Ok(None) => {}
+            Err(TooManySlaves) => {
+                tracing::error!(store = ?effects.me, slave = %name, "too many slaves: not taken over");
+            }
+        }
+    }
+
+    /// Has a global name registered for this store, now and whenever it is free.
+    fn take_name(&self, name: &[u8], effects: &mut Effects<'_>) {
+        let name =
+            TermView::parse(name).ok().and_then(TermView::as_atom).map(|name| name.to_str().into_owned());
+        let Some(name) = name else { return };
+        let registry = effects.registry;
+        let Some(me) = registry.by_id(effects.me.id) else { return };
+        // A pid has one name in `global`.
+        let claimed = registry.spawn_sibling(&me).and_then(|holder| {
+            registry.claim_global(&name, &holder)?;
+            Ok(holder)
+        });
+        match claimed {
+            Ok(process) => {
+                let name: Arc<str> = name.into();
+                let taken = Arc::clone(&name);
+                let done = move |rival: Option<Pid>| match rival {
+                    None => tracing::info!(name = %taken, "the former primary's global name is taken over"),
+                    Some(rival) => {
+                        tracing::warn!(name = %taken, "still held by {rival:?}: taken over when it is free");
+                    }
+                };
+                let registration = GlobalRegistration { name, process, done: Box::new(done) };
+                effects.later.push(Effect::RegisterGlobal(Box::new(registration)));
+            }
+            Err(error) => tracing::error!(store = ?effects.me, name, %error, "global name not taken over"),
+        }
+    }
+}
+
+fn error(caller: &Caller<'_>, effects: &mut Effects<'_>, reason: &str) {
+    effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(reason));
+}
+
+/// Whether a name is one of this store's own.
+fn is_of(name: &ServerRef, effects: &Effects<'_>) -> bool {
+    let registry = effects.registry;
+    let named = match name {
+        ServerRef::Pid(pid) => registry.by_owned_pid(pid),
+        ServerRef::Local(name) => registry.by_name(name).map(|(_, process)| process),
+        ServerRef::Remote { name, node } if *node == registry.node => {
+            registry.by_name(name).map(|(_, process)| process)
+        }
+        ServerRef::Remote { .. } => None,
+        ServerRef::Global(name) => TermView::parse(name)
+            .ok()
+            .and_then(TermView::as_atom)
+            .and_then(|name| registry.by_global_name(&name.to_str())),
+    };
+    named.is_some_and(|process| process.is_sibling(effects.me))
+}

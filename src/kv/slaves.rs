@@ -1,0 +1,224 @@
+//! The slaves of a store: added, removed, and known again after a restart.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::KeyValueServer;
+use super::server::{refuse, write_error};
+use crate::etf::tag::NIL_EXT;
+use crate::etf::{TermView, encode};
+use crate::process::{Caller, Dispatch, Effect, Effects, OwnedCaller, SlaveAdded};
+use crate::replica::{Refusal, Slave, SlaveName, SlaveState};
+use crate::store::{Store, StoreError, WriteDone};
+
+/// Slaves that one store may have.
+pub const SLAVES_MAX: usize = 64;
+
+/// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.
+const SLAVES_NOTE: &str = "slaves";
+
+/// The store has as many slaves as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySlaves;
+
+impl<S: Store> KeyValueServer<S> {
+    /// Adds a slave by name; `None` when it is one already.
+    ///
+    /// # Errors
+    /// Whoever adds it: there are as many as there may be.
+    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
+        let mut slaves = self.confirmations.slaves.write();
+        slaves.retain(|slave| slave.state() != SlaveState::Dropped);
+        if slaves.iter().any(|slave| *slave.name() == name) {
+            return Ok(None);
+        }
+        if slaves.len() >= SLAVES_MAX {
+            return Err(TooManySlaves);
+        }
+        let slave = Arc::new(Slave::new(name, self.slave_buffer_bytes_max));
+        for other in slaves.iter() {
+            other.siblings_changed();
+        }
+        slaves.push(Arc::clone(&slave));
+        Ok(Some(slave))
+    }
+
+    pub(super) fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let Some(name) = SlaveName::read(slave) else {
+            return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, effects);
+        };
+        if is_own(&name, effects) {
+            return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
+        }
+        match self.add_slave(name) {
+            Ok(None) => effects.reply(caller, |w| _ = w.atom("ok")),
+            Ok(Some(slave)) => {
+                tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
+                // Whether it can be one is for itself to say, where it is a kvnode's; and it is to be one after a restart
+                // too, where the store keeps such things.
+                let answer = Arc::new(Answer::new(caller.to_owned(&effects.me.pid), &self.dispatch));
+                let (noted, followed) = (Arc::clone(&answer), Arc::clone(&answer));
+                if !self.note_slaves(|| Box::new(move |result| noted.noted(result))) {
+                    answer.noted(Ok(()));
+                }
+                let added = SlaveAdded(Box::new(move |refusal| followed.followed(refusal)));
+                effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id, added: Some(added) });
+            }
+            Err(TooManySlaves) => {
+                effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom("too_many_slaves"));
+            }
+        }
+    }
+
+    /// Removes a slave: nothing is sent to it from here on. `false`: it was none. What it has, it keeps.
+    pub fn remove_slave(&self, name: &SlaveName) -> bool {
+        let mut slaves = self.confirmations.slaves.write();
+        let Some(at) = slaves.iter().position(|slave| slave.name() == name) else { return false };
+        let slave = slaves.remove(at);
+        let was_one = slave.state() != SlaveState::Dropped;
+        for other in slaves.iter() {
+            other.siblings_changed();
+        }
+        drop(slaves);
+        slave.drop_out();
+        was_one
+    }
+
+    pub(super) fn call_remove_slave(
+        &self,
+        slave: TermView<'_>,
+        caller: &Caller<'_>,
+        effects: &mut Effects<'_>,
+    ) {
+        let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
+        if !removed {
+            return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom("no_slave"));
+        }
+        tracing::info!(store = ?effects.me, ?slave, "slave removed");
+        let answer = Arc::new(Answer::new(caller.to_owned(&effects.me.pid), &self.dispatch));
+        answer.followed(None);
+        let noted = Arc::clone(&answer);
+        if !self.note_slaves(|| Box::new(move |result| noted.noted(result))) {
+            answer.noted(Ok(()));
+        }
+    }
+
+    /// Keeps the names of the slaves, where the store keeps such things: gives whether it does, and answers later then.
+    pub(super) fn note_slaves(&self, later: impl FnOnce() -> WriteDone) -> bool {
+        // The last that is kept is of the last that was added.
+        let _noting = self.noting.lock();
+        let note = encode(|w| {
+            let slaves = self.slaves();
+            w.list(slaves.len());
+            for slave in slaves {
+                slave.name().write(w);
+            }
+            w.nil();
+        });
+        let mut kept = false;
+        self.store().keep_note(SLAVES_NOTE, &note, || {
+            kept = true;
+            later()
+        });
+        kept
+    }
+
+    /// As [`note_slaves`](Self::note_slaves), where nobody waits for it.
+    pub(super) fn note_slaves_quietly(&self) {
+        self.note_slaves(|| {
+            Box::new(|result| {
+                if let Err(error) = result {
+                    tracing::error!(%error, "the names of the slaves are not kept");
+                }
+            })
+        });
+    }
+
+    /// The slaves that a store had when it was used last; none where it keeps no such thing.
+    ///
+    /// # Errors
+    /// The store's: what it kept could not be read.
+    pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
+        let Some(note) = store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
+        let read = || {
+            let term = TermView::parse(&note).ok()?;
+            let mut cursor = term.cursor();
+            if term.tag() == NIL_EXT {
+                return Some(Vec::new());
+            }
+            let len = cursor.list().ok()?;
+            (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
+        };
+        read().ok_or(StoreError::Io("damaged"))
+    }
+}
+
+/// A caller that is answered when two things are done, or when one of them has failed.
+struct Answer {
+    dispatch: Arc<dyn Dispatch>,
+    waiting: Mutex<Waiting>,
+}
+
+struct Waiting {
+    caller: Option<OwnedCaller>,
+    noted: bool,
+    followed: bool,
+}
+
+impl Answer {
+    fn new(caller: OwnedCaller, dispatch: &Arc<dyn Dispatch>) -> Self {
+        let waiting = Waiting { caller: Some(caller), noted: false, followed: false };
+        Self { dispatch: Arc::clone(dispatch), waiting: Mutex::new(waiting) }
+    }
+
+    /// The names are kept, or could not be.
+    fn noted(&self, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.is_done(|waiting| waiting.noted = true),
+            Err(error) => {
+                if let Some(caller) = self.waiting.lock().caller.take() {
+                    caller.reply(&*self.dispatch, |w| write_error(w, &error));
+                }
+            }
+        }
+    }
+
+    /// The slave is one, as far as is known, or cannot be.
+    fn followed(&self, refusal: Option<Refusal>) {
+        match refusal {
+            None => self.is_done(|waiting| waiting.followed = true),
+            Some(refusal) => {
+                if let Some(caller) = self.waiting.lock().caller.take() {
+                    caller.reply(&*self.dispatch, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
+                }
+            }
+        }
+    }
+
+    fn is_done(&self, note: impl FnOnce(&mut Waiting)) {
+        let caller = {
+            let mut waiting = self.waiting.lock();
+            note(&mut waiting);
+            if waiting.noted && waiting.followed { waiting.caller.take() } else { None }
+        };
+        if let Some(caller) = caller {
+            caller.reply(&*self.dispatch, |w| _ = w.atom("ok"));
+        }
+    }
+}
+
+/// Whether a slave's name is one of the store itself, as far as this node can tell.
+fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
+    let registry = effects.registry;
+    let named = match name {
+        SlaveName::Pid(pid) => registry.by_owned_pid(pid),
+        SlaveName::Local(name) => registry.by_name(name).map(|(_, process)| process),
+        SlaveName::Remote { name, node } if *node == registry.node => {
+            registry.by_name(name).map(|(_, process)| process)
+        }
+        // Who holds a global name is for the cluster to say.
+        SlaveName::Remote { .. } | SlaveName::Global(_) => None,
+    };
+    named.is_some_and(|process| process.is_sibling(effects.me))
+}

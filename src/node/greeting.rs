@@ -1,0 +1,164 @@
+//! What a primary asks before it follows a slave: whether that is a kvnode's, and whether it wants to be one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Node;
+use super::erpc::ErpcError;
+use super::peers::PeerHandle;
+use crate::dist::ServerRef;
+use crate::etf::{OwnedTerm, Pid, TermView};
+use crate::process::{CallError, Process};
+use crate::replica::dialect::{REPLICATION, VERSION};
+use crate::replica::{Refusal, Said, Slave};
+
+/// How long one answer may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How a slave that was found is to be spoken to.
+pub(super) enum Greeted {
+    /// With the messages that every server of the protocol knows.
+    Elixir,
+    /// With numbered writes, by a primary of this incarnation.
+    Kvnode { session: u64, incarnation: u64, said: Said },
+    /// It does not become a slave of this store.
+    Refused(Refusal),
+}
+
+/// Why nobody knows how a slave is to be spoken to.
+#[derive(Debug)]
+pub(super) enum NotGreeted {
+    /// Its node does not say what it is.
+    Erpc(ErpcError),
+    /// It does not answer.
+    Call(CallError),
+    /// It answers otherwise than a kvnode of this version.
+    Answer(OwnedTerm),
+}
+
+impl fmt::Display for NotGreeted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Erpc(error) => write!(f, "its node does not say what it is: {error}"),
+            Self::Call(error) => write!(f, "it does not answer: {error}"),
+            Self::Answer(answer) => write!(f, "it answers {answer:?} (a kvnode of another version?)"),
+        }
+    }
+}
+
+impl Node {
+    /// Greets a slave, where it is a kvnode's.
+    pub(super) async fn greet(
+        &self,
+        slave: &Slave,
+        store: &Arc<Process>,
+        peer: &PeerHandle,
+        at: &Pid,
+    ) -> Result<Greeted, NotGreeted> {
+        let source = |lend: &mut dyn FnMut(&dyn crate::replica::Source)| {
+            store.server.replica_source().map(lend);
+        };
+        let mut lineage = None;
+        source(&mut |source| lineage = source.lineage());
+        let Some(lineage) = lineage else { return Ok(Greeted::Elixir) };
+        if !self.is_kvnode(peer).await.map_err(NotGreeted::Erpc)? {
+            return Ok(Greeted::Elixir);
+        }
+        let incarnation = lineage.incarnation();
+        let session = slave.next_session(incarnation);
+        let names = self.names_elsewhere(store);
+        let (mut seq, mut slaves) = (0, Vec::new());
+        source(&mut |source| (seq, slaves) = (source.seq(), source.slaves()));
+        let request = OwnedTerm::write(|w| {
+            w.tuple(6).atom("replica_hello").unsigned(session);
+            lineage.write(w);
+            w.unsigned(seq);
+            w.list(names.len());
+            names.iter().for_each(|name| name.write(w));
+            w.nil();
+            w.list(slaves.len());
+            slaves.iter().for_each(|slave| slave.name().on(&self.registry.node).write(w));
+            w.nil();
+        });
+        let request = request.map_err(|error| NotGreeted::Call(CallError::Malformed(error)))?;
+        let client = self.client_of(&store.pid);
+        let answer = match client.call_term(&ServerRef::Pid(at.clone()), request.view(), LIMIT).await {
+            Ok(answer) => answer,
+            // A server of a kvnode that is none of the protocol's ends the call.
+            Err(CallError::Exit(_)) => return Ok(Greeted::Elixir),
+            Err(error) => return Err(NotGreeted::Call(error)),
+        };
+        match read(answer.view()) {
+            Some(Ok(said)) => Ok(Greeted::Kvnode { session, incarnation, said }),
+            Some(Err(refusal)) => Ok(Greeted::Refused(refusal)),
+            None => Err(NotGreeted::Answer(answer)),
+        }
+    }
+
+    /// Whether a node is a kvnode whose replication this one speaks. A BEAM says that it has no such function.
+    pub(super) async fn is_kvnode(&self, peer: &PeerHandle) -> Result<bool, ErpcError> {
+        if peer.name == self.registry.node {
+            return Ok(true);
+        }
+        match self.erpc(peer, REPLICATION, 0, |_| {}, LIMIT).await {
+            Ok(version) => Ok(version.view().as_unsigned() == Some(VERSION)),
+            Err(ErpcError::Error { .. } | ErpcError::Refused(_) | ErpcError::NotSupported) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All names of a process, as other nodes use them.
+    fn names_elsewhere(&self, process: &Process) -> Vec<ServerRef> {
+        let registry = &self.registry;
+        let mut local: Vec<ServerRef> = registry
+            .names()
+            .iter()
+            .filter_map(|name| {
+                let (name, holder) = registry.by_name(name)?;
+                holder.is_sibling(process).then(|| ServerRef::Local(name).on(&registry.node))
+            })
+            .collect();
+        let global = registry.global_names().into_iter();
+        local.extend(
+            global.filter(|(_, holder)| holder.is_sibling(process)).map(|(name, _)| ServerRef::global(&name)),
+        );
+        local
+    }
+}
+
+/// `{:ok, own, incarnation | :none, applied}` or `{:error, reason}`
+fn read(answer: TermView<'_>) -> Option<Result<Said, Refusal>> {
+    if let Some([error, reason]) = answer.as_tuple::<2>() {
+        return error.is_atom("error").then(|| Refusal::of_code(reason).map(Err))?;
+    }
+    let [ok, own, had, applied] = answer.as_tuple::<4>()?;
+    let said =
+        Said { incarnation: own.as_unsigned()?, had: had.as_unsigned(), applied: applied.as_unsigned()? };
+    ok.is_atom("ok").then_some(Ok(said))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etf::encode;
+
+    #[test]
+    fn answers_to_a_greeting_are_told_apart() {
+        let read = |write: fn(&mut crate::etf::TermWriter<'_>)| {
+            read(TermView::parse(&encode(write)).expect("our own term"))
+        };
+        let said = |had| Said { incarnation: u64::MAX, had, applied: 3 };
+        assert_eq!(
+            read(|w| _ = w.tuple(4).atom("ok").unsigned(u64::MAX).atom("none").unsigned(3)),
+            Some(Ok(said(None)))
+        );
+        assert_eq!(
+            read(|w| _ = w.tuple(4).atom("ok").unsigned(u64::MAX).unsigned(9).unsigned(3)),
+            Some(Ok(said(Some(9))))
+        );
+        assert_eq!(read(|w| _ = w.tuple(2).atom("error").atom("cycle")), Some(Err(Refusal::Cycle)));
+        assert_eq!(read(|w| _ = w.tuple(2).atom("error").atom("other")), None);
+        assert_eq!(read(|w| _ = w.atom("ok")), None);
+    }
+}

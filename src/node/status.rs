@@ -1,0 +1,51 @@
+//! `:kvnode`, the process that says how the node is.
+//!
+//! `GenServer.call({:kvnode, node}, :status)` is answered with the [`Snapshot`](super::Snapshot) as a map with atoms as
+//! keys. A BEAM has no process of that name, so asking one ends at once with `noproc` and does no harm.
+
+use std::sync::{Arc, Weak};
+
+use super::{Node, NotNamed, ProcessHandle};
+use crate::config::ServerName;
+use crate::etf::{TermView, write_term};
+use crate::process::{Caller, Effects, GenServer, Restart};
+
+/// The local name of the process.
+pub const STATUS_NAME: &str = "kvnode";
+
+struct Status(Weak<Node>);
+
+impl Node {
+    /// Starts the process `:kvnode`, which answers the call `:status` with the [`snapshot`](Self::snapshot) as a map. The
+    /// `kvnode` program has one.
+    ///
+    /// # Errors
+    /// The caller's: another process has the name, for instance a second one of these.
+    pub fn serve_status(&self) -> Result<ProcessHandle, NotNamed> {
+        let name = ServerName::local(STATUS_NAME);
+        self.supervise(Restart::Permanent, [name], |node| {
+            node.serve_inline(Arc::new(Status(Arc::downgrade(node))))
+        })
+    }
+}
+
+impl GenServer for Status {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        match self.0.upgrade() {
+            Some(node) if request.is_atom("status") => {
+                let snapshot = node.snapshot();
+                effects.reply(caller, |w| {
+                    if write_term(&snapshot, w).is_err() {
+                        // No text or number in it is one that a term cannot have.
+                        w.atom("nil");
+                    }
+                });
+            }
+            _ => effects.end_call(caller, |w| {
+                w.tuple(2).atom("bad_call").term(request);
+            }),
+        }
+    }
+
+    fn handle_cast(&self, _: TermView<'_>, _: &mut Effects<'_>) {}
+}

@@ -1,0 +1,181 @@
+//! What a store has done and holds, for people and for monitoring.
+//!
+//! A [`StoreWatch`] outlives the server that it watches: a store that is started again goes on counting where the one
+//! before has ended.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::replica::Slave;
+
+/// Counters of one kind that are added up when they are read. Threads that count have one each, as far as these reach: two
+/// that wrote to one line of memory would wait for each other.
+const STRIPES: usize = 16;
+
+static NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// The stripe of this thread.
+    static STRIPE: usize = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) % STRIPES;
+}
+
+/// What a store was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// `{:get, key}`.
+    Get,
+    /// `{:put, key, value}`.
+    Put,
+    /// `{:delete, key}`.
+    Delete,
+    /// `{:replicate_put, …}` and `{:replicate_delete, …}`.
+    Replicated,
+    /// Any other call that it knows.
+    Other,
+    /// A call or cast that it does not know, and a key or value that it cannot keep.
+    Refused,
+}
+
+impl Served {
+    /// All kinds, in the order of [`Counts`].
+    pub const ALL: [Self; 6] =
+        [Self::Get, Self::Put, Self::Delete, Self::Replicated, Self::Other, Self::Refused];
+
+    /// Its name for machines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Delete => "delete",
+            Self::Replicated => "replicated",
+            Self::Other => "other",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Requests since the node started, one number for each of [`Served::ALL`].
+pub type Counts = [u64; Served::ALL.len()];
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Stripe([AtomicU64; Served::ALL.len()]);
+
+/// What can be seen of a server that serves a store.
+pub trait StoreFigures: Send + Sync {
+    /// Number of keys.
+    fn entries(&self) -> usize;
+    /// Bytes of keys and values.
+    fn bytes(&self) -> u64;
+    /// Its slaves.
+    fn slaves(&self) -> Vec<Arc<Slave>>;
+}
+
+/// The counters of a store, and the server that has it now.
+pub struct StoreWatch {
+    stripes: [Stripe; STRIPES],
+    serving: Mutex<Option<Weak<dyn StoreFigures>>>,
+    /// The node that a replicated write came from last: the primary.
+    primary: Mutex<Option<Arc<str>>>,
+}
+
+impl Default for StoreWatch {
+    fn default() -> Self {
+        Self { stripes: Default::default(), serving: Mutex::new(None), primary: Mutex::new(None) }
+    }
+}
+
+impl StoreWatch {
+    /// Counts one.
+    #[inline]
+    pub fn count(&self, served: Served) {
+        let stripe = STRIPE.with(|stripe| *stripe);
+        self.stripes[stripe].0[served as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes whom a replicated write came from.
+    pub fn replicated_from(&self, node: &str) {
+        let mut primary = self.primary.lock();
+        if primary.as_deref() != Some(node) {
+            *primary = Some(node.into());
+        }
+    }
+
+    /// From now on the store is served by this one.
+    pub fn serving(&self, server: &Arc<impl StoreFigures + 'static>) {
+        let server: Arc<dyn StoreFigures> = Arc::clone(server) as Arc<_>;
+        *self.serving.lock() = Some(Arc::downgrade(&server));
+    }
+
+    /// The server that has the store now, if it is not between two.
+    pub fn server(&self) -> Option<Arc<dyn StoreFigures>> {
+        self.serving.lock().as_ref()?.upgrade()
+    }
+
+    /// What was served so far. Numbers that belong together may be one apart while others count.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for stripe in &self.stripes {
+            for (sum, count) in counts.iter_mut().zip(&stripe.0) {
+                *sum = sum.wrapping_add(count.load(Ordering::Relaxed));
+            }
+        }
+        counts
+    }
+
+    /// The node that replicated writes came from last.
+    pub fn primary(&self) -> Option<Arc<str>> {
+        self.primary.lock().clone()
+    }
+}
+
+impl fmt::Debug for StoreWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreWatch").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_threads_count_adds_up() {
+        let watch = StoreWatch::default();
+        std::thread::scope(|scope| {
+            for _ in 0..2 * STRIPES {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        watch.count(Served::Get);
+                        watch.count(Served::Refused);
+                    }
+                });
+            }
+        });
+        let sum = 2 * STRIPES as u64 * 1000;
+        assert_eq!(watch.counts(), [sum, 0, 0, 0, 0, sum]);
+    }
+
+    #[test]
+    fn each_kind_has_its_place() {
+        for (place, served) in Served::ALL.into_iter().enumerate() {
+            let watch = StoreWatch::default();
+            watch.count(served);
+            assert_eq!(watch.counts()[place], 1, "{served:?}");
+            assert_eq!(watch.counts().iter().sum::<u64>(), 1);
+        }
+    }
+
+    #[test]
+    fn a_primary_is_the_last_one_that_wrote() {
+        let watch = StoreWatch::default();
+        assert_eq!(watch.primary(), None);
+        for node in ["a@h", "a@h", "b@h"] {
+            watch.replicated_from(node);
+        }
+        assert_eq!(watch.primary().as_deref(), Some("b@h"));
+    }
+}

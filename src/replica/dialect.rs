@@ -1,0 +1,105 @@
+//! What a primary sends to a slave: to an Elixir server two casts, to a kvnode the same writes with their numbers.
+//!
+//! | message | kind | |
+//! | --- | --- | --- |
+//! | `{:replica_hello, session, lineage, seq, names, slaves}` | call | before anything else: who the primary is. `{:ok, own, incarnation, applied}`: the slave's own incarnation, whose writes it had before, and up to which number; or `{:error, reason}` |
+//! | `{:replica_put, session, seq, key, value}` | cast | a write |
+//! | `{:replica_delete, session, seq, key}` | cast | a deletion |
+//! | `{:replica_copy, session, seq, :begin}` | cast | what comes from here on is a copy of the whole store |
+//! | `{:replica_copy, session, seq, :end}` | cast | the copy is whole: it takes the place of what the slave had |
+//! | `{:replica_copy, session, seq, :repair}` | cast | writes were left out, and what they came to will follow |
+//! | `{:replica_copy, session, seq, :whole}` | cast | nothing is missing any more: the slave has what the primary had after this write |
+//! | `{:replica_ask, session, seq}` | call | `{:ok, applied}`: everything that came before has been handled; or `{:error, reason}` |
+//! | `{:replica_slaves, session, slaves}` | cast | the primary's slaves are these now |
+//! | `{:replica_bye, session}` | cast | the slave is none any more |
+//!
+//! `seq` is the number of the last write that the primary has taken, under its incarnation. None of these is ever sent
+//! before the node has said that it is a kvnode, by a function that no BEAM has ([`REPLICATION`]).
+
+use super::source::ReplicaWrite;
+use crate::etf::{AtomView, TermWriter};
+
+/// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
+pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
+/// The version of the messages above.
+pub const VERSION: u64 = 1;
+
+/// How a slave is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// With the messages that every server of the protocol knows: `{:replicate_put, k, v}`, `{:replicate_delete, k}`.
+    Elixir,
+    /// With numbered writes, in this session.
+    Kvnode {
+        /// The primary's number of the session.
+        session: u64,
+    },
+}
+
+/// Where a copy of the whole store, or the repair of a slave, begins and ends. A slave lacks something from the greeting on
+/// until the first [`Whole`](Self::Whole) or [`End`](Self::End).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyMark {
+    /// Everything from here on belongs to a copy.
+    Begin,
+    /// The copy is whole.
+    End,
+    /// Something was left out before.
+    Repair,
+    /// Nothing is missing any more.
+    Whole,
+}
+
+impl CopyMark {
+    const ALL: [Self; 4] = [Self::Begin, Self::End, Self::Repair, Self::Whole];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::End => "end",
+            Self::Repair => "repair",
+            Self::Whole => "whole",
+        }
+    }
+
+    /// Reads it from its atom.
+    pub fn read(word: AtomView<'_>) -> Option<Self> {
+        Self::ALL.into_iter().find(|mark| word == mark.word())
+    }
+}
+
+impl Dialect {
+    /// Writes a cast up to the key, and gives what is to follow: the key, and the value of a put.
+    pub(super) fn begin_write<'a>(
+        self,
+        w: &mut TermWriter<'_>,
+        seq: u64,
+        write: ReplicaWrite<'a>,
+    ) -> (&'a [u8], &'a [u8]) {
+        w.tuple(2).atom("$gen_cast");
+        match (self, write) {
+            (Self::Elixir, ReplicaWrite::Put { key, value, .. }) => {
+                w.tuple(3).atom("replicate_put");
+                (key, value)
+            }
+            (Self::Elixir, ReplicaWrite::Delete { key, .. }) => {
+                w.tuple(2).atom("replicate_delete");
+                (key, &[])
+            }
+            (Self::Kvnode { session }, ReplicaWrite::Put { key, value, .. }) => {
+                w.tuple(5).atom("replica_put").unsigned(session).unsigned(seq);
+                (key, value)
+            }
+            (Self::Kvnode { session }, ReplicaWrite::Delete { key, .. }) => {
+                w.tuple(4).atom("replica_delete").unsigned(session).unsigned(seq);
+                (key, &[])
+            }
+        }
+    }
+}
+
+/// Writes the cast of a copy's mark.
+pub(super) fn write_mark(w: &mut TermWriter<'_>, session: u64, seq: u64, mark: CopyMark) {
+    w.tuple(2).atom("$gen_cast").tuple(4).atom("replica_copy").unsigned(session).unsigned(seq);
+    w.atom(mark.word());
+}

@@ -1,0 +1,97 @@
+//! What a node says of itself, against what BEAMs have done to it.
+
+mod support;
+
+use support::{BeamNode, Epmd, KvNode, Otp, on_every_otp};
+
+/// `status` of a node, as an Elixir expression.
+fn status(node: &KvNode) -> String {
+    format!("GenServer.call({{:kvnode, :\"{}\"}}, :status)", node.name())
+}
+
+#[test]
+fn a_node_counts_what_it_is_asked_for_and_knows_who_asks() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let node = KvNode::start(
+            &epmd,
+            "counting",
+            "--store global:counting,local:Two --global other --connect nobody@nohost",
+        );
+        let beam = BeamNode::start(otp, &epmd, "asking");
+        beam.ping(node.name());
+        beam.run("for n <- 1..10, do: GenServer.call({:global, :counting}, {:put, n, \"12345678\"})");
+        beam.run("for n <- 1..7, do: GenServer.call({:global, :counting}, {:get, n})");
+        beam.run("GenServer.call({:global, :counting}, {:delete, 1})");
+        beam.run("catch_exit = fn f -> try do f.() catch :exit, _ -> :exit end end; catch_exit.(fn -> GenServer.call({:global, :counting}, :what) end)");
+        beam.run(&format!("s = {}", status(&node)));
+        beam.check("s.node", &format!("{:?}", node.name()));
+        beam.check("s.ready", "true");
+        beam.check("s.missing", "[\"nobody@nohost\"]");
+        beam.check(
+            "[first, second] = s.stores; {first.names, second.names}",
+            "{[\"global:counting\", \"local:Elixir.Two\"], [\"global:other\"]}",
+        );
+        beam.check("{first.up, first.entries, first.bytes > 9 * 8}", "{true, 9, true}");
+        beam.check(
+            "Map.to_list(first.requests) |> Enum.sort()",
+            "[delete: 1, get: 7, other: 0, put: 10, refused: 1, replicated: 0]",
+        );
+        beam.check("second.requests.put + second.entries", "0");
+        beam.check(
+            "[peer] = s.peers; {peer.name, peer.hidden, peer.received_bytes > 1000, peer.sent_bytes > 500}",
+            &format!("{{{:?}, false, true, true}}", beam.name()),
+        );
+        beam.check("peer.queued_bytes + peer.dropped", "0");
+        // Each of the calls was answered at once: all are measured.
+        beam.check("Enum.sum(s.answers) >= 18 and s.answers_nanos > 18 * 100", "true");
+        beam.check("Enum.any?(s.log, &(&1.level == \"WARN\" and &1.text =~ \"nobody@nohost\"))", "true");
+        // What it does not know ends the caller's call, and nothing else.
+        beam.check(
+            &format!(
+                "try do GenServer.call({{:kvnode, :\"{}\"}}, :what) catch :exit, {{reason, _}} -> reason end",
+                node.name()
+            ),
+            "{:bad_call, :what}",
+        );
+        beam.check(&format!("{}.node", status(&node)), &format!("{:?}", node.name()));
+    });
+}
+
+#[test]
+fn a_store_that_is_started_again_goes_on_counting_and_a_slave_names_its_primary() {
+    let (otp, epmd) = (Otp::newest(), Epmd::start());
+    let node = KvNode::start(&epmd, "again", "");
+    let beam = BeamNode::start(&otp, &epmd, "master");
+    beam.ping(node.name());
+    beam.run("GenServer.call({:global, :again}, {:put, 1, 2})");
+    beam.run("Process.exit(:global.whereis_name(:again), :kill)");
+    beam.check_soon(
+        "try do GenServer.call({:global, :again}, {:put, 1, 2}) catch :exit, _ -> :not_yet end",
+        ":ok",
+    );
+    beam.check(&format!("hd({}.stores).requests.put", status(&node)), "2");
+    beam.run("{:ok, _} = KeyValueStoreDistributed.start_link(:master)");
+    beam.run("KeyValueStoreDistributed.add_slave(:again)");
+    beam.run("for n <- 1..5, do: KeyValueStoreDistributed.put(n, n)");
+    beam.check_soon(&format!("hd({}.stores).requests.replicated", status(&node)), "5");
+    beam.check(&format!("hd({}.stores).primary", status(&node)), &format!("{:?}", beam.name()));
+}
+
+#[test]
+fn a_primary_says_where_its_slaves_are_and_how_they_stand() {
+    let (otp, epmd) = (Otp::newest(), Epmd::start());
+    let node = KvNode::start(&epmd, "primary", "--slave global:slave --slave global:absent");
+    let beam = BeamNode::start(&otp, &epmd, "theirs");
+    beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
+    beam.ping(node.name());
+    beam.run("for n <- 1..5, do: GenServer.call({:global, :primary}, {:put, n, n})");
+    let slaves =
+        format!("hd({}.stores).slaves |> Enum.map(&{{&1.name, &1.node, &1.state, &1.lag}})", status(&node));
+    beam.check_soon(
+        &slaves,
+        &format!("[{{\"{{:global, :slave}}\", {:?}, \"in_step\", 0}}, {{\"{{:global, :absent}}\", nil, \"seeking\", nil}}]", beam.name()),
+    );
+    beam.run("Process.unlink(slave); Process.exit(slave, :kill)");
+    beam.check_soon(&format!("hd({slaves}) |> elem(2)"), "\"gone\"");
+}

@@ -215,7 +215,18 @@ fn catch_ups(lab: &Lab, plan: &Plan, findings: &mut Findings, operator: &Operato
             per_entry(other),
         ]])
     });
-    tables.into_iter().for_each(|table| findings.table(table));
+    let [mut table] = tables;
+    for row in rows {
+        if let (Some(before), Some(meanwhile)) = (table.median(row.name, 2), table.median(row.name, 3)) {
+            let verdict = if meanwhile <= 2.0 * before { "reached" } else { "MISSED" };
+            let times = meanwhile / before;
+            table.note(format!(
+                "{}: p99 {times:.2} times what it was, expected 2 at most: {verdict}",
+                row.name
+            ));
+        }
+    }
+    findings.table(table);
 }
 
 /// Measures each row in each round, into all tables at once; each has processes of its own, which end with it.

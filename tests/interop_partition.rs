@@ -180,7 +180,8 @@ fn an_elixir_primary(otp: &Otp, plan: Plan) {
         master.check(&format!("KeyValueStoreDistributed.add_slave(:{name})"), ":ok");
     }
     // Slower, as what the BEAM cannot send it keeps, and past 1 MiB of that whoever casts is suspended.
-    master.run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 5)"));
+    master
+        .run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 5, 20_000)"));
     master.run("KvNodeTest.Writer.put_all(writer); KvNodeTest.Writer.slowest(writer)");
     master.run("for i <- 1..200, do: KeyValueStoreDistributed.put({:before, i}, i)");
     let marks = slaves.each_ref().map(KvNode::log_mark);
@@ -188,7 +189,8 @@ fn an_elixir_primary(otp: &Otp, plan: Plan) {
         master.check("KeyValueStoreDistributed.put(:during, :the_cut)", ":ok");
     });
     let slowest: u64 = master.run("KvNodeTest.Writer.slowest(writer)").parse().expect("a number");
-    assert!(slowest < 2_000, "a write took {slowest} ms while others were cut off");
+    // A BEAM that still knows a slave's name connects to cast, which may take its net_setuptime of 7 s.
+    assert!(slowest < 15_000, "a write took {slowest} ms while others were cut off");
     let mut noticed = healed;
     if plan.is_noticed() {
         for (slave, mark) in slaves.iter().zip(marks) {

@@ -180,7 +180,8 @@ fn an_elixir_primary(otp: &Otp, plan: Plan) {
         master.check(&format!("KeyValueStoreDistributed.add_slave(:{name})"), ":ok");
     }
     // Slower, as what the BEAM cannot send it keeps, and past 1 MiB of that whoever casts is suspended.
-    master.run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 5)"));
+    master
+        .run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 5, 20_000)"));
     master.run("KvNodeTest.Writer.put_all(writer); KvNodeTest.Writer.slowest(writer)");
     master.run("for i <- 1..200, do: KeyValueStoreDistributed.put({:before, i}, i)");
     let marks = slaves.each_ref().map(KvNode::log_mark);
@@ -188,7 +189,8 @@ fn an_elixir_primary(otp: &Otp, plan: Plan) {
         master.check("KeyValueStoreDistributed.put(:during, :the_cut)", ":ok");
     });
     let slowest: u64 = master.run("KvNodeTest.Writer.slowest(writer)").parse().expect("a number");
-    assert!(slowest < 2_000, "a write took {slowest} ms while others were cut off");
+    // A BEAM that still knows a slave's name connects to cast, which may take its net_setuptime of 7 s.
+    assert!(slowest < 15_000, "a write took {slowest} ms while others were cut off");
     let mut noticed = healed;
     if plan.is_noticed() {
         for (slave, mark) in slaves.iter().zip(marks) {
@@ -247,7 +249,6 @@ fn an_elixir_primary_and_its_kvnode_slaves_outlive_3_seconds_of_lost_packets() {
 }
 
 #[test]
-#[ignore = "takes half a minute"]
 fn a_kvnode_primary_finds_its_slaves_again_after_20_seconds_of_lost_packets() {
     at_once(|otp| a_kvnode_primary(otp, Plan::new(Cut::Drop, 20, 8)));
 }

@@ -242,7 +242,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 PeerEvent::EndCall(call) => self.peer.end_call(&call, registry, &mut self.out),
                 PeerEvent::Adopt(orphans) => self.peer.adopt(orphans, self.node.surroundings()),
                 // What is held is looked at before the next frame.
-                PeerEvent::Resumed => self.stalled = true,
+                PeerEvent::Resumed => {
+                    self.peer.resumed();
+                    self.stalled = true;
+                }
             }
         }
     }

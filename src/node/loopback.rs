@@ -40,7 +40,7 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
                 PeerEvent::EndCall(call) => peer.end_call(&call, &node.registry, &mut out),
                 PeerEvent::Adopt(orphans) => peer.adopt(orphans, node.surroundings()),
                 // What is held is looked at below.
-                PeerEvent::Resumed => {}
+                PeerEvent::Resumed => peer.resumed(),
             }
         }
         while peer.deliver_held(node.surroundings(), &mut out, &mut later).unwrap_or_else(malformed) {}

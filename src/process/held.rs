@@ -34,6 +34,17 @@ impl Held {
         self.queues.is_empty()
     }
 
+    /// Whether messages for a process are held.
+    #[inline]
+    pub(super) fn holds(&self, id: ProcessId) -> bool {
+        !self.queues.is_empty() && self.queues.contains_key(&id)
+    }
+
+    /// The processes that messages are held for.
+    pub(super) fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.queues.values().map(|queue| &*queue.process)
+    }
+
     /// Keeps a message, an encoded term; `false`: there is no room for it.
     pub(super) fn push(&mut self, process: &Arc<Process>, message: &[u8], bytes_max: usize) -> bool {
         let bytes = message.len() + ENTRY_BYTES;

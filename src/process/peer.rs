@@ -291,9 +291,19 @@ impl Peer {
             return Ok(false);
         }
         let Some((process, message)) = self.held.next_ready() else { return Ok(false) };
-        let found = FoundProcess { process, name: None };
-        self.deliver(found, &message, None, around, out, later)?;
+        // Suspended again meanwhile, it has taken this message before that: back in the queue it would be behind those
+        // that came after it.
+        let message = Message::parse(&message)?;
+        self.hand_over(FoundProcess { process, name: None }, message, None, around, out, later);
         Ok(true)
+    }
+
+    /// A process that this connection may hold messages for was resumed. It may be suspended again by now, and who
+    /// resumes it next has to know of this connection: called before [`deliver_held`](Self::deliver_held).
+    pub fn resumed(&self) {
+        for process in self.held.processes() {
+            process.add_holder(&self.name);
+        }
     }
 
     /// Ends a call that was handled by another connection.
@@ -432,9 +442,26 @@ impl Peer {
         later: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
         let message = Message::parse(term)?;
-        if found.process.is_suspended() && !matches!(message, Message::System(..)) {
+        // Also behind what is held while the process is being resumed by another connection.
+        let waits = found.process.is_suspended() || self.held.holds(found.process.id);
+        if waits && !matches!(message, Message::System(..)) {
             return self.hold(&found.process, term, message, around, out, later);
         }
+        self.hand_over(found, message, frame_owner, around, out, later);
+        Ok(())
+    }
+
+    /// Has the process handle a message, and ends it where that is what comes of it.
+    #[inline]
+    fn hand_over(
+        &mut self,
+        found: FoundProcess,
+        message: Message<'_>,
+        frame_owner: Option<&Arc<PooledBytes>>,
+        around: Surroundings<'_>,
+        out: &mut Outbound,
+        later: &mut Vec<Effect>,
+    ) {
         let Self { name, flags, monitors, .. } = self;
         let process = &*found.process;
         let mut effects = Effects {
@@ -473,7 +500,6 @@ impl Peer {
                 self.end(&found.process, &reason, around, out, later);
             }
         }
-        Ok(())
     }
 
     /// Keeps a message for a process that is suspended. Past the bound calls end with a reason, and what nobody waits

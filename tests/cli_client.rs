@@ -317,6 +317,30 @@ fn the_doctor_recognises_what_is_wrong() {
     );
 }
 
+/// As a person sees it at a terminal, which script(1) makes.
+#[test]
+fn what_takes_longer_than_a_second_shows_how_far_it_is() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let kv = KvNode::start(&epmd, "kv", "");
+    let at_terminal = |line: String| {
+        let mut command = person.command(&[]);
+        let env: Vec<_> = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        command = Command::new("script");
+        let output = command.args(["-qec", &line, "/dev/null"]).envs(env).stdin(Stdio::null()).output();
+        String::from_utf8_lossy(&output.expect("util-linux has it").stdout).into_owned()
+    };
+    let program = program().into_string().expect("a path of ours");
+    let quick = at_terminal(format!("{program} get :a"));
+    assert!(quick.contains("nil") && !quick.contains("waiting"), "{quick:?}");
+    kv.signal(Signal::STOP);
+    let slow = at_terminal(format!("{program} get :a --timeout 2"));
+    assert!(slow.contains(&format!("waiting for {}", kv.name())) && slow.contains("--timeout"), "{slow:?}");
+}
+
 #[test]
 fn the_doctor_recognises_a_node_that_is_stopped() {
     let epmd = Epmd::start();

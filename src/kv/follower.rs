@@ -197,8 +197,7 @@ impl<S: Store> Follower<S> {
         // What is not acknowledged is sent again.
         self.kept.begin(applied);
         let latest = greeting.seq;
-        self.primary =
-            Some(Primary { greeting, applied, whole: false, latest, is_there: true, lacks: None });
+        self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true, lacks: None });
         Ok(greeted)
     }
 
@@ -449,7 +448,7 @@ mod tests {
     fn what_is_not_kept_is_told_once_and_nothing_counts_until_it_was_sent_again() {
         let (mut follower, store) = (follower(), MemoryStore::default());
         follower.greet(greeting(0, &[1], 1), false).expect("it is a slave");
-        let mut mark = |follower: &mut Follower<MemoryStore>, mark, seq| {
+        let mark = |follower: &mut Follower<MemoryStore>, mark, seq| {
             follower.mark(mark, &store);
             follower.session(1).expect("it is this one").marked(mark, seq);
         };
@@ -465,7 +464,10 @@ mod tests {
         assert_eq!(follower.asked(1, 9), Ok(Handled { applied: 5, whole: false }));
         mark(&mut follower, CopyMark::Repair, 9);
         mark(&mut follower, CopyMark::Whole, 10);
-        assert_eq!((follower.asked(1, 10), follower.lacks()), (Ok(Handled { applied: 10, whole: true }), None));
+        assert_eq!(
+            (follower.asked(1, 10), follower.lacks()),
+            (Ok(Handled { applied: 10, whole: true }), None)
+        );
     }
 
     #[test]

@@ -65,7 +65,8 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
     let (withheld, keys) = slave.withheld(WITHHELD_SHOWN);
     w.atom("withheld").unsigned(withheld).atom("withheld_keys").list(keys.len());
     for key in keys {
-        let key = TermView::parse(&key).map_or_else(|error| error.to_string(), |key| inspect(key, InspectLimits::LOG));
+        let key = TermView::parse(&key)
+            .map_or_else(|error| error.to_string(), |key| inspect(key, InspectLimits::LOG));
         w.binary(key.as_bytes());
     }
     w.nil();
@@ -132,7 +133,9 @@ mod tests {
         let shown = || shown(&[Arc::clone(&slave)]);
         assert_eq!(
             shown(),
-            format!("{head}:seeking, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}")
+            format!(
+                "{head}:seeking, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
+            )
         );
         slave.found(RemoteProcess::Pid(Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }));
         assert_eq!(
@@ -144,7 +147,9 @@ mod tests {
         slave.gone();
         assert_eq!(
             shown(),
-            format!("{head}{{:gone, :all}}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}")
+            format!(
+                "{head}{{:gone, :all}}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
+            )
         );
     }
 }

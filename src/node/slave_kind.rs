@@ -4,7 +4,8 @@
 //! Asked before anything is sent to it, and in this order, so that the servers of the cluster's own modules are asked
 //! nothing more and nobody's function runs without need:
 //!
-//! 1. its module, by `:proc_lib.translate_initial_call/1`. A process that is no OTP server takes any message;
+//! 1. its module, by `:proc_lib.translate_initial_call/1`. A process that was not started as OTP starts servers takes any
+//!    message;
 //! 2. its state, by `:sys.get_state/1`: `%{data: %{}, slaves: []}` is a server of the protocol, whatever its module is called;
 //! 3. where the state is too large to be asked for, or the process too busy: what its module makes of a replicated write, in a
 //!    process of its own and with a state that is made up.
@@ -22,8 +23,6 @@ use crate::etf::{Pid, TermView};
 const LIMIT: Duration = Duration::from_secs(5);
 /// Those that are known to be servers of the protocol.
 const MODULES: [&str; 2] = ["Elixir.KeyValueStoreReplicated", "Elixir.KeyValueStoreDistributed"];
-/// OTP servers whose first call names them, and not their callback module's `init/1`.
-const SUPERVISORS: [&str; 2] = ["supervisor", "supervisor_bridge"];
 
 /// Gives the module of a process that a replicated write would end; `None`: it would not.
 ///
@@ -54,11 +53,12 @@ pub(super) async fn foreign_module(
     Ok(foreign.then_some(module))
 }
 
-/// The module of an OTP server, from its first call.
+/// The module of an OTP process, from its first call; of an `Agent` that of the function that made its state.
 fn server_module(first: TermView<'_>) -> Option<String> {
-    let [module, function, _arity] = first.as_tuple::<3>()?;
-    let module = module.as_atom()?.to_str().into_owned();
-    (function.is_atom("init") || SUPERVISORS.contains(&module.as_str())).then_some(module)
+    let [module, _function, _arity] = first.as_tuple::<3>()?;
+    // stdlib, proc_lib.erl, translate_initial_call/1: of a process that was not started by it.
+    let module = module.as_atom().filter(|module| *module != "proc_lib")?;
+    Some(module.to_str().into_owned())
 }
 
 /// Whether `handle_cast/2` of this module does with a replicated write what it should.
@@ -91,9 +91,8 @@ mod tests {
             let first = encode(|w| _ = w.tuple(3).atom(module).atom(function).unsigned(arity));
             server_module(TermView::parse(&first).expect("a term"))
         };
-        assert_eq!(module("Elixir.Agent.Server", "init", 1), Some("Elixir.Agent.Server".into()));
+        assert_eq!(module("Elixir.KeyValueStore", "init", 1), Some("Elixir.KeyValueStore".into()));
         assert_eq!(module("supervisor", "Elixir.App", 1), Some("supervisor".into()));
         assert_eq!(module("proc_lib", "init_p", 5), None);
-        assert_eq!(module("Elixir.Task.Supervised", "reply", 4), None);
     }
 }

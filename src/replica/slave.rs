@@ -748,6 +748,67 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_full_is_sent_deletions_and_after_a_while_what_it_did_not_keep() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        let said = Said { incarnation: 9, had: None, applied: 0 };
+        slave.found_kvnode(at(1), 1, 5, said);
+        repair(&slave, &OneKey(key.clone()));
+        let mark = taken(&slave, now).1.expect("asked");
+        slave.acknowledged(mark);
+        assert_eq!(slave.confirmed(), 7);
+        assert_eq!(slave.push(8, put(&key, &key)), Pushed::Ready);
+        let mark = taken(&slave, now + ACKNOWLEDGE_PAUSE).1.expect("asked");
+        assert!(slave.not_kept(mark, Refusal::NoSpace, now) && !slave.has(8, Traits::none()));
+        assert_eq!(slave.standing(), Standing::Full { why: Refusal::NoSpace, missed: Some(1) });
+        assert_eq!(slave.push(9, put(&atom("l"), &key)), Pushed::Kept);
+        assert_eq!(slave.push(10, ReplicaWrite::Delete { key: &key, traits: Traits::none() }), Pushed::Ready);
+        assert!(!slave.catch_up(now));
+        let (sent, mark) = taken(&slave, now + 2 * ACKNOWLEDGE_PAUSE);
+        assert_eq!(sent, ["{:\"$gen_cast\", {:replica_delete, 1, 10, :k}}"]);
+        slave.acknowledged(mark.expect("asked"));
+        assert_eq!((slave.confirmed(), slave.acknowledge_due().is_some()), (7, true));
+        let later = slave.acknowledge_due().expect("it is tried again");
+        assert!(slave.catch_up(later));
+        repair(&slave, &OneKey(key));
+        let (sent, mark) = taken(&slave, later);
+        assert_eq!(sent.len(), 4, "{sent:?}");
+        assert!(matches!(slave.standing(), Standing::Full { .. }));
+        slave.acknowledged(mark.expect("asked"));
+        assert_eq!((slave.standing(), slave.confirmed()), (Standing::InStep { lag: 0 }, 7));
+    }
+
+    #[test]
+    fn what_its_node_cannot_decode_is_not_sent_and_not_confirmed_and_is_known() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        slave.found(at(1));
+        repair(&slave, &OneKey(key.clone()));
+        let take = |now| {
+            let mut sent = 0;
+            let can_decode = |traits: Traits| !traits.intersects(Traits::V4_NC);
+            let taken = slave.take(now, can_decode, |_, _| {
+                sent += 1;
+                true
+            });
+            let Acknowledge::Now(mark) = taken.acknowledge else { panic!("it is asked") };
+            slave.acknowledged(mark);
+            (sent, taken.withheld)
+        };
+        assert_eq!(take(now), (1, false));
+        let wide = |key| ReplicaWrite::Put { key, value: &[97, 1], traits: Traits::V4_NC };
+        slave.push(8, wide(&key));
+        slave.push(9, wide(&key));
+        assert_eq!(take(now + ACKNOWLEDGE_PAUSE), (0, true));
+        assert_eq!(
+            (slave.confirmed(), slave.has(9, Traits::V4_NC), slave.has(9, Traits::none())),
+            (9, false, true)
+        );
+        assert_eq!(slave.withheld(3), (1, vec![key.clone().into_boxed_slice()]));
+        slave.push(10, put(&key, &key));
+        assert_eq!(take(now + 2 * ACKNOWLEDGE_PAUSE), (1, false));
+        assert_eq!(slave.withheld(3).0, 0);
+    }
+
+    #[test]
     fn it_is_asked_once_in_a_while_and_never_twice_at_once() {
         let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
         slave.found(at(1));

@@ -439,6 +439,8 @@ impl World<'_> {
     /// The primary ends, and another comes under its name, empty or with what it had.
     fn restart_primary(&mut self) {
         self.disconnect();
+        // Answers to the one before are read by nobody.
+        self.back.clear();
         let mut primary = self.primary.borrow_mut();
         if self.random.one_in(2) {
             primary.data.clear();

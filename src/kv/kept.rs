@@ -28,10 +28,7 @@ pub(super) struct Kept {
 impl Kept {
     /// A write was not kept. Gives whether that is to be logged: once until all is well again.
     pub(super) fn refuse(&self, error: &StoreError) -> bool {
-        let why = match error {
-            StoreError::NoSpace => NO_SPACE,
-            StoreError::Io(_) => DISK,
-        };
+        let why = if refusal(error) == Refusal::NoSpace { NO_SPACE } else { DISK };
         self.to_tell.store(why, Ordering::Release);
         self.to_note.store(why, Ordering::Release);
         !self.logged.swap(true, Ordering::AcqRel)
@@ -68,11 +65,8 @@ impl Kept {
 }
 
 /// Why a store did not keep a write, as its primary is told.
-pub(super) const fn refusal(error: &StoreError) -> Refusal {
-    match error {
-        StoreError::NoSpace => Refusal::NoSpace,
-        StoreError::Io(_) => Refusal::Disk,
-    }
+pub(super) fn refusal(error: &StoreError) -> Refusal {
+    if *error == StoreError::NoSpace { Refusal::NoSpace } else { Refusal::Disk }
 }
 
 fn take(why: &AtomicU8) -> Option<Refusal> {

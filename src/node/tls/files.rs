@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_rustls::rustls::client::Resumption;
+use futures_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -16,7 +16,7 @@ use futures_rustls::rustls::{
 };
 
 use super::TlsError;
-use super::verify::TakeAnyone;
+use super::verify::{AtDepth, TakeAnyone};
 use crate::config::{TlsSide, TlsVerify, TlsVersion};
 
 /// What a node shows.
@@ -42,7 +42,11 @@ pub(super) fn server(side: &TlsSide) -> Result<ServerConfig, TlsError> {
                 TlsVerify::PeerIfGiven => verifier.allow_unauthenticated(),
                 _ => verifier,
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|_| TlsError::NoCaFile)?)
+            let verifier = verifier.build().map_err(|_| TlsError::NoCaFile)?;
+            builder.with_client_cert_verifier(match side.depth_max {
+                Some(depth_max) => Arc::new(AtDepth::new(depth_max, verifier)),
+                None => verifier,
+            })
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| unusable(side, &error))?;
@@ -66,7 +70,19 @@ pub(super) fn client(side: &TlsSide) -> Result<ClientConfig, TlsError> {
             let anyone = TakeAnyone(provider.signature_verification_algorithms);
             builder.dangerous().with_custom_certificate_verifier(Arc::new(anyone))
         }
-        TlsVerify::Peer | TlsVerify::PeerIfGiven => builder.with_root_certificates(roots(side)?),
+        TlsVerify::Peer | TlsVerify::PeerIfGiven => {
+            let roots = Arc::new(roots(side)?);
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|_| TlsError::NoCaFile)?;
+            match side.depth_max {
+                Some(depth_max) => {
+                    let verifier = Arc::new(AtDepth::new(depth_max, verifier));
+                    builder.dangerous().with_custom_certificate_verifier(verifier)
+                }
+                None => builder.with_webpki_verifier(verifier),
+            }
+        }
     };
     let mut config = match identity {
         Some(Identity { chain, key }) => {
@@ -175,5 +191,55 @@ fn in_time(path: &Path, chain: &[CertificateDer<'static>]) -> Result<(), TlsErro
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         )) => Err(TlsError::NotValidYet { path: path.to_owned() }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_rustls::rustls::pki_types::ServerName;
+    use futures_rustls::rustls::{ClientConnection, ServerConnection};
+
+    use super::super::verify::tests::path;
+    use super::*;
+
+    /// Shakes hands in memory; who fails, if one does.
+    fn shake(theirs: &TlsSide, ours: &TlsSide) -> Result<(), &'static str> {
+        let host = ServerName::try_from("host").unwrap();
+        let mut client = ClientConnection::new(Arc::new(client(theirs).unwrap()), host).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server(ours).unwrap())).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut &bytes[..]).unwrap();
+            server.process_new_packets().map_err(|_| "server")?;
+            let mut bytes = Vec::new();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut &bytes[..]).unwrap();
+            client.process_new_packets().map_err(|_| "client")?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn both_sides_keep_their_depth() {
+        let (root, path, key) = path();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        let side = TlsSide {
+            cert_file: write("cert.pem", path.iter().map(rcgen::Certificate::pem).collect()),
+            key_file: write("key.pem", key),
+            ca_file: write("ca.pem", root.pem()),
+            ..TlsSide::default()
+        };
+        let least = TlsSide { depth_max: Some(2), ..side.clone() };
+        let less = TlsSide { depth_max: Some(1), ..side.clone() };
+        assert_eq!(shake(&side, &side), Ok(()));
+        assert_eq!(shake(&least, &least), Ok(()));
+        assert_eq!(shake(&side, &less), Err("server"));
+        assert_eq!(shake(&less, &side), Err("client"));
     }
 }

@@ -150,6 +150,7 @@ fn a_server_of_another_kind_is_no_slave_and_lives_on() {
         beam.check("{Agent.get(late, & &1), Agent.get(agent, & &1)}", "{3, %{a: 1}}");
         beam.check("{KeyValueStore.get(:b), Supervisor.which_children(tree)}", "{2, []}");
         beam.run("Agent.stop(late)");
+        beam.wait_for_no_global("slave");
         beam.run("{:ok, store} = KeyValueStoreDistributed.start_link(:slave); Process.unlink(store)");
         beam.check_soon(&states("master"), "[in_step: 0]");
         beam.check_soon(SAME, "true");

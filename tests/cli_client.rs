@@ -526,7 +526,7 @@ fn a_kvnodes_store_tells_how_it_is_and_an_elixir_server_is_not_asked() {
     for line in [
         "role                  primary",
         "entries               1",
-        "SLAVE          STATE          KIND    STALE KEYS  SINCE  LAST ERROR",
+        "SLAVE          STATE          KIND    STALE KEYS  WITHHELD  SINCE  LAST ERROR",
     ] {
         assert!(status.lines().any(|shown| shown == line), "{line}: {status}");
     }

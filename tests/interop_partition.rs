@@ -106,7 +106,8 @@ fn a_kvnode_primary(otp: &Otp, plan: Plan) {
     let peers = connect(&[caller.name(), elixir.name(), rust.name()]);
     let master = plan.kvnode(&network, here, "master", &format!("{peers} {slaves}"));
     caller.wait_for_global("master");
-    caller.run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 1)"));
+    caller
+        .run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 1, 20_000)"));
     caller.run("KvNodeTest.Writer.await_more(writer, 500)");
     for slave in ["elixir", "rust"] {
         caller.check_soon(&in_step(slave), "true");

@@ -129,7 +129,7 @@ fn a_reader_of_a_slave_never_sees_a_value_older_than_one_it_saw_before() {
 fn a_write_is_answered_when_so_many_slaves_have_it() {
     at_once_on_every_otp(|otp| {
         let cluster = Cluster::new(otp);
-        let (beam, _master) = (&cluster.beam, cluster.node("master", "--confirm 2 --confirm-timeout 300"));
+        let (beam, _master) = (&cluster.beam, cluster.node("master", "--confirm 2 --confirm-timeout 3000"));
         let _slave = cluster.node("slave", "");
         beam.check("KeyValueStoreDistributed.put(1, 1)", "{:error, {:unconfirmed, 0, 2}}");
         beam.check("KeyValueStoreDistributed.get(1)", "1");

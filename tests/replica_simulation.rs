@@ -1,6 +1,7 @@
 //! Replication on a virtual clock: a primary, a slave, and a network that delays, stalls and breaks. The slave knows nothing
 //! but the Elixir servers' messages, or is a kvnode's. After whatever happened, both hold the same; a value never goes back;
-//! a kvnode's copy shows at once what the primary held at one moment.
+//! a kvnode's copy shows at once what the primary held at one moment. A kvnode may be full for a while, and is never shown as in
+//! step while it lacks something.
 //!
 //! Each run is made of its seed alone, and a failure prints it. `KVNODE_SIMULATION_SEEDS` is how many are run,
 //! `KVNODE_SIMULATION_FIRST` the first of them.
@@ -14,7 +15,7 @@ use kvnode::dist::RemoteProcess;
 use kvnode::etf::{Pid, TermView, Traits, encode};
 use kvnode::kv::{Cast, FromPrimary};
 use kvnode::replica::{
-    Acknowledge, CopyMark, Mark, PresentValue, Pushed, ReplicaWrite, Said, Slave, SlaveName, Source,
+    Acknowledge, CopyMark, Mark, PresentValue, Pushed, Refusal, ReplicaWrite, Said, Slave, SlaveName, Source,
     SourceRead, Standing,
 };
 
@@ -160,6 +161,12 @@ struct Process {
     whole: bool,
     /// A copy that is not whole.
     aside: Option<BTreeMap<u64, u64>>,
+    /// It had no room for a copy, and nothing is taken in before the next begins.
+    failed: bool,
+    /// Something was not kept, and its primary does not know.
+    untold: bool,
+    /// The same, and its primary has not begun to send it again.
+    lacks: bool,
     copies: u64,
 }
 
@@ -172,6 +179,7 @@ impl Process {
         (self.primary, self.session) = (Some(primary), session);
         self.aside = None;
         self.whole = false;
+        (self.failed, self.untold, self.lacks) = (false, false, false);
         had
     }
 
@@ -186,7 +194,24 @@ impl Process {
         assert!(seen <= value, "key {key} went back from {seen} to {value}");
     }
 
-    fn handle(&mut self, message: &[u8], primary: &Primary) {
+    /// Whether a key fits, where `room` keys do.
+    fn keeps(&mut self, key: u64, room: usize) -> bool {
+        let used = self.data.len() + self.aside.as_ref().map_or(0, BTreeMap::len);
+        if used < room || self.aside.as_ref().unwrap_or(&self.data).contains_key(&key) {
+            return true;
+        }
+        (self.untold, self.lacks, self.whole) = (true, true, false);
+        self.failed = self.aside.take().is_some();
+        false
+    }
+
+    /// What it says when it is asked.
+    fn asked(&mut self) -> Result<(), Refusal> {
+        let untold = std::mem::take(&mut self.untold);
+        if untold || self.failed { Err(Refusal::NoSpace) } else { Ok(()) }
+    }
+
+    fn handle(&mut self, message: &[u8], primary: &Primary, room: usize) {
         let [kind, cast] = TermView::parse(message).expect("a term").as_tuple::<2>().expect("a cast");
         assert!(kind.is_atom("$gen_cast"), "{kind:?}");
         match Cast::read(cast).expect("a cast that is known") {
@@ -198,16 +223,19 @@ impl Process {
             Cast::ReplicateDelete { key } => {
                 self.data.remove(&number(key.bytes()));
             }
-            Cast::FromPrimary(message) => self.handle_kvnode(message, primary),
+            Cast::FromPrimary(message) => self.handle_kvnode(message, primary, room),
         }
     }
 
-    fn handle_kvnode(&mut self, message: FromPrimary<'_>, primary: &Primary) {
+    fn handle_kvnode(&mut self, message: FromPrimary<'_>, primary: &Primary, room: usize) {
         match message {
             FromPrimary::Put { session, seq, key, value } => {
                 assert_eq!(session, self.session);
-                self.take_in(seq);
                 let (key, value) = (number(key.bytes()), number(value.bytes()));
+                if self.failed || !self.keeps(key, room) {
+                    return;
+                }
+                self.take_in(seq);
                 if let Some(aside) = &mut self.aside {
                     aside.insert(key, value);
                 } else {
@@ -217,15 +245,22 @@ impl Process {
             }
             FromPrimary::Delete { session, seq, key } => {
                 assert_eq!(session, self.session);
+                if self.failed {
+                    return;
+                }
                 self.take_in(seq);
                 self.aside.as_mut().unwrap_or(&mut self.data).remove(&number(key.bytes()));
             }
             FromPrimary::Copy { session, seq, mark } => {
                 assert_eq!(session, self.session);
-                self.whole = matches!(mark, CopyMark::End | CopyMark::Whole);
+                if matches!(mark, CopyMark::Begin | CopyMark::Repair) {
+                    self.lacks = false;
+                }
+                self.whole = matches!(mark, CopyMark::End | CopyMark::Whole) && !self.lacks && !self.failed;
                 self.take_in(seq);
                 match mark {
-                    CopyMark::Begin => self.aside = Some(BTreeMap::new()),
+                    CopyMark::Begin => (self.aside, self.failed) = (Some(BTreeMap::new()), false),
+                    CopyMark::End if self.failed => {}
                     CopyMark::End => {
                         self.data = self.aside.take().expect("a copy that has begun");
                         self.copies += 1;
@@ -254,7 +289,7 @@ enum ToSlave {
 
 /// What is on its way back.
 enum ToPrimary {
-    Answer(Mark),
+    Answer(Mark, Result<(), Refusal>),
     State(Vec<u64>),
 }
 
@@ -262,6 +297,8 @@ struct World<'a> {
     primary: &'a RefCell<Primary>,
     buffer_bytes_max: usize,
     kvnode: bool,
+    /// Keys that a slave has room for.
+    room: usize,
     process: Process,
     incarnation: u32,
     random: Random,
@@ -303,7 +340,7 @@ impl World<'_> {
         if !self.connected {
             return;
         }
-        self.slave(Slave::catch_up);
+        self.slave(|slave| slave.catch_up(self.now));
         if !self.sweeping && self.slave(Slave::begin_sweep) {
             self.sweeping = true;
             self.there.push_back(ToSlave::State);
@@ -319,8 +356,13 @@ impl World<'_> {
 
     fn deliver(&mut self) {
         match self.there.pop_front() {
-            Some(ToSlave::Cast(message)) => self.process.handle(&message, &self.primary.borrow()),
-            Some(ToSlave::Ask(mark)) => self.back.push_back(ToPrimary::Answer(mark)),
+            Some(ToSlave::Cast(message)) => {
+                self.process.handle(&message, &self.primary.borrow(), self.room);
+            }
+            Some(ToSlave::Ask(mark)) => {
+                let answer = self.process.asked();
+                self.back.push_back(ToPrimary::Answer(mark, answer));
+            }
             Some(ToSlave::State) => {
                 self.back.push_back(ToPrimary::State(self.process.data.keys().copied().collect()));
             }
@@ -330,7 +372,10 @@ impl World<'_> {
 
     fn deliver_back(&mut self) {
         match self.back.pop_front() {
-            Some(ToPrimary::Answer(mark)) => {
+            Some(ToPrimary::Answer(mark, Err(why))) => {
+                self.slave(|slave| slave.not_kept(mark, why, self.now));
+            }
+            Some(ToPrimary::Answer(mark, Ok(()))) => {
                 self.slave(|slave| slave.acknowledged(mark));
                 let confirmed = self.slave(Slave::confirmed);
                 // What a process had that is no longer there says nothing of the next.
@@ -356,7 +401,7 @@ impl World<'_> {
             }
             self.there.clear();
             // An answer that was under way may be read when the connection is long gone, and another there.
-            self.back.retain(|message| matches!(message, ToPrimary::Answer(_)));
+            self.back.retain(|message| matches!(message, ToPrimary::Answer(..)));
             self.slave(Slave::gone);
             self.connected = false;
             self.sweeping = false;
@@ -394,6 +439,8 @@ impl World<'_> {
     /// The primary ends, and another comes under its name, empty or with what it had.
     fn restart_primary(&mut self) {
         self.disconnect();
+        // Answers to the one before are read by nobody.
+        self.back.clear();
         let mut primary = self.primary.borrow_mut();
         if self.random.one_in(2) {
             primary.data.clear();
@@ -409,7 +456,8 @@ impl World<'_> {
             0..3 => self.restart_slave(),
             3..5 => self.restart_primary(),
             5..15 => self.disconnect(),
-            15..60 => self.connect(),
+            15..19 => self.room = [3, KEYS / 2, KEYS, u64::MAX][self.random.below(4) as usize] as usize,
+            19..60 => self.connect(),
             // A slave that is stopped for long: writes go on, nothing arrives.
             60..62 => (0..self.random.below(200)).for_each(|_| self.write()),
             62..400 => self.write(),
@@ -426,8 +474,17 @@ impl World<'_> {
         }
     }
 
+    /// A slave that is shown as in step, and to which nothing is under way, holds what its primary holds.
+    fn check_standing(&self) {
+        let idle = self.connected && !self.sweeping && self.there.is_empty() && self.back.is_empty();
+        if idle && self.slave(Slave::standing) == (Standing::InStep { lag: 0 }) {
+            assert_eq!(self.process.data, self.primary.borrow().data, "in step");
+        }
+    }
+
     /// Nothing breaks any more and nobody writes: the two become the same in a bounded number of steps.
     fn settle(&mut self) {
+        self.room = usize::MAX;
         self.connect();
         for _ in 0..20_000 {
             let settled = self.slave(Slave::standing) == Standing::InStep { lag: 0 };
@@ -437,7 +494,8 @@ impl World<'_> {
             self.tend();
             self.deliver();
             self.deliver_back();
-            self.now += Duration::from_millis(1);
+            let is_full = matches!(self.slave(Slave::standing), Standing::Full { .. });
+            self.now += Duration::from_millis(if is_full { 100 } else { 1 });
         }
         panic!("not settled: {:?}", self.slave(Slave::standing));
     }
@@ -475,6 +533,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         primary: &primary,
         buffer_bytes_max,
         kvnode: seed.0 % 2 == 1,
+        room: usize::MAX,
         process: Process::default(),
         incarnation: 0,
         random,
@@ -487,12 +546,14 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
     for _ in 0..3 {
         for _ in 0..300 {
             world.step();
+            world.check_standing();
             match world.slave(Slave::standing) {
                 Standing::Gone { missed: Some(_) } => counts.partial += 1,
                 Standing::Gone { missed: None } => counts.full += 1,
                 Standing::Behind { .. } => counts.behind += 1,
                 Standing::InStep { .. } => counts.in_step += 1,
                 Standing::Copying { .. } => counts.copying += 1,
+                Standing::Full { .. } => counts.no_room += 1,
                 Standing::Seeking | Standing::Refused(_) | Standing::Dropped => {}
             }
         }
@@ -513,6 +574,7 @@ struct Counts {
     behind: u64,
     in_step: u64,
     copying: u64,
+    no_room: u64,
     /// Into the place of what a kvnode held.
     copies: u64,
 }
@@ -532,9 +594,9 @@ fn whatever_happens_primary_and_slave_hold_the_same_in_the_end() {
         run(seed, start, &mut counts);
     }
     if seeds >= 1_000 {
-        let Counts { partial, full, behind, in_step, copying, copies } = counts;
+        let Counts { partial, full, behind, in_step, copying, no_room, copies } = counts;
         assert!(
-            [partial, full, behind, in_step, copying, copies].iter().all(|count| *count > 100),
+            [partial, full, behind, in_step, copying, no_room, copies].iter().all(|count| *count > 100),
             "{counts:?}"
         );
     }

@@ -153,16 +153,17 @@ fn table(status: TermView<'_>) -> Option<String> {
             _ => _ = writeln!(text, "{key:<20}  {}", plain(value)),
         }
     }
-    let mut rows = vec![["SLAVE", "STATE", "KIND", "STALE KEYS", "SINCE", "LAST ERROR"].map(str::to_owned)];
+    let head = ["SLAVE", "STATE", "KIND", "STALE KEYS", "WITHHELD", "SINCE", "LAST ERROR"];
+    let mut rows = vec![head.map(str::to_owned)];
     let mut cursor = slaves?.cursor();
     for _ in 0..cursor.list().ok()? {
-        let mut row = [const { String::new() }; 6];
+        let mut row = [const { String::new() }; 7];
         for (key, value) in pairs(cursor.term().ok()?)? {
-            let at = ["name", "state", "kind", "stale_keys", "since", "error"]
+            let at = ["name", "state", "kind", "stale_keys", "withheld", "since", "error"]
                 .iter()
                 .position(|name| key.is_atom(name));
             match at {
-                Some(4) => row[4] = value.as_unsigned().map_or_else(String::new, ago),
+                Some(5) => row[5] = value.as_unsigned().map_or_else(String::new, ago),
                 Some(at) if value.is_atom("nil") => row[at] = "-".to_owned(),
                 Some(at) => row[at] = plain(value),
                 None => {}
@@ -173,7 +174,7 @@ fn table(status: TermView<'_>) -> Option<String> {
     if rows.len() == 1 {
         return Some(text);
     }
-    let widths: [usize; 6] =
+    let widths: [usize; 7] =
         std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
     text.push('\n');
     for row in &rows {
@@ -221,14 +222,14 @@ mod tests {
     #[test]
     fn a_status_is_a_table_with_a_line_for_each_slave() {
         let typed = "%{role: :primary, entries: 3, primary: nil, slaves: [%{name: {:global, :s}, \
-                     state: {:in_step, 0}, stale_keys: false, kind: :kvnode, since: nil, error: nil}]}";
+                     state: {:in_step, 0}, stale_keys: false, withheld: 0, kind: :kvnode, since: nil, error: nil}]}";
         let status = read("T", typed, None).expect("a term");
         let table = table(status.view()).expect("a status");
         assert!(table.contains("role                  primary\n"), "{table}");
         assert!(
             table.ends_with(
-                "\nSLAVE     STATE          KIND    STALE KEYS  SINCE  LAST ERROR\n\
-                 global:s  {:in_step, 0}  kvnode  false              -\n"
+                "\nSLAVE     STATE          KIND    STALE KEYS  WITHHELD  SINCE  LAST ERROR\n\
+                 global:s  {:in_step, 0}  kvnode  false       0                -\n"
             ),
             "{table}"
         );

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::etf::Traits;
 use crate::process::{Dispatch, Effect, Effects, OwnedCaller, WakeRequest};
 use crate::replica::Slave;
 
@@ -19,9 +20,19 @@ const TICKS: u32 = 20;
 /// Callers that wait at once; one more is told at once how many slaves have its write.
 const WAITING_MAX: usize = 1 << 16;
 
+/// What is to be confirmed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// The write's number.
+    pub seq: u64,
+    /// By so many slaves.
+    pub slaves: usize,
+    /// What a slave's node has to decode to be sent it.
+    pub traits: Traits,
+}
+
 struct Waiting {
-    seq: u64,
-    want: usize,
+    wanted: Wanted,
     caller: OwnedCaller,
     ticks_left: u32,
 }
@@ -70,9 +81,9 @@ impl Confirmations {
     }
 
     /// How many slaves have a write.
-    fn have(&self, seq: u64) -> usize {
+    fn have(&self, wanted: Wanted) -> usize {
         // A write in the same thread may hold them.
-        self.slaves.read_recursive().iter().filter(|slave| slave.confirmed() >= seq).count()
+        self.slaves.read_recursive().iter().filter(|slave| slave.has(wanted.seq, wanted.traits)).count()
     }
 
     /// A write whose caller will [`wait`](Self::wait) is under way.
@@ -96,10 +107,10 @@ impl Confirmations {
         self.queue.lock().expected -= 1;
     }
 
-    /// The store has taken the write: the caller is answered once `want` slaves have it, or that they have not after the
+    /// The store has taken the write: the caller is answered once enough slaves have it, or that they have not after the
     /// time-out.
-    pub(super) fn wait(&self, seq: u64, want: usize, caller: OwnedCaller) {
-        let waiting = Waiting { seq, want, caller, ticks_left: TICKS + 1 };
+    pub(super) fn wait(&self, wanted: Wanted, caller: OwnedCaller) {
+        let waiting = Waiting { wanted, caller, ticks_left: TICKS + 1 };
         let rejected = {
             let mut queue = self.queue.lock();
             queue.expected -= 1;
@@ -117,11 +128,11 @@ impl Confirmations {
         self.acknowledged();
     }
 
-    fn unconfirmed(&self, Waiting { seq, want, caller, .. }: Waiting) {
-        let have = self.have(seq);
+    fn unconfirmed(&self, Waiting { wanted, caller, .. }: Waiting) {
+        let have = self.have(wanted);
         caller.reply(&*self.dispatch, |w| {
             w.tuple(2).atom("error").tuple(3).atom("unconfirmed");
-            w.unsigned(have as u64).unsigned(want as u64);
+            w.unsigned(have as u64).unsigned(wanted.slaves as u64);
         });
     }
 
@@ -132,14 +143,15 @@ impl Confirmations {
             if queue.waiting.is_empty() {
                 return;
             }
-            let mut confirmed: Vec<u64> = {
+            let mut confirmed: Vec<(u64, Traits)> = {
                 let slaves = self.slaves.read_recursive();
-                slaves.iter().map(|slave| slave.confirmed()).collect()
+                slaves.iter().map(|slave| slave.acknowledges()).collect()
             };
-            confirmed.sort_unstable_by(|a, b| b.cmp(a));
-            let is_done = |waiting: &Waiting| {
-                let least = confirmed.get(waiting.want.saturating_sub(1));
-                least.is_some_and(|&has| has >= waiting.seq)
+            confirmed.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+            let is_done = |Waiting { wanted, .. }: &Waiting| {
+                let least = wanted.slaves.saturating_sub(1);
+                let mut able = confirmed.iter().filter(|(_, cannot)| !cannot.intersects(wanted.traits));
+                able.nth(least).is_some_and(|&(has, _)| has >= wanted.seq)
             };
             let (done, waiting) =
                 std::mem::take(&mut queue.waiting).into_iter().partition::<VecDeque<_>, _>(is_done);

@@ -4,8 +4,11 @@
 //! reads meanwhile sees what was there before. A store that cannot put a copy aside ([`Store::staging`]) takes it in as it
 //! comes, and loses what was not part of it at the end.
 
+use std::sync::Arc;
+
 use ahash::{AHashSet, RandomState};
 
+use super::kept::Kept;
 use super::position::Position;
 use crate::dist::ServerRef;
 use crate::etf::Pid;
@@ -40,6 +43,8 @@ pub(super) struct Primary {
     pub latest: u64,
     /// The connection to it stands.
     pub is_there: bool,
+    /// Something that it sent was not kept, for this reason, and it has not begun to send it again.
+    pub lacks: Option<Refusal>,
 }
 
 /// What became of a greeting.
@@ -110,6 +115,7 @@ pub(super) struct Follower<S> {
     /// The place that it had among a primary's writes when its node ended.
     before: Option<Position>,
     hashers: [RandomState; 2],
+    kept: Arc<Kept>,
 }
 
 impl<S: Store> Follower<S> {
@@ -123,12 +129,18 @@ impl<S: Store> Follower<S> {
             report: false,
             before: None,
             hashers: [RandomState::new(), RandomState::new()],
+            kept: Arc::default(),
         }
     }
 
     /// The same, which had this place among a primary's writes before.
     pub fn had(self, before: Option<Position>) -> Self {
         Self { before, ..self }
+    }
+
+    /// Where it is noted what the store does not keep of the primary's writes.
+    pub const fn kept(&self) -> &Arc<Kept> {
+        &self.kept
     }
 
     pub const fn incarnation(&self) -> u64 {
@@ -158,6 +170,7 @@ impl<S: Store> Follower<S> {
 
     /// A primary wants this store as its slave.
     pub fn greet(&mut self, greeting: Greeting, has_slaves: bool) -> Result<Greeted, Refusal> {
+        self.note_kept();
         let lineage = &greeting.lineage;
         if lineage.incarnation() == self.incarnation {
             return Err(Refusal::Itself);
@@ -192,8 +205,10 @@ impl<S: Store> Follower<S> {
         self.staging = Staging::No;
         let applied = if greeted.had.0 == Some(lineage.incarnation()) { greeted.had.1 } else { 0 };
         self.before = None;
+        // What is not acknowledged is sent again.
+        self.kept.begin(applied);
         let latest = greeting.seq;
-        self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true });
+        self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true, lacks: None });
         Ok(greeted)
     }
 
@@ -227,12 +242,30 @@ impl<S: Store> Follower<S> {
         Some(former)
     }
 
+    /// Takes notice of what the store has said since.
+    pub fn note_kept(&mut self) {
+        if let Some(why) = self.kept.take_to_note()
+            && let Some(primary) = &mut self.primary
+        {
+            primary.lacks = Some(why);
+            primary.whole = false;
+            primary.applied = primary.applied.min(self.kept.sure());
+        }
+    }
+
+    /// Why something that the primary sent is not here, where that is so.
+    pub fn lacks(&self) -> Option<Refusal> {
+        let failed = matches!(self.staging, Staging::Failed).then_some(Refusal::NoSpace);
+        failed.or_else(|| self.primary.as_ref()?.lacks)
+    }
+
     fn is_session(&self, session: u64) -> bool {
         self.primary.as_ref().is_some_and(|primary| primary.greeting.session == session)
     }
 
     /// The primary, in whose session a write has come; `None`: it is of no use.
     pub fn session(&mut self, session: u64) -> Option<&mut Primary> {
+        self.note_kept();
         self.primary.as_mut().filter(|primary| primary.greeting.session == session)
     }
 
@@ -255,7 +288,9 @@ impl<S: Store> Follower<S> {
                     None => store.delete(key, || Box::new(|_| {})),
                 };
                 if let Some(Err(error)) = result {
-                    tracing::error!(%error, "a copy of the primary does not fit beside what is here: what is here stays");
+                    if self.kept.refuse(&error) {
+                        tracing::error!(%error, "a copy of the primary does not fit beside what is here: what is here stays");
+                    }
                     self.staging = Staging::Failed;
                 }
             }
@@ -285,14 +320,24 @@ impl<S: Store> Follower<S> {
     }
 
     /// The answer to a primary that asks: the number of its last write that was handled.
-    pub fn asked(&mut self, session: u64, seq: u64) -> Result<u64, Refusal> {
-        if matches!(self.staging, Staging::Failed) {
-            return Err(Refusal::NoSpace);
-        }
+    pub fn asked(&mut self, session: u64, seq: u64) -> Result<Handled, Refusal> {
         let primary = self.session(session).ok_or(Refusal::OtherSession)?;
         primary.latest = primary.latest.max(seq);
-        Ok(primary.applied)
+        let handled = Handled { applied: primary.applied, whole: primary.whole };
+        let failed = matches!(self.staging, Staging::Failed).then_some(Refusal::NoSpace);
+        match self.kept.take_to_tell().or(failed) {
+            Some(why) => Err(why),
+            None => Ok(handled),
+        }
     }
+}
+
+/// What a primary is told that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Handled {
+    pub applied: u64,
+    /// Nothing is missing before that.
+    pub whole: bool,
 }
 
 impl Primary {
@@ -305,12 +350,21 @@ impl Primary {
         if self.whole {
             self.applied = self.applied.max(seq);
         }
+        self.heard(seq);
+    }
+
+    /// Something with this number has come.
+    pub fn heard(&mut self, seq: u64) {
         self.latest = self.latest.max(seq);
     }
 
     /// A mark has been taken in.
     pub fn marked(&mut self, mark: CopyMark, seq: u64) {
-        self.whole = matches!(mark, CopyMark::End | CopyMark::Whole);
+        if matches!(mark, CopyMark::Begin | CopyMark::Repair) {
+            // What was not kept is sent again behind these.
+            self.lacks = None;
+        }
+        self.whole = matches!(mark, CopyMark::End | CopyMark::Whole) && self.lacks.is_none();
         self.take_in(seq);
     }
 
@@ -411,7 +465,7 @@ mod tests {
         };
         assert_eq!(with.len(), 1);
         follower.session(1).expect("it is this one").marked(CopyMark::End, 12);
-        assert_eq!(follower.asked(1, 15), Ok(12));
+        assert_eq!(follower.asked(1, 15), Ok(Handled { applied: 12, whole: true }));
         assert_eq!(follower.primary().map(Primary::lag), Some(3));
         // What comes before something that was left out is repaired does not count.
         let primary = follower.session(1).expect("it is this one");
@@ -420,6 +474,32 @@ mod tests {
         assert_eq!(primary.applied, 12);
         primary.marked(CopyMark::Whole, 21);
         assert_eq!(primary.applied, 21);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_told_once_and_nothing_counts_until_it_was_sent_again() {
+        let (mut follower, store) = (follower(), MemoryStore::default());
+        follower.greet(greeting(0, &[1], 1), false).expect("it is a slave");
+        let mark = |follower: &mut Follower<MemoryStore>, mark, seq| {
+            follower.mark(mark, &store);
+            follower.session(1).expect("it is this one").marked(mark, seq);
+        };
+        mark(&mut follower, CopyMark::Whole, 5);
+        assert_eq!(follower.asked(1, 5), Ok(Handled { applied: 5, whole: true }));
+        follower.kept().told(5, true);
+        follower.session(1).expect("it is this one").take_in(6);
+        assert!(follower.kept().refuse(&crate::store::StoreError::NoSpace));
+        follower.session(1).expect("it is this one").take_in(8);
+        assert_eq!((follower.asked(1, 8), follower.lacks()), (Err(Refusal::NoSpace), Some(Refusal::NoSpace)));
+        // A mark that was under way.
+        mark(&mut follower, CopyMark::Whole, 8);
+        assert_eq!(follower.asked(1, 9), Ok(Handled { applied: 5, whole: false }));
+        mark(&mut follower, CopyMark::Repair, 9);
+        mark(&mut follower, CopyMark::Whole, 10);
+        assert_eq!(
+            (follower.asked(1, 10), follower.lacks()),
+            (Ok(Handled { applied: 10, whole: true }), None)
+        );
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! What a store does with the messages of a primary that is a kvnode ([`crate::replica::dialect`]).
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::follower::{Copied, Greeting, Place, Primary};
+use super::follower::{Copied, Follower, Greeting, Handled, Place, Primary};
+use super::kept::{self, Kept};
 use super::position;
 use super::request::{FromPrimary, Hello};
-use super::server::{KeyValueServer, Write, refuse, with_canonical};
+use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
 use crate::dist::{RemoteProcess, ServerRef};
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, encode};
 use crate::process::{Caller, Effect, Effects, MonitorRequest};
 use crate::replica::{CopyMark, Refusal, SlaveState};
-use crate::store::{Store, Value, WriteDone};
+use crate::store::{Store, StoreError, Value, WriteDone};
 
 /// Names that a primary may send of itself, and of its slaves.
 const NAMES_MAX: usize = 256;
@@ -68,25 +70,29 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:replica_ask, …}`
     pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let (answer, position) = {
+        let (answer, primary, kept) = {
             let mut follower = self.follower.lock();
-            (follower.asked(session, seq), follower.primary().map(Primary::incarnation))
+            let primary = follower.primary().map(Primary::incarnation);
+            (follower.asked(session, seq), primary, Arc::clone(follower.kept()))
         };
         if !S::WRITES_LATER || answer.is_err() {
-            return effects.reply(caller, |w| write_asked(w, answer));
+            return effects.reply(caller, |w| write_asked(w, answer, &kept));
         }
         // What came before is under way: its last write is done when this one is, a note or of a key that nobody has.
         let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+        let sure = kept.sure();
         let done = || -> WriteDone {
             Box::new(move |result| {
-                caller.reply(&*dispatch, |w| {
-                    write_asked(w, answer.and(result.map_err(|_| Refusal::NoSpace)).and(answer))
-                });
+                // The store has said by now what it did not keep.
+                let failed = result.err().map(|error| kept::refusal(&error));
+                let answer = kept.take_to_tell().or(failed).map_or(answer, Err);
+                caller.reply(&*dispatch, |w| write_asked(w, answer, &kept));
             })
         };
-        match (position, answer) {
-            (Some(incarnation), Ok(applied)) if self.store().is_durable() => {
-                position::keep(self.store(), (incarnation, applied), done);
+        match (primary, answer) {
+            (Some(incarnation), Ok(Handled { applied, whole })) if self.store().is_durable() => {
+                let here = if whole { applied } else { sure.min(applied) };
+                position::keep(self.store(), (incarnation, here), done);
             }
             _ => {
                 let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
@@ -146,7 +152,7 @@ impl<S: Store> KeyValueServer<S> {
         // Held to the end: another primary's greeting waits until this write is done.
         let mut follower = self.follower.lock();
         let Some(primary) = follower.session(session) else { return Ok(()) };
-        primary.take_in(seq);
+        primary.heard(seq);
         if follower.is_copying() {
             let (key, value) = write.check()?;
             let shared = value.and_then(|value| {
@@ -161,7 +167,16 @@ impl<S: Store> KeyValueServer<S> {
                 return Ok(());
             }
         }
-        self.cast_write(write, effects)
+        let later = |_: &Effects<'_>| Later::FromPrimary(Arc::clone(follower.kept()));
+        match self.write(write, effects, 0, later)? {
+            Written::Now(Err(error)) => not_kept(follower.kept(), &error, &effects.me),
+            Written::Now(Ok(_)) | Written::Later => {
+                if let Some(primary) = follower.session(session) {
+                    primary.take_in(seq);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, effects: &mut Effects<'_>) {
@@ -247,9 +262,24 @@ impl<S: Store> KeyValueServer<S> {
     }
 }
 
-fn write_asked(w: &mut TermWriter<'_>, answer: Result<u64, Refusal>) {
+/// A write of the primary was not kept.
+pub(super) fn not_kept(kept: &Kept, error: &StoreError, store: &dyn fmt::Debug) {
+    if kept.refuse(error) {
+        tracing::error!(
+            ?store, %error,
+            "what the primary sends is not kept: it is told, and sends it again when there is room"
+        );
+    }
+}
+
+fn write_asked(w: &mut TermWriter<'_>, answer: Result<Handled, Refusal>, kept: &Kept) {
     match answer {
-        Ok(applied) => w.tuple(2).atom("ok").unsigned(applied),
+        Ok(Handled { applied, whole }) => {
+            if kept.told(applied, whole) {
+                tracing::info!("what the primary sends is kept again, and nothing of it is missing");
+            }
+            w.tuple(2).atom("ok").unsigned(applied)
+        }
         Err(refusal) => w.tuple(2).atom("error").atom(refusal.code()),
     };
 }
@@ -303,12 +333,14 @@ fn shown(term: &[u8]) -> String {
 }
 
 /// Writes who is followed, for `:status`.
-pub(super) fn write_primary(w: &mut TermWriter<'_>, primary: &Primary, copying: bool) {
-    let state = match (primary.is_there, copying, primary.whole) {
+pub(super) fn write_primary<S: Store>(w: &mut TermWriter<'_>, primary: &Primary, follower: &Follower<S>) {
+    let state = match (primary.is_there, follower.lacks(), follower.is_copying(), primary.whole) {
         (false, ..) => "gone",
-        (true, true, _) => "copying",
-        (true, false, false) => "repairing",
-        (true, false, true) => "following",
+        (true, Some(Refusal::NoSpace), ..) => "full",
+        (true, Some(_), ..) => "failing",
+        (true, None, true, _) => "copying",
+        (true, None, false, false) => "repairing",
+        (true, None, false, true) => "following",
     };
     w.map(6).atom("pid").pid(&primary.greeting.pid);
     w.atom("node").atom(&primary.greeting.pid.node);

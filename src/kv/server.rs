@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::confirm::Confirmations;
+use super::confirm::{Confirmations, Wanted};
 use super::follower::Follower;
+use super::following::not_kept;
+use super::kept::Kept;
 use super::{Cast, Request, StateShape, position, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
@@ -94,15 +96,17 @@ impl<'a> Write<'a> {
 }
 
 /// What became of a write.
-enum Written {
+pub(super) enum Written {
     /// It is done, with this number, or failed.
     Now(Result<u64, StoreError>),
     Later,
 }
 
 /// Who is told when a write that is answered later is.
-enum Later {
+pub(super) enum Later {
     Nobody,
+    /// The primary, which asks for it.
+    FromPrimary(Arc<Kept>),
     Caller(OwnedCaller),
     /// Once so many slaves have it.
     Confirmed(OwnedCaller, usize),
@@ -215,7 +219,7 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// `confirm`: slaves that the caller wants to have it.
-    fn write(
+    pub(super) fn write(
         &self,
         write: Write<'_>,
         effects: &mut Effects<'_>,
@@ -275,10 +279,13 @@ impl<S: Store> KeyValueServer<S> {
                     Err(_) => 0,
                 };
                 match (later, &result) {
-                    (Later::Nobody, Ok(())) => {}
+                    (Later::Nobody | Later::FromPrimary(_), Ok(())) => {}
+                    (Later::FromPrimary(kept), Err(error)) => not_kept(&kept, error, &store),
                     (Later::Nobody, Err(error)) => tracing::error!(?store, %error, "replicated write lost"),
                     (Later::Caller(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
-                    (Later::Confirmed(caller, want), Ok(())) => confirmations.wait(seq, want, caller),
+                    (Later::Confirmed(caller, want), Ok(())) => {
+                        confirmations.wait(Wanted { seq, slaves: want, traits: write.needs() }, caller);
+                    }
                     (Later::Confirmed(caller, _), result) => {
                         confirmations.not_written();
                         caller.reply(&*dispatch, |w| write_result(w, result));
@@ -327,12 +334,18 @@ impl<S: Store> KeyValueServer<S> {
         effects: &mut Effects<'_>,
     ) -> Result<(), TermError> {
         self.confirmations.expect(self.confirm.timeout, effects);
+        let traits = match write {
+            Write::Put { .. } => write.traits(),
+            // Who cannot decode a key does not have it.
+            Write::Delete { .. } => Traits::none(),
+        };
         let later = |effects: &Effects<'_>| Later::Confirmed(caller.to_owned(&effects.me.pid), confirm);
         let written = self.write(write, effects, confirm, later);
         match written {
             Ok(Written::Later) => return Ok(()),
             Ok(Written::Now(Ok(seq))) => {
-                self.confirmations.wait(seq, confirm, caller.to_owned(&effects.me.pid));
+                let wanted = Wanted { seq, slaves: confirm, traits };
+                self.confirmations.wait(wanted, caller.to_owned(&effects.me.pid));
                 return Ok(());
             }
             Ok(Written::Now(Err(error))) => effects.reply(caller, |w| write_error(w, &error)),
@@ -442,7 +455,8 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Status) => {
                 self.watch.count(Served::Other);
-                let (follower, slaves) = (self.follower.lock(), self.slaves());
+                let (mut follower, slaves) = (self.follower.lock(), self.slaves());
+                follower.note_kept();
                 effects
                     .reply(caller, |w| status::write(w, &self.store, &follower, Source::seq(self), &slaves));
                 Ok(())

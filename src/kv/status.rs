@@ -4,12 +4,17 @@ use std::sync::Arc;
 
 use super::follower::Follower;
 use super::following;
-use crate::etf::TermWriter;
-use crate::replica::{Dialect, Slave, Standing};
+use crate::etf::text::{InspectLimits, inspect};
+use crate::etf::{TermView, TermWriter};
+use crate::replica::{Dialect, Refusal, Slave, Standing};
 use crate::store::Store;
 
+/// Keys that are shown of those whose values a slave cannot be sent.
+const WITHHELD_SHOWN: usize = 3;
+
 /// Writes `%{role: r, entries: n, bytes: n, incarnation: n, term: n, seq: n, primary: p, slaves: [%{name: s, state: s,
-/// stale_keys: b, kind: k, since: t, error: e}]}`. `seq` is the number of the last write that was queued for slaves; `since` is
+/// stale_keys: b, withheld: n, withheld_keys: [text], kind: k, since: t, error: e}]}`. `withheld` is how many keys have a value
+/// that the slave's OTP cannot decode, and which it is therefore not sent. `seq` is the number of the last write that was queued for slaves; `since` is
 /// when a slave's state began, as `System.system_time(:millisecond)`. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
 /// slaves is a `:primary`, and one without is whatever others make of it, `:single`: an Elixir primary does not tell a
 /// slave that it is one.
@@ -31,7 +36,7 @@ pub(super) fn write<S: Store>(
     w.atom("incarnation").unsigned(follower.incarnation()).atom("term").unsigned(follower.term());
     w.atom("seq").unsigned(seq).atom("primary");
     match primary {
-        Some(primary) => following::write_primary(w, primary, follower.is_copying()),
+        Some(primary) => following::write_primary(w, primary, follower),
         None => _ = w.atom("nil"),
     }
     w.atom("slaves").list(slaves.len());
@@ -51,11 +56,20 @@ pub(super) fn slaves(w: &mut TermWriter<'_>, slaves: &[Arc<Slave>]) {
 }
 
 fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
-    w.map(6).atom("name");
+    w.map(8).atom("name");
     slave.name().write(w);
     w.atom("state");
     write_standing(w, slave.standing());
     w.atom("stale_keys").atom(if slave.may_be_stale() { "true" } else { "false" });
+    // As text: the caller's node may be one that cannot decode them.
+    let (withheld, keys) = slave.withheld(WITHHELD_SHOWN);
+    w.atom("withheld").unsigned(withheld).atom("withheld_keys").list(keys.len());
+    for key in keys {
+        let key = TermView::parse(&key)
+            .map_or_else(|error| error.to_string(), |key| inspect(key, InspectLimits::LOG));
+        w.binary(key.as_bytes());
+    }
+    w.nil();
     w.atom("kind").atom(match slave.dialect() {
         Dialect::Elixir => "elixir",
         Dialect::Kvnode { .. } => "kvnode",
@@ -86,6 +100,9 @@ fn write_standing(w: &mut TermWriter<'_>, standing: Standing) {
         Standing::Refused(refusal) => _ = w.tuple(2).atom("refused").atom(refusal.code()),
         Standing::Gone { missed: keys } => missed(w, "gone", keys),
         Standing::Behind { missed: keys } => missed(w, "behind", keys),
+        Standing::Full { why, missed: keys } => {
+            missed(w, if why == Refusal::NoSpace { "full" } else { "failing" }, keys);
+        }
         Standing::Copying { done, total } => _ = w.tuple(3).atom("copying").unsigned(done).unsigned(total),
         Standing::InStep { lag } => _ = w.tuple(2).atom("in_step").unsigned(lag),
     }
@@ -95,8 +112,7 @@ fn write_standing(w: &mut TermWriter<'_>, standing: Standing) {
 mod tests {
     use super::*;
     use crate::dist::RemoteProcess;
-    use crate::etf::text::{InspectLimits, inspect};
-    use crate::etf::{Pid, TermView, encode};
+    use crate::etf::{Pid, encode};
     use crate::replica::SlaveName;
     use crate::store::MemoryStore;
 
@@ -117,19 +133,23 @@ mod tests {
         let shown = || shown(&[Arc::clone(&slave)]);
         assert_eq!(
             shown(),
-            format!("{head}:seeking, stale_keys: false, kind: :elixir, since: nil, error: nil}}]}}")
+            format!(
+                "{head}:seeking, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
+            )
         );
         slave.found(RemoteProcess::Pid(Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }));
         assert_eq!(
             shown(),
             format!(
-                "{head}{{:copying, 0, 0}}, stale_keys: false, kind: :elixir, since: nil, error: nil}}]}}"
+                "{head}{{:copying, 0, 0}}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
             )
         );
         slave.gone();
         assert_eq!(
             shown(),
-            format!("{head}{{:gone, :all}}, stale_keys: false, kind: :elixir, since: nil, error: nil}}]}}")
+            format!(
+                "{head}{{:gone, :all}}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
+            )
         );
     }
 }

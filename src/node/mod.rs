@@ -36,6 +36,7 @@ mod server;
 mod service;
 pub mod setup;
 mod slave_keys;
+mod slave_kind;
 mod slaves;
 pub mod snapshot;
 mod socket;

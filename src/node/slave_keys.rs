@@ -15,6 +15,7 @@ use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
 use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
+use crate::etf::tag::NIL_EXT;
 use crate::etf::{Cursor, OwnedTerm, Pid, TermError, TermView};
 use crate::process::Outcome;
 
@@ -77,6 +78,42 @@ pub(super) async fn read(
     show_state(state.view(), &mut show)
 }
 
+/// Whether the state of a process on a BEAM is that of a server of the protocol.
+///
+/// # Errors
+/// That it is not, or cannot be said: see [`KeysError`].
+pub(super) async fn check_state(node: &Node, peer: &Arc<PeerHandle>, slave: &Pid) -> Result<(), KeysError> {
+    let bytes = state_bytes(node, peer, slave).await?;
+    if bytes > STATE_BYTES_MAX {
+        return Err(KeysError::TooLarge(bytes));
+    }
+    let state = state_of(node, peer, slave).await.ok_or(KeysError::NoAnswer)?;
+    count(unwrapped(state.view())).map(|_| ()).ok_or(KeysError::Foreign)
+}
+
+/// How many keys are in `%{data: %{key => value}, slaves: [slave]}`; `None`: it is something else.
+pub(super) fn count(state: TermView<'_>) -> Option<usize> {
+    let mut cursor = state.cursor();
+    let (mut keys, mut slaves) = (None, false);
+    for _ in 0..cursor.map().ok()? {
+        let (name, value) = pair(&mut cursor).ok()?;
+        if name.is_atom("data") {
+            keys = Some(value.cursor().map().ok()?);
+        } else if name.is_atom("slaves") {
+            slaves = value.tag() == NIL_EXT || value.cursor().list().is_ok();
+        }
+    }
+    keys.filter(|_| slaves)
+}
+
+/// The state without the `:ok` that it comes with from OTP 26 on.
+fn unwrapped(state: TermView<'_>) -> TermView<'_> {
+    match state.as_tuple::<2>() {
+        Some([ok, state]) if ok.is_atom("ok") => state,
+        _ => state,
+    }
+}
+
 /// What the state of a process on a BEAM takes there, roughly: its heap first, then what that refers to.
 async fn state_bytes(node: &Node, peer: &PeerHandle, slave: &Pid) -> Result<u64, KeysError> {
     let ask = async |item: &str| {
@@ -134,11 +171,7 @@ async fn state_of(node: &Node, peer: &PeerHandle, slave: &Pid) -> Option<OwnedTe
 
 /// The keys of `%{data: %{key => value}, slaves: [slave]}`, in `{:ok, state}` from OTP 26 on.
 fn show_state(state: TermView<'_>, show: &mut impl FnMut(TermView<'_>)) -> Result<(), KeysError> {
-    let state = match state.as_tuple::<2>() {
-        Some([ok, state]) if ok.is_atom("ok") => state,
-        _ => state,
-    };
-    let mut cursor = state.cursor();
+    let mut cursor = unwrapped(state).cursor();
     for _ in 0..cursor.map()? {
         let (name, value) = pair(&mut cursor)?;
         if name.is_atom("data") {
@@ -179,5 +212,19 @@ mod tests {
         assert_eq!(keys(false, "data"), Some(vec![1, 2]));
         assert_eq!(keys(true, "data"), Some(vec![1, 2]));
         assert_eq!(keys(true, "other"), None);
+    }
+
+    #[test]
+    fn a_state_of_the_protocols_servers_has_data_and_slaves() {
+        let count = |slaves: &str| {
+            let state = encode(|w| {
+                w.map(2).atom("data").map(1).unsigned(1).atom("a").atom(slaves).list(1).atom("s").nil();
+            });
+            count(TermView::parse(&state).expect("a term"))
+        };
+        assert_eq!((count("slaves"), count("others")), (Some(1), None));
+        // A plain store that has such a key.
+        let plain = encode(|w| _ = w.map(1).atom("data").map(0));
+        assert_eq!(super::count(TermView::parse(&plain).expect("a term")), None);
     }
 }

@@ -14,7 +14,7 @@ use super::functions::since_epoch;
 use super::greeting::{Greeted, NotGreeted};
 use super::peers::PeerHandle;
 use super::setup::DialError;
-use super::{Node, now, slave_keys};
+use super::{Node, now, slave_keys, slave_kind};
 use crate::config::Limits;
 use crate::dist::control::op;
 use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
@@ -31,8 +31,6 @@ const STEADY: Duration = Duration::from_secs(1);
 const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How far a copy is, is said once in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
-/// A slave without room for a copy is tried again after so long.
-const FULL_PAUSE: Duration = Duration::from_secs(30);
 /// Whoever adds a slave is answered after so long, found or not.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
 
@@ -48,6 +46,18 @@ enum Missing {
     NotGreeted(NotGreeted),
     /// It is there, and does not become a slave of this store.
     Refused(Refusal),
+    /// It is there, and a server of another kind, with this module.
+    Foreign(String),
+}
+
+impl Missing {
+    const fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(*refusal),
+            Self::Foreign(_) => Some(Refusal::Foreign),
+            _ => None,
+        }
+    }
 }
 
 /// How the following of a slave that was found has ended.
@@ -68,6 +78,7 @@ impl fmt::Display for Missing {
             Self::NotSaid(error) => write!(f, "its node does not say who has that name: {error}"),
             Self::NotGreeted(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
+            Self::Foreign(module) => write!(f, "{} (its module: {module})", Refusal::Foreign),
         }
     }
 }
@@ -111,6 +122,8 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
     let known_max = limits.backoff_max.min(KNOWN_PAUSE_MAX);
     let mut known_backoff = Backoff::new(&Limits { backoff_max: known_max, ..limits.clone() });
     let mut said = String::new();
+    // What is known to be no store stays none.
+    let mut foreign = None;
     while store.is_alive() && slave.state() != SlaveState::Dropped {
         // A node that comes up may have the name, or know who has it.
         let arrival = node.peers.arrival();
@@ -121,9 +134,10 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                 added.settle(Some(Refusal::Itself));
                 return;
             }
+            Ok(at) if foreign.as_ref() == Some(&at) => {}
             Ok(at) => {
                 let since = now();
-                let left = watch(node, slave, store, at, added).await;
+                let left = watch(node, slave, store, at.clone(), added).await;
                 if matches!(slave.name(), SlaveName::Pid(_))
                     && matches!(left, Ok(Left::Gone(Outcome::Down(_))))
                 {
@@ -136,10 +150,6 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                     said.clear();
                 }
                 match left {
-                    Ok(Left::Renewed) if slave.standing() == Standing::Refused(Refusal::NoSpace) => {
-                        super::after(FULL_PAUSE).await;
-                        continue;
-                    }
                     Ok(Left::Renewed) => continue,
                     Ok(Left::Dropped | Left::Gone(_)) => {}
                     Err(Missing::Refused(refusal)) if refusal.is_final() => {
@@ -149,12 +159,17 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                         return;
                     }
                     Err(missing) => {
-                        if let Missing::Refused(refusal) = missing {
-                            if added.settle(Some(refusal)) {
-                                // Who was told that it is none does not have it.
+                        if let Some(refusal) = missing.refusal() {
+                            let is_foreign = refusal == Refusal::Foreign;
+                            if added.settle(Some(refusal))
+                                || is_foreign && matches!(slave.name(), SlaveName::Pid(_))
+                            {
+                                // Who was told that it is none does not have it; and a pid is never anything else.
+                                tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: {missing}");
                                 return slave.drop_out();
                             }
                             slave.refused(refusal);
+                            foreign = is_foreign.then_some(at);
                         }
                         say(&mut said, store, slave, &missing);
                     }
@@ -212,7 +227,16 @@ async fn watch(
         match node.greet(slave, store, &peer, &at).await.map_err(Missing::NotGreeted)? {
             Greeted::Refused(refusal) => return Err(Missing::Refused(refusal)),
             Greeted::Elixir if is_another(store, slave, &at, None) => return Ok(Left::Dropped),
-            Greeted::Elixir => slave.found(RemoteProcess::Pid(at.clone())),
+            Greeted::Elixir => {
+                let asks = peer.name != node.registry.node;
+                let foreign = async { slave_kind::foreign_module(node, &peer, &at).await };
+                let foreign = if asks { foreign.await } else { Ok(None) };
+                let foreign = foreign.map_err(|error| Missing::NotGreeted(NotGreeted::Erpc(error)))?;
+                if let Some(module) = foreign {
+                    return Err(Missing::Foreign(module));
+                }
+                slave.found(RemoteProcess::Pid(at.clone()));
+            }
             Greeted::Kvnode { session, incarnation, said } => {
                 if is_another(store, slave, &at, Some(said.incarnation)) {
                     return Ok(Left::Dropped);
@@ -293,7 +317,7 @@ async fn tend(
         if slave.take_news() {
             tell_of_siblings(node, slave, store, peer, at);
         }
-        if slave.catch_up() {
+        if slave.catch_up(now()) {
             tracing::info!(store = ?store, slave = %slave.name(), "slave takes writes again");
         }
         if slave.begin_sweep() {
@@ -404,6 +428,7 @@ impl Progress {
                     tracing::info!(store = ?store, slave = %slave.name(), "copying to slave: {done} of {total}");
                 }
             }
+            Standing::Full { .. } => self.copying = true,
             Standing::InStep { .. } if self.copying => {
                 tracing::info!(store = ?store, slave = %slave.name(), "slave is up to date");
                 *self = Self::default();
@@ -422,6 +447,7 @@ impl Node {
         let SlaveState::Following(at) = slave.state() else { return };
         let Some(peer) = self.peers.get(at.node()) else { return };
         let bytes_max = self.config.limits.outbound_bytes_max;
+        let mut withheld = false;
         let acknowledge = peer.leave(|outbox| {
             if outbox.frames.len() >= bytes_max {
                 feed_later(&mut outbox.hungry, slave, store);
@@ -440,8 +466,15 @@ impl Node {
             if taken.more {
                 feed_later(&mut outbox.hungry, slave, store);
             }
+            withheld = taken.withheld;
             taken.acknowledge
         });
+        if withheld {
+            tracing::warn!(
+                store = ?store, slave = %slave.name(),
+                "slave is not sent what its OTP cannot decode, and keeps what it had of it; :status has how many keys (withheld)"
+            );
+        }
         if acknowledge == Acknowledge::Later {
             slave.changed();
         }
@@ -462,12 +495,20 @@ impl Node {
         let (asked, primary) = (Arc::clone(slave), Arc::clone(store));
         self.waiters.expect_reply(&reference, &peer.name, move |outcome| {
             let Outcome::Replied(answer) = outcome else { return };
-            if asked.dialect() != Dialect::Elixir
-                && let Some(reason) = refusal(&answer)
-            {
-                tracing::warn!(store = ?primary, slave = %asked.name(), "slave to be greeted anew: {reason}");
-                asked.refused(reason);
-                return asked.renew();
+            match if asked.dialect() == Dialect::Elixir { Ok(()) } else { handled(&answer) } {
+                Ok(()) => {}
+                Err(reason) if reason.is_of_room() => {
+                    if asked.not_kept(mark, reason, now()) {
+                        tracing::warn!(store = ?primary, slave = %asked.name(), "slave does not keep what it is sent: {reason}");
+                        asked.failed(&reason.to_string());
+                    }
+                    return;
+                }
+                Err(reason) => {
+                    tracing::warn!(store = ?primary, slave = %asked.name(), "slave to be greeted anew: {reason}");
+                    asked.refused(reason);
+                    return asked.renew();
+                }
             }
             asked.acknowledged(mark);
             if let Some(source) = primary.server.replica_source() {
@@ -490,10 +531,15 @@ impl Node {
     }
 }
 
-/// The reason in `{:error, reason}`.
-fn refusal(answer: &OwnedTerm) -> Option<Refusal> {
-    let [error, reason] = answer.view().as_tuple::<2>()?;
-    if error.is_atom("error") { Refusal::of_code(reason) } else { None }
+/// Whether a kvnode answers `{:ok, applied}`; else why not. What is neither is of nobody that was greeted.
+fn handled(answer: &OwnedTerm) -> Result<(), Refusal> {
+    match answer.view().as_tuple::<2>() {
+        Some([ok, applied]) if ok.is_atom("ok") && applied.as_unsigned().is_some() => Ok(()),
+        Some([error, reason]) if error.is_atom("error") => {
+            Err(Refusal::of_code(reason).unwrap_or(Refusal::OtherSession))
+        }
+        _ => Err(Refusal::OtherSession),
+    }
 }
 
 fn feed_later(hungry: &mut Vec<(Arc<Slave>, Arc<Process>)>, slave: &Arc<Slave>, store: &Arc<Process>) {

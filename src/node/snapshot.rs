@@ -13,7 +13,7 @@ use super::log::LoggedLine;
 use super::peers::PeerHandle;
 use crate::config::StoreConfig;
 use crate::process::figures::StoreWatch;
-use crate::replica::{Slave, SlaveName, SlaveState, Standing};
+use crate::replica::{Refusal, Slave, SlaveName, SlaveState, Standing};
 
 /// What a node does and holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -194,6 +194,8 @@ fn followed(slave: &Slave) -> SlaveSnapshot {
         Standing::Refused(_) => ("refused", None, None),
         Standing::Gone { missed } => ("gone", missed, None),
         Standing::Behind { missed } => ("behind", missed, None),
+        Standing::Full { why: Refusal::NoSpace, missed } => ("full", missed, None),
+        Standing::Full { missed, .. } => ("failing", missed, None),
         Standing::Copying { done, total } => ("copying", Some(total.saturating_sub(done)), Some(total)),
         Standing::InStep { lag } => ("in_step", Some(lag), None),
         Standing::Dropped => ("dropped", None, None),

@@ -56,15 +56,27 @@ pub enum Refusal {
     HasPrimary,
     /// A primary was promoted in the place of the one that asks.
     Superseded,
-    /// A copy of the whole store does not fit beside what it holds.
+    /// Its store has no room for what it was sent.
     NoSpace,
+    /// Its disk does not take what it was sent.
+    Disk,
+    /// It is a server of another kind, which a replicated write would end.
+    Foreign,
     /// It knows nothing of this session: it has been greeted by another primary since.
     OtherSession,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] =
-        [Self::Itself, Self::Cycle, Self::HasPrimary, Self::Superseded, Self::NoSpace, Self::OtherSession];
+    const ALL: [Self; 8] = [
+        Self::Itself,
+        Self::Cycle,
+        Self::HasPrimary,
+        Self::Superseded,
+        Self::NoSpace,
+        Self::Disk,
+        Self::Foreign,
+        Self::OtherSession,
+    ];
 
     /// The atom in `{:error, reason}`.
     pub const fn code(self) -> &'static str {
@@ -74,6 +86,8 @@ impl Refusal {
             Self::HasPrimary => "has_primary",
             Self::Superseded => "superseded",
             Self::NoSpace => "no_space",
+            Self::Disk => "io",
+            Self::Foreign => "foreign",
             Self::OtherSession => "other_session",
         }
     }
@@ -81,6 +95,11 @@ impl Refusal {
     /// Reads [`code`](Self::code).
     pub fn of_code(code: TermView<'_>) -> Option<Self> {
         Self::ALL.into_iter().find(|refusal| code.is_atom(refusal.code()))
+    }
+
+    /// Whether it is about a store that takes no writes now.
+    pub const fn is_of_room(self) -> bool {
+        matches!(self, Self::NoSpace | Self::Disk)
     }
 
     /// Whether it stays so: then the slave is given up.
@@ -97,7 +116,13 @@ impl std::fmt::Display for Refusal {
             Self::HasPrimary => "it is the slave of another primary, which is there: remove it there first",
             Self::Superseded => "another primary was promoted in this one's place",
             Self::NoSpace => {
-                "a copy of the store does not fit there, beside what it holds: give it more --memory-max"
+                "it has no room for what it is sent (a copy of the whole store has to fit beside what it holds): give it more \
+                 --memory-max, or a larger disk, or delete"
+            }
+            Self::Disk => "its disk does not take what it is sent: its own log says why",
+            Self::Foreign => {
+                "it is a server of another kind, which knows no replicated writes and would end at the first: nothing is \
+                 sent to it"
             }
             Self::OtherSession => "it has been greeted by another primary since",
         })

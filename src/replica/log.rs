@@ -18,9 +18,20 @@ struct Entry {
     traits: Traits,
     /// It is the beginning or the end of a copy.
     of_copy: bool,
+    is_put: bool,
 }
 
-/// What was taken out unsent.
+/// The next message for a slave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next<'a> {
+    pub(super) message: &'a [u8],
+    /// `None`: it is a copy's mark.
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) is_put: bool,
+    pub(super) traits: Traits,
+}
+
+/// What was taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) struct Lost {
     pub(super) writes: u64,
@@ -49,7 +60,7 @@ impl Log {
     pub(super) fn push_mark(&mut self, session: u64, seq: u64, mark: CopyMark) {
         let message = encode(|w| dialect::write_mark(w, session, seq, mark));
         let of_copy = matches!(mark, CopyMark::Begin | CopyMark::End);
-        self.add(Entry { message, key: (0, 0), seq, traits: Traits::none(), of_copy });
+        self.add(Entry { message, key: (0, 0), seq, traits: Traits::none(), of_copy, is_put: false });
     }
 
     fn add(&mut self, entry: Entry) {
@@ -58,11 +69,12 @@ impl Log {
     }
 
     /// The next one to be sent, which counts as sent from now on.
-    pub(super) fn send(&mut self) -> Option<(&[u8], Traits)> {
+    pub(super) fn send(&mut self) -> Option<Next<'_>> {
         let entry = self.entries.get(self.sent)?;
         self.sent += 1;
         self.sent_bytes += entry.message.len();
-        Some((&entry.message, entry.traits))
+        let Entry { message, traits, is_put, .. } = entry;
+        Some(Next { message, key: entry.key(), is_put: *is_put, traits: *traits })
     }
 
     /// The number of the last one that was sent, and one.
@@ -100,6 +112,37 @@ impl Log {
             seq = Some(entry.seq);
         }
         seq
+    }
+
+    /// The slave was sent all up to `up_to` and has not kept all of it: takes that out, and shows the keys.
+    pub(super) fn lose(&mut self, up_to: u64, mut key: impl FnMut(&[u8])) -> Lost {
+        let mut lost = Lost::default();
+        while self.first < up_to
+            && self.sent > 0
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.first += 1;
+            self.sent -= 1;
+            self.sent_bytes -= entry.message.len();
+            self.bytes -= entry.message.len();
+            lost.see(&entry, &mut key);
+        }
+        lost
+    }
+
+    /// Takes out what was not sent, but for deletions, and shows the keys.
+    pub(super) fn drop_unsent_puts(&mut self, mut key: impl FnMut(&[u8])) -> Lost {
+        let mut lost = Lost::default();
+        for entry in self.entries.split_off(self.sent) {
+            if !entry.is_put && entry.key().is_some() {
+                self.entries.push_back(entry);
+            } else {
+                self.bytes -= entry.message.len();
+                lost.see(&entry, &mut key);
+            }
+        }
+        self.entries.shrink_to_fit();
+        lost
     }
 
     /// Takes out what was not sent, and shows the keys.
@@ -175,7 +218,8 @@ impl Entry {
         message.extend_from_slice(key);
         let to = message.len() as u32;
         message.extend_from_slice(value);
-        Self { message, key: (from, to), seq, traits, of_copy: false }
+        let is_put = matches!(write, ReplicaWrite::Put { .. });
+        Self { message, key: (from, to), seq, traits, of_copy: false, is_put }
     }
 
     fn key(&self) -> Option<&[u8]> {
@@ -215,6 +259,26 @@ mod tests {
         log.push(Dialect::Elixir, 1, delete(&[1]));
         assert_eq!(log.acknowledge(7), None);
         assert_eq!(log.len(), 1);
+    }
+
+    #[test]
+    fn what_was_not_kept_gives_its_key_and_deletions_stay_to_be_sent() {
+        let put = |key| ReplicaWrite::Put { key, value: &[9], traits: Traits::none() };
+        let mut log = Log::default();
+        for write in [put(&[1]), delete(&[2]), put(&[3]), delete(&[4]), put(&[5]), delete(&[6])] {
+            log.push(Dialect::Elixir, 1, write);
+        }
+        for _ in 0..3 {
+            log.send().expect("it waits");
+        }
+        let mut lost = Vec::new();
+        assert_eq!(log.lose(2, |key| lost.push(key[0])), Lost { writes: 2, marks: false });
+        assert_eq!(log.drop_unsent_puts(|key| lost.push(key[0])), Lost { writes: 1, marks: false });
+        assert_eq!((lost, log.len(), log.sent_up_to()), (vec![1, 2, 5], 3, 3));
+        assert_eq!(log.send().and_then(|next| next.key), Some(&[4][..]));
+        assert_eq!(log.send().map(|next| (next.key, next.is_put)), Some((Some(&[6][..]), false)));
+        assert_eq!(log.acknowledge(5), Some(1));
+        assert_eq!((log.len(), log.bytes(), log.sent_bytes()), (0, 0, 0));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod slave;
 pub mod source;
 pub mod standing;
 mod state;
+mod withheld;
 
 pub use dialect::{CopyMark, Dialect};
 pub use lineage::{Lineage, Refusal};

@@ -75,6 +75,8 @@ pub struct Taken {
     pub more: bool,
     /// Whether the slave is to be asked what it has.
     pub acknowledge: Acknowledge,
+    /// Something was left out that its node cannot decode, for the first time since it was sent all.
+    pub withheld: bool,
 }
 
 /// What a kvnode's store says of itself when it is greeted.
@@ -160,11 +162,16 @@ impl Slave {
     pub fn push(&self, seq: u64, write: ReplicaWrite<'_>) -> Pushed {
         let dropped = {
             let mut state = self.state.lock();
+            let dialect = state.dialect;
             if !state.streaming {
+                let is_delete = matches!(write, ReplicaWrite::Delete { .. });
+                if is_delete && state.sends_deletions(self.buffer_bytes_max) {
+                    state.log.push(dialect, seq, write);
+                    return Pushed::Ready;
+                }
                 state.miss(write.key(), self.buffer_bytes_max);
                 return Pushed::Kept;
             }
-            let dialect = state.dialect;
             state.log.push(dialect, seq, write);
             // One write always fits, so that a large value is not refused by a small bound.
             if state.log.bytes() <= self.buffer_bytes_max || state.log.len() == 1 {
@@ -214,6 +221,7 @@ impl Slave {
         state.dialect = dialect;
         state.incarnation = None;
         state.refused = None;
+        state.is_not_full();
         state.renew = false;
         state.news = false;
         state.session += 1;
@@ -269,6 +277,25 @@ impl Slave {
     /// The number of the last write of the store up to which it has acknowledged everything.
     pub fn confirmed(&self) -> u64 {
         self.state.lock().confirmed
+    }
+
+    /// Whether it has a write, with this number and these traits: acknowledged, and not [withheld](Self::withheld).
+    pub fn has(&self, seq: u64, traits: Traits) -> bool {
+        let (confirmed, cannot_decode) = self.acknowledges();
+        confirmed >= seq && !cannot_decode.intersects(traits)
+    }
+
+    /// [`confirmed`](Self::confirmed), and the traits of what it is not sent.
+    pub fn acknowledges(&self) -> (u64, Traits) {
+        let state = self.state.lock();
+        (state.confirmed, state.cannot_decode)
+    }
+
+    /// How many keys have a value that is not sent to it, as its node cannot decode it, and the first few of these keys. It
+    /// has what it had of them before.
+    pub fn withheld(&self, first: usize) -> (u64, Vec<Box<[u8]>>) {
+        let state = self.state.lock();
+        (state.withheld.len(), state.withheld.first(first))
     }
 
     /// Somebody waits for it to have this write: it is asked for it without a pause.
@@ -330,10 +357,11 @@ impl Slave {
         }
     }
 
-    /// Goes on with a slave that was behind, once it has taken what it was sent. Gives whether it was one.
-    pub fn catch_up(&self) -> bool {
+    /// Goes on with a slave that was behind, once it has taken what it was sent, or that was full, after a while. Gives
+    /// whether it was one. `now` is the monotonic clock.
+    pub fn catch_up(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let ready = !state.streaming && matches!(state.at, SlaveState::Following(_)) && state.log.is_empty();
+        let ready = state.may_catch_up(now);
         if ready {
             state.resume();
             if let Dialect::Kvnode { session } = state.dialect {
@@ -440,7 +468,7 @@ impl Slave {
             let read = source.read(&key, &mut |value| {
                 let write = match value {
                     Some((value, traits)) => ReplicaWrite::Put { key: &key, value, traits },
-                    None => ReplicaWrite::Delete { key: &key, traits: Traits::none() },
+                    None => ReplicaWrite::Delete { key: &key, traits: traits_of(&key) },
                 };
                 state.log.push(dialect, seq, write);
             });
@@ -472,7 +500,7 @@ impl Slave {
     }
 
     /// Shows what waits to `send`, in order, until that says `false` for having no more room, or the window is full.
-    /// What its node cannot decode is left out, and the slave is stale then. `now` is the monotonic clock.
+    /// What its node cannot decode is left out, see [`withheld`](Self::withheld). `now` is the monotonic clock.
     pub fn take(
         &self,
         now: Instant,
@@ -481,21 +509,33 @@ impl Slave {
     ) -> Taken {
         let mut state = self.state.lock();
         let SlaveState::Following(at) = state.at.clone() else {
-            return Taken { more: false, acknowledge: Acknowledge::No };
+            return Taken { more: false, acknowledge: Acknowledge::No, withheld: false };
         };
+        state.cannot_decode = (0..u8::BITS)
+            .map(|bit| Traits::from_bits(1 << bit))
+            .filter(|traits| !can_decode(*traits))
+            .fold(Traits::none(), Traits::union);
+        let State { log, withheld, cannot_decode, .. } = &mut *state;
+        let had_all = withheld.is_empty();
         let mut room = true;
         while room
-            && state.log.sent_bytes() < WINDOW_BYTES
-            && let Some((message, traits)) = state.log.send()
+            && log.sent_bytes() < WINDOW_BYTES
+            && let Some(next) = log.send()
         {
-            if traits == Traits::none() || can_decode(traits) {
-                room = send(&at, message);
-            } else {
-                state.stale = true;
+            let decodes = !cannot_decode.intersects(next.traits);
+            if decodes {
+                room = send(&at, next.message);
+            }
+            match next.key {
+                Some(key) if next.is_put && !decodes => withheld.insert(key, self.buffer_bytes_max),
+                // What it cannot decode it does not have, and need not delete.
+                Some(key) if !withheld.is_empty() => withheld.remove(key),
+                _ => {}
             }
         }
+        let withheld = had_all && !withheld.is_empty();
         let more = !room && state.log.has_unsent();
-        Taken { more, acknowledge: state.acknowledge(now) }
+        Taken { more, acknowledge: state.acknowledge(now), withheld }
     }
 
     /// The question that [`Acknowledge::Now`] wants is on its way, as a call with this reference.
@@ -521,12 +561,36 @@ impl Slave {
         self.changed();
     }
 
-    /// When it is to be asked next, if nothing else happens: [`take`](Self::take) then.
+    /// It has answered that its store did not keep something of what it was sent up to the mark, or since it answered last:
+    /// all of that is missed again, and sent after a while. Until then it is sent nothing but deletions, as these make room.
+    /// Gives whether that is news. `now` is the monotonic clock.
+    pub fn not_kept(&self, mark: Mark, why: Refusal, now: Instant) -> bool {
+        let news = {
+            let mut state = self.state.lock();
+            if mark.session != state.session {
+                return false;
+            }
+            state.outstanding = false;
+            state.asked = None;
+            state.told_later = false;
+            state.not_kept(mark.up_to, why, now, self.buffer_bytes_max)
+        };
+        self.changed();
+        news
+    }
+
+    /// When it is to be asked next, or to be tried again, if nothing else happens: [`catch_up`](Self::catch_up) and
+    /// [`take`](Self::take) then.
     pub fn acknowledge_due(&self) -> Option<Instant> {
         let state = self.state.lock();
-        let due = state.last_asked? + ACKNOWLEDGE_PAUSE;
-        (state.is_unasked()).then_some(due)
+        let asked = state.last_asked.filter(|_| state.is_unasked()).map(|asked| asked + ACKNOWLEDGE_PAUSE);
+        asked.into_iter().chain(state.held_until).min()
     }
+}
+
+/// Of a canonical key.
+fn traits_of(key: &[u8]) -> Traits {
+    TermView::parse(key).map_or(Traits::none(), TermView::traits)
 }
 
 impl fmt::Debug for Slave {
@@ -673,9 +737,9 @@ mod tests {
         assert_eq!(slave.push(7, put(&key, &value)), Pushed::Behind(1));
         assert_eq!(slave.standing(), Standing::Behind { missed: Some(1) });
         assert_eq!(slave.push(7, put(&key, &value)), Pushed::Kept);
-        assert!(!slave.catch_up());
+        assert!(!slave.catch_up(now));
         slave.acknowledged(mark.expect("asked"));
-        assert!(slave.catch_up());
+        assert!(slave.catch_up(now));
         repair(&slave, &OneKey(key.clone()));
         assert_eq!(taken(&slave, now + ACKNOWLEDGE_PAUSE).0.len(), 1);
         // Keys alone can be too many.
@@ -686,6 +750,67 @@ mod tests {
         assert_eq!(slave.standing(), Standing::Gone { missed: None });
         slave.found(at(1));
         assert!(slave.begin_sweep());
+    }
+
+    #[test]
+    fn one_that_is_full_is_sent_deletions_and_after_a_while_what_it_did_not_keep() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        let said = Said { incarnation: 9, had: None, applied: 0 };
+        slave.found_kvnode(at(1), 1, 5, said);
+        repair(&slave, &OneKey(key.clone()));
+        let mark = taken(&slave, now).1.expect("asked");
+        slave.acknowledged(mark);
+        assert_eq!(slave.confirmed(), 7);
+        assert_eq!(slave.push(8, put(&key, &key)), Pushed::Ready);
+        let mark = taken(&slave, now + ACKNOWLEDGE_PAUSE).1.expect("asked");
+        assert!(slave.not_kept(mark, Refusal::NoSpace, now) && !slave.has(8, Traits::none()));
+        assert_eq!(slave.standing(), Standing::Full { why: Refusal::NoSpace, missed: Some(1) });
+        assert_eq!(slave.push(9, put(&atom("l"), &key)), Pushed::Kept);
+        assert_eq!(slave.push(10, ReplicaWrite::Delete { key: &key, traits: Traits::none() }), Pushed::Ready);
+        assert!(!slave.catch_up(now));
+        let (sent, mark) = taken(&slave, now + 2 * ACKNOWLEDGE_PAUSE);
+        assert_eq!(sent, ["{:\"$gen_cast\", {:replica_delete, 1, 10, :k}}"]);
+        slave.acknowledged(mark.expect("asked"));
+        assert_eq!((slave.confirmed(), slave.acknowledge_due().is_some()), (7, true));
+        let later = slave.acknowledge_due().expect("it is tried again");
+        assert!(slave.catch_up(later));
+        repair(&slave, &OneKey(key));
+        let (sent, mark) = taken(&slave, later);
+        assert_eq!(sent.len(), 4, "{sent:?}");
+        assert!(matches!(slave.standing(), Standing::Full { .. }));
+        slave.acknowledged(mark.expect("asked"));
+        assert_eq!((slave.standing(), slave.confirmed()), (Standing::InStep { lag: 0 }, 7));
+    }
+
+    #[test]
+    fn what_its_node_cannot_decode_is_not_sent_and_not_confirmed_and_is_known() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        slave.found(at(1));
+        repair(&slave, &OneKey(key.clone()));
+        let take = |now| {
+            let mut sent = 0;
+            let can_decode = |traits: Traits| !traits.intersects(Traits::V4_NC);
+            let taken = slave.take(now, can_decode, |_, _| {
+                sent += 1;
+                true
+            });
+            let Acknowledge::Now(mark) = taken.acknowledge else { panic!("it is asked") };
+            slave.acknowledged(mark);
+            (sent, taken.withheld)
+        };
+        assert_eq!(take(now), (1, false));
+        let wide = |key| ReplicaWrite::Put { key, value: &[97, 1], traits: Traits::V4_NC };
+        slave.push(8, wide(&key));
+        slave.push(9, wide(&key));
+        assert_eq!(take(now + ACKNOWLEDGE_PAUSE), (0, true));
+        assert_eq!(
+            (slave.confirmed(), slave.has(9, Traits::V4_NC), slave.has(9, Traits::none())),
+            (9, false, true)
+        );
+        assert_eq!(slave.withheld(3), (1, vec![key.clone().into_boxed_slice()]));
+        slave.push(10, put(&key, &key));
+        assert_eq!(take(now + 2 * ACKNOWLEDGE_PAUSE), (1, false));
+        assert_eq!(slave.withheld(3).0, 0);
     }
 
     #[test]

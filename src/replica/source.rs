@@ -33,6 +33,14 @@ impl<'a> ReplicaWrite<'a> {
             Self::Put { key, .. } | Self::Delete { key, .. } => key,
         }
     }
+
+    /// What a slave's node has to decode to have it: nothing for a deletion, as who cannot decode a key does not have it.
+    pub const fn needs(&self) -> Traits {
+        match self {
+            Self::Put { traits, .. } => *traits,
+            Self::Delete { .. } => Traits::none(),
+        }
+    }
 }
 
 /// The value that a key has, with the traits of both; `None`: it has none.

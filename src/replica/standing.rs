@@ -38,6 +38,13 @@ pub enum Standing {
         /// As in [`Gone`](Self::Gone).
         missed: Option<u64>,
     },
+    /// Its store does not take what it is sent, for this reason. Deletions go on, and it is tried again.
+    Full {
+        /// Why.
+        why: Refusal,
+        /// As in [`Gone`](Self::Gone).
+        missed: Option<u64>,
+    },
     /// It has everything, but for so many writes that are on their way.
     InStep {
         /// Writes that it has not acknowledged.

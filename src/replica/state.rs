@@ -9,14 +9,22 @@ use super::lineage::Refusal;
 use super::log::Log;
 use super::missed::MissedKeys;
 use super::slave::{Acknowledge, Mark};
+use super::withheld::Withheld;
 use super::{SlaveState, Standing};
 use crate::dist::RemoteProcess;
-use crate::etf::Reference;
+use crate::etf::{Reference, Traits};
 
 /// An acknowledgement is asked for after so many bytes.
 const ACKNOWLEDGE_BYTES: usize = super::slave::WINDOW_BYTES / 4;
 /// Or after so long: each is a call that the slave has to answer.
 pub(super) const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// A slave that does not keep what it is sent is sent it again after so long, and each time in vain twice as long, up to the
+/// other: a try costs at most a window of writes.
+const FULL_PAUSE: Duration = Duration::from_millis(500);
+const FULL_PAUSE_MAX: Duration = Duration::from_secs(8);
+/// The same where the whole store is to be copied.
+const FULL_COPY_PAUSE: Duration = Duration::from_secs(30);
 
 pub(super) struct State {
     pub(super) at: SlaveState,
@@ -32,6 +40,15 @@ pub(super) struct State {
     pub(super) incarnation: Option<u64>,
     /// Why it is not followed though it is there.
     pub(super) refused: Option<Refusal>,
+    /// It did not keep what it was sent, and why; until it has everything.
+    pub(super) full: Option<Refusal>,
+    /// Nothing but deletions is sent to it before.
+    pub(super) held_until: Option<Instant>,
+    pub(super) full_pause: Duration,
+    /// The keys that it was not sent.
+    pub(super) withheld: Withheld,
+    /// What its node cannot decode.
+    pub(super) cannot_decode: Traits,
     /// It is to be greeted anew: what it was told of its primary is no longer so.
     pub(super) renew: bool,
     /// It is to be told of the other slaves.
@@ -79,6 +96,11 @@ impl State {
             last_error: None,
             incarnation: None,
             refused: None,
+            full: None,
+            held_until: None,
+            full_pause: FULL_PAUSE,
+            withheld: Withheld::default(),
+            cannot_decode: Traits::none(),
             renew: false,
             news: false,
             log: Log::default(),
@@ -122,6 +144,7 @@ impl State {
 
     pub(super) fn copy_all(&mut self) {
         self.missed.clear();
+        self.withheld.clear();
         self.scan = Some(0);
         self.scans += 1;
         self.sweep = true;
@@ -161,7 +184,51 @@ impl State {
             && self.whole_from.is_some_and(|whole| self.log.first() >= whole)
         {
             self.confirmed = self.confirmed.max(seq);
+            self.is_not_full();
         }
+    }
+
+    /// What is known of its room is over.
+    pub(super) fn is_not_full(&mut self) {
+        self.full = None;
+        self.held_until = None;
+        self.full_pause = FULL_PAUSE;
+    }
+
+    /// It has not kept all that it was sent up to this number of the log, or since it answered last. Gives whether that is
+    /// news.
+    pub(super) fn not_kept(&mut self, up_to: u64, why: Refusal, now: Instant, bytes_max: usize) -> bool {
+        self.stop_streaming();
+        let Self { log, missed, .. } = self;
+        let sent = log.lose(up_to, |key| missed.insert(key));
+        // Deletions make room.
+        let unsent = log.drop_unsent_puts(|key| missed.insert(key));
+        self.lost(sent.marks || unsent.marks || self.copying, bytes_max);
+        if self.held_until.is_none() {
+            let pause = if self.scan.is_some() { FULL_COPY_PAUSE } else { self.full_pause };
+            self.held_until = Some(now + pause);
+            self.full_pause = (self.full_pause * 2).min(FULL_PAUSE_MAX);
+        }
+        self.full.replace(why) != Some(why)
+    }
+
+    /// Whether a deletion is sent though nothing else is.
+    pub(super) fn sends_deletions(&self, bytes_max: usize) -> bool {
+        self.held_until.is_some()
+            && matches!(self.at, SlaveState::Following(_))
+            && self.scan.is_none()
+            && self.log.bytes() < bytes_max
+    }
+
+    /// Whether it is to be sent what it misses, from now on.
+    pub(super) fn may_catch_up(&mut self, now: Instant) -> bool {
+        if self.held_until.is_some_and(|until| now >= until) {
+            self.held_until = None;
+        }
+        !self.streaming
+            && self.held_until.is_none()
+            && matches!(self.at, SlaveState::Following(_))
+            && self.log.is_empty()
     }
 
     /// From here on writes are noted and not queued.
@@ -203,6 +270,9 @@ impl State {
     }
 
     pub(super) fn standing(&self) -> Standing {
+        if let (SlaveState::Following(_), Some(why)) = (&self.at, self.full) {
+            return Standing::Full { why, missed: self.missed_count() };
+        }
         match self.at {
             SlaveState::Dropped => Standing::Dropped,
             SlaveState::Seeking if self.refused.is_some() => {

@@ -183,3 +183,37 @@ fn a_disk_that_cannot_be_written_to_is_refused_at_the_start() {
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains("Read-only file system"), "{}", ended.stderr);
 }
+
+#[test]
+fn what_a_slaves_disk_does_not_take_is_not_confirmed_and_is_there_later() {
+    let failing = Failing::new();
+    let connect = format!("--connect {}", failing.beam.name());
+    let _master = KvNode::start(
+        &failing.epmd,
+        "master",
+        &format!("{connect} --slave global:kv --confirm-timeout 3000"),
+    );
+    let node = failing.start("");
+    let beam = &failing.beam;
+    beam.wait_for_global("master");
+    let states = "(for s <- GenServer.call({:global, :master}, :status).slaves, do: s.state)";
+    beam.check_soon(states, "[in_step: 0]");
+    for (what, shown) in [("write 28", "full"), ("sync 5", "failing")] {
+        let mark = node.log_mark();
+        let put = |value: u8| {
+            format!("GenServer.call({{:global, :master}}, {{:put, :{shown}, {value}, confirm: 1}})")
+        };
+        beam.check(&put(1), ":ok");
+        fs::write(&failing.fault, what).unwrap();
+        beam.check(&put(2), "{:error, {:unconfirmed, 0, 1}}");
+        beam.check_soon(&format!("match?([{{:{shown}, _}}], {states})"), "true");
+        beam.check_soon("GenServer.call({:global, :kv}, :status).primary.state", &format!(":{shown}"));
+        failing.check(&format!("{{:get, :{shown}}}"), "1");
+        fs::remove_file(&failing.fault).unwrap();
+        beam.check_soon(states, "[in_step: 0]");
+        failing.check(&format!("{{:get, :{shown}}}"), "2");
+        beam.check(&put(3), ":ok");
+        let said = node.log_since(mark).lines().filter(|line| line.contains("is not kept")).count();
+        assert_eq!(said, 1, "said once");
+    }
+}

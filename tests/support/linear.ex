@@ -7,7 +7,8 @@ defmodule KvNodeTest.Linear do
   `run/2` counts them from `base` on.
   """
 
-  @patience 5_000
+  # Only a test that fails waits for so long.
+  @patience 30_000
 
   @doc """
   Runs `clients` processes that call `server` as often as `calls` says, on the keys 1 to `keys`, and gives all calls as

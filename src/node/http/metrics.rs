@@ -7,7 +7,8 @@ use crate::node::Snapshot;
 use crate::node::latency::BOUNDS_NANOS;
 
 /// The states of a slave, each a value of its own.
-const SLAVE_STATES: [&str; 6] = ["seeking", "refused", "gone", "copying", "behind", "in_step"];
+const SLAVE_STATES: [&str; 8] =
+    ["seeking", "refused", "gone", "copying", "behind", "full", "failing", "in_step"];
 
 /// A text with the metrics of a node.
 pub(super) fn write(snapshot: &Snapshot) -> String {

@@ -1,0 +1,101 @@
+//! Whether a store keeps what its primary sends it.
+//!
+//! A store on disk says so on its own thread, while whoever brought the write may hold the follower and wait for room in the
+//! store's queue: so this is shared without a lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use crate::replica::Refusal;
+use crate::store::StoreError;
+
+const NOTHING: u8 = 0;
+const NO_SPACE: u8 = 1;
+const DISK: u8 = 2;
+
+/// What became of a primary's writes, as far as the store has said.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Why a write was not kept, until the primary is told.
+    to_tell: AtomicU8,
+    /// The same until the follower knows.
+    to_note: AtomicU8,
+    /// The log has it.
+    logged: AtomicBool,
+    /// The number that the primary was last told, with everything before it kept.
+    sure: AtomicU64,
+}
+
+impl Kept {
+    /// A write was not kept. Gives whether that is to be logged: once until all is well again.
+    pub(super) fn refuse(&self, error: &StoreError) -> bool {
+        let why = if refusal(error) == Refusal::NoSpace { NO_SPACE } else { DISK };
+        self.to_tell.store(why, Ordering::Release);
+        self.to_note.store(why, Ordering::Release);
+        !self.logged.swap(true, Ordering::AcqRel)
+    }
+
+    /// What the primary is to be told. Told once.
+    pub(super) fn take_to_tell(&self) -> Option<Refusal> {
+        take(&self.to_tell)
+    }
+
+    /// What the follower is to know. Told once.
+    pub(super) fn take_to_note(&self) -> Option<Refusal> {
+        take(&self.to_note)
+    }
+
+    /// The primary is told that everything is kept up to this number, and, where that is so, that nothing is missing. Gives
+    /// whether something was before, and was logged.
+    pub(super) fn told(&self, seq: u64, whole: bool) -> bool {
+        self.sure.store(seq, Ordering::Release);
+        whole && self.logged.load(Ordering::Relaxed) && self.logged.swap(false, Ordering::AcqRel)
+    }
+
+    /// Everything up to this number is kept.
+    pub(super) fn sure(&self) -> u64 {
+        self.sure.load(Ordering::Acquire)
+    }
+
+    /// A session begins, in which nothing has come. What came before is kept up to this number.
+    pub(super) fn begin(&self, sure: u64) {
+        self.to_tell.store(NOTHING, Ordering::Release);
+        self.to_note.store(NOTHING, Ordering::Release);
+        self.sure.store(sure, Ordering::Release);
+    }
+}
+
+/// Why a store did not keep a write, as its primary is told.
+pub(super) fn refusal(error: &StoreError) -> Refusal {
+    if *error == StoreError::NoSpace { Refusal::NoSpace } else { Refusal::Disk }
+}
+
+fn take(why: &AtomicU8) -> Option<Refusal> {
+    // Every write of a primary comes by here.
+    if why.load(Ordering::Acquire) == NOTHING {
+        return None;
+    }
+    match why.swap(NOTHING, Ordering::AcqRel) {
+        NO_SPACE => Some(Refusal::NoSpace),
+        DISK => Some(Refusal::Disk),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_kept_is_told_once_and_logged_once_until_all_is_well() {
+        let kept = Kept::default();
+        assert!(!kept.told(5, true));
+        assert!(kept.refuse(&StoreError::Io("eio")) && !kept.refuse(&StoreError::NoSpace));
+        assert_eq!((kept.take_to_tell(), kept.take_to_tell()), (Some(Refusal::NoSpace), None));
+        assert_eq!((kept.take_to_note(), kept.take_to_note()), (Some(Refusal::NoSpace), None));
+        assert!(!kept.told(6, false) && !kept.refuse(&StoreError::NoSpace));
+        assert!(kept.told(7, true) && kept.refuse(&StoreError::NoSpace));
+        assert_eq!(kept.sure(), 7);
+        kept.begin(3);
+        assert_eq!((kept.take_to_tell(), kept.sure()), (None, 3));
+    }
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::confirm::Confirmations;
+use super::dropped::{DroppedPairs, NewFile};
 use super::follower::Follower;
 use super::{Cast, Request, StateShape, state, status};
 use crate::etf::tag::FUN_EXT;
@@ -35,6 +36,7 @@ pub struct KeyValueServer<S> {
     /// The slaves are in there, and the order and the numbers of their writes.
     pub(super) confirmations: Arc<Confirmations>,
     pub(super) follower: Arc<Mutex<Follower<S>>>,
+    pub(super) dropped: Mutex<DroppedPairs>,
     /// Held while the names of the slaves are noted.
     pub(super) noting: Mutex<()>,
     pub(super) slave_buffer_bytes_max: usize,
@@ -113,11 +115,13 @@ impl<S: Store> KeyValueServer<S> {
     pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
+        let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
         Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
-            follower: Arc::new(Mutex::new(Follower::new(incarnation))),
+            follower: Arc::new(Mutex::new(follower)),
+            dropped: Mutex::default(),
             noting: Mutex::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
@@ -134,6 +138,11 @@ impl<S: Store> KeyValueServer<S> {
     /// The same, with its state shown as that of another server of the protocol.
     pub fn shown_as(self, shape: StateShape) -> Self {
         Self { shape, ..self }
+    }
+
+    /// The same, with files for what it drops when another store was promoted in its place. Without, such pairs are logged.
+    pub fn dropping_into(self, new_file: NewFile) -> Self {
+        Self { dropped: Mutex::new(DroppedPairs::into_files(new_file)), ..self }
     }
 
     /// The same, with writes that wait for slaves.
@@ -164,6 +173,7 @@ impl<S: Store> KeyValueServer<S> {
             let put = with_canonical(key, |key| self.store.put(key, value, || Box::new(|_| {})))?;
             put.unwrap_or(Ok(()))?;
         }
+        self.follower.lock().filled();
         Ok(())
     }
 
@@ -637,6 +647,14 @@ impl<S: Store> Source for KeyValueServer<S> {
 
     fn lineage(&self) -> Option<Lineage> {
         Some(self.follower.lock().lineage())
+    }
+
+    fn greeting(&self, is_under_way: bool) {
+        self.follower.lock().greeting(is_under_way);
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.follower.lock().is_fresh()
     }
 
     fn slaves(&self) -> Vec<Arc<Slave>> {

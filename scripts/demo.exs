@@ -31,12 +31,12 @@ defmodule Demo do
     end
   end
 
-  # A name that has not reached this node yet makes a call exit, which is a value to be tried again like any other.
+  # A name that has not reached this node yet makes a call exit or fail, which is a value to be tried again like any other.
   defp attempt(code) do
     {got, _} = Code.eval_string(code)
     got
   catch
-    :exit, reason -> {:exit, reason}
+    kind, reason -> {kind, reason}
   end
 end
 

@@ -144,7 +144,9 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// Bytes of memory that large values have left and that is kept for the next ones while there are some.
     pub spare_bytes_max: usize,
-    /// Bytes of messages of which a peer has sent some fragments and not all: past it the connection ends.
+    /// Bytes of messages of which a peer has sent some fragments and not all: past it the connection ends. One message as
+    /// large as `frame_bytes_max` is always let through. Memory is taken as the bytes arrive. The default lets one node's
+    /// processes send eight values of 64 MiB at once; more than a few of such at once are a reason to raise it.
     pub unfinished_bytes_max: usize,
     /// Messages of which a peer has sent some fragments and not all: past it the connection ends. A BEAM has at most one
     /// for each of its processes that send something large.
@@ -159,13 +161,14 @@ pub struct Limits {
     /// Bytes kept for a slave that does not take them: past it the slave is behind, and only the keys that it misses are
     /// kept; past it with these too, the whole store is sent once the slave takes writes again.
     pub slave_buffer_bytes_max: usize,
-    /// A set-up in which the other side's next packet takes longer is ended. Erlang's own bound (kernel,
-    /// `net_setuptime`).
+    /// A set-up in which the other side's next packet takes longer is ended, and so is one in which TCP or all of TLS does.
+    /// Erlang's own bound (kernel, `net_setuptime`).
     pub handshake_step_duration_max: Duration,
     /// For how long somebody who claims the name of a connected node waits for the end of that connection, before it is
     /// told that it is connected already.
     pub reconnect_pause: Duration,
-    /// A set-up that takes longer, from the connection to the last packet of the handshake, is ended.
+    /// A set-up that takes longer, from the connection to the last packet of the handshake, with TLS between the two, is
+    /// ended.
     pub handshake_duration_max: Duration,
     /// Monitors and links that one peer may have here: past it the connection ends.
     pub watches_max: usize,
@@ -195,8 +198,9 @@ pub struct Limits {
     /// The same of one address (of one network of 64 bits, for IPv6): past it the oldest of that address is closed. Who
     /// knows the cookie is through long before; who says nothing makes room.
     pub handshakes_per_address_max: usize,
-    /// Digests of one address that are looked at in a second, once one of them was wrong: the others wait for their
-    /// turn. 0 counts as 1.
+    /// Wrong digests of one address that are answered in a second: the others wait for their turn to be refused. Those of
+    /// 5 seconds are looked at at once; past them a digest is not looked at before so many of them were answered, and past
+    /// those of another 5 seconds not at all. Right ones do not count. 0 counts as 1.
     pub digests_per_sec_max: u32,
     /// What comes of a handshake again and again is logged once for each address in so much time.
     pub handshake_log_interval: Duration,
@@ -220,7 +224,7 @@ impl Default for Limits {
         Self {
             frame_bytes_max: 160 << 20,
             spare_bytes_max: 32 << 20,
-            unfinished_bytes_max: 2 << 30,
+            unfinished_bytes_max: 512 << 20,
             unfinished_messages_max: 64 << 10,
             outbound_bytes_max: 8 << 20,
             output_stall_max: Duration::from_secs(30),

@@ -6,6 +6,9 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use erl_dist::handshake::{HandshakeStatus, ServerSideHandshake};
+use erl_dist::node::{Creation, LocalNode};
+use rustix::process::Signal;
 use support::kvnode::program;
 use support::tls::Ca;
 use support::{BeamNode, BeamOptions, COOKIE, Epmd, KvNode, Otp, at_host, on_every_otp, short_hostname};
@@ -312,6 +315,86 @@ fn the_doctor_recognises_what_is_wrong() {
         "name kinds",
         &[&format!("calls itself kv@{host}"), "all have long ones"],
     );
+}
+
+/// As a person sees it at a terminal, which script(1) makes.
+#[test]
+fn what_takes_longer_than_a_second_shows_how_far_it_is() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let kv = KvNode::start(&epmd, "kv", "");
+    let at_terminal = |line: String| {
+        let mut command = person.command(&[]);
+        let env: Vec<_> = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        command = Command::new("script");
+        let output = command.args(["-qec", &line, "/dev/null"]).envs(env).stdin(Stdio::null()).output();
+        String::from_utf8_lossy(&output.expect("util-linux has it").stdout).into_owned()
+    };
+    let program = program().into_string().expect("a path of ours");
+    let quick = at_terminal(format!("{program} get :a"));
+    assert!(quick.contains("nil") && !quick.contains("waiting"), "{quick:?}");
+    kv.signal(Signal::STOP);
+    let slow = at_terminal(format!("{program} get :a --timeout 2"));
+    assert!(slow.contains(&format!("waiting for {}", kv.name())) && slow.contains("--timeout"), "{slow:?}");
+}
+
+#[test]
+fn the_doctor_recognises_a_node_that_is_stopped() {
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    kv.signal(Signal::STOP);
+    Person::new(&epmd).doctor(&["kv"], "handshake", &["stopped or overloaded"]);
+}
+
+/// A node that lacks flags: erl_dist's server with those of an old release.
+#[test]
+fn the_doctor_recognises_a_node_that_is_too_old() {
+    let epmd = Epmd::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    let _registered = epmd.register("old", port);
+    let name = at_host("old");
+    let served = std::thread::spawn(move || {
+        smol::block_on(async {
+            let listener = smol::Async::try_from(listener).expect("it is a socket");
+            // The doctor has looked whether anything listens before it speaks.
+            loop {
+                let (socket, _) = listener.accept().await.expect("somebody comes");
+                let mut node = LocalNode::new(name.parse().expect("a name"), Creation::new(5));
+                node.flags = erl_dist::DistributionFlags::from_bits_truncate(
+                    node.flags.bits() & !erl_dist::DistributionFlags::BIG_CREATION.bits(),
+                );
+                let mut server = ServerSideHandshake::new(socket, node, COOKIE);
+                if server.execute_recv_name().await.is_ok() {
+                    // It is refused for its flags, and left.
+                    return server.execute_rest(HandshakeStatus::Ok).await.is_err();
+                }
+            }
+        })
+    });
+    Person::new(&epmd).doctor(&["old"], "flags", &["BIG_CREATION", "OTP 23 or later"]);
+    assert!(served.join().expect("it does not fail"));
+}
+
+#[test]
+fn the_doctor_recognises_a_clock_that_is_wrong() {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap_or(false));
+    let Some(library) = library else {
+        assert!(std::env::var_os("KVNODE_REQUIRE_FAKETIME").is_none(), "there is no libfaketime");
+        eprintln!("skipped: there is no libfaketime");
+        return;
+    };
+    let epmd = Epmd::start();
+    let _kv = KvNode::start_with(&epmd, "kv", "", |command| {
+        command.env("LD_PRELOAD", library).env("FAKETIME", "+1h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    });
+    Person::new(&epmd).doctor(&["kv"], "clock", &["its clock is 3600.", "NTP"]);
 }
 
 #[test]

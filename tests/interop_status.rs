@@ -95,3 +95,21 @@ fn a_primary_says_where_its_slaves_are_and_how_they_stand() {
     beam.run("Process.unlink(slave); Process.exit(slave, :kill)");
     beam.check_soon(&format!("hd({slaves}) |> elem(2)"), "\"gone\"");
 }
+
+#[test]
+fn a_promoted_store_has_no_primary_and_the_former_one_has() {
+    let (otp, epmd) = (Otp::newest(), Epmd::start());
+    let old = KvNode::start(&epmd, "old", "");
+    let new = KvNode::start(&epmd, "new", &format!("--connect {}", old.name()));
+    let beam = BeamNode::start(&otp, &epmd, "theirs");
+    beam.ping(old.name());
+    beam.ping(new.name());
+    let primary = |node: &KvNode| format!("hd({}.stores).primary", status(node));
+    beam.wait_for_global("new");
+    beam.check("GenServer.call({:global, :old}, {:add_slave, {:global, :new}})", ":ok");
+    beam.check("GenServer.call({:global, :old}, {:put, 1, 2})", ":ok");
+    beam.check_soon(&primary(&new), &format!("{:?}", old.name()));
+    beam.check_soon("GenServer.call({:global, :new}, {:promote})", ":ok");
+    beam.check_soon(&primary(&old), &format!("{:?}", new.name()));
+    beam.check(&primary(&new), "nil");
+}

@@ -112,65 +112,68 @@ fn nothing_is_verified_where_nobody_asks_for_it() {
 
 #[test]
 fn the_options_file_of_a_beam_does_for_kvnode_and_two_kvnodes_replicate() {
-    let otp = Otp::newest();
-    let epmd = Epmd::start();
-    let files = files(&otp);
-    let kv = KvNode::start(&epmd, "kv", &files.optfile_flags());
-    let flags = format!("{} --slave global:copy --connect {}", files.optfile_flags(), kv.name());
-    let _second = KvNode::start(&epmd, "second", &flags.replace("global:copy", "global:kv"));
-    kv.wait_for_log(&["peer up", "second@"]);
-    let beam = beam(&otp, &epmd, &files);
-    beam.ping(kv.name());
-    beam.ping(&support::at_host("second"));
-    beam.wait_for_global("second");
-    beam.check("GenServer.call({:global, :second}, {:put, :a, 1})", ":ok");
-    beam.check_soon("GenServer.call({:global, :kv}, {:get, :a})", "1");
+    on_every_otp_from(25, |otp| {
+        let epmd = Epmd::start();
+        let files = files(otp);
+        let kv = KvNode::start(&epmd, "kv", &files.optfile_flags());
+        let flags = format!("{} --slave global:copy --connect {}", files.optfile_flags(), kv.name());
+        let _second = KvNode::start(&epmd, "second", &flags.replace("global:copy", "global:kv"));
+        kv.wait_for_log(&["peer up", "second@"]);
+        let beam = beam(otp, &epmd, &files);
+        beam.ping(kv.name());
+        beam.ping(&support::at_host("second"));
+        beam.wait_for_global("second");
+        beam.check("GenServer.call({:global, :second}, {:put, :a, 1})", ":ok");
+        beam.check_soon("GenServer.call({:global, :kv}, {:get, :a})", "1");
+    });
 }
 
 #[test]
 fn who_is_not_trusted_is_refused_and_told_apart() {
-    let otp = Otp::newest();
-    let epmd = Epmd::start();
-    let host = short_hostname();
-    let ca = Ca::new("ours");
-    let ours = ca.files(&otp, &host);
-    let kv = KvNode::start(&epmd, "kv", &ours.flags());
-    let refused = |files: &Files, parts: &[&str]| {
+    on_every_otp_from(25, |otp| {
+        let epmd = Epmd::start();
+        let host = short_hostname();
+        let ca = Ca::new("ours");
+        let ours = ca.files(otp, &host);
+        let kv = KvNode::start(&epmd, "kv", &ours.flags());
+        let refused = |files: &Files, parts: &[&str]| {
+            let mark = kv.log_mark();
+            let beam = BeamNode::start(otp, &epmd, BeamOptions::new("stranger").erl(&files.erl()));
+            beam.check(&format!("Node.ping(:\"{}\")", kv.name()), ":pang");
+            kv.wait_for_log_after(mark, parts);
+        };
+
+        let theirs = Ca::new("theirs").files(otp, &host);
+        // They take ours; we do not take theirs.
+        std::fs::copy(ours.path("ca.pem"), theirs.path("ca.pem")).unwrap();
+        refused(&theirs, &["TLS refused", "signed by none of our CAs", "--tls-ca"]);
+
+        let expired = ca.files(otp, &host);
+        ca.renew(&expired, &host, Days::Over);
+        refused(&expired, &["TLS refused", "has expired"]);
+
+        let nobody = ca.files(otp, &host);
+        nobody.set_client_without_certificate();
+        refused(&nobody, &["TLS refused", "shown no certificate", "--tls-verify peer-if-given"]);
+
+        // A BEAM does not take ours.
+        let other = Ca::new("other").files(otp, &host);
+        refused(&other, &["TLS refused", "does not take this node's certificate", "--tls-cert"]);
+
+        // Without TLS.
         let mark = kv.log_mark();
-        let beam = BeamNode::start(&otp, &epmd, BeamOptions::new("stranger").erl(&files.erl()));
-        beam.check(&format!("Node.ping(:\"{}\")", kv.name()), ":pang");
-        kv.wait_for_log_after(mark, parts);
-    };
+        let plain = BeamNode::start(otp, &epmd, "plain");
+        plain.check(&format!("Node.ping(:\"{}\")", kv.name()), ":pang");
+        kv.wait_for_log_after(mark, &["TLS refused", "does not speak TLS", "-proto_dist inet_tls"]);
 
-    let theirs = Ca::new("theirs").files(&otp, &host);
-    // They take ours; we do not take theirs.
-    std::fs::copy(ours.path("ca.pem"), theirs.path("ca.pem")).unwrap();
-    refused(&theirs, &["TLS refused", "signed by none of our CAs", "--tls-ca"]);
-
-    let expired = ca.files(&otp, &host);
-    ca.renew(&expired, &host, Days::Over);
-    refused(&expired, &["TLS refused", "has expired"]);
-
-    let nobody = ca.files(&otp, &host);
-    nobody.set_client_without_certificate();
-    refused(&nobody, &["TLS refused", "shown no certificate", "--tls-verify peer-if-given"]);
-
-    // A BEAM does not take ours.
-    let other = Ca::new("other").files(&otp, &host);
-    refused(&other, &["TLS refused", "does not take this node's certificate", "--tls-cert"]);
-
-    // Without TLS.
-    let mark = kv.log_mark();
-    let plain = BeamNode::start(&otp, &epmd, "plain");
-    plain.check(&format!("Node.ping(:\"{}\")", kv.name()), ":pang");
-    kv.wait_for_log_after(mark, &["TLS refused", "does not speak TLS", "-proto_dist inet_tls"]);
-
-    // And those who may come still can.
-    let beam = beam(&otp, &epmd, &ours);
-    beam.ping(kv.name());
-    let lenient = KvNode::start(&epmd, "lenient", &format!("{} --tls-verify peer-if-given", ours.flags()));
-    let guest = BeamNode::start(&otp, &epmd, BeamOptions::new("guest").erl(&nobody.erl()));
-    guest.ping(lenient.name());
+        // And those who may come still can.
+        let beam = beam(otp, &epmd, &ours);
+        beam.ping(kv.name());
+        let lenient =
+            KvNode::start(&epmd, "lenient", &format!("{} --tls-verify peer-if-given", ours.flags()));
+        let guest = BeamNode::start(otp, &epmd, BeamOptions::new("guest").erl(&nobody.erl()));
+        guest.ping(lenient.name());
+    });
 }
 
 #[test]
@@ -219,33 +222,34 @@ fn who_is_dialled_must_be_trusted_and_be_the_host() {
 
 #[test]
 fn a_hangup_takes_new_certificates_and_keeps_the_old_where_the_new_are_wrong() {
-    let otp = Otp::newest();
-    let epmd = Epmd::start();
-    let host = short_hostname();
-    let old = Ca::new("old");
-    let new = Ca::new("new");
-    let ours = old.files(&otp, &host);
-    let theirs = new.files(&otp, &host);
-    let kv = KvNode::start(&epmd, "kv", &ours.flags());
-    let beam = beam(&otp, &epmd, &theirs);
-    beam.check("Node.ping(kv)", ":pang");
+    on_every_otp_from(25, |otp| {
+        let epmd = Epmd::start();
+        let host = short_hostname();
+        let old = Ca::new("old");
+        let new = Ca::new("new");
+        let ours = old.files(otp, &host);
+        let theirs = new.files(otp, &host);
+        let kv = KvNode::start(&epmd, "kv", &ours.flags());
+        let beam = beam(otp, &epmd, &theirs);
+        beam.check("Node.ping(kv)", ":pang");
 
-    // One that stands goes on; one that comes is looked at with the new files.
-    let before = KvNode::start(&epmd, "before", &format!("{} --connect {}", ours.flags(), kv.name()));
-    kv.wait_for_log(&["peer up", "before@"]);
-    new.renew(&ours, &host, Days::Valid);
-    kv.signal(Signal::HUP);
-    kv.wait_for_log(&["were read again"]);
-    beam.ping(kv.name());
+        // One that stands goes on; one that comes is looked at with the new files.
+        let before = KvNode::start(&epmd, "before", &format!("{} --connect {}", ours.flags(), kv.name()));
+        kv.wait_for_log(&["peer up", "before@"]);
+        new.renew(&ours, &host, Days::Valid);
+        kv.signal(Signal::HUP);
+        kv.wait_for_log(&["were read again"]);
+        beam.ping(kv.name());
 
-    let mark = kv.log_mark();
-    new.renew(&ours, &host, Days::Over);
-    kv.signal(Signal::HUP);
-    kv.wait_for_log_after(mark, &["ERROR", "those of before stay", "has expired"]);
-    beam.check("Node.disconnect(kv)", "true");
-    beam.ping(kv.name());
-    assert!(!kv.log().contains("peer down peer=before"), "{}", kv.log());
-    drop(before);
+        let mark = kv.log_mark();
+        new.renew(&ours, &host, Days::Over);
+        kv.signal(Signal::HUP);
+        kv.wait_for_log_after(mark, &["ERROR", "those of before stay", "has expired"]);
+        beam.check("Node.disconnect(kv)", "true");
+        beam.ping(kv.name());
+        assert!(!kv.log().contains("peer down peer=before"), "{}", kv.log());
+        drop(before);
+    });
 }
 
 #[test]

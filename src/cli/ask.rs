@@ -12,7 +12,7 @@ use smol::future::FutureExt;
 
 use super::answer::Form;
 use super::tls::TlsArgs;
-use super::{CliError, server_name};
+use super::{CliError, progress, server_name};
 use crate::config::{EpmdConfig, ServerName, TlsConfig};
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::dist::{Cookie, ServerRef};
@@ -104,7 +104,7 @@ impl AskArgs {
                      it longer)"
                 )))
             };
-            let outcome = asked.or(late).await;
+            let outcome = progress::beside(&node, target.as_str(), asked.or(late)).await;
             // What waits to be written is written: a cast is nothing else.
             node.stop().await;
             outcome

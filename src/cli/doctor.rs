@@ -403,6 +403,11 @@ async fn handshake_failed(
                  names, or all have long ones"
             ),
         ),
+        Fault::TimedOut => report.bad(
+            "handshake",
+            error.to_string(),
+            "see whether its process is stopped or overloaded, and that it is an Erlang node",
+        ),
         _ => report.bad("handshake", error.to_string(), "see its log, and that it is an Erlang node"),
     }
 }

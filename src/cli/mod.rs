@@ -16,6 +16,7 @@ mod log;
 mod names;
 mod node;
 mod pages;
+mod progress;
 mod replica;
 mod rpc;
 mod server_name;

@@ -27,6 +27,9 @@ pub struct TlsSide {
     pub ca_file: Option<PathBuf>,
     /// What is wanted of the other side's certificate.
     pub verify: TlsVerify,
+    /// How many certificates may stand at most between the other side's own and one of [`ca_file`](Self::ca_file), where it
+    /// is verified: `depth`. `None`: 6, as rustls has it, which is the most in any case.
+    pub depth_max: Option<u8>,
     /// The oldest version of TLS that is spoken.
     pub version_min: TlsVersion,
     /// The newest version of TLS that is spoken.
@@ -58,13 +61,14 @@ pub enum TlsVersion {
 }
 
 impl Default for TlsSide {
-    /// No files, [`TlsVerify::Peer`], TLS 1.2 and 1.3.
+    /// No files, [`TlsVerify::Peer`] at any depth, TLS 1.2 and 1.3.
     fn default() -> Self {
         Self {
             cert_file: None,
             key_file: None,
             ca_file: None,
             verify: TlsVerify::Peer,
+            depth_max: None,
             version_min: TlsVersion::Tls12,
             version_max: TlsVersion::Tls13,
         }

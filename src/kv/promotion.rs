@@ -26,6 +26,7 @@ impl<S: Store> KeyValueServer<S> {
             "promoted: this store is the primary from here on"
         );
         self.note_is_slave(false);
+        self.watch.promoted();
         for slave in self.slaves() {
             slave.renew();
         }

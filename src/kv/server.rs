@@ -42,7 +42,7 @@ pub struct KeyValueServer<S> {
     pub(super) slave_buffer_bytes_max: usize,
     confirm: ConfirmConfig,
     shape: StateShape,
-    watch: Arc<StoreWatch>,
+    pub(super) watch: Arc<StoreWatch>,
 }
 
 /// When a write is answered.
@@ -490,7 +490,12 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
-        let done = match Cast::read(request) {
+        let cast = Cast::read(request);
+        // A primary that numbers its writes has introduced itself.
+        if matches!(cast, Some(Cast::ReplicatePut { .. } | Cast::ReplicateDelete { .. })) {
+            self.watch.replicated_from(effects.peer);
+        }
+        let done = match cast {
             Some(Cast::ReplicatePut { key, value }) => self.cast_write(Write::Put { key, value }, effects),
             Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, effects),
             Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, effects),
@@ -501,7 +506,6 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
         };
         self.watch.count(Served::Replicated);
-        self.watch.replicated_from(effects.peer);
         if let Err(error) = done {
             tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write refused");
         }
@@ -566,6 +570,10 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
 
     fn slaves(&self) -> Vec<Arc<Slave>> {
         Self::slaves(self)
+    }
+
+    fn primary(&self) -> Option<String> {
+        self.follower.lock().primary().map(|primary| primary.greeting.pid.node.to_string())
     }
 }
 

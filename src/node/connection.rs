@@ -83,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 form,
                 InboundLimits {
                     frame_bytes_max: limits.frame_bytes_max,
-                    unfinished_bytes_max: limits.unfinished_bytes_max,
+                    unfinished_bytes_max: limits.unfinished_bytes_max.max(limits.frame_bytes_max),
                     unfinished_messages_max: limits.unfinished_messages_max,
                 },
             )

@@ -1,8 +1,28 @@
 //! Who stands at the door: connections that have not proved the cookie, by the address that they come from.
 //!
 //! Whoever has no cookie costs nothing that grows: the oldest of the half-open connections makes room for the newest,
-//! so that idle ones keep nobody out; after a wrong digest the next ones of its address wait for their turn; and what
-//! one address does again and again is one line of the log in each interval. Nothing is kept of a name.
+//! so that idle ones keep nobody out; a wrong digest takes one of the few turns that its address has in a second, and a
+//! right one takes none; and what one address does again and again is one line of the log in each interval. Nothing is
+//! kept of a name.
+//!
+//! # Guessing
+//!
+//! Whoever guesses learns that a guess was right by being let in. So what must be bounded is how many wrong digests of an
+//! address are *looked at*, told or not: who guesses need not wait to be told that it was wrong, and can hang up.
+//!
+//! ```text
+//! now           TURNS_AHEAD              WAIT_MAX beyond
+//!  |--+--+--+--+--+--|- - - - - - - - - - - - -|
+//!   wrong ones that     digests that are not      any more are refused
+//!   wait to be told     looked at yet
+//! ```
+//!
+//! Each digest takes the next free turn of its address, and gives it back unless it is wrong. A wrong one is told so (the
+//! connection is closed) when its turn is over: somebody who waits for the answers, such as a node with a wrong cookie that
+//! tries for ever, has few turns taken at any time, and every right digest beside it is looked at and let in at once. Only
+//! where the turns of the next seconds are all taken by wrong ones, a digest waits until it is looked at, in the order of
+//! coming; who hangs up meanwhile gives its place back. Then right ones of that address wait too, or are refused: to let them
+//! in at once would be to tell guesses apart at any rate.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -23,8 +43,11 @@ use crate::dist::handshake::Fault;
 
 /// Addresses that something is remembered of: past it the others share one memory.
 const SOURCES_MAX: usize = 4096;
-/// A digest whose turn is further away is not looked at.
-const TURN_MAX: Duration = Duration::from_secs(5);
+/// How far ahead the turns may be taken of digests that are looked at: that many are looked at at once where none came for
+/// a while.
+const TURNS_AHEAD: Duration = Duration::from_secs(5);
+/// How long a digest may wait until it is looked at: less than a BEAM waits for the answer (7 s).
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Where a connection comes from, as far as one party is likely to have all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +78,7 @@ pub(super) struct Door {
     state: Mutex<State>,
     half_open_max: usize,
     half_open_per_source_max: usize,
+    /// The length of a turn.
     digest_pause: Duration,
     log_interval: Duration,
 }
@@ -66,7 +90,7 @@ struct State {
     next: u64,
     /// How many of them each source has.
     counts: AHashMap<Source, usize>,
-    /// When the next digest of a source may be looked at.
+    /// The end of the last turn that is taken, by source. What is past is the same as nothing.
     turns: AHashMap<Source, Instant>,
     said: AHashMap<(Source, Kind), Said>,
 }
@@ -82,6 +106,8 @@ struct HalfOpen {
 enum Kind {
     /// A handshake ended.
     Fault(Discriminant<Fault>),
+    /// TLS was spoken where there is none.
+    Hello,
     /// TLS was not agreed on.
     Tls(Discriminant<TlsFault>),
     /// One made room for another.
@@ -205,33 +231,28 @@ impl Pass {
         while self.lost.recv().await.is_ok() {}
     }
 
-    /// Waits until a digest may be looked at; `false`: too many others wait already.
-    pub(super) async fn turn(&self) -> bool {
-        let (at, turn) = {
-            let at = now();
-            let mut state = self.door.state.lock();
-            let known = if state.turns.contains_key(&self.source) { self.source } else { Source::Others };
-            // Where no digest was wrong there is nothing to wait for.
-            let Some(turn) = state.turns.get_mut(&known) else { return true };
-            let mine = (*turn).max(at);
-            if mine.duration_since(at) > TURN_MAX {
-                return false;
-            }
-            *turn = mine + self.door.digest_pause;
-            (at, mine)
-        };
-        Timer::after(turn.duration_since(at)).await;
-        true
+    /// Waits until a digest may be looked at, as a rule not at all; `None`: too many others wait already.
+    pub(super) async fn attempt(&self) -> Option<Attempt<'_>> {
+        let (attempt, wait) = self.take_turn(now())?;
+        if !wait.is_zero() {
+            Timer::after(wait).await;
+        }
+        Some(attempt)
     }
 
-    /// That a digest was wrong.
-    pub(super) fn wrong_digest(&self) {
-        let at = now();
-        let next = at + self.door.digest_pause;
-        let mut state = self.door.state.lock();
-        let source = make_room(&mut state.turns, self.source, Source::Others, |&turn| turn < at);
-        let turn = state.turns.entry(source).or_insert(next);
-        *turn = (*turn).max(next);
+    /// Takes the next free turn; with how long it is until the digest may be looked at.
+    fn take_turn(&self, at: Instant) -> Option<(Attempt<'_>, Duration)> {
+        let door = &*self.door;
+        let mut state = door.state.lock();
+        let source = make_room(&mut state.turns, self.source, Source::Others, |taken| *taken <= at);
+        let taken = state.turns.get(&source).map_or(at, |taken| (*taken).max(at));
+        let ahead = taken.duration_since(at);
+        if ahead >= TURNS_AHEAD + WAIT_MAX {
+            return None;
+        }
+        let over = taken + door.digest_pause;
+        state.turns.insert(source, over);
+        Some((Attempt { door, source, over, wrong: false }, ahead.saturating_sub(TURNS_AHEAD)))
     }
 
     /// Whether it may be logged that TLS was not agreed on; with the number of like failures that were not.
@@ -239,9 +260,45 @@ impl Pass {
         self.door.say(self.source, Kind::Tls(discriminant(fault)))
     }
 
+    /// Whether it may be logged that TLS was spoken where there is none; with the number of those that were not.
+    pub(super) fn may_log_hello(&self) -> Option<u64> {
+        self.door.say(self.source, Kind::Hello)
+    }
+
     /// Whether the end of the handshake may be logged; with the number of like ends that were not.
     pub(super) fn may_log(&self, fault: &Fault) -> Option<u64> {
         self.door.say(self.source, Kind::Fault(discriminant(fault)))
+    }
+}
+
+/// A digest that may be looked at, and the turn that it has taken, which is given back unless it was wrong.
+#[must_use]
+pub(super) struct Attempt<'a> {
+    door: &'a Door,
+    /// Whose turn it is: the pass's, or that of the others.
+    source: Source,
+    over: Instant,
+    wrong: bool,
+}
+
+impl Attempt<'_> {
+    /// That the digest was wrong: waits until its turn is over. The turn is taken, however long this is waited for.
+    pub(super) async fn wrong(mut self) {
+        self.wrong = true;
+        Timer::at(self.over).await;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let mut state = self.door.state.lock();
+        let Some(taken) = state.turns.get_mut(&self.source) else { return };
+        if !self.wrong {
+            *taken -= self.door.digest_pause;
+        }
+        if *taken <= now() {
+            state.turns.remove(&self.source);
+        }
     }
 }
 
@@ -303,22 +360,95 @@ mod tests {
     }
 
     #[test]
-    fn after_a_wrong_digest_each_next_one_waits_for_its_turn() {
+    fn right_digests_wait_for_nothing_and_take_nothing() {
+        let door = door(100, 100);
+        let (pass, at) = (door.enter(ip("10.0.0.1")), now());
+        for _ in 0..1_000 {
+            let (_right, wait) = pass.take_turn(at).unwrap();
+            assert!(wait.is_zero());
+        }
+        assert!(door.state.lock().turns.is_empty(), "nothing is remembered");
+        let mut wrong = pass.take_turn(at).unwrap().0;
+        wrong.wrong = true;
+        for _ in 0..1_000 {
+            let (_right, wait) =
+                door.enter(ip("10.0.0.1")).take_turn(at).map(|(_, wait)| ((), wait)).unwrap();
+            assert!(wait.is_zero(), "a wrong one beside them costs them nothing");
+        }
+    }
+
+    /// How long a digest of this address that comes at `at` waits until it is looked at, and found to be wrong.
+    fn wrong_at(door: &Arc<Door>, from: &str, at: Instant) -> Option<Duration> {
+        let pass = door.enter(ip(from));
+        let (mut attempt, wait) = pass.take_turn(at)?;
+        attempt.wrong = true;
+        Some(wait)
+    }
+
+    #[test]
+    fn no_more_wrong_digests_are_looked_at_than_there_are_turns() {
+        let door = door(100, 100);
+        // Ahead of the clock, so that nothing is over while this runs.
+        let start = now() + Duration::from_secs(3600);
+        let mut looks = Vec::new();
+        // Somebody who hangs up at once and comes again, each millisecond for a minute.
+        for millis in 0..60_000 {
+            let at = start + Duration::from_millis(millis);
+            looks.extend(wrong_at(&door, "10.0.0.1", at).map(|wait| at + wait));
+        }
+        let at_once = 50;
+        for second in 0..70 {
+            let until = start + Duration::from_secs(second);
+            let looked = looks.iter().filter(|at| **at <= until).count() as u64;
+            assert!(looked <= at_once + 1 + 10 * second, "{looked} in {second} s");
+        }
+        assert!(looks.len() >= 600, "and each turn is used: {}", looks.len());
+        let at = start + Duration::from_secs(60);
+        assert_eq!(wrong_at(&door, "10.0.0.1", at), None, "too many wait");
+        assert_eq!(wrong_at(&door, "10.0.0.2", at), Some(Duration::ZERO), "another address does not");
+        let later = at + TURNS_AHEAD + WAIT_MAX + door.digest_pause;
+        assert_eq!(wrong_at(&door, "10.0.0.1", later), Some(Duration::ZERO), "all is forgotten");
+    }
+
+    #[test]
+    fn a_wrong_digest_is_told_so_when_its_turn_is_over_and_then_forgotten() {
         let door = door(100, 100);
         let passes = [(); 4].map(|()| door.enter(ip("10.0.0.1")));
         smol::block_on(async {
             let start = now();
-            assert!(passes[0].turn().await && passes[1].turn().await, "nothing was wrong yet");
-            passes[0].wrong_digest();
-            passes[1].wrong_digest();
-            assert!(passes[2].turn().await && passes[3].turn().await);
-            let took = start.elapsed();
-            assert!(took >= door.digest_pause * 2, "{took:?}");
-            assert!(door.enter(ip("10.0.0.2")).turn().await, "another address does not wait");
-            assert!(start.elapsed() - took < door.digest_pause);
+            let told = smol::LocalExecutor::new();
+            let tasks = passes.each_ref().map(|pass| {
+                told.spawn(async {
+                    pass.attempt().await.unwrap().wrong().await;
+                    start.elapsed()
+                })
+            });
+            let took = told
+                .run(async {
+                    let mut took = Vec::new();
+                    for task in tasks {
+                        took.push(task.await);
+                    }
+                    took
+                })
+                .await;
+            for (number, took) in (1..).zip(&took) {
+                assert!(*took >= door.digest_pause * number, "{took:?}");
+            }
         });
-        *door.state.lock().turns.values_mut().next().unwrap() += TURN_MAX * 2;
-        assert!(!smol::block_on(passes[2].turn()), "too many wait");
+        assert!(door.state.lock().turns.is_empty());
+    }
+
+    #[test]
+    fn who_hangs_up_before_the_look_gives_its_turn_back() {
+        let door = door(1000, 1000);
+        let at = now() + Duration::from_secs(3600);
+        while wrong_at(&door, "10.0.0.1", at) == Some(Duration::ZERO) {}
+        let pass = door.enter(ip("10.0.0.1"));
+        let (waits, first) = pass.take_turn(at).unwrap();
+        drop(waits);
+        let (_waits, second) = pass.take_turn(at).unwrap();
+        assert_eq!(first, second);
     }
 
     #[test]
@@ -341,7 +471,9 @@ mod tests {
         let door = door(10, 10);
         for number in 0..2 * SOURCES_MAX as u32 {
             let pass = door.enter(Ipv4Addr::from_bits(number).into());
-            pass.wrong_digest();
+            if let Some((mut attempt, _)) = pass.take_turn(now()) {
+                attempt.wrong = true;
+            }
             pass.may_log(&Fault::WrongCookie);
         }
         let state = door.state.lock();

@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::door::{Door, Pass};
 use super::peers::PeerHandle;
 use super::tls::TlsFault;
-use super::{Node, setup, tls};
+use super::{Node, now, setup, tls};
 use crate::dist::handshake::{Fault, HandshakeError};
 
 /// Connections that the system keeps for us until they are accepted.
@@ -75,12 +75,15 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         tracing::debug!(%from, %error, "connection closed");
         return;
     }
+    let limits = &node.config.limits;
+    // One for all of it: TLS, the handshake, and its last packet.
+    let deadline = now() + limits.handshake_duration_max;
     let shaken = async {
-        let link = match setup::secure(&node, stream).await {
+        let link = match setup::secure(&node, stream, deadline).await {
             Ok(link) => link,
             Err(fault) => return Some(Err(Refused::Tls(fault))),
         };
-        Some(setup::accept(&node, link, &pass).await.map_err(Refused::Handshake))
+        Some(setup::accept(&node, link, &pass, deadline).await.map_err(Refused::Handshake))
     };
     let crowded_out = async {
         pass.lost().await;
@@ -119,11 +122,16 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
             return;
         }
         Err(Refused::Handshake(error)) if tls::is_hello(&error) => {
-            tracing::warn!(
-                %from,
-                "handshake refused: it speaks TLS, and this node does not: start this one with --tls, or that one without \
-                 -proto_dist inet_tls"
-            );
+            // With how many there were before like it, where there were some.
+            match pass.may_log_hello().map(|more| (more > 0).then_some(more)) {
+                Some(more) => tracing::warn!(
+                    %from,
+                    more,
+                    "handshake refused: it speaks TLS, and this node does not: start this one with --tls, or that one without \
+                     -proto_dist inet_tls"
+                ),
+                None => tracing::debug!(%from, "handshake refused: it speaks TLS"),
+            }
             return;
         }
         Err(Refused::Handshake(error)) => {
@@ -143,13 +151,12 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
     // The cookie is proved: the newer connection is the live one.
     node.install_replacing(&handle).await;
     let mut stream = ready.stream;
-    let limit = node.config.limits.handshake_duration_max;
     let last = stream.lengths().of(last);
     let sent = async {
         stream.write_all(&last).await?;
         stream.flush().await
     };
-    if setup::within(limit, sent).await.is_err() {
+    if setup::within(setup::step_max(limits, deadline), sent).await.is_err() {
         node.ended(&handle, &super::PeerDown::Closed);
         return;
     }

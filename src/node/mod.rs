@@ -459,6 +459,10 @@ impl Node {
         handle.set_ended();
         match down {
             PeerDown::Shutdown => tracing::debug!(peer = %handle.name, "peer down: {down}"),
+            // Who comes and goes, as the commands do, is no news; a node that is to be kept connected is.
+            PeerDown::Closed if !self.config.connect.iter().any(|kept| kept.as_str() == &*handle.name) => {
+                tracing::info!(peer = %handle.name, "peer down: {down}");
+            }
             PeerDown::Panicked => tracing::error!(peer = %handle.name, "peer down: {down}"),
             _ => tracing::warn!(peer = %handle.name, "peer down: {down}"),
         }

@@ -1,12 +1,12 @@
 //! Setting connections up: dialling, accepting, and the handshake's bytes over a socket.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{self, Future};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::Timer;
 use smol::future::FutureExt;
@@ -17,7 +17,7 @@ use super::door::Pass;
 use super::link::Link;
 use super::socket::Socket;
 use super::tls::{self, TlsFault};
-use super::{Node, random_u32};
+use super::{Node, now, random_u32};
 use crate::config::Limits;
 use crate::dist::NodeName;
 use crate::dist::handshake::{
@@ -145,18 +145,21 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<Link, Con
         return Err(DialError::NotRegistered { node: name.clone() });
     };
     let address = found.address;
-    let limit = node.config.limits.handshake_duration_max;
+    let limits = &node.config.limits;
+    let deadline = now() + limits.handshake_duration_max;
     let refused = |error| DialError::Connect { node: name.clone(), address, error };
-    let stream = within(limit, TcpStream::connect(address)).await.map_err(refused)?;
+    let connect = TcpStream::connect(address);
+    let stream = within(step_max(limits, deadline), connect).await.map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
     let link = match &node.tls {
         None => Link::Plain(Socket::from(stream)),
         Some(tls) => {
             let failed = |fault| DialError::Tls { node: name.clone(), fault };
+            let limit = step_max(limits, deadline);
             Link::Tls(Box::new(tls.connect(stream, name.host(), limit).await.map_err(failed)?))
         }
     };
-    let mut wire = Wire::new(link, &node.config.limits);
+    let mut wire = Wire::new(link, limits, deadline);
     let (hello, client) = Client::new(node.local(), name.clone(), random_u32());
     match shake_as_client(node, name, &mut wire, hello, client).await {
         Ok(peer) => {
@@ -179,12 +182,19 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<Link, Con
     }
 }
 
-/// The way to somebody who has connected: TLS on it where this node speaks that.
-pub(super) async fn secure(node: &Node, stream: TcpStream) -> Result<Link, TlsFault> {
+/// How long the next step of a set-up may take that is to be done at `deadline`.
+pub(super) fn step_max(limits: &Limits, deadline: Instant) -> Duration {
+    limits.handshake_step_duration_max.min(deadline.saturating_duration_since(now()))
+}
+
+/// The way to somebody who has connected: TLS on it where this node speaks that. All of TLS is one step, as in
+/// `inet_tls_dist:accept_loop`, which gives it `net_kernel:connecttime()`.
+pub(super) async fn secure(node: &Node, stream: TcpStream, deadline: Instant) -> Result<Link, TlsFault> {
     Ok(match &node.tls {
         None => Link::Plain(Socket::from(stream)),
         Some(tls) => {
-            Link::Tls(Box::new(tls.accept(stream, node.config.limits.handshake_duration_max).await?))
+            let limit = step_max(&node.config.limits, deadline);
+            Link::Tls(Box::new(tls.accept(stream, limit).await?))
         }
     })
 }
@@ -217,29 +227,39 @@ async fn shake_as_client(
     }
 }
 
-/// Shakes hands with somebody who has connected. The last packet is for the caller to send, once the
-/// connection stands in the table of peers.
+/// Shakes hands with somebody who has connected, until `deadline` at most. The last packet is for the caller to send, once
+/// the connection stands in the table of peers.
 pub(super) async fn accept(
     node: &Arc<Node>,
     link: Link,
     pass: &Pass,
+    deadline: Instant,
 ) -> Result<Ready<Link, (Accepted, Vec<u8>)>, HandshakeError> {
-    let mut wire = Wire::new(link, &node.config.limits);
+    let mut wire = Wire::new(link, &node.config.limits, deadline);
     let mut server = Server::new(node.local(), random_u32());
     loop {
         let packet = wire.packet().await.map_err(|fault| server.fail(fault))?;
-        if server.waiting_for() == Phase::ChallengeReply && !pass.turn().await {
-            return Err(server.fail(Fault::TooManyTries));
-        }
+        let attempt = match server.waiting_for() {
+            Phase::ChallengeReply => {
+                let may_look = async { pass.attempt().await.ok_or(Fault::TooManyTries) };
+                let over = async { Err(wire.over().await) };
+                Some(may_look.or(over).await.map_err(|fault| server.fail(fault))?)
+            }
+            _ => None,
+        };
         let step = match server.handle(&packet) {
             Ok(step) => step,
             Err(error) => {
-                if error.fault == Fault::WrongCookie {
-                    pass.wrong_digest();
+                if error.fault == Fault::WrongCookie
+                    && let Some(attempt) = attempt
+                {
+                    let over = async { _ = wire.over().await };
+                    attempt.wrong().or(over).await;
                 }
                 return Err(farewell(&mut wire, error).await);
             }
         };
+        drop(attempt);
         let (send, next) = match step {
             ServerStep::Continue { send, next } => (send, next),
             ServerStep::Claimed(claim) => {
@@ -336,12 +356,12 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(link: Link, limits: &Limits) -> Self {
+    fn new(link: Link, limits: &Limits, deadline: Instant) -> Self {
         Self {
             packets: Packets::with_lengths(link.lengths()),
             link,
             step_max: limits.handshake_step_duration_max,
-            deadline: Timer::after(limits.handshake_duration_max),
+            deadline: Timer::at(deadline),
             said: None,
         }
     }
@@ -364,6 +384,25 @@ impl Wire {
                 Err(error) => return Err(self.failed(error)),
             }
         }
+    }
+
+    /// Waits until the other side, which has nothing to say now, has closed the connection, or until the time for all of
+    /// the packets is over.
+    async fn over(&mut self) -> Fault {
+        let mut bytes = [0; 64];
+        let closed = async {
+            if let Ok(len @ 1..) = self.link.read(&mut bytes).await {
+                self.packets.push(&bytes[..len]);
+                // More than this is not read before it is its turn.
+                future::pending::<()>().await;
+            }
+            Fault::Closed
+        };
+        let late = async {
+            (&mut self.deadline).await;
+            Fault::TimedOut
+        };
+        closed.or(late).await
     }
 
     /// Sends a packet as the handshake's two sides write it.

@@ -182,7 +182,7 @@ fn store(names: &StoreConfig, watch: &StoreWatch) -> StoreSnapshot {
         entries: server.as_ref().map_or(0, |server| server.entries() as u64),
         bytes: server.as_ref().map_or(0, |server| server.bytes()),
         requests: Requests { get, put, delete, replicated, other, refused },
-        primary: watch.primary().map(|node| node.to_string()),
+        primary: watch.primary(),
         slaves: server
             .map_or_else(Vec::new, |server| server.slaves().iter().map(|slave| followed(slave)).collect()),
     }

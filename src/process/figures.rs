@@ -72,13 +72,15 @@ pub trait StoreFigures: Send + Sync {
     fn bytes(&self) -> u64;
     /// Its slaves.
     fn slaves(&self) -> Vec<Arc<Slave>>;
+    /// The node of the primary that it follows, where that is a kvnode.
+    fn primary(&self) -> Option<String>;
 }
 
 /// The counters of a store, and the server that has it now.
 pub struct StoreWatch {
     stripes: [Stripe; STRIPES],
     serving: Mutex<Option<Weak<dyn StoreFigures>>>,
-    /// The node that a replicated write came from last: the primary.
+    /// The node that a replicated write without a number came from last: a primary that does not say that it is one.
     primary: Mutex<Option<Arc<str>>>,
 }
 
@@ -96,12 +98,17 @@ impl StoreWatch {
         self.stripes[stripe].0[served as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes whom a replicated write came from.
+    /// Notes whom a replicated write without a number came from.
     pub fn replicated_from(&self, node: &str) {
         let mut primary = self.primary.lock();
         if primary.as_deref() != Some(node) {
             *primary = Some(node.into());
         }
+    }
+
+    /// Whoever wrote is no primary of the store any more.
+    pub fn promoted(&self) {
+        *self.primary.lock() = None;
     }
 
     /// From now on the store is served by this one.
@@ -126,9 +133,10 @@ impl StoreWatch {
         counts
     }
 
-    /// The node that replicated writes came from last.
-    pub fn primary(&self) -> Option<Arc<str>> {
-        self.primary.lock().clone()
+    /// The node of the primary: the one that is followed, or else the one that replicated writes came from last.
+    pub fn primary(&self) -> Option<String> {
+        let followed = self.server().and_then(|server| server.primary());
+        followed.or_else(|| self.primary.lock().as_deref().map(str::to_owned))
     }
 }
 
@@ -177,5 +185,7 @@ mod tests {
             watch.replicated_from(node);
         }
         assert_eq!(watch.primary().as_deref(), Some("b@h"));
+        watch.promoted();
+        assert_eq!(watch.primary(), None);
     }
 }

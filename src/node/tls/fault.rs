@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 
-use futures_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+use futures_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
+
+use super::verify::TooDeep;
 
 /// Why there is no TLS with a node. The texts say what to do, on which side.
 #[derive(Debug)]
@@ -29,6 +31,12 @@ pub enum TlsFault {
     OtherName {
         /// What it is for, as it says; empty where that is not known.
         presented: Vec<String>,
+    },
+    /// More certificates stand between theirs and one of a CA of ours than may
+    /// ([`TlsSide::depth_max`](crate::config::TlsSide::depth_max)).
+    TooDeep {
+        /// How many may.
+        depth_max: u8,
     },
     /// They sent no certificate.
     NoCertificate,
@@ -70,7 +78,7 @@ impl TlsFault {
         matches!(self, Self::Silence)
     }
 
-    fn of_tls(error: &Error) -> Self {
+    pub(super) fn of_tls(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(error) => Self::of_certificate(error),
             Error::NoCertificatesPresented => Self::NoCertificate,
@@ -89,6 +97,11 @@ impl TlsFault {
             CertificateError::NotValidForName => Self::OtherName { presented: Vec::new() },
             CertificateError::NotValidForNameContext { presented, .. } => {
                 Self::OtherName { presented: presented.clone() }
+            }
+            CertificateError::Other(OtherError(other))
+                if let Some(error) = other.downcast_ref::<TooDeep>() =>
+            {
+                Self::TooDeep { depth_max: error.depth_max }
             }
             error => Self::BadCertificate(error.to_string()),
         }
@@ -149,6 +162,11 @@ impl fmt::Display for TlsFault {
                 }
                 f.write_str(": that node needs one with the host of its node name as subjectAltName (DNS:HOST)")
             }
+            Self::TooDeep { depth_max } => write!(
+                f,
+                "its certificate is signed by none of our CAs with at most {depth_max} more between: allow more by the option depth, \
+                 or add the certificate of one of those between to cacertfile"
+            ),
             Self::NoCertificate => f.write_str(
                 "it has shown no certificate, and this node wants one: give it certfile and keyfile in the options of its \
                  client part, or start this node with --tls-verify peer-if-given",

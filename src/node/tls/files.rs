@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_rustls::rustls::client::Resumption;
+use futures_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -16,7 +16,7 @@ use futures_rustls::rustls::{
 };
 
 use super::TlsError;
-use super::verify::TakeAnyone;
+use super::verify::{AtDepth, TakeAnyone};
 use crate::config::{TlsSide, TlsVerify, TlsVersion};
 
 /// What a node shows.
@@ -42,7 +42,11 @@ pub(super) fn server(side: &TlsSide) -> Result<ServerConfig, TlsError> {
                 TlsVerify::PeerIfGiven => verifier.allow_unauthenticated(),
                 _ => verifier,
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|_| TlsError::NoCaFile)?)
+            let verifier = verifier.build().map_err(|_| TlsError::NoCaFile)?;
+            builder.with_client_cert_verifier(match side.depth_max {
+                Some(depth_max) => Arc::new(AtDepth::new(depth_max, verifier)),
+                None => verifier,
+            })
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| unusable(side, &error))?;
@@ -66,7 +70,19 @@ pub(super) fn client(side: &TlsSide) -> Result<ClientConfig, TlsError> {
             let anyone = TakeAnyone(provider.signature_verification_algorithms);
             builder.dangerous().with_custom_certificate_verifier(Arc::new(anyone))
         }
-        TlsVerify::Peer | TlsVerify::PeerIfGiven => builder.with_root_certificates(roots(side)?),
+        TlsVerify::Peer | TlsVerify::PeerIfGiven => {
+            let roots = Arc::new(roots(side)?);
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|_| TlsError::NoCaFile)?;
+            match side.depth_max {
+                Some(depth_max) => {
+                    let verifier = Arc::new(AtDepth::new(depth_max, verifier));
+                    builder.dangerous().with_custom_certificate_verifier(verifier)
+                }
+                None => builder.with_webpki_verifier(verifier),
+            }
+        }
     };
     let mut config = match identity {
         Some(Identity { chain, key }) => {

@@ -23,7 +23,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "log_level",
     "handshake",
     "ktls",
-    "depth",
     "dhfile",
     "dh",
     "ciphers",
@@ -102,6 +101,7 @@ fn side_of(options: Located, is_server: bool) -> Result<TlsSide, TextError> {
                 }
             }
             "fail_if_no_peer_cert" if is_server => needs_certificate = truth(&value)?,
+            "depth" => side.depth_max = Some(depth(&value)?),
             "versions" => (side.version_min, side.version_max) = versions(value)?,
             // Only an encrypted key needs it, and such a key is refused where it is read.
             "password" => {}
@@ -111,7 +111,7 @@ fn side_of(options: Located, is_server: bool) -> Result<TlsSide, TextError> {
                     line,
                     format!(
                         "the option {name} is not known here, and might decide who is let in; known are certfile, keyfile, \
-                         cacertfile, verify, fail_if_no_peer_cert (of the server) and versions"
+                         cacertfile, verify, depth, fail_if_no_peer_cert (of the server) and versions"
                     ),
                 ));
             }
@@ -173,6 +173,14 @@ fn truth(located: &Located) -> Result<bool, TextError> {
         "false" => Ok(false),
         _ => Err(wrong(located.line, "true or false should be here".into())),
     }
+}
+
+fn depth(located: &Located) -> Result<u8, TextError> {
+    match located.term {
+        Term::Integer(depth) => u8::try_from(depth).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| wrong(located.line, "a depth from 0 to 255 should be here".into()))
 }
 
 /// Versions before 1.2 are passed over where a newer one is there too.
@@ -237,10 +245,11 @@ mod tests {
         assert_eq!(config.server.cert_file, Some("a".into()));
         assert_eq!((config.server.verify, config.client.verify), (TlsVerify::None, TlsVerify::Peer));
         let config = parse(
-            "[{server, [{verify, verify_peer}, {versions, ['tlsv1.2']}]}, {client, [{verify, verify_none}]}].",
+            "[{server, [{verify, verify_peer}, {versions, ['tlsv1.2']}]}, {client, [{verify, verify_none}, {depth, 1}]}].",
         );
         let TlsConfig { server, client } = config.unwrap();
         assert_eq!((server.verify, client.verify), (TlsVerify::PeerIfGiven, TlsVerify::None));
+        assert_eq!((server.depth_max, client.depth_max), (None, Some(1)));
         assert_eq!((server.version_min, server.version_max), (TlsVersion::Tls12, TlsVersion::Tls12));
     }
 
@@ -254,6 +263,9 @@ mod tests {
             "{certs_keys, []}",
             "{fail_if_no_peer_cert, yes}",
             "{verify, 1}",
+            "{depth, 256}",
+            "{depth, -1}",
+            "{depth, deep}",
             "{verify, peer}",
             "{certfile, cert}",
             "{certfile, \"\"}",

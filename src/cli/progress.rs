@@ -1,0 +1,63 @@
+//! What a person at a terminal sees while a question takes long.
+
+use std::future::{Future, pending};
+use std::io::{IsTerminal, stderr};
+use std::time::Duration;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use smol::Timer;
+
+use crate::Node;
+
+/// What is done by then needs no bar.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the bar is drawn.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Does `work`, a question to `target`, and shows how far it has come once it takes longer than a second. Without a terminal
+/// at standard error nothing is shown.
+pub(super) async fn beside<T>(node: &Node, target: &str, work: impl Future<Output = T>) -> T {
+    smol::future::or(work, show(node, target)).await
+}
+
+/// Never ends, and takes the bar away when it is dropped.
+async fn show<T>(node: &Node, target: &str) -> T {
+    if !stderr().is_terminal() {
+        return pending().await;
+    }
+    Timer::after(PATIENCE).await;
+    let bar = Bar(ProgressBar::no_length());
+    loop {
+        bar.draw(node, target);
+        Timer::after(INTERVAL).await;
+    }
+}
+
+struct Bar(ProgressBar);
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Bar {
+    fn draw(&self, node: &Node, target: &str) {
+        let peer = node.snapshot().peers.into_iter().find(|peer| peer.name == target);
+        let (sent, queued, received) =
+            peer.map_or((0, 0, 0), |peer| (peer.sent_bytes, peer.queued_bytes, peer.received_bytes));
+        // What was sent and what waits are together what there is to send. Of an answer nobody knows the size before it is
+        // there.
+        let template =
+            if queued > 0 { "{msg} {wide_bar} {bytes} of {total_bytes}" } else { "{msg} {elapsed}" };
+        self.0.set_style(ProgressStyle::with_template(template).expect("the template is right"));
+        if queued > 0 {
+            self.0.set_message(format!("sending to {target}"));
+            self.0.set_length(sent + queued);
+            self.0.set_position(sent);
+        } else {
+            self.0.set_message(format!("waiting for {target}, {} received,", HumanBytes(received)));
+            self.0.tick();
+        }
+    }
+}

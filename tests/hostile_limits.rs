@@ -1,0 +1,269 @@
+//! Limits that `hostile.rs` would have to wait or send long for, short here: on a node of the library, with and without
+//! TLS.
+
+#![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_rustls::rustls::pki_types::pem::PemObject;
+use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+use kvnode::config::{EpmdConfig, Limits, TlsConfig};
+use kvnode::dist::control::op;
+use kvnode::etf::encode;
+use kvnode::{Node, block_on};
+use support::tls::{Ca, Files};
+use support::{COOKIE, Epmd, Otp, Scripted, short_hostname};
+
+/// Longer than anything that is waited for here.
+const LONG: Duration = Duration::from_secs(60);
+
+struct Scene {
+    node: Arc<Node>,
+    port: u16,
+    files: Option<Files>,
+    epmd: Epmd,
+}
+
+impl Scene {
+    fn start(limits: Limits, files: Option<Files>) -> Self {
+        let epmd = Epmd::start();
+        let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
+        let builder = Node::builder("limits").cookie(COOKIE).epmd(at).limits(limits);
+        let builder = match &files {
+            Some(files) => builder.tls(config(files)),
+            None => builder,
+        };
+        let node = builder.start().expect("it starts");
+        let port = epmd.port_of("limits").expect("it is registered");
+        Self { node, port, files, epmd }
+    }
+
+    fn with_tls(limits: Limits) -> Self {
+        Self::start(limits, Some(Ca::new("test").files(&Otp::newest(), &short_hostname())))
+    }
+
+    fn peer(&self, name: &str) -> Scripted {
+        Scripted::connect(self.port, name, self.node.name().as_str())
+    }
+
+    fn stranger(&self) -> TcpStream {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("the port is open");
+        stream.set_read_timeout(Some(LONG)).expect("a socket");
+        stream
+    }
+
+    /// A client that has the certificate of a good node.
+    fn client(&self) -> ClientConnection {
+        let files = self.files.as_ref().expect("a scene with TLS");
+        let read = |name| std::fs::read(files.path(name)).expect("it is there");
+        let certificate = |name| CertificateDer::from_pem_slice(&read(name)).expect("a certificate");
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate("ca.pem")).expect("a CA");
+        let key = PrivateKeyDer::from_pem_slice(&read("key.pem")).expect("a key");
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate("cert.pem")], key)
+            .expect("they belong together");
+        let host = ServerName::try_from(short_hostname()).expect("a host name");
+        ClientConnection::new(Arc::new(config), host).expect("a client")
+    }
+
+    /// A good node comes by TLS, and is let in.
+    #[track_caller]
+    fn a_good_node_comes(&self) {
+        let files = self.files.as_ref().expect("a scene with TLS");
+        let at = EpmdConfig { port: self.epmd.port(), start: false, ..EpmdConfig::default() };
+        let good = Node::builder("good").cookie(COOKIE).epmd(at).tls(config(files)).outgoing_only();
+        let good = good.start().expect("it starts");
+        let came = block_on(good.connect_to(self.node.name().as_str()));
+        assert!(came.is_ok(), "{came:?}");
+        block_on(good.stop());
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        block_on(self.node.stop());
+    }
+}
+
+fn config(files: &Files) -> TlsConfig {
+    TlsConfig::new(files.path("cert.pem"), files.path("key.pem"), files.path("ca.pem"))
+}
+
+fn is_gone(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
+}
+
+/// Says these bytes one by one, then zeros, until the other side closes.
+#[track_caller]
+fn trickle(mut stream: TcpStream, bytes: &[u8]) {
+    stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket");
+    let start = Instant::now();
+    for byte in bytes.iter().chain(std::iter::repeat(&0)) {
+        let _gone = stream.write_all(&[*byte]);
+        match stream.read(&mut [0; 4096]) {
+            Ok(0) => return,
+            Err(error) if is_gone(error.kind()) => return,
+            _ => assert!(start.elapsed() < LONG, "still open"),
+        }
+    }
+}
+
+/// Waits until the other side closes.
+#[track_caller]
+fn closed(stream: &mut TcpStream) {
+    let mut bytes = [0; 4096];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if is_gone(error.kind()) => return,
+            Err(error) => panic!("not closed: {error}"),
+        }
+    }
+}
+
+#[test]
+fn each_step_has_its_time_with_tls_too() {
+    let step = Duration::from_secs(1);
+    let limits =
+        Limits { handshake_step_duration_max: step, handshake_duration_max: LONG * 2, ..Limits::default() };
+    let scene = Scene::with_tls(limits);
+    let mut hello = Vec::new();
+    scene.client().write_tls(&mut hello).expect("memory");
+    let within_tls = |stream: &mut TcpStream| {
+        let mut client = scene.client();
+        client.complete_io(stream).expect("a good certificate");
+        client
+    };
+    let ends = |what: &'static str, how: &(dyn Fn(TcpStream) + Sync)| {
+        let start = Instant::now();
+        how(scene.stranger());
+        let took = start.elapsed();
+        println!("{what}: {took:?}");
+        assert!(took >= step && took < LONG / 2, "{what}: {took:?}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| ends("silence", &|mut stream| closed(&mut stream)));
+        scope.spawn(|| ends("a hello byte by byte", &|stream| trickle(stream, &hello)));
+        scope.spawn(|| {
+            ends("a hello and no more", &|mut stream| {
+                stream.write_all(&hello).expect("the port is open");
+                closed(&mut stream);
+            });
+        });
+        scope.spawn(|| {
+            ends("TLS and no more", &|mut stream| {
+                let _client = within_tls(&mut stream);
+                closed(&mut stream);
+            });
+        });
+        scope.spawn(|| {
+            ends("a name byte by byte within TLS", &|mut stream| {
+                let mut client = within_tls(&mut stream);
+                stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket");
+                // The length of the packet, and what never becomes that long.
+                for byte in [0, 0, 0, 200].into_iter().chain(std::iter::repeat(b'N')) {
+                    client.writer().write_all(&[byte]).expect("memory");
+                    let _gone = client.write_tls(&mut stream);
+                    match stream.read(&mut [0; 4096]) {
+                        Ok(0) => return,
+                        Err(error) if is_gone(error.kind()) => return,
+                        _ => {}
+                    }
+                }
+            });
+        });
+    });
+    scene.a_good_node_comes();
+}
+
+#[test]
+fn there_is_one_time_for_tls_and_the_handshake_together() {
+    let all = Duration::from_secs(4);
+    let limits =
+        Limits { handshake_step_duration_max: all, handshake_duration_max: all, ..Limits::default() };
+    let scene = Scene::with_tls(limits);
+    let mut stranger = scene.stranger();
+    let start = Instant::now();
+    // Late, and not too late: as long as a slow one may take.
+    std::thread::sleep(all - Duration::from_millis(500));
+    let _may_be_over = scene.client().complete_io(&mut stranger);
+    closed(&mut stranger);
+    let took = start.elapsed();
+    assert!(took >= all && took < all * 2 - Duration::from_millis(750), "{took:?}");
+    scene.a_good_node_comes();
+}
+
+#[test]
+fn idle_connections_make_room_at_a_tls_port_too() {
+    let limits = Limits {
+        handshakes_per_address_max: 8,
+        handshake_step_duration_max: LONG * 2,
+        handshake_duration_max: LONG * 2,
+        ..Limits::default()
+    };
+    let scene = Scene::with_tls(limits);
+    let mut idle: Vec<TcpStream> = (0..40).map(|_| scene.stranger()).collect();
+    scene.a_good_node_comes();
+    // Each that came made room for itself, the good one too.
+    idle[..40 - 7].iter_mut().for_each(closed);
+    let last = idle.last_mut().expect("there are 40");
+    last.set_nonblocking(true).expect("a socket");
+    let open = last.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(open, Err(ErrorKind::WouldBlock), "the newest is still being set up");
+}
+
+/// The first of two fragments, of so many bytes.
+fn first_of_two(sequence: u64, bytes: usize) -> Vec<u8> {
+    let head = [&[131, 69][..], &sequence.to_be_bytes(), &2_u64.to_be_bytes(), &[0]].concat();
+    [&((head.len() + bytes) as u32).to_be_bytes()[..], &head, &vec![0; bytes]].concat()
+}
+
+#[test]
+fn what_a_peer_has_begun_to_send_is_bounded() {
+    let limits = Limits { frame_bytes_max: 1 << 20, unfinished_bytes_max: 3 << 20, ..Limits::default() };
+    let scene = Scene::start(limits, None);
+    let mut bad = scene.peer("bad@h");
+    for sequence in 0..3 {
+        assert!(bad.send(&first_of_two(sequence, 900 << 10)));
+    }
+    // It is read in order: the answer says that these are within the bound.
+    bad.pid_of("net_kernel");
+    for sequence in 3..5 {
+        let _gone = bad.send(&first_of_two(sequence, 900 << 10));
+    }
+    bad.wait_for_end();
+    scene.peer("good@h").pid_of("net_kernel");
+}
+
+#[test]
+fn one_message_is_let_through_whatever_the_bound_says() {
+    let limits = Limits { frame_bytes_max: 1 << 20, unfinished_bytes_max: 0, ..Limits::default() };
+    let scene = Scene::start(limits, None);
+    let mut peer = scene.peer("good@h");
+    let (pid, sequence) = (peer.pid(), 7_u64.to_be_bytes());
+    let control = encode(|w| {
+        w.tuple(4).unsigned(op::REG_SEND).pid(&pid).atom("").atom("nobody");
+    });
+    let payload = encode(|w| {
+        w.binary(&vec![7; 600_000]);
+    });
+    let message = [&control[..], &payload].concat();
+    let (first, second) = message.split_at(message.len() - 200_000);
+    let frame = |parts: &[&[u8]]| {
+        let frame = parts.concat();
+        [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
+    };
+    let first = frame(&[&[131, 69], &sequence, &2_u64.to_be_bytes(), &[0], first]);
+    let second = frame(&[&[131, 70], &sequence, &1_u64.to_be_bytes(), second]);
+    assert!(peer.send(&first) && peer.send(&second));
+    peer.pid_of("net_kernel");
+}

@@ -278,8 +278,14 @@ async fn found(
     at: &Pid,
 ) -> Result<Option<Left>, Missing> {
     loop {
-        // One that is followed is not greeted again: it would begin anew, and the other one would go on.
-        if slave.state() == SlaveState::Dropped || is_another(store, slave, at, None) {
+        if slave.state() == SlaveState::Dropped {
+            return Ok(Some(Left::Dropped));
+        }
+        // One that goes on being followed is not greeted again: it would begin anew. One that does not is told nothing
+        // until it has this greeting: it is a slave all the time.
+        if other_at(store, slave, at, None).is_some_and(|other| !outlives(slave, &other))
+            && is_another(store, slave, at, None)
+        {
             return Ok(Some(Left::Dropped));
         }
         let under_way = GreetingUnderWay::of(store);
@@ -334,16 +340,24 @@ fn is_followed(store: &Process, slave: &Arc<Slave>, at: &Pid) -> bool {
 
 /// Whether the process is followed under another name: then it is one slave, by the name that outlives a process.
 fn is_another(store: &Process, slave: &Arc<Slave>, at: &Pid, incarnation: Option<u64>) -> bool {
-    let at = RemoteProcess::Pid(at.clone());
-    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
-    let other =
-        slaves.iter().find(|other| !Arc::ptr_eq(other, slave) && other.is_at(&at, incarnation)).cloned();
-    let Some(other) = other else { return false };
-    let keep_this = matches!(other.name(), SlaveName::Pid(_)) && !matches!(slave.name(), SlaveName::Pid(_));
+    let Some(other) = other_at(store, slave, at, incarnation) else { return false };
+    let keep_this = outlives(slave, &other);
     let (kept, dropped) = if keep_this { (slave, &other) } else { (&other, slave) };
     tracing::info!(store = ?store, slave = %dropped.name(), "slave dropped: it is {} already", kept.name());
     dropped.drop_out();
     !keep_this
+}
+
+/// The slave that is followed at the same process.
+fn other_at(store: &Process, slave: &Arc<Slave>, at: &Pid, incarnation: Option<u64>) -> Option<Arc<Slave>> {
+    let at = RemoteProcess::Pid(at.clone());
+    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
+    slaves.into_iter().find(|other| !Arc::ptr_eq(other, slave) && other.is_at(&at, incarnation))
+}
+
+/// Whether a slave is named by a name, and another by its pid.
+fn outlives(slave: &Slave, other: &Slave) -> bool {
+    matches!(other.name(), SlaveName::Pid(_)) && !matches!(slave.name(), SlaveName::Pid(_))
 }
 
 /// Repairs it, and asks for what it has, until it is removed or is to be greeted anew.

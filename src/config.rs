@@ -145,8 +145,8 @@ pub struct Limits {
     /// Bytes of memory that large values have left and that is kept for the next ones while there are some.
     pub spare_bytes_max: usize,
     /// Bytes of messages of which a peer has sent some fragments and not all: past it the connection ends. One message as
-    /// large as `frame_bytes_max` is always let through. Memory is taken as the bytes arrive. The default lets one node's
-    /// processes send eight values of 64 MiB at once; more than a few of such at once are a reason to raise it.
+    /// large as `frame_bytes_max` is let through whatever this says. Memory is taken as the bytes arrive. The default lets
+    /// the processes of one node send eight values of 64 MiB at once: more is to be had for those that send more.
     pub unfinished_bytes_max: usize,
     /// Messages of which a peer has sent some fragments and not all: past it the connection ends. A BEAM has at most one
     /// for each of its processes that send something large.

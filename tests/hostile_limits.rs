@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use kvnode::dist::control::op;
 use kvnode::etf::encode;
 use kvnode::{Node, block_on};
 use support::tls::{Ca, Files};
-use support::{COOKIE, Epmd, Otp, Scripted, short_hostname};
+use support::{COOKIE, Epmd, Otp, Scripted, at_host, short_hostname};
 
 /// Longer than anything that is waited for here.
 const LONG: Duration = Duration::from_secs(60);
@@ -200,6 +200,23 @@ fn there_is_one_time_for_tls_and_the_handshake_together() {
     let took = start.elapsed();
     assert!(took >= all && took < all * 2 - Duration::from_millis(750), "{took:?}");
     scene.a_good_node_comes();
+}
+
+#[test]
+fn a_node_that_is_dialled_and_says_nothing_is_given_up_after_a_step() {
+    let step = Duration::from_secs(1);
+    let limits =
+        Limits { handshake_step_duration_max: step, handshake_duration_max: LONG * 2, ..Limits::default() };
+    let deaf = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = deaf.local_addr().expect("it is bound").port();
+    for scene in [Scene::with_tls(limits.clone()), Scene::start(limits, None)] {
+        let _registered = scene.epmd.register("deaf", port);
+        let start = Instant::now();
+        let error = block_on(scene.node.connect_to(&at_host("deaf"))).expect_err("it says nothing");
+        let took = start.elapsed();
+        assert!(took >= step && took < LONG, "{took:?}: {error}");
+        assert!(error.to_string().contains("in time"), "{error}");
+    }
 }
 
 #[test]

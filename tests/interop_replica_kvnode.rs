@@ -510,6 +510,8 @@ fn a_former_primary_on_disk_that_returns_keeps_what_it_drops_in_a_file_that_can_
             "true",
         );
         // As a slave it has nothing of its own, however often it is started.
+        let at = format!("{{KeyValueStore, :\"{}\"}}", master.name());
+        beam.check_soon(&format!("GenServer.call({at}, {{:get, 1}}) == lost[1]"), "true");
         master.kill(&cluster.epmd);
         beam.run("KeyValueStoreDistributed.put(2, :newer); KeyValueStoreDistributed.delete(3)");
         let _master = start();

@@ -6,6 +6,7 @@
 
 use ahash::{AHashSet, RandomState};
 
+use super::position::Position;
 use crate::dist::ServerRef;
 use crate::etf::Pid;
 use crate::replica::{CopyMark, Lineage, Refusal};
@@ -63,8 +64,6 @@ pub(super) struct Greeted {
     pub path_changed: bool,
     /// It was a primary, or nobody's slave yet, and another was promoted in its place.
     pub demoted: bool,
-    /// It is a kvnode's slave from here on, and was none, also before it was started again.
-    pub began: bool,
     /// The primary is to be watched.
     pub watch: bool,
 }
@@ -120,12 +119,14 @@ pub(super) struct Follower<S> {
     greetings: usize,
     /// It was started without data, and no primary has filled it.
     fresh: bool,
-    /// It is a slave, or was one when it was used last.
-    is_slave: bool,
+    /// It has been a slave with all that its primary had, also before it was started again, and is one since.
+    was_slave: bool,
     staging: Staging<S>,
     watches: usize,
     /// It was a primary with writes of its own: what the next copies drop of these is kept elsewhere.
     report: bool,
+    /// The place that it had among a primary's writes when its node ended.
+    before: Option<Position>,
     hashers: [RandomState; 2],
 }
 
@@ -139,12 +140,18 @@ impl<S: Store> Follower<S> {
             primary: None,
             greetings: 0,
             fresh,
-            is_slave: was_slave,
+            was_slave,
             staging: Staging::No,
             watches: 0,
             report: false,
+            before: None,
             hashers: [RandomState::new(), RandomState::new()],
         }
+    }
+
+    /// The same, which had this place among a primary's writes before.
+    pub fn had(self, before: Option<Position>) -> Self {
+        Self { before, ..self }
     }
 
     pub const fn incarnation(&self) -> u64 {
@@ -180,6 +187,11 @@ impl<S: Store> Follower<S> {
     /// It has what it is to begin with.
     pub const fn filled(&mut self) {
         self.fresh = false;
+    }
+
+    /// It has all that its primary has. Gives whether that is so for the first time since it was nobody's slave.
+    pub const fn is_whole(&mut self) -> bool {
+        !std::mem::replace(&mut self.was_slave, true)
     }
 
     /// What a copy drops is to be kept elsewhere.
@@ -237,20 +249,20 @@ impl<S: Store> Follower<S> {
         if watch && self.watches >= WATCHES_MAX {
             return Err(Refusal::HasPrimary);
         }
+        let had = followed.map(|known| (known.incarnation(), known.applied)).or(self.before);
         let greeted = Greeted {
             incarnation: self.incarnation,
-            had: followed.map_or((None, 0), |known| (Some(known.incarnation()), known.applied)),
+            had: had.map_or((None, 0), |(incarnation, applied)| (Some(incarnation), applied)),
             path_changed,
             demoted: followed.is_none() && !same_rank,
-            began: !self.is_slave,
             watch,
         };
-        self.report |= greeted.demoted && !self.is_slave;
-        self.is_slave = true;
+        self.report |= greeted.demoted && !self.was_slave;
         self.watches += usize::from(watch);
         (self.term, self.promoted) = lineage.rank();
         self.staging = Staging::No;
-        let applied = if same { greeted.had.1 } else { 0 };
+        let applied = if greeted.had.0 == Some(lineage.incarnation()) { greeted.had.1 } else { 0 };
+        self.before = None;
         let latest = greeting.seq;
         self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true });
         Ok(greeted)
@@ -272,7 +284,7 @@ impl<S: Store> Follower<S> {
         let is_it = self.is_session(session);
         if is_it {
             self.primary = None;
-            self.is_slave = false;
+            self.was_slave = false;
             self.staging = Staging::No;
         }
         is_it
@@ -284,7 +296,7 @@ impl<S: Store> Follower<S> {
         self.staging = Staging::No;
         self.report = false;
         self.fresh = false;
-        self.is_slave = false;
+        self.was_slave = false;
         self.term = self.term.saturating_add(1);
         self.promoted = self.incarnation;
         Some(former)
@@ -457,6 +469,27 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_a_slave_before_a_restart_says_so_once() {
+        let mut follower = follower().had(Some((1, 12)));
+        assert_eq!(
+            follower.greet(greeting(0, &[1], 1), FREE).map(|greeted| greeted.had).ok(),
+            Some((Some(1), 12))
+        );
+        assert_eq!(follower.asked(1, 15).ok(), Some(12), "what it had it has");
+        follower.bye(1);
+        assert_eq!(
+            follower.greet(greeting(0, &[1], 2), FREE).map(|greeted| greeted.had).ok(),
+            Some((None, 0))
+        );
+        let mut follower = self::follower().had(Some((1, 12)));
+        assert_eq!(
+            follower.greet(greeting(0, &[2], 1), FREE).map(|greeted| greeted.had).ok(),
+            Some((Some(1), 12))
+        );
+        assert_eq!(follower.asked(1, 15).ok(), Some(0), "of another's writes it has none");
+    }
+
+    #[test]
     fn a_copy_is_put_aside_and_what_a_session_that_is_over_sends_is_of_no_use() {
         let (mut follower, store) = (follower(), MemoryStore::default());
         follower.greet(greeting(0, &[1], 1), FREE).expect("it is a slave");
@@ -540,7 +573,7 @@ mod tests {
         let own = Own { has_slaves: true, ..FREE };
         assert_eq!(high.greet(hello(&low), own).err(), Some(Refusal::Superseded));
         low.greeting(true);
-        assert!(low.greet(hello(&high), own).is_ok_and(|greeted| greeted.demoted && greeted.began));
+        assert!(low.greet(hello(&high), own).is_ok_and(|greeted| greeted.demoted));
         assert!(low.reports(), "it may have writes that the other has not");
         assert_eq!(low.lineage(), Lineage { term: 1, promoted: 4, path: vec![4, 3] });
         // Their slaves follow, though the primary that they have is there.
@@ -572,8 +605,9 @@ mod tests {
         for was_slave in [false, true] {
             let mut follower = Follower::<MemoryStore>::new(OWN, was_slave, false);
             let greeted = follower.greet(greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");
-            assert_eq!((greeted.demoted, greeted.began), (true, !was_slave));
+            assert!(greeted.demoted);
             assert_eq!(follower.reports(), !was_slave);
+            assert_eq!((follower.is_whole(), follower.is_whole()), (!was_slave, false), "to be kept once");
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::follower::{Copied, Greeting, Own, Place, Primary};
+use super::position;
 use super::request::{FromPrimary, Hello};
 use super::server::{KeyValueServer, Write, refuse, with_canonical};
 use crate::dist::{RemoteProcess, ServerRef};
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, encode};
 use crate::process::{Caller, Effect, Effects, MonitorRequest};
 use crate::replica::{CopyMark, Refusal, SlaveState};
-use crate::store::{Store, Value};
+use crate::store::{Store, Value, WriteDone};
 
 /// Names that a primary may send of itself, and of its slaves.
 const NAMES_MAX: usize = 256;
@@ -22,12 +23,12 @@ impl<S: Store> KeyValueServer<S> {
         };
         let (pid, slaves) = (greeting.pid.clone(), greeting.slaves.clone());
         let (session, names) = (greeting.session, greeting.names.clone());
+        let incarnation = greeting.lineage.incarnation();
         let at = RemoteProcess::Pid(pid.clone());
         let own_slaves = self.slaves();
-        let incarnation = Some(greeting.lineage.incarnation());
         let own = Own {
             has_slaves: !own_slaves.is_empty(),
-            is_greeted_by_slave: own_slaves.iter().any(|slave| slave.is_at(&at, incarnation)),
+            is_greeted_by_slave: own_slaves.iter().any(|slave| slave.is_at(&at, Some(incarnation))),
             is_empty: self.store().is_empty(),
         };
         let greeted = self.follower.lock().greet(greeting, own);
@@ -44,6 +45,9 @@ impl<S: Store> KeyValueServer<S> {
             }
         };
         tracing::info!(store = ?effects.me, primary = ?pid, session, "following a primary");
+        if greeted.had.0.is_some_and(|had| had != incarnation) {
+            self.forget_position();
+        }
         if greeted.watch {
             let (follower, gone) = (Arc::clone(&self.follower), pid.clone());
             effects.later.push(Effect::Monitor(Box::new(MonitorRequest {
@@ -54,9 +58,6 @@ impl<S: Store> KeyValueServer<S> {
                     tracing::warn!(primary = ?gone, ?reason, "primary lost");
                 }),
             })));
-        }
-        if greeted.began {
-            self.note_is_slave(true);
         }
         if greeted.demoted {
             self.step_down(&slaves, &names, &RemoteProcess::Pid(pid), effects);
@@ -78,20 +79,31 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:replica_ask, …}`
     pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let answer = self.follower.lock().asked(session, seq);
+        let (answer, position) = {
+            let mut follower = self.follower.lock();
+            (follower.asked(session, seq), follower.primary().map(Primary::incarnation))
+        };
         if !S::WRITES_LATER || answer.is_err() {
             return effects.reply(caller, |w| write_asked(w, answer));
         }
-        // What came before is under way: its last write is done when this one, of a key that nobody has, is.
+        // What came before is under way: its last write is done when this one is, a note or of a key that nobody has.
         let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
-        let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
-        self.store().delete(&nobody, || {
+        let done = || -> WriteDone {
             Box::new(move |result| {
                 caller.reply(&*dispatch, |w| {
                     write_asked(w, answer.and(result.map_err(|_| Refusal::NoSpace)).and(answer))
                 });
             })
-        });
+        };
+        match (position, answer) {
+            (Some(incarnation), Ok(applied)) if self.store().is_durable() => {
+                position::keep(self.store(), (incarnation, applied), done);
+            }
+            _ => {
+                let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
+                self.store().delete(&nobody, done);
+            }
+        }
     }
 
     /// A cast of a primary.
@@ -124,6 +136,7 @@ impl<S: Store> KeyValueServer<S> {
             }
             FromPrimary::Bye { session } => {
                 if self.follower.lock().bye(session) {
+                    self.forget_position();
                     tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
                     self.note_is_slave(false);
                     for slave in self.slaves() {
@@ -204,6 +217,10 @@ impl<S: Store> KeyValueServer<S> {
         let mark = if follower.is_copying() { CopyMark::Begin } else { mark };
         if let Some(primary) = follower.session(session) {
             primary.marked(mark, seq);
+        }
+        // What it drops after this is not its own, however often it is started again.
+        if matches!(mark, CopyMark::End | CopyMark::Whole) && follower.is_whole() {
+            self.note_is_slave(true);
         }
     }
 

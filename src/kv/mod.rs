@@ -6,6 +6,7 @@ pub mod dropped;
 mod follower;
 mod following;
 pub mod functions;
+mod position;
 mod promotion;
 pub mod request;
 pub mod server;

@@ -27,6 +27,8 @@ impl<S: Store> KeyValueServer<S> {
         );
         self.note_is_slave(false);
         self.watch.promoted();
+        // Before a write of its own.
+        self.forget_position();
         for slave in self.slaves() {
             slave.renew();
         }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::confirm::Confirmations;
 use super::dropped::{DroppedPairs, NewFile};
 use super::follower::Follower;
-use super::{Cast, Request, StateShape, state, status};
+use super::{Cast, Request, StateShape, position, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::effect::can_decode;
@@ -116,6 +116,7 @@ impl<S: Store> KeyValueServer<S> {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
+        let follower = follower.had(position::kept(&store));
         Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),

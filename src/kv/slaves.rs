@@ -18,7 +18,7 @@ pub const SLAVES_MAX: usize = 64;
 /// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.
 const SLAVES_NOTE: &str = "slaves";
 
-/// The name under which a store keeps whether it is a kvnode's slave.
+/// The name under which a store keeps whether it is a kvnode's slave, with all that its primary had.
 const IS_SLAVE_NOTE: &str = "is_slave";
 
 /// The store has as many slaves as it may have.
@@ -147,7 +147,7 @@ impl<S: Store> KeyValueServer<S> {
         });
     }
 
-    /// Keeps whether it is a kvnode's slave, where the store keeps such things.
+    /// Keeps whether it is a kvnode's slave with all that its primary had, where the store keeps such things.
     pub(super) fn note_is_slave(&self, is_slave: bool) {
         let note = [u8::from(is_slave)];
         self.store().keep_note(IS_SLAVE_NOTE, &note, || {

@@ -7,7 +7,8 @@ use kvnode::epmd::protocol::{Asker, Next, Registry};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let names = |registry: &mut Registry| registry.answer(Asker { connection: u32::MAX, local: false }, b"n").answer;
+    let names =
+        |registry: &mut Registry| registry.answer(Asker { connection: u32::MAX, local: false }, b"n").answer;
     let mut registry = Registry::new(4369, false, 7);
     let nobody = names(&mut registry);
     assert_eq!(nobody[..4], 4369_u32.to_be_bytes());

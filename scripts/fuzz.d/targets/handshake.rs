@@ -25,7 +25,7 @@ fn packets(data: &[u8], mut take: impl FnMut(&[u8]) -> bool) {
         rest = later;
         while let Some(packet) = packets.next_packet() {
             let Ok(packet) = packet else { return };
-            if !take(&packet.to_vec()) {
+            if !take(packet) {
                 return;
             }
         }

@@ -53,7 +53,9 @@ fn say(term: &Term, in_map: bool, out: &mut String) -> Option<()> {
         // To it 0.0 and -0.0 are one key of a map, which has lost a pair then.
         Term::Float(float) if in_map && float.value == 0.0 => return None,
         Term::Float(float) => out.push_str(&format!("f{:x}", float.value.to_bits())),
-        Term::Pid(pid) => out.push_str(&format!("p{:?}.{}.{}.{}", pid.node.name, pid.id, pid.serial, pid.creation)),
+        Term::Pid(pid) => {
+            out.push_str(&format!("p{:?}.{}.{}.{}", pid.node.name, pid.id, pid.serial, pid.creation))
+        }
         Term::Port(port) => out.push_str(&format!("o{:?}.{}.{}", port.node.name, port.id, port.creation)),
         Term::Reference(reference) => {
             // A BEAM's =:= takes words that one of two has more as equal where they are 0.
@@ -139,6 +141,10 @@ fuzz_target!(|data: &[u8]| {
         None => (&key[..], key.clone()),
     };
     if let (Some(meant), Some(other_meant)) = (meaning(one), meaning(other)) {
-        assert_eq!(meant == other_meant, key == other_key, "{one:?} and {other:?}: {meant} and {other_meant}");
+        assert_eq!(
+            meant == other_meant,
+            key == other_key,
+            "{one:?} and {other:?}: {meant} and {other_meant}"
+        );
     }
 });

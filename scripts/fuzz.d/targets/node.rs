@@ -32,11 +32,8 @@ fn node() -> Registry {
     let registry = Registry::new("k@127.0.0.1".into(), 5);
     let dispatch: Arc<dyn Dispatch> = Arc::new(Nowhere);
     let store = KeyValueServer::new(MemoryStore::default(), Arc::clone(&dispatch), 1 << 20);
-    let processes: [(&str, Arc<dyn kvnode::GenServer>); 3] = [
-        ("net_kernel", Arc::new(NetKernel::default())),
-        ("rex", Arc::new(Rex)),
-        ("kv", Arc::new(store)),
-    ];
+    let processes: [(&str, Arc<dyn kvnode::GenServer>); 3] =
+        [("net_kernel", Arc::new(NetKernel::default())), ("rex", Arc::new(Rex)), ("kv", Arc::new(store))];
     for (name, server) in processes {
         let process = registry.spawn(server);
         registry.register(name, &process).expect("the name is free");
@@ -48,7 +45,13 @@ fn node() -> Registry {
 }
 
 /// Gives all that a peer sends to the node; the bytes that come back, unless the connection ends.
-fn converse(registry: &Registry, waiters: &Waiters, peer: &mut Peer, form: FrameForm, sent: &[u8]) -> Option<usize> {
+fn converse(
+    registry: &Registry,
+    waiters: &Waiters,
+    peer: &mut Peer,
+    form: FrameForm,
+    sent: &[u8],
+) -> Option<usize> {
     let around = Surroundings {
         registry,
         waiters,
@@ -88,7 +91,8 @@ fuzz_target!(|data: &[u8]| {
         let mut bad = Peer::new("b@127.0.0.1".into(), DistributionFlags::OFFERED);
         // As it came, and as one frame of the form.
         let _ended = converse(&registry, &waiters, &mut bad, form, data);
-        let framed = [&((form.head().len() + data.len()) as u32).to_be_bytes()[..], form.head(), data].concat();
+        let framed =
+            [&((form.head().len() + data.len()) as u32).to_be_bytes()[..], form.head(), data].concat();
         let _ended = converse(&registry, &waiters, &mut bad, form, &framed);
         bad.connection_lost(
             Surroundings {
@@ -113,7 +117,8 @@ fuzz_target!(|data: &[u8]| {
         w.tuple(3).atom("$gen_call").tuple(2).pid(&from).reference(&tag).tuple(2).atom("is_auth").atom("g@h");
     }));
     let form = FrameForm::DistHeader;
-    let framed = [&((form.head().len() + frame.len()) as u32).to_be_bytes()[..], form.head(), &frame].concat();
+    let framed =
+        [&((form.head().len() + frame.len()) as u32).to_be_bytes()[..], form.head(), &frame].concat();
     let answered = converse(&registry, &waiters, &mut good, form, &framed);
     assert!(answered.is_some_and(|bytes| bytes > 0), "a good peer is not answered");
 });

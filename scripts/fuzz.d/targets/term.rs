@@ -7,10 +7,10 @@ use kvnode::etf::{Cursor, TermView, compressed, key};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    if let Some(packed) = data.strip_prefix(&[80]) {
-        if let Ok((bytes, read)) = compressed::inflate(packed, 1 << 20) {
-            assert!(bytes.len() <= 1 << 20 && read <= packed.len());
-        }
+    if let Some(packed) = data.strip_prefix(&[80])
+        && let Ok((bytes, read)) = compressed::inflate(packed, 1 << 20)
+    {
+        assert!(bytes.len() <= 1 << 20 && read <= packed.len());
     }
     let mut cursor = Cursor::new(data);
     let Ok(term) = cursor.term() else {

@@ -31,6 +31,7 @@ fuzz_target!(|data: &[u8]| {
     let bytes = parsed.clone().into_bytes();
     let term = TermView::parse(&bytes).expect("what is read is a term");
     let printed = inspect(term, WHOLE);
-    let again = parse(&printed, Some(&local)).unwrap_or_else(|error| panic!("{text:?} is {printed:?}: {error}"));
+    let again =
+        parse(&printed, Some(&local)).unwrap_or_else(|error| panic!("{text:?} is {printed:?}: {error}"));
     assert_eq!(key_of(again.view()), key_of(term), "{text:?} is {printed:?}");
 });

@@ -193,3 +193,53 @@ fn in_time(path: &Path, chain: &[CertificateDer<'static>]) -> Result<(), TlsErro
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_rustls::rustls::pki_types::ServerName;
+    use futures_rustls::rustls::{ClientConnection, ServerConnection};
+
+    use super::super::verify::tests::path;
+    use super::*;
+
+    /// Shakes hands in memory; who fails, if one does.
+    fn shake(theirs: &TlsSide, ours: &TlsSide) -> Result<(), &'static str> {
+        let host = ServerName::try_from("host").unwrap();
+        let mut client = ClientConnection::new(Arc::new(client(theirs).unwrap()), host).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server(ours).unwrap())).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut &bytes[..]).unwrap();
+            server.process_new_packets().map_err(|_| "server")?;
+            let mut bytes = Vec::new();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut &bytes[..]).unwrap();
+            client.process_new_packets().map_err(|_| "client")?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn both_sides_keep_their_depth() {
+        let (root, path, key) = path();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        let side = TlsSide {
+            cert_file: write("cert.pem", path.iter().map(rcgen::Certificate::pem).collect()),
+            key_file: write("key.pem", key),
+            ca_file: write("ca.pem", root.pem()),
+            ..TlsSide::default()
+        };
+        let least = TlsSide { depth_max: Some(2), ..side.clone() };
+        let less = TlsSide { depth_max: Some(1), ..side.clone() };
+        assert_eq!(shake(&side, &side), Ok(()));
+        assert_eq!(shake(&least, &least), Ok(()));
+        assert_eq!(shake(&side, &less), Err("server"));
+        assert_eq!(shake(&less, &side), Err("client"));
+    }
+}

@@ -184,20 +184,21 @@ impl<V: ClientCertVerifier + ?Sized> ClientCertVerifier for AtDepth<V> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use futures_rustls::rustls::RootCertStore;
     use futures_rustls::rustls::client::WebPkiServerVerifier;
     use futures_rustls::rustls::crypto::ring;
     use futures_rustls::rustls::server::WebPkiClientVerifier;
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
     use super::super::TlsFault;
     use super::*;
 
-    /// The certificate of a CA, and one of a node with two more between, in the order of the path.
-    fn path() -> (CertificateDer<'static>, Vec<CertificateDer<'static>>) {
+    /// The certificate of a CA, one of a node with two more between, in the order of the path, and its key (PEM).
+    pub(in crate::node::tls) fn path() -> (Certificate, Vec<Certificate>, String) {
         let mut certificates = Vec::new();
         let mut signer: Option<Issuer<'static, KeyPair>> = None;
+        let mut pem = String::new();
         for name in ["root", "upper", "lower", "node"] {
             let mut params = CertificateParams::new(vec!["host".to_owned()]).unwrap();
             params.distinguished_name.push(DnType::CommonName, name);
@@ -209,16 +210,19 @@ mod tests {
                 Some(signer) => params.signed_by(&key, signer).unwrap(),
                 None => params.self_signed(&key).unwrap(),
             };
-            certificates.insert(0, signed.der().clone());
+            certificates.insert(0, signed);
+            pem = key.serialize_pem();
             signer = Some(Issuer::new(params, key));
         }
         let root = certificates.pop().unwrap();
-        (root, certificates)
+        (root, certificates, pem)
     }
 
     #[test]
     fn a_path_that_is_longer_than_its_depth_is_not_taken() {
-        let (root, path) = path();
+        let (root, path, _) = path();
+        let path: Vec<_> = path.iter().map(|signed| signed.der().clone()).collect();
+        let root = root.der().clone();
         let mut roots = RootCertStore::empty();
         roots.add(root.clone()).unwrap();
         let (roots, provider) = (Arc::new(roots), Arc::new(ring::default_provider()));

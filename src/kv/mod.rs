@@ -5,6 +5,7 @@ mod confirm;
 mod follower;
 mod following;
 pub mod functions;
+mod position;
 mod promotion;
 pub mod request;
 pub mod server;

@@ -183,11 +183,10 @@ impl Dir {
     pub(super) fn inspect_journals(&self) -> Result<Journals, OpenError> {
         let journals = self.journals().map_err(|error| OpenError::system(&self.engine(), &error))?;
         let known = self.reached.lock().known();
-        let last = journals.len().saturating_sub(1);
         let mut progress = Progress::new(&journals);
         let mut chain = Chain::new(known.folder);
         let mut found = Journals { whole: Vec::new(), torn: None, last: None };
-        for (at, path) in journals.iter().enumerate() {
+        for path in &journals {
             let looked = journal::inspect(path, &mut chain, &mut |bytes| progress.read(bytes))
                 .map_err(|error| OpenError::system(path, &error))?;
             let offset = looked.whole_bytes;
@@ -197,23 +196,24 @@ impl Dir {
             };
             let torn =
                 |bytes, batches_follow| Some(TornEnd { file: path.clone(), offset, bytes, batches_follow });
+            // The engine begins another journal behind one that it failed to write, but no batch in it.
+            if let Some(torn) = &found.torn
+                && (looked.batches > 0 || !matches!(looked.tail, Tail::Clean))
+            {
+                return Err(later_is_there(&torn.file, torn.offset, torn.bytes));
+            }
             match looked.tail {
                 Tail::Clean => {}
                 Tail::Wrong(wrong) => return Err(damaged(wrong.to_string())),
-                Tail::Torn { bytes } if at == last => found.torn = torn(bytes, false),
-                Tail::Followed { bytes } if at == last && !known.always => found.torn = torn(bytes, true),
-                Tail::Torn { bytes } | Tail::Followed { bytes } => {
-                    return Err(damaged(format!(
-                        "the {bytes} bytes that follow are not as they were written, though they had been synced: what was \
-                         written later is there"
-                    )));
-                }
+                Tail::Torn { bytes } => found.torn = torn(bytes, false),
+                Tail::Followed { bytes } if !known.always => found.torn = torn(bytes, true),
+                Tail::Followed { bytes } => return Err(later_is_there(path, offset, bytes)),
             }
             progress.whole_bytes += offset;
             found.whole.push((path.clone(), offset));
         }
         found.last = chain.last();
-        if let (Some(number), Some((path, offset))) = (found.last, found.whole.last())
+        if let (Some(number), Some((path, offset))) = (found.last, newest(&found.whole))
             && number < known.least()
         {
             return Err(missing(path, *offset, number, known.least()));
@@ -282,6 +282,19 @@ fn in_use(dir: &Path, lock: Option<&mut File>) -> OpenError {
     let read = lock.and_then(|lock| lock.read_to_string(&mut text).ok());
     let pid = read.and_then(|_| text.trim().parse().ok());
     OpenError::InUse { dir: dir.into(), pid }
+}
+
+/// The last journal that has a batch.
+fn newest(whole: &[(PathBuf, u64)]) -> Option<&(PathBuf, u64)> {
+    whole.iter().rfind(|(_, bytes)| *bytes > 0)
+}
+
+fn later_is_there(file: &Path, offset: u64, bytes: u64) -> OpenError {
+    let what = format!(
+        "its batches up to byte {offset} are whole; the {bytes} bytes that follow are not as they were written, though they \
+         had been synced: what was written later is there"
+    );
+    OpenError::Damaged { file: file.into(), what }
 }
 
 fn missing(file: &Path, offset: u64, number: u64, least: u64) -> OpenError {

@@ -10,6 +10,8 @@
 //! that a caller would notice. Which loss of a journal's end it shows:
 //!
 //! - the process ended, and the system did not: every batch that was answered;
+//!   (Not so where the file system was taken back to an earlier moment below a system that runs on: then what was not synced
+//!   at that moment is refused as lost, which with `always` is nothing.)
 //! - the system went down: what was synced, up to the last time that the system wrote this file by itself, which is often half
 //!   a minute before, or that we synced it, which is at each start and each end. A part that is missing behind that, cut exactly
 //!   between two batches, cannot be seen: nothing tells it from batches that never were.

@@ -477,6 +477,57 @@ fn what_was_answered_and_is_not_there_is_refused() {
     assert_refused(dir.path(), &journal, "reached");
 }
 
+/// The three entries' batches (and the names') in two journals, as the engine leaves them when the first is full: their
+/// paths, and where each batch of the first ends.
+fn two_journals(dir: &Path) -> ([PathBuf; 2], Vec<usize>) {
+    let (first, second) = (three(dir), dir.join("engine/1.jnl"));
+    let mut whole = fs::read(&first).unwrap();
+    let mut ends = vec![end_of(dir)];
+    while *ends.last().unwrap() > 0 {
+        fs::write(&first, &whole[..ends.last().unwrap() - 1]).unwrap();
+        ends.push(end_of(dir));
+    }
+    ends.reverse();
+    whole.truncate(ends[4]);
+    fs::write(&second, whole.split_off(ends[3])).unwrap();
+    fs::write(&first, whole).unwrap();
+    ([first, second], ends[1..4].to_vec())
+}
+
+#[test]
+fn a_batch_that_failed_is_taken_back_out_of_each_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let ([first, second], ends) = two_journals(dir.path());
+    let bytes = fs::read(&first).unwrap();
+    assert_eq!(bytes.len(), ends[2]);
+    // The engine's number of the third batch, which has the second entry.
+    let number = u64::from_le_bytes(bytes[ends[1] + 5..ends[1] + 13].try_into().unwrap());
+    dir::Dir::take(dir.path()).unwrap().take_back(number).unwrap();
+    assert_eq!([&first, &second].map(|path| fs::metadata(path).unwrap().len()), [ends[1] as u64, 0]);
+    reached::power_cut(dir.path(), 2);
+    assert_eq!(open(dir.path(), SyncPolicy::Always).unwrap().len(), 1);
+
+    let dir = tempfile::tempdir().unwrap();
+    two_journals(dir.path());
+    let store = open(dir.path(), SyncPolicy::Always).unwrap();
+    assert_eq!(store.len(), 3, "the numbers go on from one to the other");
+}
+
+#[test]
+fn a_torn_batch_behind_which_only_empty_journals_come_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let ([first, second], _) = two_journals(dir.path());
+    let mut torn = fs::read(&first).unwrap();
+    torn.extend_from_slice(&[1, 9, 9]);
+    fs::write(&first, &torn).unwrap();
+    assert_refused(dir.path(), &first, "what was written later is there");
+    fs::write(&second, "").unwrap();
+    assert_refused(dir.path(), &first, "1 are missing");
+    // Nobody was told of the last batch.
+    reached::power_cut(dir.path(), 3);
+    assert_eq!(open(dir.path(), SyncPolicy::Always).unwrap().len(), 2);
+}
+
 #[test]
 fn after_a_power_cut_what_was_not_synced_may_be_missing_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();

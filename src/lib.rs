@@ -122,8 +122,9 @@
 //!   connection that is lost leaves what it holds to the node's connection to itself.
 //! - The supervisor delays restarts past its intensity instead of giving up: a node without its stores serves nobody.
 //! - The disk's engine is fjall: three times the synced writes of redb, and a faster start after a crash
-//!   (`scripts/bench.d/engines`). It takes damage in its journal for the journal's end, so that is looked through before
-//!   (`store/disk/journal.rs`), and a batch that failed is taken out of it before it is read again.
+//!   (`scripts/bench.d/engines`). It takes damage in its journal for the journal's end, and a journal that is gone for
+//!   none: so they are looked through before (`store/disk/journal.rs`), batches have numbers of ours (`stamp.rs`), and how far
+//!   they have come is told beside them (`reached.rs`). A batch that failed is taken out before it is read again.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
 //!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
 //!   out in any order, and a slave must not see them so.

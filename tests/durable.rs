@@ -37,7 +37,12 @@ fn library(source: &str, into: &Path) -> PathBuf {
 
 /// Runs a command of kvnode's that needs no node.
 fn kvnode(args: &[&str]) -> (bool, String) {
-    let ended = Command::new(support::kvnode::program()).args(args).output().unwrap();
+    kvnode_in(Path::new("."), args)
+}
+
+/// The same in a folder.
+fn kvnode_in(dir: &Path, args: &[&str]) -> (bool, String) {
+    let ended = Command::new(support::kvnode::program()).args(args).current_dir(dir).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
     (ended.status.success(), said)
 }

@@ -2,14 +2,13 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, print};
-use crate::store::disk::StoreCount;
+use crate::store::disk::{ReadOnlyDisk, StoreCount, TornEnd};
 use crate::store::{Disk, SyncPolicy};
 
 /// Reads `always`, `interval:MS` or `never`.
@@ -30,7 +29,8 @@ pub(super) fn sync(text: &str) -> Result<SyncPolicy, String> {
 
 /// Reads everything in a folder of stores, and says what it found.
 ///
-/// The folder must not be in use.
+/// The folder must not be in use. Nothing is written into it; there must be room for copies of its journals, 200 MiB at most,
+/// in the folder for temporary files (TMPDIR).
 #[derive(Args)]
 pub(super) struct CheckArgs {
     /// The folder
@@ -58,7 +58,7 @@ pub(super) struct RestoreArgs {
     /// The backup
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The folder, which must be empty or not there
+    /// The folder, which must be empty (but for lost+found) or not there
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
 }
@@ -66,13 +66,13 @@ pub(super) struct RestoreArgs {
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
     let disk = open(&args.data_dir)?;
     let stores = with_bar(|progress| disk.check(progress)).map_err(CliError::cannot_run)?;
-    print(&(told(&stores) + "all of it could be read\n"))
+    print(&(told(&stores) + &told_end(disk.torn_end()) + "all of it could be read\n"))
 }
 
 pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
     let disk = open(&args.data_dir)?;
     let stores = with_bar(|progress| disk.backup(&args.file, progress)).map_err(CliError::cannot_run)?;
-    print(&format!("{}written to {}\n", told(&stores), args.file.display()))
+    print(&format!("{}{}written to {}\n", told(&stores), told_end(disk.torn_end()), args.file.display()))
 }
 
 pub(super) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
@@ -81,12 +81,28 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
     print(&format!("{}restored into {}\n", told(&stores), args.data_dir.display()))
 }
 
-fn open(dir: &Path) -> Result<Arc<Disk>, CliError> {
+fn open(dir: &Path) -> Result<ReadOnlyDisk, CliError> {
     if !dir.join("format").exists() {
         let dir = dir.display();
         return Err(CliError::cannot_run(format!("{dir}: no kvnode has kept stores there; see --data-dir")));
     }
-    Disk::open(dir, SyncPolicy::Always, u64::MAX).map_err(CliError::cannot_run)
+    ReadOnlyDisk::open(dir).map_err(CliError::cannot_run)
+}
+
+/// A line for what the next start cuts off.
+fn told_end(torn: Option<&TornEnd>) -> String {
+    let Some(TornEnd { file, offset, bytes, batches_follow }) = torn else { return String::new() };
+    let place = format!("{}: {bytes} bytes from byte {offset} on", file.display());
+    if *batches_follow {
+        format!(
+            "{place} were not on disk when the system went down (--sync); the next start cuts them off, with what follows\n"
+        )
+    } else {
+        format!(
+            "{place} are part of a batch that was being written when the node ended, which nobody was told of; the next start \
+             cuts them off\n"
+        )
+    }
 }
 
 /// A line for each store.

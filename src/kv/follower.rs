@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ahash::{AHashSet, RandomState};
 
 use super::kept::Kept;
+use super::position::Position;
 use crate::dist::ServerRef;
 use crate::etf::Pid;
 use crate::replica::{CopyMark, Lineage, Refusal};
@@ -111,6 +112,8 @@ pub(super) struct Follower<S> {
     watches: usize,
     /// It was a primary with writes of its own: what the next copy drops of these is reported.
     report: bool,
+    /// The place that it had among a primary's writes when its node ended.
+    before: Option<Position>,
     hashers: [RandomState; 2],
     kept: Arc<Kept>,
 }
@@ -124,9 +127,15 @@ impl<S: Store> Follower<S> {
             staging: Staging::No,
             watches: 0,
             report: false,
+            before: None,
             hashers: [RandomState::new(), RandomState::new()],
             kept: Arc::default(),
         }
+    }
+
+    /// The same, which had this place among a primary's writes before.
+    pub fn had(self, before: Option<Position>) -> Self {
+        Self { before, ..self }
     }
 
     /// Where it is noted what the store does not keep of the primary's writes.
@@ -182,9 +191,10 @@ impl<S: Store> Follower<S> {
         if watch && self.watches >= WATCHES_MAX {
             return Err(Refusal::HasPrimary);
         }
+        let had = followed.map(|known| (known.incarnation(), known.applied)).or(self.before);
         let greeted = Greeted {
             incarnation: self.incarnation,
-            had: followed.map_or((None, 0), |known| (Some(known.incarnation()), known.applied)),
+            had: had.map_or((None, 0), |(incarnation, applied)| (Some(incarnation), applied)),
             path_changed: followed.is_none_or(|known| known.greeting.lineage.path != lineage.path),
             demoted: self.primary.is_none() && lineage.term > self.term,
             watch,
@@ -193,9 +203,10 @@ impl<S: Store> Follower<S> {
         self.watches += usize::from(watch);
         self.term = lineage.term;
         self.staging = Staging::No;
-        let applied = if same { greeted.had.1 } else { 0 };
+        let applied = if greeted.had.0 == Some(lineage.incarnation()) { greeted.had.1 } else { 0 };
         // What is not acknowledged is sent again.
         self.kept.begin(applied);
+        self.before = None;
         let latest = greeting.seq;
         self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true, lacks: None });
         Ok(greeted)
@@ -417,6 +428,31 @@ mod tests {
         assert!(follower.promote().is_some() && follower.promote().is_none());
         assert_eq!(follower.term(), 4);
         assert!(follower.greet(greeting(5, &[1], 5), false).is_ok_and(|greeted| greeted.demoted));
+    }
+
+    #[test]
+    fn one_that_was_a_slave_before_a_restart_says_so_once() {
+        let mut follower = follower().had(Some((1, 12)));
+        assert_eq!(
+            follower.greet(greeting(0, &[1], 1), false).map(|greeted| greeted.had).ok(),
+            Some((Some(1), 12))
+        );
+        assert_eq!(follower.asked(1, 15).map(|handled| handled.applied), Ok(12), "what it had it has");
+        follower.bye(1);
+        assert_eq!(
+            follower.greet(greeting(0, &[1], 2), false).map(|greeted| greeted.had).ok(),
+            Some((None, 0))
+        );
+        let mut follower = self::follower().had(Some((1, 12)));
+        assert_eq!(
+            follower.greet(greeting(0, &[2], 1), false).map(|greeted| greeted.had).ok(),
+            Some((Some(1), 12))
+        );
+        assert_eq!(
+            follower.asked(1, 15).map(|handled| handled.applied),
+            Ok(0),
+            "of another's writes it has none"
+        );
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::follower::{Copied, Follower, Greeting, Handled, Place, Primary};
 use super::kept::{self, Kept};
+use super::position;
 use super::request::{FromPrimary, Hello};
 use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
 use crate::dist::{RemoteProcess, ServerRef};
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, encode};
 use crate::process::{Caller, Effect, Effects, MonitorRequest};
 use crate::replica::{CopyMark, Refusal, SlaveState};
-use crate::store::{Store, StoreError, Value};
+use crate::store::{Store, StoreError, Value, WriteDone};
 
 /// Names that a primary may send of itself, and of its slaves.
 const NAMES_MAX: usize = 256;
@@ -24,6 +25,7 @@ impl<S: Store> KeyValueServer<S> {
         };
         let (pid, slaves) = (greeting.pid.clone(), greeting.slaves.clone());
         let (session, names) = (greeting.session, greeting.names.clone());
+        let incarnation = greeting.lineage.incarnation();
         let has_slaves = self.has_slaves();
         let greeted = self.follower.lock().greet(greeting, has_slaves);
         let greeted = match greeted {
@@ -34,6 +36,9 @@ impl<S: Store> KeyValueServer<S> {
             }
         };
         tracing::info!(store = ?effects.me, primary = ?pid, session, "following a primary");
+        if greeted.had.0.is_some_and(|had| had != incarnation) {
+            self.forget_position();
+        }
         if greeted.watch {
             let (follower, gone) = (Arc::clone(&self.follower), pid.clone());
             effects.later.push(Effect::Monitor(Box::new(MonitorRequest {
@@ -65,24 +70,33 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:replica_ask, …}`
     pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let (answer, kept) = {
+        let (answer, position, kept) = {
             let mut follower = self.follower.lock();
-            (follower.asked(session, seq), Arc::clone(follower.kept()))
+            let answer = follower.asked(session, seq);
+            (answer, follower.primary().map(Primary::incarnation), Arc::clone(follower.kept()))
         };
         if !S::WRITES_LATER || answer.is_err() {
             return effects.reply(caller, |w| write_asked(w, answer, &kept));
         }
-        // What came before is under way: its last write is done when this one, of a key that nobody has, is.
+        // What came before is under way: its last write is done when this one is, a note or of a key that nobody has.
         let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
-        let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
-        self.store().delete(&nobody, || {
+        let done = || -> WriteDone {
             Box::new(move |result| {
                 // The store has said by now what it did not keep.
                 let failed = result.err().map(|error| kept::refusal(&error));
                 let answer = kept.take_to_tell().or(failed).map_or(answer, Err);
                 caller.reply(&*dispatch, |w| write_asked(w, answer, &kept));
             })
-        });
+        };
+        match (position, answer) {
+            (Some(incarnation), Ok(Handled { applied, .. })) if self.store().is_durable() => {
+                position::keep(self.store(), (incarnation, applied), done);
+            }
+            _ => {
+                let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
+                self.store().delete(&nobody, done);
+            }
+        }
     }
 
     /// A cast of a primary.
@@ -115,6 +129,7 @@ impl<S: Store> KeyValueServer<S> {
             }
             FromPrimary::Bye { session } => {
                 if self.follower.lock().bye(session) {
+                    self.forget_position();
                     tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
                     for slave in self.slaves() {
                         slave.renew();

@@ -6,6 +6,7 @@ mod follower;
 mod following;
 pub mod functions;
 mod kept;
+mod position;
 mod promotion;
 pub mod request;
 pub mod server;

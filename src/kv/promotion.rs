@@ -26,6 +26,8 @@ impl<S: Store> KeyValueServer<S> {
             "promoted: this store is the primary from here on"
         );
         self.watch.promoted();
+        // Before a write of its own.
+        self.forget_position();
         for slave in self.slaves() {
             slave.renew();
         }

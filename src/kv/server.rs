@@ -13,7 +13,7 @@ use super::confirm::{Confirmations, Wanted};
 use super::follower::Follower;
 use super::following::not_kept;
 use super::kept::Kept;
-use super::{Cast, Request, StateShape, state, status};
+use super::{Cast, Request, StateShape, position, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::effect::can_decode;
@@ -117,11 +117,12 @@ impl<S: Store> KeyValueServer<S> {
     pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
+        let follower = Follower::new(incarnation).had(position::kept(&store));
         Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
-            follower: Arc::new(Mutex::new(Follower::new(incarnation))),
+            follower: Arc::new(Mutex::new(follower)),
             noting: Mutex::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),

@@ -206,12 +206,17 @@ impl Slave {
         if state.at == SlaveState::Dropped {
             return;
         }
-        if state.known.as_ref() != Some(&at) || !knows {
+        // A kvnode's store says itself whose writes it has, also when it is another process since it was started again.
+        let same = match dialect {
+            Dialect::Elixir => state.known.as_ref() == Some(&at),
+            Dialect::Kvnode { .. } => state.known.is_some(),
+        };
+        if !same || !knows {
             state.copy_all();
             state.stale = false;
             state.confirmed = 0;
-            state.known = Some(at.clone());
         }
+        state.known = Some(at.clone());
         state.at = SlaveState::Following(at);
         state.dialect = dialect;
         state.incarnation = None;

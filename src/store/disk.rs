@@ -17,13 +17,16 @@
 //! What it does not do: spread over disks, encrypt, compress.
 
 mod backup;
+mod check;
 mod dir;
 mod engine;
 mod error;
 mod journal;
 mod queue;
+mod reached;
 mod record;
 mod restore;
+mod stamp;
 mod writer;
 
 use std::fmt;
@@ -37,6 +40,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use backup::{BackupError, StoreCount};
+pub use check::ReadOnlyDisk;
+pub use dir::TornEnd;
 pub use error::OpenError;
 
 use super::{ReadDone, Store, StoreError, Value, WriteDone};
@@ -79,6 +84,9 @@ impl Disk {
     /// # Errors
     /// See [`OpenError`]: somebody else has the folder, it is damaged or of a newer version, or the system refuses.
     /// Nothing is changed then.
+    ///
+    /// Damage is found in the journals here, also where their end or one of them is missing (the module `reached` says which
+    /// losses can be seen), and in what is read of the tables; [`check`](Self::check) reads all of them.
     pub fn open(dir: &Path, sync: SyncPolicy, memory_bytes_max: u64) -> Result<Arc<Self>, OpenError> {
         let shared = Arc::new(Shared::open(dir, sync, Memory::within(memory_bytes_max))?);
         let mut threads = Vec::new();
@@ -168,12 +176,12 @@ impl Disk {
         backup::write(&view, file, progress)
     }
 
-    /// Makes a folder of a backup. The file is checked from its beginning to its end before anything is written, and the
-    /// folder is complete when it has its name. It must not be there, or be empty. `progress` is as for
+    /// Makes a folder of a backup. The file is checked from its beginning to its end before anything is written. The folder
+    /// must not be there, or be empty but for `lost+found`; a node refuses it until all is in it. `progress` is as for
     /// [`check`](Self::check), of bytes.
     ///
     /// # Errors
-    /// See [`BackupError`]. There is no such folder then.
+    /// See [`BackupError`]. The folder is as it was then.
     pub fn restore(
         file: &Path,
         dir: &Path,
@@ -348,6 +356,7 @@ impl Store for DiskStore {
                     tracing::error!(file = %file.display(), "no backup was written: {error}");
                     Err(match error {
                         BackupError::Store(error) => error,
+                        BackupError::Unreadable { .. } => StoreError::Io("damaged"),
                         BackupError::Exists(_) => StoreError::Io("eexist"),
                         BackupError::Stopped => StoreError::Io("terminated"),
                         _ => StoreError::Io("eio"),

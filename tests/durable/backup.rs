@@ -1,7 +1,10 @@
 //! Backups, of a folder and of a node that serves; restored, checked.
 
-use crate::kvnode;
+use std::fs;
+
+use crate::faults::Mounted;
 use crate::support::{BeamNode, Epmd, KvNode, Otp};
+use crate::{kvnode, kvnode_in};
 
 #[test]
 fn a_node_is_backed_up_while_it_is_written_to_and_restored_as_it_was_then() {
@@ -35,8 +38,8 @@ fn a_node_is_backed_up_while_it_is_written_to_and_restored_as_it_was_then() {
     assert!(right && said.contains("5000 entries"), "{said}");
     let (right, said) = kvnode(&["backup", "--data-dir", &path("restored"), &path("two")]);
     assert!(right && said.contains("5000 entries"), "{said}");
-    assert_eq!(std::fs::read(path("backups/one")).unwrap(), std::fs::read(path("two")).unwrap());
-    std::fs::write(path("three"), "kvnode backup, nearly").unwrap();
+    assert_eq!(fs::read(path("backups/one")).unwrap(), fs::read(path("two")).unwrap());
+    fs::write(path("three"), "kvnode backup, nearly").unwrap();
     let (right, said) = kvnode(&["restore", &path("three"), "--data-dir", &path("none")]);
     assert!(!right && said.contains("no whole backup"), "{said}");
     assert!(!dir.path().join("none").exists());
@@ -52,6 +55,45 @@ fn a_node_is_backed_up_while_it_is_written_to_and_restored_as_it_was_then() {
         "true",
     );
     beam.check("GenServer.call({:global, :kv}, {:backup, \"one\"})", "{:error, {:io, :eacces}}");
+}
+
+#[test]
+fn a_folder_is_checked_and_restored_wherever_it_is() {
+    let epmd = Epmd::start();
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let node = KvNode::start(&epmd, "kv", &format!("--data-dir {}", path("data")));
+    node.kill(&epmd);
+    let (right, said) = kvnode(&["backup", "--data-dir", &path("data"), &path("file")]);
+    assert!(right, "{said}");
+
+    fs::create_dir(path("here")).unwrap();
+    let (right, said) = kvnode_in(&scratch.path().join("here"), &["restore", "../file", "--data-dir", "."]);
+    assert!(right, "{said}");
+    // A crash has torn its end: check says so, and cuts nothing.
+    let journal = scratch.path().join("here/engine/0.jnl");
+    let torn = [fs::read(&journal).unwrap(), vec![1, 9, 9]].concat();
+    fs::write(&journal, &torn).unwrap();
+    let (right, said) = kvnode_in(&scratch.path().join("here"), &["check", "--data-dir", "."]);
+    assert!(
+        right && said.contains("engine/0.jnl: ") && said.contains("the next start cuts them off"),
+        "{said}"
+    );
+    assert!(fs::read(&journal).unwrap() == torn);
+    // It is emptied, which no crash does.
+    fs::write(&journal, "").unwrap();
+    let (right, said) = kvnode_in(&scratch.path().join("here"), &["check", "--data-dir", "."]);
+    assert!(!right && said.contains("engine/0.jnl is damaged") && said.contains("are missing"), "{said}");
+    let node = KvNode::run_to_end(&epmd, "kv", &format!("--data-dir {}", path("here")));
+    assert!(node.stderr.contains("engine/0.jnl is damaged"), "{}", node.stderr);
+
+    let mounted = scratch.path().join("mounted");
+    let Some(_mounted) = Mounted::new(&mounted, "300m") else { return };
+    fs::create_dir(mounted.join("lost+found")).unwrap();
+    let (right, said) = kvnode(&["restore", &path("file"), "--data-dir", &path("mounted")]);
+    assert!(right, "{said}");
+    let (right, said) = kvnode(&["check", "--data-dir", &path("mounted")]);
+    assert!(right && said.contains("all of it could be read"), "{said}");
 }
 
 #[test]

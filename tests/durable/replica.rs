@@ -1,4 +1,5 @@
-//! Slaves of a store on disk: they get what is on their primary's disk, and are known again after a restart.
+//! Slaves of a store on disk: they get what is on their primary's disk, and are known again after a restart; and slaves on
+//! disk, which take their places again.
 
 use crate::support::{BeamNode, Epmd, KvNode, Otp};
 
@@ -32,4 +33,47 @@ fn a_late_slave_gets_all_while_others_write_and_is_followed_again_after_a_crash(
     beam.check_soon("GenServer.call({:global, :slave}, {:get, :after})", "1");
     beam.check("GenServer.call({:global, :kv}, {:remove_slave, {:global, :slave}})", ":ok");
     beam.check("GenServer.call({:global, :kv}, :slaves) |> length()", "0");
+}
+
+/// Which of the slave's states `:status` shows, and how many of the primary's writes it lacks.
+const PLACE: &str =
+    "(status = GenServer.call({:global, :slave}, :status); {status.primary[:state], status.primary[:lag]})";
+
+#[test]
+fn a_slave_on_disk_that_is_back_asks_for_what_it_missed_alone() {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let dir = tempfile::tempdir().unwrap();
+    let connect = format!("--connect {}", beam.name());
+    let slave_args = format!("{connect} --data-dir {} --store global:slave", dir.path().display());
+    let slave = KvNode::start(&epmd, "slave", &slave_args);
+    beam.wait_for_global("slave");
+    let primary_args = format!("{connect} --store global:primary --slave global:slave");
+    let primary = KvNode::start(&epmd, "primary", &primary_args);
+    beam.wait_for_global("primary");
+    beam.check_soon(PLACE, "{:following, 0}");
+    let put = "put = fn key -> GenServer.call({:global, :primary}, {:put, key, key, confirm: 1}) end";
+    beam.run(&format!("{put}; for n <- 1..500, do: :ok = put.(n)"));
+    // A copy of everything would delete what the primary does not have.
+    beam.check("GenServer.call({:global, :slave}, {:put, :of_its_own, 1})", ":ok");
+    slave.kill(&epmd);
+    beam.wait_for_no_global("slave");
+    beam.check("GenServer.call({:global, :primary}, {:put, :missed, 1})", ":ok");
+    beam.check("GenServer.call({:global, :primary}, {:delete, 3})", ":ok");
+    let slave = KvNode::start(&epmd, "slave", &slave_args);
+    beam.wait_for_global("slave");
+    beam.check_soon(PLACE, "{:following, 0}");
+    beam.check_soon("GenServer.call({:global, :slave}, {:get, :missed})", "1");
+    beam.check(
+        "for key <- [3, 4, :of_its_own], do: GenServer.call({:global, :slave}, {:get, key})",
+        "[nil, 4, 1]",
+    );
+
+    // A primary that is another one copies everything.
+    primary.kill(&epmd);
+    beam.wait_for_no_global("primary");
+    let _primary = KvNode::start(&epmd, "primary", &primary_args);
+    beam.wait_for_global("primary");
+    beam.check_soon("GenServer.call({:global, :slave}, {:get, :of_its_own})", "nil");
+    drop(slave);
 }

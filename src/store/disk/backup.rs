@@ -7,10 +7,12 @@
 //! text   = length:32, bytes
 //! ```
 //!
-//! Numbers are big-endian. A file is written under another name, synced, and then named: one that has its name is whole.
+//! Numbers are big-endian. A file is written under a name that nobody has (`kvnode-backup-*.new`), synced, and then named,
+//! which overwrites nothing: one that has its name is whole.
 
 use std::fmt;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -73,8 +75,17 @@ pub enum BackupError {
         /// What it said.
         reason: String,
     },
-    /// A store could not be read or written.
+    /// A store could not be written, or there is no room for the file.
     Store(StoreError),
+    /// An entry of a store could not be read, so that there is no backup of it.
+    Unreadable {
+        /// The store's names.
+        store: String,
+        /// What is known of it.
+        what: String,
+    },
+    /// Another restore into the folder goes on.
+    Restoring(PathBuf),
     /// Whoever is told how far it is wanted no more of it.
     Stopped,
 }
@@ -101,6 +112,10 @@ impl fmt::Display for BackupError {
             ),
             Self::System { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::Store(error) => error.fmt(f),
+            Self::Unreadable { store, what } => {
+                write!(f, "the store {store} cannot be read to its end: {what}; `kvnode check` says where")
+            }
+            Self::Restoring(path) => write!(f, "{} is being written by another restore", path.display()),
             Self::Stopped => f.write_str("stopped"),
         }
     }
@@ -130,32 +145,65 @@ pub(super) fn write(
     if fs::symlink_metadata(file).is_ok() {
         return Err(BackupError::Exists(file.into()));
     }
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = file.with_file_name(name);
-    let written = write_new(view, &new, progress).and_then(|written| {
+    let (new, out) = create_beside(file).map_err(|error| BackupError::system(file, &error))?;
+    let written = write_new(view, &new, out, progress).and_then(|written| {
         let name_it = || {
-            fs::rename(&new, file)?;
-            let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(dir)?.sync_all()
+            name_new(&new, file)?;
+            File::open(folder_of(file))?.sync_all()
         };
-        name_it().map_err(|error| BackupError::system(file, &error))?;
-        Ok(written)
+        match name_it() {
+            Ok(()) => Ok(written),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(BackupError::Exists(file.into()))
+            }
+            Err(error) => Err(BackupError::system(file, &error)),
+        }
     });
     if written.is_err() {
-        // Of no use to anybody; if it stays, the next backup of this name writes over it.
+        // Of no use to anybody. It was made here, so it is nobody else's.
         let _ = fs::remove_file(&new);
     }
     written
 }
 
-fn write_new(view: &View, new: &Path, progress: Progress<'_>) -> Result<Vec<StoreCount>, BackupError> {
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A new file in the same folder, under a name that was nobody's: links are not followed either.
+fn create_beside(file: &Path) -> io::Result<(PathBuf, File)> {
+    loop {
+        let name = format!("kvnode-backup-{:016x}.new", RandomState::new().hash_one(file));
+        let new = folder_of(file).join(name);
+        match File::create_new(&new) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|made| (new, made)),
+        }
+    }
+}
+
+/// Gives a file its name, if nobody has it.
+fn name_new(new: &Path, name: &Path) -> io::Result<()> {
+    match fs::hard_link(new, name) {
+        Ok(()) => fs::remove_file(new),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // A file system without links, FAT perhaps.
+        Err(_) if fs::symlink_metadata(name).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(new, name),
+    }
+}
+
+fn write_new(
+    view: &View,
+    new: &Path,
+    file: File,
+    progress: Progress<'_>,
+) -> Result<Vec<StoreCount>, BackupError> {
     let failed = |error: io::Error| match store_error(&error) {
         StoreError::NoSpace => BackupError::Store(StoreError::NoSpace),
         StoreError::Io(_) => BackupError::system(new, &error),
     };
     let engine = |error: fjall::Error| BackupError::Store(engine_error(&error));
-    let file = File::create(new).map_err(failed)?;
     let mut out = Hashed { inner: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Xxh3::new() };
     out.write_all(MARK).and_then(|()| out.write_all(&VERSION.to_be_bytes())).map_err(failed)?;
     let all = view.entries().map_err(engine)?;
@@ -167,10 +215,15 @@ fn write_new(view: &View, new: &Path, progress: Progress<'_>) -> Result<Vec<Stor
             out.tagged(NOTE, &[&name, &note]).map_err(failed)?;
         }
         let (mut entries, mut bytes) = (0, 0);
-        let entries_of = view.entries_of(id, None).ok_or(BackupError::Store(StoreError::Io("damaged")))?;
+        let unreadable = |what: &dyn fmt::Display, entries: u64| BackupError::Unreadable {
+            store: names.join(", "),
+            what: format!("{what}, behind {entries} good entries"),
+        };
+        let entries_of = view.entries_of(id, None).ok_or_else(|| unreadable(&"it is missing", 0))?;
         for pair in entries_of {
-            let (key, entry) = pair.into_inner().map_err(engine)?;
-            let found = Found::new(&key, entry).ok_or(BackupError::Store(StoreError::Io("damaged")))?;
+            let (key, entry) =
+                pair.into_inner().map_err(|error| unreadable(&engine_error(&error), entries))?;
+            let found = Found::new(&key, entry).ok_or_else(|| unreadable(&"it is no entry", entries))?;
             let (key, value) = (found.long_key().unwrap_or_else(|| plain_key(&key)), found.value());
             out.write_all(&[ENTRY, value.traits.bits()]).map_err(failed)?;
             out.text(key).and_then(|()| out.text(value.bytes)).map_err(failed)?;
@@ -182,7 +235,7 @@ fn write_new(view: &View, new: &Path, progress: Progress<'_>) -> Result<Vec<Stor
             }
         }
         if view.totals(id).map_err(engine)? != (entries, bytes) {
-            return Err(BackupError::Store(StoreError::Io("damaged")));
+            return Err(unreadable(&"its entries are not as many as they were", entries));
         }
         out.counts(STORE_END, None, entries, bytes).map_err(failed)?;
         stores.push(StoreCount { names, entries, bytes });
@@ -208,7 +261,7 @@ pub(super) fn read(
     let file = File::open(path).map_err(system)?;
     let all = file.metadata().map_err(system)?.len();
     let inner = BufReader::with_capacity(BUFFER_BYTES, file);
-    let mut reader = Reader { inner, hash: Xxh3::new(), left: all, path };
+    let mut reader = Reader { inner, hash: Xxh3::new(), left: all, all, path };
     if reader.array::<14>()? != *MARK {
         return Err(reader.damaged("it does not begin as one"));
     }
@@ -314,12 +367,14 @@ struct Reader<'a> {
     inner: BufReader<File>,
     hash: Xxh3,
     left: u64,
+    all: u64,
     path: &'a Path,
 }
 
 impl Reader<'_> {
     fn damaged(&self, what: &str) -> BackupError {
-        BackupError::Damaged { file: self.path.into(), what: what.into() }
+        let what = format!("{what} (up to byte {} of {})", self.all - self.left, self.all);
+        BackupError::Damaged { file: self.path.into(), what }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], BackupError> {

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64
-//!        "n", store:32, name -> a note
+//!        "n", store:32, name -> a note               "b" -> the last batch's number (stamp.rs)
 //! s1 ..  the entries (record.rs)
 //! ```
 //!
 //! A batch writes the totals beside the entries that they count.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +17,14 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable, Snapshot,
+    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode, Readable,
+    Snapshot,
 };
 
+use super::error::engine_error;
 use super::queue::{Change, Write};
 use super::record::{self, Found};
+use super::stamp::{self, Stamp};
 use crate::store::StoreError;
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
@@ -49,6 +53,10 @@ pub(super) struct Engine {
     pub db: Database,
     meta: Keyspace,
     stores: AHashMap<u32, Keyspace>,
+    /// The folder's, which stands in every batch.
+    folder: u64,
+    /// Of the last batch.
+    number: AtomicU64,
     /// Bytes since all was written to tables.
     since_tables: AtomicU64,
     /// Each [`View`] has one.
@@ -57,35 +65,68 @@ pub(super) struct Engine {
 
 /// What came of a batch beside that it is written.
 pub(super) struct Committed {
+    /// Its number; `None`: there was nothing to write.
+    pub number: Option<u64>,
     /// The new totals.
     pub totals: AHashMap<u32, (u64, u64)>,
     /// Writes that were refused, by their place in the batch.
     pub refused: Vec<(usize, StoreError)>,
 }
 
-/// Why a batch was not written.
-pub(super) struct Failed {
-    pub error: fjall::Error,
-    /// The journal may have it, or a part of it.
-    pub begun: bool,
+/// What a batch has made of one of the engine's keys.
+struct Changed {
+    /// The length of what is there afterwards.
+    length: Option<u64>,
+    /// Whose it is.
+    key: Arc<[u8]>,
 }
 
 impl Engine {
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
-        let db =
-            Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES).open()?;
+    /// Opens the engine of the folder with this number.
+    pub(super) fn open(path: &Path, cache_bytes: u64, folder: u64) -> fjall::Result<Self> {
+        let builder = Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES);
+        Self::of(builder.open()?, folder)
+    }
+
+    /// The same to read from: nothing is done in the background.
+    pub(super) fn open_to_read(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
+        Self::of(Database::builder(path).cache_size(cache_bytes).worker_threads_unchecked(0).open()?, 0)
+    }
+
+    fn of(db: Database, folder: u64) -> fjall::Result<Self> {
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
         let mut engine = Self {
             db,
             meta,
             stores: AHashMap::new(),
+            folder,
+            number: AtomicU64::new(0),
             since_tables: AtomicU64::new(0),
             viewers: Arc::default(),
         };
         for (id, _) in engine.names()? {
             engine.open_store(id)?;
         }
+        if let Some(stamp) = engine.meta.get(stamp::KEY)? {
+            let stamp = Stamp::from_bytes(&stamp).ok_or(fjall::Error::Unrecoverable)?;
+            engine.number = AtomicU64::new(stamp.number);
+        }
         Ok(engine)
+    }
+
+    /// The number of the last batch; 0: there is none.
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
+    }
+
+    /// Writes a batch that has something in it, and gives its number. One at a time.
+    fn commit_stamped(&self, mut batch: OwnedWriteBatch) -> fjall::Result<u64> {
+        let number = self.number() + 1;
+        let stamp = Stamp { number, engine_number: self.db.seqno(), folder: self.folder };
+        batch.insert(&self.meta, stamp::KEY, stamp.to_bytes());
+        batch.commit()?;
+        self.number.store(number, Ordering::Release);
+        Ok(number)
     }
 
     fn open_store(&mut self, id: u32) -> fjall::Result<()> {
@@ -116,14 +157,14 @@ impl Engine {
         }
     }
 
-    /// Keeps the names of a store, new or not, durably.
-    pub(super) fn name(&mut self, id: u32, names: &[String]) -> fjall::Result<()> {
+    /// Keeps the names of a store, new or not, durably, and gives the batch's number.
+    pub(super) fn name(&mut self, id: u32, names: &[String]) -> fjall::Result<u64> {
         if !self.stores.contains_key(&id) {
             self.open_store(id)?;
         }
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.meta, meta_key(b's', id), names.join("\n"));
-        batch.commit()
+        self.commit_stamped(batch)
     }
 
     pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
@@ -183,19 +224,21 @@ impl Engine {
     }
 
     /// Writes a batch as a whole. `mode` is how far it is brought before this returns. Without room only deletes are
-    /// written, and the others of the batch refused.
+    /// written, and the others of the batch refused; and so is a write whose key has something that cannot be read.
+    ///
+    /// # Errors
+    /// The journal may have it, or a part of it.
     pub(super) fn commit(
         &self,
         writes: &mut [Write],
         mode: PersistMode,
         room: bool,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
-    ) -> Result<Committed, Failed> {
-        let early = |error| Failed { error, begun: false };
+    ) -> fjall::Result<Committed> {
         let mut batch = self.db.batch().durability(Some(mode));
-        let mut committed = Committed { totals: AHashMap::new(), refused: Vec::new() };
-        // Of the keys that the batch has changed so far: what the engine would say of them afterwards.
-        let mut lengths: AHashMap<(u32, Vec<u8>), Option<u64>> = AHashMap::new();
+        let mut committed = Committed { number: None, totals: AHashMap::new(), refused: Vec::new() };
+        // Of the engine's keys that the batch has changed so far.
+        let mut lengths: AHashMap<(u32, Vec<u8>), Changed> = AHashMap::new();
         let mut written = 0;
         for (at, write) in writes.iter_mut().enumerate() {
             if !room && matches!(write.change, Change::Put(_) | Change::Note(_)) {
@@ -214,19 +257,24 @@ impl Engine {
             };
             let Some(store) = self.stores.get(&write.store) else { continue };
             let engine_key = record::engine_key(&write.key);
-            if record::is_long(&write.key)
-                && let Some(other) = store.get(&engine_key).map_err(early)?
-                && Found::new(&engine_key, other).is_none_or(|found| found.long_key() != Some(&*write.key))
-            {
-                committed.refused.push((at, StoreError::Io("eexist")));
-                continue;
-            }
-            let length = entry.as_ref().map(|entry| entry.len() as u64);
-            let known = lengths.insert((write.store, engine_key.clone()), length);
-            let before = match known {
-                Some(before) => before,
-                None => store.size_of(&engine_key).map_err(early)?.map(u64::from),
+            let place = (write.store, engine_key.clone());
+            let found = match lengths.get(&place) {
+                Some(changed) if changed.length.is_some() && changed.key != write.key => {
+                    Err(StoreError::Io("eexist"))
+                }
+                Some(changed) => Ok(changed.length),
+                None => length_before(store, &engine_key, &write.key),
             };
+            let before = match found {
+                Ok(before) => before,
+                // The others of the batch have other keys.
+                Err(error) => {
+                    committed.refused.push((at, error));
+                    continue;
+                }
+            };
+            let length = entry.as_ref().map(|entry| entry.len() as u64);
+            lengths.insert(place, Changed { length, key: Arc::clone(&write.key) });
             let (entries, bytes) = committed.totals.entry(write.store).or_insert_with(|| {
                 totals_of(write.store).map_or((0, 0), |totals| {
                     (totals.entries.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
@@ -250,13 +298,31 @@ impl Engine {
             totals.extend_from_slice(&bytes.to_be_bytes());
             batch.insert(&self.meta, meta_key(b't', *id), totals);
         }
-        batch.commit().map_err(|error| Failed { error, begun: true })?;
+        if batch.is_empty() {
+            return Ok(committed);
+        }
+        committed.number = Some(self.commit_stamped(batch)?);
         if let Err(error) = self.written(written) {
             // What was committed is. The next batch finds the engine broken.
             tracing::error!(?error, "tables are not written");
         }
         Ok(committed)
     }
+}
+
+/// The length of what a store holds for a key; `None`: nothing. Where another key has the place, it is taken.
+fn length_before(store: &Keyspace, engine_key: &[u8], key: &[u8]) -> Result<Option<u64>, StoreError> {
+    let failed = |error: fjall::Error| {
+        tracing::error!(?error, "a key is not written: what it has cannot be read");
+        engine_error(&error)
+    };
+    if !record::is_long(key) {
+        return store.size_of(engine_key).map(|length| length.map(u64::from)).map_err(failed);
+    }
+    let Some(other) = store.get(engine_key).map_err(failed)? else { return Ok(None) };
+    let length = other.len() as u64;
+    let same = Found::new(engine_key, other).is_some_and(|found| found.long_key() == Some(key));
+    if same { Ok(Some(length)) } else { Err(StoreError::Io("eexist")) }
 }
 
 /// What the engine held at one moment.
@@ -290,6 +356,11 @@ impl View {
             found.push((id, names));
         }
         Ok(found)
+    }
+
+    /// Where the engine keeps a store, by the name of that folder.
+    pub(super) fn folder_of(&self, id: u32) -> Option<&OsStr> {
+        self.stores.get(&id)?.path().file_name()
     }
 
     /// Number of entries of a store, and bytes of their keys and values.
@@ -328,4 +399,74 @@ fn note_key(id: u32, name: &[u8]) -> Vec<u8> {
     let mut key = meta_key(b'n', id);
     key.extend_from_slice(name);
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::etf::Traits;
+    use crate::store::Value;
+
+    fn put(key: &str, value: &[u8]) -> Write {
+        let value = Value { bytes: value, shared: None, traits: Traits::default() };
+        let (key, change) = (key.as_bytes(), Change::Put(record::encode(key.as_bytes(), value)));
+        Write { store: 1, key: key.into(), change, done: Box::new(|_| {}) }
+    }
+
+    fn commit(engine: &Engine, mut writes: Vec<Write>) -> Committed {
+        engine.commit(&mut writes, PersistMode::SyncData, true, |_| None).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_refused_and_the_others_of_its_batch_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = Engine::open(dir.path(), 1 << 20, 1).unwrap();
+        engine.name(1, &["a".into()]).unwrap();
+        let keys: Vec<String> = (0..200).map(|number| format!("key{number}")).collect();
+        // What does not get shorter.
+        let noise = |key: &str| {
+            let mut hash = xxhash_rust::xxh3::Xxh3::new();
+            (0..100)
+                .flat_map(|_| {
+                    hash.update(key.as_bytes());
+                    hash.digest().to_be_bytes()
+                })
+                .collect::<Vec<_>>()
+        };
+        commit(&engine, keys.iter().map(|key| put(key, &noise(key))).collect());
+        engine.write_tables().unwrap();
+        engine.wait_for_tables(0).unwrap();
+        let place = engine.stores[&1].path().join("tables");
+        drop(engine);
+        for table in fs::read_dir(place).unwrap() {
+            let table = table.unwrap().path();
+            let mut bytes = fs::read(&table).unwrap();
+            bytes[1_000] ^= 1;
+            fs::write(table, bytes).unwrap();
+        }
+        let engine = Engine::open(dir.path(), 1 << 20, 1).unwrap();
+        let (good, bad): (Vec<_>, Vec<_>) =
+            keys.iter().partition(|key| engine.read(1, key.as_bytes()).is_ok());
+        assert!(!good.is_empty() && !bad.is_empty(), "{} and {}", good.len(), bad.len());
+        let committed = commit(&engine, vec![put(good[0], b"1"), put(bad[0], b"2"), put(good[1], b"3")]);
+        assert_eq!(committed.refused, [(1, StoreError::Io("damaged"))]);
+        for (key, value) in [(good[0], b"1"), (good[1], b"3")] {
+            assert_eq!(engine.read(1, key.as_bytes()).unwrap().unwrap().value().bytes, value);
+        }
+        assert!(engine.read(1, bad[0].as_bytes()).is_err());
+    }
+
+    #[test]
+    fn batches_are_numbered_one_by_one_over_reopenings() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = Engine::open(dir.path(), 1 << 20, 1).unwrap();
+        assert_eq!((engine.number(), engine.name(1, &["a".into()]).unwrap()), (0, 1));
+        assert_eq!(commit(&engine, vec![put("k", b"1")]).number, Some(2));
+        assert_eq!(commit(&engine, vec![]).number, None);
+        drop(engine);
+        let engine = Engine::open(dir.path(), 1 << 20, 1).unwrap();
+        assert_eq!((engine.number(), commit(&engine, vec![put("k", b"2")]).number), (2, Some(3)));
+    }
 }

@@ -3,7 +3,8 @@
 //! fjall 3 takes whatever it cannot read in a journal for its end, and goes on without what comes after: right for a
 //! batch that a crash has torn, and silent loss for a damaged one in the middle. And where the pieces of the last batch
 //! reached the disk out of order it does not open at all. So a journal is walked here first: what is torn at its end is
-//! told from what is damaged before its end by whether a whole batch follows.
+//! told from what is damaged before its end by whether a whole batch follows. What the batches' numbers say is looked at too
+//! ([`super::stamp`]), and how far they must come ([`super::reached`]). Nothing is written here but by [`cut`].
 //!
 //! ```text
 //! batch = 1, items:32, number:64   (2, ..., item | 4, keyspace:64)*   3, xxh3:64 of what is between, "FJL", 3
@@ -18,6 +19,8 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3;
+
+use super::stamp::{self, Batch, Chain, Stamp, Wrong};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -47,62 +50,75 @@ pub(super) struct Inspection {
 pub(super) enum Tail {
     /// Nothing.
     Clean,
-    /// Part of one batch.
-    Torn,
-    /// Something that is not as it was written, and a whole batch behind it.
-    Followed,
+    /// Part of one batch, of so many bytes.
+    Torn { bytes: u64 },
+    /// So many bytes that are not as they were written, and a whole batch behind them.
+    Followed { bytes: u64 },
+    /// A whole batch that cannot be there.
+    Wrong(Wrong),
 }
 
-/// Walks a journal; `read` is told of bytes as they are read.
-pub(super) fn inspect(path: &Path, read: &mut dyn FnMut(u64)) -> io::Result<Inspection> {
-    let (batches, whole_bytes) = walk(path, |_, bytes| {
-        read(bytes);
-        true
-    })?;
-    let tail = tail(path, whole_bytes, read)?;
-    Ok(Inspection { batches, whole_bytes, tail })
+/// Walks a journal, the one after those that `chain` has seen; `read` is told of bytes as they are read.
+pub(super) fn inspect(path: &Path, chain: &mut Chain, read: &mut dyn FnMut(u64)) -> io::Result<Inspection> {
+    let mut reader = BufReader::with_capacity(READ_BYTES, File::open(path)?);
+    let mut found = Inspection { batches: 0, whole_bytes: 0, tail: Tail::Clean };
+    while let Some(batch) = batch(&mut reader)? {
+        if let Err(wrong) = chain.take(&batch) {
+            return Ok(Inspection { tail: Tail::Wrong(wrong), ..found });
+        }
+        found.batches += 1;
+        found.whole_bytes += batch.bytes;
+        read(batch.bytes);
+    }
+    found.tail = tail(path, found.whole_bytes, &|batch| chain.is_later(batch), read)?;
+    Ok(found)
 }
 
-/// Where the first batch from number `seqno` on begins, or the whole ones end.
+/// Where the first batch begins that has the engine's number `seqno` or a later one, or the whole ones end.
+///
+/// # Errors
+/// The system's; or a batch before it cannot be read, so that nobody knows what would be cut off.
 pub(super) fn bytes_before(path: &Path, seqno: u64) -> io::Result<u64> {
-    walk(path, |number, _| number < seqno).map(|(_, bytes)| bytes)
+    let mut reader = BufReader::with_capacity(READ_BYTES, File::open(path)?);
+    let mut end = 0;
+    while let Some(batch) = batch(&mut reader)? {
+        if batch.number >= seqno {
+            return Ok(end);
+        }
+        end += batch.bytes;
+    }
+    match tail(path, end, &|batch| batch.stamp.is_some() && batch.number < seqno, &mut |_| {})? {
+        Tail::Followed { .. } => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is damaged at byte {end}, before what is to be taken back", path.display()),
+        )),
+        _ => Ok(end),
+    }
 }
 
 /// Cuts a journal off, durably.
 pub(super) fn cut(path: &Path, bytes: u64) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
-    file.set_len(bytes)?;
+    if file.metadata()?.len() > bytes {
+        file.set_len(bytes)?;
+    }
     file.sync_all()
 }
 
-/// Reads whole batches for as long as `wanted` says so of their numbers and lengths: how many, and where they end.
-fn walk(path: &Path, mut wanted: impl FnMut(u64, u64) -> bool) -> io::Result<(u64, u64)> {
-    let mut reader = BufReader::with_capacity(READ_BYTES, File::open(path)?);
-    let (mut batches, mut end) = (0, 0);
-    while let Some((number, bytes)) = batch(&mut reader)? {
-        if !wanted(number, bytes) {
-            break;
-        }
-        batches += 1;
-        end += bytes;
-    }
-    Ok((batches, end))
-}
-
-/// Reads a batch: its number and its length in bytes; `None` where there is none that is whole.
-fn batch(reader: &mut impl Read) -> io::Result<Option<(u64, u64)>> {
+/// Reads a batch; `None` where there is none that is whole.
+fn batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
     match read_batch(reader) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         read => read,
     }
 }
 
-fn read_batch(reader: &mut impl Read) -> io::Result<Option<(u64, u64)>> {
+fn read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
     let [START, head @ ..] = array::<13>(reader)? else { return Ok(None) };
     let items = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
     let number =
         u64::from_le_bytes([head[4], head[5], head[6], head[7], head[8], head[9], head[10], head[11]]);
-    let mut bytes = 13;
+    let (mut bytes, mut stamp) = (13, None);
     let mut hash = Xxh3::new();
     for _ in 0..items {
         let [tag] = array(reader)?;
@@ -117,7 +133,17 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Option<(u64, u64)>> {
                 hash.update(&head);
                 let key = u16::from_le_bytes([head[10], head[11]]);
                 let stored = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
-                (20, u64::from(key) + u64::from(stored))
+                if usize::from(key) == stamp::KEY.len() && stored as usize == stamp::BYTES {
+                    let body: [u8; stamp::KEY.len() + stamp::BYTES] = array(reader)?;
+                    hash.update(&body);
+                    bytes += body.len() as u64;
+                    if let Some(value) = body.strip_prefix(&stamp::KEY) {
+                        stamp = Stamp::from_bytes(value);
+                    }
+                    (20, 0)
+                } else {
+                    (20, u64::from(key) + u64::from(stored))
+                }
             }
             _ => return Ok(None),
         };
@@ -126,7 +152,7 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Option<(u64, u64)>> {
     }
     let end: [u8; END_BYTES] = array(reader)?;
     let whole = end[0] == END && end[1..9] == hash.digest().to_le_bytes() && end[9..] == TRAILER;
-    Ok(whole.then_some((number, bytes + END_BYTES as u64)))
+    Ok(whole.then_some(Batch { number, bytes: bytes + END_BYTES as u64, stamp }))
 }
 
 fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
@@ -147,31 +173,37 @@ fn hash_next(reader: &mut impl Read, mut len: u64, hash: &mut Xxh3) -> io::Resul
     Ok(())
 }
 
-/// What stands behind byte `from`.
-fn tail(path: &Path, from: u64, read: &mut dyn FnMut(u64)) -> io::Result<Tail> {
+/// What stands behind byte `from`, where no whole batch begins. `counts` says which whole ones behind it are batches.
+fn tail(
+    path: &Path,
+    from: u64,
+    counts: &dyn Fn(&Batch) -> bool,
+    read: &mut dyn FnMut(u64),
+) -> io::Result<Tail> {
     let mut file = File::open(path)?;
     let mut at = from;
-    let mut found = Tail::Clean;
+    let mut last_set = None;
     let mut chunk = Vec::new();
     loop {
         file.seek(SeekFrom::Start(at))?;
         chunk.clear();
         file.by_ref().take(READ_BYTES as u64).read_to_end(&mut chunk)?;
         read(chunk.len() as u64);
-        let empty = chunk.iter().all(|byte| *byte == 0);
-        if !empty {
-            found = Tail::Torn;
+        let set = chunk.iter().rposition(|byte| *byte != 0);
+        if let Some(set) = set {
+            last_set = Some(at + set as u64);
         }
         // Nothing begins in zeros, which is most of what is here.
-        let places = if empty { &[][..] } else { &chunk[..] };
+        let places = if set.is_some() { &chunk[..] } else { &[][..] };
         for (position, _) in places.windows(LOOK_BYTES).enumerate().filter(|(_, window)| may_start(window)) {
-            file.seek(SeekFrom::Start(at + position as u64))?;
-            if batch(&mut BufReader::new(&mut file))?.is_some() {
-                return Ok(Tail::Followed);
+            let position = at + position as u64;
+            file.seek(SeekFrom::Start(position))?;
+            if batch(&mut BufReader::new(&mut file))?.is_some_and(|batch| counts(&batch)) {
+                return Ok(Tail::Followed { bytes: position - from });
             }
         }
         if chunk.len() < READ_BYTES {
-            return Ok(found);
+            return Ok(last_set.map_or(Tail::Clean, |last| Tail::Torn { bytes: last + 1 - from }));
         }
         // A start may lie across two chunks.
         at += (READ_BYTES - (LOOK_BYTES - 1)) as u64;
@@ -196,6 +228,8 @@ mod tests {
 
     use super::*;
 
+    const FOLDER: u64 = 5;
+
     /// A journal as the engine writes it: its path, and where each batch ends.
     fn written(dir: &Path, batches: u32) -> (std::path::PathBuf, Vec<u64>) {
         let path = dir.join("0.jnl");
@@ -206,12 +240,18 @@ mod tests {
             let mut batch = db.batch().durability(Some(PersistMode::SyncData));
             batch.insert(&keyspace, format!("k{number}"), vec![number as u8; 10_000]);
             batch.remove(&keyspace, format!("d{number}"));
+            let stamp = Stamp { number: u64::from(number) + 1, engine_number: db.seqno(), folder: FOLDER };
+            batch.insert(&keyspace, stamp::KEY, stamp.to_bytes());
             batch.commit().unwrap();
-            ends.push(inspect(&path, &mut |_| {}).unwrap().whole_bytes);
+            ends.push(look(&path).whole_bytes);
         }
         drop(keyspace);
         drop(db);
         (path, ends)
+    }
+
+    fn look(path: &Path) -> Inspection {
+        inspect(path, &mut Chain::new(FOLDER), &mut |_| {}).unwrap()
     }
 
     fn spoil(path: &Path, at: u64) {
@@ -224,10 +264,10 @@ mod tests {
     fn what_the_engine_writes_is_read_to_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let (path, ends) = written(dir.path(), 3);
-        let found = inspect(&path, &mut |_| {}).unwrap();
-        assert_eq!(found.tail, Tail::Clean);
-        assert_eq!(found.whole_bytes, ends[2]);
-        assert!(found.batches >= 3);
+        let mut chain = Chain::new(FOLDER);
+        let found = inspect(&path, &mut chain, &mut |_| {}).unwrap();
+        assert_eq!((found.tail, found.whole_bytes, found.batches), (Tail::Clean, ends[2], 3));
+        assert_eq!(chain.last(), Some(3));
         assert!(ends[0] < ends[1] && ends[1] < ends[2] && ends[2] < ends[0] + 30_000, "{ends:?}");
     }
 
@@ -235,27 +275,69 @@ mod tests {
     fn damage_in_the_middle_is_told_from_a_torn_end() {
         let dir = tempfile::tempdir().unwrap();
         let (path, ends) = written(dir.path(), 3);
-        let whole = fs::read(&path).unwrap();
+        let mut whole = fs::read(&path).unwrap();
+        // The engine makes its files longer, which costs time here.
+        whole.truncate(ends[2] as usize + 100);
         // Every part of the batch in the middle: its start, an item's head, a value, its end.
-        for at in [ends[0], ends[0] + 5, ends[0] + 20, ends[0] + 2_000, ends[1] - 1] {
+        for at in [ends[0], ends[0] + 20, ends[0] + 2_000, ends[1] - 1] {
             fs::write(&path, &whole).unwrap();
             spoil(&path, at);
-            let found = inspect(&path, &mut |_| {}).unwrap();
-            // A batch's number is not under its checksum.
-            if at != ends[0] + 5 {
-                assert_eq!((found.tail, found.whole_bytes), (Tail::Followed, ends[0]), "at {at}");
-            }
+            let damaged = Tail::Followed { bytes: ends[1] - ends[0] };
+            assert_eq!((look(&path).tail, look(&path).whole_bytes), (damaged, ends[0]), "at {at}");
+        }
+        // The engine's number of a batch is not under its checksum: each bit of each batch's.
+        for (start, bit) in [0, ends[0], ends[1]].into_iter().flat_map(|at| (0..64).map(move |bit| (at, bit)))
+        {
+            let mut bytes = whole.clone();
+            bytes[start as usize + 5 + bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bytes).unwrap();
+            let found = look(&path);
+            // One that is still between those before and behind it, and near to what it was, changes nothing.
+            assert!(matches!(found.tail, Tail::Wrong(_)) || bit <= 10, "bit {bit} of the batch at {start}");
         }
         for at in [ends[1], ends[1] + 2_000, ends[2] - 1] {
             fs::write(&path, &whole).unwrap();
             spoil(&path, at);
-            let found = inspect(&path, &mut |_| {}).unwrap();
-            assert_eq!((found.tail, found.whole_bytes), (Tail::Torn, ends[1]), "at {at}");
+            let torn = Tail::Torn { bytes: ends[2] - ends[1] };
+            assert_eq!((look(&path).tail, look(&path).whole_bytes), (torn, ends[1]), "at {at}");
         }
         for len in [ends[1] + 1, ends[1] + 5_000, ends[2] - 1] {
             fs::write(&path, &whole[..len as usize]).unwrap();
-            assert_eq!(inspect(&path, &mut |_| {}).unwrap().tail, Tail::Torn, "{len} bytes");
+            assert_eq!(look(&path).tail, Tail::Torn { bytes: len - ends[1] }, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_batch_that_stands_in_a_value_is_none_that_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, ends) = written(dir.path(), 3);
+        let whole = fs::read(&path).unwrap();
+        // The last batch is torn, and what is behind the tear is what somebody has put: batches of before.
+        let mut torn = whole[..ends[1] as usize + 100].to_vec();
+        torn.extend_from_slice(&whole[..ends[1] as usize]);
+        fs::write(&path, &torn).unwrap();
+        assert_eq!(look(&path).tail, Tail::Torn { bytes: 100 + ends[1] });
+        // And batches of another folder.
+        torn.truncate(ends[1] as usize + 100);
+        torn.extend_from_slice(&whole[ends[1] as usize..ends[2] as usize]);
+        fs::write(&path, &torn).unwrap();
+        assert_eq!(look(&path).tail, Tail::Followed { bytes: 100 });
+        let folder = torn.windows(8).rposition(|bytes| bytes == FOLDER.to_be_bytes()).unwrap();
+        torn[folder] ^= 1;
+        fs::write(&path, &torn).unwrap();
+        assert!(matches!(look(&path).tail, Tail::Torn { .. }));
+    }
+
+    #[test]
+    fn a_batch_in_a_wrong_place_and_one_that_is_missing_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, ends) = written(dir.path(), 3);
+        let whole = fs::read(&path).unwrap();
+        let batch = |at: usize| &whole[if at == 0 { 0 } else { ends[at - 1] as usize }..ends[at] as usize];
+        fs::write(&path, [batch(0), batch(2)].concat()).unwrap();
+        assert_eq!(look(&path).tail, Tail::Wrong(Wrong::Gap { last: 1, number: 3 }));
+        fs::write(&path, [batch(0), batch(1), batch(1)].concat()).unwrap();
+        assert!(matches!(look(&path).tail, Tail::Wrong(Wrong::EngineNumber { .. })));
     }
 
     #[test]
@@ -264,12 +346,16 @@ mod tests {
         let (path, ends) = written(dir.path(), 3);
         let mut reader = BufReader::new(File::open(&path).unwrap());
         let mut numbers = Vec::new();
-        while let Some((number, _)) = batch(&mut reader).unwrap() {
-            numbers.push(number);
+        while let Some(batch) = batch(&mut reader).unwrap() {
+            numbers.push(batch.number);
         }
         let last = *numbers.last().unwrap();
         assert_eq!(bytes_before(&path, last).unwrap(), ends[1]);
         assert_eq!(bytes_before(&path, last + 1).unwrap(), ends[2]);
+        let whole = fs::read(&path).unwrap();
+        spoil(&path, ends[0] - 1_000);
+        assert!(bytes_before(&path, last).is_err(), "nothing is cut off that may be good");
+        fs::write(&path, whole).unwrap();
         cut(&path, ends[1]).unwrap();
         let db = Database::builder(dir.path()).open().unwrap();
         let keyspace = db.keyspace("s", KeyspaceCreateOptions::default).unwrap();

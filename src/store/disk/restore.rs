@@ -1,14 +1,18 @@
-//! A backup put back into a folder: checked first, then written beside the folder, and named last.
+//! A backup put back into a folder: checked first, then written into a folder within that one, which is moved up last.
+//!
+//! So the folder may be there before, a place where a file system is mounted. It is one of kvnode's from the moment that it
+//! has the file `format`; before that a node refuses it, and what an interrupted restore has left the next one removes.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
 
 use super::backup::{self, BackupError, Part, Progress, StoreCount};
-use super::{Disk, DiskStore, OpenError, SyncPolicy};
+use super::dir::RESTORING;
+use super::{Disk, DiskStore, OpenError, SyncPolicy, reached};
 use crate::store::{Store, StoreError};
 
 /// See [`Disk::restore`].
@@ -19,54 +23,70 @@ pub(super) fn restore(
 ) -> Result<Vec<StoreCount>, BackupError> {
     // Half of the way is to check it.
     let found = backup::read(file, &mut |_| Ok(()), &mut |done, all| progress(done, all * 2))?;
-    check_empty(dir)?;
-    let new = beside(dir)?;
+    let made = prepare(dir)?;
+    let new = dir.join(RESTORING);
     let restored = fill(file, &new, &mut |done, all| progress(all + done, all * 2)).and_then(|counted| {
-        if counted == found {
-            Ok(found)
-        } else {
-            Err(BackupError::Damaged { file: file.into(), what: "it changed while it was read".into() })
+        if counted != found {
+            let what = "it changed while it was read".into();
+            return Err(BackupError::Damaged { file: file.into(), what });
         }
-    });
-    let restored = restored.and_then(|found| {
-        // A folder takes the place of an empty one.
-        let name_it = || {
-            fs::rename(&new, dir)?;
-            File::open(dir.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?
-                .sync_all()
-        };
-        name_it().map_err(|error| BackupError::system(dir, &error))?;
+        move_up(&new, dir).map_err(|error| BackupError::system(dir, &error))?;
         Ok(found)
     });
     if restored.is_err() {
-        // It was made here, a moment ago.
+        // They were made here, a moment ago.
         let _ = fs::remove_dir_all(&new);
+        if made {
+            let _ = fs::remove_dir(dir);
+        }
     }
     restored
 }
 
-/// Whether there is nothing that could be lost.
-fn check_empty(dir: &Path) -> Result<(), BackupError> {
-    match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(BackupError::system(dir, &error)),
-        Ok(mut entries) => match entries.next() {
-            Some(_) => Err(BackupError::Exists(dir.into())),
-            None => Ok(()),
-        },
+/// Makes the folder, or looks whether there is nothing in it that could be lost; whether it was made.
+fn prepare(dir: &Path) -> Result<bool, BackupError> {
+    let system = |error: io::Error| BackupError::system(dir, &error);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(dir).map_err(system)?;
+            return Ok(true);
+        }
+        entries => entries.map_err(system)?,
+    };
+    for entry in entries {
+        match entry.map_err(system)?.file_name().to_str() {
+            // What mkfs makes.
+            Some("lost+found") => {}
+            Some(RESTORING) => remove_interrupted(&dir.join(RESTORING))?,
+            _ => return Err(BackupError::Exists(dir.into())),
+        }
     }
+    Ok(false)
 }
 
-/// A new folder on the same file system.
-fn beside(dir: &Path) -> Result<PathBuf, BackupError> {
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(".restoring");
-    let new = dir.with_file_name(name);
-    match fs::create_dir_all(new.parent().unwrap_or(Path::new("."))).and_then(|()| fs::create_dir(&new)) {
-        Ok(()) => Ok(new),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(BackupError::Exists(new)),
-        Err(error) => Err(BackupError::system(&new, &error)),
+/// Removes what a restore has left that was killed.
+fn remove_interrupted(path: &Path) -> Result<(), BackupError> {
+    let system = |error: io::Error| BackupError::system(path, &error);
+    match File::open(path.join("lock")) {
+        Ok(lock) if lock.try_lock().is_err() => return Err(BackupError::Restoring(path.into())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(error)),
+        _ => {}
     }
+    fs::remove_dir_all(path).map_err(system)
+}
+
+/// Gives the folder what was restored, durably, and last of all the file that says what it is.
+fn move_up(new: &Path, dir: &Path) -> io::Result<()> {
+    for name in ["lock", "engine", reached::NAME] {
+        fs::rename(new.join(name), dir.join(name))?;
+    }
+    File::open(dir)?.sync_all()?;
+    fs::rename(new.join("format"), dir.join("format"))?;
+    File::open(dir)?.sync_all()?;
+    File::open(dir.canonicalize()?.parent().unwrap_or(dir))?.sync_all()?;
+    // It is whole without this.
+    let _ = fs::remove_dir_all(new);
+    Ok(())
 }
 
 fn fill(file: &Path, dir: &Path, progress: Progress<'_>) -> Result<Vec<StoreCount>, BackupError> {

@@ -57,8 +57,10 @@ fn all(store: &DiskStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
 fn crashed(dir: &Path) -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
+        let mut entries: Vec<_> = fs::read_dir(from).unwrap().map(Result::unwrap).collect();
+        // What says how far the journals come is written after them, so it is copied before them.
+        entries.sort_by_key(|entry| entry.file_type().unwrap().is_dir());
+        for entry in entries {
             if entry.file_type().unwrap().is_dir() {
                 copy(&entry.path(), &to.join(entry.file_name()));
             } else {
@@ -236,7 +238,15 @@ fn a_backup_has_one_moment_and_what_is_restored_is_the_same() {
     let again = disk.backup(&file, &mut |_, _| true);
     assert_eq!(again, Err(BackupError::Exists(file.clone())));
     assert_eq!(disk.backup(&dir.path().join("no"), &mut |_, _| false), Err(BackupError::Stopped));
-    assert!(!dir.path().join("no").exists() && !dir.path().join("no.new").exists());
+    // The name that one was written under before was anybody's.
+    fs::write(dir.path().join("no.new"), "mine").unwrap();
+    assert_eq!(disk.backup(&dir.path().join("no"), &mut |_, _| false), Err(BackupError::Stopped));
+    disk.backup(&dir.path().join("no"), &mut |_, _| true).unwrap();
+    assert_eq!(fs::read(dir.path().join("no.new")).unwrap(), b"mine");
+    let mut there: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    there.sort();
+    assert_eq!(there, ["a", "backup", "no", "no.new"], "nothing is left of those that failed");
 
     let restored = dir.path().join("b");
     assert_eq!(Disk::restore(&file, &restored, &mut |_, _| true).unwrap(), counts);
@@ -269,7 +279,7 @@ fn a_backup_that_is_not_whole_is_refused_and_nothing_is_made_of_it() {
     let restore = |bytes: &[u8]| {
         fs::write(&file, bytes).unwrap();
         let restored = Disk::restore(&file, &into, &mut |_, _| true);
-        assert!(!into.exists() && !dir.path().join("b.restoring").exists());
+        assert!(!into.exists());
         restored.unwrap_err()
     };
     for len in 0..whole.len() {
@@ -302,6 +312,10 @@ fn callers_backups_stay_where_they_may_be() {
     disk.allow_backups(&allowed).unwrap();
     fs::create_dir(allowed.join("in")).unwrap();
     std::os::unix::fs::symlink(dir.path(), allowed.join("out")).unwrap();
+    for link in ["link", "linked.new"] {
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), allowed.join(link)).unwrap();
+    }
+    assert_eq!((backup("link"), backup("linked")), (Err(StoreError::Io("eexist")), Ok(())));
     assert_eq!((backup("x"), backup("in/x")), (Ok(()), Ok(())));
     assert_eq!(backup(&format!("{}/y", allowed.display())), Ok(()));
     assert_eq!(backup("x"), Err(StoreError::Io("eexist")));
@@ -364,30 +378,218 @@ fn three(dir: &Path) -> PathBuf {
     dir.join("engine/0.jnl")
 }
 
+/// The length of the whole batches of the journal.
+fn end_of(dir: &Path) -> usize {
+    let folder = reached::Reached::open(dir, false).unwrap().known().folder;
+    let mut chain = stamp::Chain::new(folder);
+    journal::inspect(&dir.join("engine/0.jnl"), &mut chain, &mut |_| {}).unwrap().whole_bytes as usize
+}
+
+fn open(dir: &Path, sync: SyncPolicy) -> Result<DiskStore, OpenError> {
+    Disk::open(dir, sync, u64::MAX)?.store(&names("a"))
+}
+
+const POLICIES: [SyncPolicy; 3] =
+    [SyncPolicy::Always, SyncPolicy::Never, SyncPolicy::Interval(Duration::from_millis(50))];
+
+/// That the folder is refused, under every policy and by `check`, with this in what is said of it, and left as it was.
+#[track_caller]
+fn assert_refused(dir: &Path, journal: &Path, why: &str) {
+    let before = fs::read(journal).ok();
+    let mut said = POLICIES.map(|sync| open(dir, sync).map(|_| ()).unwrap_err()).to_vec();
+    said.push(ReadOnlyDisk::open(dir).map(|_| ()).unwrap_err());
+    for error in said {
+        assert!(matches!(&error, OpenError::Damaged { .. }) && error.to_string().contains(why), "{error}");
+    }
+    assert!(fs::read(journal).ok() == before, "it is as it was");
+}
+
 #[test]
-fn a_torn_end_is_cut_off_and_damage_before_it_is_refused_and_left_alone() {
+fn a_torn_end_is_told_of_by_check_and_cut_off_by_a_start() {
     let dir = tempfile::tempdir().unwrap();
     let journal = three(dir.path());
-    let whole = fs::read(&journal).unwrap();
-    let end = journal::inspect(&journal, &mut |_| {}).unwrap().whole_bytes as usize;
-    let mut torn = whole.clone();
-    torn[end - 3_000] ^= 1;
+    let end = end_of(dir.path());
+    let mut torn = fs::read(&journal).unwrap();
+    torn.truncate(end);
+    // A part of a batch that comes next.
+    let part = [&[1, 2, 0, 0, 0][..], &[200; 900]].concat();
+    torn.extend_from_slice(&part);
     fs::write(&journal, &torn).unwrap();
-    let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
-    assert_eq!(get(&store, b"2"), Ok(Some(vec![7; 5_000])));
-    assert_eq!(get(&store, b"3"), Ok(None));
+    for _ in 0..2 {
+        let read_only = ReadOnlyDisk::open(dir.path()).unwrap();
+        let expected = TornEnd {
+            file: journal.clone(),
+            offset: end as u64,
+            bytes: part.len() as u64,
+            batches_follow: false,
+        };
+        assert_eq!(read_only.torn_end(), Some(&expected));
+        let counts = read_only.check(&mut |_, _| true).unwrap();
+        assert_eq!(counts, [StoreCount { names: names("a"), entries: 3, bytes: 15_003 }]);
+        assert!(
+            matches!(open(dir.path(), SyncPolicy::Always), Err(OpenError::InUse { .. })),
+            "while it is read"
+        );
+        let backup = dir.path().join("backup");
+        assert_eq!(read_only.backup(&backup, &mut |_, _| true), Ok(counts));
+        fs::remove_file(backup).unwrap();
+        assert_eq!(fs::read(&journal).unwrap(), torn, "nothing was cut");
+    }
+    let store = open(dir.path(), SyncPolicy::Always).unwrap();
+    assert_eq!((get(&store, b"3"), store.len()), (Ok(Some(vec![7; 5_000])), 3));
+    assert!(matches!(ReadOnlyDisk::open(dir.path()), Err(OpenError::InUse { .. })));
+    drop(store);
+    assert_eq!(ReadOnlyDisk::open(dir.path()).unwrap().torn_end(), None);
+}
+
+#[test]
+fn what_was_answered_and_is_not_there_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = three(dir.path());
+    let (mut whole, end) = (fs::read(&journal).unwrap(), end_of(dir.path()));
+    whole.truncate(end + 1_000);
+    fs::write(&journal, &whole[..end - 1]).unwrap();
+    let border = end_of(dir.path());
+    let refused = |bytes: Option<&[u8]>, why: &str| {
+        match bytes {
+            Some(bytes) => fs::write(&journal, bytes).unwrap(),
+            None => fs::remove_file(&journal).unwrap(),
+        }
+        assert_refused(dir.path(), &journal, why);
+    };
+    // The last batch has a bit that flipped; its end, or all of it, or another one more, is missing.
+    let mut damaged = whole.clone();
+    damaged[end - 3_000] ^= 1;
+    refused(Some(&damaged), "1 are missing");
+    refused(Some(&whole[..end - 1]), "1 are missing");
+    refused(Some(&whole[..border]), "1 are missing");
+    refused(Some(&whole[..border - 1]), "2 are missing");
+    // One in the middle.
+    let mut damaged = whole.clone();
+    damaged[end - 9_000] ^= 1;
+    refused(Some(&damaged), "byte ");
+    // The journal is emptied, overwritten by zeros, or gone.
+    refused(Some(&[]), "4 are missing");
+    refused(Some(&vec![0; whole.len()]), "4 are missing");
+    refused(None, "4 are missing");
+    fs::write(&journal, &whole).unwrap();
+    fs::remove_file(dir.path().join("reached")).unwrap();
+    assert_refused(dir.path(), &journal, "reached");
+}
+
+#[test]
+fn after_a_power_cut_what_was_not_synced_may_be_missing_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), SyncPolicy::Never).unwrap();
+    for key in [b"1", b"2"] {
+        put(&store, key, &[7; 5_000]).unwrap();
+    }
+    store.disk.shared.sync_all().unwrap();
+    let synced = end_of_open(dir.path());
+    for key in [b"3", b"4", b"5"] {
+        put(&store, key, &[7; 5_000]).unwrap();
+    }
+    let left = crashed(dir.path());
+    let journal = left.path().join("engine/0.jnl");
+    let whole = fs::read(&journal).unwrap();
+    let mut damaged = whole.clone();
+    damaged[synced + 2_000] ^= 1;
+    fs::write(&journal, &damaged).unwrap();
+    // The system runs on: it has what it was given.
+    assert_refused(left.path(), &journal, "byte ");
+    // It has run anew: batch 4 is there and 3 is not.
+    reached::power_cut(left.path(), 3);
+    let read_only = ReadOnlyDisk::open(left.path()).unwrap();
+    let torn = read_only.torn_end().unwrap();
+    assert!(torn.batches_follow && torn.offset == synced as u64, "{torn:?}");
+    drop(read_only);
+    // What was synced must be there all the same.
+    let mut more = damaged.clone();
+    more[synced - 2_000] ^= 1;
+    fs::write(&journal, &more).unwrap();
+    assert_refused(left.path(), &journal, "are missing");
+    fs::write(&journal, &damaged).unwrap();
+    let store = open(left.path(), SyncPolicy::Always).unwrap();
+    assert_eq!((get(&store, b"2").unwrap().is_some(), get(&store, b"3")), (true, Ok(None)));
     assert_eq!(store.len(), 2);
     drop(store);
+    assert_eq!(ReadOnlyDisk::open(left.path()).unwrap().torn_end(), None);
+}
 
-    let mut damaged = whole;
-    damaged[end - 9_000] ^= 1;
-    fs::write(&journal, &damaged).unwrap();
-    let refused = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap_err();
-    assert!(matches!(&refused, OpenError::Damaged { file, .. } if *file == journal), "{refused}");
-    assert_eq!(fs::read(&journal).unwrap(), damaged, "it is as it was");
-    // Without a promise there is nothing to be kept but what is whole.
-    let store = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap().store(&names("a")).unwrap();
-    assert_eq!((get(&store, b"1").unwrap().is_some(), get(&store, b"2")), (true, Ok(None)));
+/// As [`end_of`], while the folder is in use.
+fn end_of_open(dir: &Path) -> usize {
+    end_of(crashed(dir).path())
+}
+
+#[test]
+fn a_number_that_flipped_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = three(dir.path());
+    let whole = fs::read(&journal).unwrap()[..end_of(dir.path())].to_vec();
+    // The first batch's, of the engine: a much lower or higher one had it left out, or be the newest.
+    for at in 6..13 {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x10;
+        fs::write(&journal, &flipped).unwrap();
+        assert_refused(dir.path(), &journal, "number");
+    }
+}
+
+#[test]
+fn a_folder_of_the_first_format_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let db = fjall::Database::builder(dir.path().join("engine")).open().unwrap();
+        let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
+        let a = db.keyspace("s1", fjall::KeyspaceCreateOptions::default).unwrap();
+        let mut batch = db.batch();
+        batch.insert(&meta, [b's', 0, 0, 0, 1], "global:a");
+        batch.insert(&meta, [b't', 0, 0, 0, 1], [1_u64.to_be_bytes(), 2_u64.to_be_bytes()].concat());
+        batch.insert(&a, record::engine_key(b"k"), record::encode(b"k", value(b"v")));
+        batch.commit().unwrap();
+    }
+    fs::write(dir.path().join("format"), "kvnode 1\n").unwrap();
+    fs::write(dir.path().join("lock"), "").unwrap();
+    let counts = ReadOnlyDisk::open(dir.path()).unwrap().check(&mut |_, _| true).unwrap();
+    assert_eq!(counts, [StoreCount { names: names("a"), entries: 1, bytes: 2 }]);
+    for round in 0..3 {
+        let store = open(dir.path(), SyncPolicy::Always).unwrap();
+        assert_eq!(get(&store, b"k"), Ok(Some(b"v".to_vec())));
+        put(&store, b"l", &[round; 10]).unwrap();
+    }
+    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 2\n");
+}
+
+#[test]
+fn a_backup_is_restored_into_a_folder_that_is_there_if_nothing_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    let counts = {
+        let store = open(&dir.path().join("a"), SyncPolicy::Never).unwrap();
+        put(&store, b"k", b"v").unwrap();
+        store.disk.backup(&file, &mut |_, _| true).unwrap()
+    };
+    let restore = |into: &Path| Disk::restore(&file, into, &mut |_, _| true);
+    let read = |from: &Path| get(&open(from, SyncPolicy::Always).unwrap(), b"k");
+    let (mounted, deep) = (dir.path().join("mounted"), dir.path().join("b/c/d"));
+    fs::create_dir_all(mounted.join("lost+found")).unwrap();
+    // What a restore has left that was killed.
+    drop(Disk::open(&mounted.join("restoring"), SyncPolicy::Never, u64::MAX).unwrap());
+    for into in [&mounted, &deep] {
+        assert_eq!(restore(into).as_ref(), Ok(&counts));
+        assert_eq!(read(into), Ok(Some(b"v".to_vec())));
+        assert_eq!(restore(into), Err(BackupError::Exists(into.clone())));
+    }
+    let mut there: Vec<_> = fs::read_dir(&mounted).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    there.sort();
+    assert_eq!(there, ["engine", "format", "lock", "lost+found", "reached"]);
+    // One that goes on is not disturbed, and until it is done the folder is nobody's.
+    let busy = dir.path().join("busy");
+    let other = Disk::open(&busy.join("restoring"), SyncPolicy::Never, u64::MAX).unwrap();
+    assert_eq!(restore(&busy), Err(BackupError::Restoring(busy.join("restoring"))));
+    assert!(matches!(open(&busy, SyncPolicy::Always), Err(OpenError::NotOurs { .. })));
+    drop(other);
+    assert_eq!(restore(&busy), Ok(counts));
 }
 
 #[test]

@@ -21,10 +21,12 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::SyncPolicy;
 use super::backup::{Progress, StoreCount};
+use super::check::number_in_tables;
 use super::dir::Dir;
-use super::engine::{Engine, Failed, TABLES_WAITING_MAX, Totals, View};
+use super::engine::{Engine, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
 use super::queue::{Queue, Write};
+use super::reached;
 use super::record::{self, Found};
 use crate::store::{ReadDone, StoreError, Value};
 
@@ -89,8 +91,10 @@ struct Broken {
 impl Shared {
     pub(super) fn open(path: &Path, sync: SyncPolicy, memory: Memory) -> Result<Self, OpenError> {
         let dir = Dir::take(path)?;
-        dir.inspect_journals(sync)?;
         let engine = open_engine(&dir, memory)?;
+        // The engine has synced its journals when it read them.
+        let begun = dir.reached.lock().begin(engine.number(), sync == SyncPolicy::Always);
+        begun.map_err(|error| OpenError::system(&path.join(reached::NAME), &error))?;
         let mut totals = AHashMap::new();
         let failed = |error| OpenError::engine(path, error);
         for (id, _) in engine.names().map_err(failed)? {
@@ -137,7 +141,8 @@ impl Shared {
             None => known.iter().map(|(id, _)| *id).max().unwrap_or(0) + 1,
         };
         if found.is_none_or(|(_, of_it)| of_it != names) {
-            engine.name(id, names).map_err(failed)?;
+            let number = engine.name(id, names).map_err(failed)?;
+            self.dir.reached.lock().wrote(number, true);
         }
         let totals = Arc::clone(self.totals.write().entry(id).or_default());
         Ok((id, totals))
@@ -232,45 +237,19 @@ impl Shared {
 
     /// Reads everything; `progress` is told of entries.
     pub(super) fn check(&self, progress: Progress<'_>) -> Result<Vec<StoreCount>, OpenError> {
-        let damaged = |what: String| OpenError::Damaged { file: self.dir.path.clone(), what };
-        let failed = |error| OpenError::engine(&self.dir.path, error);
-        let view = self.view().map_err(|_| damaged("it could not be opened again".into()))?;
-        let (mut found, mut done, all) = (Vec::new(), 0_u64, view.entries().map_err(failed)?);
-        for (id, names) in view.names().map_err(failed)? {
-            let (mut entries, mut bytes) = (0_u64, 0_u64);
-            let counted = self.visit(id, None, &mut |key, value| {
-                entries += 1;
-                bytes += (key.len() + value.bytes.len()) as u64;
-                done += 1;
-                !done.is_multiple_of(256) || progress(done, all)
-            });
-            let names = match counted {
-                Ok(true) => names,
-                Ok(false) => return Err(damaged("it was not read to its end".into())),
-                Err(error) => {
-                    let names = names.join(", ");
-                    return Err(damaged(format!("the store {names} after {entries} good entries: {error}")));
-                }
-            };
-            let totals = view.totals(id).map_err(failed)?;
-            if totals != (entries, bytes) {
-                return Err(damaged(format!(
-                    "the store {} has {entries} entries of {bytes} bytes, and was left with {} of {}",
-                    names.join(", "),
-                    totals.0,
-                    totals.1
-                )));
-            }
-            found.push(StoreCount { names, entries, bytes });
-        }
-        Ok(found)
+        let unopened =
+            |_| OpenError::Damaged { file: self.dir.engine(), what: "it could not be opened again".into() };
+        self.view().map_err(unopened)?.check(&self.dir.engine(), progress)
     }
 
     /// Syncs all that was written.
     pub(super) fn sync_all(&self) -> Result<(), StoreError> {
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-        engine.db.persist(PersistMode::SyncAll).map_err(|error| engine_error(&error))
+        let number = engine.number();
+        engine.db.persist(PersistMode::SyncAll).map_err(|error| engine_error(&error))?;
+        self.dir.reached.lock().synced(number);
+        Ok(())
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -330,9 +309,13 @@ impl Shared {
         }
         if let Some(engine) = self.engine.read().as_ref()
             && self.broken.lock().is_none()
-            && let Err(error) = engine.db.persist(PersistMode::SyncAll)
         {
-            tracing::error!(dir = %self.dir.path.display(), ?error, "the last sync failed");
+            match engine.db.persist(PersistMode::SyncAll) {
+                Ok(()) => self.dir.reached.lock().end(engine.number()),
+                Err(error) => {
+                    tracing::error!(dir = %self.dir.path.display(), ?error, "the last sync failed");
+                }
+            }
         }
         // The folder may be opened again from now on.
         *self.engine.write() = None;
@@ -351,12 +334,14 @@ impl Shared {
     fn sync_now(&self) {
         let engine = self.engine.read();
         let mut broken = self.broken.lock();
-        if let Some(engine) = engine.as_ref()
-            && broken.is_none()
-            && let Err(error) = engine.db.persist(PersistMode::SyncData)
-        {
-            tracing::error!(dir = %self.dir.path.display(), ?error, "a sync failed: what was written since the last one may be lost");
-            *broken = Some(Broken { seqno: None, tried: None });
+        let Some(engine) = engine.as_ref().filter(|_| broken.is_none()) else { return };
+        let number = engine.number();
+        match engine.db.persist(PersistMode::SyncData) {
+            Ok(()) => self.dir.reached.lock().synced(number),
+            Err(error) => {
+                tracing::error!(dir = %self.dir.path.display(), ?error, "a sync failed: what was written since the last one may be lost");
+                *broken = Some(Broken { seqno: None, tried: None });
+            }
         }
     }
 
@@ -376,6 +361,9 @@ impl Shared {
         let totals = self.totals.read();
         match engine.commit(writes, mode, room, |id| totals.get(&id).cloned()) {
             Ok(committed) => {
+                if let Some(number) = committed.number {
+                    self.dir.reached.lock().wrote(number, mode == PersistMode::SyncData);
+                }
                 for (id, (entries, bytes)) in committed.totals {
                     if let Some(totals) = totals.get(&id) {
                         totals.entries.store(entries, Ordering::Relaxed);
@@ -384,16 +372,9 @@ impl Shared {
                 }
                 Ok(committed.refused)
             }
-            // Nothing of it is anywhere: what it stands on could not be read.
-            Err(Failed { error, begun: false }) => {
-                tracing::error!(dir = %self.dir.path.display(), ?error, "a batch was not written; its callers are told");
-                Err(engine_error(&error))
-            }
             // Poisoned before it began, by a thread of the engine: nothing of it is in the journal.
-            Err(Failed { error: error @ fjall::Error::Poisoned, begun: true }) => {
-                Err(self.failed(&error, None))
-            }
-            Err(Failed { error, begun: true }) => Err(self.failed(&error, Some(seqno))),
+            Err(error @ fjall::Error::Poisoned) => Err(self.failed(&error, None)),
+            Err(error) => Err(self.failed(&error, Some(seqno))),
         }
     }
 
@@ -466,8 +447,7 @@ impl Shared {
             drop(engine.take());
             let taken_back = seqno.map_or(Ok(()), |seqno| self.dir.take_back(seqno));
             taken_back.map_err(|error| failed(false)(format!("the journal could not be cut: {error}")))?;
-            let opened =
-                self.dir.inspect_journals(self.sync).and_then(|()| open_engine(&self.dir, self.memory));
+            let opened = open_engine(&self.dir, self.memory);
             let opened = opened.map_err(|error| failed(true)(error.to_string()))?;
             for (id, known) in self.totals.read().iter() {
                 let (entries, bytes) = opened.totals(*id).map_err(|error| failed(true)(error.to_string()))?;
@@ -497,14 +477,28 @@ fn time() -> Instant {
     Instant::now()
 }
 
+/// Opens the engine of a folder whose journals are as they must be, and mends them before.
 fn open_engine(dir: &Dir, memory: Memory) -> Result<Engine, OpenError> {
-    let path = dir.engine();
+    let journals = dir.inspect_journals()?;
+    let (path, known) = (dir.engine(), dir.reached.lock().known());
+    if journals.last.is_none() && known.least() > 0 {
+        // Tables may have it all; the engine would make what is left of the journals look as if it had been so.
+        dir.check_reached(number_in_tables(&path, &journals)?)?;
+    }
+    dir.mend(&journals)?;
+    let engine = opened(&path, || Engine::open(&path, memory.cache_bytes, known.folder))?;
+    dir.check_reached(engine.number())?;
+    Ok(engine)
+}
+
+/// Opens an engine that is to be called by `path`.
+pub(super) fn opened(path: &Path, open: impl FnOnce() -> fjall::Result<Engine>) -> Result<Engine, OpenError> {
     // What it finds on the disk is nobody's promise: a panic in it is damage, not our end.
-    let opened = catch_unwind(AssertUnwindSafe(|| Engine::open(&path, memory.cache_bytes)));
-    match opened {
-        Ok(opened) => opened.map_err(|error| OpenError::engine(&path, error)),
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|error| OpenError::engine(path, error)),
         Err(_) => {
-            Err(OpenError::Damaged { file: path, what: "the engine panicked while it opened it".into() })
+            let what = "the engine panicked while it opened it".into();
+            Err(OpenError::Damaged { file: path.into(), what })
         }
     }
 }

@@ -250,6 +250,11 @@ fn an_elixir_primary_and_its_kvnode_slaves_outlive_3_seconds_of_lost_packets() {
 }
 
 #[test]
+fn an_elixir_primary_and_its_kvnode_slaves_outlive_3_seconds_without_a_link() {
+    at_once(|otp| an_elixir_primary(otp, Plan::new(Cut::LinkDown, 3, 60)));
+}
+
+#[test]
 fn a_kvnode_primary_finds_its_slaves_again_after_20_seconds_of_lost_packets() {
     at_once(|otp| a_kvnode_primary(otp, Plan::new(Cut::Drop, 20, 8)));
 }

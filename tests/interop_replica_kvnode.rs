@@ -3,6 +3,10 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
 use support::{BeamNode, Epmd, KvNode, Otp, Scripted, at_once_on_every_otp};
 
 /// Calls a store by its global name.
@@ -35,6 +39,14 @@ impl Cluster {
 
     fn node(&self, name: &str, args: &str) -> KvNode {
         let node = KvNode::start(&self.epmd, name, &format!("--connect {} {args}", self.beam.name()));
+        self.beam.wait_for_global(name);
+        node
+    }
+
+    /// The same, with files that it makes where it is started in this folder.
+    fn node_in(&self, dir: &Path, name: &str, args: &str) -> KvNode {
+        let args = format!("--connect {} {args}", self.beam.name());
+        let node = KvNode::start_with(&self.epmd, name, &args, |command| _ = command.current_dir(dir));
         self.beam.wait_for_global(name);
         node
     }
@@ -246,7 +258,8 @@ fn a_slave_is_promoted_and_the_primary_that_returns_becomes_its_slave() {
             "master",
             &format!("--connect {} --slave global:one --slave global:two", beam.name()),
         );
-        master.wait_for_log(&["becomes its slave"]);
+        // By the greeting of the new primary, or by its own offer.
+        master.wait_for_log(&["its slave"]);
         let at = format!("{{KeyValueStore, :\"{}\"}}", master.name());
         beam.check_soon(&format!("GenServer.call({at}, :status).role"), ":slave");
         beam.check_soon(&format!("GenServer.call({at}, {{:get, 1_000}})"), ":after");
@@ -261,7 +274,8 @@ fn a_primary_that_lives_is_replaced_by_its_slave_and_tells_what_it_drops() {
     at_once_on_every_otp(|otp| {
         let cluster = Cluster::new(otp);
         let beam = &cluster.beam;
-        let (master, one) = (cluster.node("master", ""), cluster.node("one", ""));
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let (master, one) = (cluster.node_in(dir.path(), "master", ""), cluster.node("one", ""));
         cluster.add("master", "one", ":ok");
         beam.run("for i <- 1..100, do: KeyValueStoreDistributed.put(i, i)");
         beam.check_soon(&states("master"), "[in_step: 0]");
@@ -282,11 +296,310 @@ fn a_primary_that_lives_is_replaced_by_its_slave_and_tells_what_it_drops() {
             "true",
         );
         if beam.run(&call("one", "{:get, :late}")) == "nil" {
-            master.wait_for_log(&["dropped", ":late", ":lost"]);
+            master.wait_for_log(&["dropped", "pairs=1", "kvnode-dropped-master-1.exs"]);
+            assert_eq!(dropped(dir.path(), "master", 1), "{:late, :lost}\n");
         }
         // A store is one slave, by whatever name it is added.
         beam.run(&format!("pid = :rpc.call(:\"{}\", :erlang, :whereis, [KeyValueStore])", master.name()));
         beam.check(&call("master", "{:add_slave, pid}"), ":ok");
         beam.check_soon(&format!("length({})", call("master", ":slaves")), "1");
+    });
+}
+
+/// What is in a file of what was dropped.
+fn dropped(dir: &Path, store: &str, number: u32) -> String {
+    let file = dir.join(format!("kvnode-dropped-{store}-{number}.exs"));
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// `true` once two names are of one node.
+fn same_node(one: &str, other: &str) -> String {
+    format!("is_pid(p = :global.whereis_name(:{one})) and node(p) == node(:global.whereis_name(:{other}))")
+}
+
+/// Stops a node, and waits until none of its threads runs.
+fn stop(node: &KvNode) {
+    node.signal(Signal::STOP);
+    let tasks = format!("/proc/{}/task", node.pid());
+    support::wait_until("all threads are stopped", || {
+        fs::read_dir(&tasks).expect("it is there").all(|task| {
+            let stat = fs::read_to_string(task.expect("a readable folder").path().join("stat"));
+            stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+        })
+    });
+}
+
+/// Roles of stores.
+fn roles(names: &[String]) -> String {
+    let roles = names.iter().map(|name| format!("{}.role", call(name, ":status")));
+    format!("Enum.sort([{}])", roles.collect::<Vec<_>>().join(", "))
+}
+
+fn followed(nodes: &[&KvNode]) -> usize {
+    nodes.iter().map(|node| node.log().matches("following a primary").count()).sum()
+}
+
+#[test]
+fn of_stores_that_add_each_other_at_once_one_becomes_the_slave_and_circles_of_three_are_broken() {
+    const ROUNDS: usize = 12;
+    at_once_on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let start = |name: &str| {
+            let stores = |kind: &str| -> String {
+                (1..=ROUNDS).map(|round| format!("--global {kind}{name}{round} ")).collect()
+            };
+            let args = format!("--connect {} {}{}", beam.name(), stores("pair"), stores("ring"));
+            KvNode::start(&cluster.epmd, name, &args)
+        };
+        let nodes = ["a", "b", "c"].map(start);
+        let nodes: Vec<&KvNode> = nodes.iter().collect();
+        for name in ["a", "b", "c"] {
+            for kind in ["pair", "ring"] {
+                for round in 1..=ROUNDS {
+                    beam.wait_for_global(&format!("{kind}{name}{round}"));
+                }
+            }
+        }
+        beam.run(&format!(
+            "name = fn kind, of, round -> :\"#{{kind}}#{{of}}#{{round}}\" end
+             for kind <- [:pair, :ring], of <- [:a, :b, :c], round <- 1..{ROUNDS}, key <- 1..30,
+               do: GenServer.call({{:global, name.(kind, of, round)}}, {{:put, key, of}})
+             add_all = fn kind, edges, round ->
+               edges
+               |> Enum.map(fn {{from, to}} ->
+                 Task.async(fn ->
+                   GenServer.call({{:global, name.(kind, from, round)}}, {{:add_slave, {{:global, name.(kind, to, round)}}}})
+                 end)
+               end)
+               |> Enum.map(&Task.await/1)
+             end; :ok"
+        ));
+        beam.check(
+            &format!(
+                "for round <- 1..{ROUNDS}, do: (Enum.sort(add_all.(:pair, [a: :b, b: :a], round)) in \
+                 [[:ok, {{:error, :cycle}}], [:ok, :ok]] || :wrong)"
+            ),
+            &format!("{:?}", [true; ROUNDS]),
+        );
+        for round in 1..=ROUNDS {
+            let pair = ["a", "b"].map(|of| format!("pair{of}{round}"));
+            beam.check_soon(&roles(&pair), "[:primary, :slave]");
+            beam.check_soon(&same(&pair[0], &pair[1]), "true");
+            beam.check(&format!("{} in [:a, :b]", call(&pair[0], "{:get, 30}")), "true");
+        }
+        // Nobody was copied to again and again.
+        let lines = followed(&nodes);
+        assert!((ROUNDS..=2 * ROUNDS).contains(&lines), "{lines} greetings were taken in {ROUNDS} pairs");
+        beam.run(&format!("for round <- 1..{ROUNDS}, do: add_all.(:ring, [a: :b, b: :c, c: :a], round)"));
+        for round in 1..=ROUNDS {
+            let ring = ["a", "b", "c"].map(|of| format!("ring{of}{round}"));
+            beam.check_soon(&format!("Enum.all?({}, &(&1 == :slave))", roles(&ring)), "false");
+            // Whoever is somebody's slave holds what that one holds.
+            beam.check_soon(
+                &format!(
+                    "(for of <- [:a, :b, :c], primary = {{:global, name.(:ring, of, {round})}},
+                          %{{name: slave}} <- GenServer.call(primary, :status).slaves, uniq: true do
+                       GenServer.call(slave, :status).role == :slave and
+                         :sys.get_state(slave).data == :sys.get_state(primary).data
+                     end) in [[], [true]]"
+                ),
+                "true",
+            );
+        }
+        let lines = followed(&nodes);
+        assert!(lines <= 12 * ROUNDS, "{lines} greetings were taken");
+    });
+}
+
+#[test]
+fn of_two_slaves_that_are_promoted_apart_from_each_other_one_yields_and_tells_what_it_drops() {
+    at_once_on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let master = cluster.node("master", "");
+        let [one, two] = ["one", "two"].map(|name| cluster.node_in(dir.path(), name, ""));
+        for slave in ["one", "two"] {
+            cluster.add("master", slave, ":ok");
+        }
+        beam.run("for i <- 1..300, do: KeyValueStoreDistributed.put(i, i)");
+        beam.check_soon(&states("master"), "[in_step: 0, in_step: 0]");
+        master.kill(&cluster.epmd);
+        for slave in ["one", "two"] {
+            beam.check_soon(&format!("{}.primary.state", call(slave, ":status")), ":gone");
+        }
+        let promote_alone = |this: &KvNode, other: &KvNode, name: &str| {
+            stop(other);
+            beam.check(&call(name, "{:promote}"), ":ok");
+            beam.check(&call(name, &format!("{{:put, :of, :{name}}}")), ":ok");
+            beam.check(&call(name, &format!("{{:put, :{name}, \"{}\"}}", "long ".repeat(100))), ":ok");
+            stop(this);
+            other.signal(Signal::CONT);
+        };
+        promote_alone(&one, &two, "one");
+        promote_alone(&two, &one, "two");
+        two.signal(Signal::CONT);
+        beam.check_soon(&roles(&["one".into(), "two".into()]), "[:primary, :slave]");
+        beam.check_soon(&same("one", "two"), "true");
+        let is_one = beam.run(&format!("{}.role", call("one", ":status"))) == ":primary";
+        let (primary, slave) = if is_one { ("one", "two") } else { ("two", "one") };
+        // The one that ended is looked for.
+        beam.check_soon(&format!("Enum.sort({})", states(primary)), "[:seeking, {:in_step, 0}]");
+        beam.check(&call(primary, "{:get, :of}"), &format!(":{primary}"));
+        let mut lines: Vec<String> = dropped(dir.path(), slave, 1).lines().map(Into::into).collect();
+        lines.sort();
+        let long = format!("{{:{slave}, \"{}\"}}", "long ".repeat(100));
+        let of = format!("{{:of, :{slave}}}");
+        assert_eq!(lines, [of, long]);
+        assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 1, "the other one drops nothing");
+        beam.check_soon(&same_node("master", primary), "true");
+    });
+}
+
+#[test]
+fn a_former_primary_on_disk_that_returns_keeps_what_it_drops_in_a_file_that_can_be_put_back() {
+    at_once_on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let data = dir.path().join("data");
+        let start = || cluster.node("master", &format!("--data-dir {}", data.display()));
+        let (master, one) = (start(), cluster.node("one", ""));
+        cluster.add("master", "one", ":ok");
+        beam.run("for i <- 1..100, do: KeyValueStoreDistributed.put(i, i)");
+        beam.check_soon(&states("master"), "[in_step: 0]");
+        // What is written while its slave hears nothing.
+        one.signal(Signal::STOP);
+        master.kill(&cluster.epmd);
+        beam.wait_for_no_global("master");
+        let master = start();
+        beam.run("KeyValueStoreDistributed.put(1, {:late, self()})");
+        beam.run("KeyValueStoreDistributed.put(:long, String.duplicate(\"a\\n\", 500))");
+        beam.run("KeyValueStoreDistributed.delete(100)");
+        beam.run("lost = for key <- [1, :long], into: %{}, do: {key, KeyValueStoreDistributed.get(key)}");
+        master.kill(&cluster.epmd);
+        beam.wait_for_no_global("master");
+        one.signal(Signal::CONT);
+        beam.check_soon(&format!("{}.primary.state", call("one", ":status")), ":gone");
+        beam.check(&call("one", "{:promote}"), ":ok");
+        beam.wait_for_global("master");
+        beam.check("KeyValueStoreDistributed.put(:new, 1)", ":ok");
+        let start = || {
+            let args = format!("--connect {} --data-dir {}", beam.name(), data.display());
+            let master = KvNode::start(&cluster.epmd, "master", &args);
+            let at = format!("{{KeyValueStore, :\"{}\"}}", master.name());
+            beam.check_soon(&format!("GenServer.call({at}, :status).role"), ":slave");
+            let same = format!(
+                ":sys.get_state({at}).data == :sys.get_state({{:global, :one}}).data and GenServer.call({at}, :status).primary.state"
+            );
+            beam.check_soon(&same, ":following");
+            master
+        };
+        let master = start();
+        master.wait_for_log(&["dropped", "pairs=2", "kvnode-dropped-master-1.exs"]);
+        let lines = dropped(&data, "master", 1);
+        assert_eq!(lines.lines().count(), 2, "{lines}");
+        // As the README says.
+        beam.run(&format!(
+            "for line <- String.split({lines:?}, \"\\n\", trim: true), {{key, value}} = line |> Code.eval_string() |> elem(0), \
+               do: KeyValueStoreDistributed.put(key, value)"
+        ));
+        beam.check(
+            "for({key, _} <- lost, into: %{}, do: {key, KeyValueStoreDistributed.get(key)}) == lost",
+            "true",
+        );
+        // As a slave it has nothing of its own, however often it is started.
+        let at = format!("{{KeyValueStore, :\"{}\"}}", master.name());
+        beam.check_soon(&format!("GenServer.call({at}, {{:get, 1}}) == lost[1]"), "true");
+        master.kill(&cluster.epmd);
+        beam.run("KeyValueStoreDistributed.put(2, :newer); KeyValueStoreDistributed.delete(3)");
+        let _master = start();
+        assert!(!data.join("kvnode-dropped-master-2.exs").exists());
+    });
+}
+
+#[test]
+fn a_primary_that_was_started_again_without_data_does_not_empty_the_slave_that_has_it() {
+    at_once_on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let start = || cluster.node("master", "--slave global:one");
+        let (master, _one) = (start(), cluster.node("one", ""));
+        beam.run("for i <- 1..100, do: KeyValueStoreDistributed.put(i, i)");
+        beam.check_soon(&states("master"), "[in_step: 0]");
+        master.kill(&cluster.epmd);
+        beam.wait_for_no_global("master");
+        let master = start();
+        beam.check("KeyValueStoreDistributed.put(:new, 1)", ":ok");
+        beam.check_soon(&states("master"), "[refused: :not_empty]");
+        beam.check(
+            &format!("hd({}.slaves).error =~ \"nothing is deleted there\"", call("master", ":status")),
+            "true",
+        );
+        master.wait_for_log(&["ERROR", "slave not taken", "kvnode promote"]);
+        beam.check(&format!("{}.entries", call("one", ":status")), "100");
+        // What it holds is had again, by its promotion.
+        beam.check(&call("one", "{:promote}"), ":ok");
+        let at = format!("{{KeyValueStore, :\"{}\"}}", master.name());
+        beam.check_soon(&format!("GenServer.call({at}, :status).role"), ":slave");
+        beam.check_soon(&format!("map_size(:sys.get_state({at}).data)"), "100");
+        beam.check_soon(&same_node("master", "one"), "true");
+        beam.check_soon("KeyValueStoreDistributed.get(7)", "7");
+    });
+}
+
+#[test]
+fn a_slave_on_disk_that_is_started_again_has_what_its_primary_has() {
+    at_once_on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let _master = cluster.node("master", "");
+        let start = || cluster.node("slave", &format!("--data-dir {}", dir.path().join("data").display()));
+        let mut slave = start();
+        cluster.add("master", "slave", ":ok");
+        beam.run("for i <- 1..2_000, do: KeyValueStoreDistributed.put(i, i)");
+        cluster.follows("slave", "master");
+        for round in 0..2 {
+            beam.check_soon(&states("master"), "[in_step: 0]");
+            // In the middle of writes, and with more that it misses, deletions too.
+            beam.run(&format!("for i <- 1..500, do: KeyValueStoreDistributed.put(i, {round})"));
+            slave.kill(&cluster.epmd);
+            beam.wait_for_no_global("slave");
+            beam.run(&format!("for i <- 501..600, do: KeyValueStoreDistributed.put(i, {{{round}, i}})"));
+            beam.run(&format!("for i <- 1..50, do: KeyValueStoreDistributed.delete(i + {round} * 1_000)"));
+            slave = start();
+            cluster.follows("slave", "master");
+            beam.check_soon(&states("master"), "[in_step: 0]");
+        }
+    });
+}
+
+#[test]
+fn a_name_that_goes_to_another_process_is_followed_there_while_the_first_one_lives() {
+    at_once_on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let _master = cluster.node("master", "");
+        let _kv = cluster.node("kv", "");
+        beam.run(
+            "[first, second] = for _ <- 1..2, do: elem(GenServer.start(KeyValueStoreReplicated, %{}), 1)",
+        );
+        beam.check(":global.register_name(:slave, first)", ":yes");
+        cluster.add("master", "slave", ":ok");
+        beam.run("for i <- 1..100, do: KeyValueStoreDistributed.put(i, i)");
+        beam.check_soon("map_size(:sys.get_state(first).data)", "100");
+        beam.check(":global.re_register_name(:slave, second)", ":yes");
+        beam.check_soon("map_size(:sys.get_state(second).data)", "100");
+        beam.check("KeyValueStoreDistributed.put(:now, 1)", ":ok");
+        beam.check_soon("GenServer.call(second, {:get, :now})", "1");
+        beam.check("GenServer.call(first, {:get, :now})", "nil");
+        // To a kvnode's store, and from there: that one is told that it is a slave no more.
+        beam.check(":global.re_register_name(:slave, :global.whereis_name(:kv))", ":yes");
+        cluster.follows("kv", "master");
+        beam.check(":global.re_register_name(:slave, first)", ":yes");
+        beam.check_soon("GenServer.call(first, {:get, :now})", "1");
+        beam.check_soon(&format!("{}.role", call("kv", ":status")), ":single");
     });
 }

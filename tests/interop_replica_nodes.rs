@@ -170,9 +170,14 @@ fn a_kvnode_primary_that_was_killed_in_a_stream_of_writes_makes_its_slaves_what_
         let _master = KvNode::start(&epmd, "master", &args);
         caller.wait_for_global("master");
         start_writer(&caller);
-        for slave in ["elixir", "rust"] {
-            wait_in_step(&caller, slave);
-        }
+        wait_in_step(&caller, "elixir");
+        // A kvnode keeps what its primary has lost, until somebody says otherwise.
+        caller.check_soon(
+            "for s <- GenServer.call({:global, :master}, :status).slaves, s.name == {:global, :rust}, do: s.state",
+            "[refused: :not_empty]",
+        );
+        caller.check("KeyValueStoreDistributed.add_slave(:rust)", ":ok");
+        wait_in_step(&caller, "rust");
         caller.run("ended = KvNodeTest.Writer.stop(writer)");
         caller.check("ended.failed", "[]");
         for server in ["master", "elixir", "rust"] {

@@ -59,8 +59,11 @@ pub(super) struct NodeArgs {
     /// local:KeyValueStore, with NAME as in --sname]
     #[arg(long, value_name = "NAMES", group = "stores", help_heading = "Stores")]
     store: Vec<String>,
-    /// A slave of the first store, as in global:slave2 or local:slave2; repeatable. The same as calling
-    /// {:add_slave, …}
+    /// A slave of the first store, as in global:slave2 or local:slave2; repeatable
+    ///
+    /// It becomes what this store is. A store that is started without data (as each one without --data-dir is) leaves a
+    /// kvnode's slave as it is that has data, and says so, until it is added by hand (kvnode add-slave) or promoted (kvnode
+    /// promote); what an Elixir server holds is deleted then.
     #[arg(long, value_name = "KIND:NAME", help_heading = "Stores")]
     slave: Vec<String>,
     /// What may wait in memory for each slave; one that is slower is sent what it misses later [default: 64MiB]

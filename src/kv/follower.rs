@@ -24,6 +24,8 @@ pub(super) struct Greeting {
     pub session: u64,
     pub lineage: Lineage,
     pub seq: u64,
+    /// It was started without data, and this store not by hand as its slave: it may have lost what this one holds.
+    pub fresh: bool,
     /// What it is found by, again: its names.
     pub names: Vec<ServerRef>,
     /// All its slaves.
@@ -47,6 +49,15 @@ pub(super) struct Primary {
     pub lacks: Option<Refusal>,
 }
 
+/// What a greeting is weighed against, beside what is known of primaries.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Own {
+    pub has_slaves: bool,
+    /// One of them is who greets.
+    pub is_greeted_by_slave: bool,
+    pub is_empty: bool,
+}
+
 /// What became of a greeting.
 #[derive(Debug)]
 pub(super) struct Greeted {
@@ -56,7 +67,7 @@ pub(super) struct Greeted {
     pub had: (Option<u64>, u64),
     /// Its own slaves are to be told of another chain.
     pub path_changed: bool,
-    /// It was a primary, and another was promoted in its place.
+    /// It was a primary, or nobody's slave yet, and another was promoted in its place.
     pub demoted: bool,
     /// The primary is to be watched.
     pub watch: bool,
@@ -78,16 +89,15 @@ pub(super) enum Place {
     Done,
     /// It goes into the store.
     Store,
+    /// The same, and what is there under its key, if it is not the same, is dropped with it.
+    Overwrite,
 }
 
 /// What is to be done at the end of a copy.
 pub(super) enum Copied<S> {
     Nothing,
     /// This takes the place of the store's entries.
-    Replace {
-        with: S,
-        report: bool,
-    },
+    Replace(S),
     /// What is not among these goes.
     Keep(Seen),
 }
@@ -107,10 +117,18 @@ impl Seen {
 pub(super) struct Follower<S> {
     incarnation: u64,
     term: u64,
+    /// Whose promotion began the term.
+    promoted: u64,
     primary: Option<Primary>,
+    /// Slaves that are being told the lineage.
+    greetings: usize,
+    /// It was started without data, and no primary has filled it.
+    fresh: bool,
+    /// It has been a slave with all that its primary had, also before it was started again, and is one since.
+    was_slave: bool,
     staging: Staging<S>,
     watches: usize,
-    /// It was a primary with writes of its own: what the next copy drops of these is reported.
+    /// It was a primary with writes of its own: what the next copies drop of these is kept elsewhere.
     report: bool,
     /// The place that it had among a primary's writes when its node ended.
     before: Option<Position>,
@@ -119,11 +137,16 @@ pub(super) struct Follower<S> {
 }
 
 impl<S: Store> Follower<S> {
-    pub fn new(incarnation: u64) -> Self {
+    /// `was_slave`: of a kvnode, when it was used last. `fresh`: it is empty.
+    pub fn new(incarnation: u64, was_slave: bool, fresh: bool) -> Self {
         Self {
             incarnation,
             term: 0,
+            promoted: 0,
             primary: None,
+            greetings: 0,
+            fresh,
+            was_slave,
             staging: Staging::No,
             watches: 0,
             report: false,
@@ -156,7 +179,41 @@ impl<S: Store> Follower<S> {
         let mut path =
             self.primary.as_ref().map_or_else(Vec::new, |primary| primary.greeting.lineage.path.clone());
         path.push(self.incarnation);
-        Lineage { term: self.term, path }
+        Lineage { term: self.term, promoted: self.promoted, path }
+    }
+
+    const fn rank(&self) -> (u64, u64) {
+        (self.term, self.promoted)
+    }
+
+    /// A slave is being told the lineage, or knows it.
+    pub const fn greeting(&mut self, is_under_way: bool) {
+        self.greetings = if is_under_way { self.greetings + 1 } else { self.greetings.saturating_sub(1) };
+    }
+
+    /// It was started without data, and no primary has filled it.
+    pub const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// It has what it is to begin with.
+    pub const fn filled(&mut self) {
+        self.fresh = false;
+    }
+
+    /// It has all that its primary has. Gives whether that is so for the first time since it was nobody's slave.
+    pub const fn is_whole(&mut self) -> bool {
+        !std::mem::replace(&mut self.was_slave, true)
+    }
+
+    /// What a copy drops is to be kept elsewhere.
+    pub const fn reports(&self) -> bool {
+        self.report
+    }
+
+    /// What was dropped is kept elsewhere, or there was nothing.
+    pub const fn reported(&mut self) {
+        self.report = false;
     }
 
     /// The primary that it follows.
@@ -169,23 +226,37 @@ impl<S: Store> Follower<S> {
     }
 
     /// A primary wants this store as its slave.
-    pub fn greet(&mut self, greeting: Greeting, has_slaves: bool) -> Result<Greeted, Refusal> {
+    pub fn greet(&mut self, greeting: Greeting, own: Own) -> Result<Greeted, Refusal> {
         self.note_kept();
         let lineage = &greeting.lineage;
         if lineage.incarnation() == self.incarnation {
             return Err(Refusal::Itself);
         }
         // Without slaves nothing goes on from here, whatever the path said once.
-        if has_slaves && lineage.path.contains(&self.incarnation) {
+        if own.has_slaves && lineage.path.contains(&self.incarnation) {
             return Err(Refusal::Cycle);
         }
-        if lineage.term < self.term {
+        if lineage.rank() < self.rank() {
             return Err(Refusal::Superseded);
         }
+        let same_rank = lineage.rank() == self.rank();
         let followed = self.primary.as_ref();
         let same = followed.is_some_and(|known| known.incarnation() == lineage.incarnation());
-        if followed.is_some_and(|known| known.is_there) && !same && lineage.term == self.term {
+        if followed.is_some_and(|known| known.is_there) && !same && same_rank {
             return Err(Refusal::HasPrimary);
+        }
+        let path_changed = followed.is_none_or(|known| known.greeting.lineage.path != lineage.path);
+        // A slave that is being told who is above it would be told what is no longer so, and where that slave is who greets,
+        // each would follow the other. Of two that greet each other the one with the higher incarnation becomes the slave;
+        // so too in a longer circle not all can.
+        let crosses =
+            own.is_greeted_by_slave || self.greetings > 0 && lineage.incarnation() > self.incarnation;
+        if path_changed && same_rank && crosses {
+            return Err(Refusal::Crossing);
+        }
+        let knows = followed.is_some_and(|known| lineage.incarnation() == known.incarnation());
+        if greeting.fresh && !own.is_empty && !knows {
+            return Err(Refusal::NotEmpty);
         }
         let watch = !followed.is_some_and(|known| known.is_there && known.greeting.pid == greeting.pid);
         if watch && self.watches >= WATCHES_MAX {
@@ -195,18 +266,18 @@ impl<S: Store> Follower<S> {
         let greeted = Greeted {
             incarnation: self.incarnation,
             had: had.map_or((None, 0), |(incarnation, applied)| (Some(incarnation), applied)),
-            path_changed: followed.is_none_or(|known| known.greeting.lineage.path != lineage.path),
-            demoted: self.primary.is_none() && lineage.term > self.term,
+            path_changed,
+            demoted: followed.is_none() && !same_rank,
             watch,
         };
-        self.report |= greeted.demoted;
+        self.report |= greeted.demoted && !self.was_slave;
         self.watches += usize::from(watch);
-        self.term = lineage.term;
+        (self.term, self.promoted) = lineage.rank();
         self.staging = Staging::No;
         let applied = if greeted.had.0 == Some(lineage.incarnation()) { greeted.had.1 } else { 0 };
+        self.before = None;
         // What is not acknowledged is sent again.
         self.kept.begin(applied);
-        self.before = None;
         let latest = greeting.seq;
         self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true, lacks: None });
         Ok(greeted)
@@ -228,6 +299,7 @@ impl<S: Store> Follower<S> {
         let is_it = self.is_session(session);
         if is_it {
             self.primary = None;
+            self.was_slave = false;
             self.staging = Staging::No;
         }
         is_it
@@ -238,7 +310,10 @@ impl<S: Store> Follower<S> {
         let former = self.primary.take()?;
         self.staging = Staging::No;
         self.report = false;
+        self.fresh = false;
+        self.was_slave = false;
         self.term = self.term.saturating_add(1);
+        self.promoted = self.incarnation;
         Some(former)
     }
 
@@ -276,11 +351,12 @@ impl<S: Store> Follower<S> {
             Staging::Failed => {}
             Staging::InPlace(keys) => {
                 let hash = hash(&self.hashers, key);
-                match value {
-                    Some(_) => _ = keys.insert(hash),
-                    None => _ = keys.remove(&hash),
-                }
-                return Place::Store;
+                let known = match value {
+                    Some(_) => !keys.insert(hash),
+                    None => keys.remove(&hash),
+                };
+                // What comes for a key first finds there what the store had.
+                return if self.report && !known { Place::Overwrite } else { Place::Store };
             }
             Staging::Aside(store) => {
                 let result = match value {
@@ -306,15 +382,25 @@ impl<S: Store> Follower<S> {
                     store.staging().map_or_else(|| Staging::InPlace(AHashSet::new()), Staging::Aside);
                 Copied::Nothing
             }
-            CopyMark::Repair | CopyMark::Whole => Copied::Nothing,
+            CopyMark::Repair => Copied::Nothing,
+            CopyMark::Whole => {
+                self.filled();
+                Copied::Nothing
+            }
             CopyMark::End => match std::mem::replace(&mut self.staging, Staging::No) {
                 Staging::No => Copied::Nothing,
                 failed @ Staging::Failed => {
                     self.staging = failed;
                     Copied::Nothing
                 }
-                Staging::Aside(with) => Copied::Replace { with, report: std::mem::take(&mut self.report) },
-                Staging::InPlace(keys) => Copied::Keep(Seen { keys, hashers: self.hashers.clone() }),
+                Staging::Aside(with) => {
+                    self.filled();
+                    Copied::Replace(with)
+                }
+                Staging::InPlace(keys) => {
+                    self.filled();
+                    Copied::Keep(Seen { keys, hashers: self.hashers.clone() })
+                }
             },
         }
     }
@@ -385,13 +471,18 @@ mod tests {
     use crate::store::MemoryStore;
 
     const OWN: u64 = 7;
+    /// Some store that was promoted once.
+    const PROMOTED: u64 = 5;
+    /// Nothing that would speak against a greeting.
+    const FREE: Own = Own { has_slaves: false, is_greeted_by_slave: false, is_empty: true };
 
     fn greeting(term: u64, path: &[u64], session: u64) -> Greeting {
         let id = path.last().copied().unwrap_or(0) as u32;
         Greeting {
             session,
-            lineage: Lineage { term, path: path.to_vec() },
+            lineage: Lineage { term, promoted: if term == 0 { 0 } else { PROMOTED }, path: path.to_vec() },
             seq: 10,
+            fresh: false,
             names: Vec::new(),
             slaves: Vec::new(),
             pid: Pid { node: "p@h".into(), id, serial: 0, creation: 1 },
@@ -399,7 +490,7 @@ mod tests {
     }
 
     fn follower() -> Follower<MemoryStore> {
-        Follower::new(OWN)
+        Follower::new(OWN, false, true)
     }
 
     fn value(bytes: &[u8]) -> Value<'_> {
@@ -409,48 +500,49 @@ mod tests {
     #[test]
     fn itself_and_circles_are_refused_and_a_path_of_long_ago_is_not() {
         let mut follower = follower();
-        assert_eq!(follower.greet(greeting(0, &[OWN], 1), false).err(), Some(Refusal::Itself));
-        assert_eq!(follower.greet(greeting(0, &[OWN, 2], 1), true).err(), Some(Refusal::Cycle));
-        assert!(follower.greet(greeting(0, &[OWN, 2], 1), false).is_ok(), "nothing goes on from here");
+        let with_slaves = Own { has_slaves: true, ..FREE };
+        assert_eq!(follower.greet(greeting(0, &[OWN], 1), FREE).err(), Some(Refusal::Itself));
+        assert_eq!(follower.greet(greeting(0, &[OWN, 2], 1), with_slaves).err(), Some(Refusal::Cycle));
+        assert!(follower.greet(greeting(0, &[OWN, 2], 1), FREE).is_ok(), "nothing goes on from here");
         assert_eq!(follower.lineage().path, [OWN, 2, OWN]);
     }
 
     #[test]
     fn another_primary_is_taken_where_the_first_is_gone_or_the_term_is_higher() {
         let mut follower = follower();
-        assert!(follower.greet(greeting(0, &[1], 1), false).is_ok_and(|greeted| !greeted.demoted));
-        assert_eq!(follower.greet(greeting(0, &[2], 2), false).err(), Some(Refusal::HasPrimary));
+        assert!(follower.greet(greeting(0, &[1], 1), FREE).is_ok_and(|greeted| !greeted.demoted));
+        assert_eq!(follower.greet(greeting(0, &[2], 2), FREE).err(), Some(Refusal::HasPrimary));
         let gone = greeting(0, &[1], 1).pid;
         follower.gone(&gone);
-        assert!(follower.greet(greeting(0, &[2], 2), false).is_ok());
-        assert!(follower.greet(greeting(3, &[1], 3), false).is_ok_and(|greeted| !greeted.demoted));
-        assert_eq!(follower.greet(greeting(2, &[2], 4), false).err(), Some(Refusal::Superseded));
+        assert!(follower.greet(greeting(0, &[2], 2), FREE).is_ok());
+        assert!(follower.greet(greeting(3, &[1], 3), FREE).is_ok_and(|greeted| !greeted.demoted));
+        assert_eq!(follower.greet(greeting(2, &[2], 4), FREE).err(), Some(Refusal::Superseded));
         assert!(follower.promote().is_some() && follower.promote().is_none());
         assert_eq!(follower.term(), 4);
-        assert!(follower.greet(greeting(5, &[1], 5), false).is_ok_and(|greeted| greeted.demoted));
+        assert!(follower.greet(greeting(5, &[1], 5), FREE).is_ok_and(|greeted| greeted.demoted));
     }
 
     #[test]
     fn one_that_was_a_slave_before_a_restart_says_so_once() {
         let mut follower = follower().had(Some((1, 12)));
         assert_eq!(
-            follower.greet(greeting(0, &[1], 1), false).map(|greeted| greeted.had).ok(),
+            follower.greet(greeting(0, &[1], 1), FREE).map(|greeted| greeted.had).ok(),
             Some((Some(1), 12))
         );
-        assert_eq!(follower.asked(1, 15).map(|handled| handled.applied), Ok(12), "what it had it has");
+        assert_eq!(follower.asked(1, 15).ok().map(|handled| handled.applied), Some(12), "what it had it has");
         follower.bye(1);
         assert_eq!(
-            follower.greet(greeting(0, &[1], 2), false).map(|greeted| greeted.had).ok(),
+            follower.greet(greeting(0, &[1], 2), FREE).map(|greeted| greeted.had).ok(),
             Some((None, 0))
         );
         let mut follower = self::follower().had(Some((1, 12)));
         assert_eq!(
-            follower.greet(greeting(0, &[2], 1), false).map(|greeted| greeted.had).ok(),
+            follower.greet(greeting(0, &[2], 1), FREE).map(|greeted| greeted.had).ok(),
             Some((Some(1), 12))
         );
         assert_eq!(
-            follower.asked(1, 15).map(|handled| handled.applied),
-            Ok(0),
+            follower.asked(1, 15).ok().map(|handled| handled.applied),
+            Some(0),
             "of another's writes it has none"
         );
     }
@@ -458,15 +550,15 @@ mod tests {
     #[test]
     fn a_copy_is_put_aside_and_what_a_session_that_is_over_sends_is_of_no_use() {
         let (mut follower, store) = (follower(), MemoryStore::default());
-        follower.greet(greeting(0, &[1], 1), false).expect("it is a slave");
+        follower.greet(greeting(0, &[1], 1), FREE).expect("it is a slave");
         assert!(follower.session(2).is_none());
         assert_eq!(follower.asked(2, 11), Err(Refusal::OtherSession));
         assert!(matches!(follower.place(b"k", Some(value(b"v"))), Place::Store));
         assert!(matches!(follower.mark(CopyMark::Begin, &store), Copied::Nothing));
         assert!(matches!(follower.place(b"k", Some(value(b"v"))), Place::Done));
-        let Copied::Replace { with, report: false } = follower.mark(CopyMark::End, &store) else {
-            panic!("a whole copy")
-        };
+        assert!(follower.is_fresh());
+        let Copied::Replace(with) = follower.mark(CopyMark::End, &store) else { panic!("a whole copy") };
+        assert!(!follower.is_fresh(), "it has what its primary has");
         assert_eq!(with.len(), 1);
         follower.session(1).expect("it is this one").marked(CopyMark::End, 12);
         assert_eq!(follower.asked(1, 15), Ok(Handled { applied: 12, whole: true }));
@@ -483,7 +575,7 @@ mod tests {
     #[test]
     fn what_is_not_kept_is_told_once_and_nothing_counts_until_it_was_sent_again() {
         let (mut follower, store) = (follower(), MemoryStore::default());
-        follower.greet(greeting(0, &[1], 1), false).expect("it is a slave");
+        follower.greet(greeting(0, &[1], 1), Own::default()).expect("it is a slave");
         let mark = |follower: &mut Follower<MemoryStore>, mark, seq| {
             follower.mark(mark, &store);
             follower.session(1).expect("it is this one").marked(mark, seq);
@@ -517,5 +609,89 @@ mod tests {
             panic!("a copy in place")
         };
         assert!(seen.contains(b"a") && !seen.contains(b"b"));
+        // What was there is told of when something comes in its place first.
+        follower.report = true;
+        follower.staging = Staging::InPlace(AHashSet::new());
+        assert!(matches!(follower.place(b"a", Some(value(b"v"))), Place::Overwrite));
+        assert!(matches!(follower.place(b"a", Some(value(b"w"))), Place::Store));
+        assert!(matches!(follower.place(b"b", None), Place::Overwrite));
+    }
+
+    #[test]
+    fn of_two_that_greet_each_other_one_becomes_the_slave() {
+        let mut follower = follower();
+        let by_slave = Own { has_slaves: true, is_greeted_by_slave: true, ..FREE };
+        assert_eq!(follower.greet(greeting(0, &[OWN - 1], 1), by_slave).err(), Some(Refusal::Crossing));
+        follower.greeting(true);
+        assert_eq!(follower.greet(greeting(0, &[OWN + 1], 1), FREE).err(), Some(Refusal::Crossing));
+        assert!(
+            follower.greet(greeting(0, &[OWN - 1], 1), FREE).is_ok(),
+            "the one with the higher incarnation"
+        );
+        // What changes nothing above it is no matter.
+        assert!(follower.greet(greeting(0, &[OWN - 1], 2), FREE).is_ok());
+        let gone = greeting(0, &[OWN - 1], 2).pid;
+        follower.gone(&gone);
+        assert_eq!(follower.greet(greeting(0, &[OWN + 1], 3), FREE).err(), Some(Refusal::Crossing));
+        assert!(follower.greet(greeting(1, &[OWN + 1], 3), FREE).is_ok(), "a promotion waits for nobody");
+        follower.greeting(false);
+        let gone = greeting(1, &[OWN + 1], 3).pid;
+        follower.gone(&gone);
+        assert!(follower.greet(greeting(1, &[OWN + 2], 4), FREE).is_ok());
+    }
+
+    #[test]
+    fn of_two_that_were_promoted_apart_from_each_other_one_yields() {
+        let promoted = |incarnation| {
+            let mut follower = Follower::<MemoryStore>::new(incarnation, false, false);
+            follower.greet(greeting(0, &[1], 1), Own { is_empty: false, ..FREE }).expect("it is a slave");
+            assert!(!follower.reports());
+            follower.promote().expect("it was a slave");
+            follower
+        };
+        let hello = |of: &Follower<MemoryStore>| Greeting {
+            lineage: of.lineage(),
+            ..greeting(0, &[of.incarnation()], 2)
+        };
+        let (mut low, mut high) = (promoted(3), promoted(4));
+        let own = Own { has_slaves: true, ..FREE };
+        assert_eq!(high.greet(hello(&low), own).err(), Some(Refusal::Superseded));
+        low.greeting(true);
+        assert!(low.greet(hello(&high), own).is_ok_and(|greeted| greeted.demoted));
+        assert!(low.reports(), "it may have writes that the other has not");
+        assert_eq!(low.lineage(), Lineage { term: 1, promoted: 4, path: vec![4, 3] });
+        // Their slaves follow, though the primary that they have is there.
+        let mut slave = follower();
+        slave.greet(greeting(0, &[1], 1), FREE).expect("it is a slave");
+        slave.greet(hello(&promoted(3)), FREE).expect("it is a slave");
+        assert!(slave.greet(hello(&high), FREE).is_ok_and(|greeted| !greeted.demoted));
+        assert_eq!(slave.greet(hello(&promoted(3)), FREE).err(), Some(Refusal::Superseded));
+        assert!(!slave.reports());
+    }
+
+    #[test]
+    fn who_was_started_without_data_does_not_empty_one_that_has_some() {
+        let mut follower = follower();
+        let full = Own { is_empty: false, ..FREE };
+        let fresh = |incarnation, session| Greeting { fresh: true, ..greeting(0, &[incarnation], session) };
+        assert_eq!(follower.greet(fresh(1, 1), full).err(), Some(Refusal::NotEmpty));
+        assert!(follower.primary().is_none());
+        assert!(follower.greet(fresh(1, 1), FREE).is_ok());
+        assert!(follower.greet(fresh(1, 2), full).is_ok(), "it has what that one sent");
+        let gone = fresh(1, 2).pid;
+        follower.gone(&gone);
+        assert_eq!(follower.greet(fresh(2, 3), full).err(), Some(Refusal::NotEmpty));
+        assert!(follower.greet(greeting(0, &[2], 3), full).is_ok(), "by hand");
+    }
+
+    #[test]
+    fn a_slave_that_was_started_again_has_nothing_of_its_own_to_tell_of() {
+        for was_slave in [false, true] {
+            let mut follower = Follower::<MemoryStore>::new(OWN, was_slave, false);
+            let greeted = follower.greet(greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");
+            assert!(greeted.demoted);
+            assert_eq!(follower.reports(), !was_slave);
+            assert_eq!((follower.is_whole(), follower.is_whole()), (!was_slave, false), "to be kept once");
+        }
     }
 }

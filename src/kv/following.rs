@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::follower::{Copied, Follower, Greeting, Handled, Place, Primary};
+use super::follower::{Copied, Follower, Greeting, Handled, Own, Place, Primary};
 use super::kept::{self, Kept};
 use super::position;
 use super::request::{FromPrimary, Hello};
@@ -26,10 +26,21 @@ impl<S: Store> KeyValueServer<S> {
         let (pid, slaves) = (greeting.pid.clone(), greeting.slaves.clone());
         let (session, names) = (greeting.session, greeting.names.clone());
         let incarnation = greeting.lineage.incarnation();
-        let has_slaves = self.has_slaves();
-        let greeted = self.follower.lock().greet(greeting, has_slaves);
+        let at = RemoteProcess::Pid(pid.clone());
+        let own_slaves = self.slaves();
+        let own = Own {
+            has_slaves: !own_slaves.is_empty(),
+            is_greeted_by_slave: own_slaves.iter().any(|slave| slave.is_at(&at, Some(incarnation))),
+            is_empty: self.store().is_empty(),
+        };
+        let greeted = self.follower.lock().greet(greeting, own);
         let greeted = match greeted {
             Ok(greeted) => greeted,
+            Err(Refusal::Crossing) => {
+                tracing::debug!(store = ?effects.me, primary = ?pid, "primary put off: {}", Refusal::Crossing);
+                return effects
+                    .reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Crossing.code()));
+            }
             Err(refusal) => {
                 tracing::warn!(store = ?effects.me, primary = ?pid, "primary refused: {refusal}");
                 return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
@@ -70,16 +81,17 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:replica_ask, …}`
     pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let (answer, position, kept) = {
+        let (answer, primary, kept) = {
             let mut follower = self.follower.lock();
-            let answer = follower.asked(session, seq);
-            (answer, follower.primary().map(Primary::incarnation), Arc::clone(follower.kept()))
+            let primary = follower.primary().map(Primary::incarnation);
+            (follower.asked(session, seq), primary, Arc::clone(follower.kept()))
         };
         if !S::WRITES_LATER || answer.is_err() {
             return effects.reply(caller, |w| write_asked(w, answer, &kept));
         }
         // What came before is under way: its last write is done when this one is, a note or of a key that nobody has.
         let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+        let sure = kept.sure();
         let done = || -> WriteDone {
             Box::new(move |result| {
                 // The store has said by now what it did not keep.
@@ -88,9 +100,10 @@ impl<S: Store> KeyValueServer<S> {
                 caller.reply(&*dispatch, |w| write_asked(w, answer, &kept));
             })
         };
-        match (position, answer) {
-            (Some(incarnation), Ok(Handled { applied, .. })) if self.store().is_durable() => {
-                position::keep(self.store(), (incarnation, applied), done);
+        match (primary, answer) {
+            (Some(incarnation), Ok(Handled { applied, whole })) if self.store().is_durable() => {
+                let here = if whole { applied } else { sure.min(applied) };
+                position::keep(self.store(), (incarnation, here), done);
             }
             _ => {
                 let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
@@ -131,6 +144,7 @@ impl<S: Store> KeyValueServer<S> {
                 if self.follower.lock().bye(session) {
                     self.forget_position();
                     tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
+                    self.note_is_slave(false);
                     for slave in self.slaves() {
                         slave.renew();
                     }
@@ -161,7 +175,14 @@ impl<S: Store> KeyValueServer<S> {
                 shared: shared.as_ref(),
                 traits: value.traits(),
             });
-            if let Place::Done = with_canonical(key, |key| follower.place(key, value))? {
+            let place = with_canonical(key, |key| {
+                let place = follower.place(key, value);
+                if let Place::Overwrite = place {
+                    self.keep_dropped(key, value.map(|value| value.bytes));
+                }
+                place
+            })?;
+            if let Place::Done = place {
                 return Ok(());
             }
         }
@@ -184,31 +205,61 @@ impl<S: Store> KeyValueServer<S> {
         }
         match follower.mark(mark, self.store()) {
             Copied::Nothing => {}
-            Copied::Replace { with, report } => {
-                report_dropped(self.store(), &with, report, effects);
+            Copied::Replace(with) => {
                 let slaves = self.slaves();
                 // Readers see all of it at once, and its own slaves get it whole too.
-                self.in_order_of_writes(|| {
-                    self.store().replace(with);
+                let before = self.in_order_of_writes(|| {
+                    let before = self.store().replace(with);
                     for slave in &slaves {
                         slave.copy_all();
                     }
+                    before
                 });
+                if let Some(before) = before {
+                    self.report_dropped(&before, follower.reports(), effects);
+                }
+                follower.reported();
             }
-            Copied::Keep(seen) => self.delete_all_but(&seen, effects),
+            Copied::Keep(seen) => {
+                self.delete_all_but(&seen, follower.reports(), effects);
+                if follower.reports() {
+                    self.dropped.lock().end();
+                }
+                follower.reported();
+            }
         }
         // A copy that did not fit is none.
         let mark = if follower.is_copying() { CopyMark::Begin } else { mark };
         if let Some(primary) = follower.session(session) {
             primary.marked(mark, seq);
         }
+        // What it drops after this is not its own, however often it is started again.
+        if matches!(mark, CopyMark::End | CopyMark::Whole) && follower.is_whole() {
+            self.note_is_slave(true);
+        }
     }
 
-    fn delete_all_but(&self, seen: &super::follower::Seen, effects: &mut Effects<'_>) {
+    /// Something comes in the place of what is there under a key, which the new primary does not have.
+    fn keep_dropped(&self, key: &[u8], with: Option<&[u8]>) {
+        // Where a write of it is under way, that has come from the new primary too.
+        let read = self.store().settled(key, |present| {
+            if let Some(present) = present.filter(|present| Some(present.bytes) != with) {
+                self.dropped.lock().keep(key, present.bytes);
+            }
+        });
+        if let Some(Err(error)) = read {
+            tracing::error!(%error, "an entry that the new primary may not have is dropped, and cannot be read");
+        }
+    }
+
+    fn delete_all_but(&self, seen: &super::follower::Seen, report: bool, effects: &mut Effects<'_>) {
         for part in 0..self.store().parts() {
             let mut foreign: Vec<Box<[u8]>> = Vec::new();
-            self.store().visit_part(part, &mut |key, _| {
+            self.store().visit_part(part, &mut |key, value| {
                 if !seen.contains(key) {
+                    if report {
+                        self.dropped.lock().keep(key, value.bytes);
+                    }
                     foreign.push(key.into());
                 }
                 true
@@ -226,6 +277,29 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
+    /// Says how much of what the store held is not in the copy that has taken its place. `keep`: that is kept elsewhere, with
+    /// what is otherwise there.
+    fn report_dropped(&self, before: &S, keep: bool, effects: &Effects<'_>) {
+        let mut missing = 0_u64;
+        for part in 0..before.parts() {
+            before.visit_part(part, &mut |key, value| {
+                let now =
+                    self.store().get(key, |now| now.map(|now| now.bytes == value.bytes), || Box::new(|_| {}));
+                missing += u64::from(now == Some(None));
+                if keep && now != Some(Some(true)) {
+                    self.dropped.lock().keep(key, value.bytes);
+                }
+                true
+            });
+        }
+        if keep {
+            self.dropped.lock().end();
+        }
+        if missing > 0 {
+            tracing::warn!(store = ?effects.me, keys = missing, "what the primary has not is dropped");
+        }
+    }
+
     /// Another store was promoted in the place of this primary.
     fn step_down(
         &self,
@@ -234,11 +308,13 @@ impl<S: Store> KeyValueServer<S> {
         primary: &RemoteProcess,
         effects: &mut Effects<'_>,
     ) {
-        tracing::error!(
-            store = ?effects.me, ?primary,
-            "another store was promoted to be the primary: this one is its slave from here on, and drops what it has written \
-             and the new primary has not"
-        );
+        if self.has_slaves() || !self.store().is_empty() {
+            tracing::error!(
+                store = ?effects.me, ?primary,
+                "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
+                 written and the new primary has not"
+            );
+        }
         let here = &effects.registry.node;
         let taken = |name: &ServerRef| {
             let name = name.on(here);
@@ -288,6 +364,7 @@ fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<Greeting> {
         session: hello.session,
         lineage: hello.lineage,
         seq: hello.seq,
+        fresh: hello.fresh,
         names: read_names(hello.names)?,
         slaves: read_names(hello.slaves)?,
         pid: caller.pid().into(),
@@ -301,33 +378,6 @@ fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {
         return None;
     }
     (0..len).map(|_| ServerRef::read(cursor.term().ok()?)).collect()
-}
-
-/// Says what of a store is not in the copy that takes its place: how many keys, and, where a primary has stepped down, each
-/// of them with its value.
-fn report_dropped<S: Store>(store: &S, copy: &S, each: bool, effects: &Effects<'_>) {
-    if store.is_empty() {
-        return;
-    }
-    let mut dropped = 0_u64;
-    store.visit(&mut |key, value| {
-        let same =
-            copy.get(key, |there| there.is_some_and(|there| there.bytes == value.bytes), || Box::new(|_| {}));
-        let missing = copy.get(key, |there| there.is_none(), || Box::new(|_| {})) == Some(true);
-        if each && same == Some(false) {
-            let (key, value) = (shown(key), shown(value.bytes));
-            tracing::error!(store = ?effects.me, key, value, "dropped: the new primary does not have this");
-        }
-        dropped += u64::from(missing || each && same == Some(false));
-        true
-    });
-    if dropped > 0 {
-        tracing::warn!(store = ?effects.me, keys = dropped, "what the primary has not is dropped");
-    }
-}
-
-fn shown(term: &[u8]) -> String {
-    TermView::parse(term).map_or_else(|error| error.to_string(), |term| format!("{term:?}"))
 }
 
 /// Writes who is followed, for `:status`.

@@ -2,6 +2,7 @@
 //! modules that speak it.
 
 mod confirm;
+pub mod dropped;
 mod follower;
 mod following;
 pub mod functions;
@@ -14,6 +15,7 @@ pub mod slaves;
 pub mod state;
 mod status;
 
+pub use dropped::NewFile;
 pub use functions::KeyValueFunctions;
 pub use request::{Cast, FromPrimary, Hello, Request};
 pub use server::{ConfirmConfig, KeyValueServer};

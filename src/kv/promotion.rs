@@ -25,6 +25,7 @@ impl<S: Store> KeyValueServer<S> {
             store = ?effects.me, former = ?primary.pid, term = self.follower.lock().term(), seq = former.applied,
             "promoted: this store is the primary from here on"
         );
+        self.note_is_slave(false);
         self.watch.promoted();
         // Before a write of its own.
         self.forget_position();

@@ -76,6 +76,8 @@ pub struct Hello<'a> {
     pub lineage: Lineage,
     /// The number of its last write.
     pub seq: u64,
+    /// It was started without data, and this store not by hand as its slave.
+    pub fresh: bool,
     /// Its names, as a list.
     pub names: TermView<'a>,
     /// The names of its slaves, as a list.
@@ -85,11 +87,12 @@ pub struct Hello<'a> {
 impl<'a> Hello<'a> {
     /// Reads it; `None`: it is none.
     pub fn read(term: TermView<'a>) -> Option<Self> {
-        let [_, session, lineage, seq, names, slaves] = term.as_tuple::<6>()?;
+        let [_, session, lineage, seq, names, slaves, fresh] = term.as_tuple::<7>()?;
         Some(Self {
             session: session.as_unsigned()?,
             lineage: Lineage::read(lineage)?,
             seq: seq.as_unsigned()?,
+            fresh: fresh.is_atom("true"),
             names,
             slaves,
         })
@@ -133,7 +136,7 @@ impl<'a> Request<'a> {
                 Some(Self::Delete { key, confirm: Some(read_confirm(next()?)?) })
             }
             (1, b"promote") => Some(Self::Promote),
-            (6, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
+            (7, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
             (3, b"replica_ask") => {
                 Some(Self::ReplicaAsk { session: next()?.as_unsigned()?, seq: next()?.as_unsigned()? })
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::confirm::{Confirmations, Wanted};
+use super::dropped::{DroppedPairs, NewFile};
 use super::follower::Follower;
 use super::following::not_kept;
 use super::kept::Kept;
@@ -37,6 +38,7 @@ pub struct KeyValueServer<S> {
     /// The slaves are in there, and the order and the numbers of their writes.
     pub(super) confirmations: Arc<Confirmations>,
     pub(super) follower: Arc<Mutex<Follower<S>>>,
+    pub(super) dropped: Mutex<DroppedPairs>,
     /// Held while the names of the slaves are noted.
     pub(super) noting: Mutex<()>,
     pub(super) slave_buffer_bytes_max: usize,
@@ -117,12 +119,14 @@ impl<S: Store> KeyValueServer<S> {
     pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
-        let follower = Follower::new(incarnation).had(position::kept(&store));
+        let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
+        let follower = follower.had(position::kept(&store));
         Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
             follower: Arc::new(Mutex::new(follower)),
+            dropped: Mutex::default(),
             noting: Mutex::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
@@ -139,6 +143,11 @@ impl<S: Store> KeyValueServer<S> {
     /// The same, with its state shown as that of another server of the protocol.
     pub fn shown_as(self, shape: StateShape) -> Self {
         Self { shape, ..self }
+    }
+
+    /// The same, with files for what it drops when another store was promoted in its place. Without, such pairs are logged.
+    pub fn dropping_into(self, new_file: NewFile) -> Self {
+        Self { dropped: Mutex::new(DroppedPairs::into_files(new_file)), ..self }
     }
 
     /// The same, with writes that wait for slaves.
@@ -169,6 +178,7 @@ impl<S: Store> KeyValueServer<S> {
             let put = with_canonical(key, |key| self.store.put(key, value, || Box::new(|_| {})))?;
             put.unwrap_or(Ok(()))?;
         }
+        self.follower.lock().filled();
         Ok(())
     }
 
@@ -660,6 +670,14 @@ impl<S: Store> Source for KeyValueServer<S> {
 
     fn lineage(&self) -> Option<Lineage> {
         Some(self.follower.lock().lineage())
+    }
+
+    fn greeting(&self, is_under_way: bool) {
+        self.follower.lock().greeting(is_under_way);
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.follower.lock().is_fresh()
     }
 
     fn slaves(&self) -> Vec<Arc<Slave>> {

@@ -18,6 +18,9 @@ pub const SLAVES_MAX: usize = 64;
 /// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.
 const SLAVES_NOTE: &str = "slaves";
 
+/// The name under which a store keeps whether it is a kvnode's slave, with all that its primary had.
+const IS_SLAVE_NOTE: &str = "is_slave";
+
 /// The store has as many slaves as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManySlaves;
@@ -51,6 +54,7 @@ impl<S: Store> KeyValueServer<S> {
         if is_own(&name, effects) {
             return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
         }
+        self.forget_guarded(&name);
         match self.add_slave(name) {
             Ok(None) => effects.reply(caller, |w| _ = w.atom("ok")),
             Ok(Some(slave)) => {
@@ -68,6 +72,14 @@ impl<S: Store> KeyValueServer<S> {
             Err(TooManySlaves) => {
                 effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom("too_many_slaves"));
             }
+        }
+    }
+
+    /// A slave that the store was started with, and that was never followed, is added by hand: nothing is kept from it then.
+    fn forget_guarded(&self, name: &SlaveName) {
+        let slaves = self.confirmations.slaves.read();
+        if let Some(slave) = slaves.iter().find(|slave| slave.name() == name && slave.is_guarded()) {
+            slave.drop_out();
         }
     }
 
@@ -133,6 +145,27 @@ impl<S: Store> KeyValueServer<S> {
                 }
             })
         });
+    }
+
+    /// Keeps whether it is a kvnode's slave with all that its primary had, where the store keeps such things.
+    pub(super) fn note_is_slave(&self, is_slave: bool) {
+        let note = [u8::from(is_slave)];
+        self.store().keep_note(IS_SLAVE_NOTE, &note, || {
+            Box::new(|result| {
+                if let Err(error) = result {
+                    tracing::error!(%error, "it is not kept whether the store is a slave");
+                }
+            })
+        });
+    }
+
+    /// Whether it was a kvnode's slave when it was used last.
+    pub(super) fn was_slave(store: &S) -> bool {
+        let note = store.note(IS_SLAVE_NOTE).unwrap_or_else(|error| {
+            tracing::error!(%error, "it cannot be read whether the store was a slave");
+            None
+        });
+        note.is_some_and(|note| note == [1])
     }
 
     /// The slaves that a store had when it was used last; none where it keeps no such thing.

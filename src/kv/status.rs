@@ -117,7 +117,7 @@ mod tests {
     use crate::store::MemoryStore;
 
     fn shown(slaves: &[Arc<Slave>]) -> String {
-        let status = encode(|w| write(w, &MemoryStore::default(), &Follower::new(7), 1, slaves));
+        let status = encode(|w| write(w, &MemoryStore::default(), &Follower::new(7, false, true), 1, slaves));
         let whole = InspectLimits { text_bytes_max: usize::MAX };
         inspect(TermView::parse(&status).expect("a term"), whole)
     }

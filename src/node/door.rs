@@ -283,9 +283,13 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// That the digest was wrong: waits until its turn is over. The turn is taken, however long this is waited for.
-    pub(super) async fn wrong(mut self) {
+    pub(super) fn wrong(mut self) -> impl Future<Output = ()> {
+        // At once, and not when it is first waited for.
         self.wrong = true;
-        Timer::at(self.over).await;
+        async move {
+            let attempt = self;
+            Timer::at(attempt.over).await;
+        }
     }
 }
 

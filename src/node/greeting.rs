@@ -11,7 +11,7 @@ use crate::dist::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView};
 use crate::process::{CallError, Process};
 use crate::replica::dialect::{REPLICATION, VERSION};
-use crate::replica::{Refusal, Said, Slave};
+use crate::replica::{Lineage, Refusal, Said, Slave};
 
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -20,8 +20,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(super) enum Greeted {
     /// With the messages that every server of the protocol knows.
     Elixir,
-    /// With numbered writes, by a primary of this incarnation.
-    Kvnode { session: u64, incarnation: u64, said: Said },
+    /// With numbered writes, by a primary that was said to be this one.
+    Kvnode { session: u64, lineage: Lineage, said: Said },
     /// It does not become a slave of this store.
     Refused(Refusal),
 }
@@ -68,10 +68,13 @@ impl Node {
         let incarnation = lineage.incarnation();
         let session = slave.next_session(incarnation);
         let names = self.names_elsewhere(store);
-        let (mut seq, mut slaves) = (0, Vec::new());
-        source(&mut |source| (seq, slaves) = (source.seq(), source.slaves()));
+        let (mut seq, mut slaves, mut fresh) = (0, Vec::new(), false);
+        source(&mut |source| {
+            (seq, slaves) = (source.seq(), source.slaves());
+            fresh = slave.is_guarded() && source.is_fresh();
+        });
         let request = OwnedTerm::write(|w| {
-            w.tuple(6).atom("replica_hello").unsigned(session);
+            w.tuple(7).atom("replica_hello").unsigned(session);
             lineage.write(w);
             w.unsigned(seq);
             w.list(names.len());
@@ -80,6 +83,7 @@ impl Node {
             w.list(slaves.len());
             slaves.iter().for_each(|slave| slave.name().on(&self.registry.node).write(w));
             w.nil();
+            w.atom(if fresh { "true" } else { "false" });
         });
         let request = request.map_err(|error| NotGreeted::Call(CallError::Malformed(error)))?;
         let client = self.client_of(&store.pid);
@@ -90,7 +94,7 @@ impl Node {
             Err(error) => return Err(NotGreeted::Call(error)),
         };
         match read(answer.view()) {
-            Some(Ok(said)) => Ok(Greeted::Kvnode { session, incarnation, said }),
+            Some(Ok(said)) => Ok(Greeted::Kvnode { session, lineage, said }),
             Some(Err(refusal)) => Ok(Greeted::Refused(refusal)),
             None => Err(NotGreeted::Answer(answer)),
         }
@@ -124,6 +128,29 @@ impl Node {
             global.filter(|(_, holder)| holder.is_sibling(process)).map(|(name, _)| ServerRef::global(&name)),
         );
         local
+    }
+}
+
+/// A greeting that is under way, known to the store until it is dropped.
+pub(super) struct GreetingUnderWay<'a>(&'a Process);
+
+impl<'a> GreetingUnderWay<'a> {
+    pub(super) fn of(store: &'a Process) -> Self {
+        let begun = Self(store);
+        begun.tell(true);
+        begun
+    }
+
+    fn tell(&self, is_under_way: bool) {
+        if let Some(source) = self.0.server.replica_source() {
+            source.greeting(is_under_way);
+        }
+    }
+}
+
+impl Drop for GreetingUnderWay<'_> {
+    fn drop(&mut self) {
+        self.tell(false);
     }
 }
 

@@ -11,7 +11,7 @@ use smol::future::FutureExt;
 use super::backoff::Backoff;
 use super::erpc::ErpcError;
 use super::functions::since_epoch;
-use super::greeting::{Greeted, NotGreeted};
+use super::greeting::{Greeted, GreetingUnderWay, NotGreeted};
 use super::peers::PeerHandle;
 use super::setup::DialError;
 use super::{Node, now, slave_keys, slave_kind};
@@ -29,6 +29,10 @@ const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 const STEADY: Duration = Duration::from_secs(1);
 /// A slave that was there once is looked for at least so often: when its node is back, so is it soon after.
 const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A slave that is about to have a slave itself is greeted again after so long, and about as much again by chance.
+const CROSSING_PAUSE_MILLIS: u32 = 10;
+/// How often it is looked whether a slave's name has gone to another process, while the one that had it is there.
+const NAME_PAUSE: Duration = Duration::from_secs(2);
 /// How far a copy is, is said once in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 /// Whoever adds a slave is answered after so long, found or not.
@@ -66,6 +70,8 @@ enum Left {
     Dropped,
     /// It is to be greeted anew.
     Renewed,
+    /// Its name has gone to another process.
+    Moved,
     /// It ended, or its node is lost.
     Gone(Outcome),
 }
@@ -150,7 +156,7 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                     said.clear();
                 }
                 match left {
-                    Ok(Left::Renewed) => continue,
+                    Ok(Left::Renewed | Left::Moved) => continue,
                     Ok(Left::Dropped | Left::Gone(_)) => {}
                     Err(Missing::Refused(refusal)) if refusal.is_final() => {
                         tracing::error!(store = ?store, slave = %slave.name(), "slave dropped: {refusal}");
@@ -196,7 +202,17 @@ fn say(said: &mut String, store: &Process, slave: &Slave, missing: &Missing) {
     let text = missing.to_string();
     slave.failed(&text);
     if *said != text {
-        tracing::warn!(store = ?store, slave = %slave.name(), "slave not found, looking for it: {text}");
+        match missing {
+            Missing::Refused(Refusal::NotEmpty) => {
+                tracing::error!(store = ?store, slave = %slave.name(), "slave not taken: {text}");
+            }
+            Missing::Refused(_) => {
+                tracing::warn!(store = ?store, slave = %slave.name(), "slave refuses, asking again: {text}");
+            }
+            _ => {
+                tracing::warn!(store = ?store, slave = %slave.name(), "slave not found, looking for it: {text}")
+            }
+        }
         *said = text;
     }
 }
@@ -224,31 +240,19 @@ async fn watch(
     let still_up = node.peers.get(&peer.name).is_some_and(|up| Arc::ptr_eq(&up, &peer));
     let gone = async { Ok(Left::Gone(told.recv().await.unwrap_or(Outcome::NoConnection))) };
     let tended = async {
-        match node.greet(slave, store, &peer, &at).await.map_err(Missing::NotGreeted)? {
-            Greeted::Refused(refusal) => return Err(Missing::Refused(refusal)),
-            Greeted::Elixir if is_another(store, slave, &at, None) => return Ok(Left::Dropped),
-            Greeted::Elixir => {
-                let asks = peer.name != node.registry.node;
-                let foreign = async { slave_kind::foreign_module(node, &peer, &at).await };
-                let foreign = if asks { foreign.await } else { Ok(None) };
-                let foreign = foreign.map_err(|error| Missing::NotGreeted(NotGreeted::Erpc(error)))?;
-                if let Some(module) = foreign {
-                    return Err(Missing::Foreign(module));
-                }
-                slave.found(RemoteProcess::Pid(at.clone()));
-            }
-            Greeted::Kvnode { session, incarnation, said } => {
-                if is_another(store, slave, &at, Some(said.incarnation)) {
-                    return Ok(Left::Dropped);
-                }
-                slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, incarnation, said);
-            }
+        if let Some(left) = found(node, slave, store, &peer, &at).await? {
+            return Ok(left);
         }
         added.settle(None);
         tracing::info!(store = ?store, slave = %slave.name(), node = %peer.name, "slave found");
         Ok(tend(node, slave, store, &peer, &at).await)
     };
-    let left = if still_up { gone.or(tended).await } else { Ok(Left::Gone(Outcome::NoConnection)) };
+    let moved = async {
+        moved(node, slave.name(), &at).await;
+        Ok(Left::Moved)
+    };
+    let followed = gone.or(tended).or(moved);
+    let left = if still_up { followed.await } else { Ok(Left::Gone(Outcome::NoConnection)) };
     monitor.fired = matches!(left, Ok(Left::Gone(_)));
     if matches!(left, Err(Missing::Refused(refusal)) if refusal.is_final()) {
         // It may have been one until now.
@@ -256,12 +260,16 @@ async fn watch(
     }
     let left = left?;
     // One that is followed under another name goes on being a slave.
-    if matches!(left, Left::Dropped) && !is_followed(store, &at) {
+    if matches!(left, Left::Dropped | Left::Moved) && !is_followed(store, slave, &at) {
         monitor.bye();
     }
     drop(monitor);
     let reason = match &left {
         Left::Renewed => return Ok(left),
+        Left::Moved => {
+            tracing::warn!(store = ?store, slave = %slave.name(), "the slave's name has gone to another process: following that");
+            return Ok(left);
+        }
         Left::Dropped => {
             tracing::info!(store = ?store, slave = %slave.name(), "slave no longer followed");
             return Ok(left);
@@ -275,25 +283,103 @@ async fn watch(
     Ok(left)
 }
 
-/// Whether any slave of the store is this process.
-fn is_followed(store: &Process, at: &Pid) -> bool {
+/// Greets a slave that was found, until it takes the greeting: writes are then queued for it. Gives how it ended before it
+/// began.
+async fn found(
+    node: &Arc<Node>,
+    slave: &Arc<Slave>,
+    store: &Arc<Process>,
+    peer: &Arc<PeerHandle>,
+    at: &Pid,
+) -> Result<Option<Left>, Missing> {
+    loop {
+        if slave.state() == SlaveState::Dropped {
+            return Ok(Some(Left::Dropped));
+        }
+        // One that goes on being followed is not greeted again: it would begin anew. One that does not is told nothing
+        // until it has this greeting: it is a slave all the time.
+        if other_at(store, slave, at, None).is_some_and(|other| !outlives(slave, &other))
+            && is_another(store, slave, at, None)
+        {
+            return Ok(Some(Left::Dropped));
+        }
+        let under_way = GreetingUnderWay::of(store);
+        match node.greet(slave, store, peer, at).await.map_err(Missing::NotGreeted)? {
+            Greeted::Refused(Refusal::Crossing) => {
+                drop(under_way);
+                let pause = CROSSING_PAUSE_MILLIS + super::random_u32() % CROSSING_PAUSE_MILLIS;
+                super::after(Duration::from_millis(pause.into())).await;
+            }
+            Greeted::Refused(refusal) => return Err(Missing::Refused(refusal)),
+            Greeted::Elixir if is_another(store, slave, at, None) => return Ok(Some(Left::Dropped)),
+            Greeted::Elixir => {
+                let asks = peer.name != node.registry.node;
+                let foreign = async { slave_kind::foreign_module(node, peer, at).await };
+                let foreign = if asks { foreign.await } else { Ok(None) };
+                let foreign = foreign.map_err(|error| Missing::NotGreeted(NotGreeted::Erpc(error)))?;
+                if let Some(module) = foreign {
+                    return Err(Missing::Foreign(module));
+                }
+                slave.found(RemoteProcess::Pid(at.clone()));
+                return Ok(None);
+            }
+            Greeted::Kvnode { said, .. } if is_another(store, slave, at, Some(said.incarnation)) => {
+                return Ok(Some(Left::Dropped));
+            }
+            Greeted::Kvnode { session, lineage, said } => {
+                slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, lineage.incarnation(), said);
+                drop(under_way);
+                // What has changed since is told, as nobody knew yet that this slave was to be told of it.
+                let now = store.server.replica_source().and_then(Source::lineage);
+                return Ok((now.as_ref() != Some(&lineage)).then_some(Left::Renewed));
+            }
+        }
+    }
+}
+
+/// Waits until a name has gone to another process than this one. Where nodes say of it differently, as they do until a
+/// split is healed, it has not.
+async fn moved(node: &Node, name: &SlaveName, at: &Pid) {
+    loop {
+        super::after(NAME_PAUSE).await;
+        let holders = match name {
+            SlaveName::Pid(_) => return smol::future::pending().await,
+            SlaveName::Global(name) => node.global_holders(name, WHEREIS_LIMIT).await,
+            SlaveName::Remote { .. } | SlaveName::Local(_) => find(node, name).await.into_iter().collect(),
+        };
+        if !holders.is_empty() && !holders.contains(at) {
+            return;
+        }
+    }
+}
+
+/// Whether any other slave of the store is this process.
+fn is_followed(store: &Process, slave: &Arc<Slave>, at: &Pid) -> bool {
     let at = RemoteProcess::Pid(at.clone());
     let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
-    slaves.iter().any(|slave| slave.is_at(&at, None))
+    slaves.iter().any(|other| !Arc::ptr_eq(other, slave) && other.is_at(&at, None))
 }
 
 /// Whether the process is followed under another name: then it is one slave, by the name that outlives a process.
 fn is_another(store: &Process, slave: &Arc<Slave>, at: &Pid, incarnation: Option<u64>) -> bool {
-    let at = RemoteProcess::Pid(at.clone());
-    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
-    let other =
-        slaves.iter().find(|other| !Arc::ptr_eq(other, slave) && other.is_at(&at, incarnation)).cloned();
-    let Some(other) = other else { return false };
-    let keep_this = matches!(other.name(), SlaveName::Pid(_)) && !matches!(slave.name(), SlaveName::Pid(_));
+    let Some(other) = other_at(store, slave, at, incarnation) else { return false };
+    let keep_this = outlives(slave, &other);
     let (kept, dropped) = if keep_this { (slave, &other) } else { (&other, slave) };
     tracing::info!(store = ?store, slave = %dropped.name(), "slave dropped: it is {} already", kept.name());
     dropped.drop_out();
     !keep_this
+}
+
+/// The slave that is followed at the same process.
+fn other_at(store: &Process, slave: &Arc<Slave>, at: &Pid, incarnation: Option<u64>) -> Option<Arc<Slave>> {
+    let at = RemoteProcess::Pid(at.clone());
+    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
+    slaves.into_iter().find(|other| !Arc::ptr_eq(other, slave) && other.is_at(&at, incarnation))
+}
+
+/// Whether a slave is named by a name, and another by its pid.
+fn outlives(slave: &Slave, other: &Slave) -> bool {
+    matches!(other.name(), SlaveName::Pid(_)) && !matches!(slave.name(), SlaveName::Pid(_))
 }
 
 /// Repairs it, and asks for what it has, until it is removed or is to be greeted anew.

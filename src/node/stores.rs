@@ -4,10 +4,14 @@
 //! What a store had in memory is lost when it ends; what it had on disk is there when it is started again, and so are
 //! the slaves that were added to it. Names, and the slaves that it was configured with, are given to it each time.
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{Limits, ServerName, StoreConfig};
-use crate::kv::{ConfirmConfig, KeyValueServer, StateShape};
+use crate::kv::{ConfirmConfig, KeyValueServer, NewFile, StateShape};
 use crate::process::figures::StoreWatch;
 use crate::replica::SlaveName;
 use crate::store::disk::OpenError;
@@ -16,6 +20,9 @@ use crate::{Node, NotNamed, ProcessHandle, Restart};
 
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
+
+/// Files of one store that may be in a folder.
+const DROPPED_FILES_MAX: u32 = 10_000;
 
 /// How a store is replicated from the start.
 #[derive(Clone, Debug)]
@@ -65,15 +72,25 @@ pub fn start(
     replication: Replication,
     keep: Keep,
 ) -> Result<ProcessHandle, NotStarted> {
+    let dirs = match &keep {
+        // The second is a service's folder.
+        Keep::Memory(_) => vec![
+            PathBuf::from("."),
+            std::env::var_os("HOME").unwrap_or_default().into(),
+            std::env::temp_dir(),
+        ],
+        Keep::Disk(disk) => vec![disk.dir().to_owned()],
+    };
+    let dropped = dropped_files(dirs, &disk_names(names).into_iter().next().unwrap_or_default());
     let started = match keep {
         Keep::Memory(room) => {
             let make = move || MemoryStore::within(Arc::clone(&room));
-            supervise(node, names, replication, make)
+            supervise(node, names, replication, dropped, make)
         }
         Keep::Disk(disk) => {
             let store = disk.store(&disk_names(names)).map_err(NotStarted::Open)?;
             KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
-            supervise(node, names, replication, move || store.clone())
+            supervise(node, names, replication, dropped, move || store.clone())
         }
     };
     started.map_err(NotStarted::Name)
@@ -83,6 +100,7 @@ fn supervise<S: Store>(
     node: &Node,
     names: &StoreConfig,
     replication: Replication,
+    dropped: NewFile,
     make: impl Fn() -> S + Send + Sync + 'static,
 ) -> Result<ProcessHandle, NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
@@ -94,7 +112,7 @@ fn supervise<S: Store>(
     let process = node.supervise(Restart::Permanent, local.chain(global), move |node| {
         let server = KeyValueServer::new(make(), node.dispatch(), replication.slave_buffer_bytes_max);
         let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
-        let server = Arc::new(server);
+        let server = Arc::new(server.dropping_into(Arc::clone(&dropped)));
         watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         let kept = KeyValueServer::kept_slaves(server.store()).unwrap_or_else(|error| {
@@ -103,7 +121,11 @@ fn supervise<S: Store>(
         });
         for slave in replication.slaves.iter().chain(&kept) {
             match server.add_slave(slave.clone()) {
-                Ok(Some(slave)) => node.follow_slave(slave, &process),
+                Ok(Some(slave)) => {
+                    // A store that has lost its data makes nobody lose what it still has.
+                    slave.guard();
+                    node.follow_slave(slave, &process);
+                }
                 Ok(None) => {}
                 Err(_) => tracing::error!(store = ?process, %slave, "too many slaves: not added"),
             }
@@ -121,6 +143,50 @@ pub fn say_unserved<'a>(disk: &Disk, served: impl Iterator<Item = &'a StoreConfi
         if !names.iter().any(|name| served.contains(name)) {
             tracing::warn!("a store on disk is not served: --store {} would", names.join(","));
         }
+    }
+}
+
+/// Makes the files for what a store drops when another was promoted in its place: in the first of the folders that can be
+/// written to, for its owner alone, and never over one that is there.
+fn dropped_files(dirs: Vec<PathBuf>, store: &str) -> NewFile {
+    let name = store.rsplit(':').next().unwrap_or_default();
+    let plain = |char: char| if char.is_ascii_alphanumeric() || "-_".contains(char) { char } else { '_' };
+    let name: String = name.chars().take(64).map(plain).collect();
+    Arc::new(move || {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for dir in &dirs {
+            match new_file(dir, &name) {
+                Ok(made) => return Ok(made),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    })
+}
+
+fn new_file(dir: &std::path::Path, name: &str) -> io::Result<(String, Box<dyn Write + Send>)> {
+    let dir = dir.canonicalize()?;
+    for number in 1..=DROPPED_FILES_MAX {
+        let path = dir.join(format!("kvnode-dropped-{name}-{number}.exs"));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => return Ok((path.display().to_string(), Box::new(Synced(file)))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// A file that is on disk once it was flushed.
+struct Synced(File);
+
+impl Write for Synced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.sync_all()
     }
 }
 

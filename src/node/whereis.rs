@@ -66,6 +66,30 @@ impl Node {
         self.registry.by_global_name(&name).map(|process| process.pid.clone())
     }
 
+    /// All pids that hold a name in `global` (an encoded term), as [`whereis_global`](Self::whereis_global) asks for them: in
+    /// one cluster it is one.
+    pub(super) async fn global_holders(&self, name: &[u8], limit: Duration) -> Vec<Pid> {
+        let mut peers: Vec<Arc<PeerHandle>> = self.peers.all();
+        peers.retain(|peer| peer.name != self.registry.node);
+        let (visible, hidden): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| peer.is_visible());
+        for peers in [visible, hidden] {
+            let mut holders = Vec::new();
+            self.ask_all(&peers, name, limit, |pid| {
+                if !holders.contains(&pid) {
+                    holders.push(pid);
+                }
+                false
+            })
+            .await;
+            if !holders.is_empty() {
+                return holders;
+            }
+        }
+        let name = TermView::parse(name).ok().and_then(TermView::as_atom);
+        let own = name.and_then(|name| self.registry.by_global_name(&name.to_str()));
+        own.into_iter().map(|process| process.pid.clone()).collect()
+    }
+
     /// Asks all of them at once: the first that knows the name is believed.
     pub(super) async fn first_that_knows(
         &self,
@@ -73,6 +97,23 @@ impl Node {
         name: &[u8],
         limit: Duration,
     ) -> Option<Pid> {
+        let mut first = None;
+        self.ask_all(peers, name, limit, |pid| {
+            first = Some(pid);
+            true
+        })
+        .await;
+        first
+    }
+
+    /// Asks all of them at once, until `enough` says so of an answer.
+    async fn ask_all(
+        &self,
+        peers: &[Arc<PeerHandle>],
+        name: &[u8],
+        limit: Duration,
+        mut enough: impl FnMut(Pid) -> bool,
+    ) {
         let (tell, told) = smol::channel::unbounded();
         let mut asked = Vec::new();
         for peer in peers {
@@ -92,22 +133,23 @@ impl Node {
         drop(tell);
         let answers = async {
             for _ in 0..asked.len() {
-                match erpc::value_of(told.recv().await.ok()?) {
+                let Ok(outcome) = told.recv().await else { return };
+                match erpc::value_of(outcome) {
                     Ok(answer) => {
-                        if let Some(pid) = answer.view().as_pid() {
-                            return Some(pid.into());
+                        if let Some(pid) = answer.view().as_pid()
+                            && enough(pid.into())
+                        {
+                            return;
                         }
                     }
                     Err(error) => tracing::debug!(%error, "global name not looked up"),
                 }
             }
-            None
         };
         let late = async {
             Timer::after(limit).await;
             tracing::debug!("global name not looked up: not all nodes answered in time");
-            None
         };
-        answers.or(late).await
+        answers.or(late).await;
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | message | kind | |
 //! | --- | --- | --- |
-//! | `{:replica_hello, session, lineage, seq, names, slaves}` | call | before anything else: who the primary is. `{:ok, own, incarnation, applied}`: the slave's own incarnation, whose writes it had before, and up to which number; or `{:error, reason}` |
+//! | `{:replica_hello, session, lineage, seq, names, slaves, fresh}` | call | before anything else: who the primary is, and whether it was started without data and may have lost it (`true` or `false`). `{:ok, own, incarnation, applied}`: the slave's own incarnation, whose writes it had before, and up to which number; or `{:error, reason}` |
 //! | `{:replica_put, session, seq, key, value}` | cast | a write |
 //! | `{:replica_delete, session, seq, key}` | cast | a deletion |
 //! | `{:replica_copy, session, seq, :begin}` | cast | what comes from here on is a copy of the whole store |
@@ -22,7 +22,7 @@ use crate::etf::{AtomView, TermWriter};
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
 /// The version of the messages above.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// How a slave is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

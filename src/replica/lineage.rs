@@ -8,9 +8,12 @@ const PATH_MAX: usize = 64;
 /// Who a store is, and who its primaries are.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Lineage {
-    /// How many promotions led to it. A slave leaves its primary for one with a higher term, and takes nothing from one
-    /// with a lower.
+    /// How many promotions led to it. A slave leaves its primary for one with a higher [`rank`](Self::rank), and takes
+    /// nothing from one with a lower.
     pub term: u64,
+    /// The incarnation of the store whose promotion began the term; 0 before the first one. Two stores that were promoted
+    /// apart from each other have the same term: of these, all agree on one.
+    pub promoted: u64,
     /// The incarnations from the first primary of the chain down to the store itself: a store that finds itself in
     /// there would be its own slave.
     pub path: Vec<u64>,
@@ -22,9 +25,14 @@ impl Lineage {
         self.path.last().copied().unwrap_or(0)
     }
 
-    /// Writes `{term, [incarnation]}`.
+    /// What decides between two primaries: the higher one stays.
+    pub const fn rank(&self) -> (u64, u64) {
+        (self.term, self.promoted)
+    }
+
+    /// Writes `{term, promoted, [incarnation]}`.
     pub fn write(&self, w: &mut TermWriter<'_>) {
-        w.tuple(2).unsigned(self.term);
+        w.tuple(3).unsigned(self.term).unsigned(self.promoted);
         w.list(self.path.len());
         for incarnation in &self.path {
             w.unsigned(*incarnation);
@@ -34,14 +42,14 @@ impl Lineage {
 
     /// Reads it; `None`: it is none, or longer than any chain may be.
     pub fn read(term: TermView<'_>) -> Option<Self> {
-        let [term, path] = term.as_tuple::<2>()?;
+        let [term, promoted, path] = term.as_tuple::<3>()?;
         let mut cursor = path.cursor();
         let len = cursor.list().ok()?;
         if len == 0 || len > PATH_MAX {
             return None;
         }
         let path = (0..len).map(|_| cursor.term().ok()?.as_unsigned()).collect::<Option<_>>()?;
-        Some(Self { term: term.as_unsigned()?, path })
+        Some(Self { term: term.as_unsigned()?, promoted: promoted.as_unsigned()?, path })
     }
 }
 
@@ -54,8 +62,12 @@ pub enum Refusal {
     Cycle,
     /// It follows another primary, which is there.
     HasPrimary,
+    /// It is about to have a slave itself, which may be the one that asks: that is to ask again at once.
+    Crossing,
     /// A primary was promoted in the place of the one that asks.
     Superseded,
+    /// It holds something, and the primary that asks was started without anything: it may have lost just that.
+    NotEmpty,
     /// Its store has no room for what it was sent.
     NoSpace,
     /// Its disk does not take what it was sent.
@@ -67,11 +79,13 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Itself,
         Self::Cycle,
         Self::HasPrimary,
+        Self::Crossing,
         Self::Superseded,
+        Self::NotEmpty,
         Self::NoSpace,
         Self::Disk,
         Self::Foreign,
@@ -84,7 +98,9 @@ impl Refusal {
             Self::Itself => "itself",
             Self::Cycle => "cycle",
             Self::HasPrimary => "has_primary",
+            Self::Crossing => "crossing",
             Self::Superseded => "superseded",
+            Self::NotEmpty => "not_empty",
             Self::NoSpace => "no_space",
             Self::Disk => "io",
             Self::Foreign => "foreign",
@@ -114,7 +130,12 @@ impl std::fmt::Display for Refusal {
             Self::Itself => "a store cannot be its own slave",
             Self::Cycle => "it is a primary of this store, directly or over others: writes would go round",
             Self::HasPrimary => "it is the slave of another primary, which is there: remove it there first",
+            Self::Crossing => "it is about to have a slave itself: it is asked again",
             Self::Superseded => "another primary was promoted in this one's place",
+            Self::NotEmpty => {
+                "it holds entries, and this store was started without any: nothing is deleted there. To keep what it holds, \
+                 promote it (kvnode promote); to have it replaced by what is here, add it again (kvnode add-slave)"
+            }
             Self::NoSpace => {
                 "it has no room for what it is sent (a copy of the whole store has to fit beside what it holds): give it more \
                  --memory-max, or a larger disk, or delete"
@@ -140,10 +161,10 @@ mod tests {
             let bytes = encode(|w| lineage.write(w));
             Lineage::read(TermView::parse(&bytes).expect("our own term"))
         };
-        let lineage = Lineage { term: 3, path: vec![u64::MAX, 1, 2] };
+        let lineage = Lineage { term: 3, promoted: u64::MAX, path: vec![u64::MAX, 1, 2] };
         assert_eq!(read(&lineage), Some(lineage.clone()));
         assert_eq!(lineage.incarnation(), 2);
-        assert_eq!(read(&Lineage { term: 0, path: vec![1; PATH_MAX + 1] }), None);
+        assert_eq!(read(&Lineage { path: vec![1; PATH_MAX + 1], ..Lineage::default() }), None);
         assert_eq!(read(&Lineage::default()), None);
     }
 }

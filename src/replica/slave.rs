@@ -16,6 +16,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -90,9 +91,16 @@ pub struct Said {
     pub applied: u64,
 }
 
+/// Two slaves of one store may turn out to be one process: what is sent for one of them is then told from what is sent for
+/// the other, as no two have the same sessions.
+static SLAVES: AtomicU64 = AtomicU64::new(0);
+/// Times that one slave is found, before its sessions are another's.
+const SESSIONS_BITS: u32 = 40;
+
 /// One slave of one store.
 pub struct Slave {
     name: SlaveName,
+    number: u64,
     buffer_bytes_max: usize,
     state: Mutex<State>,
     change: Mutex<Option<OnChange>>,
@@ -107,6 +115,7 @@ impl Slave {
     pub fn new(name: SlaveName, buffer_bytes_max: usize) -> Self {
         Self {
             name,
+            number: SLAVES.fetch_add(1, Ordering::Relaxed),
             buffer_bytes_max,
             state: Mutex::new(State::new(SlaveState::Seeking)),
             change: Mutex::default(),
@@ -152,9 +161,22 @@ impl Slave {
         self.state.lock().last_error.clone()
     }
 
-    /// Whether it may hold keys that the primary does not have, for good: they could not be read.
+    /// Whether it may hold keys that the primary does not have, or old values, for good: its keys could not be read, or
+    /// values could not be sent to it.
     pub fn may_be_stale(&self) -> bool {
-        self.state.lock().stale
+        let state = self.state.lock();
+        state.unswept || state.unsent
+    }
+
+    /// Has it keep what it holds, where its store was started without data ([`Source::is_fresh`]): it was not added by a
+    /// person, but is the one that the store is always started with.
+    pub fn guard(&self) {
+        self.state.lock().guarded = true;
+    }
+
+    /// Whether it was never followed and is to keep what it holds: see [`guard`](Self::guard).
+    pub fn is_guarded(&self) -> bool {
+        self.state.lock().guarded
     }
 
     /// Queues a write, with its number: one more than the last. The caller holds the store's order of writes, and has
@@ -191,7 +213,7 @@ impl Slave {
 
     /// The number of the session that a kvnode is greeted with, by a primary of this incarnation.
     pub fn next_session(&self, incarnation: u64) -> u64 {
-        incarnation.wrapping_add(self.state.lock().session + 1)
+        incarnation.wrapping_add(self.number << SESSIONS_BITS).wrapping_add(self.state.lock().session + 1)
     }
 
     /// It was found, is a kvnode's, and has taken the greeting of a session by a primary of this incarnation.
@@ -213,7 +235,7 @@ impl Slave {
         };
         if !same || !knows {
             state.copy_all();
-            state.stale = false;
+            (state.unswept, state.unsent) = (false, false);
             state.confirmed = 0;
         }
         state.known = Some(at.clone());
@@ -222,8 +244,9 @@ impl Slave {
         state.incarnation = None;
         state.refused = None;
         state.is_not_full();
+        state.guarded = false;
+        state.last_error = None;
         state.renew = false;
-        state.news = false;
         state.session += 1;
         state.last_asked_up_to = state.log.sent_up_to();
         state.resume();
@@ -383,7 +406,7 @@ impl Slave {
 
     /// Its keys were read, or could not be.
     pub fn end_sweep(&self, were_read: bool) {
-        self.state.lock().stale = !were_read;
+        self.state.lock().unswept = !were_read;
     }
 
     /// A key that it may have otherwise than the store. It is sent as the store has it.
@@ -417,7 +440,7 @@ impl Slave {
         state.missed.clear();
         state.scan = None;
         state.sweep = false;
-        state.stale = true;
+        state.unswept = true;
     }
 
     /// A step of a full copy: notes the keys of one part of the store. Not under the store's order of writes.
@@ -477,7 +500,7 @@ impl Slave {
                 return;
             }
             state.copied += 1;
-            state.stale |= read == SourceRead::Unreadable;
+            state.unsent |= read == SourceRead::Unreadable;
         }
         state.note_whole(seq);
     }
@@ -826,6 +849,47 @@ mod tests {
         assert_eq!(slave.acknowledge_due(), Some(now + ACKNOWLEDGE_PAUSE));
         assert_eq!(taken(&slave, now).1, None);
         assert!(taken(&slave, now + ACKNOWLEDGE_PAUSE).1.is_some());
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_not_forgotten_when_its_keys_could_be_read_and_an_error_is_when_it_is_found()
+    {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        slave.failed("nobody has that name");
+        slave.guard();
+        assert!(slave.is_guarded());
+        slave.found(at(1));
+        assert_eq!((slave.last_error(), slave.is_guarded()), (None, false));
+        assert!(slave.begin_sweep());
+        let write = ReplicaWrite::Put { key: &key, value: &key, traits: Traits::OLD_FUN };
+        assert_eq!(slave.push(7, write), Pushed::Ready);
+        slave.take(now, |_| false, |_, _| panic!("its node cannot decode it"));
+        assert!(slave.may_be_stale());
+        slave.end_sweep(true);
+        assert!(slave.may_be_stale(), "the keys were read, and the value is not there");
+        slave.gone();
+        slave.found(at(2));
+        slave.end_sweep(false);
+        assert!(slave.may_be_stale());
+        slave.end_sweep(true);
+        assert!(!slave.may_be_stale(), "another process, and its keys are known");
+    }
+
+    #[test]
+    fn no_two_slaves_have_the_same_session() {
+        let slaves = [1, 2].map(|_| Slave::new(SlaveName::global("s"), 10));
+        let mut sessions: Vec<u64> = (1..4)
+            .flat_map(|id| {
+                slaves.each_ref().map(|slave| {
+                    let session = slave.next_session(u64::MAX);
+                    slave.found(at(id));
+                    session
+                })
+            })
+            .collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        assert_eq!(sessions.len(), 6);
     }
 
     #[test]

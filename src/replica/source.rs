@@ -86,6 +86,16 @@ pub trait Source {
         None
     }
 
+    /// A slave is being greeted, or is no longer: meanwhile the [`lineage`](Self::lineage) that it is told of should not
+    /// change. From any thread; must not block.
+    fn greeting(&self, _is_under_way: bool) {}
+
+    /// Whether the store was started without data, and has not been filled by a primary since. It may have lost
+    /// what its slaves still hold, so that one which was there before it keeps that.
+    fn is_fresh(&self) -> bool {
+        false
+    }
+
     /// All slaves, to see whether two of them are one process.
     fn slaves(&self) -> Vec<Arc<Slave>> {
         Vec::new()

@@ -73,8 +73,12 @@ pub(super) struct State {
     pub(super) scans: u64,
     /// The slave may have keys that the store does not know of.
     pub(super) sweep: bool,
-    /// The same, and nothing can be done.
-    pub(super) stale: bool,
+    /// The same, and nothing can be done: they could not be read.
+    pub(super) unswept: bool,
+    /// Something could not be sent to it, so that it has an old value, or none.
+    pub(super) unsent: bool,
+    /// It was not added by anybody who is there now, and was never followed.
+    pub(super) guarded: bool,
     /// It was asked what it has, and has not answered.
     pub(super) outstanding: bool,
     pub(super) asked: Option<Reference>,
@@ -114,7 +118,9 @@ impl State {
             scan: Some(0),
             scans: 0,
             sweep: true,
-            stale: false,
+            unswept: false,
+            unsent: false,
+            guarded: false,
             outstanding: false,
             asked: None,
             last_asked: None,

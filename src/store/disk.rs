@@ -114,6 +114,11 @@ impl Disk {
         Ok(DiskStore { disk: Arc::clone(self), id, totals })
     }
 
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        self.shared.dir()
+    }
+
     /// The names of each store that is in the folder.
     pub fn stores(&self) -> Vec<Vec<String>> {
         self.shared.named()

@@ -208,14 +208,15 @@ impl Store for MemoryStore {
         Some(Self::hashed_by(self.hasher.clone(), Arc::clone(&self.room)))
     }
 
-    fn replace(&self, with: Self) {
+    fn replace(&self, with: Self) -> Option<Self> {
         // All are held at once: whoever reads two keys sees both of before or, from the first new one on, both of now.
         let mut shards: Vec<_> = self.shards.iter().map(RwLock::write).collect();
         for (shard, with) in shards.iter_mut().zip(&with.shards) {
             std::mem::swap(&mut **shard, &mut *with.write());
         }
         drop(shards);
-        // What was here goes with `with`, and nobody waits for it.
+        // What was here goes with it, and nobody waits for that.
+        Some(with)
     }
 
     fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {

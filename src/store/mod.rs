@@ -170,11 +170,12 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Takes the entries of what [`staging`](Self::staging) gave in the place of its own, so that no reader sees some of
-    /// these and some of those. Nobody writes meanwhile.
-    fn replace(&self, _with: Self)
+    /// these and some of those. Nobody writes meanwhile. Gives a store with those that were there, to be looked through.
+    fn replace(&self, _with: Self) -> Option<Self>
     where
         Self: Sized,
     {
+        None
     }
 
     /// Whether it holds nothing.

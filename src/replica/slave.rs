@@ -660,6 +660,35 @@ mod tests {
         }
     }
 
+    /// The same, whose value cannot be read.
+    struct Damaged(OneKey);
+
+    impl Source for Damaged {
+        fn parts(&self) -> usize {
+            self.0.parts()
+        }
+
+        fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+            self.0.keys(part, show);
+        }
+
+        fn read(&self, _key: &[u8], _show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
+            SourceRead::Unreadable
+        }
+
+        fn in_order(&self, run: &mut dyn FnMut()) {
+            run();
+        }
+
+        fn seq(&self) -> u64 {
+            self.0.seq()
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+    }
+
     fn atom(text: &str) -> Vec<u8> {
         encode(|w| {
             w.atom(text);
@@ -854,16 +883,14 @@ mod tests {
     #[test]
     fn what_could_not_be_sent_is_not_forgotten_when_its_keys_could_be_read_and_an_error_is_when_it_is_found()
     {
-        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        let slave = Slave::new(SlaveName::global("s"), 1 << 20);
         slave.failed("nobody has that name");
         slave.guard();
         assert!(slave.is_guarded());
         slave.found(at(1));
         assert_eq!((slave.last_error(), slave.is_guarded()), (None, false));
         assert!(slave.begin_sweep());
-        let write = ReplicaWrite::Put { key: &key, value: &key, traits: Traits::OLD_FUN };
-        assert_eq!(slave.push(7, write), Pushed::Ready);
-        slave.take(now, |_| false, |_, _| panic!("its node cannot decode it"));
+        repair(&slave, &Damaged(OneKey(atom("k"))));
         assert!(slave.may_be_stale());
         slave.end_sweep(true);
         assert!(slave.may_be_stale(), "the keys were read, and the value is not there");

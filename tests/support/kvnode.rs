@@ -92,6 +92,8 @@ impl KvNode {
             command.args(["--cookie", super::COOKIE]);
         }
         command.env("HOME", home.path()).env("ERL_EPMD_PORT", epmd.port().to_string());
+        // What a node writes without being told where, such as what a former primary drops, goes with its home.
+        command.current_dir(home.path());
         command
             .env_remove("KVNODE_BIN")
             .env_remove("ERL_EPMD_ADDRESS")

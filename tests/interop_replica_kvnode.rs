@@ -603,3 +603,88 @@ fn a_name_that_goes_to_another_process_is_followed_there_while_the_first_one_liv
         beam.check_soon(&format!("{}.role", call("kv", ":status")), ":single");
     });
 }
+
+/// Stores on disk: what the former primary took meanwhile is dropped into a file, although both were started again.
+#[test]
+fn a_promotion_outlives_a_restart_of_who_was_promoted() {
+    let cluster = Cluster::new(&Otp::newest());
+    let (beam, dirs) = (&cluster.beam, [(); 2].map(|()| tempfile::tempdir().expect("a folder can be made")));
+    let start = |name: &str, dir: &tempfile::TempDir| {
+        cluster.node(name, &format!("--data-dir {}", dir.path().display()))
+    };
+    let (a, b) = (start("a", &dirs[0]), start("b", &dirs[1]));
+    cluster.add("a", "b", ":ok");
+    beam.check(&call("a", "{:put, 1, 1, confirm: 1}"), ":ok");
+    a.kill(&cluster.epmd);
+    beam.wait_for_no_global("a");
+    beam.check_soon(&call("b", "{:promote}"), ":ok");
+    beam.check(&call("b", "{:put, 2, 2}"), ":ok");
+    b.kill(&cluster.epmd);
+    beam.wait_for_no_global("b");
+    let _a = start("a", &dirs[0]);
+    beam.check(&call("a", "{:put, 3, 3}"), ":ok");
+    let _b = start("b", &dirs[1]);
+    cluster.follows("a", "b");
+    beam.check_soon(&format!("for key <- 1..3, do: {}", call("a", "{:get, key}")), "[1, 2, nil]");
+    let dropped = fs::read_dir(dirs[0].path())
+        .expect("it is there")
+        .flatten()
+        .filter(|file| file.file_name().to_string_lossy().starts_with("kvnode-dropped-"))
+        .map(|file| fs::read_to_string(file.path()).expect("it is text"))
+        .collect::<String>();
+    assert!(dropped.contains("{3, 3}"), "{dropped:?}");
+}
+
+#[test]
+fn a_slave_on_disk_that_is_started_without_its_primary_can_be_promoted() {
+    let cluster = Cluster::new(&Otp::newest());
+    let (beam, dir) = (&cluster.beam, tempfile::tempdir().expect("a folder can be made"));
+    let args = format!("--data-dir {}", dir.path().display());
+    let (a, b) = (cluster.node("a", ""), cluster.node("b", &args));
+    cluster.add("a", "b", ":ok");
+    beam.check(&call("a", "{:put, 1, 1, confirm: 1}"), ":ok");
+    beam.check_soon(&format!("{}.primary.state", call("b", ":status")), ":following");
+    a.kill(&cluster.epmd);
+    b.kill(&cluster.epmd);
+    beam.wait_for_no_global("b");
+    let _b = cluster.node("b", &args);
+    beam.check(&call("b", "{:promote}"), ":ok");
+    beam.check(&call("b", "{:promote}"), "{:error, :not_a_slave}");
+    let _a = cluster.node("a", "");
+    cluster.add("b", "a", ":ok");
+    cluster.follows("a", "b");
+    beam.check(&call("a", "{:get, 1}"), "1");
+}
+
+#[test]
+fn a_slave_that_refused_is_none_after_a_restart() {
+    let cluster = Cluster::new(&Otp::newest());
+    let (beam, dir) = (&cluster.beam, tempfile::tempdir().expect("a folder can be made"));
+    let args = format!("--data-dir {}", dir.path().display());
+    let (a, _b, _q) = (cluster.node("a", &args), cluster.node("b", ""), cluster.node("q", ""));
+    cluster.add("q", "b", ":ok");
+    cluster.follows("b", "q");
+    cluster.add("a", "b", "{:error, :has_primary}");
+    beam.check(&call("a", "{:put, 1, 1}"), ":ok");
+    a.kill(&cluster.epmd);
+    beam.wait_for_no_global("a");
+    let _a = cluster.node("a", &args);
+    beam.check(&format!("{{{}, {}}}", call("a", ":slaves"), call("a", "{:get, 1}")), "{[], 1}");
+}
+
+#[test]
+fn a_process_that_is_added_by_several_names_at_once_is_one_slave() {
+    let cluster = Cluster::new(&Otp::newest());
+    let (beam, _a) = (&cluster.beam, cluster.node("a", ""));
+    beam.run("{:ok, pid} = KeyValueStoreDistributed.start_link(:several); Process.register(pid, :plain)");
+    beam.run("names = [{:global, :several}, pid, {:plain, node()}]");
+    for _ in 0..20 {
+        let (add, remove) = (call("a", "{:add_slave, name}"), call("a", "{:remove_slave, name}"));
+        beam.check(
+            &format!("names |> Enum.map(&Task.async(fn -> name = &1; {add} end)) |> Task.await_many()"),
+            "[:ok, :ok, :ok]",
+        );
+        beam.check_soon(&format!("length({})", call("a", ":slaves")), "1");
+        beam.run(&format!("for name <- names, do: {remove}"));
+    }
+}

@@ -49,6 +49,10 @@ pub(super) struct Primary {
     pub lacks: Option<Refusal>,
 }
 
+/// The store is nobody's slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoSlave;
+
 /// What a greeting is weighed against, beside what is known of primaries.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Own {
@@ -159,6 +163,11 @@ impl<S: Store> Follower<S> {
         }
     }
 
+    /// The same, in this term, which this promotion began.
+    pub fn ranked(self, (term, promoted): (u64, u64)) -> Self {
+        Self { term, promoted, ..self }
+    }
+
     /// Notes that a primary, with this incarnation, is refused; whether that is news, as it asks again and again.
     pub fn refuses(&mut self, incarnation: u64, why: Refusal) -> bool {
         self.refused.replace((incarnation, why)) != Some((incarnation, why))
@@ -190,7 +199,7 @@ impl<S: Store> Follower<S> {
         Lineage { term: self.term, promoted: self.promoted, path }
     }
 
-    const fn rank(&self) -> (u64, u64) {
+    pub const fn rank(&self) -> (u64, u64) {
         (self.term, self.promoted)
     }
 
@@ -278,7 +287,7 @@ impl<S: Store> Follower<S> {
             demoted: followed.is_none() && !same_rank,
             watch,
         };
-        self.report |= greeted.demoted && !self.was_slave;
+        self.report |= greeted.demoted;
         self.watches += usize::from(watch);
         (self.term, self.promoted) = lineage.rank();
         self.staging = Staging::No;
@@ -314,16 +323,22 @@ impl<S: Store> Follower<S> {
         is_it
     }
 
-    /// From here on it is a primary of its own, and gives the one that it followed.
-    pub fn promote(&mut self) -> Option<Primary> {
-        let former = self.primary.take()?;
+    /// From here on it is a primary of its own, and gives the one that it followed, which after a restart nobody knows.
+    ///
+    /// # Errors
+    /// Whoever wants it: it is nobody's slave.
+    pub fn promote(&mut self) -> Result<Option<Primary>, NoSlave> {
+        let former = self.primary.take();
+        if former.is_none() && !self.was_slave {
+            return Err(NoSlave);
+        }
         self.staging = Staging::No;
         self.report = false;
         self.fresh = false;
         self.was_slave = false;
         self.term = self.term.saturating_add(1);
         self.promoted = self.incarnation;
-        Some(former)
+        Ok(former)
     }
 
     /// Takes notice of what the store has said since.
@@ -526,7 +541,7 @@ mod tests {
         assert!(follower.greet(greeting(0, &[2], 2), FREE).is_ok());
         assert!(follower.greet(greeting(3, &[1], 3), FREE).is_ok_and(|greeted| !greeted.demoted));
         assert_eq!(follower.greet(greeting(2, &[2], 4), FREE).err(), Some(Refusal::Superseded));
-        assert!(follower.promote().is_some() && follower.promote().is_none());
+        assert!(follower.promote().is_ok_and(|former| former.is_some()) && follower.promote().is_err());
         assert_eq!(follower.term(), 4);
         assert!(follower.greet(greeting(5, &[1], 5), FREE).is_ok_and(|greeted| greeted.demoted));
     }
@@ -694,12 +709,13 @@ mod tests {
     }
 
     #[test]
-    fn a_slave_that_was_started_again_has_nothing_of_its_own_to_tell_of() {
+    fn what_a_slave_that_was_started_again_drops_after_a_promotion_is_told() {
         for was_slave in [false, true] {
             let mut follower = Follower::<MemoryStore>::new(OWN, was_slave, false);
             let greeted = follower.greet(greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");
             assert!(greeted.demoted);
-            assert_eq!(follower.reports(), !was_slave);
+            // It may have been written to while it had no primary.
+            assert!(follower.reports());
             assert_eq!((follower.is_whole(), follower.is_whole()), (!was_slave, false), "to be kept once");
         }
     }

@@ -33,7 +33,14 @@ impl<S: Store> KeyValueServer<S> {
             is_greeted_by_slave: own_slaves.iter().any(|slave| slave.is_at(&at, Some(incarnation))),
             is_empty: self.store().is_empty(),
         };
-        let greeted = self.follower.lock().greet(greeting, own);
+        let (greeted, is_new_term) = {
+            let mut follower = self.follower.lock();
+            let rank = follower.rank();
+            (follower.greet(greeting, own), follower.rank() != rank)
+        };
+        if is_new_term {
+            self.note_rank();
+        }
         let greeted = match greeted {
             Ok(greeted) => greeted,
             Err(Refusal::Crossing) => {

@@ -19,18 +19,34 @@ impl<S: Store> KeyValueServer<S> {
             }
             follower.promote()
         };
-        let Some(former) = former else { return error(caller, effects, "not_a_slave") };
-        let primary = former.greeting;
-        tracing::warn!(
-            store = ?effects.me, former = ?primary.pid, term = self.follower.lock().term(), seq = former.applied,
-            "promoted: this store is the primary from here on"
-        );
+        let Ok(former) = former else { return error(caller, effects, "not_a_slave") };
+        self.note_rank();
         self.note_is_slave(false);
         self.watch.promoted();
         // Before a write of its own.
         self.forget_position();
         for slave in self.slaves() {
             slave.renew();
+        }
+        let term = self.follower.lock().term();
+        let Some(former) = former else {
+            tracing::warn!(
+                store = ?effects.me, term,
+                "promoted: this store is the primary from here on. It was started again since its former one was lost, and knows \
+                 neither its names nor its other slaves: start it with the names, and add them"
+            );
+            return effects.reply(caller, |w| _ = w.atom("ok"));
+        };
+        let primary = former.greeting;
+        tracing::warn!(
+            store = ?effects.me, former = ?primary.pid, term, seq = former.applied,
+            "promoted: this store is the primary from here on"
+        );
+        if !former.whole && self.store().is_durable() {
+            tracing::error!(
+                store = ?effects.me,
+                "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
+            );
         }
         let names = primary.names.iter();
         let former = names.clone().find(|name| matches!(name, ServerRef::Remote { .. })).cloned();

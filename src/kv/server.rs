@@ -120,7 +120,7 @@ impl<S: Store> KeyValueServer<S> {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
-        let follower = follower.had(position::kept(&store));
+        let follower = follower.had(position::kept(&store)).ranked(Self::kept_rank(&store));
         Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
@@ -640,6 +640,10 @@ pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
 }
 
 impl<S: Store> Source for KeyValueServer<S> {
+    fn slave_dropped(&self) {
+        self.note_slaves_quietly();
+    }
+
     fn parts(&self) -> usize {
         self.store.parts()
     }

@@ -21,6 +21,9 @@ const SLAVES_NOTE: &str = "slaves";
 /// The name under which a store keeps whether it is a kvnode's slave, with all that its primary had.
 const IS_SLAVE_NOTE: &str = "is_slave";
 
+/// The name under which a store keeps the term that it is in.
+const RANK_NOTE: &str = "rank";
+
 /// The store has as many slaves as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManySlaves;
@@ -157,6 +160,33 @@ impl<S: Store> KeyValueServer<S> {
                 }
             })
         });
+    }
+
+    /// Keeps the term, and whose promotion began it, where the store keeps such things: so that a promotion outlives its
+    /// nodes.
+    pub(super) fn note_rank(&self) {
+        let (term, promoted) = self.follower.lock().rank();
+        let note = encode(|w| _ = w.tuple(2).unsigned(term).unsigned(promoted));
+        self.store().keep_note(RANK_NOTE, &note, || {
+            Box::new(|result| {
+                if let Err(error) = result {
+                    tracing::error!(%error, "the promotion is not kept: it is forgotten when the store is started again");
+                }
+            })
+        });
+    }
+
+    /// The term that it was in when it was used last, and whose promotion had begun it.
+    pub(super) fn kept_rank(store: &S) -> (u64, u64) {
+        let note = store.note(RANK_NOTE).unwrap_or_else(|error| {
+            tracing::error!(%error, "it cannot be read which promotion was the last");
+            None
+        });
+        let read = || {
+            let [term, promoted] = TermView::parse(note.as_deref()?).ok()?.as_tuple::<2>()?;
+            Some((term.as_unsigned()?, promoted.as_unsigned()?))
+        };
+        read().unwrap_or_default()
     }
 
     /// Whether it was a kvnode's slave when it was used last.

@@ -137,6 +137,7 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
             Ok(at) if node.registry.by_owned_pid(&at).is_some_and(|process| process.is_sibling(store)) => {
                 tracing::error!(store = ?store, slave = %slave.name(), "{}: dropped", Refusal::Itself);
                 slave.drop_out();
+                note_dropped(store);
                 added.settle(Some(Refusal::Itself));
                 return;
             }
@@ -162,7 +163,7 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                         tracing::error!(store = ?store, slave = %slave.name(), "slave dropped: {refusal}");
                         slave.refused(refusal);
                         added.settle(Some(refusal));
-                        return;
+                        return note_dropped(store);
                     }
                     Err(missing) => {
                         if let Some(refusal) = missing.refusal() {
@@ -172,7 +173,8 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                             {
                                 // Who was told that it is none does not have it; and a pid is never anything else.
                                 tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: {missing}");
-                                return slave.drop_out();
+                                slave.drop_out();
+                                return note_dropped(store);
                             }
                             slave.refused(refusal);
                             foreign = is_foreign.then_some(at);
@@ -283,6 +285,9 @@ async fn watch(
     Ok(left)
 }
 
+/// Held while it is settled whose process one is: it may have been found by several names at once.
+static SETTLING: Mutex<()> = Mutex::new(());
+
 /// Greets a slave that was found, until it takes the greeting: writes are then queued for it. Gives how it ended before it
 /// began.
 async fn found(
@@ -311,7 +316,6 @@ async fn found(
                 super::after(Duration::from_millis(pause.into())).await;
             }
             Greeted::Refused(refusal) => return Err(Missing::Refused(refusal)),
-            Greeted::Elixir if is_another(store, slave, at, None) => return Ok(Some(Left::Dropped)),
             Greeted::Elixir => {
                 let asks = peer.name != node.registry.node;
                 let foreign = async { slave_kind::foreign_module(node, peer, at).await };
@@ -320,13 +324,18 @@ async fn found(
                 if let Some(module) = foreign {
                     return Err(Missing::Foreign(module));
                 }
+                let _settling = SETTLING.lock();
+                if is_another(store, slave, at, None) {
+                    return Ok(Some(Left::Dropped));
+                }
                 slave.found(RemoteProcess::Pid(at.clone()));
                 return Ok(None);
             }
-            Greeted::Kvnode { said, .. } if is_another(store, slave, at, Some(said.incarnation)) => {
-                return Ok(Some(Left::Dropped));
-            }
             Greeted::Kvnode { session, lineage, said } => {
+                let _settling = SETTLING.lock();
+                if is_another(store, slave, at, Some(said.incarnation)) {
+                    return Ok(Some(Left::Dropped));
+                }
                 slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, lineage.incarnation(), said);
                 drop(under_way);
                 // What has changed since is told, as nobody knew yet that this slave was to be told of it.
@@ -358,6 +367,13 @@ fn is_followed(store: &Process, slave: &Arc<Slave>, at: &Pid) -> bool {
     let at = RemoteProcess::Pid(at.clone());
     let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
     slaves.iter().any(|other| !Arc::ptr_eq(other, slave) && other.is_at(&at, None))
+}
+
+/// Has the store forget a slave that it does not have, where it keeps their names.
+fn note_dropped(store: &Process) {
+    if let Some(source) = store.server.replica_source() {
+        source.slave_dropped();
+    }
 }
 
 /// Whether the process is followed under another name: then it is one slave, by the name that outlives a process.

@@ -132,6 +132,8 @@ pub(super) struct Follower<S> {
     report: bool,
     /// The place that it had among a primary's writes when its node ended.
     before: Option<Position>,
+    /// The primary that was refused last, and why.
+    refused: Option<(u64, Refusal)>,
     hashers: [RandomState; 2],
     kept: Arc<Kept>,
 }
@@ -151,9 +153,15 @@ impl<S: Store> Follower<S> {
             watches: 0,
             report: false,
             before: None,
+            refused: None,
             hashers: [RandomState::new(), RandomState::new()],
             kept: Arc::default(),
         }
+    }
+
+    /// Notes that a primary, with this incarnation, is refused; whether that is news, as it asks again and again.
+    pub fn refuses(&mut self, incarnation: u64, why: Refusal) -> bool {
+        self.refused.replace((incarnation, why)) != Some((incarnation, why))
     }
 
     /// The same, which had this place among a primary's writes before.
@@ -276,6 +284,7 @@ impl<S: Store> Follower<S> {
         self.staging = Staging::No;
         let applied = if greeted.had.0 == Some(lineage.incarnation()) { greeted.had.1 } else { 0 };
         self.before = None;
+        self.refused = None;
         // What is not acknowledged is sent again.
         self.kept.begin(applied);
         let latest = greeting.seq;

@@ -43,7 +43,9 @@ impl<S: Store> KeyValueServer<S> {
                     .reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Crossing.code()));
             }
             Err(refusal) => {
-                tracing::warn!(store = ?effects.me, primary = ?pid, "primary refused: {refusal}");
+                if self.follower.lock().refuses(incarnation, refusal) {
+                    tracing::warn!(store = ?effects.me, primary = ?pid, "primary refused: {refusal}");
+                }
                 return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
             }
         };

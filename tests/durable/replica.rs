@@ -69,11 +69,12 @@ fn a_slave_on_disk_that_is_back_asks_for_what_it_missed_alone() {
         "[nil, 4, 1]",
     );
 
-    // A primary that is another one copies everything.
+    // A primary that is another one copies everything, once it is told to: it was started without data.
     primary.kill(&epmd);
     beam.wait_for_no_global("primary");
     let _primary = KvNode::start(&epmd, "primary", &primary_args);
     beam.wait_for_global("primary");
+    beam.check("GenServer.call({:global, :primary}, {:add_slave, {:global, :slave}})", ":ok");
     beam.check_soon("GenServer.call({:global, :slave}, {:get, :of_its_own})", "nil");
     drop(slave);
 }

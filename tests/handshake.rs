@@ -13,7 +13,7 @@ use erl_dist::handshake::{ClientSideHandshake, HandshakeStatus, ServerSideHandsh
 use erl_dist::node::{Creation, LocalNode};
 use kvnode::dist::handshake::{
     Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, Local, NameRequest, Packets,
-    Phase, Server, ServerStep, Standing, Whom,
+    Phase, Server, ServerStep, Standing, Unwelcome, Whom,
 };
 use kvnode::dist::{Cookie, DistributionFlags, NodeName};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -554,8 +554,9 @@ mod with_a_beam {
                 let connecting = node.spawn(&format!("Node.connect(:\"{ours}\")"));
                 let (claim, link) =
                     accepted_link(&listener).await.claimed(Server::new(local(&ours), 1)).await;
-                let error = link.accept(claim.answer(Standing::Refused)).await.err().unwrap();
-                assert_eq!(error.fault, Fault::Refused);
+                let error =
+                    link.accept(claim.answer(Standing::Refused(Unwelcome::NotListed))).await.err().unwrap();
+                assert_eq!(error.fault, Fault::Refused(Unwelcome::NotListed));
                 assert_eq!(connecting.value(), "false");
             });
         });

@@ -352,7 +352,9 @@ fn only_those_that_are_allowed_are_let_in() {
     scene.peer("exactly@elsewhere").use_the_store();
     let refused = Scripted::try_connect(scene.port, "other@elsewhere", scene.kv.name(), COOKIE);
     assert!(refused.is_err());
-    scene.kv.wait_for_log(&["other@elsewhere", "refused"]);
+    scene.kv.wait_for_log(&["other@elsewhere was refused: it is not among --allow; "]);
+    assert!(Scripted::try_connect(scene.port, "long@else.where", scene.kv.name(), COOKIE).is_err());
+    scene.kv.wait_for_log(&["long@else.where was refused: its name is long, ours are short; "]);
 }
 
 // After it: what is malformed.

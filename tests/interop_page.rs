@@ -46,7 +46,7 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
     let primary = KvNode::start(
         &epmd,
         "mafalda",
-        "--http 0 --store global:mafalda,local:KeyValueStore --global libertad --slave global:felipe --slave global:susanita \
+        "--http 0 --store global:mafalda,local:KeyValueStore --global libertad --global paz --slave global:felipe --slave global:susanita \
          --slave global:manolito --slave global:miguelito --connect guille@nohost",
     );
     let at = address(&primary);
@@ -56,6 +56,8 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
     let susanita = BeamNode::start(&otp, &epmd, BeamOptions::new("susanita").hidden());
     susanita.ping(primary.name());
     let manolito = KvNode::start(&epmd, "manolito", &format!("--connect {}", felipe.name()));
+    // A name that has to be cut, as commands have it.
+    let _long = KvNode::start(&epmd, "kvnode-4ebde490b0223ad", &format!("--connect {}", primary.name()));
     let gone = BeamNode::start(&otp, &epmd, "miguelito");
     gone.run("{:ok, _} = KeyValueStoreDistributed.start_link(:miguelito)");
     gone.ping(primary.name());
@@ -67,6 +69,15 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
     };
     wait_until("the slaves are found", || states(&["in_step", "seeking", "in_step", "in_step"]));
     gone.kill(&epmd);
+    let quino = KvNode::start(&epmd, "quino", &format!("--slave global:paz --connect {}", primary.name()));
+    let stands = |wanted: &str| {
+        let status: serde_json::Value =
+            serde_json::from_str(&get(at, "/status.json").body).expect("it is JSON");
+        status["stores"][2]["primary_standing"]["state"] == wanted
+    };
+    wait_until("it is followed", || stands("following"));
+    quino.kill(&epmd);
+    wait_until("its loss is seen", || stands("gone"));
     wait_until("one is missed", || states(&["in_step", "seeking", "in_step", "gone"]));
     // Another one's slave.
     felipe.run("{:ok, _} = KeyValueStoreDistributed.start_link(:master); KeyValueStoreDistributed.add_slave(:libertad)");
@@ -111,6 +122,7 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
         assert!(page.contains(part), "{part} is not in {page}");
     }
     assert!(page.contains("slave of felipe"), "who replicates to it is shown");
+    assert!(page.contains("pill bad\">slave of quino, gone<"), "a lost primary is shown as lost: {page}");
     assert!(page.contains("data-drawn=") && !page.contains(">no answer<"), "{page}");
     assert!(page.matches("class=\"arrow ").count() >= 4, "each slave has an arrow, and so has the primary");
     let mut shots = Vec::new();
@@ -118,7 +130,7 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
         ("light", "--blink-settings=preferredColorScheme=1"),
         ("dark", "--blink-settings=preferredColorScheme=0"),
     ] {
-        for (width, height) in [(390, 844), (390, 2600), (1920, 1080)] {
+        for (width, height) in [(390, 844), (390, 2600), (1280, 800), (1920, 1080)] {
             let path = kept.join(format!("page-{theme}-{width}x{height}.png"));
             let args = [
                 flag.to_owned(),
@@ -133,6 +145,6 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
             shots.push(image);
         }
     }
-    assert_ne!(shots[0], shots[3], "the themes differ");
+    assert_ne!(shots[0], shots[4], "the themes differ");
     drop(manolito);
 }

@@ -2,7 +2,8 @@
 
 mod support;
 
-use support::{BeamNode, Epmd, KvNode, Otp, on_every_otp};
+use support::http::{address, get};
+use support::{BeamNode, Epmd, KvNode, Otp, on_every_otp, wait_until};
 
 /// `status` of a node, as an Elixir expression.
 fn status(node: &KvNode) -> String {
@@ -112,4 +113,53 @@ fn a_promoted_store_has_no_primary_and_the_former_one_has() {
     beam.check_soon("GenServer.call({:global, :new}, {:promote})", ":ok");
     beam.check_soon(&primary(&old), &format!("{:?}", new.name()));
     beam.check(&primary(&new), "nil");
+}
+
+#[test]
+fn a_lost_primary_is_shown_as_lost() {
+    let (otp, epmd) = (Otp::newest(), Epmd::start());
+    let slave = KvNode::start(&epmd, "slave", "--http 0");
+    let primary =
+        KvNode::start(&epmd, "primary", &format!("--slave global:slave --connect {}", slave.name()));
+    let beam = BeamNode::start(&otp, &epmd, "theirs");
+    beam.ping(slave.name());
+    beam.ping(primary.name());
+    beam.check("GenServer.call({:global, :primary}, {:put, 1, 2, confirm: 1})", ":ok");
+    let standing = format!("hd({}.stores).primary_standing", status(&slave));
+    beam.check_soon(&format!("{{{standing}.state, {standing}.lag}}"), "{\"following\", 0}");
+    let at = address(&slave);
+    let labels = format!("{{store=\"global:slave\",primary=\"{}\"}}", primary.name());
+    let said = |value: u8| format!("kvnode_store_primary_up{labels} {value}\n");
+    let metrics = get(at, "/metrics").body;
+    assert!(metrics.contains(&said(1)), "{metrics}");
+    assert!(metrics.contains(&format!("kvnode_store_primary_lag_writes{labels} 0\n")), "{metrics}");
+    let name = primary.name().to_owned();
+    primary.kill(&epmd);
+    beam.check_soon(&format!("{standing}.state"), "\"gone\"");
+    beam.check(&format!("hd({}.stores).primary", status(&slave)), &format!("{name:?}"));
+    wait_until("the alarm can be raised", || get(at, "/metrics").body.contains(&said(0)));
+}
+
+#[test]
+fn who_has_sent_a_replicated_write_and_gone_is_no_primary() {
+    let (otp, epmd) = (Otp::newest(), Epmd::start());
+    let node = KvNode::start(&epmd, "tried", "");
+    let (stays, goes) = (BeamNode::start(&otp, &epmd, "stays"), BeamNode::start(&otp, &epmd, "goes"));
+    stays.ping(node.name());
+    goes.ping(node.name());
+    goes.run("GenServer.cast({:global, :tried}, {:replicate_put, 1, 2})");
+    let primary = format!("hd({}.stores).primary", status(&node));
+    stays.check_soon(&primary, &format!("{:?}", goes.name()));
+    stays.check(&format!("hd({}.stores).primary_standing.state", status(&node)), "\"writing\"");
+    goes.kill(&epmd);
+    stays.check_soon(&primary, "nil");
+}
+
+#[test]
+fn the_log_says_why_a_node_is_not_let_in() {
+    let (otp, epmd) = (Otp::newest(), Epmd::start());
+    let node = KvNode::start(&epmd, "closed", "--allow friend@*");
+    let beam = BeamNode::start(&otp, &epmd, "stranger");
+    beam.check(&format!("Node.connect(:\"{}\")", node.name()), "false");
+    node.wait_for_log(&[beam.name(), "was refused: it is not among --allow; "]);
 }

@@ -10,6 +10,7 @@ use super::request::{FromPrimary, Hello};
 use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
 use crate::dist::{RemoteProcess, ServerRef};
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, encode};
+use crate::process::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, Effects, MonitorRequest};
 use crate::replica::{CopyMark, Refusal, SlaveState};
 use crate::store::{Store, StoreError, Value, WriteDone};
@@ -389,19 +390,32 @@ fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {
     (0..len).map(|_| ServerRef::read(cursor.term().ok()?)).collect()
 }
 
-/// Writes who is followed, for `:status`.
-pub(super) fn write_primary<S: Store>(w: &mut TermWriter<'_>, primary: &Primary, follower: &Follower<S>) {
-    let state = match (primary.is_there, follower.lacks(), follower.is_copying(), primary.whole) {
+/// Who is followed, in numbers.
+pub(super) fn figures<S: Store>(primary: &Primary, follower: &Follower<S>) -> PrimaryFigures {
+    PrimaryFigures {
+        node: primary.greeting.pid.node.to_string(),
+        state: state_of(primary, follower),
+        seq: primary.applied,
+        lag: primary.lag(),
+    }
+}
+
+fn state_of<S: Store>(primary: &Primary, follower: &Follower<S>) -> &'static str {
+    match (primary.is_there, follower.lacks(), follower.is_copying(), primary.whole) {
         (false, ..) => "gone",
         (true, Some(Refusal::NoSpace), ..) => "full",
         (true, Some(_), ..) => "failing",
         (true, None, true, _) => "copying",
         (true, None, false, false) => "repairing",
         (true, None, false, true) => "following",
-    };
+    }
+}
+
+/// Writes who is followed, for `:status`.
+pub(super) fn write_primary<S: Store>(w: &mut TermWriter<'_>, primary: &Primary, follower: &Follower<S>) {
     w.map(6).atom("pid").pid(&primary.greeting.pid);
     w.atom("node").atom(&primary.greeting.pid.node);
-    w.atom("state").atom(state);
+    w.atom("state").atom(state_of(primary, follower));
     w.atom("incarnation").unsigned(primary.incarnation());
     w.atom("seq").unsigned(primary.applied);
     w.atom("lag").unsigned(primary.lag());

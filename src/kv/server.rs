@@ -14,11 +14,11 @@ use super::dropped::{DroppedPairs, NewFile};
 use super::follower::Follower;
 use super::following::not_kept;
 use super::kept::Kept;
-use super::{Cast, Request, StateShape, position, state, status};
+use super::{Cast, Request, StateShape, following, position, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::effect::can_decode;
-use crate::process::figures::{Served, StoreFigures, StoreWatch};
+use crate::process::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId};
 use crate::replica::{Lineage, PresentValue, Pushed, ReplicaWrite, Slave, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
@@ -587,8 +587,9 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
         Self::slaves(self)
     }
 
-    fn primary(&self) -> Option<String> {
-        self.follower.lock().primary().map(|primary| primary.greeting.pid.node.to_string())
+    fn primary(&self) -> Option<PrimaryFigures> {
+        let follower = self.follower.lock();
+        follower.primary().map(|primary| following::figures(primary, &follower))
     }
 }
 

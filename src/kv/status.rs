@@ -15,7 +15,8 @@ const WITHHELD_SHOWN: usize = 3;
 /// Writes `%{role: r, entries: n, bytes: n, incarnation: n, term: n, seq: n, primary: p, slaves: [%{name: s, state: s,
 /// stale_keys: b, withheld: n, withheld_keys: [text], kind: k, since: t, error: e}]}`. `withheld` is how many keys have a value
 /// that the slave's OTP cannot decode, and which it is therefore not sent. `seq` is the number of the last write that was queued for slaves; `since` is
-/// when a slave's state began, as `System.system_time(:millisecond)`. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
+/// when a slave's state began, as `System.system_time(:millisecond)`; `kind` and `stale_keys` are `nil` for a slave that was never
+/// found. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
 /// slaves is a `:primary`, and one without is whatever others make of it, `:single`: an Elixir primary does not tell a
 /// slave that it is one.
 pub(super) fn write<S: Store>(
@@ -60,7 +61,13 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
     slave.name().write(w);
     w.atom("state");
     write_standing(w, slave.standing());
-    w.atom("stale_keys").atom(if slave.may_be_stale() { "true" } else { "false" });
+    // Of one that was never found neither is known.
+    let is_known = slave.standing() != Standing::Seeking;
+    w.atom("stale_keys").atom(match slave.may_be_stale() {
+        true => "true",
+        false if is_known => "false",
+        false => "nil",
+    });
     // As text: the caller's node may be one that cannot decode them.
     let (withheld, keys) = slave.withheld(WITHHELD_SHOWN);
     w.atom("withheld").unsigned(withheld).atom("withheld_keys").list(keys.len());
@@ -71,6 +78,7 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
     }
     w.nil();
     w.atom("kind").atom(match slave.dialect() {
+        _ if !is_known => "nil",
         Dialect::Elixir => "elixir",
         Dialect::Kvnode { .. } => "kvnode",
     });
@@ -134,7 +142,7 @@ mod tests {
         assert_eq!(
             shown(),
             format!(
-                "{head}:seeking, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
+                "{head}:seeking, stale_keys: nil, withheld: 0, withheld_keys: [], kind: nil, since: nil, error: nil}}]}}"
             )
         );
         slave.found(RemoteProcess::Pid(Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }));

@@ -39,7 +39,7 @@ use smol::channel::{Receiver, Sender};
 use super::now;
 use super::tls::TlsFault;
 use crate::config::Limits;
-use crate::dist::handshake::Fault;
+use crate::dist::handshake::{Fault, Unwelcome};
 
 /// Addresses that something is remembered of: past it the others share one memory.
 const SOURCES_MAX: usize = 4096;
@@ -106,6 +106,8 @@ struct HalfOpen {
 enum Kind {
     /// A handshake ended.
     Fault(Discriminant<Fault>),
+    /// A node was not let in.
+    Refused(Unwelcome),
     /// TLS was spoken where there is none.
     Hello,
     /// TLS was not agreed on.
@@ -267,7 +269,11 @@ impl Pass {
 
     /// Whether the end of the handshake may be logged; with the number of like ends that were not.
     pub(super) fn may_log(&self, fault: &Fault) -> Option<u64> {
-        self.door.say(self.source, Kind::Fault(discriminant(fault)))
+        let kind = match fault {
+            Fault::Refused(why) => Kind::Refused(*why),
+            fault => Kind::Fault(discriminant(fault)),
+        };
+        self.door.say(self.source, kind)
     }
 }
 

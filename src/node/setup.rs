@@ -22,8 +22,9 @@ use crate::config::Limits;
 use crate::dist::NodeName;
 use crate::dist::handshake::{
     Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Phase,
-    Server, ServerStep, Standing,
+    Server, ServerStep, Standing, Unwelcome,
 };
+use crate::dist::node_name::NameKind;
 use crate::epmd::{self, EpmdError};
 
 /// Why a node could not be connected to.
@@ -277,8 +278,8 @@ pub(super) async fn accept(
                 }
             }
             ServerStep::Nameless(request) => match dynamic_name(node, &request) {
-                Some((name, creation)) => request.name(name, creation),
-                None => return Err(farewell(&mut wire, request.refuse()).await),
+                Ok((name, creation)) => request.name(name, creation),
+                Err(why) => return Err(farewell(&mut wire, request.refuse(why)).await),
             },
             ServerStep::Accepted { send, accepted } => {
                 let (stream, first) = wire.into_parts();
@@ -301,16 +302,18 @@ async fn farewell(wire: &mut Wire, error: HandshakeError) -> HandshakeError {
 
 fn standing(node: &Node, claim: &Claim) -> Standing {
     let name = claim.name();
-    if node.stopping.load(Ordering::SeqCst)
-        || *name == node.config.node_name
-        || !name.can_talk_to(&node.config.node_name)
-        || !node.config.allows(name)
-    {
-        Standing::Refused
+    let ours = &node.config.node_name;
+    // That it has our own name was seen before: Fault::OwnName.
+    if node.stopping.load(Ordering::SeqCst) {
+        Standing::Refused(Unwelcome::Stopping)
+    } else if !name.can_talk_to(ours) {
+        Standing::Refused(Unwelcome::NameKinds { theirs_is_long: NameKind::Short.admits(ours.host()) })
+    } else if !node.config.allows(name) {
+        Standing::Refused(Unwelcome::NotListed)
     } else if node.peers.get(name.as_str()).is_some() {
         Standing::Connected
-    } else if node.peers.len() >= node.config.limits.peers_max {
-        Standing::Refused
+    } else if let Some(why) = crowded(node) {
+        Standing::Refused(why)
     } else if node.peers.is_connecting(name.as_str()) {
         Standing::ConnectingOut
     } else {
@@ -318,20 +321,25 @@ fn standing(node: &Node, claim: &Claim) -> Standing {
     }
 }
 
-/// Whether a node of a name that is new here may connect.
-fn may_connect(node: &Node, name: &NodeName) -> bool {
-    node.config.allows(name) && node.peers.len() < node.config.limits.peers_max
+/// Whether there is no room for one more.
+fn crowded(node: &Node) -> Option<Unwelcome> {
+    let peers_max = node.config.limits.peers_max;
+    (node.peers.len() >= peers_max).then_some(Unwelcome::Crowded { peers_max })
 }
 
 /// A name for a node that asks for one, as kernel's net_kernel makes them.
-fn dynamic_name(node: &Node, request: &NameRequest) -> Option<(NodeName, u32)> {
+fn dynamic_name(node: &Node, request: &NameRequest) -> Result<(NodeName, u32), Unwelcome> {
     let number = u64::from(random_u32()) << 32 | u64::from(random_u32());
-    let name = NodeName::new(&format!("{}@{}", base36(number), request.host())).ok()?;
-    if !may_connect(node, &name) {
-        return None;
+    let name = NodeName::new(&format!("{}@{}", base36(number), request.host()))
+        .map_err(|_| Unwelcome::HostTooLong)?;
+    if !node.config.allows(&name) {
+        return Err(Unwelcome::NotListed);
+    }
+    if let Some(why) = crowded(node) {
+        return Err(why);
     }
     // The three lowest values are those of epmds before OTP 23.
-    Some((name, random_u32() | 4))
+    Ok((name, random_u32() | 4))
 }
 
 fn base36(mut number: u64) -> String {

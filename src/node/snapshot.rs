@@ -12,7 +12,7 @@ use super::Node;
 use super::log::LoggedLine;
 use super::peers::PeerHandle;
 use crate::config::StoreConfig;
-use crate::process::figures::StoreWatch;
+use crate::process::figures::{PrimaryFigures, StoreWatch};
 use crate::replica::{Refusal, Slave, SlaveName, SlaveState, Standing};
 
 /// What a node does and holds.
@@ -65,10 +65,27 @@ pub struct StoreSnapshot {
     pub bytes: u64,
     /// What it was asked for since the node started.
     pub requests: Requests,
-    /// The node that a replicated write came from last.
+    /// The node of its primary: of the kvnode that it follows, also when that is gone; else the connected node that an
+    /// unnumbered replicated write came from last, which an Elixir primary sends.
     pub primary: Option<String>,
+    /// How it stands with that primary.
+    #[serde(default)]
+    pub primary_standing: Option<PrimarySnapshot>,
     /// Its slaves.
     pub slaves: Vec<SlaveSnapshot>,
+}
+
+/// How a store stands with its primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrimarySnapshot {
+    /// `following`: it has all that has come; `copying`: it is brought up to date; `repairing`: something is missing and will
+    /// be sent again; `full`, `failing`: it cannot keep what comes; `gone`: the primary is lost. `writing`: the primary is
+    /// none that says how it stands.
+    pub state: String,
+    /// The number of the last write of the primary that the store has, with all before it; `None` for one that numbers none.
+    pub seq: Option<u64>,
+    /// Writes of the primary that the store has not, as far as is known at the store; `None` for one that numbers none.
+    pub lag: Option<u64>,
 }
 
 /// Requests since the start of the node.
@@ -152,7 +169,13 @@ impl Node {
             resident_bytes: resident_bytes(),
             stored_bytes_max: Some(self.config.limits.stored_bytes_max).filter(|max| *max < u64::MAX),
             stored_bytes: self.room.used(),
-            stores: self.figures.stores.lock().iter().map(|(names, watch)| store(names, watch)).collect(),
+            stores: self
+                .figures
+                .stores
+                .lock()
+                .iter()
+                .map(|(names, watch)| self.shown_store(names, watch))
+                .collect(),
             missing: missing.map(ToString::to_string).collect(),
             peers: peers.iter().map(|peer| shown(peer)).collect(),
             answers: answers.to_vec(),
@@ -170,9 +193,27 @@ impl Node {
     pub fn show_store(&self, names: StoreConfig, watch: Arc<StoreWatch>) {
         self.figures.stores.lock().push((names, watch));
     }
+
+    fn shown_store(&self, names: &StoreConfig, watch: &StoreWatch) -> StoreSnapshot {
+        // Whoever has sent such a write and gone was perhaps never a primary, and cannot be told from one that was.
+        let is_here = |node: &str| node == &*self.registry.node || self.peers.get(node).is_some();
+        let writer = watch.last_replicated_from().filter(|node| is_here(node));
+        store(names, watch, writer.as_deref())
+    }
 }
 
-fn store(names: &StoreConfig, watch: &StoreWatch) -> StoreSnapshot {
+/// `writer`: who has sent replicated writes without having introduced itself, and is connected.
+fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> StoreSnapshot {
+    let (primary, primary_standing) = match (watch.primary(), writer) {
+        (Some(PrimaryFigures { node, state, seq, lag }), _) => {
+            (Some(node), Some(PrimarySnapshot { state: state.to_owned(), seq: Some(seq), lag: Some(lag) }))
+        }
+        (None, Some(node)) => (
+            Some(node.to_owned()),
+            Some(PrimarySnapshot { state: "writing".to_owned(), seq: None, lag: None }),
+        ),
+        (None, None) => (None, None),
+    };
     let global = names.global.iter().map(|name| format!("global:{name}"));
     let [get, put, delete, replicated, other, refused] = watch.counts();
     let server = watch.server();
@@ -182,7 +223,8 @@ fn store(names: &StoreConfig, watch: &StoreWatch) -> StoreSnapshot {
         entries: server.as_ref().map_or(0, |server| server.entries() as u64),
         bytes: server.as_ref().map_or(0, |server| server.bytes()),
         requests: Requests { get, put, delete, replicated, other, refused },
-        primary: watch.primary(),
+        primary,
+        primary_standing,
         slaves: server
             .map_or_else(Vec::new, |server| server.slaves().iter().map(|slave| followed(slave)).collect()),
     }

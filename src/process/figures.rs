@@ -72,8 +72,21 @@ pub trait StoreFigures: Send + Sync {
     fn bytes(&self) -> u64;
     /// Its slaves.
     fn slaves(&self) -> Vec<Arc<Slave>>;
-    /// The node of the primary that it follows, where that is a kvnode.
-    fn primary(&self) -> Option<String>;
+    /// The primary that it follows, where that is a kvnode.
+    fn primary(&self) -> Option<PrimaryFigures>;
+}
+
+/// The primary that a store follows, a kvnode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimaryFigures {
+    /// The node that it is on.
+    pub node: String,
+    /// `following`, `copying`, `repairing`, `full`, `failing` or `gone`, as `:status` of the store says.
+    pub state: &'static str,
+    /// The number of the last write that the store has of it, with all before it.
+    pub seq: u64,
+    /// Writes of it that the store has not, as far as is known here.
+    pub lag: u64,
 }
 
 /// The counters of a store, and the server that has it now.
@@ -133,10 +146,14 @@ impl StoreWatch {
         counts
     }
 
-    /// The node of the primary: the one that is followed, or else the one that replicated writes came from last.
-    pub fn primary(&self) -> Option<String> {
-        let followed = self.server().and_then(|server| server.primary());
-        followed.or_else(|| self.primary.lock().as_deref().map(str::to_owned))
+    /// The primary that is followed, a kvnode.
+    pub fn primary(&self) -> Option<PrimaryFigures> {
+        self.server()?.primary()
+    }
+
+    /// The node that a replicated write without a number came from last: an Elixir primary, or somebody who has tried one.
+    pub fn last_replicated_from(&self) -> Option<Arc<str>> {
+        self.primary.lock().clone()
     }
 }
 
@@ -180,12 +197,12 @@ mod tests {
     #[test]
     fn a_primary_is_the_last_one_that_wrote() {
         let watch = StoreWatch::default();
-        assert_eq!(watch.primary(), None);
+        assert_eq!(watch.last_replicated_from(), None);
         for node in ["a@h", "a@h", "b@h"] {
             watch.replicated_from(node);
         }
-        assert_eq!(watch.primary().as_deref(), Some("b@h"));
+        assert_eq!(watch.last_replicated_from().as_deref(), Some("b@h"));
         watch.promoted();
-        assert_eq!(watch.primary(), None);
+        assert_eq!(watch.last_replicated_from(), None);
     }
 }

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline};
 
 use super::view::View;
-use crate::node::snapshot::{SlaveSnapshot, StoreSnapshot};
+use crate::node::snapshot::{PrimarySnapshot, SlaveSnapshot, StoreSnapshot};
 
 /// Lines of the plots, frames included.
 const PLOT_LINES: u16 = 6;
@@ -42,7 +42,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     plot(frame, rates, title, view.rates.iter().copied().collect(), style(Color::Cyan));
     let slowest = view.slowest.back().copied().filter(|nanos| *nanos > 0);
     let title = format!(
-        " answered: half in {}, 99% in {} ",
+        " answers: half {}, 99% {} ",
         view.median_nanos.map_or_else(|| "–".into(), time),
         slowest.map_or_else(|| "–".into(), |nanos| time(nanos as f64))
     );
@@ -115,7 +115,10 @@ fn stores(view: &View) -> Vec<Line<'_>> {
         let rate = |counter: fn(&StoreSnapshot) -> u64| short(view.store_rate(number, counter));
         let (role, colour) = match store {
             StoreSnapshot { up: false, .. } => ("down", Color::Red),
-            StoreSnapshot { primary: Some(_), .. } => ("slave", Color::Green),
+            StoreSnapshot { primary: Some(_), primary_standing, .. } => (
+                "slave",
+                primary_standing.as_ref().map_or(Color::Green, |standing| standing_text(standing).0),
+            ),
             StoreSnapshot { slaves, .. } if !slaves.is_empty() => ("primary", Color::Green),
             _ => ("serving", Color::Green),
         };
@@ -131,9 +134,35 @@ fn stores(view: &View) -> Vec<Line<'_>> {
             )),
             Span::styled(role, style(colour)),
         ]));
+        if let (Some(node), Some(standing)) = (&store.primary, &store.primary_standing) {
+            let (colour, text) = standing_text(standing);
+            lines.push(Line::from(vec![
+                Span::raw(format!("  ← {:<38} ", cut(node, 38))),
+                Span::styled(text, style(colour)),
+            ]));
+        }
         lines.extend(store.slaves.iter().map(slave));
     }
     lines
+}
+
+/// How a store stands with its primary, in a colour.
+fn standing_text(standing: &PrimarySnapshot) -> (Color, String) {
+    let lag = standing.lag.unwrap_or_default() as f64;
+    match standing.state.as_str() {
+        "following" if lag == 0.0 => (Color::Green, "followed, in step".to_owned()),
+        "following" => {
+            let colour = if lag > LAG_EMPTY / 10.0 { Color::Yellow } else { Color::Green };
+            (colour, format!("followed, {} behind", short(lag)))
+        }
+        "writing" => (Color::Green, "writes here".to_owned()),
+        "copying" => (Color::Yellow, "is being copied".to_owned()),
+        "repairing" => (Color::Yellow, format!("{} to be repaired", short(lag))),
+        "full" => (Color::Red, format!("no room, {} behind", short(lag))),
+        "gone" if lag == 0.0 => (Color::Red, "gone".to_owned()),
+        "gone" => (Color::Red, format!("gone, {} behind", short(lag))),
+        state => (Color::Red, format!("{state}, {} behind", short(lag))),
+    }
 }
 
 fn slave(slave: &SlaveSnapshot) -> Line<'_> {
@@ -174,16 +203,16 @@ fn slave(slave: &SlaveSnapshot) -> Line<'_> {
 
 fn peers(view: &View) -> Vec<Line<'_>> {
     let mut lines = vec![Line::styled(
-        format!("{:<30}{:>9}{:>10}{:>11}{:>11}", "node", "up", "in/s", "out/s", "waits"),
+        format!("{:<29}{:>9}{:>10}{:>11}{:>11}", "node", "up", "in/s", "out/s", "waits"),
         style(Color::DarkGray),
     )];
     for name in &view.now.missing {
-        lines.push(Line::styled(format!("{:<30}  not connected", cut(name, 29)), style(Color::Red)));
+        lines.push(Line::styled(format!("{:<29}  not connected", cut(name, 28)), style(Color::Red)));
     }
     for peer in &view.now.peers {
         lines.push(Line::raw(format!(
-            "{:<30}{:>9}{:>10}{:>11}{:>11}{}",
-            cut(&peer.name, 29),
+            "{:<29}{:>9}{:>10}{:>11}{:>11}{}",
+            cut(&peer.name, 28),
             span(peer.up_secs),
             bytes(view.peer_rate(peer, |peer| peer.received_bytes) as u64),
             bytes(view.peer_rate(peer, |peer| peer.sent_bytes) as u64),
@@ -287,6 +316,7 @@ mod tests {
                 bytes: 5 << 20,
                 requests: Requests { get, ..Requests::default() },
                 primary: None,
+                primary_standing: None,
                 slaves: vec![
                     slave("felipe", Some("felipe@vm"), "in_step", Some(0), None),
                     slave("susanita", None, "seeking", None, None),
@@ -330,19 +360,53 @@ mod tests {
         for part in [
             " mafalda@vm  ready  up 12 s  memory 17.0 MiB",
             "requests/s 1000",
-            "answered: half in 15 µs, 99% in 20 µs",
+            "answers: half 15 µs, 99% 20 µs",
             "global:mafalda                48.2k   5.0 MiB    1000       0       0  primary",
             "→ {:global, :felipe} at felipe@vm        ████████████ in step",
             "→ {:global, :susanita}                   ░░░░░░░░░░░░ not found yet",
             "██████░░░░░░ copying, 50 to go",
             "gone, misses 7",
-            "miguelito@vm                    not connected",
+            "miguelito@vm                   not connected",
             "97.7 KiB",
             " 01:01:01 WARN slave lost",
             " q quits",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_primary_that_is_lost_is_seen() {
+        let mut now = snapshot(10.0, 1000);
+        now.stores[0].primary = Some("quino@vm".into());
+        for (state, lag, shown) in [
+            ("following", Some(0), "← quino@vm                               followed, in step"),
+            ("gone", Some(12), "← quino@vm                               gone, 12 behind"),
+            ("writing", None, "← quino@vm                               writes here"),
+        ] {
+            now.stores[0].primary_standing = Some(PrimarySnapshot { state: state.into(), seq: None, lag });
+            let text = drawn(&View::new(now.clone()), 80, 24).join("\n");
+            assert!(text.contains(shown) && text.contains("  slave"), "{shown:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut_in_eighty_columns() {
+        let mut now = snapshot(10.0, 1000);
+        now.peers[0] = PeerSnapshot {
+            name: format!("kvnode-{}@vm", "4".repeat(30)),
+            hidden: true,
+            queued_bytes: 1023 << 20,
+            ..now.peers[0].clone()
+        };
+        let mut view = View::new(now);
+        view.median_nanos = Some(999_900_000.0);
+        view.slowest.push_back(999_900_000);
+        let text = drawn(&view, 80, 24).join("\n");
+        assert!(
+            text.contains("  hidden│") && text.contains(" answers: half 999.9 ms, 99% 999.9 ms ┐"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -140,6 +140,57 @@ impl fmt::Display for Malformed {
     }
 }
 
+/// Why a node may not connect here. It is told `not_allowed` whatever the reason; the log of this side has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unwelcome {
+    /// This node is about to end.
+    Stopping,
+    /// One of the two names is short and the other long: such nodes do not connect to each other (`inet_tcp_dist`,
+    /// splitnode).
+    NameKinds {
+        /// Whether the long one is theirs.
+        theirs_is_long: bool,
+    },
+    /// It is none of those that may be connected with (`--allow`).
+    NotListed,
+    /// As many nodes are connected as may be.
+    Crowded {
+        /// How many.
+        peers_max: usize,
+    },
+    /// It wants a name, and none fits before its host.
+    HostTooLong,
+}
+
+impl fmt::Display for Unwelcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopping => {
+                f.write_str("this node is about to end; it may try again when this one is back")
+            }
+            Self::NameKinds { theirs_is_long } => {
+                let (theirs, ours) = if *theirs_is_long { ("long", "short") } else { ("short", "long") };
+                write!(
+                    f,
+                    "its name is {theirs}, ours are {ours}; start all nodes of a cluster with short names (--sname here, \
+                     -sname there), or all with long ones (--name, -name)"
+                )
+            }
+            Self::NotListed => f.write_str(
+                "it is not among --allow; add its name there if it is to connect, and start this node again",
+            ),
+            Self::Crowded { peers_max } => write!(
+                f,
+                "{peers_max} nodes are connected, and more are not taken; disconnect some, or raise Limits::peers_max"
+            ),
+            Self::HostTooLong => {
+                f.write_str("no name fits before its host; give it a name, or its host a shorter one")
+            }
+        }
+    }
+}
+
 /// What ended the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -164,8 +215,8 @@ pub enum Fault {
     CookieRefused,
     /// They said `not_allowed`.
     NotAllowed,
-    /// We said `not_allowed`: the shell's decision ([`super::Standing::Refused`]).
-    Refused,
+    /// We said `not_allowed`: the shell's decision ([`super::Standing::Refused`]), and its reason.
+    Refused(Unwelcome),
     /// They claim our own name.
     OwnName,
     /// Both sides dialled at once, and the other connection is the one that goes on. No failure of anything.
@@ -201,7 +252,7 @@ impl HandshakeError {
     /// What the other side is to be told before the socket is closed, if anything: the packet with its length.
     pub fn farewell(&self) -> Option<Vec<u8>> {
         match (&self.fault, self.phase) {
-            (Fault::TooOld { .. } | Fault::Refused | Fault::OwnName, Phase::Name) => {
+            (Fault::TooOld { .. } | Fault::Refused(_) | Fault::OwnName, Phase::Name) => {
                 Some(wire::status("not_allowed"))
             }
             (Fault::Simultaneous, Phase::Name) => Some(wire::status("nok")),
@@ -255,9 +306,7 @@ impl fmt::Display for HandshakeError {
                 "{whom} does not allow this node to connect; see its log for the flags that it misses here, and what \
                  net_kernel:allow/1 was called with there"
             ),
-            Fault::Refused => {
-                write!(f, "{whom} was refused: this node does not take its connection now; let it try again")
-            }
+            Fault::Refused(why) => write!(f, "{whom} was refused: {why}"),
             Fault::OwnName => {
                 write!(f, "{whom} was refused: that is this node's own name; rename one of the two")
             }
@@ -323,7 +372,11 @@ mod tests {
             Fault::TooManyTries,
             Fault::CookieRefused,
             Fault::NotAllowed,
-            Fault::Refused,
+            Fault::Refused(Unwelcome::Stopping),
+            Fault::Refused(Unwelcome::NameKinds { theirs_is_long: true }),
+            Fault::Refused(Unwelcome::NotListed),
+            Fault::Refused(Unwelcome::Crowded { peers_max: 3 }),
+            Fault::Refused(Unwelcome::HostTooLong),
             Fault::OwnName,
             Fault::Simultaneous,
             Fault::AlreadyConnected,

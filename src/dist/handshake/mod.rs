@@ -81,7 +81,7 @@ mod server;
 mod wire;
 
 pub use client::{AliveStatus, Client, ClientStep, Connected};
-pub use error::{Fault, HandshakeError, Malformed, Phase, Whom};
+pub use error::{Fault, HandshakeError, Malformed, Phase, Unwelcome, Whom};
 pub use packets::{Lengths, PACKET_BYTES_MAX, Packets};
 pub use server::{Accepted, Claim, NameRequest, Server, ServerStep, Standing};
 

@@ -2,7 +2,7 @@
 
 use subtle::ConstantTimeEq;
 
-use super::{Fault, HandshakeError, Local, Malformed, PeerNode, Phase, Whom, wire};
+use super::{Fault, HandshakeError, Local, Malformed, PeerNode, Phase, Unwelcome, Whom, wire};
 use crate::dist::{DistributionFlags, NodeName};
 
 /// The accepting side of one handshake, waiting for the next packet.
@@ -57,8 +57,8 @@ pub enum Standing {
     ConnectingOut,
     /// There is a connection.
     Connected,
-    /// That node may not connect, or not now.
-    Refused,
+    /// That node may not connect, or not now, and why.
+    Refused(Unwelcome),
 }
 
 impl Server {
@@ -215,7 +215,7 @@ impl Claim {
                 let next = Server(State::AliveAnswer(ExpectAliveAnswer { caller }));
                 Ok((wire::status("alive"), next))
             }
-            Standing::Refused => Err(refuse(&caller, Fault::Refused)),
+            Standing::Refused(why) => Err(refuse(&caller, Fault::Refused(why))),
         }
     }
 }
@@ -255,9 +255,9 @@ impl NameRequest {
         caller.challenged(status)
     }
 
-    /// Hands out no name.
-    pub fn refuse(self) -> HandshakeError {
-        HandshakeError { whom: Whom::Nameless(self.host), phase: Phase::Name, fault: Fault::Refused }
+    /// Hands out no name, for this reason.
+    pub fn refuse(self, why: Unwelcome) -> HandshakeError {
+        HandshakeError { whom: Whom::Nameless(self.host), phase: Phase::Name, fault: Fault::Refused(why) }
     }
 }
 
@@ -496,8 +496,9 @@ mod tests {
 
     #[test]
     fn a_refused_name_is_told_not_allowed() {
-        let error = claim("a@host").answer(Standing::Refused).unwrap_err();
-        assert_eq!((&error.fault, error.farewell()), (&Fault::Refused, Some(framed(b"snot_allowed"))));
+        let error = claim("a@host").answer(Standing::Refused(Unwelcome::NotListed)).unwrap_err();
+        let fault = Fault::Refused(Unwelcome::NotListed);
+        assert_eq!((&error.fault, error.farewell()), (&fault, Some(framed(b"snot_allowed"))));
     }
 
     #[test]
@@ -578,7 +579,7 @@ mod tests {
         let ServerStep::Nameless(request) = server().handle(&send_name(flags, 0, "host")).unwrap() else {
             panic!()
         };
-        assert_eq!(request.refuse().farewell(), Some(framed(b"snot_allowed")));
+        assert_eq!(request.refuse(Unwelcome::Stopping).farewell(), Some(framed(b"snot_allowed")));
         for host in ["", "x@host", "ho\nst"] {
             let fault = error(server().handle(&send_name(flags, 0, host))).fault;
             assert_eq!(fault, Malformed::Host { host: host.into() }.into());

@@ -10,6 +10,9 @@ use crate::node::latency::BOUNDS_NANOS;
 const SLAVE_STATES: [&str; 8] =
     ["seeking", "refused", "gone", "copying", "behind", "full", "failing", "in_step"];
 
+/// The states of a store's primary, each a value of its own.
+const PRIMARY_STATES: [&str; 7] = ["following", "writing", "copying", "repairing", "full", "failing", "gone"];
+
 /// A text with the metrics of a node.
 pub(super) fn write(snapshot: &Snapshot) -> String {
     let mut page = Page::default();
@@ -46,6 +49,7 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
         );
     }
     stores(&mut page, snapshot);
+    primaries(&mut page, snapshot);
     slaves(&mut page, snapshot);
     peers(&mut page, snapshot);
     page.metric(
@@ -105,6 +109,45 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
     );
     for (number, store) in snapshot.stores.iter().enumerate() {
         page.value("kvnode_store_refused_total", &named(number), store.requests.refused as f64);
+    }
+}
+
+/// Of stores that are slaves.
+fn primaries(page: &mut Page, snapshot: &Snapshot) {
+    let primaries = || {
+        snapshot.stores.iter().enumerate().filter_map(|(number, store)| {
+            let (node, standing) = (store.primary.clone()?, store.primary_standing.as_ref()?);
+            Some((vec![("store", name(snapshot, number)), ("primary", node)], standing))
+        })
+    };
+    page.metric(
+        "kvnode_store_primary_up",
+        "gauge",
+        "Whether the primary of a store that is a slave is there; none for a store that is no slave.",
+    );
+    for (labels, standing) in primaries() {
+        page.value("kvnode_store_primary_up", &labels, f64::from(standing.state != "gone"));
+    }
+    page.metric(
+        "kvnode_store_primary_state",
+        "gauge",
+        "1 for the state that a store is in with its primary; writing: an Elixir primary, which does not say.",
+    );
+    for (labels, standing) in primaries() {
+        for state in PRIMARY_STATES {
+            let mut labels = labels.clone();
+            labels.push(("state", state.to_owned()));
+            page.value("kvnode_store_primary_state", &labels, f64::from(standing.state == state));
+        }
+    }
+    page.metric(
+        "kvnode_store_primary_lag_writes",
+        "gauge",
+        "Writes of its primary that a store has not, as far as it knows; NaN: the primary does not number them.",
+    );
+    for (labels, standing) in primaries() {
+        let lag = standing.lag.map_or(f64::NAN, |lag| lag as f64);
+        page.value("kvnode_store_primary_lag_writes", &labels, lag);
     }
 }
 

@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use erl_dist::handshake::{HandshakeStatus, ServerSideHandshake};
@@ -47,7 +47,9 @@ impl<'a> Person<'a> {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).env("HOME", self.home.path()).env("ERL_EPMD_PORT", self.epmd.port().to_string());
-        for variable in ["ERL_EPMD_ADDRESS", "XDG_CONFIG_HOME", "NO_COLOR", "ERL_INET_ETC_DIR"] {
+        for variable in
+            ["ERL_EPMD_ADDRESS", "XDG_CONFIG_HOME", "NO_COLOR", "ERL_INET_ETC_DIR", "KVNODE_COOKIE"]
+        {
             command.env_remove(variable);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -218,10 +220,41 @@ fn files_and_pipes_carry_large_values() {
         assert_eq!(said.code, 0);
         assert!(said.stdout == big, "{key}");
     }
+    // A reader that has enough goes.
+    let mut child = person.command(&["get", ":file", "--raw"]).spawn().expect("it was built");
+    let mut head = [0; 10];
+    child.stdout.take().expect("it is piped").read_exact(&mut head).expect("it is longer");
+    let output = child.wait_with_output().expect("it is our child");
+    assert_eq!((head.as_slice(), output.status.code(), output.stderr), (&big[..10], Some(0), Vec::new()));
     person.gets(&["put", ":atom", ":x"]);
     person.fails(&["get", ":atom", "--raw"], 5, &["--raw prints binaries", ":x"]);
     person.fails(&["put", ":a", "@/no/such"], 2, &["/no/such cannot be read"]);
     assert!(kv.log().is_empty() || !kv.log().contains("error"), "{}", kv.log());
+}
+
+#[test]
+fn what_is_refused_is_a_failure_for_scripts_and_its_answer_is_printed() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _kv = KvNode::start(&epmd, "kv", "--memory-max 64KiB --confirm 1 --confirm-timeout 20");
+    let file = person.home.path().join("large");
+    fs::write(&file, vec![0; 100 << 10]).expect("it is ours");
+    let refused = |args: &[&str], answer: &str, part: &str| {
+        let said = person.types(args);
+        assert_eq!((said.code, said.text().trim()), (5, answer), "{args:?}: {said:?}");
+        assert!(said.stderr.starts_with("kvnode: ") && said.stderr.contains(part), "{args:?}: {said:?}");
+    };
+    let large = format!("@{}", file.display());
+    refused(&["put", ":a", &large], "{:error, :no_space}", "--memory-max");
+    refused(&["put", ":a", "1"], "{:error, {:unconfirmed, 0, 1}}", "the write stays");
+    refused(&["delete", ":b"], "{:error, {:unconfirmed, 0, 1}}", "the write stays");
+    refused(&["add-slave", "kv"], "{:error, :itself}", "its own slave");
+    let json = "{\"term\":\"{:error, :no_space}\",\"value\":[\"error\",\"no_space\"]}";
+    refused(&["put", ":a", &large, "--json"], json, "no room");
+    // A value may be anything.
+    assert_eq!(person.gets(&["get", ":a"]), "1\n");
+    assert_eq!(person.gets(&["call", "{:put, :c, {:error, :x}, confirm: 0}"]), ":ok\n");
+    assert_eq!(person.gets(&["get", ":c"]), "{:error, :x}\n");
 }
 
 #[test]
@@ -272,7 +305,15 @@ fn a_node_that_does_not_let_us_in_is_told_apart() {
     person.fails(&["get", ":a", "--cookie", "wrong"], 1, &["cookie", "kvnode doctor"]);
     person.fails(&["get", ":a", "--node", "none"], 1, &["does not know the name \"none\""]);
     fs::remove_file(person.home.path().join(".erlang.cookie")).expect("it is there");
-    person.fails(&["get", ":a"], 1, &["there is no cookie file", "--cookie"]);
+    person.fails(&["get", ":a"], 1, &["there is no cookie file", "--cookie", "KVNODE_COOKIE"]);
+    // The environment has it as a node's does, and a flag wins.
+    let with_variable = |args: &[&str]| {
+        let output = person.command(args).env("KVNODE_COOKIE", COOKIE).output().expect("it was built");
+        output.status.code()
+    };
+    assert_eq!(with_variable(&["get", ":a"]), Some(0));
+    assert_eq!(with_variable(&["doctor", "kv"]), Some(0));
+    assert_eq!(with_variable(&["get", ":a", "--cookie", "wrong"]), Some(1));
     assert_eq!(fs::read_dir(person.home.path()).expect("it is there").count(), 0, "a cookie was made");
 }
 
@@ -298,6 +339,24 @@ fn the_doctor_recognises_what_is_wrong() {
     person.doctor(&["kv"], "registered", &["kv is not among them"]);
     let nobody = Epmd::absent();
     Person::new(&nobody).doctor(&["kv"], "epmd", &["epmd -daemon", "ERL_EPMD_PORT"]);
+    person.fails(&["doctor", ""], 2, &["NODE is empty"]);
+
+    // Another program than epmd, as a web server.
+    let other = std::net::TcpListener::bind(("0.0.0.0", nobody.port())).expect("the port is ours");
+    let served = std::thread::spawn(move || {
+        for mut socket in other.incoming().flatten() {
+            let mut asked = [0; 64];
+            let len = socket.read(&mut asked).unwrap_or_default();
+            if &asked[..len] == b"end" {
+                return;
+            }
+            let _gone = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    Person::new(&nobody).doctor(&["kv"], "epmd", &["another program than epmd"]);
+    let end = std::net::TcpStream::connect(("127.0.0.1", nobody.port()));
+    end.and_then(|mut end| end.write_all(b"end")).expect("it listens");
+    served.join().expect("it does not fail");
 
     // Registered, and nothing listens at the port.
     let port =
@@ -315,6 +374,13 @@ fn the_doctor_recognises_what_is_wrong() {
         "name kinds",
         &[&format!("calls itself kv@{host}"), "all have long ones"],
     );
+    let _choosy = KvNode::start(&epmd, "choosy", "--allow friend@nowhere");
+    person.doctor(&["choosy"], "handshake", &["not_allowed", "kvnode that was started with --allow"]);
+    let files = Ca::new("ca").files(&Otp::newest(), &host);
+    let flags = files.flags();
+    let with_tls: Vec<&str> = ["kv"].into_iter().chain(flags.split(' ')).collect();
+    person.doctor(&with_tls, "tls", &["see that it speaks TLS too"]);
+    person.doctor(&["kv", "--tls"], "tls", &["--tls-cert", "--tls-optfile"]);
 }
 
 /// As a person sees it at a terminal, which script(1) makes.
@@ -466,6 +532,8 @@ fn with_the_flags_of_a_node_the_commands_speak_tls() {
     let others = other_files.flags();
     let refused: Vec<&str> = ["get", ":a"].into_iter().chain(others.split(' ')).collect();
     person.fails(&refused, 1, &["TLS"]);
+    let refused: Vec<&str> = ["kv"].into_iter().chain(others.split(' ')).collect();
+    person.doctor(&refused, "tls", &["the CA of the other's"]);
     person.fails(&["ping", "--tls"], 2, &["--tls-cert"]);
 }
 
@@ -486,6 +554,8 @@ fn shells_complete_and_man_reads_the_same_definition() {
     );
     let output = Command::new("bash").args(["-c", &asked]).output().expect("bash can be run");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "add-slave", "{output:?}");
+    assert_eq!(person.gets(&["help"]), person.gets(&["--help"]));
+    assert_eq!(person.gets(&["help", "get"]), person.gets(&["get", "--help"]));
     let page = person.gets(&["man"]);
     for part in [".TH kvnode 1", "kvnode\\-get", "\\-\\-timeout", "EXIT CODES"] {
         assert!(page.contains(part), "{part} is not in {page}");

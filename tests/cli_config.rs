@@ -128,6 +128,34 @@ fn what_is_printed_is_a_file_that_says_the_same() {
 }
 
 #[test]
+fn what_nobody_has_set_is_shown_as_it_holds() {
+    let place = Place::with("sname = 'a@h'\ndata-dir = 'kept'\n");
+    let (_, shown, _) = place.config("", &[]);
+    for (key, value) in [
+        ("sync", "\"always\""),
+        ("slave-buffer", "\"64MiB\""),
+        ("frame-bytes-max", "\"160MiB\""),
+        ("store", "[\"global:a,local:KeyValueStore\"]"),
+    ] {
+        assert_eq!(setting(&shown, key), (value.to_owned(), "default".to_owned()));
+    }
+    assert!(!shown.contains("help"), "{shown}");
+    for heading in ["This node", "Stores", "Network", "TLS", "Output"] {
+        assert_eq!(shown.matches(&format!("\n# {heading}\n")).count(), 1, "{heading}: {shown}");
+    }
+    // Written without its marks it is a file that says the same.
+    let whole: Vec<&str> = shown
+        .lines()
+        .filter(|line| !line.contains("(not set)") && !line.contains("cookie"))
+        .map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")).unwrap_or(line))
+        .collect();
+    let (code, again, stderr) = Place::with(&whole.join("\n")).config("", &[]);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{whole:?}");
+    assert_eq!(setting(&again, "store").0, setting(&shown, "store").0);
+    assert_eq!(setting(&again, "sync").0, "\"always\"");
+}
+
+#[test]
 fn a_file_may_say_what_a_flag_needs() {
     let place = Place::with("sname = \"a@h\"\ntls = true\ntls-ca = \"ca.pem\"\n");
     let (code, shown, stderr) = place.config("--tls-cert node.pem", &[]);
@@ -166,6 +194,9 @@ fn a_wrong_value_is_refused_with_the_place_that_it_stands_in() {
         Place::with(file).refused("--sname a@h", &[], &parts);
     }
     let place = Place::with("");
+    Place::with("sname = 'a@h'\nname = 'a@h.example.org'").refused("", &[], &["kvnode.toml: name and sname"]);
+    let both = [("KVNODE_SNAME", "a@h"), ("KVNODE_NAME", "a@h.example.org")];
+    place.refused("", &both, &["the environment: KVNODE_SNAME and KVNODE_NAME"]);
     place.refused("--sname a@h", &[("KVNODE_LOG", "loud")], &["KVNODE_LOG", "loud"]);
     place.refused("--sname a@h", &[("KVNODE_TLS", "maybe")], &["KVNODE_TLS", "true or false"]);
     place.refused("--sname a@h", &[("KVNODE_SLAVE", "b")], &["KVNODE_SLAVE: --slave b"]);

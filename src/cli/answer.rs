@@ -37,6 +37,35 @@ pub(super) fn show(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
     }
 }
 
+/// The reason in `{:error, reason}`.
+pub(super) fn refusal(answer: TermView<'_>) -> Option<TermView<'_>> {
+    answer.as_tuple::<2>().filter(|[error, _]| error.is_atom("error")).map(|[_, reason]| reason)
+}
+
+/// The failure that an answer is, after a request that is answered `:ok` where it was carried out. `known` says more about
+/// the reason with this code, if it can.
+///
+/// # Errors
+/// It is `{:error, reason}`.
+pub(super) fn carried_out(
+    answer: TermView<'_>,
+    known: impl Fn(TermView<'_>) -> Option<String>,
+) -> Result<(), CliError> {
+    let Some(reason) = refusal(answer) else { return Ok(()) };
+    // {:unconfirmed, have, want} has its code first.
+    let mut cursor = reason.cursor();
+    let code = match cursor.tuple() {
+        Ok(1..) => cursor.term().unwrap_or(reason),
+        _ => reason,
+    };
+    Err(CliError::Failed(known(code).unwrap_or_else(|| format!("it answers {{:error, {}}}", text(reason)))))
+}
+
+/// The text for a code, of those in a table.
+pub(super) fn of_table(table: &[(&str, &str)], code: TermView<'_>) -> Option<String> {
+    table.iter().find(|(known, _)| code.is_atom(known)).map(|(_, text)| (*text).to_owned())
+}
+
 /// The whole of a term.
 pub(super) fn text(term: TermView<'_>) -> String {
     inspect(term, InspectLimits { text_bytes_max: usize::MAX })

@@ -1,7 +1,8 @@
 //! What the commands that ask another node have in common: which node, the cookie, how long to wait, how to answer.
 //!
 //! They ask by a node of their own that only connects to others ([`NodeBuilder::outgoing_only`](crate::NodeBuilder)): it
-//! has a name that nobody else has and is not registered with epmd, so that asking leaves no trace.
+//! has a name that nobody else has and is not registered with epmd: what asking leaves behind is two lines in the log of the node
+//! that is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::node::host::Host;
 use crate::node::setup::DialError;
 use crate::{CallError, ConnectedNode, Node, StartError, block_on};
 
+/// The variable with the cookie, which a node's settings have too.
+const COOKIE_VARIABLE: &str = "KVNODE_COOKIE";
 /// The local name of a store where nothing else is said: the module of the Elixir original.
 const DEFAULT_TO: &str = "local:KeyValueStore";
 
@@ -34,7 +37,7 @@ pub(super) struct AskArgs {
     #[arg(long, value_name = "NODE")]
     pub(super) node: Option<String>,
     /// The secret of the cluster. Others on this machine can see it in the list of processes: the cookie file does not have
-    /// that [default: ~/.erlang.cookie, else $XDG_CONFIG_HOME/erlang/.erlang.cookie]
+    /// that [default: KVNODE_COOKIE of the environment, ~/.erlang.cookie, else $XDG_CONFIG_HOME/erlang/.erlang.cookie]
     #[arg(long, value_name = "TEXT")]
     pub(super) cookie: Option<String>,
     /// How long to wait, for everything together
@@ -87,7 +90,7 @@ impl AskArgs {
         block_on(async {
             let epmd = environment::epmd_config().map_err(CliError::usage)?;
             let target = match &self.node {
-                Some(typed) => target(typed)?,
+                Some(typed) => target("--node", typed)?,
                 None => only_kvnode(&epmd).await?,
             };
             let node = start(&target, self.cookie.as_deref(), self.tls.config()?, epmd).await?;
@@ -124,7 +127,7 @@ impl AskArgs {
         block_on(async {
             let epmd = environment::epmd_config().map_err(CliError::usage)?;
             let target = match &self.node {
-                Some(typed) => target(typed)?,
+                Some(typed) => target("--node", typed)?,
                 None => only_kvnode(&epmd).await?,
             };
             let node = start(&target, self.cookie.as_deref(), self.tls.config()?, epmd).await?;
@@ -187,12 +190,15 @@ impl Session {
     }
 }
 
-/// A node as it is typed: with this host where none is.
+/// A node as it is typed: with this host where none is. `what` is the argument's name.
 ///
 /// # Errors
 /// It is no node's name.
-pub(super) fn target(typed: &str) -> Result<NodeName, CliError> {
-    let wrong = |reason: String| CliError::usage(format!("--node {typed}: {reason}"));
+pub(super) fn target(what: &str, typed: &str) -> Result<NodeName, CliError> {
+    let wrong = |reason: String| CliError::usage(format!("{what} {typed}: {reason}"));
+    if typed.is_empty() {
+        return Err(CliError::usage(format!("{what} is empty; a node is NAME@HOST, or NAME on this host")));
+    }
     let full = match split_typed(typed) {
         (_, Some(_)) => typed.to_owned(),
         (name, None) => {
@@ -219,7 +225,7 @@ async fn only_kvnode(epmd: &EpmdConfig) -> Result<NodeName, CliError> {
         }
     }
     match &found[..] {
-        [name] => target(name),
+        [name] => target("NODE", name),
         [] => Err(CliError::cannot_run(format!(
             "the epmd at {at} knows no kvnode; start one, as in kvnode --sname slave1, or say with --node which node to ask \
              ({})",
@@ -240,17 +246,17 @@ async fn only_kvnode(epmd: &EpmdConfig) -> Result<NodeName, CliError> {
 }
 
 /// Sees that there is a cookie. None is made here: one that was made just now is nobody else's.
-fn check_cookie(typed: Option<&str>) -> Result<(), CliError> {
-    match typed {
-        Some(typed) => {
-            Cookie::typed(typed).map_err(|error| CliError::usage(format!("--cookie: {error}")))?;
+fn check_cookie(given: Option<(&str, &str)>) -> Result<(), CliError> {
+    match given {
+        Some((origin, cookie)) => {
+            Cookie::typed(cookie).map_err(|error| CliError::usage(format!("{origin}: {error}")))?;
         }
         None => {
             let file = CookiePlaces::from_environment().read().map_err(CliError::cannot_run)?;
             file.ok_or_else(|| {
                 CliError::cannot_run(
-                    "there is no cookie file; give the cluster's cookie with --cookie, or put it into ~/.erlang.cookie \
-                     with mode 400",
+                    "there is no cookie file; give the cluster's cookie with --cookie or KVNODE_COOKIE, or put it into \
+                     ~/.erlang.cookie with mode 400",
                 )
             })?;
         }
@@ -268,7 +274,14 @@ pub(super) async fn start(
     tls: Option<TlsConfig>,
     epmd: EpmdConfig,
 ) -> Result<Arc<Node>, CliError> {
-    check_cookie(cookie)?;
+    // As for a node: what is typed wins over the environment, and that over the file.
+    let from_environment = std::env::var(COOKIE_VARIABLE).ok().filter(|cookie| !cookie.is_empty());
+    let given = match (cookie, &from_environment) {
+        (Some(typed), _) => Some(("--cookie", typed)),
+        (None, Some(cookie)) => Some((COOKIE_VARIABLE, cookie.as_str())),
+        (None, None) => None,
+    };
+    check_cookie(given)?;
     let host = Host::of_system();
     let host = match NameKind::Short.admits(target.host()) {
         true => host.name(NameKind::Short),
@@ -279,7 +292,7 @@ pub(super) async fn start(
     let number = getrandom::u64().map_err(CliError::cannot_run)?;
     let name = format!("kvnode-{number:016x}@{host}");
     let mut builder = Node::builder(&name).epmd(epmd).outgoing_only();
-    if let Some(cookie) = cookie {
+    if let Some((_, cookie)) = given {
         builder = builder.cookie(cookie);
     }
     if let Some(tls) = tls {

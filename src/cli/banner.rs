@@ -24,8 +24,14 @@ pub(super) enum CookieOrigin {
     },
 }
 
-/// The text, with a line end.
-pub(super) fn text(kind: NameKind, connect: &[NodeName], cookie: &CookieOrigin, started: &Started) -> String {
+/// The text, with a line end. `tls` has the flags by which an erl speaks TLS, where that is spoken.
+pub(super) fn text(
+    kind: NameKind,
+    connect: &[NodeName],
+    cookie: &CookieOrigin,
+    tls: Option<&str>,
+    started: &Started,
+) -> String {
     let Started { node_name, listening, epmd, stores, http } = started;
     let version = env!("CARGO_PKG_VERSION");
     let mut rows = vec![
@@ -48,7 +54,7 @@ pub(super) fn text(kind: NameKind, connect: &[NodeName], cookie: &CookieOrigin, 
         text_line(&mut text, format_args!("  {what:<9} {value}"));
     }
     text_line(&mut text, format_args!("\nCall it from Elixir:\n"));
-    text_line(&mut text, format_args!("  $ {}", iex(kind, node_name, cookie)));
+    text_line(&mut text, format_args!("  $ {}", iex(kind, node_name, cookie, tls)));
     // A hidden node's global names are known to those that it is connected to, and to their clusters.
     let connect = format!("Node.ping({})", shown(node_name.as_str()));
     text_line(&mut text, format_args!("  iex> {connect}"));
@@ -90,17 +96,19 @@ fn server(store: &StoreConfig, node: &NodeName) -> Option<String> {
 }
 
 /// The command that starts an iex which this node talks to.
-fn iex(kind: NameKind, node: &NodeName, cookie: &CookieOrigin) -> String {
+fn iex(kind: NameKind, node: &NodeName, cookie: &CookieOrigin, tls: Option<&str>) -> String {
     let name = if node.name() == "master" { "iex" } else { "master" };
     let name = match kind {
         NameKind::Short => format!("--sname {name}"),
         NameKind::Long => format!("--name {name}@{}", node.host()),
     };
-    match cookie {
-        CookieOrigin::Given(_) => format!("iex {name} --cookie …"),
+    let cookie = match cookie {
+        CookieOrigin::Given(_) => " --cookie …",
         // The same user's iex reads the same file.
-        CookieOrigin::File { .. } => format!("iex {name}"),
-    }
+        CookieOrigin::File { .. } => "",
+    };
+    let tls = tls.map(|flags| format!(" --erl \"{flags}\"")).unwrap_or_default();
+    format!("iex {name}{cookie}{tls}")
 }
 
 #[cfg(test)]
@@ -131,8 +139,13 @@ mod tests {
     fn a_banner_has_all_that_a_caller_needs() {
         let started = started("slave1@my-host", &[(&["slave1"], &["Elixir.KeyValueStore"]), (&[], &["two"])]);
         let peers = [NodeName::new("master@h").unwrap()];
-        let text =
-            text(NameKind::Short, &peers, &CookieOrigin::Given(Origin::Flag("cookie".into())), &started);
+        let text = text(
+            NameKind::Short,
+            &peers,
+            &CookieOrigin::Given(Origin::Flag("cookie".into())),
+            None,
+            &started,
+        );
         for part in [
             "node      slave1@my-host (hidden)\n",
             "listens   [::]:40000\n",
@@ -153,10 +166,10 @@ mod tests {
     fn a_store_with_a_local_name_is_called_at_its_node() {
         let started = started("master@10.0.0.1", &[(&[], &["Elixir.KeyValueStore"])]);
         let cookie = CookieOrigin::File { path: "/home/u/.erlang.cookie".into(), created: true };
-        let text = text(NameKind::Long, &[], &cookie, &started);
+        let text = text(NameKind::Long, &[], &cookie, Some("-proto_dist inet_tls"), &started);
         for part in [
             "cookie    from /home/u/.erlang.cookie, made just now",
-            "$ iex --name iex@10.0.0.1\n",
+            "$ iex --name iex@10.0.0.1 --erl \"-proto_dist inet_tls\"\n",
             "iex> GenServer.call({KeyValueStore, :\"master@10.0.0.1\"}, {:get, :nombre})\n",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");

@@ -8,7 +8,17 @@ use super::{CliError, server_name, term};
 use crate::config::ServerName;
 use crate::dist::ServerRef;
 use crate::etf::text::NodeIdentity;
-use crate::etf::{OwnedTerm, TermWriter};
+use crate::etf::{OwnedTerm, TermView, TermWriter};
+use crate::replica::lineage::Refusal;
+
+/// What more can be said about why a write was refused.
+const WRITE_REFUSALS: &[(&str, &str)] = &[
+    ("no_space", "it has no room for that (its --memory-max, or its disk), and is as it was"),
+    (
+        "unconfirmed",
+        "fewer slaves than --confirm wants have it so far; the write stays, and kvnode status shows the slaves",
+    ),
+];
 
 const GET_EXAMPLES: &str = "\
 EXAMPLES
@@ -92,7 +102,8 @@ pub(super) struct AddSlaveArgs {
 pub(super) fn get(args: GetArgs) -> Result<(), CliError> {
     let form = if args.raw { Form::Raw } else { args.ask.form() };
     let read = |local: Option<&NodeIdentity>| Ok([term::read("KEY", &args.key, local)?]);
-    request(&args.ask, &args.to, "get", &args.key, form, read)
+    // Whatever it is, it is the value.
+    answer::show(request(&args.ask, &args.to, "get", &args.key, read)?.view(), form)
 }
 
 pub(super) fn put(args: PutArgs) -> Result<(), CliError> {
@@ -108,12 +119,12 @@ pub(super) fn put(args: PutArgs) -> Result<(), CliError> {
         Ok([key, value])
     };
     let typed = format!("{}{}", args.key, args.value);
-    request(&args.ask, &args.to, "put", &typed, args.ask.form(), read)
+    told(request(&args.ask, &args.to, "put", &typed, read)?.view(), args.ask.form())
 }
 
 pub(super) fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let read = |local: Option<&NodeIdentity>| Ok([term::read("KEY", &args.key, local)?]);
-    request(&args.ask, &args.to, "delete", &args.key, args.ask.form(), read)
+    told(request(&args.ask, &args.to, "delete", &args.key, read)?.view(), args.ask.form())
 }
 
 /// A slave as it is typed.
@@ -132,22 +143,29 @@ pub(super) fn slave_name(typed: &str) -> Result<OwnedTerm, CliError> {
 
 pub(super) fn add_slave(args: AddSlaveArgs) -> Result<(), CliError> {
     let slave = slave_name(&args.slave)?;
-    request(&args.ask, &args.to, "add_slave", "", args.ask.form(), |_| Ok([slave.clone()]))
+    let answer = request(&args.ask, &args.to, "add_slave", "", |_| Ok([slave.clone()]))?;
+    answer::show(answer.view(), args.ask.form())?;
+    answer::carried_out(answer.view(), |code| Refusal::of_code(code).map(|refusal| refusal.to_string()))
 }
 
-/// Calls with `{operation, terms…}`, and prints the answer.
+/// Prints the answer to a write; `{:error, reason}` is a failure for scripts too.
+fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
+    answer::show(answer, form)?;
+    answer::carried_out(answer, |code| answer::of_table(WRITE_REFUSALS, code))
+}
+
+/// Calls with `{operation, terms…}`.
 fn request<const N: usize>(
     ask: &AskArgs,
     to: &ToArgs,
     operation: &str,
     typed: &str,
-    form: Form,
     read: impl Fn(Option<&NodeIdentity>) -> Result<[OwnedTerm; N], CliError>,
-) -> Result<(), CliError> {
+) -> Result<OwnedTerm, CliError> {
     let to = to.name()?;
     // What is mistyped is told before anybody is asked.
     let early = if term::names_processes(typed) { None } else { Some(read(None)?) };
-    let answer = ask.with_session(async |session: &Session| {
+    ask.with_session(async |session: &Session| {
         let terms = match early {
             Some(terms) => terms,
             None => read(Some(&session.identity()))?,
@@ -158,6 +176,5 @@ fn request<const N: usize>(
         };
         let called = session.node.client().call(&session.server(&to), request, session.time).await;
         called.map_err(|error| session.failed(&to, &error))
-    })?;
-    answer::show(answer.view(), form)
+    })
 }

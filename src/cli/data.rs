@@ -27,6 +27,15 @@ pub(super) fn sync(text: &str) -> Result<SyncPolicy, String> {
     }
 }
 
+/// Writes when to sync as [`sync`] reads it.
+pub(super) fn sync_shown(policy: SyncPolicy) -> String {
+    match policy {
+        SyncPolicy::Always => "always".to_owned(),
+        SyncPolicy::Never => "never".to_owned(),
+        SyncPolicy::Interval(every) => format!("interval:{}", every.as_millis()),
+    }
+}
+
 /// Reads everything in a folder of stores, and says what it found.
 ///
 /// The folder must not be in use. Nothing is written into it; there must be room for copies of its journals, 200 MiB at most,
@@ -138,6 +147,11 @@ mod tests {
     fn when_to_sync_is_typed_in_words() {
         assert_eq!(sync("always"), Ok(SyncPolicy::Always));
         assert_eq!(sync("never"), Ok(SyncPolicy::Never));
+        assert!(
+            ["always", "never", "interval:250"]
+                .iter()
+                .all(|text| sync(text).map(sync_shown).as_deref() == Ok(*text))
+        );
         assert_eq!(sync("interval:250"), Ok(SyncPolicy::Interval(Duration::from_millis(250))));
         for wrong in ["", "interval", "interval:", "interval:0", "interval:1s", "often", "always:1"] {
             assert!(sync(wrong).is_err(), "{wrong}");

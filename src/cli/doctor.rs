@@ -34,6 +34,11 @@ const TLS_BEGIN: [u8; 9] = [0x16, 3, 1, 0, 4, 1, 0, 0, 0];
 /// The records that a TLS server answers with: alert and handshake (RFC 8446, 5.1).
 const TLS_RECORDS: [u8; 2] = [0x15, 0x16];
 
+const OWN_TLS: &str = "this is about the flags of TLS that were typed here, and not about that node: give it what a node \
+                       would be started with, --tls-cert, --tls-key and --tls-ca, or --tls-optfile";
+const OWN_NODE: &str =
+    "this is about the node here that asks, and not about that one: put right what it names, and try again";
+
 const EXAMPLES: &str = "\
 EXAMPLES
   $ kvnode doctor master@myhost
@@ -42,8 +47,8 @@ EXAMPLES
   ok    epmd       myhost:4369 answers and knows master, slave1
   ok    registered master listens at 192.0.2.7:41235
   ok    port       192.0.2.7:41235 takes connections
-  FAIL  handshake  master@myhost closed the connection when it had our digest
-        to do      start both with the same cookie";
+  FAIL  cookie     master@myhost has another cookie than we
+        to do      start both with the same cookie: --cookie here, ...";
 
 #[derive(Args)]
 #[command(before_help = EXAMPLES)]
@@ -51,7 +56,7 @@ pub(super) struct DoctorArgs {
     /// The node that cannot be connected to, as it calls itself: NAME@HOST
     #[arg(value_name = "NODE")]
     node: String,
-    /// The secret of the cluster [default: as for a node, from ~/.erlang.cookie]
+    /// The secret of the cluster [default: KVNODE_COOKIE of the environment, else the cookie file]
     #[arg(long, value_name = "TEXT")]
     cookie: Option<String>,
     /// Print JSON, for scripts: {"checks": [{"check", "ok", "found", "todo"}]}
@@ -113,7 +118,7 @@ impl Report {
 
 pub(super) fn main(args: DoctorArgs) -> Result<(), CliError> {
     let epmd = environment::epmd_config().map_err(CliError::usage)?;
-    let target = ask::target(&args.node)?;
+    let target = ask::target("NODE", &args.node)?;
     let mut report = Report::default();
     // How far it comes is in the report.
     let _end = block_on(examine(&mut report, &target, &args, epmd));
@@ -142,11 +147,11 @@ async fn examine(
     port(report, address).await?;
     let tls = match args.tls.config() {
         Ok(tls) => tls,
-        Err(error) => return Err(report.bad("tls", error.to_string(), "see there")),
+        Err(error) => return Err(report.bad("tls", error.to_string(), OWN_TLS)),
     };
     let node = match ask::start(target, args.cookie.as_deref(), tls, epmd.clone()).await {
         Ok(node) => node,
-        Err(error) => return Err(report.bad("own node", error.to_string(), "see there")),
+        Err(error) => return Err(report.bad("own node", error.to_string(), OWN_NODE)),
     };
     let reached = match node.connect_to(target.as_str()).await {
         Ok(reached) => reached,
@@ -212,7 +217,13 @@ async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -
                      set ERL_EPMD_PORT here too"
                     )
                 }
-                EpmdError::NoAnswer { .. } => {
+                // Who goes while it is asked is none either.
+                EpmdError::NoAnswer { reason, .. }
+                    if !matches!(
+                        reason.kind(),
+                        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+                    ) =>
+                {
                     format!(
                         "see that no firewall stands before port {port} of {host}, and that the host is up"
                     )
@@ -387,8 +398,8 @@ async fn handshake_failed(
             "handshake",
             format!("{target} answers not_allowed"),
             format!(
-                "see its log: it misses flags of ours ({:#x}), or net_kernel:allow/1 was called there, or its names are \
-                 {other_kind}",
+                "see its log: it misses flags of ours ({:#x}), or net_kernel:allow/1 was called there, or it is a kvnode that \
+                 was started with --allow, or its names are {other_kind}",
                 DistributionFlags::OFFERED.bits()
             ),
         ),

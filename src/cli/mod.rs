@@ -28,7 +28,7 @@ mod top;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -53,14 +53,14 @@ const ABOUT: &str = "\
 kvnode joins an Erlang or Elixir cluster as a hidden node and serves a replicated key-value store to GenServer callers.
 
   $ kvnode --sname slave1 --cookie secret --connect master@myhost
-  iex(master@myhost)> GenServer.call({:global, :slave1}, {:put, :nombre, \"Mafalda\"})
+  iex> GenServer.call({:global, :slave1}, {:put, :nombre, \"Mafalda\"})
   :ok
-  iex(master@myhost)> GenServer.call({:global, :slave1}, {:get, :nombre})
+  iex> GenServer.call({:global, :slave1}, {:get, :nombre})
   \"Mafalda\"
 
-  $ kvnode put :nombre '\"Mafalda\"'          from the shell: the one kvnode of this machine, or --node slave1@myhost
-  $ kvnode get :nombre
-  $ kvnode doctor master@myhost            why does it not connect?";
+  $ kvnode put :nombre '\"Mafalda\"'     the only kvnode of this machine is asked
+  $ kvnode get :nombre --node slave1    or the one that --node names
+  $ kvnode doctor master@myhost         why does it not connect?";
 
 const AFTER: &str = "\
 NAMES of stores are atoms, typed as in Elixir: slave1 or :slave1 is the atom :slave1. A name that begins with an upper-case \
@@ -68,7 +68,7 @@ letter is a module, so that KeyValueStore is the atom :\"Elixir.KeyValueStore\";
 that prefix.
 
 EXIT CODES: 0 done, 1 the node cannot be started or reached, 2 what was typed makes no sense, 3 nobody has the name that \
-was asked for, 4 no answer in time, 5 the server or the function failed.
+was asked for, 4 no answer in time, 5 the server or the function failed, or refused.
 
 The environment variables ERL_EPMD_PORT and ERL_EPMD_ADDRESS mean what they mean to Erlang; NO_COLOR turns colours off.
 
@@ -86,7 +86,6 @@ them), and in a TOML file that --config names, as net-ticktime. Flags win over t
     before_help = None,
     override_usage = "kvnode --sname NAME [OPTIONS]\n       kvnode --name NAME@HOST.DOMAIN [OPTIONS]\n       kvnode COMMAND [OPTIONS]",
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     max_term_width = 100
 )]
 struct Cli {
@@ -264,10 +263,15 @@ fn print(text: &str) -> Result<(), CliError> {
     print_bytes(text.as_bytes())
 }
 
+/// The same for bytes. A reader that has enough and goes, as `head` does, is no failure.
 fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(bytes).and_then(|()| out.flush());
-    written.map_err(|reason| CliError::cannot_run(format!("cannot write to stdout: {reason}")))
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(reason) if reason.kind() != ErrorKind::BrokenPipe => {
+            Err(CliError::cannot_run(format!("cannot write to stdout: {reason}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -277,5 +281,20 @@ mod tests {
     #[test]
     fn the_definition_of_the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn examples_are_not_wrapped_at_80_columns() {
+        let mut whole = Cli::command();
+        whole.build();
+        let texts = |command: &clap::Command| {
+            [command.get_before_help(), command.get_about()].map(|text| text.map(ToString::to_string))
+        };
+        let all: Vec<_> = whole.get_subcommands().chain([&whole]).flat_map(texts).flatten().collect();
+        let examples = || all.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("  "));
+        assert!(examples().count() > 20);
+        for line in examples() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::banner::{self, CookieOrigin};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
 use super::tls::TlsArgs;
-use super::{CliError, http_address, print, server_name, size};
+use super::{CliError, data, http_address, print, server_name, size};
 use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
 use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
@@ -157,10 +157,11 @@ pub(super) fn main(args: NodeArgs, matches: &ArgMatches, origins: &Origins) -> R
     log::init(&args.log);
     origins.warn();
     more_files();
+    let tls = args.tls.erl_flags();
     let (kind, config, cookie) = configure(args, matches, origins).map_err(|error| origins.explain(error))?;
     let started = |started: &crate::node::Started| {
         // Somebody may have closed stdout; the node is none the worse.
-        let _ = print(&banner::text(kind, &config.connect, &cookie, started));
+        let _ = print(&banner::text(kind, &config.connect, &cookie, tls.as_deref(), started));
     };
     crate::node::run(config.clone(), started).map_err(CliError::cannot_run)
 }
@@ -185,8 +186,28 @@ pub(super) fn config(
     };
     // Nobody is spoken to: the cookie is not needed.
     let checked = settings(&args, matches, || Ok((Cookie::new(""), ())));
-    checked.map_err(|error| origins.explain(error))?;
-    print(&settings::shown(command, matches, origins, &cookie))
+    let (_, config, ()) = checked.map_err(|error| origins.explain(error))?;
+    print(&settings::shown(command, matches, origins, &cookie, &implied(&args, &config)))
+}
+
+/// What holds where nobody has said anything and no flag's definition says it, as the file would have it.
+fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
+    let text = settings::text_in_toml;
+    let mut implied = vec![
+        ("slave-buffer", text(&size::shown(config.limits.slave_buffer_bytes_max))),
+        ("frame-bytes-max", text(&size::shown(config.limits.frame_bytes_max))),
+    ];
+    if let Some(data) = &config.data {
+        implied.push(("sync", text(&data::sync_shown(data.sync))));
+    }
+    if args.tls.verifies_by_default() {
+        implied.push(("tls-verify", text("peer")));
+    }
+    if args.global.is_empty() && args.local.is_empty() && args.store.is_empty() {
+        let stores = config.stores.iter().map(|store| text(&server_name::store_typed(store)));
+        implied.push(("store", format!("[{}]", stores.collect::<Vec<_>>().join(", "))));
+    }
+    implied
 }
 
 /// Lets this program have as many files open as the system lets it: each connection is one, and the usual 1,024 are there

@@ -33,7 +33,7 @@ pub(super) fn manual(mut command: Command) -> Result<(), CliError> {
         clap_mangen::Man::new(command.clone()).render(page).map_err(CliError::cannot_run)
     };
     write(&command, &mut page)?;
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
         write(sub, &mut page)?;
     }
     print_bytes(&page)

@@ -93,11 +93,9 @@ pub(super) fn remove_slave(args: RemoveSlaveArgs) -> Result<(), CliError> {
 
 /// Prints an answer; `{:error, reason}` is a failure for scripts too.
 fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
-    let reason = answer.as_tuple::<2>().filter(|[error, _]| error.is_atom("error")).map(|[_, reason]| reason);
-    if reason.is_none() || form == Form::Json {
+    if answer::refusal(answer).is_none() || form == Form::Json {
         answer::show(answer, form)?;
     }
-    let Some(reason) = reason else { return Ok(()) };
     let known = [
         (
             "not_a_slave",
@@ -109,8 +107,7 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
         ),
         ("no_slave", "it has no such slave; kvnode status shows those that it has"),
     ];
-    let known = known.iter().find(|(code, _)| reason.is_atom(code)).map(|(_, text)| (*text).to_owned());
-    Err(CliError::Failed(known.unwrap_or_else(|| format!("it answers {{:error, {}}}", answer::text(reason)))))
+    answer::carried_out(answer, |code| answer::of_table(&known, code))
 }
 
 /// Calls a store of a kvnode; nobody else is called.

@@ -72,6 +72,18 @@ pub(super) fn store(typed: &str) -> Result<StoreConfig, String> {
     Ok(store)
 }
 
+/// Writes a store's names as [`store`] reads them.
+pub(super) fn store_typed(store: &StoreConfig) -> String {
+    let typed = |name: &String| match shown(name) {
+        // `slave1` as well as `:slave1`, where the colon changes nothing.
+        elixir if elixir.starts_with(':') && atom(name).as_ref() == Ok(name) => name.clone(),
+        elixir => elixir,
+    };
+    let global = store.global.iter().map(|name| format!("global:{}", typed(name)));
+    let names = global.chain(store.local.iter().map(|name| format!("local:{}", typed(name))));
+    names.collect::<Vec<_>>().join(",")
+}
+
 /// An atom in Elixir's syntax.
 pub(super) fn shown(atom: &str) -> String {
     let bytes = encode(|term| {

@@ -134,10 +134,17 @@ pub(super) fn complete(
     for place in [from_environment, from_file] {
         let before = taken.clone();
         let mut from_here = Vec::new();
+        let mut here: Vec<&Arg> = Vec::new();
         for said in place {
             let Some(flag) = flags.iter().find(|flag| long(flag) == said.flag) else { continue };
             if before.iter().any(|other| rivals(command, &flags, flag, other)) {
                 continue;
+            }
+            if !said.values.is_empty() {
+                if let Some(other) = here.iter().find(|other| excludes(command, flag, other)) {
+                    return Err(both(&said.origin, long(other), long(flag)));
+                }
+                here.push(flag);
             }
             taken.insert(long(flag));
             for value in &said.values {
@@ -178,9 +185,6 @@ fn rivals(command: &Command, flags: &[&Arg], flag: &Arg, other: &str) -> bool {
         return true;
     }
     let Some(other) = flags.iter().find(|flag| long(flag) == other) else { return false };
-    let excludes = |one: &Arg, two: &Arg| {
-        command.get_arg_conflicts_with(one).iter().any(|conflict| conflict.get_id() == two.get_id())
-    };
     // Flags that are defined in one struct are a group to clap too, named as that: it says nothing about what they mean.
     let mut said =
         command.get_groups().filter(|group| !group.get_id().as_str().starts_with(char::is_uppercase));
@@ -188,7 +192,24 @@ fn rivals(command: &Command, flags: &[&Arg], flag: &Arg, other: &str) -> bool {
         let has = |flag: &Arg| group.get_args().any(|id| id == flag.get_id());
         has(flag) && has(other)
     });
-    together || excludes(flag, other) || excludes(other, flag)
+    together || excludes(command, flag, other)
+}
+
+/// Whether two flags cannot be used together.
+fn excludes(command: &Command, one: &Arg, two: &Arg) -> bool {
+    let says = |one: &Arg, two: &Arg| {
+        command.get_arg_conflicts_with(one).iter().any(|conflict| conflict.get_id() == two.get_id())
+    };
+    says(one, two) || says(two, one)
+}
+
+/// One place says two things that exclude each other: clap would tell of flags that nobody typed.
+fn both(origin: &Origin, one: &str, two: &str) -> CliError {
+    let (place, one, two) = match origin {
+        Origin::Environment(_) => ("the environment".to_owned(), variable(one), variable(two)),
+        origin => (origin.to_string(), one.to_owned(), two.to_owned()),
+    };
+    CliError::usage(format!("{place}: {one} and {two} cannot be used together; leave one of them out"))
 }
 
 /// The variable for a flag.
@@ -251,31 +272,38 @@ fn check(flags: &[&Arg], word: &str, said: &Said) -> Result<(), CliError> {
 }
 
 /// The settings in force, as a file that says the same, with where each comes from. Never the cookie.
-pub(super) fn shown(command: &Command, matches: &ArgMatches, origins: &Origins, cookie: &str) -> String {
+///
+/// `implied` has, in TOML, what holds where nobody has set a flag, so far as the flag's definition does not say it.
+pub(super) fn shown(
+    command: &Command,
+    matches: &ArgMatches,
+    origins: &Origins,
+    cookie: &str,
+    implied: &[(&str, String)],
+) -> String {
     let mut text = String::from(
         "# What `kvnode` starts with here, as a file for --config, and where each setting comes from. Flags win over\n\
-         # KVNODE_… of the environment, and that over the file.\n",
+         # KVNODE_… of the environment, and that over the file. What stands behind a # holds because nothing else is set.\n",
     );
-    let mut heading = None;
-    for flag in command
-        .get_arguments()
-        .filter(|flag| flag.get_long().is_some_and(|long| long != FILE_FLAG) && !flag.is_hide_set())
-    {
-        if heading != Some(flag.get_help_heading()) {
-            heading = Some(flag.get_help_heading());
-            text.push_str(&format!("\n# {}\n", flag.get_help_heading().unwrap_or("Options")));
-        }
+    // By headings, in the order of the first flag of each.
+    let mut sections: Vec<(&str, String)> = Vec::new();
+    for flag in flags(command).filter(|flag| long(flag) != FILE_FLAG && !flag.is_hide_set()) {
         let name = long(flag);
-        let origin = origins.of(name);
-        if name == "cookie" {
-            text.push_str(&format!("# cookie: from {cookie}\n"));
-            continue;
-        }
-        let line = match in_toml(flag, matches) {
-            Some(value) => format!("{name} = {value}"),
-            None => format!("# {name} = (not set)"),
+        let implied = implied.iter().find(|(flag, _)| *flag == name);
+        let line = match (in_toml(flag, matches), implied) {
+            _ if name == "cookie" => format!("# cookie: from {cookie}\n"),
+            (Some(value), _) => format!("{:<44} # {}\n", format!("{name} = {value}"), origins.of(name)),
+            (None, Some((_, value))) => format!("{:<44} # default\n", format!("# {name} = {value}")),
+            (None, None) => format!("{:<44} # default\n", format!("# {name} = (not set)")),
         };
-        text.push_str(&format!("{line:<44} # {origin}\n"));
+        let heading = flag.get_help_heading().unwrap_or("Options");
+        match sections.iter_mut().find(|(known, _)| *known == heading) {
+            Some((_, lines)) => lines.push_str(&line),
+            None => sections.push((heading, line)),
+        }
+    }
+    for (heading, lines) in sections {
+        text.push_str(&format!("\n# {heading}\n{lines}"));
     }
     text
 }
@@ -292,6 +320,11 @@ fn in_toml(flag: &Arg, matches: &ArgMatches) -> Option<String> {
         ArgAction::Append => format!("[{}]", values.join(", ")),
         _ => values.join(""),
     })
+}
+
+/// A text as the file has it.
+pub(super) fn text_in_toml(text: &str) -> String {
+    file::value(text)
 }
 
 /// Whether a path is one that others than its owner can read or write.

@@ -25,6 +25,13 @@ pub(super) fn parse(text: &str) -> Result<usize, String> {
     number.checked_mul(unit).ok_or_else(|| "that is more than this machine can count".to_owned())
 }
 
+/// Writes a number of bytes as [`parse`] reads it, in the largest unit that gives it exactly.
+pub(super) fn shown(bytes: usize) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    unit.map_or_else(|| bytes.to_string(), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +47,14 @@ mod tests {
             ["", "MiB", "-1", "1.5MiB", "64 furlongs", "99999999999999999999", "18446744073709551615GiB"]
         {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_is_shown_is_read_again() {
+        for (bytes, text) in [(0, "0"), (1, "1"), (65_536, "64KiB"), (160 << 20, "160MiB"), (3 << 30, "3GiB")]
+        {
+            assert_eq!((shown(bytes).as_str(), parse(text)), (text, Ok(bytes)));
         }
     }
 }

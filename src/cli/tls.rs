@@ -43,6 +43,17 @@ enum Verify {
 }
 
 impl TlsArgs {
+    /// The flags that an erl needs to speak TLS with a node of these; `None`: none.
+    pub(super) fn erl_flags(&self) -> Option<String> {
+        let file = self.tls_optfile.as_ref().map_or_else(|| "…".into(), |path| path.to_string_lossy());
+        self.tls.then(|| format!("-proto_dist inet_tls -ssl_dist_optfile {file}"))
+    }
+
+    /// Whether certificates are verified as nobody has said.
+    pub(super) const fn verifies_by_default(&self) -> bool {
+        self.tls && self.tls_optfile.is_none() && self.tls_verify.is_none()
+    }
+
     /// What the flags say; `None`: no TLS.
     ///
     /// # Errors

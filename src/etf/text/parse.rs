@@ -71,9 +71,24 @@ enum Part {
 
 /// A term that has been opened and not closed; `part` is its head.
 enum Frame {
-    Tuple { part: usize, arity: usize },
-    List { part: usize, len: usize, keywords: bool, tail: bool },
-    Map { part: usize, pairs: usize, keywords: bool, value: bool },
+    Tuple {
+        part: usize,
+        arity: usize,
+    },
+    /// `bare`: one of keywords that ends a tuple and has no brackets of its own.
+    List {
+        part: usize,
+        len: usize,
+        keywords: bool,
+        tail: bool,
+        bare: bool,
+    },
+    Map {
+        part: usize,
+        pairs: usize,
+        keywords: bool,
+        value: bool,
+    },
 }
 
 /// What has been found where a term is due.
@@ -165,7 +180,7 @@ impl Parser<'_> {
     /// Takes the innermost container's closing bracket, if it stands here.
     fn close(&mut self) -> Result<bool, ParseProblem> {
         let bracket = match self.open.last() {
-            Some(Frame::List { .. }) => ']',
+            Some(Frame::List { bare: false, .. }) => ']',
             _ => '}',
         };
         if !self.cursor.take_char(bracket) {
@@ -173,10 +188,14 @@ impl Parser<'_> {
         }
         match self.open.pop() {
             Some(Frame::Tuple { part, arity }) => self.parts[part] = Part::Tuple(arity),
-            Some(Frame::List { part, len, tail, .. }) => {
+            Some(Frame::List { part, len, tail, bare, .. }) => {
                 self.parts[part] = Part::List(len);
                 if !tail {
                     self.parts.push(Part::Nil);
+                }
+                // The bracket was that of the tuple, whose last element this is.
+                if bare && let Some(Frame::Tuple { part, arity }) = self.open.pop() {
+                    self.parts[part] = Part::Tuple(arity + 1);
                 }
             }
             Some(Frame::Map { part, pairs, .. }) => {
@@ -191,7 +210,6 @@ impl Parser<'_> {
 
     /// At an element: reads `key:`, if the container may have such and one stands here.
     fn begin_element(&mut self) -> Result<(), ParseProblem> {
-        let in_tuple = matches!(self.open.last(), Some(Frame::Tuple { .. }));
         let before = self.cursor.clone();
         let Some(key) = self.key()? else {
             if let Some(Frame::List { keywords: true, .. } | Frame::Map { keywords: true, .. }) =
@@ -201,11 +219,18 @@ impl Parser<'_> {
             }
             return Ok(());
         };
-        if in_tuple {
-            self.cursor = before;
-            return Err(ParseProblem::Unsupported(
-                "a key without brackets inside of a tuple; write a list, as in {:a, [key: 1]}",
-            ));
+        match self.open.last() {
+            Some(Frame::Tuple { arity: 0, .. }) => {
+                self.cursor = before;
+                return Err(ParseProblem::Unsupported(
+                    "a key at the beginning of a tuple; write a list, as in {[key: 1]}, or a map, as in %{key: 1}",
+                ));
+            }
+            Some(Frame::Tuple { .. }) => {
+                let frame = |part| Frame::List { part, len: 0, keywords: true, tail: false, bare: true };
+                self.opened(Part::List(0), frame);
+            }
+            _ => {}
         }
         if let Some(Frame::List { .. }) = self.open.last() {
             self.parts.push(Part::Tuple(2));
@@ -282,7 +307,7 @@ impl Parser<'_> {
             Some(Frame::List { tail: true, .. }) => {
                 return if self.close()? { Ok(true) } else { Err(self.missing("the list's `]`")) };
             }
-            Some(Frame::List { len, keywords, tail, .. }) => {
+            Some(Frame::List { len, keywords, tail, bare, .. }) => {
                 *len += 1;
                 if !*keywords && self.cursor.rest().starts_with('|') && !self.cursor.rest().starts_with("||")
                 {
@@ -290,7 +315,7 @@ impl Parser<'_> {
                     *tail = true;
                     return Ok(false);
                 }
-                "a comma or the list's `]`"
+                if *bare { "a comma or the tuple's `}`" } else { "a comma or the list's `]`" }
             }
             None => return Ok(true),
         };
@@ -330,7 +355,7 @@ impl Parser<'_> {
             }
             '[' => {
                 self.cursor.advance(1);
-                let frame = |part| Frame::List { part, len: 0, keywords: false, tail: false };
+                let frame = |part| Frame::List { part, len: 0, keywords: false, tail: false, bare: false };
                 return Ok(self.opened(Part::List(0), frame));
             }
             '%' => {

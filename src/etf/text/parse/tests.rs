@@ -113,6 +113,8 @@ fn one_term_is_typed_in_many_ways() {
         ("%{:a => 1, b: 2}", "%{a: 1, b: 2}"),
         ("[1, a: 2]", "[1, {:a, 2}]"),
         ("[{:a, 1}]", "[a: 1]"),
+        ("{:put, :l, 1, confirm: 1}", "{:put, :l, 1, [confirm: 1]}"),
+        ("{1, a: {2, b: 3,}, c: []}", "{1, [a: {2, [b: 3]}, c: []]}"),
         ("\"\\x41\\u0042\\u{43}\\s\\d\"", "\"ABC \\d\""),
         ("\"a\\\nb\"", "\"ab\""),
         ("\n\t:a\r\n", ":a"),
@@ -149,6 +151,9 @@ fn errors_point_at_the_column() {
     refused("%{a: 1, 2 => 3}", 9, "only such pairs");
     refused("[a: 1, 2]", 8, "only such pairs");
     refused("{a: 1}", 2, "[key: 1]");
+    refused("{1, a: 1, 2}", 11, "only such pairs");
+    refused("{1, a: 1]", 9, "tuple's `}`");
+    refused("{1, a: 1 | 2}", 10, "tuple's `}`");
     refused("[a:1]", 4, "a blank");
     refused("é", 1, ":é for the atom");
     refused("\"é #{x}\"", 4, "interpolation");

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use kvnode::dist::handshake::{Client, ClientStep, Local, Packets, Server, ServerStep, Standing};
+use kvnode::dist::handshake::{Client, ClientStep, Local, Packets, Server, ServerStep, Standing, Unwelcome};
 use kvnode::dist::{Cookie, DistributionFlags, NodeName};
 use libfuzzer_sys::fuzz_target;
 
@@ -70,7 +70,12 @@ fn dial(data: &[u8]) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    for standing in [Standing::Free, Standing::Connected, Standing::ConnectingOut, Standing::Refused] {
+    for standing in [
+        Standing::Free,
+        Standing::Connected,
+        Standing::ConnectingOut,
+        Standing::Refused(Unwelcome::NotListed),
+    ] {
         serve(data, standing);
     }
     dial(data);

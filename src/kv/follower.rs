@@ -345,6 +345,8 @@ impl<S: Store> Follower<S> {
             return Err(NoSlave);
         }
         self.staging = Staging::No;
+        // With writes of its own it has no place among another's.
+        self.before = None;
         self.report = false;
         self.fresh = false;
         self.was_slave = false;
@@ -594,6 +596,18 @@ mod tests {
             follower.asked(1, 15).ok().map(|handled| handled.applied),
             Some(0),
             "of another's writes it has none"
+        );
+    }
+
+    #[test]
+    fn one_that_is_promoted_after_a_restart_has_no_place_among_the_writes_of_its_former_primary() {
+        let mut follower = Follower::<MemoryStore>::new(OWN, true, false).had(Some((1, 12)));
+        assert!(follower.promote().is_ok_and(|former| former.is_none()));
+        let greeted = follower.greet(greeting(7, &[1], 1), Own { is_empty: false, ..FREE });
+        assert_eq!(
+            greeted.map(|greeted| greeted.had).ok(),
+            Some((None, 0)),
+            "else what it has written would stay"
         );
     }
 

@@ -265,8 +265,11 @@ impl<S: Store> KeyValueServer<S> {
             primary.marked(mark, seq);
         }
         // What it drops after this is not its own, however often it is started again.
-        if matches!(mark, CopyMark::End | CopyMark::Whole) && follower.is_whole() {
-            self.note_is_slave(true);
+        if matches!(mark, CopyMark::End | CopyMark::Whole) {
+            follower.reported();
+            if follower.is_whole() {
+                self.note_is_slave(true);
+            }
         }
     }
 
@@ -284,8 +287,15 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     fn delete_all_but(&self, seen: &super::follower::Seen, report: bool, effects: &mut Effects<'_>) {
+        let mut under_way: Vec<Box<[u8]>> = Vec::new();
+        // First, so that none is on disk too late for the one and too early for the other.
+        self.store().keys_under_way(&mut |key| {
+            if !seen.contains(key) {
+                under_way.push(key.into());
+            }
+        });
         for part in 0..self.store().parts() {
-            let mut foreign: Vec<Box<[u8]>> = Vec::new();
+            let mut foreign = std::mem::take(&mut under_way);
             self.store().visit_part(part, &mut |key, value| {
                 if !seen.contains(key) {
                     if report {

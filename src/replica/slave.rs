@@ -437,12 +437,12 @@ impl Slave {
         let mut state = self.state.lock();
         let ready = state.may_catch_up(now);
         if ready {
-            state.resume();
             if let Dialect::Kvnode { session } = state.dialect {
                 // What it has is what it was sent before something was left out.
                 let seq = state.confirmed;
                 state.log.push_mark(session, seq, CopyMark::Repair);
             }
+            state.resume();
         }
         ready
     }

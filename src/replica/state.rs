@@ -280,6 +280,9 @@ impl State {
 
     pub(super) fn resume(&mut self) {
         self.streaming = true;
+        // Before the first write: that would otherwise come into what the slave has, and a reader there see it beside what is
+        // old. A former primary would also not keep what it is written over.
+        self.begin_copy(self.confirmed);
         self.whole_from = None;
         self.copied = 0;
         self.copy_total = self.missed.len() as u64;

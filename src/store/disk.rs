@@ -317,6 +317,10 @@ impl Store for DiskStore {
         }
     }
 
+    fn keys_under_way(&self, show: &mut dyn FnMut(&[u8])) {
+        self.disk.shared.waiting_keys(self.id).iter().for_each(|key| show(key));
+    }
+
     fn settled(&self, key: &[u8], show: impl FnOnce(Option<Value<'_>>)) -> Option<Result<(), StoreError>> {
         let shared = &self.disk.shared;
         if shared.waits(self.id, key) {

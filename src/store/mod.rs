@@ -123,6 +123,10 @@ pub trait Store: Send + Sync + 'static {
         });
     }
 
+    /// Shows the keys of which writes wait to be answered: what becomes of these, [`visit`](Self::visit) does not show. A store
+    /// that answers at once has none.
+    fn keys_under_way(&self, _show: &mut dyn FnMut(&[u8])) {}
+
     /// Keeps something that is to be known of the store after a restart, under a name; a store that does not survive
     /// its process keeps nothing, and says so by not calling `later`.
     fn keep_note(&self, _name: &str, _note: &[u8], _later: impl FnOnce() -> WriteDone)

@@ -113,6 +113,11 @@ impl Queue {
         self.keys.get(&store).is_some_and(|keys| keys.contains_key(key))
     }
 
+    /// The keys of a store of which writes wait, or are being told of.
+    pub(super) fn waiting_keys(&self, store: u32) -> Vec<Arc<[u8]>> {
+        self.keys.get(&store).map_or_else(Vec::new, |keys| keys.keys().cloned().collect())
+    }
+
     /// Takes the writes that came first, up to `bytes_max`, one at least where there is one.
     pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Write> {
         let mut bytes = 0;
@@ -191,9 +196,13 @@ mod tests {
         queue.push(put("a"));
         assert!(queue.read_later(1, b"a", read), "the second write waits still");
         assert_eq!(queue.carried_out(&done(&first), sizes(&first)).len(), 1);
+        assert_eq!((queue.waiting_keys(1), queue.waiting_keys(2)), (vec![Arc::from(*b"a")], Vec::new()));
         let second = queue.take(1 << 20);
         assert_eq!(queue.carried_out(&done(&second), sizes(&second)).len(), 1);
-        assert!(!queue.read_later(1, b"a", read), "nothing waits any more");
+        assert!(
+            !queue.read_later(1, b"a", read) && queue.waiting_keys(1).is_empty(),
+            "nothing waits any more"
+        );
         assert_eq!(queue.bytes(), 0);
     }
 

@@ -168,6 +168,11 @@ impl Shared {
         self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().waits(store, key)
     }
 
+    /// See [`Queue::waiting_keys`].
+    pub(super) fn waiting_keys(&self, store: u32) -> Vec<Arc<[u8]>> {
+        self.queue.lock().waiting_keys(store)
+    }
+
     /// See [`Queue::read_later`].
     pub(super) fn read_later(&self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
         // Whoever has been answered, or has sent a write on this thread, sees it in the number.

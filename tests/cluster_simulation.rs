@@ -11,6 +11,8 @@
 mod checks;
 #[path = "cluster_simulation/clients.rs"]
 mod clients;
+#[path = "cluster_simulation/drive.rs"]
+mod drive;
 #[path = "cluster_simulation/network.rs"]
 mod network;
 #[path = "cluster_simulation/node.rs"]
@@ -26,6 +28,7 @@ mod world;
 
 use std::time::{Duration, Instant};
 
+use drive::Drive;
 use node::VirtualNode;
 use random::Random;
 use world::{Counts, World};
@@ -138,6 +141,9 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         } else {
             added.push((primary, node));
         }
+    }
+    for node in &mut nodes {
+        node.drive = random.one_in(3).then(Drive::default);
     }
     let wild = random.one_in(2);
     let mut world = World::new(nodes, random, *counts, start);

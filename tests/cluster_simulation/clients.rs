@@ -17,11 +17,12 @@ const KEYS: u64 = 10;
 #[derive(Clone, Debug)]
 pub enum Asked {
     Write,
-    /// A write that so many slaves are to have, with its number under the primary's incarnation, and the lives of those that
-    /// have it or had it.
+    /// A write that so many slaves are to have, with its number under the primary's incarnation once that is known, and the
+    /// lives of those that have it or had it.
     Confirmed {
         incarnation: u64,
-        seq: u64,
+        seq: Option<u64>,
+        pair: (u64, u64),
         want: u64,
         had: Vec<u64>,
     },
@@ -44,7 +45,6 @@ impl World {
         tracing::debug!(node, ?asked, "called");
         let number = self.next_call;
         self.next_call += 1;
-        let confirmed = matches!(asked, Asked::Confirmed { .. });
         self.calls.insert(number, Call { node, asked });
         let pid = Pid { node: CLIENT.into(), id: 1, serial: 0, creation: 1 };
         let tag = Reference { node: CLIENT.into(), creation: 1, words: vec![number, 0, 0] };
@@ -61,12 +61,6 @@ impl World {
             let frame = Frame::small(&frame, FrameForm::PassThrough);
             client.handle(frame, life.surroundings(), &mut out, &mut later).expect("a good frame");
             (life.client, life.later) = (client, later);
-        }
-        if confirmed {
-            let now = self.life(node).source().seq();
-            if let Some(Call { asked: Asked::Confirmed { seq, .. }, .. }) = self.calls.get_mut(&number) {
-                *seq = now;
-            }
         }
         self.answered(node, &frames_of(&mut out));
         self.carry_out(node);
@@ -123,25 +117,22 @@ impl World {
     /// Writes a random key at a store; `want`: as a confirmed write.
     pub fn write(&mut self, node: usize, want: Option<u64>) {
         self.writes += 1;
-        let (key, value) = (term(self.random.below(KEYS)), term(self.writes));
-        let is_delete = self.random.one_in(4);
-        let asked = match want {
-            None => Asked::Write,
+        let pair = (self.random.below(KEYS), self.writes);
+        let (key, value) = (term(pair.0), term(pair.1));
+        let incarnation = self.life(node).incarnation;
+        match want {
             Some(want) => {
-                Asked::Confirmed { incarnation: self.life(node).incarnation, seq: 0, want, had: Vec::new() }
+                let asked = Asked::Confirmed { incarnation, seq: None, pair, want, had: Vec::new() };
+                self.call(node, asked, |w| {
+                    w.tuple(4).atom("put").raw(&key).raw(&value);
+                    w.list(1).tuple(2).atom("confirm").unsigned(want).nil();
+                });
             }
-        };
-        self.call(node, asked, |w| {
-            let options = want.is_some() as usize;
-            if is_delete {
-                w.tuple(2 + options).atom("delete").raw(&key);
-            } else {
-                w.tuple(3 + options).atom("put").raw(&key).raw(&value);
+            None if self.random.one_in(4) => {
+                self.call(node, Asked::Write, |w| _ = w.tuple(2).atom("delete").raw(&key));
             }
-            if let Some(want) = want {
-                w.list(1).tuple(2).atom("confirm").unsigned(want).nil();
-            }
-        });
+            None => self.call(node, Asked::Write, |w| _ = w.tuple(3).atom("put").raw(&key).raw(&value)),
+        }
     }
 
     /// Adds a node's store as a slave, by its name or by its pid.

@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use kvnode::dist::{DistributionFlags, Outbound};
 use kvnode::kv::{ConfirmConfig, KeyValueServer, NewFile};
+use kvnode::process::figures::{PrimaryFigures, StoreFigures};
 use kvnode::process::peer::Surroundings;
 use kvnode::process::{
-    Dispatch, Effect, MonitorRequest, Peer, Process, ProcessId, Registry, Waiters, WakeRequest,
+    Dispatch, Effect, GenServer, MonitorRequest, Peer, Process, ProcessId, Registry, Waiters, WakeRequest,
 };
 use kvnode::replica::{Slave, SlaveName, Source};
 use kvnode::store::Room;
 use parking_lot::Mutex;
 
-use super::shelf::Shelf;
+use super::drive::Drive;
+use super::shelf::{Data, Look, Shelf};
 use super::shell::Follow;
 
 /// The name of every node's store.
@@ -22,7 +24,42 @@ pub const STORE: &str = "kv";
 /// The node of those who call.
 pub const CLIENT: &str = "client@h";
 
-pub type Server = KeyValueServer<Shelf>;
+/// A server, whatever its store is.
+pub trait Served: GenServer {
+    fn source(&self) -> &dyn Source;
+    fn slaves(&self) -> Vec<Arc<Slave>>;
+    fn primary(&self) -> Option<PrimaryFigures>;
+    /// See [`Look`].
+    fn changes(&self) -> u64;
+    fn data(&self) -> Data;
+    fn take_replaced(&self) -> Option<Data>;
+}
+
+impl<S: Look> Served for KeyValueServer<S> {
+    fn source(&self) -> &dyn Source {
+        self
+    }
+
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        Self::slaves(self)
+    }
+
+    fn primary(&self) -> Option<PrimaryFigures> {
+        StoreFigures::primary(self)
+    }
+
+    fn changes(&self) -> u64 {
+        self.store().changes()
+    }
+
+    fn data(&self) -> Data {
+        self.store().data()
+    }
+
+    fn take_replaced(&self) -> Option<Data> {
+        self.store().take_replaced()
+    }
+}
 
 /// What goes out beside the connection that a message came by, until it is carried out.
 #[derive(Default)]
@@ -96,7 +133,7 @@ pub struct Life {
     pub incarnation: u64,
     pub registry: Registry,
     pub waiters: Waiters,
-    pub server: Arc<Server>,
+    pub server: Arc<dyn Served>,
     pub store: Arc<Process>,
     pub posts: Arc<Posts>,
     pub dropped: Dropped,
@@ -123,7 +160,7 @@ impl Life {
     }
 
     pub fn source(&self) -> &dyn Source {
-        &*self.server
+        self.server.source()
     }
 }
 
@@ -136,6 +173,8 @@ pub struct VirtualNode {
     pub configured: Vec<SlaveName>,
     pub slave_buffer_bytes_max: usize,
     pub room: Arc<Room>,
+    /// Its store is kept there, and else in memory.
+    pub drive: Option<Drive>,
     pub life: Option<Life>,
 }
 
@@ -147,6 +186,7 @@ impl VirtualNode {
             configured: Vec::new(),
             slave_buffer_bytes_max,
             room: Arc::default(),
+            drive: None,
             life: None,
         }
     }
@@ -156,16 +196,28 @@ impl VirtualNode {
         SlaveName::remote(STORE, &self.name)
     }
 
-    /// Starts it, as `node/stores.rs` starts a store in memory. Gives the slaves that are to be followed.
+    /// Starts it, as `node/stores.rs` starts a store. Gives the slaves that are to be followed.
     pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration) -> Vec<Arc<Slave>> {
+        match self.drive.clone() {
+            Some(drive) => self.start_with(drive, incarnation, confirm_timeout),
+            None => self.start_with(Shelf::within(&self.room), incarnation, confirm_timeout),
+        }
+    }
+
+    fn start_with(
+        &mut self,
+        store: impl Look,
+        incarnation: u64,
+        confirm_timeout: Duration,
+    ) -> Vec<Arc<Slave>> {
         self.creation += 1;
+        let kept = KeyValueServer::kept_slaves(&store).expect("it is read");
         let registry = Registry::new(Arc::clone(&self.name), self.creation);
         let (posts, dropped) = (Arc::new(Posts::default()), Dropped::default());
         let file = dropped.clone();
         let new_file: NewFile = Arc::new(move || Ok(("dropped".into(), Box::new(file.clone()))));
         let confirm = ConfirmConfig { slaves: 0, timeout: confirm_timeout };
-        let shelf = Shelf::within(&self.room);
-        let server = KeyValueServer::new(shelf, Arc::clone(&posts) as Arc<_>, self.slave_buffer_bytes_max);
+        let server = KeyValueServer::new(store, Arc::clone(&posts) as Arc<_>, self.slave_buffer_bytes_max);
         let server = server.living_as(incarnation).confirmed_by(confirm).dropping_into(new_file);
         let server = Arc::new(server);
         let store = registry.spawn(Arc::clone(&server) as Arc<_>);
@@ -173,6 +225,7 @@ impl VirtualNode {
         let slaves: Vec<Arc<Slave>> = self
             .configured
             .iter()
+            .chain(&kept)
             .filter_map(|name| server.add_slave(name.clone()).expect("few slaves"))
             .inspect(|slave| slave.guard())
             .collect();

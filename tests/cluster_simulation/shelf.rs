@@ -9,10 +9,22 @@ use kvnode::store::{MemoryStore, ReadDone, Room, Store, StoreError, Value, Write
 use parking_lot::Mutex;
 
 /// Parts that it is scanned in: few, as each costs a step.
-const PARTS: usize = 4;
+pub const PARTS: usize = 4;
 
 /// What a store holds: a number under each key.
 pub type Data = BTreeMap<u64, u64>;
+
+/// A store as it is looked at from outside.
+pub trait Look: Store {
+    /// Changes when what it holds may have changed.
+    fn changes(&self) -> u64;
+
+    /// What it holds.
+    fn data(&self) -> Data;
+
+    /// What a copy has taken the place of since this was asked last.
+    fn take_replaced(&self) -> Option<Data>;
+}
 
 /// What has happened to a shelf.
 #[derive(Default)]
@@ -32,17 +44,17 @@ impl Shelf {
         Self { entries: MemoryStore::within(Arc::clone(room)), changes: Arc::default() }
     }
 
-    /// Changes when what it holds may have changed.
-    pub fn changes(&self) -> u64 {
+    fn changed(&self) {
+        self.changes.count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Look for Shelf {
+    fn changes(&self) -> u64 {
         self.changes.count.load(Ordering::Relaxed)
     }
 
-    /// What a copy has taken the place of since this was asked last.
-    pub fn take_replaced(&self) -> Option<Data> {
-        self.changes.replaced.lock().take()
-    }
-
-    pub fn data(&self) -> Data {
+    fn data(&self) -> Data {
         let mut data = Data::new();
         self.entries.visit(&mut |key, value| {
             data.insert(number(key), number(value.bytes));
@@ -51,9 +63,17 @@ impl Shelf {
         data
     }
 
-    fn changed(&self) {
-        self.changes.count.fetch_add(1, Ordering::Relaxed);
+    fn take_replaced(&self) -> Option<Data> {
+        self.changes.replaced.lock().take()
     }
+}
+
+/// Shows the entries of one part.
+pub fn visit_part(data: &Data, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
+    let in_part = data.iter().filter(|(key, _)| **key as usize % PARTS == part);
+    in_part.into_iter().all(|(key, value)| {
+        visit(&term(*key), Value { bytes: &term(*value), shared: None, traits: Traits::none() })
+    })
 }
 
 pub fn term(number: u64) -> Vec<u8> {
@@ -106,11 +126,7 @@ impl Store for Shelf {
     }
 
     fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        let in_part: Vec<(u64, u64)> =
-            self.data().into_iter().filter(|(key, _)| *key as usize % PARTS == part).collect();
-        in_part.into_iter().all(|(key, value)| {
-            visit(&term(key), Value { bytes: &term(value), shared: None, traits: Traits::none() })
-        })
+        visit_part(&self.data(), part, visit)
     }
 
     fn staging(&self) -> Option<Self> {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::checks::{History, Observed};
 use super::clients::Call;
+use super::drive::Drive;
 use super::network::{End, Item};
 use super::node::{CLIENT, Life, VirtualNode, Wake, frames_of};
 use super::random::Random;
@@ -62,6 +63,7 @@ counts! {
     not_empty: "Refusals: it holds something, and the other was started empty.",
     confirmed: "Writes that were confirmed.",
     unconfirmed: "Writes that were not confirmed in time.",
+    kept: "Nodes that came back with what they had.",
     kills: "Nodes that were killed.",
     cuts: "Nodes that were cut off from each other.",
 }
@@ -91,6 +93,8 @@ pub struct World {
     pub counts: Counts,
     pub observed: Vec<Observed>,
     pub history: History,
+    /// The node of each incarnation.
+    pub lives: BTreeMap<u64, Arc<str>>,
     /// How often each incarnation has changed its lineage.
     pub turns: BTreeMap<u64, u64>,
     /// Writes so far: the last value.
@@ -107,6 +111,7 @@ enum Event {
     Feed(usize),
     Monitor(usize),
     Wake(usize),
+    Drive(usize),
 }
 
 impl World {
@@ -122,6 +127,7 @@ impl World {
             counts,
             observed: (0..len).map(|_| Observed::default()).collect(),
             history: History::default(),
+            lives: BTreeMap::new(),
             turns: BTreeMap::new(),
             writes: 0,
             calls: BTreeMap::new(),
@@ -154,9 +160,11 @@ impl World {
         let slaves = self.nodes[node].start(incarnation, CONFIRM_TIMEOUT);
         tracing::info!(node, incarnation = format!("{incarnation:x}"), "started");
         let now = self.now;
+        self.lives.insert(incarnation, Arc::clone(&self.nodes[node].name));
         self.life_mut(node).follows =
             slaves.into_iter().map(|slave| Some(Box::new(Follow::new(slave, None, now)))).collect();
         self.check(node);
+        self.counts.kept += u64::from(self.nodes[node].creation > 1 && !self.observed[node].data.is_empty());
     }
 
     /// A node ends, as by `kill -9`.
@@ -168,6 +176,9 @@ impl World {
             self.ends[node][other] = None;
         }
         self.nodes[node].life = None;
+        if let Some(drive) = &self.nodes[node].drive {
+            drive.cut_off(self.random.index(drive.waiting() + 1));
+        }
         self.calls.retain(|_, call| call.node != node);
     }
 
@@ -243,8 +254,8 @@ impl World {
     /// All that can happen now without time or chance.
     fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();
-        for (node, life) in self.nodes.iter().enumerate() {
-            let Some(life) = &life.life else { continue };
+        for (node, node_of) in self.nodes.iter().enumerate() {
+            let Some(life) = &node_of.life else { continue };
             let others = (0..self.nodes.len()).filter(|&other| self.has_news(node, other));
             events.extend(others.map(|other| Event::Deliver(node, other)));
             for (slot, follow) in life.follows.iter().enumerate() {
@@ -258,6 +269,9 @@ impl World {
             }
             if !life.monitors.is_empty() {
                 events.push(Event::Monitor(node));
+            }
+            if node_of.drive.as_ref().is_some_and(|drive| drive.waiting() > 0) {
+                events.push(Event::Drive(node));
             }
             if life.wakes.iter().any(|wake| wake.due <= self.now) {
                 events.push(Event::Wake(node));
@@ -282,6 +296,15 @@ impl World {
             Event::Monitor(node) => {
                 let request = self.life_mut(node).monitors.remove(0);
                 self.monitor(node, request);
+                self.carry_out(node);
+            }
+            Event::Drive(node) => {
+                // All, before anybody is told: who has written what is looked at between.
+                let drive = self.nodes[node].drive.clone().expect("it has one");
+                for _ in 0..drive.waiting() {
+                    drive.carry_out();
+                    self.check(node);
+                }
                 self.carry_out(node);
             }
             Event::Wake(node) => {
@@ -364,8 +387,9 @@ impl World {
 
     /// A node that runs, whose store is nobody's slave.
     pub fn some_primary(&mut self) -> Option<usize> {
+        let is_slave = |node: usize| self.nodes[node].drive.as_ref().is_some_and(Drive::is_of_slave);
         let primaries: Vec<usize> = (0..self.nodes.len())
-            .filter(|&node| self.is_running(node) && self.figures(node).is_none())
+            .filter(|&node| self.is_running(node) && self.figures(node).is_none() && !is_slave(node))
             .collect();
         (!primaries.is_empty()).then(|| self.random.pick(&primaries))
     }

@@ -69,6 +69,9 @@ impl World {
                     && root.is_none_or(|root| self.follows(node, root))
                 {
                     self.promote(node);
+                    if wild && self.random.one_in(8) {
+                        self.kill(node);
+                    }
                 }
             }
             54..140 => {
@@ -184,7 +187,7 @@ fn whatever_happens_each_tree_of_stores_holds_the_same_in_the_end() {
     #[expect(clippy::disallowed_methods, reason = "some instant to begin with; the clock is virtual")]
     let start = Instant::now();
     let first = from_environment("KVNODE_SIMULATION_FIRST", 0);
-    let seeds = from_environment("KVNODE_SIMULATION_SEEDS", 1_000);
+    let seeds = from_environment("KVNODE_SIMULATION_SEEDS", 2_000);
     if std::env::var_os("KVNODE_SIMULATION_LOG").is_some() {
         let log =
             tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr);

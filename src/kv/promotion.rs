@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::server::KeyValueServer;
+use super::server::{KeyValueServer, write_result};
 use super::slaves::TooManySlaves;
 use crate::dist::ServerRef;
 use crate::etf::{Pid, TermView};
@@ -35,7 +35,7 @@ impl<S: Store> KeyValueServer<S> {
                 "promoted: this store is the primary from here on. It was started again since its former one was lost, and knows \
                  neither its names nor its other slaves: start it with the names, and add them"
             );
-            return effects.reply(caller, |w| _ = w.atom("ok"));
+            return self.answer_promoted(caller, effects);
         };
         if former.is_there {
             self.leave(&former.greeting.pid, former.greeting.session);
@@ -59,13 +59,23 @@ impl<S: Store> KeyValueServer<S> {
                 self.follow_taken(slave, effects);
             }
         }
-        self.note_slaves_quietly();
         for name in names {
             if let ServerRef::Global(name) = name {
                 self.take_name(name, effects);
             }
         }
-        effects.reply(caller, |w| _ = w.atom("ok"));
+        self.answer_promoted(caller, effects);
+    }
+
+    /// Answers once all of it is kept, where the store keeps such things: it is promoted then, whatever happens to its node.
+    fn answer_promoted(&self, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+        let (waiting, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+        // The last of its notes.
+        let is_kept = self
+            .note_slaves(|| Box::new(move |result| waiting.reply(&*dispatch, |w| write_result(w, &result))));
+        if !is_kept {
+            effects.reply(caller, |w| _ = w.atom("ok"));
+        }
     }
 
     /// `{:replica_offer, pid}`: a store that finds its global name with this one. Where this one was promoted, that is the

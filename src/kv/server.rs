@@ -631,7 +631,7 @@ fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, effects: &mut Effe
     }
 }
 
-fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
+pub(super) fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
     match result {
         Ok(()) => {
             w.atom("ok");

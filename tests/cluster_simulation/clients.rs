@@ -106,6 +106,8 @@ impl World {
             Asked::Promote => {
                 if is_ok {
                     self.counts.promotions += 1;
+                    let rank = self.lineage(call.node).rank();
+                    self.nodes[call.node].promoted = rank;
                 } else {
                     let reason = reason.expect("a reason");
                     assert!(reason.is_atom("not_a_slave") || reason.is_atom("copying"), "{reply:?}");

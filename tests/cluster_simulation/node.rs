@@ -176,6 +176,8 @@ pub struct VirtualNode {
     /// Its store is kept there, and else in memory.
     pub drive: Option<Drive>,
     pub life: Option<Life>,
+    /// The term that it was in when it was last answered that it is promoted, and whose promotion had begun that.
+    pub promoted: (u64, u64),
 }
 
 impl VirtualNode {
@@ -188,6 +190,7 @@ impl VirtualNode {
             room: Arc::default(),
             drive: None,
             life: None,
+            promoted: (0, 0),
         }
     }
 

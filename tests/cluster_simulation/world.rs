@@ -164,6 +164,12 @@ impl World {
         self.life_mut(node).follows =
             slaves.into_iter().map(|slave| Some(Box::new(Follow::new(slave, None, now)))).collect();
         self.check(node);
+        // What was answered is kept.
+        let is_kept = self.nodes[node].drive.is_some();
+        assert!(
+            !is_kept || self.lineage(node).rank() >= self.nodes[node].promoted,
+            "a promotion is lost at {node}"
+        );
         self.counts.kept += u64::from(self.nodes[node].creation > 1 && !self.observed[node].data.is_empty());
     }
 

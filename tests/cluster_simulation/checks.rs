@@ -32,6 +32,8 @@ pub struct Observed {
     reports: bool,
     /// What it held when another was promoted in its place.
     own: Data,
+    /// All of it has been.
+    is_told: bool,
     /// The nodes of the primaries since.
     above: BTreeSet<String>,
     /// What was kept of this, line by line.
@@ -168,6 +170,10 @@ impl World {
         let observed = &mut self.observed[node];
         let has_primary = figures.is_some();
         let is_new = has_primary && !observed.has_primary;
+        if is_new && std::mem::take(&mut observed.is_told) {
+            // It was removed behind the copy, before all of that was written.
+            observed.reports = false;
+        }
         if observed.lineage.rank() != lineage.rank() {
             self.counts.demotions += u64::from(is_new);
             observed.reports = is_new || has_primary && observed.reports;
@@ -183,14 +189,16 @@ impl World {
         observed.told.extend(dropped.lines().map(String::from));
         let replaced = life.server.take_replaced();
         self.counts.copies += u64::from(replaced.is_some());
-        let is_whole = figures.is_some_and(|figures| figures.state == "following") && is_written;
-        if !observed.reports || replaced.is_none() && (drive.is_none() || !is_whole) {
-            if !observed.reports {
-                observed.told.clear();
-            }
+        if !observed.reports {
+            observed.told.clear();
             return;
         }
-        observed.reports = false;
+        observed.is_told |= figures.is_some_and(|figures| figures.state == "following");
+        let is_whole = drive.is_some() && observed.is_told && is_written;
+        if replaced.is_none() && !is_whole {
+            return;
+        }
+        (observed.reports, observed.is_told) = (false, false);
         let told = std::mem::take(&mut observed.told);
         // What the new primaries have had too, in whatever life, may have been written over by these.
         let has = |key, value| {

@@ -224,6 +224,7 @@ impl Process {
                 self.data.remove(&number(key.bytes()));
             }
             Cast::FromPrimary(message) => self.handle_kvnode(message, primary, room),
+            Cast::ReplicaLeft { .. } => panic!("not of a primary"),
         }
     }
 

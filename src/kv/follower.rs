@@ -75,6 +75,9 @@ pub(super) struct Greeted {
     pub demoted: bool,
     /// The primary is to be watched.
     pub watch: bool,
+    /// The primary that was followed until now, and is there: it is to know that it is left, as a primary without writes asks
+    /// for nothing, and would show this slave as in step.
+    pub left: Option<(Pid, u64)>,
 }
 
 /// A copy that is not whole yet.
@@ -166,6 +169,11 @@ impl<S: Store> Follower<S> {
     /// The same, in this term, which this promotion began.
     pub fn ranked(self, (term, promoted): (u64, u64)) -> Self {
         Self { term, promoted, ..self }
+    }
+
+    /// Takes another incarnation, before anybody knows the store.
+    pub const fn live_as(&mut self, incarnation: u64) {
+        self.incarnation = incarnation;
     }
 
     /// Notes that a primary, with this incarnation, is refused; whether that is news, as it asks again and again.
@@ -262,7 +270,8 @@ impl<S: Store> Follower<S> {
         if followed.is_some_and(|known| known.is_there) && !same && same_rank {
             return Err(Refusal::HasPrimary);
         }
-        let path_changed = followed.is_none_or(|known| known.greeting.lineage.path != lineage.path);
+        // Or the promotion alone, where the primary was told of as it stood before that.
+        let path_changed = followed.is_none_or(|known| known.greeting.lineage != *lineage);
         // A slave that is being told who is above it would be told what is no longer so, and where that slave is who greets,
         // each would follow the other. Of two that greet each other the one with the higher incarnation becomes the slave;
         // so too in a longer circle not all can.
@@ -286,6 +295,9 @@ impl<S: Store> Follower<S> {
             path_changed,
             demoted: followed.is_none() && !same_rank,
             watch,
+            left: followed
+                .filter(|known| known.is_there && !same)
+                .map(|known| (known.greeting.pid.clone(), known.greeting.session)),
         };
         self.report |= greeted.demoted;
         self.watches += usize::from(watch);
@@ -539,11 +551,25 @@ mod tests {
         let gone = greeting(0, &[1], 1).pid;
         follower.gone(&gone);
         assert!(follower.greet(greeting(0, &[2], 2), FREE).is_ok());
-        assert!(follower.greet(greeting(3, &[1], 3), FREE).is_ok_and(|greeted| !greeted.demoted));
-        assert_eq!(follower.greet(greeting(2, &[2], 4), FREE).err(), Some(Refusal::Superseded));
+        let greeted = follower.greet(greeting(3, &[1], 3), FREE).expect("its term is higher");
+        assert!(!greeted.demoted);
+        assert!(
+            follower.greet(greeting(3, &[1], 4), FREE).is_ok_and(|greeted| !greeted.path_changed),
+            "nothing is new to its own slaves"
+        );
+        assert!(
+            follower.greet(greeting(4, &[1], 5), FREE).is_ok_and(|greeted| greeted.path_changed),
+            "they are to know of the promotion"
+        );
+        assert_eq!(
+            greeted.left,
+            Some((greeting(0, &[2], 2).pid, 2)),
+            "the one before is there, and knows nothing of it"
+        );
+        assert_eq!(follower.greet(greeting(2, &[2], 6), FREE).err(), Some(Refusal::Superseded));
         assert!(follower.promote().is_ok_and(|former| former.is_some()) && follower.promote().is_err());
-        assert_eq!(follower.term(), 4);
-        assert!(follower.greet(greeting(5, &[1], 5), FREE).is_ok_and(|greeted| greeted.demoted));
+        assert_eq!(follower.term(), 5);
+        assert!(follower.greet(greeting(6, &[1], 7), FREE).is_ok_and(|greeted| greeted.demoted));
     }
 
     #[test]

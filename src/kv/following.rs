@@ -8,11 +8,11 @@ use super::kept::{self, Kept};
 use super::position;
 use super::request::{FromPrimary, Hello};
 use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
-use crate::dist::{RemoteProcess, ServerRef};
-use crate::etf::{SharedBytes, TermError, TermView, TermWriter, encode};
+use crate::dist::{Outbound, RemoteProcess, ServerRef};
+use crate::etf::{Pid, SharedBytes, TermError, TermView, TermWriter, encode};
 use crate::process::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, Effects, MonitorRequest};
-use crate::replica::{CopyMark, Refusal, SlaveState};
+use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
 use crate::store::{Store, StoreError, Value, WriteDone};
 
 /// Names that a primary may send of itself, and of its slaves.
@@ -71,6 +71,9 @@ impl<S: Store> KeyValueServer<S> {
                 }),
             })));
         }
+        if let Some((left, session)) = greeted.left {
+            self.leave(&left, session);
+        }
         if greeted.demoted {
             self.step_down(&slaves, &names, &RemoteProcess::Pid(pid), effects);
         }
@@ -87,6 +90,24 @@ impl<S: Store> KeyValueServer<S> {
             };
             w.unsigned(greeted.had.1);
         });
+    }
+
+    /// Tells a primary that is there that this store follows it no more.
+    pub(super) fn leave(&self, primary: &Pid, session: u64) {
+        let mut frames = Outbound::default();
+        frames.send(primary, |w| {
+            w.tuple(2).atom("$gen_cast").tuple(2).atom("replica_left").unsigned(session);
+        });
+        self.dispatch.send(&primary.node, &mut frames);
+    }
+
+    /// `{:replica_left, session}`: a slave follows another primary now, or is one. It is greeted anew, and says why it refuses.
+    pub(super) fn slave_left(&self, session: u64) {
+        let is_it = |slave: &&Arc<Slave>| slave.dialect() == Dialect::Kvnode { session };
+        if let Some(slave) = self.slaves().iter().find(is_it) {
+            tracing::warn!(slave = %slave.name(), "the slave follows another primary now, or is one");
+            slave.renew();
+        }
     }
 
     /// `{:replica_ask, …}`

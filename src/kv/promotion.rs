@@ -37,6 +37,9 @@ impl<S: Store> KeyValueServer<S> {
             );
             return effects.reply(caller, |w| _ = w.atom("ok"));
         };
+        if former.is_there {
+            self.leave(&former.greeting.pid, former.greeting.session);
+        }
         let primary = former.greeting;
         tracing::warn!(
             store = ?effects.me, former = ?primary.pid, term, seq = former.applied,

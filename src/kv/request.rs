@@ -165,7 +165,7 @@ fn read_confirm(options: TermView<'_>) -> Option<u32> {
     if name.is_atom("confirm") { value.as_unsigned()?.try_into().ok() } else { None }
 }
 
-/// A cast: from a primary to its slave.
+/// A cast: from a primary to its slave, or from one that is a slave no more.
 #[derive(Clone, Copy, Debug)]
 pub enum Cast<'a> {
     /// `{:replicate_put, k, v}`
@@ -182,6 +182,11 @@ pub enum Cast<'a> {
     },
     /// From a primary that is a kvnode.
     FromPrimary(FromPrimary<'a>),
+    /// `{:replica_left, session}`, from a kvnode: it follows another primary now, or is one.
+    ReplicaLeft {
+        /// The session.
+        session: u64,
+    },
 }
 
 /// A cast from a primary that is a kvnode, to one: see [`crate::replica::dialect`].
@@ -268,6 +273,7 @@ impl<'a> Cast<'a> {
                 Some(Self::ReplicatePut { key, value })
             }
             (2, b"replicate_delete") => Some(Self::ReplicateDelete { key: term.tail_at(cursor) }),
+            (2, b"replica_left") => Some(Self::ReplicaLeft { session: cursor.unsigned().ok()? }),
             (_, name) if name.starts_with(b"replica_") => {
                 FromPrimary::read(term, arity, name, cursor).map(Self::FromPrimary)
             }

@@ -155,6 +155,13 @@ impl<S: Store> KeyValueServer<S> {
         Self { confirm, ..self }
     }
 
+    /// The same, with an incarnation that is chosen instead of a random one: for simulations, whose runs are to be the same
+    /// each time. No two lives of stores that ever meet may have the same one.
+    pub fn living_as(self, incarnation: u64) -> Self {
+        self.follower.lock().live_as(incarnation);
+        self
+    }
+
     /// The store.
     pub const fn store(&self) -> &S {
         &self.store
@@ -514,6 +521,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(Cast::ReplicatePut { key, value }) => self.cast_write(Write::Put { key, value }, effects),
             Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, effects),
             Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, effects),
+            Some(Cast::ReplicaLeft { session }) => return self.slave_left(session),
             None => {
                 self.watch.count(Served::Refused);
                 tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown cast ignored");

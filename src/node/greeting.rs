@@ -95,7 +95,14 @@ impl Node {
         };
         match read(answer.view()) {
             Some(Ok(said)) => Ok(Greeted::Kvnode { session, lineage, said }),
-            Some(Err(refusal)) => Ok(Greeted::Refused(refusal)),
+            Some(Err(refusal)) => {
+                slave.not_taken(session);
+                let mut now = None;
+                source(&mut |source| now = source.lineage());
+                // Promoted meanwhile, say, it is no longer what was refused.
+                let is_as_it_was = now.as_ref() == Some(&lineage);
+                Ok(Greeted::Refused(if is_as_it_was { refusal } else { Refusal::Crossing }))
+            }
             None => Err(NotGreeted::Answer(answer)),
         }
     }

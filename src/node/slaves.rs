@@ -130,6 +130,8 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
     let mut said = String::new();
     // What is known to be no store stays none.
     let mut foreign = None;
+    // Where it was watched last.
+    let mut watched = None;
     while store.is_alive() && slave.state() != SlaveState::Dropped {
         // A node that comes up may have the name, or know who has it.
         let arrival = node.peers.arrival();
@@ -144,6 +146,7 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
             Ok(at) if foreign.as_ref() == Some(&at) => {}
             Ok(at) => {
                 let since = now();
+                watched = Some(at.clone());
                 let left = watch(node, slave, store, at.clone(), added).await;
                 if matches!(slave.name(), SlaveName::Pid(_))
                     && matches!(left, Ok(Left::Gone(Outcome::Down(_))))
@@ -191,6 +194,13 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
             Standing::Gone { .. } => known_backoff.pause_or(arrival.come()).await,
             _ => backoff.pause_or(arrival.come()).await,
         }
+    }
+    // It may have been removed between two watches, or have taken a greeting whose answer nobody waited for any more.
+    if let Some(at) = watched
+        && !is_followed(store, slave, &at)
+        && let Some(peer) = node.peers.get(&at.node)
+    {
+        bye(&peer, slave, &store.pid, &at);
     }
 }
 
@@ -258,12 +268,12 @@ async fn watch(
     monitor.fired = matches!(left, Ok(Left::Gone(_)));
     if matches!(left, Err(Missing::Refused(refusal)) if refusal.is_final()) {
         // It may have been one until now.
-        monitor.bye();
+        bye(&peer, slave, &store.pid, &at);
     }
     let left = left?;
     // One that is followed under another name goes on being a slave.
     if matches!(left, Left::Dropped | Left::Moved) && !is_followed(store, slave, &at) {
-        monitor.bye();
+        bye(&peer, slave, &store.pid, &at);
     }
     drop(monitor);
     let reason = match &left {
@@ -329,6 +339,7 @@ async fn found(
                     return Ok(Some(Left::Dropped));
                 }
                 slave.found(RemoteProcess::Pid(at.clone()));
+                is_no_other(store, slave, at, None);
                 return Ok(None);
             }
             Greeted::Kvnode { session, lineage, said } => {
@@ -337,6 +348,7 @@ async fn found(
                     return Ok(Some(Left::Dropped));
                 }
                 slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, lineage.incarnation(), said);
+                is_no_other(store, slave, at, Some(said.incarnation));
                 drop(under_way);
                 // What has changed since is told, as nobody knew yet that this slave was to be told of it.
                 let now = store.server.replica_source().and_then(Source::lineage);
@@ -383,7 +395,20 @@ fn is_another(store: &Process, slave: &Arc<Slave>, at: &Pid, incarnation: Option
     let (kept, dropped) = if keep_this { (slave, &other) } else { (&other, slave) };
     tracing::info!(store = ?store, slave = %dropped.name(), "slave dropped: it is {} already", kept.name());
     dropped.drop_out();
+    if !keep_this && incarnation.is_some() {
+        // It has taken the greeting of the one that is dropped.
+        kept.take_over(dropped);
+    }
     !keep_this
+}
+
+/// Whoever was this process before, under another name, is it no more.
+fn is_no_other(store: &Process, slave: &Arc<Slave>, at: &Pid, incarnation: Option<u64>) {
+    let at = RemoteProcess::Pid(at.clone());
+    let slaves = store.server.replica_source().map_or_else(Vec::new, Source::slaves);
+    for other in slaves.iter().filter(|other| !Arc::ptr_eq(other, slave)) {
+        other.forget(&at, incarnation);
+    }
 }
 
 /// The slave that is followed at the same process.
@@ -662,16 +687,14 @@ struct Monitor<'a> {
     fired: bool,
 }
 
-impl Monitor<'_> {
-    /// A slave that was removed is told, where it knows such a message.
-    fn bye(&self) {
-        if let Dialect::Kvnode { session } = self.slave.dialect() {
-            self.peer.leave(|outbox| {
-                outbox.frames.send_to(self.from, &RemoteProcess::Pid(self.to.clone()), |w| {
-                    w.tuple(2).atom("$gen_cast").tuple(2).atom("replica_bye").unsigned(session);
-                });
+/// A slave that was removed is told, where it knows such a message.
+fn bye(peer: &PeerHandle, slave: &Slave, from: &Pid, to: &Pid) {
+    for session in slave.sessions() {
+        peer.leave(|outbox| {
+            outbox.frames.send_to(from, &RemoteProcess::Pid(to.clone()), |w| {
+                w.tuple(2).atom("$gen_cast").tuple(2).atom("replica_bye").unsigned(session);
             });
-        }
+        });
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `{:replica_ask, session, seq}` | call | `{:ok, applied}`: everything that came before has been handled; or `{:error, reason}` |
 //! | `{:replica_slaves, session, slaves}` | cast | the primary's slaves are these now |
 //! | `{:replica_bye, session}` | cast | the slave is none any more |
+//! | `{:replica_left, session}` | cast, from the slave | it follows another primary now, or is one |
 //!
 //! `seq` is the number of the last write that the primary has taken, under its incarnation. None of these is ever sent
 //! before the node has said that it is a kvnode, by a function that no BEAM has ([`REPLICATION`]).

@@ -213,7 +213,39 @@ impl Slave {
 
     /// The number of the session that a kvnode is greeted with, by a primary of this incarnation.
     pub fn next_session(&self, incarnation: u64) -> u64 {
-        incarnation.wrapping_add(self.number << SESSIONS_BITS).wrapping_add(self.state.lock().session + 1)
+        let mut state = self.state.lock();
+        let count = state.session + 1;
+        let session = incarnation.wrapping_add(self.number << SESSIONS_BITS).wrapping_add(count);
+        state.note_greeted(session);
+        session
+    }
+
+    /// The greeting of this session was refused: it is in none that is new.
+    pub fn not_taken(&self, session: u64) {
+        self.state.lock().greeted.retain(|greeted| *greeted != session);
+    }
+
+    /// The sessions that a kvnode's store may be in: the one that it was followed in last, and those of greetings that it may
+    /// have taken without that being known. One that is removed is told that each of them is over.
+    pub fn sessions(&self) -> Vec<u64> {
+        let state = self.state.lock();
+        let followed = match state.dialect {
+            Dialect::Kvnode { session } => Some(session),
+            Dialect::Elixir => None,
+        };
+        let greeted = state.greeted.iter().copied().filter(|greeted| Some(*greeted) != followed);
+        greeted.chain(followed).collect()
+    }
+
+    /// Takes the place of another slave, which has turned out to be the same process: what that has greeted it with is in force
+    /// there, until it is greeted anew by this one.
+    pub fn take_over(&self, other: &Self) {
+        let sessions = other.sessions();
+        let mut state = self.state.lock();
+        sessions.into_iter().for_each(|session| state.note_greeted(session));
+        state.renew = true;
+        drop(state);
+        self.changed();
     }
 
     /// It was found, is a kvnode's, and has taken the greeting of a session by a primary of this incarnation.
@@ -241,6 +273,7 @@ impl Slave {
         state.known = Some(at.clone());
         state.at = SlaveState::Following(at);
         state.dialect = dialect;
+        state.greeted.clear();
         state.incarnation = None;
         state.refused = None;
         state.is_not_full();
@@ -285,7 +318,8 @@ impl Slave {
         self.state.lock().renew
     }
 
-    /// It may lack anything: everything is copied to it.
+    /// It may lack anything: everything is copied to it. The caller holds the store's order of writes: a kvnode puts aside what
+    /// is written from here on, too.
     pub fn copy_all(&self) {
         {
             let mut state = self.state.lock();
@@ -293,6 +327,11 @@ impl Slave {
                 return;
             }
             state.copy_all();
+            if state.streaming {
+                // Else the next write would be the last that it has, though what came before it is not there.
+                let seq = state.confirmed;
+                state.begin_copy(seq);
+            }
         }
         self.changed();
     }
@@ -334,6 +373,17 @@ impl Slave {
         followed == at || incarnation.is_some() && state.incarnation == incarnation
     }
 
+    /// Another slave of the store has turned out to be the process that this one was, and is not followed at any more: what that
+    /// has is the other's, and counts once.
+    pub fn forget(&self, at: &RemoteProcess, incarnation: Option<u64>) {
+        let mut state = self.state.lock();
+        let was_it =
+            state.known.as_ref() == Some(at) || incarnation.is_some() && state.incarnation == incarnation;
+        if state.at == SlaveState::Seeking && was_it {
+            (state.known, state.incarnation, state.confirmed) = (None, None, 0);
+        }
+    }
+
     /// How it is spoken to, since it was found last.
     pub fn dialect(&self) -> Dialect {
         self.state.lock().dialect
@@ -363,7 +413,8 @@ impl Slave {
         {
             let mut state = self.state.lock();
             let (asked, session, dialect) = (state.asked.take(), state.session + 1, state.dialect);
-            *state = State { asked, session, dialect, ..State::new(SlaveState::Dropped) };
+            let greeted = std::mem::take(&mut state.greeted);
+            *state = State { asked, session, dialect, greeted, ..State::new(SlaveState::Dropped) };
         }
         self.changed();
     }
@@ -802,6 +853,62 @@ mod tests {
         assert_eq!(slave.standing(), Standing::Gone { missed: None });
         slave.found(at(1));
         assert!(slave.begin_sweep());
+    }
+
+    #[test]
+    fn a_kvnode_puts_aside_what_is_written_once_all_is_to_be_copied_again() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        slave.found_kvnode(at(1), 1, 5, Said { incarnation: 9, had: None, applied: 0 });
+        repair(&slave, &OneKey(key.clone()));
+        slave.acknowledged(taken(&slave, now).1.expect("asked"));
+        slave.copy_all();
+        slave.push(8, put(&key, &key));
+        let (sent, _) = taken(&slave, now + ACKNOWLEDGE_PAUSE);
+        assert_eq!(
+            sent,
+            [
+                "{:\"$gen_cast\", {:replica_copy, 1, 7, :begin}}",
+                "{:\"$gen_cast\", {:replica_put, 1, 8, :k, :k}}"
+            ],
+            "else it would seem to have everything up to the write"
+        );
+    }
+
+    #[test]
+    fn one_that_is_removed_is_told_of_every_session_that_it_may_be_in() {
+        let said = Said { incarnation: 9, had: None, applied: 0 };
+        let [slave, other] = ["a", "b"].map(|name| Slave::new(SlaveName::global(name), 1 << 20));
+        let refused = slave.next_session(5);
+        slave.not_taken(refused);
+        assert!(slave.sessions().is_empty());
+        let first = slave.next_session(5);
+        slave.found_kvnode(at(1), first, 5, said);
+        let second = slave.next_session(5);
+        assert_eq!(slave.sessions(), [second, first], "it may have taken the second");
+        // Greeted once more under another name, which is dropped then.
+        let third = other.next_session(5);
+        other.drop_out();
+        slave.take_over(&other);
+        assert!(slave.is_renewed() && slave.sessions().contains(&third));
+        slave.drop_out();
+        assert_eq!(slave.sessions(), [second, third, first]);
+        (0..100).for_each(|_| _ = slave.next_session(5));
+        assert!(slave.sessions().len() < 20, "bounded");
+    }
+
+    #[test]
+    fn what_a_process_has_counts_for_the_slave_that_is_followed_there_alone() {
+        let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+        slave.found_kvnode(at(1), 1, 5, Said { incarnation: 9, had: None, applied: 0 });
+        repair(&slave, &OneKey(key));
+        slave.acknowledged(taken(&slave, now).1.expect("asked"));
+        slave.forget(&at(1), Some(9));
+        assert_eq!(slave.confirmed(), 7, "it is followed");
+        slave.gone();
+        slave.forget(&at(2), Some(8));
+        assert_eq!(slave.confirmed(), 7, "as it lives, for all that is known");
+        slave.forget(&at(2), Some(9));
+        assert_eq!((slave.confirmed(), slave.standing()), (0, Standing::Seeking));
     }
 
     #[test]

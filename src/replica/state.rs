@@ -26,6 +26,9 @@ const FULL_PAUSE_MAX: Duration = Duration::from_secs(8);
 /// The same where the whole store is to be copied.
 const FULL_COPY_PAUSE: Duration = Duration::from_secs(30);
 
+/// Greetings that nobody has answered, of one slave, whose sessions are known: it is in one of the last.
+const GREETED_MAX: usize = 8;
+
 pub(super) struct State {
     pub(super) at: SlaveState,
     /// Counts the times that it was found: what is acknowledged of an earlier time says nothing.
@@ -33,6 +36,8 @@ pub(super) struct State {
     /// The process that what follows is about.
     pub(super) known: Option<RemoteProcess>,
     pub(super) dialect: Dialect,
+    /// The sessions of the greetings since it was found last that may have been taken, the last ones.
+    pub(super) greeted: Vec<u64>,
     /// The kind of standing that it has, and since when, in milliseconds since 1970; `None`: nobody has said.
     pub(super) since: Option<(Discriminant<Standing>, u64)>,
     pub(super) last_error: Option<Arc<str>>,
@@ -96,6 +101,7 @@ impl State {
             session: 0,
             known: None,
             dialect: Dialect::Elixir,
+            greeted: Vec::new(),
             since: None,
             last_error: None,
             incarnation: None,
@@ -129,6 +135,14 @@ impl State {
             copied: 0,
             copy_total: 0,
         }
+    }
+
+    /// It is greeted with a session.
+    pub(super) fn note_greeted(&mut self, session: u64) {
+        if self.greeted.len() >= GREETED_MAX {
+            self.greeted.remove(0);
+        }
+        self.greeted.push(session);
     }
 
     /// Notes a write that is not queued.

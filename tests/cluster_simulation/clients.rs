@@ -1,0 +1,169 @@
+//! Those who call stores: each call is answered once, or its node ends before.
+
+use kvnode::dist::control::ControlMessage;
+use kvnode::dist::{FrameForm, Outbound};
+use kvnode::etf::{Cursor, Pid, Reference, TermView, TermWriter};
+use kvnode::process::peer::Frame;
+use kvnode::replica::{Refusal, SlaveName};
+
+use super::node::{CLIENT, frames_of};
+use super::shelf::term;
+use super::world::World;
+
+/// Keys that are written to.
+const KEYS: u64 = 10;
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    Write,
+    /// A write that so many slaves are to have, with its number under the primary's incarnation, and the lives of those that
+    /// have it or had it.
+    Confirmed {
+        incarnation: u64,
+        seq: u64,
+        want: u64,
+        had: Vec<u64>,
+    },
+    AddSlave {
+        is_own: bool,
+    },
+    RemoveSlave,
+    Promote,
+}
+
+/// A call that is not answered.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub node: usize,
+    pub asked: Asked,
+}
+
+impl World {
+    fn call(&mut self, node: usize, asked: Asked, request: impl FnOnce(&mut TermWriter<'_>)) {
+        tracing::debug!(node, ?asked, "called");
+        let number = self.next_call;
+        self.next_call += 1;
+        let confirmed = matches!(asked, Asked::Confirmed { .. });
+        self.calls.insert(number, Call { node, asked });
+        let pid = Pid { node: CLIENT.into(), id: 1, serial: 0, creation: 1 };
+        let tag = Reference { node: CLIENT.into(), creation: 1, words: vec![number, 0, 0] };
+        let mut frames = Outbound::default();
+        frames.send(&self.life(node).store.pid, |w| {
+            w.tuple(3).atom("$gen_call").tuple(2).pid(&pid).reference(&tag);
+            request(w);
+        });
+        let mut out = Outbound::default();
+        for frame in frames_of(&mut frames) {
+            let life = self.life_mut(node);
+            let mut later = std::mem::take(&mut life.later);
+            let mut client = std::mem::replace(&mut life.client, super::node::no_client());
+            let frame = Frame::small(&frame, FrameForm::PassThrough);
+            client.handle(frame, life.surroundings(), &mut out, &mut later).expect("a good frame");
+            (life.client, life.later) = (client, later);
+        }
+        if confirmed {
+            let now = self.life(node).source().seq();
+            if let Some(Call { asked: Asked::Confirmed { seq, .. }, .. }) = self.calls.get_mut(&number) {
+                *seq = now;
+            }
+        }
+        self.answered(node, &frames_of(&mut out));
+        self.carry_out(node);
+    }
+
+    /// Answers of a node have come.
+    pub fn answered(&mut self, node: usize, frames: &[Vec<u8>]) {
+        for frame in frames {
+            let mut cursor = Cursor::new(frame);
+            let control = ControlMessage::parse(&mut cursor).expect("a control message");
+            assert!(matches!(control, ControlMessage::Send { .. }), "{control:?}");
+            let answer = TermView::parse(&cursor.rest()[1..]).expect("a term");
+            let [tag, reply] = answer.as_tuple::<2>().expect("an answer");
+            let number = tag.as_reference().expect("our own tag").words()[0];
+            let call = self.calls.remove(&number).expect("a call is answered once");
+            assert_eq!(call.node, node);
+            self.answer(call, reply);
+        }
+    }
+
+    fn answer(&mut self, call: Call, reply: TermView<'_>) {
+        let is_ok = reply.is_atom("ok");
+        let reason = reply.as_tuple::<2>().map(|[_, reason]| reason);
+        match call.asked {
+            Asked::Write => assert!(is_ok, "{reply:?}"),
+            Asked::Confirmed { want, had, .. } if is_ok => {
+                assert!(had.len() as u64 >= want, "confirmed by {want}, and {had:x?} have it");
+                self.counts.confirmed += 1;
+            }
+            Asked::Confirmed { want, .. } => {
+                let [unconfirmed, have, wanted] = reason.and_then(TermView::as_tuple::<3>).expect("a reason");
+                assert!(unconfirmed.is_atom("unconfirmed") && wanted.as_unsigned() == Some(want));
+                assert!(have.as_unsigned() < Some(want), "{reply:?}");
+                self.counts.unconfirmed += 1;
+            }
+            Asked::AddSlave { is_own } => {
+                let refusal = reason.and_then(Refusal::of_code);
+                assert!(is_ok || refusal.is_some(), "{reply:?}");
+                assert!(!is_own || refusal == Some(Refusal::Itself), "{reply:?}");
+                self.counts.itself += u64::from(is_own);
+            }
+            Asked::RemoveSlave => assert!(is_ok || reason.is_some_and(|reason| reason.is_atom("no_slave"))),
+            Asked::Promote => {
+                if is_ok {
+                    self.counts.promotions += 1;
+                } else {
+                    let reason = reason.expect("a reason");
+                    assert!(reason.is_atom("not_a_slave") || reason.is_atom("copying"), "{reply:?}");
+                }
+            }
+        }
+    }
+
+    /// Writes a random key at a store; `want`: as a confirmed write.
+    pub fn write(&mut self, node: usize, want: Option<u64>) {
+        self.writes += 1;
+        let (key, value) = (term(self.random.below(KEYS)), term(self.writes));
+        let is_delete = self.random.one_in(4);
+        let asked = match want {
+            None => Asked::Write,
+            Some(want) => {
+                Asked::Confirmed { incarnation: self.life(node).incarnation, seq: 0, want, had: Vec::new() }
+            }
+        };
+        self.call(node, asked, |w| {
+            let options = want.is_some() as usize;
+            if is_delete {
+                w.tuple(2 + options).atom("delete").raw(&key);
+            } else {
+                w.tuple(3 + options).atom("put").raw(&key).raw(&value);
+            }
+            if let Some(want) = want {
+                w.list(1).tuple(2).atom("confirm").unsigned(want).nil();
+            }
+        });
+    }
+
+    /// Adds a node's store as a slave, by its name or by its pid.
+    pub fn add_slave(&mut self, node: usize, other: usize, by_pid: bool) {
+        let name = match &self.nodes[other].life {
+            Some(life) if by_pid => SlaveName::Pid(life.store.pid.clone()),
+            _ => self.nodes[other].store_name(),
+        };
+        self.call(node, Asked::AddSlave { is_own: node == other }, |w| {
+            w.tuple(2).atom("add_slave");
+            name.write(w);
+        });
+    }
+
+    pub fn remove_slave(&mut self, node: usize, name: &SlaveName) {
+        self.call(node, Asked::RemoveSlave, |w| {
+            w.tuple(2).atom("remove_slave");
+            name.write(w);
+        });
+    }
+
+    pub fn promote(&mut self, node: usize) {
+        self.call(node, Asked::Promote, |w| _ = w.tuple(1).atom("promote"));
+    }
+}

@@ -1,0 +1,201 @@
+//! A virtual node: our processes with a store among them, what they wait for, and what they have left to be carried out.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kvnode::dist::{DistributionFlags, Outbound};
+use kvnode::kv::{ConfirmConfig, KeyValueServer, NewFile};
+use kvnode::process::peer::Surroundings;
+use kvnode::process::{
+    Dispatch, Effect, MonitorRequest, Peer, Process, ProcessId, Registry, Waiters, WakeRequest,
+};
+use kvnode::replica::{Slave, SlaveName, Source};
+use kvnode::store::Room;
+use parking_lot::Mutex;
+
+use super::shelf::Shelf;
+use super::shell::Follow;
+
+/// The name of every node's store.
+pub const STORE: &str = "kv";
+/// The node of those who call.
+pub const CLIENT: &str = "client@h";
+
+pub type Server = KeyValueServer<Shelf>;
+
+/// What goes out beside the connection that a message came by, until it is carried out.
+#[derive(Default)]
+pub struct Posts {
+    /// Frames, each with its node.
+    pub sent: Mutex<Vec<(Arc<str>, Vec<u8>)>>,
+    pub replicate: Mutex<Vec<Arc<Slave>>>,
+}
+
+impl Dispatch for Posts {
+    fn send(&self, node: &str, frames: &mut Outbound) {
+        self.sent.lock().extend(frames_of(frames).into_iter().map(|frame| (node.into(), frame)));
+    }
+
+    fn exit(&self, process: ProcessId, reason: &[u8]) {
+        panic!("{process:?} was to end for {reason:?}: nothing here ends");
+    }
+
+    fn replicate(&self, slave: &Arc<Slave>, _store: ProcessId) {
+        self.replicate.lock().push(Arc::clone(slave));
+    }
+}
+
+/// Each frame, from its control message on; empties `out`.
+pub fn frames_of(out: &mut Outbound) -> Vec<Vec<u8>> {
+    let mut slices = Vec::new();
+    out.slices(&mut slices);
+    let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+    out.clear();
+    let mut frames = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some((len, after)) = rest.split_first_chunk::<4>() {
+        let (frame, after) = after.split_at(u32::from_be_bytes(*len) as usize);
+        // erl_dist_protocol, "Protocol between Connected Nodes": the pass-through tag, and the version of the control message.
+        assert!(frame.starts_with(&[112, 131]), "{frame:?}");
+        frames.push(frame[2..].to_vec());
+        rest = after;
+    }
+    frames
+}
+
+/// Something that is done again and again.
+pub struct Wake {
+    pub due: Instant,
+    pub request: WakeRequest,
+}
+
+/// What a demoted store has written into its files, line by line.
+#[derive(Clone, Default)]
+pub struct Dropped(Arc<Mutex<Vec<u8>>>);
+
+impl Dropped {
+    pub fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock())).expect("lines of text")
+    }
+}
+
+impl Write for Dropped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A node from its start to its end.
+pub struct Life {
+    pub incarnation: u64,
+    pub registry: Registry,
+    pub waiters: Waiters,
+    pub server: Arc<Server>,
+    pub store: Arc<Process>,
+    pub posts: Arc<Posts>,
+    pub dropped: Dropped,
+    /// The connection of those who call.
+    pub client: Peer,
+    pub later: Vec<Effect>,
+    /// A slot is empty while its slave is followed by a turn, and once it is followed no more.
+    pub follows: Vec<Option<Box<Follow>>>,
+    pub hungry: Vec<Arc<Slave>>,
+    pub monitors: Vec<MonitorRequest>,
+    pub wakes: Vec<Wake>,
+}
+
+impl Life {
+    pub fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            registry: &self.registry,
+            waiters: &self.waiters,
+            inflated_bytes_max: 1 << 20,
+            watches_max: 1_000,
+            held_bytes_max: 1 << 10,
+            state_bytes_max: 1 << 10,
+        }
+    }
+
+    pub fn source(&self) -> &dyn Source {
+        &*self.server
+    }
+}
+
+/// A node, whether it runs or not.
+pub struct VirtualNode {
+    pub name: Arc<str>,
+    /// Its life's number.
+    pub creation: u32,
+    /// The slaves that it is started with.
+    pub configured: Vec<SlaveName>,
+    pub slave_buffer_bytes_max: usize,
+    pub room: Arc<Room>,
+    pub life: Option<Life>,
+}
+
+impl VirtualNode {
+    pub fn new(number: usize, slave_buffer_bytes_max: usize) -> Self {
+        Self {
+            name: format!("n{number}@h").into(),
+            creation: 0,
+            configured: Vec::new(),
+            slave_buffer_bytes_max,
+            room: Arc::default(),
+            life: None,
+        }
+    }
+
+    /// Its store's name, on other nodes.
+    pub fn store_name(&self) -> SlaveName {
+        SlaveName::remote(STORE, &self.name)
+    }
+
+    /// Starts it, as `node/stores.rs` starts a store in memory. Gives the slaves that are to be followed.
+    pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration) -> Vec<Arc<Slave>> {
+        self.creation += 1;
+        let registry = Registry::new(Arc::clone(&self.name), self.creation);
+        let (posts, dropped) = (Arc::new(Posts::default()), Dropped::default());
+        let file = dropped.clone();
+        let new_file: NewFile = Arc::new(move || Ok(("dropped".into(), Box::new(file.clone()))));
+        let confirm = ConfirmConfig { slaves: 0, timeout: confirm_timeout };
+        let shelf = Shelf::within(&self.room);
+        let server = KeyValueServer::new(shelf, Arc::clone(&posts) as Arc<_>, self.slave_buffer_bytes_max);
+        let server = server.living_as(incarnation).confirmed_by(confirm).dropping_into(new_file);
+        let server = Arc::new(server);
+        let store = registry.spawn(Arc::clone(&server) as Arc<_>);
+        registry.register(STORE, &store).expect("the name is free");
+        let slaves: Vec<Arc<Slave>> = self
+            .configured
+            .iter()
+            .filter_map(|name| server.add_slave(name.clone()).expect("few slaves"))
+            .inspect(|slave| slave.guard())
+            .collect();
+        self.life = Some(Life {
+            incarnation,
+            registry,
+            waiters: Waiters::default(),
+            server,
+            store,
+            posts,
+            dropped,
+            client: Peer::new(CLIENT.into(), DistributionFlags::OFFERED),
+            later: Vec::new(),
+            follows: Vec::new(),
+            hungry: Vec::new(),
+            monitors: Vec::new(),
+            wakes: Vec::new(),
+        });
+        slaves
+    }
+}
+
+/// In the place of one that is in use.
+pub fn no_client() -> Peer {
+    Peer::new(CLIENT.into(), DistributionFlags::OFFERED)
+}

@@ -1,0 +1,386 @@
+//! All virtual nodes, the network between them, and what happens to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kvnode::process::Effect;
+use kvnode::replica::Refusal;
+use parking_lot::Mutex;
+
+use super::checks::{History, Observed};
+use super::clients::Call;
+use super::network::{End, Item};
+use super::node::{CLIENT, Life, VirtualNode, Wake, frames_of};
+use super::random::Random;
+use super::shell::Follow;
+
+/// How long a write waits for slaves.
+const CONFIRM_TIMEOUT: Duration = Duration::from_millis(400);
+/// Events until all is as it should be, once nothing breaks any more.
+const SETTLE_EVENTS_MAX: usize = 60_000;
+
+/// Counts by name.
+macro_rules! counts {
+    ($($name:ident: $doc:literal,)*) => {
+        /// How often each was seen: a simulation that never gets there shows nothing.
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct Counts {
+            $(#[doc = $doc] pub $name: u64,)*
+        }
+
+        impl Counts {
+            /// All were seen, in many runs.
+            pub fn check(&self) {
+                $(assert!(self.$name > 10, "{}: {self:?}", stringify!($name));)*
+            }
+        }
+    };
+}
+
+counts! {
+    in_step: "Slaves in step, before all comes to rest.",
+    gone_partial: "Slaves that are gone, and miss some keys.",
+    gone_full: "Slaves that are gone, and miss all.",
+    behind: "Slaves that did not keep up.",
+    copying: "Copies that began.",
+    copies: "Copies that took the place of what was there.",
+    chains: "Times of rest at which a slave had a slave.",
+    several: "Times of rest at which a store had two slaves.",
+    promotions: "Promotions.",
+    apart: "Stores that were promoted apart from each other.",
+    demotions: "Stores that became slaves as another was promoted.",
+    reported: "What they dropped was kept elsewhere.",
+    renewed: "Slaves that were greeted anew.",
+    crossing: "Greetings that were put off.",
+    unanswered: "Greetings that were not answered in time.",
+    byes: "Slaves that were told that they are none.",
+    itself: "Stores that were to be their own slaves.",
+    cycle: "Refusals: it is a primary of the one that asks.",
+    has_primary: "Refusals: it has another primary.",
+    superseded: "Refusals: another was promoted.",
+    not_empty: "Refusals: it holds something, and the other was started empty.",
+    confirmed: "Writes that were confirmed.",
+    unconfirmed: "Writes that were not confirmed in time.",
+    kills: "Nodes that were killed.",
+    cuts: "Nodes that were cut off from each other.",
+}
+
+impl Counts {
+    pub fn refused(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Cycle => self.cycle += 1,
+            Refusal::HasPrimary => self.has_primary += 1,
+            Refusal::Superseded => self.superseded += 1,
+            Refusal::NotEmpty => self.not_empty += 1,
+            _ => {}
+        }
+    }
+}
+
+pub struct World {
+    pub nodes: Vec<VirtualNode>,
+    /// The side of the first at a connection with the second.
+    pub ends: Vec<Vec<Option<End>>>,
+    /// No connection between the two is possible.
+    pub cut: Vec<Vec<bool>>,
+    pub now: Instant,
+    /// The same, for those who are told of something.
+    pub clock: Arc<Mutex<Instant>>,
+    pub random: Random,
+    pub counts: Counts,
+    pub observed: Vec<Observed>,
+    pub history: History,
+    /// How often each incarnation has changed its lineage.
+    pub turns: BTreeMap<u64, u64>,
+    /// Writes so far: the last value.
+    pub writes: u64,
+    pub calls: BTreeMap<u32, Call>,
+    pub next_call: u32,
+}
+
+/// Something that can happen next.
+#[derive(Clone, Copy)]
+enum Event {
+    Deliver(usize, usize),
+    Turn(usize, usize),
+    Feed(usize),
+    Monitor(usize),
+    Wake(usize),
+}
+
+impl World {
+    pub fn new(nodes: Vec<VirtualNode>, random: Random, counts: Counts, now: Instant) -> Self {
+        let len = nodes.len();
+        let mut world = Self {
+            nodes,
+            ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),
+            cut: vec![vec![false; len]; len],
+            now,
+            clock: Arc::new(Mutex::new(now)),
+            random,
+            counts,
+            observed: (0..len).map(|_| Observed::default()).collect(),
+            history: History::default(),
+            turns: BTreeMap::new(),
+            writes: 0,
+            calls: BTreeMap::new(),
+            next_call: 0,
+        };
+        for node in 0..len {
+            world.start(node);
+        }
+        world
+    }
+
+    pub fn life(&self, node: usize) -> &Life {
+        self.nodes[node].life.as_ref().expect("it runs")
+    }
+
+    pub fn life_mut(&mut self, node: usize) -> &mut Life {
+        self.nodes[node].life.as_mut().expect("it runs")
+    }
+
+    pub fn node_named(&self, name: &str) -> usize {
+        self.nodes.iter().position(|node| *node.name == *name).expect("one of ours")
+    }
+
+    fn is_running(&self, node: usize) -> bool {
+        self.nodes[node].life.is_some()
+    }
+
+    pub fn start(&mut self, node: usize) {
+        let incarnation = self.random.incarnation();
+        let slaves = self.nodes[node].start(incarnation, CONFIRM_TIMEOUT);
+        tracing::info!(node, incarnation = format!("{incarnation:x}"), "started");
+        let now = self.now;
+        self.life_mut(node).follows =
+            slaves.into_iter().map(|slave| Some(Box::new(Follow::new(slave, None, now)))).collect();
+        self.check(node);
+    }
+
+    /// A node ends, as by `kill -9`.
+    pub fn kill(&mut self, node: usize) {
+        tracing::info!(node, "killed");
+        self.counts.kills += 1;
+        for other in 0..self.nodes.len() {
+            self.break_connection(node, other);
+            self.ends[node][other] = None;
+        }
+        self.nodes[node].life = None;
+        self.calls.retain(|_, call| call.node != node);
+    }
+
+    /// No connection between two nodes goes on, and none can be made.
+    pub fn cut(&mut self, node: usize, other: usize) {
+        if node == other {
+            return;
+        }
+        tracing::info!(node, other, "cut");
+        self.counts.cuts += 1;
+        (self.cut[node][other], self.cut[other][node]) = (true, true);
+        self.break_connection(node, other);
+    }
+
+    pub fn heal(&mut self, node: usize, other: usize) {
+        (self.cut[node][other], self.cut[other][node]) = (false, false);
+    }
+
+    /// Carries out what an event has left to be done.
+    pub fn carry_out(&mut self, node: usize) {
+        loop {
+            let life = self.life_mut(node);
+            let effects = std::mem::take(&mut life.later);
+            let sent = std::mem::take(&mut *life.posts.sent.lock());
+            let ready = std::mem::take(&mut *life.posts.replicate.lock());
+            if effects.is_empty() && sent.is_empty() && ready.is_empty() {
+                break;
+            }
+            // Before a confirmation is looked at.
+            self.check(node);
+            for effect in effects {
+                self.carry_out_effect(node, effect);
+            }
+            for slave in ready {
+                self.replicate(node, &slave);
+            }
+            for (to, frame) in sent {
+                self.post(node, &to, frame);
+            }
+        }
+        self.check(node);
+    }
+
+    fn carry_out_effect(&mut self, node: usize, effect: Effect) {
+        let now = self.now;
+        match effect {
+            Effect::Replicate(slave, _) => self.replicate(node, &slave),
+            Effect::FollowSlave { slave, added, .. } => {
+                let follow = Box::new(Follow::new(slave, added, now));
+                self.life_mut(node).follows.push(Some(follow));
+            }
+            Effect::Monitor(request) => self.life_mut(node).monitors.push(*request),
+            Effect::Wake(request) => {
+                let due = now + request.every;
+                self.life_mut(node).wakes.push(Wake { due, request: *request });
+            }
+            Effect::Send { node: to, mut frames } => {
+                for frame in frames_of(&mut frames) {
+                    self.post(node, &to, frame);
+                }
+            }
+            other => panic!("nothing here asks for this: {other:?}"),
+        }
+    }
+
+    fn post(&mut self, node: usize, to: &str, frame: Vec<u8>) {
+        if to == CLIENT {
+            return self.answered(node, &[frame]);
+        }
+        self.send(node, self.node_named(to), Item::Frame(frame));
+    }
+
+    /// All that can happen now without time or chance.
+    fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (node, life) in self.nodes.iter().enumerate() {
+            let Some(life) = &life.life else { continue };
+            let others = (0..self.nodes.len()).filter(|&other| self.has_news(node, other));
+            events.extend(others.map(|other| Event::Deliver(node, other)));
+            for (slot, follow) in life.follows.iter().enumerate() {
+                let due = follow.as_ref().and_then(|follow| follow.due(self.now));
+                if due.is_some_and(|due| due <= self.now) {
+                    events.push(Event::Turn(node, slot));
+                }
+            }
+            if !life.hungry.is_empty() {
+                events.push(Event::Feed(node));
+            }
+            if !life.monitors.is_empty() {
+                events.push(Event::Monitor(node));
+            }
+            if life.wakes.iter().any(|wake| wake.due <= self.now) {
+                events.push(Event::Wake(node));
+            }
+        }
+        events
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Deliver(node, from) => self.deliver(node, from),
+            Event::Turn(node, slot) => {
+                self.turn(node, slot);
+                self.carry_out(node);
+            }
+            Event::Feed(node) => {
+                for slave in std::mem::take(&mut self.life_mut(node).hungry) {
+                    self.replicate(node, &slave);
+                }
+                self.carry_out(node);
+            }
+            Event::Monitor(node) => {
+                let request = self.life_mut(node).monitors.remove(0);
+                self.monitor(node, request);
+                self.carry_out(node);
+            }
+            Event::Wake(node) => {
+                let now = self.now;
+                self.life_mut(node).wakes.retain_mut(|wake| {
+                    wake.due > now || {
+                        wake.due = now + wake.request.every;
+                        (wake.request.wake)()
+                    }
+                });
+                self.carry_out(node);
+            }
+        }
+    }
+
+    /// Something that can happen happens; `false`: nothing can.
+    pub fn go_on(&mut self) -> bool {
+        let events = self.events();
+        if events.is_empty() {
+            return false;
+        }
+        let event = self.random.pick(&events);
+        self.happen(event);
+        true
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.now += time;
+        *self.clock.lock() = self.now;
+    }
+
+    /// When something is to be done next, if nothing else happens.
+    fn next_due(&self) -> Option<Instant> {
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        lives
+            .flat_map(|life| {
+                let follows = life.follows.iter().flatten().filter_map(|follow| follow.due(self.now));
+                follows.chain(life.wakes.iter().map(|wake| wake.due))
+            })
+            .min()
+    }
+
+    /// Nothing breaks any more, all nodes run and nobody writes: all becomes as it should be in a bounded number of events.
+    pub fn settle(&mut self) {
+        for node in 0..self.nodes.len() {
+            for other in 0..self.nodes.len() {
+                self.heal(node, other);
+            }
+            if !self.is_running(node) {
+                self.start(node);
+            }
+        }
+        for _ in 0..SETTLE_EVENTS_MAX {
+            if self.go_on() {
+                continue;
+            }
+            if self.is_settled() {
+                return self.check_settled();
+            }
+            let due = self.next_due().unwrap_or_else(|| panic!("nothing goes on: {}", self.shown()));
+            let wait = due.saturating_duration_since(self.now).max(Duration::from_millis(1));
+            self.pass(wait);
+        }
+        panic!("not settled: {}", self.shown());
+    }
+
+    /// All stores and slaves, for a failure.
+    pub fn shown(&self) -> String {
+        let mut text = format!("calls {:?}\n", self.calls);
+        for (number, node) in self.nodes.iter().enumerate() {
+            let Some(life) = &node.life else { continue };
+            text += &format!("{number}: {:x?} {:?}", self.lineage(number), self.figures(number));
+            for slave in life.server.slaves() {
+                text += &format!("\n   {slave:?} {:?} {:?}", slave.standing(), slave.state());
+            }
+            text += &format!("\n   {:?}\n", self.observed[number].data);
+        }
+        text
+    }
+
+    /// A node that runs, whose store is nobody's slave.
+    pub fn some_primary(&mut self) -> Option<usize> {
+        let primaries: Vec<usize> = (0..self.nodes.len())
+            .filter(|&node| self.is_running(node) && self.figures(node).is_none())
+            .collect();
+        (!primaries.is_empty()).then(|| self.random.pick(&primaries))
+    }
+
+    pub fn some_running(&mut self) -> Option<usize> {
+        let running: Vec<usize> = (0..self.nodes.len()).filter(|&node| self.is_running(node)).collect();
+        (!running.is_empty()).then(|| self.random.pick(&running))
+    }
+
+    /// Starts a node that does not run, if there is one.
+    pub fn start_some(&mut self) {
+        let dead: Vec<usize> = (0..self.nodes.len()).filter(|&node| !self.is_running(node)).collect();
+        if !dead.is_empty() {
+            let node = self.random.pick(&dead);
+            self.start(node);
+        }
+    }
+}

@@ -359,8 +359,7 @@ fn the_doctor_recognises_what_is_wrong() {
     served.join().expect("it does not fail");
 
     // Registered, and nothing listens at the port.
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("free").port();
+    let port = nobody.port();
     let config = kvnode::config::EpmdConfig { port: epmd.port(), ..Default::default() };
     let gone = smol::block_on(kvnode::epmd::register(&config, "gone", port)).expect("it is registered");
     person.doctor(&["gone"], "port", &["nothing listens there"]);

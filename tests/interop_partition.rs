@@ -180,9 +180,12 @@ fn an_elixir_primary(otp: &Otp, plan: Plan) {
         master.wait_for_global(name);
         master.check(&format!("KeyValueStoreDistributed.add_slave(:{name})"), ":ok");
     }
-    // Slower, as what the BEAM cannot send it keeps, and past 1 MiB of that whoever casts is suspended.
-    master
-        .run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 5, 20_000)"));
+    // Slower, as what the BEAM cannot send it keeps, and past 1 MiB of that whoever casts is suspended until the slave is
+    // known to be gone.
+    let pause_ms = if plan.lasts > Duration::from_secs(30) { 25 } else { 5 };
+    master.run(&format!(
+        "{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, {pause_ms}, 20_000)"
+    ));
     master.run("KvNodeTest.Writer.put_all(writer); KvNodeTest.Writer.slowest(writer)");
     master.run("for i <- 1..200, do: KeyValueStoreDistributed.put({:before, i}, i)");
     let marks = slaves.each_ref().map(KvNode::log_mark);

@@ -2,14 +2,22 @@
 //! a slave meanwhile.
 
 #![expect(clippy::print_stderr, reason = "the versions are shown when a test fails")]
+#![expect(clippy::disallowed_methods, reason = "writes go on for a time by the clock")]
 
 mod support;
+
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::{BeamNode, BeamOptions, Epmd, KvNode, Otp, at_host};
 
 /// Keys of the stream of writes.
 const KEYS: u32 = 300;
+/// How long slaves are stopped while their primary is written to and its memory is looked at; `KVNODE_STOPPED_SECS` has it
+/// longer, by hand.
+const STOPPED_SECS: u64 = 8;
+/// By how much the primary's resident memory may change meanwhile, in KiB.
+const CHANGE_KIB_MAX: u64 = 8 << 10;
 
 /// Runs on the oldest and the newest release that can be of one cluster, both at once.
 fn at_once(test: impl Fn(&Otp) + Sync) {
@@ -61,6 +69,13 @@ fn wait_in_step(beam: &BeamNode, slave: &str) {
         ),
         "true",
     );
+}
+
+/// The resident memory of the primary, in KiB.
+fn resident_kib(master: &KvNode) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", master.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is there");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number of KiB")
 }
 
 /// Compares every key of a server with what was acknowledged.
@@ -306,6 +321,62 @@ fn a_reader_of_a_slave_never_sees_a_counter_go_back_also_over_a_reconnect() {
             reader.check("seen.back", "[]");
             reader.check("seen.last", &last);
             reader.check("seen.changes > 100", "true");
+        }
+    });
+}
+
+#[test]
+fn a_primarys_memory_is_flat_while_its_slaves_are_stopped() {
+    let for_secs =
+        std::env::var("KVNODE_STOPPED_SECS").map_or(STOPPED_SECS, |secs| secs.parse().expect("seconds"));
+    at_once(|otp| {
+        let epmd = Epmd::start();
+        let caller = BeamNode::start(otp, &epmd, "caller");
+        let connect = format!("--connect {}", caller.name());
+        let master =
+            KvNode::start(&epmd, "master", &format!("{connect} --slave global:elixir --slave global:rust"));
+        let elixir = elixir_store(otp, &epmd, "elixir");
+        elixir.ping(caller.name());
+        let rust = KvNode::start(&epmd, "rust", &connect);
+        caller.wait_for_global("master");
+        start_writer(&caller);
+        for slave in ["elixir", "rust"] {
+            wait_in_step(&caller, slave);
+        }
+        elixir.signal(Signal::STOP);
+        rust.signal(Signal::STOP);
+        let large = "for i <- 1..2_000, do: :ok = GenServer.call({:global, :master}, {:put, {:large, rem(i, 50)}, \
+                     String.duplicate(\"v\", 10_000)}); :ok";
+        // More than what waits for a slave may have.
+        let mark = master.log_mark();
+        while !["elixir", "rust"].iter().all(|slave| {
+            master.log_since(mark).lines().any(|line| line.contains("behind") && line.contains(slave))
+        }) {
+            caller.check(large, ":ok");
+        }
+        let (since, before) = (Instant::now(), resident_kib(&master));
+        let mut most = before;
+        while since.elapsed() < Duration::from_secs(for_secs) {
+            caller.check(large, ":ok");
+            more_writes(&caller);
+            most = most.max(resident_kib(&master));
+        }
+        eprintln!(
+            "--- on {}: {before} KiB when both were behind, {most} KiB at most in {for_secs} s",
+            otp.label
+        );
+        assert!(most < before + CHANGE_KIB_MAX, "{before} KiB became {most} KiB");
+        elixir.signal(Signal::CONT);
+        rust.signal(Signal::CONT);
+        for slave in ["elixir", "rust"] {
+            wait_in_step(&caller, slave);
+        }
+        caller.run("ended = KvNodeTest.Writer.stop(writer)");
+        caller.check("ended.failed", "[]");
+        let same =
+            "Map.equal?(:sys.get_state({:global, :master}).data, :sys.get_state({:global, SLAVE}).data)";
+        for slave in [":elixir", ":rust"] {
+            caller.check_soon(&same.replace("SLAVE", slave), "true");
         }
     });
 }

@@ -13,6 +13,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
 use super::ask::{self, Session};
+use super::progress::waiting;
 use super::tls::TlsArgs;
 use super::{CliError, print, rpc};
 use crate::block_on;
@@ -74,9 +75,21 @@ struct Check {
     todo: Option<String>,
 }
 
-#[derive(Default)]
+impl Check {
+    fn text(&self) -> String {
+        let Self { name, found, todo } = self;
+        let mark = if todo.is_none() { "ok  " } else { "FAIL" };
+        let todo = todo.iter().map(|todo| format!("      to do      {todo}\n"));
+        std::iter::once(format!("{mark}  {name:<10} {found}\n")).chain(todo).collect()
+    }
+}
+
 struct Report {
     checks: Vec<Check>,
+    /// Each check is printed when it is done: some take seconds.
+    prints: bool,
+    /// What the first line that could not be printed failed with.
+    unprinted: Result<(), CliError>,
 }
 
 /// The checks end here: what comes after needs what has failed.
@@ -84,28 +97,23 @@ struct Failed;
 
 impl Report {
     fn good(&mut self, name: &'static str, found: impl Into<String>) {
-        self.checks.push(Check { name, found: found.into(), todo: None });
+        self.add(Check { name, found: found.into(), todo: None });
     }
 
     fn bad(&mut self, name: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Failed {
-        self.checks.push(Check { name, found: found.into(), todo: Some(todo.into()) });
+        self.add(Check { name, found: found.into(), todo: Some(todo.into()) });
         Failed
+    }
+
+    fn add(&mut self, check: Check) {
+        if self.prints && self.unprinted.is_ok() {
+            self.unprinted = print(&check.text());
+        }
+        self.checks.push(check);
     }
 
     fn is_good(&self) -> bool {
         self.checks.iter().all(|check| check.todo.is_none())
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for Check { name, found, todo } in &self.checks {
-            let mark = if todo.is_none() { "ok  " } else { "FAIL" };
-            text.push_str(&format!("{mark}  {name:<10} {found}\n"));
-            if let Some(todo) = todo {
-                text.push_str(&format!("      to do      {todo}\n"));
-            }
-        }
-        text
     }
 
     fn json(&self) -> Value {
@@ -119,14 +127,13 @@ impl Report {
 pub(super) fn main(args: DoctorArgs) -> Result<(), CliError> {
     let epmd = environment::epmd_config().map_err(CliError::usage)?;
     let target = ask::target("NODE", &args.node)?;
-    let mut report = Report::default();
+    let mut report = Report { checks: Vec::new(), prints: !args.json, unprinted: Ok(()) };
     // How far it comes is in the report.
     let _end = block_on(examine(&mut report, &target, &args, epmd));
     if args.json {
         print(&format!("{}\n", report.json()))?;
-    } else {
-        print(&report.text())?;
     }
+    std::mem::replace(&mut report.unprinted, Ok(()))?;
     if report.is_good() {
         return Ok(());
     }
@@ -153,12 +160,23 @@ async fn examine(
         Ok(node) => node,
         Err(error) => return Err(report.bad("own node", error.to_string(), OWN_NODE)),
     };
-    let reached = match node.connect_to(target.as_str()).await {
+    let reached = match waiting("asking", target.as_str(), node.connect_to(target.as_str())).await {
         Ok(reached) => reached,
         Err(error) => {
-            node.stop().await;
-            let other_name = named_otherwise(target, kind, args, &epmd, &error).await;
-            return Err(handshake_failed(report, target, kind, address, &error, other_name).await);
+            let why = async {
+                node.stop().await;
+                let other_name = named_otherwise(target, kind, args, &epmd, &error).await;
+                let tls = match &*error {
+                    DialError::Handshake(HandshakeError { fault, .. }) => {
+                        matches!(fault, Fault::Malformed(_) | Fault::Closed | Fault::TimedOut)
+                            && speaks_tls(address).await
+                    }
+                    _ => false,
+                };
+                (other_name, tls)
+            };
+            let (other_name, tls) = waiting("finding out more about", target.as_str(), why).await;
+            return Err(handshake_failed(report, target, kind, address, &error, other_name, tls));
         }
     };
     report.good("handshake", format!("{target} has our cookie and lets us in"));
@@ -189,7 +207,7 @@ async fn host(report: &mut Report, target: &NodeName) -> Result<(), Failed> {
         Timer::after(STEP).await;
         Err(ErrorKind::TimedOut.into())
     });
-    match resolved.await {
+    match waiting("asking for the address of", host, resolved).await {
         Ok(addresses) if !addresses.is_empty() => {
             let addresses: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
             report.good("host", format!("{host} is {}", addresses.join(", ")));
@@ -207,7 +225,7 @@ fn unknown_host(host: &str) -> String {
 /// Asks the host's epmd, and gives where the node listens.
 async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -> Result<SocketAddr, Failed> {
     let (host, port) = (target.host(), epmd.port);
-    let known = match names(host, port).await {
+    let known = match waiting("asking epmd of", host, names(host, port)).await {
         Ok(known) => known,
         Err(error) => {
             let todo = match &error {
@@ -239,7 +257,7 @@ async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -
     let list: Vec<String> = known.iter().map(|(name, _)| name.escape_debug().to_string()).collect();
     let list = if list.is_empty() { "no node".to_owned() } else { list.join(", ") };
     report.good("epmd", format!("{host}:{port} answers and knows {list}"));
-    match lookup(host, port, target.name()).await {
+    match waiting("asking epmd of", host, lookup(host, port, target.name())).await {
         Ok(Some(found)) => {
             let kind = if found.hidden { " as a hidden node" } else { "" };
             report.good("registered", format!("{} listens at {}{kind}", target.name(), found.address));
@@ -256,7 +274,7 @@ async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -
 }
 
 async fn port(report: &mut Report, address: SocketAddr) -> Result<(), Failed> {
-    match connected(address).await {
+    match waiting("connecting to", &address.to_string(), connected(address)).await {
         Ok(_) => {
             report.good("port", format!("{address} takes connections"));
             Ok(())
@@ -340,13 +358,14 @@ async fn named_otherwise(
     }
 }
 
-async fn handshake_failed(
+fn handshake_failed(
     report: &mut Report,
     target: &NodeName,
     kind: NameKind,
     address: SocketAddr,
     error: &DialError,
     other_name: Option<String>,
+    speaks_tls: bool,
 ) -> Failed {
     if matches!(error, DialError::SpeaksTls { .. }) {
         return plain_to_tls(report, target, address);
@@ -403,9 +422,7 @@ async fn handshake_failed(
                 DistributionFlags::OFFERED.bits()
             ),
         ),
-        Fault::Malformed(_) | Fault::Closed | Fault::TimedOut if speaks_tls(address).await => {
-            plain_to_tls(report, target, address)
-        }
+        _ if speaks_tls => plain_to_tls(report, target, address),
         Fault::Closed => report.bad(
             "handshake",
             error.to_string(),
@@ -442,7 +459,7 @@ fn flags(report: &mut Report, offered: DistributionFlags) {
 }
 
 async fn talk(report: &mut Report, session: &Session) -> Result<(), Failed> {
-    match rpc::round_trip(session).await {
+    match waiting("asking", &session.connected.name, rpc::round_trip(session)).await {
         Ok(millis) => report.good("ping", format!("answered in {millis:.1} ms")),
         Err(error) => {
             return Err(report.bad(
@@ -465,7 +482,10 @@ async fn clocks(report: &mut Report, session: &Session) -> Result<(), Failed> {
         STEP,
     );
     let before = now_ms();
-    let theirs = match asked.await.map(|time| from_term::<i64>(time.view())) {
+    let theirs = match waiting("asking", &session.connected.name, asked)
+        .await
+        .map(|time| from_term::<i64>(time.view()))
+    {
         Ok(Ok(theirs)) => theirs,
         Ok(Err(_)) => return Err(report.bad("clock", "it gave no time", "see that it is an Erlang node")),
         Err(error) => {

@@ -1,4 +1,4 @@
-//! What a person at a terminal sees while a question takes long.
+//! What a person at a terminal sees while a question, or a check, takes long.
 
 use std::future::{Future, pending};
 use std::io::{IsTerminal, stderr};
@@ -18,6 +18,25 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// at standard error nothing is shown.
 pub(super) async fn beside<T>(node: &Node, target: &str, work: impl Future<Output = T>) -> T {
     smol::future::or(work, show(node, target)).await
+}
+
+/// Does `work`, which is to do `what` with `whom`, and shows that, and since when, once it takes longer than a second. Without
+/// a terminal at standard error nothing is shown.
+pub(super) async fn waiting<T>(what: &str, whom: &str, work: impl Future<Output = T>) -> T {
+    let shown = async {
+        if !stderr().is_terminal() {
+            return pending().await;
+        }
+        Timer::after(PATIENCE).await;
+        let bar = Bar(ProgressBar::no_length().with_elapsed(PATIENCE));
+        bar.0.set_style(ProgressStyle::with_template("{msg}, {elapsed}").expect("the template is right"));
+        bar.0.set_message(format!("{what} {whom}"));
+        loop {
+            bar.0.tick();
+            Timer::after(INTERVAL).await;
+        }
+    };
+    smol::future::or(work, shown).await
 }
 
 /// Never ends, and takes the bar away when it is dropped.

@@ -57,8 +57,14 @@ impl Epmd {
         };
         command.env("ERL_EPMD_PORT", self.port().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.child = Some(command.spawn().expect("epmd can be started"));
-        wait_until("epmd answers", || self.names().is_some());
+        let mut child = command.spawn().expect("epmd can be started");
+        let port = self.port();
+        wait_until("epmd answers", || {
+            let ended = child.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "epmd at port {port} ended at once: {ended:?}");
+            self.names().is_some()
+        });
+        self.child = Some(child);
     }
 
     /// Kills the daemon as `kill -9` does.

@@ -1,7 +1,7 @@
 //! Ports that no two tests use at the same time.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpStream};
 
 /// A TCP port that belongs to this value for as long as it lives, whether anything listens or not: an epmd
 /// can be killed and started again without another test's node slipping into its place.
@@ -18,7 +18,9 @@ impl Port {
         std::fs::create_dir_all(&folder).expect("the temporary folder can be written to");
         for number in 21_000..31_000 {
             let file = File::create(folder.join(number.to_string())).expect("a lock file can be made");
-            if file.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::UNSPECIFIED, number)).is_ok() {
+            // Asked for, and not taken to see whether it can be: a program that another thread starts at this moment has our
+            // sockets until it runs, and would keep the port from whom it is meant for.
+            if file.try_lock().is_ok() && TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_err() {
                 return Self { number, _lock: file };
             }
         }

@@ -62,6 +62,9 @@ impl Config {
     /// [`confirm_timeout`](Self::confirm_timeout) where nothing else is said.
     pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(4);
 
+    /// The most slaves that a write can wait for: no store has more.
+    pub const CONFIRM_MAX: u32 = 64;
+
     /// Whether a node may be connected with, as far as its name decides.
     pub fn allows(&self, node: &NodeName) -> bool {
         self.allow.is_empty()

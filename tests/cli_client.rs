@@ -181,6 +181,22 @@ fn elixir_servers_are_asked_as_kvnode_is() {
             beam.name()
         );
         person.fails(&["rpc", "no_such", "f", "--node", "beam"], 5, &["there is no :no_such.f/0"]);
+        person.fails(
+            &["rpc", "lists", "foreach", "[&:no_such.f/1, [1]]", "--node", "beam"],
+            5,
+            &["raised undef: there is no :no_such.f/1"],
+        );
+        // What a function prints comes to who calls it, in order and whole; and who reads is at the end of the input.
+        let printed = |args: &[&str]| person.gets(&[&["rpc"], args, &["--node", "beam"]].concat());
+        assert_eq!(printed(&["IO", "puts", "[\"años\"]"]), "años\n:ok\n");
+        assert_eq!(printed(&["io", "format", "[~c\"~p ~ts~n\", [{:a, 1.5}, \"ñ\"]]"]), "{a,1.5} ñ\n:ok\n");
+        assert_eq!(printed(&["IO", "gets", "[\"? \"]"]), ":eof\n");
+        assert_eq!(printed(&["Enum", "each", "[[1, 2, 3], &IO.inspect/1]"]), "1\n2\n3\n:ok\n");
+        let said = person.types(&["rpc", "IO", "puts", "[\"a\"]", "--node", "beam", "--json"]);
+        assert_eq!(
+            (said.text().as_str(), said.stderr.as_str()),
+            ("{\"term\":\":ok\",\"value\":\"ok\"}\n", "a\n")
+        );
         person.fails(&["rpc", "erlang", "hd", "[[]]", "--node", "beam"], 5, &["raised :badarg"]);
         person.fails(&["rpc", "erlang", "throw", "[:x]", "--node", "beam"], 5, &["threw :x"]);
         person.fails(
@@ -258,6 +274,47 @@ fn what_is_refused_is_a_failure_for_scripts_and_its_answer_is_printed() {
 }
 
 #[test]
+fn names_and_slaves_are_typed_as_they_are_printed() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let kv = KvNode::start_with(&epmd, "kv", "", |command| {
+        command.args(["--store", "global::\"my store\",local:KeyValueStore", "--frame-bytes-max", "80MiB"]);
+    });
+    let slave = KvNode::start(&epmd, "slave", "");
+    let at = ["--node", "kv"];
+    let ask = |args: &[&str]| person.gets(&[args, &at].concat());
+    let to = ["--to", "global::\"my store\""];
+    assert_eq!(ask(&[&["put", ":a", "1"][..], &to].concat()), ":ok\n");
+    assert!(ask(&["names"]).contains(":\"my store\""));
+    let name = format!("{{KeyValueStore, :\"{}\"}}", slave.name());
+    assert_eq!(ask(&[&["add-slave", &name][..], &to].concat()), ":ok\n");
+    kv.wait_for_log(&["slave found", slave.name()]);
+    assert!(ask(&[&["status"][..], &to].concat()).contains(slave.name()));
+    assert_eq!(ask(&[&["remove-slave", &name][..], &to].concat()), ":ok\n");
+    // A process of another node than the one that is asked.
+    let pid =
+        person.gets(&["rpc", "erlang", "whereis", "[KeyValueStore]", "--node", "slave"]).trim().to_owned();
+    let (mark, add) = (kv.log_mark(), format!("{{:add_slave, {pid}}}"));
+    let said = person.types(&[&["call", &add][..], &at, &to].concat());
+    assert!(said.code == 2 && said.stderr.contains("another node"), "{said:?}");
+    let by_name = format!("global:{}", "nobody");
+    assert_eq!(ask(&[&["add-slave", &by_name][..], &to].concat()), ":ok\n");
+    assert_eq!(ask(&[&["remove-slave", &by_name][..], &to].concat()), ":ok\n");
+    assert!(!kv.log_since(mark).contains("slave found"));
+
+    let unknown = person.types(&[&["call", ":frob"][..], &at, &to].concat());
+    assert!(
+        unknown.code == 5 && unknown.stderr.contains("knows no such request: {:bad_call, :frob}"),
+        "{unknown:?}"
+    );
+    let file = person.home.path().join("huge");
+    fs::write(&file, vec![0; 81 << 20]).expect("it is ours");
+    let huge = format!("@{}", file.display());
+    person.fails(&[&["put", ":b", &huge][..], &at, &to].concat(), 1, &["--frame-bytes-max", "84934"]);
+    assert_eq!(ask(&[&["get", ":a"][..], &to].concat()), "1\n");
+}
+
+#[test]
 fn an_elixir_slave_is_added_from_the_shell() {
     let epmd = Epmd::start();
     let person = Person::new(&epmd);
@@ -289,10 +346,20 @@ fn what_is_mistyped_is_pointed_at_before_anybody_is_asked() {
     person.fails(&["call", "Mafalda!"], 2, &["REQUEST"]);
     person.fails(&["rpc", "m", "f", ":a"], 2, &["ARGUMENTS is a list"]);
     person.fails(&["get", ":a", "--to", "slave1"], 2, &["--to slave1", "global:slave1"]);
+    person.fails(&["get", ":a", "--to", "global:\"a b\""], 2, &["--to global:\"a b\"", ":\"my store\""]);
     person.fails(&["get", ":a", "--node", "@h"], 2, &["--node @h"]);
     person.fails(&["get", ":a"], 1, &["no epmd answers"]);
     let said = person.types(&["gett", ":a"]);
     assert!(said.code == 2 && said.stderr.contains("'get'"), "{said:?}");
+    // Also where the environment has settings of a node, which go with no command.
+    let output = person.command(&["gett", ":a"]).env("KVNODE_COOKIE", "x").output().expect("it was built");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(2) && stderr.contains("'get'") && !stderr.contains("--cookie"),
+        "{stderr}"
+    );
+    let said = person.types(&["--cookie", "x", "get", ":a"]);
+    assert!(said.code == 2 && said.stderr.contains("stands behind it, see 'kvnode get --help'"), "{said:?}");
     let said = person.types(&["get", ":a", "--nod", "x"]);
     assert!(said.code == 2 && said.stderr.contains("'--node'"), "{said:?}");
 }
@@ -404,6 +471,12 @@ fn what_takes_longer_than_a_second_shows_how_far_it_is() {
     kv.signal(Signal::STOP);
     let slow = at_terminal(format!("{program} get :a --timeout 2"));
     assert!(slow.contains(&format!("waiting for {}", kv.name())) && slow.contains("--timeout"), "{slow:?}");
+    // Nothing can have been done where nobody was reached.
+    Person::new(&epmd).fails(
+        &["put", ":a", "1", "--timeout", "1"],
+        1,
+        &["nothing was asked of it", "kvnode doctor"],
+    );
 }
 
 #[test]

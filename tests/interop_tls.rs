@@ -347,12 +347,8 @@ fn what_the_readme_says_of_tls_works_when_it_is_pasted() {
         let _kv = KvNode::start_with(&epmd, "secret1", args, |command| {
             command.current_dir(folder.path());
         });
-        // The BEAM runs in another folder, so its paths say where the files are.
-        let seen_as = otp.inside(folder.path()).display().to_string();
-        let absolute = block("erlang").replace("file, \"", &format!("file, \"{seen_as}/"));
-        std::fs::write(folder.path().join("beam.conf"), absolute).unwrap();
-        let erl = erl.replace("tls.conf", &format!("{seen_as}/beam.conf"));
-        let iex = BeamNode::start(otp, &epmd, BeamOptions::new("iex").cookie("secret").erl(&erl));
+        let options = BeamOptions::new("iex").cookie("secret").erl(erl).within(folder.path());
+        let iex = BeamNode::start(otp, &epmd, options);
         for (code, value) in &lines {
             iex.check(code, value);
         }

@@ -4,6 +4,7 @@
 //! has a name that nobody else has and is not registered with epmd: what asking leaves behind is two lines in the log of the node
 //! that is asked.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,14 +95,19 @@ impl AskArgs {
                 None => only_kvnode(&epmd).await?,
             };
             let node = start(&target, self.cookie.as_deref(), self.tls.config()?, epmd).await?;
+            let is_reached = Cell::new(false);
             let asked = async {
                 let connected = node.connect_to(target.as_str()).await.map_err(|error| refused(&error))?;
+                is_reached.set(true);
                 // One clock for everything: the one below.
                 act(&Session { node: Arc::clone(&node), connected, time: Duration::MAX }).await
             };
             let late = async {
                 Timer::after(self.time()).await;
                 let secs = self.timeout;
+                if !is_reached.get() {
+                    return Err(not_reached(&target, secs));
+                }
                 Err(CliError::Timeout(format!(
                     "{target} gave no answer within {secs} s; whether it did what was asked is not known (--timeout gives \
                      it longer)"
@@ -134,7 +140,7 @@ impl AskArgs {
             let connected = async { node.connect_to(target.as_str()).await.map_err(|error| refused(&error)) };
             let late = async {
                 Timer::after(self.time()).await;
-                Err(CliError::Timeout(format!("{target} was not reached within {} s", self.timeout)))
+                Err(not_reached(&target, self.timeout))
             };
             let outcome = match connected.or(late).await {
                 Ok(connected) => {
@@ -146,6 +152,14 @@ impl AskArgs {
             outcome
         })
     }
+}
+
+/// Nobody was asked anything within so many seconds.
+fn not_reached(target: &NodeName, secs: u32) -> CliError {
+    CliError::CannotRun(format!(
+        "{target} was not reached within {secs} s, and nothing was asked of it; kvnode doctor {target} says why (--timeout \
+         gives it longer)"
+    ))
 }
 
 /// A connection to the node that is asked.

@@ -5,6 +5,7 @@ use clap::Args;
 use super::answer::{self, Form};
 use super::ask::{AskArgs, Session, ToArgs};
 use super::{CliError, server_name, term};
+use crate::CallError;
 use crate::config::ServerName;
 use crate::dist::ServerRef;
 use crate::etf::text::NodeIdentity;
@@ -60,6 +61,9 @@ pub(super) struct GetArgs {
     ask: AskArgs,
 }
 
+/// From so many bytes on a connection that is lost may have been ended because of them.
+const LARGE_BYTES: usize = 32 << 20;
+
 #[derive(Args)]
 #[command(before_help = PUT_EXAMPLES)]
 pub(super) struct PutArgs {
@@ -90,7 +94,7 @@ pub(super) struct DeleteArgs {
 #[derive(Args)]
 #[command(before_help = ADD_SLAVE_EXAMPLES)]
 pub(super) struct AddSlaveArgs {
-    /// The slave: global:NAME, or local:NAME on the node of the store; NAME alone is global
+    /// The slave: global:NAME, or local:NAME on the node of the store; NAME alone is global; or a term, as in {NAME, :NODE}
     #[arg(value_name = "SLAVE")]
     slave: String,
     #[command(flatten)]
@@ -127,11 +131,14 @@ pub(super) fn delete(args: DeleteArgs) -> Result<(), CliError> {
     told(request(&args.ask, &args.to, "delete", &args.key, read)?.view(), args.ask.form())
 }
 
-/// A slave as it is typed.
+/// A slave as it is typed: a name, or a term in Elixir's syntax.
 ///
 /// # Errors
-/// It is no name.
-pub(super) fn slave_name(typed: &str) -> Result<OwnedTerm, CliError> {
+/// It is neither.
+pub(super) fn slave_name(typed: &str, local: Option<&NodeIdentity>) -> Result<OwnedTerm, CliError> {
+    if typed.starts_with(['{', '#']) {
+        return term::read("SLAVE", typed, local);
+    }
     let wrong = |reason| CliError::usage(format!("SLAVE {typed}: {reason}"));
     let slave = match server_name::server(typed) {
         Ok(ServerName::Global(name)) => ServerRef::global(&name),
@@ -142,8 +149,8 @@ pub(super) fn slave_name(typed: &str) -> Result<OwnedTerm, CliError> {
 }
 
 pub(super) fn add_slave(args: AddSlaveArgs) -> Result<(), CliError> {
-    let slave = slave_name(&args.slave)?;
-    let answer = request(&args.ask, &args.to, "add_slave", "", |_| Ok([slave.clone()]))?;
+    let read = |local: Option<&NodeIdentity>| Ok([slave_name(&args.slave, local)?]);
+    let answer = request(&args.ask, &args.to, "add_slave", &args.slave, read)?;
     answer::show(answer.view(), args.ask.form())?;
     answer::carried_out(answer.view(), |code| Refusal::of_code(code).map(|refusal| refusal.to_string()))
 }
@@ -175,6 +182,15 @@ fn request<const N: usize>(
             terms.iter().for_each(|term| _ = w.term(term.view()));
         };
         let called = session.node.client().call(&session.server(&to), request, session.time).await;
-        called.map_err(|error| session.failed(&to, &error))
+        called.map_err(|error| {
+            let bytes: usize = terms.iter().map(|term| term.view().bytes().len()).sum();
+            match error {
+                CallError::NodeDown(node) if bytes > LARGE_BYTES => CliError::CannotRun(format!(
+                    "the connection to {node} was lost before it answered; what it was sent has {bytes} bytes, and a kvnode \
+                     ends a connection by which more than its --frame-bytes-max come at once: see its log"
+                )),
+                error => session.failed(&to, &error),
+            }
+        })
     })
 }

@@ -31,6 +31,7 @@ use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind as Wrong};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use settings::Origins;
@@ -165,16 +166,36 @@ fn read(
     let mut command = Cli::command();
     command.build();
     let (at, command, typed) = match typed.subcommand() {
-        None => (1, &command, &typed),
+        None => {
+            // Before the environment is put to it, which goes with no command either.
+            let alone = Cli::command().try_get_matches_from(&words).map_err(|error| error.kind());
+            if matches!(alone, Err(Wrong::InvalidSubcommand | Wrong::ArgumentConflict)) {
+                return Ok((matches_of(words), Origins::default()));
+            }
+            (1, &command, &typed)
+        }
         Some((CONFIG, typed)) => {
             let at = words.iter().position(|word| *word == CONFIG).map_or(1, |position| position + 1);
             let config = command.find_subcommand_mut(CONFIG).map(|command| &*command);
             (at, config.expect("it is a command of ours"), typed)
         }
-        Some(_) => return Ok((Cli::command().get_matches_from(words), Origins::default())),
+        Some(_) => return Ok((matches_of(words), Origins::default())),
     };
     let (words, origins) = settings::complete(command, typed, words, at, environment)?;
-    Ok((Cli::command().get_matches_from(words), origins))
+    Ok((matches_of(words), origins))
+}
+
+/// What the words mean; the program ends where they mean nothing.
+fn matches_of(words: Vec<OsString>) -> ArgMatches {
+    Cli::command().try_get_matches_from(words).unwrap_or_else(|mut error| {
+        if let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
+            && error.kind() == Wrong::ArgumentConflict
+        {
+            let tip = format!("what is meant for a command stands behind it, see 'kvnode {command} --help'");
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
+        error.exit()
+    })
 }
 
 fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {

@@ -88,6 +88,7 @@ pub(super) struct NodeArgs {
         value_name = "SLAVES",
         default_value_t = 0,
         hide_default_value = true,
+        value_parser = clap::value_parser!(u32).range(..=i64::from(Config::CONFIRM_MAX)),
         help_heading = "Stores"
     )]
     confirm: u32,
@@ -174,6 +175,8 @@ pub(super) fn config(
     origins: &Origins,
 ) -> Result<(), CliError> {
     let ConfigArgs { node: args } = args;
+    log::init(&args.log);
+    origins.warn();
     let cookie = match &args.cookie {
         Some(cookie) => {
             given_cookie(cookie)?;

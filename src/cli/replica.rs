@@ -11,9 +11,10 @@ use clap::Args;
 use super::answer::Form;
 use super::ask::{AskArgs, Session, ToArgs};
 use super::client::slave_name;
+use super::term::names_processes;
 use super::{CliError, answer, print};
 use crate::config::ServerName;
-use crate::etf::{OwnedTerm, TermView, TermWriter};
+use crate::etf::{OwnedTerm, TermView};
 use crate::node::erpc::ErpcError;
 use crate::node::functions::since_epoch;
 use crate::replica::dialect::REPLICATION;
@@ -60,7 +61,8 @@ pub(super) struct PromoteArgs {
 #[derive(Args)]
 #[command(before_help = REMOVE_SLAVE_EXAMPLES)]
 pub(super) struct RemoveSlaveArgs {
-    /// The slave, as it was added: global:NAME, or local:NAME on the node of the store; NAME alone is global
+    /// The slave, as it was added: global:NAME, or local:NAME on the node of the store; NAME alone is global; or a term, as in
+    /// {NAME, :NODE}, or as kvnode status shows it
     #[arg(value_name = "SLAVE")]
     slave: String,
     #[command(flatten)]
@@ -70,7 +72,7 @@ pub(super) struct RemoveSlaveArgs {
 }
 
 pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
-    let status = request(&args.to, &args.ask, |w| _ = w.atom("status"))?;
+    let status = request(&args.to, &args.ask, |_| Ok(OwnedTerm::atom("status")))?;
     if args.ask.json {
         return answer::show(status.view(), args.ask.form());
     }
@@ -81,14 +83,41 @@ pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn promote(args: PromoteArgs) -> Result<(), CliError> {
-    let answer = request(&args.to, &args.ask, |w| _ = w.tuple(1).atom("promote"))?;
+    let promote = OwnedTerm::write(|w| _ = w.tuple(1).atom("promote")).map_err(CliError::usage)?;
+    let answer = request(&args.to, &args.ask, |_| Ok(promote.clone()))?;
     told(answer.view(), args.ask.form())
 }
 
 pub(super) fn remove_slave(args: RemoveSlaveArgs) -> Result<(), CliError> {
-    let slave = slave_name(&args.slave)?;
-    let answer = request(&args.to, &args.ask, |w| _ = w.tuple(2).atom("remove_slave").term(slave.view()))?;
+    let removal = |slave: TermView<'_>| {
+        OwnedTerm::write(|w| _ = w.tuple(2).atom("remove_slave").term(slave)).map_err(CliError::usage)
+    };
+    // A process of another node than the one that is asked is known by what the status shows alone.
+    if names_processes(&args.slave) {
+        let status = request(&args.to, &args.ask, |_| Ok(OwnedTerm::atom("status")))?;
+        if let Some(slave) = shown_as(status.view(), &args.slave) {
+            let answer = request(&args.to, &args.ask, |_| removal(slave))?;
+            return told(answer.view(), args.ask.form());
+        }
+        let late = |session: &Session| removal(slave_name(&args.slave, Some(&session.identity()))?.view());
+        return told(request(&args.to, &args.ask, late)?.view(), args.ask.form());
+    }
+    let removal = removal(slave_name(&args.slave, None)?.view())?;
+    let answer = request(&args.to, &args.ask, |_| Ok(removal.clone()))?;
     told(answer.view(), args.ask.form())
+}
+
+/// The name of the slave that a status shows so.
+fn shown_as<'a>(status: TermView<'a>, typed: &str) -> Option<TermView<'a>> {
+    let (_, slaves) = pairs(status)?.into_iter().find(|(key, _)| key.is_atom("slaves"))?;
+    let mut cursor = slaves.cursor();
+    for _ in 0..cursor.list().ok()? {
+        let (_, name) = pairs(cursor.term().ok()?)?.into_iter().find(|(key, _)| key.is_atom("name"))?;
+        if plain(name) == typed {
+            return Some(name);
+        }
+    }
+    None
 }
 
 /// Prints an answer; `{:error, reason}` is a failure for scripts too.
@@ -111,7 +140,11 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
 }
 
 /// Calls a store of a kvnode; nobody else is called.
-fn request(to: &ToArgs, ask: &AskArgs, request: impl Fn(&mut TermWriter<'_>)) -> Result<OwnedTerm, CliError> {
+fn request(
+    to: &ToArgs,
+    ask: &AskArgs,
+    request: impl Fn(&Session) -> Result<OwnedTerm, CliError>,
+) -> Result<OwnedTerm, CliError> {
     let to: ServerName = to.name()?;
     ask.with_session(async |session: &Session| {
         let (client, server) = (session.node.client(), session.server(&to));
@@ -127,7 +160,8 @@ fn request(to: &ToArgs, ask: &AskArgs, request: impl Fn(&mut TermWriter<'_>)) ->
             }
             Err(error) => return Err(CliError::CannotRun(error.to_string())),
         }
-        let called = client.call(&at.into(), &request, session.time).await;
+        let request = request(session)?;
+        let called = client.call_term(&at.into(), request.view(), session.time).await;
         called.map_err(|error| session.failed(&to, &error))
     })
 }

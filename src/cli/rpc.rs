@@ -1,24 +1,38 @@
 //! `kvnode rpc` and `ping`: functions of another node, and whether it is there.
 
+use std::future::Future;
+use std::io::Write;
+use std::pin::pin;
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::json;
+use smol::future::FutureExt;
 
 use super::ask::{AskArgs, Session};
 use super::{CliError, answer, print, server_name, term};
-use crate::etf::{OwnedTerm, from_term};
+use crate::etf::{OwnedTerm, TermView, TermWriter, from_term};
 use crate::node::erpc::ErpcError;
+use crate::node::printed::{Printed, text};
 
 const RPC_EXAMPLES: &str = "\
 EXAMPLES
   $ kvnode rpc :lists :reverse '[[1, 2, 3]]' --node master@myhost
   [3, 2, 1]
   $ kvnode rpc System version --node master@myhost
-  \"1.18.3\"";
+  \"1.18.3\"
+
+What the function prints is printed here; input it has none.";
 
 const PING_EXAMPLES: &str = "\
 EXAMPLES
   $ kvnode ping --node master@myhost
   pong from master@myhost in 0.4 ms";
+
+/// What was printed and is not shown yet.
+const PRINTED_MAX: usize = 4096;
+/// How long the text of what was printed may take.
+const STEP: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 #[command(before_help = RPC_EXAMPLES)]
@@ -64,25 +78,31 @@ pub(super) fn rpc(args: RpcArgs) -> Result<(), CliError> {
     let answer = args.ask.with_session(async |session: &Session| {
         let arguments = listed(&term::read_late(early, "ARGUMENTS", &args.arguments, session)?)?;
         let node = &session.connected.name;
-        let called = session
-            .node
-            .client()
-            .erpc(
-                node,
-                (&module, &function),
-                arguments.len(),
-                |w| arguments.iter().for_each(|argument| _ = w.term(argument.view())),
-                session.time,
-            )
-            .await;
+        let client = session.node.client();
+        let called = client.erpc(
+            node,
+            (&module, &function),
+            arguments.len(),
+            |w| arguments.iter().for_each(|argument| _ = w.term(argument.view())),
+            session.time,
+        );
+        let called = printing(session, args.ask.json, called).await;
         called.map_err(|error| {
-            let function =
-                format!("{}.{function}/{} on {node}", server_name::shown(&module), arguments.len());
+            let called_as = mfa(&module, &function, arguments.len());
+            let function = format!("{called_as} on {node}");
             match error {
                 ErpcError::Timeout => CliError::Timeout(format!("{function} gave no value in time")),
                 ErpcError::NoConnection => CliError::CannotRun(format!("{function}: {error}")),
-                ErpcError::Error { reason, .. } if reason.view().is_atom("undef") => {
+                // Or what it calls is there no more than it.
+                ErpcError::Error { reason, stack }
+                    if reason.view().is_atom("undef")
+                        && undefined(stack.view()).is_none_or(|undefined| undefined == called_as) =>
+                {
                     CliError::Failed(format!("there is no {function}"))
+                }
+                ErpcError::Error { reason, stack } if reason.view().is_atom("undef") => {
+                    let undefined = undefined(stack.view()).unwrap_or_default();
+                    CliError::Failed(format!("{function} raised undef: there is no {undefined}"))
                 }
                 ErpcError::Error { reason, .. } => {
                     CliError::Failed(format!("{function} raised {}", answer::text(reason.view())))
@@ -92,6 +112,70 @@ pub(super) fn rpc(args: RpcArgs) -> Result<(), CliError> {
         })
     })?;
     answer::show(answer.view(), args.ask.form())
+}
+
+/// Does `work`, a call of a function, and prints what that prints: as an rpc of a BEAM does, to the terminal of who calls. To
+/// stderr where stdout is to have nothing but JSON.
+async fn printing<T>(session: &Session, json: bool, work: impl Future<Output = T>) -> T {
+    let (tell, told) = smol::channel::bounded(PRINTED_MAX);
+    session.node.print_to(Box::new(move |printed| {
+        // More at once than anybody reads.
+        _ = tell.try_send(printed);
+    }));
+    let show = async |printed: Printed| {
+        let text = match printed {
+            Printed::Text(text) => Some(text),
+            Printed::Call { module, function, arguments } => {
+                let arguments = from_term::<Vec<OwnedTerm>>(arguments.view()).unwrap_or_default();
+                let write = |w: &mut TermWriter<'_>| {
+                    arguments.iter().for_each(|argument| _ = w.term(argument.view()));
+                };
+                let (client, node) = (session.node.client(), &session.connected.name);
+                let value = client.erpc(node, (&module, &function), arguments.len(), write, STEP).await;
+                value.ok().and_then(|chars| text(chars.view(), false))
+            }
+        };
+        let text = text.unwrap_or_else(|| "(what it printed could not be read)\n".to_owned());
+        if json {
+            _ = std::io::stderr().write_all(text.as_bytes());
+        } else {
+            // Whoever has closed stdout is told by what comes last.
+            _ = print(&text);
+        }
+    };
+    let mut work = pin!(work);
+    let done = loop {
+        let next = async { told.recv().await.map_or_else(|_| Err(None), |printed| Err(Some(printed))) };
+        // What is begun to be shown is shown, also where the value comes meanwhile.
+        match async { Ok(work.as_mut().await) }.or(next).await {
+            Ok(done) => break done,
+            Err(Some(printed)) => show(printed).await,
+            Err(None) => break work.await,
+        }
+    };
+    // All that it printed came before its value.
+    while let Ok(printed) = told.try_recv() {
+        show(printed).await;
+    }
+    done
+}
+
+/// A function as Elixir shows it, but for quotes.
+fn mfa(module: &str, function: &str, arity: usize) -> String {
+    format!("{}.{function}/{arity}", server_name::shown(module))
+}
+
+/// The function on top of a stack: where `undef` was raised, the one that is not there. (erlang, "Stack-Back Traces")
+fn undefined(stack: TermView<'_>) -> Option<String> {
+    let mut cursor = stack.cursor();
+    let 1.. = cursor.list().ok()? else { return None };
+    let [module, function, arity, _location] = cursor.term().ok()?.as_tuple::<4>()?;
+    let arity = match arity.as_unsigned() {
+        Some(arity) => usize::try_from(arity).ok()?,
+        // The arguments.
+        None => from_term::<Vec<OwnedTerm>>(arity).ok()?.len(),
+    };
+    Some(mfa(&module.as_atom()?.to_str(), &function.as_atom()?.to_str(), arity))
 }
 
 pub(super) fn ping(args: PingArgs) -> Result<(), CliError> {
@@ -114,7 +198,7 @@ pub(super) async fn round_trip(session: &Session) -> Result<f64, CliError> {
     let to = crate::config::ServerName::Local("net_kernel".into());
     let asked = std::time::Instant::now();
     let own = session.node.name().as_str();
-    let request = |w: &mut crate::etf::TermWriter<'_>| _ = w.tuple(2).atom("is_auth").atom(own);
+    let request = |w: &mut TermWriter<'_>| _ = w.tuple(2).atom("is_auth").atom(own);
     let answer = session.node.client().call(&session.server(&to), request, session.time).await;
     let answer = answer.map_err(|error| session.failed(&to, &error))?;
     if !answer.view().is_atom("yes") {

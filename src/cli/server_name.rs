@@ -1,7 +1,7 @@
 //! Names of servers as they are typed, and as Elixir shows them.
 
 use crate::config::{ServerName, StoreConfig};
-use crate::etf::text::{InspectLimits, inspect};
+use crate::etf::text::{InspectLimits, inspect, parse};
 use crate::etf::{TermView, encode};
 
 /// Longest name, in characters: it is an atom.
@@ -18,7 +18,11 @@ const MODULE_PREFIX: &str = "Elixir.";
 /// What is wrong with it.
 pub(super) fn atom(typed: &str) -> Result<String, String> {
     let atom = match typed.strip_prefix(':') {
+        Some(quoted) if quoted.starts_with('"') => quoted_atom(typed)?,
         Some(literal) => literal.to_owned(),
+        None if typed.starts_with(['"', '\'', '{', '[', '#']) => {
+            return Err("a name is an atom; write it as in slave1, KeyValueStore or :\"my store\"".into());
+        }
         None if typed.starts_with(|first: char| first.is_uppercase()) && !is_module(typed) => {
             format!("{MODULE_PREFIX}{typed}")
         }
@@ -39,6 +43,13 @@ pub(super) fn atom(typed: &str) -> Result<String, String> {
         );
     }
     Ok(atom)
+}
+
+/// `:"my store"`.
+fn quoted_atom(typed: &str) -> Result<String, String> {
+    let term = parse(typed, None).map_err(|error| error.to_string())?;
+    let atom = term.view().as_atom().map(|atom| atom.to_str().into_owned());
+    atom.ok_or_else(|| "it is no atom; write it as in slave1, KeyValueStore or :\"my store\"".into())
 }
 
 fn is_module(atom: &str) -> bool {
@@ -106,7 +117,20 @@ mod tests {
         assert_eq!(atom("Elixir.KeyValueStore").unwrap(), "Elixir.KeyValueStore");
         assert_eq!(atom(":KeyValueStore").unwrap(), "KeyValueStore");
         assert_eq!(atom("a:b").unwrap(), "a:b");
-        for bad in ["", ":", "undefined", &"a".repeat(256), &"A".repeat(255)] {
+        assert_eq!(atom(":\"my store\"").unwrap(), "my store");
+        assert_eq!(atom(&shown("q\"\\#{x}\n")).unwrap(), "q\"\\#{x}\n");
+        for bad in [
+            "",
+            ":",
+            "undefined",
+            "\"a\"",
+            "{a, b}",
+            ":\"a",
+            ":\"a\"b",
+            ":\"\"",
+            &"a".repeat(256),
+            &"A".repeat(255),
+        ] {
             assert!(atom(bad).is_err(), "{bad}");
         }
     }

@@ -45,7 +45,10 @@ enum Verify {
 impl TlsArgs {
     /// The flags that an erl needs to speak TLS with a node of these; `None`: none.
     pub(super) fn erl_flags(&self) -> Option<String> {
-        let file = self.tls_optfile.as_ref().map_or_else(|| "…".into(), |path| path.to_string_lossy());
+        // A name alone is not found by OTP 25, and an iex is often started elsewhere.
+        let place = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let file =
+            self.tls_optfile.as_ref().map_or_else(|| "…".into(), |path| place(path).display().to_string());
         self.tls.then(|| format!("-proto_dist inet_tls -ssl_dist_optfile {file}"))
     }
 

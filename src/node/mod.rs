@@ -64,6 +64,11 @@ use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Executor, Timer};
 
+/// What functions print that this node calls on others.
+pub(crate) mod printed {
+    pub(crate) use crate::process::group_leader::{Printed, text};
+}
+
 pub use builder::{NodeBuilder, PeerFault};
 pub use client::{Client, Monitor, Watch};
 pub use connect_to::ConnectedNode;
@@ -83,7 +88,7 @@ use crate::dist::{DistributionFlags, NodeName, Outbound};
 use crate::epmd::EpmdStart;
 use crate::etf::{OwnedTerm, Pid, Pool};
 use crate::process::mailbox::Mailbox;
-use crate::process::net_kernel::NetKernel;
+use crate::process::net_kernel::{NetKernel, Print};
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Ended, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
@@ -146,6 +151,11 @@ pub struct Node {
 type End = (Sender<()>, Receiver<()>);
 
 impl Node {
+    /// Has what functions print that this node calls on others given to `print`, instead of the log. Said once.
+    pub(crate) fn print_to(&self, print: Print) {
+        self.net_kernel.print_to(print);
+    }
+
     /// Begins to say what a node is started with. `name` is `name@host`, or a name alone on this host: as `erl -name`
     /// takes it where the host has a domain or is an address, else as `erl -sname` does. All nodes of a cluster have
     /// names of one kind.

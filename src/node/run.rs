@@ -292,6 +292,8 @@ fn read_files(config: &Config) -> Result<Files, StartError> {
     Ok(Files { tls, disk: disk.transpose().map_err(StartError::Data)? })
 }
 
+const _: () = assert!(Config::CONFIRM_MAX as usize == SLAVES_MAX, "no more can be waited for than there are");
+
 fn start_behind(
     config: Config,
     Files { tls, disk }: Files,

@@ -82,6 +82,10 @@ impl fmt::Display for CallError {
             Self::Exit(reason) if reason.view().is_atom("normal") => f.write_str("normal"),
             Self::Exit(reason) if reason.view().is_atom("shutdown") => f.write_str("shutdown"),
             Self::Exit(reason) if reason.view().is_atom("killed") => f.write_str("killed"),
+            // What a kvnode's server does not know it refuses without an end of its own; gen_server.erl ends with it.
+            Self::Exit(reason) if reason.view().as_tuple::<2>().is_some_and(|[what, _]| what.is_atom("bad_call")) => {
+                write!(f, "it knows no such request: {reason:?}; a kvnode's server goes on, a GenServer has ended with it")
+            }
             Self::Exit(reason) => write!(f, "the process ended: {reason:?}"),
             Self::Busy(node) => write!(f, "{node} does not read what it is sent, and too much waits for it"),
             Self::Malformed(error) => write!(f, "what was to be sent is no term: {error}"),

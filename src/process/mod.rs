@@ -16,7 +16,8 @@
 //! - [`figures`]: what stores have done and hold, counted.
 //! - [`system`]: system messages (`sys`).
 //! - [`supervisor`]: when what has ended is started again.
-//! - [`net_kernel`]: answers `Node.ping`.
+//! - [`group_leader`]: where functions print that are called on other nodes.
+//! - [`net_kernel`]: answers `Node.ping`, and is that group leader.
 //!
 //! [`Outbound`]: crate::dist::Outbound
 
@@ -25,6 +26,7 @@ pub mod effect;
 pub mod exits;
 pub mod figures;
 pub mod gen_server;
+pub mod group_leader;
 mod held;
 pub mod mailbox;
 mod message;

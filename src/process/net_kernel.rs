@@ -1,15 +1,16 @@
-//! `net_kernel`: answers `Node.ping` and `:net_adm.ping`.
+//! `net_kernel`: answers `Node.ping` and `:net_adm.ping`, and whoever prints on behalf of this node.
 //!
 //! A ping is what a person types first, and a call by a global name what is typed next. So the answer to a node
 //! that has just connected is held back until our names are known there (a few milliseconds): after `:pong` the
 //! names work.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
+use super::group_leader::{self, Printed};
 use super::{Caller, Dispatch, Effects, ExitSignals, GenServer, OwnedCaller};
 use crate::etf::TermView;
 
@@ -21,9 +22,19 @@ const HELD_MAX: usize = 64;
 pub struct NetKernel {
     /// The nodes whose pings are held back, and who waits there.
     held: Mutex<AHashMap<Arc<str>, Vec<OwnedCaller>>>,
+    /// Who is given what functions print that are called on other nodes.
+    printing: OnceLock<Print>,
 }
 
+/// Takes what a function has printed.
+pub type Print = Box<dyn Fn(Printed) + Send + Sync>;
+
 impl NetKernel {
+    /// Has what functions print that are called on other nodes given to `print`, instead of the log. Said once.
+    pub fn print_to(&self, print: Print) {
+        _ = self.printing.set(print);
+    }
+
     /// Holds pings of a node back, until [`release`](Self::release). Has to be followed by that.
     pub fn hold(&self, peer: &Arc<str>) {
         self.held.lock().entry(Arc::clone(peer)).or_default();
@@ -62,6 +73,14 @@ impl GenServer for NetKernel {
     }
 
     fn handle_cast(&self, _request: TermView<'_>, _effects: &mut Effects<'_>) {}
+
+    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
+        let peer = effects.peer;
+        group_leader::handle(message, effects, |printed| match self.printing.get() {
+            Some(print) => print(printed),
+            None => tracing::info!(peer, ?printed, "a function that was called there has printed something"),
+        });
+    }
 
     fn exit_signals(&self) -> ExitSignals {
         ExitSignals::Ignore

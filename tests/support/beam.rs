@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -31,13 +32,14 @@ pub struct BeamOptions {
     erl: Vec<String>,
     hidden: bool,
     seat: Option<Seat>,
+    folder: Option<PathBuf>,
 }
 
 impl BeamOptions {
     /// `--sname name`, with the cookie of all tests.
     pub fn new(name: &str) -> Self {
         let cookie = super::COOKIE.to_owned();
-        Self { name: name.to_owned(), cookie, erl: Vec::new(), hidden: false, seat: None }
+        Self { name: name.to_owned(), cookie, erl: Vec::new(), hidden: false, seat: None, folder: None }
     }
 
     /// Another cookie.
@@ -55,6 +57,12 @@ impl BeamOptions {
     /// On another host, by the long name `name@ADDRESS`. The epmd to give then is its network's.
     pub fn on(mut self, host: &Host) -> Self {
         self.seat = Some(host.seat().clone());
+        self
+    }
+
+    /// Runs in a folder of [`Otp::scratch`] instead of this one.
+    pub fn within(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
         self
     }
 
@@ -159,7 +167,14 @@ impl BeamNode {
     pub fn start(otp: &Otp, epmd: &Epmd, options: impl Into<BeamOptions>) -> Self {
         let options = options.into();
         let home = otp.scratch();
-        let mut command = otp.command("elixir");
+        let mut command = match &options.folder {
+            Some(folder) => {
+                let mut command = otp.command("env");
+                command.arg("-C").arg(otp.inside(folder)).arg("elixir");
+                command
+            }
+            None => otp.command("elixir"),
+        };
         let mut name = ["--sname".to_owned(), options.name.clone()];
         if let Some(seat) = &options.seat {
             command = seat.around(&command);

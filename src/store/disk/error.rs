@@ -97,7 +97,12 @@ impl fmt::Display for OpenError {
             Self::Names { names } => {
                 write!(f, "the names {} belong to different stores on disk: see --store", names.join(", "))
             }
-            Self::System { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::System { path, reason } => write!(
+                f,
+                "{} cannot be used for stores: {reason}; --data-dir takes a folder that this user may write to, there or to \
+                 be made",
+                path.display()
+            ),
         }
     }
 }

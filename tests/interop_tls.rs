@@ -10,9 +10,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use support::tls::{Ca, Days, Files};
-use support::{
-    BeamNode, BeamOptions, Epmd, KvNode, Otp, on_every_otp, on_every_otp_from, short_hostname, wait_until,
-};
+use support::{BeamNode, BeamOptions, Epmd, KvNode, Otp, on_every_otp, on_every_otp_from, short_hostname};
 
 /// A CA, and the files of one node on this host. Both nodes of a test can have the same.
 fn files(otp: &Otp) -> Files {

@@ -2,17 +2,19 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use kvnode::config::EpmdConfig;
 use kvnode::epmd::client::{kill, local_names};
+use kvnode::epmd::daemon::{CONNECTIONS_MAX, REMOTE_CONNECTIONS_MAX};
 use kvnode::epmd::start::EpmdStarter;
 use kvnode::epmd::{EpmdError, ensure, lookup, names, register};
 use support::kvnode::program;
-use support::{BeamNode, Epmd, at_host, on_every_otp, wait_until};
+use support::netns::Seat;
+use support::{BeamNode, Epmd, Network, at_host, on_every_otp, wait_until};
 
 /// A connection to an epmd that sends what it is told to.
 struct Talk(TcpStream);
@@ -362,6 +364,95 @@ fn a_connection_that_asks_nothing_is_closed_and_a_node_is_not() {
     assert_eq!(silent.end(), b"");
     assert_eq!(slow.end(), b"");
     assert_eq!(epmd.names(), Some(vec!["patient".to_owned()]));
+}
+
+#[test]
+fn idle_connections_keep_nobody_of_this_machine_out() {
+    let epmd = Epmd::start_kvnode();
+    let (_node, _) = hold(&epmd, &alive2(b"patient", 4000, 6, b""));
+    let mut idle: Vec<Talk> = (0..CONNECTIONS_MAX).map(|_| Talk::to(&epmd)).collect();
+    let (_another, answer) = hold(&epmd, &alive2(b"another", 4001, 6, b""));
+    assert_eq!(answer[..2], [b'v', 0], "it is registered");
+    assert_eq!(idle[0].end(), b"", "the oldest has made room");
+    let newest = idle.last_mut().expect("there are many");
+    newest.send(b"n");
+    let names = String::from_utf8(newest.end().split_off(4)).expect("it is text");
+    assert!(names.contains("patient") && names.contains("another"), "{names}");
+}
+
+#[test]
+fn another_machine_that_asks_nothing_keeps_no_other_machine_out() {
+    // The test runs itself again where the stranger is: to open its connections, and to hold them until it is told to
+    // close them.
+    const STRANGER: &str = "KVNODE_TEST_EPMD_OF_ANOTHER";
+    const MYSELF: &str = "another_machine_that_asks_nothing_keeps_no_other_machine_out";
+    if let Ok(address) = std::env::var(STRANGER) {
+        let connect = || TcpStream::connect(&address).expect("it listens");
+        let idle: Vec<TcpStream> = (0..REMOTE_CONNECTIONS_MAX + 10).map(|_| connect()).collect();
+        println!("--- all are there");
+        let _closed = std::io::stdin().read(&mut [0; 1]);
+        drop(idle);
+        return;
+    }
+    let Some(network) = Network::lay(3) else { return };
+    let [here, stranger, other] = network.hosts();
+    let port = Epmd::absent().port();
+    let at = |seat: &Seat, command: &mut Command| {
+        command.env("ERL_EPMD_PORT", port.to_string()).env("ERL_CRASH_DUMP_SECONDS", "0");
+        let mut command = seat.around(command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let started =
+        |seat: &Seat, command: &mut Command| Started(at(seat, command).spawn().expect("it can be run"));
+    let mut daemon = Command::new(program());
+    let mut daemon = started(here.seat(), daemon.args(["epmd", "--address", "0.0.0.0"]));
+    read_line(daemon.0.stderr.as_mut(), "epmd listens");
+    let mut node = Command::new("erl");
+    node.args([
+        "-noinput",
+        "-start_epmd",
+        "false",
+        "-name",
+        &here.node("node"),
+        "-eval",
+        "io:put_chars(\"up\\n\").",
+    ]);
+    let address = format!("{}:{port}", here.node("").trim_start_matches('@'));
+    let looks = || {
+        let mut asker = Command::new("erl");
+        let look = format!(
+            "{{port, _, _}} = erl_epmd:port_please(\"node\", \"{}\", 5000), halt().",
+            here.node("").trim_start_matches('@')
+        );
+        at(other.seat(), asker.args(["-noinput", "-eval", &look])).output().expect("Erlang is installed")
+    };
+    let mut node = started(here.seat(), &mut node);
+    read_line(node.0.stdout.as_mut(), "up");
+    let mut again = Command::new(std::env::current_exe().expect("it runs"));
+    again.args(["--exact", MYSELF, "--nocapture"]).env(STRANGER, &address);
+    let mut crowd = started(stranger.seat(), &mut again);
+    read_line(crowd.0.stdout.as_mut(), "--- all are there");
+    let found = looks();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
+}
+
+/// A program that is ended with this value.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Reads what a program prints up to a line with this in it.
+#[track_caller]
+fn read_line(from: Option<&mut impl Read>, wanted: &str) {
+    let lines = BufReader::new(from.expect("it is piped")).lines();
+    let found = lines.map_while(Result::ok).any(|line| line.contains(wanted));
+    assert!(found, "{wanted:?} was not said");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod support;
 
+use rustix::process::Signal;
 use support::{BeamNode, Epmd, KvNode, at_host, at_once_on_every_otp, on_every_otp};
 
 #[test]
@@ -135,6 +136,27 @@ fn when_clusters_with_two_holders_of_a_name_meet_nobody_is_killed_and_nothing_ha
         two.check("Process.alive?(theirs)", "true");
         one.check("GenServer.call(ours, {:get, 1})", ":kept");
         one.check(&format!("GenServer.call({{:mine, :\"{}\"}}, {{:get, 1}})", kv.name()), "nil");
+    });
+}
+
+#[test]
+fn a_name_is_lost_with_the_last_node_that_knew_it_and_not_by_an_end_of_ours() {
+    at_once_on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        for end in [Signal::TERM, Signal::INT] {
+            let kv = KvNode::start(&epmd, "kv", &format!("--connect {}", beam.name()));
+            kv.wait_for_log(&["global name registered"]);
+            kv.signal(end);
+            let ended = kv.wait();
+            let (_, last) = ended.stderr.split_once("INFO ending").expect("it says that it ends");
+            assert!(ended.status.success() && !last.contains(" WARN "), "{}", ended.stderr);
+            beam.wait_for_no_global("kv");
+        }
+        let kv = KvNode::start(&epmd, "kv", &format!("--connect {}", beam.name()));
+        kv.wait_for_log(&["global name registered"]);
+        beam.kill(&epmd);
+        kv.wait_for_log(&["WARN", "global name lost", "the last visible node that knew it is gone"]);
     });
 }
 

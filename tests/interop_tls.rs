@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -163,7 +163,9 @@ fn who_is_not_trusted_is_refused_and_told_apart() {
         // Without TLS.
         let mark = kv.log_mark();
         let plain = BeamNode::start(otp, &epmd, "plain");
-        plain.check(&format!("Node.ping(:\"{}\")", kv.name()), ":pang");
+        // It takes the answer in TLS for the beginning of a packet, and waits for the rest of it unless it is let go of.
+        plain.run(&format!("{{micros, pang}} = :timer.tc(fn -> Node.ping(:\"{}\") end)", kv.name()));
+        plain.check("pang == :pang and micros < 5_000_000", "true");
         kv.wait_for_log_after(mark, &["TLS refused", "does not speak TLS", "-proto_dist inet_tls"]);
 
         // And those who may come still can.
@@ -218,6 +220,34 @@ fn who_is_dialled_must_be_trusted_and_be_the_host() {
         beam.check("Node.ping(kv)", ":pang");
         kv.wait_for_log(&["handshake refused: it speaks TLS", "--tls"]);
     });
+}
+
+#[test]
+fn who_dials_without_tls_hears_that_it_is_spoken() {
+    let otp = Otp::newest();
+    let epmd = Epmd::start();
+    let files = files(&otp);
+    let kv = KvNode::start(&epmd, "kv", &files.flags());
+    let hears = "speaks TLS, and this node does not";
+    let plain = KvNode::start(&epmd, "plain", &format!("--connect {}", kv.name()));
+    plain.wait_for_log(&["not connected", kv.name(), hears, "--tls"]);
+    kv.wait_for_log(&["TLS refused", "does not speak TLS"]);
+    let got = Command::new(env!("CARGO_BIN_EXE_kvnode"))
+        .args(["get", ":a", "--node", "kv", "--cookie", support::COOKIE])
+        .env("ERL_EPMD_PORT", epmd.port().to_string())
+        .output()
+        .expect("it was built");
+    let said = String::from_utf8_lossy(&got.stderr);
+    assert!(!got.status.success() && said.contains(hears), "{said}");
+    // What a stranger sends after its first byte is not in the way of the answer, and neither is its silence.
+    let port = epmd.port_of("kv").expect("it is registered");
+    for sent in [&[0][..], &[0; 100_000]] {
+        let mut stranger = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        stranger.write_all(sent).expect("it reads");
+        let mut answer = Vec::new();
+        stranger.read_to_end(&mut answer).expect("it is closed and not cut off");
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 10], "fatal, unexpected_message");
+    }
 }
 
 #[test]

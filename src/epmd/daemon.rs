@@ -1,10 +1,9 @@
 //! Our own epmd, for machines without Erlang: the sockets around [`super::protocol`].
 //!
-//! One thread. Everything that a stranger can take up is bounded: connections, the size of a request, the time that one
-//! may take.
+//! One thread. Everything that a stranger can take up is bounded: connections, by address and in all ([`CONNECTIONS_MAX`]
+//! and the others), the size of a request, the time that one may take.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -18,12 +17,11 @@ use smol::net::TcpStream;
 use smol::{Async, LocalExecutor};
 
 use super::protocol::{Asker, Next, Outcome, REQUEST_BYTES_MAX, Registry};
+pub use super::served::{CONNECTIONS_MAX, REMOTE_CONNECTIONS_MAX, REMOTE_CONNECTIONS_PER_ADDRESS_MAX};
+use super::served::{Place, Served, Source};
 
-/// Connections that are served at one time, nodes among them. Past it, new ones are closed at once. Below the 1024 files
-/// that many systems let a program have.
-pub const CONNECTIONS_MAX: usize = 1000;
-/// Of these, connections from other machines: they must not keep nodes of this machine from registering.
-pub const REMOTE_CONNECTIONS_MAX: usize = 256;
+/// Connections that the system keeps for us until they are accepted.
+const BACKLOG: i32 = 1024;
 /// How long a whole request may take to come, and its answer to be taken.
 pub const REQUEST_STEP: Duration = Duration::from_secs(10);
 /// How long nothing is accepted after accepting has failed: it does so for want of file descriptors or memory.
@@ -59,7 +57,7 @@ impl Daemon {
         let mut listeners = Vec::new();
         for (address, required) in wanted(&config.addresses) {
             let at = SocketAddr::new(address, config.port);
-            match TcpListener::bind(at).and_then(Async::new) {
+            match listen(at) {
                 Ok(listener) => listeners.push(listener),
                 Err(_) if !required => {}
                 // [::] takes IPv4 too where the system is set so, which is the usual case.
@@ -90,7 +88,6 @@ impl Daemon {
         let (end, ended) = smol::channel::bounded(1);
         let shared = Rc::new(Shared {
             registry: RefCell::new(self.registry),
-            nodes: RefCell::default(),
             served: RefCell::default(),
             own_machine_only: self.own_machine_only,
             end,
@@ -102,6 +99,13 @@ impl Daemon {
         // Fails when there is nobody left to send: then there is nothing to wait for either.
         let _ = smol::block_on(executor.run(ended.recv()));
     }
+}
+
+fn listen(at: SocketAddr) -> io::Result<Async<TcpListener>> {
+    let listener = TcpListener::bind(at)?;
+    // It listens already, with room for so few that a crowd makes those wait who come after it.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Async::new(listener)
 }
 
 /// The addresses to bind, and whether failing to is an error.
@@ -123,62 +127,39 @@ fn wanted(addresses: &[IpAddr]) -> Vec<(IpAddr, bool)> {
 
 struct Shared {
     registry: RefCell<Registry>,
-    /// The connections of nodes; dropping the sender closes one.
-    nodes: RefCell<HashMap<u32, Sender<()>>>,
     served: RefCell<Served>,
     own_machine_only: bool,
     end: Sender<()>,
-}
-
-/// What is being served, counted against the limits.
-#[derive(Default)]
-struct Served {
-    connections: HashMap<u32, bool>,
-    remote: usize,
-}
-
-impl Served {
-    /// Takes the lowest number that is free, as a system numbers its files. `None`: too many.
-    fn enter(&mut self, local: bool) -> Option<u32> {
-        let remote_full = !local && self.remote >= REMOTE_CONNECTIONS_MAX;
-        if remote_full || self.connections.len() >= CONNECTIONS_MAX {
-            return None;
-        }
-        let number = (0..).find(|number| !self.connections.contains_key(number))?;
-        self.connections.insert(number, local);
-        self.remote += usize::from(!local);
-        Some(number)
-    }
-
-    fn leave(&mut self, number: u32) {
-        if let Some(false) = self.connections.remove(&number) {
-            self.remote -= 1;
-        }
-    }
 }
 
 async fn accept(listener: Async<TcpListener>, executor: Rc<LocalExecutor<'static>>, shared: Rc<Shared>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let local = stream.get_ref().local_addr().is_ok_and(|own| is_local(peer.ip(), own.ip()));
-                if shared.own_machine_only && !local {
+                let own = stream.get_ref().local_addr().ok();
+                let source = Source::new(peer.ip(), own.map(|own| own.ip()));
+                if shared.own_machine_only && source.is_remote() {
                     tracing::debug!(%peer, "another machine: closed");
                     continue;
                 }
-                let entered = shared.served.borrow_mut().enter(local);
-                let Some(connection) = entered else {
-                    tracing::warn!(%peer, "too many connections: closed");
+                let entered = shared.served.borrow_mut().enter(source);
+                let Some(Place { number: connection, lost, crowded }) = entered else {
+                    tracing::warn!(%peer, "too many nodes are registered to serve another connection: closed");
                     continue;
                 };
+                if let Some(source) = crowded {
+                    tracing::warn!(?source, "too many connections that ask nothing: the oldest make room");
+                }
                 let shared = Rc::clone(&shared);
                 executor
                     .spawn(async move {
-                        let asker = Asker { connection, local };
-                        serve(stream.into(), peer, asker, &shared).await;
+                        let asker = Asker { connection, local: !source.is_remote() };
+                        serve(stream.into(), peer, asker, lost, &shared).await;
                         shared.served.borrow_mut().leave(connection);
                     })
                     .detach();
+                // Whose request has come with it is answered before the next one may take its room.
+                smol::future::yield_now().await;
             }
             Err(reason) => {
                 tracing::warn!(%reason, "cannot accept");
@@ -188,57 +169,49 @@ async fn accept(listener: Async<TcpListener>, executor: Rc<LocalExecutor<'static
     }
 }
 
-/// Whether a peer is on this machine: it comes from the loopback, or from the very address that it connected to.
-fn is_local(peer: IpAddr, own: IpAddr) -> bool {
-    let (peer, own) = (peer.to_canonical(), own.to_canonical());
-    peer.is_loopback() || peer == own
-}
-
-async fn serve(mut stream: TcpStream, peer: SocketAddr, asker: Asker, shared: &Shared) {
-    let Some(request) = in_time(read_request(&mut stream)).await else {
+async fn serve(mut stream: TcpStream, peer: SocketAddr, asker: Asker, lost: Receiver<()>, shared: &Shared) {
+    let Some(request) = in_time(read_request(&mut stream)).or(closed_by_us(&lost)).await else {
         tracing::debug!(%peer, "no complete request: closed");
         return;
     };
     let Outcome { answer, next } = shared.registry.borrow_mut().answer(asker, &request);
     tracing::debug!(%peer, tag = request[0], bytes = answer.len(), ?next, "request");
-    let stop = (next == Next::Keep).then(|| shared.keep(asker.connection));
-    let sent = in_time(stream.write_all(&answer)).await;
-    if let Some(stop) = stop {
-        // A node that did not take its answer does not know that it is registered.
-        if sent.is_some() {
-            closed(&mut stream, stop).await;
-        }
-        shared.registry.borrow_mut().closed(asker.connection);
-        shared.nodes.borrow_mut().remove(&asker.connection);
+    if next == Next::Keep {
+        shared.served.borrow_mut().registered(asker.connection);
     }
+    let sent = in_time(stream.write_all(&answer)).or(closed_by_us(&lost)).await;
     match next {
-        Next::CloseAlso(node) => drop(shared.nodes.borrow_mut().remove(&node)),
+        Next::Keep => {
+            // A node that did not take its answer does not know that it is registered.
+            if sent.is_some() {
+                closed(&mut stream, &lost).await;
+            }
+            shared.registry.borrow_mut().closed(asker.connection);
+        }
+        Next::CloseAlso(node) => shared.served.borrow_mut().close(node),
         Next::End => {
             // The bytes of the answer must be on their way before the program ends.
             let _ = stream.close().await;
             let _ = shared.end.try_send(());
         }
-        Next::Close | Next::Keep => {}
+        Next::Close => {}
     }
 }
 
-impl Shared {
-    fn keep(&self, connection: u32) -> Receiver<()> {
-        let (sender, stop) = smol::channel::bounded(1);
-        self.nodes.borrow_mut().insert(connection, sender);
-        stop
-    }
+/// Waits until a connection is to make room, or its node is to be stopped.
+async fn closed_by_us<T>(lost: &Receiver<()>) -> Option<T> {
+    // Nothing is ever sent: only the closing of the channel ends the wait.
+    while lost.recv().await.is_ok() {}
+    None
 }
 
 /// Waits until a node's connection is closed by it or by a STOP_REQ. Anything that it sends closes it too.
-async fn closed(stream: &mut TcpStream, stop: Receiver<()>) {
+async fn closed(stream: &mut TcpStream, lost: &Receiver<()>) {
     let read = async {
         let _ = stream.read(&mut [0; 1]).await;
+        None
     };
-    read.or(async {
-        let _ = stop.recv().await;
-    })
-    .await;
+    let _over: Option<()> = read.or(closed_by_us(lost)).await;
 }
 
 /// A length of two bytes, and that many bytes: at least a tag, and no more than any request has.
@@ -297,32 +270,6 @@ impl std::error::Error for DaemonError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_peer_is_local_by_its_address() {
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert!(is_local(ip("127.0.0.1"), ip("127.0.0.1")));
-        assert!(is_local(ip("127.8.8.8"), ip("10.0.0.1")));
-        assert!(is_local(ip("::1"), ip("::1")));
-        assert!(is_local(ip("::ffff:127.0.0.1"), ip("::ffff:127.0.0.1")));
-        assert!(is_local(ip("10.0.0.1"), ip("10.0.0.1")));
-        assert!(is_local(ip("::ffff:10.0.0.1"), ip("10.0.0.1")));
-        assert!(!is_local(ip("10.0.0.2"), ip("10.0.0.1")));
-        assert!(!is_local(ip("fe80::2"), ip("fe80::1")));
-    }
-
-    #[test]
-    fn connections_are_bounded_and_strangers_more_so() {
-        let mut served = Served::default();
-        let remote: Vec<u32> = std::iter::from_fn(|| served.enter(false)).collect();
-        assert_eq!(remote.len(), REMOTE_CONNECTIONS_MAX);
-        let local = std::iter::from_fn(|| served.enter(true)).count();
-        assert_eq!(local, CONNECTIONS_MAX - REMOTE_CONNECTIONS_MAX);
-        served.leave(remote[7]);
-        served.leave(remote[7]);
-        assert_eq!(served.enter(false), Some(remote[7]), "numbers are used again");
-        assert_eq!(served.enter(false), None);
-    }
 
     #[test]
     fn an_address_is_joined_by_the_loopback() {

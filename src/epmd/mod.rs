@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod detach;
 pub mod environment;
 pub mod protocol;
+mod served;
 pub mod start;
 
 pub use client::{EpmdError, NodeAddress, Registration, lookup, names, register};

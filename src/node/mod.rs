@@ -462,7 +462,7 @@ impl Node {
             self.pool.clear();
         }
         self.waiters.node_down(&handle.name);
-        self.names.peer_down(&handle.name);
+        self.names.peer_down(&handle.name, self.is_stopping());
         for owed in self.registry.functions.peer_down(&handle.name) {
             // Nobody waits for its answer any more.
             Dispatch::exit(self, owed, &OwnedTerm::atom("noconnection").into_bytes());

@@ -99,12 +99,13 @@ impl Names {
         }
     }
 
-    /// The peer is gone: it holds no names for us any more.
-    pub(super) fn peer_down(&self, peer: &str) {
+    /// The peer is gone: it holds no names for us any more. Where this node is `ending`, all peers are left and all names
+    /// given up, which is no loss to be told.
+    pub(super) fn peer_down(&self, peer: &str, ending: bool) {
         let mut names = self.known.lock();
         for (name, known) in names.iter_mut() {
             known.refused_at.remove(peer);
-            if known.held_at.remove(peer) && known.held_at.is_empty() {
+            if known.held_at.remove(peer) && known.held_at.is_empty() && !ending {
                 tracing::warn!(name = %name, "global name lost: the last visible node that knew it is gone");
             }
         }
@@ -220,7 +221,12 @@ async fn keep_one(
         w.atom(name);
     });
     for _ in 0..2 {
-        match node.global_whereis(peer, &encoded, WHEREIS_LIMIT).await? {
+        let holder = node.global_whereis(peer, &encoded, WHEREIS_LIMIT).await?;
+        if node.is_stopping() {
+            // The process may have ended since: its name is then missing as it should be.
+            return Ok(None);
+        }
+        match holder {
             Some(holder) if holder == *ours => {
                 node.names.held(name, peer);
                 return Ok(None);

@@ -27,6 +27,7 @@ use super::functions::NodeFunctions;
 use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
+use super::setup::DialError;
 use super::stop::Ending;
 use super::stores::{Keep, NotStarted, Replication};
 use super::supervised::{NotNamed, Supervision};
@@ -475,6 +476,7 @@ async fn keep_connected(node: Arc<Node>, peer: NodeName) {
                 handle.ended().await;
                 backoff.pause().await;
             }
+            Err(error) if matches!(*error, DialError::Stopping) => return,
             Err(error) => {
                 let text = error.to_string();
                 if text == said {

@@ -341,7 +341,7 @@ fn closed_hint(phase: Phase) -> &'static str {
         }
         Phase::Status => {
             "when it had our name; see its log, and that it is an Erlang node of OTP 23 or later with the same kind of \
-             name (short or long)"
+             name (short or long), and that both nodes speak TLS or neither does"
         }
         Phase::Challenge => "before it sent its challenge; see its log, and try again",
         Phase::ChallengeAck => "when it had our digest; see that both nodes have the same cookie",

@@ -16,6 +16,8 @@ mod socket;
 mod term_text;
 mod verify;
 
+use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use parking_lot::RwLock;
 use smol::Timer;
 use smol::future::FutureExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
 pub use error::TlsError;
@@ -40,6 +43,12 @@ use crate::dist::handshake::{Fault, HandshakeError, Malformed, Phase};
 const HELLO_AS_LENGTH: usize = 0x1603;
 /// The same of an alert: type 21.
 const ALERT_AS_LENGTH: usize = 0x1503;
+
+/// The answer to a record of no type that TLS has (RFC 8446, section 5): an alert, fatal, unexpected_message(10). A BEAM
+/// answers so too, and a node that dials without TLS sees by it what it has dialled ([`is_alert`]).
+const UNEXPECTED_MESSAGE: [u8; 7] = [21, 3, 3, 0, 2, 2, 10];
+/// How long somebody who is told so is waited for.
+const TURNING_AWAY_MAX: Duration = Duration::from_secs(1);
 
 /// A node's part in TLS: what its files said when they were last read.
 pub(super) struct Tls {
@@ -82,7 +91,10 @@ impl Tls {
             let mut first = [0];
             match stream.peek(&mut first).await {
                 Ok(0) => return Err(TlsFault::Silence),
-                Ok(_) if first == [0] => return Err(TlsFault::Plain),
+                Ok(_) if first == [0] => {
+                    turn_away(stream).await;
+                    return Err(TlsFault::Plain);
+                }
                 Ok(_) => {}
                 Err(error) => return Err(TlsFault::Io(error)),
             }
@@ -108,6 +120,24 @@ impl Tls {
         };
         work.or(late(limit)).await
     }
+}
+
+/// Tells somebody who does not speak TLS that it is spoken here, and lets go of them once they have heard it.
+async fn turn_away(mut stream: TcpStream) {
+    let told = async {
+        stream.write_all(&UNEXPECTED_MESSAGE).await?;
+        stream.shutdown(Shutdown::Write)?;
+        // A socket that is closed with bytes unread takes back what was sent by it.
+        let mut theirs = [0; 256];
+        while stream.read(&mut theirs).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let long_enough = async {
+        Timer::after(TURNING_AWAY_MAX).await;
+        Ok(())
+    };
+    // They may be gone: what was said was for them alone.
+    let _ = told.or(long_enough).await;
 }
 
 async fn late<T>(limit: Duration) -> Result<T, TlsFault> {

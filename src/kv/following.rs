@@ -34,12 +34,13 @@ impl<S: Store> KeyValueServer<S> {
             is_greeted_by_slave: own_slaves.iter().any(|slave| slave.is_at(&at, Some(incarnation))),
             is_empty: self.store().is_empty(),
         };
-        let (greeted, is_new_term) = {
+        let lineage = greeting.lineage.clone();
+        let (greeted, rank, rank_before) = {
             let mut follower = self.follower.lock();
             let rank = follower.rank();
-            (follower.greet(greeting, own), follower.rank() != rank)
+            (follower.greet(greeting, own), follower.rank(), rank)
         };
-        if is_new_term {
+        if rank != rank_before {
             self.note_rank();
         }
         let greeted = match greeted {
@@ -52,6 +53,9 @@ impl<S: Store> KeyValueServer<S> {
             Err(refusal) => {
                 if self.follower.lock().refuses(incarnation, refusal) {
                     tracing::warn!(store = ?effects.me, primary = ?pid, "primary refused: {refusal}");
+                }
+                if refusal == Refusal::Superseded {
+                    self.take_superseded(&lineage, &names, &pid, effects);
                 }
                 return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
             }
@@ -174,6 +178,7 @@ impl<S: Store> KeyValueServer<S> {
             FromPrimary::Bye { session } => {
                 if self.follower.lock().bye(session) {
                     self.forget_position();
+                    self.note_rank();
                     tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
                     self.note_is_slave(false);
                     for slave in self.slaves() {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::server::{KeyValueServer, write_result};
 use super::slaves::TooManySlaves;
-use crate::dist::ServerRef;
+use crate::dist::{RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Effect, Effects, GlobalRegistration};
+use crate::replica::Lineage;
 use crate::store::Store;
 
 impl<S: Store> KeyValueServer<S> {
@@ -52,8 +53,7 @@ impl<S: Store> KeyValueServer<S> {
             );
         }
         let names = primary.names.iter();
-        let former = names.clone().find(|name| matches!(name, ServerRef::Remote { .. })).cloned();
-        let former = former.unwrap_or(ServerRef::Pid(primary.pid));
+        let former = lasting_name(&primary.names, &primary.pid);
         for slave in primary.slaves.into_iter().chain([former]) {
             if !is_of(&slave, effects) {
                 self.follow_taken(slave, effects);
@@ -81,10 +81,7 @@ impl<S: Store> KeyValueServer<S> {
     /// `{:replica_offer, pid}`: a store that finds its global name with this one. Where this one was promoted, that is the
     /// former primary, come back.
     pub(super) fn call_offer(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let promoted = {
-            let follower = self.follower.lock();
-            follower.term() > 0 && follower.primary().is_none()
-        };
+        let promoted = self.follower.lock().is_owner();
         let Some(pid) = slave.as_pid().map(Pid::from).filter(|_| promoted) else {
             return error(caller, effects, "not_promoted");
         };
@@ -94,16 +91,56 @@ impl<S: Store> KeyValueServer<S> {
         effects.reply(caller, |w| _ = w.atom("ok"));
     }
 
-    fn follow_taken(&self, name: ServerRef, effects: &mut Effects<'_>) {
+    /// A primary was refused, as another was promoted in its place. Where that other is this store, who asks is to become its
+    /// slave: a slave of this very promotion that was started again and knows its primary no more, or the former primary,
+    /// which still has a global name that this store took over. Who has neither is of another family.
+    pub(super) fn take_superseded(
+        &self,
+        lineage: &Lineage,
+        names: &[ServerRef],
+        pid: &Pid,
+        effects: &mut Effects<'_>,
+    ) {
+        let (is_owner, rank) = {
+            let follower = self.follower.lock();
+            (follower.is_owner(), follower.rank())
+        };
+        let is_child = lineage.is_orphan() && lineage.rank() == (rank.term, rank.promoted);
+        let shares_name = || {
+            let own = effects.registry.global_names();
+            let mut own = own.iter().filter(|(_, holder)| holder.is_sibling(effects.me));
+            own.any(|(name, _)| names.contains(&ServerRef::global(name)))
+        };
+        if !is_owner || !is_child && !shares_name() {
+            return;
+        }
+        let at = RemoteProcess::Pid(pid.clone());
+        if self.slaves().iter().any(|slave| slave.is_at(&at, Some(lineage.incarnation()))) {
+            return;
+        }
+        let name = lasting_name(names, pid);
+        if self.follow_taken(name, effects) {
+            tracing::warn!(
+                store = ?effects.me, refused = ?pid,
+                "who was refused had followed this store, or has a global name of it: it becomes a slave"
+            );
+            self.note_slaves_quietly();
+        }
+    }
+
+    /// Gives whether it is one from here on, and was none before.
+    fn follow_taken(&self, name: ServerRef, effects: &mut Effects<'_>) -> bool {
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
                 tracing::info!(store = ?effects.me, slave = %name, "slave taken over");
                 let primary = effects.me.id;
                 effects.later.push(Effect::FollowSlave { slave, primary, added: None });
+                true
             }
-            Ok(None) => {}
+            Ok(None) => false,
             Err(TooManySlaves) => {
                 tracing::error!(store = ?effects.me, slave = %name, "too many slaves: not taken over");
+                false
             }
         }
     }
@@ -140,6 +177,13 @@ impl<S: Store> KeyValueServer<S> {
 
 fn error(caller: &Caller<'_>, effects: &mut Effects<'_>, reason: &str) {
     effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(reason));
+}
+
+/// The name of a store by which it is found after a restart of its node too, where it has one. Its global names go to who is
+/// promoted.
+fn lasting_name(names: &[ServerRef], pid: &Pid) -> ServerRef {
+    let remote = names.iter().find(|name| matches!(name, ServerRef::Remote { .. }));
+    remote.cloned().unwrap_or_else(|| ServerRef::Pid(pid.clone()))
 }
 
 /// Whether a name is one of this store's own.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::KeyValueServer;
+use super::follower::{Rank, Tenure};
 use super::server::{refuse, write_error};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{TermView, encode};
@@ -23,6 +24,16 @@ const IS_SLAVE_NOTE: &str = "is_slave";
 
 /// The name under which a store keeps the term that it is in.
 const RANK_NOTE: &str = "rank";
+
+const TENURES: [Tenure; 3] = [Tenure::Own, Tenure::Below, Tenure::Free];
+
+const fn code_of(tenure: Tenure) -> &'static str {
+    match tenure {
+        Tenure::Own => "own",
+        Tenure::Below => "below",
+        Tenure::Free => "free",
+    }
+}
 
 /// The store has as many slaves as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,11 +173,11 @@ impl<S: Store> KeyValueServer<S> {
         });
     }
 
-    /// Keeps the term, and whose promotion began it, where the store keeps such things: so that a promotion outlives its
-    /// nodes.
+    /// Keeps the term, whose promotion began it, and how this store stands to that, where the store keeps such things: so that
+    /// a promotion outlives its nodes.
     pub(super) fn note_rank(&self) {
-        let (term, promoted) = self.follower.lock().rank();
-        let note = encode(|w| _ = w.tuple(2).unsigned(term).unsigned(promoted));
+        let Rank { term, promoted, tenure } = self.follower.lock().rank();
+        let note = encode(|w| _ = w.tuple(3).unsigned(term).unsigned(promoted).atom(code_of(tenure)));
         self.store().keep_note(RANK_NOTE, &note, || {
             Box::new(|result| {
                 if let Err(error) = result {
@@ -176,17 +187,24 @@ impl<S: Store> KeyValueServer<S> {
         });
     }
 
-    /// The term that it was in when it was used last, and whose promotion had begun it.
-    pub(super) fn kept_rank(store: &S) -> (u64, u64) {
+    /// The promotion that it knew of when it was used last.
+    pub(super) fn kept_rank(store: &S) -> Rank {
         let note = store.note(RANK_NOTE).unwrap_or_else(|error| {
             tracing::error!(%error, "it cannot be read which promotion was the last");
             None
         });
         let read = || {
-            let [term, promoted] = TermView::parse(note.as_deref()?).ok()?.as_tuple::<2>()?;
-            Some((term.as_unsigned()?, promoted.as_unsigned()?))
+            let [term, promoted, tenure] = TermView::parse(note.as_deref()?).ok()?.as_tuple::<3>()?;
+            let tenure = TENURES.into_iter().find(|known| tenure.is_atom(code_of(*known)))?;
+            Some(Rank { term: term.as_unsigned()?, promoted: promoted.as_unsigned()?, tenure })
         };
-        read().unwrap_or_default()
+        // As it was kept before it was known whose promotion it was.
+        let read_before = || {
+            let [term, promoted] = TermView::parse(note.as_deref()?).ok()?.as_tuple::<2>()?;
+            let tenure = if Self::was_slave(store) { Tenure::Below } else { Tenure::Free };
+            Some(Rank { term: term.as_unsigned()?, promoted: promoted.as_unsigned()?, tenure })
+        };
+        read().or_else(read_before).unwrap_or_default()
     }
 
     /// Whether it was a kvnode's slave when it was used last.

@@ -292,7 +292,11 @@ impl World {
                     && !is_primary
                     && own.rank() == other.rank()
             }
-            Refusal::Superseded => other.rank() > own.rank(),
+            // Who was promoted follows nobody of its own term; and nobody one that is below somebody unknown.
+            Refusal::Superseded => {
+                let is_of_other = own.rank() == other.rank() && other.path.len() == 1;
+                other.rank() > own.rank() || own.is_orphan() || is_of_other
+            }
             Refusal::NotEmpty => {
                 let source = self.life(node).source();
                 slave.is_guarded() && source.is_fresh() && !self.observed[target].data.is_empty()

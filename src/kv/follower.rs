@@ -132,19 +132,23 @@ pub(super) enum Tenure {
     Free,
 }
 
-/// The last promotion that a store knows of, as it is kept over a restart.
+/// The last promotion that a store knows of, and what it has not done yet as a slave: as it is kept over a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rank {
     pub term: u64,
     /// The incarnation of who was promoted.
     pub promoted: u64,
     pub tenure: Tenure,
+    /// It was a primary with writes of its own: what the next copies drop of these is kept elsewhere.
+    pub reports: bool,
+    /// What it holds is a mix: a copy or a repair that went into it is not whole, or something that came was not kept.
+    pub is_mixed: bool,
 }
 
 impl Default for Rank {
     /// Nobody was promoted.
     fn default() -> Self {
-        Self { term: 0, promoted: 0, tenure: Tenure::Free }
+        Self { term: 0, promoted: 0, tenure: Tenure::Free, reports: false, is_mixed: false }
     }
 }
 
@@ -163,8 +167,12 @@ pub(super) struct Follower<S> {
     was_slave: bool,
     staging: Staging<S>,
     watches: usize,
-    /// It was a primary with writes of its own: what the next copies drop of these is kept elsewhere.
+    /// As [`Rank::reports`].
     report: bool,
+    /// As [`Rank::is_mixed`].
+    is_mixed: bool,
+    /// What was given to be kept last.
+    noted: Rank,
     /// The place that it had among a primary's writes when its node ended.
     before: Option<Position>,
     /// The primary that was refused last, and why.
@@ -188,6 +196,8 @@ impl<S: Store> Follower<S> {
             staging: Staging::No,
             watches: 0,
             report: false,
+            is_mixed: false,
+            noted: Rank::default(),
             before: None,
             refused: None,
             hashers: [RandomState::new(), RandomState::new()],
@@ -195,9 +205,10 @@ impl<S: Store> Follower<S> {
         }
     }
 
-    /// The same, in this term, which this promotion began.
-    pub fn ranked(self, Rank { term, promoted, tenure }: Rank) -> Self {
-        Self { term, promoted, tenure, ..self }
+    /// The same, with what was kept of it.
+    pub fn ranked(self, noted: Rank) -> Self {
+        let Rank { term, promoted, tenure, reports, is_mixed } = noted;
+        Self { term, promoted, tenure, report: reports, is_mixed, noted, ..self }
     }
 
     /// Takes another incarnation, before anybody knows the store.
@@ -243,7 +254,24 @@ impl<S: Store> Follower<S> {
     }
 
     pub const fn rank(&self) -> Rank {
-        Rank { term: self.term, promoted: self.promoted, tenure: self.tenure }
+        Rank {
+            term: self.term,
+            promoted: self.promoted,
+            tenure: self.tenure,
+            reports: self.report,
+            is_mixed: self.is_mixed,
+        }
+    }
+
+    /// What is to be kept of it, where that is not what was kept last.
+    pub fn rank_to_note(&mut self) -> Option<Rank> {
+        let rank = self.rank();
+        (std::mem::replace(&mut self.noted, rank) != rank).then_some(rank)
+    }
+
+    /// What it holds is a mix of what its primary has, and had.
+    pub const fn is_mixed(&self) -> bool {
+        self.is_mixed
     }
 
     /// It was promoted, and no other since, as far as is known here.
@@ -380,6 +408,7 @@ impl<S: Store> Follower<S> {
             self.primary = None;
             self.was_slave = false;
             self.tenure = Tenure::Free;
+            self.is_mixed = false;
             self.staging = Staging::No;
         }
         is_it
@@ -399,6 +428,7 @@ impl<S: Store> Follower<S> {
         // With writes of its own it has no place among another's.
         self.before = None;
         self.report = false;
+        self.is_mixed = false;
         self.fresh = false;
         self.was_slave = false;
         self.term = self.term.saturating_add(1);
@@ -412,6 +442,7 @@ impl<S: Store> Follower<S> {
         if let Some(why) = self.kept.take_to_note()
             && let Some(primary) = &mut self.primary
         {
+            self.is_mixed = true;
             primary.lacks = Some(why);
             primary.whole = false;
             primary.applied = primary.applied.min(self.kept.sure());
@@ -470,9 +501,13 @@ impl<S: Store> Follower<S> {
             CopyMark::Begin => {
                 self.staging =
                     store.staging().map_or_else(|| Staging::InPlace(AHashSet::new()), Staging::Aside);
+                self.is_mixed |= matches!(self.staging, Staging::InPlace(_));
                 Copied::Nothing
             }
-            CopyMark::Repair => Copied::Nothing,
+            CopyMark::Repair => {
+                self.is_mixed = true;
+                Copied::Nothing
+            }
             CopyMark::Whole => {
                 self.filled();
                 Copied::Nothing
@@ -492,6 +527,15 @@ impl<S: Store> Follower<S> {
                     Copied::Keep(Seen { keys, hashers: self.hashers.clone() })
                 }
             },
+        }
+    }
+
+    /// A mark of this session has been taken in, with what it stands for.
+    pub fn marked(&mut self, session: u64, mark: CopyMark, seq: u64) {
+        let Some(primary) = self.session(session) else { return };
+        primary.marked(mark, seq);
+        if primary.whole {
+            self.is_mixed = false;
         }
     }
 
@@ -712,6 +756,38 @@ mod tests {
             (follower.asked(1, 10), follower.lacks()),
             (Ok(Handled { applied: 10, whole: true }), None)
         );
+    }
+
+    #[test]
+    fn what_is_half_done_is_known_until_it_is_done_also_after_a_restart() {
+        let (mut follower, store) = (follower(), MemoryStore::default());
+        assert_eq!(follower.rank_to_note(), None);
+        follower.greet(greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");
+        let noted = follower.rank_to_note().expect("that it stepped down, before anything is dropped");
+        assert!(noted.reports && !noted.is_mixed);
+        // A copy that is put aside leaves what is there as it was, and a repair does not.
+        follower.mark(CopyMark::Begin, &store);
+        follower.marked(1, CopyMark::Begin, 3);
+        assert_eq!(follower.rank_to_note(), None);
+        follower.mark(CopyMark::Repair, &store);
+        follower.marked(1, CopyMark::Repair, 3);
+        let noted = follower.rank_to_note().expect("what it holds is a mix");
+        let mut again = Follower::<MemoryStore>::new(OWN + 1, false, false).ranked(noted);
+        assert!(again.is_mixed() && again.reports() && again.rank_to_note().is_none());
+        again.greet(greeting(1, &[PROMOTED], 2), FREE).expect("it is a slave");
+        assert!(again.is_mixed() && again.reports(), "nothing has come yet");
+        again.mark(CopyMark::Whole, &store);
+        again.marked(1, CopyMark::Whole, 4);
+        assert!(again.is_mixed(), "of a session that is over");
+        again.marked(2, CopyMark::Whole, 4);
+        again.reported();
+        assert!(again.rank_to_note().is_some_and(|noted| !noted.is_mixed && !noted.reports));
+        // What is not kept makes a mix of it too.
+        assert!(again.kept().refuse(&crate::store::StoreError::NoSpace));
+        again.note_kept();
+        assert!(again.is_mixed());
+        again.promote().expect("it is a slave");
+        assert!(!again.is_mixed(), "it is what its own are to have");
     }
 
     #[test]

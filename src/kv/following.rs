@@ -35,14 +35,13 @@ impl<S: Store> KeyValueServer<S> {
             is_empty: self.store().is_empty(),
         };
         let lineage = greeting.lineage.clone();
-        let (greeted, rank, rank_before) = {
+        let greeted = {
             let mut follower = self.follower.lock();
-            let rank = follower.rank();
-            (follower.greet(greeting, own), follower.rank(), rank)
+            let greeted = follower.greet(greeting, own);
+            // Before anything is dropped.
+            self.note_rank(&mut follower);
+            greeted
         };
-        if rank != rank_before {
-            self.note_rank();
-        }
         let greeted = match greeted {
             Ok(greeted) => greeted,
             Err(Refusal::Crossing) => {
@@ -119,7 +118,9 @@ impl<S: Store> KeyValueServer<S> {
         let (answer, primary, kept) = {
             let mut follower = self.follower.lock();
             let primary = follower.primary().map(Primary::incarnation);
-            (follower.asked(session, seq), primary, Arc::clone(follower.kept()))
+            let answer = follower.asked(session, seq);
+            self.note_rank(&mut follower);
+            (answer, primary, Arc::clone(follower.kept()))
         };
         if !S::WRITES_LATER || answer.is_err() {
             return effects.reply(caller, |w| write_asked(w, answer, &kept));
@@ -176,9 +177,14 @@ impl<S: Store> KeyValueServer<S> {
                 Ok(())
             }
             FromPrimary::Bye { session } => {
-                if self.follower.lock().bye(session) {
+                let is_it = {
+                    let mut follower = self.follower.lock();
+                    let is_it = follower.bye(session);
+                    self.note_rank(&mut follower);
+                    is_it
+                };
+                if is_it {
                     self.forget_position();
-                    self.note_rank();
                     tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
                     self.note_is_slave(false);
                     for slave in self.slaves() {
@@ -239,7 +245,9 @@ impl<S: Store> KeyValueServer<S> {
         if follower.session(session).is_none() {
             return;
         }
-        match follower.mark(mark, self.store()) {
+        let copied = follower.mark(mark, self.store());
+        self.note_rank(&mut follower);
+        match copied {
             Copied::Nothing => {}
             Copied::Replace(with) => {
                 let slaves = self.slaves();
@@ -266,9 +274,7 @@ impl<S: Store> KeyValueServer<S> {
         }
         // A copy that did not fit is none.
         let mark = if follower.is_copying() { CopyMark::Begin } else { mark };
-        if let Some(primary) = follower.session(session) {
-            primary.marked(mark, seq);
-        }
+        follower.marked(session, mark, seq);
         // What it drops after this is not its own, however often it is started again.
         if matches!(mark, CopyMark::End | CopyMark::Whole) {
             follower.reported();
@@ -276,6 +282,7 @@ impl<S: Store> KeyValueServer<S> {
                 self.note_is_slave(true);
             }
         }
+        self.note_rank(&mut follower);
     }
 
     /// Something comes in the place of what is there under a key, which the new primary does not have.

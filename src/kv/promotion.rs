@@ -2,26 +2,31 @@
 
 use std::sync::Arc;
 
+use super::follower::Primary;
 use super::server::{KeyValueServer, write_result};
 use super::slaves::TooManySlaves;
 use crate::dist::{RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Effect, Effects, GlobalRegistration};
-use crate::replica::Lineage;
+use crate::replica::{Lineage, Refusal};
 use crate::store::Store;
 
 impl<S: Store> KeyValueServer<S> {
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
     pub(super) fn call_promote(&self, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let former = {
+        let (former, is_mixed, lacks) = {
             let mut follower = self.follower.lock();
             if follower.is_copying() && follower.primary().is_some_and(|primary| primary.is_there) {
                 return error(caller, effects, "copying");
             }
-            follower.promote()
+            follower.note_kept();
+            let (is_mixed, lacks) = (follower.is_mixed(), follower.lacks());
+            let former = follower.promote();
+            self.note_rank(&mut follower);
+            (former, is_mixed, lacks)
         };
         let Ok(former) = former else { return error(caller, effects, "not_a_slave") };
-        self.note_rank();
+        say_missing(former.as_ref(), is_mixed, lacks, effects);
         self.note_is_slave(false);
         self.watch.promoted();
         // Before a write of its own.
@@ -46,12 +51,6 @@ impl<S: Store> KeyValueServer<S> {
             store = ?effects.me, former = ?primary.pid, term, seq = former.applied,
             "promoted: this store is the primary from here on"
         );
-        if !former.whole && self.store().is_durable() {
-            tracing::error!(
-                store = ?effects.me,
-                "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
-            );
-        }
         let names = primary.names.iter();
         let former = lasting_name(&primary.names, &primary.pid);
         for slave in primary.slaves.into_iter().chain([former]) {
@@ -172,6 +171,33 @@ impl<S: Store> KeyValueServer<S> {
             }
             Err(error) => tracing::error!(store = ?effects.me, name, %error, "global name not taken over"),
         }
+    }
+}
+
+/// Says what is known not to be in a store that is promoted.
+fn say_missing(former: Option<&Primary>, is_mixed: bool, lacks: Option<Refusal>, effects: &Effects<'_>) {
+    let lag = former.map(Primary::lag).filter(|lag| *lag > 0);
+    if let Some(why) = lacks {
+        tracing::error!(
+            store = ?effects.me, lag,
+            "promoted without all that its former primary had sent: some of that was not kept, as {}",
+            match why {
+                Refusal::NoSpace => "there was no room for it",
+                _ => "the disk did not take it",
+            }
+        );
+    } else if is_mixed {
+        tracing::error!(
+            store = ?effects.me, lag,
+            "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
+        );
+    } else if former.is_some_and(|former| !former.whole) {
+        tracing::warn!(
+            store = ?effects.me, lag,
+            "promoted before its former primary had brought it up to date: it has what it had when that began"
+        );
+    } else if let Some(lag) = lag {
+        tracing::warn!(store = ?effects.me, lag, "promoted without so many writes that its former primary has taken");
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::KeyValueServer;
-use super::follower::{Rank, Tenure};
+use super::follower::{Follower, Rank, Tenure};
 use super::server::{refuse, write_error};
 use crate::etf::tag::NIL_EXT;
-use crate::etf::{TermView, encode};
+use crate::etf::{TermView, TermWriter, encode};
 use crate::process::{Caller, Dispatch, Effect, Effects, OwnedCaller, SlaveAdded};
 use crate::replica::{Refusal, Slave, SlaveName, SlaveState};
 use crate::store::{Store, StoreError, WriteDone};
@@ -33,6 +33,24 @@ const fn code_of(tenure: Tenure) -> &'static str {
         Tenure::Below => "below",
         Tenure::Free => "free",
     }
+}
+
+/// `{term, promoted, tenure, reports, is_mixed}`
+fn write_rank(w: &mut TermWriter<'_>, rank: Rank) {
+    let bool = |value| if value { "true" } else { "false" };
+    w.tuple(5).unsigned(rank.term).unsigned(rank.promoted).atom(code_of(rank.tenure));
+    w.atom(bool(rank.reports)).atom(bool(rank.is_mixed));
+}
+
+fn read_rank(rank: TermView<'_>) -> Option<Rank> {
+    let [term, promoted, tenure, reports, is_mixed] = rank.as_tuple::<5>()?;
+    Some(Rank {
+        term: term.as_unsigned()?,
+        promoted: promoted.as_unsigned()?,
+        tenure: TENURES.into_iter().find(|known| tenure.is_atom(code_of(*known)))?,
+        reports: reports.is_atom("true"),
+        is_mixed: is_mixed.is_atom("true"),
+    })
 }
 
 /// The store has as many slaves as it may have.
@@ -175,9 +193,10 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Keeps the term, whose promotion began it, and how this store stands to that, where the store keeps such things: so that
     /// a promotion outlives its nodes.
-    pub(super) fn note_rank(&self) {
-        let Rank { term, promoted, tenure } = self.follower.lock().rank();
-        let note = encode(|w| _ = w.tuple(3).unsigned(term).unsigned(promoted).atom(code_of(tenure)));
+    pub(super) fn note_rank(&self, follower: &mut Follower<S>) {
+        // Held by whoever calls this, so that the last that is kept is of the last change.
+        let Some(rank) = follower.rank_to_note() else { return };
+        let note = encode(|w| write_rank(w, rank));
         self.store().keep_note(RANK_NOTE, &note, || {
             Box::new(|result| {
                 if let Err(error) = result {
@@ -193,16 +212,13 @@ impl<S: Store> KeyValueServer<S> {
             tracing::error!(%error, "it cannot be read which promotion was the last");
             None
         });
-        let read = || {
-            let [term, promoted, tenure] = TermView::parse(note.as_deref()?).ok()?.as_tuple::<3>()?;
-            let tenure = TENURES.into_iter().find(|known| tenure.is_atom(code_of(*known)))?;
-            Some(Rank { term: term.as_unsigned()?, promoted: promoted.as_unsigned()?, tenure })
-        };
+        let read = || read_rank(TermView::parse(note.as_deref()?).ok()?);
         // As it was kept before it was known whose promotion it was.
         let read_before = || {
             let [term, promoted] = TermView::parse(note.as_deref()?).ok()?.as_tuple::<2>()?;
             let tenure = if Self::was_slave(store) { Tenure::Below } else { Tenure::Free };
-            Some(Rank { term: term.as_unsigned()?, promoted: promoted.as_unsigned()?, tenure })
+            let (term, promoted) = (term.as_unsigned()?, promoted.as_unsigned()?);
+            Some(Rank { term, promoted, tenure, ..Rank::default() })
         };
         read().or_else(read_before).unwrap_or_default()
     }
@@ -302,4 +318,22 @@ fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
         SlaveName::Remote { .. } | SlaveName::Global(_) => None,
     };
     named.is_some_and(|process| process.is_sibling(effects.me))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_is_read_as_it_was_kept() {
+        for tenure in TENURES {
+            for (reports, is_mixed) in [(false, true), (true, false)] {
+                let rank = Rank { term: 3, promoted: u64::MAX, tenure, reports, is_mixed };
+                let note = encode(|w| write_rank(w, rank));
+                assert_eq!(read_rank(TermView::parse(&note).expect("our own term")), Some(rank));
+            }
+        }
+        let before = encode(|w| _ = w.tuple(2).unsigned(1).unsigned(2));
+        assert_eq!(read_rank(TermView::parse(&before).expect("our own term")), None);
+    }
 }

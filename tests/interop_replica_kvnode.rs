@@ -621,11 +621,12 @@ fn a_promotion_outlives_a_restart_of_who_was_promoted() {
     beam.check(&call("b", "{:put, 2, 2}"), ":ok");
     b.kill(&cluster.epmd);
     beam.wait_for_no_global("b");
-    let _a = start("a", &dirs[0]);
+    let a = start("a", &dirs[0]);
     beam.check(&call("a", "{:put, 3, 3}"), ":ok");
     let _b = start("b", &dirs[1]);
-    cluster.follows("a", "b");
-    beam.check_soon(&format!("for key <- 1..3, do: {}", call("a", "{:get, key}")), "[1, 2, nil]");
+    let at = format!("{{KeyValueStore, :\"{}\"}}", a.name());
+    beam.check_soon(&format!("GenServer.call({at}, :status).role"), ":slave");
+    beam.check_soon(&format!("for key <- 1..3, do: GenServer.call({at}, {{:get, key}})"), "[1, 2, nil]");
     let dropped = fs::read_dir(dirs[0].path())
         .expect("it is there")
         .flatten()
@@ -687,6 +688,37 @@ fn a_process_that_is_added_by_several_names_at_once_is_one_slave() {
         beam.check_soon(&format!("length({})", call("a", ":slaves")), "1");
         beam.run(&format!("for name <- names, do: {remove}"));
     }
+}
+
+#[test]
+fn global_names_that_were_taken_over_stay_with_who_was_promoted() {
+    let cluster = Cluster::new(&Otp::newest());
+    let (beam, dirs) = (&cluster.beam, [(); 2].map(|()| tempfile::tempdir().expect("a folder can be made")));
+    let start = |name: &str, dir: &tempfile::TempDir| {
+        cluster.node(name, &format!("--data-dir {}", dir.path().display()))
+    };
+    let (a, b) = (start("a", &dirs[0]), start("b", &dirs[1]));
+    cluster.add("a", "b", ":ok");
+    beam.check(&call("a", "{:put, 1, 1, confirm: 1}"), ":ok");
+    beam.check_soon(&call("b", "{:promote}"), ":ok");
+    beam.check_soon(&same_node("a", "b"), "true");
+    let at = format!("GenServer.call({{KeyValueStore, :\"{}\"}}, :status)", a.name());
+    beam.check_soon(&format!("{at}.primary.state"), ":following");
+    b.kill(&cluster.epmd);
+    beam.wait_for_no_global("b");
+    let b = start("b", &dirs[1]);
+    beam.check_soon(&same_node("a", "b"), "true");
+    beam.check_soon(&format!("{at}.primary.state"), ":following");
+    // Both again: the former primary has its own name until it is a slave.
+    a.kill(&cluster.epmd);
+    b.kill(&cluster.epmd);
+    beam.wait_for_no_global("a");
+    let _a = start("a", &dirs[0]);
+    let _b = start("b", &dirs[1]);
+    beam.check_soon(&format!("{at}.primary.state"), ":following");
+    beam.check_soon(&same_node("a", "b"), "true");
+    beam.check(&call("a", "{:put, 2, 2}"), ":ok");
+    beam.check(&call("b", "{:get, 2}"), "2");
 }
 
 /// Calls the store that has a global name, as this node says.

@@ -73,6 +73,8 @@ pub(super) struct Greeted {
     pub path_changed: bool,
     /// It was a primary, or nobody's slave yet, and another was promoted in its place.
     pub demoted: bool,
+    /// It had been a slave before it was started again, and was not followed until now.
+    pub was_orphan: bool,
     /// The primary is to be watched.
     pub watch: bool,
     /// The primary that was followed until now, and is there: it is to know that it is left, as a primary without writes asks
@@ -370,6 +372,7 @@ impl<S: Store> Follower<S> {
             had: had.map_or((None, 0), |(incarnation, applied)| (Some(incarnation), applied)),
             path_changed,
             demoted: followed.is_none() && !same_rank,
+            was_orphan: self.is_orphan(),
             watch,
             left: followed
                 .filter(|known| known.is_there && !same)

@@ -77,9 +77,17 @@ impl<S: Store> KeyValueServer<S> {
         if let Some((left, session)) = greeted.left {
             self.leave(&left, session);
         }
-        if greeted.demoted {
-            self.step_down(&slaves, &names, &RemoteProcess::Pid(pid), effects);
+        if greeted.demoted && (own.has_slaves || !own.is_empty) {
+            tracing::error!(
+                store = ?effects.me, primary = ?pid,
+                "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
+                 written and the new primary has not"
+            );
         }
+        if greeted.demoted || greeted.was_orphan {
+            self.leave_slaves(&slaves, &names, &RemoteProcess::Pid(pid), effects);
+        }
+        self.give_up_names(&names, effects);
         if greeted.path_changed {
             for slave in self.slaves() {
                 slave.renew();
@@ -353,21 +361,14 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    /// Another store was promoted in the place of this primary.
-    fn step_down(
+    /// Leaves those slaves to the primary that are its own.
+    fn leave_slaves(
         &self,
         slaves: &[ServerRef],
         names: &[ServerRef],
         primary: &RemoteProcess,
         effects: &mut Effects<'_>,
     ) {
-        if self.has_slaves() || !self.store().is_empty() {
-            tracing::error!(
-                store = ?effects.me, ?primary,
-                "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
-                 written and the new primary has not"
-            );
-        }
         let here = &effects.registry.node;
         let taken = |name: &ServerRef| {
             let name = name.on(here);
@@ -381,6 +382,10 @@ impl<S: Store> KeyValueServer<S> {
             }
         }
         self.note_slaves_quietly();
+    }
+
+    /// Gives up the global names that the primary says are its own: who writes to them is to reach that.
+    fn give_up_names(&self, names: &[ServerRef], effects: &mut Effects<'_>) {
         for (name, holder) in effects.registry.global_names() {
             if holder.is_sibling(effects.me) && names.contains(&ServerRef::global(&name)) {
                 effects.later.push(Effect::ReleaseGlobal { name });

@@ -35,6 +35,9 @@ impl<S: Store> KeyValueServer<S> {
             slave.renew();
         }
         let term = self.follower.lock().term();
+        let names = former.iter().flat_map(|former| &former.greeting.names);
+        let global: Vec<_> = names.filter(|name| matches!(name, ServerRef::Global(_))).cloned().collect();
+        self.note_names(&global);
         let Some(former) = former else {
             tracing::warn!(
                 store = ?effects.me, term,

@@ -35,11 +35,24 @@ const fn code_of(tenure: Tenure) -> &'static str {
     }
 }
 
+/// The name under which a store keeps the global names that it took over when it was promoted: a list as that of its slaves.
+const NAMES_NOTE: &str = "names";
+
 /// `{term, promoted, tenure, reports, is_mixed}`
 fn write_rank(w: &mut TermWriter<'_>, rank: Rank) {
     let bool = |value| if value { "true" } else { "false" };
     w.tuple(5).unsigned(rank.term).unsigned(rank.promoted).atom(code_of(rank.tenure));
     w.atom(bool(rank.reports)).atom(bool(rank.is_mixed));
+}
+
+fn read_names(note: &[u8]) -> Option<Vec<SlaveName>> {
+    let term = TermView::parse(note).ok()?;
+    let mut cursor = term.cursor();
+    if term.tag() == NIL_EXT {
+        return Some(Vec::new());
+    }
+    let len = cursor.list().ok()?;
+    (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
 }
 
 fn read_rank(rank: TermView<'_>) -> Option<Rank> {
@@ -238,16 +251,43 @@ impl<S: Store> KeyValueServer<S> {
     /// The store's: what it kept could not be read.
     pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
         let Some(note) = store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
-        let read = || {
-            let term = TermView::parse(&note).ok()?;
-            let mut cursor = term.cursor();
-            if term.tag() == NIL_EXT {
-                return Some(Vec::new());
-            }
-            let len = cursor.list().ok()?;
-            (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
-        };
-        read().ok_or(StoreError::Io("damaged"))
+        read_names(&note).ok_or(StoreError::Io("damaged"))
+    }
+
+    /// Keeps the global names that it has taken over, in the place of those before, where the store keeps such things.
+    pub(super) fn note_names(&self, names: &[SlaveName]) {
+        let note = encode(|w| {
+            w.list(names.len());
+            names.iter().for_each(|name| name.write(w));
+            w.nil();
+        });
+        self.store().keep_note(NAMES_NOTE, &note, || {
+            Box::new(|result| {
+                if let Err(error) = result {
+                    tracing::error!(%error, "the global names that were taken over are not kept");
+                }
+            })
+        });
+    }
+
+    /// The global names that it took over when it was promoted, where no other was promoted since: whoever starts it again
+    /// gives it these beside its own.
+    pub fn names_taken_over(&self) -> Vec<String> {
+        if !self.follower.lock().is_owner() {
+            return Vec::new();
+        }
+        let note = self.store().note(NAMES_NOTE).unwrap_or_else(|error| {
+            tracing::error!(%error, "it cannot be read which global names were taken over");
+            None
+        });
+        let names = note.and_then(|note| read_names(&note)).unwrap_or_default();
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let SlaveName::Global(name) = name else { return None };
+                Some(TermView::parse(&name).ok()?.as_atom()?.to_str().into_owned())
+            })
+            .collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use rustix::process::Signal;
-use support::{BeamNode, Epmd, KvNode, Otp, Scripted, at_once_on_every_otp};
+use support::{BeamNode, BeamOptions, Epmd, KvNode, Otp, Scripted, at_once_on_every_otp};
 
 /// Calls a store by its global name.
 fn call(name: &str, request: &str) -> String {
@@ -621,11 +621,12 @@ fn a_promotion_outlives_a_restart_of_who_was_promoted() {
     beam.check(&call("b", "{:put, 2, 2}"), ":ok");
     b.kill(&cluster.epmd);
     beam.wait_for_no_global("b");
-    let _a = start("a", &dirs[0]);
+    let a = start("a", &dirs[0]);
     beam.check(&call("a", "{:put, 3, 3}"), ":ok");
     let _b = start("b", &dirs[1]);
-    cluster.follows("a", "b");
-    beam.check_soon(&format!("for key <- 1..3, do: {}", call("a", "{:get, key}")), "[1, 2, nil]");
+    let at = format!("{{KeyValueStore, :\"{}\"}}", a.name());
+    beam.check_soon(&format!("GenServer.call({at}, :status).role"), ":slave");
+    beam.check_soon(&format!("for key <- 1..3, do: GenServer.call({at}, {{:get, key}})"), "[1, 2, nil]");
     let dropped = fs::read_dir(dirs[0].path())
         .expect("it is there")
         .flatten()
@@ -687,4 +688,151 @@ fn a_process_that_is_added_by_several_names_at_once_is_one_slave() {
         beam.check_soon(&format!("length({})", call("a", ":slaves")), "1");
         beam.run(&format!("for name <- names, do: {remove}"));
     }
+}
+
+#[test]
+fn global_names_that_were_taken_over_stay_with_who_was_promoted() {
+    let cluster = Cluster::new(&Otp::newest());
+    let (beam, dirs) = (&cluster.beam, [(); 2].map(|()| tempfile::tempdir().expect("a folder can be made")));
+    let start = |name: &str, dir: &tempfile::TempDir| {
+        cluster.node(name, &format!("--data-dir {}", dir.path().display()))
+    };
+    let (a, b) = (start("a", &dirs[0]), start("b", &dirs[1]));
+    cluster.add("a", "b", ":ok");
+    beam.check(&call("a", "{:put, 1, 1, confirm: 1}"), ":ok");
+    beam.check_soon(&call("b", "{:promote}"), ":ok");
+    beam.check_soon(&same_node("a", "b"), "true");
+    let at = format!("GenServer.call({{KeyValueStore, :\"{}\"}}, :status)", a.name());
+    beam.check_soon(&format!("{at}.primary.state"), ":following");
+    b.kill(&cluster.epmd);
+    beam.wait_for_no_global("b");
+    let b = start("b", &dirs[1]);
+    beam.check_soon(&same_node("a", "b"), "true");
+    beam.check_soon(&format!("{at}.primary.state"), ":following");
+    // Both again: the former primary has its own name until it is a slave.
+    a.kill(&cluster.epmd);
+    b.kill(&cluster.epmd);
+    beam.wait_for_no_global("a");
+    let _a = start("a", &dirs[0]);
+    let _b = start("b", &dirs[1]);
+    beam.check_soon(&format!("{at}.primary.state"), ":following");
+    beam.check_soon(&same_node("a", "b"), "true");
+    beam.check(&call("a", "{:put, 2, 2}"), ":ok");
+    beam.check(&call("b", "{:get, 2}"), "2");
+}
+
+/// Calls the store that has a global name, as this node says.
+fn call_at(node: &KvNode, name: &str, request: &str) -> String {
+    format!("GenServer.call(:erpc.call(:\"{}\", :global, :whereis_name, [:{name}]), {request})", node.name())
+}
+
+/// Two kvnodes that know each other, `a` with the global name `m` and `b`, its slave; and a BEAM that calls them, which is hidden
+/// and tells nobody of conflicts of names.
+struct Pair {
+    epmd: Epmd,
+    beam: BeamNode,
+    dirs: [tempfile::TempDir; 2],
+}
+
+impl Pair {
+    fn new() -> Self {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(&Otp::newest(), &epmd, BeamOptions::new("caller").hidden());
+        Self { epmd, beam, dirs: [(); 2].map(|()| tempfile::tempdir().expect("a folder can be made")) }
+    }
+
+    fn a(&self, args: &str) -> KvNode {
+        let args = format!("--global m --slave global:b --connect {} {args}", support::at_host("b"));
+        KvNode::start(&self.epmd, "a", &args)
+    }
+
+    fn b(&self, args: &str) -> KvNode {
+        KvNode::start(&self.epmd, "b", &format!("--connect {} {args}", support::at_host("a")))
+    }
+
+    /// What has a node keep its store on disk.
+    fn on_disk(&self, node: usize) -> String {
+        format!("--data-dir {}", self.dirs[node].path().display())
+    }
+
+    fn put(&self, node: &KvNode, name: &str, key: u32) {
+        self.beam.check(&call_at(node, name, &format!("{{:put, {key}, {key}}}")), ":ok");
+    }
+
+    fn has(&self, node: &KvNode, name: &str, key: u32) {
+        self.beam.check_soon(&call_at(node, name, &format!("{{:get, {key}}}")), &key.to_string());
+    }
+
+    /// All slaves of the store `b` are in step, and it has so many.
+    fn has_slaves(&self, b: &KvNode, slaves: usize) {
+        let states = vec!["{:in_step, 0}"; slaves].join(", ");
+        let shown = format!("for(s <- {}.slaves, do: s.state) == [{states}]", call_at(b, "b", ":status"));
+        self.beam.check_soon(&shown, "true");
+    }
+}
+
+#[test]
+fn a_slave_of_a_promotion_that_is_started_again_is_no_primary_of_who_was_promoted() {
+    let pair = Pair::new();
+    let (start_a, start_b) = (|| pair.a(&pair.on_disk(0)), || pair.b(&pair.on_disk(1)));
+    let (a, b) = (start_a(), start_b());
+    pair.put(&a, "m", 1);
+    pair.has(&b, "b", 1);
+    pair.beam.check_soon(&call_at(&b, "b", "{:promote}"), ":ok");
+    a.wait_for_log(&["following a primary"]);
+    pair.has_slaves(&b, 1);
+    a.kill(&pair.epmd);
+    pair.put(&b, "b", 2);
+    let mark = b.log_mark();
+    let a = start_a();
+    b.wait_for_log_after(mark, &["primary refused"]);
+    a.wait_for_log(&["following a primary"]);
+    pair.has_slaves(&b, 1);
+    pair.has(&b, "b", 2);
+    // Both again, the former primary first.
+    a.kill(&pair.epmd);
+    pair.put(&b, "b", 3);
+    b.kill(&pair.epmd);
+    let a = start_a();
+    let b = start_b();
+    a.wait_for_log(&["following a primary"]);
+    pair.has_slaves(&b, 1);
+    pair.has(&b, "b", 3);
+    pair.beam.check(&format!("{}.role", call_at(&b, "b", ":status")), ":primary");
+    assert!(!b.log().contains("following a primary"));
+}
+
+#[test]
+fn a_former_primary_that_returns_with_its_name_where_no_beam_tells_of_it_becomes_a_slave() {
+    let pair = Pair::new();
+    let (a, b) = (pair.a(""), pair.b(&pair.on_disk(1)));
+    pair.put(&a, "m", 1);
+    pair.has(&b, "b", 1);
+    pair.beam.check_soon(&format!("{}.primary.state", call_at(&b, "b", ":status")), ":following");
+    a.kill(&pair.epmd);
+    pair.beam.check_soon(&call_at(&b, "b", "{:promote}"), ":ok");
+    pair.put(&b, "m", 2);
+    let a = pair.a("");
+    a.wait_for_log(&["another store was promoted"]);
+    a.wait_for_log(&["global name given up"]);
+    pair.has_slaves(&b, 1);
+    pair.has(&b, "m", 2);
+    // A primary that has nothing to do with it is refused, and nothing else.
+    let args =
+        format!("--data-dir {} --slave global:b --connect {}", pair.dirs[0].path().display(), b.name());
+    let other = KvNode::start(&pair.epmd, "other", &args);
+    pair.put(&other, "other", 7);
+    let refused = format!("for s <- {}.slaves, do: s.state", call_at(&other, "other", ":status"));
+    pair.beam.check_soon(&refused, "[refused: :superseded]");
+    pair.has_slaves(&b, 1);
+    other.kill(&pair.epmd);
+    // Who was promoted is started again, with the names.
+    a.kill(&pair.epmd);
+    b.kill(&pair.epmd);
+    let b = pair.b(&format!("--store global:b,global:m {}", pair.on_disk(1)));
+    let a = pair.a("");
+    a.wait_for_log(&["another store was promoted"]);
+    pair.has_slaves(&b, 1);
+    pair.has(&b, "m", 2);
+    pair.beam.check(&format!("{}.role", call_at(&b, "b", ":status")), ":primary");
 }

@@ -73,6 +73,8 @@ pub(super) struct Greeted {
     pub path_changed: bool,
     /// It was a primary, or nobody's slave yet, and another was promoted in its place.
     pub demoted: bool,
+    /// It had been a slave before it was started again, and was not followed until now.
+    pub was_orphan: bool,
     /// The primary is to be watched.
     pub watch: bool,
     /// The primary that was followed until now, and is there: it is to know that it is left, as a primary without writes asks
@@ -121,11 +123,43 @@ impl Seen {
     }
 }
 
+/// How a store stands to the promotion that began its term. Of term 0 nothing follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tenure {
+    /// It was its own: no other store of the term is the primary.
+    Own,
+    /// It follows who was promoted, or did last: that one may be there, also where it is not seen.
+    Below,
+    /// Its primary has removed it, or it is not known.
+    Free,
+}
+
+/// The last promotion that a store knows of, and what it has not done yet as a slave: as it is kept over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rank {
+    pub term: u64,
+    /// The incarnation of who was promoted.
+    pub promoted: u64,
+    pub tenure: Tenure,
+    /// It was a primary with writes of its own: what the next copies drop of these is kept elsewhere.
+    pub reports: bool,
+    /// What it holds is a mix: a copy or a repair that went into it is not whole, or something that came was not kept.
+    pub is_mixed: bool,
+}
+
+impl Default for Rank {
+    /// Nobody was promoted.
+    fn default() -> Self {
+        Self { term: 0, promoted: 0, tenure: Tenure::Free, reports: false, is_mixed: false }
+    }
+}
+
 pub(super) struct Follower<S> {
     incarnation: u64,
     term: u64,
     /// Whose promotion began the term.
     promoted: u64,
+    tenure: Tenure,
     primary: Option<Primary>,
     /// Slaves that are being told the lineage.
     greetings: usize,
@@ -135,8 +169,12 @@ pub(super) struct Follower<S> {
     was_slave: bool,
     staging: Staging<S>,
     watches: usize,
-    /// It was a primary with writes of its own: what the next copies drop of these is kept elsewhere.
+    /// As [`Rank::reports`].
     report: bool,
+    /// As [`Rank::is_mixed`].
+    is_mixed: bool,
+    /// What was given to be kept last.
+    noted: Rank,
     /// The place that it had among a primary's writes when its node ended.
     before: Option<Position>,
     /// The primary that was refused last, and why.
@@ -152,6 +190,7 @@ impl<S: Store> Follower<S> {
             incarnation,
             term: 0,
             promoted: 0,
+            tenure: Tenure::Free,
             primary: None,
             greetings: 0,
             fresh,
@@ -159,6 +198,8 @@ impl<S: Store> Follower<S> {
             staging: Staging::No,
             watches: 0,
             report: false,
+            is_mixed: false,
+            noted: Rank::default(),
             before: None,
             refused: None,
             hashers: [RandomState::new(), RandomState::new()],
@@ -166,9 +207,10 @@ impl<S: Store> Follower<S> {
         }
     }
 
-    /// The same, in this term, which this promotion began.
-    pub fn ranked(self, (term, promoted): (u64, u64)) -> Self {
-        Self { term, promoted, ..self }
+    /// The same, with what was kept of it.
+    pub fn ranked(self, noted: Rank) -> Self {
+        let Rank { term, promoted, tenure, reports, is_mixed } = noted;
+        Self { term, promoted, tenure, report: reports, is_mixed, noted, ..self }
     }
 
     /// Takes another incarnation, before anybody knows the store.
@@ -201,14 +243,47 @@ impl<S: Store> Follower<S> {
 
     /// Who the store is, below its primaries.
     pub fn lineage(&self) -> Lineage {
-        let mut path =
-            self.primary.as_ref().map_or_else(Vec::new, |primary| primary.greeting.lineage.path.clone());
-        path.push(self.incarnation);
+        let path = match &self.primary {
+            None if self.is_orphan() => Lineage::of_orphan(self.incarnation).into(),
+            None => vec![self.incarnation],
+            Some(primary) => {
+                let mut path = primary.greeting.lineage.path.clone();
+                path.push(self.incarnation);
+                path
+            }
+        };
         Lineage { term: self.term, promoted: self.promoted, path }
     }
 
-    pub const fn rank(&self) -> (u64, u64) {
-        (self.term, self.promoted)
+    pub const fn rank(&self) -> Rank {
+        Rank {
+            term: self.term,
+            promoted: self.promoted,
+            tenure: self.tenure,
+            reports: self.report,
+            is_mixed: self.is_mixed,
+        }
+    }
+
+    /// What is to be kept of it, where that is not what was kept last.
+    pub fn rank_to_note(&mut self) -> Option<Rank> {
+        let rank = self.rank();
+        (std::mem::replace(&mut self.noted, rank) != rank).then_some(rank)
+    }
+
+    /// What it holds is a mix of what its primary has, and had.
+    pub const fn is_mixed(&self) -> bool {
+        self.is_mixed
+    }
+
+    /// It was promoted, and no other since, as far as is known here.
+    pub fn is_owner(&self) -> bool {
+        self.term > 0 && self.tenure == Tenure::Own
+    }
+
+    /// Somebody else was promoted, whom it followed before it was started again, and it has not been greeted since.
+    pub fn is_orphan(&self) -> bool {
+        self.term > 0 && self.tenure == Tenure::Below && self.primary.is_none()
     }
 
     /// A slave is being told the lineage, or knows it.
@@ -261,10 +336,13 @@ impl<S: Store> Follower<S> {
         if own.has_slaves && lineage.path.contains(&self.incarnation) {
             return Err(Refusal::Cycle);
         }
-        if lineage.rank() < self.rank() {
+        let own_rank = (self.term, self.promoted);
+        let same_rank = lineage.rank() == own_rank;
+        // Of an own promotion nobody else is the primary, also who followed this one and has forgotten whom. An orphan's
+        // primary may have what it has not.
+        if lineage.rank() < own_rank || same_rank && self.is_owner() || lineage.is_orphan() {
             return Err(Refusal::Superseded);
         }
-        let same_rank = lineage.rank() == self.rank();
         let followed = self.primary.as_ref();
         let same = followed.is_some_and(|known| known.incarnation() == lineage.incarnation());
         if followed.is_some_and(|known| known.is_there) && !same && same_rank {
@@ -274,9 +352,9 @@ impl<S: Store> Follower<S> {
         let path_changed = followed.is_none_or(|known| known.greeting.lineage != *lineage);
         // A slave that is being told who is above it would be told what is no longer so, and where that slave is who greets,
         // each would follow the other. Of two that greet each other the one with the higher incarnation becomes the slave;
-        // so too in a longer circle not all can.
-        let crosses =
-            own.is_greeted_by_slave || self.greetings > 0 && lineage.incarnation() > self.incarnation;
+        // so too in a longer circle not all can. Whom an orphan greets refuses it.
+        let crosses = !self.is_orphan()
+            && (own.is_greeted_by_slave || self.greetings > 0 && lineage.incarnation() > self.incarnation);
         if path_changed && same_rank && crosses {
             return Err(Refusal::Crossing);
         }
@@ -294,6 +372,7 @@ impl<S: Store> Follower<S> {
             had: had.map_or((None, 0), |(incarnation, applied)| (Some(incarnation), applied)),
             path_changed,
             demoted: followed.is_none() && !same_rank,
+            was_orphan: self.is_orphan(),
             watch,
             left: followed
                 .filter(|known| known.is_there && !same)
@@ -302,6 +381,7 @@ impl<S: Store> Follower<S> {
         self.report |= greeted.demoted;
         self.watches += usize::from(watch);
         (self.term, self.promoted) = lineage.rank();
+        self.tenure = Tenure::Below;
         self.staging = Staging::No;
         let applied = if greeted.had.0 == Some(lineage.incarnation()) { greeted.had.1 } else { 0 };
         self.before = None;
@@ -330,6 +410,8 @@ impl<S: Store> Follower<S> {
         if is_it {
             self.primary = None;
             self.was_slave = false;
+            self.tenure = Tenure::Free;
+            self.is_mixed = false;
             self.staging = Staging::No;
         }
         is_it
@@ -340,18 +422,21 @@ impl<S: Store> Follower<S> {
     /// # Errors
     /// Whoever wants it: it is nobody's slave.
     pub fn promote(&mut self) -> Result<Option<Primary>, NoSlave> {
+        let is_orphan = self.is_orphan();
         let former = self.primary.take();
-        if former.is_none() && !self.was_slave {
+        if former.is_none() && !self.was_slave && !is_orphan {
             return Err(NoSlave);
         }
         self.staging = Staging::No;
         // With writes of its own it has no place among another's.
         self.before = None;
         self.report = false;
+        self.is_mixed = false;
         self.fresh = false;
         self.was_slave = false;
         self.term = self.term.saturating_add(1);
         self.promoted = self.incarnation;
+        self.tenure = Tenure::Own;
         Ok(former)
     }
 
@@ -360,6 +445,7 @@ impl<S: Store> Follower<S> {
         if let Some(why) = self.kept.take_to_note()
             && let Some(primary) = &mut self.primary
         {
+            self.is_mixed = true;
             primary.lacks = Some(why);
             primary.whole = false;
             primary.applied = primary.applied.min(self.kept.sure());
@@ -418,9 +504,13 @@ impl<S: Store> Follower<S> {
             CopyMark::Begin => {
                 self.staging =
                     store.staging().map_or_else(|| Staging::InPlace(AHashSet::new()), Staging::Aside);
+                self.is_mixed |= matches!(self.staging, Staging::InPlace(_));
                 Copied::Nothing
             }
-            CopyMark::Repair => Copied::Nothing,
+            CopyMark::Repair => {
+                self.is_mixed = true;
+                Copied::Nothing
+            }
             CopyMark::Whole => {
                 self.filled();
                 Copied::Nothing
@@ -440,6 +530,15 @@ impl<S: Store> Follower<S> {
                     Copied::Keep(Seen { keys, hashers: self.hashers.clone() })
                 }
             },
+        }
+    }
+
+    /// A mark of this session has been taken in, with what it stands for.
+    pub fn marked(&mut self, session: u64, mark: CopyMark, seq: u64) {
+        let Some(primary) = self.session(session) else { return };
+        primary.marked(mark, seq);
+        if primary.whole {
+            self.is_mixed = false;
         }
     }
 
@@ -663,6 +762,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_half_done_is_known_until_it_is_done_also_after_a_restart() {
+        let (mut follower, store) = (follower(), MemoryStore::default());
+        assert_eq!(follower.rank_to_note(), None);
+        follower.greet(greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");
+        let noted = follower.rank_to_note().expect("that it stepped down, before anything is dropped");
+        assert!(noted.reports && !noted.is_mixed);
+        // A copy that is put aside leaves what is there as it was, and a repair does not.
+        follower.mark(CopyMark::Begin, &store);
+        follower.marked(1, CopyMark::Begin, 3);
+        assert_eq!(follower.rank_to_note(), None);
+        follower.mark(CopyMark::Repair, &store);
+        follower.marked(1, CopyMark::Repair, 3);
+        let noted = follower.rank_to_note().expect("what it holds is a mix");
+        let mut again = Follower::<MemoryStore>::new(OWN + 1, false, false).ranked(noted);
+        assert!(again.is_mixed() && again.reports() && again.rank_to_note().is_none());
+        again.greet(greeting(1, &[PROMOTED], 2), FREE).expect("it is a slave");
+        assert!(again.is_mixed() && again.reports(), "nothing has come yet");
+        again.mark(CopyMark::Whole, &store);
+        again.marked(1, CopyMark::Whole, 4);
+        assert!(again.is_mixed(), "of a session that is over");
+        again.marked(2, CopyMark::Whole, 4);
+        again.reported();
+        assert!(again.rank_to_note().is_some_and(|noted| !noted.is_mixed && !noted.reports));
+        // What is not kept makes a mix of it too.
+        assert!(again.kept().refuse(&crate::store::StoreError::NoSpace));
+        again.note_kept();
+        assert!(again.is_mixed());
+        again.promote().expect("it is a slave");
+        assert!(!again.is_mixed(), "it is what its own are to have");
+    }
+
+    #[test]
     fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
         let mut follower = follower();
         follower.staging = Staging::InPlace(AHashSet::new());
@@ -731,6 +862,44 @@ mod tests {
         assert!(slave.greet(hello(&high), FREE).is_ok_and(|greeted| !greeted.demoted));
         assert_eq!(slave.greet(hello(&promoted(3)), FREE).err(), Some(Refusal::Superseded));
         assert!(!slave.reports());
+    }
+
+    #[test]
+    fn of_an_own_promotion_nobody_else_is_the_primary_and_of_anothers_not_who_has_followed_it() {
+        let mut owner = Follower::<MemoryStore>::new(OWN, true, false);
+        owner.promote().expect("it was a slave");
+        let own = Own { is_empty: false, ..FREE };
+        // It is kept who it is over a restart, which gives another incarnation.
+        let rank = owner.rank();
+        let mut owner = Follower::<MemoryStore>::new(OWN + 1, false, false).ranked(rank);
+        assert!(owner.is_owner() && !owner.is_orphan());
+        let of = |lineage: Lineage| Greeting { lineage, ..greeting(1, &[9], 1) };
+        let mut slave = follower();
+        slave.greet(of(owner.lineage()), FREE).expect("it is a slave");
+        let path = slave.lineage().path;
+        assert_eq!(path, [OWN + 1, OWN]);
+        // The slave is started again: it is the primary of nobody, neither of the owner nor of others.
+        let (rank, started) = (slave.rank(), OWN + 2);
+        let restarted = || Follower::<MemoryStore>::new(started, false, false).ranked(rank);
+        let mut slave = restarted();
+        assert!(slave.is_orphan() && slave.lineage().is_orphan());
+        assert_eq!(slave.lineage().incarnation(), started);
+        assert_eq!(owner.greet(of(slave.lineage()), own).err(), Some(Refusal::Superseded));
+        assert_eq!(follower().greet(of(slave.lineage()), FREE).err(), Some(Refusal::Superseded));
+        // Also while it greets others itself, it takes who is above it.
+        slave.greeting(true);
+        let higher = Lineage { path: vec![started + 1], ..owner.lineage() };
+        slave.greet(of(higher), own).expect("it is a slave again");
+        assert!(!slave.is_orphan() && !slave.lineage().is_orphan());
+        // Who has removed it has no claim to it any more.
+        assert!(slave.bye(1) && !slave.is_orphan());
+        assert_eq!(slave.rank().tenure, Tenure::Free);
+        assert_eq!(owner.greet(of(slave.lineage()), own).err(), Some(Refusal::Superseded));
+        // An orphan can be promoted, whatever it has, and is the primary then.
+        let mut orphan = restarted();
+        assert!(orphan.promote().is_ok_and(|former| former.is_none()) && orphan.is_owner());
+        assert!(owner.greet(of(orphan.lineage()), own).is_ok_and(|greeted| greeted.demoted));
+        assert!(!owner.is_owner());
     }
 
     #[test]

@@ -34,14 +34,14 @@ impl<S: Store> KeyValueServer<S> {
             is_greeted_by_slave: own_slaves.iter().any(|slave| slave.is_at(&at, Some(incarnation))),
             is_empty: self.store().is_empty(),
         };
-        let (greeted, is_new_term) = {
+        let lineage = greeting.lineage.clone();
+        let greeted = {
             let mut follower = self.follower.lock();
-            let rank = follower.rank();
-            (follower.greet(greeting, own), follower.rank() != rank)
+            let greeted = follower.greet(greeting, own);
+            // Before anything is dropped.
+            self.note_rank(&mut follower);
+            greeted
         };
-        if is_new_term {
-            self.note_rank();
-        }
         let greeted = match greeted {
             Ok(greeted) => greeted,
             Err(Refusal::Crossing) => {
@@ -52,6 +52,9 @@ impl<S: Store> KeyValueServer<S> {
             Err(refusal) => {
                 if self.follower.lock().refuses(incarnation, refusal) {
                     tracing::warn!(store = ?effects.me, primary = ?pid, "primary refused: {refusal}");
+                }
+                if refusal == Refusal::Superseded {
+                    self.take_superseded(&lineage, &names, &pid, effects);
                 }
                 return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
             }
@@ -74,9 +77,17 @@ impl<S: Store> KeyValueServer<S> {
         if let Some((left, session)) = greeted.left {
             self.leave(&left, session);
         }
-        if greeted.demoted {
-            self.step_down(&slaves, &names, &RemoteProcess::Pid(pid), effects);
+        if greeted.demoted && (own.has_slaves || !own.is_empty) {
+            tracing::error!(
+                store = ?effects.me, primary = ?pid,
+                "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
+                 written and the new primary has not"
+            );
         }
+        if greeted.demoted || greeted.was_orphan {
+            self.leave_slaves(&slaves, &names, &RemoteProcess::Pid(pid), effects);
+        }
+        self.give_up_names(&names, effects);
         if greeted.path_changed {
             for slave in self.slaves() {
                 slave.renew();
@@ -115,7 +126,9 @@ impl<S: Store> KeyValueServer<S> {
         let (answer, primary, kept) = {
             let mut follower = self.follower.lock();
             let primary = follower.primary().map(Primary::incarnation);
-            (follower.asked(session, seq), primary, Arc::clone(follower.kept()))
+            let answer = follower.asked(session, seq);
+            self.note_rank(&mut follower);
+            (answer, primary, Arc::clone(follower.kept()))
         };
         if !S::WRITES_LATER || answer.is_err() {
             return effects.reply(caller, |w| write_asked(w, answer, &kept));
@@ -172,7 +185,13 @@ impl<S: Store> KeyValueServer<S> {
                 Ok(())
             }
             FromPrimary::Bye { session } => {
-                if self.follower.lock().bye(session) {
+                let is_it = {
+                    let mut follower = self.follower.lock();
+                    let is_it = follower.bye(session);
+                    self.note_rank(&mut follower);
+                    is_it
+                };
+                if is_it {
                     self.forget_position();
                     tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
                     self.note_is_slave(false);
@@ -234,7 +253,9 @@ impl<S: Store> KeyValueServer<S> {
         if follower.session(session).is_none() {
             return;
         }
-        match follower.mark(mark, self.store()) {
+        let copied = follower.mark(mark, self.store());
+        self.note_rank(&mut follower);
+        match copied {
             Copied::Nothing => {}
             Copied::Replace(with) => {
                 let slaves = self.slaves();
@@ -261,9 +282,7 @@ impl<S: Store> KeyValueServer<S> {
         }
         // A copy that did not fit is none.
         let mark = if follower.is_copying() { CopyMark::Begin } else { mark };
-        if let Some(primary) = follower.session(session) {
-            primary.marked(mark, seq);
-        }
+        follower.marked(session, mark, seq);
         // What it drops after this is not its own, however often it is started again.
         if matches!(mark, CopyMark::End | CopyMark::Whole) {
             follower.reported();
@@ -271,6 +290,7 @@ impl<S: Store> KeyValueServer<S> {
                 self.note_is_slave(true);
             }
         }
+        self.note_rank(&mut follower);
     }
 
     /// Something comes in the place of what is there under a key, which the new primary does not have.
@@ -341,21 +361,14 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    /// Another store was promoted in the place of this primary.
-    fn step_down(
+    /// Leaves those slaves to the primary that are its own.
+    fn leave_slaves(
         &self,
         slaves: &[ServerRef],
         names: &[ServerRef],
         primary: &RemoteProcess,
         effects: &mut Effects<'_>,
     ) {
-        if self.has_slaves() || !self.store().is_empty() {
-            tracing::error!(
-                store = ?effects.me, ?primary,
-                "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
-                 written and the new primary has not"
-            );
-        }
         let here = &effects.registry.node;
         let taken = |name: &ServerRef| {
             let name = name.on(here);
@@ -369,6 +382,10 @@ impl<S: Store> KeyValueServer<S> {
             }
         }
         self.note_slaves_quietly();
+    }
+
+    /// Gives up the global names that the primary says are its own: who writes to them is to reach that.
+    fn give_up_names(&self, names: &[ServerRef], effects: &mut Effects<'_>) {
         for (name, holder) in effects.registry.global_names() {
             if holder.is_sibling(effects.me) && names.contains(&ServerRef::global(&name)) {
                 effects.later.push(Effect::ReleaseGlobal { name });

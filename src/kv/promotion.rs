@@ -2,25 +2,31 @@
 
 use std::sync::Arc;
 
+use super::follower::Primary;
 use super::server::{KeyValueServer, write_result};
 use super::slaves::TooManySlaves;
-use crate::dist::ServerRef;
+use crate::dist::{RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Effect, Effects, GlobalRegistration};
+use crate::replica::{Lineage, Refusal};
 use crate::store::Store;
 
 impl<S: Store> KeyValueServer<S> {
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
     pub(super) fn call_promote(&self, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let former = {
+        let (former, is_mixed, lacks) = {
             let mut follower = self.follower.lock();
             if follower.is_copying() && follower.primary().is_some_and(|primary| primary.is_there) {
                 return error(caller, effects, "copying");
             }
-            follower.promote()
+            follower.note_kept();
+            let (is_mixed, lacks) = (follower.is_mixed(), follower.lacks());
+            let former = follower.promote();
+            self.note_rank(&mut follower);
+            (former, is_mixed, lacks)
         };
         let Ok(former) = former else { return error(caller, effects, "not_a_slave") };
-        self.note_rank();
+        say_missing(former.as_ref(), is_mixed, lacks, effects);
         self.note_is_slave(false);
         self.watch.promoted();
         // Before a write of its own.
@@ -29,6 +35,9 @@ impl<S: Store> KeyValueServer<S> {
             slave.renew();
         }
         let term = self.follower.lock().term();
+        let names = former.iter().flat_map(|former| &former.greeting.names);
+        let global: Vec<_> = names.filter(|name| matches!(name, ServerRef::Global(_))).cloned().collect();
+        self.note_names(&global);
         let Some(former) = former else {
             tracing::warn!(
                 store = ?effects.me, term,
@@ -45,15 +54,8 @@ impl<S: Store> KeyValueServer<S> {
             store = ?effects.me, former = ?primary.pid, term, seq = former.applied,
             "promoted: this store is the primary from here on"
         );
-        if !former.whole && self.store().is_durable() {
-            tracing::error!(
-                store = ?effects.me,
-                "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
-            );
-        }
         let names = primary.names.iter();
-        let former = names.clone().find(|name| matches!(name, ServerRef::Remote { .. })).cloned();
-        let former = former.unwrap_or(ServerRef::Pid(primary.pid));
+        let former = lasting_name(&primary.names, &primary.pid);
         for slave in primary.slaves.into_iter().chain([former]) {
             if !is_of(&slave, effects) {
                 self.follow_taken(slave, effects);
@@ -81,10 +83,7 @@ impl<S: Store> KeyValueServer<S> {
     /// `{:replica_offer, pid}`: a store that finds its global name with this one. Where this one was promoted, that is the
     /// former primary, come back.
     pub(super) fn call_offer(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let promoted = {
-            let follower = self.follower.lock();
-            follower.term() > 0 && follower.primary().is_none()
-        };
+        let promoted = self.follower.lock().is_owner();
         let Some(pid) = slave.as_pid().map(Pid::from).filter(|_| promoted) else {
             return error(caller, effects, "not_promoted");
         };
@@ -94,16 +93,56 @@ impl<S: Store> KeyValueServer<S> {
         effects.reply(caller, |w| _ = w.atom("ok"));
     }
 
-    fn follow_taken(&self, name: ServerRef, effects: &mut Effects<'_>) {
+    /// A primary was refused, as another was promoted in its place. Where that other is this store, who asks is to become its
+    /// slave: a slave of this very promotion that was started again and knows its primary no more, or the former primary,
+    /// which still has a global name that this store took over. Who has neither is of another family.
+    pub(super) fn take_superseded(
+        &self,
+        lineage: &Lineage,
+        names: &[ServerRef],
+        pid: &Pid,
+        effects: &mut Effects<'_>,
+    ) {
+        let (is_owner, rank) = {
+            let follower = self.follower.lock();
+            (follower.is_owner(), follower.rank())
+        };
+        let is_child = lineage.is_orphan() && lineage.rank() == (rank.term, rank.promoted);
+        let shares_name = || {
+            let own = effects.registry.global_names();
+            let mut own = own.iter().filter(|(_, holder)| holder.is_sibling(effects.me));
+            own.any(|(name, _)| names.contains(&ServerRef::global(name)))
+        };
+        if !is_owner || !is_child && !shares_name() {
+            return;
+        }
+        let at = RemoteProcess::Pid(pid.clone());
+        if self.slaves().iter().any(|slave| slave.is_at(&at, Some(lineage.incarnation()))) {
+            return;
+        }
+        let name = lasting_name(names, pid);
+        if self.follow_taken(name, effects) {
+            tracing::warn!(
+                store = ?effects.me, refused = ?pid,
+                "who was refused had followed this store, or has a global name of it: it becomes a slave"
+            );
+            self.note_slaves_quietly();
+        }
+    }
+
+    /// Gives whether it is one from here on, and was none before.
+    fn follow_taken(&self, name: ServerRef, effects: &mut Effects<'_>) -> bool {
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
                 tracing::info!(store = ?effects.me, slave = %name, "slave taken over");
                 let primary = effects.me.id;
                 effects.later.push(Effect::FollowSlave { slave, primary, added: None });
+                true
             }
-            Ok(None) => {}
+            Ok(None) => false,
             Err(TooManySlaves) => {
                 tracing::error!(store = ?effects.me, slave = %name, "too many slaves: not taken over");
+                false
             }
         }
     }
@@ -138,8 +177,42 @@ impl<S: Store> KeyValueServer<S> {
     }
 }
 
+/// Says what is known not to be in a store that is promoted.
+fn say_missing(former: Option<&Primary>, is_mixed: bool, lacks: Option<Refusal>, effects: &Effects<'_>) {
+    let lag = former.map(Primary::lag).filter(|lag| *lag > 0);
+    if let Some(why) = lacks {
+        tracing::error!(
+            store = ?effects.me, lag,
+            "promoted without all that its former primary had sent: some of that was not kept, as {}",
+            match why {
+                Refusal::NoSpace => "there was no room for it",
+                _ => "the disk did not take it",
+            }
+        );
+    } else if is_mixed {
+        tracing::error!(
+            store = ?effects.me, lag,
+            "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
+        );
+    } else if former.is_some_and(|former| !former.whole) {
+        tracing::warn!(
+            store = ?effects.me, lag,
+            "promoted before its former primary had brought it up to date: it has what it had when that began"
+        );
+    } else if let Some(lag) = lag {
+        tracing::warn!(store = ?effects.me, lag, "promoted without so many writes that its former primary has taken");
+    }
+}
+
 fn error(caller: &Caller<'_>, effects: &mut Effects<'_>, reason: &str) {
     effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(reason));
+}
+
+/// The name of a store by which it is found after a restart of its node too, where it has one. Its global names go to who is
+/// promoted.
+fn lasting_name(names: &[ServerRef], pid: &Pid) -> ServerRef {
+    let remote = names.iter().find(|name| matches!(name, ServerRef::Remote { .. }));
+    remote.cloned().unwrap_or_else(|| ServerRef::Pid(pid.clone()))
 }
 
 /// Whether a name is one of this store's own.

@@ -225,10 +225,6 @@ impl<S: Store> KeyValueServer<S> {
         })
     }
 
-    pub(super) fn has_slaves(&self) -> bool {
-        !self.slaves().is_empty()
-    }
-
     /// Runs while no write is applied or queued for slaves.
     pub(super) fn in_order_of_writes<R>(&self, run: impl FnOnce() -> R) -> R {
         let _order = self.confirmations.order.lock();

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::KeyValueServer;
+use super::follower::{Follower, Rank, Tenure};
 use super::server::{refuse, write_error};
 use crate::etf::tag::NIL_EXT;
-use crate::etf::{TermView, encode};
+use crate::etf::{TermView, TermWriter, encode};
 use crate::process::{Caller, Dispatch, Effect, Effects, OwnedCaller, SlaveAdded};
 use crate::replica::{Refusal, Slave, SlaveName, SlaveState};
 use crate::store::{Store, StoreError, WriteDone};
@@ -23,6 +24,47 @@ const IS_SLAVE_NOTE: &str = "is_slave";
 
 /// The name under which a store keeps the term that it is in.
 const RANK_NOTE: &str = "rank";
+
+const TENURES: [Tenure; 3] = [Tenure::Own, Tenure::Below, Tenure::Free];
+
+const fn code_of(tenure: Tenure) -> &'static str {
+    match tenure {
+        Tenure::Own => "own",
+        Tenure::Below => "below",
+        Tenure::Free => "free",
+    }
+}
+
+/// The name under which a store keeps the global names that it took over when it was promoted: a list as that of its slaves.
+const NAMES_NOTE: &str = "names";
+
+/// `{term, promoted, tenure, reports, is_mixed}`
+fn write_rank(w: &mut TermWriter<'_>, rank: Rank) {
+    let bool = |value| if value { "true" } else { "false" };
+    w.tuple(5).unsigned(rank.term).unsigned(rank.promoted).atom(code_of(rank.tenure));
+    w.atom(bool(rank.reports)).atom(bool(rank.is_mixed));
+}
+
+fn read_names(note: &[u8]) -> Option<Vec<SlaveName>> {
+    let term = TermView::parse(note).ok()?;
+    let mut cursor = term.cursor();
+    if term.tag() == NIL_EXT {
+        return Some(Vec::new());
+    }
+    let len = cursor.list().ok()?;
+    (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
+}
+
+fn read_rank(rank: TermView<'_>) -> Option<Rank> {
+    let [term, promoted, tenure, reports, is_mixed] = rank.as_tuple::<5>()?;
+    Some(Rank {
+        term: term.as_unsigned()?,
+        promoted: promoted.as_unsigned()?,
+        tenure: TENURES.into_iter().find(|known| tenure.is_atom(code_of(*known)))?,
+        reports: reports.is_atom("true"),
+        is_mixed: is_mixed.is_atom("true"),
+    })
+}
 
 /// The store has as many slaves as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,11 +204,12 @@ impl<S: Store> KeyValueServer<S> {
         });
     }
 
-    /// Keeps the term, and whose promotion began it, where the store keeps such things: so that a promotion outlives its
-    /// nodes.
-    pub(super) fn note_rank(&self) {
-        let (term, promoted) = self.follower.lock().rank();
-        let note = encode(|w| _ = w.tuple(2).unsigned(term).unsigned(promoted));
+    /// Keeps the term, whose promotion began it, and how this store stands to that, where the store keeps such things: so that
+    /// a promotion outlives its nodes.
+    pub(super) fn note_rank(&self, follower: &mut Follower<S>) {
+        // Held by whoever calls this, so that the last that is kept is of the last change.
+        let Some(rank) = follower.rank_to_note() else { return };
+        let note = encode(|w| write_rank(w, rank));
         self.store().keep_note(RANK_NOTE, &note, || {
             Box::new(|result| {
                 if let Err(error) = result {
@@ -176,17 +219,21 @@ impl<S: Store> KeyValueServer<S> {
         });
     }
 
-    /// The term that it was in when it was used last, and whose promotion had begun it.
-    pub(super) fn kept_rank(store: &S) -> (u64, u64) {
+    /// The promotion that it knew of when it was used last.
+    pub(super) fn kept_rank(store: &S) -> Rank {
         let note = store.note(RANK_NOTE).unwrap_or_else(|error| {
             tracing::error!(%error, "it cannot be read which promotion was the last");
             None
         });
-        let read = || {
+        let read = || read_rank(TermView::parse(note.as_deref()?).ok()?);
+        // As it was kept before it was known whose promotion it was.
+        let read_before = || {
             let [term, promoted] = TermView::parse(note.as_deref()?).ok()?.as_tuple::<2>()?;
-            Some((term.as_unsigned()?, promoted.as_unsigned()?))
+            let tenure = if Self::was_slave(store) { Tenure::Below } else { Tenure::Free };
+            let (term, promoted) = (term.as_unsigned()?, promoted.as_unsigned()?);
+            Some(Rank { term, promoted, tenure, ..Rank::default() })
         };
-        read().unwrap_or_default()
+        read().or_else(read_before).unwrap_or_default()
     }
 
     /// Whether it was a kvnode's slave when it was used last.
@@ -204,16 +251,43 @@ impl<S: Store> KeyValueServer<S> {
     /// The store's: what it kept could not be read.
     pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
         let Some(note) = store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
-        let read = || {
-            let term = TermView::parse(&note).ok()?;
-            let mut cursor = term.cursor();
-            if term.tag() == NIL_EXT {
-                return Some(Vec::new());
-            }
-            let len = cursor.list().ok()?;
-            (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
-        };
-        read().ok_or(StoreError::Io("damaged"))
+        read_names(&note).ok_or(StoreError::Io("damaged"))
+    }
+
+    /// Keeps the global names that it has taken over, in the place of those before, where the store keeps such things.
+    pub(super) fn note_names(&self, names: &[SlaveName]) {
+        let note = encode(|w| {
+            w.list(names.len());
+            names.iter().for_each(|name| name.write(w));
+            w.nil();
+        });
+        self.store().keep_note(NAMES_NOTE, &note, || {
+            Box::new(|result| {
+                if let Err(error) = result {
+                    tracing::error!(%error, "the global names that were taken over are not kept");
+                }
+            })
+        });
+    }
+
+    /// The global names that it took over when it was promoted, where no other was promoted since: whoever starts it again
+    /// gives it these beside its own.
+    pub fn names_taken_over(&self) -> Vec<String> {
+        if !self.follower.lock().is_owner() {
+            return Vec::new();
+        }
+        let note = self.store().note(NAMES_NOTE).unwrap_or_else(|error| {
+            tracing::error!(%error, "it cannot be read which global names were taken over");
+            None
+        });
+        let names = note.and_then(|note| read_names(&note)).unwrap_or_default();
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let SlaveName::Global(name) = name else { return None };
+                Some(TermView::parse(&name).ok()?.as_atom()?.to_str().into_owned())
+            })
+            .collect()
     }
 }
 
@@ -284,4 +358,22 @@ fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
         SlaveName::Remote { .. } | SlaveName::Global(_) => None,
     };
     named.is_some_and(|process| process.is_sibling(effects.me))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_is_read_as_it_was_kept() {
+        for tenure in TENURES {
+            for (reports, is_mixed) in [(false, true), (true, false)] {
+                let rank = Rank { term: 3, promoted: u64::MAX, tenure, reports, is_mixed };
+                let note = encode(|w| write_rank(w, rank));
+                assert_eq!(read_rank(TermView::parse(&note).expect("our own term")), Some(rank));
+            }
+        }
+        let before = encode(|w| _ = w.tuple(2).unsigned(1).unsigned(2));
+        assert_eq!(read_rank(TermView::parse(&before).expect("our own term")), None);
+    }
 }

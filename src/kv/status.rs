@@ -78,7 +78,7 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
     }
     w.nil();
     w.atom("kind").atom(match slave.dialect() {
-        _ if !is_known => "nil",
+        _ if !is_known || !slave.was_found() => "nil",
         Dialect::Elixir => "elixir",
         Dialect::Kvnode { .. } => "kvnode",
     });
@@ -145,6 +145,8 @@ mod tests {
                 "{head}:seeking, stale_keys: nil, withheld: 0, withheld_keys: [], kind: nil, since: nil, error: nil}}]}}"
             )
         );
+        slave.refused(Refusal::Superseded);
+        assert!(shown().contains("state: {:refused, :superseded}") && shown().contains("kind: nil"));
         slave.found(RemoteProcess::Pid(Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }));
         assert_eq!(
             shown(),

@@ -326,6 +326,7 @@ async fn found(
                 super::after(Duration::from_millis(pause.into())).await;
             }
             Greeted::Refused(refusal) => return Err(Missing::Refused(refusal)),
+            Greeted::Elixir if is_orphan(store) => return Err(Missing::Refused(Refusal::Superseded)),
             Greeted::Elixir => {
                 let asks = peer.name != node.registry.node;
                 let foreign = async { slave_kind::foreign_module(node, peer, at).await };
@@ -356,6 +357,12 @@ async fn found(
             }
         }
     }
+}
+
+/// Whether a store may lack what a primary has that does not follow it now: nothing goes on from it then. A kvnode's store
+/// would say so itself.
+fn is_orphan(store: &Process) -> bool {
+    store.server.replica_source().and_then(Source::lineage).is_some_and(|lineage| lineage.is_orphan())
 }
 
 /// Waits until a name has gone to another process than this one. Where nodes say of it differently, as they do until a

@@ -109,12 +109,20 @@ fn supervise<S: Store>(
     let global = names.global.iter().map(|name| ServerName::global(name));
     let watch = Arc::new(StoreWatch::default());
     let watched = Arc::clone(&watch);
+    let own_names = names.global.clone();
     let process = node.supervise(Restart::Permanent, local.chain(global), move |node| {
         let server = KeyValueServer::new(make(), node.dispatch(), replication.slave_buffer_bytes_max);
         let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
         let server = Arc::new(server.dropping_into(Arc::clone(&dropped)));
         watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
+        // Of its promotion, before a slave is told its names.
+        for name in server.names_taken_over().iter().filter(|name| !own_names.contains(name)) {
+            match process.register_global(name) {
+                Ok(_) => tracing::info!(store = ?process, name, "a global name that was taken over is taken again"),
+                Err(error) => tracing::error!(store = ?process, name, %error, "a global name that was taken over is not taken"),
+            }
+        }
         let kept = KeyValueServer::kept_slaves(server.store()).unwrap_or_else(|error| {
             tracing::error!(store = ?process, %error, "the slaves that were added could not be read: it is without");
             Vec::new()

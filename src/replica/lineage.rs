@@ -2,6 +2,9 @@
 
 use crate::etf::{TermView, TermWriter};
 
+/// What stands in a [path](Lineage::path) for a primary that is not there: no store has this incarnation.
+const NOBODY: u64 = 0;
+
 /// Nobody stands in a longer chain of primaries.
 const PATH_MAX: usize = 64;
 
@@ -23,6 +26,17 @@ impl Lineage {
     /// The store's own incarnation: a number that no other life of any store has.
     pub fn incarnation(&self) -> u64 {
         self.path.last().copied().unwrap_or(0)
+    }
+
+    /// The lineage of a store that was a slave when it ended, and has not been greeted since: it is below somebody, who may
+    /// live, and whoever becomes its slave may lose what that one has taken.
+    pub const fn of_orphan(incarnation: u64) -> [u64; 2] {
+        [NOBODY, incarnation]
+    }
+
+    /// Whether its first primary is not known: see [`of_orphan`](Self::of_orphan).
+    pub fn is_orphan(&self) -> bool {
+        self.path.len() > 1 && self.path.first() == Some(&NOBODY)
     }
 
     /// What decides between two primaries: the higher one stays.

@@ -313,6 +313,11 @@ impl Slave {
         std::mem::take(&mut self.state.lock().news)
     }
 
+    /// Whether it was followed once: what it is, is not known before.
+    pub fn was_found(&self) -> bool {
+        self.state.lock().known.is_some()
+    }
+
     /// Whether it is to be greeted anew.
     pub fn is_renewed(&self) -> bool {
         self.state.lock().renew

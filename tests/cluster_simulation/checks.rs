@@ -30,6 +30,10 @@ pub struct Observed {
     has_primary: bool,
     /// What the next copy drops is to be kept.
     reports: bool,
+    /// It was once.
+    has_reported: bool,
+    /// The same, in its life before: it may not be kept that it is done.
+    may_report: bool,
     /// What it held when another was promoted in its place.
     own: Data,
     /// All of it has been.
@@ -79,7 +83,9 @@ impl World {
         let (incarnation, seq, changes) = (life.incarnation, life.source().seq(), life.server.changes());
         let observed = &mut self.observed[node];
         if observed.incarnation != incarnation {
-            *observed = Observed { incarnation, changes: u64::MAX, ..Observed::default() };
+            let may_report =
+                self.nodes[node].drive.is_some() && (observed.has_reported || observed.may_report);
+            *observed = Observed { incarnation, changes: u64::MAX, may_report, ..Observed::default() };
         }
         let before = Arc::clone(&observed.data);
         if observed.changes != changes {
@@ -185,7 +191,10 @@ impl World {
         observed.above.extend(figures.map(|figures| figures.node.clone()));
         observed.has_primary = has_primary;
         let dropped = life.dropped.take();
-        assert!(dropped.is_empty() || observed.reports, "{node} is none of those that keep: {dropped}");
+        let keeps = observed.reports || observed.may_report;
+        assert!(dropped.is_empty() || keeps, "{node} is none of those that keep: {dropped}");
+        observed.has_reported |= observed.reports;
+        observed.may_report &= figures.is_none_or(|figures| figures.state != "following");
         observed.told.extend(dropped.lines().map(String::from));
         let replaced = life.server.take_replaced();
         self.counts.copies += u64::from(replaced.is_some());
@@ -292,7 +301,11 @@ impl World {
                     && !is_primary
                     && own.rank() == other.rank()
             }
-            Refusal::Superseded => other.rank() > own.rank(),
+            // Who was promoted follows nobody of its own term; and nobody one that is below somebody unknown.
+            Refusal::Superseded => {
+                let is_of_other = own.rank() == other.rank() && other.path.len() == 1;
+                other.rank() > own.rank() || own.is_orphan() || is_of_other
+            }
             Refusal::NotEmpty => {
                 let source = self.life(node).source();
                 slave.is_guarded() && source.is_fresh() && !self.observed[target].data.is_empty()

@@ -317,6 +317,23 @@ fn tls_at_a_port_without_it_is_in_the_log_once() {
 }
 
 #[test]
+fn a_peer_that_comes_and_goes_does_not_fill_the_log() {
+    let mut scene = Scene::start("");
+    let begin = Instant::now();
+    for _ in 0..600 {
+        drop(scene.peer("restless@h"));
+    }
+    scene.all_is_well(0);
+    // 200 of each kind in 10 s.
+    let lines_max = 200 * (1 + begin.elapsed().as_secs() as usize / 10);
+    let log = scene.kv.log();
+    for kind in ["INFO peer up", "INFO peer down"] {
+        let said = log.lines().filter(|line| line.contains(kind) && line.contains("restless@h")).count();
+        assert!((1..=lines_max.min(599)).contains(&said), "{kind}: {said} lines");
+    }
+}
+
+#[test]
 fn nothing_is_open_but_where_bind_says() {
     let scene = Scene::start("--bind 127.0.0.1");
     scene.peer("near@h").use_the_store();

@@ -4,8 +4,10 @@
 
 mod support;
 
-use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,8 @@ use support::{Epmd, KvNode, Otp, short_hostname};
 /// What takes the part of systemd.
 struct Manager {
     socket: UnixDatagram,
-    path: PathBuf,
+    /// NOTIFY_SOCKET.
+    named: OsString,
     _folder: tempfile::TempDir,
 }
 
@@ -24,8 +27,24 @@ impl Manager {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket can be made");
+        Self::at(socket, path.into_os_string(), folder)
+    }
+
+    /// In Linux' abstract namespace.
+    fn abstracted() -> Self {
+        // For a name that nobody else has.
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let name = folder.path().join("notify").into_os_string();
+        let address = SocketAddr::from_abstract_name(name.as_bytes()).expect("it is short");
+        let socket = UnixDatagram::bind_addr(&address).expect("a socket can be made");
+        let mut named = OsString::from("@");
+        named.push(&name);
+        Self::at(socket, named, folder)
+    }
+
+    fn at(socket: UnixDatagram, named: OsString, folder: tempfile::TempDir) -> Self {
         socket.set_read_timeout(Some(Duration::from_secs(20))).expect("it is a socket");
-        Self { socket, path, _folder: folder }
+        Self { socket, named, _folder: folder }
     }
 
     /// The lines of the next message that has this one, and when it came.
@@ -45,7 +64,7 @@ impl Manager {
 
     fn started(&self, epmd: &Epmd, name: &str, args: &str, change: impl FnOnce(&mut Command)) -> KvNode {
         KvNode::start_with(epmd, name, args, |command| {
-            command.env("NOTIFY_SOCKET", &self.path);
+            command.env("NOTIFY_SOCKET", &self.named);
             change(command);
         })
     }
@@ -53,15 +72,39 @@ impl Manager {
 
 #[test]
 fn it_says_when_it_is_ready_and_when_it_ends() {
-    let (epmd, manager) = (Epmd::start(), Manager::listening());
-    let node = manager.started(&epmd, "served", "", |_| {});
-    let (lines, _) = manager.told("READY=1");
-    let port = epmd.port_of("served").expect("who is ready is registered");
-    let status = lines.iter().find(|line| line.starts_with("STATUS=")).expect("it says what it is");
-    assert!(status.contains(node.name()) && status.contains(&format!(":{port}")), "{status}");
-    node.signal(rustix::process::Signal::TERM);
-    manager.told("STOPPING=1");
-    assert!(node.wait().status.success());
+    for manager in [Manager::listening(), Manager::abstracted()] {
+        let epmd = Epmd::start();
+        let node = manager.started(&epmd, "served", "", |_| {});
+        let (lines, _) = manager.told("READY=1");
+        let port = epmd.port_of("served").expect("who is ready is registered");
+        let status = lines.iter().find(|line| line.starts_with("STATUS=")).expect("it says what it is");
+        assert!(status.contains(node.name()) && status.contains(&format!(":{port}")), "{status}");
+        node.signal(rustix::process::Signal::TERM);
+        manager.told("STOPPING=1");
+        let ended = node.wait();
+        assert!(ended.status.success() && !ended.stderr.contains("NOTIFY_SOCKET"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_manager_that_cannot_be_told_is_in_the_log_once() {
+    let epmd = Epmd::start();
+    for socket in ["/nonexistent", "@kvnode-test-nobody-listens", "vsock:2:1234", "@"] {
+        let node = KvNode::start_with(&epmd, "untold", "", |command| {
+            command.env("NOTIFY_SOCKET", socket);
+        });
+        node.wait_for_log(&[" WARN ", "cannot be told", "NOTIFY_SOCKET", socket]);
+        let ended = node.terminate();
+        assert!(ended.status.success(), "{}", ended.stderr);
+        // STOPPING could not be told either.
+        assert_eq!(ended.stderr.matches("service manager").count(), 1, "{}", ended.stderr);
+        epmd.wait_for_name("untold", false);
+    }
+    let without = KvNode::start_with(&epmd, "without", "", |command| {
+        command.env("NOTIFY_SOCKET", "");
+    });
+    let ended = without.terminate();
+    assert!(!ended.stderr.contains("service manager"), "{}", ended.stderr);
 }
 
 #[test]

@@ -4,8 +4,13 @@
 //! `WATCHDOG_USEC`. The last is only said when the executor has run a task and the tables of processes and peers could be
 //! looked at since: a node whose threads hang is not alive.
 
+use std::env;
+use std::ffi::OsStr;
+use std::fmt::Write;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -13,12 +18,58 @@ use smol::future::FutureExt;
 
 use super::{Node, after};
 
+/// Where the service manager listens; unset or empty: there is none that wants to know.
+const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Whether it was said in the log that the service manager cannot be told anything.
+static SAID: AtomicBool = AtomicBool::new(false);
+
 /// Tells the service manager something. Without one nothing is done.
 fn tell(states: &[NotifyState<'_>]) {
-    match sd_notify::notify(states) {
+    let Some(socket) = env::var_os(SOCKET).filter(|socket| !socket.is_empty()) else { return };
+    match notify(&socket, states) {
         Ok(()) => {}
-        Err(error) => tracing::debug!(%error, "the service manager is not told"),
+        // Each watchdog's interval would say it again.
+        Err(error) if SAID.swap(true, Ordering::Relaxed) => {
+            tracing::debug!(%error, "the service manager is not told");
+        }
+        Err(error) => tracing::warn!(
+            %error,
+            "the service manager cannot be told that this node is ready or alive, and may end it for that: see NOTIFY_SOCKET, \
+             which is {socket:?}"
+        ),
     }
+}
+
+/// sd_notify(3): a socket in the file system, or with a first `@` one in Linux' abstract namespace, which the crate takes
+/// for a relative path.
+fn notify(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => {
+            let mut message = String::new();
+            for state in states {
+                // Writing to a String does not fail.
+                let _ = writeln!(message, "{state}");
+            }
+            send_abstract(name, message.as_bytes())
+        }
+        None => sd_notify::notify(states),
+    }
+}
+
+/// A datagram is sent whole or not at all (unix(7)).
+#[cfg(target_os = "linux")]
+fn send_abstract(name: &[u8], message: &[u8]) -> io::Result<()> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    let address = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(message, &address).map(|_all| ())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_abstract(_: &[u8], _: &[u8]) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no abstract sockets"))
 }
 
 /// The node can be reached.

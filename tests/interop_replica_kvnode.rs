@@ -721,6 +721,34 @@ fn global_names_that_were_taken_over_stay_with_who_was_promoted() {
     beam.check(&call("b", "{:get, 2}"), "2");
 }
 
+/// A write that a primary took before it knew of the promotion, and that it sends to an Elixir slave afterwards.
+#[test]
+fn what_a_former_primary_sends_late_does_not_stay_in_an_elixir_slave() {
+    at_once_on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let (a, b) = (cluster.node("a", ""), cluster.node("b", ""));
+        beam.run("{:ok, elixir} = GenServer.start(KeyValueStoreReplicated, %{}); :global.register_name(:e, elixir)");
+        cluster.add("a", "b", ":ok");
+        cluster.add("a", "e", ":ok");
+        beam.check(&call("a", "{:put, :n, :old}"), ":ok");
+        beam.check_soon(&states("a"), "[in_step: 0, in_step: 0]");
+        beam.run("a = :global.whereis_name(:a)");
+        a.signal(Signal::STOP);
+        beam.run("send(a, {:\"$gen_call\", {self(), make_ref()}, {:put, :n, :late}})");
+        beam.check(&call("b", "{:promote}"), ":ok");
+        beam.check(&call("b", "{:put, :n, :new}"), ":ok");
+        beam.check_soon("GenServer.call(elixir, {:get, :n})", ":new");
+        a.signal(Signal::CONT);
+        a.wait_for_log(&["another store was promoted"]);
+        beam.check_soon("GenServer.call(a, :status).primary.state", ":following");
+        b.wait_for_log(&["copied to again"]);
+        beam.check_soon("GenServer.call(elixir, {:get, :n})", ":new");
+        beam.check_soon(&format!("Enum.uniq({})", states("b")), "[in_step: 0]");
+        beam.check("GenServer.call(elixir, {:get, :n})", ":new");
+    });
+}
+
 /// Calls the store that has a global name, as this node says.
 fn call_at(node: &KvNode, name: &str, request: &str) -> String {
     format!("GenServer.call(:erpc.call(:\"{}\", :global, :whereis_name, [:{name}]), {request})", node.name())

@@ -368,6 +368,8 @@ fn a_primarys_memory_is_flat_while_its_slaves_are_stopped() {
         assert!(most < before + CHANGE_KIB_MAX, "{before} KiB became {most} KiB");
         elixir.signal(Signal::CONT);
         rust.signal(Signal::CONT);
+        // After a minute it was given up, and a BEAM does not come back by itself.
+        elixir.ping(caller.name());
         for slave in ["elixir", "rust"] {
             wait_in_step(&caller, slave);
         }

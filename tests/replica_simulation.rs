@@ -172,7 +172,7 @@ struct Process {
 
 impl Process {
     fn greet(&mut self, session: u64, primary: u64) -> Said {
-        let had = Said { incarnation: 1, had: self.primary, applied: self.applied };
+        let had = Said { incarnation: 1, had: self.primary, applied: self.applied, stepped_down: false };
         if self.primary != Some(primary) {
             self.applied = 0;
         }

@@ -93,13 +93,17 @@ impl<S: Store> KeyValueServer<S> {
                 slave.renew();
             }
         }
+        let stepped_down = greeted.demoted && own.has_slaves;
         effects.reply(caller, |w| {
-            w.tuple(4).atom("ok").unsigned(greeted.incarnation);
+            w.tuple(if stepped_down { 5 } else { 4 }).atom("ok").unsigned(greeted.incarnation);
             match greeted.had.0 {
                 Some(incarnation) => w.unsigned(incarnation),
                 None => w.atom("none"),
             };
             w.unsigned(greeted.had.1);
+            if stepped_down {
+                w.atom("stepped_down");
+            }
         });
     }
 

@@ -161,14 +161,21 @@ impl Drop for GreetingUnderWay<'_> {
     }
 }
 
-/// `{:ok, own, incarnation | :none, applied}` or `{:error, reason}`
+/// `{:ok, own, incarnation | :none, applied}`, with `:stepped_down` behind it from a former primary with slaves, or
+/// `{:error, reason}`
 fn read(answer: TermView<'_>) -> Option<Result<Said, Refusal>> {
     if let Some([error, reason]) = answer.as_tuple::<2>() {
         return error.is_atom("error").then(|| Refusal::of_code(reason).map(Err))?;
     }
-    let [ok, own, had, applied] = answer.as_tuple::<4>()?;
-    let said =
-        Said { incarnation: own.as_unsigned()?, had: had.as_unsigned(), applied: applied.as_unsigned()? };
+    let former = answer.as_tuple::<5>();
+    let former = former.filter(|[.., stepped_down]| stepped_down.is_atom("stepped_down"));
+    let stepped_down = former.is_some();
+    let [ok, own, had, applied] = match former {
+        Some([ok, own, had, applied, _]) => [ok, own, had, applied],
+        None => answer.as_tuple::<4>()?,
+    };
+    let (incarnation, applied) = (own.as_unsigned()?, applied.as_unsigned()?);
+    let said = Said { incarnation, had: had.as_unsigned(), applied, stepped_down };
     ok.is_atom("ok").then_some(Ok(said))
 }
 
@@ -182,7 +189,14 @@ mod tests {
         let read = |write: fn(&mut crate::etf::TermWriter<'_>)| {
             read(TermView::parse(&encode(write)).expect("our own term"))
         };
-        let said = |had| Said { incarnation: u64::MAX, had, applied: 3 };
+        let said = |had| Said { incarnation: u64::MAX, had, applied: 3, stepped_down: false };
+        let former = Said { stepped_down: true, ..said(None) };
+        assert_eq!(
+            read(|w| {
+                w.tuple(5).atom("ok").unsigned(u64::MAX).atom("none").unsigned(3).atom("stepped_down");
+            }),
+            Some(Ok(former))
+        );
         assert_eq!(
             read(|w| _ = w.tuple(4).atom("ok").unsigned(u64::MAX).atom("none").unsigned(3)),
             Some(Ok(said(None)))

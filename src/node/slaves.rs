@@ -466,6 +466,11 @@ async fn tend(
         };
         node.replicate(slave, store);
         slave.note_time(unix_ms());
+        if slave.take_stepped_down()
+            && let Some(source) = store.server.replica_source()
+        {
+            copy_to_others(slave, source);
+        }
         if progress.say(slave, store)
             && store.server.replica_source().and_then(Source::lineage).is_some_and(|lineage| lineage.term > 0)
         {
@@ -490,6 +495,19 @@ async fn tend(
         }
     }
     Left::Dropped
+}
+
+/// A former primary is a slave now. What it had sent last to those slaves that do not tell one primary from another may have
+/// come behind what this one has sent: they get everything again.
+fn copy_to_others(former: &Arc<Slave>, source: &dyn Source) {
+    source.in_order(&mut || {
+        for other in source.slaves() {
+            if !Arc::ptr_eq(&other, former) && other.dialect() == Dialect::Elixir {
+                tracing::info!(slave = %other.name(), "copied to again: a former primary may have written to it late");
+                other.copy_all();
+            }
+        }
+    });
 }
 
 /// Tells a kvnode of the other slaves.

@@ -89,6 +89,8 @@ pub struct Said {
     pub had: Option<u64>,
     /// The last of these.
     pub applied: u64,
+    /// It was a primary with slaves until now: what it has sent to them may come late.
+    pub stepped_down: bool,
 }
 
 /// Two slaves of one store may turn out to be one process: what is sent for one of them is then told from what is sent for
@@ -252,7 +254,20 @@ impl Slave {
     pub fn found_kvnode(&self, at: RemoteProcess, session: u64, incarnation: u64, said: Said) {
         let knows = said.had == Some(incarnation) && said.applied >= self.state.lock().confirmed;
         self.follow(at, Dialect::Kvnode { session }, knows);
-        self.state.lock().incarnation = Some(said.incarnation);
+        let mut state = self.state.lock();
+        state.incarnation = Some(said.incarnation);
+        state.stepped_down |= said.stepped_down;
+    }
+
+    /// Whether it is in step, and has said so, for the first time since it was a primary with slaves: what it sent to these is
+    /// sent by now. Told once.
+    pub fn take_stepped_down(&self) -> bool {
+        let mut state = self.state.lock();
+        let said = match state.standing() {
+            Standing::InStep { lag } => lag == 0 || state.confirmed > 0,
+            _ => false,
+        };
+        said && std::mem::take(&mut state.stepped_down)
     }
 
     fn follow(&self, at: RemoteProcess, dialect: Dialect, knows: bool) {
@@ -863,7 +878,7 @@ mod tests {
     #[test]
     fn a_kvnode_puts_aside_what_is_written_once_all_is_to_be_copied_again() {
         let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
-        slave.found_kvnode(at(1), 1, 5, Said { incarnation: 9, had: None, applied: 0 });
+        slave.found_kvnode(at(1), 1, 5, Said { incarnation: 9, had: None, applied: 0, stepped_down: false });
         repair(&slave, &OneKey(key.clone()));
         slave.acknowledged(taken(&slave, now).1.expect("asked"));
         slave.copy_all();
@@ -880,8 +895,21 @@ mod tests {
     }
 
     #[test]
+    fn a_former_primary_is_known_as_one_until_it_is_in_step() {
+        let slave = Slave::new(SlaveName::global("s"), 1 << 20);
+        let said = Said { incarnation: 9, had: None, applied: 0, stepped_down: true };
+        slave.found_kvnode(at(1), 1, 5, said);
+        assert!(!slave.take_stepped_down(), "it is copied to");
+        // Also when it is greeted again meanwhile.
+        slave.found_kvnode(at(1), 2, 5, Said { stepped_down: false, ..said });
+        repair(&slave, &OneKey(atom("k")));
+        slave.acknowledged(taken(&slave, start()).1.expect("asked"));
+        assert!(slave.take_stepped_down() && !slave.take_stepped_down());
+    }
+
+    #[test]
     fn one_that_is_removed_is_told_of_every_session_that_it_may_be_in() {
-        let said = Said { incarnation: 9, had: None, applied: 0 };
+        let said = Said { incarnation: 9, had: None, applied: 0, stepped_down: false };
         let [slave, other] = ["a", "b"].map(|name| Slave::new(SlaveName::global(name), 1 << 20));
         let refused = slave.next_session(5);
         slave.not_taken(refused);
@@ -904,7 +932,7 @@ mod tests {
     #[test]
     fn what_a_process_has_counts_for_the_slave_that_is_followed_there_alone() {
         let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
-        slave.found_kvnode(at(1), 1, 5, Said { incarnation: 9, had: None, applied: 0 });
+        slave.found_kvnode(at(1), 1, 5, Said { incarnation: 9, had: None, applied: 0, stepped_down: false });
         repair(&slave, &OneKey(key));
         slave.acknowledged(taken(&slave, now).1.expect("asked"));
         slave.forget(&at(1), Some(9));
@@ -919,7 +947,7 @@ mod tests {
     #[test]
     fn one_that_is_full_is_sent_deletions_and_after_a_while_what_it_did_not_keep() {
         let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
-        let said = Said { incarnation: 9, had: None, applied: 0 };
+        let said = Said { incarnation: 9, had: None, applied: 0, stepped_down: false };
         slave.found_kvnode(at(1), 1, 5, said);
         repair(&slave, &OneKey(key.clone()));
         let mark = taken(&slave, now).1.expect("asked");

@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) renew: bool,
     /// It is to be told of the other slaves.
     pub(super) news: bool,
+    /// It was a primary with slaves when it was followed first, and has not been in step since.
+    pub(super) stepped_down: bool,
     pub(super) log: Log,
     /// A copy's beginning was queued, and its end was not.
     pub(super) copying: bool,
@@ -113,6 +115,7 @@ impl State {
             cannot_decode: Traits::none(),
             renew: false,
             news: false,
+            stepped_down: false,
             log: Log::default(),
             copying: false,
             whole_from: None,

@@ -640,14 +640,18 @@ fn outlives(slave: &Slave, other: &Slave) -> bool {
     matches!(other.name(), ServerRef::Pid(_)) && !matches!(slave.name(), ServerRef::Pid(_))
 }
 
-/// `{:ok, own, incarnation | :none, applied}` or `{:error, reason}`
+/// `{:ok, own, incarnation | :none, applied}`, with `:stepped_down` behind it or not, or `{:error, reason}`
 fn read_greeted(answer: TermView<'_>) -> Option<Result<Said, Refusal>> {
     if let Some([_, reason]) = answer.as_tuple::<2>() {
         return Refusal::of_code(reason).map(Err);
     }
-    let [_, own, had, applied] = answer.as_tuple::<4>()?;
+    let stepped_down = answer.as_tuple::<5>().is_some();
+    let [own, had, applied] = match answer.as_tuple::<5>() {
+        Some([_, own, had, applied, _]) => [own, had, applied],
+        None => answer.as_tuple::<4>().map(|[_, own, had, applied]| [own, had, applied])?,
+    };
     let (incarnation, applied) = (own.as_unsigned()?, applied.as_unsigned()?);
-    Some(Ok(Said { incarnation, had: had.as_unsigned(), applied }))
+    Some(Ok(Said { incarnation, had: had.as_unsigned(), applied, stepped_down }))
 }
 
 /// Whether a kvnode answers `{:ok, applied}`; else why not.

@@ -265,6 +265,11 @@ impl<S: Store> Follower<S> {
         }
     }
 
+    /// What was given to be kept last.
+    pub const fn noted(&self) -> Rank {
+        self.noted
+    }
+
     /// What is to be kept of it, where that is not what was kept last.
     pub fn rank_to_note(&mut self) -> Option<Rank> {
         let rank = self.rank();

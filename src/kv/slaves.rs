@@ -208,13 +208,19 @@ impl<S: Store> KeyValueServer<S> {
     /// a promotion outlives its nodes.
     pub(super) fn note_rank(&self, follower: &mut Follower<S>) {
         // Held by whoever calls this, so that the last that is kept is of the last change.
+        let before = follower.noted();
         let Some(rank) = follower.rank_to_note() else { return };
+        let promotion = |rank: Rank| (rank.term, rank.promoted, rank.tenure);
+        let is_promotion = promotion(rank) != promotion(before);
         let note = encode(|w| write_rank(w, rank));
         self.store().keep_note(RANK_NOTE, &note, || {
-            Box::new(|result| {
-                if let Err(error) = result {
+            Box::new(move |result| match result {
+                Err(error) if is_promotion => {
                     tracing::error!(%error, "the promotion is not kept: it is forgotten when the store is started again");
                 }
+                // A store that takes nothing has said so.
+                Err(error) => tracing::debug!(%error, ?rank, "how far a copy has come is not kept"),
+                Ok(()) => {}
             })
         });
     }

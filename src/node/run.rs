@@ -476,6 +476,8 @@ async fn keep_connected(node: Arc<Node>, peer: NodeName) {
                 handle.ended().await;
                 backoff.pause().await;
             }
+            // Whatever it says: connections end now, and none is wanted any more.
+            Err(_) if node.is_stopping() => return,
             Err(error) if matches!(*error, DialError::Stopping) => return,
             Err(error) => {
                 let text = error.to_string();

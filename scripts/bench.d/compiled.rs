@@ -112,7 +112,9 @@ impl Compiled {
         let classes = once(&self.jinterface, || {
             let classes = self.folder.join("classes");
             let mut command = self.command("javac");
-            command.arg("-nowarn").arg(if jar.is_file() { "-classpath" } else { "-sourcepath" }).arg(jar);
+            // Said, as Eclipse's compiler, which may be what is called javac, has another default.
+            command.args(["-nowarn", "-proc:none", "-source", "11", "-target", "11"]);
+            command.arg(if jar.is_file() { "-classpath" } else { "-sourcepath" }).arg(jar);
             run(command.arg("-d").arg(&classes).arg(source("JinterfaceServer.java")))?;
             Ok(classes)
         })?;

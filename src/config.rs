@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::dist::{Cookie, NodeName, NodePattern};
+use crate::dist::{Cookie, NodeAt, NodeName, NodePattern};
 use crate::store::SyncPolicy;
 
 pub mod tls;
@@ -22,10 +22,11 @@ pub struct Config {
     pub cookie: Cookie,
     /// The address to listen on. `None`: all interfaces, IPv6 and IPv4.
     pub bind: Option<IpAddr>,
-    /// The port to listen on. 0: a free one.
+    /// The port to listen on. 0: a free one, which epmd tells. Without epmd it is the port of all nodes.
     pub dist_port: u16,
-    /// Where epmd is.
-    pub epmd: EpmdConfig,
+    /// Where epmd is. `None`: the cluster is without epmd, as one of BEAMs with `-erl_epmd_port`. The node registers nowhere,
+    /// and finds another at the port that is known of it, else at [`dist_port`](Self::dist_port).
+    pub epmd: Option<EpmdConfig>,
     /// The stores to serve, in order.
     pub stores: Vec<StoreConfig>,
     /// Where the stores are kept. `None`: in memory.
@@ -37,8 +38,8 @@ pub struct Config {
     /// A write that fewer slaves have after this time is answered so. The default is 4 s: callers wait for 5 s
     /// (`GenServer.call/2`), and are to have an answer before.
     pub confirm_timeout: Duration,
-    /// Nodes to be kept connected.
-    pub connect: Vec<NodeName>,
+    /// Nodes to be kept connected. Those with a port are found there, and no epmd is asked for them.
+    pub connect: Vec<NodeAt>,
     /// The nodes that may connect, and be connected to; with none said, all that know the cookie. Those of `connect`
     /// need not be said.
     pub allow: Vec<NodePattern>,
@@ -69,7 +70,7 @@ impl Config {
     pub fn allows(&self, node: &NodeName) -> bool {
         self.allow.is_empty()
             || self.allow.iter().any(|pattern| pattern.matches(node))
-            || self.connect.contains(node)
+            || self.connect.iter().any(|kept| kept.name == *node)
     }
 }
 

@@ -28,7 +28,7 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         cookie: Cookie::new(support::COOKIE),
         bind: None,
         dist_port: 0,
-        epmd: EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() },
+        epmd: Some(EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() }),
         stores: vec![StoreConfig { global: vec!["rust".into()], local: vec!["kv".into()] }],
         slaves: vec![],
         confirm: 0,

@@ -13,16 +13,17 @@ use smol::Timer;
 use smol::future::FutureExt;
 
 use super::answer::Form;
+use super::find::{Find, FindArgs, wrong_node};
 use super::tls::TlsArgs;
 use super::{CliError, progress, server_name};
 use crate::config::{EpmdConfig, ServerName, TlsConfig};
+use crate::dist::node_at::split_port;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
-use crate::dist::{Cookie, ServerRef};
+use crate::dist::{Cookie, NodeAt, NodeAtError, ServerRef};
 use crate::epmd::client::{local_names, lookup};
-use crate::epmd::environment;
+use crate::epmd::host::Host;
 use crate::etf::text::NodeIdentity;
 use crate::node::cookie_file::CookiePlaces;
-use crate::node::host::Host;
 use crate::node::setup::DialError;
 use crate::{CallError, ConnectedNode, Node, StartError, block_on};
 
@@ -34,7 +35,8 @@ const DEFAULT_TO: &str = "local:KeyValueStore";
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Whom to ask")]
 pub(super) struct AskArgs {
-    /// The node to ask: NAME@HOST, or NAME on this host [default: the only kvnode that this machine's epmd knows]
+    /// The node to ask: NAME@HOST, or NAME on this host [default: the only kvnode that this machine's epmd knows]. With :PORT
+    /// behind it, it is found at that port, and epmd is not asked
     #[arg(long, value_name = "NODE")]
     pub(super) node: Option<String>,
     /// The secret of the cluster. Others on this machine can see it in the list of processes: the cookie file does not have
@@ -47,6 +49,8 @@ pub(super) struct AskArgs {
     /// Print JSON, for scripts: {"term": …} in Elixir's syntax, and "value" where JSON has the same
     #[arg(long, help_heading = "Output")]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) find: FindArgs,
     #[command(flatten)]
     pub(super) tls: TlsArgs,
 }
@@ -89,15 +93,11 @@ impl AskArgs {
         act: impl AsyncFnOnce(&Session) -> Result<T, CliError>,
     ) -> Result<T, CliError> {
         block_on(async {
-            let epmd = environment::epmd_config().map_err(CliError::usage)?;
-            let target = match &self.node {
-                Some(typed) => target("--node", typed)?,
-                None => only_kvnode(&epmd).await?,
-            };
-            let node = start(&target, self.cookie.as_deref(), self.tls.config()?, epmd).await?;
+            let (target, node) = self.node_of_ours().await?;
             let is_reached = Cell::new(false);
             let asked = async {
-                let connected = node.connect_to(target.as_str()).await.map_err(|error| refused(&error))?;
+                let connected =
+                    node.connect_to(&target.to_string()).await.map_err(|error| refused(&error))?;
                 is_reached.set(true);
                 // One clock for everything: the one below.
                 act(&Session { node: Arc::clone(&node), connected, time: Duration::MAX }).await
@@ -108,12 +108,13 @@ impl AskArgs {
                 if !is_reached.get() {
                     return Err(not_reached(&target, secs));
                 }
+                let target = &target.name;
                 Err(CliError::Timeout(format!(
                     "{target} gave no answer within {secs} s; whether it did what was asked is not known (--timeout gives \
                      it longer)"
                 )))
             };
-            let outcome = progress::beside(&node, target.as_str(), asked.or(late)).await;
+            let outcome = progress::beside(&node, target.name.as_str(), asked.or(late)).await;
             // What waits to be written is written: a cast is nothing else.
             node.stop().await;
             outcome
@@ -122,6 +123,24 @@ impl AskArgs {
 }
 
 impl AskArgs {
+    /// The node to ask, and one of ours that asks it.
+    async fn node_of_ours(&self) -> Result<(NodeAt, Arc<Node>), CliError> {
+        let find = self.find.find()?;
+        let target = match (&self.node, find.epmd()) {
+            (Some(typed), _) => target("--node", typed)?,
+            (None, Some(epmd)) => only_kvnode(epmd).await?,
+            (None, None) => {
+                return Err(CliError::usage(
+                    "without epmd nobody knows which nodes run here; say which one to ask, as in --node NAME, --node NAME@HOST \
+                     or --node NAME@HOST:PORT",
+                ));
+            }
+        };
+        let _known = find.port("--node", &target)?;
+        let node = start(&target.name, self.cookie.as_deref(), self.tls.config()?, find).await?;
+        Ok((target, node))
+    }
+
     /// The same for as long as `act` goes on: each question has the time.
     ///
     /// # Errors
@@ -131,13 +150,9 @@ impl AskArgs {
         act: impl AsyncFnOnce(&Session) -> Result<T, CliError>,
     ) -> Result<T, CliError> {
         block_on(async {
-            let epmd = environment::epmd_config().map_err(CliError::usage)?;
-            let target = match &self.node {
-                Some(typed) => target("--node", typed)?,
-                None => only_kvnode(&epmd).await?,
-            };
-            let node = start(&target, self.cookie.as_deref(), self.tls.config()?, epmd).await?;
-            let connected = async { node.connect_to(target.as_str()).await.map_err(|error| refused(&error)) };
+            let (target, node) = self.node_of_ours().await?;
+            let connected =
+                async { node.connect_to(&target.to_string()).await.map_err(|error| refused(&error)) };
             let late = async {
                 Timer::after(self.time()).await;
                 Err(not_reached(&target, self.timeout))
@@ -155,7 +170,7 @@ impl AskArgs {
 }
 
 /// Nobody was asked anything within so many seconds.
-fn not_reached(target: &NodeName, secs: u32) -> CliError {
+fn not_reached(target: &NodeAt, secs: u32) -> CliError {
     CliError::CannotRun(format!(
         "{target} was not reached within {secs} s, and nothing was asked of it; kvnode doctor {target} says why (--timeout \
          gives it longer)"
@@ -204,29 +219,31 @@ impl Session {
     }
 }
 
-/// A node as it is typed: with this host where none is. `what` is the argument's name.
+/// A node as it is typed: with this host where none is, and perhaps with its port. `what` is the argument's name.
 ///
 /// # Errors
-/// It is no node's name.
-pub(super) fn target(what: &str, typed: &str) -> Result<NodeName, CliError> {
+/// It is no node's name, or what stands behind its colon is no port.
+pub(super) fn target(what: &str, typed: &str) -> Result<NodeAt, CliError> {
     let wrong = |reason: String| CliError::usage(format!("{what} {typed}: {reason}"));
     if typed.is_empty() {
         return Err(CliError::usage(format!("{what} is empty; a node is NAME@HOST, or NAME on this host")));
     }
-    let full = match split_typed(typed) {
-        (_, Some(_)) => typed.to_owned(),
+    match split_typed(typed) {
+        (_, Some(_)) => typed.parse::<NodeAt>().map_err(|error| wrong(wrong_node(&error))),
         (name, None) => {
+            // A name that epmd tells may have a colon in it.
+            let split = if typed.contains('@') { Ok((name, None)) } else { split_port(name) };
+            let (name, port) = split.map_err(|error| wrong(wrong_node(&error)))?;
             let host = Host::of_system().name(NameKind::Short).map_err(|error| wrong(error.to_string()))?;
-            format!("{name}@{host}")
+            let name = NodeName::new(&format!("{name}@{host}"));
+            let name = name.map_err(|error| wrong(wrong_node(&NodeAtError::Name(error))))?;
+            Ok(NodeAt { name, port })
         }
-    };
-    NodeName::new(&full).map_err(|error| {
-        wrong(format!("not a node name: {error}; `Node.self()` in its iex shows it, and a kvnode's banner"))
-    })
+    }
 }
 
 /// The only kvnode of this machine: the only one that its epmd has as a hidden node, which BEAMs are not there.
-async fn only_kvnode(epmd: &EpmdConfig) -> Result<NodeName, CliError> {
+async fn only_kvnode(epmd: &EpmdConfig) -> Result<NodeAt, CliError> {
     let (at, names) = local_names(epmd).await.map_err(CliError::cannot_run)?;
     let mut found = Vec::new();
     for (name, _) in &names {
@@ -239,7 +256,7 @@ async fn only_kvnode(epmd: &EpmdConfig) -> Result<NodeName, CliError> {
         }
     }
     match &found[..] {
-        [name] => target("NODE", name),
+        [name] => target("NODE", &format!("{name}@")),
         [] => Err(CliError::cannot_run(format!(
             "the epmd at {at} knows no kvnode; start one, as in kvnode --sname slave1, or say with --node which node to ask \
              ({})",
@@ -286,7 +303,7 @@ pub(super) async fn start(
     target: &NodeName,
     cookie: Option<&str>,
     tls: Option<TlsConfig>,
-    epmd: EpmdConfig,
+    find: Find,
 ) -> Result<Arc<Node>, CliError> {
     // As for a node: what is typed wins over the environment, and that over the file.
     let from_environment = std::env::var(COOKIE_VARIABLE).ok().filter(|cookie| !cookie.is_empty());
@@ -305,7 +322,11 @@ pub(super) async fn start(
     let host = host.map_err(|error| CliError::cannot_run(StartError::Host(error)))?;
     let number = getrandom::u64().map_err(CliError::cannot_run)?;
     let name = format!("kvnode-{number:016x}@{host}");
-    let mut builder = Node::builder(&name).epmd(epmd).outgoing_only();
+    let mut builder = Node::builder(&name).outgoing_only();
+    builder = match find {
+        Find::Epmd(epmd) => builder.epmd(epmd),
+        Find::Ports(port) => builder.without_epmd().dist_port(port.unwrap_or_default()),
+    };
     if let Some((_, cookie)) = given {
         builder = builder.cookie(cookie);
     }

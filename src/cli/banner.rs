@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::server_name::shown;
 use super::settings::Origin;
 use crate::config::StoreConfig;
-use crate::dist::NodeName;
 use crate::dist::node_name::NameKind;
+use crate::dist::{NodeAt, NodeName};
 use crate::node::Started;
 
 /// Where the cookie came from. Never the cookie.
@@ -27,7 +27,7 @@ pub(super) enum CookieOrigin {
 /// The text, with a line end. `tls` has the flags by which an erl speaks TLS, where that is spoken.
 pub(super) fn text(
     kind: NameKind,
-    connect: &[NodeName],
+    connect: &[NodeAt],
     cookie: &CookieOrigin,
     tls: Option<&str>,
     started: &Started,
@@ -37,7 +37,13 @@ pub(super) fn text(
     let mut rows = vec![
         ("node", format!("{node_name} (hidden)")),
         ("listens", listening.to_string()),
-        ("epmd", format!("{} ({})", epmd.address, epmd.starter)),
+        (
+            "epmd",
+            match epmd {
+                Some(epmd) => format!("{} ({})", epmd.address, epmd.starter),
+                None => format!("none: all nodes at port {}", listening.port()),
+            },
+        ),
         ("cookie", cookie_text(cookie)),
     ];
     for (store, pid) in stores {
@@ -54,7 +60,8 @@ pub(super) fn text(
         text_line(&mut text, format_args!("  {what:<9} {value}"));
     }
     text_line(&mut text, format_args!("\nCall it from Elixir:\n"));
-    text_line(&mut text, format_args!("  $ {}", iex(kind, node_name, cookie, tls)));
+    let without_epmd = epmd.is_none().then_some(listening.port());
+    text_line(&mut text, format_args!("  $ {}", iex(kind, node_name, cookie, without_epmd, tls)));
     // A hidden node's global names are known to those that it is connected to, and to their clusters.
     let connect = format!("Node.ping({})", shown(node_name.as_str()));
     text_line(&mut text, format_args!("  iex> {connect}"));
@@ -95,8 +102,15 @@ fn server(store: &StoreConfig, node: &NodeName) -> Option<String> {
     }
 }
 
-/// The command that starts an iex which this node talks to.
-fn iex(kind: NameKind, node: &NodeName, cookie: &CookieOrigin, tls: Option<&str>) -> String {
+/// The command that starts an iex which this node talks to. Without epmd all nodes have one port: an iex on this machine cannot
+/// listen at it too.
+fn iex(
+    kind: NameKind,
+    node: &NodeName,
+    cookie: &CookieOrigin,
+    port_without_epmd: Option<u16>,
+    tls: Option<&str>,
+) -> String {
     let name = if node.name() == "master" { "iex" } else { "master" };
     let name = match kind {
         NameKind::Short => format!("--sname {name}"),
@@ -107,8 +121,11 @@ fn iex(kind: NameKind, node: &NodeName, cookie: &CookieOrigin, tls: Option<&str>
         // The same user's iex reads the same file.
         CookieOrigin::File { .. } => "",
     };
-    let tls = tls.map(|flags| format!(" --erl \"{flags}\"")).unwrap_or_default();
-    format!("iex {name}{cookie}{tls}")
+    let port =
+        port_without_epmd.map(|port| format!("-start_epmd false -erl_epmd_port {port} -dist_listen false"));
+    let erl: Vec<&str> = port.as_deref().into_iter().chain(tls).collect();
+    let erl = if erl.is_empty() { String::new() } else { format!(" --erl \"{}\"", erl.join(" ")) };
+    format!("iex {name}{cookie}{erl}")
 }
 
 #[cfg(test)]
@@ -125,7 +142,10 @@ mod tests {
             http: None,
             node_name: NodeName::new(node).unwrap(),
             listening: "[::]:40000".parse().unwrap(),
-            epmd: EpmdStart { address: "127.0.0.1:4369".parse().unwrap(), starter: EpmdStarter::Running },
+            epmd: Some(EpmdStart {
+                address: "127.0.0.1:4369".parse().unwrap(),
+                starter: EpmdStarter::Running,
+            }),
             stores: stores
                 .iter()
                 .map(|(global, local)| {
@@ -138,7 +158,7 @@ mod tests {
     #[test]
     fn a_banner_has_all_that_a_caller_needs() {
         let started = started("slave1@my-host", &[(&["slave1"], &["Elixir.KeyValueStore"]), (&[], &["two"])]);
-        let peers = [NodeName::new("master@h").unwrap()];
+        let peers = ["master@h".parse().unwrap(), "other@h:4370".parse().unwrap()];
         let text = text(
             NameKind::Short,
             &peers,
@@ -154,9 +174,23 @@ mod tests {
             "store     {:global, :slave1} and KeyValueStore #PID<",
             "store     :two #PID<",
             "connects  to master@h\n",
+            "connects  to other@h:4370\n",
             "$ iex --sname master --cookie …\n",
             "iex> Node.ping(:\"slave1@my-host\")\n",
             "iex> GenServer.call({:global, :slave1}, {:put, :nombre, \"Mafalda\"})\n",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn without_epmd_an_iex_of_this_machine_does_not_listen() {
+        let started = Started { epmd: None, ..started("slave1@10.0.0.1", &[]) };
+        let cookie = CookieOrigin::Given(Origin::Flag("cookie".into()));
+        let text = text(NameKind::Long, &[], &cookie, Some("-proto_dist inet_tls"), &started);
+        for part in [
+            "epmd      none: all nodes at port 40000\n",
+            "--erl \"-start_epmd false -erl_epmd_port 40000 -dist_listen false -proto_dist inet_tls\"\n",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }

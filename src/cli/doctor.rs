@@ -13,6 +13,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
 use super::ask::{self, Session};
+use super::find::{Find, FindArgs, listed};
 use super::progress::waiting;
 use super::tls::TlsArgs;
 use super::{CliError, print, rpc};
@@ -20,9 +21,9 @@ use crate::block_on;
 use crate::config::EpmdConfig;
 use crate::dist::handshake::{Fault, HandshakeError};
 use crate::dist::node_name::NameKind;
-use crate::dist::{DistributionFlags, NodeName};
+use crate::dist::{DistributionFlags, NodeAt, NodeName};
 use crate::epmd::client::{EpmdError, lookup, names};
-use crate::epmd::environment;
+use crate::epmd::resolve::{Resolved, resolve};
 use crate::etf::from_term;
 use crate::node::setup::DialError;
 
@@ -54,7 +55,8 @@ EXAMPLES
 #[derive(Args)]
 #[command(before_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// The node that cannot be connected to, as it calls itself: NAME@HOST
+    /// The node that cannot be connected to, as it calls itself: NAME@HOST. With :PORT behind it, it is looked for at that
+    /// port, and epmd is not asked
     #[arg(value_name = "NODE")]
     node: String,
     /// The secret of the cluster [default: KVNODE_COOKIE of the environment, else the cookie file]
@@ -63,6 +65,8 @@ pub(super) struct DoctorArgs {
     /// Print JSON, for scripts: {"checks": [{"check", "ok", "found", "todo"}]}
     #[arg(long, help_heading = "Output")]
     json: bool,
+    #[command(flatten)]
+    find: FindArgs,
     #[command(flatten)]
     tls: TlsArgs,
 }
@@ -125,11 +129,12 @@ impl Report {
 }
 
 pub(super) fn main(args: DoctorArgs) -> Result<(), CliError> {
-    let epmd = environment::epmd_config().map_err(CliError::usage)?;
+    let find = args.find.find()?;
     let target = ask::target("NODE", &args.node)?;
+    let way = Way { port: find.port("NODE", &target)?, find };
     let mut report = Report { checks: Vec::new(), prints: !args.json, unprinted: Ok(()) };
     // How far it comes is in the report.
-    let _end = block_on(examine(&mut report, &target, &args, epmd));
+    let _end = block_on(examine(&mut report, &target, &args, &way));
     if args.json {
         print(&format!("{}\n", report.json()))?;
     }
@@ -142,30 +147,36 @@ pub(super) fn main(args: DoctorArgs) -> Result<(), CliError> {
     Err(CliError::CannotRun(format!("{target}: {} not as it should be; see above", failed.join(" and "))))
 }
 
-async fn examine(
-    report: &mut Report,
-    target: &NodeName,
-    args: &DoctorArgs,
-    epmd: EpmdConfig,
-) -> Result<(), Failed> {
+/// How the node is found.
+struct Way {
+    find: Find,
+    /// The port that it is dialled at; `None`: its epmd is asked.
+    port: Option<u16>,
+}
+
+async fn examine(report: &mut Report, typed: &NodeAt, args: &DoctorArgs, way: &Way) -> Result<(), Failed> {
+    let target = &typed.name;
     let kind = kind(report, target)?;
-    host(report, target).await?;
-    let address = registered(report, target, &epmd).await?;
-    port(report, address).await?;
+    let resolved = host(report, target).await?;
+    let addresses = match (way.port, way.find.epmd()) {
+        (None, Some(epmd)) => vec![registered(report, target, epmd).await?],
+        (port, _) => without_epmd(report, typed, &resolved, port.unwrap_or_default()),
+    };
+    let address = port(report, &addresses, way).await?;
     let tls = match args.tls.config() {
         Ok(tls) => tls,
         Err(error) => return Err(report.bad("tls", error.to_string(), OWN_TLS)),
     };
-    let node = match ask::start(target, args.cookie.as_deref(), tls, epmd.clone()).await {
+    let node = match ask::start(target, args.cookie.as_deref(), tls, way.find.clone()).await {
         Ok(node) => node,
         Err(error) => return Err(report.bad("own node", error.to_string(), OWN_NODE)),
     };
-    let reached = match waiting("asking", target.as_str(), node.connect_to(target.as_str())).await {
+    let reached = match waiting("asking", target.as_str(), node.connect_to(&typed.to_string())).await {
         Ok(reached) => reached,
         Err(error) => {
             let why = async {
                 node.stop().await;
-                let other_name = named_otherwise(target, kind, args, &epmd, &error).await;
+                let other_name = named_otherwise(target, kind, args, way, &error).await;
                 let tls = match &*error {
                     DialError::Handshake(HandshakeError { fault, .. }) => {
                         matches!(fault, Fault::Malformed(_) | Fault::Closed | Fault::TimedOut)
@@ -176,7 +187,8 @@ async fn examine(
                 (other_name, tls)
             };
             let (other_name, tls) = waiting("finding out more about", target.as_str(), why).await;
-            return Err(handshake_failed(report, target, kind, address, &error, other_name, tls));
+            let found = Found { target, kind, address, way };
+            return Err(handshake_failed(report, &found, &error, other_name, tls));
         }
     };
     report.good("handshake", format!("{target} has our cookie and lets us in"));
@@ -201,20 +213,27 @@ fn kind(report: &mut Report, target: &NodeName) -> Result<NameKind, Failed> {
     ))
 }
 
-async fn host(report: &mut Report, target: &NodeName) -> Result<(), Failed> {
+async fn host(report: &mut Report, target: &NodeName) -> Result<Resolved, Failed> {
     let host = target.host();
-    let resolved = smol::net::resolve((host, 0)).or(async {
-        Timer::after(STEP).await;
-        Err(ErrorKind::TimedOut.into())
-    });
-    match waiting("asking for the address of", host, resolved).await {
-        Ok(addresses) if !addresses.is_empty() => {
-            let addresses: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-            report.good("host", format!("{host} is {}", addresses.join(", ")));
-            Ok(())
+    match waiting("asking for the address of", host, resolve(host, None)).await {
+        Ok(resolved) => {
+            let addresses: Vec<String> = resolved.addresses.iter().map(IpAddr::to_string).collect();
+            let addresses = addresses.join(", ");
+            report.good(
+                "host",
+                match resolved.is_own_name {
+                    false => format!("{host} is {addresses}"),
+                    true => format!(
+                        "{host} is this machine, whose name neither DNS nor /etc/hosts has: {addresses}"
+                    ),
+                },
+            );
+            Ok(resolved)
         }
-        Ok(_) => Err(report.bad("host", format!("{host} has no address"), unknown_host(host))),
-        Err(error) => Err(report.bad("host", format!("{host} is not known: {error}"), unknown_host(host))),
+        Err(EpmdError::UnknownHost { reason, .. }) => {
+            Err(report.bad("host", format!("{host} is not known: {reason}"), unknown_host(host)))
+        }
+        Err(error) => Err(report.bad("host", error.to_string(), unknown_host(host))),
     }
 }
 
@@ -273,26 +292,44 @@ async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -
     }
 }
 
-async fn port(report: &mut Report, address: SocketAddr) -> Result<(), Failed> {
-    match waiting("connecting to", &address.to_string(), connected(address)).await {
-        Ok(_) => {
-            report.good("port", format!("{address} takes connections"));
-            Ok(())
-        }
-        Err(error) => {
-            let todo = match error.kind() {
-                ErrorKind::ConnectionRefused => {
-                    "nothing listens there: the node has just ended, or listens on another interface (-kernel \
-                     inet_dist_use_interface, --bind)"
-                }
-                _ => {
-                    "see that no firewall stands before that port; -kernel inet_dist_listen_min and …_max, or --dist-port, \
-                     give the node a port that can be opened"
-                }
-            };
-            Err(report.bad("port", format!("{address} takes no connections: {error}"), todo))
+/// Says where the node is looked for: nobody is asked.
+fn without_epmd(report: &mut Report, typed: &NodeAt, resolved: &Resolved, port: u16) -> Vec<SocketAddr> {
+    let why = match typed.port {
+        Some(_) => "which was typed",
+        None => "that of all nodes without epmd",
+    };
+    report.good("epmd", format!("not asked: {} is tried at port {port}, {why}", typed.name));
+    resolved.at(port)
+}
+
+/// The first of the addresses that takes connections.
+async fn port(report: &mut Report, addresses: &[SocketAddr], way: &Way) -> Result<SocketAddr, Failed> {
+    let shown = listed(addresses);
+    let mut failure = None;
+    for &address in addresses {
+        match waiting("connecting to", &address.to_string(), connected(address)).await {
+            Ok(_) => {
+                report.good("port", format!("{address} takes connections"));
+                return Ok(address);
+            }
+            Err(error) => failure = failure.or(Some(error)),
         }
     }
+    let error = failure.unwrap_or_else(|| ErrorKind::NotFound.into());
+    let todo = match (error.kind(), way.port) {
+        (ErrorKind::ConnectionRefused, Some(port)) => format!(
+            "nothing listens there: the node does not run, or was started with another port (-erl_epmd_port {port}, kvnode \
+             --dist-port {port}) or on another interface (-kernel inet_dist_use_interface, --bind)"
+        ),
+        (ErrorKind::ConnectionRefused, None) => "nothing listens there: the node has just ended, or listens on another \
+                                                 interface (-kernel inet_dist_use_interface, --bind)"
+            .to_owned(),
+        (_, Some(_)) => "see that the host is up, and that no firewall stands before that port".to_owned(),
+        (_, None) => "see that no firewall stands before that port; -kernel inet_dist_listen_min and …_max, or --dist-port, \
+                      give the node a port that can be opened"
+            .to_owned(),
+    };
+    Err(report.bad("port", format!("{shown} takes no connections: {error}"), todo))
 }
 
 async fn connected(address: SocketAddr) -> std::io::Result<TcpStream> {
@@ -325,7 +362,7 @@ async fn named_otherwise(
     target: &NodeName,
     kind: NameKind,
     args: &DoctorArgs,
-    epmd: &EpmdConfig,
+    way: &Way,
     error: &DialError,
 ) -> Option<String> {
     if !matches!(error, DialError::Handshake(HandshakeError { fault: Fault::NotAllowed | Fault::Closed, .. }))
@@ -334,20 +371,18 @@ async fn named_otherwise(
     }
     let host = match kind {
         // An address is a long name's host, and leads to the same machine.
-        NameKind::Short => smol::net::resolve((target.host(), 0))
-            .await
-            .ok()?
-            .iter()
-            .find(|found| found.is_ipv4())?
-            .ip()
-            .to_string(),
+        NameKind::Short => {
+            let resolved = resolve(target.host(), None).await.ok()?;
+            resolved.addresses.iter().find(|found| found.is_ipv4())?.to_string()
+        }
         NameKind::Long if target.host().parse::<IpAddr>().is_ok() => "localhost".to_owned(),
         NameKind::Long => target.host().split('.').next()?.to_owned(),
     };
     let other = NodeName::new(&format!("{}@{host}", target.name())).ok()?;
     let tls = args.tls.config().ok()?;
-    let node = ask::start(&other, args.cookie.as_deref(), tls, epmd.clone()).await.ok()?;
-    let tried = node.connect_to(other.as_str()).await;
+    let node = ask::start(&other, args.cookie.as_deref(), tls, way.find.clone()).await.ok()?;
+    let other = NodeAt { name: other, port: way.port };
+    let tried = node.connect_to(&other.to_string()).await;
     node.stop().await;
     match tried {
         Ok(connected) => Some(connected.name.to_string()),
@@ -358,15 +393,22 @@ async fn named_otherwise(
     }
 }
 
-fn handshake_failed(
-    report: &mut Report,
-    target: &NodeName,
+/// What takes connections where the node should be.
+struct Found<'a> {
+    target: &'a NodeName,
     kind: NameKind,
     address: SocketAddr,
+    way: &'a Way,
+}
+
+fn handshake_failed(
+    report: &mut Report,
+    found: &Found<'_>,
     error: &DialError,
     other_name: Option<String>,
     speaks_tls: bool,
 ) -> Failed {
+    let &Found { target, kind, address, way } = found;
     if matches!(error, DialError::SpeaksTls { .. }) {
         return plain_to_tls(report, target, address);
     }
@@ -399,7 +441,13 @@ fn handshake_failed(
                  it calls itself",
             );
         }
-        return report.bad("handshake", found, "name it as it calls itself");
+        let todo = match way.port {
+            None => "name it as it calls itself".to_owned(),
+            Some(_) => format!(
+                "name it as it calls itself; or find the port of {target}, and name it with that: {target}:PORT"
+            ),
+        };
+        return report.bad("handshake", found, todo);
     }
     match fault {
         Fault::WrongCookie | Fault::CookieRefused => report.bad(
@@ -428,7 +476,19 @@ fn handshake_failed(
             error.to_string(),
             format!(
                 "see its log; a node whose names are {other_kind} closes the connection so: all nodes of a cluster have short \
-                 names, or all have long ones"
+                 names, or all have long ones{}",
+                match way.port {
+                    Some(port) => format!("; or another program than an Erlang node has port {port}, as epmd has 4369"),
+                    None => String::new(),
+                }
+            ),
+        ),
+        Fault::Malformed(_) if let Some(port) = way.port => report.bad(
+            "handshake",
+            error.to_string(),
+            format!(
+                "another program than an Erlang node has port {port} there: see which port the node was started with \
+                 (-erl_epmd_port, kvnode --dist-port)"
             ),
         ),
         Fault::TimedOut => report.bad(

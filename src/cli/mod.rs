@@ -11,6 +11,7 @@ mod client;
 mod data;
 mod doctor;
 mod epmd;
+mod find;
 mod http_address;
 mod log;
 mod names;
@@ -72,6 +73,9 @@ EXIT CODES: 0 done, 1 the node cannot be started or reached, 2 what was typed ma
 was asked for, 4 no answer in time, 5 the server or the function failed, or refused.
 
 The environment variables ERL_EPMD_PORT and ERL_EPMD_ADDRESS mean what they mean to Erlang; NO_COLOR turns colours off.
+
+WITHOUT EPMD, beside BEAMs that were started with -erl_epmd_port 4370, say --epmd none --dist-port 4370 to a node and to each \
+command; a single node is found as NAME@HOST:PORT.
 
 SETTINGS of a node can also stand in the environment, --net-ticktime as KVNODE_NET_TICKTIME (several values with blanks between \
 them), and in a TOML file that --config names, as net-ticktime. Flags win over the environment, and that over the file.";

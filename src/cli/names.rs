@@ -8,7 +8,6 @@ use super::{CliError, answer, print};
 use crate::block_on;
 use crate::config::EpmdConfig;
 use crate::epmd::client::{local_names, lookup};
-use crate::epmd::environment;
 use crate::etf::{OwnedTerm, from_term};
 
 /// Names whose pid is asked for.
@@ -42,24 +41,35 @@ struct Listed {
 }
 
 pub(super) fn main(args: NamesArgs) -> Result<(), CliError> {
-    let epmd = environment::epmd_config().map_err(CliError::usage)?;
-    let (at, nodes) = block_on(listed(&epmd))?;
+    let find = args.ask.find.find()?;
+    let (at, nodes) = match find.epmd() {
+        Some(epmd) => block_on(listed(epmd)).map(|(at, nodes)| (Some(at), nodes))?,
+        None if args.epmd_only => {
+            return Err(CliError::usage(
+                "--epmd-only: no epmd is asked (--epmd none); leave one of the two out",
+            ));
+        }
+        None => (None, Vec::new()),
+    };
     let mut report = json!({
         "epmd": at,
         "nodes": nodes.iter().map(|node| json!({ "name": node.name, "port": node.port, "hidden": node.hidden }))
             .collect::<Vec<Value>>(),
     });
-    let mut text = format!("epmd at {at}\n");
+    let mut text = match &at {
+        Some(at) => format!("epmd at {at}\n"),
+        None => "no epmd is asked\n".to_owned(),
+    };
     let width = nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or_default();
     for node in &nodes {
         let hidden = if node.hidden { ", hidden" } else { "" };
         text.push_str(&format!("  {:<width$}  port {}{hidden}\n", node.name, node.port));
     }
-    if nodes.is_empty() {
+    if nodes.is_empty() && at.is_some() {
         text.push_str("  no nodes\n");
     }
     // Without a node to ask there is epmd's part, which needs no cookie.
-    let ask = args.ask.node.is_some() || nodes.iter().filter(|node| node.hidden).count() == 1;
+    let ask = args.ask.node.is_some() || at.is_none() || nodes.iter().filter(|node| node.hidden).count() == 1;
     if ask && !args.epmd_only {
         let (node, names) = args.ask.with_session(global_names)?;
         text.push_str(&format!("\nglobal names at {node}\n"));

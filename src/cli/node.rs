@@ -8,18 +8,19 @@ use std::time::Duration;
 use clap::{ArgGroup, ArgMatches, Args, Command};
 
 use super::banner::{self, CookieOrigin};
+use super::find::{EpmdUse, wrong_node};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
 use super::tls::TlsArgs;
 use super::{CliError, data, http_address, print, server_name, size};
 use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
-use crate::dist::NodePattern;
 use crate::dist::cookie::Cookie;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
+use crate::dist::{NodeAt, NodePattern};
 use crate::epmd::environment;
+use crate::epmd::host::Host;
 use crate::node::STATUS_NAME;
 use crate::node::cookie_file::CookiePlaces;
-use crate::node::host::Host;
 use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
@@ -45,8 +46,8 @@ pub(super) struct NodeArgs {
     /// that [default: ~/.erlang.cookie, else $XDG_CONFIG_HOME/erlang/.erlang.cookie; made where there is none]
     #[arg(long, value_name = "TEXT")]
     cookie: Option<String>,
-    /// A node to be kept connected; repeatable
-    #[arg(long, value_name = "NODE@HOST")]
+    /// A node to be kept connected; repeatable. With a port it is found there, and epmd is not asked
+    #[arg(long, value_name = "NODE@HOST[:PORT]")]
     connect: Vec<String>,
 
     /// A store known as {:global, NAME} in the whole cluster; repeatable, each is a store of its own
@@ -103,7 +104,7 @@ pub(super) struct NodeArgs {
     /// The address to listen on [default: all]
     #[arg(long, value_name = "ADDR", help_heading = "Network")]
     bind: Option<IpAddr>,
-    /// The port to listen on [default: a free one]
+    /// The port to listen on [default: a free one]. With --epmd none it is needed, and that of all nodes
     #[arg(
         long,
         value_name = "PORT",
@@ -124,6 +125,11 @@ pub(super) struct NodeArgs {
     /// [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     memory_max: Option<usize>,
+    /// How nodes are found: use, by the epmd of their machine; or none, by --dist-port, which all nodes of the cluster listen
+    /// at, as BEAMs with -erl_epmd_port PORT do, or by the ports of --connect. With none this node is not registered either
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = EpmdUse::Use, hide_possible_values = true,
+          help_heading = "Network")]
+    epmd: EpmdUse,
     /// Where no epmd answers, end instead of starting one
     #[arg(long, help_heading = "Network")]
     no_epmd_start: bool,
@@ -238,8 +244,13 @@ fn settings<O>(
     cookie: impl FnOnce() -> Result<(Cookie, O), CliError>,
 ) -> Result<(NameKind, Config, O), CliError> {
     let (kind, node_name) = own_name(args.sname.as_deref(), args.name.as_deref())?;
-    let connect =
+    let connect: Vec<NodeAt> =
         args.connect.iter().map(|peer| peer_name(peer, kind, &node_name)).collect::<Result<_, _>>()?;
+    if let Some((name, [one, other])) = NodeAt::with_two_ports(&connect) {
+        return Err(CliError::usage(format!(
+            "--connect {name} is given with port {one} and with port {other}, and a node has one; leave the other out"
+        )));
+    }
     let named = |flag: &'static str, typed: &str, reason: String| {
         CliError::usage(format!("{flag} {typed}: {reason}"))
     };
@@ -254,7 +265,16 @@ fn settings<O>(
     let allow = allow.collect::<Result<_, _>>()?;
     let limits = limits(args)?;
     let stores = stores(args, matches, &node_name)?;
-    let epmd = epmd(!args.no_epmd_start)?;
+    let epmd = match args.epmd {
+        EpmdUse::Use => Some(epmd(!args.no_epmd_start)?),
+        EpmdUse::None if args.dist_port == 0 => {
+            return Err(CliError::usage(
+                "--epmd none: nodes find each other by their port alone then; give the port of all nodes of the cluster, as in \
+                 --dist-port 4370, which BEAMs have from -erl_epmd_port 4370",
+            ));
+        }
+        EpmdUse::None => None,
+    };
     let tls = args.tls.config()?;
     let (cookie, origin) = cookie()?;
     let config = Config {
@@ -313,14 +333,13 @@ fn own_name(sname: Option<&str>, name: Option<&str>) -> Result<(NameKind, NodeNa
     Ok((kind, name))
 }
 
-fn peer_name(typed: &str, kind: NameKind, own: &NodeName) -> Result<NodeName, CliError> {
+fn peer_name(typed: &str, kind: NameKind, own: &NodeName) -> Result<NodeAt, CliError> {
     let wrong = |reason: String| CliError::usage(format!("--connect {typed}: {reason}"));
-    let peer = NodeName::new(typed)
-        .map_err(|error| wrong(format!("not a node name: {error}; `Node.self()` in its iex shows it")))?;
-    if peer == *own {
+    let peer = typed.parse::<NodeAt>().map_err(|error| wrong(wrong_node(&error)))?;
+    if peer.name == *own {
         return Err(wrong("this is the name of this node itself; name the node to connect to".into()));
     }
-    if !kind.admits(peer.host()) {
+    if !kind.admits(peer.name.host()) {
         return Err(wrong(match kind {
             NameKind::Short => format!(
                 "a node with a long name, and {own} has a short one: the two do not talk to each other; use --name for \

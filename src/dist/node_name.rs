@@ -1,7 +1,7 @@
 //! Names of nodes, and what makes one valid.
 //!
 //! Pure rules, taken from what `net_kernel` (create_name), `dist_util` (is_node_name) and `inet_tcp_dist` (splitnode)
-//! check. Finding the name of this host is not done here: `node::host` asks the system.
+//! check. Finding the name of this host is not done here: `epmd::host` asks the system.
 
 use std::fmt;
 use std::net::IpAddr;

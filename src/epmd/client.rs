@@ -16,6 +16,7 @@ use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use smol::net::TcpStream;
 
+use super::resolve::resolve;
 use crate::config::EpmdConfig;
 
 /// How long resolving, connecting and a conversation may take, each.
@@ -103,16 +104,23 @@ pub async fn register(epmd: &EpmdConfig, name: &str, dist_port: u16) -> Result<R
 /// # Errors
 /// The host is unknown, nothing answers there, or not as an epmd does.
 pub async fn lookup(host: &str, epmd_port: u16, name: &str) -> Result<Option<NodeAddress>, EpmdError> {
-    let addresses = resolve(host, epmd_port).await?;
-    let step = EPMD_STEP / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    lookup_among(&resolve(host, None).await?.at(epmd_port), name).await
+}
+
+/// As [`lookup`], of the first of these epmds, all of one host, that answers.
+///
+/// # Errors
+/// None answers, or not as an epmd does: what the first of them is about.
+pub async fn lookup_among(epmds: &[SocketAddr], name: &str) -> Result<Option<NodeAddress>, EpmdError> {
+    let step = EPMD_STEP / u32::try_from(epmds.len().max(1)).unwrap_or(u32::MAX);
     let mut failure = None;
-    for address in addresses {
-        match lookup_at(address, step, name).await {
-            Err(error) => failure = Some(error),
+    for &epmd in epmds {
+        match lookup_at(epmd, step, name).await {
+            Err(error) => failure = failure.or(Some(error)),
             found => return found,
         }
     }
-    Err(failure.unwrap_or_else(|| EpmdError::no_address(host)))
+    Err(failure.unwrap_or_else(|| EpmdError::no_address("")))
 }
 
 /// Asks an epmd for all nodes that are registered with it: names without hosts, and ports.
@@ -120,7 +128,7 @@ pub async fn lookup(host: &str, epmd_port: u16, name: &str) -> Result<Option<Nod
 /// # Errors
 /// As for [`lookup`].
 pub async fn names(host: &str, epmd_port: u16) -> Result<Vec<(String, u16)>, EpmdError> {
-    let (stream, address) = connect_any(&resolve(host, epmd_port).await?).await?;
+    let (stream, address) = connect_any(&resolve(host, None).await?.at(epmd_port)).await?;
     converse(address, EpmdClient::new(Bounded::new(stream)).get_names()).await
 }
 
@@ -164,12 +172,6 @@ async fn lookup_at(epmd: SocketAddr, step: Duration, name: &str) -> Result<Optio
         lowest_version: entry.lowest_version,
         hidden: matches!(entry.node_type, NodeType::Hidden),
     }))
-}
-
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, EpmdError> {
-    let unknown = |reason| EpmdError::UnknownHost { host: host.into(), reason };
-    let addresses = within(EPMD_STEP, smol::net::resolve((host, port))).await.map_err(unknown)?;
-    if addresses.is_empty() { Err(EpmdError::no_address(host)) } else { Ok(addresses) }
 }
 
 /// Connects to the first address that takes it. All tries together take no longer than one step.
@@ -218,7 +220,8 @@ async fn converse<T>(
     }
 }
 
-async fn within<T>(step: Duration, act: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+/// Waits for something, but not longer than `step`.
+pub(super) async fn within<T>(step: Duration, act: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     act.or(async {
         smol::Timer::after(step).await;
         Err(io::ErrorKind::TimedOut.into())

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::cookie_file::CookiePlaces;
-use super::host::Host;
 use super::run::{self, StartError};
 use super::{Node, block_on};
 use crate::config::{Config, EpmdConfig, Limits, TlsConfig};
-use crate::dist::node_name::{NameKind, NodeName, NodeNameError, split_typed};
-use crate::dist::{Cookie, NodePattern};
+use crate::dist::node_name::{NameKind, NodeName, split_typed};
+use crate::dist::{Cookie, NodeAt, NodeAtError, NodePattern};
 use crate::epmd::environment;
+use crate::epmd::host::Host;
 
 /// Builds and starts a [`Node`]: see [`Node::builder`].
 ///
@@ -37,6 +37,7 @@ pub struct NodeBuilder {
     bind: Option<IpAddr>,
     dist_port: u16,
     epmd: Option<EpmdConfig>,
+    without_epmd: bool,
     connect: Vec<String>,
     allow: Vec<NodePattern>,
     net_ticktime_secs: u32,
@@ -53,6 +54,7 @@ impl NodeBuilder {
             bind: None,
             dist_port: 0,
             epmd: None,
+            without_epmd: false,
             connect: Vec::new(),
             allow: Vec::new(),
             net_ticktime_secs: Config::NET_TICKTIME_SECS,
@@ -72,6 +74,9 @@ impl NodeBuilder {
     /// A node, `name@host`, that is to be kept connected: when it is not there, or goes away, it is tried again
     /// until it is back. May be said of several. Nodes that connect to this one need not be named, and one that a
     /// message is sent to is connected to by that.
+    ///
+    /// `name@host:port` is found at that port, and its epmd is not asked. An IPv6 address stands in brackets then:
+    /// `name@[::1]:4370`.
     pub fn connect(mut self, peer: &str) -> Self {
         self.connect.push(peer.to_owned());
         self
@@ -91,6 +96,7 @@ impl NodeBuilder {
     }
 
     /// The port to listen on. Without this, or with 0: a free one, which others learn from epmd.
+    /// [`without_epmd`](Self::without_epmd) it is that of all nodes.
     pub fn dist_port(mut self, port: u16) -> Self {
         self.dist_port = port;
         self
@@ -100,6 +106,22 @@ impl NodeBuilder {
     /// `ERL_EPMD_ADDRESS` say or at Erlang's port (4369), and started where none answers and Erlang's is installed.
     pub fn epmd(mut self, epmd: EpmdConfig) -> Self {
         self.epmd = Some(epmd);
+        self
+    }
+
+    /// The cluster is one without epmd, whose nodes all listen at the port of [`dist_port`](Self::dist_port), each on a host
+    /// of its own: as BEAMs do that are started with `-start_epmd false -erl_epmd_port PORT`. None is asked, started or
+    /// registered with, whatever [`epmd`](Self::epmd) says. Nodes with other ports are named with them:
+    /// [`connect`](Self::connect), [`Node::connect_to`].
+    ///
+    /// ```no_run
+    /// use kvnode::Node;
+    ///
+    /// let node = Node::builder("rust@10.0.0.7").dist_port(4370).without_epmd().connect("app@10.0.0.8").start()?;
+    /// # Ok::<(), kvnode::StartError>(())
+    /// ```
+    pub fn without_epmd(mut self) -> Self {
+        self.without_epmd = true;
         self
     }
 
@@ -172,18 +194,25 @@ impl NodeBuilder {
         let mut connect = Vec::new();
         for peer in &self.connect {
             let wrong = |fault| StartError::Peer { name: peer.clone(), fault };
-            let name = NodeName::new(peer).map_err(|error| wrong(PeerFault::Name(error)))?;
-            if name == node_name {
+            let peer = peer.parse::<NodeAt>().map_err(|error| wrong(PeerFault::Name(error)))?;
+            if peer.name == node_name {
                 return Err(wrong(PeerFault::Own));
             }
-            if !kind.admits(name.host()) {
+            if !kind.admits(peer.name.host()) {
                 return Err(wrong(PeerFault::OtherKind));
             }
-            connect.push(name);
+            connect.push(peer);
+        }
+        if let Some((name, ports)) = NodeAt::with_two_ports(&connect) {
+            return Err(StartError::Peer { name: name.to_string(), fault: PeerFault::TwoPorts(ports) });
         }
         let epmd = match self.epmd {
-            Some(epmd) => epmd,
-            None => environment::epmd_config().map_err(StartError::Environment)?,
+            _ if self.without_epmd && self.dist_port == 0 && !self.outgoing_only => {
+                return Err(StartError::NoPort);
+            }
+            _ if self.without_epmd => None,
+            Some(epmd) => Some(epmd),
+            None => Some(environment::epmd_config().map_err(StartError::Environment)?),
         };
         // Last, for it may make a file.
         let cookie = match &self.cookie {
@@ -235,18 +264,23 @@ impl fmt::Debug for NodeBuilder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerFault {
-    /// It is no node's name.
-    Name(NodeNameError),
+    /// It is no node's name, or has no port behind its colon.
+    Name(NodeAtError),
     /// It is this node's own.
     Own,
     /// One has a short name and the other a long one.
     OtherKind,
+    /// It is named twice, with these ports.
+    TwoPorts([u16; 2]),
 }
 
 impl fmt::Display for PeerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(error) => write!(f, "not a node name: {error}"),
+            Self::Name(error) => error.fmt(f),
+            Self::TwoPorts([one, other]) => {
+                write!(f, "it is named with port {one} and with port {other}; a node has one: leave the other out")
+            }
             Self::Own => f.write_str("this is the name of this node itself"),
             Self::OtherKind => f.write_str(
                 "of a node with a short name and one with a long name neither connects to the other: give both a host \
@@ -259,9 +293,9 @@ impl fmt::Display for PeerFault {
 #[cfg(test)]
 mod tests {
     use super::super::cookie_file::CookieFileError;
-    use super::super::host::HostError;
     use super::*;
     use crate::dist::cookie::CookieError;
+    use crate::epmd::host::HostError;
 
     fn config(builder: NodeBuilder) -> Result<Config, String> {
         builder.cookie("c").config().map_err(|error| error.to_string())
@@ -280,10 +314,22 @@ mod tests {
     #[test]
     fn a_peer_that_can_never_be_connected_to_is_refused_at_once() {
         let peers = |peer| config(NodeBuilder::new("a@b").connect(peer));
-        assert_eq!(peers("c@d").unwrap().connect[0].as_str(), "c@d");
-        for wrong in ["c", "a@b", "c@d.e"] {
+        assert_eq!(peers("c@d").unwrap().connect[0].to_string(), "c@d");
+        assert_eq!(peers("c@d:4370").unwrap().connect[0].to_string(), "c@d:4370");
+        for wrong in ["c", "a@b", "a@b:4370", "c@d.e", "c@d:0", "c@d:e"] {
             assert!(peers(wrong).unwrap_err().contains(wrong), "{wrong}");
         }
+        let twice = config(NodeBuilder::new("a@b").connect("c@d:1").connect("c@d:2")).unwrap_err();
+        assert!(twice.contains("port 1 and with port 2"), "{twice}");
+    }
+
+    #[test]
+    fn without_epmd_the_port_has_to_be_said() {
+        let without = NodeBuilder::new("a@b").without_epmd();
+        assert!(config(without.clone()).unwrap_err().contains("port"));
+        assert_eq!(config(without.clone().dist_port(4370)).unwrap().epmd, None);
+        // It listens nowhere, and the nodes that it asks may be named with their ports.
+        assert_eq!(config(without.outgoing_only()).unwrap().epmd, None);
     }
 
     #[test]

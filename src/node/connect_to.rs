@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Node;
 use super::setup::DialError;
-use crate::dist::DistributionFlags;
+use crate::dist::{DistributionFlags, NodeAt};
 
 /// A node that is connected, as its handshake told of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,10 +28,17 @@ impl Node {
     /// Connects to a node, `name@host`, unless it is connected already: as `Node.connect/1` does, with the reason where it
     /// cannot. Sending a message connects too; this is for whoever wants to know before.
     ///
+    /// `name@host:port` is found at that port, from now on and also by messages that are sent to it; epmd is not asked.
+    ///
     /// # Errors
     /// See [`DialError`]. It takes as long as epmd, the system and the handshake take; each of them has a limit.
     pub async fn connect_to(&self, node: &str) -> Result<ConnectedNode, Arc<DialError>> {
-        let peer = self.connect(&node.into()).await?;
+        let NodeAt { name, port } =
+            node.parse().map_err(|error| Arc::new(DialError::Name { node: node.to_owned(), error }))?;
+        if let Some(port) = port {
+            self.ports.lock().insert(name.clone(), port);
+        }
+        let peer = self.connect(&name.shared()).await?;
         Ok(ConnectedNode { name: Arc::clone(&peer.name), creation: peer.creation, offered: peer.offered })
     }
 }

@@ -18,7 +18,6 @@ pub mod erpc;
 mod figures;
 pub mod functions;
 mod greeting;
-pub mod host;
 mod http;
 pub mod latency;
 mod link;
@@ -49,6 +48,7 @@ pub mod tls;
 mod typed;
 mod whereis;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -84,7 +84,7 @@ pub use timers::TimerRef;
 
 use crate::config::{Config, StoreConfig};
 use crate::dist::handshake::{Fault, HandshakeError, Local};
-use crate::dist::{DistributionFlags, NodeName, Outbound};
+use crate::dist::{DistributionFlags, NodeAtError, NodeName, Outbound};
 use crate::epmd::EpmdStart;
 use crate::etf::{OwnedTerm, Pid, Pool};
 use crate::process::mailbox::Mailbox;
@@ -136,7 +136,10 @@ pub struct Node {
     /// `None`: the node speaks TCP.
     tls: Option<Tls>,
     listening: SocketAddr,
-    epmd: EpmdStart,
+    /// `None`: the cluster is without epmd.
+    epmd: Option<EpmdStart>,
+    /// Ports of nodes that epmd is not asked for: as many as the configuration and this program's own calls name.
+    ports: Mutex<BTreeMap<NodeName, u16>>,
     stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
     /// What is counted of it.
     figures: Figures,
@@ -175,9 +178,10 @@ impl Node {
         self.listening
     }
 
-    /// The epmd that it is registered with, unless it is [`NodeBuilder::outgoing_only`]: then the one of this machine.
-    pub const fn epmd(&self) -> &EpmdStart {
-        &self.epmd
+    /// The epmd that it is registered with, unless it is [`NodeBuilder::outgoing_only`]: then the one of this machine. `None`:
+    /// it is one [`without_epmd`](NodeBuilder::without_epmd).
+    pub const fn epmd(&self) -> Option<&EpmdStart> {
+        self.epmd.as_ref()
     }
 
     /// Reads the files of [`Config::tls`] again: certificates, keys and CAs count for every connection from now on, and
@@ -357,7 +361,10 @@ impl Node {
             if self.stopping.load(Ordering::SeqCst) {
                 return Err(DialError::Stopping);
             }
-            let name = NodeName::new(node).map_err(|_| DialError::Name(node.to_string()))?;
+            let name = NodeName::new(node).map_err(|error| DialError::Name {
+                node: node.to_string(),
+                error: NodeAtError::Name(error),
+            })?;
             setup::dial(self, &name).await
         };
         let dialled = dialled.await;
@@ -471,7 +478,9 @@ impl Node {
         match down {
             PeerDown::Shutdown => tracing::debug!(peer = %handle.name, "peer down: {down}"),
             // Who comes and goes, as the commands do, is no news; a node that is to be kept connected is.
-            PeerDown::Closed if !self.config.connect.iter().any(|kept| kept.as_str() == &*handle.name) => {
+            PeerDown::Closed
+                if !self.config.connect.iter().any(|kept| kept.name.as_str() == &*handle.name) =>
+            {
                 tracing::info!(peer = %handle.name, "peer down: {down}");
             }
             PeerDown::Panicked => tracing::error!(peer = %handle.name, "peer down: {down}"),

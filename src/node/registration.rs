@@ -12,7 +12,7 @@ const LEFT_TO_OTHERS: Duration = Duration::from_secs(15);
 
 /// Keeps the registration for as long as the node lives.
 pub(super) async fn keep(node: Arc<Node>, mut registration: Registration, dist_port: u16) {
-    let config = &node.config.epmd;
+    let Some(config) = &node.config.epmd else { return };
     loop {
         let how = registration.lost().await;
         node.figures.set_registered(false);

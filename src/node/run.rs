@@ -24,7 +24,6 @@ use super::client::Client;
 use super::cookie_file::CookieFileError;
 use super::figures::Figures;
 use super::functions::NodeFunctions;
-use super::host::HostError;
 use super::names::Names;
 use super::peers::{PeerHandle, Peers};
 use super::setup::DialError;
@@ -39,6 +38,7 @@ use crate::dist::handshake::PeerNode;
 use crate::dist::node_name::NodeNameError;
 use crate::dist::{DistributionFlags, NodeName};
 use crate::epmd::environment::EnvironmentError;
+use crate::epmd::host::HostError;
 use crate::epmd::start::EpmdStarter;
 use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::{Pid, Pool};
@@ -79,12 +79,16 @@ pub enum StartError {
     CookieFile(CookieFileError),
     /// An environment variable that `erl` reads too has a value that means nothing.
     Environment(EnvironmentError),
+    /// It is to find others without epmd, and no port was said.
+    NoPort,
     /// Its port could not be listened at.
     Listen {
         /// The address; `None`: all interfaces.
         bind: Option<IpAddr>,
         /// The port; 0: a free one.
         port: u16,
+        /// Whether all nodes have that port, as there is no epmd.
+        is_everybodys: bool,
         /// What the system says.
         error: io::Error,
     },
@@ -120,10 +124,18 @@ impl fmt::Display for StartError {
             Self::Cookie(error) => write!(f, "cookie: {error}"),
             Self::CookieFile(error) => error.fmt(f),
             Self::Environment(error) => error.fmt(f),
-            Self::Listen { bind, port, error } => {
+            Self::NoPort => f.write_str(
+                "without epmd nodes find each other by their port alone, and none was said: give the port of all nodes of \
+                 the cluster (--dist-port, NodeBuilder::dist_port), which BEAMs have from -erl_epmd_port",
+            ),
+            Self::Listen { bind, port, is_everybodys, error } => {
                 let at = bind.map_or_else(|| "all interfaces".to_owned(), |address| address.to_string());
                 write!(f, "cannot listen at port {port} of {at}: {error}; ")?;
                 match error.kind() {
+                    io::ErrorKind::AddrInUse if *is_everybodys => f.write_str(
+                        "another program has that port, perhaps another node: without epmd all nodes have it, each on an \
+                         address of its own (--bind), which is the host of its name",
+                    ),
                     io::ErrorKind::AddrInUse => f.write_str("another program has that port: choose another --dist-port, or leave it out for a free one"),
                     io::ErrorKind::AddrNotAvailable => f.write_str("this machine has no such address: see --bind"),
                     _ => f.write_str("see --dist-port and --bind"),
@@ -154,8 +166,8 @@ pub struct Started {
     pub node_name: NodeName,
     /// Where it listens.
     pub listening: SocketAddr,
-    /// The epmd that it is registered with.
-    pub epmd: EpmdStart,
+    /// The epmd that it is registered with; `None`: it needs none.
+    pub epmd: Option<EpmdStart>,
     /// Its stores, with their pids.
     pub stores: Vec<(StoreConfig, Pid)>,
     /// Where its page is served.
@@ -198,7 +210,7 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
         let started = Started {
             node_name: node.name().clone(),
             listening: node.listening(),
-            epmd: node.epmd().clone(),
+            epmd: node.epmd().cloned(),
             stores: node.stores_started.get().cloned().unwrap_or_default(),
             http,
         };
@@ -234,10 +246,12 @@ pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) 
 /// How others come to a node.
 struct Entrance {
     listening: SocketAddr,
-    epmd: EpmdStart,
+    epmd: Option<EpmdStart>,
     creation: u32,
-    /// What has to be held and served, where others may connect.
-    open: Option<(TcpListener, Registration)>,
+    /// What has to be served, where others may connect.
+    listener: Option<TcpListener>,
+    /// What has to be held, where they ask epmd.
+    registration: Option<Registration>,
 }
 
 /// Starts a node. It can be reached when this is done.
@@ -247,30 +261,55 @@ pub(super) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
     let files = read_files(&config)?;
     // On an error all of this is dropped, which ends the threads.
     let threads = start_threads()?;
-    let epmd = epmd::ensure(&config.epmd, None).await.map_err(StartError::Epmd)?;
-    let refused = |error| StartError::Listen { bind: config.bind, port: config.dist_port, error };
+    if config.epmd.is_none() && config.dist_port == 0 {
+        return Err(StartError::NoPort);
+    }
+    let epmd = match &config.epmd {
+        Some(epmd) => Some(epmd::ensure(epmd, None).await.map_err(StartError::Epmd)?),
+        None => None,
+    };
+    let refused = |error| StartError::Listen {
+        bind: config.bind,
+        port: config.dist_port,
+        is_everybodys: config.epmd.is_none(),
+        error,
+    };
     let listener = listener::bind(config.bind, config.dist_port).await.map_err(refused)?;
     let listening = listener.local_addr().map_err(refused)?;
-    let registered = epmd::register(&config.epmd, config.node_name.name(), listening.port()).await;
-    let registered = registered.map_err(StartError::Epmd)?;
-    let creation = registered.creation();
+    let registration = match &config.epmd {
+        Some(epmd) => {
+            let registered = epmd::register(epmd, config.node_name.name(), listening.port()).await;
+            Some(registered.map_err(StartError::Epmd)?)
+        }
+        None => None,
+    };
+    let creation = registration.as_ref().map_or_else(own_creation, Registration::creation);
     start_behind(
         config,
         files,
         threads,
-        Entrance { listening, epmd, creation, open: Some((listener, registered)) },
+        Entrance { listening, epmd, creation, listener: Some(listener), registration },
     )
+}
+
+/// A creation where no epmd gives one, as a BEAM without epmd makes it. The three lowest values are those of epmds before
+/// OTP 23.
+fn own_creation() -> u32 {
+    random_u32() | 4
 }
 
 /// Starts a node that nobody connects to.
 pub(super) async fn start_outgoing_only(config: Config) -> Result<Arc<Node>, StartError> {
-    let address = SocketAddr::new(config.epmd.address, config.epmd.port);
+    let epmd = config.epmd.as_ref().map(|epmd| EpmdStart {
+        address: SocketAddr::new(epmd.address, epmd.port),
+        starter: EpmdStarter::Running,
+    });
     let entrance = Entrance {
         listening: (Ipv4Addr::UNSPECIFIED, 0).into(),
-        epmd: EpmdStart { address, starter: EpmdStarter::Running },
-        // The three lowest values are those of epmds before OTP 23.
-        creation: random_u32() | 4,
-        open: None,
+        epmd,
+        creation: own_creation(),
+        listener: None,
+        registration: None,
     };
     let files = read_files(&config)?;
     start_behind(config, files, start_threads()?, entrance)
@@ -301,7 +340,9 @@ fn start_behind(
     (executor, ending): (Arc<Executor<'static>>, Ending),
     entrance: Entrance,
 ) -> Result<Arc<Node>, StartError> {
-    let Entrance { listening, epmd, creation, open } = entrance;
+    let Entrance { listening, epmd, creation, listener, registration } = entrance;
+    let ports =
+        Mutex::new(config.connect.iter().filter_map(|kept| Some((kept.name.clone(), kept.port?))).collect());
     let registry = Registry::new(config.node_name.shared(), creation);
     let net_kernel = Arc::new(NetKernel::default());
     let net_kernel_process = registry.spawn(Arc::clone(&net_kernel) as Arc<dyn GenServer>);
@@ -329,6 +370,7 @@ fn start_behind(
         tls,
         listening,
         epmd,
+        ports,
         stores_started: OnceLock::new(),
         figures: Figures::new(),
         mailboxes: Mutex::default(),
@@ -348,12 +390,14 @@ fn start_behind(
     }));
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
     node.spawn(loopback::run(Arc::clone(&node), loopback));
-    if let Some((listener, registered)) = open {
+    if let Some(registration) = registration {
         node.figures.set_registered(true);
-        node.spawn(registration::keep(Arc::clone(&node), registered, listening.port()));
+        node.spawn(registration::keep(Arc::clone(&node), registration, listening.port()));
+    }
+    if let Some(listener) = listener {
         node.spawn(listener::accept_all(Arc::clone(&node), listener));
     }
-    let mut connect = node.config.connect.clone();
+    let mut connect: Vec<NodeName> = node.config.connect.iter().map(|kept| kept.name.clone()).collect();
     connect.sort();
     connect.dedup();
     for peer in connect {

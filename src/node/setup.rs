@@ -19,12 +19,13 @@ use super::socket::Socket;
 use super::tls::{self, TlsFault};
 use super::{Node, now, random_u32};
 use crate::config::Limits;
-use crate::dist::NodeName;
 use crate::dist::handshake::{
     Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Phase,
     Server, ServerStep, Standing, Unwelcome,
 };
 use crate::dist::node_name::NameKind;
+use crate::dist::{NodeAtError, NodeName};
+use crate::epmd::resolve::resolve;
 use crate::epmd::{self, EpmdError};
 
 /// Why a node could not be connected to.
@@ -32,7 +33,12 @@ use crate::epmd::{self, EpmdError};
 #[non_exhaustive]
 pub enum DialError {
     /// Its name is no node's name.
-    Name(String),
+    Name {
+        /// What was given.
+        node: String,
+        /// Why.
+        error: NodeAtError,
+    },
     /// It is this node.
     Ourselves,
     /// One of the two names is short and the other long: such nodes cannot talk.
@@ -47,8 +53,13 @@ pub enum DialError {
         /// The node.
         node: NodeName,
     },
-    /// The epmd of its host could not be asked.
+    /// Its host has no address, or the epmd there could not be asked.
     Epmd(EpmdError),
+    /// There is no epmd, and its port is not known.
+    NoPort {
+        /// The node.
+        node: NodeName,
+    },
     /// The epmd of its host does not know it.
     NotRegistered {
         /// The node.
@@ -58,8 +69,10 @@ pub enum DialError {
     Connect {
         /// The node.
         node: NodeName,
-        /// Where it listens, says epmd.
+        /// Where it should listen.
         address: SocketAddr,
+        /// Who says so.
+        port_from: PortFrom,
         /// What the system says.
         error: io::Error,
     },
@@ -86,7 +99,7 @@ pub enum DialError {
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(name) => write!(f, "{name} is not the name of a node: it is written name@host"),
+            Self::Name { node, error } => write!(f, "{node}: {error}"),
             Self::Ourselves => f.write_str("a node cannot connect to itself"),
             Self::NameKinds { node, ours } => write!(
                 f,
@@ -101,8 +114,28 @@ impl fmt::Display for DialError {
                 node.host(),
                 node.name()
             ),
-            Self::Connect { node, address, error } => {
-                write!(f, "{node} does not answer at {address}, where its epmd says that it listens: {error}")
+            Self::NoPort { node } => write!(
+                f,
+                "the port of {node} is not known, as no epmd is asked: name it with its port, {node}:PORT, or give the port of \
+                 all nodes (--dist-port)"
+            ),
+            Self::Connect { node, address, port_from, error } => {
+                write!(f, "{node} does not answer at {address}, ")?;
+                match port_from {
+                    PortFrom::Epmd => write!(f, "where its epmd says that it listens: {error}"),
+                    PortFrom::Given => write!(
+                        f,
+                        "the port that was given for it: {error}; see that it runs and listens there, or leave the port \
+                         out where an epmd knows it"
+                    ),
+                    PortFrom::Everybody => write!(
+                        f,
+                        "the port of all nodes here, which are without epmd: {error}; see that it runs and was started with \
+                         that port (-erl_epmd_port {port}, kvnode --dist-port {port}), or name it with its own, \
+                         {node}:PORT",
+                        port = address.port()
+                    ),
+                }
             }
             Self::Tls { node, fault } => write!(f, "no TLS with {node}: {fault}"),
             Self::SpeaksTls { node } => write!(
@@ -119,6 +152,18 @@ impl fmt::Display for DialError {
 
 impl std::error::Error for DialError {}
 
+/// Who says where a node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PortFrom {
+    /// The epmd of its host.
+    Epmd,
+    /// It was named with its port.
+    Given,
+    /// Nobody: all nodes of a cluster without epmd have one port.
+    Everybody,
+}
+
 /// A connection that is set up, from either side.
 pub(super) struct Ready<S, P> {
     /// The socket.
@@ -129,7 +174,29 @@ pub(super) struct Ready<S, P> {
     pub peer: P,
 }
 
-/// Finds a node by epmd, connects and shakes hands.
+/// Where a node may be: at the first of these addresses that takes a connection.
+async fn find(node: &Node, name: &NodeName) -> Result<(Vec<SocketAddr>, PortFrom), DialError> {
+    let resolved = async || {
+        let own_host = Some(node.config.node_name.host()).filter(|_| node.listening.port() != 0);
+        resolve(name.host(), own_host).await.map_err(DialError::Epmd)
+    };
+    let given = node.ports.lock().get(name).copied();
+    match (given, &node.config.epmd) {
+        (Some(port), _) => Ok((resolved().await?.at(port), PortFrom::Given)),
+        (None, Some(epmd)) => {
+            let found = epmd::client::lookup_among(&resolved().await?.at(epmd.port), name.name()).await;
+            let found = found.map_err(DialError::Epmd)?;
+            let found = found.ok_or_else(|| DialError::NotRegistered { node: name.clone() })?;
+            Ok((vec![found.address], PortFrom::Epmd))
+        }
+        (None, None) => match node.config.dist_port {
+            0 => Err(DialError::NoPort { node: name.clone() }),
+            port => Ok((resolved().await?.at(port), PortFrom::Everybody)),
+        },
+    }
+}
+
+/// Finds a node, connects and shakes hands.
 pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<Link, Connected>, DialError> {
     if *name == node.config.node_name {
         return Err(DialError::Ourselves);
@@ -141,17 +208,16 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<Link, Con
     if !node.config.allows(name) {
         return Err(DialError::NotAllowed { node: name.clone() });
     }
-    let found = epmd::lookup(name.host(), node.config.epmd.port, name.name()).await;
-    let Some(found) = found.map_err(DialError::Epmd)? else {
-        return Err(DialError::NotRegistered { node: name.clone() });
-    };
-    let address = found.address;
+    let (addresses, port_from) = find(node, name).await?;
     let limits = &node.config.limits;
     let deadline = now() + limits.handshake_duration_max;
-    let refused = |error| DialError::Connect { node: name.clone(), address, error };
-    let connect = TcpStream::connect(address);
-    let stream = within(step_max(limits, deadline), connect).await.map_err(refused)?;
-    stream.set_nodelay(true).map_err(refused)?;
+    let stream = connect_any(&addresses, step_max(limits, deadline)).await;
+    let stream = stream.map_err(|(address, error)| DialError::Connect {
+        node: name.clone(),
+        address,
+        port_from,
+        error,
+    })?;
     let link = match &node.tls {
         None => Link::Plain(Socket::from(stream)),
         Some(tls) => {
@@ -181,6 +247,24 @@ pub(super) async fn dial(node: &Node, name: &NodeName) -> Result<Ready<Link, Con
             }
         }
     }
+}
+
+/// Connects to the first address that takes it, within one time limit for all of them. The error is that of the first.
+async fn connect_any(
+    addresses: &[SocketAddr],
+    limit: Duration,
+) -> Result<TcpStream, (SocketAddr, io::Error)> {
+    let step = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut failure = None;
+    for &address in addresses {
+        let connected = within(step, TcpStream::connect(address)).await;
+        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = failure.or(Some((address, error))),
+        }
+    }
+    let nowhere = || (SocketAddr::from(([0, 0, 0, 0], 0)), io::ErrorKind::NotFound.into());
+    Err(failure.unwrap_or_else(nowhere))
 }
 
 /// How long the next step of a set-up may take that is to be done at `deadline`.

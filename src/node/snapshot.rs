@@ -26,7 +26,7 @@ pub struct Snapshot {
     pub started_unix_secs: f64,
     /// How long it has been up, in seconds.
     pub uptime_secs: f64,
-    /// Whether it serves: registered with epmd if it can be connected to, and not about to end.
+    /// Whether it serves: registered with epmd if it can be connected to and is found so, and not about to end.
     pub ready: bool,
     /// The distribution port; 0: it does not listen.
     pub port: u16,
@@ -157,6 +157,7 @@ impl Node {
             .config
             .connect
             .iter()
+            .map(|kept| &kept.name)
             .filter(|wanted| !peers.iter().any(|peer| *peer.name == *wanted.as_str()));
         let (answers, answers_nanos) = self.figures.latency.read();
         Snapshot {
@@ -184,9 +185,10 @@ impl Node {
         }
     }
 
-    /// Whether it serves: it is not about to end, and epmd knows it if it listens.
+    /// Whether it serves: it is not about to end, and epmd knows it if it listens and is found by epmd.
     pub(super) fn is_ready(&self) -> bool {
-        !self.is_stopping() && (self.listening.port() == 0 || self.figures.is_registered())
+        let needs_epmd = self.epmd.is_some() && self.listening.port() != 0;
+        !self.is_stopping() && (!needs_epmd || self.figures.is_registered())
     }
 
     /// Has a store shown in [`snapshot`](Self::snapshot), by what a server counts in `watch`.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +33,7 @@ pub struct BeamOptions {
     erl: Vec<String>,
     hidden: bool,
     seat: Option<Seat>,
+    long: Option<String>,
     folder: Option<PathBuf>,
 }
 
@@ -39,7 +41,15 @@ impl BeamOptions {
     /// `--sname name`, with the cookie of all tests.
     pub fn new(name: &str) -> Self {
         let cookie = super::COOKIE.to_owned();
-        Self { name: name.to_owned(), cookie, erl: Vec::new(), hidden: false, seat: None, folder: None }
+        Self {
+            name: name.to_owned(),
+            cookie,
+            erl: Vec::new(),
+            hidden: false,
+            seat: None,
+            long: None,
+            folder: None,
+        }
     }
 
     /// Another cookie.
@@ -55,9 +65,28 @@ impl BeamOptions {
     }
 
     /// On another host, by the long name `name@ADDRESS`. The epmd to give then is its network's.
-    pub fn on(mut self, host: &Host) -> Self {
-        self.seat = Some(host.seat().clone());
+    pub fn on(self, host: &Host) -> Self {
+        self.at(host.seat())
+    }
+
+    /// The same, with the name that the seat's host has.
+    pub fn at(mut self, seat: &Seat) -> Self {
+        self.seat = Some(seat.clone());
         self
+    }
+
+    /// By this long name, `--name`.
+    pub fn named(mut self, full: &str) -> Self {
+        self.long = Some(full.to_owned());
+        self
+    }
+
+    /// `--name name@ADDRESS`, an address of this machine that it listens at alone, without epmd, at the port of all nodes.
+    pub fn without_epmd(self, address: Ipv4Addr, port: u16) -> Self {
+        let full = format!("{}@{address}", self.name);
+        let [a, b, c, d] = address.octets();
+        self.named(&full)
+            .erl(&format!("-erl_epmd_port {port} -kernel inet_dist_use_interface {{{a},{b},{c},{d}}}"))
     }
 
     /// Runs in a folder of [`Otp::scratch`] instead of this one.
@@ -178,7 +207,10 @@ impl BeamNode {
         let mut name = ["--sname".to_owned(), options.name.clone()];
         if let Some(seat) = &options.seat {
             command = seat.around(&command);
-            name = ["--name".to_owned(), seat.node(&options.name)];
+            name = seat.typed(&options.name);
+        }
+        if let Some(long) = &options.long {
+            name = ["--name".to_owned(), long.clone()];
         }
         command.env("HOME", otp.inside(home.path())).env("ERL_EPMD_PORT", epmd.port().to_string());
         command.env("LC_ALL", "C.UTF-8").env("ERL_CRASH_DUMP", "/dev/null").env_remove("ERL_LIBS");

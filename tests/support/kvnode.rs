@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::epmd::Epmd;
-use super::netns::{Host, Network};
+use super::netns::{Host, Network, Seat};
 use super::output::Output;
 use super::wait::{PATIENCE, wait_until};
 
@@ -56,14 +56,41 @@ impl KvNode {
     /// The same on another host, by the long name `name@ADDRESS`.
     #[track_caller]
     pub fn start_on(network: &Network, host: &Host, name: &str, args: &str) -> Self {
+        Self::start_at(network, host.seat(), name, args)
+    }
+
+    /// The same, with the name that the seat's host has.
+    #[track_caller]
+    pub fn start_at(network: &Network, seat: &Seat, name: &str, args: &str) -> Self {
         let change = |command: &mut Command| {
-            *command = host.seat().around(command);
+            *command = seat.around(command);
             pipe(command);
         };
-        let typed = ["--name", &host.node(name)];
-        let mut node = Self::spawn_as(network.epmd(), typed, args, change);
-        node.name = host.node(name);
+        let [flag, typed] = seat.typed(name);
+        let mut node = Self::spawn_as(network.epmd(), [&flag, &typed], args, change);
+        node.name = if name.contains('@') { name.to_owned() } else { seat.node(name) };
         node.until_ready(name, args)
+    }
+
+    /// The same by the long name `full`, on this host.
+    #[track_caller]
+    pub fn start_named(epmd: &Epmd, full: &str, args: &str) -> Self {
+        let mut node = Self::spawn_as(epmd, ["--name", full], args, |_| {});
+        node.name = full.to_owned();
+        node.until_ready(full, args)
+    }
+
+    /// Starts `--name full` on an address of this machine that it listens at alone, without epmd, at the port of all nodes.
+    #[track_caller]
+    pub fn start_without_epmd(full: &str, port: u16, args: &str) -> Self {
+        let address = full.split('@').nth(1).unwrap_or_default();
+        let args = format!("--bind {address} --epmd none --dist-port {port} {args}");
+        let nobody = Epmd::absent();
+        let mut node = Self::spawn_as(&nobody, ["--name", full], &args, |_| {});
+        node.name = full.to_owned();
+        let node = node.until_ready(full, &args);
+        assert!(nobody.names().is_none(), "an epmd was started");
+        node
     }
 
     #[track_caller]

@@ -46,6 +46,8 @@ pub struct Host {
 pub struct Seat {
     namespace: String,
     address: Ipv4Addr,
+    /// What its host is called there: without this, as this machine.
+    called: Option<String>,
 }
 
 impl Network {
@@ -84,7 +86,7 @@ impl Host {
         namespace.ip(["link", "set", "lo", "up"]);
         namespace.ip(["address", "add", &format!("{address}/24"), "dev", "eth0"]);
         namespace.ip(["link", "set", "eth0", "up"]);
-        let seat = Seat { namespace: namespace.0.clone(), address };
+        let seat = Seat { namespace: namespace.0.clone(), address, called: None };
         let epmd = |args: &[&str]| {
             let mut command = Command::new("epmd");
             command.args(args).env("ERL_EPMD_PORT", epmd_port.to_string());
@@ -132,16 +134,38 @@ impl Drop for Host {
 }
 
 impl Seat {
+    /// The same, where the host has this name, which no hosts file and no DNS knows.
+    pub fn called(&self, host: &str) -> Self {
+        Self { called: Some(host.to_owned()), ..self.clone() }
+    }
+
     /// The full name of a node here.
     pub fn node(&self, name: &str) -> String {
-        format!("{name}@{}", self.address)
+        match &self.called {
+            Some(host) => format!("{name}@{host}"),
+            None => format!("{name}@{}", self.address),
+        }
+    }
+
+    /// The flag for that name, and what stands behind it. A node of a host with a name finds that by itself.
+    pub fn typed(&self, name: &str) -> [String; 2] {
+        match &self.called {
+            _ if name.contains('@') => ["--name".to_owned(), name.to_owned()],
+            Some(host) if host.contains('.') => ["--name".to_owned(), name.to_owned()],
+            Some(_) => ["--sname".to_owned(), name.to_owned()],
+            None => ["--name".to_owned(), self.node(name)],
+        }
     }
 
     /// This command with its arguments and its environment, to be run here. Its standard streams are to be said again.
     pub fn around(&self, command: &Command) -> Command {
         let mut moved = Command::new("ip");
         // It becomes the program: its process is the program's.
-        moved.args(["netns", "exec", &self.namespace]).arg(command.get_program()).args(command.get_args());
+        moved.args(["netns", "exec", &self.namespace]);
+        if let Some(host) = &self.called {
+            moved.args(["unshare", "--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", host]);
+        }
+        moved.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => moved.env(name, value),

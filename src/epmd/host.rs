@@ -52,6 +52,13 @@ impl Host {
             None => Err(HostError::NoDomain { host: short.to_owned() }),
         }
     }
+
+    /// Whether this host is called so, by its short name or by one with a domain.
+    pub fn is_called(&self, name: &str) -> bool {
+        let is = |own: &str| own.eq_ignore_ascii_case(name);
+        (!name.is_empty() && is(&self.nodename))
+            || [NameKind::Short, NameKind::Long].iter().any(|&kind| self.name(kind).is_ok_and(|own| is(&own)))
+    }
 }
 
 /// inet_parse, resolv: a line of exactly two words, the first being `domain`; the last such line counts.
@@ -129,6 +136,21 @@ mod tests {
         let none = Err(HostError::NoDomain { host: "vm".into() });
         assert_eq!(long("vm", "search a.b c.d\n", "127.0.0.1 vm\n"), none);
         assert_eq!(long("vm", "domain\n", "127.0.0.1 localhost.lan vm2\n"), none);
+    }
+
+    #[test]
+    fn a_host_knows_its_own_names() {
+        let vm = host("vm", "domain a.b\n", "");
+        assert!(vm.is_called("vm") && vm.is_called("VM") && vm.is_called("vm.a.b"));
+        assert!(
+            !vm.is_called("vm.c.d")
+                && !vm.is_called("vm2")
+                && !vm.is_called("")
+                && !vm.is_called("localhost")
+        );
+        let long = host("vm.x.y", "", "");
+        assert!(long.is_called("vm") && long.is_called("vm.x.y") && !long.is_called("vm.x"));
+        assert!(host("", "", "").is_called("nohost"));
     }
 
     #[test]

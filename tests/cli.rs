@@ -346,3 +346,53 @@ fn a_log_without_lines_is_had_by_part() {
     let ended = node.terminate();
     assert_eq!(ended.stderr, "");
 }
+
+#[test]
+fn what_is_no_port_of_a_node_is_refused() {
+    for (node, parts) in [
+        ("m@h:0", ["--connect m@h:0: \"0\" is no port", "1 to 65535"]),
+        ("m@h:abc", ["\"abc\" is no port", "name@host:4370"]),
+        ("m@h:70000", ["\"70000\" is no port", "1 to 65535"]),
+        ("m@h:", ["no port stands behind the colon", "leave the colon out"]),
+        ("m@1:2:3", ["neither a host nor a host with a port", "name@[::1]:4370"]),
+        ("m@[::1:4370", ["stands in brackets", "name@[::1]:4370"]),
+        ("m:4370", ["not a node name", "name@host"]),
+    ] {
+        refused(&["--sname", "a", "--connect", node], &parts);
+        refused(&["ping", "--node", node.replace("m:4370", "m@:4370").as_str()], &parts[1..]);
+    }
+    let twice = ["--sname", "a", "--connect", "m@h:1", "--connect", "m@h:2"];
+    refused(&twice, &["--connect m@h", "port 1 and with port 2"]);
+}
+
+#[test]
+fn without_epmd_a_port_is_asked_for() {
+    refused(&["--sname", "a", "--epmd", "none"], &["--epmd none", "--dist-port 4370", "-erl_epmd_port"]);
+    refused(&["--sname", "a", "--epmd", "non"], &["--epmd", "none"]);
+    refused(&["ping", "--epmd", "none"], &["--node NAME@HOST:PORT"]);
+    refused(&["ping", "--epmd", "none", "--node", "m@h"], &["--node m@h", "m@h:PORT", "--dist-port"]);
+    refused(&["doctor", "m@h", "--epmd", "none"], &["NODE m@h", "m@h:PORT", "--dist-port"]);
+    refused(&["ping", "--dist-port", "4370", "--node", "m@h"], &["--epmd none", "NAME@HOST:PORT"]);
+    refused(&["names", "--epmd", "none", "--epmd-only"], &["--epmd-only", "--epmd none"]);
+    let home = tempfile::tempdir().expect("a folder can be made");
+    for (variables, parts) in [
+        (vec![("KVNODE_EPMD", "nothing")], ["KVNODE_EPMD is \"nothing\"", "use or none"]),
+        (vec![("KVNODE_EPMD", "none"), ("KVNODE_DIST_PORT", "x")], ["KVNODE_DIST_PORT is \"x\"", "1..65535"]),
+    ] {
+        let mut command = kvnode(home.path(), &["ping", "--node", "m@h"]);
+        let (code, _, stderr) = ended(command.envs(variables).output().expect("it was built"));
+        assert!(code == 2 && parts.iter().all(|part| stderr.contains(part)), "{stderr}");
+    }
+}
+
+#[test]
+fn without_epmd_a_port_that_is_taken_ends_the_node_with_what_that_means() {
+    let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+    let port = holder.local_addr().expect("it is bound").port();
+    let args = format!("--bind 127.0.0.1 --epmd none --dist-port {port}");
+    let node = KvNode::run_to_end(&Epmd::absent(), "crowded", &args);
+    assert_eq!(node.status.code(), Some(1));
+    for part in [&format!("port {port} of 127.0.0.1"), "without epmd all nodes have it", "--bind"] {
+        assert!(node.stderr.contains(part), "{part}: {}", node.stderr);
+    }
+}

@@ -156,6 +156,23 @@ fn what_nobody_has_set_is_shown_as_it_holds() {
 }
 
 #[test]
+fn a_cluster_without_epmd_can_stand_in_the_file_and_the_environment() {
+    let place = Place::with("sname = 'a@h'\nepmd = 'none'\ndist-port = 4370\nconnect = ['b@h:4371']\n");
+    let (code, shown, stderr) = place.config("", &[]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(setting(&shown, "epmd"), ("\"none\"".into(), "kvnode.toml".into()));
+    assert_eq!(setting(&shown, "connect").0, "[\"b@h:4371\"]");
+    let (_, shown, _) = place.config("--epmd use", &[("KVNODE_EPMD", "none")]);
+    assert_eq!(setting(&shown, "epmd"), ("\"use\"".into(), "--epmd".into()));
+    let (_, shown, _) = Place::with("sname = 'a@h'").config("", &[]);
+    assert_eq!(setting(&shown, "epmd"), ("\"use\"".into(), "default".into()));
+    let none = [("KVNODE_EPMD", "none")];
+    Place::with("sname = 'a@h'").refused("", &none, &["KVNODE_EPMD: --epmd none", "--dist-port 4370"]);
+    Place::with("sname = 'a@h'\nepmd = 'nine'").refused("", &[], &["kvnode.toml", "--epmd"]);
+    Place::with("sname = 'a@h'\nconnect = ['b@h:0']").refused("", &[], &["kvnode.toml: --connect b@h:0"]);
+}
+
+#[test]
 fn a_file_may_say_what_a_flag_needs() {
     let place = Place::with("sname = \"a@h\"\ntls = true\ntls-ca = \"ca.pem\"\n");
     let (code, shown, stderr) = place.config("--tls-cert node.pem", &[]);

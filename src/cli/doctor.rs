@@ -20,6 +20,7 @@ use super::{CliError, print, rpc};
 use crate::block_on;
 use crate::config::EpmdConfig;
 use crate::dist::handshake::{Fault, HandshakeError};
+use crate::dist::node_at::with_port;
 use crate::dist::node_name::NameKind;
 use crate::dist::{DistributionFlags, NodeAt, NodeName};
 use crate::epmd::client::{EpmdError, lookup, names};
@@ -318,8 +319,9 @@ async fn port(report: &mut Report, addresses: &[SocketAddr], way: &Way) -> Resul
     let error = failure.unwrap_or_else(|| ErrorKind::NotFound.into());
     let todo = match (error.kind(), way.port) {
         (ErrorKind::ConnectionRefused, Some(port)) => format!(
-            "nothing listens there: the node does not run, or was started with another port (-erl_epmd_port {port}, kvnode \
-             --dist-port {port}) or on another interface (-kernel inet_dist_use_interface, --bind)"
+            "nothing listens there: the node does not run, or listens on another interface (-kernel inet_dist_use_interface, \
+             --bind) or at another port; it has this one if it was started with -erl_epmd_port {port}, or kvnode with \
+             --dist-port {port}"
         ),
         (ErrorKind::ConnectionRefused, None) => "nothing listens there: the node has just ended, or listens on another \
                                                  interface (-kernel inet_dist_use_interface, --bind)"
@@ -444,7 +446,8 @@ fn handshake_failed(
         let todo = match way.port {
             None => "name it as it calls itself".to_owned(),
             Some(_) => format!(
-                "name it as it calls itself; or find the port of {target}, and name it with that: {target}:PORT"
+                "name it as it calls itself; or find the port of {target}, and name it with that: {}",
+                with_port(target, "PORT")
             ),
         };
         return report.bad("handshake", found, todo);

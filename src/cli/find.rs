@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::CliError;
 use crate::config::EpmdConfig;
+use crate::dist::node_at::with_port;
 use crate::dist::{NodeAt, NodeAtError};
 use crate::epmd::environment;
 
@@ -106,8 +107,9 @@ impl Find {
             (None, Self::Ports(Some(port))) => Ok(Some(*port)),
             (None, Self::Epmd(_)) => Ok(None),
             (None, Self::Ports(None)) => Err(CliError::usage(format!(
-                "{what} {node}: its port is not known, as no epmd is asked; write {node}:PORT, or give the port of all nodes with \
-                 --dist-port"
+                "{what} {node}: its port is not known, as no epmd is asked; write {}, or give the port of all nodes with \
+                 --dist-port",
+                with_port(&node.name, "PORT")
             ))),
         }
     }

@@ -55,11 +55,16 @@ impl fmt::Display for NodeAt {
         let Self { name, port } = self;
         match port {
             None => name.fmt(f),
-            Some(port) if name.host().contains(':') => {
-                write!(f, "{}@[{}]:{port}", name.name(), name.host())
-            }
-            Some(port) => write!(f, "{name}:{port}"),
+            Some(port) => f.write_str(&with_port(name, port)),
         }
+    }
+}
+
+/// A node with its port, or with a word that stands for one, as it is typed.
+pub fn with_port(name: &NodeName, port: impl fmt::Display) -> String {
+    match name.host() {
+        host if host.contains(':') => format!("{}@[{host}]:{port}", name.name()),
+        _ => format!("{name}:{port}"),
     }
 }
 

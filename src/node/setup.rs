@@ -23,6 +23,7 @@ use crate::dist::handshake::{
     Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Phase,
     Server, ServerStep, Standing, Unwelcome,
 };
+use crate::dist::node_at::with_port;
 use crate::dist::node_name::NameKind;
 use crate::dist::{NodeAtError, NodeName};
 use crate::epmd::resolve::resolve;
@@ -116,8 +117,9 @@ impl fmt::Display for DialError {
             ),
             Self::NoPort { node } => write!(
                 f,
-                "the port of {node} is not known, as no epmd is asked: name it with its port, {node}:PORT, or give the port of \
-                 all nodes (--dist-port)"
+                "the port of {node} is not known, as no epmd is asked: name it with its port, {}, or give the port of all \
+                 nodes (--dist-port)",
+                with_port(node, "PORT")
             ),
             Self::Connect { node, address, port_from, error } => {
                 write!(f, "{node} does not answer at {address}, ")?;
@@ -132,7 +134,8 @@ impl fmt::Display for DialError {
                         f,
                         "the port of all nodes here, which are without epmd: {error}; see that it runs and was started with \
                          that port (-erl_epmd_port {port}, kvnode --dist-port {port}), or name it with its own, \
-                         {node}:PORT",
+                         {}",
+                        with_port(node, "PORT"),
                         port = address.port()
                     ),
                 }

@@ -2,8 +2,8 @@
 //! named as `GenServer`s are, from any BEAM, and call those of others. It is a library, and a program made of it that
 //! serves a replicated key-value store (`kvnode --help`).
 //!
-//! The program joins as a *hidden* node (as `erl -hidden` does). It needs no Erlang on its machine but an epmd
-//! somewhere to register with.
+//! The program joins as a *hidden* node (as `erl -hidden` does). It needs no Erlang on its machine; where
+//! the cluster has epmd, kvnode brings its own to a machine without one.
 //!
 //! # A counter
 //!
@@ -71,7 +71,7 @@
 //! - [`kv`]: the key-value protocol's requests, and the server that answers them.
 //! - [`store`]: encoded key to encoded value.
 //! - [`replica`]: what a primary keeps for each slave.
-//! - [`epmd`]: client and daemon.
+//! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`config`]: every limit, interval and default.
 //! - [`cli`]: what a person types and reads.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use support::kvnode::program;
 use support::ports::Port;
-use support::{COOKIE, Epmd, KvNode};
+use support::{COOKIE, Epmd, KvNode, short_hostname};
 
 /// Exit code, stdout and stderr of a command.
 fn types(args: &[&str]) -> (i32, String, String) {
@@ -72,6 +72,9 @@ fn the_doctor_needs_no_epmd() {
         let (code, _, stderr) = types(&["ping", "--node", &at("vk")]);
         assert!(code == 1 && stderr.contains("calls itself") && stderr.contains("kvnode doctor"), "{stderr}");
     }
+    // A name of this machine alone, without its host.
+    let (code, _, stderr) = types(&["ping", "--node", &format!("kv:{number}")]);
+    assert!(code == 1 && stderr.contains(&format!("kv@{} does not answer at", short_hostname())), "{stderr}");
     answering(&port, b"HTTP/1.1 400 Bad Request\r\n\r\n");
     doctor(&[&at("kv")], "handshake", &["another program than an Erlang node has port"]);
 }

@@ -112,6 +112,21 @@ fn one_node_is_dialled_at_its_port_while_epmd_knows_the_others() {
 }
 
 #[test]
+fn an_ipv6_address_with_a_port_stands_in_brackets() {
+    on_every_otp(|otp| {
+        let (epmd, nobody, port) = (Epmd::start(), Epmd::absent(), Port::take());
+        let flags = format!("-proto_dist inet6_tcp -erl_epmd_port {}", port.number());
+        let beam = BeamNode::start(otp, &nobody, BeamOptions::new("six").named("six@::1").erl(&flags));
+        let args = format!("--connect six@[::1]:{}", port.number());
+        let kv = KvNode::start_named(&epmd, "kv@127.0.0.1", &args);
+        kv.wait_for_log(&["peer up", beam.name()]);
+        beam.wait_for_global("kv");
+        let asked = format!("six@[::1]:{}", port.number());
+        assert!(gets(&["ping", "--node", &asked], &[]).starts_with("pong from six@::1 "));
+    });
+}
+
+#[test]
 fn the_iex_of_the_banner_reaches_the_node_on_its_own_machine() {
     on_every_otp(|otp| {
         let port = Port::take();
@@ -165,6 +180,7 @@ fn a_node_of_the_library_needs_no_epmd() {
     let rust = rust.dist_port(port.number()).without_epmd().connect(beam.name()).start().expect("it starts");
     assert!(rust.epmd().is_none());
     wait_until("they are connected", || !rust.connected().is_empty());
+    assert!(rust.snapshot().ready && rust.snapshot().missing.is_empty());
     beam.ping("rust@127.0.0.1");
     let asks = Node::builder("asks@127.0.0.9").cookie(COOKIE).without_epmd().outgoing_only();
     let asks = asks.start().expect("it starts");

@@ -84,8 +84,8 @@ fn the_host_part_of_the_own_name_is_this_host() {
     let Some(network) = Network::lay(1) else { return };
     let [machine] = network.hosts();
     let seat = machine.seat().called("kvnode-own-host");
-    let one = KvNode::start_at(&network, &seat, "one@made-up.example.test", "");
+    let one = KvNode::start_at(&network, &seat, "one@invented.example.test", "");
     let args = format!("--connect {}", one.name());
-    let two = KvNode::start_at(&network, &seat, "two@made-up.example.test", &args);
-    two.wait_for_log(&[one.name(), "up"]);
+    let two = KvNode::start_at(&network, &seat, "two@invented.example.test", &args);
+    two.wait_for_log(&["peer up", one.name()]);
 }

@@ -27,8 +27,8 @@ pub(super) enum EpmdUse {
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub(super) struct FindArgs {
-    /// How nodes are found: by the epmd of their machine, or by none, in clusters whose nodes have all one port
-    /// (-erl_epmd_port) or are named with theirs [default: KVNODE_EPMD of the environment, else use]
+    /// How nodes are found: use, by the epmd of their machine; or none, where all nodes have one port (-erl_epmd_port) or are
+    /// named with theirs [default: KVNODE_EPMD of the environment, else use]
     #[arg(long, value_name = "HOW", value_enum, hide_possible_values = true, help_heading = "Whom to ask")]
     epmd: Option<EpmdUse>,
     /// The port of all nodes, with --epmd none [default: KVNODE_DIST_PORT of the environment]

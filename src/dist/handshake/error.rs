@@ -278,8 +278,8 @@ impl fmt::Display for HandshakeError {
             ),
             Fault::OtherName(name) => write!(
                 f,
-                "{whom} was dialled, and the node there calls itself {}; dial it by that name, or ask its epmd \
-                 (epmd -names) where {whom} is",
+                "{whom} was dialled, and the node there calls itself {}; dial it by that name, or find the port of \
+                 {whom} (epmd -names on its machine, where there is an epmd)",
                 shown(name)
             ),
             Fault::TooOld { lacks } => write!(

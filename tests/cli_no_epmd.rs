@@ -80,6 +80,15 @@ fn the_doctor_needs_no_epmd() {
 }
 
 #[test]
+fn a_program_that_waits_for_other_requests_is_not_taken_for_a_node() {
+    let port = Port::take();
+    // What connects is kept by the system, and nobody answers.
+    let _silent = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).expect("the port is ours");
+    let at = format!("kv@127.0.0.1:{}", port.number());
+    doctor(&[&at], "handshake", &["sent nothing in time", "another program, as a web server, may have port"]);
+}
+
+#[test]
 fn an_epmd_is_not_taken_for_a_node() {
     let epmd = Epmd::start();
     let at = format!("kv@127.0.0.1:{}", epmd.port());

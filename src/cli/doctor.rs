@@ -497,7 +497,13 @@ fn handshake_failed(
         Fault::TimedOut => report.bad(
             "handshake",
             error.to_string(),
-            "see whether its process is stopped or overloaded, and that it is an Erlang node",
+            format!(
+                "see whether its process is stopped or overloaded, and that it is an Erlang node{}",
+                match way.port {
+                    Some(port) => format!(": another program, as a web server, may have port {port}"),
+                    None => String::new(),
+                }
+            ),
         ),
         _ => report.bad("handshake", error.to_string(), "see its log, and that it is an Erlang node"),
     }

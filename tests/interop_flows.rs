@@ -247,7 +247,7 @@ fn kvnode_serves_kvnode_without_any_visible_node() {
         let slave = KvNode::start(&epmd, "slave1", "--local store");
         let master = KvNode::start(&epmd, "master", &format!("--local store --connect {}", slave.name()));
         master.wait_for_log(&[slave.name(), "up"]);
-        // A hidden node only lends its hands: it has no part in global names.
+        // A hidden node only lends its hands: nothing here has a global name.
         let hands = BeamNode::start(otp, &epmd, support::BeamOptions::new("hands").hidden());
         hands.run(&format!("m = {{:store, :\"{}\"}}; s = {{:store, :\"{}\"}}", master.name(), slave.name()));
         hands.check("GenServer.call(m, {:add_slave, s})", ":ok");

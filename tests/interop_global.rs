@@ -1,10 +1,10 @@
-//! Names in `:global`: registered through any visible node, given up by none without being told, and never at the
-//! price of somebody's life.
+//! Names in `:global`: registered through any BEAM, given up by none without being told, and never at the price of
+//! somebody's life. And its locks, where kvnode is among their nodes.
 
 mod support;
 
 use rustix::process::Signal;
-use support::{BeamNode, Epmd, KvNode, at_host, at_once_on_every_otp, on_every_otp};
+use support::{BeamNode, BeamOptions, Epmd, KvNode, at_host, at_once_on_every_otp, on_every_otp};
 
 #[test]
 fn a_name_is_known_to_nodes_that_kvnode_never_connected_to() {
@@ -156,7 +156,8 @@ fn a_name_is_lost_with_the_last_node_that_knew_it_and_not_by_an_end_of_ours() {
         let kv = KvNode::start(&epmd, "kv", &format!("--connect {}", beam.name()));
         kv.wait_for_log(&["global name registered"]);
         beam.kill(&epmd);
-        kv.wait_for_log(&["WARN", "global name lost", "the last visible node that knew it is gone"]);
+        // A tool that leaves is normal operation.
+        kv.wait_for_log(&["INFO", "global name known nowhere", "the last node that knew it is gone"]);
     });
 }
 
@@ -205,5 +206,138 @@ fn a_slave_is_followed_to_where_its_global_name_lives() {
         two.wait_for_no_global("slave1");
         two.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave1)");
         write_until_seen(&two);
+    });
+}
+
+/// A node whose part in a lock is a kvnode's or a BEAM's.
+enum Keeper {
+    Kvnode(KvNode),
+    Beam(BeamNode),
+}
+
+impl Keeper {
+    fn name(&self) -> &str {
+        match self {
+            Self::Kvnode(node) => node.name(),
+            Self::Beam(node) => node.name(),
+        }
+    }
+}
+
+/// What two BEAMs that know nothing of each other see of a lock that a third node keeps, in order.
+fn lock_story(otp: &support::Otp, keeper: impl FnOnce(&Epmd) -> Keeper) -> Vec<String> {
+    let epmd = Epmd::start();
+    let keeper = keeper(&epmd);
+    // Hidden: two visible ones would get to know each other by a BEAM between them.
+    let [a, b] = ["a", "b"].map(|name| BeamNode::start(otp, &epmd, BeamOptions::new(name).hidden()));
+    for beam in [&a, &b] {
+        beam.ping(keeper.name());
+        beam.run(&format!("nodes = [node(), :\"{}\"]", keeper.name()));
+        beam.run("lock = fn who -> :global.set_lock({{:res, 1}, who}, nodes, 0) end");
+        beam.run("unlock = fn who -> :global.del_lock({{:res, 1}, who}, nodes) end");
+        // Holds the lock until it is told to end.
+        beam.run(
+            "hold = fn who -> me = self(); pid = spawn(fn -> send(me, {:held, lock.(who)}); receive do :end -> :ok end end); \
+             receive do {:held, true} -> pid end end",
+        );
+    }
+    let mut seen = Vec::new();
+    let mut step = |beam: &BeamNode, code: &str| seen.push(format!("{code} is {}", beam.run(code)));
+    step(&a, "lock.(self())");
+    step(&b, "lock.(self())");
+    // The same again is no second lock.
+    step(&a, "lock.(self())");
+    step(&b, "unlock.(:another)");
+    step(&b, "lock.(self())");
+    step(&a, "unlock.(self())");
+    step(&b, "lock.(self())");
+    step(&a, "lock.(self())");
+    step(&b, "unlock.(self())");
+    // 1 and 1.0 are two resources.
+    step(&a, "for r <- [1, 1.0], do: :global.set_lock({r, self()}, nodes, 0)");
+    step(&b, "for r <- [1, 1.0], do: :global.set_lock({r, self()}, tl(nodes), 0)");
+    step(&a, "for r <- [1, 1.0], do: :global.del_lock({r, self()}, nodes)");
+    // A requester that two processes stand for: the last of them frees it.
+    step(&a, "first = hold.(:shared); second = hold.(:shared); is_pid(second)");
+    step(&b, "lock.(self())");
+    step(
+        &a,
+        "send(first, :end); ref = Process.monitor(first); receive do {:DOWN, ^ref, _, _, _} -> :gone end",
+    );
+    step(&b, "lock.(self())");
+    step(&a, "send(second, :end)");
+    step(&b, ":global.set_lock({{:res, 1}, self()}, nodes, 20)");
+    step(&b, "unlock.(self())");
+    // A transaction, and one that is in the way.
+    step(&a, "keeper = hold.(:keeper); is_pid(keeper)");
+    step(&b, ":global.trans({{:res, 1}, self()}, fn -> :done end, nodes, 0)");
+    step(&a, "Process.exit(keeper, :kill)");
+    step(&b, ":global.trans({{:res, 1}, self()}, fn -> lock.(:other) end, nodes, 20)");
+    step(&b, "lock.(self()) and unlock.(self())");
+    // The holder's node ends.
+    step(&a, "lock.(self())");
+    step(&b, "lock.(self())");
+    a.kill(&epmd);
+    let mut step = |beam: &BeamNode, code: &str| seen.push(format!("{code} is {}", beam.run(code)));
+    step(&b, ":global.set_lock({{:res, 1}, self()}, nodes, 20)");
+    seen
+}
+
+#[test]
+fn a_lock_that_kvnode_keeps_is_one_as_a_beam_keeps_it() {
+    at_once_on_every_otp(|otp| {
+        let of_beam =
+            lock_story(otp, |epmd| Keeper::Beam(BeamNode::start(otp, epmd, BeamOptions::new("kv").hidden())));
+        let of_kvnode = lock_story(otp, |epmd| Keeper::Kvnode(KvNode::start(epmd, "kv", "")));
+        assert_eq!(of_kvnode, of_beam);
+        for refused in [1, 4, 7] {
+            assert!(of_beam[refused].ends_with("is false"), "{of_beam:?}");
+        }
+    });
+}
+
+#[test]
+fn the_locks_of_one_node_are_bounded_and_end_with_it() {
+    let otp = support::Otp::newest();
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    let [a, b] = ["a", "b"].map(|name| BeamNode::start(&otp, &epmd, name));
+    let set = |range: &str| {
+        format!(
+            "for(n <- {range}, :global.set_lock({{n, self()}}, [:\"{}\"], 0), do: n) |> length()",
+            kv.name()
+        )
+    };
+    a.check(&set("1..1030"), "1024");
+    b.check(&set("1025..1034"), "10");
+    b.check(&set("1..1"), "0");
+    a.kill(&epmd);
+    b.check_soon(&set("1..1"), "1");
+}
+
+#[test]
+fn no_beam_sends_the_protocol_of_global_to_a_hidden_node() {
+    at_once_on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "--log debug");
+        let [one, two] = ["one", "two"].map(|name| BeamNode::start(otp, &epmd, name));
+        for beam in [&one, &two] {
+            beam.ping(kv.name());
+            beam.wait_for_global("kv");
+        }
+        // Two clusters meet, names are had and lost, nodes go and come, and locks are set everywhere.
+        one.ping(two.name());
+        one.check(":global.sync()", ":ok");
+        one.check(":global.register_name(:mine, self())", ":yes");
+        two.wait_for_global("mine");
+        one.check(":global.set_lock({:everywhere, self()})", "true");
+        two.check(":global.set_lock({:everywhere, self()}, [node() | Node.list()], 0)", "false");
+        one.check(":global.del_lock({:everywhere, self()})", "true");
+        two.check(&format!("Node.disconnect(:\"{}\")", one.name()), "true");
+        two.ping(one.name());
+        two.kill(&epmd);
+        one.check_soon("Node.list()", "[]");
+        one.check("GenServer.call({:global, :kv}, {:put, 1, 2})", ":ok");
+        assert!(!kv.log().contains("that no hidden node is sent"), "{}", kv.log());
     });
 }

@@ -185,7 +185,7 @@ fn processes_of_the_node_itself_cannot_be_ended() {
         let beam = BeamNode::start(otp, &epmd, "beam");
         beam.ping(kv.name());
         beam.run(&format!("kv = :\"{}\"", kv.name()));
-        for name in ["net_kernel", "rex"] {
+        for name in ["net_kernel", "rex", "global_name_server"] {
             beam.run(&format!("pid = :rpc.call(kv, :erlang, :whereis, [:{name}])"));
             beam.check("is_pid(pid) and node(pid) == kv", "true");
             beam.run("Process.exit(pid, :kill)");

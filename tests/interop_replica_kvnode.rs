@@ -755,7 +755,7 @@ fn call_at(node: &KvNode, name: &str, request: &str) -> String {
 }
 
 /// Two kvnodes that know each other, `a` with the global name `m` and `b`, its slave; and a BEAM that calls them, which is hidden
-/// and tells nobody of conflicts of names.
+/// and whose `global` stands still: it knows no names, and tells nobody of conflicts of them.
 struct Pair {
     epmd: Epmd,
     beam: BeamNode,
@@ -766,6 +766,7 @@ impl Pair {
     fn new() -> Self {
         let epmd = Epmd::start();
         let beam = BeamNode::start(&Otp::newest(), &epmd, BeamOptions::new("caller").hidden());
+        beam.run(":sys.suspend(:global_name_server)");
         Self { epmd, beam, dirs: [(); 2].map(|()| tempfile::tempdir().expect("a folder can be made")) }
     }
 

@@ -28,7 +28,7 @@ const FRAME_BYTES_LEAST: usize = 64 << 10;
 /// The largest: the length of a frame has 32 bits.
 const FRAME_BYTES_MOST: usize = u32::MAX as usize;
 /// Local names that are the node's own.
-const OWN_PROCESSES: [&str; 3] = ["net_kernel", "rex", STATUS_NAME];
+const OWN_PROCESSES: [&str; 4] = ["net_kernel", "rex", "global_name_server", STATUS_NAME];
 /// The local name of the only store when none is given: the module of the Elixir original.
 const DEFAULT_LOCAL: &str = "Elixir.KeyValueStore";
 

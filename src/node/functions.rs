@@ -8,8 +8,7 @@ use ahash::AHashSet;
 use smol::Timer;
 use smol::future::FutureExt;
 
-use super::peers::PeerHandle;
-use super::{Node, now, whereis};
+use super::{Node, names, now, whereis};
 use crate::etf::{OwnedTerm, TermView, TermWriter, encode};
 use crate::process::rpc::builtin::write_list;
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
@@ -216,17 +215,17 @@ fn write_charlist(w: &mut TermWriter<'_>, text: &str) {
     });
 }
 
-/// `global:whereis_name/1`: as the visible nodes know it; what they do not know, as we hold it ourselves. `None`: there is
-/// nobody to ask.
+/// `global:whereis_name/1`: as the visible nodes know it; what they do not know, as we hold it ourselves; and what is not
+/// ours, as hidden BEAMs know it. `None`: there is nobody to ask.
 ///
-/// Hidden nodes are not asked: they would ask in turn.
+/// Other kvnodes are not asked: they would ask in turn.
 fn whereis_name(
     call: &FunctionCall<'_>,
     name: TermView<'_>,
     node: &Arc<Node>,
     context: &mut Context<'_>,
 ) -> Option<Answer> {
-    let others = visible(node);
+    let others = names::with_global(node);
     if others.is_empty() {
         return None;
     }
@@ -237,11 +236,15 @@ fn whereis_name(
     let (name, asking) = (OwnedTerm::from(name), Arc::clone(node));
     node.spawn(async move {
         let name = name.view();
-        let mut found = asking.first_that_knows(&others, name.bytes(), whereis::LIMIT).await;
+        let (visible, hidden): (Vec<_>, Vec<_>) = others.into_iter().partition(|peer| peer.is_visible());
+        let mut found = asking.first_that_knows(&visible, name.bytes(), whereis::LIMIT).await;
         if found.is_none()
             && let Some(name) = name.as_atom()
         {
             found = asking.registry.by_global_name(&name.to_str()).map(|process| process.pid.clone());
+        }
+        if found.is_none() {
+            found = asking.first_that_knows(&hidden, name.bytes(), whereis::HIDDEN_LIMIT).await;
         }
         deferred.answer(Ok(encode(|w| match found {
             Some(pid) => _ = w.pid(&pid),
@@ -251,9 +254,10 @@ fn whereis_name(
     Some(answer)
 }
 
-/// `global:registered_names/0`: those that the visible nodes know, and those that we hold. `None`: there is nobody to ask.
+/// `global:registered_names/0`: those that the visible nodes and hidden BEAMs know, and those that we hold. `None`: there is nobody to ask.
 fn registered_names(call: &FunctionCall<'_>, node: &Arc<Node>, context: &mut Context<'_>) -> Option<Answer> {
-    let others = visible(node);
+    let mut others = names::with_global(node);
+    others.sort_by_key(|peer| !peer.is_visible());
     if others.is_empty() {
         return None;
     }
@@ -271,8 +275,8 @@ fn registered_names(call: &FunctionCall<'_>, node: &Arc<Node>, context: &mut Con
             .collect();
         let ask = async {
             for peer in others {
-                let known =
-                    asking.erpc(&peer, ("global", "registered_names"), 0, |_| {}, whereis::LIMIT).await;
+                let limit = if peer.is_visible() { whereis::LIMIT } else { whereis::HIDDEN_LIMIT };
+                let known = asking.erpc(&peer, ("global", "registered_names"), 0, |_| {}, limit).await;
                 let Ok(known) = known else { continue };
                 let mut cursor = known.view().cursor();
                 for _ in 0..cursor.list().unwrap_or(0) {
@@ -288,10 +292,4 @@ fn registered_names(call: &FunctionCall<'_>, node: &Arc<Node>, context: &mut Con
         })));
     });
     Some(answer)
-}
-
-fn visible(node: &Node) -> Vec<Arc<PeerHandle>> {
-    let mut peers = node.peers.all();
-    peers.retain(|peer| peer.is_visible() && peer.name != node.registry.node);
-    peers
 }

@@ -410,7 +410,7 @@ impl Node {
     {
         let kind = if handle.is_visible() { "visible" } else { "hidden" };
         tracing::info!(peer = %handle.name, kind, "peer up");
-        if handle.is_visible() {
+        if handle.may_have_global() {
             self.net_kernel.hold(&handle.name);
             self.spawn(names::keep(Arc::clone(self), Arc::clone(&handle)));
         }

@@ -1,10 +1,13 @@
 //! Our names in `global`, kept.
 //!
-//! A hidden node takes no part in `global`'s protocol, but any visible node can register a pid of it, for the
-//! whole cluster that this node is in. So each connected visible node is asked, for as long as it is connected,
-//! who holds our names there; a name that nobody holds is registered, a name that another holds is reported and
-//! tried again. That covers every way of losing a name: a restarted node, a new cluster, a healed partition, a
-//! conflict that was decided against us.
+//! A hidden node takes no part in `global`'s protocol, but any BEAM can register a pid of it: a visible one for the
+//! whole cluster that it is in, a hidden one (Livebook's, a remote shell, a tool) for itself alone. So each connected
+//! BEAM is asked, for as long as it is connected, who holds our names there; a name that nobody holds is registered,
+//! a name that another holds is reported and tried again. That covers every way of losing a name: a restarted node, a
+//! new cluster, a healed partition, a conflict that was decided against us.
+//!
+//! Which hidden nodes are BEAMs is told by their flags ([`PeerHandle::may_have_global`]) and by one question for each
+//! connection; nothing is asked of the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,8 @@ const EARLY_CHECKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_
 const PING_HELD_MAX: Duration = Duration::from_secs(1);
 /// How long a look-up may take.
 const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
+/// The arguments of `global:register_name/3` and `re_register_name/3`.
+const REGISTER_ARITY: u64 = 3;
 /// How long a registration may take: `global` takes a lock in the whole cluster for it.
 const REGISTER_LIMIT: Duration = Duration::from_secs(30);
 
@@ -48,8 +53,8 @@ struct Name {
     held_at: AHashSet<Arc<str>>,
     /// Nodes whose `global` refuses the name, which was reported.
     refused_at: AHashSet<Arc<str>>,
-    /// The holder that was last reported.
-    rival: Option<Pid>,
+    /// The holders that nodes name instead of us. Each is reported once, however many of them do.
+    rivals: AHashMap<Arc<str>, Pid>,
     /// The holder that the process has offered itself to.
     offered: Option<Pid>,
 }
@@ -60,7 +65,7 @@ impl Names {
         let known = names.entry(Arc::clone(name)).or_default();
         let first = known.held_at.is_empty();
         if known.held_at.insert(Arc::clone(&peer.name)) {
-            known.rival = None;
+            known.rivals.remove(&peer.name);
             known.refused_at.remove(&peer.name);
             if first {
                 tracing::info!(name = %name, at = %peer.name, "global name registered");
@@ -74,11 +79,11 @@ impl Names {
         let mut names = self.known.lock();
         let known = names.entry(Arc::clone(name)).or_default();
         let lost = known.held_at.remove(&peer.name);
-        if known.rival.as_ref() != Some(rival) {
+        if known.rivals.values().all(|known| known != rival) {
             let what = if lost { "global name lost to" } else { "global name taken by" };
             tracing::warn!(name = %name, at = %peer.name, "{what} {rival:?}; it is tried again every 5 s");
-            known.rival = Some(rival.clone());
         }
+        known.rivals.insert(Arc::clone(&peer.name), rival.clone());
     }
 
     /// `global` refuses the name though nobody holds it.
@@ -99,14 +104,18 @@ impl Names {
         }
     }
 
-    /// The peer is gone: it holds no names for us any more. Where this node is `ending`, all peers are left and all names
-    /// given up, which is no loss to be told.
+    /// The peer is gone: it holds no names for us any more. A tool that leaves is no loss, and where this node is `ending`,
+    /// which leaves all peers, there is nothing to tell at all.
     pub(super) fn peer_down(&self, peer: &str, ending: bool) {
         let mut names = self.known.lock();
         for (name, known) in names.iter_mut() {
             known.refused_at.remove(peer);
+            known.rivals.remove(peer);
             if known.held_at.remove(peer) && known.held_at.is_empty() && !ending {
-                tracing::warn!(name = %name, "global name lost: the last visible node that knew it is gone");
+                tracing::info!(
+                    name = %name, last = %peer,
+                    "global name known nowhere: the last node that knew it is gone; the next that connects is told it"
+                );
             }
         }
     }
@@ -147,7 +156,10 @@ impl Names {
 
     fn bell(&self) -> Receiver<()> {
         let (bell, ringing) = smol::channel::bounded(1);
-        self.bells.lock().push(bell);
+        let mut bells = self.bells.lock();
+        // Tools come and go, and a bell that is never rung would outlive its node.
+        bells.retain(|bell| !bell.is_closed());
+        bells.push(bell);
         ringing
     }
 
@@ -157,7 +169,7 @@ impl Names {
     }
 }
 
-/// Keeps our names at one visible node while it is connected.
+/// Keeps our names at one node while it is connected, where `global` runs there.
 pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
     let ringing = node.names.bell();
     let work = async {
@@ -168,8 +180,11 @@ pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
                 node.net_kernel.release(&peer.name, &*node);
                 smol::future::pending().await
             };
-            check(&node, &peer).or(release).await;
+            let has_global = check(&node, &peer).or(release).await;
             node.net_kernel.release(&peer.name, &*node);
+            if !has_global {
+                return;
+            }
             let rung = async {
                 // The bell is as old as this task: it cannot be gone.
                 let _closed = ringing.recv().await;
@@ -181,21 +196,51 @@ pub(super) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
     node.net_kernel.release(&peer.name, &*node);
 }
 
-/// Looks after all our names at one node.
-async fn check(node: &Node, peer: &PeerHandle) {
-    for (name, process) in node.registry.global_names() {
+/// Looks after all our names at one node; `false`: `global` does not run there.
+async fn check(node: &Node, peer: &PeerHandle) -> bool {
+    let names = node.registry.global_names();
+    if names.is_empty() {
+        return true;
+    }
+    if !has_global(node, peer).await {
+        tracing::debug!(peer = %peer.name, "a hidden node without global: it is told no names");
+        return false;
+    }
+    for (name, process) in names {
         if let Err(error) = keep_one(node, peer, &name, &process.pid).await {
             tracing::debug!(name = %name, at = %peer.name, %error, "global name not checked");
         }
     }
+    true
+}
+
+/// Whether `global` runs on a node. A hidden one is asked once, and waited for as long as it is connected: a BEAM that is
+/// suspended, say in its break menu, answers when it goes on, and a node of another kind that never answers is left alone.
+async fn has_global(node: &Node, peer: &PeerHandle) -> bool {
+    if peer.is_visible() {
+        return true;
+    }
+    if let Some(known) = peer.global.get() {
+        return *known;
+    }
+    let arguments =
+        |w: &mut TermWriter<'_>| _ = w.atom("global").atom("register_name").unsigned(REGISTER_ARITY);
+    let exported = ("erlang", "function_exported");
+    let answer = node.erpc(peer, exported, 3, arguments, Duration::MAX).await;
+    let has_global = answer.is_ok_and(|answer| answer.view().is_atom("true"));
+    *peer.global.get_or_init(|| has_global)
 }
 
 /// Registers a name wherever we are connected now, instead of at the next check; tells who has it instead.
 pub(super) async fn register_now(node: Arc<Node>, registration: GlobalRegistration) {
     let GlobalRegistration { name, process, done } = registration;
     let mut rival = None;
-    for peer in node.peers.all() {
-        if peer.name == node.registry.node || !peer.is_visible() {
+    for peer in with_global(&node) {
+        let late = async {
+            Timer::after(WHEREIS_LIMIT).await;
+            false
+        };
+        if !has_global(&node, &peer).or(late).await {
             continue;
         }
         match keep_one(&node, &peer, &name, &process.pid).await {
@@ -298,10 +343,7 @@ pub(super) async fn release(node: Arc<Node>, name: Arc<str>) {
     let encoded = encode(|w| {
         w.atom(&name);
     });
-    for peer in node.peers.all() {
-        if peer.name == node.registry.node || !peer.is_visible() {
-            continue;
-        }
+    for peer in with_global(&node) {
         if node.global_whereis(&peer, &encoded, WHEREIS_LIMIT).await == Ok(Some(process.pid.clone())) {
             let arguments = |w: &mut TermWriter<'_>| _ = w.atom(&name);
             let answer = node.erpc(&peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await;
@@ -310,6 +352,13 @@ pub(super) async fn release(node: Arc<Node>, name: Arc<str>) {
             }
         }
     }
+}
+
+/// The connected nodes that names can be registered at: visible ones, and hidden BEAMs.
+pub(super) fn with_global(node: &Node) -> Vec<Arc<PeerHandle>> {
+    let mut peers = node.peers.all();
+    peers.retain(|peer| peer.name != node.registry.node && peer.may_have_global());
+    peers
 }
 
 /// Whether a pid is of a process of this node that has ended.
@@ -329,6 +378,7 @@ async fn register(
         // With the default method a conflict would kill one of the two holders.
         w.atom(name).pid(ours).tuple(2).atom("global").atom("random_notify_name");
     };
-    let answer = node.erpc(peer, ("global", function), 3, arguments, REGISTER_LIMIT).await?;
+    let answer =
+        node.erpc(peer, ("global", function), REGISTER_ARITY as usize, arguments, REGISTER_LIMIT).await?;
     Ok(answer.view().is_atom("yes"))
 }

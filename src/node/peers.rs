@@ -158,6 +158,8 @@ pub struct PeerHandle {
     pub form: FrameForm,
     /// Its OTP release, once it was asked; `None` where it has none.
     pub(super) release: OnceLock<Option<u32>>,
+    /// Whether `global` runs there, once a hidden node was asked.
+    pub(super) global: OnceLock<bool>,
     outbox: Mutex<Outbox>,
     waker: Mutex<Option<Waker>>,
     /// Batches of frames that were dropped because too much waits here.
@@ -178,6 +180,7 @@ impl PeerHandle {
             form,
             outbox: Mutex::new(Outbox { frames: Outbound::new(form), ..Outbox::default() }),
             release: OnceLock::new(),
+            global: OnceLock::new(),
             waker: Mutex::new(None),
             dropped: AtomicU64::new(0),
             traffic: Traffic::default(),
@@ -198,9 +201,18 @@ impl PeerHandle {
         }
     }
 
-    /// Whether it takes part in `global`.
+    /// Whether it takes part in the cluster: a visible node, with whose others it shares its `global`.
     pub fn is_visible(&self) -> bool {
         self.offered.contains(DistributionFlags::PUBLISHED)
+    }
+
+    /// Whether `global` may run there: on every visible node, and on a hidden BEAM, which has one of its own. What a hidden
+    /// node is, its flags tell before anything is asked of it: a kvnode, also one of a command, a C node and Jinterface
+    /// offer no atom cache, and every BEAM does.
+    pub(super) fn may_have_global(&self) -> bool {
+        const OF_BEAMS: DistributionFlags =
+            DistributionFlags::SPAWN.union(DistributionFlags::DIST_HDR_ATOM_CACHE);
+        self.is_visible() || self.offered.contains(OF_BEAMS) && self.global.get() != Some(&false)
     }
 
     /// Leaves something for the connection's task.

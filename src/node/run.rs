@@ -44,6 +44,7 @@ use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::{Pid, Pool};
 use crate::kv::slaves::SLAVES_MAX;
 use crate::kv::{ConfirmConfig, KeyValueFunctions};
+use crate::process::global_name_server::GlobalNameServer;
 use crate::process::net_kernel::NetKernel;
 use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
@@ -347,7 +348,10 @@ fn start_behind(
     let net_kernel = Arc::new(NetKernel::default());
     let net_kernel_process = registry.spawn(Arc::clone(&net_kernel) as Arc<dyn GenServer>);
     let rex = registry.spawn(Arc::new(Rex));
-    for (name, process) in [("net_kernel", &net_kernel_process), ("rex", &rex)] {
+    let global = registry.spawn(Arc::new(GlobalNameServer::default()));
+    for (name, process) in
+        [("net_kernel", &net_kernel_process), ("rex", &rex), ("global_name_server", &global)]
+    {
         register(&registry, name, process)?;
     }
     let supervision = Supervision::new(&config.limits);

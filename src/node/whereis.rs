@@ -13,6 +13,9 @@ use crate::etf::{Pid, TermView, TermWriter};
 
 /// How long one node may take to say where a name is.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
+/// The same for a hidden BEAM, where others wait for what we make of it: a tool that is suspended must not have them run into
+/// their own time-outs.
+pub(super) const HIDDEN_LIMIT: Duration = Duration::from_secs(1);
 
 impl Node {
     /// The pid that holds a name in `global` (an encoded term), asked at one node.

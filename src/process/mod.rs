@@ -18,6 +18,7 @@
 //! - [`supervisor`]: when what has ended is started again.
 //! - [`group_leader`]: where functions print that are called on other nodes.
 //! - [`net_kernel`]: answers `Node.ping`, and is that group leader.
+//! - [`global_name_server`]: the locks of `:global.set_lock` that name this node.
 //!
 //! [`Outbound`]: crate::dist::Outbound
 
@@ -26,6 +27,7 @@ pub mod effect;
 pub mod exits;
 pub mod figures;
 pub mod gen_server;
+pub mod global_name_server;
 pub mod group_leader;
 mod held;
 pub mod mailbox;

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use kvnode::dist::control::op;
-use kvnode::dist::{Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
+use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::Pid;
 use kvnode::kv::KeyValueServer;
 use kvnode::process::peer::{Frame, Surroundings};
@@ -64,7 +64,7 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
         around,
         peer: Peer::new("m@h".into(), DistributionFlags::OFFERED),
         inbound: Inbound::new(&[], FrameForm::PassThrough, 1 << 20),
-        out: Outbound::new(FrameForm::PassThrough),
+        out: Outbound::new(FrameForm::PassThrough, AliasForm::in_force(DistributionFlags::OFFERED)),
     };
     let key = |number: usize| format!("key {number:012}").into_bytes();
     let received: Vec<Vec<u8>> = (0..BATCHES)

@@ -37,7 +37,13 @@ impl Scripted {
     /// # Errors
     /// The other side has refused.
     pub fn try_connect(port: u16, name: &str, to: &str, cookie: &str) -> Result<Self, Refused> {
-        Self::set_up(port, name, to, cookie, None)
+        Self::set_up(port, name, to, cookie, DistributionFlags::OFFERED, None)
+    }
+
+    /// As [`connect`](Self::connect), as a node that offers these flags.
+    #[track_caller]
+    pub fn offering(offered: DistributionFlags, port: u16, name: &str, to: &str) -> Self {
+        Self::set_up(port, name, to, super::COOKIE, offered, None).expect("a good peer is let in")
     }
 
     /// Connects under the name of a connected node that goes in the middle of it, and gives up when it is told that the
@@ -47,22 +53,24 @@ impl Scripted {
     /// The other side has refused, or said `alive`.
     pub fn connect_after(old: Self, port: u16, to: &str) -> Result<Self, Refused> {
         let name = Arc::clone(&old.name);
-        Self::set_up(port, &name, to, super::COOKIE, Some(old))
+        Self::set_up(port, &name, to, super::COOKIE, DistributionFlags::OFFERED, Some(old))
     }
 
-    fn set_up(port: u16, name: &str, to: &str, cookie: &str, mut old: Option<Self>) -> Result<Self, Refused> {
+    fn set_up(
+        port: u16,
+        name: &str,
+        to: &str,
+        cookie: &str,
+        flags: DistributionFlags,
+        mut old: Option<Self>,
+    ) -> Result<Self, Refused> {
         let goes_on = old.is_none();
         let refused = |error: &dyn ToString| Refused(error.to_string());
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(|error| refused(&error))?;
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let own = NodeName::new(name).expect("a good name");
-        let local = Local {
-            name: own.clone(),
-            creation: 77,
-            flags: DistributionFlags::OFFERED,
-            cookie: Cookie::new(cookie),
-        };
+        let local = Local { name: own.clone(), creation: 77, flags, cookie: Cookie::new(cookie) };
         let (hello, mut client) = Client::new(local, NodeName::new(to).expect("a good name"), 42);
         stream.write_all(&hello).map_err(|error| refused(&error))?;
         drop(old.take());

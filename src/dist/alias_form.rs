@@ -156,9 +156,8 @@ mod tests {
     #[test]
     fn what_was_not_settled_becomes_what_the_peer_takes_and_all_else_stays() {
         for form in ALL {
-            let settled = |control: &[u8]| {
-                encode(|w| form.settle(TermView::parse(control).expect("a term"), w))
-            };
+            let settled =
+                |control: &[u8]| encode(|w| form.settle(TermView::parse(control).expect("a term"), w));
             assert_eq!(settled(&written(AliasForm::Unsettled)), expected(form), "{form:?}");
             let other = encode(|w| _ = w.tuple(3).integer(1).raw(&pid(1)).raw(&pid(2)));
             assert_eq!(settled(&other), other);

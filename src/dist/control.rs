@@ -288,9 +288,7 @@ fn altact_sig<'a>(c: &mut Cursor<'a>, arity: usize) -> Result<ControlMessage<'a>
         (false, false, false) => ControlMessage::Send { to_pid: c.pid()? },
         (true, true, _) => ControlMessage::Exit2Alias { from_pid, alias: c.reference()? },
         (true, false, true) => ControlMessage::Exit2Name { from_pid, to_name: c.atom()? },
-        (true, false, false) => {
-            ControlMessage::Exit2 { from_pid, to_pid: c.pid()?, reason: Reason::Payload }
-        }
+        (true, false, false) => ControlMessage::Exit2 { from_pid, to_pid: c.pid()?, reason: Reason::Payload },
     };
     if has(ALTACT_SIG_TOKEN) && arity < 5 {
         return Err(TermError::Truncated);
@@ -405,7 +403,10 @@ mod tests {
 
     fn no_cut_is_a_message(bytes: &[u8]) {
         for len in 0..bytes.len() {
-            assert!(ControlMessage::parse(&mut Cursor::new(&bytes[..len])).is_err(), "cut at {len}: {bytes:?}");
+            assert!(
+                ControlMessage::parse(&mut Cursor::new(&bytes[..len])).is_err(),
+                "cut at {len}: {bytes:?}"
+            );
         }
     }
 
@@ -475,9 +476,14 @@ mod tests {
         ];
         for (flags, to, wanted) in kinds {
             // Also with priority, a token, bits that mean nothing yet, and elements that OTP may add.
-            for (more_flags, more) in
-                [(0, 0), (ALTACT_SIG_PRIORITY, 0), (ALTACT_SIG_TOKEN, 1), (ALTACT_SIG_TOKEN, 3), (0xe0, 0), (0, 2)]
-            {
+            for (more_flags, more) in [
+                (0, 0),
+                (ALTACT_SIG_PRIORITY, 0),
+                (ALTACT_SIG_TOKEN, 1),
+                (ALTACT_SIG_TOKEN, 3),
+                (0xe0, 0),
+                (0, 2),
+            ] {
                 let flags = flags | more_flags;
                 let bytes = altact(|w| _ = w.unsigned(flags.into()), to, more);
                 assert_eq!(kind(parse(&bytes)), wanted, "flags {flags:#x}, {more} more");

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use kvnode::dist::control::op;
-use kvnode::dist::{Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
+use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::{Pid, Reference, TermWriter};
 use kvnode::kv::KeyValueServer;
 use kvnode::process::peer::{Frame, Surroundings};
@@ -55,7 +55,7 @@ impl Way {
             store,
             peer: Peer::new(PEER.into(), DistributionFlags::OFFERED),
             inbound: Inbound::new(&[], FrameForm::DistHeader, 1 << 20),
-            out: Outbound::new(FrameForm::DistHeader),
+            out: Outbound::new(FrameForm::DistHeader, AliasForm::AltactSigSend),
             later: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvnode::dist::control::op;
 use kvnode::dist::inbound::{Arrival, Inbound};
-use kvnode::dist::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
+use kvnode::dist::{AliasForm, DistributionFlags, FrameForm, Outbound, RemoteProcess};
 use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
 use kvnode::kv::{KeyValueFunctions, KeyValueServer};
 use kvnode::process::net_kernel::NetKernel;
@@ -23,13 +23,11 @@ const PEER: &str = "m@h";
 
 /// What was sent by the way for answers that come later, and whether processes may end by it too.
 #[derive(Default)]
-struct Sent(Mutex<Vec<(String, Vec<u8>)>>, AtomicBool);
+struct Sent(Mutex<Vec<(String, Outbound)>>, AtomicBool);
 
 impl Dispatch for Sent {
     fn send(&self, node: &str, frames: &mut Outbound) {
-        let bytes = frames.single_slice().expect("small frames").to_vec();
-        self.0.lock().push((node.to_owned(), bytes));
-        frames.clear();
+        self.0.lock().push((node.to_owned(), std::mem::take(frames)));
     }
 
     fn exit(&self, process: ProcessId, reason: &[u8]) {
@@ -42,6 +40,8 @@ struct Cluster {
     registry: Registry,
     waiters: Waiters,
     peer: Peer,
+    /// How the peer is sent answers to aliases.
+    alias_form: AliasForm,
     net_kernel: Arc<NetKernel>,
     store: Arc<Process>,
     sent: Arc<Sent>,
@@ -65,7 +65,9 @@ fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
     let rex = registry.spawn(Arc::new(Rex));
     registry.register("rex", &rex).expect("the name is free");
     let peer = Peer::new(PEER.into(), flags);
-    Cluster { registry, waiters: Waiters::default(), peer, net_kernel, store, sent, later: Vec::new() }
+    let alias_form = AliasForm::in_force(flags);
+    let waiters = Waiters::default();
+    Cluster { registry, waiters, peer, alias_form, net_kernel, store, sent, later: Vec::new() }
 }
 
 impl Cluster {
@@ -83,7 +85,7 @@ impl Cluster {
             held_bytes_max: 1 << 10,
             state_bytes_max: 1 << 10,
         };
-        let mut out = Outbound::default();
+        let mut out = Outbound::new(FrameForm::PassThrough, self.alias_form);
         self.peer.handle(
             Frame::small(frame.get(1..).unwrap_or_default(), FrameForm::PassThrough),
             around,
@@ -271,18 +273,77 @@ fn every_tag_comes_back_bit_for_bit_and_an_alias_gets_the_answer() {
         ),
     ];
     for (tag, alias) in to_alias {
-        let mut cluster = cluster();
-        let expected = message(
-            |w| {
-                w.tuple(3).unsigned(op::ALIAS_SEND).pid(&cluster.store.pid).reference(&alias);
-            },
-            |w| {
-                w.tuple(2);
-                tag(w);
-                w.atom("nil");
-            },
-        );
-        assert_eq!(cluster.call(tag, get), [expected]);
+        for offered in [OTP_29, OTP_27, OTP_23] {
+            let mut cluster = cluster_with(MemoryStore::default(), offered);
+            let store = cluster.store.pid.clone();
+            let expected = to_alias_of(offered, &store, &alias, tag, atom("nil"));
+            assert_eq!(cluster.call(tag, get), [expected], "{offered}");
+        }
+    }
+}
+
+/// Peers with ALTACT_SIG, and with no more than ALIAS, and with neither. OTP 30 may offer ALIAS no more.
+const OTP_29: DistributionFlags = DistributionFlags::OFFERED.difference(DistributionFlags::ALIAS);
+const OTP_27: DistributionFlags = DistributionFlags::OFFERED.difference(DistributionFlags::ALTACT_SIG);
+const OTP_23: DistributionFlags = OTP_27.difference(DistributionFlags::ALIAS);
+
+/// The answer to a call whose tag has an alias, as a peer that offers these flags gets it.
+fn to_alias_of(
+    offered: DistributionFlags,
+    store: &Pid,
+    alias: &Reference,
+    tag: impl FnOnce(&mut TermWriter<'_>),
+    answer: Vec<u8>,
+) -> Vec<u8> {
+    message(
+        |w| {
+            if offered.contains(DistributionFlags::ALTACT_SIG) {
+                w.tuple(4).unsigned(37).unsigned(4).pid(store).reference(alias);
+            } else if offered.contains(DistributionFlags::ALIAS) {
+                w.tuple(3).unsigned(33).pid(store).reference(alias);
+            } else {
+                w.tuple(3).unsigned(2).atom("").pid(&caller());
+            }
+        },
+        |w| {
+            w.tuple(2);
+            tag(w);
+            w.raw(&answer);
+        },
+    )
+}
+
+#[test]
+fn an_answer_that_finds_its_connection_later_is_sent_as_that_peer_takes_it() {
+    let far = |first| Reference { node: "far@h".into(), ..reference(first) };
+    for offered in [OTP_29, OTP_27, OTP_23] {
+        // Deferred by the store, and to another node than the one that the call came from.
+        let waiting = Arc::new(Mutex::new(Vec::new()));
+        let mut deferring = cluster_with(Deferred(Arc::clone(&waiting)), DistributionFlags::OFFERED);
+        let mut relaying = cluster();
+        for (cluster, alias) in [(&mut deferring, reference(1)), (&mut relaying, far(1))] {
+            let tag = |w: &mut TermWriter<'_>| {
+                w.list(1).atom("alias").reference(&alias);
+            };
+            let answers = cluster.call(tag, |w| {
+                w.tuple(2).atom("get").integer(1);
+            });
+            assert!(answers.is_empty(), "the answer comes elsewhere");
+            if let Some(done) = waiting.lock().pop() {
+                done();
+            }
+            let sent = cluster.sent.0.lock().pop();
+            let (node, mut frames) = match (sent, cluster.later.pop()) {
+                (Some(sent), None) => sent,
+                (None, Some(Effect::Send { node, frames })) => (node.to_string(), frames),
+                (sent, later) => panic!("{sent:?}, {later:?}"),
+            };
+            assert_eq!(node, *alias.node);
+            let mut out = Outbound::new(FrameForm::PassThrough, AliasForm::in_force(offered));
+            out.append(&mut frames);
+            let expected = to_alias_of(offered, &cluster.store.pid, &alias, tag, atom("nil"));
+            assert_eq!(frames_of(&out), [expected], "{offered}");
+        }
     }
 }
 
@@ -490,8 +551,8 @@ fn ping_is_answered_yes() {
     cluster.net_kernel.hold(&PEER.into());
     assert!(cluster.say(&ping).is_empty());
     cluster.net_kernel.release(PEER, &*cluster.sent);
-    let (node, bytes) = cluster.sent.0.lock().pop().expect("an answer");
-    assert_eq!((node.as_str(), frames_in(&bytes)), (PEER, vec![to_caller(tag_ref, atom("yes"))]));
+    let (node, frames) = cluster.sent.0.lock().pop().expect("an answer");
+    assert_eq!((node.as_str(), frames_of(&frames)), (PEER, vec![to_caller(tag_ref, atom("yes"))]));
     assert_eq!(cluster.say(&ping), [to_caller(tag_ref, atom("yes"))]);
 }
 
@@ -819,9 +880,9 @@ fn a_store_that_answers_later_is_answered_for_later() {
         assert!(cluster.call(tag_ref, request).is_empty(), "nothing is answered at once");
         let done = waiting.lock().pop().expect("the store was asked");
         done();
-        let (node, bytes) = cluster.sent.0.lock().pop().expect("an answer");
+        let (node, frames) = cluster.sent.0.lock().pop().expect("an answer");
         assert_eq!(node, PEER);
-        assert_eq!(frames_in(&bytes), [to_caller(tag_ref, expected)]);
+        assert_eq!(frames_of(&frames), [to_caller(tag_ref, expected)]);
     }
 }
 

@@ -435,6 +435,15 @@ fn control_messages_that_are_none_are_skipped_or_end_the_connection() {
     let mut scene = Scene::start("");
     let encoded = |write: &dyn Fn(&mut TermWriter<'_>)| encode(|w| write(w));
     let pid = scene.good.pid();
+    type Write<'a> = &'a dyn Fn(&mut TermWriter<'_>);
+    let altact = |arity: usize, flags: Write<'_>, to: Write<'_>| {
+        encoded(&|w| {
+            w.tuple(arity).unsigned(op::ALTACT_SIG_SEND);
+            flags(w);
+            w.pid(&pid);
+            to(w);
+        })
+    };
     let bad = [
         encoded(&|w| _ = w.tuple(0)),
         encoded(&|w| _ = w.tuple(1).atom("send")),
@@ -444,6 +453,22 @@ fn control_messages_that_are_none_are_skipped_or_end_the_connection() {
         encoded(&|w| _ = w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).atom("no reference")),
         encoded(&|w| _ = w.tuple(2).unsigned(op::LINK).pid(&pid)),
         encoded(&|w| _ = w.tuple(6).unsigned(op::SPAWN_REQUEST).nil().nil().nil().nil().nil()),
+        // ALTACT_SIG_SEND: of the wrong size, of flags that are none, of flags that contradict the rest.
+        encoded(&|w| _ = w.tuple(1).unsigned(op::ALTACT_SIG_SEND)),
+        encoded(&|w| _ = w.tuple(3).unsigned(op::ALTACT_SIG_SEND).unsigned(0).pid(&pid)),
+        altact(4, &|w| _ = w.atom("flags"), &|w| _ = w.pid(&pid)),
+        altact(4, &|w| _ = w.integer(-1), &|w| _ = w.pid(&pid)),
+        altact(4, &|w| _ = w.raw(&[110, 255, 1]).raw(&[255; 255]), &|w| _ = w.pid(&pid)),
+        altact(4, &|w| _ = w.unsigned(0), &|w| _ = w.atom(STORE)),
+        altact(4, &|w| _ = w.unsigned(4), &|w| _ = w.pid(&pid)),
+        altact(4, &|w| _ = w.unsigned(8), &|w| _ = w.pid(&pid)),
+        altact(4, &|w| _ = w.unsigned(8), &|w| _ = w.binary(b"no name")),
+        altact(4, &|w| _ = w.unsigned(16), &|w| _ = w.atom(STORE)),
+        altact(4, &|w| _ = w.unsigned(4 | 8), &|w| _ = w.atom(STORE)),
+        altact(4, &|w| _ = w.unsigned(2 | 8), &|w| _ = w.atom(STORE)),
+        altact(255, &|w| _ = w.unsigned(8), &|w| _ = w.atom(STORE)),
+        // The flags of an exit signal, and no reason.
+        altact(4, &|w| _ = w.unsigned(8 | 16), &|w| _ = w.atom(STORE)),
         vec![104, 255],
         vec![105, 255, 255, 255, 255],
         vec![],
@@ -469,6 +494,20 @@ fn control_messages_that_are_none_are_skipped_or_end_the_connection() {
         assert!(peer.send(&frame));
     }
     peer.use_the_store();
+    // Bits that mean nothing yet, and elements more: the signal is what it would be without them.
+    let get = encode(|w| {
+        w.tuple(2).atom("get").atom("good");
+    });
+    for (number, flags) in [8, 8 | 0xe0, 9].into_iter().enumerate() {
+        let number = 1_000 + number as u32;
+        let control = encoded(&|w| {
+            w.tuple(6).unsigned(op::ALTACT_SIG_SEND).raw(&[110, 40, 0, flags]).raw(&[255; 39]);
+            w.pid(&peer.pid()).atom(STORE).nil().nil();
+        });
+        let frame = peer.frame(&control, &peer.gen_call(&peer.pid(), number, &get));
+        assert!(peer.send(&frame));
+        peer.answer(number);
+    }
     scene.all_is_well(0);
     scene.kv.wait_for_log(&["unknown control message", "odd@h"]);
 }

@@ -293,7 +293,7 @@ fn a_hidden_node_that_is_no_beam_is_asked_nothing_and_one_that_may_be_is_asked_o
         for (name, flags, answers, wanted) in kinds {
             let kv = &kv;
             scope.spawn(move || {
-                let mut peer = Scripted::connect_with(port, name, kv.name(), flags);
+                let mut peer = Scripted::offering(flags, port, name, kv.name());
                 let mut requests = ping_by_hand(&mut peer, 1);
                 if answers {
                     let control = Cursor::new(&requests[0]).term().expect("a control message");

@@ -254,7 +254,7 @@ fn exit_forms(to: &Pid, linked: bool, reason: &[u8]) -> Vec<Vec<u8>> {
     let token = |w: &mut TermWriter<'_>| {
         w.tuple(1).nil();
     };
-    vec![
+    let mut forms = vec![
         frame(|w| _ = w.tuple(4).unsigned(inline).pid(&remote()).pid(to).term(reason_term), None),
         frame(
             |w| {
@@ -272,13 +272,31 @@ fn exit_forms(to: &Pid, linked: bool, reason: &[u8]) -> Vec<Vec<u8>> {
             },
             Some(reason.to_vec()),
         ),
-    ]
+    ];
+    if !linked {
+        // By ALTACT_SIG_SEND: with priority, with a token, to a name.
+        for (arity, flags, by_name) in [(4, 1 | 16, false), (5, 2 | 16, false), (4, 8 | 16, true)] {
+            let control = |w: &mut TermWriter<'_>| {
+                w.tuple(arity).unsigned(op::ALTACT_SIG_SEND).unsigned(flags).pid(&remote());
+                if by_name {
+                    w.atom("probe");
+                } else {
+                    w.pid(to);
+                }
+                if arity == 5 {
+                    token(w);
+                }
+            };
+            forms.push(frame(control, Some(reason.to_vec())));
+        }
+    }
+    forms
 }
 
 #[test]
 fn an_exit_signal_in_every_form_ends_a_process_that_does_not_trap_it() {
     for linked in [false, true] {
-        for form in 0..4 {
+        for form in 0..if linked { 4 } else { 7 } {
             for (reason, result) in
                 [("kill", if linked { "kill" } else { "killed" }), ("shutdown", "shutdown"), ("boom", "boom")]
             {
@@ -323,6 +341,24 @@ fn normal_is_ignored_and_so_is_a_signal_without_its_link() {
     }
     assert_eq!(world.peer.watches(), 0);
     assert!(world.process.is_alive() && world.ended().is_empty() && world.seen().is_empty());
+}
+
+#[test]
+fn an_exit_signal_to_an_alias_ends_nothing() {
+    let mut world = world(ExitSignals::Obey);
+    let awaited = world.registry.new_reference();
+    let told = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&told);
+    world.waiters.expect_reply(&awaited, &PEER.into(), move |outcome| *keep.lock() = Some(outcome));
+    for alias in [&awaited, &world.registry.new_reference(), &reference(1)] {
+        let signal = frame(
+            |w| _ = w.tuple(4).unsigned(op::ALTACT_SIG_SEND).unsigned(4 | 16).pid(&remote()).reference(alias),
+            Some(atom("kill")),
+        );
+        assert!(world.say(&signal).is_empty());
+    }
+    assert!(world.process.is_alive() && world.ended().is_empty() && world.seen().is_empty());
+    assert!(told.lock().is_none(), "the call goes on");
 }
 
 #[test]

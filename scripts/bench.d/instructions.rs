@@ -9,7 +9,7 @@ use crate::report::{Better, Table};
 use crate::{Findings, Plan, Result, failure, path};
 
 /// The operations of `path.rs`.
-const OPERATIONS: [&str; 3] = ["get", "put", "call"];
+const OPERATIONS: [&str; 4] = ["get", "put", "call", "alias"];
 /// How many batches the shorter run makes; the longer makes twice as many.
 const BATCHES: u64 = 40;
 /// How much over the committed figure is too much.

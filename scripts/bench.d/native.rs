@@ -419,11 +419,20 @@ fn tag(own: &Pid) -> Reference {
 
 /// A call as it is on the wire, without monitors: one frame.
 pub fn call_frame(own: &Pid, request: Request, key: &[u8]) -> Vec<u8> {
+    tagged_call_frame(own, false, request, key)
+}
+
+/// The same; `alias`: its tag has an alias, as OTP has it from 24 on.
+pub fn tagged_call_frame(own: &Pid, alias: bool, request: Request, key: &[u8]) -> Vec<u8> {
     let mut frame = vec![0, 0, 0, 0, 112, 131];
     TermWriter::new(&mut frame).tuple(4).unsigned(op::REG_SEND).pid(own).atom("").atom(STORE);
     frame.push(131);
     let mut w = TermWriter::new(&mut frame);
-    w.tuple(3).atom("$gen_call").tuple(2).pid(own).reference(&tag(own));
+    w.tuple(3).atom("$gen_call").tuple(2).pid(own);
+    if alias {
+        w.list(1).atom("alias");
+    }
+    w.reference(&tag(own));
     match request {
         Request::Get => w.tuple(2).atom("get").binary(key),
         Request::Put => w.tuple(3).atom("put").binary(key).binary(&value(VALUE_BYTES)),

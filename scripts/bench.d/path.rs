@@ -4,14 +4,14 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use kvnode::dist::control::op;
-use kvnode::dist::{Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
+use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::Pid;
 use kvnode::kv::KeyValueServer;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::{Dispatch, Peer, Registry, Waiters};
 use kvnode::store::MemoryStore;
 
-use crate::native::{Request, call_frame, monitor_frame};
+use crate::native::{Request, call_frame, monitor_frame, tagged_call_frame};
 use crate::servers::STORE;
 use crate::{Result, failure};
 
@@ -33,8 +33,8 @@ impl Dispatch for Nowhere {
     }
 }
 
-/// Makes that many batches of calls of one kind: `get`, `put`, or `call`, a get between MONITOR_P and DEMONITOR_P as a
-/// BEAM sends it.
+/// Makes that many batches of calls of one kind: `get`, `put`, `call`, a get between MONITOR_P and DEMONITOR_P as a BEAM
+/// sends it, or `alias`, the same with an alias in its tag as OTP 24 and later have it.
 pub fn main(operation: &str, batches: &str) -> Result<()> {
     let batches: usize = batches.parse()?;
     let own = Pid { node: "m@h".into(), id: 90, serial: 1, creation: 5 };
@@ -43,6 +43,10 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
         "put" => |own, key| call_frame(own, Request::Put, key),
         "call" => |own, key| {
             let call = call_frame(own, Request::Get, key);
+            [monitor_frame(own, op::MONITOR_P), call, monitor_frame(own, op::DEMONITOR_P)].concat()
+        },
+        "alias" => |own, key| {
+            let call = tagged_call_frame(own, true, Request::Get, key);
             [monitor_frame(own, op::MONITOR_P), call, monitor_frame(own, op::DEMONITOR_P)].concat()
         },
         _ => return Err(failure(format!("no such operation: {operation}"))),
@@ -64,7 +68,7 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
         around,
         peer: Peer::new("m@h".into(), DistributionFlags::OFFERED),
         inbound: Inbound::new(&[], FrameForm::PassThrough, 1 << 20),
-        out: Outbound::new(FrameForm::PassThrough),
+        out: Outbound::new(FrameForm::PassThrough, AliasForm::in_force(DistributionFlags::OFFERED)),
     };
     let key = |number: usize| format!("key {number:012}").into_bytes();
     let received: Vec<Vec<u8>> = (0..BATCHES)

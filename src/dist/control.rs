@@ -2,9 +2,10 @@
 //! written straight into the output.
 //!
 //! The traced variants (`*_TT`) parse to the same values as their plain forms; the trace token is checked and
-//! dropped. An operation that is not known is a value too, so that it can be logged and skipped.
+//! dropped. So does `ALTACT_SIG_SEND`, which has the place of several from OTP 28 on. An operation that is not known is
+//! a value too, so that it can be logged and skipped.
 
-use crate::etf::tag::{NEW_PID_EXT, PID_EXT};
+use crate::etf::tag::{LARGE_BIG_EXT, NEW_PID_EXT, PID_EXT, SMALL_BIG_EXT};
 use crate::etf::{AtomView, Cursor, PidView, ReferenceView, TermError, TermView};
 
 /// The numbers of the operations.
@@ -48,6 +49,19 @@ pub const SPAWN_REPLY_LINK: u64 = 1;
 /// Bit of [`ControlMessage::SpawnReply`]'s flags: a monitor was set up.
 pub const SPAWN_REPLY_MONITOR: u64 = 2;
 
+/// Bit of `ALTACT_SIG_SEND`'s flags: the signal has priority. It is passed over: a signal has priority where it goes to a
+/// priority alias that its receiver has made (erlang, `send/3` and `exit/3`; `alias/1`), and is like any other elsewhere.
+/// No process of ours makes one.
+pub const ALTACT_SIG_PRIORITY: u8 = 1;
+/// Bit of `ALTACT_SIG_SEND`'s flags: a trace token is there too.
+pub const ALTACT_SIG_TOKEN: u8 = 1 << 1;
+/// Bit of `ALTACT_SIG_SEND`'s flags: the signal goes to an alias.
+pub const ALTACT_SIG_ALIAS: u8 = 1 << 2;
+/// Bit of `ALTACT_SIG_SEND`'s flags: the signal goes to a registered name.
+pub const ALTACT_SIG_NAME: u8 = 1 << 3;
+/// Bit of `ALTACT_SIG_SEND`'s flags: an exit signal, and no message.
+pub const ALTACT_SIG_EXIT: u8 = 1 << 4;
+
 /// A process, as a control message addresses it.
 #[derive(Clone, Copy, Debug)]
 pub enum ProcessRef<'a> {
@@ -80,16 +94,20 @@ pub enum ControlMessage<'a> {
     UnlinkIdAck { id: u64, from_pid: PidView<'a>, to_pid: PidView<'a> },
     /// `NODE_LINK`
     NodeLink,
-    /// `SEND` and `SEND_SENDER`: a message follows.
+    /// `SEND`, `SEND_SENDER`, or `ALTACT_SIG_SEND` to a pid: a message follows.
     Send { to_pid: PidView<'a> },
-    /// `REG_SEND`: a message follows.
+    /// `REG_SEND`, or `ALTACT_SIG_SEND` to a name: a message follows.
     RegSend { from_pid: PidView<'a>, to_name: AtomView<'a> },
-    /// `ALIAS_SEND`: a message follows.
+    /// `ALTACT_SIG_SEND` to an alias, or `ALIAS_SEND`: a message follows.
     AliasSend { from_pid: PidView<'a>, alias: ReferenceView<'a> },
     /// `EXIT` and `PAYLOAD_EXIT`: a linked process ended.
     Exit { from_pid: PidView<'a>, to_pid: PidView<'a>, reason: Reason<'a> },
-    /// `EXIT2` and `PAYLOAD_EXIT2`: `exit/2`.
+    /// `EXIT2`, `PAYLOAD_EXIT2`, or `ALTACT_SIG_SEND` with an exit signal: `exit/2` and `exit/3`.
     Exit2 { from_pid: PidView<'a>, to_pid: PidView<'a>, reason: Reason<'a> },
+    /// `ALTACT_SIG_SEND` with an exit signal to a registered name: the reason follows. (OTP takes it and sends none.)
+    Exit2Name { from_pid: PidView<'a>, to_name: AtomView<'a> },
+    /// `ALTACT_SIG_SEND` with an exit signal to an alias: the reason follows.
+    Exit2Alias { from_pid: PidView<'a>, alias: ReferenceView<'a> },
     /// `GROUP_LEADER`
     GroupLeader { from_pid: PidView<'a>, to_pid: PidView<'a> },
     /// `MONITOR_P`
@@ -179,6 +197,7 @@ impl<'a> ControlMessage<'a> {
                 c.term()?;
                 message
             }
+            (op::ALTACT_SIG_SEND, 4..) => altact_sig(c, arity)?,
             (op::LINK, 3) => Self::Link { from_pid: c.pid()?, to_pid: c.pid()? },
             (op::UNLINK, 3) => Self::Unlink { from_pid: c.pid()?, to_pid: c.pid()? },
             (op::UNLINK_ID, 4) => Self::UnlinkId { id: c.unsigned()?, from_pid: c.pid()?, to_pid: c.pid()? },
@@ -253,6 +272,46 @@ fn exit<'a>(
     }
 }
 
+/// `{37, Flags, FromPid, To}`, or with a trace token `{37, Flags, FromPid, To, Token}` (erl_dist_protocol,
+/// "ALTACT_SIG_SEND"; erts, dist.c, erts_net_message). Bits that have no meaning yet and further elements are passed over,
+/// as OTP does; flags that contradict each other or the arity are malformed there too.
+fn altact_sig<'a>(c: &mut Cursor<'a>, arity: usize) -> Result<ControlMessage<'a>, TermError> {
+    let flags = altact_sig_flags(c)?;
+    let has = |flag| flags & flag != 0;
+    let from_pid = c.pid()?;
+    if has(ALTACT_SIG_ALIAS) && has(ALTACT_SIG_NAME) {
+        return Err(TermError::Unexpected { wanted: "an alias or a name, and not both", tag: c.peek()? });
+    }
+    let message = match (has(ALTACT_SIG_EXIT), has(ALTACT_SIG_ALIAS), has(ALTACT_SIG_NAME)) {
+        (false, true, _) => ControlMessage::AliasSend { from_pid, alias: c.reference()? },
+        (false, false, true) => ControlMessage::RegSend { from_pid, to_name: c.atom()? },
+        (false, false, false) => ControlMessage::Send { to_pid: c.pid()? },
+        (true, true, _) => ControlMessage::Exit2Alias { from_pid, alias: c.reference()? },
+        (true, false, true) => ControlMessage::Exit2Name { from_pid, to_name: c.atom()? },
+        (true, false, false) => ControlMessage::Exit2 { from_pid, to_pid: c.pid()?, reason: Reason::Payload },
+    };
+    if has(ALTACT_SIG_TOKEN) && arity < 5 {
+        return Err(TermError::Truncated);
+    }
+    for _ in 4..arity {
+        c.term()?;
+    }
+    Ok(message)
+}
+
+/// The flags of an `ALTACT_SIG_SEND` that have a meaning: the lowest byte of a non-negative integer of any size.
+fn altact_sig_flags(c: &mut Cursor<'_>) -> Result<u8, TermError> {
+    let tag = c.peek()?;
+    if !matches!(tag, SMALL_BIG_EXT | LARGE_BIG_EXT) {
+        return Ok(c.unsigned()? as u8);
+    }
+    let digits_at = if tag == SMALL_BIG_EXT { 2 } else { 5 };
+    match c.term()?.bytes().get(digits_at..) {
+        Some([0, digits @ ..]) => Ok(digits.first().copied().unwrap_or(0)),
+        _ => Err(TermError::Unexpected { wanted: "a non-negative integer", tag }),
+    }
+}
+
 fn spawn_request<'a>(c: &mut Cursor<'a>) -> Result<ControlMessage<'a>, TermError> {
     let (request_id, from, group_leader) = (c.reference()?, c.pid()?, c.pid()?);
     let mfa = *c;
@@ -276,7 +335,7 @@ fn spawn_reply<'a>(c: &mut Cursor<'a>) -> Result<ControlMessage<'a>, TermError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etf::{Pid, Reference, encode};
+    use crate::etf::{Pid, Reference, TermWriter, encode};
 
     fn pid(id: u32) -> Pid {
         Pid { node: "a@b".into(), id, serial: 0, creation: 7 }
@@ -342,6 +401,15 @@ mod tests {
         assert!(ControlMessage::parse(&mut Cursor::new(&bytes)).is_err());
     }
 
+    fn no_cut_is_a_message(bytes: &[u8]) {
+        for len in 0..bytes.len() {
+            assert!(
+                ControlMessage::parse(&mut Cursor::new(&bytes[..len])).is_err(),
+                "cut at {len}: {bytes:?}"
+            );
+        }
+    }
+
     #[test]
     fn no_cut_of_a_message_panics() {
         let bytes = encode(|w| {
@@ -349,8 +417,126 @@ mod tests {
             w.tuple(3).atom("erpc").atom("execute_call").integer(4).list(1).atom("monitor").nil();
         });
         assert!(matches!(parse(&bytes), ControlMessage::SpawnRequest { arity: 4, .. }));
-        for len in 0..bytes.len() {
-            assert!(ControlMessage::parse(&mut Cursor::new(&bytes[..len])).is_err(), "cut at {len}");
+        no_cut_is_a_message(&bytes);
+    }
+
+    type Write = fn(&mut TermWriter<'_>);
+
+    const TO_PID: Write = |w| _ = w.pid(&pid(2));
+    const TO_NAME: Write = |w| _ = w.atom("kv");
+    const TO_ALIAS: Write = |w| _ = w.reference(&reference());
+
+    /// `{37, Flags, FromPid, To}`, and so many elements more.
+    fn altact(flags: impl FnOnce(&mut TermWriter<'_>), to: Write, more: usize) -> Vec<u8> {
+        encode(|w| {
+            w.tuple(4 + more).unsigned(op::ALTACT_SIG_SEND);
+            flags(w);
+            w.pid(&pid(1));
+            to(w);
+            for _ in 0..more {
+                w.tuple(2).atom("token").nil();
+            }
+        })
+    }
+
+    /// What an `ALTACT_SIG_SEND` is taken for.
+    fn kind(message: ControlMessage<'_>) -> &'static str {
+        match message {
+            ControlMessage::Send { to_pid } if to_pid.id == 2 => "a message to a pid",
+            ControlMessage::RegSend { from_pid, to_name } if from_pid.id == 1 && to_name == "kv" => {
+                "a message to a name"
+            }
+            ControlMessage::AliasSend { from_pid, alias } if from_pid.id == 1 && alias.creation == 7 => {
+                "a message to an alias"
+            }
+            ControlMessage::Exit2 { from_pid, to_pid, reason: Reason::Payload }
+                if (from_pid.id, to_pid.id) == (1, 2) =>
+            {
+                "an exit signal to a pid"
+            }
+            ControlMessage::Exit2Name { from_pid, to_name } if from_pid.id == 1 && to_name == "kv" => {
+                "an exit signal to a name"
+            }
+            ControlMessage::Exit2Alias { from_pid, alias } if from_pid.id == 1 && alias.creation == 7 => {
+                "an exit signal to an alias"
+            }
+            _ => "something else",
         }
+    }
+
+    #[test]
+    fn an_altact_signal_is_the_plain_one_by_its_flags() {
+        let kinds: [(u8, Write, &str); 6] = [
+            (0, TO_PID, "a message to a pid"),
+            (ALTACT_SIG_NAME, TO_NAME, "a message to a name"),
+            (ALTACT_SIG_ALIAS, TO_ALIAS, "a message to an alias"),
+            (ALTACT_SIG_EXIT, TO_PID, "an exit signal to a pid"),
+            (ALTACT_SIG_EXIT | ALTACT_SIG_NAME, TO_NAME, "an exit signal to a name"),
+            (ALTACT_SIG_EXIT | ALTACT_SIG_ALIAS, TO_ALIAS, "an exit signal to an alias"),
+        ];
+        for (flags, to, wanted) in kinds {
+            // Also with priority, a token, bits that mean nothing yet, and elements that OTP may add.
+            for (more_flags, more) in [
+                (0, 0),
+                (ALTACT_SIG_PRIORITY, 0),
+                (ALTACT_SIG_TOKEN, 1),
+                (ALTACT_SIG_TOKEN, 3),
+                (0xe0, 0),
+                (0, 2),
+            ] {
+                let flags = flags | more_flags;
+                let bytes = altact(|w| _ = w.unsigned(flags.into()), to, more);
+                assert_eq!(kind(parse(&bytes)), wanted, "flags {flags:#x}, {more} more");
+                no_cut_is_a_message(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_flags_of_an_altact_signal_are_an_integer_of_any_size() {
+        let name = ALTACT_SIG_NAME;
+        let large = [&[110, 20, 0, name][..], &[0xff; 19]].concat();
+        let huge = [&[111, 0, 0, 1, 44, 0, name][..], &[0xff; 299]].concat();
+        for flags in [large, huge, vec![98, 0x7f, 0xff, 0xff, name], vec![110, 1, 0, name]] {
+            let bytes = altact(|w| _ = w.raw(&flags), TO_NAME, 0);
+            assert_eq!(kind(parse(&bytes)), "a message to a name", "{flags:?}");
+            no_cut_is_a_message(&bytes);
+        }
+        // Zero in every form.
+        for flags in [vec![97, 0], vec![98, 0, 0, 0, 0], vec![110, 0, 0], vec![111, 0, 0, 0, 0, 0]] {
+            let bytes = altact(|w| _ = w.raw(&flags), TO_PID, 0);
+            assert_eq!(kind(parse(&bytes)), "a message to a pid", "{flags:?}");
+        }
+        for flags in [vec![98, 255, 255, 255, 255], vec![110, 1, 1, name], vec![111, 0, 0, 0, 1, 1, name]] {
+            let bytes = altact(|w| _ = w.raw(&flags), TO_NAME, 0);
+            assert!(ControlMessage::parse(&mut Cursor::new(&bytes)).is_err(), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn an_altact_signal_that_contradicts_itself_is_an_error() {
+        let both = ALTACT_SIG_ALIAS | ALTACT_SIG_NAME;
+        let bad: [(u8, Write); 9] = [
+            (0, TO_NAME),
+            (0, TO_ALIAS),
+            (ALTACT_SIG_NAME, TO_PID),
+            (ALTACT_SIG_ALIAS, TO_PID),
+            (ALTACT_SIG_EXIT, TO_NAME),
+            (both, TO_ALIAS),
+            (both | ALTACT_SIG_EXIT, TO_NAME),
+            // The token is not there.
+            (ALTACT_SIG_TOKEN, TO_PID),
+            (ALTACT_SIG_TOKEN | ALTACT_SIG_EXIT | ALTACT_SIG_ALIAS, TO_ALIAS),
+        ];
+        for (flags, to) in bad {
+            let bytes = altact(|w| _ = w.unsigned(flags.into()), to, 0);
+            assert!(ControlMessage::parse(&mut Cursor::new(&bytes)).is_err(), "flags {flags:#x}");
+        }
+        let odd: [Write; 3] = [|w| _ = w.atom("flags"), |w| _ = w.float(1.0), |w| _ = w.nil()];
+        for flags in odd {
+            assert!(ControlMessage::parse(&mut Cursor::new(&altact(flags, TO_PID, 0))).is_err());
+        }
+        let short = encode(|w| _ = w.tuple(3).unsigned(op::ALTACT_SIG_SEND).unsigned(0).pid(&pid(1)));
+        assert!(matches!(parse(&short), ControlMessage::Unknown { operation: 37, arity: 3 }));
     }
 }

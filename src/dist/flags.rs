@@ -79,11 +79,11 @@ distribution_flags! {
     NAME_ME = 33;
     /// Larger pids, ports and references (up to five words), V4_PORT_EXT. Mandatory from OTP 26 on.
     V4_NC = 34;
-    /// Process aliases: ALIAS_SEND.
+    /// Process aliases: ALIAS_SEND. Deprecated from OTP 28 on, to be removed in OTP 30.
     ALIAS = 35;
     /// LOCAL_EXT. Never on the wire between BEAM nodes.
     LOCAL_EXT = 36;
-    /// ALTACT_SIG_SEND: one control message for sends with less usual options, from OTP 28 on.
+    /// ALTACT_SIG_SEND: messages to aliases, and messages and exit signals with priority. From OTP 28 on.
     ALTACT_SIG = 37;
     /// Native records, from OTP 29 on.
     NATIVE_RECORDS = 38;
@@ -131,6 +131,10 @@ impl DistributionFlags {
         (Self::SPAWN, "rpc and erpc are spawn requests; without it they fail or fall back to rex"),
         (Self::V4_NC, "mandatory from OTP 26 on; references of five words are echoed like others"),
         (Self::ALIAS, "calls from OTP 24 on are answered to an alias, so late answers go nowhere"),
+        (
+            Self::ALTACT_SIG,
+            "answers to aliases from OTP 28 on, and the only way to them from OTP 30 on, which removes ALIAS_SEND",
+        ),
     ];
 
     /// The flags that are not offered, and why each.
@@ -145,10 +149,6 @@ impl DistributionFlags {
         ),
         (Self::NAME_ME, "a request, not a capability: set for one handshake where a name is wanted"),
         (Self::LOCAL_EXT, "for a node that reads its own bytes"),
-        (
-            Self::ALTACT_SIG,
-            "what it can carry is sent in older control messages to those who do not offer it",
-        ),
         (Self::NATIVE_RECORDS, "safe not to offer; the records themselves are read all the same"),
     ];
 
@@ -196,6 +196,11 @@ impl DistributionFlags {
     /// Whether all of `other` are in this set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether a node that offers these flags knows process aliases, so that a call of ours may be answered to one.
+    pub const fn knows_aliases(self) -> bool {
+        self.contains(Self::ALIAS) || self.contains(Self::ALTACT_SIG)
     }
 
     /// Whether no flag is in this set.
@@ -318,9 +323,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_offered_is_what_a_hidden_otp_25_offers_but_for_the_atom_cache() {
-        let withheld = DistributionFlags::PUBLISHED.union(DistributionFlags::DIST_HDR_ATOM_CACHE);
-        assert_eq!(DistributionFlags::OFFERED, OTP_25.difference(withheld));
+    fn what_is_offered_is_what_a_hidden_otp_29_offers_but_for_the_atom_cache_and_native_records() {
+        let withheld = DistributionFlags::PUBLISHED
+            .union(DistributionFlags::DIST_HDR_ATOM_CACHE)
+            .union(DistributionFlags::NATIVE_RECORDS);
+        assert_eq!(DistributionFlags::OFFERED, OTP_29.difference(withheld));
+        let newer = DistributionFlags::ALTACT_SIG;
+        assert_eq!(DistributionFlags::OFFERED.difference(newer), OTP_25.difference(withheld));
+    }
+
+    #[test]
+    fn aliases_are_known_by_either_flag() {
+        let both = DistributionFlags::ALIAS.union(DistributionFlags::ALTACT_SIG);
+        assert!(OTP_25.knows_aliases() && OTP_29.knows_aliases() && !OTP_23.knows_aliases());
+        // OTP 30 removes ALIAS_SEND, and may offer ALIAS no more.
+        assert!(OTP_29.difference(DistributionFlags::ALIAS).knows_aliases());
+        assert!(!OTP_29.difference(both).knows_aliases());
     }
 
     #[test]

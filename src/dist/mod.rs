@@ -4,6 +4,7 @@
 //! [`handshake`] sets a connection up; after it [`Inbound`] finds frames in what was read, [`control`] reads
 //! their control messages, [`Outbound`] writes those of ours, [`Ticker`] watches that the peer is alive.
 
+pub mod alias_form;
 pub mod control;
 pub mod cookie;
 pub mod flags;
@@ -19,6 +20,7 @@ pub mod tick;
 
 use std::sync::Arc;
 
+pub use alias_form::AliasForm;
 pub use control::ControlMessage;
 pub use cookie::Cookie;
 pub use flags::DistributionFlags;

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
 
+use super::AliasForm;
 use super::control::op;
 use super::frame::{DIST_HEADER, FrameForm, PASS_THROUGH};
 use crate::etf::tag::VERSION_MAGIC;
@@ -40,6 +41,7 @@ impl Segment {
 #[derive(Debug, Default)]
 pub struct Outbound {
     form: FrameForm,
+    alias_form: AliasForm,
     sealed: VecDeque<Segment>,
     sealed_bytes: usize,
     tail: Vec<u8>,
@@ -60,10 +62,16 @@ pub struct Mark {
 }
 
 impl Outbound {
-    /// Nothing yet, for a peer with frames of this form. ([`Outbound::default`] is for frames whose peer is not
+    /// Nothing yet, for a peer with frames of these forms. ([`Outbound::default`] is for frames whose peer is not
     /// known yet: see [`append`](Self::append).)
-    pub fn new(form: FrameForm) -> Self {
-        Self { form, ..Self::default() }
+    pub fn new(form: FrameForm, alias_form: AliasForm) -> Self {
+        Self { form, alias_form, ..Self::default() }
+    }
+
+    /// How answers to aliases are written here.
+    #[inline]
+    pub(crate) const fn alias_form(&self) -> AliasForm {
+        self.alias_form
     }
 
     /// Bytes that wait.
@@ -139,11 +147,11 @@ impl Outbound {
     }
 
     /// Appends all that waits in `other`, which has written nothing yet, and empties it. Frames for a peer that was
-    /// not known when they were written take the form of this one.
+    /// not known when they were written take the forms of this one.
     pub fn append(&mut self, other: &mut Self) {
         debug_assert_eq!(other.written, 0, "only a queue that is not written from is appended");
-        if self.form != other.form {
-            other.reform();
+        if (self.form, self.alias_form) != (other.form, other.alias_form) {
+            other.reform(self.form, self.alias_form);
         }
         if self.is_empty() {
             mem::swap(self, other);
@@ -161,10 +169,10 @@ impl Outbound {
         other.clear();
     }
 
-    /// Gives pass-through frames a distribution header.
-    fn reform(&mut self) {
+    /// Gives frames whose peer was not known the forms of their peer.
+    fn reform(&mut self, form: FrameForm, alias_form: AliasForm) {
         debug_assert_eq!(self.form, FrameForm::PassThrough, "frames for a known peer go to that peer");
-        let mut new = Self::new(FrameForm::DistHeader);
+        let mut new = Self::new(form, alias_form);
         self.seal();
         let mut segments = mem::take(&mut self.sealed).into_iter().peekable();
         while let Some(segment) = segments.next() {
@@ -178,7 +186,7 @@ impl Outbound {
                     continue;
                 }
                 let open = new.begin();
-                let copied = copy_without_versions(contents, &mut new);
+                let copied = copy_settled(contents, &mut new);
                 debug_assert_eq!(copied, Ok(()), "our own frames are well formed");
                 // The value of a frame that is not all here is the next segment.
                 match segments.next_if(|_| contents.len() < len) {
@@ -259,18 +267,18 @@ impl Outbound {
     /// Gives memory back.
     pub fn rest(&mut self) {
         if self.is_empty() {
-            *self = Self::new(self.form);
+            *self = Self::new(self.form, self.alias_form);
         }
     }
 }
 
-/// Copies a pass-through frame's contents without the version bytes of its terms.
-fn copy_without_versions(contents: &[u8], out: &mut Outbound) -> Result<(), TermError> {
+/// Copies a pass-through frame's contents in the forms of `out`.
+fn copy_settled(contents: &[u8], out: &mut Outbound) -> Result<(), TermError> {
     let terms = contents.strip_prefix(&[PASS_THROUGH]).ok_or(TermError::Truncated)?;
     let mut cursor = Cursor::new(terms);
     cursor.version()?;
     let control = cursor.term()?;
-    out.term().term(control);
+    out.alias_form.settle(control, &mut out.term());
     if let [VERSION_MAGIC, payload @ ..] = cursor.rest() {
         out.payload().raw(payload);
     }
@@ -359,6 +367,7 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dist::alias_form::Addresses;
 
     fn drain(out: &mut Outbound, step: usize) -> Vec<u8> {
         let mut written = Vec::new();
@@ -371,6 +380,26 @@ mod tests {
             written.extend(chunk);
         }
         written
+    }
+
+    /// For a peer with distribution headers.
+    fn with_headers(alias_form: AliasForm) -> Outbound {
+        Outbound::new(FrameForm::DistHeader, alias_form)
+    }
+
+    /// One frame with an answer to an alias, and what it is on the wire in the forms of `out`.
+    fn answer(out: &mut Outbound) -> Vec<u8> {
+        let term = |id: u8| [97, id];
+        let (from, alias, to) = (term(1), term(2), term(3));
+        let addresses = Addresses { from: &from, alias: &alias, to: &to };
+        let open = out.begin();
+        let form = out.alias_form();
+        form.write(&mut out.term(), addresses);
+        out.payload().atom("x");
+        out.finish(open);
+        let control = crate::etf::encode(|w| form.write(w, addresses));
+        let frame = [out.form.head(), &control, out.form.payload_head(), &[119, 1, b'x']].concat();
+        [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
     }
 
     fn fill(out: &mut Outbound) -> Vec<u8> {
@@ -399,7 +428,7 @@ mod tests {
     fn what_is_queued_comes_out_in_order_whatever_the_writes_take() {
         for form in [FrameForm::PassThrough, FrameForm::DistHeader] {
             for step in [1, 7, 1000] {
-                let mut out = Outbound::new(form);
+                let mut out = Outbound::new(form, AliasForm::Send);
                 let expected = fill(&mut out);
                 assert_eq!(out.len(), expected.len());
                 assert_eq!(drain(&mut out, step), expected);
@@ -420,8 +449,8 @@ mod tests {
 
     #[test]
     fn frames_for_a_peer_that_was_not_known_take_the_form_of_its_connection() {
-        let expected = fill(&mut Outbound::new(FrameForm::DistHeader));
-        let (mut unknown, mut out) = (Outbound::default(), Outbound::new(FrameForm::DistHeader));
+        let (mut unknown, mut out) = (Outbound::default(), with_headers(AliasForm::Send));
+        let expected = fill(&mut with_headers(AliasForm::Send));
         fill(&mut unknown);
         out.append(&mut unknown);
         assert_eq!(drain(&mut out, 9), expected);
@@ -429,5 +458,26 @@ mod tests {
         out.tick();
         out.append(&mut unknown);
         assert_eq!(drain(&mut out, 9)[4..], expected);
+    }
+
+    #[test]
+    fn answers_for_a_peer_that_was_not_known_are_sent_as_it_takes_them() {
+        for form in [FrameForm::PassThrough, FrameForm::DistHeader] {
+            for alias_form in [AliasForm::AltactSigSend, AliasForm::AliasSend, AliasForm::Send] {
+                let mut known = Outbound::new(form, alias_form);
+                let expected = [fill(&mut known), answer(&mut known), fill(&mut known)].concat();
+                assert_eq!(drain(&mut known, 1000), expected);
+                // Through a queue that does not know the peer either, as while it is being connected to.
+                let (mut late, mut connecting) = (Outbound::default(), Outbound::default());
+                let mut out = Outbound::new(form, alias_form);
+                fill(&mut late);
+                answer(&mut late);
+                connecting.append(&mut late);
+                fill(&mut late);
+                connecting.append(&mut late);
+                out.append(&mut connecting);
+                assert_eq!(drain(&mut out, 7), expected, "{form:?}, {alias_form:?}");
+            }
+        }
     }
 }

@@ -17,7 +17,7 @@ use smol::future::FutureExt;
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::{Offered, PeerHandle};
-use crate::dist::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
+use crate::dist::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
 use crate::process::effect::can_decode;
 use crate::process::rpc::Functions;
@@ -95,7 +95,7 @@ impl Client {
         frames.monitor(&self.from, &watch.at, &watch.reference);
         frames.send_to(&self.from, &watch.at, |w| {
             w.tuple(3).atom("$gen_call").tuple(2).pid(&self.from);
-            if peer.offered.contains(DistributionFlags::ALIAS) {
+            if peer.offered.knows_aliases() {
                 w.list(1).atom("alias");
             }
             w.reference(&watch.reference).term(request);

@@ -13,7 +13,7 @@ use smol::channel::{Receiver, Sender};
 use super::now;
 use super::setup::DialError;
 use crate::dist::handshake::PeerNode;
-use crate::dist::{DistributionFlags, FrameForm, Outbound};
+use crate::dist::{AliasForm, DistributionFlags, FrameForm, Outbound};
 use crate::etf::Pid;
 use crate::process::effect::EndedCall;
 use crate::process::{Held, Process, ProcessId};
@@ -156,6 +156,8 @@ pub struct PeerHandle {
     pub offered: DistributionFlags,
     /// The form of the frames, both ways.
     pub form: FrameForm,
+    /// How it is sent answers to aliases.
+    pub alias_form: AliasForm,
     /// Its OTP release, once it was asked; `None` where it has none.
     pub(super) release: OnceLock<Option<u32>>,
     /// Whether `global` runs there, once a hidden node was asked.
@@ -172,13 +174,14 @@ pub struct PeerHandle {
 
 impl PeerHandle {
     pub(super) fn new(peer: &PeerNode) -> Self {
-        let form = FrameForm::in_force(peer.in_force);
+        let (form, alias_form) = (FrameForm::in_force(peer.in_force), AliasForm::in_force(peer.in_force));
         Self {
             name: peer.name.shared(),
             creation: peer.creation,
             offered: peer.offered,
             form,
-            outbox: Mutex::new(Outbox { frames: Outbound::new(form), ..Outbox::default() }),
+            alias_form,
+            outbox: Mutex::new(Outbox { frames: Outbound::new(form, alias_form), ..Outbox::default() }),
             release: OnceLock::new(),
             global: OnceLock::new(),
             waker: Mutex::new(None),

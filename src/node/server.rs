@@ -21,6 +21,7 @@ const MESSAGES_IN_A_ROW: u32 = 64;
 
 /// A process with a state of its own, written like an Elixir `GenServer`: it handles one message after the other, in the
 /// order in which each sender sent them, and may wait in between. [`Node::serve`](crate::Node::serve) starts it.
+/// (A message sent with `[:priority]` has priority at a priority alias, on a BEAM too. A server here makes none.)
 ///
 /// Messages arrive as Rust values: requests are enums or structs with serde's `Deserialize`, by Elixir's conventions
 /// ([`etf::serde`](crate::etf::serde) has the table). What a request's type cannot be read from ends that call, with

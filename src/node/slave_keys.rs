@@ -14,7 +14,7 @@ use smol::future::FutureExt;
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
-use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
+use crate::dist::{Outbound, RemoteProcess};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{Cursor, OwnedTerm, Pid, TermError, TermView};
 use crate::process::Outcome;
@@ -150,7 +150,7 @@ async fn state_of(node: &Node, peer: &PeerHandle, slave: &Pid) -> Option<OwnedTe
     let mut frames = Outbound::default();
     frames.send_to(from, &RemoteProcess::Pid(slave.clone()), |w| {
         w.tuple(3).atom("system").tuple(2).pid(from);
-        if peer.offered.contains(DistributionFlags::ALIAS) {
+        if peer.offered.knows_aliases() {
             w.list(1).atom("alias");
         }
         w.reference(&reference).atom("get_state");

@@ -17,7 +17,7 @@ use super::setup::DialError;
 use super::{Node, now, slave_keys, slave_kind};
 use crate::config::Limits;
 use crate::dist::control::op;
-use crate::dist::{DistributionFlags, Outbound, RemoteProcess};
+use crate::dist::{Outbound, RemoteProcess};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, encode};
 use crate::process::effect::can_decode;
 use crate::process::{Outcome, Process, SlaveAdded};
@@ -670,7 +670,7 @@ impl Node {
         let seq = store.server.replica_source().map_or(0, Source::seq);
         frames.send_to(&store.pid, at, |w| {
             w.tuple(3).atom("$gen_call").tuple(2).pid(&store.pid);
-            if peer.offered.contains(DistributionFlags::ALIAS) {
+            if peer.offered.knows_aliases() {
                 w.list(1).atom("alias");
             }
             w.reference(&reference);

@@ -2,7 +2,7 @@
 //!
 //! A call is the message `{:"$gen_call", {Pid, Tag}, Request}` (stdlib, `gen.erl`); its answer is `{Tag, Reply}`.
 //! The tag is opaque and goes back bit for bit, but for one look inside: where it carries an alias, the answer
-//! goes to the alias.
+//! goes to the alias, if the caller's node knows aliases ([`AliasForm`](crate::dist::AliasForm)).
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use super::effect::EndedCall;
 use super::system::StateRequest;
 use super::{Dispatch, Effect, Effects, ProcessId};
 use crate::dist::Outbound;
-use crate::dist::control::op;
-use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_INTEGER_EXT, SMALL_TUPLE_EXT};
+use crate::dist::alias_form::{Addresses, write_send};
+use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_TUPLE_EXT};
 use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
 use crate::replica::Source;
 
@@ -199,12 +199,14 @@ impl<'a> Caller<'a> {
         reply: impl FnOnce(&mut TermWriter<'_>) -> Option<SharedBytes>,
     ) {
         let open = out.begin();
+        let form = out.alias_form();
         let mut term = out.term();
         match self.alias {
-            // erl_dist_protocol, "ALIAS_SEND": {33, FromPid, Alias}
-            Some((alias, _)) => term.raw(&ALIAS_SEND_HEAD).raw(from_bytes).raw(alias),
-            None => term.raw(&SEND_HEAD).raw(self.pid_bytes),
-        };
+            Some((alias, _)) => {
+                form.write(&mut term, Addresses { from: from_bytes, alias, to: self.pid_bytes });
+            }
+            None => write_send(&mut term, self.pid_bytes),
+        }
         let mut payload = out.payload();
         payload.raw(&[SMALL_TUPLE_EXT, 2]).term(self.tag);
         match reply(&mut payload) {
@@ -214,10 +216,6 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// `{33, FromPid, Alias}` up to the pid.
-const ALIAS_SEND_HEAD: [u8; 4] = [SMALL_TUPLE_EXT, 3, SMALL_INTEGER_EXT, op::ALIAS_SEND as u8];
-/// `{2, '', ToPid}` up to the pid.
-const SEND_HEAD: [u8; 6] = [SMALL_TUPLE_EXT, 3, SMALL_INTEGER_EXT, op::SEND as u8, SMALL_ATOM_UTF8_EXT, 0];
 /// `[alias | Ref]` up to the reference, as every BEAM writes it.
 const ALIAS_TAG_HEAD: [u8; 12] = [LIST_EXT, 0, 0, 0, 1, SMALL_ATOM_UTF8_EXT, 5, b'a', b'l', b'i', b'a', b's'];
 

@@ -236,6 +236,14 @@ impl Peer {
                 let signal = ExitSignal { from: &from_pid.into(), reason: &reason, linked: false };
                 self.exit_signal(&to_pid, signal, around, out, later)
             }
+            ControlMessage::Exit2Name { from_pid, to_name } => {
+                let Some((_, process)) = around.registry.by_name(&to_name.to_str()) else { return Ok(()) };
+                let reason = self.passed_on(Reason::Payload, payload, around)?;
+                let signal = ExitSignal { from: &from_pid.into(), reason: &reason, linked: false };
+                self.exit_process(process, signal, around, out, later)
+            }
+            // Aliases of ours stand for calls and not for processes: nothing ends by them.
+            ControlMessage::Exit2Alias { .. } => Ok(()),
             ControlMessage::UnlinkIdAck { id, from_pid, to_pid } => {
                 self.unlink_acknowledged(id, from_pid, to_pid, around.registry);
                 Ok(())

@@ -91,7 +91,7 @@ impl Waiters {
         self.end(reference, |waiter| *waiter.node == *node, outcome);
     }
 
-    /// A message came for an alias of ours (erl_dist_protocol, "ALIAS_SEND"). Any process may send to an alias that
+    /// A message came for an alias of ours (erl_dist_protocol, "ALTACT_SIG_SEND" and "ALIAS_SEND"). Any process may send to an alias that
     /// it knows, as on a BEAM. `payload` is walked only where somebody waits for it.
     ///
     /// # Errors

@@ -102,6 +102,13 @@ defmodule KvNodeTest.Compare do
     end
   end
 
+  # From OTP 28 on.
+  defp priorities?, do: List.to_integer(:erlang.system_info(:otp_release)) >= 28
+
+  defp send_with(to, message, options) do
+    :erlang.send(to, message, if(priorities?(), do: options, else: []))
+  end
+
   defp catching(fun) do
     fun.()
   rescue
@@ -622,6 +629,24 @@ defmodule KvNodeTest.Compare do
         send(other_pid, :hello)
         send(other, {:hello, self()})
         {data(other), pid_of(other) == other_pid}
+      end),
+      observe("messages with priority", fn ->
+        {other, other_pid} = fresh()
+        keep(other)
+        cast = fn to, n, options -> send_with(to, {:"$gen_cast", {:replicate_put, :order, n}}, options) end
+        :ok = :sys.suspend(other)
+        # They have priority at a priority alias, which nobody has made here, and are in order elsewhere.
+        sent = for {to, n} <- [{other_pid, 1}, {other, 2}], do: {cast.(to, n, []), cast.(to, {n, :last}, [:priority])}
+        :ok = :sys.resume(other)
+        {sent, GenServer.call(other, {:get, :order}), leftover(other)}
+      end),
+      observe("an exit signal with priority", fn ->
+        {other, other_pid} = fresh()
+        Process.monitor(other_pid)
+        if priorities?(), do: apply(:erlang, :exit, [other_pid, :prompt, [:priority]]), else: Process.exit(other_pid, :prompt)
+        result = message()
+        again(other, other_pid)
+        result
       end),
       observe("a call that it does not know", fn ->
         {other, other_pid} = fresh()

@@ -25,6 +25,7 @@ pub mod otp;
 pub mod output;
 pub mod ports;
 pub mod scripted;
+pub mod tap;
 pub mod tls;
 pub mod wait;
 
@@ -34,6 +35,7 @@ pub use kvnode::KvNode;
 pub use netns::{Cut, Host, Network};
 pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
 pub use scripted::Scripted;
+pub use tap::{Heard, Tap};
 pub use wait::wait_until;
 
 /// The cookie of every node that is not told another.

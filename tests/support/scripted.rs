@@ -40,10 +40,10 @@ impl Scripted {
         Self::set_up(port, name, to, cookie, DistributionFlags::OFFERED, None)
     }
 
-    /// As [`Scripted::connect`], as a node of another kind: it offers these flags.
+    /// As [`connect`](Self::connect), as a node that offers these flags.
     #[track_caller]
-    pub fn connect_with(port: u16, name: &str, to: &str, flags: DistributionFlags) -> Self {
-        Self::set_up(port, name, to, super::COOKIE, flags, None).expect("a good peer is let in")
+    pub fn offering(offered: DistributionFlags, port: u16, name: &str, to: &str) -> Self {
+        Self::set_up(port, name, to, super::COOKIE, offered, None).expect("a good peer is let in")
     }
 
     /// Connects under the name of a connected node that goes in the middle of it, and gives up when it is told that the

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kvnode::dist::control::op;
-use kvnode::dist::{Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
+use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::{Pid, Reference, encode};
 use kvnode::kv::{KeyValueFunctions, KeyValueServer};
 use kvnode::process::net_kernel::NetKernel;
@@ -61,7 +61,7 @@ fn converse(
         state_bytes_max: 1 << 16,
     };
     let mut inbound = Inbound::new(&[], form, 1 << 20);
-    let mut out = Outbound::new(form);
+    let mut out = Outbound::new(form, AliasForm::in_force(DistributionFlags::OFFERED));
     let mut later: Vec<Effect> = Vec::new();
     let mut rest = sent;
     while !rest.is_empty() {

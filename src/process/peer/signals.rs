@@ -77,7 +77,7 @@ impl Peer {
     }
 
     /// erlang, exit/2 and "Exit Signals" in the reference manual's "Processes".
-    fn exit_process(
+    pub(super) fn exit_process(
         &mut self,
         process: Arc<Process>,
         signal: ExitSignal<'_>,

@@ -68,6 +68,7 @@ fn help_begins_with_an_example_and_names_every_flag() {
         "--net-ticktime",
         "--log",
         "--frame-bytes-max",
+        "--unfinished-bytes-max",
         "--no-epmd-start",
         "epmd",
     ] {

@@ -13,9 +13,10 @@ use smol::Timer;
 use smol::future::FutureExt;
 
 use super::answer::Form;
+use super::node::FRAME_BYTES_MOST;
 use super::tls::TlsArgs;
 use super::{CliError, progress, server_name};
-use crate::config::{EpmdConfig, ServerName, TlsConfig};
+use crate::config::{EpmdConfig, Limits, ServerName, TlsConfig};
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::dist::{Cookie, ServerRef};
 use crate::epmd::client::{local_names, lookup};
@@ -305,7 +306,9 @@ pub(super) async fn start(
     let host = host.map_err(|error| CliError::cannot_run(StartError::Host(error)))?;
     let number = getrandom::u64().map_err(CliError::cannot_run)?;
     let name = format!("kvnode-{number:016x}@{host}");
-    let mut builder = Node::builder(&name).epmd(epmd).outgoing_only();
+    // What was asked for is taken, however large it is: nobody else sends anything here.
+    let limits = Limits { frame_bytes_max: FRAME_BYTES_MOST, ..Limits::default() };
+    let mut builder = Node::builder(&name).epmd(epmd).limits(limits).outgoing_only();
     if let Some((_, cookie)) = given {
         builder = builder.cookie(cookie);
     }

@@ -143,17 +143,18 @@ impl ServerName {
 /// What is bounded, and by how much. What happens at a bound is said at each.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Largest frame, in bytes, that is read: a larger one ends the connection. The default lets a value of
-    /// 64 MiB through, beside its key.
+    /// Largest message, in bytes, that is taken: a larger one is thrown away as it comes, and the call that it was ends with
+    /// `{:system_limit, text}` (a cast is dropped, as the log says). The default lets a value of 64 MiB through, beside its
+    /// key.
     pub frame_bytes_max: usize,
     /// Bytes of memory that large values have left and that is kept for the next ones while there are some.
     pub spare_bytes_max: usize,
-    /// Bytes of messages of which a peer has sent some fragments and not all: past it the connection ends. One message as
-    /// large as `frame_bytes_max` is let through whatever this says. Memory is taken as the bytes arrive. The default lets
-    /// the processes of one node send eight values of 64 MiB at once: more is to be had for those that send more.
+    /// Bytes of messages of which a peer has sent some fragments and not all: past it the newest of them is thrown away as
+    /// it comes, as one over `frame_bytes_max` is. One message as large as that is let through whatever this says. Memory is
+    /// taken as the bytes arrive. The default lets the processes of one node send sixteen values of 64 MiB at once.
     pub unfinished_bytes_max: usize,
-    /// Messages of which a peer has sent some fragments and not all: past it the connection ends. A BEAM has at most one
-    /// for each of its processes that send something large.
+    /// Messages of which a peer has sent some fragments and not all: past it the connection ends. What is thrown
+    /// away counts too. A BEAM has at most one for each of its processes that send something large.
     pub unfinished_messages_max: usize,
     /// Bytes that wait for a peer before it is no longer read from: the one answer that exceeds it is the last. As much
     /// again, and one message more, may wait of what others send to it, answers that come later among them: what comes
@@ -228,7 +229,7 @@ impl Default for Limits {
         Self {
             frame_bytes_max: 160 << 20,
             spare_bytes_max: 32 << 20,
-            unfinished_bytes_max: 512 << 20,
+            unfinished_bytes_max: 1 << 30,
             unfinished_messages_max: 64 << 10,
             outbound_bytes_max: 8 << 20,
             output_stall_max: Duration::from_secs(30),

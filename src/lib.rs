@@ -150,4 +150,4 @@ pub use node::{
     Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, ProcessHandle,
     ReplyTo, Server, StartError, TimerRef, block_on,
 };
-pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller, Restart};
+pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller, Restart, SkippedMessage};

@@ -78,7 +78,7 @@ impl Way {
             let len = room.len().min(left.len());
             room[..len].copy_from_slice(&left[..len]);
             left = &left[len..];
-            inbound.filled(len).expect("within the bounds");
+            inbound.filled(len);
             while let Some(arrival) = inbound.next_arrival().expect("good frames") {
                 let Arrival::Frame(range) = arrival else { panic!("a tick") };
                 peer.handle(Frame::small(inbound.slice(range), FrameForm::DistHeader), around, out, later)

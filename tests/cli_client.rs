@@ -310,7 +310,8 @@ fn names_and_slaves_are_typed_as_they_are_printed() {
     let file = person.home.path().join("huge");
     fs::write(&file, vec![0; 81 << 20]).expect("it is ours");
     let huge = format!("@{}", file.display());
-    person.fails(&[&["put", ":b", &huge][..], &at, &to].concat(), 1, &["--frame-bytes-max", "84934"]);
+    let words = ["the call was ended", "over the bound of 83886080 (--frame-bytes-max)", "84934"];
+    person.fails(&[&["put", ":b", &huge][..], &at, &to].concat(), 5, &words);
     assert_eq!(ask(&[&["get", ":a"][..], &to].concat()), "1\n");
 }
 

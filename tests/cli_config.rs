@@ -135,6 +135,7 @@ fn what_nobody_has_set_is_shown_as_it_holds() {
         ("sync", "\"always\""),
         ("slave-buffer", "\"64MiB\""),
         ("frame-bytes-max", "\"160MiB\""),
+        ("unfinished-bytes-max", "\"1GiB\""),
         ("store", "[\"global:a,local:KeyValueStore\"]"),
     ] {
         assert_eq!(setting(&shown, key), (value.to_owned(), "default".to_owned()));

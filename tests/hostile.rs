@@ -408,12 +408,32 @@ fn frames_that_are_none_end_that_connection_alone() {
 }
 
 #[test]
-fn a_frame_over_the_bound_is_ended_before_its_bytes_come() {
+fn a_frame_over_the_bound_takes_no_memory_and_must_say_what_it_is() {
     let mut scene = Scene::start("--frame-bytes-max 1MiB");
     let mut peer = scene.peer("bad@h");
-    let _gone = peer.send(&[&(2_u32 << 20).to_be_bytes()[..], &[131, 68, 0]].concat());
+    let dropped = |sent: &[u8], peer: &mut Scripted| {
+        let sent = [&(200_u32 << 20).to_be_bytes()[..], sent].concat();
+        assert!(peer.send(&sent), "it is open");
+        let part = vec![7; 1 << 20];
+        let mut left = (200 << 20) + 4 - sent.len();
+        while left > 0 {
+            let len = left.min(part.len());
+            if !peer.send(&part[..len]) {
+                return;
+            }
+            left -= len;
+        }
+    };
+    let control = encode(|w| _ = w.tuple(4).unsigned(op::REG_SEND).pid(&peer.pid()).atom("").atom(STORE));
+    let cast = encode(|w| _ = w.tuple(2).atom("$gen_cast"));
+    dropped(&[&[131, 68, 0][..], &control, &cast].concat(), &mut peer);
+    scene.kv.wait_for_log(&["bad@h", "a cast or other message", "209715200 bytes", "--frame-bytes-max"]);
+    peer.use_the_store();
+    scene.all_is_well(0);
+    // Its beginning says nothing.
+    dropped(&[131, 68, 0], &mut peer);
     scene.must_end(peer, 0);
-    scene.kv.wait_for_log(&["bad@h", "over the bound"]);
+    scene.kv.wait_for_log(&["bad@h", "its beginning says nothing"]);
 }
 
 #[test]

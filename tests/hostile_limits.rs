@@ -238,24 +238,109 @@ fn idle_connections_make_room_at_a_tls_port_too() {
     assert_eq!(open, Err(ErrorKind::WouldBlock), "the newest is still being set up");
 }
 
-/// The first of two fragments, of so many bytes.
-fn first_of_two(sequence: u64, bytes: usize) -> Vec<u8> {
-    let head = [&[131, 69][..], &sequence.to_be_bytes(), &2_u64.to_be_bytes(), &[0]].concat();
-    [&((head.len() + bytes) as u32).to_be_bytes()[..], &head, &vec![0; bytes]].concat()
+/// A message in two fragments, the first of so many bytes.
+fn fragments(sequence: u64, message: &[u8], first: usize) -> [Vec<u8>; 2] {
+    let (first, second) = message.split_at(first);
+    let sequence = sequence.to_be_bytes();
+    let frame = |parts: &[&[u8]]| {
+        let frame = parts.concat();
+        [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
+    };
+    [
+        frame(&[&[131, 69], &sequence, &2_u64.to_be_bytes(), &[0], first]),
+        frame(&[&[131, 70], &sequence, &1_u64.to_be_bytes(), second]),
+    ]
+}
+
+/// Sets a monitor of `net_kernel`, and gives a call of that with so many bytes: without the head of a frame.
+fn large_call(peer: &mut Scripted, number: u32, bytes: usize) -> Vec<u8> {
+    let (pid, reference) = (peer.pid(), peer.reference(number));
+    let monitor = encode(|w| {
+        w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom("net_kernel").reference(&reference);
+    });
+    let monitor = peer.frame(&monitor, &[]);
+    assert!(peer.send(&monitor));
+    let control = encode(|w| _ = w.tuple(4).unsigned(op::REG_SEND).pid(&pid).atom("").atom("net_kernel"));
+    let request = encode(|w| {
+        w.tuple(2).atom("is_auth").binary(&vec![7; bytes]);
+    });
+    [control, peer.gen_call(&pid, number, &request)].concat()
+}
+
+/// Waits until the call ends by its monitor, with a reason in which these words are.
+#[track_caller]
+fn ends(peer: &mut Scripted, number: u32, words: &[&str]) {
+    let reference = encode(|w| _ = w.reference(&peer.reference(number)));
+    loop {
+        let frame = peer.next_frame().expect("the connection is open");
+        let is_it = frame.windows(reference.len()).any(|part| part == reference);
+        if is_it && frame.get(2..4) == Some(&[97, op::PAYLOAD_MONITOR_P_EXIT as u8]) {
+            let text = String::from_utf8_lossy(&frame);
+            assert!(text.contains("system_limit") && words.iter().all(|word| text.contains(word)), "{text}");
+            return;
+        }
+    }
 }
 
 #[test]
-fn what_a_peer_has_begun_to_send_is_bounded() {
+fn a_call_over_the_bound_ends_and_the_connection_goes_on() {
+    let limits = Limits { frame_bytes_max: 1 << 20, ..Limits::default() };
+    let scene = Scene::start(limits, None);
+    let mut peer = scene.peer("some@h");
+    let words = ["over the bound of 1048576 (--frame-bytes-max)"];
+    let call = large_call(&mut peer, 1, 3 << 20);
+    let frame = peer.frame(&call, &[]);
+    assert!(peer.send(&frame));
+    ends(&mut peer, 1, &words);
+    // Known at the first fragment, and at the second only.
+    for (number, first) in [(2, 2 << 20), (3, 100_000)] {
+        let call = large_call(&mut peer, number, 3 << 20);
+        let [first, second] = fragments(7, &call, first);
+        assert!(peer.send(&first));
+        peer.pid_of("net_kernel");
+        assert!(peer.send(&second));
+        ends(&mut peer, number, &words);
+    }
+    peer.pid_of("net_kernel");
+}
+
+#[test]
+fn past_what_may_be_under_way_the_newest_call_ends_and_the_others_are_served() {
     let limits = Limits { frame_bytes_max: 1 << 20, unfinished_bytes_max: 3 << 20, ..Limits::default() };
     let scene = Scene::start(limits, None);
-    let mut bad = scene.peer("bad@h");
-    for sequence in 0..3 {
-        assert!(bad.send(&first_of_two(sequence, 900 << 10)));
+    let mut peer = scene.peer("some@h");
+    let calls: Vec<[Vec<u8>; 2]> = (0..5)
+        .map(|number| {
+            let call = large_call(&mut peer, number, 950 << 10);
+            fragments(number.into(), &call, 900 << 10)
+        })
+        .collect();
+    for [first, _] in &calls {
+        assert!(peer.send(first));
     }
-    // It is read in order: the answer says that these are within the bound.
-    bad.pid_of("net_kernel");
-    for sequence in 3..5 {
-        let _gone = bad.send(&first_of_two(sequence, 900 << 10));
+    // It is read in order.
+    peer.pid_of("net_kernel");
+    for (number, [_, second]) in (0..).zip(&calls) {
+        assert!(peer.send(second));
+        if number < 3 {
+            assert_eq!(peer.answer(number), encode(|w| _ = w.atom("yes")));
+        } else {
+            ends(&mut peer, number, &["3145728 (--unfinished-bytes-max)"]);
+        }
+    }
+    peer.pid_of("net_kernel");
+}
+
+#[test]
+fn messages_that_are_skipped_have_a_bound_too() {
+    let limits = Limits { frame_bytes_max: 1 << 20, unfinished_messages_max: 100, ..Limits::default() };
+    let scene = Scene::start(limits, None);
+    let mut bad = scene.peer("bad@h");
+    for sequence in 0..101 {
+        let begun = &fragments(sequence, &vec![0; 3 << 20], 2 << 20)[0];
+        if !bad.send(begun) {
+            break;
+        }
     }
     bad.wait_for_end();
     scene.peer("good@h").pid_of("net_kernel");
@@ -266,7 +351,7 @@ fn one_message_is_let_through_whatever_the_bound_says() {
     let limits = Limits { frame_bytes_max: 1 << 20, unfinished_bytes_max: 0, ..Limits::default() };
     let scene = Scene::start(limits, None);
     let mut peer = scene.peer("good@h");
-    let (pid, sequence) = (peer.pid(), 7_u64.to_be_bytes());
+    let pid = peer.pid();
     let control = encode(|w| {
         w.tuple(4).unsigned(op::REG_SEND).pid(&pid).atom("").atom("nobody");
     });
@@ -274,13 +359,7 @@ fn one_message_is_let_through_whatever_the_bound_says() {
         w.binary(&vec![7; 600_000]);
     });
     let message = [&control[..], &payload].concat();
-    let (first, second) = message.split_at(message.len() - 200_000);
-    let frame = |parts: &[&[u8]]| {
-        let frame = parts.concat();
-        [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
-    };
-    let first = frame(&[&[131, 69], &sequence, &2_u64.to_be_bytes(), &[0], first]);
-    let second = frame(&[&[131, 70], &sequence, &1_u64.to_be_bytes(), second]);
+    let [first, second] = fragments(7, &message, message.len() - 200_000);
     assert!(peer.send(&first) && peer.send(&second));
     peer.pid_of("net_kernel");
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{BeamNode, Epmd, KvNode, on_every_otp};
+use support::{BeamNode, Epmd, KvNode, Otp, on_every_otp};
 
 #[test]
 fn large_and_small_values_of_many_processes_come_back_as_they_went_in() {
@@ -125,4 +125,175 @@ fn what_a_large_value_is_replicated_to_gets_it_before_what_was_written_after_it(
             "[true, true]",
         );
     });
+}
+
+#[test]
+fn a_value_over_the_bound_costs_the_call_that_brings_it_and_nothing_else() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let plain = KvNode::start(&epmd, "plain", "--no-fragments");
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.run("huge = :binary.copy(<<7>>, 170 * 1024 * 1024); :ok");
+        for (kv, name) in [(&kv, "kv"), (&plain, "plain")] {
+            beam.ping(kv.name());
+            beam.wait_for_global(name);
+            beam.run(&format!("pid = :global.whereis_name(:{name}); monitor = Process.monitor(pid); :ok"));
+            beam.check(
+                r#"
+                others =
+                  Task.async(fn ->
+                    for n <- 1..500 do
+                      :ok = GenServer.call(pid, {:put, n, n}, 60_000)
+                      ^n = GenServer.call(pid, {:get, n}, 60_000)
+                    end
+
+                    :served
+                  end)
+
+                ended =
+                  try do
+                    GenServer.call(pid, {:put, :huge, huge}, 60_000)
+                  catch
+                    :exit, {{:system_limit, text}, {GenServer, :call, _}} -> text
+                  end
+
+                [_, bytes] = Regex.run(~r/^a message of (\d+) bytes is over the bound of 167772160 \(--frame-bytes-max\)$/, ended)
+                {String.to_integer(bytes) in 178_257_920..178_259_000, Task.await(others, 60_000)}
+                "#,
+                "{true, :served}",
+            );
+            // A cast is dropped; what comes behind it is served.
+            beam.check(
+                "GenServer.cast(pid, {:replicate_put, :huge, huge}); GenServer.call(pid, {:get, :huge}, 60_000)",
+                "nil",
+            );
+            beam.check(
+                &format!(
+                    "receive do {{:DOWN, ^monitor, _, _, _}} -> :lost
+                     after 0 -> :global.whereis_name(:{name}) == pid end"
+                ),
+                "true",
+            );
+            kv.wait_for_log(&["WARN", "a call: it has ended", "--frame-bytes-max", beam.name()]);
+            kv.wait_for_log(&["ERROR", "replicated write lost"]);
+            assert!(!kv.log().contains("peer down"), "{}", kv.log());
+        }
+    });
+}
+
+#[test]
+fn functions_with_arguments_over_the_bound_are_refused_at_once() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "--frame-bytes-max 1MiB");
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.ping(kv.name());
+        beam.run(&format!("node = :\"{}\"; huge = :binary.copy(<<7>>, 3_000_000); :ok", kv.name()));
+        beam.check(
+            r#"
+            try do
+              :erpc.call(node, :erlang, :whereis, [huge])
+            catch
+              :error, {:erpc, reason} -> reason
+            end
+            "#,
+            ":system_limit",
+        );
+        let said =
+            beam.run("inspect(:rpc.call(node, :erlang, :whereis, [huge]), limit: 5, printable_limit: 200)");
+        println!("{} {said}", otp.release);
+        assert!(said.contains("{:badrpc, ") && said.contains("system_limit"), "{said}");
+        let said = beam
+            .run("inspect(:rpc.block_call(node, :erlang, :whereis, [huge]), limit: 9, printable_limit: 200)");
+        println!("{} {said}", otp.release);
+        assert!(said.contains("{:badrpc, ") && said.contains("--frame-bytes-max"), "{said}");
+        // As erl_call asks.
+        beam.check(
+            r#"
+            send({:rex, node}, {self(), {:call, :erlang, :whereis, [huge], :user}})
+            receive do {:rex, {:badrpc, {:system_limit, text}}} -> text =~ "--frame-bytes-max" end
+            "#,
+            "true",
+        );
+        beam.check(":rpc.call(node, :erlang, :whereis, [:rex]) |> is_pid()", "true");
+        assert!(!kv.log().contains("peer down"), "{}", kv.log());
+    });
+}
+
+#[test]
+fn an_answer_over_our_bound_ends_our_call_and_not_the_connection() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "--frame-bytes-max 1MiB");
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.ping(kv.name());
+        beam.run(&format!(
+            "node = :\"{}\"
+             answers = fn answers ->
+               receive do {{:\"$gen_call\", from, bytes}} -> GenServer.reply(from, :binary.copy(<<7>>, bytes)) end
+               answers.(answers)
+             end
+             Process.register(spawn(fn -> answers.(answers) end), :answers); :ok",
+            kv.name()
+        ));
+        let call = |bytes: u32| format!(":rpc.call(node, GenServer, :call, [{{:answers, node()}}, {bytes}])");
+        beam.check(&format!("byte_size({})", call(1_000_000)), "1000000");
+        beam.check(
+            &format!(
+                "{{:badrpc, {{:EXIT, {{{{:system_limit, text}}, {{GenServer, :call, _}}}}}}}} = {}; text =~ \"--frame-bytes-max\"",
+                call(3_000_000)
+            ),
+            "true",
+        );
+        beam.check(&format!("byte_size({})", call(1000)), "1000");
+        assert!(!kv.log().contains("peer down"), "{}", kv.log());
+    });
+}
+
+/// So many processes of one BEAM put so many bytes each at once: each is answered, or told why not.
+fn at_once(otp: &Otp, processes: u32, mib: u32) {
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    let beam = BeamNode::start(otp, &epmd, "beam");
+    beam.ping(kv.name());
+    beam.wait_for_global("kv");
+    let said = beam.run(&format!(
+        r#"
+        pid = :global.whereis_name(:kv)
+        monitor = Process.monitor(pid)
+        bytes = :binary.copy(<<7>>, {mib} * 1024 * 1024)
+
+        counted =
+          for _ <- 1..{processes} do
+            Task.async(fn ->
+              try do
+                GenServer.call(pid, {{:put, :value, bytes}}, 80_000)
+              catch
+                :exit, {{{{:system_limit, text}}, _}} -> text =~ "(--unfinished-bytes-max)"
+              end
+            end)
+          end
+          |> Enum.map(&Task.await(&1, 85_000))
+          |> Enum.frequencies()
+
+        lost = receive do {{:DOWN, ^monitor, _, _, _}} -> true after 0 -> false end
+        {{Map.get(counted, :ok, 0) >= 1024 / {mib} - 1, Map.get(counted, :ok, 0) + Map.get(counted, true, 0), lost, counted}}
+        "#
+    ));
+    let wanted = format!("{{true, {processes}, false, ");
+    assert!(said.starts_with(&wanted), "{processes} x {mib} MiB on {}: {said}", otp.release);
+    assert!(!kv.log().contains("peer down"), "{}", kv.log());
+    beam.check("GenServer.call(pid, {:get, :value}, 60_000) == bytes", "true");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", kv.pid())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(peak < 1400 << 10, "{peak} KiB");
+}
+
+#[test]
+fn many_large_values_at_once_are_taken_or_their_calls_told() {
+    on_every_otp(|otp| at_once(otp, 30, 60));
+    at_once(&Otp::newest(), 20, 63);
+    at_once(&Otp::newest(), 60, 30);
 }

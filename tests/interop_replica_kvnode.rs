@@ -865,3 +865,32 @@ fn a_former_primary_that_returns_with_its_name_where_no_beam_tells_of_it_becomes
     pair.has(&b, "m", 2);
     pair.beam.check(&format!("{}.role", call_at(&b, "b", ":status")), ":primary");
 }
+
+#[test]
+fn a_slave_that_takes_no_values_so_large_says_so_and_keeps_its_connection() {
+    at_once_on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let (beam, master) = (&cluster.beam, cluster.node("master", ""));
+        let slave = cluster.node("slave", "--frame-bytes-max 1MiB");
+        beam.run("KeyValueStoreDistributed.put(:small, 1)");
+        cluster.add("master", "slave", ":ok");
+        cluster.follows("slave", "master");
+        beam.check_soon(&states("master"), "[in_step: 0]");
+        beam.check(&call("master", "{:put, :large, :binary.copy(<<7>>, 3_000_000)}"), ":ok");
+        // It is not in step, and a confirmed write knows it.
+        beam.check_soon(&states("master"), "[failing: 1]");
+        beam.check_soon(&format!("{}.primary.state", call("slave", ":status")), ":failing");
+        beam.check("KeyValueStoreDistributed.put(:later, 2)", ":ok");
+        beam.check(
+            &format!("match?({{:error, _}}, {})", call("master", "{:put, :sure, 3, confirm: 1}")),
+            "true",
+        );
+        master.wait_for_log(&["slave does not keep what it is sent", "--frame-bytes-max"]);
+        slave.wait_for_log(&["ERROR", "it is told", "over the bound of 1048576"]);
+        assert!(!slave.log().contains("peer down") && !master.log().contains("peer down"));
+        // Without the value it is in step again.
+        beam.check(&call("master", "{:delete, :large}"), ":ok");
+        beam.check_soon(&states("master"), "[in_step: 0]");
+        beam.check_soon(&same("master", "slave"), "true");
+    });
+}

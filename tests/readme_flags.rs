@@ -1,10 +1,12 @@
-//! The README's tables of flags and commands, held against `--help`.
+//! The README's tables of flags, commands and bounds, held against `--help` and [`Limits`].
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::Duration;
 
+use kvnode::config::Limits;
 use support::kvnode::program;
 
 const README: &str = include_str!("../README.md");
@@ -63,4 +65,96 @@ fn the_table_of_commands_has_those_of_the_help() {
             "`kvnode {command}` is not in the README's table of commands"
         );
     }
+}
+
+fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).expect("digits")).collect();
+    groups.join(",")
+}
+
+fn bytes(number: usize) -> String {
+    match number {
+        number if number.is_multiple_of(1 << 30) => format!("{} GiB", number >> 30),
+        number => format!("{} MiB", number >> 20),
+    }
+}
+
+fn time(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{} s", time.as_secs())
+    }
+}
+
+#[test]
+fn the_table_of_bounds_has_those_of_a_connection_and_their_defaults() {
+    // All of them by name: one that is added is of a connection or not.
+    let Limits {
+        frame_bytes_max,
+        spare_bytes_max,
+        unfinished_bytes_max,
+        unfinished_messages_max,
+        outbound_bytes_max,
+        output_stall_max,
+        slave_buffer_bytes_max,
+        handshake_step_duration_max,
+        reconnect_pause,
+        handshake_duration_max,
+        watches_max,
+        mailbox_messages_max,
+        mailbox_bytes_max,
+        held_bytes_max,
+        state_bytes_max,
+        connection_threads_max,
+        handshakes_max,
+        handshakes_per_address_max,
+        digests_per_sec_max,
+        handshake_log_interval,
+        peers_max,
+        dials_max,
+        shutdown_duration_max: _,
+        restarts_max: _,
+        restart_period: _,
+        stored_bytes_max: _,
+        backoff_first: _,
+        backoff_max: _,
+    } = Limits::default();
+    let mut defaults = [
+        ("frame_bytes_max", bytes(frame_bytes_max)),
+        ("spare_bytes_max", bytes(spare_bytes_max)),
+        ("unfinished_bytes_max", bytes(unfinished_bytes_max)),
+        ("unfinished_messages_max", count(unfinished_messages_max)),
+        ("outbound_bytes_max", bytes(outbound_bytes_max)),
+        ("output_stall_max", time(output_stall_max)),
+        ("slave_buffer_bytes_max", bytes(slave_buffer_bytes_max)),
+        ("handshake_step_duration_max", time(handshake_step_duration_max)),
+        ("reconnect_pause", time(reconnect_pause)),
+        ("handshake_duration_max", time(handshake_duration_max)),
+        ("watches_max", count(watches_max)),
+        ("mailbox_messages_max", count(mailbox_messages_max)),
+        ("mailbox_bytes_max", bytes(mailbox_bytes_max)),
+        ("held_bytes_max", bytes(held_bytes_max)),
+        ("state_bytes_max", bytes(state_bytes_max)),
+        ("connection_threads_max", count(connection_threads_max)),
+        ("handshakes_max", count(handshakes_max)),
+        ("handshakes_per_address_max", count(handshakes_per_address_max)),
+        ("digests_per_sec_max", count(digests_per_sec_max as usize)),
+        ("handshake_log_interval", time(handshake_log_interval)),
+        ("peers_max", count(peers_max)),
+        ("dials_max", count(dials_max)),
+    ]
+    .map(|(name, default)| (name.to_owned(), default));
+    let mut rows: Vec<(String, String)> = table("### Bounds of a connection\n")
+        .iter()
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            (cells[1].trim_matches('`').to_owned(), cells[2].to_owned())
+        })
+        .collect();
+    defaults.sort();
+    rows.sort();
+    assert_eq!(rows, defaults);
 }

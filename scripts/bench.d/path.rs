@@ -108,7 +108,7 @@ impl Way<'_> {
             let len = room.len().min(received.len());
             room[..len].copy_from_slice(&received[..len]);
             received = &received[len..];
-            self.inbound.filled(len)?;
+            self.inbound.filled(len);
             while let Some(arrival) = self.inbound.next_arrival()? {
                 if let Arrival::Frame(range) = arrival {
                     self.peer.handle(

@@ -14,9 +14,10 @@ use smol::future::FutureExt;
 
 use super::answer::Form;
 use super::find::{Find, FindArgs, wrong_node};
+use super::node::FRAME_BYTES_MOST;
 use super::tls::TlsArgs;
 use super::{CliError, progress, server_name};
-use crate::config::{EpmdConfig, ServerName, TlsConfig};
+use crate::config::{EpmdConfig, Limits, ServerName, TlsConfig};
 use crate::dist::node_at::split_port;
 use crate::dist::node_name::{NameKind, NodeName, split_typed};
 use crate::dist::{Cookie, NodeAt, NodeAtError, ServerRef};
@@ -322,7 +323,9 @@ pub(super) async fn start(
     let host = host.map_err(|error| CliError::cannot_run(StartError::Host(error)))?;
     let number = getrandom::u64().map_err(CliError::cannot_run)?;
     let name = format!("kvnode-{number:016x}@{host}");
-    let mut builder = Node::builder(&name).outgoing_only();
+    // What was asked for is taken, however large it is: nobody else sends anything here.
+    let limits = Limits { frame_bytes_max: FRAME_BYTES_MOST, ..Limits::default() };
+    let mut builder = Node::builder(&name).limits(limits).outgoing_only();
     builder = match find {
         Find::Epmd(epmd) => builder.epmd(epmd),
         Find::Ports(port) => builder.without_epmd().dist_port(port.unwrap_or_default()),

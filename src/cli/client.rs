@@ -5,7 +5,6 @@ use clap::Args;
 use super::answer::{self, Form};
 use super::ask::{AskArgs, Session, ToArgs};
 use super::{CliError, server_name, term};
-use crate::CallError;
 use crate::config::ServerName;
 use crate::dist::ServerRef;
 use crate::etf::text::NodeIdentity;
@@ -60,9 +59,6 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     ask: AskArgs,
 }
-
-/// From so many bytes on a connection that is lost may have been ended because of them.
-const LARGE_BYTES: usize = 32 << 20;
 
 #[derive(Args)]
 #[command(before_help = PUT_EXAMPLES)]
@@ -182,15 +178,6 @@ fn request<const N: usize>(
             terms.iter().for_each(|term| _ = w.term(term.view()));
         };
         let called = session.node.client().call(&session.server(&to), request, session.time).await;
-        called.map_err(|error| {
-            let bytes: usize = terms.iter().map(|term| term.view().bytes().len()).sum();
-            match error {
-                CallError::NodeDown(node) if bytes > LARGE_BYTES => CliError::CannotRun(format!(
-                    "the connection to {node} was lost before it answered; what it was sent has {bytes} bytes, and a kvnode \
-                     ends a connection by which more than its --frame-bytes-max come at once: see its log"
-                )),
-                error => session.failed(&to, &error),
-            }
-        })
+        called.map_err(|error| session.failed(&to, &error))
     })
 }

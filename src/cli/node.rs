@@ -26,7 +26,7 @@ use crate::store::SyncPolicy;
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
 const FRAME_BYTES_LEAST: usize = 64 << 10;
 /// The largest: the length of a frame has 32 bits.
-const FRAME_BYTES_MOST: usize = u32::MAX as usize;
+pub(super) const FRAME_BYTES_MOST: usize = u32::MAX as usize;
 /// Local names that are the node's own.
 const OWN_PROCESSES: [&str; 4] = ["net_kernel", "rex", "global_name_server", STATUS_NAME];
 /// The local name of the only store when none is given: the module of the Elixir original.
@@ -117,9 +117,13 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Network",
           value_parser = clap::value_parser!(u32).range(1..))]
     net_ticktime: u32,
-    /// The largest message to be taken; a node that sends a larger one is disconnected [default: 160MiB]
+    /// The largest message to be taken; a call that is larger ends with {:system_limit, text} [default: 160MiB]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Network")]
     frame_bytes_max: Option<usize>,
+    /// What large messages of one node may take while they are under way, all together; beyond it the newest call of
+    /// them ends with {:system_limit, text} [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Network")]
+    unfinished_bytes_max: Option<usize>,
     /// The most that all stores in memory may hold, keys, values and 48 bytes for each pair; a write beyond it is
     /// answered {:error, :no_space}. Of stores on disk, about what they take of memory; it refuses nothing
     /// [default: no bound]
@@ -205,6 +209,7 @@ fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
     let mut implied = vec![
         ("slave-buffer", text(&size::shown(config.limits.slave_buffer_bytes_max))),
         ("frame-bytes-max", text(&size::shown(config.limits.frame_bytes_max))),
+        ("unfinished-bytes-max", text(&size::shown(config.limits.unfinished_bytes_max))),
     ];
     if let Some(data) = &config.data {
         implied.push(("sync", text(&data::sync_shown(data.sync))));
@@ -419,7 +424,8 @@ fn limits(args: &NodeArgs) -> Result<Limits, CliError> {
     }
     let stored_bytes_max = args.memory_max.map_or(default.stored_bytes_max, |bytes| bytes as u64);
     let slave_buffer_bytes_max = args.slave_buffer.unwrap_or(default.slave_buffer_bytes_max);
-    Ok(Limits { frame_bytes_max, stored_bytes_max, slave_buffer_bytes_max, ..default })
+    let unfinished_bytes_max = args.unfinished_bytes_max.unwrap_or(default.unfinished_bytes_max);
+    Ok(Limits { frame_bytes_max, unfinished_bytes_max, stored_bytes_max, slave_buffer_bytes_max, ..default })
 }
 
 fn epmd(start: bool) -> Result<EpmdConfig, CliError> {

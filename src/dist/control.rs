@@ -144,10 +144,27 @@ impl<'a> ControlMessage<'a> {
     /// The peer's fault: no term, or a known operation with the wrong arity or types.
     #[inline]
     pub fn parse(cursor: &mut Cursor<'a>) -> Result<Self, TermError> {
+        Self::read::<false>(cursor)
+    }
+
+    /// The same, where it is seldom done.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    #[cold]
+    #[inline(never)]
+    pub fn parse_seldom(cursor: &mut Cursor<'a>) -> Result<Self, TermError> {
+        Self::read::<true>(cursor)
+    }
+
+    /// There is one of these for each of the two: what has one caller is compiled into it, which is worth 80 instructions a
+    /// frame.
+    #[inline]
+    fn read<const SELDOM: bool>(cursor: &mut Cursor<'a>) -> Result<Self, TermError> {
         let whole = *cursor;
         let arity = cursor.tuple()?;
         let operation = cursor.unsigned()?;
-        let Some(message) = Self::fields(cursor, operation, arity)? else {
+        let Some(message) = Self::fields::<SELDOM>(cursor, operation, arity)? else {
             // Find its end, so that what follows is not misread.
             *cursor = whole;
             cursor.term()?;
@@ -157,7 +174,11 @@ impl<'a> ControlMessage<'a> {
     }
 
     #[inline]
-    fn fields(c: &mut Cursor<'a>, operation: u64, arity: usize) -> Result<Option<Self>, TermError> {
+    fn fields<const SELDOM: bool>(
+        c: &mut Cursor<'a>,
+        operation: u64,
+        arity: usize,
+    ) -> Result<Option<Self>, TermError> {
         Ok(Some(match (operation, arity) {
             (op::MONITOR_P, 4) => {
                 Self::MonitorP { from_pid: c.pid()?, to_proc: process_ref(c)?, reference: c.reference()? }

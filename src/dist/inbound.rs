@@ -5,9 +5,14 @@
 //!
 //! Small frames are handled where they were read. A large one is received into memory of its own, and so are the
 //! fragments of a large message: what keeps most of it (a store its value) keeps that memory, and nothing is copied.
+//!
+//! A message over a bound is skipped: its bytes are thrown away as they come, and at its place stands its beginning
+//! ([`Arrival::Skipped`]), by which its sender can be told. So a value that is too large costs the call that brings it, and
+//! not the connection, by which everybody else's calls, monitors and names would go.
 
 mod fragments;
 mod growing;
+mod skipped;
 
 use std::fmt;
 use std::ops::Range;
@@ -19,6 +24,8 @@ use crate::etf::tag::VERSION_MAGIC;
 use crate::etf::{Pool, PooledBytes};
 use fragments::Fragments;
 use growing::Growing;
+pub use skipped::{Bound, Skipped, TooLarge};
+use skipped::{HEAD_BYTES, Skipping};
 
 /// A frame from this size on is received into memory of its own, in bytes.
 const LARGE_BYTES: usize = 256 << 10;
@@ -35,13 +42,6 @@ const KEEP_BYTES: usize = 512 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// Longer than `frame_bytes_max`, as a frame or as a message in fragments.
-    TooLong {
-        /// Its length in bytes.
-        bytes: usize,
-        /// The bound.
-        bytes_max: usize,
-    },
     /// Not of the form that is in force.
     Head {
         /// The form.
@@ -60,13 +60,6 @@ pub enum FrameError {
         /// The number that should have come; `None` where nothing was begun.
         expected: Option<u64>,
     },
-    /// More bytes of unfinished messages than `unfinished_bytes_max` allows.
-    Unfinished {
-        /// Their bytes that have arrived.
-        bytes: usize,
-        /// The bound.
-        bytes_max: usize,
-    },
     /// More unfinished messages than `unfinished_messages_max` allows.
     UnfinishedMessages {
         /// The bound.
@@ -77,12 +70,6 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::TooLong { bytes, bytes_max } => {
-                write!(
-                    f,
-                    "a message of {bytes} bytes is over the bound of {bytes_max} (see --frame-bytes-max)"
-                )
-            }
             Self::Head { form: FrameForm::PassThrough, first: [kind, _] } => {
                 write!(f, "a frame of kind {kind}, where only pass-through (112) was offered")
             }
@@ -101,9 +88,6 @@ impl fmt::Display for FrameError {
             Self::Fragment { sequence, number, expected: None } => {
                 write!(f, "fragment {number} of sequence {sequence}, of which nothing was begun")
             }
-            Self::Unfinished { bytes, bytes_max } => {
-                write!(f, "{bytes} bytes of unfinished messages are over the bound of {bytes_max}")
-            }
             Self::UnfinishedMessages { messages_max } => {
                 write!(f, "more than {messages_max} messages are unfinished")
             }
@@ -116,11 +100,11 @@ impl std::error::Error for FrameError {}
 /// The bounds on what is received.
 #[derive(Clone, Copy, Debug)]
 pub struct InboundLimits {
-    /// Of one message, in bytes.
+    /// Of one message, in bytes: a larger one is skipped.
     pub frame_bytes_max: usize,
-    /// Of all messages of which some fragments have arrived, in bytes.
+    /// Of all messages of which some fragments have arrived, in bytes: past it the newest of them is skipped.
     pub unfinished_bytes_max: usize,
-    /// Of those messages, in number.
+    /// Of those messages, in number, skipped ones too: past it the connection ends.
     pub unfinished_messages_max: usize,
 }
 
@@ -154,6 +138,15 @@ enum Straight {
     Frame { bytes: Growing, left: usize },
     /// What is left of a fragment.
     Fragment { sequence: u64, left: usize },
+    /// What is left of something that is skipped. It is read into the buffer, and goes nowhere from there.
+    Skip { what: Skip, left: usize },
+}
+
+#[derive(Debug)]
+enum Skip {
+    Frame(Skipping),
+    /// A fragment of this sequence.
+    Fragment(u64),
 }
 
 /// One thing that arrived.
@@ -165,6 +158,8 @@ pub enum Arrival {
     Frame(Range<usize>),
     /// The same of a large one, in memory of its own.
     Large(Arc<PooledBytes>),
+    /// What was over a bound.
+    Skipped(Box<Skipped>),
 }
 
 /// What came of the fragment at the front.
@@ -226,11 +221,14 @@ impl Inbound {
     #[cold]
     fn straight_rooms(&mut self) -> [&mut [u8]; 2] {
         self.make_room();
+        if let Some(Straight::Skip { .. }) = self.straight {
+            return [&mut self.bytes[self.end..], &mut []];
+        }
         let behind = &mut self.bytes[self.end..][..REST_BYTES];
         let (room, left) = match &mut self.straight {
             Some(Straight::Frame { bytes, left }) => (bytes.room(*left), *left),
             Some(Straight::Fragment { sequence, left }) => (self.fragments.room(*sequence, *left), *left),
-            None => return [behind, &mut []],
+            Some(Straight::Skip { .. }) | None => return [behind, &mut []],
         };
         if room.len() < left { [room, &mut []] } else { [room, behind] }
     }
@@ -255,24 +253,28 @@ impl Inbound {
     }
 
     /// That a read has put `len` bytes into the rooms. A read that filled the first asks for more room next time.
-    ///
-    /// # Errors
-    /// The peer's: more than the bounds allow.
     #[inline]
-    pub fn filled(&mut self, len: usize) -> Result<(), FrameError> {
+    pub fn filled(&mut self, len: usize) {
         if self.straight.is_some() {
             return self.straight_filled(len);
         }
+        self.buffer_filled(len);
+    }
+
+    #[inline]
+    fn buffer_filled(&mut self, len: usize) {
         self.end += len;
         debug_assert!(self.end <= self.bytes.len(), "a read stays in the room that it was given");
         if self.end == self.bytes.len() && self.bytes.len() < BUSY_BYTES {
             self.bytes.resize(BUSY_BYTES, 0);
         }
-        Ok(())
     }
 
     #[cold]
-    fn straight_filled(&mut self, len: usize) -> Result<(), FrameError> {
+    fn straight_filled(&mut self, len: usize) {
+        if let Some(Straight::Skip { .. }) = self.straight {
+            return self.buffer_filled(len);
+        }
         let [first, _] = self.rooms();
         let here = first.len().min(len);
         self.end += len - here;
@@ -282,12 +284,21 @@ impl Inbound {
                 *left -= here;
             }
             Some(Straight::Fragment { sequence, left }) => {
-                self.fragments.filled(*sequence, here)?;
-                *left -= here;
+                let (sequence, left) = (*sequence, *left - here);
+                self.fragments.filled(sequence, here);
+                self.straight = Some(self.rest_of_fragment(sequence, left));
             }
-            None => {}
+            Some(Straight::Skip { .. }) | None => {}
         }
-        Ok(())
+    }
+
+    /// How the rest of a fragment is received.
+    fn rest_of_fragment(&self, sequence: u64, left: usize) -> Straight {
+        if self.fragments.is_skipped(sequence) {
+            Straight::Skip { what: Skip::Fragment(sequence), left }
+        } else {
+            Straight::Fragment { sequence, left }
+        }
     }
 
     /// The next complete message or tick.
@@ -303,13 +314,13 @@ impl Inbound {
                 None => {}
             }
         }
-        let Some(front) = self.front()? else { return Ok(None) };
+        let Some(front) = self.front() else { return Ok(None) };
         let Front { first, len } = front;
         if len == 0 {
             self.start += 4;
             return Ok(Some(Arrival::Tick));
         }
-        if self.end >= first + len {
+        if self.end >= first + len && len <= self.frame_bytes_max {
             let head_len = match (self.form, &self.bytes[first..first + len]) {
                 (FrameForm::PassThrough, [PASS_THROUGH, VERSION_MAGIC, ..]) => 2,
                 (FrameForm::DistHeader, [VERSION_MAGIC, DIST_HEADER, 0, ..]) => 3,
@@ -321,7 +332,7 @@ impl Inbound {
         self.other_arrival(front)
     }
 
-    /// A frame that is not complete, or not a plain message.
+    /// A frame that is not complete, or over the bound, or not a plain message.
     #[cold]
     fn other_arrival(&mut self, mut front: Front) -> Result<Option<Arrival>, FrameError> {
         loop {
@@ -340,6 +351,13 @@ impl Inbound {
                 if !here.starts_with(head) {
                     return Err(head_error(self.form, here));
                 }
+                if len > self.frame_bytes_max {
+                    let skipping = Skipping::new(Bound::Frame(self.frame_bytes_max), head.len(), HEAD_BYTES);
+                    self.straight =
+                        Some(Straight::Skip { what: Skip::Frame(skipping), left: len - head.len() });
+                    self.start = first + head.len();
+                    return Ok(self.skip());
+                }
                 if here.len() == len {
                     self.start = first + len;
                     return Ok(Some(Arrival::Frame(first + head.len()..first + len)));
@@ -354,7 +372,7 @@ impl Inbound {
             } else {
                 return Ok(None);
             }
-            front = match self.front()? {
+            front = match self.front() {
                 None => return Ok(None),
                 Some(Front { len: 0, .. }) => {
                     self.start += 4;
@@ -388,17 +406,14 @@ impl Inbound {
             }
             self.fragments.begin(sequence, number, len - head_len)?;
         } else {
-            self.fragments.expect(sequence, number)?;
+            self.fragments.expect(sequence, number, len - head_len)?;
         }
-        self.fragments.extend(sequence, &here[head_len..])?;
+        self.fragments.extend(sequence, &here[head_len..]);
         if whole {
             self.start = first + len;
-            return Ok(match self.fragments.end(sequence) {
-                Some(bytes) => Fragment::Last(Arrival::Large(bytes)),
-                None => Fragment::Taken,
-            });
+            return Ok(self.fragments.end(sequence).map_or(Fragment::Taken, Fragment::Last));
         }
-        self.straight = Some(Straight::Fragment { sequence, left: len - here.len() });
+        self.straight = Some(self.rest_of_fragment(sequence, len - here.len()));
         self.emptied();
         Ok(Fragment::Incomplete)
     }
@@ -416,11 +431,35 @@ impl Inbound {
     fn straight_arrival(&mut self) -> Option<Arrival> {
         match self.straight.take()? {
             Straight::Frame { bytes, left: 0 } => Some(Arrival::Large(bytes.finish(self.fragments.pool()))),
-            Straight::Fragment { sequence, left: 0 } => self.fragments.end(sequence).map(Arrival::Large),
+            Straight::Fragment { sequence, left: 0 } => self.fragments.end(sequence),
             unfinished => {
                 self.straight = Some(unfinished);
-                None
+                self.skip()
             }
+        }
+    }
+
+    /// Throws away what is here of something that is skipped, if that is what is being received. Gives the message when
+    /// that was all of it.
+    fn skip(&mut self) -> Option<Arrival> {
+        let Some(Straight::Skip { what, left }) = &mut self.straight else { return None };
+        let len = (*left).min(self.end - self.start);
+        let here = &self.bytes[self.start..self.start + len];
+        match what {
+            Skip::Frame(skipping) => skipping.extend(here),
+            Skip::Fragment(sequence) => self.fragments.extend(*sequence, here),
+        }
+        self.start += len;
+        *left -= len;
+        if *left > 0 {
+            return None;
+        }
+        match self.straight.take()? {
+            Straight::Skip { what: Skip::Frame(skipping), .. } => {
+                Some(Arrival::Skipped(Box::new(skipping.finish())))
+            }
+            Straight::Skip { what: Skip::Fragment(sequence), .. } => self.fragments.end(sequence),
+            Straight::Frame { .. } | Straight::Fragment { .. } => None,
         }
     }
 
@@ -442,17 +481,15 @@ impl Inbound {
     pub fn capacity(&self) -> usize {
         let straight = match &self.straight {
             Some(Straight::Frame { bytes, .. }) => bytes.capacity(),
-            Some(Straight::Fragment { .. }) | None => 0,
+            Some(Straight::Skip { what: Skip::Frame(skipping), .. }) => skipping.capacity(),
+            Some(Straight::Fragment { .. } | Straight::Skip { .. }) | None => 0,
         };
         self.bytes.capacity() + straight + self.fragments.capacity()
     }
 
-    fn front(&self) -> Result<Option<Front>, FrameError> {
-        let Some(len) = self.claimed_len() else { return Ok(None) };
-        if len > self.frame_bytes_max {
-            return Err(FrameError::TooLong { bytes: len, bytes_max: self.frame_bytes_max });
-        }
-        Ok(Some(Front { first: self.start + 4, len }))
+    #[inline]
+    fn front(&self) -> Option<Front> {
+        Some(Front { first: self.start + 4, len: self.claimed_len()? })
     }
 
     fn claimed_len(&self) -> Option<usize> {
@@ -483,6 +520,11 @@ fn head_error(form: FrameForm, here: &[u8]) -> FrameError {
 mod tests {
     use super::*;
 
+    /// A message that was skipped, as [`receive`] gives it.
+    fn shown(head: &[u8], bytes: usize, bound: Bound) -> Vec<u8> {
+        [format!("{} ", TooLarge { bytes, bound }).as_bytes(), head].concat()
+    }
+
     /// Receives bytes in reads of `step` at most; gives the contents of what arrived, a tick as nothing.
     fn receive(inbound: &mut Inbound, bytes: &[u8], step: usize) -> Result<Vec<Vec<u8>>, FrameError> {
         let (mut rest, mut got) = (bytes, Vec::new());
@@ -494,12 +536,13 @@ mod tests {
                 rest = &rest[len..];
                 read += len;
             }
-            inbound.filled(read)?;
+            inbound.filled(read);
             while let Some(arrival) = inbound.next_arrival()? {
                 got.push(match arrival {
                     Arrival::Tick => Vec::new(),
                     Arrival::Frame(range) => inbound.slice(range).to_vec(),
                     Arrival::Large(frame) => frame.to_vec(),
+                    Arrival::Skipped(skipped) => shown(&skipped.head, skipped.size.bytes, skipped.size.bound),
                 });
             }
         }
@@ -581,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_out_of_turn_and_over_the_bounds_are_refused() {
+    fn fragments_out_of_turn_and_too_many_of_them_are_refused() {
         let receive_all = |frames: &[Vec<u8>], limits: InboundLimits| {
             receive(&mut Inbound::new(&[], FrameForm::DistHeader, limits), &frames.concat(), 4096)
         };
@@ -595,27 +638,23 @@ mod tests {
                 vec![good[0].clone(), good[2].clone()],
                 FrameError::Fragment { sequence: 5, number: 1, expected: Some(2) },
             ),
-            (fragments(5, &[0; 1500], 600), FrameError::TooLong { bytes: 1200, bytes_max: 1000 }),
-            (
-                vec![good[0].clone(), framed(&[&good[1][4..], &[0; 500]])],
-                FrameError::TooLong { bytes: 1100, bytes_max: 1000 },
-            ),
-            (
-                (0..9).map(|sequence| fragments(sequence, &[0; 900], 300).remove(0)).collect(),
-                FrameError::Unfinished { bytes: 1800, bytes_max: 1500 },
-            ),
             (
                 // Of nothing there are as many as one likes, and each costs memory.
                 (0..9).map(|sequence| fragments(sequence, &[0; 3], 1).remove(0)).collect(),
                 FrameError::UnfinishedMessages { messages_max: 8 },
             ),
             (
-                vec![framed(&[&[131, 69], &[0; 16], &[0], b"x"])],
-                FrameError::Fragment { sequence: 0, number: 0, expected: None },
+                // What is skipped has its place too.
+                (0..9).map(|sequence| fragments(sequence, &[0; 3000], 600).remove(0)).collect(),
+                FrameError::UnfinishedMessages { messages_max: 8 },
             ),
             (
-                vec![framed(&[&[131, 69], &[0; 8], &[255; 8], &[0], b"xy"])],
-                FrameError::TooLong { bytes: usize::MAX, bytes_max: 1000 },
+                vec![fragments(5, &[0; 1500], 600)[0].clone(), fragments(5, &[0; 1500], 600)[2].clone()],
+                FrameError::Fragment { sequence: 5, number: 1, expected: Some(2) },
+            ),
+            (
+                vec![framed(&[&[131, 69], &[0; 16], &[0], b"x"])],
+                FrameError::Fragment { sequence: 0, number: 0, expected: None },
             ),
             (
                 vec![framed(&[&[131, 69], &[0; 8], &1_u64.to_be_bytes(), &[3], b"x"])],
@@ -651,13 +690,172 @@ mod tests {
         assert!(inbound.capacity() < 16 << 10, "{}", inbound.capacity());
     }
 
+    /// Every size of a read that may matter: those around a head, those of what is read straight, and all at once.
+    fn steps(all: usize) -> impl Iterator<Item = usize> {
+        (1..40).chain([1000, STRAIGHT_BYTES - 1, STRAIGHT_BYTES, 70_000, all])
+    }
+
     #[test]
-    fn a_frame_over_the_bound_and_one_of_another_form_are_refused() {
-        let mut inbound = Inbound::new(&[], FrameForm::PassThrough, 100);
-        let too_long = receive(&mut inbound, &101_u32.to_be_bytes(), 4);
-        assert_eq!(too_long, Err(FrameError::TooLong { bytes: 101, bytes_max: 100 }));
-        let mut inbound = Inbound::new(&[0, 0, 0, 1, 131], FrameForm::PassThrough, 100);
-        let head = FrameError::Head { form: FrameForm::PassThrough, first: [131, 0] };
-        assert_eq!(inbound.next_arrival(), Err(head));
+    fn a_frame_over_the_bound_is_skipped_at_its_place() {
+        for form in [FrameForm::PassThrough, FrameForm::DistHeader] {
+            for len in [1001, 5000, 90_000, 400_000] {
+                let large = pattern(len - form.head().len(), 1);
+                let sent =
+                    [&message(form, b"one")[..], &message(form, &large), &[0; 4], &message(form, b"two")]
+                        .concat();
+                let head = &large[..large.len().min(HEAD_BYTES)];
+                let expected =
+                    [b"one".to_vec(), shown(head, len, Bound::Frame(1000)), vec![], b"two".to_vec()];
+                for step in steps(sent.len()) {
+                    let mut inbound = Inbound::new(&[], form, 1000);
+                    assert_eq!(receive(&mut inbound, &sent, step), Ok(expected.to_vec()), "{len} by {step}");
+                    assert!(inbound.capacity() <= KEEP_BYTES, "{}", inbound.capacity());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_over_the_bound_of_a_message_are_skipped_whether_that_is_known_at_once_or_not() {
+        let limits =
+            InboundLimits { frame_bytes_max: 1000, unfinished_bytes_max: 5000, unfinished_messages_max: 8 };
+        let (large, small) = (pattern(9000, 1), pattern(900, 2));
+        // 1. Known at the first; 2. it alone is too long; 3. the second is longer than the first said.
+        let claimed = fragments(1, &large, 600);
+        let single = fragments(2, &large, 9000);
+        let number = |number: u64| [&2_u64.to_be_bytes()[..], &number.to_be_bytes()].concat();
+        let grown = [
+            framed(&[&[131, 69], &number(2), &[0], &large[..10]]),
+            framed(&[&[131, 70], &number(1), &large[10..]]),
+        ];
+        for sent in [&claimed[..], &single, &grown] {
+            let others = fragments(7, &small, 100);
+            let mut mixed = Vec::new();
+            for at in 0..sent.len().max(others.len()) {
+                mixed.extend(sent.get(at).into_iter().chain(others.get(at)).flatten());
+                mixed.extend(message(FrameForm::DistHeader, &[at as u8]));
+            }
+            for step in steps(mixed.len()) {
+                let mut inbound = Inbound::new(&[], FrameForm::DistHeader, limits);
+                let got = receive(&mut inbound, &mixed, step).expect("good frames");
+                let is_large = |got: &&Vec<u8>| got.len() > 1;
+                let arrived: Vec<&Vec<u8>> = got.iter().filter(is_large).collect();
+                let skipped = shown(&large, 9000, Bound::Frame(1000));
+                assert_eq!(arrived.len(), 2, "{step}");
+                assert!(arrived.contains(&&skipped) && arrived.contains(&&small), "{step}");
+                assert_eq!(got.len(), 2 + sent.len().max(others.len()));
+                assert!(inbound.fragments.is_empty());
+            }
+        }
+        let mut inbound = Inbound::new(&[], FrameForm::DistHeader, limits);
+        let hopeless = framed(&[&[131, 69], &[0; 8], &[255; 8], &[0], b"xy"]);
+        assert_eq!(
+            receive(&mut inbound, &hopeless, 100),
+            Ok(vec![]),
+            "it never ends, and costs its beginning"
+        );
+        let anew = fragments(0, b"anew", 2).concat();
+        assert_eq!(receive(&mut inbound, &anew, 7), Ok(vec![b"anew".to_vec()]));
+        assert!(inbound.fragments.is_empty());
+    }
+
+    #[test]
+    fn past_the_bound_of_all_unfinished_messages_the_newest_is_skipped() {
+        let limits = InboundLimits {
+            frame_bytes_max: 100_000,
+            unfinished_bytes_max: 150_000,
+            unfinished_messages_max: 8,
+        };
+        let messages: Vec<Vec<u8>> = (0..4).map(|seed| pattern(60_000, seed)).collect();
+        let frames: Vec<Vec<Vec<u8>>> =
+            messages.iter().zip(0..).map(|(message, sequence)| fragments(sequence, message, 9000)).collect();
+        // In turn, as processes of a BEAM send them.
+        let sent: Vec<u8> =
+            (0..frames[0].len()).flat_map(|at| frames.iter().flat_map(move |one| one[at].clone())).collect();
+        let bound = Bound::Unfinished(150_000);
+        let expected = [
+            messages[0].clone(),
+            messages[1].clone(),
+            shown(&messages[2], 60_000, bound),
+            shown(&messages[3], 60_000, bound),
+        ];
+        for step in steps(sent.len()) {
+            let mut inbound = Inbound::new(&[], FrameForm::DistHeader, limits);
+            assert_eq!(receive(&mut inbound, &sent, step), Ok(expected.to_vec()), "{step}");
+            assert!(inbound.fragments.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_costs_its_beginning_and_of_very_many_little_of_that() {
+        let limits = InboundLimits {
+            frame_bytes_max: 1000,
+            unfinished_bytes_max: 1000,
+            unfinished_messages_max: 1 << 16,
+        };
+        let mut inbound = Inbound::new(&[], FrameForm::DistHeader, limits);
+        let heads = skipped::HEADS_BYTES / HEAD_BYTES;
+        for sequence in 0..heads as u64 + 500 {
+            let first = fragments(sequence, &[7; 140_000], 70_000).remove(0);
+            assert_eq!(receive(&mut inbound, &first, first.len()), Ok(vec![]));
+        }
+        let bytes_max = skipped::HEADS_BYTES + 500 * skipped::SHORT_HEAD_BYTES + KEEP_BYTES;
+        assert!(inbound.capacity() <= bytes_max, "{} over {bytes_max}", inbound.capacity());
+        for sequence in 0..heads as u64 + 500 {
+            let last = fragments(sequence, &[7; 140_000], 70_000).remove(1);
+            let head = if sequence < heads as u64 { HEAD_BYTES } else { skipped::SHORT_HEAD_BYTES };
+            let got = receive(&mut inbound, &last, last.len());
+            assert_eq!(got, Ok(vec![shown(&vec![7; head], 140_000, Bound::Frame(1000))]));
+        }
+        assert!(inbound.fragments.is_empty() && inbound.capacity() <= KEEP_BYTES);
+    }
+
+    #[test]
+    fn the_newest_is_found_at_once_among_very_many() {
+        let limits = InboundLimits {
+            frame_bytes_max: 1000,
+            unfinished_bytes_max: 60_000,
+            unfinished_messages_max: 1 << 16,
+        };
+        let mut inbound = Inbound::new(&[], FrameForm::DistHeader, limits);
+        // Each of the later ones is the newest, and one too many.
+        let begun: Vec<u8> =
+            (0..65_000).flat_map(|sequence| fragments(sequence, &[7; 3], 1).remove(0)).collect();
+        assert_eq!(receive(&mut inbound, &begun, 1 << 20), Ok(vec![]));
+        assert!(inbound.fragments.is_skipped(64_999) && !inbound.fragments.is_skipped(59_999));
+    }
+
+    #[test]
+    fn no_cut_and_no_change_of_bytes_panics_or_takes_memory() {
+        let limits =
+            InboundLimits { frame_bytes_max: 300, unfinished_bytes_max: 500, unfinished_messages_max: 4 };
+        let mut sent = message(FrameForm::DistHeader, &[1; 400]);
+        for at in 0..4 {
+            for (sequence, len) in [(1, 100), (2, 90), (3, 120)] {
+                sent.extend(&fragments(sequence, &pattern(len * 4, 3), len)[at]);
+            }
+        }
+        for at in 0..sent.len() {
+            let mut inbound = Inbound::new(&[], FrameForm::DistHeader, limits);
+            assert!(receive(&mut inbound, &sent[..at], 7).is_ok(), "cut at {at}");
+            for byte in [0, 1, 68, 69, 70, 131, 255] {
+                let mut changed = sent.clone();
+                changed[at] = byte;
+                for form in [FrameForm::DistHeader, FrameForm::PassThrough] {
+                    let mut inbound = Inbound::new(&[], form, limits);
+                    let _whatever = receive(&mut inbound, &changed, 64);
+                    assert!(inbound.capacity() < 4 * (REST_BYTES + sent.len()), "{}", inbound.capacity());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_form_is_refused_however_long_it_is() {
+        for len in [1, 101] {
+            let mut inbound = Inbound::new(&[0, 0, 0, len, 131, 0], FrameForm::PassThrough, 100);
+            let head = FrameError::Head { form: FrameForm::PassThrough, first: [131, 0] };
+            assert_eq!(inbound.next_arrival(), Err(head), "{len}");
+        }
     }
 }

@@ -25,7 +25,7 @@ pub use control::ControlMessage;
 pub use cookie::Cookie;
 pub use flags::DistributionFlags;
 pub use frame::FrameForm;
-pub use inbound::{Arrival, FrameError, Inbound, InboundLimits};
+pub use inbound::{Arrival, Bound, FrameError, Inbound, InboundLimits, Skipped, TooLarge};
 pub use node_at::{NodeAt, NodeAtError};
 pub use node_name::NodeName;
 pub use node_pattern::{NodePattern, NodePatternError};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ahash::{AHashSet, RandomState};
 
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::position::Position;
 use crate::dist::ServerRef;
 use crate::etf::Pid;
@@ -88,8 +88,17 @@ enum Staging<S> {
     Aside(S),
     /// Into the store itself; the keys that came, as hashes.
     InPlace(AHashSet<u128>),
-    /// It could not be taken in: the rest is of no use.
-    Failed,
+    /// It could not be taken in, for this reason: the rest is of no use.
+    Failed(Refusal),
+}
+
+impl<S> Staging<S> {
+    const fn failed(&self) -> Option<Refusal> {
+        match self {
+            Self::Failed(why) => Some(*why),
+            Self::No | Self::Aside(_) | Self::InPlace(_) => None,
+        }
+    }
 }
 
 /// What is to be done with a write.
@@ -459,8 +468,7 @@ impl<S: Store> Follower<S> {
 
     /// Why something that the primary sent is not here, where that is so.
     pub fn lacks(&self) -> Option<Refusal> {
-        let failed = matches!(self.staging, Staging::Failed).then_some(Refusal::NoSpace);
-        failed.or_else(|| self.primary.as_ref()?.lacks)
+        self.staging.failed().or_else(|| self.primary.as_ref()?.lacks)
     }
 
     fn is_session(&self, session: u64) -> bool {
@@ -477,7 +485,7 @@ impl<S: Store> Follower<S> {
     pub fn place(&mut self, key: &[u8], value: Option<Value<'_>>) -> Place {
         match &mut self.staging {
             Staging::No => return Place::Store,
-            Staging::Failed => {}
+            Staging::Failed(_) => {}
             Staging::InPlace(keys) => {
                 let hash = hash(&self.hashers, key);
                 let known = match value {
@@ -496,11 +504,27 @@ impl<S: Store> Follower<S> {
                     if self.kept.refuse(&error) {
                         tracing::error!(%error, "a copy of the primary does not fit beside what is here: what is here stays");
                     }
-                    self.staging = Staging::Failed;
+                    self.staging = Staging::Failed(kept::refusal(&error));
                 }
             }
         }
         Place::Done
+    }
+
+    /// A write of the primary in this session was too large to be received; `key`: its canonical key, as far as it is known.
+    /// The primary is told that it is not here. Gives whether that is to be logged.
+    pub fn skipped(&mut self, session: u64, seq: u64, key: Option<&[u8]>) -> bool {
+        let Some(primary) = self.session(session) else { return false };
+        primary.heard(seq);
+        match (&mut self.staging, key) {
+            (Staging::No | Staging::Failed(_), _) => {}
+            // What is there under the key is old, and better than nothing.
+            (Staging::InPlace(keys), Some(key)) => _ = keys.insert(hash(&self.hashers, key)),
+            (Staging::InPlace(_) | Staging::Aside(_), _) => {
+                self.staging = Staging::Failed(Refusal::TooLarge);
+            }
+        }
+        self.kept.refuse_skipped()
     }
 
     /// A copy begins or is whole.
@@ -522,7 +546,7 @@ impl<S: Store> Follower<S> {
             }
             CopyMark::End => match std::mem::replace(&mut self.staging, Staging::No) {
                 Staging::No => Copied::Nothing,
-                failed @ Staging::Failed => {
+                failed @ Staging::Failed(_) => {
                     self.staging = failed;
                     Copied::Nothing
                 }
@@ -552,7 +576,7 @@ impl<S: Store> Follower<S> {
         let primary = self.session(session).ok_or(Refusal::OtherSession)?;
         primary.latest = primary.latest.max(seq);
         let handled = Handled { applied: primary.applied, whole: primary.whole };
-        let failed = matches!(self.staging, Staging::Failed).then_some(Refusal::NoSpace);
+        let failed = self.staging.failed();
         match self.kept.take_to_tell().or(failed) {
             Some(why) => Err(why),
             None => Ok(handled),
@@ -764,6 +788,40 @@ mod tests {
             (follower.asked(1, 10), follower.lacks()),
             (Ok(Handled { applied: 10, whole: true }), None)
         );
+    }
+
+    #[test]
+    fn a_write_that_was_skipped_is_missing_until_it_is_sent_again() {
+        let (mut follower, store) = (follower(), MemoryStore::default());
+        follower.greet(greeting(0, &[9], 1), FREE).expect("it is a slave");
+        follower.marked(1, CopyMark::Whole, 5);
+        assert!(!follower.skipped(2, 6, None), "of another session");
+        assert_eq!(follower.asked(1, 6), Ok(Handled { applied: 5, whole: true }));
+        assert!(follower.skipped(1, 7, Some(b"k")));
+        // The next write has come, and says nothing about that.
+        follower.session(1).expect("the session").take_in(8);
+        assert_eq!(
+            (follower.asked(1, 8), follower.lacks()),
+            (Err(Refusal::TooLarge), Some(Refusal::TooLarge))
+        );
+        assert!(follower.primary().is_some_and(|primary| !primary.whole && primary.applied < 7));
+        // A copy without it takes the place of nothing, whether it is put aside or not, unless its key is known there.
+        for (in_place, key, is_copied) in [
+            (false, Some(&b"k"[..]), false),
+            (false, None, false),
+            (true, Some(b"k"), true),
+            (true, None, false),
+        ] {
+            follower.mark(CopyMark::Begin, &store);
+            follower.marked(1, CopyMark::Begin, 8);
+            if in_place {
+                follower.staging = Staging::InPlace(AHashSet::new());
+            }
+            follower.skipped(1, 9, key);
+            assert_eq!(!matches!(follower.mark(CopyMark::End, &store), Copied::Nothing), is_copied);
+            assert_eq!(follower.asked(1, 9), Err(Refusal::TooLarge));
+            follower.staging = Staging::No;
+        }
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::follower::{Copied, Follower, Greeting, Handled, Own, Place, Primary};
 use super::kept::{self, Kept};
 use super::position;
-use super::request::{FromPrimary, Hello};
+use super::request::{FromPrimary, Hello, SkippedWrite};
 use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
 use crate::dist::{Outbound, RemoteProcess, ServerRef};
-use crate::etf::{Pid, SharedBytes, TermError, TermView, TermWriter, encode};
+use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter, encode};
 use crate::process::figures::PrimaryFigures;
-use crate::process::{Caller, Effect, Effects, MonitorRequest};
+use crate::process::{Caller, Effect, Effects, MonitorRequest, SkippedMessage};
 use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
 use crate::store::{Store, StoreError, Value, WriteDone};
 
@@ -250,6 +250,32 @@ impl<S: Store> KeyValueServer<S> {
             }
         }
         Ok(())
+    }
+
+    /// A write was too large to be received. A primary that numbers its writes is told so when it asks, as of one that a full
+    /// store did not keep; nobody can tell another.
+    pub(super) fn write_skipped(&self, message: SkippedMessage<'_>, effects: &mut Effects<'_>) {
+        let size = message.size;
+        match SkippedWrite::read(message.beginning) {
+            None => {}
+            Some(SkippedWrite::Plain) => {
+                tracing::error!(store = ?effects.me, peer = effects.peer, "replicated write lost, and its sender is not told: {size}");
+            }
+            Some(SkippedWrite::Numbered { session, seq, rest }) => {
+                let mut follower = self.follower.lock();
+                let key = Cursor::new(rest).term();
+                let with_key = key.ok().and_then(|key| {
+                    with_canonical(key, |key| follower.skipped(session, seq, Some(key))).ok()
+                });
+                if with_key.unwrap_or_else(|| follower.skipped(session, seq, None)) {
+                    tracing::error!(
+                        store = ?effects.me,
+                        "what the primary sends is not kept: it is told, and sends it again after a while: {size}"
+                    );
+                }
+                self.note_rank(&mut follower);
+            }
+        }
     }
 
     fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, effects: &mut Effects<'_>) {

@@ -11,6 +11,7 @@ use crate::store::StoreError;
 const NOTHING: u8 = 0;
 const NO_SPACE: u8 = 1;
 const DISK: u8 = 2;
+const TOO_LARGE: u8 = 3;
 
 /// What became of a primary's writes, as far as the store has said.
 #[derive(Debug, Default)]
@@ -28,7 +29,15 @@ pub(super) struct Kept {
 impl Kept {
     /// A write was not kept. Gives whether that is to be logged: once until all is well again.
     pub(super) fn refuse(&self, error: &StoreError) -> bool {
-        let why = if refusal(error) == Refusal::NoSpace { NO_SPACE } else { DISK };
+        self.note(if refusal(error) == Refusal::NoSpace { NO_SPACE } else { DISK })
+    }
+
+    /// The same of a write that was not received.
+    pub(super) fn refuse_skipped(&self) -> bool {
+        self.note(TOO_LARGE)
+    }
+
+    fn note(&self, why: u8) -> bool {
         self.to_tell.store(why, Ordering::Release);
         self.to_note.store(why, Ordering::Release);
         !self.logged.swap(true, Ordering::AcqRel)
@@ -77,6 +86,7 @@ fn take(why: &AtomicU8) -> Option<Refusal> {
     match why.swap(NOTHING, Ordering::AcqRel) {
         NO_SPACE => Some(Refusal::NoSpace),
         DISK => Some(Refusal::Disk),
+        TOO_LARGE => Some(Refusal::TooLarge),
         _ => None,
     }
 }
@@ -95,6 +105,8 @@ mod tests {
         assert!(!kept.told(6, false) && !kept.refuse(&StoreError::NoSpace));
         assert!(kept.told(7, true) && kept.refuse(&StoreError::NoSpace));
         assert_eq!(kept.sure(), 7);
+        assert!(kept.told(8, true) && kept.refuse_skipped());
+        assert_eq!(kept.take_to_tell(), Some(Refusal::TooLarge));
         kept.begin(3);
         assert_eq!((kept.take_to_tell(), kept.sure()), (None, 3));
     }

@@ -186,6 +186,7 @@ fn say_missing(former: Option<&Primary>, is_mixed: bool, lacks: Option<Refusal>,
             "promoted without all that its former primary had sent: some of that was not kept, as {}",
             match why {
                 Refusal::NoSpace => "there was no room for it",
+                Refusal::TooLarge => "it was larger than this node takes (--frame-bytes-max)",
                 _ => "the disk did not take it",
             }
         );

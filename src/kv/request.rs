@@ -260,6 +260,40 @@ impl<'a> FromPrimary<'a> {
     }
 }
 
+/// A write that was too large to be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkippedWrite<'a> {
+    /// From a primary that is a kvnode: `{:replica_put, session, seq, key, …`, or `{:replica_delete, …`
+    Numbered {
+        /// The session.
+        session: u64,
+        /// The write's number.
+        seq: u64,
+        /// What stands behind them: the key, if it is there.
+        rest: &'a [u8],
+    },
+    /// From another: `{:replicate_put, …`, or `{:replicate_delete, …`
+    Plain,
+}
+
+impl<'a> SkippedWrite<'a> {
+    /// Reads the first bytes of a message; `None`: it is no write.
+    pub fn read(beginning: &'a [u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(beginning);
+        if cursor.tuple() != Ok(2) || cursor.atom().ok()? != "$gen_cast" {
+            return None;
+        }
+        match (cursor.tuple().ok()?, cursor.atom().ok()?.as_bytes()) {
+            (5, b"replica_put") | (4, b"replica_delete") => {
+                let (session, seq) = (cursor.unsigned().ok()?, cursor.unsigned().ok()?);
+                Some(Self::Numbered { session, seq, rest: cursor.rest() })
+            }
+            (3, b"replicate_put") | (2, b"replicate_delete") => Some(Self::Plain),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Cast<'a> {
     /// Reads a cast's request; `None` for one that is not of the protocol.
     #[inline]

@@ -19,7 +19,7 @@ use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::process::effect::can_decode;
 use crate::process::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
-use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId};
+use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId, SkippedMessage};
 use crate::replica::{Lineage, PresentValue, Pushed, ReplicaWrite, Slave, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
 
@@ -542,6 +542,10 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(name) => effects.later.push(Effect::GlobalNameLost { name: name.to_str().into() }),
             None => tracing::debug!(store = ?effects.me, ?message, "message ignored"),
         }
+    }
+
+    fn handle_skipped(&self, message: SkippedMessage<'_>, effects: &mut Effects<'_>) {
+        self.write_skipped(message, effects);
     }
 
     /// Lets go of the slaves: what waits for them is dropped.

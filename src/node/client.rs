@@ -19,6 +19,7 @@ use super::erpc::ErpcError;
 use super::peers::{Offered, PeerHandle};
 use crate::dist::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
+use crate::process::call_error::write_too_large;
 use crate::process::effect::can_decode;
 use crate::process::rpc::Functions;
 use crate::process::{CallError, MonitorRequest, Outcome, OutgoingCall};
@@ -364,6 +365,7 @@ impl Monitor {
 fn reason_of(outcome: Outcome) -> OwnedTerm {
     let reason = match outcome {
         Outcome::Down(reason) | Outcome::Refused(reason) => OwnedTerm::parse(reason).ok(),
+        Outcome::TooLarge(size) => OwnedTerm::write(|w| write_too_large(w, &size)).ok(),
         Outcome::Replied(_) | Outcome::NoConnection => None,
     };
     reason.unwrap_or_else(|| OwnedTerm::atom("noconnection"))

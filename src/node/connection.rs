@@ -260,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => Err(PeerDown::Closed),
             Poll::Ready(Ok(len)) => {
-                self.inbound.filled(len).map_err(|error| PeerDown::Protocol(error.to_string()))?;
+                self.inbound.filled(len);
                 self.ticker.received();
                 self.handle.traffic.received(len);
                 self.reads += u32::from(self.handle_frames(self.measured())?);
@@ -319,6 +319,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Some(Arrival::Large(frame)) => {
                     self.peer
                         .handle(Frame::large(&frame, form), around, &mut self.out, &mut self.later)
+                        .map_err(|error| protocol(&error))?;
+                }
+                Some(Arrival::Skipped(skipped)) => {
+                    self.peer
+                        .settle_skipped(&skipped, form, around, &mut self.out, &mut self.later)
                         .map_err(|error| protocol(&error))?;
                 }
             }

@@ -8,7 +8,7 @@ use smol::future::FutureExt;
 
 use super::Node;
 use super::peers::PeerHandle;
-use crate::dist::{DistributionFlags, Outbound};
+use crate::dist::{DistributionFlags, Outbound, TooLarge};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{OwnedTerm, Reference, TermView, TermWriter};
 use crate::process::{Outcome, Waiters};
@@ -36,6 +36,8 @@ pub enum ErpcError {
     Exit(OwnedTerm),
     /// The process that ran it was ended with this reason, or was never started.
     Refused(OwnedTerm),
+    /// It ran, and what it gave is over a bound of this node.
+    TooLarge(TooLarge),
 }
 
 impl fmt::Display for ErpcError {
@@ -48,6 +50,7 @@ impl fmt::Display for ErpcError {
             Self::Throw(value) => write!(f, "it threw {value:?}"),
             Self::Exit(reason) => write!(f, "it exited: {reason:?}"),
             Self::Refused(reason) => write!(f, "it did not run to its end: {reason:?}"),
+            Self::TooLarge(size) => write!(f, "its answer was not taken here: {size}"),
         }
     }
 }
@@ -134,6 +137,7 @@ pub(super) fn value_of(outcome: Outcome) -> Result<OwnedTerm, ErpcError> {
     let kept = |bytes: Vec<u8>| OwnedTerm::parse(bytes).map_err(|_| ErpcError::NoConnection);
     let reason = match outcome {
         Outcome::Replied(_) | Outcome::NoConnection => return Err(ErpcError::NoConnection),
+        Outcome::TooLarge(size) => return Err(ErpcError::TooLarge(size)),
         Outcome::Refused(reason) => return Err(ErpcError::Refused(kept(reason)?)),
         Outcome::Down(reason) => kept(reason)?,
     };

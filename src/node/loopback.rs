@@ -78,13 +78,11 @@ fn pour(frames: &mut Outbound, inbound: &mut Inbound, mut handle: impl FnMut(Fra
                 let len = room.len().min(rest.len());
                 room[..len].copy_from_slice(&rest[..len]);
                 rest = &rest[len..];
-                if inbound.filled(len).is_err() {
-                    // Without a bound there is nothing to exceed.
-                    return;
-                }
+                inbound.filled(len);
                 while let Ok(Some(arrival)) = inbound.next_arrival() {
                     match arrival {
-                        Arrival::Tick => {}
+                        // Without a bound there is nothing to skip.
+                        Arrival::Tick | Arrival::Skipped(_) => {}
                         Arrival::Frame(range) => {
                             handle(Frame::small(inbound.slice(range), FrameForm::PassThrough))
                         }

@@ -149,7 +149,7 @@ async fn follow_on(node: &Arc<Node>, slave: &Arc<Slave>, store: &Arc<Process>, a
                 watched = Some(at.clone());
                 let left = watch(node, slave, store, at.clone(), added).await;
                 if matches!(slave.name(), SlaveName::Pid(_))
-                    && matches!(left, Ok(Left::Gone(Outcome::Down(_))))
+                    && matches!(left, Ok(Left::Gone(Outcome::Down(_) | Outcome::TooLarge(_))))
                 {
                     tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: a pid does not come back");
                     return slave.drop_out();
@@ -289,6 +289,7 @@ async fn watch(
         Left::Gone(Outcome::Down(reason) | Outcome::Refused(reason)) => {
             TermView::parse(reason).map_or_else(|error| error.to_string(), |reason| format!("{reason:?}"))
         }
+        Left::Gone(Outcome::TooLarge(size)) => size.to_string(),
         Left::Gone(Outcome::Replied(_) | Outcome::NoConnection) => ":noconnection".into(),
     };
     tracing::warn!(store = ?store, slave = %slave.name(), reason, "slave lost; looking for it");

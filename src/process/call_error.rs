@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Outcome;
+use crate::dist::TooLarge;
 use crate::etf::{ConvertError, OwnedTerm, TermError, TermWriter};
 
 /// Why a call, a cast or a message of ours did not do what it was for. It prints as Elixir prints the exit.
@@ -30,6 +31,8 @@ pub enum CallError {
     /// What was to be sent has terms in it that this node is too old to decode: to send them would cost the
     /// connection.
     Undecodable(Arc<str>),
+    /// The answer is over a bound of this node, and was not received. The request was handled.
+    TooLarge(TooLarge),
     /// This node ends, or has ended.
     Stopped,
 }
@@ -40,6 +43,7 @@ impl CallError {
         match outcome {
             Outcome::Replied(reply) => Ok(reply),
             Outcome::NoConnection => Err(Self::NodeDown(Arc::clone(node))),
+            Outcome::TooLarge(size) => Err(Self::TooLarge(size)),
             Outcome::Down(reason) | Outcome::Refused(reason) => {
                 let reason = OwnedTerm::parse(reason).map_err(Self::Malformed)?;
                 // stdlib, gen.erl, do_call/4: 'DOWN' with noconnection becomes {nodedown, Node}
@@ -65,6 +69,10 @@ impl CallError {
             Self::Malformed(_) | Self::Undecodable(_) | Self::Unwritable(_) | Self::Unreadable(_) => {
                 w.atom("badarg")
             }
+            Self::TooLarge(size) => {
+                write_too_large(w, size);
+                w
+            }
             Self::Stopped => w.atom("shutdown"),
         };
     }
@@ -86,7 +94,10 @@ impl fmt::Display for CallError {
             Self::Exit(reason) if reason.view().as_tuple::<2>().is_some_and(|[what, _]| what.is_atom("bad_call")) => {
                 write!(f, "it knows no such request: {reason:?}; a kvnode's server goes on, a GenServer has ended with it")
             }
-            Self::Exit(reason) => write!(f, "the process ended: {reason:?}"),
+            Self::Exit(reason) => match limit_text(reason) {
+                Some(text) => write!(f, "the call was ended: {text}"),
+                None => write!(f, "the process ended: {reason:?}"),
+            },
             Self::Busy(node) => write!(f, "{node} does not read what it is sent, and too much waits for it"),
             Self::Malformed(error) => write!(f, "what was to be sent is no term: {error}"),
             Self::Unwritable(error) => write!(f, "what was to be sent cannot be written as a term: {error}"),
@@ -94,12 +105,25 @@ impl fmt::Display for CallError {
             Self::Undecodable(node) => {
                 write!(f, "{node} runs an OTP version that cannot decode what was to be sent")
             }
+            Self::TooLarge(size) => write!(f, "the answer was not taken here: {size}"),
             Self::Stopped => f.write_str("this node has ended"),
         }
     }
 }
 
 impl std::error::Error for CallError {}
+
+/// The reason with which something ends that is over a bound: `{:system_limit, text}`.
+pub(crate) fn write_too_large(w: &mut TermWriter<'_>, size: &TooLarge) {
+    w.tuple(2).atom("system_limit").binary(size.to_string().as_bytes());
+}
+
+/// The text in `{:system_limit, text}`, by which a kvnode ends a call that is over one of its bounds, without an end of its
+/// own.
+fn limit_text(reason: &OwnedTerm) -> Option<&str> {
+    let [what, text] = reason.view().as_tuple::<2>()?;
+    if what.is_atom("system_limit") { str::from_utf8(text.as_binary()?).ok() } else { None }
+}
 
 #[cfg(test)]
 mod tests {

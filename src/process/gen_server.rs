@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::effect::EndedCall;
 use super::system::StateRequest;
 use super::{Dispatch, Effect, Effects, ProcessId};
-use crate::dist::Outbound;
 use crate::dist::alias_form::{Addresses, write_send};
+use crate::dist::{Outbound, TooLarge};
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_TUPLE_EXT};
 use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
 use crate::replica::Source;
@@ -73,6 +73,11 @@ pub trait GenServer: Send + Sync + 'static {
     /// Any other message; with [`ExitSignals::Trap`] also `{:EXIT, pid, reason}`.
     fn handle_info(&self, _message: TermView<'_>, _effects: &mut Effects<'_>) {}
 
+    /// A cast or other message came that was over a bound of the connection ([`TooLarge`]): it was not received, but for its
+    /// beginning. (A call that is too large is ended before the server has a part in it.) Without this the message is
+    /// dropped, as the log says.
+    fn handle_skipped(&self, _message: SkippedMessage<'_>, _effects: &mut Effects<'_>) {}
+
     /// The process has ended, by itself or by others, for `reason`: its pids and names are gone. Called once. Unlike
     /// OTP's `terminate/2` it is called however the process ended, also when it was killed: it lets go of what the
     /// server holds, and cannot stop the end. A call that runs on another connection meanwhile is carried through.
@@ -118,6 +123,15 @@ pub trait GenServer: Send + Sync + 'static {
     fn module(&self) -> &str {
         "kvnode"
     }
+}
+
+/// A message that was too large to be received: see [`GenServer::handle_skipped`].
+#[derive(Clone, Copy, Debug)]
+pub struct SkippedMessage<'a> {
+    /// The first bytes of its term, in the external term format without the version byte: 64 KiB at most.
+    pub beginning: &'a [u8],
+    /// How large it was, and what it is over.
+    pub size: TooLarge,
 }
 
 /// What exit signals from other processes do to a process of ours.

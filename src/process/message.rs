@@ -1,6 +1,6 @@
 //! What a message to a process is: one of `gen`'s, or any other term.
 
-use super::Caller;
+use super::{Caller, SkippedMessage};
 use crate::etf::{Cursor, TermError, TermView};
 
 /// A message, read as far as a server needs it.
@@ -14,6 +14,31 @@ pub(super) enum Message<'a> {
     System(Caller<'a>, TermView<'a>),
     /// Anything else, and what only begins like one of those.
     Info(TermView<'a>),
+    /// One that was too large to be received, and is no call. ([`parse`](Self::parse) gives none.)
+    Skipped(SkippedMessage<'a>),
+}
+
+/// How a message begins that was not received whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Beginning<'a> {
+    /// `{:"$gen_call", {Pid, Tag}, …` or `{:system, {Pid, Tag}, …`
+    Call(Caller<'a>),
+    /// Anything else.
+    Other,
+}
+
+impl<'a> Beginning<'a> {
+    /// Reads the first bytes of a payload, without its version byte.
+    pub(super) fn read(payload: &'a [u8]) -> Self {
+        let mut cursor = Cursor::new(payload);
+        let mut call = || -> Result<Option<Caller<'a>>, TermError> {
+            Ok(match (cursor.tuple()?, cursor.atom()?.as_bytes()) {
+                (3, b"$gen_call" | b"system") => Some(Caller::parse(&mut cursor)?),
+                _ => None,
+            })
+        };
+        call().ok().flatten().map_or(Self::Other, Self::Call)
+    }
 }
 
 impl<'a> Message<'a> {
@@ -56,6 +81,7 @@ mod tests {
             Message::Cast(_) => "cast",
             Message::System(..) => "system",
             Message::Info(_) => "info",
+            Message::Skipped(_) => "skipped",
         }
     }
 

@@ -46,7 +46,7 @@ pub use effect::{
     Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, OutgoingCall, SlaveAdded, WakeRequest,
 };
 pub use exits::Ended;
-pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller};
+pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller, SkippedMessage};
 pub use held::Held;
 pub use peer::{Peer, PeerError};
 pub use registry::{Process, ProcessId, Registry};

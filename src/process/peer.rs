@@ -6,6 +6,7 @@
 
 mod links;
 mod signals;
+mod skipped;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use super::monitors::Monitors;
 use super::registry::Process;
 use super::rpc::{Mfa, Spawned};
 use super::waiters::Outcome;
-use super::{Effect, Effects, ProcessId, Registry, Waiters, exits, rpc, system};
+use super::{Caller, Effect, Effects, ProcessId, Registry, Waiters, exits, rpc, system};
 use crate::dist::control::{ControlMessage, ProcessRef, Reason, op};
-use crate::dist::{DistributionFlags, FrameForm, Outbound};
+use crate::dist::{DistributionFlags, FrameForm, Outbound, TooLarge};
 use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use crate::etf::{
     AtomView, Cursor, Pid, PidView, PooledBytes, Reference, ReferenceView, TermError, TermView, TermWriter,
@@ -47,6 +48,8 @@ pub enum PeerError {
     ForeignSender,
     /// More monitors and links than one peer may have.
     TooMany,
+    /// A message that was skipped for its size does not begin with a control message that has a payload.
+    Skipped(TooLarge, TermError),
 }
 
 impl fmt::Display for PeerError {
@@ -55,6 +58,9 @@ impl fmt::Display for PeerError {
             Self::Term(error) => write!(f, "malformed message: {error}"),
             Self::ForeignSender => f.write_str("a signal from a process that does not live on the peer"),
             Self::TooMany => f.write_str("too many monitors and links"),
+            Self::Skipped(size, error) => {
+                write!(f, "{size}, and nobody can be told, as its beginning says nothing: {error}")
+            }
         }
     }
 }
@@ -494,6 +500,7 @@ impl Peer {
             // Nodes before OTP 24 answer to the caller's pid.
             Message::Info(message) if around.waiters.replied(message, around.registry) => {}
             Message::Info(message) => process.server.handle_info(message, &mut effects),
+            Message::Skipped(message) => process.server.handle_skipped(message, &mut effects),
         });
         match (handled, effects.exit.take()) {
             (Ok(()), None) => self.last = Some(found),
@@ -532,23 +539,36 @@ impl Peer {
         }
         tracing::warn!(process = ?process, peer = %self.name, "suspended, and too much waits for it: message dropped");
         if let Message::Call(caller, _) = message {
-            let mut effects = Effects {
-                me: process,
-                registry: around.registry,
-                waiters: around.waiters,
-                peer: &self.name,
-                flags: self.flags,
-                frame_owner: None,
-                out,
-                later,
-                calls: &mut self.monitors,
-                exit: None,
-            };
-            effects.end_call(&caller, |w| {
+            self.end_call_of(process, &caller, around, out, later, |w| {
                 w.tuple(2).atom("system_limit").atom("suspended");
             });
         }
         Ok(())
+    }
+
+    /// Ends a call of a process, which has not seen it: see [`Effects::end_call`].
+    fn end_call_of(
+        &mut self,
+        process: &Process,
+        caller: &Caller<'_>,
+        around: Surroundings<'_>,
+        out: &mut Outbound,
+        later: &mut Vec<Effect>,
+        reason: impl FnOnce(&mut TermWriter<'_>),
+    ) {
+        let mut effects = Effects {
+            me: process,
+            registry: around.registry,
+            waiters: around.waiters,
+            peer: &self.name,
+            flags: self.flags,
+            frame_owner: None,
+            out,
+            later,
+            calls: &mut self.monitors,
+            exit: None,
+        };
+        effects.end_call(caller, reason);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one control message and its surroundings")]

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::GenServer;
 use super::rpc::FunctionTable;
-use crate::etf::{Pid, PidView, Reference, encode};
+use crate::etf::{Pid, PidView, Reference, ReferenceView, encode};
 
 /// The number of one of our processes: what a pid of ours says beside the node. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -348,6 +348,11 @@ impl Registry {
     pub fn local_id(&self, pid: &PidView<'_>) -> Option<ProcessId> {
         let ours = pid.creation == self.creation && pid.node == *self.node;
         ours.then(|| ProcessId::new(pid.id, pid.serial))
+    }
+
+    /// Whether a reference was made here, since this node was started.
+    pub fn is_own(&self, reference: &ReferenceView<'_>) -> bool {
+        reference.creation == self.creation && reference.node == *self.node
     }
 
     /// The pid with a number.

@@ -11,6 +11,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::Registry;
+use crate::dist::TooLarge;
 use crate::etf::{Cursor, OwnedTerm, Reference, ReferenceView, TermError, TermView};
 
 /// How the wait ended.
@@ -24,6 +25,8 @@ pub enum Outcome {
     Refused(Vec<u8>),
     /// The connection to its node is lost, or could not be set up.
     NoConnection,
+    /// The answer, or the reason of the end, was over a bound and was not received.
+    TooLarge(TooLarge),
 }
 
 type Done = Box<dyn FnOnce(Outcome) + Send>;
@@ -116,12 +119,24 @@ impl Waiters {
             return false;
         }
         let Some(reference) = in_tag(&mut cursor) else { return false };
-        if reference.creation != registry.creation || reference.node != *registry.node {
+        if !registry.is_own(&reference) {
             return false;
         }
         let reply = || Outcome::Replied(message.tail_at(cursor).into());
         self.end(&reference, |waiter| waiter.is_call, reply);
         // A late answer is a message to nobody, not one to the process that had called.
+        true
+    }
+
+    /// As [`replied`](Self::replied), for a message that was too large to be received. `beginning`: its first bytes.
+    pub(super) fn reply_skipped(&self, beginning: &[u8], size: TooLarge, registry: &Registry) -> bool {
+        let mut cursor = Cursor::new(beginning);
+        if cursor.tuple() != Ok(2) {
+            return false;
+        }
+        let reference = in_tag(&mut cursor).filter(|reference| registry.is_own(reference));
+        let Some(reference) = reference else { return false };
+        self.end(&reference, |waiter| waiter.is_call, || Outcome::TooLarge(size));
         true
     }
 

@@ -86,6 +86,8 @@ pub enum Refusal {
     NoSpace,
     /// Its disk does not take what it was sent.
     Disk,
+    /// It was sent a write that is over a bound of its connection.
+    TooLarge,
     /// It is a server of another kind, which a replicated write would end.
     Foreign,
     /// It knows nothing of this session: it has been greeted by another primary since.
@@ -93,7 +95,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Itself,
         Self::Cycle,
         Self::HasPrimary,
@@ -102,6 +104,7 @@ impl Refusal {
         Self::NotEmpty,
         Self::NoSpace,
         Self::Disk,
+        Self::TooLarge,
         Self::Foreign,
         Self::OtherSession,
     ];
@@ -117,6 +120,7 @@ impl Refusal {
             Self::NotEmpty => "not_empty",
             Self::NoSpace => "no_space",
             Self::Disk => "io",
+            Self::TooLarge => "too_large",
             Self::Foreign => "foreign",
             Self::OtherSession => "other_session",
         }
@@ -127,9 +131,9 @@ impl Refusal {
         Self::ALL.into_iter().find(|refusal| code.is_atom(refusal.code()))
     }
 
-    /// Whether it is about a store that takes no writes now.
+    /// Whether it is about a store that does not take what it is sent now.
     pub const fn is_of_room(self) -> bool {
-        matches!(self, Self::NoSpace | Self::Disk)
+        matches!(self, Self::NoSpace | Self::Disk | Self::TooLarge)
     }
 
     /// Whether it stays so: then the slave is given up.
@@ -155,6 +159,10 @@ impl std::fmt::Display for Refusal {
                  --memory-max, or a larger disk, or delete"
             }
             Self::Disk => "its disk does not take what it is sent: its own log says why",
+            Self::TooLarge => {
+                "a value is larger than its node takes: start that with a --frame-bytes-max as large as this node's, or delete \
+                 the value; its log says how large it is"
+            }
             Self::Foreign => {
                 "it is a server of another kind, which knows no replicated writes and would end at the first: nothing is \
                  sent to it"

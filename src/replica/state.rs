@@ -23,7 +23,7 @@ pub(super) const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
 /// other: a try costs at most a window of writes.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 const FULL_PAUSE_MAX: Duration = Duration::from_secs(8);
-/// The same where the whole store is to be copied.
+/// The same where the whole store is to be copied, or something very large is to be sent.
 const FULL_COPY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Greetings that nobody has answered, of one slave, whose sessions are known: it is in one of the last.
@@ -228,7 +228,8 @@ impl State {
         let unsent = log.drop_unsent_puts(|key| missed.insert(key));
         self.lost(sent.marks || unsent.marks || self.copying, bytes_max);
         if self.held_until.is_none() {
-            let pause = if self.scan.is_some() { FULL_COPY_PAUSE } else { self.full_pause };
+            let costs_much = self.scan.is_some() || why == Refusal::TooLarge;
+            let pause = if costs_much { FULL_COPY_PAUSE } else { self.full_pause };
             self.held_until = Some(now + pause);
             self.full_pause = (self.full_pause * 2).min(FULL_PAUSE_MAX);
         }

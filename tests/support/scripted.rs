@@ -207,11 +207,12 @@ impl Scripted {
                 Some(Arrival::Tick) => {}
                 Some(Arrival::Frame(range)) => return Some(self.inbound.slice(range).to_vec()),
                 Some(Arrival::Large(bytes)) => return Some(bytes.to_vec()),
+                Some(Arrival::Skipped(skipped)) => panic!("{} from kvnode", skipped.size),
                 None => {
                     let [room, _] = self.inbound.rooms();
                     match self.stream.read(room) {
                         Ok(0) => return None,
-                        Ok(len) => self.inbound.filled(len).expect("within the bounds"),
+                        Ok(len) => self.inbound.filled(len),
                         Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
                         Err(error) => panic!("nothing came: {error}"),
                     }

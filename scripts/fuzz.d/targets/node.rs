@@ -50,6 +50,7 @@ fn converse(
     waiters: &Waiters,
     peer: &mut Peer,
     form: FrameForm,
+    bytes_max: usize,
     sent: &[u8],
 ) -> Option<usize> {
     let around = Surroundings {
@@ -60,7 +61,7 @@ fn converse(
         held_bytes_max: 1 << 16,
         state_bytes_max: 1 << 16,
     };
-    let mut inbound = Inbound::new(&[], form, 1 << 20);
+    let mut inbound = Inbound::new(&[], form, bytes_max);
     let mut out = Outbound::new(form, AliasForm::in_force(DistributionFlags::OFFERED));
     let mut later: Vec<Effect> = Vec::new();
     let mut rest = sent;
@@ -69,7 +70,7 @@ fn converse(
         let len = room.len().min(rest.len());
         room[..len].copy_from_slice(&rest[..len]);
         rest = &rest[len..];
-        inbound.filled(len).ok()?;
+        inbound.filled(len);
         loop {
             while peer.deliver_held(around, &mut out, &mut later).ok()? {}
             let arrival = inbound.next_arrival().ok()?;
@@ -78,6 +79,10 @@ fn converse(
                 Some(Arrival::Tick) => continue,
                 Some(Arrival::Frame(range)) => Frame::small(inbound.slice(range.clone()), form),
                 Some(Arrival::Large(bytes)) => Frame::large(bytes, form),
+                Some(Arrival::Skipped(skipped)) => {
+                    peer.settle_skipped(skipped, form, around, &mut out, &mut later).ok()?;
+                    continue;
+                }
             };
             peer.handle(frame, around, &mut out, &mut later).ok()?;
         }
@@ -87,13 +92,17 @@ fn converse(
 
 fuzz_target!(|data: &[u8]| {
     let (registry, waiters) = (node(), Waiters::default());
-    for form in [FrameForm::DistHeader, FrameForm::PassThrough] {
+    // With the second bound most of it is skipped.
+    for (form, bytes_max) in [FrameForm::DistHeader, FrameForm::PassThrough]
+        .into_iter()
+        .flat_map(|form| [(form, 1 << 20), (form, 100)])
+    {
         let mut bad = Peer::new("b@127.0.0.1".into(), DistributionFlags::OFFERED);
         // As it came, and as one frame of the form.
-        let _ended = converse(&registry, &waiters, &mut bad, form, data);
+        let _ended = converse(&registry, &waiters, &mut bad, form, bytes_max, data);
         let framed =
             [&((form.head().len() + data.len()) as u32).to_be_bytes()[..], form.head(), data].concat();
-        let _ended = converse(&registry, &waiters, &mut bad, form, &framed);
+        let _ended = converse(&registry, &waiters, &mut bad, form, bytes_max, &framed);
         bad.connection_lost(
             Surroundings {
                 registry: &registry,
@@ -119,6 +128,6 @@ fuzz_target!(|data: &[u8]| {
     let form = FrameForm::DistHeader;
     let framed =
         [&((form.head().len() + frame.len()) as u32).to_be_bytes()[..], form.head(), &frame].concat();
-    let answered = converse(&registry, &waiters, &mut good, form, &framed);
+    let answered = converse(&registry, &waiters, &mut good, form, 1 << 20, &framed);
     assert!(answered.is_some_and(|bytes| bytes > 0), "a good peer is not answered");
 });

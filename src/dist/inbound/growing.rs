@@ -31,6 +31,11 @@ impl Growing {
         self.filled
     }
 
+    /// Those bytes.
+    pub(super) fn arrived(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.bytes.truncate(self.filled);
         self.reserve(bytes.len());

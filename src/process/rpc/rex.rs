@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::deferred::{ReturnTo, write_rex};
 use super::{Answer, Context, apply};
-use crate::etf::{TermView, encode};
-use crate::process::{Caller, Effects, ExitSignals, GenServer};
+use crate::etf::{Cursor, TermView, encode};
+use crate::process::call_error::write_too_large;
+use crate::process::{Caller, Effects, ExitSignals, GenServer, SkippedMessage};
 
 /// The server registered as `rex`.
 #[derive(Debug)]
@@ -89,6 +90,20 @@ impl GenServer for Rex {
 
     fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
         execute(&["cast"], request, || ReturnTo::ErpcCast, effects);
+    }
+
+    fn handle_skipped(&self, message: SkippedMessage<'_>, effects: &mut Effects<'_>) {
+        // {Pid, {call, M, F, A, …
+        let mut cursor = Cursor::new(message.beginning);
+        let is_pair = cursor.tuple() == Ok(2);
+        let Some(from) = cursor.term().ok().filter(|from| is_pair && from.as_pid().is_some()) else { return };
+        if cursor.tuple() != Ok(5) || !cursor.atom().is_ok_and(|kind| kind == "call") {
+            return;
+        }
+        effects.send(from, |w| {
+            w.tuple(2).atom("rex").tuple(2).atom("badrpc");
+            write_too_large(w, &message.size);
+        });
     }
 
     fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {

@@ -1,15 +1,17 @@
 //! The loads of a BEAM: callers, values, small calls beside large values, casts.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::children::{CpuTime, Running, resident_bytes};
 use crate::compiled::is_not_installed;
 use crate::link::{CREATION, HOST};
+use crate::links::COMMAND_MAX;
 use crate::report::{Better, Metric, OURS, Table};
 use crate::rounds::Bench;
-use crate::servers::{Kind, Lab, Server};
+use crate::servers::{Kind, Lab, Place, Server};
 use crate::{Findings, Plan, Result, failure};
 
 const SERVERS: [Kind; 8] = [
@@ -43,6 +45,7 @@ const LOAD_MAX: Duration = Duration::from_secs(180);
 pub struct Client<'a> {
     lab: &'a Lab,
     running: Running,
+    full_name: String,
 }
 
 /// The named figures of one load.
@@ -74,7 +77,7 @@ impl<'a> Client<'a> {
     /// Starts the node. `None`, and a note, where there is no Elixir.
     pub fn start(lab: &'a Lab, findings: &mut Findings) -> Result<Option<Self>> {
         match Self::started(lab) {
-            Ok(running) => Ok(Some(Self { lab, running })),
+            Ok(running) => Ok(Some(Self { lab, running, full_name: String::new() })),
             Err(error) if is_not_installed(&error) => {
                 findings.note(format!("no loads of a BEAM: {error}"));
                 Ok(None)
@@ -84,10 +87,36 @@ impl<'a> Client<'a> {
     }
 
     fn started(lab: &Lab) -> Result<Running> {
-        let mut command = lab.beam(&format!("client{}@{HOST}", lab.next_number()), "BenchClient.main()")?;
+        let mut command = lab.beam("client", "BenchClient.main()")?;
         let running = Running::start("BEAM client", &mut command, lab.folder.path())?;
         running.wait_for("ready")?;
         Ok(running)
+    }
+
+    /// Starts a node elsewhere, which evaluates this, for [`Client::command`].
+    ///
+    /// # Errors
+    /// There is no Elixir, or the node has failed.
+    pub fn start_at(lab: &'a Lab, expression: &str, place: &Place) -> Result<Self> {
+        let (mut command, full_name) = lab.beam_at("client", expression, place)?;
+        let running = Running::start("BEAM client", &mut command, lab.folder.path())?;
+        running.wait_for("ready")?;
+        Ok(Self { lab, running, full_name })
+    }
+
+    /// The full name of a node that was started elsewhere.
+    pub fn full_name(&self) -> &str {
+        &self.full_name
+    }
+
+    /// Runs a load of `links.ex`.
+    pub fn command(&mut self, load: &str, arguments: &[&dyn Display]) -> Result<Figures> {
+        let mut line = load.to_owned();
+        for argument in arguments {
+            line.push_str(&format!(" {argument}"));
+        }
+        line.push('\n');
+        Figures::read(load, &self.ask(&line, COMMAND_MAX)?)
     }
 
     /// Runs a load of `client.ex` against a server.
@@ -98,7 +127,7 @@ impl<'a> Client<'a> {
             line.push_str(&format!(" {number}"));
         }
         line.push('\n');
-        let answer = match self.ask(&line) {
+        let answer = match self.ask(&line, LOAD_MAX) {
             Ok(answer) => answer,
             Err(error) => {
                 // It has ended, or would give the answer to what is asked next.
@@ -109,11 +138,11 @@ impl<'a> Client<'a> {
         Figures::read(load, &answer)
     }
 
-    fn ask(&mut self, line: &str) -> Result<String> {
+    fn ask(&mut self, line: &str, patience: Duration) -> Result<String> {
         let stdin = self.running.stdin.as_mut().ok_or_else(|| failure("no pipe"))?;
         stdin.write_all(line.as_bytes())?;
         stdin.flush()?;
-        self.running.line(LOAD_MAX)
+        self.running.line(patience)
     }
 
     /// Puts the keys that most loads get.

@@ -445,7 +445,8 @@ fn two_kvnodes_in_step_with_each_other_take_large_writes() {
     crossing.are_in_step(12);
 }
 
-/// Ten gets and ten puts of 5 MiB at once, through a kvnode that passes them on to another.
+/// Ten gets and ten puts of 5 MiB at once, through a kvnode that passes them on to another; several times, as what stands
+/// still then does so most times and not always.
 fn a_kvnode_relays(args: &str) {
     let epmd = Epmd::start();
     let far = KvNode::start(&epmd, "far", args);
@@ -463,17 +464,22 @@ fn a_kvnode_relays(args: &str) {
         relay.name()
     ));
     beam.check("call.({:put, :large, bytes})", ":ok");
-    let started = Instant::now();
-    let lost = beam.run(
+    beam.run(
         "get = fn -> ^bytes = call.({:get, :large}) end
          put = fn -> :ok = call.({:put, make_ref(), bytes}) end
-         outcomes = KvNodeTest.Beside.at_once(List.duplicate(get, 10) ++ List.duplicate(put, 10), 80_000)
-         {length(Enum.filter(outcomes, &is_tuple/1)), KvNodeTest.Beside.lost(outcomes)}",
+         functions = List.duplicate(get, 10) ++ List.duplicate(put, 10)",
     );
-    let took = started.elapsed();
-    println!("{lost} lost, {took:?}");
-    assert_eq!(lost, "{0, []}", "calls are lost, after {took:?}");
-    assert!(took < COPIED_WITHIN, "{took:?}");
+    for round in 1..=5 {
+        let started = Instant::now();
+        let lost = beam.run(
+            "outcomes = KvNodeTest.Beside.at_once(functions, 80_000)
+             {length(Enum.filter(outcomes, &is_tuple/1)), KvNodeTest.Beside.lost(outcomes)}",
+        );
+        let took = started.elapsed();
+        println!("round {round}: {lost} lost, {took:?}");
+        assert_eq!(lost, "{0, []}", "calls are lost in round {round}, after {took:?}");
+        assert!(took < COPIED_WITHIN, "round {round}: {took:?}");
+    }
 }
 
 #[test]
@@ -551,7 +557,7 @@ fn order_between_two_processes_is_kept_on_loopback() {
             let kv = KvNode::start(&epmd, "kv", args);
             let beam = BeamNode::start(otp, &epmd, "beam");
             connect(&beam, &kv);
-            put_large(&beam, 15 * MIB);
+            put_large(&beam, 6 * MIB);
             order_is_kept(otp, &beam, &kv);
         }
     });

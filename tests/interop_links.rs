@@ -393,13 +393,16 @@ impl Crossing {
         );
     }
 
+    /// At once, so that one copy is not done before the other begins.
     fn add_slaves(&self) {
-        for name in ["a", "b"] {
-            let add = format!(
-                "GenServer.call({{:global, :{name}}}, {{:add_slave, {{:global, :{name}_copy}}}}, 60_000)"
-            );
-            self.beam.check(&add, ":ok");
-        }
+        self.beam.check(
+            "[a: :a_copy, b: :b_copy]
+             |> Enum.map(fn {name, copy} ->
+               Task.async(fn -> GenServer.call({:global, name}, {:add_slave, {:global, copy}}, 60_000) end)
+             end)
+             |> Enum.map(&Task.await(&1, 80_000))",
+            "[:ok, :ok]",
+        );
     }
 
     #[track_caller]

@@ -22,6 +22,8 @@ defmodule BenchLinks do
   @pause 5
 
   def main do
+    # That a node is lost is a figure here: said in words, it would stand among them.
+    Logger.configure(level: :none)
     :ok = :net_kernel.monitor_nodes(true, node_type: :all)
     IO.puts("ready")
 
@@ -164,8 +166,13 @@ defmodule BenchLinks do
       |> Enum.each(&Task.await(&1, timeout))
     end
 
+    # At once, so that one copy is not done before the other begins.
     add = fn ->
-      for {primary, slave} <- pairs, do: :ok = GenServer.call(primary, {:add_slave, slave}, timeout)
+      pairs
+      |> Enum.map(fn {primary, slave} ->
+        Task.async(fn -> :ok = GenServer.call(primary, {:add_slave, slave}, timeout) end)
+      end)
+      |> Enum.each(&Task.await(&1, timeout))
     end
 
     if how == :before, do: fill.(), else: add.()

@@ -1,5 +1,6 @@
 //! Large values over links of several rates: whether the connection is kept, and what small calls on it take meanwhile.
-//! Beside kvnode an Elixir GenServer in its place, in the same run.
+//! Beside kvnode Elixir GenServers in its place, in the same run: one that answers by itself, and waits while the link is
+//! slow, and one that has each get answered by a process of its own, which shows what the BEAM's distribution can do.
 //!
 //! Server and BEAM are on two hosts with a wire between them ([`crate::wire`]), which takes root; without it only what is
 //! on loopback is measured, and that is said.
@@ -125,10 +126,17 @@ pub fn links(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         for (load, what) in [("gets", "a get"), ("puts", "a put")] {
             let title = format!("{what} of {mib:.1} MiB beside small gets of {SMALLS} processes: {shown}");
             let mut table = Table::new(title, &BESIDE);
-            each(plan, case, &[Kind::Kvnode, Kind::Genserver], &mut table, findings, |kind| {
-                beside_large(lab, wire.as_ref(), case, kind, load)
-            });
-            ratios.push((format!("{what} of {mib:.1} MiB, {shown}"), ratio(&table, "GenServer")));
+            each(
+                plan,
+                case,
+                &[Kind::Kvnode, Kind::Spawning, Kind::Genserver],
+                &mut table,
+                findings,
+                |kind| beside_large(lab, wire.as_ref(), case, kind, load),
+            );
+            for other in [Kind::Spawning, Kind::Genserver].map(Kind::name) {
+                ratios.push((format!("{other}: {what} of {mib:.1} MiB, {shown}"), ratio(&table, other)));
+            }
             findings.table(table);
         }
         let size = case.copied_bytes as f64 / 1e6;
@@ -141,7 +149,10 @@ pub fn links(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
                 copied(lab, wire.as_ref(), case, row, &mut table, findings);
             }
         }
-        ratios.push((format!("two values of {size:.1} MB to a slave, {shown}"), ratio(&table, ELIXIR)));
+        ratios.push((
+            format!("{ELIXIR}: two values of {size:.1} MB to a slave, {shown}"),
+            ratio(&table, ELIXIR),
+        ));
         findings.table(table);
     }
     summary(&ratios, findings);
@@ -262,7 +273,7 @@ fn summary(ratios: &[(String, [f64; 3])], findings: &mut Findings) {
         .note("kvnode/GenServer (more than 1 is better) of: the large one's time, small p50, small worst");
     for (load, of) in ratios {
         let [time, p50, worst] =
-            of.map(|ratio| if ratio.is_finite() { format!("{ratio:.2}") } else { "lost".into() });
+            of.map(|ratio| if ratio.is_finite() { format!("{ratio:.2}") } else { "-".into() });
         findings.note(format!("{time:>6} {p50:>6} {worst:>6}  {load}"));
     }
 }

@@ -28,6 +28,8 @@ pub enum Kind {
     KvnodeUnfragmented,
     /// Elixir's KeyValueStore of tests/elixir, a GenServer with a Map
     Genserver,
+    /// A GenServer with a Map that has each get answered by a process of its own
+    Spawning,
     /// Elixir's KeyValueStoreReplicated of tests/elixir, as a primary or as a slave
     Replicated,
     /// Elixir's KeyValueStore with an ETS table, read through :erpc
@@ -65,6 +67,7 @@ impl Kind {
             Self::Kvnode => crate::report::OURS,
             Self::KvnodeUnfragmented => "kvnode, no fragments",
             Self::Genserver => "GenServer",
+            Self::Spawning => "GenServer that spawns",
             Self::Replicated => "Elixir",
             Self::Ets => "ETS by :erpc",
             Self::Cnode => "C node",
@@ -247,6 +250,7 @@ impl Lab {
                 command.env("BENCH_DATA", self.folder.path().join(&name));
                 command
             }
+            Kind::Spawning => self.unseated_beam(&full_name, "BenchServer.spawning()", place)?,
             Kind::Genserver => self.unseated_beam(&full_name, "BenchServer.map()", place)?,
             Kind::Replicated => self.unseated_beam(&full_name, "BenchReplicated.main()", place)?,
             Kind::Ets => self.unseated_beam(&full_name, "BenchServer.ets()", place)?,

@@ -6,15 +6,16 @@ use rcgen::{CertificateParams, KeyPair};
 use crate::servers::{Kind, Lab, Place};
 use crate::{Findings, Plan, Result, beam};
 
-/// What is wanted of kvnode beside a GenServer, wherever a table has it.
+/// What is wanted of kvnode beside a GenServer, wherever a table has it: its rate at least (where the client is what bounds
+/// both, that is 1 and noise), and half its processor time.
 pub const EXPECTED: [(&str, &str, f64); 8] = [
-    ("p50 µs", "GenServer", 1.0),
-    ("calls/s", "GenServer", 1.0),
-    ("put MB/s", "GenServer", 1.0),
-    ("get MB/s", "GenServer", 1.0),
-    ("small calls/s", "GenServer", 1.0),
-    ("large MB/s", "GenServer", 1.0),
-    ("p99 µs", "GenServer", 1.0),
+    ("p50 µs", "GenServer", 0.97),
+    ("calls/s", "GenServer", 0.97),
+    ("put MB/s", "GenServer", 0.97),
+    ("get MB/s", "GenServer", 0.97),
+    ("small calls/s", "GenServer", 0.97),
+    ("large MB/s", "GenServer", 0.97),
+    ("p99 µs", "GenServer", 0.97),
     ("server CPU µs/call", "GenServer", 2.0),
 ];
 

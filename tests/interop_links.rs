@@ -169,9 +169,9 @@ fn a_value_that_takes_longer_than_the_tick_time_comes_over_tls() {
     });
 }
 
-/// A primary brings a value of 8.4 s to a slave that is down after 4 to 5 s of silence.
+/// A primary brings a value of 10.5 s to a slave that is down after 4 to 5 s of silence, as it is itself.
 fn a_slave_is_brought_up_to_date(otp: &Otp, settings: Settings, is_elixir: bool) {
-    let (bytes, rate) = (20 * MIB, Rate::megabits(20));
+    let (bytes, rate) = (50 * MIB, Rate::megabits(40));
     let settings = settings.ticktime(4);
     let Some(network) = Network::lay_with_rates(2) else { return };
     let [here, there] = network.hosts();
@@ -426,7 +426,15 @@ fn copies_cross(args: &str, count: u32, mib: u32) {
 
 #[test]
 fn two_kvnodes_copy_a_large_value_to_each_other() {
-    copies_cross("", 1, 30);
+    let crossing = Crossing::start("");
+    crossing.put(1, 30);
+    crossing.add_slaves();
+    crossing.are_in_step(1);
+    // They stand still where both are in the middle of one: not each time.
+    for _ in 0..8 {
+        crossing.put(1, 30);
+        crossing.are_in_step(1);
+    }
 }
 
 #[test]

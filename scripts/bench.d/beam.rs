@@ -14,8 +14,9 @@ use crate::rounds::Bench;
 use crate::servers::{Kind, Lab, Place, Server};
 use crate::{Findings, Plan, Result, failure};
 
-const SERVERS: [Kind; 8] = [
+const SERVERS: [Kind; 9] = [
     Kind::Kvnode,
+    Kind::KvnodeBefore,
     Kind::Genserver,
     Kind::Ets,
     Kind::Cnode,
@@ -36,8 +37,17 @@ const CALLED: [Kind; 8] = [
     Kind::Polling,
 ];
 /// Those whose store is a process with a pid that can be asked for, and those that answer for any.
-const MIXED: [Kind; 5] =
-    [Kind::Kvnode, Kind::KvnodeUnfragmented, Kind::Genserver, Kind::Parked, Kind::Polling];
+const MIXED: [Kind; 6] = [
+    Kind::Kvnode,
+    Kind::KvnodeBefore,
+    Kind::KvnodeUnfragmented,
+    Kind::Genserver,
+    Kind::Parked,
+    Kind::Polling,
+];
+/// How another kvnode is called that stands beside this one, and what is to be kept of it.
+pub const BEFORE: &str = Kind::KvnodeBefore.name();
+pub const NOT_WORSE: f64 = 0.97;
 /// How long one load may take, whatever it was asked to take.
 const LOAD_MAX: Duration = Duration::from_secs(180);
 
@@ -200,6 +210,7 @@ pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     ];
     let millis = plan.time.as_millis() as u64;
     let mut table = Table::new("one BEAM caller, gets one after the other", &metrics)
+        .expect("p50 µs", BEFORE, NOT_WORSE)
         .expect("p50 µs", "floor, polling", 0.9)
         .expect("p50 µs", "GenServer", 2.0)
         .expect("p50 µs", "C node", 1.0);
@@ -212,6 +223,7 @@ pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     findings.table(table);
     for count in [16, 128, 1000] {
         let mut table = Table::new(format!("{count} BEAM callers, 90% get"), &CALLERS)
+            .expect("calls/s", BEFORE, NOT_WORSE)
             .expect("calls/s", "floor, polling", 0.95)
             .expect("calls/s", "GenServer", 1.2);
         if count == 128 {
@@ -256,6 +268,7 @@ pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     {
         let mut table = Table::new(format!("values of {shown}, one BEAM caller"), &metrics);
         if bytes >= 1 << 20 {
+            table = table.expect("put MB/s", BEFORE, NOT_WORSE).expect("get MB/s", BEFORE, NOT_WORSE);
             table = table.expect("put MB/s", "floor, parked", 0.9).expect("get MB/s", "floor, parked", 0.9);
         }
         bench.measure(plan, &mut table, |server| {
@@ -293,7 +306,11 @@ pub fn mixed(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         let title = format!(
             "small gets of one BEAM process beside {shown_act} of {shown} of another, one connection"
         );
-        let mut table = Table::new(title, &metrics);
+        let mut table = Table::new(title, &metrics).expect("p99 µs", BEFORE, NOT_WORSE).expect(
+            "large MB/s",
+            BEFORE,
+            NOT_WORSE,
+        );
         bench.measure(plan, &mut table, |server| {
             let creation = if server.kind.stores() { 0 } else { u64::from(CREATION) };
             let started = Instant::now();

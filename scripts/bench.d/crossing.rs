@@ -58,7 +58,7 @@ fn many(lab: &Lab, plan: &Plan, findings: &mut Findings) {
         let title =
             format!("{count} {load} of {mib} MiB at once, one process each, beside small gets of two others");
         let mut table = Table::new(title, &metrics);
-        for kind in [Kind::Kvnode, Kind::Spawning, Kind::Genserver] {
+        for kind in [Kind::Kvnode, Kind::KvnodeBefore, Kind::Spawning, Kind::Genserver] {
             row(plan, kind.name(), kind, &mut table, findings, || {
                 let place = Place::default();
                 let server = lab.start_at(kind, &place)?;

@@ -129,7 +129,7 @@ pub fn links(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
             each(
                 plan,
                 case,
-                &[Kind::Kvnode, Kind::Spawning, Kind::Genserver],
+                &[Kind::Kvnode, Kind::KvnodeBefore, Kind::Spawning, Kind::Genserver],
                 &mut table,
                 findings,
                 |kind| beside_large(lab, wire.as_ref(), case, kind, load),

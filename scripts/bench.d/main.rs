@@ -94,7 +94,7 @@ enum Load {
     /// All of the above
     All,
     /// Large values beside small calls over links of 5 to 1,000 Mbit/s and loopback, and slaves that are brought large values
-    /// over them; as root, for network namespaces. Ten minutes, and with --quick four
+    /// over them; as root, for network namespaces. Half an hour, and with --quick seven minutes
     Links,
     /// Large values both ways at once, and very many at once, on loopback: what is lost, and what small gets take meanwhile
     Crossing,
@@ -126,7 +126,8 @@ const ASKED_FOR: [Load; 3] = [Load::Links, Load::Crossing, Load::Profile];
 /// Measures kvnode beside other servers: the same load against each, in interleaved rounds.
 ///
 /// Figures are medians with the smallest and the largest round; `kvnode/it` tells how many times better kvnode is by
-/// the first column, round by round. Only ratios of one run mean much on a machine that others use too.
+/// the first column, round by round. Only ratios of one run mean much on a machine that others use too. Where the
+/// environment's KVNODE_BEFORE names another kvnode, as the one of before a change, it stands beside this one.
 #[derive(Parser)]
 #[command(name = "scripts/bench", bin_name = "scripts/bench")]
 struct Cli {
@@ -174,7 +175,8 @@ pub struct Plan {
 impl Plan {
     /// Of these servers those that are wanted.
     fn servers(&self, all: &[Kind]) -> Vec<Kind> {
-        all.iter().copied().filter(|kind| self.only.is_empty() || self.only.contains(kind)).collect()
+        let wanted = |kind: &Kind| self.only.is_empty() || self.only.contains(kind);
+        all.iter().copied().filter(|kind| kind.is_named() && wanted(kind)).collect()
     }
 
     /// One number in a full run, another in a quick one.

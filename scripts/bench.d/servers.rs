@@ -16,6 +16,8 @@ use crate::wire::Seat;
 
 /// The registered name of every server's store.
 pub const STORE: &str = "kv";
+/// The environment's name of another kvnode that is compared with this one.
+const BEFORE: &str = "KVNODE_BEFORE";
 /// For how long the polling floor asks its socket before it blocks.
 const POLL_MICROS: u64 = 200;
 
@@ -24,6 +26,8 @@ const POLL_MICROS: u64 = 200;
 pub enum Kind {
     /// kvnode, the release build (KVNODE_BIN is another one)
     Kvnode,
+    /// Another kvnode, which KVNODE_BEFORE names: what this one was before a change
+    KvnodeBefore,
     /// kvnode without fragments
     KvnodeUnfragmented,
     /// Elixir's KeyValueStore of tests/elixir, a GenServer with a Map
@@ -65,6 +69,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kvnode => crate::report::OURS,
+            Self::KvnodeBefore => "kvnode before",
             Self::KvnodeUnfragmented => "kvnode, no fragments",
             Self::Genserver => "GenServer",
             Self::Spawning => "GenServer that spawns",
@@ -83,6 +88,11 @@ impl Kind {
             Self::Mnesia => "Mnesia, sync_transaction",
             Self::RedisDurable => "redis, always",
         }
+    }
+
+    /// Whether it is asked for: another kvnode is where one is named.
+    pub fn is_named(self) -> bool {
+        self != Self::KvnodeBefore || std::env::var_os(BEFORE).is_some()
     }
 
     /// Whether it keeps what is put.
@@ -227,10 +237,11 @@ impl Lab {
         let mut endpoint =
             Endpoint::Node { name: name.clone(), epmd_port: self.epmd_port, stores: kind.stores() };
         let mut command = match kind {
-            Kind::Kvnode | Kind::KvnodeUnfragmented | Kind::KvnodeDurable => {
+            Kind::Kvnode | Kind::KvnodeBefore | Kind::KvnodeUnfragmented | Kind::KvnodeDurable => {
                 // The last lines of its banner.
                 ready = "iex>";
-                let mut command = Command::new(kvnode());
+                let before = std::env::var_os(BEFORE).filter(|_| kind == Kind::KvnodeBefore);
+                let mut command = Command::new(before.unwrap_or_else(kvnode));
                 command.args(["--name", &full_name, "--cookie", COOKIE, "--bind", &host, "--no-epmd-start"]);
                 command
                     .args(["--log", "warn", "--store", "local:kv,local:kv_replicated"])

@@ -269,8 +269,7 @@ fn ratio(table: &Table, other: &str) -> [f64; 3] {
 
 /// One table of all ratios.
 fn summary(ratios: &[(String, [f64; 3])], findings: &mut Findings) {
-    findings
-        .note("kvnode/GenServer (more than 1 is better) of: the large one's time, small p50, small worst");
+    findings.note("how many times better kvnode is: the large one's time, small p50, small worst");
     for (load, of) in ratios {
         let [time, p50, worst] =
             of.map(|ratio| if ratio.is_finite() { format!("{ratio:.2}") } else { "-".into() });

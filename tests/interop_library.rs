@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kvnode::config::{EpmdConfig, Limits};
-use kvnode::etf::{Atom, OwnedTerm, Pid, TermView, atom, to_term};
+use kvnode::etf::{Atom, OwnedTerm, Pid, TermView, TermWriter, atom, to_term};
 use kvnode::process::registry::RegisterError;
 use kvnode::{
     CallError, Caller, Context, Down, Effects, GenServer, MonitorRef, Never, Node, OwnedCaller,
@@ -753,4 +753,95 @@ fn servers_of_one_program_call_each_other_and_errors_say_whose_fault_it_is() {
         let stopped: Result<Atom, CallError> = node.call(&probe, &atom("heard"), PATIENCE).await;
         assert_eq!(stopped, Err(CallError::Stopped));
     });
+}
+
+/// Answers each call with a large value, from threads of its own.
+struct Loader(Sender<ReplyTo>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Load {
+    Large,
+}
+
+impl Server for Loader {
+    type Call = Load;
+    type Cast = Never;
+    type Info = Never;
+
+    async fn handle_call(&mut self, Load::Large: Load, from: ReplyTo, _cx: &mut Context<Self>) {
+        self.0.try_send(from).expect("the threads run");
+    }
+}
+
+/// What one of its threads does until the server has ended.
+#[allow(clippy::let_unit_value, reason = "what becomes of an answer is seen where it is to arrive")]
+fn answer_all(waiting: &Receiver<ReplyTo>, value: &OwnedTerm) {
+    while let Ok(from) = waiting.recv_blocking() {
+        let _told = from.reply(value);
+    }
+}
+
+#[test]
+fn all_of_many_large_answers_from_other_threads_arrive() {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(&Otp::usual(), &epmd, "beam");
+    let node = start(&epmd, "rust");
+    let (sender, waiting) = smol::channel::unbounded();
+    let value = OwnedTerm::write(|w| _ = w.binary(&vec![7; 5_000_000])).expect("a term");
+    for _ in 0..8 {
+        let (waiting, value) = (waiting.clone(), value.clone());
+        std::thread::spawn(move || answer_all(&waiting, &value));
+    }
+    node.serve(Loader(sender)).register("loader").expect("the name is free");
+    beam.ping(node.name().as_str());
+    beam.run(&format!("loader = {{:loader, :\"{}\"}}", node.name()));
+    let lost = beam.run(
+        "call = fn -> 5_000_000 = byte_size(GenServer.call(loader, :large, 20_000)) end
+         outcomes = KvNodeTest.Beside.at_once(List.duplicate(call, 200), 80_000)
+         {length(Enum.filter(outcomes, &is_tuple/1)), KvNodeTest.Beside.lost(outcomes)}",
+    );
+    assert_eq!(lost, "{0, []}", "of 200 calls so many had no answer");
+}
+
+#[test]
+fn whoever_sends_more_than_there_is_room_for_waits_for_room() {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(&Otp::usual(), &epmd, "beam");
+    let node = start(&epmd, "rust");
+    beam.check("Process.register(self(), :heard)", "true");
+    beam.ping(node.name().as_str());
+    let client = node.client();
+    let heard = ServerRef::remote("heard", beam.name());
+    let large = vec![7; 2_000_000];
+    let mut refused = Vec::new();
+    block_on(async {
+        for number in 0..40_u64 {
+            let message = |w: &mut TermWriter<'_>| _ = w.tuple(2).unsigned(number).binary(&large);
+            if let Err(error) = client.send(&heard, message).await {
+                refused.push(format!("message {number}: {error}"));
+            }
+        }
+        for number in 40..80_u64 {
+            let request = |w: &mut TermWriter<'_>| _ = w.tuple(2).unsigned(number).binary(&large);
+            if let Err(error) = client.cast(&heard, request).await {
+                refused.push(format!("cast {number}: {error}"));
+            }
+        }
+    });
+    assert!(refused.is_empty(), "{} of 80 were refused, the first {:?}", refused.len(), refused[0]);
+    beam.check(
+        "got =
+           for _ <- 1..80 do
+             receive do
+               {:\"$gen_cast\", {number, bytes}} when byte_size(bytes) == 2_000_000 -> number
+               {number, bytes} when byte_size(bytes) == 2_000_000 -> number
+             after
+               30_000 -> :nothing
+             end
+           end
+
+         got == Enum.to_list(0..79)",
+        "true",
+    );
 }

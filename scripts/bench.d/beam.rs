@@ -1,19 +1,22 @@
 //! The loads of a BEAM: callers, values, small calls beside large values, casts.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::children::{CpuTime, Running, resident_bytes};
 use crate::compiled::is_not_installed;
 use crate::link::{CREATION, HOST};
+use crate::links::COMMAND_MAX;
 use crate::report::{Better, Metric, OURS, Table};
 use crate::rounds::Bench;
-use crate::servers::{Kind, Lab, Server};
+use crate::servers::{Kind, Lab, Place, Server};
 use crate::{Findings, Plan, Result, failure};
 
-const SERVERS: [Kind; 8] = [
+const SERVERS: [Kind; 9] = [
     Kind::Kvnode,
+    Kind::KvnodeBefore,
     Kind::Genserver,
     Kind::Ets,
     Kind::Cnode,
@@ -34,8 +37,17 @@ const CALLED: [Kind; 8] = [
     Kind::Polling,
 ];
 /// Those whose store is a process with a pid that can be asked for, and those that answer for any.
-const MIXED: [Kind; 5] =
-    [Kind::Kvnode, Kind::KvnodeUnfragmented, Kind::Genserver, Kind::Parked, Kind::Polling];
+const MIXED: [Kind; 6] = [
+    Kind::Kvnode,
+    Kind::KvnodeBefore,
+    Kind::KvnodeUnfragmented,
+    Kind::Genserver,
+    Kind::Parked,
+    Kind::Polling,
+];
+/// How another kvnode is called that stands beside this one, and what is to be kept of it.
+pub const BEFORE: &str = Kind::KvnodeBefore.name();
+pub const NOT_WORSE: f64 = 0.97;
 /// How long one load may take, whatever it was asked to take.
 const LOAD_MAX: Duration = Duration::from_secs(180);
 
@@ -43,6 +55,7 @@ const LOAD_MAX: Duration = Duration::from_secs(180);
 pub struct Client<'a> {
     lab: &'a Lab,
     running: Running,
+    full_name: String,
 }
 
 /// The named figures of one load.
@@ -74,7 +87,7 @@ impl<'a> Client<'a> {
     /// Starts the node. `None`, and a note, where there is no Elixir.
     pub fn start(lab: &'a Lab, findings: &mut Findings) -> Result<Option<Self>> {
         match Self::started(lab) {
-            Ok(running) => Ok(Some(Self { lab, running })),
+            Ok(running) => Ok(Some(Self { lab, running, full_name: String::new() })),
             Err(error) if is_not_installed(&error) => {
                 findings.note(format!("no loads of a BEAM: {error}"));
                 Ok(None)
@@ -84,10 +97,36 @@ impl<'a> Client<'a> {
     }
 
     fn started(lab: &Lab) -> Result<Running> {
-        let mut command = lab.beam(&format!("client{}@{HOST}", lab.next_number()), "BenchClient.main()")?;
+        let mut command = lab.beam("client", "BenchClient.main()")?;
         let running = Running::start("BEAM client", &mut command, lab.folder.path())?;
         running.wait_for("ready")?;
         Ok(running)
+    }
+
+    /// Starts a node elsewhere, which evaluates this, for [`Client::command`].
+    ///
+    /// # Errors
+    /// There is no Elixir, or the node has failed.
+    pub fn start_at(lab: &'a Lab, expression: &str, place: &Place) -> Result<Self> {
+        let (mut command, full_name) = lab.beam_at("client", expression, place)?;
+        let running = Running::start("BEAM client", &mut command, lab.folder.path())?;
+        running.wait_for("ready")?;
+        Ok(Self { lab, running, full_name })
+    }
+
+    /// The full name of a node that was started elsewhere.
+    pub fn full_name(&self) -> &str {
+        &self.full_name
+    }
+
+    /// Runs a load of `links.ex`.
+    pub fn command(&mut self, load: &str, arguments: &[&dyn Display]) -> Result<Figures> {
+        let mut line = load.to_owned();
+        for argument in arguments {
+            line.push_str(&format!(" {argument}"));
+        }
+        line.push('\n');
+        Figures::read(load, &self.ask(&line, COMMAND_MAX)?)
     }
 
     /// Runs a load of `client.ex` against a server.
@@ -98,7 +137,7 @@ impl<'a> Client<'a> {
             line.push_str(&format!(" {number}"));
         }
         line.push('\n');
-        let answer = match self.ask(&line) {
+        let answer = match self.ask(&line, LOAD_MAX) {
             Ok(answer) => answer,
             Err(error) => {
                 // It has ended, or would give the answer to what is asked next.
@@ -109,11 +148,11 @@ impl<'a> Client<'a> {
         Figures::read(load, &answer)
     }
 
-    fn ask(&mut self, line: &str) -> Result<String> {
+    fn ask(&mut self, line: &str, patience: Duration) -> Result<String> {
         let stdin = self.running.stdin.as_mut().ok_or_else(|| failure("no pipe"))?;
         stdin.write_all(line.as_bytes())?;
         stdin.flush()?;
-        self.running.line(LOAD_MAX)
+        self.running.line(patience)
     }
 
     /// Puts the keys that most loads get.
@@ -171,6 +210,7 @@ pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     ];
     let millis = plan.time.as_millis() as u64;
     let mut table = Table::new("one BEAM caller, gets one after the other", &metrics)
+        .expect("p50 µs", BEFORE, NOT_WORSE)
         .expect("p50 µs", "floor, polling", 0.9)
         .expect("p50 µs", "GenServer", 2.0)
         .expect("p50 µs", "C node", 1.0);
@@ -183,6 +223,7 @@ pub fn calls(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     findings.table(table);
     for count in [16, 128, 1000] {
         let mut table = Table::new(format!("{count} BEAM callers, 90% get"), &CALLERS)
+            .expect("calls/s", BEFORE, NOT_WORSE)
             .expect("calls/s", "floor, polling", 0.95)
             .expect("calls/s", "GenServer", 1.2);
         if count == 128 {
@@ -227,6 +268,7 @@ pub fn values(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     {
         let mut table = Table::new(format!("values of {shown}, one BEAM caller"), &metrics);
         if bytes >= 1 << 20 {
+            table = table.expect("put MB/s", BEFORE, NOT_WORSE).expect("get MB/s", BEFORE, NOT_WORSE);
             table = table.expect("put MB/s", "floor, parked", 0.9).expect("get MB/s", "floor, parked", 0.9);
         }
         bench.measure(plan, &mut table, |server| {
@@ -264,7 +306,11 @@ pub fn mixed(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         let title = format!(
             "small gets of one BEAM process beside {shown_act} of {shown} of another, one connection"
         );
-        let mut table = Table::new(title, &metrics);
+        let mut table = Table::new(title, &metrics).expect("p99 µs", BEFORE, NOT_WORSE).expect(
+            "large MB/s",
+            BEFORE,
+            NOT_WORSE,
+        );
         bench.measure(plan, &mut table, |server| {
             let creation = if server.kind.stores() { 0 } else { u64::from(CREATION) };
             let started = Instant::now();

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use crate::beam::{BEFORE, NOT_WORSE};
 use crate::children::{CpuTime, resident_bytes};
 use crate::native::{Caller, Keys, Request, Until, load_all};
 use crate::report::{Better, Metric, OURS, Table};
@@ -9,8 +10,9 @@ use crate::rounds::{Bench, measure_each};
 use crate::servers::{Kind, Lab, Server};
 use crate::{Findings, Plan, Result};
 
-const SERVERS: [Kind; 8] = [
+const SERVERS: [Kind; 9] = [
     Kind::Kvnode,
+    Kind::KvnodeBefore,
     Kind::Genserver,
     Kind::Cnode,
     Kind::Jinterface,
@@ -61,7 +63,7 @@ pub fn in_flight(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> 
         let each =
             if connections == 1 { String::new() } else { format!(" on each of {connections} connections") };
         let title = format!("native {what}, {window} in flight{each}, {KEYS} keys");
-        let mut table = Table::new(title, &METRICS);
+        let mut table = Table::new(title, &METRICS).expect("calls/s", BEFORE, NOT_WORSE);
         if connections == 1 && request == Request::Get {
             table = match window {
                 64 => table

@@ -21,15 +21,14 @@ const RECOVERY_SECS_MAX: f64 = 2.0;
 
 /// Puts by many callers, gets, and the start of a large store.
 pub fn measure(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
-    let mut command: Command =
-        match lab.beam(&format!("durable{}@{HOST}", lab.next_number()), "BenchDurable.main()") {
-            Ok(command) => command,
-            Err(error) if is_not_installed(&error) => {
-                findings.note(format!("no durable loads: {error}"));
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
+    let mut command: Command = match lab.beam("durable", "BenchDurable.main()") {
+        Ok(command) => command,
+        Err(error) if is_not_installed(&error) => {
+            findings.note(format!("no durable loads: {error}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     let client = Running::start("durable client", &mut command, lab.folder.path())?;
     client.wait_for("ready")?;
     let mut bench = Bench::start(lab, plan, &SERVERS, findings);

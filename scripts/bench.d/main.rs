@@ -12,12 +12,14 @@ mod beam;
 mod calls;
 mod children;
 mod compiled;
+mod crossing;
 mod durable;
 mod flags;
 mod floor;
 mod hostile;
 mod instructions;
 mod link;
+mod links;
 mod memory;
 mod naive;
 mod native;
@@ -30,6 +32,8 @@ mod servers;
 mod startup;
 mod stats;
 mod syscalls;
+mod tls;
+mod wire;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -85,13 +89,20 @@ enum Load {
     Hostile,
     /// Instructions per call without sockets, by callgrind, against scripts/bench.d/instructions.txt
     Instructions,
+    /// The loads beam, values and mixed over TLS, beside a GenServer over TLS
+    Tls,
     /// All of the above
     All,
+    /// Large values beside small calls over links of 5 to 1,000 Mbit/s and loopback, and slaves that are brought large values
+    /// over them; as root, for network namespaces. Half an hour, and with --quick seven minutes
+    Links,
+    /// Large values both ways at once, and very many at once, on loopback: what is lost, and what small gets take meanwhile
+    Crossing,
     /// Where kvnode's time goes with 64 calls in flight, by perf
     Profile,
 }
 
-const EACH: [Load; 15] = [
+const EACH: [Load; 16] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -107,12 +118,16 @@ const EACH: [Load; 15] = [
     Load::Syscalls,
     Load::Hostile,
     Load::Instructions,
+    Load::Tls,
 ];
+/// Those that are to be asked for: they take long, or what they measure is no figure.
+const ASKED_FOR: [Load; 3] = [Load::Links, Load::Crossing, Load::Profile];
 
 /// Measures kvnode beside other servers: the same load against each, in interleaved rounds.
 ///
 /// Figures are medians with the smallest and the largest round; `kvnode/it` tells how many times better kvnode is by
-/// the first column, round by round. Only ratios of one run mean much on a machine that others use too.
+/// the first column, round by round. Only ratios of one run mean much on a machine that others use too. Where the
+/// environment's KVNODE_BEFORE names another kvnode, as the one of before a change, it stands beside this one.
 #[derive(Parser)]
 #[command(name = "scripts/bench", bin_name = "scripts/bench")]
 struct Cli {
@@ -160,7 +175,8 @@ pub struct Plan {
 impl Plan {
     /// Of these servers those that are wanted.
     fn servers(&self, all: &[Kind]) -> Vec<Kind> {
-        all.iter().copied().filter(|kind| self.only.is_empty() || self.only.contains(kind)).collect()
+        let wanted = |kind: &Kind| self.only.is_empty() || self.only.contains(kind);
+        all.iter().copied().filter(|kind| kind.is_named() && wanted(kind)).collect()
     }
 
     /// One number in a full run, another in a quick one.
@@ -176,14 +192,24 @@ pub struct Findings {
     notes: Vec<String>,
     failures: Vec<String>,
     took: Vec<(String, Duration)>,
+    /// By which way what follows is measured, if not as it says.
+    over: Option<&'static str>,
     json: bool,
     /// Something is worse than it may be, or could not be measured.
     pub failed: bool,
 }
 
 impl Findings {
+    /// What follows is measured by another way.
+    pub const fn set_over(&mut self, way: Option<&'static str>) {
+        self.over = way;
+    }
+
     /// Adds a finished table, and shows it.
-    pub fn table(&mut self, table: Table) {
+    pub fn table(&mut self, mut table: Table) {
+        if let Some(way) = self.over {
+            table.over(way, &tls::EXPECTED);
+        }
         if !self.json {
             print!("{}", table.text());
         }
@@ -320,8 +346,8 @@ fn measure(cli: &Cli) -> ExitCode {
     match Lab::new() {
         Ok(lab) => {
             let each = EACH.into_iter().filter(|load| plan.all || cli.loads.contains(load));
-            let profile = cli.loads.iter().copied().filter(|load| *load == Load::Profile);
-            for load in each.chain(profile) {
+            let asked_for = ASKED_FOR.into_iter().filter(|load| cli.loads.contains(load));
+            for load in each.chain(asked_for) {
                 let name =
                     load.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
                 let started = Instant::now();
@@ -358,6 +384,9 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
         Load::Hostile => hostile::attacks(lab, plan, findings),
         Load::Instructions => instructions::per_call(plan, findings),
+        Load::Tls => tls::tls(lab, plan, findings),
+        Load::Links => links::links(lab, plan, findings),
+        Load::Crossing => crossing::crossing(lab, plan, findings),
         Load::Profile => profile::functions(lab, plan, findings),
         Load::All => Ok(()),
     }

@@ -58,6 +58,22 @@ impl Table {
         self
     }
 
+    /// The same load by another way, of which other things are expected: those that it has no metric for are left out.
+    pub fn over(&mut self, way: &str, expected: &[(&'static str, &'static str, f64)]) {
+        self.load = format!("{}, {way}", self.load);
+        let expected = expected.iter().map(|(metric, server, at_least)| Expected {
+            metric,
+            server,
+            at_least: *at_least,
+        });
+        self.expected = expected.collect();
+    }
+
+    /// Which column a metric is.
+    pub fn column(&self, metric: &str) -> Option<usize> {
+        self.metrics.iter().position(|(name, _)| *name == metric)
+    }
+
     /// Adds one round of a server: a value for each metric, in their order; NaN for none.
     pub fn add(&mut self, server: &'static str, values: &[f64]) {
         let row = self.servers.iter().position(|known| *known == server).unwrap_or_else(|| {
@@ -113,7 +129,7 @@ impl Table {
 
     fn checked(&self) -> impl Iterator<Item = (&Expected, f64)> {
         self.expected.iter().filter_map(|expected| {
-            let column = self.metrics.iter().position(|(name, _)| *name == expected.metric)?;
+            let column = self.column(expected.metric)?;
             Some((expected, self.ratio(expected.server, column)?.median))
         })
     }

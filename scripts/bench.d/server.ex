@@ -1,13 +1,19 @@
 defmodule BenchServer do
   @moduledoc """
-  The BEAM's servers for scripts/bench: each registers `:kv` for calls and `:kv_replicated` for casts, says
-  that it is ready, and ends with its stdin.
+  The BEAM's servers for scripts/bench: each registers `:kv` for calls and, but for the one that spawns,
+  `:kv_replicated` for casts, says that it is ready, and ends with its stdin.
   """
 
   @doc "A GenServer with a Map."
   def map do
     {:ok, _} = KeyValueStore.start_link(%{}, name: :kv)
     {:ok, _} = KeyValueStoreReplicated.start_link(:kv_replicated)
+    serve()
+  end
+
+  @doc "A GenServer with a Map, of which each get is answered by a process of its own: a large answer holds up no other."
+  def spawning do
+    {:ok, _} = GenServer.start_link(BenchServer.Spawning, nil, name: :kv)
     serve()
   end
 
@@ -23,6 +29,21 @@ defmodule BenchServer do
     IO.puts("ready")
     IO.read(:stdio, :line)
     System.halt(0)
+  end
+end
+
+defmodule BenchServer.Spawning do
+  @moduledoc false
+  use GenServer
+
+  def init(nil), do: {:ok, %{}}
+
+  def handle_call({:put, key, value}, _from, pairs), do: {:reply, :ok, Map.put(pairs, key, value)}
+
+  def handle_call({:get, key}, from, pairs) do
+    value = Map.get(pairs, key)
+    spawn(fn -> GenServer.reply(from, value) end)
+    {:noreply, pairs}
   end
 end
 

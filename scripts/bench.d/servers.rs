@@ -12,9 +12,12 @@ use crate::Result;
 use crate::children::{self, PATIENCE, Running, on_path};
 use crate::compiled::{Compiled, environment, not_installed};
 use crate::link::{COOKIE, HOST};
+use crate::wire::Seat;
 
 /// The registered name of every server's store.
 pub const STORE: &str = "kv";
+/// The environment's name of another kvnode that is compared with this one.
+const BEFORE: &str = "KVNODE_BEFORE";
 /// For how long the polling floor asks its socket before it blocks.
 const POLL_MICROS: u64 = 200;
 
@@ -23,10 +26,14 @@ const POLL_MICROS: u64 = 200;
 pub enum Kind {
     /// kvnode, the release build (KVNODE_BIN is another one)
     Kvnode,
+    /// Another kvnode, which KVNODE_BEFORE names: what this one was before a change
+    KvnodeBefore,
     /// kvnode without fragments
     KvnodeUnfragmented,
     /// Elixir's KeyValueStore of tests/elixir, a GenServer with a Map
     Genserver,
+    /// A GenServer with a Map that has each get answered by a process of its own
+    Spawning,
     /// Elixir's KeyValueStoreReplicated of tests/elixir, as a primary or as a slave
     Replicated,
     /// Elixir's KeyValueStore with an ETS table, read through :erpc
@@ -62,8 +69,10 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kvnode => crate::report::OURS,
+            Self::KvnodeBefore => "kvnode before",
             Self::KvnodeUnfragmented => "kvnode, no fragments",
             Self::Genserver => "GenServer",
+            Self::Spawning => "GenServer that spawns",
             Self::Replicated => "Elixir",
             Self::Ets => "ETS by :erpc",
             Self::Cnode => "C node",
@@ -81,6 +90,11 @@ impl Kind {
         }
     }
 
+    /// Whether it is asked for: another kvnode is where one is named.
+    pub fn is_named(self) -> bool {
+        self != Self::KvnodeBefore || std::env::var_os(BEFORE).is_some()
+    }
+
     /// Whether it keeps what is put.
     pub const fn stores(self) -> bool {
         !matches!(self, Self::Parked | Self::Polling | Self::ParkedUnmonitored | Self::PollingUnmonitored)
@@ -90,6 +104,31 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Where a node runs, and what it is started with beside what all are.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// A host of its own; `None`: the loopback.
+    pub seat: Option<Seat>,
+    /// More for kvnode.
+    pub kvnode: Vec<String>,
+    /// More for erl.
+    pub erl: String,
+}
+
+impl Place {
+    fn host(&self) -> String {
+        self.seat.as_ref().map_or_else(|| HOST.to_owned(), |seat| seat.address.to_string())
+    }
+
+    /// The command, to be run there.
+    fn around(&self, command: Command) -> Command {
+        match &self.seat {
+            Some(seat) => seat.around(&command),
+            None => command,
+        }
     }
 }
 
@@ -103,6 +142,7 @@ pub enum Endpoint {
 /// A running server. Dropping it ends it.
 pub struct Server {
     pub kind: Kind,
+    full_name: String,
     pub endpoint: Endpoint,
     pub running: Running,
 }
@@ -111,6 +151,11 @@ impl Server {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.running.id()
+    }
+
+    /// Its name, where it is a node.
+    pub fn full_name(&self) -> &str {
+        &self.full_name
     }
 
     /// Its name before the `@`, where it is a node.
@@ -129,6 +174,7 @@ pub struct Lab {
     _epmd: Running,
     compiled: Compiled,
     started: std::cell::Cell<u32>,
+    place: std::cell::RefCell<Place>,
 }
 
 impl Lab {
@@ -137,14 +183,8 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("kvnode-bench-").tempdir()?;
         children::end_with_this_process(folder.path());
         let epmd_port = free_port()?;
-        let mut command = if on_path("epmd") {
-            Command::new("epmd")
-        } else {
-            let mut command = Command::new(kvnode());
-            command.arg("epmd");
-            command
-        };
-        command.env("ERL_EPMD_PORT", epmd_port.to_string()).env("ERL_EPMD_ADDRESS", HOST);
+        let mut command = epmd_command(epmd_port);
+        command.env("ERL_EPMD_ADDRESS", HOST);
         let epmd = Running::start("epmd", &mut command, folder.path())?;
         let until = Instant::now() + PATIENCE;
         // An epmd has no way to say that it is ready but to take a connection.
@@ -155,7 +195,14 @@ impl Lab {
             thread::sleep(Duration::from_millis(1));
         }
         let compiled = Compiled::new(folder.path());
-        Ok(Self { folder, epmd_port, _epmd: epmd, compiled, started: 0.into() })
+        Ok(Self {
+            folder,
+            epmd_port,
+            _epmd: epmd,
+            compiled,
+            started: 0.into(),
+            place: Place::default().into(),
+        })
     }
 
     /// Starts a server, and waits until it can be called.
@@ -168,18 +215,37 @@ impl Lab {
 
     /// The same, with the folder of a durable kvnode.
     pub fn start_with(&self, kind: Kind, data: Option<std::path::PathBuf>) -> Result<Server> {
+        let place = self.place.borrow().clone();
+        self.start_there(kind, data, &place)
+    }
+
+    /// The same elsewhere.
+    pub fn start_at(&self, kind: Kind, place: &Place) -> Result<Server> {
+        self.start_there(kind, None, place)
+    }
+
+    /// From here on what is started by [`Lab::start`] and [`Lab::beam`] is started there. Gives where it was before.
+    pub fn set_place(&self, place: Place) -> Place {
+        self.place.replace(place)
+    }
+
+    fn start_there(&self, kind: Kind, data: Option<std::path::PathBuf>, place: &Place) -> Result<Server> {
         let name = format!("s{}", self.next_number());
-        let full_name = format!("{name}@{HOST}");
+        let host = place.host();
+        let full_name = format!("{name}@{host}");
         let mut ready = "ready";
         let mut endpoint =
             Endpoint::Node { name: name.clone(), epmd_port: self.epmd_port, stores: kind.stores() };
         let mut command = match kind {
-            Kind::Kvnode | Kind::KvnodeUnfragmented | Kind::KvnodeDurable => {
+            Kind::Kvnode | Kind::KvnodeBefore | Kind::KvnodeUnfragmented | Kind::KvnodeDurable => {
                 // The last lines of its banner.
                 ready = "iex>";
-                let mut command = Command::new(kvnode());
-                command.args(["--name", &full_name, "--cookie", COOKIE, "--bind", HOST, "--no-epmd-start"]);
-                command.args(["--log", "warn", "--store", "local:kv,local:kv_replicated"]);
+                let before = std::env::var_os(BEFORE).filter(|_| kind == Kind::KvnodeBefore);
+                let mut command = Command::new(before.unwrap_or_else(kvnode));
+                command.args(["--name", &full_name, "--cookie", COOKIE, "--bind", &host, "--no-epmd-start"]);
+                command
+                    .args(["--log", "warn", "--store", "local:kv,local:kv_replicated"])
+                    .args(&place.kvnode);
                 if kind == Kind::KvnodeUnfragmented {
                     command.arg("--no-fragments");
                 }
@@ -191,13 +257,14 @@ impl Lab {
                 command
             }
             Kind::Dets | Kind::Mnesia => {
-                let mut command = self.beam(&full_name, "BenchDurable.main()")?;
+                let mut command = self.unseated_beam(&full_name, "BenchDurable.main()", place)?;
                 command.env("BENCH_DATA", self.folder.path().join(&name));
                 command
             }
-            Kind::Genserver => self.beam(&full_name, "BenchServer.map()")?,
-            Kind::Replicated => self.beam(&full_name, "BenchReplicated.main()")?,
-            Kind::Ets => self.beam(&full_name, "BenchServer.ets()")?,
+            Kind::Spawning => self.unseated_beam(&full_name, "BenchServer.spawning()", place)?,
+            Kind::Genserver => self.unseated_beam(&full_name, "BenchServer.map()", place)?,
+            Kind::Replicated => self.unseated_beam(&full_name, "BenchReplicated.main()", place)?,
+            Kind::Ets => self.unseated_beam(&full_name, "BenchServer.ets()", place)?,
             Kind::Cnode => {
                 let mut command = Command::new(self.compiled.cnode()?);
                 command.args([&name, COOKIE]);
@@ -248,9 +315,10 @@ impl Lab {
             }
         };
         self.environment(&mut command);
+        let mut command = place.around(command);
         let running = Running::start(kind.name(), &mut command, self.folder.path())?;
         running.wait_for(ready)?;
-        Ok(Server { kind, endpoint, running })
+        Ok(Server { kind, full_name, endpoint, running })
     }
 
     /// A number that no other node has in its name: what has just ended may be registered for a moment longer.
@@ -260,20 +328,32 @@ impl Lab {
         number
     }
 
-    /// A command that evaluates something on a hidden BEAM node.
+    /// A command that evaluates something on a hidden BEAM node of a new name, which begins with `name`.
     ///
     /// # Errors
     /// Elixir is not installed, or cannot compile what is needed.
-    pub fn beam(&self, full_name: &str, expression: &str) -> Result<Command> {
+    pub fn beam(&self, name: &str, expression: &str) -> Result<Command> {
+        let place = self.place.borrow().clone();
+        Ok(self.beam_at(name, expression, &place)?.0)
+    }
+
+    /// The same elsewhere, and the full name of the node.
+    ///
+    /// # Errors
+    /// As [`Lab::beam`].
+    pub fn beam_at(&self, name: &str, expression: &str, place: &Place) -> Result<(Command, String)> {
+        let full_name = format!("{name}{}@{}", self.next_number(), place.host());
+        let command = self.unseated_beam(&full_name, expression, place)?;
+        Ok((place.around(command), full_name))
+    }
+
+    fn unseated_beam(&self, full_name: &str, expression: &str, place: &Place) -> Result<Command> {
         let beams = self.compiled.elixir()?;
         let mut command = Command::new("elixir");
         command.args(["--name", full_name, "--cookie", COOKIE, "--hidden", "-pa"]).arg(beams);
-        command.args([
-            "--erl",
-            "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
-            "-e",
-            expression,
-        ]);
+        let interface = place.host().replace('.', ",");
+        let erl = format!("-kernel inet_dist_use_interface {{{interface}}} -start_epmd false {}", place.erl);
+        command.args(["--erl", &erl, "-e", expression]);
         self.environment(&mut command);
         Ok(command)
     }
@@ -282,6 +362,19 @@ impl Lab {
         environment(command, self.folder.path());
         command.env("ERL_EPMD_PORT", self.epmd_port.to_string());
     }
+}
+
+/// An epmd at this port: Erlang's, else kvnode's.
+pub fn epmd_command(port: u16) -> Command {
+    let mut command = if on_path("epmd") {
+        Command::new("epmd")
+    } else {
+        let mut command = Command::new(kvnode());
+        command.arg("epmd");
+        command
+    };
+    command.env("ERL_EPMD_PORT", port.to_string());
+    command
 }
 
 fn kvnode() -> std::ffi::OsString {

@@ -9,6 +9,7 @@
 //! | `KVNODE_REQUIRE_OTP` | releases, like `25,27,29`, without which the tests fail |
 //! | `KVNODE_REQUIRE_JAVA` | that the test of a Java client fails where there is no Java compiler or no Jinterface |
 //! | `KVNODE_REQUIRE_CHROMIUM`, `KVNODE_REQUIRE_TMUX` | the same of the tests of the page and of `kvnode top` |
+//! | `KVNODE_REQUIRE_NETNS` | that tests between hosts fail where there are no network namespaces, or no `tc` |
 //! | `KVNODE_BIN` | another kvnode than the one that cargo has just built |
 
 #![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
@@ -32,7 +33,7 @@ pub mod wait;
 pub use beam::{BeamNode, BeamOptions, EvalError};
 pub use epmd::Epmd;
 pub use kvnode::KvNode;
-pub use netns::{Cut, Host, Network};
+pub use netns::{Cut, Host, Network, Rate};
 pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
 pub use scripted::Scripted;
 pub use tap::{Heard, Tap};

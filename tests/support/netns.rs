@@ -6,13 +6,15 @@
 //! ```
 //!
 //! Each host has its own loopback, and its own epmd on the same port as all others of its network. Networks do not see
-//! each other, nor the machine's own interfaces. It takes root, and `ip` of iproute2.
+//! each other, nor the machine's own interfaces. It takes root, and `ip` of iproute2. A host's port may be slow, for which it
+//! takes `tc` of iproute2 as well.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::epmd::Epmd;
 use super::wait::wait_until;
@@ -24,6 +26,43 @@ pub enum Cut {
     Drop,
     /// Its own link goes down: what it sends is refused by its own routes, and what others send is lost.
     LinkDown,
+}
+
+/// How fast a port is, and how much of what is faster it lets wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Of each direction.
+    pub megabits_per_sec: u32,
+    /// What waits at the port is dropped once it would take longer than this.
+    pub queue: Duration,
+}
+
+impl Rate {
+    /// A port with a queue as short as those of good routers.
+    pub const fn megabits(megabits_per_sec: u32) -> Self {
+        Self { megabits_per_sec, queue: Duration::from_millis(50) }
+    }
+
+    /// The same with another queue.
+    pub const fn queue(self, queue: Duration) -> Self {
+        Self { queue, ..self }
+    }
+
+    /// For how long so many bytes are under way at best.
+    pub fn takes(self, bytes: u64) -> Duration {
+        Duration::from_micros(bytes * 8 / u64::from(self.megabits_per_sec))
+    }
+
+    /// The discipline as `tc` takes it.
+    fn filter(self) -> [String; 7] {
+        // What may pass at once: two of the largest packets that the kernel hands to a port, and what is due between two
+        // beats of a slow clock.
+        let burst = (self.megabits_per_sec * 1_000_000 / 8 / 100).max(128 << 10);
+        let words = ["tbf", "rate", "burst", "latency"].map(str::to_owned);
+        let [tbf, rate, burst_is, latency] = words;
+        let megabits = format!("{}mbit", self.megabits_per_sec);
+        [tbf, rate, megabits, burst_is, format!("{burst}b"), latency, format!("{}ms", self.queue.as_millis())]
+    }
 }
 
 /// Hosts on one switch. They are gone with it.
@@ -52,8 +91,27 @@ pub struct Seat {
 
 impl Network {
     /// Lays a network of so many hosts. `None`, and a line of output: that cannot be done here.
+    ///
+    /// # Panics
+    /// It cannot be done, and `KVNODE_REQUIRE_NETNS` says that it must.
+    #[track_caller]
     pub fn lay(count: u8) -> Option<Self> {
-        if let Err(reason) = Namespace::possible() {
+        Self::lay_if(Namespace::possible(), count)
+    }
+
+    /// The same where the ports of hosts are to have rates: see [`Host::limit`].
+    ///
+    /// # Panics
+    /// As [`Network::lay`].
+    #[track_caller]
+    pub fn lay_with_rates(count: u8) -> Option<Self> {
+        Self::lay_if(Namespace::possible().and_then(|()| Namespace::rates_possible()), count)
+    }
+
+    #[track_caller]
+    fn lay_if(possible: Result<(), String>, count: u8) -> Option<Self> {
+        if let Err(reason) = possible {
+            assert!(std::env::var_os("KVNODE_REQUIRE_NETNS").is_none(), "{reason}");
             eprintln!("--- not run: {reason}");
             return None;
         }
@@ -107,6 +165,15 @@ impl Host {
     /// The full name of a node of this host.
     pub fn node(&self, name: &str) -> String {
         self.seat.node(name)
+    }
+
+    /// From now on what it sends and what is sent to it passes at this rate.
+    pub fn limit(&self, rate: Rate) {
+        for (side, port) in [(&self.namespace, "eth0"), (&*self.switch, self.port.as_str())] {
+            let mut command = Command::new("tc");
+            command.args(["-n", &side.0, "qdisc", "replace", "dev", port, "root"]).args(rate.filter());
+            run(&mut command);
+        }
     }
 
     /// Cuts it off from all others.
@@ -204,6 +271,19 @@ impl Namespace {
             Ok(())
         } else {
             Err(format!("network namespaces: {}", String::from_utf8_lossy(&made.stderr).trim()))
+        }
+    }
+
+    /// Whether ports can have rates, where namespaces are possible.
+    fn rates_possible() -> Result<(), String> {
+        let probe = Self::add();
+        let mut command = Command::new("tc");
+        command.args(["-n", &probe.0, "qdisc", "add", "dev", "lo", "root"]).args(Rate::megabits(1).filter());
+        let made = command.output().map_err(|error| format!("tc of iproute2: {error}"))?;
+        if made.status.success() {
+            Ok(())
+        } else {
+            Err(format!("rates by tc: {}", String::from_utf8_lossy(&made.stderr).trim()))
         }
     }
 

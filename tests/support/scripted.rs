@@ -182,20 +182,78 @@ impl Scripted {
     /// Waits for the answer to a call.
     #[track_caller]
     pub fn answer(&mut self, number: u32) -> Vec<u8> {
+        loop {
+            let frame = self.next_frame().expect("the connection is open");
+            if let Some(answer) = self.answer_in(&frame, number) {
+                return answer;
+            }
+        }
+    }
+
+    /// The answer to that call, if this message is it.
+    fn answer_in(&self, message: &[u8], number: u32) -> Option<Vec<u8>> {
         let reference = self.reference(number);
         let tag = encode(|w| {
             w.reference(&reference);
         });
+        let mut cursor = Cursor::new(message);
+        cursor.term().expect("a control message");
+        let payload = cursor.rest();
+        let payload = payload.strip_prefix(self.form.payload_head()).unwrap_or(payload);
+        // {Tag, Answer}
+        payload.strip_prefix(&[104, 2]).and_then(|rest| rest.strip_prefix(&tag[..])).map(<[u8]>::to_vec)
+    }
+
+    /// How much the system receives before it is read.
+    pub fn set_receive_buffer(&mut self, bytes: usize) {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, bytes).expect("a socket");
+    }
+
+    /// Gets an atom's value from the only store as a node on a slow link does: so many bytes are read in a second, and a
+    /// tick goes out that often.
+    ///
+    /// # Errors
+    /// The other side has closed the connection; after so many bytes were read.
+    pub fn get_slowly(&mut self, key: &str, per_sec: u64, tick: Duration) -> Result<Vec<u8>, u64> {
+        self.calls += 1;
+        let number = self.calls;
+        let request = encode(|w| {
+            w.tuple(2).atom("get").atom(key);
+        });
+        let frame = self.call_frame("Elixir.KeyValueStore", number, &request);
+        assert!(self.send(&frame), "the connection is open");
+        let started = Instant::now();
+        let (mut read, mut ticked) = (0, started);
         loop {
-            let frame = self.next_frame().expect("the connection is open");
-            let mut cursor = Cursor::new(&frame);
-            cursor.term().expect("a control message");
-            let payload = cursor.rest();
-            let payload = payload.strip_prefix(self.form.payload_head()).unwrap_or(payload);
-            // {Tag, Answer}
-            if let Some(answer) = payload.strip_prefix(&[104, 2]).and_then(|rest| rest.strip_prefix(&tag[..]))
-            {
-                return answer.to_vec();
+            if ticked.elapsed() >= tick {
+                ticked += tick;
+                if !self.send(&[0; 4]) {
+                    return Err(read);
+                }
+            }
+            let message = match self.inbound.next_arrival().expect("kvnode sends good frames") {
+                Some(Arrival::Tick) => continue,
+                Some(Arrival::Frame(range)) => self.inbound.slice(range).to_vec(),
+                Some(Arrival::Large(bytes)) => bytes.to_vec(),
+                None => {
+                    let due = Duration::from_secs_f64(read as f64 / per_sec as f64);
+                    std::thread::sleep(due.saturating_sub(started.elapsed()));
+                    let [room, _] = self.inbound.rooms();
+                    let most = room.len().min(32 << 10);
+                    match self.stream.read(&mut room[..most]) {
+                        Ok(0) => return Err(read),
+                        Ok(len) => {
+                            self.inbound.filled(len).expect("within the bounds");
+                            read += len as u64;
+                        }
+                        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(read),
+                        Err(error) => panic!("nothing came: {error}"),
+                    }
+                    continue;
+                }
+            };
+            if let Some(answer) = self.answer_in(&message, number) {
+                return Ok(answer);
             }
         }
     }

@@ -156,10 +156,13 @@ pub struct Limits {
     /// Messages of which a peer has sent some fragments and not all: past it the connection ends. What is thrown
     /// away counts too. A BEAM has at most one for each of its processes that send something large.
     pub unfinished_messages_max: usize,
-    /// Bytes that wait for a peer before it is no longer read from: the one answer that exceeds it is the last. As much
-    /// again, and one message more, may wait of what others send to it, answers that come later among them: what comes
-    /// past that is dropped. (Were the two counted together, a peer that reads a large value would lose what comes
-    /// meanwhile.)
+    /// Bytes of answers that wait for a peer before its calls wait for room: the one answer that exceeds it is the last. A
+    /// value that a store has anyway is not counted; one that is overwritten while it waits stays until it has left, so that
+    /// a peer that reads slowly may keep as much as it has asked for of what was stored. What waits so is bounded by `held_bytes_max`: past it a call ends with
+    /// `{:system_limit, :busy_dist_port}`, and a peer for which twice as much waits of small answers alone loses its
+    /// connection. Reading goes on all the while. As much again, and one message more, may wait of what others send to it,
+    /// answers that come later among them: who sends more waits for room, or is told that there is none. (Were the two
+    /// counted together, a peer that reads a large value would lose what comes meanwhile.)
     pub outbound_bytes_max: usize,
     /// A peer that takes nothing for so long of what waits for it is disconnected.
     pub output_stall_max: Duration,
@@ -185,8 +188,8 @@ pub struct Limits {
     pub mailbox_bytes_max: usize,
     /// How long a server with a mailbox may take to end when the node ends: past it the rest is done without it.
     pub shutdown_duration_max: Duration,
-    /// Bytes that one peer's messages to suspended processes (`:sys.suspend/1`) may take: past it calls end with a
-    /// reason, and casts and other messages are dropped.
+    /// Bytes that one peer's messages may take that wait here: for suspended processes (`:sys.suspend/1`), and for room for
+    /// their answers. Past it calls end with a reason, and casts and other messages are dropped.
     pub held_bytes_max: usize,
     /// Largest state, in bytes, that `:sys.get_state/1` shows whole: a larger one is shown as a summary.
     pub state_bytes_max: usize,

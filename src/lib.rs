@@ -88,7 +88,8 @@
 //!    from there.
 //! 4. Signals between two processes are handled in the order sent: inline, on the connection's task (a [`Server`]'s are
 //!    put into its mailbox there). A slave sees the writes of its primary in the order in which the store took them.
-//! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there.
+//! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there. No bound makes a
+//!    connection stop reading.
 //! 6. A peer can make us close its own connection: never another's, never the node.
 //! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
@@ -113,7 +114,12 @@
 //!   before it parks (`node/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
 //!   quiet.
 //! - Fragments are offered, without the atom cache: a BEAM then sends a large message in pieces that small calls pass
-//!   by. Our own messages are one frame each. What was measured stands where the flags are ([`dist::flags`]).
+//!   by. Our own large messages leave in fragments on a link that is slow for them, and as one frame elsewhere
+//!   ([`dist::pace`]); small ones pass them either way, but for those between the same two processes ([`dist::outflow`]).
+//!   What was measured stands where the flags are ([`dist::flags`]).
+//! - Reading never waits for writing. At first a node stopped reading a peer for whom more than 8 MiB waited, and two
+//!   nodes that brought each other large values stood still. [`process::channel`] says what bounds memory instead; it is a
+//!   connection without its socket, so that `tests/flow_simulation.rs` steps the same value.
 //! - The first ping of a node is answered once our global names are known there ([`process::net_kernel`]): what is
 //!   typed next finds them.
 //! - A pid has one name in `global`, so a store with several global names has a pid for each.
@@ -147,7 +153,7 @@ pub mod store;
 pub use config::ServerName;
 pub use dist::ServerRef;
 pub use node::{
-    Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, ProcessHandle,
-    ReplyTo, Server, StartError, TimerRef, block_on,
+    Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
+    ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on,
 };
 pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller, Restart, SkippedMessage};

@@ -9,8 +9,9 @@ use kvnode::dist::control::op;
 use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::{Pid, Reference, TermWriter};
 use kvnode::kv::KeyValueServer;
+use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::{Frame, Surroundings};
-use kvnode::process::{Dispatch, Effect, Peer, Process, Registry, Waiters};
+use kvnode::process::{Dispatch, Effect, NoRoom, Peer, Process, Registry, Waiters};
 use kvnode::store::MemoryStore;
 
 const PEER: &str = "m@h";
@@ -23,8 +24,12 @@ const COUNTED: u64 = 1000;
 struct Nowhere;
 
 impl Dispatch for Nowhere {
-    fn send(&self, node: &str, _frames: &mut Outbound) {
+    fn send(&self, node: &str, _frames: &mut Outbound) -> Result<(), NoRoom> {
         panic!("something was sent to {node} by the way");
+    }
+
+    fn end_call(&self, call: EndedCall) {
+        panic!("{call:?} was to end: there is room here");
     }
 
     fn exit(&self, process: kvnode::process::ProcessId, _reason: &[u8]) {

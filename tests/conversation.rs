@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvnode::dist::control::op;
 use kvnode::dist::inbound::{Arrival, Inbound};
-use kvnode::dist::{AliasForm, DistributionFlags, FrameForm, Outbound, RemoteProcess};
+use kvnode::dist::{AliasForm, DistributionFlags, FrameForm, Outbound, RemoteProcess, Room};
 use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
 use kvnode::kv::{KeyValueFunctions, KeyValueServer};
+use kvnode::process::effect::EndedCall;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::rpc::Rex;
 use kvnode::process::rpc::calls::Calls;
 use kvnode::process::{
-    Dispatch, Effect, GenServer, Outcome, Peer, PeerError, Process, ProcessId, Registry, Waiters, exits,
+    Dispatch, Effect, GenServer, NoRoom, Outcome, Peer, PeerError, Process, ProcessId, Registry, Waiters,
+    exits,
 };
 use kvnode::replica::{SlaveName, SlaveState};
 use kvnode::store::{MemoryStore, ReadDone, Store, StoreError, Value, WriteDone};
@@ -26,8 +28,13 @@ const PEER: &str = "m@h";
 struct Sent(Mutex<Vec<(String, Outbound)>>, AtomicBool);
 
 impl Dispatch for Sent {
-    fn send(&self, node: &str, frames: &mut Outbound) {
+    fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
         self.0.lock().push((node.to_owned(), std::mem::take(frames)));
+        Ok(())
+    }
+
+    fn end_call(&self, call: EndedCall) {
+        panic!("{call:?} was to end: there is room here");
     }
 
     fn exit(&self, process: ProcessId, reason: &[u8]) {
@@ -46,6 +53,8 @@ struct Cluster {
     store: Arc<Process>,
     sent: Arc<Sent>,
     later: Vec<Effect>,
+    /// What has room in the output.
+    room: Room,
 }
 
 fn cluster() -> Cluster {
@@ -67,7 +76,28 @@ fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
     let peer = Peer::new(PEER.into(), flags);
     let alias_form = AliasForm::in_force(flags);
     let waiters = Waiters::default();
-    Cluster { registry, waiters, peer, alias_form, net_kernel, store, sent, later: Vec::new() }
+    Cluster {
+        registry,
+        waiters,
+        peer,
+        alias_form,
+        net_kernel,
+        store,
+        sent,
+        later: Vec::new(),
+        room: Room::FREE,
+    }
+}
+
+const fn around<'a>(registry: &'a Registry, waiters: &'a Waiters) -> Surroundings<'a> {
+    Surroundings {
+        registry,
+        waiters,
+        inflated_bytes_max: 1 << 20,
+        watches_max: 100,
+        held_bytes_max: 1 << 10,
+        state_bytes_max: 1 << 10,
+    }
 }
 
 impl Cluster {
@@ -77,22 +107,25 @@ impl Cluster {
     }
 
     fn try_say(&mut self, frame: &[u8]) -> Result<Vec<Vec<u8>>, PeerError> {
-        let around = Surroundings {
-            registry: &self.registry,
-            waiters: &self.waiters,
-            inflated_bytes_max: 1 << 20,
-            watches_max: 100,
-            held_bytes_max: 1 << 10,
-            state_bytes_max: 1 << 10,
-        };
-        let mut out = Outbound::new(FrameForm::PassThrough, self.alias_form);
-        self.peer.handle(
-            Frame::small(frame.get(1..).unwrap_or_default(), FrameForm::PassThrough),
-            around,
-            &mut out,
-            &mut self.later,
-        )?;
+        let mut out = self.out();
+        let frame = Frame::small(frame.get(1..).unwrap_or_default(), FrameForm::PassThrough);
+        let Self { registry, waiters, peer, later, .. } = self;
+        peer.handle(frame, around(registry, waiters), &mut out, later)?;
         Ok(frames_of(&out))
+    }
+
+    fn out(&self) -> Outbound {
+        let mut out = Outbound::new(FrameForm::PassThrough, self.alias_form);
+        out.set_room(self.room);
+        out
+    }
+
+    /// Handles all that has waited and can be handled now; gives the answering frames.
+    fn go_on(&mut self) -> Vec<Vec<u8>> {
+        let mut out = self.out();
+        let Self { registry, waiters, peer, later, .. } = self;
+        while peer.deliver_held(around(registry, waiters), &mut out, later).expect("a good frame") {}
+        frames_of(&out)
     }
 
     /// A call to the registered store, with a tag.
@@ -335,7 +368,7 @@ fn an_answer_that_finds_its_connection_later_is_sent_as_that_peer_takes_it() {
             let sent = cluster.sent.0.lock().pop();
             let (node, mut frames) = match (sent, cluster.later.pop()) {
                 (Some(sent), None) => sent,
-                (None, Some(Effect::Send { node, frames })) => (node.to_string(), frames),
+                (None, Some(Effect::Send { node, frames, .. })) => (node.to_string(), frames),
                 (sent, later) => panic!("{sent:?}, {later:?}"),
             };
             assert_eq!(node, *alias.node);
@@ -357,7 +390,9 @@ fn the_answer_to_a_relayed_call_goes_to_the_callers_own_node() {
         });
     });
     assert!(cluster.say(&frame).is_empty());
-    let [Effect::Send { node, frames }] = cluster.later.as_mut_slice() else { panic!("no frame to send") };
+    let [Effect::Send { node, frames, .. }] = cluster.later.as_mut_slice() else {
+        panic!("no frame to send")
+    };
     assert_eq!(&**node, "far@h");
     assert_eq!(frames_of(frames).len(), 1);
 }
@@ -976,6 +1011,42 @@ fn no_argument_of_a_function_panics_or_goes_unanswered() {
             cluster.put("still", "served");
         }
     }
+}
+
+const NO_ROOM: Room = Room { small: false, large: false };
+
+#[test]
+fn calls_and_spawn_requests_wait_for_room_in_their_order_and_end_past_the_bound() {
+    let mut cluster = cluster();
+    cluster.put("key", "value");
+    cluster.room = NO_ROOM;
+    let get = |cluster: &mut Cluster| cluster.call(tag_ref, |w| _ = w.tuple(2).atom("get").atom("key"));
+    assert!(get(&mut cluster).is_empty());
+    let node = spawn_request(("erlang", "node", 0), &["monitor"], vec![106]);
+    assert!(cluster.say(&node).is_empty());
+    // Casts are handled, but for those behind a call of the same process.
+    let put = |w: &mut TermWriter<'_>| {
+        w.tuple(2).atom("$gen_cast").tuple(3).atom("replicate_put").atom("key").binary(b"later");
+    };
+    assert!(cluster.say(&message(to_name("kv"), put)).is_empty());
+    assert!(cluster.go_on().is_empty());
+    cluster.room = Room { small: true, large: false };
+    let value = encode(|w| _ = w.binary(b"value"));
+    assert_eq!(cluster.go_on(), [to_caller(tag_ref, value)], "the function's answer may be large");
+    assert_eq!(get(&mut cluster), [to_caller(tag_ref, encode(|w| _ = w.binary(b"later")))]);
+    cluster.room = Room::FREE;
+    assert_eq!(cluster.go_on().len(), 2, "SPAWN_REPLY, and the exit");
+    assert!(!cluster.peer.holds_messages());
+
+    // Past the bound each is told at once.
+    cluster.room = NO_ROOM;
+    while cluster.say(&node).is_empty() {}
+    let refused = cluster.say(&node);
+    assert!(refused[0].ends_with(&atom("system_limit")), "{refused:?}");
+    assert!(cluster.say(&monitor("kv", &reference(1))).is_empty());
+    let ended = (0..100).map(|_| get(&mut cluster)).find(|ended| !ended.is_empty()).expect("a bound");
+    let reason = encode(|w| _ = w.tuple(2).atom("system_limit").atom("busy_dist_port"));
+    assert!(ended.len() == 1 && ended[0].ends_with(&reason), "{ended:?}");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use kvnode::dist::control::op;
 use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::Pid;
 use kvnode::kv::KeyValueServer;
+use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::{Frame, Surroundings};
-use kvnode::process::{Dispatch, Peer, Registry, Waiters};
+use kvnode::process::{Dispatch, NoRoom, Peer, Registry, Waiters};
 use kvnode::store::MemoryStore;
 
 use crate::native::{Request, call_frame, monitor_frame, tagged_call_frame};
@@ -24,13 +25,24 @@ const BATCHES: usize = 16;
 struct Nowhere;
 
 impl Dispatch for Nowhere {
-    fn send(&self, _node: &str, frames: &mut Outbound) {
+    fn send(&self, _node: &str, frames: &mut Outbound) -> std::result::Result<(), NoRoom> {
         frames.clear();
+        Ok(())
+    }
+
+    fn end_call(&self, call: EndedCall) {
+        panic!("{call:?} was to end: there is room here");
     }
 
     fn exit(&self, process: kvnode::process::ProcessId, _reason: &[u8]) {
         panic!("nothing ends here: {process:?}");
     }
+}
+
+/// As a connection has it while nothing large waits.
+const fn unaddressed(mut out: Outbound) -> Outbound {
+    out.set_addressed(false);
+    out
 }
 
 /// Makes that many batches of calls of one kind: `get`, `put`, `call`, a get between MONITOR_P and DEMONITOR_P as a BEAM
@@ -68,7 +80,10 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
         around,
         peer: Peer::new("m@h".into(), DistributionFlags::OFFERED),
         inbound: Inbound::new(&[], FrameForm::PassThrough, 1 << 20),
-        out: Outbound::new(FrameForm::PassThrough, AliasForm::in_force(DistributionFlags::OFFERED)),
+        out: unaddressed(Outbound::new(
+            FrameForm::PassThrough,
+            AliasForm::in_force(DistributionFlags::OFFERED),
+        )),
     };
     let key = |number: usize| format!("key {number:012}").into_bytes();
     let received: Vec<Vec<u8>> = (0..BATCHES)

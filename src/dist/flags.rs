@@ -116,10 +116,13 @@ impl DistributionFlags {
             // `scripts/bench mixed`, medians of three rounds, OTP 25, two cores. Small gets beside puts of 64 MiB on one
             // connection: p99 13 ms with fragments, 92 ms without (a GenServer on a BEAM: 54 ms), p50 4 and 55 ms, the large
             // puts at 0.92 of the MB/s; beside puts and gets: p99 49 and 118 ms, the large ones at 1.16.
-            // Our answers were cut too at first, into 64 KiB to 1 MiB (a busier machine): beside gets of 64 MiB p50 was 10 to
+            // Our answers cut into 64 KiB to 1 MiB, on loopback (a busier machine): beside gets of 64 MiB p50 was 10 to
             // 53 ms and not 54 to 81 ms, but p99 290 to 470 ms and not 114 to 240 ms, at half the MB/s, as a BEAM copies a
-            // message of fragments together before it reads it. So fragments are received, and every answer is one frame.
-            "a BEAM then sends a large message in pieces that small calls pass by; our own are one frame each",
+            // message of fragments together before it reads it. So a message of ours is one frame where that takes up to 0.2 s
+            // at the rate that was measured on the connection (`pace.rs`), and fragments of 20 ms where it takes longer: at
+            // 80 Mbit/s a small get beside one of 60 MiB took 4.4 s with one frame (`scripts/bench links` has the figures
+            // with fragments), and a BEAM drops a node of which half a packet is all that comes for its tick time.
+            "a large message goes in pieces that small calls pass by: a BEAM's always, ours on a link that is slow for it",
         ),
         (Self::EXIT_PAYLOAD, "the answer of a spawned call is an exit reason and may be large"),
         (Self::HANDSHAKE_23, "mandatory; this is version 6 of the handshake, and no other is spoken"),

@@ -2,7 +2,8 @@
 //! bytes out.
 //!
 //! [`handshake`] sets a connection up; after it [`Inbound`] finds frames in what was read, [`control`] reads
-//! their control messages, [`Outbound`] writes those of ours, [`Ticker`] watches that the peer is alive.
+//! their control messages, [`Outbound`] writes those of ours, [`Outflow`] orders what leaves, at the [`Pace`] of the link,
+//! and [`Ticker`] watches that the peer is alive.
 
 pub mod alias_form;
 pub mod control;
@@ -15,6 +16,8 @@ pub mod node_at;
 pub mod node_name;
 pub mod node_pattern;
 pub mod outbound;
+pub mod outflow;
+pub mod pace;
 pub mod server_ref;
 pub mod tick;
 
@@ -29,7 +32,9 @@ pub use inbound::{Arrival, Bound, FrameError, Inbound, InboundLimits, Skipped, T
 pub use node_at::{NodeAt, NodeAtError};
 pub use node_name::NodeName;
 pub use node_pattern::{NodePattern, NodePatternError};
-pub use outbound::Outbound;
+pub use outbound::{LARGE_BYTES, Outbound, Room};
+pub use outflow::{Cut, Outflow};
+pub use pace::Pace;
 pub use server_ref::ServerRef;
 pub use tick::{TickAction, Ticker};
 

@@ -51,6 +51,12 @@ impl Ticker {
         self.silent_in = 0;
     }
 
+    /// The peer has taken something that had waited for it, which tells as much as if it had sent something.
+    #[inline]
+    pub const fn progressed(&mut self) {
+        self.silent_in = 0;
+    }
+
     /// Something was sent.
     #[inline]
     pub const fn sent(&mut self) {

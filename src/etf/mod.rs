@@ -24,7 +24,7 @@ pub use self::serde::{
 };
 pub use owned::OwnedTerm;
 pub use pool::{Pool, PooledBytes};
-pub use shared::SharedBytes;
+pub use shared::{QueuedBytes, SharedBytes};
 pub use split::{AtomView, Cursor, PidView, ReferenceView, TermError, TermView, Traits};
 pub use writer::TermWriter;
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::mem;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -84,19 +85,33 @@ impl fmt::Debug for Pool {
 pub struct PooledBytes {
     bytes: Vec<u8>,
     pool: Weak<Pool>,
+    /// Of those who hold them, how many are output that waits ([`QueuedBytes`](super::QueuedBytes)).
+    queued: AtomicUsize,
 }
 
 impl PooledBytes {
     /// Bytes whose memory goes to `pool`.
     pub fn new(bytes: Vec<u8>, pool: &Arc<Pool>) -> Self {
-        Self { bytes, pool: Arc::downgrade(pool) }
+        Self { bytes, pool: Arc::downgrade(pool), queued: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn queue(&self) {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn unqueue(&self) {
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
     }
 }
 
 impl From<Vec<u8>> for PooledBytes {
     /// Bytes whose memory goes back to the system.
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, pool: Weak::new() }
+        Self { bytes, pool: Weak::new(), queued: AtomicUsize::new(0) }
     }
 }
 

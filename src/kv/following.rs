@@ -113,7 +113,10 @@ impl<S: Store> KeyValueServer<S> {
         frames.send(primary, |w| {
             w.tuple(2).atom("$gen_cast").tuple(2).atom("replica_left").unsigned(session);
         });
-        self.dispatch.send(&primary.node, &mut frames);
+        if self.dispatch.send(&primary.node, &mut frames).is_err() {
+            // It notices by the next answer that this store refuses.
+            tracing::warn!(primary = ?primary, "not told that this store follows it no more: too much waits for its node");
+        }
     }
 
     /// `{:replica_left, session}`: a slave follows another primary now, or is one. It is greeted anew, and says why it refuses.

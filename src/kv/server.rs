@@ -570,6 +570,10 @@ impl<S: Store> GenServer for KeyValueServer<S> {
         state::write(w, &self.store, &self.confirmations.slaves.read(), self.shape, bytes_max);
     }
 
+    fn waits_for_room(&self) -> bool {
+        true
+    }
+
     fn replica_source(&self) -> Option<&dyn Source> {
         Some(self)
     }
@@ -624,6 +628,8 @@ fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, effects: &mut Effe
             // To send it would cost the caller's node its connection to us.
             w.tuple(2).atom("system_limit").binary(b"this OTP version cannot decode the value");
         }),
+        // It is looked up again: what it is then is what the caller gets.
+        Some(value) if !effects.has_room(value.bytes.len()) => effects.wait_for_room(),
         Some(Value { shared: Some(shared), .. }) => effects.reply_shared(caller, shared.clone()),
         Some(value) => effects.reply(caller, |w| {
             w.raw(value.bytes);

@@ -16,6 +16,7 @@ use smol::future::FutureExt;
 
 use super::Node;
 use super::erpc::ErpcError;
+use super::latch::Opened;
 use super::peers::{Offered, PeerHandle};
 use crate::dist::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
@@ -101,13 +102,13 @@ impl Client {
             }
             w.reference(&watch.reference).term(request);
         });
-        self.offer(watch.at.node(), frames)?;
+        self.offer_in_turn(watch.at.node(), frames).await?;
         watch.is_set.store(true, Ordering::Relaxed);
         let outcome = told.recv().await.unwrap_or(Outcome::NoConnection);
         CallError::of(outcome, watch.at.node())
     }
 
-    /// Casts to a server, as `GenServer.cast/2` does.
+    /// Casts to a server, as `GenServer.cast/2` does, once there is room for it: see [`send`](Self::send).
     ///
     /// # Errors
     /// That it could not be sent: see [`CallError`]. Whether it arrived is not known.
@@ -123,15 +124,41 @@ impl Client {
         .await
     }
 
-    /// Sends a message, as `send/2` does. `message` writes exactly one term.
+    /// Sends a message, as `send/2` does. `message` writes exactly one term. Where more than
+    /// [`outbound_bytes_max`](crate::config::Limits::outbound_bytes_max) waits for the node, this waits for room, as a BEAM
+    /// suspends a process that sends to a busy node.
     ///
     /// # Errors
-    /// That it could not be sent: see [`CallError`]. Whether it arrived is not known.
+    /// That it could not be sent: see [`CallError`]; [`CallError::Busy`] where no room has come for
+    /// [`output_stall_max`](crate::config::Limits::output_stall_max). Whether it arrived is not known.
     pub async fn send(
         &self,
         to: &ServerRef,
         message: impl FnOnce(&mut TermWriter<'_>),
     ) -> Result<(), CallError> {
+        let (node, frames) = self.message(to, message).await?;
+        self.offer_in_turn(&node, frames).await
+    }
+
+    /// As [`send`](Self::send), without the wait for room.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`CallError::Busy`] at once where there is no room.
+    pub async fn try_send(
+        &self,
+        to: &ServerRef,
+        message: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Result<(), CallError> {
+        let (node, frames) = self.message(to, message).await?;
+        self.offer(&node, frames)
+    }
+
+    /// The frame of a message, and the node that it goes to.
+    async fn message(
+        &self,
+        to: &ServerRef,
+        message: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Result<(Arc<str>, Outbound), CallError> {
         let message = OwnedTerm::write(message).map_err(CallError::Malformed)?;
         let at = self.locate(to).await?;
         self.peer_for(at.node(), message.view()).await?;
@@ -139,7 +166,7 @@ impl Client {
         frames.send_to(&self.from, &at, |w| {
             w.term(message.view());
         });
-        self.offer(at.node(), frames)
+        Ok((Arc::clone(at.node()), frames))
     }
 
     /// Monitors a process, as `Process.monitor/1` does. A name in `global` is looked up once, and the process that
@@ -274,16 +301,40 @@ impl Client {
 
     /// Sends frames to a node, which is connected to where need be.
     fn offer(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
+        match self.try_offer(node, &mut frames) {
+            None => Ok(()),
+            Some(_) => Err(CallError::Busy(Arc::clone(node))),
+        }
+    }
+
+    /// Sends frames to a node once there is room for them.
+    async fn offer_in_turn(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
+        while let Some(room) = self.try_offer(node, &mut frames) {
+            let has_room = async {
+                room.wait().await;
+                Ok(())
+            };
+            let stalled = async {
+                Timer::after(self.node.config.limits.output_stall_max).await;
+                Err(CallError::Busy(Arc::clone(node)))
+            };
+            has_room.or(stalled).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends frames to a node, unless there is no room: then gives what tells that there may be.
+    fn try_offer(&self, node: &Arc<str>, frames: &mut Outbound) -> Option<Opened> {
         let bytes_max = self.node.config.limits.outbound_bytes_max;
-        match self.node.peers.offer(node, &mut frames, bytes_max) {
+        match self.node.peers.offer(node, frames, bytes_max) {
             Offered::Taken => {}
-            Offered::Full => return Err(CallError::Busy(Arc::clone(node))),
+            Offered::Full(room) => return Some(room),
             // Where it is not reached, whoever waits for it is told.
             Offered::Yours => {
                 self.node.dial(Arc::clone(node), |error| tracing::debug!(%error, "not connected"));
             }
         }
-        Ok(())
+        None
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn run<S: AsyncRead + AsyncWrite + Waits + Unpin>(
 }
 
 /// Looks at the socket for as long as something comes, and for a while after that; whether anything came.
-fn look<S: AsyncRead + AsyncWrite + Unpin>(
+fn look<S: AsyncRead + AsyncWrite + Waits + Unpin>(
     connection: &mut Connection<S>,
     cx: &mut Context<'_>,
     bell: &Bell,

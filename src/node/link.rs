@@ -49,6 +49,10 @@ impl Waits for Link {
         either!(self, socket => socket.fd())
     }
 
+    fn is_near(&self) -> bool {
+        either!(self, socket => socket.is_near())
+    }
+
     fn may_hold_input(&self) -> bool {
         either!(self, socket => socket.may_hold_input())
     }

@@ -18,7 +18,7 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
     loop {
         let (mut frames, events) = poll_fn(|cx| {
             handle.collect(cx.waker(), |outbox| {
-                if outbox.frames.is_empty() && outbox.events.is_empty() {
+                if outbox.frames.is_empty() && outbox.events.is_empty() && !outbox.is_room_awaited() {
                     return Poll::Pending;
                 }
                 Poll::Ready((std::mem::take(&mut outbox.frames), std::mem::take(&mut outbox.events)))
@@ -52,7 +52,8 @@ pub(super) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
         });
         handle.leave_quietly(|outbox| outbox.frames.append(&mut out));
         node.carry_out(&mut later);
-        for (slave, store) in handle.leave_quietly(|outbox| std::mem::take(&mut outbox.hungry)) {
+        // What was taken above has left its room to others, and nothing of it waits anywhere else.
+        for (slave, store) in handle.make_room() {
             node.replicate(&slave, &store);
         }
         inbound.rest();
@@ -93,5 +94,76 @@ fn pour(frames: &mut Outbound, inbound: &mut Inbound, mut handle: impl FnMut(Fra
             moved += slice.len();
         }
         frames.advance(moved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use smol::channel::{Receiver, Sender, bounded};
+    use smol::future::FutureExt;
+
+    use super::*;
+    use crate::dist::ServerRef;
+    use crate::etf::TermView;
+    use crate::process::{Caller, Effects, GenServer};
+
+    /// Says that it handles its first message, and goes on when it may.
+    struct Gated {
+        began: Sender<()>,
+        may_go_on: Receiver<()>,
+    }
+
+    impl GenServer for Gated {
+        fn handle_call(&self, _: TermView<'_>, _: &Caller<'_>, _: &mut Effects<'_>) {}
+        fn handle_cast(&self, _: TermView<'_>, _: &mut Effects<'_>) {}
+
+        fn handle_info(&self, _: TermView<'_>, _: &mut Effects<'_>) {
+            let _gone = self.began.try_send(());
+            let _closed = self.may_go_on.recv_blocking();
+        }
+    }
+
+    #[test]
+    fn who_waits_for_room_at_a_process_of_the_own_node_is_told_of_it() {
+        let node = Node::builder("own").cookie("c").outgoing_only().start().expect("it starts");
+        let (began, begun) = bounded(1);
+        let (gate, may_go_on) = bounded(1);
+        node.serve_inline(Arc::new(Gated { began, may_go_on })).register("gated").expect("the name is free");
+        let (client, to) = (node.client(), ServerRef::Local("gated".into()));
+        let bytes = vec![7; node.config.limits.outbound_bytes_max];
+        smol::block_on(async {
+            client.try_send(&to, |w| _ = w.atom("first")).await.expect("there is room");
+            begun.recv().await.expect("it is handled");
+            client.try_send(&to, |w| _ = w.binary(&bytes)).await.expect("one always fits");
+            client.try_send(&to, |w| _ = w.atom("over")).await.expect_err("there is no room");
+            let sent = async { Some(client.send(&to, |w| _ = w.atom("late")).await) };
+            let opened = async {
+                // The other is asked first, and waits by now.
+                gate.close();
+                super::super::after(Duration::from_secs(20)).await;
+                None
+            };
+            assert_eq!(sent.or(opened).await, Some(Ok(())), "the stall limit is longer");
+        });
+        smol::block_on(node.stop());
+    }
+
+    #[test]
+    fn nobody_waits_for_room_at_a_connection_that_has_ended() {
+        let node = Node::builder("own").cookie("c").outgoing_only().start().expect("it starts");
+        let own = node.peers.get(&node.registry.node).expect("it is there as long as the node");
+        own.set_ended();
+        let over = async {
+            own.room().wait().await;
+            true
+        };
+        let late = async {
+            super::super::after(Duration::from_secs(10)).await;
+            false
+        };
+        assert!(smol::block_on(over.or(late)));
+        smol::block_on(node.stop());
     }
 }

@@ -19,6 +19,7 @@ mod figures;
 pub mod functions;
 mod greeting;
 mod http;
+mod latch;
 pub mod latency;
 mod link;
 mod listener;
@@ -43,6 +44,7 @@ mod status;
 mod stop;
 mod stores;
 mod supervised;
+mod threads;
 mod timers;
 pub mod tls;
 mod typed;
@@ -74,7 +76,7 @@ pub use client::{Client, Monitor, Watch};
 pub use connect_to::ConnectedNode;
 pub use context::{Context, Down, MonitorRef};
 pub use process_handle::ProcessHandle;
-pub use reply_to::ReplyTo;
+pub use reply_to::{NotReplied, ReplyTo};
 pub use run::{StartError, Started, run, run_with_client};
 pub use server::{Never, Server};
 pub use snapshot::Snapshot;
@@ -87,17 +89,18 @@ use crate::dist::handshake::{Fault, HandshakeError, Local};
 use crate::dist::{DistributionFlags, NodeAtError, NodeName, Outbound};
 use crate::epmd::EpmdStart;
 use crate::etf::{OwnedTerm, Pid, Pool};
+use crate::process::effect::EndedCall;
 use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::{NetKernel, Print};
 use crate::process::peer::Surroundings;
-use crate::process::{Dispatch, Effect, Ended, Process, ProcessId, Registry, Waiters, exits};
+use crate::process::{Dispatch, Effect, Ended, NoRoom, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
 use crate::store::{Disk, Room};
 use connection::Connection;
 use dedicated::Left;
 use figures::Figures;
 use names::Names;
-use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds};
+use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds, Queued};
 use setup::DialError;
 use socket::Waits;
 use stop::Ending;
@@ -271,13 +274,15 @@ impl Node {
             match effect {
                 // By way of this node to another: whoever sends it must not fill our memory with what that one does not
                 // read, and it is not for that one to be disconnected for it.
-                Effect::Send { node, mut frames } => {
+                Effect::Send { node, mut frames, answers } => {
                     let up = self.config.limits.outbound_bytes_max;
-                    self.send_up_to(
-                        &node,
-                        &mut frames,
-                        if *node == *self.registry.node { usize::MAX } else { up },
-                    );
+                    let up = if *node == *self.registry.node { usize::MAX } else { up };
+                    if self.send_up_to(&node, &mut frames, up).is_err() {
+                        match answers {
+                            Some(call) => Dispatch::end_call(self, *call),
+                            None => self.note_dropped(&node),
+                        }
+                    }
                 }
                 Effect::Replicate(slave, store) => {
                     if let Some(store) = self.process(store) {
@@ -307,11 +312,7 @@ impl Node {
                     }
                 }
                 Effect::ReplyState { caller, state } => self.reply_state(caller, state),
-                Effect::EndCall { node, call } => {
-                    if let Some(peer) = self.peers.get(&node) {
-                        peer.leave(|outbox| outbox.events.push(PeerEvent::EndCall(call)));
-                    }
-                }
+                Effect::EndCall(call) => Dispatch::end_call(self, call),
                 Effect::GlobalNameLost { name } => self.names.conflict_lost(&name),
                 Effect::SendTo { from, to, message } => {
                     self.spawn_with(|node| client::send_found(node, from, to, message));
@@ -442,6 +443,7 @@ impl Node {
     {
         let (tell, told) = smol::channel::bounded(1);
         let work = move || {
+            threads::mark_ours();
             let left = std::panic::catch_unwind(AssertUnwindSafe(|| dedicated::run(connection)));
             let left = match left {
                 Ok(Ok(left)) => left,
@@ -520,10 +522,14 @@ impl Node {
 }
 
 impl Dispatch for Node {
-    fn send(&self, node: &str, frames: &mut Outbound) {
-        let limits = &self.config.limits;
-        // Answers that come later, for which the peer has been let ask: a few of the largest, beside many small ones.
-        self.send_up_to(node, frames, limits.outbound_bytes_max.saturating_add(limits.frame_bytes_max));
+    fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
+        self.send_up_to(node, frames, self.later_bytes_max())
+    }
+
+    fn end_call(&self, call: EndedCall) {
+        if let Some(peer) = self.peers.get(&call.caller_node) {
+            peer.leave(|outbox| outbox.events.push(PeerEvent::EndCall(call)));
+        }
     }
 
     fn exit(&self, process: ProcessId, reason: &[u8]) {
@@ -540,19 +546,27 @@ impl Dispatch for Node {
 }
 
 impl Node {
-    /// Sends whole frames to a node, which is connected to where need be. Where more than `up_bytes_max` wait for it they
-    /// are dropped, and so are they where too many nodes are being connected to.
-    fn send_up_to(&self, node: &str, frames: &mut Outbound, up_bytes_max: usize) {
+    /// Bytes of answers that come later which may wait for a node: a few of the largest, beside many small ones.
+    const fn later_bytes_max(&self) -> usize {
+        let limits = &self.config.limits;
+        limits.outbound_bytes_max.saturating_add(limits.frame_bytes_max)
+    }
+
+    /// Sends whole frames to a node, which is connected to where need be.
+    ///
+    /// # Errors
+    /// More than `up_bytes_max` wait for it already, or too many nodes are being connected to; `frames` are as they were.
+    fn send_up_to(&self, node: &str, frames: &mut Outbound, up_bytes_max: usize) -> Result<(), NoRoom> {
         let limits = &self.config.limits;
         let bytes_max =
             QueueBounds { waiting: limits.outbound_bytes_max / limits.dials_max.max(1), up: up_bytes_max };
-        if self.peers.queue(node, frames, bytes_max) {
-            return;
+        match self.peers.queue(node, frames, bytes_max) {
+            Queued::Taken => return Ok(()),
+            Queued::NoRoom => return Err(NoRoom),
+            Queued::NotConnected => {}
         }
         if self.peers.connecting() >= limits.dials_max {
-            tracing::warn!(node, "messages dropped: too many nodes are being connected to");
-            frames.clear();
-            return;
+            return Err(NoRoom);
         }
         let name: Arc<str> = node.into();
         if matches!(self.peers.find_or_claim(&name), Found::Yours(_)) {
@@ -560,7 +574,20 @@ impl Node {
                 tracing::warn!(%error, "messages dropped: their node is not reached");
             });
         }
-        self.peers.queue(node, frames, bytes_max);
+        match self.peers.queue(node, frames, bytes_max) {
+            Queued::Taken => Ok(()),
+            Queued::NoRoom | Queued::NotConnected => Err(NoRoom),
+        }
+    }
+
+    /// Messages that nobody waits for have no room.
+    fn note_dropped(&self, node: &str) {
+        match self.peers.get(node) {
+            Some(peer) => peer.note_dropped(),
+            None => {
+                tracing::warn!(node, "messages dropped: too much waits for connections that are being set up")
+            }
+        }
     }
 }
 
@@ -568,9 +595,14 @@ impl Node {
 struct Outlet(Weak<Node>);
 
 impl Dispatch for Outlet {
-    fn send(&self, node: &str, frames: &mut Outbound) {
+    fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
+        // A node that has ended has nobody who waits.
+        self.0.upgrade().map_or(Ok(()), |this| this.send(node, frames))
+    }
+
+    fn end_call(&self, call: EndedCall) {
         if let Some(this) = self.0.upgrade() {
-            this.send(node, frames);
+            Dispatch::end_call(&*this, call);
         }
     }
 

@@ -8,15 +8,15 @@ use std::time::Instant;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
-use smol::channel::{Receiver, Sender};
 
+use super::latch::{Latch, Opened};
 use super::now;
 use super::setup::DialError;
 use crate::dist::handshake::PeerNode;
 use crate::dist::{AliasForm, DistributionFlags, FrameForm, Outbound};
 use crate::etf::Pid;
 use crate::process::effect::EndedCall;
-use crate::process::{Held, Process, ProcessId};
+use crate::process::{Held, NoRoom, Process, ProcessId};
 use crate::replica::Slave;
 
 /// Why a connection has ended.
@@ -30,6 +30,9 @@ pub enum PeerDown {
     NetTickTimeout,
     /// The peer took nothing of what waits for it, for [`output_stall_max`](crate::config::Limits::output_stall_max).
     NotReading,
+    /// The peer asks for more than it takes: even small answers pile up past
+    /// [`outbound_bytes_max`](crate::config::Limits::outbound_bytes_max).
+    Crowded,
     /// The peer broke the protocol.
     Protocol(String),
     /// A newer connection under the same name proved the cookie.
@@ -49,6 +52,7 @@ impl fmt::Display for PeerDown {
                 "nothing was heard for the whole --net-ticktime (is the peer's net_ticktime longer?)",
             ),
             Self::NotReading => f.write_str("the peer reads nothing of what was sent to it"),
+            Self::Crowded => f.write_str("the peer asks for more than it reads"),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
             Self::Replaced => f.write_str("replaced by a newer connection of the same node"),
             Self::Shutdown => f.write_str("this node ends"),
@@ -68,7 +72,7 @@ pub enum PeerEvent {
         reason: Arc<[u8]>,
     },
     /// What a lost connection held for suspended processes. Only the node's connection to itself is given any.
-    Adopt(Held),
+    Adopt(Box<Held>),
     /// A process has been resumed: what was held for it can be delivered.
     Resumed,
     /// One of our processes has linked itself to one of the peer's. The signal is among the frames.
@@ -100,6 +104,26 @@ pub struct Outbox {
     pub hungry: Vec<(Arc<Slave>, Arc<Process>)>,
     /// Write what waits, then end.
     pub closing: Option<PeerDown>,
+    /// Opened when there is room again; there where somebody waits for it.
+    room: Option<Latch>,
+    /// The connection has ended: nobody makes room any more.
+    has_ended: bool,
+}
+
+impl Outbox {
+    /// A wait for room. After the end it is over at once: who waits looks for the connection again.
+    fn room_comes(&mut self) -> Opened {
+        match self.has_ended {
+            // Dropped, it is opened.
+            true => Latch::new().opened(),
+            false => self.room.get_or_insert_with(Latch::new).opened(),
+        }
+    }
+
+    /// Whether somebody waits for room.
+    pub(super) fn is_room_awaited(&self) -> bool {
+        self.room.is_some() || !self.hungry.is_empty()
+    }
 }
 
 /// What goes over a connection. Its task alone writes it, so that plain loads and stores do; others read.
@@ -109,6 +133,8 @@ pub(super) struct Traffic {
     sent_bytes: AtomicU64,
     /// In the connection's own output.
     waiting_bytes: AtomicUsize,
+    /// Of it, what others have left.
+    others_bytes: AtomicUsize,
 }
 
 impl Traffic {
@@ -123,8 +149,13 @@ impl Traffic {
     }
 
     #[inline]
-    pub(super) fn waits(&self, len: usize) {
-        self.waiting_bytes.store(len, Ordering::Relaxed);
+    pub(super) fn waits(&self, all: usize, others: usize) {
+        self.waiting_bytes.store(all, Ordering::Relaxed);
+        self.others_bytes.store(others, Ordering::Relaxed);
+    }
+
+    fn others(&self) -> usize {
+        self.others_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -169,7 +200,7 @@ pub struct PeerHandle {
     pub(super) traffic: Traffic,
     /// Since when it is connected.
     pub(super) since: Instant,
-    ended: (Sender<()>, Receiver<()>),
+    ended: Latch,
 }
 
 impl PeerHandle {
@@ -188,7 +219,7 @@ impl PeerHandle {
             dropped: AtomicU64::new(0),
             traffic: Traffic::default(),
             since: now(),
-            ended: smol::channel::bounded(1),
+            ended: Latch::new(),
         }
     }
 
@@ -233,22 +264,46 @@ impl PeerHandle {
         leave(&mut self.outbox.lock())
     }
 
-    /// Leaves whole frames, unless more than `bytes_max` wait already: then they are dropped.
-    fn leave_frames(&self, frames: &mut Outbound, bytes_max: usize) {
-        let fits = self.leave(|outbox| {
-            let fits = outbox.frames.len() < bytes_max;
-            if fits {
-                outbox.frames.append(frames);
+    /// Leaves whole frames, which empties them, unless more than `bytes_max` wait already.
+    fn leave_frames(&self, frames: &mut Outbound, bytes_max: usize) -> Result<(), NoRoom> {
+        self.leave(|outbox| {
+            if self.others_bytes(outbox) >= bytes_max {
+                return Err(NoRoom);
             }
-            fits
-        });
-        if !fits {
-            frames.clear();
-            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-            if dropped.is_power_of_two() {
-                tracing::warn!(peer = %self.name, dropped, "messages dropped: the peer does not read what waits for it");
-            }
+            outbox.frames.append(frames);
+            Ok(())
+        })
+    }
+
+    /// Bytes that others have left and that have not been written.
+    pub(super) fn others_bytes(&self, outbox: &Outbox) -> usize {
+        outbox.frames.len() + self.traffic.others()
+    }
+
+    /// Says that messages were dropped for want of room.
+    pub(super) fn note_dropped(&self) {
+        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+        if dropped.is_power_of_two() {
+            tracing::warn!(
+                peer = %self.name, dropped,
+                "messages dropped: they come faster than the peer takes them"
+            );
         }
+    }
+
+    /// There is room again: those who wait for it are told; gives the slaves that do.
+    pub(super) fn make_room(&self) -> Vec<(Arc<Slave>, Arc<Process>)> {
+        self.leave_quietly(|outbox| {
+            // Dropped, it is opened.
+            outbox.room = None;
+            std::mem::take(&mut outbox.hungry)
+        })
+    }
+
+    /// A wait for room.
+    pub(super) fn room(&self) -> Opened {
+        // Woken in case that there is some by now.
+        self.leave(Outbox::room_comes)
     }
 
     /// The connection's task looks into its outbox; woken by `waker` when something is left there later.
@@ -272,13 +327,14 @@ impl PeerHandle {
 
     /// The connection has ended.
     pub(super) fn set_ended(&self) {
-        self.ended.1.close();
+        self.ended.open();
+        let mut outbox = self.outbox.lock();
+        (outbox.room, outbox.has_ended) = (None, true);
     }
 
     /// Waits until the connection has ended.
     pub async fn ended(&self) {
-        // Nothing is ever sent: only the closing of the channel ends the wait.
-        while self.ended.1.recv().await.is_ok() {}
+        self.ended.opened().wait().await;
     }
 }
 
@@ -291,15 +347,14 @@ impl fmt::Debug for PeerHandle {
 /// The outcome of a try to connect, shared by all who wait for it.
 #[derive(Clone, Debug)]
 pub struct Pending {
-    done: Receiver<()>,
+    done: Opened,
     error: Arc<OnceLock<Arc<DialError>>>,
 }
 
 impl Pending {
     /// Waits until the try has ended, either way.
     pub async fn settled(&self) {
-        // Nothing is ever sent: only the closing of the channel ends the wait.
-        while self.done.recv().await.is_ok() {}
+        self.done.wait().await;
     }
 
     /// Why it failed, if it did.
@@ -313,14 +368,14 @@ impl Pending {
 struct Connecting {
     /// What waits for the connection.
     frames: Outbound,
-    done: Sender<()>,
+    done: Latch,
     pending: Pending,
 }
 
 impl Connecting {
     fn new() -> Self {
-        let (done, receiver) = smol::channel::bounded(1);
-        let pending = Pending { done: receiver, error: Arc::default() };
+        let done = Latch::new();
+        let pending = Pending { done: done.opened(), error: Arc::default() };
         Self { frames: Outbound::default(), done, pending }
     }
 }
@@ -341,7 +396,7 @@ pub enum Found {
     Yours(Pending),
 }
 
-/// How many bytes may wait for a node before what comes after is dropped.
+/// How many bytes may wait for a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueBounds {
     /// While it is being connected to.
@@ -351,25 +406,35 @@ pub(super) struct QueueBounds {
 }
 
 /// What became of frames that were offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Offered {
     /// They go out.
     Taken,
-    /// Too much waits for the node.
-    Full,
+    /// Too much waits for the node; when this is opened, there may be room.
+    Full(Opened),
     /// They wait for a connection that it is for the asker to set up; the table says so to others by now.
     Yours,
 }
 
+/// What became of frames that were queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queued {
+    /// They go out.
+    Taken,
+    /// Too much waits for the node.
+    NoRoom,
+    /// The node is neither connected nor being connected to: that is for the asker to do.
+    NotConnected,
+}
+
 /// A wait for any node that comes up.
 #[derive(Debug)]
-pub(super) struct Arrival(Receiver<()>);
+pub(super) struct Arrival(Opened);
 
 impl Arrival {
     /// Waits until a node has come up since [`Peers::arrival`] was called.
     pub async fn come(self) {
-        // Nothing is ever sent: only the closing of the channel ends the wait.
-        while self.0.recv().await.is_ok() {}
+        self.0.wait().await;
     }
 }
 
@@ -378,7 +443,7 @@ impl Arrival {
 pub struct Peers {
     slots: Mutex<AHashMap<Arc<str>, Slot>>,
     /// Closed when the next connection comes up; there once somebody waits.
-    next_arrival: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    next_arrival: Mutex<Option<Latch>>,
     /// How many of them are being connected to.
     connecting: AtomicUsize,
 }
@@ -449,7 +514,7 @@ impl Peers {
                 Some(Slot::Up(handle)) => Arc::clone(handle),
                 Some(Slot::Connecting(connecting)) => {
                     if connecting.frames.len() >= bytes_max {
-                        return Offered::Full;
+                        return Offered::Full(connecting.pending.done.clone());
                     }
                     connecting.frames.append(frames);
                     return Offered::Taken;
@@ -464,36 +529,35 @@ impl Peers {
             }
         };
         handle.leave(|outbox| {
-            if outbox.frames.len() >= bytes_max {
-                return Offered::Full;
+            if handle.others_bytes(outbox) >= bytes_max {
+                return Offered::Full(outbox.room_comes());
             }
             outbox.frames.append(frames);
             Offered::Taken
         })
     }
 
-    /// Queues frames for a node that is connected or being connected to; `false`: it is neither, and it is for
-    /// the caller to connect. What waits is bounded: past `bytes_max.waiting` of one that is being connected to, and past
-    /// `bytes_max.up` of one that is connected, it is dropped.
-    pub(super) fn queue(&self, node: &str, frames: &mut Outbound, bytes_max: QueueBounds) -> bool {
+    /// Queues frames for a node that is connected or being connected to, which empties them. What waits is bounded: by
+    /// `bytes_max.waiting` for a node that is being connected to, and by `bytes_max.up` for one that is connected.
+    pub(super) fn queue(&self, node: &str, frames: &mut Outbound, bytes_max: QueueBounds) -> Queued {
         let handle = {
             let mut slots = self.slots.lock();
             match slots.get_mut(node) {
                 Some(Slot::Up(handle)) => Arc::clone(handle),
                 Some(Slot::Connecting(connecting)) => {
-                    if connecting.frames.len() + frames.len() <= bytes_max.waiting {
-                        connecting.frames.append(frames);
-                    } else {
-                        tracing::warn!(node, "messages dropped: too many wait for the connection");
-                        frames.clear();
+                    if connecting.frames.len() + frames.len() > bytes_max.waiting {
+                        return Queued::NoRoom;
                     }
-                    return true;
+                    connecting.frames.append(frames);
+                    return Queued::Taken;
                 }
-                None => return false,
+                None => return Queued::NotConnected,
             }
         };
-        handle.leave_frames(frames, bytes_max.up);
-        true
+        match handle.leave_frames(frames, bytes_max.up) {
+            Ok(()) => Queued::Taken,
+            Err(NoRoom) => Queued::NoRoom,
+        }
     }
 
     /// Puts a connection in, unless there is one: then that one is given back.
@@ -506,12 +570,11 @@ impl Peers {
         if let Some(Slot::Connecting(mut connecting)) = before {
             self.connecting.fetch_sub(1, Ordering::Relaxed);
             handle.leave(|outbox| outbox.frames.append(&mut connecting.frames));
-            connecting.done.close();
+            connecting.done.open();
         }
         drop(slots);
-        if let Some((sender, _)) = self.next_arrival.lock().take() {
-            sender.close();
-        }
+        // Dropped, it is opened.
+        self.next_arrival.lock().take();
         Ok(())
     }
 
@@ -519,8 +582,7 @@ impl Peers {
     /// nobody knows now may be known.
     pub(super) fn arrival(&self) -> Arrival {
         let mut next = self.next_arrival.lock();
-        let (_, receiver) = next.get_or_insert_with(|| smol::channel::bounded(1));
-        Arrival(receiver.clone())
+        Arrival(next.get_or_insert_with(Latch::new).opened())
     }
 
     /// Waits until a node is no longer being connected to.
@@ -537,7 +599,7 @@ impl Peers {
         let mut slots = self.slots.lock();
         if let Some(Slot::Connecting(connecting)) = slots.get(node) {
             connecting.pending.error.get_or_init(|| Arc::clone(why));
-            connecting.done.close();
+            connecting.done.open();
             self.connecting.fetch_sub(1, Ordering::Relaxed);
             slots.remove(node);
         }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use serde::Serialize;
 use smol::future::FutureExt;
 
+use super::latch::Opened;
 use super::process_handle::exit_reason;
-use super::{Node, after, typed};
-use crate::etf::TermWriter;
+use super::{Node, after, block_on, threads, typed};
+use crate::dist::Outbound;
+use crate::etf::{ConvertError, TermWriter};
 use crate::process::effect::can_decode;
-use crate::process::{OwnedCaller, ProcessId};
+use crate::process::{NoRoom, OwnedCaller, ProcessId};
 
 /// A call that is dropped by a panic ends after so long, unless the panic has ended its server.
 const PANIC_TOLD_WITHIN: Duration = Duration::from_secs(1);
@@ -35,28 +37,76 @@ impl ReplyTo {
 
     /// Answers the call. A value that cannot be written as a term, or that the caller's OTP version cannot decode
     /// (which would cost its node the connection to us), ends the call with a reason that says so.
-    pub fn reply(mut self, value: &(impl Serialize + ?Sized)) {
-        let (Some(caller), Some(node)) = (self.caller.take(), self.node.upgrade()) else { return };
-        let refusal: String = match typed::term_of(value) {
-            Ok(term) => {
-                let traits = term.view().traits();
-                if node.peers.get(caller.node()).is_none_or(|peer| can_decode(peer.offered, traits)) {
-                    caller.reply(&*node, |w| {
-                        w.term(term.view());
-                    });
-                    return;
-                }
-                "this OTP version cannot decode the answer".into()
+    ///
+    /// Where too much waits for the caller's node, a thread of the program's waits here for room, as a BEAM suspends a
+    /// process that sends to a busy node. In a handler, which runs on a thread of the node, nothing waits: what finds no
+    /// room there ends the call, with `{:system_limit, :busy_dist_port}` ([`reply_in_turn`](Self::reply_in_turn) waits).
+    /// [`try_reply`](Self::try_reply) tells how it went.
+    pub fn reply(self, value: &(impl Serialize + ?Sized)) {
+        if let Err(error @ (NotReplied::Unwritable(_) | NotReplied::NoRoom)) = self.try_reply(value) {
+            tracing::error!(%error, "an answer was not sent; its call ends");
+        }
+    }
+
+    /// As [`reply`](Self::reply), and tells whether the answer goes out.
+    ///
+    /// # Errors
+    /// It does not, and why; the call has ended with a reason that says so.
+    pub fn try_reply(mut self, value: &(impl Serialize + ?Sized)) -> Result<(), NotReplied> {
+        let (node, caller, mut frames) = self.answer(value)?;
+        while let Some(room) = node.offer_answer(&caller, &mut frames) {
+            if !threads::may_block() || !block_on(node.room_comes(room)) {
+                return self.refuse(caller, NotReplied::NoRoom);
             }
-            Err(error) => {
-                tracing::error!(%error, "an answer cannot be written as a term; its call ends");
-                error.to_string()
+        }
+        Ok(())
+    }
+
+    /// As [`try_reply`](Self::try_reply), and waits for room without blocking the thread.
+    ///
+    /// # Errors
+    /// As for [`try_reply`](Self::try_reply); [`NotReplied::NoRoom`] where none has come for
+    /// [`output_stall_max`](crate::config::Limits::output_stall_max).
+    pub async fn reply_in_turn(mut self, value: &(impl Serialize + ?Sized)) -> Result<(), NotReplied> {
+        let (node, caller, mut frames) = self.answer(value)?;
+        while let Some(room) = node.offer_answer(&caller, &mut frames) {
+            if !node.room_comes(room).await {
+                return self.refuse(caller, NotReplied::NoRoom);
             }
+        }
+        Ok(())
+    }
+
+    /// The frame of the answer, for whom it is, and by which node it goes.
+    fn answer(
+        &mut self,
+        value: &(impl Serialize + ?Sized),
+    ) -> Result<(Arc<Node>, OwnedCaller, Outbound), NotReplied> {
+        let (Some(caller), Some(node)) = (self.caller.take(), self.node.upgrade()) else {
+            return Err(NotReplied::Stopped);
         };
-        self.caller = Some(caller);
-        self.end(|w| {
-            w.tuple(2).atom("badarg").binary(refusal.as_bytes());
+        let term = match typed::term_of(value) {
+            Ok(term) => term,
+            Err(error) => return self.refuse(caller, NotReplied::Unwritable(error)),
+        };
+        let traits = term.view().traits();
+        if node.peers.get(caller.node()).is_some_and(|peer| !can_decode(peer.offered, traits)) {
+            return self.refuse(caller, NotReplied::Undecodable);
+        }
+        let frames = caller.answer(|w| {
+            w.term(term.view());
         });
+        Ok((node, caller, frames))
+    }
+
+    /// Ends the call with a reason that says why it is not answered.
+    fn refuse<T>(&mut self, caller: OwnedCaller, why: NotReplied) -> Result<T, NotReplied> {
+        self.caller = Some(caller);
+        self.end(|w| match &why {
+            NotReplied::NoRoom => NoRoom::write(w),
+            why => _ = w.tuple(2).atom("badarg").binary(why.to_string().as_bytes()),
+        });
+        Err(why)
     }
 
     /// Ends the call without an answer: the caller exits with `reason`. A call that was made without a monitor waits
@@ -77,6 +127,57 @@ impl ReplyTo {
         if let (Some(caller), Some(node)) = (self.caller.take(), self.node.upgrade()) {
             node.carry_out(&mut vec![caller.end(self.process, reason)]);
         }
+    }
+}
+
+/// Why an answer does not go out. Its call has ended with a reason that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotReplied {
+    /// The value cannot be written as a term: our misuse.
+    Unwritable(ConvertError),
+    /// The caller's OTP version cannot decode it.
+    Undecodable,
+    /// Too much waits for the caller's node, which takes it too slowly.
+    NoRoom,
+    /// The node has ended.
+    Stopped,
+}
+
+impl fmt::Display for NotReplied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unwritable(error) => error.fmt(f),
+            Self::Undecodable => f.write_str("this OTP version cannot decode the answer"),
+            Self::NoRoom => NoRoom.fmt(f),
+            Self::Stopped => f.write_str("this node has ended"),
+        }
+    }
+}
+
+impl std::error::Error for NotReplied {}
+
+impl Node {
+    /// Sends an answer, unless it has no room: then gives what tells that there may be.
+    fn offer_answer(&self, caller: &OwnedCaller, frames: &mut Outbound) -> Option<Opened> {
+        if self.send_up_to(caller.node(), frames, self.later_bytes_max()).is_ok() {
+            return None;
+        }
+        // A node that is gone, or is only being connected to, has none to wait for.
+        Some(self.peers.get(caller.node())?.room())
+    }
+
+    /// Waits for room; `false`: none has come for too long.
+    async fn room_comes(&self, room: Opened) -> bool {
+        let came = async {
+            room.wait().await;
+            true
+        };
+        let stalled = async {
+            after(self.config.limits.output_stall_max).await;
+            false
+        };
+        came.or(stalled).await
     }
 }
 

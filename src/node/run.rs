@@ -31,7 +31,7 @@ use super::stop::Ending;
 use super::stores::{Keep, NotStarted, Replication};
 use super::supervised::{NotNamed, Supervision};
 use super::tls::{Tls, TlsError};
-use super::{Node, block_on, listener, loopback, random_u32, registration, service, stores};
+use super::{Node, block_on, listener, loopback, random_u32, registration, service, stores, threads};
 use crate::config::{Config, ServerName, StoreConfig};
 use crate::dist::cookie::CookieError;
 use crate::dist::handshake::PeerNode;
@@ -428,10 +428,11 @@ fn start_threads() -> Result<(Arc<Executor<'static>>, Ending), StartError> {
     let executor: Arc<Executor<'static>> = Arc::new(Executor::new());
     let (stop, stopped) = smol::channel::bounded::<()>(1);
     let (alive, ended) = smol::channel::bounded::<()>(1);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    for number in 1..=threads {
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    for number in 1..=count {
         let (executor, stopped, alive) = (Arc::clone(&executor), stopped.clone(), alive.clone());
         let work = move || {
+            threads::mark_ours();
             smol::block_on(executor.run(until_closed(stopped)));
             // In this order: whoever waits for the end finds that everything is gone.
             drop(executor);

@@ -602,14 +602,15 @@ impl Node {
         let bytes_max = self.config.limits.outbound_bytes_max;
         let mut withheld = false;
         let acknowledge = peer.leave(|outbox| {
-            if outbox.frames.len() >= bytes_max {
+            let before = peer.others_bytes(outbox) - outbox.frames.len();
+            if peer.others_bytes(outbox) >= bytes_max {
                 feed_later(&mut outbox.hungry, slave, store);
                 return Acknowledge::No;
             }
             let frames = &mut outbox.frames;
             let send = |at: &RemoteProcess, message: &[u8]| {
                 frames.send_to(&store.pid, at, |w| _ = w.raw(message));
-                frames.len() < bytes_max
+                before + frames.len() < bytes_max
             };
             let taken = slave.take(now(), |traits| can_decode(peer.offered, traits), send);
             if let Acknowledge::Now(mark) = taken.acknowledge {

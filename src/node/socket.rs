@@ -13,6 +13,11 @@ use std::task::{Context, Poll, ready};
 
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
+use socket2::SockRef;
+
+/// Bytes that the kernel takes and cannot send yet. Everything that comes later waits behind them, so that they are few:
+/// what is in flight is not counted, and 128 KiB are ready again before a fast link has sent them.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -23,7 +28,10 @@ pub(super) struct Socket {
 
 impl From<smol::net::TcpStream> for Socket {
     fn from(stream: smol::net::TcpStream) -> Self {
-        Self { tcp: stream.into(), armed: true }
+        let tcp: Arc<Async<TcpStream>> = stream.into();
+        // Some systems have no such bound: then what the kernel takes in advance is only more.
+        let _without = SockRef::from(tcp.get_ref()).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+        Self { tcp, armed: true }
     }
 }
 
@@ -34,6 +42,9 @@ pub(super) trait Waits {
 
     /// What a thread of its own waits for.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Whether the other side is on this machine.
+    fn is_near(&self) -> bool;
 
     /// Whether something may be read that has already left the socket: then its readiness is not to be waited for.
     fn may_hold_input(&self) -> bool {
@@ -48,6 +59,12 @@ impl Waits for Socket {
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.tcp.get_ref().as_fd()
+    }
+
+    fn is_near(&self) -> bool {
+        let tcp = self.tcp.get_ref();
+        let (Ok(here), Ok(there)) = (tcp.local_addr(), tcp.peer_addr()) else { return false };
+        there.ip().to_canonical().is_loopback() || there.ip().to_canonical() == here.ip().to_canonical()
     }
 }
 

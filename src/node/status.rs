@@ -30,6 +30,10 @@ impl Node {
 }
 
 impl GenServer for Status {
+    fn waits_for_room(&self) -> bool {
+        true
+    }
+
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         match self.0.upgrade() {
             Some(node) if request.is_atom("status") => {

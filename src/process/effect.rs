@@ -8,7 +8,7 @@ use super::exits::Ended;
 use super::gen_server::{Caller, OwnedCaller};
 use super::registry::Process;
 use super::{CallError, Held, ProcessId, Registry, Waiters};
-use crate::dist::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
+use crate::dist::{DistributionFlags, LARGE_BYTES, Outbound, RemoteProcess, ServerRef};
 use crate::etf::{AtomView, OwnedTerm, Pid, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
 use crate::replica::{Refusal, Slave};
 
@@ -22,6 +22,8 @@ pub enum Effect {
         node: Arc<str>,
         /// The frames.
         frames: Outbound,
+        /// The call that they answer: where they have no room, it ends.
+        answers: Option<Box<EndedCall>>,
     },
     /// A slave of this store has writes waiting.
     Replicate(Arc<Slave>, ProcessId),
@@ -35,16 +37,11 @@ pub enum Effect {
         added: Option<SlaveAdded>,
     },
     /// A call that came by another connection than its monitor ends.
-    EndCall {
-        /// The caller's node.
-        node: Arc<str>,
-        /// The call.
-        call: EndedCall,
-    },
+    EndCall(EndedCall),
     /// A process has ended: the watchers on other connections are to be told, and its supervisor.
     Exited(Ended),
     /// A connection is lost that held messages for suspended processes: the node's connection to itself takes them.
-    Orphaned(Held),
+    Orphaned(Box<Held>),
     /// A process has been resumed: the connections that hold messages for it may deliver them.
     Resumed(ProcessId),
     /// A state is to be sent in the form that the caller's OTP release expects.
@@ -167,6 +164,8 @@ impl fmt::Debug for GlobalRegistration {
 pub struct EndedCall {
     /// The process that was called.
     pub process: ProcessId,
+    /// The caller's node.
+    pub caller_node: Arc<str>,
     /// The caller's number: id and serial.
     pub caller: (u32, u32),
     /// The call's tag, encoded.
@@ -175,10 +174,35 @@ pub struct EndedCall {
     pub reason: Box<[u8]>,
 }
 
+/// More waits for a node than may: it takes what is sent to it more slowly than that is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl NoRoom {
+    /// Writes the reason that a call ends with whose answer has no room.
+    pub fn write(w: &mut TermWriter<'_>) {
+        w.tuple(2).atom("system_limit").atom("busy_dist_port");
+    }
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too much waits for that node, which takes it too slowly")
+    }
+}
+
+impl std::error::Error for NoRoom {}
+
 /// What can be done on the node from any thread.
 pub trait Dispatch: Send + Sync {
     /// Queues whole frames for a node, which is connected to where need be; empties `frames`.
-    fn send(&self, node: &str, frames: &mut Outbound);
+    ///
+    /// # Errors
+    /// They have no room there, and are left as they are.
+    fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom>;
+
+    /// Ends a call by its monitor, as [`Effects::end_call`] does.
+    fn end_call(&self, call: EndedCall);
 
     /// Ends a process of this node with a reason, an encoded term: its names are free, and all who watch it are told.
     /// One that has ended already is none.
@@ -210,6 +234,8 @@ pub struct Effects<'a> {
     pub(super) calls: &'a mut dyn EndCalls,
     /// The reason, encoded, with which the process ends once the message has been handled.
     pub(super) exit: Option<Vec<u8>>,
+    /// The call is to be handled again when its answer has room.
+    pub(super) waits: bool,
 }
 
 /// Ends calls by their monitors: the table of the connection that a message came by.
@@ -244,7 +270,18 @@ impl Effects<'_> {
         } else {
             let mut frames = Outbound::default();
             caller.write_reply(&self.me.pid_bytes, &mut frames, reply);
-            self.send_to(caller.node(), frames);
+            let answers = Some(Box::new(self.ended(caller, NoRoom::write)));
+            self.later.push(Effect::Send { node: caller.node().to_str().into(), frames, answers });
+        }
+    }
+
+    fn ended(&self, caller: &Caller<'_>, reason: impl FnOnce(&mut TermWriter<'_>)) -> EndedCall {
+        EndedCall {
+            process: self.me.id,
+            caller_node: caller.pid().node.to_str().into(),
+            caller: (caller.pid().id, caller.pid().serial),
+            tag: caller.tag().bytes().into(),
+            reason: crate::etf::encode(reason).into(),
         }
     }
 
@@ -255,19 +292,29 @@ impl Effects<'_> {
         traits == Traits::none() || can_decode(self.flags, traits)
     }
 
+    /// Whether an answer of so many bytes has room among what waits for the caller's node. One that is shared with the
+    /// store takes none there as long as the store has it.
+    #[inline]
+    pub fn has_room(&self, len: usize) -> bool {
+        len < LARGE_BYTES || self.out.room().large
+    }
+
+    /// Has the call that is being handled handled again when there is room for a large answer, instead of answering it
+    /// now; other calls of the same node go on. For a server that [waits for room](super::GenServer::waits_for_room)
+    /// and has changed nothing yet.
+    #[cold]
+    pub fn wait_for_room(&mut self) {
+        self.waits = true;
+    }
+
     /// Ends a call that cannot be served: the caller's monitor fires with `reason`, and the caller exits with
     /// it instead of waiting for its time-out. A call without a monitor waits in vain, as on a BEAM.
     pub fn end_call(&mut self, caller: &Caller<'_>, reason: impl FnOnce(&mut TermWriter<'_>)) {
-        let call = EndedCall {
-            process: self.me.id,
-            caller: (caller.pid().id, caller.pid().serial),
-            tag: caller.tag().bytes().into(),
-            reason: crate::etf::encode(reason).into(),
-        };
-        if caller.pid().node == *self.peer {
+        let call = self.ended(caller, reason);
+        if *call.caller_node == *self.peer {
             self.calls.end_call(&call, self.registry, self.out);
         } else {
-            self.later.push(Effect::EndCall { node: caller.pid().node.to_str().into(), call });
+            self.later.push(Effect::EndCall(call));
         }
     }
 
@@ -282,7 +329,7 @@ impl Effects<'_> {
         if node == *self.peer {
             self.out.append(&mut frames);
         } else {
-            self.later.push(Effect::Send { node: node.to_str().into(), frames });
+            self.later.push(Effect::Send { node: node.to_str().into(), frames, answers: None });
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::effect::EndedCall;
 use super::system::StateRequest;
-use super::{Dispatch, Effect, Effects, ProcessId};
+use super::{Dispatch, Effect, Effects, NoRoom, ProcessId};
 use crate::dist::alias_form::{Addresses, write_send};
 use crate::dist::{Outbound, TooLarge};
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_TUPLE_EXT};
@@ -105,6 +105,13 @@ pub trait GenServer: Send + Sync + 'static {
     /// back is answered with [`state`](Self::state) at once.
     fn ask_state(&self, asked: StateRequest) -> Option<StateRequest> {
         Some(asked)
+    }
+
+    /// Whether the server asks for room before it writes a large answer ([`Effects::has_room`]) and has the call wait
+    /// where there is none, or writes small answers only. Calls to any other server, also those whose answers would be
+    /// small, wait before they are handled while large answers have no room.
+    fn waits_for_room(&self) -> bool {
+        false
     }
 
     /// Messages that have come and are not handled yet, as `Process.info/2` tells: none where messages are handled as
@@ -223,9 +230,11 @@ impl<'a> Caller<'a> {
         }
         let mut payload = out.payload();
         payload.raw(&[SMALL_TUPLE_EXT, 2]).term(self.tag);
-        match reply(&mut payload) {
-            None => out.finish(open),
-            Some(shared) => out.finish_with_shared(open, shared),
+        let shared = reply(&mut payload);
+        match (self.alias, shared) {
+            (Some(_), None) => out.finish_for(open, (self.pid.id, self.pid.serial)),
+            (None, None) => out.finish(open),
+            (_, Some(shared)) => out.finish_with_shared(open, shared, Some((self.pid.id, self.pid.serial))),
         }
     }
 }
@@ -286,18 +295,32 @@ impl OwnedCaller {
     /// Ends the call without an answer, as [`Effects::end_call`] does, by the effect that this gives. `process` is the
     /// one that was called.
     pub(crate) fn end(self, process: ProcessId, reason: impl FnOnce(&mut TermWriter<'_>)) -> Effect {
+        Effect::EndCall(self.ended(process, reason))
+    }
+
+    fn ended(self, process: ProcessId, reason: impl FnOnce(&mut TermWriter<'_>)) -> EndedCall {
         let pid = Cursor::new(&self.pid_bytes).pid().expect("it was read as a pid when the call came");
-        let call = EndedCall {
+        EndedCall {
             process,
+            caller_node: pid.node.to_str().into(),
             caller: (pid.id, pid.serial),
             tag: self.tag_bytes,
             reason: crate::etf::encode(reason).into(),
-        };
-        Effect::EndCall { node: pid.node.to_str().into(), call }
+        }
     }
 
-    /// Answers, from any thread. A [`Node`](crate::Node) is a [`Dispatch`].
+    /// Answers, from any thread. A [`Node`](crate::Node) is a [`Dispatch`]. Where the answer has no room among what waits
+    /// for the caller's node, the call ends by its monitor instead, with `{:system_limit, :busy_dist_port}`.
     pub fn reply(self, dispatch: &dyn Dispatch, reply: impl FnOnce(&mut TermWriter<'_>)) {
+        let mut frames = self.answer(reply);
+        if dispatch.send(&self.node, &mut frames).is_err() {
+            let process = ProcessId::of(&self.from);
+            dispatch.end_call(self.ended(process, NoRoom::write));
+        }
+    }
+
+    /// The frame of an answer.
+    pub(crate) fn answer(&self, reply: impl FnOnce(&mut TermWriter<'_>)) -> Outbound {
         let from_bytes = crate::etf::encode(|w| {
             w.pid(&self.from);
         });
@@ -310,7 +333,7 @@ impl OwnedCaller {
             reply(w);
             None
         });
-        dispatch.send(&self.node, &mut out);
+        out
     }
 }
 

@@ -178,6 +178,10 @@ impl GlobalNameServer {
 }
 
 impl GenServer for GlobalNameServer {
+    fn waits_for_room(&self) -> bool {
+        true
+    }
+
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let parts = request.as_tuple::<2>();
         let id = parts.and_then(|[_, id]| LockId::of(id));

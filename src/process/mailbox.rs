@@ -187,6 +187,10 @@ impl Queue {
 }
 
 impl GenServer for Mailbox {
+    fn waits_for_room(&self) -> bool {
+        true
+    }
+
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         let call = || Envelope::Call { request: request.into(), from: caller.to_owned(&effects.me.pid) };
         if let Err(full) = self.offer(request.bytes().len(), call) {

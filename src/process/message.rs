@@ -54,6 +54,14 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// Who waits for its answer.
+    pub(super) const fn caller(&self) -> Option<&Caller<'a>> {
+        match self {
+            Self::Call(caller, _) | Self::System(caller, _) => Some(caller),
+            Self::Cast(_) | Self::Info(_) | Self::Skipped(_) => None,
+        }
+    }
+
     #[inline]
     fn of_gen(payload: &'a [u8]) -> Result<Option<Self>, TermError> {
         let mut cursor = Cursor::new(payload);

@@ -6,6 +6,7 @@
 //!
 //! - [`registry`]: our processes, by pid and by name.
 //! - [`gen_server`]: the behaviour, its callers and replies.
+//! - [`channel`]: one connection without its socket, and what may wait for what.
 //! - [`mailbox`]: where messages wait for a server that handles one after the other.
 //! - [`peer`]: one connected node's monitors and links, and the delivery of its signals.
 //! - [`exits`]: how a process ends, and how that is told.
@@ -23,6 +24,7 @@
 //! [`Outbound`]: crate::dist::Outbound
 
 pub mod call_error;
+pub mod channel;
 pub mod effect;
 pub mod exits;
 pub mod figures;
@@ -42,8 +44,10 @@ pub mod system;
 pub mod waiters;
 
 pub use call_error::CallError;
+pub use channel::{Channel, ChannelFault, ChannelLimits, Step};
 pub use effect::{
-    Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, OutgoingCall, SlaveAdded, WakeRequest,
+    Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, NoRoom, OutgoingCall, SlaveAdded,
+    WakeRequest,
 };
 pub use exits::Ended;
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller, SkippedMessage};

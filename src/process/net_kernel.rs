@@ -52,6 +52,10 @@ impl NetKernel {
 }
 
 impl GenServer for NetKernel {
+    fn waits_for_room(&self) -> bool {
+        true
+    }
+
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         // kernel, net_adm.erl, ping/1: gen:call({net_kernel, Node}, '$gen_call', {is_auth, node()}, infinity)
         let is_auth = request.as_tuple::<2>().is_some_and(|[tag, _node]| tag.is_atom("is_auth"));

@@ -7,6 +7,7 @@
 mod links;
 mod signals;
 mod skipped;
+mod spawns;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,23 +15,22 @@ use std::sync::Arc;
 use ahash::AHashSet;
 
 use super::effect::{EndCalls, EndedCall, can_decode};
-use super::exits::{RemoteId, guarded, write_exit, write_monitor_exit, write_noproc};
-use super::held::Held;
+use super::exits::{RemoteId, guarded, write_exit, write_noproc};
+use super::held::{Held, HeldMessage, Sender, WaitsFor};
 use super::message::Message;
 use super::monitors::Monitors;
 use super::registry::Process;
-use super::rpc::{Mfa, Spawned};
 use super::waiters::Outcome;
-use super::{Caller, Effect, Effects, ProcessId, Registry, Waiters, exits, rpc, system};
+use super::{Caller, Effect, Effects, ProcessId, Registry, Waiters, exits, system};
 use crate::dist::control::{ControlMessage, ProcessRef, Reason, op};
-use crate::dist::{DistributionFlags, FrameForm, Outbound, TooLarge};
+use crate::dist::{DistributionFlags, FrameForm, Outbound, Room, TooLarge};
 use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use crate::etf::{
-    AtomView, Cursor, Pid, PidView, PooledBytes, Reference, ReferenceView, TermError, TermView, TermWriter,
-    compressed,
+    AtomView, Cursor, PidView, PooledBytes, ReferenceView, TermError, TermView, TermWriter, compressed,
 };
 use links::Links;
 use signals::ExitSignal;
+use spawns::{SpawnRequest, write_spawn_reply};
 
 /// A compressed term may become so many times as large, and so many bytes beside. No BEAM sends a message in that form;
 /// what is packed better than that is a bomb.
@@ -185,11 +185,11 @@ impl Peer {
                 Ok(())
             }
             ControlMessage::Send { to_pid } => match self.find_pid(&to_pid, around.registry) {
-                Some(found) => self.message(found, payload, frame.owner, around, out, later),
+                Some(found) => self.message(found, payload, frame, around, out, later),
                 None => Ok(()),
             },
             ControlMessage::RegSend { to_name, .. } => match self.find_name(to_name, around.registry) {
-                Some(found) => self.message(found, payload, frame.owner, around, out, later),
+                Some(found) => self.message(found, payload, frame, around, out, later),
                 None => Ok(()),
             },
             ControlMessage::AliasSend { alias, .. } => {
@@ -223,7 +223,8 @@ impl Peer {
                 Ok(())
             }
             ControlMessage::SpawnRequest { request_id, from, module, function, options, .. } => {
-                self.spawn(request_id, from, (module, function), options, payload, around, out, later)
+                let request = SpawnRequest { request_id, from, module, function, options, payload };
+                self.spawn_in_turn(request, frame, around, out, later)
             }
             ControlMessage::Exit { from_pid, to_pid, reason } => {
                 // erl_dist_protocol, "Link Protocol": without the link the signal is dropped.
@@ -304,12 +305,28 @@ impl Peer {
         if self.held.is_empty() {
             return Ok(false);
         }
-        let Some((process, message)) = self.held.next_ready() else { return Ok(false) };
+        let Some(ready) = self.held.next_ready(out.room()) else {
+            return self.deliver_spawn(around, out, later);
+        };
         // Suspended again meanwhile, it has taken this message before that: back in the queue it would be behind those
         // that came after it.
-        let message = Message::parse(&message)?;
-        self.hand_over(FoundProcess { process, name: None }, message, None, around, out, later);
+        let message = Message::parse(ready.message.bytes())?;
+        let found = FoundProcess { process: Arc::clone(&ready.process), name: None };
+        if self.hand_over(found, message, ready.message.owner(), around, out, later) == Handed::HasNoRoom {
+            self.held.put_back(ready);
+        }
         Ok(true)
+    }
+
+    /// Whether messages wait here.
+    #[inline]
+    pub fn holds_messages(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether [`deliver_held`](Self::deliver_held) may find something.
+    pub fn may_deliver_held(&self, room: Room) -> bool {
+        self.held.may_go_on(room)
     }
 
     /// A process that this connection may hold messages for was resumed. It may be suspended again by now, and who
@@ -429,7 +446,7 @@ impl Peer {
         &mut self,
         found: FoundProcess,
         payload: &[u8],
-        frame_owner: Option<&Arc<PooledBytes>>,
+        frame: Frame<'_>,
         around: Surroundings<'_>,
         out: &mut Outbound,
         later: &mut Vec<Effect>,
@@ -437,32 +454,71 @@ impl Peer {
         // Taken out for as long as the message is handled, and put back for its memory.
         let mut inflated = std::mem::take(&mut self.inflated);
         let term = plain(payload, &mut inflated, around.inflated_bytes_max)?;
-        self.deliver(found, term, frame_owner, around, out, later)?;
+        self.deliver(found, term, frame, around, out, later)?;
         if inflated.capacity() <= INFLATED_FREE_BYTES {
             self.inflated = inflated;
         }
         Ok(())
     }
 
-    /// Delivers a message, an encoded term, unless the process is suspended.
+    /// Delivers a message, an encoded term, unless it has to wait: for its process to be resumed, for room for its
+    /// answer, or for what the same process sent before.
     #[inline]
     fn deliver(
         &mut self,
         found: FoundProcess,
         term: &[u8],
-        frame_owner: Option<&Arc<PooledBytes>>,
+        frame: Frame<'_>,
         around: Surroundings<'_>,
         out: &mut Outbound,
         later: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
         let message = Message::parse(term)?;
-        // Also behind what is held while the process is being resumed by another connection.
-        let waits = found.process.is_suspended() || self.held.holds(found.process.id);
-        if waits && !matches!(message, Message::System(..)) {
-            return self.hold(&found.process, term, message, around, out, later);
+        if !self.held.is_empty() || !out.room().large || found.process.is_suspended() {
+            let sender = sender_of(frame, message);
+            if let Some(waits_for) = self.waits_for(&found.process, sender, message, out.room()) {
+                self.hold(
+                    (&found.process, sender),
+                    (term, frame.owner),
+                    message,
+                    waits_for,
+                    around,
+                    out,
+                    later,
+                );
+                return Ok(());
+            }
         }
-        self.hand_over(found, message, frame_owner, around, out, later);
+        if self.hand_over(found, message, frame.owner, around, out, later) == Handed::HasNoRoom
+            && let Some(process) = self.last.as_ref().map(|last| Arc::clone(&last.process))
+        {
+            let sender = sender_of(frame, message);
+            let waits_for = WaitsFor::LargeRoom;
+            self.hold((&process, sender), (term, frame.owner), message, waits_for, around, out, later);
+        }
         Ok(())
+    }
+
+    /// What a message has to wait for before it is handed over.
+    #[cold]
+    fn waits_for(
+        &self,
+        process: &Process,
+        sender: Sender,
+        message: Message<'_>,
+        room: Room,
+    ) -> Option<WaitsFor> {
+        let is_system = matches!(message, Message::System(..));
+        if process.is_suspended() {
+            // What resumes it must not wait for it.
+            return (!is_system).then_some(WaitsFor::Resume);
+        }
+        let needs = match message {
+            Message::Call(..) if process.server.waits_for_room() => WaitsFor::SmallRoom,
+            Message::Call(..) | Message::System(..) => WaitsFor::LargeRoom,
+            Message::Cast(_) | Message::Info(_) | Message::Skipped(_) => WaitsFor::Turn,
+        };
+        (!needs.is_met_by(room) || self.held.holds(process.id, sender)).then_some(needs)
     }
 
     /// Has the process handle a message, and ends it where that is what comes of it.
@@ -475,7 +531,7 @@ impl Peer {
         around: Surroundings<'_>,
         out: &mut Outbound,
         later: &mut Vec<Effect>,
-    ) {
+    ) -> Handed {
         let Self { name, flags, monitors, .. } = self;
         let process = &*found.process;
         let mut effects = Effects {
@@ -489,6 +545,7 @@ impl Peer {
             later,
             calls: monitors,
             exit: None,
+            waits: false,
         };
         let before = effects.out.mark();
         let handled = guarded(|| match message {
@@ -502,8 +559,14 @@ impl Peer {
             Message::Info(message) => process.server.handle_info(message, &mut effects),
             Message::Skipped(message) => process.server.handle_skipped(message, &mut effects),
         });
+        let waits = effects.waits;
         match (handled, effects.exit.take()) {
-            (Ok(()), None) => self.last = Some(found),
+            (Ok(()), None) => {
+                self.last = Some(found);
+                if waits {
+                    return Handed::HasNoRoom;
+                }
+            }
             (Ok(()), Some(reason)) => self.end(&found.process, &reason, around, out, later),
             (Err(text), _) => {
                 tracing::error!(process = ?process, panic = text, "a server panicked (a bug of the server): it ends");
@@ -515,35 +578,48 @@ impl Peer {
                 self.end(&found.process, &reason, around, out, later);
             }
         }
+        Handed::Over
     }
 
-    /// Keeps a message for a process that is suspended. Past the bound calls end with a reason, and what nobody waits
-    /// for is dropped.
+    /// Keeps a message that has to wait. Past the bound calls end with a reason, and what nobody waits for is dropped.
     #[cold]
+    #[expect(clippy::too_many_arguments, reason = "a message, what it waits for, and its surroundings")]
     fn hold(
         &mut self,
-        process: &Arc<Process>,
-        term: &[u8],
+        (process, sender): (&Arc<Process>, Sender),
+        (term, frame_owner): (&[u8], Option<&Arc<PooledBytes>>),
         message: Message<'_>,
+        waits_for: WaitsFor,
         around: Surroundings<'_>,
         out: &mut Outbound,
         later: &mut Vec<Effect>,
-    ) -> Result<(), PeerError> {
-        process.add_holder(&self.name);
-        if self.held.push(process, term, around.held_bytes_max) {
-            if !process.is_suspended() {
+    ) {
+        let is_for_resume = waits_for == WaitsFor::Resume;
+        if is_for_resume {
+            process.add_holder(&self.name);
+        }
+        let kept = HeldMessage::new(term, frame_owner);
+        if self.held.push(process, sender, kept, waits_for, around.held_bytes_max) {
+            if is_for_resume && !process.is_suspended() {
                 // It was resumed just now, and whoever did that may not have known of us.
                 later.push(Effect::Resumed(process.id));
             }
-            return Ok(());
+            return;
         }
-        tracing::warn!(process = ?process, peer = %self.name, "suspended, and too much waits for it: message dropped");
-        if let Message::Call(caller, _) = message {
+        let (text, reason) = if is_for_resume {
+            ("suspended, and too much waits for it: message dropped", "suspended")
+        } else {
+            (
+                "the peer takes answers too slowly, and too much waits for them: message dropped",
+                "busy_dist_port",
+            )
+        };
+        tracing::warn!(process = ?process, peer = %self.name, "{text}");
+        if let Message::Call(caller, _) | Message::System(caller, _) = message {
             self.end_call_of(process, &caller, around, out, later, |w| {
-                w.tuple(2).atom("system_limit").atom("suspended");
+                w.tuple(2).atom("system_limit").atom(reason);
             });
         }
-        Ok(())
     }
 
     /// Ends a call of a process, which has not seen it: see [`Effects::end_call`].
@@ -567,66 +643,9 @@ impl Peer {
             later,
             calls: &mut self.monitors,
             exit: None,
+            waits: false,
         };
         effects.end_call(caller, reason);
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one control message and its surroundings")]
-    fn spawn(
-        &mut self,
-        request_id: ReferenceView<'_>,
-        from: PidView<'_>,
-        (module, function): (AtomView<'_>, AtomView<'_>),
-        options: TermView<'_>,
-        payload: &[u8],
-        around: Surroundings<'_>,
-        out: &mut Outbound,
-        later: &mut Vec<Effect>,
-    ) -> Result<(), PeerError> {
-        if from.node != *self.name {
-            return Err(PeerError::ForeignSender);
-        }
-        let Self { name, flags, inflated, .. } = self;
-        let arguments = TermView::parse(plain(payload, inflated, around.inflated_bytes_max)?)?;
-        let (owner, request_id_owned) = (Pid::from(from), Reference::from(request_id));
-        let Some(watched) = Watched::read(options) else {
-            write_spawn_reply(&request_id_owned, &owner, 0, out, |w| _ = w.atom("badopt"));
-            return Ok(());
-        };
-        let mfa = Mfa { module: &module.to_str(), function: &function.to_str(), arguments };
-        let mut context = rpc::Context::new(around.registry, name, *flags, later);
-        let spawned = rpc::spawn(mfa, &mut context);
-        let pid = match &spawned {
-            Spawned::Ended(pid, _) => pid.clone(),
-            Spawned::Lives(process) => process.pid.clone(),
-        };
-        write_spawn_reply(&request_id_owned, &owner, watched.reply_flags(), out, |w| _ = w.pid(&pid));
-        match spawned {
-            // The process has lived and ended: its exit is told to whoever asked to be told.
-            Spawned::Ended(_, reason) => {
-                if watched.link {
-                    write_exit(&self.name, self.flags, &pid, RemoteId::new(&from), &reason, out);
-                }
-                if watched.monitor {
-                    write_monitor_exit(self.flags, &owner, &request_id_owned, &reason, out, |w| {
-                        w.pid(&pid);
-                    });
-                }
-            }
-            Spawned::Lives(process) => {
-                if self.watches() >= around.watches_max {
-                    return Err(PeerError::TooMany);
-                }
-                self.attach(&process);
-                if watched.link {
-                    self.links.insert(process.id, RemoteId::new(&from));
-                }
-                if watched.monitor {
-                    self.monitors.set(&process, None, &from, &request_id);
-                }
-            }
-        }
-        Ok(())
     }
 
     fn reason(
@@ -651,65 +670,32 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// `SPAWN_REPLY` with a pid, or the atom that says why not.
-fn write_spawn_reply(
-    request_id: &Reference,
-    to: &Pid,
-    flags: u64,
-    out: &mut Outbound,
-    result: impl FnOnce(&mut TermWriter<'_>),
-) {
-    let open = out.begin();
-    let mut term = out.term();
-    term.tuple(5).unsigned(op::SPAWN_REPLY).reference(request_id).pid(to).unsigned(flags);
-    result(&mut term);
-    out.finish(open);
+/// What became of a message that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handed {
+    /// It is handled.
+    Over,
+    /// Its answer has no room: nothing has happened yet.
+    HasNoRoom,
 }
 
-/// What a spawn request asks to be told.
-#[derive(Clone, Copy, Default)]
-struct Watched {
-    link: bool,
-    monitor: bool,
+/// Who has sent a message: where the control message does not tell, the caller, which calls for itself. (One that passes a
+/// call of another on has an order of its own with what it sends itself.)
+#[cold]
+fn sender_of(frame: Frame<'_>, message: Message<'_>) -> Sender {
+    signed(frame).or_else(|| message.caller().map(|caller| (caller.pid().id, caller.pid().serial)))
 }
 
-impl Watched {
-    /// `None`: not a list of options that erlang:spawn_opt/5 takes.
-    fn read(options: TermView<'_>) -> Option<Self> {
-        let mut watched = Self::default();
-        let mut cursor = options.cursor();
-        for _ in 0..cursor.list().ok()? {
-            let option = cursor.term().ok()?;
-            if option.is_atom("link") {
-                watched.link = true;
-                continue;
-            }
-            if option.is_atom("monitor") {
-                watched.monitor = true;
-                continue;
-            }
-            let [key, _value] = option.as_tuple::<2>()?;
-            match key.as_atom()?.as_bytes() {
-                b"monitor" => watched.monitor = true,
-                // How a process of a BEAM is laid out: nothing to do with ours.
-                b"priority"
-                | b"min_heap_size"
-                | b"min_bin_vheap_size"
-                | b"max_heap_size"
-                | b"fullsweep_after"
-                | b"message_queue_data"
-                | b"async_dist"
-                | b"scheduler" => {}
-                _ => return None,
-            }
-        }
-        Some(watched)
+/// The sender that the control message tells.
+fn signed(frame: Frame<'_>) -> Sender {
+    let mut cursor = Cursor::new(frame.bytes);
+    cursor.tuple().ok()?;
+    match cursor.unsigned().ok()? {
+        op::SEND_SENDER | op::SEND_SENDER_TT | op::REG_SEND | op::REG_SEND_TT => {}
+        op::ALTACT_SIG_SEND => _ = cursor.unsigned().ok()?,
+        _ => return None,
     }
-
-    const fn reply_flags(self) -> u64 {
-        use crate::dist::control::{SPAWN_REPLY_LINK, SPAWN_REPLY_MONITOR};
-        (if self.link { SPAWN_REPLY_LINK } else { 0 }) | (if self.monitor { SPAWN_REPLY_MONITOR } else { 0 })
-    }
+    cursor.pid().ok().map(|pid| (pid.id, pid.serial))
 }
 
 /// The payload's term without its version byte, inflated if need be.

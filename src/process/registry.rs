@@ -23,6 +23,11 @@ impl ProcessId {
         Self((serial as u64) << 32 | id as u64)
     }
 
+    /// The number that a pid of ours has.
+    pub(crate) const fn of(pid: &Pid) -> Self {
+        Self::new(pid.id, pid.serial)
+    }
+
     const fn id(self) -> u32 {
         self.0 as u32
     }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use kvnode::dist::{DistributionFlags, Outbound};
 use kvnode::kv::{ConfirmConfig, KeyValueServer, NewFile};
+use kvnode::process::effect::EndedCall;
 use kvnode::process::figures::{PrimaryFigures, StoreFigures};
 use kvnode::process::peer::Surroundings;
 use kvnode::process::{
-    Dispatch, Effect, GenServer, MonitorRequest, Peer, Process, ProcessId, Registry, Waiters, WakeRequest,
+    Dispatch, Effect, GenServer, MonitorRequest, NoRoom, Peer, Process, ProcessId, Registry, Waiters,
+    WakeRequest,
 };
 use kvnode::replica::{Slave, SlaveName, Source};
 use kvnode::store::Room;
@@ -70,8 +72,13 @@ pub struct Posts {
 }
 
 impl Dispatch for Posts {
-    fn send(&self, node: &str, frames: &mut Outbound) {
+    fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
         self.sent.lock().extend(frames_of(frames).into_iter().map(|frame| (node.into(), frame)));
+        Ok(())
+    }
+
+    fn end_call(&self, call: EndedCall) {
+        panic!("{call:?} was to end: there is room here");
     }
 
     fn exit(&self, process: ProcessId, reason: &[u8]) {

@@ -241,7 +241,7 @@ impl World {
                 let due = now + request.every;
                 self.life_mut(node).wakes.push(Wake { due, request: *request });
             }
-            Effect::Send { node: to, mut frames } => {
+            Effect::Send { node: to, mut frames, .. } => {
                 for frame in frames_of(&mut frames) {
                     self.post(node, &to, frame);
                 }

@@ -8,11 +8,12 @@ use kvnode::dist::control::op;
 use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::{Pid, Reference, encode};
 use kvnode::kv::{KeyValueFunctions, KeyValueServer};
+use kvnode::process::effect::EndedCall;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::rpc::Rex;
 use kvnode::process::rpc::calls::Calls;
-use kvnode::process::{Dispatch, Effect, Peer, ProcessId, Registry, Waiters};
+use kvnode::process::{Dispatch, Effect, NoRoom, Peer, ProcessId, Registry, Waiters};
 use kvnode::store::MemoryStore;
 use libfuzzer_sys::fuzz_target;
 
@@ -20,9 +21,12 @@ use libfuzzer_sys::fuzz_target;
 struct Nowhere;
 
 impl Dispatch for Nowhere {
-    fn send(&self, _: &str, frames: &mut Outbound) {
+    fn send(&self, _: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
         frames.clear();
+        Ok(())
     }
+
+    fn end_call(&self, _: EndedCall) {}
 
     fn exit(&self, _: ProcessId, _: &[u8]) {}
 }

@@ -44,6 +44,10 @@ impl Waits for TlsSocket {
         self.stream.get_ref().0.fd()
     }
 
+    fn is_near(&self) -> bool {
+        self.stream.get_ref().0.is_near()
+    }
+
     fn may_hold_input(&self) -> bool {
         self.may_hold_input
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::super::gen_server::ExitSignals;
 use super::super::{Effect, Held, Process, exits};
-use super::{FoundProcess, Peer, PeerError, Surroundings};
-use crate::dist::Outbound;
+use super::{FoundProcess, Frame, Peer, PeerError, Surroundings};
 use crate::dist::control::Reason;
+use crate::dist::{FrameForm, Outbound};
 use crate::etf::{Pid, PidView, TermView};
 
 /// An exit signal to one of our processes.
@@ -23,7 +23,7 @@ impl Peer {
     /// The connection is lost: what it holds goes elsewhere, and the exit signals of its links arrive, with the reason `noconnection`.
     pub fn connection_lost(&mut self, around: Surroundings<'_>, later: &mut Vec<Effect>) {
         if !self.held.is_empty() {
-            later.push(Effect::Orphaned(std::mem::take(&mut self.held)));
+            later.push(Effect::Orphaned(Box::new(std::mem::take(&mut self.held))));
         }
         let noconnection = exits::atom("noconnection");
         // Nobody reads any more what would be answered here.
@@ -50,9 +50,9 @@ impl Peer {
     }
 
     /// Takes over what a lost connection held, to be delivered by [`deliver_held`](Self::deliver_held).
-    pub fn adopt(&mut self, orphans: Held, around: Surroundings<'_>) {
+    pub fn adopt(&mut self, orphans: Box<Held>, around: Surroundings<'_>) {
         let (name, attached) = (&self.name, &mut self.attached);
-        let dropped = self.held.adopt(orphans, around.held_bytes_max, |process| {
+        let dropped = self.held.adopt(*orphans, around.held_bytes_max, |process| {
             attached.insert(process.id);
             process.attach(name);
             process.add_holder(name);
@@ -95,7 +95,8 @@ impl Peer {
             let message = crate::etf::encode(|w| {
                 w.tuple(3).atom("EXIT").pid(signal.from).term(reason);
             });
-            return self.deliver(FoundProcess { process, name: None }, &message, None, around, out, later);
+            let frame = Frame::small(&[], FrameForm::PassThrough);
+            return self.deliver(FoundProcess { process, name: None }, &message, frame, around, out, later);
         } else if !reason.is_atom("normal") {
             self.end(&process, signal.reason, around, out, later);
         }

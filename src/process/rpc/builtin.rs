@@ -121,7 +121,7 @@ fn resolve(
         frames.send(&loser, |w| {
             w.tuple(2).atom("global_name_conflict").term(name);
         });
-        context.later.push(Effect::Send { node: loser.node, frames });
+        context.later.push(Effect::Send { node: loser.node, frames, answers: None });
     }
     Some(Answer::Now(Ok(winner.bytes().to_vec())))
 }

@@ -140,15 +140,15 @@ fn cast(
     match server {
         ServerRef::Pid(pid) => {
             frames.send(&pid, write);
-            context.later.push(Effect::Send { node: pid.node, frames });
+            context.later.push(Effect::Send { node: pid.node, frames, answers: None });
         }
         ServerRef::Local(name) => {
             frames.reg_send(&from, &name, write);
-            context.later.push(Effect::Send { node: context.registry.node.clone(), frames });
+            context.later.push(Effect::Send { node: context.registry.node.clone(), frames, answers: None });
         }
         ServerRef::Remote { name, node } => {
             frames.reg_send(&from, &name, write);
-            context.later.push(Effect::Send { node, frames });
+            context.later.push(Effect::Send { node, frames, answers: None });
         }
         ServerRef::Global(name) => {
             let to = ServerRef::Global(name);

@@ -8,7 +8,7 @@ use super::functions::decodable;
 use super::write_error_reason;
 use crate::dist::{DistributionFlags, Outbound};
 use crate::etf::{Pid, TermView, TermWriter, encode};
-use crate::process::{Caller, Dispatch, Effects, GenServer, OwnedCaller, Process};
+use crate::process::{Caller, Dispatch, Effects, GenServer, NoRoom, OwnedCaller, Process};
 
 /// How a call is answered.
 #[derive(Clone, Debug)]
@@ -138,7 +138,9 @@ impl Deferred {
                     w.tuple(2).atom("rex");
                     write_rex(w, &result);
                 });
-                self.dispatch.send(&pid.node, &mut frames);
+                if self.dispatch.send(&pid.node, &mut frames).is_err() {
+                    tracing::warn!(to = ?pid, "an answer of rex is dropped: {NoRoom}");
+                }
             }
             ReturnTo::RexCall { caller } => {
                 caller.clone().reply(&*self.dispatch, |w| write_rex(w, &result));

@@ -70,6 +70,10 @@ impl Rex {
 }
 
 impl GenServer for Rex {
+    fn waits_for_room(&self) -> bool {
+        true
+    }
+
     /// A node without it answers no C node any more; nobody starts it again.
     fn exit_signals(&self) -> ExitSignals {
         ExitSignals::Ignore

@@ -409,8 +409,9 @@ impl Crossing {
     fn are_in_step(&self, count: u32) {
         let both = format!("{{{}, {}}}", states("a"), states("b"));
         within(COPIED_WITHIN, &self.beam, &both, "{[in_step: 0], [in_step: 0]}");
-        let sizes = "for name <- [:a_copy, :b_copy], do: GenServer.call({:global, name}, :status).entries";
-        self.beam.check(sizes, &format!("[{count}, {count}]"));
+        let size = |name: &str| format!("GenServer.call({{:global, :{name}}}, :status).entries");
+        let sizes = format!("{{{}, {}}}", size("a_copy"), size("b_copy"));
+        self.beam.check(&sizes, &format!("{{{count}, {count}}}"));
         for node in &self.nodes {
             assert!(!node.log().contains("peer down"), "{} has lost the other", node.name());
         }

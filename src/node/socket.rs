@@ -16,7 +16,8 @@ use smol::io::{AsyncRead, AsyncWrite};
 use socket2::SockRef;
 
 /// Bytes that the kernel takes and cannot send yet. Everything that comes later waits behind them, so that they are few:
-/// what is in flight is not counted, and 128 KiB are ready again before a fast link has sent them.
+/// what is in flight is not counted. On this machine there is no such bound: the kernel's buffer is passed on in some
+/// milliseconds, and to be woken for each 128 KiB cost a quarter of the rate of large values.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// See the module.
@@ -28,10 +29,12 @@ pub(super) struct Socket {
 
 impl From<smol::net::TcpStream> for Socket {
     fn from(stream: smol::net::TcpStream) -> Self {
-        let tcp: Arc<Async<TcpStream>> = stream.into();
-        // Some systems have no such bound: then what the kernel takes in advance is only more.
-        let _without = SockRef::from(tcp.get_ref()).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-        Self { tcp, armed: true }
+        let socket = Self { tcp: stream.into(), armed: true };
+        if !socket.is_near() {
+            // Some systems have no such bound: then what the kernel takes in advance is only more.
+            let _without = SockRef::from(socket.tcp.get_ref()).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+        }
+        socket
     }
 }
 

@@ -173,7 +173,7 @@ impl Channel {
     ///
     /// # Errors
     /// The peer's: the connection ends.
-    #[inline]
+    #[inline(always)]
     pub fn step(&mut self, around: Surroundings<'_>, later: &mut Vec<Effect>) -> Result<Step, ChannelFault> {
         let Self { peer, inbound, outflow, ticker, .. } = self;
         let queued = outflow.fresh_len();

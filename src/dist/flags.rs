@@ -120,8 +120,9 @@ impl DistributionFlags {
             // 53 ms and not 54 to 81 ms, but p99 290 to 470 ms and not 114 to 240 ms, at half the MB/s, as a BEAM copies a
             // message of fragments together before it reads it. So a message of ours is one frame where that takes up to 0.2 s
             // at the rate that was measured on the connection (`pace.rs`), and fragments of 20 ms where it takes longer: at
-            // 80 Mbit/s a small get beside one of 60 MiB took 4.4 s with one frame (`scripts/bench links` has the figures
-            // with fragments), and a BEAM drops a node of which half a packet is all that comes for its tick time.
+            // 80 Mbit/s a small get beside one of 60 MiB took 4.8 s with one frame, and 60 ms at worst with fragments, at the
+            // same 6.6 s for the large one (`scripts/bench links`). On loopback a lone 16 MiB get keeps its rate, as one frame.
+            // And a BEAM drops a node of which half a packet is all that comes for its tick time.
             "a large message goes in pieces that small calls pass by: a BEAM's always, ours on a link that is slow for it",
         ),
         (Self::EXIT_PAYLOAD, "the answer of a spawned call is an exit reason and may be large"),

@@ -188,8 +188,8 @@ pub struct Limits {
     pub mailbox_bytes_max: usize,
     /// How long a server with a mailbox may take to end when the node ends: past it the rest is done without it.
     pub shutdown_duration_max: Duration,
-    /// Bytes that one peer's messages may take that wait here: for suspended processes (`:sys.suspend/1`), and for room for
-    /// their answers. Past it calls end with a reason, and casts and other messages are dropped.
+    /// Bytes of one peer's waiting messages: those to suspended processes (`:sys.suspend/1`), and calls whose answers have
+    /// no room yet. Past it calls end with a reason, and casts and other messages are dropped.
     pub held_bytes_max: usize,
     /// Largest state, in bytes, that `:sys.get_state/1` shows whole: a larger one is shown as a summary.
     pub state_bytes_max: usize,

@@ -157,8 +157,9 @@ pub struct Limits {
     /// away counts too. A BEAM has at most one for each of its processes that send something large.
     pub unfinished_messages_max: usize,
     /// Bytes of answers that wait for a peer before its calls wait for room: the one answer that exceeds it is the last. A
-    /// value that a store has anyway is not counted; one that is overwritten while it waits stays until it has left, so that
-    /// a peer that reads slowly may keep as much as it has asked for of what was stored. What waits so is bounded by `held_bytes_max`: past it a call ends with
+    /// value that a store has anyway is not counted. A value that is overwritten while it waits stays in memory until it
+    /// has left: a peer that reads slowly may so keep everything that it has asked for. The calls that wait are bounded by
+    /// `held_bytes_max`: past it a call ends with
     /// `{:system_limit, :busy_dist_port}`, and a peer for which twice as much waits of small answers alone loses its
     /// connection. Reading goes on all the while. As much again, and one message more, may wait of what others send to it,
     /// answers that come later among them: who sends more waits for room, or is told that there is none. (Were the two

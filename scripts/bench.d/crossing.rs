@@ -3,8 +3,8 @@
 
 use crate::beam::Client;
 use crate::compiled::is_not_installed;
-use crate::links::{beside, first_words};
-use crate::report::{Better, Metric, OURS, Table};
+use crate::links::{BESIDE, beside, first_words};
+use crate::report::{Better, OURS, Table};
 use crate::servers::{Kind, Lab, Place};
 use crate::{Failure, Findings, Plan, Result};
 
@@ -46,18 +46,10 @@ pub fn crossing(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
 fn many(lab: &Lab, plan: &Plan, findings: &mut Findings) {
     let loads: [(&str, u64, u64); 5] =
         [("gets", 70, 60), ("gets", 300, 10), ("puts", 30, 60), ("puts", 20, 63), ("puts", 60, 30)];
-    let metrics: [Metric; 6] = [
-        ("seconds", Better::Lower),
-        ("connection kept", Better::Higher),
-        ("large lost", Better::Lower),
-        ("small p50 ms", Better::Lower),
-        ("small worst ms", Better::Lower),
-        ("small lost", Better::Lower),
-    ];
     for (load, count, mib) in loads {
         let title =
             format!("{count} {load} of {mib} MiB at once, one process each, beside small gets of two others");
-        let mut table = Table::new(title, &metrics);
+        let mut table = Table::new(title, &BESIDE);
         for kind in [Kind::Kvnode, Kind::KvnodeBefore, Kind::Spawning, Kind::Genserver] {
             row(plan, kind.name(), kind, &mut table, findings, || {
                 let place = Place::default();

@@ -1,6 +1,6 @@
-//! Large values over links of several rates: whether the connection is kept, and what small calls on it take meanwhile.
-//! Beside kvnode Elixir GenServers in its place, in the same run: one that answers by itself, and waits while the link is
-//! slow, and one that has each get answered by a process of its own, which shows what the BEAM's distribution can do.
+//! Large values over links of several rates: whether the connection is kept, and how long small calls on it take meanwhile.
+//! Two Elixir GenServers run in kvnode's place, in the same run. The first answers by itself and waits while the link is
+//! slow. The second answers each get by a process of its own, which shows what the BEAM's distribution can do.
 //!
 //! Server and BEAM are on two hosts with a wire between them ([`crate::wire`]), which takes root; without it only what is
 //! on loopback is measured, and that is said.
@@ -86,7 +86,7 @@ impl Case {
 }
 
 /// What is found of large values beside small calls.
-const BESIDE: [Metric; 6] = [
+pub const BESIDE: [Metric; 6] = [
     ("seconds", Better::Lower),
     ("connection kept", Better::Higher),
     ("large lost", Better::Lower),

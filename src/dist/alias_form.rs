@@ -79,7 +79,8 @@ impl AliasForm {
         };
     }
 
-    /// Writes a control message that may be one that was not settled, in this form; any other as it is.
+    /// Writes a control message. The address of an answer that was left open gets this form; every other message is
+    /// written as it is.
     pub(super) fn settle(self, control: TermView<'_>, term: &mut TermWriter<'_>) {
         match unsettled(control.bytes()) {
             Ok(Some(addresses)) => self.write(term, addresses),

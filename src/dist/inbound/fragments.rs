@@ -96,7 +96,7 @@ impl Fragments {
         Ok(())
     }
 
-    /// That a fragment is the one that comes next; it has `len` bytes.
+    /// Checks that this fragment of `len` bytes is the next of its sequence. A message that gets too large by it is skipped.
     pub(super) fn expect(&mut self, sequence: u64, number: u64, len: usize) -> Result<(), FrameError> {
         let unfinished = self.unfinished.get(&sequence);
         let expected = unfinished.map(|unfinished| unfinished.next);

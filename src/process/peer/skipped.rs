@@ -224,7 +224,7 @@ mod tests {
             Ok(said(&out))
         }
 
-        /// What was said of a message that was skipped: the whole of which only its beginning is there.
+        /// What is sent for a message that was skipped, of which only this beginning is there.
         #[track_caller]
         fn settled(&mut self, head: Vec<u8>) -> Vec<(u64, String)> {
             self.skips(head).expect("it has a good beginning")
@@ -237,7 +237,7 @@ mod tests {
             self.peer.handle(frame, around, &mut out, &mut Vec::new()).expect("a good frame");
         }
 
-        fn is_monitored(&mut self) {
+        fn monitor(&mut self) {
             let frame = encode(|w| {
                 w.tuple(4).unsigned(op::MONITOR_P).pid(&caller()).atom("noting").reference(&reference());
             });
@@ -287,7 +287,7 @@ mod tests {
         for kind in ["$gen_call", "system"] {
             for suspended in [false, true] {
                 let mut scene = scene();
-                scene.is_monitored();
+                scene.monitor();
                 scene.process.set_suspended(suspended);
                 let said = scene.settled(begun(to_name("noting"), call(kind)));
                 assert_eq!(said, [(op::PAYLOAD_MONITOR_P_EXIT, TEXT.to_owned())]);
@@ -410,7 +410,7 @@ mod tests {
             begun(to_name("noting"), |w| _ = w.tuple(2).list(1).atom("alias").reference(&reference())),
         ];
         let mut scene = scene();
-        scene.is_monitored();
+        scene.monitor();
         for head in heads {
             for at in 0..head.len() {
                 let _settled = scene.skips(head[..at].to_vec());

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::dist::{Cookie, NodeAt, NodeName, NodePattern};
+use crate::distribution::{Cookie, NodeAt, NodeName, NodePattern};
 use crate::store::SyncPolicy;
 
 pub mod tls;
@@ -46,7 +46,7 @@ pub struct Config {
     /// Seconds after which a silent peer is down. Erlang's default is 60.
     pub net_ticktime_secs: u32,
     /// Whether large messages go in fragments, so that small ones pass them by
-    /// ([`FRAGMENTS`](crate::dist::DistributionFlags::FRAGMENTS)).
+    /// ([`FRAGMENTS`](crate::distribution::DistributionFlags::FRAGMENTS)).
     pub fragments: bool,
     /// TLS to every other node, as with `-proto_dist inet_tls`. `None`: TCP.
     pub tls: Option<TlsConfig>,

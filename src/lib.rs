@@ -65,7 +65,7 @@
 //!
 //! - [`etf`]: the external term format: checked slices of received bytes, a writer, and serde between terms and
 //!   Rust types.
-//! - [`dist`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
+//! - [`distribution`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
 //! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
 //!   spawn requests, `net_kernel`.
 //! - [`kv`]: the key-value protocol's requests, and the server that answers them.
@@ -83,7 +83,7 @@
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
 //!    ([`etf::split`]), without a stack.
-//! 3. A `get` builds no term tree and allocates nothing between [`dist::Inbound`] and [`dist::Outbound`].
+//! 3. A `get` builds no term tree and allocates nothing between [`distribution::Inbound`] and [`distribution::Outbound`].
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
 //! 4. Signals between two processes are handled in the order sent: inline, on the connection's task (a [`Server`]'s are
@@ -103,7 +103,7 @@
 //!
 //! # Where building showed another way than the design
 //!
-//! - The handshake is ours ([`dist::handshake`]), as a pure state machine; erl_dist's is the tests' second opinion.
+//! - The handshake is ours ([`distribution::handshake`]), as a pure state machine; erl_dist's is the tests' second opinion.
 //!   erl_dist's client never sends its answer to `alive` and its server never reads one, it reads a packet in many
 //!   small reads without a bound, and compares digests in variable time. Its epmd client is used.
 //! - eetf is a test oracle only. The cold paths needed so few terms that the walker and the writer serve them too,
@@ -115,8 +115,8 @@
 //!   quiet.
 //! - Fragments are offered, without the atom cache: a BEAM then sends a large message in pieces that small calls pass
 //!   by. Our own large messages leave in fragments on a link that is slow for them, and as one frame elsewhere
-//!   ([`dist::pace`]); small ones pass them either way, but for those between the same two processes ([`dist::outflow`]).
-//!   What was measured stands where the flags are ([`dist::flags`]).
+//!   ([`distribution::pace`]); small ones pass them either way, but for those between the same two processes ([`distribution::outflow`]).
+//!   What was measured stands where the flags are ([`distribution::flags`]).
 //! - Reading never waits for writing. At first a node stopped reading a peer for whom more than 8 MiB waited, and two
 //!   nodes that brought each other large values stood still. [`process::channel`] says what bounds memory instead; it is a
 //!   connection without its socket, so that `tests/flow_simulation.rs` steps the same value.
@@ -141,7 +141,7 @@
 
 pub mod cli;
 pub mod config;
-pub mod dist;
+pub mod distribution;
 pub mod epmd;
 pub mod etf;
 pub mod kv;
@@ -151,7 +151,7 @@ pub mod replica;
 pub mod store;
 
 pub use config::ServerName;
-pub use dist::ServerRef;
+pub use distribution::ServerRef;
 pub use node::{
     Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
     ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on,

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use kvnode::dist::control::op;
-use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
+use kvnode::distribution::control::op;
+use kvnode::distribution::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::{Pid, Reference, TermWriter};
 use kvnode::kv::KeyValueServer;
 use kvnode::process::effect::EndedCall;

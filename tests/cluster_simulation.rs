@@ -1,7 +1,7 @@
 //! Replication of a whole cluster on a virtual clock: several nodes with the product's own server on each, chains and stars of
 //! slaves, promotions, confirmed writes, and a network that delays, loses and splits; nodes that are killed and come back.
 //!
-//! Real are the server with its slaves and its part as a slave (`kv`, `replica`), and the delivery of signals (`process`, `dist`:
+//! Real are the server with its slaves and its part as a slave (`kv`, `replica`), and the delivery of signals (`process`, `distribution`:
 //! each message is a frame). Virtual are what `node` does for a slave (`shell.rs`), connections, time and callers.
 //!
 //! Each run is made of its seed alone, and a failure prints it. `KVNODE_SIMULATION_SEEDS` is how many are run,

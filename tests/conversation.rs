@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kvnode::dist::control::op;
-use kvnode::dist::inbound::{Arrival, Inbound};
-use kvnode::dist::{AliasForm, DistributionFlags, FrameForm, Outbound, RemoteProcess, Room};
+use kvnode::distribution::control::op;
+use kvnode::distribution::inbound::{Arrival, Inbound};
+use kvnode::distribution::{AliasForm, DistributionFlags, FrameForm, Outbound, RemoteProcess, Room};
 use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
 use kvnode::kv::{KeyValueFunctions, KeyValueServer};
 use kvnode::process::effect::EndedCall;

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvnode::dist::control::op;
-use kvnode::dist::{
+use kvnode::distribution::control::op;
+use kvnode::distribution::{
     AliasForm, DistributionFlags, FrameForm, Inbound, InboundLimits, LARGE_BYTES, Outbound, Pace,
     RemoteProcess,
 };

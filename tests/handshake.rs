@@ -11,11 +11,11 @@ use std::time::Duration;
 use erl_dist::epmd::{EpmdClient, NodeEntry};
 use erl_dist::handshake::{ClientSideHandshake, HandshakeStatus, ServerSideHandshake};
 use erl_dist::node::{Creation, LocalNode};
-use kvnode::dist::handshake::{
+use kvnode::distribution::handshake::{
     Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, Local, NameRequest, Packets,
     Phase, Server, ServerStep, Standing, Unwelcome, Whom,
 };
-use kvnode::dist::{Cookie, DistributionFlags, NodeName};
+use kvnode::distribution::{Cookie, DistributionFlags, NodeName};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::{Ipv4Addr, TcpListener, TcpStream};
 use support::{BeamNode, BeamOptions, COOKIE, Epmd, Otp, at_host, on_every_otp, on_every_otp_from};

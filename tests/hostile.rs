@@ -11,9 +11,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kvnode::dist::control::op;
-use kvnode::dist::handshake::{Client, ClientStep, Local, Packets};
-use kvnode::dist::{Cookie, DistributionFlags, NodeName};
+use kvnode::distribution::control::op;
+use kvnode::distribution::handshake::{Client, ClientStep, Local, Packets};
+use kvnode::distribution::{Cookie, DistributionFlags, NodeName};
 use kvnode::etf::{Cursor, Pid, TermView, TermWriter, encode};
 use support::{COOKIE, Epmd, KvNode, Scripted, at_host, wait_until};
 

@@ -14,7 +14,7 @@ use futures_rustls::rustls::pki_types::pem::PemObject;
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use kvnode::config::{EpmdConfig, Limits, TlsConfig};
-use kvnode::dist::control::op;
+use kvnode::distribution::control::op;
 use kvnode::etf::encode;
 use kvnode::{Node, block_on};
 use support::tls::{Ca, Files};

@@ -6,8 +6,8 @@ mod support;
 use std::sync::Arc;
 
 use kvnode::config::EpmdConfig;
-use kvnode::dist::control::op;
-use kvnode::dist::{DistributionFlags, ServerRef};
+use kvnode::distribution::control::op;
+use kvnode::distribution::{DistributionFlags, ServerRef};
 use kvnode::etf::{Atom, Cursor, Reference, TermWriter, atom, encode};
 use kvnode::{Context, Never, Node, ReplyTo, Server, block_on};
 use serde::Deserialize;

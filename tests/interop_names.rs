@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use erl_dist::term::List;
 use erl_rpc::RpcClient;
-use kvnode::dist::DistributionFlags;
-use kvnode::dist::control::op;
+use kvnode::distribution::DistributionFlags;
+use kvnode::distribution::control::op;
 use kvnode::etf::{Cursor, encode};
 use support::{BeamNode, BeamOptions, Epmd, KvNode, Scripted, at_host, at_once_on_every_otp, on_every_otp};
 

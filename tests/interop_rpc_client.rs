@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kvnode::config::{Config, EpmdConfig, Limits, StoreConfig};
-use kvnode::dist::{Cookie, NodeName, ServerRef};
+use kvnode::distribution::{Cookie, NodeName, ServerRef};
 use kvnode::etf::{OwnedTerm, Pid, TermWriter};
 use kvnode::node::client::Client;
 use kvnode::node::erpc::ErpcError;

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 /// Each layer with the layers that it may use.
 const ARROWS: &[(&str, &[&str])] = &[
     ("etf", &[]),
-    ("dist", &["etf"]),
+    ("distribution", &["etf"]),
     ("store", &["etf"]),
-    ("replica", &["etf", "dist"]),
-    ("process", &["etf", "dist", "replica"]),
-    ("kv", &["etf", "dist", "process", "replica", "store"]),
-    ("config", &["dist", "store"]),
-    ("epmd", &["config", "dist"]),
-    ("node", &["config", "dist", "epmd", "etf", "kv", "process", "replica", "store"]),
-    ("cli", &["config", "dist", "epmd", "etf", "node", "replica", "store"]),
+    ("replica", &["etf", "distribution"]),
+    ("process", &["etf", "distribution", "replica"]),
+    ("kv", &["etf", "distribution", "process", "replica", "store"]),
+    ("config", &["distribution", "store"]),
+    ("epmd", &["config", "distribution"]),
+    ("node", &["config", "distribution", "epmd", "etf", "kv", "process", "replica", "store"]),
+    ("cli", &["config", "distribution", "epmd", "etf", "node", "replica", "store"]),
 ];
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.
-const PURE: &[&str] = &["etf", "dist", "store", "replica", "process", "kv", "config"];
+const PURE: &[&str] = &["etf", "distribution", "store", "replica", "process", "kv", "config"];
 const IMPURE_WORDS: &[&str] = &[
     "smol",
     "async",

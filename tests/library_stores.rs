@@ -5,7 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use kvnode::{Node, NotNamed, ProcessHandle, Restart, block_on, config, dist, etf, process, replica, store};
+use kvnode::{
+    Node, NotNamed, ProcessHandle, Restart, block_on, config, distribution, etf, process, replica, store,
+};
 
 #[allow(dead_code, unused_imports, reason = "compiled whole")]
 #[path = "../src/kv/mod.rs"]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use kvnode::dist::control::op;
-use kvnode::dist::inbound::{Arrival, Inbound};
-use kvnode::dist::{DistributionFlags, FrameForm, Outbound};
+use kvnode::distribution::control::op;
+use kvnode::distribution::inbound::{Arrival, Inbound};
+use kvnode::distribution::{DistributionFlags, FrameForm, Outbound};
 use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::{

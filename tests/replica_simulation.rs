@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvnode::dist::RemoteProcess;
+use kvnode::distribution::RemoteProcess;
 use kvnode::etf::{Pid, TermView, Traits, encode};
 use kvnode::kv::{Cast, FromPrimary};
 use kvnode::replica::{

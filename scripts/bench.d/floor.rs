@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvnode::dist::DistributionFlags;
+use kvnode::distribution::DistributionFlags;
 
 use crate::{Result, link};
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use kvnode::dist::control::op;
+use kvnode::distribution::control::op;
 use kvnode::etf::{Pid, Reference, TermWriter, encode};
 
 use crate::children::resident_bytes;

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use kvnode::dist::handshake::{Client, ClientStep, Local, Packets, Server, ServerStep, Standing};
-use kvnode::dist::{Cookie, DistributionFlags, NodeName};
+use kvnode::distribution::handshake::{Client, ClientStep, Local, Packets, Server, ServerStep, Standing};
+use kvnode::distribution::{Cookie, DistributionFlags, NodeName};
 
 use crate::{Result, failure};
 

@@ -39,7 +39,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use kvnode::dist::DistributionFlags;
+use kvnode::distribution::DistributionFlags;
 use serde_json::{Value, json};
 
 use report::Table;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvnode::dist::control::op;
+use kvnode::distribution::control::op;
 use kvnode::etf::{Pid, Reference, TermWriter, encode};
 
 use crate::children::{PATIENCE, own_thread_nanos};

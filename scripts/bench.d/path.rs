@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use kvnode::dist::control::op;
-use kvnode::dist::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
+use kvnode::distribution::control::op;
+use kvnode::distribution::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::Pid;
 use kvnode::kv::KeyValueServer;
 use kvnode::process::effect::EndedCall;

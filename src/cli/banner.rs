@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::server_name::shown;
 use super::settings::Origin;
 use crate::config::StoreConfig;
-use crate::dist::node_name::NameKind;
-use crate::dist::{NodeAt, NodeName};
+use crate::distribution::node_name::NameKind;
+use crate::distribution::{NodeAt, NodeName};
 use crate::node::Started;
 
 /// Where the cookie came from. Never the cookie.

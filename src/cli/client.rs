@@ -6,7 +6,7 @@ use super::answer::{self, Form};
 use super::ask::{AskArgs, Session, ToArgs};
 use super::{CliError, server_name, term};
 use crate::config::ServerName;
-use crate::dist::ServerRef;
+use crate::distribution::ServerRef;
 use crate::etf::text::NodeIdentity;
 use crate::etf::{OwnedTerm, TermView, TermWriter};
 use crate::replica::lineage::Refusal;

@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 
 use super::CliError;
 use crate::config::EpmdConfig;
-use crate::dist::node_at::with_port;
-use crate::dist::{NodeAt, NodeAtError};
+use crate::distribution::node_at::with_port;
+use crate::distribution::{NodeAt, NodeAtError};
 use crate::epmd::environment;
 
 /// The variables of a node's settings that the commands which ask one take too, as they take the cookie's.

@@ -6,7 +6,7 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 
 use super::{CliError, print_bytes};
-use crate::dist::DistributionFlags;
+use crate::distribution::DistributionFlags;
 
 #[derive(Args)]
 #[command(before_help = "EXAMPLES

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::dist::node_name::NameKind;
+use crate::distribution::node_name::NameKind;
 
 /// What the system says of this host's name.
 #[derive(Clone, Debug, PartialEq, Eq)]

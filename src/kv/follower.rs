@@ -10,7 +10,7 @@ use ahash::{AHashSet, RandomState};
 
 use super::kept::{self, Kept};
 use super::position::Position;
-use crate::dist::ServerRef;
+use crate::distribution::ServerRef;
 use crate::etf::Pid;
 use crate::replica::{CopyMark, Lineage, Refusal};
 use crate::store::{Store, Value};

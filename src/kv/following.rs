@@ -8,7 +8,7 @@ use super::kept::{self, Kept};
 use super::position;
 use super::request::{FromPrimary, Hello, SkippedWrite};
 use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
-use crate::dist::{Outbound, RemoteProcess, ServerRef};
+use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter, encode};
 use crate::process::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, Effects, MonitorRequest, SkippedMessage};

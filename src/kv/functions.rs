@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::{KeyValueServer, StateShape};
-use crate::dist::ServerRef;
+use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter, encode};
 use crate::process::rpc::calls::{DEFAULT_TIMEOUT, call_server};
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::follower::Primary;
 use super::server::{KeyValueServer, write_result};
 use super::slaves::TooManySlaves;
-use crate::dist::{RemoteProcess, ServerRef};
+use crate::distribution::{RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Effect, Effects, GlobalRegistration};
 use crate::replica::{Lineage, Refusal};

@@ -119,7 +119,7 @@ fn write_standing(w: &mut TermWriter<'_>, standing: Standing) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::RemoteProcess;
+    use crate::distribution::RemoteProcess;
     use crate::etf::{Pid, encode};
     use crate::replica::SlaveName;
     use crate::store::MemoryStore;

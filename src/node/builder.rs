@@ -8,8 +8,8 @@ use super::cookie_file::CookiePlaces;
 use super::run::{self, StartError};
 use super::{Node, block_on};
 use crate::config::{Config, EpmdConfig, Limits, TlsConfig};
-use crate::dist::node_name::{NameKind, NodeName, split_typed};
-use crate::dist::{Cookie, NodeAt, NodeAtError, NodePattern};
+use crate::distribution::node_name::{NameKind, NodeName, split_typed};
+use crate::distribution::{Cookie, NodeAt, NodeAtError, NodePattern};
 use crate::epmd::environment;
 use crate::epmd::host::Host;
 
@@ -294,7 +294,7 @@ impl fmt::Display for PeerFault {
 mod tests {
     use super::super::cookie_file::CookieFileError;
     use super::*;
-    use crate::dist::cookie::CookieError;
+    use crate::distribution::cookie::CookieError;
     use crate::epmd::host::HostError;
 
     fn config(builder: NodeBuilder) -> Result<Config, String> {

@@ -18,7 +18,7 @@ use super::Node;
 use super::erpc::ErpcError;
 use super::latch::Opened;
 use super::peers::{Offered, PeerHandle};
-use crate::dist::{Outbound, RemoteProcess, ServerRef};
+use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
 use crate::process::call_error::write_too_large;
 use crate::process::effect::can_decode;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Node;
 use super::setup::DialError;
-use crate::dist::{DistributionFlags, NodeAt};
+use crate::distribution::{DistributionFlags, NodeAt};
 
 /// A node that is connected, as its handshake told of it.
 #[derive(Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use super::latency::SAMPLED;
 use super::peers::{PeerDown, PeerEvent, PeerHandle};
 use super::socket::Waits;
 use super::{Node, now};
-use crate::dist::{Inbound, InboundLimits, Outbound, Pace};
+use crate::distribution::{Inbound, InboundLimits, Outbound, Pace};
 use crate::process::channel::{Channel, ChannelFault, ChannelLimits, Step};
 use crate::process::{Effect, Peer};
 

@@ -16,7 +16,7 @@ use super::peers::PeerEvent;
 use super::process_handle::{ProcessHandle, exit_reason};
 use super::server::Server;
 use super::timers::{TimerRef, Timers};
-use crate::dist::ServerRef;
+use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, encode};
 use crate::process::mailbox::{Envelope, Mailbox, Next};
 use crate::process::{CallError, ExitSignals, GenServer};

@@ -9,8 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::dist::Cookie;
-use crate::dist::cookie::COOKIE_CHARACTERS_MAX;
+use crate::distribution::Cookie;
+use crate::distribution::cookie::COOKIE_CHARACTERS_MAX;
 
 /// What is read of a cookie file, in bytes: a cookie of full length, and line ends behind it.
 const FILE_BYTES_MAX: u64 = 1024;

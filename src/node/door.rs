@@ -39,7 +39,7 @@ use smol::channel::{Receiver, Sender};
 use super::now;
 use super::tls::TlsFault;
 use crate::config::Limits;
-use crate::dist::handshake::{Fault, Unwelcome};
+use crate::distribution::handshake::{Fault, Unwelcome};
 
 /// Addresses that something is remembered of: past it the others share one memory.
 const SOURCES_MAX: usize = 4096;

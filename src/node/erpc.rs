@@ -8,7 +8,7 @@ use smol::future::FutureExt;
 
 use super::Node;
 use super::peers::PeerHandle;
-use crate::dist::{DistributionFlags, Outbound, TooLarge};
+use crate::distribution::{DistributionFlags, Outbound, TooLarge};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{OwnedTerm, Reference, TermView, TermWriter};
 use crate::process::{Outcome, Waiters};

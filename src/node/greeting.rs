@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
-use crate::dist::ServerRef;
+use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView};
 use crate::process::{CallError, Process};
 use crate::replica::dialect::{REPLICATION, VERSION};

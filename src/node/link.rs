@@ -9,7 +9,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::socket::{Socket, Waits};
 use super::tls::TlsSocket;
-use crate::dist::handshake::Lengths;
+use crate::distribution::handshake::Lengths;
 
 /// See the module. One type for both, so that there is one connection's loop: the branch costs nothing beside the
 /// system call behind it.

@@ -16,7 +16,7 @@ use super::door::{Door, Pass};
 use super::peers::PeerHandle;
 use super::tls::TlsFault;
 use super::{Node, now, setup, tls};
-use crate::dist::handshake::{Fault, HandshakeError};
+use crate::distribution::handshake::{Fault, HandshakeError};
 
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -111,7 +111,7 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
             return;
         }
         Err(Refused::Handshake(error))
-            if error.phase == crate::dist::handshake::Phase::Name && error.fault == Fault::Closed =>
+            if error.phase == crate::distribution::handshake::Phase::Name && error.fault == Fault::Closed =>
         {
             tracing::debug!(%from, %error, "handshake ended");
             return;

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use super::Node;
 use super::peers::{PeerEvent, PeerHandle};
-use crate::dist::{Arrival, FrameForm, Inbound, Outbound};
+use crate::distribution::{Arrival, FrameForm, Inbound, Outbound};
 use crate::process::peer::Frame;
 use crate::process::{Effect, Peer, PeerError};
 
@@ -105,7 +105,7 @@ mod tests {
     use smol::future::FutureExt;
 
     use super::*;
-    use crate::dist::ServerRef;
+    use crate::distribution::ServerRef;
     use crate::etf::TermView;
     use crate::process::{Caller, Effects, GenServer};
 

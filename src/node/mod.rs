@@ -85,8 +85,8 @@ pub use supervised::NotNamed;
 pub use timers::TimerRef;
 
 use crate::config::{Config, StoreConfig};
-use crate::dist::handshake::{Fault, HandshakeError, Local};
-use crate::dist::{DistributionFlags, NodeAtError, NodeName, Outbound};
+use crate::distribution::handshake::{Fault, HandshakeError, Local};
+use crate::distribution::{DistributionFlags, NodeAtError, NodeName, Outbound};
 use crate::epmd::EpmdStart;
 use crate::etf::{OwnedTerm, Pid, Pool};
 use crate::process::effect::EndedCall;

@@ -21,7 +21,7 @@ use smol::future::FutureExt;
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
-use crate::dist::ServerRef;
+use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermWriter, encode};
 use crate::process::GlobalRegistration;
 

@@ -10,7 +10,7 @@ use smol::future::FutureExt;
 use super::latch::Opened;
 use super::process_handle::exit_reason;
 use super::{Node, after, block_on, threads, typed};
-use crate::dist::Outbound;
+use crate::distribution::Outbound;
 use crate::etf::{ConvertError, TermWriter};
 use crate::process::effect::can_decode;
 use crate::process::{NoRoom, OwnedCaller, ProcessId};

@@ -33,10 +33,10 @@ use super::supervised::{NotNamed, Supervision};
 use super::tls::{Tls, TlsError};
 use super::{Node, block_on, listener, loopback, random_u32, registration, service, stores, threads};
 use crate::config::{Config, ServerName, StoreConfig};
-use crate::dist::cookie::CookieError;
-use crate::dist::handshake::PeerNode;
-use crate::dist::node_name::NodeNameError;
-use crate::dist::{DistributionFlags, NodeName};
+use crate::distribution::cookie::CookieError;
+use crate::distribution::handshake::PeerNode;
+use crate::distribution::node_name::NodeNameError;
+use crate::distribution::{DistributionFlags, NodeName};
 use crate::epmd::environment::EnvironmentError;
 use crate::epmd::host::HostError;
 use crate::epmd::start::EpmdStarter;
@@ -417,7 +417,7 @@ fn warn_of_short_cookie(config: &Config) {
         tracing::warn!(
             "the cookie is short, and the port can be reached from other machines: take one of {} random characters or more, \
              or --bind 127.0.0.1",
-            crate::dist::cookie::SHORT_BELOW_CHARACTERS
+            crate::distribution::cookie::SHORT_BELOW_CHARACTERS
         );
     }
 }

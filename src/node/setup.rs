@@ -19,13 +19,13 @@ use super::socket::Socket;
 use super::tls::{self, TlsFault};
 use super::{Node, now, random_u32};
 use crate::config::Limits;
-use crate::dist::handshake::{
+use crate::distribution::handshake::{
     Accepted, Claim, Client, ClientStep, Connected, Fault, HandshakeError, NameRequest, Packets, Phase,
     Server, ServerStep, Standing, Unwelcome,
 };
-use crate::dist::node_at::with_port;
-use crate::dist::node_name::NameKind;
-use crate::dist::{NodeAtError, NodeName};
+use crate::distribution::node_at::with_port;
+use crate::distribution::node_name::NameKind;
+use crate::distribution::{NodeAtError, NodeName};
 use crate::epmd::resolve::resolve;
 use crate::epmd::{self, EpmdError};
 

@@ -14,7 +14,7 @@ use smol::future::FutureExt;
 use super::Node;
 use super::erpc::ErpcError;
 use super::peers::PeerHandle;
-use crate::dist::{Outbound, RemoteProcess};
+use crate::distribution::{Outbound, RemoteProcess};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{Cursor, OwnedTerm, Pid, TermError, TermView};
 use crate::process::Outcome;

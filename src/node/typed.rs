@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::Node;
 use super::client::Client;
-use crate::dist::ServerRef;
+use crate::distribution::ServerRef;
 use crate::etf::{ConvertError, OwnedTerm, from_term, to_term};
 use crate::process::CallError;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Outcome;
-use crate::dist::TooLarge;
+use crate::distribution::TooLarge;
 use crate::etf::{ConvertError, OwnedTerm, TermError, TermWriter};
 
 /// Why a call, a cast or a message of ours did not do what it was for. It prints as Elixir prints the exit.

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use super::peer::{Frame, Surroundings};
 use super::{Effect, Peer, PeerError};
-use crate::dist::{
+use crate::distribution::{
     AliasForm, Arrival, FrameError, FrameForm, Inbound, Outbound, Outflow, Pace, TickAction, Ticker,
 };
 
@@ -324,8 +324,8 @@ impl Channel {
 mod tests {
     use super::super::{Caller, Effects, GenServer, Registry, Waiters};
     use super::*;
-    use crate::dist::control::op;
-    use crate::dist::{DistributionFlags, FrameForm};
+    use crate::distribution::control::op;
+    use crate::distribution::{DistributionFlags, FrameForm};
     use crate::etf::{Pid, TermView, TermWriter, encode};
 
     /// Repeats what it is sent, and does not ask for room.

@@ -8,7 +8,7 @@ use super::exits::Ended;
 use super::gen_server::{Caller, OwnedCaller};
 use super::registry::Process;
 use super::{CallError, Held, ProcessId, Registry, Waiters};
-use crate::dist::{DistributionFlags, LARGE_BYTES, Outbound, RemoteProcess, ServerRef};
+use crate::distribution::{DistributionFlags, LARGE_BYTES, Outbound, RemoteProcess, ServerRef};
 use crate::etf::{AtomView, OwnedTerm, Pid, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
 use crate::replica::{Refusal, Slave};
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::{Process, Registry};
 
-use crate::dist::control::{ProcessRef, op};
-use crate::dist::{DistributionFlags, Outbound};
+use crate::distribution::control::{ProcessRef, op};
+use crate::distribution::{DistributionFlags, Outbound};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{
     Pid, PidView, Reference, ReferenceView, TermError, TermView, TermWriter, Traits, encode, key,

@@ -2,15 +2,15 @@
 //!
 //! A call is the message `{:"$gen_call", {Pid, Tag}, Request}` (stdlib, `gen.erl`); its answer is `{Tag, Reply}`.
 //! The tag is opaque and goes back bit for bit, but for one look inside: where it carries an alias, the answer
-//! goes to the alias, if the caller's node knows aliases ([`AliasForm`](crate::dist::AliasForm)).
+//! goes to the alias, if the caller's node knows aliases ([`AliasForm`](crate::distribution::AliasForm)).
 
 use std::sync::Arc;
 
 use super::effect::EndedCall;
 use super::system::StateRequest;
 use super::{Dispatch, Effect, Effects, NoRoom, ProcessId};
-use crate::dist::alias_form::{Addresses, write_send};
-use crate::dist::{Outbound, TooLarge};
+use crate::distribution::alias_form::{Addresses, write_send};
+use crate::distribution::{Outbound, TooLarge};
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_TUPLE_EXT};
 use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
 use crate::replica::Source;

@@ -24,7 +24,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::{Caller, Effects, ExitSignals, GenServer};
-use crate::dist::RemoteProcess;
+use crate::distribution::RemoteProcess;
 use crate::etf::key::canonical;
 use crate::etf::{Pid, Reference, TermView};
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use super::{Process, ProcessId};
-use crate::dist::{FrameForm, Room};
+use crate::distribution::{FrameForm, Room};
 use crate::etf::{PooledBytes, SharedBytes};
 
 /// What an entry of the table costs beside its bytes, about.

@@ -21,7 +21,7 @@
 //! - [`net_kernel`]: answers `Node.ping`, and is that group leader.
 //! - [`global_name_server`]: the locks of `:global.set_lock` that name this node.
 //!
-//! [`Outbound`]: crate::dist::Outbound
+//! [`Outbound`]: crate::distribution::Outbound
 
 pub mod call_error;
 pub mod channel;

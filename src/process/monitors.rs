@@ -11,7 +11,7 @@ use super::effect::{EndCalls, EndedCall};
 use super::exits::{RemoteId, write_monitor_exit};
 use super::registry::Process;
 use super::{ProcessId, Registry};
-use crate::dist::{DistributionFlags, Outbound};
+use crate::distribution::{DistributionFlags, Outbound};
 use crate::etf::{Cursor, Pid, PidView, Reference, ReferenceView, TermView};
 
 /// Monitors of a peer among which that of a `multi_call` is looked for: each unknown call of the peer may ask for it.

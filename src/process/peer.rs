@@ -22,8 +22,8 @@ use super::monitors::Monitors;
 use super::registry::Process;
 use super::waiters::Outcome;
 use super::{Caller, Effect, Effects, ProcessId, Registry, Waiters, exits, system};
-use crate::dist::control::{ControlMessage, ProcessRef, Reason, op};
-use crate::dist::{DistributionFlags, FrameForm, Outbound, Room, TooLarge};
+use crate::distribution::control::{ControlMessage, ProcessRef, Reason, op};
+use crate::distribution::{DistributionFlags, FrameForm, Outbound, Room, TooLarge};
 use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use crate::etf::{
     AtomView, Cursor, PidView, PooledBytes, ReferenceView, TermError, TermView, TermWriter, compressed,

@@ -8,7 +8,7 @@ mod status;
 use super::effect::can_decode;
 use super::gen_server::ExitSignals;
 use super::{Caller, Dispatch, Effect, Effects, OwnedCaller, Process, Registry, exits};
-use crate::dist::DistributionFlags;
+use crate::distribution::DistributionFlags;
 use crate::etf::tag::{NEW_FLOAT_EXT, NIL_EXT};
 use crate::etf::{TermView, TermWriter, Traits, encode, key};
 

@@ -11,7 +11,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::Registry;
-use crate::dist::TooLarge;
+use crate::distribution::TooLarge;
 use crate::etf::{Cursor, OwnedTerm, Reference, ReferenceView, TermError, TermView};
 
 /// How the wait ended.

@@ -26,11 +26,11 @@ use super::lineage::Refusal;
 use super::source::{ReplicaWrite, Source, SourceRead};
 use super::standing::{SlaveState, Standing};
 use super::state::{ACKNOWLEDGE_PAUSE, State};
-use crate::dist::RemoteProcess;
+use crate::distribution::RemoteProcess;
 use crate::etf::{Reference, TermError, TermView, Traits, key};
 
 /// How a slave was named to `add_slave`.
-pub use crate::dist::ServerRef as SlaveName;
+pub use crate::distribution::ServerRef as SlaveName;
 
 /// Bytes that are sent ahead of the slave's acknowledgement (one write may exceed it): enough to keep a connection
 /// busy for a few milliseconds, little for the slave's mailbox.

@@ -1,7 +1,7 @@
 //! Where a slave is, and how it stands to its primary.
 
 use super::lineage::Refusal;
-use crate::dist::RemoteProcess;
+use crate::distribution::RemoteProcess;
 
 /// Where a slave is.
 #[derive(Clone, Debug, PartialEq, Eq)]

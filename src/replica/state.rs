@@ -11,7 +11,7 @@ use super::missed::MissedKeys;
 use super::slave::{Acknowledge, Mark};
 use super::withheld::Withheld;
 use super::{SlaveState, Standing};
-use crate::dist::RemoteProcess;
+use crate::distribution::RemoteProcess;
 use crate::etf::{Reference, Traits};
 
 /// An acknowledgement is asked for after so many bytes.

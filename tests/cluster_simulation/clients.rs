@@ -1,7 +1,7 @@
 //! Those who call stores: each call is answered once, or its node ends before.
 
-use kvnode::dist::control::ControlMessage;
-use kvnode::dist::{FrameForm, Outbound};
+use kvnode::distribution::control::ControlMessage;
+use kvnode::distribution::{FrameForm, Outbound};
 use kvnode::etf::{Cursor, Pid, Reference, TermView, TermWriter};
 use kvnode::process::peer::Frame;
 use kvnode::replica::{Refusal, SlaveName};

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use kvnode::dist::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
+use kvnode::distribution::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
 use kvnode::etf::{OwnedTerm, Pid};
 use kvnode::process::peer::Frame;
 use kvnode::process::{MonitorRequest, Outcome, Peer};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvnode::dist::{DistributionFlags, Outbound};
+use kvnode::distribution::{DistributionFlags, Outbound};
 use kvnode::kv::{ConfirmConfig, KeyValueServer, NewFile};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::figures::{PrimaryFigures, StoreFigures};

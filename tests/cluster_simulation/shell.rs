@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kvnode::dist::{Outbound, RemoteProcess, ServerRef};
+use kvnode::distribution::{Outbound, RemoteProcess, ServerRef};
 use kvnode::etf::{OwnedTerm, Pid, Reference, TermView};
 use kvnode::process::{Outcome, SlaveAdded};
 use kvnode::replica::{

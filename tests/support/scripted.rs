@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvnode::dist::control::op;
-use kvnode::dist::handshake::{Client, ClientStep, Local, Packets};
-use kvnode::dist::{Arrival, Cookie, DistributionFlags, FrameForm, Inbound, NodeName};
+use kvnode::distribution::control::op;
+use kvnode::distribution::handshake::{Client, ClientStep, Local, Packets};
+use kvnode::distribution::{Arrival, Cookie, DistributionFlags, FrameForm, Inbound, NodeName};
 use kvnode::etf::{Cursor, Pid, Reference, TermWriter, encode};
 
 use super::wait::PATIENCE;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use kvnode::dist::{Arrival, FrameForm, Inbound};
+use kvnode::distribution::{Arrival, FrameForm, Inbound};
 use kvnode::etf::{Cursor, TermView};
 
 /// A signal: its control message, and whether the node that was connected to sent it.

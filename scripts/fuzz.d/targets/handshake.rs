@@ -2,8 +2,10 @@
 
 #![no_main]
 
-use kvnode::dist::handshake::{Client, ClientStep, Local, Packets, Server, ServerStep, Standing, Unwelcome};
-use kvnode::dist::{Cookie, DistributionFlags, NodeName};
+use kvnode::distribution::handshake::{
+    Client, ClientStep, Local, Packets, Server, ServerStep, Standing, Unwelcome,
+};
+use kvnode::distribution::{Cookie, DistributionFlags, NodeName};
 use libfuzzer_sys::fuzz_target;
 
 fn local() -> Local {

@@ -2,7 +2,7 @@
 //!
 //! The side that connects is the client of TLS, and names the host of the node that it wants (SNI); where it verifies,
 //! that host must be in the certificate. Inside is the same protocol as over TCP, but the lengths of the handshake's
-//! packets have four bytes ([`Lengths`](crate::dist::handshake::Lengths)). See `inet_tls_dist.erl` in the application
+//! packets have four bytes ([`Lengths`](crate::distribution::handshake::Lengths)). See `inet_tls_dist.erl` in the application
 //! ssl, and "Using TLS for Erlang Distribution" in its User's Guide.
 //!
 //! Sessions are not resumed. TLS 1.2 is never renegotiated here: a BEAM that wants to, after 2^28 records, is
@@ -36,7 +36,7 @@ pub(super) use socket::TlsSocket;
 
 use super::socket::Socket;
 use crate::config::TlsConfig;
-use crate::dist::handshake::{Fault, HandshakeError, Malformed, Phase};
+use crate::distribution::handshake::{Fault, HandshakeError, Malformed, Phase};
 
 /// The beginning of a ClientHello, read as the length of a packet: a record of type 22, version 3.x
 /// (RFC 8446, section 5.1).

@@ -7,8 +7,8 @@ use ahash::{AHashMap, AHashSet};
 use super::super::exits::{self, RemoteId, write_exit};
 use super::super::{ProcessId, Registry};
 use super::Peer;
-use crate::dist::control::op;
-use crate::dist::{DistributionFlags, Outbound};
+use crate::distribution::control::op;
+use crate::distribution::{DistributionFlags, Outbound};
 use crate::etf::{Pid, PidView};
 
 /// Links of one peer's processes, by process of ours: when one ends, no others are looked at.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::super::gen_server::ExitSignals;
 use super::super::{Effect, Held, Process, exits};
 use super::{FoundProcess, Frame, Peer, PeerError, Surroundings};
-use crate::dist::control::Reason;
-use crate::dist::{FrameForm, Outbound};
+use crate::distribution::control::Reason;
+use crate::distribution::{FrameForm, Outbound};
 use crate::etf::{Pid, PidView, TermView};
 
 /// An exit signal to one of our processes.

@@ -16,8 +16,8 @@ use super::super::message::Beginning;
 use super::super::{Effect, Outcome, SkippedMessage};
 use super::signals::ExitSignal;
 use super::{FoundProcess, Message, Peer, PeerError, Surroundings, payload, write_spawn_reply};
-use crate::dist::control::{ControlMessage, Reason};
-use crate::dist::{FrameForm, Outbound, Skipped};
+use crate::distribution::control::{ControlMessage, Reason};
+use crate::distribution::{FrameForm, Outbound, Skipped};
 use crate::etf::{Cursor, Pid, Reference, TermError, encode};
 
 impl Peer {
@@ -124,8 +124,8 @@ mod tests {
     use super::super::super::{Caller, Effects, ExitSignals, GenServer, Process, Registry, Waiters};
     use super::super::Frame;
     use super::*;
-    use crate::dist::control::op;
-    use crate::dist::{AliasForm, Bound, DistributionFlags, TooLarge};
+    use crate::distribution::control::op;
+    use crate::distribution::{AliasForm, Bound, DistributionFlags, TooLarge};
     use crate::etf::{TermView, TermWriter};
 
     const SIZE: TooLarge = TooLarge { bytes: 200, bound: Bound::Frame(100) };

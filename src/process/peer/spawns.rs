@@ -7,8 +7,8 @@ use super::super::effect::Effect;
 use super::super::exits::{RemoteId, write_exit, write_monitor_exit};
 use super::super::rpc::{self, Mfa, Spawned};
 use super::{Frame, Peer, PeerError, Surroundings, payload, plain};
-use crate::dist::Outbound;
-use crate::dist::control::{ControlMessage, op};
+use crate::distribution::Outbound;
+use crate::distribution::control::{ControlMessage, op};
 use crate::etf::{AtomView, Cursor, Pid, PidView, Reference, ReferenceView, TermView, TermWriter};
 
 /// The parts of a request.
@@ -178,7 +178,7 @@ impl Watched {
     }
 
     const fn reply_flags(self) -> u64 {
-        use crate::dist::control::{SPAWN_REPLY_LINK, SPAWN_REPLY_MONITOR};
+        use crate::distribution::control::{SPAWN_REPLY_LINK, SPAWN_REPLY_MONITOR};
         (if self.link { SPAWN_REPLY_LINK } else { 0 }) | (if self.monitor { SPAWN_REPLY_MONITOR } else { 0 })
     }
 }

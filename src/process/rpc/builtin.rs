@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::process_info;
 use super::{Answer, Context, Exception, FunctionCall, Functions};
-use crate::dist::Outbound;
+use crate::distribution::Outbound;
 use crate::etf::{Pid, TermView, TermWriter};
 use crate::process::{Effect, Process, Registry};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Answer, Context, Exception, FunctionCall, Functions};
-use crate::dist::{Outbound, ServerRef};
+use crate::distribution::{Outbound, ServerRef};
 use crate::etf::{OwnedTerm, TermView, TermWriter, encode};
 use crate::process::{CallError, Effect, OutgoingCall};
 

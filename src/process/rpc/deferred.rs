@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::exception::Exception;
 use super::functions::decodable;
 use super::write_error_reason;
-use crate::dist::{DistributionFlags, Outbound};
+use crate::distribution::{DistributionFlags, Outbound};
 use crate::etf::{Pid, TermView, TermWriter, encode};
 use crate::process::{Caller, Dispatch, Effects, GenServer, NoRoom, OwnedCaller, Process};
 

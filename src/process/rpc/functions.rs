@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use super::builtin::Builtin;
 use super::deferred::{Deferred, ReturnTo, Task};
 use super::exception::Exception;
-use crate::dist::DistributionFlags;
+use crate::distribution::DistributionFlags;
 use crate::etf::{TermView, TermWriter, encode};
 use crate::process::effect::can_decode;
 use crate::process::{Dispatch, Effect, Process, ProcessId, Registry};

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::Malformed;
-use crate::dist::DistributionFlags;
+use crate::distribution::DistributionFlags;
 
 pub(super) const OLD_NAME: u8 = b'n';
 pub(super) const NAME: u8 = b'N';

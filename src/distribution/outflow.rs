@@ -695,8 +695,8 @@ impl Fragments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::control::op;
-    use crate::dist::{Arrival, ControlMessage, Inbound};
+    use crate::distribution::control::op;
+    use crate::distribution::{Arrival, ControlMessage, Inbound};
     use crate::etf::{Pid, Reference, SharedBytes, TermWriter};
 
     const FORMS: [FrameForm; 2] = [FrameForm::PassThrough, FrameForm::DistHeader];

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use super::{PACKET_BYTES_MAX, wire};
-use crate::dist::node_name::NodeNameError;
-use crate::dist::{DistributionFlags, NodeName};
+use crate::distribution::node_name::NodeNameError;
+use crate::distribution::{DistributionFlags, NodeName};
 
 /// The message that a side of the handshake waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

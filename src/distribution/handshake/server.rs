@@ -3,7 +3,7 @@
 use subtle::ConstantTimeEq;
 
 use super::{Fault, HandshakeError, Local, Malformed, PeerNode, Phase, Unwelcome, Whom, wire};
-use crate::dist::{DistributionFlags, NodeName};
+use crate::distribution::{DistributionFlags, NodeName};
 
 /// The accepting side of one handshake, waiting for the next packet.
 #[derive(Debug)]

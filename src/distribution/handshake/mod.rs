@@ -24,8 +24,8 @@
 //! The shell's loop on the accepting side, with the reading and the writing left out:
 //!
 //! ```
-//! use kvnode::dist::handshake::{Fault, HandshakeError, Local, Packets, Server, ServerStep, Standing};
-//! use kvnode::dist::{Cookie, DistributionFlags, NodeName};
+//! use kvnode::distribution::handshake::{Fault, HandshakeError, Local, Packets, Server, ServerStep, Standing};
+//! use kvnode::distribution::{Cookie, DistributionFlags, NodeName};
 //!
 //! # fn read() -> Vec<u8> { Vec::new() }
 //! # fn write(_: &[u8]) {}

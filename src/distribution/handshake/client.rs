@@ -3,7 +3,7 @@
 use subtle::ConstantTimeEq;
 
 use super::{Fault, HandshakeError, Local, Malformed, PeerNode, Phase, Whom, wire};
-use crate::dist::{Cookie, DistributionFlags, NodeName};
+use crate::distribution::{Cookie, DistributionFlags, NodeName};
 
 /// The dialling side of one handshake, waiting for the next packet.
 #[derive(Debug)]

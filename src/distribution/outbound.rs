@@ -603,7 +603,7 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::alias_form::Addresses;
+    use crate::distribution::alias_form::Addresses;
 
     fn drain(out: &mut Outbound, step: usize) -> Vec<u8> {
         let mut written = Vec::new();

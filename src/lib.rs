@@ -111,7 +111,7 @@
 //!   [`etf::OwnedTerm`] is bytes, and no tree.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
-//!   before it parks (`node/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
+//!   before it parks (`node/link/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
 //!   quiet.
 //! - Fragments are offered, without the atom cache: a BEAM then sends a large message in pieces that small calls pass
 //!   by. Our own large messages leave in fragments on a link that is slow for them, and as one frame elsewhere

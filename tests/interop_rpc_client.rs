@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use kvnode::Client;
 use kvnode::config::{Config, EpmdConfig, Limits, StoreConfig};
 use kvnode::distribution::{Cookie, NodeName, ServerRef};
 use kvnode::etf::{OwnedTerm, Pid, TermWriter};
-use kvnode::node::client::Client;
 use kvnode::node::erpc::ErpcError;
 use kvnode::process::CallError;
 use kvnode::process::rpc::{Answer, Context, FunctionCall, Functions, elements};

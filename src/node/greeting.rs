@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Node;
-use super::erpc::ErpcError;
-use super::peers::PeerHandle;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView};
+use crate::node::Node;
+use crate::node::peers::PeerHandle;
+use crate::node::peers::erpc::ErpcError;
 use crate::process::{CallError, Process};
 use crate::replica::dialect::{REPLICATION, VERSION};
 use crate::replica::{Lineage, Refusal, Said, Slave};

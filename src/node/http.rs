@@ -29,7 +29,7 @@ use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::random_u32 as random;
-use super::{Node, after};
+use crate::node::{Node, after};
 use history::History;
 
 /// Connections at once.

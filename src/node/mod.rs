@@ -5,50 +5,19 @@
 //! thread for each core; each one owns its socket and its peer's tables, and hands what concerns others to
 //! `Node::carry_out` once per batch.
 
-pub mod backoff;
-pub mod builder;
-pub mod client;
-mod connect_to;
-mod connection;
-mod context;
-pub mod cookie_file;
-mod dedicated;
-mod door;
-pub mod erpc;
-mod figures;
-pub mod functions;
 mod greeting;
 mod http;
 mod latch;
-pub mod latency;
+mod life;
 mod link;
-mod listener;
-pub mod log;
-mod loopback;
-mod names;
-pub mod peers;
-mod process_handle;
-mod registration;
-mod release;
-mod reply_to;
-mod run;
+mod peers;
 mod server;
 mod service;
-pub mod setup;
 mod slave_keys;
 mod slave_kind;
 mod slaves;
-pub mod snapshot;
-mod socket;
 mod status;
-mod stop;
 mod stores;
-mod supervised;
-mod threads;
-mod timers;
-pub mod tls;
-mod typed;
-mod whereis;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,18 +40,21 @@ pub(crate) mod printed {
     pub(crate) use crate::process::group_leader::{Printed, text};
 }
 
-pub use builder::{NodeBuilder, PeerFault};
-pub use client::{Client, Monitor, Watch};
-pub use connect_to::ConnectedNode;
-pub use context::{Context, Down, MonitorRef};
-pub use process_handle::ProcessHandle;
-pub use reply_to::{NotReplied, ReplyTo};
-pub use run::{StartError, Started, run, run_with_client};
+pub use life::builder::{NodeBuilder, PeerFault};
+pub use life::run::{StartError, Started, run, run_with_client};
+pub use life::snapshot::Snapshot;
+pub use life::{cookie_file, functions, latency, log, snapshot};
+pub use link::{setup, tls};
+pub use peers::connect_to::ConnectedNode;
+pub use peers::{backoff, erpc};
+pub use server::client::{Client, Monitor, Watch};
+pub use server::context::{Context, Down, MonitorRef};
+pub use server::process_handle::ProcessHandle;
+pub use server::reply_to::{NotReplied, ReplyTo};
+pub use server::supervised::NotNamed;
+pub use server::timers::TimerRef;
 pub use server::{Never, Server};
-pub use snapshot::Snapshot;
 pub use status::STATUS_NAME;
-pub use supervised::NotNamed;
-pub use timers::TimerRef;
 
 use crate::config::{Config, StoreConfig};
 use crate::distribution::handshake::{Fault, HandshakeError, Local};
@@ -96,16 +68,18 @@ use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Ended, NoRoom, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
 use crate::store::{Disk, Room};
-use connection::Connection;
-use dedicated::Left;
-use figures::Figures;
-use names::Names;
+use life::figures::Figures;
+use life::stop::Ending;
+use life::threads;
+use link::connection::Connection;
+use link::dedicated::{self, Left};
+use link::setup::DialError;
+use link::socket::Waits;
+use link::tls::{Tls, TlsError};
+use peers::names::{self, Names};
 use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds, Queued};
-use setup::DialError;
-use socket::Waits;
-use stop::Ending;
-use supervised::Supervision;
-use tls::{Tls, TlsError};
+use server::supervised::Supervision;
+use server::{client, timers};
 
 /// A running node: what its processes are started on, and what messages to other nodes go out by.
 ///

@@ -16,7 +16,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use smol::future::FutureExt;
 
-use super::{Node, after};
+use crate::node::{Node, after};
 
 /// Where the service manager listens; unset or empty: there is none that wants to know.
 const SOCKET: &str = "NOTIFY_SOCKET";

@@ -11,12 +11,12 @@ use std::time::Duration;
 use smol::Timer;
 use smol::future::FutureExt;
 
-use super::Node;
-use super::erpc::ErpcError;
-use super::peers::PeerHandle;
 use crate::distribution::{Outbound, RemoteProcess};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{Cursor, OwnedTerm, Pid, TermError, TermView};
+use crate::node::Node;
+use crate::node::peers::PeerHandle;
+use crate::node::peers::erpc::ErpcError;
 use crate::process::Outcome;
 
 /// How long one answer may take.

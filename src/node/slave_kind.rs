@@ -13,11 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Node;
-use super::erpc::ErpcError;
-use super::peers::PeerHandle;
 use super::slave_keys::{self, KeysError};
 use crate::etf::{Pid, TermView};
+use crate::node::Node;
+use crate::node::peers::PeerHandle;
+use crate::node::peers::erpc::ErpcError;
 
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(5);

@@ -1,13 +1,13 @@
 //! `:kvnode`, the process that says how the node is.
 //!
-//! `GenServer.call({:kvnode, node}, :status)` is answered with the [`Snapshot`](super::Snapshot) as a map with atoms as
+//! `GenServer.call({:kvnode, node}, :status)` is answered with the [`Snapshot`](crate::node::Snapshot) as a map with atoms as
 //! keys. A BEAM has no process of that name, so asking one ends at once with `noproc` and does no harm.
 
 use std::sync::{Arc, Weak};
 
-use super::{Node, NotNamed, ProcessHandle};
 use crate::config::ServerName;
 use crate::etf::{TermView, write_term};
+use crate::node::{Node, NotNamed, ProcessHandle};
 use crate::process::{Caller, Effects, GenServer, Restart};
 
 /// The local name of the process.

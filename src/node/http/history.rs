@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::Site;
-use crate::node::latency::{Classes, quantile};
+use crate::node::life::latency::{Classes, quantile};
 use crate::node::{Node, after, now};
 use crate::process::figures::Counts;
 

@@ -1,0 +1,12 @@
+//! A node's life: what it is started with, its start and its end, and what it says of itself meanwhile.
+
+pub mod builder;
+pub mod cookie_file;
+pub(in crate::node) mod figures;
+pub mod functions;
+pub mod latency;
+pub mod log;
+pub mod run;
+pub mod snapshot;
+pub(in crate::node) mod stop;
+pub(in crate::node) mod threads;

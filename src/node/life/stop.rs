@@ -1,0 +1,118 @@
+//! The end of a node.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use smol::channel::{Receiver, Sender};
+use smol::future::FutureExt;
+
+use crate::etf::OwnedTerm;
+use crate::node::peers::PeerDown;
+use crate::node::{Node, after, block_on};
+use crate::process::mailbox::Envelope;
+
+/// How long the last messages may take to be written when the node ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The node's threads, as far as its end is concerned.
+pub(in crate::node) struct Ending {
+    /// Dropped, it ends them.
+    pub threads: Mutex<Option<Sender<()>>>,
+    /// Closed when they have ended, and the tasks with them.
+    pub ended: Receiver<()>,
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ending").field("ended", &self.ended.is_closed()).finish()
+    }
+}
+
+impl Node {
+    /// Ends the node. That begins at once; the future is done when it has ended, and may be dropped before.
+    ///
+    /// Its processes end with the reason `:shutdown`: servers with a mailbox finish what they are at
+    /// ([`Limits::shutdown_duration_max`](crate::config::Limits::shutdown_duration_max) long at most) and get their
+    /// [`terminate`](crate::Server::terminate). Monitors and links of other nodes are told, which takes its global
+    /// names out too, and what waits to be written is written, for two seconds at most. Then connections, threads and
+    /// the registration with epmd are gone. A second call waits for the same end.
+    ///
+    /// A server that calls this in a handler should not wait for it: the node waits for that server.
+    pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
+        // From now on nobody is dialled or let in.
+        let first = !self.stopping.swap(true, Ordering::SeqCst);
+        if first && let Some(this) = self.this.upgrade() {
+            self.spawn(async move { this.end().await });
+        }
+        self.stopped()
+    }
+
+    /// Waits until the node has ended, by [`stop`](Self::stop) from elsewhere.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let ended = self.ending.ended.clone();
+        async move {
+            // Nothing is ever sent: only the closing of the channel ends the wait.
+            while ended.recv().await.is_ok() {}
+        }
+    }
+
+    /// As [`stopped`](Self::stopped), blocking the thread: the last line of many a `main`.
+    pub fn wait(&self) {
+        block_on(self.stopped());
+    }
+
+    async fn end(&self) {
+        if let Some(disk) = &self.disk {
+            // What was taken is answered while there are connections to do it by.
+            let (tell, told) = smol::channel::bounded(1);
+            disk.settled(move |_| _ = tell.try_send(()));
+            let _gone = told.recv().await;
+        }
+        let reason = OwnedTerm::atom("shutdown");
+        self.shut_mailboxes(&reason).await;
+        for process in self.registry.processes() {
+            self.exit(&process, reason.view().bytes());
+        }
+        let mut peers = self.peers.all();
+        peers.retain(|peer| peer.name != self.registry.node);
+        for peer in &peers {
+            peer.close(PeerDown::Shutdown);
+        }
+        let ended = async {
+            for peer in &peers {
+                peer.ended().await;
+            }
+        };
+        let late = async {
+            after(FAREWELL).await;
+            tracing::warn!("some peers did not take the last messages");
+        };
+        ended.or(late).await;
+        if let Some(disk) = &self.disk {
+            disk.close();
+        }
+        self.ending.threads.lock().take();
+    }
+
+    /// Asks the servers with a mailbox to end, and waits for them.
+    async fn shut_mailboxes(&self, reason: &OwnedTerm) {
+        let mailboxes: Vec<_> =
+            self.mailboxes.lock().iter().map(|(id, mailbox)| (*id, Arc::clone(mailbox))).collect();
+        for (_, mailbox) in &mailboxes {
+            mailbox.push(Envelope::Stop { reason: reason.clone() });
+        }
+        let ended = async {
+            for (id, _) in &mailboxes {
+                self.end_of(*id).await;
+            }
+        };
+        let late = async {
+            after(self.config.limits.shutdown_duration_max).await;
+            tracing::warn!("some servers did not end in time");
+        };
+        ended.or(late).await;
+    }
+}

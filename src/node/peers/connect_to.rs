@@ -1,0 +1,44 @@
+//! Connecting at once, and hearing why not.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::distribution::{DistributionFlags, NodeAt};
+use crate::node::Node;
+use crate::node::link::setup::DialError;
+
+/// A node that is connected, as its handshake told of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConnectedNode {
+    /// Its full name.
+    pub name: Arc<str>,
+    /// Which of its lives this is: pids of it with another creation are of a former one.
+    pub creation: u32,
+    /// The flags that it offered. Without PUBLISHED it is a hidden node.
+    pub offered: DistributionFlags,
+}
+
+impl fmt::Debug for ConnectedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, creation {}, {:?}", self.name, self.creation, self.offered)
+    }
+}
+
+impl Node {
+    /// Connects to a node, `name@host`, unless it is connected already: as `Node.connect/1` does, with the reason where it
+    /// cannot. Sending a message connects too; this is for whoever wants to know before.
+    ///
+    /// `name@host:port` is found at that port, from now on and also by messages that are sent to it; epmd is not asked.
+    ///
+    /// # Errors
+    /// See [`DialError`]. It takes as long as epmd, the system and the handshake take; each of them has a limit.
+    pub async fn connect_to(&self, node: &str) -> Result<ConnectedNode, Arc<DialError>> {
+        let NodeAt { name, port } =
+            node.parse().map_err(|error| Arc::new(DialError::Name { node: node.to_owned(), error }))?;
+        if let Some(port) = port {
+            self.ports.lock().insert(name.clone(), port);
+        }
+        let peer = self.connect(&name.shared()).await?;
+        Ok(ConnectedNode { name: Arc::clone(&peer.name), creation: peer.creation, offered: peer.offered })
+    }
+}

@@ -1,0 +1,190 @@
+//! Calls of functions on other nodes (kernel, `erpc.erl`), over the node's own connections.
+
+use std::fmt;
+use std::time::Duration;
+
+use smol::Timer;
+use smol::future::FutureExt;
+
+use crate::distribution::{DistributionFlags, Outbound, TooLarge};
+use crate::etf::tag::NIL_EXT;
+use crate::etf::{OwnedTerm, Reference, TermView, TermWriter};
+use crate::node::Node;
+use crate::node::peers::PeerHandle;
+use crate::process::{Outcome, Waiters};
+
+/// Why a call of a function gave no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErpcError {
+    /// The node cannot be asked so: it does not take spawn requests.
+    NotSupported,
+    /// The connection is lost, or could not be set up. Whether the function ran is not known.
+    NoConnection,
+    /// No answer came in time. Whether the function ran is not known.
+    Timeout,
+    /// The function raised this, its fault or that of the arguments: `:undef` where there is no such function.
+    Error {
+        /// What was raised.
+        reason: OwnedTerm,
+        /// Where: a stacktrace.
+        stack: OwnedTerm,
+    },
+    /// The function threw this.
+    Throw(OwnedTerm),
+    /// The function exited with this reason.
+    Exit(OwnedTerm),
+    /// The process that ran it was ended with this reason, or was never started.
+    Refused(OwnedTerm),
+    /// It ran, and what it gave is over a bound of this node.
+    TooLarge(TooLarge),
+}
+
+impl fmt::Display for ErpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSupported => f.write_str("the node takes no spawn requests"),
+            Self::NoConnection => f.write_str("the connection was lost"),
+            Self::Timeout => f.write_str("no answer came in time"),
+            Self::Error { reason, stack } => write!(f, "it failed: {reason:?} at {stack:?}"),
+            Self::Throw(value) => write!(f, "it threw {value:?}"),
+            Self::Exit(reason) => write!(f, "it exited: {reason:?}"),
+            Self::Refused(reason) => write!(f, "it did not run to its end: {reason:?}"),
+            Self::TooLarge(size) => write!(f, "its answer was not taken here: {size}"),
+        }
+    }
+}
+
+impl std::error::Error for ErpcError {}
+
+/// A spawn request that is under way. Dropping it forgets it: a late answer goes nowhere.
+pub(in crate::node) struct SpawnWait<'a> {
+    waiters: &'a Waiters,
+    request_id: Reference,
+}
+
+impl Drop for SpawnWait<'_> {
+    fn drop(&mut self) {
+        self.waiters.cancel(&self.request_id);
+    }
+}
+
+impl Node {
+    /// Calls `module:function` on a connected node; gives the value. `arguments` writes `arity` terms.
+    ///
+    /// # Errors
+    /// See [`ErpcError`].
+    pub(in crate::node) async fn erpc(
+        &self,
+        peer: &PeerHandle,
+        function: (&str, &str),
+        arity: usize,
+        arguments: impl FnOnce(&mut TermWriter<'_>),
+        limit: Duration,
+    ) -> Result<OwnedTerm, ErpcError> {
+        let (tell, told) = smol::channel::bounded(1);
+        let done = move |outcome| {
+            // The caller may have given up.
+            let _gone = tell.try_send(outcome);
+        };
+        let _wait = self.begin_erpc(peer, function, arity, arguments, done)?;
+        let outcome = async { told.recv().await.map_err(|_| ErpcError::NoConnection) }
+            .or(async {
+                Timer::after(limit).await;
+                Err(ErpcError::Timeout)
+            })
+            .await?;
+        value_of(outcome)
+    }
+
+    /// Sends the request; `done` is called once with what becomes of it, unless the wait is dropped before.
+    ///
+    /// # Errors
+    /// That it could not be sent.
+    pub(in crate::node) fn begin_erpc(
+        &self,
+        peer: &PeerHandle,
+        (module, function): (&str, &str),
+        arity: usize,
+        arguments: impl FnOnce(&mut TermWriter<'_>),
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) -> Result<SpawnWait<'_>, ErpcError> {
+        if !peer.offered.contains(DistributionFlags::SPAWN) {
+            return Err(ErpcError::NotSupported);
+        }
+        let request_id = self.registry.new_reference();
+        self.waiters.expect(&request_id, &peer.name, done);
+        let wait = SpawnWait { waiters: &self.waiters, request_id };
+        let mut frames = Outbound::default();
+        let from = &self.net_kernel_process.pid;
+        frames.spawn_request_monitored(&wait.request_id, from, ("erpc", "execute_call", 4), |w| {
+            w.list(4).reference(&wait.request_id).atom(module).atom(function).list(arity);
+            arguments(w);
+            w.nil().nil();
+        });
+        peer.leave(|outbox| outbox.frames.append(&mut frames));
+        // The connection may have ended before the wait began.
+        let still_up = self.peers.get(&peer.name).is_some_and(|up| std::ptr::eq(&*up, peer));
+        if still_up { Ok(wait) } else { Err(ErpcError::NoConnection) }
+    }
+}
+
+/// kernel, erpc.erl, result/4: the exit reason carries what the function gave.
+///
+/// # Errors
+/// The function's or the node's: see [`ErpcError`].
+pub(in crate::node) fn value_of(outcome: Outcome) -> Result<OwnedTerm, ErpcError> {
+    let kept = |bytes: Vec<u8>| OwnedTerm::parse(bytes).map_err(|_| ErpcError::NoConnection);
+    let reason = match outcome {
+        Outcome::Replied(_) | Outcome::NoConnection => return Err(ErpcError::NoConnection),
+        Outcome::TooLarge(size) => return Err(ErpcError::TooLarge(size)),
+        Outcome::Refused(reason) => return Err(ErpcError::Refused(kept(reason)?)),
+        Outcome::Down(reason) => kept(reason)?,
+    };
+    if let Some([_reference, kind, value]) = reason.view().as_tuple::<3>() {
+        match kind.as_atom() {
+            Some(kind) if kind == "return" => return Ok(value.into()),
+            Some(kind) if kind == "throw" => return Err(ErpcError::Throw(value.into())),
+            Some(kind) if kind == "exit" => return Err(ErpcError::Exit(value.into())),
+            // erpc's own: {erpc, Reason}
+            Some(kind) if kind == "error" => {
+                let stack =
+                    OwnedTerm::from(TermView::parse(&[NIL_EXT]).map_err(|_| ErpcError::NoConnection)?);
+                return Err(ErpcError::Error { reason: value.into(), stack });
+            }
+            _ => {}
+        }
+    }
+    if let Some([_reference, kind, reason, stack]) = reason.view().as_tuple::<4>()
+        && kind.is_atom("error")
+    {
+        return Err(ErpcError::Error { reason: reason.into(), stack: stack.into() });
+    }
+    if reason.view().is_atom("noconnection") {
+        return Err(ErpcError::NoConnection);
+    }
+    Err(ErpcError::Refused(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etf::encode;
+
+    #[test]
+    fn every_end_of_a_spawned_call_is_told_apart() {
+        let down = |write: fn(&mut TermWriter<'_>)| value_of(Outcome::Down(encode(write)));
+        let atom = OwnedTerm::atom;
+        assert_eq!(down(|w| _ = w.tuple(3).nil().atom("return").atom("x")), Ok(atom("x")));
+        assert_eq!(down(|w| _ = w.tuple(3).nil().atom("throw").atom("x")), Err(ErpcError::Throw(atom("x"))));
+        assert_eq!(down(|w| _ = w.tuple(3).nil().atom("exit").atom("x")), Err(ErpcError::Exit(atom("x"))));
+        assert_eq!(
+            down(|w| _ = w.tuple(4).nil().atom("error").atom("undef").atom("here")),
+            Err(ErpcError::Error { reason: atom("undef"), stack: atom("here") })
+        );
+        assert_eq!(down(|w| _ = w.atom("noconnection")), Err(ErpcError::NoConnection));
+        assert_eq!(down(|w| _ = w.atom("killed")), Err(ErpcError::Refused(atom("killed"))));
+        let notsup = Outcome::Refused(atom("notsup").into_bytes());
+        assert_eq!(value_of(notsup), Err(ErpcError::Refused(atom("notsup"))));
+    }
+}

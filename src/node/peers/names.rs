@@ -1,0 +1,384 @@
+//! Our names in `global`, kept.
+//!
+//! A hidden node takes no part in `global`'s protocol, but any BEAM can register a pid of it: a visible one for the
+//! whole cluster that it is in, a hidden one (Livebook's, a remote shell, a tool) for itself alone. So each connected
+//! BEAM is asked, for as long as it is connected, who holds our names there; a name that nobody holds is registered,
+//! a name that another holds is reported and tried again. That covers every way of losing a name: a restarted node, a
+//! new cluster, a healed partition, a conflict that was decided against us.
+//!
+//! Which hidden nodes are BEAMs is told by their flags ([`PeerHandle::may_have_global`]) and by one question for each
+//! connection; nothing is asked of the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::{AHashMap, AHashSet};
+use parking_lot::Mutex;
+use smol::Timer;
+use smol::channel::{Receiver, Sender, TrySendError};
+use smol::future::FutureExt;
+
+use crate::distribution::ServerRef;
+use crate::etf::{OwnedTerm, Pid, TermWriter, encode};
+use crate::node::Node;
+use crate::node::peers::PeerHandle;
+use crate::node::peers::erpc::ErpcError;
+use crate::process::GlobalRegistration;
+
+/// How often a node is asked who holds our names.
+const CHECK: Duration = Duration::from_secs(5);
+/// The first two come sooner: what `global` knows of us at the beginning of a connection may be what it knew of the last
+/// one, and is dropped as soon as it hears of that one's end.
+const EARLY_CHECKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+/// How long a ping is held back for the names of a new connection.
+const PING_HELD_MAX: Duration = Duration::from_secs(1);
+/// How long a look-up may take.
+const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
+/// The arguments of `global:register_name/3` and `re_register_name/3`.
+const REGISTER_ARITY: u64 = 3;
+/// How long a registration may take: `global` takes a lock in the whole cluster for it.
+const REGISTER_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is known of our names.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Names {
+    known: Mutex<AHashMap<Arc<str>, Name>>,
+    /// Rung when a name has a new process: one for each node that knows names.
+    bells: Mutex<Vec<Sender<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Name {
+    /// Nodes that know us as its holder.
+    held_at: AHashSet<Arc<str>>,
+    /// Nodes whose `global` refuses the name, which was reported.
+    refused_at: AHashSet<Arc<str>>,
+    /// The holders that nodes name instead of us. Each is reported once, however many of them do.
+    rivals: AHashMap<Arc<str>, Pid>,
+    /// The holder that the process has offered itself to.
+    offered: Option<Pid>,
+}
+
+impl Names {
+    fn held(&self, name: &Arc<str>, peer: &PeerHandle) {
+        let mut names = self.known.lock();
+        let known = names.entry(Arc::clone(name)).or_default();
+        let first = known.held_at.is_empty();
+        if known.held_at.insert(Arc::clone(&peer.name)) {
+            known.rivals.remove(&peer.name);
+            known.refused_at.remove(&peer.name);
+            if first {
+                tracing::info!(name = %name, at = %peer.name, "global name registered");
+            } else {
+                tracing::debug!(name = %name, at = %peer.name, "global name known");
+            }
+        }
+    }
+
+    fn taken(&self, name: &Arc<str>, peer: &PeerHandle, rival: &Pid) {
+        let mut names = self.known.lock();
+        let known = names.entry(Arc::clone(name)).or_default();
+        let lost = known.held_at.remove(&peer.name);
+        if known.rivals.values().all(|known| known != rival) {
+            let what = if lost { "global name lost to" } else { "global name taken by" };
+            tracing::warn!(name = %name, at = %peer.name, "{what} {rival:?}; it is tried again every 5 s");
+        }
+        known.rivals.insert(Arc::clone(&peer.name), rival.clone());
+    }
+
+    /// `global` refuses the name though nobody holds it.
+    fn refused(&self, name: &Arc<str>, peer: &PeerHandle) {
+        let mut names = self.known.lock();
+        let known = names.entry(Arc::clone(name)).or_default();
+        if known.refused_at.insert(Arc::clone(&peer.name)) {
+            tracing::warn!(name = %name, at = %peer.name, "global name refused; it is tried again every 5 s");
+        }
+    }
+
+    fn free(&self, name: &Arc<str>, peer: &PeerHandle) {
+        let mut names = self.known.lock();
+        if let Some(known) = names.get_mut(name)
+            && known.held_at.remove(&peer.name)
+        {
+            tracing::warn!(name = %name, at = %peer.name, "global name lost; registering it again");
+        }
+    }
+
+    /// The peer is gone: it holds no names for us any more. A tool that leaves is no loss, and where this node is `ending`,
+    /// which leaves all peers, there is nothing to tell at all.
+    pub(in crate::node) fn peer_down(&self, peer: &str, ending: bool) {
+        let mut names = self.known.lock();
+        for (name, known) in names.iter_mut() {
+            known.refused_at.remove(peer);
+            known.rivals.remove(peer);
+            if known.held_at.remove(peer) && known.held_at.is_empty() && !ending {
+                tracing::info!(
+                    name = %name, last = %peer,
+                    "global name known nowhere: the last node that knew it is gone; the next that connects is told it"
+                );
+            }
+        }
+    }
+
+    /// Names whose process has ended have a new one: they are registered for it at once.
+    pub(in crate::node) fn started_again<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        {
+            let mut known = self.known.lock();
+            for name in names {
+                known.remove(name);
+            }
+        }
+        // A bell that is still ringing is heard once, which is enough; one that nobody hears is thrown away.
+        self.bells.lock().retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Closed(()))));
+    }
+
+    /// Has all names looked after now: one of them may have become free.
+    pub(in crate::node) fn check_now(&self) {
+        self.started_again(std::iter::empty());
+    }
+
+    /// Whether a rival is one that was not offered to yet, at any node.
+    fn is_new_rival(&self, name: &Arc<str>, rival: &Pid) -> bool {
+        let mut names = self.known.lock();
+        let known = names.entry(Arc::clone(name)).or_default();
+        let is_new = known.offered.as_ref() != Some(rival);
+        if is_new {
+            known.offered = Some(rival.clone());
+        }
+        is_new
+    }
+
+    fn offer_again(&self, name: &Arc<str>) {
+        if let Some(known) = self.known.lock().get_mut(name) {
+            known.offered = None;
+        }
+    }
+
+    fn bell(&self) -> Receiver<()> {
+        let (bell, ringing) = smol::channel::bounded(1);
+        let mut bells = self.bells.lock();
+        // Tools come and go, and a bell that is never rung would outlive its node.
+        bells.retain(|bell| !bell.is_closed());
+        bells.push(bell);
+        ringing
+    }
+
+    /// `global` has decided a conflict against us.
+    pub(in crate::node) fn conflict_lost(&self, name: &str) {
+        tracing::warn!(name, "global name lost in a conflict; it is tried again when it is free");
+    }
+}
+
+/// Keeps our names at one node while it is connected, where `global` runs there.
+pub(in crate::node) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
+    let ringing = node.names.bell();
+    let work = async {
+        let mut early = EARLY_CHECKS.into_iter();
+        loop {
+            let release = async {
+                Timer::after(PING_HELD_MAX).await;
+                node.net_kernel.release(&peer.name, &*node);
+                smol::future::pending().await
+            };
+            let has_global = check(&node, &peer).or(release).await;
+            node.net_kernel.release(&peer.name, &*node);
+            if !has_global {
+                return;
+            }
+            let rung = async {
+                // The bell is as old as this task: it cannot be gone.
+                let _closed = ringing.recv().await;
+            };
+            crate::node::after(early.next().unwrap_or(CHECK)).or(rung).await;
+        }
+    };
+    work.or(peer.ended()).await;
+    node.net_kernel.release(&peer.name, &*node);
+}
+
+/// Looks after all our names at one node; `false`: `global` does not run there.
+async fn check(node: &Node, peer: &PeerHandle) -> bool {
+    let names = node.registry.global_names();
+    if names.is_empty() {
+        return true;
+    }
+    if !has_global(node, peer).await {
+        tracing::debug!(peer = %peer.name, "a hidden node without global: it is told no names");
+        return false;
+    }
+    for (name, process) in names {
+        if let Err(error) = keep_one(node, peer, &name, &process.pid).await {
+            tracing::debug!(name = %name, at = %peer.name, %error, "global name not checked");
+        }
+    }
+    true
+}
+
+/// Whether `global` runs on a node. A hidden one is asked once, and waited for as long as it is connected: a BEAM that is
+/// suspended, say in its break menu, answers when it goes on, and a node of another kind that never answers is left alone.
+async fn has_global(node: &Node, peer: &PeerHandle) -> bool {
+    if peer.is_visible() {
+        return true;
+    }
+    if let Some(known) = peer.global.get() {
+        return *known;
+    }
+    let arguments =
+        |w: &mut TermWriter<'_>| _ = w.atom("global").atom("register_name").unsigned(REGISTER_ARITY);
+    let exported = ("erlang", "function_exported");
+    let answer = node.erpc(peer, exported, 3, arguments, Duration::MAX).await;
+    let has_global = answer.is_ok_and(|answer| answer.view().is_atom("true"));
+    *peer.global.get_or_init(|| has_global)
+}
+
+/// Registers a name wherever we are connected now, instead of at the next check; tells who has it instead.
+pub(in crate::node) async fn register_now(node: Arc<Node>, registration: GlobalRegistration) {
+    let GlobalRegistration { name, process, done } = registration;
+    let mut rival = None;
+    for peer in with_global(&node) {
+        let late = async {
+            Timer::after(WHEREIS_LIMIT).await;
+            false
+        };
+        if !has_global(&node, &peer).or(late).await {
+            continue;
+        }
+        match keep_one(&node, &peer, &name, &process.pid).await {
+            Ok(None) => {}
+            Ok(Some(holder)) => rival = rival.or(Some(holder)),
+            Err(error) => {
+                tracing::debug!(name = %name, at = %peer.name, %error, "global name not registered")
+            }
+        }
+    }
+    done(rival);
+}
+
+/// Looks after one name; gives who has it instead.
+async fn keep_one(
+    node: &Node,
+    peer: &PeerHandle,
+    name: &Arc<str>,
+    ours: &Pid,
+) -> Result<Option<Pid>, ErpcError> {
+    // A second look after a refused registration tells who was faster.
+    let encoded = encode(|w| {
+        w.atom(name);
+    });
+    for _ in 0..2 {
+        let holder = node.global_whereis(peer, &encoded, WHEREIS_LIMIT).await?;
+        if node.is_stopping() {
+            // The process may have ended since: its name is then missing as it should be.
+            return Ok(None);
+        }
+        match holder {
+            Some(holder) if holder == *ours => {
+                node.names.held(name, peer);
+                return Ok(None);
+            }
+            Some(former) if is_former(node, &former) => {
+                // `global` may not have heard yet that it has ended.
+                if register(node, peer, "re_register_name", name, ours).await? {
+                    node.names.held(name, peer);
+                    return Ok(None);
+                }
+                continue;
+            }
+            Some(rival) => {
+                node.names.taken(name, peer, &rival);
+                if node.names.is_new_rival(name, &rival) {
+                    let (name, rival) = (Arc::clone(name), rival.clone());
+                    node.spawn_with(|node| offer(node, name, rival));
+                }
+                return Ok(Some(rival));
+            }
+            None => node.names.free(name, peer),
+        }
+        if register(node, peer, "register_name", name, ours).await? {
+            node.names.held(name, peer);
+            return Ok(None);
+        }
+    }
+    node.names.refused(name, peer);
+    Ok(None)
+}
+
+/// A store whose name another kvnode has may be a primary that comes back after that one was promoted: it offers itself
+/// to be its slave. Whether that is so the other knows.
+async fn offer(node: Arc<Node>, name: Arc<str>, rival: Pid) {
+    let Some(process) = node.registry.by_global_name(&name) else { return };
+    if process.server.replica_source().is_none_or(|source| source.lineage().is_none()) {
+        return;
+    }
+    let asked = async {
+        let peer = node.connect(&rival.node).await.ok()?;
+        if !node.is_kvnode(&peer).await.ok()? {
+            return Some(());
+        }
+        let request = OwnedTerm::write(|w| _ = w.tuple(2).atom("replica_offer").pid(&process.pid)).ok()?;
+        let client = node.client_of(&process.pid);
+        let answer = client.call_term(&ServerRef::Pid(rival.clone()), request.view(), WHEREIS_LIMIT).await;
+        match answer {
+            Ok(answer) if answer.view().is_atom("ok") => {
+                tracing::warn!(
+                    name = %name,
+                    "the holder of the name {rival:?} was promoted in this store's place: this store becomes its slave"
+                );
+                Some(())
+            }
+            // It is no primary that was promoted, or not yet.
+            Ok(_) | Err(_) => None,
+        }
+    };
+    if asked.await.is_none() {
+        node.names.offer_again(&name);
+    }
+}
+
+/// Gives a name up: for this node, and in the clusters that it is connected to where it is ours.
+pub(in crate::node) async fn release(node: Arc<Node>, name: Arc<str>) {
+    let Some(process) = node.registry.release_global(&name) else { return };
+    node.names.known.lock().remove(&name);
+    tracing::warn!(name = %name, "global name given up");
+    let encoded = encode(|w| {
+        w.atom(&name);
+    });
+    for peer in with_global(&node) {
+        if node.global_whereis(&peer, &encoded, WHEREIS_LIMIT).await == Ok(Some(process.pid.clone())) {
+            let arguments = |w: &mut TermWriter<'_>| _ = w.atom(&name);
+            let answer = node.erpc(&peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await;
+            if let Err(error) = answer {
+                tracing::warn!(name = %name, at = %peer.name, %error, "global name not given up there");
+            }
+        }
+    }
+}
+
+/// The connected nodes that names can be registered at: visible ones, and hidden BEAMs.
+pub(in crate::node) fn with_global(node: &Node) -> Vec<Arc<PeerHandle>> {
+    let mut peers = node.peers.all();
+    peers.retain(|peer| peer.name != node.registry.node && peer.may_have_global());
+    peers
+}
+
+/// Whether a pid is of a process of this node that has ended.
+fn is_former(node: &Node, pid: &Pid) -> bool {
+    *pid.node == *node.registry.node && node.registry.by_owned_pid(pid).is_none()
+}
+
+/// Registers a name by one node, with a function of `global`; `false`: `global` said no.
+async fn register(
+    node: &Node,
+    peer: &PeerHandle,
+    function: &str,
+    name: &str,
+    ours: &Pid,
+) -> Result<bool, ErpcError> {
+    let arguments = |w: &mut TermWriter<'_>| {
+        // With the default method a conflict would kill one of the two holders.
+        w.atom(name).pid(ours).tuple(2).atom("global").atom("random_notify_name");
+    };
+    let answer =
+        node.erpc(peer, ("global", function), REGISTER_ARITY as usize, arguments, REGISTER_LIMIT).await?;
+    Ok(answer.view().is_atom("yes"))
+}

@@ -1,0 +1,481 @@
+//! Calls, casts, messages and monitors of our own, to processes on any node.
+//!
+//! A call is written as `gen:call` writes it (stdlib, gen.erl, do_call/4): MONITOR_P, the request, and DEMONITOR_P when
+//! it has ended; answered to an alias by nodes that know aliases, else to the pid. Processes of our own node are
+//! reached the same way, over the node's connection to itself. Everything that one client sends to one process
+//! arrives in the order in which it was sent.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use smol::Timer;
+use smol::channel::Receiver;
+use smol::future::FutureExt;
+
+use crate::distribution::{Outbound, RemoteProcess, ServerRef};
+use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
+use crate::node::Node;
+use crate::node::latch::Opened;
+use crate::node::peers::erpc::ErpcError;
+use crate::node::peers::{Offered, PeerHandle};
+use crate::process::call_error::write_too_large;
+use crate::process::effect::can_decode;
+use crate::process::rpc::Functions;
+use crate::process::{CallError, MonitorRequest, Outcome, OutgoingCall};
+
+/// One process's way to all others: whatever it does comes from that process's pid.
+///
+/// Cheap to clone. Its futures need no runtime of the caller's. Dropping one ends what it waits for.
+#[derive(Clone)]
+pub struct Client {
+    node: Arc<Node>,
+    from: Pid,
+}
+
+impl Client {
+    /// A client of a node; what it sends comes from `from`, a pid of that node.
+    pub(in crate::node) const fn new(node: Arc<Node>, from: Pid) -> Self {
+        Self { node, from }
+    }
+
+    /// The pid that everything comes from.
+    pub const fn from_pid(&self) -> &Pid {
+        &self.from
+    }
+
+    /// Calls a server, as `GenServer.call/3` does, and gives its answer. `timeout` covers everything, the setting up
+    /// of a connection too; `Duration::MAX` is `:infinity`. `request` writes exactly one term.
+    ///
+    /// # Errors
+    /// See [`CallError`]. A name that nobody has and a process that ends are told at once.
+    pub async fn call(
+        &self,
+        to: &ServerRef,
+        request: impl FnOnce(&mut TermWriter<'_>),
+        timeout: Duration,
+    ) -> Result<OwnedTerm, CallError> {
+        let request = OwnedTerm::write(request).map_err(CallError::Malformed)?;
+        self.call_term(to, request.view(), timeout).await
+    }
+
+    /// As [`call`](Self::call), with a request that is a term already.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_term(
+        &self,
+        to: &ServerRef,
+        request: TermView<'_>,
+        timeout: Duration,
+    ) -> Result<OwnedTerm, CallError> {
+        let called = async {
+            let at = self.locate(to).await?;
+            let peer = self.peer_for(at.node(), request).await?;
+            self.call_at(at, &peer, request).await
+        };
+        let late = async {
+            Timer::after(timeout).await;
+            Err(CallError::Timeout)
+        };
+        let stopped = async {
+            self.node.stopped().await;
+            Err(CallError::Stopped)
+        };
+        called.or(late).or(stopped).await
+    }
+
+    async fn call_at(
+        &self,
+        at: RemoteProcess,
+        peer: &PeerHandle,
+        request: TermView<'_>,
+    ) -> Result<OwnedTerm, CallError> {
+        let (watch, told) = self.watch(at, true);
+        let mut frames = Outbound::default();
+        frames.monitor(&self.from, &watch.at, &watch.reference);
+        frames.send_to(&self.from, &watch.at, |w| {
+            w.tuple(3).atom("$gen_call").tuple(2).pid(&self.from);
+            if peer.offered.knows_aliases() {
+                w.list(1).atom("alias");
+            }
+            w.reference(&watch.reference).term(request);
+        });
+        self.offer_in_turn(watch.at.node(), frames).await?;
+        watch.is_set.store(true, Ordering::Relaxed);
+        let outcome = told.recv().await.unwrap_or(Outcome::NoConnection);
+        CallError::of(outcome, watch.at.node())
+    }
+
+    /// Casts to a server, as `GenServer.cast/2` does, once there is room for it: see [`send`](Self::send).
+    ///
+    /// # Errors
+    /// That it could not be sent: see [`CallError`]. Whether it arrived is not known.
+    pub async fn cast(
+        &self,
+        to: &ServerRef,
+        request: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Result<(), CallError> {
+        self.send(to, |w| {
+            w.tuple(2).atom("$gen_cast");
+            request(w);
+        })
+        .await
+    }
+
+    /// Sends a message, as `send/2` does. `message` writes exactly one term. Where more than
+    /// [`outbound_bytes_max`](crate::config::Limits::outbound_bytes_max) waits for the node, this waits for room, as a BEAM
+    /// suspends a process that sends to a busy node.
+    ///
+    /// # Errors
+    /// That it could not be sent: see [`CallError`]; [`CallError::Busy`] where no room has come for
+    /// [`output_stall_max`](crate::config::Limits::output_stall_max). Whether it arrived is not known.
+    pub async fn send(
+        &self,
+        to: &ServerRef,
+        message: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Result<(), CallError> {
+        let (node, frames) = self.message(to, message).await?;
+        self.offer_in_turn(&node, frames).await
+    }
+
+    /// As [`send`](Self::send), without the wait for room.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`CallError::Busy`] at once where there is no room.
+    pub async fn try_send(
+        &self,
+        to: &ServerRef,
+        message: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Result<(), CallError> {
+        let (node, frames) = self.message(to, message).await?;
+        self.offer(&node, frames)
+    }
+
+    /// The frame of a message, and the node that it goes to.
+    async fn message(
+        &self,
+        to: &ServerRef,
+        message: impl FnOnce(&mut TermWriter<'_>),
+    ) -> Result<(Arc<str>, Outbound), CallError> {
+        let message = OwnedTerm::write(message).map_err(CallError::Malformed)?;
+        let at = self.locate(to).await?;
+        self.peer_for(at.node(), message.view()).await?;
+        let mut frames = Outbound::default();
+        frames.send_to(&self.from, &at, |w| {
+            w.term(message.view());
+        });
+        Ok((Arc::clone(at.node()), frames))
+    }
+
+    /// Monitors a process, as `Process.monitor/1` does. A name in `global` is looked up once, and the process that
+    /// has it now is monitored.
+    ///
+    /// # Errors
+    /// That the monitor could not be set, where it would not fire: too much waits for its node, or this node ends. A
+    /// process that is not there and a node that is not reached make it fire instead.
+    pub async fn monitor(&self, to: &ServerRef) -> Result<Monitor, CallError> {
+        let at = match self.locate(to).await {
+            Ok(at) => at,
+            Err(CallError::NoProcess) => return Ok(Monitor::fired("noproc")),
+            Err(error) => return Err(error),
+        };
+        let (watch, told) = self.watch(at, false);
+        self.set(&watch)?;
+        Ok(Monitor { set: Some((watch, told)), fired: None })
+    }
+
+    /// As [`monitor`](Self::monitor), at once, with a function that is told: `fired` is called once with the reason,
+    /// on the thread of whatever noticed the end, and must not block. Dropping the [`Watch`] takes the monitor back.
+    ///
+    /// # Errors
+    /// As [`monitor`](Self::monitor).
+    pub fn monitor_with(
+        &self,
+        at: RemoteProcess,
+        fired: impl FnOnce(OwnedTerm) + Send + 'static,
+    ) -> Result<Watch, CallError> {
+        let watch = self.new_watch(at);
+        let node = watch.at.node();
+        self.node.waiters.expect(&watch.reference, node, |outcome| fired(reason_of(outcome)));
+        self.set(&watch)?;
+        Ok(watch)
+    }
+
+    /// The pid that has a name in `global`, as far as the connected nodes know; `name` is a term. Each may take
+    /// `timeout` to answer; all are asked at once.
+    pub async fn whereis_global(&self, name: TermView<'_>, timeout: Duration) -> Option<Pid> {
+        self.node.whereis_global(name.bytes(), timeout).await
+    }
+
+    /// Calls `module:function` on a node, as `:erpc.call/5` does, and gives its value; `arguments` writes `arity`
+    /// terms. A connection is set up where there is none.
+    ///
+    /// # Errors
+    /// See [`ErpcError`].
+    pub async fn erpc(
+        &self,
+        node: &str,
+        function: (&str, &str),
+        arity: usize,
+        arguments: impl FnOnce(&mut TermWriter<'_>),
+        timeout: Duration,
+    ) -> Result<OwnedTerm, ErpcError> {
+        let called = async {
+            let peer = self.node.connect(&node.into()).await.map_err(|_| ErpcError::NoConnection)?;
+            self.node.erpc(&peer, function, arity, arguments, timeout).await
+        };
+        let late = async {
+            Timer::after(timeout).await;
+            Err(ErpcError::Timeout)
+        };
+        called.or(late).await
+    }
+
+    /// Lets other nodes call functions of this node by rpc: `:erpc.call(node, module, function, arguments)` and its
+    /// relations. They are asked before those that the node has by itself.
+    pub fn serve(&self, functions: Arc<dyn Functions>) {
+        self.node.registry.functions.add(functions);
+    }
+
+    /// Where a server is now.
+    ///
+    /// # Errors
+    /// [`CallError::NoProcess`]: nobody has that name in `global`.
+    pub async fn locate(&self, to: &ServerRef) -> Result<RemoteProcess, CallError> {
+        Ok(match to {
+            ServerRef::Pid(pid) => RemoteProcess::Pid(pid.clone()),
+            ServerRef::Remote { name, node } => {
+                RemoteProcess::Name { name: Arc::clone(name), node: Arc::clone(node) }
+            }
+            ServerRef::Local(name) => {
+                RemoteProcess::Name { name: Arc::clone(name), node: Arc::clone(&self.node.registry.node) }
+            }
+            ServerRef::Global(name) => {
+                let found = self.node.whereis_global(name, crate::node::peers::whereis::LIMIT).await;
+                RemoteProcess::Pid(found.ok_or(CallError::NoProcess)?)
+            }
+        })
+    }
+
+    /// The connection to a node, where that node can decode the term.
+    async fn peer_for(&self, node: &Arc<str>, term: TermView<'_>) -> Result<Arc<PeerHandle>, CallError> {
+        let peer = self.node.connect(node).await.map_err(|_| CallError::NodeDown(Arc::clone(node)))?;
+        let traits = term.traits();
+        if traits.contains(Traits::OLD_FUN) || !can_decode(peer.offered, traits) {
+            return Err(CallError::Undecodable(Arc::clone(node)));
+        }
+        Ok(peer)
+    }
+
+    fn new_watch(&self, at: RemoteProcess) -> Watch {
+        let reference = self.node.registry.new_reference();
+        Watch { client: self.clone(), at, reference, is_set: AtomicBool::new(false) }
+    }
+
+    /// Begins a wait, before anything is sent.
+    fn watch(&self, at: RemoteProcess, is_call: bool) -> (Watch, Receiver<Outcome>) {
+        let watch = self.new_watch(at);
+        let (tell, told) = smol::channel::bounded(1);
+        let done = move |outcome| {
+            // Whoever waited may have given up.
+            let _gone = tell.try_send(outcome);
+        };
+        let (waiters, node) = (&self.node.waiters, watch.at.node());
+        if is_call {
+            waiters.expect_reply(&watch.reference, node, done);
+        } else {
+            waiters.expect(&watch.reference, node, done);
+        }
+        (watch, told)
+    }
+
+    fn set(&self, watch: &Watch) -> Result<(), CallError> {
+        let mut frames = Outbound::default();
+        frames.monitor(&self.from, &watch.at, &watch.reference);
+        self.offer(watch.at.node(), frames)?;
+        watch.is_set.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sends frames to a node, which is connected to where need be.
+    fn offer(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
+        match self.try_offer(node, &mut frames) {
+            None => Ok(()),
+            Some(_) => Err(CallError::Busy(Arc::clone(node))),
+        }
+    }
+
+    /// Sends frames to a node once there is room for them.
+    async fn offer_in_turn(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
+        while let Some(room) = self.try_offer(node, &mut frames) {
+            let has_room = async {
+                room.wait().await;
+                Ok(())
+            };
+            let stalled = async {
+                Timer::after(self.node.config.limits.output_stall_max).await;
+                Err(CallError::Busy(Arc::clone(node)))
+            };
+            has_room.or(stalled).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends frames to a node, unless there is no room: then gives what tells that there may be.
+    fn try_offer(&self, node: &Arc<str>, frames: &mut Outbound) -> Option<Opened> {
+        let bytes_max = self.node.config.limits.outbound_bytes_max;
+        match self.node.peers.offer(node, frames, bytes_max) {
+            Offered::Taken => {}
+            Offered::Full(room) => return Some(room),
+            // Where it is not reached, whoever waits for it is told.
+            Offered::Yours => {
+                self.node.dial(Arc::clone(node), |error| tracing::debug!(%error, "not connected"));
+            }
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?})", self.from)
+    }
+}
+
+/// A monitor or a call that is under way; dropping it takes the monitor back and forgets the wait.
+pub struct Watch {
+    client: Client,
+    at: RemoteProcess,
+    reference: Reference,
+    /// The monitor was sent: only then it is to be taken back.
+    is_set: AtomicBool,
+}
+
+impl Watch {
+    /// What is watched.
+    pub const fn process(&self) -> &RemoteProcess {
+        &self.at
+    }
+
+    /// Its reference, as in `{:DOWN, ref, :process, process, reason}`.
+    pub const fn reference(&self) -> &Reference {
+        &self.reference
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let node = &self.client.node;
+        node.waiters.cancel(&self.reference);
+        if !self.is_set.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut frames = Outbound::default();
+        frames.demonitor(&self.client.from, &self.at, &self.reference);
+        // Where there is no connection any more, there is no monitor either. It is sent also when the monitor has
+        // fired or the outbox is full: it is small, and a BEAM lets an unknown reference pass.
+        if let Some(peer) = node.peers.get(self.at.node()) {
+            peer.leave(|outbox| outbox.frames.append(&mut frames));
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watch({:?}, {:?})", self.at, self.reference)
+    }
+}
+
+/// A monitored process. Dropping it takes the monitor back.
+#[derive(Debug)]
+pub struct Monitor {
+    set: Option<(Watch, Receiver<Outcome>)>,
+    fired: Option<OwnedTerm>,
+}
+
+impl Monitor {
+    fn fired(reason: &str) -> Self {
+        Self { set: None, fired: Some(OwnedTerm::atom(reason)) }
+    }
+
+    /// Waits until the process has ended, and gives the reason of the `DOWN` message: also `:noproc` and
+    /// `:noconnection`. Once it has fired it gives the same again.
+    pub async fn ended(&mut self) -> OwnedTerm {
+        if let Some((_, told)) = &self.set {
+            let outcome = told.recv().await.unwrap_or(Outcome::NoConnection);
+            self.fired = Some(reason_of(outcome));
+            self.set = None;
+        }
+        self.fired.clone().unwrap_or_else(|| OwnedTerm::atom("noconnection"))
+    }
+}
+
+/// The reason in a `DOWN` message.
+fn reason_of(outcome: Outcome) -> OwnedTerm {
+    let reason = match outcome {
+        Outcome::Down(reason) | Outcome::Refused(reason) => OwnedTerm::parse(reason).ok(),
+        Outcome::TooLarge(size) => OwnedTerm::write(|w| write_too_large(w, &size)).ok(),
+        Outcome::Replied(_) | Outcome::NoConnection => None,
+    };
+    reason.unwrap_or_else(|| OwnedTerm::atom("noconnection"))
+}
+
+/// Sends a message to a server, if it is found.
+pub(in crate::node) async fn send_found(node: Arc<Node>, from: Pid, to: ServerRef, message: Vec<u8>) {
+    let write = |w: &mut TermWriter<'_>| _ = w.raw(&message);
+    if let Err(error) = Client::new(node, from).send(&to, write).await {
+        tracing::debug!(%to, "message not sent: {error}");
+    }
+}
+
+/// Monitors what a process of ours asked for.
+pub(in crate::node) async fn monitor_for(node: Arc<Node>, request: MonitorRequest) {
+    let MonitorRequest { from, process, done } = request;
+    let (tell, told) = smol::channel::bounded::<()>(1);
+    let done = Arc::new(parking_lot::Mutex::new(Some(done)));
+    let fired = Arc::clone(&done);
+    let fire = move |reason| {
+        if let Some(done) = fired.lock().take() {
+            done(reason);
+        }
+        tell.close();
+    };
+    match Client::new(node, from).monitor_with(process, fire) {
+        // It is closed when the monitor fires.
+        Ok(_watch) => _ = told.recv().await,
+        Err(error) => {
+            tracing::debug!(%error, "not monitored");
+            if let Some(done) = done.lock().take() {
+                done(OwnedTerm::atom("noconnection"));
+            }
+        }
+    }
+}
+
+/// Makes a call that a process of ours asked for.
+pub(in crate::node) async fn carry_out(node: Arc<Node>, call: OutgoingCall) {
+    let OutgoingCall { from, to, request, timeout, on_behalf_of, done } = call;
+    let client = Client::new(node, from);
+    let given_up = async {
+        if let Some(peer) = client.node.peers.get(&on_behalf_of) {
+            peer.ended().await;
+        }
+        Err(CallError::Stopped)
+    };
+    done(client.call_term(&to, request.view(), timeout).or(given_up).await);
+}
+
+impl Node {
+    /// The node's own client, for calls that belong to no process.
+    pub fn client(&self) -> Client {
+        self.client_of(&self.net_kernel_process.pid)
+    }
+
+    /// A client whose calls, casts and messages come from a process of this node.
+    pub fn client_of(&self, from: &Pid) -> Client {
+        let node = self.this.upgrade().expect("whoever has a node has it by its Arc");
+        Client::new(node, from.clone())
+    }
+}

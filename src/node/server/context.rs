@@ -1,0 +1,285 @@
+//! What a server with a mailbox can do beside answering: timers, monitors, names, calls to others.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::distribution::ServerRef;
+use crate::etf::{OwnedTerm, Pid, encode};
+use crate::node::Node;
+use crate::node::peers::PeerEvent;
+use crate::node::server::Server;
+use crate::node::server::client::{Client, Watch};
+use crate::node::server::process_handle::{ProcessHandle, exit_reason};
+use crate::node::server::timers::{TimerRef, Timers};
+use crate::process::mailbox::{Envelope, Mailbox, Next};
+use crate::process::{CallError, ExitSignals, GenServer};
+
+/// The process that a [`Server`] is, for its handlers: what it can do beside answering.
+///
+/// # A server that calls Elixir
+///
+/// ```no_run
+#[doc = include_str!("../../../tests/library/cache.rs")]
+/// ```
+///
+/// # A subscriber
+///
+/// ```no_run
+#[doc = include_str!("../../../tests/library/subscriber.rs")]
+/// ```
+pub struct Context<S: Server> {
+    process: ProcessHandle,
+    mailbox: Arc<Mailbox>,
+    client: Client,
+    timers: Timers<S::Info>,
+    monitors: AHashMap<u64, (ServerRef, Option<Watch>)>,
+    monitors_set: u64,
+    stop: Option<OwnedTerm>,
+}
+
+/// A monitor that was set, as in `{:DOWN, ref, …}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MonitorRef(u64);
+
+/// A process that was monitored has ended, or was not there: `{:DOWN, ref, :process, process, reason}`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Down {
+    /// The monitor.
+    pub monitor: MonitorRef,
+    /// The process, as it was named when the monitor was set.
+    pub process: ServerRef,
+    /// Why: its exit reason, or `:noproc` where there was no such process, or `:noconnection` where its node is not
+    /// reached (any more).
+    pub reason: OwnedTerm,
+}
+
+/// What a server handles next.
+pub(in crate::node) enum Event<M> {
+    Timer(M),
+    Envelope(Envelope),
+    Ended,
+}
+
+impl<S: Server> Context<S> {
+    pub(in crate::node) fn new(process: ProcessHandle) -> Self {
+        let mailbox = process.mailbox.clone().expect("a server has a mailbox");
+        let client = Client::new(Arc::clone(process.node()), process.pid().clone());
+        Self {
+            process,
+            mailbox,
+            client,
+            timers: Timers::default(),
+            monitors: AHashMap::default(),
+            monitors_set: 0,
+            stop: None,
+        }
+    }
+
+    /// The server's own pid: `self()`.
+    pub fn pid(&self) -> &Pid {
+        self.process.pid()
+    }
+
+    /// The process that the server is: it registers names, and may be kept by others to stop it.
+    pub const fn process(&self) -> &ProcessHandle {
+        &self.process
+    }
+
+    /// The node that it runs on.
+    pub const fn node(&self) -> &Arc<Node> {
+        self.process.node()
+    }
+
+    /// What the server says to others comes from its own pid by this client. It may be cloned into tasks.
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Calls a server on any node, as `GenServer.call/3` does, and reads the answer into `T`:
+    /// `let found: Option<String> = cx.call(&to, &(atom("get"), key), timeout).await?`. What comes for this server
+    /// while it waits is handled afterwards. What this gives needs the context no more: a task may wait for it.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call<T, R>(
+        &self,
+        to: &ServerRef,
+        request: &R,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<T, CallError>> + Send + use<T, R, S>
+    where
+        T: DeserializeOwned,
+        R: Serialize + ?Sized,
+    {
+        self.client.call_as(to, request, timeout)
+    }
+
+    /// Casts to a server on any node, as `GenServer.cast/2` does.
+    ///
+    /// # Errors
+    /// That it could not be sent: see [`CallError`]. Whether it arrived is not known.
+    pub fn cast<R>(
+        &self,
+        to: &ServerRef,
+        request: &R,
+    ) -> impl Future<Output = Result<(), CallError>> + Send + use<R, S>
+    where
+        R: Serialize + ?Sized,
+    {
+        self.client.cast_as(to, request)
+    }
+
+    /// Sends a message to a process on any node, as `send/2` does.
+    ///
+    /// # Errors
+    /// That it could not be sent: see [`CallError`]. Whether it arrived is not known.
+    pub fn send<M>(
+        &self,
+        to: &ServerRef,
+        message: &M,
+    ) -> impl Future<Output = Result<(), CallError>> + Send + use<M, S>
+    where
+        M: Serialize + ?Sized,
+    {
+        self.client.send_as(to, message)
+    }
+
+    /// Sends the server itself a message after a while, as `Process.send_after/3` does: `handle_info` gets it as it is,
+    /// before what waits in the mailbox. Timers end with the server.
+    pub fn send_after(&mut self, delay: Duration, message: S::Info) -> TimerRef {
+        self.timers.start(delay, message)
+    }
+
+    /// Takes a timer back. `false`: it had fired, or been taken back. After this its message does not come.
+    pub fn cancel_timer(&mut self, timer: TimerRef) -> bool {
+        self.timers.cancel(timer)
+    }
+
+    /// Monitors a process on any node, as `Process.monitor/1` does: [`Server::handle_down`] is called once when it
+    /// ends, also when it is not there. A name in `:global` is looked up now, and the process that has it is monitored.
+    ///
+    /// # Errors
+    /// See [`CallError`]: the monitor could not be set, and will not fire.
+    pub async fn monitor(&mut self, process: &ServerRef) -> Result<MonitorRef, CallError> {
+        self.monitors_set += 1;
+        let monitor = self.monitors_set;
+        let mailbox = Arc::clone(&self.mailbox);
+        let fired = move |reason| mailbox.push(Envelope::Down { monitor, reason });
+        let watch = match self.client.locate(process).await {
+            Ok(at) => Some(self.client.monitor_with(at, fired)?),
+            Err(CallError::NoProcess) => {
+                fired(OwnedTerm::atom("noproc"));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        self.monitors.insert(monitor, (process.clone(), watch));
+        Ok(MonitorRef(monitor))
+    }
+
+    /// Takes a monitor back. `false`: it had fired, or been taken back. After this it does not fire.
+    pub fn demonitor(&mut self, monitor: MonitorRef) -> bool {
+        self.monitors.remove(&monitor.0).is_some()
+    }
+
+    /// Links the server to a process on any node, as `Process.link/1` does: when either ends with another reason than
+    /// `:normal`, so does the other; unless it [traps exits](Self::trap_exits). A process that is not there is taken to
+    /// have ended with `:noproc`, one whose node is not reached (any more) with `:noconnection`.
+    pub async fn link(&mut self, process: &Pid) {
+        let node = Arc::clone(self.node());
+        let linked = match node.connect(&process.node).await {
+            Ok(peer) => {
+                peer.leave(|outbox| {
+                    outbox.frames.link(self.process.pid(), process);
+                    let remote = process.clone();
+                    outbox.events.push(PeerEvent::Linked { process: self.process.process.id, remote });
+                });
+                // The connection may have ended before: then nobody has looked at what was left there.
+                node.peers.get(&process.node).is_some_and(|up| Arc::ptr_eq(&up, &peer))
+            }
+            Err(_) => false,
+        };
+        if !linked {
+            self.exit_signal(process, "noconnection");
+        }
+    }
+
+    /// Takes a link back, as `Process.unlink/1` does. An exit signal that has come before waits in the mailbox.
+    pub fn unlink(&mut self, process: &Pid) {
+        if let Some(peer) = self.node().peers.get(&process.node) {
+            let remote = process.clone();
+            let event = PeerEvent::Unlinked { process: self.process.process.id, remote };
+            peer.leave(|outbox| outbox.events.push(event));
+        }
+    }
+
+    /// Whether exit signals are messages, as after `Process.flag(:trap_exit, true)`, instead of ending the server.
+    /// `handle_info` gets them as `{:EXIT, pid, reason}`, which a variant of [`Server::Info`] can be:
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// enum Info {
+    ///     #[serde(rename = "EXIT")]
+    ///     Exit(kvnode::etf::Pid, kvnode::etf::OwnedTerm),
+    /// }
+    /// ```
+    pub fn trap_exits(&mut self, trap: bool) {
+        self.mailbox.trap_exits(trap);
+    }
+
+    /// An exit signal by a link that could not be set.
+    fn exit_signal(&mut self, from: &Pid, reason: &str) {
+        match self.mailbox.exit_signals() {
+            ExitSignals::Trap => {
+                let message = encode(|w| _ = w.tuple(3).atom("EXIT").pid(from).atom(reason));
+                let message = OwnedTerm::parse(message).expect("it was written here as one term");
+                self.mailbox.push(Envelope::Info(message));
+            }
+            ExitSignals::Obey | ExitSignals::Ignore => self.stop = Some(OwnedTerm::atom(reason)),
+        }
+    }
+
+    /// Ends the server when this handler is done, with a reason such as `&atom("normal")`. What waits in the
+    /// mailbox is not handled any more.
+    pub fn stop(&mut self, reason: &(impl Serialize + ?Sized)) {
+        self.stop = Some(exit_reason(reason));
+    }
+
+    pub(in crate::node) const fn take_stop(&mut self) -> Option<OwnedTerm> {
+        self.stop.take()
+    }
+
+    /// A monitor has fired: `None` when it has been taken back.
+    pub(in crate::node) fn down(&mut self, monitor: u64, reason: OwnedTerm) -> Option<Down> {
+        let (process, _) = self.monitors.remove(&monitor)?;
+        Some(Down { monitor: MonitorRef(monitor), process, reason })
+    }
+
+    /// Waits for what is to be handled next.
+    pub(in crate::node) async fn next(&mut self) -> Event<S::Info> {
+        poll_fn(|cx| {
+            if let Poll::Ready(message) = self.timers.poll_due(cx) {
+                return Poll::Ready(Event::Timer(message));
+            }
+            self.mailbox.poll_next(cx).map(|next| match next {
+                Next::Envelope(envelope) => Event::Envelope(envelope),
+                Next::Ended => Event::Ended,
+            })
+        })
+        .await
+    }
+}
+
+impl<S: Server> fmt::Debug for Context<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.process.fmt(f)
+    }
+}

@@ -1,0 +1,159 @@
+//! Our own processes, as the program that started them sees them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::etf::{OwnedTerm, Pid};
+use crate::node::Node;
+use crate::node::server::typed;
+use crate::node::server::{self, Server};
+use crate::process::mailbox::Mailbox;
+use crate::process::registry::RegisterError;
+use crate::process::{GenServer, Process, ProcessId};
+
+impl Node {
+    /// Starts a process that handles its messages one after the other, with `&mut self`: see [`Server`].
+    ///
+    /// It runs until it is stopped, or the node ends; the handle may be dropped. Other nodes find it by its pid or by
+    /// the names that the handle gives it.
+    pub fn serve<S: Server>(&self, server: S) -> ProcessHandle {
+        let limits = &self.config.limits;
+        let mailbox = Arc::new(Mailbox::new(limits.mailbox_messages_max, limits.mailbox_bytes_max));
+        let process = self.registry.spawn(Arc::clone(&mailbox) as Arc<dyn GenServer>);
+        self.mailboxes.lock().insert(process.id, Arc::clone(&mailbox));
+        let handle = ProcessHandle { node: self.arc(), process, mailbox: Some(mailbox) };
+        self.spawn(server::run(handle.clone(), server));
+        handle
+    }
+
+    /// Starts a process that handles messages where they come in, several at once: see [`GenServer`].
+    ///
+    /// It runs until it is stopped, or the node ends; the handle may be dropped.
+    pub fn serve_inline(&self, server: Arc<dyn GenServer>) -> ProcessHandle {
+        ProcessHandle { node: self.arc(), process: self.registry.spawn(server), mailbox: None }
+    }
+
+    /// The process of this node that is registered under a name, as `Process.whereis/1` finds it.
+    pub fn whereis_local(&self, name: &str) -> Option<Pid> {
+        self.registry.by_name(name).map(|(_, process)| process.pid.clone())
+    }
+
+    fn arc(&self) -> Arc<Self> {
+        self.this.upgrade().expect("whoever borrows the node holds it")
+    }
+
+    /// Waits until a process of ours has ended.
+    pub(in crate::node) fn end_of(&self, id: ProcessId) -> impl Future<Output = ()> + Send + use<> {
+        let ended = {
+            let mut ends = self.ends.lock();
+            // The end takes it out of the registry first, and then looks here.
+            let alive = self.registry.by_id(id).is_some();
+            alive.then(|| ends.entry(id).or_insert_with(|| smol::channel::bounded(1)).1.clone())
+        };
+        async move {
+            if let Some(ended) = ended {
+                // Nothing is ever sent: only the sender's drop ends the wait.
+                while ended.recv().await.is_ok() {}
+            }
+        }
+    }
+}
+
+/// A process of this node. Cheap to clone; dropping it does not end the process.
+#[derive(Clone)]
+pub struct ProcessHandle {
+    pub(in crate::node) node: Arc<Node>,
+    pub(in crate::node) process: Arc<Process>,
+    pub(in crate::node) mailbox: Option<Arc<Mailbox>>,
+}
+
+impl ProcessHandle {
+    /// Its pid.
+    pub fn pid(&self) -> &Pid {
+        &self.process.pid
+    }
+
+    /// The node that it runs on.
+    pub const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Gives it a name on this node, as `Process.register/2` does: `GenServer.call({:name, node}, …)` finds it. It may
+    /// have several. An Elixir module's name is written out: `Elixir.Counter`.
+    ///
+    /// # Errors
+    /// The program's: another process has that name, or this one has ended.
+    pub fn register(&self, name: &str) -> Result<&Self, RegisterError> {
+        self.node.registry.register(name, &self.process)?;
+        Ok(self)
+    }
+
+    /// Gives it a name in `:global`, an atom: `GenServer.call({:global, :name}, …)` finds it in the whole cluster.
+    ///
+    /// A hidden node takes no part in `:global`, but those that it is connected to do: each is asked to register the
+    /// name, now and whenever it is lost, for as long as the process lives. So this does not wait, and a node that
+    /// connects later knows the name too. That another process of the cluster has the name is logged, and it is tried
+    /// again. As `:global` gives one pid one name, each name after the first has a pid of its own, of the same process.
+    ///
+    /// # Errors
+    /// The program's: another process of this node has that name, or this one has ended.
+    pub fn register_global(&self, name: &str) -> Result<&Self, RegisterError> {
+        let registry = &self.node.registry;
+        if !self.process.is_alive() {
+            return Err(RegisterError::Ended);
+        }
+        let named = registry.global_names().iter().any(|(_, holder)| holder.id == self.process.id);
+        if named {
+            if registry.by_global_name(name).is_some() {
+                return Err(RegisterError::Taken);
+            }
+            registry.claim_global(name, &registry.spawn_sibling(&self.process)?)?;
+        } else {
+            registry.claim_global(name, &self.process)?;
+        }
+        self.node.names.started_again(std::iter::once(name));
+        Ok(self)
+    }
+
+    /// Whether it has not ended.
+    pub fn is_alive(&self) -> bool {
+        self.process.is_alive()
+    }
+
+    /// Asks it to end, as `GenServer.stop/2` does; `reason` is what monitors and links are told, such as
+    /// [`&atom("normal")`](crate::etf::atom). A [`Server`] handles what waits in its mailbox first and gets its
+    /// [`terminate`](Server::terminate). This does not wait: [`ended`](Self::ended) does.
+    pub fn stop(&self, reason: &(impl Serialize + ?Sized)) {
+        let reason = exit_reason(reason);
+        if !self.process.server.stop(reason.view()) {
+            self.node.exit(&self.process, reason.view().bytes());
+        }
+    }
+
+    /// Ends it at once, as `Process.exit(pid, :kill)` does, with the reason `:killed`. What a [`Server`] is at is
+    /// dropped where it next waits, and it gets no [`terminate`](Server::terminate).
+    pub fn kill(&self) {
+        self.node.exit(&self.process, OwnedTerm::atom("killed").view().bytes());
+    }
+
+    /// Waits until it has ended.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.node.end_of(self.process.id)
+    }
+}
+
+impl fmt::Debug for ProcessHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.process.pid)
+    }
+}
+
+/// A reason as a term. One that cannot be written as a term is told as such.
+pub(in crate::node) fn exit_reason(reason: &(impl Serialize + ?Sized)) -> OwnedTerm {
+    typed::term_of(reason).unwrap_or_else(|error| {
+        tracing::error!(%error, "an exit reason cannot be written as a term");
+        OwnedTerm::atom("badarg")
+    })
+}

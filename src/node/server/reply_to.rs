@@ -1,0 +1,207 @@
+//! Who waits for the answer to a call that a [`Server`](crate::node::Server) got.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use serde::Serialize;
+use smol::future::FutureExt;
+
+use crate::distribution::Outbound;
+use crate::etf::{ConvertError, TermWriter};
+use crate::node::latch::Opened;
+use crate::node::life::threads;
+use crate::node::server::process_handle::exit_reason;
+use crate::node::server::typed;
+use crate::node::{Node, after, block_on};
+use crate::process::effect::can_decode;
+use crate::process::{NoRoom, OwnedCaller, ProcessId};
+
+/// A call that is dropped by a panic ends after so long, unless the panic has ended its server.
+const PANIC_TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// Who waits for the answer to a call: the `from` of `handle_call`.
+///
+/// It may be answered at once, or kept and answered later, from any thread or task. Dropped without an answer it ends
+/// the call: the caller exits with the reason `:noreply` instead of waiting for its time-out.
+#[must_use = "the caller waits for an answer"]
+pub struct ReplyTo {
+    /// Gone when the call is answered.
+    caller: Option<OwnedCaller>,
+    process: ProcessId,
+    node: Weak<Node>,
+}
+
+impl ReplyTo {
+    pub(in crate::node) fn new(caller: OwnedCaller, process: ProcessId, node: &Arc<Node>) -> Self {
+        Self { caller: Some(caller), process, node: Arc::downgrade(node) }
+    }
+
+    /// Answers the call. A value that cannot be written as a term, or that the caller's OTP version cannot decode
+    /// (which would cost its node the connection to us), ends the call with a reason that says so.
+    ///
+    /// Where too much waits for the caller's node, a thread of the program's waits here for room, as a BEAM suspends a
+    /// process that sends to a busy node. In a handler, which runs on a thread of the node, nothing waits: what finds no
+    /// room there ends the call, with `{:system_limit, :busy_dist_port}` ([`reply_in_turn`](Self::reply_in_turn) waits).
+    /// [`try_reply`](Self::try_reply) tells how it went.
+    pub fn reply(self, value: &(impl Serialize + ?Sized)) {
+        if let Err(error @ (NotReplied::Unwritable(_) | NotReplied::NoRoom)) = self.try_reply(value) {
+            tracing::error!(%error, "an answer was not sent; its call ends");
+        }
+    }
+
+    /// As [`reply`](Self::reply), and tells whether the answer goes out.
+    ///
+    /// # Errors
+    /// It does not, and why; the call has ended with a reason that says so.
+    pub fn try_reply(mut self, value: &(impl Serialize + ?Sized)) -> Result<(), NotReplied> {
+        let (node, caller, mut frames) = self.answer(value)?;
+        while let Some(room) = node.offer_answer(&caller, &mut frames) {
+            if !threads::may_block() || !block_on(node.room_comes(room)) {
+                return self.refuse(caller, NotReplied::NoRoom);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`try_reply`](Self::try_reply), and waits for room without blocking the thread.
+    ///
+    /// # Errors
+    /// As for [`try_reply`](Self::try_reply); [`NotReplied::NoRoom`] where none has come for
+    /// [`output_stall_max`](crate::config::Limits::output_stall_max).
+    pub async fn reply_in_turn(mut self, value: &(impl Serialize + ?Sized)) -> Result<(), NotReplied> {
+        let (node, caller, mut frames) = self.answer(value)?;
+        while let Some(room) = node.offer_answer(&caller, &mut frames) {
+            if !node.room_comes(room).await {
+                return self.refuse(caller, NotReplied::NoRoom);
+            }
+        }
+        Ok(())
+    }
+
+    /// The frame of the answer, for whom it is, and by which node it goes.
+    fn answer(
+        &mut self,
+        value: &(impl Serialize + ?Sized),
+    ) -> Result<(Arc<Node>, OwnedCaller, Outbound), NotReplied> {
+        let (Some(caller), Some(node)) = (self.caller.take(), self.node.upgrade()) else {
+            return Err(NotReplied::Stopped);
+        };
+        let term = match typed::term_of(value) {
+            Ok(term) => term,
+            Err(error) => return self.refuse(caller, NotReplied::Unwritable(error)),
+        };
+        let traits = term.view().traits();
+        if node.peers.get(caller.node()).is_some_and(|peer| !can_decode(peer.offered, traits)) {
+            return self.refuse(caller, NotReplied::Undecodable);
+        }
+        let frames = caller.answer(|w| {
+            w.term(term.view());
+        });
+        Ok((node, caller, frames))
+    }
+
+    /// Ends the call with a reason that says why it is not answered.
+    fn refuse<T>(&mut self, caller: OwnedCaller, why: NotReplied) -> Result<T, NotReplied> {
+        self.caller = Some(caller);
+        self.end(|w| match &why {
+            NotReplied::NoRoom => NoRoom::write(w),
+            why => _ = w.tuple(2).atom("badarg").binary(why.to_string().as_bytes()),
+        });
+        Err(why)
+    }
+
+    /// Ends the call without an answer: the caller exits with `reason`. A call that was made without a monitor waits
+    /// for its time-out, as with a GenServer that ends.
+    pub fn end_call(mut self, reason: &(impl Serialize + ?Sized)) {
+        let reason = exit_reason(reason);
+        self.end(|w| {
+            w.term(reason.view());
+        });
+    }
+
+    /// As [`end_call`](Self::end_call), with a reason that is written out.
+    pub(in crate::node) fn end_with(mut self, reason: impl FnOnce(&mut TermWriter<'_>)) {
+        self.end(reason);
+    }
+
+    fn end(&mut self, reason: impl FnOnce(&mut TermWriter<'_>)) {
+        if let (Some(caller), Some(node)) = (self.caller.take(), self.node.upgrade()) {
+            node.carry_out(&mut vec![caller.end(self.process, reason)]);
+        }
+    }
+}
+
+/// Why an answer does not go out. Its call has ended with a reason that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotReplied {
+    /// The value cannot be written as a term: our misuse.
+    Unwritable(ConvertError),
+    /// The caller's OTP version cannot decode it.
+    Undecodable,
+    /// Too much waits for the caller's node, which takes it too slowly.
+    NoRoom,
+    /// The node has ended.
+    Stopped,
+}
+
+impl fmt::Display for NotReplied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unwritable(error) => error.fmt(f),
+            Self::Undecodable => f.write_str("this OTP version cannot decode the answer"),
+            Self::NoRoom => NoRoom.fmt(f),
+            Self::Stopped => f.write_str("this node has ended"),
+        }
+    }
+}
+
+impl std::error::Error for NotReplied {}
+
+impl Node {
+    /// Sends an answer, unless it has no room: then gives what tells that there may be.
+    fn offer_answer(&self, caller: &OwnedCaller, frames: &mut Outbound) -> Option<Opened> {
+        if self.send_up_to(caller.node(), frames, self.later_bytes_max()).is_ok() {
+            return None;
+        }
+        // A node that is gone, or is only being connected to, has none to wait for.
+        Some(self.peers.get(caller.node())?.room())
+    }
+
+    /// Waits for room; `false`: none has come for too long.
+    async fn room_comes(&self, room: Opened) -> bool {
+        let came = async {
+            room.wait().await;
+            true
+        };
+        let stalled = async {
+            after(self.config.limits.output_stall_max).await;
+            false
+        };
+        came.or(stalled).await
+    }
+}
+
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.end(|w| _ = w.atom("noreply"));
+        } else if let Some(node) = self.node.upgrade() {
+            // By the panic of its server, most likely: then the caller is told of that, as all who watch the server.
+            let (process, node_of) = (self.process, self.node.clone());
+            let left = Self { caller: self.caller.take(), process, node: node_of };
+            let ended = node.end_of(process);
+            node.spawn(async move {
+                ended.or(after(PANIC_TOLD_WITHIN)).await;
+                drop(left);
+            });
+        }
+    }
+}
+
+impl fmt::Debug for ReplyTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReplyTo").field(&self.caller).finish()
+    }
+}

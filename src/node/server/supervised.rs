@@ -1,0 +1,304 @@
+//! Processes under supervision: started under their names, and started again when they have ended.
+//!
+//! The decisions are [`Supervisor`]'s; here is what carries them out. The stores of the command line are one user of
+//! this (`node/stores.rs`), and use nothing that others cannot.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use smol::Task;
+
+use crate::config::{Limits, ServerName};
+use crate::etf::TermView;
+use crate::node::{Node, Outlet, ProcessHandle, after, now, slaves};
+use crate::process::registry::RegisterError;
+use crate::process::supervisor::{ChildId, Intensity, Verdict};
+use crate::process::{Dispatch, Ended, Process, ProcessId, Restart, SlaveAdded, Supervisor};
+use crate::replica::Slave;
+
+type Start = dyn Fn(&Arc<Node>) -> ProcessHandle + Send + Sync;
+
+/// What a process is started from, again and again.
+#[derive(Clone)]
+struct Child {
+    names: Arc<[ServerName]>,
+    start: Arc<Start>,
+}
+
+/// Why a supervised process was not started: it could not have one of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotNamed {
+    /// The name.
+    pub name: ServerName,
+    /// Why.
+    pub error: RegisterError,
+}
+
+impl fmt::Display for NotNamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ServerName::Global(name) | ServerName::Local(name)) = &self.name;
+        write!(f, "{name}: {}", self.error)
+    }
+}
+
+impl std::error::Error for NotNamed {}
+
+/// What was not started.
+enum Failed {
+    Name(NotNamed),
+    /// What starts it panicked.
+    Panic(Box<dyn std::any::Any + Send>),
+}
+
+struct Children {
+    supervisor: Supervisor<Child>,
+    /// Starts that are under way.
+    starting: usize,
+    /// What ended while there were any, and was nobody's child: one of these may be what was being started.
+    ended_meanwhile: Vec<Ended>,
+}
+
+impl Children {
+    fn ended(&mut self, ended: &Ended) -> Option<Verdict<Child>> {
+        let reason = TermView::parse(&ended.reason).expect("a reason was checked when it came");
+        let mut ids = ended.processes.iter().map(|process| process.id);
+        let verdict = ids.find_map(|id| self.supervisor.ended(id, reason, now()));
+        if verdict.is_none() && self.starting > 0 {
+            self.ended_meanwhile.push(ended.clone());
+        }
+        verdict
+    }
+
+    /// A start is over. If the process has ended already, its end is given.
+    fn started(&mut self, child: ChildId, process: Option<ProcessId>) -> Option<(Ended, Verdict<Child>)> {
+        self.starting -= 1;
+        let ended = process.and_then(|id| {
+            self.supervisor.started(child, id);
+            let is_it = |ended: &&Ended| ended.processes.iter().any(|process| process.id == id);
+            self.ended_meanwhile.iter().find(is_it).cloned()
+        });
+        if self.starting == 0 {
+            self.ended_meanwhile.clear();
+        }
+        ended.and_then(|ended| self.ended(&ended).map(|verdict| (ended, verdict)))
+    }
+}
+
+/// The supervised processes of a node, and the tasks that end with a process.
+pub(in crate::node) struct Supervision {
+    children: Mutex<Children>,
+    /// That follow slaves, by the pid that they were added to.
+    following: Mutex<AHashMap<ProcessId, Vec<Task<()>>>>,
+}
+
+impl Supervision {
+    pub(in crate::node) fn new(limits: &Limits) -> Self {
+        let intensity = Intensity { restarts_max: limits.restarts_max, period: limits.restart_period };
+        let supervisor = Supervisor::new(intensity);
+        let children = Children { supervisor, starting: 0, ended_meanwhile: Vec::new() };
+        Self { children: Mutex::new(children), following: Mutex::default() }
+    }
+}
+
+impl Node {
+    /// Starts a process that is started again when it has ended, as a child of an OTP supervisor is.
+    ///
+    /// `start` starts the process, by [`serve`](Self::serve) or [`serve_inline`](Self::serve_inline) of the node that it
+    /// is given, now and at each restart; what it needs for that it keeps. Each time the process gets all of `names`,
+    /// so that callers find the next one as they found the first. (Whoever has kept a pid has lost it, as everywhere.)
+    /// What this gives is the first process.
+    ///
+    /// ```no_run
+    /// use kvnode::{Node, Restart, ServerName};
+    /// # use kvnode::{Context, Never, ReplyTo, Server};
+    /// # #[derive(Default)]
+    /// # struct Counter(i64);
+    /// # impl Server for Counter {
+    /// #     type Call = Never;
+    /// #     type Cast = Never;
+    /// #     type Info = Never;
+    /// #     async fn handle_call(&mut self, call: Never, _: ReplyTo, _: &mut Context<Self>) {
+    /// #         match call {}
+    /// #     }
+    /// # }
+    ///
+    /// let node = Node::builder("rust").start()?;
+    /// let names = [ServerName::local("counter"), ServerName::global("counter")];
+    /// node.supervise(Restart::Permanent, names, |node| node.serve(Counter::default()))?;
+    /// node.wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A process that ends more often than [`Limits::restarts_max`] times in [`Limits::restart_period`] is started
+    /// again when the period has room, and not given up; nor are others ended for it. A name that somebody of this node
+    /// has taken meanwhile, or a `start` that panics, puts the restart off in the same way. Each restart is logged. One
+    /// that is [`Restart::Transient`] ends for good when it is [stopped](ProcessHandle::stop) with the reason `normal`.
+    /// All end with the node.
+    ///
+    /// # Errors
+    /// The program's: another process of this node has one of the names. Nothing is left of the process then.
+    pub fn supervise(
+        &self,
+        restart: Restart,
+        names: impl IntoIterator<Item = ServerName>,
+        start: impl Fn(&Arc<Self>) -> ProcessHandle + Send + Sync + 'static,
+    ) -> Result<ProcessHandle, NotNamed> {
+        let child = Child { names: names.into_iter().collect(), start: Arc::new(start) };
+        let id = self.supervision.children.lock().supervisor.add(child.clone(), restart);
+        self.start_child(id, &child).map_err(|failed| {
+            self.supervision.children.lock().supervisor.forget(id);
+            match failed {
+                Failed::Name(error) => error,
+                Failed::Panic(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Sends what is queued for a slave ([`Slave::push`]) to the process that has its name, until `primary` ends: it is
+    /// found, monitored, and looked for again when it is gone. A server does the same from within a handler by
+    /// [`Effect::FollowSlave`](crate::process::Effect::FollowSlave).
+    ///
+    /// Frames for one slave go out in the order in which they were queued, whichever connections the writes came by. What
+    /// it lacks is read from the process's [`replica_source`](crate::GenServer::replica_source).
+    pub fn follow_slave(&self, slave: Arc<Slave>, primary: &ProcessHandle) {
+        self.follow(slave, &primary.process, None);
+    }
+
+    /// What servers send by that answer later, outside of a handler. It does not keep the node: once that has ended,
+    /// what is sent is dropped.
+    pub fn dispatch(&self) -> Arc<dyn Dispatch> {
+        Arc::new(Outlet(self.this.clone()))
+    }
+
+    /// Follows a slave of a process until that ends. `added`: who had it added.
+    pub(in crate::node) fn follow(
+        &self,
+        slave: Arc<Slave>,
+        primary: &Arc<Process>,
+        added: Option<SlaveAdded>,
+    ) {
+        let Some(node) = self.this.upgrade() else { return };
+        let mut following = self.supervision.following.lock();
+        // Whoever ends the process takes it out of the registry first, and its tasks out of here then.
+        if primary.is_alive() {
+            let tasks = following.entry(primary.id).or_default();
+            tasks.retain(|task| !task.is_finished());
+            tasks.extend(self.task(slaves::follow(node, slave, Arc::clone(primary), added)));
+        }
+    }
+
+    /// A process has ended: what hangs on it goes, and it is started again where that is due.
+    pub(in crate::node) fn process_ended(&self, ended: &Ended) {
+        let tasks: Vec<_> = {
+            let mut following = self.supervision.following.lock();
+            ended.processes.iter().filter_map(|process| following.remove(&process.id)).collect()
+        };
+        // Dropping a task ends it.
+        drop(tasks);
+        let verdict = self.supervision.children.lock().ended(ended);
+        self.follow_verdict(ended, verdict);
+    }
+
+    fn follow_verdict(&self, ended: &Ended, verdict: Option<Verdict<Child>>) {
+        let names = ended.names.join(", ");
+        let reason = TermView::parse(&ended.reason).expect("a reason was checked when it came");
+        if self.is_stopping() {
+            return;
+        }
+        match verdict {
+            None if names.is_empty() => {}
+            None | Some(Verdict::Forget(_)) => tracing::info!(process = %names, ?reason, "process ended"),
+            Some(Verdict::Restart { child: id, spec: child, after: pause }) if pause.is_zero() => {
+                if let Some(process) = self.start_again(id, &child) {
+                    tracing::warn!(process = %names, ?reason, pid = ?process, "process ended and was started again");
+                }
+            }
+            Some(Verdict::Restart { child: id, spec: child, after: pause }) => {
+                let pause_ms = pause.as_millis();
+                tracing::error!(
+                    process = %names, ?reason,
+                    "process ended, too often of late: it is started again in {pause_ms} ms"
+                );
+                self.start_later(id, child, pause);
+            }
+        }
+    }
+
+    fn start_child(&self, id: ChildId, child: &Child) -> Result<ProcessHandle, Failed> {
+        let node = self.this.upgrade().expect("whoever borrows the node holds it");
+        self.supervision.children.lock().starting += 1;
+        let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let process = (child.start)(&node);
+            match name_all(&process, &child.names) {
+                Ok(()) => Ok(process),
+                Err(error) => {
+                    process.kill();
+                    Err(error)
+                }
+            }
+        }));
+        let started = match started {
+            Ok(Ok(process)) => Ok(process),
+            Ok(Err(error)) => Err(Failed::Name(error)),
+            Err(panic) => Err(Failed::Panic(panic)),
+        };
+        let process = started.as_ref().ok().map(|process| process.process.id);
+        let ended = self.supervision.children.lock().started(id, process);
+        if let Some((ended, verdict)) = ended {
+            self.follow_verdict(&ended, Some(verdict));
+        }
+        started
+    }
+
+    fn start_later(&self, id: ChildId, child: Child, pause: Duration) {
+        self.spawn_with(|node| async move {
+            after(pause).await;
+            if let Some(process) = node.start_again(id, &child) {
+                let names = node.registry.names_of(&process.process);
+                tracing::warn!(process = %names.join(", "), pid = ?process, "process started again");
+            }
+        });
+    }
+
+    fn start_again(&self, id: ChildId, child: &Child) -> Option<ProcessHandle> {
+        if self.is_stopping() {
+            return None;
+        }
+        let why = match self.start_child(id, child) {
+            Ok(process) => return Some(process),
+            Err(Failed::Name(error)) => error.to_string(),
+            Err(Failed::Panic(_)) => "what starts it panicked".to_owned(),
+        };
+        let verdict = self.supervision.children.lock().supervisor.again(id, now());
+        if let Some(Verdict::Restart { child: id, spec: child, after: pause }) = verdict {
+            // Not at once again, and not too late either.
+            let pause = pause.max(self.config.limits.backoff_first);
+            tracing::error!("process not started again: {why}; tried again in {} ms", pause.as_millis());
+            self.start_later(id, child, pause);
+        }
+        None
+    }
+}
+
+fn name_all(process: &ProcessHandle, names: &[ServerName]) -> Result<(), NotNamed> {
+    for name in names {
+        let named = match name {
+            ServerName::Local(name) => process.register(name),
+            ServerName::Global(name) => process.register_global(name),
+        };
+        named.map_err(|error| NotNamed { name: name.clone(), error })?;
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Supervision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervision")
+            .field("supervisor", &self.children.lock().supervisor)
+            .finish_non_exhaustive()
+    }
+}

@@ -95,7 +95,7 @@
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
 //! 9. The key-value server and what starts it use nothing but what this crate makes public: `tests/library_stores.rs`
-//!    compiles their sources ([`kv`], `node/stores.rs`) as part of another crate. Within the crate they stand because the
+//!    compiles their sources ([`kv`], `program/stores.rs`) as part of another crate. Within the crate they stand because the
 //!    command line's [`Config`](config::Config) names stores. Replication is public as an effect
 //!    ([`Effect::FollowSlave`](process::Effect::FollowSlave)) and as [`Node::follow_slave`], with the store to be lent as a
 //!    [`replica::Source`] by [`GenServer::replica_source`]; it is made for the messages
@@ -147,6 +147,7 @@ pub mod etf;
 pub mod kv;
 pub mod node;
 pub mod process;
+pub mod program;
 pub mod replica;
 pub mod store;
 

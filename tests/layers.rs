@@ -13,8 +13,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kv", &["etf", "distribution", "process", "replica", "store"]),
     ("config", &["distribution", "store"]),
     ("epmd", &["config", "distribution"]),
-    ("node", &["config", "distribution", "epmd", "etf", "kv", "process", "replica", "store"]),
-    ("cli", &["config", "distribution", "epmd", "etf", "node", "replica", "store"]),
+    ("node", &["program", "config", "distribution", "epmd", "etf", "kv", "process", "replica", "store"]),
+    ("program", &["config", "distribution", "epmd", "etf", "kv", "node", "process", "replica", "store"]),
+    ("cli", &["config", "distribution", "epmd", "etf", "node", "program", "replica", "store"]),
 ];
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.

@@ -12,7 +12,7 @@ use kvnode::{
 #[allow(dead_code, unused_imports, reason = "compiled whole")]
 #[path = "../src/kv/mod.rs"]
 mod kv;
-#[path = "../src/node/stores.rs"]
+#[path = "../src/program/stores.rs"]
 mod stores;
 
 use kvnode::config::{EpmdConfig, StoreConfig};

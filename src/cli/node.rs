@@ -19,8 +19,8 @@ use crate::distribution::node_name::{NameKind, NodeName, split_typed};
 use crate::distribution::{NodeAt, NodePattern};
 use crate::epmd::environment;
 use crate::epmd::host::Host;
-use crate::node::STATUS_NAME;
 use crate::node::cookie_file::CookiePlaces;
+use crate::program::STATUS_NAME;
 use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.

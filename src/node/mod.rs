@@ -6,18 +6,16 @@
 //! `Node::carry_out` once per batch.
 
 mod greeting;
-mod http;
+
 mod latch;
-mod life;
+pub(crate) mod life;
 mod link;
-mod peers;
+pub(crate) mod peers;
 mod server;
-mod service;
+
 mod slave_keys;
 mod slave_kind;
 mod slaves;
-mod status;
-mod stores;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,8 +40,8 @@ pub(crate) mod printed {
 
 pub use life::builder::{NodeBuilder, PeerFault};
 pub use life::run::{StartError, Started, run, run_with_client};
-pub use life::snapshot::Snapshot;
-pub use life::{cookie_file, functions, latency, log, snapshot};
+
+pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
 pub use peers::connect_to::ConnectedNode;
 pub use peers::{backoff, erpc};
@@ -54,7 +52,6 @@ pub use server::reply_to::{NotReplied, ReplyTo};
 pub use server::supervised::NotNamed;
 pub use server::timers::TimerRef;
 pub use server::{Never, Server};
-pub use status::STATUS_NAME;
 
 use crate::config::{Config, StoreConfig};
 use crate::distribution::handshake::{Fault, HandshakeError, Local};
@@ -88,11 +85,11 @@ use server::{client, timers};
 ///
 /// The node runs until [`stop`](Self::stop), also when nobody holds it any more.
 pub struct Node {
-    config: Config,
-    registry: Registry,
+    pub(crate) config: Config,
+    pub(crate) registry: Registry,
     waiters: Waiters,
-    peers: Peers,
-    names: Names,
+    pub(crate) peers: Peers,
+    pub(crate) names: Names,
     supervision: Supervision,
     net_kernel: Arc<NetKernel>,
     /// The process of `net_kernel`: what calls of our own come from.
@@ -100,9 +97,9 @@ pub struct Node {
     /// Memory of large values.
     pool: Arc<Pool>,
     /// What all stores in memory may hold together.
-    room: Arc<Room>,
+    pub(crate) room: Arc<Room>,
     /// Where the stores of the configuration are kept; `None`: in memory.
-    disk: Option<Arc<Disk>>,
+    pub(crate) disk: Option<Arc<Disk>>,
     /// Held by the threads alone: with them its tasks end.
     executor: Weak<Executor<'static>>,
     /// Connections that run on a thread of their own.
@@ -112,14 +109,14 @@ pub struct Node {
     ending: Ending,
     /// `None`: the node speaks TCP.
     tls: Option<Tls>,
-    listening: SocketAddr,
+    pub(crate) listening: SocketAddr,
     /// `None`: the cluster is without epmd.
-    epmd: Option<EpmdStart>,
+    pub(crate) epmd: Option<EpmdStart>,
     /// Ports of nodes that epmd is not asked for: as many as the configuration and this program's own calls name.
     ports: Mutex<BTreeMap<NodeName, u16>>,
-    stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
+    pub(crate) stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
     /// What is counted of it.
-    figures: Figures,
+    pub(crate) figures: Figures,
     /// Of the servers that have one.
     mailboxes: Mutex<AHashMap<ProcessId, Arc<Mailbox>>>,
     /// Dropped when the process ends.
@@ -177,7 +174,7 @@ impl Node {
         names.filter_map(|peer| NodeName::new(&peer.name).ok()).collect()
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(task) = self.task(task) {
             task.detach();
         }
@@ -196,14 +193,14 @@ impl Node {
     }
 
     /// The outcome of a task on the node's threads. `None`: the node has ended.
-    fn task_with<T: Send + 'static>(
+    pub(crate) fn task_with<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
     ) -> Option<smol::Task<T>> {
         Some(self.executor.upgrade()?.spawn(task))
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
@@ -216,7 +213,10 @@ impl Node {
     }
 
     /// Spawns a task that needs the node, unless that ends.
-    fn spawn_with<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Self>) -> F) {
+    pub(crate) fn spawn_with<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        task: impl FnOnce(Arc<Self>) -> F,
+    ) {
         if let Some(node) = self.this.upgrade() {
             self.spawn(task(node));
         }
@@ -611,17 +611,17 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     smol::block_on(future)
 }
 
-async fn after(pause: Duration) {
+pub(crate) async fn after(pause: Duration) {
     Timer::after(pause).await;
 }
 
 /// The clock, for the whole shell.
 #[expect(clippy::disallowed_methods, reason = "this is the one place where the monotonic clock is read")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// A number from the system's random source.
-fn random_u32() -> u32 {
+pub(crate) fn random_u32() -> u32 {
     getrandom::u32().expect("the system has a random source; without one no handshake is safe")
 }

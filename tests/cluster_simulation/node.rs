@@ -206,7 +206,7 @@ impl VirtualNode {
         SlaveName::remote(STORE, &self.name)
     }
 
-    /// Starts it, as `node/stores.rs` starts a store. Gives the slaves that are to be followed.
+    /// Starts it, as `program/stores.rs` starts a store. Gives the slaves that are to be followed.
     pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration) -> Vec<Arc<Slave>> {
         match self.drive.clone() {
             Some(drive) => self.start_with(drive, incarnation, confirm_timeout),

@@ -11,18 +11,18 @@ use crate::node::life::latency::Latency;
 use crate::node::now;
 use crate::process::figures::StoreWatch;
 
-pub(in crate::node) struct Figures {
-    pub(in crate::node) latency: Latency,
-    pub(in crate::node) started: Instant,
+pub(crate) struct Figures {
+    pub(crate) latency: Latency,
+    pub(crate) started: Instant,
     /// The same by the wall clock, since 1970.
-    pub(in crate::node) started_unix: Duration,
-    pub(in crate::node) stores: Mutex<Vec<(StoreConfig, Arc<StoreWatch>)>>,
+    pub(crate) started_unix: Duration,
+    pub(crate) stores: Mutex<Vec<(StoreConfig, Arc<StoreWatch>)>>,
     registered: AtomicBool,
 }
 
 impl Figures {
     #[expect(clippy::disallowed_methods, reason = "the shell is where the clock is read")]
-    pub(in crate::node) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             latency: Latency::default(),
             started: now(),
@@ -33,11 +33,11 @@ impl Figures {
     }
 
     /// Whether epmd knows the node now.
-    pub(in crate::node) fn is_registered(&self) -> bool {
+    pub(crate) fn is_registered(&self) -> bool {
         self.registered.load(Ordering::Relaxed)
     }
 
-    pub(in crate::node) fn set_registered(&self, registered: bool) {
+    pub(crate) fn set_registered(&self, registered: bool) {
         self.registered.store(registered, Ordering::Relaxed);
     }
 }

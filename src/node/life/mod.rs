@@ -2,11 +2,9 @@
 
 pub mod builder;
 pub mod cookie_file;
-pub(in crate::node) mod figures;
+pub(crate) mod figures;
 pub mod functions;
 pub mod latency;
-pub mod log;
 pub mod run;
-pub mod snapshot;
 pub(in crate::node) mod stop;
 pub(in crate::node) mod threads;

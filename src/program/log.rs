@@ -192,10 +192,10 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    pub(in crate::node) struct Shared(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Shared(Arc<Mutex<Vec<u8>>>);
 
     impl Shared {
-        pub(in crate::node) fn text(&self) -> String {
+        pub(crate) fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
     }

@@ -73,18 +73,18 @@ fn send_abstract(_: &[u8], _: &[u8]) -> io::Result<()> {
 }
 
 /// The node can be reached.
-pub(super) fn ready(node: &Node) {
+pub(crate) fn ready(node: &Node) {
     let status = format!("{} listens at {}", node.name(), node.listening());
     tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 /// The node begins to end.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
 /// Files are read again by `reload`: the service manager is told before and after.
-pub(super) fn reloading(reload: impl FnOnce()) {
+pub(crate) fn reloading(reload: impl FnOnce()) {
     // sd_notify(3): RELOADING=1 comes with the time, which tells the READY=1 after it from those before.
     let at: io::Result<_> = NotifyState::monotonic_usec_now();
     if let Ok(at) = at {
@@ -95,7 +95,7 @@ pub(super) fn reloading(reload: impl FnOnce()) {
 }
 
 /// Says that the node is alive for as long as it is, where that is wanted. It never ends.
-pub(super) async fn watchdog(node: Arc<Node>) {
+pub(crate) async fn watchdog(node: Arc<Node>) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return std::future::pending().await;
     };

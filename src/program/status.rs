@@ -1,6 +1,6 @@
 //! `:kvnode`, the process that says how the node is.
 //!
-//! `GenServer.call({:kvnode, node}, :status)` is answered with the [`Snapshot`](crate::node::Snapshot) as a map with atoms as
+//! `GenServer.call({:kvnode, node}, :status)` is answered with the [`Snapshot`](crate::program::Snapshot) as a map with atoms as
 //! keys. A BEAM has no process of that name, so asking one ends at once with `noproc` and does no harm.
 
 use std::sync::{Arc, Weak};

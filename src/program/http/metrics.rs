@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use crate::node::Snapshot;
 use crate::node::life::latency::BOUNDS_NANOS;
+use crate::program::Snapshot;
 
 /// The states of a slave, each a value of its own.
 const SLAVE_STATES: [&str; 8] =
@@ -75,7 +75,7 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
 
 fn stores(page: &mut Page, snapshot: &Snapshot) {
     let named = |store: usize| vec![("store", name(snapshot, store))];
-    type Gauge = (&'static str, &'static str, fn(&crate::node::life::snapshot::StoreSnapshot) -> f64);
+    type Gauge = (&'static str, &'static str, fn(&crate::program::snapshot::StoreSnapshot) -> f64);
     let gauges: [Gauge; 3] = [
         ("kvnode_store_up", "Whether a server has the store now.", |store| f64::from(store.up)),
         ("kvnode_store_entries", "Keys in a store.", |store| store.entries as f64),
@@ -188,7 +188,7 @@ fn peers(page: &mut Page, snapshot: &Snapshot) {
         snapshot.missing.len() as f64,
     );
     type Peer =
-        (&'static str, &'static str, &'static str, fn(&crate::node::life::snapshot::PeerSnapshot) -> u64);
+        (&'static str, &'static str, &'static str, fn(&crate::program::snapshot::PeerSnapshot) -> u64);
     let metrics: [Peer; 4] = [
         (
             "kvnode_peer_received_bytes_total",

@@ -96,7 +96,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
-    use crate::node::life::log::tests::Shared;
+    use crate::program::log::tests::Shared;
 
     #[test]
     fn a_flood_of_one_kind_is_cut_and_other_lines_are_not() {

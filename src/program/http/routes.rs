@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::history::Moment;
 use super::{Site, metrics, page};
-use crate::node::Snapshot;
+use crate::program::Snapshot;
 
 pub(super) type Answer = Response<Full<Bytes>>;
 

@@ -28,7 +28,7 @@ use smol::future::FutureExt;
 use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
-use super::random_u32 as random;
+use crate::node::random_u32 as random;
 use crate::node::{Node, after};
 use history::History;
 

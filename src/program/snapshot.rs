@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::StoreConfig;
 use crate::node::Node;
-use crate::node::life::log::LoggedLine;
 use crate::node::peers::PeerHandle;
 use crate::process::figures::{PrimaryFigures, StoreWatch};
+use crate::program::log::LoggedLine;
 use crate::replica::{Refusal, Slave, SlaveName, SlaveState, Standing};
 
 /// What a node does and holds.
@@ -48,7 +48,7 @@ pub struct Snapshot {
     /// How long these took together, in nanoseconds.
     pub answers_nanos: u64,
     /// The last warnings and errors that the program has logged, oldest first; none where it does not log by
-    /// [`log`](crate::node::life::log).
+    /// [`log`](crate::program::log).
     pub log: Vec<LoggedLine>,
 }
 
@@ -181,12 +181,12 @@ impl Node {
             peers: peers.iter().map(|peer| shown(peer)).collect(),
             answers: answers.to_vec(),
             answers_nanos,
-            log: crate::node::life::log::recent(),
+            log: crate::program::log::recent(),
         }
     }
 
     /// Whether it serves: it is not about to end, and epmd knows it if it listens and is found by epmd.
-    pub(in crate::node) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let needs_epmd = self.epmd.is_some() && self.listening.port() != 0;
         !self.is_stopping() && (!needs_epmd || self.figures.is_registered())
     }

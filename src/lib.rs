@@ -73,12 +73,13 @@
 //! - [`replica`]: what a primary keeps for each slave.
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
+//! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.
 //! - [`config`]: every limit, interval and default.
 //! - [`cli`]: what a person types and reads.
 //!
 //! # Invariants
 //!
-//! 1. Only `node`, `epmd` and `cli` name smol, sockets, files or the clock ([`store::disk`] names files, and has the
+//! 1. Only `node`, `epmd`, `program` and `cli` name smol, sockets, files or the clock ([`store::disk`] names files, and has the
 //!    thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
@@ -95,8 +96,8 @@
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
 //! 9. The key-value server and what starts it use nothing but what this crate makes public: `tests/library_stores.rs`
-//!    compiles their sources ([`kv`], `program/stores.rs`) as part of another crate. Within the crate they stand because the
-//!    command line's [`Config`](config::Config) names stores. Replication is public as an effect
+//!    compiles their sources ([`kv`], `program/stores.rs`) as part of another crate.
+//!    Replication is public as an effect
 //!    ([`Effect::FollowSlave`](process::Effect::FollowSlave)) and as [`Node::follow_slave`], with the store to be lent as a
 //!    [`replica::Source`] by [`GenServer::replica_source`]; it is made for the messages
 //!    of this protocol, and not for streams of any kind.

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("etf", &[]),
     ("distribution", &["etf"]),
+    ("process", &["etf", "distribution", "replica"]),
+    ("config", &["distribution"]),
+    ("epmd", &["config", "distribution"]),
+    ("node", &["config", "distribution", "epmd", "etf", "process", "replica"]),
+    // The product.
     ("store", &["etf"]),
     ("replica", &["etf", "distribution"]),
-    ("process", &["etf", "distribution", "replica"]),
     ("kv", &["etf", "distribution", "process", "replica", "store"]),
-    ("config", &["distribution", "store"]),
-    ("epmd", &["config", "distribution"]),
-    ("node", &["program", "config", "distribution", "epmd", "etf", "kv", "process", "replica", "store"]),
     ("program", &["config", "distribution", "epmd", "etf", "kv", "node", "process", "replica", "store"]),
     ("cli", &["config", "distribution", "epmd", "etf", "node", "program", "replica", "store"]),
 ];

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use kvnode::config::Limits;
+use kvnode::program;
 use support::kvnode::program;
 
 const README: &str = include_str!("../README.md");
@@ -99,7 +100,6 @@ fn the_table_of_bounds_has_those_of_a_connection_and_their_defaults() {
         unfinished_messages_max,
         outbound_bytes_max,
         output_stall_max,
-        slave_buffer_bytes_max,
         handshake_step_duration_max,
         reconnect_pause,
         handshake_duration_max,
@@ -118,7 +118,6 @@ fn the_table_of_bounds_has_those_of_a_connection_and_their_defaults() {
         shutdown_duration_max: _,
         restarts_max: _,
         restart_period: _,
-        stored_bytes_max: _,
         backoff_first: _,
         backoff_max: _,
     } = Limits::default();
@@ -129,7 +128,7 @@ fn the_table_of_bounds_has_those_of_a_connection_and_their_defaults() {
         ("unfinished_messages_max", count(unfinished_messages_max)),
         ("outbound_bytes_max", bytes(outbound_bytes_max)),
         ("output_stall_max", time(output_stall_max)),
-        ("slave_buffer_bytes_max", bytes(slave_buffer_bytes_max)),
+        ("slave_buffer_bytes_max", bytes(program::Config::SLAVE_BUFFER_BYTES_MAX)),
         ("handshake_step_duration_max", time(handshake_step_duration_max)),
         ("reconnect_pause", time(reconnect_pause)),
         ("handshake_duration_max", time(handshake_duration_max)),

@@ -1,18 +1,15 @@
-//! The shell: sockets, tasks and the clock. It sees all other layers, and none of them sees it.
+//! The shell of the library: sockets, tasks and the clock.
 //!
-//! [`Node::builder`] starts a node, [`Node::serve`] and [`Node::serve_inline`] its processes. [`run`] is the command
-//! line's way: it blocks until a signal ends the program. Connections are tasks on an executor of their own, with a
-//! thread for each core; each one owns its socket and its peer's tables, and hands what concerns others to
-//! `Node::carry_out` once per batch.
+//! [`Node::builder`] starts a node, [`Node::serve`] and [`Node::serve_inline`] its processes. Connections are tasks on an
+//! executor of their own, with a thread for each core; each one owns its socket and its peer's tables, and hands what
+//! concerns others to `Node::carry_out` once per batch.
 
 mod greeting;
-
 mod latch;
-pub(crate) mod life;
+mod life;
 mod link;
-pub(crate) mod peers;
+mod peers;
 mod server;
-
 mod slave_keys;
 mod slave_kind;
 mod slaves;
@@ -22,7 +19,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,7 +36,9 @@ pub(crate) mod printed {
 }
 
 pub use life::builder::{NodeBuilder, PeerFault};
-pub use life::run::{StartError, Started, run, run_with_client};
+pub use life::run::StartError;
+pub use life::snapshot::{PeerSnapshot, Snapshot};
+pub use life::stop::Resource;
 
 pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
@@ -53,18 +52,17 @@ pub use server::supervised::NotNamed;
 pub use server::timers::TimerRef;
 pub use server::{Never, Server};
 
-use crate::config::{Config, StoreConfig};
+use crate::config::Config;
 use crate::distribution::handshake::{Fault, HandshakeError, Local};
 use crate::distribution::{DistributionFlags, NodeAtError, NodeName, Outbound};
 use crate::epmd::EpmdStart;
-use crate::etf::{OwnedTerm, Pid, Pool};
+use crate::etf::{OwnedTerm, Pool};
 use crate::process::effect::EndedCall;
 use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::{NetKernel, Print};
 use crate::process::peer::Surroundings;
 use crate::process::{Dispatch, Effect, Ended, NoRoom, Process, ProcessId, Registry, Waiters, exits};
 use crate::replica::Slave;
-use crate::store::{Disk, Room};
 use life::figures::Figures;
 use life::stop::Ending;
 use life::threads;
@@ -85,21 +83,17 @@ use server::{client, timers};
 ///
 /// The node runs until [`stop`](Self::stop), also when nobody holds it any more.
 pub struct Node {
-    pub(crate) config: Config,
-    pub(crate) registry: Registry,
+    config: Config,
+    registry: Registry,
     waiters: Waiters,
-    pub(crate) peers: Peers,
-    pub(crate) names: Names,
+    peers: Peers,
+    names: Names,
     supervision: Supervision,
     net_kernel: Arc<NetKernel>,
     /// The process of `net_kernel`: what calls of our own come from.
     net_kernel_process: Arc<Process>,
     /// Memory of large values.
     pool: Arc<Pool>,
-    /// What all stores in memory may hold together.
-    pub(crate) room: Arc<Room>,
-    /// Where the stores of the configuration are kept; `None`: in memory.
-    pub(crate) disk: Option<Arc<Disk>>,
     /// Held by the threads alone: with them its tasks end.
     executor: Weak<Executor<'static>>,
     /// Connections that run on a thread of their own.
@@ -107,16 +101,17 @@ pub struct Node {
     /// The node ends: nobody is dialled or let in any more.
     stopping: AtomicBool,
     ending: Ending,
+    /// Told of the end.
+    resources: Mutex<Vec<Arc<dyn Resource>>>,
     /// `None`: the node speaks TCP.
     tls: Option<Tls>,
-    pub(crate) listening: SocketAddr,
+    listening: SocketAddr,
     /// `None`: the cluster is without epmd.
-    pub(crate) epmd: Option<EpmdStart>,
+    epmd: Option<EpmdStart>,
     /// Ports of nodes that epmd is not asked for: as many as the configuration and this program's own calls name.
     ports: Mutex<BTreeMap<NodeName, u16>>,
-    pub(crate) stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
     /// What is counted of it.
-    pub(crate) figures: Figures,
+    figures: Figures,
     /// Of the servers that have one.
     mailboxes: Mutex<AHashMap<ProcessId, Arc<Mailbox>>>,
     /// Dropped when the process ends.
@@ -140,6 +135,18 @@ impl Node {
     /// The node is a hidden one: it is connected to the nodes that it talks to, and not to all of a cluster.
     pub fn builder(name: &str) -> NodeBuilder {
         NodeBuilder::new(name)
+    }
+
+    /// Starts a node of a whole configuration, as [`NodeBuilder::start_async`] does of one that is said piece by piece.
+    /// `prepare` starts its processes: they are there before others can connect. What it gives comes back beside the node.
+    ///
+    /// # Errors
+    /// See [`StartError`], and those of `prepare`: then there is no node.
+    pub async fn start_with<T, E: From<StartError>>(
+        config: Config,
+        prepare: impl FnOnce(&Arc<Self>) -> Result<T, E>,
+    ) -> Result<(Arc<Self>, T), E> {
+        life::run::start(config, prepare).await
     }
 
     /// Its full name.
@@ -174,7 +181,9 @@ impl Node {
         names.filter_map(|peer| NodeName::new(&peer.name).ok()).collect()
     }
 
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a task on the node's threads, beside its connections: it must not block them. It ends with the node, wherever
+    /// it is; a panic ends it alone, and is logged. Once the node has ended nothing is run.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(task) = self.task(task) {
             task.detach();
         }
@@ -192,15 +201,7 @@ impl Node {
         }))
     }
 
-    /// The outcome of a task on the node's threads. `None`: the node has ended.
-    pub(crate) fn task_with<T: Send + 'static>(
-        &self,
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Option<smol::Task<T>> {
-        Some(self.executor.upgrade()?.spawn(task))
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
+    fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
@@ -213,10 +214,7 @@ impl Node {
     }
 
     /// Spawns a task that needs the node, unless that ends.
-    pub(crate) fn spawn_with<F: Future<Output = ()> + Send + 'static>(
-        &self,
-        task: impl FnOnce(Arc<Self>) -> F,
-    ) {
+    fn spawn_with<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Self>) -> F) {
         if let Some(node) = self.this.upgrade() {
             self.spawn(task(node));
         }
@@ -611,17 +609,17 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     smol::block_on(future)
 }
 
-pub(crate) async fn after(pause: Duration) {
+async fn after(pause: Duration) {
     Timer::after(pause).await;
 }
 
 /// The clock, for the whole shell.
 #[expect(clippy::disallowed_methods, reason = "this is the one place where the monotonic clock is read")]
-pub(crate) fn now() -> Instant {
+fn now() -> Instant {
     Instant::now()
 }
 
 /// A number from the system's random source.
-pub(crate) fn random_u32() -> u32 {
+fn random_u32() -> u32 {
     getrandom::u32().expect("the system has a random source; without one no handshake is safe")
 }

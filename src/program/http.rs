@@ -4,9 +4,9 @@
 //! key, no value, no cookie. It listens at the loopback unless told otherwise, and then answers only requests that name
 //! the loopback as their host, so that no page from elsewhere can read it through a name of its own (DNS rebinding).
 //!
-//! As at the other door, who comes can take a bounded part: [`CONNECTIONS_MAX`] connections, of which the oldest makes room
-//! for the newest; [`HEAD_DURATION_MAX`] for the head of a request, which has [`HEAD_BYTES_MAX`] bytes and
-//! [`HEADERS_MAX`] lines; [`CONNECTION_DURATION_MAX`] for all of a connection. No body is read.
+//! As at the other door, who comes can take a bounded part: 64 connections, of which the oldest makes room
+//! for the newest; 5 s for the head of a request, which has 8 KiB and 64 lines at most; 60 s for all of a connection. No
+//! body is read.
 
 mod history;
 mod metrics;
@@ -23,13 +23,13 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use parking_lot::Mutex;
+use smol::Timer;
 use smol::channel::Sender;
 use smol::future::FutureExt;
 use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
-use crate::node::random_u32 as random;
-use crate::node::{Node, after};
+use super::Program;
 use history::History;
 
 /// Connections at once.
@@ -47,31 +47,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What all requests share.
 struct Site {
-    node: Arc<Node>,
+    program: Arc<Program>,
     history: History,
     /// It listens at the loopback: only requests for that are answered.
     loopback: bool,
 }
 
-impl Node {
-    /// Serves a page about the node, `/metrics` for Prometheus, `/status.json`, `/health` and `/ready` by HTTP at an address,
-    /// until the node ends. Port 0: a free one. The address that it listens at is given back.
-    ///
-    /// Nothing can be changed there, and there is no password: whoever reaches the address can read the names of nodes, stores and slaves, and what the log warned of.
-    /// No key, no value and no cookie is there.
-    ///
-    /// # Errors
-    /// The address cannot be listened at.
-    pub async fn serve_http(&self, address: SocketAddr) -> io::Result<SocketAddr> {
-        let listener = TcpListener::bind(address).await?;
-        let listening = listener.local_addr()?;
-        self.spawn_with(|node| serve(node, listener, listening.ip().is_loopback()));
-        Ok(listening)
-    }
+/// Serves a page about the node, `/metrics` for Prometheus, `/status.json`, `/health` and `/ready` by HTTP at an address,
+/// until the node ends. Port 0: a free one. The address that it listens at is given back.
+///
+/// Nothing can be changed there, and there is no password: whoever reaches the address can read the names of nodes,
+/// stores and slaves, and what the log warned of. No key, no value and no cookie is there.
+///
+/// # Errors
+/// The address cannot be listened at.
+pub async fn serve(program: &Arc<Program>, address: SocketAddr) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let listening = listener.local_addr()?;
+    let loopback = listening.ip().is_loopback();
+    let site = Site { program: Arc::clone(program), history: History::default(), loopback };
+    program.node().spawn(accept_all(Arc::new(site), listener));
+    Ok(listening)
 }
 
-async fn serve(node: Arc<Node>, listener: TcpListener, loopback: bool) {
-    let site = Arc::new(Site { node: Arc::clone(&node), history: History::default(), loopback });
+async fn accept_all(site: Arc<Site>, listener: TcpListener) {
+    let node = site.program.node();
     node.spawn(history::sample(Arc::clone(&site)));
     let open: Arc<Mutex<Open>> = Arc::default();
     loop {
@@ -86,6 +86,10 @@ async fn serve(node: Arc<Node>, listener: TcpListener, loopback: bool) {
             }
         }
     }
+}
+
+async fn after(pause: Duration) {
+    Timer::after(pause).await;
 }
 
 /// The connections that are open, oldest first. What is sent here is never used: dropped, it ends its connection.

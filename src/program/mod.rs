@@ -1,11 +1,164 @@
-//! The program: stores on a node, with its page, its log and what a service manager is told.
+//! The program: stores on a node, with their page, their log, and what a service manager is told.
+//!
+//! It is one more user of the library: everything that it starts, it starts by what [`Node`] makes public. [`Program`]
+//! is the stores of a [`Config`] on a node, for other programs too; [`run`] is the `kvnode` program's own way, with the
+//! signals that end it.
 
-pub(crate) mod http;
+pub mod config;
+mod error;
+pub mod http;
 pub mod log;
-pub(crate) mod service;
+mod run;
+mod service;
 pub mod snapshot;
 pub(crate) mod status;
-pub(crate) mod stores;
+mod stores;
 
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use config::{Config, DataConfig, StoreConfig};
+pub use error::StartError;
+pub use run::{Started, run};
 pub use snapshot::Snapshot;
 pub use status::STATUS_NAME;
+
+use crate::config::ServerName;
+use crate::etf::Pid;
+use crate::kv::slaves::SLAVES_MAX;
+use crate::kv::{ConfirmConfig, KeyValueFunctions};
+use crate::node::Resource;
+use crate::process::figures::StoreWatch;
+use crate::replica::SlaveName;
+use crate::store::{Disk, Room};
+use crate::{Node, NotNamed};
+use stores::{Keep, NotStarted, Replication};
+
+/// A node with its stores.
+///
+/// The node runs until [`Node::stop`]; this is what shows how the stores are.
+pub struct Program {
+    node: Arc<Node>,
+    /// What all stores in memory may hold together, and what they hold.
+    room: Arc<Room>,
+    stored_bytes_max: u64,
+    stores: Vec<Store>,
+}
+
+/// A store that was started.
+struct Store {
+    names: StoreConfig,
+    /// Of its first life.
+    pid: Pid,
+    watch: Arc<StoreWatch>,
+}
+
+impl Program {
+    /// Starts a node with stores: both can be reached when this is done.
+    ///
+    /// # Errors
+    /// The configuration's, the system's, epmd's or the disk's: see [`StartError`].
+    pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+        let disk = config.data.as_ref().map(|data| {
+            let disk = Disk::open(&data.dir, data.sync, config.stored_bytes_max)?;
+            data.backup_dir.as_ref().map_or(Ok(()), |dir| disk.allow_backups(dir))?;
+            Ok(disk)
+        });
+        let disk = disk.transpose().map_err(StartError::Data)?;
+        let room = Arc::new(Room::new(config.stored_bytes_max));
+        let node = config.node.clone();
+        let (node, stores) = Node::start_with(node, |node| {
+            let functions = KeyValueFunctions::new(node.dispatch(), config.slave_buffer_bytes_max);
+            node.client().serve(Arc::new(functions.within(Arc::clone(&room))));
+            start_stores(node, &config, disk.as_ref(), &room)
+        })
+        .await?;
+        if let Some(disk) = disk {
+            node.close_at_end(Arc::new(AtEnd(disk)));
+        }
+        Ok(Arc::new(Self { node, room, stored_bytes_max: config.stored_bytes_max, stores }))
+    }
+
+    /// The node.
+    pub const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Its stores, with the pids that they were started with.
+    pub fn stores(&self) -> impl Iterator<Item = (&StoreConfig, &Pid)> {
+        self.stores.iter().map(|store| (&store.names, &store.pid))
+    }
+}
+
+/// A disk, as a node that ends sees it.
+struct AtEnd(Arc<Disk>);
+
+impl Resource for AtEnd {
+    fn settle(&self, done: Box<dyn FnOnce() + Send>) {
+        // What could not be written was said to its callers.
+        self.0.settled(|_| done());
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+fn start_stores(
+    node: &Node,
+    config: &Config,
+    disk: Option<&Arc<Disk>>,
+    room: &Arc<Room>,
+) -> Result<Vec<Store>, StartError> {
+    let mut started = Vec::new();
+    for (number, names) in config.stores.iter().enumerate() {
+        let mut slaves: Vec<SlaveName> = Vec::new();
+        for name in config.slaves.iter().filter(|_| number == 0) {
+            let slave = match name {
+                ServerName::Global(name) => SlaveName::global(name),
+                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
+            };
+            if !slaves.contains(&slave) {
+                slaves.push(slave);
+            }
+        }
+        if slaves.len() > SLAVES_MAX {
+            return Err(StartError::TooManySlaves);
+        }
+        let confirm = if number == 0 { config.confirm } else { 0 };
+        let replication = Replication {
+            slaves,
+            slave_buffer_bytes_max: config.slave_buffer_bytes_max,
+            confirm: ConfirmConfig { slaves: confirm, timeout: config.confirm_timeout },
+        };
+        let keep = match disk {
+            Some(disk) => Keep::Disk(Arc::clone(disk)),
+            None => Keep::Memory(Arc::clone(room)),
+        };
+        let (process, watch) =
+            stores::start(node, names, replication, keep).map_err(|error| match error {
+                NotStarted::Name(error) => taken(error),
+                NotStarted::Open(error) => StartError::Data(error),
+                NotStarted::Slaves(error) => StartError::Store(error),
+            })?;
+        started.push(Store { names: names.clone(), pid: process.pid().clone(), watch });
+    }
+    if let Some(disk) = disk {
+        stores::say_unserved(disk, config.stores.iter());
+    }
+    Ok(started)
+}
+
+fn taken(NotNamed { name, .. }: NotNamed) -> StartError {
+    let (ServerName::Global(name) | ServerName::Local(name)) = name;
+    StartError::DuplicateName(name)
+}
+
+/// The clock, for all of the program.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where the program reads the monotonic clock"
+)]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use smol::Timer;
 use smol::future::FutureExt;
 
-use crate::node::{Node, after};
+use crate::Node;
 
 /// Where the service manager listens; unset or empty: there is none that wants to know.
 const SOCKET: &str = "NOTIFY_SOCKET";
@@ -73,18 +74,18 @@ fn send_abstract(_: &[u8], _: &[u8]) -> io::Result<()> {
 }
 
 /// The node can be reached.
-pub(crate) fn ready(node: &Node) {
+pub(super) fn ready(node: &Node) {
     let status = format!("{} listens at {}", node.name(), node.listening());
     tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 /// The node begins to end.
-pub(crate) fn stopping() {
+pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
 /// Files are read again by `reload`: the service manager is told before and after.
-pub(crate) fn reloading(reload: impl FnOnce()) {
+pub(super) fn reloading(reload: impl FnOnce()) {
     // sd_notify(3): RELOADING=1 comes with the time, which tells the READY=1 after it from those before.
     let at: io::Result<_> = NotifyState::monotonic_usec_now();
     if let Ok(at) = at {
@@ -95,7 +96,7 @@ pub(crate) fn reloading(reload: impl FnOnce()) {
 }
 
 /// Says that the node is alive for as long as it is, where that is wanted. It never ends.
-pub(crate) async fn watchdog(node: Arc<Node>) {
+pub(super) async fn watchdog(node: Arc<Node>) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return std::future::pending().await;
     };
@@ -104,7 +105,7 @@ pub(crate) async fn watchdog(node: Arc<Node>) {
     loop {
         let alive = looked_around(&node);
         let in_time = async {
-            after(limit).await;
+            Timer::after(limit).await;
             false
         };
         if alive.or(in_time).await {
@@ -114,17 +115,19 @@ pub(crate) async fn watchdog(node: Arc<Node>) {
                 "the node's threads have done nothing for {limit:?}: the service manager is not told that it is alive"
             );
         }
-        after(interval).await;
+        Timer::after(interval).await;
     }
 }
 
 /// A task on the node's threads that takes the locks that all others take.
 async fn looked_around(node: &Arc<Node>) -> bool {
+    let (tell, told) = smol::channel::bounded(1);
     let this = Arc::clone(node);
-    let task = node
-        .task_with(async move { !this.peers.is_empty() && this.registry.by_name("net_kernel").is_some() });
-    match task {
-        Some(task) => task.await,
-        None => false,
-    }
+    node.spawn(async move {
+        let _peers = this.connected();
+        // Too late for whoever asked.
+        let _gone = tell.try_send(this.whereis_local("net_kernel").is_some());
+    });
+    // A node that has ended has dropped the task.
+    told.recv().await.unwrap_or(false)
 }

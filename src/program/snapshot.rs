@@ -1,18 +1,12 @@
-//! A node in numbers, at one moment: what `:status` of the process `:kvnode`, `/metrics` and `/status.json` show.
-//!
-//! Reading it takes a few locks for a short while each, and adds up what others have counted: once a second is no
-//! burden. What is counted costs a call next to nothing ([`process::figures`](crate::process::figures),
-//! [`latency`](crate::node::life::latency)).
-
-use std::sync::Arc;
+//! A node and its stores in numbers, at one moment: what `:status` of the process `:kvnode`, `/metrics` and `/status.json`
+//! show.
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::StoreConfig;
-use crate::node::Node;
-use crate::node::peers::PeerHandle;
+use super::log::LoggedLine;
+use super::{Program, StoreConfig};
+use crate::node::{self, PeerSnapshot};
 use crate::process::figures::{PrimaryFigures, StoreWatch};
-use crate::program::log::LoggedLine;
 use crate::replica::{Refusal, Slave, SlaveName, SlaveState, Standing};
 
 /// What a node does and holds.
@@ -43,7 +37,7 @@ pub struct Snapshot {
     /// The nodes that are to be kept connected and are not.
     pub missing: Vec<String>,
     /// Answers that were queued while their message was handled, by how long that took: in each class of
-    /// [`BOUNDS_NANOS`](crate::node::life::latency::BOUNDS_NANOS), and above. Estimated from samples where a connection is busy.
+    /// [`BOUNDS_NANOS`](node::latency::BOUNDS_NANOS), and above. Estimated from samples where a connection is busy.
     pub answers: Vec<u64>,
     /// How long these took together, in nanoseconds.
     pub answers_nanos: u64,
@@ -128,79 +122,45 @@ pub struct SlaveSnapshot {
     pub total: Option<u64>,
 }
 
-/// A connected node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PeerSnapshot {
-    /// Its full name.
-    pub name: String,
-    /// Whether it is a hidden node.
-    pub hidden: bool,
-    /// How long it has been connected, in seconds.
-    pub up_secs: f64,
-    /// Bytes that were read from it.
-    pub received_bytes: u64,
-    /// Bytes that were written to it.
-    pub sent_bytes: u64,
-    /// Bytes that wait for it.
-    pub queued_bytes: u64,
-    /// Batches of messages to it that were dropped because too much waited.
-    pub dropped: u64,
-}
-
-impl Node {
-    /// The node in numbers.
+impl Program {
+    /// The node and its stores in numbers.
     pub fn snapshot(&self) -> Snapshot {
-        let mut peers: Vec<Arc<PeerHandle>> = self.peers.all();
-        peers.retain(|peer| peer.name != self.registry.node);
-        peers.sort_by(|one, other| one.name.cmp(&other.name));
-        let missing = self
-            .config
-            .connect
-            .iter()
-            .map(|kept| &kept.name)
-            .filter(|wanted| !peers.iter().any(|peer| *peer.name == *wanted.as_str()));
-        let (answers, answers_nanos) = self.figures.latency.read();
-        Snapshot {
-            node: self.config.node_name.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_unix_secs: self.figures.started_unix.as_secs_f64(),
-            uptime_secs: self.figures.started.elapsed().as_secs_f64(),
-            ready: self.is_ready(),
-            port: self.listening.port(),
-            resident_bytes: resident_bytes(),
-            stored_bytes_max: Some(self.config.limits.stored_bytes_max).filter(|max| *max < u64::MAX),
-            stored_bytes: self.room.used(),
-            stores: self
-                .figures
-                .stores
-                .lock()
-                .iter()
-                .map(|(names, watch)| self.shown_store(names, watch))
-                .collect(),
-            missing: missing.map(ToString::to_string).collect(),
-            peers: peers.iter().map(|peer| shown(peer)).collect(),
-            answers: answers.to_vec(),
+        let node::Snapshot {
+            node,
+            version,
+            started_unix_secs,
+            uptime_secs,
+            ready,
+            port,
+            resident_bytes,
+            peers,
+            missing,
+            answers,
             answers_nanos,
-            log: crate::program::log::recent(),
+        } = self.node.snapshot();
+        // Whoever has sent a replicated write and gone was perhaps never a primary, and cannot be told from one that was.
+        let is_here = |name: &str| name == node || peers.iter().any(|peer| peer.name == name);
+        let stores = self.stores.iter().map(|started| {
+            let writer = started.watch.last_replicated_from().filter(|node| is_here(node));
+            store(&started.names, &started.watch, writer.as_deref())
+        });
+        Snapshot {
+            stores: stores.collect(),
+            node,
+            version,
+            started_unix_secs,
+            uptime_secs,
+            ready,
+            port,
+            resident_bytes,
+            stored_bytes_max: Some(self.stored_bytes_max).filter(|max| *max < u64::MAX),
+            stored_bytes: self.room.used(),
+            peers,
+            missing,
+            answers,
+            answers_nanos,
+            log: super::log::recent(),
         }
-    }
-
-    /// Whether it serves: it is not about to end, and epmd knows it if it listens and is found by epmd.
-    pub(crate) fn is_ready(&self) -> bool {
-        let needs_epmd = self.epmd.is_some() && self.listening.port() != 0;
-        !self.is_stopping() && (!needs_epmd || self.figures.is_registered())
-    }
-
-    /// Has a store shown in [`snapshot`](Self::snapshot), by what a server counts in `watch`.
-    pub fn show_store(&self, names: StoreConfig, watch: Arc<StoreWatch>) {
-        self.figures.stores.lock().push((names, watch));
-    }
-
-    fn shown_store(&self, names: &StoreConfig, watch: &StoreWatch) -> StoreSnapshot {
-        // Whoever has sent such a write and gone was perhaps never a primary, and cannot be told from one that was.
-        let is_here = |node: &str| node == &*self.registry.node || self.peers.get(node).is_some();
-        let writer = watch.last_replicated_from().filter(|node| is_here(node));
-        store(names, watch, writer.as_deref())
     }
 }
 
@@ -251,24 +211,4 @@ fn followed(slave: &Slave) -> SlaveSnapshot {
         _ => None,
     };
     SlaveSnapshot { name: slave.name().to_string(), node, state: state.to_owned(), lag, total }
-}
-
-fn shown(peer: &PeerHandle) -> PeerSnapshot {
-    let seen = peer.seen();
-    PeerSnapshot {
-        name: peer.name.to_string(),
-        hidden: !peer.is_visible(),
-        up_secs: peer.since.elapsed().as_secs_f64(),
-        received_bytes: seen.received_bytes,
-        sent_bytes: seen.sent_bytes,
-        queued_bytes: seen.queued_bytes,
-        dropped: seen.dropped,
-    }
-}
-
-/// proc_pid_statm(5): the second number, in pages.
-fn resident_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }

@@ -5,26 +5,28 @@
 
 use std::sync::{Arc, Weak};
 
+use super::Program;
 use crate::config::ServerName;
 use crate::etf::{TermView, write_term};
-use crate::node::{Node, NotNamed, ProcessHandle};
 use crate::process::{Caller, Effects, GenServer, Restart};
+use crate::{NotNamed, ProcessHandle};
 
 /// The local name of the process.
 pub const STATUS_NAME: &str = "kvnode";
 
-struct Status(Weak<Node>);
+struct Status(Weak<Program>);
 
-impl Node {
+impl Program {
     /// Starts the process `:kvnode`, which answers the call `:status` with the [`snapshot`](Self::snapshot) as a map. The
-    /// `kvnode` program has one.
+    /// `kvnode` program has one. It answers for as long as this value is held.
     ///
     /// # Errors
     /// The caller's: another process has the name, for instance a second one of these.
-    pub fn serve_status(&self) -> Result<ProcessHandle, NotNamed> {
+    pub fn serve_status(self: &Arc<Self>) -> Result<ProcessHandle, NotNamed> {
         let name = ServerName::local(STATUS_NAME);
-        self.supervise(Restart::Permanent, [name], |node| {
-            node.serve_inline(Arc::new(Status(Arc::downgrade(node))))
+        let this = Arc::downgrade(self);
+        self.node().supervise(Restart::Permanent, [name], move |node| {
+            node.serve_inline(Arc::new(Status(Weak::clone(&this))))
         })
     }
 }
@@ -36,8 +38,8 @@ impl GenServer for Status {
 
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
         match self.0.upgrade() {
-            Some(node) if request.is_atom("status") => {
-                let snapshot = node.snapshot();
+            Some(program) if request.is_atom("status") => {
+                let snapshot = program.snapshot();
                 effects.reply(caller, |w| {
                     if write_term(&snapshot, w).is_err() {
                         // No text or number in it is one that a term cannot have.

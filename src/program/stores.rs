@@ -10,9 +10,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Limits, ServerName, StoreConfig};
+use crate::config::ServerName;
 use crate::kv::{ConfirmConfig, KeyValueServer, NewFile, StateShape};
 use crate::process::figures::StoreWatch;
+use crate::program::{Config, StoreConfig};
 use crate::replica::SlaveName;
 use crate::store::disk::OpenError;
 use crate::store::{Disk, MemoryStore, Room, Store, StoreError};
@@ -37,8 +38,11 @@ pub struct Replication {
 
 impl Default for Replication {
     fn default() -> Self {
-        let slave_buffer_bytes_max = Limits::default().slave_buffer_bytes_max;
-        Self { slaves: Vec::new(), slave_buffer_bytes_max, confirm: ConfirmConfig::default() }
+        Self {
+            slaves: Vec::new(),
+            slave_buffer_bytes_max: Config::SLAVE_BUFFER_BYTES_MAX,
+            confirm: ConfirmConfig::default(),
+        }
     }
 }
 
@@ -62,7 +66,7 @@ pub enum NotStarted {
     Slaves(StoreError),
 }
 
-/// Starts a store under its names.
+/// Starts a store under its names. What it serves is counted in what comes back beside it.
 ///
 /// # Errors
 /// The caller's, or the disk's: see [`NotStarted`].
@@ -71,7 +75,7 @@ pub fn start(
     names: &StoreConfig,
     replication: Replication,
     keep: Keep,
-) -> Result<ProcessHandle, NotStarted> {
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
     let dirs = match &keep {
         // The second is a service's folder.
         Keep::Memory(_) => vec![
@@ -102,7 +106,7 @@ fn supervise<S: Store>(
     replication: Replication,
     dropped: NewFile,
     make: impl Fn() -> S + Send + Sync + 'static,
-) -> Result<ProcessHandle, NotNamed> {
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
@@ -140,8 +144,7 @@ fn supervise<S: Store>(
         }
         process
     })?;
-    node.show_store(names.clone(), watched);
-    Ok(process)
+    Ok((process, watched))
 }
 
 /// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.

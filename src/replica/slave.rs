@@ -113,7 +113,7 @@ pub type OnChange = Box<dyn Fn() + Send>;
 
 impl Slave {
     /// A slave that has just been added. `buffer_bytes_max`: see
-    /// [`slave_buffer_bytes_max`](crate::config::Limits::slave_buffer_bytes_max).
+    /// [`slave_buffer_bytes_max`](crate::program::Config::slave_buffer_bytes_max).
     pub fn new(name: SlaveName, buffer_bytes_max: usize) -> Self {
         Self {
             name,

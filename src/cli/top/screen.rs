@@ -285,9 +285,10 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
+    use crate::node::PeerSnapshot;
     use crate::program::Snapshot;
     use crate::program::log::LoggedLine;
-    use crate::program::snapshot::{PeerSnapshot, Requests};
+    use crate::program::snapshot::Requests;
 
     fn snapshot(uptime_secs: f64, get: u64) -> Snapshot {
         let slave = |name: &str, node: Option<&str>, state: &str, lag, total| SlaveSnapshot {

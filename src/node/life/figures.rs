@@ -1,43 +1,36 @@
-//! What is counted of a node, beside what each connection and each store counts itself.
+//! What is counted of a node, beside what each connection counts itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
-
-use crate::config::StoreConfig;
 use crate::node::life::latency::Latency;
 use crate::node::now;
-use crate::process::figures::StoreWatch;
 
-pub(crate) struct Figures {
-    pub(crate) latency: Latency,
-    pub(crate) started: Instant,
+pub(in crate::node) struct Figures {
+    pub(in crate::node) latency: Latency,
+    pub(in crate::node) started: Instant,
     /// The same by the wall clock, since 1970.
-    pub(crate) started_unix: Duration,
-    pub(crate) stores: Mutex<Vec<(StoreConfig, Arc<StoreWatch>)>>,
+    pub(in crate::node) started_unix: Duration,
     registered: AtomicBool,
 }
 
 impl Figures {
     #[expect(clippy::disallowed_methods, reason = "the shell is where the clock is read")]
-    pub(crate) fn new() -> Self {
+    pub(in crate::node) fn new() -> Self {
         Self {
             latency: Latency::default(),
             started: now(),
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            stores: Mutex::default(),
             registered: AtomicBool::new(false),
         }
     }
 
     /// Whether epmd knows the node now.
-    pub(crate) fn is_registered(&self) -> bool {
+    pub(in crate::node) fn is_registered(&self) -> bool {
         self.registered.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_registered(&self, registered: bool) {
+    pub(in crate::node) fn set_registered(&self, registered: bool) {
         self.registered.store(registered, Ordering::Relaxed);
     }
 }

@@ -40,7 +40,7 @@ pub type Classes = [u64; BOUNDS_NANOS.len() + 1];
 
 /// A histogram that many connections write to.
 #[derive(Debug, Default)]
-pub(crate) struct Latency {
+pub(in crate::node) struct Latency {
     classes: [AtomicU64; BOUNDS_NANOS.len() + 1],
     sum_nanos: AtomicU64,
 }
@@ -55,7 +55,7 @@ impl Latency {
     }
 
     /// How many there were in each class, and how long all took together, in nanoseconds.
-    pub(crate) fn read(&self) -> (Classes, u64) {
+    pub(in crate::node) fn read(&self) -> (Classes, u64) {
         let classes = std::array::from_fn(|class| self.classes[class].load(Ordering::Relaxed));
         (classes, self.sum_nanos.load(Ordering::Relaxed))
     }

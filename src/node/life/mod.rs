@@ -2,9 +2,10 @@
 
 pub mod builder;
 pub mod cookie_file;
-pub(crate) mod figures;
+pub(in crate::node) mod figures;
 pub mod functions;
 pub mod latency;
 pub mod run;
+pub mod snapshot;
 pub(in crate::node) mod stop;
 pub(in crate::node) mod threads;

@@ -4,7 +4,7 @@ pub mod backoff;
 pub mod connect_to;
 pub mod erpc;
 pub(in crate::node) mod loopback;
-pub(crate) mod names;
+pub(in crate::node) mod names;
 pub(in crate::node) mod registration;
 pub(in crate::node) mod release;
 pub(in crate::node) mod whereis;
@@ -137,7 +137,7 @@ impl Outbox {
 
 /// What goes over a connection. Its task alone writes it, so that plain loads and stores do; others read.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(in crate::node) struct Traffic {
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     /// In the connection's own output.
@@ -175,15 +175,15 @@ fn add(counter: &AtomicU64, more: usize) {
 
 /// A connection in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TrafficSeen {
+pub(in crate::node) struct TrafficSeen {
     /// Bytes that were read from it.
-    pub(crate) received_bytes: u64,
+    pub(in crate::node) received_bytes: u64,
     /// Bytes that were written to it.
-    pub(crate) sent_bytes: u64,
+    pub(in crate::node) sent_bytes: u64,
     /// Bytes that wait for it.
-    pub(crate) queued_bytes: u64,
+    pub(in crate::node) queued_bytes: u64,
     /// Batches of messages that were dropped because too much waited.
-    pub(crate) dropped: u64,
+    pub(in crate::node) dropped: u64,
 }
 
 /// One connected node, as the other tasks see it.
@@ -206,9 +206,9 @@ pub struct PeerHandle {
     waker: Mutex<Option<Waker>>,
     /// Batches of frames that were dropped because too much waits here.
     dropped: AtomicU64,
-    pub(crate) traffic: Traffic,
+    pub(in crate::node) traffic: Traffic,
     /// Since when it is connected.
-    pub(crate) since: Instant,
+    pub(in crate::node) since: Instant,
     ended: Latch,
 }
 
@@ -233,7 +233,7 @@ impl PeerHandle {
     }
 
     /// The connection in numbers.
-    pub(crate) fn seen(&self) -> TrafficSeen {
+    pub(in crate::node) fn seen(&self) -> TrafficSeen {
         let left = self.outbox.lock().frames.len();
         let waiting = self.traffic.waiting_bytes.load(Ordering::Relaxed);
         TrafficSeen {
@@ -467,13 +467,8 @@ impl Peers {
     }
 
     /// How many are connected or being connected to.
-    pub fn len(&self) -> usize {
+    pub(in crate::node) fn len(&self) -> usize {
         self.slots.lock().len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// How many are being connected to.

@@ -41,7 +41,7 @@ const REGISTER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is known of our names.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub(in crate::node) struct Names {
     known: Mutex<AHashMap<Arc<str>, Name>>,
     /// Rung when a name has a new process: one for each node that knows names.
     bells: Mutex<Vec<Sender<()>>>,
@@ -106,7 +106,7 @@ impl Names {
 
     /// The peer is gone: it holds no names for us any more. A tool that leaves is no loss, and where this node is `ending`,
     /// which leaves all peers, there is nothing to tell at all.
-    pub(crate) fn peer_down(&self, peer: &str, ending: bool) {
+    pub(in crate::node) fn peer_down(&self, peer: &str, ending: bool) {
         let mut names = self.known.lock();
         for (name, known) in names.iter_mut() {
             known.refused_at.remove(peer);
@@ -121,7 +121,7 @@ impl Names {
     }
 
     /// Names whose process has ended have a new one: they are registered for it at once.
-    pub(crate) fn started_again<'a>(&self, names: impl Iterator<Item = &'a str>) {
+    pub(in crate::node) fn started_again<'a>(&self, names: impl Iterator<Item = &'a str>) {
         {
             let mut known = self.known.lock();
             for name in names {
@@ -133,7 +133,7 @@ impl Names {
     }
 
     /// Has all names looked after now: one of them may have become free.
-    pub(crate) fn check_now(&self) {
+    pub(in crate::node) fn check_now(&self) {
         self.started_again(std::iter::empty());
     }
 
@@ -164,13 +164,13 @@ impl Names {
     }
 
     /// `global` has decided a conflict against us.
-    pub(crate) fn conflict_lost(&self, name: &str) {
+    pub(in crate::node) fn conflict_lost(&self, name: &str) {
         tracing::warn!(name, "global name lost in a conflict; it is tried again when it is free");
     }
 }
 
 /// Keeps our names at one node while it is connected, where `global` runs there.
-pub(crate) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
+pub(in crate::node) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
     let ringing = node.names.bell();
     let work = async {
         let mut early = EARLY_CHECKS.into_iter();
@@ -232,7 +232,7 @@ async fn has_global(node: &Node, peer: &PeerHandle) -> bool {
 }
 
 /// Registers a name wherever we are connected now, instead of at the next check; tells who has it instead.
-pub(crate) async fn register_now(node: Arc<Node>, registration: GlobalRegistration) {
+pub(in crate::node) async fn register_now(node: Arc<Node>, registration: GlobalRegistration) {
     let GlobalRegistration { name, process, done } = registration;
     let mut rival = None;
     for peer in with_global(&node) {
@@ -336,7 +336,7 @@ async fn offer(node: Arc<Node>, name: Arc<str>, rival: Pid) {
 }
 
 /// Gives a name up: for this node, and in the clusters that it is connected to where it is ours.
-pub(crate) async fn release(node: Arc<Node>, name: Arc<str>) {
+pub(in crate::node) async fn release(node: Arc<Node>, name: Arc<str>) {
     let Some(process) = node.registry.release_global(&name) else { return };
     node.names.known.lock().remove(&name);
     tracing::warn!(name = %name, "global name given up");
@@ -355,7 +355,7 @@ pub(crate) async fn release(node: Arc<Node>, name: Arc<str>) {
 }
 
 /// The connected nodes that names can be registered at: visible ones, and hidden BEAMs.
-pub(crate) fn with_global(node: &Node) -> Vec<Arc<PeerHandle>> {
+pub(in crate::node) fn with_global(node: &Node) -> Vec<Arc<PeerHandle>> {
     let mut peers = node.peers.all();
     peers.retain(|peer| peer.name != node.registry.node && peer.may_have_global());
     peers

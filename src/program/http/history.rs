@@ -7,9 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::Site;
-use crate::node::life::latency::{Classes, quantile};
-use crate::node::{Node, after, now};
+use super::super::{Program, now};
+use super::{Site, after};
+use crate::node::latency::quantile;
 use crate::process::figures::Counts;
 
 /// Moments that are kept.
@@ -49,23 +49,23 @@ impl History {
 }
 
 /// What has been counted since the start.
-fn counted(node: &Node) -> (Counts, Classes) {
+fn counted(program: &Program) -> (Counts, Vec<u64>) {
     let mut counts = Counts::default();
-    for (_, watch) in node.figures.stores.lock().iter() {
-        for (sum, count) in counts.iter_mut().zip(watch.counts()) {
+    for store in &program.stores {
+        for (sum, count) in counts.iter_mut().zip(store.watch.counts()) {
             *sum += count;
         }
     }
-    (counts, node.figures.latency.read().0)
+    (counts, program.node.snapshot().answers)
 }
 
 /// Looks every second. It ends with the node.
 pub(super) async fn sample(site: Arc<Site>) {
-    let (mut counts, mut classes) = counted(&site.node);
+    let (mut counts, mut classes) = counted(&site.program);
     let mut at = now();
     loop {
         after(INTERVAL).await;
-        let (counts_now, classes_now) = counted(&site.node);
+        let (counts_now, classes_now) = counted(&site.program);
         let secs = at.elapsed().as_secs_f64();
         at = now();
         site.history.push(moment((&counts, &counts_now), (&classes, &classes_now), secs));
@@ -73,7 +73,7 @@ pub(super) async fn sample(site: Arc<Site>) {
     }
 }
 
-fn moment(counts: (&Counts, &Counts), classes: (&Classes, &Classes), secs: f64) -> Moment {
+fn moment(counts: (&Counts, &Counts), classes: (&[u64], &[u64]), secs: f64) -> Moment {
     let rate = |kind: usize| counts.1[kind].saturating_sub(counts.0[kind]) as f64 / secs;
     let new: Vec<u64> =
         classes.1.iter().zip(classes.0).map(|(now, before)| now.saturating_sub(*before)).collect();
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_moment_is_what_was_new_in_it() {
-        let (mut before, mut now) = (Classes::default(), Classes::default());
+        let (mut before, mut now) = ([0; 12], [0; 12]);
         (before[3], now[3], now[9]) = (100, 200, 1);
         let first = [5, 5, 5, 5, 0, 0];
         let second = [25, 5, 6, 9, 70, 70];

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::node::life::latency::BOUNDS_NANOS;
+use crate::node::latency::BOUNDS_NANOS;
 use crate::program::Snapshot;
 
 /// The states of a slave, each a value of its own.
@@ -187,8 +187,7 @@ fn peers(page: &mut Page, snapshot: &Snapshot) {
         "Nodes of --connect that are not connected.",
         snapshot.missing.len() as f64,
     );
-    type Peer =
-        (&'static str, &'static str, &'static str, fn(&crate::program::snapshot::PeerSnapshot) -> u64);
+    type Peer = (&'static str, &'static str, &'static str, fn(&crate::node::PeerSnapshot) -> u64);
     let metrics: [Peer; 4] = [
         (
             "kvnode_peer_received_bytes_total",

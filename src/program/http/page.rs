@@ -9,7 +9,7 @@ use super::routes::with;
 const PAGE: &str = include_str!("page.html");
 
 pub(super) fn answer() -> super::routes::Answer {
-    let nonce = format!("{:08x}{:08x}{:08x}", super::random(), super::random(), super::random());
+    let nonce = nonce();
     let mut answer = with(StatusCode::OK, "text/html; charset=utf-8", PAGE.replace("{{nonce}}", &nonce));
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
@@ -18,6 +18,12 @@ pub(super) fn answer() -> super::routes::Answer {
     let policy = HeaderValue::from_str(&policy).expect("it is ASCII");
     answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     answer
+}
+
+/// 96 bits of the system's.
+fn nonce() -> String {
+    let random = || getrandom::u32().expect("the system has a random source: the node has started with it");
+    format!("{:08x}{:08x}{:08x}", random(), random(), random())
 }
 
 #[cfg(test)]

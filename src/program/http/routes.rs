@@ -39,12 +39,12 @@ pub(super) fn answer<B>(site: &Site, request: &Request<B>) -> Answer {
         "/" => page::answer(),
         "/status.json" => status(site),
         "/metrics" => {
-            let body = metrics::write(&site.node.snapshot());
+            let body = metrics::write(&site.program.snapshot());
             with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
         }
         // Who is asked this answers with the threads that everything else runs on.
         "/health" => text(StatusCode::OK, "alive\n"),
-        "/ready" if site.node.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/ready" if site.program.node().is_ready() => text(StatusCode::OK, "ready\n"),
         "/ready" => {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready: epmd does not know the node, or it ends\n")
         }
@@ -53,7 +53,7 @@ pub(super) fn answer<B>(site: &Site, request: &Request<B>) -> Answer {
 }
 
 fn status(site: &Site) -> Answer {
-    let status = Status { snapshot: site.node.snapshot(), history: site.history.moments() };
+    let status = Status { snapshot: site.program.snapshot(), history: site.history.moments() };
     match serde_json::to_string(&status) {
         Ok(body) => with(StatusCode::OK, "application/json", body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),

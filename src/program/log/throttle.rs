@@ -63,7 +63,7 @@ impl Lines {
 impl<S: Subscriber> Layer<S> for Throttle {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        let (admitted, left_out) = self.admit(metadata, crate::node::now());
+        let (admitted, left_out) = self.admit(metadata, crate::program::now());
         if left_out > 0 {
             // stderr may be closed.
             let _ =
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_new_interval_tells_how_many_lines_the_last_one_left_out() {
-        let start = crate::node::now();
+        let start = crate::program::now();
         let mut lines = Lines { since: start, count: 0 };
         let admitted = (0..LINES_MAX + 7).filter(|_| lines.admit(start).0).count();
         assert_eq!(admitted, LINES_MAX as usize);

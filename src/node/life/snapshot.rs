@@ -1,0 +1,113 @@
+//! A node in numbers, at one moment.
+//!
+//! Reading it takes a few locks for a short while each, and adds up what others have counted: once a second is no
+//! burden. What is counted costs a call next to nothing ([`latency`](super::latency)).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::node::Node;
+use crate::node::peers::PeerHandle;
+
+/// What a node does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its full name.
+    pub node: String,
+    /// The version of this crate.
+    pub version: String,
+    /// When it was started, in seconds since 1970.
+    pub started_unix_secs: f64,
+    /// How long it has been up, in seconds.
+    pub uptime_secs: f64,
+    /// Whether it serves: registered with epmd if it can be connected to and is found so, and not about to end.
+    pub ready: bool,
+    /// The distribution port; 0: it does not listen.
+    pub port: u16,
+    /// Bytes of the process's memory that are in the machine's, where the system tells.
+    pub resident_bytes: Option<u64>,
+    /// The nodes that it is connected to, by name.
+    pub peers: Vec<PeerSnapshot>,
+    /// The nodes that are to be kept connected and are not.
+    pub missing: Vec<String>,
+    /// Answers that were queued while their message was handled, by how long that took: in each class of
+    /// [`BOUNDS_NANOS`](super::latency::BOUNDS_NANOS), and above. Estimated from samples where a connection is busy.
+    pub answers: Vec<u64>,
+    /// How long these took together, in nanoseconds.
+    pub answers_nanos: u64,
+}
+
+/// A connected node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerSnapshot {
+    /// Its full name.
+    pub name: String,
+    /// Whether it is a hidden node.
+    pub hidden: bool,
+    /// How long it has been connected, in seconds.
+    pub up_secs: f64,
+    /// Bytes that were read from it.
+    pub received_bytes: u64,
+    /// Bytes that were written to it.
+    pub sent_bytes: u64,
+    /// Bytes that wait for it.
+    pub queued_bytes: u64,
+    /// Batches of messages to it that were dropped because too much waited.
+    pub dropped: u64,
+}
+
+impl Node {
+    /// The node in numbers.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut peers: Vec<Arc<PeerHandle>> = self.peers.all();
+        peers.retain(|peer| peer.name != self.registry.node);
+        peers.sort_by(|one, other| one.name.cmp(&other.name));
+        let missing = self
+            .config
+            .connect
+            .iter()
+            .map(|kept| &kept.name)
+            .filter(|wanted| !peers.iter().any(|peer| *peer.name == *wanted.as_str()));
+        let (answers, answers_nanos) = self.figures.latency.read();
+        Snapshot {
+            node: self.config.node_name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_unix_secs: self.figures.started_unix.as_secs_f64(),
+            uptime_secs: self.figures.started.elapsed().as_secs_f64(),
+            ready: self.is_ready(),
+            port: self.listening.port(),
+            resident_bytes: resident_bytes(),
+            missing: missing.map(ToString::to_string).collect(),
+            peers: peers.iter().map(|peer| shown(peer)).collect(),
+            answers: answers.to_vec(),
+            answers_nanos,
+        }
+    }
+
+    /// Whether it serves: it is not about to end, and epmd knows it if it listens and is found by epmd.
+    pub fn is_ready(&self) -> bool {
+        let needs_epmd = self.epmd.is_some() && self.listening.port() != 0;
+        !self.is_stopping() && (!needs_epmd || self.figures.is_registered())
+    }
+}
+
+fn shown(peer: &PeerHandle) -> PeerSnapshot {
+    let seen = peer.seen();
+    PeerSnapshot {
+        name: peer.name.to_string(),
+        hidden: !peer.is_visible(),
+        up_secs: peer.since.elapsed().as_secs_f64(),
+        received_bytes: seen.received_bytes,
+        sent_bytes: seen.sent_bytes,
+        queued_bytes: seen.queued_bytes,
+        dropped: seen.dropped,
+    }
+}
+
+/// proc_pid_statm(5): the second number, in pages.
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}

@@ -140,6 +140,7 @@
 //!   one, instead of by a call for each that would leave the order of the others ([`replica`] says how).
 //! - kvnodes speak a dialect of their own to each other ([`replica::dialect`]), in the same log and window.
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod distribution;

@@ -1,5 +1,7 @@
 //! The commands that ask a node, as a person types them: against kvnode and against BEAM servers of the same protocol.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::fs;

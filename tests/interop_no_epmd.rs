@@ -1,6 +1,8 @@
 //! Clusters without epmd: all nodes at one port, each at an address of its own, as BEAMs do that are started with
 //! `-start_epmd false -erl_epmd_port PORT`; and single nodes at a port of theirs, while epmd serves the others.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::net::Ipv4Addr;

@@ -1,6 +1,8 @@
 //! What a BEAM can do to a process and to a node, done to a GenServer and to kvnode: the two are compared, and every
 //! difference is one that the README tells of.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::collections::BTreeMap;

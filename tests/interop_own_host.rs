@@ -1,5 +1,7 @@
 //! The name of this host where neither a hosts file nor DNS has it: a BEAM finds itself all the same, and so does kvnode.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::process::{Command, Output, Stdio};

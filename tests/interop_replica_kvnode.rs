@@ -1,6 +1,8 @@
 //! kvnodes as each other's slaves: copies that appear whole, values that never go back, writes that wait for slaves, chains
 //! and circles, and a slave that becomes the primary.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::fs;

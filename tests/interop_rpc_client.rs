@@ -1,5 +1,7 @@
 //! Calls, casts, messages and monitors of our own, to processes of real nodes and to our own.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::sync::Arc;

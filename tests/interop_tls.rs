@@ -3,6 +3,8 @@
 //! The certificates are of ECDSA, with which OTP 23 chooses the wrong hash in TLS 1.3; those of the README are of RSA, and
 //! do for it too.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::io::{Read, Write};

@@ -1,6 +1,8 @@
 //! The key-value server is written on the public face alone: its sources, and those that start it, are compiled here
 //! once more, as part of another crate. What `crate` names in them is what is imported below.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::sync::Arc;

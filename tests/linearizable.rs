@@ -4,6 +4,7 @@
 //! `KVNODE_SEED` lets the clients choose again what they chose when a test printed that seed. What overlaps is up to the
 //! machine.
 
+#![cfg(feature = "program")]
 #![expect(clippy::print_stdout, reason = "what was judged is shown when a test fails")]
 
 #[path = "support/linear.rs"]

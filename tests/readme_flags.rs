@@ -1,5 +1,7 @@
 //! The README's tables of flags, commands and bounds, held against `--help` and [`Limits`].
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -12,7 +12,7 @@ use super::find::{EpmdUse, wrong_node};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
 use super::tls::TlsArgs;
-use super::{CliError, data, http_address, print, server_name, size};
+use super::{CliError, http_address, print, server_name, size, sync};
 use crate::config::{EpmdConfig, Limits, ServerName};
 use crate::distribution::cookie::Cookie;
 use crate::distribution::node_name::{NameKind, NodeName, split_typed};
@@ -77,7 +77,7 @@ pub(super) struct NodeArgs {
     data_dir: Option<PathBuf>,
     /// When a write is on disk: always (before it is answered), interval:MS, or never (when the system does it). What
     /// a power cut can take follows from it; a killed node loses nothing
-    #[arg(long, value_name = "WHEN", value_parser = super::data::sync, requires = "data_dir", help_heading = "Stores")]
+    #[arg(long, value_name = "WHEN", value_parser = super::sync::parse, requires = "data_dir", help_heading = "Stores")]
     sync: Option<SyncPolicy>,
     /// Let callers have backups written into this folder, by {:backup, path}
     #[arg(long, value_name = "DIR", requires = "data_dir", help_heading = "Stores")]
@@ -212,7 +212,7 @@ fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
         ("unfinished-bytes-max", text(&size::shown(config.node.limits.unfinished_bytes_max))),
     ];
     if let Some(data) = &config.data {
-        implied.push(("sync", text(&data::sync_shown(data.sync))));
+        implied.push(("sync", text(&sync::shown(data.sync))));
     }
     if args.tls.verifies_by_default() {
         implied.push(("tls-verify", text("peer")));

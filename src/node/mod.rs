@@ -31,8 +31,8 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Executor, Timer};
 
 /// What functions print that this node calls on others.
-pub(crate) mod printed {
-    pub(crate) use crate::process::group_leader::{Printed, text};
+pub mod printed {
+    pub use crate::process::group_leader::{Printed, text};
 }
 
 pub use life::builder::{NodeBuilder, PeerFault};
@@ -124,7 +124,7 @@ type End = (Sender<()>, Receiver<()>);
 
 impl Node {
     /// Has what functions print that this node calls on others given to `print`, instead of the log. Said once.
-    pub(crate) fn print_to(&self, print: Print) {
+    pub fn print_to(&self, print: Print) {
         self.net_kernel.print_to(print);
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use crate::node;
 use crate::store::StoreError;
+#[cfg(feature = "disk")]
 use crate::store::disk::OpenError;
 
 /// Why a node with stores could not be started.
@@ -26,7 +27,12 @@ pub enum StartError {
     /// More slaves than one store may have.
     TooManySlaves,
     /// The folder with its stores could not be opened.
+    #[cfg(feature = "disk")]
     Data(OpenError),
+    /// Its stores are to be on disk, and the program was built without that.
+    WithoutDisk,
+    /// It is to serve its page, and the program was built without that.
+    WithoutHttp,
     /// What a store keeps of its slaves could not be read.
     Store(StoreError),
 }
@@ -48,7 +54,14 @@ impl fmt::Display for StartError {
                 write!(f, "two stores were given the name {name}; a name is one store's: see --store")
             }
             Self::TooManySlaves => f.write_str("more slaves than a store may have; see --slave"),
+            #[cfg(feature = "disk")]
             Self::Data(error) => error.fmt(f),
+            Self::WithoutDisk => f.write_str(
+                "--data-dir: this program was built without stores on disk: build kvnode with its feature disk, which it has by default",
+            ),
+            Self::WithoutHttp => f.write_str(
+                "--http: this program was built without its page: build kvnode with its feature http, which it has by default",
+            ),
             Self::Store(error) => write!(f, "a store on disk: {error}; see `kvnode check`"),
         }
     }

@@ -19,7 +19,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 use recent::Recent;
-pub use recent::{LoggedLine, recent};
+pub use recent::recent;
 use throttle::Throttle;
 
 /// What is logged: a level, or levels for parts of the program, as in `kvnode=debug,warn`.

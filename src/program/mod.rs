@@ -6,19 +6,25 @@
 
 pub mod config;
 mod error;
+#[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "cli")]
 pub mod log;
+#[cfg_attr(not(feature = "disk"), path = "without_disk.rs")]
+mod on_disk;
+#[cfg(feature = "cli")]
 mod run;
+#[cfg(feature = "cli")]
 mod service;
 pub mod snapshot;
 pub(crate) mod status;
 mod stores;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 pub use config::{Config, DataConfig, StoreConfig};
 pub use error::StartError;
+#[cfg(feature = "cli")]
 pub use run::{Started, run};
 pub use snapshot::Snapshot;
 pub use status::STATUS_NAME;
@@ -27,11 +33,11 @@ use crate::config::ServerName;
 use crate::etf::Pid;
 use crate::kv::slaves::SLAVES_MAX;
 use crate::kv::{ConfirmConfig, KeyValueFunctions};
-use crate::node::Resource;
 use crate::process::figures::StoreWatch;
 use crate::replica::SlaveName;
-use crate::store::{Disk, Room};
+use crate::store::Room;
 use crate::{Node, NotNamed};
+use on_disk::OnDisk;
 use stores::{Keep, NotStarted, Replication};
 
 /// A node with its stores.
@@ -59,12 +65,8 @@ impl Program {
     /// # Errors
     /// The configuration's, the system's, epmd's or the disk's: see [`StartError`].
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
-        let disk = config.data.as_ref().map(|data| {
-            let disk = Disk::open(&data.dir, data.sync, config.stored_bytes_max)?;
-            data.backup_dir.as_ref().map_or(Ok(()), |dir| disk.allow_backups(dir))?;
-            Ok(disk)
-        });
-        let disk = disk.transpose().map_err(StartError::Data)?;
+        let disk =
+            config.data.as_ref().map(|data| on_disk::open(data, config.stored_bytes_max)).transpose()?;
         let room = Arc::new(Room::new(config.stored_bytes_max));
         let node = config.node.clone();
         let (node, stores) = Node::start_with(node, |node| {
@@ -74,7 +76,7 @@ impl Program {
         })
         .await?;
         if let Some(disk) = disk {
-            node.close_at_end(Arc::new(AtEnd(disk)));
+            on_disk::close_at_end(&node, disk);
         }
         Ok(Arc::new(Self { node, room, stored_bytes_max: config.stored_bytes_max, stores }))
     }
@@ -90,24 +92,10 @@ impl Program {
     }
 }
 
-/// A disk, as a node that ends sees it.
-struct AtEnd(Arc<Disk>);
-
-impl Resource for AtEnd {
-    fn settle(&self, done: Box<dyn FnOnce() + Send>) {
-        // What could not be written was said to its callers.
-        self.0.settled(|_| done());
-    }
-
-    fn close(&self) {
-        self.0.close();
-    }
-}
-
 fn start_stores(
     node: &Node,
     config: &Config,
-    disk: Option<&Arc<Disk>>,
+    disk: Option<&OnDisk>,
     room: &Arc<Room>,
 ) -> Result<Vec<Store>, StartError> {
     let mut started = Vec::new();
@@ -131,20 +119,18 @@ fn start_stores(
             slave_buffer_bytes_max: config.slave_buffer_bytes_max,
             confirm: ConfirmConfig { slaves: confirm, timeout: config.confirm_timeout },
         };
-        let keep = match disk {
-            Some(disk) => Keep::Disk(Arc::clone(disk)),
-            None => Keep::Memory(Arc::clone(room)),
-        };
+        let keep = disk.map_or_else(|| Keep::Memory(Arc::clone(room)), on_disk::keep);
         let (process, watch) =
             stores::start(node, names, replication, keep).map_err(|error| match error {
                 NotStarted::Name(error) => taken(error),
+                #[cfg(feature = "disk")]
                 NotStarted::Open(error) => StartError::Data(error),
                 NotStarted::Slaves(error) => StartError::Store(error),
             })?;
         started.push(Store { names: names.clone(), pid: process.pid().clone(), watch });
     }
     if let Some(disk) = disk {
-        stores::say_unserved(disk, config.stores.iter());
+        on_disk::say_unserved(disk, &config.stores);
     }
     Ok(started)
 }
@@ -155,10 +141,11 @@ fn taken(NotNamed { name, .. }: NotNamed) -> StartError {
 }
 
 /// The clock, for all of the program.
+#[cfg(any(feature = "cli", feature = "http"))]
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place where the program reads the monotonic clock"
 )]
-fn now() -> Instant {
-    Instant::now()
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }

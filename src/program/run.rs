@@ -7,7 +7,7 @@ use async_signal::{Signal, Signals};
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
-use super::{Config, Program, StartError, StoreConfig, http, service, taken};
+use super::{Config, Program, StartError, StoreConfig, service, taken};
 use crate::block_on;
 use crate::distribution::NodeName;
 use crate::epmd::EpmdStart;
@@ -48,10 +48,7 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
         let node = program.node();
         program.serve_status().map_err(taken)?;
         let http = match http {
-            Some(address) => {
-                let served = http::serve(&program, address).await;
-                Some(served.map_err(|error| StartError::Http { address, error })?)
-            }
+            Some(address) => Some(serve_http(&program, address).await?),
             None => None,
         };
         let started = Started {
@@ -88,4 +85,15 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
         node.stop().or(at_once).await;
         Ok(())
     })
+}
+
+#[cfg(feature = "http")]
+async fn serve_http(program: &Arc<Program>, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    super::http::serve(program, address).await.map_err(|error| StartError::Http { address, error })
+}
+
+#[cfg(not(feature = "http"))]
+#[expect(clippy::unused_async, reason = "as with the feature `http`")]
+async fn serve_http(_program: &Arc<Program>, _address: SocketAddr) -> Result<SocketAddr, StartError> {
+    Err(StartError::WithoutHttp)
 }

@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::log::LoggedLine;
 use super::{Program, StoreConfig};
 use crate::node::{self, PeerSnapshot};
 use crate::process::figures::{PrimaryFigures, StoreWatch};
@@ -44,6 +43,17 @@ pub struct Snapshot {
     /// The last warnings and errors that the program has logged, oldest first; none where it does not log by
     /// [`log`](crate::program::log).
     pub log: Vec<LoggedLine>,
+}
+
+/// A warning or an error that was logged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoggedLine {
+    /// When, in seconds since 1970.
+    pub unix_secs: f64,
+    /// `WARN` or `ERROR`.
+    pub level: String,
+    /// The message and its fields.
+    pub text: String,
 }
 
 /// One store.
@@ -159,9 +169,17 @@ impl Program {
             missing,
             answers,
             answers_nanos,
-            log: super::log::recent(),
+            log: logged(),
         }
     }
+}
+
+/// None, where the program does not log by kvnode's `log`.
+fn logged() -> Vec<LoggedLine> {
+    #[cfg(feature = "cli")]
+    return super::log::recent();
+    #[cfg(not(feature = "cli"))]
+    Vec::new()
 }
 
 /// `writer`: who has sent replicated writes without having introduced itself, and is connected.

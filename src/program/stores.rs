@@ -15,8 +15,11 @@ use crate::kv::{ConfirmConfig, KeyValueServer, NewFile, StateShape};
 use crate::process::figures::StoreWatch;
 use crate::program::{Config, StoreConfig};
 use crate::replica::SlaveName;
+#[cfg(feature = "disk")]
+use crate::store::Disk;
+#[cfg(feature = "disk")]
 use crate::store::disk::OpenError;
-use crate::store::{Disk, MemoryStore, Room, Store, StoreError};
+use crate::store::{MemoryStore, Room, Store, StoreError};
 use crate::{Node, NotNamed, ProcessHandle, Restart};
 
 /// A store whose only name is this one shows its state as that module does.
@@ -51,6 +54,7 @@ pub enum Keep {
     /// In memory, in a room that it shares with other stores.
     Memory(Arc<Room>),
     /// In a folder.
+    #[cfg(feature = "disk")]
     Disk(Arc<Disk>),
 }
 
@@ -61,6 +65,7 @@ pub enum NotStarted {
     /// It could not have one of its names.
     Name(NotNamed),
     /// The folder could not give it what it had.
+    #[cfg(feature = "disk")]
     Open(OpenError),
     /// The slaves that were added to it could not be read.
     Slaves(StoreError),
@@ -83,6 +88,7 @@ pub fn start(
             std::env::var_os("HOME").unwrap_or_default().into(),
             std::env::temp_dir(),
         ],
+        #[cfg(feature = "disk")]
         Keep::Disk(disk) => vec![disk.dir().to_owned()],
     };
     let dropped = dropped_files(dirs, &disk_names(names).into_iter().next().unwrap_or_default());
@@ -91,6 +97,7 @@ pub fn start(
             let make = move || MemoryStore::within(Arc::clone(&room));
             supervise(node, names, replication, dropped, make)
         }
+        #[cfg(feature = "disk")]
         Keep::Disk(disk) => {
             let store = disk.store(&disk_names(names)).map_err(NotStarted::Open)?;
             KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
@@ -147,6 +154,7 @@ fn supervise<S: Store>(
     Ok((process, watched))
 }
 
+#[cfg(feature = "disk")]
 /// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.
 pub fn say_unserved<'a>(disk: &Disk, served: impl Iterator<Item = &'a StoreConfig>) {
     let served: Vec<String> = served.flat_map(disk_names).collect();

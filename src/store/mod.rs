@@ -4,17 +4,33 @@
 //! has to wait (for a disk, for another machine) is given a completion, calls it from wherever it likes, and the
 //! connection goes on meanwhile. A get from memory pays nothing for that.
 
+#[cfg(feature = "disk")]
 pub mod disk;
 pub mod memory;
 pub mod room;
 
 use std::fmt;
+use std::time::Duration;
 
-pub use disk::{Disk, DiskStore, SyncPolicy};
+#[cfg(feature = "disk")]
+pub use disk::{Disk, DiskStore};
 pub use memory::MemoryStore;
 pub use room::Room;
 
 use crate::etf::{SharedBytes, Traits};
+
+/// When a write is synced, and so what a power cut can take. A killed process loses nothing that was answered by any of
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SyncPolicy {
+    /// Before it is answered. Nothing that was answered is lost.
+    #[default]
+    Always,
+    /// So often: what was answered in the last such time can be lost.
+    Interval(Duration),
+    /// When the system does it by itself.
+    Never,
+}
 
 /// A value, as it was received: one checked term without version byte.
 #[derive(Clone, Copy, Debug)]

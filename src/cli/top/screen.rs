@@ -223,7 +223,7 @@ fn peers(view: &View) -> Vec<Line<'_>> {
     lines
 }
 
-fn warning(line: &crate::program::log::LoggedLine) -> Line<'_> {
+fn warning(line: &crate::program::snapshot::LoggedLine) -> Line<'_> {
     // Of the day, in UTC, as the log has it.
     let secs = line.unix_secs as u64 % 86_400;
     let colour = if line.level == "ERROR" { Color::Red } else { Color::Yellow };
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::node::PeerSnapshot;
     use crate::program::Snapshot;
-    use crate::program::log::LoggedLine;
+    use crate::program::snapshot::LoggedLine;
     use crate::program::snapshot::Requests;
 
     fn snapshot(uptime_secs: f64, get: u64) -> Snapshot {

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::Parts;
+use crate::program::snapshot::LoggedLine;
 
 /// Lines that are kept.
 const LINES_MAX: usize = 32;
@@ -16,17 +16,6 @@ const LINES_MAX: usize = 32;
 const TEXT_BYTES_MAX: usize = 400;
 
 static LINES: Mutex<VecDeque<LoggedLine>> = Mutex::new(VecDeque::new());
-
-/// A warning or an error that was logged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoggedLine {
-    /// When, in seconds since 1970.
-    pub unix_secs: f64,
-    /// `WARN` or `ERROR`.
-    pub level: String,
-    /// The message and its fields.
-    pub text: String,
-}
 
 /// The last warnings and errors of this program, oldest first.
 pub fn recent() -> Vec<LoggedLine> {

@@ -1,0 +1,25 @@
+//! A program that is built without stores on disk: it says so to those who ask for one.
+
+use std::convert::Infallible;
+
+use super::stores::Keep;
+use super::{DataConfig, StartError, StoreConfig};
+use crate::Node;
+
+pub(super) type OnDisk = Infallible;
+
+pub(super) const fn open(_data: &DataConfig, _memory_bytes_max: u64) -> Result<OnDisk, StartError> {
+    Err(StartError::WithoutDisk)
+}
+
+pub(super) const fn keep(disk: &OnDisk) -> Keep {
+    match *disk {}
+}
+
+pub(super) const fn say_unserved(disk: &OnDisk, _served: &[StoreConfig]) {
+    match *disk {}
+}
+
+pub(super) const fn close_at_end(_node: &Node, disk: OnDisk) {
+    match disk {}
+}

@@ -502,7 +502,7 @@ fn a_former_primary_on_disk_that_returns_keeps_what_it_drops_in_a_file_that_can_
         master.wait_for_log(&["dropped", "pairs=2", "kvnode-dropped-master-1.exs"]);
         let lines = dropped(&data, "master", 1);
         assert_eq!(lines.lines().count(), 2, "{lines}");
-        // As the README says.
+        // As docs/replication.md says.
         beam.run(&format!(
             "for line <- String.split({lines:?}, \"\\n\", trim: true), {{key, value}} = line |> Code.eval_string() |> elem(0), \
                do: KeyValueStoreDistributed.put(key, value)"

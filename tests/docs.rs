@@ -1,4 +1,5 @@
-//! The README's tables of flags, commands and bounds, held against `--help` and [`Limits`].
+//! The pages keep their word: the tables of flags, commands and bounds of docs/operations.md, held against `--help` and
+//! [`Limits`].
 
 #![cfg(feature = "program")]
 
@@ -12,7 +13,7 @@ use kvnode::config::Limits;
 use kvnode::program;
 use support::kvnode::program;
 
-const README: &str = include_str!("../README.md");
+const OPERATIONS: &str = include_str!("../docs/operations.md");
 
 fn help() -> String {
     let output = Command::new(program()).arg("--help").output().expect("it was built");
@@ -22,7 +23,7 @@ fn help() -> String {
 /// The rows of the table behind this line.
 #[track_caller]
 fn table(heading: &str) -> Vec<&'static str> {
-    let behind = README.split(heading).nth(1).unwrap_or_else(|| panic!("no {heading}"));
+    let behind = OPERATIONS.split(heading).nth(1).unwrap_or_else(|| panic!("no {heading}"));
     let rows =
         behind.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     rows.skip(2).collect()
@@ -51,7 +52,7 @@ fn the_table_of_flags_has_those_of_the_help_and_no_others() {
     let unknown: Vec<&String> = named.difference(&known).collect();
     assert!(
         missing.is_empty() && unknown.is_empty(),
-        "not in the README: {missing:?}; not in --help: {unknown:?}"
+        "not in docs/operations.md: {missing:?}; not in --help: {unknown:?}"
     );
 }
 
@@ -65,7 +66,7 @@ fn the_table_of_commands_has_those_of_the_help() {
     for command in commands.filter_map(|line| line.split_whitespace().next()) {
         assert!(
             rows.contains(&format!("`{command}")) || rows.contains(&format!(", `{command}")),
-            "`kvnode {command}` is not in the README's table of commands"
+            "`kvnode {command}` is not in the table of commands of docs/operations.md"
         );
     }
 }

@@ -103,6 +103,19 @@ fn the_readme_names_the_rust_version_that_cargo_demands() {
 }
 
 #[test]
+fn the_table_of_features_has_those_of_cargo() {
+    let cargo = fs::read_to_string(root().join("Cargo.toml")).expect("a readable file");
+    let section = cargo.split("\n[features]\n").nth(1).and_then(|rest| rest.split("\n[").next());
+    let names =
+        section.expect("features").lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    let features: BTreeSet<&str> =
+        names.filter(|name| !name.starts_with("default") && !name.starts_with('#')).collect();
+    let page = Page::read("docs/library.md");
+    let rows = page.text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.collect::<BTreeSet<&str>>(), features);
+}
+
+#[test]
 fn every_link_leads_to_a_file_and_a_heading() {
     let mut all = pages();
     all.extend(["CHANGELOG.md", "scripts/kvnode.livemd"].map(Page::read));

@@ -90,7 +90,7 @@ fn as_a_program_of_its_own() {
 fn the_documented_counter_has_25_lines_and_counts() {
     let text = include_str!("library/counter.rs");
     assert!(text.lines().count() <= 25, "{} lines", text.lines().count());
-    assert!(include_str!("../README.md").contains(text), "the README shows the same counter");
+    assert!(include_str!("../docs/library.md").contains(text), "docs/library.md shows the same counter");
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let program = Program::start("counter", &epmd);

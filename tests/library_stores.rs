@@ -35,7 +35,8 @@ fn a_store_of_another_crate_is_named_replicated_and_started_again() {
         let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
         let replication = |slaves| stores::Replication { slaves, ..stores::Replication::default() };
         let slaves = vec![SlaveName::global("slave")];
-        let first = stores::start(&node, &names, replication(slaves), memory()).expect("the names are free");
+        let (first, _) =
+            stores::start(&node, &names, replication(slaves), memory()).expect("the names are free");
         beam.ping(node.name().as_str());
         beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
         beam.wait_for_global("a");
@@ -75,7 +76,7 @@ fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).expect("an empty folder");
     let names = StoreConfig { global: vec!["kept".into()], local: Vec::new() };
     let keep = || stores::Keep::Disk(Arc::clone(&disk));
-    let first =
+    let (first, _) =
         stores::start(&node, &names, stores::Replication::default(), keep()).expect("the name is free");
     beam.ping(node.name().as_str());
     beam.wait_for_global("kept");

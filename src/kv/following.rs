@@ -10,7 +10,7 @@ use super::request::{FromPrimary, Hello, SkippedWrite};
 use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter, encode};
-use crate::process::figures::PrimaryFigures;
+use crate::kv::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, Effects, MonitorRequest, SkippedMessage};
 use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
 use crate::store::{Store, StoreError, Value, WriteDone};

@@ -3,6 +3,7 @@
 
 mod confirm;
 pub mod dropped;
+pub mod figures;
 mod follower;
 mod following;
 pub mod functions;

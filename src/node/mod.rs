@@ -5,6 +5,7 @@
 //! thread for each core; each one owns its socket and its peer's tables, and hands what concerns others to
 //! `Node::carry_out` once per batch.
 
+#[path = "../kv/downstream/greeting.rs"]
 mod greeting;
 mod http;
 mod latch;
@@ -13,8 +14,11 @@ mod link;
 mod peers;
 mod server;
 mod service;
+#[path = "../kv/downstream/keys.rs"]
 mod slave_keys;
+#[path = "../kv/downstream/kind.rs"]
 mod slave_kind;
+#[path = "../kv/downstream/slave.rs"]
 mod slaves;
 mod status;
 mod stores;

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{Limits, ServerName, StoreConfig};
+use crate::kv::figures::StoreWatch;
 use crate::kv::{ConfirmConfig, KeyValueServer, NewFile, StateShape};
-use crate::process::figures::StoreWatch;
 use crate::replica::SlaveName;
 use crate::store::disk::OpenError;
 use crate::store::{Disk, MemoryStore, Room, Store, StoreError};
@@ -62,7 +62,7 @@ pub enum NotStarted {
     Slaves(StoreError),
 }
 
-/// Starts a store under its names.
+/// Starts a store under its names; gives it with its counters, which outlive it.
 ///
 /// # Errors
 /// The caller's, or the disk's: see [`NotStarted`].
@@ -71,7 +71,7 @@ pub fn start(
     names: &StoreConfig,
     replication: Replication,
     keep: Keep,
-) -> Result<ProcessHandle, NotStarted> {
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
     let dirs = match &keep {
         // The second is a service's folder.
         Keep::Memory(_) => vec![
@@ -102,7 +102,7 @@ fn supervise<S: Store>(
     replication: Replication,
     dropped: NewFile,
     make: impl Fn() -> S + Send + Sync + 'static,
-) -> Result<ProcessHandle, NotNamed> {
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
@@ -140,8 +140,7 @@ fn supervise<S: Store>(
         }
         process
     })?;
-    node.show_store(names.clone(), watched);
-    Ok(process)
+    Ok((process, watched))
 }
 
 /// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.

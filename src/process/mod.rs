@@ -14,7 +14,6 @@
 //! - [`waiters`]: what we wait for from other nodes: calls, monitors and spawn requests of ours.
 //! - [`call_error`]: why a call of ours has no answer.
 //! - [`rpc`]: the functions that other nodes may call here.
-//! - [`figures`]: what stores have done and hold, counted.
 //! - [`system`]: system messages (`sys`).
 //! - [`supervisor`]: when what has ended is started again.
 //! - [`group_leader`]: where functions print that are called on other nodes.
@@ -27,7 +26,6 @@ pub mod call_error;
 pub mod channel;
 pub mod effect;
 pub mod exits;
-pub mod figures;
 pub mod gen_server;
 pub mod global_name_server;
 pub mod group_leader;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvnode::distribution::{DistributionFlags, Outbound};
+use kvnode::kv::figures::{PrimaryFigures, StoreFigures};
 use kvnode::kv::{ConfirmConfig, KeyValueServer, NewFile};
 use kvnode::process::effect::EndedCall;
-use kvnode::process::figures::{PrimaryFigures, StoreFigures};
 use kvnode::process::peer::Surroundings;
 use kvnode::process::{
     Dispatch, Effect, GenServer, MonitorRequest, NoRoom, Peer, Process, ProcessId, Registry, Waiters,

@@ -1,4 +1,4 @@
-//! What `node/slaves.rs`, `greeting.rs` and `slave_kind.rs` do for one slave, step by step: each `await` there is the end of a
+//! What `kv/downstream` does for one slave, step by step: each `await` there is the end of a
 //! turn here, so that anything may happen before the next.
 
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::network::Item;
 use super::node::frames_of;
 use super::world::World;
 
-/// As in `node/slaves.rs`.
+/// As in `kv/downstream`.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
 const CROSSING_PAUSE_MILLIS: u64 = 10;
-/// As in `node/greeting.rs`.
+/// As in `kv/downstream/greeting.rs`.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
 
 /// What has come for the follower of a slave.

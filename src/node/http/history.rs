@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::Site;
+use crate::kv::figures::Counts;
 use crate::node::life::latency::{Classes, quantile};
 use crate::node::{Node, after, now};
-use crate::process::figures::Counts;
 
 /// Moments that are kept.
 const MOMENTS_MAX: usize = 180;
@@ -91,7 +91,7 @@ fn moment(counts: (&Counts, &Counts), classes: (&Classes, &Classes), secs: f64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::figures::Served;
+    use crate::kv::figures::Served;
 
     #[test]
     fn a_moment_is_what_was_new_in_it() {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use crate::config::StoreConfig;
+use crate::kv::figures::StoreWatch;
 use crate::node::life::latency::Latency;
 use crate::node::now;
-use crate::process::figures::StoreWatch;
 
 pub(in crate::node) struct Figures {
     pub(in crate::node) latency: Latency,

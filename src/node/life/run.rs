@@ -499,7 +499,7 @@ fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
             None => Keep::Memory(Arc::clone(&node.room)),
         };
         let process = stores::start(node, names, replication, keep);
-        let process = process.map_err(|error| match error {
+        let (process, watch) = process.map_err(|error| match error {
             NotStarted::Name(NotNamed { name, error }) => {
                 let (ServerName::Global(name) | ServerName::Local(name)) = &name;
                 taken(error, name)
@@ -507,6 +507,7 @@ fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
             NotStarted::Open(error) => StartError::Data(error),
             NotStarted::Slaves(error) => StartError::Store(error),
         })?;
+        node.show_store(names.clone(), watch);
         started.push((names.clone(), process.pid().clone()));
     }
     if let Some(disk) = &node.disk {

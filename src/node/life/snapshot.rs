@@ -1,7 +1,7 @@
 //! A node in numbers, at one moment: what `:status` of the process `:kvnode`, `/metrics` and `/status.json` show.
 //!
 //! Reading it takes a few locks for a short while each, and adds up what others have counted: once a second is no
-//! burden. What is counted costs a call next to nothing ([`process::figures`](crate::process::figures),
+//! burden. What is counted costs a call next to nothing ([`kv::figures`](crate::kv::figures),
 //! [`latency`](crate::node::life::latency)).
 
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StoreConfig;
+use crate::kv::figures::{PrimaryFigures, StoreWatch};
 use crate::node::Node;
 use crate::node::life::log::LoggedLine;
 use crate::node::peers::PeerHandle;
-use crate::process::figures::{PrimaryFigures, StoreWatch};
 use crate::replica::{Refusal, Slave, SlaveName, SlaveState, Standing};
 
 /// What a node does and holds.

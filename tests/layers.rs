@@ -9,12 +9,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("distribution", &["etf"]),
     ("store", &["etf"]),
     ("replica", &["etf", "distribution"]),
-    ("process", &["etf", "distribution", "replica"]),
+    ("process", &["etf", "distribution"]),
     ("kv", &["config", "etf", "distribution", "node", "process", "replica", "store"]),
     ("config", &["distribution", "store"]),
     ("epmd", &["config", "distribution"]),
-    ("node", &["config", "distribution", "epmd", "etf", "kv", "process", "replica", "store"]),
+    ("node", &["config", "distribution", "epmd", "etf", "process"]),
     ("cli", &["config", "distribution", "epmd", "etf", "node", "replica", "store"]),
+];
+
+/// Files of the node that start and show stores, until these are the program's.
+const OF_STORES: &[&str] = &[
+    "/node/http",
+    "/node/life/figures.rs",
+    "/node/life/run.rs",
+    "/node/life/snapshot.rs",
+    "/node/mod.rs",
+    "/node/stores.rs",
 ];
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.
@@ -71,6 +81,9 @@ fn every_layer_uses_only_those_below_it() {
     let all: Vec<&str> = ARROWS.iter().map(|(layer, _)| *layer).collect();
     for (layer, below) in ARROWS {
         for (path, code) in sources(layer) {
+            if OF_STORES.iter().any(|of_stores| path.to_string_lossy().contains(of_stores)) {
+                continue;
+            }
             for other in all.iter().filter(|other| *other != layer && !below.contains(other)) {
                 assert!(
                     !code.contains(&format!("crate::{other}::"))

@@ -421,6 +421,7 @@ impl<S: Store> KeyValueServer<S> {
     fn give_up_names(&self, names: &[ServerRef], effects: &mut Effects<'_>) {
         for (name, holder) in effects.registry.global_names() {
             if holder.is_sibling(effects.me) && names.contains(&ServerRef::global(&name)) {
+                self.offered.lock().remove(&name);
                 effects.later.push(Effect::ReleaseGlobal { name });
             }
         }

@@ -135,8 +135,7 @@ impl<S: Store> KeyValueServer<S> {
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
                 tracing::info!(store = ?effects.me, slave = %name, "slave taken over");
-                let primary = effects.me.id;
-                effects.later.push(Effect::FollowSlave { slave, primary, added: None });
+                self.follow_slave(slave, &effects.me.pid, None);
                 true
             }
             Ok(None) => false,

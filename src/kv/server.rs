@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::confirm::{Confirmations, Wanted};
@@ -14,12 +15,13 @@ use super::dropped::{DroppedPairs, NewFile};
 use super::follower::Follower;
 use super::following::not_kept;
 use super::kept::Kept;
-use super::{Cast, Request, StateShape, following, position, state, status};
+use super::{Cast, Follow, Request, SlaveFeed, StateShape, following, position, state, status};
 use crate::etf::tag::FUN_EXT;
-use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
+use crate::etf::{Pid, SharedBytes, TermError, TermView, TermWriter, Traits, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
-use crate::process::effect::can_decode;
-use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId, SkippedMessage};
+use crate::process::{
+    Caller, Dispatch, Effect, Effects, Feed, GenServer, OwnedCaller, Process, ProcessId, SkippedMessage,
+};
 use crate::replica::{Lineage, PresentValue, Pushed, ReplicaWrite, Slave, SlaveState, Source, SourceRead};
 use crate::store::{Store, StoreError, Value};
 
@@ -35,10 +37,16 @@ const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 pub struct KeyValueServer<S> {
     store: S,
     pub(super) dispatch: Arc<dyn Dispatch>,
+    /// Looks after the slaves.
+    pub(super) follow: Arc<dyn Follow>,
+    /// To be lent to that.
+    pub(super) this: Weak<Self>,
     /// The slaves are in there, and the order and the numbers of their writes.
     pub(super) confirmations: Arc<Confirmations>,
     pub(super) follower: Arc<Mutex<Follower<S>>>,
     pub(super) dropped: Mutex<DroppedPairs>,
+    /// The holders of its global names that it has offered itself to.
+    pub(super) offered: Arc<Mutex<AHashMap<Arc<str>, Pid>>>,
     /// Held while the names of the slaves are noted.
     pub(super) noting: Mutex<()>,
     pub(super) slave_buffer_bytes_max: usize,
@@ -115,8 +123,14 @@ pub(super) enum Later {
 }
 
 impl<S: Store> KeyValueServer<S> {
-    /// Serves `store`; answers that come later go out by `dispatch`.
-    pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
+    /// Serves `store`; answers that come later go out by `dispatch`, and its slaves are followed by `follow`. It serves once
+    /// it is [`shared`](Self::shared).
+    pub fn new(
+        store: S,
+        dispatch: Arc<dyn Dispatch>,
+        follow: Arc<dyn Follow>,
+        slave_buffer_bytes_max: usize,
+    ) -> Self {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
@@ -125,14 +139,22 @@ impl<S: Store> KeyValueServer<S> {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
+            follow,
+            this: Weak::new(),
             follower: Arc::new(Mutex::new(follower)),
             dropped: Mutex::default(),
+            offered: Arc::default(),
             noting: Mutex::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
             shape: StateShape::default(),
             watch: Arc::default(),
         }
+    }
+
+    /// The same, to be started.
+    pub fn shared(self) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { this: Weak::clone(this), ..self })
     }
 
     /// The same, with what it serves counted here.
@@ -192,7 +214,8 @@ impl<S: Store> KeyValueServer<S> {
     /// The slaves that it has.
     pub fn slaves(&self) -> Vec<Arc<Slave>> {
         let slaves = self.confirmations.slaves.read();
-        slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
+        let slaves = slaves.iter().map(|slave| slave.slave());
+        slaves.filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
     }
 
     fn get(
@@ -207,7 +230,7 @@ impl<S: Store> KeyValueServer<S> {
                 let (caller, dispatch) = (caller.to_owned(&me.pid), Arc::clone(&self.dispatch));
                 Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
                     caller.reply(&*dispatch, |w| match found {
-                        Ok(Some(value)) if here && !can_decode(flags, value.traits) => {
+                        Ok(Some(value)) if here && !flags.can_decode(value.traits) => {
                             // To send it would cost the caller's node its connection to us.
                             w.tuple(2).atom("error").atom("system_limit");
                         }
@@ -567,15 +590,15 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
-        state::write(w, &self.store, &self.confirmations.slaves.read(), self.shape, bytes_max);
+        state::write(w, &self.store, &self.slaves(), self.shape, bytes_max);
     }
 
     fn waits_for_room(&self) -> bool {
         true
     }
 
-    fn replica_source(&self) -> Option<&dyn Source> {
-        Some(self)
+    fn global_name_taken(&self, me: &Process, name: &str, holder: &Pid) {
+        self.offer(me, name, holder);
     }
 
     fn module(&self) -> &str {
@@ -713,7 +736,7 @@ impl<S: Store> Source for KeyValueServer<S> {
 }
 
 fn replicate(
-    slave: &Arc<Slave>,
+    slave: &Arc<SlaveFeed>,
     seq: u64,
     key: &[u8],
     value: Option<TermView<'_>>,
@@ -726,10 +749,11 @@ fn replicate(
     };
     if pushed(slave, seq, write, effects.me) {
         // Once per batch is enough: the slave's queue keeps the order.
-        let asked =
-            |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
-        if !effects.later.iter().rev().take(8).any(asked) {
-            effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
+        let asked = |effect: &Effect| matches!(effect, Effect::Feed(_, asked) if std::ptr::addr_eq(Arc::as_ptr(asked), Arc::as_ptr(slave)));
+        if !effects.later.iter().rev().take(8).any(asked)
+            && let Some(node) = slave.node()
+        {
+            effects.later.push(Effect::Feed(node, Arc::clone(slave) as Arc<dyn Feed>));
         }
     }
 }
@@ -759,7 +783,9 @@ fn replicate_done(
     let ready: Vec<_> = ready.collect();
     drop(order);
     for slave in ready {
-        dispatch.replicate(slave, store);
+        if let Some(node) = slave.node() {
+            dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
+        }
     }
     seq
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::KeyValueServer;
+use super::follow::SharedSource;
 use super::follower::{Follower, Rank, Tenure};
 use super::server::{refuse, write_error};
+use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveFeed};
 use crate::etf::tag::NIL_EXT;
-use crate::etf::{TermView, TermWriter, encode};
-use crate::process::{Caller, Dispatch, Effect, Effects, OwnedCaller, SlaveAdded};
-use crate::replica::{Refusal, Slave, SlaveName, SlaveState};
+use crate::etf::{Pid, TermView, TermWriter, encode};
+use crate::process::{Caller, Dispatch, Effects, OwnedCaller, Process};
+use crate::replica::{Refusal, SlaveName, SlaveState};
 use crate::store::{Store, StoreError, WriteDone};
 
 /// Slaves that one store may have.
@@ -71,11 +72,11 @@ fn read_rank(rank: TermView<'_>) -> Option<Rank> {
 pub struct TooManySlaves;
 
 impl<S: Store> KeyValueServer<S> {
-    /// Adds a slave by name; `None` when it is one already.
+    /// Adds a slave by name; `None` when it is one already. It is followed from [`follow_slave`](Self::follow_slave) on.
     ///
     /// # Errors
     /// Whoever adds it: there are as many as there may be.
-    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
+    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<SlaveFeed>>, TooManySlaves> {
         let mut slaves = self.confirmations.slaves.write();
         slaves.retain(|slave| slave.state() != SlaveState::Dropped);
         if slaves.iter().any(|slave| *slave.name() == name) {
@@ -84,12 +85,34 @@ impl<S: Store> KeyValueServer<S> {
         if slaves.len() >= SLAVES_MAX {
             return Err(TooManySlaves);
         }
-        let slave = Arc::new(Slave::new(name, self.slave_buffer_bytes_max));
+        let feed = SlaveFeed::new(name, self.slave_buffer_bytes_max, &self.confirmations, &self.follow);
+        let slave = Arc::new(feed);
         for other in slaves.iter() {
             other.siblings_changed();
         }
         slaves.push(Arc::clone(&slave));
         Ok(Some(slave))
+    }
+
+    /// Has a slave that was added followed for the process of this server, until it is removed or that ends.
+    pub fn follow_slave(&self, feed: Arc<SlaveFeed>, store: &Pid, added: Option<SlaveAdded>) {
+        let Some(source) = self.this.upgrade() else {
+            return tracing::error!(?store, slave = %feed.name(), "not followed: the server was not shared (a bug)");
+        };
+        feed.begin(store);
+        let source = SharedSource(source);
+        self.follow.follow(FollowSlave { feed, store: store.clone(), source, added });
+    }
+
+    /// Another process holds a global name of this store: it may have been promoted in its place. Each is asked once.
+    pub(super) fn offer(&self, me: &Process, name: &str, holder: &Pid) {
+        let (name, holder): (Arc<str>, _) = (name.into(), holder.clone());
+        if self.offered.lock().insert(Arc::clone(&name), holder.clone()).as_ref() == Some(&holder) {
+            return;
+        }
+        let (offered, again) = (Arc::clone(&self.offered), Arc::clone(&name));
+        let failed = Box::new(move || _ = offered.lock().remove(&again));
+        self.follow.offer(Offer { store: me.pid.clone(), name, holder, failed });
     }
 
     pub(super) fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
@@ -112,7 +135,7 @@ impl<S: Store> KeyValueServer<S> {
                     answer.noted(Ok(()));
                 }
                 let added = SlaveAdded(Box::new(move |refusal| followed.followed(refusal)));
-                effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id, added: Some(added) });
+                self.follow_slave(slave, &effects.me.pid, Some(added));
             }
             Err(TooManySlaves) => {
                 effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom("too_many_slaves"));

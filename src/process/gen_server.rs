@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use super::effect::EndedCall;
 use super::system::StateRequest;
-use super::{Dispatch, Effect, Effects, NoRoom, ProcessId};
+use super::{Dispatch, Effect, Effects, NoRoom, Process, ProcessId};
 use crate::distribution::alias_form::{Addresses, write_send};
 use crate::distribution::{Outbound, TooLarge};
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_TUPLE_EXT};
 use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
-use crate::replica::Source;
 
 /// A server that answers where its messages come in: on the thread of the connection, without a mailbox, a task or a
 /// copy in between. [`Node::serve_inline`](crate::Node::serve_inline) starts it.
@@ -120,11 +119,10 @@ pub trait GenServer: Send + Sync + 'static {
         0
     }
 
-    /// What its slaves are repaired from, where it has any ([`Node::follow_slave`](crate::Node::follow_slave)). Without it
-    /// they are sent what is queued for them and nothing else.
-    fn replica_source(&self) -> Option<&dyn Source> {
-        None
-    }
+    /// Another process holds a name in `global` that is to be this one's, `me`: somewhere in the clusters that this node is
+    /// connected to. Told by each connected node that says so, again at each look (every 5 s), until the name is free; it is
+    /// registered for `me` then. Must not block.
+    fn global_name_taken(&self, _me: &Process, _name: &str, _holder: &Pid) {}
 
     /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.
     fn module(&self) -> &str {

@@ -11,6 +11,7 @@
 //! - [`peer`]: one connected node's monitors and links, and the delivery of its signals.
 //! - [`exits`]: how a process ends, and how that is told.
 //! - [`effect`]: what a behaviour may ask for.
+//! - [`feed`]: streams to other nodes, at the pace of their connections.
 //! - [`waiters`]: what we wait for from other nodes: calls, monitors and spawn requests of ours.
 //! - [`call_error`]: why a call of ours has no answer.
 //! - [`rpc`]: the functions that other nodes may call here.
@@ -26,6 +27,7 @@ pub mod call_error;
 pub mod channel;
 pub mod effect;
 pub mod exits;
+pub mod feed;
 pub mod gen_server;
 pub mod global_name_server;
 pub mod group_leader;
@@ -44,13 +46,13 @@ pub mod waiters;
 pub use call_error::CallError;
 pub use channel::{Channel, ChannelFault, ChannelLimits, Step};
 pub use effect::{
-    Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, NoRoom, OutgoingCall, SlaveAdded,
-    WakeRequest,
+    Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, NoRoom, OutgoingCall, WakeRequest,
 };
 pub use exits::Ended;
+pub use feed::{FedNode, Feed, Feeding, More};
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller, SkippedMessage};
 pub use held::Held;
 pub use peer::{Peer, PeerError};
 pub use registry::{Process, ProcessId, Registry};
 pub use supervisor::{Restart, Supervisor};
-pub use waiters::{Outcome, Waiters};
+pub use waiters::{Outcome, PendingCall, Waiters};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::effect::{EndCalls, EndedCall, can_decode};
+use super::effect::{EndCalls, EndedCall};
 use super::exits::{RemoteId, guarded, write_exit, write_noproc};
 use super::held::{Held, HeldMessage, Sender, WaitsFor};
 use super::message::Message;
@@ -281,7 +281,7 @@ impl Peer {
         // A reason that this peer cannot read would cost the connection to it.
         let substitute = exits::atom("unreadable_reason");
         let reason = match TermView::parse(reason) {
-            Ok(term) if can_decode(self.flags, term.traits()) => reason,
+            Ok(term) if self.flags.can_decode(term.traits()) => reason,
             _ => &substitute,
         };
         self.monitors.process_ended(process, reason, registry, out);

@@ -5,7 +5,6 @@
 
 mod status;
 
-use super::effect::can_decode;
 use super::gen_server::ExitSignals;
 use super::{Caller, Dispatch, Effect, Effects, OwnedCaller, Process, Registry, exits};
 use crate::distribution::DistributionFlags;
@@ -176,5 +175,5 @@ fn is_readable(state: &[u8], flags: DistributionFlags) -> bool {
             return false;
         }
     }
-    can_decode(flags, term.traits())
+    flags.can_decode(term.traits())
 }

@@ -1,17 +1,16 @@
 //! What a primary asks before it follows a slave: whether that is a kvnode's, and whether it wants to be one.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView};
-use crate::node::Node;
-use crate::node::peers::PeerHandle;
-use crate::node::peers::erpc::ErpcError;
-use crate::process::{CallError, Process};
+use crate::kv::follow::SharedSource;
+use crate::node::erpc::ErpcError;
+use crate::process::CallError;
 use crate::replica::dialect::{REPLICATION, VERSION};
 use crate::replica::{Lineage, Refusal, Said, Slave};
+use crate::{Client, ProcessHandle};
 
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -47,117 +46,78 @@ impl fmt::Display for NotGreeted {
     }
 }
 
-impl Node {
-    /// Greets a slave, where it is a kvnode's.
-    pub(super) async fn greet(
-        &self,
-        slave: &Slave,
-        store: &Arc<Process>,
-        peer: &PeerHandle,
-        at: &Pid,
-    ) -> Result<Greeted, NotGreeted> {
-        let source = |lend: &mut dyn FnMut(&dyn crate::replica::Source)| {
-            store.server.replica_source().map(lend);
-        };
-        let mut lineage = None;
-        source(&mut |source| lineage = source.lineage());
-        let Some(lineage) = lineage else { return Ok(Greeted::Elixir) };
-        if !self.is_kvnode(peer).await.map_err(NotGreeted::Erpc)? {
-            return Ok(Greeted::Elixir);
-        }
-        let incarnation = lineage.incarnation();
-        let session = slave.next_session(incarnation);
-        let names = self.names_elsewhere(store);
-        let (mut seq, mut slaves, mut fresh) = (0, Vec::new(), false);
-        source(&mut |source| {
-            (seq, slaves) = (source.seq(), source.slaves());
-            fresh = slave.is_guarded() && source.is_fresh();
-        });
-        let request = OwnedTerm::write(|w| {
-            w.tuple(7).atom("replica_hello").unsigned(session);
-            lineage.write(w);
-            w.unsigned(seq);
-            w.list(names.len());
-            names.iter().for_each(|name| name.write(w));
-            w.nil();
-            w.list(slaves.len());
-            slaves.iter().for_each(|slave| slave.name().on(&self.registry.node).write(w));
-            w.nil();
-            w.atom(if fresh { "true" } else { "false" });
-        });
-        let request = request.map_err(|error| NotGreeted::Call(CallError::Malformed(error)))?;
-        let client = self.client_of(&store.pid);
-        let answer = match client.call_term(&ServerRef::Pid(at.clone()), request.view(), LIMIT).await {
-            Ok(answer) => answer,
-            // A server of a kvnode that is none of the protocol's ends the call.
-            Err(CallError::Exit(_)) => return Ok(Greeted::Elixir),
-            Err(error) => return Err(NotGreeted::Call(error)),
-        };
-        match read(answer.view()) {
-            Some(Ok(said)) => Ok(Greeted::Kvnode { session, lineage, said }),
-            Some(Err(refusal)) => {
-                slave.not_taken(session);
-                let mut now = None;
-                source(&mut |source| now = source.lineage());
-                // Promoted meanwhile, say, it is no longer what was refused.
-                let is_as_it_was = now.as_ref() == Some(&lineage);
-                Ok(Greeted::Refused(if is_as_it_was { refusal } else { Refusal::Crossing }))
-            }
-            None => Err(NotGreeted::Answer(answer)),
-        }
+/// Greets a slave, where it is a kvnode's.
+pub(super) async fn greet(
+    slave: &Slave,
+    source: &SharedSource,
+    store: &ProcessHandle,
+    client: &Client,
+    at: &Pid,
+) -> Result<Greeted, NotGreeted> {
+    let Some(lineage) = source.lineage() else { return Ok(Greeted::Elixir) };
+    if !is_kvnode(client, &at.node).await.map_err(NotGreeted::Erpc)? {
+        return Ok(Greeted::Elixir);
     }
-
-    /// Whether a node is a kvnode whose replication this one speaks. A BEAM says that it has no such function.
-    pub(super) async fn is_kvnode(&self, peer: &PeerHandle) -> Result<bool, ErpcError> {
-        if peer.name == self.registry.node {
-            return Ok(true);
+    let session = slave.next_session(lineage.incarnation());
+    let (names, own) = (store.names(), store.node().name().shared());
+    let (seq, slaves) = (source.seq(), source.slaves());
+    let fresh = slave.is_guarded() && source.is_fresh();
+    let request = OwnedTerm::write(|w| {
+        w.tuple(7).atom("replica_hello").unsigned(session);
+        lineage.write(w);
+        w.unsigned(seq);
+        w.list(names.len());
+        names.iter().for_each(|name| name.write(w));
+        w.nil();
+        w.list(slaves.len());
+        slaves.iter().for_each(|slave| slave.name().on(&own).write(w));
+        w.nil();
+        w.atom(if fresh { "true" } else { "false" });
+    });
+    let request = request.map_err(|error| NotGreeted::Call(CallError::Malformed(error)))?;
+    let answer = match client.call_term(&ServerRef::Pid(at.clone()), request.view(), LIMIT).await {
+        Ok(answer) => answer,
+        // A server of a kvnode that is none of the protocol's ends the call.
+        Err(CallError::Exit(_)) => return Ok(Greeted::Elixir),
+        Err(error) => return Err(NotGreeted::Call(error)),
+    };
+    match read(answer.view()) {
+        Some(Ok(said)) => Ok(Greeted::Kvnode { session, lineage, said }),
+        Some(Err(refusal)) => {
+            slave.not_taken(session);
+            // Promoted meanwhile, say, it is no longer what was refused.
+            let is_as_it_was = source.lineage().as_ref() == Some(&lineage);
+            Ok(Greeted::Refused(if is_as_it_was { refusal } else { Refusal::Crossing }))
         }
-        match self.erpc(peer, REPLICATION, 0, |_| {}, LIMIT).await {
-            Ok(version) => Ok(version.view().as_unsigned() == Some(VERSION)),
-            Err(ErpcError::Error { .. } | ErpcError::Refused(_) | ErpcError::NotSupported) => Ok(false),
-            Err(error) => Err(error),
-        }
+        None => Err(NotGreeted::Answer(answer)),
     }
+}
 
-    /// All names of a process, as other nodes use them.
-    fn names_elsewhere(&self, process: &Process) -> Vec<ServerRef> {
-        let registry = &self.registry;
-        let mut local: Vec<ServerRef> = registry
-            .names()
-            .iter()
-            .filter_map(|name| {
-                let (name, holder) = registry.by_name(name)?;
-                holder.is_sibling(process).then(|| ServerRef::Local(name).on(&registry.node))
-            })
-            .collect();
-        let global = registry.global_names().into_iter();
-        local.extend(
-            global.filter(|(_, holder)| holder.is_sibling(process)).map(|(name, _)| ServerRef::global(&name)),
-        );
-        local
+/// Whether a node is a kvnode whose replication this one speaks. A BEAM says that it has no such function.
+pub(super) async fn is_kvnode(client: &Client, node: &str) -> Result<bool, ErpcError> {
+    if *node == *client.from_pid().node {
+        return Ok(true);
+    }
+    match client.erpc(node, REPLICATION, 0, |_| {}, LIMIT).await {
+        Ok(version) => Ok(version.view().as_unsigned() == Some(VERSION)),
+        Err(ErpcError::Error { .. } | ErpcError::Refused(_) | ErpcError::NotSupported) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 /// A greeting that is under way, known to the store until it is dropped.
-pub(super) struct GreetingUnderWay<'a>(&'a Process);
+pub(super) struct GreetingUnderWay<'a>(&'a SharedSource);
 
 impl<'a> GreetingUnderWay<'a> {
-    pub(super) fn of(store: &'a Process) -> Self {
-        let begun = Self(store);
-        begun.tell(true);
-        begun
-    }
-
-    fn tell(&self, is_under_way: bool) {
-        if let Some(source) = self.0.server.replica_source() {
-            source.greeting(is_under_way);
-        }
+    pub(super) fn of(source: &'a SharedSource) -> Self {
+        source.greeting(true);
+        Self(source)
     }
 }
 
 impl Drop for GreetingUnderWay<'_> {
     fn drop(&mut self) {
-        self.tell(false);
+        self.0.greeting(false);
     }
 }
 

@@ -29,7 +29,7 @@ use crate::epmd::start::EpmdStarter;
 use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::{Pid, Pool};
 use crate::kv::slaves::SLAVES_MAX;
-use crate::kv::{ConfirmConfig, KeyValueFunctions};
+use crate::kv::{ConfirmConfig, Downstreams, KeyValueFunctions};
 use crate::node::life::builder::PeerFault;
 use crate::node::life::cookie_file::CookieFileError;
 use crate::node::life::figures::Figures;
@@ -468,7 +468,8 @@ fn serve_functions(node: &Arc<Node>) {
     functions.connect(Arc::clone(&dispatch));
     functions.add(Arc::new(NodeFunctions::new(Arc::downgrade(node))));
     functions.add(Arc::new(Calls));
-    let key_value = KeyValueFunctions::new(dispatch, node.config.limits.slave_buffer_bytes_max);
+    let follow = Downstreams::on(node);
+    let key_value = KeyValueFunctions::new(dispatch, follow, node.config.limits.slave_buffer_bytes_max);
     functions.add(Arc::new(key_value.within(Arc::clone(&node.room))));
 }
 

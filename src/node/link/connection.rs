@@ -340,9 +340,8 @@ impl<S: AsyncRead + AsyncWrite + Waits + Unpin> Connection<S> {
         self.handle.traffic.waits(self.channel.waiting_bytes(), others);
         if (wrote || self.is_awaited) && others < self.node.config.limits.outbound_bytes_max / 2 {
             self.is_awaited = false;
-            let hungry = self.handle.make_room();
-            for (slave, store) in hungry {
-                self.node.replicate(&slave, &store);
+            for feed in self.handle.make_room() {
+                self.node.feed_at(&self.handle, &feed);
             }
         }
         // Calls wait for the room that there is now.

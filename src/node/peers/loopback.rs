@@ -53,8 +53,8 @@ pub(in crate::node) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
         handle.leave_quietly(|outbox| outbox.frames.append(&mut out));
         node.carry_out(&mut later);
         // What was taken above has left its room to others, and nothing of it waits anywhere else.
-        for (slave, store) in handle.make_room() {
-            node.replicate(&slave, &store);
+        for feed in handle.make_room() {
+            node.feed_at(&handle, &feed);
         }
         inbound.rest();
         smol::future::yield_now().await;

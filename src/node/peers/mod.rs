@@ -25,8 +25,7 @@ use crate::node::latch::{Latch, Opened};
 use crate::node::link::setup::DialError;
 use crate::node::now;
 use crate::process::effect::EndedCall;
-use crate::process::{Held, NoRoom, Process, ProcessId};
-use crate::replica::Slave;
+use crate::process::{FedNode, Feed, Feeding, Held, More, NoRoom, ProcessId, Registry, Waiters};
 
 /// Why a connection has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +108,8 @@ pub struct Outbox {
     pub frames: Outbound,
     /// In order.
     pub events: Vec<PeerEvent>,
-    /// Slaves on that node which have writes waiting that did not fit.
-    pub hungry: Vec<(Arc<Slave>, Arc<Process>)>,
+    /// Feeds that have more for that node than there was room for.
+    pub hungry: Vec<Arc<dyn Feed>>,
     /// Write what waits, then end.
     pub closing: Option<PeerDown>,
     /// Opened when there is room again; there where somebody waits for it.
@@ -126,6 +125,13 @@ impl Outbox {
             // Dropped, it is opened.
             true => Latch::new().opened(),
             false => self.room.get_or_insert_with(Latch::new).opened(),
+        }
+    }
+
+    /// Has a feed asked again when there is room.
+    fn feed_later(&mut self, feed: &Arc<dyn Feed>) {
+        if !self.hungry.iter().any(|known| Arc::ptr_eq(known, feed)) {
+            self.hungry.push(Arc::clone(feed));
         }
     }
 
@@ -284,6 +290,33 @@ impl PeerHandle {
         })
     }
 
+    /// Asks a feed for more, unless `bytes_max` or more wait already: it is asked then when there is room.
+    pub(in crate::node) fn feed(
+        &self,
+        feed: &Arc<dyn Feed>,
+        bytes_max: usize,
+        registry: &Registry,
+        waiters: &Waiters,
+    ) {
+        let now = now();
+        self.leave(|outbox| {
+            let elsewhere = self.traffic.others();
+            if elsewhere + outbox.frames.len() >= bytes_max {
+                return outbox.feed_later(feed);
+            }
+            let node = FedNode {
+                name: &self.name,
+                flags: self.offered,
+                frames_bytes_max: bytes_max - elsewhere,
+                now,
+            };
+            let mut out = Feeding::new(node, &mut outbox.frames, registry, waiters);
+            if feed.feed(&mut out) == More::WhenRoom {
+                outbox.feed_later(feed);
+            }
+        });
+    }
+
     /// Bytes that others have left and that have not been written.
     pub(in crate::node) fn others_bytes(&self, outbox: &Outbox) -> usize {
         outbox.frames.len() + self.traffic.others()
@@ -300,8 +333,8 @@ impl PeerHandle {
         }
     }
 
-    /// There is room again: those who wait for it are told; gives the slaves that do.
-    pub(in crate::node) fn make_room(&self) -> Vec<(Arc<Slave>, Arc<Process>)> {
+    /// There is room again: those who wait for it are told; gives the feeds that do.
+    pub(in crate::node) fn make_room(&self) -> Vec<Arc<dyn Feed>> {
         self.leave_quietly(|outbox| {
             // Dropped, it is opened.
             outbox.room = None;
@@ -436,12 +469,12 @@ pub(in crate::node) enum Queued {
     NotConnected,
 }
 
-/// A wait for any node that comes up.
+/// A wait for any node that comes up: see [`Node::arrival`](crate::Node::arrival).
 #[derive(Debug)]
-pub(in crate::node) struct Arrival(Opened);
+pub struct Arrival(Opened);
 
 impl Arrival {
-    /// Waits until a node has come up since [`Peers::arrival`] was called.
+    /// Waits until a node has come up since this wait began.
     pub async fn come(self) {
         self.0.wait().await;
     }

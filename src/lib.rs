@@ -158,4 +158,4 @@ pub use node::{
     Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
     ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on,
 };
-pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller, Restart, SkippedMessage};
+pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Turn};

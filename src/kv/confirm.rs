@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::SlaveFeed;
 use crate::etf::Traits;
-use crate::process::{Dispatch, Effect, Effects, OwnedCaller, WakeRequest};
+use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
 
 /// Parts of the time-out that are counted: an answer is late by one of these at most.
 const TICKS: u32 = 20;
@@ -87,7 +87,7 @@ impl Confirmations {
     }
 
     /// A write whose caller will [`wait`](Self::wait) is under way.
-    pub(super) fn expect(self: &Arc<Self>, timeout: Duration, effects: &mut Effects<'_>) {
+    pub(super) fn expect(self: &Arc<Self>, timeout: Duration, turn: &mut Turn<'_>) {
         {
             let mut queue = self.queue.lock();
             queue.expected += 1;
@@ -96,7 +96,7 @@ impl Confirmations {
             }
         }
         let this = Arc::clone(self);
-        effects.later.push(Effect::Wake(Box::new(WakeRequest {
+        turn.effects.push(Effect::Wake(Box::new(WakeRequest {
             every: timeout / TICKS,
             wake: Box::new(move || this.tick()),
         })));

@@ -62,7 +62,9 @@ use crate::process::effect::EndedCall;
 use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::{NetKernel, Print};
 use crate::process::peer::Surroundings;
-use crate::process::{Dispatch, Effect, Ended, Feed, NoRoom, Process, ProcessId, Registry, Waiters, exits};
+use crate::process::{
+    Dispatch, Effect, Ended, Feed, NoRoom, PeerEvent, Process, ProcessId, Registry, Waiters, exits,
+};
 use crate::store::{Disk, Room};
 use life::figures::Figures;
 use life::stop::Ending;
@@ -73,7 +75,7 @@ use link::setup::DialError;
 use link::socket::Waits;
 use link::tls::{Tls, TlsError};
 use peers::names::{self, Names};
-use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds, Queued};
+use peers::{Found, PeerDown, PeerHandle, Peers, QueueBounds, Queued};
 use server::supervised::Supervision;
 use server::{client, timers};
 

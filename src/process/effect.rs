@@ -181,7 +181,7 @@ pub trait Dispatch: Send + Sync {
     /// They have no room there, and are left as they are.
     fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom>;
 
-    /// Ends a call by its monitor, as [`Effects::end_call`] does.
+    /// Ends a call by its monitor, as [`Turn::end_call`] does.
     fn end_call(&self, call: EndedCall);
 
     /// Ends a process of this node with a reason, an encoded term: its names are free, and all who watch it are told.
@@ -193,8 +193,8 @@ pub trait Dispatch: Send + Sync {
     fn feed(&self, _node: &str, _feed: &Arc<dyn Feed>) {}
 }
 
-/// What goes on around the handling of one message: who handles it, where it came from, where output goes.
-pub struct Effects<'a> {
+/// The handling of one message: the process whose turn it is, where the message came from, and where what it brings about goes.
+pub struct Turn<'a> {
     /// The process that handles it.
     pub me: &'a Process,
     /// All processes.
@@ -210,7 +210,7 @@ pub struct Effects<'a> {
     /// The output to that node.
     pub out: &'a mut Outbound,
     /// What is to happen elsewhere.
-    pub later: &'a mut Vec<Effect>,
+    pub effects: &'a mut Vec<Effect>,
     /// The monitors of that node, for calls that end without an answer.
     pub(super) calls: &'a mut dyn EndCalls,
     /// The reason, encoded, with which the process ends once the message has been handled.
@@ -225,7 +225,7 @@ pub(super) trait EndCalls {
     fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) -> bool;
 }
 
-impl Effects<'_> {
+impl Turn<'_> {
     /// Answers a call.
     #[inline]
     pub fn reply(&mut self, caller: &Caller<'_>, reply: impl FnOnce(&mut TermWriter<'_>)) {
@@ -252,7 +252,7 @@ impl Effects<'_> {
             let mut frames = Outbound::default();
             caller.write_reply(&self.me.pid_bytes, &mut frames, reply);
             let answers = Some(Box::new(self.ended(caller, NoRoom::write)));
-            self.later.push(Effect::Send { node: caller.node().to_str().into(), frames, answers });
+            self.effects.push(Effect::Send { node: caller.node().to_str().into(), frames, answers });
         }
     }
 
@@ -295,7 +295,7 @@ impl Effects<'_> {
         if *call.caller_node == *self.peer {
             self.calls.end_call(&call, self.registry, self.out);
         } else {
-            self.later.push(Effect::EndCall(call));
+            self.effects.push(Effect::EndCall(call));
         }
     }
 
@@ -310,7 +310,7 @@ impl Effects<'_> {
         if node == *self.peer {
             self.out.append(&mut frames);
         } else {
-            self.later.push(Effect::Send { node: node.to_str().into(), frames, answers: None });
+            self.effects.push(Effect::Send { node: node.to_str().into(), frames, answers: None });
         }
     }
 
@@ -323,8 +323,8 @@ impl Effects<'_> {
     }
 }
 
-impl fmt::Debug for Effects<'_> {
+impl fmt::Debug for Turn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Effects").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Turn").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

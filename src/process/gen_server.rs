@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::effect::EndedCall;
 use super::system::StateRequest;
-use super::{Dispatch, Effect, Effects, NoRoom, Process, ProcessId};
+use super::{Dispatch, Effect, NoRoom, Process, ProcessId, Turn};
 use crate::distribution::alias_form::{Addresses, write_send};
 use crate::distribution::{Outbound, TooLarge};
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_TUPLE_EXT};
@@ -29,23 +29,23 @@ use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermVie
 /// use std::sync::atomic::{AtomicI64, Ordering};
 ///
 /// use kvnode::etf::TermView;
-/// use kvnode::{Caller, Effects, GenServer};
+/// use kvnode::{Caller, Turn, GenServer};
 ///
 /// #[derive(Default)]
 /// struct Counter(AtomicI64);
 ///
 /// impl GenServer for Counter {
-///     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+///     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
 ///         if request.is_atom("value") {
 ///             let value = self.0.load(Ordering::Relaxed);
-///             effects.reply(caller, |w| _ = w.integer(value));
+///             turn.reply(caller, |w| _ = w.integer(value));
 ///         } else {
 ///             // The caller exits with this reason, instead of waiting for its time-out.
-///             effects.end_call(caller, |w| _ = w.tuple(2).atom("bad_call").term(request));
+///             turn.end_call(caller, |w| _ = w.tuple(2).atom("bad_call").term(request));
 ///         }
 ///     }
 ///
-///     fn handle_cast(&self, request: TermView<'_>, _effects: &mut Effects<'_>) {
+///     fn handle_cast(&self, request: TermView<'_>, _turn: &mut Turn<'_>) {
 ///         // {:add, n}
 ///         if let Some([add, n]) = request.as_tuple()
 ///             && add.is_atom("add")
@@ -63,19 +63,19 @@ use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermVie
 /// # }
 /// ```
 pub trait GenServer: Send + Sync + 'static {
-    /// A call. It is answered by [`Effects::reply`], now or later, or ended by [`Effects::end_call`].
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>);
+    /// A call. It is answered by [`Turn::reply`], now or later, or ended by [`Turn::end_call`].
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>);
 
     /// A cast.
-    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>);
+    fn handle_cast(&self, request: TermView<'_>, turn: &mut Turn<'_>);
 
     /// Any other message; with [`ExitSignals::Trap`] also `{:EXIT, pid, reason}`.
-    fn handle_info(&self, _message: TermView<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_info(&self, _message: TermView<'_>, _turn: &mut Turn<'_>) {}
 
     /// A cast or other message came that was over a bound of the connection ([`TooLarge`]): it was not received, but for its
     /// beginning. (A call that is too large is ended before the server has a part in it.) Without this the message is
     /// dropped, as the log says.
-    fn handle_skipped(&self, _message: SkippedMessage<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_skipped(&self, _message: SkippedMessage<'_>, _turn: &mut Turn<'_>) {}
 
     /// The process has ended, by itself or by others, for `reason`: its pids and names are gone. Called once. Unlike
     /// OTP's `terminate/2` it is called however the process ended, also when it was killed: it lets go of what the
@@ -106,7 +106,7 @@ pub trait GenServer: Send + Sync + 'static {
         Some(asked)
     }
 
-    /// Whether the server asks for room before it writes a large answer ([`Effects::has_room`]) and has the call wait
+    /// Whether the server asks for room before it writes a large answer ([`Turn::has_room`]) and has the call wait
     /// where there is none, or writes small answers only. Calls to any other server, also those whose answers would be
     /// small, wait before they are handled while large answers have no room.
     fn waits_for_room(&self) -> bool {
@@ -290,7 +290,7 @@ impl OwnedCaller {
         &self.node
     }
 
-    /// Ends the call without an answer, as [`Effects::end_call`] does, by the effect that this gives. `process` is the
+    /// Ends the call without an answer, as [`Turn::end_call`] does, by the effect that this gives. `process` is the
     /// one that was called.
     pub(crate) fn end(self, process: ProcessId, reason: impl FnOnce(&mut TermWriter<'_>)) -> Effect {
         Effect::EndCall(self.ended(process, reason))

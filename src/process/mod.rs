@@ -46,13 +46,13 @@ pub mod waiters;
 pub use call_error::CallError;
 pub use channel::{Channel, ChannelFault, ChannelLimits, Step};
 pub use effect::{
-    Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, NoRoom, OutgoingCall, WakeRequest,
+    Dispatch, Effect, GlobalRegistration, MonitorRequest, NoRoom, OutgoingCall, Turn, WakeRequest,
 };
 pub use exits::Ended;
 pub use feed::{FedNode, Feed, Feeding, More};
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller, SkippedMessage};
 pub use held::Held;
-pub use peer::{Peer, PeerError};
+pub use peer::{Peer, PeerError, PeerEvent};
 pub use registry::{Process, ProcessId, Registry};
 pub use supervisor::{Restart, Supervisor};
 pub use waiters::{Outcome, PendingCall, Waiters};

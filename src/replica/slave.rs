@@ -291,7 +291,7 @@ impl Slave {
         state.greeted.clear();
         state.incarnation = None;
         state.refused = None;
-        state.is_not_full();
+        state.clear_full();
         state.guarded = false;
         state.last_error = None;
         state.renew = false;

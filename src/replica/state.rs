@@ -205,12 +205,12 @@ impl State {
             && self.whole_from.is_some_and(|whole| self.log.first() >= whole)
         {
             self.confirmed = self.confirmed.max(seq);
-            self.is_not_full();
+            self.clear_full();
         }
     }
 
     /// What is known of its room is over.
-    pub(super) fn is_not_full(&mut self) {
+    pub(super) fn clear_full(&mut self) {
         self.full = None;
         self.held_until = None;
         self.full_pause = FULL_PAUSE;

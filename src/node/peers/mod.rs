@@ -20,12 +20,10 @@ use parking_lot::Mutex;
 
 use crate::distribution::handshake::PeerNode;
 use crate::distribution::{AliasForm, DistributionFlags, FrameForm, Outbound};
-use crate::etf::Pid;
 use crate::node::latch::{Latch, Opened};
 use crate::node::link::setup::DialError;
 use crate::node::now;
-use crate::process::effect::EndedCall;
-use crate::process::{FedNode, Feed, Feeding, Held, More, NoRoom, ProcessId, Registry, Waiters};
+use crate::process::{FedNode, Feed, Feeding, More, NoRoom, PeerEvent, Registry, Waiters};
 
 /// Why a connection has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,38 +65,6 @@ impl fmt::Display for PeerDown {
             Self::Panicked => f.write_str("a message could not be handled (a bug: please report it)"),
         }
     }
-}
-
-/// Something that the connection's task has to do.
-#[derive(Debug)]
-pub enum PeerEvent {
-    /// One of our processes has ended: its watchers are to be told.
-    ProcessEnded {
-        /// The process.
-        process: ProcessId,
-        /// The encoded exit reason.
-        reason: Arc<[u8]>,
-    },
-    /// What a lost connection held for suspended processes. Only the node's connection to itself is given any.
-    Adopt(Box<Held>),
-    /// A process has been resumed: what was held for it can be delivered.
-    Resumed,
-    /// One of our processes has linked itself to one of the peer's. The signal is among the frames.
-    Linked {
-        /// Ours.
-        process: ProcessId,
-        /// The peer's.
-        remote: Pid,
-    },
-    /// One of our processes takes its link back: its signal is written now.
-    Unlinked {
-        /// Ours.
-        process: ProcessId,
-        /// The peer's.
-        remote: Pid,
-    },
-    /// A call ends by its monitor, which is this connection's.
-    EndCall(EndedCall),
 }
 
 /// What others have left for the connection's task.

@@ -41,6 +41,7 @@
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
+//! | stream to a process at the pace of its node | [`process::Feed`] |
 //! | see what a node does and holds | [`Node::snapshot`] |
 //! | bound what peers may use | [`config::Limits`] |
 //! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
@@ -68,7 +69,7 @@
 //! - [`distribution`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
 //! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
 //!   spawn requests, `net_kernel`.
-//! - [`kv`]: the key-value protocol's requests, and the server that answers them.
+//! - [`kv`]: the key-value protocol's requests, and the server that answers them; [`kv::downstream`] looks after its slaves.
 //! - [`store`]: encoded key to encoded value.
 //! - [`replica`]: what a primary keeps for each slave.
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
@@ -79,8 +80,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Only `node`, `epmd`, `program` and `cli` name smol, sockets, files or the clock ([`store::disk`] names files, and has the
-//!    thread that writes them); below them nothing is `async`. A test
+//! 1. Only `node`, `epmd`, `program`, `cli` and [`kv::downstream`] name smol, sockets, files or the clock ([`store::disk`]
+//!    names files, and has the thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
 //!    ([`etf::split`]), without a stack.
@@ -95,12 +96,10 @@
 //! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
-//! 9. The key-value server and what starts it use nothing but what this crate makes public: `tests/library_stores.rs`
-//!    compiles their sources ([`kv`], `program/stores.rs`) as part of another crate.
-//!    Replication is public as an effect
-//!    ([`Effect::FollowSlave`](process::Effect::FollowSlave)) and as [`Node::follow_slave`], with the store to be lent as a
-//!    [`replica::Source`] by [`GenServer::replica_source`]; it is made for the messages
-//!    of this protocol, and not for streams of any kind.
+//! 9. The key-value server, its replication and what starts both use nothing that others cannot: `tests/library_stores.rs`
+//!    compiles their sources ([`kv`], `program/stores.rs`) as part of another crate. [`process`] knows neither stores nor
+//!    slaves. What replication streams by is a [`Feed`](process::Feed), and what looks after slaves ([`kv::downstream`]) are
+//!    tasks that end with the store's process ([`ProcessHandle::spawn`]) and have a [`Client`].
 //!
 //! # Where building showed another way than the design
 //!
@@ -132,9 +131,12 @@
 //!   (`scripts/bench.d/engines`). It takes damage in its journal for the journal's end, and a journal that is gone for
 //!   none: so they are looked through before (`store/disk/journal.rs`), batches have numbers of ours (`stamp.rs`), and how far
 //!   they have come is told beside them (`reached.rs`). A batch that failed is taken out before it is read again.
-//! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
-//!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
-//!   out in any order, and a slave must not see them so.
+//! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied into the output of the
+//!   connection to it when that has room ([`process::feed`]), instead of going out as effects: effects of two connections
+//!   are carried out in any order, and a slave must not see them so.
+//! - A feed is announced with the node that it has something for, and asked for its messages there alone: it knows best where
+//!   its receiver is, and may have gone elsewhere when it is asked. The time comes with the question, so that a feed is as
+//!   pure as the process that it belongs to.
 //! - A slave acknowledges by answering a call, `{:get, key}` where it is an Elixir server, and everything that came before
 //!   it in its mailbox is then handled: so a write is confirmed by the same answer that bounds and repairs, many writes by
 //!   one, instead of by a call for each that would leave the order of the others ([`replica`] says how).
@@ -159,4 +161,4 @@ pub use node::{
     Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
     ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on,
 };
-pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller, Restart, SkippedMessage};
+pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Turn};

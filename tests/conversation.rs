@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::inbound::{Arrival, Inbound};
 use kvnode::distribution::{AliasForm, DistributionFlags, FrameForm, Outbound, RemoteProcess, Room};
 use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
-use kvnode::kv::{KeyValueFunctions, KeyValueServer};
+use kvnode::kv::{Follow, FollowSlave, KeyValueFunctions, KeyValueServer, Offer};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::rpc::Rex;
 use kvnode::process::rpc::calls::Calls;
 use kvnode::process::{
-    Dispatch, Effect, GenServer, NoRoom, Outcome, Peer, PeerError, Process, ProcessId, Registry, Waiters,
-    exits,
+    Dispatch, Effect, FedNode, Feeding, GenServer, More, NoRoom, Outcome, Peer, PeerError, Process,
+    ProcessId, Registry, Waiters, exits,
 };
 use kvnode::replica::{SlaveName, SlaveState};
 use kvnode::store::{MemoryStore, ReadDone, Store, StoreError, Value, WriteDone};
@@ -23,9 +24,10 @@ use parking_lot::Mutex;
 
 const PEER: &str = "m@h";
 
-/// What was sent by the way for answers that come later, and whether processes may end by it too.
+/// What was sent by the way for answers that come later, whether processes may end by it too, and the slaves that are to be
+/// followed.
 #[derive(Default)]
-struct Sent(Mutex<Vec<(String, Outbound)>>, AtomicBool);
+struct Sent(Mutex<Vec<(String, Outbound)>>, AtomicBool, Mutex<Vec<FollowSlave>>);
 
 impl Dispatch for Sent {
     fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
@@ -41,6 +43,25 @@ impl Dispatch for Sent {
         let expected = self.1.load(Ordering::Relaxed);
         assert!(expected, "{process:?} was to end for {reason:?}: nothing here ends");
     }
+}
+
+impl Follow for Sent {
+    fn follow(&self, slave: FollowSlave) {
+        self.2.lock().push(slave);
+    }
+
+    fn offer(&self, offer: Offer) {
+        panic!("nobody else has a name: {offer:?}");
+    }
+
+    fn now(&self) -> Instant {
+        now()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "some instant")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 struct Cluster {
@@ -64,8 +85,8 @@ fn cluster() -> Cluster {
 fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
     let registry = Registry::new("k@h".into(), 5);
     let sent = Arc::new(Sent::default());
-    let server = KeyValueServer::new(store, Arc::clone(&sent) as Arc<dyn Dispatch>, 1 << 20);
-    let store = registry.spawn(Arc::new(server));
+    let (dispatch, follow) = (Arc::clone(&sent) as Arc<dyn Dispatch>, Arc::clone(&sent) as Arc<dyn Follow>);
+    let store = registry.spawn(KeyValueServer::new(store, dispatch, follow, 1 << 20).shared());
     registry.register("kv", &store).expect("the name is free");
     registry.claim_global("kv_global", &store).expect("the name is free");
     let net_kernel = Arc::new(NetKernel::default());
@@ -736,30 +757,23 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
     // Answered when it is known whether it can be one; the second time it is one.
     assert!(cluster.call(tag_ref, add).is_empty());
     assert_eq!(cluster.call(tag_ref, add), [to_caller(tag_ref, atom("ok"))]);
-    let [Effect::FollowSlave { slave, added: Some(_), .. }] = cluster.later.as_slice() else {
-        panic!("{:?}", cluster.later)
-    };
-    let slave = Arc::clone(slave);
+    let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
+    assert!(follow.added.is_some() && follow.store == cluster.store.pid && cluster.later.is_empty());
+    let slave = Arc::clone(follow.feed.slave());
     assert_eq!(*slave.name(), SlaveName::global("s"));
     assert_eq!(slave.state(), SlaveState::Seeking);
     cluster.put("late", "0");
     slave.found(RemoteProcess::Pid(caller()));
     cluster.put("a", "1");
     cluster.put("b", "2");
-    assert!(matches!(cluster.later.as_slice(), [_, Effect::Replicate(..)]), "{:?}", cluster.later);
-    let mut out = Outbound::default();
-    #[expect(clippy::disallowed_methods, reason = "some instant")]
-    let now = std::time::Instant::now();
-    slave.take(
-        now,
-        |_| true,
-        |at, message| {
-            out.send_to(&cluster.store.pid, at, |w| {
-                w.term(TermView::parse(message).expect("a term"));
-            });
-            true
-        },
-    );
+    let [Effect::Feed(node, feed)] = cluster.later.as_slice() else { panic!("{:?}", cluster.later) };
+    let feed_into = |name: &Arc<str>, frames_bytes_max: usize| {
+        let mut out = Outbound::default();
+        let fed = FedNode { name, flags: DistributionFlags::OFFERED, frames_bytes_max, now: now() };
+        let more = feed.feed(&mut Feeding::new(fed, &mut out, &cluster.registry, &cluster.waiters));
+        (frames_of(&out), more)
+    };
+    assert_eq!(feed_into(&"elsewhere@h".into(), 1_000), (Vec::new(), More::No), "it is not there");
     let replicated = |key: &str, value: &str| {
         message(
             |w| {
@@ -775,7 +789,15 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
             },
         )
     };
-    assert_eq!(frames_of(&out), [replicated("a", "1"), replicated("b", "2")]);
+    // One always fits, and what the slave has is asked right behind it.
+    let (frames, more) = feed_into(node, 1);
+    let [first, asks] = frames.as_slice() else { panic!("{frames:?}") };
+    assert_eq!((first, more), (&replicated("a", "1"), More::WhenRoom));
+    assert!(asks.windows(9).any(|part| part == b"$gen_call"), "{asks:?}");
+    assert_eq!(feed_into(node, 1_000), (vec![replicated("b", "2")], More::No));
+    assert_eq!(cluster.waiters.len(), 1);
+    follow.feed.gone();
+    assert!(cluster.waiters.is_empty(), "what is not answered any more is not waited for");
 }
 
 #[test]
@@ -957,9 +979,10 @@ fn cluster_with_functions() -> Cluster {
     let cluster = cluster();
     cluster.sent.1.store(true, Ordering::Relaxed);
     let dispatch = Arc::clone(&cluster.sent) as Arc<dyn Dispatch>;
+    let follow = Arc::clone(&cluster.sent) as Arc<dyn Follow>;
     cluster.registry.functions.connect(Arc::clone(&dispatch));
     cluster.registry.functions.add(Arc::new(Calls));
-    cluster.registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, 1 << 20)));
+    cluster.registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, follow, 1 << 20)));
     cluster
 }
 

@@ -17,11 +17,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kvnode::config::{EpmdConfig, Limits};
+use kvnode::distribution::RemoteProcess;
 use kvnode::etf::{Atom, OwnedTerm, Pid, TermView, TermWriter, atom, to_term};
 use kvnode::process::registry::RegisterError;
+use kvnode::process::{Feed, Feeding, More, Outcome, PendingCall};
 use kvnode::{
-    CallError, Caller, Context, Down, Effects, GenServer, MonitorRef, Never, Node, OwnedCaller,
-    ProcessHandle, ReplyTo, Restart, Server, ServerName, ServerRef, block_on,
+    CallError, Caller, Context, Down, GenServer, MonitorRef, Never, Node, OwnedCaller, ProcessHandle,
+    ReplyTo, Restart, Server, ServerName, ServerRef, Turn, block_on,
 };
 use serde::Deserialize;
 use smol::channel::{Receiver, Sender};
@@ -673,16 +675,16 @@ struct Inline {
 }
 
 impl GenServer for Inline {
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if request.is_atom("keep") {
-            self.kept.lock().push(caller.to_owned(&effects.me.pid));
+            self.kept.lock().push(caller.to_owned(&turn.me.pid));
         } else {
-            effects.reply(caller, |w| _ = w.tuple(2).atom("echo").term(request));
+            turn.reply(caller, |w| _ = w.tuple(2).atom("echo").term(request));
         }
     }
 
-    fn handle_cast(&self, _request: TermView<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_cast(&self, _request: TermView<'_>, _turn: &mut Turn<'_>) {}
 }
 
 #[test]
@@ -707,6 +709,75 @@ fn an_inline_server_answers_at_once_or_later() {
         block_on(process.ended());
         let gone = beam.eval("GenServer.call(inline, :x)").unwrap_err();
         assert!(gone.exit_reason().contains("noproc"), "{gone}");
+    });
+}
+
+/// Counts in large messages to one process, and asks that behind the last what it has counted.
+#[derive(Debug)]
+struct Numbers {
+    left: parking_lot::Mutex<std::ops::RangeInclusive<u64>>,
+    from: Pid,
+    to: RemoteProcess,
+    asked: parking_lot::Mutex<Option<PendingCall>>,
+    answers: Sender<Outcome>,
+    rounds: AtomicUsize,
+}
+
+impl Feed for Numbers {
+    fn feed(&self, out: &mut Feeding<'_>) -> More {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+        let mut left = self.left.lock();
+        while !left.is_empty() {
+            if !out.has_room() {
+                return More::WhenRoom;
+            }
+            let number = left.next().expect("it is not empty");
+            out.send(&self.from, &self.to, |w| _ = w.tuple(2).unsigned(number).binary(&[7; 64 << 10]));
+        }
+        let answers = self.answers.clone();
+        let done = move |outcome| _ = answers.try_send(outcome);
+        *self.asked.lock() = Some(out.call(&self.from, &self.to, |w, _| _ = w.atom("count"), done));
+        More::No
+    }
+}
+
+#[test]
+fn a_feed_streams_more_than_there_is_room_for_and_asks_behind_it() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        let node = start(&epmd, "rust");
+        let process = node.serve_inline(Arc::new(Inline::default()));
+        beam.run(
+            "defmodule Counter do
+               def run(counted) do
+                 receive do
+                   {number, _} when number == counted + 1 -> run(number)
+                   {:\"$gen_call\", from, :count} -> GenServer.reply(from, counted)
+                 end
+               end
+             end
+             Process.register(spawn(fn -> Counter.run(0) end), :counter)",
+        );
+        beam.ping(node.name().as_str());
+        let to: Arc<str> = beam.name().into();
+        let (answers, answered) = smol::channel::unbounded();
+        let numbers = Arc::new(Numbers {
+            left: parking_lot::Mutex::new(1..=600),
+            from: process.pid().clone(),
+            to: RemoteProcess::Name { name: "counter".into(), node: Arc::clone(&to) },
+            asked: parking_lot::Mutex::default(),
+            answers,
+            rounds: AtomicUsize::new(0),
+        });
+        let feed = Arc::clone(&numbers) as Arc<dyn Feed>;
+        // Of a node that is not connected nothing is asked for.
+        node.dispatch().feed("nobody@nowhere", &feed);
+        assert_eq!(numbers.rounds.load(Ordering::Relaxed), 0);
+        node.dispatch().feed(&to, &feed);
+        let Ok(Outcome::Replied(count)) = block_on(answered.recv()) else { panic!("it is answered") };
+        assert_eq!(count.view().as_unsigned(), Some(600));
+        assert!(numbers.rounds.load(Ordering::Relaxed) > 1, "37 MiB never have room at once");
     });
 }
 

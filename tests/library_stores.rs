@@ -8,8 +8,8 @@ mod support;
 use std::sync::Arc;
 
 use kvnode::{
-    Node, NotNamed, ProcessHandle, Restart, block_on, config, distribution, etf, process, program, replica,
-    store,
+    Client, Node, NotNamed, ProcessHandle, Restart, block_on, config, distribution, etf, node, process,
+    program, replica, store,
 };
 
 #[allow(dead_code, unused_imports, reason = "compiled whole")]

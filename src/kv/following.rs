@@ -7,11 +7,11 @@ use super::follower::{Copied, Follower, Greeting, Handled, Own, Place, Primary};
 use super::kept::{self, Kept};
 use super::position;
 use super::request::{FromPrimary, Hello, SkippedWrite};
-use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
+use super::server::{Completion, KeyValueServer, Write, Written, refuse, with_canonical};
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter, encode};
-use crate::process::figures::PrimaryFigures;
-use crate::process::{Caller, Effect, Effects, MonitorRequest, SkippedMessage};
+use crate::kv::figures::PrimaryFigures;
+use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
 use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
 use crate::store::{Store, StoreError, Value, WriteDone};
 
@@ -20,9 +20,9 @@ const NAMES_MAX: usize = 256;
 
 impl<S: Store> KeyValueServer<S> {
     /// `{:replica_hello, …}`: a primary wants this store as its slave.
-    pub(super) fn call_hello(&self, hello: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    pub(super) fn call_hello(&self, hello: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let Some(greeting) = read_greeting(hello, caller) else {
-            return refuse(&"no greeting of a primary", caller, effects);
+            return refuse(&"no greeting of a primary", caller, turn);
         };
         let (pid, slaves) = (greeting.pid.clone(), greeting.slaves.clone());
         let (session, names) = (greeting.session, greeting.names.clone());
@@ -45,28 +45,27 @@ impl<S: Store> KeyValueServer<S> {
         let greeted = match greeted {
             Ok(greeted) => greeted,
             Err(Refusal::Crossing) => {
-                tracing::debug!(store = ?effects.me, primary = ?pid, "primary put off: {}", Refusal::Crossing);
-                return effects
-                    .reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Crossing.code()));
+                tracing::debug!(store = ?turn.me, primary = ?pid, "primary put off: {}", Refusal::Crossing);
+                return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Crossing.code()));
             }
             Err(refusal) => {
                 if self.follower.lock().refuses(incarnation, refusal) {
-                    tracing::warn!(store = ?effects.me, primary = ?pid, "primary refused: {refusal}");
+                    tracing::warn!(store = ?turn.me, primary = ?pid, "primary refused: {refusal}");
                 }
                 if refusal == Refusal::Superseded {
-                    self.take_superseded(&lineage, &names, &pid, effects);
+                    self.take_superseded(&lineage, &names, &pid, turn);
                 }
-                return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
+                return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
             }
         };
-        tracing::info!(store = ?effects.me, primary = ?pid, session, "following a primary");
+        tracing::info!(store = ?turn.me, primary = ?pid, session, "following a primary");
         if greeted.had.0.is_some_and(|had| had != incarnation) {
             self.forget_position();
         }
         if greeted.watch {
             let (follower, gone) = (Arc::clone(&self.follower), pid.clone());
-            effects.later.push(Effect::Monitor(Box::new(MonitorRequest {
-                from: effects.me.pid.clone(),
+            turn.effects.push(Effect::Monitor(Box::new(MonitorRequest {
+                from: turn.me.pid.clone(),
                 process: RemoteProcess::Pid(pid.clone()),
                 done: Box::new(move |reason| {
                     follower.lock().gone(&gone);
@@ -79,22 +78,22 @@ impl<S: Store> KeyValueServer<S> {
         }
         if greeted.demoted && (own.has_slaves || !own.is_empty) {
             tracing::error!(
-                store = ?effects.me, primary = ?pid,
+                store = ?turn.me, primary = ?pid,
                 "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
                  written and the new primary has not"
             );
         }
         if greeted.demoted || greeted.was_orphan {
-            self.leave_slaves(&slaves, &names, &RemoteProcess::Pid(pid), effects);
+            self.leave_slaves(&slaves, &names, &RemoteProcess::Pid(pid), turn);
         }
-        self.give_up_names(&names, effects);
+        self.give_up_names(&names, turn);
         if greeted.path_changed {
             for slave in self.slaves() {
                 slave.renew();
             }
         }
         let stepped_down = greeted.demoted && own.has_slaves;
-        effects.reply(caller, |w| {
+        turn.reply(caller, |w| {
             w.tuple(if stepped_down { 5 } else { 4 }).atom("ok").unsigned(greeted.incarnation);
             match greeted.had.0 {
                 Some(incarnation) => w.unsigned(incarnation),
@@ -129,7 +128,7 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// `{:replica_ask, …}`
-    pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let (answer, primary, kept) = {
             let mut follower = self.follower.lock();
             let primary = follower.primary().map(Primary::incarnation);
@@ -138,10 +137,10 @@ impl<S: Store> KeyValueServer<S> {
             (answer, primary, Arc::clone(follower.kept()))
         };
         if !S::WRITES_LATER || answer.is_err() {
-            return effects.reply(caller, |w| write_asked(w, answer, &kept));
+            return turn.reply(caller, |w| write_asked(w, answer, &kept));
         }
         // What came before is under way: its last write is done when this one is, a note or of a key that nobody has.
-        let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+        let (caller, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
         let sure = kept.sure();
         let done = || -> WriteDone {
             Box::new(move |result| {
@@ -157,7 +156,7 @@ impl<S: Store> KeyValueServer<S> {
                 position::keep(self.store(), (incarnation, here), done);
             }
             _ => {
-                let nobody = encode(|w| _ = w.reference(&effects.registry.new_reference()));
+                let nobody = encode(|w| _ = w.reference(&turn.registry.new_reference()));
                 self.store().delete(&nobody, done);
             }
         }
@@ -170,17 +169,17 @@ impl<S: Store> KeyValueServer<S> {
     pub(super) fn cast_from_primary(
         &self,
         message: FromPrimary<'_>,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         match message {
             FromPrimary::Put { session, seq, key, value } => {
-                self.take_in(session, seq, Write::Put { key, value }, effects)
+                self.take_in(session, seq, Write::Put { key, value }, turn)
             }
             FromPrimary::Delete { session, seq, key } => {
-                self.take_in(session, seq, Write::Delete { key }, effects)
+                self.take_in(session, seq, Write::Delete { key }, turn)
             }
             FromPrimary::Copy { session, seq, mark } => {
-                self.copy_mark(session, seq, mark, effects);
+                self.copy_mark(session, seq, mark, turn);
                 Ok(())
             }
             FromPrimary::Slaves { session, slaves } => {
@@ -200,7 +199,7 @@ impl<S: Store> KeyValueServer<S> {
                 };
                 if is_it {
                     self.forget_position();
-                    tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
+                    tracing::info!(store = ?turn.me, "no longer a slave: its primary has removed it");
                     self.note_is_slave(false);
                     for slave in self.slaves() {
                         slave.renew();
@@ -216,7 +215,7 @@ impl<S: Store> KeyValueServer<S> {
         session: u64,
         seq: u64,
         write: Write<'_>,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         // Held to the end: another primary's greeting waits until this write is done.
         let mut follower = self.follower.lock();
@@ -225,7 +224,7 @@ impl<S: Store> KeyValueServer<S> {
         if follower.is_copying() {
             let (key, value) = write.check()?;
             let shared = value.and_then(|value| {
-                effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
+                turn.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
             });
             let value = value.map(|value| Value {
                 bytes: value.bytes(),
@@ -243,9 +242,9 @@ impl<S: Store> KeyValueServer<S> {
                 return Ok(());
             }
         }
-        let later = |_: &Effects<'_>| Later::FromPrimary(Arc::clone(follower.kept()));
-        match self.write(write, effects, 0, later)? {
-            Written::Now(Err(error)) => not_kept(follower.kept(), &error, &effects.me),
+        let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(follower.kept()));
+        match self.write(write, turn, 0, later)? {
+            Written::Now(Err(error)) => not_kept(follower.kept(), &error, &turn.me),
             Written::Now(Ok(_)) | Written::Later => {
                 if let Some(primary) = follower.session(session) {
                     primary.take_in(seq);
@@ -257,12 +256,12 @@ impl<S: Store> KeyValueServer<S> {
 
     /// A write was too large to be received. A primary that numbers its writes is told so when it asks, as of one that a full
     /// store did not keep; nobody can tell another.
-    pub(super) fn write_skipped(&self, message: SkippedMessage<'_>, effects: &mut Effects<'_>) {
+    pub(super) fn write_skipped(&self, message: SkippedMessage<'_>, turn: &mut Turn<'_>) {
         let size = message.size;
         match SkippedWrite::read(message.beginning) {
             None => {}
             Some(SkippedWrite::Plain) => {
-                tracing::error!(store = ?effects.me, peer = effects.peer, "replicated write lost, and its sender is not told: {size}");
+                tracing::error!(store = ?turn.me, peer = turn.peer, "replicated write lost, and its sender is not told: {size}");
             }
             Some(SkippedWrite::Numbered { session, seq, rest }) => {
                 let mut follower = self.follower.lock();
@@ -272,7 +271,7 @@ impl<S: Store> KeyValueServer<S> {
                 });
                 if with_key.unwrap_or_else(|| follower.skipped(session, seq, None)) {
                     tracing::error!(
-                        store = ?effects.me,
+                        store = ?turn.me,
                         "what the primary sends is not kept: it is told, and sends it again after a while: {size}"
                     );
                 }
@@ -281,7 +280,7 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, effects: &mut Effects<'_>) {
+    fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, turn: &mut Turn<'_>) {
         let mut follower = self.follower.lock();
         if follower.session(session).is_none() {
             return;
@@ -301,12 +300,12 @@ impl<S: Store> KeyValueServer<S> {
                     before
                 });
                 if let Some(before) = before {
-                    self.report_dropped(&before, follower.reports(), effects);
+                    self.report_dropped(&before, follower.reports(), turn);
                 }
                 follower.reported();
             }
             Copied::Keep(seen) => {
-                self.delete_all_but(&seen, follower.reports(), effects);
+                self.delete_all_but(&seen, follower.reports(), turn);
                 if follower.reports() {
                     self.dropped.lock().end();
                 }
@@ -319,7 +318,7 @@ impl<S: Store> KeyValueServer<S> {
         // What it drops after this is not its own, however often it is started again.
         if matches!(mark, CopyMark::End | CopyMark::Whole) {
             follower.reported();
-            if follower.is_whole() {
+            if follower.mark_caught_up() {
                 self.note_is_slave(true);
             }
         }
@@ -339,7 +338,7 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    fn delete_all_but(&self, seen: &super::follower::Seen, report: bool, effects: &mut Effects<'_>) {
+    fn delete_all_but(&self, seen: &super::follower::Seen, report: bool, turn: &mut Turn<'_>) {
         let mut under_way: Vec<Box<[u8]>> = Vec::new();
         // First, so that none is on disk too late for the one and too early for the other.
         self.store().keys_under_way(&mut |key| {
@@ -359,13 +358,12 @@ impl<S: Store> KeyValueServer<S> {
                 true
             });
             if !foreign.is_empty() {
-                tracing::warn!(store = ?effects.me, keys = foreign.len(), "keys that the primary has not are deleted");
+                tracing::warn!(store = ?turn.me, keys = foreign.len(), "keys that the primary has not are deleted");
             }
             for key in foreign {
-                let deleted =
-                    TermView::parse(&key).map(|key| self.cast_write(Write::Delete { key }, effects));
+                let deleted = TermView::parse(&key).map(|key| self.cast_write(Write::Delete { key }, turn));
                 if let Err(error) | Ok(Err(error)) = deleted {
-                    tracing::error!(store = ?effects.me, %error, "a key that the primary has not stays");
+                    tracing::error!(store = ?turn.me, %error, "a key that the primary has not stays");
                 }
             }
         }
@@ -373,7 +371,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Says how much of what the store held is not in the copy that has taken its place. `keep`: that is kept elsewhere, with
     /// what is otherwise there.
-    fn report_dropped(&self, before: &S, keep: bool, effects: &Effects<'_>) {
+    fn report_dropped(&self, before: &S, keep: bool, turn: &Turn<'_>) {
         let mut missing = 0_u64;
         for part in 0..before.parts() {
             before.visit_part(part, &mut |key, value| {
@@ -390,7 +388,7 @@ impl<S: Store> KeyValueServer<S> {
             self.dropped.lock().end();
         }
         if missing > 0 {
-            tracing::warn!(store = ?effects.me, keys = missing, "what the primary has not is dropped");
+            tracing::warn!(store = ?turn.me, keys = missing, "what the primary has not is dropped");
         }
     }
 
@@ -400,9 +398,9 @@ impl<S: Store> KeyValueServer<S> {
         slaves: &[ServerRef],
         names: &[ServerRef],
         primary: &RemoteProcess,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) {
-        let here = &effects.registry.node;
+        let here = &turn.registry.node;
         let taken = |name: &ServerRef| {
             let name = name.on(here);
             slaves.contains(&name) || names.contains(&name)
@@ -411,17 +409,18 @@ impl<S: Store> KeyValueServer<S> {
             let is_primary = matches!(slave.state(), SlaveState::Following(at) if at == *primary);
             if is_primary || taken(slave.name()) {
                 self.remove_slave(slave.name());
-                tracing::warn!(store = ?effects.me, slave = %slave.name(), "slave left to the new primary");
+                tracing::warn!(store = ?turn.me, slave = %slave.name(), "slave left to the new primary");
             }
         }
         self.note_slaves_quietly();
     }
 
     /// Gives up the global names that the primary says are its own: who writes to them is to reach that.
-    fn give_up_names(&self, names: &[ServerRef], effects: &mut Effects<'_>) {
-        for (name, holder) in effects.registry.global_names() {
-            if holder.is_sibling(effects.me) && names.contains(&ServerRef::global(&name)) {
-                effects.later.push(Effect::ReleaseGlobal { name });
+    fn give_up_names(&self, names: &[ServerRef], turn: &mut Turn<'_>) {
+        for (name, holder) in turn.registry.global_names() {
+            if holder.is_sibling(turn.me) && names.contains(&ServerRef::global(&name)) {
+                self.offered.lock().remove(&name);
+                turn.effects.push(Effect::ReleaseGlobal { name });
             }
         }
     }

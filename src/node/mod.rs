@@ -4,15 +4,11 @@
 //! executor of their own, with a thread for each core; each one owns its socket and its peer's tables, and hands what
 //! concerns others to `Node::carry_out` once per batch.
 
-mod greeting;
 mod latch;
 mod life;
 mod link;
 mod peers;
 mod server;
-mod slave_keys;
-mod slave_kind;
-mod slaves;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +38,7 @@ pub use life::stop::Resource;
 
 pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
+pub use peers::Arrival;
 pub use peers::connect_to::ConnectedNode;
 pub use peers::{backoff, erpc};
 pub use server::client::{Client, Monitor, Watch};
@@ -61,8 +58,9 @@ use crate::process::effect::EndedCall;
 use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::{NetKernel, Print};
 use crate::process::peer::Surroundings;
-use crate::process::{Dispatch, Effect, Ended, NoRoom, Process, ProcessId, Registry, Waiters, exits};
-use crate::replica::Slave;
+use crate::process::{
+    Dispatch, Effect, Ended, Feed, NoRoom, PeerEvent, Process, ProcessId, Registry, Waiters, exits,
+};
 use life::figures::Figures;
 use life::stop::Ending;
 use life::threads;
@@ -72,7 +70,7 @@ use link::setup::DialError;
 use link::socket::Waits;
 use link::tls::{Tls, TlsError};
 use peers::names::{self, Names};
-use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds, Queued};
+use peers::{Found, PeerDown, PeerHandle, Peers, QueueBounds, Queued};
 use server::supervised::Supervision;
 use server::{client, timers};
 
@@ -256,16 +254,7 @@ impl Node {
                         }
                     }
                 }
-                Effect::Replicate(slave, store) => {
-                    if let Some(store) = self.process(store) {
-                        self.replicate(&slave, &store);
-                    }
-                }
-                Effect::FollowSlave { slave, primary, added } => {
-                    if let Some(store) = self.process(primary) {
-                        self.follow(slave, &store, added);
-                    }
-                }
+                Effect::Feed(node, feed) => Dispatch::feed(self, &node, &feed),
                 Effect::Monitor(request) => self.spawn_with(|node| client::monitor_for(node, *request)),
                 Effect::Wake(request) => self.spawn(timers::wake(*request)),
                 Effect::ReleaseGlobal { name } => self.spawn_with(|node| names::release(node, name)),
@@ -510,14 +499,19 @@ impl Dispatch for Node {
         }
     }
 
-    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
-        if let Some(store) = self.process(store) {
-            Self::replicate(self, slave, &store);
+    fn feed(&self, node: &str, feed: &Arc<dyn Feed>) {
+        if let Some(peer) = self.peers.get(node) {
+            self.feed_at(&peer, feed);
         }
     }
 }
 
 impl Node {
+    /// Asks a feed for what it has for a node, as far as the connection to that has room.
+    fn feed_at(&self, peer: &PeerHandle, feed: &Arc<dyn Feed>) {
+        peer.feed(feed, self.config.limits.outbound_bytes_max, &self.registry, &self.waiters);
+    }
+
     /// Bytes of answers that come later which may wait for a node: a few of the largest, beside many small ones.
     const fn later_bytes_max(&self) -> usize {
         let limits = &self.config.limits;
@@ -584,9 +578,9 @@ impl Dispatch for Outlet {
         }
     }
 
-    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
+    fn feed(&self, node: &str, feed: &Arc<dyn Feed>) {
         if let Some(this) = self.0.upgrade() {
-            Dispatch::replicate(&*this, slave, store);
+            this.feed(node, feed);
         }
     }
 }

@@ -11,10 +11,10 @@
 //! - [`peer`]: one connected node's monitors and links, and the delivery of its signals.
 //! - [`exits`]: how a process ends, and how that is told.
 //! - [`effect`]: what a behaviour may ask for.
+//! - [`feed`]: streams to other nodes, at the pace of their connections.
 //! - [`waiters`]: what we wait for from other nodes: calls, monitors and spawn requests of ours.
 //! - [`call_error`]: why a call of ours has no answer.
 //! - [`rpc`]: the functions that other nodes may call here.
-//! - [`figures`]: what stores have done and hold, counted.
 //! - [`system`]: system messages (`sys`).
 //! - [`supervisor`]: when what has ended is started again.
 //! - [`group_leader`]: where functions print that are called on other nodes.
@@ -27,7 +27,7 @@ pub mod call_error;
 pub mod channel;
 pub mod effect;
 pub mod exits;
-pub mod figures;
+pub mod feed;
 pub mod gen_server;
 pub mod global_name_server;
 pub mod group_leader;
@@ -46,13 +46,13 @@ pub mod waiters;
 pub use call_error::CallError;
 pub use channel::{Channel, ChannelFault, ChannelLimits, Step};
 pub use effect::{
-    Dispatch, Effect, Effects, GlobalRegistration, MonitorRequest, NoRoom, OutgoingCall, SlaveAdded,
-    WakeRequest,
+    Dispatch, Effect, GlobalRegistration, MonitorRequest, NoRoom, OutgoingCall, Turn, WakeRequest,
 };
 pub use exits::Ended;
+pub use feed::{FedNode, Feed, Feeding, More};
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller, SkippedMessage};
 pub use held::Held;
-pub use peer::{Peer, PeerError};
+pub use peer::{Peer, PeerError, PeerEvent};
 pub use registry::{Process, ProcessId, Registry};
 pub use supervisor::{Restart, Supervisor};
-pub use waiters::{Outcome, Waiters};
+pub use waiters::{Outcome, PendingCall, Waiters};

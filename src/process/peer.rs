@@ -4,6 +4,7 @@
 //! DEMONITOR_P cost two look-ups and no lock. What ends elsewhere is told to every connection afterwards
 //! ([`Peer::process_ended`]).
 
+mod events;
 mod links;
 mod signals;
 mod skipped;
@@ -14,20 +15,21 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::effect::{EndCalls, EndedCall, can_decode};
+use super::effect::{EndCalls, EndedCall};
 use super::exits::{RemoteId, guarded, write_exit, write_noproc};
 use super::held::{Held, HeldMessage, Sender, WaitsFor};
 use super::message::Message;
 use super::monitors::Monitors;
 use super::registry::Process;
 use super::waiters::Outcome;
-use super::{Caller, Effect, Effects, ProcessId, Registry, Waiters, exits, system};
+use super::{Caller, Effect, ProcessId, Registry, Turn, Waiters, exits, system};
 use crate::distribution::control::{ControlMessage, ProcessRef, Reason, op};
 use crate::distribution::{DistributionFlags, FrameForm, Outbound, Room, TooLarge};
 use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use crate::etf::{
     AtomView, Cursor, PidView, PooledBytes, ReferenceView, TermError, TermView, TermWriter, compressed,
 };
+pub use events::PeerEvent;
 use links::Links;
 use signals::ExitSignal;
 use spawns::{SpawnRequest, write_spawn_reply};
@@ -281,7 +283,7 @@ impl Peer {
         // A reason that this peer cannot read would cost the connection to it.
         let substitute = exits::atom("unreadable_reason");
         let reason = match TermView::parse(reason) {
-            Ok(term) if can_decode(self.flags, term.traits()) => reason,
+            Ok(term) if self.flags.can_decode(term.traits()) => reason,
             _ => &substitute,
         };
         self.monitors.process_ended(process, reason, registry, out);
@@ -534,7 +536,7 @@ impl Peer {
     ) -> Handed {
         let Self { name, flags, monitors, .. } = self;
         let process = &*found.process;
-        let mut effects = Effects {
+        let mut turn = Turn {
             me: process,
             registry: around.registry,
             waiters: around.waiters,
@@ -542,25 +544,25 @@ impl Peer {
             flags: *flags,
             frame_owner,
             out,
-            later,
+            effects: later,
             calls: monitors,
             exit: None,
             waits: false,
         };
-        let before = effects.out.mark();
+        let before = turn.out.mark();
         let handled = guarded(|| match message {
-            Message::Call(caller, request) => process.server.handle_call(request, &caller, &mut effects),
-            Message::Cast(request) => process.server.handle_cast(request, &mut effects),
+            Message::Call(caller, request) => process.server.handle_call(request, &caller, &mut turn),
+            Message::Cast(request) => process.server.handle_cast(request, &mut turn),
             Message::System(caller, request) => {
-                system::handle(request, &caller, &mut effects, around.state_bytes_max);
+                system::handle(request, &caller, &mut turn, around.state_bytes_max);
             }
             // Nodes before OTP 24 answer to the caller's pid.
             Message::Info(message) if around.waiters.replied(message, around.registry) => {}
-            Message::Info(message) => process.server.handle_info(message, &mut effects),
-            Message::Skipped(message) => process.server.handle_skipped(message, &mut effects),
+            Message::Info(message) => process.server.handle_info(message, &mut turn),
+            Message::Skipped(message) => process.server.handle_skipped(message, &mut turn),
         });
-        let waits = effects.waits;
-        match (handled, effects.exit.take()) {
+        let waits = turn.waits;
+        match (handled, turn.exit.take()) {
             (Ok(()), None) => {
                 self.last = Some(found);
                 if waits {
@@ -622,7 +624,7 @@ impl Peer {
         }
     }
 
-    /// Ends a call of a process, which has not seen it: see [`Effects::end_call`].
+    /// Ends a call of a process, which has not seen it: see [`Turn::end_call`].
     fn end_call_of(
         &mut self,
         process: &Process,
@@ -632,7 +634,7 @@ impl Peer {
         later: &mut Vec<Effect>,
         reason: impl FnOnce(&mut TermWriter<'_>),
     ) {
-        let mut effects = Effects {
+        let mut turn = Turn {
             me: process,
             registry: around.registry,
             waiters: around.waiters,
@@ -640,12 +642,12 @@ impl Peer {
             flags: self.flags,
             frame_owner: None,
             out,
-            later,
+            effects: later,
             calls: &mut self.monitors,
             exit: None,
             waits: false,
         };
-        effects.end_call(caller, reason);
+        turn.end_call(caller, reason);
     }
 
     fn reason(

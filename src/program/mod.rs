@@ -31,9 +31,9 @@ pub use status::STATUS_NAME;
 
 use crate::config::ServerName;
 use crate::etf::Pid;
+use crate::kv::figures::StoreWatch;
 use crate::kv::slaves::SLAVES_MAX;
-use crate::kv::{ConfirmConfig, KeyValueFunctions};
-use crate::process::figures::StoreWatch;
+use crate::kv::{ConfirmConfig, Downstreams, KeyValueFunctions};
 use crate::replica::SlaveName;
 use crate::store::Room;
 use crate::{Node, NotNamed};
@@ -70,7 +70,8 @@ impl Program {
         let room = Arc::new(Room::new(config.stored_bytes_max));
         let node = config.node.clone();
         let (node, stores) = Node::start_with(node, |node| {
-            let functions = KeyValueFunctions::new(node.dispatch(), config.slave_buffer_bytes_max);
+            let functions =
+                KeyValueFunctions::new(node.dispatch(), Downstreams::on(node), config.slave_buffer_bytes_max);
             node.client().serve(Arc::new(functions.within(Arc::clone(&room))));
             start_stores(node, &config, disk.as_ref(), &room)
         })

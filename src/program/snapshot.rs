@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Program, StoreConfig};
+use crate::kv::figures::{PrimaryFigures, StoreWatch};
 use crate::node::{self, PeerSnapshot};
-use crate::process::figures::{PrimaryFigures, StoreWatch};
 use crate::replica::{Refusal, Slave, SlaveName, SlaveState, Standing};
 
 /// What a node does and holds.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use super::Program;
 use crate::config::ServerName;
 use crate::etf::{TermView, write_term};
-use crate::process::{Caller, Effects, GenServer, Restart};
+use crate::process::{Caller, GenServer, Restart, Turn};
 use crate::{NotNamed, ProcessHandle};
 
 /// The local name of the process.
@@ -36,22 +36,22 @@ impl GenServer for Status {
         true
     }
 
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         match self.0.upgrade() {
             Some(program) if request.is_atom("status") => {
                 let snapshot = program.snapshot();
-                effects.reply(caller, |w| {
+                turn.reply(caller, |w| {
                     if write_term(&snapshot, w).is_err() {
                         // No text or number in it is one that a term cannot have.
                         w.atom("nil");
                     }
                 });
             }
-            _ => effects.end_call(caller, |w| {
+            _ => turn.end_call(caller, |w| {
                 w.tuple(2).atom("bad_call").term(request);
             }),
         }
     }
 
-    fn handle_cast(&self, _: TermView<'_>, _: &mut Effects<'_>) {}
+    fn handle_cast(&self, _: TermView<'_>, _: &mut Turn<'_>) {}
 }

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::ServerName;
-use crate::kv::{ConfirmConfig, KeyValueServer, NewFile, StateShape};
-use crate::process::figures::StoreWatch;
+use crate::kv::figures::StoreWatch;
+use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, StateShape};
 use crate::program::{Config, StoreConfig};
 use crate::replica::SlaveName;
 #[cfg(feature = "disk")]
@@ -71,7 +71,7 @@ pub enum NotStarted {
     Slaves(StoreError),
 }
 
-/// Starts a store under its names. What it serves is counted in what comes back beside it.
+/// Starts a store under its names; gives it with its counters, which outlive it.
 ///
 /// # Errors
 /// The caller's, or the disk's: see [`NotStarted`].
@@ -122,9 +122,10 @@ fn supervise<S: Store>(
     let watched = Arc::clone(&watch);
     let own_names = names.global.clone();
     let process = node.supervise(Restart::Permanent, local.chain(global), move |node| {
-        let server = KeyValueServer::new(make(), node.dispatch(), replication.slave_buffer_bytes_max);
+        let follow = Downstreams::on(node);
+        let server = KeyValueServer::new(make(), node.dispatch(), follow, replication.slave_buffer_bytes_max);
         let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
-        let server = Arc::new(server.dropping_into(Arc::clone(&dropped)));
+        let server = server.dropping_into(Arc::clone(&dropped)).shared();
         watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         // Of its promotion, before a slave is told its names.
@@ -143,7 +144,7 @@ fn supervise<S: Store>(
                 Ok(Some(slave)) => {
                     // A store that has lost its data makes nobody lose what it still has.
                     slave.guard();
-                    node.follow_slave(slave, &process);
+                    server.follow_slave(slave, process.pid(), None);
                 }
                 Ok(None) => {}
                 Err(_) => tracing::error!(store = ?process, %slave, "too many slaves: not added"),

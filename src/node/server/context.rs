@@ -13,13 +13,12 @@ use serde::de::DeserializeOwned;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, encode};
 use crate::node::Node;
-use crate::node::peers::PeerEvent;
 use crate::node::server::Server;
 use crate::node::server::client::{Client, Watch};
 use crate::node::server::process_handle::{ProcessHandle, exit_reason};
 use crate::node::server::timers::{TimerRef, Timers};
 use crate::process::mailbox::{Envelope, Mailbox, Next};
-use crate::process::{CallError, ExitSignals, GenServer};
+use crate::process::{CallError, ExitSignals, GenServer, PeerEvent};
 
 /// The process that a [`Server`] is, for its handlers: what it can do beside answering.
 ///

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::super::{Program, now};
 use super::{Site, after};
+use crate::kv::figures::Counts;
 use crate::node::latency::quantile;
-use crate::process::figures::Counts;
 
 /// Moments that are kept.
 const MOMENTS_MAX: usize = 180;
@@ -91,7 +91,7 @@ fn moment(counts: (&Counts, &Counts), classes: (&[u64], &[u64]), secs: f64) -> M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::figures::Served;
+    use crate::kv::figures::Served;
 
     #[test]
     fn a_moment_is_what_was_new_in_it() {

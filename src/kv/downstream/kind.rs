@@ -10,14 +10,12 @@
 //! 3. where the state is too large to be asked for, or the process too busy: what its module makes of a replicated write, in a
 //!    process of its own and with a state that is made up.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::slave_keys::{self, KeysError};
+use super::keys::{self, KeysError};
 use crate::etf::{Pid, TermView};
-use crate::node::Node;
-use crate::node::peers::PeerHandle;
-use crate::node::peers::erpc::ErpcError;
+use crate::node::erpc::ErpcError;
+use crate::{Client, Node};
 
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -30,11 +28,12 @@ const MODULES: [&str; 2] = ["Elixir.KeyValueStoreReplicated", "Elixir.KeyValueSt
 /// Its node's: it does not say.
 pub(super) async fn foreign_module(
     node: &Node,
-    peer: &Arc<PeerHandle>,
+    client: &Client,
     slave: &Pid,
 ) -> Result<Option<String>, ErpcError> {
     let first = |w: &mut crate::etf::TermWriter<'_>| _ = w.pid(slave);
-    let first = match node.erpc(peer, ("proc_lib", "translate_initial_call"), 1, first, LIMIT).await {
+    let first = match client.erpc(&slave.node, ("proc_lib", "translate_initial_call"), 1, first, LIMIT).await
+    {
         Ok(first) => first,
         // No BEAM: how its processes take messages is for themselves to know.
         Err(ErpcError::Error { .. } | ErpcError::Refused(_) | ErpcError::NotSupported) => return Ok(None),
@@ -44,11 +43,11 @@ pub(super) async fn foreign_module(
     if MODULES.contains(&module.as_str()) {
         return Ok(None);
     }
-    let foreign = match slave_keys::check_state(node, peer, slave).await {
+    let foreign = match keys::check_state(node, client, slave).await {
         Ok(()) => false,
         Err(KeysError::Foreign) => true,
         Err(KeysError::Erpc(error)) => return Err(error),
-        Err(KeysError::TooLarge(_) | KeysError::NoAnswer) => !takes_writes(node, peer, &module).await?,
+        Err(KeysError::TooLarge(_) | KeysError::NoAnswer) => !takes_writes(client, slave, &module).await?,
     };
     Ok(foreign.then_some(module))
 }
@@ -62,16 +61,15 @@ fn server_module(first: TermView<'_>) -> Option<String> {
 }
 
 /// Whether `handle_cast/2` of this module does with a replicated write what it should.
-async fn takes_writes(node: &Node, peer: &PeerHandle, module: &str) -> Result<bool, ErpcError> {
-    let key = node.registry.new_reference();
+async fn takes_writes(client: &Client, slave: &Pid, module: &str) -> Result<bool, ErpcError> {
     let cast = |w: &mut crate::etf::TermWriter<'_>| {
-        w.tuple(3).atom("replicate_put").reference(&key).atom("ok");
+        w.tuple(3).atom("replicate_put").atom("key").atom("ok");
         w.map(2).atom("data").map(0).atom("slaves").nil();
     };
-    match node.erpc(peer, (module, "handle_cast"), 2, cast, LIMIT).await {
+    match client.erpc(&slave.node, (module, "handle_cast"), 2, cast, LIMIT).await {
         Ok(answer) => {
             let state = answer.view().as_tuple::<2>().filter(|[noreply, _]| noreply.is_atom("noreply"));
-            Ok(state.is_some_and(|[_, state]| slave_keys::count(state) == Some(1)))
+            Ok(state.is_some_and(|[_, state]| keys::count(state) == Some(1)))
         }
         Err(ErpcError::Error { .. } | ErpcError::Throw(_) | ErpcError::Exit(_) | ErpcError::Refused(_)) => {
             Ok(false)

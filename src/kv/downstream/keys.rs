@@ -5,19 +5,13 @@
 //! it had: its keys are not read.)
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use smol::Timer;
-use smol::future::FutureExt;
-
-use crate::distribution::{Outbound, RemoteProcess};
+use crate::distribution::ServerRef;
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{Cursor, OwnedTerm, Pid, TermError, TermView};
-use crate::node::Node;
-use crate::node::peers::PeerHandle;
-use crate::node::peers::erpc::ErpcError;
-use crate::process::Outcome;
+use crate::node::erpc::ErpcError;
+use crate::{Client, Node};
 
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -66,15 +60,15 @@ impl From<TermError> for KeysError {
 /// The slave's, or its node's: see [`KeysError`]. Some keys may have been shown.
 pub(super) async fn read(
     node: &Node,
-    peer: &Arc<PeerHandle>,
+    client: &Client,
     slave: &Pid,
     mut show: impl FnMut(TermView<'_>),
 ) -> Result<(), KeysError> {
-    let bytes = state_bytes(node, peer, slave).await?;
+    let bytes = state_bytes(client, slave).await?;
     if bytes > STATE_BYTES_MAX {
         return Err(KeysError::TooLarge(bytes));
     }
-    let state = state_of(node, peer, slave).await.ok_or(KeysError::NoAnswer)?;
+    let state = state_of(node, slave).await.ok_or(KeysError::NoAnswer)?;
     show_state(state.view(), &mut show)
 }
 
@@ -82,12 +76,12 @@ pub(super) async fn read(
 ///
 /// # Errors
 /// That it is not, or cannot be said: see [`KeysError`].
-pub(super) async fn check_state(node: &Node, peer: &Arc<PeerHandle>, slave: &Pid) -> Result<(), KeysError> {
-    let bytes = state_bytes(node, peer, slave).await?;
+pub(super) async fn check_state(node: &Node, client: &Client, slave: &Pid) -> Result<(), KeysError> {
+    let bytes = state_bytes(client, slave).await?;
     if bytes > STATE_BYTES_MAX {
         return Err(KeysError::TooLarge(bytes));
     }
-    let state = state_of(node, peer, slave).await.ok_or(KeysError::NoAnswer)?;
+    let state = state_of(node, slave).await.ok_or(KeysError::NoAnswer)?;
     count(unwrapped(state.view())).map(|_| ()).ok_or(KeysError::Foreign)
 }
 
@@ -115,10 +109,11 @@ fn unwrapped(state: TermView<'_>) -> TermView<'_> {
 }
 
 /// What the state of a process on a BEAM takes there, roughly: its heap first, then what that refers to.
-async fn state_bytes(node: &Node, peer: &PeerHandle, slave: &Pid) -> Result<u64, KeysError> {
+async fn state_bytes(client: &Client, slave: &Pid) -> Result<u64, KeysError> {
     let ask = async |item: &str| {
         let arguments = |w: &mut crate::etf::TermWriter<'_>| _ = w.pid(slave).atom(item);
-        node.erpc(peer, ("erlang", "process_info"), 2, arguments, LIMIT).await.map_err(KeysError::Erpc)
+        let info = client.erpc(&slave.node, ("erlang", "process_info"), 2, arguments, LIMIT).await;
+        info.map_err(KeysError::Erpc)
     };
     let memory = ask("memory").await?;
     let memory = memory.view().as_tuple::<2>().and_then(|[_, bytes]| bytes.as_unsigned());
@@ -138,35 +133,10 @@ async fn state_bytes(node: &Node, peer: &PeerHandle, slave: &Pid) -> Result<u64,
     Ok(bytes)
 }
 
-/// `:sys.get_state/1`
-async fn state_of(node: &Node, peer: &PeerHandle, slave: &Pid) -> Option<OwnedTerm> {
-    let reference = node.registry.new_reference();
-    let (tell, told) = smol::channel::bounded(1);
-    node.waiters.expect_reply(&reference, &peer.name, move |outcome| {
-        // Too late for whoever asked.
-        let _gone = tell.try_send(outcome);
-    });
-    let from = &node.net_kernel_process.pid;
-    let mut frames = Outbound::default();
-    frames.send_to(from, &RemoteProcess::Pid(slave.clone()), |w| {
-        w.tuple(3).atom("system").tuple(2).pid(from);
-        if peer.offered.knows_aliases() {
-            w.list(1).atom("alias");
-        }
-        w.reference(&reference).atom("get_state");
-    });
-    peer.leave(|outbox| outbox.frames.append(&mut frames));
-    let answered = async { told.recv().await.ok() };
-    let late = async {
-        Timer::after(LIMIT).await;
-        None
-    };
-    let outcome = answered.or(late).await;
-    node.waiters.cancel(&reference);
-    match outcome {
-        Some(Outcome::Replied(state)) => Some(state),
-        _ => None,
-    }
+/// `:sys.get_state/1`, asked by the node: the slave's primary may have other questions there.
+async fn state_of(node: &Node, slave: &Pid) -> Option<OwnedTerm> {
+    let request = |w: &mut crate::etf::TermWriter<'_>| _ = w.atom("get_state");
+    node.client().system_call(&ServerRef::Pid(slave.clone()), request, LIMIT).await.ok()
 }
 
 /// The keys of `%{data: %{key => value}, slaves: [slave]}`, in `{:ok, state}` from OTP 26 on.

@@ -1,0 +1,56 @@
+//! What happens elsewhere on the node, as a connection is told of it.
+
+use std::sync::Arc;
+
+use super::{Held, Outbound, Peer, ProcessId, Surroundings};
+use crate::etf::Pid;
+use crate::process::effect::EndedCall;
+
+/// Something that a connection has to do, left for it by others of the node.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// One of our processes has ended: its watchers are to be told.
+    ProcessEnded {
+        /// The process.
+        process: ProcessId,
+        /// The encoded exit reason.
+        reason: Arc<[u8]>,
+    },
+    /// What a lost connection held for suspended processes. Only the node's connection to itself is given any.
+    Adopt(Box<Held>),
+    /// A process has been resumed: what was held for it can be delivered.
+    Resumed,
+    /// One of our processes has linked itself to one of the peer's. The signal is among the frames.
+    Linked {
+        /// Ours.
+        process: ProcessId,
+        /// The peer's.
+        remote: Pid,
+    },
+    /// One of our processes takes its link back: its signal is written now.
+    Unlinked {
+        /// Ours.
+        process: ProcessId,
+        /// The peer's.
+        remote: Pid,
+    },
+    /// A call ends by its monitor, which is this connection's.
+    EndCall(EndedCall),
+}
+
+impl Peer {
+    /// Does what an event asks for; signals of it are written to `out`. After [`PeerEvent::Adopt`] and
+    /// [`PeerEvent::Resumed`] there may be something to [deliver](Self::deliver_held).
+    pub fn on(&mut self, event: PeerEvent, around: Surroundings<'_>, out: &mut Outbound) {
+        match event {
+            PeerEvent::ProcessEnded { process, reason } => {
+                self.process_ended(process, &reason, around.registry, out);
+            }
+            PeerEvent::Linked { process, remote } => self.linked(process, &remote, around.registry, out),
+            PeerEvent::Unlinked { process, remote } => self.unlinked(process, &remote, around.registry, out),
+            PeerEvent::EndCall(call) => self.end_call(&call, around.registry, out),
+            PeerEvent::Adopt(orphans) => self.adopt(orphans, around),
+            PeerEvent::Resumed => self.resumed(),
+        }
+    }
+}

@@ -243,7 +243,7 @@ impl Task<'_> {
         self.node.connect_to_name(&at.node).await.map_err(Missing::Unreached)?;
         let mut monitor =
             self.client.monitor(&ServerRef::Pid(at.clone())).await.map_err(Missing::NotWatched)?;
-        // Before the monitor in time: whatever ends this, it is gone first.
+        // Dropped before the monitor is taken back, whatever ends this.
         let watched = Watched { feed: self.feed, source: &self.source };
         let gone = async { Ok(Left::Gone(monitor.ended().await)) };
         let tended = async {

@@ -408,7 +408,7 @@ impl Task<'_> {
         !keep_this
     }
 
-    /// Whichever slave was this process before, under another name, is it no more.
+    /// A slave that was this process before, under another name, is it no more.
     fn forget_previous_names(&self, at: &Pid, incarnation: Option<u64>) {
         let at = RemoteProcess::Pid(at.clone());
         for other in self.source.slaves().iter().filter(|other| !Arc::ptr_eq(other, self.slave)) {

@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::effect::{EndCalls, EndedCall};
 use super::exits::{RemoteId, guarded, write_exit, write_noproc};
 use super::held::{Held, HeldMessage, Sender, WaitsFor};
 use super::message::Message;
@@ -268,30 +267,6 @@ impl Peer {
         }
     }
 
-    /// One of our processes has ended: tells those of the peer that watch it. `reason` is an encoded term.
-    pub fn process_ended(
-        &mut self,
-        process: ProcessId,
-        reason: &[u8],
-        registry: &Registry,
-        out: &mut Outbound,
-    ) {
-        self.last = None;
-        self.attached.remove(&process);
-        self.held.process_ended(process);
-        let pid = registry.pid_of(process);
-        // A reason that this peer cannot read would cost the connection to it.
-        let substitute = exits::atom("unreadable_reason");
-        let reason = match TermView::parse(reason) {
-            Ok(term) if self.flags.can_decode(term.traits()) => reason,
-            _ => &substitute,
-        };
-        self.monitors.process_ended(process, reason, registry, out);
-        for remote in self.links.process_ended(process) {
-            write_exit(&self.name, self.flags, &pid, remote, reason, out);
-        }
-    }
-
     /// Delivers the next message that was held for a process which runs again; `false` when there is none. Whoever
     /// delivers frames calls this before each of them, and again when [`Effect::Resumed`] is carried out.
     ///
@@ -329,19 +304,6 @@ impl Peer {
     /// Whether [`deliver_held`](Self::deliver_held) may find something.
     pub fn may_deliver_held(&self, room: Room) -> bool {
         self.held.may_go_on(room)
-    }
-
-    /// A process that this connection may hold messages for was resumed. It may be suspended again by now, and who
-    /// resumes it next has to know of this connection: called before [`deliver_held`](Self::deliver_held).
-    pub fn resumed(&self) {
-        for process in self.held.processes() {
-            process.add_holder(&self.name);
-        }
-    }
-
-    /// Ends a call that was handled by another connection.
-    pub fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) {
-        self.monitors.end_call(call, registry, out);
     }
 
     /// Monitors and links that the peer has here.

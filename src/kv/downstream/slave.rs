@@ -243,7 +243,7 @@ impl Task<'_> {
         self.node.connect_to_name(&at.node).await.map_err(Missing::Unreached)?;
         let mut monitor =
             self.client.monitor(&ServerRef::Pid(at.clone())).await.map_err(Missing::NotWatched)?;
-        // Before the monitor in time: whatever ends this, it is gone first.
+        // Dropped before the monitor is taken back, whatever ends this.
         let watched = Watched { feed: self.feed, source: &self.source };
         let gone = async { Ok(Left::Gone(monitor.ended().await)) };
         let tended = async {
@@ -408,7 +408,7 @@ impl Task<'_> {
         !keep_this
     }
 
-    /// Whichever slave was this process before, under another name, is it no more.
+    /// A slave that was this process before, under another name, is it no more.
     fn forget_previous_names(&self, at: &Pid, incarnation: Option<u64>) {
         let at = RemoteProcess::Pid(at.clone());
         for other in self.source.slaves().iter().filter(|other| !Arc::ptr_eq(other, self.slave)) {

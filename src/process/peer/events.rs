@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Held, Outbound, Peer, ProcessId, Surroundings};
-use crate::etf::Pid;
-use crate::process::effect::EndedCall;
+use super::{Held, Outbound, Peer, ProcessId, Registry, Surroundings, exits, write_exit};
+use crate::etf::{Pid, TermView};
+use crate::process::effect::{EndCalls, EndedCall};
 
 /// Something that a connection has to do, left for it by others of the node.
 #[derive(Debug)]
@@ -52,5 +52,42 @@ impl Peer {
             PeerEvent::Adopt(orphans) => self.adopt(orphans, around),
             PeerEvent::Resumed => self.resumed(),
         }
+    }
+
+    /// One of our processes has ended: tells those of the peer that watch it. `reason` is an encoded term.
+    pub fn process_ended(
+        &mut self,
+        process: ProcessId,
+        reason: &[u8],
+        registry: &Registry,
+        out: &mut Outbound,
+    ) {
+        self.last = None;
+        self.attached.remove(&process);
+        self.held.process_ended(process);
+        let pid = registry.pid_of(process);
+        // A reason that this peer cannot read would cost the connection to it.
+        let substitute = exits::atom("unreadable_reason");
+        let reason = match TermView::parse(reason) {
+            Ok(term) if self.flags.can_decode(term.traits()) => reason,
+            _ => &substitute,
+        };
+        self.monitors.process_ended(process, reason, registry, out);
+        for remote in self.links.process_ended(process) {
+            write_exit(&self.name, self.flags, &pid, remote, reason, out);
+        }
+    }
+
+    /// A process that this connection may hold messages for was resumed. It may be suspended again by now, and who
+    /// resumes it next has to know of this connection: called before [`deliver_held`](Self::deliver_held).
+    pub fn resumed(&self) {
+        for process in self.held.processes() {
+            process.add_holder(&self.name);
+        }
+    }
+
+    /// Ends a call that was handled by another connection.
+    pub fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) {
+        self.monitors.end_call(call, registry, out);
     }
 }

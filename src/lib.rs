@@ -8,7 +8,7 @@
 //! # A counter
 //!
 //! ```no_run
-#![doc = include_str!("../tests/library/counter.rs")]
+#![doc = include_str!("../examples/counter.rs")]
 //! ```
 //!
 //! With kvnode among the dependencies and the cookie of your cluster in `~/.erlang.cookie`, run it. (Requests of your

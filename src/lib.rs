@@ -38,6 +38,7 @@
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
@@ -106,9 +107,9 @@
 //! - The handshake is ours ([`distribution::handshake`]), as a pure state machine; erl_dist's is the tests' second opinion.
 //!   erl_dist's client never sends its answer to `alive` and its server never reads one, it reads a packet in many
 //!   small reads without a bound, and compares digests in variable time. Its epmd client is used.
-//! - eetf is a test oracle only. The cold paths needed so few terms that the walker and the writer serve them too,
-//!   and no received byte ever meets a recursive decoder. An
-//!   [`etf::OwnedTerm`] is bytes, and no tree.
+//! - eetf is the tests' oracle, and a type that users may have (the feature `eetf`): its tree is built from checked bytes,
+//!   in bounds, and its codec is left out. The cold paths needed so few terms that the walker and the writer serve them
+//!   too, and no received byte ever meets a recursive decoder. An [`etf::OwnedTerm`] is bytes, and no tree.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
 //!   before it parks (`node/link/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is

@@ -6,6 +6,8 @@
 //! [`from_term`] go between terms and Rust types, through [`mod@serde`].
 
 pub mod compressed;
+#[cfg(feature = "eetf")]
+pub mod eetf;
 pub mod key;
 pub mod owned;
 pub mod pool;

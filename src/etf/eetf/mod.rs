@@ -21,6 +21,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A server of such terms:
+//!
+//! ```no_run
+#![doc = include_str!("../../../examples/eetf_server.rs")]
+//! ```
+//!
 //! # What is what
 //!
 //! The tree is built from checked bytes, and the bytes are written from the tree, by this crate. eetf's own decoder and

@@ -38,6 +38,7 @@
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | read whole programs | the folder `examples`, with what to type beside each |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
@@ -83,7 +84,7 @@
 //!    thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
-//!    ([`etf::split`]), without a stack.
+//!    (`etf/split.rs`), without a stack.
 //! 3. A `get` builds no term tree and allocates nothing between [`distribution::Inbound`] and [`distribution::Outbound`].
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
@@ -116,8 +117,8 @@
 //!   quiet.
 //! - Fragments are offered, without the atom cache: a BEAM then sends a large message in pieces that small calls pass
 //!   by. Our own large messages leave in fragments on a link that is slow for them, and as one frame elsewhere
-//!   ([`distribution::pace`]); small ones pass them either way, but for those between the same two processes ([`distribution::outflow`]).
-//!   What was measured stands where the flags are ([`distribution::flags`]).
+//!   (`distribution::pace`); small ones pass them either way, but for those between the same two processes (`distribution::outflow`).
+//!   What was measured stands where the flags are (`distribution::flags`).
 //! - Reading never waits for writing. At first a node stopped reading a peer for whom more than 8 MiB waited, and two
 //!   nodes that brought each other large values stood still. [`process::channel`] says what bounds memory instead; it is a
 //!   connection without its socket, so that `tests/flow_simulation.rs` steps the same value.

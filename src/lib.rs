@@ -8,7 +8,7 @@
 //! # A counter
 //!
 //! ```no_run
-#![doc = include_str!("../tests/library/counter.rs")]
+#![doc = include_str!("../examples/counter.rs")]
 //! ```
 //!
 //! With kvnode among the dependencies and the cookie of your cluster in `~/.erlang.cookie`, run it. (Requests of your
@@ -38,6 +38,8 @@
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | read whole programs | the folder `examples`, with what to type beside each |
+//! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
@@ -84,7 +86,7 @@
 //!    names files, and has the thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
-//!    ([`etf::split`]), without a stack.
+//!    (`etf/split.rs`), without a stack.
 //! 3. A `get` builds no term tree and allocates nothing between [`distribution::Inbound`] and [`distribution::Outbound`].
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
@@ -106,17 +108,17 @@
 //! - The handshake is ours ([`distribution::handshake`]), as a pure state machine; erl_dist's is the tests' second opinion.
 //!   erl_dist's client never sends its answer to `alive` and its server never reads one, it reads a packet in many
 //!   small reads without a bound, and compares digests in variable time. Its epmd client is used.
-//! - eetf is a test oracle only. The cold paths needed so few terms that the walker and the writer serve them too,
-//!   and no received byte ever meets a recursive decoder. An
-//!   [`etf::OwnedTerm`] is bytes, and no tree.
+//! - eetf is the tests' oracle, and a type that users may have (the feature `eetf`): its tree is built from checked bytes,
+//!   in bounds, and its codec is left out. The cold paths needed so few terms that the walker and the writer serve them
+//!   too, and no received byte ever meets a recursive decoder. An [`etf::OwnedTerm`] is bytes, and no tree.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
 //!   before it parks (`node/link/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
 //!   quiet.
 //! - Fragments are offered, without the atom cache: a BEAM then sends a large message in pieces that small calls pass
 //!   by. Our own large messages leave in fragments on a link that is slow for them, and as one frame elsewhere
-//!   ([`distribution::pace`]); small ones pass them either way, but for those between the same two processes ([`distribution::outflow`]).
-//!   What was measured stands where the flags are ([`distribution::flags`]).
+//!   (`distribution::pace`); small ones pass them either way, but for those between the same two processes (`distribution::outflow`).
+//!   What was measured stands where the flags are (`distribution::flags`).
 //! - Reading never waits for writing. At first a node stopped reading a peer for whom more than 8 MiB waited, and two
 //!   nodes that brought each other large values stood still. [`process::channel`] says what bounds memory instead; it is a
 //!   connection without its socket, so that `tests/flow_simulation.rs` steps the same value.

@@ -56,6 +56,8 @@ fn on_a_host_called(host: &str) {
             "ok    host       {host} is this machine, whose name neither DNS nor /etc/hosts has: 127.0.0.1"
         );
         assert!(report.contains(&known), "{report}");
+        // It is told the address: the name is none that it could look up.
+        assert!(report.contains("ok    erl_rpc    another implementation's client gets in too"), "{report}");
         if !host.contains('.') {
             assert_eq!(gets(&network, &seat, &["get", ":a"]), "1\n");
             assert!(gets(&network, &seat, &["names"]).contains(":kv "));

@@ -21,6 +21,7 @@ mod pages;
 mod progress;
 mod replica;
 mod rpc;
+mod second_opinion;
 mod server_name;
 mod settings;
 mod size;

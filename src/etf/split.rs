@@ -15,15 +15,15 @@ pub use view::{AtomView, PidView, ReferenceView, TermError, TermView, Traits};
 use super::tag::*;
 
 /// Atoms are at most 255 characters (erl_ext_dist, "ATOM_UTF8_EXT").
-const ATOM_CHARS_MAX: usize = 255;
+pub(super) const ATOM_CHARS_MAX: usize = 255;
 /// Largest creation in an old pid, port or reference: they had two bits for it (erl_ext_dist, "PID_EXT").
 const OLD_CREATION_MAX: u32 = 3;
 /// First word of an old reference: only 18 bits are significant (erl_ext_dist, "NEW_REFERENCE_EXT").
 const OLD_REFERENCE_WORD_MAX: u32 = (1 << 18) - 1;
 /// Bytes of the largest integer that any OTP reads (OTP 25; from 27 on it is an eighth of that).
-const BIG_BYTES_MAX: usize = (4 << 20) - 8;
+pub(super) const BIG_BYTES_MAX: usize = (4 << 20) - 8;
 /// Most variables that a fun can have closed over, as they are arguments of its function.
-const FREE_VARIABLES_MAX: u32 = 255;
+pub(super) const FREE_VARIABLES_MAX: u32 = 255;
 
 /// Reads terms off the front of untrusted bytes.
 #[derive(Clone, Copy)]

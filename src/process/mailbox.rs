@@ -155,11 +155,6 @@ impl Mailbox {
     pub fn len(&self) -> usize {
         self.queue.lock().envelopes.len()
     }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// There was no room.

@@ -25,13 +25,13 @@ use crate::process::{CallError, ExitSignals, GenServer, PeerEvent};
 /// # A server that calls Elixir
 ///
 /// ```no_run
-#[doc = include_str!("../../../tests/library/cache.rs")]
+#[doc = include_str!("../../../examples/cache.rs")]
 /// ```
 ///
 /// # A subscriber
 ///
 /// ```no_run
-#[doc = include_str!("../../../tests/library/subscriber.rs")]
+#[doc = include_str!("../../../examples/subscriber.rs")]
 /// ```
 pub struct Context<S: Server> {
     process: ProcessHandle,

@@ -1,3 +1,5 @@
+//! A counter: `GenServer.cast({:global, :counter}, {:add, 1})`, `GenServer.call({:global, :counter}, :value)`.
+
 use kvnode::etf::Atom;
 use kvnode::{Context, Never, Node, ReplyTo, Server};
 
@@ -17,6 +19,7 @@ impl Server for Counter {
     }
 }
 
+/// Runs the node until it ends.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::builder("counter").start()?;
     node.serve(Counter(0)).register_global("counter")?;

@@ -63,6 +63,7 @@ impl Server for Subscriber {
     }
 }
 
+/// Runs the node until it ends.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::builder("subscriber").start()?;
     node.serve(Subscriber::default()).register("subscriber")?;

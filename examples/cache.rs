@@ -53,6 +53,7 @@ impl Server for Cache {
     }
 }
 
+/// Runs the node until it ends.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::builder("cache").start()?;
     node.serve(Cache::default()).register("cache")?;

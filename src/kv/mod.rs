@@ -7,11 +7,14 @@ mod follower;
 mod following;
 pub mod functions;
 mod kept;
+mod notes;
+mod order;
 mod position;
 mod promotion;
 pub mod request;
 pub mod server;
 pub mod slaves;
+mod source;
 pub mod state;
 mod status;
 

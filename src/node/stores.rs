@@ -14,8 +14,7 @@ use crate::config::{Limits, ServerName, StoreConfig};
 use crate::kv::{ConfirmConfig, KeyValueServer, NewFile, StateShape};
 use crate::process::figures::StoreWatch;
 use crate::replica::SlaveName;
-use crate::store::disk::OpenError;
-use crate::store::{Disk, MemoryStore, Room, Store, StoreError};
+use crate::store::{Disk, Engine, OpenError, Store, StoreError};
 use crate::{Node, NotNamed, ProcessHandle, Restart};
 
 /// A store whose only name is this one shows its state as that module does.
@@ -42,14 +41,6 @@ impl Default for Replication {
     }
 }
 
-/// Where a store is kept.
-pub enum Keep {
-    /// In memory, in a room that it shares with other stores.
-    Memory(Arc<Room>),
-    /// In a folder.
-    Disk(Arc<Disk>),
-}
-
 /// Why a store was not started.
 #[derive(Debug)]
 #[allow(dead_code, reason = "some who start stores have nobody to tell why")]
@@ -62,38 +53,27 @@ pub enum NotStarted {
     Slaves(StoreError),
 }
 
-/// Starts a store under its names.
+/// Starts a store under its names, kept by an engine.
 ///
 /// # Errors
-/// The caller's, or the disk's: see [`NotStarted`].
+/// The caller's, or the engine's: see [`NotStarted`].
 pub fn start(
     node: &Node,
     names: &StoreConfig,
     replication: Replication,
-    keep: Keep,
+    engine: impl Engine,
 ) -> Result<ProcessHandle, NotStarted> {
-    let dirs = match &keep {
-        // The second is a service's folder.
-        Keep::Memory(_) => vec![
-            PathBuf::from("."),
-            std::env::var_os("HOME").unwrap_or_default().into(),
-            std::env::temp_dir(),
-        ],
-        Keep::Disk(disk) => vec![disk.dir().to_owned()],
-    };
-    let dropped = dropped_files(dirs, &disk_names(names).into_iter().next().unwrap_or_default());
-    let started = match keep {
-        Keep::Memory(room) => {
-            let make = move || MemoryStore::within(Arc::clone(&room));
-            supervise(node, names, replication, dropped, make)
-        }
-        Keep::Disk(disk) => {
-            let store = disk.store(&disk_names(names)).map_err(NotStarted::Open)?;
-            KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
-            supervise(node, names, replication, dropped, move || store.clone())
-        }
-    };
-    started.map_err(NotStarted::Name)
+    let kept_as = names_kept(names);
+    // Else where it runs; the second is a service's folder.
+    let dirs = engine.folder().map_or_else(
+        || vec![".".into(), std::env::var_os("HOME").unwrap_or_default().into(), std::env::temp_dir()],
+        |dir| vec![dir],
+    );
+    let dropped = dropped_files(dirs, &kept_as.first().cloned().unwrap_or_default());
+    let store = engine.open(&kept_as).map_err(NotStarted::Open)?;
+    KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
+    let make = move || engine.open_again(&store);
+    supervise(node, names, replication, dropped, make).map_err(NotStarted::Name)
 }
 
 fn supervise<S: Store>(
@@ -146,7 +126,7 @@ fn supervise<S: Store>(
 
 /// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.
 pub fn say_unserved<'a>(disk: &Disk, served: impl Iterator<Item = &'a StoreConfig>) {
-    let served: Vec<String> = served.flat_map(disk_names).collect();
+    let served: Vec<String> = served.flat_map(names_kept).collect();
     for names in disk.stores() {
         if !names.iter().any(|name| served.contains(name)) {
             tracing::warn!("a store on disk is not served: --store {} would", names.join(","));
@@ -199,7 +179,7 @@ impl Write for Synced {
 }
 
 /// The names of a store as they are kept with it: as they are typed after `--store`.
-fn disk_names(names: &StoreConfig) -> Vec<String> {
+fn names_kept(names: &StoreConfig) -> Vec<String> {
     // An atom may have a line's end in it, which ends a name there.
     let global = names.global.iter().map(|name| format!("global:{}", name.escape_debug()));
     global.chain(names.local.iter().map(|name| format!("local:{}", name.escape_debug()))).collect()

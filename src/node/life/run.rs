@@ -46,7 +46,7 @@ use crate::node::peers::registration;
 use crate::node::peers::{PeerHandle, Peers};
 use crate::node::server::client::Client;
 use crate::node::server::supervised::{NotNamed, Supervision};
-use crate::node::stores::{Keep, NotStarted, Replication};
+use crate::node::stores::{NotStarted, Replication};
 use crate::node::{Node, block_on, random_u32, service, stores};
 use crate::process::global_name_server::GlobalNameServer;
 use crate::process::net_kernel::NetKernel;
@@ -56,7 +56,7 @@ use crate::process::rpc::calls::Calls;
 use crate::process::{GenServer, Process, Registry, Waiters};
 use crate::replica::SlaveName;
 use crate::store::disk::OpenError;
-use crate::store::{Disk, Room, StoreError};
+use crate::store::{Disk, MemoryEngine, Room, StoreError};
 
 /// Why a node could not be started.
 #[derive(Debug)]
@@ -494,11 +494,13 @@ fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
             slave_buffer_bytes_max: node.config.limits.slave_buffer_bytes_max,
             confirm: ConfirmConfig { slaves: confirm, timeout: node.config.confirm_timeout },
         };
-        let keep = match &node.disk {
-            Some(disk) => Keep::Disk(Arc::clone(disk)),
-            None => Keep::Memory(Arc::clone(&node.room)),
+        let process = match &node.disk {
+            Some(disk) => stores::start(node, names, replication, Arc::clone(disk)),
+            None => {
+                let memory = MemoryEngine::within(Arc::clone(&node.room));
+                stores::start(node, names, replication, memory)
+            }
         };
-        let process = stores::start(node, names, replication, keep);
         let process = process.map_err(|error| match error {
             NotStarted::Name(NotNamed { name, error }) => {
                 let (ServerName::Global(name) | ServerName::Local(name)) = &name;

@@ -13,6 +13,8 @@
 mod checks;
 #[path = "cluster_simulation/clients.rs"]
 mod clients;
+#[path = "support/deferred.rs"]
+mod deferred;
 #[path = "cluster_simulation/drive.rs"]
 mod drive;
 #[path = "cluster_simulation/network.rs"]
@@ -30,6 +32,7 @@ mod world;
 
 use std::time::{Duration, Instant};
 
+use deferred::Manner;
 use drive::Drive;
 use node::VirtualNode;
 use random::Random;
@@ -148,7 +151,8 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         }
     }
     for node in &mut nodes {
-        node.drive = random.one_in(3).then(Drive::default);
+        let manner = Manner { in_order: random.one_in(3), ..Manner::wild(random.below(1 << 32)) };
+        node.drive = random.one_in(2).then(|| Drive::new(manner));
     }
     let wild = random.one_in(2);
     let mut world = World::new(nodes, random, *counts, start);

@@ -1,5 +1,6 @@
 //! Conversations of a peer with our processes, without a socket: frames in, exact frames out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -19,8 +20,15 @@ use kvnode::process::{
     ProcessId, Registry, Waiters, exits,
 };
 use kvnode::replica::{SlaveName, SlaveState};
-use kvnode::store::{MemoryStore, ReadDone, Store, StoreError, Value, WriteDone};
+use kvnode::store::{
+    Batch, Done, MemoryStore, Pending, ReadDone, Scan, ScanDone, Shows, Store, StoreError, Update, Value,
+};
 use parking_lot::Mutex;
+
+#[path = "support/deferred.rs"]
+mod deferred;
+
+use deferred::{Deferred, Manner};
 
 const PEER: &str = "m@h";
 
@@ -76,6 +84,22 @@ struct Cluster {
     later: Vec<Effect>,
     /// What has room in the output.
     room: Room,
+    /// The store, where it is one that answers later.
+    deferred: Option<Deferred>,
+}
+
+/// Has every engine answer: memory, and one that answers later, in several orders.
+fn on_each_engine(test: impl Fn(Cluster)) {
+    test(cluster());
+    for seed in 0..16 {
+        test(cluster_on(Deferred::new(Manner::wild(seed))));
+    }
+}
+
+/// A store that answers later, and has done so when the next frame is said.
+fn cluster_on(store: Deferred) -> Cluster {
+    let cluster = cluster_with(store.clone(), DistributionFlags::OFFERED);
+    Cluster { deferred: Some(store), ..cluster }
 }
 
 fn cluster() -> Cluster {
@@ -107,6 +131,7 @@ fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
         sent,
         later: Vec::new(),
         room: Room::FREE,
+        deferred: None,
     }
 }
 
@@ -132,7 +157,17 @@ impl Cluster {
         let frame = Frame::small(frame.get(1..).unwrap_or_default(), FrameForm::PassThrough);
         let Self { registry, waiters, peer, later, .. } = self;
         peer.handle(frame, around(registry, waiters), &mut out, later)?;
-        Ok(frames_of(&out))
+        let mut answers = frames_of(&out);
+        answers.extend(self.answered_later());
+        Ok(answers)
+    }
+
+    /// What a store that answers later answers in the end.
+    fn answered_later(&mut self) -> Vec<Vec<u8>> {
+        let Some(store) = &self.deferred else { return Vec::new() };
+        while store.step() {}
+        let sent = std::mem::take(&mut *self.sent.0.lock());
+        sent.iter().flat_map(|(_, frames)| frames_of(frames)).collect()
     }
 
     fn out(&self) -> Outbound {
@@ -272,21 +307,156 @@ fn monitor_exit(from: &str, reference: &Reference, reason: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn a_put_a_get_and_a_delete_are_answered_to_the_callers_pid() {
-    let mut cluster = cluster();
-    cluster.put("nombre", "Mafalda");
-    let get = |w: &mut TermWriter<'_>| {
-        w.tuple(2).atom("get").atom("nombre");
-    };
-    let mafalda = encode(|w| {
-        w.binary(b"Mafalda");
+    on_each_engine(|mut cluster| {
+        cluster.put("nombre", "Mafalda");
+        let get = |w: &mut TermWriter<'_>| {
+            w.tuple(2).atom("get").atom("nombre");
+        };
+        let mafalda = encode(|w| {
+            w.binary(b"Mafalda");
+        });
+        assert_eq!(cluster.call(tag_ref, get), [to_caller(tag_ref, mafalda)]);
+        let delete = |w: &mut TermWriter<'_>| {
+            w.tuple(2).atom("delete").atom("nombre");
+        };
+        assert_eq!(cluster.call(tag_ref, delete), [to_caller(tag_ref, atom("ok"))]);
+        assert_eq!(cluster.call(tag_ref, get), [to_caller(tag_ref, atom("nil"))]);
+        assert!(cluster.later.is_empty());
     });
-    assert_eq!(cluster.call(tag_ref, get), [to_caller(tag_ref, mafalda)]);
-    let delete = |w: &mut TermWriter<'_>| {
-        w.tuple(2).atom("delete").atom("nombre");
-    };
-    assert_eq!(cluster.call(tag_ref, delete), [to_caller(tag_ref, atom("ok"))]);
-    assert_eq!(cluster.call(tag_ref, get), [to_caller(tag_ref, atom("nil"))]);
-    assert!(cluster.later.is_empty());
+}
+
+/// Calls with numbers as tags, keys and values, all said before any is answered; `None`: a get, `Some(0)`: a delete.
+fn answers_to(cluster: &mut Cluster, calls: &[(u64, Option<u64>)]) -> Vec<String> {
+    let deferred = cluster.deferred.take();
+    for (number, (key, value)) in (1..).zip(calls) {
+        let frame = message(to_name("kv"), |w| {
+            let tag = |w: &mut TermWriter<'_>| _ = w.reference(&reference(number));
+            gen_call(w, &caller(), tag, |w| {
+                match value {
+                    None => w.tuple(2).atom("get").unsigned(*key),
+                    Some(0) => w.tuple(2).atom("delete").unsigned(*key),
+                    Some(value) => w.tuple(3).atom("put").unsigned(*key).unsigned(*value),
+                };
+            });
+        });
+        // What a get is answered at once waits with the others.
+        let mut out = cluster.out();
+        let frame = Frame::small(frame.get(1..).unwrap_or_default(), FrameForm::PassThrough);
+        let Cluster { registry, waiters, peer, later, .. } = cluster;
+        peer.handle(frame, around(registry, waiters), &mut out, later).expect("a good frame");
+        cluster.sent.0.lock().push((PEER.into(), out));
+    }
+    cluster.deferred = deferred;
+    let mut answers = vec![String::new(); calls.len()];
+    for frame in cluster.answered_later() {
+        let answer = TermView::parse(payload_of(&frame)).expect("a term");
+        let [tag, reply] = answer.as_tuple::<2>().expect("an answer");
+        let number = tag.as_reference().expect("our own tag").words()[0];
+        let place = &mut answers[number as usize - 1];
+        assert!(place.is_empty(), "answered twice");
+        *place = format!("{reply:?}");
+    }
+    answers
+}
+
+/// Numbers of a seed.
+fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    move |bound| {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) % bound
+    }
+}
+
+/// What a store has in the end, by what it has answered. Of each key one call comes after the other.
+fn judge(calls: &[(u64, Option<u64>)], answers: &[String]) -> BTreeMap<u64, u64> {
+    let mut data = BTreeMap::new();
+    for (at, ((key, value), answer)) in calls.iter().zip(answers).enumerate() {
+        if answer.starts_with("{:error, ") {
+            continue;
+        }
+        let expected = match value {
+            None => data.get(key).map_or("nil".to_owned(), u64::to_string),
+            Some(_) => ":ok".to_owned(),
+        };
+        assert_eq!(
+            answer.trim_start_matches(':'),
+            expected.trim_start_matches(':'),
+            "call {at} of {calls:?}: {answers:?}"
+        );
+        match value {
+            None => {}
+            Some(0) => _ = data.remove(key),
+            Some(value) => _ = data.insert(*key, *value),
+        }
+    }
+    data
+}
+
+#[test]
+fn whatever_order_a_store_answers_in_each_call_is_answered_once_and_those_of_a_key_in_order() {
+    let mut failed = 0;
+    for seed in 0..300 {
+        let mut below = numbers(seed);
+        let manner = Manner { fails_one_in: if seed % 3 == 0 { 10 } else { 0 }, ..Manner::wild(seed) };
+        let mut cluster = cluster_on(Deferred::new(manner));
+        let calls: Vec<_> = (0..60)
+            .map(|at| (below(6), if below(3) == 0 { None } else { Some(below(5) * (at + 1)) }))
+            .collect();
+        let answers = answers_to(&mut cluster, &calls);
+        judge(&calls, &answers);
+        failed += answers.iter().filter(|answer| answer.starts_with("{:error, ")).count();
+    }
+    assert!(failed > 100, "{failed} calls have failed");
+}
+
+#[test]
+fn a_slave_gets_writes_in_the_order_of_their_numbers_whatever_order_they_are_done_in() {
+    for seed in 0..300 {
+        let mut below = numbers(seed);
+        let manner = Manner { fails_one_in: if seed % 3 == 0 { 10 } else { 0 }, ..Manner::wild(seed) };
+        let store = Deferred::new(manner);
+        let mut cluster = cluster_on(store.clone());
+        cluster.call(tag_ref, |w| {
+            w.tuple(2).atom("add_slave").tuple(2).atom("global").atom("s");
+        });
+        let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
+        let slave = Arc::clone(follow.feed.slave());
+        slave.found(RemoteProcess::Pid(caller()));
+        let calls: Vec<_> = (0..60).map(|at| (below(6), Some(below(5) * (at + 1)))).collect();
+        let answers = answers_to(&mut cluster, &calls);
+        let data = judge(&calls, &answers);
+        let mut slaves_data = BTreeMap::new();
+        #[expect(clippy::disallowed_methods, reason = "some instant")]
+        let now = Instant::now();
+        // In a session of its own the slave is sent what is written from now on, in one order.
+        let mut sent = 0;
+        slave.take(
+            now,
+            |_| true,
+            |_, message| {
+                let [_, write] = TermView::parse(message).expect("a term").as_tuple::<2>().expect("a cast");
+                sent += 1;
+                match write.as_tuple::<3>() {
+                    Some([_, key, value]) => {
+                        let (key, value) =
+                            (key.as_unsigned().expect("a key"), value.as_unsigned().expect("a value"));
+                        slaves_data.insert(key, value);
+                    }
+                    None => {
+                        let [_, key] = write.as_tuple::<2>().expect("a deletion");
+                        slaves_data.remove(&key.as_unsigned().expect("a key"));
+                    }
+                }
+                true
+            },
+        );
+        assert_eq!(slaves_data, data, "{calls:?}: {answers:?}");
+        let written = answers.iter().filter(|answer| answer.ends_with(":ok")).count();
+        assert_eq!(sent, written, "each write once");
+    }
 }
 
 #[test]
@@ -373,7 +543,7 @@ fn an_answer_that_finds_its_connection_later_is_sent_as_that_peer_takes_it() {
     for offered in [OTP_29, OTP_27, OTP_23] {
         // Deferred by the store, and to another node than the one that the call came from.
         let waiting = Arc::new(Mutex::new(Vec::new()));
-        let mut deferring = cluster_with(Deferred(Arc::clone(&waiting)), DistributionFlags::OFFERED);
+        let mut deferring = cluster_with(Late(Arc::clone(&waiting)), DistributionFlags::OFFERED);
         let mut relaying = cluster();
         for (cluster, alias) in [(&mut deferring, reference(1)), (&mut relaying, far(1))] {
             let tag = |w: &mut TermWriter<'_>| {
@@ -813,16 +983,17 @@ fn what_names_no_process_is_no_slave() {
 
 #[test]
 fn a_value_with_a_key_twice_is_refused_and_changes_nothing() {
-    let mut cluster = cluster();
-    cluster.say(&monitor("kv", &reference(1)));
-    let answers = cluster.call(tag_ref, |w| {
-        w.tuple(3).atom("put").atom("k").map(2).integer(1).nil().integer(1).nil();
+    on_each_engine(|mut cluster| {
+        cluster.say(&monitor("kv", &reference(1)));
+        let answers = cluster.call(tag_ref, |w| {
+            w.tuple(3).atom("put").atom("k").map(2).integer(1).nil().integer(1).nil();
+        });
+        assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
+        let get = cluster.call(tag_ref, |w| {
+            w.tuple(2).atom("get").atom("k");
+        });
+        assert_eq!(get, [to_caller(tag_ref, atom("nil"))]);
     });
-    assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
-    let get = cluster.call(tag_ref, |w| {
-        w.tuple(2).atom("get").atom("k");
-    });
-    assert_eq!(get, [to_caller(tag_ref, atom("nil"))]);
 }
 
 #[test]
@@ -861,9 +1032,9 @@ type Waiting = Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>;
 
 /// A store that always answers later.
 #[derive(Default)]
-struct Deferred(Waiting);
+struct Late(Waiting);
 
-impl Store for Deferred {
+impl Store for Late {
     fn get<R>(
         &self,
         _key: &[u8],
@@ -875,21 +1046,23 @@ impl Store for Deferred {
         None
     }
 
-    fn put(
+    fn update<U: Update>(
         &self,
         _key: &[u8],
-        _value: Value<'_>,
-        later: impl FnOnce() -> WriteDone,
-    ) -> Option<Result<(), StoreError>> {
-        let done = later();
-        self.0.lock().push(Box::new(|| done(Err(StoreError::NoSpace))));
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        let update = later(update);
+        self.0.lock().push(Box::new(|| update.done(Err(StoreError::NoSpace))));
         None
     }
 
-    fn delete(&self, _key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
-        let done = later();
-        self.0.lock().push(Box::new(|| done(Ok(()))));
-        None
+    fn barrier(&self, _later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+        Some(Ok(()))
+    }
+
+    fn seq(&self) -> u64 {
+        1
     }
 
     fn len(&self) -> usize {
@@ -900,15 +1073,25 @@ impl Store for Deferred {
         0
     }
 
-    fn visit(&self, _visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        true
+    fn scan(&self, _part: Option<usize>, _shows: Shows) -> Box<dyn Scan> {
+        Box::new(Nothing)
+    }
+}
+
+struct Nothing;
+
+impl Scan for Nothing {
+    fn next_batch(&mut self, done: ScanDone) {
+        let mut batch = Batch::default();
+        batch.is_last = true;
+        done(Ok(batch));
     }
 }
 
 #[test]
 fn a_store_that_answers_later_is_answered_for_later() {
     let waiting = Waiting::default();
-    let mut cluster = cluster_with(Deferred(Arc::clone(&waiting)), DistributionFlags::OFFERED);
+    let mut cluster = cluster_with(Late(Arc::clone(&waiting)), DistributionFlags::OFFERED);
     let error = encode(|w| {
         w.tuple(2).atom("error").atom("no_space");
     });
@@ -924,13 +1107,13 @@ fn a_store_that_answers_later_is_answered_for_later() {
             |w| {
                 w.tuple(3).atom("put").integer(1).nil();
             },
-            error,
+            error.clone(),
         ),
         (
             |w| {
                 w.tuple(2).atom("delete").integer(1);
             },
-            atom("ok"),
+            error,
         ),
     ];
     for (request, expected) in requests {

@@ -12,62 +12,71 @@ use kvnode::{
     program, replica, store,
 };
 
+#[path = "support/deferred.rs"]
+mod deferred;
 #[allow(dead_code, unused_imports, reason = "compiled whole")]
 #[path = "../src/kv/mod.rs"]
 mod kv;
 #[path = "../src/program/stores.rs"]
 mod stores;
 
+use deferred::{DeferredEngine, Manner};
 use kvnode::config::EpmdConfig;
 use kvnode::program::StoreConfig;
 use kvnode::replica::SlaveName;
-use kvnode::store::disk::OpenError;
-use kvnode::store::{Disk, SyncPolicy};
+use kvnode::store::{Disk, Engine, MemoryEngine, OpenError, SyncPolicy};
 use support::{BeamNode, Epmd, on_every_otp};
 
-fn memory() -> stores::Keep {
-    stores::Keep::Memory(Arc::default())
+/// The third engine of the tests: it answers later, from a thread of its own.
+fn deferred() -> DeferredEngine {
+    let seed = u64::from(std::process::id());
+    DeferredEngine::new(Manner { has_thread: true, ..Manner::wild(seed) })
 }
 
 #[test]
 fn a_store_of_another_crate_is_named_replicated_and_started_again() {
-    on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let beam = BeamNode::start(otp, &epmd, "beam");
-        let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-        let node = Node::builder("other").cookie(support::COOKIE).epmd(at).start().expect("it starts");
-        let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
-        let replication = |slaves| stores::Replication { slaves, ..stores::Replication::default() };
-        let slaves = vec![SlaveName::global("slave")];
-        let (first, _) =
-            stores::start(&node, &names, replication(slaves), memory()).expect("the names are free");
-        beam.ping(node.name().as_str());
-        beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
-        beam.wait_for_global("a");
-        beam.wait_for_global("b");
-        beam.check("GenServer.call({:global, :a}, {:put, 1, 2})", ":ok");
-        beam.check_soon("GenServer.call(slave, {:get, 1})", "2");
-        beam.check("GenServer.call({:global, :b}, {:get, 1})", "2");
-        beam.check(&format!("GenServer.call({{:c, :\"{}\"}}, {{:get, 1}})", node.name()), "2");
-        beam.check("Process.exit(:global.whereis_name(:a), :kill)", "true");
-        block_on(first.ended());
-        beam.check_soon(
-            "try do GenServer.call({:global, :b}, {:get, 1}) catch :exit, _ -> :not_yet end",
-            "nil",
-        );
-        // With its slaves, as it was started.
-        beam.check_soon("GenServer.call({:global, :a}, {:put, 3, 4})", ":ok");
-        beam.check_soon("GenServer.call(slave, {:get, 3})", "4");
-        // Others can have none of its names, and leave nothing behind.
-        let rival = StoreConfig { global: vec!["d".into(), "b".into()], local: vec!["e".into()] };
-        let error = stores::start(&node, &rival, replication(Vec::new()), memory())
-            .map(|_| ())
-            .expect_err("b is taken");
-        let stores::NotStarted::Name(error) = error else { panic!("{error:?}") };
-        assert!(error.to_string().starts_with("b: "), "{error}");
-        assert_eq!(node.whereis_local("e"), None);
-        block_on(node.stop());
-    });
+    on_every_otp(|otp| named_replicated_and_started_again(otp, &MemoryEngine::default(), "nil"));
+}
+
+#[test]
+fn so_is_one_whose_engine_is_of_another_crate_too() {
+    named_replicated_and_started_again(&support::Otp::newest(), &deferred(), "2");
+}
+
+/// `then`: what the value 2 is after the store's end.
+fn named_replicated_and_started_again(otp: &support::Otp, engine: &(impl Engine + Clone), then: &str) {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(otp, &epmd, "beam");
+    let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
+    let node = Node::builder("other").cookie(support::COOKIE).epmd(at).start().expect("it starts");
+    let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
+    let replication = |slaves| stores::Replication { slaves, ..stores::Replication::default() };
+    let slaves = vec![SlaveName::global("slave")];
+    let (first, _) =
+        stores::start(&node, &names, replication(slaves), engine.clone()).expect("the names are free");
+    beam.ping(node.name().as_str());
+    beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
+    beam.wait_for_global("a");
+    beam.wait_for_global("b");
+    beam.check("GenServer.call({:global, :a}, {:put, 1, 2})", ":ok");
+    beam.check_soon("GenServer.call(slave, {:get, 1})", "2");
+    beam.check("GenServer.call({:global, :b}, {:get, 1})", "2");
+    beam.check(&format!("GenServer.call({{:c, :\"{}\"}}, {{:get, 1}})", node.name()), "2");
+    beam.check("Process.exit(:global.whereis_name(:a), :kill)", "true");
+    block_on(first.ended());
+    beam.check_soon("try do GenServer.call({:global, :b}, {:get, 1}) catch :exit, _ -> :not_yet end", then);
+    // With its slaves, as it was started.
+    beam.check_soon("GenServer.call({:global, :a}, {:put, 3, 4})", ":ok");
+    beam.check_soon("GenServer.call(slave, {:get, 3})", "4");
+    // Others can have none of its names, and leave nothing behind.
+    let rival = StoreConfig { global: vec!["d".into(), "b".into()], local: vec!["e".into()] };
+    let error = stores::start(&node, &rival, replication(Vec::new()), engine.clone())
+        .map(|_| ())
+        .expect_err("b is taken");
+    let stores::NotStarted::Name(error) = error else { panic!("{error:?}") };
+    assert!(error.to_string().starts_with("b: "), "{error}");
+    assert_eq!(node.whereis_local("e"), None);
+    block_on(node.stop());
 }
 
 #[test]
@@ -79,7 +88,7 @@ fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     let dir = tempfile::tempdir().expect("a folder");
     let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).expect("an empty folder");
     let names = StoreConfig { global: vec!["kept".into()], local: Vec::new() };
-    let keep = || stores::Keep::Disk(Arc::clone(&disk));
+    let keep = || Arc::clone(&disk);
     let (first, _) =
         stores::start(&node, &names, stores::Replication::default(), keep()).expect("the name is free");
     beam.ping(node.name().as_str());

@@ -7,10 +7,16 @@
 #![cfg(feature = "program")]
 #![expect(clippy::print_stdout, reason = "what was judged is shown when a test fails")]
 
+#[path = "support/deferred.rs"]
+mod deferred;
 #[path = "support/linear.rs"]
 mod linear;
 mod support;
 
+use deferred::{Deferred, Manner};
+use kvnode::config::EpmdConfig;
+use kvnode::kv::{Downstreams, KeyValueServer};
+use kvnode::{Node, block_on};
 use linear::{Act, Call, History};
 use support::{BeamNode, Epmd, KvNode, Otp};
 
@@ -109,17 +115,17 @@ fn most_at_once(history: &History) -> usize {
 }
 
 /// One node of each OTP version, connected to `kv`.
-fn callers_of_every_version(epmd: &Epmd, kv: &KvNode) -> Vec<BeamNode> {
+fn callers_of_every_version(epmd: &Epmd, kv: &str) -> Vec<BeamNode> {
     let start = |otp: Otp| {
         let beam = BeamNode::start(&otp, epmd, format!("otp{}", otp.release).as_str());
-        beam.ping(kv.name());
+        beam.ping(kv);
         beam.wait_for_global("kv");
         beam
     };
     let mut beams: Vec<BeamNode> = Otp::all().into_iter().map(start).collect();
     if beams.len() < 2 {
         let another = BeamNode::start(&Otp::newest(), epmd, "another");
-        another.ping(kv.name());
+        another.ping(kv);
         another.wait_for_global("kv");
         beams.push(another);
     }
@@ -130,7 +136,7 @@ fn callers_of_every_version(epmd: &Epmd, kv: &KvNode) -> Vec<BeamNode> {
 fn callers_on_nodes_of_all_versions_see_one_store() {
     let epmd = Epmd::start();
     let kv = KvNode::start(&epmd, "kv", "");
-    let beams = callers_of_every_version(&epmd, &kv);
+    let beams = callers_of_every_version(&epmd, kv.name());
     let history = observe(&beams, "{:global, :kv}", "");
     assert_eq!(count(&history, |call| call.end.is_none()), 0, "every call was answered");
     assert!(most_at_once(&history) > 2, "the calls do not overlap");
@@ -138,10 +144,27 @@ fn callers_on_nodes_of_all_versions_see_one_store() {
 }
 
 #[test]
+fn callers_of_a_store_that_answers_later_and_in_any_order_see_one_store() {
+    let epmd = Epmd::start();
+    let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
+    let node = Node::builder("kv").cookie(support::COOKIE).epmd(at).start().expect("it starts");
+    let manner = Manner { has_thread: true, ..Manner::wild(u64::from(std::process::id())) };
+    let server = KeyValueServer::new(Deferred::new(manner), node.dispatch(), Downstreams::on(&node), 1 << 20);
+    let store = node.serve_inline(server.shared());
+    assert!(store.register_global("kv").is_ok(), "the name is free");
+    let beams = callers_of_every_version(&epmd, node.name().as_str());
+    let history = observe(&beams, "{:global, :kv}", "");
+    assert_eq!(count(&history, |call| call.end.is_none()), 0, "every call was answered");
+    assert!(most_at_once(&history) > 2, "the calls do not overlap");
+    assert_linearizable(&history);
+    block_on(node.stop());
+}
+
+#[test]
 fn callers_whose_connection_is_cut_again_and_again_see_one_store() {
     let epmd = Epmd::start();
     let kv = KvNode::start(&epmd, "kv", "");
-    let beams = callers_of_every_version(&epmd, &kv);
+    let beams = callers_of_every_version(&epmd, kv.name());
     let history = observe(&beams, "{:global, :kv}", &format!(", cut: {{:\"{}\", 300}}", kv.name()));
     let unanswered = count(&history, |call| call.end.is_none());
     println!("{unanswered} calls were not answered");

@@ -110,13 +110,14 @@ impl Source for Shared<'_> {
         PARTS as usize
     }
 
-    fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+    fn keys(&self, part: usize, _since: u64, show: &mut dyn FnMut(&[u8])) -> SourceRead {
         self.some_writes();
         let keys: Vec<u64> = self.0.borrow().data.keys().copied().collect();
         for key in keys.into_iter().filter(|key| key % PARTS == part as u64) {
             show(&term(key));
         }
         self.some_writes();
+        SourceRead::Shown
     }
 
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {

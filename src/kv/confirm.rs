@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::SlaveFeed;
+use super::order::Order;
+use super::source::Reads;
 use crate::etf::Traits;
 use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
 
@@ -50,11 +51,9 @@ struct Queue {
 /// The slaves of a store, and who waits for them to have a write.
 pub(super) struct Confirmations {
     pub(super) slaves: RwLock<Vec<Arc<SlaveFeed>>>,
-    /// Held while a write is applied and queued for slaves, so that every slave sees the store's own order. Of a store
-    /// that writes later, held while a write that is done is queued for slaves.
-    pub(super) order: Mutex<()>,
-    /// The number of the last of these, which changes in their order. 1 to begin with, which no slave has confirmed.
-    seq: AtomicU64,
+    pub(super) order: Order,
+    /// What is read for them.
+    pub(super) reads: Reads,
     queue: Mutex<Queue>,
     dispatch: Arc<dyn Dispatch>,
 }
@@ -63,21 +62,11 @@ impl Confirmations {
     pub(super) fn new(dispatch: Arc<dyn Dispatch>) -> Self {
         Self {
             slaves: RwLock::default(),
-            order: Mutex::new(()),
-            seq: AtomicU64::new(1),
+            order: Order::default(),
+            reads: Reads::default(),
             queue: Mutex::default(),
             dispatch,
         }
-    }
-
-    /// The number of the last write that was queued.
-    pub(super) fn seq(&self) -> u64 {
-        self.seq.load(Ordering::Acquire)
-    }
-
-    /// A write has this number. Whoever says so holds the order.
-    pub(super) fn numbered(&self, seq: u64) {
-        self.seq.store(seq, Ordering::Release);
     }
 
     /// How many slaves have a write.

@@ -18,6 +18,10 @@ pub(super) struct DroppedPairs {
     new_file: Option<NewFile>,
     open: Option<(String, Box<dyn Write + Send>)>,
     pairs: u64,
+    /// Pairs that are being read.
+    expected: usize,
+    /// All others were kept: the last of these ends it.
+    is_ending: bool,
 }
 
 impl DroppedPairs {
@@ -54,8 +58,25 @@ impl DroppedPairs {
         }
     }
 
-    /// All were kept: gives how many, and says where.
+    /// A pair is being read, and [comes](Self::came) later.
+    pub const fn expect(&mut self) {
+        self.expected += 1;
+    }
+
+    /// One that was expected has come, and was kept if it had to be.
+    pub fn came(&mut self) {
+        self.expected = self.expected.saturating_sub(1);
+        if self.expected == 0 && std::mem::take(&mut self.is_ending) {
+            self.end();
+        }
+    }
+
+    /// All were kept, but for those that are expected: gives how many, and says where.
     pub fn end(&mut self) -> u64 {
+        if self.expected > 0 {
+            self.is_ending = true;
+            return 0;
+        }
         let pairs = std::mem::take(&mut self.pairs);
         if let Some((file, mut open)) = self.open.take() {
             if let Err(error) = open.flush() {

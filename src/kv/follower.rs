@@ -496,6 +496,7 @@ impl<S: Store> Follower<S> {
                 return if self.report && !known { Place::Overwrite } else { Place::Store };
             }
             Staging::Aside(store) => {
+                // It answers at once: that is what such a store is for.
                 let result = match value {
                     Some(value) => store.put(key, value, || Box::new(|_| {})),
                     None => store.delete(key, || Box::new(|_| {})),

@@ -9,11 +9,11 @@ use super::position;
 use super::request::{FromPrimary, Hello, SkippedWrite};
 use super::server::{Completion, KeyValueServer, Write, Written, refuse, with_canonical};
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
-use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter, encode};
+use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter};
 use crate::kv::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
 use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
-use crate::store::{Store, StoreError, Value, WriteDone};
+use crate::store::{Done, ReadDone, Shows, Store, StoreError, Value, scan};
 
 /// Names that a primary may send of itself, and of its slaves.
 const NAMES_MAX: usize = 256;
@@ -136,13 +136,14 @@ impl<S: Store> KeyValueServer<S> {
             self.note_rank(&mut follower);
             (answer, primary, Arc::clone(follower.kept()))
         };
-        if !S::WRITES_LATER || answer.is_err() {
+        let Ok(Handled { applied, whole }) = answer else {
             return turn.reply(caller, |w| write_asked(w, answer, &kept));
-        }
-        // What came before is under way: its last write is done when this one is, a note or of a key that nobody has.
-        let (caller, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
+        };
+        // What came before may be under way: it is kept when what comes behind it is.
+        let (waiting, dispatch) = (caller, Arc::clone(&self.dispatch));
         let sure = kept.sure();
-        let done = || -> WriteDone {
+        let done = || -> Done {
+            let (caller, kept) = (waiting.to_owned(&turn.me.pid), Arc::clone(&kept));
             Box::new(move |result| {
                 // The store has said by now what it did not keep.
                 let failed = result.err().map(|error| kept::refusal(&error));
@@ -150,14 +151,16 @@ impl<S: Store> KeyValueServer<S> {
                 caller.reply(&*dispatch, |w| write_asked(w, answer, &kept));
             })
         };
-        match (primary, answer) {
-            (Some(incarnation), Ok(Handled { applied, whole })) if self.store().is_durable() => {
+        match (primary, self.store().notes()) {
+            (Some(incarnation), Some(notes)) => {
                 let here = if whole { applied } else { sure.min(applied) };
-                position::keep(self.store(), (incarnation, here), done);
+                position::keep(notes, (incarnation, here), done());
             }
             _ => {
-                let nobody = encode(|w| _ = w.reference(&turn.registry.new_reference()));
-                self.store().delete(&nobody, done);
+                if let Some(result) = self.store().barrier(done) {
+                    let answer = result.map_or_else(|error| Err(kept::refusal(&error)), |()| answer);
+                    turn.reply(caller, |w| write_asked(w, answer, &kept));
+                }
             }
         }
     }
@@ -327,43 +330,64 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Something comes in the place of what is there under a key, which the new primary does not have.
     fn keep_dropped(&self, key: &[u8], with: Option<&[u8]>) {
-        // Where a write of it is under way, that has come from the new primary too.
-        let read = self.store().settled(key, |present| {
+        let later = || -> ReadDone {
+            // Asked before what comes in its place is written, and so answered with what was there.
+            let dropped = Arc::clone(&self.dropped);
+            dropped.lock().expect();
+            let (key, with): (Box<[u8]>, Option<Box<[u8]>>) = (key.into(), with.map(Into::into));
+            Box::new(move |found| {
+                let mut dropped = dropped.lock();
+                match found {
+                    Ok(Some(present)) if Some(present.bytes) != with.as_deref() => {
+                        dropped.keep(&key, present.bytes);
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "an entry that the new primary may not have is dropped, and cannot be read");
+                    }
+                }
+                dropped.came();
+            })
+        };
+        let keep = |present: Option<Value<'_>>| {
             if let Some(present) = present.filter(|present| Some(present.bytes) != with) {
                 self.dropped.lock().keep(key, present.bytes);
             }
-        });
-        if let Some(Err(error)) = read {
-            tracing::error!(%error, "an entry that the new primary may not have is dropped, and cannot be read");
-        }
+        };
+        self.store().get(key, keep, later);
     }
 
+    /// Deletes what the copy has not brought. Its batches have to come at once: nothing else may be written meanwhile.
     fn delete_all_but(&self, seen: &super::follower::Seen, report: bool, turn: &mut Turn<'_>) {
-        let mut under_way: Vec<Box<[u8]>> = Vec::new();
-        // First, so that none is on disk too late for the one and too early for the other.
-        self.store().keys_under_way(&mut |key| {
-            if !seen.contains(key) {
-                under_way.push(key.into());
-            }
-        });
+        let shows = if report { Shows::Pairs } else { Shows::Keys };
         for part in 0..self.store().parts() {
-            let mut foreign = std::mem::take(&mut under_way);
-            self.store().visit_part(part, &mut |key, value| {
-                if !seen.contains(key) {
-                    if report {
+            let mut scan = self.store().scan(Some(part), shows);
+            loop {
+                let batch = match scan::at_once(&mut *scan) {
+                    Some(Ok(batch)) => batch,
+                    failed => {
+                        let error = failed.and_then(Result::err);
+                        tracing::error!(store = ?turn.me, ?error, "keys that the primary has not may stay: they cannot be read");
+                        break;
+                    }
+                };
+                let foreign = batch.iter().filter(|(key, _)| !seen.contains(key));
+                let foreign: Vec<_> = foreign.collect();
+                if !foreign.is_empty() {
+                    tracing::warn!(store = ?turn.me, keys = foreign.len(), "keys that the primary has not are deleted");
+                }
+                for (key, value) in foreign {
+                    if let Some(value) = value.filter(|_| report) {
                         self.dropped.lock().keep(key, value.bytes);
                     }
-                    foreign.push(key.into());
+                    let deleted =
+                        TermView::parse(key).map(|key| self.cast_write(Write::Delete { key }, turn));
+                    if let Err(error) | Ok(Err(error)) = deleted {
+                        tracing::error!(store = ?turn.me, %error, "a key that the primary has not stays");
+                    }
                 }
-                true
-            });
-            if !foreign.is_empty() {
-                tracing::warn!(store = ?turn.me, keys = foreign.len(), "keys that the primary has not are deleted");
-            }
-            for key in foreign {
-                let deleted = TermView::parse(&key).map(|key| self.cast_write(Write::Delete { key }, turn));
-                if let Err(error) | Ok(Err(error)) = deleted {
-                    tracing::error!(store = ?turn.me, %error, "a key that the primary has not stays");
+                if batch.is_last {
+                    break;
                 }
             }
         }
@@ -373,16 +397,21 @@ impl<S: Store> KeyValueServer<S> {
     /// what is otherwise there.
     fn report_dropped(&self, before: &S, keep: bool, turn: &Turn<'_>) {
         let mut missing = 0_u64;
-        for part in 0..before.parts() {
-            before.visit_part(part, &mut |key, value| {
+        let mut scan = before.scan(None, Shows::Pairs);
+        // Such a store answers at once.
+        while let Some(Ok(batch)) = scan::at_once(&mut *scan) {
+            for (key, value) in batch.iter() {
+                let Some(value) = value else { continue };
                 let now =
                     self.store().get(key, |now| now.map(|now| now.bytes == value.bytes), || Box::new(|_| {}));
                 missing += u64::from(now == Some(None));
                 if keep && now != Some(Some(true)) {
                     self.dropped.lock().keep(key, value.bytes);
                 }
-                true
-            });
+            }
+            if batch.is_last {
+                break;
+            }
         }
         if keep {
             self.dropped.lock().end();

@@ -10,12 +10,15 @@ mod follower;
 mod following;
 pub mod functions;
 mod kept;
+mod notes;
+mod order;
 mod position;
 mod promotion;
 pub mod request;
 pub mod server;
 pub mod slave_feed;
 pub mod slaves;
+mod source;
 pub mod state;
 mod status;
 

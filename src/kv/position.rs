@@ -5,9 +5,10 @@
 //! store holds, also where a power cut has taken some of that, and what the primary was told it is not behind: a primary that
 //! is told of less than it was told before copies everything.
 
+use super::notes;
 use super::server::KeyValueServer;
 use crate::etf::{TermView, encode};
-use crate::store::{Store, WriteDone};
+use crate::store::{Done, Notes, Store};
 
 /// The name of the note.
 const POSITION_NOTE: &str = "position";
@@ -17,7 +18,7 @@ pub(super) type Position = (u64, u64);
 
 /// What was kept last; `None`: the store was no slave, or keeps nothing.
 pub(super) fn kept<S: Store>(store: &S) -> Option<Position> {
-    let note = match store.note(POSITION_NOTE) {
+    let note = match notes::read(store, POSITION_NOTE) {
         Ok(note) => note?,
         Err(error) => {
             // It costs a copy.
@@ -30,21 +31,19 @@ pub(super) fn kept<S: Store>(store: &S) -> Option<Position> {
 }
 
 /// Keeps a position, and answers later.
-pub(super) fn keep<S: Store>(store: &S, (incarnation, applied): Position, later: impl FnOnce() -> WriteDone) {
+pub(super) fn keep(notes: &dyn Notes, (incarnation, applied): Position, done: Done) {
     let note = encode(|w| _ = w.tuple(2).unsigned(incarnation).unsigned(applied));
-    store.keep_note(POSITION_NOTE, &note, later);
+    notes.write(POSITION_NOTE, &note, done);
 }
 
 impl<S: Store> KeyValueServer<S> {
     /// What the store holds is nobody's from here on: it has a position no more.
     pub(super) fn forget_position(&self) {
         let note = encode(|w| _ = w.atom("none"));
-        self.store().keep_note(POSITION_NOTE, &note, || {
-            Box::new(|result| {
-                if let Err(error) = result {
-                    tracing::error!(%error, "the place among the former primary's writes is not forgotten");
-                }
-            })
+        notes::write(self.store(), POSITION_NOTE, &note, |result| {
+            if let Err(error) = result {
+                tracing::error!(%error, "the place among the former primary's writes is not forgotten");
+            }
         });
     }
 }
@@ -63,7 +62,7 @@ mod tests {
         let store = disk.store(&["global:a".into()]).unwrap();
         assert_eq!(kept(&store), None);
         let (tell, told) = mpsc::channel();
-        keep(&store, (u64::MAX, 7), || Box::new(move |result| tell.send(result).unwrap()));
+        keep(&store, (u64::MAX, 7), Box::new(move |result| tell.send(result).unwrap()));
         told.recv().unwrap().unwrap();
         assert_eq!(kept(&store), Some((u64::MAX, 7)));
         assert_eq!(kept(&MemoryStore::default()), None);

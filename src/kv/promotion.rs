@@ -75,8 +75,7 @@ impl<S: Store> KeyValueServer<S> {
     fn answer_promoted(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let (waiting, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
         // The last of its notes.
-        let is_kept = self
-            .note_slaves(|| Box::new(move |result| waiting.reply(&*dispatch, |w| write_result(w, &result))));
+        let is_kept = self.note_slaves(move |result| waiting.reply(&*dispatch, |w| write_result(w, &result)));
         if !is_kept {
             turn.reply(caller, |w| _ = w.atom("ok"));
         }

@@ -15,6 +15,7 @@ use super::dropped::{DroppedPairs, NewFile};
 use super::follower::Follower;
 use super::following::not_kept;
 use super::kept::Kept;
+use super::order::Committed;
 use super::{Cast, Follow, Request, SlaveFeed, StateShape, following, position, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{Pid, SharedBytes, TermError, TermView, TermWriter, Traits, key};
@@ -22,8 +23,8 @@ use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::process::{
     Caller, Dispatch, Effect, Feed, GenServer, OwnedCaller, Process, ProcessId, SkippedMessage, Turn,
 };
-use crate::replica::{Lineage, PresentValue, Pushed, ReplicaWrite, Slave, SlaveState, Source, SourceRead};
-use crate::store::{Store, StoreError, Value};
+use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveState, Source};
+use crate::store::{self, Change, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
     /// Where keys that did not come in canonical form are rewritten.
@@ -44,7 +45,7 @@ pub struct KeyValueServer<S> {
     /// The slaves are in there, and the order and the numbers of their writes.
     pub(super) confirmations: Arc<Confirmations>,
     pub(super) follower: Arc<Mutex<Follower<S>>>,
-    pub(super) dropped: Mutex<DroppedPairs>,
+    pub(super) dropped: Arc<Mutex<DroppedPairs>>,
     /// The holders of its global names that it has offered itself to.
     pub(super) offered: Arc<Mutex<AHashMap<Arc<str>, Pid>>>,
     /// Held while the names of the slaves are noted.
@@ -103,6 +104,15 @@ impl<'a> Write<'a> {
             Self::Delete { key } => key.traits(),
         }
     }
+
+    /// What a slave's node has to decode to have it.
+    const fn needs(&self) -> Traits {
+        match self {
+            Self::Put { .. } => self.traits(),
+            // Who cannot decode a key does not have it.
+            Self::Delete { .. } => Traits::none(),
+        }
+    }
 }
 
 /// What became of a write.
@@ -135,20 +145,38 @@ impl<S: Store> KeyValueServer<S> {
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
         let follower = follower.had(position::kept(&store)).ranked(Self::kept_rank(&store));
-        Self {
+        let server = Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
             follow,
             this: Weak::new(),
             follower: Arc::new(Mutex::new(follower)),
-            dropped: Mutex::default(),
+            dropped: Arc::default(),
             offered: Arc::default(),
             noting: Mutex::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
             shape: StateShape::default(),
             watch: Arc::default(),
+        };
+        server.wait_for_writes();
+        server
+    }
+
+    /// Waits until nothing is under way that was asked of the store before, by a former life of its server perhaps, and counts
+    /// from there on.
+    fn wait_for_writes(&self) {
+        if !S::AT_ONCE {
+            // What it answers by an error is no write.
+            let _failed = wait(|done| {
+                let mut done = Some(done);
+                let now = self.store.barrier(|| done.take().unwrap_or_else(|| Box::new(|_| {})));
+                if let (Some(now), Some(done)) = (now, done) {
+                    done(now);
+                }
+            });
+            self.confirmations.order.begin_behind(self.store.seq());
         }
     }
 
@@ -169,7 +197,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// The same, with files for what it drops when another store was promoted in its place. Without, such pairs are logged.
     pub fn dropping_into(self, new_file: NewFile) -> Self {
-        Self { dropped: Mutex::new(DroppedPairs::into_files(new_file)), ..self }
+        Self { dropped: Arc::new(Mutex::new(DroppedPairs::into_files(new_file))), ..self }
     }
 
     /// The same, with writes that wait for slaves.
@@ -203,10 +231,10 @@ impl<S: Store> KeyValueServer<S> {
         for _ in 0..len {
             let (key, value) = (cursor.term()?, cursor.term()?);
             let value = Value { bytes: value.bytes(), shared: None, traits: value.traits() };
-            // Whoever answers later has taken it by now.
-            let put = with_canonical(key, |key| self.store.put(key, value, || Box::new(|_| {})))?;
-            put.unwrap_or(Ok(()))?;
+            let put = with_canonical(key, |key| self.store.put(key, value, at_once))?;
+            put.unwrap_or(Ok(0))?;
         }
+        self.wait_for_writes();
         self.follower.lock().filled();
         Ok(())
     }
@@ -237,7 +265,7 @@ impl<S: Store> KeyValueServer<S> {
                         }
                         Err(error) => write_error(w, &error),
                     });
-                }) as crate::store::ReadDone
+                }) as ReadDone
             };
             self.store.get(key, |value| reply_value(value, caller, turn), later);
         })
@@ -245,8 +273,13 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Runs while no write is applied or queued for slaves.
     pub(super) fn in_order_of_writes<R>(&self, run: impl FnOnce() -> R) -> R {
-        let _order = self.confirmations.order.lock();
+        let _order = self.confirmations.order.hold();
         run()
+    }
+
+    /// The number of the last write that has gone on to the slaves.
+    pub(super) fn last_seq(&self) -> u64 {
+        if S::AT_ONCE { self.store.seq() } else { self.confirmations.order.seq() }
     }
 
     /// `confirm`: slaves that the caller wants to have it.
@@ -259,57 +292,53 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
         with_canonical(key, |key| {
-            if S::WRITES_LATER {
+            if !S::AT_ONCE {
                 // Slaves get it when it is done: they must not have what the store may yet lose.
-                return self.apply(write, key, value, 0, turn, later);
+                return self.hand_in(write, key, value, turn, later);
             }
             let slaves = self.confirmations.slaves.read();
             if slaves.is_empty() && confirm == 0 {
-                return self.apply(write, key, value, 0, turn, later);
+                return Written::Now(self.apply(key, value, turn, at_once).unwrap_or(Ok(0)));
             }
-            let _order = self.confirmations.order.lock();
-            let seq = self.confirmations.seq() + 1;
-            let written = self.apply(write, key, value, seq, turn, later);
-            if matches!(written, Written::Now(Ok(_))) {
-                self.confirmations.numbered(seq);
-                let traits = write.traits();
-                for slave in slaves.iter() {
-                    if confirm > 0 {
-                        slave.want(seq);
-                    }
-                    replicate(slave, seq, key, value, traits, turn);
-                }
+            let _order = self.confirmations.order.hold();
+            let written = self.apply(key, value, turn, at_once).unwrap_or(Ok(0));
+            if let Ok(seq) = written {
+                let changes = [(key, change_of(value))];
+                let written = store::Written { seq, changes: &changes };
+                let write = Committed { written, traits: write.traits(), confirmed: confirm > 0 };
+                let store = turn.me;
+                committed(&write, &slaves, store, |slave| replicate(slave, turn));
             }
-            written
+            Written::Now(written)
         })
     }
 
-    fn apply(
+    /// Writes to a store that answers later.
+    fn hand_in(
         &self,
         write: Write<'_>,
         key: &[u8],
         value: Option<TermView<'_>>,
-        seq: u64,
         turn: &Turn<'_>,
         later: impl FnOnce(&Turn<'_>) -> Completion,
     ) -> Written {
-        let done = || {
+        let (traits, needs) = (write.traits(), write.needs());
+        let done = || -> WriteDone {
             let (later, dispatch) = (later(turn), Arc::clone(&self.dispatch));
             let (confirmations, store) = (Arc::clone(&self.confirmations), turn.me.id);
-            let (key, traits): (Box<[u8]>, _) = (key.into(), write.traits());
-            let value = value.map(|value| shared_value(value, turn).unwrap_or_else(|| value.bytes().into()));
-            Box::new(move |result: Result<(), StoreError>| {
-                let write = match value.as_deref() {
-                    Some(value) => ReplicaWrite::Put { key: &key, value, traits },
-                    None => ReplicaWrite::Delete { key: &key, traits },
-                };
+            Box::new(move |result| {
                 let confirmed = matches!(later, Completion::Confirmed(..));
-                let seq = match &result {
-                    Ok(()) => replicate_done(&confirmations, write, confirmed, store, &*dispatch),
-                    Err(_) => 0,
-                };
+                let result = result.map(|written| {
+                    committed_later(
+                        &confirmations,
+                        &Committed { written, traits, confirmed },
+                        store,
+                        &*dispatch,
+                    );
+                    written.seq
+                });
                 match (later, &result) {
-                    (Completion::Nobody | Completion::FromPrimary(_), Ok(())) => {}
+                    (Completion::Nobody | Completion::FromPrimary(_), Ok(_)) => {}
                     (Completion::FromPrimary(kept), Err(error)) => not_kept(&kept, error, &store),
                     (Completion::Nobody, Err(error)) => {
                         tracing::error!(?store, %error, "replicated write lost")
@@ -317,17 +346,38 @@ impl<S: Store> KeyValueServer<S> {
                     (Completion::Caller(caller), result) => {
                         caller.reply(&*dispatch, |w| write_result(w, result))
                     }
-                    (Completion::Confirmed(caller, want), Ok(())) => {
-                        confirmations.wait(Wanted { seq, slaves: want, traits: write.needs() }, caller);
+                    (Completion::Confirmed(caller, want), Ok(seq)) => {
+                        confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs }, caller);
                     }
                     (Completion::Confirmed(caller, _), result) => {
                         confirmations.not_written();
                         caller.reply(&*dispatch, |w| write_result(w, result));
                     }
                 }
-            }) as crate::store::WriteDone
+            })
         };
-        let result = match value {
+        let result = self.apply(key, value, turn, done);
+        result.map_or(Written::Later, |result| {
+            // It has answered at once for once.
+            if let Ok(seq) = result {
+                let changes = [(key, change_of(value))];
+                let written = store::Written { seq, changes: &changes };
+                let write = Committed { written, traits, confirmed: false };
+                committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
+            }
+            Written::Now(result)
+        })
+    }
+
+    #[inline]
+    fn apply(
+        &self,
+        key: &[u8],
+        value: Option<TermView<'_>>,
+        turn: &Turn<'_>,
+        done: impl FnOnce() -> WriteDone,
+    ) -> Option<Result<u64, StoreError>> {
+        match value {
             Some(value) => {
                 let bytes = value.bytes();
                 let shared = shared_value(value, turn);
@@ -335,8 +385,7 @@ impl<S: Store> KeyValueServer<S> {
                 self.store.put(key, value, done)
             }
             None => self.store.delete(key, done),
-        };
-        result.map_or(Written::Later, |result| Written::Now(result.map(|()| seq)))
+        }
     }
 
     #[inline]
@@ -353,7 +402,7 @@ impl<S: Store> KeyValueServer<S> {
         }
         let later = |turn: &Turn<'_>| Completion::Caller(caller.to_owned(&turn.me.pid));
         if let Written::Now(result) = self.write(write, turn, 0, later)? {
-            turn.reply(caller, |w| write_result(w, &result.map(|_| ())));
+            turn.reply(caller, |w| write_result(w, &result));
         }
         Ok(())
     }
@@ -368,11 +417,7 @@ impl<S: Store> KeyValueServer<S> {
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         self.confirmations.expect(self.confirm.timeout, turn);
-        let traits = match write {
-            Write::Put { .. } => write.traits(),
-            // Who cannot decode a key does not have it.
-            Write::Delete { .. } => Traits::none(),
-        };
+        let traits = write.needs();
         let later = |turn: &Turn<'_>| Completion::Confirmed(caller.to_owned(&turn.me.pid), confirm);
         let written = self.write(write, turn, confirm, later);
         match written {
@@ -409,8 +454,7 @@ impl<S: Store> KeyValueServer<S> {
         };
         let later = || {
             let (caller, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
-            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result)))
-                as crate::store::WriteDone
+            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result))) as Done
         };
         if let Some(result) = self.store.backup(path, later) {
             turn.reply(caller, |w| write_result(w, &result));
@@ -574,7 +618,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             1 => "1 entry is".to_owned(),
             entries => format!("{entries} entries are"),
         };
-        if self.store.is_durable() {
+        if self.store.notes().is_some() {
             tracing::info!(?reason, "store ended: its {entries} kept");
         } else if self.store.len() > 0 && reason.is_atom("shutdown") {
             tracing::info!(?reason, "store ended: its {entries} lost");
@@ -657,9 +701,9 @@ fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, turn: &mut Turn<'_
     }
 }
 
-pub(super) fn write_result(w: &mut TermWriter<'_>, result: &Result<(), StoreError>) {
+pub(super) fn write_result<T>(w: &mut TermWriter<'_>, result: &Result<T, StoreError>) {
     match result {
-        Ok(()) => {
+        Ok(_) => {
             w.atom("ok");
         }
         Err(error) => write_error(w, error),
@@ -674,117 +718,63 @@ pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
     };
 }
 
-impl<S: Store> Source for KeyValueServer<S> {
-    fn slave_dropped(&self) {
-        self.note_slaves_quietly();
-    }
-
-    fn parts(&self) -> usize {
-        self.store.parts()
-    }
-
-    fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
-        self.store.keys_of_part(part, show);
-    }
-
-    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
-        match self.store.settled(key, |value| show(value.map(|value| (value.bytes, value.traits)))) {
-            Some(Ok(())) => SourceRead::Shown,
-            Some(Err(error)) => {
-                tracing::error!(%error, "an entry cannot be sent to slaves");
-                SourceRead::Unreadable
-            }
-            None => SourceRead::Later,
-        }
-    }
-
-    fn in_order(&self, run: &mut dyn FnMut()) {
-        let _order = self.confirmations.order.lock();
-        run();
-    }
-
-    fn seq(&self) -> u64 {
-        self.confirmations.seq()
-    }
-
-    fn lineage(&self) -> Option<Lineage> {
-        Some(self.follower.lock().lineage())
-    }
-
-    fn greeting(&self, is_under_way: bool) {
-        self.follower.lock().greeting(is_under_way);
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.follower.lock().is_fresh()
-    }
-
-    fn slaves(&self) -> Vec<Arc<Slave>> {
-        Self::slaves(self)
-    }
-
-    fn acknowledged(&self) {
-        self.confirmations.acknowledged();
-    }
-
-    fn len(&self) -> usize {
-        self.store.len()
-    }
-}
-
-fn replicate(
-    slave: &Arc<SlaveFeed>,
-    seq: u64,
-    key: &[u8],
-    value: Option<TermView<'_>>,
-    traits: Traits,
-    turn: &mut Turn<'_>,
+/// A write is done: each slave gets it, and `ready` is told of those that are to take what they have now. Under the order of
+/// writes.
+fn committed(
+    committed: &Committed<'_>,
+    slaves: &[Arc<SlaveFeed>],
+    store: &dyn fmt::Debug,
+    mut ready: impl FnMut(&Arc<SlaveFeed>),
 ) {
-    let write = match value {
-        Some(value) => ReplicaWrite::Put { key, value: value.bytes(), traits },
-        None => ReplicaWrite::Delete { key, traits },
-    };
-    if pushed(slave, seq, write, turn.me) {
-        // Once per batch is enough: the slave's queue keeps the order.
-        let asked = |effect: &Effect| matches!(effect, Effect::Feed(_, asked) if std::ptr::addr_eq(Arc::as_ptr(asked), Arc::as_ptr(slave)));
-        if !turn.effects.iter().rev().take(8).any(asked)
-            && let Some(node) = slave.node()
-        {
-            turn.effects.push(Effect::Feed(node, Arc::clone(slave) as Arc<dyn Feed>));
-        }
-    }
-}
-
-/// Queues a write that a store has done later, and gives its number. `confirmed`: somebody waits for slaves to have it.
-fn replicate_done(
-    confirmations: &Confirmations,
-    write: ReplicaWrite<'_>,
-    confirmed: bool,
-    store: ProcessId,
-    dispatch: &dyn Dispatch,
-) -> u64 {
-    // Who adds a slave waits for this, and for nothing that waits for the store.
-    let slaves = confirmations.slaves.read();
-    if slaves.is_empty() && !confirmed {
-        return 0;
-    }
-    let order = confirmations.order.lock();
-    let seq = confirmations.seq() + 1;
-    confirmations.numbered(seq);
-    let ready = slaves.iter().filter(|slave| {
-        if confirmed {
+    let seq = committed.written.seq;
+    for slave in slaves {
+        if committed.confirmed {
             slave.want(seq);
         }
-        pushed(slave, seq, write, &store)
-    });
-    let ready: Vec<_> = ready.collect();
-    drop(order);
-    for slave in ready {
-        if let Some(node) = slave.node() {
-            dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
+        let mut is_ready = false;
+        committed.each(|write| is_ready |= pushed(slave, seq, write, store));
+        if is_ready {
+            ready(slave);
         }
     }
-    seq
+}
+
+/// The same of a store that answers later, in the order of numbers.
+fn committed_later(
+    confirmations: &Confirmations,
+    write: &Committed<'_>,
+    store: ProcessId,
+    dispatch: &dyn Dispatch,
+) {
+    // Who adds a slave waits for this, and for nothing that waits for the store.
+    let slaves = confirmations.slaves.read_recursive();
+    let mut all_ready: Vec<Arc<SlaveFeed>> = Vec::new();
+    confirmations.order.committed(write, &mut |write| {
+        for (key, _) in write.written.changes {
+            confirmations.reads.forget(key);
+        }
+        committed(write, &slaves, &store, |slave| {
+            if !all_ready.iter().any(|known| Arc::ptr_eq(known, slave)) {
+                all_ready.push(Arc::clone(slave));
+            }
+        });
+    });
+    for slave in all_ready {
+        if let Some(node) = slave.node() {
+            dispatch.feed(&node, &(slave as Arc<dyn Feed>));
+        }
+    }
+}
+
+/// Has a slave take what it has once this batch is handled.
+fn replicate(slave: &Arc<SlaveFeed>, turn: &mut Turn<'_>) {
+    // Once per batch is enough: the slave's queue keeps the order.
+    let asked = |effect: &Effect| matches!(effect, Effect::Feed(_, asked) if std::ptr::addr_eq(Arc::as_ptr(asked), Arc::as_ptr(slave)));
+    if !turn.effects.iter().rev().take(8).any(asked)
+        && let Some(node) = slave.node()
+    {
+        turn.effects.push(Effect::Feed(node, Arc::clone(slave) as Arc<dyn Feed>));
+    }
 }
 
 /// Queues a write for a slave; gives whether it is to be taken now.
@@ -800,6 +790,18 @@ fn pushed(slave: &Slave, seq: u64, write: ReplicaWrite<'_>, store: &dyn fmt::Deb
             false
         }
     }
+}
+
+const fn change_of(value: Option<TermView<'_>>) -> Change<'_> {
+    match value {
+        Some(value) => Change::Put(Value { bytes: value.bytes(), shared: None, traits: value.traits() }),
+        None => Change::Delete,
+    }
+}
+
+/// The completion that a store makes which answers at once: none.
+fn at_once() -> WriteDone {
+    Box::new(|_| {})
 }
 
 /// The part of the received memory that a large value is.

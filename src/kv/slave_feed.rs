@@ -9,22 +9,30 @@ use parking_lot::Mutex;
 
 use super::Follow;
 use super::confirm::Confirmations;
+use super::follow::SharedSource;
 use crate::distribution::RemoteProcess;
 use crate::etf::{OwnedTerm, Pid};
 use crate::process::{Feed, Feeding, More, Outcome, PendingCall};
-use crate::replica::{Acknowledge, Dialect, Mark, Refusal, Slave, SlaveName, SlaveState};
+use crate::replica::{Acknowledge, Dialect, Mark, Refusal, Slave, SlaveName, SlaveState, Source};
 
 /// A slave of a store, and the way of its writes.
 pub struct SlaveFeed {
     slave: Arc<Slave>,
-    /// The store's process, once the slave is followed for it.
-    store: OnceLock<Pid>,
+    /// What it is followed for, once it is.
+    store: OnceLock<Replicated>,
     confirmations: Weak<Confirmations>,
     follow: Arc<dyn Follow>,
     /// The call that asks the slave what it has.
     asked: Mutex<Option<PendingCall>>,
     /// Something was left out that the slave's node cannot decode, and that was not said yet.
     withheld: AtomicBool,
+}
+
+/// The store that a slave replicates.
+struct Replicated {
+    /// Its process.
+    pid: Pid,
+    source: Weak<dyn Source + Send + Sync>,
 }
 
 impl SlaveFeed {
@@ -50,8 +58,8 @@ impl SlaveFeed {
     }
 
     /// From now on it is followed for this process.
-    pub(super) fn begin(&self, store: &Pid) {
-        self.store.get_or_init(|| store.clone());
+    pub(super) fn begin(&self, store: &Pid, source: &SharedSource) {
+        self.store.get_or_init(|| Replicated { pid: store.clone(), source: Arc::downgrade(&source.0) });
     }
 
     /// The node that the slave is on, while it is followed.
@@ -76,13 +84,10 @@ impl SlaveFeed {
 
     /// Asks the slave what it has: a kvnode for the number of the last write, another for a key that nobody has, as the
     /// answer counts then and not what it is.
-    fn ask(&self, mark: Mark, store: &Pid, at: &RemoteProcess, out: &mut Feeding<'_>) {
-        let (dialect, seq) = (
-            self.slave.dialect(),
-            self.confirmations.upgrade().map_or(0, |confirmations| confirmations.seq()),
-        );
+    fn ask(&self, mark: Mark, store: &Replicated, at: &RemoteProcess, out: &mut Feeding<'_>) {
+        let (dialect, seq) = (self.slave.dialect(), store.source.upgrade().map_or(0, |source| source.seq()));
         let (slave, confirmations) = (Arc::clone(&self.slave), Weak::clone(&self.confirmations));
-        let (follow, primary) = (Arc::clone(&self.follow), store.clone());
+        let (follow, primary) = (Arc::clone(&self.follow), store.pid.clone());
         let answered = move |outcome| {
             let Outcome::Replied(answer) = outcome else { return };
             match if slave.dialect() == Dialect::Elixir { Ok(()) } else { handled(&answer) } {
@@ -106,7 +111,7 @@ impl SlaveFeed {
             }
         };
         let call = out.call(
-            store,
+            &store.pid,
             at,
             |w, reference| match dialect {
                 Dialect::Elixir => _ = w.tuple(2).atom("get").reference(reference),
@@ -132,7 +137,7 @@ impl Feed for SlaveFeed {
         }
         let (now, flags) = (out.now(), out.flags());
         let send = |at: &RemoteProcess, message: &[u8]| {
-            out.send(store, at, |w| _ = w.raw(message));
+            out.send(&store.pid, at, |w| _ = w.raw(message));
             out.has_room()
         };
         let taken = self.slave.take(now, |traits| flags.can_decode(traits), send);

@@ -6,13 +6,14 @@ use parking_lot::Mutex;
 
 use super::follow::SharedSource;
 use super::follower::{Follower, Rank, Tenure};
+use super::notes;
 use super::server::{refuse, write_error};
 use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveFeed};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{Pid, TermView, TermWriter, encode};
 use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
 use crate::replica::{Refusal, SlaveName, SlaveState};
-use crate::store::{Store, StoreError, WriteDone};
+use crate::store::{Store, StoreError};
 
 /// Slaves that one store may have.
 pub const SLAVES_MAX: usize = 64;
@@ -99,8 +100,8 @@ impl<S: Store> KeyValueServer<S> {
         let Some(source) = self.this.upgrade() else {
             return tracing::error!(?store, slave = %feed.name(), "not followed: the server was not shared (a bug)");
         };
-        feed.begin(store);
         let source = SharedSource(source);
+        feed.begin(store, &source);
         self.follow.follow(FollowSlave { feed, store: store.clone(), source, added });
     }
 
@@ -131,7 +132,7 @@ impl<S: Store> KeyValueServer<S> {
                 // too, where the store keeps such things.
                 let answer = Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch));
                 let (noted, followed) = (Arc::clone(&answer), Arc::clone(&answer));
-                if !self.note_slaves(|| Box::new(move |result| noted.noted(result))) {
+                if !self.note_slaves(move |result| noted.noted(result)) {
                     answer.noted(Ok(()));
                 }
                 let added = SlaveAdded(Box::new(move |refusal| followed.followed(refusal)));
@@ -174,13 +175,13 @@ impl<S: Store> KeyValueServer<S> {
         let answer = Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch));
         answer.followed(None);
         let noted = Arc::clone(&answer);
-        if !self.note_slaves(|| Box::new(move |result| noted.noted(result))) {
+        if !self.note_slaves(move |result| noted.noted(result)) {
             answer.noted(Ok(()));
         }
     }
 
     /// Keeps the names of the slaves, where the store keeps such things: gives whether it does, and answers later then.
-    pub(super) fn note_slaves(&self, later: impl FnOnce() -> WriteDone) -> bool {
+    pub(super) fn note_slaves(&self, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) -> bool {
         // The last that is kept is of the last that was added.
         let _noting = self.noting.lock();
         let note = encode(|w| {
@@ -191,34 +192,25 @@ impl<S: Store> KeyValueServer<S> {
             }
             w.nil();
         });
-        let mut kept = false;
-        self.store().keep_note(SLAVES_NOTE, &note, || {
-            kept = true;
-            later()
-        });
-        kept
+        notes::write(self.store(), SLAVES_NOTE, &note, done)
     }
 
     /// As [`note_slaves`](Self::note_slaves), where nobody waits for it.
     pub(super) fn note_slaves_quietly(&self) {
-        self.note_slaves(|| {
-            Box::new(|result| {
-                if let Err(error) = result {
-                    tracing::error!(%error, "the names of the slaves are not kept");
-                }
-            })
+        self.note_slaves(|result| {
+            if let Err(error) = result {
+                tracing::error!(%error, "the names of the slaves are not kept");
+            }
         });
     }
 
     /// Keeps whether it is a kvnode's slave with all that its primary had, where the store keeps such things.
     pub(super) fn note_is_slave(&self, is_slave: bool) {
         let note = [u8::from(is_slave)];
-        self.store().keep_note(IS_SLAVE_NOTE, &note, || {
-            Box::new(|result| {
-                if let Err(error) = result {
-                    tracing::error!(%error, "it is not kept whether the store is a slave");
-                }
-            })
+        notes::write(self.store(), IS_SLAVE_NOTE, &note, |result| {
+            if let Err(error) = result {
+                tracing::error!(%error, "it is not kept whether the store is a slave");
+            }
         });
     }
 
@@ -231,21 +223,19 @@ impl<S: Store> KeyValueServer<S> {
         let promotion = |rank: Rank| (rank.term, rank.promoted, rank.tenure);
         let is_promotion = promotion(rank) != promotion(before);
         let note = encode(|w| write_rank(w, rank));
-        self.store().keep_note(RANK_NOTE, &note, || {
-            Box::new(move |result| match result {
-                Err(error) if is_promotion => {
-                    tracing::error!(%error, "the promotion is not kept: it is forgotten when the store is started again");
-                }
-                // A store that takes nothing has said so.
-                Err(error) => tracing::debug!(%error, ?rank, "how far a copy has come is not kept"),
-                Ok(()) => {}
-            })
+        notes::write(self.store(), RANK_NOTE, &note, move |result| match result {
+            Err(error) if is_promotion => {
+                tracing::error!(%error, "the promotion is not kept: it is forgotten when the store is started again");
+            }
+            // A store that takes nothing has said so.
+            Err(error) => tracing::debug!(%error, ?rank, "how far a copy has come is not kept"),
+            Ok(()) => {}
         });
     }
 
     /// The promotion that it knew of when it was used last.
     pub(super) fn kept_rank(store: &S) -> Rank {
-        let note = store.note(RANK_NOTE).unwrap_or_else(|error| {
+        let note = notes::read(store, RANK_NOTE).unwrap_or_else(|error| {
             tracing::error!(%error, "it cannot be read which promotion was the last");
             None
         });
@@ -262,7 +252,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Whether it was a kvnode's slave when it was used last.
     pub(super) fn was_slave(store: &S) -> bool {
-        let note = store.note(IS_SLAVE_NOTE).unwrap_or_else(|error| {
+        let note = notes::read(store, IS_SLAVE_NOTE).unwrap_or_else(|error| {
             tracing::error!(%error, "it cannot be read whether the store was a slave");
             None
         });
@@ -274,7 +264,7 @@ impl<S: Store> KeyValueServer<S> {
     /// # Errors
     /// The store's: what it kept could not be read.
     pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
-        let Some(note) = store.note(SLAVES_NOTE)? else { return Ok(Vec::new()) };
+        let Some(note) = notes::read(store, SLAVES_NOTE)? else { return Ok(Vec::new()) };
         read_names(&note).ok_or(StoreError::Io("damaged"))
     }
 
@@ -285,12 +275,10 @@ impl<S: Store> KeyValueServer<S> {
             names.iter().for_each(|name| name.write(w));
             w.nil();
         });
-        self.store().keep_note(NAMES_NOTE, &note, || {
-            Box::new(|result| {
-                if let Err(error) = result {
-                    tracing::error!(%error, "the global names that were taken over are not kept");
-                }
-            })
+        notes::write(self.store(), NAMES_NOTE, &note, |result| {
+            if let Err(error) = result {
+                tracing::error!(%error, "the global names that were taken over are not kept");
+            }
         });
     }
 
@@ -300,7 +288,7 @@ impl<S: Store> KeyValueServer<S> {
         if !self.follower.lock().is_owner() {
             return Vec::new();
         }
-        let note = self.store().note(NAMES_NOTE).unwrap_or_else(|error| {
+        let note = notes::read(self.store(), NAMES_NOTE).unwrap_or_else(|error| {
             tracing::error!(%error, "it cannot be read which global names were taken over");
             None
         });

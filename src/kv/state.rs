@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::etf::TermWriter;
 use crate::replica::{Slave, SlaveState};
-use crate::store::Store;
+use crate::store::{Shows, Store, scan};
 
 /// Which server's state a store shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -54,19 +54,29 @@ impl Pairs {
     }
 }
 
-/// All pairs; `None` when they take more than `bytes_max`. Others may write meanwhile: each key is seen once.
+/// All pairs; `None` when they take more than `bytes_max`, or do not come at once. Others may write meanwhile: each key is seen
+/// once.
 fn pairs<S: Store>(store: &S, bytes_max: usize) -> Option<Pairs> {
     if bytes_max == 0 || store.bytes() > bytes_max as u64 {
         return None;
     }
     let mut pairs = Pairs { count: 0, bytes: Vec::new() };
-    let complete = store.visit(&mut |key, value| {
-        pairs.count += 1;
-        pairs.bytes.extend_from_slice(key);
-        pairs.bytes.extend_from_slice(value.bytes);
-        pairs.bytes.len() <= bytes_max
-    });
-    complete.then_some(pairs)
+    let mut scan = store.scan(None, Shows::Pairs);
+    loop {
+        let batch = scan::at_once(&mut *scan)?.ok()?;
+        // What is being written without a value has none to be shown yet, or is shown with the one of before.
+        for (key, value) in batch.iter().filter_map(|(key, value)| Some((key, value?))) {
+            pairs.count += 1;
+            pairs.bytes.extend_from_slice(key);
+            pairs.bytes.extend_from_slice(value.bytes);
+        }
+        if pairs.bytes.len() > bytes_max {
+            return None;
+        }
+        if batch.is_last {
+            return Some(pairs);
+        }
+    }
 }
 
 fn write_slaves(w: &mut TermWriter<'_>, slaves: &[&Arc<Slave>]) {

@@ -5,9 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::node;
-use crate::store::StoreError;
-#[cfg(feature = "disk")]
-use crate::store::disk::OpenError;
+use crate::store::{OpenError, StoreError};
 
 /// Why a node with stores could not be started.
 #[derive(Debug)]
@@ -27,7 +25,6 @@ pub enum StartError {
     /// More slaves than one store may have.
     TooManySlaves,
     /// The folder with its stores could not be opened.
-    #[cfg(feature = "disk")]
     Data(OpenError),
     /// Its stores are to be on disk, and the program was built without that.
     WithoutDisk,
@@ -54,7 +51,6 @@ impl fmt::Display for StartError {
                 write!(f, "two stores were given the name {name}; a name is one store's: see --store")
             }
             Self::TooManySlaves => f.write_str("more slaves than a store may have; see --slave"),
-            #[cfg(feature = "disk")]
             Self::Data(error) => error.fmt(f),
             Self::WithoutDisk => f.write_str(
                 "--data-dir: this program was built without stores on disk: build kvnode with its feature disk, which it has by default",

@@ -35,10 +35,10 @@ use crate::kv::figures::StoreWatch;
 use crate::kv::slaves::SLAVES_MAX;
 use crate::kv::{ConfirmConfig, Downstreams, KeyValueFunctions};
 use crate::replica::SlaveName;
-use crate::store::Room;
+use crate::store::{MemoryEngine, Room};
 use crate::{Node, NotNamed};
 use on_disk::OnDisk;
-use stores::{Keep, NotStarted, Replication};
+use stores::{NotStarted, Replication};
 
 /// A node with its stores.
 ///
@@ -120,14 +120,16 @@ fn start_stores(
             slave_buffer_bytes_max: config.slave_buffer_bytes_max,
             confirm: ConfirmConfig { slaves: confirm, timeout: config.confirm_timeout },
         };
-        let keep = disk.map_or_else(|| Keep::Memory(Arc::clone(room)), on_disk::keep);
-        let (process, watch) =
-            stores::start(node, names, replication, keep).map_err(|error| match error {
-                NotStarted::Name(error) => taken(error),
-                #[cfg(feature = "disk")]
-                NotStarted::Open(error) => StartError::Data(error),
-                NotStarted::Slaves(error) => StartError::Store(error),
-            })?;
+        let process = match disk {
+            Some(disk) => on_disk::start(node, names, replication, disk),
+            None => stores::start(node, names, replication, MemoryEngine::within(Arc::clone(room))),
+        };
+        let (process, watch) = process.map_err(|error| match error {
+            NotStarted::Name(error) => taken(error),
+            #[cfg(feature = "disk")]
+            NotStarted::Open(error) => StartError::Data(error),
+            NotStarted::Slaves(error) => StartError::Store(error),
+        })?;
         started.push(Store { names: names.clone(), pid: process.pid().clone(), watch });
     }
     if let Some(disk) = disk {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::stores::{self, Keep};
+use super::stores::{self, NotStarted, Replication};
 use super::{DataConfig, StartError, StoreConfig};
-use crate::Node;
+use crate::kv::figures::StoreWatch;
 use crate::node::Resource;
-use crate::store::Disk;
+use crate::store::{Disk, Engine};
+use crate::{Node, ProcessHandle};
 
 pub(super) type OnDisk = Arc<Disk>;
 
@@ -18,8 +19,13 @@ pub(super) fn open(data: &DataConfig, memory_bytes_max: u64) -> Result<OnDisk, S
     Ok(disk)
 }
 
-pub(super) fn keep(disk: &OnDisk) -> Keep {
-    Keep::Disk(Arc::clone(disk))
+pub(super) fn start(
+    node: &Node,
+    names: &StoreConfig,
+    replication: Replication,
+    disk: &OnDisk,
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
+    stores::start(node, names, replication, Arc::clone(disk))
 }
 
 pub(super) fn say_unserved(disk: &OnDisk, served: &[StoreConfig]) {
@@ -36,10 +42,10 @@ struct AtEnd(Arc<Disk>);
 impl Resource for AtEnd {
     fn settle(&self, done: Box<dyn FnOnce() + Send>) {
         // What could not be written was said to its callers.
-        self.0.settled(|_| done());
+        Engine::settle(&self.0, Box::new(|_| done()));
     }
 
     fn close(&self) {
-        self.0.close();
+        Engine::close(&self.0);
     }
 }

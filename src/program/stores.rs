@@ -17,9 +17,7 @@ use crate::program::{Config, StoreConfig};
 use crate::replica::SlaveName;
 #[cfg(feature = "disk")]
 use crate::store::Disk;
-#[cfg(feature = "disk")]
-use crate::store::disk::OpenError;
-use crate::store::{MemoryStore, Room, Store, StoreError};
+use crate::store::{Engine, OpenError, Store, StoreError};
 use crate::{Node, NotNamed, ProcessHandle, Restart};
 
 /// A store whose only name is this one shows its state as that module does.
@@ -49,15 +47,6 @@ impl Default for Replication {
     }
 }
 
-/// Where a store is kept.
-pub enum Keep {
-    /// In memory, in a room that it shares with other stores.
-    Memory(Arc<Room>),
-    /// In a folder.
-    #[cfg(feature = "disk")]
-    Disk(Arc<Disk>),
-}
-
 /// Why a store was not started.
 #[derive(Debug)]
 #[allow(dead_code, reason = "some who start stores have nobody to tell why")]
@@ -65,46 +54,32 @@ pub enum NotStarted {
     /// It could not have one of its names.
     Name(NotNamed),
     /// The folder could not give it what it had.
-    #[cfg(feature = "disk")]
     Open(OpenError),
     /// The slaves that were added to it could not be read.
     Slaves(StoreError),
 }
 
-/// Starts a store under its names; gives it with its counters, which outlive it.
+/// Starts a store under its names, kept by an engine; gives it with its counters, which outlive it.
 ///
 /// # Errors
-/// The caller's, or the disk's: see [`NotStarted`].
+/// The caller's, or the engine's: see [`NotStarted`].
 pub fn start(
     node: &Node,
     names: &StoreConfig,
     replication: Replication,
-    keep: Keep,
+    engine: impl Engine,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
-    let dirs = match &keep {
-        // The second is a service's folder.
-        Keep::Memory(_) => vec![
-            PathBuf::from("."),
-            std::env::var_os("HOME").unwrap_or_default().into(),
-            std::env::temp_dir(),
-        ],
-        #[cfg(feature = "disk")]
-        Keep::Disk(disk) => vec![disk.dir().to_owned()],
-    };
-    let dropped = dropped_files(dirs, &disk_names(names).into_iter().next().unwrap_or_default());
-    let started = match keep {
-        Keep::Memory(room) => {
-            let make = move || MemoryStore::within(Arc::clone(&room));
-            supervise(node, names, replication, dropped, make)
-        }
-        #[cfg(feature = "disk")]
-        Keep::Disk(disk) => {
-            let store = disk.store(&disk_names(names)).map_err(NotStarted::Open)?;
-            KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
-            supervise(node, names, replication, dropped, move || store.clone())
-        }
-    };
-    started.map_err(NotStarted::Name)
+    let kept_as = names_kept(names);
+    // Else where it runs; the second is a service's folder.
+    let dirs = engine.folder().map_or_else(
+        || vec![".".into(), std::env::var_os("HOME").unwrap_or_default().into(), std::env::temp_dir()],
+        |dir| vec![dir],
+    );
+    let dropped = dropped_files(dirs, &kept_as.first().cloned().unwrap_or_default());
+    let store = engine.open(&kept_as).map_err(NotStarted::Open)?;
+    KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
+    let make = move || engine.open_again(&store);
+    supervise(node, names, replication, dropped, make).map_err(NotStarted::Name)
 }
 
 fn supervise<S: Store>(
@@ -158,7 +133,7 @@ fn supervise<S: Store>(
 #[cfg(feature = "disk")]
 /// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.
 pub fn say_unserved<'a>(disk: &Disk, served: impl Iterator<Item = &'a StoreConfig>) {
-    let served: Vec<String> = served.flat_map(disk_names).collect();
+    let served: Vec<String> = served.flat_map(names_kept).collect();
     for names in disk.stores() {
         if !names.iter().any(|name| served.contains(name)) {
             tracing::warn!("a store on disk is not served: --store {} would", names.join(","));
@@ -211,7 +186,7 @@ impl Write for Synced {
 }
 
 /// The names of a store as they are kept with it: as they are typed after `--store`.
-fn disk_names(names: &StoreConfig) -> Vec<String> {
+fn names_kept(names: &StoreConfig) -> Vec<String> {
     // An atom may have a line's end in it, which ends a name there.
     let global = names.global.iter().map(|name| format!("global:{}", name.escape_debug()));
     global.chain(names.local.iter().map(|name| format!("local:{}", name.escape_debug()))).collect()

@@ -1,10 +1,12 @@
 //! A program that is built without stores on disk: it says so to those who ask for one.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
-use super::stores::Keep;
+use super::stores::{NotStarted, Replication};
 use super::{DataConfig, StartError, StoreConfig};
-use crate::Node;
+use crate::kv::figures::StoreWatch;
+use crate::{Node, ProcessHandle};
 
 pub(super) type OnDisk = Infallible;
 
@@ -12,7 +14,12 @@ pub(super) const fn open(_data: &DataConfig, _memory_bytes_max: u64) -> Result<O
     Err(StartError::WithoutDisk)
 }
 
-pub(super) const fn keep(disk: &OnDisk) -> Keep {
+pub(super) fn start(
+    _node: &Node,
+    _names: &StoreConfig,
+    _replication: Replication,
+    disk: &OnDisk,
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
     match *disk {}
 }
 

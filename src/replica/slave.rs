@@ -527,11 +527,21 @@ impl Slave {
             }
         };
         if part == 0 {
-            source.in_order(&mut || self.state.lock().begin_copy(source.seq()));
+            source.in_order(&mut || {
+                let (mut state, seq) = (self.state.lock(), source.seq());
+                state.begin_copy(seq);
+                if state.scanned_since.is_none_or(|(known, _)| known != scans) {
+                    state.scanned_since = Some((scans, seq));
+                }
+            });
         }
+        let since = self.state.lock().scanned_since.map_or(u64::MAX, |(_, since)| since);
         // Without the lock: a write waits for no scan.
         let mut keys: Vec<Box<[u8]>> = Vec::new();
-        source.keys(part, &mut |key| keys.push(key.into()));
+        let read = source.keys(part, since, &mut |key| keys.push(key.into()));
+        if read == SourceRead::Later {
+            return true;
+        }
         let (parts, total) = (source.parts(), source.len() as u64);
         let mut state = self.state.lock();
         // What is written from before the scan of a part on goes through the log, unless all begins anew.
@@ -541,6 +551,7 @@ impl Slave {
                 state.missed.insert(key);
             }
             state.copy_total = state.copy_total.max(total);
+            state.unsent |= read == SourceRead::Unreadable;
         }
         state.whole_from.is_none() || !state.missed.is_empty()
     }
@@ -696,10 +707,11 @@ mod tests {
             2
         }
 
-        fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
+        fn keys(&self, part: usize, _since: u64, show: &mut dyn FnMut(&[u8])) -> SourceRead {
             if part == 1 {
                 show(&self.0);
             }
+            SourceRead::Shown
         }
 
         fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
@@ -728,8 +740,8 @@ mod tests {
             self.0.parts()
         }
 
-        fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
-            self.0.keys(part, show);
+        fn keys(&self, part: usize, since: u64, show: &mut dyn FnMut(&[u8])) -> SourceRead {
+            self.0.keys(part, since, show)
         }
 
         fn read(&self, _key: &[u8], _show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {

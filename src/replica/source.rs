@@ -49,9 +49,9 @@ pub type PresentValue<'a> = Option<(&'a [u8], Traits)>;
 /// What became of a read of a [`Source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceRead {
-    /// The value was shown.
+    /// What is there was shown.
     Shown,
-    /// A write of it is under way, and queued for the slaves when it is done, if it is: ask again.
+    /// It is being read; or a write of it is under way, and queued for the slaves when it is done, if it is: ask again.
     Later,
     /// It cannot be read.
     Unreadable,
@@ -64,8 +64,10 @@ pub trait Source {
     /// Parts that it is scanned in: at least 1.
     fn parts(&self) -> usize;
 
-    /// Shows the keys of one part, counted from 0, in their canonical encoding. Others may write meanwhile.
-    fn keys(&self, part: usize, show: &mut dyn FnMut(&[u8]));
+    /// Shows the keys of one part, counted from 0, in their canonical encoding: all that were there when the write `since` was
+    /// the last that was queued, and are there still. Others may write meanwhile. A key that is not there may be shown. With
+    /// [`SourceRead::Later`] none was: they are being read.
+    fn keys(&self, part: usize, since: u64, show: &mut dyn FnMut(&[u8])) -> SourceRead;
 
     /// Shows the present value of a key; `None`: it has none.
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead;

@@ -78,6 +78,8 @@ pub(super) struct State {
     pub(super) scan: Option<usize>,
     /// Changes when a scan begins anew.
     pub(super) scans: u64,
+    /// The last write when the scan with this number began.
+    pub(super) scanned_since: Option<(u64, u64)>,
     /// The slave may have keys that the store does not know of.
     pub(super) sweep: bool,
     /// The same, and nothing can be done: they could not be read.
@@ -125,6 +127,7 @@ impl State {
             missed: MissedKeys::default(),
             scan: Some(0),
             scans: 0,
+            scanned_since: None,
             sweep: true,
             unswept: false,
             unsent: false,

@@ -26,6 +26,7 @@ mod queue;
 mod reached;
 mod record;
 mod restore;
+mod scan;
 mod stamp;
 mod writer;
 
@@ -43,9 +44,13 @@ pub use check::ReadOnlyDisk;
 pub use dir::TornEnd;
 pub use error::OpenError;
 
-use super::{ReadDone, Store, StoreError, SyncPolicy, Value, WriteDone};
+use super::{
+    Done, Engine, NoteDone, Notes, Pending, ReadDone, Scan, Shows, Store, StoreError, SyncPolicy, Update,
+    Value, WriteDone,
+};
 use engine::Totals;
-use queue::{Change, Write};
+use queue::{Change, Decided, Write};
+use scan::DiskScan;
 use writer::{Memory, Shared};
 
 /// A folder with the stores of one node, open: nobody else has it meanwhile.
@@ -110,26 +115,10 @@ impl Disk {
         self.shared.named()
     }
 
-    fn visit(
-        &self,
-        store: u32,
-        part: Option<usize>,
-        visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
-    ) -> bool {
-        self.shared.visit(store, part, visit).unwrap_or_else(|error| {
-            tracing::error!(%error, "a store could not be read to its end");
-            false
-        })
-    }
-
     /// Calls `done` when all that was written before is carried out; `Ok` where it is on disk.
     pub fn settled(&self, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
-        self.shared.push(Write {
-            store: 0,
-            key: Arc::from(&[][..]),
-            change: Change::Nothing,
-            done: Box::new(done),
-        });
+        let change = Change::Nothing(Box::new(done));
+        self.shared.push(Write { store: 0, key: Arc::from(&[][..]), change });
     }
 
     /// Carries out what waits, syncs, and ends the threads; what is written afterwards fails.
@@ -227,14 +216,36 @@ pub struct DiskStore {
 }
 
 impl DiskStore {
-    fn write(&self, key: &[u8], change: Change, done: WriteDone) {
-        self.disk.shared.push(Write { store: self.id, key: key.into(), change, done });
+    fn write(&self, key: &[u8], change: Change) {
+        self.disk.shared.push(Write { store: self.id, key: key.into(), change });
+    }
+}
+
+impl Engine for Arc<Disk> {
+    type Store = DiskStore;
+
+    fn open(&self, names: &[String]) -> Result<DiskStore, OpenError> {
+        self.store(names)
+    }
+
+    fn open_again(&self, store: &DiskStore) -> DiskStore {
+        store.clone()
+    }
+
+    fn settle(&self, done: Done) {
+        self.settled(done);
+    }
+
+    fn close(&self) {
+        Disk::close(self);
+    }
+
+    fn folder(&self) -> Option<PathBuf> {
+        Some(self.dir().to_owned())
     }
 }
 
 impl Store for DiskStore {
-    const WRITES_LATER: bool = true;
-
     fn get<R>(
         &self,
         key: &[u8],
@@ -260,19 +271,38 @@ impl Store for DiskStore {
         }
     }
 
+    fn update<U: Update>(
+        &self,
+        key: &[u8],
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        self.write(key, Change::Update(later(update), Decided::default()));
+        None
+    }
+
     fn put(
         &self,
         key: &[u8],
         value: Value<'_>,
         later: impl FnOnce() -> WriteDone,
-    ) -> Option<Result<(), StoreError>> {
-        self.write(key, Change::Put(record::encode(key, value)), later());
+    ) -> Option<Result<u64, StoreError>> {
+        self.write(key, Change::Put(record::encode(key, value).into(), later()));
         None
     }
 
-    fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
-        self.write(key, Change::Delete, later());
+    fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<u64, StoreError>> {
+        self.write(key, Change::Delete(later()));
         None
+    }
+
+    fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+        self.write(&[], Change::Nothing(later()));
+        None
+    }
+
+    fn seq(&self) -> u64 {
+        self.totals.seq.load(Ordering::Acquire)
     }
 
     fn len(&self) -> usize {
@@ -283,47 +313,19 @@ impl Store for DiskStore {
         self.totals.bytes.load(Ordering::Relaxed)
     }
 
-    fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        self.disk.visit(self.id, None, visit)
-    }
-
     fn parts(&self) -> usize {
         record::PARTS
     }
 
-    fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        part >= record::PARTS || self.disk.visit(self.id, Some(part), visit)
+    fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan> {
+        Box::new(DiskScan::new(Arc::clone(&self.disk.shared), self.id, part, shows))
     }
 
-    fn keys_of_part(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
-        if part < record::PARTS
-            && let Err(error) = self.disk.shared.keys(self.id, part, show)
-        {
-            tracing::error!(%error, "the keys of a store could not be read");
-        }
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
     }
 
-    fn keys_under_way(&self, show: &mut dyn FnMut(&[u8])) {
-        self.disk.shared.waiting_keys(self.id).iter().for_each(|key| show(key));
-    }
-
-    fn settled(&self, key: &[u8], show: impl FnOnce(Option<Value<'_>>)) -> Option<Result<(), StoreError>> {
-        let shared = &self.disk.shared;
-        if shared.waits(self.id, key) {
-            return None;
-        }
-        Some(shared.read(self.id, key).map(|found| show(found.as_ref().map(record::Found::value))))
-    }
-
-    fn is_durable(&self) -> bool {
-        true
-    }
-
-    fn keep_note(&self, name: &str, note: &[u8], later: impl FnOnce() -> WriteDone) {
-        self.write(name.as_bytes(), Change::Note(note.to_vec()), later());
-    }
-
-    fn backup(&self, path: &str, later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
+    fn backup(&self, path: &str, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
         let file = match self.disk.backup_path(path) {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
@@ -366,9 +368,15 @@ impl Store for DiskStore {
         }
         None
     }
+}
 
-    fn note(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.disk.shared.note(self.id, name)
+impl Notes for DiskStore {
+    fn write(&self, name: &str, note: &[u8], done: Done) {
+        Self::write(self, name.as_bytes(), Change::Note(note.to_vec(), done));
+    }
+
+    fn read(&self, name: &str, done: NoteDone) {
+        done(self.disk.shared.note(self.id, name));
     }
 }
 

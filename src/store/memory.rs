@@ -5,6 +5,7 @@
 //! with whoever reads it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -12,7 +13,10 @@ use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
 use super::room::PAIR_BYTES;
-use super::{ReadDone, Room, Store, StoreError, Value, WriteDone};
+use super::{
+    Batch, Change, Done, Engine, OpenError, Pending, ReadDone, Room, Scan, ScanDone, Shows, Store,
+    StoreError, Update, Value, WriteDone,
+};
 use crate::etf::{SharedBytes, Traits};
 
 /// Number of shards: a table that grows is rehashed a 256th at a time, and two cores rarely meet in one.
@@ -92,11 +96,24 @@ struct Shard {
     bytes: u64,
 }
 
+/// Counts the writes. On a line of its own: those who read next to it would wait for those who write.
+#[repr(align(64))]
+struct Numbers(AtomicU64);
+
+impl Numbers {
+    /// The number of a write. Under the lock of its shard, so that the writes of a key have theirs in order.
+    #[inline]
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::AcqRel) + 1
+    }
+}
+
 /// A store in memory. Answers at once, always.
 pub struct MemoryStore {
     hasher: RandomState,
-    shards: Box<[RwLock<Shard>]>,
+    shards: Arc<[RwLock<Shard>]>,
     room: Arc<Room>,
+    numbers: Numbers,
 }
 
 impl Default for MemoryStore {
@@ -112,7 +129,8 @@ impl MemoryStore {
     }
 
     fn hashed_by(hasher: RandomState, room: Arc<Room>) -> Self {
-        Self { hasher, shards: (0..SHARDS).map(|_| RwLock::default()).collect(), room }
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { hasher, shards, room, numbers: Numbers(AtomicU64::new(1)) }
     }
 
     #[inline]
@@ -121,9 +139,48 @@ impl MemoryStore {
         // The table itself uses the lowest and the highest bits.
         (hash, &self.shards[(hash >> 32) as usize % SHARDS])
     }
+
+    /// Puts an entry into its shard; gives the one that it replaces, to be dropped without the lock.
+    #[inline]
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        hash: u64,
+        key: &[u8],
+        entry: Entry,
+    ) -> Result<Option<Entry>, StoreError> {
+        let Shard { table, bytes } = shard;
+        let hash_of = |entry: &Entry| self.hasher.hash_one(entry.key());
+        match table.entry(hash, |entry| entry.key() == key, hash_of) {
+            TableEntry::Occupied(mut occupied) => {
+                let (old, new) = (occupied.get().bytes(), entry.bytes());
+                self.room.exchange(old, new)?;
+                *bytes = *bytes - old + new;
+                Ok(Some(std::mem::replace(occupied.get_mut(), entry)))
+            }
+            TableEntry::Vacant(vacant) => {
+                self.room.exchange(0, entry.bytes() + PAIR_BYTES)?;
+                *bytes += entry.bytes();
+                vacant.insert(entry);
+                Ok(None)
+            }
+        }
+    }
+
+    fn remove(&self, shard: &mut Shard, hash: u64, key: &[u8]) -> Option<Entry> {
+        let Shard { table, bytes } = shard;
+        let removed = table.find_entry(hash, |entry| entry.key() == key).ok().map(|entry| entry.remove().0);
+        if let Some(removed) = &removed {
+            *bytes -= removed.bytes();
+            self.room.give_back(removed.bytes() + PAIR_BYTES);
+        }
+        removed
+    }
 }
 
 impl Store for MemoryStore {
+    const AT_ONCE: bool = true;
+
     #[inline]
     fn get<R>(
         &self,
@@ -136,55 +193,65 @@ impl Store for MemoryStore {
         Some(now(shard.table.find(hash, |entry| entry.key() == key).map(Entry::value)))
     }
 
+    fn update<U: Update>(
+        &self,
+        key: &[u8],
+        update: &mut U,
+        _later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        let (hash, shard) = self.shard(key);
+        let mut shard = shard.write();
+        let present = shard.table.find(hash, |entry| entry.key() == key).map(Entry::value);
+        let replaced = match update.decide(present) {
+            Change::Keep => return Some(Ok(None)),
+            Change::Put(value) => match self.insert(&mut shard, hash, key, Entry::new(key, value)) {
+                Ok(replaced) => replaced,
+                Err(full) => return Some(Err(full)),
+            },
+            Change::Delete => self.remove(&mut shard, hash, key),
+        };
+        let seq = self.numbers.next();
+        drop(shard);
+        drop(replaced);
+        Some(Ok(Some(seq)))
+    }
+
     fn put(
         &self,
         key: &[u8],
         value: Value<'_>,
         _later: impl FnOnce() -> WriteDone,
-    ) -> Option<Result<(), StoreError>> {
+    ) -> Option<Result<u64, StoreError>> {
         let (hash, shard) = self.shard(key);
         // Made before, and the old one dropped after, the lock is held.
         let entry = Entry::new(key, value);
-        let replaced = {
-            let Shard { table, bytes } = &mut *shard.write();
-            let hash_of = |entry: &Entry| self.hasher.hash_one(entry.key());
-            match table.entry(hash, |entry| entry.key() == key, hash_of) {
-                TableEntry::Occupied(mut occupied) => {
-                    let (old, new) = (occupied.get().bytes(), entry.bytes());
-                    if let Err(full) = self.room.exchange(old, new) {
-                        return Some(Err(full));
-                    }
-                    *bytes = *bytes - old + new;
-                    Some(std::mem::replace(occupied.get_mut(), entry))
-                }
-                TableEntry::Vacant(vacant) => {
-                    if let Err(full) = self.room.exchange(0, entry.bytes() + PAIR_BYTES) {
-                        return Some(Err(full));
-                    }
-                    *bytes += entry.bytes();
-                    vacant.insert(entry);
-                    None
-                }
-            }
+        let mut shard = shard.write();
+        let replaced = match self.insert(&mut shard, hash, key, entry) {
+            Ok(replaced) => replaced,
+            Err(full) => return Some(Err(full)),
         };
+        let seq = self.numbers.next();
+        drop(shard);
         drop(replaced);
+        Some(Ok(seq))
+    }
+
+    fn delete(&self, key: &[u8], _later: impl FnOnce() -> WriteDone) -> Option<Result<u64, StoreError>> {
+        let (hash, shard) = self.shard(key);
+        let mut shard = shard.write();
+        let removed = self.remove(&mut shard, hash, key);
+        let seq = self.numbers.next();
+        drop(shard);
+        drop(removed);
+        Some(Ok(seq))
+    }
+
+    fn barrier(&self, _later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
         Some(Ok(()))
     }
 
-    fn delete(&self, key: &[u8], _later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
-        let (hash, shard) = self.shard(key);
-        let removed = {
-            let Shard { table, bytes } = &mut *shard.write();
-            let removed =
-                table.find_entry(hash, |entry| entry.key() == key).ok().map(|entry| entry.remove().0);
-            if let Some(removed) = &removed {
-                *bytes -= removed.bytes();
-                self.room.give_back(removed.bytes() + PAIR_BYTES);
-            }
-            removed
-        };
-        drop(removed);
-        Some(Ok(()))
+    fn seq(&self) -> u64 {
+        self.numbers.0.load(Ordering::Acquire)
     }
 
     fn len(&self) -> usize {
@@ -195,12 +262,13 @@ impl Store for MemoryStore {
         self.shards.iter().map(|shard| shard.read().bytes).sum()
     }
 
-    fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        (0..SHARDS).all(|shard| self.visit_part(shard, visit))
-    }
-
     fn parts(&self) -> usize {
         SHARDS
+    }
+
+    fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan> {
+        let (next, end) = part.map_or((0, SHARDS), |part| (part, part + 1));
+        Box::new(MemoryScan { shards: Arc::clone(&self.shards), next, end, shows })
     }
 
     fn staging(&self) -> Option<Self> {
@@ -211,19 +279,66 @@ impl Store for MemoryStore {
     fn replace(&self, with: Self) -> Option<Self> {
         // All are held at once: whoever reads two keys sees both of before or, from the first new one on, both of now.
         let mut shards: Vec<_> = self.shards.iter().map(RwLock::write).collect();
-        for (shard, with) in shards.iter_mut().zip(&with.shards) {
+        for (shard, with) in shards.iter_mut().zip(&*with.shards) {
             std::mem::swap(&mut **shard, &mut *with.write());
         }
         drop(shards);
         // What was here goes with it, and nobody waits for that.
         Some(with)
     }
+}
 
-    fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        let visit_all =
-            |shard: &RwLock<Shard>| shard.read().table.iter().all(|entry| visit(entry.key(), entry.value()));
-        self.shards.get(part).is_none_or(visit_all)
+/// A shard after the other.
+struct MemoryScan {
+    shards: Arc<[RwLock<Shard>]>,
+    next: usize,
+    end: usize,
+    shows: Shows,
+}
+
+impl Scan for MemoryScan {
+    fn next_batch(&mut self, done: ScanDone) {
+        let mut batch = Batch::default();
+        if let Some(shard) = self.shards.get(self.next) {
+            for entry in &shard.read().table {
+                batch.push(entry.key(), (self.shows == Shows::Pairs).then(|| entry.value()));
+            }
+        }
+        self.next += 1;
+        batch.is_last = self.next >= self.end;
+        done(Ok(batch));
     }
+}
+
+/// Memory: each store is as new as its server.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryEngine {
+    room: Arc<Room>,
+}
+
+impl MemoryEngine {
+    /// Stores that hold together as much as there is room for.
+    pub const fn within(room: Arc<Room>) -> Self {
+        Self { room }
+    }
+}
+
+impl Engine for MemoryEngine {
+    type Store = MemoryStore;
+
+    fn open(&self, _names: &[String]) -> Result<MemoryStore, OpenError> {
+        Ok(MemoryStore::within(Arc::clone(&self.room)))
+    }
+
+    fn open_again(&self, _store: &MemoryStore) -> MemoryStore {
+        MemoryStore::within(Arc::clone(&self.room))
+    }
+
+    fn settle(&self, done: Done) {
+        done(Ok(()));
+    }
+
+    fn close(&self) {}
 }
 
 impl Drop for MemoryStore {
@@ -245,6 +360,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::scan::at_once;
 
     fn value(bytes: &[u8]) -> Value<'_> {
         Value { bytes, shared: None, traits: Traits::V4_NC }
@@ -268,9 +384,39 @@ mod tests {
         found.expect("memory answers at once")
     }
 
+    fn all(store: &MemoryStore) -> HashMap<Vec<u8>, Vec<u8>> {
+        let mut scan = store.scan(None, Shows::Pairs);
+        let mut seen = HashMap::new();
+        loop {
+            let batch = at_once(&mut *scan).expect("memory answers at once").expect("and fails at nothing");
+            for (key, value) in batch.iter() {
+                let value = value.expect("nothing is under way");
+                assert!(seen.insert(key.to_vec(), value.bytes.to_vec()).is_none(), "a key is shown twice");
+            }
+            if batch.is_last {
+                return seen;
+            }
+        }
+    }
+
+    /// Adds to what is there, up to a length.
+    struct Append(u8);
+
+    impl Update for (Append, Vec<u8>) {
+        fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
+            self.1 = present.map_or_else(Vec::new, |present| present.bytes.to_vec());
+            match self.1.len() {
+                0..3 => self.1.push(self.0.0),
+                3 => return Change::Keep,
+                _ => return Change::Delete,
+            }
+            Change::Put(value(&self.1))
+        }
+    }
+
     proptest! {
         #[test]
-        fn it_is_a_map(steps in prop::collection::vec((0_u8..3, 0_u8..20, 0_usize..4), 1..200)) {
+        fn it_is_a_map(steps in prop::collection::vec((0_u8..4, 0_u8..20, 0_usize..4), 1..200)) {
             let store = MemoryStore::default();
             let mut model: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
             for (step, (what, key, size)) in steps.into_iter().enumerate() {
@@ -278,23 +424,30 @@ mod tests {
                 match what {
                     0 => {
                         let bytes = vec![step as u8; [0, 1, 100, SHARED_FROM_BYTES][size]];
-                        prop_assert_eq!(store.put(&key, value(&bytes), never), Some(Ok(())));
+                        prop_assert_eq!(store.put(&key, value(&bytes), never), Some(Ok(store.seq())));
                         model.insert(key, bytes);
                     }
                     1 => {
-                        prop_assert_eq!(store.delete(&key, never), Some(Ok(())));
+                        prop_assert_eq!(store.delete(&key, never), Some(Ok(store.seq())));
                         model.remove(&key);
+                    }
+                    2 => {
+                        let mut update = (Append(step as u8), Vec::new());
+                        let seq = store.update(&key, &mut update, |_| never()).expect("at once").expect("room");
+                        let present = model.get(&key).map_or(0, Vec::len);
+                        prop_assert_eq!(seq, (present != 3).then(|| store.seq()));
+                        match present {
+                            0..3 => model.entry(key).or_default().push(step as u8),
+                            3 => {}
+                            _ => _ = model.remove(&key),
+                        }
                     }
                     _ => prop_assert_eq!(get(&store, &key), model.get(&key).cloned()),
                 }
                 prop_assert_eq!(store.len(), model.len());
                 let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
                 prop_assert_eq!(store.bytes(), bytes as u64);
-                let mut seen = HashMap::new();
-                let complete =
-                    store.visit(&mut |key, value| seen.insert(key.to_vec(), value.bytes.to_vec()).is_none());
-                prop_assert!(complete);
-                prop_assert_eq!(&seen, &model);
+                prop_assert_eq!(&all(&store), &model);
             }
         }
     }
@@ -303,17 +456,17 @@ mod tests {
     fn a_full_store_changes_nothing_and_reads_and_deletes_go_on() {
         let room = Arc::new(Room::new(2 * (PAIR_BYTES + 10)));
         let (store, other) = (MemoryStore::within(Arc::clone(&room)), MemoryStore::within(Arc::clone(&room)));
-        assert_eq!(store.put(b"a", value(b"123456789"), never), Some(Ok(())));
-        assert_eq!(other.put(b"b", value(b"123456789"), never), Some(Ok(())));
+        assert_eq!(store.put(b"a", value(b"123456789"), never), Some(Ok(2)));
+        assert_eq!(other.put(b"b", value(b"123456789"), never), Some(Ok(2)));
         for (key, bytes) in [(b"c", &b""[..]), (b"a", b"1234567890")] {
             assert_eq!(store.put(key, value(bytes), never), Some(Err(StoreError::NoSpace)));
         }
         assert_eq!((get(&store, b"a"), get(&store, b"c")), (Some(b"123456789".to_vec()), None));
         assert_eq!((store.len(), store.bytes()), (1, 10));
-        assert_eq!(store.put(b"a", value(b"987654321"), never), Some(Ok(())), "as large as before");
+        assert_eq!(store.put(b"a", value(b"987654321"), never), Some(Ok(3)), "as large as before");
         drop(other);
-        assert_eq!(store.put(b"c", value(b"1"), never), Some(Ok(())), "what another store had");
-        assert_eq!((store.delete(b"a", never), store.delete(b"c", never)), (Some(Ok(())), Some(Ok(()))));
+        assert_eq!(store.put(b"c", value(b"1"), never), Some(Ok(4)), "what another store had");
+        assert_eq!((store.delete(b"a", never), store.delete(b"c", never)), (Some(Ok(5)), Some(Ok(6))));
         assert_eq!(room.used(), 0);
     }
 

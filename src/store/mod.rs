@@ -1,21 +1,43 @@
-//! Encoded key to encoded value.
+//! Encoded key to encoded value, in four nouns: an [`Engine`] opens stores, a [`Store`] reads and changes keys, a [`Scan`]
+//! shows all of them in batches, and [`Notes`] are what a store keeps of itself.
 //!
 //! A store answers now or later. Memory answers at once, on the task of the connection that asked; a store that
 //! has to wait (for a disk, for another machine) is given a completion, calls it from wherever it likes, and the
 //! connection goes on meanwhile. A get from memory pays nothing for that.
+//!
+//! # What every engine has to hold
+//!
+//! 1. A write that takes effect has a number ([`Written::seq`]), one more than the write before it: there is no gap. Writes
+//!    of one key take effect in the order of their numbers. What changes nothing has none: a write that failed, an update that
+//!    decides to keep what is there. (A deletion of a key that is not there has one: a slave may have the key.)
+//! 2. Completions come from any thread and in any order, also of numbers. Whoever needs that order makes it: the key-value
+//!    server holds a write back from its slaves until all with lower numbers are done.
+//! 3. Each completion is called once. An engine that does not know yet whether a write took effect does not answer yet.
+//! 4. What one thread asks of one key is carried out in the order in which it was asked: a get finds the put before it.
+//! 5. A get shows nothing of which the completion is not called yet: neither may it be lost afterwards, nor is there anything
+//!    to be seen that the server does not know of.
+//! 6. A [`barrier`](Store::barrier), and a note, come behind everything that was asked before by this thread.
 
 #[cfg(feature = "disk")]
 pub mod disk;
+pub mod engine;
 pub mod memory;
+mod open_error;
 pub mod room;
+pub mod scan;
+mod update;
 
 use std::fmt;
+use std::sync::mpsc;
 use std::time::Duration;
 
 #[cfg(feature = "disk")]
 pub use disk::{Disk, DiskStore};
-pub use memory::MemoryStore;
+pub use engine::Engine;
+pub use memory::{MemoryEngine, MemoryStore};
+pub use open_error::OpenError;
 pub use room::Room;
+pub use scan::{Batch, Scan, ScanDone, Shows};
 
 use crate::etf::{SharedBytes, Traits};
 
@@ -84,16 +106,58 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// Called once when a write that was not answered at once is done.
-pub type WriteDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Called once with what a read that was not answered at once found.
 pub type ReadDone = Box<dyn FnOnce(Result<Option<Value<'_>>, StoreError>) + Send>;
+/// Called once when a write that was not answered at once is done.
+pub type WriteDone = Box<dyn FnOnce(Result<Written<'_>, StoreError>) + Send>;
+/// Called once when something else that was not answered at once is done.
+pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Called once with a note.
+pub type NoteDone = Box<dyn FnOnce(Result<Option<Vec<u8>>, StoreError>) + Send>;
+
+/// What becomes of a key.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// It stays as it is.
+    Keep,
+    /// It gets this value.
+    Put(Value<'a>),
+    /// It goes, if it is there.
+    Delete,
+}
+
+/// A write that has taken effect.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'a> {
+    /// Its place among the writes of its store.
+    pub seq: u64,
+    /// Each key that it has changed, with what became of it: one, but for a write of several keys, which is seen as a whole or
+    /// not at all and has one number.
+    pub changes: &'a [(&'a [u8], Change<'a>)],
+}
+
+/// Decides by what is there what becomes of a key.
+pub trait Update {
+    /// Shown the present value, says what comes in its place. It is asked again where another write came between: the last
+    /// answer counts. Must not use the store.
+    fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_>;
+}
+
+/// An update that is carried out later.
+pub trait Pending: Update + Send {
+    /// It is carried out; `None`: it was decided to keep what is there.
+    fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>);
+}
 
 /// A map of canonical key bytes to values that many connections read and write at once.
+///
+/// Four methods are its use: [`get`](Self::get), [`update`](Self::update), [`barrier`](Self::barrier) and
+/// [`scan`](Self::scan). [`put`](Self::put) and [`delete`](Self::delete) are updates that look at nothing, which an engine may
+/// do in a shorter way.
 pub trait Store: Send + Sync + 'static {
-    /// Whether every write is answered by its completion, all of them on one thread and in the order in which they take
-    /// effect, and `put` and `delete` may wait for completions of before.
-    const WRITES_LATER: bool = false;
+    /// Everything is answered at once, and nothing waits for another thread. The server then takes its order of writes around
+    /// the write itself.
+    const AT_ONCE: bool = false;
 
     /// Reads. `now` is called before this returns where the answer is known; else the store makes a completion
     /// by `later`, and calls that.
@@ -104,22 +168,37 @@ pub trait Store: Send + Sync + 'static {
         later: impl FnOnce() -> ReadDone,
     ) -> Option<R>;
 
-    /// Writes. `None`: the answer comes by the completion that the store made with `later`.
+    /// Changes a key by what is there. Gives the number of the write, where that has changed something; `None`: it is carried
+    /// out later, as what the store made of it with `later`.
+    fn update<U: Update>(
+        &self,
+        key: &[u8],
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+    ) -> Option<Result<Option<u64>, StoreError>>;
+
+    /// Writes, and gives the write's number. `None`: the answer comes by the completion that the store made with `later`.
     fn put(
         &self,
         key: &[u8],
         value: Value<'_>,
         later: impl FnOnce() -> WriteDone,
-    ) -> Option<Result<(), StoreError>>;
-
-    /// Deletes; a key that is not there is no error. `None` as for [`put`](Self::put).
-    fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>>;
-
-    /// Shows the present value of a key, `None` where it has none, if no write of it waits to be answered; `None` if one
-    /// does, and nothing is shown.
-    fn settled(&self, key: &[u8], show: impl FnOnce(Option<Value<'_>>)) -> Option<Result<(), StoreError>> {
-        self.get(key, show, || Box::new(|_| {})).map(Ok)
+    ) -> Option<Result<u64, StoreError>> {
+        update::anyway(self, key, Change::Put(value), later)
     }
+
+    /// Deletes; a key that is not there is no error. As for [`put`](Self::put).
+    fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<u64, StoreError>> {
+        update::anyway(self, key, Change::Delete, later)
+    }
+
+    /// Waits for everything that was asked before: it is carried out and answered then, and kept as well as the store keeps
+    /// things. `None`: the answer comes by the completion that the store made with `later`.
+    fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>>;
+
+    /// The number of its last write; 1 in a store that nothing was written to. Of a store that answers later the numbers up
+    /// to this one are given, and their completions may not be called yet.
+    fn seq(&self) -> u64;
 
     /// Number of keys.
     fn len(&self) -> usize;
@@ -127,61 +206,27 @@ pub trait Store: Send + Sync + 'static {
     /// Bytes of all keys and values.
     fn bytes(&self) -> u64;
 
-    /// Shows every key with its value, each once, in any order, until `visit` gives `false`; whether it got to the end.
-    /// Others may write meanwhile. `visit` must not use the store.
-    fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool;
-
-    /// Shows the keys of one part, as [`visit_part`](Self::visit_part) does: values that lie elsewhere are not read.
-    fn keys_of_part(&self, part: usize, show: &mut dyn FnMut(&[u8])) {
-        self.visit_part(part, &mut |key, _value| {
-            show(key);
-            true
-        });
-    }
-
-    /// Shows the keys of which writes wait to be answered: what becomes of these, [`visit`](Self::visit) does not show. A store
-    /// that answers at once has none.
-    fn keys_under_way(&self, _show: &mut dyn FnMut(&[u8])) {}
-
-    /// Keeps something that is to be known of the store after a restart, under a name; a store that does not survive
-    /// its process keeps nothing, and says so by not calling `later`.
-    fn keep_note(&self, _name: &str, _note: &[u8], _later: impl FnOnce() -> WriteDone)
-    where
-        Self: Sized,
-    {
-    }
-
-    /// What was kept last under a name.
-    ///
-    /// # Errors
-    /// It could not be read.
-    fn note(&self, _name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(None)
-    }
-
-    /// Has all stores that are kept together with this one written into a file, as they are now, where that was allowed
-    /// at the start. `None`: the answer comes by the completion that the store made with `later`.
-    fn backup(&self, _path: &str, _later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
-        Some(Err(StoreError::Io("enotsup")))
-    }
-
-    /// Whether what was answered is there after a restart.
-    fn is_durable(&self) -> bool {
-        false
-    }
-
-    /// Parts that it can be visited in, one at a time ([`visit_part`](Self::visit_part)).
+    /// Parts that it can be scanned in. A key stays in its part.
     fn parts(&self) -> usize {
         1
     }
 
-    /// As [`visit`](Self::visit), of one part, counted from 0. A key stays in its part.
-    fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        part > 0 || self.visit(visit)
+    /// Begins to show its entries: all, or those of one part, counted from 0.
+    fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan>;
+
+    /// Where it keeps what is to be known of it after a restart. `None`: it does not outlive its process.
+    fn notes(&self) -> Option<&dyn Notes> {
+        None
     }
 
-    /// An empty store of the same kind, to be filled with a copy of a primary while this one is read, and then to
-    /// [`replace`](Self::replace) it. `None`: this store cannot; a copy then comes into it as it is.
+    /// Has all stores that are kept together with this one written into a file, as they are now, where that was allowed
+    /// at the start. `None`: the answer comes by the completion that the store made with `later`.
+    fn backup(&self, _path: &str, _later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+        Some(Err(StoreError::Io("enotsup")))
+    }
+
+    /// An empty store of the same kind that answers at once, to be filled with a copy of a primary while this one is read, and
+    /// then to [`replace`](Self::replace) it. `None`: this store cannot; a copy then comes into it as it is.
     fn staging(&self) -> Option<Self>
     where
         Self: Sized,
@@ -202,4 +247,20 @@ pub trait Store: Send + Sync + 'static {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// What a store keeps of itself, each under a name: who its slaves are, which primary it follows.
+pub trait Notes: Send + Sync {
+    /// Keeps a note in the place of the one before, behind everything that this thread has asked of the store before.
+    fn write(&self, name: &str, note: &[u8], done: Done);
+
+    /// What was kept last under a name.
+    fn read(&self, name: &str, done: NoteDone);
+}
+
+/// Waits on this thread for an answer that may come later; `None`: it never will. For starts, where nobody else waits.
+pub fn wait<T: Send + 'static>(ask: impl FnOnce(Box<dyn FnOnce(T) + Send>)) -> Option<T> {
+    let (tell, told) = mpsc::sync_channel(1);
+    ask(Box::new(move |answer| _ = tell.send(answer)));
+    told.recv().ok()
 }

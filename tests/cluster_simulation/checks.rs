@@ -7,7 +7,7 @@ use kvnode::kv::figures::PrimaryFigures;
 use kvnode::replica::{Lineage, Refusal, Slave, SlaveName, SlaveState, Standing};
 
 use super::clients::{Asked, Call};
-use super::drive::Drive;
+use super::drive;
 use super::shelf::Data;
 use super::world::World;
 
@@ -34,6 +34,8 @@ pub struct Observed {
     has_reported: bool,
     /// The same, in its life before: it may not be kept that it is done.
     may_report: bool,
+    /// The same, and what it was reading then comes still.
+    reports_late: bool,
     /// What it held when another was promoted in its place.
     own: Data,
     /// All of it has been.
@@ -88,15 +90,21 @@ impl World {
             *observed = Observed { incarnation, changes: u64::MAX, may_report, ..Observed::default() };
         }
         let before = Arc::clone(&observed.data);
+        // Several that were kept back may go on at once: what it held between them is what its slaves come by.
+        let is_late = observed.seq > 0 && self.nodes[node].drive.is_some();
+        let between = observed.seq + 1..if is_late { seq } else { 0 };
+        let between: Vec<(u64, Arc<Data>)> =
+            between.map(|seq| (seq, Arc::new(self.life(node).server.data_at(seq)))).collect();
+        let observed = &mut self.observed[node];
         if observed.changes != changes {
             let data = Arc::new(self.life(node).server.data());
             let observed = &mut self.observed[node];
             (observed.changes, observed.data) = (changes, data);
         }
-        self.check_held(node, seq, &before, figures.as_ref(), &lineage);
+        self.check_held(node, seq, &before, &between, figures.as_ref(), &lineage);
         self.check_dropped(node, figures.as_ref(), &lineage);
         self.observed[node].lineage = lineage;
-        self.note_who_has_writes(node, figures.as_ref());
+        self.note_who_has_writes(node, &between, figures.as_ref());
     }
 
     /// Whether nothing that the server has taken in is still to be written.
@@ -109,6 +117,7 @@ impl World {
         node: usize,
         seq: u64,
         before: &Arc<Data>,
+        between: &[(u64, Arc<Data>)],
         figures: Option<&PrimaryFigures>,
         lineage: &Lineage,
     ) {
@@ -151,6 +160,9 @@ impl World {
             tracing::debug!(node, seq, ?data, "holds");
             let of = observed.is_of_lineage.then(|| descent.clone());
             let history = self.history.entry(incarnation).or_default();
+            let held =
+                |(seq, data): &(u64, Arc<Data>)| Held { seq: *seq, data: Arc::clone(data), of: of.clone() };
+            history.extend(between.iter().map(held));
             history.push(Held { seq, data: Arc::clone(&data), of });
         }
         // A value never goes back while nobody else is above, from when it has come from the first of these.
@@ -176,6 +188,7 @@ impl World {
         let observed = &mut self.observed[node];
         let has_primary = figures.is_some();
         let is_new = has_primary && !observed.has_primary;
+        let reported = observed.reports || observed.may_report || observed.reports_late;
         if is_new && std::mem::take(&mut observed.is_told) {
             // It was removed behind the copy, before all of that was written.
             observed.reports = false;
@@ -186,13 +199,14 @@ impl World {
         }
         if is_new && observed.reports {
             observed.above.clear();
-            observed.own = drive.as_ref().map_or_else(|| (*observed.data).clone(), Drive::at_rest);
+            observed.own = drive.as_ref().map_or_else(|| (*observed.data).clone(), drive::at_rest);
         }
         observed.above.extend(figures.map(|figures| figures.node.clone()));
         observed.has_primary = has_primary;
         let dropped = life.dropped.take();
-        let keeps = observed.reports || observed.may_report;
+        let keeps = observed.reports || reported;
         assert!(dropped.is_empty() || keeps, "{node} is none of those that keep: {dropped}");
+        observed.reports_late = reported && !is_written;
         observed.has_reported |= observed.reports;
         observed.may_report &= figures.is_none_or(|figures| figures.state != "following");
         observed.told.extend(dropped.lines().map(String::from));
@@ -227,7 +241,12 @@ impl World {
     }
 
     /// Who has a write, to be confirmed or not.
-    fn note_who_has_writes(&mut self, node: usize, figures: Option<&PrimaryFigures>) {
+    fn note_who_has_writes(
+        &mut self,
+        node: usize,
+        between: &[(u64, Arc<Data>)],
+        figures: Option<&PrimaryFigures>,
+    ) {
         let is_written = self.is_written(node);
         let observed = &mut self.observed[node];
         let whole = figures.filter(|figures| figures.state == "following");
@@ -239,8 +258,10 @@ impl World {
         let has = observed.has.filter(|_| is_written);
         for Call { asked, .. } in self.calls.values_mut() {
             let Asked::Confirmed { incarnation, seq, pair: (key, value), had, .. } = asked else { continue };
-            if *incarnation == observed.incarnation && observed.data.get(key) == Some(value) {
-                seq.get_or_insert(observed.seq);
+            if *incarnation == observed.incarnation {
+                let last = (observed.seq, Arc::clone(&observed.data));
+                let mut held = between.iter().chain([&last]).filter(|(_, data)| data.get(key) == Some(value));
+                *seq = seq.or_else(|| held.next().map(|(seq, _)| *seq));
             }
             let has_it = |(primary, last)| primary == *incarnation && seq.is_some_and(|seq| last >= seq);
             if has.is_some_and(has_it) && !had.contains(&observed.incarnation) {

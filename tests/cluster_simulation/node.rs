@@ -34,6 +34,7 @@ pub trait Served: GenServer {
     /// See [`Look`].
     fn changes(&self) -> u64;
     fn data(&self) -> Data;
+    fn data_at(&self, seq: u64) -> Data;
     fn take_replaced(&self) -> Option<Data>;
 }
 
@@ -55,7 +56,11 @@ impl<S: Look> Served for KeyValueServer<S> {
     }
 
     fn data(&self) -> Data {
-        self.store().data()
+        self.store().data(Source::seq(self))
+    }
+
+    fn data_at(&self, seq: u64) -> Data {
+        self.store().data(seq)
     }
 
     fn take_replaced(&self) -> Option<Data> {

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvnode::etf::{TermView, Traits, encode};
-use kvnode::store::{MemoryStore, ReadDone, Room, Store, StoreError, Value, WriteDone};
+use kvnode::store::scan::at_once;
+use kvnode::store::{
+    Batch, Done, MemoryStore, Pending, ReadDone, Room, Scan, ScanDone, Shows, Store, StoreError, Update,
+    Value,
+};
 use parking_lot::Mutex;
 
 /// Parts that it is scanned in: few, as each costs a step.
@@ -19,8 +23,8 @@ pub trait Look: Store {
     /// Changes when what it holds may have changed.
     fn changes(&self) -> u64;
 
-    /// What it holds.
-    fn data(&self) -> Data;
+    /// What it holds, as far as its slaves get to know: up to this write.
+    fn data(&self, seq: u64) -> Data;
 
     /// What a copy has taken the place of since this was asked last.
     fn take_replaced(&self) -> Option<Data>;
@@ -54,26 +58,22 @@ impl Look for Shelf {
         self.changes.count.load(Ordering::Relaxed)
     }
 
-    fn data(&self) -> Data {
+    fn data(&self, _seq: u64) -> Data {
         let mut data = Data::new();
-        self.entries.visit(&mut |key, value| {
-            data.insert(number(key), number(value.bytes));
-            true
-        });
-        data
+        let mut scan = self.entries.scan(None, Shows::Pairs);
+        loop {
+            let batch = at_once(&mut *scan).expect("memory answers at once").expect("and fails at nothing");
+            let pairs = batch.iter().filter_map(|(key, value)| Some((number(key), number(value?.bytes))));
+            data.extend(pairs);
+            if batch.is_last {
+                return data;
+            }
+        }
     }
 
     fn take_replaced(&self) -> Option<Data> {
         self.changes.replaced.lock().take()
     }
-}
-
-/// Shows the entries of one part.
-pub fn visit_part(data: &Data, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-    let in_part = data.iter().filter(|(key, _)| **key as usize % PARTS == part);
-    in_part.into_iter().all(|(key, value)| {
-        visit(&term(*key), Value { bytes: &term(*value), shared: None, traits: Traits::none() })
-    })
 }
 
 pub fn term(number: u64) -> Vec<u8> {
@@ -85,6 +85,8 @@ pub fn number(bytes: &[u8]) -> u64 {
 }
 
 impl Store for Shelf {
+    const AT_ONCE: bool = true;
+
     fn get<R>(
         &self,
         key: &[u8],
@@ -94,19 +96,22 @@ impl Store for Shelf {
         self.entries.get(key, now, later)
     }
 
-    fn put(
+    fn update<U: Update>(
         &self,
         key: &[u8],
-        value: Value<'_>,
-        later: impl FnOnce() -> WriteDone,
-    ) -> Option<Result<(), StoreError>> {
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
         self.changed();
-        self.entries.put(key, value, later)
+        self.entries.update(key, update, later)
     }
 
-    fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<(), StoreError>> {
-        self.changed();
-        self.entries.delete(key, later)
+    fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+        self.entries.barrier(later)
+    }
+
+    fn seq(&self) -> u64 {
+        self.entries.seq()
     }
 
     fn len(&self) -> usize {
@@ -117,16 +122,16 @@ impl Store for Shelf {
         self.entries.bytes()
     }
 
-    fn visit(&self, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        (0..PARTS).all(|part| self.visit_part(part, visit))
-    }
-
     fn parts(&self) -> usize {
         PARTS
     }
 
-    fn visit_part(&self, part: usize, visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool) -> bool {
-        visit_part(&self.data(), part, visit)
+    fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan> {
+        let data = self.data(u64::MAX).into_iter();
+        Box::new(Shown(
+            data.filter(|(key, _)| part.is_none_or(|part| *key as usize % PARTS == part)).collect(),
+            shows,
+        ))
     }
 
     fn staging(&self) -> Option<Self> {
@@ -135,8 +140,24 @@ impl Store for Shelf {
     }
 
     fn replace(&self, with: Self) -> Option<Self> {
-        *self.changes.replaced.lock() = Some(self.data());
+        *self.changes.replaced.lock() = Some(self.data(u64::MAX));
         self.changed();
         Some(Self { entries: self.entries.replace(with.entries)?, changes: Arc::default() })
+    }
+}
+
+/// In an order that is the same in every run.
+struct Shown(Data, Shows);
+
+impl Scan for Shown {
+    fn next_batch(&mut self, done: ScanDone) {
+        let mut batch = Batch::default();
+        for (key, value) in &self.0 {
+            let value = term(*value);
+            let value = Value { bytes: &value, shared: None, traits: Traits::none() };
+            batch.push(&term(*key), (self.1 == Shows::Pairs).then_some(value));
+        }
+        batch.is_last = true;
+        done(Ok(batch));
     }
 }

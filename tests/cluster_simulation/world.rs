@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::checks::{History, Observed};
 use super::clients::Call;
-use super::drive::Drive;
+use super::drive;
 use super::network::{End, Item};
 use super::node::{CLIENT, Life, VirtualNode, Wake, frames_of};
 use super::random::Random;
@@ -308,11 +308,12 @@ impl World {
                 self.carry_out(node);
             }
             Event::Drive(node) => {
-                // All, before anybody is told: who has written what is looked at between.
+                // Some, before anybody is sent anything: who has written what is looked at between.
                 let drive = self.nodes[node].drive.clone().expect("it has one");
-                for _ in 0..drive.waiting() {
-                    drive.carry_out();
-                    self.check(node);
+                for _ in 0..2 * drive.waiting() {
+                    if drive.step() {
+                        self.check(node);
+                    }
                 }
                 self.carry_out(node);
             }
@@ -396,7 +397,7 @@ impl World {
 
     /// A node that runs, whose store is nobody's slave.
     pub fn some_primary(&mut self) -> Option<usize> {
-        let is_slave = |node: usize| self.nodes[node].drive.as_ref().is_some_and(Drive::is_of_slave);
+        let is_slave = |node: usize| self.nodes[node].drive.as_ref().is_some_and(drive::is_of_slave);
         let primaries: Vec<usize> = (0..self.nodes.len())
             .filter(|&node| self.is_running(node) && self.figures(node).is_none() && !is_slave(node))
             .collect();

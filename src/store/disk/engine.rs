@@ -9,6 +9,7 @@
 //! A batch writes the totals beside the entries that they count.
 
 use std::ffi::OsStr;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,14 +19,14 @@ use std::time::Duration;
 use ahash::AHashMap;
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode, Readable,
-    Snapshot,
+    Slice, Snapshot,
 };
 
 use super::error::engine_error;
-use super::queue::{Change, Write};
+use super::queue::{Change, Decided, Write};
 use super::record::{self, Found};
 use super::stamp::{self, Stamp};
-use crate::store::StoreError;
+use crate::store::{self, Pending, StoreError};
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
 const SEPARATE_FROM_BYTES: u32 = 16 << 10;
@@ -41,11 +42,19 @@ const TABLES_EVERY_BYTES: u64 = 32 << 20;
 /// threads have failed.
 pub(super) const TABLES_WAITING_MAX: usize = 2;
 
-/// What a store holds.
-#[derive(Debug, Default)]
+/// What a store holds, and how far it has come.
+#[derive(Debug)]
 pub(super) struct Totals {
     pub entries: AtomicU64,
     pub bytes: AtomicU64,
+    /// The number of the last write that has taken effect, counted from 1 at each start.
+    pub seq: AtomicU64,
+}
+
+impl Totals {
+    pub(super) fn new(entries: u64, bytes: u64) -> Self {
+        Self { entries: entries.into(), bytes: bytes.into(), seq: AtomicU64::new(1) }
+    }
 }
 
 /// The engine, open.
@@ -75,8 +84,8 @@ pub(super) struct Committed {
 
 /// What a batch has made of one of the engine's keys.
 struct Changed {
-    /// The length of what is there afterwards.
-    length: Option<u64>,
+    /// What is there afterwards.
+    entry: Option<Slice>,
     /// Whose it is.
     key: Arc<[u8]>,
 }
@@ -238,31 +247,52 @@ impl Engine {
         let mut batch = self.db.batch().durability(Some(mode));
         let mut committed = Committed { number: None, totals: AHashMap::new(), refused: Vec::new() };
         // Of the engine's keys that the batch has changed so far.
-        let mut lengths: AHashMap<(u32, Vec<u8>), Changed> = AHashMap::new();
+        let mut changed: AHashMap<(u32, Vec<u8>), Changed> = AHashMap::new();
         let mut written = 0;
         for (at, write) in writes.iter_mut().enumerate() {
-            if !room && matches!(write.change, Change::Put(_) | Change::Note(_)) {
+            if !room && matches!(write.change, Change::Put(..) | Change::Note(..)) {
                 committed.refused.push((at, StoreError::NoSpace));
                 continue;
             }
             written += write.bytes() as u64;
-            let entry = match &mut write.change {
-                Change::Nothing => continue,
-                Change::Note(note) => {
-                    batch.insert(&self.meta, note_key(write.store, &write.key), std::mem::take(note));
-                    continue;
-                }
-                Change::Put(entry) => Some(std::mem::take(entry)),
-                Change::Delete => None,
-            };
+            if let Change::Note(note, _) = &mut write.change {
+                batch.insert(&self.meta, note_key(write.store, &write.key), std::mem::take(note));
+                continue;
+            }
             let Some(store) = self.stores.get(&write.store) else { continue };
             let engine_key = record::engine_key(&write.key);
             let place = (write.store, engine_key.clone());
-            let found = match lengths.get(&place) {
-                Some(changed) if changed.length.is_some() && changed.key != write.key => {
+            let entry = match &mut write.change {
+                Change::Note(..) | Change::Nothing(_) => continue,
+                Change::Put(entry, _) => Some(entry.clone()),
+                Change::Delete(_) => None,
+                Change::Update(update, decided) => {
+                    match decide(store, &mut **update, &engine_key, &write.key, changed.get(&place)) {
+                        Ok(Decided::Put(_)) if !room => {
+                            committed.refused.push((at, StoreError::NoSpace));
+                            continue;
+                        }
+                        Ok(now) => *decided = now,
+                        Err(error) => {
+                            committed.refused.push((at, error));
+                            continue;
+                        }
+                    }
+                    match decided {
+                        Decided::Keep => continue,
+                        Decided::Put(entry) => {
+                            written += entry.len() as u64;
+                            Some(entry.clone())
+                        }
+                        Decided::Delete => None,
+                    }
+                }
+            };
+            let found = match changed.get(&place) {
+                Some(changed) if changed.entry.is_some() && changed.key != write.key => {
                     Err(StoreError::Io("eexist"))
                 }
-                Some(changed) => Ok(changed.length),
+                Some(changed) => Ok(changed.entry.as_ref().map(|entry| entry.len() as u64)),
                 None => length_before(store, &engine_key, &write.key),
             };
             let before = match found {
@@ -274,7 +304,7 @@ impl Engine {
                 }
             };
             let length = entry.as_ref().map(|entry| entry.len() as u64);
-            lengths.insert(place, Changed { length, key: Arc::clone(&write.key) });
+            changed.insert(place, Changed { entry: entry.clone(), key: Arc::clone(&write.key) });
             let (entries, bytes) = committed.totals.entry(write.store).or_insert_with(|| {
                 totals_of(write.store).map_or((0, 0), |totals| {
                     (totals.entries.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
@@ -310,6 +340,36 @@ impl Engine {
     }
 }
 
+/// Shows an update what a key has, with what the batch has made of it so far, and gives what it decides.
+fn decide(
+    store: &Keyspace,
+    update: &mut dyn Pending,
+    engine_key: &[u8],
+    key: &[u8],
+    changed: Option<&Changed>,
+) -> Result<Decided, StoreError> {
+    let found = match changed {
+        Some(changed) if *changed.key == *key => {
+            changed.entry.clone().and_then(|entry| Found::of(key, entry))
+        }
+        Some(_) => None,
+        None => {
+            let entry = store.get(engine_key).map_err(|error| {
+                tracing::error!(?error, "a key is not updated: what it has cannot be read");
+                engine_error(&error)
+            })?;
+            let found = entry.map(|entry| Found::new(engine_key, entry).ok_or(StoreError::Io("damaged")));
+            // Another key with the same digest is another key.
+            found.transpose()?.filter(|found| !record::is_long(key) || found.long_key() == Some(key))
+        }
+    };
+    Ok(match update.decide(found.as_ref().map(Found::value)) {
+        store::Change::Keep => Decided::Keep,
+        store::Change::Put(value) => Decided::Put(record::encode(key, value).into()),
+        store::Change::Delete => Decided::Delete,
+    })
+}
+
 /// The length of what a store holds for a key; `None`: nothing. Where another key has the place, it is taken.
 fn length_before(store: &Keyspace, engine_key: &[u8], key: &[u8]) -> Result<Option<u64>, StoreError> {
     let failed = |error: fjall::Error| {
@@ -343,6 +403,14 @@ impl View {
             Some((from, Some(to))) => snapshot.range(keyspace, from.to_be_bytes()..to.to_be_bytes()),
             Some((from, None)) => snapshot.range(keyspace, from.to_be_bytes()..),
         })
+    }
+
+    /// The same behind one of the engine's keys.
+    pub(super) fn entries_behind(&self, id: u32, part: Option<usize>, after: &[u8]) -> Option<fjall::Iter> {
+        let (snapshot, keyspace) = (&self.snapshot, self.stores.get(&id)?);
+        let to = part.and_then(|part| record::part(part).1);
+        let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(to.to_be_bytes().to_vec()));
+        Some(snapshot.range(keyspace, (Bound::Excluded(after.to_vec()), to)))
     }
 
     pub(super) fn names(&self) -> fjall::Result<Vec<(u32, Vec<String>)>> {
@@ -411,8 +479,8 @@ mod tests {
 
     fn put(key: &str, value: &[u8]) -> Write {
         let value = Value { bytes: value, shared: None, traits: Traits::default() };
-        let (key, change) = (key.as_bytes(), Change::Put(record::encode(key.as_bytes(), value)));
-        Write { store: 1, key: key.into(), change, done: Box::new(|_| {}) }
+        let entry = record::encode(key.as_bytes(), value);
+        Write { store: 1, key: key.as_bytes().into(), change: Change::Put(entry.into(), Box::new(|_| {})) }
     }
 
     fn commit(engine: &Engine, mut writes: Vec<Write>) -> Committed {

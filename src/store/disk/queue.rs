@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use fjall::Slice;
 
-use crate::store::{ReadDone, WriteDone};
+use super::record::Found;
+use crate::store::{Change as Of, Done, Pending, ReadDone, StoreError, WriteDone, Written};
 
 /// An entry's store and key.
 pub(super) type EntryKey = (u32, Arc<[u8]>);
@@ -14,19 +16,30 @@ pub(super) struct Write {
     pub store: u32,
     pub key: Arc<[u8]>,
     pub change: Change,
-    pub done: WriteDone,
 }
 
-/// What becomes of a key.
+/// What becomes of a key, or of something else, and who is told.
 pub(super) enum Change {
     /// It gets this entry.
-    Put(Vec<u8>),
+    Put(Slice, WriteDone),
     /// It goes.
-    Delete,
+    Delete(WriteDone),
+    /// What is there decides; with what was decided, once that is so.
+    Update(Box<dyn Pending>, Decided),
     /// Not a key of the store, but a note beside it.
-    Note(Vec<u8>),
+    Note(Vec<u8>, Done),
     /// Whoever asks wants to know that all before it is done.
-    Nothing,
+    Nothing(Done),
+}
+
+/// What an update has decided.
+#[derive(Debug, Default)]
+pub(super) enum Decided {
+    /// Nothing yet, or that it is to stay as it is.
+    #[default]
+    Keep,
+    Put(Slice),
+    Delete,
 }
 
 impl Write {
@@ -38,8 +51,9 @@ impl Write {
     /// What it takes of memory, and about as much of the disk.
     pub(super) fn bytes(&self) -> usize {
         let change = match &self.change {
-            Change::Put(bytes) | Change::Note(bytes) => bytes.len(),
-            Change::Delete | Change::Nothing => 0,
+            Change::Put(entry, _) => entry.len(),
+            Change::Note(bytes, _) => bytes.len(),
+            Change::Delete(_) | Change::Update(..) | Change::Nothing(_) => 0,
         };
         // Beside key and value: the completion, and the entries of the tables.
         change + self.key.len() + 256
@@ -47,11 +61,49 @@ impl Write {
 
     /// What it takes of the disk where the disk is so full that only deletes are written.
     pub(super) fn delete_bytes(&self) -> usize {
-        if matches!(self.change, Change::Delete) { self.bytes() } else { 0 }
+        if matches!(self.change, Change::Delete(_)) { self.bytes() } else { 0 }
     }
 
     const fn of_entry(&self) -> bool {
-        matches!(self.change, Change::Put(_) | Change::Delete)
+        matches!(self.change, Change::Put(..) | Change::Delete(_) | Change::Update(..))
+    }
+
+    /// Tells of a write that was not carried out.
+    pub(super) fn fail(self, error: StoreError) {
+        match self.change {
+            Change::Put(_, done) | Change::Delete(done) => done(Err(error)),
+            Change::Update(update, _) => update.done(Err(error)),
+            Change::Note(_, done) | Change::Nothing(done) => done(Err(error)),
+        }
+    }
+
+    /// Tells of one that was; `number` gives the number of the next that has changed a key.
+    pub(super) fn succeed(self, number: impl FnOnce() -> u64) {
+        let key = &*self.key;
+        let put = |entry: &Slice, seq: u64, tell: &mut dyn FnMut(Written<'_>)| {
+            // It was made by us.
+            let Some(found) = Found::of(key, entry.clone()) else { return };
+            tell(Written { seq, changes: &[(key, Of::Put(found.value()))] });
+        };
+        let deleted = [(key, Of::Delete)];
+        match self.change {
+            Change::Put(entry, done) => {
+                let mut done = Some(done);
+                put(&entry, number(), &mut |written| _ = done.take().map(|done| done(Ok(written))));
+            }
+            Change::Delete(done) => done(Ok(Written { seq: number(), changes: &deleted })),
+            Change::Update(update, Decided::Keep) => update.done(Ok(None)),
+            Change::Update(update, Decided::Put(entry)) => {
+                let mut update = Some(update);
+                put(&entry, number(), &mut |written| {
+                    _ = update.take().map(|update| update.done(Ok(Some(written))));
+                });
+            }
+            Change::Update(update, Decided::Delete) => {
+                update.done(Ok(Some(Written { seq: number(), changes: &deleted })));
+            }
+            Change::Note(_, done) | Change::Nothing(done) => done(Ok(())),
+        }
     }
 }
 
@@ -108,11 +160,6 @@ impl Queue {
         true
     }
 
-    /// Whether a write of the key waits.
-    pub(super) fn waits(&self, store: u32, key: &[u8]) -> bool {
-        self.keys.get(&store).is_some_and(|keys| keys.contains_key(key))
-    }
-
     /// The keys of a store of which writes wait, or are being told of.
     pub(super) fn waiting_keys(&self, store: u32) -> Vec<Arc<[u8]>> {
         self.keys.get(&store).map_or_else(Vec::new, |keys| keys.keys().cloned().collect())
@@ -167,8 +214,7 @@ mod tests {
         Write {
             store: 1,
             key: key.as_bytes().into(),
-            change: Change::Put(vec![0; 10]),
-            done: Box::new(|_| {}),
+            change: Change::Put(vec![0; 10].into(), Box::new(|_| {})),
         }
     }
 

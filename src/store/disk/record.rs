@@ -38,6 +38,11 @@ pub(super) fn engine_key(key: &[u8]) -> Vec<u8> {
     engine_key
 }
 
+/// The part that a key is in.
+pub(super) fn part_of(key: &[u8]) -> usize {
+    (xxh3_64(key) >> 48) as usize / ((1 << 16) / PARTS)
+}
+
 /// The engine's keys of one part; the second is not part of it any more, and `None` where there is none behind.
 pub(super) const fn part(part: usize) -> (u16, Option<u16>) {
     let each = (1 << 16) / PARTS;
@@ -106,6 +111,12 @@ impl Found {
         Some(Self { key: Some((from, to)), value_at: to, entry })
     }
 
+    /// The entry of a key, as [`encode`] made it.
+    pub(super) fn of(key: &[u8], entry: Slice) -> Option<Self> {
+        let value_at = if is_long(key) { TRAITS_BYTES + LENGTH_BYTES + key.len() } else { TRAITS_BYTES };
+        (entry.len() >= value_at).then_some(Self { key: None, entry, value_at })
+    }
+
     /// The key, where it stands in the entry.
     pub(super) fn long_key(&self) -> Option<&[u8]> {
         self.key.map(|(from, to)| &self.entry[from..to])
@@ -144,6 +155,12 @@ mod tests {
             next = to.map_or(1 << 16, u32::from);
         }
         assert_eq!(next, 1 << 16);
+        for key in [&b"a"[..], b"b", &[109; 70_000]] {
+            let (from, to) = part(part_of(key));
+            let engine_key = engine_key(key);
+            let hash = u16::from_be_bytes([engine_key[0], engine_key[1]]);
+            assert!(from <= hash && to.is_none_or(|to| hash < to));
+        }
     }
 
     #[test]

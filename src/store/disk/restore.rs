@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::backup::{self, BackupError, Part, Progress, StoreCount};
 use super::dir::RESTORING;
 use super::{Disk, DiskStore, OpenError, SyncPolicy, reached};
-use crate::store::{Store, StoreError};
+use crate::store::{Notes, Store, StoreError};
 
 /// See [`Disk::restore`].
 pub(super) fn restore(
@@ -94,13 +94,9 @@ fn fill(file: &Path, dir: &Path, progress: Progress<'_>) -> Result<Vec<StoreCoun
     // Synced once, at the end.
     let disk = Disk::open(dir, SyncPolicy::Never, u64::MAX).map_err(opened)?;
     let refused: Arc<Mutex<Option<StoreError>>> = Arc::default();
-    let done = || {
+    let refuse = || {
         let refused = Arc::clone(&refused);
-        Box::new(move |result: Result<(), StoreError>| {
-            if let Err(error) = result {
-                refused.lock().get_or_insert(error);
-            }
-        }) as crate::store::WriteDone
+        move |error: StoreError| _ = refused.lock().get_or_insert(error)
     };
     let mut store: Option<DiskStore> = None;
     let mut show = |part: Part<'_>| {
@@ -109,8 +105,14 @@ fn fill(file: &Path, dir: &Path, progress: Progress<'_>) -> Result<Vec<StoreCoun
         }
         match (part, &store) {
             (Part::Store(names), _) => store = Some(disk.store(names).map_err(opened)?),
-            (Part::Note(name, note), Some(store)) => store.keep_note(name, note, done),
-            (Part::Entry(key, value), Some(store)) => _ = store.put(key, value, done),
+            (Part::Note(name, note), Some(store)) => {
+                let refuse = refuse();
+                Notes::write(store, name, note, Box::new(move |result| _ = result.map_err(refuse)));
+            }
+            (Part::Entry(key, value), Some(store)) => {
+                let refuse = refuse();
+                store.put(key, value, || Box::new(move |result| _ = result.map(|_| ()).map_err(refuse)));
+            }
             // The reader shows none before its store.
             (Part::Note(..) | Part::Entry(..), None) => {}
         }

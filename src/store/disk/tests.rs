@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::etf::Traits;
+use crate::store::scan::at_once;
+use crate::store::{self, Written, wait};
 
 fn value(bytes: &[u8]) -> Value<'_> {
     Value { bytes, shared: None, traits: Traits::V4_NC }
@@ -19,19 +21,45 @@ fn names(name: &str) -> Vec<String> {
     vec![format!("global:{name}")]
 }
 
+/// Does something, and waits for what becomes of it.
+fn done(ask: impl FnOnce(Done)) -> Result<(), StoreError> {
+    wait(ask).unwrap()
+}
+
 /// Writes, and waits for what becomes of it.
-fn done(write: impl FnOnce(WriteDone)) -> Result<(), StoreError> {
+fn written(write: impl FnOnce(WriteDone)) -> Result<(), StoreError> {
     let (tell, told) = mpsc::channel();
-    write(Box::new(move |result| tell.send(result).unwrap()));
+    write(Box::new(move |result| tell.send(result.map(|_| ())).unwrap()));
     told.recv().unwrap()
 }
 
+fn note(store: &DiskStore, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    wait(|done| Notes::read(store, name, done)).unwrap()
+}
+
+/// Shows what a scan shows.
+fn scanned(
+    store: &DiskStore,
+    part: Option<usize>,
+    shows: Shows,
+    mut show: impl FnMut(&[u8], Option<Value<'_>>),
+) {
+    let mut scan = store.scan(part, shows);
+    loop {
+        let batch = at_once(&mut *scan).unwrap().unwrap();
+        batch.iter().for_each(|(key, value)| show(key, value));
+        if batch.is_last {
+            return;
+        }
+    }
+}
+
 fn put(store: &DiskStore, key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
-    done(|done| assert_eq!(store.put(key, value(bytes), || done), None))
+    written(|done| assert_eq!(store.put(key, value(bytes), || done), None))
 }
 
 fn delete(store: &DiskStore, key: &[u8]) -> Result<(), StoreError> {
-    done(|done| assert_eq!(store.delete(key, || done), None))
+    written(|done| assert_eq!(store.delete(key, || done), None))
 }
 
 fn get(store: &DiskStore, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -47,11 +75,56 @@ fn get(store: &DiskStore, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
 
 fn all(store: &DiskStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut seen = BTreeMap::new();
-    assert!(store.visit(&mut |key, value| {
+    scanned(store, None, Shows::Pairs, |key, value| {
+        let value = value.expect("nothing is under way");
         assert_eq!(value.traits, Traits::V4_NC);
-        seen.insert(key.to_vec(), value.bytes.to_vec()).is_none()
-    }));
+        assert!(seen.insert(key.to_vec(), value.bytes.to_vec()).is_none(), "a key is shown twice");
+    });
     seen
+}
+
+/// What becomes of a value: of a short one a longer one, of a longer one none, and the longest stay.
+fn appended(present: Option<&[u8]>) -> Option<Option<Vec<u8>>> {
+    match present {
+        Some(present) if present.len() > 20_000 => None,
+        Some(present) if present.len() > 9 => Some(None),
+        present => Some(Some([present.unwrap_or_default(), b"more"].concat())),
+    }
+}
+
+/// The same as an update.
+struct Append {
+    decided: Option<Option<Vec<u8>>>,
+    tell: mpsc::Sender<Option<Option<Vec<u8>>>>,
+}
+
+impl Update for Append {
+    fn decide(&mut self, present: Option<Value<'_>>) -> store::Change<'_> {
+        self.decided = appended(present.map(|present| present.bytes));
+        match &self.decided {
+            None => store::Change::Keep,
+            Some(None) => store::Change::Delete,
+            Some(Some(bytes)) => store::Change::Put(value(bytes)),
+        }
+    }
+}
+
+impl Pending for Append {
+    fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
+        let shown = result.unwrap().map(|written| match written.changes {
+            [(_, store::Change::Put(value))] => Some(value.bytes.to_vec()),
+            _ => None,
+        });
+        assert_eq!(shown, self.decided, "what was written is what was decided");
+        self.tell.send(shown).unwrap();
+    }
+}
+
+fn append(store: &DiskStore, key: &[u8]) -> mpsc::Receiver<Option<Option<Vec<u8>>>> {
+    let (tell, told) = mpsc::channel();
+    let mut update = Append { decided: None, tell: tell.clone() };
+    assert_eq!(store.update(key, &mut update, |_| Box::new(Append { decided: None, tell })), None);
+    told
 }
 
 /// What a folder's files are at this moment, as a killed process leaves them.
@@ -81,6 +154,9 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 enum Step {
     Put(u8, usize),
     Delete(u8),
+    /// Adds four bytes to what is there, and once more in the same batch; deletes it where it is long, and keeps it where it
+    /// is longer.
+    Append(u8),
     Get(u8),
     /// Puts that nobody waits for.
     Burst(Vec<(u8, usize)>),
@@ -95,6 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => write.prop_map(|(key, size)| Step::Put(key, size)),
         2 => (0_u8..12).prop_map(Step::Delete),
+        3 => (0_u8..12).prop_map(Step::Append),
         3 => (0_u8..12).prop_map(Step::Get),
         1 => burst.clone().prop_map(Step::Burst),
         1 => burst.prop_map(Step::Crash),
@@ -125,7 +202,7 @@ fn push(
         *mark += 1;
         let (key, bytes) = (key_of(*key), bytes_of(*mark, *size));
         let tell = tell.clone();
-        store.put(&key, value(&bytes), || Box::new(move |result| tell.send(result).unwrap()));
+        store.put(&key, value(&bytes), || Box::new(move |result| tell.send(result.map(|_| ())).unwrap()));
         let mut next = states.last().unwrap().clone();
         next.insert(key, bytes);
         states.push(next);
@@ -155,6 +232,19 @@ proptest! {
                 Step::Delete(key) => {
                     prop_assert_eq!(delete(&store, &key_of(key)), Ok(()));
                     model.remove(&key_of(key));
+                }
+                Step::Append(key) => {
+                    let key = key_of(key);
+                    let told = [append(&store, &key), append(&store, &key)].map(|told| told.recv().unwrap());
+                    for told in told {
+                        let expected = appended(model.get(&key).map(Vec::as_slice));
+                        prop_assert_eq!(&told, &expected);
+                        match expected {
+                            Some(Some(bytes)) => _ = model.insert(key.clone(), bytes),
+                            Some(None) => _ = model.remove(&key),
+                            None => {}
+                        }
+                    }
                 }
                 Step::Get(key) => {
                     prop_assert_eq!(get(&store, &key_of(key)), Ok(model.get(&key_of(key)).cloned()));
@@ -192,12 +282,14 @@ proptest! {
         prop_assert_eq!(&all(&store), &model);
         let mut parts = Model::new();
         for part in 0..store.parts() {
-            store.visit_part(part, &mut |key, value| parts.insert(key.to_vec(), value.bytes.to_vec()).is_none());
+            scanned(&store, Some(part), Shows::Pairs, |key, value| {
+                parts.insert(key.to_vec(), value.expect("nothing is under way").bytes.to_vec());
+            });
         }
         prop_assert_eq!(&parts, &model);
         let mut keys = Vec::new();
         for part in 0..store.parts() {
-            store.keys_of_part(part, &mut |key| keys.push(key.to_vec()));
+            scanned(&store, Some(part), Shows::Keys, |key, _| keys.push(key.to_vec()));
         }
         keys.sort();
         prop_assert!(keys.iter().eq(model.keys()));
@@ -221,7 +313,7 @@ fn a_backup_has_one_moment_and_what_is_restored_is_the_same() {
         put(&a, &number.to_be_bytes(), &[7; 100]).unwrap();
     }
     put(&b, &[109; 70_000], &[1; 100_000]).unwrap();
-    done(|done| a.keep_note("slaves", b"s", || done)).unwrap();
+    done(|done| Notes::write(&a, "slaves", b"s", done)).unwrap();
     let file = dir.path().join("backup");
     let mut written = false;
     let counts = disk.backup(&file, &mut |_, all| {
@@ -261,7 +353,7 @@ fn a_backup_has_one_moment_and_what_is_restored_is_the_same() {
     assert_eq!((a.len(), b.len()), (2_000, 1));
     assert_eq!(get(&a, b"later"), Ok(None));
     assert_eq!(get(&b, &[109; 70_000]), Ok(Some(vec![1; 100_000])));
-    assert_eq!(a.note("slaves"), Ok(Some(b"s".to_vec())));
+    assert_eq!(note(&a, "slaves"), Ok(Some(b"s".to_vec())));
     assert_eq!(all(&a).len(), 2_000);
 }
 
@@ -305,7 +397,7 @@ fn callers_backups_stay_where_they_may_be() {
     let store = disk.store(&names("a")).unwrap();
     let backup = |path: &str| {
         let (tell, told) = mpsc::channel();
-        let later = || Box::new(move |result| tell.send(result).unwrap()) as WriteDone;
+        let later = || Box::new(move |result| tell.send(result).unwrap()) as Done;
         store.backup(path, later).unwrap_or_else(|| told.recv().unwrap())
     };
     assert_eq!(backup("x"), Err(StoreError::Io("eacces")), "nobody has allowed it");
@@ -339,7 +431,9 @@ fn writes_that_wait_share_a_sync_and_reads_of_their_keys_see_them() {
     for number in 0..1_000_u32 {
         let tell = tell.clone();
         let key = (number % 10).to_be_bytes();
-        store.put(&key, value(&number.to_be_bytes()), || Box::new(move |result| tell.send(result).unwrap()));
+        store.put(&key, value(&number.to_be_bytes()), || {
+            Box::new(move |result| tell.send(result.map(|_| ())).unwrap())
+        });
         assert_eq!(get(&store, b"another"), Ok(None));
     }
     for key in 0..10_u32 {
@@ -359,12 +453,12 @@ fn a_store_is_told_by_any_of_its_names_and_two_are_never_one() {
     let (a, b) = (disk.store(&names("a")).unwrap(), disk.store(&names("b")).unwrap());
     put(&a, b"k", b"a").unwrap();
     put(&b, b"k", b"b").unwrap();
-    done(|done| a.keep_note("slaves", b"s", || done)).unwrap();
+    done(|done| Notes::write(&a, "slaves", b"s", done)).unwrap();
     drop((a, b, disk));
     let disk = Disk::open(dir.path(), SyncPolicy::Never, u64::MAX).unwrap();
     let a = disk.store(&["local:x".into(), "global:a".into()]).unwrap();
     assert_eq!(get(&a, b"k"), Ok(Some(b"a".to_vec())));
-    assert_eq!(a.note("slaves"), Ok(Some(b"s".to_vec())));
+    assert_eq!(note(&a, "slaves"), Ok(Some(b"s".to_vec())));
     assert_eq!(get(&disk.store(&["local:x".into()]).unwrap(), b"k"), Ok(Some(b"a".to_vec())));
     let both = ["local:x".to_owned(), "global:b".to_owned()];
     assert!(matches!(disk.store(&both), Err(OpenError::Names { .. })));

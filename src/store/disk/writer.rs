@@ -27,8 +27,8 @@ use super::engine::{Engine, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
 use super::queue::{Queue, Write};
 use super::reached;
-use super::record::{self, Found};
-use crate::store::{ReadDone, StoreError, Value};
+use super::record::Found;
+use crate::store::{ReadDone, StoreError};
 
 /// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
 /// memory to new files before it lets go of old ones, and should not fail in the middle of that. Deletes may use half.
@@ -99,7 +99,7 @@ impl Shared {
         let failed = |error| OpenError::engine(path, error);
         for (id, _) in engine.names().map_err(failed)? {
             let (entries, bytes) = engine.totals(id).map_err(failed)?;
-            totals.insert(id, Arc::new(Totals { entries: entries.into(), bytes: bytes.into() }));
+            totals.insert(id, Arc::new(Totals::new(entries, bytes)));
         }
         Ok(Self {
             dir,
@@ -144,7 +144,7 @@ impl Shared {
             let number = engine.name(id, names).map_err(failed)?;
             self.dir.reached.lock().wrote(number, true);
         }
-        let totals = Arc::clone(self.totals.write().entry(id).or_default());
+        let totals = Arc::clone(self.totals.write().entry(id).or_insert_with(|| Arc::new(Totals::new(0, 0))));
         Ok((id, totals))
     }
 
@@ -155,17 +155,12 @@ impl Shared {
         }
         if queue.closed {
             drop(queue);
-            return (write.done)(Err(StoreError::Io("terminated")));
+            return write.fail(StoreError::Io("terminated"));
         }
         self.waiting.fetch_add(1, Ordering::AcqRel);
         queue.push(write);
         drop(queue);
         self.work.notify_one();
-    }
-
-    /// Whether a write of the key waits, or is being told of.
-    pub(super) fn waits(&self, store: u32, key: &[u8]) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().waits(store, key)
     }
 
     /// See [`Queue::waiting_keys`].
@@ -197,47 +192,6 @@ impl Shared {
     /// All stores as they are now.
     pub(super) fn view(&self) -> Result<View, StoreError> {
         self.engine.read_recursive().as_ref().map(Engine::view).ok_or(StoreError::Io("eio"))
-    }
-
-    /// Shows the entries of a store, or of one part of it. Not under a lock: it may take long.
-    pub(super) fn visit(
-        &self,
-        store: u32,
-        part: Option<usize>,
-        visit: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
-    ) -> Result<bool, StoreError> {
-        let view = self.view()?;
-        let entries = view.entries_of(store, part).ok_or(StoreError::Io("eio"))?;
-        for pair in entries {
-            let (key, entry) = pair.into_inner().map_err(|error| engine_error(&error))?;
-            let found = Found::new(&key, entry).ok_or(StoreError::Io("damaged"))?;
-            if !visit(found.long_key().unwrap_or_else(|| record::plain_key(&key)), found.value()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Shows the keys of one part of a store.
-    pub(super) fn keys(
-        &self,
-        store: u32,
-        part: usize,
-        show: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), StoreError> {
-        let view = self.view()?;
-        for entry in view.entries_of(store, Some(part)).ok_or(StoreError::Io("eio"))? {
-            let entry = entry.into_inner_if(|key| record::is_digest(key));
-            let (key, entry) = entry.map_err(|error| engine_error(&error))?;
-            match entry {
-                None => show(record::plain_key(&key)),
-                Some(entry) => {
-                    let found = Found::new(&key, entry).ok_or(StoreError::Io("damaged"))?;
-                    show(found.long_key().ok_or(StoreError::Io("damaged"))?);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Reads everything; `progress` is told of entries.
@@ -291,15 +245,20 @@ impl Shared {
             });
             let written: Vec<_> = writes.iter().map(Write::done).collect();
             let count = writes.len();
+            let totals = self.totals.read().clone();
             for (at, write) in writes.into_iter().enumerate() {
-                let result = match &mut results {
-                    Ok(refused) => match refused.iter().find(|(refused, _)| *refused == at) {
-                        Some((_, error)) => Err(error.clone()),
-                        None => Ok(()),
-                    },
-                    Err(error) => Err(error.clone()),
+                let failed = match &mut results {
+                    Ok(refused) => {
+                        refused.iter().find(|(refused, _)| *refused == at).map(|(_, error)| error.clone())
+                    }
+                    Err(error) => Some(error.clone()),
                 };
-                tell(|| (write.done)(result));
+                let of_it = totals.get(&write.store);
+                let number = || of_it.map_or(0, |totals| totals.seq.fetch_add(1, Ordering::AcqRel) + 1);
+                tell(|| match failed {
+                    Some(error) => write.fail(error),
+                    None => write.succeed(number),
+                });
             }
             // After the completions: a key that waits no more has been told of to slaves.
             let reads = self.queue.lock().carried_out(&written, sizes);

@@ -1,0 +1,172 @@
+//! The order of a store's writes: that of their numbers, whatever order they are done in.
+//!
+//! Slaves get the writes in this order. A store that answers at once takes its numbers while [`Order::hold`] is held. One that
+//! answers later completes its writes in any order: what is done before a write with a lower number is kept back here until that
+//! is done too. Of a store all of whose numbers come to their completions (`store/mod.rs`, rules 1 and 3) no more is ever kept
+//! back than it has under way.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::etf::Traits;
+use crate::replica::ReplicaWrite;
+use crate::store::{Change, Value, Written};
+
+/// A write as its slaves are told of it.
+#[derive(Clone, Copy)]
+pub(super) struct Committed<'a> {
+    pub written: Written<'a>,
+    /// Of the key and the value.
+    pub traits: Traits,
+    /// Somebody waits for slaves to have it.
+    pub confirmed: bool,
+}
+
+impl Committed<'_> {
+    /// Shows each key that it has changed.
+    pub(super) fn each(&self, mut show: impl FnMut(ReplicaWrite<'_>)) {
+        for (key, change) in self.written.changes {
+            match change {
+                Change::Keep => {}
+                Change::Put(value) => {
+                    show(ReplicaWrite::Put {
+                        key,
+                        value: value.bytes,
+                        traits: self.traits.union(value.traits),
+                    });
+                }
+                Change::Delete => show(ReplicaWrite::Delete { key, traits: self.traits }),
+            }
+        }
+    }
+}
+
+/// A value, with its traits.
+pub(super) type OwnedValue = (Box<[u8]>, Traits);
+
+/// The same, kept back.
+struct HeldBack {
+    changes: Vec<(Box<[u8]>, Option<OwnedValue>)>,
+    traits: Traits,
+    confirmed: bool,
+}
+
+impl HeldBack {
+    fn new(committed: &Committed<'_>) -> Self {
+        let changed = committed.written.changes.iter().filter_map(|(key, change)| match change {
+            Change::Keep => None,
+            Change::Put(value) => Some(((*key).into(), Some((value.bytes.into(), value.traits)))),
+            Change::Delete => Some(((*key).into(), None)),
+        });
+        Self { changes: changed.collect(), traits: committed.traits, confirmed: committed.confirmed }
+    }
+
+    fn show(&self, seq: u64, show: &mut dyn FnMut(&Committed<'_>)) {
+        let changes = self.changes.iter().map(|(key, value)| {
+            let change = match value {
+                Some((bytes, traits)) => Change::Put(Value { bytes, shared: None, traits: *traits }),
+                None => Change::Delete,
+            };
+            (&**key, change)
+        });
+        let changes: Vec<_> = changes.collect();
+        let written = Written { seq, changes: &changes };
+        show(&Committed { written, traits: self.traits, confirmed: self.confirmed });
+    }
+}
+
+/// The order, and how far it has come.
+#[derive(Default)]
+pub(super) struct Order {
+    hold: Mutex<()>,
+    /// The number of the last write that went on to the slaves, of a store that answers later.
+    seq: AtomicU64,
+    /// Locked by who holds the order, or looks.
+    held_back: Mutex<BTreeMap<u64, HeldBack>>,
+}
+
+impl Order {
+    /// Meanwhile no write goes on to the slaves, and none is carried out of a store that answers at once.
+    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.hold.lock()
+    }
+
+    /// All writes up to this number are done and known, and none is under way.
+    pub(super) fn begin_behind(&self, seq: u64) {
+        self.seq.store(seq, Ordering::Release);
+    }
+
+    pub(super) fn seq(&self) -> u64 {
+        self.seq.load(Ordering::Acquire)
+    }
+
+    /// Whether a write of the key is done, and kept back.
+    pub(super) fn keeps_back(&self, key: &[u8]) -> bool {
+        let is_of = |held: &HeldBack| held.changes.iter().any(|(changed, _)| **changed == *key);
+        self.held_back.lock().values().any(is_of)
+    }
+
+    /// A write is done. Shows, under the order, those whose turn it is now: it and others behind it, or none.
+    pub(super) fn committed(&self, committed: &Committed<'_>, show: &mut dyn FnMut(&Committed<'_>)) {
+        let _hold = self.hold.lock();
+        let seq = committed.written.seq;
+        if seq != self.seq() + 1 {
+            self.held_back.lock().insert(seq, HeldBack::new(committed));
+            return;
+        }
+        self.seq.store(seq, Ordering::Release);
+        show(committed);
+        loop {
+            let next = self.seq() + 1;
+            let Some(held) = self.held_back.lock().remove(&next) else { break };
+            self.seq.store(next, Ordering::Release);
+            held.show(next, show);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_go_on_in_the_order_of_their_numbers_and_are_known_while_they_are_kept_back() {
+        let order = Order::default();
+        order.begin_behind(4);
+        let mut shown = Vec::new();
+        let mut commit = |seq: u64, key: &[u8]| {
+            let change = if seq == 6 {
+                Change::Delete
+            } else {
+                Change::Put(Value { bytes: b"v", shared: None, traits: Traits::V4_NC })
+            };
+            let changes = [(key, change)];
+            let written = Written { seq, changes: &changes };
+            let committed = Committed { written, traits: Traits::none(), confirmed: seq == 7 };
+            order.committed(&committed, &mut |committed| {
+                committed.each(|write| {
+                    let value = match write {
+                        ReplicaWrite::Put { value, traits, .. } => {
+                            assert_eq!(traits, Traits::V4_NC);
+                            Some(value.to_vec())
+                        }
+                        ReplicaWrite::Delete { .. } => None,
+                    };
+                    shown.push((committed.written.seq, value.is_some(), committed.confirmed));
+                });
+            });
+            shown.len()
+        };
+        assert_eq!((commit(7, b"c"), commit(6, b"b")), (0, 0));
+        assert!(order.keeps_back(b"c") && order.keeps_back(b"b") && !order.keeps_back(b"a"));
+        assert_eq!(order.seq(), 4);
+        assert_eq!((commit(5, b"a"), commit(8, b"d")), (3, 4));
+        assert!(!order.keeps_back(b"c"));
+        assert_eq!(
+            (order.seq(), shown),
+            (8, vec![(5, true, false), (6, false, false), (7, true, true), (8, true, false)])
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! A store as its slaves' repairs read it.
+//!
+//! A repair asks, and asks again where the answer comes later: what was read meanwhile is kept here until then, and forgotten
+//! where it is no longer what a reader would find.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+
+use super::KeyValueServer;
+use super::order::OwnedValue;
+use crate::replica::{Lineage, PresentValue, Slave, Source, SourceRead};
+use crate::store::{Batch, ReadDone, Shows, Store, StoreError, scan};
+
+/// Values that were read and wait to be asked for again.
+const VALUES_MAX: usize = 128;
+/// Parts whose keys were read and wait to be asked for again.
+const PARTS_MAX: usize = 16;
+
+/// What is read for slaves of a store that answers later.
+#[derive(Default)]
+pub(super) struct Reads {
+    values: Mutex<AHashMap<Box<[u8]>, Found>>,
+    /// The oldest first.
+    parts: Mutex<VecDeque<Part>>,
+}
+
+/// What a key has.
+type Found = Read<Option<OwnedValue>>;
+
+/// A part, with the last write that had gone on to the slaves when it began to be read.
+type Part = (usize, u64, Read<Vec<Batch>>);
+
+/// Something that is being read. The number tells it from an earlier reading of the same.
+enum Read<T> {
+    Asked(Arc<()>),
+    Found(Result<T, StoreError>),
+}
+
+impl<T> Read<T> {
+    fn is(&self, asked: &Arc<()>) -> bool {
+        matches!(self, Self::Asked(known) if Arc::ptr_eq(known, asked))
+    }
+}
+
+impl Reads {
+    /// A key has changed: what was read of it is old. Under the order of writes.
+    pub(super) fn forget(&self, key: &[u8]) {
+        self.values.lock().remove(key);
+    }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// Asks for a value, and shows it where it comes at once.
+    fn read_value(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
+        let asked = Arc::new(());
+        let now = self.store().get(
+            key,
+            |value| show(value.map(|value| (value.bytes, value.traits))),
+            || -> ReadDone {
+                {
+                    let mut values = self.confirmations.reads.values.lock();
+                    if values.len() >= VALUES_MAX {
+                        values.clear();
+                    }
+                    values.insert(key.into(), Read::Asked(Arc::clone(&asked)));
+                }
+                let (confirmations, key): (_, Box<[u8]>) = (Arc::clone(&self.confirmations), key.into());
+                let asked = Arc::clone(&asked);
+                Box::new(move |found| {
+                    let found = found.map(|value| value.map(|value| (value.bytes.into(), value.traits)));
+                    // Nobody wants it any more where the key has changed since.
+                    if let Some(read) = confirmations.reads.values.lock().get_mut(&key)
+                        && read.is(&asked)
+                    {
+                        *read = Read::Found(found);
+                    }
+                })
+            },
+        );
+        if now.is_some() { SourceRead::Shown } else { SourceRead::Later }
+    }
+
+    fn read_keys(&self, part: usize) -> Option<Result<Vec<Batch>, StoreError>> {
+        let asked = Arc::new(());
+        let begun = self.confirmations.order.seq();
+        {
+            let mut parts = self.confirmations.reads.parts.lock();
+            parts.retain(|(known, ..)| *known != part);
+            if parts.len() >= PARTS_MAX {
+                parts.pop_front();
+            }
+            parts.push_back((part, begun, Read::Asked(Arc::clone(&asked))));
+        }
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let (gathered, confirmations) = (Arc::clone(&batches), Arc::clone(&self.confirmations));
+        let done = move |result: Result<(), StoreError>| {
+            let found = result.map(|()| std::mem::take(&mut *gathered.lock()));
+            let mut parts = confirmations.reads.parts.lock();
+            if let Some((.., read)) = parts.iter_mut().find(|(.., read)| read.is(&asked)) {
+                *read = Read::Found(found);
+            }
+        };
+        let gather = move |batch: Batch| {
+            batches.lock().push(batch);
+            true
+        };
+        scan::each_batch(self.store().scan(Some(part), Shows::Keys), gather, done);
+        self.take_keys(part, begun)
+    }
+
+    /// What was read of a part since a write; `None`: nothing, or not all yet.
+    fn take_keys(&self, part: usize, since: u64) -> Option<Result<Vec<Batch>, StoreError>> {
+        let mut parts = self.confirmations.reads.parts.lock();
+        let is_it =
+            |(known, begun, read): &Part| *known == part && *begun >= since && matches!(read, Read::Found(_));
+        let at = parts.iter().position(is_it)?;
+        match parts.remove(at)? {
+            (.., Read::Found(found)) => Some(found),
+            (.., Read::Asked(_)) => None,
+        }
+    }
+
+    fn is_reading(&self, part: usize, since: u64) -> bool {
+        let parts = self.confirmations.reads.parts.lock();
+        parts.iter().any(|(known, begun, _)| *known == part && *begun >= since)
+    }
+}
+
+impl<S: Store> Source for KeyValueServer<S> {
+    fn slave_dropped(&self) {
+        self.note_slaves_quietly();
+    }
+
+    fn parts(&self) -> usize {
+        self.store().parts()
+    }
+
+    fn keys(&self, part: usize, since: u64, show: &mut dyn FnMut(&[u8])) -> SourceRead {
+        let read = match self.take_keys(part, since) {
+            None if !self.is_reading(part, since) => self.read_keys(part),
+            read => read,
+        };
+        match read {
+            Some(Ok(batches)) => {
+                batches.iter().flat_map(Batch::iter).for_each(|(key, _)| show(key));
+                SourceRead::Shown
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "the keys of a store could not be read");
+                SourceRead::Unreadable
+            }
+            None => SourceRead::Later,
+        }
+    }
+
+    fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
+        if S::AT_ONCE {
+            return self.read_value(key, show);
+        }
+        if self.confirmations.order.keeps_back(key) {
+            return SourceRead::Later;
+        }
+        let found = {
+            let mut values = self.confirmations.reads.values.lock();
+            match values.get(key) {
+                None => None,
+                Some(Read::Asked(_)) => return SourceRead::Later,
+                Some(Read::Found(_)) => values.remove(key),
+            }
+        };
+        match found {
+            Some(Read::Found(Ok(value))) => {
+                show(value.as_ref().map(|(bytes, traits)| (&**bytes, *traits)));
+                SourceRead::Shown
+            }
+            Some(Read::Found(Err(error))) => {
+                tracing::error!(%error, "an entry cannot be sent to slaves");
+                SourceRead::Unreadable
+            }
+            _ => self.read_value(key, show),
+        }
+    }
+
+    fn in_order(&self, run: &mut dyn FnMut()) {
+        let _order = self.confirmations.order.hold();
+        run();
+    }
+
+    fn seq(&self) -> u64 {
+        self.last_seq()
+    }
+
+    fn lineage(&self) -> Option<Lineage> {
+        Some(self.follower.lock().lineage())
+    }
+
+    fn greeting(&self, is_under_way: bool) {
+        self.follower.lock().greeting(is_under_way);
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.follower.lock().is_fresh()
+    }
+
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        Self::slaves(self)
+    }
+
+    fn acknowledged(&self) {
+        self.confirmations.acknowledged();
+    }
+
+    fn len(&self) -> usize {
+        self.store().len()
+    }
+}

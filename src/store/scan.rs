@@ -1,0 +1,172 @@
+//! A cursor over the entries of a store.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{StoreError, Value};
+use crate::etf::Traits;
+
+/// What a scan shows of each entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// Its key: values that lie elsewhere are not read.
+    Keys,
+    /// Its key and its value.
+    Pairs,
+}
+
+/// Called once with a batch.
+pub type ScanDone = Box<dyn FnOnce(Result<Batch, StoreError>) + Send>;
+
+/// A cursor over the entries of a store. It holds neither a lock nor a thread between two batches.
+///
+/// A key that is there from the beginning to the end is shown once, in any order; of what is written meanwhile some may be
+/// shown. A key of which a write was under way when the scan began is shown too, perhaps once more, and without a value:
+/// whoever looks for keys is not to miss it.
+pub trait Scan: Send {
+    /// The next entries, at once or later, from any thread. Not called again before it has answered, nor behind the
+    /// [last](Batch::is_last).
+    fn next_batch(&mut self, done: ScanDone);
+}
+
+/// Some entries of a store, in one block of bytes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Nothing follows.
+    pub is_last: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key_end: usize,
+    value: Option<(usize, Traits)>,
+}
+
+impl Batch {
+    /// Adds an entry; `None`: its value is not shown.
+    pub fn push(&mut self, key: &[u8], value: Option<Value<'_>>) {
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        let value = value.map(|value| {
+            self.bytes.extend_from_slice(value.bytes);
+            (self.bytes.len(), value.traits)
+        });
+        self.entries.push(Entry { key_end, value });
+    }
+
+    /// The entries.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<Value<'_>>)> {
+        let mut from = 0;
+        self.entries.iter().map(move |entry| {
+            let key = self.bytes.get(from..entry.key_end).unwrap_or_default();
+            from = entry.key_end;
+            let value = entry.value.map(|(end, traits)| {
+                let bytes = self.bytes.get(from..end).unwrap_or_default();
+                from = end;
+                Value { bytes, shared: None, traits }
+            });
+            (key, value)
+        })
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it has none; others may follow.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of its keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// The next batch, where it comes at once; else it is lost.
+pub fn at_once(scan: &mut dyn Scan) -> Option<Result<Batch, StoreError>> {
+    let came = Arc::new(Mutex::new(None));
+    let slot = Arc::clone(&came);
+    scan.next_batch(Box::new(move |batch| *slot.lock() = Some(batch)));
+    came.lock().take()
+}
+
+/// Takes a scan to its end, batch by batch, and calls `done` then, with the error that ended it before where there is one. On
+/// this thread as far as batches come at once, then on those of the store. `show` says whether to go on.
+pub fn each_batch(
+    scan: Box<dyn Scan>,
+    show: impl FnMut(Batch) -> bool + Send + 'static,
+    done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+) {
+    Walk { scan, show: Box::new(show), done: Box::new(done) }.go_on();
+}
+
+struct Walk {
+    scan: Box<dyn Scan>,
+    show: Box<dyn FnMut(Batch) -> bool + Send>,
+    done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+}
+
+/// Who comes first, the batch or the walk that has waited long enough for it.
+enum Turn {
+    Asked,
+    Came(Result<Batch, StoreError>),
+    Parked(Walk),
+    Over,
+}
+
+impl Walk {
+    fn go_on(self) {
+        let mut walk = self;
+        loop {
+            let turn = Arc::new(Mutex::new(Turn::Asked));
+            let tell = Arc::clone(&turn);
+            walk.scan.next_batch(Box::new(move |batch| {
+                let mut now = tell.lock();
+                match std::mem::replace(&mut *now, Turn::Over) {
+                    Turn::Parked(walk) => {
+                        drop(now);
+                        if let Some(walk) = walk.take(batch) {
+                            walk.go_on();
+                        }
+                    }
+                    _ => *now = Turn::Came(batch),
+                }
+            }));
+            let mut now = turn.lock();
+            match std::mem::replace(&mut *now, Turn::Over) {
+                Turn::Came(batch) => {
+                    drop(now);
+                    match walk.take(batch) {
+                        Some(next) => walk = next,
+                        None => return,
+                    }
+                }
+                _ => {
+                    *now = Turn::Parked(walk);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives the walk where it goes on.
+    fn take(mut self, batch: Result<Batch, StoreError>) -> Option<Self> {
+        match batch {
+            Ok(batch) => {
+                let is_last = batch.is_last;
+                if (self.show)(batch) && !is_last {
+                    return Some(self);
+                }
+                (self.done)(Ok(()));
+            }
+            Err(error) => (self.done)(Err(error)),
+        }
+        None
+    }
+}

@@ -1,0 +1,550 @@
+//! An engine in the manner of a user's, in one file: it stands in for one behind a network. It answers late, from another
+//! thread, in an order of its own, and fails at random; and it holds what `store/mod.rs` asks of engines, each rule where its
+//! number stands.
+//!
+//! In a simulation that other thread is a step: [`Deferred::step`] carries out or tells of one thing that waits, whichever the
+//! seed says.
+
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kvnode::etf::Traits;
+use kvnode::store::{
+    Batch, Change, Done, Engine, NoteDone, Notes, OpenError, Pending, ReadDone, Scan, ScanDone, Shows, Store,
+    StoreError, Update, Value, Written,
+};
+use parking_lot::{Condvar, Mutex};
+
+/// A key's value.
+pub type Held = (Vec<u8>, Traits);
+
+/// xorshift64*
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) % bound
+    }
+
+    fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+}
+
+/// What was asked for.
+enum Ask {
+    Get(ReadDone),
+    Update(Box<dyn Pending>),
+    Barrier(Done),
+    Note(String, Vec<u8>, Done),
+    ReadNote(String, NoteDone),
+    Batch(Option<usize>, Shows, ScanDone),
+}
+
+struct Asked {
+    /// What it is about; `None`: all of the store.
+    key: Option<Vec<u8>>,
+    ask: Ask,
+}
+
+/// What was carried out, and nobody has been told.
+struct Carried {
+    key: Option<Vec<u8>>,
+    tell: Box<dyn FnOnce() + Send>,
+}
+
+/// How an engine behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    pub seed: u64,
+    /// One in so many reads and writes fails; 0: none.
+    pub fails_one_in: u64,
+    /// Everything is carried out and told of in the order in which it was asked, as a disk does.
+    pub in_order: bool,
+    /// Scans come later too.
+    pub late_scans: bool,
+    /// A thread of its own steps it.
+    pub has_thread: bool,
+}
+
+impl Manner {
+    /// Whatever is allowed, by a seed, step by step.
+    pub const fn wild(seed: u64) -> Self {
+        Self { seed, fails_one_in: 0, in_order: false, late_scans: false, has_thread: false }
+    }
+}
+
+struct State {
+    random: Random,
+    manner: Manner,
+    data: BTreeMap<Vec<u8>, Held>,
+    notes: BTreeMap<String, Vec<u8>>,
+    asked: Vec<Asked>,
+    carried: Vec<Carried>,
+    /// The key that somebody is being told of.
+    telling: Option<Option<Vec<u8>>>,
+    seq: u64,
+    /// What it held after write `shown_seq`, and the writes since.
+    shown: BTreeMap<Vec<u8>, Held>,
+    shown_seq: u64,
+    since: BTreeMap<u64, (Vec<u8>, Option<Held>)>,
+    changes: u64,
+    closed: bool,
+}
+
+/// The store. Its clones are the same.
+#[derive(Clone)]
+pub struct Deferred {
+    state: Arc<Mutex<State>>,
+    work: Arc<Condvar>,
+}
+
+impl Deferred {
+    pub fn new(manner: Manner) -> Self {
+        let state = State {
+            random: Random(manner.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            manner,
+            data: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            asked: Vec::new(),
+            carried: Vec::new(),
+            telling: None,
+            seq: 1,
+            shown: BTreeMap::new(),
+            shown_seq: 1,
+            since: BTreeMap::new(),
+            changes: 0,
+            closed: false,
+        };
+        let store = Self { state: Arc::new(Mutex::new(state)), work: Arc::default() };
+        if manner.has_thread {
+            let stepped = store.clone();
+            std::thread::spawn(move || stepped.step_until_closed());
+        }
+        store
+    }
+
+    /// From now on as often.
+    pub fn fail_one_in(&self, chances: u64) {
+        self.state.lock().manner.fails_one_in = chances;
+    }
+
+    /// What waits to be carried out or told of.
+    pub fn waiting(&self) -> usize {
+        let state = self.state.lock();
+        state.asked.len() + state.carried.len()
+    }
+
+    /// Changes with every step.
+    pub fn changes(&self) -> u64 {
+        self.state.lock().changes
+    }
+
+    /// Carries out, or tells of, one thing that waits; `false`: nothing does.
+    pub fn step(&self) -> bool {
+        let carried = {
+            let mut state = self.state.lock();
+            state.changes += 1;
+            let ready = state.ready();
+            let all = ready.len() + state.carried.len();
+            if all == 0 {
+                assert!(state.asked.is_empty(), "something waits for nothing");
+                return false;
+            }
+            let pick = if state.manner.in_order { all - 1 } else { state.random.index(all) };
+            match ready.get(pick) {
+                Some(&at) => {
+                    state.carry_out(at);
+                    None
+                }
+                None => {
+                    let carried = state.carried.remove(pick - ready.len());
+                    state.telling = Some(carried.key.clone());
+                    Some(carried)
+                }
+            }
+        };
+        if let Some(carried) = carried {
+            // Without the lock: it may ask for something.
+            (carried.tell)();
+            self.state.lock().telling = None;
+        }
+        true
+    }
+
+    fn step_until_closed(&self) {
+        loop {
+            let pause = {
+                let mut state = self.state.lock();
+                while state.asked.is_empty() && state.carried.is_empty() {
+                    if state.closed {
+                        return;
+                    }
+                    self.work.wait(&mut state);
+                }
+                // Others get in between.
+                state.random.below(8) == 0
+            };
+            if pause {
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+            self.step();
+        }
+    }
+
+    /// Its server ends, as by `kill -9`: so many things of those that wait are carried out all the same, and nobody is told.
+    pub fn cut_off(&self, carried_out: usize) {
+        let mut state = self.state.lock();
+        for _ in 0..carried_out {
+            let ready = state.ready();
+            if ready.is_empty() {
+                break;
+            }
+            let pick = if state.manner.in_order { 0 } else { state.random.index(ready.len()) };
+            state.carry_out(ready[pick]);
+            // Nobody is told, and what comes behind need not wait for that.
+            state.carried.clear();
+        }
+        state.asked.clear();
+        state.carried.clear();
+        state.telling = None;
+        (state.shown, state.shown_seq) = (state.data.clone(), state.seq);
+        state.since.clear();
+    }
+
+    /// What it held when its last write was this one.
+    pub fn shown(&self, seq: u64) -> BTreeMap<Vec<u8>, Held> {
+        let state = &mut *self.state.lock();
+        while state.shown_seq < seq
+            && let Some((key, value)) = state.since.remove(&(state.shown_seq + 1))
+        {
+            state.shown_seq += 1;
+            match value {
+                Some(value) => _ = state.shown.insert(key, value),
+                None => _ = state.shown.remove(&key),
+            }
+        }
+        state.shown.clone()
+    }
+
+    /// What it holds, but for what is being written.
+    pub fn at_rest(&self) -> BTreeMap<Vec<u8>, Held> {
+        let state = self.state.lock();
+        let is_busy = |key: &[u8]| state.is_busy(key);
+        state
+            .data
+            .iter()
+            .filter(|(key, _)| !is_busy(key))
+            .map(|(key, held)| (key.clone(), held.clone()))
+            .collect()
+    }
+
+    /// A note as it is or is about to be.
+    pub fn newest_note(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state.lock();
+        let waiting = state.asked.iter().rev().find_map(|asked| match &asked.ask {
+            Ask::Note(known, note, _) if known == name => Some(note.clone()),
+            _ => None,
+        });
+        waiting.or_else(|| state.notes.get(name).cloned())
+    }
+
+    fn ask(&self, key: Option<&[u8]>, ask: Ask) {
+        self.state.lock().asked.push(Asked { key: key.map(Into::into), ask });
+        self.work.notify_one();
+    }
+}
+
+impl State {
+    /// Something that was asked of the key is not told of yet.
+    fn is_busy(&self, key: &[u8]) -> bool {
+        let is_it = |known: &Option<Vec<u8>>| known.as_deref() == Some(key);
+        self.asked.iter().any(|asked| is_it(&asked.key))
+            || self.carried.iter().any(|carried| is_it(&carried.key))
+            || self.telling.as_ref().is_some_and(is_it)
+    }
+
+    /// What of the asked may be carried out now. Rules 4 and 5: of one key one thing after the other, each told of before the
+    /// next. Rule 6: what is about all of the store comes behind all that was asked before, and before all that is asked after.
+    fn ready(&self) -> Vec<usize> {
+        let mut busy: Vec<Option<&[u8]>> =
+            self.carried.iter().map(|carried| carried.key.as_deref()).collect();
+        busy.extend(self.telling.iter().map(Option::as_deref));
+        let mut ready = Vec::new();
+        for (at, asked) in self.asked.iter().enumerate() {
+            let key = asked.key.as_deref();
+            let waits = match key {
+                None => at > 0 || !busy.is_empty(),
+                Some(_) => busy.contains(&key) || busy.contains(&None),
+            };
+            if !waits {
+                ready.push(at);
+            }
+            busy.push(key);
+            if self.manner.in_order || key.is_none() {
+                break;
+            }
+        }
+        ready
+    }
+
+    fn carry_out(&mut self, at: usize) {
+        let Asked { key, ask } = self.asked.remove(at);
+        let fails = self.manner.fails_one_in > 0 && self.random.below(self.manner.fails_one_in) == 0;
+        let why = if self.random.below(2) == 0 { StoreError::NoSpace } else { StoreError::Io("eio") };
+        let tell: Box<dyn FnOnce() + Send> = match (ask, &key) {
+            (Ask::Get(done), Some(key)) => {
+                let found = self.data.get(key).cloned();
+                Box::new(move || {
+                    if fails {
+                        return done(Err(why));
+                    }
+                    done(Ok(found.as_ref().map(|(bytes, traits)| Value {
+                        bytes,
+                        shared: None,
+                        traits: *traits,
+                    })));
+                })
+            }
+            (Ask::Update(update), Some(_)) if fails => Box::new(move || update.done(Err(why))),
+            (Ask::Update(mut update), Some(key)) => {
+                let present = self.data.get(key).cloned();
+                let present =
+                    present.as_ref().map(|(bytes, traits)| Value { bytes, shared: None, traits: *traits });
+                if self.random.below(8) == 0 {
+                    // Somebody else was faster, and is undone: it is asked again.
+                    update.decide(None);
+                }
+                let value = match update.decide(present) {
+                    Change::Keep => None,
+                    Change::Put(value) => Some(Some((value.bytes.to_vec(), value.traits))),
+                    Change::Delete => Some(None),
+                };
+                match value {
+                    None => Box::new(move || update.done(Ok(None))),
+                    Some(value) => {
+                        match value.clone() {
+                            Some(value) => _ = self.data.insert(key.clone(), value),
+                            None => _ = self.data.remove(key),
+                        }
+                        // Rule 1.
+                        self.seq += 1;
+                        let (seq, key) = (self.seq, key.clone());
+                        self.since.insert(seq, (key.clone(), value.clone()));
+                        Box::new(move || {
+                            let change = match &value {
+                                Some((bytes, traits)) => {
+                                    Change::Put(Value { bytes, shared: None, traits: *traits })
+                                }
+                                None => Change::Delete,
+                            };
+                            update.done(Ok(Some(Written { seq, changes: &[(&key, change)] })));
+                        })
+                    }
+                }
+            }
+            (Ask::Note(name, note, done), _) => {
+                self.notes.insert(name, note);
+                Box::new(move || done(Ok(())))
+            }
+            (Ask::Barrier(done), _) => Box::new(move || done(Ok(()))),
+            (Ask::ReadNote(name, done), _) => {
+                let note = self.notes.get(&name).cloned();
+                Box::new(move || done(Ok(note)))
+            }
+            (Ask::Batch(part, shows, done), _) => {
+                let batch = self.batch(part, shows);
+                Box::new(move || done(Ok(batch)))
+            }
+            (Ask::Get(_) | Ask::Update(_), None) => unreachable!("these have a key"),
+        };
+        self.carried.push(Carried { key, tell });
+    }
+
+    fn batch(&self, part: Option<usize>, shows: Shows) -> Batch {
+        let mut batch = Batch::default();
+        let is_in = |key: &[u8]| part.is_none_or(|part| part_of(key) == part);
+        let asked = self.asked.iter().filter_map(|asked| asked.key.as_deref());
+        let carried = self.carried.iter().filter_map(|carried| carried.key.as_deref());
+        let telling = self.telling.iter().filter_map(Option::as_deref);
+        asked.chain(carried).chain(telling).filter(|key| is_in(key)).for_each(|key| batch.push(key, None));
+        for (key, (bytes, traits)) in self.data.iter().filter(|(key, _)| is_in(key)) {
+            let value = Value { bytes, shared: None, traits: *traits };
+            batch.push(key, (shows == Shows::Pairs).then_some(value));
+        }
+        batch.is_last = true;
+        batch
+    }
+}
+
+/// Parts that it is scanned in: few, as each costs a step.
+const PARTS: usize = 4;
+
+fn part_of(key: &[u8]) -> usize {
+    usize::from(key.last().copied().unwrap_or_default()) % PARTS
+}
+
+impl Store for Deferred {
+    fn get<R>(
+        &self,
+        key: &[u8],
+        now: impl FnOnce(Option<Value<'_>>) -> R,
+        later: impl FnOnce() -> ReadDone,
+    ) -> Option<R> {
+        let at_once = {
+            let mut state = self.state.lock();
+            let may = !state.is_busy(key) && state.random.below(4) == 0;
+            may.then(|| state.data.get(key).cloned())
+        };
+        match at_once {
+            Some(found) => Some(now(found.as_ref().map(|(bytes, traits)| Value {
+                bytes,
+                shared: None,
+                traits: *traits,
+            }))),
+            None => {
+                self.ask(Some(key), Ask::Get(later()));
+                None
+            }
+        }
+    }
+
+    fn update<U: Update>(
+        &self,
+        key: &[u8],
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        self.ask(Some(key), Ask::Update(later(update)));
+        None
+    }
+
+    fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+        {
+            let state = self.state.lock();
+            if state.asked.is_empty() && state.carried.is_empty() && state.telling.is_none() {
+                return Some(Ok(()));
+            }
+        }
+        self.ask(None, Ask::Barrier(later()));
+        None
+    }
+
+    fn seq(&self) -> u64 {
+        self.state.lock().seq
+    }
+
+    fn len(&self) -> usize {
+        self.state.lock().data.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.state.lock().data.iter().map(|(key, (bytes, _))| (key.len() + bytes.len()) as u64).sum()
+    }
+
+    fn parts(&self) -> usize {
+        PARTS
+    }
+
+    fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan> {
+        Box::new(DeferredScan { store: self.clone(), part, shows })
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+}
+
+struct DeferredScan {
+    store: Deferred,
+    part: Option<usize>,
+    shows: Shows,
+}
+
+impl Scan for DeferredScan {
+    fn next_batch(&mut self, done: ScanDone) {
+        if self.store.state.lock().manner.late_scans {
+            return self.store.ask(None, Ask::Batch(self.part, self.shows, done));
+        }
+        let batch = self.store.state.lock().batch(self.part, self.shows);
+        done(Ok(batch));
+    }
+}
+
+impl Notes for Deferred {
+    fn write(&self, name: &str, note: &[u8], done: Done) {
+        self.ask(None, Ask::Note(name.into(), note.into(), done));
+    }
+
+    fn read(&self, name: &str, done: NoteDone) {
+        let (has_thread, note) = {
+            let state = self.state.lock();
+            (state.manner.has_thread, state.notes.get(name).cloned())
+        };
+        if has_thread {
+            return self.ask(None, Ask::ReadNote(name.into(), done));
+        }
+        done(Ok(note));
+    }
+}
+
+/// Such stores, by their names, for as long as it is there.
+#[derive(Clone)]
+pub struct DeferredEngine {
+    manner: Manner,
+    stores: Arc<Mutex<Vec<Named>>>,
+}
+
+/// A store with its names.
+type Named = (Vec<String>, Deferred);
+
+impl DeferredEngine {
+    pub fn new(manner: Manner) -> Self {
+        Self { manner, stores: Arc::default() }
+    }
+}
+
+impl Engine for DeferredEngine {
+    type Store = Deferred;
+
+    fn open(&self, names: &[String]) -> Result<Deferred, OpenError> {
+        let mut stores = self.stores.lock();
+        let is_it = |known: &[String]| names.iter().any(|name| known.contains(name));
+        let mut found = stores.iter_mut().filter(|(known, _)| is_it(known));
+        let store = match (found.next(), found.next()) {
+            (Some(_), Some(_)) => return Err(OpenError::Names { names: names.to_vec() }),
+            (Some((known, store)), None) => {
+                *known = names.to_vec();
+                return Ok(store.clone());
+            }
+            (None, _) => Deferred::new(self.manner),
+        };
+        stores.push((names.to_vec(), store.clone()));
+        Ok(store)
+    }
+
+    fn open_again(&self, store: &Deferred) -> Deferred {
+        store.clone()
+    }
+
+    fn settle(&self, done: Done) {
+        for (_, store) in &*self.stores.lock() {
+            while store.waiting() > 0 {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+        done(Ok(()));
+    }
+
+    fn close(&self) {
+        for (_, store) in &*self.stores.lock() {
+            store.state.lock().closed = true;
+            store.work.notify_all();
+        }
+    }
+}

@@ -72,7 +72,7 @@
 //! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
 //!   spawn requests, `net_kernel`.
 //! - [`kv`]: the key-value protocol's requests, and the server that answers them; [`kv::downstream`] looks after its slaves.
-//! - [`store`]: encoded key to encoded value.
+//! - [`store`]: encoded key to encoded value: engines, stores, scans, notes, and what each engine has to hold.
 //! - [`replica`]: what a primary keeps for each slave.
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
@@ -91,7 +91,8 @@
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
 //! 4. Signals between two processes are handled in the order sent: inline, on the connection's task (a [`Server`]'s are
-//!    put into its mailbox there). A slave sees the writes of its primary in the order in which the store took them.
+//!    put into its mailbox there). A slave sees the writes of its primary in the order of the numbers that the store gives them, in whatever order
+//!    they are done.
 //! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there. No bound makes a
 //!    connection stop reading.
 //! 6. A peer can make us close its own connection: never another's, never the node.

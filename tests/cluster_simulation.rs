@@ -151,7 +151,9 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         }
     }
     for node in &mut nodes {
-        let manner = Manner { in_order: random.one_in(3), ..Manner::wild(random.below(1 << 32)) };
+        let fails_one_in = random.pick(&[0, 20]);
+        let manner =
+            Manner { in_order: random.one_in(3), fails_one_in, ..Manner::wild(random.below(1 << 32)) };
         node.drive = random.one_in(2).then(|| Drive::new(manner));
     }
     let wild = random.one_in(2);

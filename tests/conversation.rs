@@ -19,7 +19,7 @@ use kvnode::process::{
     Dispatch, Effect, FedNode, Feeding, GenServer, More, NoRoom, Outcome, Peer, PeerError, Process,
     ProcessId, Registry, Waiters, exits,
 };
-use kvnode::replica::{SlaveName, SlaveState};
+use kvnode::replica::{Acknowledge, SlaveName, SlaveState, Standing};
 use kvnode::store::{
     Batch, Done, MemoryStore, Pending, ReadDone, Scan, ScanDone, Shows, Store, StoreError, Update, Value,
 };
@@ -107,10 +107,15 @@ fn cluster() -> Cluster {
 }
 
 fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
-    let registry = Registry::new("k@h".into(), 5);
     let sent = Arc::new(Sent::default());
     let (dispatch, follow) = (Arc::clone(&sent) as Arc<dyn Dispatch>, Arc::clone(&sent) as Arc<dyn Follow>);
-    let store = registry.spawn(KeyValueServer::new(store, dispatch, follow, 1 << 20).shared());
+    let server = KeyValueServer::new(store, dispatch, follow, 1 << 20).shared();
+    cluster_of(server, sent, flags)
+}
+
+fn cluster_of(server: Arc<dyn GenServer>, sent: Arc<Sent>, flags: DistributionFlags) -> Cluster {
+    let registry = Registry::new("k@h".into(), 5);
+    let store = registry.spawn(server);
     registry.register("kv", &store).expect("the name is free");
     registry.claim_global("kv_global", &store).expect("the name is free");
     let net_kernel = Arc::new(NetKernel::default());
@@ -325,9 +330,8 @@ fn a_put_a_get_and_a_delete_are_answered_to_the_callers_pid() {
     });
 }
 
-/// Calls with numbers as tags, keys and values, all said before any is answered; `None`: a get, `Some(0)`: a delete.
-fn answers_to(cluster: &mut Cluster, calls: &[(u64, Option<u64>)]) -> Vec<String> {
-    let deferred = cluster.deferred.take();
+/// Calls with numbers as tags, keys and values; `None`: a get, `Some(0)`: a delete.
+fn say_calls(cluster: &mut Cluster, calls: &[(u64, Option<u64>)]) {
     for (number, (key, value)) in (1..).zip(calls) {
         let frame = message(to_name("kv"), |w| {
             let tag = |w: &mut TermWriter<'_>| _ = w.reference(&reference(number));
@@ -346,7 +350,11 @@ fn answers_to(cluster: &mut Cluster, calls: &[(u64, Option<u64>)]) -> Vec<String
         peer.handle(frame, around(registry, waiters), &mut out, later).expect("a good frame");
         cluster.sent.0.lock().push((PEER.into(), out));
     }
-    cluster.deferred = deferred;
+}
+
+/// Says calls, and gives the answers, all of which come after the last call was said.
+fn answers_to(cluster: &mut Cluster, calls: &[(u64, Option<u64>)]) -> Vec<String> {
+    say_calls(cluster, calls);
     let mut answers = vec![String::new(); calls.len()];
     for frame in cluster.answered_later() {
         let answer = TermView::parse(payload_of(&frame)).expect("a term");
@@ -400,7 +408,8 @@ fn whatever_order_a_store_answers_in_each_call_is_answered_once_and_those_of_a_k
     let mut failed = 0;
     for seed in 0..300 {
         let mut below = numbers(seed);
-        let manner = Manner { fails_one_in: if seed % 3 == 0 { 10 } else { 0 }, ..Manner::wild(seed) };
+        let fails_one_in = if seed % 3 == 0 { 10 } else { 0 };
+        let manner = Manner { fails_one_in, fails_to_read: true, ..Manner::wild(seed) };
         let mut cluster = cluster_on(Deferred::new(manner));
         let calls: Vec<_> = (0..60)
             .map(|at| (below(6), if below(3) == 0 { None } else { Some(below(5) * (at + 1)) }))
@@ -994,6 +1003,88 @@ fn a_value_with_a_key_twice_is_refused_and_changes_nothing() {
         });
         assert_eq!(get, [to_caller(tag_ref, atom("nil"))]);
     });
+}
+
+#[test]
+fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back() {
+    for seed in 0..300 {
+        let mut below = numbers(seed);
+        let store = Deferred::new(Manner { late_scans: true, ..Manner::wild(seed) });
+        let sent = Arc::new(Sent::default());
+        let server = KeyValueServer::new(store.clone(), Arc::clone(&sent) as Arc<dyn Dispatch>, 1 << 20);
+        let server = Arc::new(server);
+        let mut cluster =
+            cluster_of(Arc::clone(&server) as Arc<dyn GenServer>, sent, DistributionFlags::OFFERED);
+        let mut written = 0;
+        let write = |cluster: &mut Cluster, below: &mut dyn FnMut(u64) -> u64, written: &mut u64| {
+            *written += 1;
+            let value = if below(4) == 0 { 0 } else { *written };
+            say_calls(cluster, &[(below(12), Some(value))]);
+        };
+        (0..30).for_each(|_| write(&mut cluster, &mut below, &mut written));
+        (0..below(40)).for_each(|_| _ = store.step());
+        let slave = server.add_slave(SlaveName::global("s")).expect("room").expect("a new one");
+        slave.found(RemoteProcess::Pid(caller()));
+        let (mut data, mut seen) = (BTreeMap::new(), BTreeMap::new());
+        #[expect(clippy::disallowed_methods, reason = "some instant")]
+        let now = std::time::Instant::now();
+        let mut writes_left = 40;
+        for round in 0.. {
+            assert!(round < 10_000, "the copy does not end: {slave:?}");
+            match below(4) {
+                0 if writes_left > 0 => {
+                    writes_left -= 1;
+                    write(&mut cluster, &mut below, &mut written);
+                }
+                1 => _ = store.step(),
+                _ => {
+                    if slave.begin_sweep() {
+                        slave.end_sweep(true);
+                    }
+                    if slave.scan(&*server) {
+                        slave.refill(&*server);
+                    }
+                }
+            }
+            let taken = slave.take(
+                now,
+                |_| true,
+                |_, message| {
+                    let [_, write] =
+                        TermView::parse(message).expect("a term").as_tuple::<2>().expect("a cast");
+                    match write
+                        .as_tuple::<3>()
+                        .map(|[_, key, value]| (key.as_unsigned(), value.as_unsigned()))
+                    {
+                        Some((Some(key), Some(value))) => {
+                            let before = seen.insert(key, value).unwrap_or(0);
+                            assert!(
+                                before <= value,
+                                "seed {seed}: key {key} went back from {before} to {value}"
+                            );
+                            data.insert(key, value);
+                        }
+                        _ => {
+                            let [_, key] = write.as_tuple::<2>().expect("a deletion");
+                            data.remove(&key.as_unsigned().expect("a key"));
+                        }
+                    }
+                    true
+                },
+            );
+            if let Acknowledge::Now(mark) = taken.acknowledge {
+                slave.acknowledged(mark);
+            }
+            let is_in_step = matches!(slave.standing(), Standing::InStep { .. });
+            if is_in_step && writes_left == 0 && store.waiting() == 0 {
+                break;
+            }
+        }
+        let term = |bytes: &[u8]| TermView::parse(bytes).expect("a term").as_unsigned().expect("a number");
+        let held: BTreeMap<u64, u64> =
+            store.at_rest().iter().map(|(key, (value, _))| (term(key), term(value))).collect();
+        assert_eq!(data, held, "seed {seed}");
+    }
 }
 
 #[test]

@@ -308,7 +308,7 @@ impl<S: Store> KeyValueServer<S> {
                 follower.reported();
             }
             Copied::Keep(seen) => {
-                self.delete_all_but(&seen, follower.reports(), turn);
+                self.delete_all_but(&seen, follower.reports(), follower.kept(), turn);
                 if follower.reports() {
                     self.dropped.lock().end();
                 }
@@ -358,7 +358,13 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// Deletes what the copy has not brought. Its batches have to come at once: nothing else may be written meanwhile.
-    fn delete_all_but(&self, seen: &super::follower::Seen, report: bool, turn: &mut Turn<'_>) {
+    fn delete_all_but(
+        &self,
+        seen: &super::follower::Seen,
+        report: bool,
+        kept: &Arc<Kept>,
+        turn: &mut Turn<'_>,
+    ) {
         let shows = if report { Shows::Pairs } else { Shows::Keys };
         for part in 0..self.store().parts() {
             let mut scan = self.store().scan(Some(part), shows);
@@ -380,10 +386,16 @@ impl<S: Store> KeyValueServer<S> {
                     if let Some(value) = value.filter(|_| report) {
                         self.dropped.lock().keep(key, value.bytes);
                     }
+                    // One that is not deleted is not kept as the primary has it: it is told, and copies again.
+                    let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(kept));
                     let deleted =
-                        TermView::parse(key).map(|key| self.cast_write(Write::Delete { key }, turn));
-                    if let Err(error) | Ok(Err(error)) = deleted {
-                        tracing::error!(store = ?turn.me, %error, "a key that the primary has not stays");
+                        TermView::parse(key).map(|key| self.write(Write::Delete { key }, turn, 0, later));
+                    match deleted {
+                        Ok(Ok(Written::Now(Err(error)))) => not_kept(kept, &error, &turn.me),
+                        Ok(Ok(Written::Now(Ok(_)) | Written::Later)) => {}
+                        Err(error) | Ok(Err(error)) => {
+                            tracing::error!(store = ?turn.me, %error, "a key that the primary has not stays");
+                        }
                     }
                 }
                 if batch.is_last {

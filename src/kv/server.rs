@@ -664,7 +664,8 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
     }
 
     fn primary(&self) -> Option<PrimaryFigures> {
-        let follower = self.follower.lock();
+        let mut follower = self.follower.lock();
+        follower.note_kept();
         follower.primary().map(|primary| following::figures(primary, &follower))
     }
 }

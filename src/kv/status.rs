@@ -14,7 +14,7 @@ const WITHHELD_SHOWN: usize = 3;
 
 /// Writes `%{role: r, entries: n, bytes: n, incarnation: n, term: n, seq: n, primary: p, slaves: [%{name: s, state: s,
 /// stale_keys: b, withheld: n, withheld_keys: [text], kind: k, since: t, error: e}]}`. `withheld` is how many keys have a value
-/// that the slave's OTP cannot decode, and which it is therefore not sent. `seq` is the number of the last write that was queued for slaves; `since` is
+/// that the slave's OTP cannot decode, and which it is therefore not sent. `seq` is the number of the last write; `since` is
 /// when a slave's state began, as `System.system_time(:millisecond)`; `kind` and `stale_keys` are `nil` for a slave that was never
 /// found. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
 /// slaves is a `:primary`, and one without is whatever others make of it, `:single`: an Elixir primary does not tell a

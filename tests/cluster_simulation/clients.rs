@@ -84,7 +84,13 @@ impl World {
     fn answer(&mut self, call: Call, reply: TermView<'_>) {
         let is_ok = reply.is_atom("ok");
         let reason = reply.as_tuple::<2>().map(|[_, reason]| reason);
+        let is_refusal = |reason: TermView<'_>| {
+            reason.is_atom("no_space") || reason.as_tuple::<2>().is_some_and(|[io, _]| io.is_atom("io"))
+        };
+        let has_failed = self.nodes[call.node].drive.is_some() && reason.is_some_and(is_refusal);
+        self.counts.failed += u64::from(has_failed);
         match call.asked {
+            Asked::Write | Asked::Confirmed { .. } if has_failed => {}
             Asked::Write => assert!(is_ok, "{reply:?}"),
             Asked::Confirmed { want, had, .. } if is_ok => {
                 assert!(had.len() as u64 >= want, "confirmed by {want}, and {had:x?} have it");

@@ -64,6 +64,7 @@ counts! {
     confirmed: "Writes that were confirmed.",
     unconfirmed: "Writes that were not confirmed in time.",
     kept: "Nodes that came back with what they had.",
+    failed: "Writes that the store did not take.",
     kills: "Nodes that were killed.",
     cuts: "Nodes that were cut off from each other.",
 }
@@ -360,6 +361,9 @@ impl World {
     /// Nothing breaks any more, all nodes run and nobody writes: all becomes as it should be in a bounded number of events.
     pub fn settle(&mut self) {
         for node in 0..self.nodes.len() {
+            if let Some(drive) = &self.nodes[node].drive {
+                drive.fail_one_in(0);
+            }
             for other in 0..self.nodes.len() {
                 self.heal(node, other);
             }

@@ -62,8 +62,10 @@ struct Carried {
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
     pub seed: u64,
-    /// One in so many reads and writes fails; 0: none.
+    /// One in so many writes fails; 0: none.
     pub fails_one_in: u64,
+    /// So do reads.
+    pub fails_to_read: bool,
     /// Everything is carried out and told of in the order in which it was asked, as a disk does.
     pub in_order: bool,
     /// Scans come later too.
@@ -75,7 +77,14 @@ pub struct Manner {
 impl Manner {
     /// Whatever is allowed, by a seed, step by step.
     pub const fn wild(seed: u64) -> Self {
-        Self { seed, fails_one_in: 0, in_order: false, late_scans: false, has_thread: false }
+        Self {
+            seed,
+            fails_one_in: 0,
+            fails_to_read: false,
+            in_order: false,
+            late_scans: false,
+            has_thread: false,
+        }
     }
 }
 
@@ -300,6 +309,7 @@ impl State {
         let tell: Box<dyn FnOnce() + Send> = match (ask, &key) {
             (Ask::Get(done), Some(key)) => {
                 let found = self.data.get(key).cloned();
+                let fails = fails && self.manner.fails_to_read;
                 Box::new(move || {
                     if fails {
                         return done(Err(why));

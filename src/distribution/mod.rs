@@ -5,6 +5,8 @@
 //! their control messages, [`Outbound`] writes those of ours, [`Outflow`] orders what leaves, at the [`Pace`] of the link,
 //! and [`Ticker`] watches that the peer is alive.
 
+#![warn(clippy::indexing_slicing)]
+
 pub mod alias_form;
 pub mod control;
 pub mod cookie;

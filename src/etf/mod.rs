@@ -5,6 +5,8 @@
 //! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes. [`to_term`] and
 //! [`from_term`] go between terms and Rust types, through [`mod@serde`].
 
+#![warn(clippy::indexing_slicing)]
+
 pub mod compressed;
 pub mod key;
 pub mod owned;

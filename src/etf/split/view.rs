@@ -193,6 +193,7 @@ pub struct ReferenceView<'a> {
 
 impl ReferenceView<'_> {
     /// The one to five words.
+    #[expect(clippy::indexing_slicing, reason = "there are one to five")]
     pub fn words(&self) -> &[u32] {
         &self.words[..usize::from(self.len)]
     }
@@ -238,6 +239,7 @@ impl<'a> TermView<'a> {
     }
 
     /// The first byte.
+    #[expect(clippy::indexing_slicing, reason = "a checked term has one byte at least")]
     pub const fn tag(self) -> u8 {
         self.bytes[0]
     }

@@ -3,7 +3,6 @@
 //! The requests and answers are erl_dist's. What it lacks is here: a time-out around every step, a bound on what is
 //! read, one connection try for each address of a host, and errors by whose fault it is.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -276,29 +275,42 @@ impl AsyncWrite for Bounded {
 }
 
 /// Why an epmd did not do what was asked.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EpmdError {
     /// The host's name has no address.
+    #[error("unknown host \"{host}\": {reason}; check the name, DNS or /etc/hosts")]
     UnknownHost {
         /// The name.
         host: String,
         /// What the resolver says.
+        #[source]
         reason: io::Error,
     },
     /// Nothing listens there, or nothing comes back in time.
+    #[error("no epmd answers at {at}: {reason}; start one with `epmd -daemon` or `kvnode epmd --daemon`")]
     NoAnswer {
         /// Address and port.
         at: String,
         /// What the system says.
+        #[source]
         reason: io::Error,
     },
     /// The connection was closed without an answer: what an epmd does with a request that it does not allow.
+    #[error(
+        "the epmd at {at} closed the connection without an answer; it does that to requests that it does not allow, such as \
+         registering from another machine"
+    )]
     Refused {
         /// Address and port.
         at: String,
     },
     /// A live node is registered under that name.
+    #[error(
+        "the name \"{name}\" is taken: the epmd at {epmd} has a live node of that name{}; choose another name, or end \
+         that node",
+        .port.map(|port| format!(", on port {port}")).unwrap_or_default()
+    )]
     NameTaken {
         /// The name, without host.
         name: String,
@@ -308,6 +320,7 @@ pub enum EpmdError {
         port: Option<u16>,
     },
     /// An error code that has no meaning for the request.
+    #[error("the epmd at {at} answered with error {code}")]
     Answered {
         /// Address and port.
         at: String,
@@ -315,6 +328,9 @@ pub enum EpmdError {
         code: u8,
     },
     /// Not an answer of an epmd.
+    #[error(
+        "what answers at {at} is no epmd ({what}); end the program that has this port, or set ERL_EPMD_PORT for all nodes"
+    )]
     Malformed {
         /// Address and port.
         at: String,
@@ -322,6 +338,10 @@ pub enum EpmdError {
         what: String,
     },
     /// None was running, and none could be started.
+    #[error(
+        "no epmd answers at {at}, and none could be started{}; start one by hand with `kvnode epmd` and see what it says",
+        .tried.iter().map(|one| format!("; {one}")).collect::<String>()
+    )]
     Start {
         /// Address and port.
         at: String,
@@ -339,53 +359,5 @@ impl EpmdError {
     /// Whether nothing listens at all: then one may be started.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::NoAnswer { reason, .. } if reason.kind() == io::ErrorKind::ConnectionRefused)
-    }
-}
-
-impl fmt::Display for EpmdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownHost { host, reason } => {
-                write!(f, "unknown host \"{host}\": {reason}; check the name, DNS or /etc/hosts")
-            }
-            Self::NoAnswer { at, reason } => {
-                write!(
-                    f,
-                    "no epmd answers at {at}: {reason}; start one with `epmd -daemon` or `kvnode epmd --daemon`"
-                )
-            }
-            Self::Refused { at } => write!(
-                f,
-                "the epmd at {at} closed the connection without an answer; it does that to requests that it does not \
-                 allow, such as registering from another machine"
-            ),
-            Self::NameTaken { name, epmd, port } => {
-                write!(f, "the name \"{name}\" is taken: the epmd at {epmd} has a live node of that name")?;
-                if let Some(port) = port {
-                    write!(f, ", on port {port}")?;
-                }
-                f.write_str("; choose another name, or end that node")
-            }
-            Self::Answered { at, code } => write!(f, "the epmd at {at} answered with error {code}"),
-            Self::Malformed { at, what } => write!(
-                f,
-                "what answers at {at} is no epmd ({what}); end the program that has this port, or set ERL_EPMD_PORT \
-                 for all nodes"
-            ),
-            Self::Start { at, tried } => {
-                write!(f, "no epmd answers at {at}, and none could be started")?;
-                tried.iter().try_for_each(|one| write!(f, "; {one}"))?;
-                f.write_str("; start one by hand with `kvnode epmd` and see what it says")
-            }
-        }
-    }
-}
-
-impl std::error::Error for EpmdError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::UnknownHost { reason, .. } | Self::NoAnswer { reason, .. } => Some(reason),
-            _ => None,
-        }
     }
 }

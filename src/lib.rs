@@ -79,7 +79,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Only `node`, `epmd`, `program` and `cli` name smol, sockets, files or the clock ([`store::disk`] names files, and has the
+//! 1. Only `node`, `epmd`, `program`, `cli` and `within` name smol, sockets, files or the clock ([`store::disk`] names files, and has the
 //!    thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
@@ -152,6 +152,7 @@ pub mod process;
 pub mod program;
 pub mod replica;
 pub mod store;
+mod within;
 
 pub use config::ServerName;
 pub use distribution::ServerRef;

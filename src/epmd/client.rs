@@ -11,12 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use erl_dist::epmd::{EpmdClient, NodeEntry, NodeType};
-use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use smol::net::TcpStream;
 
 use super::resolve::resolve;
 use crate::config::EpmdConfig;
+use crate::within::{io_within, within};
 
 /// How long resolving, connecting and a conversation may take, each.
 pub const EPMD_STEP: Duration = Duration::from_secs(5);
@@ -188,7 +188,7 @@ async fn connect_any(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr)
 
 async fn connect(address: SocketAddr, step: Duration) -> Result<TcpStream, EpmdError> {
     let silent = |reason| EpmdError::NoAnswer { at: address.to_string(), reason };
-    let stream = within(step, TcpStream::connect(address)).await.map_err(silent)?;
+    let stream = io_within(step, TcpStream::connect(address)).await.map_err(silent)?;
     // erl_dist writes a request in small pieces: without this each waits for the acknowledgement of the one before.
     stream.set_nodelay(true).map_err(silent)?;
     Ok(stream)
@@ -200,11 +200,7 @@ async fn converse<T>(
 ) -> Result<T, EpmdError> {
     use erl_dist::epmd::EpmdError as Fault;
     let at = epmd.to_string();
-    let answered = async { Some(talk.await) }.or(async {
-        smol::Timer::after(EPMD_STEP).await;
-        None
-    });
-    match answered.await {
+    match within(EPMD_STEP, talk).await {
         None => Err(EpmdError::NoAnswer { at, reason: io::ErrorKind::TimedOut.into() }),
         Some(Ok(answer)) => Ok(answer),
         Some(Err(Fault::Io(reason))) => Err(match reason.kind() {
@@ -217,15 +213,6 @@ async fn converse<T>(
         }
         Some(Err(fault)) => Err(EpmdError::Malformed { at, what: fault.to_string() }),
     }
-}
-
-/// Waits for something, but not longer than `step`.
-pub(super) async fn within<T>(step: Duration, act: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    act.or(async {
-        smol::Timer::after(step).await;
-        Err(io::ErrorKind::TimedOut.into())
-    })
-    .await
 }
 
 fn random_creation() -> io::Result<u32> {

@@ -18,6 +18,7 @@ use smol::{Async, LocalExecutor};
 use super::protocol::{Asker, Next, Outcome, REQUEST_BYTES_MAX, Registry};
 pub use super::served::{CONNECTIONS_MAX, REMOTE_CONNECTIONS_MAX, REMOTE_CONNECTIONS_PER_ADDRESS_MAX};
 use super::served::{Place, Served, Source};
+use crate::within::within;
 
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -227,12 +228,7 @@ async fn read_request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 async fn in_time<T>(act: impl Future<Output = io::Result<T>>) -> Option<T> {
-    async { act.await.ok() }
-        .or(async {
-            smol::Timer::after(REQUEST_STEP).await;
-            None
-        })
-        .await
+    within(REQUEST_STEP, act).await?.ok()
 }
 
 /// Why a daemon cannot listen.

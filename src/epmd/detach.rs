@@ -6,11 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use smol::future::FutureExt;
-
 use super::client::{EPMD_STEP, local_names};
 use super::daemon::DaemonConfig;
 use crate::config::EpmdConfig;
+use crate::within::within;
 
 /// The argument that tells a process to be the daemon: `kvnode epmd --detached …`.
 pub const DETACHED: &str = "--detached";
@@ -52,11 +51,7 @@ pub async fn spawn(program: &Path, config: &DaemonConfig) -> Result<SocketAddr, 
             smol::Timer::after(LOOK).await;
         }
     };
-    let late = async {
-        smol::Timer::after(EPMD_STEP).await;
-        Err(DetachError::Silent)
-    };
-    answers.or(late).await
+    within(EPMD_STEP, answers).await.unwrap_or(Err(DetachError::Silent))
 }
 
 fn complaint(child: &mut Child) -> String {

@@ -1,6 +1,6 @@
 //! Setting connections up: dialling, accepting, and the handshake's bytes over a socket.
 
-use std::future::{self, Future};
+use std::future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::node::link::door::Pass;
 use crate::node::link::socket::Socket;
 use crate::node::link::tls::{self, TlsFault};
 use crate::node::{Node, now, random_u32};
+use crate::within::io_within;
 
 /// Why a node could not be connected to.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +244,7 @@ async fn connect_any(
     let step = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut failure = None;
     for &address in addresses {
-        let connected = within(step, TcpStream::connect(address)).await;
+        let connected = io_within(step, TcpStream::connect(address)).await;
         match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = failure.or(Some((address, error))),
@@ -509,18 +510,6 @@ impl Wire {
     fn into_parts(self) -> (Link, Vec<u8>) {
         (self.link, self.packets.into_rest())
     }
-}
-
-/// Waits for something, but not longer than `limit`.
-pub(in crate::node) async fn within<T>(
-    limit: Duration,
-    what: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    what.or(async {
-        Timer::after(limit).await;
-        Err(io::ErrorKind::TimedOut.into())
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -1011,8 +1011,9 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
         let mut below = numbers(seed);
         let store = Deferred::new(Manner { late_scans: true, ..Manner::wild(seed) });
         let sent = Arc::new(Sent::default());
-        let server = KeyValueServer::new(store.clone(), Arc::clone(&sent) as Arc<dyn Dispatch>, 1 << 20);
-        let server = Arc::new(server);
+        let (dispatch, follow) =
+            (Arc::clone(&sent) as Arc<dyn Dispatch>, Arc::clone(&sent) as Arc<dyn Follow>);
+        let server = KeyValueServer::new(store.clone(), dispatch, follow, 1 << 20).shared();
         let mut cluster =
             cluster_of(Arc::clone(&server) as Arc<dyn GenServer>, sent, DistributionFlags::OFFERED);
         let mut written = 0;
@@ -1027,7 +1028,7 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
         slave.found(RemoteProcess::Pid(caller()));
         let (mut data, mut seen) = (BTreeMap::new(), BTreeMap::new());
         #[expect(clippy::disallowed_methods, reason = "some instant")]
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let mut writes_left = 40;
         for round in 0.. {
             assert!(round < 10_000, "the copy does not end: {slave:?}");

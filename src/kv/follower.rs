@@ -567,7 +567,11 @@ impl<S: Store> Follower<S> {
     pub fn marked(&mut self, session: u64, mark: CopyMark, seq: u64) {
         let Some(primary) = self.session(session) else { return };
         primary.marked(mark, seq);
-        if primary.whole {
+        let is_whole = primary.whole;
+        if matches!(mark, CopyMark::Begin | CopyMark::Repair) {
+            self.kept.sent_again();
+        }
+        if is_whole {
             self.is_mixed = false;
         }
     }

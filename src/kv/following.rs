@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::follower::{Copied, Follower, Greeting, Handled, Own, Place, Primary};
-use super::kept::{self, Kept};
+use super::kept::Kept;
 use super::position;
 use super::request::{FromPrimary, Hello, SkippedWrite};
 use super::server::{Completion, KeyValueServer, Write, Written, refuse, with_canonical};
@@ -140,14 +140,17 @@ impl<S: Store> KeyValueServer<S> {
             return turn.reply(caller, |w| write_asked(w, answer, &kept));
         };
         // What came before may be under way: it is kept when what comes behind it is.
-        let (waiting, dispatch) = (caller, Arc::clone(&self.dispatch));
+        let (waiting, dispatch, store) = (caller, Arc::clone(&self.dispatch), turn.me.id);
         let sure = kept.sure();
         let done = || -> Done {
             let (caller, kept) = (waiting.to_owned(&turn.me.pid), Arc::clone(&kept));
             Box::new(move |result| {
+                // The primary holds back what takes room from here on: so this store lacks something from here on.
+                if let Err(error) = &result {
+                    not_kept(&kept, error, &store);
+                }
                 // The store has said by now what it did not keep.
-                let failed = result.err().map(|error| kept::refusal(&error));
-                let answer = kept.take_to_tell().or(failed).map_or(answer, Err);
+                let answer = kept.take_to_tell().map_or(answer, Err);
                 caller.reply(&*dispatch, |w| write_asked(w, answer, &kept));
             })
         };
@@ -158,7 +161,10 @@ impl<S: Store> KeyValueServer<S> {
             }
             _ => {
                 if let Some(result) = self.store().barrier(done) {
-                    let answer = result.map_or_else(|error| Err(kept::refusal(&error)), |()| answer);
+                    if let Err(error) = &result {
+                        not_kept(&kept, error, &store);
+                    }
+                    let answer = kept.take_to_tell().map_or(answer, Err);
                     turn.reply(caller, |w| write_asked(w, answer, &kept));
                 }
             }

@@ -53,6 +53,12 @@ impl Kept {
         take(&self.to_note)
     }
 
+    /// What was not kept so far is sent again: the primary is not told of it any more. It would hold back what takes room, and
+    /// this store would not know that it lacks that.
+    pub(super) fn sent_again(&self) {
+        self.to_tell.store(NOTHING, Ordering::Release);
+    }
+
     /// The primary is told that everything is kept up to this number, and, where that is so, that nothing is missing. Gives
     /// whether something was before, and was logged.
     pub(super) fn told(&self, seq: u64, whole: bool) -> bool {
@@ -107,6 +113,9 @@ mod tests {
         assert_eq!(kept.sure(), 7);
         assert!(kept.told(8, true) && kept.refuse_skipped());
         assert_eq!(kept.take_to_tell(), Some(Refusal::TooLarge));
+        assert!(!kept.refuse_skipped());
+        kept.sent_again();
+        assert_eq!((kept.take_to_tell(), kept.take_to_note()), (None, Some(Refusal::TooLarge)));
         kept.begin(3);
         assert_eq!((kept.take_to_tell(), kept.sure()), (None, 3));
     }

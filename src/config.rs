@@ -2,12 +2,11 @@
 //!
 //! A plain value: the command line or a library user fills it in, nothing below reads the environment.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::distribution::{Cookie, NodeAt, NodeName, NodePattern};
-use crate::store::SyncPolicy;
 
 pub mod tls;
 
@@ -27,17 +26,6 @@ pub struct Config {
     /// Where epmd is. `None`: the cluster is without epmd, as one of BEAMs with `-erl_epmd_port`. The node registers nowhere,
     /// and finds another at the port that is known of it, else at [`dist_port`](Self::dist_port).
     pub epmd: Option<EpmdConfig>,
-    /// The stores to serve, in order.
-    pub stores: Vec<StoreConfig>,
-    /// Where the stores are kept. `None`: in memory.
-    pub data: Option<DataConfig>,
-    /// Slaves of the first store.
-    pub slaves: Vec<ServerName>,
-    /// Slaves that have a write of the first store before it is answered; 0: it is answered at once.
-    pub confirm: u32,
-    /// A write that fewer slaves have after this time is answered so. The default is 4 s: callers wait for 5 s
-    /// (`GenServer.call/2`), and are to have an answer before.
-    pub confirm_timeout: Duration,
     /// Nodes to be kept connected. Those with a port are found there, and no epmd is asked for them.
     pub connect: Vec<NodeAt>,
     /// The nodes that may connect, and be connected to; with none said, all that know the cookie. Those of `connect`
@@ -50,8 +38,6 @@ pub struct Config {
     pub fragments: bool,
     /// TLS to every other node, as with `-proto_dist inet_tls`. `None`: TCP.
     pub tls: Option<TlsConfig>,
-    /// Where the page and the metrics are served by HTTP ([`Node::serve_http`](crate::Node::serve_http)). `None`: nowhere.
-    pub http: Option<SocketAddr>,
     /// The bounds on what peers may use.
     pub limits: Limits,
 }
@@ -60,29 +46,12 @@ impl Config {
     /// Erlang's `net_ticktime` where nothing else is said, in seconds.
     pub const NET_TICKTIME_SECS: u32 = 60;
 
-    /// [`confirm_timeout`](Self::confirm_timeout) where nothing else is said.
-    pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(4);
-
-    /// The most slaves that a write can wait for: no store has more.
-    pub const CONFIRM_MAX: u32 = 64;
-
     /// Whether a node may be connected with, as far as its name decides.
     pub fn allows(&self, node: &NodeName) -> bool {
         self.allow.is_empty()
             || self.allow.iter().any(|pattern| pattern.matches(node))
             || self.connect.iter().any(|kept| kept.name == *node)
     }
-}
-
-/// Stores on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataConfig {
-    /// The folder, which one process has at a time.
-    pub dir: PathBuf,
-    /// When writes are synced.
-    pub sync: SyncPolicy,
-    /// The folder that callers may have backups written into, by `{:backup, path}`; `None`: they may not.
-    pub backup_dir: Option<PathBuf>,
 }
 
 /// Where epmd is, and who starts it.
@@ -108,15 +77,6 @@ impl Default for EpmdConfig {
     fn default() -> Self {
         Self { port: Self::PORT, address: IpAddr::V4(Ipv4Addr::LOCALHOST), start: true, own_program: None }
     }
-}
-
-/// One store and the names that it is known by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// Names in `:global`.
-    pub global: Vec<String>,
-    /// Names on this node.
-    pub local: Vec<String>,
 }
 
 /// How a server is named, as in `GenServer.server/0`.
@@ -167,9 +127,6 @@ pub struct Limits {
     pub outbound_bytes_max: usize,
     /// A peer that takes nothing for so long of what waits for it is disconnected.
     pub output_stall_max: Duration,
-    /// Bytes kept for a slave that does not take them: past it the slave is behind, and only the keys that it misses are
-    /// kept; past it with these too, the whole store is sent once the slave takes writes again.
-    pub slave_buffer_bytes_max: usize,
     /// A set-up in which the other side's next packet takes longer is ended, and so is one in which TCP or all of TLS does.
     /// Erlang's own bound (kernel, `net_setuptime`).
     pub handshake_step_duration_max: Duration,
@@ -218,10 +175,6 @@ pub struct Limits {
     /// Nodes that are being connected to at once because something is to be sent to them: past it what is sent to others
     /// is dropped.
     pub dials_max: usize,
-    /// Bytes that all stores in memory may hold, as [`Room`](crate::store::Room) counts them: past it a write is
-    /// answered `{:error, :no_space}`. For stores on disk it is about what they take of memory
-    /// ([`Disk::open`](crate::store::Disk::open)).
-    pub stored_bytes_max: u64,
     /// First and longest pause between tries to reach a peer, epmd or a name; doubled each time, with jitter.
     pub backoff_first: Duration,
     /// See `backoff_first`.
@@ -237,7 +190,6 @@ impl Default for Limits {
             unfinished_messages_max: 64 << 10,
             outbound_bytes_max: 8 << 20,
             output_stall_max: Duration::from_secs(30),
-            slave_buffer_bytes_max: 64 << 20,
             handshake_step_duration_max: Duration::from_secs(7),
             reconnect_pause: Duration::from_millis(100),
             handshake_duration_max: Duration::from_secs(10),
@@ -257,7 +209,6 @@ impl Default for Limits {
             handshake_log_interval: Duration::from_secs(60),
             peers_max: 4096,
             dials_max: 64,
-            stored_bytes_max: u64::MAX,
             backoff_first: Duration::from_millis(200),
             backoff_max: Duration::from_secs(10),
         }

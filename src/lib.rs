@@ -8,7 +8,7 @@
 //! # A counter
 //!
 //! ```no_run
-#![doc = include_str!("../tests/library/counter.rs")]
+#![doc = include_str!("../examples/counter.rs")]
 //! ```
 //!
 //! With kvnode among the dependencies and the cookie of your cluster in `~/.erlang.cookie`, run it. (Requests of your
@@ -38,9 +38,12 @@
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | read whole programs | the folder `examples`, with what to type beside each |
+//! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
+//! | stream to a process at the pace of its node | [`process::Feed`] |
 //! | see what a node does and holds | [`Node::snapshot`] |
 //! | bound what peers may use | [`config::Limits`] |
 //! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
@@ -68,21 +71,22 @@
 //! - [`distribution`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
 //! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
 //!   spawn requests, `net_kernel`.
-//! - [`kv`]: the key-value protocol's requests, and the server that answers them.
+//! - [`kv`]: the key-value protocol's requests, and the server that answers them; [`kv::downstream`] looks after its slaves.
 //! - [`store`]: encoded key to encoded value: engines, stores, scans, notes, and what each engine has to hold.
 //! - [`replica`]: what a primary keeps for each slave.
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
+//! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.
 //! - [`config`]: every limit, interval and default.
 //! - [`cli`]: what a person types and reads.
 //!
 //! # Invariants
 //!
-//! 1. Only `node`, `epmd` and `cli` name smol, sockets, files or the clock ([`store::disk`] names files, and has the
-//!    thread that writes them); below them nothing is `async`. A test
+//! 1. Only `node`, `epmd`, `program`, `cli` and [`kv::downstream`] name smol, sockets, files or the clock ([`store::disk`]
+//!    names files, and has the thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
-//!    ([`etf::split`]), without a stack.
+//!    (`etf/split.rs`), without a stack.
 //! 3. A `get` builds no term tree and allocates nothing between [`distribution::Inbound`] and [`distribution::Outbound`].
 //!    `tests/allocations.rs` counts. A large value is kept in the memory that it was received into, and written
 //!    from there.
@@ -95,29 +99,27 @@
 //! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
-//! 9. The key-value server and what starts it use nothing but what this crate makes public: `tests/library_stores.rs`
-//!    compiles their sources ([`kv`], `node/stores.rs`) as part of another crate. Within the crate they stand because the
-//!    command line's [`Config`](config::Config) names stores. Replication is public as an effect
-//!    ([`Effect::FollowSlave`](process::Effect::FollowSlave)) and as [`Node::follow_slave`], with the store to be lent as a
-//!    [`replica::Source`] by [`GenServer::replica_source`]; it is made for the messages
-//!    of this protocol, and not for streams of any kind.
+//! 9. The key-value server, its replication and what starts both use nothing that others cannot: `tests/library_stores.rs`
+//!    compiles their sources ([`kv`], `program/stores.rs`) as part of another crate. [`process`] knows neither stores nor
+//!    slaves. What replication streams by is a [`Feed`](process::Feed), and what looks after slaves ([`kv::downstream`]) are
+//!    tasks that end with the store's process ([`ProcessHandle::spawn`]) and have a [`Client`].
 //!
 //! # Where building showed another way than the design
 //!
 //! - The handshake is ours ([`distribution::handshake`]), as a pure state machine; erl_dist's is the tests' second opinion.
 //!   erl_dist's client never sends its answer to `alive` and its server never reads one, it reads a packet in many
 //!   small reads without a bound, and compares digests in variable time. Its epmd client is used.
-//! - eetf is a test oracle only. The cold paths needed so few terms that the walker and the writer serve them too,
-//!   and no received byte ever meets a recursive decoder. An
-//!   [`etf::OwnedTerm`] is bytes, and no tree.
+//! - eetf is the tests' oracle, and a type that users may have (the feature `eetf`): its tree is built from checked bytes,
+//!   in bounds, and its codec is left out. The cold paths needed so few terms that the walker and the writer serve them
+//!   too, and no received byte ever meets a recursive decoder. An [`etf::OwnedTerm`] is bytes, and no tree.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
 //!   before it parks (`node/link/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
 //!   quiet.
 //! - Fragments are offered, without the atom cache: a BEAM then sends a large message in pieces that small calls pass
 //!   by. Our own large messages leave in fragments on a link that is slow for them, and as one frame elsewhere
-//!   ([`distribution::pace`]); small ones pass them either way, but for those between the same two processes ([`distribution::outflow`]).
-//!   What was measured stands where the flags are ([`distribution::flags`]).
+//!   (`distribution::pace`); small ones pass them either way, but for those between the same two processes (`distribution::outflow`).
+//!   What was measured stands where the flags are (`distribution::flags`).
 //! - Reading never waits for writing. At first a node stopped reading a peer for whom more than 8 MiB waited, and two
 //!   nodes that brought each other large values stood still. [`process::channel`] says what bounds memory instead; it is a
 //!   connection without its socket, so that `tests/flow_simulation.rs` steps the same value.
@@ -132,14 +134,18 @@
 //!   (`scripts/bench.d/engines`). It takes damage in its journal for the journal's end, and a journal that is gone for
 //!   none: so they are looked through before (`store/disk/journal.rs`), batches have numbers of ours (`stamp.rs`), and how far
 //!   they have come is told beside them (`reached.rs`). A batch that failed is taken out before it is read again.
-//! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied by the
-//!   shell ([`replica::Slave::take`]), instead of going out as effects: effects of two connections are carried
-//!   out in any order, and a slave must not see them so.
+//! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied into the output of the
+//!   connection to it when that has room ([`process::feed`]), instead of going out as effects: effects of two connections
+//!   are carried out in any order, and a slave must not see them so.
+//! - A feed is announced with the node that it has something for, and asked for its messages there alone: it knows best where
+//!   its receiver is, and may have gone elsewhere when it is asked. The time comes with the question, so that a feed is as
+//!   pure as the process that it belongs to.
 //! - A slave acknowledges by answering a call, `{:get, key}` where it is an Elixir server, and everything that came before
 //!   it in its mailbox is then handled: so a write is confirmed by the same answer that bounds and repairs, many writes by
 //!   one, instead of by a call for each that would leave the order of the others ([`replica`] says how).
 //! - kvnodes speak a dialect of their own to each other ([`replica::dialect`]), in the same log and window.
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod distribution;
@@ -148,6 +154,7 @@ pub mod etf;
 pub mod kv;
 pub mod node;
 pub mod process;
+pub mod program;
 pub mod replica;
 pub mod store;
 
@@ -157,4 +164,4 @@ pub use node::{
     Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
     ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on,
 };
-pub use process::{CallError, Caller, Effects, GenServer, OwnedCaller, Restart, SkippedMessage};
+pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Turn};

@@ -4,11 +4,12 @@
 //! (The counting allocator counts each thread by itself, so that tests beside these do not disturb.)
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::{Pid, Reference, TermWriter};
-use kvnode::kv::KeyValueServer;
+use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Offer};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::{Dispatch, Effect, NoRoom, Peer, Process, Registry, Waiters};
@@ -37,6 +38,20 @@ impl Dispatch for Nowhere {
     }
 }
 
+impl Follow for Nowhere {
+    fn follow(&self, slave: FollowSlave) {
+        panic!("nobody has slaves here: {slave:?}");
+    }
+
+    fn offer(&self, offer: Offer) {
+        panic!("nobody has a name in global here: {offer:?}");
+    }
+
+    fn now(&self) -> Instant {
+        unreachable!("nobody has slaves here")
+    }
+}
+
 /// A connection without its socket.
 struct Way {
     registry: Registry,
@@ -51,8 +66,9 @@ struct Way {
 impl Way {
     fn new() -> Self {
         let registry = Registry::new("k@h".into(), 5);
-        let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), 1 << 20);
-        let store = registry.spawn(Arc::new(server));
+        let server =
+            KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), Arc::new(Nowhere), 1 << 20);
+        let store = registry.spawn(server.shared());
         registry.register("kv", &store).expect("the name is free");
         Self {
             registry,

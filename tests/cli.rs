@@ -1,5 +1,7 @@
 //! The command line as a person meets it: what it takes, what it refuses, and what it says then.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::fs;
@@ -329,7 +331,7 @@ fn a_json_log_is_an_object_on_each_line_and_so_is_what_ends_the_node() {
     let warned = lines.iter().find(|line| line["peer"] == "nobody@127").expect("it was logged");
     assert_eq!(
         (&warned["level"], &warned["target"]),
-        (&"WARN".into(), &"kvnode::node::run".into()),
+        (&"WARN".into(), &"kvnode::node::life::run".into()),
         "{warned}"
     );
     assert!(lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains("ending"))));
@@ -343,7 +345,11 @@ fn a_json_log_is_an_object_on_each_line_and_so_is_what_ends_the_node() {
 #[test]
 fn a_log_without_lines_is_had_by_part() {
     let epmd = Epmd::start();
-    let node = KvNode::start(&epmd, "quietlog", "--log info,kvnode::node=off --connect nobody@127");
+    let node = KvNode::start(
+        &epmd,
+        "quietlog",
+        "--log info,kvnode::node=off,kvnode::program=off --connect nobody@127",
+    );
     let ended = node.terminate();
     assert_eq!(ended.stderr, "");
 }

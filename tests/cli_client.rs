@@ -1,5 +1,7 @@
 //! The commands that ask a node, as a person types them: against kvnode and against BEAM servers of the same protocol.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::fs;
@@ -215,7 +217,10 @@ fn elixir_servers_are_asked_as_kvnode_is() {
         assert!(names.contains("  beam  port ") && names.contains("  :master  #PID<"), "{names}");
         let names = person.gets(&["names", "--node", "beam", "--json"]);
         assert!(names.contains("\"name\":\":master\""), "{names}");
-        assert!(person.gets(&["doctor", "beam"]).contains("ok    clock "));
+        let report = person.gets(&["doctor", "beam"]);
+        assert!(report.contains("ok    clock "), "{report}");
+        let answered = format!("erlang:node/0 answers it {}\n", beam.name());
+        assert!(report.contains("ok    erl_rpc ") && report.contains(&answered), "{report}");
         beam.check_soon("Node.list(:connected)", "[]");
     });
 }
@@ -391,7 +396,9 @@ fn the_doctor_finds_nothing_wrong_with_a_good_node() {
     let person = Person::new(&epmd);
     let _kv = KvNode::start(&epmd, "kv", "");
     let text = person.gets(&["doctor", "kv"]);
-    for check in ["name", "host", "epmd", "registered", "port", "handshake", "flags", "ping", "clock"] {
+    for check in
+        ["name", "host", "epmd", "registered", "port", "handshake", "flags", "ping", "clock", "erl_rpc"]
+    {
         assert!(text.contains(&format!("ok    {check:<10} ")), "{check} is not in {text}");
     }
     let json = person.gets(&["doctor", "kv", "--json"]);
@@ -478,6 +485,21 @@ fn what_takes_longer_than_a_second_shows_how_far_it_is() {
         1,
         &["nothing was asked of it", "kvnode doctor"],
     );
+}
+
+/// What ours gets into and another implementation's client does not: no fault of the node's.
+#[test]
+fn the_doctor_tells_that_another_client_is_shut_out() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _choosy = KvNode::start(&epmd, "choosy", &format!("--allow kvnode-*@{}", short_hostname()));
+    let report = person.gets(&["doctor", "choosy"]);
+    assert!(report.contains("note  erl_rpc ") && report.contains("is told not_allowed"), "{report}");
+    assert!(report.contains("      meaning    ") && report.contains("kvnode --allow"), "{report}");
+    assert!(!report.contains(COOKIE), "{report}");
+    let json = person.gets(&["doctor", "choosy", "--json"]);
+    assert!(json.trim_end().ends_with("\"todo\":null}],\"ok\":true}"), "{json}");
+    assert!(json.contains("\"note\":\"choosy@"), "{json}");
 }
 
 #[test]
@@ -597,7 +619,9 @@ fn with_the_flags_of_a_node_the_commands_speak_tls() {
     assert_eq!(with(&["get", ":a"]).trim(), "1");
     assert_eq!(with(&["call", "{:get, :a}"]).trim(), "1");
     assert!(with(&["names"]).contains("kv"));
-    assert!(!with(&["doctor", &at_host("kv")]).contains("FAIL"));
+    let report = with(&["doctor", &at_host("kv")]);
+    assert!(!report.contains("FAIL"), "{report}");
+    assert!(report.contains("ok    erl_rpc    not asked: ") && report.contains("no TLS\n"), "{report}");
     person.fails(&["get", ":a"], 1, &["kvnode doctor"]);
     person.doctor(&["kv"], "tls", &["--tls-cert"]);
     // A CA that the node knows nothing of.

@@ -1,5 +1,7 @@
 //! Settings from a file, the environment and flags: which wins, what is refused, and what `kvnode config` says of it.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! `kvnode doctor` and the other commands where no epmd is asked: a closed port, other programs, other nodes.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::io::{Read, Write};

@@ -7,6 +7,8 @@
 //! Each run is made of its seed alone, and a failure prints it. `KVNODE_SIMULATION_SEEDS` is how many are run,
 //! `KVNODE_SIMULATION_FIRST` the first of them; with `KVNODE_SIMULATION_LOG` what happens is written to stderr.
 
+#![cfg(feature = "program")]
+
 #[path = "cluster_simulation/checks.rs"]
 mod checks;
 #[path = "cluster_simulation/clients.rs"]

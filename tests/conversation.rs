@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::inbound::{Arrival, Inbound};
 use kvnode::distribution::{AliasForm, DistributionFlags, FrameForm, Outbound, RemoteProcess, Room};
 use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
-use kvnode::kv::{KeyValueFunctions, KeyValueServer};
+use kvnode::kv::{Follow, FollowSlave, KeyValueFunctions, KeyValueServer, Offer};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::rpc::Rex;
 use kvnode::process::rpc::calls::Calls;
 use kvnode::process::{
-    Dispatch, Effect, GenServer, NoRoom, Outcome, Peer, PeerError, Process, ProcessId, Registry, Waiters,
-    exits,
+    Dispatch, Effect, FedNode, Feeding, GenServer, More, NoRoom, Outcome, Peer, PeerError, Process,
+    ProcessId, Registry, Waiters, exits,
 };
 use kvnode::replica::{Acknowledge, SlaveName, SlaveState, Standing};
 use kvnode::store::{
@@ -31,9 +32,10 @@ use deferred::{Deferred, Manner};
 
 const PEER: &str = "m@h";
 
-/// What was sent by the way for answers that come later, and whether processes may end by it too.
+/// What was sent by the way for answers that come later, whether processes may end by it too, and the slaves that are to be
+/// followed.
 #[derive(Default)]
-struct Sent(Mutex<Vec<(String, Outbound)>>, AtomicBool);
+struct Sent(Mutex<Vec<(String, Outbound)>>, AtomicBool, Mutex<Vec<FollowSlave>>);
 
 impl Dispatch for Sent {
     fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
@@ -49,6 +51,25 @@ impl Dispatch for Sent {
         let expected = self.1.load(Ordering::Relaxed);
         assert!(expected, "{process:?} was to end for {reason:?}: nothing here ends");
     }
+}
+
+impl Follow for Sent {
+    fn follow(&self, slave: FollowSlave) {
+        self.2.lock().push(slave);
+    }
+
+    fn offer(&self, offer: Offer) {
+        panic!("nobody else has a name: {offer:?}");
+    }
+
+    fn now(&self) -> Instant {
+        now()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "some instant")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 struct Cluster {
@@ -87,8 +108,8 @@ fn cluster() -> Cluster {
 
 fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
     let sent = Arc::new(Sent::default());
-    let server = KeyValueServer::new(store, Arc::clone(&sent) as Arc<dyn Dispatch>, 1 << 20);
-    cluster_of(Arc::new(server), sent, flags)
+    let (dispatch, follow) = (Arc::clone(&sent) as Arc<dyn Dispatch>, Arc::clone(&sent) as Arc<dyn Follow>);
+    cluster_of(KeyValueServer::new(store, dispatch, follow, 1 << 20).shared(), sent, flags)
 }
 
 fn cluster_of(server: Arc<dyn GenServer>, sent: Arc<Sent>, flags: DistributionFlags) -> Cluster {
@@ -409,17 +430,15 @@ fn a_slave_gets_writes_in_the_order_of_their_numbers_whatever_order_they_are_don
         cluster.call(tag_ref, |w| {
             w.tuple(2).atom("add_slave").tuple(2).atom("global").atom("s");
         });
-        let [Effect::FollowSlave { slave, .. }] = cluster.later.as_slice() else {
-            panic!("{:?}", cluster.later)
-        };
-        let slave = Arc::clone(slave);
+        let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
+        let slave = Arc::clone(follow.feed.slave());
         slave.found(RemoteProcess::Pid(caller()));
         let calls: Vec<_> = (0..60).map(|at| (below(6), Some(below(5) * (at + 1)))).collect();
         let answers = answers_to(&mut cluster, &calls);
         let data = judge(&calls, &answers);
         let mut slaves_data = BTreeMap::new();
         #[expect(clippy::disallowed_methods, reason = "some instant")]
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         // In a session of its own the slave is sent what is written from now on, in one order.
         let mut sent = 0;
         slave.take(
@@ -916,30 +935,23 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
     // Answered when it is known whether it can be one; the second time it is one.
     assert!(cluster.call(tag_ref, add).is_empty());
     assert_eq!(cluster.call(tag_ref, add), [to_caller(tag_ref, atom("ok"))]);
-    let [Effect::FollowSlave { slave, added: Some(_), .. }] = cluster.later.as_slice() else {
-        panic!("{:?}", cluster.later)
-    };
-    let slave = Arc::clone(slave);
+    let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
+    assert!(follow.added.is_some() && follow.store == cluster.store.pid && cluster.later.is_empty());
+    let slave = Arc::clone(follow.feed.slave());
     assert_eq!(*slave.name(), SlaveName::global("s"));
     assert_eq!(slave.state(), SlaveState::Seeking);
     cluster.put("late", "0");
     slave.found(RemoteProcess::Pid(caller()));
     cluster.put("a", "1");
     cluster.put("b", "2");
-    assert!(matches!(cluster.later.as_slice(), [_, Effect::Replicate(..)]), "{:?}", cluster.later);
-    let mut out = Outbound::default();
-    #[expect(clippy::disallowed_methods, reason = "some instant")]
-    let now = std::time::Instant::now();
-    slave.take(
-        now,
-        |_| true,
-        |at, message| {
-            out.send_to(&cluster.store.pid, at, |w| {
-                w.term(TermView::parse(message).expect("a term"));
-            });
-            true
-        },
-    );
+    let [Effect::Feed(node, feed)] = cluster.later.as_slice() else { panic!("{:?}", cluster.later) };
+    let feed_into = |name: &Arc<str>, frames_bytes_max: usize| {
+        let mut out = Outbound::default();
+        let fed = FedNode { name, flags: DistributionFlags::OFFERED, frames_bytes_max, now: now() };
+        let more = feed.feed(&mut Feeding::new(fed, &mut out, &cluster.registry, &cluster.waiters));
+        (frames_of(&out), more)
+    };
+    assert_eq!(feed_into(&"elsewhere@h".into(), 1_000), (Vec::new(), More::No), "it is not there");
     let replicated = |key: &str, value: &str| {
         message(
             |w| {
@@ -955,7 +967,15 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
             },
         )
     };
-    assert_eq!(frames_of(&out), [replicated("a", "1"), replicated("b", "2")]);
+    // One always fits, and what the slave has is asked right behind it.
+    let (frames, more) = feed_into(node, 1);
+    let [first, asks] = frames.as_slice() else { panic!("{frames:?}") };
+    assert_eq!((first, more), (&replicated("a", "1"), More::WhenRoom));
+    assert!(asks.windows(9).any(|part| part == b"$gen_call"), "{asks:?}");
+    assert_eq!(feed_into(node, 1_000), (vec![replicated("b", "2")], More::No));
+    assert_eq!(cluster.waiters.len(), 1);
+    follow.feed.gone();
+    assert!(cluster.waiters.is_empty(), "what is not answered any more is not waited for");
 }
 
 #[test]
@@ -990,8 +1010,9 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
         let mut below = numbers(seed);
         let store = Deferred::new(Manner { late_scans: true, ..Manner::wild(seed) });
         let sent = Arc::new(Sent::default());
-        let server = KeyValueServer::new(store.clone(), Arc::clone(&sent) as Arc<dyn Dispatch>, 1 << 20);
-        let server = Arc::new(server);
+        let (dispatch, follow) =
+            (Arc::clone(&sent) as Arc<dyn Dispatch>, Arc::clone(&sent) as Arc<dyn Follow>);
+        let server = KeyValueServer::new(store.clone(), dispatch, follow, 1 << 20).shared();
         let mut cluster =
             cluster_of(Arc::clone(&server) as Arc<dyn GenServer>, sent, DistributionFlags::OFFERED);
         let mut written = 0;
@@ -1006,7 +1027,7 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
         slave.found(RemoteProcess::Pid(caller()));
         let (mut data, mut seen) = (BTreeMap::new(), BTreeMap::new());
         #[expect(clippy::disallowed_methods, reason = "some instant")]
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let mut writes_left = 40;
         for round in 0.. {
             assert!(round < 10_000, "the copy does not end: {slave:?}");
@@ -1232,9 +1253,10 @@ fn cluster_with_functions() -> Cluster {
     let cluster = cluster();
     cluster.sent.1.store(true, Ordering::Relaxed);
     let dispatch = Arc::clone(&cluster.sent) as Arc<dyn Dispatch>;
+    let follow = Arc::clone(&cluster.sent) as Arc<dyn Follow>;
     cluster.registry.functions.connect(Arc::clone(&dispatch));
     cluster.registry.functions.add(Arc::new(Calls));
-    cluster.registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, 1 << 20)));
+    cluster.registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, follow, 1 << 20)));
     cluster
 }
 

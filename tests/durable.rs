@@ -1,5 +1,6 @@
 //! Stores on disk, seen from a BEAM: what was answered is there after crashes, and what the disk refuses is said.
 
+#![cfg(feature = "program")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "all of this is tests")]
 
 #[path = "durable/backup.rs"]

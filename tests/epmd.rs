@@ -1,5 +1,7 @@
 //! Our epmd and our client of epmd, held against Erlang's: the same requests, byte for byte, and real nodes.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -2,6 +2,11 @@
 //!
 //! eetf is the oracle of what a term means. It has defects of its own (it writes lists with negative numbers as
 //! strings, finds a map in a map by chance only, and takes 0.0 and -0.0 for one key): what meets them is left out.
+//! With the feature `eetf`, its terms are also made of ours, and ours of its (etf_agreement/trees.rs).
+
+#[cfg(feature = "eetf")]
+#[path = "etf_agreement/trees.rs"]
+mod trees;
 
 use std::collections::HashMap;
 

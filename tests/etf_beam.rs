@@ -241,3 +241,75 @@ fn every_encoding_of_a_term_is_one_key_that_every_otp_reads() {
         assert!(same > 300);
     });
 }
+
+/// Every encoding of a term as eetf's tree and back; the BEAM says whether it is still the term.
+#[cfg(feature = "eetf")]
+#[test]
+fn every_term_of_a_beam_comes_back_from_eetf() {
+    use kvnode::etf::OwnedTerm;
+    use kvnode::etf::eetf::ToEetfError;
+
+    on_every_otp_from(25, |otp| {
+        let scratch = otp.scratch();
+        let script = scratch.path().join("etf_beam.exs");
+        std::fs::write(&script, include_str!("etf_beam.exs")).expect("the script can be copied");
+        let mut beam = otp
+            .command("elixir")
+            .env("LC_ALL", "C.UTF-8")
+            .args(["--erl", "+t 4000000", "-pa"])
+            .args([otp.modules(), otp.inside(&script), otp.inside(scratch.path())])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("elixir can be started");
+        let mut lines = BufReader::new(beam.stdout.take().expect("it is a pipe")).lines();
+        let mut line = || lines.next().expect("the script says more").expect("it is readable");
+        assert!(line().starts_with("terms "));
+        let encoded = std::fs::read(scratch.path().join("encoded")).expect("the script wrote it");
+        let (mut back, mut through, mut refused) = (Vec::new(), 0, 0);
+        for entry in Entries(&encoded) {
+            let bytes: Vec<Vec<u8>> = entry.encodings.iter().map(|encoding| unpacked(encoding)).collect();
+            let trees = bytes
+                .iter()
+                .map(|bytes| eetf::Term::try_from(TermView::parse(bytes).expect("a BEAM has written it")));
+            let term = match trees.collect::<Result<Vec<_>, _>>() {
+                Ok(trees) => {
+                    assert!(
+                        trees.iter().all(|tree| *tree == trees[0]),
+                        "{} is not one tree",
+                        shown(&bytes[0])
+                    );
+                    through += 1;
+                    OwnedTerm::try_from(&trees[0])
+                        .unwrap_or_else(|error| panic!("{error}: {}", trees[0]))
+                        .into_bytes()
+                }
+                Err(error) => {
+                    let text = shown(&bytes[0]);
+                    match error {
+                        ToEetfError::MapInKey => {
+                            assert!(text.contains("%{%{") || text.contains("{%{"), "{text}")
+                        }
+                        ToEetfError::TooDeep { .. } => assert!(text.len() > 256, "{text}"),
+                        ToEetfError::NativeRecord | ToEetfError::EqualKeys => {
+                            assert!(otp.release > 25, "{text}")
+                        }
+                        error => panic!("{error}: {text}"),
+                    }
+                    refused += 1;
+                    bytes[0].clone()
+                }
+            };
+            back.extend((term.len() as u32).to_be_bytes());
+            back.extend(term);
+        }
+        std::fs::write(scratch.path().join("canonical"), back).expect("the BEAM's folder can be written");
+        std::fs::write(scratch.path().join("changed"), []).expect("the BEAM's folder can be written");
+        writeln!(beam.stdin.as_mut().expect("it is a pipe")).expect("the script waits");
+        assert_eq!(line(), "judged 0");
+        eprintln!("    {through} terms came back, {refused} were refused");
+        assert!(through > 300 && refused < 30);
+        let status = beam.wait().expect("it was started");
+        assert!(status.success(), "{status}");
+    });
+}

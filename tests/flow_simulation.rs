@@ -21,7 +21,7 @@ use kvnode::distribution::{
     RemoteProcess,
 };
 use kvnode::etf::{OwnedTerm, Pid, encode};
-use kvnode::kv::KeyValueServer;
+use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Offer};
 use kvnode::process::channel::{Channel, ChannelLimits, Step};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::Surroundings;
@@ -68,6 +68,20 @@ impl Dispatch for Nowhere {
 
     fn exit(&self, process: ProcessId, _reason: &[u8]) {
         panic!("nothing ends here: {process:?}");
+    }
+}
+
+impl Follow for Nowhere {
+    fn follow(&self, slave: FollowSlave) {
+        panic!("nobody has slaves here: {slave:?}");
+    }
+
+    fn offer(&self, offer: Offer) {
+        panic!("nobody has a name in global here: {offer:?}");
+    }
+
+    fn now(&self) -> Instant {
+        unreachable!("nobody has slaves here")
     }
 }
 
@@ -137,8 +151,9 @@ impl World {
         };
         let nodes = (0..count).map(|number| {
             let registry = Registry::new(name(number).into(), 1);
-            let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), 1 << 20);
-            let store = registry.spawn(Arc::new(server));
+            let server =
+                KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), Arc::new(Nowhere), 1 << 20);
+            let store = registry.spawn(server.shared());
             let ends = (0..count).filter(|other| *other != number).map(|other| {
                 let limits = InboundLimits {
                     frame_bytes_max: 64 << 20,

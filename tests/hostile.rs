@@ -2,6 +2,7 @@
 //!
 //! kvnode runs as a program of its own, so that an abort, a stall or bloat of it is seen as what it is.
 
+#![cfg(feature = "program")]
 #![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
 
 mod support;

@@ -1,6 +1,7 @@
 //! Limits that `hostile.rs` would have to wait or send long for, short here: on a node of the library, with and without
 //! TLS.
 
+#![cfg(feature = "program")]
 #![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! The door of `--http`: what is answered, what is refused, and how much of the node whoever comes can take.
 
+#![cfg(feature = "program")]
 #![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
 
 mod support;

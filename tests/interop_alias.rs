@@ -1,6 +1,8 @@
 //! Answers to process aliases: by the control message that the peer takes, from the first that knew aliases to those that
 //! know ALIAS_SEND no more.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! A wrong cookie keeps a node out, in both directions, and both sides can read why.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, BeamOptions, Epmd, KvNode, at_host, on_every_otp};

@@ -1,5 +1,7 @@
 //! epmd: a name that is taken, a daemon that dies, and machines that have none.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! The three Elixir modules with kvnode in each of the parts: slave, primary, both.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, Epmd, KvNode, Otp, at_host, on_every_otp};

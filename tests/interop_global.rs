@@ -1,6 +1,8 @@
 //! Names in `:global`: registered through any BEAM, given up by none without being told, and never at the price of
 //! somebody's life. And its locks, where kvnode is among their nodes.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use rustix::process::Signal;

@@ -1,5 +1,7 @@
 //! Large values, which go in fragments, beside small ones on the same connection.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, Epmd, KvNode, Otp, on_every_otp};

@@ -1,174 +1,24 @@
-//! The library, used as its documentation shows: the documented programs themselves against real nodes, and what a
-//! server with a mailbox promises.
+//! The library, used as its documentation shows: what a server with a mailbox promises, against real nodes.
 
-#![allow(clippy::print_stderr, reason = "what a program said is shown when its test fails")]
-
-#[path = "library/cache.rs"]
-mod cache;
-#[path = "library/counter.rs"]
-mod counter;
-#[path = "library/subscriber.rs"]
-mod subscriber;
 mod support;
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kvnode::config::{EpmdConfig, Limits};
+use kvnode::distribution::RemoteProcess;
 use kvnode::etf::{Atom, OwnedTerm, Pid, TermView, TermWriter, atom, to_term};
 use kvnode::process::registry::RegisterError;
+use kvnode::process::{Feed, Feeding, More, Outcome, PendingCall};
 use kvnode::{
-    CallError, Caller, Context, Down, Effects, GenServer, MonitorRef, Never, Node, OwnedCaller,
-    ProcessHandle, ReplyTo, Restart, Server, ServerName, ServerRef, block_on,
+    CallError, Caller, Context, Down, GenServer, MonitorRef, Never, Node, OwnedCaller, ProcessHandle,
+    ReplyTo, Restart, Server, ServerName, ServerRef, Turn, block_on,
 };
 use serde::Deserialize;
 use smol::channel::{Receiver, Sender};
-use support::output::Output;
 use support::wait::PATIENCE;
-use support::{BeamNode, Epmd, Otp, at_host, on_every_otp, wait_until};
-
-/// Says to the test binary which of the documented programs it is to be.
-const PROGRAM: &str = "KVNODE_TEST_PROGRAM";
-
-/// A documented program, as its user would start it: with the cookie file and the environment that `erl` reads.
-struct Program {
-    name: String,
-    child: Child,
-    stderr: Output,
-    _home: tempfile::TempDir,
-}
-
-impl Program {
-    #[track_caller]
-    fn start(name: &str, epmd: &Epmd) -> Self {
-        use std::os::unix::fs::PermissionsExt;
-
-        let home = tempfile::tempdir().expect("a folder can be made");
-        let cookie = home.path().join(".erlang.cookie");
-        std::fs::write(&cookie, support::COOKIE).expect("it can be written");
-        std::fs::set_permissions(&cookie, PermissionsExt::from_mode(0o400)).expect("it is ours");
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["--ignored", "--exact", "as_a_program_of_its_own", "--nocapture"]);
-        command.env(PROGRAM, name).env("HOME", home.path()).env("ERL_EPMD_PORT", epmd.port().to_string());
-        command.env_remove("ERL_EPMD_ADDRESS").env_remove("XDG_CONFIG_HOME");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("this program can be started");
-        let stderr = Output::of(child.stderr.take().expect("it is piped"));
-        Self { name: at_host(name), child, stderr, _home: home }
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("=== {} said:\n{}", self.name, self.stderr.text());
-        }
-    }
-}
-
-#[test]
-#[ignore = "started by the other tests, as a program of its own"]
-fn as_a_program_of_its_own() {
-    let result = match std::env::var(PROGRAM).expect("the test that starts this says which").as_str() {
-        "counter" => counter::main(),
-        "cache" => cache::main(),
-        "subscriber" => subscriber::main(),
-        other => panic!("there is no {other}"),
-    };
-    result.expect("the program runs");
-}
-
-#[test]
-fn the_documented_counter_has_25_lines_and_counts() {
-    let text = include_str!("library/counter.rs");
-    assert!(text.lines().count() <= 25, "{} lines", text.lines().count());
-    assert!(include_str!("../README.md").contains(text), "the README shows the same counter");
-    on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let program = Program::start("counter", &epmd);
-        let beam = BeamNode::start(otp, &epmd, "beam");
-        beam.check_soon(&format!("Node.ping(:\"{}\")", program.name()), ":pong");
-        beam.wait_for_global("counter");
-        beam.check("GenServer.call({:global, :counter}, :value)", "0");
-        beam.check("GenServer.cast({:global, :counter}, {:add, 40})", ":ok");
-        beam.check("GenServer.cast({:global, :counter}, {:add, 2})", ":ok");
-        beam.check("GenServer.call({:global, :counter}, :value)", "42");
-        // What is no request ends the call, or is dropped, and leaves the counter as it was.
-        beam.check("GenServer.cast({:global, :counter}, {:add, \"much\"})", ":ok");
-        let unknown = beam.eval("GenServer.call({:global, :counter}, {:unknown, 1})").unwrap_err();
-        assert!(unknown.exit_reason().contains("{:bad_call, {:unknown, 1}}"), "{unknown}");
-        beam.check("GenServer.call({:global, :counter}, :value)", "42");
-    });
-}
-
-#[test]
-fn the_documented_cache_asks_the_elixir_store_once() {
-    on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let program = Program::start("cache", &epmd);
-        let beam = BeamNode::start(otp, &epmd, "beam");
-        beam.run(&format!("cache = {{:cache, :\"{}\"}}", program.name()));
-        beam.check_soon(&format!("Node.ping(:\"{}\")", program.name()), ":pong");
-        let none = beam.eval("GenServer.call(cache, {:get, \"k\"})").unwrap_err();
-        assert!(none.exit_reason().contains(":no_master"), "{none}");
-        beam.run("{:ok, master} = KeyValueStoreDistributed.start_link(:master)");
-        // A value that no Rust type stands for.
-        beam.check("KeyValueStoreDistributed.put(\"k\", [1 | &is_atom/1])", ":ok");
-        beam.check("GenServer.call(cache, {:get, \"k\"}) === [1 | &is_atom/1]", "true");
-        beam.check("KeyValueStoreDistributed.put(\"k\", :other)", ":ok");
-        beam.check("GenServer.call(cache, {:get, \"k\"}) === [1 | &is_atom/1]", "true");
-        beam.run("GenServer.cast(cache, {:forget, \"k\"})");
-        beam.check("GenServer.call(cache, {:get, \"k\"})", ":other");
-        beam.run("GenServer.cast(cache, :clear); KeyValueStoreDistributed.put(\"k\", nil)");
-        beam.check("GenServer.call(cache, {:get, \"k\"})", "nil");
-    });
-}
-
-#[test]
-fn the_documented_subscriber_comes_back_to_its_publisher() {
-    on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let beam = BeamNode::start(otp, &epmd, "beam");
-        let program = Program::start("subscriber", &epmd);
-        beam.run(
-            "publisher = fn publish ->
-               receive do
-                 {:\"$gen_call\", from, {:subscribe, pid}} ->
-                   GenServer.reply(from, :ok)
-                   Process.put(:subscriber, pid)
-                 {:tell, text} -> send(Process.get(:subscriber), {:event, text})
-                 :crash -> exit(:crashed)
-               end
-               publish.(publish)
-             end
-             start = fn ->
-               pid = spawn(fn -> publisher.(publisher) end)
-               :yes = :global.register_name(:publisher, pid)
-               pid
-             end
-             first = start.()",
-        );
-        beam.run(&format!("subscriber = {{:subscriber, :\"{}\"}}", program.name()));
-        beam.check_soon(&format!("Node.ping(:\"{}\")", program.name()), ":pong");
-        beam.check_soon("GenServer.call(subscriber, :events)", "{true, []}");
-        beam.run("send(first, {:tell, \"one\"})");
-        beam.check_soon("GenServer.call(subscriber, :events)", "{true, [\"one\"]}");
-        beam.run("send(first, :crash)");
-        beam.check_soon("GenServer.call(subscriber, :events)", "{false, [\"one\"]}");
-        beam.run("second = start.()");
-        beam.check_soon("GenServer.call(subscriber, :events)", "{true, [\"one\"]}");
-        beam.run("send(second, {:tell, \"two\"})");
-        beam.check_soon("GenServer.call(subscriber, :events)", "{true, [\"one\", \"two\"]}");
-    });
-}
+use support::{BeamNode, Epmd, Otp, on_every_otp, wait_until};
 
 /// A node of the test's own process, which ends with the test.
 struct Running(Arc<Node>);
@@ -673,16 +523,16 @@ struct Inline {
 }
 
 impl GenServer for Inline {
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if request.is_atom("keep") {
-            self.kept.lock().push(caller.to_owned(&effects.me.pid));
+            self.kept.lock().push(caller.to_owned(&turn.me.pid));
         } else {
-            effects.reply(caller, |w| _ = w.tuple(2).atom("echo").term(request));
+            turn.reply(caller, |w| _ = w.tuple(2).atom("echo").term(request));
         }
     }
 
-    fn handle_cast(&self, _request: TermView<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_cast(&self, _request: TermView<'_>, _turn: &mut Turn<'_>) {}
 }
 
 #[test]
@@ -707,6 +557,75 @@ fn an_inline_server_answers_at_once_or_later() {
         block_on(process.ended());
         let gone = beam.eval("GenServer.call(inline, :x)").unwrap_err();
         assert!(gone.exit_reason().contains("noproc"), "{gone}");
+    });
+}
+
+/// Counts in large messages to one process, and asks that behind the last what it has counted.
+#[derive(Debug)]
+struct Numbers {
+    left: parking_lot::Mutex<std::ops::RangeInclusive<u64>>,
+    from: Pid,
+    to: RemoteProcess,
+    asked: parking_lot::Mutex<Option<PendingCall>>,
+    answers: Sender<Outcome>,
+    rounds: AtomicUsize,
+}
+
+impl Feed for Numbers {
+    fn feed(&self, out: &mut Feeding<'_>) -> More {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+        let mut left = self.left.lock();
+        while !left.is_empty() {
+            if !out.has_room() {
+                return More::WhenRoom;
+            }
+            let number = left.next().expect("it is not empty");
+            out.send(&self.from, &self.to, |w| _ = w.tuple(2).unsigned(number).binary(&[7; 64 << 10]));
+        }
+        let answers = self.answers.clone();
+        let done = move |outcome| _ = answers.try_send(outcome);
+        *self.asked.lock() = Some(out.call(&self.from, &self.to, |w, _| _ = w.atom("count"), done));
+        More::No
+    }
+}
+
+#[test]
+fn a_feed_streams_more_than_there_is_room_for_and_asks_behind_it() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        let node = start(&epmd, "rust");
+        let process = node.serve_inline(Arc::new(Inline::default()));
+        beam.run(
+            "defmodule Counter do
+               def run(counted) do
+                 receive do
+                   {number, _} when number == counted + 1 -> run(number)
+                   {:\"$gen_call\", from, :count} -> GenServer.reply(from, counted)
+                 end
+               end
+             end
+             Process.register(spawn(fn -> Counter.run(0) end), :counter)",
+        );
+        beam.ping(node.name().as_str());
+        let to: Arc<str> = beam.name().into();
+        let (answers, answered) = smol::channel::unbounded();
+        let numbers = Arc::new(Numbers {
+            left: parking_lot::Mutex::new(1..=600),
+            from: process.pid().clone(),
+            to: RemoteProcess::Name { name: "counter".into(), node: Arc::clone(&to) },
+            asked: parking_lot::Mutex::default(),
+            answers,
+            rounds: AtomicUsize::new(0),
+        });
+        let feed = Arc::clone(&numbers) as Arc<dyn Feed>;
+        // Of a node that is not connected nothing is asked for.
+        node.dispatch().feed("nobody@nowhere", &feed);
+        assert_eq!(numbers.rounds.load(Ordering::Relaxed), 0);
+        node.dispatch().feed(&to, &feed);
+        let Ok(Outcome::Replied(count)) = block_on(answered.recv()) else { panic!("it is answered") };
+        assert_eq!(count.view().as_unsigned(), Some(600));
+        assert!(numbers.rounds.load(Ordering::Relaxed) > 1, "37 MiB never have room at once");
     });
 }
 

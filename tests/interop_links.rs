@@ -4,6 +4,7 @@
 //! A link is a port between two network namespaces with a rate of its own (`tc … tbf`), which takes root; elsewhere those
 //! tests say that they are not run. The rest is on loopback. Sizes are as small as still show what each test is for.
 
+#![cfg(feature = "program")]
 #![expect(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
 #![expect(clippy::print_stdout, reason = "times are shown when a test fails")]
 

@@ -1,5 +1,7 @@
 //! The walk-through keeps its word: its cells, run one after the other in a plain Elixir, give what stands under them.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::fmt::Write;

@@ -1,5 +1,7 @@
 //! Many callers at once, and many messages in order.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, Epmd, KvNode, at_host, on_every_otp};

@@ -1,6 +1,8 @@
 //! Nodes that are no members of the cluster, and know the names of kvnode all the same: hidden BEAMs, as Livebook's and
 //! many tools are, and those that come without a name and get one here: remote shells, clients of a moment.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Clusters without epmd: all nodes at one port, each at an address of its own, as BEAMs do that are started with
 //! `-start_epmd false -erl_epmd_port PORT`; and single nodes at a port of theirs, while epmd serves the others.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::net::Ipv4Addr;
@@ -166,6 +168,7 @@ fn the_commands_ask_a_node_at_its_port() {
             "ok    epmd       not asked: beam@127.0.0.2 is tried at port {number}, which was typed\n"
         );
         assert!(report.contains(&told) && report.contains("ok    clock "), "{report}");
+        assert!(report.contains("ok    erl_rpc    another implementation's client gets in too"), "{report}");
         let report = gets(&["doctor", "kv@127.0.0.1"], &everybody);
         assert!(report.contains(&format!("at port {number}, that of all nodes without epmd\n")), "{report}");
     });

@@ -1,5 +1,7 @@
 //! What a BEAM can do to a process and to a node, done to a GenServer and to kvnode: the two are compared, and every
-//! difference is one that the README tells of.
+//! difference is one that docs/elixir.md tells of.
+
+#![cfg(feature = "program")]
 
 mod support;
 
@@ -10,8 +12,8 @@ use support::{BeamNode, BeamOptions, Epmd, KvNode, Otp, on_every_otp_from};
 /// Stores that the script may end, each a few times at most.
 const SERVERS: usize = 90;
 
-/// One difference: what was observed, the entry of the README's list that tells of it, what a GenServer shows, and
-/// what kvnode shows.
+/// One difference: what was observed, the entry of docs/elixir.md that tells of it, what a GenServer shows, and what
+/// kvnode shows.
 type Difference = (&'static str, &'static str, &'static str, &'static str);
 
 /// Every difference that the comparison may show, and does.
@@ -47,7 +49,7 @@ const DIFFERENCES: &[Difference] = &[
     ),
 ];
 
-/// Entries of the README's list that no single caller can observe.
+/// Entries of the list in docs/elixir.md that no single caller can observe.
 const NOT_OBSERVED: &[&str] =
     &["Large values", "Locks", "Several callers at once", "Restarts", "Stores started by rpc"];
 
@@ -99,7 +101,7 @@ fn of_kvnode(otp: &Otp) -> Observations {
 }
 
 #[test]
-fn a_store_is_to_a_beam_what_a_gen_server_is_but_for_what_the_readme_says() {
+fn a_store_is_to_a_beam_what_a_gen_server_is_but_for_what_the_docs_say() {
     let mut failures = Vec::new();
     on_every_otp_from(25, |otp| {
         let (gen_server, kvnode) = (of_gen_servers(otp), of_kvnode(otp));
@@ -126,9 +128,9 @@ fn a_store_is_to_a_beam_what_a_gen_server_is_but_for_what_the_readme_says() {
 }
 
 #[test]
-fn the_readme_lists_exactly_the_differences_that_are_seen() {
-    let readme = include_str!("../README.md");
-    let section = readme.split("\n## How it differs from a GenServer\n").nth(1).expect("the section");
+fn the_docs_list_exactly_the_differences_that_are_seen() {
+    let page = include_str!("../docs/elixir.md");
+    let section = page.split("\n## How it differs from a GenServer\n").nth(1).expect("the section");
     let section = section.split("\n## ").next().expect("its text");
     let mut listed: Vec<&str> = section
         .lines()

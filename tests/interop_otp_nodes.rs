@@ -1,5 +1,7 @@
 //! What a whole cluster can do to stores: lost connections, restarts with all their names and slaves, many of them.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, BeamOptions, Epmd, KvNode, at_once_on_every_otp, on_every_otp, on_every_otp_from};

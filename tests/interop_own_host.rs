@@ -1,5 +1,7 @@
 //! The name of this host where neither a hosts file nor DNS has it: a BEAM finds itself all the same, and so does kvnode.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::process::{Command, Output, Stdio};
@@ -54,6 +56,8 @@ fn on_a_host_called(host: &str) {
             "ok    host       {host} is this machine, whose name neither DNS nor /etc/hosts has: 127.0.0.1"
         );
         assert!(report.contains(&known), "{report}");
+        // It is told the address: the name is none that it could look up.
+        assert!(report.contains("ok    erl_rpc    another implementation's client gets in too"), "{report}");
         if !host.contains('.') {
             assert_eq!(gets(&network, &seat, &["get", ":a"]), "1\n");
             assert!(gets(&network, &seat, &["names"]).contains(":kv "));

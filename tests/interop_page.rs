@@ -3,6 +3,8 @@
 //! `KVNODE_SCREENSHOTS=folder` keeps what was drawn, for eyes. Without a Chromium the test says so and does nothing;
 //! `KVNODE_REQUIRE_CHROMIUM` makes that a failure.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

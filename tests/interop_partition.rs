@@ -8,6 +8,7 @@
 //! cargo nextest run --test interop_partition --run-ignored all --no-capture
 //! ```
 
+#![cfg(feature = "program")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "times are shown when a test fails")]
 #![expect(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
 

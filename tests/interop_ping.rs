@@ -1,6 +1,8 @@
 //! What every node and every process of a cluster is expected to do: pings, calls that cannot be served, monitors,
 //! links, messages that nobody asked for.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, Epmd, KvNode, on_every_otp};

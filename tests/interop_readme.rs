@@ -1,5 +1,7 @@
 //! The README keeps its word: its first command starts a node, and its lines give what stands behind them.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, Epmd, KvNode, on_every_otp, short_hostname};

@@ -1,5 +1,7 @@
 //! Slaves that come late, are lost, come back, or stop: in the end each holds what the primary holds.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use rustix::process::Signal;

@@ -1,6 +1,7 @@
 //! Slaves and primaries that are killed, stopped and cut off in the middle of a stream of writes, and readers that watch
 //! a slave meanwhile.
 
+#![cfg(feature = "program")]
 #![expect(clippy::print_stderr, reason = "the versions are shown when a test fails")]
 #![expect(clippy::disallowed_methods, reason = "writes go on for a time by the clock")]
 

@@ -1,6 +1,8 @@
 //! Slaves that cannot have what they are sent: one that is full, one whose OTP cannot decode a value, and servers that are no
 //! store at all. None is said to have what it has not, none is harmed, and each is brought up to date when it can be.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, Epmd, KvNode, Otp, at_once_on_every_otp};

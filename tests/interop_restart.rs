@@ -1,5 +1,7 @@
 //! Either side ends and comes back: names, data and connections are found again.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use rustix::process::Signal;

@@ -1,6 +1,8 @@
 //! Functions called here by rpc, and spawn requests: the same calls made to a BEAM with the Elixir modules and to kvnode,
 //! and what the caller sees compared.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, Epmd, KvNode, Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};

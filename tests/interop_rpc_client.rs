@@ -1,18 +1,21 @@
 //! Calls, casts, messages and monitors of our own, to processes of real nodes and to our own.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kvnode::Client;
-use kvnode::config::{Config, EpmdConfig, Limits, StoreConfig};
+use kvnode::config::{self, EpmdConfig, Limits};
 use kvnode::distribution::{Cookie, NodeName, ServerRef};
 use kvnode::etf::{OwnedTerm, Pid, TermWriter};
 use kvnode::node::erpc::ErpcError;
 use kvnode::process::CallError;
 use kvnode::process::rpc::{Answer, Context, FunctionCall, Functions, elements};
+use kvnode::program::{Config, Program, StoreConfig};
+use kvnode::{Client, block_on};
 use smol::future::FutureExt;
 use support::{BeamNode, Epmd, at_host, on_every_otp};
 
@@ -23,34 +26,24 @@ const LONG: Duration = Duration::from_secs(30);
 fn start(epmd: &Epmd) -> (Client, Pid) {
     static STARTED: AtomicUsize = AtomicUsize::new(0);
     let name = format!("rust{}x{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-    let config = Config {
+    let node = config::Config {
         node_name: NodeName::new(&at_host(&name)).expect("a node name"),
         cookie: Cookie::new(support::COOKIE),
         bind: None,
         dist_port: 0,
         epmd: Some(EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() }),
-        stores: vec![StoreConfig { global: vec!["rust".into()], local: vec!["kv".into()] }],
-        slaves: vec![],
-        confirm: 0,
-        confirm_timeout: Config::CONFIRM_TIMEOUT,
         connect: vec![],
         allow: Vec::new(),
         net_ticktime_secs: 60,
-        data: None,
         fragments: true,
-        http: None,
         tls: None,
         limits: Limits::default(),
     };
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let announce = tell.clone();
-        let ended = kvnode::node::run_with_client(config, |started, client| {
-            announce.send(Ok((client, started.stores[0].1.clone()))).expect("the test waits for it");
-        });
-        tell.send(Err(ended)).expect("the test waits for it");
-    });
-    told.recv_timeout(LONG).expect("the node starts").expect("the node starts")
+    let store = StoreConfig { global: vec!["rust".into()], local: vec!["kv".into()] };
+    let config = Config { stores: vec![store], ..Config::new(node) };
+    let program = block_on(Program::start(config)).expect("the node starts");
+    let (_, store) = program.stores().next().expect("a store");
+    (program.node().client(), store.clone())
 }
 
 fn get(key: &'static str) -> impl FnOnce(&mut TermWriter<'_>) {

@@ -1,5 +1,7 @@
 //! Clients that are no BEAM: `erl_call`, and a Java program with Jinterface.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What a node says of itself, against what BEAMs have done to it.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::http::{address, get};

@@ -1,5 +1,7 @@
 //! A value comes back as it went in, and a key finds its value, for terms of every kind and from every OTP version.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use support::{BeamNode, Epmd, KvNode, Otp, on_every_otp};

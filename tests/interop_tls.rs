@@ -1,7 +1,9 @@
 //! TLS with real BEAMs by `-proto_dist inet_tls`: who may connect, what passes, and what is said when nothing does.
 //!
-//! The certificates are of ECDSA, with which OTP 23 chooses the wrong hash in TLS 1.3; those of the README are of RSA, and
-//! do for it too.
+//! The certificates are of ECDSA, with which OTP 23 chooses the wrong hash in TLS 1.3; those of docs/operations.md are of
+//! RSA, and do for it too.
+
+#![cfg(feature = "program")]
 
 mod support;
 
@@ -353,10 +355,10 @@ fn files_that_do_not_do_end_the_start_with_a_line_that_says_what_to_do() {
 }
 
 #[test]
-fn what_the_readme_says_of_tls_works_when_it_is_pasted() {
-    const README: &str = include_str!("../README.md");
+fn what_the_docs_say_of_tls_works_when_it_is_pasted() {
+    const OPERATIONS: &str = include_str!("../docs/operations.md");
     let section =
-        README.split("\n## TLS\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+        OPERATIONS.split("\n## TLS\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
     let block = |kind: &str| {
         let block = section.split(&format!("```{kind}\n")).nth(1).and_then(|rest| rest.split("```").next());
         block.unwrap_or_else(|| panic!("a block of {kind}"))

@@ -1,5 +1,6 @@
 //! `kvnode top` in a real terminal, tmux's.
 
+#![cfg(feature = "program")]
 #![allow(clippy::print_stderr, reason = "the screen is shown when a test fails")]
 
 mod support;

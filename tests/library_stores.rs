@@ -1,12 +1,15 @@
 //! The key-value server is written on the public face alone: its sources, and those that start it, are compiled here
 //! once more, as part of another crate. What `crate` names in them is what is imported below.
 
+#![cfg(feature = "program")]
+
 mod support;
 
 use std::sync::Arc;
 
 use kvnode::{
-    Node, NotNamed, ProcessHandle, Restart, block_on, config, distribution, etf, process, replica, store,
+    Client, Node, NotNamed, ProcessHandle, Restart, block_on, config, distribution, etf, node, process,
+    program, replica, store,
 };
 
 #[path = "support/deferred.rs"]
@@ -14,11 +17,12 @@ mod deferred;
 #[allow(dead_code, unused_imports, reason = "compiled whole")]
 #[path = "../src/kv/mod.rs"]
 mod kv;
-#[path = "../src/node/stores.rs"]
+#[path = "../src/program/stores.rs"]
 mod stores;
 
 use deferred::{DeferredEngine, Manner};
-use kvnode::config::{EpmdConfig, StoreConfig};
+use kvnode::config::EpmdConfig;
+use kvnode::program::StoreConfig;
 use kvnode::replica::SlaveName;
 use kvnode::store::{Disk, Engine, MemoryEngine, OpenError, SyncPolicy};
 use support::{BeamNode, Epmd, on_every_otp};
@@ -48,7 +52,7 @@ fn named_replicated_and_started_again(otp: &support::Otp, engine: &(impl Engine 
     let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
     let replication = |slaves| stores::Replication { slaves, ..stores::Replication::default() };
     let slaves = vec![SlaveName::global("slave")];
-    let first =
+    let (first, _) =
         stores::start(&node, &names, replication(slaves), engine.clone()).expect("the names are free");
     beam.ping(node.name().as_str());
     beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
@@ -85,7 +89,7 @@ fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).expect("an empty folder");
     let names = StoreConfig { global: vec!["kept".into()], local: Vec::new() };
     let keep = || Arc::clone(&disk);
-    let first =
+    let (first, _) =
         stores::start(&node, &names, stores::Replication::default(), keep()).expect("the name is free");
     beam.ping(node.name().as_str());
     beam.wait_for_global("kept");

@@ -4,6 +4,7 @@
 //! `KVNODE_SEED` lets the clients choose again what they chose when a test printed that seed. What overlaps is up to the
 //! machine.
 
+#![cfg(feature = "program")]
 #![expect(clippy::print_stdout, reason = "what was judged is shown when a test fails")]
 
 #[path = "support/deferred.rs"]
@@ -12,11 +13,9 @@ mod deferred;
 mod linear;
 mod support;
 
-use std::sync::Arc;
-
 use deferred::{Deferred, Manner};
 use kvnode::config::EpmdConfig;
-use kvnode::kv::KeyValueServer;
+use kvnode::kv::{Downstreams, KeyValueServer};
 use kvnode::{Node, block_on};
 use linear::{Act, Call, History};
 use support::{BeamNode, Epmd, KvNode, Otp};
@@ -150,8 +149,8 @@ fn callers_of_a_store_that_answers_later_and_in_any_order_see_one_store() {
     let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
     let node = Node::builder("kv").cookie(support::COOKIE).epmd(at).start().expect("it starts");
     let manner = Manner { has_thread: true, ..Manner::wild(u64::from(std::process::id())) };
-    let server = KeyValueServer::new(Deferred::new(manner), node.dispatch(), 1 << 20);
-    let store = node.serve_inline(Arc::new(server));
+    let server = KeyValueServer::new(Deferred::new(manner), node.dispatch(), Downstreams::on(&node), 1 << 20);
+    let store = node.serve_inline(server.shared());
     assert!(store.register_global("kv").is_ok(), "the name is free");
     let beams = callers_of_every_version(&epmd, node.name().as_str());
     let history = observe(&beams, "{:global, :kv}", "");

@@ -8,7 +8,7 @@ use kvnode::distribution::{DistributionFlags, FrameForm, Outbound};
 use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::{
-    Caller, Effect, Effects, ExitSignals, GenServer, Peer, PeerError, Process, Registry, Waiters,
+    Caller, Effect, ExitSignals, GenServer, Peer, PeerError, Process, Registry, Turn, Waiters,
 };
 use parking_lot::Mutex;
 
@@ -21,25 +21,25 @@ struct Probe {
 }
 
 impl GenServer for Probe {
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         self.seen.lock().push(format!("call {request:?}"));
         if request.is_atom("stop") {
-            effects.exit(|w| {
+            turn.exit(|w| {
                 w.atom("enough");
             });
         }
-        effects.reply(caller, |w| {
+        turn.reply(caller, |w| {
             w.tuple(2);
             assert!(!request.is_atom("panic"), "it went wrong");
             w.atom("ok").term(request);
         });
     }
 
-    fn handle_cast(&self, request: TermView<'_>, _: &mut Effects<'_>) {
+    fn handle_cast(&self, request: TermView<'_>, _: &mut Turn<'_>) {
         self.seen.lock().push(format!("cast {request:?}"));
     }
 
-    fn handle_info(&self, message: TermView<'_>, _: &mut Effects<'_>) {
+    fn handle_info(&self, message: TermView<'_>, _: &mut Turn<'_>) {
         self.seen.lock().push(format!("info {message:?}"));
     }
 

@@ -6,6 +6,8 @@
 //! Each run is made of its seed alone, and a failure prints it. `KVNODE_SIMULATION_SEEDS` is how many are run,
 //! `KVNODE_SIMULATION_FIRST` the first of them.
 
+#![cfg(feature = "program")]
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

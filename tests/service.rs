@@ -1,5 +1,6 @@
 //! What a service manager is told: `sd_notify(3)` at a real socket.
 
+#![cfg(feature = "program")]
 #![allow(clippy::disallowed_methods, reason = "a watchdog lives in real time")]
 
 mod support;

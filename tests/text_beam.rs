@@ -1,6 +1,7 @@
 //! Real Elixirs as judges of the parser of terms: what it reads is what `Code.eval_string/1` makes of the same text, and
 //! what `inspect/2` prints is read back as the same term.
 
+#![cfg(feature = "program")]
 #![allow(clippy::print_stderr, reason = "how much was compared is said")]
 
 mod support;

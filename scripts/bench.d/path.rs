@@ -2,11 +2,12 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::Pid;
-use kvnode::kv::KeyValueServer;
+use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Offer};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::{Frame, Surroundings};
 use kvnode::process::{Dispatch, NoRoom, Peer, Registry, Waiters};
@@ -39,6 +40,20 @@ impl Dispatch for Nowhere {
     }
 }
 
+impl Follow for Nowhere {
+    fn follow(&self, slave: FollowSlave) {
+        panic!("nobody has slaves here: {slave:?}");
+    }
+
+    fn offer(&self, offer: Offer) {
+        panic!("nobody has a name in global here: {offer:?}");
+    }
+
+    fn now(&self) -> Instant {
+        unreachable!("nobody has slaves here")
+    }
+}
+
 /// As a connection has it while nothing large waits.
 const fn unaddressed(mut out: Outbound) -> Outbound {
     out.set_addressed(false);
@@ -65,8 +80,8 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
     };
     let registry = Registry::new("k@h".into(), 5);
     let waiters = Waiters::default();
-    let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), 1 << 20);
-    let process = registry.spawn(Arc::new(server));
+    let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), Arc::new(Nowhere), 1 << 20);
+    let process = registry.spawn(server.shared());
     registry.register(STORE, &process).map_err(|error| failure(format!("{error:?}")))?;
     let around = Surroundings {
         registry: &registry,

@@ -277,23 +277,31 @@ async fn only_kvnode(epmd: &EpmdConfig) -> Result<NodeAt, CliError> {
     }
 }
 
-/// Sees that there is a cookie. None is made here: one that was made just now is nobody else's.
-fn check_cookie(given: Option<(&str, &str)>) -> Result<(), CliError> {
-    match given {
-        Some((origin, cookie)) => {
-            Cookie::typed(cookie).map_err(|error| CliError::usage(format!("{origin}: {error}")))?;
-        }
-        None => {
-            let file = CookiePlaces::from_environment().read().map_err(CliError::cannot_run)?;
-            file.ok_or_else(|| {
-                CliError::cannot_run(
-                    "there is no cookie file; give the cluster's cookie with --cookie or KVNODE_COOKIE, or put it into \
-                     ~/.erlang.cookie with mode 400",
-                )
-            })?;
-        }
+/// The cookie that was given, and where. As for a node: what is typed wins over the environment, and that over the file.
+fn given(typed: Option<&str>) -> Option<(&'static str, String)> {
+    let from_environment = || std::env::var(COOKIE_VARIABLE).ok().filter(|cookie| !cookie.is_empty());
+    match typed {
+        Some(typed) => Some(("--cookie", typed.to_owned())),
+        None => from_environment().map(|cookie| (COOKIE_VARIABLE, cookie)),
     }
-    Ok(())
+}
+
+/// The cookie that a node of ours asks with. None is made here: one that was made just now is nobody else's.
+///
+/// # Errors
+/// There is none, or it cannot be one.
+pub(super) fn cookie(typed: Option<&str>) -> Result<Cookie, CliError> {
+    if let Some((origin, cookie)) = given(typed) {
+        return Cookie::typed(&cookie).map_err(|error| CliError::usage(format!("{origin}: {error}")));
+    }
+    let file = CookiePlaces::from_environment().read().map_err(CliError::cannot_run)?;
+    let file = file.ok_or_else(|| {
+        CliError::cannot_run(
+            "there is no cookie file; give the cluster's cookie with --cookie or KVNODE_COOKIE, or put it into \
+             ~/.erlang.cookie with mode 400",
+        )
+    })?;
+    Ok(file.cookie)
 }
 
 /// A node of our own, of the kind of name that the other one has.
@@ -302,18 +310,11 @@ fn check_cookie(given: Option<(&str, &str)>) -> Result<(), CliError> {
 /// There is no cookie, or the system refuses.
 pub(super) async fn start(
     target: &NodeName,
-    cookie: Option<&str>,
+    typed_cookie: Option<&str>,
     tls: Option<TlsConfig>,
     find: Find,
 ) -> Result<Arc<Node>, CliError> {
-    // As for a node: what is typed wins over the environment, and that over the file.
-    let from_environment = std::env::var(COOKIE_VARIABLE).ok().filter(|cookie| !cookie.is_empty());
-    let given = match (cookie, &from_environment) {
-        (Some(typed), _) => Some(("--cookie", typed)),
-        (None, Some(cookie)) => Some((COOKIE_VARIABLE, cookie.as_str())),
-        (None, None) => None,
-    };
-    check_cookie(given)?;
+    cookie(typed_cookie)?;
     let host = Host::of_system();
     let host = match NameKind::Short.admits(target.host()) {
         true => host.name(NameKind::Short),
@@ -330,8 +331,8 @@ pub(super) async fn start(
         Find::Epmd(epmd) => builder.epmd(epmd),
         Find::Ports(port) => builder.without_epmd().dist_port(port.unwrap_or_default()),
     };
-    if let Some((_, cookie)) = given {
-        builder = builder.cookie(cookie);
+    if let Some((_, cookie)) = given(typed_cookie) {
+        builder = builder.cookie(&cookie);
     }
     if let Some(tls) = tls {
         builder = builder.tls(tls);

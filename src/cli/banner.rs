@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use super::server_name::shown;
 use super::settings::Origin;
-use crate::config::StoreConfig;
 use crate::distribution::node_name::NameKind;
 use crate::distribution::{NodeAt, NodeName};
-use crate::node::Started;
+use crate::program::{Started, StoreConfig};
 
 /// Where the cookie came from. Never the cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,40 +1,14 @@
-//! Folders with stores: `--sync`, `kvnode check`, `kvnode backup` and `kvnode restore`.
+//! Folders with stores: `kvnode check`, `kvnode backup` and `kvnode restore`.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, print};
+use crate::store::Disk;
 use crate::store::disk::{ReadOnlyDisk, StoreCount, TornEnd};
-use crate::store::{Disk, SyncPolicy};
-
-/// Reads `always`, `interval:MS` or `never`.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn sync(text: &str) -> Result<SyncPolicy, String> {
-    match text.split_once(':') {
-        None if text == "always" => Ok(SyncPolicy::Always),
-        None if text == "never" => Ok(SyncPolicy::Never),
-        Some(("interval", millis)) => match millis.parse::<u32>() {
-            Ok(millis @ 1..) => Ok(SyncPolicy::Interval(Duration::from_millis(millis.into()))),
-            _ => Err("an interval is a number of milliseconds from 1 on, as in interval:100".into()),
-        },
-        _ => Err("one of always, interval:MS, as in interval:100, or never".into()),
-    }
-}
-
-/// Writes when to sync as [`sync`] reads it.
-pub(super) fn sync_shown(policy: SyncPolicy) -> String {
-    match policy {
-        SyncPolicy::Always => "always".to_owned(),
-        SyncPolicy::Never => "never".to_owned(),
-        SyncPolicy::Interval(every) => format!("interval:{}", every.as_millis()),
-    }
-}
 
 /// Reads everything in a folder of stores, and says what it found.
 ///
@@ -137,24 +111,4 @@ fn with_bar<R>(run: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> R) -> R {
     });
     bar.finish_and_clear();
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn when_to_sync_is_typed_in_words() {
-        assert_eq!(sync("always"), Ok(SyncPolicy::Always));
-        assert_eq!(sync("never"), Ok(SyncPolicy::Never));
-        assert!(
-            ["always", "never", "interval:250"]
-                .iter()
-                .all(|text| sync(text).map(sync_shown).as_deref() == Ok(*text))
-        );
-        assert_eq!(sync("interval:250"), Ok(SyncPolicy::Interval(Duration::from_millis(250))));
-        for wrong in ["", "interval", "interval:", "interval:0", "interval:1s", "often", "always:1"] {
-            assert!(sync(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -15,6 +15,7 @@ use smol::net::TcpStream;
 use super::ask::{self, Session};
 use super::find::{Find, FindArgs, listed};
 use super::progress::waiting;
+use super::second_opinion;
 use super::tls::TlsArgs;
 use super::{CliError, print, rpc};
 use crate::block_on;
@@ -63,7 +64,7 @@ pub(super) struct DoctorArgs {
     /// The secret of the cluster [default: KVNODE_COOKIE of the environment, else the cookie file]
     #[arg(long, value_name = "TEXT")]
     cookie: Option<String>,
-    /// Print JSON, for scripts: {"checks": [{"check", "ok", "found", "todo"}]}
+    /// Print JSON, for scripts: {"checks": [{"check", "ok", "found", "todo", "note"}]}
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
@@ -78,14 +79,21 @@ struct Check {
     found: String,
     /// What to do about it. `None`: nothing, it is as it should be.
     todo: Option<String>,
+    /// What it means, where nothing is to be done and it is good to know.
+    note: Option<String>,
 }
 
 impl Check {
     fn text(&self) -> String {
-        let Self { name, found, todo } = self;
-        let mark = if todo.is_none() { "ok  " } else { "FAIL" };
+        let Self { name, found, todo, note } = self;
+        let mark = match (todo, note) {
+            (Some(_), _) => "FAIL",
+            (None, Some(_)) => "note",
+            (None, None) => "ok  ",
+        };
         let todo = todo.iter().map(|todo| format!("      to do      {todo}\n"));
-        std::iter::once(format!("{mark}  {name:<10} {found}\n")).chain(todo).collect()
+        let note = note.iter().map(|note| format!("      meaning    {note}\n"));
+        std::iter::once(format!("{mark}  {name:<10} {found}\n")).chain(todo).chain(note).collect()
     }
 }
 
@@ -102,11 +110,15 @@ struct Failed;
 
 impl Report {
     fn good(&mut self, name: &'static str, found: impl Into<String>) {
-        self.add(Check { name, found: found.into(), todo: None });
+        self.add(Check { name, found: found.into(), todo: None, note: None });
+    }
+
+    fn noted(&mut self, name: &'static str, found: impl Into<String>, note: impl Into<String>) {
+        self.add(Check { name, found: found.into(), todo: None, note: Some(note.into()) });
     }
 
     fn bad(&mut self, name: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Failed {
-        self.add(Check { name, found: found.into(), todo: Some(todo.into()) });
+        self.add(Check { name, found: found.into(), todo: Some(todo.into()), note: None });
         Failed
     }
 
@@ -123,7 +135,8 @@ impl Report {
 
     fn json(&self) -> Value {
         let checks = self.checks.iter().map(|check| {
-            json!({ "check": check.name, "ok": check.todo.is_none(), "found": check.found, "todo": check.todo })
+            let Check { name, found, todo, note } = check;
+            json!({ "check": name, "ok": todo.is_none(), "found": found, "todo": todo, "note": note })
         });
         json!({ "ok": self.is_good(), "checks": checks.collect::<Vec<Value>>() })
     }
@@ -168,6 +181,7 @@ async fn examine(report: &mut Report, typed: &NodeAt, args: &DoctorArgs, way: &W
         Ok(tls) => tls,
         Err(error) => return Err(report.bad("tls", error.to_string(), OWN_TLS)),
     };
+    let is_tls = tls.is_some();
     let node = match ask::start(target, args.cookie.as_deref(), tls, way.find.clone()).await {
         Ok(node) => node,
         Err(error) => return Err(report.bad("own node", error.to_string(), OWN_NODE)),
@@ -197,7 +211,9 @@ async fn examine(report: &mut Report, typed: &NodeAt, args: &DoctorArgs, way: &W
     let session = Session { node: Arc::clone(&node), connected: reached, time: STEP };
     let talked = talk(report, &session).await;
     node.stop().await;
-    talked
+    talked?;
+    another_client(report, target, address, args, is_tls).await;
+    Ok(())
 }
 
 fn kind(report: &mut Report, target: &NodeName) -> Result<NameKind, Failed> {
@@ -577,6 +593,30 @@ async fn clocks(report: &mut Report, session: &Session) -> Result<(), Failed> {
     }
     report.good("clock", "its clock agrees with ours");
     Ok(())
+}
+
+/// Whether a client of others gets in. It is no fault of the node's if not: nodes may be choosy.
+async fn another_client(
+    report: &mut Report,
+    target: &NodeName,
+    address: SocketAddr,
+    args: &DoctorArgs,
+    is_tls: bool,
+) {
+    const NAME: &str = "erl_rpc";
+    if is_tls {
+        return report.good(NAME, "not asked: this client of another implementation speaks no TLS");
+    }
+    // The file has been read a moment ago.
+    let Ok(cookie) = ask::cookie(args.cookie.as_deref()) else {
+        return report.good(NAME, "not asked: the cookie file has just changed");
+    };
+    let asked = second_opinion::ask(target, address, &cookie, STEP);
+    let opinion = waiting("asking, as another client does,", target.as_str(), asked).await;
+    match opinion.meaning(target) {
+        None => report.good(NAME, opinion.found()),
+        Some(meaning) => report.noted(NAME, opinion.found(), meaning),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "clocks are compared")]

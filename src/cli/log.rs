@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use clap::{Args, ValueEnum};
 
-use crate::node::log::{self, LogFormat, LogLevels};
+use crate::program::log::{self, LogFormat, LogLevels};
 
 #[derive(Args)]
 pub(super) struct LogArgs {

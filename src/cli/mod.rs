@@ -8,6 +8,7 @@ mod ask;
 mod banner;
 mod call;
 mod client;
+#[cfg(feature = "disk")]
 mod data;
 mod doctor;
 mod epmd;
@@ -20,9 +21,11 @@ mod pages;
 mod progress;
 mod replica;
 mod rpc;
+mod second_opinion;
 mod server_name;
 mod settings;
 mod size;
+mod sync;
 mod term;
 mod tls;
 mod top;
@@ -135,10 +138,13 @@ enum Command {
     /// Runs, asks or ends an epmd, as Erlang's own epmd program does
     Epmd(epmd::EpmdArgs),
     /// Reads everything in a folder of stores, and says what it found
+    #[cfg(feature = "disk")]
     Check(data::CheckArgs),
     /// Writes all stores of a folder into one file
+    #[cfg(feature = "disk")]
     Backup(data::BackupArgs),
     /// Makes a folder of stores from a backup
+    #[cfg(feature = "disk")]
     Restore(data::RestoreArgs),
     /// Prints what a shell completes this command line by
     Completions(pages::CompletionsArgs),
@@ -227,8 +233,11 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Top(args)) => top::main(args),
         Some(Command::Doctor(args)) => doctor::main(args),
         Some(Command::Epmd(args)) => epmd::main(args),
+        #[cfg(feature = "disk")]
         Some(Command::Check(args)) => data::check(&args),
+        #[cfg(feature = "disk")]
         Some(Command::Backup(args)) => data::backup(&args),
+        #[cfg(feature = "disk")]
         Some(Command::Restore(args)) => data::restore(&args),
         Some(Command::Completions(args)) => pages::completions(&args, Cli::command()),
         Some(Command::Man) => pages::manual(Cli::command()),

@@ -12,15 +12,15 @@ use super::find::{EpmdUse, wrong_node};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
 use super::tls::TlsArgs;
-use super::{CliError, data, http_address, print, server_name, size};
-use crate::config::{Config, DataConfig, EpmdConfig, Limits, ServerName, StoreConfig};
+use super::{CliError, http_address, print, server_name, size, sync};
+use crate::config::{EpmdConfig, Limits, ServerName};
 use crate::distribution::cookie::Cookie;
 use crate::distribution::node_name::{NameKind, NodeName, split_typed};
 use crate::distribution::{NodeAt, NodePattern};
 use crate::epmd::environment;
 use crate::epmd::host::Host;
-use crate::node::STATUS_NAME;
 use crate::node::cookie_file::CookiePlaces;
+use crate::program::{self, Config, DataConfig, STATUS_NAME, StoreConfig};
 use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
@@ -77,7 +77,7 @@ pub(super) struct NodeArgs {
     data_dir: Option<PathBuf>,
     /// When a write is on disk: always (before it is answered), interval:MS, or never (when the system does it). What
     /// a power cut can take follows from it; a killed node loses nothing
-    #[arg(long, value_name = "WHEN", value_parser = super::data::sync, requires = "data_dir", help_heading = "Stores")]
+    #[arg(long, value_name = "WHEN", value_parser = super::sync::parse, requires = "data_dir", help_heading = "Stores")]
     sync: Option<SyncPolicy>,
     /// Let callers have backups written into this folder, by {:backup, path}
     #[arg(long, value_name = "DIR", requires = "data_dir", help_heading = "Stores")]
@@ -170,11 +170,11 @@ pub(super) fn main(args: NodeArgs, matches: &ArgMatches, origins: &Origins) -> R
     more_files();
     let tls = args.tls.erl_flags();
     let (kind, config, cookie) = configure(args, matches, origins).map_err(|error| origins.explain(error))?;
-    let started = |started: &crate::node::Started| {
+    let started = |started: &program::Started| {
         // Somebody may have closed stdout; the node is none the worse.
-        let _ = print(&banner::text(kind, &config.connect, &cookie, tls.as_deref(), started));
+        let _ = print(&banner::text(kind, &config.node.connect, &cookie, tls.as_deref(), started));
     };
-    crate::node::run(config.clone(), started).map_err(CliError::cannot_run)
+    program::run(config.clone(), started).map_err(CliError::cannot_run)
 }
 
 /// Prints the settings, and starts nothing.
@@ -207,12 +207,12 @@ pub(super) fn config(
 fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
     let text = settings::text_in_toml;
     let mut implied = vec![
-        ("slave-buffer", text(&size::shown(config.limits.slave_buffer_bytes_max))),
-        ("frame-bytes-max", text(&size::shown(config.limits.frame_bytes_max))),
-        ("unfinished-bytes-max", text(&size::shown(config.limits.unfinished_bytes_max))),
+        ("slave-buffer", text(&size::shown(config.slave_buffer_bytes_max))),
+        ("frame-bytes-max", text(&size::shown(config.node.limits.frame_bytes_max))),
+        ("unfinished-bytes-max", text(&size::shown(config.node.limits.unfinished_bytes_max))),
     ];
     if let Some(data) = &config.data {
-        implied.push(("sync", text(&data::sync_shown(data.sync))));
+        implied.push(("sync", text(&sync::shown(data.sync))));
     }
     if args.tls.verifies_by_default() {
         implied.push(("tls-verify", text("peer")));
@@ -282,18 +282,25 @@ fn settings<O>(
     };
     let tls = args.tls.config()?;
     let (cookie, origin) = cookie()?;
-    let config = Config {
+    let node = crate::config::Config {
         node_name,
         cookie,
         connect,
-        slaves,
         allow,
         limits,
-        stores,
         epmd,
         tls,
         bind: args.bind,
         dist_port: args.dist_port,
+        net_ticktime_secs: args.net_ticktime,
+        fragments: !args.no_fragments,
+    };
+    let config = Config {
+        node,
+        slaves,
+        stores,
+        stored_bytes_max: args.memory_max.map_or(u64::MAX, |bytes| bytes as u64),
+        slave_buffer_bytes_max: args.slave_buffer.unwrap_or(Config::SLAVE_BUFFER_BYTES_MAX),
         confirm: args.confirm,
         confirm_timeout: Duration::from_millis(args.confirm_timeout.into()),
         data: args.data_dir.clone().map(|dir| DataConfig {
@@ -301,8 +308,6 @@ fn settings<O>(
             sync: args.sync.unwrap_or_default(),
             backup_dir: args.backup_dir.clone(),
         }),
-        net_ticktime_secs: args.net_ticktime,
-        fragments: !args.no_fragments,
         http: args.http,
     };
     Ok((kind, config, origin))
@@ -422,10 +427,8 @@ fn limits(args: &NodeArgs) -> Result<Limits, CliError> {
     if !(FRAME_BYTES_LEAST..=FRAME_BYTES_MOST).contains(&frame_bytes_max) {
         return Err(CliError::usage("--frame-bytes-max: from 64KiB up to 4GiB less one byte"));
     }
-    let stored_bytes_max = args.memory_max.map_or(default.stored_bytes_max, |bytes| bytes as u64);
-    let slave_buffer_bytes_max = args.slave_buffer.unwrap_or(default.slave_buffer_bytes_max);
     let unfinished_bytes_max = args.unfinished_bytes_max.unwrap_or(default.unfinished_bytes_max);
-    Ok(Limits { frame_bytes_max, unfinished_bytes_max, stored_bytes_max, slave_buffer_bytes_max, ..default })
+    Ok(Limits { frame_bytes_max, unfinished_bytes_max, ..default })
 }
 
 fn epmd(start: bool) -> Result<EpmdConfig, CliError> {

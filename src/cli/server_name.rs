@@ -1,8 +1,9 @@
 //! Names of servers as they are typed, and as Elixir shows them.
 
-use crate::config::{ServerName, StoreConfig};
+use crate::config::ServerName;
 use crate::etf::text::{InspectLimits, inspect, parse};
 use crate::etf::{TermView, encode};
+use crate::program::StoreConfig;
 
 /// Longest name, in characters: it is an atom.
 const CHARACTERS_MAX: usize = 255;

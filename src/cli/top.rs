@@ -25,7 +25,7 @@ use super::{CliError, print};
 use crate::CallError;
 use crate::config::ServerName;
 use crate::etf::from_term;
-use crate::node::{STATUS_NAME, Snapshot};
+use crate::program::{STATUS_NAME, Snapshot};
 use view::View;
 
 /// From one question to the next.

@@ -41,6 +41,11 @@ impl Cookie {
         self.0.chars().count() < SHORT_BELOW_CHARACTERS
     }
 
+    /// The secret itself, for a client of others that takes digests on its own. Not to be printed.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// The answer to a challenge: MD5 of the cookie followed by the challenge in decimal
     /// (erl_dist_protocol, "Distribution Handshake", gen_digest).
     pub fn digest(&self, challenge: u32) -> [u8; 16] {

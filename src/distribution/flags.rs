@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::etf::Traits;
+
 /// A set of distribution flags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct DistributionFlags(u64);
@@ -205,6 +207,15 @@ impl DistributionFlags {
     /// Whether a node that offers these flags knows process aliases, so that a call of ours may be answered to one.
     pub const fn knows_aliases(self) -> bool {
         self.contains(Self::ALIAS) || self.contains(Self::ALTACT_SIG)
+    }
+
+    /// Whether a node that offers these flags can decode a term with these traits. What it cannot decode costs it the
+    /// connection: no release reads [`Traits::OLD_FUN`], and what else depends on a flag stands where the traits are.
+    #[inline]
+    pub const fn can_decode(self, traits: Traits) -> bool {
+        !traits.contains(Traits::OLD_FUN)
+            && (!traits.contains(Traits::V4_NC) || self.contains(Self::V4_NC))
+            && (!traits.contains(Traits::NATIVE_RECORD) || self.contains(Self::NATIVE_RECORDS))
     }
 
     /// Whether no flag is in this set.

@@ -1,42 +1,57 @@
 //! The distribution protocol (erl_dist_protocol) without its sockets: pure functions and state, bytes in and
 //! bytes out.
 //!
-//! [`handshake`] sets a connection up; after it [`Inbound`] finds frames in what was read, [`control`] reads
-//! their control messages, [`Outbound`] writes those of ours, [`Outflow`] orders what leaves, at the [`Pace`] of the link,
-//! and [`Ticker`] watches that the peer is alive.
+//! `handshake` sets a connection up; after it `Inbound` finds frames in what was read, `control` reads their control
+//! messages, [`Outbound`] writes those of ours, `Outflow` orders what leaves, at the `Pace` of the link, and `Ticker`
+//! watches that the peer is alive. A library user meets names, cookies, flags, and where a message goes ([`ServerRef`]).
 
-pub mod alias_form;
+pub(crate) mod alias_form;
+// The modules that are public and hidden step the protocol without sockets: for tests, benches and fuzz targets, which do
+// that from outside of this crate, and for the command line. A library user is given connections, not frames.
+#[doc(hidden)]
 pub mod control;
+#[doc(hidden)]
 pub mod cookie;
-pub mod flags;
-pub mod frame;
+pub(crate) mod flags;
+pub(crate) mod frame;
+#[doc(hidden)]
 pub mod handshake;
+#[doc(hidden)]
 pub mod inbound;
+#[doc(hidden)]
 pub mod node_at;
+#[doc(hidden)]
 pub mod node_name;
-pub mod node_pattern;
-pub mod outbound;
-pub mod outflow;
-pub mod pace;
-pub mod server_ref;
-pub mod tick;
+pub(crate) mod node_pattern;
+pub(crate) mod outbound;
+pub(crate) mod outflow;
+pub(crate) mod pace;
+pub(crate) mod server_ref;
+pub(crate) mod tick;
 
 use std::sync::Arc;
 
-pub use alias_form::AliasForm;
-pub use control::ControlMessage;
-pub use cookie::Cookie;
+pub use cookie::{Cookie, CookieError};
 pub use flags::DistributionFlags;
-pub use frame::FrameForm;
-pub use inbound::{Arrival, Bound, FrameError, Inbound, InboundLimits, Skipped, TooLarge};
+pub use inbound::TooLarge;
 pub use node_at::{NodeAt, NodeAtError};
-pub use node_name::NodeName;
+pub use node_name::{NameKind, NodeName, NodeNameError};
 pub use node_pattern::{NodePattern, NodePatternError};
-pub use outbound::{LARGE_BYTES, Outbound, Room};
-pub use outflow::{Cut, Outflow};
-pub use pace::Pace;
+pub use outbound::Outbound;
 pub use server_ref::ServerRef;
-pub use tick::{TickAction, Ticker};
+
+// Hidden for the same reason.
+#[doc(hidden)]
+pub use {
+    alias_form::AliasForm,
+    control::ControlMessage,
+    frame::FrameForm,
+    inbound::{Arrival, Bound, FrameError, Inbound, InboundLimits, Skipped},
+    outbound::{LARGE_BYTES, Room},
+    outflow::{Cut, Outflow},
+    pace::Pace,
+    tick::{TickAction, Ticker},
+};
 
 use crate::etf::Pid;
 

@@ -33,7 +33,7 @@ const OPEN_LISTS_MAX: usize = 16;
 /// Longest list that is written as `STRING_EXT` (its length has 16 bits).
 const STRING_LEN_MAX: usize = u16::MAX as usize;
 /// Ports from this number on are written as `V4_PORT_EXT`, those below as `NEW_PORT_EXT` (erl_ext_dist).
-const PORT_NUMBER_V4_FIRST: u32 = 1 << 28;
+pub(super) const PORT_NUMBER_V4_FIRST: u32 = 1 << 28;
 /// The canonical bytes of `term`, without a version byte: the term's own where they are canonical already, else
 /// written into `scratch`, whose contents are dropped.
 ///

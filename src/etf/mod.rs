@@ -5,16 +5,20 @@
 //! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes. [`to_term`] and
 //! [`from_term`] go between terms and Rust types, through [`mod@serde`].
 
+// Hidden: what is received compressed is inflated before a user sees it; tests and fuzz targets do it themselves.
+#[doc(hidden)]
 pub mod compressed;
+#[cfg(feature = "eetf")]
+pub mod eetf;
 pub mod key;
-pub mod owned;
-pub mod pool;
+mod owned;
+mod pool;
 pub mod serde;
-pub mod shared;
-pub mod split;
+mod shared;
+mod split;
 pub mod tag;
 pub mod text;
-pub mod writer;
+mod writer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +27,12 @@ pub use self::serde::{
     Atom, Binary, Charlist, ConvertError, ConvertProblem, Keyword, atom, from_term, to_term, write_term,
 };
 pub use owned::OwnedTerm;
+// Hidden: memory of a connection's own, which the benches of one without a socket hand in.
+#[doc(hidden)]
 pub use pool::{Pool, PooledBytes};
-pub use shared::{QueuedBytes, SharedBytes};
+#[doc(hidden)]
+pub use shared::QueuedBytes;
+pub use shared::SharedBytes;
 pub use split::{AtomView, Cursor, PidView, ReferenceView, TermError, TermView, Traits};
 pub use writer::TermWriter;
 

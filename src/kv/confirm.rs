@@ -1,6 +1,6 @@
 //! Writes that are answered once slaves have them.
 //!
-//! A slave has a write when it has acknowledged it and everything before it ([`Slave::confirmed`]). One acknowledgement
+//! A slave has a write when it has acknowledged it and everything before it ([`Slave::confirmed`](crate::replica::Slave::confirmed)). One acknowledgement
 //! confirms all writes before it, so many callers share one question to each slave.
 
 use std::collections::VecDeque;
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::SlaveFeed;
 use super::order::Order;
 use super::source::Reads;
 use crate::etf::Traits;
-use crate::process::{Dispatch, Effect, Effects, OwnedCaller, WakeRequest};
-use crate::replica::Slave;
+use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
 
 /// Parts of the time-out that are counted: an answer is late by one of these at most.
 const TICKS: u32 = 20;
@@ -50,7 +50,7 @@ struct Queue {
 
 /// The slaves of a store, and who waits for them to have a write.
 pub(super) struct Confirmations {
-    pub(super) slaves: RwLock<Vec<Arc<Slave>>>,
+    pub(super) slaves: RwLock<Vec<Arc<SlaveFeed>>>,
     pub(super) order: Order,
     /// What is read for them.
     pub(super) reads: Reads,
@@ -76,7 +76,7 @@ impl Confirmations {
     }
 
     /// A write whose caller will [`wait`](Self::wait) is under way.
-    pub(super) fn expect(self: &Arc<Self>, timeout: Duration, effects: &mut Effects<'_>) {
+    pub(super) fn expect(self: &Arc<Self>, timeout: Duration, turn: &mut Turn<'_>) {
         {
             let mut queue = self.queue.lock();
             queue.expected += 1;
@@ -85,7 +85,7 @@ impl Confirmations {
             }
         }
         let this = Arc::clone(self);
-        effects.later.push(Effect::Wake(Box::new(WakeRequest {
+        turn.effects.push(Effect::Wake(Box::new(WakeRequest {
             every: timeout / TICKS,
             wake: Box::new(move || this.tick()),
         })));

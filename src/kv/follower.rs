@@ -316,7 +316,7 @@ impl<S: Store> Follower<S> {
     }
 
     /// It has all that its primary has. Gives whether that is so for the first time since it was nobody's slave.
-    pub const fn is_whole(&mut self) -> bool {
+    pub const fn mark_caught_up(&mut self) -> bool {
         !std::mem::replace(&mut self.was_slave, true)
     }
 
@@ -989,7 +989,11 @@ mod tests {
             assert!(greeted.demoted);
             // It may have been written to while it had no primary.
             assert!(follower.reports());
-            assert_eq!((follower.is_whole(), follower.is_whole()), (!was_slave, false), "to be kept once");
+            assert_eq!(
+                (follower.mark_caught_up(), follower.mark_caught_up()),
+                (!was_slave, false),
+                "to be kept once"
+            );
         }
     }
 }

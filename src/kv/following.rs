@@ -7,11 +7,11 @@ use super::follower::{Copied, Follower, Greeting, Handled, Own, Place, Primary};
 use super::kept::{self, Kept};
 use super::position;
 use super::request::{FromPrimary, Hello, SkippedWrite};
-use super::server::{KeyValueServer, Later, Write, Written, refuse, with_canonical};
+use super::server::{Completion, KeyValueServer, Write, Written, refuse, with_canonical};
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter};
-use crate::process::figures::PrimaryFigures;
-use crate::process::{Caller, Effect, Effects, MonitorRequest, SkippedMessage};
+use crate::kv::figures::PrimaryFigures;
+use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
 use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
 use crate::store::{Done, ReadDone, Shows, Store, StoreError, Value, scan};
 
@@ -20,9 +20,9 @@ const NAMES_MAX: usize = 256;
 
 impl<S: Store> KeyValueServer<S> {
     /// `{:replica_hello, …}`: a primary wants this store as its slave.
-    pub(super) fn call_hello(&self, hello: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    pub(super) fn call_hello(&self, hello: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let Some(greeting) = read_greeting(hello, caller) else {
-            return refuse(&"no greeting of a primary", caller, effects);
+            return refuse(&"no greeting of a primary", caller, turn);
         };
         let (pid, slaves) = (greeting.pid.clone(), greeting.slaves.clone());
         let (session, names) = (greeting.session, greeting.names.clone());
@@ -45,28 +45,27 @@ impl<S: Store> KeyValueServer<S> {
         let greeted = match greeted {
             Ok(greeted) => greeted,
             Err(Refusal::Crossing) => {
-                tracing::debug!(store = ?effects.me, primary = ?pid, "primary put off: {}", Refusal::Crossing);
-                return effects
-                    .reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Crossing.code()));
+                tracing::debug!(store = ?turn.me, primary = ?pid, "primary put off: {}", Refusal::Crossing);
+                return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Crossing.code()));
             }
             Err(refusal) => {
                 if self.follower.lock().refuses(incarnation, refusal) {
-                    tracing::warn!(store = ?effects.me, primary = ?pid, "primary refused: {refusal}");
+                    tracing::warn!(store = ?turn.me, primary = ?pid, "primary refused: {refusal}");
                 }
                 if refusal == Refusal::Superseded {
-                    self.take_superseded(&lineage, &names, &pid, effects);
+                    self.take_superseded(&lineage, &names, &pid, turn);
                 }
-                return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
+                return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
             }
         };
-        tracing::info!(store = ?effects.me, primary = ?pid, session, "following a primary");
+        tracing::info!(store = ?turn.me, primary = ?pid, session, "following a primary");
         if greeted.had.0.is_some_and(|had| had != incarnation) {
             self.forget_position();
         }
         if greeted.watch {
             let (follower, gone) = (Arc::clone(&self.follower), pid.clone());
-            effects.later.push(Effect::Monitor(Box::new(MonitorRequest {
-                from: effects.me.pid.clone(),
+            turn.effects.push(Effect::Monitor(Box::new(MonitorRequest {
+                from: turn.me.pid.clone(),
                 process: RemoteProcess::Pid(pid.clone()),
                 done: Box::new(move |reason| {
                     follower.lock().gone(&gone);
@@ -79,22 +78,22 @@ impl<S: Store> KeyValueServer<S> {
         }
         if greeted.demoted && (own.has_slaves || !own.is_empty) {
             tracing::error!(
-                store = ?effects.me, primary = ?pid,
+                store = ?turn.me, primary = ?pid,
                 "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
                  written and the new primary has not"
             );
         }
         if greeted.demoted || greeted.was_orphan {
-            self.leave_slaves(&slaves, &names, &RemoteProcess::Pid(pid), effects);
+            self.leave_slaves(&slaves, &names, &RemoteProcess::Pid(pid), turn);
         }
-        self.give_up_names(&names, effects);
+        self.give_up_names(&names, turn);
         if greeted.path_changed {
             for slave in self.slaves() {
                 slave.renew();
             }
         }
         let stepped_down = greeted.demoted && own.has_slaves;
-        effects.reply(caller, |w| {
+        turn.reply(caller, |w| {
             w.tuple(if stepped_down { 5 } else { 4 }).atom("ok").unsigned(greeted.incarnation);
             match greeted.had.0 {
                 Some(incarnation) => w.unsigned(incarnation),
@@ -129,7 +128,7 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// `{:replica_ask, …}`
-    pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    pub(super) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let (answer, primary, kept) = {
             let mut follower = self.follower.lock();
             let primary = follower.primary().map(Primary::incarnation);
@@ -138,13 +137,13 @@ impl<S: Store> KeyValueServer<S> {
             (answer, primary, Arc::clone(follower.kept()))
         };
         let Ok(Handled { applied, whole }) = answer else {
-            return effects.reply(caller, |w| write_asked(w, answer, &kept));
+            return turn.reply(caller, |w| write_asked(w, answer, &kept));
         };
         // What came before may be under way: it is kept when what comes behind it is.
         let (waiting, dispatch) = (caller, Arc::clone(&self.dispatch));
         let sure = kept.sure();
         let done = || -> Done {
-            let (caller, kept) = (waiting.to_owned(&effects.me.pid), Arc::clone(&kept));
+            let (caller, kept) = (waiting.to_owned(&turn.me.pid), Arc::clone(&kept));
             Box::new(move |result| {
                 // The store has said by now what it did not keep.
                 let failed = result.err().map(|error| kept::refusal(&error));
@@ -160,7 +159,7 @@ impl<S: Store> KeyValueServer<S> {
             _ => {
                 if let Some(result) = self.store().barrier(done) {
                     let answer = result.map_or_else(|error| Err(kept::refusal(&error)), |()| answer);
-                    effects.reply(caller, |w| write_asked(w, answer, &kept));
+                    turn.reply(caller, |w| write_asked(w, answer, &kept));
                 }
             }
         }
@@ -173,17 +172,17 @@ impl<S: Store> KeyValueServer<S> {
     pub(super) fn cast_from_primary(
         &self,
         message: FromPrimary<'_>,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         match message {
             FromPrimary::Put { session, seq, key, value } => {
-                self.take_in(session, seq, Write::Put { key, value }, effects)
+                self.take_in(session, seq, Write::Put { key, value }, turn)
             }
             FromPrimary::Delete { session, seq, key } => {
-                self.take_in(session, seq, Write::Delete { key }, effects)
+                self.take_in(session, seq, Write::Delete { key }, turn)
             }
             FromPrimary::Copy { session, seq, mark } => {
-                self.copy_mark(session, seq, mark, effects);
+                self.copy_mark(session, seq, mark, turn);
                 Ok(())
             }
             FromPrimary::Slaves { session, slaves } => {
@@ -203,7 +202,7 @@ impl<S: Store> KeyValueServer<S> {
                 };
                 if is_it {
                     self.forget_position();
-                    tracing::info!(store = ?effects.me, "no longer a slave: its primary has removed it");
+                    tracing::info!(store = ?turn.me, "no longer a slave: its primary has removed it");
                     self.note_is_slave(false);
                     for slave in self.slaves() {
                         slave.renew();
@@ -219,7 +218,7 @@ impl<S: Store> KeyValueServer<S> {
         session: u64,
         seq: u64,
         write: Write<'_>,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         // Held to the end: another primary's greeting waits until this write is done.
         let mut follower = self.follower.lock();
@@ -228,7 +227,7 @@ impl<S: Store> KeyValueServer<S> {
         if follower.is_copying() {
             let (key, value) = write.check()?;
             let shared = value.and_then(|value| {
-                effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
+                turn.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
             });
             let value = value.map(|value| Value {
                 bytes: value.bytes(),
@@ -246,9 +245,9 @@ impl<S: Store> KeyValueServer<S> {
                 return Ok(());
             }
         }
-        let later = |_: &Effects<'_>| Later::FromPrimary(Arc::clone(follower.kept()));
-        match self.write(write, effects, 0, later)? {
-            Written::Now(Err(error)) => not_kept(follower.kept(), &error, &effects.me),
+        let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(follower.kept()));
+        match self.write(write, turn, 0, later)? {
+            Written::Now(Err(error)) => not_kept(follower.kept(), &error, &turn.me),
             Written::Now(Ok(_)) | Written::Later => {
                 if let Some(primary) = follower.session(session) {
                     primary.take_in(seq);
@@ -260,12 +259,12 @@ impl<S: Store> KeyValueServer<S> {
 
     /// A write was too large to be received. A primary that numbers its writes is told so when it asks, as of one that a full
     /// store did not keep; nobody can tell another.
-    pub(super) fn write_skipped(&self, message: SkippedMessage<'_>, effects: &mut Effects<'_>) {
+    pub(super) fn write_skipped(&self, message: SkippedMessage<'_>, turn: &mut Turn<'_>) {
         let size = message.size;
         match SkippedWrite::read(message.beginning) {
             None => {}
             Some(SkippedWrite::Plain) => {
-                tracing::error!(store = ?effects.me, peer = effects.peer, "replicated write lost, and its sender is not told: {size}");
+                tracing::error!(store = ?turn.me, peer = turn.peer, "replicated write lost, and its sender is not told: {size}");
             }
             Some(SkippedWrite::Numbered { session, seq, rest }) => {
                 let mut follower = self.follower.lock();
@@ -275,7 +274,7 @@ impl<S: Store> KeyValueServer<S> {
                 });
                 if with_key.unwrap_or_else(|| follower.skipped(session, seq, None)) {
                     tracing::error!(
-                        store = ?effects.me,
+                        store = ?turn.me,
                         "what the primary sends is not kept: it is told, and sends it again after a while: {size}"
                     );
                 }
@@ -284,7 +283,7 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, effects: &mut Effects<'_>) {
+    fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, turn: &mut Turn<'_>) {
         let mut follower = self.follower.lock();
         if follower.session(session).is_none() {
             return;
@@ -304,12 +303,12 @@ impl<S: Store> KeyValueServer<S> {
                     before
                 });
                 if let Some(before) = before {
-                    self.report_dropped(&before, follower.reports(), effects);
+                    self.report_dropped(&before, follower.reports(), turn);
                 }
                 follower.reported();
             }
             Copied::Keep(seen) => {
-                self.delete_all_but(&seen, follower.reports(), follower.kept(), effects);
+                self.delete_all_but(&seen, follower.reports(), follower.kept(), turn);
                 if follower.reports() {
                     self.dropped.lock().end();
                 }
@@ -322,7 +321,7 @@ impl<S: Store> KeyValueServer<S> {
         // What it drops after this is not its own, however often it is started again.
         if matches!(mark, CopyMark::End | CopyMark::Whole) {
             follower.reported();
-            if follower.is_whole() {
+            if follower.mark_caught_up() {
                 self.note_is_slave(true);
             }
         }
@@ -364,7 +363,7 @@ impl<S: Store> KeyValueServer<S> {
         seen: &super::follower::Seen,
         report: bool,
         kept: &Arc<Kept>,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) {
         let shows = if report { Shows::Pairs } else { Shows::Keys };
         for part in 0..self.store().parts() {
@@ -374,28 +373,28 @@ impl<S: Store> KeyValueServer<S> {
                     Some(Ok(batch)) => batch,
                     failed => {
                         let error = failed.and_then(Result::err);
-                        tracing::error!(store = ?effects.me, ?error, "keys that the primary has not may stay: they cannot be read");
+                        tracing::error!(store = ?turn.me, ?error, "keys that the primary has not may stay: they cannot be read");
                         break;
                     }
                 };
                 let foreign = batch.iter().filter(|(key, _)| !seen.contains(key));
                 let foreign: Vec<_> = foreign.collect();
                 if !foreign.is_empty() {
-                    tracing::warn!(store = ?effects.me, keys = foreign.len(), "keys that the primary has not are deleted");
+                    tracing::warn!(store = ?turn.me, keys = foreign.len(), "keys that the primary has not are deleted");
                 }
                 for (key, value) in foreign {
                     if let Some(value) = value.filter(|_| report) {
                         self.dropped.lock().keep(key, value.bytes);
                     }
                     // One that is not deleted is not kept as the primary has it: it is told, and copies again.
-                    let later = |_: &Effects<'_>| Later::FromPrimary(Arc::clone(kept));
+                    let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(kept));
                     let deleted =
-                        TermView::parse(key).map(|key| self.write(Write::Delete { key }, effects, 0, later));
+                        TermView::parse(key).map(|key| self.write(Write::Delete { key }, turn, 0, later));
                     match deleted {
-                        Ok(Ok(Written::Now(Err(error)))) => not_kept(kept, &error, &effects.me),
+                        Ok(Ok(Written::Now(Err(error)))) => not_kept(kept, &error, &turn.me),
                         Ok(Ok(Written::Now(Ok(_)) | Written::Later)) => {}
                         Err(error) | Ok(Err(error)) => {
-                            tracing::error!(store = ?effects.me, %error, "a key that the primary has not stays");
+                            tracing::error!(store = ?turn.me, %error, "a key that the primary has not stays");
                         }
                     }
                 }
@@ -408,7 +407,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Says how much of what the store held is not in the copy that has taken its place. `keep`: that is kept elsewhere, with
     /// what is otherwise there.
-    fn report_dropped(&self, before: &S, keep: bool, effects: &Effects<'_>) {
+    fn report_dropped(&self, before: &S, keep: bool, turn: &Turn<'_>) {
         let mut missing = 0_u64;
         let mut scan = before.scan(None, Shows::Pairs);
         // Such a store answers at once.
@@ -430,7 +429,7 @@ impl<S: Store> KeyValueServer<S> {
             self.dropped.lock().end();
         }
         if missing > 0 {
-            tracing::warn!(store = ?effects.me, keys = missing, "what the primary has not is dropped");
+            tracing::warn!(store = ?turn.me, keys = missing, "what the primary has not is dropped");
         }
     }
 
@@ -440,9 +439,9 @@ impl<S: Store> KeyValueServer<S> {
         slaves: &[ServerRef],
         names: &[ServerRef],
         primary: &RemoteProcess,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) {
-        let here = &effects.registry.node;
+        let here = &turn.registry.node;
         let taken = |name: &ServerRef| {
             let name = name.on(here);
             slaves.contains(&name) || names.contains(&name)
@@ -451,17 +450,18 @@ impl<S: Store> KeyValueServer<S> {
             let is_primary = matches!(slave.state(), SlaveState::Following(at) if at == *primary);
             if is_primary || taken(slave.name()) {
                 self.remove_slave(slave.name());
-                tracing::warn!(store = ?effects.me, slave = %slave.name(), "slave left to the new primary");
+                tracing::warn!(store = ?turn.me, slave = %slave.name(), "slave left to the new primary");
             }
         }
         self.note_slaves_quietly();
     }
 
     /// Gives up the global names that the primary says are its own: who writes to them is to reach that.
-    fn give_up_names(&self, names: &[ServerRef], effects: &mut Effects<'_>) {
-        for (name, holder) in effects.registry.global_names() {
-            if holder.is_sibling(effects.me) && names.contains(&ServerRef::global(&name)) {
-                effects.later.push(Effect::ReleaseGlobal { name });
+    fn give_up_names(&self, names: &[ServerRef], turn: &mut Turn<'_>) {
+        for (name, holder) in turn.registry.global_names() {
+            if holder.is_sibling(turn.me) && names.contains(&ServerRef::global(&name)) {
+                self.offered.lock().remove(&name);
+                turn.effects.push(Effect::ReleaseGlobal { name });
             }
         }
     }

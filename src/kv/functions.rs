@@ -9,12 +9,13 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{KeyValueServer, StateShape};
+use super::{Follow, KeyValueServer, StateShape};
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter, encode};
 use crate::process::rpc::calls::{DEFAULT_TIMEOUT, call_server};
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
 use crate::process::{Dispatch, Effect, GenServer, GlobalRegistration, Process, Registry};
+use crate::replica::dialect;
 use crate::store::{MemoryStore, Room};
 
 /// Stores that were started by others and live; one more is refused with `system_limit`.
@@ -30,6 +31,7 @@ const PRIMARY: &str = "master";
 /// The functions of the three modules.
 pub struct KeyValueFunctions {
     dispatch: Arc<dyn Dispatch>,
+    follow: Arc<dyn Follow>,
     slave_buffer_bytes_max: usize,
     started: Mutex<Vec<Weak<KeyValueServer<MemoryStore>>>>,
     room: Arc<Room>,
@@ -54,9 +56,9 @@ impl Name {
 }
 
 impl KeyValueFunctions {
-    /// Stores that are started get `dispatch` and the bound on what they keep for each slave.
-    pub fn new(dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
-        Self { dispatch, slave_buffer_bytes_max, started: Mutex::default(), room: Arc::default() }
+    /// Stores that are started get `dispatch`, what follows their slaves, and the bound on what they keep for each of these.
+    pub fn new(dispatch: Arc<dyn Dispatch>, follow: Arc<dyn Follow>, slave_buffer_bytes_max: usize) -> Self {
+        Self { dispatch, follow, slave_buffer_bytes_max, started: Mutex::default(), room: Arc::default() }
     }
 
     /// Stores that are started share this room with the others of the node.
@@ -120,10 +122,10 @@ impl KeyValueFunctions {
                 return Err(Exception::system_limit(call));
             }
         }
-        let dispatch = Arc::clone(&self.dispatch);
+        let (dispatch, follow) = (Arc::clone(&self.dispatch), Arc::clone(&self.follow));
         let shape = if module == PLAIN { StateShape::Plain } else { StateShape::Replicated };
         let store = MemoryStore::within(Arc::clone(&self.room));
-        let server = KeyValueServer::new(store, dispatch, self.slave_buffer_bytes_max);
+        let server = KeyValueServer::new(store, dispatch, follow, self.slave_buffer_bytes_max);
         let server = server.shown_as(shape);
         if let Some(pairs) = initial {
             server.load(pairs).map_err(|error| {
@@ -135,7 +137,7 @@ impl KeyValueFunctions {
                 }))
             })?;
         }
-        Ok(Arc::new(server))
+        Ok(server.shared())
     }
 
     /// The answer waits for `global`: when the caller has it, the name works.
@@ -173,6 +175,10 @@ impl Functions for KeyValueFunctions {
             PLAIN => ServerRef::local(PLAIN),
             REPLICATED => ServerRef::local(PRIMARY),
             DISTRIBUTED => ServerRef::global(PRIMARY),
+            // By this a kvnode is told from a BEAM.
+            module if (module, call.function) == dialect::REPLICATION && call.arguments.is_empty() => {
+                return Some(Answer::value(|w| _ = w.unsigned(dialect::VERSION)));
+            }
             _ => return None,
         };
         Some(match (call.module, call.function, call.arguments) {

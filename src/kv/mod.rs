@@ -2,7 +2,10 @@
 //! modules that speak it.
 
 mod confirm;
+pub mod downstream;
 pub mod dropped;
+pub mod figures;
+pub mod follow;
 mod follower;
 mod following;
 pub mod functions;
@@ -13,13 +16,17 @@ mod position;
 mod promotion;
 pub mod request;
 pub mod server;
+pub mod slave_feed;
 pub mod slaves;
 mod source;
 pub mod state;
 mod status;
 
+pub use downstream::Downstreams;
 pub use dropped::NewFile;
+pub use follow::{Follow, FollowSlave, Offer, SlaveAdded};
 pub use functions::KeyValueFunctions;
 pub use request::{Cast, FromPrimary, Hello, Request};
 pub use server::{ConfirmConfig, KeyValueServer};
+pub use slave_feed::SlaveFeed;
 pub use state::StateShape;

@@ -48,7 +48,7 @@ impl<S: Store> KeyValueServer<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "disk"))]
 mod tests {
     use std::sync::mpsc;
 

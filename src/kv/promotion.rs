@@ -2,22 +2,23 @@
 
 use std::sync::Arc;
 
+use super::SlaveFeed;
 use super::follower::Primary;
 use super::server::{KeyValueServer, write_result};
 use super::slaves::TooManySlaves;
 use crate::distribution::{RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView};
-use crate::process::{Caller, Effect, Effects, GlobalRegistration};
+use crate::process::{Caller, Effect, GlobalRegistration, Turn};
 use crate::replica::{Lineage, Refusal};
 use crate::store::Store;
 
 impl<S: Store> KeyValueServer<S> {
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
-    pub(super) fn call_promote(&self, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    pub(super) fn call_promote(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let (former, is_mixed, lacks) = {
             let mut follower = self.follower.lock();
             if follower.is_copying() && follower.primary().is_some_and(|primary| primary.is_there) {
-                return error(caller, effects, "copying");
+                return error(caller, turn, "copying");
             }
             follower.note_kept();
             let (is_mixed, lacks) = (follower.is_mixed(), follower.lacks());
@@ -25,8 +26,8 @@ impl<S: Store> KeyValueServer<S> {
             self.note_rank(&mut follower);
             (former, is_mixed, lacks)
         };
-        let Ok(former) = former else { return error(caller, effects, "not_a_slave") };
-        say_missing(former.as_ref(), is_mixed, lacks, effects);
+        let Ok(former) = former else { return error(caller, turn, "not_a_slave") };
+        say_missing(former.as_ref(), is_mixed, lacks, turn);
         self.note_is_slave(false);
         self.watch.promoted();
         // Before a write of its own.
@@ -40,56 +41,57 @@ impl<S: Store> KeyValueServer<S> {
         self.note_names(&global);
         let Some(former) = former else {
             tracing::warn!(
-                store = ?effects.me, term,
+                store = ?turn.me, term,
                 "promoted: this store is the primary from here on. It was started again since its former one was lost, and knows \
                  neither its names nor its other slaves: start it with the names, and add them"
             );
-            return self.answer_promoted(caller, effects);
+            return self.answer_promoted(caller, turn);
         };
         if former.is_there {
             self.leave(&former.greeting.pid, former.greeting.session);
         }
         let primary = former.greeting;
         tracing::warn!(
-            store = ?effects.me, former = ?primary.pid, term, seq = former.applied,
+            store = ?turn.me, former = ?primary.pid, term, seq = former.applied,
             "promoted: this store is the primary from here on"
         );
         let names = primary.names.iter();
         let former = lasting_name(&primary.names, &primary.pid);
-        for slave in primary.slaves.into_iter().chain([former]) {
-            if !is_of(&slave, effects) {
-                self.follow_taken(slave, effects);
-            }
-        }
+        let taken = primary.slaves.into_iter().chain([former]).filter(|slave| !is_of(slave, turn));
+        let taken: Vec<_> = taken.filter_map(|slave| self.take_slave(slave, turn)).collect();
         for name in names {
             if let ServerRef::Global(name) = name {
-                self.take_name(name, effects);
+                self.take_name(name, turn);
             }
         }
-        self.answer_promoted(caller, effects);
+        // Each is told all names and all other slaves when it is greeted, which may be at once.
+        for slave in taken {
+            self.follow_slave(slave, &turn.me.pid, None);
+        }
+        self.answer_promoted(caller, turn);
     }
 
     /// Answers once all of it is kept, where the store keeps such things: it is promoted then, whatever happens to its node.
-    fn answer_promoted(&self, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let (waiting, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+    fn answer_promoted(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        let (waiting, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
         // The last of its notes.
         let is_kept = self.note_slaves(move |result| waiting.reply(&*dispatch, |w| write_result(w, &result)));
         if !is_kept {
-            effects.reply(caller, |w| _ = w.atom("ok"));
+            turn.reply(caller, |w| _ = w.atom("ok"));
         }
     }
 
     /// `{:replica_offer, pid}`: a store that finds its global name with this one. Where this one was promoted, that is the
     /// former primary, come back.
-    pub(super) fn call_offer(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    pub(super) fn call_offer(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let promoted = self.follower.lock().is_owner();
         let Some(pid) = slave.as_pid().map(Pid::from).filter(|_| promoted) else {
-            return error(caller, effects, "not_promoted");
+            return error(caller, turn, "not_promoted");
         };
-        tracing::warn!(store = ?effects.me, former = ?pid, "a former primary is back, and becomes a slave");
-        self.follow_taken(ServerRef::Pid(pid), effects);
+        tracing::warn!(store = ?turn.me, former = ?pid, "a former primary is back, and becomes a slave");
+        self.follow_taken(ServerRef::Pid(pid), turn);
         self.note_slaves_quietly();
-        effects.reply(caller, |w| _ = w.atom("ok"));
+        turn.reply(caller, |w| _ = w.atom("ok"));
     }
 
     /// A primary was refused, as another was promoted in its place. Where that other is this store, who asks is to become its
@@ -100,7 +102,7 @@ impl<S: Store> KeyValueServer<S> {
         lineage: &Lineage,
         names: &[ServerRef],
         pid: &Pid,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) {
         let (is_owner, rank) = {
             let follower = self.follower.lock();
@@ -108,8 +110,8 @@ impl<S: Store> KeyValueServer<S> {
         };
         let is_child = lineage.is_orphan() && lineage.rank() == (rank.term, rank.promoted);
         let shares_name = || {
-            let own = effects.registry.global_names();
-            let mut own = own.iter().filter(|(_, holder)| holder.is_sibling(effects.me));
+            let own = turn.registry.global_names();
+            let mut own = own.iter().filter(|(_, holder)| holder.is_sibling(turn.me));
             own.any(|(name, _)| names.contains(&ServerRef::global(name)))
         };
         if !is_owner || !is_child && !shares_name() {
@@ -120,39 +122,44 @@ impl<S: Store> KeyValueServer<S> {
             return;
         }
         let name = lasting_name(names, pid);
-        if self.follow_taken(name, effects) {
+        if self.follow_taken(name, turn) {
             tracing::warn!(
-                store = ?effects.me, refused = ?pid,
+                store = ?turn.me, refused = ?pid,
                 "who was refused had followed this store, or has a global name of it: it becomes a slave"
             );
             self.note_slaves_quietly();
         }
     }
 
-    /// Gives whether it is one from here on, and was none before.
-    fn follow_taken(&self, name: ServerRef, effects: &mut Effects<'_>) -> bool {
+    /// Gives whether it is a slave from here on, and was none before.
+    fn follow_taken(&self, name: ServerRef, turn: &mut Turn<'_>) -> bool {
+        let Some(slave) = self.take_slave(name, turn) else { return false };
+        self.follow_slave(slave, &turn.me.pid, None);
+        true
+    }
+
+    /// Adds a slave, which is to be followed then; `None`: it is one already.
+    fn take_slave(&self, name: ServerRef, turn: &Turn<'_>) -> Option<Arc<SlaveFeed>> {
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
-                tracing::info!(store = ?effects.me, slave = %name, "slave taken over");
-                let primary = effects.me.id;
-                effects.later.push(Effect::FollowSlave { slave, primary, added: None });
-                true
+                tracing::info!(store = ?turn.me, slave = %name, "slave taken over");
+                Some(slave)
             }
-            Ok(None) => false,
+            Ok(None) => None,
             Err(TooManySlaves) => {
-                tracing::error!(store = ?effects.me, slave = %name, "too many slaves: not taken over");
-                false
+                tracing::error!(store = ?turn.me, slave = %name, "too many slaves: not taken over");
+                None
             }
         }
     }
 
     /// Has a global name registered for this store, now and whenever it is free.
-    fn take_name(&self, name: &[u8], effects: &mut Effects<'_>) {
+    fn take_name(&self, name: &[u8], turn: &mut Turn<'_>) {
         let name =
             TermView::parse(name).ok().and_then(TermView::as_atom).map(|name| name.to_str().into_owned());
         let Some(name) = name else { return };
-        let registry = effects.registry;
-        let Some(me) = registry.by_id(effects.me.id) else { return };
+        let registry = turn.registry;
+        let Some(me) = registry.by_id(turn.me.id) else { return };
         // A pid has one name in `global`.
         let claimed = registry.spawn_sibling(&me).and_then(|holder| {
             registry.claim_global(&name, &holder)?;
@@ -169,19 +176,19 @@ impl<S: Store> KeyValueServer<S> {
                     }
                 };
                 let registration = GlobalRegistration { name, process, done: Box::new(done) };
-                effects.later.push(Effect::RegisterGlobal(Box::new(registration)));
+                turn.effects.push(Effect::RegisterGlobal(Box::new(registration)));
             }
-            Err(error) => tracing::error!(store = ?effects.me, name, %error, "global name not taken over"),
+            Err(error) => tracing::error!(store = ?turn.me, name, %error, "global name not taken over"),
         }
     }
 }
 
 /// Says what is known not to be in a store that is promoted.
-fn say_missing(former: Option<&Primary>, is_mixed: bool, lacks: Option<Refusal>, effects: &Effects<'_>) {
+fn say_missing(former: Option<&Primary>, is_mixed: bool, lacks: Option<Refusal>, turn: &Turn<'_>) {
     let lag = former.map(Primary::lag).filter(|lag| *lag > 0);
     if let Some(why) = lacks {
         tracing::error!(
-            store = ?effects.me, lag,
+            store = ?turn.me, lag,
             "promoted without all that its former primary had sent: some of that was not kept, as {}",
             match why {
                 Refusal::NoSpace => "there was no room for it",
@@ -191,21 +198,21 @@ fn say_missing(former: Option<&Primary>, is_mixed: bool, lacks: Option<Refusal>,
         );
     } else if is_mixed {
         tracing::error!(
-            store = ?effects.me, lag,
+            store = ?turn.me, lag,
             "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
         );
     } else if former.is_some_and(|former| !former.whole) {
         tracing::warn!(
-            store = ?effects.me, lag,
+            store = ?turn.me, lag,
             "promoted before its former primary had brought it up to date: it has what it had when that began"
         );
     } else if let Some(lag) = lag {
-        tracing::warn!(store = ?effects.me, lag, "promoted without so many writes that its former primary has taken");
+        tracing::warn!(store = ?turn.me, lag, "promoted without so many writes that its former primary has taken");
     }
 }
 
-fn error(caller: &Caller<'_>, effects: &mut Effects<'_>, reason: &str) {
-    effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(reason));
+fn error(caller: &Caller<'_>, turn: &mut Turn<'_>, reason: &str) {
+    turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(reason));
 }
 
 /// The name of a store by which it is found after a restart of its node too, where it has one. Its global names go to who is
@@ -216,8 +223,8 @@ fn lasting_name(names: &[ServerRef], pid: &Pid) -> ServerRef {
 }
 
 /// Whether a name is one of this store's own.
-fn is_of(name: &ServerRef, effects: &Effects<'_>) -> bool {
-    let registry = effects.registry;
+fn is_of(name: &ServerRef, turn: &Turn<'_>) -> bool {
+    let registry = turn.registry;
     let named = match name {
         ServerRef::Pid(pid) => registry.by_owned_pid(pid),
         ServerRef::Local(name) => registry.by_name(name).map(|(_, process)| process),
@@ -230,5 +237,5 @@ fn is_of(name: &ServerRef, effects: &Effects<'_>) -> bool {
             .and_then(TermView::as_atom)
             .and_then(|name| registry.by_global_name(&name.to_str())),
     };
-    named.is_some_and(|process| process.is_sibling(effects.me))
+    named.is_some_and(|process| process.is_sibling(turn.me))
 }

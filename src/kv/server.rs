@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::confirm::{Confirmations, Wanted};
@@ -15,12 +16,13 @@ use super::follower::Follower;
 use super::following::not_kept;
 use super::kept::Kept;
 use super::order::Committed;
-use super::{Cast, Request, StateShape, following, position, state, status};
+use super::{Cast, Follow, Request, SlaveFeed, StateShape, following, position, state, status};
 use crate::etf::tag::FUN_EXT;
-use crate::etf::{SharedBytes, TermError, TermView, TermWriter, Traits, key};
-use crate::process::effect::can_decode;
-use crate::process::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
-use crate::process::{Caller, Dispatch, Effect, Effects, GenServer, OwnedCaller, ProcessId, SkippedMessage};
+use crate::etf::{Pid, SharedBytes, TermError, TermView, TermWriter, Traits, key};
+use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
+use crate::process::{
+    Caller, Dispatch, Effect, Feed, GenServer, OwnedCaller, Process, ProcessId, SkippedMessage, Turn,
+};
 use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveState, Source};
 use crate::store::{self, Change, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
 
@@ -36,10 +38,16 @@ const SCRATCH_KEEP_BYTES: usize = 64 << 10;
 pub struct KeyValueServer<S> {
     store: S,
     pub(super) dispatch: Arc<dyn Dispatch>,
+    /// Looks after the slaves.
+    pub(super) follow: Arc<dyn Follow>,
+    /// To be lent to that.
+    pub(super) this: Weak<Self>,
     /// The slaves are in there, and the order and the numbers of their writes.
     pub(super) confirmations: Arc<Confirmations>,
     pub(super) follower: Arc<Mutex<Follower<S>>>,
     pub(super) dropped: Arc<Mutex<DroppedPairs>>,
+    /// The holders of its global names that it has offered itself to.
+    pub(super) offered: Arc<Mutex<AHashMap<Arc<str>, Pid>>>,
     /// Held while the names of the slaves are noted.
     pub(super) noting: Mutex<()>,
     pub(super) slave_buffer_bytes_max: usize,
@@ -114,8 +122,8 @@ pub(super) enum Written {
     Later,
 }
 
-/// Who is told when a write that is answered later is.
-pub(super) enum Later {
+/// Whom to notify when a deferred write completes.
+pub(super) enum Completion {
     Nobody,
     /// The primary, which asks for it.
     FromPrimary(Arc<Kept>),
@@ -125,8 +133,14 @@ pub(super) enum Later {
 }
 
 impl<S: Store> KeyValueServer<S> {
-    /// Serves `store`; answers that come later go out by `dispatch`.
-    pub fn new(store: S, dispatch: Arc<dyn Dispatch>, slave_buffer_bytes_max: usize) -> Self {
+    /// Serves `store`; answers that come later go out by `dispatch`, and its slaves are followed by `follow`. It serves once
+    /// it is [`shared`](Self::shared).
+    pub fn new(
+        store: S,
+        dispatch: Arc<dyn Dispatch>,
+        follow: Arc<dyn Follow>,
+        slave_buffer_bytes_max: usize,
+    ) -> Self {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
@@ -135,8 +149,11 @@ impl<S: Store> KeyValueServer<S> {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
+            follow,
+            this: Weak::new(),
             follower: Arc::new(Mutex::new(follower)),
             dropped: Arc::default(),
+            offered: Arc::default(),
             noting: Mutex::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
@@ -161,6 +178,11 @@ impl<S: Store> KeyValueServer<S> {
             });
             self.confirmations.order.begin_behind(self.store.seq());
         }
+    }
+
+    /// The same, to be started.
+    pub fn shared(self) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { this: Weak::clone(this), ..self })
     }
 
     /// The same, with what it serves counted here.
@@ -220,22 +242,18 @@ impl<S: Store> KeyValueServer<S> {
     /// The slaves that it has.
     pub fn slaves(&self) -> Vec<Arc<Slave>> {
         let slaves = self.confirmations.slaves.read();
-        slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
+        let slaves = slaves.iter().map(|slave| slave.slave());
+        slaves.filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
     }
 
-    fn get(
-        &self,
-        key: TermView<'_>,
-        caller: &Caller<'_>,
-        effects: &mut Effects<'_>,
-    ) -> Result<(), TermError> {
+    fn get(&self, key: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) -> Result<(), TermError> {
         with_canonical(key, |key| {
-            let (me, flags, here) = (effects.me, effects.flags, caller.node() == *effects.peer);
+            let (me, flags, here) = (turn.me, turn.flags, caller.node() == *turn.peer);
             let later = || {
                 let (caller, dispatch) = (caller.to_owned(&me.pid), Arc::clone(&self.dispatch));
                 Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
                     caller.reply(&*dispatch, |w| match found {
-                        Ok(Some(value)) if here && !can_decode(flags, value.traits) => {
+                        Ok(Some(value)) if here && !flags.can_decode(value.traits) => {
                             // To send it would cost the caller's node its connection to us.
                             w.tuple(2).atom("error").atom("system_limit");
                         }
@@ -249,7 +267,7 @@ impl<S: Store> KeyValueServer<S> {
                     });
                 }) as ReadDone
             };
-            self.store.get(key, |value| reply_value(value, caller, effects), later);
+            self.store.get(key, |value| reply_value(value, caller, turn), later);
         })
     }
 
@@ -268,28 +286,28 @@ impl<S: Store> KeyValueServer<S> {
     pub(super) fn write(
         &self,
         write: Write<'_>,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
         confirm: usize,
-        later: impl FnOnce(&Effects<'_>) -> Later,
+        later: impl FnOnce(&Turn<'_>) -> Completion,
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
         with_canonical(key, |key| {
             if !S::AT_ONCE {
                 // Slaves get it when it is done: they must not have what the store may yet lose.
-                return self.hand_in(write, key, value, effects, later);
+                return self.hand_in(write, key, value, turn, later);
             }
             let slaves = self.confirmations.slaves.read();
             if slaves.is_empty() && confirm == 0 {
-                return Written::Now(self.apply(key, value, effects, at_once).unwrap_or(Ok(0)));
+                return Written::Now(self.apply(key, value, turn, at_once).unwrap_or(Ok(0)));
             }
             let _order = self.confirmations.order.hold();
-            let written = self.apply(key, value, effects, at_once).unwrap_or(Ok(0));
+            let written = self.apply(key, value, turn, at_once).unwrap_or(Ok(0));
             if let Ok(seq) = written {
                 let changes = [(key, change_of(value))];
                 let written = store::Written { seq, changes: &changes };
                 let write = Committed { written, traits: write.traits(), confirmed: confirm > 0 };
-                let store = effects.me;
-                committed(&write, &slaves, store, |slave| replicate(slave, effects));
+                let store = turn.me;
+                committed(&write, &slaves, store, |slave| replicate(slave, turn));
             }
             Written::Now(written)
         })
@@ -301,15 +319,15 @@ impl<S: Store> KeyValueServer<S> {
         write: Write<'_>,
         key: &[u8],
         value: Option<TermView<'_>>,
-        effects: &Effects<'_>,
-        later: impl FnOnce(&Effects<'_>) -> Later,
+        turn: &Turn<'_>,
+        later: impl FnOnce(&Turn<'_>) -> Completion,
     ) -> Written {
         let (traits, needs) = (write.traits(), write.needs());
         let done = || -> WriteDone {
-            let (later, dispatch) = (later(effects), Arc::clone(&self.dispatch));
-            let (confirmations, store) = (Arc::clone(&self.confirmations), effects.me.id);
+            let (later, dispatch) = (later(turn), Arc::clone(&self.dispatch));
+            let (confirmations, store) = (Arc::clone(&self.confirmations), turn.me.id);
             Box::new(move |result| {
-                let confirmed = matches!(later, Later::Confirmed(..));
+                let confirmed = matches!(later, Completion::Confirmed(..));
                 let result = result.map(|written| {
                     committed_later(
                         &confirmations,
@@ -320,28 +338,32 @@ impl<S: Store> KeyValueServer<S> {
                     written.seq
                 });
                 match (later, &result) {
-                    (Later::Nobody | Later::FromPrimary(_), Ok(_)) => {}
-                    (Later::FromPrimary(kept), Err(error)) => not_kept(&kept, error, &store),
-                    (Later::Nobody, Err(error)) => tracing::error!(?store, %error, "replicated write lost"),
-                    (Later::Caller(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
-                    (Later::Confirmed(caller, want), Ok(seq)) => {
+                    (Completion::Nobody | Completion::FromPrimary(_), Ok(_)) => {}
+                    (Completion::FromPrimary(kept), Err(error)) => not_kept(&kept, error, &store),
+                    (Completion::Nobody, Err(error)) => {
+                        tracing::error!(?store, %error, "replicated write lost")
+                    }
+                    (Completion::Caller(caller), result) => {
+                        caller.reply(&*dispatch, |w| write_result(w, result))
+                    }
+                    (Completion::Confirmed(caller, want), Ok(seq)) => {
                         confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs }, caller);
                     }
-                    (Later::Confirmed(caller, _), result) => {
+                    (Completion::Confirmed(caller, _), result) => {
                         confirmations.not_written();
                         caller.reply(&*dispatch, |w| write_result(w, result));
                     }
                 }
             })
         };
-        let result = self.apply(key, value, effects, done);
+        let result = self.apply(key, value, turn, done);
         result.map_or(Written::Later, |result| {
             // It has answered at once for once.
             if let Ok(seq) = result {
                 let changes = [(key, change_of(value))];
                 let written = store::Written { seq, changes: &changes };
                 let write = Committed { written, traits, confirmed: false };
-                committed_later(&self.confirmations, &write, effects.me.id, &*self.dispatch);
+                committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
             }
             Written::Now(result)
         })
@@ -352,13 +374,13 @@ impl<S: Store> KeyValueServer<S> {
         &self,
         key: &[u8],
         value: Option<TermView<'_>>,
-        effects: &Effects<'_>,
+        turn: &Turn<'_>,
         done: impl FnOnce() -> WriteDone,
     ) -> Option<Result<u64, StoreError>> {
         match value {
             Some(value) => {
                 let bytes = value.bytes();
-                let shared = shared_value(value, effects);
+                let shared = shared_value(value, turn);
                 let value = Value { bytes, shared: shared.as_ref(), traits: value.traits() };
                 self.store.put(key, value, done)
             }
@@ -372,15 +394,15 @@ impl<S: Store> KeyValueServer<S> {
         write: Write<'_>,
         confirm: Option<u32>,
         caller: &Caller<'_>,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         let confirm = confirm.unwrap_or(self.confirm.slaves);
         if confirm > 0 {
-            return self.call_confirmed(write, confirm as usize, caller, effects);
+            return self.call_confirmed(write, confirm as usize, caller, turn);
         }
-        let later = |effects: &Effects<'_>| Later::Caller(caller.to_owned(&effects.me.pid));
-        if let Written::Now(result) = self.write(write, effects, 0, later)? {
-            effects.reply(caller, |w| write_result(w, &result));
+        let later = |turn: &Turn<'_>| Completion::Caller(caller.to_owned(&turn.me.pid));
+        if let Written::Now(result) = self.write(write, turn, 0, later)? {
+            turn.reply(caller, |w| write_result(w, &result));
         }
         Ok(())
     }
@@ -392,20 +414,20 @@ impl<S: Store> KeyValueServer<S> {
         write: Write<'_>,
         confirm: usize,
         caller: &Caller<'_>,
-        effects: &mut Effects<'_>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
-        self.confirmations.expect(self.confirm.timeout, effects);
+        self.confirmations.expect(self.confirm.timeout, turn);
         let traits = write.needs();
-        let later = |effects: &Effects<'_>| Later::Confirmed(caller.to_owned(&effects.me.pid), confirm);
-        let written = self.write(write, effects, confirm, later);
+        let later = |turn: &Turn<'_>| Completion::Confirmed(caller.to_owned(&turn.me.pid), confirm);
+        let written = self.write(write, turn, confirm, later);
         match written {
             Ok(Written::Later) => return Ok(()),
             Ok(Written::Now(Ok(seq))) => {
                 let wanted = Wanted { seq, slaves: confirm, traits };
-                self.confirmations.wait(wanted, caller.to_owned(&effects.me.pid));
+                self.confirmations.wait(wanted, caller.to_owned(&turn.me.pid));
                 return Ok(());
             }
-            Ok(Written::Now(Err(error))) => effects.reply(caller, |w| write_error(w, &error)),
+            Ok(Written::Now(Err(error))) => turn.reply(caller, |w| write_error(w, &error)),
             Err(error) => {
                 self.confirmations.not_written();
                 return Err(error);
@@ -419,23 +441,23 @@ impl<S: Store> KeyValueServer<S> {
     ///
     /// # Errors
     /// The sender's fault: it cannot be kept.
-    pub(super) fn cast_write(&self, write: Write<'_>, effects: &mut Effects<'_>) -> Result<(), TermError> {
-        if let Written::Now(Err(error)) = self.write(write, effects, 0, |_| Later::Nobody)? {
-            tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write lost");
+    pub(super) fn cast_write(&self, write: Write<'_>, turn: &mut Turn<'_>) -> Result<(), TermError> {
+        if let Written::Now(Err(error)) = self.write(write, turn, 0, |_| Completion::Nobody)? {
+            tracing::error!(store = ?turn.me, peer = turn.peer, %error, "replicated write lost");
         }
         Ok(())
     }
 
-    fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let Some(path) = path.as_binary().and_then(|path| str::from_utf8(path).ok()) else {
-            return refuse(&"a backup's path is a binary", caller, effects);
+            return refuse(&"a backup's path is a binary", caller, turn);
         };
         let later = || {
-            let (caller, dispatch) = (caller.to_owned(&effects.me.pid), Arc::clone(&self.dispatch));
+            let (caller, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
             Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result))) as Done
         };
         if let Some(result) = self.store.backup(path, later) {
-            effects.reply(caller, |w| write_result(w, &result));
+            turn.reply(caller, |w| write_result(w, &result));
         }
     }
 }
@@ -475,70 +497,69 @@ impl From<StoreError> for LoadError {
 
 impl<S: Store> GenServer for KeyValueServer<S> {
     #[inline]
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let served = match Request::read(request) {
             Some(Request::Get { key }) => {
                 self.watch.count(Served::Get);
-                self.get(key, caller, effects)
+                self.get(key, caller, turn)
             }
             Some(Request::Put { key, value, confirm }) => {
                 self.watch.count(Served::Put);
-                self.call_write(Write::Put { key, value }, confirm, caller, effects)
+                self.call_write(Write::Put { key, value }, confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
-                self.call_write(Write::Delete { key }, confirm, caller, effects)
+                self.call_write(Write::Delete { key }, confirm, caller, turn)
             }
             Some(Request::AddSlave { slave }) => {
                 self.watch.count(Served::Other);
-                self.call_add_slave(slave, caller, effects);
+                self.call_add_slave(slave, caller, turn);
                 Ok(())
             }
             Some(Request::RemoveSlave { slave }) => {
                 self.watch.count(Served::Other);
-                self.call_remove_slave(slave, caller, effects);
+                self.call_remove_slave(slave, caller, turn);
                 Ok(())
             }
             Some(Request::Backup { path }) => {
                 self.watch.count(Served::Other);
-                self.call_backup(path, caller, effects);
+                self.call_backup(path, caller, turn);
                 Ok(())
             }
             Some(Request::Slaves) => {
                 self.watch.count(Served::Other);
-                effects.reply(caller, |w| status::slaves(w, &self.slaves()));
+                turn.reply(caller, |w| status::slaves(w, &self.slaves()));
                 Ok(())
             }
             Some(Request::Status) => {
                 self.watch.count(Served::Other);
                 let (mut follower, slaves) = (self.follower.lock(), self.slaves());
                 follower.note_kept();
-                effects
-                    .reply(caller, |w| status::write(w, &self.store, &follower, Source::seq(self), &slaves));
+                turn.reply(caller, |w| status::write(w, &self.store, &follower, Source::seq(self), &slaves));
                 Ok(())
             }
             Some(Request::Promote) => {
                 self.watch.count(Served::Other);
-                self.call_promote(caller, effects);
+                self.call_promote(caller, turn);
                 Ok(())
             }
             // What slaves say to their primary is nobody's call.
             Some(Request::ReplicaHello { hello }) => {
-                self.call_hello(hello, caller, effects);
+                self.call_hello(hello, caller, turn);
                 Ok(())
             }
             Some(Request::ReplicaAsk { session, seq }) => {
-                self.call_ask(session, seq, caller, effects);
+                self.call_ask(session, seq, caller, turn);
                 Ok(())
             }
             Some(Request::ReplicaOffer { slave }) => {
-                self.call_offer(slave, caller, effects);
+                self.call_offer(slave, caller, turn);
                 Ok(())
             }
             None => {
                 self.watch.count(Served::Refused);
-                tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown call ended");
-                effects.end_call(caller, |w| {
+                tracing::warn!(store = ?turn.me, ?request, peer = turn.peer, "unknown call ended");
+                turn.end_call(caller, |w| {
                     w.tuple(2).atom("bad_call").term(request);
                 });
                 Ok(())
@@ -546,34 +567,34 @@ impl<S: Store> GenServer for KeyValueServer<S> {
         };
         if let Err(error) = served {
             self.watch.count(Served::Refused);
-            refuse(&error, caller, effects);
+            refuse(&error, caller, turn);
         }
     }
 
-    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
+    fn handle_cast(&self, request: TermView<'_>, turn: &mut Turn<'_>) {
         let cast = Cast::read(request);
         // A primary that numbers its writes has introduced itself.
         if matches!(cast, Some(Cast::ReplicatePut { .. } | Cast::ReplicateDelete { .. })) {
-            self.watch.replicated_from(effects.peer);
+            self.watch.replicated_from(turn.peer);
         }
         let done = match cast {
-            Some(Cast::ReplicatePut { key, value }) => self.cast_write(Write::Put { key, value }, effects),
-            Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, effects),
-            Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, effects),
+            Some(Cast::ReplicatePut { key, value }) => self.cast_write(Write::Put { key, value }, turn),
+            Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, turn),
+            Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, turn),
             Some(Cast::ReplicaLeft { session }) => return self.slave_left(session),
             None => {
                 self.watch.count(Served::Refused);
-                tracing::warn!(store = ?effects.me, ?request, peer = effects.peer, "unknown cast ignored");
+                tracing::warn!(store = ?turn.me, ?request, peer = turn.peer, "unknown cast ignored");
                 return;
             }
         };
         self.watch.count(Served::Replicated);
         if let Err(error) = done {
-            tracing::error!(store = ?effects.me, peer = effects.peer, %error, "replicated write refused");
+            tracing::error!(store = ?turn.me, peer = turn.peer, %error, "replicated write refused");
         }
     }
 
-    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
+    fn handle_info(&self, message: TermView<'_>, turn: &mut Turn<'_>) {
         // kernel, global.erl, random_notify_name/3 and notify_all_name/3: we have lost a name.
         let lost = message
             .as_tuple::<2>()
@@ -582,13 +603,13 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             .filter(|(kind, _)| kind.is_atom("global_name_conflict"))
             .and_then(|(_, name)| name.as_atom());
         match lost {
-            Some(name) => effects.later.push(Effect::GlobalNameLost { name: name.to_str().into() }),
-            None => tracing::debug!(store = ?effects.me, ?message, "message ignored"),
+            Some(name) => turn.effects.push(Effect::GlobalNameLost { name: name.to_str().into() }),
+            None => tracing::debug!(store = ?turn.me, ?message, "message ignored"),
         }
     }
 
-    fn handle_skipped(&self, message: SkippedMessage<'_>, effects: &mut Effects<'_>) {
-        self.write_skipped(message, effects);
+    fn handle_skipped(&self, message: SkippedMessage<'_>, turn: &mut Turn<'_>) {
+        self.write_skipped(message, turn);
     }
 
     /// Lets go of the slaves: what waits for them is dropped.
@@ -610,15 +631,15 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
-        state::write(w, &self.store, &self.confirmations.slaves.read(), self.shape, bytes_max);
+        state::write(w, &self.store, &self.slaves(), self.shape, bytes_max);
     }
 
     fn waits_for_room(&self) -> bool {
         true
     }
 
-    fn replica_source(&self) -> Option<&dyn Source> {
-        Some(self)
+    fn global_name_taken(&self, me: &Process, name: &str, holder: &Pid) {
+        self.offer(me, name, holder);
     }
 
     fn module(&self) -> &str {
@@ -656,26 +677,26 @@ impl<S: Store> fmt::Debug for KeyValueServer<S> {
 }
 
 /// Ends a call whose key or value cannot be kept, or given to this caller.
-pub(super) fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-    effects.end_call(caller, |w| {
+pub(super) fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+    turn.end_call(caller, |w| {
         w.tuple(2).atom("badarg").binary(error.to_string().as_bytes());
     });
 }
 
 #[inline]
-fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
     match value {
-        None => effects.reply(caller, |w| {
+        None => turn.reply(caller, |w| {
             w.atom("nil");
         }),
-        Some(value) if !effects.can_decode(value.traits) => effects.end_call(caller, |w| {
+        Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, |w| {
             // To send it would cost the caller's node its connection to us.
             w.tuple(2).atom("system_limit").binary(b"this OTP version cannot decode the value");
         }),
         // It is looked up again: what it is then is what the caller gets.
-        Some(value) if !effects.has_room(value.bytes.len()) => effects.wait_for_room(),
-        Some(Value { shared: Some(shared), .. }) => effects.reply_shared(caller, shared.clone()),
-        Some(value) => effects.reply(caller, |w| {
+        Some(value) if !turn.has_room(value.bytes.len()) => turn.wait_for_room(),
+        Some(Value { shared: Some(shared), .. }) => turn.reply_shared(caller, shared.clone()),
+        Some(value) => turn.reply(caller, |w| {
             w.raw(value.bytes);
         }),
     }
@@ -702,9 +723,9 @@ pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
 /// writes.
 fn committed(
     committed: &Committed<'_>,
-    slaves: &[Arc<Slave>],
+    slaves: &[Arc<SlaveFeed>],
     store: &dyn fmt::Debug,
-    mut ready: impl FnMut(&Arc<Slave>),
+    mut ready: impl FnMut(&Arc<SlaveFeed>),
 ) {
     let seq = committed.written.seq;
     for slave in slaves {
@@ -728,7 +749,7 @@ fn committed_later(
 ) {
     // Who adds a slave waits for this, and for nothing that waits for the store.
     let slaves = confirmations.slaves.read_recursive();
-    let mut all_ready: Vec<Arc<Slave>> = Vec::new();
+    let mut all_ready: Vec<Arc<SlaveFeed>> = Vec::new();
     confirmations.order.committed(write, &mut |write| {
         for (key, _) in write.written.changes {
             confirmations.reads.forget(key);
@@ -740,16 +761,20 @@ fn committed_later(
         });
     });
     for slave in all_ready {
-        dispatch.replicate(&slave, store);
+        if let Some(node) = slave.node() {
+            dispatch.feed(&node, &(slave as Arc<dyn Feed>));
+        }
     }
 }
 
 /// Has a slave take what it has once this batch is handled.
-fn replicate(slave: &Arc<Slave>, effects: &mut Effects<'_>) {
+fn replicate(slave: &Arc<SlaveFeed>, turn: &mut Turn<'_>) {
     // Once per batch is enough: the slave's queue keeps the order.
-    let asked = |effect: &Effect| matches!(effect, Effect::Replicate(asked, _) if Arc::ptr_eq(asked, slave));
-    if !effects.later.iter().rev().take(8).any(asked) {
-        effects.later.push(Effect::Replicate(Arc::clone(slave), effects.me.id));
+    let asked = |effect: &Effect| matches!(effect, Effect::Feed(_, asked) if std::ptr::addr_eq(Arc::as_ptr(asked), Arc::as_ptr(slave)));
+    if !turn.effects.iter().rev().take(8).any(asked)
+        && let Some(node) = slave.node()
+    {
+        turn.effects.push(Effect::Feed(node, Arc::clone(slave) as Arc<dyn Feed>));
     }
 }
 
@@ -781,8 +806,8 @@ fn at_once() -> WriteDone {
 }
 
 /// The part of the received memory that a large value is.
-fn shared_value(value: TermView<'_>, effects: &Effects<'_>) -> Option<SharedBytes> {
-    effects.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
+fn shared_value(value: TermView<'_>, turn: &Turn<'_>) -> Option<SharedBytes> {
+    turn.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
 }
 
 /// Calls `with` on the canonical bytes of a key.

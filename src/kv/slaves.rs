@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::KeyValueServer;
+use super::follow::SharedSource;
 use super::follower::{Follower, Rank, Tenure};
 use super::notes;
 use super::server::{refuse, write_error};
+use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveFeed};
 use crate::etf::tag::NIL_EXT;
-use crate::etf::{TermView, TermWriter, encode};
-use crate::process::{Caller, Dispatch, Effect, Effects, OwnedCaller, SlaveAdded};
-use crate::replica::{Refusal, Slave, SlaveName, SlaveState};
+use crate::etf::{Pid, TermView, TermWriter, encode};
+use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
+use crate::replica::{Refusal, SlaveName, SlaveState};
 use crate::store::{Store, StoreError};
 
 /// Slaves that one store may have.
@@ -72,11 +73,11 @@ fn read_rank(rank: TermView<'_>) -> Option<Rank> {
 pub struct TooManySlaves;
 
 impl<S: Store> KeyValueServer<S> {
-    /// Adds a slave by name; `None` when it is one already.
+    /// Adds a slave by name; `None` when it is one already. It is followed from [`follow_slave`](Self::follow_slave) on.
     ///
     /// # Errors
     /// Whoever adds it: there are as many as there may be.
-    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<Slave>>, TooManySlaves> {
+    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<SlaveFeed>>, TooManySlaves> {
         let mut slaves = self.confirmations.slaves.write();
         slaves.retain(|slave| slave.state() != SlaveState::Dropped);
         if slaves.iter().any(|slave| *slave.name() == name) {
@@ -85,7 +86,8 @@ impl<S: Store> KeyValueServer<S> {
         if slaves.len() >= SLAVES_MAX {
             return Err(TooManySlaves);
         }
-        let slave = Arc::new(Slave::new(name, self.slave_buffer_bytes_max));
+        let feed = SlaveFeed::new(name, self.slave_buffer_bytes_max, &self.confirmations, &self.follow);
+        let slave = Arc::new(feed);
         for other in slaves.iter() {
             other.siblings_changed();
         }
@@ -93,30 +95,51 @@ impl<S: Store> KeyValueServer<S> {
         Ok(Some(slave))
     }
 
-    pub(super) fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let Some(name) = SlaveName::read(slave) else {
-            return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, effects);
+    /// Has a slave that was added followed for the process of this server, until it is removed or that ends.
+    pub fn follow_slave(&self, feed: Arc<SlaveFeed>, store: &Pid, added: Option<SlaveAdded>) {
+        let Some(source) = self.this.upgrade() else {
+            return tracing::error!(?store, slave = %feed.name(), "not followed: the server was not shared (a bug)");
         };
-        if is_own(&name, effects) {
-            return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
+        let source = SharedSource(source);
+        feed.begin(store, &source);
+        self.follow.follow(FollowSlave { feed, store: store.clone(), source, added });
+    }
+
+    /// Another process holds a global name of this store: it may have been promoted in its place. Each is asked once.
+    pub(super) fn offer(&self, me: &Process, name: &str, holder: &Pid) {
+        let (name, holder): (Arc<str>, _) = (name.into(), holder.clone());
+        if self.offered.lock().insert(Arc::clone(&name), holder.clone()).as_ref() == Some(&holder) {
+            return;
+        }
+        let (offered, again) = (Arc::clone(&self.offered), Arc::clone(&name));
+        let failed = Box::new(move || _ = offered.lock().remove(&again));
+        self.follow.offer(Offer { store: me.pid.clone(), name, holder, failed });
+    }
+
+    pub(super) fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        let Some(name) = SlaveName::read(slave) else {
+            return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, turn);
+        };
+        if is_own(&name, turn) {
+            return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
         }
         self.forget_guarded(&name);
         match self.add_slave(name) {
-            Ok(None) => effects.reply(caller, |w| _ = w.atom("ok")),
+            Ok(None) => turn.reply(caller, |w| _ = w.atom("ok")),
             Ok(Some(slave)) => {
-                tracing::info!(store = ?effects.me, slave = %slave.name(), "slave added");
+                tracing::info!(store = ?turn.me, slave = %slave.name(), "slave added");
                 // Whether it can be one is for itself to say, where it is a kvnode's; and it is to be one after a restart
                 // too, where the store keeps such things.
-                let answer = Arc::new(Answer::new(caller.to_owned(&effects.me.pid), &self.dispatch));
+                let answer = Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch));
                 let (noted, followed) = (Arc::clone(&answer), Arc::clone(&answer));
                 if !self.note_slaves(move |result| noted.noted(result)) {
                     answer.noted(Ok(()));
                 }
                 let added = SlaveAdded(Box::new(move |refusal| followed.followed(refusal)));
-                effects.later.push(Effect::FollowSlave { slave, primary: effects.me.id, added: Some(added) });
+                self.follow_slave(slave, &turn.me.pid, Some(added));
             }
             Err(TooManySlaves) => {
-                effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom("too_many_slaves"));
+                turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom("too_many_slaves"));
             }
         }
     }
@@ -143,18 +166,13 @@ impl<S: Store> KeyValueServer<S> {
         was_one
     }
 
-    pub(super) fn call_remove_slave(
-        &self,
-        slave: TermView<'_>,
-        caller: &Caller<'_>,
-        effects: &mut Effects<'_>,
-    ) {
+    pub(super) fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
         if !removed {
-            return effects.reply(caller, |w| _ = w.tuple(2).atom("error").atom("no_slave"));
+            return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom("no_slave"));
         }
-        tracing::info!(store = ?effects.me, ?slave, "slave removed");
-        let answer = Arc::new(Answer::new(caller.to_owned(&effects.me.pid), &self.dispatch));
+        tracing::info!(store = ?turn.me, ?slave, "slave removed");
+        let answer = Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch));
         answer.followed(None);
         let noted = Arc::clone(&answer);
         if !self.note_slaves(move |result| noted.noted(result)) {
@@ -306,7 +324,7 @@ impl Answer {
     /// The names are kept, or could not be.
     fn noted(&self, result: Result<(), StoreError>) {
         match result {
-            Ok(()) => self.is_done(|waiting| waiting.noted = true),
+            Ok(()) => self.complete(|waiting| waiting.noted = true),
             Err(error) => {
                 if let Some(caller) = self.waiting.lock().caller.take() {
                     caller.reply(&*self.dispatch, |w| write_error(w, &error));
@@ -318,7 +336,7 @@ impl Answer {
     /// The slave is one, as far as is known, or cannot be.
     fn followed(&self, refusal: Option<Refusal>) {
         match refusal {
-            None => self.is_done(|waiting| waiting.followed = true),
+            None => self.complete(|waiting| waiting.followed = true),
             Some(refusal) => {
                 if let Some(caller) = self.waiting.lock().caller.take() {
                     caller.reply(&*self.dispatch, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
@@ -327,7 +345,7 @@ impl Answer {
         }
     }
 
-    fn is_done(&self, note: impl FnOnce(&mut Waiting)) {
+    fn complete(&self, note: impl FnOnce(&mut Waiting)) {
         let caller = {
             let mut waiting = self.waiting.lock();
             note(&mut waiting);
@@ -340,8 +358,8 @@ impl Answer {
 }
 
 /// Whether a slave's name is one of the store itself, as far as this node can tell.
-fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
-    let registry = effects.registry;
+fn is_own(name: &SlaveName, turn: &Turn<'_>) -> bool {
+    let registry = turn.registry;
     let named = match name {
         SlaveName::Pid(pid) => registry.by_owned_pid(pid),
         SlaveName::Local(name) => registry.by_name(name).map(|(_, process)| process),
@@ -351,7 +369,7 @@ fn is_own(name: &SlaveName, effects: &Effects<'_>) -> bool {
         // Who holds a global name is for the cluster to say.
         SlaveName::Remote { .. } | SlaveName::Global(_) => None,
     };
-    named.is_some_and(|process| process.is_sibling(effects.me))
+    named.is_some_and(|process| process.is_sibling(turn.me))
 }
 
 #[cfg(test)]

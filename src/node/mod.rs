@@ -1,30 +1,21 @@
-//! The shell: sockets, tasks and the clock. It sees all other layers, and none of them sees it.
+//! The shell of the library: sockets, tasks and the clock.
 //!
-//! [`Node::builder`] starts a node, [`Node::serve`] and [`Node::serve_inline`] its processes. [`run`] is the command
-//! line's way: it blocks until a signal ends the program. Connections are tasks on an executor of their own, with a
-//! thread for each core; each one owns its socket and its peer's tables, and hands what concerns others to
-//! `Node::carry_out` once per batch.
+//! [`Node::builder`] starts a node, [`Node::serve`] and [`Node::serve_inline`] its processes. Connections are tasks on an
+//! executor of their own, with a thread for each core; each one owns its socket and its peer's tables, and hands what
+//! concerns others to `Node::carry_out` once per batch.
 
-mod greeting;
-mod http;
 mod latch;
 mod life;
 mod link;
 mod peers;
 mod server;
-mod service;
-mod slave_keys;
-mod slave_kind;
-mod slaves;
-mod status;
-mod stores;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,15 +27,18 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Executor, Timer};
 
 /// What functions print that this node calls on others.
-pub(crate) mod printed {
-    pub(crate) use crate::process::group_leader::{Printed, text};
+pub mod printed {
+    pub use crate::process::group_leader::{Printed, text};
 }
 
 pub use life::builder::{NodeBuilder, PeerFault};
-pub use life::run::{StartError, Started, run, run_with_client};
-pub use life::snapshot::Snapshot;
-pub use life::{cookie_file, functions, latency, log, snapshot};
+pub use life::run::StartError;
+pub use life::snapshot::{PeerSnapshot, Snapshot};
+pub use life::stop::Resource;
+
+pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
+pub use peers::Arrival;
 pub use peers::connect_to::ConnectedNode;
 pub use peers::{backoff, erpc};
 pub use server::client::{Client, Monitor, Watch};
@@ -54,20 +48,19 @@ pub use server::reply_to::{NotReplied, ReplyTo};
 pub use server::supervised::NotNamed;
 pub use server::timers::TimerRef;
 pub use server::{Never, Server};
-pub use status::STATUS_NAME;
 
-use crate::config::{Config, StoreConfig};
+use crate::config::Config;
 use crate::distribution::handshake::{Fault, HandshakeError, Local};
 use crate::distribution::{DistributionFlags, NodeAtError, NodeName, Outbound};
 use crate::epmd::EpmdStart;
-use crate::etf::{OwnedTerm, Pid, Pool};
+use crate::etf::{OwnedTerm, Pool};
 use crate::process::effect::EndedCall;
 use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::{NetKernel, Print};
 use crate::process::peer::Surroundings;
-use crate::process::{Dispatch, Effect, Ended, NoRoom, Process, ProcessId, Registry, Waiters, exits};
-use crate::replica::Slave;
-use crate::store::{Disk, Room};
+use crate::process::{
+    Dispatch, Effect, Ended, Feed, NoRoom, PeerEvent, Process, ProcessId, Registry, Waiters, exits,
+};
 use life::figures::Figures;
 use life::stop::Ending;
 use life::threads;
@@ -77,7 +70,7 @@ use link::setup::DialError;
 use link::socket::Waits;
 use link::tls::{Tls, TlsError};
 use peers::names::{self, Names};
-use peers::{Found, PeerDown, PeerEvent, PeerHandle, Peers, QueueBounds, Queued};
+use peers::{Found, PeerDown, PeerHandle, Peers, QueueBounds, Queued};
 use server::supervised::Supervision;
 use server::{client, timers};
 
@@ -99,10 +92,6 @@ pub struct Node {
     net_kernel_process: Arc<Process>,
     /// Memory of large values.
     pool: Arc<Pool>,
-    /// What all stores in memory may hold together.
-    room: Arc<Room>,
-    /// Where the stores of the configuration are kept; `None`: in memory.
-    disk: Option<Arc<Disk>>,
     /// Held by the threads alone: with them its tasks end.
     executor: Weak<Executor<'static>>,
     /// Connections that run on a thread of their own.
@@ -110,6 +99,8 @@ pub struct Node {
     /// The node ends: nobody is dialled or let in any more.
     stopping: AtomicBool,
     ending: Ending,
+    /// Told of the end.
+    resources: Mutex<Vec<Arc<dyn Resource>>>,
     /// `None`: the node speaks TCP.
     tls: Option<Tls>,
     listening: SocketAddr,
@@ -117,7 +108,6 @@ pub struct Node {
     epmd: Option<EpmdStart>,
     /// Ports of nodes that epmd is not asked for: as many as the configuration and this program's own calls name.
     ports: Mutex<BTreeMap<NodeName, u16>>,
-    stores_started: OnceLock<Vec<(StoreConfig, Pid)>>,
     /// What is counted of it.
     figures: Figures,
     /// Of the servers that have one.
@@ -132,7 +122,7 @@ type End = (Sender<()>, Receiver<()>);
 
 impl Node {
     /// Has what functions print that this node calls on others given to `print`, instead of the log. Said once.
-    pub(crate) fn print_to(&self, print: Print) {
+    pub fn print_to(&self, print: Print) {
         self.net_kernel.print_to(print);
     }
 
@@ -143,6 +133,18 @@ impl Node {
     /// The node is a hidden one: it is connected to the nodes that it talks to, and not to all of a cluster.
     pub fn builder(name: &str) -> NodeBuilder {
         NodeBuilder::new(name)
+    }
+
+    /// Starts a node of a whole configuration, as [`NodeBuilder::start_async`] does of one that is said piece by piece.
+    /// `prepare` starts its processes: they are there before others can connect. What it gives comes back beside the node.
+    ///
+    /// # Errors
+    /// See [`StartError`], and those of `prepare`: then there is no node.
+    pub async fn start_with<T, E: From<StartError>>(
+        config: Config,
+        prepare: impl FnOnce(&Arc<Self>) -> Result<T, E>,
+    ) -> Result<(Arc<Self>, T), E> {
+        life::run::start(config, prepare).await
     }
 
     /// Its full name.
@@ -177,7 +179,9 @@ impl Node {
         names.filter_map(|peer| NodeName::new(&peer.name).ok()).collect()
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a task on the node's threads, beside its connections: it must not block them. It ends with the node, wherever
+    /// it is; a panic ends it alone, and is logged. Once the node has ended nothing is run.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(task) = self.task(task) {
             task.detach();
         }
@@ -193,14 +197,6 @@ impl Node {
                 tracing::error!("a task panicked (a bug: please report it)");
             }
         }))
-    }
-
-    /// The outcome of a task on the node's threads. `None`: the node has ended.
-    fn task_with<T: Send + 'static>(
-        &self,
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Option<smol::Task<T>> {
-        Some(self.executor.upgrade()?.spawn(task))
     }
 
     fn is_stopping(&self) -> bool {
@@ -258,16 +254,7 @@ impl Node {
                         }
                     }
                 }
-                Effect::Replicate(slave, store) => {
-                    if let Some(store) = self.process(store) {
-                        self.replicate(&slave, &store);
-                    }
-                }
-                Effect::FollowSlave { slave, primary, added } => {
-                    if let Some(store) = self.process(primary) {
-                        self.follow(slave, &store, added);
-                    }
-                }
+                Effect::Feed(node, feed) => Dispatch::feed(self, &node, &feed),
                 Effect::Monitor(request) => self.spawn_with(|node| client::monitor_for(node, *request)),
                 Effect::Wake(request) => self.spawn(timers::wake(*request)),
                 Effect::ReleaseGlobal { name } => self.spawn_with(|node| names::release(node, name)),
@@ -512,14 +499,19 @@ impl Dispatch for Node {
         }
     }
 
-    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
-        if let Some(store) = self.process(store) {
-            Self::replicate(self, slave, &store);
+    fn feed(&self, node: &str, feed: &Arc<dyn Feed>) {
+        if let Some(peer) = self.peers.get(node) {
+            self.feed_at(&peer, feed);
         }
     }
 }
 
 impl Node {
+    /// Asks a feed for what it has for a node, as far as the connection to that has room.
+    fn feed_at(&self, peer: &PeerHandle, feed: &Arc<dyn Feed>) {
+        peer.feed(feed, self.config.limits.outbound_bytes_max, &self.registry, &self.waiters);
+    }
+
     /// Bytes of answers that come later which may wait for a node: a few of the largest, beside many small ones.
     const fn later_bytes_max(&self) -> usize {
         let limits = &self.config.limits;
@@ -586,9 +578,9 @@ impl Dispatch for Outlet {
         }
     }
 
-    fn replicate(&self, slave: &Arc<Slave>, store: ProcessId) {
+    fn feed(&self, node: &str, feed: &Arc<dyn Feed>) {
         if let Some(this) = self.0.upgrade() {
-            Dispatch::replicate(&*this, slave, store);
+            this.feed(node, feed);
         }
     }
 }

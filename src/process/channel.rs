@@ -322,7 +322,7 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Caller, Effects, GenServer, Registry, Waiters};
+    use super::super::{Caller, GenServer, Registry, Turn, Waiters};
     use super::*;
     use crate::distribution::control::op;
     use crate::distribution::{DistributionFlags, FrameForm};
@@ -332,16 +332,16 @@ mod tests {
     struct Echo;
 
     impl GenServer for Echo {
-        fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-            effects.reply(caller, |w| _ = w.term(request));
+        fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+            turn.reply(caller, |w| _ = w.term(request));
         }
 
-        fn handle_cast(&self, _: TermView<'_>, _: &mut Effects<'_>) {}
+        fn handle_cast(&self, _: TermView<'_>, _: &mut Turn<'_>) {}
 
         /// `{pid, term}`
-        fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
+        fn handle_info(&self, message: TermView<'_>, turn: &mut Turn<'_>) {
             if let Some([to, term]) = message.as_tuple() {
-                effects.send(to, |w| _ = w.term(term));
+                turn.send(to, |w| _ = w.term(term));
             }
         }
 
@@ -366,11 +366,11 @@ mod tests {
     struct Noting(parking_lot::Mutex<Vec<u64>>);
 
     impl GenServer for Noting {
-        fn handle_call(&self, request: TermView<'_>, _: &Caller<'_>, _: &mut Effects<'_>) {
+        fn handle_call(&self, request: TermView<'_>, _: &Caller<'_>, _: &mut Turn<'_>) {
             self.0.lock().extend(request.as_unsigned());
         }
 
-        fn handle_cast(&self, _: TermView<'_>, _: &mut Effects<'_>) {}
+        fn handle_cast(&self, _: TermView<'_>, _: &mut Turn<'_>) {}
     }
 
     struct Scene {

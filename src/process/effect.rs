@@ -7,10 +7,9 @@ use std::time::Duration;
 use super::exits::Ended;
 use super::gen_server::{Caller, OwnedCaller};
 use super::registry::Process;
-use super::{CallError, Held, ProcessId, Registry, Waiters};
+use super::{CallError, Feed, Held, ProcessId, Registry, Waiters};
 use crate::distribution::{DistributionFlags, LARGE_BYTES, Outbound, RemoteProcess, ServerRef};
 use crate::etf::{AtomView, OwnedTerm, Pid, PooledBytes, SharedBytes, TermView, TermWriter, Traits};
-use crate::replica::{Refusal, Slave};
 
 /// Something that has to happen outside of the connection that a message came by. Carried out by `node`, in
 /// order, once per batch.
@@ -25,17 +24,8 @@ pub enum Effect {
         /// The call that they answer: where they have no room, it ends.
         answers: Option<Box<EndedCall>>,
     },
-    /// A slave of this store has writes waiting.
-    Replicate(Arc<Slave>, ProcessId),
-    /// A slave was added to a store of ours: find it, watch it.
-    FollowSlave {
-        /// The slave.
-        slave: Arc<Slave>,
-        /// The store that it replicates.
-        primary: ProcessId,
-        /// Told once it is found, or is not found at once, or cannot be a slave of this store.
-        added: Option<SlaveAdded>,
-    },
+    /// A feed has something for processes on a node: see [`Dispatch::feed`].
+    Feed(Arc<str>, Arc<dyn Feed>),
     /// A call that came by another connection than its monitor ends.
     EndCall(EndedCall),
     /// A process has ended: the watchers on other connections are to be told, and its supervisor.
@@ -100,16 +90,6 @@ pub struct OutgoingCall {
 impl fmt::Debug for OutgoingCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutgoingCall").field("to", &self.to).field("request", &self.request).finish()
-    }
-}
-
-/// Called once when it is known whether a slave is one: `None`, or not found at once; or why it cannot be. From any thread;
-/// must not block.
-pub struct SlaveAdded(pub Box<dyn FnOnce(Option<Refusal>) + Send>);
-
-impl fmt::Debug for SlaveAdded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SlaveAdded")
     }
 }
 
@@ -201,19 +181,20 @@ pub trait Dispatch: Send + Sync {
     /// They have no room there, and are left as they are.
     fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom>;
 
-    /// Ends a call by its monitor, as [`Effects::end_call`] does.
+    /// Ends a call by its monitor, as [`Turn::end_call`] does.
     fn end_call(&self, call: EndedCall);
 
     /// Ends a process of this node with a reason, an encoded term: its names are free, and all who watch it are told.
     /// One that has ended already is none.
     fn exit(&self, process: ProcessId, reason: &[u8]);
 
-    /// A slave of a store has writes waiting: see [`Effect::Replicate`]. Whoever has no slaves has nothing to do.
-    fn replicate(&self, _slave: &Arc<Slave>, _store: ProcessId) {}
+    /// A feed has something for processes on a node: the connection to that node asks it for more, now or as soon as there is
+    /// room. Where the node is not connected nothing happens: the feed is announced again once it is.
+    fn feed(&self, _node: &str, _feed: &Arc<dyn Feed>) {}
 }
 
-/// What goes on around the handling of one message: who handles it, where it came from, where output goes.
-pub struct Effects<'a> {
+/// The handling of one message: the process whose turn it is, where the message came from, and where what it brings about goes.
+pub struct Turn<'a> {
     /// The process that handles it.
     pub me: &'a Process,
     /// All processes.
@@ -229,7 +210,7 @@ pub struct Effects<'a> {
     /// The output to that node.
     pub out: &'a mut Outbound,
     /// What is to happen elsewhere.
-    pub later: &'a mut Vec<Effect>,
+    pub effects: &'a mut Vec<Effect>,
     /// The monitors of that node, for calls that end without an answer.
     pub(super) calls: &'a mut dyn EndCalls,
     /// The reason, encoded, with which the process ends once the message has been handled.
@@ -244,7 +225,7 @@ pub(super) trait EndCalls {
     fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) -> bool;
 }
 
-impl Effects<'_> {
+impl Turn<'_> {
     /// Answers a call.
     #[inline]
     pub fn reply(&mut self, caller: &Caller<'_>, reply: impl FnOnce(&mut TermWriter<'_>)) {
@@ -271,7 +252,7 @@ impl Effects<'_> {
             let mut frames = Outbound::default();
             caller.write_reply(&self.me.pid_bytes, &mut frames, reply);
             let answers = Some(Box::new(self.ended(caller, NoRoom::write)));
-            self.later.push(Effect::Send { node: caller.node().to_str().into(), frames, answers });
+            self.effects.push(Effect::Send { node: caller.node().to_str().into(), frames, answers });
         }
     }
 
@@ -289,7 +270,7 @@ impl Effects<'_> {
     /// message came from; another one is taken to be as able as this.)
     #[inline]
     pub fn can_decode(&self, traits: Traits) -> bool {
-        traits == Traits::none() || can_decode(self.flags, traits)
+        traits == Traits::none() || self.flags.can_decode(traits)
     }
 
     /// Whether an answer of so many bytes has room among what waits for the caller's node. One that is shared with the
@@ -314,7 +295,7 @@ impl Effects<'_> {
         if *call.caller_node == *self.peer {
             self.calls.end_call(&call, self.registry, self.out);
         } else {
-            self.later.push(Effect::EndCall(call));
+            self.effects.push(Effect::EndCall(call));
         }
     }
 
@@ -329,7 +310,7 @@ impl Effects<'_> {
         if node == *self.peer {
             self.out.append(&mut frames);
         } else {
-            self.later.push(Effect::Send { node: node.to_str().into(), frames, answers: None });
+            self.effects.push(Effect::Send { node: node.to_str().into(), frames, answers: None });
         }
     }
 
@@ -342,14 +323,8 @@ impl Effects<'_> {
     }
 }
 
-impl fmt::Debug for Effects<'_> {
+impl fmt::Debug for Turn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Effects").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Turn").field("peer", &self.peer).finish_non_exhaustive()
     }
-}
-
-/// Whether a node that offers these flags can decode a term with these traits.
-pub fn can_decode(flags: DistributionFlags, traits: Traits) -> bool {
-    (!traits.contains(Traits::V4_NC) || flags.contains(DistributionFlags::V4_NC))
-        && (!traits.contains(Traits::NATIVE_RECORD) || flags.contains(DistributionFlags::NATIVE_RECORDS))
 }

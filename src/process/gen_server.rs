@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use super::effect::EndedCall;
 use super::system::StateRequest;
-use super::{Dispatch, Effect, Effects, NoRoom, ProcessId};
+use super::{Dispatch, Effect, NoRoom, Process, ProcessId, Turn};
 use crate::distribution::alias_form::{Addresses, write_send};
 use crate::distribution::{Outbound, TooLarge};
 use crate::etf::tag::{LIST_EXT, SMALL_ATOM_UTF8_EXT, SMALL_TUPLE_EXT};
 use crate::etf::{AtomView, Cursor, Pid, PidView, SharedBytes, TermError, TermView, TermWriter, Traits};
-use crate::replica::Source;
 
 /// A server that answers where its messages come in: on the thread of the connection, without a mailbox, a task or a
 /// copy in between. [`Node::serve_inline`](crate::Node::serve_inline) starts it.
@@ -30,23 +29,23 @@ use crate::replica::Source;
 /// use std::sync::atomic::{AtomicI64, Ordering};
 ///
 /// use kvnode::etf::TermView;
-/// use kvnode::{Caller, Effects, GenServer};
+/// use kvnode::{Caller, Turn, GenServer};
 ///
 /// #[derive(Default)]
 /// struct Counter(AtomicI64);
 ///
 /// impl GenServer for Counter {
-///     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+///     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
 ///         if request.is_atom("value") {
 ///             let value = self.0.load(Ordering::Relaxed);
-///             effects.reply(caller, |w| _ = w.integer(value));
+///             turn.reply(caller, |w| _ = w.integer(value));
 ///         } else {
 ///             // The caller exits with this reason, instead of waiting for its time-out.
-///             effects.end_call(caller, |w| _ = w.tuple(2).atom("bad_call").term(request));
+///             turn.end_call(caller, |w| _ = w.tuple(2).atom("bad_call").term(request));
 ///         }
 ///     }
 ///
-///     fn handle_cast(&self, request: TermView<'_>, _effects: &mut Effects<'_>) {
+///     fn handle_cast(&self, request: TermView<'_>, _turn: &mut Turn<'_>) {
 ///         // {:add, n}
 ///         if let Some([add, n]) = request.as_tuple()
 ///             && add.is_atom("add")
@@ -64,19 +63,19 @@ use crate::replica::Source;
 /// # }
 /// ```
 pub trait GenServer: Send + Sync + 'static {
-    /// A call. It is answered by [`Effects::reply`], now or later, or ended by [`Effects::end_call`].
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>);
+    /// A call. It is answered by [`Turn::reply`], now or later, or ended by [`Turn::end_call`].
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>);
 
     /// A cast.
-    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>);
+    fn handle_cast(&self, request: TermView<'_>, turn: &mut Turn<'_>);
 
     /// Any other message; with [`ExitSignals::Trap`] also `{:EXIT, pid, reason}`.
-    fn handle_info(&self, _message: TermView<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_info(&self, _message: TermView<'_>, _turn: &mut Turn<'_>) {}
 
     /// A cast or other message came that was over a bound of the connection ([`TooLarge`]): it was not received, but for its
     /// beginning. (A call that is too large is ended before the server has a part in it.) Without this the message is
     /// dropped, as the log says.
-    fn handle_skipped(&self, _message: SkippedMessage<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_skipped(&self, _message: SkippedMessage<'_>, _turn: &mut Turn<'_>) {}
 
     /// The process has ended, by itself or by others, for `reason`: its pids and names are gone. Called once. Unlike
     /// OTP's `terminate/2` it is called however the process ended, also when it was killed: it lets go of what the
@@ -107,7 +106,7 @@ pub trait GenServer: Send + Sync + 'static {
         Some(asked)
     }
 
-    /// Whether the server asks for room before it writes a large answer ([`Effects::has_room`]) and has the call wait
+    /// Whether the server asks for room before it writes a large answer ([`Turn::has_room`]) and has the call wait
     /// where there is none, or writes small answers only. Calls to any other server, also those whose answers would be
     /// small, wait before they are handled while large answers have no room.
     fn waits_for_room(&self) -> bool {
@@ -120,11 +119,10 @@ pub trait GenServer: Send + Sync + 'static {
         0
     }
 
-    /// What its slaves are repaired from, where it has any ([`Node::follow_slave`](crate::Node::follow_slave)). Without it
-    /// they are sent what is queued for them and nothing else.
-    fn replica_source(&self) -> Option<&dyn Source> {
-        None
-    }
+    /// Another process holds a name in `global` that is to be this one's, `me`: somewhere in the clusters that this node is
+    /// connected to. Told by each connected node that says so, again at each look (every 5 s), until the name is free; it is
+    /// registered for `me` then. Must not block.
+    fn global_name_taken(&self, _me: &Process, _name: &str, _holder: &Pid) {}
 
     /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.
     fn module(&self) -> &str {
@@ -292,7 +290,7 @@ impl OwnedCaller {
         &self.node
     }
 
-    /// Ends the call without an answer, as [`Effects::end_call`] does, by the effect that this gives. `process` is the
+    /// Ends the call without an answer, as [`Turn::end_call`] does, by the effect that this gives. `process` is the
     /// one that was called.
     pub(crate) fn end(self, process: ProcessId, reason: impl FnOnce(&mut TermWriter<'_>)) -> Effect {
         Effect::EndCall(self.ended(process, reason))

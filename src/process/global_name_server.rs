@@ -23,7 +23,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
-use super::{Caller, Effects, ExitSignals, GenServer};
+use super::{Caller, ExitSignals, GenServer, Turn};
 use crate::distribution::RemoteProcess;
 use crate::etf::key::canonical;
 use crate::etf::{Pid, Reference, TermView};
@@ -145,34 +145,34 @@ impl Locks {
 }
 
 impl GlobalNameServer {
-    fn set(&self, id: LockId, caller: &Caller<'_>, effects: &mut Effects<'_>) -> bool {
+    fn set(&self, id: LockId, caller: &Caller<'_>, turn: &mut Turn<'_>) -> bool {
         let holder = Pid::from(caller.pid());
-        if *holder.node != *effects.peer {
+        if *holder.node != *turn.peer {
             // `global` calls by the holder's own connection. The end of another node's process might never be told.
             return false;
         }
-        let monitor = effects.registry.new_reference();
+        let monitor = turn.registry.new_reference();
         match self.locks.lock().set(&id, &holder, &monitor) {
             Wanted::Set => {}
             Wanted::Held => return true,
             Wanted::Refused => return false,
         }
         let (locks, node) = (Arc::clone(&self.locks), Arc::clone(&holder.node));
-        effects.out.monitor(&effects.me.pid, &RemoteProcess::Pid(holder.clone()), &monitor);
+        turn.out.monitor(&turn.me.pid, &RemoteProcess::Pid(holder.clone()), &monitor);
         let expected = monitor.clone();
-        effects.waiters.expect(&monitor, &node, move |_ended| locks.lock().ended(&id, &holder, &expected));
+        turn.waiters.expect(&monitor, &node, move |_ended| locks.lock().ended(&id, &holder, &expected));
         true
     }
 
-    fn delete(&self, id: &LockId, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn delete(&self, id: &LockId, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let holder = Pid::from(caller.pid());
-        if *holder.node != *effects.peer {
+        if *holder.node != *turn.peer {
             return;
         }
         let deleted = self.locks.lock().delete(id, &holder);
         if let Some(monitor) = deleted {
-            effects.waiters.cancel(&monitor);
-            effects.out.demonitor(&effects.me.pid, &RemoteProcess::Pid(holder), &monitor);
+            turn.waiters.cancel(&monitor);
+            turn.out.demonitor(&turn.me.pid, &RemoteProcess::Pid(holder), &monitor);
         }
     }
 }
@@ -182,33 +182,33 @@ impl GenServer for GlobalNameServer {
         true
     }
 
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let parts = request.as_tuple::<2>();
         let id = parts.and_then(|[_, id]| LockId::of(id));
         let answer = match (parts, id) {
-            (Some([op, _]), Some(id)) if op.is_atom("set_lock") => self.set(id, caller, effects),
+            (Some([op, _]), Some(id)) if op.is_atom("set_lock") => self.set(id, caller, turn),
             (Some([op, _]), Some(id)) if op.is_atom("del_lock") => {
-                self.delete(&id, caller, effects);
+                self.delete(&id, caller, turn);
                 true
             }
             _ => {
-                effects.end_call(caller, |w| {
+                turn.end_call(caller, |w| {
                     w.tuple(2).atom("bad_call").term(request);
                 });
                 return;
             }
         };
-        effects.reply(caller, |w| {
+        turn.reply(caller, |w| {
             w.atom(if answer { "true" } else { "false" });
         });
     }
 
-    fn handle_cast(&self, _request: TermView<'_>, effects: &mut Effects<'_>) {
-        tracing::debug!(peer = effects.peer, "global_name_server: a cast that no hidden node is sent");
+    fn handle_cast(&self, _request: TermView<'_>, turn: &mut Turn<'_>) {
+        tracing::debug!(peer = turn.peer, "global_name_server: a cast that no hidden node is sent");
     }
 
-    fn handle_info(&self, _message: TermView<'_>, effects: &mut Effects<'_>) {
-        tracing::debug!(peer = effects.peer, "global_name_server: a message that no hidden node is sent");
+    fn handle_info(&self, _message: TermView<'_>, turn: &mut Turn<'_>) {
+        tracing::debug!(peer = turn.peer, "global_name_server: a message that no hidden node is sent");
     }
 
     fn exit_signals(&self) -> ExitSignals {

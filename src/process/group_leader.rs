@@ -1,7 +1,7 @@
 //! The group leader of functions that are called on other nodes: what they print comes here (stdlib, "The Erlang I/O
 //! Protocol"). Without an answer a function that prints would wait for ever.
 
-use super::Effects;
+use super::Turn;
 use crate::etf::tag::{BINARY_EXT, INTEGER_EXT, LIST_EXT, NIL_EXT, SMALL_INTEGER_EXT, STRING_EXT};
 use crate::etf::{OwnedTerm, TermView};
 
@@ -38,13 +38,13 @@ enum Reply {
 
 /// Answers a message where it is `{:io_request, from, reply_as, request}` of the peer itself, and gives what is printed to
 /// `print`; whether it was one.
-pub(super) fn handle(message: TermView<'_>, effects: &mut Effects<'_>, print: impl FnMut(Printed)) -> bool {
+pub(super) fn handle(message: TermView<'_>, turn: &mut Turn<'_>, print: impl FnMut(Printed)) -> bool {
     let Some([kind, from, reply_as, request]) = message.as_tuple::<4>() else { return false };
-    if !kind.is_atom("io_request") || from.as_pid().is_none_or(|from| from.node != *effects.peer) {
+    if !kind.is_atom("io_request") || from.as_pid().is_none_or(|from| from.node != *turn.peer) {
         return false;
     }
     let reply = carry_out(request, print);
-    effects.send(from, |w| {
+    turn.send(from, |w| {
         w.tuple(3).atom("io_reply").term(reply_as);
         match reply {
             Reply::Done => w.atom("ok"),

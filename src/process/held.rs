@@ -411,15 +411,15 @@ impl fmt::Debug for Held {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Caller, Effects, GenServer, Registry, exits};
+    use super::super::{Caller, GenServer, Registry, Turn, exits};
     use super::*;
     use crate::etf::TermView;
 
     struct Nothing;
 
     impl GenServer for Nothing {
-        fn handle_call(&self, _: TermView<'_>, _: &Caller<'_>, _: &mut Effects<'_>) {}
-        fn handle_cast(&self, _: TermView<'_>, _: &mut Effects<'_>) {}
+        fn handle_call(&self, _: TermView<'_>, _: &Caller<'_>, _: &mut Turn<'_>) {}
+        fn handle_cast(&self, _: TermView<'_>, _: &mut Turn<'_>) {}
     }
 
     /// Keeps one byte that waits for its process to be resumed.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use super::system::StateRequest;
-use super::{Caller, Effects, ExitSignals, GenServer, OwnedCaller};
+use super::{Caller, ExitSignals, GenServer, OwnedCaller, Turn};
 use crate::etf::{OwnedTerm, TermView};
 
 /// What waits in a mailbox.
@@ -155,11 +155,6 @@ impl Mailbox {
     pub fn len(&self) -> usize {
         self.queue.lock().envelopes.len()
     }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// There was no room.
@@ -169,9 +164,9 @@ struct Full {
 }
 
 impl Full {
-    fn say(&self, effects: &Effects<'_>) {
+    fn say(&self, turn: &Turn<'_>) {
         if self.first {
-            tracing::warn!(process = ?effects.me, peer = effects.peer, "mailbox full: messages are dropped");
+            tracing::warn!(process = ?turn.me, peer = turn.peer, "mailbox full: messages are dropped");
         }
     }
 }
@@ -191,25 +186,25 @@ impl GenServer for Mailbox {
         true
     }
 
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let call = || Envelope::Call { request: request.into(), from: caller.to_owned(&effects.me.pid) };
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        let call = || Envelope::Call { request: request.into(), from: caller.to_owned(&turn.me.pid) };
         if let Err(full) = self.offer(request.bytes().len(), call) {
-            full.say(effects);
-            effects.end_call(caller, |w| {
+            full.say(turn);
+            turn.end_call(caller, |w| {
                 w.tuple(2).atom("system_limit").binary(b"the server's mailbox is full");
             });
         }
     }
 
-    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
+    fn handle_cast(&self, request: TermView<'_>, turn: &mut Turn<'_>) {
         if let Err(full) = self.offer(request.bytes().len(), || Envelope::Cast(request.into())) {
-            full.say(effects);
+            full.say(turn);
         }
     }
 
-    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
+    fn handle_info(&self, message: TermView<'_>, turn: &mut Turn<'_>) {
         if let Err(full) = self.offer(message.bytes().len(), || Envelope::Info(message.into())) {
-            full.say(effects);
+            full.say(turn);
         }
     }
 

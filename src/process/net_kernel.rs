@@ -11,7 +11,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::group_leader::{self, Printed};
-use super::{Caller, Dispatch, Effects, ExitSignals, GenServer, OwnedCaller};
+use super::{Caller, Dispatch, ExitSignals, GenServer, OwnedCaller, Turn};
 use crate::etf::TermView;
 
 /// Callers of one node that may be held back; any more are answered at once.
@@ -56,31 +56,31 @@ impl GenServer for NetKernel {
         true
     }
 
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         // kernel, net_adm.erl, ping/1: gen:call({net_kernel, Node}, '$gen_call', {is_auth, node()}, infinity)
         let is_auth = request.as_tuple::<2>().is_some_and(|[tag, _node]| tag.is_atom("is_auth"));
         if !is_auth {
-            effects.end_call(caller, |w| {
+            turn.end_call(caller, |w| {
                 w.tuple(2).atom("bad_call").term(request);
             });
             return;
         }
-        if let Some(callers) = self.held.lock().get_mut(effects.peer)
+        if let Some(callers) = self.held.lock().get_mut(turn.peer)
             && callers.len() < HELD_MAX
         {
-            callers.push(caller.to_owned(&effects.me.pid));
+            callers.push(caller.to_owned(&turn.me.pid));
             return;
         }
-        effects.reply(caller, |w| {
+        turn.reply(caller, |w| {
             w.atom("yes");
         });
     }
 
-    fn handle_cast(&self, _request: TermView<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_cast(&self, _request: TermView<'_>, _turn: &mut Turn<'_>) {}
 
-    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
-        let peer = effects.peer;
-        group_leader::handle(message, effects, |printed| match self.printing.get() {
+    fn handle_info(&self, message: TermView<'_>, turn: &mut Turn<'_>) {
+        let peer = turn.peer;
+        group_leader::handle(message, turn, |printed| match self.printing.get() {
             Some(print) => print(printed),
             None => tracing::info!(peer, ?printed, "a function that was called there has printed something"),
         });

@@ -4,6 +4,7 @@
 //! DEMONITOR_P cost two look-ups and no lock. What ends elsewhere is told to every connection afterwards
 //! ([`Peer::process_ended`]).
 
+mod events;
 mod links;
 mod signals;
 mod skipped;
@@ -14,20 +15,20 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
-use super::effect::{EndCalls, EndedCall, can_decode};
 use super::exits::{RemoteId, guarded, write_exit, write_noproc};
 use super::held::{Held, HeldMessage, Sender, WaitsFor};
 use super::message::Message;
 use super::monitors::Monitors;
 use super::registry::Process;
 use super::waiters::Outcome;
-use super::{Caller, Effect, Effects, ProcessId, Registry, Waiters, exits, system};
+use super::{Caller, Effect, ProcessId, Registry, Turn, Waiters, exits, system};
 use crate::distribution::control::{ControlMessage, ProcessRef, Reason, op};
 use crate::distribution::{DistributionFlags, FrameForm, Outbound, Room, TooLarge};
 use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use crate::etf::{
     AtomView, Cursor, PidView, PooledBytes, ReferenceView, TermError, TermView, TermWriter, compressed,
 };
+pub use events::PeerEvent;
 use links::Links;
 use signals::ExitSignal;
 use spawns::{SpawnRequest, write_spawn_reply};
@@ -266,30 +267,6 @@ impl Peer {
         }
     }
 
-    /// One of our processes has ended: tells those of the peer that watch it. `reason` is an encoded term.
-    pub fn process_ended(
-        &mut self,
-        process: ProcessId,
-        reason: &[u8],
-        registry: &Registry,
-        out: &mut Outbound,
-    ) {
-        self.last = None;
-        self.attached.remove(&process);
-        self.held.process_ended(process);
-        let pid = registry.pid_of(process);
-        // A reason that this peer cannot read would cost the connection to it.
-        let substitute = exits::atom("unreadable_reason");
-        let reason = match TermView::parse(reason) {
-            Ok(term) if can_decode(self.flags, term.traits()) => reason,
-            _ => &substitute,
-        };
-        self.monitors.process_ended(process, reason, registry, out);
-        for remote in self.links.process_ended(process) {
-            write_exit(&self.name, self.flags, &pid, remote, reason, out);
-        }
-    }
-
     /// Delivers the next message that was held for a process which runs again; `false` when there is none. Whoever
     /// delivers frames calls this before each of them, and again when [`Effect::Resumed`] is carried out.
     ///
@@ -327,19 +304,6 @@ impl Peer {
     /// Whether [`deliver_held`](Self::deliver_held) may find something.
     pub fn may_deliver_held(&self, room: Room) -> bool {
         self.held.may_go_on(room)
-    }
-
-    /// A process that this connection may hold messages for was resumed. It may be suspended again by now, and who
-    /// resumes it next has to know of this connection: called before [`deliver_held`](Self::deliver_held).
-    pub fn resumed(&self) {
-        for process in self.held.processes() {
-            process.add_holder(&self.name);
-        }
-    }
-
-    /// Ends a call that was handled by another connection.
-    pub fn end_call(&mut self, call: &EndedCall, registry: &Registry, out: &mut Outbound) {
-        self.monitors.end_call(call, registry, out);
     }
 
     /// Monitors and links that the peer has here.
@@ -534,7 +498,7 @@ impl Peer {
     ) -> Handed {
         let Self { name, flags, monitors, .. } = self;
         let process = &*found.process;
-        let mut effects = Effects {
+        let mut turn = Turn {
             me: process,
             registry: around.registry,
             waiters: around.waiters,
@@ -542,25 +506,25 @@ impl Peer {
             flags: *flags,
             frame_owner,
             out,
-            later,
+            effects: later,
             calls: monitors,
             exit: None,
             waits: false,
         };
-        let before = effects.out.mark();
+        let before = turn.out.mark();
         let handled = guarded(|| match message {
-            Message::Call(caller, request) => process.server.handle_call(request, &caller, &mut effects),
-            Message::Cast(request) => process.server.handle_cast(request, &mut effects),
+            Message::Call(caller, request) => process.server.handle_call(request, &caller, &mut turn),
+            Message::Cast(request) => process.server.handle_cast(request, &mut turn),
             Message::System(caller, request) => {
-                system::handle(request, &caller, &mut effects, around.state_bytes_max);
+                system::handle(request, &caller, &mut turn, around.state_bytes_max);
             }
             // Nodes before OTP 24 answer to the caller's pid.
             Message::Info(message) if around.waiters.replied(message, around.registry) => {}
-            Message::Info(message) => process.server.handle_info(message, &mut effects),
-            Message::Skipped(message) => process.server.handle_skipped(message, &mut effects),
+            Message::Info(message) => process.server.handle_info(message, &mut turn),
+            Message::Skipped(message) => process.server.handle_skipped(message, &mut turn),
         });
-        let waits = effects.waits;
-        match (handled, effects.exit.take()) {
+        let waits = turn.waits;
+        match (handled, turn.exit.take()) {
             (Ok(()), None) => {
                 self.last = Some(found);
                 if waits {
@@ -622,7 +586,7 @@ impl Peer {
         }
     }
 
-    /// Ends a call of a process, which has not seen it: see [`Effects::end_call`].
+    /// Ends a call of a process, which has not seen it: see [`Turn::end_call`].
     fn end_call_of(
         &mut self,
         process: &Process,
@@ -632,7 +596,7 @@ impl Peer {
         later: &mut Vec<Effect>,
         reason: impl FnOnce(&mut TermWriter<'_>),
     ) {
-        let mut effects = Effects {
+        let mut turn = Turn {
             me: process,
             registry: around.registry,
             waiters: around.waiters,
@@ -640,12 +604,12 @@ impl Peer {
             flags: self.flags,
             frame_owner: None,
             out,
-            later,
+            effects: later,
             calls: &mut self.monitors,
             exit: None,
             waits: false,
         };
-        effects.end_call(caller, reason);
+        turn.end_call(caller, reason);
     }
 
     fn reason(

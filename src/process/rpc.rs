@@ -10,23 +10,25 @@
 //! | `erl_call`, C nodes, Jinterface | a message to `rex` | by the message `{rex, Result}` |
 //! | `:rpc.block_call` | a call of `rex` | by its reply |
 //!
-//! [`functions`] has the table: what is not in it is `undef`, at once and in the shape that each of those callers
-//! expects. [`deferred`] has the answers that come later, [`builtin`] what this layer can say by itself, [`calls`] those
-//! that call a server, [`rex`] the server of that name.
+//! `functions` has the table: what is not in it is `undef`, at once and in the shape that each of those callers
+//! expects. `deferred` has the answers that come later, `builtin` what this layer can say by itself, `calls` those
+//! that call a server, `rex` the server of that name.
 
-pub mod builtin;
+pub(crate) mod builtin;
 pub mod calls;
-pub mod deferred;
-pub mod exception;
-pub mod functions;
+pub(crate) mod deferred;
+pub(crate) mod exception;
+pub(crate) mod functions;
 mod process_info;
-pub mod rex;
+pub(crate) mod rex;
 
 use std::sync::Arc;
 
 pub use deferred::Deferred;
 pub use exception::Exception;
 pub use functions::{Answer, Context, FunctionCall, FunctionTable, Functions};
+// Hidden: a node has one by itself; tests and fuzz targets of one without a node give it one.
+#[doc(hidden)]
 pub use rex::Rex;
 
 use deferred::ReturnTo;

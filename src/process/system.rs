@@ -5,9 +5,8 @@
 
 mod status;
 
-use super::effect::can_decode;
 use super::gen_server::ExitSignals;
-use super::{Caller, Dispatch, Effect, Effects, OwnedCaller, Process, Registry, exits};
+use super::{Caller, Dispatch, Effect, OwnedCaller, Process, Registry, Turn, exits};
 use crate::distribution::DistributionFlags;
 use crate::etf::tag::{NEW_FLOAT_EXT, NIL_EXT};
 use crate::etf::{TermView, TermWriter, Traits, encode, key};
@@ -16,85 +15,85 @@ use crate::etf::{TermView, TermWriter, Traits, encode, key};
 pub(super) fn handle(
     request: TermView<'_>,
     caller: &Caller<'_>,
-    effects: &mut Effects<'_>,
+    turn: &mut Turn<'_>,
     state_bytes_max: usize,
 ) {
-    let process = effects.me;
+    let process = turn.me;
     let status = request.is_atom("get_status");
     if status || request.is_atom("get_state") {
-        let (caller, flags) = (caller.to_owned(&process.pid), effects.flags);
+        let (caller, flags) = (caller.to_owned(&process.pid), turn.flags);
         let asked = StateRequest { caller, status, flags, bytes_max: state_bytes_max };
         if process.server.ask_state(asked).is_none() {
             return;
         }
     }
     if request.is_atom("get_state") {
-        let state = state(effects, state_bytes_max);
+        let state = state(turn, state_bytes_max);
         // sys.erl: `State` up to OTP 25, `{ok, State}` from 26 on. What the caller runs is for the shell to find out.
-        effects.later.push(Effect::ReplyState { caller: caller.to_owned(&process.pid), state });
+        turn.effects.push(Effect::ReplyState { caller: caller.to_owned(&process.pid), state });
     } else if request.is_atom("get_status") {
-        let state = state(effects, state_bytes_max);
-        let names = effects.registry.names_of(process);
-        effects.reply(caller, |w| status::write(w, process, &names, &state));
+        let state = state(turn, state_bytes_max);
+        let names = turn.registry.names_of(process);
+        turn.reply(caller, |w| status::write(w, process, &names, &state));
     } else if request.is_atom("suspend") {
         process.set_suspended(true);
-        reply_ok(caller, effects);
+        reply_ok(caller, turn);
     } else if request.is_atom("resume") {
         if process.set_suspended(false) {
-            effects.later.push(Effect::Resumed(process.id));
+            turn.effects.push(Effect::Resumed(process.id));
         }
-        reply_ok(caller, effects);
+        reply_ok(caller, turn);
     } else {
-        compound(request, caller, effects);
+        compound(request, caller, turn);
     }
 }
 
-fn compound(request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+fn compound(request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
     let pair = request.as_tuple::<2>();
     let [kind, argument] = pair.unwrap_or([request; 2]);
     let change_code = request.as_tuple::<4>().is_some_and(|[kind, ..]| kind.is_atom("change_code"));
     if pair.is_some() && kind.is_atom("terminate") {
-        terminate(argument, caller, effects);
+        terminate(argument, caller, turn);
     } else if pair.is_some() && kind.is_atom("debug") {
-        effects.reply(caller, |w| debug(w, argument));
+        turn.reply(caller, |w| debug(w, argument));
     } else if pair.is_some() && kind.is_atom("replace_state") {
         // The function's code is not here: what a GenServer gives on a node without the module of the function.
-        effects.reply(caller, |w| {
+        turn.reply(caller, |w| {
             w.tuple(2).atom("error").tuple(3).atom("callback_failed");
             w.tuple(2).atom("gen_server").atom("system_replace_state").tuple(2).atom("error").atom("undef");
         });
-    } else if change_code && effects.me.is_suspended() {
-        reply_ok(caller, effects);
+    } else if change_code && turn.me.is_suspended() {
+        reply_ok(caller, turn);
     } else {
         // sys.erl, do_cmd, last clause. Change of code is for suspended processes only.
-        effects.reply(caller, |w| {
+        turn.reply(caller, |w| {
             w.tuple(2).atom("error").tuple(2).atom("unknown_system_msg").term(request);
         });
     }
 }
 
-fn terminate(reason: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
+fn terminate(reason: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
     let refused = match exits::check_reason(reason) {
         Err(_) => Some("badarg"),
-        Ok(()) if effects.me.server.exit_signals() == ExitSignals::Ignore => Some("not_allowed"),
+        Ok(()) if turn.me.server.exit_signals() == ExitSignals::Ignore => Some("not_allowed"),
         Ok(()) => None,
     };
     if let Some(why) = refused {
         // proc_lib.erl, stop/3, has no clause for an answer but `ok`.
-        return effects.end_call(caller, |w| {
+        return turn.end_call(caller, |w| {
             w.atom(why);
         });
     }
-    reply_ok(caller, effects);
-    if !effects.me.server.stop(reason) {
-        effects.exit(|w| {
+    reply_ok(caller, turn);
+    if !turn.me.server.stop(reason) {
+        turn.exit(|w| {
             w.term(reason);
         });
     }
 }
 
-fn reply_ok(caller: &Caller<'_>, effects: &mut Effects<'_>) {
-    effects.reply(caller, |w| {
+fn reply_ok(caller: &Caller<'_>, turn: &mut Turn<'_>) {
+    turn.reply(caller, |w| {
         w.atom("ok");
     });
 }
@@ -116,15 +115,15 @@ fn debug(w: &mut TermWriter<'_>, what: TermView<'_>) {
     };
 }
 
-/// The server's state, encoded, in a form that the node of `effects` can read.
-fn state(effects: &Effects<'_>, bytes_max: usize) -> Vec<u8> {
-    let write = |bytes_max: usize| encode(|w| effects.me.server.state(w, bytes_max));
+/// The server's state, encoded, in a form that the node of `turn` can read.
+fn state(turn: &Turn<'_>, bytes_max: usize) -> Vec<u8> {
+    let write = |bytes_max: usize| encode(|w| turn.me.server.state(w, bytes_max));
     let whole = write(bytes_max);
-    if is_readable(&whole, effects.flags) {
+    if is_readable(&whole, turn.flags) {
         return whole;
     }
     let summary = write(0);
-    if is_readable(&summary, effects.flags) { summary } else { vec![NIL_EXT] }
+    if is_readable(&summary, turn.flags) { summary } else { vec![NIL_EXT] }
 }
 
 /// A question for a state that its server answers later: `:sys.get_state/1` or `:sys.get_status/1`.
@@ -176,5 +175,5 @@ fn is_readable(state: &[u8], flags: DistributionFlags) -> bool {
             return false;
         }
     }
-    can_decode(flags, term.traits())
+    flags.can_decode(term.traits())
 }

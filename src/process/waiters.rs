@@ -44,7 +44,28 @@ type Key = [u32; 3];
 /// All waits of this node, by the reference of the monitor, the call or the spawn request.
 #[derive(Default)]
 pub struct Waiters {
-    table: Mutex<AHashMap<Key, Waiter>>,
+    table: Arc<Mutex<AHashMap<Key, Waiter>>>,
+}
+
+/// A wait that is under way; dropping it forgets the wait. What comes later finds nothing.
+#[must_use = "dropping it forgets the wait"]
+pub struct PendingCall {
+    table: Arc<Mutex<AHashMap<Key, Waiter>>>,
+    key: Key,
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        let waiter = self.table.lock().remove(&self.key);
+        // Without the lock: what it holds may hold other waits.
+        drop(waiter);
+    }
+}
+
+impl fmt::Debug for PendingCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PendingCall({:?})", self.key)
+    }
 }
 
 impl Waiters {
@@ -77,6 +98,11 @@ impl Waiters {
     /// Nobody waits for it any more.
     pub fn cancel(&self, reference: &Reference) {
         self.table.lock().remove(&key(&reference.words));
+    }
+
+    /// A wait that began just now, to be forgotten when what this gives is dropped.
+    pub fn pending(&self, reference: &Reference) -> PendingCall {
+        PendingCall { table: Arc::clone(&self.table), key: key(&reference.words) }
     }
 
     /// How many waits there are.

@@ -1,7 +1,7 @@
 //! Replication: what a primary keeps for each of its slaves.
 //!
-//! A pure core: state, input, outputs; time is an argument, no socket. The shell (`node`) finds a slave, watches it, and
-//! takes what waits for it when its node can take it; the server (`kv`) queues writes and lends its store as a
+//! A pure core: state, input, outputs; time is an argument, no socket. The shell (`kv::downstream`) finds a slave and watches
+//! it, a feed takes what waits for it when its node can take it; the server (`kv`) queues writes and lends its store as a
 //! [`Source`].
 //!
 //! An Elixir slave knows two casts and three calls. So everything is said with these, and one way serves every slave:

@@ -27,7 +27,7 @@ use super::source::{ReplicaWrite, Source, SourceRead};
 use super::standing::{SlaveState, Standing};
 use super::state::{ACKNOWLEDGE_PAUSE, State};
 use crate::distribution::RemoteProcess;
-use crate::etf::{Reference, TermError, TermView, Traits, key};
+use crate::etf::{TermError, TermView, Traits, key};
 
 /// How a slave was named to `add_slave`.
 pub use crate::distribution::ServerRef as SlaveName;
@@ -63,7 +63,7 @@ pub struct Mark {
 pub enum Acknowledge {
     /// No: it was asked, or has everything that was sent.
     No,
-    /// Yes, after what was taken just now; see [`Slave::asked`].
+    /// Yes, after what was taken just now.
     Now(Mark),
     /// When [`Slave::acknowledge_due`] says so. Told once.
     Later,
@@ -113,7 +113,7 @@ pub type OnChange = Box<dyn Fn() + Send>;
 
 impl Slave {
     /// A slave that has just been added. `buffer_bytes_max`: see
-    /// [`slave_buffer_bytes_max`](crate::config::Limits::slave_buffer_bytes_max).
+    /// [`slave_buffer_bytes_max`](crate::program::Config::slave_buffer_bytes_max).
     pub fn new(name: SlaveName, buffer_bytes_max: usize) -> Self {
         Self {
             name,
@@ -291,7 +291,7 @@ impl Slave {
         state.greeted.clear();
         state.incarnation = None;
         state.refused = None;
-        state.is_not_full();
+        state.clear_full();
         state.guarded = false;
         state.last_error = None;
         state.renew = false;
@@ -409,11 +409,11 @@ impl Slave {
         self.state.lock().dialect
     }
 
-    /// It ended, or its node is gone. Gives the call that asked for its acknowledgement, which will not be answered.
-    pub fn gone(&self) -> Option<Reference> {
+    /// It ended, or its node is gone. The call that asked for its acknowledgement will not be answered.
+    pub fn gone(&self) {
         let mut state = self.state.lock();
         if state.at == SlaveState::Dropped {
-            return state.asked.take();
+            return;
         }
         state.at = SlaveState::Seeking;
         state.session += 1;
@@ -425,16 +425,15 @@ impl Slave {
         state.lost(marks, self.buffer_bytes_max);
         state.told_later = false;
         state.outstanding = false;
-        state.asked.take()
     }
 
     /// It will never be there (again).
     pub fn drop_out(&self) {
         {
             let mut state = self.state.lock();
-            let (asked, session, dialect) = (state.asked.take(), state.session + 1, state.dialect);
+            let (session, dialect) = (state.session + 1, state.dialect);
             let greeted = std::mem::take(&mut state.greeted);
-            *state = State { asked, session, dialect, greeted, ..State::new(SlaveState::Dropped) };
+            *state = State { session, dialect, greeted, ..State::new(SlaveState::Dropped) };
         }
         self.changed();
     }
@@ -643,14 +642,6 @@ impl Slave {
         Taken { more, acknowledge: state.acknowledge(now), withheld }
     }
 
-    /// The question that [`Acknowledge::Now`] wants is on its way, as a call with this reference.
-    pub fn asked(&self, mark: Mark, reference: Reference) {
-        let mut state = self.state.lock();
-        if mark.session == state.session && state.outstanding {
-            state.asked = Some(reference);
-        }
-    }
-
     /// It has answered: everything up to the mark was handled by it.
     pub fn acknowledged(&self, mark: Mark) {
         {
@@ -659,7 +650,6 @@ impl Slave {
                 return;
             }
             state.outstanding = false;
-            state.asked = None;
             state.acknowledged(mark.up_to);
             state.told_later = false;
         }
@@ -676,7 +666,6 @@ impl Slave {
                 return false;
             }
             state.outstanding = false;
-            state.asked = None;
             state.told_later = false;
             state.not_kept(mark.up_to, why, now, self.buffer_bytes_max)
         };

@@ -59,10 +59,7 @@ pub enum SourceRead {
 
 /// The store that is replicated, as the repair of a slave reads it.
 ///
-/// The key-value server is one. A server of one's own gives its source by
-/// [`GenServer::replica_source`](crate::GenServer::replica_source), queues its writes by
-/// [`Slave::push`](super::Slave::push), and has its slaves followed by
-/// [`Node::follow_slave`](crate::Node::follow_slave): they are then repaired as the key-value server's are.
+/// The key-value server is one.
 pub trait Source {
     /// Parts that it is scanned in: at least 1.
     fn parts(&self) -> usize;

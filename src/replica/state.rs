@@ -12,7 +12,7 @@ use super::slave::{Acknowledge, Mark};
 use super::withheld::Withheld;
 use super::{SlaveState, Standing};
 use crate::distribution::RemoteProcess;
-use crate::etf::{Reference, Traits};
+use crate::etf::Traits;
 
 /// An acknowledgement is asked for after so many bytes.
 const ACKNOWLEDGE_BYTES: usize = super::slave::WINDOW_BYTES / 4;
@@ -90,7 +90,6 @@ pub(super) struct State {
     pub(super) guarded: bool,
     /// It was asked what it has, and has not answered.
     pub(super) outstanding: bool,
-    pub(super) asked: Option<Reference>,
     pub(super) last_asked: Option<Instant>,
     pub(super) last_asked_up_to: u64,
     pub(super) told_later: bool,
@@ -134,7 +133,6 @@ impl State {
             unsent: false,
             guarded: false,
             outstanding: false,
-            asked: None,
             last_asked: None,
             last_asked_up_to: 0,
             told_later: false,
@@ -210,12 +208,12 @@ impl State {
             && self.whole_from.is_some_and(|whole| self.log.first() >= whole)
         {
             self.confirmed = self.confirmed.max(seq);
-            self.is_not_full();
+            self.clear_full();
         }
     }
 
     /// What is known of its room is over.
-    pub(super) fn is_not_full(&mut self) {
+    pub(super) fn clear_full(&mut self) {
         self.full = None;
         self.held_until = None;
         self.full_pause = FULL_PAUSE;

@@ -36,7 +36,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -46,26 +45,13 @@ pub use dir::TornEnd;
 pub use error::OpenError;
 
 use super::{
-    Done, Engine, NoteDone, Notes, Pending, ReadDone, Scan, Shows, Store, StoreError, Update, Value,
-    WriteDone,
+    Done, Engine, NoteDone, Notes, Pending, ReadDone, Scan, Shows, Store, StoreError, SyncPolicy, Update,
+    Value, WriteDone,
 };
 use engine::Totals;
 use queue::{Change, Decided, Write};
 use scan::DiskScan;
 use writer::{Memory, Shared};
-
-/// When a write is synced, and so what a power cut can take. A killed process loses nothing that was answered by any of
-/// them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum SyncPolicy {
-    /// Before it is answered. Nothing that was answered is lost.
-    #[default]
-    Always,
-    /// So often: what was answered in the last such time can be lost.
-    Interval(Duration),
-    /// When the system does it by itself.
-    Never,
-}
 
 /// A folder with the stores of one node, open: nobody else has it meanwhile.
 ///

@@ -18,23 +18,41 @@
 //!    to be seen that the server does not know of.
 //! 6. A [`barrier`](Store::barrier), and a note, come behind everything that was asked before by this thread.
 
+#[cfg(feature = "disk")]
 pub mod disk;
 pub mod engine;
 pub mod memory;
+mod open_error;
 pub mod room;
 pub mod scan;
 mod update;
 
 use std::fmt;
 use std::sync::mpsc;
+use std::time::Duration;
 
-pub use disk::{Disk, DiskStore, OpenError, SyncPolicy};
+#[cfg(feature = "disk")]
+pub use disk::{Disk, DiskStore};
 pub use engine::Engine;
 pub use memory::{MemoryEngine, MemoryStore};
+pub use open_error::OpenError;
 pub use room::Room;
 pub use scan::{Batch, Scan, ScanDone, Shows};
 
 use crate::etf::{SharedBytes, Traits};
+
+/// When a write is synced, and so what a power cut can take. A killed process loses nothing that was answered by any of
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SyncPolicy {
+    /// Before it is answered. Nothing that was answered is lost.
+    #[default]
+    Always,
+    /// So often: what was answered in the last such time can be lost.
+    Interval(Duration),
+    /// When the system does it by itself.
+    Never,
+}
 
 /// A value, as it was received: one checked term without version byte.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kvnode::process::figures::PrimaryFigures;
+use kvnode::kv::figures::PrimaryFigures;
 use kvnode::replica::{Lineage, Refusal, Slave, SlaveName, SlaveState, Standing};
 
 use super::clients::{Asked, Call};

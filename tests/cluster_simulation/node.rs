@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvnode::distribution::{DistributionFlags, Outbound};
-use kvnode::kv::{ConfirmConfig, KeyValueServer, NewFile};
+use kvnode::kv::figures::{PrimaryFigures, StoreFigures};
+use kvnode::kv::{ConfirmConfig, FollowSlave, KeyValueServer, NewFile, Offer};
 use kvnode::process::effect::EndedCall;
-use kvnode::process::figures::{PrimaryFigures, StoreFigures};
 use kvnode::process::peer::Surroundings;
 use kvnode::process::{
-    Dispatch, Effect, GenServer, MonitorRequest, NoRoom, Peer, Process, ProcessId, Registry, Waiters,
+    Dispatch, Effect, Feed, GenServer, MonitorRequest, NoRoom, Peer, Process, ProcessId, Registry, Waiters,
     WakeRequest,
 };
 use kvnode::replica::{Slave, SlaveName, Source};
@@ -68,12 +68,39 @@ impl<S: Look> Served for KeyValueServer<S> {
     }
 }
 
+/// A feed, and the node that it has something for.
+pub type FedAt = (Arc<str>, Arc<dyn Feed>);
+
 /// What goes out beside the connection that a message came by, until it is carried out.
-#[derive(Default)]
 pub struct Posts {
     /// Frames, each with its node.
     pub sent: Mutex<Vec<(Arc<str>, Vec<u8>)>>,
-    pub replicate: Mutex<Vec<Arc<Slave>>>,
+    /// Feeds that were announced.
+    pub feeds: Mutex<Vec<FedAt>>,
+    /// Slaves that are to be followed.
+    pub follow: Mutex<Vec<FollowSlave>>,
+    clock: Arc<Mutex<Instant>>,
+}
+
+impl Posts {
+    fn new(clock: &Arc<Mutex<Instant>>) -> Self {
+        let clock = Arc::clone(clock);
+        Self { sent: Mutex::default(), feeds: Mutex::default(), follow: Mutex::default(), clock }
+    }
+}
+
+impl kvnode::kv::Follow for Posts {
+    fn follow(&self, slave: FollowSlave) {
+        self.follow.lock().push(slave);
+    }
+
+    fn offer(&self, offer: Offer) {
+        panic!("{offer:?}: nobody here has a global name");
+    }
+
+    fn now(&self) -> Instant {
+        *self.clock.lock()
+    }
 }
 
 impl Dispatch for Posts {
@@ -90,8 +117,8 @@ impl Dispatch for Posts {
         panic!("{process:?} was to end for {reason:?}: nothing here ends");
     }
 
-    fn replicate(&self, slave: &Arc<Slave>, _store: ProcessId) {
-        self.replicate.lock().push(Arc::clone(slave));
+    fn feed(&self, node: &str, feed: &Arc<dyn Feed>) {
+        self.feeds.lock().push((node.into(), Arc::clone(feed)));
     }
 }
 
@@ -154,7 +181,7 @@ pub struct Life {
     pub later: Vec<Effect>,
     /// A slot is empty while its slave is followed by a turn, and once it is followed no more.
     pub follows: Vec<Option<Box<Follow>>>,
-    pub hungry: Vec<Arc<Slave>>,
+    pub hungry: Vec<FedAt>,
     pub monitors: Vec<MonitorRequest>,
     pub wakes: Vec<Wake>,
 }
@@ -211,11 +238,11 @@ impl VirtualNode {
         SlaveName::remote(STORE, &self.name)
     }
 
-    /// Starts it, as `node/stores.rs` starts a store. Gives the slaves that are to be followed.
-    pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration) -> Vec<Arc<Slave>> {
+    /// Starts it, as `program/stores.rs` starts a store.
+    pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration, clock: &Arc<Mutex<Instant>>) {
         match self.drive.clone() {
-            Some(drive) => self.start_with(drive, incarnation, confirm_timeout),
-            None => self.start_with(Shelf::within(&self.room), incarnation, confirm_timeout),
+            Some(drive) => self.start_with(drive, incarnation, confirm_timeout, clock),
+            None => self.start_with(Shelf::within(&self.room), incarnation, confirm_timeout, clock),
         }
     }
 
@@ -224,26 +251,27 @@ impl VirtualNode {
         store: impl Look,
         incarnation: u64,
         confirm_timeout: Duration,
-    ) -> Vec<Arc<Slave>> {
+        clock: &Arc<Mutex<Instant>>,
+    ) {
         self.creation += 1;
         let kept = KeyValueServer::kept_slaves(&store).expect("it is read");
         let registry = Registry::new(Arc::clone(&self.name), self.creation);
-        let (posts, dropped) = (Arc::new(Posts::default()), Dropped::default());
+        let (posts, dropped) = (Arc::new(Posts::new(clock)), Dropped::default());
         let file = dropped.clone();
         let new_file: NewFile = Arc::new(move || Ok(("dropped".into(), Box::new(file.clone()))));
         let confirm = ConfirmConfig { slaves: 0, timeout: confirm_timeout };
-        let server = KeyValueServer::new(store, Arc::clone(&posts) as Arc<_>, self.slave_buffer_bytes_max);
+        let (dispatch, follow) = (Arc::clone(&posts) as Arc<_>, Arc::clone(&posts) as Arc<_>);
+        let server = KeyValueServer::new(store, dispatch, follow, self.slave_buffer_bytes_max);
         let server = server.living_as(incarnation).confirmed_by(confirm).dropping_into(new_file);
-        let server = Arc::new(server);
+        let server = server.shared();
         let store = registry.spawn(Arc::clone(&server) as Arc<_>);
         registry.register(STORE, &store).expect("the name is free");
-        let slaves: Vec<Arc<Slave>> = self
-            .configured
-            .iter()
-            .chain(&kept)
-            .filter_map(|name| server.add_slave(name.clone()).expect("few slaves"))
-            .inspect(|slave| slave.guard())
-            .collect();
+        for name in self.configured.iter().chain(&kept) {
+            if let Some(slave) = server.add_slave(name.clone()).expect("few slaves") {
+                slave.guard();
+                server.follow_slave(slave, &store.pid, None);
+            }
+        }
         self.life = Some(Life {
             incarnation,
             registry,
@@ -259,7 +287,6 @@ impl VirtualNode {
             monitors: Vec::new(),
             wakes: Vec::new(),
         });
-        slaves
     }
 }
 

@@ -1,26 +1,27 @@
-//! What `node/slaves.rs`, `greeting.rs` and `slave_kind.rs` do for one slave, step by step: each `await` there is the end of a
+//! What `kv/downstream` does for one slave, step by step: each `await` there is the end of a
 //! turn here, so that anything may happen before the next.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kvnode::distribution::{Outbound, RemoteProcess, ServerRef};
-use kvnode::etf::{OwnedTerm, Pid, Reference, TermView};
-use kvnode::process::{Outcome, SlaveAdded};
-use kvnode::replica::{
-    Acknowledge, Dialect, Lineage, Mark, Refusal, Said, Slave, SlaveName, SlaveState, Source, Standing,
-};
+use kvnode::distribution::{DistributionFlags, Outbound, RemoteProcess, ServerRef};
+use kvnode::etf::{Pid, Reference, TermView};
+use kvnode::kv::{FollowSlave, SlaveAdded, SlaveFeed};
+use kvnode::process::{FedNode, Feed, Feeding, More, Outcome};
+use kvnode::replica::{Dialect, Lineage, Refusal, Said, Slave, SlaveName, SlaveState, Source, Standing};
 use parking_lot::Mutex;
 
 use super::network::Item;
 use super::node::frames_of;
 use super::world::World;
 
-/// As in `node/slaves.rs`.
+/// As in `kv/downstream`.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
 const CROSSING_PAUSE_MILLIS: u64 = 10;
-/// As in `node/greeting.rs`.
+/// About what a replicated write takes as a frame.
+const MESSAGE_BYTES: usize = 100;
+/// As in `kv/downstream/greeting.rs`.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
 
 /// What has come for the follower of a slave.
@@ -75,6 +76,7 @@ enum Left {
 /// The follower of one slave.
 pub struct Follow {
     pub slave: Arc<Slave>,
+    feed: Arc<SlaveFeed>,
     added: Option<SlaveAdded>,
     added_due: Instant,
     phase: Phase,
@@ -91,9 +93,10 @@ pub struct Follow {
 }
 
 impl Follow {
-    pub fn new(slave: Arc<Slave>, added: Option<SlaveAdded>, now: Instant) -> Self {
+    pub fn new(FollowSlave { feed, added, .. }: FollowSlave, now: Instant) -> Self {
         Self {
-            slave,
+            slave: Arc::clone(feed.slave()),
+            feed,
             added,
             added_due: now + ADDED_LIMIT,
             phase: Phase::Pause(now),
@@ -404,7 +407,10 @@ impl World {
         if repairing {
             slave.refill(life.source());
         }
-        self.replicate(node, &slave);
+        let feed = Arc::clone(&follow.feed) as Arc<dyn Feed>;
+        if let Some(to) = follow.feed.node() {
+            self.feed(node, &to, &feed);
+        }
         follow.goes_on = repairing && slave.has_room();
         None
     }
@@ -445,9 +451,7 @@ impl World {
         }
         let life = self.life(node);
         life.waiters.cancel(&watch.monitor);
-        if let Some(asked) = slave.gone() {
-            life.waiters.cancel(&asked);
-        }
+        follow.feed.gone();
         life.source().acknowledged();
         if !matches!(left, Left::Gone { .. }) {
             self.demonitor(node, &watch.at, &watch.monitor);
@@ -526,80 +530,31 @@ impl World {
         self.send_frames(node, other, &mut frames);
     }
 
-    /// Hands what waits for a slave to the connection to its node, as far as that has room.
-    pub fn replicate(&mut self, node: usize, slave: &Arc<Slave>) {
-        let SlaveState::Following(at) = slave.state() else { return };
-        let other = self.node_named(at.node());
+    /// Asks a feed for what it has for a node, as far as the connection to that has room.
+    pub fn feed(&mut self, node: usize, to: &Arc<str>, feed: &Arc<dyn Feed>) {
+        let other = self.node_named(to);
         if !self.is_up(node, other) {
             return;
         }
-        let mut room = self.random.below(12);
-        if room == 0 {
-            return self.feed_later(node, slave);
+        // One message always fits.
+        let frames_bytes_max = self.random.below(12) as usize * MESSAGE_BYTES;
+        if frames_bytes_max == 0 {
+            return self.feed_later(node, to, feed);
         }
-        let (now, store) = (self.now, Arc::clone(&self.life(node).store));
-        let mut frames = Outbound::default();
-        let send = |at: &RemoteProcess, message: &[u8]| {
-            frames.send_to(&store.pid, at, |w| _ = w.raw(message));
-            room -= 1;
-            room > 0
-        };
-        let taken = slave.take(now, |_| true, send);
-        if let Acknowledge::Now(mark) = taken.acknowledge {
-            self.ask(node, slave, mark, &at, &mut frames);
-        }
-        if taken.more {
-            self.feed_later(node, slave);
+        let (now, life, mut frames) = (self.now, self.life(node), Outbound::default());
+        let fed = FedNode { name: to, flags: DistributionFlags::OFFERED, frames_bytes_max, now };
+        let more = feed.feed(&mut Feeding::new(fed, &mut frames, &life.registry, &life.waiters));
+        if more == More::WhenRoom {
+            self.feed_later(node, to, feed);
         }
         self.send_frames(node, other, &mut frames);
-        if taken.acknowledge == Acknowledge::Later {
-            slave.changed();
-        }
     }
 
-    fn feed_later(&mut self, node: usize, slave: &Arc<Slave>) {
+    fn feed_later(&mut self, node: usize, to: &Arc<str>, feed: &Arc<dyn Feed>) {
         let hungry = &mut self.life_mut(node).hungry;
-        if !hungry.iter().any(|known| Arc::ptr_eq(known, slave)) {
-            hungry.push(Arc::clone(slave));
+        if !hungry.iter().any(|(_, known)| Arc::ptr_eq(known, feed)) {
+            hungry.push((Arc::clone(to), Arc::clone(feed)));
         }
-    }
-
-    fn ask(
-        &mut self,
-        node: usize,
-        slave: &Arc<Slave>,
-        mark: Mark,
-        at: &RemoteProcess,
-        frames: &mut Outbound,
-    ) {
-        let Dialect::Kvnode { session } = slave.dialect() else { unreachable!("all are kvnodes") };
-        let life = self.life(node);
-        let reference = life.registry.new_reference();
-        let (asked, primary, clock) = (Arc::clone(slave), Arc::clone(&life.store), Arc::clone(&self.clock));
-        life.waiters.expect_reply(&reference, at.node(), move |outcome| {
-            let Outcome::Replied(answer) = outcome else { return };
-            match handled(&answer) {
-                Ok(()) => {}
-                Err(reason) if reason.is_of_room() => {
-                    asked.not_kept(mark, reason, *clock.lock());
-                    return;
-                }
-                Err(reason) => {
-                    asked.refused(reason);
-                    return asked.renew();
-                }
-            }
-            asked.acknowledged(mark);
-            if let Some(source) = primary.server.replica_source() {
-                source.acknowledged();
-            }
-        });
-        let seq = life.source().seq();
-        frames.send_to(&life.store.pid, at, |w| {
-            w.tuple(3).atom("$gen_call").tuple(2).pid(&life.store.pid).list(1).atom("alias");
-            w.reference(&reference).tuple(3).atom("replica_ask").unsigned(session).unsigned(seq);
-        });
-        slave.asked(mark, reference);
     }
 
     pub fn send_frames(&mut self, node: usize, other: usize, frames: &mut Outbound) {
@@ -652,13 +607,4 @@ fn read_greeted(answer: TermView<'_>) -> Option<Result<Said, Refusal>> {
     };
     let (incarnation, applied) = (own.as_unsigned()?, applied.as_unsigned()?);
     Some(Ok(Said { incarnation, had: had.as_unsigned(), applied, stepped_down }))
-}
-
-/// Whether a kvnode answers `{:ok, applied}`; else why not.
-fn handled(answer: &OwnedTerm) -> Result<(), Refusal> {
-    match answer.view().as_tuple::<2>() {
-        Some([ok, applied]) if ok.is_atom("ok") && applied.as_unsigned().is_some() => Ok(()),
-        Some([_, reason]) => Err(Refusal::of_code(reason).expect("a reason")),
-        None => panic!("{answer:?}"),
-    }
 }

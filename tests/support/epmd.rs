@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+#[cfg(feature = "program")]
 use super::kvnode;
 use super::ports::Port;
 use super::wait::wait_until;
@@ -19,6 +20,7 @@ pub struct Epmd {
 #[derive(Clone, Copy)]
 enum Program {
     Erlang,
+    #[cfg(feature = "program")]
     Kvnode,
 }
 
@@ -29,6 +31,7 @@ impl Epmd {
     }
 
     /// kvnode's daemon.
+    #[cfg(feature = "program")]
     pub fn start_kvnode() -> Self {
         Self::run(Program::Kvnode)
     }
@@ -49,6 +52,7 @@ impl Epmd {
         assert!(self.child.is_none(), "it still runs");
         let mut command = match self.program {
             Program::Erlang => Command::new("epmd"),
+            #[cfg(feature = "program")]
             Program::Kvnode => {
                 let mut command = Command::new(kvnode::program());
                 command.arg("epmd");

@@ -19,7 +19,9 @@
 
 pub mod beam;
 pub mod epmd;
+#[cfg(feature = "program")]
 pub mod http;
+#[cfg(feature = "program")]
 pub mod kvnode;
 pub mod netns;
 pub mod otp;
@@ -32,6 +34,7 @@ pub mod wait;
 
 pub use beam::{BeamNode, BeamOptions, EvalError};
 pub use epmd::Epmd;
+#[cfg(feature = "program")]
 pub use kvnode::KvNode;
 pub use netns::{Cut, Host, Network, Rate};
 pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};

@@ -3,11 +3,12 @@
 #![no_main]
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::{Pid, Reference, encode};
-use kvnode::kv::{KeyValueFunctions, KeyValueServer};
+use kvnode::kv::{Follow, FollowSlave, KeyValueFunctions, KeyValueServer, Offer};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::peer::{Frame, Surroundings};
@@ -31,20 +32,41 @@ impl Dispatch for Nowhere {
     fn exit(&self, _: ProcessId, _: &[u8]) {}
 }
 
+/// Slaves that are added are found nowhere.
+impl Follow for Nowhere {
+    fn follow(&self, slave: FollowSlave) {
+        if let Some(added) = slave.added {
+            (added.0)(None);
+        }
+    }
+
+    fn offer(&self, _: Offer) {}
+
+    fn now(&self) -> Instant {
+        unreachable!("no slave is found")
+    }
+}
+
 /// Named and numbered as the one that the seeds were said to (seeds.escript).
 fn node() -> Registry {
     let registry = Registry::new("k@127.0.0.1".into(), 5);
     let dispatch: Arc<dyn Dispatch> = Arc::new(Nowhere);
-    let store = KeyValueServer::new(MemoryStore::default(), Arc::clone(&dispatch), 1 << 20);
+    let follow: Arc<dyn Follow> = Arc::new(Nowhere);
+    let store = KeyValueServer::new(
+        MemoryStore::default(),
+        Arc::clone(&dispatch),
+        Arc::clone(&follow),
+        1 << 20,
+    );
     let processes: [(&str, Arc<dyn kvnode::GenServer>); 3] =
-        [("net_kernel", Arc::new(NetKernel::default())), ("rex", Arc::new(Rex)), ("kv", Arc::new(store))];
+        [("net_kernel", Arc::new(NetKernel::default())), ("rex", Arc::new(Rex)), ("kv", store.shared())];
     for (name, server) in processes {
         let process = registry.spawn(server);
         registry.register(name, &process).expect("the name is free");
     }
     registry.functions.connect(Arc::clone(&dispatch));
     registry.functions.add(Arc::new(Calls));
-    registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, 1 << 20)));
+    registry.functions.add(Arc::new(KeyValueFunctions::new(dispatch, follow, 1 << 20)));
     registry
 }
 

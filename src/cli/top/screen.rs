@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline};
 
 use super::view::View;
-use crate::node::snapshot::{PrimarySnapshot, SlaveSnapshot, StoreSnapshot};
+use crate::program::snapshot::{PrimarySnapshot, SlaveSnapshot, StoreSnapshot};
 
 /// Lines of the plots, frames included.
 const PLOT_LINES: u16 = 6;
@@ -223,7 +223,7 @@ fn peers(view: &View) -> Vec<Line<'_>> {
     lines
 }
 
-fn warning(line: &crate::node::log::LoggedLine) -> Line<'_> {
+fn warning(line: &crate::program::snapshot::LoggedLine) -> Line<'_> {
     // Of the day, in UTC, as the log has it.
     let secs = line.unix_secs as u64 % 86_400;
     let colour = if line.level == "ERROR" { Color::Red } else { Color::Yellow };
@@ -285,9 +285,10 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::node::Snapshot;
-    use crate::node::log::LoggedLine;
-    use crate::node::snapshot::{PeerSnapshot, Requests};
+    use crate::node::PeerSnapshot;
+    use crate::program::Snapshot;
+    use crate::program::snapshot::LoggedLine;
+    use crate::program::snapshot::Requests;
 
     fn snapshot(uptime_secs: f64, get: u64) -> Snapshot {
         let slave = |name: &str, node: Option<&str>, state: &str, lag, total| SlaveSnapshot {

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::node::Snapshot;
+use crate::node::PeerSnapshot;
 use crate::node::latency::quantile;
-use crate::node::snapshot::{PeerSnapshot, StoreSnapshot};
+use crate::program::Snapshot;
+use crate::program::snapshot::StoreSnapshot;
 
 /// Looks that are remembered for the plots: the widest terminal has fewer columns.
 const LOOKS_MAX: usize = 600;

@@ -186,7 +186,8 @@ impl NodeBuilder {
         if self.outgoing_only {
             return run::start_outgoing_only(self.config()?).await;
         }
-        run::start(self.config()?).await
+        let (node, ()) = run::start(self.config()?, |_| Ok::<_, StartError>(())).await?;
+        Ok(node)
     }
 
     fn config(self) -> Result<Config, StartError> {
@@ -225,16 +226,10 @@ impl NodeBuilder {
             bind: self.bind,
             dist_port: self.dist_port,
             epmd,
-            stores: Vec::new(),
-            data: None,
-            slaves: Vec::new(),
-            confirm: 0,
-            confirm_timeout: Config::CONFIRM_TIMEOUT,
             connect,
             allow: self.allow,
             net_ticktime_secs: self.net_ticktime_secs,
             fragments: true,
-            http: None,
             tls: self.tls,
             limits: self.limits,
         })

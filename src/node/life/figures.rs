@@ -1,22 +1,16 @@
-//! What is counted of a node, beside what each connection and each store counts itself.
+//! What is counted of a node, beside what each connection counts itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
-
-use crate::config::StoreConfig;
 use crate::node::life::latency::Latency;
 use crate::node::now;
-use crate::process::figures::StoreWatch;
 
 pub(in crate::node) struct Figures {
     pub(in crate::node) latency: Latency,
     pub(in crate::node) started: Instant,
     /// The same by the wall clock, since 1970.
     pub(in crate::node) started_unix: Duration,
-    pub(in crate::node) stores: Mutex<Vec<(StoreConfig, Arc<StoreWatch>)>>,
     registered: AtomicBool,
 }
 
@@ -27,7 +21,6 @@ impl Figures {
             latency: Latency::default(),
             started: now(),
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            stores: Mutex::default(),
             registered: AtomicBool::new(false),
         }
     }

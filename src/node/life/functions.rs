@@ -14,7 +14,6 @@ use crate::node::peers::whereis;
 use crate::node::{Node, now};
 use crate::process::rpc::builtin::write_list;
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
-use crate::replica::dialect;
 
 /// The release whose distribution protocol, calls and exits are spoken here: what callers ask `otp_release` for.
 const OTP_RELEASE: &str = "25";
@@ -67,10 +66,6 @@ impl Functions for NodeFunctions {
             ("erlang", "system_info", [item]) => system_info(call, *item, &node),
             ("global", "whereis_name", [name]) => whereis_name(call, *name, &node, context)?,
             ("global", "registered_names", []) => registered_names(call, &node, context)?,
-            // By this a kvnode is told from a BEAM.
-            (module, function, []) if (module, function) == dialect::REPLICATION => {
-                Answer::value(|w| _ = w.unsigned(dialect::VERSION))
-            }
             _ => return None,
         })
     }

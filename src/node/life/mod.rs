@@ -5,7 +5,6 @@ pub mod cookie_file;
 pub(in crate::node) mod figures;
 pub mod functions;
 pub mod latency;
-pub mod log;
 pub mod run;
 pub mod snapshot;
 pub(in crate::node) mod stop;

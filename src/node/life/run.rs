@@ -6,19 +6,16 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use async_signal::{Signal, Signals};
 use parking_lot::Mutex;
 use smol::Executor;
 use smol::channel::Receiver;
-use smol::future::FutureExt;
 use smol::net::TcpListener;
-use smol::stream::StreamExt;
 
-use crate::config::{Config, ServerName, StoreConfig};
+use crate::config::Config;
 use crate::distribution::cookie::CookieError;
 use crate::distribution::handshake::PeerNode;
 use crate::distribution::node_name::NodeNameError;
@@ -27,9 +24,7 @@ use crate::epmd::environment::EnvironmentError;
 use crate::epmd::host::HostError;
 use crate::epmd::start::EpmdStarter;
 use crate::epmd::{self, EpmdError, EpmdStart, Registration};
-use crate::etf::{Pid, Pool};
-use crate::kv::slaves::SLAVES_MAX;
-use crate::kv::{ConfirmConfig, KeyValueFunctions};
+use crate::etf::Pool;
 use crate::node::life::builder::PeerFault;
 use crate::node::life::cookie_file::CookieFileError;
 use crate::node::life::figures::Figures;
@@ -44,19 +39,13 @@ use crate::node::peers::loopback;
 use crate::node::peers::names::Names;
 use crate::node::peers::registration;
 use crate::node::peers::{PeerHandle, Peers};
-use crate::node::server::client::Client;
-use crate::node::server::supervised::{NotNamed, Supervision};
-use crate::node::stores::{NotStarted, Replication};
-use crate::node::{Node, block_on, random_u32, service, stores};
+use crate::node::server::supervised::Supervision;
+use crate::node::{Node, random_u32};
 use crate::process::global_name_server::GlobalNameServer;
 use crate::process::net_kernel::NetKernel;
-use crate::process::registry::RegisterError;
 use crate::process::rpc::Rex;
 use crate::process::rpc::calls::Calls;
-use crate::process::{GenServer, Process, Registry, Waiters};
-use crate::replica::SlaveName;
-use crate::store::disk::OpenError;
-use crate::store::{Disk, MemoryEngine, Room, StoreError};
+use crate::process::{GenServer, Registry, Waiters};
 
 /// Why a node could not be started.
 #[derive(Debug)]
@@ -97,23 +86,8 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
-    /// Its page could not be served at this address.
-    Http {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        error: io::Error,
-    },
     /// It could not be registered.
     Epmd(EpmdError),
-    /// Two stores were to have the same name.
-    DuplicateName(String),
-    /// More slaves than one store may have.
-    TooManySlaves,
-    /// The folder with its stores could not be opened.
-    Data(OpenError),
-    /// What a store keeps of its slaves could not be read.
-    Store(StoreError),
     /// TLS cannot be spoken with these files or options.
     Tls(TlsError),
     /// The system refused something that every node needs.
@@ -146,16 +120,7 @@ impl fmt::Display for StartError {
                     _ => f.write_str("see --dist-port and --bind"),
                 }
             }
-            Self::Http { address, error } => {
-                write!(f, "--http {address}: cannot listen there: {error}; choose another port or address")
-            }
             Self::Epmd(error) => error.fmt(f),
-            Self::DuplicateName(name) => {
-                write!(f, "two stores were given the name {name}; a name is one store's: see --store")
-            }
-            Self::TooManySlaves => f.write_str("more slaves than a store may have; see --slave"),
-            Self::Data(error) => error.fmt(f),
-            Self::Store(error) => write!(f, "a store on disk: {error}; see `kvnode check`"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::System(error) => write!(f, "the system refused: {error}"),
         }
@@ -163,90 +128,6 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
-
-/// A node that has started, as its banner shows it.
-#[derive(Clone, Debug)]
-pub struct Started {
-    /// Its full name.
-    pub node_name: NodeName,
-    /// Where it listens.
-    pub listening: SocketAddr,
-    /// The epmd that it is registered with; `None`: it needs none.
-    pub epmd: Option<EpmdStart>,
-    /// Its stores, with their pids.
-    pub stores: Vec<(StoreConfig, Pid)>,
-    /// Where its page is served.
-    pub http: Option<SocketAddr>,
-}
-
-/// Runs a node with the stores of its configuration until it is told to end by SIGTERM or SIGINT. `announce` is called
-/// once it can be reached.
-///
-/// # Errors
-/// Why it could not start: see [`StartError`].
-pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartError> {
-    run_with_client(config, |started, _client| announce(started))
-}
-
-/// As [`run`], with a client of the node for whoever wants to call others.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_with_client(config: Config, announce: impl FnOnce(&Started, Client)) -> Result<(), StartError> {
-    block_on(async {
-        let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(StartError::System)?;
-        // Without TLS a hangup ends the program, as it ends others.
-        let mut reload = match &config.tls {
-            Some(_) => Some(Signals::new([Signal::Hup]).map_err(StartError::System)?),
-            None => None,
-        };
-        let node = start(config).await?;
-        node.serve_status().map_err(|NotNamed { name, error }| {
-            let (ServerName::Global(name) | ServerName::Local(name)) = &name;
-            taken(error, name)
-        })?;
-        let http = match node.config.http {
-            Some(address) => {
-                let served = node.serve_http(address).await;
-                Some(served.map_err(|error| StartError::Http { address, error })?)
-            }
-            None => None,
-        };
-        let started = Started {
-            node_name: node.name().clone(),
-            listening: node.listening(),
-            epmd: node.epmd().cloned(),
-            stores: node.stores_started.get().cloned().unwrap_or_default(),
-            http,
-        };
-        announce(&started, node.client());
-        service::ready(&node);
-        let reloading = async {
-            let Some(hangups) = &mut reload else { return std::future::pending().await };
-            while hangups.next().await.is_some() {
-                service::reloading(|| match node.reload_tls() {
-                    Ok(()) => tracing::info!("certificates, keys and CAs were read again"),
-                    Err(error) => {
-                        tracing::error!("the TLS files were not taken, those of before stay: {error}")
-                    }
-                });
-            }
-            std::future::pending().await
-        };
-        let told = async {
-            signals.next().await;
-        };
-        told.or(reloading).or(service::watchdog(Arc::clone(&node))).await;
-        service::stopping();
-        tracing::info!("ending; a second signal ends at once");
-        let at_once = async {
-            signals.next().await;
-            tracing::warn!("ended at once");
-        };
-        node.stop().or(at_once).await;
-        Ok(())
-    })
-}
 
 /// How others come to a node.
 struct Entrance {
@@ -260,14 +141,17 @@ struct Entrance {
 }
 
 /// Starts a node. It can be reached when this is done.
-pub(in crate::node) async fn start(config: Config) -> Result<Arc<Node>, StartError> {
+pub(in crate::node) async fn start<T, E: From<StartError>>(
+    config: Config,
+    prepare: impl FnOnce(&Arc<Node>) -> Result<T, E>,
+) -> Result<(Arc<Node>, T), E> {
     warn_of_short_cookie(&config);
     // Before anything can be seen of the node.
-    let files = read_files(&config)?;
+    let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
     // On an error all of this is dropped, which ends the threads.
     let threads = start_threads()?;
     if config.epmd.is_none() && config.dist_port == 0 {
-        return Err(StartError::NoPort);
+        return Err(StartError::NoPort.into());
     }
     let epmd = match &config.epmd {
         Some(epmd) => Some(epmd::ensure(epmd, None).await.map_err(StartError::Epmd)?),
@@ -291,9 +175,10 @@ pub(in crate::node) async fn start(config: Config) -> Result<Arc<Node>, StartErr
     let creation = registration.as_ref().map_or_else(own_creation, Registration::creation);
     start_behind(
         config,
-        files,
+        tls,
         threads,
         Entrance { listening, epmd, creation, listener: Some(listener), registration },
+        prepare,
     )
 }
 
@@ -316,35 +201,18 @@ pub(in crate::node) async fn start_outgoing_only(config: Config) -> Result<Arc<N
         listener: None,
         registration: None,
     };
-    let files = read_files(&config)?;
-    start_behind(config, files, start_threads()?, entrance)
-}
-
-/// What a node needs of the file system.
-struct Files {
-    tls: Option<Tls>,
-    disk: Option<Arc<Disk>>,
-}
-
-fn read_files(config: &Config) -> Result<Files, StartError> {
     let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
-    let memory_bytes_max = config.limits.stored_bytes_max;
-    let disk = config.data.as_ref().map(|data| {
-        let disk = Disk::open(&data.dir, data.sync, memory_bytes_max)?;
-        data.backup_dir.as_ref().map_or(Ok(()), |dir| disk.allow_backups(dir))?;
-        Ok(disk)
-    });
-    Ok(Files { tls, disk: disk.transpose().map_err(StartError::Data)? })
+    let (node, ()) = start_behind(config, tls, start_threads()?, entrance, |_| Ok::<_, StartError>(()))?;
+    Ok(node)
 }
 
-const _: () = assert!(Config::CONFIRM_MAX as usize == SLAVES_MAX, "no more can be waited for than there are");
-
-fn start_behind(
+fn start_behind<T, E: From<StartError>>(
     config: Config,
-    Files { tls, disk }: Files,
+    tls: Option<Tls>,
     (executor, ending): (Arc<Executor<'static>>, Ending),
     entrance: Entrance,
-) -> Result<Arc<Node>, StartError> {
+    prepare: impl FnOnce(&Arc<Node>) -> Result<T, E>,
+) -> Result<(Arc<Node>, T), E> {
     let Entrance { listening, epmd, creation, listener, registration } = entrance;
     let ports =
         Mutex::new(config.connect.iter().filter_map(|kept| Some((kept.name.clone(), kept.port?))).collect());
@@ -356,38 +224,35 @@ fn start_behind(
     for (name, process) in
         [("net_kernel", &net_kernel_process), ("rex", &rex), ("global_name_server", &global)]
     {
-        register(&registry, name, process)?;
+        registry.register(name, process).expect("no other process is there");
     }
     let supervision = Supervision::new(&config.limits);
     let node = Arc::new_cyclic(|this| Node {
         pool: Pool::new(config.limits.spare_bytes_max),
-        room: Arc::new(Room::new(config.limits.stored_bytes_max)),
         config,
         registry,
         waiters: Waiters::default(),
         peers: Peers::default(),
         names: Names::default(),
         supervision,
-        disk,
         net_kernel,
         net_kernel_process,
         executor: Arc::downgrade(&executor),
         threads: AtomicUsize::new(0),
         stopping: AtomicBool::new(false),
         ending,
+        resources: Mutex::default(),
         tls,
         listening,
         epmd,
         ports,
-        stores_started: OnceLock::new(),
         figures: Figures::new(),
         mailboxes: Mutex::default(),
         ends: Mutex::default(),
         this: this.clone(),
     });
     serve_functions(&node);
-    let stores = start_stores(&node)?;
-    node.stores_started.get_or_init(|| stores);
+    let prepared = prepare(&node)?;
 
     let loopback = Arc::new(PeerHandle::new(&PeerNode {
         name: node.config.node_name.clone(),
@@ -411,7 +276,7 @@ fn start_behind(
     for peer in connect {
         node.spawn(keep_connected(Arc::clone(&node), peer));
     }
-    Ok(node)
+    Ok((node, prepared))
 }
 
 /// A short cookie is soon guessed by whoever gets to see one handshake, and keeps few out that try.
@@ -451,16 +316,6 @@ async fn until_closed(stopped: Receiver<()>) {
     while stopped.recv().await.is_ok() {}
 }
 
-fn register(registry: &Registry, name: &str, process: &Arc<Process>) -> Result<(), StartError> {
-    registry.register(name, process).map_err(|error| taken(error, name))
-}
-
-fn taken(error: RegisterError, name: &str) -> StartError {
-    match error {
-        RegisterError::Taken | RegisterError::Ended => StartError::DuplicateName(name.to_owned()),
-    }
-}
-
 /// What other nodes may call here by rpc, beside what every node has.
 fn serve_functions(node: &Arc<Node>) {
     let dispatch = node.dispatch();
@@ -468,53 +323,6 @@ fn serve_functions(node: &Arc<Node>) {
     functions.connect(Arc::clone(&dispatch));
     functions.add(Arc::new(NodeFunctions::new(Arc::downgrade(node))));
     functions.add(Arc::new(Calls));
-    let key_value = KeyValueFunctions::new(dispatch, node.config.limits.slave_buffer_bytes_max);
-    functions.add(Arc::new(key_value.within(Arc::clone(&node.room))));
-}
-
-fn start_stores(node: &Node) -> Result<Vec<(StoreConfig, Pid)>, StartError> {
-    let mut started = Vec::new();
-    for (number, names) in node.config.stores.iter().enumerate() {
-        let mut slaves: Vec<SlaveName> = Vec::new();
-        for name in node.config.slaves.iter().filter(|_| number == 0) {
-            let slave = match name {
-                ServerName::Global(name) => SlaveName::global(name),
-                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
-            };
-            if !slaves.contains(&slave) {
-                slaves.push(slave);
-            }
-        }
-        if slaves.len() > SLAVES_MAX {
-            return Err(StartError::TooManySlaves);
-        }
-        let confirm = if number == 0 { node.config.confirm } else { 0 };
-        let replication = Replication {
-            slaves,
-            slave_buffer_bytes_max: node.config.limits.slave_buffer_bytes_max,
-            confirm: ConfirmConfig { slaves: confirm, timeout: node.config.confirm_timeout },
-        };
-        let process = match &node.disk {
-            Some(disk) => stores::start(node, names, replication, Arc::clone(disk)),
-            None => {
-                let memory = MemoryEngine::within(Arc::clone(&node.room));
-                stores::start(node, names, replication, memory)
-            }
-        };
-        let process = process.map_err(|error| match error {
-            NotStarted::Name(NotNamed { name, error }) => {
-                let (ServerName::Global(name) | ServerName::Local(name)) = &name;
-                taken(error, name)
-            }
-            NotStarted::Open(error) => StartError::Data(error),
-            NotStarted::Slaves(error) => StartError::Store(error),
-        })?;
-        started.push((names.clone(), process.pid().clone()));
-    }
-    if let Some(disk) = &node.disk {
-        stores::say_unserved(disk, node.config.stores.iter());
-    }
-    Ok(started)
 }
 
 /// Keeps a node connected.

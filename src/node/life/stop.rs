@@ -31,7 +31,26 @@ impl fmt::Debug for Ending {
     }
 }
 
+/// What a node's processes work with and what outlives them, a database for instance: it is asked to settle and to close
+/// when the node ends ([`Node::close_at_end`]).
+pub trait Resource: Send + Sync + 'static {
+    /// The node begins to end. Its processes and connections are still there, and stay until `done` is called, from any
+    /// thread: what was begun can be finished and answered. Must not block.
+    fn settle(&self, done: Box<dyn FnOnce() + Send>) {
+        done();
+    }
+
+    /// The node's processes and connections have ended.
+    fn close(&self) {}
+}
+
 impl Node {
+    /// Has a resource settle when the node begins to end, and close when its processes have ended. Several are asked in the
+    /// order in which they were given.
+    pub fn close_at_end(&self, resource: Arc<dyn Resource>) {
+        self.resources.lock().push(resource);
+    }
+
     /// Ends the node. That begins at once; the future is done when it has ended, and may be dropped before.
     ///
     /// Its processes end with the reason `:shutdown`: servers with a mailbox finish what they are at
@@ -65,10 +84,11 @@ impl Node {
     }
 
     async fn end(&self) {
-        if let Some(disk) = &self.disk {
+        let resources = std::mem::take(&mut *self.resources.lock());
+        for resource in &resources {
             // What was taken is answered while there are connections to do it by.
             let (tell, told) = smol::channel::bounded(1);
-            disk.settled(move |_| _ = tell.try_send(()));
+            resource.settle(Box::new(move || _ = tell.try_send(())));
             let _gone = told.recv().await;
         }
         let reason = OwnedTerm::atom("shutdown");
@@ -91,8 +111,8 @@ impl Node {
             tracing::warn!("some peers did not take the last messages");
         };
         ended.or(late).await;
-        if let Some(disk) = &self.disk {
-            disk.close();
+        for resource in &resources {
+            resource.close();
         }
         self.ending.threads.lock().take();
     }

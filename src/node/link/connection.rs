@@ -19,10 +19,10 @@ use smol::stream::Stream;
 use crate::distribution::{Inbound, InboundLimits, Outbound, Pace};
 use crate::node::life::latency::SAMPLED;
 use crate::node::link::socket::Waits;
-use crate::node::peers::{PeerDown, PeerEvent, PeerHandle};
+use crate::node::peers::{PeerDown, PeerHandle};
 use crate::node::{Node, now};
 use crate::process::channel::{Channel, ChannelFault, ChannelLimits, Step};
-use crate::process::{Effect, Peer};
+use crate::process::{Effect, Peer, PeerEvent};
 
 /// Reads with signals in one tick interval from which a connection counts as busy.
 const BUSY_READS: u32 = 16;
@@ -235,27 +235,12 @@ impl<S: AsyncRead + AsyncWrite + Waits + Unpin> Connection<S> {
         if events.is_empty() {
             return;
         }
-        let registry = &self.node.registry;
+        let around = self.node.surroundings();
         let (peer, out) = self.channel.peer();
         for event in events {
-            match event {
-                PeerEvent::ProcessEnded { process, reason } => {
-                    peer.process_ended(process, &reason, registry, out);
-                }
-                PeerEvent::Linked { process, remote } => {
-                    peer.linked(process, &remote, registry, out);
-                }
-                PeerEvent::Unlinked { process, remote } => {
-                    peer.unlinked(process, &remote, registry, out);
-                }
-                PeerEvent::EndCall(call) => peer.end_call(&call, registry, out),
-                PeerEvent::Adopt(orphans) => peer.adopt(orphans, self.node.surroundings()),
-                // What is held is looked at before the next frame.
-                PeerEvent::Resumed => {
-                    peer.resumed();
-                    self.unhandled = true;
-                }
-            }
+            // What is held is looked at before the next frame.
+            self.unhandled |= matches!(event, PeerEvent::Resumed);
+            peer.on(event, around, out);
         }
         self.channel.settle();
     }
@@ -340,9 +325,8 @@ impl<S: AsyncRead + AsyncWrite + Waits + Unpin> Connection<S> {
         self.handle.traffic.waits(self.channel.waiting_bytes(), others);
         if (wrote || self.is_awaited) && others < self.node.config.limits.outbound_bytes_max / 2 {
             self.is_awaited = false;
-            let hungry = self.handle.make_room();
-            for (slave, store) in hungry {
-                self.node.replicate(&slave, &store);
+            for feed in self.handle.make_room() {
+                self.node.feed_at(&self.handle, &feed);
             }
         }
         // Calls wait for the room that there is now.

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::config::Limits;
 use crate::distribution::{DistributionFlags, NodeAt};
 use crate::node::Node;
 use crate::node::link::setup::DialError;
+use crate::node::peers::Arrival;
 
 /// A node that is connected, as its handshake told of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,7 +40,37 @@ impl Node {
         if let Some(port) = port {
             self.ports.lock().insert(name.clone(), port);
         }
-        let peer = self.connect(&name.shared()).await?;
+        self.connect_to_name(name.as_str()).await
+    }
+
+    /// As [`connect_to`](Self::connect_to), to a node whose name came in a pid or a message: no port is read from it.
+    ///
+    /// # Errors
+    /// As for [`connect_to`](Self::connect_to).
+    pub async fn connect_to_name(&self, node: &str) -> Result<ConnectedNode, Arc<DialError>> {
+        let peer = self.connect(&node.into()).await?;
         Ok(ConnectedNode { name: Arc::clone(&peer.name), creation: peer.creation, offered: peer.offered })
+    }
+
+    /// Whether it is connected to a node.
+    pub fn is_connected(&self, node: &str) -> bool {
+        self.peers.get(node).is_some()
+    }
+
+    /// A wait for the next node that comes up, from now on: what cannot be reached now may be then, and a name that nobody
+    /// knows now may be known.
+    pub fn arrival(&self) -> Arrival {
+        self.peers.arrival()
+    }
+
+    /// Has it looked at once who holds our names in `global`, instead of within the next 5 s: one of them may have become
+    /// free.
+    pub fn check_global_names(&self) {
+        self.names.check_now();
+    }
+
+    /// The limits that it was started with.
+    pub const fn limits(&self) -> &Limits {
+        &self.config.limits
     }
 }

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use crate::distribution::{Arrival, FrameForm, Inbound, Outbound};
 use crate::node::Node;
-use crate::node::peers::{PeerEvent, PeerHandle};
+use crate::node::peers::PeerHandle;
 use crate::process::peer::Frame;
 use crate::process::{Effect, Peer, PeerError};
 
@@ -26,22 +26,9 @@ pub(in crate::node) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
         })
         .await;
         let mut out = Outbound::default();
+        // What is held is looked at below.
         for event in events {
-            match event {
-                PeerEvent::ProcessEnded { process, reason } => {
-                    peer.process_ended(process, &reason, &node.registry, &mut out);
-                }
-                PeerEvent::Linked { process, remote } => {
-                    peer.linked(process, &remote, &node.registry, &mut out);
-                }
-                PeerEvent::Unlinked { process, remote } => {
-                    peer.unlinked(process, &remote, &node.registry, &mut out);
-                }
-                PeerEvent::EndCall(call) => peer.end_call(&call, &node.registry, &mut out),
-                PeerEvent::Adopt(orphans) => peer.adopt(orphans, node.surroundings()),
-                // What is held is looked at below.
-                PeerEvent::Resumed => peer.resumed(),
-            }
+            peer.on(event, node.surroundings(), &mut out);
         }
         while peer.deliver_held(node.surroundings(), &mut out, &mut later).unwrap_or_else(malformed) {}
         pour(&mut frames, &mut inbound, |frame| {
@@ -53,8 +40,8 @@ pub(in crate::node) async fn run(node: Arc<Node>, handle: Arc<PeerHandle>) {
         handle.leave_quietly(|outbox| outbox.frames.append(&mut out));
         node.carry_out(&mut later);
         // What was taken above has left its room to others, and nothing of it waits anywhere else.
-        for (slave, store) in handle.make_room() {
-            node.replicate(&slave, &store);
+        for feed in handle.make_room() {
+            node.feed_at(&handle, &feed);
         }
         inbound.rest();
         smol::future::yield_now().await;
@@ -107,7 +94,7 @@ mod tests {
     use super::*;
     use crate::distribution::ServerRef;
     use crate::etf::TermView;
-    use crate::process::{Caller, Effects, GenServer};
+    use crate::process::{Caller, GenServer, Turn};
 
     /// Says that it handles its first message, and goes on when it may.
     struct Gated {
@@ -116,10 +103,10 @@ mod tests {
     }
 
     impl GenServer for Gated {
-        fn handle_call(&self, _: TermView<'_>, _: &Caller<'_>, _: &mut Effects<'_>) {}
-        fn handle_cast(&self, _: TermView<'_>, _: &mut Effects<'_>) {}
+        fn handle_call(&self, _: TermView<'_>, _: &Caller<'_>, _: &mut Turn<'_>) {}
+        fn handle_cast(&self, _: TermView<'_>, _: &mut Turn<'_>) {}
 
-        fn handle_info(&self, _: TermView<'_>, _: &mut Effects<'_>) {
+        fn handle_info(&self, _: TermView<'_>, _: &mut Turn<'_>) {
             let _gone = self.began.try_send(());
             let _closed = self.may_go_on.recv_blocking();
         }

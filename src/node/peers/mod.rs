@@ -20,13 +20,10 @@ use parking_lot::Mutex;
 
 use crate::distribution::handshake::PeerNode;
 use crate::distribution::{AliasForm, DistributionFlags, FrameForm, Outbound};
-use crate::etf::Pid;
 use crate::node::latch::{Latch, Opened};
 use crate::node::link::setup::DialError;
 use crate::node::now;
-use crate::process::effect::EndedCall;
-use crate::process::{Held, NoRoom, Process, ProcessId};
-use crate::replica::Slave;
+use crate::process::{FedNode, Feed, Feeding, More, NoRoom, PeerEvent, Registry, Waiters};
 
 /// Why a connection has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,38 +67,6 @@ impl fmt::Display for PeerDown {
     }
 }
 
-/// Something that the connection's task has to do.
-#[derive(Debug)]
-pub enum PeerEvent {
-    /// One of our processes has ended: its watchers are to be told.
-    ProcessEnded {
-        /// The process.
-        process: ProcessId,
-        /// The encoded exit reason.
-        reason: Arc<[u8]>,
-    },
-    /// What a lost connection held for suspended processes. Only the node's connection to itself is given any.
-    Adopt(Box<Held>),
-    /// A process has been resumed: what was held for it can be delivered.
-    Resumed,
-    /// One of our processes has linked itself to one of the peer's. The signal is among the frames.
-    Linked {
-        /// Ours.
-        process: ProcessId,
-        /// The peer's.
-        remote: Pid,
-    },
-    /// One of our processes takes its link back: its signal is written now.
-    Unlinked {
-        /// Ours.
-        process: ProcessId,
-        /// The peer's.
-        remote: Pid,
-    },
-    /// A call ends by its monitor, which is this connection's.
-    EndCall(EndedCall),
-}
-
 /// What others have left for the connection's task.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -109,8 +74,8 @@ pub struct Outbox {
     pub frames: Outbound,
     /// In order.
     pub events: Vec<PeerEvent>,
-    /// Slaves on that node which have writes waiting that did not fit.
-    pub hungry: Vec<(Arc<Slave>, Arc<Process>)>,
+    /// Feeds that have more for that node than there was room for.
+    pub hungry: Vec<Arc<dyn Feed>>,
     /// Write what waits, then end.
     pub closing: Option<PeerDown>,
     /// Opened when there is room again; there where somebody waits for it.
@@ -126,6 +91,13 @@ impl Outbox {
             // Dropped, it is opened.
             true => Latch::new().opened(),
             false => self.room.get_or_insert_with(Latch::new).opened(),
+        }
+    }
+
+    /// Has a feed asked again when there is room.
+    fn feed_later(&mut self, feed: &Arc<dyn Feed>) {
+        if !self.hungry.iter().any(|known| Arc::ptr_eq(known, feed)) {
+            self.hungry.push(Arc::clone(feed));
         }
     }
 
@@ -284,6 +256,33 @@ impl PeerHandle {
         })
     }
 
+    /// Asks a feed for more, unless `bytes_max` or more wait already: it is asked then when there is room.
+    pub(in crate::node) fn feed(
+        &self,
+        feed: &Arc<dyn Feed>,
+        bytes_max: usize,
+        registry: &Registry,
+        waiters: &Waiters,
+    ) {
+        let now = now();
+        self.leave(|outbox| {
+            let elsewhere = self.traffic.others();
+            if elsewhere + outbox.frames.len() >= bytes_max {
+                return outbox.feed_later(feed);
+            }
+            let node = FedNode {
+                name: &self.name,
+                flags: self.offered,
+                frames_bytes_max: bytes_max - elsewhere,
+                now,
+            };
+            let mut out = Feeding::new(node, &mut outbox.frames, registry, waiters);
+            if feed.feed(&mut out) == More::WhenRoom {
+                outbox.feed_later(feed);
+            }
+        });
+    }
+
     /// Bytes that others have left and that have not been written.
     pub(in crate::node) fn others_bytes(&self, outbox: &Outbox) -> usize {
         outbox.frames.len() + self.traffic.others()
@@ -300,8 +299,8 @@ impl PeerHandle {
         }
     }
 
-    /// There is room again: those who wait for it are told; gives the slaves that do.
-    pub(in crate::node) fn make_room(&self) -> Vec<(Arc<Slave>, Arc<Process>)> {
+    /// There is room again: those who wait for it are told; gives the feeds that do.
+    pub(in crate::node) fn make_room(&self) -> Vec<Arc<dyn Feed>> {
         self.leave_quietly(|outbox| {
             // Dropped, it is opened.
             outbox.room = None;
@@ -436,12 +435,12 @@ pub(in crate::node) enum Queued {
     NotConnected,
 }
 
-/// A wait for any node that comes up.
+/// A wait for any node that comes up: see [`Node::arrival`](crate::Node::arrival).
 #[derive(Debug)]
-pub(in crate::node) struct Arrival(Opened);
+pub struct Arrival(Opened);
 
 impl Arrival {
-    /// Waits until a node has come up since [`Peers::arrival`] was called.
+    /// Waits until a node has come up since this wait began.
     pub async fn come(self) {
         self.0.wait().await;
     }
@@ -467,13 +466,8 @@ impl Peers {
     }
 
     /// How many are connected or being connected to.
-    pub fn len(&self) -> usize {
+    pub(in crate::node) fn len(&self) -> usize {
         self.slots.lock().len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// How many are being connected to.

@@ -18,8 +18,7 @@ use smol::Timer;
 use smol::channel::{Receiver, Sender, TrySendError};
 use smol::future::FutureExt;
 
-use crate::distribution::ServerRef;
-use crate::etf::{OwnedTerm, Pid, TermWriter, encode};
+use crate::etf::{Pid, TermWriter, encode};
 use crate::node::Node;
 use crate::node::peers::PeerHandle;
 use crate::node::peers::erpc::ErpcError;
@@ -55,8 +54,6 @@ struct Name {
     refused_at: AHashSet<Arc<str>>,
     /// The holders that nodes name instead of us. Each is reported once, however many of them do.
     rivals: AHashMap<Arc<str>, Pid>,
-    /// The holder that the process has offered itself to.
-    offered: Option<Pid>,
 }
 
 impl Names {
@@ -135,23 +132,6 @@ impl Names {
     /// Has all names looked after now: one of them may have become free.
     pub(in crate::node) fn check_now(&self) {
         self.started_again(std::iter::empty());
-    }
-
-    /// Whether a rival is one that was not offered to yet, at any node.
-    fn is_new_rival(&self, name: &Arc<str>, rival: &Pid) -> bool {
-        let mut names = self.known.lock();
-        let known = names.entry(Arc::clone(name)).or_default();
-        let is_new = known.offered.as_ref() != Some(rival);
-        if is_new {
-            known.offered = Some(rival.clone());
-        }
-        is_new
-    }
-
-    fn offer_again(&self, name: &Arc<str>) {
-        if let Some(known) = self.known.lock().get_mut(name) {
-            known.offered = None;
-        }
     }
 
     fn bell(&self) -> Receiver<()> {
@@ -286,9 +266,8 @@ async fn keep_one(
             }
             Some(rival) => {
                 node.names.taken(name, peer, &rival);
-                if node.names.is_new_rival(name, &rival) {
-                    let (name, rival) = (Arc::clone(name), rival.clone());
-                    node.spawn_with(|node| offer(node, name, rival));
+                if let Some(process) = node.registry.by_owned_pid(ours) {
+                    process.server.global_name_taken(&process, name, &rival);
                 }
                 return Ok(Some(rival));
             }
@@ -301,38 +280,6 @@ async fn keep_one(
     }
     node.names.refused(name, peer);
     Ok(None)
-}
-
-/// A store whose name another kvnode has may be a primary that comes back after that one was promoted: it offers itself
-/// to be its slave. Whether that is so the other knows.
-async fn offer(node: Arc<Node>, name: Arc<str>, rival: Pid) {
-    let Some(process) = node.registry.by_global_name(&name) else { return };
-    if process.server.replica_source().is_none_or(|source| source.lineage().is_none()) {
-        return;
-    }
-    let asked = async {
-        let peer = node.connect(&rival.node).await.ok()?;
-        if !node.is_kvnode(&peer).await.ok()? {
-            return Some(());
-        }
-        let request = OwnedTerm::write(|w| _ = w.tuple(2).atom("replica_offer").pid(&process.pid)).ok()?;
-        let client = node.client_of(&process.pid);
-        let answer = client.call_term(&ServerRef::Pid(rival.clone()), request.view(), WHEREIS_LIMIT).await;
-        match answer {
-            Ok(answer) if answer.view().is_atom("ok") => {
-                tracing::warn!(
-                    name = %name,
-                    "the holder of the name {rival:?} was promoted in this store's place: this store becomes its slave"
-                );
-                Some(())
-            }
-            // It is no primary that was promoted, or not yet.
-            Ok(_) | Err(_) => None,
-        }
-    };
-    if asked.await.is_none() {
-        node.names.offer_again(&name);
-    }
 }
 
 /// Gives a name up: for this node, and in the clusters that it is connected to where it is ours.

@@ -25,31 +25,10 @@ impl Node {
         name: &[u8],
         limit: Duration,
     ) -> Result<Option<Pid>, ErpcError> {
-        self.pid_of(peer, ("global", "whereis_name"), name, limit).await
-    }
-
-    /// The pid that is registered under a name (an encoded term) on a node.
-    pub(in crate::node) async fn whereis(
-        &self,
-        peer: &PeerHandle,
-        name: &[u8],
-        limit: Duration,
-    ) -> Result<Option<Pid>, ErpcError> {
-        self.pid_of(peer, ("erlang", "whereis"), name, limit).await
-    }
-
-    /// Calls a function of one name that gives a pid, or something else where there is none.
-    async fn pid_of(
-        &self,
-        peer: &PeerHandle,
-        function: (&str, &str),
-        name: &[u8],
-        limit: Duration,
-    ) -> Result<Option<Pid>, ErpcError> {
         let argument = |w: &mut TermWriter<'_>| {
             w.raw(name);
         };
-        let answer = self.erpc(peer, function, 1, argument, limit).await?;
+        let answer = self.erpc(peer, ("global", "whereis_name"), 1, argument, limit).await?;
         Ok(answer.view().as_pid().map(Into::into))
     }
 

@@ -15,13 +15,12 @@ use smol::channel::Receiver;
 use smol::future::FutureExt;
 
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
-use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter, Traits};
+use crate::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter};
 use crate::node::Node;
 use crate::node::latch::Opened;
 use crate::node::peers::erpc::ErpcError;
 use crate::node::peers::{Offered, PeerHandle};
 use crate::process::call_error::write_too_large;
-use crate::process::effect::can_decode;
 use crate::process::rpc::Functions;
 use crate::process::{CallError, MonitorRequest, Outcome, OutgoingCall};
 
@@ -60,6 +59,21 @@ impl Client {
         self.call_term(to, request.view(), timeout).await
     }
 
+    /// Sends a system message, as the functions of `:sys` do, and gives the answer as it comes: to `get_state` that is the
+    /// state up to OTP 25, and `{:ok, state}` from 26 on.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn system_call(
+        &self,
+        to: &ServerRef,
+        request: impl FnOnce(&mut TermWriter<'_>),
+        timeout: Duration,
+    ) -> Result<OwnedTerm, CallError> {
+        let request = OwnedTerm::write(request).map_err(CallError::Malformed)?;
+        self.call_labelled("system", to, request.view(), timeout).await
+    }
+
     /// As [`call`](Self::call), with a request that is a term already.
     ///
     /// # Errors
@@ -70,10 +84,21 @@ impl Client {
         request: TermView<'_>,
         timeout: Duration,
     ) -> Result<OwnedTerm, CallError> {
+        self.call_labelled("$gen_call", to, request, timeout).await
+    }
+
+    /// A call with a label: `{label, {pid, tag}, request}`.
+    async fn call_labelled(
+        &self,
+        label: &str,
+        to: &ServerRef,
+        request: TermView<'_>,
+        timeout: Duration,
+    ) -> Result<OwnedTerm, CallError> {
         let called = async {
             let at = self.locate(to).await?;
             let peer = self.peer_for(at.node(), request).await?;
-            self.call_at(at, &peer, request).await
+            self.call_at(label, at, &peer, request).await
         };
         let late = async {
             Timer::after(timeout).await;
@@ -88,6 +113,7 @@ impl Client {
 
     async fn call_at(
         &self,
+        label: &str,
         at: RemoteProcess,
         peer: &PeerHandle,
         request: TermView<'_>,
@@ -96,7 +122,7 @@ impl Client {
         let mut frames = Outbound::default();
         frames.monitor(&self.from, &watch.at, &watch.reference);
         frames.send_to(&self.from, &watch.at, |w| {
-            w.tuple(3).atom("$gen_call").tuple(2).pid(&self.from);
+            w.tuple(3).atom(label).tuple(2).pid(&self.from);
             if peer.offered.knows_aliases() {
                 w.list(1).atom("alias");
             }
@@ -169,12 +195,12 @@ impl Client {
         Ok((Arc::clone(at.node()), frames))
     }
 
-    /// Monitors a process, as `Process.monitor/1` does. A name in `global` is looked up once, and the process that
-    /// has it now is monitored.
+    /// Monitors a process, as `Process.monitor/1` does, once there is room for it: see [`send`](Self::send). A name in `global`
+    /// is looked up once, and the process that has it now is monitored.
     ///
     /// # Errors
-    /// That the monitor could not be set, where it would not fire: too much waits for its node, or this node ends. A
-    /// process that is not there and a node that is not reached make it fire instead.
+    /// That the monitor could not be set, where it would not fire: too much waits for its node for too long, or this node
+    /// ends. A process that is not there and a node that is not reached make it fire instead.
     pub async fn monitor(&self, to: &ServerRef) -> Result<Monitor, CallError> {
         let at = match self.locate(to).await {
             Ok(at) => at,
@@ -182,11 +208,12 @@ impl Client {
             Err(error) => return Err(error),
         };
         let (watch, told) = self.watch(at, false);
-        self.set(&watch)?;
+        self.offer_in_turn(watch.at.node(), self.monitor_frames(&watch)).await?;
+        watch.is_set.store(true, Ordering::Relaxed);
         Ok(Monitor { set: Some((watch, told)), fired: None })
     }
 
-    /// As [`monitor`](Self::monitor), at once, with a function that is told: `fired` is called once with the reason,
+    /// As [`monitor`](Self::monitor), at once and without the wait for room, with a function that is told: `fired` is called once with the reason,
     /// on the thread of whatever noticed the end, and must not block. Dropping the [`Watch`] takes the monitor back.
     ///
     /// # Errors
@@ -207,6 +234,27 @@ impl Client {
     /// `timeout` to answer; all are asked at once.
     pub async fn whereis_global(&self, name: TermView<'_>, timeout: Duration) -> Option<Pid> {
         self.node.whereis_global(name.bytes(), timeout).await
+    }
+
+    /// All pids that hold a name in `global`, as [`whereis_global`](Self::whereis_global) asks for them: in one cluster it is
+    /// one, and in one that was split there may be several until `global` has settled that.
+    pub async fn global_holders(&self, name: TermView<'_>, timeout: Duration) -> Vec<Pid> {
+        self.node.global_holders(name.bytes(), timeout).await
+    }
+
+    /// The pid that is registered under a name on another node, as `:erpc.call(node, Process, :whereis, [name])` finds it.
+    ///
+    /// # Errors
+    /// The node's: it does not say. See [`ErpcError`].
+    pub async fn whereis_at(
+        &self,
+        node: &str,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Option<Pid>, ErpcError> {
+        let argument = |w: &mut TermWriter<'_>| _ = w.atom(name);
+        let answer = self.erpc(node, ("erlang", "whereis"), 1, argument, timeout).await?;
+        Ok(answer.view().as_pid().map(Into::into))
     }
 
     /// Calls `module:function` on a node, as `:erpc.call/5` does, and gives its value; `arguments` writes `arity`
@@ -262,8 +310,7 @@ impl Client {
     /// The connection to a node, where that node can decode the term.
     async fn peer_for(&self, node: &Arc<str>, term: TermView<'_>) -> Result<Arc<PeerHandle>, CallError> {
         let peer = self.node.connect(node).await.map_err(|_| CallError::NodeDown(Arc::clone(node)))?;
-        let traits = term.traits();
-        if traits.contains(Traits::OLD_FUN) || !can_decode(peer.offered, traits) {
+        if !peer.offered.can_decode(term.traits()) {
             return Err(CallError::Undecodable(Arc::clone(node)));
         }
         Ok(peer)
@@ -292,11 +339,15 @@ impl Client {
     }
 
     fn set(&self, watch: &Watch) -> Result<(), CallError> {
-        let mut frames = Outbound::default();
-        frames.monitor(&self.from, &watch.at, &watch.reference);
-        self.offer(watch.at.node(), frames)?;
+        self.offer(watch.at.node(), self.monitor_frames(watch))?;
         watch.is_set.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn monitor_frames(&self, watch: &Watch) -> Outbound {
+        let mut frames = Outbound::default();
+        frames.monitor(&self.from, &watch.at, &watch.reference);
+        frames
     }
 
     /// Sends frames to a node, which is connected to where need be.

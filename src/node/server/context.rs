@@ -13,26 +13,25 @@ use serde::de::DeserializeOwned;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, encode};
 use crate::node::Node;
-use crate::node::peers::PeerEvent;
 use crate::node::server::Server;
 use crate::node::server::client::{Client, Watch};
 use crate::node::server::process_handle::{ProcessHandle, exit_reason};
 use crate::node::server::timers::{TimerRef, Timers};
 use crate::process::mailbox::{Envelope, Mailbox, Next};
-use crate::process::{CallError, ExitSignals, GenServer};
+use crate::process::{CallError, ExitSignals, GenServer, PeerEvent};
 
 /// The process that a [`Server`] is, for its handlers: what it can do beside answering.
 ///
 /// # A server that calls Elixir
 ///
 /// ```no_run
-#[doc = include_str!("../../../tests/library/cache.rs")]
+#[doc = include_str!("../../../examples/cache.rs")]
 /// ```
 ///
 /// # A subscriber
 ///
 /// ```no_run
-#[doc = include_str!("../../../tests/library/subscriber.rs")]
+#[doc = include_str!("../../../examples/subscriber.rs")]
 /// ```
 pub struct Context<S: Server> {
     process: ProcessHandle,

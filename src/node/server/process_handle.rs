@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid};
 use crate::node::Node;
 use crate::node::server::typed;
@@ -38,6 +39,13 @@ impl Node {
     /// The process of this node that is registered under a name, as `Process.whereis/1` finds it.
     pub fn whereis_local(&self, name: &str) -> Option<Pid> {
         self.registry.by_name(name).map(|(_, process)| process.pid.clone())
+    }
+
+    /// The process of this node with a pid, if it lives.
+    pub fn process_at(&self, pid: &Pid) -> Option<ProcessHandle> {
+        let process = self.registry.by_owned_pid(pid)?;
+        let mailbox = self.mailboxes.lock().get(&process.id).cloned();
+        Some(ProcessHandle { node: self.arc(), process, mailbox })
     }
 
     fn arc(&self) -> Arc<Self> {
@@ -115,6 +123,24 @@ impl ProcessHandle {
         }
         self.node.names.started_again(std::iter::once(name));
         Ok(self)
+    }
+
+    /// All its names, as other nodes use them: those on this node first, then those in `global`.
+    pub fn names(&self) -> Vec<ServerRef> {
+        let registry = &self.node.registry;
+        let local = registry.names().into_iter().filter_map(|name| {
+            let (name, holder) = registry.by_name(&name)?;
+            holder.is_sibling(&self.process).then(|| ServerRef::Local(name).on(&registry.node))
+        });
+        let global = registry.global_names().into_iter();
+        let global = global.filter(|(_, holder)| holder.is_sibling(&self.process));
+        local.chain(global.map(|(name, _)| ServerRef::global(&name))).collect()
+    }
+
+    /// Whether a pid is one of this process, which has one for each of its names in `global`.
+    pub fn has_pid(&self, pid: &Pid) -> bool {
+        let other = self.node.registry.by_owned_pid(pid);
+        other.is_some_and(|other| other.is_sibling(&self.process))
     }
 
     /// Whether it has not ended.

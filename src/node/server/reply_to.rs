@@ -14,7 +14,6 @@ use crate::node::life::threads;
 use crate::node::server::process_handle::exit_reason;
 use crate::node::server::typed;
 use crate::node::{Node, after, block_on};
-use crate::process::effect::can_decode;
 use crate::process::{NoRoom, OwnedCaller, ProcessId};
 
 /// A call that is dropped by a panic ends after so long, unless the panic has ended its server.
@@ -92,7 +91,7 @@ impl ReplyTo {
             Err(error) => return self.refuse(caller, NotReplied::Unwritable(error)),
         };
         let traits = term.view().traits();
-        if node.peers.get(caller.node()).is_some_and(|peer| !can_decode(peer.offered, traits)) {
+        if node.peers.get(caller.node()).is_some_and(|peer| !peer.offered.can_decode(traits)) {
             return self.refuse(caller, NotReplied::Undecodable);
         }
         let frames = caller.answer(|w| {

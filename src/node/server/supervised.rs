@@ -1,7 +1,7 @@
 //! Processes under supervision: started under their names, and started again when they have ended.
 //!
 //! The decisions are [`Supervisor`]'s; here is what carries them out. The stores of the command line are one user of
-//! this (`node/stores.rs`), and use nothing that others cannot.
+//! this (`program/stores.rs`), and use nothing that others cannot.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -14,11 +14,10 @@ use smol::Task;
 
 use crate::config::{Limits, ServerName};
 use crate::etf::TermView;
-use crate::node::{Node, Outlet, ProcessHandle, after, now, slaves};
+use crate::node::{Node, Outlet, ProcessHandle, after, now};
 use crate::process::registry::RegisterError;
 use crate::process::supervisor::{ChildId, Intensity, Verdict};
-use crate::process::{Dispatch, Ended, Process, ProcessId, Restart, SlaveAdded, Supervisor};
-use crate::replica::Slave;
+use crate::process::{Dispatch, Ended, ProcessId, Restart, Supervisor};
 
 type Start = dyn Fn(&Arc<Node>) -> ProcessHandle + Send + Sync;
 
@@ -91,8 +90,8 @@ impl Children {
 /// The supervised processes of a node, and the tasks that end with a process.
 pub(in crate::node) struct Supervision {
     children: Mutex<Children>,
-    /// That follow slaves, by the pid that they were added to.
-    following: Mutex<AHashMap<ProcessId, Vec<Task<()>>>>,
+    /// By the process that they end with.
+    tasks: Mutex<AHashMap<ProcessId, Vec<Task<()>>>>,
 }
 
 impl Supervision {
@@ -100,7 +99,7 @@ impl Supervision {
         let intensity = Intensity { restarts_max: limits.restarts_max, period: limits.restart_period };
         let supervisor = Supervisor::new(intensity);
         let children = Children { supervisor, starting: 0, ended_meanwhile: Vec::new() };
-        Self { children: Mutex::new(children), following: Mutex::default() }
+        Self { children: Mutex::new(children), tasks: Mutex::default() }
     }
 }
 
@@ -158,44 +157,17 @@ impl Node {
         })
     }
 
-    /// Sends what is queued for a slave ([`Slave::push`]) to the process that has its name, until `primary` ends: it is
-    /// found, monitored, and looked for again when it is gone. A server does the same from within a handler by
-    /// [`Effect::FollowSlave`](crate::process::Effect::FollowSlave).
-    ///
-    /// Frames for one slave go out in the order in which they were queued, whichever connections the writes came by. What
-    /// it lacks is read from the process's [`replica_source`](crate::GenServer::replica_source).
-    pub fn follow_slave(&self, slave: Arc<Slave>, primary: &ProcessHandle) {
-        self.follow(slave, &primary.process, None);
-    }
-
     /// What servers send by that answer later, outside of a handler. It does not keep the node: once that has ended,
     /// what is sent is dropped.
     pub fn dispatch(&self) -> Arc<dyn Dispatch> {
         Arc::new(Outlet(self.this.clone()))
     }
 
-    /// Follows a slave of a process until that ends. `added`: who had it added.
-    pub(in crate::node) fn follow(
-        &self,
-        slave: Arc<Slave>,
-        primary: &Arc<Process>,
-        added: Option<SlaveAdded>,
-    ) {
-        let Some(node) = self.this.upgrade() else { return };
-        let mut following = self.supervision.following.lock();
-        // Whoever ends the process takes it out of the registry first, and its tasks out of here then.
-        if primary.is_alive() {
-            let tasks = following.entry(primary.id).or_default();
-            tasks.retain(|task| !task.is_finished());
-            tasks.extend(self.task(slaves::follow(node, slave, Arc::clone(primary), added)));
-        }
-    }
-
     /// A process has ended: what hangs on it goes, and it is started again where that is due.
     pub(in crate::node) fn process_ended(&self, ended: &Ended) {
         let tasks: Vec<_> = {
-            let mut following = self.supervision.following.lock();
-            ended.processes.iter().filter_map(|process| following.remove(&process.id)).collect()
+            let mut tasks = self.supervision.tasks.lock();
+            ended.processes.iter().filter_map(|process| tasks.remove(&process.id)).collect()
         };
         // Dropping a task ends it.
         drop(tasks);
@@ -281,6 +253,21 @@ impl Node {
             self.start_later(id, child, pause);
         }
         None
+    }
+}
+
+impl ProcessHandle {
+    /// Runs a future on the node's threads until it is done or the process has ended. At the end it is dropped where it waits,
+    /// before monitors are told and before a process that is [supervised](Node::supervise) is started again. Of a process
+    /// that has ended it is dropped at once.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.node.supervision.tasks.lock();
+        // Whoever ends the process takes it out of the registry first, and its tasks out of here then.
+        if self.process.is_alive() {
+            let own = tasks.entry(self.process.id).or_default();
+            own.retain(|task| !task.is_finished());
+            own.extend(self.node.task(task));
+        }
     }
 }
 

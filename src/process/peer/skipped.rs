@@ -121,7 +121,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::super::super::rpc::Rex;
-    use super::super::super::{Caller, Effects, ExitSignals, GenServer, Process, Registry, Waiters};
+    use super::super::super::{Caller, ExitSignals, GenServer, Process, Registry, Turn, Waiters};
     use super::super::Frame;
     use super::*;
     use crate::distribution::control::op;
@@ -137,16 +137,16 @@ mod tests {
     struct Noting(Mutex<Vec<String>>);
 
     impl GenServer for Noting {
-        fn handle_call(&self, _: TermView<'_>, _: &Caller<'_>, _: &mut Effects<'_>) {}
+        fn handle_call(&self, _: TermView<'_>, _: &Caller<'_>, _: &mut Turn<'_>) {}
 
-        fn handle_cast(&self, _: TermView<'_>, _: &mut Effects<'_>) {}
+        fn handle_cast(&self, _: TermView<'_>, _: &mut Turn<'_>) {}
 
-        fn handle_info(&self, message: TermView<'_>, _: &mut Effects<'_>) {
+        fn handle_info(&self, message: TermView<'_>, _: &mut Turn<'_>) {
             let [_, _, reason] = message.as_tuple::<3>().expect("an exit signal");
             self.0.lock().push(format!("{reason:?}"));
         }
 
-        fn handle_skipped(&self, message: SkippedMessage<'_>, _: &mut Effects<'_>) {
+        fn handle_skipped(&self, message: SkippedMessage<'_>, _: &mut Turn<'_>) {
             let mut cursor = Cursor::new(message.beginning);
             let (arity, kind) = (cursor.tuple().expect("a tuple"), cursor.atom().expect("an atom"));
             self.0.lock().push(format!("{arity} {}, {}", kind.to_str(), message.size));

@@ -8,7 +8,7 @@ use super::functions::decodable;
 use super::write_error_reason;
 use crate::distribution::{DistributionFlags, Outbound};
 use crate::etf::{Pid, TermView, TermWriter, encode};
-use crate::process::{Caller, Dispatch, Effects, GenServer, NoRoom, OwnedCaller, Process};
+use crate::process::{Caller, Dispatch, GenServer, NoRoom, OwnedCaller, Process, Turn};
 
 /// How a call is answered.
 #[derive(Clone, Debug)]
@@ -168,7 +168,7 @@ impl fmt::Debug for Deferred {
 pub(super) struct Task;
 
 impl GenServer for Task {
-    fn handle_call(&self, _request: TermView<'_>, _caller: &Caller<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_call(&self, _request: TermView<'_>, _caller: &Caller<'_>, _turn: &mut Turn<'_>) {}
 
-    fn handle_cast(&self, _request: TermView<'_>, _effects: &mut Effects<'_>) {}
+    fn handle_cast(&self, _request: TermView<'_>, _turn: &mut Turn<'_>) {}
 }

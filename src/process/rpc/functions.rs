@@ -11,7 +11,6 @@ use super::deferred::{Deferred, ReturnTo, Task};
 use super::exception::Exception;
 use crate::distribution::DistributionFlags;
 use crate::etf::{TermView, TermWriter, encode};
-use crate::process::effect::can_decode;
 use crate::process::{Dispatch, Effect, Process, ProcessId, Registry};
 
 /// Answers that one node may wait for at a time; a call past it fails with `system_limit`.
@@ -134,7 +133,7 @@ pub(super) fn decodable(
 ) -> Result<Vec<u8>, Exception> {
     let value = result?;
     match TermView::parse(&value) {
-        Ok(term) if can_decode(flags, term.traits()) => Ok(value),
+        Ok(term) if flags.can_decode(term.traits()) => Ok(value),
         _ => Err(Exception::exit(|w| _ = w.atom("system_limit"))),
     }
 }

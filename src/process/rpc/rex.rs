@@ -6,7 +6,7 @@ use super::deferred::{ReturnTo, write_rex};
 use super::{Answer, Context, apply};
 use crate::etf::{Cursor, TermView, encode};
 use crate::process::call_error::write_too_large;
-use crate::process::{Caller, Effects, ExitSignals, GenServer, SkippedMessage};
+use crate::process::{Caller, ExitSignals, GenServer, SkippedMessage, Turn};
 
 /// The server registered as `rex`.
 #[derive(Debug)]
@@ -18,14 +18,14 @@ fn execute(
     kinds: &[&str],
     request: TermView<'_>,
     to: impl FnOnce() -> ReturnTo,
-    effects: &mut Effects<'_>,
+    turn: &mut Turn<'_>,
 ) -> Option<Executed> {
     let [kind, m, f, a, _group_leader] = request.as_tuple::<5>()?;
     if !kinds.iter().any(|known| kind.is_atom(known)) {
         return None;
     }
-    let peer: Arc<str> = effects.peer.into();
-    let mut context = Context::new(effects.registry, &peer, effects.flags, effects.later);
+    let peer: Arc<str> = turn.peer.into();
+    let mut context = Context::new(turn.registry, &peer, turn.flags, turn.effects);
     Some(match apply(m, f, a, &to(), &mut context) {
         Answer::Now(result) => Executed::Now(encode(|w| write_rex(w, &result))),
         Answer::Later(_) => Executed::Later,
@@ -39,22 +39,22 @@ enum Executed {
 
 impl Rex {
     /// `{Pid, {sbcast, Name, Message}}` and `{Pid, {send, Name, Message}}`: `rpc:sbcast`, `rpc:server_call`.
-    fn pass_on(pid: TermView<'_>, request: TermView<'_>, effects: &mut Effects<'_>) {
+    fn pass_on(pid: TermView<'_>, request: TermView<'_>, turn: &mut Turn<'_>) {
         let Some([kind, name, message]) = request.as_tuple::<3>() else { return };
         let with_sender = kind.is_atom("send");
         if !with_sender && !kind.is_atom("sbcast") {
             return;
         }
-        let named = name.as_atom().and_then(|name| effects.registry.by_name(&name.to_str()));
-        let node = Arc::clone(&effects.registry.node);
+        let named = name.as_atom().and_then(|name| turn.registry.by_name(&name.to_str()));
+        let node = Arc::clone(&turn.registry.node);
         let Some((_, process)) = named else {
-            effects.send(pid, |w| {
+            turn.send(pid, |w| {
                 w.tuple(3).atom("rex").atom(&node).tuple(2).atom("nonexisting_name").term(name);
             });
             return;
         };
         if let Ok(to) = TermView::parse(&process.pid_bytes) {
-            effects.send(to, |w| {
+            turn.send(to, |w| {
                 if with_sender {
                     w.tuple(2).term(pid);
                 }
@@ -62,7 +62,7 @@ impl Rex {
             });
         }
         if !with_sender {
-            effects.send(pid, |w| {
+            turn.send(pid, |w| {
                 w.tuple(3).atom("rex").atom(&node).atom(&node);
             });
         }
@@ -79,24 +79,24 @@ impl GenServer for Rex {
         ExitSignals::Ignore
     }
 
-    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, effects: &mut Effects<'_>) {
-        let owned = caller.to_owned(&effects.me.pid);
-        match execute(&["call", "block_call"], request, || ReturnTo::RexCall { caller: owned }, effects) {
-            Some(Executed::Now(answer)) => effects.reply(caller, |w| {
+    fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        let owned = caller.to_owned(&turn.me.pid);
+        match execute(&["call", "block_call"], request, || ReturnTo::RexCall { caller: owned }, turn) {
+            Some(Executed::Now(answer)) => turn.reply(caller, |w| {
                 w.raw(&answer);
             }),
             Some(Executed::Later) => {}
-            None => effects.end_call(caller, |w| {
+            None => turn.end_call(caller, |w| {
                 w.tuple(2).atom("bad_call").term(request);
             }),
         }
     }
 
-    fn handle_cast(&self, request: TermView<'_>, effects: &mut Effects<'_>) {
-        execute(&["cast"], request, || ReturnTo::ErpcCast, effects);
+    fn handle_cast(&self, request: TermView<'_>, turn: &mut Turn<'_>) {
+        execute(&["cast"], request, || ReturnTo::ErpcCast, turn);
     }
 
-    fn handle_skipped(&self, message: SkippedMessage<'_>, effects: &mut Effects<'_>) {
+    fn handle_skipped(&self, message: SkippedMessage<'_>, turn: &mut Turn<'_>) {
         // {Pid, {call, M, F, A, …
         let mut cursor = Cursor::new(message.beginning);
         let is_pair = cursor.tuple() == Ok(2);
@@ -104,30 +104,30 @@ impl GenServer for Rex {
         if cursor.tuple() != Ok(5) || !cursor.atom().is_ok_and(|kind| kind == "call") {
             return;
         }
-        effects.send(from, |w| {
+        turn.send(from, |w| {
             w.tuple(2).atom("rex").tuple(2).atom("badrpc");
             write_too_large(w, &message.size);
         });
     }
 
-    fn handle_info(&self, message: TermView<'_>, effects: &mut Effects<'_>) {
+    fn handle_info(&self, message: TermView<'_>, turn: &mut Turn<'_>) {
         // erl_interface, ei_rpc_to(): {Pid, {call, M, F, A, user}}, answered by {rex, Result} to Pid.
         let Some([from, request]) = message.as_tuple::<2>() else { return };
         let Some(pid) = from.as_pid() else { return };
         if request.is_atom("features_request") {
             // kernel, rpc.erl, nodes_observer_loop/1: whether spawn requests of erpc are understood here.
-            let node = Arc::clone(&effects.registry.node);
-            effects.send(from, |w| {
+            let node = Arc::clone(&turn.registry.node);
+            turn.send(from, |w| {
                 w.tuple(3).atom("features_reply").atom(&node).list(1).atom("erpc").nil();
             });
             return;
         }
-        match execute(&["call"], request, || ReturnTo::RexMessage { pid: pid.into() }, effects) {
-            Some(Executed::Now(answer)) => effects.send(from, |w| {
+        match execute(&["call"], request, || ReturnTo::RexMessage { pid: pid.into() }, turn) {
+            Some(Executed::Now(answer)) => turn.send(from, |w| {
                 w.tuple(2).atom("rex").raw(&answer);
             }),
             Some(Executed::Later) => {}
-            None => Self::pass_on(from, request, effects),
+            None => Self::pass_on(from, request, turn),
         }
     }
 }

@@ -313,7 +313,9 @@ fn read_format(dir: &Path, format: &Path) -> Result<Option<u32>, OpenError> {
             let version = text.strip_prefix(MARK).and_then(|version| version.trim().parse::<u32>().ok());
             match version {
                 Some(version @ 1..=FORMAT) => Ok(Some(version)),
-                Some(version) if version > FORMAT => Err(OpenError::NewerFormat { dir: dir.into(), version }),
+                Some(version) if version > FORMAT => {
+                    Err(OpenError::NewerFormat { dir: dir.into(), version, known: FORMAT })
+                }
                 _ => Err(OpenError::Damaged {
                     file: format.into(),
                     what: format!("it says {text:?} in place of a version"),
@@ -363,7 +365,7 @@ mod tests {
         assert_eq!(Dir::take(dir.path()).unwrap_err(), OpenError::NotOurs { dir: dir.path().into() });
         fs::write(dir.path().join("format"), "kvnode 3\n").unwrap();
         let newer = Dir::take(dir.path()).unwrap_err();
-        assert_eq!(newer, OpenError::NewerFormat { dir: dir.path().into(), version: 3 });
+        assert_eq!(newer, OpenError::NewerFormat { dir: dir.path().into(), version: 3, known: FORMAT });
         fs::write(dir.path().join("format"), "kvnode ?\n").unwrap();
         assert!(matches!(Dir::take(dir.path()), Err(OpenError::Damaged { .. })));
     }

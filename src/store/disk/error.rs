@@ -1,54 +1,10 @@
-//! Why a folder with stores was not opened, and what the system's refusals are called.
+//! What the system's and the engine's refusals are called.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub use crate::store::OpenError;
 use crate::store::StoreError;
-
-/// Why a folder with stores was not opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Another process has it.
-    InUse {
-        /// The folder.
-        dir: PathBuf,
-        /// The other's process id, where it could be read.
-        pid: Option<u32>,
-    },
-    /// A newer kvnode wrote it.
-    NewerFormat {
-        /// The folder.
-        dir: PathBuf,
-        /// Its version.
-        version: u32,
-    },
-    /// The folder holds other things.
-    NotOurs {
-        /// The folder.
-        dir: PathBuf,
-    },
-    /// Something in it is not as it was written.
-    Damaged {
-        /// The file, or the folder where it is not known.
-        file: PathBuf,
-        /// What is known of it.
-        what: String,
-    },
-    /// Names that belong to different stores were given for one.
-    Names {
-        /// They.
-        names: Vec<String>,
-    },
-    /// The system refused.
-    System {
-        /// The file or folder.
-        path: PathBuf,
-        /// What it said.
-        reason: String,
-    },
-}
 
 impl OpenError {
     pub(super) fn system(path: &Path, error: &io::Error) -> Self {
@@ -65,49 +21,6 @@ impl OpenError {
         }
     }
 }
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InUse { dir, pid } => {
-                write!(f, "{} is in use by another process", dir.display())?;
-                match pid {
-                    Some(pid) => write!(f, " (pid {pid})")?,
-                    None => write!(f, " (`fuser {}/lock` shows which)", dir.display())?,
-                }
-                f.write_str(": end that, or choose another --data-dir")
-            }
-            Self::NewerFormat { dir, version } => write!(
-                f,
-                "{} was written by a newer kvnode (format {version}; this one reads {}): use that version",
-                dir.display(),
-                super::dir::FORMAT
-            ),
-            Self::NotOurs { dir } => write!(
-                f,
-                "{} has files in it and is no folder of kvnode's: choose an empty or a new one as --data-dir",
-                dir.display()
-            ),
-            Self::Damaged { file, what } => write!(
-                f,
-                "{} is damaged: {what}. Nothing was changed; copy the folder before you do anything with it, and restore \
-                 a backup (`kvnode restore`) where there is one",
-                file.display()
-            ),
-            Self::Names { names } => {
-                write!(f, "the names {} belong to different stores on disk: see --store", names.join(", "))
-            }
-            Self::System { path, reason } => write!(
-                f,
-                "{} cannot be used for stores: {reason}; --data-dir takes a folder that this user may write to, there or to \
-                 be made",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
 
 /// What callers are told of a refusal, in the words of OTP's `file:posix()`.
 pub(super) fn store_error(error: &io::Error) -> StoreError {

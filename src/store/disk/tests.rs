@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 

@@ -62,6 +62,8 @@ pub enum TlsError {
         /// The file of the key.
         key: PathBuf,
     },
+    /// This program was built without TLS.
+    NotBuilt,
     /// A node that others connect to needs a certificate.
     NoCertFile,
     /// The other side's certificate is to be verified, and no CA is named.
@@ -130,6 +132,9 @@ impl fmt::Display for TlsError {
                 "the private key in {} is not that of the certificate in {}; give the two that were made together",
                 key.display(),
                 cert.display()
+            ),
+            Self::NotBuilt => f.write_str(
+                "this program was built without it: build kvnode with its feature tls, which it has by default",
             ),
             Self::NoCertFile => {
                 f.write_str("a node needs a certificate to show to those who connect to it: give one by --tls-cert, or by \

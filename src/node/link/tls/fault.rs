@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io;
 
+#[cfg(feature = "tls")]
 use futures_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
 
+#[cfg(feature = "tls")]
 use super::verify::TooDeep;
 
 /// Why there is no TLS with a node. The texts say what to do, on which side.
@@ -57,6 +59,22 @@ pub enum TlsFault {
 }
 
 impl TlsFault {
+    /// Whether it only was looked whether the port is open.
+    pub(in crate::node) const fn is_silence(&self) -> bool {
+        matches!(self, Self::Silence)
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl TlsFault {
+    /// No stream is one of TLS.
+    pub(in crate::node) const fn of_stream(_error: &io::Error) -> Option<Self> {
+        None
+    }
+}
+
+#[cfg(feature = "tls")]
+impl TlsFault {
     /// Of an error in the handshake.
     pub(super) fn of_handshake(error: io::Error) -> Self {
         if let Some(fault) = Self::of_stream(&error) {
@@ -71,11 +89,6 @@ impl TlsFault {
     /// Of an error of the stream, where it is one of TLS.
     pub(in crate::node) fn of_stream(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref::<Error>().map(Self::of_tls)
-    }
-
-    /// Whether it only was looked whether the port is open.
-    pub(in crate::node) const fn is_silence(&self) -> bool {
-        matches!(self, Self::Silence)
     }
 
     pub(super) fn of_tls(error: &Error) -> Self {

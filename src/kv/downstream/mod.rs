@@ -1,0 +1,107 @@
+//! The slaves of a node's stores, looked after: found by name, watched by a monitor, greeted, repaired, and found again when
+//! they are gone. The shell of replication, as `node` is of processes; all of it on what a node offers to any program.
+//!
+//! - `slave`: the task of one slave.
+//! - `greeting`: what it is asked before it is followed.
+//! - `kind`: whether a process on a BEAM is a server of the protocol.
+//! - `keys`: the keys that a BEAM's server has.
+
+mod greeting;
+mod keys;
+mod kind;
+mod slave;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Follow, FollowSlave, Offer};
+use crate::distribution::ServerRef;
+use crate::{Node, ProcessHandle};
+
+/// How long the holder of a store's name may take to say whether it takes an offer.
+const OFFER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Looks after the slaves of the stores on a node.
+pub struct Downstreams {
+    node: Weak<Node>,
+}
+
+impl Downstreams {
+    /// For the stores of this node, which it does not keep.
+    pub fn on(node: &Arc<Node>) -> Arc<dyn Follow> {
+        Arc::new(Self { node: Arc::downgrade(node) })
+    }
+}
+
+impl Follow for Downstreams {
+    fn follow(&self, slave: FollowSlave) {
+        let store = self.node.upgrade().and_then(|node| node.process_at(&slave.store));
+        // A store that has ended has no slaves.
+        if let Some(store) = store {
+            store.clone().spawn(slave::follow(store, slave));
+        }
+    }
+
+    fn offer(&self, offer: Offer) {
+        let store = self.node.upgrade().and_then(|node| node.process_at(&offer.store));
+        if let Some(store) = store {
+            store.clone().spawn(carry_out(store, offer));
+        }
+    }
+
+    fn now(&self) -> Instant {
+        now()
+    }
+}
+
+impl fmt::Debug for Downstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Downstreams").finish_non_exhaustive()
+    }
+}
+
+/// Offers a store to the holder of its name.
+async fn carry_out(store: ProcessHandle, offer: Offer) {
+    let Offer { name, holder, failed, .. } = offer;
+    let client = store.node().client_of(store.pid());
+    let taken = async {
+        if !greeting::is_kvnode(&client, &holder.node).await.ok()? {
+            return Some(());
+        }
+        let request =
+            |w: &mut crate::etf::TermWriter<'_>| _ = w.tuple(2).atom("replica_offer").pid(store.pid());
+        match client.call(&ServerRef::Pid(holder.clone()), request, OFFER_LIMIT).await {
+            Ok(answer) if answer.view().is_atom("ok") => {
+                tracing::warn!(
+                    name = %name,
+                    "the holder of the name {holder:?} was promoted in this store's place: this store becomes its slave"
+                );
+                Some(())
+            }
+            // It is no primary that was promoted, or not yet.
+            Ok(_) | Err(_) => None,
+        }
+    };
+    if taken.await.is_none() {
+        failed();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell of replication is where its clock is read")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The time that people read, in milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the shell of replication is where its clock is read")]
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A number below `below` by chance: nothing is to be secret about it.
+fn chance(below: u32) -> u32 {
+    (RandomState::new().hash_one(below) % u64::from(below.max(1))) as u32
+}

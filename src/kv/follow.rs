@@ -1,0 +1,88 @@
+//! What a store has looked after outside of it: its slaves, and another holder of its name.
+//!
+//! The store only decides; to find slaves, to watch and to greet them takes connections and waits, which are for others: on a
+//! node [`Downstreams`](super::downstream::Downstreams), in a simulation the simulation.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::SlaveFeed;
+use crate::etf::Pid;
+use crate::replica::{Refusal, Source};
+
+/// Looks after the slaves of stores. From any thread; none of it may block.
+pub trait Follow: Send + Sync {
+    /// A slave was added to a store: it is to be found, watched, greeted and repaired, and found again when it is gone, until
+    /// it is dropped or the store has ended.
+    fn follow(&self, slave: FollowSlave);
+
+    /// Another process holds a global name of a store.
+    fn offer(&self, offer: Offer);
+
+    /// The monotonic clock.
+    fn now(&self) -> Instant;
+}
+
+/// A slave that is to be followed.
+#[derive(Debug)]
+pub struct FollowSlave {
+    /// The slave, and the stream to it.
+    pub feed: Arc<SlaveFeed>,
+    /// The store that it replicates.
+    pub store: Pid,
+    /// What it is repaired from.
+    pub source: SharedSource,
+    /// Told once it is found, or is not found at once, or cannot be a slave of this store.
+    pub added: Option<SlaveAdded>,
+}
+
+/// The store that slaves are repaired from.
+#[derive(Clone)]
+pub struct SharedSource(pub Arc<dyn Source + Send + Sync>);
+
+impl std::ops::Deref for SharedSource {
+    type Target = dyn Source + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for SharedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSource")
+    }
+}
+
+/// Called once when it is known whether a slave is one: `None`, or not found at once; or why it cannot be. From any thread;
+/// must not block.
+pub struct SlaveAdded(pub Box<dyn FnOnce(Option<Refusal>) + Send>);
+
+impl fmt::Debug for SlaveAdded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SlaveAdded")
+    }
+}
+
+/// A store whose global name another kvnode has may be a primary that comes back after that one was promoted: it offers
+/// itself, by `{:replica_offer, store}`, to be its slave. Whether that is so the other knows.
+pub struct Offer {
+    /// The store.
+    pub store: Pid,
+    /// The name.
+    pub name: Arc<str>,
+    /// Who holds it.
+    pub holder: Pid,
+    /// Called where the holder did not take the offer, and may do so later. From any thread; must not block.
+    pub failed: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offer")
+            .field("name", &self.name)
+            .field("holder", &self.holder)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! Streams of messages to processes on other nodes, which their receiver's pace drives.
+//!
+//! Whoever streams queues what is to be sent in a place of its own, in an order of its own, and announces a [`Feed`]
+//! ([`Effect::Feed`](super::Effect::Feed), [`Dispatch::feed`](super::Dispatch::feed)). The connection asks that feed for more
+//! whenever it has room, one thread at a time: so the order stays that of the queue, whichever connections and threads
+//! announce it, and no more waits at the connection than has room there. Messages that go out as effects have neither:
+//! effects of two connections are carried out in any order, and what they send waits or is dropped at a bound.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::waiters::PendingCall;
+use super::{Outcome, Registry, Waiters};
+use crate::distribution::{DistributionFlags, Outbound, RemoteProcess};
+use crate::etf::{Pid, Reference, TermWriter};
+
+/// Something that has messages for processes on another node.
+pub trait Feed: fmt::Debug + Send + Sync {
+    /// The connection to a node has room: writes what waits, as long as there is [room](Feeding::has_room).
+    ///
+    /// Called from any thread, by one at a time for one connection, while others who send to that node wait: it must
+    /// neither block nor announce a feed nor send by other ways.
+    fn feed(&self, out: &mut Feeding<'_>) -> More;
+}
+
+/// Whether a feed has more than it has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// No: it is asked again when it is announced again.
+    No,
+    /// Yes: it is asked again when there is room again.
+    WhenRoom,
+}
+
+/// A node that is fed, at this moment.
+#[derive(Clone, Copy, Debug)]
+pub struct FedNode<'a> {
+    /// Its name.
+    pub name: &'a Arc<str>,
+    /// The flags that it offered.
+    pub flags: DistributionFlags,
+    /// There is room as long as the frames take less than so many bytes. One message always fits.
+    pub frames_bytes_max: usize,
+    /// The monotonic clock.
+    pub now: Instant,
+}
+
+/// The output to a node, while a [`Feed`] writes into it.
+#[derive(Debug)]
+pub struct Feeding<'a> {
+    node: FedNode<'a>,
+    frames: &'a mut Outbound,
+    registry: &'a Registry,
+    waiters: &'a Waiters,
+}
+
+impl<'a> Feeding<'a> {
+    /// Of a connection's `frames`. Calls have references of `registry`, and their answers are waited for in `waiters`.
+    pub const fn new(
+        node: FedNode<'a>,
+        frames: &'a mut Outbound,
+        registry: &'a Registry,
+        waiters: &'a Waiters,
+    ) -> Self {
+        Self { node, frames, registry, waiters }
+    }
+
+    /// The name of the node.
+    pub const fn node(&self) -> &'a Arc<str> {
+        self.node.name
+    }
+
+    /// The flags that it offered: [`DistributionFlags::can_decode`] says what must not be sent to it.
+    pub const fn flags(&self) -> DistributionFlags {
+        self.node.flags
+    }
+
+    /// The monotonic clock.
+    pub const fn now(&self) -> Instant {
+        self.node.now
+    }
+
+    /// Whether there is room for another message.
+    pub fn has_room(&self) -> bool {
+        self.frames.len() < self.node.frames_bytes_max
+    }
+
+    /// A message to a process on the node. `message` writes exactly one term.
+    pub fn send(&mut self, from: &Pid, to: &RemoteProcess, message: impl FnOnce(&mut TermWriter<'_>)) {
+        self.frames.send_to(from, to, message);
+    }
+
+    /// A call in this very place of the stream: whatever is written before it is in the mailbox of the process before the
+    /// request is. `request` writes exactly one term, and is shown the call's reference, which is in no other message.
+    ///
+    /// `done` is called once, from any thread, with the answer or when the node is lost; it must not block. The end of
+    /// the process alone does not end the call, as its caller monitors it or does without. Dropping what this gives
+    /// forgets the call.
+    pub fn call(
+        &mut self,
+        from: &Pid,
+        to: &RemoteProcess,
+        request: impl FnOnce(&mut TermWriter<'_>, &Reference),
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) -> PendingCall {
+        let reference = self.registry.new_reference();
+        self.waiters.expect_reply(&reference, self.node.name, done);
+        let knows_aliases = self.node.flags.knows_aliases();
+        self.frames.send_to(from, to, |w| {
+            w.tuple(3).atom("$gen_call").tuple(2).pid(from);
+            if knows_aliases {
+                w.list(1).atom("alias");
+            }
+            w.reference(&reference);
+            request(w, &reference);
+        });
+        self.waiters.pending(&reference)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etf::{OwnedTerm, encode};
+    use parking_lot::Mutex;
+
+    #[expect(clippy::disallowed_methods, reason = "some instant")]
+    fn fed(name: &Arc<str>) -> FedNode<'_> {
+        FedNode { name, flags: DistributionFlags::OFFERED, frames_bytes_max: 64, now: Instant::now() }
+    }
+
+    #[test]
+    fn a_call_stands_behind_what_was_sent_and_is_forgotten_with_its_handle() {
+        let (registry, waiters) = (Registry::new("k@h".into(), 5), Waiters::default());
+        let (name, mut frames): (Arc<str>, _) = ("m@h".into(), Outbound::default());
+        let (_, from) = registry.new_pid();
+        let to = RemoteProcess::Pid(Pid { node: Arc::clone(&name), id: 1, serial: 0, creation: 1 });
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let mut out = Feeding::new(fed(&name), &mut frames, &registry, &waiters);
+        assert!(out.has_room());
+        out.send(&from, &to, |w| _ = w.binary(&[7; 64]));
+        assert!(!out.has_room());
+        let mut asked = Vec::new();
+        let mut call = || {
+            let tell = Arc::clone(&told);
+            let request = |w: &mut TermWriter<'_>, reference: &Reference| {
+                asked.push(reference.clone());
+                w.reference(reference);
+            };
+            out.call(&from, &to, request, move |outcome| tell.lock().push(outcome))
+        };
+        let (forgotten, kept) = (call(), call());
+        drop(forgotten);
+        assert_eq!(waiters.len(), 1);
+        for reference in &asked {
+            let answer = encode(|w| _ = w.tuple(2).reference(reference).atom("fine"));
+            let answer = OwnedTerm::parse(answer).expect("a term");
+            assert!(waiters.replied(answer.view(), &registry), "it is of ours");
+        }
+        assert_eq!(*told.lock(), [Outcome::Replied(OwnedTerm::atom("fine"))]);
+        drop(kept);
+        assert!(waiters.is_empty());
+    }
+}

@@ -1,0 +1,82 @@
+//! Everything that the program is started with: the node, and the stores on it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{self, ServerName};
+use crate::kv::slaves::SLAVES_MAX;
+use crate::store::SyncPolicy;
+
+/// The settings of the program. A plain value: nothing below the command line reads the environment.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node.
+    pub node: config::Config,
+    /// The stores to serve, in order.
+    pub stores: Vec<StoreConfig>,
+    /// Where the stores are kept. `None`: in memory.
+    pub data: Option<DataConfig>,
+    /// Bytes that all stores in memory may hold, as [`Room`](crate::store::Room) counts them: past it a write is
+    /// answered `{:error, :no_space}`. For stores on disk it is about the memory that they take. The default is no bound,
+    /// `u64::MAX`.
+    pub stored_bytes_max: u64,
+    /// Slaves of the first store.
+    pub slaves: Vec<ServerName>,
+    /// Bytes kept for a slave that does not take them: past it the slave is behind, and only the keys that it misses are
+    /// kept; past it with these too, the whole store is sent once the slave takes writes again.
+    pub slave_buffer_bytes_max: usize,
+    /// Slaves that have a write of the first store before it is answered; 0: it is answered at once.
+    pub confirm: u32,
+    /// A write that fewer slaves have after this time is answered so. The default is 4 s: callers wait for 5 s
+    /// (`GenServer.call/2`), and are to have an answer before.
+    pub confirm_timeout: Duration,
+    /// Where the page and the metrics are served by HTTP ([`http`](super::http)). `None`: nowhere.
+    pub http: Option<SocketAddr>,
+}
+
+impl Config {
+    /// [`confirm_timeout`](Self::confirm_timeout) where nothing else is said.
+    pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(4);
+
+    /// The most slaves that a write can wait for: no store has more.
+    pub const CONFIRM_MAX: u32 = SLAVES_MAX as u32;
+
+    /// [`slave_buffer_bytes_max`](Self::slave_buffer_bytes_max) where nothing else is said: 64 MiB.
+    pub const SLAVE_BUFFER_BYTES_MAX: usize = 64 << 20;
+
+    /// A node without stores, whose settings are the defaults.
+    pub const fn new(node: config::Config) -> Self {
+        Self {
+            node,
+            stores: Vec::new(),
+            data: None,
+            stored_bytes_max: u64::MAX,
+            slaves: Vec::new(),
+            slave_buffer_bytes_max: Self::SLAVE_BUFFER_BYTES_MAX,
+            confirm: 0,
+            confirm_timeout: Self::CONFIRM_TIMEOUT,
+            http: None,
+        }
+    }
+}
+
+/// Stores on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataConfig {
+    /// The folder, which one process has at a time.
+    pub dir: PathBuf,
+    /// When writes are synced.
+    pub sync: SyncPolicy,
+    /// The folder that callers may have backups written into, by `{:backup, path}`; `None`: they may not.
+    pub backup_dir: Option<PathBuf>,
+}
+
+/// One store and the names that it is known by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Names in `:global`.
+    pub global: Vec<String>,
+    /// Names on this node.
+    pub local: Vec<String>,
+}

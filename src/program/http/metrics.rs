@@ -1,0 +1,283 @@
+//! `/metrics`: Prometheus's text format, version 0.0.4 (prometheus.io, "Exposition formats"), with names and base units as
+//! its "Metric and label naming" wants them.
+
+use std::fmt::Write;
+
+use crate::node::latency::BOUNDS_NANOS;
+use crate::program::Snapshot;
+
+/// The states of a slave, each a value of its own.
+const SLAVE_STATES: [&str; 8] =
+    ["seeking", "refused", "gone", "copying", "behind", "full", "failing", "in_step"];
+
+/// The states of a store's primary, each a value of its own.
+const PRIMARY_STATES: [&str; 7] = ["following", "writing", "copying", "repairing", "full", "failing", "gone"];
+
+/// A text with the metrics of a node.
+pub(super) fn write(snapshot: &Snapshot) -> String {
+    let mut page = Page::default();
+    let label = |name: &'static str, value: &str| (name, value.to_owned());
+    page.metric("kvnode_info", "gauge", "The node and the version of kvnode; always 1.");
+    page.value("kvnode_info", &[label("node", &snapshot.node), label("version", &snapshot.version)], 1.0);
+    page.single(
+        "kvnode_ready",
+        "gauge",
+        "Whether the node serves: epmd knows it, and it does not end.",
+        f64::from(snapshot.ready),
+    );
+    page.single(
+        "process_start_time_seconds",
+        "gauge",
+        "When the process was started, since 1970.",
+        snapshot.started_unix_secs,
+    );
+    if let Some(bytes) = snapshot.resident_bytes {
+        page.single("process_resident_memory_bytes", "gauge", "Memory of the process.", bytes as f64);
+    }
+    page.single(
+        "kvnode_stored_bytes",
+        "gauge",
+        "Bytes that stores in memory hold, as --memory-max counts them.",
+        snapshot.stored_bytes as f64,
+    );
+    if let Some(max) = snapshot.stored_bytes_max {
+        page.single(
+            "kvnode_stored_bytes_limit",
+            "gauge",
+            "Bytes that they may hold: --memory-max.",
+            max as f64,
+        );
+    }
+    stores(&mut page, snapshot);
+    primaries(&mut page, snapshot);
+    slaves(&mut page, snapshot);
+    peers(&mut page, snapshot);
+    page.metric(
+        "kvnode_answer_duration_seconds",
+        "histogram",
+        "From the read that brought a message until its answer was queued; sampled where a connection is busy.",
+    );
+    let mut below = 0;
+    for (bound, count) in BOUNDS_NANOS.iter().zip(&snapshot.answers) {
+        below += count;
+        page.value(
+            "kvnode_answer_duration_seconds_bucket",
+            &[label("le", &seconds(*bound).to_string())],
+            below as f64,
+        );
+    }
+    let total: u64 = snapshot.answers.iter().sum();
+    page.value("kvnode_answer_duration_seconds_bucket", &[label("le", "+Inf")], total as f64);
+    page.value("kvnode_answer_duration_seconds_sum", &[], seconds(snapshot.answers_nanos));
+    page.value("kvnode_answer_duration_seconds_count", &[], total as f64);
+    page.text
+}
+
+fn stores(page: &mut Page, snapshot: &Snapshot) {
+    let named = |store: usize| vec![("store", name(snapshot, store))];
+    type Gauge = (&'static str, &'static str, fn(&crate::program::snapshot::StoreSnapshot) -> f64);
+    let gauges: [Gauge; 3] = [
+        ("kvnode_store_up", "Whether a server has the store now.", |store| f64::from(store.up)),
+        ("kvnode_store_entries", "Keys in a store.", |store| store.entries as f64),
+        ("kvnode_store_bytes", "Bytes of keys and values in a store.", |store| store.bytes as f64),
+    ];
+    for (metric, help, value) in gauges {
+        page.metric(metric, "gauge", help);
+        for (number, store) in snapshot.stores.iter().enumerate() {
+            page.value(metric, &named(number), value(store));
+        }
+    }
+    page.metric("kvnode_store_requests_total", "counter", "What a store was asked for.");
+    for (number, store) in snapshot.stores.iter().enumerate() {
+        let requests = store.requests;
+        for (kind, count) in [
+            ("get", requests.get),
+            ("put", requests.put),
+            ("delete", requests.delete),
+            ("replicated", requests.replicated),
+            ("other", requests.other),
+        ] {
+            let mut labels = named(number);
+            labels.push(("request", kind.to_owned()));
+            page.value("kvnode_store_requests_total", &labels, count as f64);
+        }
+    }
+    page.metric(
+        "kvnode_store_refused_total",
+        "counter",
+        "Requests that a store does not know, or could not keep.",
+    );
+    for (number, store) in snapshot.stores.iter().enumerate() {
+        page.value("kvnode_store_refused_total", &named(number), store.requests.refused as f64);
+    }
+}
+
+/// Of stores that are slaves.
+fn primaries(page: &mut Page, snapshot: &Snapshot) {
+    let primaries = || {
+        snapshot.stores.iter().enumerate().filter_map(|(number, store)| {
+            let (node, standing) = (store.primary.clone()?, store.primary_standing.as_ref()?);
+            Some((vec![("store", name(snapshot, number)), ("primary", node)], standing))
+        })
+    };
+    page.metric(
+        "kvnode_store_primary_up",
+        "gauge",
+        "Whether the primary of a store that is a slave is there; none for a store that is no slave.",
+    );
+    for (labels, standing) in primaries() {
+        page.value("kvnode_store_primary_up", &labels, f64::from(standing.state != "gone"));
+    }
+    page.metric(
+        "kvnode_store_primary_state",
+        "gauge",
+        "1 for the state that a store is in with its primary; writing: an Elixir primary, which does not say.",
+    );
+    for (labels, standing) in primaries() {
+        for state in PRIMARY_STATES {
+            let mut labels = labels.clone();
+            labels.push(("state", state.to_owned()));
+            page.value("kvnode_store_primary_state", &labels, f64::from(standing.state == state));
+        }
+    }
+    page.metric(
+        "kvnode_store_primary_lag_writes",
+        "gauge",
+        "Writes of its primary that a store has not, as far as it knows; NaN: the primary does not number them.",
+    );
+    for (labels, standing) in primaries() {
+        let lag = standing.lag.map_or(f64::NAN, |lag| lag as f64);
+        page.value("kvnode_store_primary_lag_writes", &labels, lag);
+    }
+}
+
+fn slaves(page: &mut Page, snapshot: &Snapshot) {
+    let slaves = || {
+        snapshot.stores.iter().enumerate().flat_map(|(number, store)| {
+            let store_name = name(snapshot, number);
+            store
+                .slaves
+                .iter()
+                .map(move |slave| (vec![("store", store_name.clone()), ("slave", slave.name.clone())], slave))
+        })
+    };
+    page.metric("kvnode_slave_state", "gauge", "1 for the state that a slave is in.");
+    for (labels, slave) in slaves() {
+        for state in SLAVE_STATES {
+            let mut labels = labels.clone();
+            labels.push(("state", state.to_owned()));
+            page.value("kvnode_slave_state", &labels, f64::from(slave.state == state));
+        }
+    }
+    page.metric(
+        "kvnode_slave_lag_writes",
+        "gauge",
+        "Writes that a slave has not acknowledged, or keys that it misses; NaN: all of them, or not known.",
+    );
+    for (labels, slave) in slaves() {
+        page.value("kvnode_slave_lag_writes", &labels, slave.lag.map_or(f64::NAN, |lag| lag as f64));
+    }
+}
+
+fn peers(page: &mut Page, snapshot: &Snapshot) {
+    page.single("kvnode_peers", "gauge", "Nodes that are connected.", snapshot.peers.len() as f64);
+    page.single(
+        "kvnode_peers_missing",
+        "gauge",
+        "Nodes of --connect that are not connected.",
+        snapshot.missing.len() as f64,
+    );
+    type Peer = (&'static str, &'static str, &'static str, fn(&crate::node::PeerSnapshot) -> u64);
+    let metrics: [Peer; 4] = [
+        (
+            "kvnode_peer_received_bytes_total",
+            "counter",
+            "Bytes read from a node since it is connected.",
+            |peer| peer.received_bytes,
+        ),
+        (
+            "kvnode_peer_sent_bytes_total",
+            "counter",
+            "Bytes written to a node since it is connected.",
+            |peer| peer.sent_bytes,
+        ),
+        ("kvnode_peer_queued_bytes", "gauge", "Bytes that wait for a node.", |peer| peer.queued_bytes),
+        (
+            "kvnode_peer_dropped_batches_total",
+            "counter",
+            "Batches of messages that were dropped because too much waited.",
+            |peer| peer.dropped,
+        ),
+    ];
+    for (metric, kind, help, value) in metrics {
+        page.metric(metric, kind, help);
+        for peer in &snapshot.peers {
+            let labels = [
+                ("peer", peer.name.clone()),
+                ("kind", if peer.hidden { "hidden" } else { "visible" }.to_owned()),
+            ];
+            page.value(metric, &labels, value(peer) as f64);
+        }
+    }
+}
+
+/// The first name of a store, which no other one has.
+fn name(snapshot: &Snapshot, store: usize) -> String {
+    snapshot.stores[store].names.first().cloned().unwrap_or_default()
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn metric(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String does not fail.
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+        self.metric(name, kind, help);
+        self.value(name, &[], value);
+    }
+
+    fn value(&mut self, name: &str, labels: &[(&'static str, String)], value: f64) {
+        self.text.push_str(name);
+        for (number, (label, value)) in labels.iter().enumerate() {
+            self.text.push(if number == 0 { '{' } else { ',' });
+            self.text.push_str(label);
+            self.text.push_str("=\"");
+            for character in value.chars() {
+                match character {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    other => self.text.push(other),
+                }
+            }
+            self.text.push('"');
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_end_its_line() {
+        let mut page = Page::default();
+        page.value("m", &[("a", "x\"\\\ny".to_owned()), ("b", String::new())], f64::NAN);
+        page.value("m", &[], 0.000_000_5);
+        assert_eq!(page.text, "m{a=\"x\\\"\\\\\\ny\",b=\"\"} NaN\nm 0.0000005\n");
+    }
+}

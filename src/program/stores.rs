@@ -1,0 +1,193 @@
+//! The stores of a node, started. All that this uses is public: `tests/library_stores.rs` compiles this very file, and
+//! the server in `src/kv`, outside of the crate.
+//!
+//! What a store had in memory is lost when it ends; what it had on disk is there when it is started again, and so are
+//! the slaves that were added to it. Names, and the slaves that it was configured with, are given to it each time.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::ServerName;
+use crate::kv::figures::StoreWatch;
+use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, StateShape};
+use crate::program::{Config, StoreConfig};
+use crate::replica::SlaveName;
+#[cfg(feature = "disk")]
+use crate::store::Disk;
+use crate::store::{Engine, OpenError, Store, StoreError};
+use crate::{Node, NotNamed, ProcessHandle, Restart};
+
+/// A store whose only name is this one shows its state as that module does.
+const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
+
+/// Files of one store that may be in a folder.
+const DROPPED_FILES_MAX: u32 = 10_000;
+
+/// How a store is replicated from the start.
+#[derive(Clone, Debug)]
+pub struct Replication {
+    /// Its slaves.
+    pub slaves: Vec<SlaveName>,
+    /// What it keeps for each slave, in bytes.
+    pub slave_buffer_bytes_max: usize,
+    /// When a write is answered.
+    pub confirm: ConfirmConfig,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self {
+            slaves: Vec::new(),
+            slave_buffer_bytes_max: Config::SLAVE_BUFFER_BYTES_MAX,
+            confirm: ConfirmConfig::default(),
+        }
+    }
+}
+
+/// Why a store was not started.
+#[derive(Debug)]
+#[allow(dead_code, reason = "some who start stores have nobody to tell why")]
+pub enum NotStarted {
+    /// It could not have one of its names.
+    Name(NotNamed),
+    /// The folder could not give it what it had.
+    Open(OpenError),
+    /// The slaves that were added to it could not be read.
+    Slaves(StoreError),
+}
+
+/// Starts a store under its names, kept by an engine; gives it with its counters, which outlive it.
+///
+/// # Errors
+/// The caller's, or the engine's: see [`NotStarted`].
+pub fn start(
+    node: &Node,
+    names: &StoreConfig,
+    replication: Replication,
+    engine: impl Engine,
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
+    let kept_as = names_kept(names);
+    // Else where it runs; the second is a service's folder.
+    let dirs = engine.folder().map_or_else(
+        || vec![".".into(), std::env::var_os("HOME").unwrap_or_default().into(), std::env::temp_dir()],
+        |dir| vec![dir],
+    );
+    let dropped = dropped_files(dirs, &kept_as.first().cloned().unwrap_or_default());
+    let store = engine.open(&kept_as).map_err(NotStarted::Open)?;
+    KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
+    let make = move || engine.open_again(&store);
+    supervise(node, names, replication, dropped, make).map_err(NotStarted::Name)
+}
+
+fn supervise<S: Store>(
+    node: &Node,
+    names: &StoreConfig,
+    replication: Replication,
+    dropped: NewFile,
+    make: impl Fn() -> S + Send + Sync + 'static,
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotNamed> {
+    let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
+    let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
+    let local = names.local.iter().map(|name| ServerName::local(name));
+    let global = names.global.iter().map(|name| ServerName::global(name));
+    let watch = Arc::new(StoreWatch::default());
+    let watched = Arc::clone(&watch);
+    let own_names = names.global.clone();
+    let process = node.supervise(Restart::Permanent, local.chain(global), move |node| {
+        let follow = Downstreams::on(node);
+        let server = KeyValueServer::new(make(), node.dispatch(), follow, replication.slave_buffer_bytes_max);
+        let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
+        let server = server.dropping_into(Arc::clone(&dropped)).shared();
+        watch.serving(&server);
+        let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
+        // Of its promotion, before a slave is told its names.
+        for name in server.names_taken_over().iter().filter(|name| !own_names.contains(name)) {
+            match process.register_global(name) {
+                Ok(_) => tracing::info!(store = ?process, name, "a global name that was taken over is taken again"),
+                Err(error) => tracing::error!(store = ?process, name, %error, "a global name that was taken over is not taken"),
+            }
+        }
+        let kept = KeyValueServer::kept_slaves(server.store()).unwrap_or_else(|error| {
+            tracing::error!(store = ?process, %error, "the slaves that were added could not be read: it is without");
+            Vec::new()
+        });
+        for slave in replication.slaves.iter().chain(&kept) {
+            match server.add_slave(slave.clone()) {
+                Ok(Some(slave)) => {
+                    // A store that has lost its data makes nobody lose what it still has.
+                    slave.guard();
+                    server.follow_slave(slave, process.pid(), None);
+                }
+                Ok(None) => {}
+                Err(_) => tracing::error!(store = ?process, %slave, "too many slaves: not added"),
+            }
+        }
+        process
+    })?;
+    Ok((process, watched))
+}
+
+#[cfg(feature = "disk")]
+/// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.
+pub fn say_unserved<'a>(disk: &Disk, served: impl Iterator<Item = &'a StoreConfig>) {
+    let served: Vec<String> = served.flat_map(names_kept).collect();
+    for names in disk.stores() {
+        if !names.iter().any(|name| served.contains(name)) {
+            tracing::warn!("a store on disk is not served: --store {} would", names.join(","));
+        }
+    }
+}
+
+/// Makes the files for what a store drops when another was promoted in its place: in the first of the folders that can be
+/// written to, for its owner alone, and never over one that is there.
+fn dropped_files(dirs: Vec<PathBuf>, store: &str) -> NewFile {
+    let name = store.rsplit(':').next().unwrap_or_default();
+    let plain = |char: char| if char.is_ascii_alphanumeric() || "-_".contains(char) { char } else { '_' };
+    let name: String = name.chars().take(64).map(plain).collect();
+    Arc::new(move || {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for dir in &dirs {
+            match new_file(dir, &name) {
+                Ok(made) => return Ok(made),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    })
+}
+
+fn new_file(dir: &std::path::Path, name: &str) -> io::Result<(String, Box<dyn Write + Send>)> {
+    let dir = dir.canonicalize()?;
+    for number in 1..=DROPPED_FILES_MAX {
+        let path = dir.join(format!("kvnode-dropped-{name}-{number}.exs"));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => return Ok((path.display().to_string(), Box::new(Synced(file)))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// A file that is on disk once it was flushed.
+struct Synced(File);
+
+impl Write for Synced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+/// The names of a store as they are kept with it: as they are typed after `--store`.
+fn names_kept(names: &StoreConfig) -> Vec<String> {
+    // An atom may have a line's end in it, which ends a name there.
+    let global = names.global.iter().map(|name| format!("global:{}", name.escape_debug()));
+    global.chain(names.local.iter().map(|name| format!("local:{}", name.escape_debug()))).collect()
+}

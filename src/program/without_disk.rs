@@ -1,0 +1,32 @@
+//! A program that is built without stores on disk: it says so to those who ask for one.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::stores::{NotStarted, Replication};
+use super::{DataConfig, StartError, StoreConfig};
+use crate::kv::figures::StoreWatch;
+use crate::{Node, ProcessHandle};
+
+pub(super) type OnDisk = Infallible;
+
+pub(super) const fn open(_data: &DataConfig, _memory_bytes_max: u64) -> Result<OnDisk, StartError> {
+    Err(StartError::WithoutDisk)
+}
+
+pub(super) fn start(
+    _node: &Node,
+    _names: &StoreConfig,
+    _replication: Replication,
+    disk: &OnDisk,
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
+    match *disk {}
+}
+
+pub(super) const fn say_unserved(disk: &OnDisk, _served: &[StoreConfig]) {
+    match *disk {}
+}
+
+pub(super) const fn close_at_end(_node: &Node, disk: OnDisk) {
+    match disk {}
+}

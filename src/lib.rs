@@ -82,8 +82,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Only `node`, `epmd`, `program`, `cli` and [`kv::downstream`] name smol, sockets, files or the clock ([`store::disk`]
-//!    names files, and has the thread that writes them); below them nothing is `async`. A test
+//! 1. Only `node`, `epmd`, `program`, `cli`, [`kv::downstream`] and `within` name smol, sockets, files or the clock
+//!    ([`store::disk`] names files, and has the thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
 //!    (`etf/split.rs`), without a stack.
@@ -157,6 +157,7 @@ pub mod process;
 pub mod program;
 pub mod replica;
 pub mod store;
+mod within;
 
 pub use config::ServerName;
 pub use distribution::ServerRef;

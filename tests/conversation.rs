@@ -109,7 +109,8 @@ fn cluster() -> Cluster {
 fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
     let sent = Arc::new(Sent::default());
     let (dispatch, follow) = (Arc::clone(&sent) as Arc<dyn Dispatch>, Arc::clone(&sent) as Arc<dyn Follow>);
-    cluster_of(KeyValueServer::new(store, dispatch, follow, 1 << 20).shared(), sent, flags)
+    let server = KeyValueServer::new(store, dispatch, follow, 1 << 20).shared();
+    cluster_of(server, sent, flags)
 }
 
 fn cluster_of(server: Arc<dyn GenServer>, sent: Arc<Sent>, flags: DistributionFlags) -> Cluster {

@@ -9,14 +9,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("distribution", &["etf"]),
     ("process", &["etf", "distribution"]),
     ("config", &["distribution"]),
-    ("epmd", &["config", "distribution"]),
-    ("node", &["config", "distribution", "epmd", "etf", "process"]),
+    ("within", &[]),
+    ("epmd", &["config", "distribution", "within"]),
+    ("node", &["config", "distribution", "epmd", "etf", "process", "within"]),
     // The product.
     ("store", &["etf"]),
     ("replica", &["etf", "distribution"]),
     ("kv", &["config", "distribution", "etf", "node", "process", "replica", "store"]),
-    ("program", &["config", "distribution", "epmd", "etf", "kv", "node", "process", "replica", "store"]),
-    ("cli", &["config", "distribution", "epmd", "etf", "node", "program", "replica", "store"]),
+    (
+        "program",
+        &["config", "distribution", "epmd", "etf", "kv", "node", "process", "replica", "store", "within"],
+    ),
+    ("cli", &["config", "distribution", "epmd", "etf", "node", "program", "replica", "store", "within"]),
 ];
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.

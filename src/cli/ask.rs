@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use smol::Timer;
-use smol::future::FutureExt;
 
 use super::answer::Form;
 use super::find::{Find, FindArgs, wrong_node};
@@ -26,6 +24,7 @@ use crate::epmd::host::Host;
 use crate::etf::text::NodeIdentity;
 use crate::node::cookie_file::CookiePlaces;
 use crate::node::setup::DialError;
+use crate::within::within;
 use crate::{CallError, ConnectedNode, Node, StartError, block_on};
 
 /// The variable with the cookie, which a node's settings have too.
@@ -96,15 +95,14 @@ impl AskArgs {
         block_on(async {
             let (target, node) = self.node_of_ours().await?;
             let is_reached = Cell::new(false);
-            let asked = async {
+            let asked = within(self.time(), async {
                 let connected =
                     node.connect_to(&target.to_string()).await.map_err(|error| refused(&error))?;
                 is_reached.set(true);
                 // One clock for everything: the one below.
                 act(&Session { node: Arc::clone(&node), connected, time: Duration::MAX }).await
-            };
-            let late = async {
-                Timer::after(self.time()).await;
+            });
+            let outcome = progress::beside(&node, target.name.as_str(), asked).await.unwrap_or_else(|| {
                 let secs = self.timeout;
                 if !is_reached.get() {
                     return Err(not_reached(&target, secs));
@@ -114,8 +112,7 @@ impl AskArgs {
                     "{target} gave no answer within {secs} s; whether it did what was asked is not known (--timeout gives \
                      it longer)"
                 )))
-            };
-            let outcome = progress::beside(&node, target.name.as_str(), asked.or(late)).await;
+            });
             // What waits to be written is written: a cast is nothing else.
             node.stop().await;
             outcome
@@ -152,17 +149,13 @@ impl AskArgs {
     ) -> Result<T, CliError> {
         block_on(async {
             let (target, node) = self.node_of_ours().await?;
-            let connected =
-                async { node.connect_to(&target.to_string()).await.map_err(|error| refused(&error)) };
-            let late = async {
-                Timer::after(self.time()).await;
-                Err(not_reached(&target, self.timeout))
-            };
-            let outcome = match connected.or(late).await {
-                Ok(connected) => {
+            let typed = target.to_string();
+            let outcome = match within(self.time(), node.connect_to(&typed)).await {
+                Some(Ok(connected)) => {
                     act(&Session { node: Arc::clone(&node), connected, time: self.time() }).await
                 }
-                Err(error) => Err(error),
+                Some(Err(error)) => Err(refused(&error)),
+                None => Err(not_reached(&target, self.timeout)),
             };
             node.stop().await;
             outcome

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use smol::Timer;
-use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
@@ -28,6 +26,7 @@ use crate::epmd::client::{EpmdError, lookup, names};
 use crate::epmd::resolve::{Resolved, resolve};
 use crate::etf::from_term;
 use crate::node::setup::DialError;
+use crate::within::io_within;
 
 /// How long a step may take that no one else limits.
 const STEP: Duration = Duration::from_secs(5);
@@ -351,12 +350,7 @@ async fn port(report: &mut Report, addresses: &[SocketAddr], way: &Way) -> Resul
 }
 
 async fn connected(address: SocketAddr) -> std::io::Result<TcpStream> {
-    TcpStream::connect(address)
-        .or(async {
-            Timer::after(STEP).await;
-            Err(ErrorKind::TimedOut.into())
-        })
-        .await
+    io_within(STEP, TcpStream::connect(address)).await
 }
 
 /// Whether TLS is spoken at an address.
@@ -367,11 +361,7 @@ async fn speaks_tls(address: SocketAddr) -> bool {
         stream.write_all(&TLS_BEGIN).await?;
         stream.read_exact(&mut first).await
     };
-    let late = async {
-        Timer::after(STEP).await;
-        Err(ErrorKind::TimedOut.into())
-    };
-    asked.or(late).await.is_ok() && TLS_RECORDS.contains(&first[0])
+    io_within(STEP, asked).await.is_ok() && TLS_RECORDS.contains(&first[0])
 }
 
 /// What a node calls itself that lets nobody in who calls it by this kind of name: it is tried with the other kind.

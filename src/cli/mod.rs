@@ -246,17 +246,22 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
 }
 
 /// Why the program ends: a text for people, complete.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum CliError {
     /// What was typed makes no sense.
+    #[error("{0}")]
     Usage(String),
     /// It makes sense and cannot be done here and now.
+    #[error("{0}")]
     CannotRun(String),
     /// Nobody has the name that was asked for.
+    #[error("{0}")]
     NoProcess(String),
     /// No answer came in time.
+    #[error("{0}")]
     Timeout(String),
     /// The server, or the function, failed.
+    #[error("{0}")]
     Failed(String),
 }
 
@@ -277,18 +282,6 @@ impl CliError {
 
     fn cannot_run(text: impl fmt::Display) -> Self {
         Self::CannotRun(text.to_string())
-    }
-}
-
-impl fmt::Display for CliError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(text)
-            | Self::CannotRun(text)
-            | Self::NoProcess(text)
-            | Self::Timeout(text)
-            | Self::Failed(text) => f.write_str(text),
-        }
     }
 }
 

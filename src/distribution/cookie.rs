@@ -65,31 +65,21 @@ impl fmt::Debug for Cookie {
 }
 
 /// Why a text cannot be a cookie. Never holds the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CookieError {
     /// Nothing in it.
+    #[error("a cookie has at least one character")]
     Empty,
     /// Longer than an atom.
+    #[error("a cookie has {} characters at most", COOKIE_CHARACTERS_MAX)]
     TooLong,
     /// A character that no BEAM can take a digest of.
+    #[error(
+        "a cookie cannot have characters past Latin-1 (U+00FF): Erlang's own nodes fail on them; use letters and digits"
+    )]
     NotLatin1,
 }
-
-impl fmt::Display for CookieError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("a cookie has at least one character"),
-            Self::TooLong => write!(f, "a cookie has {COOKIE_CHARACTERS_MAX} characters at most"),
-            Self::NotLatin1 => f.write_str(
-                "a cookie cannot have characters past Latin-1 (U+00FF): Erlang's own nodes fail on them; use letters \
-                 and digits",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for CookieError {}
 
 #[cfg(test)]
 mod tests {

@@ -281,12 +281,11 @@ impl fmt::Debug for DistributionFlags {
     }
 }
 
-const fn union(table: &[(DistributionFlags, &str)]) -> DistributionFlags {
+const fn union(mut table: &[(DistributionFlags, &str)]) -> DistributionFlags {
     let mut all = DistributionFlags::NONE;
-    let mut at = 0;
-    while at < table.len() {
-        all = all.union(table[at].0);
-        at += 1;
+    while let [(flag, _), others @ ..] = table {
+        all = all.union(*flag);
+        table = others;
     }
     all
 }

@@ -124,7 +124,9 @@ impl From<usize> for InboundLimits {
 pub struct Inbound {
     form: FrameForm,
     bytes: Vec<u8>,
+    /// What is not yet handled begins here, at `end` or before it.
     start: usize,
+    /// What was read ends here, at `bytes.len()` or before it.
     end: usize,
     /// What is received straight into memory of its own; nothing unfinished stands before it.
     straight: Option<Straight>,
@@ -210,6 +212,7 @@ impl Inbound {
     /// Room for the next read, to be filled in this order. The first is not empty where all that arrived has been
     /// taken ([`next_arrival`](Self::next_arrival)); the second is empty but behind something large.
     #[inline]
+    #[expect(clippy::indexing_slicing, reason = "what was read ends in the buffer")]
     pub fn rooms(&mut self) -> [&mut [u8]; 2] {
         if self.straight.is_some() {
             return self.straight_rooms();
@@ -219,6 +222,7 @@ impl Inbound {
     }
 
     #[cold]
+    #[expect(clippy::indexing_slicing, reason = "`make_room` has made room of `REST_BYTES` behind `end`")]
     fn straight_rooms(&mut self) -> [&mut [u8]; 2] {
         self.make_room();
         if let Some(Straight::Skip { .. }) = self.straight {
@@ -321,9 +325,9 @@ impl Inbound {
             return Ok(Some(Arrival::Tick));
         }
         if self.end >= first + len && len <= self.frame_bytes_max {
-            let head_len = match (self.form, &self.bytes[first..first + len]) {
-                (FrameForm::PassThrough, [PASS_THROUGH, VERSION_MAGIC, ..]) => 2,
-                (FrameForm::DistHeader, [VERSION_MAGIC, DIST_HEADER, 0, ..]) => 3,
+            let head_len = match (self.form, self.bytes.get(first..first + len)) {
+                (FrameForm::PassThrough, Some([PASS_THROUGH, VERSION_MAGIC, ..])) => 2,
+                (FrameForm::DistHeader, Some([VERSION_MAGIC, DIST_HEADER, 0, ..])) => 3,
                 _ => return self.other_arrival(front),
             };
             self.start = first + len;
@@ -337,6 +341,7 @@ impl Inbound {
     fn other_arrival(&mut self, mut front: Front) -> Result<Option<Arrival>, FrameError> {
         loop {
             let Front { first, len } = front;
+            #[expect(clippy::indexing_slicing, reason = "a front begins at `end` or before it")]
             let here = &self.bytes[first..self.end.min(first + len)];
             let head = self.form.head();
             let fragment = self.form == FrameForm::DistHeader
@@ -348,9 +353,9 @@ impl Inbound {
                     Fragment::Taken => {}
                 }
             } else if here.len() >= head.len() || here.len() == len {
-                if !here.starts_with(head) {
+                let Some(contents) = here.strip_prefix(head) else {
                     return Err(head_error(self.form, here));
-                }
+                };
                 if len > self.frame_bytes_max {
                     let skipping = Skipping::new(Bound::Frame(self.frame_bytes_max), head.len(), HEAD_BYTES);
                     self.straight =
@@ -364,7 +369,7 @@ impl Inbound {
                 }
                 if len >= LARGE_BYTES {
                     let mut bytes = Growing::new(len - head.len(), self.fragments.pool());
-                    bytes.extend(&here[head.len()..]);
+                    bytes.extend(contents);
                     self.straight = Some(Straight::Frame { bytes, left: len - here.len() });
                     self.emptied();
                 }
@@ -384,6 +389,10 @@ impl Inbound {
     }
 
     /// The fragment at the front. It is gone from there afterwards, but for one of which too little is here.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "two bytes of it have been matched, and no more is read before all of its head is here"
+    )]
     fn fragment(&mut self, &Front { first, len }: &Front) -> Result<Fragment, FrameError> {
         let here = &self.bytes[first..self.end.min(first + len)];
         let is_first = here[1] == DIST_FRAG_HEADER;
@@ -444,6 +453,7 @@ impl Inbound {
     fn skip(&mut self) -> Option<Arrival> {
         let Some(Straight::Skip { what, left }) = &mut self.straight else { return None };
         let len = (*left).min(self.end - self.start);
+        #[expect(clippy::indexing_slicing, reason = "no more than was read is skipped")]
         let here = &self.bytes[self.start..self.start + len];
         match what {
             Skip::Frame(skipping) => skipping.extend(here),
@@ -465,6 +475,10 @@ impl Inbound {
 
     /// The contents of a frame that [`next_arrival`](Self::next_arrival) found. Valid until the next read.
     #[inline]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "its doc: a range that was found, and nothing has been read since"
+    )]
     pub fn slice(&self, range: Range<usize>) -> &[u8] {
         &self.bytes[range]
     }
@@ -493,7 +507,7 @@ impl Inbound {
     }
 
     fn claimed_len(&self) -> Option<usize> {
-        let head = self.bytes[self.start..self.end].first_chunk::<4>()?;
+        let head = self.bytes.get(self.start..self.end)?.first_chunk::<4>()?;
         Some(u32::from_be_bytes(*head) as usize)
     }
 

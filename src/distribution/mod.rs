@@ -5,6 +5,8 @@
 //! messages, [`Outbound`] writes those of ours, `Outflow` orders what leaves, at the `Pace` of the link, and `Ticker`
 //! watches that the peer is alive. A library user meets names, cookies, flags, and where a message goes ([`ServerRef`]).
 
+#![warn(clippy::indexing_slicing)]
+
 pub(crate) mod alias_form;
 // The modules that are public and hidden step the protocol without sockets: for tests, benches and fuzz targets, which do
 // that from outside of this crate, and for the command line. A library user is given connections, not frames.

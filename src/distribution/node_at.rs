@@ -23,7 +23,7 @@ impl NodeAt {
     pub fn with_two_ports(nodes: &[Self]) -> Option<(&NodeName, [u16; 2])> {
         nodes.iter().enumerate().find_map(|(number, node)| {
             let port = node.port?;
-            let other = nodes[..number].iter().filter(|other| other.name == node.name);
+            let other = nodes.iter().take(number).filter(|other| other.name == node.name);
             let other = other.filter_map(|other| other.port).find(|other| *other != port)?;
             Some((&node.name, [other, port]))
         })

@@ -146,84 +146,66 @@ impl NameKind {
 }
 
 /// Why a name is not one of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeNameError {
     /// Not of the form `name@host`.
+    #[error("a node's name is written name@host")]
     Form,
     /// More than one `@`.
+    #[error("a node's name has one @, between name and host")]
     ManyAts,
     /// A control character, which is not shown as it is.
+    #[error("it has the control character {}", .character.escape_unicode())]
     Control {
         /// The character.
         character: char,
     },
     /// Longer than an atom.
+    #[error(
+        "it has {characters} characters, and a node's name is an atom: {} at most",
+        NODE_NAME_CHARACTERS_MAX
+    )]
     TooLong {
         /// How long it is.
         characters: usize,
     },
     /// Nothing before the `@`.
+    #[error("nothing stands before the @")]
     NameEmpty,
     /// A character that `erl` does not take before the `@`.
+    #[error(
+        "before the @ only the letters A-Z and a-z, digits, _ and - are allowed, and it has '{}'",
+        .character.escape_debug()
+    )]
     NameCharacter {
         /// The first of them.
         character: char,
     },
     /// A character that `erl` does not take after the `@`.
+    #[error("a host name cannot have '{}'", .character.escape_debug())]
     HostCharacter {
         /// The first of them.
         character: char,
     },
     /// A host with a dot in a short name.
+    #[error(
+        "the host \"{host}\" has a dot, and a short name's host has none: use --name for it, on all nodes of the cluster"
+    )]
     HostNotShort {
         /// The host.
         host: String,
     },
     /// A host without a dot that is no IP address, in a long name.
+    #[error(
+        "the host \"{host}\" has no domain and is no IP address, so that no node with a long name connects to it \
+         (\"Hostname {host} is illegal\"): write the domain too, or use --sname on all nodes of the cluster"
+    )]
     HostNotLong {
         /// The host.
         host: String,
     },
 }
-
-impl fmt::Display for NodeNameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Form => f.write_str("a node's name is written name@host"),
-            Self::ManyAts => f.write_str("a node's name has one @, between name and host"),
-            Self::Control { character } => {
-                write!(f, "it has the control character {}", character.escape_unicode())
-            }
-            Self::TooLong { characters } => write!(
-                f,
-                "it has {characters} characters, and a node's name is an atom: {NODE_NAME_CHARACTERS_MAX} at most"
-            ),
-            Self::NameEmpty => f.write_str("nothing stands before the @"),
-            Self::NameCharacter { character } => write!(
-                f,
-                "before the @ only the letters A-Z and a-z, digits, _ and - are allowed, and it has '{}'",
-                character.escape_debug()
-            ),
-            Self::HostCharacter { character } => {
-                write!(f, "a host name cannot have '{}'", character.escape_debug())
-            }
-            Self::HostNotShort { host } => write!(
-                f,
-                "the host \"{host}\" has a dot, and a short name's host has none: use --name for it, on all nodes of \
-                 the cluster"
-            ),
-            Self::HostNotLong { host } => write!(
-                f,
-                "the host \"{host}\" has no domain and is no IP address, so that no node with a long name connects \
-                 to it (\"Hostname {host} is illegal\"): write the domain too, or use --sname on all nodes of the \
-                 cluster"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for NodeNameError {}
 
 #[cfg(test)]
 mod tests {

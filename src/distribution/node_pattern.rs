@@ -46,18 +46,9 @@ impl fmt::Display for NodePattern {
 }
 
 /// A text that is no pattern of node names. The fault of whoever typed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write NAME@HOST or HOST, where * stands for any characters, as in *@10.0.0.* or master@myhost")]
 pub struct NodePatternError;
-
-impl fmt::Display for NodePatternError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "write NAME@HOST or HOST, where * stands for any characters, as in *@10.0.0.* or master@myhost",
-        )
-    }
-}
-
-impl std::error::Error for NodePatternError {}
 
 /// Whether a text has the parts of a pattern in it, in order. Each part is taken where it first stands, which finds a
 /// way whenever there is one: so the work is bounded by the two lengths' product.

@@ -45,6 +45,17 @@ impl KeptFrame {
     pub(super) fn len(&self) -> usize {
         self.head.len() + self.body.len()
     }
+
+    /// What of its control message and payload stands in the head.
+    pub(super) fn in_head(&self, form: FrameForm) -> &[u8] {
+        self.head.get(4 + form.head().len()..).unwrap_or_default()
+    }
+}
+
+/// Writes the length of a frame into the four bytes that were left for it, the first of the frame.
+#[expect(clippy::indexing_slicing, reason = "they were written when the frame was begun")]
+pub(super) fn set_length(head: &mut [u8], len: u32) {
+    head[..4].copy_from_slice(&len.to_be_bytes());
 }
 
 #[derive(Debug)]
@@ -240,6 +251,7 @@ impl Outbound {
         if len >= LARGE_BYTES {
             return self.finish_kept(&open, None, None);
         }
+        #[expect(clippy::indexing_slicing, reason = "`begin` has written four bytes there")]
         self.tail[open.0..open.0 + 4].copy_from_slice(&(len as u32 - 4).to_be_bytes());
     }
 
@@ -261,6 +273,7 @@ impl Outbound {
     }
 
     #[cold]
+    #[expect(clippy::indexing_slicing, reason = "`begin` has written the head of a frame there")]
     fn finish_kept(&mut self, open: &OpenFrame, shared: Option<SharedBytes>, to: Option<ProcessNumber>) {
         let is_shared = shared.is_some();
         let (mut head, body) = match shared {
@@ -276,7 +289,7 @@ impl Outbound {
         };
         let len = u32::try_from(head.len() + body.len() - 4);
         let len = len.expect("what is stored came in a frame, and a frame is under 4 GiB");
-        head[..4].copy_from_slice(&len.to_be_bytes());
+        set_length(&mut head, len);
         let is_large = head.len() + body.len() >= LARGE_BYTES;
         let frame = KeptFrame { head, body, is_shared, is_large, to };
         // The answers behind a large one may be let pass it.
@@ -393,10 +406,9 @@ impl Outbound {
     }
 
     fn reform_kept(&mut self, frame: KeptFrame) -> Result<(), TermError> {
-        let KeptFrame { head, body, is_shared, is_large, to } = frame;
-        let in_head = &head[4 + FrameForm::PassThrough.head().len()..];
+        let in_head = frame.in_head(FrameForm::PassThrough);
         let at_head = !in_head.is_empty();
-        let mut cursor = Cursor::new(if at_head { in_head } else { &body });
+        let mut cursor = Cursor::new(if at_head { in_head } else { &frame.body });
         let control = cursor.term()?;
         let payload = cursor.rest().strip_prefix(&[VERSION_MAGIC]).unwrap_or_default();
         let mut new = vec![0; 4];
@@ -405,13 +417,13 @@ impl Outbound {
         new.extend_from_slice(self.form.payload_head());
         let body = if at_head {
             new.extend_from_slice(payload);
-            body
+            frame.body
         } else {
-            body.part(body.len() - payload.len()..body.len())
+            frame.body.part(frame.body.len() - payload.len()..frame.body.len())
         };
         let len = u32::try_from(new.len() + body.len() - 4).unwrap_or(u32::MAX);
-        new[..4].copy_from_slice(&len.to_be_bytes());
-        self.push_kept(KeptFrame { head: new, body, is_shared, is_large, to });
+        set_length(&mut new, len);
+        self.push_kept(KeptFrame { head: new, body, ..frame });
         Ok(())
     }
 
@@ -434,8 +446,8 @@ impl Outbound {
         let mut push = |bytes: &'s [u8]| {
             let skipped = skip.min(bytes.len());
             skip -= skipped;
-            if skipped < bytes.len() {
-                into.push(IoSlice::new(&bytes[skipped..]));
+            if let Some(left @ [_, ..]) = bytes.get(skipped..) {
+                into.push(IoSlice::new(left));
             }
         };
         for segment in self.sealed.iter().take(SLICES_MAX / 2) {
@@ -455,7 +467,7 @@ impl Outbound {
     /// The bytes to write next where they are one run, as they nearly always are.
     #[inline]
     pub fn single_slice(&self) -> Option<&[u8]> {
-        if self.sealed.is_empty() { Some(&self.tail[self.written..]) } else { None }
+        if self.sealed.is_empty() { self.tail.get(self.written..) } else { None }
     }
 
     /// That `len` bytes of the slices have been written.

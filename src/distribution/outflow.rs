@@ -28,7 +28,9 @@ use ahash::{AHashMap, AHashSet};
 
 use super::AliasForm;
 use super::frame::{DIST_FRAG_CONT, DIST_FRAG_HEADER, FrameForm};
-use super::outbound::{KeptFrame, LARGE_BYTES, Outbound, ProcessNumber, Room, Segment, small_frames};
+use super::outbound::{
+    KeptFrame, LARGE_BYTES, Outbound, ProcessNumber, Room, Segment, set_length, small_frames,
+};
 use crate::etf::Cursor;
 use crate::etf::tag::VERSION_MAGIC;
 use course::{Course, Kind};
@@ -292,7 +294,7 @@ impl Outflow {
     }
 
     fn course_of(&self, frame: &KeptFrame) -> Course {
-        let in_head = &frame.head[4 + self.form.head().len()..];
+        let in_head = frame.in_head(self.form);
         match course::kind(if in_head.is_empty() { &frame.body } else { in_head }) {
             Kind::Between(course) => course,
             Kind::ToAlias(course) => Course { to: frame.to, ..course },
@@ -655,7 +657,7 @@ impl Fragments {
         if form == FrameForm::PassThrough || frame.len() <= cut.whole_bytes_max {
             return None;
         }
-        let in_head = &frame.head[4 + form.head().len()..];
+        let in_head = frame.in_head(form);
         let mut cursor = Cursor::new(if in_head.is_empty() { &frame.body } else { in_head });
         let before = cursor.rest().len();
         cursor.term().ok()?;
@@ -668,7 +670,7 @@ impl Fragments {
     /// The next fragment of a message, and what comes behind it.
     fn next(self, frame: &KeptFrame, sequence: u64, form: FrameForm) -> (KeptFrame, Option<Self>) {
         let Self { bytes, at, number } = self;
-        let in_head = &frame.head[4 + form.head().len()..];
+        let in_head = frame.in_head(form);
         let end = (at + bytes).min(in_head.len() + frame.body.len());
         let mut head = vec![0; 4];
         if at == 0 {
@@ -682,11 +684,11 @@ impl Fragments {
             // No references to an atom cache.
             head.push(0);
         }
-        head.extend_from_slice(&in_head[at.min(in_head.len())..end.min(in_head.len())]);
+        head.extend_from_slice(in_head.get(at..end.min(in_head.len())).unwrap_or_default());
         let in_body = |at: usize| at.saturating_sub(in_head.len());
         let body = frame.body.part(in_body(at)..in_body(end));
         let len = (head.len() + body.len() - 4) as u32;
-        head[..4].copy_from_slice(&len.to_be_bytes());
+        set_length(&mut head, len);
         let rest = (number > 1).then_some(Self { bytes, at: end, number: number - 1 });
         (KeptFrame { head, body, is_large: true, is_shared: frame.is_shared, to: None }, rest)
     }

@@ -3,7 +3,6 @@
 //! The requests and answers are erl_dist's. What it lacks is here: a time-out around every step, a bound on what is
 //! read, one connection try for each address of a host, and errors by whose fault it is.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,12 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use erl_dist::epmd::{EpmdClient, NodeEntry, NodeType};
-use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use smol::net::TcpStream;
 
 use super::resolve::resolve;
 use crate::config::EpmdConfig;
+use crate::within::{io_within, within};
 
 /// How long resolving, connecting and a conversation may take, each.
 pub const EPMD_STEP: Duration = Duration::from_secs(5);
@@ -189,7 +188,7 @@ async fn connect_any(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr)
 
 async fn connect(address: SocketAddr, step: Duration) -> Result<TcpStream, EpmdError> {
     let silent = |reason| EpmdError::NoAnswer { at: address.to_string(), reason };
-    let stream = within(step, TcpStream::connect(address)).await.map_err(silent)?;
+    let stream = io_within(step, TcpStream::connect(address)).await.map_err(silent)?;
     // erl_dist writes a request in small pieces: without this each waits for the acknowledgement of the one before.
     stream.set_nodelay(true).map_err(silent)?;
     Ok(stream)
@@ -201,11 +200,7 @@ async fn converse<T>(
 ) -> Result<T, EpmdError> {
     use erl_dist::epmd::EpmdError as Fault;
     let at = epmd.to_string();
-    let answered = async { Some(talk.await) }.or(async {
-        smol::Timer::after(EPMD_STEP).await;
-        None
-    });
-    match answered.await {
+    match within(EPMD_STEP, talk).await {
         None => Err(EpmdError::NoAnswer { at, reason: io::ErrorKind::TimedOut.into() }),
         Some(Ok(answer)) => Ok(answer),
         Some(Err(Fault::Io(reason))) => Err(match reason.kind() {
@@ -218,15 +213,6 @@ async fn converse<T>(
         }
         Some(Err(fault)) => Err(EpmdError::Malformed { at, what: fault.to_string() }),
     }
-}
-
-/// Waits for something, but not longer than `step`.
-pub(super) async fn within<T>(step: Duration, act: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    act.or(async {
-        smol::Timer::after(step).await;
-        Err(io::ErrorKind::TimedOut.into())
-    })
-    .await
 }
 
 fn random_creation() -> io::Result<u32> {
@@ -276,29 +262,42 @@ impl AsyncWrite for Bounded {
 }
 
 /// Why an epmd did not do what was asked.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EpmdError {
     /// The host's name has no address.
+    #[error("unknown host \"{host}\": {reason}; check the name, DNS or /etc/hosts")]
     UnknownHost {
         /// The name.
         host: String,
         /// What the resolver says.
+        #[source]
         reason: io::Error,
     },
     /// Nothing listens there, or nothing comes back in time.
+    #[error("no epmd answers at {at}: {reason}; start one with `epmd -daemon` or `kvnode epmd --daemon`")]
     NoAnswer {
         /// Address and port.
         at: String,
         /// What the system says.
+        #[source]
         reason: io::Error,
     },
     /// The connection was closed without an answer: what an epmd does with a request that it does not allow.
+    #[error(
+        "the epmd at {at} closed the connection without an answer; it does that to requests that it does not allow, such as \
+         registering from another machine"
+    )]
     Refused {
         /// Address and port.
         at: String,
     },
     /// A live node is registered under that name.
+    #[error(
+        "the name \"{name}\" is taken: the epmd at {epmd} has a live node of that name{}; choose another name, or end \
+         that node",
+        .port.map(|port| format!(", on port {port}")).unwrap_or_default()
+    )]
     NameTaken {
         /// The name, without host.
         name: String,
@@ -308,6 +307,7 @@ pub enum EpmdError {
         port: Option<u16>,
     },
     /// An error code that has no meaning for the request.
+    #[error("the epmd at {at} answered with error {code}")]
     Answered {
         /// Address and port.
         at: String,
@@ -315,6 +315,9 @@ pub enum EpmdError {
         code: u8,
     },
     /// Not an answer of an epmd.
+    #[error(
+        "what answers at {at} is no epmd ({what}); end the program that has this port, or set ERL_EPMD_PORT for all nodes"
+    )]
     Malformed {
         /// Address and port.
         at: String,
@@ -322,6 +325,10 @@ pub enum EpmdError {
         what: String,
     },
     /// None was running, and none could be started.
+    #[error(
+        "no epmd answers at {at}, and none could be started{}; start one by hand with `kvnode epmd` and see what it says",
+        .tried.iter().map(|one| format!("; {one}")).collect::<String>()
+    )]
     Start {
         /// Address and port.
         at: String,
@@ -339,53 +346,5 @@ impl EpmdError {
     /// Whether nothing listens at all: then one may be started.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::NoAnswer { reason, .. } if reason.kind() == io::ErrorKind::ConnectionRefused)
-    }
-}
-
-impl fmt::Display for EpmdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownHost { host, reason } => {
-                write!(f, "unknown host \"{host}\": {reason}; check the name, DNS or /etc/hosts")
-            }
-            Self::NoAnswer { at, reason } => {
-                write!(
-                    f,
-                    "no epmd answers at {at}: {reason}; start one with `epmd -daemon` or `kvnode epmd --daemon`"
-                )
-            }
-            Self::Refused { at } => write!(
-                f,
-                "the epmd at {at} closed the connection without an answer; it does that to requests that it does not \
-                 allow, such as registering from another machine"
-            ),
-            Self::NameTaken { name, epmd, port } => {
-                write!(f, "the name \"{name}\" is taken: the epmd at {epmd} has a live node of that name")?;
-                if let Some(port) = port {
-                    write!(f, ", on port {port}")?;
-                }
-                f.write_str("; choose another name, or end that node")
-            }
-            Self::Answered { at, code } => write!(f, "the epmd at {at} answered with error {code}"),
-            Self::Malformed { at, what } => write!(
-                f,
-                "what answers at {at} is no epmd ({what}); end the program that has this port, or set ERL_EPMD_PORT \
-                 for all nodes"
-            ),
-            Self::Start { at, tried } => {
-                write!(f, "no epmd answers at {at}, and none could be started")?;
-                tried.iter().try_for_each(|one| write!(f, "; {one}"))?;
-                f.write_str("; start one by hand with `kvnode epmd` and see what it says")
-            }
-        }
-    }
-}
-
-impl std::error::Error for EpmdError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::UnknownHost { reason, .. } | Self::NoAnswer { reason, .. } => Some(reason),
-            _ => None,
-        }
     }
 }

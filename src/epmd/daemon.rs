@@ -4,7 +4,6 @@
 //! and the others), the size of a request, the time that one may take.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -19,6 +18,7 @@ use smol::{Async, LocalExecutor};
 use super::protocol::{Asker, Next, Outcome, REQUEST_BYTES_MAX, Registry};
 pub use super::served::{CONNECTIONS_MAX, REMOTE_CONNECTIONS_MAX, REMOTE_CONNECTIONS_PER_ADDRESS_MAX};
 use super::served::{Place, Served, Source};
+use crate::within::within;
 
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -228,42 +228,30 @@ async fn read_request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 async fn in_time<T>(act: impl Future<Output = io::Result<T>>) -> Option<T> {
-    async { act.await.ok() }
-        .or(async {
-            smol::Timer::after(REQUEST_STEP).await;
-            None
-        })
-        .await
+    within(REQUEST_STEP, act).await?.ok()
 }
 
 /// Why a daemon cannot listen.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {at}: {reason}{}", advice(.reason))]
 pub struct DaemonError {
     /// Where.
     pub at: SocketAddr,
     /// What the system says.
+    #[source]
     pub reason: io::Error,
 }
 
-impl fmt::Display for DaemonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on {}: {}", self.at, self.reason)?;
-        f.write_str(match self.reason.kind() {
-            io::ErrorKind::AddrInUse => {
-                "; another program has the port: end it, or use --port (and ERL_EPMD_PORT for all nodes)"
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                "; this machine has no such address: check --address or ERL_EPMD_ADDRESS"
-            }
-            io::ErrorKind::PermissionDenied => "; ports below 1024 are for root: use --port",
-            _ => "",
-        })
-    }
-}
-
-impl std::error::Error for DaemonError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.reason)
+fn advice(reason: &io::Error) -> &'static str {
+    match reason.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program has the port: end it, or use --port (and ERL_EPMD_PORT for all nodes)"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; this machine has no such address: check --address or ERL_EPMD_ADDRESS"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 are for root: use --port",
+        _ => "",
     }
 }
 

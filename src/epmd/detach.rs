@@ -1,17 +1,15 @@
 //! Leaving our own epmd behind: a process in a session of its own, which outlives whoever started it.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use smol::future::FutureExt;
-
 use super::client::{EPMD_STEP, local_names};
 use super::daemon::DaemonConfig;
 use crate::config::EpmdConfig;
+use crate::within::within;
 
 /// The argument that tells a process to be the daemon: `kvnode epmd --detached …`.
 pub const DETACHED: &str = "--detached";
@@ -53,11 +51,7 @@ pub async fn spawn(program: &Path, config: &DaemonConfig) -> Result<SocketAddr, 
             smol::Timer::after(LOOK).await;
         }
     };
-    let late = async {
-        smol::Timer::after(EPMD_STEP).await;
-        Err(DetachError::Silent)
-    };
-    answers.or(late).await
+    within(EPMD_STEP, answers).await.unwrap_or(Err(DetachError::Silent))
 }
 
 fn complaint(child: &mut Child) -> String {
@@ -80,32 +74,22 @@ pub fn own_session() -> io::Result<()> {
 }
 
 /// Why no daemon was left behind.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DetachError {
     /// The program could not be run.
+    #[error("cannot start the epmd: {0}")]
     Start(io::Error),
     /// It ended.
+    #[error("{complaint}")]
     Ended {
         /// What it said.
         complaint: String,
     },
     /// It runs and does not answer.
+    #[error(
+        "the epmd was started and does not answer after {} s; run it with `kvnode epmd` and see what it says",
+        EPMD_STEP.as_secs()
+    )]
     Silent,
 }
-
-impl fmt::Display for DetachError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Start(reason) => write!(f, "cannot start the epmd: {reason}"),
-            Self::Ended { complaint } => f.write_str(complaint),
-            Self::Silent => write!(
-                f,
-                "the epmd was started and does not answer after {} s; run it with `kvnode epmd` and see what it says",
-                EPMD_STEP.as_secs()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for DetachError {}

@@ -1,37 +1,23 @@
 //! What Erlang's environment variables say of epmd.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::IpAddr;
 
 use crate::config::EpmdConfig;
 
 /// An environment variable that `erl` reads has a value that means nothing: for the user to mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvironmentError {
     /// `ERL_EPMD_PORT` is no port.
+    #[error("ERL_EPMD_PORT is {0:?}, which is no port; set it to 1..65535, or unset it")]
     Port(String),
     /// `ERL_EPMD_ADDRESS` has this in it, which is no IP address.
+    #[error(
+        "ERL_EPMD_ADDRESS has {0:?}, which is no IP address; set it to addresses with commas between them, or unset it"
+    )]
     Address(String),
 }
-
-impl fmt::Display for EnvironmentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(text) => {
-                write!(f, "ERL_EPMD_PORT is {text:?}, which is no port; set it to 1..65535, or unset it")
-            }
-            Self::Address(part) => write!(
-                f,
-                "ERL_EPMD_ADDRESS has {part:?}, which is no IP address; set it to addresses with commas between them, or \
-                 unset it"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for EnvironmentError {}
 
 /// Where epmd is by `ERL_EPMD_PORT` and `ERL_EPMD_ADDRESS`, as `erl` reads them; what they do not say is as in
 /// [`EpmdConfig::default`].

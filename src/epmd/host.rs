@@ -1,6 +1,5 @@
 //! The name of this host, as `erl` finds it (kernel, `inet_config.erl` and `net_kernel.erl`, create_hostpart).
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::distribution::node_name::NameKind;
@@ -85,30 +84,20 @@ fn canonical<'a>(hosts: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Why this host has no name of the wanted kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
     /// No domain is known.
+    #[error(
+        "can't set a long node name: this host is called \"{host}\" and no domain is set, neither in its name, nor in \
+         resolv.conf, nor in /etc/hosts; write the host too, as in --name NAME@{host}.example.org or \
+         --name NAME@127.0.0.1, or use --sname"
+    )]
     NoDomain {
         /// The short name.
         host: String,
     },
 }
-
-impl fmt::Display for HostError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoDomain { host } => write!(
-                f,
-                "can't set a long node name: this host is called \"{host}\" and no domain is set, neither in its name, \
-                 nor in resolv.conf, nor in /etc/hosts; write the host too, as in --name NAME@{host}.example.org or \
-                 --name NAME@127.0.0.1, or use --sname"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for HostError {}
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::client::{EPMD_STEP, EpmdError, within};
+use super::client::{EPMD_STEP, EpmdError};
 use super::host::Host;
+use crate::within::io_within;
 
 /// How long the resolver may take for this host's own name, whose address is known without it. A resolver whose servers
 /// are not reached takes ten seconds.
@@ -40,7 +41,7 @@ pub async fn resolve(host: &str, own_host: Option<&str>) -> Result<Resolved, Epm
     let is_own =
         own_host.is_some_and(|own| own.eq_ignore_ascii_case(host)) || Host::of_system().is_called(host);
     let step = if is_own { OWN_NAME_STEP } else { EPMD_STEP };
-    let found = within(step, smol::net::resolve((host, 0))).await;
+    let found = io_within(step, smol::net::resolve((host, 0))).await;
     let found = found.map(|found| found.iter().map(SocketAddr::ip).collect::<Vec<IpAddr>>());
     match found {
         Ok(addresses) if !addresses.is_empty() => Ok(Resolved { addresses, is_own_name: false }),

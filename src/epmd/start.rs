@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use smol::future::FutureExt;
 use smol::process::Command;
 
 use super::client::{EPMD_STEP, EpmdError, local_names};
 use crate::config::EpmdConfig;
+use crate::within::within;
 
 /// First and longest pause between two looks whether a started epmd answers.
 const LOOK_FIRST: Duration = Duration::from_millis(5);
@@ -97,8 +97,8 @@ async fn start(mut command: Command, epmd: &EpmdConfig) -> Result<SocketAddr, St
         let status = command.status().await.map_err(|reason| reason.to_string())?;
         if status.success() { Ok(()) } else { Err(format!("ended with {status}")) }
     };
-    ended.or(too_late()).await?;
-    async {
+    within(EPMD_STEP, ended).await.unwrap_or_else(too_late)?;
+    let answers = async {
         let mut pause = LOOK_FIRST;
         loop {
             match local_names(epmd).await {
@@ -109,12 +109,10 @@ async fn start(mut command: Command, epmd: &EpmdConfig) -> Result<SocketAddr, St
             smol::Timer::after(pause).await;
             pause = (pause * 2).min(LOOK_MAX);
         }
-    }
-    .or(too_late())
-    .await
+    };
+    within(EPMD_STEP, answers).await.unwrap_or_else(too_late)
 }
 
-async fn too_late<T>() -> Result<T, String> {
-    smol::Timer::after(EPMD_STEP).await;
+fn too_late<T>() -> Result<T, String> {
     Err(format!("not ready after {} s", EPMD_STEP.as_secs()))
 }

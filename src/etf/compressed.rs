@@ -35,6 +35,7 @@ pub fn inflate(after_tag_80: &[u8], size_bytes_max: usize) -> Result<(Vec<u8>, u
             // Room for one byte more than there should be, to notice when there are more.
             out.reserve_exact((size + 1).saturating_sub(written).clamp(1, STEP_BYTES.max(written)));
         }
+        #[expect(clippy::indexing_slicing, reason = "no more is read than there is")]
         let status = zlib.decompress_vec(&input[read..], &mut out, FlushDecompress::None);
         match status.map_err(|_| TermError::Compressed)? {
             _ if out.len() > size => return Err(TermError::Compressed),

@@ -57,6 +57,10 @@ pub fn canonical<'a>(term: TermView<'a>, scratch: &'a mut Vec<u8>) -> Result<&'a
 
 /// Whether the bytes of a term are canonical already. May say no for one that is but nests lists deeply or has
 /// a fun, a native record or a map of several pairs: these are told only by rewriting them.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "`open` is how many of `tails` are in use, `OPEN_LISTS_MAX` at most"
+)]
 fn is_canonical(term: TermView<'_>) -> Result<bool, TermError> {
     let mut cursor = term.cursor();
     // Terms that are still to come, and for every open list how many they are when its tail comes.
@@ -108,7 +112,9 @@ fn is_canonical(term: TermView<'_>) -> Result<bool, TermError> {
 fn count_bytes(cursor: &mut Cursor<'_>, len: usize) -> usize {
     let (pairs, _) = cursor.rest().as_chunks::<2>();
     let count = pairs.iter().take(len).take_while(|[tag, _]| *tag == SMALL_INTEGER_EXT).count();
-    *cursor = Cursor::new(&cursor.rest()[count * 2..]);
+    #[expect(clippy::indexing_slicing, reason = "so many pairs have been seen")]
+    let rest = &cursor.rest()[count * 2..];
+    *cursor = Cursor::new(rest);
     count
 }
 

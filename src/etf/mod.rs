@@ -5,6 +5,8 @@
 //! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes. [`to_term`] and
 //! [`from_term`] go between terms and Rust types, through [`mod@serde`].
 
+#![warn(clippy::indexing_slicing)]
+
 // Hidden: what is received compressed is inflated before a user sees it; tests and fuzz targets do it themselves.
 #[doc(hidden)]
 pub mod compressed;

@@ -48,6 +48,7 @@ impl From<&[u8]> for SharedBytes {
 impl Deref for SharedBytes {
     type Target = [u8];
 
+    #[expect(clippy::indexing_slicing, reason = "the range is one of the owner's, by all that make one")]
     fn deref(&self) -> &[u8] {
         &self.owner[self.range.clone()]
     }

@@ -248,7 +248,7 @@ impl<'a> Cursor<'a> {
         let node = self.atom()?;
         let creation = if tag == NEWER_REFERENCE_EXT { self.u32()? } else { self.old_creation()? };
         let mut words = [0; 5];
-        for word in &mut words[..usize::from(len)] {
+        for word in words.iter_mut().take(usize::from(len)) {
             *word = self.u32()?;
         }
         if tag == NEW_REFERENCE_EXT && words[0] > OLD_REFERENCE_WORD_MAX {
@@ -274,7 +274,9 @@ impl<'a> Cursor<'a> {
             true => Traits::none(),
             false => self.skip()?,
         };
-        Ok(TermView { bytes: &start[..start.len() - self.rest.len()], traits })
+        #[expect(clippy::indexing_slicing, reason = "what is left is the end of what there was")]
+        let bytes = &start[..start.len() - self.rest.len()];
+        Ok(TermView { bytes, traits })
     }
 
     /// Steps over one of the commonest terms that have no parts; `false`, and no step, at any other.
@@ -512,21 +514,25 @@ fn is_ascii(text: &[u8]) -> bool {
 /// perhaps an exponent, as a BEAM reads it; the standard library would read more.
 pub(super) fn float_text(bytes: &[u8]) -> Result<f64, TermError> {
     let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-    let sign = |text: &[u8]| usize::from(matches!(text.first(), Some(b'+' | b'-')));
     let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
-        Some(at) => (&text[..at], &text[at + 1..]),
-        None => (text, &b"0"[..]),
-    };
-    let mantissa = &mantissa[sign(mantissa)..];
-    let point = mantissa.iter().position(|&byte| byte == b'.').ok_or(TermError::Float)?;
-    if !digits(&mantissa[..point]) || !digits(&mantissa[point + 1..]) || !digits(&exponent[sign(exponent)..])
-    {
+    let mut parts = text.splitn(2, |byte| matches!(byte, b'e' | b'E'));
+    let mantissa = without_sign(parts.next().unwrap_or_default());
+    let exponent = without_sign(parts.next().unwrap_or(b"0"));
+    let mut parts = mantissa.splitn(2, |&byte| byte == b'.');
+    let whole = parts.next().unwrap_or_default();
+    let fraction = parts.next().ok_or(TermError::Float)?;
+    if ![whole, fraction, exponent].into_iter().all(digits) {
         return Err(TermError::Float);
     }
     let text = std::str::from_utf8(text).map_err(|_| TermError::Float)?;
     let value: f64 = text.parse().map_err(|_| TermError::Float)?;
     if value.is_finite() { Ok(value) } else { Err(TermError::Float) }
+}
+
+const fn without_sign(text: &[u8]) -> &[u8] {
+    match text {
+        [b'+' | b'-', text @ ..] | text => text,
+    }
 }
 
 #[cfg(test)]

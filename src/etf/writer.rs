@@ -82,7 +82,7 @@ impl<'a> TermWriter<'a> {
     fn big(&mut self, negative: bool, magnitude: u64) {
         let len = 8 - magnitude.leading_zeros() as usize / 8;
         self.out.extend_from_slice(&[SMALL_BIG_EXT, len as u8, u8::from(negative)]);
-        self.out.extend_from_slice(&magnitude.to_le_bytes()[..len]);
+        self.out.extend(magnitude.to_le_bytes().iter().take(len));
     }
 
     /// A float.

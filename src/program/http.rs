@@ -30,6 +30,7 @@ use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::Program;
+use crate::within::within;
 use history::History;
 
 /// Connections at once.
@@ -82,14 +83,10 @@ async fn accept_all(site: Arc<Site>, listener: TcpListener) {
             }
             Err(error) => {
                 tracing::warn!(%error, "an HTTP connection could not be accepted");
-                after(ACCEPT_PAUSE).await;
+                Timer::after(ACCEPT_PAUSE).await;
             }
         }
     }
-}
-
-async fn after(pause: Duration) {
-    Timer::after(pause).await;
 }
 
 /// The connections that are open, oldest first. What is sent here is never used: dropped, it ends its connection.
@@ -130,6 +127,6 @@ async fn connection(site: Arc<Site>, stream: TcpStream, open: Arc<Mutex<Open>>) 
         // Only its end is ever received.
         while closed.recv().await.is_ok() {}
     };
-    served.or(made_room).or(after(CONNECTION_DURATION_MAX)).await;
+    let _late = within(CONNECTION_DURATION_MAX, served.or(made_room)).await;
     open.lock().connections.retain(|(other, _)| *other != number);
 }

@@ -64,22 +64,13 @@ impl std::str::FromStr for LogLevels {
 }
 
 /// A part of the levels that is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{part:?} is no level; write off, error, warn, info, debug or trace, or PART=LEVEL as in kvnode::node=debug,warn"
+)]
 pub struct LogLevelsError {
     part: String,
 }
-
-impl fmt::Display for LogLevelsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} is no level; write off, error, warn, info, debug or trace, or PART=LEVEL as in kvnode::node=debug,warn",
-            self.part
-        )
-    }
-}
-
-impl std::error::Error for LogLevelsError {}
 
 /// The form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use smol::Timer;
-use smol::future::FutureExt;
 
 use crate::Node;
+use crate::within::within;
 
 /// Where the service manager listens; unset or empty: there is none that wants to know.
 const SOCKET: &str = "NOTIFY_SOCKET";
@@ -103,12 +103,7 @@ pub(super) async fn watchdog(node: Arc<Node>) {
     // sd_watchdog_enabled(3) recommends half of it.
     let interval = (limit / 2).max(Duration::from_millis(1));
     loop {
-        let alive = looked_around(&node);
-        let in_time = async {
-            Timer::after(limit).await;
-            false
-        };
-        if alive.or(in_time).await {
+        if within(limit, looked_around(&node)).await == Some(true) {
             tell(&[NotifyState::Watchdog]);
         } else {
             tracing::error!(

@@ -75,31 +75,38 @@ impl fmt::Display for Whom {
 }
 
 /// How bytes can be wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
     /// A packet of no bytes.
+    #[error("it is empty")]
     Empty,
     /// A packet that ends within a field.
+    #[error("it ends too early")]
     Short,
     /// A packet with bytes behind its last field, where none may be.
+    #[error("{bytes} bytes follow its end")]
     Long {
         /// How many.
         bytes: usize,
     },
     /// A packet longer than [`PACKET_BYTES_MAX`].
+    #[error("it announces {bytes} bytes, and at most {} are taken", PACKET_BYTES_MAX)]
     Oversized {
         /// The length that it announced.
         bytes: usize,
     },
     /// Another message than the one that is due.
+    #[error("it begins with byte {tag}, which is another message or none at all")]
     Tag {
         /// Its first byte.
         tag: u8,
     },
     /// A given name that is not UTF-8.
+    #[error("the name in it is not UTF-8")]
     NotUtf8,
     /// A name that no node has.
+    #[error("the name {} in it is no node's: {error}", shown(.name))]
     Name {
         /// The name as sent.
         name: String,
@@ -107,88 +114,56 @@ pub enum Malformed {
         error: NodeNameError,
     },
     /// A host that no node has, of one that wants a name.
+    #[error("the host {} in it is none", shown(.host))]
     Host {
         /// The host as sent.
         host: String,
     },
     /// A name was given whose host is not ours.
+    #[error("the name {} in it has another host than ours", shown(.name))]
     OtherHost {
         /// The name as sent.
         name: String,
     },
 }
 
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("it is empty"),
-            Self::Short => f.write_str("it ends too early"),
-            Self::Long { bytes } => write!(f, "{bytes} bytes follow its end"),
-            Self::Oversized { bytes } => {
-                write!(f, "it announces {bytes} bytes, and at most {PACKET_BYTES_MAX} are taken")
-            }
-            Self::Tag { tag } => {
-                write!(f, "it begins with byte {tag}, which is another message or none at all")
-            }
-            Self::NotUtf8 => f.write_str("the name in it is not UTF-8"),
-            Self::Name { name, error } => write!(f, "the name {} in it is no node's: {error}", shown(name)),
-            Self::Host { host } => write!(f, "the host {} in it is none", shown(host)),
-            Self::OtherHost { name } => {
-                write!(f, "the name {} in it has another host than ours", shown(name))
-            }
-        }
-    }
-}
-
 /// Why a node may not connect here. It is told `not_allowed` whatever the reason; the log of this side has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unwelcome {
     /// This node is about to end.
+    #[error("this node is about to end; it may try again when this one is back")]
     Stopping,
     /// One of the two names is short and the other long: such nodes do not connect to each other (`inet_tcp_dist`,
     /// splitnode).
+    #[error(
+        "its name is {}, ours are {}; start all nodes of a cluster with short names (--sname here, -sname there), or \
+         all with long ones (--name, -name)",
+        length_word(*.theirs_is_long),
+        length_word(!*.theirs_is_long)
+    )]
     NameKinds {
         /// Whether the long one is theirs.
         theirs_is_long: bool,
     },
     /// It is none of those that may be connected with (`--allow`).
+    #[error("it is not among --allow; add its name there if it is to connect, and start this node again")]
     NotListed,
     /// As many nodes are connected as may be.
+    #[error(
+        "{peers_max} nodes are connected, and more are not taken; disconnect some, or raise Limits::peers_max"
+    )]
     Crowded {
         /// How many.
         peers_max: usize,
     },
     /// It wants a name, and none fits before its host.
+    #[error("no name fits before its host; give it a name, or its host a shorter one")]
     HostTooLong,
 }
 
-impl fmt::Display for Unwelcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stopping => {
-                f.write_str("this node is about to end; it may try again when this one is back")
-            }
-            Self::NameKinds { theirs_is_long } => {
-                let (theirs, ours) = if *theirs_is_long { ("long", "short") } else { ("short", "long") };
-                write!(
-                    f,
-                    "its name is {theirs}, ours are {ours}; start all nodes of a cluster with short names (--sname here, \
-                     -sname there), or all with long ones (--name, -name)"
-                )
-            }
-            Self::NotListed => f.write_str(
-                "it is not among --allow; add its name there if it is to connect, and start this node again",
-            ),
-            Self::Crowded { peers_max } => write!(
-                f,
-                "{peers_max} nodes are connected, and more are not taken; disconnect some, or raise Limits::peers_max"
-            ),
-            Self::HostTooLong => {
-                f.write_str("no name fits before its host; give it a name, or its host a shorter one")
-            }
-        }
-    }
+const fn length_word(is_long: bool) -> &'static str {
+    if is_long { "long" } else { "short" }
 }
 
 /// What ended the handshake.

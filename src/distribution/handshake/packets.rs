@@ -81,21 +81,24 @@ impl Packets {
     /// [`Malformed::Oversized`] when a packet over [`PACKET_BYTES_MAX`] is announced: the other side's fault, and
     /// every later call says the same.
     pub fn next_packet(&mut self) -> Option<Result<&[u8], Malformed>> {
-        let left = &self.bytes[self.taken..];
-        let (length, width) = match self.lengths {
-            Lengths::TwoBytes => (u16::from_be_bytes(*left.first_chunk()?).into(), 2),
-            Lengths::FourBytes => (u32::from_be_bytes(*left.first_chunk()?), 4),
+        let left = self.bytes.get(self.taken..)?;
+        let (length, behind) = match self.lengths {
+            Lengths::TwoBytes => {
+                let (length, behind) = left.split_first_chunk()?;
+                (u16::from_be_bytes(*length).into(), behind)
+            }
+            Lengths::FourBytes => {
+                let (length, behind) = left.split_first_chunk()?;
+                (u32::from_be_bytes(*length), behind)
+            }
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > PACKET_BYTES_MAX {
             return Some(Err(Malformed::Oversized { bytes: length }));
         }
-        if left.len() - width < length {
-            return None;
-        }
-        let start = self.taken + width;
-        self.taken = start + length;
-        Some(Ok(&self.bytes[start..self.taken]))
+        let (packet, rest) = behind.split_at_checked(length)?;
+        self.taken = self.bytes.len() - rest.len();
+        Some(Ok(packet))
     }
 
     /// What came behind the packets that were taken: the first bytes of the connection.

@@ -187,6 +187,7 @@ fn framed(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     write(&mut packet);
     let length =
         u16::try_from(packet.len() - 2).expect("the longest part is a name, of 255 characters at most");
+    #[expect(clippy::indexing_slicing, reason = "the packet begins with two bytes for it")]
     packet[..2].copy_from_slice(&length.to_be_bytes());
     packet
 }

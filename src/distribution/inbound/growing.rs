@@ -32,6 +32,7 @@ impl Growing {
     }
 
     /// Those bytes.
+    #[expect(clippy::indexing_slicing, reason = "`filled` bytes and more stand there")]
     pub(super) fn arrived(&self) -> &[u8] {
         &self.bytes[..self.filled]
     }
@@ -44,6 +45,7 @@ impl Growing {
     }
 
     /// Room for `len` bytes, or for as many as a read should bring.
+    #[expect(clippy::indexing_slicing, reason = "it has just been made as long as that")]
     pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
         let end = self.filled + len.min(self.filled.clamp(FIRST_STEP_BYTES, STEP_BYTES));
         if self.bytes.len() < end {

@@ -72,7 +72,7 @@ impl Skipping {
         let Skipped { head, size } = &mut self.skipped;
         let missing = self.head_bytes_max - head.len();
         if missing > 0 {
-            head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
+            head.extend(bytes.iter().take(missing));
         }
         size.bytes = size.bytes.saturating_add(bytes.len());
     }

@@ -106,6 +106,7 @@ struct Place {
 }
 
 impl Place {
+    #[expect(clippy::indexing_slicing, reason = "`Keys::place` makes them, of bytes that are there")]
     fn bytes<'b>(self, input: &'b [u8], rewritten: &'b [u8]) -> &'b [u8] {
         let start = self.start as usize;
         let (all, start) =
@@ -149,7 +150,7 @@ impl<'a> Keys<'a> {
         let new = place.bytes(input, rewritten);
         match set {
             KeySet::Few(first) => {
-                if self.few[first..].iter().any(|seen| seen.bytes(input, rewritten) == new) {
+                if self.few.iter().skip(first).any(|seen| seen.bytes(input, rewritten) == new) {
                     return Err(TermError::DuplicateKey);
                 }
                 self.few.push(place);

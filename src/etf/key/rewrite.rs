@@ -107,6 +107,7 @@ impl Rewriter<'_, '_> {
 
     fn set_u32(&mut self, at: u32, value: usize) -> Result<(), TermError> {
         let value = u32::try_from(value).map_err(|_| TermError::KeyTooComplex)?;
+        #[expect(clippy::indexing_slicing, reason = "four bytes were written there for it")]
         self.out[at as usize..][..4].copy_from_slice(&value.to_be_bytes());
         Ok(())
     }
@@ -127,7 +128,7 @@ impl Rewriter<'_, '_> {
         loop {
             let before = self.input.rest();
             let bytes = count_bytes(&mut self.input, left);
-            self.out.extend_from_slice(&before[..bytes * 2]);
+            self.copy_read(before);
             count += bytes;
             left -= bytes;
             self.here()?;
@@ -160,6 +161,10 @@ impl Rewriter<'_, '_> {
     }
 
     /// Ends a proper list, whose elements have been written behind the head of a `LIST_EXT`.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the head of the list, five bytes, and `count` elements of two bytes stand there"
+    )]
     fn close_list(&mut self, start: u32, count: usize) -> Result<(), TermError> {
         let head = start as usize;
         let elements = head + 5;
@@ -206,13 +211,17 @@ impl Rewriter<'_, '_> {
         self.term()
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`first` pairs are those of other maps; a pair has its places in the output, in order"
+    )]
     fn close_map(&mut self, start: u32, end: u32, first: usize) -> Result<(), TermError> {
         let out = &*self.out;
         let key = |pair: &Pair| &out[pair.key as usize..pair.value as usize];
         let pairs = &mut self.pairs[first..];
         if !pairs.is_sorted_by(|one, next| key(one) < key(next)) {
             pairs.sort_unstable_by(|one, other| key(one).cmp(key(other)));
-            if pairs.windows(2).any(|two| key(&two[0]) == key(&two[1])) {
+            if pairs.array_windows().any(|[one, next]| key(one) == key(next)) {
                 return Err(TermError::DuplicateKey);
             }
             let (first, count) = (self.kept.len() as u32, pairs.len() as u32);
@@ -224,6 +233,10 @@ impl Rewriter<'_, '_> {
     }
 
     /// Puts the maps in order that are in the output from `from` on.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "maps and pairs have their places in the output, those of a map inside of it"
+    )]
     fn put_in_order(&mut self, from: u32) -> Result<(), TermError> {
         let inside = self.unsorted.partition_point(|map| map.start < from);
         let maps = &mut self.unsorted[inside..];
@@ -273,8 +286,8 @@ impl Rewriter<'_, '_> {
             NIL_EXT => self.copy(1)?,
             NEW_FLOAT_EXT => self.copy(9)?,
             BINARY_EXT => {
-                let len = 5 + self.input.binary()?.len();
-                self.out.extend_from_slice(&before[..len]);
+                self.input.binary()?;
+                self.copy_read(before);
             }
             INTEGER_EXT => {
                 let [_, value @ ..] = self.input.array::<5>()?;
@@ -289,11 +302,10 @@ impl Rewriter<'_, '_> {
                 let (sign, digits) = big(&mut self.input)?;
                 self.big(sign, digits)?;
             }
-            STRING_EXT => {
-                let len = string(&mut self.input)?.len();
-                let whole = if len == 0 { &[NIL_EXT][..] } else { &before[..3 + len] };
-                self.out.extend_from_slice(whole);
-            }
+            STRING_EXT => match string(&mut self.input)? {
+                [] => self.out.push(NIL_EXT),
+                _ => self.copy_read(before),
+            },
             LIST_EXT => {
                 let start = self.here()?;
                 let left = self.input.list()?;
@@ -319,7 +331,7 @@ impl Rewriter<'_, '_> {
                 let (bits, bytes) = bit_binary(&mut self.input)?;
                 match bytes.split_last() {
                     Some((last, whole)) if bits < 8 => {
-                        self.out.extend_from_slice(&before[..6]);
+                        self.out.extend(before.iter().take(6));
                         self.out.extend_from_slice(whole);
                         self.out.push(last & !unused_bits(bits));
                     }
@@ -336,12 +348,14 @@ impl Rewriter<'_, '_> {
             NEWER_REFERENCE_EXT | NEW_REFERENCE_EXT | REFERENCE_EXT => {
                 let reference = self.input.reference()?;
                 let mut words = [0; 5];
-                words[..reference.words().len()].copy_from_slice(reference.words());
-                let len = if words[4] != 0 { 5 } else { 3 + usize::from(words[3] != 0) };
-                self.out.extend_from_slice(&[NEWER_REFERENCE_EXT, 0, len as u8]);
+                words.iter_mut().zip(reference.words()).for_each(|(word, given)| *word = *given);
+                let words = match words.as_slice() {
+                    [words @ .., 0, 0] | [words @ .., 0] | words => words,
+                };
+                self.out.extend_from_slice(&[NEWER_REFERENCE_EXT, 0, words.len() as u8]);
                 self.write_atom(reference.node);
                 self.write_u32s(&[reference.creation]);
-                self.write_u32s(&words[..len]);
+                self.write_u32s(words);
             }
             EXPORT_EXT => {
                 self.copy(1)?;
@@ -353,8 +367,7 @@ impl Rewriter<'_, '_> {
             RECORD_EXT => self.record()?,
             FUN_EXT => {
                 self.input.skip()?;
-                let len = before.len() - self.input.rest().len();
-                self.out.extend_from_slice(&before[..len]);
+                self.copy_read(before);
             }
             other => return Err(TermError::Tag(other)),
         }
@@ -371,6 +384,13 @@ impl Rewriter<'_, '_> {
         Ok(())
     }
 
+    /// Writes what has been read since the input was `before`.
+    fn copy_read(&mut self, before: &[u8]) {
+        let len = before.len() - self.input.rest().len();
+        #[expect(clippy::indexing_slicing, reason = "what is left is the end of what there was")]
+        self.out.extend_from_slice(&before[..len]);
+    }
+
     fn atom(&mut self) -> Result<(), TermError> {
         let atom = self.input.atom()?;
         self.write_atom(atom);
@@ -385,19 +405,20 @@ impl Rewriter<'_, '_> {
         words.iter().for_each(|word| self.out.extend_from_slice(&word.to_be_bytes()));
     }
 
-    fn big(&mut self, sign: u8, digits: &[u8]) -> Result<(), TermError> {
-        let len = digits.iter().rposition(|&digit| digit != 0).map_or(0, |last| last + 1);
-        let digits = &digits[..len];
+    fn big(&mut self, sign: u8, mut digits: &[u8]) -> Result<(), TermError> {
+        while let [before @ .., 0] = digits {
+            digits = before;
+        }
         if let Some(value) = small_value(sign, digits) {
             self.writer().integer(i64::from(value));
             return Ok(());
         }
-        match u8::try_from(len) {
+        match u8::try_from(digits.len()) {
             Ok(len) => self.out.extend_from_slice(&[SMALL_BIG_EXT, len]),
             Err(_) => {
                 self.out.extend_from_slice(&[LARGE_BIG_EXT, 0, 0, 0, 0]);
                 let at = self.here()? - 4;
-                self.set_u32(at, len)?;
+                self.set_u32(at, digits.len())?;
             }
         }
         self.out.push(u8::from(sign != 0));
@@ -437,9 +458,11 @@ impl Rewriter<'_, '_> {
             self.atom()?;
         }
         starts.push(self.out.len());
-        let mut names: Vec<&[u8]> = starts.windows(2).map(|two| &self.out[two[0]..two[1]]).collect();
+        #[expect(clippy::indexing_slicing, reason = "each name begins where the one before ends")]
+        let mut names: Vec<&[u8]> =
+            starts.array_windows().map(|&[start, end]| &self.out[start..end]).collect();
         names.sort_unstable();
-        if names.windows(2).any(|two| two[0] == two[1]) {
+        if names.array_windows().any(|[one, next]| one == next) {
             return Err(TermError::DuplicateKey);
         }
         self.push_terms(arity as u32);

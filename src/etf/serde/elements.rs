@@ -9,6 +9,7 @@ use super::error::{ConvertError, Step};
 use super::number::{Number, number};
 
 /// The elements of a `STRING_EXT` as terms of their own, that any type can be read from.
+#[expect(clippy::indexing_slicing, reason = "`byte` is less than how many there are")]
 static BYTES: [[u8; 2]; 256] = {
     let mut terms = [[SMALL_INTEGER_EXT, 0]; 256];
     let mut byte = 0;
@@ -75,6 +76,7 @@ impl<'de> Parts<'de> {
                     return Ok(Some(Part::AtCursor));
                 }
                 Self::String(bytes) => match bytes.split_first() {
+                    #[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
                     Some((&byte, rest)) => {
                         *bytes = rest;
                         return Ok(Some(Part::Byte(&BYTES[usize::from(byte)])));

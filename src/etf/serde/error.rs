@@ -29,10 +29,11 @@ struct Inner {
 }
 
 /// What is wrong, without the place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertProblem {
     /// Something else than the type asks for.
+    #[error("wanted {wanted}, met {met}")]
     Unexpected {
         /// What the type asks for.
         wanted: String,
@@ -40,12 +41,16 @@ pub enum ConvertProblem {
         met: String,
     },
     /// A field that the type needs is not there.
+    #[error("the field {0} is missing")]
     MissingField(&'static str),
     /// A field is there twice: in a keyword list, or as an atom and as a string.
+    #[error("the field {0} is there twice")]
     DuplicateField(&'static str),
     /// A field that a type with `deny_unknown_fields` does not have.
+    #[error("there is no field {0}")]
     UnknownField(String),
     /// No variant of the enum has this name.
+    #[error("wanted one of {}, met {name}", .known.join(", "))]
     UnknownVariant {
         /// What stands where the variant's name should.
         name: String,
@@ -53,18 +58,25 @@ pub enum ConvertProblem {
         known: &'static [&'static str],
     },
     /// Nested deeper than [`DEPTH_MAX`](super::DEPTH_MAX).
+    #[error("nested more than {} deep", super::DEPTH_MAX)]
     TooDeep,
     /// A float that is no finite number: Erlang has none such.
+    #[error("a float is not a finite number, and Erlang has no other")]
     Float,
     /// The text of an atom has more than 255 characters.
+    #[error("an atom is longer than 255 characters")]
     Atom,
     /// More bytes or elements than the 32 bits of a length can tell.
+    #[error("longer than 4 GiB, which no term can be")]
     TooLong,
     /// Two keys of a map are the same term: a BEAM would refuse the whole.
+    #[error("two keys of a map are the same term")]
     DuplicateKey,
     /// The bytes of a term held as such are none.
+    #[error("{0}")]
     Term(TermError),
     /// What a type's own `Serialize` or `Deserialize` has to say.
+    #[error("{0}")]
     Other(String),
 }
 
@@ -138,24 +150,7 @@ impl ConvertError {
 
 impl Display for ConvertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.problem {
-            ConvertProblem::Unexpected { wanted, met } => write!(f, "wanted {wanted}, met {met}")?,
-            ConvertProblem::MissingField(name) => write!(f, "the field {name} is missing")?,
-            ConvertProblem::DuplicateField(name) => write!(f, "the field {name} is there twice")?,
-            ConvertProblem::UnknownField(name) => write!(f, "there is no field {name}")?,
-            ConvertProblem::UnknownVariant { name, known } => {
-                write!(f, "wanted one of {}, met {name}", known.join(", "))?;
-            }
-            ConvertProblem::TooDeep => write!(f, "nested more than {} deep", super::DEPTH_MAX)?,
-            ConvertProblem::Float => {
-                f.write_str("a float is not a finite number, and Erlang has no other")?
-            }
-            ConvertProblem::Atom => f.write_str("an atom is longer than 255 characters")?,
-            ConvertProblem::TooLong => f.write_str("longer than 4 GiB, which no term can be")?,
-            ConvertProblem::DuplicateKey => f.write_str("two keys of a map are the same term")?,
-            ConvertProblem::Term(error) => write!(f, "{error}")?,
-            ConvertProblem::Other(text) => f.write_str(text)?,
-        }
+        self.0.problem.fmt(f)?;
         if self.0.path.is_empty() { Ok(()) } else { write!(f, ", at {}", self.path()) }
     }
 }

@@ -191,6 +191,7 @@ fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Con
     let mut serializer = ser::Serializer::new(out);
     value.serialize(&mut serializer)?;
     if serializer.has_map() {
+        #[expect(clippy::indexing_slicing, reason = "a serializer only appends")]
         check_maps(TermView::trusted(&out[start..], Traits::MAP))?;
     }
     Ok(())

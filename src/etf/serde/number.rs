@@ -48,12 +48,11 @@ pub(super) fn number(cursor: &mut Cursor<'_>) -> Result<Option<Number>, TermErro
 /// From the digits to the base 256, the lowest first; those of a wide form may be followed by zeros.
 fn integer(negative: bool, digits: &[u8]) -> Number {
     const BYTES: usize = size_of::<u128>();
-    let (low, high) = digits.split_at(digits.len().min(BYTES));
-    if high.iter().any(|&digit| digit != 0) {
+    if digits.iter().skip(BYTES).any(|&digit| digit != 0) {
         return Number::Huge;
     }
     let mut bytes = [0; BYTES];
-    bytes[..low.len()].copy_from_slice(low);
+    bytes.iter_mut().zip(digits).for_each(|(byte, digit)| *byte = *digit);
     let magnitude = u128::from_le_bytes(bytes);
     if !negative || magnitude == 0 {
         return Number::Unsigned(magnitude);

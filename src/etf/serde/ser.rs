@@ -79,7 +79,7 @@ impl<'o> Serializer<'o> {
     fn big(&mut self, negative: bool, magnitude: u128) {
         let len = 16 - magnitude.leading_zeros() as usize / 8;
         self.out.extend_from_slice(&[SMALL_BIG_EXT, len as u8, u8::from(negative)]);
-        self.out.extend_from_slice(&magnitude.to_le_bytes()[..len]);
+        self.out.extend(magnitude.to_le_bytes().iter().take(len));
     }
 
     /// Begins a compound term whose number of elements is filled in when it ends.
@@ -391,12 +391,13 @@ impl Compound<'_, '_> {
         Ok(())
     }
 
-    /// The last pair's key as a step of a path.
-    fn key_step(&self) -> Step {
-        let key = TermView::trusted(&self.ser.out[self.key..], Traits::none());
-        Step::of_key(key)
+    /// The last pair's key, once it is written.
+    #[expect(clippy::indexing_slicing, reason = "`pair` has noted where it begins")]
+    fn key(&self) -> TermView<'_> {
+        TermView::trusted(&self.ser.out[self.key..], Traits::none())
     }
 
+    #[expect(clippy::indexing_slicing, reason = "`open` has written a head there")]
     fn close(self) -> Result<(), ConvertError> {
         let out = &mut *self.ser.out;
         match self.kind {
@@ -433,6 +434,10 @@ fn is_bytes(elements: &[u8]) -> bool {
 }
 
 /// Makes a list of bytes, written one by one, the `STRING_EXT` that a BEAM would write.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the head of the list and `count` elements of two bytes stand there"
+)]
 fn compact(out: &mut Vec<u8>, head: usize, count: usize) {
     const STRING_HEAD_LEN: usize = 3;
     out[head] = STRING_EXT;
@@ -507,7 +512,7 @@ impl ser::SerializeMap for Compound<'_, '_> {
         self.ser.form = Form::Atom;
         key.serialize(&mut *self.ser)?;
         self.ser.form = Form::Plain;
-        let key = TermView::trusted(&self.ser.out[self.key..], Traits::none());
+        let key = self.key();
         if key.as_atom().is_some() {
             return Ok(());
         }
@@ -519,7 +524,7 @@ impl ser::SerializeMap for Compound<'_, '_> {
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ConvertError> {
         let result = value.serialize(&mut *self.ser);
-        result.map_err(|error| error.at(self.key_step()))
+        result.map_err(|error| error.at(Step::of_key(self.key())))
     }
 
     fn end(self) -> Result<(), ConvertError> {

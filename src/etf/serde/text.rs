@@ -41,11 +41,11 @@ pub const fn atom(text: &'static str) -> Atom {
 
 /// `text.chars().count()`, in a `const`.
 const fn chars(text: &str) -> usize {
-    let (bytes, mut at, mut count) = (text.as_bytes(), 0, 0);
-    while at < bytes.len() {
+    let (mut bytes, mut count) = (text.as_bytes(), 0);
+    while let [byte, others @ ..] = bytes {
         // All but a character's first byte are 10xxxxxx.
-        count += (bytes[at] & 0xC0 != 0x80) as usize;
-        at += 1;
+        count += (*byte & 0xC0 != 0x80) as usize;
+        bytes = others;
     }
     count
 }

@@ -7,40 +7,56 @@ use super::Cursor;
 use crate::etf::tag::*;
 
 /// What is wrong with bytes that should have been a term. Always the fault of whoever encoded them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TermError {
     /// The bytes end inside a term.
+    #[error("the term is cut short")]
     Truncated,
     /// Bytes are left over after the term.
+    #[error("bytes are left over after the term")]
     TrailingBytes,
     /// Not a tag of the external term format, or one that may not stand here.
+    #[error("{0} is no tag of the external term format")]
     Tag(u8),
     /// The term does not begin with the version byte 131 but with this.
+    #[error("a term begins with {0} instead of the version byte 131")]
     Version(u8),
     /// An atom of more than 255 characters, or one that is not UTF-8.
+    #[error("an atom is longer than 255 characters or not UTF-8")]
     Atom,
     /// A float that is not a finite number.
+    #[error("a float is not a finite number")]
     Float,
     /// An integer of more than 4 MiB.
+    #[error("an integer is larger than any node can read")]
     Integer,
     /// A pid, port or reference in an old form, with a creation that the old form cannot have.
+    #[error("an identifier in an old form has a creation above 3")]
     Creation,
     /// A bit string whose last byte claims no or more than eight bits.
+    #[error("a bit string claims an impossible number of bits in its last byte")]
     BitBinary,
     /// A fun whose size field does not fit its contents, or that has more than 255 free variables.
+    #[error("the size of a fun does not fit its contents, or it has too many free variables")]
     Fun,
     /// A reference with no or more than five words, or an old one whose first word is too large.
+    #[error("a reference does not have one to five words, or not those of its form")]
     Reference,
     /// A native record with flags that are not known.
+    #[error("a native record has unknown flags")]
     Record,
     /// An export whose arity is not a small integer.
+    #[error("the arity of an external fun is not a small integer")]
     Export,
     /// A map with the same key twice.
+    #[error("a map has the same key twice")]
     DuplicateKey,
     /// A compressed term that does not inflate to the size that it claims, or is larger than the bound.
+    #[error("a compressed term does not inflate to the size that it claims")]
     Compressed,
     /// A term of another type than the place asks for.
+    #[error("expected {wanted}, found a term with tag {tag}")]
     Unexpected {
         /// The type that the place asks for, in Erlang's words.
         wanted: &'static str,
@@ -48,38 +64,9 @@ pub enum TermError {
         tag: u8,
     },
     /// A key whose maps are nested in so odd an order that bringing it into canonical form takes too long.
+    #[error("the maps inside a key are nested too deep to be compared")]
     KeyTooComplex,
 }
-
-impl fmt::Display for TermError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Truncated => write!(f, "the term is cut short"),
-            Self::TrailingBytes => write!(f, "bytes are left over after the term"),
-            Self::Tag(tag) => write!(f, "{tag} is no tag of the external term format"),
-            Self::Version(byte) => write!(f, "a term begins with {byte} instead of the version byte 131"),
-            Self::Atom => write!(f, "an atom is longer than 255 characters or not UTF-8"),
-            Self::Float => write!(f, "a float is not a finite number"),
-            Self::Integer => write!(f, "an integer is larger than any node can read"),
-            Self::Creation => write!(f, "an identifier in an old form has a creation above 3"),
-            Self::Record => write!(f, "a native record has unknown flags"),
-            Self::BitBinary => write!(f, "a bit string claims an impossible number of bits in its last byte"),
-            Self::Fun => {
-                write!(f, "the size of a fun does not fit its contents, or it has too many free variables")
-            }
-            Self::Reference => {
-                write!(f, "a reference does not have one to five words, or not those of its form")
-            }
-            Self::Export => write!(f, "the arity of an external fun is not a small integer"),
-            Self::DuplicateKey => write!(f, "a map has the same key twice"),
-            Self::Compressed => write!(f, "a compressed term does not inflate to the size that it claims"),
-            Self::Unexpected { wanted, tag } => write!(f, "expected {wanted}, found a term with tag {tag}"),
-            Self::KeyTooComplex => write!(f, "the maps inside a key are nested too deep to be compared"),
-        }
-    }
-}
-
-impl std::error::Error for TermError {}
 
 /// What was noticed in a term while it was walked: what a later, colder branch has to look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -193,6 +180,7 @@ pub struct ReferenceView<'a> {
 
 impl ReferenceView<'_> {
     /// The one to five words.
+    #[expect(clippy::indexing_slicing, reason = "there are one to five")]
     pub fn words(&self) -> &[u32] {
         &self.words[..usize::from(self.len)]
     }
@@ -238,6 +226,7 @@ impl<'a> TermView<'a> {
     }
 
     /// The first byte.
+    #[expect(clippy::indexing_slicing, reason = "a checked term has one byte at least")]
     pub const fn tag(self) -> u8 {
         self.bytes[0]
     }

@@ -137,6 +137,7 @@ impl Parser<'_> {
             }
             let mut w = TermWriter::new(&mut out);
             match *part {
+                #[expect(clippy::indexing_slicing, reason = "a leaf ends where the next begins")]
                 Part::Leaf { end } => {
                     w.raw(&self.leaves[start..end]);
                     start = end;
@@ -159,6 +160,7 @@ impl Parser<'_> {
     fn point_at_duplicate(&mut self, term: &OwnedTerm, maps: &[(usize, usize)]) {
         let bytes = term.view().bytes();
         let is_wrong = |&&(at, _): &&(usize, usize)| {
+            #[expect(clippy::indexing_slicing, reason = "`written` has written a map there")]
             let mut rest = super::super::Cursor::new(&bytes[at..]);
             rest.term().is_ok_and(|map: TermView<'_>| check_maps(map).is_err())
         };
@@ -178,6 +180,10 @@ impl Parser<'_> {
     }
 
     /// Takes the innermost container's closing bracket, if it stands here.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a frame has its part from when it was opened, and no part goes"
+    )]
     fn close(&mut self) -> Result<bool, ParseProblem> {
         let bracket = match self.open.last() {
             Some(Frame::List { bare: false, .. }) => ']',

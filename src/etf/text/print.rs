@@ -244,12 +244,12 @@ impl<'a> Printer<'a> {
 
     fn binary(&mut self, bytes: &[u8]) -> Result<(), Elided> {
         // What is beyond this cannot be printed, and need not be looked at.
-        let visible = &bytes[..bytes.len().min(self.room())];
+        let visible = bytes.get(..self.room()).unwrap_or(bytes);
         let text = match std::str::from_utf8(visible) {
             Ok(text) => Some(text),
             // A character may be cut where the room ends.
             Err(error) if error.error_len().is_none() && visible.len() < bytes.len() => {
-                std::str::from_utf8(&visible[..error.valid_up_to()]).ok()
+                visible.utf8_chunks().next().map(|chunk| chunk.valid())
             }
             Err(_) => None,
         };
@@ -422,8 +422,8 @@ impl<'a> Printer<'a> {
                 Ok(STRING_EXT) if kind == ListKind::Text => {
                     let visible = cursor.rest().get(3..).unwrap_or_default();
                     let [_, len @ ..] = cursor.array::<3>().unwrap_or_default();
-                    let visible = &visible[..visible.len().min(u16::from_be_bytes(len).into()).min(room)];
-                    let text = visible.iter().all(|&byte| quote::is_printable_ascii(u64::from(byte)));
+                    let mut visible = visible.iter().take(u16::from_be_bytes(len).into()).take(room);
+                    let text = visible.all(|&byte| quote::is_printable_ascii(u64::from(byte)));
                     return if text { ListKind::Text } else { ListKind::Plain };
                 }
                 _ => return ListKind::Plain,

@@ -256,33 +256,26 @@ impl fmt::Debug for NodeBuilder {
 }
 
 /// Why a node cannot be one that this one is kept connected to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerFault {
     /// It is no node's name, or has no port behind its colon.
+    #[error("{0}")]
     Name(NodeAtError),
     /// It is this node's own.
+    #[error("this is the name of this node itself")]
     Own,
     /// One has a short name and the other a long one.
+    #[error(
+        "of a node with a short name and one with a long name neither connects to the other: give both a host with a \
+         domain, or both one without"
+    )]
     OtherKind,
     /// It is named twice, with these ports.
+    #[error(
+        "it is named with port {} and with port {}; a node has one: leave the other out", .0[0], .0[1]
+    )]
     TwoPorts([u16; 2]),
-}
-
-impl fmt::Display for PeerFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(error) => error.fmt(f),
-            Self::TwoPorts([one, other]) => {
-                write!(f, "it is named with port {one} and with port {other}; a node has one: leave the other out")
-            }
-            Self::Own => f.write_str("this is the name of this node itself"),
-            Self::OtherKind => f.write_str(
-                "of a node with a short name and one with a long name neither connects to the other: give both a host \
-                 with a domain, or both one without",
-            ),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! `~/.erlang.cookie` comes first, then (from OTP 25 on) `$XDG_CONFIG_HOME/erlang/.erlang.cookie`; where there is
 //! neither, the first is made with random content. Paths are shown, the content never is.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -166,24 +165,31 @@ fn random_letters(count: usize) -> io::Result<String> {
 }
 
 /// Why there is no cookie to use. All of them are for the user to mend.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CookieFileError {
     /// Neither `HOME` nor `XDG_CONFIG_HOME` is set.
+    #[error("HOME is not set, so there is no place for a cookie file: use --cookie, or set HOME")]
     NoHome,
     /// It cannot be read.
+    #[error("cannot read the cookie file {path}: {reason}; make it yours (chown), or use --cookie")]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system says.
+        #[source]
         reason: io::Error,
     },
     /// It is a folder, a device or a pipe.
+    #[error("the cookie file {path} is not a regular file; remove it and a new one is made, or use --cookie")]
     NotRegular {
         /// The file.
         path: PathBuf,
     },
     /// Others than its owner have rights on it.
+    #[error(
+        "the cookie file {path} must be accessible by its owner only, and its mode is {mode:04o}; run: chmod 400 {path}"
+    )]
     Accessible {
         /// The file.
         path: PathBuf,
@@ -191,6 +197,10 @@ pub enum CookieFileError {
         mode: u32,
     },
     /// There is no cookie in it.
+    #[error(
+        "the cookie file {path} {}; write the cookie of the cluster into it, or remove it and a new one is made",
+        .fault.as_str()
+    )]
     Content {
         /// The file.
         path: PathBuf,
@@ -198,10 +208,12 @@ pub enum CookieFileError {
         fault: ContentFault,
     },
     /// It cannot be made.
+    #[error("cannot make the cookie file {path}: {reason}; make its folder writable, or use --cookie")]
     Create {
         /// The file.
         path: PathBuf,
         /// What the system says.
+        #[source]
         reason: io::Error,
     },
 }
@@ -217,53 +229,12 @@ pub enum ContentFault {
     TooLong,
 }
 
-impl fmt::Display for CookieFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ContentFault {
+    const fn as_str(self) -> &'static str {
         match self {
-            Self::NoHome => f.write_str(
-                "HOME is not set, so there is no place for a cookie file: use --cookie, or set HOME",
-            ),
-            Self::Read { path, reason } => write!(
-                f,
-                "cannot read the cookie file {}: {reason}; make it yours (chown), or use --cookie",
-                path.display()
-            ),
-            Self::NotRegular { path } => write!(
-                f,
-                "the cookie file {} is not a regular file; remove it and a new one is made, or use --cookie",
-                path.display()
-            ),
-            Self::Accessible { path, mode } => write!(
-                f,
-                "the cookie file {0} must be accessible by its owner only, and its mode is {mode:04o}; run: chmod 400 {0}",
-                path.display()
-            ),
-            Self::Content { path, fault } => {
-                let what = match fault {
-                    ContentFault::Empty => "is empty",
-                    ContentFault::Characters => "has bad characters (one line of printable ASCII is wanted)",
-                    ContentFault::TooLong => "is too long (a cookie has 255 characters at most)",
-                };
-                write!(
-                    f,
-                    "the cookie file {} {what}; write the cookie of the cluster into it, or remove it and a new one is made",
-                    path.display()
-                )
-            }
-            Self::Create { path, reason } => write!(
-                f,
-                "cannot make the cookie file {}: {reason}; make its folder writable, or use --cookie",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for CookieFileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read { reason, .. } | Self::Create { reason, .. } => Some(reason),
-            _ => None,
+            Self::Empty => "is empty",
+            Self::Characters => "has bad characters (one line of printable ASCII is wanted)",
+            Self::TooLong => "is too long (a cookie has 255 characters at most)",
         }
     }
 }

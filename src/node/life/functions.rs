@@ -5,8 +5,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ahash::AHashSet;
-use smol::Timer;
-use smol::future::FutureExt;
 
 use crate::etf::{OwnedTerm, TermView, TermWriter, encode};
 use crate::node::peers::names;
@@ -14,6 +12,7 @@ use crate::node::peers::whereis;
 use crate::node::{Node, now};
 use crate::process::rpc::builtin::write_list;
 use crate::process::rpc::{Answer, Context, Exception, FunctionCall, Functions, elements};
+use crate::within::within;
 
 /// The release whose distribution protocol, calls and exits are spoken here: what callers ask `otp_release` for.
 const OTP_RELEASE: &str = "25";
@@ -282,8 +281,8 @@ fn registered_names(call: &FunctionCall<'_>, node: &Arc<Node>, context: &mut Con
                 }
             }
         };
-        let late = async { _ = Timer::after(whereis::LIMIT).await };
-        ask.or(late).await;
+        // What is known by then is answered.
+        _ = within(whereis::LIMIT, ask).await;
         deferred.answer(Ok(encode(|w| {
             write_list(w, names.len(), |w| names.iter().for_each(|name| _ = w.raw(name)));
         })));

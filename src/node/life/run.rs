@@ -3,7 +3,6 @@
 //! [`start`] makes a node of a [`Config`]; the builder is one user of it, and [`run`], which the command line is made
 //! of, another: it adds the stores' announcement and the signals that end the program.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -48,10 +47,11 @@ use crate::process::rpc::calls::Calls;
 use crate::process::{GenServer, Registry, Waiters};
 
 /// Why a node could not be started.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// Its name is not one that a node can have. Whoever chose it has to choose another.
+    #[error("{name}: not a node name: {error}")]
     Name {
         /// The name as it was given.
         name: String,
@@ -59,8 +59,10 @@ pub enum StartError {
         error: NodeNameError,
     },
     /// This host has no name of the wanted kind. The machine's set-up, or the name has to say its host.
+    #[error("{0}")]
     Host(HostError),
     /// A node that it was to be kept connected to can never be.
+    #[error("cannot be connected to {name}: {fault}")]
     Peer {
         /// The name as it was given.
         name: String,
@@ -68,14 +70,26 @@ pub enum StartError {
         fault: PeerFault,
     },
     /// The cookie that was given is none.
+    #[error("cookie: {0}")]
     Cookie(CookieError),
     /// No cookie was given, and the file with it cannot be used.
+    #[error("{0}")]
     CookieFile(CookieFileError),
     /// An environment variable that `erl` reads too has a value that means nothing.
+    #[error("{0}")]
     Environment(EnvironmentError),
     /// It is to find others without epmd, and no port was said.
+    #[error(
+        "without epmd nodes find each other by their port alone, and none was said: give the port of all nodes of the \
+         cluster (--dist-port, NodeBuilder::dist_port), which BEAMs have from -erl_epmd_port"
+    )]
     NoPort,
     /// Its port could not be listened at.
+    #[error(
+        "cannot listen at port {port} of {}: {error}; {}",
+        .bind.map_or_else(|| "all interfaces".to_owned(), |address| address.to_string()),
+        listen_advice(.error, *.is_everybodys)
+    )]
     Listen {
         /// The address; `None`: all interfaces.
         bind: Option<IpAddr>,
@@ -87,47 +101,29 @@ pub enum StartError {
         error: io::Error,
     },
     /// It could not be registered.
+    #[error("{0}")]
     Epmd(EpmdError),
     /// TLS cannot be spoken with these files or options.
+    #[error("TLS: {0}")]
     Tls(TlsError),
     /// The system refused something that every node needs.
+    #[error("the system refused: {0}")]
     System(io::Error),
 }
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name { name, error } => write!(f, "{name}: not a node name: {error}"),
-            Self::Host(error) => error.fmt(f),
-            Self::Peer { name, fault } => write!(f, "cannot be connected to {name}: {fault}"),
-            Self::Cookie(error) => write!(f, "cookie: {error}"),
-            Self::CookieFile(error) => error.fmt(f),
-            Self::Environment(error) => error.fmt(f),
-            Self::NoPort => f.write_str(
-                "without epmd nodes find each other by their port alone, and none was said: give the port of all nodes of \
-                 the cluster (--dist-port, NodeBuilder::dist_port), which BEAMs have from -erl_epmd_port",
-            ),
-            Self::Listen { bind, port, is_everybodys, error } => {
-                let at = bind.map_or_else(|| "all interfaces".to_owned(), |address| address.to_string());
-                write!(f, "cannot listen at port {port} of {at}: {error}; ")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse if *is_everybodys => f.write_str(
-                        "another program has that port, perhaps another node: without epmd all nodes have it, each on an \
-                         address of its own (--bind), which is the host of its name",
-                    ),
-                    io::ErrorKind::AddrInUse => f.write_str("another program has that port: choose another --dist-port, or leave it out for a free one"),
-                    io::ErrorKind::AddrNotAvailable => f.write_str("this machine has no such address: see --bind"),
-                    _ => f.write_str("see --dist-port and --bind"),
-                }
-            }
-            Self::Epmd(error) => error.fmt(f),
-            Self::Tls(error) => write!(f, "TLS: {error}"),
-            Self::System(error) => write!(f, "the system refused: {error}"),
+fn listen_advice(error: &io::Error, is_everybodys: bool) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse if is_everybodys => {
+            "another program has that port, perhaps another node: without epmd all nodes have it, each on an address of \
+             its own (--bind), which is the host of its name"
         }
+        io::ErrorKind::AddrInUse => {
+            "another program has that port: choose another --dist-port, or leave it out for a free one"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: see --bind",
+        _ => "see --dist-port and --bind",
     }
 }
-
-impl std::error::Error for StartError {}
 
 /// How others come to a node.
 struct Entrance {

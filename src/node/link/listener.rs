@@ -19,6 +19,7 @@ use crate::node::link::tls;
 use crate::node::link::tls::TlsFault;
 use crate::node::peers::PeerHandle;
 use crate::node::{Node, now};
+use crate::within::io_within;
 
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -158,7 +159,7 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
         stream.write_all(&last).await?;
         stream.flush().await
     };
-    if setup::within(setup::step_max(limits, deadline), sent).await.is_err() {
+    if io_within(setup::step_max(limits, deadline), sent).await.is_err() {
         node.ended(&handle, &crate::node::PeerDown::Closed);
         return;
     }

@@ -1,7 +1,6 @@
 //! Setting connections up: dialling, accepting, and the handshake's bytes over a socket.
 
-use std::fmt;
-use std::future::{self, Future};
+use std::future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,12 +27,14 @@ use crate::node::link::door::Pass;
 use crate::node::link::socket::Socket;
 use crate::node::link::tls::{self, TlsFault};
 use crate::node::{Node, now, random_u32};
+use crate::within::io_within;
 
 /// Why a node could not be connected to.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
     /// Its name is no node's name.
+    #[error("{node}: {error}")]
     Name {
         /// What was given.
         node: String,
@@ -41,8 +42,13 @@ pub enum DialError {
         error: NodeAtError,
     },
     /// It is this node.
+    #[error("a node cannot connect to itself")]
     Ourselves,
     /// One of the two names is short and the other long: such nodes cannot talk.
+    #[error(
+        "{node} and this node ({ours}) cannot talk: one has a short name and the other a long one; start both with \
+         --sname, or both with --name"
+    )]
     NameKinds {
         /// The node.
         node: NodeName,
@@ -50,23 +56,34 @@ pub enum DialError {
         ours: NodeName,
     },
     /// It is none of those that may be connected with (`--allow`).
+    #[error("{node} is none of the nodes that --allow names")]
     NotAllowed {
         /// The node.
         node: NodeName,
     },
     /// Its host has no address, or the epmd there could not be asked.
+    #[error("{0}")]
     Epmd(EpmdError),
     /// There is no epmd, and its port is not known.
+    #[error(
+        "the port of {node} is not known, as no epmd is asked: name it with its port, {}, or give the port of all nodes \
+         (--dist-port)",
+        with_port(.node, "PORT")
+    )]
     NoPort {
         /// The node.
         node: NodeName,
     },
     /// The epmd of its host does not know it.
+    #[error(
+        "{node} is not running: the epmd of {} does not know the name \"{}\"", .node.host(), .node.name()
+    )]
     NotRegistered {
         /// The node.
         node: NodeName,
     },
     /// Its port does not answer.
+    #[error("{node} does not answer at {address}, {}", .port_from.explain(.node, *.address, .error))]
     Connect {
         /// The node.
         node: NodeName,
@@ -78,6 +95,7 @@ pub enum DialError {
         error: io::Error,
     },
     /// TLS failed, before the handshake or in it.
+    #[error("no TLS with {node}: {fault}")]
     Tls {
         /// The node.
         node: NodeName,
@@ -85,75 +103,23 @@ pub enum DialError {
         fault: TlsFault,
     },
     /// The node answers in TLS, which this one does not speak.
+    #[error(
+        "{node} speaks TLS, and this node does not: start this one with --tls, or that one without -proto_dist inet_tls"
+    )]
     SpeaksTls {
         /// The node.
         node: NodeName,
     },
     /// The handshake failed.
+    #[error("{0}")]
     Handshake(HandshakeError),
     /// This node ends.
+    #[error("this node ends")]
     Stopping,
     /// The node has connected to us in the same moment, and that connection ended.
+    #[error("the node connected to us meanwhile, and that connection ended")]
     Overtaken,
 }
-
-impl fmt::Display for DialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name { node, error } => write!(f, "{node}: {error}"),
-            Self::Ourselves => f.write_str("a node cannot connect to itself"),
-            Self::NameKinds { node, ours } => write!(
-                f,
-                "{node} and this node ({ours}) cannot talk: one has a short name and the other a long one; \
-                 start both with --sname, or both with --name"
-            ),
-            Self::NotAllowed { node } => write!(f, "{node} is none of the nodes that --allow names"),
-            Self::Epmd(error) => error.fmt(f),
-            Self::NotRegistered { node } => write!(
-                f,
-                "{node} is not running: the epmd of {} does not know the name \"{}\"",
-                node.host(),
-                node.name()
-            ),
-            Self::NoPort { node } => write!(
-                f,
-                "the port of {node} is not known, as no epmd is asked: name it with its port, {}, or give the port of all \
-                 nodes (--dist-port)",
-                with_port(node, "PORT")
-            ),
-            Self::Connect { node, address, port_from, error } => {
-                write!(f, "{node} does not answer at {address}, ")?;
-                match port_from {
-                    PortFrom::Epmd => write!(f, "where its epmd says that it listens: {error}"),
-                    PortFrom::Given => write!(
-                        f,
-                        "the port that was given for it: {error}; see that it runs and listens there, or leave the port \
-                         out where an epmd knows it"
-                    ),
-                    PortFrom::Everybody => write!(
-                        f,
-                        "the port of all nodes here, which are without epmd: {error}; see that it runs and was started with \
-                         that port (-erl_epmd_port {port}, kvnode --dist-port {port}), or name it with its own, \
-                         {}",
-                        with_port(node, "PORT"),
-                        port = address.port()
-                    ),
-                }
-            }
-            Self::Tls { node, fault } => write!(f, "no TLS with {node}: {fault}"),
-            Self::SpeaksTls { node } => write!(
-                f,
-                "{node} speaks TLS, and this node does not: start this one with --tls, or that one without -proto_dist \
-                 inet_tls"
-            ),
-            Self::Handshake(error) => error.fmt(f),
-            Self::Stopping => f.write_str("this node ends"),
-            Self::Overtaken => f.write_str("the node connected to us meanwhile, and that connection ended"),
-        }
-    }
-}
-
-impl std::error::Error for DialError {}
 
 /// Who says where a node listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +131,24 @@ pub enum PortFrom {
     Given,
     /// Nobody: all nodes of a cluster without epmd have one port.
     Everybody,
+}
+
+impl PortFrom {
+    /// Why a node listens at an address, as far as is known, and what to do where it does not answer there.
+    fn explain(self, node: &NodeName, address: SocketAddr, error: &io::Error) -> String {
+        let (port, named) = (address.port(), with_port(node, "PORT"));
+        match self {
+            Self::Epmd => format!("where its epmd says that it listens: {error}"),
+            Self::Given => format!(
+                "the port that was given for it: {error}; see that it runs and listens there, or leave the port out where \
+                 an epmd knows it"
+            ),
+            Self::Everybody => format!(
+                "the port of all nodes here, which are without epmd: {error}; see that it runs and was started with that \
+                 port (-erl_epmd_port {port}, kvnode --dist-port {port}), or name it with its own, {named}"
+            ),
+        }
+    }
 }
 
 /// A connection that is set up, from either side.
@@ -260,7 +244,7 @@ async fn connect_any(
     let step = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut failure = None;
     for &address in addresses {
-        let connected = within(step, TcpStream::connect(address)).await;
+        let connected = io_within(step, TcpStream::connect(address)).await;
         match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = failure.or(Some((address, error))),
@@ -526,18 +510,6 @@ impl Wire {
     fn into_parts(self) -> (Link, Vec<u8>) {
         (self.link, self.packets.into_rest())
     }
-}
-
-/// Waits for something, but not longer than `limit`.
-pub(in crate::node) async fn within<T>(
-    limit: Duration,
-    what: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    what.or(async {
-        Timer::after(limit).await;
-        Err(io::ErrorKind::TimedOut.into())
-    })
-    .await
 }
 
 #[cfg(test)]

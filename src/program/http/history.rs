@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use smol::Timer;
 
 use super::super::{Program, now};
-use super::{Site, after};
+use super::Site;
 use crate::kv::figures::Counts;
 use crate::node::latency::quantile;
 
@@ -64,7 +65,7 @@ pub(super) async fn sample(site: Arc<Site>) {
     let (mut counts, mut classes) = counted(&site.program);
     let mut at = now();
     loop {
-        after(INTERVAL).await;
+        Timer::after(INTERVAL).await;
         let (counts_now, classes_now) = counted(&site.program);
         let secs = at.elapsed().as_secs_f64();
         at = now();

@@ -19,7 +19,7 @@ impl Integer {
         let mut low = [0; 8];
         let len = self.magnitude.len();
         if len <= 8 {
-            low[..len].copy_from_slice(&self.magnitude);
+            low.iter_mut().zip(&self.magnitude).for_each(|(low, byte)| *low = *byte);
             let low = u64::from_le_bytes(low);
             if !self.negative {
                 w.unsigned(low);
@@ -46,7 +46,7 @@ impl Integer {
         if self.negative {
             // Invert and add one: all above the lowest one is inverted.
             let first = low.iter().position(|&bit| bit).map_or(bits, |at| at + 1);
-            low[first..].iter_mut().for_each(|bit| *bit = !*bit);
+            low.iter_mut().skip(first).for_each(|bit| *bit = !*bit);
         }
         low.reverse();
         low

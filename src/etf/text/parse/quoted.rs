@@ -35,7 +35,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>, close: char, hex: HexEscape) -> Resu
             cursor.advance(rest.len());
             ParseProblem::Ends { wanted: "the closing quote" }
         })?;
-        bytes.extend_from_slice(&rest.as_bytes()[..plain]);
+        bytes.extend(rest.bytes().take(plain));
         cursor.advance(plain);
         if cursor.take_char(close) {
             return Ok(bytes);

@@ -1,6 +1,5 @@
 //! What can go wrong with another node.
 
-use std::fmt;
 use std::io;
 
 #[cfg(feature = "tls")]
@@ -10,52 +9,107 @@ use futures_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidM
 use super::verify::TooDeep;
 
 /// Why there is no TLS with a node. The texts say what to do, on which side.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsFault {
     /// They speak the distribution's protocol without TLS.
+    #[error(
+        "it does not speak TLS, and this node does: start that one with -proto_dist inet_tls, or this one without --tls"
+    )]
     Plain,
     /// They closed the connection without having said anything.
+    #[error("it closed the connection without a word")]
     Silence,
     /// They closed the connection in the handshake of TLS.
+    #[error(
+        "it closed the connection in the handshake of TLS; its log says why, unless it does not speak TLS (-proto_dist \
+         inet_tls)"
+    )]
     Closed,
     /// They closed the connection right after it.
+    #[error(
+        "it closed the connection after the handshake of TLS: most likely it does not take this node's certificate; its \
+         log says why"
+    )]
     ClosedAfterwards,
     /// They did not go on in time.
+    #[error("it did not go on in time; a node that does not speak TLS (-proto_dist inet_tls) does that")]
     TimedOut,
     /// Their certificate is signed by nobody that we know.
+    #[error(
+        "its certificate is signed by none of our CAs: add the certificate of the one that signed it to the file of \
+         --tls-ca (cacertfile), or have its certificate signed by one of ours"
+    )]
     UnknownCa,
     /// Their certificate has expired.
+    #[error("its certificate has expired: that node needs a new one")]
     Expired,
     /// Their certificate is not valid yet.
+    #[error("its certificate is not valid yet: look at the clocks of both machines")]
     NotValidYet,
     /// Their certificate is for other hosts than the one that was dialled.
+    #[error(
+        "its certificate is not for this host{}: that node needs one with the host of its node name as subjectAltName \
+         (DNS:HOST)",
+        but_for(.presented)
+    )]
     OtherName {
         /// What it is for, as it says; empty where that is not known.
         presented: Vec<String>,
     },
     /// More certificates stand between theirs and one of a CA of ours than may
     /// ([`TlsSide::depth_max`](crate::config::TlsSide::depth_max)).
+    #[error(
+        "its certificate is signed by none of our CAs with at most {depth_max} more between: allow more by the option \
+         depth, or add the certificate of one of those between to cacertfile"
+    )]
     TooDeep {
         /// How many may.
         depth_max: u8,
     },
     /// They sent no certificate.
+    #[error(
+        "it has shown no certificate, and this node wants one: give it certfile and keyfile in the options of its client \
+         part, or start this node with --tls-verify peer-if-given"
+    )]
     NoCertificate,
     /// Their certificate cannot be taken for another reason.
+    #[error(
+        "its certificate cannot be taken ({0}): that node needs another one, of version 3 and of no CA, that may be a \
+         client's and a server's where it says what for"
+    )]
     BadCertificate(String),
     /// They refuse us: the alert of TLS.
+    #[error("it refuses: {0}; its log says more")]
     Refused(String),
     /// They do not trust the CA that signed our certificate, or have no use for it.
+    #[error(
+        "it does not take this node's certificate: {0}; give one by --tls-cert that a CA of its cacertfile has signed \
+         and that is for this node's host"
+    )]
     RefusedCertificate(String),
     /// No version or algorithm in common.
+    #[error(
+        "no version or algorithm in common: {0}; this node speaks TLS 1.2 and 1.3, as far as its options let it, with \
+         AEAD ciphers and forward secrecy"
+    )]
     Incompatible(String),
     /// They broke the protocol.
+    #[error("it broke the protocol of TLS: {0}")]
     Protocol(String),
     /// A host whose name no certificate can be for.
+    #[error("no certificate can be for the host {0}: it is neither a name nor an address")]
     HostName(String),
     /// The socket failed.
+    #[error("connection failed: {0}")]
     Io(io::Error),
+}
+
+fn but_for(presented: &[String]) -> String {
+    match presented {
+        [] => String::new(),
+        names => format!(" but for {}", names.join(", ").escape_debug()),
+    }
 }
 
 impl TlsFault {
@@ -140,73 +194,3 @@ impl TlsFault {
         }
     }
 }
-
-impl fmt::Display for TlsFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Plain => f.write_str(
-                "it does not speak TLS, and this node does: start that one with -proto_dist inet_tls, or this one without \
-                 --tls",
-            ),
-            Self::Silence => f.write_str("it closed the connection without a word"),
-            Self::Closed => f.write_str(
-                "it closed the connection in the handshake of TLS; its log says why, unless it does not speak TLS (-proto_dist \
-                 inet_tls)",
-            ),
-            Self::ClosedAfterwards => f.write_str(
-                "it closed the connection after the handshake of TLS: most likely it does not take this node's certificate; \
-                 its log says why",
-            ),
-            Self::TimedOut => f.write_str(
-                "it did not go on in time; a node that does not speak TLS (-proto_dist inet_tls) does that",
-            ),
-            Self::UnknownCa => f.write_str(
-                "its certificate is signed by none of our CAs: add the certificate of the one that signed it to the file of \
-                 --tls-ca (cacertfile), or have its certificate signed by one of ours",
-            ),
-            Self::Expired => f.write_str("its certificate has expired: that node needs a new one"),
-            Self::NotValidYet => {
-                f.write_str("its certificate is not valid yet: look at the clocks of both machines")
-            }
-            Self::OtherName { presented } => {
-                f.write_str("its certificate is not for this host")?;
-                if !presented.is_empty() {
-                    write!(f, " but for {}", presented.join(", ").escape_debug())?;
-                }
-                f.write_str(": that node needs one with the host of its node name as subjectAltName (DNS:HOST)")
-            }
-            Self::TooDeep { depth_max } => write!(
-                f,
-                "its certificate is signed by none of our CAs with at most {depth_max} more between: allow more by the option depth, \
-                 or add the certificate of one of those between to cacertfile"
-            ),
-            Self::NoCertificate => f.write_str(
-                "it has shown no certificate, and this node wants one: give it certfile and keyfile in the options of its \
-                 client part, or start this node with --tls-verify peer-if-given",
-            ),
-            Self::BadCertificate(error) => write!(
-                f,
-                "its certificate cannot be taken ({error}): that node needs another one, of version 3 and of no CA, that may \
-                 be a client's and a server's where it says what for"
-            ),
-            Self::Refused(alert) => write!(f, "it refuses: {alert}; its log says more"),
-            Self::RefusedCertificate(alert) => write!(
-                f,
-                "it does not take this node's certificate: {alert}; give one by --tls-cert that a CA of its cacertfile has \
-                 signed and that is for this node's host"
-            ),
-            Self::Incompatible(error) => write!(
-                f,
-                "no version or algorithm in common: {error}; this node speaks TLS 1.2 and 1.3, as far as its options let it, \
-                 with AEAD ciphers and forward secrecy"
-            ),
-            Self::Protocol(error) => write!(f, "it broke the protocol of TLS: {error}"),
-            Self::HostName(host) => {
-                write!(f, "no certificate can be for the host {host}: it is neither a name nor an address")
-            }
-            Self::Io(error) => write!(f, "connection failed: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for TlsFault {}

@@ -8,8 +8,6 @@ use std::time::Duration;
 use futures_rustls::rustls::pki_types::ServerName;
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use parking_lot::RwLock;
-use smol::Timer;
-use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
@@ -17,6 +15,7 @@ use super::socket::TlsSocket;
 use super::{TlsError, TlsFault, files};
 use crate::config::TlsConfig;
 use crate::node::link::socket::Socket;
+use crate::within::within;
 
 /// The answer to a record of no type that TLS has (RFC 8446, section 5): an alert, fatal, unexpected_message(10). A BEAM
 /// answers so too, and a node that dials without TLS sees by it what it has dialled ([`is_alert`](super::is_alert)).
@@ -79,7 +78,7 @@ impl Tls {
             let stream = acceptor.accept(Socket::from(stream)).await.map_err(TlsFault::of_handshake)?;
             Ok(TlsSocket::new(TlsStream::Server(stream)))
         };
-        work.or(late(limit)).await
+        within(limit, work).await.unwrap_or(Err(TlsFault::TimedOut))
     }
 
     /// Shakes hands with the node of `host`, within `limit`.
@@ -96,7 +95,7 @@ impl Tls {
                 connector.connect(name, Socket::from(stream)).await.map_err(TlsFault::of_handshake)?;
             Ok(TlsSocket::new(TlsStream::Client(stream)))
         };
-        work.or(late(limit)).await
+        within(limit, work).await.unwrap_or(Err(TlsFault::TimedOut))
     }
 }
 
@@ -110,15 +109,6 @@ async fn turn_away(mut stream: TcpStream) {
         while stream.read(&mut theirs).await? > 0 {}
         io::Result::Ok(())
     };
-    let long_enough = async {
-        Timer::after(TURNING_AWAY_MAX).await;
-        Ok(())
-    };
     // They may be gone: what was said was for them alone.
-    let _ = told.or(long_enough).await;
-}
-
-async fn late<T>(limit: Duration) -> Result<T, TlsFault> {
-    Timer::after(limit).await;
-    Err(TlsFault::TimedOut)
+    let _ = within(TURNING_AWAY_MAX, told).await;
 }

@@ -1,6 +1,5 @@
 //! Where certificates are looked at otherwise than rustls does: `verify_none`, and `depth`.
 
-use std::fmt;
 use std::sync::Arc;
 
 use futures_rustls::rustls::client::danger::{
@@ -88,18 +87,11 @@ impl<V: ?Sized> AtDepth<V> {
 }
 
 /// What is said of a path that is longer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("more than {depth_max} certificates to a CA")]
 pub(super) struct TooDeep {
     pub depth_max: u8,
 }
-
-impl fmt::Display for TooDeep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "more than {} certificates to a CA", self.depth_max)
-    }
-}
-
-impl std::error::Error for TooDeep {}
 
 impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for AtDepth<V> {
     fn verify_server_cert(

@@ -1,0 +1,48 @@
+//! A time limit around a future.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use smol::Timer;
+use smol::future::FutureExt;
+
+/// Waits for `work`, but not longer than `limit`. `None`: the time is over, and the work is dropped where it was.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        Timer::after(limit).await;
+        None
+    };
+    async { Some(work.await) }.or(late).await
+}
+
+/// The same for what the system does, with [`TimedOut`](io::ErrorKind::TimedOut) among the errors that it gives.
+pub(crate) async fn io_within<T>(
+    limit: Duration,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    within(limit, work).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::node::block_on;
+
+    const NOTHING: Duration = Duration::ZERO;
+
+    #[test]
+    fn what_is_ready_is_taken_even_when_the_time_is_over() {
+        assert_eq!(block_on(within(NOTHING, ready(1))), Some(1));
+        assert_eq!(block_on(io_within(NOTHING, ready(Ok(1)))).ok(), Some(1));
+    }
+
+    #[test]
+    fn what_is_not_ready_in_time_is_dropped() {
+        assert_eq!(block_on(within(NOTHING, pending::<()>())), None);
+        let error = block_on(io_within(NOTHING, pending::<io::Result<()>>())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -103,6 +103,7 @@ struct State {
     shown_seq: u64,
     since: BTreeMap<u64, (Vec<u8>, Option<Held>)>,
     changes: u64,
+    may_fail: bool,
     closed: bool,
 }
 
@@ -128,6 +129,7 @@ impl Deferred {
             shown_seq: 1,
             since: BTreeMap::new(),
             changes: 0,
+            may_fail: true,
             closed: false,
         };
         let store = Self { state: Arc::new(Mutex::new(state)), work: Arc::default() };
@@ -138,9 +140,9 @@ impl Deferred {
         store
     }
 
-    /// From now on as often.
-    pub fn fail_one_in(&self, chances: u64) {
-        self.state.lock().manner.fails_one_in = chances;
+    /// Whether it may fail from now on.
+    pub fn let_fail(&self, may_fail: bool) {
+        self.state.lock().may_fail = may_fail;
     }
 
     /// What waits to be carried out or told of.
@@ -304,7 +306,8 @@ impl State {
 
     fn carry_out(&mut self, at: usize) {
         let Asked { key, ask } = self.asked.remove(at);
-        let fails = self.manner.fails_one_in > 0 && self.random.below(self.manner.fails_one_in) == 0;
+        let fails =
+            self.may_fail && self.manner.fails_one_in > 0 && self.random.below(self.manner.fails_one_in) == 0;
         let why = if self.random.below(2) == 0 { StoreError::NoSpace } else { StoreError::Io("eio") };
         let tell: Box<dyn FnOnce() + Send> = match (ask, &key) {
             (Ask::Get(done), Some(key)) => {

@@ -1,5 +1,6 @@
 //! The examples, which are the documented programs, against real nodes: each as a program of its own, called from every OTP.
 
+#![cfg(feature = "program")]
 #![allow(clippy::print_stderr, reason = "what a program said is shown when its test fails")]
 
 #[path = "../examples/cache.rs"]

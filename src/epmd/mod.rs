@@ -11,6 +11,7 @@
 pub mod client;
 #[doc(hidden)]
 pub mod daemon;
+#[cfg(feature = "cli")]
 pub(crate) mod detach;
 #[doc(hidden)]
 pub mod environment;

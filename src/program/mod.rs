@@ -126,7 +126,6 @@ fn start_stores(
         };
         let (process, watch) = process.map_err(|error| match error {
             NotStarted::Name(error) => taken(error),
-            #[cfg(feature = "disk")]
             NotStarted::Open(error) => StartError::Data(error),
             NotStarted::Slaves(error) => StartError::Store(error),
         })?;

@@ -21,6 +21,7 @@ pub mod slaves;
 mod source;
 pub mod state;
 mod status;
+mod write;
 
 pub use downstream::Downstreams;
 pub use dropped::NewFile;

@@ -14,17 +14,17 @@ use super::confirm::{Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
 use super::follower::Follower;
 use super::following::not_kept;
-use super::kept::Kept;
 use super::order::Committed;
-use super::{Cast, Follow, Request, SlaveFeed, StateShape, following, position, state, status};
-use crate::etf::tag::FUN_EXT;
-use crate::etf::{Pid, SharedBytes, TermError, TermView, TermWriter, Traits, key};
-use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
-use crate::process::{
-    Caller, Dispatch, Effect, Feed, GenServer, OwnedCaller, Process, ProcessId, SkippedMessage, Turn,
+use super::write::{
+    Completion, Write, Written, at_once, change_of, committed, committed_later, replicate, shared_value,
 };
-use crate::replica::{Pushed, ReplicaWrite, Slave, SlaveState, Source};
-use crate::store::{self, Change, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
+use super::{Cast, Follow, Request, StateShape, following, position, state, status};
+use crate::etf::tag::FUN_EXT;
+use crate::etf::{Pid, TermError, TermView, TermWriter, Traits, key};
+use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
+use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
+use crate::replica::{Slave, SlaveState, Source};
+use crate::store::{self, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
     /// Where keys that did not come in canonical form are rewritten.
@@ -71,65 +71,6 @@ impl Default for ConfirmConfig {
     fn default() -> Self {
         Self { slaves: 0, timeout: Duration::from_secs(4) }
     }
-}
-
-/// A write: what the two calls and the two casts come to.
-#[derive(Clone, Copy)]
-pub(super) enum Write<'a> {
-    Put { key: TermView<'a>, value: TermView<'a> },
-    Delete { key: TermView<'a> },
-}
-
-impl<'a> Write<'a> {
-    /// Gives the key, and the value of a put, that can be kept.
-    pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
-        match self {
-            Write::Put { key, value } => {
-                // What is not a term to a BEAM would cost the connection of whoever gets it.
-                if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
-                    return Err(TermError::Tag(FUN_EXT));
-                }
-                if value.traits().contains(Traits::MAP) {
-                    key::check_maps(value)?;
-                }
-                Ok((key, Some(value)))
-            }
-            Write::Delete { key } => Ok((key, None)),
-        }
-    }
-
-    const fn traits(&self) -> Traits {
-        match self {
-            Self::Put { key, value } => key.traits().union(value.traits()),
-            Self::Delete { key } => key.traits(),
-        }
-    }
-
-    /// What a slave's node has to decode to have it.
-    const fn needs(&self) -> Traits {
-        match self {
-            Self::Put { .. } => self.traits(),
-            // Who cannot decode a key does not have it.
-            Self::Delete { .. } => Traits::none(),
-        }
-    }
-}
-
-/// What became of a write.
-pub(super) enum Written {
-    /// It is done, with this number, or failed.
-    Now(Result<u64, StoreError>),
-    Later,
-}
-
-/// Whom to notify when a deferred write completes.
-pub(super) enum Completion {
-    Nobody,
-    /// The primary, which asks for it.
-    FromPrimary(Arc<Kept>),
-    Caller(OwnedCaller),
-    /// Once so many slaves have it.
-    Confirmed(OwnedCaller, usize),
 }
 
 impl<S: Store> KeyValueServer<S> {
@@ -717,97 +658,6 @@ pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
         None => w.atom(error.code()),
         Some(detail) => w.tuple(2).atom(error.code()).atom(detail),
     };
-}
-
-/// A write is done: each slave gets it, and `ready` is told of those that are to take what they have now. Under the order of
-/// writes.
-fn committed(
-    committed: &Committed<'_>,
-    slaves: &[Arc<SlaveFeed>],
-    store: &dyn fmt::Debug,
-    mut ready: impl FnMut(&Arc<SlaveFeed>),
-) {
-    let seq = committed.written.seq;
-    for slave in slaves {
-        if committed.confirmed {
-            slave.want(seq);
-        }
-        let mut is_ready = false;
-        committed.each(|write| is_ready |= pushed(slave, seq, write, store));
-        if is_ready {
-            ready(slave);
-        }
-    }
-}
-
-/// The same of a store that answers later, in the order of numbers.
-fn committed_later(
-    confirmations: &Confirmations,
-    write: &Committed<'_>,
-    store: ProcessId,
-    dispatch: &dyn Dispatch,
-) {
-    // Who adds a slave waits for this, and for nothing that waits for the store.
-    let slaves = confirmations.slaves.read_recursive();
-    let mut all_ready: Vec<Arc<SlaveFeed>> = Vec::new();
-    confirmations.order.committed(write, &mut |write| {
-        for (key, _) in write.written.changes {
-            confirmations.reads.forget(key);
-        }
-        committed(write, &slaves, &store, |slave| {
-            if !all_ready.iter().any(|known| Arc::ptr_eq(known, slave)) {
-                all_ready.push(Arc::clone(slave));
-            }
-        });
-    });
-    for slave in all_ready {
-        if let Some(node) = slave.node() {
-            dispatch.feed(&node, &(slave as Arc<dyn Feed>));
-        }
-    }
-}
-
-/// Has a slave take what it has once this batch is handled.
-fn replicate(slave: &Arc<SlaveFeed>, turn: &mut Turn<'_>) {
-    // Once per batch is enough: the slave's queue keeps the order.
-    let asked = |effect: &Effect| matches!(effect, Effect::Feed(_, asked) if std::ptr::addr_eq(Arc::as_ptr(asked), Arc::as_ptr(slave)));
-    if !turn.effects.iter().rev().take(8).any(asked)
-        && let Some(node) = slave.node()
-    {
-        turn.effects.push(Effect::Feed(node, Arc::clone(slave) as Arc<dyn Feed>));
-    }
-}
-
-/// Queues a write for a slave; gives whether it is to be taken now.
-fn pushed(slave: &Slave, seq: u64, write: ReplicaWrite<'_>, store: &dyn fmt::Debug) -> bool {
-    match slave.push(seq, write) {
-        Pushed::Kept => false,
-        Pushed::Ready => true,
-        Pushed::Behind(dropped) => {
-            tracing::warn!(
-                ?store, slave = %slave.name(), dropped,
-                "slave is behind: it will be sent what it misses when it has taken what it was sent"
-            );
-            false
-        }
-    }
-}
-
-const fn change_of(value: Option<TermView<'_>>) -> Change<'_> {
-    match value {
-        Some(value) => Change::Put(Value { bytes: value.bytes(), shared: None, traits: value.traits() }),
-        None => Change::Delete,
-    }
-}
-
-/// The completion that a store makes which answers at once: none.
-fn at_once() -> WriteDone {
-    Box::new(|_| {})
-}
-
-/// The part of the received memory that a large value is.
-fn shared_value(value: TermView<'_>, turn: &Turn<'_>) -> Option<SharedBytes> {
-    turn.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
 }
 
 /// Calls `with` on the canonical bytes of a key.

@@ -52,12 +52,8 @@ fn node() -> Registry {
     let registry = Registry::new("k@127.0.0.1".into(), 5);
     let dispatch: Arc<dyn Dispatch> = Arc::new(Nowhere);
     let follow: Arc<dyn Follow> = Arc::new(Nowhere);
-    let store = KeyValueServer::new(
-        MemoryStore::default(),
-        Arc::clone(&dispatch),
-        Arc::clone(&follow),
-        1 << 20,
-    );
+    let store =
+        KeyValueServer::new(MemoryStore::default(), Arc::clone(&dispatch), Arc::clone(&follow), 1 << 20);
     let processes: [(&str, Arc<dyn kvnode::GenServer>); 3] =
         [("net_kernel", Arc::new(NetKernel::default())), ("rex", Arc::new(Rex)), ("kv", store.shared())];
     for (name, server) in processes {

@@ -1,0 +1,164 @@
+//! A write of a store: what it comes from, whom it is told to, and how its slaves get it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::SlaveFeed;
+use super::confirm::Confirmations;
+use super::kept::Kept;
+use super::order::Committed;
+use crate::etf::tag::FUN_EXT;
+use crate::etf::{SharedBytes, TermError, TermView, Traits, key};
+use crate::process::{Dispatch, Effect, Feed, OwnedCaller, ProcessId, Turn};
+use crate::replica::{Pushed, ReplicaWrite, Slave};
+use crate::store::{Change, StoreError, Value, WriteDone};
+
+/// A write: what the two calls and the two casts come to.
+#[derive(Clone, Copy)]
+pub(super) enum Write<'a> {
+    Put { key: TermView<'a>, value: TermView<'a> },
+    Delete { key: TermView<'a> },
+}
+
+impl<'a> Write<'a> {
+    /// Gives the key, and the value of a put, that can be kept.
+    pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
+        match self {
+            Write::Put { key, value } => {
+                // What is not a term to a BEAM would cost the connection of whoever gets it.
+                if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
+                    return Err(TermError::Tag(FUN_EXT));
+                }
+                if value.traits().contains(Traits::MAP) {
+                    key::check_maps(value)?;
+                }
+                Ok((key, Some(value)))
+            }
+            Write::Delete { key } => Ok((key, None)),
+        }
+    }
+
+    pub(super) const fn traits(&self) -> Traits {
+        match self {
+            Self::Put { key, value } => key.traits().union(value.traits()),
+            Self::Delete { key } => key.traits(),
+        }
+    }
+
+    /// What a slave's node has to decode to have it.
+    pub(super) const fn needs(&self) -> Traits {
+        match self {
+            Self::Put { .. } => self.traits(),
+            // Who cannot decode a key does not have it.
+            Self::Delete { .. } => Traits::none(),
+        }
+    }
+}
+
+/// What became of a write.
+pub(super) enum Written {
+    /// It is done, with this number, or failed.
+    Now(Result<u64, StoreError>),
+    Later,
+}
+
+/// Whom to notify when a deferred write completes.
+pub(super) enum Completion {
+    Nobody,
+    /// The primary, which asks for it.
+    FromPrimary(Arc<Kept>),
+    Caller(OwnedCaller),
+    /// Once so many slaves have it.
+    Confirmed(OwnedCaller, usize),
+}
+
+/// A write is done: each slave gets it, and `ready` is told of those that are to take what they have now. Under the order of
+/// writes.
+pub(super) fn committed(
+    committed: &Committed<'_>,
+    slaves: &[Arc<SlaveFeed>],
+    store: &dyn fmt::Debug,
+    mut ready: impl FnMut(&Arc<SlaveFeed>),
+) {
+    let seq = committed.written.seq;
+    for slave in slaves {
+        if committed.confirmed {
+            slave.want(seq);
+        }
+        let mut is_ready = false;
+        committed.each(|write| is_ready |= pushed(slave, seq, write, store));
+        if is_ready {
+            ready(slave);
+        }
+    }
+}
+
+/// The same of a store that answers later, in the order of numbers.
+pub(super) fn committed_later(
+    confirmations: &Confirmations,
+    write: &Committed<'_>,
+    store: ProcessId,
+    dispatch: &dyn Dispatch,
+) {
+    // Who adds a slave waits for this, and for nothing that waits for the store.
+    let slaves = confirmations.slaves.read_recursive();
+    let mut all_ready: Vec<Arc<SlaveFeed>> = Vec::new();
+    confirmations.order.committed(write, &mut |write| {
+        for (key, _) in write.written.changes {
+            confirmations.reads.forget(key);
+        }
+        committed(write, &slaves, &store, |slave| {
+            if !all_ready.iter().any(|known| Arc::ptr_eq(known, slave)) {
+                all_ready.push(Arc::clone(slave));
+            }
+        });
+    });
+    for slave in all_ready {
+        if let Some(node) = slave.node() {
+            dispatch.feed(&node, &(slave as Arc<dyn Feed>));
+        }
+    }
+}
+
+/// Has a slave take what it has once this batch is handled.
+pub(super) fn replicate(slave: &Arc<SlaveFeed>, turn: &mut Turn<'_>) {
+    // Once per batch is enough: the slave's queue keeps the order.
+    let asked = |effect: &Effect| matches!(effect, Effect::Feed(_, asked) if std::ptr::addr_eq(Arc::as_ptr(asked), Arc::as_ptr(slave)));
+    if !turn.effects.iter().rev().take(8).any(asked)
+        && let Some(node) = slave.node()
+    {
+        turn.effects.push(Effect::Feed(node, Arc::clone(slave) as Arc<dyn Feed>));
+    }
+}
+
+/// Queues a write for a slave; gives whether it is to be taken now.
+fn pushed(slave: &Slave, seq: u64, write: ReplicaWrite<'_>, store: &dyn fmt::Debug) -> bool {
+    match slave.push(seq, write) {
+        Pushed::Kept => false,
+        Pushed::Ready => true,
+        Pushed::Behind(dropped) => {
+            tracing::warn!(
+                ?store, slave = %slave.name(), dropped,
+                "slave is behind: it will be sent what it misses when it has taken what it was sent"
+            );
+            false
+        }
+    }
+}
+
+pub(super) const fn change_of(value: Option<TermView<'_>>) -> Change<'_> {
+    match value {
+        Some(value) => Change::Put(Value { bytes: value.bytes(), shared: None, traits: value.traits() }),
+        None => Change::Delete,
+    }
+}
+
+/// The completion that a store makes which answers at once: none.
+pub(super) fn at_once() -> WriteDone {
+    Box::new(|_| {})
+}
+
+/// The part of the received memory that a large value is.
+pub(super) fn shared_value(value: TermView<'_>, turn: &Turn<'_>) -> Option<SharedBytes> {
+    turn.frame_owner.and_then(|owner| SharedBytes::part_of(owner, value.bytes()))
+}

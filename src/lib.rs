@@ -135,7 +135,7 @@
 //!   none: so they are looked through before (`store/disk/journal.rs`), batches have numbers of ours (`stamp.rs`), and how far
 //!   they have come is told beside them (`reached.rs`). A batch that failed is taken out before it is read again.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied into the output of the
-//!   connection to it when that has room ([`process::feed`]), instead of going out as effects: effects of two connections
+//!   connection to it when that has room ([`process::Feed`]), instead of going out as effects: effects of two connections
 //!   are carried out in any order, and a slave must not see them so.
 //! - A feed is announced with the node that it has something for, and asked for its messages there alone: it knows best where
 //!   its receiver is, and may have gone elsewhere when it is asked. The time comes with the question, so that a feed is as

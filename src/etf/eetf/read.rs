@@ -252,7 +252,8 @@ impl Reader<'_> {
         // Any other sign than 0 is a minus to a BEAM.
         let is_negative = self.cursor.u8()? != 0;
         let digits = self.cursor.take(len)?;
-        let digits = &digits[..digits.iter().rposition(|&digit| digit != 0).map_or(0, |last| last + 1)];
+        let len = digits.iter().rposition(|&digit| digit != 0).map_or(0, |last| last + 1);
+        let digits = digits.get(..len).unwrap_or_default();
         if digits.len() <= 4 {
             let magnitude = digits.iter().rev().fold(0, |value: i64, &digit| value << 8 | i64::from(digit));
             let value = if is_negative { -magnitude } else { magnitude };

@@ -162,7 +162,9 @@ impl Writer<'_> {
                 self.pid(pid)?;
                 self.terms(free_vars, depth)?;
                 let size = length(self.0.len() - start)?;
-                self.0[start..start + 4].copy_from_slice(&size.to_be_bytes());
+                if let Some(place) = self.0.get_mut(start..).and_then(<[u8]>::first_chunk_mut) {
+                    *place = size.to_be_bytes();
+                }
             }
             InternalFun::Old { module, pid, free_vars, index, uniq } => {
                 let free = free_variables(free_vars)?;

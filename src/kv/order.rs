@@ -4,9 +4,13 @@
 //! answers later completes its writes in any order: what is done before a write with a lower number is kept back here until that
 //! is done too. Of a store all of whose numbers come to their completions (`store/mod.rs`, rules 1 and 3) no more is ever kept
 //! back than it has under way.
+//!
+//! A number that never comes here was given to a former life of the server, whose last writes were still being handed in when
+//! this one began. It is told by nothing being under way any more, or by too much being kept back for it: then the order goes
+//! on behind the gap, and slaves are sent everything ([`Next::Gap`]).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -63,6 +67,13 @@ impl HeldBack {
         Self { changes: changed.collect(), traits: committed.traits, confirmed: committed.confirmed }
     }
 
+    fn bytes(&self) -> usize {
+        let of = |(key, value): &(Box<[u8]>, Option<OwnedValue>)| {
+            key.len() + value.as_ref().map_or(0, |(bytes, _)| bytes.len())
+        };
+        self.changes.iter().map(of).sum()
+    }
+
     fn show(&self, seq: u64, show: &mut dyn FnMut(&Committed<'_>)) {
         let changes = self.changes.iter().map(|(key, value)| {
             let change = match value {
@@ -77,6 +88,18 @@ impl HeldBack {
     }
 }
 
+/// Writes that are kept back for one with a lower number, and bytes of them.
+const HELD_BACK_MAX: usize = 4096;
+const HELD_BACK_BYTES_MAX: usize = 64 << 20;
+
+/// What comes next for the slaves.
+pub(super) enum Next<'a> {
+    /// A write.
+    Write(&'a Committed<'a>),
+    /// Up to this number not every write was seen: the slaves miss any of them.
+    Gap(u64),
+}
+
 /// The order, and how far it has come.
 #[derive(Default)]
 pub(super) struct Order {
@@ -85,9 +108,37 @@ pub(super) struct Order {
     seq: AtomicU64,
     /// Locked by who holds the order, or looks.
     held_back: Mutex<BTreeMap<u64, HeldBack>>,
+    /// Bytes of these.
+    held_back_bytes: AtomicUsize,
+    /// Writes that were handed in by this life of the server, and are not answered.
+    under_way: AtomicU64,
 }
 
 impl Order {
+    /// A write is about to be handed in. Each is [`ended`](Self::ended).
+    pub(super) fn begun(&self) {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A write that was handed in is answered, and [`committed`](Self::committed) if it took effect.
+    pub(super) fn ended(&self, show: &mut dyn FnMut(Next<'_>)) {
+        if self.under_way.fetch_sub(1, Ordering::AcqRel) > 1 || self.held_back.lock().is_empty() {
+            return;
+        }
+        let _hold = self.hold.lock();
+        // Whatever was handed in since has a higher number than all that is kept back.
+        self.go_on_behind_gap(show);
+    }
+
+    fn go_on_behind_gap(&self, show: &mut dyn FnMut(Next<'_>)) {
+        let held = std::mem::take(&mut *self.held_back.lock());
+        self.held_back_bytes.store(0, Ordering::Relaxed);
+        if let Some((&last, _)) = held.last_key_value() {
+            self.seq.store(last, Ordering::Release);
+            show(Next::Gap(last));
+        }
+    }
+
     /// Meanwhile no write goes on to the slaves, and none is carried out of a store that answers at once.
     pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
         self.hold.lock()
@@ -109,20 +160,33 @@ impl Order {
     }
 
     /// A write is done. Shows, under the order, those whose turn it is now: it and others behind it, or none.
-    pub(super) fn committed(&self, committed: &Committed<'_>, show: &mut dyn FnMut(&Committed<'_>)) {
+    pub(super) fn committed(&self, committed: &Committed<'_>, show: &mut dyn FnMut(Next<'_>)) {
         let _hold = self.hold.lock();
         let seq = committed.written.seq;
+        if seq <= self.seq() {
+            // Of the gap behind which it went on: it may have been read before this.
+            return show(Next::Gap(self.seq()));
+        }
         if seq != self.seq() + 1 {
-            self.held_back.lock().insert(seq, HeldBack::new(committed));
+            let held = HeldBack::new(committed);
+            let bytes = self.held_back_bytes.fetch_add(held.bytes(), Ordering::Relaxed) + held.bytes();
+            let mut all = self.held_back.lock();
+            all.insert(seq, held);
+            let is_too_much = all.len() > HELD_BACK_MAX || bytes > HELD_BACK_BYTES_MAX;
+            drop(all);
+            if is_too_much {
+                self.go_on_behind_gap(show);
+            }
             return;
         }
         self.seq.store(seq, Ordering::Release);
-        show(committed);
+        show(Next::Write(committed));
         loop {
             let next = self.seq() + 1;
             let Some(held) = self.held_back.lock().remove(&next) else { break };
+            self.held_back_bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
             self.seq.store(next, Ordering::Release);
-            held.show(next, show);
+            held.show(next, &mut |committed| show(Next::Write(committed)));
         }
     }
 }
@@ -145,7 +209,8 @@ mod tests {
             let changes = [(key, change)];
             let written = Written { seq, changes: &changes };
             let committed = Committed { written, traits: Traits::none(), confirmed: seq == 7 };
-            order.committed(&committed, &mut |committed| {
+            order.committed(&committed, &mut |next| {
+                let Next::Write(committed) = next else { panic!("there is no gap") };
                 committed.each(|write| {
                     let value = match write {
                         ReplicaWrite::Put { value, traits, .. } => {
@@ -168,5 +233,51 @@ mod tests {
             (order.seq(), shown),
             (8, vec![(5, true, false), (6, false, false), (7, true, true), (8, true, false)])
         );
+    }
+
+    fn commit(order: &Order, seq: u64, shown: &mut Vec<Result<u64, u64>>) {
+        let changes = [(&b"k"[..], Change::Delete)];
+        let committed = Committed {
+            written: Written { seq, changes: &changes },
+            traits: Traits::none(),
+            confirmed: false,
+        };
+        order.committed(&committed, &mut |next| note(&next, shown));
+    }
+
+    fn note(next: &Next<'_>, shown: &mut Vec<Result<u64, u64>>) {
+        shown.push(match next {
+            Next::Write(committed) => Ok(committed.written.seq),
+            Next::Gap(seq) => Err(*seq),
+        });
+    }
+
+    #[test]
+    fn a_number_of_a_former_life_keeps_nothing_back_once_nothing_is_under_way() {
+        let order = Order::default();
+        let mut shown = Vec::new();
+        (0..3).for_each(|_| order.begun());
+        for seq in [1, 3, 4] {
+            commit(&order, seq, &mut shown);
+            order.ended(&mut |next| note(&next, &mut shown));
+        }
+        // 2 went to a former life.
+        assert_eq!((shown.as_slice(), order.seq()), (&[Ok(1), Err(4)][..], 4));
+        assert!(!order.keeps_back(b"k"));
+        // It comes all the same: it may have been read before.
+        commit(&order, 2, &mut shown);
+        commit(&order, 5, &mut shown);
+        assert_eq!(shown[2..], [Err(4), Ok(5)]);
+    }
+
+    #[test]
+    fn what_is_kept_back_has_a_bound() {
+        let order = Order::default();
+        let mut shown = Vec::new();
+        order.begun();
+        for seq in 2..HELD_BACK_MAX as u64 + 3 {
+            commit(&order, seq, &mut shown);
+        }
+        assert_eq!(shown, [Err(HELD_BACK_MAX as u64 + 2)]);
     }
 }

@@ -16,7 +16,8 @@ use super::follower::Follower;
 use super::following::not_kept;
 use super::order::Committed;
 use super::write::{
-    Completion, Write, Written, at_once, change_of, committed, committed_later, replicate, shared_value,
+    Completion, Write, Written, at_once, change_of, committed, committed_later, ended, replicate,
+    shared_value,
 };
 use super::{Cast, Follow, Request, StateShape, following, position, state, status};
 use crate::etf::tag::FUN_EXT;
@@ -235,7 +236,7 @@ impl<S: Store> KeyValueServer<S> {
         with_canonical(key, |key| {
             if !S::AT_ONCE {
                 // Slaves get it when it is done: they must not have what the store may yet lose.
-                return self.hand_in(write, key, value, turn, later);
+                return self.hand_in(write, key, value, turn, confirm > 0, later);
             }
             let slaves = self.confirmations.slaves.read();
             if slaves.is_empty() && confirm == 0 {
@@ -261,14 +262,15 @@ impl<S: Store> KeyValueServer<S> {
         key: &[u8],
         value: Option<TermView<'_>>,
         turn: &Turn<'_>,
+        confirmed: bool,
         later: impl FnOnce(&Turn<'_>) -> Completion,
     ) -> Written {
         let (traits, needs) = (write.traits(), write.needs());
+        self.confirmations.order.begun();
         let done = || -> WriteDone {
             let (later, dispatch) = (later(turn), Arc::clone(&self.dispatch));
             let (confirmations, store) = (Arc::clone(&self.confirmations), turn.me.id);
             Box::new(move |result| {
-                let confirmed = matches!(later, Completion::Confirmed(..));
                 let result = result.map(|written| {
                     committed_later(
                         &confirmations,
@@ -278,6 +280,7 @@ impl<S: Store> KeyValueServer<S> {
                     );
                     written.seq
                 });
+                ended(&confirmations, store, &*dispatch);
                 match (later, &result) {
                     (Completion::Nobody | Completion::FromPrimary(_), Ok(_)) => {}
                     (Completion::FromPrimary(kept), Err(error)) => not_kept(&kept, error, &store),
@@ -303,9 +306,10 @@ impl<S: Store> KeyValueServer<S> {
             if let Ok(seq) = result {
                 let changes = [(key, change_of(value))];
                 let written = store::Written { seq, changes: &changes };
-                let write = Committed { written, traits, confirmed: false };
+                let write = Committed { written, traits, confirmed };
                 committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
             }
+            ended(&self.confirmations, turn.me.id, &*self.dispatch);
             Written::Now(result)
         })
     }

@@ -46,6 +46,12 @@ impl<T> Read<T> {
 }
 
 impl Reads {
+    /// Any key may have changed: what was read is old. Under the order of writes.
+    pub(super) fn clear(&self) {
+        self.values.lock().clear();
+        self.parts.lock().clear();
+    }
+
     /// A key has changed: what was read of it is old. Under the order of writes.
     pub(super) fn forget(&self, key: &[u8]) {
         self.values.lock().remove(key);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::SlaveFeed;
 use super::confirm::Confirmations;
 use super::kept::Kept;
-use super::order::Committed;
+use super::order::{Committed, Next, Order};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, Traits, key};
 use crate::process::{Dispatch, Effect, Feed, OwnedCaller, ProcessId, Turn};
@@ -100,10 +100,37 @@ pub(super) fn committed_later(
     store: ProcessId,
     dispatch: &dyn Dispatch,
 ) {
+    in_order(confirmations, store, dispatch, |order, show| order.committed(write, show));
+}
+
+/// A write that was handed in is answered.
+pub(super) fn ended(confirmations: &Confirmations, store: ProcessId, dispatch: &dyn Dispatch) {
+    in_order(confirmations, store, dispatch, Order::ended);
+}
+
+/// Hands on to the slaves what comes next in the order.
+fn in_order(
+    confirmations: &Confirmations,
+    store: ProcessId,
+    dispatch: &dyn Dispatch,
+    advance: impl FnOnce(&Order, &mut dyn FnMut(Next<'_>)),
+) {
     // Who adds a slave waits for this, and for nothing that waits for the store.
     let slaves = confirmations.slaves.read_recursive();
     let mut all_ready: Vec<Arc<SlaveFeed>> = Vec::new();
-    confirmations.order.committed(write, &mut |write| {
+    advance(&confirmations.order, &mut |next| {
+        let write = match next {
+            Next::Write(write) => write,
+            Next::Gap(seq) => {
+                confirmations.reads.clear();
+                for slave in slaves.iter() {
+                    tracing::warn!(?store, slave = %slave.name(), "copied to again: writes of the server's former life ended late");
+                    slave.want(seq);
+                    slave.copy_all();
+                }
+                return;
+            }
+        };
         for (key, _) in write.written.changes {
             confirmations.reads.forget(key);
         }

@@ -427,6 +427,8 @@ impl Node {
     /// A connection has ended: everything that hung on it ends too.
     fn ended(&self, handle: &Arc<PeerHandle>, down: &PeerDown) {
         self.peers.remove(handle);
+        // Before those who wait are told: nobody waits for anything of it afterwards.
+        handle.shut();
         if self.peers.len() <= 1 {
             // Only the node's connection to itself is left: nobody's tick would do it later.
             self.pool.clear();

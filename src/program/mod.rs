@@ -73,12 +73,12 @@ impl Program {
             let functions =
                 KeyValueFunctions::new(node.dispatch(), Downstreams::on(node), config.slave_buffer_bytes_max);
             node.client().serve(Arc::new(functions.within(Arc::clone(&room))));
+            if let Some(disk) = &disk {
+                on_disk::close_at_end(node, disk);
+            }
             start_stores(node, &config, disk.as_ref(), &room)
         })
         .await?;
-        if let Some(disk) = disk {
-            on_disk::close_at_end(&node, disk);
-        }
         Ok(Arc::new(Self { node, room, stored_bytes_max: config.stored_bytes_max, stores }))
     }
 

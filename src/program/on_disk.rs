@@ -32,8 +32,8 @@ pub(super) fn say_unserved(disk: &OnDisk, served: &[StoreConfig]) {
     stores::say_unserved(disk, served.iter());
 }
 
-pub(super) fn close_at_end(node: &Node, disk: OnDisk) {
-    node.close_at_end(Arc::new(AtEnd(disk)));
+pub(super) fn close_at_end(node: &Node, disk: &OnDisk) {
+    node.close_at_end(Arc::new(AtEnd(Arc::clone(disk))));
 }
 
 /// A disk, as a node that ends sees it.

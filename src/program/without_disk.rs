@@ -27,6 +27,6 @@ pub(super) const fn say_unserved(disk: &OnDisk, _served: &[StoreConfig]) {
     match *disk {}
 }
 
-pub(super) const fn close_at_end(_node: &Node, disk: OnDisk) {
-    match disk {}
+pub(super) const fn close_at_end(_node: &Node, disk: &OnDisk) {
+    match *disk {}
 }

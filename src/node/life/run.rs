@@ -1,7 +1,6 @@
-//! The life of a node: starting, keeping its peers connected, ending.
+//! The start of a node, and what keeps its peers connected.
 //!
-//! [`start`] makes a node of a [`Config`]; the builder is one user of it, and [`run`], which the command line is made
-//! of, another: it adds the stores' announcement and the signals that end the program.
+//! [`start`] makes a node of a [`Config`], for the builder and for [`Node::start_with`].
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -248,8 +247,6 @@ fn start_behind<T, E: From<StartError>>(
         this: this.clone(),
     });
     serve_functions(&node);
-    let prepared = prepare(&node)?;
-
     let loopback = Arc::new(PeerHandle::new(&PeerNode {
         name: node.config.node_name.clone(),
         creation: node.registry.creation,
@@ -259,6 +256,7 @@ fn start_behind<T, E: From<StartError>>(
     }));
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
     node.spawn(loopback::run(Arc::clone(&node), loopback));
+    let prepared = prepare(&node)?;
     if let Some(registration) = registration {
         node.figures.set_registered(true);
         node.spawn(registration::keep(Arc::clone(&node), registration, listening.port()));

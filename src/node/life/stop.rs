@@ -1,6 +1,7 @@
 //! The end of a node.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::node::peers::PeerDown;
 use crate::node::{Node, after, block_on};
 use crate::process::mailbox::Envelope;
 
+/// How long a resource may take to settle: a disk that is busy with a large batch takes seconds.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// How long the last messages may take to be written when the node ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -46,9 +49,17 @@ pub trait Resource: Send + Sync + 'static {
 
 impl Node {
     /// Has a resource settle when the node begins to end, and close when its processes have ended. Several are asked in the
-    /// order in which they were given.
+    /// order in which they were given. A node that is ending already settles and closes it at once. One that takes longer than a
+    /// minute to settle is waited for no more.
     pub fn close_at_end(&self, resource: Arc<dyn Resource>) {
-        self.resources.lock().push(resource);
+        let mut resources = self.resources.lock();
+        // What is in there is taken once, after this is true.
+        if !self.is_stopping() {
+            return resources.push(resource);
+        }
+        drop(resources);
+        resource.settle(Box::new(|| {}));
+        resource.close();
     }
 
     /// Ends the node. That begins at once; the future is done when it has ended, and may be dropped before.
@@ -88,8 +99,23 @@ impl Node {
         for resource in &resources {
             // What was taken is answered while there are connections to do it by.
             let (tell, told) = smol::channel::bounded(1);
-            resource.settle(Box::new(move || _ = tell.try_send(())));
-            let _gone = told.recv().await;
+            let settling = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                resource.settle(Box::new(move || _ = tell.try_send(())))
+            }));
+            if settling.is_err() {
+                tracing::error!("a resource panicked when it was to settle (a bug of the program)");
+            }
+            let settled = async {
+                let _gone = told.recv().await;
+                true
+            };
+            let late = async {
+                after(SETTLED_WITHIN).await;
+                false
+            };
+            if !settled.or(late).await {
+                tracing::warn!("what the node's processes work with did not settle in time");
+            }
         }
         let reason = OwnedTerm::atom("shutdown");
         self.shut_mailboxes(&reason).await;
@@ -112,7 +138,9 @@ impl Node {
         };
         ended.or(late).await;
         for resource in &resources {
-            resource.close();
+            if std::panic::catch_unwind(AssertUnwindSafe(|| resource.close())).is_err() {
+                tracing::error!("a resource panicked when it was to close (a bug of the program)");
+            }
         }
         self.ending.threads.lock().take();
     }

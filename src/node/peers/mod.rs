@@ -266,6 +266,9 @@ impl PeerHandle {
     ) {
         let now = now();
         self.leave(|outbox| {
+            if outbox.has_ended {
+                return;
+            }
             let elsewhere = self.traffic.others();
             if elsewhere + outbox.frames.len() >= bytes_max {
                 return outbox.feed_later(feed);
@@ -336,8 +339,16 @@ impl PeerHandle {
     /// The connection has ended.
     pub(in crate::node) fn set_ended(&self) {
         self.ended.open();
-        let mut outbox = self.outbox.lock();
-        (outbox.room, outbox.has_ended) = (None, true);
+    }
+
+    /// Nothing that is left from now on goes out: what waits for room is told, and no feed is asked any more.
+    pub(in crate::node) fn shut(&self) {
+        let hungry = {
+            let mut outbox = self.outbox.lock();
+            (outbox.room, outbox.has_ended) = (None, true);
+            std::mem::take(&mut outbox.hungry)
+        };
+        drop(hungry);
     }
 
     /// Waits until the connection has ended.

@@ -198,8 +198,7 @@ impl Default for Limits {
             mailbox_messages_max: 100_000,
             mailbox_bytes_max: 64 << 20,
             shutdown_duration_max: Duration::from_secs(5),
-            // A dozen requests of some MiB, which wait where a BEAM takes its answers slowly.
-            held_bytes_max: 64 << 20,
+            held_bytes_max: 8 << 20,
             state_bytes_max: 4 << 20,
             restarts_max: 3,
             restart_period: Duration::from_secs(5),

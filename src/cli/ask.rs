@@ -279,7 +279,7 @@ fn given(typed: Option<&str>) -> Option<(&'static str, String)> {
     }
 }
 
-/// The cookie that a node of ours asks with. None is made here: one that was made just now is nobody else's.
+/// The cookie that a command asks with. No cookie file is made here: no other node has a cookie that was made just now.
 ///
 /// # Errors
 /// There is none, or it cannot be one.

@@ -36,10 +36,10 @@
 //! | term | `eetf::Term` | what eetf's own codec does |
 //! | --- | --- | --- |
 //! | integer of 32 bits | `FixInteger`, in whichever form it came | it depends on the form |
-//! | other integer | `BigInteger`; one that fits 32 bits is written as such | takes 0 and 1 alone for a sign |
+//! | other integer | `BigInteger`; a `BigInteger` that fits 32 bits is written as an integer of 32 bits | takes 0 and 1 alone for a sign |
 //! | float | `Float` | reads the text form with 32 bits |
 //! | atom | `Atom`, in UTF-8 | refuses or misreads Latin-1; writes more than 255 characters, which no BEAM reads |
-//! | list of bytes, 1 to 65,535 of them | `ByteList`, in whichever form it came | it depends on the form; one that is longer is cut in its length alone: what follows is misread |
+//! | list of bytes, 1 to 65,535 of them | `ByteList`, in whichever form it came | it depends on the form; of a longer list only the length field is cut: what follows is misread |
 //! | other proper list | `List`, `[]` too | writes a list of bytes and **negative numbers as bytes** |
 //! | improper list | `ImproperList`, whose tail is no list | reads `[1 \| [2]]` as improper |
 //! | binary | `Binary` | |
@@ -149,7 +149,7 @@ impl TryFrom<Term> for OwnedTerm {
 /// An `eetf::Term` for serde: a [`Server`](crate::Server)'s request, its answer, or a field of either.
 ///
 /// As [`OwnedTerm`] it can only be read from a term, and not from other formats of serde. What cannot be converted is an
-/// error of serde's: such a call ends as one that the server does not know, such an answer as one that cannot be written.
+/// error of serde's: such a call ends like an unknown request, and such an answer like an answer that cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EetfTerm(pub Term);
 

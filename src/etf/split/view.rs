@@ -6,7 +6,7 @@ use std::fmt;
 use super::Cursor;
 use crate::etf::tag::*;
 
-/// What is wrong with bytes that should have been a term. Always the fault of whoever encoded them.
+/// What is wrong with bytes that should have been a term. Always the encoder's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TermError {
@@ -16,7 +16,7 @@ pub enum TermError {
     /// Bytes are left over after the term.
     #[error("bytes are left over after the term")]
     TrailingBytes,
-    /// Not a tag of the external term format, or one that may not stand here.
+    /// Not a tag of the external term format, or a tag that may not stand here.
     #[error("{0} is no tag of the external term format")]
     Tag(u8),
     /// The term does not begin with the version byte 131 but with this.

@@ -49,7 +49,7 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
         &epmd,
         "mafalda",
         "--http 0 --store global:mafalda,local:KeyValueStore --global libertad --global paz --slave global:felipe --slave global:susanita \
-         --slave global:manolito --slave global:miguelito --connect guille@nohost",
+         --slave global:manolito --slave global:miguelito --connect guille@localhost",
     );
     let at = address(&primary);
     let felipe = BeamNode::start(&otp, &epmd, "felipe");
@@ -116,7 +116,7 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
         "susanita",
         "manolito",
         "miguelito",
-        "guille@nohost",
+        "guille@localhost",
         "global:libertad",
         "in step",
         "gone, misses",

@@ -99,14 +99,14 @@ fn what_is_served_and_what_is_not_is_seen_as_on_a_beam_by_every_kind_of_caller()
             "GenServer, :call, [:nobody, :request]",
             "GenServer, :call, [:nobody, :request, 100]",
             "GenServer, :call, [{:global, :nobody}, :request]",
-            "GenServer, :call, [{:nobody, :nowhere@nohost}, :request]",
+            "GenServer, :call, [{:nobody, :nowhere@localhost}, :request]",
             "GenServer, :cast, [:nobody, :request]",
             ":gen_server, :call, [KeyValueStore, {:get, 1}]",
             ":gen_server, :call, [:nobody, :request]",
             ":gen_server, :call, [:nobody, :request, 100]",
             ":gen_server, :cast, [KeyValueStore, {:get, 1}]",
             ":net_adm, :ping, [node()]",
-            ":net_adm, :ping, [:nowhere@nohost]",
+            ":net_adm, :ping, [:nowhere@localhost]",
         ] {
             if mfa.contains("gen_server, :cast, [KeyValueStore") {
                 // Which ends a GenServer of that module; the difference is known.

@@ -19,7 +19,7 @@ fn a_node_counts_what_it_is_asked_for_and_knows_who_asks() {
         let node = KvNode::start(
             &epmd,
             "counting",
-            "--store global:counting,local:Two --global other --connect nobody@nohost",
+            "--store global:counting,local:Two --global other --connect nobody@localhost",
         );
         let beam = BeamNode::start(otp, &epmd, "asking");
         beam.ping(node.name());
@@ -30,7 +30,7 @@ fn a_node_counts_what_it_is_asked_for_and_knows_who_asks() {
         beam.run(&format!("s = {}", status(&node)));
         beam.check("s.node", &format!("{:?}", node.name()));
         beam.check("s.ready", "true");
-        beam.check("s.missing", "[\"nobody@nohost\"]");
+        beam.check("s.missing", "[\"nobody@localhost\"]");
         beam.check(
             "[first, second] = s.stores; {first.names, second.names}",
             "{[\"global:counting\", \"local:Elixir.Two\"], [\"global:other\"]}",
@@ -48,7 +48,7 @@ fn a_node_counts_what_it_is_asked_for_and_knows_who_asks() {
         beam.check("peer.queued_bytes + peer.dropped", "0");
         // Each of the calls was answered at once: all are measured.
         beam.check("Enum.sum(s.answers) >= 18 and s.answers_nanos > 18 * 100", "true");
-        beam.check("Enum.any?(s.log, &(&1.level == \"WARN\" and &1.text =~ \"nobody@nohost\"))", "true");
+        beam.check("Enum.any?(s.log, &(&1.level == \"WARN\" and &1.text =~ \"nobody@localhost\"))", "true");
         // What it does not know ends the caller's call, and nothing else.
         beam.check(
             &format!(

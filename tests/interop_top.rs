@@ -104,7 +104,7 @@ fn top_shows_a_node_live_and_gives_the_terminal_back() {
     let Some(terminal) = Terminal::open(&epmd) else { return };
     let otp = Otp::newest();
     let node =
-        KvNode::start(&epmd, "watched", "--slave global:slave --slave global:nobody --connect gone@nohost");
+        KvNode::start(&epmd, "watched", "--slave global:slave --slave global:nobody --connect gone@localhost");
     let beam = BeamNode::start(&otp, &epmd, "beam");
     beam.run("{:ok, _} = KeyValueStoreDistributed.start_link(:slave)");
     beam.ping(node.name());
@@ -119,7 +119,7 @@ fn top_shows_a_node_live_and_gives_the_terminal_back() {
         "in step",
         "{:global, :nobody}",
         "not found yet",
-        "gone@nohost",
+        "gone@localhost",
         "not connected",
         "last warnings",
         "q quits",

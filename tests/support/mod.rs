@@ -18,6 +18,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
 
 pub mod beam;
+#[cfg(feature = "program")]
+pub mod cluster;
 pub mod epmd;
 #[cfg(feature = "program")]
 pub mod http;

@@ -1,7 +1,11 @@
 //! Conversations of a peer with our processes, without a socket: frames in, exact frames out.
 
+#[path = "support/around.rs"]
+mod around;
 #[path = "conversation/cluster.rs"]
 mod cluster;
+#[path = "support/conversation.rs"]
+mod conversation;
 #[path = "support/deferred.rs"]
 mod deferred;
 #[path = "conversation/functions.rs"]
@@ -12,3 +16,5 @@ mod late;
 mod signals;
 #[path = "conversation/store.rs"]
 mod store;
+#[path = "support/term.rs"]
+mod term;

@@ -2,40 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
-use kvnode::distribution::control::op;
-use kvnode::distribution::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
-use kvnode::etf::{Reference, TermView, TermWriter, encode};
+use kvnode::distribution::{DistributionFlags, Outbound, RemoteProcess};
+use kvnode::etf::{TermView, encode};
 use kvnode::kv::{Follow, KeyValueServer};
-use kvnode::process::peer::Frame;
 use kvnode::process::{Dispatch, Effect, FedNode, Feeding, GenServer, More};
 use kvnode::replica::{Acknowledge, SlaveName, SlaveState, Standing};
 use kvnode::store::MemoryStore;
 
 use crate::cluster::{
-    Cluster, PEER, Sent, around, atom, caller, cluster, cluster_of, cluster_on, cluster_with, frames_of,
-    gen_call, message, monitor, now, on_each_engine, payload_of, raw, reference, tag_ref, to_caller, to_name,
+    Cluster, Sent, answer, cluster, cluster_of, cluster_on, cluster_with, now, on_each_engine,
 };
+use crate::conversation::{caller, frames_of, gen_call, monitor, payload_of, reference, send, to_caller};
 use crate::deferred::{Deferred, Manner};
 use crate::late::{Late, Waiting};
+use crate::term::{PEER, Term, term, term_with};
 
 #[test]
 fn a_put_a_get_and_a_delete_are_answered_to_the_callers_pid() {
     on_each_engine(|mut cluster| {
-        cluster.put("nombre", "Mafalda");
-        let get = |w: &mut TermWriter<'_>| {
-            w.tuple(2).atom("get").atom("nombre");
-        };
-        let mafalda = encode(|w| {
-            w.binary(b"Mafalda");
-        });
-        assert_eq!(cluster.call(tag_ref, get), [to_caller(tag_ref, mafalda)]);
-        let delete = |w: &mut TermWriter<'_>| {
-            w.tuple(2).atom("delete").atom("nombre");
-        };
-        assert_eq!(cluster.call(tag_ref, delete), [to_caller(tag_ref, atom("ok"))]);
-        assert_eq!(cluster.call(tag_ref, get), [to_caller(tag_ref, atom("nil"))]);
+        cluster.put(":nombre", "\"Mafalda\"");
+        assert_eq!(cluster.call("{:get, :nombre}"), [answer("\"Mafalda\"")]);
+        assert_eq!(cluster.call("{:delete, :nombre}"), [answer(":ok")]);
+        assert_eq!(cluster.call("{:get, :nombre}"), [answer(":nil")]);
         assert!(cluster.later.is_empty());
     });
 }
@@ -43,21 +32,15 @@ fn a_put_a_get_and_a_delete_are_answered_to_the_callers_pid() {
 /// Calls with numbers as tags, keys and values; `None`: a get, `Some(0)`: a delete.
 fn say_calls(cluster: &mut Cluster, calls: &[(u64, Option<u64>)]) {
     for (number, (key, value)) in (1..).zip(calls) {
-        let frame = message(to_name("kv"), |w| {
-            let tag = |w: &mut TermWriter<'_>| _ = w.reference(&reference(number));
-            gen_call(w, &caller(), tag, |w| {
-                match value {
-                    None => w.tuple(2).atom("get").unsigned(*key),
-                    Some(0) => w.tuple(2).atom("delete").unsigned(*key),
-                    Some(value) => w.tuple(3).atom("put").unsigned(*key).unsigned(*value),
-                };
-            });
-        });
+        let request = match value {
+            None => format!("{{:get, {key}}}"),
+            Some(0) => format!("{{:delete, {key}}}"),
+            Some(value) => format!("{{:put, {key}, {value}}}"),
+        };
         // What a get is answered at once waits with the others.
         let mut out = cluster.out();
-        let frame = Frame::small(frame.get(1..).unwrap_or_default(), FrameForm::PassThrough);
-        let Cluster { registry, waiters, peer, later, .. } = cluster;
-        peer.handle(frame, around(registry, waiters), &mut out, later).expect("a good frame");
+        let call = send("kv", gen_call(reference(number), request));
+        cluster.handle(&call, &mut out).expect("a good frame");
         cluster.sent.0.lock().push((PEER.into(), out));
     }
 }
@@ -113,6 +96,19 @@ fn judge(calls: &[(u64, Option<u64>)], answers: &[String]) -> BTreeMap<u64, u64>
     data
 }
 
+/// What a slave is told to write: a key, and its value unless that is deleted.
+fn write_of(cast: &[u8]) -> (u64, Option<u64>) {
+    let number = |term: TermView<'_>| term.as_unsigned().expect("a number");
+    let [_, write] = TermView::parse(cast).expect("a term").as_tuple::<2>().expect("a cast");
+    match write.as_tuple::<3>() {
+        Some([_, key, value]) => (number(key), Some(number(value))),
+        None => {
+            let [_, key] = write.as_tuple::<2>().expect("a deletion");
+            (number(key), None)
+        }
+    }
+}
+
 #[test]
 fn whatever_order_a_store_answers_in_each_call_is_answered_once_and_those_of_a_key_in_order() {
     let mut failed = 0;
@@ -138,9 +134,7 @@ fn a_slave_gets_writes_in_the_order_of_their_numbers_whatever_order_they_are_don
         let manner = Manner { fails_one_in: if seed % 3 == 0 { 10 } else { 0 }, ..Manner::wild(seed) };
         let store = Deferred::new(manner);
         let mut cluster = cluster_on(store.clone());
-        cluster.call(tag_ref, |w| {
-            w.tuple(2).atom("add_slave").tuple(2).atom("global").atom("s");
-        });
+        cluster.call("{:add_slave, {:global, :s}}");
         let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
         let slave = Arc::clone(follow.feed.slave());
         slave.found(RemoteProcess::Pid(caller()));
@@ -148,26 +142,16 @@ fn a_slave_gets_writes_in_the_order_of_their_numbers_whatever_order_they_are_don
         let answers = answers_to(&mut cluster, &calls);
         let data = judge(&calls, &answers);
         let mut slaves_data = BTreeMap::new();
-        #[expect(clippy::disallowed_methods, reason = "some instant")]
-        let now = Instant::now();
         // In a session of its own the slave is sent what is written from now on, in one order.
         let mut sent = 0;
         slave.take(
-            now,
+            now(),
             |_| true,
             |_, message| {
-                let [_, write] = TermView::parse(message).expect("a term").as_tuple::<2>().expect("a cast");
                 sent += 1;
-                match write.as_tuple::<3>() {
-                    Some([_, key, value]) => {
-                        let (key, value) =
-                            (key.as_unsigned().expect("a key"), value.as_unsigned().expect("a value"));
-                        slaves_data.insert(key, value);
-                    }
-                    None => {
-                        let [_, key] = write.as_tuple::<2>().expect("a deletion");
-                        slaves_data.remove(&key.as_unsigned().expect("a key"));
-                    }
+                match write_of(message) {
+                    (key, Some(value)) => _ = slaves_data.insert(key, value),
+                    (key, None) => _ = slaves_data.remove(&key),
                 }
                 true
             },
@@ -182,17 +166,10 @@ fn a_slave_gets_writes_in_the_order_of_their_numbers_whatever_order_they_are_don
 fn a_store_is_not_its_own_slave() {
     let mut cluster = cluster();
     let own = cluster.store.pid.clone();
-    for at in 0..3 {
-        let answers = cluster.call(tag_ref, |w| {
-            w.tuple(2).atom("add_slave");
-            match at {
-                0 => w.atom("kv"),
-                1 => w.pid(&own),
-                _ => w.tuple(2).atom("kv").atom("k@h"),
-            };
-        });
-        let itself = encode(|w| _ = w.tuple(2).atom("error").atom("itself"));
-        assert_eq!(answers, [to_caller(tag_ref, itself)]);
+    let names: [&dyn Term; 3] = [&":kv", &own, &"{:kv, :k@h}"];
+    for name in names {
+        let answers = cluster.call(term_with("{:add_slave, $1}", &[name]));
+        assert_eq!(answers, [answer("{:error, :itself}")]);
     }
     assert!(cluster.later.is_empty());
 }
@@ -200,21 +177,19 @@ fn a_store_is_not_its_own_slave() {
 #[test]
 fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
     let mut cluster = cluster();
-    let add = |w: &mut TermWriter<'_>| {
-        w.tuple(2).atom("add_slave").tuple(2).atom("global").atom("s");
-    };
+    let add = "{:add_slave, {:global, :s}}";
     // Answered when it is known whether it can be one; the second time it is one.
-    assert!(cluster.call(tag_ref, add).is_empty());
-    assert_eq!(cluster.call(tag_ref, add), [to_caller(tag_ref, atom("ok"))]);
+    assert!(cluster.call(add).is_empty());
+    assert_eq!(cluster.call(add), [answer(":ok")]);
     let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
     assert!(follow.added.is_some() && follow.store == cluster.store.pid && cluster.later.is_empty());
     let slave = Arc::clone(follow.feed.slave());
     assert_eq!(*slave.name(), SlaveName::global("s"));
     assert_eq!(slave.state(), SlaveState::Seeking);
-    cluster.put("late", "0");
+    cluster.put(":late", "\"0\"");
     slave.found(RemoteProcess::Pid(caller()));
-    cluster.put("a", "1");
-    cluster.put("b", "2");
+    cluster.put(":a", "\"1\"");
+    cluster.put(":b", "\"2\"");
     let [Effect::Feed(node, feed)] = cluster.later.as_slice() else { panic!("{:?}", cluster.later) };
     let feed_into = |name: &Arc<str>, frames_bytes_max: usize| {
         let mut out = Outbound::default();
@@ -223,27 +198,14 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
         (frames_of(&out), more)
     };
     assert_eq!(feed_into(&"elsewhere@h".into(), 1_000), (Vec::new(), More::No), "it is not there");
-    let replicated = |key: &str, value: &str| {
-        message(
-            |w| {
-                w.tuple(3).unsigned(op::SEND).atom("").pid(&caller());
-            },
-            |w| {
-                w.tuple(2)
-                    .atom("$gen_cast")
-                    .tuple(3)
-                    .atom("replicate_put")
-                    .atom(key)
-                    .binary(value.as_bytes());
-            },
-        )
-    };
+    let replicated =
+        |key: &str, value: &str| to_caller(format!("{{:\"$gen_cast\", {{:replicate_put, {key}, {value}}}}}"));
     // One always fits, and what the slave has is asked right behind it.
     let (frames, more) = feed_into(node, 1);
     let [first, asks] = frames.as_slice() else { panic!("{frames:?}") };
-    assert_eq!((first, more), (&replicated("a", "1"), More::WhenRoom));
+    assert_eq!((first, more), (&replicated(":a", "\"1\""), More::WhenRoom));
     assert!(asks.windows(9).any(|part| part == b"$gen_call"), "{asks:?}");
-    assert_eq!(feed_into(node, 1_000), (vec![replicated("b", "2")], More::No));
+    assert_eq!(feed_into(node, 1_000), (vec![replicated(":b", "\"2\"")], More::No));
     assert_eq!(cluster.waiters.len(), 1);
     follow.feed.gone();
     assert!(cluster.waiters.is_empty(), "what is not answered any more is not waited for");
@@ -252,10 +214,8 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
 #[test]
 fn what_names_no_process_is_no_slave() {
     let mut cluster = cluster();
-    cluster.say(&monitor("kv", &reference(1)));
-    let answers = cluster.call(tag_ref, |w| {
-        w.tuple(2).atom("add_slave").binary(b"slave1");
-    });
+    cluster.say(&monitor(":kv", 1));
+    let answers = cluster.call("{:add_slave, \"slave1\"}");
     assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
     assert!(cluster.later.is_empty());
 }
@@ -263,15 +223,12 @@ fn what_names_no_process_is_no_slave() {
 #[test]
 fn a_value_with_a_key_twice_is_refused_and_changes_nothing() {
     on_each_engine(|mut cluster| {
-        cluster.say(&monitor("kv", &reference(1)));
-        let answers = cluster.call(tag_ref, |w| {
-            w.tuple(3).atom("put").atom("k").map(2).integer(1).nil().integer(1).nil();
-        });
+        cluster.say(&monitor(":kv", 1));
+        // %{1 => [], 1 => []}
+        let twice = encode(|w| _ = w.map(2).integer(1).nil().integer(1).nil());
+        let answers = cluster.call(term_with("{:put, :k, $1}", &[&twice]));
         assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
-        let get = cluster.call(tag_ref, |w| {
-            w.tuple(2).atom("get").atom("k");
-        });
-        assert_eq!(get, [to_caller(tag_ref, atom("nil"))]);
+        assert_eq!(cluster.call("{:get, :k}"), [answer(":nil")]);
     });
 }
 
@@ -297,8 +254,7 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
         let slave = server.add_slave(SlaveName::global("s")).expect("room").expect("a new one");
         slave.found(RemoteProcess::Pid(caller()));
         let (mut data, mut seen) = (BTreeMap::new(), BTreeMap::new());
-        #[expect(clippy::disallowed_methods, reason = "some instant")]
-        let now = Instant::now();
+        let now = now();
         let mut writes_left = 40;
         for round in 0.. {
             assert!(round < 10_000, "the copy does not end: {slave:?}");
@@ -321,13 +277,8 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
                 now,
                 |_| true,
                 |_, message| {
-                    let [_, write] =
-                        TermView::parse(message).expect("a term").as_tuple::<2>().expect("a cast");
-                    match write
-                        .as_tuple::<3>()
-                        .map(|[_, key, value]| (key.as_unsigned(), value.as_unsigned()))
-                    {
-                        Some((Some(key), Some(value))) => {
+                    match write_of(message) {
+                        (key, Some(value)) => {
                             let before = seen.insert(key, value).unwrap_or(0);
                             assert!(
                                 before <= value,
@@ -335,10 +286,7 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
                             );
                             data.insert(key, value);
                         }
-                        _ => {
-                            let [_, key] = write.as_tuple::<2>().expect("a deletion");
-                            data.remove(&key.as_unsigned().expect("a key"));
-                        }
+                        (key, None) => _ = data.remove(&key),
                     }
                     true
                 },
@@ -361,16 +309,10 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
 #[test]
 fn a_value_that_no_release_reads_any_more_is_refused() {
     let mut cluster = cluster();
-    cluster.say(&monitor("kv", &reference(1)));
+    cluster.say(&monitor(":kv", 1));
     // FUN_EXT: no free variables, pid, module, index, uniq.
-    let mut fun = vec![117, 0, 0, 0, 0];
-    fun.extend(encode(|w| {
-        w.pid(&caller()).atom("m").integer(0).integer(0);
-    }));
-    let answers = cluster.call(tag_ref, |w| {
-        w.tuple(3).atom("put").atom("k");
-        raw(w, &fun);
-    });
+    let fun = [&[117, 0, 0, 0, 0], &term("#PID<0.90.1>")[..], &term(":m"), &term("0"), &term("0")].concat();
+    let answers = cluster.call(term_with("{:put, :k, $1}", &[&fun]));
     assert!(payload_of(&answers[0]).starts_with(&[104, 2, 119, 6]), "{{badarg, why}}: {answers:?}");
 }
 
@@ -378,14 +320,9 @@ fn a_value_that_no_release_reads_any_more_is_refused() {
 fn a_value_that_the_callers_release_cannot_decode_ends_the_call_instead_of_the_connection() {
     let old = DistributionFlags::OFFERED.difference(DistributionFlags::V4_NC);
     let mut cluster = cluster_with(MemoryStore::default(), old);
-    let wide = Reference { node: PEER.into(), creation: 3, words: vec![1, 2, 3, 4, 5] };
-    cluster.call(tag_ref, |w| {
-        w.tuple(3).atom("put").atom("k").reference(&wide);
-    });
-    cluster.say(&monitor("kv", &reference(1)));
-    let answers = cluster.call(tag_ref, |w| {
-        w.tuple(2).atom("get").atom("k");
-    });
+    cluster.call("{:put, :k, #Reference<0.5.4.3.2.1>}");
+    cluster.say(&monitor(":kv", 1));
+    let answers = cluster.call("{:get, :k}");
     assert!(answers[0].starts_with(&[131, 104, 4, 97, 28]), "a MONITOR_P_EXIT: {answers:?}");
 }
 
@@ -393,36 +330,17 @@ fn a_value_that_the_callers_release_cannot_decode_ends_the_call_instead_of_the_c
 fn a_store_that_answers_later_is_answered_for_later() {
     let waiting = Waiting::default();
     let mut cluster = cluster_with(Late(Arc::clone(&waiting)), DistributionFlags::OFFERED);
-    let error = encode(|w| {
-        w.tuple(2).atom("error").atom("no_space");
-    });
-    type Request = fn(&mut TermWriter<'_>);
-    let requests: [(Request, Vec<u8>); 3] = [
-        (
-            |w| {
-                w.tuple(2).atom("get").integer(1);
-            },
-            atom("nil"),
-        ),
-        (
-            |w| {
-                w.tuple(3).atom("put").integer(1).nil();
-            },
-            error.clone(),
-        ),
-        (
-            |w| {
-                w.tuple(2).atom("delete").integer(1);
-            },
-            error,
-        ),
+    let requests = [
+        ("{:get, 1}", ":nil"),
+        ("{:put, 1, []}", "{:error, :no_space}"),
+        ("{:delete, 1}", "{:error, :no_space}"),
     ];
     for (request, expected) in requests {
-        assert!(cluster.call(tag_ref, request).is_empty(), "nothing is answered at once");
+        assert!(cluster.call(request).is_empty(), "nothing is answered at once");
         let done = waiting.lock().pop().expect("the store was asked");
         done();
         let (node, frames) = cluster.sent.0.lock().pop().expect("an answer");
         assert_eq!(node, PEER);
-        assert_eq!(frames_of(&frames), [to_caller(tag_ref, expected)]);
+        assert_eq!(frames_of(&frames), [answer(expected)]);
     }
 }

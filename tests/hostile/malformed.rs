@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use kvnode::distribution::control::op;
-use kvnode::etf::{Pid, TermWriter, encode};
+use kvnode::etf::{Pid, encode};
 
 use crate::scene::{STORE, Scene, memory};
-use crate::support::Scripted;
+use crate::support::{Scripted, term, term_with};
 
 #[test]
 fn frames_that_are_none_end_that_connection_alone() {
@@ -56,8 +56,9 @@ fn a_frame_over_the_bound_takes_no_memory_and_must_say_what_it_is() {
             left -= len;
         }
     };
-    let control = encode(|w| _ = w.tuple(4).unsigned(op::REG_SEND).pid(&peer.pid()).atom("").atom(STORE));
-    let cast = encode(|w| _ = w.tuple(2).atom("$gen_cast"));
+    let control = peer.control(op::REG_SEND, "#PID<0.90.1>, :\"\", KeyValueStore", &[]);
+    // {:"$gen_cast", and no more.
+    let cast = [&[104, 2], &term(":\"$gen_cast\"")[..]].concat();
     dropped(&[&[131, 68, 0][..], &control, &cast].concat(), &mut peer);
     scene.kv.wait_for_log(&["bad@h", "a cast or other message", "209715200 bytes", "--frame-bytes-max"]);
     peer.use_the_store();
@@ -85,42 +86,38 @@ fn fragments_without_bytes_and_without_end_are_bounded() {
 #[test]
 fn control_messages_that_are_none_are_skipped_or_end_the_connection() {
     let mut scene = Scene::start("");
-    let encoded = |write: &dyn Fn(&mut TermWriter<'_>)| encode(|w| write(w));
-    let pid = scene.good.pid();
-    type Write<'a> = &'a dyn Fn(&mut TermWriter<'_>);
-    let altact = |arity: usize, flags: Write<'_>, to: Write<'_>| {
-        encoded(&|w| {
-            w.tuple(arity).unsigned(op::ALTACT_SIG_SEND);
-            flags(w);
-            w.pid(&pid);
-            to(w);
-        })
-    };
+    let good = &scene.good;
+    let control = |operation, rest: &str| good.control(operation, rest, &[]);
+    let altact = |rest: &str| control(op::ALTACT_SIG_SEND, rest);
+    let too_large = [&[110, 255, 1][..], &[255; 255]].concat();
+    // A tuple of 255 of which 4 are there.
+    let mut of_255 = altact("8, #PID<0.90.1>, KeyValueStore");
+    of_255[1] = 255;
     let bad = [
-        encoded(&|w| _ = w.tuple(0)),
-        encoded(&|w| _ = w.tuple(1).atom("send")),
-        encoded(&|w| _ = w.tuple(1).unsigned(op::SEND)),
-        encoded(&|w| _ = w.tuple(3).unsigned(op::SEND).atom("").atom("no pid")),
-        encoded(&|w| _ = w.tuple(4).unsigned(op::REG_SEND).pid(&pid).atom("").unsigned(7)),
-        encoded(&|w| _ = w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).atom("no reference")),
-        encoded(&|w| _ = w.tuple(2).unsigned(op::LINK).pid(&pid)),
-        encoded(&|w| _ = w.tuple(6).unsigned(op::SPAWN_REQUEST).nil().nil().nil().nil().nil()),
+        term("{}"),
+        term("{:send}"),
+        term(&format!("{{{}}}", op::SEND)),
+        control(op::SEND, ":\"\", :\"no pid\""),
+        control(op::REG_SEND, "#PID<0.90.1>, :\"\", 7"),
+        control(op::MONITOR_P, "#PID<0.90.1>, KeyValueStore, :\"no reference\""),
+        control(op::LINK, "#PID<0.90.1>"),
+        control(op::SPAWN_REQUEST, "[], [], [], [], []"),
         // ALTACT_SIG_SEND: of the wrong size, of flags that are none, of flags that contradict the rest.
-        encoded(&|w| _ = w.tuple(1).unsigned(op::ALTACT_SIG_SEND)),
-        encoded(&|w| _ = w.tuple(3).unsigned(op::ALTACT_SIG_SEND).unsigned(0).pid(&pid)),
-        altact(4, &|w| _ = w.atom("flags"), &|w| _ = w.pid(&pid)),
-        altact(4, &|w| _ = w.integer(-1), &|w| _ = w.pid(&pid)),
-        altact(4, &|w| _ = w.raw(&[110, 255, 1]).raw(&[255; 255]), &|w| _ = w.pid(&pid)),
-        altact(4, &|w| _ = w.unsigned(0), &|w| _ = w.atom(STORE)),
-        altact(4, &|w| _ = w.unsigned(4), &|w| _ = w.pid(&pid)),
-        altact(4, &|w| _ = w.unsigned(8), &|w| _ = w.pid(&pid)),
-        altact(4, &|w| _ = w.unsigned(8), &|w| _ = w.binary(b"no name")),
-        altact(4, &|w| _ = w.unsigned(16), &|w| _ = w.atom(STORE)),
-        altact(4, &|w| _ = w.unsigned(4 | 8), &|w| _ = w.atom(STORE)),
-        altact(4, &|w| _ = w.unsigned(2 | 8), &|w| _ = w.atom(STORE)),
-        altact(255, &|w| _ = w.unsigned(8), &|w| _ = w.atom(STORE)),
+        term(&format!("{{{}}}", op::ALTACT_SIG_SEND)),
+        altact("0, #PID<0.90.1>"),
+        altact(":flags, #PID<0.90.1>, #PID<0.90.1>"),
+        altact("-1, #PID<0.90.1>, #PID<0.90.1>"),
+        good.control(op::ALTACT_SIG_SEND, "$1, #PID<0.90.1>, #PID<0.90.1>", &[&too_large]),
+        altact("0, #PID<0.90.1>, KeyValueStore"),
+        altact("4, #PID<0.90.1>, #PID<0.90.1>"),
+        altact("8, #PID<0.90.1>, #PID<0.90.1>"),
+        altact("8, #PID<0.90.1>, \"no name\""),
+        altact("16, #PID<0.90.1>, KeyValueStore"),
+        altact(&format!("{}, #PID<0.90.1>, KeyValueStore", 4 | 8)),
+        altact(&format!("{}, #PID<0.90.1>, KeyValueStore", 2 | 8)),
+        of_255,
         // The flags of an exit signal, and no reason.
-        altact(4, &|w| _ = w.unsigned(8 | 16), &|w| _ = w.atom(STORE)),
+        altact(&format!("{}, #PID<0.90.1>, KeyValueStore", 8 | 16)),
         vec![104, 255],
         vec![105, 255, 255, 255, 255],
         vec![],
@@ -129,10 +126,7 @@ fn control_messages_that_are_none_are_skipped_or_end_the_connection() {
     ];
     for control in bad {
         let mut peer = scene.peer("bad@h");
-        let get = encode(|w| {
-            w.tuple(2).atom("get").atom("good");
-        });
-        let frames = [peer.frame(&control, &[]), peer.call_frame(STORE, 1, &get)].concat();
+        let frames = [peer.frame(&control, &[]), peer.call_frame(STORE, 1, "{:get, :good}")].concat();
         let _gone = peer.send(&frames);
         // One or the other: it would wait for ever for neither.
         let answer = peer.next_frame();
@@ -141,22 +135,16 @@ fn control_messages_that_are_none_are_skipped_or_end_the_connection() {
     }
     let mut peer = scene.peer("odd@h");
     for operation in [0, 9, 10, 99, 255, 65_536, u64::MAX] {
-        let control = encoded(&|w| _ = w.tuple(2).unsigned(operation).nil());
-        let frame = peer.frame(&control, &[]);
-        assert!(peer.send(&frame));
+        let signal = peer.signal(operation, "[]", &[]);
+        assert!(peer.send(&signal));
     }
     peer.use_the_store();
     // Bits that mean nothing yet, and elements more: the signal is what it would be without them.
-    let get = encode(|w| {
-        w.tuple(2).atom("get").atom("good");
-    });
     for (number, flags) in [8, 8 | 0xe0, 9].into_iter().enumerate() {
         let number = 1_000 + number as u32;
-        let control = encoded(&|w| {
-            w.tuple(6).unsigned(op::ALTACT_SIG_SEND).raw(&[110, 40, 0, flags]).raw(&[255; 39]);
-            w.pid(&peer.pid()).atom(STORE).nil().nil();
-        });
-        let frame = peer.frame(&control, &peer.gen_call(&peer.pid(), number, &get));
+        let flags = [&[110, 40, 0, flags][..], &[255; 39]].concat();
+        let control = peer.control(op::ALTACT_SIG_SEND, "$1, #PID<0.90.1>, KeyValueStore, [], []", &[&flags]);
+        let frame = peer.frame(&control, &peer.gen_call(&peer.pid(), number, "{:get, :good}"));
         assert!(peer.send(&frame));
         peer.answer(number);
     }
@@ -168,13 +156,10 @@ fn control_messages_that_are_none_are_skipped_or_end_the_connection() {
 fn signals_in_the_name_of_another_node_end_the_connection() {
     let mut scene = Scene::start("");
     let other = Pid { node: "good@h".into(), id: 1, serial: 0, creation: 77 };
-    let reference = scene.good.reference(1);
+    let spawn = "#Reference<0.3.2.1>, $1, $1, {:erlang, :node, 0}, []";
     for control in [
-        encode(|w| _ = w.tuple(4).unsigned(op::MONITOR_P).pid(&other).atom(STORE).reference(&reference)),
-        encode(|w| {
-            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&reference).pid(&other).pid(&other);
-            w.tuple(3).atom("erlang").atom("node").unsigned(0).nil();
-        }),
+        scene.good.control(op::MONITOR_P, "$1, KeyValueStore, #Reference<0.3.2.1>", &[&other]),
+        scene.good.control(op::SPAWN_REQUEST, spawn, &[&other]),
     ] {
         let mut peer = scene.peer("bad@h");
         let frame = peer.frame(&control, &[106]);
@@ -234,10 +219,7 @@ fn bomb(size: usize, claimed: u32) -> Vec<u8> {
 #[test]
 fn a_message_cut_at_any_byte_ends_the_connection() {
     let mut scene = Scene::start("");
-    let request = encode(|w| {
-        w.tuple(3).atom("put").list(1).atom("é").binary(b"k").map(1).float(1.5).integer(-70_000);
-    });
-    let whole = scene.good.call_frame(STORE, 1, &request);
+    let whole = scene.good.call_frame(STORE, 1, "{:put, [:é | \"k\"], %{1.5 => -70_000}}");
     for len in 5..whole.len() {
         let mut peer = scene.peer("bad@h");
         let cut = [&(len as u32 - 4).to_be_bytes()[..], &whole[4..len]].concat();
@@ -251,10 +233,9 @@ fn a_message_cut_at_any_byte_ends_the_connection() {
 fn duplicate_map_keys_end_the_call_and_depth_is_served() {
     let mut scene = Scene::start("");
     let mut peer = scene.peer("deep@h");
-    let duplicate = encode(|w| {
-        w.tuple(3).atom("put").atom("k").map(2).unsigned(1).unsigned(1).unsigned(1).unsigned(2);
-    });
-    let frame = peer.call_frame(STORE, 500, &duplicate);
+    // %{1 => 1, 1 => 2}
+    let twice = encode(|w| _ = w.map(2).integer(1).integer(1).integer(1).integer(2));
+    let frame = peer.call_frame(STORE, 500, term_with("{:put, :k, $1}", &[&twice]));
     assert!(peer.send(&frame));
     let deep = |depth: usize| [[104, 1].repeat(depth), vec![106]].concat();
     for depth in [1_000, 1_000_000] {
@@ -263,11 +244,8 @@ fn duplicate_map_keys_end_the_call_and_depth_is_served() {
         let number = depth as u32;
         let frame = peer.call_frame(STORE, number, &request);
         assert!(peer.send(&frame));
-        assert_eq!(peer.answer(number), [119, 2, b'o', b'k']);
-        let got = peer.call(|w| {
-            w.tuple(2).atom("get").unsigned(1);
-        });
-        assert_eq!(got, value);
+        assert_eq!(peer.answer(number), term(":ok"));
+        assert_eq!(peer.call("{:get, 1}"), value);
         // The same as a key, which is looked at from all sides.
         let as_key = [&[104, 2, 119, 3][..], b"get", &value].concat();
         let frame = peer.call_frame(STORE, number + 1, &as_key);

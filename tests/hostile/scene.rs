@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use kvnode::etf::TermWriter;
+use kvnode::etf::encode;
 
-use crate::support::{Epmd, KvNode, Scripted};
+use crate::support::{Epmd, KvNode, Scripted, term_with};
 
 /// What the resident memory may grow by over what the data needs, in bytes.
 pub const GROWTH_MAX: u64 = 64 << 20;
@@ -82,6 +82,7 @@ pub fn closed(stream: &mut TcpStream) {
     }
 }
 
-pub fn put(w: &mut TermWriter<'_>, key: u64, value: &[u8]) {
-    w.tuple(3).atom("put").unsigned(key).binary(value);
+/// A request to put bytes.
+pub fn put(key: u64, value: &[u8]) -> Vec<u8> {
+    term_with(&format!("{{:put, {key}, $1}}"), &[&encode(|w| _ = w.binary(value))])
 }

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use kvnode::distribution::control::op;
-use kvnode::etf::{Cursor, Pid, TermView, encode};
+use kvnode::etf::{Cursor, Pid, TermView};
 
 use crate::scene::{GROWTH_MAX, STORE, Scene, memory, put};
-use crate::support::{Scripted, at_host, wait_until};
+use crate::support::{Scripted, at_host, term, wait_until};
 
 /// What a control message says.
 fn operation(control: TermView<'_>) -> Option<u64> {
@@ -15,18 +15,20 @@ fn operation(control: TermView<'_>) -> Option<u64> {
     cursor.unsigned().ok()
 }
 
+/// What MONITOR_P says of a monitor of the store.
+fn monitor_of_store(number: u32) -> String {
+    format!("#PID<0.90.1>, KeyValueStore, #Reference<0.3.2.{number}>")
+}
+
 #[test]
 fn a_reader_that_never_reads_is_dropped_and_disturbs_nobody() {
     let mut scene = Scene::start("");
     let value = vec![7; 64 << 20];
-    let stored = scene.good.call(|w| put(w, 1, &value));
-    assert_eq!(stored, [119, 2, b'o', b'k']);
+    let stored = scene.good.call(put(1, &value));
+    assert_eq!(stored, term(":ok"));
     let data = memory(&scene.kv, "VmHWM");
     let mut deaf = scene.peer("deaf@h");
-    let get = encode(|w| {
-        w.tuple(2).atom("get").unsigned(1);
-    });
-    let frame = deaf.call_frame(STORE, 1, &get);
+    let frame = deaf.call_frame(STORE, 1, "{:get, 1}");
     // As many as there is room for between the two.
     let asker = std::thread::spawn(move || {
         while deaf.send(&frame) {}
@@ -51,13 +53,10 @@ fn a_reader_that_never_reads_is_dropped_and_disturbs_nobody() {
 fn what_a_peer_sends_to_one_that_does_not_read_is_bounded() {
     let mut scene = Scene::start("");
     let value = vec![7; 32 << 10];
-    scene.good.call(|w| put(w, 1, &value));
+    scene.good.call(put(1, &value));
     let victim = scene.peer("victim@h");
     let mut bad = scene.peer("bad@h");
-    let get = encode(|w| {
-        w.tuple(2).atom("get").unsigned(1);
-    });
-    let frame = bad.reg_send(STORE, &bad.gen_call(&victim.pid(), 1, &get));
+    let frame = bad.reg_send(STORE, &bad.gen_call(&victim.pid(), 1, "{:get, 1}"));
     // 640 MB of answers for somebody else.
     for _ in 0..200 {
         assert!(bad.send(&frame.repeat(100)));
@@ -70,14 +69,11 @@ fn what_a_peer_sends_to_one_that_does_not_read_is_bounded() {
 fn calls_in_the_name_of_nodes_that_are_not_there_are_bounded() {
     let mut scene = Scene::start("");
     let mut bad = scene.peer("bad@h");
-    let get = encode(|w| {
-        w.tuple(2).atom("get").unsigned(1);
-    });
     let mut bytes = Vec::new();
     for number in 0..20_000 {
         let node = format!("n{number}@{}", at_host("x").split('@').nth(1).expect("a host"));
         let from = Pid { node: node.as_str().into(), id: 1, serial: 0, creation: 1 };
-        bytes.extend(bad.reg_send(STORE, &bad.gen_call(&from, 1, &get)));
+        bytes.extend(bad.reg_send(STORE, &bad.gen_call(&from, 1, "{:get, 1}")));
     }
     assert!(bad.send(&bytes));
     bad.use_the_store();
@@ -113,11 +109,8 @@ fn a_million_atoms_are_not_kept() {
         for number in 0..1_000 {
             let atom = format!("atom{thousand}x{number}");
             bytes.extend(bad.reg_send(&atom, &[106]));
-            let request = encode(|w| {
-                w.tuple(2).atom("get").atom(&atom);
-            });
             if number % 10 == 0 {
-                bytes.extend(bad.reg_send(STORE, &request));
+                bytes.extend(bad.reg_send(STORE, &term(&format!("{{:get, :{atom}}}"))));
             }
         }
         assert!(bad.send(&bytes));
@@ -134,14 +127,9 @@ fn a_hundred_thousand_monitors_and_links_of_a_peer_that_leaves_cost_nobody_a_pau
     let net_kernel = bad.pid_of("net_kernel");
     let mut bytes = Vec::new();
     for number in 0..100_000 {
-        let (pid, reference) = (bad.pid(), bad.reference(number));
-        let control = encode(|w| {
-            w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).reference(&reference);
-        });
-        bytes.extend(bad.frame(&control, &[]));
-        let linked = Pid { id: number, ..pid };
-        let control = encode(|w| _ = w.tuple(3).unsigned(op::LINK).pid(&linked).raw(&net_kernel));
-        bytes.extend(bad.frame(&control, &[]));
+        bytes.extend(bad.signal(op::MONITOR_P, &monitor_of_store(number), &[]));
+        let link = format!("#PID<0.{number}.1>, $1");
+        bytes.extend(bad.signal(op::LINK, &link, &[&net_kernel]));
     }
     assert!(bad.send(&bytes));
     bad.use_the_store();
@@ -165,31 +153,21 @@ fn spawn_requests_by_the_thousand_are_answered_beside_many_monitors_and_other_pe
     let mut scene = Scene::start("");
     let others: Vec<Scripted> = (0..100).map(|number| scene.peer(&format!("p{number}@h"))).collect();
     let mut bad = scene.peer("bad@h");
-    let pid = bad.pid();
     let mut bytes = Vec::new();
     for number in 0..100_000 {
-        let control = encode(|w| {
-            w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).reference(&bad.reference(number));
-        });
-        bytes.extend(bad.frame(&control, &[]));
+        bytes.extend(bad.signal(op::MONITOR_P, &monitor_of_store(number), &[]));
     }
     assert!(bad.send(&bytes));
     // Each is answered later, by a process of its own, whose end is told by the monitor; past the bound at once.
     let last = 20_000;
     let (mut spawns, mut ended) = (Vec::new(), 0);
     for number in 1..=last {
-        let control = encode(|w| {
-            w.tuple(6)
-                .unsigned(op::SPAWN_REQUEST)
-                .reference(&bad.reference(200_000 + number))
-                .pid(&pid)
-                .pid(&pid);
-            w.tuple(3).atom("gen_server").atom("call").unsigned(2).list(1).atom("monitor").nil();
-        });
-        let arguments = encode(|w| {
-            w.list(2).atom(STORE).tuple(2).atom("get").atom("good").nil();
-        });
-        spawns.extend(bad.frame(&control, &arguments));
+        let spawn = format!(
+            "#Reference<0.3.2.{}>, #PID<0.90.1>, #PID<0.90.1>, {{:gen_server, :call, 2}}, [:monitor]",
+            200_000 + number
+        );
+        let control = bad.control(op::SPAWN_REQUEST, &spawn, &[]);
+        spawns.extend(bad.frame(&control, &term("[KeyValueStore, {:get, :good}]")));
     }
     let start = Instant::now();
     for part in spawns.chunks(64 << 10) {
@@ -212,18 +190,13 @@ fn spawn_requests_by_the_thousand_are_answered_beside_many_monitors_and_other_pe
 fn calls_by_rpc_that_are_never_answered_have_a_bound_and_end_with_their_node() {
     let mut scene = Scene::start("");
     let mut bad = scene.peer("bad@h");
-    let pid = bad.pid();
+    // To a process of its own, which does not answer.
+    let arguments = bad.term("[#PID<0.90.1>, :hello, :infinity]", &[]);
     let mut bytes = Vec::new();
     for number in 0..10_000 {
-        let control = encode(|w| {
-            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&bad.reference(number)).pid(&pid).pid(&pid);
-            w.tuple(3).atom("gen_server").atom("call").unsigned(3).nil();
-        });
-        // To a process of its own, which does not answer.
-        let arguments = encode(|w| {
-            w.list(3).pid(&pid).atom("hello").atom("infinity").nil();
-        });
-        bytes.extend(bad.frame(&control, &arguments));
+        let spawn =
+            format!("#Reference<0.3.2.{number}>, #PID<0.90.1>, #PID<0.90.1>, {{:gen_server, :call, 3}}, []");
+        bytes.extend(bad.frame(&bad.control(op::SPAWN_REQUEST, &spawn, &[]), &arguments));
     }
     assert!(bad.send(&bytes));
     bad.use_the_store();
@@ -238,10 +211,8 @@ fn a_store_that_is_suspended_and_resumed_again_and_again_answers_all_in_order() 
     let mut scene = Scene::start("");
     let mut bad = scene.peer("bad@h");
     let system = |bad: &Scripted, request: &str| {
-        let payload = encode(|w| {
-            w.tuple(3).atom("system").tuple(2).pid(&bad.pid()).reference(&bad.reference(9)).atom(request);
-        });
-        bad.reg_send(STORE, &payload)
+        let message = format!("{{:system, {{#PID<0.90.1>, #Reference<0.3.2.9>}}, :{request}}}");
+        bad.reg_send(STORE, &bad.term(&message, &[]))
     };
     let toggle = [system(&bad, "suspend"), system(&bad, "resume")].concat().repeat(500);
     for _ in 0..20 {
@@ -260,15 +231,10 @@ fn a_store_that_is_suspended_and_resumed_again_and_again_answers_all_in_order() 
 fn more_monitors_than_the_bound_end_the_connection() {
     let mut scene = Scene::start("");
     let mut bad = scene.peer("bad@h");
-    let pid = bad.pid();
     for part in 0..27 {
         let mut bytes = Vec::new();
         for number in 0..10_000 {
-            let reference = bad.reference(part * 10_000 + number);
-            let control = encode(|w| {
-                w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom(STORE).reference(&reference);
-            });
-            bytes.extend(bad.frame(&control, &[]));
+            bytes.extend(bad.signal(op::MONITOR_P, &monitor_of_store(part * 10_000 + number), &[]));
         }
         if !bad.send(&bytes) {
             break;
@@ -281,10 +247,7 @@ fn more_monitors_than_the_bound_end_the_connection() {
 fn unknown_calls_by_the_thousand_do_not_fill_the_log() {
     let mut scene = Scene::start("");
     let mut bad = scene.peer("bad@h");
-    let request = encode(|w| {
-        w.tuple(2).atom("frob").binary(&[b'x'; 10_000]);
-    });
-    let frame = bad.call_frame(STORE, 1, &request);
+    let frame = bad.call_frame(STORE, 1, format!("{{:frob, \"{}\"}}", "x".repeat(10_000)));
     for _ in 0..50 {
         assert!(bad.send(&frame.repeat(100)));
     }
@@ -297,26 +260,16 @@ fn unknown_calls_by_the_thousand_do_not_fill_the_log() {
 #[test]
 fn a_full_store_answers_no_space_and_goes_on() {
     let mut scene = Scene::start("--memory-max 10MiB");
-    let no_space = encode(|w| {
-        w.tuple(2).atom("error").atom("no_space");
-    });
+    let no_space = term("{:error, :no_space}");
     let value = vec![7; 1 << 20];
     let mut answers = Vec::new();
     for key in 0..12 {
-        answers.push(scene.good.call(|w| put(w, key, &value)));
+        answers.push(scene.good.call(put(key, &value)));
     }
     assert_eq!(answers.iter().filter(|answer| **answer == no_space).count(), 3, "{answers:?}");
-    let get = |good: &mut Scripted, key| {
-        good.call(|w| {
-            w.tuple(2).atom("get").unsigned(key);
-        })
-    };
-    assert_eq!(get(&mut scene.good, 11), encode(|w| _ = w.atom("nil")), "nothing has changed");
-    assert_eq!(get(&mut scene.good, 0).len(), 5 + (1 << 20));
-    let deleted = scene.good.call(|w| {
-        w.tuple(2).atom("delete").unsigned(0);
-    });
-    assert_eq!(deleted, [119, 2, b'o', b'k']);
-    assert_eq!(scene.good.call(|w| put(w, 11, &value)), [119, 2, b'o', b'k']);
+    assert_eq!(scene.good.call("{:get, 11}"), term(":nil"), "nothing has changed");
+    assert_eq!(scene.good.call("{:get, 0}").len(), 5 + (1 << 20));
+    assert_eq!(scene.good.call("{:delete, 0}"), term(":ok"));
+    assert_eq!(scene.good.call(put(11, &value)), term(":ok"));
     scene.all_is_well(10 << 20);
 }

@@ -31,6 +31,7 @@ pub mod output;
 pub mod ports;
 pub mod scripted;
 pub mod tap;
+pub mod term;
 pub mod tls;
 pub mod wait;
 
@@ -42,6 +43,7 @@ pub use netns::{Cut, Host, Network, Rate};
 pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
 pub use scripted::Scripted;
 pub use tap::{Heard, Tap};
+pub use term::{Term, term, term_with};
 pub use wait::wait_until;
 
 /// The cookie of every node that is not told another.

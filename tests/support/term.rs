@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use kvnode::etf::text::{NodeIdentity, parse};
-use kvnode::etf::{OwnedTerm, Pid, Reference, encode};
+use kvnode::etf::{OwnedTerm, Pid, Reference, TermView, encode};
 
 /// The node that a test plays, and its life.
 pub const PEER: &str = "m@h";
@@ -46,6 +46,12 @@ impl Term for [u8] {
 impl Term for Vec<u8> {
     fn encoded(&self) -> Vec<u8> {
         self.clone()
+    }
+}
+
+impl Term for TermView<'_> {
+    fn encoded(&self) -> Vec<u8> {
+        self.bytes().to_vec()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{BeamNode, Epmd, KvNode, Otp, Scripted};
+use super::{BeamNode, BeamOptions, Epmd, KvNode, Otp, Scripted};
 
 /// Calls a store by its global name.
 pub fn call(name: &str, request: &str) -> String {
@@ -16,7 +16,7 @@ pub fn states(name: &str) -> String {
 
 /// `true` once both hold the same.
 pub fn same(one: &str, other: &str) -> String {
-    format!(":sys.get_state({{:global, :{one}}}).data == :sys.get_state({{:global, :{other}}}).data")
+    format!(":sys.get_state({{:global, :{one}}}).data === :sys.get_state({{:global, :{other}}}).data")
 }
 
 /// `true` once two names are of one node.
@@ -30,6 +30,29 @@ pub fn roles(names: &[String]) -> String {
     format!("Enum.sort([{}])", roles.collect::<Vec<_>>().join(", "))
 }
 
+/// `true` once a slave of the store `master` has all but for writes that are on their way.
+pub fn in_step(slave: &str) -> String {
+    format!(
+        "Enum.any?({}.slaves, &(&1.name == {{:global, :{slave}}} and match?({{:in_step, _}}, &1.state)))",
+        call("master", ":status")
+    )
+}
+
+/// Which keys of a server differ from what the writer that has `ended` was answered.
+pub fn differences(server: &str) -> String {
+    format!("KvNodeTest.Writer.differences(ended, :sys.get_state({server}).data)")
+}
+
+/// A BEAM with a store of the Elixir modules that has the node's name, begins with these pairs, and survives whoever started it.
+pub fn elixir_store(otp: &Otp, epmd: &Epmd, options: impl Into<BeamOptions>, pairs: &str) -> BeamNode {
+    let beam = BeamNode::start(otp, epmd, options);
+    let name = beam.name().split('@').next().unwrap_or_default();
+    beam.run(&format!(
+        "{{:ok, store}} = KeyValueStoreDistributed.start_link(:{name}, {pairs}); Process.unlink(store)"
+    ));
+    beam
+}
+
 /// A BEAM, and kvnodes that are connected to it, each with a store of its name.
 pub struct Cluster {
     pub epmd: Epmd,
@@ -38,11 +61,17 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(otp: &Otp) -> Self {
+        Self::with(otp, "caller")
+    }
+
+    /// The same with more said about the BEAM.
+    pub fn with(otp: &Otp, options: impl Into<BeamOptions>) -> Self {
         let epmd = Epmd::start();
-        let beam = BeamNode::start(otp, &epmd, "caller");
+        let beam = BeamNode::start(otp, &epmd, options);
         Self { epmd, beam }
     }
 
+    /// A kvnode with a store of its name, which the BEAM knows.
     pub fn node(&self, name: &str, args: &str) -> KvNode {
         let node = KvNode::start(&self.epmd, name, &format!("--connect {} {args}", self.beam.name()));
         self.beam.wait_for_global(name);
@@ -62,6 +91,14 @@ impl Cluster {
         let name = one.name().split('@').next().unwrap_or_default();
         let port = self.epmd.port_of(name).expect("it is registered");
         drop(Scripted::connect(port, other.name(), one.name()));
+    }
+
+    /// An [`elixir_store`], which the BEAM knows.
+    pub fn elixir(&self, otp: &Otp, name: &str, pairs: &str) -> BeamNode {
+        let store = elixir_store(otp, &self.epmd, name, pairs);
+        store.ping(self.beam.name());
+        self.beam.wait_for_global(name);
+        store
     }
 
     pub fn add(&self, primary: &str, slave: &str, answer: &str) {

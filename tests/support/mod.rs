@@ -40,7 +40,7 @@ pub use epmd::Epmd;
 #[cfg(feature = "program")]
 pub use kvnode::KvNode;
 pub use netns::{Cut, Host, Network, Rate};
-pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
+pub use otp::{Otp, at_once_on_every_otp, at_once_on_oldest_and_newest, on_every_otp, on_every_otp_from};
 pub use scripted::Scripted;
 pub use tap::{Heard, Tap};
 pub use term::{Term, term, term_with};

@@ -23,6 +23,7 @@ pub mod cluster;
 pub mod epmd;
 #[cfg(feature = "program")]
 pub mod http;
+pub mod judge;
 #[cfg(feature = "program")]
 pub mod kvnode;
 pub mod netns;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_rustls::rustls::pki_types::pem::PemObject;
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
-use kvnode::config::{EpmdConfig, Limits, TlsConfig};
+use kvnode::config::{Limits, TlsConfig};
 use kvnode::distribution::control::op;
 use kvnode::etf::encode;
 use kvnode::{Node, block_on};
@@ -34,8 +34,7 @@ struct Scene {
 impl Scene {
     fn start(limits: Limits, files: Option<Files>) -> Self {
         let epmd = Epmd::start();
-        let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-        let builder = Node::builder("limits").cookie(COOKIE).epmd(at).limits(limits);
+        let builder = Node::builder("limits").cookie(COOKIE).epmd(epmd.config()).limits(limits);
         let builder = match &files {
             Some(files) => builder.tls(config(files)),
             None => builder,
@@ -79,7 +78,7 @@ impl Scene {
     #[track_caller]
     fn a_good_node_comes(&self) {
         let files = self.files.as_ref().expect("a scene with TLS");
-        let at = EpmdConfig { port: self.epmd.port(), start: false, ..EpmdConfig::default() };
+        let at = self.epmd.config();
         let good = Node::builder("good").cookie(COOKIE).epmd(at).tls(config(files)).outgoing_only();
         let good = good.start().expect("it starts");
         let came = block_on(good.connect_to(self.node.name().as_str()));

@@ -5,16 +5,13 @@
 
 mod support;
 
-use std::sync::Arc;
-
-use kvnode::config::EpmdConfig;
 use kvnode::distribution::control::op;
 use kvnode::distribution::{DistributionFlags, ServerRef};
 use kvnode::etf::{Atom, Cursor, Reference, atom};
-use kvnode::{Context, Never, Node, ReplyTo, Server, block_on};
+use kvnode::{Context, Never, ReplyTo, Server, block_on};
 use serde::Deserialize;
 use support::wait::PATIENCE;
-use support::{BeamNode, COOKIE, Epmd, Heard, KvNode, Scripted, Tap, on_every_otp, term, term_with};
+use support::{BeamNode, Epmd, Heard, KvNode, Running, Scripted, Tap, on_every_otp, term, term_with};
 
 /// Flags of peers, and the operation by which each is answered.
 const PEERS: [(DistributionFlags, u64); 4] = [
@@ -60,15 +57,6 @@ impl Server for Patient {
 
     async fn handle_cast(&mut self, _answer: Cast, _cx: &mut Context<Self>) {
         self.waiting.drain(..).for_each(|from| from.reply(&atom("ok")));
-    }
-}
-
-/// A node of the test's own process, which ends with the test.
-struct Running(Arc<Node>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        block_on(self.0.stop());
     }
 }
 
@@ -155,14 +143,13 @@ impl Strict {
 #[test]
 fn a_peer_is_answered_by_what_it_takes_and_by_nothing_else() {
     let epmd = Epmd::start();
-    let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-    let node = Running(Node::builder("alias").cookie(COOKIE).epmd(at).start().expect("it starts"));
-    node.0.serve(Patient::default()).register("patient").expect("the name is free");
+    let node = Running::start(&epmd, "alias");
+    node.serve(Patient::default()).register("patient").expect("the name is free");
     let port = epmd.port_of("alias").expect("it is registered");
     let ok = term(":ok");
     for (number, (flags, operation)) in PEERS.into_iter().enumerate() {
         let name = format!("peer{number}@h");
-        let peer = Scripted::offering(flags, port, &name, node.0.name().as_str());
+        let peer = Scripted::offering(flags, port, &name, node.name().as_str());
         let mut peer = Strict { peer, flags, calls: 0 };
         // By a server with a mailbox, at once and later, and by one that answers where calls come in.
         let now = peer.send_call("patient", ":now");
@@ -178,7 +165,7 @@ fn a_peer_is_answered_by_what_it_takes_and_by_nothing_else() {
         // A call of ours to it.
         let to = ServerRef::Remote { name: "server".into(), node: name.as_str().into() };
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| block_on(node.0.call::<Atom, _>(&to, &atom("hello"), PATIENCE)));
+            let call = scope.spawn(|| block_on(node.call::<Atom, _>(&to, &atom("hello"), PATIENCE)));
             peer.serve(":welcome");
             let answer = call.join().expect("nothing panics").expect("an answer");
             assert_eq!(answer, atom("welcome"), "{flags}");

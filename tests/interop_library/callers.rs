@@ -7,9 +7,8 @@ use serde::Deserialize;
 use smol::channel::{Receiver, Sender};
 
 use crate::server::probe;
-use crate::start;
 use crate::support::wait::PATIENCE;
-use crate::support::{BeamNode, Epmd, Otp};
+use crate::support::{BeamNode, Epmd, Otp, Running};
 
 /// Takes no messages at all.
 struct Silent;
@@ -27,7 +26,7 @@ impl Server for Silent {
 #[test]
 fn servers_of_one_program_call_each_other_and_errors_say_whose_fault_it_is() {
     let epmd = Epmd::start();
-    let node = start(&epmd, "rust");
+    let node = Running::start(&epmd, "rust");
     let held = probe(&node);
     held.process.register("probe").expect("the name is free");
     assert_eq!(node.serve(Silent).register("probe").err(), Some(RegisterError::Taken));
@@ -87,7 +86,7 @@ fn answer_all(waiting: &Receiver<ReplyTo>, value: &OwnedTerm) {
 fn all_of_many_large_answers_from_other_threads_arrive() {
     let epmd = Epmd::start();
     let beam = BeamNode::start(&Otp::usual(), &epmd, "beam");
-    let node = start(&epmd, "rust");
+    let node = Running::start(&epmd, "rust");
     let (sender, waiting) = smol::channel::unbounded();
     let value = OwnedTerm::write(|w| _ = w.binary(&vec![7; 5_000_000])).expect("a term");
     for _ in 0..8 {
@@ -109,7 +108,7 @@ fn all_of_many_large_answers_from_other_threads_arrive() {
 fn whoever_sends_more_than_there_is_room_for_waits_for_room() {
     let epmd = Epmd::start();
     let beam = BeamNode::start(&Otp::usual(), &epmd, "beam");
-    let node = start(&epmd, "rust");
+    let node = Running::start(&epmd, "rust");
     beam.check("Process.register(self(), :heard)", "true");
     beam.ping(node.name().as_str());
     let client = node.client();

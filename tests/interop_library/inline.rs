@@ -9,8 +9,7 @@ use kvnode::process::{Feed, Feeding, More, Outcome, PendingCall};
 use kvnode::{Caller, GenServer, OwnedCaller, Turn, block_on};
 use smol::channel::Sender;
 
-use crate::start;
-use crate::support::{BeamNode, Epmd, on_every_otp, wait_until};
+use crate::support::{BeamNode, Epmd, Running, on_every_otp, wait_until};
 
 /// Inline: the state is behind a lock, and callers may be kept.
 #[derive(Default)]
@@ -37,7 +36,7 @@ fn an_inline_server_answers_at_once_or_later() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let beam = BeamNode::start(otp, &epmd, "beam");
-        let node = start(&epmd, "rust");
+        let node = Running::start(&epmd, "rust");
         let server = Arc::new(Inline::default());
         let process = node.serve_inline(Arc::clone(&server) as Arc<dyn GenServer>);
         process.register("inline").expect("the name is free");
@@ -91,7 +90,7 @@ fn a_feed_streams_more_than_there_is_room_for_and_asks_behind_it() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let beam = BeamNode::start(otp, &epmd, "beam");
-        let node = start(&epmd, "rust");
+        let node = Running::start(&epmd, "rust");
         let process = node.serve_inline(Arc::new(Inline::default()));
         beam.run(
             "defmodule Counter do

@@ -14,8 +14,7 @@ use serde::Deserialize;
 use smol::channel::{Receiver, Sender};
 
 use crate::support::wait::PATIENCE;
-use crate::support::{BeamNode, Epmd, Otp, on_every_otp, wait_until};
-use crate::{Running, start, start_with};
+use crate::support::{BeamNode, Epmd, Otp, Running, on_every_otp, wait_until};
 
 /// A server for whatever the tests want to see.
 struct Probe {
@@ -170,7 +169,7 @@ pub fn probe(node: &Node) -> Held {
 fn pair(otp: &Otp, limits: Limits) -> (Epmd, BeamNode, Running, Held) {
     let epmd = Epmd::start();
     let beam = BeamNode::start(otp, &epmd, "beam");
-    let node = start_with(&epmd, "rust", limits);
+    let node = Running::start_with(&epmd, "rust", limits);
     let held = probe(&node);
     held.process.register("probe").expect("the name is free");
     beam.ping(node.name().as_str());
@@ -216,7 +215,7 @@ fn a_server_ends_with_the_reason_that_monitors_are_told() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let beam = BeamNode::start(otp, &epmd, "beam");
-        let node = start(&epmd, "rust");
+        let node = Running::start(&epmd, "rust");
         beam.ping(node.name().as_str());
         let ended = |end: &dyn Fn(&Held), expected: &str, terminated: Option<&str>| {
             let held = probe(&node);
@@ -263,7 +262,7 @@ fn a_server_ends_with_the_reason_that_monitors_are_told() {
 #[test]
 fn timers_fire_in_order_and_not_once_cancelled() {
     let epmd = Epmd::start();
-    let node = start(&epmd, "rust");
+    let node = Running::start(&epmd, "rust");
     let held = probe(&node);
     let to = ServerRef::from(held.process.pid().clone());
     let cancelled: (bool, bool) = block_on(node.call(&to, &atom("timers"), PATIENCE)).expect("an answer");
@@ -379,7 +378,7 @@ fn a_supervised_server_comes_back_under_its_names_as_its_restart_type_says() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let beam = BeamNode::start(otp, &epmd, "beam");
-        let node = start(&epmd, "rust");
+        let node = Running::start(&epmd, "rust");
         let started = Arc::new(AtomicUsize::new(0));
         let start = |restart, name: &str| {
             let (counted, names) =
@@ -455,7 +454,7 @@ fn a_node_that_is_stopped_is_gone_and_can_be_started_again_in_the_same_program()
         let epmd = Epmd::start();
         let beam = BeamNode::start(otp, &epmd, "beam");
         for _ in 0..3 {
-            let node = start(&epmd, "rust");
+            let node = Running::start(&epmd, "rust");
             let held = probe(&node);
             held.process.register_global("probe").expect("the name is free");
             held.process.register_global("other").expect("the name is free");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
-use kvnode::etf::{Pid, encode};
+use kvnode::etf::Pid;
 use kvnode::kv::KeyValueServer;
 use kvnode::process::peer::Frame;
 use kvnode::process::{Effect, Peer, Process, Registry, Waiters};
@@ -22,7 +22,7 @@ mod term;
 
 use around::{Nowhere, around};
 use conversation::{control, gen_call};
-use term::{PEER, Term, term_with};
+use term::{PEER, Term, binary, term_with};
 
 /// Rounds after which buffers and tables have the size that they need.
 const WARM_UP: usize = 200;
@@ -144,7 +144,7 @@ fn get(key: &str) -> String {
 }
 
 fn put(key: &str, value: &[u8]) -> Vec<u8> {
-    term_with("{:put, $1, $2}", &[&key, &encode(|w| _ = w.binary(value))])
+    term_with("{:put, $1, $2}", &[&key, &binary(value)])
 }
 
 #[test]

@@ -16,10 +16,9 @@ use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerNam
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use kvnode::config::{Limits, TlsConfig};
 use kvnode::distribution::control::op;
-use kvnode::etf::encode;
 use kvnode::{Node, block_on};
 use support::tls::{Ca, Files};
-use support::{COOKIE, Epmd, Otp, Scripted, Term, at_host, short_hostname, term, term_with};
+use support::{COOKIE, Epmd, Otp, Scripted, Term, at_host, binary, short_hostname, term, term_with};
 
 /// Longer than anything that is waited for here.
 const LONG: Duration = Duration::from_secs(60);
@@ -258,7 +257,7 @@ fn large_call(peer: &mut Scripted, number: u32, bytes: usize) -> Vec<u8> {
     let monitor = peer.signal(op::MONITOR_P, &monitor, &[]);
     assert!(peer.send(&monitor));
     let control = peer.control(op::REG_SEND, "#PID<0.90.1>, :\"\", :net_kernel", &[]);
-    let request = term_with("{:is_auth, $1}", &[&encode(|w| _ = w.binary(&vec![7; bytes]))]);
+    let request = term_with("{:is_auth, $1}", &[&binary(&vec![7; bytes])]);
     [control, peer.gen_call(&peer.pid(), number, &request)].concat()
 }
 
@@ -347,9 +346,7 @@ fn one_message_is_let_through_whatever_the_bound_says() {
     let scene = Scene::start(limits, None);
     let mut peer = scene.peer("good@h");
     let control = peer.control(op::REG_SEND, "#PID<0.90.1>, :\"\", :nobody", &[]);
-    let payload = encode(|w| {
-        w.binary(&vec![7; 600_000]);
-    });
+    let payload = binary(&vec![7; 600_000]);
     let message = [&control[..], &payload].concat();
     let [first, second] = fragments(7, &message, message.len() - 200_000);
     assert!(peer.send(&first) && peer.send(&second));

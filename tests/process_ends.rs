@@ -17,7 +17,7 @@ mod conversation;
 mod term;
 
 use conversation::{Conversation, control, frame, monitor, monitor_exit, reference, reply, send, signal};
-use term::{PEER, Term, term, term_with};
+use term::{PEER, Term, binary, term, term_with};
 
 /// Writes down what it sees, in Elixir's syntax.
 struct Probe {
@@ -357,7 +357,7 @@ fn a_suspended_process_takes_system_messages_and_the_rest_once_it_is_resumed() {
     assert_eq!(state, Some(term(":a_state")));
 
     // Past the bound a call ends by its monitor, and a cast is dropped.
-    let much = encode(|w| _ = w.binary(&[0; 300]));
+    let much = binary(&[0; 300]);
     assert!(world.say(&send("probe", term_with("{:\"$gen_cast\", $1}", &[&much]))).is_empty());
     let too_much = call("$gen_call", 3, &much);
     assert_eq!(world.say(&too_much), [world.down(3, "{:system_limit, :suspended}")]);

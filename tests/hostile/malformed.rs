@@ -6,7 +6,7 @@ use kvnode::distribution::control::op;
 use kvnode::etf::{Pid, encode};
 
 use crate::scene::{STORE, Scene, memory};
-use crate::support::{Scripted, term, term_with};
+use crate::support::{Scripted, binary, term, term_with};
 
 #[test]
 fn frames_that_are_none_end_that_connection_alone() {
@@ -204,9 +204,7 @@ fn terms_that_are_none_end_the_connection_and_take_no_memory() {
 
 /// A compressed binary of zeros that claims this size; 0: the right one.
 fn bomb(size: usize, claimed: u32) -> Vec<u8> {
-    let term = encode(|w| {
-        w.binary(&vec![0; size]);
-    });
+    let term = binary(&vec![0; size]);
     let claimed = if claimed == 0 { term.len() as u32 } else { claimed };
     let mut zlib = flate2::write::ZlibEncoder::new(
         [&[80][..], &claimed.to_be_bytes()].concat(),

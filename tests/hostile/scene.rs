@@ -4,9 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use kvnode::etf::encode;
-
-use crate::support::{Epmd, KvNode, Scripted, term_with};
+use crate::support::{Epmd, KvNode, Scripted, binary, term_with};
 
 /// What the resident memory may grow by over what the data needs, in bytes.
 pub const GROWTH_MAX: u64 = 64 << 20;
@@ -84,5 +82,5 @@ pub fn closed(stream: &mut TcpStream) {
 
 /// A request to put bytes.
 pub fn put(key: u64, value: &[u8]) -> Vec<u8> {
-    term_with(&format!("{{:put, {key}, $1}}"), &[&encode(|w| _ = w.binary(value))])
+    term_with(&format!("{{:put, {key}, $1}}"), &[&binary(value)])
 }

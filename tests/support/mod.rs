@@ -3,6 +3,9 @@
 //! A test gets an epmd port of its own, and with it a cluster of its own: node names need to be unique
 //! within one test only, and tests run side by side. Every process is ended by its handle's drop.
 //!
+//! Tests without nodes take single files of this folder by `#[path]`: `term.rs`, `around.rs`, `conversation.rs`, `deferred.rs`,
+//! `linear.rs`.
+//!
 //! | environment | says |
 //! | --- | --- |
 //! | `KVNODE_OTP_CACHE` | where `scripts/otp` put the root folders with other OTP versions |
@@ -46,7 +49,7 @@ pub use otp::{Otp, at_once_on_every_otp, at_once_on_oldest_and_newest, on_every_
 pub use running::Running;
 pub use scripted::Scripted;
 pub use tap::{Heard, Tap};
-pub use term::{Term, term, term_with};
+pub use term::{Term, binary, term, term_with};
 pub use wait::wait_until;
 
 /// The cookie of every node that is not told another.

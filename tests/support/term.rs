@@ -99,6 +99,11 @@ pub fn term_of(node: &str, creation: u32, text: &str, parts: &[&dyn Term]) -> Ve
     bytes
 }
 
+/// A binary of these bytes.
+pub fn binary(bytes: &[u8]) -> Vec<u8> {
+    encode(|w| _ = w.binary(bytes))
+}
+
 /// No term says how many bytes another one in it has: one may stand in the place of another.
 fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + new.len());

@@ -146,7 +146,7 @@ const fn around<'a>(registry: &'a Registry, waiters: &'a Waiters) -> Surrounding
         waiters,
         inflated_bytes_max: 1 << 20,
         watches_max: 100,
-        held_bytes_max: 1 << 10,
+        held_bytes_max: 4 << 10,
         state_bytes_max: 1 << 10,
     }
 }

@@ -18,8 +18,9 @@ use kvnode::distribution::{Cookie, DistributionFlags, NodeName};
 use kvnode::etf::{Cursor, Pid, TermView, TermWriter, encode};
 use support::{COOKIE, Epmd, KvNode, Scripted, at_host, wait_until};
 
-/// What the resident memory may grow by over what the data needs, in bytes.
-const GROWTH_MAX: u64 = 64 << 20;
+/// What the resident memory may grow by over what the data needs, in bytes: calls that wait (`held_bytes_max`), twice the
+/// answers that wait (`outbound_bytes_max`), and as much again for buffers.
+const GROWTH_MAX: u64 = (64 + 16 + 16) << 20;
 const STORE: &str = "Elixir.KeyValueStore";
 
 /// A kvnode, and a good peer that was there before the others came.

@@ -84,7 +84,7 @@ impl World {
             waiters: &self.waiters,
             inflated_bytes_max: 1 << 20,
             watches_max: 100,
-            held_bytes_max: 300,
+            held_bytes_max: 1_500,
             state_bytes_max: 1 << 10,
         };
         let mut out = Outbound::default();

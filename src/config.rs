@@ -147,7 +147,8 @@ pub struct Limits {
     /// How long a server with a mailbox may take to end when the node ends: past it the rest is done without it.
     pub shutdown_duration_max: Duration,
     /// Bytes of one peer's waiting messages: those to suspended processes (`:sys.suspend/1`), and calls whose answers have
-    /// no room yet. Past it calls end with a reason, and casts and other messages are dropped.
+    /// no room yet, with what their places in the tables take. Past it calls end with a reason, and casts and other messages
+    /// are dropped. The default lets a dozen calls with values of 5 MiB each wait at a node that relays them.
     pub held_bytes_max: usize,
     /// Largest state, in bytes, that `:sys.get_state/1` shows whole: a larger one is shown as a summary.
     pub state_bytes_max: usize,
@@ -198,7 +199,7 @@ impl Default for Limits {
             mailbox_messages_max: 100_000,
             mailbox_bytes_max: 64 << 20,
             shutdown_duration_max: Duration::from_secs(5),
-            held_bytes_max: 8 << 20,
+            held_bytes_max: 64 << 20,
             state_bytes_max: 4 << 20,
             restarts_max: 3,
             restart_period: Duration::from_secs(5),

@@ -331,6 +331,11 @@ fn files_that_do_not_do_end_the_start_with_a_line_that_says_what_to_do() {
 
     let missing = files.flags().replace("cert.pem", "missing.pem");
     says(&missing, &["missing.pem cannot be read", "look at the path"]);
+    // Before anything else is opened.
+    let data = files.path("data");
+    let on_disk = format!("{missing} --data-dir {}", data.display());
+    says(&on_disk, &["missing.pem cannot be read"]);
+    assert!(!data.exists(), "a folder of stores was made for a node that could not start");
     says(
         &format!("--tls --tls-cert {cert} --tls-key {}", other.path("key.pem").display()),
         &["is not that of"],

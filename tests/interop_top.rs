@@ -103,8 +103,11 @@ fn top_shows_a_node_live_and_gives_the_terminal_back() {
     let epmd = Epmd::start();
     let Some(terminal) = Terminal::open(&epmd) else { return };
     let otp = Otp::newest();
-    let node =
-        KvNode::start(&epmd, "watched", "--slave global:slave --slave global:nobody --connect gone@localhost");
+    let node = KvNode::start(
+        &epmd,
+        "watched",
+        "--slave global:slave --slave global:nobody --connect gone@localhost",
+    );
     let beam = BeamNode::start(&otp, &epmd, "beam");
     beam.run("{:ok, _} = KeyValueStoreDistributed.start_link(:slave)");
     beam.ping(node.name());

@@ -83,7 +83,7 @@ impl DerefMut for World {
 
 fn world(signals: ExitSignals) -> World {
     let mut conversation = Conversation::offering(DistributionFlags::OFFERED);
-    conversation.held_bytes_max = 300;
+    conversation.held_bytes_max = 1_500;
     let seen = Arc::default();
     let process = conversation.registry.spawn(Arc::new(Probe { seen: Arc::clone(&seen), signals }));
     conversation.registry.register("probe", &process).expect("the name is free");

@@ -324,6 +324,7 @@ impl World<'_> {
         let mut room = self.random.below(20);
         let taken = self.slave(|slave| {
             slave.take(
+                "slave@h",
                 self.now,
                 |_| true,
                 |_, message| {

@@ -175,7 +175,17 @@ impl<'a> Cursor<'a> {
     }
 
     /// A non-negative integer below 2^64.
+    #[inline]
     pub fn unsigned(&mut self) -> Result<u64, TermError> {
+        // All operations of control messages are so.
+        if let [SMALL_INTEGER_EXT, value, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*value));
+        }
+        self.any_unsigned()
+    }
+
+    fn any_unsigned(&mut self) -> Result<u64, TermError> {
         const WANTED: &str = "a non-negative integer";
         let before = *self;
         match self.u8()? {

@@ -42,17 +42,23 @@ impl<'a> TermWriter<'a> {
 
     /// An atom. Text over 255 characters is cut, as an atom cannot hold more.
     pub fn atom(&mut self, text: &str) -> &mut Self {
-        let text = text.char_indices().nth(255).map_or(text, |(end, _)| &text[..end]);
         match u8::try_from(text.len()) {
-            Ok(len) => self.out.extend_from_slice(&[SMALL_ATOM_UTF8_EXT, len]),
-            Err(_) => {
-                self.out.push(ATOM_UTF8_EXT);
-                // 255 characters are at most 1,020 bytes.
-                self.out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+            Ok(len) => {
+                self.out.extend_from_slice(&[SMALL_ATOM_UTF8_EXT, len]);
+                self.out.extend_from_slice(text.as_bytes());
             }
+            Err(_) => self.long_atom(text),
         }
-        self.out.extend_from_slice(text.as_bytes());
         self
+    }
+
+    #[cold]
+    fn long_atom(&mut self, text: &str) {
+        let text = text.char_indices().nth(255).map_or(text, |(end, _)| &text[..end]);
+        self.out.push(ATOM_UTF8_EXT);
+        // 255 characters are at most 1,020 bytes.
+        self.out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        self.out.extend_from_slice(text.as_bytes());
     }
 
     /// An integer.

@@ -194,11 +194,13 @@ impl<S: Store> KeyValueServer<S> {
             let later = || {
                 let (caller, dispatch) = (caller.to_owned(&me.pid), Arc::clone(&self.dispatch));
                 Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
+                    if let Ok(Some(value)) = found
+                        && here
+                        && !flags.can_decode(value.traits)
+                    {
+                        return caller.end_call(&*dispatch, undecodable);
+                    }
                     caller.reply(&*dispatch, |w| match found {
-                        Ok(Some(value)) if here && !flags.can_decode(value.traits) => {
-                            // To send it would cost the caller's node its connection to us.
-                            w.tuple(2).atom("error").atom("system_limit");
-                        }
                         Ok(Some(value)) => {
                             w.raw(value.bytes);
                         }
@@ -628,16 +630,18 @@ pub(super) fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, turn: &mut T
     });
 }
 
+/// Why a call ends whose answer would cost the caller's node its connection to us.
+fn undecodable(w: &mut TermWriter<'_>) {
+    w.tuple(2).atom("system_limit").binary(b"this OTP version cannot decode the value");
+}
+
 #[inline]
 fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
     match value {
         None => turn.reply(caller, |w| {
             w.atom("nil");
         }),
-        Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, |w| {
-            // To send it would cost the caller's node its connection to us.
-            w.tuple(2).atom("system_limit").binary(b"this OTP version cannot decode the value");
-        }),
+        Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, undecodable),
         // It is looked up again: what it is then is what the caller gets.
         Some(value) if !turn.has_room(value.bytes.len()) => turn.wait_for_room(),
         Some(Value { shared: Some(shared), .. }) => turn.reply_shared(caller, shared.clone()),

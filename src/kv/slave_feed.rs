@@ -84,13 +84,20 @@ impl SlaveFeed {
 
     /// Asks the slave what it has: a kvnode for the number of the last write, another for a key that nobody has, as the
     /// answer counts then and not what it is.
-    fn ask(&self, mark: Mark, store: &Replicated, at: &RemoteProcess, out: &mut Feeding<'_>) {
-        let (dialect, seq) = (self.slave.dialect(), store.source.upgrade().map_or(0, |source| source.seq()));
+    fn ask(
+        &self,
+        mark: Mark,
+        store: &Replicated,
+        at: &RemoteProcess,
+        dialect: Dialect,
+        out: &mut Feeding<'_>,
+    ) {
+        let seq = store.source.upgrade().map_or(0, |source| source.seq());
         let (slave, confirmations) = (Arc::clone(&self.slave), Weak::clone(&self.confirmations));
         let (follow, primary) = (Arc::clone(&self.follow), store.pid.clone());
         let answered = move |outcome| {
             let Outcome::Replied(answer) = outcome else { return };
-            match if slave.dialect() == Dialect::Elixir { Ok(()) } else { handled(&answer) } {
+            match if dialect == Dialect::Elixir { Ok(()) } else { handled(&answer) } {
                 Ok(()) => {}
                 Err(reason) if reason.is_of_room() => {
                     if slave.not_kept(mark, reason, follow.now()) {
@@ -128,22 +135,17 @@ impl SlaveFeed {
 
 impl Feed for SlaveFeed {
     fn feed(&self, out: &mut Feeding<'_>) -> More {
-        let (Some(store), SlaveState::Following(at)) = (self.store.get(), self.slave.state()) else {
-            return More::No;
-        };
-        // It may have gone to another node since it was announced, and is announced there.
-        if at.node() != out.node() {
-            return More::No;
-        }
-        let (now, flags) = (out.now(), out.flags());
+        let Some(store) = self.store.get() else { return More::No };
+        let (node, now, flags) = (Arc::clone(out.node()), out.now(), out.flags());
         let send = |at: &RemoteProcess, message: &[u8]| {
             out.send(&store.pid, at, |w| _ = w.raw(message));
             out.has_room()
         };
-        let taken = self.slave.take(now, |traits| flags.can_decode(traits), send);
-        if let Acknowledge::Now(mark) = taken.acknowledge {
+        // It may have gone to another node since it was announced, and is announced there.
+        let taken = self.slave.take(&node, now, |traits| flags.can_decode(traits), send);
+        if let (Acknowledge::Now(mark), Some((at, dialect))) = (taken.acknowledge, &taken.at) {
             // Before anything else can be written behind the writes that it is about.
-            self.ask(mark, store, &at, out);
+            self.ask(mark, store, at, *dialect, out);
         }
         if taken.withheld {
             self.withheld.store(true, Ordering::Relaxed);

@@ -135,6 +135,15 @@ impl Node {
         NodeBuilder::new(name)
     }
 
+    /// Finds what a configuration alone tells to be wrong, the TLS files with it, before anything is started: for a program
+    /// that has more to open before its node.
+    ///
+    /// # Errors
+    /// The configuration's: see [`StartError`].
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        life::run::check(config).map(drop)
+    }
+
     /// Starts a node of a whole configuration, as [`NodeBuilder::start_async`] does of one that is said piece by piece.
     /// `prepare` starts its processes: they are there before others can connect. What it gives comes back beside the node.
     ///

@@ -10,8 +10,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::exits::guarded;
 use super::waiters::PendingCall;
 use super::{Outcome, Registry, Waiters};
+use crate::distribution::outbound::Mark;
 use crate::distribution::{DistributionFlags, Outbound, RemoteProcess};
 use crate::etf::{Pid, Reference, TermWriter};
 
@@ -20,7 +22,8 @@ pub trait Feed: fmt::Debug + Send + Sync {
     /// The connection to a node has room: writes what waits, as long as there is [room](Feeding::has_room).
     ///
     /// Called from any thread, by one at a time for one connection, while others who send to that node wait: it must
-    /// neither block nor announce a feed nor send by other ways.
+    /// neither block nor announce a feed nor send by other ways. A panic is logged: the message that was being written is
+    /// taken back, those before it go out, and the feed is asked again when it is announced again.
     fn feed(&self, out: &mut Feeding<'_>) -> More;
 }
 
@@ -53,6 +56,8 @@ pub struct Feeding<'a> {
     frames: &'a mut Outbound,
     registry: &'a Registry,
     waiters: &'a Waiters,
+    /// Where the message begins that is being written.
+    begun: Option<Mark>,
 }
 
 impl<'a> Feeding<'a> {
@@ -63,7 +68,19 @@ impl<'a> Feeding<'a> {
         registry: &'a Registry,
         waiters: &'a Waiters,
     ) -> Self {
-        Self { node, frames, registry, waiters }
+        Self { node, frames, registry, waiters, begun: None }
+    }
+
+    /// Asks a feed for more.
+    pub fn ask(&mut self, feed: &dyn Feed) -> More {
+        let mut more = More::No;
+        if let Err(panic) = guarded(|| more = feed.feed(self)) {
+            tracing::error!(?feed, node = %self.node.name, panic, "feed panicked (a bug of the feed)");
+            if let Some(begun) = self.begun.take() {
+                self.frames.rollback(begun);
+            }
+        }
+        more
     }
 
     /// The name of the node.
@@ -88,7 +105,9 @@ impl<'a> Feeding<'a> {
 
     /// A message to a process on the node. `message` writes exactly one term.
     pub fn send(&mut self, from: &Pid, to: &RemoteProcess, message: impl FnOnce(&mut TermWriter<'_>)) {
+        self.begun = Some(self.frames.mark());
         self.frames.send_to(from, to, message);
+        self.begun = None;
     }
 
     /// A call in this very place of the stream: whatever is written before it is in the mailbox of the process before the
@@ -106,8 +125,9 @@ impl<'a> Feeding<'a> {
     ) -> PendingCall {
         let reference = self.registry.new_reference();
         self.waiters.expect_reply(&reference, self.node.name, done);
+        let pending = self.waiters.pending(&reference);
         let knows_aliases = self.node.flags.knows_aliases();
-        self.frames.send_to(from, to, |w| {
+        self.send(from, to, |w| {
             w.tuple(3).atom("$gen_call").tuple(2).pid(from);
             if knows_aliases {
                 w.list(1).atom("alias");
@@ -115,7 +135,7 @@ impl<'a> Feeding<'a> {
             w.reference(&reference);
             request(w, &reference);
         });
-        self.waiters.pending(&reference)
+        pending
     }
 }
 
@@ -128,6 +148,56 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "some instant")]
     fn fed(name: &Arc<str>) -> FedNode<'_> {
         FedNode { name, flags: DistributionFlags::OFFERED, frames_bytes_max: 64, now: Instant::now() }
+    }
+
+    /// Two messages, then a panic in the middle of a third or between two.
+    #[derive(Debug)]
+    struct Panics {
+        to: RemoteProcess,
+        from: Pid,
+        within: fn(&mut Feeding<'_>, &Pid, &RemoteProcess),
+    }
+
+    impl Feed for Panics {
+        fn feed(&self, out: &mut Feeding<'_>) -> More {
+            out.send(&self.from, &self.to, |w| _ = w.atom("whole"));
+            (self.within)(out, &self.from, &self.to);
+            More::WhenRoom
+        }
+    }
+
+    fn ends_in_the_middle(w: &mut TermWriter<'_>) {
+        w.tuple(2).atom("half");
+        panic!("in a message");
+    }
+
+    #[test]
+    fn a_panic_costs_the_message_that_was_being_written_and_nothing_else() {
+        let (registry, waiters) = (Registry::new("k@h".into(), 5), Waiters::default());
+        let name: Arc<str> = "m@h".into();
+        let (_, from) = registry.new_pid();
+        let to = RemoteProcess::Pid(Pid { node: Arc::clone(&name), id: 1, serial: 0, creation: 1 });
+        let frames_of = |within| {
+            let mut frames = Outbound::default();
+            let feed = Panics { to: to.clone(), from: from.clone(), within };
+            let mut out = Feeding::new(fed(&name), &mut frames, &registry, &waiters);
+            let more = out.ask(&feed);
+            (more, frames.single_slice().expect("small frames").to_vec())
+        };
+        let (more, whole) = frames_of(|_, _, _| {});
+        assert_eq!(more, More::WhenRoom);
+        assert!(!whole.is_empty());
+        let panicking: [fn(&mut Feeding<'_>, &Pid, &RemoteProcess); 3] = [
+            |_, _, _| panic!("between two"),
+            |out, from, to| out.send(from, to, |w| ends_in_the_middle(w)),
+            |out, from, to| {
+                drop(out.call(from, to, |w, _| ends_in_the_middle(w), |_| {}));
+            },
+        ];
+        for within in panicking {
+            assert_eq!(frames_of(within), (More::No, whole.clone()));
+            assert!(waiters.is_empty(), "nobody waits for an answer to what was not asked");
+        }
     }
 
     #[test]

@@ -312,9 +312,14 @@ impl OwnedCaller {
     pub fn reply(self, dispatch: &dyn Dispatch, reply: impl FnOnce(&mut TermWriter<'_>)) {
         let mut frames = self.answer(reply);
         if dispatch.send(&self.node, &mut frames).is_err() {
-            let process = ProcessId::of(&self.from);
-            dispatch.end_call(self.ended(process, NoRoom::write));
+            self.end_call(dispatch, NoRoom::write);
         }
+    }
+
+    /// Ends the call without an answer, from any thread, as [`Turn::end_call`] does.
+    pub fn end_call(self, dispatch: &dyn Dispatch, reason: impl FnOnce(&mut TermWriter<'_>)) {
+        let process = ProcessId::of(&self.from);
+        dispatch.end_call(self.ended(process, reason));
     }
 
     /// The frame of an answer.

@@ -23,8 +23,10 @@ use super::{Process, ProcessId};
 use crate::distribution::{FrameForm, Room};
 use crate::etf::{PooledBytes, SharedBytes};
 
-/// What an entry of the table costs beside its bytes, about.
-const ENTRY_BYTES: usize = 32;
+/// What a message costs beside its bytes where it is the only one of its sender, which takes most: its queue with its place
+/// in a table that has just doubled, its place in the order of serving, and what the allocator adds to each of them. A
+/// test counts it.
+const ENTRY_BYTES: usize = 352;
 
 /// A process of the peer, as its pid has it: id and serial. `None`: the message does not tell.
 pub(super) type Sender = Option<(u32, u32)>;
@@ -363,7 +365,8 @@ impl Held {
     fn at(&mut self, key: Key, process: &Arc<Process>) -> &mut Queue {
         self.queues.entry(key).or_insert_with(|| {
             *self.processes.entry(key.0).or_default() += 1;
-            Queue { process: Arc::clone(process), messages: VecDeque::new() }
+            // Most senders have one message that waits.
+            Queue { process: Arc::clone(process), messages: VecDeque::with_capacity(1) }
         })
     }
 
@@ -441,7 +444,7 @@ mod tests {
         let mut held = Held::default();
         for byte in 1..4 {
             assert!(
-                suspend(&mut held, &one, &[byte], 1 << 10) && suspend(&mut held, &other, &[byte], 1 << 10)
+                suspend(&mut held, &one, &[byte], 1 << 20) && suspend(&mut held, &other, &[byte], 1 << 20)
             );
         }
         assert!(next(&mut held, Room::FREE).is_none());
@@ -462,6 +465,43 @@ mod tests {
         assert!(!suspend(&mut held, &process, &[0; 500], 100));
         process.set_suspended(false);
         assert!(next(&mut held, Room::FREE).is_some() && held.bytes == 0);
+    }
+
+    /// The bound is one of memory: however small the messages are, and whoever sends them.
+    #[test]
+    fn what_is_held_takes_no_more_memory_than_is_counted() {
+        /// As many messages as make the tables grow once more at the end: then they have most room that nothing is in.
+        const MESSAGES: u32 = (16 << 10) * 7 / 8 + 2;
+        const BOUND: usize = MESSAGES as usize * (1 + ENTRY_BYTES);
+        /// What the allocator adds to an allocation.
+        const ADDED: u64 = 16;
+        let registry = Registry::new("k@h".into(), 1);
+        let process = registry.spawn(Arc::new(Nothing));
+        type Fills = fn(&mut Held, &Arc<Process>, u32) -> bool;
+        let ways: [(&str, Fills); 4] = [
+            ("a sender each", |held, process, n| {
+                let message = HeldMessage::new(&[1], None);
+                held.push(process, Some((n, 0)), message, WaitsFor::LargeRoom, BOUND)
+            }),
+            ("one sender", |held, process, _| {
+                let message = HeldMessage::new(&[1], None);
+                held.push(process, Some((1, 0)), message, WaitsFor::SmallRoom, BOUND)
+            }),
+            ("a suspended process", |held, process, _| suspend(held, process, &[1], BOUND)),
+            ("spawn requests", |held, _, _| held.push_spawn(&[1], FrameForm::PassThrough, BOUND)),
+        ];
+        for (what, push) in ways {
+            let mut messages = 0;
+            let counted = allocation_counter::measure(|| {
+                let mut held = Held::default();
+                while push(&mut held, &process, messages) {
+                    messages += 1;
+                }
+            });
+            assert_eq!(messages, MESSAGES, "{what}");
+            let peak = counted.bytes_max + counted.count_max * ADDED;
+            assert!(peak <= BOUND as u64, "{what}: each takes {} bytes", peak / u64::from(messages));
+        }
     }
 
     const NONE: Room = Room { small: false, large: false };

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::StartError;
+use crate::Node;
 use crate::config::{self, ServerName};
 use crate::kv::slaves::SLAVES_MAX;
+use crate::replica::SlaveName;
 use crate::store::SyncPolicy;
 
 /// The settings of the program. A plain value: nothing below the command line reads the environment.
@@ -58,6 +61,35 @@ impl Config {
             confirm_timeout: Self::CONFIRM_TIMEOUT,
             http: None,
         }
+    }
+}
+
+impl Config {
+    /// Finds what the settings alone tell to be wrong, the node's TLS files with it, before anything is opened.
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        Node::check(&self.node)?;
+        if self.slave_names().len() > SLAVES_MAX {
+            return Err(StartError::TooManySlaves);
+        }
+        if self.http.is_some() && !cfg!(feature = "http") {
+            return Err(StartError::WithoutHttp);
+        }
+        Ok(())
+    }
+
+    /// The slaves, each once.
+    pub(super) fn slave_names(&self) -> Vec<SlaveName> {
+        let mut slaves: Vec<SlaveName> = Vec::new();
+        for name in &self.slaves {
+            let slave = match name {
+                ServerName::Global(name) => SlaveName::global(name),
+                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
+            };
+            if !slaves.contains(&slave) {
+                slaves.push(slave);
+            }
+        }
+        slaves
     }
 }
 

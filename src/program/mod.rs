@@ -32,9 +32,7 @@ pub use status::STATUS_NAME;
 use crate::config::ServerName;
 use crate::etf::Pid;
 use crate::kv::figures::StoreWatch;
-use crate::kv::slaves::SLAVES_MAX;
 use crate::kv::{ConfirmConfig, Downstreams, KeyValueFunctions};
-use crate::replica::SlaveName;
 use crate::store::{MemoryEngine, Room};
 use crate::{Node, NotNamed};
 use on_disk::OnDisk;
@@ -65,6 +63,7 @@ impl Program {
     /// # Errors
     /// The configuration's, the system's, epmd's or the disk's: see [`StartError`].
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+        config.check()?;
         let disk =
             config.data.as_ref().map(|data| on_disk::open(data, config.stored_bytes_max)).transpose()?;
         let room = Arc::new(Room::new(config.stored_bytes_max));
@@ -101,19 +100,7 @@ fn start_stores(
 ) -> Result<Vec<Store>, StartError> {
     let mut started = Vec::new();
     for (number, names) in config.stores.iter().enumerate() {
-        let mut slaves: Vec<SlaveName> = Vec::new();
-        for name in config.slaves.iter().filter(|_| number == 0) {
-            let slave = match name {
-                ServerName::Global(name) => SlaveName::global(name),
-                ServerName::Local(name) => SlaveName::Local(name.as_str().into()),
-            };
-            if !slaves.contains(&slave) {
-                slaves.push(slave);
-            }
-        }
-        if slaves.len() > SLAVES_MAX {
-            return Err(StartError::TooManySlaves);
-        }
+        let slaves = if number == 0 { config.slave_names() } else { Vec::new() };
         let confirm = if number == 0 { config.confirm } else { 0 };
         let replication = Replication {
             slaves,

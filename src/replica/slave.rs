@@ -70,8 +70,10 @@ pub enum Acknowledge {
 }
 
 /// What [`Slave::take`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
+    /// Where the slave was meanwhile, and how it is spoken to; `None`: not on that node.
+    pub at: Option<(RemoteProcess, Dialect)>,
     /// Something waits that the output had no room for.
     pub more: bool,
     /// Whether the slave is to be asked what it has.
@@ -604,16 +606,19 @@ impl Slave {
     }
 
     /// Shows what waits to `send`, in order, until that says `false` for having no more room, or the window is full.
-    /// What its node cannot decode is left out, see [`withheld`](Self::withheld). `now` is the monotonic clock.
+    /// What its node cannot decode is left out, see [`withheld`](Self::withheld). Nothing is shown where it is not on `node`,
+    /// the one that is sent to: it may have moved since the caller looked. `now` is the monotonic clock.
     pub fn take(
         &self,
+        node: &str,
         now: Instant,
         can_decode: impl Fn(Traits) -> bool,
         mut send: impl FnMut(&RemoteProcess, &[u8]) -> bool,
     ) -> Taken {
         let mut state = self.state.lock();
-        let SlaveState::Following(at) = state.at.clone() else {
-            return Taken { more: false, acknowledge: Acknowledge::No, withheld: false };
+        let at = match &state.at {
+            SlaveState::Following(at) if **at.node() == *node => at.clone(),
+            _ => return Taken { at: None, more: false, acknowledge: Acknowledge::No, withheld: false },
         };
         state.cannot_decode = (0..u8::BITS)
             .map(|bit| Traits::from_bits(1 << bit))
@@ -639,7 +644,7 @@ impl Slave {
         }
         let withheld = had_all && !withheld.is_empty();
         let more = !room && state.log.has_unsent();
-        Taken { more, acknowledge: state.acknowledge(now), withheld }
+        Taken { at: Some((at, state.dialect)), more, acknowledge: state.acknowledge(now), withheld }
     }
 
     /// It has answered: everything up to the mark was handled by it.

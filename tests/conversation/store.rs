@@ -145,6 +145,7 @@ fn a_slave_gets_writes_in_the_order_of_their_numbers_whatever_order_they_are_don
         // In a session of its own the slave is sent what is written from now on, in one order.
         let mut sent = 0;
         slave.take(
+            PEER,
             now(),
             |_| true,
             |_, message| {
@@ -274,6 +275,7 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
                 }
             }
             let taken = slave.take(
+                PEER,
                 now,
                 |_| true,
                 |_, message| {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::support::{Epmd, KvNode, Scripted, binary, term_with};
 
-/// What the resident memory may grow by over what the data needs, in bytes.
-pub const GROWTH_MAX: u64 = 64 << 20;
+/// What the resident memory may grow by over what the data needs, in bytes: calls that wait (`held_bytes_max`), twice the
+/// answers that wait (`outbound_bytes_max`), and as much again for buffers.
+pub const GROWTH_MAX: u64 = (64 + 16 + 16) << 20;
 pub const STORE: &str = "Elixir.KeyValueStore";
 
 /// A kvnode, and a good peer that was there before the others came.

@@ -40,7 +40,7 @@ impl Conversation {
             peer: Peer::new(PEER.into(), flags),
             later: Vec::new(),
             room: Room::FREE,
-            held_bytes_max: 1 << 10,
+            held_bytes_max: 4 << 10,
             alias_form: AliasForm::in_force(flags),
         }
     }

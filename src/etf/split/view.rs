@@ -136,13 +136,15 @@ impl<'a> AtomView<'a> {
 }
 
 impl PartialEq<str> for AtomView<'_> {
+    #[inline]
     fn eq(&self, other: &str) -> bool {
-        self.text == other.as_bytes() && (!self.latin1 || other.is_ascii())
-            || (self.latin1 && !other.is_ascii() && self.to_str() == other)
+        // With a literal this is a comparison of a few words, where it is inlined.
+        if self.latin1 { self.to_str() == other } else { self.text == other.as_bytes() }
     }
 }
 
 impl PartialEq<&str> for AtomView<'_> {
+    #[inline]
     fn eq(&self, other: &&str) -> bool {
         *self == **other
     }
@@ -242,6 +244,7 @@ impl<'a> TermView<'a> {
     }
 
     /// Whether it is the atom `text`.
+    #[inline]
     pub fn is_atom(self, text: &str) -> bool {
         self.as_atom().is_some_and(|atom| atom == text)
     }

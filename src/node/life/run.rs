@@ -135,6 +135,14 @@ struct Entrance {
     registration: Option<Registration>,
 }
 
+/// What a configuration alone tells to be wrong. Gives what TLS is made from.
+pub(in crate::node) fn check(config: &Config) -> Result<Option<Tls>, StartError> {
+    if config.epmd.is_none() && config.dist_port == 0 {
+        return Err(StartError::NoPort);
+    }
+    config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)
+}
+
 /// Starts a node. It can be reached when this is done.
 pub(in crate::node) async fn start<T, E: From<StartError>>(
     config: Config,
@@ -142,12 +150,9 @@ pub(in crate::node) async fn start<T, E: From<StartError>>(
 ) -> Result<(Arc<Node>, T), E> {
     warn_of_short_cookie(&config);
     // Before anything can be seen of the node.
-    let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
+    let tls = check(&config)?;
     // On an error all of this is dropped, which ends the threads.
     let threads = start_threads()?;
-    if config.epmd.is_none() && config.dist_port == 0 {
-        return Err(StartError::NoPort.into());
-    }
     let epmd = match &config.epmd {
         Some(epmd) => Some(epmd::ensure(epmd, None).await.map_err(StartError::Epmd)?),
         None => None,

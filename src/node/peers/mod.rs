@@ -280,7 +280,7 @@ impl PeerHandle {
                 now,
             };
             let mut out = Feeding::new(node, &mut outbox.frames, registry, waiters);
-            if feed.feed(&mut out) == More::WhenRoom {
+            if out.ask(&**feed) == More::WhenRoom {
                 outbox.feed_later(feed);
             }
         });

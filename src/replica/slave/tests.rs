@@ -87,6 +87,7 @@ fn start() -> Instant {
 fn taken(slave: &Slave, now: Instant) -> (Vec<String>, Option<Mark>) {
     let mut sent = Vec::new();
     let taken = slave.take(
+        "b@h",
         now,
         |_| true,
         |_, message| {
@@ -282,7 +283,7 @@ fn what_its_node_cannot_decode_is_not_sent_and_not_confirmed_and_is_known() {
     let take = |now| {
         let mut sent = 0;
         let can_decode = |traits: Traits| !traits.intersects(Traits::V4_NC);
-        let taken = slave.take(now, can_decode, |_, _| {
+        let taken = slave.take("b@h", now, can_decode, |_, _| {
             sent += 1;
             true
         });
@@ -368,4 +369,17 @@ fn nothing_is_kept_for_one_that_has_dropped_out() {
     }
     slave.found(at(1));
     assert_eq!(slave.standing(), Standing::Dropped);
+}
+
+#[test]
+fn nothing_is_shown_to_a_connection_to_a_node_that_it_has_left() {
+    let (slave, now, key) = (Slave::new(SlaveName::global("s"), 1 << 20), start(), atom("k"));
+    slave.found(at(1));
+    assert!(slave.begin_sweep());
+    slave.end_sweep(true);
+    assert_eq!(slave.push(7, put(&key, &key)), Pushed::Ready);
+    let taken = |node| slave.take(node, now, |_| true, |_, _| panic!("shown to {node}"));
+    assert_eq!(taken("left@h").at, None);
+    assert_eq!(taken("left@h").acknowledge, Acknowledge::No);
+    assert!(!slave.take("b@h", now, |_| true, |_, _| false).more, "it was all that there is");
 }

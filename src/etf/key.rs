@@ -21,12 +21,14 @@
 //! takes it for its own, and `FUN_EXT`, which no OTP since 23 reads or writes, is kept as it came.
 
 mod maps;
+mod outgoing;
 mod rewrite;
 
 use super::split::{AtomView, Cursor, TermError, TermView};
 use super::tag::*;
 
 pub use maps::check_maps;
+pub use outgoing::outgoing;
 
 /// Lists inside lists that [`is_canonical`] follows; a term that nests deeper is rewritten, to the same bytes.
 const OPEN_LISTS_MAX: usize = 16;

@@ -94,7 +94,7 @@ impl DroppedPairs {
 
 /// `{key, value}` in a line. What cannot be read back from Elixir's syntax, as a pid, is a call that gives it.
 fn line(key: &[u8], value: &[u8]) -> String {
-    let pair = encode(|w| _ = w.tuple(2).raw(key).raw(value));
+    let pair = encode(|w| _ = w.tuple(2).raw(&key::outgoing(key)).raw(value));
     let text = TermView::parse(&pair).map(|pair| inspect(pair, InspectLimits { text_bytes_max: usize::MAX }));
     match text {
         Ok(text) if is_text_of(&text, &pair) => text + "\n",

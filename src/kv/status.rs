@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::follower::Follower;
 use super::following;
 use crate::etf::text::{InspectLimits, inspect};
-use crate::etf::{TermView, TermWriter};
+use crate::etf::{TermView, TermWriter, key};
 use crate::replica::{Dialect, Refusal, Slave, Standing};
 use crate::store::Store;
 
@@ -72,7 +72,7 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
     let (withheld, keys) = slave.withheld(WITHHELD_SHOWN);
     w.atom("withheld").unsigned(withheld).atom("withheld_keys").list(keys.len());
     for key in keys {
-        let key = TermView::parse(&key)
+        let key = TermView::parse(&key::outgoing(&key))
             .map_or_else(|error| error.to_string(), |key| inspect(key, InspectLimits::LOG));
         w.binary(key.as_bytes());
     }

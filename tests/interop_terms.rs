@@ -143,9 +143,7 @@ fn what_one_version_puts_as_a_key_is_found_at_elixir_slaves_of_the_others() {
     let start = |(at, otp): (usize, &Otp)| connected(otp, &epmd, &format!("beam{at}"), &kv);
     let beams: Vec<BeamNode> = versions.iter().enumerate().map(start).collect();
     for beam in &beams {
-        beam.run(
-            "{:ok, slave} = KeyValueStoreReplicated.start_link(:slave)",
-        );
+        beam.run("{:ok, slave} = KeyValueStoreReplicated.start_link(:slave)");
         beam.check("GenServer.call({:global, :kv}, {:add_slave, {:slave, node()}})", ":ok");
         for other in &beams {
             beam.ping(other.name());

@@ -23,10 +23,15 @@ use crate::term::{Term, term_with};
 /// The tag of a call for which no other is named.
 pub const TAG: &str = "#Reference<0.3.2.1>";
 
-/// What was sent by the way for answers that come later, whether processes may end by it too, and the slaves that are to be
-/// followed.
+/// What was sent by the way for answers that come later, whether processes may end by it too, the slaves that are to be
+/// followed, and the calls that ended without an answer.
 #[derive(Default)]
-pub struct Sent(pub Mutex<Vec<(String, Outbound)>>, pub AtomicBool, pub Mutex<Vec<FollowSlave>>);
+pub struct Sent(
+    pub Mutex<Vec<(String, Outbound)>>,
+    pub AtomicBool,
+    pub Mutex<Vec<FollowSlave>>,
+    pub Mutex<Vec<EndedCall>>,
+);
 
 impl Dispatch for Sent {
     fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
@@ -35,7 +40,7 @@ impl Dispatch for Sent {
     }
 
     fn end_call(&self, call: EndedCall) {
-        panic!("{call:?} was to end: there is room here");
+        self.3.lock().push(call);
     }
 
     fn exit(&self, process: ProcessId, reason: &[u8]) {
@@ -154,6 +159,8 @@ impl Cluster {
     pub fn answered_later(&mut self) -> Vec<Vec<u8>> {
         let Some(store) = &self.deferred else { return Vec::new() };
         while store.step() {}
+        let ended = self.sent.3.lock();
+        assert!(ended.is_empty(), "{ended:?} were to end: there is room here");
         let sent = std::mem::take(&mut *self.sent.0.lock());
         sent.iter().flat_map(|(_, frames)| frames_of(frames)).collect()
     }

@@ -346,3 +346,20 @@ fn a_store_that_answers_later_is_answered_for_later() {
         assert_eq!(frames_of(&frames), [answer(expected)]);
     }
 }
+
+#[test]
+fn a_late_value_that_the_callers_release_cannot_decode_ends_the_call_too() {
+    let store = Deferred::new(Manner::wild(1));
+    let flags = DistributionFlags::OFFERED.difference(DistributionFlags::V4_NC);
+    let mut cluster = Cluster { deferred: Some(store.clone()), ..cluster_with(store.clone(), flags) };
+    let alias = term("#Reference<0.5.4.3.2.1>");
+    assert_eq!(cluster.call(term_with("{:put, 1, $1}", &[&alias])), [answer(":ok")]);
+    // The deferred store's answers are fetched by hand: one is none.
+    cluster.deferred = None;
+    assert!(cluster.call("{:get, 1}").is_empty());
+    while store.step() {}
+    assert!(cluster.sent.0.lock().is_empty(), "nothing is sent that costs the connection");
+    let ended = cluster.sent.3.lock().pop().expect("the call ends");
+    let reason = TermView::parse(&ended.reason).expect("a term");
+    assert_eq!(format!("{reason:?}"), "{:system_limit, \"this OTP version cannot decode the value\"}");
+}

@@ -376,7 +376,7 @@ impl Notes for DiskStore {
     }
 
     fn read(&self, name: &str, done: NoteDone) {
-        done(self.disk.shared.note(self.id, name));
+        self.disk.shared.read_note(self.id, name, done);
     }
 }
 

@@ -82,6 +82,25 @@ pub(super) struct Committed {
     pub refused: Vec<(usize, StoreError)>,
 }
 
+/// What of a batch the disk has room for. What changes nothing needs none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RoomFor {
+    All,
+    /// Which is how others get room.
+    Deletes,
+    Nothing,
+}
+
+impl RoomFor {
+    const fn takes(self, decided: &Decided) -> bool {
+        match decided {
+            Decided::Keep => true,
+            Decided::Put(_) => matches!(self, Self::All),
+            Decided::Delete => !matches!(self, Self::Nothing),
+        }
+    }
+}
+
 /// What a batch has made of one of the engine's keys.
 struct Changed {
     /// What is there afterwards.
@@ -180,8 +199,8 @@ impl Engine {
         self.view().totals(id)
     }
 
-    pub(super) fn note(&self, id: u32, name: &str) -> fjall::Result<Option<Vec<u8>>> {
-        Ok(self.meta.get(note_key(id, name.as_bytes()))?.map(|note| note.to_vec()))
+    pub(super) fn note(&self, id: u32, name: &[u8]) -> fjall::Result<Option<Vec<u8>>> {
+        Ok(self.meta.get(note_key(id, name))?.map(|note| note.to_vec()))
     }
 
     pub(super) fn read(&self, id: u32, key: &[u8]) -> Result<Option<Found>, fjall::Error> {
@@ -232,8 +251,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes a batch as a whole. `mode` is how far it is brought before this returns. Without room only deletes are
-    /// written, and the others of the batch refused; and so is a write whose key has something that cannot be read.
+    /// Writes a batch as a whole. `mode` is how far it is brought before this returns. What there is no room for is refused, and
+    /// so is a write whose key has something that cannot be read.
     ///
     /// # Errors
     /// The journal may have it, or a part of it.
@@ -241,7 +260,7 @@ impl Engine {
         &self,
         writes: &mut [Write],
         mode: PersistMode,
-        room: bool,
+        room: RoomFor,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> fjall::Result<Committed> {
         let mut batch = self.db.batch().durability(Some(mode));
@@ -250,7 +269,13 @@ impl Engine {
         let mut changed: AHashMap<(u32, Vec<u8>), Changed> = AHashMap::new();
         let mut written = 0;
         for (at, write) in writes.iter_mut().enumerate() {
-            if !room && matches!(write.change, Change::Put(..) | Change::Note(..)) {
+            let has_room = match write.change {
+                Change::Put(..) | Change::Note(..) => room == RoomFor::All,
+                Change::Delete(_) => room != RoomFor::Nothing,
+                // By what it decides.
+                Change::Update(..) | Change::Nothing(_) => true,
+            };
+            if !has_room {
                 committed.refused.push((at, StoreError::NoSpace));
                 continue;
             }
@@ -268,7 +293,7 @@ impl Engine {
                 Change::Delete(_) => None,
                 Change::Update(update, decided) => {
                     match decide(store, &mut **update, &engine_key, &write.key, changed.get(&place)) {
-                        Ok(Decided::Put(_)) if !room => {
+                        Ok(now) if !room.takes(&now) => {
                             committed.refused.push((at, StoreError::NoSpace));
                             continue;
                         }
@@ -484,7 +509,7 @@ mod tests {
     }
 
     fn commit(engine: &Engine, mut writes: Vec<Write>) -> Committed {
-        engine.commit(&mut writes, PersistMode::SyncData, true, |_| None).unwrap()
+        engine.commit(&mut writes, PersistMode::SyncData, RoomFor::All, |_| None).unwrap()
     }
 
     #[test]

@@ -464,6 +464,64 @@ fn a_store_is_told_by_any_of_its_names_and_two_are_never_one() {
     assert!(matches!(disk.store(&both), Err(OpenError::Names { .. })));
 }
 
+/// Holds the thread that writes, in a completion, until this is sent something or dropped.
+fn hold(store: &DiskStore) -> mpsc::Sender<()> {
+    let (go, held) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    store.put(b"held", value(b"1"), || {
+        Box::new(move |_| {
+            tell.send(()).unwrap();
+            _ = held.recv();
+        })
+    });
+    told.recv().unwrap();
+    go
+}
+
+#[test]
+fn a_note_is_read_behind_the_writes_of_it_that_were_asked_for_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
+    let (a, b) = (disk.store(&names("a")).unwrap(), disk.store(&names("b")).unwrap());
+    let go = hold(&a);
+    let (tell, told) = mpsc::channel();
+    let write = |note: &'static [u8]| {
+        let tell = tell.clone();
+        Notes::write(
+            &a,
+            "n",
+            note,
+            Box::new(move |result| tell.send(("written", result.map(|()| None))).unwrap()),
+        );
+    };
+    let read = |store: &DiskStore, name: &str| {
+        let tell = tell.clone();
+        Notes::read(store, name, Box::new(move |note| tell.send(("read", note)).unwrap()));
+    };
+    write(b"1");
+    read(&a, "n");
+    write(b"2");
+    read(&a, "n");
+    assert!(told.try_recv().is_err(), "nothing that a crash could take back is shown");
+    for (store, name) in [(&a, "another"), (&b, "n")] {
+        read(store, name);
+        assert_eq!(told.try_recv(), Ok(("read", Ok(None))), "what nobody writes is read at once");
+    }
+    // The key of an entry is no name of a note.
+    put_later(&a, b"other");
+    read(&a, "other");
+    assert_eq!(told.try_recv(), Ok(("read", Ok(None))));
+    drop(go);
+    let told: Vec<_> = (0..4).map(|_| told.recv().unwrap()).collect();
+    assert_eq!(told[..2], [("written", Ok(None)), ("written", Ok(None))]);
+    assert_eq!(told[2..], [("read", Ok(Some(b"2".to_vec()))), ("read", Ok(Some(b"2".to_vec())))]);
+    assert_eq!(note(&a, "n"), Ok(Some(b"2".to_vec())));
+}
+
+fn put_later(store: &DiskStore, key: &[u8]) {
+    store.put(key, value(b"1"), || Box::new(|_| {}));
+}
+
 /// A store with three entries, each a batch, and its journal.
 fn three(dir: &Path) -> PathBuf {
     let store = Disk::open(dir, SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();

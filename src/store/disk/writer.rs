@@ -23,12 +23,12 @@ use super::SyncPolicy;
 use super::backup::{Progress, StoreCount};
 use super::check::number_in_tables;
 use super::dir::Dir;
-use super::engine::{Engine, TABLES_WAITING_MAX, Totals, View};
+use super::engine::{Engine, RoomFor, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
-use super::queue::{Queue, Write};
+use super::queue::{Queue, Read, Write};
 use super::reached;
 use super::record::Found;
-use crate::store::{ReadDone, StoreError};
+use crate::store::{NoteDone, ReadDone, StoreError};
 
 /// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
 /// memory to new files before it lets go of old ones, and should not fail in the middle of that. Deletes may use half.
@@ -183,7 +183,19 @@ impl Shared {
         })
     }
 
-    pub(super) fn note(&self, store: u32, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Reads a note: at once, or behind the writes of it that wait.
+    pub(super) fn read_note(&self, store: u32, name: &str, done: NoteDone) {
+        let mut done = Some(done);
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            let later = || done.take().unwrap_or_else(|| Box::new(|_| {}));
+            self.queue.lock().read_note_later(store, name, later);
+        }
+        if let Some(done) = done {
+            done(self.note(store, name.as_bytes()));
+        }
+    }
+
+    fn note(&self, store: u32, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
         engine.note(store, name).map_err(|error| engine_error(&error))
@@ -243,7 +255,7 @@ impl Shared {
                 *self.broken.lock() = Some(Broken { seqno: None, tried: None });
                 Err(StoreError::Io("eio"))
             });
-            let written: Vec<_> = writes.iter().map(Write::done).collect();
+            let written: Vec<_> = writes.iter().filter_map(Write::place).collect();
             let count = writes.len();
             let totals = self.totals.read().clone();
             for (at, write) in writes.into_iter().enumerate() {
@@ -261,13 +273,17 @@ impl Shared {
                 });
             }
             // After the completions: a key that waits no more has been told of to slaves.
-            let reads = self.queue.lock().carried_out(&written, sizes);
+            let reads = self.queue.lock().carried_out(written, sizes);
             self.waiting.fetch_sub(count, Ordering::AcqRel);
             self.room.notify_all();
-            for (store, key, done) in reads {
-                let found = self.read(store, &key);
-                tell(|| {
-                    done(found.as_ref().map(|found| found.as_ref().map(Found::value)).map_err(Clone::clone))
+            for read in reads {
+                tell(|| match read {
+                    Read::Entry(store, key, done) => {
+                        let found = self.read(store, &key);
+                        let found = found.as_ref().map(|found| found.as_ref().map(Found::value));
+                        done(found.map_err(Clone::clone));
+                    }
+                    Read::Note(store, name, done) => done(self.note(store, &name)),
                 });
             }
         }
@@ -342,17 +358,15 @@ impl Shared {
         }
     }
 
-    /// Whether there is room for all of a batch; `false`: for its deletes alone, which is how others get room.
-    fn room(&self, writes: &[Write], bytes: usize) -> Result<bool, StoreError> {
+    /// What there is room for of a batch.
+    fn room(&self, writes: &[Write], bytes: usize) -> Result<RoomFor, StoreError> {
         let free = self.dir.free_bytes().map_err(|error| store_error(&error))?;
         if free >= ROOM_BYTES + bytes as u64 * 2 {
-            return Ok(true);
+            return Ok(RoomFor::All);
         }
         let deletes: usize = writes.iter().map(Write::delete_bytes).sum();
-        if deletes > 0 && free >= ROOM_BYTES / 2 + deletes as u64 * 2 {
-            return Ok(false);
-        }
-        Err(StoreError::NoSpace)
+        let enough = free >= ROOM_BYTES / 2 + deletes as u64 * 2;
+        Ok(if enough { RoomFor::Deletes } else { RoomFor::Nothing })
     }
 
     /// The engine has failed to write: nothing is written before it was opened again.

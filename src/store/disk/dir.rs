@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/format    the text "kvnode 2": what wrote it
-//! DIR/reached   how far the batches have come (reached.rs)
+//! DIR/reached   how far the batches have come (ledger/slots.rs)
 //! DIR/lock      locked by the process that has it, whose id stands in it
 //! DIR/engine/   the engine's files, its journals (*.jnl) among them
 //! ```
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::error::OpenError;
-use super::journal::{self, Tail};
-use super::reached::{self, Reached};
-use super::stamp::Chain;
+use super::frames::{self, Tail};
+use super::ledger::chain::Chain;
+use super::ledger::slots::{self, Reached};
 
 /// The version of what stands in the folder. A newer one is not read; version 1 had no numbers in its batches, and becomes
 /// this one when it is opened.
@@ -108,7 +108,7 @@ impl Dir {
             let mut names =
                 fs::read_dir(path).map_err(system(path))?.flatten().map(|entry| entry.file_name());
             // What a crash in the middle of making it, or mkfs, leaves behind is no reason to refuse.
-            let no_reason = ["lock", "format.new", reached::NAME, "reached.new", "lost+found"];
+            let no_reason = ["lock", "format.new", slots::NAME, "reached.new", "lost+found"];
             if names.any(|name| !no_reason.iter().any(|known| name == *known)) {
                 return Err(OpenError::NotOurs { dir: path.into() });
             }
@@ -187,7 +187,7 @@ impl Dir {
         let mut chain = Chain::new(known.folder);
         let mut found = Journals { whole: Vec::new(), torn: None, last: None };
         for path in &journals {
-            let looked = journal::inspect(path, &mut chain, &mut |bytes| progress.read(bytes))
+            let looked = frames::inspect(path, &mut chain, &mut |bytes| progress.read(bytes))
                 .map_err(|error| OpenError::system(path, &error))?;
             let offset = looked.whole_bytes;
             let damaged = |what: String| OpenError::Damaged {
@@ -239,7 +239,7 @@ impl Dir {
                 "a batch that was being written at the crash is cut off: nobody was told that it is there"
             );
         }
-        journal::cut(&torn.file, torn.offset).map_err(|error| OpenError::system(&torn.file, &error))
+        frames::cut(&torn.file, torn.offset).map_err(|error| OpenError::system(&torn.file, &error))
     }
 
     /// Whether the engine has the last batch that must be there. (No journal may have any: all of it may be in tables.)
@@ -257,8 +257,8 @@ impl Dir {
         // The engine may have begun a new journal behind the one that it failed to write.
         let journals = self.journals()?;
         let ends =
-            journals.iter().map(|path| journal::bytes_before(path, seqno)).collect::<io::Result<Vec<_>>>()?;
-        journals.iter().zip(ends).try_for_each(|(path, end)| journal::cut(path, end))
+            journals.iter().map(|path| frames::bytes_before(path, seqno)).collect::<io::Result<Vec<_>>>()?;
+        journals.iter().zip(ends).try_for_each(|(path, end)| frames::cut(path, end))
     }
 
     /// Bytes that are free in the file system, to us.

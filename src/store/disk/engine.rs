@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64
-//!        "n", store:32, name -> a note               "b" -> the last batch's number (stamp.rs)
+//!        "n", store:32, name -> a note               "b" -> the last batch's number (ledger/chain.rs)
 //! s1 ..  the entries (record.rs)
 //! ```
 //!
@@ -23,9 +23,9 @@ use fjall::{
 };
 
 use super::error::engine_error;
+use super::ledger::chain::{self, Stamp};
 use super::queue::{Change, Decided, Write};
 use super::record::{self, Found};
-use super::stamp::{self, Stamp};
 use crate::store::{self, Pending, StoreError};
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
@@ -135,7 +135,7 @@ impl Engine {
         for (id, _) in engine.names()? {
             engine.open_store(id)?;
         }
-        if let Some(stamp) = engine.meta.get(stamp::KEY)? {
+        if let Some(stamp) = engine.meta.get(chain::KEY)? {
             let stamp = Stamp::from_bytes(&stamp).ok_or(fjall::Error::Unrecoverable)?;
             engine.number = AtomicU64::new(stamp.number);
         }
@@ -151,7 +151,7 @@ impl Engine {
     fn commit_stamped(&self, mut batch: OwnedWriteBatch) -> fjall::Result<u64> {
         let number = self.number() + 1;
         let stamp = Stamp { number, engine_number: self.db.seqno(), folder: self.folder };
-        batch.insert(&self.meta, stamp::KEY, stamp.to_bytes());
+        batch.insert(&self.meta, chain::KEY, stamp.to_bytes());
         batch.commit()?;
         self.number.store(number, Ordering::Release);
         Ok(number)

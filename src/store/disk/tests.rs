@@ -533,9 +533,9 @@ fn three(dir: &Path) -> PathBuf {
 
 /// The length of the whole batches of the journal.
 fn end_of(dir: &Path) -> usize {
-    let folder = reached::Reached::open(dir, false).unwrap().known().folder;
-    let mut chain = stamp::Chain::new(folder);
-    journal::inspect(&dir.join("engine/0.jnl"), &mut chain, &mut |_| {}).unwrap().whole_bytes as usize
+    let folder = ledger::slots::Reached::open(dir, false).unwrap().known().folder;
+    let mut chain = ledger::chain::Chain::new(folder);
+    frames::inspect(&dir.join("engine/0.jnl"), &mut chain, &mut |_| {}).unwrap().whole_bytes as usize
 }
 
 fn open(dir: &Path, sync: SyncPolicy) -> Result<DiskStore, OpenError> {
@@ -657,7 +657,7 @@ fn a_batch_that_failed_is_taken_back_out_of_each_journal() {
     let number = u64::from_le_bytes(bytes[ends[1] + 5..ends[1] + 13].try_into().unwrap());
     dir::Dir::take(dir.path()).unwrap().take_back(number).unwrap();
     assert_eq!([&first, &second].map(|path| fs::metadata(path).unwrap().len()), [ends[1] as u64, 0]);
-    reached::power_cut(dir.path(), 2);
+    ledger::slots::power_cut(dir.path(), 2);
     assert_eq!(open(dir.path(), SyncPolicy::Always).unwrap().len(), 1);
 
     let dir = tempfile::tempdir().unwrap();
@@ -677,7 +677,7 @@ fn a_torn_batch_behind_which_only_empty_journals_come_is_cut_off() {
     fs::write(&second, "").unwrap();
     assert_refused(dir.path(), &first, "1 are missing");
     // Nobody was told of the last batch.
-    reached::power_cut(dir.path(), 3);
+    ledger::slots::power_cut(dir.path(), 3);
     assert_eq!(open(dir.path(), SyncPolicy::Always).unwrap().len(), 2);
 }
 
@@ -702,7 +702,7 @@ fn after_a_power_cut_what_was_not_synced_may_be_missing_and_nothing_else() {
     // The system runs on: it has what it was given.
     assert_refused(left.path(), &journal, "byte ");
     // It has run anew: batch 4 is there and 3 is not.
-    reached::power_cut(left.path(), 3);
+    ledger::slots::power_cut(left.path(), 3);
     let read_only = ReadOnlyDisk::open(left.path()).unwrap();
     let torn = read_only.torn_end().unwrap();
     assert!(torn.batches_follow && torn.offset == synced as u64, "{torn:?}");

@@ -25,8 +25,8 @@ use super::check::number_in_tables;
 use super::dir::Dir;
 use super::engine::{Engine, RoomFor, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
+use super::ledger::slots;
 use super::queue::{Queue, Read, Write};
-use super::reached;
 use super::record::Found;
 use crate::store::{NoteDone, ReadDone, StoreError};
 
@@ -94,7 +94,7 @@ impl Shared {
         let engine = open_engine(&dir, memory)?;
         // The engine has synced its journals when it read them.
         let begun = dir.reached.lock().begin(engine.number(), sync == SyncPolicy::Always);
-        begun.map_err(|error| OpenError::system(&path.join(reached::NAME), &error))?;
+        begun.map_err(|error| OpenError::system(&path.join(slots::NAME), &error))?;
         let mut totals = AHashMap::new();
         let failed = |error| OpenError::engine(path, error);
         for (id, _) in engine.names().map_err(failed)? {

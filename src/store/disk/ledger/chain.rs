@@ -11,15 +11,15 @@
 use std::fmt;
 
 /// The key that it stands under: shorter than every other one.
-pub(super) const KEY: [u8; 1] = *b"b";
+pub(in crate::store::disk) const KEY: [u8; 1] = *b"b";
 /// Bytes of it.
-pub(super) const BYTES: usize = 24;
+pub(in crate::store::disk) const BYTES: usize = 24;
 /// The engine's threads take numbers too, between the moment that a batch is made and its writing: never so many.
 const ENGINE_AHEAD_MAX: u64 = 1024;
 
 /// What a batch says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(in crate::store::disk) struct Stamp {
     /// 1 for the folder's first batch.
     pub number: u64,
     /// The engine gives the batch this number, or one of the next.
@@ -29,7 +29,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    pub(super) fn to_bytes(self) -> [u8; BYTES] {
+    pub(in crate::store::disk) fn to_bytes(self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         bytes[..8].copy_from_slice(&self.number.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.engine_number.to_be_bytes());
@@ -37,7 +37,7 @@ impl Stamp {
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::store::disk) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let stamp = Self { number: number(0)?, engine_number: number(8)?, folder: number(16)? };
         (bytes.len() == BYTES).then_some(stamp)
@@ -46,7 +46,7 @@ impl Stamp {
 
 /// A batch of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Batch {
+pub(in crate::store::disk) struct Batch {
     /// The engine's number.
     pub number: u64,
     /// Its length.
@@ -57,7 +57,7 @@ pub(super) struct Batch {
 
 /// The batches of all journals so far, the oldest first.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chain {
+pub(in crate::store::disk) struct Chain {
     folder: u64,
     /// The last one's number.
     last: Option<u64>,
@@ -67,7 +67,7 @@ pub(super) struct Chain {
 
 /// Why a whole batch cannot stand where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(in crate::store::disk) enum Wrong {
     /// The engine's number is not what it was.
     EngineNumber { number: u64 },
     /// It is not the next one.
@@ -98,17 +98,17 @@ impl fmt::Display for Wrong {
 
 impl Chain {
     /// No batch yet, of the folder with this number.
-    pub(super) const fn new(folder: u64) -> Self {
+    pub(in crate::store::disk) const fn new(folder: u64) -> Self {
         Self { folder, last: None, last_of_engine: None }
     }
 
     /// The number of the last batch, where it has one.
-    pub(super) const fn last(&self) -> Option<u64> {
+    pub(in crate::store::disk) const fn last(&self) -> Option<u64> {
         self.last
     }
 
     /// Takes the next batch.
-    pub(super) fn take(&mut self, batch: &Batch) -> Result<(), Wrong> {
+    pub(in crate::store::disk) fn take(&mut self, batch: &Batch) -> Result<(), Wrong> {
         let number = batch.number;
         if self.last_of_engine.is_some_and(|last| number <= last) {
             return Err(Wrong::EngineNumber { number });
@@ -134,7 +134,7 @@ impl Chain {
     }
 
     /// Whether what was read behind something unreadable is a later batch of the folder, and not a part of a value.
-    pub(super) fn is_later(&self, batch: &Batch) -> bool {
+    pub(in crate::store::disk) fn is_later(&self, batch: &Batch) -> bool {
         match batch.stamp {
             Some(stamp) => stamp.folder == self.folder && self.last.is_none_or(|last| stamp.number > last),
             None => self.last.is_none() && self.last_of_engine.is_some_and(|last| batch.number > last),

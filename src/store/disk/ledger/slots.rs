@@ -16,7 +16,7 @@
 //!   a minute before, or that we synced it, which is at each start and each end. A part that is missing behind that, cut exactly
 //!   between two batches, cannot be seen: nothing tells it from batches that never were.
 //!
-//! And of older journals: one that is missing between others, or emptied, is seen by its numbers ([`super::stamp`]). The oldest
+//! And of older journals: one that is missing between others, or emptied, is seen by its numbers ([`super::chain`]). The oldest
 //! ones, missing as a whole, look as those do that the engine has let go of because all that is in them is in tables; then
 //! `check` finds stores that have not as many entries as they were left with.
 
@@ -28,17 +28,17 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::error::OpenError;
+use super::super::error::OpenError;
 
 /// The file's name in the folder.
-pub(super) const NAME: &str = "reached";
+pub(in crate::store::disk) const NAME: &str = "reached";
 const SLOT_BYTES: usize = 56;
 /// Where the second one is: in another block, so that what tears one leaves the other.
 const SECOND_AT: u64 = 4096;
 
 /// What is known of the journals without them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(in crate::store::disk) struct Known {
     /// Drawn when the folder was made.
     pub folder: u64,
     /// Every batch was synced before it was answered.
@@ -57,7 +57,7 @@ impl Known {
     }
 
     /// The last batch that must be there.
-    pub(super) fn least(&self) -> u64 {
+    pub(in crate::store::disk) fn least(&self) -> u64 {
         // What the system was given it has for as long as it runs.
         if self.boot != 0 && self.boot == boot() { self.written.max(self.synced) } else { self.synced }
     }
@@ -65,7 +65,7 @@ impl Known {
 
 /// The file.
 #[derive(Debug)]
-pub(super) struct Reached {
+pub(in crate::store::disk) struct Reached {
     /// `None`: it is only read.
     file: Option<File>,
     serial: u64,
@@ -74,7 +74,7 @@ pub(super) struct Reached {
 
 impl Reached {
     /// Makes the file of a new folder, durably.
-    pub(super) fn make(dir: &Path) -> io::Result<()> {
+    pub(in crate::store::disk) fn make(dir: &Path) -> io::Result<()> {
         let new = dir.join("reached.new");
         let file = File::create(&new)?;
         let folder = RandomState::new().hash_one(dir).max(1);
@@ -87,7 +87,7 @@ impl Reached {
     }
 
     /// Reads the file of a folder; `writable` for one that is told more.
-    pub(super) fn open(dir: &Path, writable: bool) -> Result<Self, OpenError> {
+    pub(in crate::store::disk) fn open(dir: &Path, writable: bool) -> Result<Self, OpenError> {
         let path = dir.join(NAME);
         let damaged = |what: &str| OpenError::Damaged { file: path.clone(), what: what.into() };
         let file = match OpenOptions::new().read(true).write(writable).open(&path) {
@@ -103,16 +103,16 @@ impl Reached {
     }
 
     /// For a folder of before there was such a file, which is only read.
-    pub(super) const fn unknown() -> Self {
+    pub(in crate::store::disk) const fn unknown() -> Self {
         Self { file: None, serial: 0, known: Known::new(0) }
     }
 
-    pub(super) const fn known(&self) -> Known {
+    pub(in crate::store::disk) const fn known(&self) -> Known {
         self.known
     }
 
     /// All up to this batch is on disk, and others follow.
-    pub(super) fn begin(&mut self, number: u64, always: bool) -> io::Result<()> {
+    pub(in crate::store::disk) fn begin(&mut self, number: u64, always: bool) -> io::Result<()> {
         let folder = self.known.folder;
         self.known = Known { folder, always, boot: boot(), written: number, synced: number };
         self.write()?;
@@ -120,7 +120,7 @@ impl Reached {
     }
 
     /// A batch was given to the system, and synced by it or not.
-    pub(super) fn wrote(&mut self, number: u64, synced: bool) {
+    pub(in crate::store::disk) fn wrote(&mut self, number: u64, synced: bool) {
         self.known.written = number;
         if synced {
             self.known.synced = number;
@@ -129,13 +129,13 @@ impl Reached {
     }
 
     /// Batches up to this one were synced.
-    pub(super) fn synced(&mut self, number: u64) {
+    pub(in crate::store::disk) fn synced(&mut self, number: u64) {
         self.known.synced = number;
         self.write_or_leave();
     }
 
     /// All up to this batch is on disk, and nothing follows.
-    pub(super) fn end(&mut self, number: u64) {
+    pub(in crate::store::disk) fn end(&mut self, number: u64) {
         self.known.written = number;
         self.synced(number);
         // It is right also where it is not the newest.
@@ -190,7 +190,7 @@ fn boot() -> u64 {
 
 /// What a power cut leaves: the system has run anew since, and of what was not synced it knows nothing.
 #[cfg(test)]
-pub(super) fn power_cut(dir: &Path, synced: u64) {
+pub(in crate::store::disk) fn power_cut(dir: &Path, synced: u64) {
     let mut reached = Reached::open(dir, true).unwrap();
     reached.known = Known { boot: 1, synced, ..reached.known };
     reached.write().unwrap();

@@ -4,7 +4,7 @@
 //! batch that a crash has torn, and silent loss for a damaged one in the middle. And where the pieces of the last batch
 //! reached the disk out of order it does not open at all. So a journal is walked here first: what is torn at its end is
 //! told from what is damaged before its end by whether a whole batch follows. What the batches' numbers say is looked at too
-//! ([`super::stamp`]), and how far they must come ([`super::reached`]). Nothing is written here but by [`cut`].
+//! ([`super::ledger::chain`]), and how far they must come ([`super::ledger::slots`]). Nothing is written here but by [`cut`].
 //!
 //! ```text
 //! batch = 1, items:32, number:64   (2, ..., item | 4, keyspace:64)*   3, xxh3:64 of what is between, "FJL", 3
@@ -20,7 +20,7 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::stamp::{self, Batch, Chain, Stamp, Wrong};
+use super::ledger::chain::{self, Batch, Chain, Stamp, Wrong};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -133,11 +133,11 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
                 hash.update(&head);
                 let key = u16::from_le_bytes([head[10], head[11]]);
                 let stored = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
-                if usize::from(key) == stamp::KEY.len() && stored as usize == stamp::BYTES {
-                    let body: [u8; stamp::KEY.len() + stamp::BYTES] = array(reader)?;
+                if usize::from(key) == chain::KEY.len() && stored as usize == chain::BYTES {
+                    let body: [u8; chain::KEY.len() + chain::BYTES] = array(reader)?;
                     hash.update(&body);
                     bytes += body.len() as u64;
-                    if let Some(value) = body.strip_prefix(&stamp::KEY) {
+                    if let Some(value) = body.strip_prefix(&chain::KEY) {
                         stamp = Stamp::from_bytes(value);
                     }
                     (20, 0)
@@ -241,7 +241,7 @@ mod tests {
             batch.insert(&keyspace, format!("k{number}"), vec![number as u8; 10_000]);
             batch.remove(&keyspace, format!("d{number}"));
             let stamp = Stamp { number: u64::from(number) + 1, engine_number: db.seqno(), folder: FOLDER };
-            batch.insert(&keyspace, stamp::KEY, stamp.to_bytes());
+            batch.insert(&keyspace, chain::KEY, stamp.to_bytes());
             batch.commit().unwrap();
             ends.push(look(&path).whole_bytes);
         }

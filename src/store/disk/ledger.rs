@@ -1,0 +1,4 @@
+//! Which batches a folder must have, and whether it has them.
+
+pub(super) mod chain;
+pub(super) mod slots;

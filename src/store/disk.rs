@@ -40,8 +40,8 @@ use parking_lot::Mutex;
 
 pub use backup::{BackupError, StoreCount};
 pub use check::ReadOnlyDisk;
-pub use dir::TornEnd;
 pub use error::OpenError;
+pub use ledger::TornEnd;
 
 use super::{
     Done, Engine, NoteDone, Notes, Pending, ReadDone, Scan, Shows, Store, StoreError, SyncPolicy, Update,

@@ -1,26 +1,19 @@
-//! The engine's journal, looked at before the engine reads it.
-//!
-//! fjall 3 takes whatever it cannot read in a journal for its end, and goes on without what comes after: right for a
-//! batch that a crash has torn, and silent loss for a damaged one in the middle. And where the pieces of the last batch
-//! reached the disk out of order it does not open at all. So a journal is walked here first: what is torn at its end is
-//! told from what is damaged before its end by whether a whole batch follows. What the batches' numbers say is looked at too
-//! ([`super::ledger::chain`]), and how far they must come ([`super::ledger::slots`]). Nothing is written here but by [`cut`].
+//! The engine's journals, byte by byte: where they lie and how they are laid out, and nothing of what is in them.
 //!
 //! ```text
-//! batch = 1, items:32, number:64   (2, ..., item | 4, keyspace:64)*   3, xxh3:64 of what is between, "FJL", 3
-//! item  = 2, kind:8, compression:8, keyspace:64, key length:16, length:32, stored length:32, key, value
+//! journals = N.jnl in the engine's folder, the oldest with the lowest number
+//! batch    = 1, items:32, number:64   (2, ..., item | 4, keyspace:64)*   3, xxh3:64 of what is between, "FJL", 3
+//! item     = 2, kind:8, compression:8, keyspace:64, key length:16, length:32, stored length:32, key, value
 //! ```
 //!
-//! Numbers are little-endian. The file is allocated ahead: behind the last batch there are zeros, or nothing. The tests
-//! hold this against the engine's own writing.
+//! Numbers are little-endian. A file is allocated ahead: behind the last batch there are zeros, or nothing. The layout is
+//! fjall's own and not promised by anybody; the tests hold this against the engine's own writing.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
-
-use super::ledger::chain::{self, Batch, Chain, Stamp, Wrong};
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -35,64 +28,107 @@ const LOOK_BYTES: usize = 15;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 << 10;
 
-/// What a journal holds.
+/// A whole batch of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Inspection {
-    /// Whole batches, from the start.
-    pub batches: u64,
-    /// Where the last of them ends.
-    pub whole_bytes: u64,
-    pub tail: Tail,
+pub(super) struct Frame<const N: usize> {
+    /// The engine's number. It is not under the checksum.
+    pub number: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// The value of `N` bytes that it has under the key that is looked for.
+    pub mark: Option<[u8; N]>,
 }
 
-/// What comes after the whole batches.
+/// What comes behind the whole batches of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tail {
+pub(super) enum Behind {
     /// Nothing.
-    Clean,
-    /// Part of one batch, of so many bytes.
+    Nothing,
+    /// Something of so many bytes that is no batch, up to the last that is not zero.
     Torn { bytes: u64 },
     /// So many bytes that are not as they were written, and a whole batch behind them.
     Followed { bytes: u64 },
-    /// A whole batch that cannot be there.
-    Wrong(Wrong),
 }
 
-/// Walks a journal, the one after those that `chain` has seen; `read` is told of bytes as they are read.
-pub(super) fn inspect(path: &Path, chain: &mut Chain, read: &mut dyn FnMut(u64)) -> io::Result<Inspection> {
-    let mut reader = BufReader::with_capacity(READ_BYTES, File::open(path)?);
-    let mut found = Inspection { batches: 0, whole_bytes: 0, tail: Tail::Clean };
-    while let Some(batch) = batch(&mut reader)? {
-        if let Err(wrong) = chain.take(&batch) {
-            return Ok(Inspection { tail: Tail::Wrong(wrong), ..found });
+/// The journals in the engine's folder, the oldest first.
+pub(super) fn journals(engine: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(engine) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+        if let Some(number) = number
+            && is_journal(&path)
+        {
+            found.push((number, path));
         }
-        found.batches += 1;
-        found.whole_bytes += batch.bytes;
-        read(batch.bytes);
     }
-    found.tail = tail(path, found.whole_bytes, &|batch| chain.is_later(batch), read)?;
-    Ok(found)
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Where the first batch begins that has the engine's number `seqno` or a later one, or the whole ones end.
-///
-/// # Errors
-/// The system's; or a batch before it cannot be read, so that nobody knows what would be cut off.
-pub(super) fn bytes_before(path: &Path, seqno: u64) -> io::Result<u64> {
-    let mut reader = BufReader::with_capacity(READ_BYTES, File::open(path)?);
-    let mut end = 0;
-    while let Some(batch) = batch(&mut reader)? {
-        if batch.number >= seqno {
-            return Ok(end);
-        }
-        end += batch.bytes;
+/// Whether a file of the engine's is a journal, by its name.
+pub(super) fn is_journal(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jnl")
+}
+
+/// The whole batches of a journal, from its beginning on.
+pub(super) struct Walk<const N: usize> {
+    reader: BufReader<File>,
+    key: u8,
+}
+
+impl<const N: usize> Walk<N> {
+    /// Begins; `key` is the one that each batch's mark stands under.
+    pub(super) fn open(path: &Path, key: u8) -> io::Result<Self> {
+        Ok(Self { reader: BufReader::with_capacity(READ_BYTES, File::open(path)?), key })
     }
-    match tail(path, end, &|batch| batch.stamp.is_some() && batch.number < seqno, &mut |_| {})? {
-        Tail::Followed { .. } => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{} is damaged at byte {end}, before what is to be taken back", path.display()),
-        )),
-        _ => Ok(end),
+
+    /// The next one; `None` where there is none that is whole.
+    pub(super) fn next_frame(&mut self) -> io::Result<Option<Frame<N>>> {
+        frame(&mut self.reader, self.key)
+    }
+}
+
+/// What stands behind byte `from`, where no whole batch begins. `counts` says which whole ones behind it are batches; `read` is
+/// told of bytes as they are read.
+pub(super) fn behind<const N: usize>(
+    path: &Path,
+    from: u64,
+    key: u8,
+    counts: &dyn Fn(&Frame<N>) -> bool,
+    read: &mut dyn FnMut(u64),
+) -> io::Result<Behind> {
+    let mut file = File::open(path)?;
+    let mut at = from;
+    let mut last_set = None;
+    let mut chunk = Vec::new();
+    loop {
+        file.seek(SeekFrom::Start(at))?;
+        chunk.clear();
+        file.by_ref().take(READ_BYTES as u64).read_to_end(&mut chunk)?;
+        read(chunk.len() as u64);
+        let set = chunk.iter().rposition(|byte| *byte != 0);
+        if let Some(set) = set {
+            last_set = Some(at + set as u64);
+        }
+        // Nothing begins in zeros, which is most of what is here.
+        let places = if set.is_some() { &chunk[..] } else { &[][..] };
+        for (position, _) in places.windows(LOOK_BYTES).enumerate().filter(|(_, window)| may_start(window)) {
+            let position = at + position as u64;
+            file.seek(SeekFrom::Start(position))?;
+            if frame(&mut BufReader::new(&mut file), key)?.is_some_and(|frame| counts(&frame)) {
+                return Ok(Behind::Followed { bytes: position - from });
+            }
+        }
+        if chunk.len() < READ_BYTES {
+            return Ok(last_set.map_or(Behind::Nothing, |last| Behind::Torn { bytes: last + 1 - from }));
+        }
+        // A start may lie across two chunks.
+        at += (READ_BYTES - (LOOK_BYTES - 1)) as u64;
     }
 }
 
@@ -106,19 +142,19 @@ pub(super) fn cut(path: &Path, bytes: u64) -> io::Result<()> {
 }
 
 /// Reads a batch; `None` where there is none that is whole.
-fn batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
-    match read_batch(reader) {
+fn frame<const N: usize>(reader: &mut impl Read, key: u8) -> io::Result<Option<Frame<N>>> {
+    match read_frame(reader, key) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         read => read,
     }
 }
 
-fn read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
+fn read_frame<const N: usize>(reader: &mut impl Read, key: u8) -> io::Result<Option<Frame<N>>> {
     let [START, head @ ..] = array::<13>(reader)? else { return Ok(None) };
     let items = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
     let number =
         u64::from_le_bytes([head[4], head[5], head[6], head[7], head[8], head[9], head[10], head[11]]);
-    let (mut bytes, mut stamp) = (13, None);
+    let (mut bytes, mut mark) = (13, None);
     let mut hash = Xxh3::new();
     for _ in 0..items {
         let [tag] = array(reader)?;
@@ -131,18 +167,19 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
             ITEM => {
                 let head: [u8; 20] = array(reader)?;
                 hash.update(&head);
-                let key = u16::from_le_bytes([head[10], head[11]]);
+                let key_len = u16::from_le_bytes([head[10], head[11]]);
                 let stored = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
-                if usize::from(key) == chain::KEY.len() && stored as usize == chain::BYTES {
-                    let body: [u8; chain::KEY.len() + chain::BYTES] = array(reader)?;
-                    hash.update(&body);
-                    bytes += body.len() as u64;
-                    if let Some(value) = body.strip_prefix(&chain::KEY) {
-                        stamp = Stamp::from_bytes(value);
+                if key_len == 1 && stored as usize == N {
+                    let (found, value): ([u8; 1], [u8; N]) = (array(reader)?, array(reader)?);
+                    hash.update(&found);
+                    hash.update(&value);
+                    bytes += 1 + N as u64;
+                    if found == [key] {
+                        mark = Some(value);
                     }
                     (20, 0)
                 } else {
-                    (20, u64::from(key) + u64::from(stored))
+                    (20, u64::from(key_len) + u64::from(stored))
                 }
             }
             _ => return Ok(None),
@@ -152,7 +189,7 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
     }
     let end: [u8; END_BYTES] = array(reader)?;
     let whole = end[0] == END && end[1..9] == hash.digest().to_le_bytes() && end[9..] == TRAILER;
-    Ok(whole.then_some(Batch { number, bytes: bytes + END_BYTES as u64, stamp }))
+    Ok(whole.then_some(Frame { number, bytes: bytes + END_BYTES as u64, mark }))
 }
 
 fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
@@ -173,43 +210,6 @@ fn hash_next(reader: &mut impl Read, mut len: u64, hash: &mut Xxh3) -> io::Resul
     Ok(())
 }
 
-/// What stands behind byte `from`, where no whole batch begins. `counts` says which whole ones behind it are batches.
-fn tail(
-    path: &Path,
-    from: u64,
-    counts: &dyn Fn(&Batch) -> bool,
-    read: &mut dyn FnMut(u64),
-) -> io::Result<Tail> {
-    let mut file = File::open(path)?;
-    let mut at = from;
-    let mut last_set = None;
-    let mut chunk = Vec::new();
-    loop {
-        file.seek(SeekFrom::Start(at))?;
-        chunk.clear();
-        file.by_ref().take(READ_BYTES as u64).read_to_end(&mut chunk)?;
-        read(chunk.len() as u64);
-        let set = chunk.iter().rposition(|byte| *byte != 0);
-        if let Some(set) = set {
-            last_set = Some(at + set as u64);
-        }
-        // Nothing begins in zeros, which is most of what is here.
-        let places = if set.is_some() { &chunk[..] } else { &[][..] };
-        for (position, _) in places.windows(LOOK_BYTES).enumerate().filter(|(_, window)| may_start(window)) {
-            let position = at + position as u64;
-            file.seek(SeekFrom::Start(position))?;
-            if batch(&mut BufReader::new(&mut file))?.is_some_and(|batch| counts(&batch)) {
-                return Ok(Tail::Followed { bytes: position - from });
-            }
-        }
-        if chunk.len() < READ_BYTES {
-            return Ok(last_set.map_or(Tail::Clean, |last| Tail::Torn { bytes: last + 1 - from }));
-        }
-        // A start may lie across two chunks.
-        at += (READ_BYTES - (LOOK_BYTES - 1)) as u64;
-    }
-}
-
 /// Whether a batch may begin here, by its first bytes: only few places have to be read on from.
 fn may_start(bytes: &[u8]) -> bool {
     // Start, items below 2^24, number, the first item's tag, and its kind where it has one.
@@ -222,144 +222,64 @@ fn may_start(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
     use super::*;
 
-    const FOLDER: u64 = 5;
+    const KEY: u8 = b'm';
 
-    /// A journal as the engine writes it: its path, and where each batch ends.
-    fn written(dir: &Path, batches: u32) -> (std::path::PathBuf, Vec<u64>) {
-        let path = dir.join("0.jnl");
-        let db = Database::builder(dir).open().unwrap();
+    fn frames(path: &Path) -> Vec<Frame<4>> {
+        let mut walk = Walk::open(path, KEY).unwrap();
+        std::iter::from_fn(|| walk.next_frame().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_the_engine_writes_is_walked_batch_by_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Database::builder(dir.path()).open().unwrap();
         let keyspace = db.keyspace("s", KeyspaceCreateOptions::default).unwrap();
-        let mut ends = Vec::new();
-        for number in 0..batches {
+        for number in 0..3_u32 {
             let mut batch = db.batch().durability(Some(PersistMode::SyncData));
             batch.insert(&keyspace, format!("k{number}"), vec![number as u8; 10_000]);
             batch.remove(&keyspace, format!("d{number}"));
-            let stamp = Stamp { number: u64::from(number) + 1, engine_number: db.seqno(), folder: FOLDER };
-            batch.insert(&keyspace, chain::KEY, stamp.to_bytes());
+            // One with the mark's key and another length, and one with its length and another key.
+            batch.insert(&keyspace, [KEY], [9; 5]);
+            batch.insert(&keyspace, [KEY + 1], [9; 4]);
+            if number != 1 {
+                batch.insert(&keyspace, [KEY], number.to_be_bytes());
+            }
             batch.commit().unwrap();
-            ends.push(look(&path).whole_bytes);
         }
-        drop(keyspace);
-        drop(db);
-        (path, ends)
-    }
-
-    fn look(path: &Path) -> Inspection {
-        inspect(path, &mut Chain::new(FOLDER), &mut |_| {}).unwrap()
-    }
-
-    fn spoil(path: &Path, at: u64) {
-        let mut bytes = fs::read(path).unwrap();
-        bytes[at as usize] ^= 0x40;
-        fs::write(path, bytes).unwrap();
+        let path = dir.path().join("0.jnl");
+        assert_eq!(journals(dir.path()).unwrap(), std::slice::from_ref(&path));
+        let found = frames(&path);
+        let marks: Vec<_> = found.iter().map(|frame| frame.mark.map(u32::from_be_bytes)).collect();
+        assert_eq!(marks, [Some(0), None, Some(2)]);
+        assert!(found.is_sorted_by(|one, next| one.number < next.number), "{found:?}");
+        let end: u64 = found.iter().map(|frame| frame.bytes).sum();
+        let nothing = behind(&path, end, KEY, &|_: &Frame<4>| true, &mut |_| {}).unwrap();
+        assert_eq!(nothing, Behind::Nothing);
+        // Without the first one's beginning the others follow; which of them count is not said here.
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[0] = 7;
+        fs::write(&path, &bytes).unwrap();
+        assert!(frames(&path).is_empty());
+        let first = found[0].bytes;
+        let behind = |counts: &dyn Fn(&Frame<4>) -> bool| behind(&path, 0, KEY, counts, &mut |_| {}).unwrap();
+        assert_eq!(behind(&|_| true), Behind::Followed { bytes: first });
+        assert_eq!(behind(&|frame| frame.mark.is_some()), Behind::Followed { bytes: first + found[1].bytes });
+        assert_eq!(behind(&|_| false), Behind::Torn { bytes: end });
+        cut(&path, 10).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), frames(&path).len()), (bytes[..10].to_vec(), 0));
     }
 
     #[test]
-    fn what_the_engine_writes_is_read_to_its_end() {
+    fn journals_are_in_the_order_of_their_numbers_and_a_folder_without_has_none() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, ends) = written(dir.path(), 3);
-        let mut chain = Chain::new(FOLDER);
-        let found = inspect(&path, &mut chain, &mut |_| {}).unwrap();
-        assert_eq!((found.tail, found.whole_bytes, found.batches), (Tail::Clean, ends[2], 3));
-        assert_eq!(chain.last(), Some(3));
-        assert!(ends[0] < ends[1] && ends[1] < ends[2] && ends[2] < ends[0] + 30_000, "{ends:?}");
-    }
-
-    #[test]
-    fn damage_in_the_middle_is_told_from_a_torn_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, ends) = written(dir.path(), 3);
-        let mut whole = fs::read(&path).unwrap();
-        // The engine makes its files longer, which costs time here.
-        whole.truncate(ends[2] as usize + 100);
-        // Every part of the batch in the middle: its start, an item's head, a value, its end.
-        for at in [ends[0], ends[0] + 20, ends[0] + 2_000, ends[1] - 1] {
-            fs::write(&path, &whole).unwrap();
-            spoil(&path, at);
-            let damaged = Tail::Followed { bytes: ends[1] - ends[0] };
-            assert_eq!((look(&path).tail, look(&path).whole_bytes), (damaged, ends[0]), "at {at}");
+        for name in ["9.jnl", "10.jnl", "x.jnl", "1.log"] {
+            fs::write(dir.path().join(name), "").unwrap();
         }
-        // The engine's number of a batch is not under its checksum: each bit of each batch's.
-        for (start, bit) in [0, ends[0], ends[1]].into_iter().flat_map(|at| (0..64).map(move |bit| (at, bit)))
-        {
-            let mut bytes = whole.clone();
-            bytes[start as usize + 5 + bit / 8] ^= 1 << (bit % 8);
-            fs::write(&path, &bytes).unwrap();
-            let found = look(&path);
-            // One that is still between those before and behind it, and near to what it was, changes nothing.
-            assert!(matches!(found.tail, Tail::Wrong(_)) || bit <= 10, "bit {bit} of the batch at {start}");
-        }
-        for at in [ends[1], ends[1] + 2_000, ends[2] - 1] {
-            fs::write(&path, &whole).unwrap();
-            spoil(&path, at);
-            let torn = Tail::Torn { bytes: ends[2] - ends[1] };
-            assert_eq!((look(&path).tail, look(&path).whole_bytes), (torn, ends[1]), "at {at}");
-        }
-        for len in [ends[1] + 1, ends[1] + 5_000, ends[2] - 1] {
-            fs::write(&path, &whole[..len as usize]).unwrap();
-            assert_eq!(look(&path).tail, Tail::Torn { bytes: len - ends[1] }, "{len} bytes");
-        }
-    }
-
-    #[test]
-    fn a_batch_that_stands_in_a_value_is_none_that_follows() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, ends) = written(dir.path(), 3);
-        let whole = fs::read(&path).unwrap();
-        // The last batch is torn, and what is behind the tear is what somebody has put: batches of before.
-        let mut torn = whole[..ends[1] as usize + 100].to_vec();
-        torn.extend_from_slice(&whole[..ends[1] as usize]);
-        fs::write(&path, &torn).unwrap();
-        assert_eq!(look(&path).tail, Tail::Torn { bytes: 100 + ends[1] });
-        // And batches of another folder.
-        torn.truncate(ends[1] as usize + 100);
-        torn.extend_from_slice(&whole[ends[1] as usize..ends[2] as usize]);
-        fs::write(&path, &torn).unwrap();
-        assert_eq!(look(&path).tail, Tail::Followed { bytes: 100 });
-        let folder = torn.windows(8).rposition(|bytes| bytes == FOLDER.to_be_bytes()).unwrap();
-        torn[folder] ^= 1;
-        fs::write(&path, &torn).unwrap();
-        assert!(matches!(look(&path).tail, Tail::Torn { .. }));
-    }
-
-    #[test]
-    fn a_batch_in_a_wrong_place_and_one_that_is_missing_are_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, ends) = written(dir.path(), 3);
-        let whole = fs::read(&path).unwrap();
-        let batch = |at: usize| &whole[if at == 0 { 0 } else { ends[at - 1] as usize }..ends[at] as usize];
-        fs::write(&path, [batch(0), batch(2)].concat()).unwrap();
-        assert_eq!(look(&path).tail, Tail::Wrong(Wrong::Gap { last: 1, number: 3 }));
-        fs::write(&path, [batch(0), batch(1), batch(1)].concat()).unwrap();
-        assert!(matches!(look(&path).tail, Tail::Wrong(Wrong::EngineNumber { .. })));
-    }
-
-    #[test]
-    fn the_last_batches_are_taken_back_by_number() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, ends) = written(dir.path(), 3);
-        let mut reader = BufReader::new(File::open(&path).unwrap());
-        let mut numbers = Vec::new();
-        while let Some(batch) = batch(&mut reader).unwrap() {
-            numbers.push(batch.number);
-        }
-        let last = *numbers.last().unwrap();
-        assert_eq!(bytes_before(&path, last).unwrap(), ends[1]);
-        assert_eq!(bytes_before(&path, last + 1).unwrap(), ends[2]);
-        let whole = fs::read(&path).unwrap();
-        spoil(&path, ends[0] - 1_000);
-        assert!(bytes_before(&path, last).is_err(), "nothing is cut off that may be good");
-        fs::write(&path, whole).unwrap();
-        cut(&path, ends[1]).unwrap();
-        let db = Database::builder(dir.path()).open().unwrap();
-        let keyspace = db.keyspace("s", KeyspaceCreateOptions::default).unwrap();
-        assert!(keyspace.get("k1").unwrap().is_some());
-        assert!(keyspace.get("k2").unwrap().is_none());
+        assert_eq!(journals(dir.path()).unwrap(), ["9.jnl", "10.jnl"].map(|name| dir.path().join(name)));
+        assert!(journals(&dir.path().join("none")).unwrap().is_empty());
     }
 }

@@ -533,9 +533,7 @@ fn three(dir: &Path) -> PathBuf {
 
 /// The length of the whole batches of the journal.
 fn end_of(dir: &Path) -> usize {
-    let folder = ledger::slots::Reached::open(dir, false).unwrap().known().folder;
-    let mut chain = ledger::chain::Chain::new(folder);
-    frames::inspect(&dir.join("engine/0.jnl"), &mut chain, &mut |_| {}).unwrap().whole_bytes as usize
+    ledger::tests::whole_bytes(dir)
 }
 
 fn open(dir: &Path, sync: SyncPolicy) -> Result<DiskStore, OpenError> {
@@ -653,11 +651,10 @@ fn a_batch_that_failed_is_taken_back_out_of_each_journal() {
     let ([first, second], ends) = two_journals(dir.path());
     let bytes = fs::read(&first).unwrap();
     assert_eq!(bytes.len(), ends[2]);
-    // The engine's number of the third batch, which has the second entry.
-    let number = u64::from_le_bytes(bytes[ends[1] + 5..ends[1] + 13].try_into().unwrap());
-    dir::Dir::take(dir.path()).unwrap().take_back(number).unwrap();
+    // The third batch has the second entry.
+    ledger::tests::take_back(dir.path(), 2);
     assert_eq!([&first, &second].map(|path| fs::metadata(path).unwrap().len()), [ends[1] as u64, 0]);
-    ledger::slots::power_cut(dir.path(), 2);
+    ledger::tests::power_cut(dir.path(), 2);
     assert_eq!(open(dir.path(), SyncPolicy::Always).unwrap().len(), 1);
 
     let dir = tempfile::tempdir().unwrap();
@@ -677,7 +674,7 @@ fn a_torn_batch_behind_which_only_empty_journals_come_is_cut_off() {
     fs::write(&second, "").unwrap();
     assert_refused(dir.path(), &first, "1 are missing");
     // Nobody was told of the last batch.
-    ledger::slots::power_cut(dir.path(), 3);
+    ledger::tests::power_cut(dir.path(), 3);
     assert_eq!(open(dir.path(), SyncPolicy::Always).unwrap().len(), 2);
 }
 
@@ -702,7 +699,7 @@ fn after_a_power_cut_what_was_not_synced_may_be_missing_and_nothing_else() {
     // The system runs on: it has what it was given.
     assert_refused(left.path(), &journal, "byte ");
     // It has run anew: batch 4 is there and 3 is not.
-    ledger::slots::power_cut(left.path(), 3);
+    ledger::tests::power_cut(left.path(), 3);
     let read_only = ReadOnlyDisk::open(left.path()).unwrap();
     let torn = read_only.torn_end().unwrap();
     assert!(torn.batches_follow && torn.offset == synced as u64, "{torn:?}");
@@ -762,6 +759,67 @@ fn a_folder_of_the_first_format_is_taken_over() {
         put(&store, b"l", &[round; 10]).unwrap();
     }
     assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 2\n");
+}
+
+/// What a folder of this format is made of, byte by byte: what is written today has to be read by what comes.
+#[test]
+fn a_folder_is_read_as_it_is_spelled_here_and_left_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let big_endian =
+        |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<_>>();
+    let (folder, batches) = (0x0123_4567_89ab_cdef, 2);
+    {
+        let db = fjall::Database::builder(dir.path().join("engine")).open().unwrap();
+        let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
+        let a = db.keyspace("s1", fjall::KeyspaceCreateOptions::default).unwrap();
+        for number in 1..=batches {
+            let mut batch = db.batch();
+            if number == 1 {
+                batch.insert(&meta, [b's', 0, 0, 0, 1], "global:a");
+            } else {
+                batch.insert(&meta, *b"n\0\0\0\x01slaves", "s");
+                batch.insert(&meta, [b't', 0, 0, 0, 1], big_endian(&[1, 2]));
+                batch.insert(&a, record::engine_key(b"k"), record::encode(b"k", value(b"v")));
+            }
+            batch.insert(&meta, "b", big_endian(&[number, db.seqno(), folder]));
+            batch.commit().unwrap();
+        }
+    }
+    // Its older slot says less, and is torn.
+    let slot = |serial: u64, written: u64| {
+        let mut slot = big_endian(&[serial, folder, 1, 1, written, written]);
+        slot.extend_from_slice(&xxhash_rust::xxh3::xxh3_64(&slot).to_be_bytes());
+        slot
+    };
+    let mut reached = slot(8, batches);
+    reached[50] ^= 1;
+    reached.resize(4096, 0);
+    reached.extend_from_slice(&slot(7, batches));
+    fs::write(dir.path().join("reached"), &reached).unwrap();
+    fs::write(dir.path().join("format"), "kvnode 2\n").unwrap();
+    fs::write(dir.path().join("lock"), "").unwrap();
+    let read_only = ReadOnlyDisk::open(dir.path()).unwrap();
+    let counts = read_only.check(&mut |_, _| true).unwrap();
+    assert_eq!(counts, [StoreCount { names: names("a"), entries: 1, bytes: 2 }]);
+    drop(read_only);
+    for round in 1..3 {
+        let store = open(dir.path(), SyncPolicy::Always).unwrap();
+        assert_eq!(
+            (get(&store, b"k"), note(&store, "slaves")),
+            (Ok(Some(b"v".to_vec())), Ok(Some(b"s".to_vec())))
+        );
+        put(&store, b"l", b"1").unwrap();
+        drop(store);
+        let reached = fs::read(dir.path().join("reached")).unwrap();
+        let slots = [&reached[..56], &reached[4096..4096 + 56]];
+        let newest =
+            slots.iter().max_by_key(|slot| u64::from_be_bytes(slot[..8].try_into().unwrap())).unwrap();
+        assert_eq!(newest[8..16], big_endian(&[folder]));
+        assert_eq!(newest[24..48], big_endian(&[1, batches + round, batches + round]));
+    }
+    // One number more than there are batches.
+    fs::write(dir.path().join("reached"), slot(100, batches + 3)).unwrap();
+    assert_refused(dir.path(), &dir.path().join("engine/0.jnl"), "1 are missing");
 }
 
 #[test]

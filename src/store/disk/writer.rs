@@ -475,3 +475,51 @@ fn tell(done: impl FnOnce()) {
         tracing::error!("a completion panicked (a bug: please report it)");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger;
+    use super::super::queue::Change;
+    use super::super::record;
+    use super::*;
+    use crate::etf::Traits;
+    use crate::store::Value;
+
+    const VALUE: Value<'_> = Value { bytes: b"v", shared: None, traits: Traits::none() };
+
+    fn put(shared: &Shared, key: &[u8]) -> Result<Vec<(usize, StoreError)>, StoreError> {
+        let change = Change::Put(record::encode(key, VALUE).into(), Box::new(|_| {}));
+        shared.commit(&mut [Write { store: 1, key: key.into(), change }], 100)
+    }
+
+    fn has(shared: &Shared, key: &[u8]) -> bool {
+        shared.read(1, key).unwrap().is_some()
+    }
+
+    #[test]
+    fn what_a_failed_batch_has_left_in_the_journal_is_taken_back_before_anything_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Shared::open(dir.path(), SyncPolicy::Always, Memory::within(1 << 20)).unwrap();
+        let shared = open();
+        assert_eq!(shared.store(&["a".into()]).unwrap().0, 1);
+        assert_eq!(put(&shared, b"1"), Ok(Vec::new()));
+        {
+            // As where the engine panics behind it: it is on disk, and its writer was told of an error.
+            let engine = shared.engine.read();
+            let db = &engine.as_ref().unwrap().db;
+            let keyspace = |name| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+            let mut batch = db.batch().durability(Some(PersistMode::SyncData));
+            batch.insert(&keyspace("s1"), record::engine_key(b"2"), record::encode(b"2", VALUE));
+            batch.insert(&keyspace("meta"), ledger::KEY, shared.ledger.stamp(db.seqno()));
+            batch.commit().unwrap();
+        }
+        *shared.broken.lock() = Some(Broken::default());
+        assert!(shared.store(&["b".into()]).is_err(), "a name would come behind it");
+        assert!(has(&shared, b"1"), "reads go on");
+        assert_eq!(put(&shared, b"3"), Ok(Vec::new()));
+        assert_eq!([b"1", b"2", b"3"].map(|key| has(&shared, key)), [true, false, true]);
+        assert_eq!(shared.store(&["b".into()]).unwrap().0, 2);
+        drop(shared);
+        assert_eq!([b"1", b"2", b"3"].map(|key| has(&open(), key)), [true, false, true]);
+    }
+}

@@ -156,6 +156,10 @@ fn a_full_disk_refuses_puts_reads_on_and_takes_writes_again_when_there_is_room()
     fill(150 << 20);
     let node = failing.start("");
     let kept = put_until(&failing, "[{:error, :no_space}]");
+    // There may be room for a small one where there is none for a large one.
+    let mut others = fs::OpenOptions::new().append(true).open(&ballast).unwrap();
+    std::io::Write::write_all(&mut others, &[1; 1 << 20]).unwrap();
+    drop(others);
     failing.check("{:put, :small, 1}", "{:error, :no_space}");
     failing.beam.check(&fillers(&kept), "{0, nil}");
     // To delete is how others get room.

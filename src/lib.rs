@@ -132,8 +132,8 @@
 //! - The supervisor delays restarts past its intensity instead of giving up: a node without its stores serves nobody.
 //! - The disk's engine is fjall: three times the synced writes of redb, and a faster start after a crash
 //!   (`scripts/bench.d/engines`). It takes damage in its journal for the journal's end, and a journal that is gone for
-//!   none: so they are looked through before (`store/disk/journal.rs`), batches have numbers of ours (`stamp.rs`), and how far
-//!   they have come is told beside them (`reached.rs`). A batch that failed is taken out before it is read again.
+//!   none: so batches have numbers of ours, how far they have come is told beside them, and both are compared before the engine
+//!   sees them (`store/disk/ledger.rs`). A batch that failed is taken out before it is read again.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied into the output of the
 //!   connection to it when that has room ([`process::Feed`]), instead of going out as effects: effects of two connections
 //!   are carried out in any order, and a slave must not see them so.

@@ -14,7 +14,7 @@ use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter};
 use crate::kv::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
 use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
-use crate::store::{Done, ReadDone, Shows, Store, StoreError, Value, scan};
+use crate::store::{Done, Owed, ReadDone, Shows, Store, StoreError, Value, scan};
 
 /// Names that a primary may send of itself, and of its slaves.
 const NAMES_MAX: usize = 256;
@@ -342,19 +342,18 @@ impl<S: Store> KeyValueServer<S> {
             let dropped = Arc::clone(&self.dropped);
             dropped.lock().expect();
             let (key, with): (Box<[u8]>, Option<Box<[u8]>>) = (key.into(), with.map(Into::into));
-            Box::new(move |found| {
+            let came = Owed::new(move |found: Result<Option<Box<[u8]>>, StoreError>| {
                 let mut dropped = dropped.lock();
                 match found {
-                    Ok(Some(present)) if Some(present.bytes) != with.as_deref() => {
-                        dropped.keep(&key, present.bytes);
-                    }
+                    Ok(Some(present)) if Some(&*present) != with.as_deref() => dropped.keep(&key, &present),
                     Ok(_) => {}
                     Err(error) => {
                         tracing::error!(%error, "an entry that the new primary may not have is dropped, and cannot be read");
                     }
                 }
                 dropped.came();
-            })
+            });
+            Box::new(move |found| came.tell(found.map(|present| present.map(|present| present.bytes.into()))))
         };
         let keep = |present: Option<Value<'_>>| {
             if let Some(present) = present.filter(|present| Some(present.bytes) != with) {

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The product.
     ("store", &["etf"]),
     ("replica", &["etf", "distribution"]),
-    ("kv", &["config", "distribution", "etf", "node", "process", "replica", "store"]),
+    ("kv", &["config", "distribution", "etf", "node", "process", "replica", "store", "within"]),
     (
         "program",
         &["config", "distribution", "epmd", "etf", "kv", "node", "process", "replica", "store", "within"],

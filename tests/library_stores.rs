@@ -19,6 +19,9 @@ mod deferred;
 mod kv;
 #[path = "../src/program/stores.rs"]
 mod stores;
+#[allow(dead_code, reason = "compiled whole")]
+#[path = "../src/within.rs"]
+mod within;
 
 use deferred::{DeferredEngine, Manner};
 use kvnode::config::EpmdConfig;

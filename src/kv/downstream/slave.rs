@@ -20,6 +20,7 @@ use crate::node::erpc::ErpcError;
 use crate::node::setup::DialError;
 use crate::process::{CallError, Feed};
 use crate::replica::{Dialect, Refusal, Slave, SlaveName, SlaveState, Standing};
+use crate::within::until;
 use crate::{Client, Node, ProcessHandle};
 
 /// How long one node may take to say where a name is.
@@ -468,16 +469,9 @@ impl Task<'_> {
                 smol::future::yield_now().await;
                 continue;
             }
-            let changed = async { poked.recv().await.is_ok() };
             match slave.acknowledge_due() {
-                None => _ = changed.await,
-                Some(due) => {
-                    let late = async {
-                        Timer::at(due).await;
-                        true
-                    };
-                    _ = changed.or(late).await;
-                }
+                None => _ = poked.recv().await,
+                Some(due) => _ = until(Timer::at(due), poked.recv()).await,
             }
         }
         Left::Dropped

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol::channel::{Receiver, Sender};
-use smol::future::FutureExt;
 
 use crate::etf::OwnedTerm;
 use crate::node::peers::PeerDown;
-use crate::node::{Node, after, block_on};
+use crate::node::{Node, block_on};
 use crate::process::mailbox::Envelope;
+use crate::within::within;
 
 /// How long a resource may take to settle: a disk that is busy with a large batch takes seconds.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -105,15 +105,7 @@ impl Node {
             if settling.is_err() {
                 tracing::error!("a resource panicked when it was to settle (a bug of the program)");
             }
-            let settled = async {
-                let _gone = told.recv().await;
-                true
-            };
-            let late = async {
-                after(SETTLED_WITHIN).await;
-                false
-            };
-            if !settled.or(late).await {
+            if within(SETTLED_WITHIN, told.recv()).await.is_none() {
                 tracing::warn!("what the node's processes work with did not settle in time");
             }
         }
@@ -132,11 +124,9 @@ impl Node {
                 peer.ended().await;
             }
         };
-        let late = async {
-            after(FAREWELL).await;
+        if within(FAREWELL, ended).await.is_none() {
             tracing::warn!("some peers did not take the last messages");
-        };
-        ended.or(late).await;
+        }
         for resource in &resources {
             if std::panic::catch_unwind(AssertUnwindSafe(|| resource.close())).is_err() {
                 tracing::error!("a resource panicked when it was to close (a bug of the program)");
@@ -157,10 +147,8 @@ impl Node {
                 self.end_of(*id).await;
             }
         };
-        let late = async {
-            after(self.config.limits.shutdown_duration_max).await;
+        if within(self.config.limits.shutdown_duration_max, ended).await.is_none() {
             tracing::warn!("some servers did not end in time");
-        };
-        ended.or(late).await;
+        }
     }
 }

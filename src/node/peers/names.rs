@@ -23,6 +23,7 @@ use crate::node::Node;
 use crate::node::peers::PeerHandle;
 use crate::node::peers::erpc::ErpcError;
 use crate::process::GlobalRegistration;
+use crate::within::within;
 
 /// How often a node is asked who holds our names.
 const CHECK: Duration = Duration::from_secs(5);
@@ -169,7 +170,7 @@ pub(in crate::node) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
                 // The bell is as old as this task: it cannot be gone.
                 let _closed = ringing.recv().await;
             };
-            crate::node::after(early.next().unwrap_or(CHECK)).or(rung).await;
+            _ = within(early.next().unwrap_or(CHECK), rung).await;
         }
     };
     work.or(peer.ended()).await;
@@ -216,11 +217,7 @@ pub(in crate::node) async fn register_now(node: Arc<Node>, registration: GlobalR
     let GlobalRegistration { name, process, done } = registration;
     let mut rival = None;
     for peer in with_global(&node) {
-        let late = async {
-            Timer::after(WHEREIS_LIMIT).await;
-            false
-        };
-        if !has_global(&node, &peer).or(late).await {
+        if within(WHEREIS_LIMIT, has_global(&node, &peer)).await != Some(true) {
             continue;
         }
         match keep_one(&node, &peer, &name, &process.pid).await {

@@ -100,7 +100,7 @@
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
 //! 9. The key-value server, its replication and what starts both use nothing that others cannot: `tests/library_stores.rs`
-//!    compiles their sources ([`kv`], `program/stores.rs`) as part of another crate. [`process`] knows neither stores nor
+//!    compiles their sources ([`kv`], `program/stores.rs`; with the small `log` and `within`) as part of another crate. [`process`] knows neither stores nor
 //!    slaves. What replication streams by is a [`Feed`](process::Feed), and what looks after slaves ([`kv::downstream`]) are
 //!    tasks that end with the store's process ([`ProcessHandle::spawn`]) and have a [`Client`].
 //!
@@ -152,6 +152,7 @@ pub mod distribution;
 pub mod epmd;
 pub mod etf;
 pub mod kv;
+mod log;
 pub mod node;
 pub mod process;
 pub mod program;

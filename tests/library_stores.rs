@@ -17,6 +17,9 @@ mod deferred;
 #[allow(dead_code, unused_imports, reason = "compiled whole")]
 #[path = "../src/kv/mod.rs"]
 mod kv;
+#[allow(dead_code, reason = "compiled whole")]
+#[path = "../src/log.rs"]
+mod log;
 #[path = "../src/program/stores.rs"]
 mod stores;
 #[allow(dead_code, reason = "compiled whole")]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol::Timer;
@@ -15,6 +15,7 @@ use crate::distribution::{RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
 use crate::kv::follow::SharedSource;
 use crate::kv::{FollowSlave, SlaveAdded, SlaveFeed};
+use crate::log::Once;
 use crate::node::backoff::Backoff;
 use crate::node::erpc::ErpcError;
 use crate::node::setup::DialError;
@@ -143,7 +144,7 @@ impl Task<'_> {
         let mut backoff = Backoff::new(limits);
         let known_max = limits.backoff_max.min(KNOWN_PAUSE_MAX);
         let mut known_backoff = Backoff::new(&Limits { backoff_max: known_max, ..limits.clone() });
-        let mut said = String::new();
+        let mut said = Once::when_changed();
         // What is known to be no store stays none.
         let mut foreign = None;
         // Where it was watched last.
@@ -173,7 +174,7 @@ impl Task<'_> {
                     if since.elapsed() >= STEADY {
                         backoff.reset();
                         known_backoff.reset();
-                        said.clear();
+                        said.forget_all();
                     }
                     match left {
                         Ok(Left::Renewed | Left::Moved) => continue,
@@ -220,11 +221,11 @@ impl Task<'_> {
     }
 
     /// Says why a slave is missing, once.
-    fn say(&self, said: &mut String, missing: &Missing) {
+    fn say(&self, said: &mut Once<String>, missing: &Missing) {
         let (store, slave) = (self.store, self.slave.name());
         let text = missing.to_string();
         self.slave.failed(&text);
-        if *said != text {
+        if said.first(text.clone()) {
             match missing {
                 Missing::Refused(Refusal::NotEmpty) => {
                     tracing::error!(store = ?store, %slave, "slave not taken: {text}");
@@ -234,7 +235,6 @@ impl Task<'_> {
                 }
                 _ => tracing::warn!(store = ?store, %slave, "slave not found, looking for it: {text}"),
             }
-            *said = text;
         }
     }
 
@@ -574,10 +574,15 @@ fn repair(slave: &Slave, source: &SharedSource) -> bool {
 }
 
 /// What was said of a copy.
-#[derive(Default)]
 struct Progress {
     copying: bool,
-    said: Option<Instant>,
+    said: Once<()>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { copying: false, said: Once::new(1).every(PROGRESS_PAUSE) }
+    }
 }
 
 impl Progress {
@@ -586,8 +591,7 @@ impl Progress {
         match slave.standing() {
             Standing::Copying { done, total } => {
                 self.copying = true;
-                if self.said.is_none_or(|said| said.elapsed() >= PROGRESS_PAUSE) {
-                    self.said = Some(now());
+                if self.said.due((), now()).is_some() {
                     tracing::info!(store = ?store, slave = %slave.name(), "copying to slave: {done} of {total}");
                 }
             }

@@ -19,6 +19,7 @@ use smol::channel::{Receiver, Sender, TrySendError};
 use smol::future::FutureExt;
 
 use crate::etf::{Pid, TermWriter, encode};
+use crate::log::Once;
 use crate::node::Node;
 use crate::node::peers::PeerHandle;
 use crate::node::peers::erpc::ErpcError;
@@ -47,14 +48,21 @@ pub(in crate::node) struct Names {
     bells: Mutex<Vec<Sender<()>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Name {
     /// Nodes that know us as its holder.
     held_at: AHashSet<Arc<str>>,
     /// Nodes whose `global` refuses the name, which was reported.
-    refused_at: AHashSet<Arc<str>>,
+    refused_at: Once<Arc<str>>,
     /// The holders that nodes name instead of us. Each is reported once, however many of them do.
     rivals: AHashMap<Arc<str>, Pid>,
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        // No more than nodes are connected: one that goes is forgotten.
+        Self { held_at: AHashSet::new(), refused_at: Once::new(usize::MAX), rivals: AHashMap::new() }
+    }
 }
 
 impl Names {
@@ -64,7 +72,7 @@ impl Names {
         let first = known.held_at.is_empty();
         if known.held_at.insert(Arc::clone(&peer.name)) {
             known.rivals.remove(&peer.name);
-            known.refused_at.remove(&peer.name);
+            known.refused_at.forget(&peer.name);
             if first {
                 tracing::info!(name = %name, at = %peer.name, "global name registered");
             } else {
@@ -88,7 +96,7 @@ impl Names {
     fn refused(&self, name: &Arc<str>, peer: &PeerHandle) {
         let mut names = self.known.lock();
         let known = names.entry(Arc::clone(name)).or_default();
-        if known.refused_at.insert(Arc::clone(&peer.name)) {
+        if known.refused_at.first(Arc::clone(&peer.name)) {
             tracing::warn!(name = %name, at = %peer.name, "global name refused; it is tried again every 5 s");
         }
     }
@@ -107,7 +115,7 @@ impl Names {
     pub(in crate::node) fn peer_down(&self, peer: &str, ending: bool) {
         let mut names = self.known.lock();
         for (name, known) in names.iter_mut() {
-            known.refused_at.remove(peer);
+            known.refused_at.forget(peer);
             known.rivals.remove(peer);
             if known.held_at.remove(peer) && known.held_at.is_empty() && !ending {
                 tracing::info!(

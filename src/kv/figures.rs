@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::replica::Slave;
+use crate::replica::{PrimaryStanding, Slave};
 
 /// Counters of one kind that are added up when they are read. Threads that count have one each, as far as these reach: two
 /// that wrote to one line of memory would wait for each other.
@@ -44,8 +44,11 @@ impl Served {
     pub const ALL: [Self; 6] =
         [Self::Get, Self::Put, Self::Delete, Self::Replicated, Self::Other, Self::Refused];
 
-    /// Its name for machines.
-    pub const fn name(self) -> &'static str {
+    /// Those whose rates are drawn over time.
+    pub const DRAWN: [Self; 4] = [Self::Get, Self::Put, Self::Delete, Self::Replicated];
+
+    /// Its word, for machines.
+    pub const fn code(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::Put => "put",
@@ -81,8 +84,8 @@ pub trait StoreFigures: Send + Sync {
 pub struct PrimaryFigures {
     /// The node that it is on.
     pub node: String,
-    /// `following`, `copying`, `repairing`, `full`, `failing` or `gone`, as `:status` of the store says.
-    pub state: &'static str,
+    /// How it stands, as `:status` of the store says; never [`Writing`](PrimaryStanding::Writing).
+    pub state: PrimaryStanding,
     /// The number of the last write that the store has of it, with all before it.
     pub seq: u64,
     /// Writes of it that the store has not, as far as is known here.

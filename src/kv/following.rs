@@ -13,7 +13,7 @@ use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter};
 use crate::kv::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
-use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
+use crate::replica::{CopyMark, Dialect, PrimaryStanding, Refusal, Slave, SlaveState};
 use crate::store::{Done, ReadDone, Shows, Store, StoreError, Value, scan};
 
 /// Names that a primary may send of itself, and of its slaves.
@@ -528,14 +528,14 @@ pub(super) fn figures<S: Store>(primary: &Primary, follower: &Follower<S>) -> Pr
     }
 }
 
-fn state_of<S: Store>(primary: &Primary, follower: &Follower<S>) -> &'static str {
+fn state_of<S: Store>(primary: &Primary, follower: &Follower<S>) -> PrimaryStanding {
     match (primary.is_there, follower.lacks(), follower.is_copying(), primary.whole) {
-        (false, ..) => "gone",
-        (true, Some(Refusal::NoSpace), ..) => "full",
-        (true, Some(_), ..) => "failing",
-        (true, None, true, _) => "copying",
-        (true, None, false, false) => "repairing",
-        (true, None, false, true) => "following",
+        (false, ..) => PrimaryStanding::Gone,
+        (true, Some(Refusal::NoSpace), ..) => PrimaryStanding::Full,
+        (true, Some(_), ..) => PrimaryStanding::Failing,
+        (true, None, true, _) => PrimaryStanding::Copying,
+        (true, None, false, false) => PrimaryStanding::Repairing,
+        (true, None, false, true) => PrimaryStanding::Following,
     }
 }
 
@@ -543,7 +543,7 @@ fn state_of<S: Store>(primary: &Primary, follower: &Follower<S>) -> &'static str
 pub(super) fn write_primary<S: Store>(w: &mut TermWriter<'_>, primary: &Primary, follower: &Follower<S>) {
     w.map(6).atom("pid").pid(&primary.greeting.pid);
     w.atom("node").atom(&primary.greeting.pid.node);
-    w.atom("state").atom(state_of(primary, follower));
+    w.atom("state").atom(state_of(primary, follower).code());
     w.atom("incarnation").unsigned(primary.incarnation());
     w.atom("seq").unsigned(primary.applied);
     w.atom("lag").unsigned(primary.lag());

@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Program, StoreConfig};
-use crate::kv::figures::{PrimaryFigures, StoreWatch};
+use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch};
 use crate::node::{self, PeerSnapshot};
-use crate::replica::{Refusal, Slave, SlaveName, SlaveState, Standing};
+use crate::replica::{PrimaryStanding, Slave, SlaveName, SlaveState};
 
 /// What a node does and holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,9 +82,7 @@ pub struct StoreSnapshot {
 /// How a store stands with its primary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimarySnapshot {
-    /// `following`: it has all that has come; `copying`: it is brought up to date; `repairing`: something is missing and will
-    /// be sent again; `full`, `failing`: it cannot keep what comes; `gone`: the primary is lost. `writing`: the primary is
-    /// none that says how it stands.
+    /// A [`PrimaryStanding`], by its word. (Text, since a newer node may have states that are not known here.)
     pub state: String,
     /// The number of the last write of the primary that the store has, with all before it; `None` for one that numbers none.
     pub seq: Option<u64>,
@@ -114,6 +112,24 @@ impl Requests {
     pub const fn served(&self) -> u64 {
         self.get + self.put + self.delete + self.replicated + self.other
     }
+
+    /// Those of one kind.
+    pub const fn of(&self, kind: Served) -> u64 {
+        match kind {
+            Served::Get => self.get,
+            Served::Put => self.put,
+            Served::Delete => self.delete,
+            Served::Replicated => self.replicated,
+            Served::Other => self.other,
+            Served::Refused => self.refused,
+        }
+    }
+}
+
+impl From<Counts> for Requests {
+    fn from([get, put, delete, replicated, other, refused]: Counts) -> Self {
+        Self { get, put, delete, replicated, other, refused }
+    }
 }
 
 /// A slave of a store.
@@ -123,8 +139,7 @@ pub struct SlaveSnapshot {
     pub name: String,
     /// The node that it was found on.
     pub node: Option<String>,
-    /// `seeking`: not found yet; `gone`; `copying`: it is being brought up to date; `behind`: it does not keep up;
-    /// `in_step`.
+    /// A [`StandingKind`](crate::replica::StandingKind), by its word, as above.
     pub state: String,
     /// Of one that is `in_step`: writes that it has not acknowledged. Of others: keys that it misses; `None`: all.
     pub lag: Option<u64>,
@@ -186,23 +201,23 @@ fn logged() -> Vec<LoggedLine> {
 fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> StoreSnapshot {
     let (primary, primary_standing) = match (watch.primary(), writer) {
         (Some(PrimaryFigures { node, state, seq, lag }), _) => {
-            (Some(node), Some(PrimarySnapshot { state: state.to_owned(), seq: Some(seq), lag: Some(lag) }))
+            let state = state.code().to_owned();
+            (Some(node), Some(PrimarySnapshot { state, seq: Some(seq), lag: Some(lag) }))
         }
         (None, Some(node)) => (
             Some(node.to_owned()),
-            Some(PrimarySnapshot { state: "writing".to_owned(), seq: None, lag: None }),
+            Some(PrimarySnapshot { state: PrimaryStanding::Writing.code().to_owned(), seq: None, lag: None }),
         ),
         (None, None) => (None, None),
     };
     let global = names.global.iter().map(|name| format!("global:{name}"));
-    let [get, put, delete, replicated, other, refused] = watch.counts();
     let server = watch.server();
     StoreSnapshot {
         names: global.chain(names.local.iter().map(|name| format!("local:{name}"))).collect(),
         up: server.is_some(),
         entries: server.as_ref().map_or(0, |server| server.entries() as u64),
         bytes: server.as_ref().map_or(0, |server| server.bytes()),
-        requests: Requests { get, put, delete, replicated, other, refused },
+        requests: watch.counts().into(),
         primary,
         primary_standing,
         slaves: server
@@ -211,22 +226,19 @@ fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> Store
 }
 
 fn followed(slave: &Slave) -> SlaveSnapshot {
-    let (state, lag, total) = match slave.standing() {
-        Standing::Seeking => ("seeking", None, None),
-        Standing::Refused(_) => ("refused", None, None),
-        Standing::Gone { missed } => ("gone", missed, None),
-        Standing::Behind { missed } => ("behind", missed, None),
-        Standing::Full { why: Refusal::NoSpace, missed } => ("full", missed, None),
-        Standing::Full { missed, .. } => ("failing", missed, None),
-        Standing::Copying { done, total } => ("copying", Some(total.saturating_sub(done)), Some(total)),
-        Standing::InStep { lag } => ("in_step", Some(lag), None),
-        Standing::Dropped => ("dropped", None, None),
-    };
+    let standing = slave.standing();
     let node = match (slave.state(), slave.name()) {
         (SlaveState::Following(at), _) => Some(at.node().to_string()),
         (_, SlaveName::Remote { node, .. }) => Some(node.to_string()),
         (_, SlaveName::Pid(pid)) => Some(pid.node.to_string()),
         _ => None,
     };
-    SlaveSnapshot { name: slave.name().to_string(), node, state: state.to_owned(), lag, total }
+    let state = standing.kind().code().to_owned();
+    SlaveSnapshot {
+        name: slave.name().to_string(),
+        node,
+        state,
+        lag: standing.lag(),
+        total: standing.total(),
+    }
 }

@@ -35,4 +35,4 @@ pub use dialect::{CopyMark, Dialect};
 pub use lineage::{Lineage, Refusal};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
-pub use standing::{SlaveState, Standing};
+pub use standing::{PrimaryStanding, SlaveState, Standing, StandingKind};

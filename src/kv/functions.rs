@@ -18,7 +18,7 @@ use crate::process::{Dispatch, Effect, GenServer, GlobalRegistration, Process, R
 use crate::replica::dialect;
 use crate::store::{MemoryStore, Room};
 
-/// Stores that were started by others and live; one more is refused with `system_limit`.
+/// Stores that were started by others and live; one more is refused with `system_limit`. A cluster's supervisors start a few.
 const STARTED_MAX: usize = 1024;
 
 /// The module, as the text of its atom.

@@ -15,7 +15,7 @@ use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
 use crate::replica::{Refusal, SlaveName, SlaveState};
 use crate::store::{Store, StoreError};
 
-/// Slaves that one store may have.
+/// Slaves that one store may have; one more is refused. Each costs a queue, and every write is put into all of them.
 pub const SLAVES_MAX: usize = 64;
 
 /// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.

@@ -9,7 +9,7 @@ use smol::Timer;
 use smol::future::FutureExt;
 
 use super::greeting::{self, Greeted, GreetingUnderWay, NotGreeted};
-use super::{chance, keys, kind, now, unix_ms};
+use super::{ANSWER_LIMIT, chance, keys, kind, now, unix_ms};
 use crate::config::Limits;
 use crate::distribution::{RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
@@ -24,8 +24,6 @@ use crate::replica::{Dialect, Refusal, Slave, SlaveName, SlaveState, Standing};
 use crate::within::until;
 use crate::{Client, Node, ProcessHandle};
 
-/// How long one node may take to say where a name is.
-const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 /// A slave that was followed for so long was really there.
 const STEADY: Duration = Duration::from_secs(1);
 /// A slave that was there once is looked for at least so often: when its node is back, so is it soon after.
@@ -357,7 +355,7 @@ impl Task<'_> {
             let holders = match self.slave.name() {
                 SlaveName::Pid(_) => return smol::future::pending().await,
                 SlaveName::Global(name) => match TermView::parse(name) {
-                    Ok(name) => self.client.global_holders(name, WHEREIS_LIMIT).await,
+                    Ok(name) => self.client.global_holders(name, ANSWER_LIMIT).await,
                     Err(_) => Vec::new(),
                 },
                 name @ (SlaveName::Remote { .. } | SlaveName::Local(_)) => {
@@ -378,11 +376,11 @@ impl Task<'_> {
             SlaveName::Pid(pid) => Some(pid.clone()),
             SlaveName::Remote { name, node } if **node != *own => {
                 self.node.connect_to_name(node).await.map_err(Missing::Unreached)?;
-                self.client.whereis_at(node, name, WHEREIS_LIMIT).await.map_err(Missing::NotSaid)?
+                self.client.whereis_at(node, name, ANSWER_LIMIT).await.map_err(Missing::NotSaid)?
             }
             SlaveName::Remote { name, .. } | SlaveName::Local(name) => self.node.whereis_local(name),
             SlaveName::Global(name) => match TermView::parse(name) {
-                Ok(name) => self.client.whereis_global(name, WHEREIS_LIMIT).await,
+                Ok(name) => self.client.whereis_global(name, ANSWER_LIMIT).await,
                 Err(_) => None,
             },
         };

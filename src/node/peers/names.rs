@@ -21,8 +21,8 @@ use smol::future::FutureExt;
 use crate::etf::{Pid, TermWriter, encode};
 use crate::log::Once;
 use crate::node::Node;
-use crate::node::peers::PeerHandle;
 use crate::node::peers::erpc::ErpcError;
+use crate::node::peers::{PeerHandle, whereis};
 use crate::process::GlobalRegistration;
 use crate::within::within;
 
@@ -33,8 +33,6 @@ const CHECK: Duration = Duration::from_secs(5);
 const EARLY_CHECKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 /// How long a ping is held back for the names of a new connection.
 const PING_HELD_MAX: Duration = Duration::from_secs(1);
-/// How long a look-up may take.
-const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 /// The arguments of `global:register_name/3` and `re_register_name/3`.
 const REGISTER_ARITY: u64 = 3;
 /// How long a registration may take: `global` takes a lock in the whole cluster for it.
@@ -225,7 +223,7 @@ pub(in crate::node) async fn register_now(node: Arc<Node>, registration: GlobalR
     let GlobalRegistration { name, process, done } = registration;
     let mut rival = None;
     for peer in with_global(&node) {
-        if within(WHEREIS_LIMIT, has_global(&node, &peer)).await != Some(true) {
+        if within(whereis::LIMIT, has_global(&node, &peer)).await != Some(true) {
             continue;
         }
         match keep_one(&node, &peer, &name, &process.pid).await {
@@ -251,7 +249,7 @@ async fn keep_one(
         w.atom(name);
     });
     for _ in 0..2 {
-        let holder = node.global_whereis(peer, &encoded, WHEREIS_LIMIT).await?;
+        let holder = node.global_whereis(peer, &encoded, whereis::LIMIT).await?;
         if node.is_stopping() {
             // The process may have ended since: its name is then missing as it should be.
             return Ok(None);
@@ -296,7 +294,7 @@ pub(in crate::node) async fn release(node: Arc<Node>, name: Arc<str>) {
         w.atom(&name);
     });
     for peer in with_global(&node) {
-        if node.global_whereis(&peer, &encoded, WHEREIS_LIMIT).await == Ok(Some(process.pid.clone())) {
+        if node.global_whereis(&peer, &encoded, whereis::LIMIT).await == Ok(Some(process.pid.clone())) {
             let arguments = |w: &mut TermWriter<'_>| _ = w.atom(&name);
             let answer = node.erpc(&peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await;
             if let Err(error) = answer {

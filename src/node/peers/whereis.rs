@@ -9,7 +9,7 @@ use crate::node::peers::PeerHandle;
 use crate::node::peers::erpc::{self, ErpcError};
 use crate::within::within;
 
-/// How long one node may take to say where a name is.
+/// How long one node may take to say where a name is: as long as `GenServer.call/2` waits for anything.
 pub(in crate::node) const LIMIT: Duration = Duration::from_secs(5);
 /// The same for a hidden BEAM, where others wait for what we make of it: a tool that is suspended must not have them run into
 /// their own time-outs.

@@ -16,7 +16,8 @@ use crate::node::{Node, block_on};
 use crate::process::{NoRoom, OwnedCaller, ProcessId};
 use crate::within::within;
 
-/// A call that is dropped by a panic ends after so long, unless the panic has ended its server.
+/// A call that is dropped by a panic ends after so long, unless the panic has ended its server: that is a matter of
+/// microseconds, and callers wait for seconds.
 const PANIC_TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Who waits for the answer to a call: the `from` of `handle_call`.

@@ -14,9 +14,9 @@ use crate::kv::figures::{Counts, Served};
 use crate::node::latency::quantile;
 use crate::program::snapshot::Requests;
 
-/// Moments that are kept.
+/// Moments that are kept: three minutes, about as many as a plot has points.
 const MOMENTS_MAX: usize = 180;
-/// From one moment to the next.
+/// From one moment to the next: the page asks as often.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// One second: what was served in it.

@@ -552,9 +552,11 @@ fn outlives(slave: &Slave, other: &Slave) -> bool {
 /// A former primary is a slave now. What it had sent last to those slaves that do not tell one primary from another may have
 /// come behind what this one has sent: they get everything again.
 fn copy_to_others(former: &Arc<Slave>, source: &SharedSource) {
+    // Before the order, as a write takes them: a thread that adds a slave may wait between the two.
+    let slaves = source.slaves();
     source.in_order(&mut || {
-        for other in source.slaves() {
-            if !Arc::ptr_eq(&other, former) && other.dialect() == Dialect::Elixir {
+        for other in &slaves {
+            if !Arc::ptr_eq(other, former) && other.dialect() == Dialect::Elixir {
                 tracing::info!(slave = %other.name(), "copied to again: a former primary may have written to it late");
                 other.copy_all();
             }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::KeyValueServer;
 use super::order::OwnedValue;
+use super::ranked::{Ranked, rank};
 use crate::replica::{Lineage, PresentValue, Slave, Source, SourceRead};
 use crate::store::{Batch, ReadDone, Shows, Store, StoreError, scan};
 
@@ -22,9 +23,9 @@ const PARTS_MAX: usize = 16;
 /// What is read for slaves of a store that answers later.
 #[derive(Default)]
 pub(super) struct Reads {
-    values: Mutex<AHashMap<Box<[u8]>, Found>>,
+    values: Ranked<rank::Reads, AHashMap<Box<[u8]>, Found>>,
     /// The oldest first.
-    parts: Mutex<VecDeque<Part>>,
+    parts: Ranked<rank::Reads, VecDeque<Part>>,
 }
 
 /// What a key has.

@@ -14,6 +14,7 @@ use crate::config::Limits;
 use crate::distribution::{RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
 use crate::kv::follow::SharedSource;
+use crate::kv::ranked::{Ranked, rank};
 use crate::kv::{FollowSlave, SlaveAdded, SlaveFeed};
 use crate::log::Once;
 use crate::node::backoff::Backoff;
@@ -133,7 +134,7 @@ struct Task<'a> {
 }
 
 /// Held while it is settled whose process one is: it may have been found by several names at once.
-static SETTLING: Mutex<()> = Mutex::new(());
+static SETTLING: Ranked<rank::Settling, ()> = Ranked::new(());
 
 impl Task<'_> {
     async fn follow_on(&self, added: &Added) {

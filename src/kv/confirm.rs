@@ -47,7 +47,7 @@ struct Queue {
     ticking: bool,
 }
 
-/// The slaves of a store, and who waits for them to have a write.
+/// The slaves of a store, and the callers that wait for slaves to have a write.
 pub(super) struct Confirmations {
     pub(super) slaves: RankedReads<rank::Slaves, Vec<Arc<SlaveFeed>>>,
     pub(super) order: Order,

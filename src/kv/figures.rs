@@ -114,7 +114,7 @@ impl StoreWatch {
         self.stripes[stripe].0[served as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes whom a replicated write without a number came from.
+    /// Notes the node that a replicated write without a number came from.
     pub fn replicated_from(&self, node: &str) {
         let mut primary = self.primary.lock();
         if primary.as_deref() != Some(node) {
@@ -122,7 +122,7 @@ impl StoreWatch {
         }
     }
 
-    /// Whoever wrote is no primary of the store any more.
+    /// The store was promoted: the node that wrote last is not its primary any more.
     pub fn promoted(&self) {
         *self.primary.lock() = None;
     }
@@ -154,7 +154,7 @@ impl StoreWatch {
         self.server()?.primary()
     }
 
-    /// The node that a replicated write without a number came from last: an Elixir primary, or somebody who has tried one.
+    /// The node that a replicated write without a number came from last: an Elixir primary, or a client that has sent such a write by hand.
     pub fn last_replicated_from(&self) -> Option<Arc<str>> {
         self.primary.lock().clone()
     }

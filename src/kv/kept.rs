@@ -1,7 +1,7 @@
-//! Whether a store keeps what its primary sends it.
+//! Write failures of a deferred store, reported without the follower's lock.
 //!
-//! A store on disk says so on its own thread, while whoever brought the write may hold the follower and wait for room in the
-//! store's queue: so this is shared without a lock.
+//! A store on disk reports them on its own thread, while the connection that brought the write may hold the follower's lock and
+//! wait for room in the store's queue: so this is shared without a lock.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -62,9 +62,9 @@ impl Kept {
 
     /// The primary is told that everything is kept up to this number, and, where that is so, that nothing is missing. Gives
     /// whether something was before, and was logged.
-    pub(super) fn told(&self, seq: u64, whole: bool) -> bool {
+    pub(super) fn told(&self, seq: u64, caught_up: bool) -> bool {
         self.sure.store(seq, Ordering::Release);
-        whole && self.logged.forget()
+        caught_up && self.logged.forget()
     }
 
     /// Everything up to this number is kept.

@@ -413,7 +413,7 @@ impl<S: Store> KeyValueServer<S> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// It is no map, or has something in it that cannot be kept: the fault of whoever sent it.
+    /// It is no map, or has something in it that cannot be kept: the sender's fault.
     Term(TermError),
     /// The store did not take it.
     Store(StoreError),

@@ -208,8 +208,8 @@ impl<S: Store> Source for KeyValueServer<S> {
         self.follower.lock().greeting(is_under_way);
     }
 
-    fn is_fresh(&self) -> bool {
-        self.follower.lock().is_fresh()
+    fn started_empty(&self) -> bool {
+        self.follower.lock().started_empty()
     }
 
     fn slaves(&self) -> Vec<Arc<Slave>> {

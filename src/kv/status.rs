@@ -61,14 +61,14 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
     slave.name().write(w);
     w.atom("state");
     write_standing(w, slave.standing());
-    // Of one that was never found neither is known.
+    // Of a slave that was never found neither is known.
     let is_known = slave.standing() != Standing::Seeking;
     w.atom("stale_keys").atom(match slave.may_be_stale() {
         true => "true",
         false if is_known => "false",
         false => "nil",
     });
-    // As text: the caller's node may be one that cannot decode them.
+    // As text: the caller's node may be unable to decode them.
     let (withheld, keys) = slave.withheld(WITHHELD_SHOWN);
     w.atom("withheld").unsigned(withheld).atom("withheld_keys").list(keys.len());
     for key in keys {

@@ -151,7 +151,7 @@ impl Standing {
         }
     }
 
-    /// Keys that there are to send to one that is copied, as far as is known.
+    /// Keys of a copy in all, as far as is known.
     pub const fn total(self) -> Option<u64> {
         match self {
             Self::Copying { total, .. } => Some(total),

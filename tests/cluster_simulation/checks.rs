@@ -329,7 +329,7 @@ impl World {
             }
             Refusal::NotEmpty => {
                 let source = self.life(node).source();
-                slave.is_guarded() && source.is_fresh() && !self.observed[target].data.is_empty()
+                slave.protects_data() && source.started_empty() && !self.observed[target].data.is_empty()
             }
             _ => false,
         }

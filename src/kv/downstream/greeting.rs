@@ -58,7 +58,7 @@ pub(super) async fn greet(
     let session = slave.next_session(lineage.incarnation());
     let (names, own) = (store.names(), store.node().name().shared());
     let (seq, slaves) = (source.seq(), source.slaves());
-    let fresh = slave.is_guarded() && source.is_fresh();
+    let started_empty = slave.protects_data() && source.started_empty();
     let request = OwnedTerm::write(|w| {
         w.tuple(7).atom("replica_hello").unsigned(session);
         lineage.write(w);
@@ -69,7 +69,7 @@ pub(super) async fn greet(
         w.list(slaves.len());
         slaves.iter().for_each(|slave| slave.name().on(&own).write(w));
         w.nil();
-        w.atom(if fresh { "true" } else { "false" });
+        w.atom(if started_empty { "true" } else { "false" });
     });
     let request = request.map_err(|error| NotGreeted::Call(CallError::Malformed(error)))?;
     let answer = match client.call_term(&ServerRef::Pid(at.clone()), request.view(), ANSWER_LIMIT).await {

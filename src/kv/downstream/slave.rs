@@ -31,11 +31,11 @@ const STEADY: Duration = Duration::from_secs(1);
 const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A slave that is about to have a slave itself is greeted again after so long, and about as much again by chance.
 const CROSSING_PAUSE_MILLIS: u32 = 10;
-/// How often it is looked whether a slave's name has gone to another process, while the one that had it is there.
+/// How often it is looked whether a slave's name has gone to another process, while its former holder is there.
 const NAME_PAUSE: Duration = Duration::from_secs(2);
 /// How far a copy is, is said once in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
-/// Whoever adds a slave is answered after so long, found or not.
+/// The caller that adds a slave is answered after so long, whether the slave was found or not.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a slave is not followed now.
@@ -44,7 +44,7 @@ enum Missing {
     Nobody,
     /// Its node is not reached.
     Unreached(Arc<DialError>),
-    /// Its node cannot say who has the name.
+    /// Its node cannot say which process has the name.
     NotSaid(ErpcError),
     /// It cannot be watched.
     NotWatched(CallError),
@@ -92,7 +92,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Who had a slave added, and waits for the answer.
+/// The caller that had a slave added, and waits for the answer.
 struct Added(Mutex<Option<SlaveAdded>>);
 
 impl Added {
@@ -190,7 +190,7 @@ impl Task<'_> {
                                 if added.settle(Some(refusal))
                                     || is_foreign && matches!(slave.name(), SlaveName::Pid(_))
                                 {
-                                    // Who was told that it is none does not have it; and a pid is never anything else.
+                                    // The caller was told that this is no slave, and expects none; and a pid never becomes another process.
                                     tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: {missing}");
                                     slave.drop_out();
                                     return self.source.slave_dropped();
@@ -264,7 +264,7 @@ impl Task<'_> {
             self.bye(&at).await;
         }
         let left = left?;
-        // One that is followed under another name goes on being a slave.
+        // If another entry follows the same process, that stays a slave.
         if matches!(left, Left::Dropped | Left::Moved) && !self.is_followed(&at) {
             self.bye(&at).await;
         }
@@ -294,7 +294,7 @@ impl Task<'_> {
                 return Ok(Some(Left::Dropped));
             }
             // If another entry already replicates to this process, that session is kept: greeting again would restart it.
-            // One that is only settled by the greeting's answer is told nothing until then: it is a slave all the time.
+            // Where only the greeting's answer tells which entry stays, the process is told nothing before: it is a slave all the time.
             if self.other_at(at, None).is_some_and(|other| !outlives(slave, &other))
                 && self.merge_duplicate(at, None)
             {
@@ -402,7 +402,7 @@ impl Task<'_> {
         tracing::info!(store = ?self.store, slave = %dropped.name(), "slave dropped: it is {} already", kept.name());
         dropped.drop_out();
         if !keep_this && incarnation.is_some() {
-            // It has taken the greeting of the one that is dropped.
+            // The process has taken the greeting of the dropped entry.
             kept.take_over(dropped);
         }
         !keep_this
@@ -430,7 +430,7 @@ impl Task<'_> {
         let feed = Arc::clone(self.feed) as Arc<dyn Feed>;
         let (poke, poked) = smol::channel::bounded(1);
         slave.on_change(Box::new(move || {
-            // One that is there already says the same.
+            // A poke that waits already says the same.
             let _full = poke.try_send(());
         }));
         let mut progress = Progress::default();

@@ -2,8 +2,8 @@
 //!
 //! A hidden node takes no part in `global`'s protocol, but any BEAM can register a pid of it: a visible one for the
 //! whole cluster that it is in, a hidden one (Livebook's, a remote shell, a tool) for itself alone. So each connected
-//! BEAM is asked, for as long as it is connected, who holds our names there; a name that nobody holds is registered,
-//! a name that another holds is reported and tried again. That covers every way of losing a name: a restarted node, a
+//! BEAM is asked, for as long as it is connected, for the holders of our names there; a name without a holder is registered,
+//! a name with another holder is reported and tried again. That covers every way of losing a name: a restarted node, a
 //! new cluster, a healed partition, a conflict that was decided against us.
 //!
 //! Which hidden nodes are BEAMs is told by their flags ([`PeerHandle::may_have_global`]) and by one question for each
@@ -26,10 +26,10 @@ use crate::node::peers::{PeerHandle, whereis};
 use crate::process::GlobalRegistration;
 use crate::within::within;
 
-/// How often a node is asked who holds our names.
+/// How often a node is asked for the holders of our names.
 const CHECK: Duration = Duration::from_secs(5);
-/// The first two come sooner: what `global` knows of us at the beginning of a connection may be what it knew of the last
-/// one, and is dropped as soon as it hears of that one's end.
+/// The first two come sooner: at the beginning of a connection `global` may still know our names by the last connection,
+/// and drops them as soon as it hears of the end of that.
 const EARLY_CHECKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 /// How long a ping is held back for the names of a new connection.
 const PING_HELD_MAX: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ struct Name {
 
 impl Default for Name {
     fn default() -> Self {
-        // No more than nodes are connected: one that goes is forgotten.
+        // No more than nodes are connected: a node that goes is forgotten.
         Self { held_at: AHashSet::new(), refused_at: Once::new(usize::MAX), rivals: AHashMap::new() }
     }
 }
@@ -132,7 +132,7 @@ impl Names {
                 known.remove(name);
             }
         }
-        // A bell that is still ringing is heard once, which is enough; one that nobody hears is thrown away.
+        // A bell that rings already is heard once, which is enough; a bell without a listener is thrown away.
         self.bells.lock().retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Closed(()))));
     }
 
@@ -218,7 +218,7 @@ async fn has_global(node: &Node, peer: &PeerHandle) -> bool {
     *peer.global.get_or_init(|| has_global)
 }
 
-/// Registers a name wherever we are connected now, instead of at the next check; tells who has it instead.
+/// Registers a name wherever we are connected now, instead of at the next check; tells the other holder, if there is one.
 pub(in crate::node) async fn register_now(node: Arc<Node>, registration: GlobalRegistration) {
     let GlobalRegistration { name, process, done } = registration;
     let mut rival = None;
@@ -237,14 +237,14 @@ pub(in crate::node) async fn register_now(node: Arc<Node>, registration: GlobalR
     done(rival);
 }
 
-/// Looks after one name; gives who has it instead.
+/// Looks after one name; gives the other holder, if there is one.
 async fn keep_one(
     node: &Node,
     peer: &PeerHandle,
     name: &Arc<str>,
     ours: &Pid,
 ) -> Result<Option<Pid>, ErpcError> {
-    // A second look after a refused registration tells who was faster.
+    // A second look after a refused registration tells which node was faster.
     let encoded = encode(|w| {
         w.atom(name);
     });

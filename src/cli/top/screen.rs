@@ -275,7 +275,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::node::PeerSnapshot;
+    use crate::node::{self, PeerSnapshot};
     use crate::program::Snapshot;
     use crate::program::snapshot::LoggedLine;
     use crate::program::snapshot::Requests;
@@ -291,13 +291,27 @@ mod tests {
         let mut answers = vec![0; 20];
         answers[5] = get;
         Snapshot {
-            node: "mafalda@vm".into(),
-            version: "0.1.0".into(),
-            started_unix_secs: 5.0,
-            uptime_secs,
-            ready: true,
-            port: 1,
-            resident_bytes: Some(17 << 20),
+            of_node: node::Snapshot {
+                node: "mafalda@vm".into(),
+                version: "0.1.0".into(),
+                started_unix_secs: 5.0,
+                uptime_secs,
+                ready: true,
+                port: 1,
+                resident_bytes: Some(17 << 20),
+                peers: vec![PeerSnapshot {
+                    name: "felipe@vm".into(),
+                    hidden: false,
+                    up_secs: uptime_secs,
+                    received_bytes: get * 100,
+                    sent_bytes: 0,
+                    queued_bytes: 0,
+                    dropped: 0,
+                }],
+                missing: vec!["miguelito@vm".into()],
+                answers,
+                answers_nanos: 0,
+            },
             stored_bytes_max: None,
             stored_bytes: 0,
             stores: vec![StoreSnapshot {
@@ -315,18 +329,6 @@ mod tests {
                     slave("guille", None, "gone", Some(7), None),
                 ],
             }],
-            peers: vec![PeerSnapshot {
-                name: "felipe@vm".into(),
-                hidden: false,
-                up_secs: uptime_secs,
-                received_bytes: get * 100,
-                sent_bytes: 0,
-                queued_bytes: 0,
-                dropped: 0,
-            }],
-            missing: vec!["miguelito@vm".into()],
-            answers,
-            answers_nanos: 0,
             log: vec![LoggedLine { unix_secs: 3_661.0, level: "WARN".into(), text: "slave lost".into() }],
         }
     }
@@ -384,11 +386,11 @@ mod tests {
     #[test]
     fn nothing_is_cut_in_eighty_columns() {
         let mut now = snapshot(10.0, 1000);
-        now.peers[0] = PeerSnapshot {
+        now.of_node.peers[0] = PeerSnapshot {
             name: format!("kvnode-{}@vm", "4".repeat(30)),
             hidden: true,
             queued_bytes: 1023 << 20,
-            ..now.peers[0].clone()
+            ..now.of_node.peers[0].clone()
         };
         let mut view = View::new(now);
         view.median_nanos = Some(999_900_000.0);
@@ -403,7 +405,9 @@ mod tests {
     #[test]
     fn a_node_that_is_started_again_or_silent_is_shown_as_such() {
         let mut view = View::new(snapshot(10.0, 1000));
-        view.look(Snapshot { started_unix_secs: 9.0, ..snapshot(1.0, 3) });
+        let mut again = snapshot(1.0, 3);
+        again.of_node.started_unix_secs = 9.0;
+        view.look(again);
         assert!(view.rates.is_empty(), "nothing to compare with");
         view.fail("no answer within 5 s\nreally");
         let text = drawn(&view, 80, 24).join("\n");

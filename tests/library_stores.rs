@@ -17,8 +17,14 @@ mod deferred;
 #[allow(dead_code, unused_imports, reason = "compiled whole")]
 #[path = "../src/kv/mod.rs"]
 mod kv;
+#[allow(dead_code, reason = "compiled whole")]
+#[path = "../src/log.rs"]
+mod log;
 #[path = "../src/program/stores.rs"]
 mod stores;
+#[allow(dead_code, reason = "compiled whole")]
+#[path = "../src/within.rs"]
+mod within;
 
 use deferred::{DeferredEngine, Manner};
 use kvnode::program::StoreConfig;

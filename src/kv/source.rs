@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::KeyValueServer;
 use super::order::OwnedValue;
+use super::ranked::{Ranked, rank};
 use crate::replica::{Lineage, PresentValue, Slave, Source, SourceRead};
 use crate::store::{Batch, Owed, ReadDone, Shows, Store, StoreError, scan};
 
@@ -22,9 +23,9 @@ const PARTS_MAX: usize = 16;
 /// What is read for slaves of a store that answers later.
 #[derive(Default)]
 pub(super) struct Reads {
-    values: Mutex<AHashMap<Box<[u8]>, Found>>,
+    values: Ranked<rank::Reads, AHashMap<Box<[u8]>, Found>>,
     /// The oldest first.
-    parts: Mutex<VecDeque<Part>>,
+    parts: Ranked<rank::Reads, VecDeque<Part>>,
 }
 
 /// What a key has.
@@ -209,8 +210,8 @@ impl<S: Store> Source for KeyValueServer<S> {
         self.follower.lock().greeting(is_under_way);
     }
 
-    fn is_fresh(&self) -> bool {
-        self.follower.lock().is_fresh()
+    fn started_empty(&self) -> bool {
+        self.follower.lock().started_empty()
     }
 
     fn slaves(&self) -> Vec<Arc<Slave>> {

@@ -81,7 +81,7 @@ impl Log {
         Some(Next { message, key: entry.key(), is_put: *is_put, traits: *traits })
     }
 
-    /// The number of the last one that was sent, and one.
+    /// One more than the number of the last write that was sent.
     pub(super) const fn sent_up_to(&self) -> u64 {
         self.first + self.sent as u64
     }
@@ -91,12 +91,12 @@ impl Log {
         self.first + self.entries.len() as u64
     }
 
-    /// The number of the first one that is not acknowledged.
+    /// The number of the first write that is not acknowledged.
     pub(super) const fn first(&self) -> u64 {
         self.first
     }
 
-    /// The store's number of the last one that was sent; `None`: nothing is.
+    /// The store's number of the last write that was sent; `None`: nothing is.
     pub(super) fn sent_seq(&self) -> Option<u64> {
         self.entries.get(self.sent.checked_sub(1)?).map(|entry| entry.seq)
     }

@@ -23,7 +23,7 @@ pub type ScanDone = Box<dyn FnOnce(Result<Batch, StoreError>) + Send>;
 ///
 /// A key that is there from the beginning to the end is shown once, in any order; of what is written meanwhile some may be
 /// shown. A key of which a write was under way when the scan began is shown too, perhaps once more, and without a value:
-/// whoever looks for keys is not to miss it.
+/// a reader of keys is not to miss it.
 pub trait Scan: Send {
     /// The next entries, at once or later, from any thread. Not called again before it has answered, nor behind the
     /// [last](Batch::is_last).
@@ -112,7 +112,7 @@ struct Walk {
     done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
 }
 
-/// Who comes first, the batch or the walk that has waited long enough for it.
+/// Which comes first: the batch, or the end of the walk's patience.
 enum Turn {
     Asked,
     Came(Result<Batch, StoreError>),

@@ -303,7 +303,7 @@ impl World {
         let (slave, source) = (&follow.slave, life.source());
         let session = slave.next_session(lineage.incarnation());
         let (seq, slaves) = (source.seq(), source.slaves());
-        let fresh = slave.is_guarded() && source.is_fresh();
+        let fresh = slave.protects_data() && source.started_empty();
         let own_node = &self.nodes[node].name;
         let call = life.registry.new_reference();
         follow.question += 1;

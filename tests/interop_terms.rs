@@ -169,6 +169,49 @@ fn what_one_version_puts_as_a_key_is_found_at_elixir_slaves_of_the_others() {
 }
 
 #[test]
+fn keys_that_a_store_is_started_with_are_found_at_elixir_slaves_and_harm_no_older_one() {
+    let mut versions = Otp::all();
+    versions.sort_by_key(|otp| otp.release);
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    let start = |(at, otp): (usize, &Otp)| connected(otp, &epmd, &format!("beam{at}"), &kv);
+    let beams: Vec<BeamNode> = versions.iter().enumerate().map(start).collect();
+    let newest = beams.last().expect("there is one");
+    // So many that the map is one of hashes; and a node's own references are found in other ways.
+    newest.run("aliases = for _ <- 1..60, do: apply(:erlang, :alias, [])");
+    newest.run(&format!(
+        "{{:ok, store}} = :rpc.call(:\"{}\", KeyValueStoreReplicated, :start_link, [:started, Map.new([:last | aliases], &{{&1, &1}})])",
+        kv.name()
+    ));
+    for (beam, otp) in beams.iter().zip(&versions) {
+        beam.run("{:ok, slave} = KeyValueStoreReplicated.start_link(:slave)");
+        beam.check(
+            "GenServer.call({:started, :\"KV\"}, {:add_slave, {:slave, node()}})"
+                .replace("KV", kv.name())
+                .as_str(),
+            ":ok",
+        );
+        let at = |key: &str| format!("GenServer.call({{:slave, :\"{}\"}}, {{:get, {key}}})", beam.name());
+        if otp.release >= 25 {
+            newest.ping(beam.name());
+            newest.check_soon(&format!("Enum.count(aliases, &({} === &1))", at("&1")), "60");
+            newest.run("for key <- aliases, do: :ok = GenServer.call(store, {:delete, key})");
+            newest.check_soon(&format!("Enum.count(aliases, &({} === nil))", at("&1")), "60");
+            newest.run("for key <- aliases, do: :ok = GenServer.call(store, {:put, key, key})");
+        } else {
+            // It cannot decode them: it is not sent them, and keeps its connection.
+            beam.run(":net_kernel.monitor_nodes(true, [node_type: :all])");
+            beam.check_soon("GenServer.call(:slave, {:get, :last})", ":last");
+            newest
+                .check_soon("(for s <- GenServer.call(store, :status).slaves, do: s.withheld) |> hd()", "60");
+            newest.run("GenServer.call(store, {:put, :more, 1})");
+            beam.check_soon("GenServer.call(:slave, {:get, :more})", "1");
+            beam.check("receive do {:nodedown, node, _} -> node after 0 -> :none end", ":none");
+        }
+    }
+}
+
+#[test]
 fn numbers_that_are_equal_but_not_the_same_are_two_keys() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();

@@ -95,6 +95,11 @@ impl PooledBytes {
         Self { bytes, pool: Arc::downgrade(pool), queued: AtomicUsize::new(0) }
     }
 
+    /// The memory that it takes: more than it has bytes where a block of the pool was larger.
+    pub(crate) const fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn queue(&self) {
         self.queued.fetch_add(1, Ordering::Relaxed);
     }

@@ -82,7 +82,7 @@ impl QueuedBytes {
 
     /// All bytes of its memory, also those outside of this part.
     pub fn memory_bytes(&self) -> usize {
-        self.0.owner.len()
+        self.0.owner.memory_bytes()
     }
 }
 

@@ -25,7 +25,7 @@ use crate::etf::{Pid, TermError, TermView, TermWriter, Traits, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
 use crate::replica::{Slave, SlaveState, Source};
-use crate::store::{self, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
+use crate::store::{self, Change, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
     /// Where keys that did not come in canonical form are rewritten.
@@ -171,8 +171,9 @@ impl<S: Store> KeyValueServer<S> {
         let len = cursor.map()?;
         key::check_maps(pairs)?;
         for _ in 0..len {
-            let (key, value) = (cursor.term()?, cursor.term()?);
-            let value = Value { bytes: value.bytes(), shared: None, traits: value.traits() };
+            let write = Write::Put { key: cursor.term()?, value: cursor.term()? };
+            let (key, value) = write.check()?;
+            let Change::Put(value) = change_of(value) else { continue };
             let put = with_canonical(key, |key| self.store.put(key, value, at_once))?;
             put.unwrap_or(Ok(0))?;
         }

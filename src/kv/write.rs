@@ -21,7 +21,8 @@ pub(super) enum Write<'a> {
 }
 
 impl<'a> Write<'a> {
-    /// Gives the key, and the value of a put, that can be kept.
+    /// Gives the key, and the value of a put, that can be kept: with the traits of both, as each of them decides whether a node
+    /// can decode the pair.
     pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
         match self {
             Write::Put { key, value } => {
@@ -32,7 +33,7 @@ impl<'a> Write<'a> {
                 if value.traits().contains(Traits::MAP) {
                     key::check_maps(value)?;
                 }
-                Ok((key, Some(value)))
+                Ok((key, Some(TermView::trusted(value.bytes(), self.traits()))))
             }
             Write::Delete { key } => Ok((key, None)),
         }

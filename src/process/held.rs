@@ -95,7 +95,12 @@ struct Waiting {
 
 impl Waiting {
     fn cost(&self) -> usize {
-        self.message.bytes().len() + ENTRY_BYTES
+        let bytes = match &self.message {
+            HeldMessage::Copied(bytes) => bytes.len(),
+            // All of the memory that it is in, which may be 16/9 of it.
+            HeldMessage::Shared(bytes) => bytes.owner().memory_bytes(),
+        };
+        bytes + ENTRY_BYTES
     }
 }
 
@@ -502,6 +507,21 @@ mod tests {
             let peak = counted.bytes_max + counted.count_max * ADDED;
             assert!(peak <= BOUND as u64, "{what}: each takes {} bytes", peak / u64::from(messages));
         }
+    }
+
+    #[test]
+    fn a_part_of_received_memory_counts_as_the_whole() {
+        let registry = Registry::new("k@h".into(), 1);
+        let process = registry.spawn(Arc::new(Nothing));
+        let mut memory = Vec::with_capacity(4000);
+        memory.resize(3000, 7);
+        let owner = Arc::new(PooledBytes::from(memory));
+        let mut held = Held::default();
+        let message = HeldMessage::new(&owner[700..], Some(&owner));
+        assert!(held.push(&process, None, message, WaitsFor::LargeRoom, usize::MAX));
+        assert_eq!(held.bytes, owner.memory_bytes() + ENTRY_BYTES);
+        assert!(owner.memory_bytes() >= 4000);
+        assert!(held.next_ready(Room::FREE).is_some() && held.bytes == 0);
     }
 
     const NONE: Room = Room { small: false, large: false };

@@ -46,7 +46,7 @@ pub(super) struct Lost {
 #[derive(Default)]
 pub(super) struct Log {
     entries: VecDeque<Entry>,
-    /// Of all messages.
+    /// Of all entries.
     bytes: usize,
     /// The number of the first entry.
     first: u64,
@@ -68,7 +68,7 @@ impl Log {
     }
 
     fn add(&mut self, entry: Entry) {
-        self.bytes += entry.message.len();
+        self.bytes += entry.bytes();
         self.entries.push_back(entry);
     }
 
@@ -76,7 +76,7 @@ impl Log {
     pub(super) fn send(&mut self) -> Option<Next<'_>> {
         let entry = self.entries.get(self.sent)?;
         self.sent += 1;
-        self.sent_bytes += entry.message.len();
+        self.sent_bytes += entry.bytes();
         let Entry { message, traits, is_put, .. } = entry;
         Some(Next { message, key: entry.key(), is_put: *is_put, traits: *traits })
     }
@@ -111,8 +111,8 @@ impl Log {
         {
             self.first += 1;
             self.sent -= 1;
-            self.sent_bytes -= entry.message.len();
-            self.bytes -= entry.message.len();
+            self.sent_bytes -= entry.bytes();
+            self.bytes -= entry.bytes();
             seq = Some(entry.seq);
         }
         seq
@@ -127,8 +127,8 @@ impl Log {
         {
             self.first += 1;
             self.sent -= 1;
-            self.sent_bytes -= entry.message.len();
-            self.bytes -= entry.message.len();
+            self.sent_bytes -= entry.bytes();
+            self.bytes -= entry.bytes();
             lost.see(&entry, &mut key);
         }
         lost
@@ -141,7 +141,7 @@ impl Log {
             if !entry.is_put && entry.key().is_some() {
                 self.entries.push_back(entry);
             } else {
-                self.bytes -= entry.message.len();
+                self.bytes -= entry.bytes();
                 lost.see(&entry, &mut key);
             }
         }
@@ -155,7 +155,7 @@ impl Log {
         while self.entries.len() > self.sent
             && let Some(entry) = self.entries.pop_back()
         {
-            self.bytes -= entry.message.len();
+            self.bytes -= entry.bytes();
             lost.see(&entry, &mut key);
         }
         self.entries.shrink_to_fit();
@@ -226,6 +226,11 @@ impl Entry {
         let is_put = matches!(write, ReplicaWrite::Put { .. });
         let canonical = matches!(sent, Cow::Owned(_)).then(|| key.into());
         Self { message, key: (from, to), canonical, seq, traits, of_copy: false, is_put }
+    }
+
+    /// The memory of its bytes.
+    fn bytes(&self) -> usize {
+        self.message.len() + self.canonical.as_ref().map_or(0, |key| key.len())
     }
 
     fn key(&self) -> Option<&[u8]> {

@@ -20,7 +20,7 @@ use crate::distribution::{NodeAt, NodePattern};
 use crate::epmd::environment;
 use crate::epmd::host::Host;
 use crate::node::cookie_file::CookiePlaces;
-use crate::program::{self, Config, DataConfig, STATUS_NAME, StoreConfig};
+use crate::program::{self, Config, DataConfig, STATUS_NAME, SlaveWrites, StoreConfig};
 use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
@@ -97,6 +97,12 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "MS", default_value_t = Config::CONFIRM_TIMEOUT.as_millis() as u32, help_heading = "Stores",
           value_parser = clap::value_parser!(u32).range(20..))]
     confirm_timeout: u32,
+
+    /// What becomes of a caller's write to a store that follows another kvnode's: accept (it is there alone), refuse
+    /// ({:error, {:slave_of, primary}}) or forward (its primary gets it, and answers)
+    #[arg(long, value_name = "HOW", default_value = SlaveWrites::Refuse.code(), value_parser = slave_writes,
+          help_heading = "Stores")]
+    slave_writes: SlaveWrites,
 
     /// A node that may connect, as in *@myhost or *.example.org; repeatable. With none, all that know the cookie
     #[arg(long, value_name = "NODE", help_heading = "Network")]
@@ -303,6 +309,7 @@ fn settings<O>(
         slave_buffer_bytes_max: args.slave_buffer.unwrap_or(Config::SLAVE_BUFFER_BYTES_MAX),
         confirm: args.confirm,
         confirm_timeout: Duration::from_millis(args.confirm_timeout.into()),
+        slave_writes: args.slave_writes,
         data: args.data_dir.clone().map(|dir| DataConfig {
             dir,
             sync: args.sync.unwrap_or_default(),
@@ -311,6 +318,11 @@ fn settings<O>(
         http: args.http,
     };
     Ok((kind, config, origin))
+}
+
+fn slave_writes(text: &str) -> Result<SlaveWrites, String> {
+    SlaveWrites::of_code(text)
+        .ok_or_else(|| format!("one of {}", SlaveWrites::ALL.map(SlaveWrites::code).join(", ")))
 }
 
 fn own_name(sname: Option<&str>, name: Option<&str>) -> Result<(NameKind, NodeName), CliError> {

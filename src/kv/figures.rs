@@ -37,12 +37,14 @@ pub enum Served {
     Other,
     /// A call or cast that it does not know, and a key or value that it cannot keep.
     Refused,
+    /// A caller's write while the store follows a kvnode's: what became of it [`SlaveWrites`](super::SlaveWrites) says.
+    AtSlave,
 }
 
 impl Served {
     /// All kinds, in the order of [`Counts`].
-    pub const ALL: [Self; 6] =
-        [Self::Get, Self::Put, Self::Delete, Self::Replicated, Self::Other, Self::Refused];
+    pub const ALL: [Self; 7] =
+        [Self::Get, Self::Put, Self::Delete, Self::Replicated, Self::Other, Self::Refused, Self::AtSlave];
 
     /// Those whose rates are drawn over time.
     pub const DRAWN: [Self; 4] = [Self::Get, Self::Put, Self::Delete, Self::Replicated];
@@ -56,6 +58,7 @@ impl Served {
             Self::Replicated => "replicated",
             Self::Other => "other",
             Self::Refused => "refused",
+            Self::AtSlave => "at_slave",
         }
     }
 }

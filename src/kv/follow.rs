@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::SlaveFeed;
+use super::{Forward, SlaveFeed};
 use crate::etf::Pid;
 use crate::replica::{Refusal, Source};
 
@@ -19,6 +19,11 @@ pub trait Follow: Send + Sync {
 
     /// Another process holds a global name of a store.
     fn offer(&self, offer: Offer);
+
+    /// A caller's write is for the primary of its store.
+    fn forward(&self, forward: Forward) {
+        forward.not_sent();
+    }
 
     /// The monotonic clock.
     fn now(&self) -> Instant;

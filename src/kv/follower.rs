@@ -5,6 +5,7 @@
 //! comes, and loses what was not part of it at the end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ahash::{AHashSet, RandomState};
 
@@ -170,6 +171,8 @@ pub(super) struct Follower<S> {
     promoted: u64,
     role: TermRole,
     primary: Option<Primary>,
+    /// The same, for those that do not hold this.
+    is_slave: Arc<AtomicBool>,
     /// Slaves that are being told the lineage.
     greetings: usize,
     /// It was started without data, and no primary has filled it.
@@ -201,6 +204,7 @@ impl<S: Store> Follower<S> {
             promoted: 0,
             role: TermRole::None,
             primary: None,
+            is_slave: Arc::default(),
             greetings: 0,
             started_empty,
             was_slave,
@@ -335,6 +339,11 @@ impl<S: Store> Follower<S> {
         self.primary.as_ref()
     }
 
+    /// Whether it follows one, to be looked at without this.
+    pub const fn is_slave(&self) -> &Arc<AtomicBool> {
+        &self.is_slave
+    }
+
     pub const fn is_copying(&self) -> bool {
         !matches!(self.staging, Staging::No)
     }
@@ -404,6 +413,7 @@ impl<S: Store> Follower<S> {
         // What is not acknowledged is sent again.
         self.kept.begin(applied);
         let latest = greeting.seq;
+        self.is_slave.store(true, Ordering::Relaxed);
         self.primary =
             Some(Primary { greeting, applied, caught_up: false, latest, is_there: true, write_error: None });
         Ok(greeted)
@@ -425,6 +435,7 @@ impl<S: Store> Follower<S> {
         let is_it = self.is_session(session);
         if is_it {
             self.primary = None;
+            self.is_slave.store(false, Ordering::Relaxed);
             self.was_slave = false;
             self.role = TermRole::None;
             self.is_partial = false;
@@ -440,6 +451,7 @@ impl<S: Store> Follower<S> {
     pub fn promote(&mut self) -> Result<Option<Primary>, NoSlave> {
         let is_orphan = self.is_orphan();
         let former = self.primary.take();
+        self.is_slave.store(false, Ordering::Relaxed);
         if former.is_none() && !self.was_slave && !is_orphan {
             return Err(NoSlave);
         }

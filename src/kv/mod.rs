@@ -23,6 +23,7 @@
 //! within the call that has asked for it, by the thread that holds what that call was made under: so completions of what is
 //! asked under `follower` take locks below it alone.
 
+mod at_slave;
 mod confirm;
 pub mod downstream;
 pub mod dropped;
@@ -46,6 +47,7 @@ pub mod state;
 mod status;
 mod write;
 
+pub use at_slave::{Forward, SlaveWrites};
 pub use downstream::Downstreams;
 pub use dropped::NewFile;
 pub use follow::{Follow, FollowSlave, Offer, SlaveAdded};

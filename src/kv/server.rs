@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,10 +20,11 @@ use super::write::{
     Completion, Write, Written, at_once, change_of, committed, committed_later, ended, replicate,
     shared_value,
 };
-use super::{Cast, Follow, Request, StateShape, following, position, state, status};
+use super::{Cast, Follow, Request, SlaveWrites, StateShape, following, position, state, status};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{Pid, TermError, TermView, TermWriter, Traits, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
+use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
 use crate::replica::{Slave, SlaveState, Source};
 use crate::store::{self, Change, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
@@ -53,6 +55,12 @@ pub struct KeyValueServer<S> {
     pub(super) noting: Ranked<rank::Noting, ()>,
     pub(super) slave_buffer_bytes_max: usize,
     confirm: ConfirmConfig,
+    pub(super) slave_writes: SlaveWrites,
+    /// It follows a kvnode's store: as `follower` says, for writes to look at.
+    is_slave: Arc<AtomicBool>,
+    pub(super) slave_write_said: OnceFlag,
+    /// Writes that are at its primary.
+    pub(super) forwarded: Arc<AtomicUsize>,
     shape: StateShape,
     pub(super) watch: Arc<StoreWatch>,
 }
@@ -86,6 +94,7 @@ impl<S: Store> KeyValueServer<S> {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
+        let is_slave = Arc::clone(follower.is_slave());
         let follower = follower.had(position::kept(&store)).ranked(Self::kept_rank(&store));
         let server = Self {
             store,
@@ -99,6 +108,10 @@ impl<S: Store> KeyValueServer<S> {
             noting: Ranked::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
+            slave_writes: SlaveWrites::default(),
+            is_slave,
+            slave_write_said: OnceFlag::new(),
+            forwarded: Arc::default(),
             shape: StateShape::default(),
             watch: Arc::default(),
         };
@@ -140,6 +153,11 @@ impl<S: Store> KeyValueServer<S> {
     /// The same, with files for what it drops when another store was promoted in its place. Without, such pairs are logged.
     pub fn dropping_into(self, new_file: NewFile) -> Self {
         Self { dropped: Arc::new(Ranked::new(DroppedPairs::into_files(new_file))), ..self }
+    }
+
+    /// The same, with what becomes of writes while it follows a kvnode's store.
+    pub fn written_as_slave(self, slave_writes: SlaveWrites) -> Self {
+        Self { slave_writes, ..self }
     }
 
     /// The same, with writes that wait for slaves.
@@ -453,10 +471,16 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Put { key, value, confirm }) => {
                 self.watch.count(Served::Put);
+                if self.is_slave.load(Ordering::Relaxed) && self.write_at_slave(request, caller, turn) {
+                    return;
+                }
                 self.call_write(Write::Put { key, value }, confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
+                if self.is_slave.load(Ordering::Relaxed) && self.write_at_slave(request, caller, turn) {
+                    return;
+                }
                 self.call_write(Write::Delete { key }, confirm, caller, turn)
             }
             Some(Request::AddSlave { slave }) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::StartError;
 use crate::Node;
 use crate::config::{self, ServerName};
+use crate::kv::SlaveWrites;
 use crate::kv::slaves::SLAVES_MAX;
 use crate::replica::SlaveName;
 use crate::store::SyncPolicy;
@@ -34,6 +35,8 @@ pub struct Config {
     /// A write that fewer slaves have after this time is answered so. The default is 4 s: callers wait for 5 s
     /// (`GenServer.call/2`), and are to have an answer before.
     pub confirm_timeout: Duration,
+    /// What becomes of callers' writes to a store while it follows a kvnode's.
+    pub slave_writes: SlaveWrites,
     /// Where the page and the metrics are served by HTTP ([`http`](super::http)). `None`: nowhere.
     pub http: Option<SocketAddr>,
 }
@@ -59,6 +62,7 @@ impl Config {
             slave_buffer_bytes_max: Self::SLAVE_BUFFER_BYTES_MAX,
             confirm: 0,
             confirm_timeout: Self::CONFIRM_TIMEOUT,
+            slave_writes: SlaveWrites::Refuse,
             http: None,
         }
     }

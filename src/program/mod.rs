@@ -24,6 +24,7 @@ mod stores;
 
 use std::sync::Arc;
 
+pub use crate::kv::SlaveWrites;
 pub use config::{Config, DataConfig, StoreConfig};
 pub use error::StartError;
 #[cfg(feature = "cli")]
@@ -108,6 +109,7 @@ fn start_stores(
             slaves,
             slave_buffer_bytes_max: config.slave_buffer_bytes_max,
             confirm: ConfirmConfig { slaves: confirm, timeout: config.confirm_timeout },
+            slave_writes: config.slave_writes,
         };
         let process = match disk {
             Some(disk) => on_disk::start(node, names, replication, disk),

@@ -111,6 +111,10 @@ pub struct Requests {
     pub other: u64,
     /// What it does not know, or cannot keep. (Those of the latter kind are also among the puts, gets and deletes.)
     pub refused: u64,
+    /// Writes of callers while the store is a kvnode's slave, which `--slave-writes` is about. (They are among the puts and
+    /// deletes too.)
+    #[serde(default)]
+    pub at_slave: u64,
 }
 
 impl Requests {
@@ -128,13 +132,14 @@ impl Requests {
             Served::Replicated => self.replicated,
             Served::Other => self.other,
             Served::Refused => self.refused,
+            Served::AtSlave => self.at_slave,
         }
     }
 }
 
 impl From<Counts> for Requests {
-    fn from([get, put, delete, replicated, other, refused]: Counts) -> Self {
-        Self { get, put, delete, replicated, other, refused }
+    fn from([get, put, delete, replicated, other, refused, at_slave]: Counts) -> Self {
+        Self { get, put, delete, replicated, other, refused, at_slave }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::config::ServerName;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, StateShape};
+use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, SlaveWrites, StateShape};
 use crate::program::{Config, StoreConfig};
 use crate::replica::SlaveName;
 #[cfg(feature = "disk")]
@@ -35,6 +35,8 @@ pub struct Replication {
     pub slave_buffer_bytes_max: usize,
     /// When a write is answered.
     pub confirm: ConfirmConfig,
+    /// What becomes of writes while it is a kvnode's slave.
+    pub slave_writes: SlaveWrites,
 }
 
 impl Default for Replication {
@@ -43,6 +45,7 @@ impl Default for Replication {
             slaves: Vec::new(),
             slave_buffer_bytes_max: Config::SLAVE_BUFFER_BYTES_MAX,
             confirm: ConfirmConfig::default(),
+            slave_writes: SlaveWrites::default(),
         }
     }
 }
@@ -100,6 +103,7 @@ fn supervise<S: Store>(
         let follow = Downstreams::on(node);
         let server = KeyValueServer::new(make(), node.dispatch(), follow, replication.slave_buffer_bytes_max);
         let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
+        let server = server.written_as_slave(replication.slave_writes);
         let server = server.dropping_into(Arc::clone(&dropped)).shared();
         watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);

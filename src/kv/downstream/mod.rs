@@ -16,12 +16,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Follow, FollowSlave, Offer};
+use super::{Follow, FollowSlave, Forward, Offer};
 use crate::distribution::ServerRef;
+use crate::process::CallError;
 use crate::{Node, ProcessHandle};
 
 /// How long one answer of a slave, of its node or of the holder of a store's name may take: as long as `GenServer.call/2` waits.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a primary may take for a write that its slave hands on: less than the 5 s that callers wait themselves.
+const FORWARD_LIMIT: Duration = Duration::from_millis(4_500);
 
 /// Looks after the slaves of the stores on a node.
 pub struct Downstreams {
@@ -48,6 +52,14 @@ impl Follow for Downstreams {
         let store = self.node.upgrade().and_then(|node| node.process_at(&offer.store));
         if let Some(store) = store {
             store.clone().spawn(carry_out(store, offer));
+        }
+    }
+
+    fn forward(&self, forward: Forward) {
+        let store = self.node.upgrade().and_then(|node| node.process_at(&forward.store));
+        match store {
+            Some(store) => store.clone().spawn(carry_over(store, forward)),
+            None => forward.not_sent(),
         }
     }
 
@@ -86,6 +98,18 @@ async fn carry_out(store: ProcessHandle, offer: Offer) {
     };
     if taken.await.is_none() {
         failed();
+    }
+}
+
+/// Has a primary carry out a write that was asked of its slave.
+async fn carry_over(store: ProcessHandle, forward: Forward) {
+    let client = store.node().client_of(store.pid());
+    let primary = ServerRef::Pid(forward.primary.clone());
+    match client.call_term(&primary, forward.request.view(), FORWARD_LIMIT).await {
+        Ok(answer) => forward.answered(answer.view()),
+        Err(CallError::NoProcess | CallError::Busy(_) | CallError::Undecodable(_)) => forward.not_sent(),
+        Err(CallError::Timeout) => forward.lost("timeout"),
+        Err(_) => forward.lost("noconnection"),
     }
 }
 

@@ -84,8 +84,9 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
     }
     page.metric("kvnode_store_requests_total", "counter", "What a store was asked for.");
     for (number, store) in snapshot.stores.iter().enumerate() {
-        // What is refused is among the others too, and has a metric of its own.
-        for kind in Served::ALL.into_iter().filter(|kind| *kind != Served::Refused) {
+        // What is refused, or comes to a slave, is among the others too, and has a metric of its own.
+        let own = [Served::Refused, Served::AtSlave];
+        for kind in Served::ALL.into_iter().filter(|kind| !own.contains(kind)) {
             let mut labels = named(number);
             labels.push(("request", kind.code().to_owned()));
             page.value("kvnode_store_requests_total", &labels, store.requests.of(kind) as f64);
@@ -98,6 +99,14 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
     );
     for (number, store) in snapshot.stores.iter().enumerate() {
         page.value("kvnode_store_refused_total", &named(number), store.requests.refused as f64);
+    }
+    page.metric(
+        "kvnode_store_slave_writes_total",
+        "counter",
+        "Writes of callers to a store that is a kvnode's slave: --slave-writes says what becomes of them.",
+    );
+    for (number, store) in snapshot.stores.iter().enumerate() {
+        page.value("kvnode_store_slave_writes_total", &named(number), store.requests.at_slave as f64);
     }
 }
 

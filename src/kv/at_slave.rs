@@ -1,0 +1,169 @@
+//! A caller's write at a store that follows a primary of the kvnode kind.
+//!
+//! Taken, it would be there alone: the primary does not have it, the other slaves neither, and the next copy drops it. So it
+//! is refused with the primary's name, or handed on to the primary. A store whose primary is an Elixir server takes writes,
+//! as the Elixir modules do. So does a store that was a slave before a restart and has not been greeted since: it does not
+//! know its primary.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::figures::Served;
+use super::server::KeyValueServer;
+use crate::distribution::ServerRef;
+use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
+use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
+use crate::store::Store;
+
+/// Writes of one store that may be at its primary: past it a write is refused.
+const FORWARDED_MAX: usize = 4096;
+
+/// What becomes of a caller's write at a slave of a kvnode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SlaveWrites {
+    /// It goes into the slave alone, as at an Elixir server.
+    Accept,
+    /// It is answered `{:error, {:slave_of, primary}}`, with the primary's global name or pid.
+    #[default]
+    Refuse,
+    /// The primary gets it, and its answer is the answer.
+    Forward,
+}
+
+impl SlaveWrites {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Accept, Self::Refuse, Self::Forward];
+
+    /// Its word.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Refuse => "refuse",
+            Self::Forward => "forward",
+        }
+    }
+
+    /// Reads its [`code`](Self::code).
+    pub fn of_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|writes| writes.code() == code)
+    }
+}
+
+/// A caller's write that is for the primary of its store.
+pub struct Forward {
+    /// The store that was asked.
+    pub store: Pid,
+    /// Its primary.
+    pub primary: Pid,
+    /// The request as it came.
+    pub request: OwnedTerm,
+    caller: OwnedCaller,
+    dispatch: Arc<dyn Dispatch>,
+    /// How callers get to the primary.
+    known_as: ServerRef,
+    _room: Room,
+}
+
+/// A place among those that may be under way.
+struct Room(Arc<AtomicUsize>);
+
+impl Room {
+    fn take(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let room = Self(Arc::clone(count));
+        // What does not fit gives its place back as it is dropped.
+        (count.fetch_add(1, Ordering::Relaxed) < FORWARDED_MAX).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Forward {
+    /// The primary has answered.
+    pub fn answered(self, answer: TermView<'_>) {
+        self.caller.reply(&*self.dispatch, |w| _ = w.term(answer));
+    }
+
+    /// The primary was not reached: the write is nowhere, and the caller is told where it belongs.
+    pub fn not_sent(self) {
+        let known_as = self.known_as;
+        self.caller.reply(&*self.dispatch, |w| write_slave_of(w, &known_as));
+    }
+
+    /// The primary was reached, and has not answered: whether it has the write nobody knows. The call ends with
+    /// `{reason, {:slave_of, primary}}`.
+    pub fn lost(self, reason: &str) {
+        let known_as = self.known_as;
+        self.caller.end_call(&*self.dispatch, |w| {
+            w.tuple(2).atom(reason).tuple(2).atom("slave_of");
+            known_as.write(w);
+        });
+    }
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forward")
+            .field("store", &self.store)
+            .field("primary", &self.primary)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `{:error, {:slave_of, primary}}`
+fn write_slave_of(w: &mut TermWriter<'_>, primary: &ServerRef) {
+    w.tuple(2).atom("error").tuple(2).atom("slave_of");
+    primary.write(w);
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// A caller's write where [`is_slave`](Self::is_slave) says that this is a slave. Gives whether it is over with that.
+    #[cold]
+    pub(super) fn write_at_slave(
+        &self,
+        request: TermView<'_>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let Some((pid, known_as, is_there)) = self.follower.lock().primary().map(|primary| {
+            let names = &primary.greeting.names;
+            let global = names.iter().find(|name| matches!(name, ServerRef::Global(_)));
+            let pid = primary.greeting.pid.clone();
+            (pid.clone(), global.cloned().unwrap_or(ServerRef::Pid(pid)), primary.is_there)
+        }) else {
+            return false;
+        };
+        self.watch.count(Served::AtSlave);
+        let writes = self.slave_writes;
+        if self.slave_write_said.first() {
+            let (store, peer) = (turn.me, turn.peer);
+            let becomes = match writes {
+                SlaveWrites::Accept => "it is taken here alone, and the next copy drops it",
+                SlaveWrites::Refuse => "it is refused with the primary's name",
+                SlaveWrites::Forward => "its primary gets it",
+            };
+            tracing::warn!(?store, %peer, primary = %known_as, "a caller writes to this slave: {becomes} (--slave-writes)");
+        }
+        match writes {
+            SlaveWrites::Accept => return false,
+            SlaveWrites::Refuse => turn.reply(caller, |w| write_slave_of(w, &known_as)),
+            SlaveWrites::Forward => match Room::take(&self.forwarded).filter(|_| is_there) {
+                None => turn.reply(caller, |w| write_slave_of(w, &known_as)),
+                Some(room) => self.follow.forward(Forward {
+                    store: turn.me.pid.clone(),
+                    primary: pid,
+                    request: OwnedTerm::from(request),
+                    caller: caller.to_owned(&turn.me.pid),
+                    dispatch: Arc::clone(&self.dispatch),
+                    known_as,
+                    _room: room,
+                }),
+            },
+        }
+        true
+    }
+}

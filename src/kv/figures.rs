@@ -187,7 +187,7 @@ mod tests {
             }
         });
         let sum = 2 * STRIPES as u64 * 1000;
-        assert_eq!(watch.counts(), [sum, 0, 0, 0, 0, sum]);
+        assert_eq!(watch.counts(), [sum, 0, 0, 0, 0, sum, 0]);
     }
 
     #[test]

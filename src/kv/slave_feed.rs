@@ -73,6 +73,11 @@ impl SlaveFeed {
     /// The slave ended, or its node is gone: [`Slave::gone`]. What it was asked will not be answered.
     pub fn gone(&self) {
         self.slave.gone();
+        self.end_question();
+    }
+
+    /// What the slave was asked in its stream will not be answered.
+    pub fn end_question(&self) {
         let asked = self.asked.lock().take();
         drop(asked);
     }

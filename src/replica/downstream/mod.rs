@@ -288,7 +288,10 @@ impl Downstream {
             },
             Input::Watched { question, watched } => self.watched(question, watched, now, around),
             Input::Down { question, reason } => {
-                if self.phase.watch().is_some_and(|watch| watch.number == question) {
+                // It may come before what was asked for: then that is settled, too.
+                let is_early =
+                    matches!(self.phase, Phase::Watching { question: asked, .. } if asked == question);
+                if is_early || self.phase.watch().is_some_and(|watch| watch.number == question) {
                     self.end(End::Gone(reason), now, around);
                 }
             }

@@ -240,9 +240,8 @@ impl World {
         let other = self.node_named(&at.node);
         if other == node {
             // The node's connection to itself says at once that a former life's process is none.
-            let follow = self.follow(node, slot);
-            follow.tell(Input::Watched { question, watched: Ok(()) });
-            return follow.tell(Input::Down { question, reason: OwnedTerm::atom("noproc") });
+            let reason = OwnedTerm::atom("noproc");
+            return self.follow(node, slot).tell(Input::Down { question, reason });
         }
         if !self.connect(node, other) {
             let watched = Err("not reached".into());

@@ -36,35 +36,32 @@
 mod duplicates;
 mod event;
 mod face;
+mod greet;
 mod pauses;
+mod phase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::duplicates::{Merged, forget_previous_names, merge, other_at, outlives};
+use self::duplicates::other_at;
 pub use self::event::{Event, Level, Missing};
 pub use self::face::{Around, Input, KeysRead, Output};
 use self::pauses::Pauses;
+use self::phase::{End, Look, Phase, Stream, Watch};
 use super::dialect::Dialect;
-use super::greeting::{GreetingAnswer, Hello};
-use super::lineage::{Lineage, Refusal};
-use super::slave::{Said, Slave, SlaveName};
+use super::lineage::Refusal;
+use super::slave::{Slave, SlaveName};
 use super::source::Source;
 use super::standing::{SlaveState, Standing};
-use crate::distribution::RemoteProcess;
-use crate::etf::{OwnedTerm, Pid};
+use crate::etf::Pid;
 
 /// A slave that was watched for so long was really there.
 const STEADY: Duration = Duration::from_secs(1);
 /// A slave that was there once is looked for at least so often: when its node is back, so is it soon after.
 const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A slave that is about to have a slave itself is greeted again after so long, and about as much again by chance.
-const CROSSING_PAUSE_MILLIS: u32 = 10;
 /// How often it is looked whether a slave's name has gone to another process, while the one that had it is there.
 const NAME_PAUSE: Duration = Duration::from_secs(2);
-/// How far a copy is, is said once in this time.
-const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 /// Whoever adds a slave is answered after so long, found or not.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
 
@@ -106,106 +103,6 @@ pub struct Downstream {
     /// The last question.
     questions: u64,
     outputs: VecDeque<Output>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// It is looked for at `until`; from `least` on as soon as a node has come up.
-    Seeking { until: Instant, least: Instant },
-    /// It is asked which process has its name.
-    Locating { question: u64 },
-    /// That process is to be watched.
-    Watching { question: u64, at: Pid },
-    /// It is there, and to be greeted at this time.
-    Found { watch: Watch, greet_at: Instant },
-    /// It is asked how it is spoken to, and whether it becomes a slave.
-    Greeting { watch: Watch, stage: Stage },
-    /// It is a slave.
-    Streaming { watch: Watch, stream: Stream },
-    /// It will never be one (again).
-    Dropped,
-}
-
-/// A process that is watched.
-#[derive(Clone, Debug)]
-struct Watch {
-    at: Pid,
-    /// The question that it is watched for.
-    number: u64,
-    since: Instant,
-    look: Look,
-}
-
-/// When it is looked whether its name has gone to another process.
-#[derive(Clone, Copy, Debug)]
-enum Look {
-    /// Its name is its pid.
-    Never,
-    At(Instant),
-    Asked {
-        question: u64,
-    },
-}
-
-/// How far a greeting is. The lineage is what the store was when it began.
-#[derive(Debug)]
-enum Stage {
-    /// Its node is asked whether it is a kvnode.
-    Dialect { question: u64, lineage: Lineage },
-    /// It is greeted with a session.
-    Answer { question: u64, lineage: Lineage, session: u64 },
-    /// It is asked whether it is a server of the protocol.
-    Kind { question: u64 },
-}
-
-/// What goes on beside the writes.
-#[derive(Debug)]
-struct Stream {
-    /// Its keys are being read; nothing is repaired meanwhile.
-    sweeping: Option<u64>,
-    /// A repair was under way then, and goes on as soon as there is room.
-    repaired: Option<Instant>,
-    progress: Progress,
-}
-
-/// What was said of a copy.
-#[derive(Debug, Default)]
-struct Progress {
-    copying: bool,
-    said: Option<Instant>,
-}
-
-/// How a phase has ended for which it was looked for again, or not.
-enum End {
-    /// It was removed, or is another of the store's slaves.
-    Dropped,
-    /// It is to be greeted anew.
-    Renewed,
-    /// Its name has gone to another process.
-    Moved,
-    /// The process has ended for this reason.
-    Gone(OwnedTerm),
-    Missing(Missing),
-}
-
-impl Phase {
-    const fn watch(&self) -> Option<&Watch> {
-        match self {
-            Self::Found { watch, .. } | Self::Greeting { watch, .. } | Self::Streaming { watch, .. } => {
-                Some(watch)
-            }
-            _ => None,
-        }
-    }
-
-    const fn watch_mut(&mut self) -> Option<&mut Watch> {
-        match self {
-            Self::Found { watch, .. } | Self::Greeting { watch, .. } | Self::Streaming { watch, .. } => {
-                Some(watch)
-            }
-            _ => None,
-        }
-    }
 }
 
 impl Downstream {
@@ -440,180 +337,6 @@ impl Downstream {
         self.greet(now, around);
     }
 
-    /// Greets a slave that was found: writes are queued for it once it has taken that.
-    fn greet(&mut self, now: Instant, around: &mut Around<'_>) {
-        let Phase::Found { watch, .. } = &self.phase else { return };
-        let (watch, source) = (watch.clone(), around.source);
-        // If another entry already replicates to this process, that session is kept: greeting again would restart it.
-        // One that is only settled by the greeting's answer is told nothing until then: it is a slave all the time.
-        let other = other_at(source, &self.slave, &watch.at, None);
-        if other.is_some_and(|other| !outlives(&self.slave, &other)) && self.merge(&watch.at, None, source) {
-            return self.end(End::Dropped, now, around);
-        }
-        // Before it is looked who the store is: that should not change from here on.
-        self.note_greeting(true, source);
-        let (question, at) = (self.next_question(), watch.at.clone());
-        let stage = match source.lineage() {
-            Some(lineage) => {
-                self.outputs.push_back(Output::AskDialect { question, at });
-                Stage::Dialect { question, lineage }
-            }
-            // It could be of no kvnode that knows of others.
-            None if at.node == self.node => {
-                self.enter(Phase::Greeting { watch, stage: Stage::Kind { question } }, source);
-                return self.found_server(now, around);
-            }
-            None => {
-                self.outputs.push_back(Output::AskKind { question, at });
-                Stage::Kind { question }
-            }
-        };
-        self.enter(Phase::Greeting { watch, stage }, source);
-    }
-
-    fn dialect_known(
-        &mut self,
-        question: u64,
-        is_kvnode: Result<bool, String>,
-        now: Instant,
-        around: &mut Around<'_>,
-    ) {
-        let Phase::Greeting { watch, stage } = &mut self.phase else { return };
-        let Stage::Dialect { question: asked, lineage } = stage else { return };
-        if *asked != question {
-            return;
-        }
-        match is_kvnode {
-            Ok(true) => {}
-            Ok(false) => return self.found_no_kvnode(now, around),
-            Err(why) => return self.end(End::Missing(Missing::Failed(why)), now, around),
-        }
-        let (source, lineage, at) = (around.source, lineage.clone(), watch.at.clone());
-        let session = self.slave.next_session(lineage.incarnation());
-        let hello = Hello {
-            session,
-            lineage: lineage.clone(),
-            seq: source.seq(),
-            slaves: named_on(&self.node, source),
-            fresh: self.slave.is_guarded() && source.is_fresh(),
-        };
-        self.questions += 1;
-        let question = self.questions;
-        *stage = Stage::Answer { question, lineage, session };
-        self.outputs.push_back(Output::Greet { question, at, hello });
-    }
-
-    fn greeted(&mut self, question: u64, answer: GreetingAnswer, now: Instant, around: &mut Around<'_>) {
-        let (watch, lineage, session) = match &self.phase {
-            Phase::Greeting { watch, stage: Stage::Answer { question: asked, lineage, session } }
-                if *asked == question =>
-            {
-                (watch.clone(), lineage.clone(), *session)
-            }
-            _ => return,
-        };
-        match answer {
-            GreetingAnswer::Taken(said) => self.taken(watch, &lineage, session, said, now, around),
-            GreetingAnswer::NoStore => self.found_no_kvnode(now, around),
-            GreetingAnswer::None(why) => self.end(End::Missing(Missing::Failed(why)), now, around),
-            GreetingAnswer::Refused(refusal) => {
-                self.slave.not_taken(session);
-                // Promoted meanwhile, say, the store is no longer what was refused.
-                let is_as_it_was = around.source.lineage().as_ref() == Some(&lineage);
-                if refusal != Refusal::Crossing && is_as_it_was {
-                    return self.end(End::Missing(Missing::Refused(refusal)), now, around);
-                }
-                let pause = CROSSING_PAUSE_MILLIS + (around.chance)(CROSSING_PAUSE_MILLIS);
-                let greet_at = now + Duration::from_millis(pause.into());
-                self.enter(Phase::Found { watch, greet_at }, around.source);
-                self.log(Event::Crossing);
-            }
-        }
-    }
-
-    /// A kvnode's store has taken a greeting.
-    fn taken(
-        &mut self,
-        watch: Watch,
-        lineage: &Lineage,
-        session: u64,
-        said: Said,
-        now: Instant,
-        around: &mut Around<'_>,
-    ) {
-        let (source, incarnation) = (around.source, Some(said.incarnation));
-        if self.merge(&watch.at, incarnation, source) {
-            return self.end(End::Dropped, now, around);
-        }
-        let at = RemoteProcess::Pid(watch.at.clone());
-        self.slave.found_kvnode(at, session, lineage.incarnation(), said);
-        forget_previous_names(source, &self.slave, &watch.at, incarnation);
-        self.enter(Phase::Streaming { watch, stream: Stream::new() }, source);
-        // What has changed since is told, as nobody knew yet that this slave was to be told of it.
-        if source.lineage().as_ref() != Some(lineage) {
-            return self.end(End::Renewed, now, around);
-        }
-        self.stream(now, around);
-    }
-
-    /// It is spoken to with the messages that every server of the protocol takes.
-    fn found_no_kvnode(&mut self, now: Instant, around: &mut Around<'_>) {
-        // Nothing goes on from a store that may lack what a primary has that does not follow it now. A kvnode's store
-        // would say so itself.
-        if around.source.lineage().is_some_and(|lineage| lineage.is_orphan()) {
-            return self.end(End::Missing(Missing::Refused(Refusal::Superseded)), now, around);
-        }
-        let Phase::Greeting { watch, stage } = &mut self.phase else { return };
-        if watch.at.node == self.node {
-            return self.found_server(now, around);
-        }
-        self.questions += 1;
-        let (question, at) = (self.questions, watch.at.clone());
-        *stage = Stage::Kind { question };
-        self.outputs.push_back(Output::AskKind { question, at });
-    }
-
-    fn kind_known(
-        &mut self,
-        question: u64,
-        foreign: Result<Option<String>, String>,
-        now: Instant,
-        around: &mut Around<'_>,
-    ) {
-        match &self.phase {
-            Phase::Greeting { stage: Stage::Kind { question: asked }, .. } if *asked == question => {}
-            _ => return,
-        }
-        match foreign {
-            Ok(None) => self.found_server(now, around),
-            Ok(Some(module)) => self.end(End::Missing(Missing::Foreign(module)), now, around),
-            Err(why) => self.end(End::Missing(Missing::Failed(why)), now, around),
-        }
-    }
-
-    fn found_server(&mut self, now: Instant, around: &mut Around<'_>) {
-        let Some(watch) = self.phase.watch().cloned() else { return };
-        let source = around.source;
-        if self.merge(&watch.at, None, source) {
-            return self.end(End::Dropped, now, around);
-        }
-        self.slave.found(RemoteProcess::Pid(watch.at.clone()));
-        forget_previous_names(source, &self.slave, &watch.at, None);
-        self.enter(Phase::Streaming { watch, stream: Stream::new() }, source);
-        self.stream(now, around);
-    }
-
-    /// Where the process is followed under another name, it is one slave; gives whether this one is dropped.
-    fn merge(&mut self, at: &Pid, incarnation: Option<u64>, source: &dyn Source) -> bool {
-        let (event, is_dropped) = match merge(source, &self.slave, at, incarnation) {
-            Merged::No => return false,
-            Merged::Kept(event) => (event, false),
-            Merged::Dropped(event) => (event, true),
-        };
-        self.log(event);
-        is_dropped
-    }
-
     fn stream(&mut self, now: Instant, around: &mut Around<'_>) {
         self.settle(None);
         if let Some(watch) = self.phase.watch() {
@@ -811,37 +534,6 @@ impl Downstream {
     fn finish(&mut self, source: &dyn Source) {
         self.settle(None);
         self.enter(Phase::Dropped, source);
-    }
-}
-
-impl Stream {
-    fn new() -> Self {
-        Self { sweeping: None, repaired: None, progress: Progress::default() }
-    }
-}
-
-impl Progress {
-    /// What is to be said of a copy now: how far it is, once in a while, and when it is done.
-    fn note(&mut self, standing: Standing, now: Instant) -> Option<Event> {
-        match standing {
-            Standing::Copying { done, total } => {
-                self.copying = true;
-                if self.said.is_some_and(|said| now < said + PROGRESS_PAUSE) {
-                    return None;
-                }
-                self.said = Some(now);
-                Some(Event::Copying { done, total })
-            }
-            Standing::Full { .. } => {
-                self.copying = true;
-                None
-            }
-            Standing::InStep { .. } if self.copying => {
-                *self = Self::default();
-                Some(Event::UpToDate)
-            }
-            _ => None,
-        }
     }
 }
 

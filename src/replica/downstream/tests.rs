@@ -3,7 +3,9 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::*;
-use crate::replica::{PresentValue, SourceRead};
+use crate::distribution::RemoteProcess;
+use crate::etf::OwnedTerm;
+use crate::replica::{GreetingAnswer, Lineage, PresentValue, Said, SourceRead};
 
 /// An empty store of `a@h`, which says what it is told.
 #[derive(Default)]

@@ -1,6 +1,22 @@
-//! Every limit, interval and default of the node, units in the names.
+//! The settings of a node: every limit, interval and default that a user may want otherwise, units in the names.
 //!
-//! A plain value: the command line or a library user fills it in, nothing below reads the environment.
+//! A plain value: the command line or a library user fills it in, nothing below reads the environment. The program's stores
+//! have theirs in [`program::Config`](crate::program::Config).
+//!
+//! # Limits that are not here
+//!
+//! Others are constants beside what they bound, with their unit and why they are as they are. They are not for users, and are
+//! of these kinds:
+//!
+//! - **Of the protocol**: what the external term format, the distribution protocol, epmd or OTP say, such as 255 characters of an
+//!   atom (`etf/split.rs`), or 5 s, which `GenServer.call/2` waits (`node/peers/whereis.rs`). Another figure would be wrong.
+//! - **Of an algorithm**: how far it looks, how often it tries, how much it takes at a time, such as 64 effects between two that
+//!   are carried out (`node/link/connection.rs`). They were measured, or do not matter; what they bound is bounded for whoever
+//!   uses it by a limit from here.
+//! - **Against misuse**: how much is kept of what nobody needs much of, such as 1,024 locks of one node's processes
+//!   (`process/global_name_server.rs`) or 64 slaves of a store (`kv/slaves.rs`). Far above what is used and far below what
+//!   would hurt: at them something is refused, in words.
+//! - **For the eye**: how much of something is shown or logged, and how often.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -146,6 +162,9 @@ pub struct Limits {
     pub mailbox_bytes_max: usize,
     /// How long a server with a mailbox may take to end when the node ends: past it the rest is done without it.
     pub shutdown_duration_max: Duration,
+    /// How long each [`Resource`](crate::node::Resource), a store's disk for instance, may take to settle when the node ends: past
+    /// it the rest is done without it. A disk that is busy with a large batch takes seconds.
+    pub settle_duration_max: Duration,
     /// Bytes of one peer's waiting messages: those to suspended processes (`:sys.suspend/1`), and calls whose answers have
     /// no room yet, with what their places in the tables take. Past it calls end with a reason, and casts and other messages
     /// are dropped. The default lets a dozen calls with values of 5 MiB each wait at a node that relays them.
@@ -199,6 +218,7 @@ impl Default for Limits {
             mailbox_messages_max: 100_000,
             mailbox_bytes_max: 64 << 20,
             shutdown_duration_max: Duration::from_secs(5),
+            settle_duration_max: Duration::from_secs(60),
             held_bytes_max: 64 << 20,
             state_bytes_max: 4 << 20,
             restarts_max: 3,

@@ -77,7 +77,7 @@
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.
-//! - [`config`]: every limit, interval and default.
+//! - [`config`]: every limit, interval and default that a user may want otherwise.
 //! - [`cli`]: what a person types and reads.
 //!
 //! # Invariants
@@ -93,14 +93,14 @@
 //! 4. Signals between two processes are handled in the order sent: inline, on the connection's task (a [`Server`]'s are
 //!    put into its mailbox there). A slave sees the writes of its primary in the order of the numbers that the store gives them, in whatever order
 //!    they are done.
-//! 5. Every buffer and table has a bound in [`config::Limits`]; what happens at it is written there. No bound makes a
-//!    connection stop reading.
+//! 5. Every buffer and table has a bound, in [`config::Limits`] or, where nobody would want another, beside it (the page of
+//!    [`config`] says which); what happens at it is written there. No bound makes a connection stop reading.
 //! 6. A peer can make us close its own connection: never another's, never the node.
 //! 7. A process ends at once for every signal that comes after, whichever connection it comes by; its watchers and
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
 //! 9. The key-value server, its replication and what starts both use nothing that others cannot: `tests/library_stores.rs`
-//!    compiles their sources ([`kv`], `program/stores.rs`) as part of another crate. [`process`] knows neither stores nor
+//!    compiles their sources ([`kv`], `program/stores.rs`; with the small `log` and `within`) as part of another crate. [`process`] knows neither stores nor
 //!    slaves. What replication streams by is a [`Feed`](process::Feed), and what looks after slaves ([`kv::downstream`]) are
 //!    tasks that end with the store's process ([`ProcessHandle::spawn`]) and have a [`Client`].
 //!
@@ -132,8 +132,8 @@
 //! - The supervisor delays restarts past its intensity instead of giving up: a node without its stores serves nobody.
 //! - The disk's engine is fjall: three times the synced writes of redb, and a faster start after a crash
 //!   (`scripts/bench.d/engines`). It takes damage in its journal for the journal's end, and a journal that is gone for
-//!   none: so they are looked through before (`store/disk/journal.rs`), batches have numbers of ours (`stamp.rs`), and how far
-//!   they have come is told beside them (`reached.rs`). A batch that failed is taken out before it is read again.
+//!   none: so batches have numbers of ours, how far they have come is told beside them, and both are compared before the engine
+//!   sees them (`store/disk/ledger.rs`). A batch that failed is taken out before it is read again.
 //! - A slave's writes wait in a queue of its own, filled under the store's order of writes and emptied into the output of the
 //!   connection to it when that has room ([`process::Feed`]), instead of going out as effects: effects of two connections
 //!   are carried out in any order, and a slave must not see them so.
@@ -152,6 +152,7 @@ pub mod distribution;
 pub mod epmd;
 pub mod etf;
 pub mod kv;
+mod log;
 pub mod node;
 pub mod process;
 pub mod program;

@@ -1,4 +1,4 @@
-//! A time limit around a future.
+//! A limit around a future: a time, or another future.
 
 use std::future::Future;
 use std::io;
@@ -9,11 +9,17 @@ use smol::future::FutureExt;
 
 /// Waits for `work`, but not longer than `limit`. `None`: the time is over, and the work is dropped where it was.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let late = async {
-        Timer::after(limit).await;
+    until(Timer::after(limit), work).await
+}
+
+/// Waits for `work`, but not after `end` is there. `None`: it was, and the work is dropped where it was. Work that is done at the
+/// same time counts.
+pub(crate) async fn until<T, E>(end: impl Future<Output = E>, work: impl Future<Output = T>) -> Option<T> {
+    let ended = async {
+        end.await;
         None
     };
-    async { Some(work.await) }.or(late).await
+    async { Some(work.await) }.or(ended).await
 }
 
 /// The same for what the system does, with [`TimedOut`](io::ErrorKind::TimedOut) among the errors that it gives.
@@ -37,6 +43,13 @@ mod tests {
     fn what_is_ready_is_taken_even_when_the_time_is_over() {
         assert_eq!(block_on(within(NOTHING, ready(1))), Some(1));
         assert_eq!(block_on(io_within(NOTHING, ready(Ok(1)))).ok(), Some(1));
+    }
+
+    #[test]
+    fn work_ends_where_its_end_comes_first_and_counts_where_both_are_there() {
+        assert_eq!(block_on(until(ready(()), pending::<()>())), None);
+        assert_eq!(block_on(until(pending::<()>(), ready(1))), Some(1));
+        assert_eq!(block_on(until(ready(()), ready(1))), Some(1));
     }
 
     #[test]

@@ -4,53 +4,30 @@
 //! (The counting allocator counts each thread by itself, so that tests beside these do not disturb.)
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
-use kvnode::etf::{Pid, Reference, TermWriter};
-use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Offer};
-use kvnode::process::effect::EndedCall;
-use kvnode::process::peer::{Frame, Surroundings};
-use kvnode::process::{Dispatch, Effect, NoRoom, Peer, Process, Registry, Waiters};
+use kvnode::etf::Pid;
+use kvnode::kv::KeyValueServer;
+use kvnode::process::peer::Frame;
+use kvnode::process::{Effect, Peer, Process, Registry, Waiters};
 use kvnode::store::MemoryStore;
 
-const PEER: &str = "m@h";
+#[path = "support/around.rs"]
+mod around;
+#[path = "support/conversation.rs"]
+mod conversation;
+#[path = "support/term.rs"]
+mod term;
+
+use around::{Nowhere, around};
+use conversation::{control, gen_call};
+use term::{PEER, Term, binary, term_with};
+
 /// Rounds after which buffers and tables have the size that they need.
 const WARM_UP: usize = 200;
 /// Rounds that are counted.
 const COUNTED: u64 = 1000;
-
-/// Nothing here is answered later, or by another connection.
-struct Nowhere;
-
-impl Dispatch for Nowhere {
-    fn send(&self, node: &str, _frames: &mut Outbound) -> Result<(), NoRoom> {
-        panic!("something was sent to {node} by the way");
-    }
-
-    fn end_call(&self, call: EndedCall) {
-        panic!("{call:?} was to end: there is room here");
-    }
-
-    fn exit(&self, process: kvnode::process::ProcessId, _reason: &[u8]) {
-        panic!("nothing ends here: {process:?}");
-    }
-}
-
-impl Follow for Nowhere {
-    fn follow(&self, slave: FollowSlave) {
-        panic!("nobody has slaves here: {slave:?}");
-    }
-
-    fn offer(&self, offer: Offer) {
-        panic!("nobody has a name in global here: {offer:?}");
-    }
-
-    fn now(&self) -> Instant {
-        unreachable!("nobody has slaves here")
-    }
-}
 
 /// A connection without its socket.
 struct Way {
@@ -85,14 +62,7 @@ impl Way {
     /// number of bytes written.
     fn turn(&mut self, read: &[u8]) -> usize {
         let Self { registry, waiters, peer, inbound, out, later, .. } = self;
-        let around = Surroundings {
-            registry,
-            waiters,
-            inflated_bytes_max: 1 << 20,
-            watches_max: 1 << 10,
-            held_bytes_max: 1 << 20,
-            state_bytes_max: 1 << 20,
-        };
+        let around = around(registry, waiters);
         let mut left = read;
         while !left.is_empty() {
             let [room, _] = inbound.rooms();
@@ -126,14 +96,6 @@ impl Way {
     }
 }
 
-fn caller() -> Pid {
-    Pid { node: PEER.into(), id: 90, serial: 1, creation: 3 }
-}
-
-fn reference() -> Reference {
-    Reference { node: PEER.into(), creation: 3, words: vec![1, 2, 3] }
-}
-
 /// Where a request is sent, as MONITOR_P and the request name it.
 #[derive(Clone, Copy)]
 enum To<'a> {
@@ -141,94 +103,48 @@ enum To<'a> {
     Pid(&'a Pid),
 }
 
-impl To<'_> {
-    fn write(self, w: &mut TermWriter<'_>) {
+impl Term for To<'_> {
+    fn encoded(&self) -> Vec<u8> {
         match self {
-            Self::Name(name) => w.atom(name),
-            Self::Pid(pid) => w.pid(pid),
-        };
+            Self::Name(name) => name.encoded(),
+            Self::Pid(pid) => pid.encoded(),
+        }
     }
 }
 
-fn frame(
-    control: impl FnOnce(&mut TermWriter<'_>),
-    payload: Option<&dyn Fn(&mut TermWriter<'_>)>,
-) -> Vec<u8> {
-    let mut bytes = vec![0, 0, 0, 0, 131, 68, 0];
-    control(&mut TermWriter::new(&mut bytes));
-    if let Some(payload) = payload {
-        payload(&mut TermWriter::new(&mut bytes));
-    }
-    let len = u32::try_from(bytes.len() - 4).expect("a small frame");
-    bytes[..4].copy_from_slice(&len.to_be_bytes());
-    bytes
+/// A control message, and behind it a payload or nothing, as a BEAM frames them.
+fn frame(control: Vec<u8>, payload: &[u8]) -> Vec<u8> {
+    let frame = [&[131, 68, 0], &control[..], payload].concat();
+    let len = u32::try_from(frame.len()).expect("a small frame");
+    [&len.to_be_bytes()[..], &frame].concat()
 }
 
 /// A call as a BEAM makes it: MONITOR_P, the request, DEMONITOR_P.
-fn call(to: To<'_>, alias: bool, request: &dyn Fn(&mut TermWriter<'_>)) -> Vec<u8> {
-    let monitor = |operation| {
-        frame(
-            |w| {
-                w.tuple(4).unsigned(operation).pid(&caller());
-                to.write(w);
-                w.reference(&reference());
-            },
-            None,
-        )
+fn call(to: To<'_>, alias: bool, request: impl Term) -> Vec<u8> {
+    let monitor = |operation| frame(control(operation, "#PID<0.90.1>, $1, #Reference<0.3.2.1>", &[&to]), &[]);
+    let send = match to {
+        To::Name(_) => control(op::REG_SEND, "#PID<0.90.1>, :\"\", $1", &[&to]),
+        To::Pid(_) => control(op::SEND_SENDER, "#PID<0.90.1>, $1", &[&to]),
     };
-    let send = |w: &mut TermWriter<'_>| match to {
-        To::Name(name) => {
-            w.tuple(4).unsigned(op::REG_SEND).pid(&caller()).atom("").atom(name);
-        }
-        To::Pid(pid) => {
-            w.tuple(3).unsigned(op::SEND_SENDER).pid(&caller()).pid(pid);
-        }
-    };
-    let message = |w: &mut TermWriter<'_>| {
-        w.tuple(3).atom("$gen_call").tuple(2).pid(&caller());
-        if alias {
-            w.list(1).atom("alias");
-        }
-        w.reference(&reference());
-        request(w);
-    };
-    [monitor(op::MONITOR_P), frame(send, Some(&message)), monitor(op::DEMONITOR_P)].concat()
+    let tag = if alias { "[:alias | #Reference<0.3.2.1>]" } else { "#Reference<0.3.2.1>" };
+    [monitor(op::MONITOR_P), frame(send, &gen_call(tag, request)), monitor(op::DEMONITOR_P)].concat()
 }
-
-type Key = fn(&mut TermWriter<'_>);
 
 /// Keys of the common kinds, whose bytes are canonical as they come.
-const KEYS: [(&str, Key); 5] = [
-    ("an atom", |w| {
-        w.atom("nombre");
-    }),
-    ("a binary", |w| {
-        w.binary(b"a key of some length");
-    }),
-    ("a small integer", |w| {
-        w.integer(7);
-    }),
-    ("an integer", |w| {
-        w.integer(-70_000);
-    }),
-    ("a tuple", |w| {
-        w.tuple(3).atom("user").integer(70_000).binary(b"name");
-    }),
+const KEYS: [(&str, &str); 5] = [
+    ("an atom", ":nombre"),
+    ("a binary", "\"a key of some length\""),
+    ("a small integer", "7"),
+    ("an integer", "-70_000"),
+    ("a tuple", "{:user, 70_000, \"name\"}"),
 ];
 
-fn get(key: Key) -> impl Fn(&mut TermWriter<'_>) {
-    move |w| {
-        w.tuple(2).atom("get");
-        key(w);
-    }
+fn get(key: &str) -> String {
+    format!("{{:get, {key}}}")
 }
 
-fn put(key: Key, value: &[u8]) -> impl Fn(&mut TermWriter<'_>) {
-    move |w| {
-        w.tuple(3).atom("put");
-        key(w);
-        w.binary(value);
-    }
+fn put(key: &str, value: &[u8]) -> Vec<u8> {
+    term_with("{:put, $1, $2}", &[&key, &binary(value)])
 }
 
 #[test]
@@ -243,10 +159,10 @@ fn a_get_takes_no_allocation_between_the_read_and_the_write() {
     let pid = way.store.pid.clone();
     for (what, key) in KEYS {
         for value_bytes in [0, 100, 10_000] {
-            way.turn(&call(To::Name("kv"), true, &put(key, &vec![7; value_bytes])));
-            for to in [To::Name("kv"), To::Pid(&pid)] {
+            way.turn(&call(To::Name(":kv"), true, put(key, &vec![7; value_bytes])));
+            for to in [To::Name(":kv"), To::Pid(&pid)] {
                 for alias in [false, true] {
-                    let call = call(to, alias, &get(key));
+                    let call = call(to, alias, get(key));
                     let answer_bytes = way.turn(&call);
                     assert!(answer_bytes > value_bytes, "the value is in the answer");
                     let found = way.allocations(&call, answer_bytes);
@@ -260,11 +176,11 @@ fn a_get_takes_no_allocation_between_the_read_and_the_write() {
 #[test]
 fn a_get_of_nothing_and_a_batch_of_gets_take_no_allocation() {
     let mut way = Way::new();
-    let one = call(To::Name("kv"), true, &get(KEYS[0].1));
+    let one = call(To::Name(":kv"), true, get(KEYS[0].1));
     let nil_bytes = way.turn(&one);
     assert_eq!(way.allocations(&one, nil_bytes), 0.0);
-    way.turn(&call(To::Name("kv"), true, &put(KEYS[1].1, &[7; 100])));
-    let batch: Vec<u8> = KEYS.iter().flat_map(|(_, key)| call(To::Name("kv"), true, &get(*key))).collect();
+    way.turn(&call(To::Name(":kv"), true, put(KEYS[1].1, &[7; 100])));
+    let batch: Vec<u8> = KEYS.iter().flat_map(|(_, key)| call(To::Name(":kv"), true, get(key))).collect();
     let batch = batch.repeat(20);
     let answer_bytes = way.turn(&batch);
     assert!(answer_bytes > 20 * (100 + 4 * nil_bytes), "one value and four nils in each repetition");
@@ -275,7 +191,7 @@ fn a_get_of_nothing_and_a_batch_of_gets_take_no_allocation() {
 fn a_put_in_the_place_of_a_value_takes_the_one_allocation_that_it_keeps() {
     for (what, key) in KEYS {
         let mut way = Way::new();
-        let call = call(To::Name("kv"), true, &put(key, &[7; 100]));
+        let call = call(To::Name(":kv"), true, put(key, &[7; 100]));
         let answer_bytes = way.turn(&call);
         let found = way.allocations(&call, answer_bytes);
         assert!(found <= 1.0, "{found} by key {what}");

@@ -347,6 +347,7 @@ fn the_table_of_bounds_has_those_of_a_connection_and_their_defaults() {
         peers_max,
         dials_max,
         shutdown_duration_max: _,
+        settle_duration_max: _,
         restarts_max: _,
         restart_period: _,
         backoff_first: _,

@@ -214,14 +214,10 @@ fn text(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn config(epmd: &Epmd) -> EpmdConfig {
-    EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() }
-}
-
 #[test]
 fn our_client_registers_and_looks_up_at_both_kinds_of_epmd() {
     for epmd in [Epmd::start(), Epmd::start_kvnode()] {
-        let config = config(&epmd);
+        let config = epmd.config();
         smol::block_on(async {
             let registration = register(&config, "client", 4711).await.expect("it is registered");
             assert!(registration.creation() > 3);
@@ -245,7 +241,7 @@ fn our_client_registers_and_looks_up_at_both_kinds_of_epmd() {
 #[test]
 fn a_registration_is_lost_when_epmd_dies() {
     for mut epmd in [Epmd::start(), Epmd::start_kvnode()] {
-        let config = config(&epmd);
+        let config = epmd.config();
         let mut registration = smol::block_on(register(&config, "client", 1)).expect("it is registered");
         epmd.kill();
         smol::block_on(registration.lost());
@@ -330,7 +326,7 @@ fn a_daemon_that_cannot_listen_says_why() {
 #[test]
 fn erlangs_epmd_is_started_where_there_is_one() {
     let epmd = Epmd::absent();
-    let config = EpmdConfig { start: true, ..config(&epmd) };
+    let config = EpmdConfig { start: true, ..epmd.config() };
     let started = smol::block_on(ensure(&config, None)).expect("Erlang is installed");
     assert_eq!(started.starter, EpmdStarter::Erlang);
     assert_eq!(started.address.port(), epmd.port());

@@ -9,18 +9,20 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::Stdio;
 
 use kvnode::etf::compressed::inflate;
 use kvnode::etf::key::{canonical, check_maps};
 use kvnode::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use kvnode::etf::text::{InspectLimits, inspect};
 use kvnode::etf::{TermView, Traits};
+use support::judge::{Judge, lengthened};
 use support::{Otp, on_every_otp_from};
 
 const WHOLE: InspectLimits = InspectLimits { text_bytes_max: 64 << 20 };
+
+fn judge(otp: &Otp) -> Judge {
+    Judge::start(otp, "etf_beam.exs", include_str!("etf_beam.exs"))
+}
 
 /// Reads what the script has written.
 struct Entries<'a>(&'a [u8]);
@@ -102,43 +104,25 @@ type Keyed = (u32, Vec<u8>);
 /// The keys of all terms of one version, each with the hash that every OTP gives this term (`erlang:phash2/2`);
 /// and how many of them, from the first on, the other versions have too.
 fn keys_of(otp: &Otp) -> (Vec<Keyed>, usize) {
-    let scratch = otp.scratch();
-    let script = scratch.path().join("etf_beam.exs");
-    std::fs::write(&script, include_str!("etf_beam.exs")).expect("the script can be copied");
-    let mut beam = otp
-        .command("elixir")
-        .env("LC_ALL", "C.UTF-8")
-        .args(["--erl", "+t 4000000", "-pa"])
-        .args([otp.modules(), otp.inside(&script), otp.inside(scratch.path())])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("elixir can be started");
-    let mut lines = BufReader::new(beam.stdout.take().expect("it is a pipe")).lines();
-    let mut line = || lines.next().expect("the script says more").expect("it is readable");
-    let head = line();
+    let mut judge = judge(otp);
+    let head = judge.line();
     let ["terms", terms, "portable", portable, "text", text] = head.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{head}");
     };
-    let encoded = std::fs::read(scratch.path().join("encoded")).expect("the script wrote it");
+    let encoded = judge.read("encoded");
     let keys: Vec<_> = Entries(&encoded).map(|entry| (entry.phash2, one_key(&entry))).collect();
     assert_eq!(keys.len().to_string(), terms);
     assert_different(&keys);
     if text == "true" {
-        compare_texts(scratch.path(), &encoded);
+        compare_texts(&encoded, &judge.read("shown"));
     } else {
         eprintln!("    the texts are not compared: they are those of Elixir 1.18 and later");
     }
-    let canonical: Vec<u8> =
-        keys.iter().flat_map(|(_, key)| [&(key.len() as u32).to_be_bytes(), &key[..]].concat()).collect();
-    std::fs::write(scratch.path().join("canonical"), canonical).expect("the BEAM's folder can be written");
+    judge.write("canonical", &lengthened(keys.iter().map(|(_, key)| &key[..])));
     let (changed, count) = changed(&encoded, otp);
-    std::fs::write(scratch.path().join("changed"), changed).expect("the BEAM's folder can be written");
-    writeln!(beam.stdin.as_mut().expect("it is a pipe")).expect("the script waits");
-    assert_eq!(line(), format!("judged {count}"));
+    judge.write("changed", &changed);
+    judge.must_say(&format!("judged {count}"));
     eprintln!("    {count} changed terms that it reads as we do");
-    let status = beam.wait().expect("it was started");
-    assert!(status.success(), "{status}");
     (keys, portable.parse().expect("a number"))
 }
 
@@ -172,10 +156,7 @@ fn changed(encoded: &[u8], otp: &Otp) -> (Vec<u8>, usize) {
                 if let Ok(key) = canonical(term, &mut scratch)
                     && seen.insert(bytes.clone())
                 {
-                    for part in [&bytes, key] {
-                        out.extend((part.len() as u32).to_be_bytes());
-                        out.extend(part);
-                    }
+                    out.extend(lengthened([&bytes, key]));
                 }
             }
             bytes[at] = kept;
@@ -193,10 +174,9 @@ fn assert_different(keys: &[Keyed]) {
     }
 }
 
-fn compare_texts(folder: &Path, encoded: &[u8]) {
-    let more = std::fs::read(folder.join("shown")).expect("the script wrote it");
+fn compare_texts(encoded: &[u8], more: &[u8]) {
     let (mut compared, mut wrong) = (0, Vec::new());
-    for Entry { encodings, text, .. } in Entries(encoded).chain(Entries(&more)) {
+    for Entry { encodings, text, .. } in Entries(encoded).chain(Entries(more)) {
         let Some(wanted) = text else { continue };
         // The first of the BEAM's own, for the order of a map.
         let own = encodings.iter().find(|encoding| encodings.len() == 1 || **encoding != encodings[0]);
@@ -250,22 +230,9 @@ fn every_term_of_a_beam_comes_back_from_eetf() {
     use kvnode::etf::eetf::ToEetfError;
 
     on_every_otp_from(25, |otp| {
-        let scratch = otp.scratch();
-        let script = scratch.path().join("etf_beam.exs");
-        std::fs::write(&script, include_str!("etf_beam.exs")).expect("the script can be copied");
-        let mut beam = otp
-            .command("elixir")
-            .env("LC_ALL", "C.UTF-8")
-            .args(["--erl", "+t 4000000", "-pa"])
-            .args([otp.modules(), otp.inside(&script), otp.inside(scratch.path())])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("elixir can be started");
-        let mut lines = BufReader::new(beam.stdout.take().expect("it is a pipe")).lines();
-        let mut line = || lines.next().expect("the script says more").expect("it is readable");
-        assert!(line().starts_with("terms "));
-        let encoded = std::fs::read(scratch.path().join("encoded")).expect("the script wrote it");
+        let mut judge = judge(otp);
+        assert!(judge.line().starts_with("terms "));
+        let encoded = judge.read("encoded");
         let (mut back, mut through, mut refused) = (Vec::new(), 0, 0);
         for entry in Entries(&encoded) {
             let bytes: Vec<Vec<u8>> = entry.encodings.iter().map(|encoding| unpacked(encoding)).collect();
@@ -300,16 +267,12 @@ fn every_term_of_a_beam_comes_back_from_eetf() {
                     bytes[0].clone()
                 }
             };
-            back.extend((term.len() as u32).to_be_bytes());
-            back.extend(term);
+            back.push(term);
         }
-        std::fs::write(scratch.path().join("canonical"), back).expect("the BEAM's folder can be written");
-        std::fs::write(scratch.path().join("changed"), []).expect("the BEAM's folder can be written");
-        writeln!(beam.stdin.as_mut().expect("it is a pipe")).expect("the script waits");
-        assert_eq!(line(), "judged 0");
+        judge.write("canonical", &lengthened(back.iter().map(Vec::as_slice)));
+        judge.write("changed", &[]);
+        judge.must_say("judged 0");
         eprintln!("    {through} terms came back, {refused} were refused");
         assert!(through > 300 && refused < 30);
-        let status = beam.wait().expect("it was started");
-        assert!(status.success(), "{status}");
     });
 }

@@ -21,13 +21,17 @@ use kvnode::distribution::{
     RemoteProcess,
 };
 use kvnode::etf::{OwnedTerm, Pid, encode};
-use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Offer};
+use kvnode::kv::KeyValueServer;
 use kvnode::process::channel::{Channel, ChannelLimits, Step};
-use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::Surroundings;
-use kvnode::process::{Dispatch, Effect, NoRoom, Outcome, Peer, Process, ProcessId, Registry, Waiters};
+use kvnode::process::{Effect, Outcome, Peer, Process, Registry, Waiters};
 use kvnode::store::MemoryStore;
 use parking_lot::Mutex;
+
+#[path = "support/around.rs"]
+mod around;
+
+use around::{Nowhere, around};
 
 /// Seeds that are run where nothing else is said.
 const SEEDS: std::ops::Range<u64> = 0..150;
@@ -52,36 +56,6 @@ impl Random {
 
     fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
-    }
-}
-
-struct Nowhere;
-
-impl Dispatch for Nowhere {
-    fn send(&self, node: &str, _frames: &mut Outbound) -> Result<(), NoRoom> {
-        panic!("nothing is answered later here, to {node}");
-    }
-
-    fn end_call(&self, call: EndedCall) {
-        panic!("{call:?} is of another connection");
-    }
-
-    fn exit(&self, process: ProcessId, _reason: &[u8]) {
-        panic!("nothing ends here: {process:?}");
-    }
-}
-
-impl Follow for Nowhere {
-    fn follow(&self, slave: FollowSlave) {
-        panic!("nobody has slaves here: {slave:?}");
-    }
-
-    fn offer(&self, offer: Offer) {
-        panic!("nobody has a name in global here: {offer:?}");
-    }
-
-    fn now(&self) -> Instant {
-        unreachable!("nobody has slaves here")
     }
 }
 
@@ -279,14 +253,7 @@ impl World {
         let node = &mut self.nodes[number];
         let Node { registry, waiters, ends, later, .. } = node;
         let Some(end) = ends.get_mut(&from) else { return false };
-        let around = Surroundings {
-            registry,
-            waiters,
-            inflated_bytes_max: 1 << 20,
-            watches_max: 1 << 20,
-            held_bytes_max: 1 << 20,
-            state_bytes_max: 1 << 20,
-        };
+        let around = around(registry, waiters);
         let mut rest: &[u8] = &arrived;
         let mut did = !arrived.is_empty();
         while !rest.is_empty() {

@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use futures_rustls::rustls::pki_types::pem::PemObject;
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
-use kvnode::config::{EpmdConfig, Limits, TlsConfig};
+use kvnode::config::{Limits, TlsConfig};
 use kvnode::distribution::control::op;
-use kvnode::etf::encode;
 use kvnode::{Node, block_on};
 use support::tls::{Ca, Files};
-use support::{COOKIE, Epmd, Otp, Scripted, at_host, short_hostname};
+use support::{COOKIE, Epmd, Otp, Scripted, Term, at_host, binary, short_hostname, term, term_with};
 
 /// Longer than anything that is waited for here.
 const LONG: Duration = Duration::from_secs(60);
@@ -34,8 +33,7 @@ struct Scene {
 impl Scene {
     fn start(limits: Limits, files: Option<Files>) -> Self {
         let epmd = Epmd::start();
-        let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-        let builder = Node::builder("limits").cookie(COOKIE).epmd(at).limits(limits);
+        let builder = Node::builder("limits").cookie(COOKIE).epmd(epmd.config()).limits(limits);
         let builder = match &files {
             Some(files) => builder.tls(config(files)),
             None => builder,
@@ -79,7 +77,7 @@ impl Scene {
     #[track_caller]
     fn a_good_node_comes(&self) {
         let files = self.files.as_ref().expect("a scene with TLS");
-        let at = EpmdConfig { port: self.epmd.port(), start: false, ..EpmdConfig::default() };
+        let at = self.epmd.config();
         let good = Node::builder("good").cookie(COOKIE).epmd(at).tls(config(files)).outgoing_only();
         let good = good.start().expect("it starts");
         let came = block_on(good.connect_to(self.node.name().as_str()));
@@ -255,23 +253,18 @@ fn fragments(sequence: u64, message: &[u8], first: usize) -> [Vec<u8>; 2] {
 
 /// Sets a monitor of `net_kernel`, and gives a call of that with so many bytes: without the head of a frame.
 fn large_call(peer: &mut Scripted, number: u32, bytes: usize) -> Vec<u8> {
-    let (pid, reference) = (peer.pid(), peer.reference(number));
-    let monitor = encode(|w| {
-        w.tuple(4).unsigned(op::MONITOR_P).pid(&pid).atom("net_kernel").reference(&reference);
-    });
-    let monitor = peer.frame(&monitor, &[]);
+    let monitor = format!("#PID<0.90.1>, :net_kernel, #Reference<0.3.2.{number}>");
+    let monitor = peer.signal(op::MONITOR_P, &monitor, &[]);
     assert!(peer.send(&monitor));
-    let control = encode(|w| _ = w.tuple(4).unsigned(op::REG_SEND).pid(&pid).atom("").atom("net_kernel"));
-    let request = encode(|w| {
-        w.tuple(2).atom("is_auth").binary(&vec![7; bytes]);
-    });
-    [control, peer.gen_call(&pid, number, &request)].concat()
+    let control = peer.control(op::REG_SEND, "#PID<0.90.1>, :\"\", :net_kernel", &[]);
+    let request = term_with("{:is_auth, $1}", &[&binary(&vec![7; bytes])]);
+    [control, peer.gen_call(&peer.pid(), number, &request)].concat()
 }
 
 /// Waits until the call ends by its monitor, with a reason in which these words are.
 #[track_caller]
 fn ends(peer: &mut Scripted, number: u32, words: &[&str]) {
-    let reference = encode(|w| _ = w.reference(&peer.reference(number)));
+    let reference = peer.reference(number).encoded();
     loop {
         let frame = peer.next_frame().expect("the connection is open");
         let is_it = frame.windows(reference.len()).any(|part| part == reference);
@@ -324,7 +317,7 @@ fn past_what_may_be_under_way_the_newest_call_ends_and_the_others_are_served() {
     for (number, [_, second]) in (0..).zip(&calls) {
         assert!(peer.send(second));
         if number < 3 {
-            assert_eq!(peer.answer(number), encode(|w| _ = w.atom("yes")));
+            assert_eq!(peer.answer(number), term(":yes"));
         } else {
             ends(&mut peer, number, &["3145728 (--unfinished-bytes-max)"]);
         }
@@ -352,13 +345,8 @@ fn one_message_is_let_through_whatever_the_bound_says() {
     let limits = Limits { frame_bytes_max: 1 << 20, unfinished_bytes_max: 0, ..Limits::default() };
     let scene = Scene::start(limits, None);
     let mut peer = scene.peer("good@h");
-    let pid = peer.pid();
-    let control = encode(|w| {
-        w.tuple(4).unsigned(op::REG_SEND).pid(&pid).atom("").atom("nobody");
-    });
-    let payload = encode(|w| {
-        w.binary(&vec![7; 600_000]);
-    });
+    let control = peer.control(op::REG_SEND, "#PID<0.90.1>, :\"\", :nobody", &[]);
+    let payload = binary(&vec![7; 600_000]);
     let message = [&control[..], &payload].concat();
     let [first, second] = fragments(7, &message, message.len() - 200_000);
     assert!(peer.send(&first) && peer.send(&second));

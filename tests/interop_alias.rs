@@ -5,16 +5,13 @@
 
 mod support;
 
-use std::sync::Arc;
-
-use kvnode::config::EpmdConfig;
 use kvnode::distribution::control::op;
 use kvnode::distribution::{DistributionFlags, ServerRef};
-use kvnode::etf::{Atom, Cursor, Reference, TermWriter, atom, encode};
-use kvnode::{Context, Never, Node, ReplyTo, Server, block_on};
+use kvnode::etf::{Atom, Cursor, Reference, atom};
+use kvnode::{Context, Never, ReplyTo, Server, block_on};
 use serde::Deserialize;
 use support::wait::PATIENCE;
-use support::{BeamNode, COOKIE, Epmd, Heard, KvNode, Scripted, Tap, on_every_otp};
+use support::{BeamNode, Epmd, Heard, KvNode, Running, Scripted, Tap, on_every_otp, term, term_with};
 
 /// Flags of peers, and the operation by which each is answered.
 const PEERS: [(DistributionFlags, u64); 4] = [
@@ -63,15 +60,6 @@ impl Server for Patient {
     }
 }
 
-/// A node of the test's own process, which ends with the test.
-struct Running(Arc<Node>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        block_on(self.0.stop());
-    }
-}
-
 /// A peer that calls as a BEAM does, and closes the connection at every control message that it does not take.
 struct Strict {
     peer: Scripted,
@@ -86,13 +74,11 @@ impl Strict {
     }
 
     /// Sends a call whose tag has an alias; gives the tag.
-    fn send_call(&mut self, to: &str, request: &[u8]) -> Vec<u8> {
+    fn send_call(&mut self, to: &str, request: &str) -> Vec<u8> {
         let alias = self.alias();
-        let tag = encode(|w| _ = w.list(1).atom("alias").reference(&alias));
-        let mut payload =
-            encode(|w| _ = w.tuple(3).atom("$gen_call").tuple(2).pid(&self.peer.pid()).raw(&tag));
-        payload.extend_from_slice(request);
-        let frame = self.peer.reg_send(to, &payload);
+        let tag = term_with("[:alias | $1]", &[&alias]);
+        let call = self.peer.term("{:\"$gen_call\", {#PID<0.90.1>, $1}, $2}", &[&tag, &request]);
+        let frame = self.peer.reg_send(to, &call);
         assert!(self.peer.send(&frame));
         tag
     }
@@ -137,22 +123,18 @@ impl Strict {
                 break (pid, cursor.term().expect("the tag").bytes().to_vec());
             }
         };
-        let (own, flags) = (self.peer.pid(), self.flags);
-        let head = encode(|w| _ = w.list(1).atom("alias"));
+        let (peer, flags) = (&self.peer, self.flags);
+        let head = [&[108, 0, 0, 0, 1], &term(":alias")[..]].concat();
         let alias = tag.strip_prefix(&head[..]);
         assert_eq!(alias.is_some(), flags.knows_aliases(), "a call asks for an alias where they are known");
-        let to_alias = |w: &mut TermWriter<'_>, alias: &[u8]| {
-            if flags.contains(DistributionFlags::ALTACT_SIG) {
-                w.tuple(4).unsigned(op::ALTACT_SIG_SEND).unsigned(4).pid(&own).raw(alias);
-            } else {
-                w.tuple(3).unsigned(op::ALIAS_SEND).pid(&own).raw(alias);
+        let control = match alias {
+            Some(alias) if flags.contains(DistributionFlags::ALTACT_SIG) => {
+                peer.control(op::ALTACT_SIG_SEND, "4, #PID<0.90.1>, $1", &[&alias])
             }
+            Some(alias) => peer.control(op::ALIAS_SEND, "#PID<0.90.1>, $1", &[&alias]),
+            None => peer.control(op::SEND, ":\"\", $1", &[&from_tag]),
         };
-        let control = encode(|w| match alias {
-            Some(alias) => to_alias(w, alias),
-            None => _ = w.tuple(3).unsigned(op::SEND).atom("").raw(&from_tag),
-        });
-        let payload = encode(|w| _ = w.tuple(2).raw(&tag).atom(answer));
+        let payload = term_with("{$1, $2}", &[&tag, &answer]);
         let frame = self.peer.frame(&control, &payload);
         assert!(self.peer.send(&frame));
     }
@@ -161,38 +143,35 @@ impl Strict {
 #[test]
 fn a_peer_is_answered_by_what_it_takes_and_by_nothing_else() {
     let epmd = Epmd::start();
-    let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-    let node = Running(Node::builder("alias").cookie(COOKIE).epmd(at).start().expect("it starts"));
-    node.0.serve(Patient::default()).register("patient").expect("the name is free");
+    let node = Running::start(&epmd, "alias");
+    node.serve(Patient::default()).register("patient").expect("the name is free");
     let port = epmd.port_of("alias").expect("it is registered");
-    let ok = encode(|w| _ = w.atom("ok"));
+    let ok = term(":ok");
     for (number, (flags, operation)) in PEERS.into_iter().enumerate() {
         let name = format!("peer{number}@h");
-        let peer = Scripted::offering(flags, port, &name, node.0.name().as_str());
+        let peer = Scripted::offering(flags, port, &name, node.name().as_str());
         let mut peer = Strict { peer, flags, calls: 0 };
         // By a server with a mailbox, at once and later, and by one that answers where calls come in.
-        let now = peer.send_call("patient", &encode(|w| _ = w.atom("now")));
+        let now = peer.send_call("patient", ":now");
         assert_eq!(peer.answer(&now), (operation, ok.clone()), "{flags}");
-        let later = [(); 2].map(|()| peer.send_call("patient", &encode(|w| _ = w.atom("later"))));
-        let cast = encode(|w| _ = w.tuple(2).atom("$gen_cast").atom("answer"));
-        let cast = peer.peer.reg_send("patient", &cast);
+        let later = [(); 2].map(|()| peer.send_call("patient", ":later"));
+        let cast = peer.peer.reg_send("patient", &term("{:\"$gen_cast\", :answer}"));
         assert!(peer.peer.send(&cast));
         for tag in later {
             assert_eq!(peer.answer(&tag), (operation, ok.clone()), "{flags}");
         }
-        let yes = encode(|w| _ = w.atom("yes"));
-        let ping = peer.send_call("net_kernel", &encode(|w| _ = w.tuple(2).atom("is_auth").atom(&name)));
-        assert_eq!(peer.answer(&ping), (operation, yes), "{flags}");
+        let ping = peer.send_call("net_kernel", &format!("{{:is_auth, :{name}}}"));
+        assert_eq!(peer.answer(&ping), (operation, term(":yes")), "{flags}");
         // A call of ours to it.
         let to = ServerRef::Remote { name: "server".into(), node: name.as_str().into() };
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| block_on(node.0.call::<Atom, _>(&to, &atom("hello"), PATIENCE)));
-            peer.serve("welcome");
+            let call = scope.spawn(|| block_on(node.call::<Atom, _>(&to, &atom("hello"), PATIENCE)));
+            peer.serve(":welcome");
             let answer = call.join().expect("nothing panics").expect("an answer");
             assert_eq!(answer, atom("welcome"), "{flags}");
         });
         // It is still connected, and served.
-        let now = peer.send_call("patient", &encode(|w| _ = w.atom("now")));
+        let now = peer.send_call("patient", ":now");
         assert_eq!(peer.answer(&now), (operation, ok.clone()), "{flags}");
     }
 }

@@ -12,14 +12,13 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use kvnode::config::EpmdConfig;
 use kvnode::etf::Pid;
-use kvnode::{CallError, Node, ServerRef, block_on};
+use kvnode::{CallError, ServerRef, block_on};
 use support::tls::{Ca, Files};
 use support::wait::PATIENCE;
 use support::{
-    BeamNode, BeamOptions, Epmd, Host, KvNode, Network, Otp, Rate, Scripted, at_host, at_once_on_every_otp,
-    on_every_otp,
+    BeamNode, BeamOptions, Epmd, Host, KvNode, Network, Otp, Rate, Running, Scripted, at_host,
+    at_once_on_every_otp, on_every_otp,
 };
 
 const MIB: u64 = 1 << 20;
@@ -593,9 +592,7 @@ fn what_a_client_sends_to_one_process_by_pid_and_by_name_comes_in_order() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let beam = BeamNode::start(otp, &epmd, "beam");
-        let config = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-        let node = Node::builder("rust").cookie(support::COOKIE).epmd(config).start();
-        let node = node.expect("the node starts");
+        let node = Running::start(&epmd, "rust");
         beam.ping(node.name().as_str());
         beam.check("Process.register(self(), :heard)", "true");
         let client = node.client();
@@ -621,6 +618,5 @@ fn what_a_client_sends_to_one_process_by_pid_and_by_name_comes_in_order() {
             "for(_ <- 1..40, do: receive do {:number, number, _} -> number after 30_000 -> :nothing end) == Enum.to_list(0..39)",
             "true",
         );
-        block_on(node.stop());
     });
 }

@@ -11,8 +11,10 @@ use erl_dist::term::List;
 use erl_rpc::RpcClient;
 use kvnode::distribution::DistributionFlags;
 use kvnode::distribution::control::op;
-use kvnode::etf::{Cursor, encode};
-use support::{BeamNode, BeamOptions, Epmd, KvNode, Scripted, at_host, at_once_on_every_otp, on_every_otp};
+use kvnode::etf::Cursor;
+use support::{
+    BeamNode, BeamOptions, Epmd, KvNode, Scripted, at_host, at_once_on_every_otp, on_every_otp, term_with,
+};
 
 /// `future`, but not for ever.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -260,10 +262,9 @@ fn tools_and_commands_that_come_and_go_leave_a_quiet_log() {
 
 /// Pings from a node that is driven by hand, and reads what comes until the pong; gives the spawn requests in it.
 fn ping_by_hand(peer: &mut Scripted, number: u32) -> Vec<Vec<u8>> {
-    let is_auth = encode(|w| _ = w.tuple(2).atom("is_auth").atom("peer@h"));
-    let ping = peer.call_frame("net_kernel", number, &is_auth);
+    let ping = peer.call_frame("net_kernel", number, "{:is_auth, :peer@h}");
     assert!(peer.send(&ping), "the connection is open");
-    let pong = encode(|w| _ = w.tuple(2).reference(&peer.reference(number)).atom("yes"));
+    let pong = term_with("{$1, :yes}", &[&peer.reference(number)]);
     let mut requests = Vec::new();
     loop {
         let frame = peer.next_frame().expect("the connection is open");
@@ -300,10 +301,7 @@ fn a_hidden_node_that_is_no_beam_is_asked_nothing_and_one_that_may_be_is_asked_o
                 if answers {
                     let control = Cursor::new(&requests[0]).term().expect("a control message");
                     let [_, id, from, ..] = control.as_tuple::<6>().expect("a spawn request");
-                    let reply = encode(|w| {
-                        w.tuple(5).unsigned(op::SPAWN_REPLY).term(id).term(from).unsigned(0).atom("notsup");
-                    });
-                    let reply = peer.frame(&reply, &[]);
+                    let reply = peer.signal(op::SPAWN_REPLY, "$1, $2, 0, :notsup", &[&id, &from]);
                     assert!(peer.send(&reply), "the connection is open");
                 }
                 // In this time a BEAM is looked at twice again.

@@ -9,14 +9,15 @@
 //! ```
 
 #![cfg(feature = "program")]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "times are shown when a test fails")]
+#![expect(clippy::print_stdout, reason = "times are shown when a test fails")]
 #![expect(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
 
 mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{BeamNode, BeamOptions, Cut, Host, KvNode, Network, Otp};
+use support::cluster::{differences, in_step};
+use support::{BeamNode, BeamOptions, Cut, Host, KvNode, Network, Otp, at_once_on_oldest_and_newest};
 
 /// Keys of the stream of writes.
 const KEYS: u32 = 400;
@@ -59,38 +60,6 @@ impl Plan {
         hosts.iter().for_each(|host| host.heal(self.how));
         Instant::now()
     }
-}
-
-/// The releases that the tests below run on: of those that are present, the oldest and the newest that form one cluster
-/// with each other.
-fn releases() -> Vec<Otp> {
-    let mut found: Vec<Otp> = Otp::all().into_iter().filter(|otp| otp.release >= 25).collect();
-    if found.len() > 2 {
-        found.drain(1..found.len() - 1);
-    }
-    found
-}
-
-fn at_once(test: impl Fn(&Otp) + Sync) {
-    let releases = releases();
-    std::thread::scope(|scope| {
-        for otp in &releases {
-            eprintln!("--- on {}", otp.label);
-            scope.spawn(|| test(otp));
-        }
-    });
-}
-
-/// A slave as `:status` shows it is in step, perhaps with writes that are on their way.
-fn in_step(slave: &str) -> String {
-    format!(
-        "Enum.any?(GenServer.call({{:global, :master}}, :status).slaves, \
-         &(&1.name == {{:global, :{slave}}} and match?({{:in_step, _}}, &1.state)))"
-    )
-}
-
-fn differences(server: &str) -> String {
-    format!("KvNodeTest.Writer.differences(ended, :sys.get_state({server}).data)")
 }
 
 /// A kvnode primary and its caller on one host, an Elixir slave and a kvnode slave on two others.
@@ -240,61 +209,61 @@ fn an_elixir_primary(otp: &Otp, plan: Plan) {
 
 #[test]
 fn a_kvnode_primary_and_its_slaves_outlive_3_seconds_of_lost_packets() {
-    at_once(|otp| a_kvnode_primary(otp, Plan::new(Cut::Drop, 3, 60)));
+    at_once_on_oldest_and_newest(|otp| a_kvnode_primary(otp, Plan::new(Cut::Drop, 3, 60)));
 }
 
 #[test]
 fn a_kvnode_primary_and_its_slaves_outlive_3_seconds_without_a_link() {
-    at_once(|otp| a_kvnode_primary(otp, Plan::new(Cut::LinkDown, 3, 60)));
+    at_once_on_oldest_and_newest(|otp| a_kvnode_primary(otp, Plan::new(Cut::LinkDown, 3, 60)));
 }
 
 #[test]
 fn an_elixir_primary_and_its_kvnode_slaves_outlive_3_seconds_of_lost_packets() {
-    at_once(|otp| an_elixir_primary(otp, Plan::new(Cut::Drop, 3, 60)));
+    at_once_on_oldest_and_newest(|otp| an_elixir_primary(otp, Plan::new(Cut::Drop, 3, 60)));
 }
 
 #[test]
 fn an_elixir_primary_and_its_kvnode_slaves_outlive_3_seconds_without_a_link() {
-    at_once(|otp| an_elixir_primary(otp, Plan::new(Cut::LinkDown, 3, 60)));
+    at_once_on_oldest_and_newest(|otp| an_elixir_primary(otp, Plan::new(Cut::LinkDown, 3, 60)));
 }
 
 #[test]
 fn a_kvnode_primary_finds_its_slaves_again_after_20_seconds_of_lost_packets() {
-    at_once(|otp| a_kvnode_primary(otp, Plan::new(Cut::Drop, 20, 8)));
+    at_once_on_oldest_and_newest(|otp| a_kvnode_primary(otp, Plan::new(Cut::Drop, 20, 8)));
 }
 
 #[test]
 #[ignore = "takes half a minute"]
 fn a_kvnode_primary_finds_its_slaves_again_after_20_seconds_without_a_link() {
-    at_once(|otp| a_kvnode_primary(otp, Plan::new(Cut::LinkDown, 20, 8)));
+    at_once_on_oldest_and_newest(|otp| a_kvnode_primary(otp, Plan::new(Cut::LinkDown, 20, 8)));
 }
 
 #[test]
 #[ignore = "takes half a minute"]
 fn kvnode_slaves_find_their_elixir_primary_again_after_20_seconds_of_lost_packets() {
-    at_once(|otp| an_elixir_primary(otp, Plan::new(Cut::Drop, 20, 8)));
+    at_once_on_oldest_and_newest(|otp| an_elixir_primary(otp, Plan::new(Cut::Drop, 20, 8)));
 }
 
 #[test]
 #[ignore = "takes half a minute"]
 fn kvnode_slaves_find_their_elixir_primary_again_after_20_seconds_without_a_link() {
-    at_once(|otp| an_elixir_primary(otp, Plan::new(Cut::LinkDown, 20, 8)));
+    at_once_on_oldest_and_newest(|otp| an_elixir_primary(otp, Plan::new(Cut::LinkDown, 20, 8)));
 }
 
 #[test]
 #[ignore = "takes two minutes"]
 fn a_kvnode_primary_finds_its_slaves_again_after_90_seconds_of_lost_packets() {
-    at_once(|otp| a_kvnode_primary(otp, Plan::new(Cut::Drop, 90, 60)));
+    at_once_on_oldest_and_newest(|otp| a_kvnode_primary(otp, Plan::new(Cut::Drop, 90, 60)));
 }
 
 #[test]
 #[ignore = "takes two minutes"]
 fn a_kvnode_primary_finds_its_slaves_again_after_90_seconds_without_a_link() {
-    at_once(|otp| a_kvnode_primary(otp, Plan::new(Cut::LinkDown, 90, 60)));
+    at_once_on_oldest_and_newest(|otp| a_kvnode_primary(otp, Plan::new(Cut::LinkDown, 90, 60)));
 }
 
 #[test]
 #[ignore = "takes two minutes"]
 fn kvnode_slaves_find_their_elixir_primary_again_after_90_seconds_of_lost_packets() {
-    at_once(|otp| an_elixir_primary(otp, Plan::new(Cut::Drop, 90, 60)));
+    at_once_on_oldest_and_newest(|otp| an_elixir_primary(otp, Plan::new(Cut::Drop, 90, 60)));
 }

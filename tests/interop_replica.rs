@@ -5,7 +5,8 @@
 mod support;
 
 use rustix::process::Signal;
-use support::{BeamNode, Epmd, KvNode, Otp, at_host, at_once_on_every_otp};
+use support::cluster::{Cluster, elixir_store};
+use support::{Epmd, KvNode, at_host, at_once_on_every_otp};
 
 /// `true` once both hold the same.
 fn same(slave: &str) -> String {
@@ -17,22 +18,14 @@ fn same(slave: &str) -> String {
 /// `{:in_step, 0}` once it has acknowledged everything.
 const IN_STEP: &str = "for(s <- GenServer.call({:global, :master}, :status).slaves, do: s.state) |> Enum.all?(&(&1 == {:in_step, 0}))";
 
-/// A BEAM with a slave of the Elixir module that survives whoever started it.
-fn elixir_slave(otp: &Otp, epmd: &Epmd, state: &str) -> BeamNode {
-    let beam = BeamNode::start(otp, epmd, "elixir");
-    beam.run(&format!(
-        "{{:ok, slave}} = KeyValueStoreDistributed.start_link(:elixir, {state}); Process.unlink(slave)"
-    ));
-    beam
-}
-
 #[test]
 fn a_slave_that_comes_late_gets_what_it_lacks_and_loses_what_the_primary_has_not() {
     at_once_on_every_otp(|otp| {
         let epmd = Epmd::start();
         let master = KvNode::start(&epmd, "master", "");
         let slave = KvNode::start(&epmd, "rust", "");
-        let beam = elixir_slave(otp, &epmd, "%{1 => :old, {:foreign, 1} => 1, %{b: 1, a: 2} => 2}");
+        let pairs = "%{1 => :old, {:foreign, 1} => 1, %{b: 1, a: 2} => 2}";
+        let beam = elixir_store(otp, &epmd, "elixir", pairs);
         for node in [&master, &slave] {
             beam.ping(node.name());
         }
@@ -70,16 +63,9 @@ fn a_slave_that_comes_late_gets_what_it_lacks_and_loses_what_the_primary_has_not
 #[test]
 fn a_slave_that_was_killed_comes_back_empty_or_with_what_it_had_and_is_repaired() {
     at_once_on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let caller = BeamNode::start(otp, &epmd, "caller");
-        let connect = format!("--connect {}", caller.name());
-        let master = KvNode::start(&epmd, "master", &connect);
-        let mut rust = KvNode::start(&epmd, "rust", &connect);
-        let mut elixir = elixir_slave(otp, &epmd, "%{}");
-        elixir.ping(caller.name());
-        for name in ["master", "rust", "elixir"] {
-            caller.wait_for_global(name);
-        }
+        let cluster = Cluster::new(otp);
+        let (caller, master) = (&cluster.beam, cluster.node("master", ""));
+        let (mut rust, mut elixir) = (cluster.node("rust", ""), cluster.elixir(otp, "elixir", "%{}"));
         for name in ["elixir", "rust"] {
             caller.check(&format!("KeyValueStoreDistributed.add_slave(:{name})"), ":ok");
         }
@@ -88,18 +74,15 @@ fn a_slave_that_was_killed_comes_back_empty_or_with_what_it_had_and_is_repaired(
         // What the Elixir slave had is what it begins with when it is there again.
         for state in ["%{}", "Map.new(1..500, &{&1, &1})"] {
             let mark = master.log_mark();
-            elixir.kill(&epmd);
-            rust.kill(&epmd);
+            elixir.kill(&cluster.epmd);
+            rust.kill(&cluster.epmd);
             master.wait_for_log_after(mark, &["elixir", "lost"]);
             master.wait_for_log_after(mark, &["rust", "lost"]);
             caller.run("for i <- 400..500, do: KeyValueStoreDistributed.delete(i)");
             caller.run("for i <- 300..600, do: KeyValueStoreDistributed.put(i, {:meanwhile, i})");
-            rust = KvNode::start(&epmd, "rust", &connect);
-            elixir = elixir_slave(otp, &epmd, state);
-            elixir.ping(caller.name());
+            rust = cluster.node("rust", "");
+            elixir = cluster.elixir(otp, "elixir", state);
             caller.run("KeyValueStoreDistributed.put(:last, make_ref())");
-            caller.wait_for_global("rust");
-            caller.wait_for_global("elixir");
             caller.check_soon(&same("elixir"), "true");
             caller.check_soon(&same("rust"), "true");
         }
@@ -110,14 +93,9 @@ fn a_slave_that_was_killed_comes_back_empty_or_with_what_it_had_and_is_repaired(
 #[test]
 fn a_slave_that_is_stopped_is_behind_and_catches_up_when_it_goes_on() {
     at_once_on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let caller = BeamNode::start(otp, &epmd, "caller");
-        let args = format!("--connect {} --slave-buffer 256KiB", caller.name());
-        let master = KvNode::start(&epmd, "master", &args);
-        let elixir = elixir_slave(otp, &epmd, "%{}");
-        elixir.ping(caller.name());
-        caller.wait_for_global("master");
-        caller.wait_for_global("elixir");
+        let cluster = Cluster::new(otp);
+        let (caller, master) = (&cluster.beam, cluster.node("master", "--slave-buffer 256KiB"));
+        let elixir = cluster.elixir(otp, "elixir", "%{}");
         caller.check("KeyValueStoreDistributed.add_slave(:elixir)", ":ok");
         caller.check_soon(IN_STEP, "true");
         let mark = master.log_mark();
@@ -143,7 +121,7 @@ fn a_slave_that_is_stopped_is_behind_and_catches_up_when_it_goes_on() {
 fn a_connection_that_is_lost_costs_only_what_was_written_meanwhile() {
     at_once_on_every_otp(|otp| {
         let epmd = Epmd::start();
-        let elixir = elixir_slave(otp, &epmd, "%{}");
+        let elixir = elixir_store(otp, &epmd, "elixir", "%{}");
         let args = format!("--connect {} --slave global:elixir", at_host("elixir"));
         let master = KvNode::start(&epmd, "master", &args);
         elixir.wait_for_global("master");

@@ -2,7 +2,6 @@
 //! a slave meanwhile.
 
 #![cfg(feature = "program")]
-#![expect(clippy::print_stderr, reason = "the versions are shown when a test fails")]
 #![expect(clippy::disallowed_methods, reason = "writes go on for a time by the clock")]
 
 mod support;
@@ -10,8 +9,11 @@ mod support;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{BeamNode, BeamOptions, Epmd, KvNode, Otp, at_host};
+use support::cluster::{Cluster, differences, elixir_store, in_step, same};
+use support::{BeamNode, BeamOptions, KvNode, at_host, at_once_on_oldest_and_newest};
 
+/// What a primary is started with whose slaves are an Elixir store and a kvnode.
+const SLAVES: &str = "--slave global:elixir --slave global:rust";
 /// Keys of the stream of writes.
 const KEYS: u32 = 300;
 /// How long slaves are stopped while their primary is written to and its memory is looked at; `KVNODE_STOPPED_SECS` has it
@@ -19,29 +21,6 @@ const KEYS: u32 = 300;
 const STOPPED_SECS: u64 = 8;
 /// By how much the primary's resident memory may change meanwhile, in KiB.
 const CHANGE_KIB_MAX: u64 = 8 << 10;
-
-/// Runs on the oldest and the newest release that can be of one cluster, both at once.
-fn at_once(test: impl Fn(&Otp) + Sync) {
-    let mut releases: Vec<Otp> = Otp::all().into_iter().filter(|otp| otp.release >= 25).collect();
-    if releases.len() > 2 {
-        releases.drain(1..releases.len() - 1);
-    }
-    std::thread::scope(|scope| {
-        for otp in &releases {
-            eprintln!("--- on {}", otp.label);
-            scope.spawn(|| test(otp));
-        }
-    });
-}
-
-/// A store of the Elixir modules on a BEAM of its own, under the node's name.
-fn elixir_store(otp: &Otp, epmd: &Epmd, name: &str) -> BeamNode {
-    let beam = BeamNode::start(otp, epmd, name);
-    beam.run(&format!(
-        "{{:ok, store}} = KeyValueStoreDistributed.start_link(:{name}); Process.unlink(store)"
-    ));
-    beam
-}
 
 fn start_writer(beam: &BeamNode) {
     beam.run(&format!("{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, 0, 20_000)"));
@@ -63,13 +42,7 @@ fn wait_until_it_waits(beam: &BeamNode) {
 
 /// Waits until the primary says that this slave is in step, but for writes that are on their way.
 fn wait_in_step(beam: &BeamNode, slave: &str) {
-    beam.check_soon(
-        &format!(
-            "Enum.any?(GenServer.call({{:global, :master}}, :status).slaves, \
-             &(&1.name == {{:global, :{slave}}} and match?({{:in_step, _}}, &1.state)))"
-        ),
-        "true",
-    );
+    beam.check_soon(&in_step(slave), "true");
 }
 
 /// The resident memory of the primary, in KiB.
@@ -81,96 +54,82 @@ fn resident_kib(master: &KvNode) -> u64 {
 
 /// Compares every key of a server with what was acknowledged.
 fn wait_equal(beam: &BeamNode, server: &str) {
-    let data = format!(":sys.get_state({{:global, :{server}}}).data");
-    beam.check_soon(&format!("KvNodeTest.Writer.differences(ended, {data})"), "[]");
+    beam.check_soon(&differences(&format!("{{:global, :{server}}}")), "[]");
 }
 
 #[test]
 fn slaves_are_killed_and_stopped_and_their_primary_stopped_in_a_stream_of_writes() {
-    at_once(|otp| {
-        let epmd = Epmd::start();
-        let caller = BeamNode::start(otp, &epmd, "caller");
-        let connect = format!("--connect {}", caller.name());
-        let args = format!("{connect} --slave global:elixir --slave global:rust --slave-buffer 256KiB");
-        let master = KvNode::start(&epmd, "master", &args);
-        let start_elixir = || {
-            let elixir = elixir_store(otp, &epmd, "elixir");
-            elixir.ping(caller.name());
-            elixir
-        };
-        let (mut elixir, mut rust) = (start_elixir(), KvNode::start(&epmd, "rust", &connect));
-        caller.wait_for_global("master");
-        start_writer(&caller);
+    at_once_on_oldest_and_newest(|otp| {
+        let cluster = Cluster::new(otp);
+        let caller = &cluster.beam;
+        let args = format!("{SLAVES} --slave-buffer 256KiB");
+        let master = cluster.node("master", &args);
+        let start_elixir = || cluster.elixir(otp, "elixir", "%{}");
+        let (mut elixir, mut rust) = (start_elixir(), cluster.node("rust", ""));
+        start_writer(caller);
         for slave in ["elixir", "rust"] {
-            wait_in_step(&caller, slave);
+            wait_in_step(caller, slave);
         }
         for round in 0..2 {
             let mark = master.log_mark();
-            elixir.kill(&epmd);
+            elixir.kill(&cluster.epmd);
             if round == 1 {
                 // Both are gone at the same time.
-                rust.kill(&epmd);
+                rust.kill(&cluster.epmd);
                 master.wait_for_log_after(mark, &["slave lost", "elixir"]);
-                more_writes(&caller);
+                more_writes(caller);
                 elixir = start_elixir();
             } else {
                 master.wait_for_log_after(mark, &["slave lost", "elixir"]);
-                more_writes(&caller);
+                more_writes(caller);
                 elixir = start_elixir();
-                wait_in_step(&caller, "elixir");
-                rust.kill(&epmd);
+                wait_in_step(caller, "elixir");
+                rust.kill(&cluster.epmd);
             }
             master.wait_for_log_after(mark, &["slave lost", "rust"]);
-            more_writes(&caller);
-            rust = KvNode::start(&epmd, "rust", &connect);
+            more_writes(caller);
+            rust = cluster.node("rust", "");
             for slave in ["elixir", "rust"] {
-                caller.wait_for_global(slave);
-                wait_in_step(&caller, slave);
+                wait_in_step(caller, slave);
             }
             let mark = master.log_mark();
             elixir.signal(Signal::STOP);
             rust.signal(Signal::STOP);
             // More than their buffers hold.
-            (0..12).for_each(|_| more_writes(&caller));
+            (0..12).for_each(|_| more_writes(caller));
             for slave in ["elixir", "rust"] {
                 master.wait_for_log_after(mark, &["behind", slave]);
             }
             elixir.signal(Signal::CONT);
             rust.signal(Signal::CONT);
             for slave in ["elixir", "rust"] {
-                wait_in_step(&caller, slave);
+                wait_in_step(caller, slave);
             }
             master.signal(Signal::STOP);
             let waits = caller.spawn("KvNodeTest.Writer.await_more(writer, 100)");
-            wait_until_it_waits(&caller);
+            wait_until_it_waits(caller);
             master.signal(Signal::CONT);
             waits.value();
         }
         caller.run("ended = KvNodeTest.Writer.stop(writer)");
         caller.check("ended.failed", "[]");
         for server in ["master", "elixir", "rust"] {
-            wait_equal(&caller, server);
+            wait_equal(caller, server);
         }
     });
 }
 
 #[test]
 fn a_kvnode_primary_that_was_killed_in_a_stream_of_writes_makes_its_slaves_what_it_is_then() {
-    at_once(|otp| {
-        let epmd = Epmd::start();
-        let caller = BeamNode::start(otp, &epmd, "caller");
-        let connect = format!("--connect {}", caller.name());
-        let args = format!("{connect} --slave global:elixir --slave global:rust");
-        let master = KvNode::start(&epmd, "master", &args);
-        let elixir = elixir_store(otp, &epmd, "elixir");
-        elixir.ping(caller.name());
-        let _rust = KvNode::start(&epmd, "rust", &connect);
-        caller.wait_for_global("master");
-        start_writer(&caller);
+    at_once_on_oldest_and_newest(|otp| {
+        let cluster = Cluster::new(otp);
+        let (caller, master) = (&cluster.beam, cluster.node("master", SLAVES));
+        let (_elixir, _rust) = (cluster.elixir(otp, "elixir", "%{}"), cluster.node("rust", ""));
+        start_writer(caller);
         for slave in ["elixir", "rust"] {
-            wait_in_step(&caller, slave);
+            wait_in_step(caller, slave);
         }
-        master.kill(&epmd);
+        master.kill(&cluster.epmd);
         caller.wait_for_no_global("master");
         caller.run("ended = KvNodeTest.Writer.stop(writer)");
         // A store in memory ends with its node. What its slaves lack is the end of the stream, and nothing else.
@@ -183,103 +142,93 @@ fn a_kvnode_primary_that_was_killed_in_a_stream_of_writes_makes_its_slaves_what_
                 "true",
             );
         }
-        let _master = KvNode::start(&epmd, "master", &args);
-        caller.wait_for_global("master");
-        start_writer(&caller);
-        wait_in_step(&caller, "elixir");
+        let _master = cluster.node("master", SLAVES);
+        start_writer(caller);
+        wait_in_step(caller, "elixir");
         // A kvnode keeps what its primary has lost, until somebody says otherwise.
         caller.check_soon(
             "for s <- GenServer.call({:global, :master}, :status).slaves, s.name == {:global, :rust}, do: s.state",
             "[refused: :not_empty]",
         );
         caller.check("KeyValueStoreDistributed.add_slave(:rust)", ":ok");
-        wait_in_step(&caller, "rust");
+        wait_in_step(caller, "rust");
         caller.run("ended = KvNodeTest.Writer.stop(writer)");
         caller.check("ended.failed", "[]");
         for server in ["master", "elixir", "rust"] {
-            wait_equal(&caller, server);
+            wait_equal(caller, server);
         }
     });
 }
 
 #[test]
 fn an_elixir_primary_and_its_kvnode_slave_are_killed_and_stopped_in_a_stream_of_writes() {
-    at_once(|otp| {
-        let epmd = Epmd::start();
-        let caller = BeamNode::start(otp, &epmd, "caller");
-        let start_master = || {
-            let master = elixir_store(otp, &epmd, "master");
-            master.ping(caller.name());
-            caller.wait_for_global("master");
-            master
-        };
-        let master = start_master();
-        let connect = format!("--connect {} --connect {}", caller.name(), at_host("master"));
-        let rust = KvNode::start(&epmd, "rust", &connect);
+    at_once_on_oldest_and_newest(|otp| {
+        let cluster = Cluster::new(otp);
+        let caller = &cluster.beam;
+        let start_master = || cluster.elixir(otp, "master", "%{}");
+        let start_rust = || cluster.node("rust", &format!("--connect {}", at_host("master")));
+        let (master, rust) = (start_master(), start_rust());
         let add = || {
             caller.wait_for_global("rust");
             caller.check("KeyValueStoreDistributed.add_slave(:rust)", ":ok");
         };
         add();
-        start_writer(&caller);
+        start_writer(caller);
         rust.signal(Signal::STOP);
-        more_writes(&caller);
+        more_writes(caller);
         rust.signal(Signal::CONT);
         master.signal(Signal::STOP);
         let waits = caller.spawn("KvNodeTest.Writer.await_more(writer, 100)");
-        wait_until_it_waits(&caller);
+        wait_until_it_waits(caller);
         master.signal(Signal::CONT);
         waits.value();
         caller.run("ended = KvNodeTest.Writer.stop(writer)");
         caller.check("ended.failed", "[]");
         for server in ["master", "rust"] {
-            wait_equal(&caller, server);
+            wait_equal(caller, server);
         }
 
         // An Elixir primary sends nothing twice: what its slave lacks when it comes back empty is written again.
-        start_writer(&caller);
-        rust.kill(&epmd);
-        more_writes(&caller);
-        let rust = KvNode::start(&epmd, "rust", &connect);
+        start_writer(caller);
+        rust.kill(&cluster.epmd);
+        more_writes(caller);
+        let rust = start_rust();
         master.wait_for_global("rust");
         caller.run("KvNodeTest.Writer.put_all(writer)");
-        more_writes(&caller);
+        more_writes(caller);
         caller.run("ended = KvNodeTest.Writer.stop(writer)");
         caller.check("ended.failed", "[]");
         for server in ["master", "rust"] {
-            wait_equal(&caller, server);
+            wait_equal(caller, server);
         }
 
         // Its slave outlives it, with what it had, and follows the next one under that name.
         let mark = rust.log_mark();
-        master.kill(&epmd);
+        master.kill(&cluster.epmd);
         rust.wait_for_log_after(mark, &["peer down", &at_host("master")]);
         caller.check(":sys.get_state({:global, :rust}).data == ended.expected", "true");
         let master = start_master();
         master.wait_for_global("rust");
         add();
-        start_writer(&caller);
+        start_writer(caller);
         caller.run("KvNodeTest.Writer.put_all(writer)");
         caller.run("ended = KvNodeTest.Writer.stop(writer)");
         for server in ["master", "rust"] {
-            wait_equal(&caller, server);
+            wait_equal(caller, server);
         }
     });
 }
 
 #[test]
 fn a_reader_of_a_slave_never_sees_a_counter_go_back_also_over_a_reconnect() {
-    at_once(|otp| {
-        let epmd = Epmd::start();
-        let tick = "-kernel net_ticktime 4";
-        let beam = |name: &str| BeamNode::start(otp, &epmd, BeamOptions::new(name).erl(tick));
-        let (caller, reader) = (beam("caller"), beam("reader"));
-        let elixir = beam("elixir");
-        elixir.run("{:ok, store} = KeyValueStoreDistributed.start_link(:elixir); Process.unlink(store)");
-        let connect = format!("--net-ticktime 4 --connect {} --connect {}", caller.name(), reader.name());
-        let args = format!("{connect} --slave global:elixir --slave global:rust");
-        let master = KvNode::start(&epmd, "master", &args);
-        let rust = KvNode::start(&epmd, "rust", &connect);
+    at_once_on_oldest_and_newest(|otp| {
+        let ticking = |name: &str| BeamOptions::new(name).erl("-kernel net_ticktime 4");
+        let cluster = Cluster::with(otp, ticking("caller"));
+        let (caller, reader) = (&cluster.beam, BeamNode::start(otp, &cluster.epmd, ticking("reader")));
+        let elixir = elixir_store(otp, &cluster.epmd, ticking("elixir"), "%{}");
+        let args = format!("--net-ticktime 4 --connect {}", reader.name());
+        let (master, rust) =
+            (cluster.node("master", &format!("{args} {SLAVES}")), cluster.node("rust", &args));
         for other in [caller.name(), reader.name(), master.name()] {
             elixir.ping(other);
         }
@@ -289,7 +238,7 @@ fn a_reader_of_a_slave_never_sees_a_counter_go_back_also_over_a_reconnect() {
             reader.wait_for_global(name);
         }
         for slave in slaves {
-            wait_in_step(&caller, slave);
+            wait_in_step(caller, slave);
         }
         caller.run("counter = KvNodeTest.Writer.start_counter({:global, :master}, :counter)");
         for slave in slaves {
@@ -330,19 +279,13 @@ fn a_reader_of_a_slave_never_sees_a_counter_go_back_also_over_a_reconnect() {
 fn a_primarys_memory_is_flat_while_its_slaves_are_stopped() {
     let for_secs =
         std::env::var("KVNODE_STOPPED_SECS").map_or(STOPPED_SECS, |secs| secs.parse().expect("seconds"));
-    at_once(|otp| {
-        let epmd = Epmd::start();
-        let caller = BeamNode::start(otp, &epmd, "caller");
-        let connect = format!("--connect {}", caller.name());
-        let master =
-            KvNode::start(&epmd, "master", &format!("{connect} --slave global:elixir --slave global:rust"));
-        let elixir = elixir_store(otp, &epmd, "elixir");
-        elixir.ping(caller.name());
-        let rust = KvNode::start(&epmd, "rust", &connect);
-        caller.wait_for_global("master");
-        start_writer(&caller);
+    at_once_on_oldest_and_newest(|otp| {
+        let cluster = Cluster::new(otp);
+        let (caller, master) = (&cluster.beam, cluster.node("master", SLAVES));
+        let (elixir, rust) = (cluster.elixir(otp, "elixir", "%{}"), cluster.node("rust", ""));
+        start_writer(caller);
         for slave in ["elixir", "rust"] {
-            wait_in_step(&caller, slave);
+            wait_in_step(caller, slave);
         }
         elixir.signal(Signal::STOP);
         rust.signal(Signal::STOP);
@@ -359,7 +302,7 @@ fn a_primarys_memory_is_flat_while_its_slaves_are_stopped() {
         let mut most = before;
         while since.elapsed() < Duration::from_secs(for_secs) {
             caller.check(large, ":ok");
-            more_writes(&caller);
+            more_writes(caller);
             most = most.max(resident_kib(&master));
         }
         eprintln!(
@@ -372,14 +315,12 @@ fn a_primarys_memory_is_flat_while_its_slaves_are_stopped() {
         // After a minute it was given up, and a BEAM does not come back by itself.
         elixir.ping(caller.name());
         for slave in ["elixir", "rust"] {
-            wait_in_step(&caller, slave);
+            wait_in_step(caller, slave);
         }
         caller.run("ended = KvNodeTest.Writer.stop(writer)");
         caller.check("ended.failed", "[]");
-        let same =
-            "Map.equal?(:sys.get_state({:global, :master}).data, :sys.get_state({:global, SLAVE}).data)";
-        for slave in [":elixir", ":rust"] {
-            caller.check_soon(&same.replace("SLAVE", slave), "true");
+        for slave in ["elixir", "rust"] {
+            caller.check_soon(&same("master", slave), "true");
         }
     });
 }

@@ -5,15 +5,8 @@
 
 mod support;
 
-use support::{BeamNode, Epmd, KvNode, Otp, at_once_on_every_otp};
-
-/// The states of the slaves of a store.
-fn states(name: &str) -> String {
-    format!("(for s <- GenServer.call({{:global, :{name}}}, :status).slaves, do: s.state)")
-}
-
-/// `true` once both hold the same.
-const SAME: &str = ":sys.get_state({:global, :master}).data == :sys.get_state({:global, :slave}).data";
+use support::cluster::{Cluster, same, states};
+use support::{BeamNode, Otp, at_once_on_every_otp};
 
 fn lines(log: &str, part: &str) -> usize {
     log.lines().filter(|line| line.contains(part)).count()
@@ -21,14 +14,9 @@ fn lines(log: &str, part: &str) -> usize {
 
 #[test]
 fn a_full_slave_confirms_nothing_takes_deletions_and_is_repaired_when_there_is_room() {
-    let epmd = Epmd::start();
-    let beam = BeamNode::start(&Otp::newest(), &epmd, "caller");
-    let connect = format!("--connect {}", beam.name());
-    let master = KvNode::start(&epmd, "master", &format!("{connect} --confirm-timeout 3000"));
-    let slave = KvNode::start(&epmd, "slave", &format!("{connect} --memory-max 1MiB"));
-    for name in ["master", "slave"] {
-        beam.wait_for_global(name);
-    }
+    let cluster = Cluster::new(&Otp::newest());
+    let (beam, master) = (&cluster.beam, cluster.node("master", "--confirm-timeout 3000"));
+    let slave = cluster.node("slave", "--memory-max 1MiB");
     beam.run("put = fn k, v -> GenServer.call({:global, :master}, {:put, k, v, confirm: 1}) end");
     beam.run("get = fn k -> GenServer.call({:global, :slave}, {:get, k}) end");
     beam.check("KeyValueStoreDistributed.add_slave(:slave)", ":ok");
@@ -48,7 +36,7 @@ fn a_full_slave_confirms_nothing_takes_deletions_and_is_repaired_when_there_is_r
     beam.check(&format!("match?([{{:full, _}}], {})", states("master")), "true");
     beam.run("for i <- 2..15, do: KeyValueStoreDistributed.delete(i)");
     beam.check_soon(&states("master"), "[in_step: 0]");
-    beam.check_soon(SAME, "true");
+    beam.check_soon(&same("master", "slave"), "true");
     beam.check("put.(:after, 1)", ":ok");
     beam.check_soon("GenServer.call({:global, :slave}, :status).primary.state", ":following");
     slave.wait_for_log(&["is kept again"]);
@@ -59,11 +47,11 @@ fn a_full_slave_confirms_nothing_takes_deletions_and_is_repaired_when_there_is_r
     beam.run("for i <- 21..40, do: :ok = KeyValueStoreDistributed.put(i, {i, value})");
     beam.check_soon(&format!("match?([{{:full, _}}], {})", states("master")), "true");
     let mark = master.log_mark();
-    slave.kill(&epmd);
+    slave.kill(&cluster.epmd);
     master.wait_for_log_after(mark, &["slave lost"]);
-    let _slave = KvNode::start(&epmd, "slave", &format!("{connect} --memory-max 64MiB"));
+    let _slave = cluster.node("slave", "--memory-max 64MiB");
     beam.check_soon(&states("master"), "[in_step: 0]");
-    beam.check_soon(SAME, "true");
+    beam.check_soon(&same("master", "slave"), "true");
     beam.check("put.(:again, 1)", ":ok");
 }
 
@@ -76,12 +64,9 @@ fn what_an_old_otp_cannot_decode_is_kept_from_its_slave_and_not_confirmed() {
         eprintln!("--- left out: this test is for OTP 23 and 25");
         return;
     };
-    let epmd = Epmd::start();
-    let old = BeamNode::start(old, &epmd, "old");
-    let beam = BeamNode::start(new, &epmd, "caller");
-    let args = format!("--connect {} --connect {} --confirm-timeout 3000", beam.name(), old.name());
-    let master = KvNode::start(&epmd, "master", &args);
-    beam.wait_for_global("master");
+    let cluster = Cluster::new(new);
+    let (beam, old) = (&cluster.beam, BeamNode::start(old, &cluster.epmd, "old"));
+    let master = cluster.node("master", &format!("--connect {} --confirm-timeout 3000", old.name()));
     old.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave); Process.unlink(slave)");
     old.wait_for_global("master");
     beam.run("put = fn k, v -> GenServer.call({:global, :master}, {:put, k, v, confirm: 1}) end");
@@ -118,10 +103,8 @@ fn what_an_old_otp_cannot_decode_is_kept_from_its_slave_and_not_confirmed() {
 #[test]
 fn a_server_of_another_kind_is_no_slave_and_lives_on() {
     at_once_on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let beam = BeamNode::start(otp, &epmd, "caller");
-        let master = KvNode::start(&epmd, "master", &format!("--connect {}", beam.name()));
-        beam.wait_for_global("master");
+        let cluster = Cluster::new(otp);
+        let (beam, master) = (&cluster.beam, cluster.node("master", ""));
         beam.run(
             "{:ok, agent} = Agent.start(fn -> %{a: 1} end, name: {:global, :agent})
              {:ok, plain} = KeyValueStore.start_link(%{data: %{}, b: 2})
@@ -155,17 +138,15 @@ fn a_server_of_another_kind_is_no_slave_and_lives_on() {
         beam.wait_for_no_global("slave");
         beam.run("{:ok, store} = KeyValueStoreDistributed.start_link(:slave); Process.unlink(store)");
         beam.check_soon(&states("master"), "[in_step: 0]");
-        beam.check_soon(SAME, "true");
+        beam.check_soon(&same("master", "slave"), "true");
     });
 }
 
 #[test]
 fn a_store_under_another_modules_name_is_served_whatever_its_size() {
     at_once_on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let beam = BeamNode::start(otp, &epmd, "caller");
-        let master = KvNode::start(&epmd, "master", &format!("--connect {}", beam.name()));
-        beam.wait_for_global("master");
+        let cluster = Cluster::new(otp);
+        let (beam, master) = (&cluster.beam, cluster.node("master", ""));
         beam.run(
             "defmodule Renamed do
                use GenServer

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kvnode::config::{self, EpmdConfig, Limits};
+use kvnode::config::{self, Limits};
 use kvnode::distribution::{Cookie, NodeName, ServerRef};
 use kvnode::etf::{OwnedTerm, Pid, TermWriter};
 use kvnode::node::erpc::ErpcError;
@@ -31,7 +31,7 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
         cookie: Cookie::new(support::COOKIE),
         bind: None,
         dist_port: 0,
-        epmd: Some(EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() }),
+        epmd: Some(epmd.config()),
         connect: vec![],
         allow: Vec::new(),
         net_ticktime_secs: 60,

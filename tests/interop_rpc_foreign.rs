@@ -7,11 +7,10 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use kvnode::config::{EpmdConfig, Limits};
-use kvnode::{Node, block_on};
+use kvnode::config::Limits;
 use support::scripted::Scripted;
 use support::wait::PATIENCE;
-use support::{Epmd, KvNode, Otp, at_host, on_every_otp};
+use support::{Epmd, KvNode, Otp, Running, at_host, on_every_otp};
 
 fn text(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -34,16 +33,13 @@ fn a_client_that_comes_again_at_once_is_not_told_that_it_is_connected() {
     let epmd = Epmd::start();
     // As long as the test is patient: what is tested is the wait, not its length.
     let limits = Limits { reconnect_pause: PATIENCE, ..Limits::default() };
-    let config = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-    let node =
-        Node::builder("kv").cookie(support::COOKIE).epmd(config).limits(limits).start().expect("it starts");
+    let _node = Running::start_with(&epmd, "kv", limits);
     let (kv, port) = (at_host("kv"), epmd.port_of("kv").expect("it is registered"));
     let mut client = Scripted::connect(port, "again@h", &kv);
     for round in 0..300 {
         client =
             Scripted::connect_after(client, port, &kv).unwrap_or_else(|error| panic!("{round}: {error:?}"));
     }
-    block_on(node.stop());
 }
 
 #[test]

@@ -134,6 +134,41 @@ fn every_term_comes_out_at_an_elixir_slave() {
 }
 
 #[test]
+fn what_one_version_puts_as_a_key_is_found_at_elixir_slaves_of_the_others() {
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    // OTP 23 decodes neither aliases nor ports as later ones write them.
+    let mut versions = Otp::all();
+    versions.retain(|otp| otp.release >= 25);
+    let start = |(at, otp): (usize, &Otp)| connected(otp, &epmd, &format!("beam{at}"), &kv);
+    let beams: Vec<BeamNode> = versions.iter().enumerate().map(start).collect();
+    for beam in &beams {
+        beam.run("{:ok, slave} = KeyValueStoreReplicated.start_link(:slave)");
+        beam.check("GenServer.call({:global, :kv}, {:add_slave, {:slave, node()}})", ":ok");
+        for other in &beams {
+            beam.ping(other.name());
+        }
+        beam.run("terms = KvNodeTest.Terms.all() -- KvNodeTest.Terms.short_references(); length(terms)");
+    }
+    for (round, writer) in beams.iter().enumerate() {
+        writer.check(&format!("wrong.(terms, fn t, i -> :ok === put.({{{round}, t}}, i) end)"), "[]");
+        for slave in &beams {
+            let at =
+                |key: &str| format!("GenServer.call({{:slave, :\"{}\"}}, {{:get, {key}}})", slave.name());
+            let last = at(&format!("{{{round}, List.last(terms)}}"));
+            writer.check_soon(&format!("{last} == length(terms) - 1"), "true");
+            // What a release cannot decode is not sent to its slave.
+            let all = at(&format!("{{{round}, t}}"));
+            writer.check(&format!("wrong.(terms, fn t, i -> {all} === i end)"), "[]");
+        }
+        writer.check(&format!("wrong.(terms, fn t, _ -> :ok === delete.({{{round}, t}}) end)"), "[]");
+        for slave in &beams {
+            slave.check_soon("map_size(:sys.get_state(:slave).data)", "0");
+        }
+    }
+}
+
+#[test]
 fn numbers_that_are_equal_but_not_the_same_are_two_keys() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();

@@ -7,24 +7,37 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("etf", &[]),
     ("distribution", &["etf"]),
-    ("process", &["etf", "distribution"]),
+    ("process", &["etf", "distribution", "log"]),
     ("config", &["distribution"]),
+    ("log", &[]),
     ("within", &[]),
     ("epmd", &["config", "distribution", "within"]),
-    ("node", &["config", "distribution", "epmd", "etf", "process", "within"]),
+    ("node", &["config", "distribution", "epmd", "etf", "log", "process", "within"]),
     // The product.
     ("store", &["etf"]),
     ("replica", &["etf", "distribution"]),
-    ("kv", &["config", "distribution", "etf", "node", "process", "replica", "store"]),
+    ("kv", &["config", "distribution", "etf", "log", "node", "process", "replica", "store", "within"]),
     (
         "program",
-        &["config", "distribution", "epmd", "etf", "kv", "node", "process", "replica", "store", "within"],
+        &[
+            "config",
+            "distribution",
+            "epmd",
+            "etf",
+            "kv",
+            "log",
+            "node",
+            "process",
+            "replica",
+            "store",
+            "within",
+        ],
     ),
     ("cli", &["config", "distribution", "epmd", "etf", "node", "program", "replica", "store", "within"]),
 ];
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.
-const PURE: &[&str] = &["etf", "distribution", "store", "replica", "process", "kv", "config"];
+const PURE: &[&str] = &["etf", "distribution", "store", "replica", "process", "kv", "config", "log"];
 const IMPURE_WORDS: &[&str] = &[
     "smol",
     "async",

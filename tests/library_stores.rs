@@ -17,15 +17,20 @@ mod deferred;
 #[allow(dead_code, unused_imports, reason = "compiled whole")]
 #[path = "../src/kv/mod.rs"]
 mod kv;
+#[allow(dead_code, reason = "compiled whole")]
+#[path = "../src/log.rs"]
+mod log;
 #[path = "../src/program/stores.rs"]
 mod stores;
+#[allow(dead_code, reason = "compiled whole")]
+#[path = "../src/within.rs"]
+mod within;
 
 use deferred::{DeferredEngine, Manner};
-use kvnode::config::EpmdConfig;
 use kvnode::program::StoreConfig;
 use kvnode::replica::SlaveName;
 use kvnode::store::{Disk, Engine, MemoryEngine, OpenError, SyncPolicy};
-use support::{BeamNode, Epmd, on_every_otp};
+use support::{BeamNode, Epmd, Running, on_every_otp};
 
 /// The third engine of the tests: it answers later, from a thread of its own.
 fn deferred() -> DeferredEngine {
@@ -47,8 +52,7 @@ fn so_is_one_whose_engine_is_of_another_crate_too() {
 fn named_replicated_and_started_again(otp: &support::Otp, engine: &(impl Engine + Clone), then: &str) {
     let epmd = Epmd::start();
     let beam = BeamNode::start(otp, &epmd, "beam");
-    let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-    let node = Node::builder("other").cookie(support::COOKIE).epmd(at).start().expect("it starts");
+    let node = Running::start(&epmd, "other");
     let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
     let replication = |slaves| stores::Replication { slaves, ..stores::Replication::default() };
     let slaves = vec![SlaveName::global("slave")];
@@ -83,8 +87,7 @@ fn named_replicated_and_started_again(otp: &support::Otp, engine: &(impl Engine 
 fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     let epmd = Epmd::start();
     let beam = BeamNode::start(&support::Otp::newest(), &epmd, "beam");
-    let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-    let node = Node::builder("other").cookie(support::COOKIE).epmd(at).start().expect("it starts");
+    let node = Running::start(&epmd, "other");
     let dir = tempfile::tempdir().expect("a folder");
     let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).expect("an empty folder");
     let names = StoreConfig { global: vec!["kept".into()], local: Vec::new() };

@@ -14,11 +14,9 @@ mod linear;
 mod support;
 
 use deferred::{Deferred, Manner};
-use kvnode::config::EpmdConfig;
 use kvnode::kv::{Downstreams, KeyValueServer};
-use kvnode::{Node, block_on};
 use linear::{Act, Call, History};
-use support::{BeamNode, Epmd, KvNode, Otp};
+use support::{BeamNode, Epmd, KvNode, Otp, Running};
 
 /// Clients of each node, calls of each client, and keys that they share.
 const CLIENTS: u64 = 6;
@@ -146,8 +144,7 @@ fn callers_on_nodes_of_all_versions_see_one_store() {
 #[test]
 fn callers_of_a_store_that_answers_later_and_in_any_order_see_one_store() {
     let epmd = Epmd::start();
-    let at = EpmdConfig { port: epmd.port(), start: false, ..EpmdConfig::default() };
-    let node = Node::builder("kv").cookie(support::COOKIE).epmd(at).start().expect("it starts");
+    let node = Running::start(&epmd, "kv");
     let manner = Manner { has_thread: true, ..Manner::wild(u64::from(std::process::id())) };
     let server = KeyValueServer::new(Deferred::new(manner), node.dispatch(), Downstreams::on(&node), 1 << 20);
     let store = node.serve_inline(server.shared());
@@ -157,7 +154,6 @@ fn callers_of_a_store_that_answers_later_and_in_any_order_see_one_store() {
     assert_eq!(count(&history, |call| call.end.is_none()), 0, "every call was answered");
     assert!(most_at_once(&history) > 2, "the calls do not overlap");
     assert_linearizable(&history);
-    block_on(node.stop());
 }
 
 #[test]

@@ -1,18 +1,23 @@
 //! How processes of ours end, and what is told to whom: a peer's signals in, exact frames out, without a socket.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use kvnode::distribution::DistributionFlags;
 use kvnode::distribution::control::op;
-use kvnode::distribution::inbound::{Arrival, Inbound};
-use kvnode::distribution::{DistributionFlags, FrameForm, Outbound};
-use kvnode::etf::{Pid, Reference, TermView, TermWriter, encode};
-use kvnode::process::peer::{Frame, Surroundings};
-use kvnode::process::{
-    Caller, Effect, ExitSignals, GenServer, Peer, PeerError, Process, Registry, Turn, Waiters,
-};
+use kvnode::etf::{Pid, TermView, TermWriter, encode};
+use kvnode::process::{Caller, Effect, ExitSignals, GenServer, PeerError, Process, Turn};
 use parking_lot::Mutex;
 
-const PEER: &str = "m@h";
+#[path = "support/around.rs"]
+mod around;
+#[path = "support/conversation.rs"]
+mod conversation;
+#[path = "support/term.rs"]
+mod term;
+
+use conversation::{Conversation, control, frame, monitor, monitor_exit, reference, reply, send, signal};
+use term::{PEER, Term, binary, term, term_with};
 
 /// Writes down what it sees, in Elixir's syntax.
 struct Probe {
@@ -57,117 +62,66 @@ impl GenServer for Probe {
 }
 
 struct World {
-    registry: Registry,
-    waiters: Waiters,
-    peer: Peer,
+    conversation: Conversation,
     process: Arc<Process>,
     seen: Arc<Mutex<Vec<String>>>,
-    later: Vec<Effect>,
+}
+
+impl Deref for World {
+    type Target = Conversation;
+
+    fn deref(&self) -> &Conversation {
+        &self.conversation
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Conversation {
+        &mut self.conversation
+    }
 }
 
 fn world(signals: ExitSignals) -> World {
-    let registry = Registry::new("k@h".into(), 5);
+    let mut conversation = Conversation::offering(DistributionFlags::OFFERED);
+    conversation.held_bytes_max = 1_500;
     let seen = Arc::default();
-    let process = registry.spawn(Arc::new(Probe { seen: Arc::clone(&seen), signals }));
-    registry.register("probe", &process).expect("the name is free");
-    let peer = Peer::new(PEER.into(), DistributionFlags::OFFERED);
-    World { registry, waiters: Waiters::default(), peer, process, seen, later: Vec::new() }
+    let process = conversation.registry.spawn(Arc::new(Probe { seen: Arc::clone(&seen), signals }));
+    conversation.registry.register("probe", &process).expect("the name is free");
+    World { conversation, process, seen }
 }
 
 impl World {
-    fn with<R>(
-        &mut self,
-        act: impl FnOnce(&mut Peer, Surroundings<'_>, &mut Outbound, &mut Vec<Effect>) -> R,
-    ) -> (R, Vec<Vec<u8>>) {
-        let around = Surroundings {
-            registry: &self.registry,
-            waiters: &self.waiters,
-            inflated_bytes_max: 1 << 20,
-            watches_max: 100,
-            held_bytes_max: 1_500,
-            state_bytes_max: 1 << 10,
-        };
-        let mut out = Outbound::default();
-        let result = act(&mut self.peer, around, &mut out, &mut self.later);
-        let bytes = out.single_slice().expect("small frames");
-        let mut inbound = Inbound::new(bytes, FrameForm::PassThrough, 1 << 20);
-        let mut frames = Vec::new();
-        while let Some(arrival) = inbound.next_arrival().expect("good frames") {
-            let Arrival::Frame(range) = arrival else { panic!("a tick") };
-            frames.push([&[131], inbound.slice(range)].concat());
-        }
-        (result, frames)
-    }
-
-    fn say(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
-        let (result, frames) = self.with(|peer, around, out, later| {
-            peer.handle(Frame::small(&frame[1..], FrameForm::PassThrough), around, out, later)
-        });
-        result.expect("a good frame");
-        frames
-    }
-
-    fn deliver_held(&mut self) -> (bool, Vec<Vec<u8>>) {
-        let (result, frames) = self.with(|peer, around, out, later| peer.deliver_held(around, out, later));
-        (result.expect("good messages"), frames)
-    }
-
+    #[track_caller]
     fn call(&mut self, number: u32, request: &str) -> Vec<Vec<u8>> {
-        self.say(&call("$gen_call", number, |w| {
-            w.atom(request);
-        }))
+        self.say(&call("$gen_call", number, request))
     }
 
-    fn system(&mut self, request: impl FnOnce(&mut TermWriter<'_>)) -> Vec<Vec<u8>> {
+    #[track_caller]
+    fn system(&mut self, request: impl Term) -> Vec<Vec<u8>> {
         self.say(&call("system", 99, request))
     }
 
     fn watch(&mut self, number: u32) {
-        let monitor = frame(
-            |w| {
-                w.tuple(4)
-                    .unsigned(op::MONITOR_P)
-                    .pid(&remote())
-                    .pid(&self.process.pid)
-                    .reference(&reference(number));
-            },
-            None,
-        );
+        let monitor = monitor(&self.process.pid, number);
         assert!(self.say(&monitor).is_empty());
     }
 
     fn link(&mut self) {
-        let link = self.to_process(op::LINK, 3);
+        let link = self.to_process(op::LINK);
         assert!(self.say(&link).is_empty());
     }
 
-    /// A control message from the remote process to ours, which ends with the two pids.
-    fn to_process(&self, operation: u64, arity: usize) -> Vec<u8> {
-        frame(
-            |w| {
-                w.tuple(arity).unsigned(operation).pid(&remote()).pid(&self.process.pid);
-            },
-            None,
-        )
+    /// A signal from the remote process to ours, of which the two pids are all.
+    fn to_process(&self, operation: u64) -> Vec<u8> {
+        signal(operation, "#PID<0.90.1>, $1", &[&self.process.pid])
     }
 
-    fn down(&self, number: u32, reason: Vec<u8>) -> Vec<u8> {
-        frame(
-            |w| {
-                w.tuple(4).unsigned(op::PAYLOAD_MONITOR_P_EXIT).pid(&self.process.pid);
-                w.pid(&remote()).reference(&reference(number));
-            },
-            Some(reason),
-        )
+    fn down(&self, number: u32, reason: impl Term) -> Vec<u8> {
+        monitor_exit(&self.process.pid, number, reason)
     }
 
-    fn exit_to_link(&self, reason: Vec<u8>) -> Vec<u8> {
-        frame(
-            |w| {
-                w.tuple(3).unsigned(op::PAYLOAD_EXIT).pid(&self.process.pid).pid(&remote());
-            },
-            Some(reason),
-        )
+    fn exit_to_link(&self, reason: impl Term) -> Vec<u8> {
+        frame(control(op::PAYLOAD_EXIT, "$1, #PID<0.90.1>", &[&self.process.pid]), reason)
     }
 
     fn seen(&self) -> Vec<String> {
@@ -184,111 +138,40 @@ impl World {
     }
 }
 
-fn remote() -> Pid {
-    Pid { node: PEER.into(), id: 90, serial: 1, creation: 3 }
-}
-
-fn reference(first: u32) -> Reference {
-    Reference { node: PEER.into(), creation: 3, words: vec![first, 2, 3] }
-}
-
-fn atom(text: &str) -> Vec<u8> {
-    encode(|w| {
-        w.atom(text);
-    })
-}
-
-fn frame(control: impl FnOnce(&mut TermWriter<'_>), payload: Option<Vec<u8>>) -> Vec<u8> {
-    let mut bytes = vec![131];
-    control(&mut TermWriter::new(&mut bytes));
-    if let Some(payload) = payload {
-        bytes.push(131);
-        bytes.extend(payload);
-    }
-    bytes
-}
-
-fn message(write: impl FnOnce(&mut TermWriter<'_>)) -> Vec<u8> {
-    let to_name = |w: &mut TermWriter<'_>| {
-        w.tuple(4).unsigned(op::REG_SEND).pid(&remote()).atom("").atom("probe");
-    };
-    frame(to_name, Some(encode(write)))
-}
-
-fn call(kind: &str, number: u32, request: impl FnOnce(&mut TermWriter<'_>)) -> Vec<u8> {
-    message(|w| {
-        w.tuple(3).atom(kind).tuple(2).pid(&remote()).reference(&reference(number));
-        request(w);
-    })
+fn call(kind: &str, number: u32, request: impl Term) -> Vec<u8> {
+    let message = format!("{{:\"{kind}\", {{#PID<0.90.1>, $1}}, $2}}");
+    send("probe", term_with(&message, &[&reference(number), &request]))
 }
 
 fn cast(number: i64) -> Vec<u8> {
-    message(|w| {
-        w.tuple(2).atom("$gen_cast").integer(number);
-    })
+    send("probe", format!("{{:\"$gen_cast\", {number}}}"))
 }
 
-fn answer(number: u32, reply: impl FnOnce(&mut TermWriter<'_>)) -> Vec<u8> {
-    let to_pid = |w: &mut TermWriter<'_>| {
-        w.tuple(3).unsigned(op::SEND).atom("").pid(&remote());
-    };
-    let payload = encode(|w| {
-        w.tuple(2).reference(&reference(number));
-        reply(w);
-    });
-    frame(to_pid, Some(payload))
-}
-
-fn ok(w: &mut TermWriter<'_>) {
-    w.atom("ok");
+fn answer(number: u32, answer: impl Term) -> Vec<u8> {
+    reply(reference(number), answer)
 }
 
 /// `exit/2` and the end of a linked process, in every form that a release sends.
-fn exit_forms(to: &Pid, linked: bool, reason: &[u8]) -> Vec<Vec<u8>> {
+fn exit_forms(to: &Pid, linked: bool, reason: impl Term) -> Vec<Vec<u8>> {
     let [inline, inline_tt, payload, payload_tt] = if linked {
         [op::EXIT, op::EXIT_TT, op::PAYLOAD_EXIT, op::PAYLOAD_EXIT_TT]
     } else {
         [op::EXIT2, op::EXIT2_TT, op::PAYLOAD_EXIT2, op::PAYLOAD_EXIT2_TT]
     };
-    let reason_term = TermView::parse(reason).expect("a term");
-    let token = |w: &mut TermWriter<'_>| {
-        w.tuple(1).nil();
-    };
+    // {[]} stands for a trace token.
     let mut forms = vec![
-        frame(|w| _ = w.tuple(4).unsigned(inline).pid(&remote()).pid(to).term(reason_term), None),
-        frame(
-            |w| {
-                w.tuple(5).unsigned(inline_tt).pid(&remote()).pid(to);
-                token(w);
-                w.term(reason_term);
-            },
-            None,
-        ),
-        frame(|w| _ = w.tuple(3).unsigned(payload).pid(&remote()).pid(to), Some(reason.to_vec())),
-        frame(
-            |w| {
-                w.tuple(4).unsigned(payload_tt).pid(&remote()).pid(to);
-                token(w);
-            },
-            Some(reason.to_vec()),
-        ),
+        signal(inline, "#PID<0.90.1>, $1, $2", &[to, &reason]),
+        signal(inline_tt, "#PID<0.90.1>, $1, {[]}, $2", &[to, &reason]),
+        frame(control(payload, "#PID<0.90.1>, $1", &[to]), &reason),
+        frame(control(payload_tt, "#PID<0.90.1>, $1, {[]}", &[to]), &reason),
     ];
     if !linked {
         // By ALTACT_SIG_SEND: with priority, with a token, to a name.
-        for (arity, flags, by_name) in [(4, 1 | 16, false), (5, 2 | 16, false), (4, 8 | 16, true)] {
-            let control = |w: &mut TermWriter<'_>| {
-                w.tuple(arity).unsigned(op::ALTACT_SIG_SEND).unsigned(flags).pid(&remote());
-                if by_name {
-                    w.atom("probe");
-                } else {
-                    w.pid(to);
-                }
-                if arity == 5 {
-                    token(w);
-                }
-            };
-            forms.push(frame(control, Some(reason.to_vec())));
-        }
+        let altact =
+            |rest: &str, parts: &[&dyn Term]| frame(control(op::ALTACT_SIG_SEND, rest, parts), &reason);
+        forms.push(altact(&format!("{}, #PID<0.90.1>, $1", 1 | 16), &[to]));
+        forms.push(altact(&format!("{}, #PID<0.90.1>, $1, {{[]}}", 2 | 16), &[to]));
+        forms.push(altact(&format!("{}, #PID<0.90.1>, :probe", 8 | 16), &[]));
     }
     forms
 }
@@ -297,22 +180,21 @@ fn exit_forms(to: &Pid, linked: bool, reason: &[u8]) -> Vec<Vec<u8>> {
 fn an_exit_signal_in_every_form_ends_a_process_that_does_not_trap_it() {
     for linked in [false, true] {
         for form in 0..if linked { 4 } else { 7 } {
-            for (reason, result) in
-                [("kill", if linked { "kill" } else { "killed" }), ("shutdown", "shutdown"), ("boom", "boom")]
-            {
+            let killed = if linked { ":kill" } else { ":killed" };
+            for (reason, result) in [(":kill", killed), (":shutdown", ":shutdown"), (":boom", ":boom")] {
                 let mut world = world(ExitSignals::Obey);
                 world.watch(1);
                 if linked {
                     world.link();
                 }
-                let signal = &exit_forms(&world.process.pid, linked, &atom(reason))[form];
+                let signal = &exit_forms(&world.process.pid, linked, reason)[form];
                 // The link to whoever ended it is gone by then.
-                assert_eq!(world.say(signal), [world.down(1, atom(result))], "form {form}");
-                assert_eq!(world.ended(), [atom(result)]);
-                assert_eq!(world.seen(), [format!("terminate :{result}")]);
+                assert_eq!(world.say(signal), [world.down(1, result)], "form {form}");
+                assert_eq!(world.ended(), [term(result)]);
+                assert_eq!(world.seen(), [format!("terminate {result}")]);
                 assert_eq!(world.peer.watches(), 0);
                 // What comes later finds nobody.
-                assert!(world.call(2, "hello").is_empty() && world.seen().is_empty());
+                assert!(world.call(2, ":hello").is_empty() && world.seen().is_empty());
                 assert!(world.say(signal).is_empty() && world.ended().is_empty());
             }
         }
@@ -324,19 +206,19 @@ fn normal_is_ignored_and_so_is_a_signal_without_its_link() {
     let mut world = world(ExitSignals::Obey);
     let pid = world.process.pid.clone();
     for linked in [false, true] {
-        for signal in exit_forms(&pid, linked, &atom("normal")) {
+        for signal in exit_forms(&pid, linked, ":normal") {
             world.link();
             assert!(world.say(&signal).is_empty());
         }
     }
     // The last of them came by the link, which is gone with it. An unlinked process has none either.
-    for signal in exit_forms(&pid, true, &atom("boom")) {
+    for signal in exit_forms(&pid, true, ":boom") {
         assert!(world.say(&signal).is_empty());
     }
     world.link();
-    let unlink = world.to_process(op::UNLINK, 3);
+    let unlink = world.to_process(op::UNLINK);
     assert!(world.say(&unlink).is_empty());
-    for signal in exit_forms(&pid, true, &atom("boom")) {
+    for signal in exit_forms(&pid, true, ":boom") {
         assert!(world.say(&signal).is_empty());
     }
     assert_eq!(world.peer.watches(), 0);
@@ -351,10 +233,8 @@ fn an_exit_signal_to_an_alias_ends_nothing() {
     let keep = Arc::clone(&told);
     world.waiters.expect_reply(&awaited, &PEER.into(), move |outcome| *keep.lock() = Some(outcome));
     for alias in [&awaited, &world.registry.new_reference(), &reference(1)] {
-        let signal = frame(
-            |w| _ = w.tuple(4).unsigned(op::ALTACT_SIG_SEND).unsigned(4 | 16).pid(&remote()).reference(alias),
-            Some(atom("kill")),
-        );
+        let to_alias = format!("{}, #PID<0.90.1>, $1", 4 | 16);
+        let signal = frame(control(op::ALTACT_SIG_SEND, &to_alias, &[alias]), ":kill");
         assert!(world.say(&signal).is_empty());
     }
     assert!(world.process.is_alive() && world.ended().is_empty() && world.seen().is_empty());
@@ -365,34 +245,32 @@ fn an_exit_signal_to_an_alias_ends_nothing() {
 fn a_process_that_traps_exit_signals_gets_messages_and_only_kill_ends_it() {
     let mut world = world(ExitSignals::Trap);
     let pid = world.process.pid.clone();
-    for (linked, reason) in [(false, "normal"), (false, "boom"), (true, "normal"), (true, "kill")] {
-        for signal in exit_forms(&pid, linked, &atom(reason)) {
+    for (linked, reason) in [(false, ":normal"), (false, ":boom"), (true, ":normal"), (true, ":kill")] {
+        for signal in exit_forms(&pid, linked, reason) {
             if linked {
                 world.link();
             }
             assert!(world.say(&signal).is_empty());
             let [seen] = &world.seen()[..] else { panic!("one message") };
-            assert!(seen.starts_with("info {:EXIT, ") && seen.ends_with(&format!(", :{reason}}}")), "{seen}");
+            assert!(seen.starts_with("info {:EXIT, ") && seen.ends_with(&format!(", {reason}}}")), "{seen}");
         }
     }
-    assert!(world.say(&exit_forms(&pid, false, &atom("kill"))[0]).is_empty());
-    assert_eq!(world.ended(), [atom("killed")]);
+    assert!(world.say(&exit_forms(&pid, false, ":kill")[0]).is_empty());
+    assert_eq!(world.ended(), [term(":killed")]);
 }
 
 #[test]
 fn a_process_of_the_node_ignores_exit_signals_and_is_not_stopped() {
     let mut world = world(ExitSignals::Ignore);
     let pid = world.process.pid.clone();
-    for reason in ["kill", "boom"] {
-        for signal in exit_forms(&pid, false, &atom(reason)) {
+    for reason in [":kill", ":boom"] {
+        for signal in exit_forms(&pid, false, reason) {
             assert!(world.say(&signal).is_empty());
         }
     }
     world.watch(99);
-    let refused = world.system(|w| {
-        w.tuple(2).atom("terminate").atom("boom");
-    });
-    assert_eq!(refused, [world.down(99, atom("not_allowed"))]);
+    let refused = world.system("{:terminate, :boom}");
+    assert_eq!(refused, [world.down(99, ":not_allowed")]);
     assert!(world.process.is_alive() && world.ended().is_empty() && world.seen().is_empty());
 }
 
@@ -403,7 +281,7 @@ fn a_lost_connection_ends_what_is_linked_over_it() {
     ended.link();
     let ((), frames) = ended.with(|peer, around, _, later| peer.connection_lost(around, later));
     assert!(frames.is_empty());
-    assert_eq!(ended.ended(), [atom("noconnection")]);
+    assert_eq!(ended.ended(), [term(":noconnection")]);
     assert_eq!(ended.seen(), ["terminate :noconnection"]);
 
     let mut trapping = world(ExitSignals::Trap);
@@ -420,13 +298,11 @@ fn a_panic_ends_the_process_with_a_reason_and_nothing_else() {
     let other = world.registry.spawn(Arc::new(Probe { seen: Arc::default(), signals: ExitSignals::Obey }));
     world.watch(1);
     world.link();
-    let reason = encode(|w| {
-        w.tuple(2).atom("panic").binary(b"it went wrong");
-    });
+    let reason = "{:panic, \"it went wrong\"}";
     // No byte of the answer that was begun.
-    let (down, exit) = (world.down(1, reason.clone()), world.exit_to_link(reason.clone()));
-    assert_eq!(world.call(2, "panic"), [down, exit]);
-    assert_eq!(world.ended(), [reason]);
+    let (down, exit) = (world.down(1, reason), world.exit_to_link(reason));
+    assert_eq!(world.call(2, ":panic"), [down, exit]);
+    assert_eq!(world.ended(), [term(reason)]);
     assert!(!world.process.is_alive() && other.is_alive());
     assert_eq!(world.peer.watches(), 0);
 }
@@ -435,12 +311,9 @@ fn a_panic_ends_the_process_with_a_reason_and_nothing_else() {
 fn a_server_that_stops_answers_first() {
     let mut world = world(ExitSignals::Obey);
     world.watch(1);
-    let frames = world.call(2, "stop");
-    let answered = answer(2, |w| {
-        w.tuple(2).atom("ok").atom("stop");
-    });
-    assert_eq!(frames, [answered, world.down(1, atom("enough"))]);
-    assert_eq!(world.ended(), [atom("enough")]);
+    let frames = world.call(2, ":stop");
+    assert_eq!(frames, [answer(2, "{:ok, :stop}"), world.down(1, ":enough")]);
+    assert_eq!(world.ended(), [term(":enough")]);
 }
 
 #[test]
@@ -448,26 +321,19 @@ fn terminate_is_answered_and_then_every_watcher_is_told_the_reason() {
     let mut world = world(ExitSignals::Obey);
     world.watch(1);
     world.link();
-    let reason = encode(|w| {
-        w.tuple(2).atom("shutdown").binary(b"enough");
-    });
-    let frames = world.system(|w| {
-        w.tuple(2).atom("terminate").term(TermView::parse(&reason).expect("a term"));
-    });
-    assert_eq!(frames, [answer(99, ok), world.down(1, reason.clone()), world.exit_to_link(reason.clone())]);
+    let reason = "{:shutdown, \"enough\"}";
+    let frames = world.system("{:terminate, {:shutdown, \"enough\"}}");
+    assert_eq!(frames, [answer(99, ":ok"), world.down(1, reason), world.exit_to_link(reason)]);
     assert_eq!(world.seen(), ["terminate {:shutdown, \"enough\"}"]);
 }
 
 #[test]
 fn a_reason_with_a_key_twice_is_passed_on_to_nobody() {
     let mut world = world(ExitSignals::Obey);
-    let twice = encode(|w| {
-        w.map(2).atom("a").integer(1).atom("a").integer(2);
-    });
+    // %{a: 1, a: 2}
+    let twice = encode(|w| _ = w.map(2).atom("a").integer(1).atom("a").integer(2));
     for signal in exit_forms(&world.process.pid.clone(), false, &twice) {
-        let (result, _) = world.with(|peer, around, out, later| {
-            peer.handle(Frame::small(&signal[1..], FrameForm::PassThrough), around, out, later)
-        });
+        let result = world.try_say(&signal);
         assert!(matches!(result, Err(PeerError::Term(_))), "{result:?}");
     }
     assert!(world.process.is_alive());
@@ -477,37 +343,28 @@ fn a_reason_with_a_key_twice_is_passed_on_to_nobody() {
 fn a_suspended_process_takes_system_messages_and_the_rest_once_it_is_resumed() {
     let mut world = world(ExitSignals::Obey);
     world.watch(3);
-    assert_eq!(world.system(|w| _ = w.atom("suspend")), [answer(99, ok)]);
+    assert_eq!(world.system(":suspend"), [answer(99, ":ok")]);
     for number in 1..3 {
         assert!(world.say(&cast(number)).is_empty());
     }
-    assert!(world.call(2, "hello").is_empty());
+    assert!(world.call(2, ":hello").is_empty());
     assert!(!world.deliver_held().0 && world.seen().is_empty());
-    world.system(|w| _ = w.atom("get_state"));
+    world.system(":get_state");
     let state = world.later.drain(..).find_map(|effect| match effect {
         Effect::ReplyState { state, .. } => Some(state),
         _ => None,
     });
-    assert_eq!(state, Some(atom("a_state")));
+    assert_eq!(state, Some(term(":a_state")));
 
     // Past the bound a call ends by its monitor, and a cast is dropped.
-    assert!(world.say(&message(|w| _ = w.tuple(2).atom("$gen_cast").binary(&[0; 300]))).is_empty());
-    let too_much = call("$gen_call", 3, |w| _ = w.binary(&[0; 300]));
-    let limit = encode(|w| {
-        w.tuple(2).atom("system_limit").atom("suspended");
-    });
-    assert_eq!(world.say(&too_much), [world.down(3, limit)]);
+    let much = binary(&[0; 300]);
+    assert!(world.say(&send("probe", term_with("{:\"$gen_cast\", $1}", &[&much]))).is_empty());
+    let too_much = call("$gen_call", 3, &much);
+    assert_eq!(world.say(&too_much), [world.down(3, "{:system_limit, :suspended}")]);
 
-    assert_eq!(world.system(|w| _ = w.atom("resume")), [answer(99, ok)]);
+    assert_eq!(world.system(":resume"), [answer(99, ":ok")]);
     assert!(world.later.drain(..).any(|effect| matches!(effect, Effect::Resumed(_))));
-    let mut answers = Vec::new();
-    while let (true, frames) = world.deliver_held() {
-        answers.extend(frames);
-    }
-    let hello = answer(2, |w| {
-        w.tuple(2).atom("ok").atom("hello");
-    });
-    assert_eq!(answers, [hello]);
+    assert_eq!(world.go_on(), [answer(2, "{:ok, :hello}")]);
     assert_eq!(world.seen(), ["cast 1", "cast 2", "call :hello"]);
 }
 
@@ -517,8 +374,8 @@ fn siblings_end_together() {
     let sibling = world.registry.spawn_sibling(&world.process).expect("it lives");
     let stranger = world.registry.spawn(Arc::new(Probe { seen: Arc::default(), signals: ExitSignals::Obey }));
     world.watch(1);
-    let signal = &exit_forms(&sibling.pid, false, &atom("boom"))[0];
-    assert_eq!(world.say(signal), [world.down(1, atom("boom"))]);
+    let signal = &exit_forms(&sibling.pid, false, ":boom")[0];
+    assert_eq!(world.say(signal), [world.down(1, ":boom")]);
     assert_eq!(world.seen(), ["terminate :boom"]);
     assert!(!world.process.is_alive() && !sibling.is_alive() && stranger.is_alive());
     assert!(world.registry.spawn_sibling(&world.process).is_err());

@@ -9,8 +9,6 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
 
 use kvnode::etf::{
     Atom, Binary, Charlist, Keyword, OwnedTerm, Pid, Reference, TermView, atom, from_term, to_term,
@@ -18,6 +16,7 @@ use kvnode::etf::{
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Serialize, Serializer};
+use support::judge::{Judge, lengthened};
 use support::{Otp, on_every_otp_from};
 
 #[derive(Serialize, Deserialize)]
@@ -198,10 +197,6 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn lengthened<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    parts.into_iter().flat_map(|part| [&(part.len() as u32).to_be_bytes(), part].concat()).collect()
-}
-
 fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();
     while let Some((len, rest)) = bytes.split_first_chunk() {
@@ -213,36 +208,19 @@ fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 fn judged(otp: &Otp) {
-    let scratch = otp.scratch();
-    let file = |name: &str| scratch.path().join(name);
-    std::fs::write(file("serde_beam.exs"), include_str!("serde_beam.exs")).expect("the script can be copied");
-    let mut beam = otp
-        .command("elixir")
-        .env("LC_ALL", "C.UTF-8")
-        .args([otp.inside(&file("serde_beam.exs")), otp.inside(scratch.path())])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("elixir can be started");
-    let mut lines = BufReader::new(beam.stdout.take().expect("it is a pipe")).lines();
-    let mut line = || lines.next().expect("the script says more").expect("it is readable");
-    let said = line();
-    let terms = std::fs::read(file("terms")).expect("the script wrote it");
+    let mut judge = Judge::start(otp, "serde_beam.exs", include_str!("serde_beam.exs"));
+    let said = judge.line();
+    let terms = judge.read("terms");
     let back: Vec<Vec<u8>> = split(&terms)
         .chunks_exact(2)
         .map(|pair| there_and_back(std::str::from_utf8(pair[0]).expect("a name"), pair[1]))
         .collect();
     assert_eq!(said, format!("terms {}", back.len()));
     let written = written();
-    let back_parts = lengthened(back.iter().map(Vec::as_slice));
-    let written_parts = lengthened(written.iter().flat_map(|(code, bytes)| [code.as_bytes(), bytes]));
-    std::fs::write(file("back"), back_parts).expect("the BEAM's folder can be written");
-    std::fs::write(file("written"), written_parts).expect("the BEAM's folder can be written");
-    writeln!(beam.stdin.as_mut().expect("it is a pipe")).expect("the script waits");
-    assert_eq!(line(), format!("judged {} {}", back.len(), written.len()));
+    judge.write("back", &lengthened(back.iter().map(Vec::as_slice)));
+    judge.write("written", &lengthened(written.iter().flat_map(|(code, bytes)| [code.as_bytes(), bytes])));
+    judge.must_say(&format!("judged {} {}", back.len(), written.len()));
     eprintln!("    {} terms came back, {} were written as meant", back.len(), written.len());
-    let status = beam.wait().expect("it was started");
-    assert!(status.success(), "{status}");
 }
 
 #[test]

@@ -8,6 +8,8 @@
 #![expect(clippy::disallowed_methods, reason = "this measures time")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this prints its findings")]
 
+#[path = "../../tests/support/around.rs"]
+mod around;
 mod beam;
 mod calls;
 mod children;

@@ -2,17 +2,16 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::{AliasForm, Arrival, DistributionFlags, FrameForm, Inbound, Outbound};
 use kvnode::etf::Pid;
-use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Offer};
-use kvnode::process::effect::EndedCall;
+use kvnode::kv::KeyValueServer;
 use kvnode::process::peer::{Frame, Surroundings};
-use kvnode::process::{Dispatch, NoRoom, Peer, Registry, Waiters};
+use kvnode::process::{Peer, Registry, Waiters};
 use kvnode::store::MemoryStore;
 
+use crate::around::{Nowhere, around};
 use crate::native::{Request, call_frame, monitor_frame, tagged_call_frame};
 use crate::servers::STORE;
 use crate::{Result, failure};
@@ -21,38 +20,6 @@ use crate::{Result, failure};
 const BATCH: usize = 64;
 /// Batches with other keys, over and over.
 const BATCHES: usize = 16;
-
-/// Nothing here is answered later, or by another connection.
-struct Nowhere;
-
-impl Dispatch for Nowhere {
-    fn send(&self, _node: &str, frames: &mut Outbound) -> std::result::Result<(), NoRoom> {
-        frames.clear();
-        Ok(())
-    }
-
-    fn end_call(&self, call: EndedCall) {
-        panic!("{call:?} was to end: there is room here");
-    }
-
-    fn exit(&self, process: kvnode::process::ProcessId, _reason: &[u8]) {
-        panic!("nothing ends here: {process:?}");
-    }
-}
-
-impl Follow for Nowhere {
-    fn follow(&self, slave: FollowSlave) {
-        panic!("nobody has slaves here: {slave:?}");
-    }
-
-    fn offer(&self, offer: Offer) {
-        panic!("nobody has a name in global here: {offer:?}");
-    }
-
-    fn now(&self) -> Instant {
-        unreachable!("nobody has slaves here")
-    }
-}
 
 /// As a connection has it while nothing large waits.
 const fn unaddressed(mut out: Outbound) -> Outbound {
@@ -83,14 +50,7 @@ pub fn main(operation: &str, batches: &str) -> Result<()> {
     let server = KeyValueServer::new(MemoryStore::default(), Arc::new(Nowhere), Arc::new(Nowhere), 1 << 20);
     let process = registry.spawn(server.shared());
     registry.register(STORE, &process).map_err(|error| failure(format!("{error:?}")))?;
-    let around = Surroundings {
-        registry: &registry,
-        waiters: &waiters,
-        inflated_bytes_max: 1 << 20,
-        watches_max: 1 << 10,
-        held_bytes_max: 1 << 20,
-        state_bytes_max: 1 << 20,
-    };
+    let around = around(&registry, &waiters);
     let mut way = Way {
         around,
         peer: Peer::new("m@h".into(), DistributionFlags::OFFERED),

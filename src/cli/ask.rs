@@ -84,7 +84,7 @@ impl AskArgs {
         Duration::from_secs(self.timeout.into())
     }
 
-    /// Does something with a connection to the node, within the time.
+    /// Does something with a connection to the node, within the time; a bar shows how far it has come.
     ///
     /// # Errors
     /// The node cannot be found or reached, the time is over, or what `act` says.
@@ -92,35 +92,57 @@ impl AskArgs {
         &self,
         act: impl AsyncFnOnce(&Session) -> Result<T, CliError>,
     ) -> Result<T, CliError> {
+        self.session(Lasts::ForOneTime, act)
+    }
+
+    /// The same for as long as `act` goes on: connecting and each question have the time, and the terminal is `act`'s alone.
+    ///
+    /// # Errors
+    /// As [`with_session`](Self::with_session).
+    pub(super) fn with_lasting_session<T>(
+        &self,
+        act: impl AsyncFnOnce(&Session) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        self.session(Lasts::AsLongAsItLikes, act)
+    }
+
+    fn session<T>(
+        &self,
+        lasts: Lasts,
+        act: impl AsyncFnOnce(&Session) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
         block_on(async {
             let (target, node) = self.node_of_ours().await?;
+            // One clock for everything, or one for each.
+            let (all, each) = match lasts {
+                Lasts::ForOneTime => (self.time(), Duration::MAX),
+                Lasts::AsLongAsItLikes => (Duration::MAX, self.time()),
+            };
+            let typed = target.to_string();
             let is_reached = Cell::new(false);
-            let asked = within(self.time(), async {
-                let connected =
-                    node.connect_to(&target.to_string()).await.map_err(|error| refused(&error))?;
+            let asked = within(all, async {
+                let connected = within(each, node.connect_to(&typed)).await;
+                let connected = connected.ok_or_else(|| not_reached(&target, self.timeout))?;
+                let connected = connected.map_err(|error| refused(&error))?;
                 is_reached.set(true);
-                // One clock for everything: the one below.
-                act(&Session { node: Arc::clone(&node), connected, time: Duration::MAX }).await
+                act(&Session { node: Arc::clone(&node), connected, time: each }).await
             });
-            let outcome = progress::beside(&node, target.name.as_str(), asked).await.unwrap_or_else(|| {
-                let secs = self.timeout;
-                if !is_reached.get() {
-                    return Err(not_reached(&target, secs));
-                }
-                let target = &target.name;
-                Err(CliError::Timeout(format!(
-                    "{target} gave no answer within {secs} s; whether it did what was asked is not known (--timeout gives \
-                     it longer)"
-                )))
+            let asked = match lasts {
+                Lasts::ForOneTime => progress::beside(&node, target.name.as_str(), asked).await,
+                Lasts::AsLongAsItLikes => asked.await,
+            };
+            let outcome = asked.unwrap_or_else(|| {
+                Err(match is_reached.get() {
+                    true => not_answered(&target, self.timeout),
+                    false => not_reached(&target, self.timeout),
+                })
             });
             // What waits to be written is written: a cast is nothing else.
             node.stop().await;
             outcome
         })
     }
-}
 
-impl AskArgs {
     /// The node to ask, and one of ours that asks it.
     async fn node_of_ours(&self) -> Result<(NodeAt, Arc<Node>), CliError> {
         let find = self.find.find()?;
@@ -138,29 +160,23 @@ impl AskArgs {
         let node = start(&target.name, self.cookie.as_deref(), self.tls.config()?, find).await?;
         Ok((target, node))
     }
+}
 
-    /// The same for as long as `act` goes on: each question has the time.
-    ///
-    /// # Errors
-    /// As [`with_session`](Self::with_session).
-    pub(super) fn with_lasting_session<T>(
-        &self,
-        act: impl AsyncFnOnce(&Session) -> Result<T, CliError>,
-    ) -> Result<T, CliError> {
-        block_on(async {
-            let (target, node) = self.node_of_ours().await?;
-            let typed = target.to_string();
-            let outcome = match within(self.time(), node.connect_to(&typed)).await {
-                Some(Ok(connected)) => {
-                    act(&Session { node: Arc::clone(&node), connected, time: self.time() }).await
-                }
-                Some(Err(error)) => Err(refused(&error)),
-                None => Err(not_reached(&target, self.timeout)),
-            };
-            node.stop().await;
-            outcome
-        })
-    }
+/// What the time of [`AskArgs`] is for.
+#[derive(Clone, Copy)]
+enum Lasts {
+    /// Everything together.
+    ForOneTime,
+    /// Each question.
+    AsLongAsItLikes,
+}
+
+/// Something was asked, and not answered within so many seconds.
+fn not_answered(target: &NodeAt, secs: u32) -> CliError {
+    CliError::Timeout(format!(
+        "{} gave no answer within {secs} s; whether it did what was asked is not known (--timeout gives it longer)",
+        target.name
+    ))
 }
 
 /// Nobody was asked anything within so many seconds.

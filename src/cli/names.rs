@@ -10,7 +10,7 @@ use crate::config::EpmdConfig;
 use crate::epmd::client::{local_names, lookup};
 use crate::etf::{OwnedTerm, from_term};
 
-/// Names whose pid is asked for.
+/// Names whose pid is asked for: each is a call, and all of them have the time of one command.
 const ASKED_MAX: usize = 1000;
 
 const EXAMPLES: &str = "\

@@ -2,11 +2,9 @@
 
 use crate::config::ServerName;
 use crate::etf::text::{InspectLimits, inspect, parse};
-use crate::etf::{TermView, encode};
+use crate::etf::{ATOM_CHARS_MAX, TermView, encode};
 use crate::program::StoreConfig;
 
-/// Longest name, in characters: it is an atom.
-const CHARACTERS_MAX: usize = 255;
 /// What Elixir puts before the name of a module to make its atom.
 const MODULE_PREFIX: &str = "Elixir.";
 
@@ -33,9 +31,9 @@ pub(super) fn atom(typed: &str) -> Result<String, String> {
         return Err("the name is empty; write one, as in slave1 or KeyValueStore".into());
     }
     let characters = atom.chars().count();
-    if characters > CHARACTERS_MAX {
+    if characters > ATOM_CHARS_MAX {
         return Err(format!(
-            "the name has {characters} characters, and an atom has {CHARACTERS_MAX} at most"
+            "the name has {characters} characters, and an atom has {ATOM_CHARS_MAX} at most"
         ));
     }
     if atom == "undefined" {

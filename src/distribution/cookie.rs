@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use crate::etf::ATOM_CHARS_MAX;
+
 /// Longest cookie, in characters: it is an atom.
-pub const COOKIE_CHARACTERS_MAX: usize = 255;
+pub const COOKIE_CHARACTERS_MAX: usize = ATOM_CHARS_MAX;
 
 /// A cookie of fewer characters is a short one. Those that Erlang makes have 20.
 pub const SHORT_BELOW_CHARACTERS: usize = 16;

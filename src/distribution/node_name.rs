@@ -7,8 +7,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::etf::ATOM_CHARS_MAX;
+
 /// Longest name of a node, in characters: it is an atom.
-pub const NODE_NAME_CHARACTERS_MAX: usize = 255;
+pub const NODE_NAME_CHARACTERS_MAX: usize = ATOM_CHARS_MAX;
 
 /// The full name of a node, `name@host`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,8 +12,9 @@ use super::client::{EPMD_STEP, EpmdError, local_names};
 use crate::config::EpmdConfig;
 use crate::within::within;
 
-/// First and longest pause between two looks whether a started epmd answers.
+/// First pause between two looks whether a started epmd answers, doubled each time: ours answers within a few milliseconds.
 const LOOK_FIRST: Duration = Duration::from_millis(5);
+/// The longest: a person who waits for a start does not notice it.
 const LOOK_MAX: Duration = Duration::from_millis(200);
 
 /// How this machine's epmd came to be.

@@ -21,17 +21,17 @@
 //! takes it for its own, and `FUN_EXT`, which no OTP since 23 reads or writes, is kept as it came.
 
 mod maps;
+mod outgoing;
 mod rewrite;
 
-use super::split::{AtomView, Cursor, TermError, TermView};
+use super::split::{AtomView, Cursor, STRING_LEN_MAX, TermError, TermView};
 use super::tag::*;
 
 pub use maps::check_maps;
+pub use outgoing::outgoing;
 
 /// Lists inside lists that [`is_canonical`] follows; a term that nests deeper is rewritten, to the same bytes.
 const OPEN_LISTS_MAX: usize = 16;
-/// Longest list that is written as `STRING_EXT` (its length has 16 bits).
-const STRING_LEN_MAX: usize = u16::MAX as usize;
 /// Ports from this number on are written as `V4_PORT_EXT`, those below as `NEW_PORT_EXT` (erl_ext_dist).
 pub(super) const PORT_NUMBER_V4_FIRST: u32 = 1 << 28;
 /// The canonical bytes of `term`, without a version byte: the term's own where they are canonical already, else

@@ -35,6 +35,7 @@ pub use pool::{Pool, PooledBytes};
 #[doc(hidden)]
 pub use shared::QueuedBytes;
 pub use shared::SharedBytes;
+pub(crate) use split::ATOM_CHARS_MAX;
 pub use split::{AtomView, Cursor, PidView, ReferenceView, TermError, TermView, Traits};
 pub use writer::TermWriter;
 

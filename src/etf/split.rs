@@ -14,8 +14,12 @@ pub use view::{AtomView, PidView, ReferenceView, TermError, TermView, Traits};
 
 use super::tag::*;
 
-/// Atoms are at most 255 characters (erl_ext_dist, "ATOM_UTF8_EXT").
-pub(super) const ATOM_CHARS_MAX: usize = 255;
+/// Characters of the longest atom (erl_ext_dist, "ATOM_UTF8_EXT").
+pub(crate) const ATOM_CHARS_MAX: usize = 255;
+/// Longest list of bytes that is written as `STRING_EXT`: its length has 16 bits (erl_ext_dist).
+pub(super) const STRING_LEN_MAX: usize = u16::MAX as usize;
+/// Words of the longest reference (erl_ext_dist, "NEWER_REFERENCE_EXT"; OTP 24 and later).
+pub(super) const REFERENCE_WORDS_MAX: usize = 5;
 /// Largest creation in an old pid, port or reference: they had two bits for it (erl_ext_dist, "PID_EXT").
 const OLD_CREATION_MAX: u32 = 3;
 /// First word of an old reference: only 18 bits are significant (erl_ext_dist, "NEW_REFERENCE_EXT").

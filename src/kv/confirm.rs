@@ -7,10 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-
 use super::SlaveFeed;
 use super::order::Order;
+use super::ranked::{Ranked, RankedReads, rank};
 use super::source::Reads;
 use crate::etf::Traits;
 use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
@@ -48,23 +47,23 @@ struct Queue {
     ticking: bool,
 }
 
-/// The slaves of a store, and who waits for them to have a write.
+/// The slaves of a store, and the callers that wait for slaves to have a write.
 pub(super) struct Confirmations {
-    pub(super) slaves: RwLock<Vec<Arc<SlaveFeed>>>,
+    pub(super) slaves: RankedReads<rank::Slaves, Vec<Arc<SlaveFeed>>>,
     pub(super) order: Order,
     /// What is read for them.
     pub(super) reads: Reads,
-    queue: Mutex<Queue>,
+    queue: Ranked<rank::Waiting, Queue>,
     dispatch: Arc<dyn Dispatch>,
 }
 
 impl Confirmations {
     pub(super) fn new(dispatch: Arc<dyn Dispatch>) -> Self {
         Self {
-            slaves: RwLock::default(),
+            slaves: RankedReads::default(),
             order: Order::default(),
             reads: Reads::default(),
-            queue: Mutex::default(),
+            queue: Ranked::default(),
             dispatch,
         }
     }

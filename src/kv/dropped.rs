@@ -63,7 +63,7 @@ impl DroppedPairs {
         self.expected += 1;
     }
 
-    /// One that was expected has come, and was kept if it had to be.
+    /// An expected pair has come, and was kept if it had to be.
     pub fn came(&mut self) {
         self.expected = self.expected.saturating_sub(1);
         if self.expected == 0 && std::mem::take(&mut self.is_ending) {
@@ -94,7 +94,7 @@ impl DroppedPairs {
 
 /// `{key, value}` in a line. What cannot be read back from Elixir's syntax, as a pid, is a call that gives it.
 fn line(key: &[u8], value: &[u8]) -> String {
-    let pair = encode(|w| _ = w.tuple(2).raw(key).raw(value));
+    let pair = encode(|w| _ = w.tuple(2).raw(&key::outgoing(key)).raw(value));
     let text = TermView::parse(&pair).map(|pair| inspect(pair, InspectLimits { text_bytes_max: usize::MAX }));
     match text {
         Ok(text) if is_text_of(&text, &pair) => text + "\n",
@@ -182,7 +182,7 @@ mod tests {
         dropped.keep(&two, &one);
         assert_eq!(dropped.end(), 2);
         dropped.keep(&one, &one);
-        // One that cannot be written ends the file, and goes into the log as those that follow.
+        // A pair that cannot be written ends the file: it and all later ones go into the log.
         dropped.keep(&one, &encode(|w| _ = w.binary(&[b'x'; 2_000])));
         dropped.keep(&two, &two);
         assert_eq!(dropped.end(), 3);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::replica::Slave;
+use crate::replica::{PrimaryStanding, Slave};
 
 /// Counters of one kind that are added up when they are read. Threads that count have one each, as far as these reach: two
 /// that wrote to one line of memory would wait for each other.
@@ -44,8 +44,11 @@ impl Served {
     pub const ALL: [Self; 6] =
         [Self::Get, Self::Put, Self::Delete, Self::Replicated, Self::Other, Self::Refused];
 
-    /// Its name for machines.
-    pub const fn name(self) -> &'static str {
+    /// Those whose rates are drawn over time.
+    pub const DRAWN: [Self; 4] = [Self::Get, Self::Put, Self::Delete, Self::Replicated];
+
+    /// Its word, for machines.
+    pub const fn code(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::Put => "put",
@@ -81,8 +84,8 @@ pub trait StoreFigures: Send + Sync {
 pub struct PrimaryFigures {
     /// The node that it is on.
     pub node: String,
-    /// `following`, `copying`, `repairing`, `full`, `failing` or `gone`, as `:status` of the store says.
-    pub state: &'static str,
+    /// How it stands, as `:status` of the store says; never [`Writing`](PrimaryStanding::Writing).
+    pub state: PrimaryStanding,
     /// The number of the last write that the store has of it, with all before it.
     pub seq: u64,
     /// Writes of it that the store has not, as far as is known here.
@@ -111,7 +114,7 @@ impl StoreWatch {
         self.stripes[stripe].0[served as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes whom a replicated write without a number came from.
+    /// Notes the node that a replicated write without a number came from.
     pub fn replicated_from(&self, node: &str) {
         let mut primary = self.primary.lock();
         if primary.as_deref() != Some(node) {
@@ -119,7 +122,7 @@ impl StoreWatch {
         }
     }
 
-    /// Whoever wrote is no primary of the store any more.
+    /// The store was promoted: the node that wrote last is not its primary any more.
     pub fn promoted(&self) {
         *self.primary.lock() = None;
     }
@@ -151,7 +154,7 @@ impl StoreWatch {
         self.server()?.primary()
     }
 
-    /// The node that a replicated write without a number came from last: an Elixir primary, or somebody who has tried one.
+    /// The node that a replicated write without a number came from last: an Elixir primary, or a client that has sent such a write by hand.
     pub fn last_replicated_from(&self) -> Option<Arc<str>> {
         self.primary.lock().clone()
     }

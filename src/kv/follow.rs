@@ -65,14 +65,14 @@ impl fmt::Debug for SlaveAdded {
     }
 }
 
-/// A store whose global name another kvnode has may be a primary that comes back after that one was promoted: it offers
-/// itself, by `{:replica_offer, store}`, to be its slave. Whether that is so the other knows.
+/// If another kvnode holds a global name of a store, that kvnode may have been promoted in the store's place while the store
+/// was away. The store offers itself as a slave, by `{:replica_offer, store}`; the holder knows whether it was promoted.
 pub struct Offer {
     /// The store.
     pub store: Pid,
     /// The name.
     pub name: Arc<str>,
-    /// Who holds it.
+    /// The name's holder.
     pub holder: Pid,
     /// Called where the holder did not take the offer, and may do so later. From any thread; must not block.
     pub failed: Box<dyn FnOnce() + Send>,

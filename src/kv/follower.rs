@@ -1,7 +1,7 @@
 //! A store as the slave of a kvnode: whose writes it takes, and what it has of them.
 //!
-//! What comes between the marks of a copy is put aside, and takes the place of everything when the copy is whole: who
-//! reads meanwhile sees what was there before. A store that cannot put a copy aside ([`Store::staging`]) takes it in as it
+//! What comes between the marks of a copy is put aside, and takes the place of everything when the copy is whole:
+//! until then readers see what was there before. A store that cannot put a copy aside ([`Store::staging`]) takes it in as it
 //! comes, and loses what was not part of it at the end.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::etf::Pid;
 use crate::replica::{CopyMark, Lineage, Refusal};
 use crate::store::{Store, Value};
 
-/// Primaries that are watched at once, of which but one is followed: whoever greets oftener is refused.
+/// Primaries that are watched at once, of which but one is followed: beyond it a greeting is refused.
 const WATCHES_MAX: usize = 16;
 
 /// What a primary says of itself.
@@ -25,7 +25,7 @@ pub(super) struct Greeting {
     pub lineage: Lineage,
     pub seq: u64,
     /// It was started without data, and this store not by hand as its slave: it may have lost what this one holds.
-    pub fresh: bool,
+    pub started_empty: bool,
     /// What it is found by, again: its names.
     pub names: Vec<ServerRef>,
     /// All its slaves.
@@ -40,13 +40,13 @@ pub(super) struct Primary {
     /// The store has what the primary had after this write: the last one that was taken in while nothing was missing.
     pub applied: u64,
     /// Nothing is missing before what came last.
-    pub whole: bool,
+    pub caught_up: bool,
     /// The number of its last write, as far as is known here.
     pub latest: u64,
     /// The connection to it stands.
     pub is_there: bool,
     /// Something that it sent was not kept, for this reason, and it has not begun to send it again.
-    pub lacks: Option<Refusal>,
+    pub write_error: Option<Refusal>,
 }
 
 /// The store is nobody's slave.
@@ -57,7 +57,7 @@ pub(super) struct NoSlave;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Own {
     pub has_slaves: bool,
-    /// One of them is who greets.
+    /// The greeting primary is one of them.
     pub is_greeted_by_slave: bool,
     pub is_empty: bool,
 }
@@ -134,32 +134,32 @@ impl Seen {
 
 /// How a store stands to the promotion that began its term. Of term 0 nothing follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tenure {
-    /// It was its own: no other store of the term is the primary.
-    Own,
-    /// It follows who was promoted, or did last: that one may be there, also where it is not seen.
-    Below,
+pub(super) enum TermRole {
+    /// The store was promoted itself: no other store of the term is the primary.
+    Promoted,
+    /// It follows the promoted store, or did last. That store may live, also where it is not seen.
+    Follows,
     /// Its primary has removed it, or it is not known.
-    Free,
+    None,
 }
 
 /// The last promotion that a store knows of, and what it has not done yet as a slave: as it is kept over a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rank {
     pub term: u64,
-    /// The incarnation of who was promoted.
+    /// The incarnation of the promoted store.
     pub promoted: u64,
-    pub tenure: Tenure,
+    pub role: TermRole,
     /// It was a primary with writes of its own: what the next copies drop of these is kept elsewhere.
-    pub reports: bool,
+    pub must_export_dropped: bool,
     /// What it holds is a mix: a copy or a repair that went into it is not whole, or something that came was not kept.
-    pub is_mixed: bool,
+    pub is_partial: bool,
 }
 
 impl Default for Rank {
     /// Nobody was promoted.
     fn default() -> Self {
-        Self { term: 0, promoted: 0, tenure: Tenure::Free, reports: false, is_mixed: false }
+        Self { term: 0, promoted: 0, role: TermRole::None, must_export_dropped: false, is_partial: false }
     }
 }
 
@@ -168,20 +168,20 @@ pub(super) struct Follower<S> {
     term: u64,
     /// Whose promotion began the term.
     promoted: u64,
-    tenure: Tenure,
+    role: TermRole,
     primary: Option<Primary>,
     /// Slaves that are being told the lineage.
     greetings: usize,
     /// It was started without data, and no primary has filled it.
-    fresh: bool,
+    started_empty: bool,
     /// It has been a slave with all that its primary had, also before it was started again, and is one since.
     was_slave: bool,
     staging: Staging<S>,
     watches: usize,
-    /// As [`Rank::reports`].
-    report: bool,
-    /// As [`Rank::is_mixed`].
-    is_mixed: bool,
+    /// As [`Rank::must_export_dropped`].
+    must_export_dropped: bool,
+    /// As [`Rank::is_partial`].
+    is_partial: bool,
     /// What was given to be kept last.
     noted: Rank,
     /// The place that it had among a primary's writes when its node ended.
@@ -193,21 +193,21 @@ pub(super) struct Follower<S> {
 }
 
 impl<S: Store> Follower<S> {
-    /// `was_slave`: of a kvnode, when it was used last. `fresh`: it is empty.
-    pub fn new(incarnation: u64, was_slave: bool, fresh: bool) -> Self {
+    /// `was_slave`: of a kvnode, when it was used last. `started_empty`: it is empty.
+    pub fn new(incarnation: u64, was_slave: bool, started_empty: bool) -> Self {
         Self {
             incarnation,
             term: 0,
             promoted: 0,
-            tenure: Tenure::Free,
+            role: TermRole::None,
             primary: None,
             greetings: 0,
-            fresh,
+            started_empty,
             was_slave,
             staging: Staging::No,
             watches: 0,
-            report: false,
-            is_mixed: false,
+            must_export_dropped: false,
+            is_partial: false,
             noted: Rank::default(),
             before: None,
             refused: None,
@@ -218,8 +218,8 @@ impl<S: Store> Follower<S> {
 
     /// The same, with what was kept of it.
     pub fn ranked(self, noted: Rank) -> Self {
-        let Rank { term, promoted, tenure, reports, is_mixed } = noted;
-        Self { term, promoted, tenure, report: reports, is_mixed, noted, ..self }
+        let Rank { term, promoted, role, must_export_dropped, is_partial } = noted;
+        Self { term, promoted, role, must_export_dropped, is_partial, noted, ..self }
     }
 
     /// Takes another incarnation, before anybody knows the store.
@@ -250,7 +250,7 @@ impl<S: Store> Follower<S> {
         self.term
     }
 
-    /// Who the store is, below its primaries.
+    /// The store's lineage: its primaries, and itself below them.
     pub fn lineage(&self) -> Lineage {
         let path = match &self.primary {
             None if self.is_orphan() => Lineage::of_orphan(self.incarnation).into(),
@@ -268,9 +268,9 @@ impl<S: Store> Follower<S> {
         Rank {
             term: self.term,
             promoted: self.promoted,
-            tenure: self.tenure,
-            reports: self.report,
-            is_mixed: self.is_mixed,
+            role: self.role,
+            must_export_dropped: self.must_export_dropped,
+            is_partial: self.is_partial,
         }
     }
 
@@ -286,18 +286,18 @@ impl<S: Store> Follower<S> {
     }
 
     /// What it holds is a mix of what its primary has, and had.
-    pub const fn is_mixed(&self) -> bool {
-        self.is_mixed
+    pub const fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// It was promoted, and no other since, as far as is known here.
     pub fn is_owner(&self) -> bool {
-        self.term > 0 && self.tenure == Tenure::Own
+        self.term > 0 && self.role == TermRole::Promoted
     }
 
-    /// Somebody else was promoted, whom it followed before it was started again, and it has not been greeted since.
+    /// Another store was promoted, this one followed it before a restart, and has not been greeted since.
     pub fn is_orphan(&self) -> bool {
-        self.term > 0 && self.tenure == Tenure::Below && self.primary.is_none()
+        self.term > 0 && self.role == TermRole::Follows && self.primary.is_none()
     }
 
     /// A slave is being told the lineage, or knows it.
@@ -306,13 +306,13 @@ impl<S: Store> Follower<S> {
     }
 
     /// It was started without data, and no primary has filled it.
-    pub const fn is_fresh(&self) -> bool {
-        self.fresh
+    pub const fn started_empty(&self) -> bool {
+        self.started_empty
     }
 
     /// It has what it is to begin with.
     pub const fn filled(&mut self) {
-        self.fresh = false;
+        self.started_empty = false;
     }
 
     /// It has all that its primary has. Gives whether that is so for the first time since it was nobody's slave.
@@ -321,13 +321,13 @@ impl<S: Store> Follower<S> {
     }
 
     /// What a copy drops is to be kept elsewhere.
-    pub const fn reports(&self) -> bool {
-        self.report
+    pub const fn must_export_dropped(&self) -> bool {
+        self.must_export_dropped
     }
 
     /// What was dropped is kept elsewhere, or there was nothing.
-    pub const fn reported(&mut self) {
-        self.report = false;
+    pub const fn dropped_exported(&mut self) {
+        self.must_export_dropped = false;
     }
 
     /// The primary that it follows.
@@ -352,8 +352,8 @@ impl<S: Store> Follower<S> {
         }
         let own_rank = (self.term, self.promoted);
         let same_rank = lineage.rank() == own_rank;
-        // Of an own promotion nobody else is the primary, also who followed this one and has forgotten whom. An orphan's
-        // primary may have what it has not.
+        // After a promotion of its own this store alone is the primary of the term: also of a slave that has forgotten its
+        // primary in a restart. An orphan is no primary: its own primary may have writes that the orphan lacks.
         if lineage.rank() < own_rank || same_rank && self.is_owner() || lineage.is_orphan() {
             return Err(Refusal::Superseded);
         }
@@ -364,16 +364,17 @@ impl<S: Store> Follower<S> {
         }
         // Or the promotion alone, where the primary was told of as it stood before that.
         let path_changed = followed.is_none_or(|known| known.greeting.lineage != *lineage);
-        // A slave that is being told who is above it would be told what is no longer so, and where that slave is who greets,
-        // each would follow the other. Of two that greet each other the one with the higher incarnation becomes the slave;
-        // so too in a longer circle not all can. Whom an orphan greets refuses it.
+        // While a slave of this store is being told the chain of its primaries, the chain must not change. Where that slave is
+        // the greeting primary, each would follow the other: of two that greet each other, the store with the higher
+        // incarnation becomes the slave, and in a longer circle not every greeting succeeds. A store that an orphan greets
+        // refuses the orphan.
         let crosses = !self.is_orphan()
             && (own.is_greeted_by_slave || self.greetings > 0 && lineage.incarnation() > self.incarnation);
         if path_changed && same_rank && crosses {
             return Err(Refusal::Crossing);
         }
         let knows = followed.is_some_and(|known| lineage.incarnation() == known.incarnation());
-        if greeting.fresh && !own.is_empty && !knows {
+        if greeting.started_empty && !own.is_empty && !knows {
             return Err(Refusal::NotEmpty);
         }
         let watch = !followed.is_some_and(|known| known.is_there && known.greeting.pid == greeting.pid);
@@ -392,10 +393,10 @@ impl<S: Store> Follower<S> {
                 .filter(|known| known.is_there && !same)
                 .map(|known| (known.greeting.pid.clone(), known.greeting.session)),
         };
-        self.report |= greeted.demoted;
+        self.must_export_dropped |= greeted.demoted;
         self.watches += usize::from(watch);
         (self.term, self.promoted) = lineage.rank();
-        self.tenure = Tenure::Below;
+        self.role = TermRole::Follows;
         self.staging = Staging::No;
         let applied = if greeted.had.0 == Some(lineage.incarnation()) { greeted.had.1 } else { 0 };
         self.before = None;
@@ -403,7 +404,8 @@ impl<S: Store> Follower<S> {
         // What is not acknowledged is sent again.
         self.kept.begin(applied);
         let latest = greeting.seq;
-        self.primary = Some(Primary { greeting, applied, whole: false, latest, is_there: true, lacks: None });
+        self.primary =
+            Some(Primary { greeting, applied, caught_up: false, latest, is_there: true, write_error: None });
         Ok(greeted)
     }
 
@@ -418,23 +420,23 @@ impl<S: Store> Follower<S> {
         }
     }
 
-    /// The primary has removed this slave. Gives whether that is the one that is followed.
+    /// A primary has removed this slave. Gives whether this is the followed primary.
     pub fn bye(&mut self, session: u64) -> bool {
         let is_it = self.is_session(session);
         if is_it {
             self.primary = None;
             self.was_slave = false;
-            self.tenure = Tenure::Free;
-            self.is_mixed = false;
+            self.role = TermRole::None;
+            self.is_partial = false;
             self.staging = Staging::No;
         }
         is_it
     }
 
-    /// From here on it is a primary of its own, and gives the one that it followed, which after a restart nobody knows.
+    /// The store becomes a primary. Gives the former primary; after a restart nobody knows that.
     ///
     /// # Errors
-    /// Whoever wants it: it is nobody's slave.
+    /// The caller's: the store is nobody's slave.
     pub fn promote(&mut self) -> Result<Option<Primary>, NoSlave> {
         let is_orphan = self.is_orphan();
         let former = self.primary.take();
@@ -444,13 +446,13 @@ impl<S: Store> Follower<S> {
         self.staging = Staging::No;
         // With writes of its own it has no place among another's.
         self.before = None;
-        self.report = false;
-        self.is_mixed = false;
-        self.fresh = false;
+        self.must_export_dropped = false;
+        self.is_partial = false;
+        self.started_empty = false;
         self.was_slave = false;
         self.term = self.term.saturating_add(1);
         self.promoted = self.incarnation;
-        self.tenure = Tenure::Own;
+        self.role = TermRole::Promoted;
         Ok(former)
     }
 
@@ -459,16 +461,16 @@ impl<S: Store> Follower<S> {
         if let Some(why) = self.kept.take_to_note()
             && let Some(primary) = &mut self.primary
         {
-            self.is_mixed = true;
-            primary.lacks = Some(why);
-            primary.whole = false;
+            self.is_partial = true;
+            primary.write_error = Some(why);
+            primary.caught_up = false;
             primary.applied = primary.applied.min(self.kept.sure());
         }
     }
 
     /// Why something that the primary sent is not here, where that is so.
-    pub fn lacks(&self) -> Option<Refusal> {
-        self.staging.failed().or_else(|| self.primary.as_ref()?.lacks)
+    pub fn write_error(&self) -> Option<Refusal> {
+        self.staging.failed().or_else(|| self.primary.as_ref()?.write_error)
     }
 
     fn is_session(&self, session: u64) -> bool {
@@ -493,7 +495,7 @@ impl<S: Store> Follower<S> {
                     None => keys.remove(&hash),
                 };
                 // What comes for a key first finds there what the store had.
-                return if self.report && !known { Place::Overwrite } else { Place::Store };
+                return if self.must_export_dropped && !known { Place::Overwrite } else { Place::Store };
             }
             Staging::Aside(store) => {
                 // It answers at once: that is what such a store is for.
@@ -534,11 +536,11 @@ impl<S: Store> Follower<S> {
             CopyMark::Begin => {
                 self.staging =
                     store.staging().map_or_else(|| Staging::InPlace(AHashSet::new()), Staging::Aside);
-                self.is_mixed |= matches!(self.staging, Staging::InPlace(_));
+                self.is_partial |= matches!(self.staging, Staging::InPlace(_));
                 Copied::Nothing
             }
             CopyMark::Repair => {
-                self.is_mixed = true;
+                self.is_partial = true;
                 Copied::Nothing
             }
             CopyMark::Whole => {
@@ -567,12 +569,12 @@ impl<S: Store> Follower<S> {
     pub fn marked(&mut self, session: u64, mark: CopyMark, seq: u64) {
         let Some(primary) = self.session(session) else { return };
         primary.marked(mark, seq);
-        let is_whole = primary.whole;
+        let is_caught_up = primary.caught_up;
         if matches!(mark, CopyMark::Begin | CopyMark::Repair) {
             self.kept.sent_again();
         }
-        if is_whole {
-            self.is_mixed = false;
+        if is_caught_up {
+            self.is_partial = false;
         }
     }
 
@@ -580,7 +582,7 @@ impl<S: Store> Follower<S> {
     pub fn asked(&mut self, session: u64, seq: u64) -> Result<Handled, Refusal> {
         let primary = self.session(session).ok_or(Refusal::OtherSession)?;
         primary.latest = primary.latest.max(seq);
-        let handled = Handled { applied: primary.applied, whole: primary.whole };
+        let handled = Handled { applied: primary.applied, caught_up: primary.caught_up };
         let failed = self.staging.failed();
         match self.kept.take_to_tell().or(failed) {
             Some(why) => Err(why),
@@ -594,7 +596,7 @@ impl<S: Store> Follower<S> {
 pub(super) struct Handled {
     pub applied: u64,
     /// Nothing is missing before that.
-    pub whole: bool,
+    pub caught_up: bool,
 }
 
 impl Primary {
@@ -604,7 +606,7 @@ impl Primary {
 
     /// Something with this number has been taken in.
     pub fn take_in(&mut self, seq: u64) {
-        if self.whole {
+        if self.caught_up {
             self.applied = self.applied.max(seq);
         }
         self.heard(seq);
@@ -619,9 +621,9 @@ impl Primary {
     pub fn marked(&mut self, mark: CopyMark, seq: u64) {
         if matches!(mark, CopyMark::Begin | CopyMark::Repair) {
             // What was not kept is sent again behind these.
-            self.lacks = None;
+            self.write_error = None;
         }
-        self.whole = matches!(mark, CopyMark::End | CopyMark::Whole) && self.lacks.is_none();
+        self.caught_up = matches!(mark, CopyMark::End | CopyMark::Whole) && self.write_error.is_none();
         self.take_in(seq);
     }
 

@@ -13,8 +13,8 @@ use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter};
 use crate::kv::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
-use crate::replica::{CopyMark, Dialect, Refusal, Slave, SlaveState};
-use crate::store::{Done, ReadDone, Shows, Store, StoreError, Value, scan};
+use crate::replica::{CopyMark, Dialect, PrimaryStanding, Refusal, Slave, SlaveState};
+use crate::store::{Done, Owed, ReadDone, Shows, Store, StoreError, Value, scan};
 
 /// Names that a primary may send of itself, and of its slaves.
 const NAMES_MAX: usize = 256;
@@ -137,7 +137,7 @@ impl<S: Store> KeyValueServer<S> {
             self.note_rank(&mut follower);
             (answer, primary, Arc::clone(follower.kept()))
         };
-        let Ok(Handled { applied, whole }) = answer else {
+        let Ok(Handled { applied, caught_up }) = answer else {
             return turn.reply(caller, |w| write_asked(w, answer, &kept));
         };
         // What came before may be under way: it is kept when what comes behind it is.
@@ -157,7 +157,7 @@ impl<S: Store> KeyValueServer<S> {
         };
         match (primary, self.store().notes()) {
             (Some(incarnation), Some(notes)) => {
-                let here = if whole { applied } else { sure.min(applied) };
+                let here = if caught_up { applied } else { sure.min(applied) };
                 position::keep(notes, (incarnation, here), done());
             }
             _ => {
@@ -264,8 +264,8 @@ impl<S: Store> KeyValueServer<S> {
         Ok(())
     }
 
-    /// A write was too large to be received. A primary that numbers its writes is told so when it asks, as of one that a full
-    /// store did not keep; nobody can tell another.
+    /// A write was too large to be received. A primary that numbers its writes is told so when it asks, as of a write that
+    /// a full store did not keep. A primary that does not number them cannot be told.
     pub(super) fn write_skipped(&self, message: SkippedMessage<'_>, turn: &mut Turn<'_>) {
         let size = message.size;
         match SkippedWrite::read(message.beginning) {
@@ -310,16 +310,16 @@ impl<S: Store> KeyValueServer<S> {
                     before
                 });
                 if let Some(before) = before {
-                    self.report_dropped(&before, follower.reports(), turn);
+                    self.report_dropped(&before, follower.must_export_dropped(), turn);
                 }
-                follower.reported();
+                follower.dropped_exported();
             }
             Copied::Keep(seen) => {
-                self.delete_all_but(&seen, follower.reports(), follower.kept(), turn);
-                if follower.reports() {
+                self.delete_all_but(&seen, follower.must_export_dropped(), follower.kept(), turn);
+                if follower.must_export_dropped() {
                     self.dropped.lock().end();
                 }
-                follower.reported();
+                follower.dropped_exported();
             }
         }
         // A copy that did not fit is none.
@@ -327,7 +327,7 @@ impl<S: Store> KeyValueServer<S> {
         follower.marked(session, mark, seq);
         // What it drops after this is not its own, however often it is started again.
         if matches!(mark, CopyMark::End | CopyMark::Whole) {
-            follower.reported();
+            follower.dropped_exported();
             if follower.mark_caught_up() {
                 self.note_is_slave(true);
             }
@@ -342,19 +342,18 @@ impl<S: Store> KeyValueServer<S> {
             let dropped = Arc::clone(&self.dropped);
             dropped.lock().expect();
             let (key, with): (Box<[u8]>, Option<Box<[u8]>>) = (key.into(), with.map(Into::into));
-            Box::new(move |found| {
+            let came = Owed::new(move |found: Result<Option<Box<[u8]>>, StoreError>| {
                 let mut dropped = dropped.lock();
                 match found {
-                    Ok(Some(present)) if Some(present.bytes) != with.as_deref() => {
-                        dropped.keep(&key, present.bytes);
-                    }
+                    Ok(Some(present)) if Some(&*present) != with.as_deref() => dropped.keep(&key, &present),
                     Ok(_) => {}
                     Err(error) => {
                         tracing::error!(%error, "an entry that the new primary may not have is dropped, and cannot be read");
                     }
                 }
                 dropped.came();
-            })
+            });
+            Box::new(move |found| came.tell(found.map(|present| present.map(|present| present.bytes.into()))))
         };
         let keep = |present: Option<Value<'_>>| {
             if let Some(present) = present.filter(|present| Some(present.bytes) != with) {
@@ -368,11 +367,11 @@ impl<S: Store> KeyValueServer<S> {
     fn delete_all_but(
         &self,
         seen: &super::follower::Seen,
-        report: bool,
+        export: bool,
         kept: &Arc<Kept>,
         turn: &mut Turn<'_>,
     ) {
-        let shows = if report { Shows::Pairs } else { Shows::Keys };
+        let shows = if export { Shows::Pairs } else { Shows::Keys };
         for part in 0..self.store().parts() {
             let mut scan = self.store().scan(Some(part), shows);
             loop {
@@ -390,10 +389,10 @@ impl<S: Store> KeyValueServer<S> {
                     tracing::warn!(store = ?turn.me, keys = foreign.len(), "keys that the primary has not are deleted");
                 }
                 for (key, value) in foreign {
-                    if let Some(value) = value.filter(|_| report) {
+                    if let Some(value) = value.filter(|_| export) {
                         self.dropped.lock().keep(key, value.bytes);
                     }
-                    // One that is not deleted is not kept as the primary has it: it is told, and copies again.
+                    // If a key stays, this store differs from the primary: the primary is told, and copies again.
                     let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(kept));
                     let deleted =
                         TermView::parse(key).map(|key| self.write(Write::Delete { key }, turn, 0, later));
@@ -463,7 +462,7 @@ impl<S: Store> KeyValueServer<S> {
         self.note_slaves_quietly();
     }
 
-    /// Gives up the global names that the primary says are its own: who writes to them is to reach that.
+    /// Gives up the global names that the primary says are its own: clients that write to them are to reach the primary.
     fn give_up_names(&self, names: &[ServerRef], turn: &mut Turn<'_>) {
         for (name, holder) in turn.registry.global_names() {
             if holder.is_sibling(turn.me) && names.contains(&ServerRef::global(&name)) {
@@ -486,8 +485,8 @@ pub(super) fn not_kept(kept: &Kept, error: &StoreError, store: &dyn fmt::Debug) 
 
 fn write_asked(w: &mut TermWriter<'_>, answer: Result<Handled, Refusal>, kept: &Kept) {
     match answer {
-        Ok(Handled { applied, whole }) => {
-            if kept.told(applied, whole) {
+        Ok(Handled { applied, caught_up }) => {
+            if kept.told(applied, caught_up) {
                 tracing::info!("what the primary sends is kept again, and nothing of it is missing");
             }
             w.tuple(2).atom("ok").unsigned(applied)
@@ -502,7 +501,7 @@ fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<Greeting> {
         session: hello.session,
         lineage: hello.lineage,
         seq: hello.seq,
-        fresh: hello.fresh,
+        started_empty: hello.started_empty,
         names: read_names(hello.names)?,
         slaves: read_names(hello.slaves)?,
         pid: caller.pid().into(),
@@ -518,7 +517,7 @@ fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {
     (0..len).map(|_| ServerRef::read(cursor.term().ok()?)).collect()
 }
 
-/// Who is followed, in numbers.
+/// The followed primary, in numbers.
 pub(super) fn figures<S: Store>(primary: &Primary, follower: &Follower<S>) -> PrimaryFigures {
     PrimaryFigures {
         node: primary.greeting.pid.node.to_string(),
@@ -528,22 +527,22 @@ pub(super) fn figures<S: Store>(primary: &Primary, follower: &Follower<S>) -> Pr
     }
 }
 
-fn state_of<S: Store>(primary: &Primary, follower: &Follower<S>) -> &'static str {
-    match (primary.is_there, follower.lacks(), follower.is_copying(), primary.whole) {
-        (false, ..) => "gone",
-        (true, Some(Refusal::NoSpace), ..) => "full",
-        (true, Some(_), ..) => "failing",
-        (true, None, true, _) => "copying",
-        (true, None, false, false) => "repairing",
-        (true, None, false, true) => "following",
+fn state_of<S: Store>(primary: &Primary, follower: &Follower<S>) -> PrimaryStanding {
+    match (primary.is_there, follower.write_error(), follower.is_copying(), primary.caught_up) {
+        (false, ..) => PrimaryStanding::Gone,
+        (true, Some(Refusal::NoSpace), ..) => PrimaryStanding::Full,
+        (true, Some(_), ..) => PrimaryStanding::Failing,
+        (true, None, true, _) => PrimaryStanding::Copying,
+        (true, None, false, false) => PrimaryStanding::Repairing,
+        (true, None, false, true) => PrimaryStanding::Following,
     }
 }
 
-/// Writes who is followed, for `:status`.
+/// Writes the followed primary, for `:status`.
 pub(super) fn write_primary<S: Store>(w: &mut TermWriter<'_>, primary: &Primary, follower: &Follower<S>) {
     w.map(6).atom("pid").pid(&primary.greeting.pid);
     w.atom("node").atom(&primary.greeting.pid.node);
-    w.atom("state").atom(state_of(primary, follower));
+    w.atom("state").atom(state_of(primary, follower).code());
     w.atom("incarnation").unsigned(primary.incarnation());
     w.atom("seq").unsigned(primary.applied);
     w.atom("lag").unsigned(primary.lag());

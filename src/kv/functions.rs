@@ -3,7 +3,7 @@
 //!
 //! The clients (`put`, `get`, `delete`, `add_slave`) call the server that the Elixir module calls, wherever that lives.
 //! `start_link` starts a store here. Unlike on a BEAM it is linked to nobody: the process that an rpc runs in ends with
-//! it, and a store that ended then too would be of no use to whoever had it started.
+//! it, and a store that ended then too would be of no use to the caller that had it started.
 
 use std::sync::{Arc, Weak};
 
@@ -18,7 +18,7 @@ use crate::process::{Dispatch, Effect, GenServer, GlobalRegistration, Process, R
 use crate::replica::dialect;
 use crate::store::{MemoryStore, Room};
 
-/// Stores that were started by others and live; one more is refused with `system_limit`.
+/// Stores that were started by others and live; one more is refused with `system_limit`. A cluster's supervisors start a few.
 const STARTED_MAX: usize = 1024;
 
 /// The module, as the text of its atom.

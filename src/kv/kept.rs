@@ -1,10 +1,11 @@
-//! Whether a store keeps what its primary sends it.
+//! Write failures of a deferred store, reported without the follower's lock.
 //!
-//! A store on disk says so on its own thread, while whoever brought the write may hold the follower and wait for room in the
-//! store's queue: so this is shared without a lock.
+//! A store on disk reports them on its own thread, while the connection that brought the write may hold the follower's lock and
+//! wait for room in the store's queue: so this is shared without a lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::log::OnceFlag;
 use crate::replica::Refusal;
 use crate::store::StoreError;
 
@@ -21,7 +22,7 @@ pub(super) struct Kept {
     /// The same until the follower knows.
     to_note: AtomicU8,
     /// The log has it.
-    logged: AtomicBool,
+    logged: OnceFlag,
     /// The number that the primary was last told, with everything before it kept.
     sure: AtomicU64,
 }
@@ -40,7 +41,7 @@ impl Kept {
     fn note(&self, why: u8) -> bool {
         self.to_tell.store(why, Ordering::Release);
         self.to_note.store(why, Ordering::Release);
-        !self.logged.swap(true, Ordering::AcqRel)
+        self.logged.first()
     }
 
     /// What the primary is to be told. Told once.
@@ -61,9 +62,9 @@ impl Kept {
 
     /// The primary is told that everything is kept up to this number, and, where that is so, that nothing is missing. Gives
     /// whether something was before, and was logged.
-    pub(super) fn told(&self, seq: u64, whole: bool) -> bool {
+    pub(super) fn told(&self, seq: u64, caught_up: bool) -> bool {
         self.sure.store(seq, Ordering::Release);
-        whole && self.logged.load(Ordering::Relaxed) && self.logged.swap(false, Ordering::AcqRel)
+        caught_up && self.logged.forget()
     }
 
     /// Everything up to this number is kept.

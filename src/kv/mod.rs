@@ -1,5 +1,26 @@
 //! The product: the requests of the key-value protocol, the server that answers them, and the functions of the Elixir
 //! modules that speak it.
+//!
+//! # The locks of a store, and their order
+//!
+//! A thread that holds one of these takes others from below it alone. Each has its rank (`ranked.rs`) in its type, and a debug
+//! build panics where it is taken in another order. Nothing is awaited while one is held.
+//!
+//! | lock | what it is of | held while |
+//! | --- | --- | --- |
+//! | `downstream::slave::SETTLING` | which of two names of one process stays, in all stores of this program | one is merged into the other |
+//! | `KeyValueServer::noting` | the note with the slaves' names | it is written: the last that is kept is of the last change |
+//! | `KeyValueServer::follower` | how the store stands as a slave | a write of the primary is handed to the store; a copy takes the place of everything |
+//! | `Confirmations::queue` | callers that wait for slaves to have their write | it is looked which slaves have it |
+//! | `Confirmations::slaves` | the list of the slaves | a write is applied and queued for them |
+//! | `Order::hold` | the order of writes | a write is applied (of a store that answers at once) and queued for slaves; what a repair sends is read and queued |
+//! | `Order::held_back` | writes that wait for one with a lower number | they are put in or taken out |
+//! | `Reads::values`, `Reads::parts` | what was read for repairs | it is looked up; never both |
+//! | `KeyValueServer::dropped`, `offered` | pairs that are kept elsewhere; holders of its names | alone |
+//!
+//! What the store itself locks, and what a [`Slave`](crate::replica::Slave) does, comes after all of these, and nothing here is
+//! called while it is held. A store's completion may run within the call that has asked for it, by the thread that holds what
+//! that call was made under: so completions of what is asked under `follower` take locks below it alone.
 
 mod confirm;
 pub mod downstream;
@@ -14,6 +35,7 @@ mod notes;
 mod order;
 mod position;
 mod promotion;
+mod ranked;
 pub mod request;
 pub mod server;
 pub mod slave_feed;

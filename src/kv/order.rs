@@ -12,7 +12,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
+
+use super::ranked::{Guard, Ranked, rank};
 
 use crate::etf::Traits;
 use crate::replica::ReplicaWrite;
@@ -103,11 +105,11 @@ pub(super) enum Next<'a> {
 /// The order, and how far it has come.
 #[derive(Default)]
 pub(super) struct Order {
-    hold: Mutex<()>,
+    hold: Ranked<rank::Order, ()>,
     /// The number of the last write that went on to the slaves, of a store that answers later.
     seq: AtomicU64,
     /// Locked by who holds the order, or looks.
-    held_back: Mutex<BTreeMap<u64, HeldBack>>,
+    held_back: Ranked<rank::HeldBack, BTreeMap<u64, HeldBack>>,
     /// Bytes of these.
     held_back_bytes: AtomicUsize,
     /// Writes that were handed in by this life of the server, and are not answered.
@@ -140,7 +142,7 @@ impl Order {
     }
 
     /// Meanwhile no write goes on to the slaves, and none is carried out of a store that answers at once.
-    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn hold(&self) -> Guard<MutexGuard<'_, ()>> {
         self.hold.lock()
     }
 

@@ -15,19 +15,19 @@ use crate::store::Store;
 impl<S: Store> KeyValueServer<S> {
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
     pub(super) fn call_promote(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        let (former, is_mixed, lacks) = {
+        let (former, is_partial, write_error) = {
             let mut follower = self.follower.lock();
             if follower.is_copying() && follower.primary().is_some_and(|primary| primary.is_there) {
                 return error(caller, turn, "copying");
             }
             follower.note_kept();
-            let (is_mixed, lacks) = (follower.is_mixed(), follower.lacks());
+            let (is_partial, write_error) = (follower.is_partial(), follower.write_error());
             let former = follower.promote();
             self.note_rank(&mut follower);
-            (former, is_mixed, lacks)
+            (former, is_partial, write_error)
         };
         let Ok(former) = former else { return error(caller, turn, "not_a_slave") };
-        say_missing(former.as_ref(), is_mixed, lacks, turn);
+        say_missing(former.as_ref(), is_partial, write_error, turn);
         self.note_is_slave(false);
         self.watch.promoted();
         // Before a write of its own.
@@ -94,9 +94,9 @@ impl<S: Store> KeyValueServer<S> {
         turn.reply(caller, |w| _ = w.atom("ok"));
     }
 
-    /// A primary was refused, as another was promoted in its place. Where that other is this store, who asks is to become its
-    /// slave: a slave of this very promotion that was started again and knows its primary no more, or the former primary,
-    /// which still has a global name that this store took over. Who has neither is of another family.
+    /// A primary was refused, because a newer term began. If this store owns the newer term, it adopts the refused primary as a
+    /// slave when that one (a) followed this term before a restart, or (b) still holds a global name that this store took over.
+    /// A primary of which neither is true belongs to another family of stores.
     pub(super) fn take_superseded(
         &self,
         lineage: &Lineage,
@@ -184,9 +184,9 @@ impl<S: Store> KeyValueServer<S> {
 }
 
 /// Says what is known not to be in a store that is promoted.
-fn say_missing(former: Option<&Primary>, is_mixed: bool, lacks: Option<Refusal>, turn: &Turn<'_>) {
+fn say_missing(former: Option<&Primary>, is_partial: bool, write_error: Option<Refusal>, turn: &Turn<'_>) {
     let lag = former.map(Primary::lag).filter(|lag| *lag > 0);
-    if let Some(why) = lacks {
+    if let Some(why) = write_error {
         tracing::error!(
             store = ?turn.me, lag,
             "promoted without all that its former primary had sent: some of that was not kept, as {}",
@@ -196,12 +196,12 @@ fn say_missing(former: Option<&Primary>, is_mixed: bool, lacks: Option<Refusal>,
                 _ => "the disk did not take it",
             }
         );
-    } else if is_mixed {
+    } else if is_partial {
         tracing::error!(
             store = ?turn.me, lag,
             "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
         );
-    } else if former.is_some_and(|former| !former.whole) {
+    } else if former.is_some_and(|former| !former.caught_up) {
         tracing::warn!(
             store = ?turn.me, lag,
             "promoted before its former primary had brought it up to date: it has what it had when that began"
@@ -215,8 +215,8 @@ fn error(caller: &Caller<'_>, turn: &mut Turn<'_>, reason: &str) {
     turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(reason));
 }
 
-/// The name of a store by which it is found after a restart of its node too, where it has one. Its global names go to who is
-/// promoted.
+/// The name of a store by which it is found after a restart of its node too, where it has one. Its global names go to the
+/// store that is promoted.
 fn lasting_name(names: &[ServerRef], pid: &Pid) -> ServerRef {
     let remote = names.iter().find(|name| matches!(name, ServerRef::Remote { .. }));
     remote.cloned().unwrap_or_else(|| ServerRef::Pid(pid.clone()))

@@ -72,12 +72,12 @@ pub enum Request<'a> {
 pub struct Hello<'a> {
     /// The session that it begins.
     pub session: u64,
-    /// Who the primary is.
+    /// The primary's lineage.
     pub lineage: Lineage,
     /// The number of its last write.
     pub seq: u64,
     /// It was started without data, and this store not by hand as its slave.
-    pub fresh: bool,
+    pub started_empty: bool,
     /// Its names, as a list.
     pub names: TermView<'a>,
     /// The names of its slaves, as a list.
@@ -87,12 +87,12 @@ pub struct Hello<'a> {
 impl<'a> Hello<'a> {
     /// Reads it; `None`: it is none.
     pub fn read(term: TermView<'a>) -> Option<Self> {
-        let [_, session, lineage, seq, names, slaves, fresh] = term.as_tuple::<7>()?;
+        let [_, session, lineage, seq, names, slaves, started_empty] = term.as_tuple::<7>()?;
         Some(Self {
             session: session.as_unsigned()?,
             lineage: Lineage::read(lineage)?,
             seq: seq.as_unsigned()?,
-            fresh: fresh.is_atom("true"),
+            started_empty: started_empty.is_atom("true"),
             names,
             slaves,
         })
@@ -165,7 +165,7 @@ fn read_confirm(options: TermView<'_>) -> Option<u32> {
     if name.is_atom("confirm") { value.as_unsigned()?.try_into().ok() } else { None }
 }
 
-/// A cast: from a primary to its slave, or from one that is a slave no more.
+/// A cast: from a primary to its slave, or from a former slave to its primary.
 #[derive(Clone, Copy, Debug)]
 pub enum Cast<'a> {
     /// `{:replicate_put, k, v}`

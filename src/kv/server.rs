@@ -8,13 +8,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use parking_lot::Mutex;
 
 use super::confirm::{Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
 use super::follower::Follower;
 use super::following::not_kept;
 use super::order::Committed;
+use super::ranked::{Ranked, rank};
 use super::write::{
     Completion, Write, Written, at_once, change_of, committed, committed_later, ended, replicate,
     shared_value,
@@ -45,12 +45,12 @@ pub struct KeyValueServer<S> {
     pub(super) this: Weak<Self>,
     /// The slaves are in there, and the order and the numbers of their writes.
     pub(super) confirmations: Arc<Confirmations>,
-    pub(super) follower: Arc<Mutex<Follower<S>>>,
-    pub(super) dropped: Arc<Mutex<DroppedPairs>>,
+    pub(super) follower: Arc<Ranked<rank::Follower, Follower<S>>>,
+    pub(super) dropped: Arc<Ranked<rank::Alone, DroppedPairs>>,
     /// The holders of its global names that it has offered itself to.
-    pub(super) offered: Arc<Mutex<AHashMap<Arc<str>, Pid>>>,
+    pub(super) offered: Arc<Ranked<rank::Alone, AHashMap<Arc<str>, Pid>>>,
     /// Held while the names of the slaves are noted.
-    pub(super) noting: Mutex<()>,
+    pub(super) noting: Ranked<rank::Noting, ()>,
     pub(super) slave_buffer_bytes_max: usize,
     confirm: ConfirmConfig,
     shape: StateShape,
@@ -93,10 +93,10 @@ impl<S: Store> KeyValueServer<S> {
             dispatch,
             follow,
             this: Weak::new(),
-            follower: Arc::new(Mutex::new(follower)),
+            follower: Arc::new(Ranked::new(follower)),
             dropped: Arc::default(),
             offered: Arc::default(),
-            noting: Mutex::default(),
+            noting: Ranked::default(),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
             shape: StateShape::default(),
@@ -139,7 +139,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// The same, with files for what it drops when another store was promoted in its place. Without, such pairs are logged.
     pub fn dropping_into(self, new_file: NewFile) -> Self {
-        Self { dropped: Arc::new(Mutex::new(DroppedPairs::into_files(new_file))), ..self }
+        Self { dropped: Arc::new(Ranked::new(DroppedPairs::into_files(new_file))), ..self }
     }
 
     /// The same, with writes that wait for slaves.
@@ -413,7 +413,7 @@ impl<S: Store> KeyValueServer<S> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// It is no map, or has something in it that cannot be kept: the fault of whoever sent it.
+    /// It is no map, or has something in it that cannot be kept: the sender's fault.
     Term(TermError),
     /// The store did not take it.
     Store(StoreError),

@@ -155,7 +155,7 @@ impl Feed for SlaveFeed {
         if taken.withheld {
             self.withheld.store(true, Ordering::Relaxed);
         }
-        // Both are for those to do who look after the slave.
+        // Both are for the slave's task (`downstream`) to do.
         if taken.withheld || taken.acknowledge == Acknowledge::Later {
             self.slave.changed();
         }

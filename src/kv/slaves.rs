@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::follow::SharedSource;
-use super::follower::{Follower, Rank, Tenure};
+use super::follower::{Follower, Rank, TermRole};
 use super::notes;
 use super::server::{refuse, write_error};
 use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveFeed};
@@ -15,7 +15,7 @@ use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
 use crate::replica::{Refusal, SlaveName, SlaveState};
 use crate::store::{Store, StoreError};
 
-/// Slaves that one store may have.
+/// Slaves that one store may have; one more is refused. Each costs a queue, and every write is put into all of them.
 pub const SLAVES_MAX: usize = 64;
 
 /// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.
@@ -27,24 +27,24 @@ const IS_SLAVE_NOTE: &str = "is_slave";
 /// The name under which a store keeps the term that it is in.
 const RANK_NOTE: &str = "rank";
 
-const TENURES: [Tenure; 3] = [Tenure::Own, Tenure::Below, Tenure::Free];
+const TERM_ROLES: [TermRole; 3] = [TermRole::Promoted, TermRole::Follows, TermRole::None];
 
-const fn code_of(tenure: Tenure) -> &'static str {
-    match tenure {
-        Tenure::Own => "own",
-        Tenure::Below => "below",
-        Tenure::Free => "free",
+const fn code_of(role: TermRole) -> &'static str {
+    match role {
+        TermRole::Promoted => "own",
+        TermRole::Follows => "below",
+        TermRole::None => "free",
     }
 }
 
 /// The name under which a store keeps the global names that it took over when it was promoted: a list as that of its slaves.
 const NAMES_NOTE: &str = "names";
 
-/// `{term, promoted, tenure, reports, is_mixed}`
+/// `{term, promoted, role, must_export_dropped, is_partial}`
 fn write_rank(w: &mut TermWriter<'_>, rank: Rank) {
     let bool = |value| if value { "true" } else { "false" };
-    w.tuple(5).unsigned(rank.term).unsigned(rank.promoted).atom(code_of(rank.tenure));
-    w.atom(bool(rank.reports)).atom(bool(rank.is_mixed));
+    w.tuple(5).unsigned(rank.term).unsigned(rank.promoted).atom(code_of(rank.role));
+    w.atom(bool(rank.must_export_dropped)).atom(bool(rank.is_partial));
 }
 
 fn read_names(note: &[u8]) -> Option<Vec<SlaveName>> {
@@ -58,13 +58,13 @@ fn read_names(note: &[u8]) -> Option<Vec<SlaveName>> {
 }
 
 fn read_rank(rank: TermView<'_>) -> Option<Rank> {
-    let [term, promoted, tenure, reports, is_mixed] = rank.as_tuple::<5>()?;
+    let [term, promoted, role, must_export_dropped, is_partial] = rank.as_tuple::<5>()?;
     Some(Rank {
         term: term.as_unsigned()?,
         promoted: promoted.as_unsigned()?,
-        tenure: TENURES.into_iter().find(|known| tenure.is_atom(code_of(*known)))?,
-        reports: reports.is_atom("true"),
-        is_mixed: is_mixed.is_atom("true"),
+        role: TERM_ROLES.into_iter().find(|known| role.is_atom(code_of(*known)))?,
+        must_export_dropped: must_export_dropped.is_atom("true"),
+        is_partial: is_partial.is_atom("true"),
     })
 }
 
@@ -76,7 +76,7 @@ impl<S: Store> KeyValueServer<S> {
     /// Adds a slave by name; `None` when it is one already. It is followed from [`follow_slave`](Self::follow_slave) on.
     ///
     /// # Errors
-    /// Whoever adds it: there are as many as there may be.
+    /// The caller's: the store has as many slaves as it may have.
     pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<SlaveFeed>>, TooManySlaves> {
         let mut slaves = self.confirmations.slaves.write();
         slaves.retain(|slave| slave.state() != SlaveState::Dropped);
@@ -123,7 +123,7 @@ impl<S: Store> KeyValueServer<S> {
         if is_own(&name, turn) {
             return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
         }
-        self.forget_guarded(&name);
+        self.forget_protecting(&name);
         match self.add_slave(name) {
             Ok(None) => turn.reply(caller, |w| _ = w.atom("ok")),
             Ok(Some(slave)) => {
@@ -145,9 +145,9 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// A slave that the store was started with, and that was never followed, is added by hand: nothing is kept from it then.
-    fn forget_guarded(&self, name: &SlaveName) {
+    fn forget_protecting(&self, name: &SlaveName) {
         let slaves = self.confirmations.slaves.read();
-        if let Some(slave) = slaves.iter().find(|slave| slave.name() == name && slave.is_guarded()) {
+        if let Some(slave) = slaves.iter().find(|slave| slave.name() == name && slave.protects_data()) {
             slave.drop_out();
         }
     }
@@ -217,10 +217,10 @@ impl<S: Store> KeyValueServer<S> {
     /// Keeps the term, whose promotion began it, and how this store stands to that, where the store keeps such things: so that
     /// a promotion outlives its nodes.
     pub(super) fn note_rank(&self, follower: &mut Follower<S>) {
-        // Held by whoever calls this, so that the last that is kept is of the last change.
+        // The caller holds the follower's lock: so the last note is of the last change.
         let before = follower.noted();
         let Some(rank) = follower.rank_to_note() else { return };
-        let promotion = |rank: Rank| (rank.term, rank.promoted, rank.tenure);
+        let promotion = |rank: Rank| (rank.term, rank.promoted, rank.role);
         let is_promotion = promotion(rank) != promotion(before);
         let note = encode(|w| write_rank(w, rank));
         notes::write(self.store(), RANK_NOTE, &note, move |result| match result {
@@ -243,9 +243,9 @@ impl<S: Store> KeyValueServer<S> {
         // As it was kept before it was known whose promotion it was.
         let read_before = || {
             let [term, promoted] = TermView::parse(note.as_deref()?).ok()?.as_tuple::<2>()?;
-            let tenure = if Self::was_slave(store) { Tenure::Below } else { Tenure::Free };
+            let role = if Self::was_slave(store) { TermRole::Follows } else { TermRole::None };
             let (term, promoted) = (term.as_unsigned()?, promoted.as_unsigned()?);
-            Some(Rank { term, promoted, tenure, ..Rank::default() })
+            Some(Rank { term, promoted, role, ..Rank::default() })
         };
         read().or_else(read_before).unwrap_or_default()
     }
@@ -282,8 +282,8 @@ impl<S: Store> KeyValueServer<S> {
         });
     }
 
-    /// The global names that it took over when it was promoted, where no other was promoted since: whoever starts it again
-    /// gives it these beside its own.
+    /// The global names that it took over when it was promoted, where no other was promoted since: the program
+    /// that starts the store again gives it these beside its own.
     pub fn names_taken_over(&self) -> Vec<String> {
         if !self.follower.lock().is_owner() {
             return Vec::new();
@@ -366,7 +366,7 @@ fn is_own(name: &SlaveName, turn: &Turn<'_>) -> bool {
         SlaveName::Remote { name, node } if *node == registry.node => {
             registry.by_name(name).map(|(_, process)| process)
         }
-        // Who holds a global name is for the cluster to say.
+        // Only the cluster knows the holder of a global name.
         SlaveName::Remote { .. } | SlaveName::Global(_) => None,
     };
     named.is_some_and(|process| process.is_sibling(turn.me))
@@ -378,9 +378,9 @@ mod tests {
 
     #[test]
     fn a_rank_is_read_as_it_was_kept() {
-        for tenure in TENURES {
-            for (reports, is_mixed) in [(false, true), (true, false)] {
-                let rank = Rank { term: 3, promoted: u64::MAX, tenure, reports, is_mixed };
+        for role in TERM_ROLES {
+            for (must_export_dropped, is_partial) in [(false, true), (true, false)] {
+                let rank = Rank { term: 3, promoted: u64::MAX, role, must_export_dropped, is_partial };
                 let note = encode(|w| write_rank(w, rank));
                 assert_eq!(read_rank(TermView::parse(&note).expect("our own term")), Some(rank));
             }

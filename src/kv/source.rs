@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 
 use super::KeyValueServer;
 use super::order::OwnedValue;
+use super::ranked::{Ranked, rank};
 use crate::replica::{Lineage, PresentValue, Slave, Source, SourceRead};
-use crate::store::{Batch, ReadDone, Shows, Store, StoreError, scan};
+use crate::store::{Batch, Owed, ReadDone, Shows, Store, StoreError, scan};
 
 /// Values that were read and wait to be asked for again.
 const VALUES_MAX: usize = 128;
@@ -22,9 +23,9 @@ const PARTS_MAX: usize = 16;
 /// What is read for slaves of a store that answers later.
 #[derive(Default)]
 pub(super) struct Reads {
-    values: Mutex<AHashMap<Box<[u8]>, Found>>,
+    values: Ranked<rank::Reads, AHashMap<Box<[u8]>, Found>>,
     /// The oldest first.
-    parts: Mutex<VecDeque<Part>>,
+    parts: Ranked<rank::Reads, VecDeque<Part>>,
 }
 
 /// What a key has.
@@ -75,14 +76,16 @@ impl<S: Store> KeyValueServer<S> {
                 }
                 let (confirmations, key): (_, Box<[u8]>) = (Arc::clone(&self.confirmations), key.into());
                 let asked = Arc::clone(&asked);
-                Box::new(move |found| {
-                    let found = found.map(|value| value.map(|value| (value.bytes.into(), value.traits)));
+                let came = Owed::new(move |found| {
                     // Nobody wants it any more where the key has changed since.
                     if let Some(read) = confirmations.reads.values.lock().get_mut(&key)
                         && read.is(&asked)
                     {
                         *read = Read::Found(found);
                     }
+                });
+                Box::new(move |found| {
+                    came.tell(found.map(|value| value.map(|value| (value.bytes.into(), value.traits))));
                 })
             },
         );
@@ -207,8 +210,8 @@ impl<S: Store> Source for KeyValueServer<S> {
         self.follower.lock().greeting(is_under_way);
     }
 
-    fn is_fresh(&self) -> bool {
-        self.follower.lock().is_fresh()
+    fn started_empty(&self) -> bool {
+        self.follower.lock().started_empty()
     }
 
     fn slaves(&self) -> Vec<Arc<Slave>> {
@@ -221,5 +224,98 @@ impl<S: Store> Source for KeyValueServer<S> {
 
     fn len(&self) -> usize {
         self.store().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::distribution::Outbound;
+    use crate::kv::follow::{Follow, FollowSlave, Offer};
+    use crate::process::effect::EndedCall;
+    use crate::process::{Dispatch, NoRoom, ProcessId};
+    use crate::store::{Done, Pending, Scan, ScanDone, Update, Value};
+
+    struct Nowhere;
+
+    impl Dispatch for Nowhere {
+        fn send(&self, _node: &str, _frames: &mut Outbound) -> Result<(), NoRoom> {
+            Ok(())
+        }
+
+        fn end_call(&self, _call: EndedCall) {}
+
+        fn exit(&self, _process: ProcessId, _reason: &[u8]) {}
+    }
+
+    impl Follow for Nowhere {
+        fn follow(&self, _slave: FollowSlave) {}
+
+        fn offer(&self, _offer: Offer) {}
+
+        fn now(&self) -> Instant {
+            unreachable!("nothing is timed")
+        }
+    }
+
+    /// A store that answers later, and forgets to.
+    struct Forgetful;
+
+    impl Store for Forgetful {
+        fn get<R>(
+            &self,
+            _key: &[u8],
+            _now: impl FnOnce(Option<Value<'_>>) -> R,
+            later: impl FnOnce() -> ReadDone,
+        ) -> Option<R> {
+            drop(later());
+            None
+        }
+
+        fn update<U: Update>(
+            &self,
+            _key: &[u8],
+            _update: &mut U,
+            _later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+        ) -> Option<Result<Option<u64>, StoreError>> {
+            None
+        }
+
+        fn barrier(&self, _later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+            Some(Ok(()))
+        }
+
+        fn seq(&self) -> u64 {
+            1
+        }
+
+        fn len(&self) -> usize {
+            0
+        }
+
+        fn bytes(&self) -> u64 {
+            0
+        }
+
+        fn scan(&self, _part: Option<usize>, _shows: Shows) -> Box<dyn Scan> {
+            Box::new(Self)
+        }
+    }
+
+    impl Scan for Forgetful {
+        fn next_batch(&mut self, _done: ScanDone) {}
+    }
+
+    #[test]
+    fn a_read_that_the_store_forgets_ends_and_may_be_asked_for_again() {
+        let server = KeyValueServer::new(Forgetful, Arc::new(Nowhere), Arc::new(Nowhere), 1 << 20);
+        for _ in 0..3 {
+            let keys = (0..2).map(|_| server.keys(0, 0, &mut |_| unreachable!("there is none")));
+            assert!(keys.into_iter().any(|read| read == SourceRead::Unreadable));
+            let values = (0..2).map(|_| server.read(b"k", &mut |_| unreachable!("there is none")));
+            assert!(values.into_iter().any(|read| read == SourceRead::Unreadable));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::etf::TermWriter;
+use crate::etf::{TermWriter, key};
 use crate::replica::{Slave, SlaveState};
 use crate::store::{Shows, Store, scan};
 
@@ -67,7 +67,7 @@ fn pairs<S: Store>(store: &S, bytes_max: usize) -> Option<Pairs> {
         // What is being written without a value has none to be shown yet, or is shown with the one of before.
         for (key, value) in batch.iter().filter_map(|(key, value)| Some((key, value?))) {
             pairs.count += 1;
-            pairs.bytes.extend_from_slice(key);
+            pairs.bytes.extend_from_slice(&key::outgoing(key));
             pairs.bytes.extend_from_slice(value.bytes);
         }
         if pairs.bytes.len() > bytes_max {

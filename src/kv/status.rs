@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::follower::Follower;
 use super::following;
 use crate::etf::text::{InspectLimits, inspect};
-use crate::etf::{TermView, TermWriter};
-use crate::replica::{Dialect, Refusal, Slave, Standing};
+use crate::etf::{TermView, TermWriter, key};
+use crate::replica::{Dialect, Slave, Standing};
 use crate::store::Store;
 
 /// Keys that are shown of those whose values a slave cannot be sent.
@@ -61,18 +61,18 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
     slave.name().write(w);
     w.atom("state");
     write_standing(w, slave.standing());
-    // Of one that was never found neither is known.
+    // Of a slave that was never found neither is known.
     let is_known = slave.standing() != Standing::Seeking;
     w.atom("stale_keys").atom(match slave.may_be_stale() {
         true => "true",
         false if is_known => "false",
         false => "nil",
     });
-    // As text: the caller's node may be one that cannot decode them.
+    // As text: the caller's node may be unable to decode them.
     let (withheld, keys) = slave.withheld(WITHHELD_SHOWN);
     w.atom("withheld").unsigned(withheld).atom("withheld_keys").list(keys.len());
     for key in keys {
-        let key = TermView::parse(&key)
+        let key = TermView::parse(&key::outgoing(&key))
             .map_or_else(|error| error.to_string(), |key| inspect(key, InspectLimits::LOG));
         w.binary(key.as_bytes());
     }
@@ -95,25 +95,20 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
 }
 
 fn write_standing(w: &mut TermWriter<'_>, standing: Standing) {
-    let missed = |w: &mut TermWriter<'_>, state: &str, missed: Option<u64>| {
-        w.tuple(2).atom(state);
-        match missed {
-            Some(missed) => w.unsigned(missed),
-            None => w.atom("all"),
-        };
-    };
+    let state = standing.kind().code();
     match standing {
-        Standing::Seeking => _ = w.atom("seeking"),
-        Standing::Dropped => _ = w.atom("dropped"),
-        Standing::Refused(refusal) => _ = w.tuple(2).atom("refused").atom(refusal.code()),
-        Standing::Gone { missed: keys } => missed(w, "gone", keys),
-        Standing::Behind { missed: keys } => missed(w, "behind", keys),
-        Standing::Full { why, missed: keys } => {
-            missed(w, if why == Refusal::NoSpace { "full" } else { "failing" }, keys);
+        Standing::Seeking | Standing::Dropped => w.atom(state),
+        Standing::Refused(refusal) => w.tuple(2).atom(state).atom(refusal.code()),
+        Standing::Gone { missed } | Standing::Behind { missed } | Standing::Full { missed, .. } => {
+            w.tuple(2).atom(state);
+            match missed {
+                Some(missed) => w.unsigned(missed),
+                None => w.atom("all"),
+            }
         }
-        Standing::Copying { done, total } => _ = w.tuple(3).atom("copying").unsigned(done).unsigned(total),
-        Standing::InStep { lag } => _ = w.tuple(2).atom("in_step").unsigned(lag),
-    }
+        Standing::Copying { done, total } => w.tuple(3).atom(state).unsigned(done).unsigned(total),
+        Standing::InStep { lag } => w.tuple(2).atom(state).unsigned(lag),
+    };
 }
 
 #[cfg(test)]
@@ -121,7 +116,7 @@ mod tests {
     use super::*;
     use crate::distribution::RemoteProcess;
     use crate::etf::{Pid, encode};
-    use crate::replica::SlaveName;
+    use crate::replica::{Refusal, SlaveName};
     use crate::store::MemoryStore;
 
     fn shown(slaves: &[Arc<Slave>]) -> String {

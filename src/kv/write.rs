@@ -1,4 +1,4 @@
-//! A write of a store: what it comes from, whom it is told to, and how its slaves get it.
+//! A write of a store: what it comes from, what is told when it is done, and how its slaves get it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl<'a> Write<'a> {
     pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
         match self {
             Write::Put { key, value } => {
-                // What is not a term to a BEAM would cost the connection of whoever gets it.
+                // What is not a term to a BEAM would cost the connection of the node that gets it.
                 if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
                     return Err(TermError::Tag(FUN_EXT));
                 }
@@ -49,7 +49,7 @@ impl<'a> Write<'a> {
     pub(super) const fn needs(&self) -> Traits {
         match self {
             Self::Put { .. } => self.traits(),
-            // Who cannot decode a key does not have it.
+            // A node that cannot decode a key does not have it.
             Self::Delete { .. } => Traits::none(),
         }
     }
@@ -115,7 +115,7 @@ fn in_order(
     dispatch: &dyn Dispatch,
     advance: impl FnOnce(&Order, &mut dyn FnMut(Next<'_>)),
 ) {
-    // Who adds a slave waits for this, and for nothing that waits for the store.
+    // Adding a slave waits for this lock, and no holder of it waits for the store.
     let slaves = confirmations.slaves.read_recursive();
     let mut all_ready: Vec<Arc<SlaveFeed>> = Vec::new();
     advance(&confirmations.order, &mut |next| {

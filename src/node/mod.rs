@@ -61,6 +61,7 @@ use crate::process::peer::Surroundings;
 use crate::process::{
     Dispatch, Effect, Ended, Feed, NoRoom, PeerEvent, Process, ProcessId, Registry, Waiters, exits,
 };
+use crate::within::within;
 use life::figures::Figures;
 use life::stop::Ending;
 use life::threads;
@@ -341,7 +342,7 @@ impl Node {
         let dialled = dialled.await;
         if let Err(DialError::Handshake(HandshakeError { fault: Fault::Simultaneous, .. })) = &dialled {
             // Their own attempt goes on, and takes the slot when it is through.
-            self.peers.settled(node).or(after(self.config.limits.handshake_duration_max)).await;
+            _ = within(self.config.limits.handshake_duration_max, self.peers.settled(node)).await;
         }
         let ready = match dialled {
             Ok(ready) => ready,

@@ -189,7 +189,7 @@ mod tests {
         assert!(!whole.is_empty());
         let panicking: [fn(&mut Feeding<'_>, &Pid, &RemoteProcess); 3] = [
             |_, _, _| panic!("between two"),
-            |out, from, to| out.send(from, to, |w| ends_in_the_middle(w)),
+            |out, from, to| out.send(from, to, ends_in_the_middle),
             |out, from, to| {
                 drop(out.call(from, to, |w, _| ends_in_the_middle(w), |_| {}));
             },

@@ -28,9 +28,9 @@ use crate::distribution::RemoteProcess;
 use crate::etf::key::canonical;
 use crate::etf::{Pid, Reference, TermView};
 
-/// Locks that processes of one node may hold together.
+/// Locks that processes of one node may hold together; one more is not taken. `global` holds a few while nodes connect.
 pub const LOCKS_MAX: usize = 1024;
-/// Bytes of the terms that name these locks.
+/// Bytes of the terms that name these locks: 1 KiB for each.
 pub const BYTES_MAX: usize = 1 << 20;
 
 /// The server registered as `global_name_server` on every node.

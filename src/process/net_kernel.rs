@@ -14,7 +14,7 @@ use super::group_leader::{self, Printed};
 use super::{Caller, Dispatch, ExitSignals, GenServer, OwnedCaller, Turn};
 use crate::etf::TermView;
 
-/// Callers of one node that may be held back; any more are answered at once.
+/// Callers of one node that may be held back; any more are answered at once, which is what all are without names of ours.
 const HELD_MAX: usize = 64;
 
 /// The server registered as `net_kernel` on every node.

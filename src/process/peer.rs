@@ -28,6 +28,7 @@ use crate::etf::tag::{COMPRESSED, VERSION_MAGIC};
 use crate::etf::{
     AtomView, Cursor, PidView, PooledBytes, ReferenceView, TermError, TermView, TermWriter, compressed,
 };
+use crate::log::Once;
 pub use events::PeerEvent;
 use links::Links;
 use signals::ExitSignal;
@@ -38,6 +39,8 @@ use spawns::{SpawnRequest, write_spawn_reply};
 const INFLATED_TIMES_MAX: usize = 4;
 /// See [`INFLATED_TIMES_MAX`].
 const INFLATED_FREE_BYTES: usize = 64 << 10;
+/// Unknown operations of one peer that are told in the log, each once: the number is the peer's choice.
+const SKIPPED_LOGGED_MAX: usize = 64;
 
 /// What ends a connection. Always the peer's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +140,7 @@ pub struct Peer {
     /// Unlinks of ours so far.
     unlinks: u64,
     /// Operations that were skipped and logged.
-    skipped: AHashSet<u64>,
+    skipped: Once<u64>,
     inflated: Vec<u8>,
 }
 
@@ -153,7 +156,7 @@ impl Peer {
             unlinks: 0,
             held: Held::default(),
             last: None,
-            skipped: AHashSet::default(),
+            skipped: Once::new(SKIPPED_LOGGED_MAX),
             inflated: Vec::new(),
         }
     }
@@ -258,8 +261,7 @@ impl Peer {
             }
             ControlMessage::NodeLink | ControlMessage::GroupLeader { .. } => Ok(()),
             ControlMessage::Unknown { operation, arity } => {
-                // Bounded, since the number is the peer's choice.
-                if self.skipped.len() < 64 && self.skipped.insert(operation) {
+                if self.skipped.first(operation) {
                     tracing::warn!(peer = %self.name, operation, arity, "unknown control message skipped");
                 }
                 Ok(())

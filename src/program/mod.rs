@@ -16,6 +16,8 @@ mod on_disk;
 mod run;
 #[cfg(feature = "cli")]
 mod service;
+#[cfg(any(feature = "cli", feature = "http"))]
+pub(crate) mod shown;
 pub mod snapshot;
 pub(crate) mod status;
 mod stores;

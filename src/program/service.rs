@@ -10,20 +10,20 @@ use std::fmt::Write;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use smol::Timer;
 
 use crate::Node;
+use crate::log::OnceFlag;
 use crate::within::within;
 
 /// Where the service manager listens; unset or empty: there is none that wants to know.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
 /// Whether it was said in the log that the service manager cannot be told anything.
-static SAID: AtomicBool = AtomicBool::new(false);
+static SAID: OnceFlag = OnceFlag::new();
 
 /// Tells the service manager something. Without one nothing is done.
 fn tell(states: &[NotifyState<'_>]) {
@@ -31,14 +31,12 @@ fn tell(states: &[NotifyState<'_>]) {
     match notify(&socket, states) {
         Ok(()) => {}
         // Each watchdog's interval would say it again.
-        Err(error) if SAID.swap(true, Ordering::Relaxed) => {
-            tracing::debug!(%error, "the service manager is not told");
-        }
-        Err(error) => tracing::warn!(
+        Err(error) if SAID.first() => tracing::warn!(
             %error,
             "the service manager cannot be told that this node is ready or alive, and may end it for that: see NOTIFY_SOCKET, \
              which is {socket:?}"
         ),
+        Err(error) => tracing::debug!(%error, "the service manager is not told"),
     }
 }
 

@@ -1,48 +1,54 @@
 //! A node and its stores in numbers, at one moment: what `:status` of the process `:kvnode`, `/metrics` and `/status.json`
 //! show.
 
+use std::ops::Deref;
+
+use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::{Program, StoreConfig};
-use crate::kv::figures::{PrimaryFigures, StoreWatch};
-use crate::node::{self, PeerSnapshot};
-use crate::replica::{Refusal, Slave, SlaveName, SlaveState, Standing};
+use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch};
+use crate::node;
+use crate::replica::{PrimaryStanding, Slave, SlaveName, SlaveState};
 
-/// What a node does and holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What a node does and holds. What a node does without stores is read as if it were in here: `snapshot.version`. All of it is one
+/// map for others, without a map in it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Snapshot {
-    /// Its full name.
-    pub node: String,
-    /// The version of this crate.
-    pub version: String,
-    /// When it was started, in seconds since 1970.
-    pub started_unix_secs: f64,
-    /// How long it has been up, in seconds.
-    pub uptime_secs: f64,
-    /// Whether it serves: registered with epmd if it can be connected to and is found so, and not about to end.
-    pub ready: bool,
-    /// The distribution port; 0: it does not listen.
-    pub port: u16,
-    /// Bytes of the process's memory that are in the machine's, where the system tells.
-    pub resident_bytes: Option<u64>,
+    /// What it does.
+    #[serde(flatten)]
+    pub of_node: node::Snapshot,
     /// Bytes that stores in memory may hold together; `None`: no bound.
     pub stored_bytes_max: Option<u64>,
     /// Bytes that they hold, as that bound counts them.
     pub stored_bytes: u64,
     /// The stores that it was configured with, in order.
     pub stores: Vec<StoreSnapshot>,
-    /// The nodes that it is connected to, by name.
-    pub peers: Vec<PeerSnapshot>,
-    /// The nodes that are to be kept connected and are not.
-    pub missing: Vec<String>,
-    /// Answers that were queued while their message was handled, by how long that took: in each class of
-    /// [`BOUNDS_NANOS`](node::latency::BOUNDS_NANOS), and above. Estimated from samples where a connection is busy.
-    pub answers: Vec<u64>,
-    /// How long these took together, in nanoseconds.
-    pub answers_nanos: u64,
     /// The last warnings and errors that the program has logged, oldest first; none where it does not log by
     /// [`log`](crate::program::log).
     pub log: Vec<LoggedLine>,
+}
+
+impl Deref for Snapshot {
+    type Target = node::Snapshot;
+
+    fn deref(&self) -> &node::Snapshot {
+        &self.of_node
+    }
+}
+
+/// As a struct without another in it: `:status` has atoms as keys, and serde's `flatten` would have them be strings.
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { of_node, stored_bytes_max, stored_bytes, stores, log } = self;
+        let mut out = serializer.serialize_struct("Snapshot", node::Snapshot::FIELDS + 4)?;
+        of_node.fields(&mut out)?;
+        out.serialize_field("stored_bytes_max", stored_bytes_max)?;
+        out.serialize_field("stored_bytes", stored_bytes)?;
+        out.serialize_field("stores", stores)?;
+        out.serialize_field("log", log)?;
+        out.end()
+    }
 }
 
 /// A warning or an error that was logged.
@@ -82,9 +88,7 @@ pub struct StoreSnapshot {
 /// How a store stands with its primary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimarySnapshot {
-    /// `following`: it has all that has come; `copying`: it is brought up to date; `repairing`: something is missing and will
-    /// be sent again; `full`, `failing`: it cannot keep what comes; `gone`: the primary is lost. `writing`: the primary is
-    /// none that says how it stands.
+    /// A [`PrimaryStanding`], by its word. (Text, since a newer node may have states that are not known here.)
     pub state: String,
     /// The number of the last write of the primary that the store has, with all before it; `None` for one that numbers none.
     pub seq: Option<u64>,
@@ -114,6 +118,24 @@ impl Requests {
     pub const fn served(&self) -> u64 {
         self.get + self.put + self.delete + self.replicated + self.other
     }
+
+    /// Those of one kind.
+    pub const fn of(&self, kind: Served) -> u64 {
+        match kind {
+            Served::Get => self.get,
+            Served::Put => self.put,
+            Served::Delete => self.delete,
+            Served::Replicated => self.replicated,
+            Served::Other => self.other,
+            Served::Refused => self.refused,
+        }
+    }
+}
+
+impl From<Counts> for Requests {
+    fn from([get, put, delete, replicated, other, refused]: Counts) -> Self {
+        Self { get, put, delete, replicated, other, refused }
+    }
 }
 
 /// A slave of a store.
@@ -123,8 +145,7 @@ pub struct SlaveSnapshot {
     pub name: String,
     /// The node that it was found on.
     pub node: Option<String>,
-    /// `seeking`: not found yet; `gone`; `copying`: it is being brought up to date; `behind`: it does not keep up;
-    /// `in_step`.
+    /// A [`StandingKind`](crate::replica::StandingKind), by its word, as above.
     pub state: String,
     /// Of one that is `in_step`: writes that it has not acknowledged. Of others: keys that it misses; `None`: all.
     pub lag: Option<u64>,
@@ -135,40 +156,18 @@ pub struct SlaveSnapshot {
 impl Program {
     /// The node and its stores in numbers.
     pub fn snapshot(&self) -> Snapshot {
-        let node::Snapshot {
-            node,
-            version,
-            started_unix_secs,
-            uptime_secs,
-            ready,
-            port,
-            resident_bytes,
-            peers,
-            missing,
-            answers,
-            answers_nanos,
-        } = self.node.snapshot();
+        let of_node = self.node.snapshot();
         // Whoever has sent a replicated write and gone was perhaps never a primary, and cannot be told from one that was.
-        let is_here = |name: &str| name == node || peers.iter().any(|peer| peer.name == name);
+        let is_here = |name: &str| name == of_node.node || of_node.peers.iter().any(|peer| peer.name == name);
         let stores = self.stores.iter().map(|started| {
             let writer = started.watch.last_replicated_from().filter(|node| is_here(node));
             store(&started.names, &started.watch, writer.as_deref())
         });
         Snapshot {
             stores: stores.collect(),
-            node,
-            version,
-            started_unix_secs,
-            uptime_secs,
-            ready,
-            port,
-            resident_bytes,
             stored_bytes_max: Some(self.stored_bytes_max).filter(|max| *max < u64::MAX),
             stored_bytes: self.room.used(),
-            peers,
-            missing,
-            answers,
-            answers_nanos,
+            of_node,
             log: logged(),
         }
     }
@@ -186,23 +185,23 @@ fn logged() -> Vec<LoggedLine> {
 fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> StoreSnapshot {
     let (primary, primary_standing) = match (watch.primary(), writer) {
         (Some(PrimaryFigures { node, state, seq, lag }), _) => {
-            (Some(node), Some(PrimarySnapshot { state: state.to_owned(), seq: Some(seq), lag: Some(lag) }))
+            let state = state.code().to_owned();
+            (Some(node), Some(PrimarySnapshot { state, seq: Some(seq), lag: Some(lag) }))
         }
         (None, Some(node)) => (
             Some(node.to_owned()),
-            Some(PrimarySnapshot { state: "writing".to_owned(), seq: None, lag: None }),
+            Some(PrimarySnapshot { state: PrimaryStanding::Writing.code().to_owned(), seq: None, lag: None }),
         ),
         (None, None) => (None, None),
     };
     let global = names.global.iter().map(|name| format!("global:{name}"));
-    let [get, put, delete, replicated, other, refused] = watch.counts();
     let server = watch.server();
     StoreSnapshot {
         names: global.chain(names.local.iter().map(|name| format!("local:{name}"))).collect(),
         up: server.is_some(),
         entries: server.as_ref().map_or(0, |server| server.entries() as u64),
         bytes: server.as_ref().map_or(0, |server| server.bytes()),
-        requests: Requests { get, put, delete, replicated, other, refused },
+        requests: watch.counts().into(),
         primary,
         primary_standing,
         slaves: server
@@ -211,22 +210,62 @@ fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> Store
 }
 
 fn followed(slave: &Slave) -> SlaveSnapshot {
-    let (state, lag, total) = match slave.standing() {
-        Standing::Seeking => ("seeking", None, None),
-        Standing::Refused(_) => ("refused", None, None),
-        Standing::Gone { missed } => ("gone", missed, None),
-        Standing::Behind { missed } => ("behind", missed, None),
-        Standing::Full { why: Refusal::NoSpace, missed } => ("full", missed, None),
-        Standing::Full { missed, .. } => ("failing", missed, None),
-        Standing::Copying { done, total } => ("copying", Some(total.saturating_sub(done)), Some(total)),
-        Standing::InStep { lag } => ("in_step", Some(lag), None),
-        Standing::Dropped => ("dropped", None, None),
-    };
+    let standing = slave.standing();
     let node = match (slave.state(), slave.name()) {
         (SlaveState::Following(at), _) => Some(at.node().to_string()),
         (_, SlaveName::Remote { node, .. }) => Some(node.to_string()),
         (_, SlaveName::Pid(pid)) => Some(pid.node.to_string()),
         _ => None,
     };
-    SlaveSnapshot { name: slave.name().to_string(), node, state: state.to_owned(), lag, total }
+    let state = standing.kind().code().to_owned();
+    SlaveSnapshot {
+        name: slave.name().to_string(),
+        node,
+        state,
+        lag: standing.lag(),
+        total: standing.total(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etf::text::{InspectLimits, inspect};
+    use crate::etf::{OwnedTerm, from_term, write_term};
+
+    #[test]
+    fn a_snapshot_is_one_map_with_atoms_and_is_read_back() {
+        let snapshot = Snapshot {
+            of_node: node::Snapshot {
+                node: "a@h".into(),
+                version: "1".into(),
+                started_unix_secs: 1.5,
+                uptime_secs: 2.0,
+                ready: true,
+                port: 7,
+                resident_bytes: None,
+                peers: vec![node::PeerSnapshot {
+                    name: "b@h".into(),
+                    hidden: true,
+                    up_secs: 1.0,
+                    received_bytes: 1,
+                    sent_bytes: 2,
+                    queued_bytes: 3,
+                    dropped: 4,
+                }],
+                missing: vec!["c@h".into()],
+                answers: vec![0, 1, 255],
+                answers_nanos: u64::MAX,
+            },
+            stored_bytes_max: Some(9),
+            stored_bytes: 8,
+            stores: Vec::new(),
+            log: vec![LoggedLine { unix_secs: 0.5, level: "WARN".into(), text: "ñ".into() }],
+        };
+        let term = OwnedTerm::write(|w| write_term(&snapshot, w).expect("it is written")).expect("one term");
+        let text = inspect(term.view(), InspectLimits { text_bytes_max: usize::MAX });
+        assert!(text.contains("node: \"a@h\"") && text.contains("stored_bytes: 8"), "{text}");
+        assert!(!text.contains("of_node"), "{text}");
+        assert_eq!(from_term::<Snapshot>(term.view()), Ok(snapshot));
+    }
 }

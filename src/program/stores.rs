@@ -118,7 +118,7 @@ fn supervise<S: Store>(
             match server.add_slave(slave.clone()) {
                 Ok(Some(slave)) => {
                     // A store that has lost its data makes nobody lose what it still has.
-                    slave.guard();
+                    slave.protect_data();
                     server.follow_slave(slave, process.pid(), None);
                 }
                 Ok(None) => {}

@@ -17,10 +17,12 @@
 //! `seq` is the number of the last write that the primary has taken, under its incarnation. None of these is ever sent
 //! before the node has said that it is a kvnode, by a function that no BEAM has ([`REPLICATION`]).
 
+use std::borrow::Cow;
+
 use super::greeting::write_names;
 use super::slave::SlaveName;
 use super::source::ReplicaWrite;
-use crate::etf::{AtomView, TermWriter};
+use crate::etf::{AtomView, TermWriter, Traits, key};
 
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
@@ -72,6 +74,16 @@ impl CopyMark {
 }
 
 impl Dialect {
+    /// A key as it is sent: a kvnode takes it as it is kept here, a BEAM is to find it as it was put. `traits`: of the key at
+    /// least.
+    pub(super) fn key(self, key: &[u8], traits: Traits) -> Cow<'_, [u8]> {
+        match self {
+            // Only references of more than three words differ.
+            Self::Elixir if traits.contains(Traits::V4_NC) => key::outgoing(key),
+            Self::Elixir | Self::Kvnode { .. } => Cow::Borrowed(key),
+        }
+    }
+
     /// Writes a cast up to the key, and gives what is to follow: the key, and the value of a put.
     pub(super) fn begin_write<'a>(
         self,

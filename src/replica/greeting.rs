@@ -16,7 +16,7 @@ pub struct Hello {
     /// All its slaves, by the names that they have on other nodes.
     pub slaves: Vec<SlaveName>,
     /// It was started without data, and may have lost what the slave holds.
-    pub fresh: bool,
+    pub started_empty: bool,
 }
 
 impl Hello {
@@ -28,7 +28,7 @@ impl Hello {
         w.unsigned(self.seq);
         write_names(w, names);
         write_names(w, &self.slaves);
-        w.atom(if self.fresh { "true" } else { "false" });
+        w.atom(if self.started_empty { "true" } else { "false" });
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who a primary is, to the kvnodes that are its slaves.
+//! What a primary is to the kvnodes that are its slaves.
 
 use crate::etf::{TermView, TermWriter};
 
@@ -8,7 +8,7 @@ const NOBODY: u64 = 0;
 /// Nobody stands in a longer chain of primaries.
 const PATH_MAX: usize = 64;
 
-/// Who a store is, and who its primaries are.
+/// A store and the chain of its primaries.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Lineage {
     /// How many promotions led to it. A slave leaves its primary for one with a higher [`rank`](Self::rank), and takes
@@ -28,8 +28,8 @@ impl Lineage {
         self.path.last().copied().unwrap_or(0)
     }
 
-    /// The lineage of a store that was a slave when it ended, and has not been greeted since: it is below somebody, who may
-    /// live, and whoever becomes its slave may lose what that one has taken.
+    /// The lineage of a store that was a slave when it ended, and has not been greeted since. Its primary may live, and a slave
+    /// of the orphan might lose writes that this primary has taken.
     pub const fn of_orphan(incarnation: u64) -> [u64; 2] {
         [NOBODY, incarnation]
     }
@@ -76,9 +76,9 @@ pub enum Refusal {
     Cycle,
     /// It follows another primary, which is there.
     HasPrimary,
-    /// It is about to have a slave itself, which may be the one that asks: that is to ask again at once.
+    /// It is about to have a slave itself, perhaps the asking store: that is to ask again at once.
     Crossing,
-    /// A primary was promoted in the place of the one that asks.
+    /// Another store was promoted in the place of the asking primary.
     Superseded,
     /// It holds something, and the primary that asks was started without anything: it may have lost just that.
     NotEmpty,

@@ -1,6 +1,7 @@
 //! The writes that one slave has not acknowledged, in the store's order: first those that were sent, then those that
 //! wait. Each has a number; numbers are never used again.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use crate::etf::{TermWriter, Traits, encode};
@@ -13,6 +14,8 @@ struct Entry {
     message: Vec<u8>,
     /// Where in the message the key stands; nowhere in a copy's mark.
     key: (u32, u32),
+    /// The key, where that in the message is not canonical.
+    canonical: Option<Box<[u8]>>,
     /// The store's number of the write, or of the last one before what was read.
     seq: u64,
     traits: Traits,
@@ -60,7 +63,8 @@ impl Log {
     pub(super) fn push_mark(&mut self, session: u64, seq: u64, mark: CopyMark) {
         let message = encode(|w| dialect::write_mark(w, session, seq, mark));
         let of_copy = matches!(mark, CopyMark::Begin | CopyMark::End);
-        self.add(Entry { message, key: (0, 0), seq, traits: Traits::none(), of_copy, is_put: false });
+        let traits = Traits::none();
+        self.add(Entry { message, key: (0, 0), canonical: None, seq, traits, of_copy, is_put: false });
     }
 
     fn add(&mut self, entry: Entry) {
@@ -77,7 +81,7 @@ impl Log {
         Some(Next { message, key: entry.key(), is_put: *is_put, traits: *traits })
     }
 
-    /// The number of the last one that was sent, and one.
+    /// One more than the number of the last write that was sent.
     pub(super) const fn sent_up_to(&self) -> u64 {
         self.first + self.sent as u64
     }
@@ -87,12 +91,12 @@ impl Log {
         self.first + self.entries.len() as u64
     }
 
-    /// The number of the first one that is not acknowledged.
+    /// The number of the first write that is not acknowledged.
     pub(super) const fn first(&self) -> u64 {
         self.first
     }
 
-    /// The store's number of the last one that was sent; `None`: nothing is.
+    /// The store's number of the last write that was sent; `None`: nothing is.
     pub(super) fn sent_seq(&self) -> Option<u64> {
         self.entries.get(self.sent.checked_sub(1)?).map(|entry| entry.seq)
     }
@@ -215,14 +219,19 @@ impl Entry {
         let mut message = Vec::with_capacity(len + 56);
         let (key, value) = dialect.begin_write(&mut TermWriter::new(&mut message), seq, write);
         let from = message.len() as u32;
-        message.extend_from_slice(key);
+        let sent = dialect.key(key, traits);
+        message.extend_from_slice(&sent);
         let to = message.len() as u32;
         message.extend_from_slice(value);
         let is_put = matches!(write, ReplicaWrite::Put { .. });
-        Self { message, key: (from, to), seq, traits, of_copy: false, is_put }
+        let canonical = matches!(sent, Cow::Owned(_)).then(|| key.into());
+        Self { message, key: (from, to), canonical, seq, traits, of_copy: false, is_put }
     }
 
     fn key(&self) -> Option<&[u8]> {
+        if self.canonical.is_some() {
+            return self.canonical.as_deref();
+        }
         let (from, to) = self.key;
         (from < to).then(|| &self.message[from as usize..to as usize])
     }

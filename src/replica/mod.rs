@@ -18,8 +18,8 @@
 //!
 //! A kvnode's slave is sent the same log in a [`dialect`] of its own: its writes have the store's numbers, and a copy of the
 //! whole store stands between two marks, so that it can be put aside until it is whole; its keys need not be read then. What
-//! it acknowledges is a number: everything up to it is there. Who may be whose slave, and what a promotion changes, its
-//! [`Lineage`] decides.
+//! it acknowledges is a number: everything up to it is there. Its [`Lineage`] decides which
+//! store may be the slave of which, and what a promotion changes.
 
 pub mod dialect;
 pub mod downstream;
@@ -39,4 +39,4 @@ pub use greeting::{GreetingAnswer, Hello};
 pub use lineage::{Lineage, Refusal};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
-pub use standing::{SlaveState, Standing};
+pub use standing::{PrimaryStanding, SlaveState, Standing, StandingKind};

@@ -1,4 +1,4 @@
-//! One slave of one store: who it is, where it is, and what it lacks.
+//! One slave of one store: its name, its place, and what it lacks.
 //!
 //! ```text
 //!            found                      gone
@@ -95,8 +95,7 @@ pub struct Said {
     pub stepped_down: bool,
 }
 
-/// Two slaves of one store may turn out to be one process: what is sent for one of them is then told from what is sent for
-/// the other, as no two have the same sessions.
+/// Makes session numbers unique per slave entry, so that two names of one process cannot be confused.
 static SLAVES: AtomicU64 = AtomicU64::new(0);
 /// Times that one slave is found, before its sessions are another's.
 const SESSIONS_BITS: u32 = 40;
@@ -172,15 +171,15 @@ impl Slave {
         state.unswept || state.unsent
     }
 
-    /// Has it keep what it holds, where its store was started without data ([`Source::is_fresh`]): it was not added by a
-    /// person, but is the one that the store is always started with.
-    pub fn guard(&self) {
-        self.state.lock().guarded = true;
+    /// If the primary's store was started without data ([`Source::started_empty`]), the slave keeps what it holds: it was not
+    /// added by a person, but is always started with the store.
+    pub fn protect_data(&self) {
+        self.state.lock().protect_data = true;
     }
 
-    /// Whether it was never followed and is to keep what it holds: see [`guard`](Self::guard).
-    pub fn is_guarded(&self) -> bool {
-        self.state.lock().guarded
+    /// Whether the slave was never followed and is to keep what it holds: see [`protect_data`](Self::protect_data).
+    pub fn protects_data(&self) -> bool {
+        self.state.lock().protect_data
     }
 
     /// Queues a write, with its number: one more than the last. The caller holds the store's order of writes, and has
@@ -209,8 +208,8 @@ impl Slave {
         Pushed::Behind(dropped)
     }
 
-    /// It was found, and takes the messages that every server of the protocol takes. A process that is not the one that was
-    /// known is taken to lack everything, and to hold anything.
+    /// It was found, and takes the messages that every server of the protocol takes. Another process than
+    /// before is taken to lack everything, and to hold anything.
     pub fn found(&self, at: RemoteProcess) {
         self.follow(at, Dialect::Elixir, true);
     }
@@ -229,8 +228,8 @@ impl Slave {
         self.state.lock().greeted.retain(|greeted| *greeted != session);
     }
 
-    /// The sessions that a kvnode's store may be in: the one that it was followed in last, and those of greetings that it may
-    /// have taken without that being known. One that is removed is told that each of them is over.
+    /// The sessions that a kvnode's store may be in: that of the last greeting that it took, and those of greetings whose answer
+    /// was lost. When a slave is removed, it is told that each of them is over.
     pub fn sessions(&self) -> Vec<u64> {
         let state = self.state.lock();
         let followed = match state.dialect {
@@ -294,7 +293,7 @@ impl Slave {
         state.incarnation = None;
         state.refused = None;
         state.clear_full();
-        state.guarded = false;
+        state.protect_data = false;
         state.last_error = None;
         state.renew = false;
         state.session += 1;
@@ -302,7 +301,7 @@ impl Slave {
         state.resume();
     }
 
-    /// It is there, and does not become a slave. One that never will is given up.
+    /// The process is there, and refuses to be a slave. After a final refusal the entry is dropped.
     pub fn refused(&self, refusal: Refusal) {
         if refusal.is_final() {
             return self.drop_out();
@@ -525,7 +524,7 @@ impl Slave {
             }
             match state.scan {
                 Some(part) if state.missed.is_empty() => (part, state.scans),
-                _ => return state.whole_from.is_none() || !state.missed.is_empty(),
+                _ => return state.caught_up_from.is_none() || !state.missed.is_empty(),
             }
         };
         if part == 0 {
@@ -555,7 +554,7 @@ impl Slave {
             state.copy_total = state.copy_total.max(total);
             state.unsent |= read == SourceRead::Unreadable;
         }
-        state.whole_from.is_none() || !state.missed.is_empty()
+        state.caught_up_from.is_none() || !state.missed.is_empty()
     }
 
     /// A step of a repair: queues what some of the missed keys have now. Writers wait for it.
@@ -585,7 +584,7 @@ impl Slave {
             state.copied += 1;
             state.unsent |= read == SourceRead::Unreadable;
         }
-        state.note_whole(seq);
+        state.note_caught_up(seq);
     }
 
     /// Whether a repair may go on now; else when the slave has taken more.

@@ -34,7 +34,7 @@ impl<'a> ReplicaWrite<'a> {
         }
     }
 
-    /// What a slave's node has to decode to have it: nothing for a deletion, as who cannot decode a key does not have it.
+    /// What a slave's node has to decode to have it: nothing for a deletion, as a node that cannot decode a key does not have it.
     pub const fn needs(&self) -> Traits {
         match self {
             Self::Put { traits, .. } => *traits,
@@ -83,7 +83,7 @@ pub trait Source {
     /// given.
     fn seq(&self) -> u64;
 
-    /// Who the store is. `None`: nothing that kvnodes need to know; its slaves then get the Elixir servers' messages.
+    /// The store's lineage. `None`: nothing that kvnodes need to know; its slaves then get the Elixir servers' messages.
     fn lineage(&self) -> Option<Lineage> {
         None
     }
@@ -93,8 +93,8 @@ pub trait Source {
     fn greeting(&self, _is_under_way: bool) {}
 
     /// Whether the store was started without data, and has not been filled by a primary since. It may have lost
-    /// what its slaves still hold, so that one which was there before it keeps that.
-    fn is_fresh(&self) -> bool {
+    /// what its slaves still hold: so a slave that it was started with keeps what it has.
+    fn started_empty(&self) -> bool {
         false
     }
 

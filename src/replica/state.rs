@@ -64,7 +64,7 @@ pub(super) struct State {
     /// A copy's beginning was queued, and its end was not.
     pub(super) copying: bool,
     /// From this number in the log on, it has everything once that is acknowledged; `None`: more is to be repaired.
-    pub(super) whole_from: Option<u64>,
+    pub(super) caught_up_from: Option<u64>,
     /// It has every write up to this one of the store's.
     pub(super) confirmed: u64,
     /// Somebody waits for it to have this one.
@@ -86,8 +86,8 @@ pub(super) struct State {
     pub(super) unswept: bool,
     /// Something could not be sent to it, so that it has an old value, or none.
     pub(super) unsent: bool,
-    /// It was not added by anybody who is there now, and was never followed.
-    pub(super) guarded: bool,
+    /// The slave was started with the store, not added by hand, and was never followed: what it holds is to be kept.
+    pub(super) protect_data: bool,
     /// It was asked what it has, and has not answered.
     pub(super) outstanding: bool,
     pub(super) last_asked: Option<Instant>,
@@ -119,7 +119,7 @@ impl State {
             stepped_down: false,
             log: Log::default(),
             copying: false,
-            whole_from: None,
+            caught_up_from: None,
             confirmed: 0,
             wanted: 0,
             asked_seq: 0,
@@ -131,7 +131,7 @@ impl State {
             sweep: true,
             unswept: false,
             unsent: false,
-            guarded: false,
+            protect_data: false,
             outstanding: false,
             last_asked: None,
             last_asked_up_to: 0,
@@ -173,7 +173,7 @@ impl State {
         self.scans += 1;
         self.sweep = true;
         self.copying = false;
-        self.whole_from = None;
+        self.caught_up_from = None;
     }
 
     /// A step of a full copy is due: a kvnode is told where it begins.
@@ -188,16 +188,16 @@ impl State {
     }
 
     /// Notes where in the log the slave has everything, once that is so.
-    pub(super) fn note_whole(&mut self, seq: u64) {
-        let whole = self.streaming && self.scan.is_none() && self.missed.is_empty();
-        if !whole {
-            self.whole_from = None;
-        } else if self.whole_from.is_none() {
+    pub(super) fn note_caught_up(&mut self, seq: u64) {
+        let is_caught_up = self.streaming && self.scan.is_none() && self.missed.is_empty();
+        if !is_caught_up {
+            self.caught_up_from = None;
+        } else if self.caught_up_from.is_none() {
             if let Dialect::Kvnode { session } = self.dialect {
                 let copied = std::mem::take(&mut self.copying);
                 self.log.push_mark(session, seq, if copied { CopyMark::End } else { CopyMark::Whole });
             }
-            self.whole_from = Some(self.log.end());
+            self.caught_up_from = Some(self.log.end());
         }
     }
 
@@ -205,7 +205,7 @@ impl State {
     pub(super) fn acknowledged(&mut self, up_to: u64) {
         let seq = self.log.acknowledge(up_to);
         if let Some(seq) = seq
-            && self.whole_from.is_some_and(|whole| self.log.first() >= whole)
+            && self.caught_up_from.is_some_and(|from| self.log.first() >= from)
         {
             self.confirmed = self.confirmed.max(seq);
             self.clear_full();
@@ -275,7 +275,7 @@ impl State {
 
     /// What was taken out of the log is missed.
     pub(super) fn lost(&mut self, marks: bool, bytes_max: usize) {
-        self.whole_from = None;
+        self.caught_up_from = None;
         if marks {
             // Nobody knows any more what belongs to the copy.
             self.copy_all();
@@ -288,7 +288,7 @@ impl State {
         // Before the first write: that would otherwise come into what the slave has, and a reader there see it beside what is
         // old. A former primary would also not keep what it is written over.
         self.begin_copy(self.confirmed);
-        self.whole_from = None;
+        self.caught_up_from = None;
         self.copied = 0;
         self.copy_total = self.missed.len() as u64;
     }

@@ -21,13 +21,12 @@ mod check;
 mod dir;
 mod engine;
 mod error;
-mod journal;
+mod frames;
+mod ledger;
 mod queue;
-mod reached;
 mod record;
 mod restore;
 mod scan;
-mod stamp;
 mod writer;
 
 use std::fmt;
@@ -41,8 +40,8 @@ use parking_lot::Mutex;
 
 pub use backup::{BackupError, StoreCount};
 pub use check::ReadOnlyDisk;
-pub use dir::TornEnd;
 pub use error::OpenError;
+pub use ledger::TornEnd;
 
 use super::{
     Done, Engine, NoteDone, Notes, Pending, ReadDone, Scan, Shows, Store, StoreError, SyncPolicy, Update,
@@ -76,7 +75,7 @@ impl Disk {
     /// See [`OpenError`]: somebody else has the folder, it is damaged or of a newer version, or the system refuses.
     /// Nothing is changed then.
     ///
-    /// Damage is found in the journals here, also where their end or one of them is missing (the module `reached` says which
+    /// Damage is found in the journals here, also where their end or one of them is missing (the module `ledger` says which
     /// losses can be seen), and in what is read of the tables; [`check`](Self::check) reads all of them.
     pub fn open(dir: &Path, sync: SyncPolicy, memory_bytes_max: u64) -> Result<Arc<Self>, OpenError> {
         let shared = Arc::new(Shared::open(dir, sync, Memory::within(memory_bytes_max))?);
@@ -376,7 +375,7 @@ impl Notes for DiskStore {
     }
 
     fn read(&self, name: &str, done: NoteDone) {
-        done(self.disk.shared.note(self.id, name));
+        self.disk.shared.read_note(self.id, name, done);
     }
 }
 

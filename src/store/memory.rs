@@ -2,7 +2,7 @@
 //!
 //! An entry is one block of bytes, `key length:32, traits:8, key, value`, so that an entry of small key and
 //! value costs one allocation and sixteen bytes of table. A large value has a block of its own that is shared
-//! with whoever reads it.
+//! with its readers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,7 +96,7 @@ struct Shard {
     bytes: u64,
 }
 
-/// Counts the writes. On a line of its own: those who read next to it would wait for those who write.
+/// Counts the writes. On a line of its own: readers of what stands next to it would wait for writers.
 #[repr(align(64))]
 struct Numbers(AtomicU64);
 
@@ -277,7 +277,7 @@ impl Store for MemoryStore {
     }
 
     fn replace(&self, with: Self) -> Option<Self> {
-        // All are held at once: whoever reads two keys sees both of before or, from the first new one on, both of now.
+        // All are held at once: a reader of two keys sees both as before or, from the first new one on, both as now.
         let mut shards: Vec<_> = self.shards.iter().map(RwLock::write).collect();
         for (shard, with) in shards.iter_mut().zip(&*with.shards) {
             std::mem::swap(&mut **shard, &mut *with.write());

@@ -10,19 +10,22 @@
 //! 1. A write that takes effect has a number ([`Written::seq`]), one more than the write before it: there is no gap. Writes
 //!    of one key take effect in the order of their numbers. What changes nothing has none: a write that failed, an update that
 //!    decides to keep what is there. (A deletion of a key that is not there has one: a slave may have the key.)
-//! 2. Completions come from any thread and in any order, also of numbers. Whoever needs that order makes it: the key-value
+//! 2. Completions come from any thread and in any order, also of numbers. The user of the store restores that order: the key-value
 //!    server holds a write back from its slaves until all with lower numbers are done.
 //! 3. Each completion is called once. An engine that does not know yet whether a write took effect does not answer yet.
+//!    (Where a read's is dropped, what waits for it ends with an error: [`Owed`].)
 //! 4. What one thread asks of one key is carried out in the order in which it was asked: a get finds the put before it.
 //! 5. A get shows nothing of which the completion is not called yet: neither may it be lost afterwards, nor is there anything
 //!    to be seen that the server does not know of.
-//! 6. A [`barrier`](Store::barrier), and a note, come behind everything that was asked before by this thread.
+//! 6. A [`barrier`](Store::barrier), and a note, come behind everything that was asked before by this thread; a note is read
+//!    as it was written last by then.
 
 #[cfg(feature = "disk")]
 pub mod disk;
 pub mod engine;
 pub mod memory;
 mod open_error;
+mod owed;
 pub mod room;
 pub mod scan;
 mod update;
@@ -36,6 +39,7 @@ pub use disk::{Disk, DiskStore};
 pub use engine::Engine;
 pub use memory::{MemoryEngine, MemoryStore};
 pub use open_error::OpenError;
+pub use owed::Owed;
 pub use room::Room;
 pub use scan::{Batch, Scan, ScanDone, Shows};
 
@@ -234,8 +238,8 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Takes the entries of what [`staging`](Self::staging) gave in the place of its own, so that no reader sees some of
-    /// these and some of those. Nobody writes meanwhile. Gives a store with those that were there, to be looked through.
+    /// Takes the entries of what [`staging`](Self::staging) gave in the place of its own, so that no reader sees some old
+    /// and some new entries. Nobody writes meanwhile. Gives a store with the old entries, to be looked through.
     fn replace(&self, _with: Self) -> Option<Self>
     where
         Self: Sized,
@@ -249,12 +253,12 @@ pub trait Store: Send + Sync + 'static {
     }
 }
 
-/// What a store keeps of itself, each under a name: who its slaves are, which primary it follows.
+/// What a store keeps of itself, each under a name: its slaves, the primary that it follows.
 pub trait Notes: Send + Sync {
     /// Keeps a note in the place of the one before, behind everything that this thread has asked of the store before.
     fn write(&self, name: &str, note: &[u8], done: Done);
 
-    /// What was kept last under a name.
+    /// What was kept last under a name, behind the writes of it that were asked for before.
     fn read(&self, name: &str, done: NoteDone);
 }
 

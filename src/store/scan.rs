@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{StoreError, Value};
+use super::{Owed, StoreError, Value};
 use crate::etf::Traits;
 
 /// What a scan shows of each entry.
@@ -23,7 +23,7 @@ pub type ScanDone = Box<dyn FnOnce(Result<Batch, StoreError>) + Send>;
 ///
 /// A key that is there from the beginning to the end is shown once, in any order; of what is written meanwhile some may be
 /// shown. A key of which a write was under way when the scan began is shown too, perhaps once more, and without a value:
-/// whoever looks for keys is not to miss it.
+/// a reader of keys is not to miss it.
 pub trait Scan: Send {
     /// The next entries, at once or later, from any thread. Not called again before it has answered, nor behind the
     /// [last](Batch::is_last).
@@ -96,8 +96,8 @@ pub fn at_once(scan: &mut dyn Scan) -> Option<Result<Batch, StoreError>> {
     came.lock().take()
 }
 
-/// Takes a scan to its end, batch by batch, and calls `done` then, with the error that ended it before where there is one. On
-/// this thread as far as batches come at once, then on those of the store. `show` says whether to go on.
+/// Takes a scan to its end, batch by batch, and calls `done` then, with the error that ended it before where there is one; a
+/// completion that the scan drops is one. On this thread as far as batches come at once, then on those of the store. `show` says whether to go on.
 pub fn each_batch(
     scan: Box<dyn Scan>,
     show: impl FnMut(Batch) -> bool + Send + 'static,
@@ -112,7 +112,7 @@ struct Walk {
     done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
 }
 
-/// Who comes first, the batch or the walk that has waited long enough for it.
+/// Which comes first: the batch, or the end of the walk's patience.
 enum Turn {
     Asked,
     Came(Result<Batch, StoreError>),
@@ -126,7 +126,7 @@ impl Walk {
         loop {
             let turn = Arc::new(Mutex::new(Turn::Asked));
             let tell = Arc::clone(&turn);
-            walk.scan.next_batch(Box::new(move |batch| {
+            let came = Owed::new(move |batch| {
                 let mut now = tell.lock();
                 match std::mem::replace(&mut *now, Turn::Over) {
                     Turn::Parked(walk) => {
@@ -137,7 +137,8 @@ impl Walk {
                     }
                     _ => *now = Turn::Came(batch),
                 }
-            }));
+            });
+            walk.scan.next_batch(Box::new(move |batch| came.tell(batch)));
             let mut now = turn.lock();
             match std::mem::replace(&mut *now, Turn::Over) {
                 Turn::Came(batch) => {
@@ -168,5 +169,51 @@ impl Walk {
             Err(error) => (self.done)(Err(error)),
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives so many batches, and drops the completion of the next: at once, or when it is told to.
+    struct Forgetful {
+        batches: usize,
+        kept: Option<Arc<Mutex<Vec<ScanDone>>>>,
+    }
+
+    impl Scan for Forgetful {
+        fn next_batch(&mut self, done: ScanDone) {
+            if self.batches > 0 {
+                self.batches -= 1;
+                return done(Ok(Batch::default()));
+            }
+            if let Some(kept) = &self.kept {
+                kept.lock().push(done);
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_ends_with_an_error_where_its_scan_drops_a_completion() {
+        for batches in [0, 3] {
+            for kept in [None, Some(Arc::default())] {
+                let ended = Arc::new(Mutex::new(Vec::new()));
+                let (seen, end) = (Arc::new(Mutex::new(0)), Arc::clone(&ended));
+                let counted = Arc::clone(&seen);
+                let show = move |_| {
+                    *counted.lock() += 1;
+                    true
+                };
+                let scan = Forgetful { batches, kept: kept.clone() };
+                each_batch(Box::new(scan), show, move |result| end.lock().push(result));
+                if let Some(kept) = kept {
+                    assert!(ended.lock().is_empty(), "it may come still");
+                    kept.lock().clear();
+                }
+                assert_eq!(*ended.lock(), [Err(StoreError::Io("terminated"))]);
+                assert_eq!(*seen.lock(), batches);
+            }
+        }
     }
 }

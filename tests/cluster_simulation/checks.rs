@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kvnode::kv::figures::PrimaryFigures;
-use kvnode::replica::{Lineage, Refusal, Slave, SlaveName, SlaveState, Standing};
+use kvnode::replica::{Lineage, PrimaryStanding, Refusal, Slave, SlaveName, SlaveState, Standing};
 
 use super::clients::{Asked, Call};
 use super::drive;
@@ -139,7 +139,7 @@ impl World {
         let was_of_lineage = observed.is_of_lineage;
         match figures {
             // A slave to which nothing is missing holds what its primary held after the write that it has come to.
-            Some(figures) if figures.state == "following" && is_written => {
+            Some(figures) if figures.state == PrimaryStanding::Following && is_written => {
                 let primary = Self::primary_of(lineage).expect("it has a primary");
                 let above = &descent[..descent.len() - 1];
                 let history = self.history.get(&primary).expect("a primary has been seen");
@@ -174,7 +174,7 @@ impl World {
         }
         observed.descent = descent;
         // A reader sees what was there before a copy until that is whole.
-        let is_copying = figures.is_some_and(|figures| figures.state == "copying");
+        let is_copying = figures.is_some_and(|figures| figures.state == PrimaryStanding::Copying);
         let is_half = observed.is_copying && is_copying && in_memory && data != *before;
         assert!(!is_half, "a copy is seen by half at {node}");
         self.counts.copying += u64::from(is_copying && !observed.is_copying);
@@ -208,7 +208,7 @@ impl World {
         assert!(dropped.is_empty() || keeps, "{node} is none of those that keep: {dropped}");
         observed.reports_late = reported && !is_written;
         observed.has_reported |= observed.reports;
-        observed.may_report &= figures.is_none_or(|figures| figures.state != "following");
+        observed.may_report &= figures.is_none_or(|figures| figures.state != PrimaryStanding::Following);
         observed.told.extend(dropped.lines().map(String::from));
         let replaced = life.server.take_replaced();
         self.counts.copies += u64::from(replaced.is_some());
@@ -216,7 +216,7 @@ impl World {
             observed.told.clear();
             return;
         }
-        observed.is_told |= figures.is_some_and(|figures| figures.state == "following");
+        observed.is_told |= figures.is_some_and(|figures| figures.state == PrimaryStanding::Following);
         let is_whole = drive.is_some() && observed.is_told && is_written;
         if replaced.is_none() && !is_whole {
             return;
@@ -249,7 +249,7 @@ impl World {
     ) {
         let is_written = self.is_written(node);
         let observed = &mut self.observed[node];
-        let whole = figures.filter(|figures| figures.state == "following");
+        let whole = figures.filter(|figures| figures.state == PrimaryStanding::Following);
         let primary = Self::primary_of(&observed.lineage);
         if let (Some(primary), Some(figures)) = (primary, whole) {
             observed.has = Some((primary, figures.seq));
@@ -318,7 +318,7 @@ impl World {
         let is_primary = Self::primary_of(&other) == Some(own.incarnation());
         match refusal {
             Refusal::HasPrimary => {
-                primary.is_some_and(|primary| primary.state != "gone")
+                primary.is_some_and(|primary| primary.state != PrimaryStanding::Gone)
                     && !is_primary
                     && own.rank() == other.rank()
             }
@@ -329,7 +329,7 @@ impl World {
             }
             Refusal::NotEmpty => {
                 let source = self.life(node).source();
-                slave.is_guarded() && source.is_fresh() && !self.observed[target].data.is_empty()
+                slave.protects_data() && source.started_empty() && !self.observed[target].data.is_empty()
             }
             _ => false,
         }
@@ -349,7 +349,7 @@ impl World {
                 let (there, here) = (&self.observed[target].data, &self.observed[node].data);
                 assert!(there == here, "{slave:?} of {node} is in step, and is not: {}", self.shown());
                 let figures = self.figures(target).expect("it has a primary");
-                assert_eq!((figures.state, figures.lag), ("following", 0));
+                assert_eq!((figures.state, figures.lag), (PrimaryStanding::Following, 0));
                 assert_eq!(*figures.node, *self.nodes[node].name);
                 let mut path = self.lineage(node).path;
                 path.push(self.life(target).incarnation);
@@ -358,7 +358,8 @@ impl World {
                 assert!(!slave.may_be_stale());
             }
             // Who is followed and there says the same.
-            if let Some(figures) = self.figures(node).filter(|figures| figures.state != "gone") {
+            if let Some(figures) = self.figures(node).filter(|figures| figures.state != PrimaryStanding::Gone)
+            {
                 let primary = self.node_named(&figures.node);
                 let is_its = |slave: &Arc<Slave>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
                 assert!(
@@ -375,7 +376,7 @@ impl World {
     /// The primaries above a node. No store is, over others, its own slave.
     fn depth(&self, node: usize) -> usize {
         let (mut at, mut depth) = (node, 0);
-        while let Some(figures) = self.figures(at).filter(|figures| figures.state != "gone") {
+        while let Some(figures) = self.figures(at).filter(|figures| figures.state != PrimaryStanding::Gone) {
             at = self.node_named(&figures.node);
             depth += 1;
             assert!(depth < self.nodes.len(), "a cycle over {node}");

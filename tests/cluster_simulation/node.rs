@@ -268,7 +268,7 @@ impl VirtualNode {
         registry.register(STORE, &store).expect("the name is free");
         for name in self.configured.iter().chain(&kept) {
             if let Some(slave) = server.add_slave(name.clone()).expect("few slaves") {
-                slave.guard();
+                slave.protect_data();
                 server.follow_slave(slave, &store.pid, None);
             }
         }

@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+
+use kvnode::etf::Traits;
+use kvnode::store::{Change, Disk, Pending, Store, StoreError, SyncPolicy, Update, Value, Written, wait};
 
 use crate::support::{BeamNode, Epmd, KvNode, Otp};
 use crate::{kvnode, library};
@@ -152,6 +156,10 @@ fn a_full_disk_refuses_puts_reads_on_and_takes_writes_again_when_there_is_room()
     fill(150 << 20);
     let node = failing.start("");
     let kept = put_until(&failing, "[{:error, :no_space}]");
+    // There may be room for a small one where there is none for a large one.
+    let mut others = fs::OpenOptions::new().append(true).open(&ballast).unwrap();
+    std::io::Write::write_all(&mut others, &[1; 1 << 20]).unwrap();
+    drop(others);
     failing.check("{:put, :small, 1}", "{:error, :no_space}");
     failing.beam.check(&fillers(&kept), "{0, nil}");
     // To delete is how others get room.
@@ -170,6 +178,59 @@ fn a_full_disk_refuses_puts_reads_on_and_takes_writes_again_when_there_is_room()
     let node = failing.start("");
     failing.beam.check(&fillers(&kept), "{0, nil}");
     node.kill(&failing.epmd);
+}
+
+/// Deletes what is there, or keeps that there is nothing, as a user's compare-and-delete does.
+struct Remove(mpsc::Sender<Result<Option<u64>, StoreError>>);
+
+impl Update for Remove {
+    fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
+        present.map_or(Change::Keep, |_| Change::Delete)
+    }
+}
+
+impl Pending for Remove {
+    fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
+        self.0.send(result.map(|written| written.map(|written| written.seq))).unwrap();
+    }
+}
+
+#[test]
+fn on_a_full_disk_an_update_that_deletes_goes_through_as_a_deletion_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = dir.path().join("data");
+    let Some(_mounted) = Mounted::new(&mounted, "300m") else { return };
+    let resize = |size: &str| {
+        let options = format!("remount,size={size}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&mounted).status().unwrap().success());
+    };
+    let store = Disk::open(&mounted, SyncPolicy::Always, 1 << 30).unwrap().store(&["a".into()]).unwrap();
+    let value = Value { bytes: &[7; 100], shared: None, traits: Traits::none() };
+    let put = |key: &[u8]| {
+        let (tell, told) = mpsc::channel();
+        store.put(key, value, || Box::new(move |result| tell.send(result.map(|_| ())).unwrap()));
+        told.recv().unwrap()
+    };
+    let remove = |key: &[u8]| {
+        let (tell, told) = mpsc::channel();
+        store.update(key, &mut Remove(tell.clone()), |_| Box::new(Remove(tell)));
+        told.recv().unwrap()
+    };
+    let barrier = || wait(|done| assert_eq!(store.barrier(|| done), None)).unwrap();
+    for key in [b"1", b"2", b"3"] {
+        assert_eq!(put(key), Ok(()));
+    }
+    // Less than what puts are taken with, and more than what deletions are.
+    resize("50m");
+    assert_eq!(put(b"4"), Err(StoreError::NoSpace));
+    assert!(matches!(remove(b"1"), Ok(Some(_))));
+    assert_eq!(remove(b"1"), Ok(None), "it is gone");
+    // Not even for deletions; what writes nothing takes no room.
+    resize("20m");
+    assert_eq!(remove(b"2"), Err(StoreError::NoSpace));
+    assert_eq!((remove(b"1"), barrier()), (Ok(None), Ok(())));
+    resize("300m");
+    assert_eq!((put(b"4"), store.len()), (Ok(()), 3));
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use ::kvnode::config::EpmdConfig;
+
 #[cfg(feature = "program")]
 use super::kvnode;
 use super::ports::Port;
@@ -39,6 +41,11 @@ impl Epmd {
     /// A port on which nothing listens. What a node starts there is ended when this goes.
     pub fn absent() -> Self {
         Self { port: Port::take(), child: None, program: Program::Erlang }
+    }
+
+    /// What has a node of the test's own process use this one, and start none.
+    pub fn config(&self) -> EpmdConfig {
+        EpmdConfig { port: self.port(), start: false, ..EpmdConfig::default() }
     }
 
     fn run(program: Program) -> Self {

@@ -3,6 +3,9 @@
 //! A test gets an epmd port of its own, and with it a cluster of its own: node names need to be unique
 //! within one test only, and tests run side by side. Every process is ended by its handle's drop.
 //!
+//! Tests without nodes take single files of this folder by `#[path]`: `term.rs`, `around.rs`, `conversation.rs`, `deferred.rs`,
+//! `linear.rs`.
+//!
 //! | environment | says |
 //! | --- | --- |
 //! | `KVNODE_OTP_CACHE` | where `scripts/otp` put the root folders with other OTP versions |
@@ -18,17 +21,22 @@
 #![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
 
 pub mod beam;
+#[cfg(feature = "program")]
+pub mod cluster;
 pub mod epmd;
 #[cfg(feature = "program")]
 pub mod http;
+pub mod judge;
 #[cfg(feature = "program")]
 pub mod kvnode;
 pub mod netns;
 pub mod otp;
 pub mod output;
 pub mod ports;
+pub mod running;
 pub mod scripted;
 pub mod tap;
+pub mod term;
 pub mod tls;
 pub mod wait;
 
@@ -37,9 +45,11 @@ pub use epmd::Epmd;
 #[cfg(feature = "program")]
 pub use kvnode::KvNode;
 pub use netns::{Cut, Host, Network, Rate};
-pub use otp::{Otp, at_once_on_every_otp, on_every_otp, on_every_otp_from};
+pub use otp::{Otp, at_once_on_every_otp, at_once_on_oldest_and_newest, on_every_otp, on_every_otp_from};
+pub use running::Running;
 pub use scripted::Scripted;
 pub use tap::{Heard, Tap};
+pub use term::{Term, binary, term, term_with};
 pub use wait::wait_until;
 
 /// The cookie of every node that is not told another.

@@ -49,9 +49,25 @@ pub fn on_every_otp_from(release: u32, mut test: impl FnMut(&Otp)) {
 /// As [`on_every_otp`].
 #[track_caller]
 pub fn at_once_on_every_otp(test: impl Fn(&Otp) + Sync) {
-    let versions = Otp::all();
+    at_once_on(&Otp::all(), test);
+}
+
+/// The same, on the oldest and the newest version that form one cluster with each other: for tests that start many nodes.
+///
+/// # Panics
+/// As [`on_every_otp`].
+#[track_caller]
+pub fn at_once_on_oldest_and_newest(test: impl Fn(&Otp) + Sync) {
+    let mut versions: Vec<Otp> = Otp::all().into_iter().filter(|otp| otp.release >= 25).collect();
+    if versions.len() > 2 {
+        versions.drain(1..versions.len() - 1);
+    }
+    at_once_on(&versions, test);
+}
+
+fn at_once_on(versions: &[Otp], test: impl Fn(&Otp) + Sync) {
     std::thread::scope(|scope| {
-        for otp in &versions {
+        for otp in versions {
             eprintln!("--- on {}", otp.label);
             scope.spawn(|| test(otp));
         }

@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 use kvnode::distribution::control::op;
 use kvnode::distribution::handshake::{Client, ClientStep, Local, Packets};
 use kvnode::distribution::{Arrival, Cookie, DistributionFlags, FrameForm, Inbound, NodeName};
-use kvnode::etf::{Cursor, Pid, Reference, TermWriter, encode};
+use kvnode::etf::{Cursor, Pid, Reference};
 
+use super::term::{Term, term, term_of};
 use super::wait::PATIENCE;
+
+/// The life of every scripted node.
+const CREATION: u32 = 77;
 
 /// A connected node that is driven by hand.
 pub struct Scripted {
@@ -70,7 +74,7 @@ impl Scripted {
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let own = NodeName::new(name).expect("a good name");
-        let local = Local { name: own.clone(), creation: 77, flags, cookie: Cookie::new(cookie) };
+        let local = Local { name: own.clone(), creation: CREATION, flags, cookie: Cookie::new(cookie) };
         let (hello, mut client) = Client::new(local, NodeName::new(to).expect("a good name"), 42);
         stream.write_all(&hello).map_err(|error| refused(&error))?;
         drop(old.take());
@@ -102,12 +106,31 @@ impl Scripted {
 
     /// A process of this node.
     pub fn pid(&self) -> Pid {
-        Pid { node: Arc::clone(&self.name), id: 90, serial: 1, creation: 77 }
+        Pid { node: Arc::clone(&self.name), id: 90, serial: 1, creation: CREATION }
     }
 
     /// A reference of this node.
     pub fn reference(&self, number: u32) -> Reference {
-        Reference { node: Arc::clone(&self.name), creation: 77, words: vec![number, 2, 3] }
+        Reference { node: Arc::clone(&self.name), creation: CREATION, words: vec![number, 2, 3] }
+    }
+
+    /// A term in Elixir's syntax, in which `#PID<0.90.1>` is [`pid`](Self::pid) and `#Reference<0.3.2.7>` is
+    /// [`reference`](Self::reference)`(7)`; see [`term_with`](super::term::term_with).
+    #[track_caller]
+    pub fn term(&self, text: &str, parts: &[&dyn Term]) -> Vec<u8> {
+        term_of(&self.name, CREATION, text, parts)
+    }
+
+    /// A control message: an operation, and what stands behind it in the tuple, with commas.
+    #[track_caller]
+    pub fn control(&self, operation: u64, rest: &str, parts: &[&dyn Term]) -> Vec<u8> {
+        self.term(&format!("{{{operation}, {rest}}}"), parts)
+    }
+
+    /// A frame with that and no payload.
+    #[track_caller]
+    pub fn signal(&self, operation: u64, rest: &str, parts: &[&dyn Term]) -> Vec<u8> {
+        self.frame(&self.control(operation, rest, parts), &[])
     }
 
     /// Sends these bytes as they are. `false`: the other side has closed the connection.
@@ -124,32 +147,26 @@ impl Scripted {
 
     /// A frame that sends encoded bytes to a registered name.
     pub fn reg_send(&self, to: &str, payload: &[u8]) -> Vec<u8> {
-        let control = encode(|w| {
-            w.tuple(4).unsigned(op::REG_SEND).pid(&self.pid()).atom("").atom(to);
-        });
+        let control = self.control(op::REG_SEND, &format!("#PID<0.90.1>, :\"\", :\"{to}\""), &[]);
         self.frame(&control, payload)
     }
 
-    /// The payload of a call with an encoded request.
-    pub fn gen_call(&self, from: &Pid, number: u32, request: &[u8]) -> Vec<u8> {
-        let mut payload = encode(|w| {
-            w.tuple(3).atom("$gen_call").tuple(2).pid(from).reference(&self.reference(number));
-        });
-        payload.extend_from_slice(request);
-        payload
+    /// The payload of a call.
+    pub fn gen_call(&self, from: &Pid, number: u32, request: impl Term) -> Vec<u8> {
+        self.term("{:\"$gen_call\", {$1, $2}, $3}", &[from, &self.reference(number), &request])
     }
 
     /// A frame with a call to the process registered as `to`.
-    pub fn call_frame(&self, to: &str, number: u32, request: &[u8]) -> Vec<u8> {
+    pub fn call_frame(&self, to: &str, number: u32, request: impl Term) -> Vec<u8> {
         self.reg_send(to, &self.gen_call(&self.pid(), number, request))
     }
 
     /// Calls the only store, and gives the encoded answer.
     #[track_caller]
-    pub fn call(&mut self, request: impl FnOnce(&mut TermWriter<'_>)) -> Vec<u8> {
+    pub fn call(&mut self, request: impl Term) -> Vec<u8> {
         self.calls += 1;
-        let (number, request) = (self.calls, encode(request));
-        let frame = self.call_frame("Elixir.KeyValueStore", number, &request);
+        let number = self.calls;
+        let frame = self.call_frame("Elixir.KeyValueStore", number, request);
         assert!(self.send(&frame), "the connection is open");
         self.answer(number)
     }
@@ -157,20 +174,13 @@ impl Scripted {
     /// The encoded pid of a registered process, asked for by `:erpc`.
     #[track_caller]
     pub fn pid_of(&mut self, name: &str) -> Vec<u8> {
-        let (pid, reference) = (self.pid(), self.reference(u32::MAX));
-        let control = encode(|w| {
-            w.tuple(6).unsigned(op::SPAWN_REQUEST).reference(&reference).pid(&pid).pid(&pid);
-            w.tuple(3).atom("erpc").atom("execute_call").unsigned(4).list(1).atom("monitor").nil();
-        });
-        let arguments = encode(|w| {
-            w.list(4).reference(&reference).atom("erlang").atom("whereis").list(1).atom(name).nil().nil();
-        });
-        let frame = self.frame(&control, &arguments);
+        let reference = self.reference(u32::MAX);
+        let spawn = "$1, #PID<0.90.1>, #PID<0.90.1>, {:erpc, :execute_call, 4}, [:monitor]";
+        let arguments = self.term(&format!("[$1, :erlang, :whereis, [:\"{name}\"]]"), &[&reference]);
+        let frame = self.frame(&self.control(op::SPAWN_REQUEST, spawn, &[&reference]), &arguments);
         assert!(self.send(&frame), "the connection is open");
         // The exit reason: {Reference, return, Pid}.
-        let returned = encode(|w| {
-            w.tuple(3).reference(&reference).atom("return");
-        });
+        let returned = [&[104, 3], &reference.encoded()[..], &term(":return")].concat();
         loop {
             let frame = self.next_frame().expect("the connection is open");
             if let Some(at) = frame.windows(returned.len()).position(|part| part == returned) {
@@ -192,10 +202,7 @@ impl Scripted {
 
     /// The answer to that call, if this message is it.
     fn answer_in(&self, message: &[u8], number: u32) -> Option<Vec<u8>> {
-        let reference = self.reference(number);
-        let tag = encode(|w| {
-            w.reference(&reference);
-        });
+        let tag = self.reference(number).encoded();
         let mut cursor = Cursor::new(message);
         cursor.term().expect("a control message");
         let payload = cursor.rest();
@@ -217,10 +224,7 @@ impl Scripted {
     pub fn get_slowly(&mut self, key: &str, per_sec: u64, tick: Duration) -> Result<Vec<u8>, u64> {
         self.calls += 1;
         let number = self.calls;
-        let request = encode(|w| {
-            w.tuple(2).atom("get").atom(key);
-        });
-        let frame = self.call_frame("Elixir.KeyValueStore", number, &request);
+        let frame = self.call_frame("Elixir.KeyValueStore", number, format!("{{:get, :{key}}}"));
         assert!(self.send(&frame), "the connection is open");
         let started = Instant::now();
         let (mut read, mut ticked) = (0, started);
@@ -293,17 +297,8 @@ impl Scripted {
     #[track_caller]
     pub fn use_the_store(&mut self) -> Duration {
         let (number, start) = (self.calls, Instant::now());
-        let put = self.call(|w| {
-            w.tuple(3).atom("put").atom("good").unsigned(number.into());
-        });
-        assert_eq!(put, [119, 2, b'o', b'k']);
-        let got = self.call(|w| {
-            w.tuple(2).atom("get").atom("good");
-        });
-        let expected = encode(|w| {
-            w.unsigned(number.into());
-        });
-        assert_eq!(got, expected);
+        assert_eq!(self.call(format!("{{:put, :good, {number}}}")), term(":ok"));
+        assert_eq!(self.call("{:get, :good}"), term(&number.to_string()));
         start.elapsed()
     }
 }

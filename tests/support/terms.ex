@@ -123,6 +123,11 @@ defmodule KvNodeTest.Terms do
     pids = [self(), Process.whereis(:init), Process.group_leader() | Process.list()] |> Enum.uniq() |> Enum.take(30)
     remote = for node <- Node.list(:connected), pid = remote_pid(node), is_pid(pid), do: pid
     sets = [MapSet.new([1, 2, 3]), MapSet.new(1..50), %URI{host: "localhost", port: 1}]
+    # References that say whose they are: of five words from OTP 27 on.
+    aliases = if function_exported?(:erlang, :alias, 0), do: for(_ <- 1..3, do: apply(:erlang, :alias, [])), else: []
+    within = for ref <- aliases, do: {[:in | ref], %{ref => {ref}}}
+    refs = refs ++ aliases ++ within
+
     Enum.uniq(sets ++ funs ++ refs ++ pids ++ remote ++ [port, {self(), make_ref()}, [port | self()], %{self() => funs}])
   end
 

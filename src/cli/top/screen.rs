@@ -7,7 +7,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline};
 
 use super::view::View;
+use crate::program::shown::{self, Mood};
 use crate::program::snapshot::{PrimarySnapshot, SlaveSnapshot, StoreSnapshot};
+use crate::replica::{PrimaryStanding, StandingKind};
 
 /// Lines of the plots, frames included.
 const PLOT_LINES: u16 = 6;
@@ -148,47 +150,35 @@ fn stores(view: &View) -> Vec<Line<'_>> {
 
 /// How a store stands with its primary, in a colour.
 fn standing_text(standing: &PrimarySnapshot) -> (Color, String) {
-    let lag = standing.lag.unwrap_or_default() as f64;
-    match standing.state.as_str() {
-        "following" if lag == 0.0 => (Color::Green, "followed, in step".to_owned()),
-        "following" => {
-            let colour = if lag > LAG_EMPTY / 10.0 { Color::Yellow } else { Color::Green };
-            (colour, format!("followed, {} behind", short(lag)))
-        }
-        "writing" => (Color::Green, "writes here".to_owned()),
-        "copying" => (Color::Yellow, "is being copied".to_owned()),
-        "repairing" => (Color::Yellow, format!("{} to be repaired", short(lag))),
-        "full" => (Color::Red, format!("no room, {} behind", short(lag))),
-        "gone" if lag == 0.0 => (Color::Red, "gone".to_owned()),
-        "gone" => (Color::Red, format!("gone, {} behind", short(lag))),
-        state => (Color::Red, format!("{state}, {} behind", short(lag))),
+    let lag = Some(standing.lag.unwrap_or_default());
+    match PrimaryStanding::of_code(&standing.state).map(shown::primary) {
+        Some(shown) => (colour(shown.mood(lag)), shown.text(lag, |lag| short(lag as f64))),
+        // Of a newer node.
+        None => (Color::Red, standing.state.clone()),
+    }
+}
+
+const fn colour(mood: Mood) -> Color {
+    match mood {
+        Mood::Good => Color::Green,
+        Mood::Warn => Color::Yellow,
+        Mood::Bad => Color::Red,
     }
 }
 
 fn slave(slave: &SlaveSnapshot) -> Line<'_> {
     let lag = slave.lag;
-    let (part, colour, text) = match (slave.state.as_str(), slave.total) {
-        ("in_step", _) => {
-            let part = 1.0 - (lag.unwrap_or_default() as f64 / LAG_EMPTY).min(1.0);
-            (
-                part,
-                if part > 0.9 { Color::Green } else { Color::Yellow },
-                match lag {
-                    None | Some(0) => "in step".to_owned(),
-                    Some(lag) => format!("{} behind", short(lag as f64)),
-                },
-            )
-        }
-        ("copying", Some(total)) => {
-            let left = lag.unwrap_or_default() as f64;
-            (1.0 - left / (total as f64).max(1.0), Color::Yellow, format!("copying, {} to go", short(left)))
-        }
-        ("seeking", _) => (0.0, Color::Red, "not found yet".to_owned()),
-        ("refused", _) => (0.0, Color::Red, "refused to be a slave".to_owned()),
-        (state, _) => {
-            let missed = lag.map_or_else(|| "all".to_owned(), |lag| short(lag as f64));
-            (0.0, Color::Red, format!("{state}, misses {missed}"))
-        }
+    let state = StandingKind::of_code(&slave.state);
+    let (colour, text) = match state.map(shown::slave) {
+        Some(shown) => (colour(shown.mood(lag)), shown.text(lag, |lag| short(lag as f64))),
+        // Of a newer node.
+        None => (Color::Red, slave.state.clone()),
+    };
+    let to_come = lag.unwrap_or_default() as f64;
+    let part = match (state, slave.total) {
+        (Some(StandingKind::InStep), _) => 1.0 - (to_come / LAG_EMPTY).min(1.0),
+        (Some(StandingKind::Copying), Some(total)) => 1.0 - to_come / (total as f64).max(1.0),
+        _ => 0.0,
     };
     let full = ((part.clamp(0.0, 1.0) * BAR_COLUMNS as f64).round() as usize).min(BAR_COLUMNS);
     let name =
@@ -285,7 +275,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::node::PeerSnapshot;
+    use crate::node::{self, PeerSnapshot};
     use crate::program::Snapshot;
     use crate::program::snapshot::LoggedLine;
     use crate::program::snapshot::Requests;
@@ -301,13 +291,27 @@ mod tests {
         let mut answers = vec![0; 20];
         answers[5] = get;
         Snapshot {
-            node: "mafalda@vm".into(),
-            version: "0.1.0".into(),
-            started_unix_secs: 5.0,
-            uptime_secs,
-            ready: true,
-            port: 1,
-            resident_bytes: Some(17 << 20),
+            of_node: node::Snapshot {
+                node: "mafalda@vm".into(),
+                version: "0.1.0".into(),
+                started_unix_secs: 5.0,
+                uptime_secs,
+                ready: true,
+                port: 1,
+                resident_bytes: Some(17 << 20),
+                peers: vec![PeerSnapshot {
+                    name: "felipe@vm".into(),
+                    hidden: false,
+                    up_secs: uptime_secs,
+                    received_bytes: get * 100,
+                    sent_bytes: 0,
+                    queued_bytes: 0,
+                    dropped: 0,
+                }],
+                missing: vec!["miguelito@vm".into()],
+                answers,
+                answers_nanos: 0,
+            },
             stored_bytes_max: None,
             stored_bytes: 0,
             stores: vec![StoreSnapshot {
@@ -325,18 +329,6 @@ mod tests {
                     slave("guille", None, "gone", Some(7), None),
                 ],
             }],
-            peers: vec![PeerSnapshot {
-                name: "felipe@vm".into(),
-                hidden: false,
-                up_secs: uptime_secs,
-                received_bytes: get * 100,
-                sent_bytes: 0,
-                queued_bytes: 0,
-                dropped: 0,
-            }],
-            missing: vec!["miguelito@vm".into()],
-            answers,
-            answers_nanos: 0,
             log: vec![LoggedLine { unix_secs: 3_661.0, level: "WARN".into(), text: "slave lost".into() }],
         }
     }
@@ -394,11 +386,11 @@ mod tests {
     #[test]
     fn nothing_is_cut_in_eighty_columns() {
         let mut now = snapshot(10.0, 1000);
-        now.peers[0] = PeerSnapshot {
+        now.of_node.peers[0] = PeerSnapshot {
             name: format!("kvnode-{}@vm", "4".repeat(30)),
             hidden: true,
             queued_bytes: 1023 << 20,
-            ..now.peers[0].clone()
+            ..now.of_node.peers[0].clone()
         };
         let mut view = View::new(now);
         view.median_nanos = Some(999_900_000.0);
@@ -413,7 +405,9 @@ mod tests {
     #[test]
     fn a_node_that_is_started_again_or_silent_is_shown_as_such() {
         let mut view = View::new(snapshot(10.0, 1000));
-        view.look(Snapshot { started_unix_secs: 9.0, ..snapshot(1.0, 3) });
+        let mut again = snapshot(1.0, 3);
+        again.of_node.started_unix_secs = 9.0;
+        view.look(again);
         assert!(view.rates.is_empty(), "nothing to compare with");
         view.fail("no answer within 5 s\nreally");
         let text = drawn(&view, 80, 24).join("\n");

@@ -8,13 +8,10 @@ use ::eetf::{
 };
 
 use super::super::key::check_maps;
-use super::super::split::float_text;
+use super::super::split::{STRING_LEN_MAX, float_text};
 use super::super::tag::*;
 use super::super::{Cursor, TermError, TermView, Traits};
 use super::{EetfLimits, ToEetfError};
-
-/// Longest list that is a `ByteList`: longer ones travel as `LIST_EXT`.
-const BYTE_LIST_MAX: usize = u16::MAX as usize;
 
 type Read<T> = Result<T, ToEetfError>;
 
@@ -294,7 +291,8 @@ fn proper(elements: Vec<Term>) -> Term {
         _ => None,
     };
     let bytes = match elements.len() {
-        1..=BYTE_LIST_MAX => elements.iter().map(byte).collect::<Option<Vec<u8>>>(),
+        // Longer ones travel as `LIST_EXT`, which is no `ByteList`.
+        1..=STRING_LEN_MAX => elements.iter().map(byte).collect::<Option<Vec<u8>>>(),
         _ => None,
     };
     match bytes {

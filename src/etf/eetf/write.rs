@@ -3,15 +3,13 @@
 use ::eetf::{BigInteger, BitBinary, ExternalFun, InternalFun, Map, Pid, Port, Reference, Term};
 
 use super::super::key::{PORT_NUMBER_V4_FIRST, check_maps};
-use super::super::split::{ATOM_CHARS_MAX, BIG_BYTES_MAX, FREE_VARIABLES_MAX};
+use super::super::split::{
+    ATOM_CHARS_MAX, BIG_BYTES_MAX, FREE_VARIABLES_MAX, REFERENCE_WORDS_MAX, STRING_LEN_MAX,
+};
 use super::super::tag::*;
 use super::super::{OwnedTerm, TermWriter, Traits};
 use super::{EetfLimits, FromEetfError};
 
-/// Longest list that travels as `STRING_EXT`.
-const STRING_LEN_MAX: usize = u16::MAX as usize;
-/// Words that a reference has at most (OTP 24 and later).
-const REFERENCE_WORDS_MAX: usize = 5;
 /// The program's own tree needs no other limit than the stack's.
 const DEPTH_MAX: usize = EetfLimits::DEFAULT.depth_max;
 

@@ -3,13 +3,12 @@
 use ::serde::Serialize;
 use ::serde::ser::{self, Error};
 
+use super::super::split::STRING_LEN_MAX;
 use super::super::tag::*;
 use super::super::{TermView, TermWriter, Traits};
 use super::error::{ConvertError, ConvertProblem, Step};
 use super::{DEPTH_MAX, MODULE_FIELD, MODULE_PREFIX, result_variant, token};
 
-/// Longest list that is written as `STRING_EXT` (its length has 16 bits).
-const STRING_LEN_MAX: usize = u16::MAX as usize;
 /// Bytes of the head of a list, a map or a large tuple: tag and count.
 const HEAD_LEN: usize = 5;
 

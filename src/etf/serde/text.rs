@@ -6,12 +6,9 @@ use std::fmt;
 use ::serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use ::serde::{Deserialize, Serialize, Serializer};
 
-use super::super::AtomView;
+use super::super::{ATOM_CHARS_MAX, AtomView};
 use super::error::{ConvertError, ConvertProblem};
 use super::token;
-
-/// Atoms are at most 255 characters (erl_ext_dist, "ATOM_UTF8_EXT").
-const ATOM_CHARS_MAX: usize = 255;
 
 /// An atom that is held.
 ///

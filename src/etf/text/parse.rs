@@ -13,6 +13,7 @@ pub use error::{ParseError, ParseProblem};
 pub use identifiers::NodeIdentity;
 
 use super::super::key::check_maps;
+use super::super::split::STRING_LEN_MAX;
 use super::super::tag::{BIT_BINARY_EXT, EXPORT_EXT, STRING_EXT};
 use super::super::{OwnedTerm, TermView, TermWriter, Traits};
 use cursor::Cursor;
@@ -21,8 +22,6 @@ use quoted::HexEscape;
 
 /// Bits of the longest segment of a bit string.
 const SEGMENT_BITS_MAX: usize = 1 << 16;
-/// Lists of more bytes are no STRING_EXT.
-const STRING_BYTES_MAX: usize = 65_535;
 
 /// Reads one term in Elixir's syntax: what [`inspect`](super::inspect) prints, and the other ways to write the same.
 ///
@@ -449,7 +448,7 @@ impl Parser<'_> {
         let len = text.chars().count();
         if len == 0 {
             self.leaf(|w| _ = w.nil());
-        } else if len <= STRING_BYTES_MAX && text.chars().all(|char| u32::from(char) < 256) {
+        } else if len <= STRING_LEN_MAX && text.chars().all(|char| u32::from(char) < 256) {
             // As a BEAM writes it.
             let bytes: Vec<u8> = text.chars().map(|char| char as u8).collect();
             self.leaf(|w| _ = w.raw(&[STRING_EXT]).raw(&(len as u16).to_be_bytes()).raw(&bytes));

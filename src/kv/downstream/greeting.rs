@@ -1,8 +1,8 @@
 //! What a primary asks before it follows a slave: whether that is a kvnode's, and whether it wants to be one.
 
 use std::fmt;
-use std::time::Duration;
 
+use super::ANSWER_LIMIT;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView};
 use crate::kv::follow::SharedSource;
@@ -11,9 +11,6 @@ use crate::process::CallError;
 use crate::replica::dialect::{REPLICATION, VERSION};
 use crate::replica::{Lineage, Refusal, Said, Slave};
 use crate::{Client, ProcessHandle};
-
-/// How long one answer may take.
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// How a slave that was found is to be spoken to.
 pub(super) enum Greeted {
@@ -61,7 +58,7 @@ pub(super) async fn greet(
     let session = slave.next_session(lineage.incarnation());
     let (names, own) = (store.names(), store.node().name().shared());
     let (seq, slaves) = (source.seq(), source.slaves());
-    let fresh = slave.is_guarded() && source.is_fresh();
+    let started_empty = slave.protects_data() && source.started_empty();
     let request = OwnedTerm::write(|w| {
         w.tuple(7).atom("replica_hello").unsigned(session);
         lineage.write(w);
@@ -72,10 +69,10 @@ pub(super) async fn greet(
         w.list(slaves.len());
         slaves.iter().for_each(|slave| slave.name().on(&own).write(w));
         w.nil();
-        w.atom(if fresh { "true" } else { "false" });
+        w.atom(if started_empty { "true" } else { "false" });
     });
     let request = request.map_err(|error| NotGreeted::Call(CallError::Malformed(error)))?;
-    let answer = match client.call_term(&ServerRef::Pid(at.clone()), request.view(), LIMIT).await {
+    let answer = match client.call_term(&ServerRef::Pid(at.clone()), request.view(), ANSWER_LIMIT).await {
         Ok(answer) => answer,
         // A server of a kvnode that is none of the protocol's ends the call.
         Err(CallError::Exit(_)) => return Ok(Greeted::Elixir),
@@ -98,7 +95,7 @@ pub(super) async fn is_kvnode(client: &Client, node: &str) -> Result<bool, ErpcE
     if *node == *client.from_pid().node {
         return Ok(true);
     }
-    match client.erpc(node, REPLICATION, 0, |_| {}, LIMIT).await {
+    match client.erpc(node, REPLICATION, 0, |_| {}, ANSWER_LIMIT).await {
         Ok(version) => Ok(version.view().as_unsigned() == Some(VERSION)),
         Err(ErpcError::Error { .. } | ErpcError::Refused(_) | ErpcError::NotSupported) => Ok(false),
         Err(error) => Err(error),

@@ -13,7 +13,7 @@ use crate::etf::{Cursor, OwnedTerm, Pid, TermError, TermView};
 use crate::node::erpc::ErpcError;
 use crate::{Client, Node};
 
-/// How long one answer may take.
+/// How long one answer may take: a large state is copied, and the process may be at something else.
 const LIMIT: Duration = Duration::from_secs(10);
 /// A state is read when its process's heap and the binaries that it refers to take no more, in bytes. On the wire that is
 /// about half, far below the largest frame; copying it stops the slave for some 50 ms.

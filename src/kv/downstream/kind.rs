@@ -10,15 +10,12 @@
 //! 3. where the state is too large to be asked for, or the process too busy: what its module makes of a replicated write, in a
 //!    process of its own and with a state that is made up.
 
-use std::time::Duration;
-
+use super::ANSWER_LIMIT;
 use super::keys::{self, KeysError};
 use crate::etf::{Pid, TermView};
 use crate::node::erpc::ErpcError;
 use crate::{Client, Node};
 
-/// How long one answer may take.
-const LIMIT: Duration = Duration::from_secs(5);
 /// Those that are known to be servers of the protocol.
 const MODULES: [&str; 2] = ["Elixir.KeyValueStoreReplicated", "Elixir.KeyValueStoreDistributed"];
 
@@ -32,7 +29,9 @@ pub(super) async fn foreign_module(
     slave: &Pid,
 ) -> Result<Option<String>, ErpcError> {
     let first = |w: &mut crate::etf::TermWriter<'_>| _ = w.pid(slave);
-    let first = match client.erpc(&slave.node, ("proc_lib", "translate_initial_call"), 1, first, LIMIT).await
+    let first = match client
+        .erpc(&slave.node, ("proc_lib", "translate_initial_call"), 1, first, ANSWER_LIMIT)
+        .await
     {
         Ok(first) => first,
         // No BEAM: how its processes take messages is for themselves to know.
@@ -66,7 +65,7 @@ async fn takes_writes(client: &Client, slave: &Pid, module: &str) -> Result<bool
         w.tuple(3).atom("replicate_put").atom("key").atom("ok");
         w.map(2).atom("data").map(0).atom("slaves").nil();
     };
-    match client.erpc(&slave.node, (module, "handle_cast"), 2, cast, LIMIT).await {
+    match client.erpc(&slave.node, (module, "handle_cast"), 2, cast, ANSWER_LIMIT).await {
         Ok(answer) => {
             let state = answer.view().as_tuple::<2>().filter(|[noreply, _]| noreply.is_atom("noreply"));
             Ok(state.is_some_and(|[_, state]| keys::count(state) == Some(1)))

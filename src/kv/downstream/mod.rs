@@ -20,8 +20,8 @@ use super::{Follow, FollowSlave, Offer};
 use crate::distribution::ServerRef;
 use crate::{Node, ProcessHandle};
 
-/// How long the holder of a store's name may take to say whether it takes an offer.
-const OFFER_LIMIT: Duration = Duration::from_secs(5);
+/// How long one answer of a slave, of its node or of the holder of a store's name may take: as long as `GenServer.call/2` waits.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Looks after the slaves of the stores on a node.
 pub struct Downstreams {
@@ -72,7 +72,7 @@ async fn carry_out(store: ProcessHandle, offer: Offer) {
         }
         let request =
             |w: &mut crate::etf::TermWriter<'_>| _ = w.tuple(2).atom("replica_offer").pid(store.pid());
-        match client.call(&ServerRef::Pid(holder.clone()), request, OFFER_LIMIT).await {
+        match client.call(&ServerRef::Pid(holder.clone()), request, ANSWER_LIMIT).await {
             Ok(answer) if answer.view().is_atom("ok") => {
                 tracing::warn!(
                     name = %name,

@@ -2,39 +2,40 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol::Timer;
 use smol::future::FutureExt;
 
 use super::greeting::{self, Greeted, GreetingUnderWay, NotGreeted};
-use super::{chance, keys, kind, now, unix_ms};
+use super::{ANSWER_LIMIT, chance, keys, kind, now, unix_ms};
 use crate::config::Limits;
 use crate::distribution::{RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
 use crate::kv::follow::SharedSource;
+use crate::kv::ranked::{Ranked, rank};
 use crate::kv::{FollowSlave, SlaveAdded, SlaveFeed};
+use crate::log::Once;
 use crate::node::backoff::Backoff;
 use crate::node::erpc::ErpcError;
 use crate::node::setup::DialError;
 use crate::process::{CallError, Feed};
 use crate::replica::{Dialect, Refusal, Slave, SlaveName, SlaveState, Standing};
+use crate::within::until;
 use crate::{Client, Node, ProcessHandle};
 
-/// How long one node may take to say where a name is.
-const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 /// A slave that was followed for so long was really there.
 const STEADY: Duration = Duration::from_secs(1);
 /// A slave that was there once is looked for at least so often: when its node is back, so is it soon after.
 const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A slave that is about to have a slave itself is greeted again after so long, and about as much again by chance.
 const CROSSING_PAUSE_MILLIS: u32 = 10;
-/// How often it is looked whether a slave's name has gone to another process, while the one that had it is there.
+/// How often it is looked whether a slave's name has gone to another process, while its former holder is there.
 const NAME_PAUSE: Duration = Duration::from_secs(2);
 /// How far a copy is, is said once in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
-/// Whoever adds a slave is answered after so long, found or not.
+/// The caller that adds a slave is answered after so long, whether the slave was found or not.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a slave is not followed now.
@@ -43,7 +44,7 @@ enum Missing {
     Nobody,
     /// Its node is not reached.
     Unreached(Arc<DialError>),
-    /// Its node cannot say who has the name.
+    /// Its node cannot say which process has the name.
     NotSaid(ErpcError),
     /// It cannot be watched.
     NotWatched(CallError),
@@ -91,7 +92,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Who had a slave added, and waits for the answer.
+/// The caller that had a slave added, and waits for the answer.
 struct Added(Mutex<Option<SlaveAdded>>);
 
 impl Added {
@@ -133,7 +134,7 @@ struct Task<'a> {
 }
 
 /// Held while it is settled whose process one is: it may have been found by several names at once.
-static SETTLING: Mutex<()> = Mutex::new(());
+static SETTLING: Ranked<rank::Settling, ()> = Ranked::new(());
 
 impl Task<'_> {
     async fn follow_on(&self, added: &Added) {
@@ -142,7 +143,7 @@ impl Task<'_> {
         let mut backoff = Backoff::new(limits);
         let known_max = limits.backoff_max.min(KNOWN_PAUSE_MAX);
         let mut known_backoff = Backoff::new(&Limits { backoff_max: known_max, ..limits.clone() });
-        let mut said = String::new();
+        let mut said = Once::when_changed();
         // What is known to be no store stays none.
         let mut foreign = None;
         // Where it was watched last.
@@ -172,7 +173,7 @@ impl Task<'_> {
                     if since.elapsed() >= STEADY {
                         backoff.reset();
                         known_backoff.reset();
-                        said.clear();
+                        said.forget_all();
                     }
                     match left {
                         Ok(Left::Renewed | Left::Moved) => continue,
@@ -189,7 +190,7 @@ impl Task<'_> {
                                 if added.settle(Some(refusal))
                                     || is_foreign && matches!(slave.name(), SlaveName::Pid(_))
                                 {
-                                    // Who was told that it is none does not have it; and a pid is never anything else.
+                                    // The caller was told that this is no slave, and expects none; and a pid never becomes another process.
                                     tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: {missing}");
                                     slave.drop_out();
                                     return self.source.slave_dropped();
@@ -219,11 +220,11 @@ impl Task<'_> {
     }
 
     /// Says why a slave is missing, once.
-    fn say(&self, said: &mut String, missing: &Missing) {
+    fn say(&self, said: &mut Once<String>, missing: &Missing) {
         let (store, slave) = (self.store, self.slave.name());
         let text = missing.to_string();
         self.slave.failed(&text);
-        if *said != text {
+        if said.first(text.clone()) {
             match missing {
                 Missing::Refused(Refusal::NotEmpty) => {
                     tracing::error!(store = ?store, %slave, "slave not taken: {text}");
@@ -233,7 +234,6 @@ impl Task<'_> {
                 }
                 _ => tracing::warn!(store = ?store, %slave, "slave not found, looking for it: {text}"),
             }
-            *said = text;
         }
     }
 
@@ -264,7 +264,7 @@ impl Task<'_> {
             self.bye(&at).await;
         }
         let left = left?;
-        // One that is followed under another name goes on being a slave.
+        // If another entry follows the same process, that stays a slave.
         if matches!(left, Left::Dropped | Left::Moved) && !self.is_followed(&at) {
             self.bye(&at).await;
         }
@@ -294,7 +294,7 @@ impl Task<'_> {
                 return Ok(Some(Left::Dropped));
             }
             // If another entry already replicates to this process, that session is kept: greeting again would restart it.
-            // One that is only settled by the greeting's answer is told nothing until then: it is a slave all the time.
+            // Where only the greeting's answer tells which entry stays, the process is told nothing before: it is a slave all the time.
             if self.other_at(at, None).is_some_and(|other| !outlives(slave, &other))
                 && self.merge_duplicate(at, None)
             {
@@ -356,7 +356,7 @@ impl Task<'_> {
             let holders = match self.slave.name() {
                 SlaveName::Pid(_) => return smol::future::pending().await,
                 SlaveName::Global(name) => match TermView::parse(name) {
-                    Ok(name) => self.client.global_holders(name, WHEREIS_LIMIT).await,
+                    Ok(name) => self.client.global_holders(name, ANSWER_LIMIT).await,
                     Err(_) => Vec::new(),
                 },
                 name @ (SlaveName::Remote { .. } | SlaveName::Local(_)) => {
@@ -377,11 +377,11 @@ impl Task<'_> {
             SlaveName::Pid(pid) => Some(pid.clone()),
             SlaveName::Remote { name, node } if **node != *own => {
                 self.node.connect_to_name(node).await.map_err(Missing::Unreached)?;
-                self.client.whereis_at(node, name, WHEREIS_LIMIT).await.map_err(Missing::NotSaid)?
+                self.client.whereis_at(node, name, ANSWER_LIMIT).await.map_err(Missing::NotSaid)?
             }
             SlaveName::Remote { name, .. } | SlaveName::Local(name) => self.node.whereis_local(name),
             SlaveName::Global(name) => match TermView::parse(name) {
-                Ok(name) => self.client.whereis_global(name, WHEREIS_LIMIT).await,
+                Ok(name) => self.client.whereis_global(name, ANSWER_LIMIT).await,
                 Err(_) => None,
             },
         };
@@ -402,7 +402,7 @@ impl Task<'_> {
         tracing::info!(store = ?self.store, slave = %dropped.name(), "slave dropped: it is {} already", kept.name());
         dropped.drop_out();
         if !keep_this && incarnation.is_some() {
-            // It has taken the greeting of the one that is dropped.
+            // The process has taken the greeting of the dropped entry.
             kept.take_over(dropped);
         }
         !keep_this
@@ -430,7 +430,7 @@ impl Task<'_> {
         let feed = Arc::clone(self.feed) as Arc<dyn Feed>;
         let (poke, poked) = smol::channel::bounded(1);
         slave.on_change(Box::new(move || {
-            // One that is there already says the same.
+            // A poke that waits already says the same.
             let _full = poke.try_send(());
         }));
         let mut progress = Progress::default();
@@ -468,16 +468,9 @@ impl Task<'_> {
                 smol::future::yield_now().await;
                 continue;
             }
-            let changed = async { poked.recv().await.is_ok() };
             match slave.acknowledge_due() {
-                None => _ = changed.await,
-                Some(due) => {
-                    let late = async {
-                        Timer::at(due).await;
-                        true
-                    };
-                    _ = changed.or(late).await;
-                }
+                None => _ = poked.recv().await,
+                Some(due) => _ = until(Timer::at(due), poked.recv()).await,
             }
         }
         Left::Dropped
@@ -560,9 +553,11 @@ fn outlives(slave: &Slave, other: &Slave) -> bool {
 /// A former primary is a slave now. What it had sent last to those slaves that do not tell one primary from another may have
 /// come behind what this one has sent: they get everything again.
 fn copy_to_others(former: &Arc<Slave>, source: &SharedSource) {
+    // Before the order, as a write takes them: a thread that adds a slave may wait between the two.
+    let slaves = source.slaves();
     source.in_order(&mut || {
-        for other in source.slaves() {
-            if !Arc::ptr_eq(&other, former) && other.dialect() == Dialect::Elixir {
+        for other in &slaves {
+            if !Arc::ptr_eq(other, former) && other.dialect() == Dialect::Elixir {
                 tracing::info!(slave = %other.name(), "copied to again: a former primary may have written to it late");
                 other.copy_all();
             }
@@ -580,10 +575,15 @@ fn repair(slave: &Slave, source: &SharedSource) -> bool {
 }
 
 /// What was said of a copy.
-#[derive(Default)]
 struct Progress {
     copying: bool,
-    said: Option<Instant>,
+    said: Once<()>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { copying: false, said: Once::new(1).every(PROGRESS_PAUSE) }
+    }
 }
 
 impl Progress {
@@ -592,8 +592,7 @@ impl Progress {
         match slave.standing() {
             Standing::Copying { done, total } => {
                 self.copying = true;
-                if self.said.is_none_or(|said| said.elapsed() >= PROGRESS_PAUSE) {
-                    self.said = Some(now());
+                if self.said.due((), now()).is_some() {
                     tracing::info!(store = ?store, slave = %slave.name(), "copying to slave: {done} of {total}");
                 }
             }

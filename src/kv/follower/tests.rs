@@ -13,7 +13,7 @@ fn greeting(term: u64, path: &[u64], session: u64) -> Greeting {
         session,
         lineage: Lineage { term, promoted: if term == 0 { 0 } else { PROMOTED }, path: path.to_vec() },
         seq: 10,
-        fresh: false,
+        started_empty: false,
         names: Vec::new(),
         slaves: Vec::new(),
         pid: Pid { node: "p@h".into(), id, serial: 0, creation: 1 },
@@ -110,12 +110,12 @@ fn a_copy_is_put_aside_and_what_a_session_that_is_over_sends_is_of_no_use() {
     assert!(matches!(follower.place(b"k", Some(value(b"v"))), Place::Store));
     assert!(matches!(follower.mark(CopyMark::Begin, &store), Copied::Nothing));
     assert!(matches!(follower.place(b"k", Some(value(b"v"))), Place::Done));
-    assert!(follower.is_fresh());
+    assert!(follower.started_empty());
     let Copied::Replace(with) = follower.mark(CopyMark::End, &store) else { panic!("a whole copy") };
-    assert!(!follower.is_fresh(), "it has what its primary has");
+    assert!(!follower.started_empty(), "it has what its primary has");
     assert_eq!(with.len(), 1);
     follower.session(1).expect("it is this one").marked(CopyMark::End, 12);
-    assert_eq!(follower.asked(1, 15), Ok(Handled { applied: 12, whole: true }));
+    assert_eq!(follower.asked(1, 15), Ok(Handled { applied: 12, caught_up: true }));
     assert_eq!(follower.primary().map(Primary::lag), Some(3));
     // What comes before something that was left out is repaired does not count.
     let primary = follower.session(1).expect("it is this one");
@@ -135,18 +135,24 @@ fn what_is_not_kept_is_told_once_and_nothing_counts_until_it_was_sent_again() {
         follower.session(1).expect("it is this one").marked(mark, seq);
     };
     mark(&mut follower, CopyMark::Whole, 5);
-    assert_eq!(follower.asked(1, 5), Ok(Handled { applied: 5, whole: true }));
+    assert_eq!(follower.asked(1, 5), Ok(Handled { applied: 5, caught_up: true }));
     follower.kept().told(5, true);
     follower.session(1).expect("it is this one").take_in(6);
     assert!(follower.kept().refuse(&crate::store::StoreError::NoSpace));
     follower.session(1).expect("it is this one").take_in(8);
-    assert_eq!((follower.asked(1, 8), follower.lacks()), (Err(Refusal::NoSpace), Some(Refusal::NoSpace)));
+    assert_eq!(
+        (follower.asked(1, 8), follower.write_error()),
+        (Err(Refusal::NoSpace), Some(Refusal::NoSpace))
+    );
     // A mark that was under way.
     mark(&mut follower, CopyMark::Whole, 8);
-    assert_eq!(follower.asked(1, 9), Ok(Handled { applied: 5, whole: false }));
+    assert_eq!(follower.asked(1, 9), Ok(Handled { applied: 5, caught_up: false }));
     mark(&mut follower, CopyMark::Repair, 9);
     mark(&mut follower, CopyMark::Whole, 10);
-    assert_eq!((follower.asked(1, 10), follower.lacks()), (Ok(Handled { applied: 10, whole: true }), None));
+    assert_eq!(
+        (follower.asked(1, 10), follower.write_error()),
+        (Ok(Handled { applied: 10, caught_up: true }), None)
+    );
 }
 
 #[test]
@@ -155,12 +161,15 @@ fn a_write_that_was_skipped_is_missing_until_it_is_sent_again() {
     follower.greet(greeting(0, &[9], 1), FREE).expect("it is a slave");
     follower.marked(1, CopyMark::Whole, 5);
     assert!(!follower.skipped(2, 6, None), "of another session");
-    assert_eq!(follower.asked(1, 6), Ok(Handled { applied: 5, whole: true }));
+    assert_eq!(follower.asked(1, 6), Ok(Handled { applied: 5, caught_up: true }));
     assert!(follower.skipped(1, 7, Some(b"k")));
     // The next write has come, and says nothing about that.
     follower.session(1).expect("the session").take_in(8);
-    assert_eq!((follower.asked(1, 8), follower.lacks()), (Err(Refusal::TooLarge), Some(Refusal::TooLarge)));
-    assert!(follower.primary().is_some_and(|primary| !primary.whole && primary.applied < 7));
+    assert_eq!(
+        (follower.asked(1, 8), follower.write_error()),
+        (Err(Refusal::TooLarge), Some(Refusal::TooLarge))
+    );
+    assert!(follower.primary().is_some_and(|primary| !primary.caught_up && primary.applied < 7));
     // A copy without it takes the place of nothing, whether it is put aside or not, unless its key is known there.
     for (in_place, key, is_copied) in
         [(false, Some(&b"k"[..]), false), (false, None, false), (true, Some(b"k"), true), (true, None, false)]
@@ -183,7 +192,7 @@ fn what_is_half_done_is_known_until_it_is_done_also_after_a_restart() {
     assert_eq!(follower.rank_to_note(), None);
     follower.greet(greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");
     let noted = follower.rank_to_note().expect("that it stepped down, before anything is dropped");
-    assert!(noted.reports && !noted.is_mixed);
+    assert!(noted.must_export_dropped && !noted.is_partial);
     // A copy that is put aside leaves what is there as it was, and a repair does not.
     follower.mark(CopyMark::Begin, &store);
     follower.marked(1, CopyMark::Begin, 3);
@@ -192,21 +201,21 @@ fn what_is_half_done_is_known_until_it_is_done_also_after_a_restart() {
     follower.marked(1, CopyMark::Repair, 3);
     let noted = follower.rank_to_note().expect("what it holds is a mix");
     let mut again = Follower::<MemoryStore>::new(OWN + 1, false, false).ranked(noted);
-    assert!(again.is_mixed() && again.reports() && again.rank_to_note().is_none());
+    assert!(again.is_partial() && again.must_export_dropped() && again.rank_to_note().is_none());
     again.greet(greeting(1, &[PROMOTED], 2), FREE).expect("it is a slave");
-    assert!(again.is_mixed() && again.reports(), "nothing has come yet");
+    assert!(again.is_partial() && again.must_export_dropped(), "nothing has come yet");
     again.mark(CopyMark::Whole, &store);
     again.marked(1, CopyMark::Whole, 4);
-    assert!(again.is_mixed(), "of a session that is over");
+    assert!(again.is_partial(), "of a session that is over");
     again.marked(2, CopyMark::Whole, 4);
-    again.reported();
-    assert!(again.rank_to_note().is_some_and(|noted| !noted.is_mixed && !noted.reports));
+    again.dropped_exported();
+    assert!(again.rank_to_note().is_some_and(|noted| !noted.is_partial && !noted.must_export_dropped));
     // What is not kept makes a mix of it too.
     assert!(again.kept().refuse(&crate::store::StoreError::NoSpace));
     again.note_kept();
-    assert!(again.is_mixed());
+    assert!(again.is_partial());
     again.promote().expect("it is a slave");
-    assert!(!again.is_mixed(), "it is what its own are to have");
+    assert!(!again.is_partial(), "it is what its own are to have");
 }
 
 #[test]
@@ -221,7 +230,7 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     };
     assert!(seen.contains(b"a") && !seen.contains(b"b"));
     // What was there is told of when something comes in its place first.
-    follower.report = true;
+    follower.must_export_dropped = true;
     follower.staging = Staging::InPlace(AHashSet::new());
     assert!(matches!(follower.place(b"a", Some(value(b"v"))), Place::Overwrite));
     assert!(matches!(follower.place(b"a", Some(value(b"w"))), Place::Store));
@@ -253,7 +262,7 @@ fn of_two_that_were_promoted_apart_from_each_other_one_yields() {
     let promoted = |incarnation| {
         let mut follower = Follower::<MemoryStore>::new(incarnation, false, false);
         follower.greet(greeting(0, &[1], 1), Own { is_empty: false, ..FREE }).expect("it is a slave");
-        assert!(!follower.reports());
+        assert!(!follower.must_export_dropped());
         follower.promote().expect("it was a slave");
         follower
     };
@@ -266,7 +275,7 @@ fn of_two_that_were_promoted_apart_from_each_other_one_yields() {
     assert_eq!(high.greet(hello(&low), own).err(), Some(Refusal::Superseded));
     low.greeting(true);
     assert!(low.greet(hello(&high), own).is_ok_and(|greeted| greeted.demoted));
-    assert!(low.reports(), "it may have writes that the other has not");
+    assert!(low.must_export_dropped(), "it may have writes that the other has not");
     assert_eq!(low.lineage(), Lineage { term: 1, promoted: 4, path: vec![4, 3] });
     // Their slaves follow, though the primary that they have is there.
     let mut slave = follower();
@@ -274,7 +283,7 @@ fn of_two_that_were_promoted_apart_from_each_other_one_yields() {
     slave.greet(hello(&promoted(3)), FREE).expect("it is a slave");
     assert!(slave.greet(hello(&high), FREE).is_ok_and(|greeted| !greeted.demoted));
     assert_eq!(slave.greet(hello(&promoted(3)), FREE).err(), Some(Refusal::Superseded));
-    assert!(!slave.reports());
+    assert!(!slave.must_export_dropped());
 }
 
 #[test]
@@ -306,7 +315,7 @@ fn of_an_own_promotion_nobody_else_is_the_primary_and_of_anothers_not_who_has_fo
     assert!(!slave.is_orphan() && !slave.lineage().is_orphan());
     // Who has removed it has no claim to it any more.
     assert!(slave.bye(1) && !slave.is_orphan());
-    assert_eq!(slave.rank().tenure, Tenure::Free);
+    assert_eq!(slave.rank().role, TermRole::None);
     assert_eq!(owner.greet(of(slave.lineage()), own).err(), Some(Refusal::Superseded));
     // An orphan can be promoted, whatever it has, and is the primary then.
     let mut orphan = restarted();
@@ -319,14 +328,15 @@ fn of_an_own_promotion_nobody_else_is_the_primary_and_of_anothers_not_who_has_fo
 fn who_was_started_without_data_does_not_empty_one_that_has_some() {
     let mut follower = follower();
     let full = Own { is_empty: false, ..FREE };
-    let fresh = |incarnation, session| Greeting { fresh: true, ..greeting(0, &[incarnation], session) };
-    assert_eq!(follower.greet(fresh(1, 1), full).err(), Some(Refusal::NotEmpty));
+    let started_empty =
+        |incarnation, session| Greeting { started_empty: true, ..greeting(0, &[incarnation], session) };
+    assert_eq!(follower.greet(started_empty(1, 1), full).err(), Some(Refusal::NotEmpty));
     assert!(follower.primary().is_none());
-    assert!(follower.greet(fresh(1, 1), FREE).is_ok());
-    assert!(follower.greet(fresh(1, 2), full).is_ok(), "it has what that one sent");
-    let gone = fresh(1, 2).pid;
+    assert!(follower.greet(started_empty(1, 1), FREE).is_ok());
+    assert!(follower.greet(started_empty(1, 2), full).is_ok(), "it has what that one sent");
+    let gone = started_empty(1, 2).pid;
     follower.gone(&gone);
-    assert_eq!(follower.greet(fresh(2, 3), full).err(), Some(Refusal::NotEmpty));
+    assert_eq!(follower.greet(started_empty(2, 3), full).err(), Some(Refusal::NotEmpty));
     assert!(follower.greet(greeting(0, &[2], 3), full).is_ok(), "by hand");
 }
 
@@ -337,7 +347,7 @@ fn what_a_slave_that_was_started_again_drops_after_a_promotion_is_told() {
         let greeted = follower.greet(greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");
         assert!(greeted.demoted);
         // It may have been written to while it had no primary.
-        assert!(follower.reports());
+        assert!(follower.must_export_dropped());
         assert_eq!(
             (follower.mark_caught_up(), follower.mark_caught_up()),
             (!was_slave, false),

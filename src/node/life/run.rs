@@ -23,6 +23,7 @@ use crate::epmd::host::HostError;
 use crate::epmd::start::EpmdStarter;
 use crate::epmd::{self, EpmdError, EpmdStart, Registration};
 use crate::etf::Pool;
+use crate::log::Once;
 use crate::node::life::builder::PeerFault;
 use crate::node::life::cookie_file::CookieFileError;
 use crate::node::life::figures::Figures;
@@ -327,14 +328,14 @@ fn serve_functions(node: &Arc<Node>) {
 /// Keeps a node connected.
 async fn keep_connected(node: Arc<Node>, peer: NodeName) {
     let mut backoff = Backoff::new(&node.config.limits);
-    let mut said = String::new();
+    let mut said = Once::when_changed();
     loop {
         // Whoever comes up says that the network is back, perhaps for this peer too.
         let arrival = node.peers.arrival();
         match node.connect(&peer.shared()).await {
             Ok(handle) => {
                 backoff.reset();
-                said.clear();
+                said.forget_all();
                 handle.ended().await;
                 backoff.pause().await;
             }
@@ -343,11 +344,10 @@ async fn keep_connected(node: Arc<Node>, peer: NodeName) {
             Err(error) if matches!(*error, DialError::Stopping) => return,
             Err(error) => {
                 let text = error.to_string();
-                if text == said {
-                    tracing::debug!(%peer, "not connected: {text}");
-                } else {
+                if said.first(text.clone()) {
                     tracing::warn!(%peer, "not connected, trying again: {text}");
-                    said = text;
+                } else {
+                    tracing::debug!(%peer, "not connected: {text}");
                 }
                 backoff.pause_or(arrival.come()).await;
             }

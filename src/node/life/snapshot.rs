@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
+use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
 use crate::node::peers::PeerHandle;
 
 /// What a node does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Snapshot {
     /// Its full name.
     pub node: String,
@@ -36,6 +37,47 @@ pub struct Snapshot {
     pub answers: Vec<u64>,
     /// How long these took together, in nanoseconds.
     pub answers_nanos: u64,
+}
+
+impl Snapshot {
+    /// How many fields it has.
+    pub(crate) const FIELDS: usize = 11;
+
+    /// Writes its fields among those of what holds it.
+    pub(crate) fn fields<S: SerializeStruct>(&self, to: &mut S) -> Result<(), S::Error> {
+        let Self {
+            node,
+            version,
+            started_unix_secs,
+            uptime_secs,
+            ready,
+            port,
+            resident_bytes,
+            peers,
+            missing,
+            answers,
+            answers_nanos,
+        } = self;
+        to.serialize_field("node", node)?;
+        to.serialize_field("version", version)?;
+        to.serialize_field("started_unix_secs", started_unix_secs)?;
+        to.serialize_field("uptime_secs", uptime_secs)?;
+        to.serialize_field("ready", ready)?;
+        to.serialize_field("port", port)?;
+        to.serialize_field("resident_bytes", resident_bytes)?;
+        to.serialize_field("peers", peers)?;
+        to.serialize_field("missing", missing)?;
+        to.serialize_field("answers", answers)?;
+        to.serialize_field("answers_nanos", answers_nanos)
+    }
+}
+
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Snapshot", Self::FIELDS)?;
+        self.fields(&mut out)?;
+        out.end()
+    }
 }
 
 /// A connected node.

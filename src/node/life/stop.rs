@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol::channel::{Receiver, Sender};
-use smol::future::FutureExt;
 
 use crate::etf::OwnedTerm;
 use crate::node::peers::PeerDown;
-use crate::node::{Node, after, block_on};
+use crate::node::{Node, block_on};
 use crate::process::mailbox::Envelope;
+use crate::within::within;
 
-/// How long a resource may take to settle: a disk that is busy with a large batch takes seconds.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
-/// How long the last messages may take to be written when the node ends.
+/// How long the last messages may take to be written when the node ends: a peer that reads takes what its socket holds at once,
+/// and one that does not would not in a minute either.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The node's threads, as far as its end is concerned.
@@ -49,8 +48,8 @@ pub trait Resource: Send + Sync + 'static {
 
 impl Node {
     /// Has a resource settle when the node begins to end, and close when its processes have ended. Several are asked in the
-    /// order in which they were given. A node that is ending already settles and closes it at once. One that takes longer than a
-    /// minute to settle is waited for no more.
+    /// order in which they were given. A node that is ending already settles and closes it at once. One that takes longer than
+    /// [`Limits::settle_duration_max`](crate::config::Limits::settle_duration_max) to settle is waited for no more.
     pub fn close_at_end(&self, resource: Arc<dyn Resource>) {
         let mut resources = self.resources.lock();
         // What is in there is taken once, after this is true.
@@ -105,15 +104,7 @@ impl Node {
             if settling.is_err() {
                 tracing::error!("a resource panicked when it was to settle (a bug of the program)");
             }
-            let settled = async {
-                let _gone = told.recv().await;
-                true
-            };
-            let late = async {
-                after(SETTLED_WITHIN).await;
-                false
-            };
-            if !settled.or(late).await {
+            if within(self.config.limits.settle_duration_max, told.recv()).await.is_none() {
                 tracing::warn!("what the node's processes work with did not settle in time");
             }
         }
@@ -132,11 +123,9 @@ impl Node {
                 peer.ended().await;
             }
         };
-        let late = async {
-            after(FAREWELL).await;
+        if within(FAREWELL, ended).await.is_none() {
             tracing::warn!("some peers did not take the last messages");
-        };
-        ended.or(late).await;
+        }
         for resource in &resources {
             if std::panic::catch_unwind(AssertUnwindSafe(|| resource.close())).is_err() {
                 tracing::error!("a resource panicked when it was to close (a bug of the program)");
@@ -157,10 +146,8 @@ impl Node {
                 self.end_of(*id).await;
             }
         };
-        let late = async {
-            after(self.config.limits.shutdown_duration_max).await;
+        if within(self.config.limits.shutdown_duration_max, ended).await.is_none() {
             tracing::warn!("some servers did not end in time");
-        };
-        ended.or(late).await;
+        }
     }
 }

@@ -25,7 +25,6 @@
 //! in at once would be to tell guesses apart at any rate.
 
 use std::collections::BTreeMap;
-use std::hash::Hash;
 use std::mem::{Discriminant, discriminant};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -38,6 +37,7 @@ use smol::channel::{Receiver, Sender};
 
 use crate::config::Limits;
 use crate::distribution::handshake::{Fault, Unwelcome};
+use crate::log::Once;
 use crate::node::link::tls::TlsFault;
 use crate::node::now;
 
@@ -80,10 +80,8 @@ pub(in crate::node) struct Door {
     half_open_per_source_max: usize,
     /// The length of a turn.
     digest_pause: Duration,
-    log_interval: Duration,
 }
 
-#[derive(Default)]
 struct State {
     /// By age: numbers are given in order.
     half_open: BTreeMap<u64, HalfOpen>,
@@ -92,7 +90,7 @@ struct State {
     counts: AHashMap<Source, usize>,
     /// The end of the last turn that is taken, by source. What is past is the same as nothing.
     turns: AHashMap<Source, Instant>,
-    said: AHashMap<(Source, Kind), Said>,
+    said: Once<(Source, Kind)>,
 }
 
 struct HalfOpen {
@@ -116,20 +114,21 @@ enum Kind {
     Crowded,
 }
 
-struct Said {
-    at: Instant,
-    /// What was not said since.
-    more: u64,
-}
-
 impl Door {
     pub(in crate::node) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                half_open: BTreeMap::new(),
+                next: 0,
+                counts: AHashMap::new(),
+                turns: AHashMap::new(),
+                said: Once::new(SOURCES_MAX)
+                    .every(limits.handshake_log_interval)
+                    .sharing(|(_, kind)| (Source::Others, *kind)),
+            }),
             half_open_max: limits.handshakes_max.max(1),
             half_open_per_source_max: limits.handshakes_per_address_max.max(1),
             digest_pause: Duration::from_secs(1) / limits.digests_per_sec_max.max(1),
-            log_interval: limits.handshake_log_interval,
         })
     }
 
@@ -164,21 +163,7 @@ impl Door {
 
     /// Whether a line may be logged now; with the number of those that were not since the last.
     fn say(&self, source: Source, kind: Kind) -> Option<u64> {
-        let (at, interval) = (now(), self.log_interval);
-        let old = |said: &Said| at.duration_since(said.at) >= interval;
-        let mut state = self.state.lock();
-        let source = make_room(&mut state.said, (source, kind), (Source::Others, kind), old);
-        match state.said.get_mut(&source) {
-            Some(said) if !old(said) => {
-                said.more += 1;
-                None
-            }
-            said => {
-                let more = said.map_or(0, |said| said.more);
-                state.said.insert(source, Said { at, more: 0 });
-                Some(more)
-            }
-        }
+        self.state.lock().said.due((source, kind), now())
     }
 }
 
@@ -203,19 +188,14 @@ impl State {
     }
 }
 
-/// The key under which something is remembered: what is old is forgotten where the table is full, and a key that finds
-/// no room shares one with the others.
-fn make_room<K: Copy + Eq + Hash, V>(
-    table: &mut AHashMap<K, V>,
-    key: K,
-    others: K,
-    old: impl Fn(&V) -> bool,
-) -> K {
-    if table.len() < SOURCES_MAX || table.contains_key(&key) {
-        return key;
+/// The source under which a turn is remembered: turns that are over are forgotten where the table is full, and a source that
+/// finds no room shares turns with the others.
+fn make_room(turns: &mut AHashMap<Source, Instant>, source: Source, at: Instant) -> Source {
+    if turns.len() < SOURCES_MAX || turns.contains_key(&source) {
+        return source;
     }
-    table.retain(|_, value| !old(value));
-    if table.len() < SOURCES_MAX { key } else { others }
+    turns.retain(|_, taken| *taken > at);
+    if turns.len() < SOURCES_MAX { source } else { Source::Others }
 }
 
 /// A connection that is being set up.
@@ -246,7 +226,7 @@ impl Pass {
     fn take_turn(&self, at: Instant) -> Option<(Attempt<'_>, Duration)> {
         let door = &*self.door;
         let mut state = door.state.lock();
-        let source = make_room(&mut state.turns, self.source, Source::Others, |taken| *taken <= at);
+        let source = make_room(&mut state.turns, self.source, at);
         let taken = state.turns.get(&source).map_or(at, |taken| (*taken).max(at));
         let ahead = taken.duration_since(at);
         if ahead >= TURNS_AHEAD + WAIT_MAX {
@@ -470,9 +450,7 @@ mod tests {
         assert_eq!(one.may_log(&Fault::TimedOut), Some(0));
         assert_eq!(other.may_log(&Fault::WrongCookie), Some(0));
         assert_eq!(one.may_log(&Fault::WrongCookie), None);
-        for said in door.state.lock().said.values_mut() {
-            said.at -= door.log_interval;
-        }
+        door.state.lock().said.age(Limits::default().handshake_log_interval);
         assert_eq!(one.may_log(&Fault::WrongCookie), Some(2), "and then says how many there were");
     }
 

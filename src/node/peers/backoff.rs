@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use smol::Timer;
-use smol::future::FutureExt;
 
 use crate::config::Limits;
+use crate::within::within;
 
 /// The pauses of one series of tries.
 #[derive(Debug)]
@@ -45,15 +45,7 @@ impl Backoff {
         let pause = self.next_pause();
         let least = pause.min(self.first);
         Timer::after(least).await;
-        let whole = async {
-            Timer::after(pause - least).await;
-            false
-        };
-        let early = async {
-            sooner.await;
-            true
-        };
-        if early.or(whole).await {
+        if within(pause - least, sooner).await.is_some() {
             self.reset();
         }
     }

@@ -3,15 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use smol::Timer;
-use smol::future::FutureExt;
-
 use crate::distribution::{DistributionFlags, Outbound, TooLarge};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{OwnedTerm, Reference, TermView, TermWriter};
 use crate::node::Node;
 use crate::node::peers::PeerHandle;
 use crate::process::{Outcome, Waiters};
+use crate::within::within;
 
 /// Why a call of a function gave no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,13 +86,8 @@ impl Node {
             let _gone = tell.try_send(outcome);
         };
         let _wait = self.begin_erpc(peer, function, arity, arguments, done)?;
-        let outcome = async { told.recv().await.map_err(|_| ErpcError::NoConnection) }
-            .or(async {
-                Timer::after(limit).await;
-                Err(ErpcError::Timeout)
-            })
-            .await?;
-        value_of(outcome)
+        let outcome = within(limit, told.recv()).await.ok_or(ErpcError::Timeout)?;
+        value_of(outcome.map_err(|_| ErpcError::NoConnection)?)
     }
 
     /// Sends the request; `done` is called once with what becomes of it, unless the wait is dropped before.

@@ -89,12 +89,12 @@ mod tests {
     use std::time::Duration;
 
     use smol::channel::{Receiver, Sender, bounded};
-    use smol::future::FutureExt;
 
     use super::*;
     use crate::distribution::ServerRef;
     use crate::etf::TermView;
     use crate::process::{Caller, GenServer, Turn};
+    use crate::within::{until, within};
 
     /// Says that it handles its first message, and goes on when it may.
     struct Gated {
@@ -125,14 +125,13 @@ mod tests {
             begun.recv().await.expect("it is handled");
             client.try_send(&to, |w| _ = w.binary(&bytes)).await.expect("one always fits");
             client.try_send(&to, |w| _ = w.atom("over")).await.expect_err("there is no room");
-            let sent = async { Some(client.send(&to, |w| _ = w.atom("late")).await) };
             let opened = async {
                 // The other is asked first, and waits by now.
                 gate.close();
                 crate::node::after(Duration::from_secs(20)).await;
-                None
             };
-            assert_eq!(sent.or(opened).await, Some(Ok(())), "the stall limit is longer");
+            let sent = until(opened, client.send(&to, |w| _ = w.atom("late"))).await;
+            assert_eq!(sent, Some(Ok(())), "the stall limit is longer");
         });
         smol::block_on(node.stop());
     }
@@ -142,15 +141,9 @@ mod tests {
         let node = Node::builder("own").cookie("c").outgoing_only().start().expect("it starts");
         let own = node.peers.get(&node.registry.node).expect("it is there as long as the node");
         own.set_ended();
-        let over = async {
-            own.room().wait().await;
-            true
-        };
-        let late = async {
-            crate::node::after(Duration::from_secs(10)).await;
-            false
-        };
-        assert!(smol::block_on(over.or(late)));
+        let room = own.room();
+        let over = within(Duration::from_secs(10), room.wait());
+        assert_eq!(smol::block_on(over), Some(()));
         smol::block_on(node.stop());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A hidden node takes no part in `global`'s protocol, but any BEAM can register a pid of it: a visible one for the
 //! whole cluster that it is in, a hidden one (Livebook's, a remote shell, a tool) for itself alone. So each connected
-//! BEAM is asked, for as long as it is connected, who holds our names there; a name that nobody holds is registered,
-//! a name that another holds is reported and tried again. That covers every way of losing a name: a restarted node, a
+//! BEAM is asked, for as long as it is connected, for the holders of our names there; a name without a holder is registered,
+//! a name with another holder is reported and tried again. That covers every way of losing a name: a restarted node, a
 //! new cluster, a healed partition, a conflict that was decided against us.
 //!
 //! Which hidden nodes are BEAMs is told by their flags ([`PeerHandle::may_have_global`]) and by one question for each
@@ -19,20 +19,20 @@ use smol::channel::{Receiver, Sender, TrySendError};
 use smol::future::FutureExt;
 
 use crate::etf::{Pid, TermWriter, encode};
+use crate::log::Once;
 use crate::node::Node;
-use crate::node::peers::PeerHandle;
 use crate::node::peers::erpc::ErpcError;
+use crate::node::peers::{PeerHandle, whereis};
 use crate::process::GlobalRegistration;
+use crate::within::within;
 
-/// How often a node is asked who holds our names.
+/// How often a node is asked for the holders of our names.
 const CHECK: Duration = Duration::from_secs(5);
-/// The first two come sooner: what `global` knows of us at the beginning of a connection may be what it knew of the last
-/// one, and is dropped as soon as it hears of that one's end.
+/// The first two come sooner: at the beginning of a connection `global` may still know our names by the last connection,
+/// and drops them as soon as it hears of the end of that.
 const EARLY_CHECKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 /// How long a ping is held back for the names of a new connection.
 const PING_HELD_MAX: Duration = Duration::from_secs(1);
-/// How long a look-up may take.
-const WHEREIS_LIMIT: Duration = Duration::from_secs(5);
 /// The arguments of `global:register_name/3` and `re_register_name/3`.
 const REGISTER_ARITY: u64 = 3;
 /// How long a registration may take: `global` takes a lock in the whole cluster for it.
@@ -46,14 +46,21 @@ pub(in crate::node) struct Names {
     bells: Mutex<Vec<Sender<()>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Name {
     /// Nodes that know us as its holder.
     held_at: AHashSet<Arc<str>>,
     /// Nodes whose `global` refuses the name, which was reported.
-    refused_at: AHashSet<Arc<str>>,
+    refused_at: Once<Arc<str>>,
     /// The holders that nodes name instead of us. Each is reported once, however many of them do.
     rivals: AHashMap<Arc<str>, Pid>,
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        // No more than nodes are connected: a node that goes is forgotten.
+        Self { held_at: AHashSet::new(), refused_at: Once::new(usize::MAX), rivals: AHashMap::new() }
+    }
 }
 
 impl Names {
@@ -63,7 +70,7 @@ impl Names {
         let first = known.held_at.is_empty();
         if known.held_at.insert(Arc::clone(&peer.name)) {
             known.rivals.remove(&peer.name);
-            known.refused_at.remove(&peer.name);
+            known.refused_at.forget(&peer.name);
             if first {
                 tracing::info!(name = %name, at = %peer.name, "global name registered");
             } else {
@@ -87,7 +94,7 @@ impl Names {
     fn refused(&self, name: &Arc<str>, peer: &PeerHandle) {
         let mut names = self.known.lock();
         let known = names.entry(Arc::clone(name)).or_default();
-        if known.refused_at.insert(Arc::clone(&peer.name)) {
+        if known.refused_at.first(Arc::clone(&peer.name)) {
             tracing::warn!(name = %name, at = %peer.name, "global name refused; it is tried again every 5 s");
         }
     }
@@ -106,7 +113,7 @@ impl Names {
     pub(in crate::node) fn peer_down(&self, peer: &str, ending: bool) {
         let mut names = self.known.lock();
         for (name, known) in names.iter_mut() {
-            known.refused_at.remove(peer);
+            known.refused_at.forget(peer);
             known.rivals.remove(peer);
             if known.held_at.remove(peer) && known.held_at.is_empty() && !ending {
                 tracing::info!(
@@ -125,7 +132,7 @@ impl Names {
                 known.remove(name);
             }
         }
-        // A bell that is still ringing is heard once, which is enough; one that nobody hears is thrown away.
+        // A bell that rings already is heard once, which is enough; a bell without a listener is thrown away.
         self.bells.lock().retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Closed(()))));
     }
 
@@ -169,7 +176,7 @@ pub(in crate::node) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
                 // The bell is as old as this task: it cannot be gone.
                 let _closed = ringing.recv().await;
             };
-            crate::node::after(early.next().unwrap_or(CHECK)).or(rung).await;
+            _ = within(early.next().unwrap_or(CHECK), rung).await;
         }
     };
     work.or(peer.ended()).await;
@@ -211,16 +218,12 @@ async fn has_global(node: &Node, peer: &PeerHandle) -> bool {
     *peer.global.get_or_init(|| has_global)
 }
 
-/// Registers a name wherever we are connected now, instead of at the next check; tells who has it instead.
+/// Registers a name wherever we are connected now, instead of at the next check; tells the other holder, if there is one.
 pub(in crate::node) async fn register_now(node: Arc<Node>, registration: GlobalRegistration) {
     let GlobalRegistration { name, process, done } = registration;
     let mut rival = None;
     for peer in with_global(&node) {
-        let late = async {
-            Timer::after(WHEREIS_LIMIT).await;
-            false
-        };
-        if !has_global(&node, &peer).or(late).await {
+        if within(whereis::LIMIT, has_global(&node, &peer)).await != Some(true) {
             continue;
         }
         match keep_one(&node, &peer, &name, &process.pid).await {
@@ -234,19 +237,19 @@ pub(in crate::node) async fn register_now(node: Arc<Node>, registration: GlobalR
     done(rival);
 }
 
-/// Looks after one name; gives who has it instead.
+/// Looks after one name; gives the other holder, if there is one.
 async fn keep_one(
     node: &Node,
     peer: &PeerHandle,
     name: &Arc<str>,
     ours: &Pid,
 ) -> Result<Option<Pid>, ErpcError> {
-    // A second look after a refused registration tells who was faster.
+    // A second look after a refused registration tells which node was faster.
     let encoded = encode(|w| {
         w.atom(name);
     });
     for _ in 0..2 {
-        let holder = node.global_whereis(peer, &encoded, WHEREIS_LIMIT).await?;
+        let holder = node.global_whereis(peer, &encoded, whereis::LIMIT).await?;
         if node.is_stopping() {
             // The process may have ended since: its name is then missing as it should be.
             return Ok(None);
@@ -291,7 +294,7 @@ pub(in crate::node) async fn release(node: Arc<Node>, name: Arc<str>) {
         w.atom(&name);
     });
     for peer in with_global(&node) {
-        if node.global_whereis(&peer, &encoded, WHEREIS_LIMIT).await == Ok(Some(process.pid.clone())) {
+        if node.global_whereis(&peer, &encoded, whereis::LIMIT).await == Ok(Some(process.pid.clone())) {
             let arguments = |w: &mut TermWriter<'_>| _ = w.atom(&name);
             let answer = node.erpc(&peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await;
             if let Err(error) = answer {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::epmd::{self, Registration};
+use crate::log::Once;
 use crate::node::peers::backoff::Backoff;
 use crate::node::{Node, now};
 
@@ -19,7 +20,7 @@ pub(in crate::node) async fn keep(node: Arc<Node>, mut registration: Registratio
         tracing::warn!(port = config.port, reason = %how, "epmd is gone; registering again when it is back");
         let since = now();
         let mut backoff = Backoff::new(&node.config.limits);
-        let mut said = String::new();
+        let mut said = Once::when_changed();
         registration = loop {
             backoff.pause().await;
             if since.elapsed() > LEFT_TO_OTHERS
@@ -31,9 +32,8 @@ pub(in crate::node) async fn keep(node: Arc<Node>, mut registration: Registratio
                 Ok(registration) => break registration,
                 Err(error) => {
                     let text = error.to_string();
-                    if !error.is_absent() && text != said {
+                    if !error.is_absent() && said.first(text.clone()) {
                         tracing::warn!(error = %text, "not registered with epmd; trying again");
-                        said = text;
                     }
                 }
             }

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use smol::Timer;
-use smol::future::FutureExt;
-
 use crate::etf::{Pid, TermView, TermWriter};
 use crate::node::Node;
 use crate::node::peers::PeerHandle;
 use crate::node::peers::erpc::{self, ErpcError};
+use crate::within::within;
 
-/// How long one node may take to say where a name is.
+/// How long one node may take to say where a name is: as long as `GenServer.call/2` waits for anything.
 pub(in crate::node) const LIMIT: Duration = Duration::from_secs(5);
 /// The same for a hidden BEAM, where others wait for what we make of it: a tool that is suspended must not have them run into
 /// their own time-outs.
@@ -128,10 +126,8 @@ impl Node {
                 }
             }
         };
-        let late = async {
-            Timer::after(limit).await;
+        if within(limit, answers).await.is_none() {
             tracing::debug!("global name not looked up: not all nodes answered in time");
-        };
-        answers.or(late).await;
+        }
     }
 }

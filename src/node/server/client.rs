@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
 
@@ -23,6 +22,7 @@ use crate::node::peers::{Offered, PeerHandle};
 use crate::process::call_error::write_too_large;
 use crate::process::rpc::Functions;
 use crate::process::{CallError, MonitorRequest, Outcome, OutgoingCall};
+use crate::within::within;
 
 /// One process's way to all others: whatever it does comes from that process's pid.
 ///
@@ -55,8 +55,7 @@ impl Client {
         request: impl FnOnce(&mut TermWriter<'_>),
         timeout: Duration,
     ) -> Result<OwnedTerm, CallError> {
-        let request = OwnedTerm::write(request).map_err(CallError::Malformed)?;
-        self.call_term(to, request.view(), timeout).await
+        self.call_term(to, written(request)?.view(), timeout).await
     }
 
     /// Sends a system message, as the functions of `:sys` do, and gives the answer as it comes: to `get_state` that is the
@@ -70,8 +69,7 @@ impl Client {
         request: impl FnOnce(&mut TermWriter<'_>),
         timeout: Duration,
     ) -> Result<OwnedTerm, CallError> {
-        let request = OwnedTerm::write(request).map_err(CallError::Malformed)?;
-        self.call_labelled("system", to, request.view(), timeout).await
+        self.call_labelled("system", to, written(request)?.view(), timeout).await
     }
 
     /// As [`call`](Self::call), with a request that is a term already.
@@ -96,26 +94,20 @@ impl Client {
         timeout: Duration,
     ) -> Result<OwnedTerm, CallError> {
         let called = async {
-            let at = self.locate(to).await?;
-            let peer = self.peer_for(at.node(), request).await?;
-            self.call_at(label, at, &peer, request).await
-        };
-        let late = async {
-            Timer::after(timeout).await;
-            Err(CallError::Timeout)
+            let route = self.route(to, request).await?;
+            self.call_by(route, label, request).await
         };
         let stopped = async {
             self.node.stopped().await;
-            Err(CallError::Stopped)
+            Some(Err(CallError::Stopped))
         };
-        called.or(late).or(stopped).await
+        within(timeout, called).or(stopped).await.unwrap_or(Err(CallError::Timeout))
     }
 
-    async fn call_at(
+    async fn call_by(
         &self,
+        Route { at, peer }: Route,
         label: &str,
-        at: RemoteProcess,
-        peer: &PeerHandle,
         request: TermView<'_>,
     ) -> Result<OwnedTerm, CallError> {
         let (watch, told) = self.watch(at, true);
@@ -185,9 +177,8 @@ impl Client {
         to: &ServerRef,
         message: impl FnOnce(&mut TermWriter<'_>),
     ) -> Result<(Arc<str>, Outbound), CallError> {
-        let message = OwnedTerm::write(message).map_err(CallError::Malformed)?;
-        let at = self.locate(to).await?;
-        self.peer_for(at.node(), message.view()).await?;
+        let message = written(message)?;
+        let Route { at, peer: _ } = self.route(to, message.view()).await?;
         let mut frames = Outbound::default();
         frames.send_to(&self.from, &at, |w| {
             w.term(message.view());
@@ -274,11 +265,7 @@ impl Client {
             let peer = self.node.connect(&node.into()).await.map_err(|_| ErpcError::NoConnection)?;
             self.node.erpc(&peer, function, arity, arguments, timeout).await
         };
-        let late = async {
-            Timer::after(timeout).await;
-            Err(ErpcError::Timeout)
-        };
-        called.or(late).await
+        within(timeout, called).await.unwrap_or(Err(ErpcError::Timeout))
     }
 
     /// Lets other nodes call functions of this node by rpc: `:erpc.call(node, module, function, arguments)` and its
@@ -307,13 +294,15 @@ impl Client {
         })
     }
 
-    /// The connection to a node, where that node can decode the term.
-    async fn peer_for(&self, node: &Arc<str>, term: TermView<'_>) -> Result<Arc<PeerHandle>, CallError> {
+    /// The way of every call, cast and message: where the server is, and a connection to a node that can decode the term.
+    async fn route(&self, to: &ServerRef, term: TermView<'_>) -> Result<Route, CallError> {
+        let at = self.locate(to).await?;
+        let node = at.node();
         let peer = self.node.connect(node).await.map_err(|_| CallError::NodeDown(Arc::clone(node)))?;
         if !peer.offered.can_decode(term.traits()) {
             return Err(CallError::Undecodable(Arc::clone(node)));
         }
-        Ok(peer)
+        Ok(Route { at, peer })
     }
 
     fn new_watch(&self, at: RemoteProcess) -> Watch {
@@ -361,15 +350,8 @@ impl Client {
     /// Sends frames to a node once there is room for them.
     async fn offer_in_turn(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
         while let Some(room) = self.try_offer(node, &mut frames) {
-            let has_room = async {
-                room.wait().await;
-                Ok(())
-            };
-            let stalled = async {
-                Timer::after(self.node.config.limits.output_stall_max).await;
-                Err(CallError::Busy(Arc::clone(node)))
-            };
-            has_room.or(stalled).await?;
+            let stall_max = self.node.config.limits.output_stall_max;
+            within(stall_max, room.wait()).await.ok_or_else(|| CallError::Busy(Arc::clone(node)))?;
         }
         Ok(())
     }
@@ -387,6 +369,17 @@ impl Client {
         }
         None
     }
+}
+
+/// Where a term goes.
+struct Route {
+    at: RemoteProcess,
+    peer: Arc<PeerHandle>,
+}
+
+/// What a caller of ours writes, as one term.
+fn written(write: impl FnOnce(&mut TermWriter<'_>)) -> Result<OwnedTerm, CallError> {
+    OwnedTerm::write(write).map_err(CallError::Malformed)
 }
 
 impl fmt::Debug for Client {

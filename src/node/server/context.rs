@@ -17,6 +17,7 @@ use crate::node::server::Server;
 use crate::node::server::client::{Client, Watch};
 use crate::node::server::process_handle::{ProcessHandle, exit_reason};
 use crate::node::server::timers::{TimerRef, Timers};
+use crate::node::server::typed::Addressed;
 use crate::process::mailbox::{Envelope, Mailbox, Next};
 use crate::process::{CallError, ExitSignals, GenServer, PeerEvent};
 
@@ -118,7 +119,7 @@ impl<S: Server> Context<S> {
         T: DeserializeOwned,
         R: Serialize + ?Sized,
     {
-        self.client.call_as(to, request, timeout)
+        Addressed::new(self.client.clone(), to, request).call(timeout)
     }
 
     /// Casts to a server on any node, as `GenServer.cast/2` does.
@@ -133,7 +134,7 @@ impl<S: Server> Context<S> {
     where
         R: Serialize + ?Sized,
     {
-        self.client.cast_as(to, request)
+        Addressed::new(self.client.clone(), to, request).cast()
     }
 
     /// Sends a message to a process on any node, as `send/2` does.
@@ -148,7 +149,7 @@ impl<S: Server> Context<S> {
     where
         M: Serialize + ?Sized,
     {
-        self.client.send_as(to, message)
+        Addressed::new(self.client.clone(), to, message).send()
     }
 
     /// Sends the server itself a message after a while, as `Process.send_after/3` does: `handle_info` gets it as it is,

@@ -22,6 +22,7 @@ use crate::node::server::context::{Context, Down, Event};
 use crate::node::server::process_handle::ProcessHandle;
 use crate::node::server::reply_to::ReplyTo;
 use crate::process::mailbox::Envelope;
+use crate::within::until;
 
 /// Messages after which other tasks get the thread, also when more are there.
 const MESSAGES_IN_A_ROW: u32 = 64;
@@ -204,13 +205,7 @@ pub(in crate::node) async fn run<S: Server>(handle: ProcessHandle, mut server: S
 /// Waits for a future, unless the process is ended from outside before.
 async fn until_ended<T>(handle: &ProcessHandle, work: impl Future<Output = T>) -> Option<T> {
     let mailbox = handle.mailbox.as_ref().expect("a server has a mailbox");
-    let ended = poll_fn(|cx| mailbox.poll_ended(cx));
-    async { Some(work.await) }
-        .or(async {
-            ended.await;
-            None
-        })
-        .await
+    until(poll_fn(|cx| mailbox.poll_ended(cx)), work).await
 }
 
 /// Handles messages until the server is to end, and gives the reason.

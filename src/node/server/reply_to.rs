@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
-use smol::future::FutureExt;
 
 use crate::distribution::Outbound;
 use crate::etf::{ConvertError, TermWriter};
@@ -13,10 +12,12 @@ use crate::node::latch::Opened;
 use crate::node::life::threads;
 use crate::node::server::process_handle::exit_reason;
 use crate::node::server::typed;
-use crate::node::{Node, after, block_on};
+use crate::node::{Node, block_on};
 use crate::process::{NoRoom, OwnedCaller, ProcessId};
+use crate::within::within;
 
-/// A call that is dropped by a panic ends after so long, unless the panic has ended its server.
+/// A call that is dropped by a panic ends after so long, unless the panic has ended its server: that is a matter of
+/// microseconds, and callers wait for seconds.
 const PANIC_TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Who waits for the answer to a call: the `from` of `handle_call`.
@@ -170,15 +171,7 @@ impl Node {
 
     /// Waits for room; `false`: none has come for too long.
     async fn room_comes(&self, room: Opened) -> bool {
-        let came = async {
-            room.wait().await;
-            true
-        };
-        let stalled = async {
-            after(self.config.limits.output_stall_max).await;
-            false
-        };
-        came.or(stalled).await
+        within(self.config.limits.output_stall_max, room.wait()).await.is_some()
     }
 }
 
@@ -192,7 +185,7 @@ impl Drop for ReplyTo {
             let left = Self { caller: self.caller.take(), process, node: node_of };
             let ended = node.end_of(process);
             node.spawn(async move {
-                ended.or(after(PANIC_TOLD_WITHIN)).await;
+                _ = within(PANIC_TOLD_WITHIN, ended).await;
                 drop(left);
             });
         }

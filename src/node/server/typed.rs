@@ -1,4 +1,4 @@
-//! Calls, casts and messages with Rust values for terms.
+//! Calls, casts and messages with Rust values for terms: written once, in [`Addressed`]; the public methods are its fronts.
 
 use std::time::Duration;
 
@@ -14,6 +14,36 @@ use crate::process::CallError;
 /// A value as a term.
 pub(in crate::node) fn term_of(value: &(impl Serialize + ?Sized)) -> Result<OwnedTerm, ConvertError> {
     Ok(OwnedTerm::parse(to_term(value)?).expect("what is written from a value is one term"))
+}
+
+/// A value as a term, with its sender and its receiver. What [`Client`], [`Node`] and [`Context`](super::Context) send as Rust
+/// values goes out here: it borrows neither the client nor the value, and sends nothing before it is awaited.
+pub(super) struct Addressed {
+    client: Client,
+    to: ServerRef,
+    term: Result<OwnedTerm, ConvertError>,
+}
+
+impl Addressed {
+    pub(super) fn new(client: Client, to: &ServerRef, value: &(impl Serialize + ?Sized)) -> Self {
+        Self { client, to: to.clone(), term: term_of(value) }
+    }
+
+    pub(super) async fn call<T: DeserializeOwned>(self, timeout: Duration) -> Result<T, CallError> {
+        let request = self.term.map_err(CallError::Unwritable)?;
+        let answer = self.client.call_term(&self.to, request.view(), timeout).await?;
+        from_term(answer.view()).map_err(CallError::Unreadable)
+    }
+
+    pub(super) async fn cast(self) -> Result<(), CallError> {
+        let request = self.term.map_err(CallError::Unwritable)?;
+        self.client.cast(&self.to, |w| _ = w.term(request.view())).await
+    }
+
+    pub(super) async fn send(self) -> Result<(), CallError> {
+        let message = self.term.map_err(CallError::Unwritable)?;
+        self.client.send(&self.to, |w| _ = w.term(message.view())).await
+    }
 }
 
 /// With Rust values for terms. What these give needs neither the client nor the values any more: it can be moved into
@@ -35,12 +65,7 @@ impl Client {
         T: DeserializeOwned,
         R: Serialize + ?Sized,
     {
-        let (client, to, request) = (self.clone(), to.clone(), term_of(request));
-        async move {
-            let request = request.map_err(CallError::Unwritable)?;
-            let answer = client.call_term(&to, request.view(), timeout).await?;
-            from_term(answer.view()).map_err(CallError::Unreadable)
-        }
+        Addressed::new(self.clone(), to, request).call(timeout)
     }
 
     /// Casts to a server, as `GenServer.cast/2` does.
@@ -55,11 +80,7 @@ impl Client {
     where
         R: Serialize + ?Sized,
     {
-        let (client, to, request) = (self.clone(), to.clone(), term_of(request));
-        async move {
-            let request = request.map_err(CallError::Unwritable)?;
-            client.cast(&to, |w| _ = w.term(request.view())).await
-        }
+        Addressed::new(self.clone(), to, request).cast()
     }
 
     /// Sends a message to a process, as `send/2` does.
@@ -74,11 +95,7 @@ impl Client {
     where
         M: Serialize + ?Sized,
     {
-        let (client, to, message) = (self.clone(), to.clone(), term_of(message));
-        async move {
-            let message = message.map_err(CallError::Unwritable)?;
-            client.send(&to, |w| _ = w.term(message.view())).await
-        }
+        Addressed::new(self.clone(), to, message).send()
     }
 }
 
@@ -109,7 +126,7 @@ impl Node {
         T: DeserializeOwned,
         R: Serialize + ?Sized,
     {
-        self.client().call_as(to, request, timeout)
+        Addressed::new(self.client(), to, request).call(timeout)
     }
 
     /// Casts to a server on any node, as `GenServer.cast/2` does.
@@ -124,7 +141,7 @@ impl Node {
     where
         R: Serialize + ?Sized,
     {
-        self.client().cast_as(to, request)
+        Addressed::new(self.client(), to, request).cast()
     }
 
     /// Sends a message to a process on any node, as `send/2` does.
@@ -139,6 +156,6 @@ impl Node {
     where
         M: Serialize + ?Sized,
     {
-        self.client().send_as(to, message)
+        Addressed::new(self.client(), to, message).send()
     }
 }

@@ -3,15 +3,10 @@
 
 use std::fmt::Write;
 
+use crate::kv::figures::Served;
 use crate::node::latency::BOUNDS_NANOS;
 use crate::program::Snapshot;
-
-/// The states of a slave, each a value of its own.
-const SLAVE_STATES: [&str; 8] =
-    ["seeking", "refused", "gone", "copying", "behind", "full", "failing", "in_step"];
-
-/// The states of a store's primary, each a value of its own.
-const PRIMARY_STATES: [&str; 7] = ["following", "writing", "copying", "repairing", "full", "failing", "gone"];
+use crate::replica::{PrimaryStanding, StandingKind};
 
 /// A text with the metrics of a node.
 pub(super) fn write(snapshot: &Snapshot) -> String {
@@ -89,17 +84,11 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
     }
     page.metric("kvnode_store_requests_total", "counter", "What a store was asked for.");
     for (number, store) in snapshot.stores.iter().enumerate() {
-        let requests = store.requests;
-        for (kind, count) in [
-            ("get", requests.get),
-            ("put", requests.put),
-            ("delete", requests.delete),
-            ("replicated", requests.replicated),
-            ("other", requests.other),
-        ] {
+        // What is refused is among the others too, and has a metric of its own.
+        for kind in Served::ALL.into_iter().filter(|kind| *kind != Served::Refused) {
             let mut labels = named(number);
-            labels.push(("request", kind.to_owned()));
-            page.value("kvnode_store_requests_total", &labels, count as f64);
+            labels.push(("request", kind.code().to_owned()));
+            page.value("kvnode_store_requests_total", &labels, store.requests.of(kind) as f64);
         }
     }
     page.metric(
@@ -126,7 +115,11 @@ fn primaries(page: &mut Page, snapshot: &Snapshot) {
         "Whether the primary of a store that is a slave is there; none for a store that is no slave.",
     );
     for (labels, standing) in primaries() {
-        page.value("kvnode_store_primary_up", &labels, f64::from(standing.state != "gone"));
+        page.value(
+            "kvnode_store_primary_up",
+            &labels,
+            f64::from(standing.state != PrimaryStanding::Gone.code()),
+        );
     }
     page.metric(
         "kvnode_store_primary_state",
@@ -134,11 +127,13 @@ fn primaries(page: &mut Page, snapshot: &Snapshot) {
         "1 for the state that a store is in with its primary; writing: an Elixir primary, which does not say.",
     );
     for (labels, standing) in primaries() {
-        for state in PRIMARY_STATES {
-            let mut labels = labels.clone();
-            labels.push(("state", state.to_owned()));
-            page.value("kvnode_store_primary_state", &labels, f64::from(standing.state == state));
-        }
+        states(
+            page,
+            "kvnode_store_primary_state",
+            &labels,
+            PrimaryStanding::ALL.map(PrimaryStanding::code),
+            &standing.state,
+        );
     }
     page.metric(
         "kvnode_store_primary_lag_writes",
@@ -163,11 +158,7 @@ fn slaves(page: &mut Page, snapshot: &Snapshot) {
     };
     page.metric("kvnode_slave_state", "gauge", "1 for the state that a slave is in.");
     for (labels, slave) in slaves() {
-        for state in SLAVE_STATES {
-            let mut labels = labels.clone();
-            labels.push(("state", state.to_owned()));
-            page.value("kvnode_slave_state", &labels, f64::from(slave.state == state));
-        }
+        states(page, "kvnode_slave_state", &labels, StandingKind::ALL.map(StandingKind::code), &slave.state);
     }
     page.metric(
         "kvnode_slave_lag_writes",
@@ -176,6 +167,20 @@ fn slaves(page: &mut Page, snapshot: &Snapshot) {
     );
     for (labels, slave) in slaves() {
         page.value("kvnode_slave_lag_writes", &labels, slave.lag.map_or(f64::NAN, |lag| lag as f64));
+    }
+}
+
+/// Each state is a value of its own: 1 for the present one.
+fn states<const N: usize>(
+    page: &mut Page,
+    metric: &str,
+    labels: &[(&'static str, String)],
+    all: [&str; N],
+    now: &str,
+) {
+    for state in all {
+        let labels = [labels, &[("state", state.to_owned())]].concat();
+        page.value(metric, &labels, f64::from(now == state));
     }
 }
 

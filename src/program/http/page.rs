@@ -1,12 +1,19 @@
 //! The page: one file with everything in it, which asks for `/status.json` and draws.
 
+use std::sync::LazyLock;
+
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 
 use super::routes::with;
+use crate::program::shown;
 
-/// With `{{nonce}}` where the one style and the one script say that they are ours.
-const PAGE: &str = include_str!("page.html");
+/// With `{{nonce}}` where the one style and the one script say that they are ours, and `{{shown}}` where the script has the
+/// words for states and requests.
+const TEMPLATE: &str = include_str!("page.html");
+
+/// The same with the words. They are ours, and none of them ends a script.
+static PAGE: LazyLock<String> = LazyLock::new(|| TEMPLATE.replace("{{shown}}", &shown::table().to_string()));
 
 pub(super) fn answer() -> super::routes::Answer {
     let nonce = nonce();
@@ -29,6 +36,7 @@ fn nonce() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::{PrimaryStanding, StandingKind};
 
     #[test]
     fn a_page_needs_nothing_from_elsewhere_and_each_has_a_nonce_of_its_own() {
@@ -38,7 +46,20 @@ mod tests {
         );
         assert!(!PAGE.contains(" style=") && !PAGE.contains(" onclick="), "the policy forbids it");
         assert_eq!(PAGE.matches("{{nonce}}").count(), 2);
+        assert!(TEMPLATE.contains("{{shown}}") && !PAGE.contains("{{shown}}"));
         let policy = || answer().headers()[header::CONTENT_SECURITY_POLICY].clone();
         assert_ne!(policy(), policy());
+    }
+
+    #[test]
+    fn a_page_has_the_words_of_all_states_and_names_no_other() {
+        let slaves = StandingKind::ALL.map(StandingKind::code);
+        let primaries = PrimaryStanding::ALL.map(PrimaryStanding::code);
+        let known: Vec<&str> = slaves.into_iter().chain(primaries).collect();
+        assert!(known.iter().all(|code| PAGE.contains(&format!("\"{code}\":{{"))), "{}", *PAGE);
+        for named in TEMPLATE.split("state === \"").skip(1) {
+            let named = named.split('"').next().unwrap_or_default();
+            assert!(known.contains(&named), "the page knows a state that is none: {named}");
+        }
     }
 }

@@ -68,7 +68,7 @@ impl Downstream {
             lineage: lineage.clone(),
             seq: source.seq(),
             slaves: named_on(&self.node, source),
-            fresh: self.slave.is_guarded() && source.is_fresh(),
+            started_empty: self.slave.protects_data() && source.started_empty(),
         };
         self.questions += 1;
         let question = self.questions;

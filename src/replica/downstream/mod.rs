@@ -408,9 +408,11 @@ impl Downstream {
     /// This slave is a former primary. What it had sent last to those slaves that do not tell one primary from another may have
     /// come behind what this store has sent: they get everything again.
     fn copy_to_others(&mut self, source: &dyn Source) {
+        // Before the order, as a write takes them: a thread that adds a slave may wait between the two.
+        let slaves = source.slaves();
         source.in_order(&mut || {
-            for other in source.slaves() {
-                if !Arc::ptr_eq(&other, &self.slave) && other.dialect() == Dialect::Elixir {
+            for other in &slaves {
+                if !Arc::ptr_eq(other, &self.slave) && other.dialect() == Dialect::Elixir {
                     self.outputs.push_back(Output::Log(Event::CopiedAgain(other.name().clone())));
                     other.copy_all();
                 }

@@ -114,7 +114,7 @@ impl<'a> Desk<'a> {
                 Output::Unwatch => "unwatch".into(),
                 Output::AskDialect { question, .. } => self.asked("dialect?", question),
                 Output::Greet { question, hello, .. } => {
-                    assert_eq!((hello.seq, hello.fresh), (7, false));
+                    assert_eq!((hello.seq, hello.started_empty), (7, false));
                     self.asked("greet", question)
                 }
                 Output::AskKind { question, .. } => self.asked("kind?", question),

@@ -325,10 +325,10 @@ fn it_is_asked_once_in_a_while_and_never_twice_at_once() {
 fn what_could_not_be_sent_is_not_forgotten_when_its_keys_could_be_read_and_an_error_is_when_it_is_found() {
     let slave = Slave::new(SlaveName::global("s"), 1 << 20);
     slave.failed("nobody has that name");
-    slave.guard();
-    assert!(slave.is_guarded());
+    slave.protect_data();
+    assert!(slave.protects_data());
     slave.found(at(1));
-    assert_eq!((slave.last_error(), slave.is_guarded()), (None, false));
+    assert_eq!((slave.last_error(), slave.protects_data()), (None, false));
     assert!(slave.begin_sweep());
     repair(&slave, &Damaged(OneKey(atom("k"))));
     assert!(slave.may_be_stale());

@@ -9,9 +9,11 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::backup::{self, BackupError, Progress, StoreCount};
-use super::dir::{Dir, Journals, TornEnd};
+use super::dir::Dir;
 use super::engine::{Engine, View};
 use super::error::{OpenError, engine_error};
+use super::frames;
+use super::ledger::{Journals, Ledger, TornEnd};
 use super::record::{Found, plain_key};
 use super::writer::opened;
 
@@ -41,10 +43,12 @@ impl ReadOnlyDisk {
     /// As [`Disk::open`](super::Disk::open)'s; and there is no room for the journals in the folder for temporary files.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let dir = Dir::take_to_read(path)?;
-        let journals = dir.inspect_journals()?;
+        let in_tables = |journals: &Journals| number_in_tables(&dir.engine(), journals);
+        let (ledger, verdict, journals) = Ledger::open(path, dir.access_to_read(), &in_tables)?;
+        let torn = verdict.torn()?;
         let (engine, likeness) = open_likeness(&dir.engine(), &journals)?;
-        dir.check_reached(engine.number())?;
-        Ok(Self { view: engine.view(), torn: journals.torn, dir, _likeness: likeness })
+        ledger.opened(engine.number())?;
+        Ok(Self { view: engine.view(), torn, dir, _likeness: likeness })
     }
 
     /// What a crash has left at the end, which the next start cuts off: it is no part of what is read here.
@@ -155,7 +159,7 @@ impl Likeness {
             if engine.is_dir() {
                 liken(&engine.canonicalize()?, &self.0)?;
             }
-            for (journal, whole_bytes) in &journals.whole {
+            for (journal, whole_bytes) in journals {
                 let copy = self.0.join(journal.file_name().unwrap_or_default());
                 io::copy(&mut fs::File::open(journal)?.take(*whole_bytes), &mut fs::File::create(copy)?)?;
             }
@@ -181,7 +185,7 @@ fn liken(from: &Path, to: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             DirBuilder::new().mode(0o700).create(&copy)?;
             liken(&path, &copy)?;
-        } else if path.extension().is_some_and(|extension| extension == "jnl") {
+        } else if frames::is_journal(&path) {
         } else if entry.metadata()?.len() < LINK_FROM_BYTES {
             // Not `fs::copy`: a copy of what nobody may write could not be written either.
             io::copy(&mut fs::File::open(&path)?, &mut fs::File::create(&copy)?)?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64
-//!        "n", store:32, name -> a note               "b" -> the last batch's number (stamp.rs)
+//!        "n", store:32, name -> a note               "b" -> the last batch's number (ledger.rs)
 //! s1 ..  the entries (record.rs)
 //! ```
 //!
@@ -23,9 +23,9 @@ use fjall::{
 };
 
 use super::error::engine_error;
+use super::ledger::{self, Ledger};
 use super::queue::{Change, Decided, Write};
 use super::record::{self, Found};
-use super::stamp::{self, Stamp};
 use crate::store::{self, Pending, StoreError};
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
@@ -62,10 +62,8 @@ pub(super) struct Engine {
     pub db: Database,
     meta: Keyspace,
     stores: AHashMap<u32, Keyspace>,
-    /// The folder's, which stands in every batch.
-    folder: u64,
-    /// Of the last batch.
-    number: AtomicU64,
+    /// Of the last batch when it was opened.
+    number: u64,
     /// Bytes since all was written to tables.
     since_tables: AtomicU64,
     /// Each [`View`] has one.
@@ -74,12 +72,29 @@ pub(super) struct Engine {
 
 /// What came of a batch beside that it is written.
 pub(super) struct Committed {
-    /// Its number; `None`: there was nothing to write.
-    pub number: Option<u64>,
     /// The new totals.
     pub totals: AHashMap<u32, (u64, u64)>,
     /// Writes that were refused, by their place in the batch.
     pub refused: Vec<(usize, StoreError)>,
+}
+
+/// What of a batch the disk has room for. What changes nothing needs none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RoomFor {
+    All,
+    /// Which is how others get room.
+    Deletes,
+    Nothing,
+}
+
+impl RoomFor {
+    const fn takes(self, decided: &Decided) -> bool {
+        match decided {
+            Decided::Keep => true,
+            Decided::Put(_) => matches!(self, Self::All),
+            Decided::Delete => !matches!(self, Self::Nothing),
+        }
+    }
 }
 
 /// What a batch has made of one of the engine's keys.
@@ -91,51 +106,53 @@ struct Changed {
 }
 
 impl Engine {
-    /// Opens the engine of the folder with this number.
-    pub(super) fn open(path: &Path, cache_bytes: u64, folder: u64) -> fjall::Result<Self> {
+    /// Opens the engine of a folder, whose journals the ledger has looked through.
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
         let builder = Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES);
-        Self::of(builder.open()?, folder)
+        Self::of(builder.open()?)
     }
 
     /// The same to read from: nothing is done in the background.
     pub(super) fn open_to_read(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
-        Self::of(Database::builder(path).cache_size(cache_bytes).worker_threads_unchecked(0).open()?, 0)
+        Self::of(Database::builder(path).cache_size(cache_bytes).worker_threads_unchecked(0).open()?)
     }
 
-    fn of(db: Database, folder: u64) -> fjall::Result<Self> {
+    fn of(db: Database) -> fjall::Result<Self> {
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
         let mut engine = Self {
             db,
             meta,
             stores: AHashMap::new(),
-            folder,
-            number: AtomicU64::new(0),
+            number: 0,
             since_tables: AtomicU64::new(0),
             viewers: Arc::default(),
         };
         for (id, _) in engine.names()? {
             engine.open_store(id)?;
         }
-        if let Some(stamp) = engine.meta.get(stamp::KEY)? {
-            let stamp = Stamp::from_bytes(&stamp).ok_or(fjall::Error::Unrecoverable)?;
-            engine.number = AtomicU64::new(stamp.number);
+        if let Some(stamp) = engine.meta.get(ledger::KEY)? {
+            engine.number = ledger::number_of(&stamp).ok_or(fjall::Error::Unrecoverable)?;
         }
         Ok(engine)
     }
 
-    /// The number of the last batch; 0: there is none.
-    pub(super) fn number(&self) -> u64 {
-        self.number.load(Ordering::Acquire)
+    /// The number of the last batch that it had when it was opened; 0: there was none.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
     }
 
-    /// Writes a batch that has something in it, and gives its number. One at a time.
-    fn commit_stamped(&self, mut batch: OwnedWriteBatch) -> fjall::Result<u64> {
-        let number = self.number() + 1;
-        let stamp = Stamp { number, engine_number: self.db.seqno(), folder: self.folder };
-        batch.insert(&self.meta, stamp::KEY, stamp.to_bytes());
+    /// Writes a batch that has something in it. One at a time.
+    fn commit_stamped(
+        &self,
+        batch: OwnedWriteBatch,
+        mode: PersistMode,
+        ledger: &Ledger,
+    ) -> fjall::Result<()> {
+        let mut batch = batch.durability(Some(mode));
+        batch.insert(&self.meta, ledger::KEY, ledger.stamp(self.db.seqno()));
         batch.commit()?;
-        self.number.store(number, Ordering::Release);
-        Ok(number)
+        ledger.wrote(mode != PersistMode::Buffer);
+        Ok(())
     }
 
     fn open_store(&mut self, id: u32) -> fjall::Result<()> {
@@ -166,22 +183,22 @@ impl Engine {
         }
     }
 
-    /// Keeps the names of a store, new or not, durably, and gives the batch's number.
-    pub(super) fn name(&mut self, id: u32, names: &[String]) -> fjall::Result<u64> {
+    /// Keeps the names of a store, new or not, durably.
+    pub(super) fn name(&mut self, id: u32, names: &[String], ledger: &Ledger) -> fjall::Result<()> {
         if !self.stores.contains_key(&id) {
             self.open_store(id)?;
         }
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        let mut batch = self.db.batch();
         batch.insert(&self.meta, meta_key(b's', id), names.join("\n"));
-        self.commit_stamped(batch)
+        self.commit_stamped(batch, PersistMode::SyncAll, ledger)
     }
 
     pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
         self.view().totals(id)
     }
 
-    pub(super) fn note(&self, id: u32, name: &str) -> fjall::Result<Option<Vec<u8>>> {
-        Ok(self.meta.get(note_key(id, name.as_bytes()))?.map(|note| note.to_vec()))
+    pub(super) fn note(&self, id: u32, name: &[u8]) -> fjall::Result<Option<Vec<u8>>> {
+        Ok(self.meta.get(note_key(id, name))?.map(|note| note.to_vec()))
     }
 
     pub(super) fn read(&self, id: u32, key: &[u8]) -> Result<Option<Found>, fjall::Error> {
@@ -232,8 +249,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes a batch as a whole. `mode` is how far it is brought before this returns. Without room only deletes are
-    /// written, and the others of the batch refused; and so is a write whose key has something that cannot be read.
+    /// Writes a batch as a whole. `mode` is how far it is brought before this returns. What there is no room for is refused, and
+    /// so is a write whose key has something that cannot be read.
     ///
     /// # Errors
     /// The journal may have it, or a part of it.
@@ -241,16 +258,23 @@ impl Engine {
         &self,
         writes: &mut [Write],
         mode: PersistMode,
-        room: bool,
+        room: RoomFor,
+        ledger: &Ledger,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> fjall::Result<Committed> {
-        let mut batch = self.db.batch().durability(Some(mode));
-        let mut committed = Committed { number: None, totals: AHashMap::new(), refused: Vec::new() };
+        let mut batch = self.db.batch();
+        let mut committed = Committed { totals: AHashMap::new(), refused: Vec::new() };
         // Of the engine's keys that the batch has changed so far.
         let mut changed: AHashMap<(u32, Vec<u8>), Changed> = AHashMap::new();
         let mut written = 0;
         for (at, write) in writes.iter_mut().enumerate() {
-            if !room && matches!(write.change, Change::Put(..) | Change::Note(..)) {
+            let has_room = match write.change {
+                Change::Put(..) | Change::Note(..) => room == RoomFor::All,
+                Change::Delete(_) => room != RoomFor::Nothing,
+                // By what it decides.
+                Change::Update(..) | Change::Nothing(_) => true,
+            };
+            if !has_room {
                 committed.refused.push((at, StoreError::NoSpace));
                 continue;
             }
@@ -268,7 +292,7 @@ impl Engine {
                 Change::Delete(_) => None,
                 Change::Update(update, decided) => {
                     match decide(store, &mut **update, &engine_key, &write.key, changed.get(&place)) {
-                        Ok(Decided::Put(_)) if !room => {
+                        Ok(now) if !room.takes(&now) => {
                             committed.refused.push((at, StoreError::NoSpace));
                             continue;
                         }
@@ -331,7 +355,7 @@ impl Engine {
         if batch.is_empty() {
             return Ok(committed);
         }
-        committed.number = Some(self.commit_stamped(batch)?);
+        self.commit_stamped(batch, mode, ledger)?;
         if let Err(error) = self.written(written) {
             // What was committed is. The next batch finds the engine broken.
             tracing::error!(?error, "tables are not written");
@@ -473,6 +497,7 @@ fn note_key(id: u32, name: &[u8]) -> Vec<u8> {
 mod tests {
     use std::fs;
 
+    use super::super::ledger::Access;
     use super::*;
     use crate::etf::Traits;
     use crate::store::Value;
@@ -483,15 +508,27 @@ mod tests {
         Write { store: 1, key: key.as_bytes().into(), change: Change::Put(entry.into(), Box::new(|_| {})) }
     }
 
-    fn commit(engine: &Engine, mut writes: Vec<Write>) -> Committed {
-        engine.commit(&mut writes, PersistMode::SyncData, true, |_| None).unwrap()
+    /// The engine of a folder, and its ledger.
+    fn opened(dir: &Path) -> (Engine, Ledger) {
+        if !dir.join(ledger::NAME).exists() {
+            Ledger::make(dir).unwrap();
+        }
+        let (ledger, verdict, _) = Ledger::open(dir, Access::Write { always: true }, &|_| Ok(0)).unwrap();
+        assert_eq!(verdict.torn().unwrap(), None);
+        let engine = Engine::open(&dir.join("engine"), 1 << 20).unwrap();
+        ledger.opened(engine.number()).unwrap();
+        (engine, ledger)
+    }
+
+    fn commit((engine, ledger): &(Engine, Ledger), mut writes: Vec<Write>) -> Committed {
+        engine.commit(&mut writes, PersistMode::SyncData, RoomFor::All, ledger, |_| None).unwrap()
     }
 
     #[test]
     fn a_key_that_cannot_be_read_is_refused_and_the_others_of_its_batch_are_written() {
         let dir = tempfile::tempdir().unwrap();
-        let mut engine = Engine::open(dir.path(), 1 << 20, 1).unwrap();
-        engine.name(1, &["a".into()]).unwrap();
+        let mut disk = opened(dir.path());
+        disk.0.name(1, &["a".into()], &disk.1).unwrap();
         let keys: Vec<String> = (0..200).map(|number| format!("key{number}")).collect();
         // What does not get shorter.
         let noise = |key: &str| {
@@ -503,22 +540,23 @@ mod tests {
                 })
                 .collect::<Vec<_>>()
         };
-        commit(&engine, keys.iter().map(|key| put(key, &noise(key))).collect());
-        engine.write_tables().unwrap();
-        engine.wait_for_tables(0).unwrap();
-        let place = engine.stores[&1].path().join("tables");
-        drop(engine);
+        commit(&disk, keys.iter().map(|key| put(key, &noise(key))).collect());
+        disk.0.write_tables().unwrap();
+        disk.0.wait_for_tables(0).unwrap();
+        let place = disk.0.stores[&1].path().join("tables");
+        drop(disk);
         for table in fs::read_dir(place).unwrap() {
             let table = table.unwrap().path();
             let mut bytes = fs::read(&table).unwrap();
             bytes[1_000] ^= 1;
             fs::write(table, bytes).unwrap();
         }
-        let engine = Engine::open(dir.path(), 1 << 20, 1).unwrap();
+        let disk = opened(dir.path());
+        let engine = &disk.0;
         let (good, bad): (Vec<_>, Vec<_>) =
             keys.iter().partition(|key| engine.read(1, key.as_bytes()).is_ok());
         assert!(!good.is_empty() && !bad.is_empty(), "{} and {}", good.len(), bad.len());
-        let committed = commit(&engine, vec![put(good[0], b"1"), put(bad[0], b"2"), put(good[1], b"3")]);
+        let committed = commit(&disk, vec![put(good[0], b"1"), put(bad[0], b"2"), put(good[1], b"3")]);
         assert_eq!(committed.refused, [(1, StoreError::Io("damaged"))]);
         for (key, value) in [(good[0], b"1"), (good[1], b"3")] {
             assert_eq!(engine.read(1, key.as_bytes()).unwrap().unwrap().value().bytes, value);
@@ -529,12 +567,18 @@ mod tests {
     #[test]
     fn batches_are_numbered_one_by_one_over_reopenings() {
         let dir = tempfile::tempdir().unwrap();
-        let mut engine = Engine::open(dir.path(), 1 << 20, 1).unwrap();
-        assert_eq!((engine.number(), engine.name(1, &["a".into()]).unwrap()), (0, 1));
-        assert_eq!(commit(&engine, vec![put("k", b"1")]).number, Some(2));
-        assert_eq!(commit(&engine, vec![]).number, None);
-        drop(engine);
-        let engine = Engine::open(dir.path(), 1 << 20, 1).unwrap();
-        assert_eq!((engine.number(), commit(&engine, vec![put("k", b"2")]).number), (2, Some(3)));
+        let mut disk = opened(dir.path());
+        assert_eq!((disk.0.number(), disk.1.last()), (0, 0));
+        disk.0.name(1, &["a".into()], &disk.1).unwrap();
+        let written = |disk: &(Engine, Ledger), writes: Vec<Write>| {
+            commit(disk, writes);
+            disk.1.last()
+        };
+        assert_eq!(disk.1.last(), 1);
+        assert_eq!(written(&disk, vec![put("k", b"1")]), 2);
+        assert_eq!(written(&disk, vec![]), 2, "there is nothing to write");
+        drop(disk);
+        let disk = opened(dir.path());
+        assert_eq!((disk.0.number(), written(&disk, vec![put("k", b"2")])), (2, 3));
     }
 }

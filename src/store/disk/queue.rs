@@ -6,10 +6,14 @@ use ahash::AHashMap;
 use fjall::Slice;
 
 use super::record::Found;
-use crate::store::{Change as Of, Done, Pending, ReadDone, StoreError, WriteDone, Written};
+use crate::store::{Change as Of, Done, NoteDone, Pending, ReadDone, StoreError, WriteDone, Written};
 
-/// An entry's store and key.
-pub(super) type EntryKey = (u32, Arc<[u8]>);
+/// What a write is of, by its store: an entry by its key, or a note by its name.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Entry(u32, Arc<[u8]>),
+    Note(u32, Arc<[u8]>),
+}
 
 /// One change, and whom to tell.
 pub(super) struct Write {
@@ -43,9 +47,15 @@ pub(super) enum Decided {
 }
 
 impl Write {
-    /// What is known of it when it is done: its store and key, where it was an entry's.
-    pub(super) fn done(&self) -> Option<EntryKey> {
-        self.of_entry().then(|| (self.store, Arc::clone(&self.key)))
+    /// What it is of; `None`: nothing.
+    pub(super) fn place(&self) -> Option<Place> {
+        match self.change {
+            Change::Put(..) | Change::Delete(_) | Change::Update(..) => {
+                Some(Place::Entry(self.store, Arc::clone(&self.key)))
+            }
+            Change::Note(..) => Some(Place::Note(self.store, Arc::clone(&self.key))),
+            Change::Nothing(_) => None,
+        }
     }
 
     /// What it takes of memory, and about as much of the disk.
@@ -59,13 +69,13 @@ impl Write {
         change + self.key.len() + 256
     }
 
-    /// What it takes of the disk where the disk is so full that only deletes are written.
+    /// What it takes of the disk at most where the disk is so full that only deletes are written.
     pub(super) fn delete_bytes(&self) -> usize {
-        if matches!(self.change, Change::Delete(_)) { self.bytes() } else { 0 }
-    }
-
-    const fn of_entry(&self) -> bool {
-        matches!(self.change, Change::Put(..) | Change::Delete(_) | Change::Update(..))
+        match self.change {
+            // An update may decide to delete.
+            Change::Delete(_) | Change::Update(..) => self.bytes(),
+            Change::Put(..) | Change::Note(..) | Change::Nothing(_) => 0,
+        }
     }
 
     /// Tells of a write that was not carried out.
@@ -107,12 +117,56 @@ impl Write {
     }
 }
 
-/// A key that has writes waiting.
-struct Waiting {
+/// A key or a name that has writes waiting.
+struct Waiting<D> {
     /// The number of the last one.
     last: u64,
     /// Reads, each with the number of the last write that was there before it.
-    reads: Vec<(u64, ReadDone)>,
+    reads: Vec<(u64, D)>,
+}
+
+/// The keys that have writes waiting, or the names of notes, by store.
+struct Waits<D>(AHashMap<u32, AHashMap<Arc<[u8]>, Waiting<D>>>);
+
+impl<D> Default for Waits<D> {
+    fn default() -> Self {
+        Self(AHashMap::new())
+    }
+}
+
+impl<D> Waits<D> {
+    fn push(&mut self, store: u32, key: Arc<[u8]>, last: u64) {
+        let waiting = self.0.entry(store).or_default().entry(key);
+        waiting.or_insert_with(|| Waiting { last, reads: Vec::new() }).last = last;
+    }
+
+    fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> D) -> bool {
+        let Some(waiting) = self.0.get_mut(&store).and_then(|keys| keys.get_mut(key)) else {
+            return false;
+        };
+        let last = waiting.last;
+        waiting.reads.push((last, done()));
+        true
+    }
+
+    /// The writes up to this number are carried out, one of this key among them: gives the reads that waited for them.
+    fn carried_out(&mut self, store: u32, key: &[u8], taken: u64) -> Vec<D> {
+        let Some(keys) = self.0.get_mut(&store) else { return Vec::new() };
+        let Some(waiting) = keys.get_mut(key) else { return Vec::new() };
+        let (due, kept): (Vec<_>, _) =
+            std::mem::take(&mut waiting.reads).into_iter().partition(|(after, _)| *after <= taken);
+        waiting.reads = kept;
+        if waiting.last <= taken {
+            keys.remove(key);
+        }
+        due.into_iter().map(|(_, done)| done).collect()
+    }
+}
+
+/// A read that may be answered.
+pub(super) enum Read {
+    Entry(u32, Arc<[u8]>, ReadDone),
+    Note(u32, Arc<[u8]>, NoteDone),
 }
 
 /// The queue.
@@ -125,8 +179,8 @@ pub(super) struct Queue {
     pushed: u64,
     /// So many have been taken.
     taken: u64,
-    /// By store and key.
-    keys: AHashMap<u32, AHashMap<Arc<[u8]>, Waiting>>,
+    keys: Waits<ReadDone>,
+    notes: Waits<NoteDone>,
     pub closed: bool,
 }
 
@@ -142,27 +196,32 @@ impl Queue {
     pub(super) fn push(&mut self, write: Write) {
         self.pushed += 1;
         self.bytes += write.bytes();
-        if write.of_entry() {
-            let last = self.pushed;
-            let waiting = self.keys.entry(write.store).or_default().entry(Arc::clone(&write.key));
-            waiting.or_insert_with(|| Waiting { last, reads: Vec::new() }).last = last;
+        match write.place() {
+            Some(Place::Entry(store, key)) => self.keys.push(store, key, self.pushed),
+            Some(Place::Note(store, name)) => self.notes.push(store, name, self.pushed),
+            None => {}
         }
         self.writes.push(write);
     }
 
     /// Keeps a read until the writes to its key that wait now are done; `false` when there are none.
     pub(super) fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
-        let Some(waiting) = self.keys.get_mut(&store).and_then(|keys| keys.get_mut(key)) else {
-            return false;
-        };
-        let last = waiting.last;
-        waiting.reads.push((last, done()));
-        true
+        self.keys.read_later(store, key, done)
+    }
+
+    /// The same of a note.
+    pub(super) fn read_note_later(
+        &mut self,
+        store: u32,
+        name: &str,
+        done: impl FnOnce() -> NoteDone,
+    ) -> bool {
+        self.notes.read_later(store, name.as_bytes(), done)
     }
 
     /// The keys of a store of which writes wait, or are being told of.
     pub(super) fn waiting_keys(&self, store: u32) -> Vec<Arc<[u8]>> {
-        self.keys.get(&store).map_or_else(Vec::new, |keys| keys.keys().cloned().collect())
+        self.keys.0.get(&store).map_or_else(Vec::new, |keys| keys.keys().cloned().collect())
     }
 
     /// Takes the writes that came first, up to `bytes_max`, one at least where there is one.
@@ -180,26 +239,20 @@ impl Queue {
         self.writes.drain(..count).collect()
     }
 
-    /// What was taken last has been carried out: gives the reads that waited for it, with their store and key.
-    /// `bytes` is what they took when they came.
-    pub(super) fn carried_out(
-        &mut self,
-        writes: &[Option<EntryKey>],
-        bytes: usize,
-    ) -> Vec<(u32, Arc<[u8]>, ReadDone)> {
+    /// What was taken last has been carried out: gives the reads that waited for it. `bytes` is what they took when they came.
+    pub(super) fn carried_out(&mut self, writes: Vec<Place>, bytes: usize) -> Vec<Read> {
         self.bytes -= bytes;
         let mut reads = Vec::new();
-        for (store, key) in writes.iter().flatten() {
-            let Some(keys) = self.keys.get_mut(store) else { continue };
-            let Some(waiting) = keys.get_mut(key) else { continue };
-            let (due, kept) = std::mem::take(&mut waiting.reads)
-                .into_iter()
-                .partition(|(after, _): &(u64, ReadDone)| *after <= self.taken);
-            waiting.reads = kept;
-            let due: Vec<(u64, ReadDone)> = due;
-            reads.extend(due.into_iter().map(|(_, done)| (*store, Arc::clone(key), done)));
-            if waiting.last <= self.taken {
-                keys.remove(key);
+        for place in writes {
+            match place {
+                Place::Entry(store, key) => {
+                    let due = self.keys.carried_out(store, &key, self.taken).into_iter();
+                    reads.extend(due.map(|done| Read::Entry(store, Arc::clone(&key), done)));
+                }
+                Place::Note(store, name) => {
+                    let due = self.notes.carried_out(store, &name, self.taken).into_iter();
+                    reads.extend(due.map(|done| Read::Note(store, Arc::clone(&name), done)));
+                }
             }
         }
         reads
@@ -222,8 +275,8 @@ mod tests {
         Box::new(|_| {})
     }
 
-    fn done(writes: &[Write]) -> Vec<Option<EntryKey>> {
-        writes.iter().map(Write::done).collect()
+    fn done(writes: &[Write]) -> Vec<Place> {
+        writes.iter().filter_map(Write::place).collect()
     }
 
     fn sizes(writes: &[Write]) -> usize {
@@ -241,10 +294,10 @@ mod tests {
         let first = queue.take(1 << 20);
         queue.push(put("a"));
         assert!(queue.read_later(1, b"a", read), "the second write waits still");
-        assert_eq!(queue.carried_out(&done(&first), sizes(&first)).len(), 1);
+        assert_eq!(queue.carried_out(done(&first), sizes(&first)).len(), 1);
         assert_eq!((queue.waiting_keys(1), queue.waiting_keys(2)), (vec![Arc::from(*b"a")], Vec::new()));
         let second = queue.take(1 << 20);
-        assert_eq!(queue.carried_out(&done(&second), sizes(&second)).len(), 1);
+        assert_eq!(queue.carried_out(done(&second), sizes(&second)).len(), 1);
         assert!(
             !queue.read_later(1, b"a", read) && queue.waiting_keys(1).is_empty(),
             "nothing waits any more"

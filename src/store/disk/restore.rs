@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::backup::{self, BackupError, Part, Progress, StoreCount};
 use super::dir::RESTORING;
-use super::{Disk, DiskStore, OpenError, SyncPolicy, reached};
+use super::{Disk, DiskStore, OpenError, SyncPolicy, ledger};
 use crate::store::{Notes, Store, StoreError};
 
 /// See [`Disk::restore`].
@@ -77,7 +77,7 @@ fn remove_interrupted(path: &Path) -> Result<(), BackupError> {
 
 /// Gives the folder what was restored, durably, and last of all the file that says what it is.
 fn move_up(new: &Path, dir: &Path) -> io::Result<()> {
-    for name in ["lock", "engine", reached::NAME] {
+    for name in ["lock", "engine", ledger::NAME] {
         fs::rename(new.join(name), dir.join(name))?;
     }
     File::open(dir)?.sync_all()?;

@@ -23,12 +23,12 @@ use super::SyncPolicy;
 use super::backup::{Progress, StoreCount};
 use super::check::number_in_tables;
 use super::dir::Dir;
-use super::engine::{Engine, TABLES_WAITING_MAX, Totals, View};
+use super::engine::{Engine, RoomFor, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
-use super::queue::{Queue, Write};
-use super::reached;
+use super::ledger::{Access, Journals, Ledger, Verdict};
+use super::queue::{Queue, Read, Write};
 use super::record::Found;
-use crate::store::{ReadDone, StoreError};
+use crate::store::{NoteDone, ReadDone, StoreError};
 
 /// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
 /// memory to new files before it lets go of old ones, and should not fail in the middle of that. Deletes may use half.
@@ -65,6 +65,7 @@ impl Memory {
 /// What the threads and the stores share.
 pub(super) struct Shared {
     dir: Dir,
+    ledger: Ledger,
     sync: SyncPolicy,
     memory: Memory,
     /// `None` when it could not be opened again.
@@ -80,10 +81,8 @@ pub(super) struct Shared {
 }
 
 /// The engine has failed to write.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Broken {
-    /// Batches from this number on are to be taken back; `None`: all that it has was written well.
-    seqno: Option<u64>,
     /// When it was opened again in vain last.
     tried: Option<Instant>,
 }
@@ -91,10 +90,10 @@ struct Broken {
 impl Shared {
     pub(super) fn open(path: &Path, sync: SyncPolicy, memory: Memory) -> Result<Self, OpenError> {
         let dir = Dir::take(path)?;
-        let engine = open_engine(&dir, memory)?;
-        // The engine has synced its journals when it read them.
-        let begun = dir.reached.lock().begin(engine.number(), sync == SyncPolicy::Always);
-        begun.map_err(|error| OpenError::system(&path.join(reached::NAME), &error))?;
+        let access = Access::Write { always: sync == SyncPolicy::Always };
+        let in_tables = |journals: &Journals| number_in_tables(&dir.engine(), journals);
+        let (ledger, verdict, _) = Ledger::open(path, access, &in_tables)?;
+        let engine = open_engine(&dir, &ledger, verdict, memory)?;
         let mut totals = AHashMap::new();
         let failed = |error| OpenError::engine(path, error);
         for (id, _) in engine.names().map_err(failed)? {
@@ -103,6 +102,7 @@ impl Shared {
         }
         Ok(Self {
             dir,
+            ledger,
             sync,
             memory,
             engine: RwLock::new(Some(engine)),
@@ -141,8 +141,17 @@ impl Shared {
             None => known.iter().map(|(id, _)| *id).max().unwrap_or(0) + 1,
         };
         if found.is_none_or(|(_, of_it)| of_it != names) {
-            let number = engine.name(id, names).map_err(failed)?;
-            self.dir.reached.lock().wrote(number, true);
+            let mut broken = self.broken.lock();
+            // Behind a batch that failed none comes before that is taken back.
+            let named = if broken.is_some() {
+                Err(fjall::Error::Poisoned)
+            } else {
+                engine.name(id, names, &self.ledger)
+            };
+            if let Err(error) = named {
+                broken.get_or_insert_default();
+                return Err(failed(error));
+            }
         }
         let totals = Arc::clone(self.totals.write().entry(id).or_insert_with(|| Arc::new(Totals::new(0, 0))));
         Ok((id, totals))
@@ -183,7 +192,19 @@ impl Shared {
         })
     }
 
-    pub(super) fn note(&self, store: u32, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Reads a note: at once, or behind the writes of it that wait.
+    pub(super) fn read_note(&self, store: u32, name: &str, done: NoteDone) {
+        let mut done = Some(done);
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            let later = || done.take().unwrap_or_else(|| Box::new(|_| {}));
+            self.queue.lock().read_note_later(store, name, later);
+        }
+        if let Some(done) = done {
+            done(self.note(store, name.as_bytes()));
+        }
+    }
+
+    fn note(&self, store: u32, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
         engine.note(store, name).map_err(|error| engine_error(&error))
@@ -205,9 +226,9 @@ impl Shared {
     pub(super) fn sync_all(&self) -> Result<(), StoreError> {
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-        let number = engine.number();
+        let last = self.ledger.last();
         engine.db.persist(PersistMode::SyncAll).map_err(|error| engine_error(&error))?;
-        self.dir.reached.lock().synced(number);
+        self.ledger.synced(last);
         Ok(())
     }
 
@@ -240,10 +261,10 @@ impl Shared {
             let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&mut writes, sizes)));
             let mut results = outcome.unwrap_or_else(|_| {
                 tracing::error!("the engine panicked (a bug: please report it)");
-                *self.broken.lock() = Some(Broken { seqno: None, tried: None });
+                *self.broken.lock() = Some(Broken::default());
                 Err(StoreError::Io("eio"))
             });
-            let written: Vec<_> = writes.iter().map(Write::done).collect();
+            let written: Vec<_> = writes.iter().filter_map(Write::place).collect();
             let count = writes.len();
             let totals = self.totals.read().clone();
             for (at, write) in writes.into_iter().enumerate() {
@@ -261,13 +282,17 @@ impl Shared {
                 });
             }
             // After the completions: a key that waits no more has been told of to slaves.
-            let reads = self.queue.lock().carried_out(&written, sizes);
+            let reads = self.queue.lock().carried_out(written, sizes);
             self.waiting.fetch_sub(count, Ordering::AcqRel);
             self.room.notify_all();
-            for (store, key, done) in reads {
-                let found = self.read(store, &key);
-                tell(|| {
-                    done(found.as_ref().map(|found| found.as_ref().map(Found::value)).map_err(Clone::clone))
+            for read in reads {
+                tell(|| match read {
+                    Read::Entry(store, key, done) => {
+                        let found = self.read(store, &key);
+                        let found = found.as_ref().map(|found| found.as_ref().map(Found::value));
+                        done(found.map_err(Clone::clone));
+                    }
+                    Read::Note(store, name, done) => done(self.note(store, &name)),
                 });
             }
         }
@@ -275,7 +300,7 @@ impl Shared {
             && self.broken.lock().is_none()
         {
             match engine.db.persist(PersistMode::SyncAll) {
-                Ok(()) => self.dir.reached.lock().end(engine.number()),
+                Ok(()) => self.ledger.close(),
                 Err(error) => {
                     tracing::error!(dir = %self.dir.path.display(), ?error, "the last sync failed");
                 }
@@ -299,12 +324,12 @@ impl Shared {
         let engine = self.engine.read();
         let mut broken = self.broken.lock();
         let Some(engine) = engine.as_ref().filter(|_| broken.is_none()) else { return };
-        let number = engine.number();
+        let last = self.ledger.last();
         match engine.db.persist(PersistMode::SyncData) {
-            Ok(()) => self.dir.reached.lock().synced(number),
+            Ok(()) => self.ledger.synced(last),
             Err(error) => {
                 tracing::error!(dir = %self.dir.path.display(), ?error, "a sync failed: what was written since the last one may be lost");
-                *broken = Some(Broken { seqno: None, tried: None });
+                *broken = Some(Broken::default());
             }
         }
     }
@@ -314,20 +339,16 @@ impl Shared {
         self.revive()?;
         if let Err(error) = self.wait_for_tables() {
             // What it failed at may have passed since.
-            let error = self.failed(&error, None);
+            let error = self.failed(&error);
             self.revive().map_err(|_| error)?;
         }
         let room = self.room(writes, bytes)?;
         let mode = if self.sync == SyncPolicy::Always { PersistMode::SyncData } else { PersistMode::Buffer };
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-        let seqno = engine.db.seqno();
         let totals = self.totals.read();
-        match engine.commit(writes, mode, room, |id| totals.get(&id).cloned()) {
+        match engine.commit(writes, mode, room, &self.ledger, |id| totals.get(&id).cloned()) {
             Ok(committed) => {
-                if let Some(number) = committed.number {
-                    self.dir.reached.lock().wrote(number, mode == PersistMode::SyncData);
-                }
                 for (id, (entries, bytes)) in committed.totals {
                     if let Some(totals) = totals.get(&id) {
                         totals.entries.store(entries, Ordering::Relaxed);
@@ -336,32 +357,28 @@ impl Shared {
                 }
                 Ok(committed.refused)
             }
-            // Poisoned before it began, by a thread of the engine: nothing of it is in the journal.
-            Err(error @ fjall::Error::Poisoned) => Err(self.failed(&error, None)),
-            Err(error) => Err(self.failed(&error, Some(seqno))),
+            Err(error) => Err(self.failed(&error)),
         }
     }
 
-    /// Whether there is room for all of a batch; `false`: for its deletes alone, which is how others get room.
-    fn room(&self, writes: &[Write], bytes: usize) -> Result<bool, StoreError> {
+    /// What there is room for of a batch.
+    fn room(&self, writes: &[Write], bytes: usize) -> Result<RoomFor, StoreError> {
         let free = self.dir.free_bytes().map_err(|error| store_error(&error))?;
         if free >= ROOM_BYTES + bytes as u64 * 2 {
-            return Ok(true);
+            return Ok(RoomFor::All);
         }
         let deletes: usize = writes.iter().map(Write::delete_bytes).sum();
-        if deletes > 0 && free >= ROOM_BYTES / 2 + deletes as u64 * 2 {
-            return Ok(false);
-        }
-        Err(StoreError::NoSpace)
+        let enough = free >= ROOM_BYTES / 2 + deletes as u64 * 2;
+        Ok(if enough { RoomFor::Deletes } else { RoomFor::Nothing })
     }
 
     /// The engine has failed to write: nothing is written before it was opened again.
-    fn failed(&self, error: &fjall::Error, seqno: Option<u64>) -> StoreError {
+    fn failed(&self, error: &fjall::Error) -> StoreError {
         tracing::error!(
             dir = %self.dir.path.display(), ?error,
             "the disk does not take what is written; callers are told, reads go on"
         );
-        *self.broken.lock() = Some(Broken { seqno, tried: None });
+        *self.broken.lock() = Some(Broken::default());
         // The engine does not say what its threads failed with.
         let full = matches!(error, fjall::Error::Poisoned)
             && self.dir.free_bytes().is_ok_and(|free| free < ROOM_BYTES / 2);
@@ -380,41 +397,38 @@ impl Shared {
         if broken.tried.is_some_and(|tried| tried.elapsed() < TRY_EVERY) {
             return Err(StoreError::Io("eio"));
         }
-        let reopened = self.reopen(broken.seqno);
-        *self.broken.lock() = match &reopened {
-            Ok(()) => None,
-            // What was to be taken back is, as soon as the engine is open again.
-            Err(Reopen { taken_back, .. }) => {
-                Some(Broken { seqno: broken.seqno.filter(|_| !taken_back), tried: Some(time()) })
-            }
-        };
+        let reopened = self.reopen();
+        *self.broken.lock() = reopened.is_err().then(|| Broken { tried: Some(time()) });
         match reopened {
             Ok(()) => {
                 tracing::warn!(dir = %self.dir.path.display(), "the disk takes writes again");
                 Ok(())
             }
-            Err(Reopen { what, .. }) => {
+            Err(what) => {
                 tracing::error!(dir = %self.dir.path.display(), "the disk does not take writes yet: {what}");
                 Err(StoreError::Io("eio"))
             }
         }
     }
 
-    fn reopen(&self, seqno: Option<u64>) -> Result<(), Reopen> {
-        let failed = |taken_back: bool| move |what: String| Reopen { taken_back, what };
+    /// Opens the engine again, without what it failed to write; gives why not.
+    fn reopen(&self) -> Result<(), String> {
         {
             let mut engine = self.engine.write();
             if engine.as_ref().is_some_and(Engine::is_viewed) {
-                return Err(failed(false)("a copy or a backup is being made".into()));
+                return Err("a copy or a backup is being made".into());
             }
             // It writes out what it has in its buffer when it goes; only then is the journal's end known.
             drop(engine.take());
-            let taken_back = seqno.map_or(Ok(()), |seqno| self.dir.take_back(seqno));
-            taken_back.map_err(|error| failed(false)(format!("the journal could not be cut: {error}")))?;
-            let opened = open_engine(&self.dir, self.memory);
-            let opened = opened.map_err(|error| failed(true)(error.to_string()))?;
+            let taken_back = self.ledger.take_back();
+            taken_back.map_err(|error| format!("the journal could not be cut: {error}"))?;
+            let in_tables = |journals: &Journals| number_in_tables(&self.dir.engine(), journals);
+            let looked = self.ledger.look(&in_tables);
+            let opened =
+                looked.and_then(|(verdict, _)| open_engine(&self.dir, &self.ledger, verdict, self.memory));
+            let opened = opened.map_err(|error| error.to_string())?;
             for (id, known) in self.totals.read().iter() {
-                let (entries, bytes) = opened.totals(*id).map_err(|error| failed(true)(error.to_string()))?;
+                let (entries, bytes) = opened.totals(*id).map_err(|error| error.to_string())?;
                 known.entries.store(entries, Ordering::Relaxed);
                 known.bytes.store(bytes, Ordering::Relaxed);
             }
@@ -425,15 +439,8 @@ impl Shared {
         let engine = self.engine.read();
         let Some(engine) = engine.as_ref() else { return Ok(()) };
         let written = engine.write_tables().and_then(|()| engine.wait_for_tables(0));
-        written.map_err(|error| failed(true)(error.to_string()))
+        written.map_err(|error| error.to_string())
     }
-}
-
-/// Why the engine does not write yet.
-struct Reopen {
-    /// The journal was cut as it had to be.
-    taken_back: bool,
-    what: String,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a pause between two attempts, and nothing else")]
@@ -441,17 +448,12 @@ fn time() -> Instant {
     Instant::now()
 }
 
-/// Opens the engine of a folder whose journals are as they must be, and mends them before.
-fn open_engine(dir: &Dir, memory: Memory) -> Result<Engine, OpenError> {
-    let journals = dir.inspect_journals()?;
-    let (path, known) = (dir.engine(), dir.reached.lock().known());
-    if journals.last.is_none() && known.least() > 0 {
-        // Tables may have it all; the engine would make what is left of the journals look as if it had been so.
-        dir.check_reached(number_in_tables(&path, &journals)?)?;
-    }
-    dir.mend(&journals)?;
-    let engine = opened(&path, || Engine::open(&path, memory.cache_bytes, known.folder))?;
-    dir.check_reached(engine.number())?;
+/// Opens the engine of a folder, where its journals are as they must be.
+fn open_engine(dir: &Dir, ledger: &Ledger, verdict: Verdict, memory: Memory) -> Result<Engine, OpenError> {
+    verdict.torn()?;
+    let path = dir.engine();
+    let engine = opened(&path, || Engine::open(&path, memory.cache_bytes))?;
+    ledger.opened(engine.number())?;
     Ok(engine)
 }
 
@@ -471,5 +473,53 @@ pub(super) fn opened(path: &Path, open: impl FnOnce() -> fjall::Result<Engine>) 
 fn tell(done: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(done)).is_err() {
         tracing::error!("a completion panicked (a bug: please report it)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger;
+    use super::super::queue::Change;
+    use super::super::record;
+    use super::*;
+    use crate::etf::Traits;
+    use crate::store::Value;
+
+    const VALUE: Value<'_> = Value { bytes: b"v", shared: None, traits: Traits::none() };
+
+    fn put(shared: &Shared, key: &[u8]) -> Result<Vec<(usize, StoreError)>, StoreError> {
+        let change = Change::Put(record::encode(key, VALUE).into(), Box::new(|_| {}));
+        shared.commit(&mut [Write { store: 1, key: key.into(), change }], 100)
+    }
+
+    fn has(shared: &Shared, key: &[u8]) -> bool {
+        shared.read(1, key).unwrap().is_some()
+    }
+
+    #[test]
+    fn what_a_failed_batch_has_left_in_the_journal_is_taken_back_before_anything_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Shared::open(dir.path(), SyncPolicy::Always, Memory::within(1 << 20)).unwrap();
+        let shared = open();
+        assert_eq!(shared.store(&["a".into()]).unwrap().0, 1);
+        assert_eq!(put(&shared, b"1"), Ok(Vec::new()));
+        {
+            // As where the engine panics behind it: it is on disk, and its writer was told of an error.
+            let engine = shared.engine.read();
+            let db = &engine.as_ref().unwrap().db;
+            let keyspace = |name| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+            let mut batch = db.batch().durability(Some(PersistMode::SyncData));
+            batch.insert(&keyspace("s1"), record::engine_key(b"2"), record::encode(b"2", VALUE));
+            batch.insert(&keyspace("meta"), ledger::KEY, shared.ledger.stamp(db.seqno()));
+            batch.commit().unwrap();
+        }
+        *shared.broken.lock() = Some(Broken::default());
+        assert!(shared.store(&["b".into()]).is_err(), "a name would come behind it");
+        assert!(has(&shared, b"1"), "reads go on");
+        assert_eq!(put(&shared, b"3"), Ok(Vec::new()));
+        assert_eq!([b"1", b"2", b"3"].map(|key| has(&shared, key)), [true, false, true]);
+        assert_eq!(shared.store(&["b".into()]).unwrap().0, 2);
+        drop(shared);
+        assert_eq!([b"1", b"2", b"3"].map(|key| has(&open(), key)), [true, false, true]);
     }
 }

@@ -4,6 +4,7 @@
 //! name. Neither says of which of the node's lives an identifier is, so that those of one known node can be read.
 
 use super::{Cursor, ParseProblem};
+use crate::etf::split::REFERENCE_WORDS_MAX;
 use crate::etf::tag::V4_PORT_EXT;
 use crate::etf::{Pid, Reference, encode};
 
@@ -15,9 +16,6 @@ pub struct NodeIdentity {
     /// Its present life.
     pub creation: u32,
 }
-
-/// Words of the longest reference (erl_ext_dist, "NEWER_REFERENCE_EXT").
-const REFERENCE_WORDS_MAX: usize = 5;
 
 const WANTED: ParseProblem = ParseProblem::Wanted("a pid, reference or port, as in #PID<0.95.0>,");
 

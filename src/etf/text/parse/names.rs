@@ -2,10 +2,8 @@
 
 use super::quoted::{self, HexEscape};
 use super::{Cursor, ParseProblem};
+use crate::etf::ATOM_CHARS_MAX;
 use crate::etf::text::quote::OPERATOR_ATOMS;
-
-/// Characters of the longest atom.
-const ATOM_CHARS_MAX: usize = 255;
 
 /// Operators that are atoms to Elixir when they are typed, though `inspect` shows them in quotes.
 const MORE_OPERATORS: [&str; 6] = ["::", "^^^", "~~~", "<|>", "//", "+++"];

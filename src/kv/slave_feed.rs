@@ -59,7 +59,7 @@ impl SlaveFeed {
 
     /// From now on it is followed for this process.
     pub(super) fn begin(&self, store: &Pid, source: &SharedSource) {
-        self.store.get_or_init(|| Replicated { pid: store.clone(), source: Arc::downgrade(&source.0) });
+        self.store.get_or_init(|| Replicated { pid: store.clone(), source: Arc::downgrade(&source.source) });
     }
 
     /// The node that the slave is on, while it is followed.
@@ -68,12 +68,6 @@ impl SlaveFeed {
             SlaveState::Following(at) => Some(Arc::clone(at.node())),
             SlaveState::Seeking | SlaveState::Dropped => None,
         }
-    }
-
-    /// The slave ended, or its node is gone: [`Slave::gone`]. What it was asked will not be answered.
-    pub fn gone(&self) {
-        self.slave.gone();
-        self.end_question();
     }
 
     /// What the slave was asked in its stream will not be answered.

@@ -62,6 +62,8 @@ const STEADY: Duration = Duration::from_secs(1);
 const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often it is looked whether a slave's name has gone to another process, while the one that had it is there.
 const NAME_PAUSE: Duration = Duration::from_secs(2);
+/// A stream that waits for its connection's room is announced again after so long.
+const FEED_PAUSE: Duration = Duration::from_millis(1);
 /// Whoever adds a slave is answered after so long, found or not.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
 
@@ -164,7 +166,9 @@ impl Downstream {
             return None;
         }
         let repair = stream.repaired.filter(|_| self.slave.has_room());
-        repair.or_else(|| self.slave.acknowledge_due())
+        // What is due may not have been taken yet, by a connection that has no room.
+        let again = |due: Instant| stream.fed.map_or(due, |fed| due.max(fed + FEED_PAUSE));
+        repair.or_else(|| self.slave.acknowledge_due().map(again))
     }
 
     /// Something has come.
@@ -377,6 +381,7 @@ impl Downstream {
             self.slave.refill(source);
             stream.repaired = Some(now);
         }
+        stream.fed = Some(now);
         self.outputs.push_back(Output::Feed { node: Arc::clone(&watch.at.node) });
         let said = stream.progress.note(self.slave.standing(), now);
         if self.slave.take_stepped_down() {

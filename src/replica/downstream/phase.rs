@@ -66,6 +66,8 @@ pub(super) struct Stream {
     pub(super) sweeping: Option<u64>,
     /// A repair was under way then, and goes on as soon as there is room.
     pub(super) repaired: Option<Instant>,
+    /// It was announced to its connection then.
+    pub(super) fed: Option<Instant>,
     pub(super) progress: Progress,
 }
 
@@ -111,7 +113,7 @@ impl Phase {
 
 impl Stream {
     pub(super) fn new() -> Self {
-        Self { sweeping: None, repaired: None, progress: Progress::default() }
+        Self { sweeping: None, repaired: None, fed: None, progress: Progress::default() }
     }
 }
 

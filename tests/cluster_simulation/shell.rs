@@ -135,9 +135,6 @@ impl World {
         }
         let chosen = self.random.index(choices);
         let follow = self.follow(node, slot);
-        // The end of a process counts before what it has answered.
-        let down = follow.news.lock().iter().position(|input| matches!(input, Input::Down { .. }));
-        let chosen = down.unwrap_or(chosen);
         if chosen < news {
             let input = follow.news.lock().remove(chosen);
             if let Input::Greeted { question, answer } = &input

@@ -18,9 +18,10 @@
 //! | `Reads::values`, `Reads::parts` | what was read for repairs | it is looked up; never both |
 //! | `KeyValueServer::dropped`, `offered` | pairs that are kept elsewhere; holders of its names | alone |
 //!
-//! What the store itself locks, and what a [`Slave`](crate::replica::Slave) does, comes after all of these, and nothing here is
-//! called while it is held. A store's completion may run within the call that has asked for it, by the thread that holds what
-//! that call was made under: so completions of what is asked under `follower` take locks below it alone.
+//! What the store itself locks, and what a [`Slave`](crate::replica::Slave) does, comes after all of these, but for the last two
+//! rows: a store may show a value under a lock of its own, and what is shown is kept in these. A store's completion may run
+//! within the call that has asked for it, by the thread that holds what that call was made under: so completions of what is
+//! asked under `follower` take locks below it alone.
 
 mod confirm;
 pub mod downstream;

@@ -442,18 +442,11 @@ impl Downstream {
     fn end(&mut self, end: End, now: Instant, around: &mut Around<'_>) {
         let source = around.source;
         let watch = self.phase.watch().cloned();
-        let may_be_in_session = match &end {
+        match &end {
             // It may have been one until now.
-            End::Missing(Missing::Refused(refusal)) => refusal.is_final(),
-            // It may have taken a greeting whose answer nobody waited for. One that is followed under another name goes on
-            // being a slave.
-            End::Dropped | End::Moved => {
-                self.watched.as_ref().is_some_and(|at| other_at(source, &self.slave, at, None).is_none())
-            }
-            End::Renewed | End::Gone(_) | End::Missing(_) => false,
-        };
-        if may_be_in_session && let Some(at) = self.watched.take() {
-            self.outputs.push_back(Output::Bye { at, sessions: self.slave.sessions() });
+            End::Missing(Missing::Refused(refusal)) if refusal.is_final() => self.bye(),
+            End::Dropped | End::Moved => self.part(source),
+            End::Renewed | End::Gone(_) | End::Missing(_) => {}
         }
         if watch.as_ref().is_some_and(|watch| now >= watch.since + STEADY) {
             self.pauses.reset();
@@ -486,6 +479,24 @@ impl Downstream {
                 self.pause(now, around);
             }
             End::Missing(missing) => self.missing(missing, watch.map(|watch| watch.at), now, around),
+        }
+    }
+
+    /// It is no slave of this store any more where it was watched last, unless another entry follows that process.
+    fn part(&mut self, source: &dyn Source) {
+        let Some(at) = &self.watched else { return };
+        match other_at(source, &self.slave, at, None) {
+            None => self.bye(),
+            // A greeting that nobody waits for is in force there once it has come, until the other greets it anew.
+            Some(other) if self.slave.may_be_greeted() => other.take_over(&self.slave),
+            Some(_) => {}
+        }
+    }
+
+    /// It is told that each session is over that it may be in.
+    fn bye(&mut self) {
+        if let Some(at) = self.watched.take() {
+            self.outputs.push_back(Output::Bye { at, sessions: self.slave.sessions() });
         }
     }
 

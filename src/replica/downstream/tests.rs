@@ -513,3 +513,21 @@ fn one_process_is_one_slave_by_the_name_that_outlives_it() {
     assert!(late.machine.is_over() && by_name.machine.slave().is_renewed());
     assert_eq!(by_name.machine.slave().sessions().len(), 2);
 }
+
+#[test]
+fn a_greeting_of_one_that_is_removed_is_taken_over_by_the_other_entry_of_the_process() {
+    let store = store();
+    let at = pid("b@h", 5);
+    let mut by_pid = Desk::new(&store, SlaveName::Pid(at.clone()), false);
+    by_pid.timeout();
+    by_pid.watched();
+    by_pid.dialect(true);
+    by_pid.greeted(said(9));
+    let mut by_name = Desk::new(&store, remote(), false);
+    by_name.greet(&at);
+    by_name.machine.slave().drop_out();
+    assert_eq!(by_name.hand(Input::Changed), ["Info: slave no longer followed", "unwatch"], "no bye");
+    assert!(by_pid.machine.slave().is_renewed());
+    by_pid.machine.slave().drop_out();
+    assert_eq!(by_pid.hand(Input::Changed)[0], "bye 2");
+}

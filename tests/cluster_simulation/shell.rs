@@ -247,7 +247,8 @@ impl World {
             let watched = Err("not reached".into());
             return self.follow(node, slot).tell(Input::Watched { question, watched });
         }
-        let news = Arc::clone(&self.follow(node, slot).news);
+        let follow = self.follow(node, slot);
+        let (news, slave) = (Arc::clone(&follow.news), Arc::clone(&follow.slave));
         let life = self.life(node);
         let monitor = life.registry.new_reference();
         life.waiters.expect(&monitor, &at.node, move |outcome| {
@@ -255,6 +256,7 @@ impl World {
                 Outcome::Down(reason) => OwnedTerm::parse(reason).expect("it was checked when it came"),
                 _ => OwnedTerm::atom("noconnection"),
             };
+            slave.gone();
             news.lock().push(Input::Down { question, reason });
         });
         let mut frames = Outbound::default();

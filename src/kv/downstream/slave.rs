@@ -10,12 +10,11 @@ use smol::channel::Receiver;
 use smol::future::FutureExt;
 
 use super::{ANSWER_LIMIT, chance, greeting, keys, kind, now, unix_ms};
-use crate::distribution::ServerRef;
-use crate::etf::{Pid, TermView, TermWriter};
+use crate::distribution::{RemoteProcess, ServerRef};
+use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
 use crate::kv::follow::SharedSource;
 use crate::kv::{FollowSlave, SlaveAdded, SlaveFeed};
-use crate::node::Monitor;
-use crate::process::Feed;
+use crate::process::{CallError, Feed};
 use crate::replica::dialect::{write_bye, write_siblings};
 use crate::replica::downstream::{Around, DownstreamConfig, Event, Input, KeysRead, Level, Output};
 use crate::replica::{Downstream, GreetingAnswer, Hello, Refusal, Slave, SlaveName};
@@ -40,10 +39,10 @@ type Slot<'a> = Option<Pin<Box<dyn Future<Output = Came> + Send + 'a>>>;
 /// Something that has come.
 enum Came {
     Input(Input),
-    /// The slave's process is watched from now on.
+    /// The slave's process is watched from now on; `ended` gives the reason of its end.
     Watched {
         question: u64,
-        monitor: Monitor,
+        ended: Pin<Box<dyn Future<Output = OwnedTerm> + Send>>,
     },
 }
 
@@ -80,10 +79,11 @@ impl<'a> Carrier<'a> {
             self.await_arrival();
             match came {
                 Came::Input(input) => self.hand_in(input),
-                Came::Watched { question, mut monitor } => {
-                    self.watch = Some(Box::pin(async move {
-                        Came::Input(Input::Down { question, reason: monitor.ended().await })
-                    }));
+                Came::Watched { question, ended } => {
+                    self.watch =
+                        Some(Box::pin(
+                            async move { Came::Input(Input::Down { question, reason: ended.await }) },
+                        ));
                     self.hand_in(Input::Watched { question, watched: Ok(()) });
                 }
             }
@@ -256,14 +256,35 @@ impl Hands<'_> {
     }
 
     async fn watch(&self, question: u64, at: Pid) -> Came {
-        let monitor = async {
-            self.node.connect_to_name(&at.node).await.map_err(|error| error.to_string())?;
-            let monitor = self.client.monitor(&ServerRef::Pid(at)).await;
-            monitor.map_err(|error| format!("it cannot be monitored: {error}"))
-        };
-        match monitor.await {
-            Ok(monitor) => Came::Watched { question, monitor },
+        match self.monitor(at).await {
+            Ok(ended) => Came::Watched { question, ended },
             Err(why) => Came::Input(Input::Watched { question, watched: Err(why) }),
+        }
+    }
+
+    async fn monitor(&self, at: Pid) -> Result<Pin<Box<dyn Future<Output = OwnedTerm> + Send>>, String> {
+        let not_monitored = |error: CallError| format!("it cannot be monitored: {error}");
+        self.node.connect_to_name(&at.node).await.map_err(|error| error.to_string())?;
+        let (tell, told) = smol::channel::bounded(1);
+        let slave = Arc::clone(self.slave);
+        // By the thread that notices the end: nothing is sent any more in the session of a connection that is lost, however soon
+        // there is another one.
+        let fired = move |reason: OwnedTerm| {
+            slave.gone();
+            // There is room for the one reason.
+            let _ended = tell.try_send(reason);
+        };
+        match self.client.monitor_with(RemoteProcess::Pid(at.clone()), fired) {
+            Ok(watch) => Ok(Box::pin(async move {
+                let _watch = watch;
+                told.recv().await.unwrap_or_else(|_| OwnedTerm::atom("noconnection"))
+            })),
+            // Once there is room.
+            Err(CallError::Busy(_)) => {
+                let mut monitor = self.client.monitor(&ServerRef::Pid(at)).await.map_err(not_monitored)?;
+                Ok(Box::pin(async move { monitor.ended().await }))
+            }
+            Err(error) => Err(not_monitored(error)),
         }
     }
 

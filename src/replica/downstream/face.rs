@@ -35,7 +35,8 @@ pub enum Input {
         /// What has come of it.
         watched: Result<(), String>,
     },
-    /// The process that is watched has ended.
+    /// The process that is watched has ended. The slave was told so before, at once: [`Slave::gone`](crate::replica::Slave::gone).
+    /// Else what it is sent could go on over a next connection, behind what was lost with the last.
     Down {
         /// The question that it is watched for.
         question: u64,

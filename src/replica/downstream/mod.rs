@@ -256,10 +256,16 @@ impl Downstream {
 
     fn timeout(&mut self, now: Instant, around: &mut Around<'_>) {
         let question = self.questions + 1;
+        let is_gone =
+            matches!(self.phase, Phase::Streaming { .. }) && self.slave.state() == SlaveState::Seeking;
         if let Some(watch) = self.phase.watch_mut()
             && let Look::At(due) = watch.look
             && now >= due
         {
+            if is_gone {
+                // It was said late, of a watch before this one.
+                return self.end(End::Renewed, now, around);
+            }
             watch.look = Look::Asked { question };
             self.questions = question;
             self.outputs.push_back(Output::Look { question });

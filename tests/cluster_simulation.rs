@@ -1,8 +1,9 @@
 //! Replication of a whole cluster on a virtual clock: several nodes with the product's own server on each, chains and stars of
 //! slaves, promotions, confirmed writes, and a network that delays, loses and splits; nodes that are killed and come back.
 //!
-//! Real are the server with its slaves and its part as a slave (`kv`, `replica`), and the delivery of signals (`process`, `distribution`:
-//! each message is a frame). Virtual are what `node` does for a slave (`shell.rs`), connections, time and callers.
+//! Real are the server with its slaves and its part as a slave (`kv`), what says when a slave is looked for, greeted and repaired
+//! (`replica`), and the delivery of signals (`process`, `distribution`: each message is a frame). Virtual are what carries that out
+//! (`shell.rs`), connections, time and callers.
 //!
 //! Each run is made of its seed alone, and a failure prints it. `KVNODE_SIMULATION_SEEDS` is how many are run,
 //! `KVNODE_SIMULATION_FIRST` the first of them; with `KVNODE_SIMULATION_LOG` what happens is written to stderr.

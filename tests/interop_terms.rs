@@ -180,7 +180,7 @@ fn keys_that_a_store_is_started_with_are_found_at_elixir_slaves_and_harm_no_olde
     // So many that the map is one of hashes; and a node's own references are found in other ways.
     newest.run("aliases = for _ <- 1..60, do: apply(:erlang, :alias, [])");
     newest.run(&format!(
-        "{{:ok, store}} = :rpc.call(:\"{}\", KeyValueStoreReplicated, :start_link, [:started, Map.new([:last | aliases], &{{&1, &1}})])",
+        "{{:ok, store}} = :rpc.call(:\"{}\", KeyValueStoreReplicated, :start_link, [:started, Map.new([:last | aliases], &{{&1, :here}})])",
         kv.name()
     ));
     for (beam, otp) in beams.iter().zip(&versions) {
@@ -194,14 +194,14 @@ fn keys_that_a_store_is_started_with_are_found_at_elixir_slaves_and_harm_no_olde
         let at = |key: &str| format!("GenServer.call({{:slave, :\"{}\"}}, {{:get, {key}}})", beam.name());
         if otp.release >= 25 {
             newest.ping(beam.name());
-            newest.check_soon(&format!("Enum.count(aliases, &({} === &1))", at("&1")), "60");
+            newest.check_soon(&format!("Enum.count(aliases, &({} === :here))", at("&1")), "60");
             newest.run("for key <- aliases, do: :ok = GenServer.call(store, {:delete, key})");
             newest.check_soon(&format!("Enum.count(aliases, &({} === nil))", at("&1")), "60");
-            newest.run("for key <- aliases, do: :ok = GenServer.call(store, {:put, key, key})");
+            newest.run("for key <- aliases, do: :ok = GenServer.call(store, {:put, key, :here})");
         } else {
             // It cannot decode them: it is not sent them, and keeps its connection.
             beam.run(":net_kernel.monitor_nodes(true, [node_type: :all])");
-            beam.check_soon("GenServer.call(:slave, {:get, :last})", ":last");
+            beam.check_soon("GenServer.call(:slave, {:get, :last})", ":here");
             newest
                 .check_soon("(for s <- GenServer.call(store, :status).slaves, do: s.withheld) |> hd()", "60");
             newest.run("GenServer.call(store, {:put, :more, 1})");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SlaveFeed;
+use super::follow::Settling;
 use super::order::Order;
 use super::ranked::{Ranked, RankedReads, rank};
 use super::source::Reads;
@@ -53,6 +54,8 @@ pub(super) struct Confirmations {
     pub(super) order: Order,
     /// What is read for them.
     pub(super) reads: Reads,
+    /// Held while it is settled whose process one of them is.
+    pub(super) settling: Arc<Settling>,
     queue: Ranked<rank::Waiting, Queue>,
     dispatch: Arc<dyn Dispatch>,
 }
@@ -63,6 +66,7 @@ impl Confirmations {
             slaves: RankedReads::default(),
             order: Order::default(),
             reads: Reads::default(),
+            settling: Arc::default(),
             queue: Ranked::default(),
             dispatch,
         }

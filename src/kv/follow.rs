@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::ranked::{Ranked, rank};
 use super::{Forward, SlaveFeed};
 use crate::etf::Pid;
 use crate::replica::{Refusal, Source};
@@ -44,13 +45,27 @@ pub struct FollowSlave {
 
 /// The store that slaves are repaired from.
 #[derive(Clone)]
-pub struct SharedSource(pub Arc<dyn Source + Send + Sync>);
+pub struct SharedSource {
+    pub(super) source: Arc<dyn Source + Send + Sync>,
+    pub(super) settling: Arc<Settling>,
+}
+
+/// The lock of one store under which it is settled whose process a slave is.
+pub(super) type Settling = Ranked<rank::Settling, ()>;
+
+impl SharedSource {
+    /// To be held while it is settled whose process a slave of the store is: the process may have been found by several names
+    /// at once.
+    pub(super) fn settling(&self) -> impl Sized + '_ {
+        self.settling.lock()
+    }
+}
 
 impl std::ops::Deref for SharedSource {
     type Target = dyn Source + Send + Sync;
 
     fn deref(&self) -> &Self::Target {
-        &*self.0
+        &*self.source
     }
 }
 

@@ -489,10 +489,11 @@ impl<S: Store> Follower<S> {
         self.primary.as_ref().is_some_and(|primary| primary.greeting.session == session)
     }
 
-    /// The primary, in whose session a write has come; `None`: it is of no use.
+    /// The primary, in whose session a write has come; `None`: it is of no use. A session ends with its connection: the primary
+    /// may notice the loss later than this store, and go on in the session over the next connection, behind what was lost.
     pub fn session(&mut self, session: u64) -> Option<&mut Primary> {
         self.note_kept();
-        self.primary.as_mut().filter(|primary| primary.greeting.session == session)
+        self.primary.as_mut().filter(|primary| primary.is_there && primary.greeting.session == session)
     }
 
     /// What is to be done with a write of a canonical key, while a copy is under way or not.

@@ -8,7 +8,7 @@
 //!
 //! | lock | what it is of | held while |
 //! | --- | --- | --- |
-//! | `downstream::slave::SETTLING` | which of two names of one process stays, in all stores of this program | one is merged into the other |
+//! | `Confirmations::settling` | which of two names of one process stays | a slave's machine ([`Downstream`](crate::replica::Downstream)) handles what settles that |
 //! | `KeyValueServer::noting` | the note with the slaves' names | it is written: the last that is kept is of the last change |
 //! | `KeyValueServer::follower` | how the store stands as a slave | a write of the primary is handed to the store; a copy takes the place of everything |
 //! | `Confirmations::queue` | callers that wait for slaves to have their write | it is looked which slaves have it |

@@ -59,7 +59,7 @@ impl SlaveFeed {
 
     /// From now on it is followed for this process.
     pub(super) fn begin(&self, store: &Pid, source: &SharedSource) {
-        self.store.get_or_init(|| Replicated { pid: store.clone(), source: Arc::downgrade(&source.0) });
+        self.store.get_or_init(|| Replicated { pid: store.clone(), source: Arc::downgrade(&source.source) });
     }
 
     /// The node that the slave is on, while it is followed.
@@ -70,9 +70,8 @@ impl SlaveFeed {
         }
     }
 
-    /// The slave ended, or its node is gone: [`Slave::gone`]. What it was asked will not be answered.
-    pub fn gone(&self) {
-        self.slave.gone();
+    /// What the slave was asked in its stream will not be answered.
+    pub fn end_question(&self) {
         let asked = self.asked.lock().take();
         drop(asked);
     }

@@ -100,7 +100,7 @@ impl<S: Store> KeyValueServer<S> {
         let Some(source) = self.this.upgrade() else {
             return tracing::error!(?store, slave = %feed.name(), "not followed: the server was not shared (a bug)");
         };
-        let source = SharedSource(source);
+        let source = SharedSource { source, settling: Arc::clone(&self.confirmations.settling) };
         feed.begin(store, &source);
         self.follow.follow(FollowSlave { feed, store: store.clone(), source, added });
     }

@@ -40,7 +40,7 @@ pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
 pub use peers::Arrival;
 pub use peers::connect_to::ConnectedNode;
-pub use peers::{backoff, erpc};
+pub use peers::erpc;
 pub use server::client::{Client, Monitor, Watch};
 pub use server::context::{Context, Down, MonitorRef};
 pub use server::process_handle::ProcessHandle;

@@ -19,6 +19,8 @@
 
 use std::borrow::Cow;
 
+use super::greeting::write_names;
+use super::slave::SlaveName;
 use super::source::ReplicaWrite;
 use crate::etf::{AtomView, TermWriter, Traits, key};
 
@@ -115,4 +117,15 @@ impl Dialect {
 pub(super) fn write_mark(w: &mut TermWriter<'_>, session: u64, seq: u64, mark: CopyMark) {
     w.tuple(2).atom("$gen_cast").tuple(4).atom("replica_copy").unsigned(session).unsigned(seq);
     w.atom(mark.word());
+}
+
+/// Writes `{:replica_slaves, session, slaves}`: the slaves by the names that they have on other nodes.
+pub fn write_siblings(w: &mut TermWriter<'_>, session: u64, slaves: &[SlaveName]) {
+    w.tuple(3).atom("replica_slaves").unsigned(session);
+    write_names(w, slaves);
+}
+
+/// Writes `{:replica_bye, session}`.
+pub fn write_bye(w: &mut TermWriter<'_>, session: u64) {
+    w.tuple(2).atom("replica_bye").unsigned(session);
 }

@@ -90,7 +90,7 @@ pub enum Refusal {
     TooLarge,
     /// It is a server of another kind, which a replicated write would end.
     Foreign,
-    /// It knows nothing of this session: it has been greeted by another primary since.
+    /// It is in no such session: it has been greeted by another primary since, or the session's connection is lost.
     OtherSession,
 }
 
@@ -167,7 +167,7 @@ impl std::fmt::Display for Refusal {
                 "it is a server of another kind, which knows no replicated writes and would end at the first: nothing is \
                  sent to it"
             }
-            Self::OtherSession => "it has been greeted by another primary since",
+            Self::OtherSession => "it has been greeted by another primary since, or has lost the connection",
         })
     }
 }

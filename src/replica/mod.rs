@@ -1,8 +1,8 @@
 //! Replication: what a primary keeps for each of its slaves.
 //!
-//! A pure core: state, input, outputs; time is an argument, no socket. The shell (`kv::downstream`) finds a slave and watches
-//! it, a feed takes what waits for it when its node can take it; the server (`kv`) queues writes and lends its store as a
-//! [`Source`].
+//! A pure core: state, input, outputs; time is an argument, no socket. [`Downstream`] says when a slave is
+//! to be looked for, watched, greeted and repaired, and the shell (`kv::downstream`) carries that out; a feed takes what waits
+//! for it when its node can take it; the server (`kv`) queues writes and lends its store as a [`Source`].
 //!
 //! An Elixir slave knows two casts and three calls. So everything is said with these, and one way serves every slave:
 //!
@@ -22,6 +22,8 @@
 //! store may be the slave of which, and what a promotion changes.
 
 pub mod dialect;
+pub mod downstream;
+pub mod greeting;
 pub mod lineage;
 mod log;
 mod missed;
@@ -32,6 +34,8 @@ mod state;
 mod withheld;
 
 pub use dialect::{CopyMark, Dialect};
+pub use downstream::Downstream;
+pub use greeting::{GreetingAnswer, Hello};
 pub use lineage::{Lineage, Refusal};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};

@@ -240,6 +240,11 @@ impl Slave {
         greeted.chain(followed).collect()
     }
 
+    /// Whether it may have taken a greeting without that being known.
+    pub fn may_be_greeted(&self) -> bool {
+        !self.state.lock().greeted.is_empty()
+    }
+
     /// Takes the place of another slave, which has turned out to be the same process: what that has greeted it with is in force
     /// there, until it is greeted anew by this one.
     pub fn take_over(&self, other: &Self) {

@@ -143,6 +143,9 @@ impl State {
 
     /// It is greeted with a session.
     pub(super) fn note_greeted(&mut self, session: u64) {
+        if self.greeted.contains(&session) {
+            return;
+        }
         if self.greeted.len() >= GREETED_MAX {
             self.greeted.remove(0);
         }

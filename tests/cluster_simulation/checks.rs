@@ -158,12 +158,17 @@ impl World {
         }
         if is_new || observed.is_of_lineage != was_of_lineage {
             tracing::debug!(node, seq, ?data, "holds");
-            let of = observed.is_of_lineage.then(|| descent.clone());
+            let of = |is_of_lineage: bool| is_of_lineage.then(|| descent.clone());
+            // What it held between was that of its primaries where it was so before already.
+            let of_between = of(was_of_lineage);
             let history = self.history.entry(incarnation).or_default();
-            let held =
-                |(seq, data): &(u64, Arc<Data>)| Held { seq: *seq, data: Arc::clone(data), of: of.clone() };
+            let held = |(seq, data): &(u64, Arc<Data>)| Held {
+                seq: *seq,
+                data: Arc::clone(data),
+                of: of_between.clone(),
+            };
             history.extend(between.iter().map(held));
-            history.push(Held { seq, data: Arc::clone(&data), of });
+            history.push(Held { seq, data: Arc::clone(&data), of: of(observed.is_of_lineage) });
         }
         // A value never goes back while nobody else is above, from when it has come from the first of these.
         if observed.is_of_lineage {

@@ -163,9 +163,11 @@ impl World {
         tracing::info!(node, incarnation = format!("{incarnation:x}"), "started");
         let now = self.now;
         self.lives.insert(incarnation, Arc::clone(&self.nodes[node].name));
+        let name = Arc::clone(&self.nodes[node].name);
         let life = self.life_mut(node);
         let slaves = std::mem::take(&mut *life.posts.follow.lock());
-        life.follows = slaves.into_iter().map(|slave| Some(Box::new(Follow::new(slave, now)))).collect();
+        life.follows =
+            slaves.into_iter().map(|slave| Some(Box::new(Follow::new(slave, &name, now)))).collect();
         self.check(node);
         // What was answered is kept.
         let is_kept = self.nodes[node].drive.is_some();
@@ -223,7 +225,7 @@ impl World {
                 self.carry_out_effect(node, effect);
             }
             for slave in added {
-                let follow = Box::new(Follow::new(slave, self.now));
+                let follow = Box::new(Follow::new(slave, &self.nodes[node].name, self.now));
                 self.life_mut(node).follows.push(Some(follow));
             }
             for (to, feed) in ready {

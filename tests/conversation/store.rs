@@ -208,7 +208,7 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
     assert!(asks.windows(9).any(|part| part == b"$gen_call"), "{asks:?}");
     assert_eq!(feed_into(node, 1_000), (vec![replicated(":b", "\"2\"")], More::No));
     assert_eq!(cluster.waiters.len(), 1);
-    follow.feed.gone();
+    follow.feed.end_question();
     assert!(cluster.waiters.is_empty(), "what is not answered any more is not waited for");
 }
 

@@ -1,8 +1,9 @@
 //! The slaves of a node's stores, looked after: found by name, watched by a monitor, greeted, repaired, and found again when
-//! they are gone. The shell of replication, as `node` is of processes; all of it on what a node offers to any program.
+//! they are gone. The shell of replication, as `node` is of processes; all of it on what a node offers to any program. When each
+//! of these is due, and what an answer means, a slave's [`Downstream`](crate::replica::Downstream) says.
 //!
 //! - `slave`: the task of one slave.
-//! - `greeting`: what it is asked before it is followed.
+//! - `greeting`: what it is asked before it is followed, asked.
 //! - `kind`: whether a process on a BEAM is a server of the protocol.
 //! - `keys`: the keys that a BEAM's server has.
 

@@ -1,129 +1,214 @@
-//! Slaves, followed: found by name, watched by a monitor, found again when they are gone.
+//! The task of one slave: it waits for what comes for the slave's [`Downstream`], hands it in, and carries out what that
+//! wants, with what a node offers to any program.
 
-use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
-use parking_lot::Mutex;
 use smol::Timer;
+use smol::channel::Receiver;
 use smol::future::FutureExt;
 
-use super::greeting::{self, Greeted, GreetingUnderWay, NotGreeted};
-use super::{ANSWER_LIMIT, chance, keys, kind, now, unix_ms};
-use crate::config::Limits;
+use super::{ANSWER_LIMIT, chance, greeting, keys, kind, now, unix_ms};
 use crate::distribution::{RemoteProcess, ServerRef};
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
 use crate::kv::follow::SharedSource;
-use crate::kv::ranked::{Ranked, rank};
 use crate::kv::{FollowSlave, SlaveAdded, SlaveFeed};
-use crate::log::Once;
-use crate::node::backoff::Backoff;
-use crate::node::erpc::ErpcError;
-use crate::node::setup::DialError;
 use crate::process::{CallError, Feed};
-use crate::replica::{Dialect, Refusal, Slave, SlaveName, SlaveState, Standing};
-use crate::within::until;
+use crate::replica::dialect::{write_bye, write_siblings};
+use crate::replica::downstream::{Around, DownstreamConfig, Event, Input, KeysRead, Level, Output};
+use crate::replica::{Downstream, GreetingAnswer, Hello, Refusal, Slave, SlaveName};
 use crate::{Client, Node, ProcessHandle};
-
-/// A slave that was followed for so long was really there.
-const STEADY: Duration = Duration::from_secs(1);
-/// A slave that was there once is looked for at least so often: when its node is back, so is it soon after.
-const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A slave that is about to have a slave itself is greeted again after so long, and about as much again by chance.
-const CROSSING_PAUSE_MILLIS: u32 = 10;
-/// How often it is looked whether a slave's name has gone to another process, while its former holder is there.
-const NAME_PAUSE: Duration = Duration::from_secs(2);
-/// How far a copy is, is said once in this time.
-const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
-/// The caller that adds a slave is answered after so long, whether the slave was found or not.
-const ADDED_LIMIT: Duration = Duration::from_secs(1);
-
-/// Why a slave is not followed now.
-enum Missing {
-    /// Nobody has its name.
-    Nobody,
-    /// Its node is not reached.
-    Unreached(Arc<DialError>),
-    /// Its node cannot say which process has the name.
-    NotSaid(ErpcError),
-    /// It cannot be watched.
-    NotWatched(CallError),
-    /// Nobody knows how it is to be spoken to.
-    NotGreeted(NotGreeted),
-    /// It is there, and does not become a slave of this store.
-    Refused(Refusal),
-    /// It is there, and a server of another kind, with this module.
-    Foreign(String),
-}
-
-impl Missing {
-    const fn refusal(&self) -> Option<Refusal> {
-        match self {
-            Self::Refused(refusal) => Some(*refusal),
-            Self::Foreign(_) => Some(Refusal::Foreign),
-            _ => None,
-        }
-    }
-}
-
-/// How the following of a slave that was found has ended.
-enum Left {
-    /// It was removed, or given up.
-    Dropped,
-    /// It is to be greeted anew.
-    Renewed,
-    /// Its name has gone to another process.
-    Moved,
-    /// It ended with this reason; or its node is lost, which is `noconnection`.
-    Gone(OwnedTerm),
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nobody => f.write_str("nobody has that name"),
-            Self::Unreached(error) => error.fmt(f),
-            Self::NotSaid(error) => write!(f, "its node does not say who has that name: {error}"),
-            Self::NotWatched(error) => write!(f, "it cannot be monitored: {error}"),
-            Self::NotGreeted(error) => error.fmt(f),
-            Self::Refused(refusal) => refusal.fmt(f),
-            Self::Foreign(module) => write!(f, "{} (its module: {module})", Refusal::Foreign),
-        }
-    }
-}
-
-/// The caller that had a slave added, and waits for the answer.
-struct Added(Mutex<Option<SlaveAdded>>);
-
-impl Added {
-    /// Tells, and gives whether anybody waited.
-    fn settle(&self, refusal: Option<Refusal>) -> bool {
-        let Some(SlaveAdded(done)) = self.0.lock().take() else { return false };
-        done(refusal);
-        true
-    }
-}
 
 /// Follows a slave of a store until it is removed or the store ends, which ends this task. `added` is answered once it is
 /// known whether it is one.
 pub(super) async fn follow(store: ProcessHandle, FollowSlave { feed, source, added, .. }: FollowSlave) {
-    let added = Added(Mutex::new(added));
     let client = store.node().client_of(store.pid());
-    let task = Task { node: store.node(), client, store: &store, slave: feed.slave(), feed: &feed, source };
-    let follow = async {
-        task.follow_on(&added).await;
-        added.settle(None);
-    };
-    let answer = async {
-        Timer::after(ADDED_LIMIT).await;
-        added.settle(None);
-        smol::future::pending().await
-    };
-    follow.or(answer).await;
+    let hands = Hands { node: store.node(), client, store: &store, slave: feed.slave(), feed: &feed, source };
+    let (poke, poked) = smol::channel::bounded(1);
+    hands.slave.on_change(Box::new(move || {
+        // A poke that waits already says the same.
+        let _full = poke.try_send(());
+    }));
+    Carrier::new(&hands, added).run(&poked).await;
 }
 
-/// What follows one slave, and what it has to do that with.
-struct Task<'a> {
+/// Something that was asked, until it is answered: dropped, it is asked no more.
+type Slot<'a> = Option<Pin<Box<dyn Future<Output = Came> + Send + 'a>>>;
+
+/// Something that has come.
+enum Came {
+    Input(Input),
+    /// The slave's process is watched from now on; `ended` gives the reason of its end.
+    Watched {
+        question: u64,
+        ended: Pin<Box<dyn Future<Output = OwnedTerm> + Send>>,
+    },
+}
+
+/// Steps the machine of one slave.
+struct Carrier<'a> {
+    hands: &'a Hands<'a>,
+    machine: Downstream,
+    /// Whoever had the slave added, and waits for the answer.
+    added: Option<SlaveAdded>,
+    watch: Slot<'a>,
+    question: Slot<'a>,
+    look: Slot<'a>,
+    arrival: Slot<'a>,
+}
+
+impl<'a> Carrier<'a> {
+    fn new(hands: &'a Hands<'a>, added: Option<SlaveAdded>) -> Self {
+        let limits = hands.node.limits();
+        let config = DownstreamConfig {
+            node: hands.node.name().shared(),
+            pause_first: limits.backoff_first,
+            pause_max: limits.backoff_max,
+            is_awaited: added.is_some(),
+        };
+        let machine = Downstream::new(Arc::clone(hands.slave), &config, now());
+        Self { hands, machine, added, watch: None, question: None, look: None, arrival: None }
+    }
+
+    async fn run(mut self, poked: &Receiver<()>) {
+        self.await_arrival();
+        while !self.machine.is_over() && self.hands.store.is_alive() {
+            let came = self.next(poked).await;
+            // Before anything is done of what has come: another node may come up meanwhile.
+            self.await_arrival();
+            match came {
+                Came::Input(input) => self.hand_in(input),
+                Came::Watched { question, ended } => {
+                    self.watch =
+                        Some(Box::pin(
+                            async move { Came::Input(Input::Down { question, reason: ended.await }) },
+                        ));
+                    self.hand_in(Input::Watched { question, watched: Ok(()) });
+                }
+            }
+            while let Some(output) = self.machine.poll_output() {
+                self.carry_out(output).await;
+            }
+            self.hands.say_withheld();
+            self.hands.slave.note_time(unix_ms());
+        }
+        self.settle(None);
+    }
+
+    fn await_arrival(&mut self) {
+        let node = self.hands.node;
+        self.arrival.get_or_insert_with(|| {
+            let arrival = node.arrival();
+            Box::pin(async {
+                arrival.come().await;
+                Came::Input(Input::NodeArrived)
+            })
+        });
+    }
+
+    /// Waits for what comes next. What is due at once lets others of this thread have their turn first: a copy takes long.
+    async fn next(&mut self, poked: &Receiver<()>) -> Came {
+        let due = self.machine.poll_timeout();
+        let mut slots = [
+            // The end of a process counts before what it has answered.
+            &mut self.watch,
+            &mut self.question,
+            &mut self.look,
+            &mut self.arrival,
+        ];
+        let answered = std::future::poll_fn(|context| {
+            for slot in &mut slots {
+                if let Some(asked) = slot
+                    && let Poll::Ready(came) = asked.as_mut().poll(context)
+                {
+                    **slot = None;
+                    return Poll::Ready(came);
+                }
+            }
+            Poll::Pending
+        });
+        let changed = async {
+            match poked.recv().await {
+                Ok(()) => Came::Input(Input::Changed),
+                Err(_) => smol::future::pending().await,
+            }
+        };
+        let late = async {
+            match due {
+                Some(due) if due <= now() => smol::future::yield_now().await,
+                Some(due) => _ = Timer::at(due).await,
+                None => smol::future::pending().await,
+            }
+            Came::Input(Input::Timeout)
+        };
+        answered.or(changed).or(late).await
+    }
+
+    fn hand_in(&mut self, input: Input) {
+        let Hands { store, source, .. } = self.hands;
+        let is_own = |at: &Pid| store.has_pid(at);
+        // It may have been found by several names at once.
+        let _settling = input.may_settle().then(|| source.settling());
+        let mut around = Around { source: &**source, is_own: &is_own, chance: &mut chance };
+        self.machine.handle(input, now(), &mut around);
+    }
+
+    async fn carry_out(&mut self, output: Output) {
+        let hands = self.hands;
+        match output {
+            Output::Locate { question } => self.question = Some(Box::pin(hands.locate(question))),
+            Output::Watch { question, at } => self.watch = Some(Box::pin(hands.watch(question, at))),
+            Output::Unwatch => {
+                (self.watch, self.question, self.look) = (None, None, None);
+                hands.feed.end_question();
+            }
+            Output::AskDialect { question, at } => {
+                self.question = Some(Box::pin(hands.ask_dialect(question, at)));
+            }
+            Output::Greet { question, at, hello } => {
+                self.question = Some(Box::pin(hands.greet(question, at, hello)));
+            }
+            Output::AskKind { question, at } => self.question = Some(Box::pin(hands.ask_kind(question, at))),
+            Output::Look { question } => self.look = Some(Box::pin(hands.look(question))),
+            Output::Feed { node } => {
+                hands.node.dispatch().feed(&node, &(Arc::clone(hands.feed) as Arc<dyn Feed>));
+            }
+            Output::ReadKeys { question, at } => {
+                self.question = Some(Box::pin(hands.read_keys(question, at)))
+            }
+            Output::TellSiblings { at, session, slaves } => {
+                hands.tell(&at, |w| write_siblings(w, session, &slaves)).await;
+            }
+            Output::Bye { at, sessions } => {
+                for session in sessions {
+                    if hands.node.is_connected(&at.node) {
+                        hands.tell(&at, |w| write_bye(w, session)).await;
+                    }
+                }
+            }
+            Output::Settle(refusal) => self.settle(refusal),
+            Output::CheckNames => hands.node.check_global_names(),
+            Output::Log(event) => hands.log(&event),
+        }
+    }
+
+    fn settle(&mut self, refusal: Option<Refusal>) {
+        if let Some(SlaveAdded(done)) = self.added.take() {
+            done(refusal);
+        }
+    }
+}
+
+impl Drop for Carrier<'_> {
+    fn drop(&mut self) {
+        self.machine.abandon(&*self.hands.source);
+        self.hands.feed.end_question();
+    }
+}
+
+/// What a slave is looked after with.
+struct Hands<'a> {
     node: &'a Arc<Node>,
     /// What it says comes from the store.
     client: Client,
@@ -133,369 +218,101 @@ struct Task<'a> {
     source: SharedSource,
 }
 
-/// Held while it is settled whose process one is: it may have been found by several names at once.
-static SETTLING: Ranked<rank::Settling, ()> = Ranked::new(());
-
-impl Task<'_> {
-    async fn follow_on(&self, added: &Added) {
-        let Self { node, store, slave, .. } = self;
-        let limits = node.limits();
-        let mut backoff = Backoff::new(limits);
-        let known_max = limits.backoff_max.min(KNOWN_PAUSE_MAX);
-        let mut known_backoff = Backoff::new(&Limits { backoff_max: known_max, ..limits.clone() });
-        let mut said = Once::when_changed();
-        // What is known to be no store stays none.
-        let mut foreign = None;
-        // Where it was watched last.
-        let mut watched = None;
-        while store.is_alive() && slave.state() != SlaveState::Dropped {
-            // A node that comes up may have the name, or know who has it.
-            let arrival = node.arrival();
-            match self.find(slave.name()).await {
-                Ok(at) if store.has_pid(&at) => {
-                    tracing::error!(store = ?store, slave = %slave.name(), "{}: dropped", Refusal::Itself);
-                    slave.drop_out();
-                    self.source.slave_dropped();
-                    added.settle(Some(Refusal::Itself));
-                    return;
-                }
-                Ok(at) if foreign.as_ref() == Some(&at) => {}
-                Ok(at) => {
-                    let since = now();
-                    watched = Some(at.clone());
-                    let left = self.watch(at.clone(), added).await;
-                    if matches!(slave.name(), SlaveName::Pid(_))
-                        && matches!(&left, Ok(Left::Gone(reason)) if !is_no_connection(reason))
-                    {
-                        tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: a pid does not come back");
-                        return slave.drop_out();
-                    }
-                    if since.elapsed() >= STEADY {
-                        backoff.reset();
-                        known_backoff.reset();
-                        said.forget_all();
-                    }
-                    match left {
-                        Ok(Left::Renewed | Left::Moved) => continue,
-                        Ok(Left::Dropped | Left::Gone(_)) => {}
-                        Err(Missing::Refused(refusal)) if refusal.is_final() => {
-                            tracing::error!(store = ?store, slave = %slave.name(), "slave dropped: {refusal}");
-                            slave.refused(refusal);
-                            added.settle(Some(refusal));
-                            return self.source.slave_dropped();
-                        }
-                        Err(missing) => {
-                            if let Some(refusal) = missing.refusal() {
-                                let is_foreign = refusal == Refusal::Foreign;
-                                if added.settle(Some(refusal))
-                                    || is_foreign && matches!(slave.name(), SlaveName::Pid(_))
-                                {
-                                    // The caller was told that this is no slave, and expects none; and a pid never becomes another process.
-                                    tracing::warn!(store = ?store, slave = %slave.name(), "slave dropped: {missing}");
-                                    slave.drop_out();
-                                    return self.source.slave_dropped();
-                                }
-                                slave.refused(refusal);
-                                foreign = is_foreign.then_some(at);
-                            }
-                            self.say(&mut said, &missing);
-                        }
-                    }
-                }
-                Err(missing) => self.say(&mut said, &missing),
-            }
-            added.settle(None);
-            slave.note_time(unix_ms());
-            match slave.standing() {
-                Standing::Gone { .. } => known_backoff.pause_or(arrival.come()).await,
-                _ => backoff.pause_or(arrival.come()).await,
-            }
-        }
-        // It may have been removed between two watches, or have taken a greeting whose answer nobody waited for any more.
-        if let Some(at) = watched
-            && !self.is_followed(&at)
-        {
-            self.bye(&at).await;
-        }
+impl Hands<'_> {
+    async fn locate(&self, question: u64) -> Came {
+        Came::Input(Input::Located { question, found: self.find().await })
     }
 
-    /// Says why a slave is missing, once.
-    fn say(&self, said: &mut Once<String>, missing: &Missing) {
-        let (store, slave) = (self.store, self.slave.name());
-        let text = missing.to_string();
-        self.slave.failed(&text);
-        if said.first(text.clone()) {
-            match missing {
-                Missing::Refused(Refusal::NotEmpty) => {
-                    tracing::error!(store = ?store, %slave, "slave not taken: {text}");
-                }
-                Missing::Refused(_) => {
-                    tracing::warn!(store = ?store, %slave, "slave refuses, asking again: {text}");
-                }
-                _ => tracing::warn!(store = ?store, %slave, "slave not found, looking for it: {text}"),
-            }
-        }
-    }
-
-    /// Follows it until it is gone, and gives how it went.
-    async fn watch(&self, at: Pid, added: &Added) -> Result<Left, Missing> {
-        let Self { store, slave, .. } = self;
-        self.node.connect_to_name(&at.node).await.map_err(Missing::Unreached)?;
-        let mut monitor =
-            self.client.monitor(&ServerRef::Pid(at.clone())).await.map_err(Missing::NotWatched)?;
-        // Dropped before the monitor is taken back, whatever ends this.
-        let watched = Watched { feed: self.feed, source: &self.source };
-        let gone = async { Ok(Left::Gone(monitor.ended().await)) };
-        let tended = async {
-            if let Some(left) = self.found(&at).await? {
-                return Ok(left);
-            }
-            added.settle(None);
-            tracing::info!(store = ?store, slave = %slave.name(), node = %at.node, "slave found");
-            Ok(self.tend(&at).await)
-        };
-        let moved = async {
-            self.moved(&at).await;
-            Ok(Left::Moved)
-        };
-        let left = gone.or(tended).or(moved).await;
-        if matches!(left, Err(Missing::Refused(refusal)) if refusal.is_final()) {
-            // It may have been one until now.
-            self.bye(&at).await;
-        }
-        let left = left?;
-        // If another entry follows the same process, that stays a slave.
-        if matches!(left, Left::Dropped | Left::Moved) && !self.is_followed(&at) {
-            self.bye(&at).await;
-        }
-        drop((watched, monitor));
-        let reason = match &left {
-            Left::Renewed => return Ok(left),
-            Left::Moved => {
-                tracing::warn!(store = ?store, slave = %slave.name(), "the slave's name has gone to another process: following that");
-                return Ok(left);
-            }
-            Left::Dropped => {
-                tracing::info!(store = ?store, slave = %slave.name(), "slave no longer followed");
-                return Ok(left);
-            }
-            Left::Gone(reason) => format!("{:?}", reason.view()),
-        };
-        tracing::warn!(store = ?store, slave = %slave.name(), reason, "slave lost; looking for it");
-        Ok(left)
-    }
-
-    /// Greets a slave that was found, until it takes the greeting: writes are then queued for it. Gives how it ended before
-    /// it began.
-    async fn found(&self, at: &Pid) -> Result<Option<Left>, Missing> {
-        let slave = self.slave;
-        loop {
-            if slave.state() == SlaveState::Dropped {
-                return Ok(Some(Left::Dropped));
-            }
-            // If another entry already replicates to this process, that session is kept: greeting again would restart it.
-            // Where only the greeting's answer tells which entry stays, the process is told nothing before: it is a slave all the time.
-            if self.other_at(at, None).is_some_and(|other| !outlives(slave, &other))
-                && self.merge_duplicate(at, None)
-            {
-                return Ok(Some(Left::Dropped));
-            }
-            let under_way = GreetingUnderWay::of(&self.source);
-            let greeted = greeting::greet(slave, &self.source, self.store, &self.client, at).await;
-            match greeted.map_err(Missing::NotGreeted)? {
-                Greeted::Refused(Refusal::Crossing) => {
-                    drop(under_way);
-                    let pause = CROSSING_PAUSE_MILLIS + chance(CROSSING_PAUSE_MILLIS);
-                    Timer::after(Duration::from_millis(pause.into())).await;
-                }
-                Greeted::Refused(refusal) => return Err(Missing::Refused(refusal)),
-                Greeted::Elixir if self.is_orphan() => return Err(Missing::Refused(Refusal::Superseded)),
-                Greeted::Elixir => {
-                    let asks = *at.node != *self.node.name().as_str();
-                    let foreign = async { kind::foreign_module(self.node, &self.client, at).await };
-                    let foreign = if asks { foreign.await } else { Ok(None) };
-                    let foreign = foreign.map_err(|error| Missing::NotGreeted(NotGreeted::Erpc(error)))?;
-                    if let Some(module) = foreign {
-                        return Err(Missing::Foreign(module));
-                    }
-                    let _settling = SETTLING.lock();
-                    if self.merge_duplicate(at, None) {
-                        return Ok(Some(Left::Dropped));
-                    }
-                    slave.found(RemoteProcess::Pid(at.clone()));
-                    self.forget_previous_names(at, None);
-                    return Ok(None);
-                }
-                Greeted::Kvnode { session, lineage, said } => {
-                    let _settling = SETTLING.lock();
-                    if self.merge_duplicate(at, Some(said.incarnation)) {
-                        return Ok(Some(Left::Dropped));
-                    }
-                    slave.found_kvnode(RemoteProcess::Pid(at.clone()), session, lineage.incarnation(), said);
-                    self.forget_previous_names(at, Some(said.incarnation));
-                    drop(under_way);
-                    // What has changed since is told, as nobody knew yet that this slave was to be told of it.
-                    let now = self.source.lineage();
-                    return Ok((now.as_ref() != Some(&lineage)).then_some(Left::Renewed));
-                }
-            }
-        }
-    }
-
-    /// Whether the store may lack what a primary has that does not follow it now: nothing goes on from it then. A kvnode's
-    /// store would say so itself.
-    fn is_orphan(&self) -> bool {
-        self.source.lineage().is_some_and(|lineage| lineage.is_orphan())
-    }
-
-    /// Waits until the slave's name has gone to another process than this one. Where nodes say of it differently, as they do
-    /// until a split is healed, it has not.
-    async fn moved(&self, at: &Pid) {
-        loop {
-            Timer::after(NAME_PAUSE).await;
-            let holders = match self.slave.name() {
-                SlaveName::Pid(_) => return smol::future::pending().await,
-                SlaveName::Global(name) => match TermView::parse(name) {
-                    Ok(name) => self.client.global_holders(name, ANSWER_LIMIT).await,
-                    Err(_) => Vec::new(),
-                },
-                name @ (SlaveName::Remote { .. } | SlaveName::Local(_)) => {
-                    self.find(name).await.into_iter().collect()
-                }
-            };
-            if !holders.is_empty() && !holders.contains(at) {
-                return;
-            }
-        }
-    }
-
-    /// Where a slave is now: the pid that has its name. Writes wait until that is known, so that none goes to a name
+    /// Where the slave is now: the pid that has its name. Writes wait until that is known, so that none goes to a name
     /// that nobody has yet.
-    async fn find(&self, name: &SlaveName) -> Result<Pid, Missing> {
+    async fn find(&self) -> Result<Option<Pid>, String> {
         let own = self.node.name().as_str();
-        let found = match name {
+        Ok(match self.slave.name() {
             SlaveName::Pid(pid) => Some(pid.clone()),
             SlaveName::Remote { name, node } if **node != *own => {
-                self.node.connect_to_name(node).await.map_err(Missing::Unreached)?;
-                self.client.whereis_at(node, name, ANSWER_LIMIT).await.map_err(Missing::NotSaid)?
+                self.node.connect_to_name(node).await.map_err(|error| error.to_string())?;
+                self.client
+                    .whereis_at(node, name, ANSWER_LIMIT)
+                    .await
+                    .map_err(|error| format!("its node does not say who has that name: {error}"))?
             }
             SlaveName::Remote { name, .. } | SlaveName::Local(name) => self.node.whereis_local(name),
             SlaveName::Global(name) => match TermView::parse(name) {
                 Ok(name) => self.client.whereis_global(name, ANSWER_LIMIT).await,
                 Err(_) => None,
             },
-        };
-        found.ok_or(Missing::Nobody)
-    }
-
-    /// Whether any other slave of the store is this process.
-    fn is_followed(&self, at: &Pid) -> bool {
-        self.other_at(at, None).is_some()
-    }
-
-    /// Where the process is followed under another name, it is one slave, by the name that outlives a process: the other is
-    /// dropped. Gives whether this one is.
-    fn merge_duplicate(&self, at: &Pid, incarnation: Option<u64>) -> bool {
-        let Some(other) = self.other_at(at, incarnation) else { return false };
-        let keep_this = outlives(self.slave, &other);
-        let (kept, dropped) = if keep_this { (self.slave, &other) } else { (&other, self.slave) };
-        tracing::info!(store = ?self.store, slave = %dropped.name(), "slave dropped: it is {} already", kept.name());
-        dropped.drop_out();
-        if !keep_this && incarnation.is_some() {
-            // The process has taken the greeting of the dropped entry.
-            kept.take_over(dropped);
-        }
-        !keep_this
-    }
-
-    /// A slave that was this process before, under another name, is it no more.
-    fn forget_previous_names(&self, at: &Pid, incarnation: Option<u64>) {
-        let at = RemoteProcess::Pid(at.clone());
-        for other in self.source.slaves().iter().filter(|other| !Arc::ptr_eq(other, self.slave)) {
-            other.forget(&at, incarnation);
-        }
-    }
-
-    /// The other slave that is followed at the same process.
-    fn other_at(&self, at: &Pid, incarnation: Option<u64>) -> Option<Arc<Slave>> {
-        let at = RemoteProcess::Pid(at.clone());
-        let mut slaves = self.source.slaves().into_iter();
-        slaves.find(|other| !Arc::ptr_eq(other, self.slave) && other.is_at(&at, incarnation))
-    }
-
-    /// Repairs it, and asks for what it has, until it is removed or is to be greeted anew.
-    async fn tend(&self, at: &Pid) -> Left {
-        let Self { store, slave, source, .. } = self;
-        let dispatch = self.node.dispatch();
-        let feed = Arc::clone(self.feed) as Arc<dyn Feed>;
-        let (poke, poked) = smol::channel::bounded(1);
-        slave.on_change(Box::new(move || {
-            // A poke that waits already says the same.
-            let _full = poke.try_send(());
-        }));
-        let mut progress = Progress::default();
-        while slave.state() != SlaveState::Dropped {
-            if slave.is_renewed() {
-                return Left::Renewed;
-            }
-            if slave.take_news() {
-                self.tell_of_siblings(at).await;
-            }
-            if slave.catch_up(now()) {
-                tracing::info!(store = ?store, slave = %slave.name(), "slave takes writes again");
-            }
-            if slave.begin_sweep() {
-                self.sweep(at).await;
-            }
-            let repairing = repair(slave, source);
-            dispatch.feed(&at.node, &feed);
-            if self.feed.take_withheld() {
-                tracing::warn!(
-                    store = ?store, slave = %slave.name(),
-                    "slave is not sent what its OTP cannot decode, and keeps what it had of it; :status has how many keys (withheld)"
-                );
-            }
-            slave.note_time(unix_ms());
-            if slave.take_stepped_down() {
-                copy_to_others(slave, source);
-            }
-            if progress.say(slave, store) && source.lineage().is_some_and(|lineage| lineage.term > 0) {
-                // A former primary gives its names up when it becomes a slave.
-                self.node.check_global_names();
-            }
-            if repairing && slave.has_room() {
-                // Others of this thread have their turn: a copy takes long.
-                smol::future::yield_now().await;
-                continue;
-            }
-            match slave.acknowledge_due() {
-                None => _ = poked.recv().await,
-                Some(due) => _ = until(Timer::at(due), poked.recv()).await,
-            }
-        }
-        Left::Dropped
-    }
-
-    /// Tells a kvnode of the other slaves.
-    async fn tell_of_siblings(&self, at: &Pid) {
-        let Dialect::Kvnode { session } = self.slave.dialect() else { return };
-        let slaves = self.source.slaves();
-        let own = self.node.name().shared();
-        self.tell(at, |w| {
-            w.tuple(3).atom("replica_slaves").unsigned(session).list(slaves.len());
-            slaves.iter().for_each(|slave| slave.name().on(&own).write(w));
-            w.nil();
         })
-        .await;
     }
 
-    /// A slave that was removed is told, where it knows such a message and its node is connected.
-    async fn bye(&self, at: &Pid) {
-        for session in self.slave.sessions() {
-            if self.node.is_connected(&at.node) {
-                self.tell(at, |w| _ = w.tuple(2).atom("replica_bye").unsigned(session)).await;
-            }
+    async fn look(&self, question: u64) -> Came {
+        let holders = match self.slave.name() {
+            SlaveName::Global(name) => match TermView::parse(name) {
+                Ok(name) => self.client.global_holders(name, ANSWER_LIMIT).await,
+                Err(_) => Vec::new(),
+            },
+            _ => self.find().await.ok().flatten().into_iter().collect(),
+        };
+        Came::Input(Input::Holders { question, holders })
+    }
+
+    async fn watch(&self, question: u64, at: Pid) -> Came {
+        match self.monitor(at).await {
+            Ok(ended) => Came::Watched { question, ended },
+            Err(why) => Came::Input(Input::Watched { question, watched: Err(why) }),
         }
+    }
+
+    async fn monitor(&self, at: Pid) -> Result<Pin<Box<dyn Future<Output = OwnedTerm> + Send>>, String> {
+        let not_monitored = |error: CallError| format!("it cannot be monitored: {error}");
+        self.node.connect_to_name(&at.node).await.map_err(|error| error.to_string())?;
+        let (tell, told) = smol::channel::bounded(1);
+        let slave = Arc::clone(self.slave);
+        // By the thread that notices the end: nothing is sent any more in the session of a connection that is lost, however soon
+        // there is another one.
+        let fired = move |reason: OwnedTerm| {
+            slave.gone();
+            // There is room for the one reason.
+            let _ended = tell.try_send(reason);
+        };
+        match self.client.monitor_with(RemoteProcess::Pid(at.clone()), fired) {
+            Ok(watch) => Ok(Box::pin(async move {
+                let _watch = watch;
+                told.recv().await.unwrap_or_else(|_| OwnedTerm::atom("noconnection"))
+            })),
+            // Once there is room.
+            Err(CallError::Busy(_)) => {
+                let mut monitor = self.client.monitor(&ServerRef::Pid(at)).await.map_err(not_monitored)?;
+                Ok(Box::pin(async move { monitor.ended().await }))
+            }
+            Err(error) => Err(not_monitored(error)),
+        }
+    }
+
+    async fn ask_dialect(&self, question: u64, at: Pid) -> Came {
+        let is_kvnode = greeting::is_kvnode(&self.client, &at.node).await.map_err(not_said);
+        Came::Input(Input::DialectKnown { question, is_kvnode })
+    }
+
+    async fn greet(&self, question: u64, at: Pid, hello: Hello) -> Came {
+        let answer: GreetingAnswer = greeting::greet(&self.client, at, &hello, &self.store.names()).await;
+        Came::Input(Input::Greeted { question, answer })
+    }
+
+    async fn ask_kind(&self, question: u64, at: Pid) -> Came {
+        let foreign = kind::foreign_module(self.node, &self.client, &at).await.map_err(not_said);
+        Came::Input(Input::KindKnown { question, foreign })
+    }
+
+    /// Finds the keys that the slave has and the store does not, so that they are deleted there.
+    async fn read_keys(&self, question: u64, at: Pid) -> Came {
+        let mut read = KeysRead::default();
+        let show = |key: TermView<'_>| match self.slave.sweep_key(&*self.source, key) {
+            Ok(is_foreign) => read.foreign += u64::from(is_foreign),
+            Err(_) => read.unusable += 1,
+        };
+        let error = keys::read(self.node, &self.client, &at, show).await.err();
+        read.error = error.map(|error| error.to_string());
+        Came::Input(Input::KeysRead { question, read })
     }
 
     async fn tell(&self, at: &Pid, cast: impl FnOnce(&mut TermWriter<'_>)) {
@@ -504,106 +321,38 @@ impl Task<'_> {
         }
     }
 
-    /// Finds the keys that the slave has and the store does not, so that they are deleted there.
-    async fn sweep(&self, at: &Pid) {
-        let slave = self.slave;
-        let mut foreign = 0_u64;
-        let mut unusable = 0_u64;
-        let read = keys::read(self.node, &self.client, at, |key| match slave.sweep_key(&*self.source, key) {
-            Ok(is_foreign) => foreign += u64::from(is_foreign),
-            Err(_) => unusable += 1,
-        })
-        .await;
-        slave.end_sweep(read.is_ok() && unusable == 0);
-        match read {
-            Ok(()) if foreign > 0 => {
-                tracing::warn!(slave = %slave.name(), keys = foreign, "slave has keys that its primary has not: they are deleted there");
-            }
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(slave = %slave.name(), "slave may keep keys that its primary has not: {error}");
-            }
+    fn say_withheld(&self) {
+        if self.feed.take_withheld() {
+            tracing::warn!(
+                store = ?self.store, slave = %self.slave.name(),
+                "slave is not sent what its OTP cannot decode, and keeps what it had of it; :status has how many keys (withheld)"
+            );
+        }
+    }
+
+    fn log(&self, event: &Event) {
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    store = ?self.store,
+                    slave = %event.slave().unwrap_or_else(|| self.slave.name()),
+                    node = event.node(),
+                    reason = event.reason(),
+                    keys = event.keys(),
+                    "{event}"
+                )
+            };
+        }
+        match event.level() {
+            Level::Error => log!(error),
+            Level::Warn => log!(warn),
+            Level::Info => log!(info),
+            Level::Debug => log!(debug),
         }
     }
 }
 
-/// A slave that is watched: dropped, however that ends, it is gone.
-struct Watched<'a> {
-    feed: &'a SlaveFeed,
-    source: &'a SharedSource,
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        self.feed.gone();
-        self.source.acknowledged();
-    }
-}
-
-/// Whether a monitor has fired since its node is lost.
-fn is_no_connection(reason: &OwnedTerm) -> bool {
-    reason.view().is_atom("noconnection")
-}
-
-/// Whether a slave is named by a name, and another by its pid.
-fn outlives(slave: &Slave, other: &Slave) -> bool {
-    matches!(other.name(), SlaveName::Pid(_)) && !matches!(slave.name(), SlaveName::Pid(_))
-}
-
-/// A former primary is a slave now. What it had sent last to those slaves that do not tell one primary from another may have
-/// come behind what this one has sent: they get everything again.
-fn copy_to_others(former: &Arc<Slave>, source: &SharedSource) {
-    // Before the order, as a write takes them: a thread that adds a slave may wait between the two.
-    let slaves = source.slaves();
-    source.in_order(&mut || {
-        for other in &slaves {
-            if !Arc::ptr_eq(other, former) && other.dialect() == Dialect::Elixir {
-                tracing::info!(slave = %other.name(), "copied to again: a former primary may have written to it late");
-                other.copy_all();
-            }
-        }
-    });
-}
-
-/// A step of a repair; gives whether there is more of it.
-fn repair(slave: &Slave, source: &SharedSource) -> bool {
-    let repairing = slave.scan(&**source);
-    if repairing {
-        slave.refill(&**source);
-    }
-    repairing
-}
-
-/// What was said of a copy.
-struct Progress {
-    copying: bool,
-    said: Once<()>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { copying: false, said: Once::new(1).every(PROGRESS_PAUSE) }
-    }
-}
-
-impl Progress {
-    /// Says how far a copy is, once in a while, and when it is done; gives whether that is now.
-    fn say(&mut self, slave: &Slave, store: &ProcessHandle) -> bool {
-        match slave.standing() {
-            Standing::Copying { done, total } => {
-                self.copying = true;
-                if self.said.due((), now()).is_some() {
-                    tracing::info!(store = ?store, slave = %slave.name(), "copying to slave: {done} of {total}");
-                }
-            }
-            Standing::Full { .. } => self.copying = true,
-            Standing::InStep { .. } if self.copying => {
-                tracing::info!(store = ?store, slave = %slave.name(), "slave is up to date");
-                *self = Self::default();
-                return true;
-            }
-            _ => {}
-        }
-        false
-    }
+/// Why it is not known how a slave is spoken to.
+fn not_said(error: impl std::fmt::Display) -> String {
+    format!("its node does not say what it is: {error}")
 }

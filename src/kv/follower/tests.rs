@@ -238,6 +238,22 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
 }
 
 #[test]
+fn nothing_is_taken_in_a_session_whose_connection_is_lost() {
+    let mut follower = follower();
+    let primary = greeting(0, &[1], 1);
+    assert!(follower.greet(primary.clone(), FREE).is_ok());
+    assert!(follower.session(1).is_some() && follower.asked(1, 0).is_ok());
+    follower.gone(&primary.pid);
+    // What is asked there may be behind writes that were lost.
+    assert!(follower.session(1).is_none());
+    assert_eq!(follower.asked(1, 0).err(), Some(Refusal::OtherSession));
+    assert!(follower.greet(greeting(0, &[1], 2), FREE).is_ok());
+    assert!(follower.session(2).is_some());
+    follower.gone(&primary.pid);
+    assert!(follower.bye(2), "that it is removed it is told all the same");
+}
+
+#[test]
 fn of_two_that_greet_each_other_one_becomes_the_slave() {
     let mut follower = follower();
     let by_slave = Own { has_slaves: true, is_greeted_by_slave: true, ..FREE };

@@ -1,0 +1,533 @@
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::distribution::RemoteProcess;
+use crate::etf::OwnedTerm;
+use crate::replica::{GreetingAnswer, Lineage, PresentValue, Said, SourceRead};
+
+/// An empty store of `a@h`, which says what it is told.
+#[derive(Default)]
+struct Store {
+    lineage: Mutex<Lineage>,
+    slaves: Mutex<Vec<Arc<Slave>>>,
+    greetings: AtomicIsize,
+    acknowledged: AtomicUsize,
+    dropped: AtomicUsize,
+}
+
+impl Source for Store {
+    fn parts(&self) -> usize {
+        1
+    }
+
+    fn keys(&self, _part: usize, _since: u64, _show: &mut dyn FnMut(&[u8])) -> SourceRead {
+        SourceRead::Shown
+    }
+
+    fn read(&self, _key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
+        show(None);
+        SourceRead::Shown
+    }
+
+    fn slave_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn in_order(&self, run: &mut dyn FnMut()) {
+        run();
+    }
+
+    fn seq(&self) -> u64 {
+        7
+    }
+
+    fn lineage(&self) -> Option<Lineage> {
+        Some(self.lineage.lock().clone())
+    }
+
+    fn greeting(&self, is_under_way: bool) {
+        self.greetings.fetch_add(if is_under_way { 1 } else { -1 }, Ordering::Relaxed);
+    }
+
+    fn slaves(&self) -> Vec<Arc<Slave>> {
+        self.slaves.lock().clone()
+    }
+
+    fn acknowledged(&self) {
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn len(&self) -> usize {
+        0
+    }
+}
+
+fn store() -> Store {
+    Store { lineage: Mutex::new(Lineage { term: 0, promoted: 0, path: vec![1_000] }), ..Store::default() }
+}
+
+fn pid(node: &str, id: u32) -> Pid {
+    Pid { node: node.into(), id, serial: 0, creation: 1 }
+}
+
+fn said(incarnation: u64) -> GreetingAnswer {
+    GreetingAnswer::Taken(Said { incarnation, had: None, applied: 0, stepped_down: false })
+}
+
+/// A machine on the desk: its store, its clock, and the number of the last question.
+struct Desk<'a> {
+    store: &'a Store,
+    machine: Downstream,
+    now: Instant,
+    question: u64,
+}
+
+impl<'a> Desk<'a> {
+    fn new(store: &'a Store, name: SlaveName, is_awaited: bool) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+        let now = Instant::now();
+        let slave = Arc::new(Slave::new(name, 1 << 20));
+        store.slaves.lock().push(Arc::clone(&slave));
+        let config = DownstreamConfig {
+            node: "a@h".into(),
+            pause_first: Duration::from_millis(200),
+            pause_max: Duration::from_secs(10),
+            is_awaited,
+        };
+        Self { store, machine: Downstream::new(slave, &config, now), now, question: 0 }
+    }
+
+    /// Hands an input in, and shows what is to be done then, a line each.
+    fn hand(&mut self, input: Input) -> Vec<String> {
+        let is_own = |at: &Pid| *at == pid("a@h", 1);
+        // The longest pauses.
+        let chance = &mut |below: u32| below - 1;
+        let mut around = Around { source: self.store, is_own: &is_own, chance };
+        self.machine.handle(input, self.now, &mut around);
+        let mut shown = Vec::new();
+        while let Some(output) = self.machine.poll_output() {
+            shown.push(match output {
+                Output::Locate { question } => self.asked("locate", question),
+                Output::Watch { question, .. } => self.asked("watch", question),
+                Output::Unwatch => "unwatch".into(),
+                Output::AskDialect { question, .. } => self.asked("dialect?", question),
+                Output::Greet { question, hello, .. } => {
+                    assert_eq!((hello.seq, hello.started_empty), (7, false));
+                    self.asked("greet", question)
+                }
+                Output::AskKind { question, .. } => self.asked("kind?", question),
+                Output::Look { question } => self.asked("look", question),
+                Output::Feed { node } => format!("feed {node}"),
+                Output::ReadKeys { question, .. } => self.asked("read keys", question),
+                Output::TellSiblings { slaves, .. } => format!("siblings {}", slaves.len()),
+                Output::Bye { sessions, .. } => format!("bye {}", sessions.len()),
+                Output::Settle(refusal) => format!("settle {refusal:?}"),
+                Output::CheckNames => "check names".into(),
+                Output::Log(event) => format!("{:?}: {event}", event.level()),
+            });
+        }
+        shown
+    }
+
+    fn asked(&mut self, what: &str, question: u64) -> String {
+        assert!(question > self.question, "each question is a new one");
+        self.question = question;
+        what.into()
+    }
+
+    fn timeout(&mut self) -> Vec<String> {
+        let due = self.machine.poll_timeout().expect("something is due");
+        self.now = self.now.max(due);
+        self.hand(Input::Timeout)
+    }
+
+    fn located(&mut self, at: &Pid) -> Vec<String> {
+        self.hand(Input::Located { question: self.question, found: Ok(Some(at.clone())) })
+    }
+
+    fn watched(&mut self) -> Vec<String> {
+        self.hand(Input::Watched { question: self.question, watched: Ok(()) })
+    }
+
+    fn dialect(&mut self, is_kvnode: bool) -> Vec<String> {
+        self.hand(Input::DialectKnown { question: self.question, is_kvnode: Ok(is_kvnode) })
+    }
+
+    fn greeted(&mut self, answer: GreetingAnswer) -> Vec<String> {
+        self.hand(Input::Greeted { question: self.question, answer })
+    }
+
+    /// Up to a greeting that waits for its answer; gives the watch's number.
+    fn greet(&mut self, at: &Pid) -> u64 {
+        assert_eq!(self.timeout(), ["locate"]);
+        assert_eq!(self.located(at), ["watch"]);
+        let watch = self.question;
+        assert_eq!(self.watched(), ["dialect?"]);
+        assert_eq!(self.dialect(true), ["greet"]);
+        watch
+    }
+
+    fn follow(&mut self, at: &Pid, incarnation: u64) -> u64 {
+        let watch = self.greet(at);
+        let lines = self.greeted(said(incarnation));
+        assert!(lines.contains(&"Info: slave found".to_owned()), "{lines:?}");
+        watch
+    }
+
+    fn down(&mut self, watch: u64, reason: &str) -> Vec<String> {
+        self.hand(Input::Down { question: watch, reason: OwnedTerm::atom(reason) })
+    }
+
+    fn greetings(&self) -> isize {
+        self.store.greetings.load(Ordering::Relaxed)
+    }
+
+    /// How long it pauses now.
+    fn pause(&self) -> Duration {
+        self.machine.poll_timeout().expect("it is looked for again").duration_since(self.now)
+    }
+}
+
+fn remote() -> SlaveName {
+    SlaveName::remote("kv", "b@h")
+}
+
+#[test]
+fn a_kvnodes_store_is_found_greeted_and_told_when_it_is_removed() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), true);
+    let at = pid("b@h", 5);
+    desk.greet(&at);
+    assert_eq!(desk.greetings(), 1);
+    let lines = desk.greeted(said(9));
+    assert_eq!(&lines[..2], ["settle None", "Info: slave found"]);
+    assert!(lines.contains(&"feed b@h".into()), "{lines:?}");
+    assert_eq!(desk.greetings(), 0);
+    assert_eq!(desk.machine.slave().state(), SlaveState::Following(RemoteProcess::Pid(at)));
+    desk.machine.slave().siblings_changed();
+    assert_eq!(desk.hand(Input::Changed)[0], "siblings 1");
+    desk.machine.slave().drop_out();
+    assert_eq!(desk.hand(Input::Changed), ["bye 1", "Info: slave no longer followed", "unwatch"]);
+    assert!(desk.machine.is_over() && desk.machine.poll_timeout().is_none());
+    assert!(desk.hand(Input::Timeout).is_empty());
+}
+
+#[test]
+fn a_server_of_the_protocol_is_asked_what_it_is_and_has_its_keys_read() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    desk.timeout();
+    desk.located(&pid("b@h", 5));
+    desk.watched();
+    assert_eq!(desk.dialect(false), ["kind?"]);
+    let kind = Input::KindKnown { question: desk.question, foreign: Ok(None) };
+    assert_eq!(desk.hand(kind), ["Info: slave found", "read keys"]);
+    assert_eq!(desk.greetings(), 0);
+    // Until these are read nothing is repaired, and nothing due but a look at its name.
+    assert_eq!(desk.pause(), NAME_PAUSE);
+    let read = KeysRead { foreign: 2, ..KeysRead::default() };
+    let lines = desk.hand(Input::KeysRead { question: desk.question, read });
+    assert_eq!(lines[0], "Warn: slave has keys that its primary has not: they are deleted there");
+    assert_eq!(lines[1], "feed b@h");
+    assert!(!desk.machine.slave().may_be_stale());
+}
+
+#[test]
+fn a_server_of_another_kind_is_no_slave_and_stays_none() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    let at = pid("b@h", 5);
+    desk.timeout();
+    desk.located(&at);
+    desk.watched();
+    desk.dialect(false);
+    let lines =
+        desk.hand(Input::KindKnown { question: desk.question, foreign: Ok(Some("Elixir.Other".into())) });
+    assert!(lines[0].starts_with("Warn: slave not found, looking for it: "), "{lines:?}");
+    assert!(lines.iter().any(|line| line.ends_with("(its module: Elixir.Other)")), "{lines:?}");
+    assert_eq!(desk.timeout(), ["locate"]);
+    assert!(desk.located(&at).is_empty(), "the same process is not asked again");
+    assert_eq!(desk.timeout(), ["locate"]);
+    assert_eq!(desk.located(&pid("b@h", 6)), ["watch"]);
+}
+
+/// By whatever road a greeting ends, the store knows of none any more, and nothing is watched that is not wanted.
+#[test]
+fn no_road_out_of_a_greeting_leaves_it_under_way() {
+    type Road = fn(&mut Desk<'_>, u64) -> Vec<String>;
+    let roads: [(&str, Road); 9] = [
+        ("down", |desk, watch| desk.down(watch, "noconnection")),
+        ("removed", |desk, _| {
+            desk.machine.slave().drop_out();
+            desk.hand(Input::Changed)
+        }),
+        ("refused", |desk, _| desk.greeted(GreetingAnswer::Refused(Refusal::HasPrimary))),
+        ("never", |desk, _| desk.greeted(GreetingAnswer::Refused(Refusal::Cycle))),
+        ("crossing", |desk, _| desk.greeted(GreetingAnswer::Refused(Refusal::Crossing))),
+        ("not answered", |desk, _| desk.greeted(GreetingAnswer::None("it does not answer".into()))),
+        ("no store", |desk, _| {
+            assert_eq!(desk.greeted(GreetingAnswer::NoStore), ["kind?"]);
+            desk.hand(Input::KindKnown {
+                question: desk.question,
+                foreign: Err("its node does not say".into()),
+            })
+        }),
+        ("moved", |desk, _| {
+            desk.now += NAME_PAUSE;
+            assert_eq!(desk.hand(Input::Timeout), ["look"]);
+            desk.hand(Input::Holders { question: desk.question, holders: vec![pid("c@h", 1)] })
+        }),
+        ("abandoned", |desk, _| {
+            desk.machine.abandon(desk.store);
+            vec!["unwatch".into()]
+        }),
+    ];
+    for (name, road) in roads {
+        let store = store();
+        let mut desk = Desk::new(&store, remote(), false);
+        let watch = desk.greet(&pid("b@h", 5));
+        assert_eq!(desk.greetings(), 1, "{name}");
+        let lines = road(&mut desk, watch);
+        assert_eq!(desk.greetings(), 0, "{name}: {lines:?}");
+        let is_watched = desk.machine.phase.watch().is_some();
+        assert_eq!(lines.contains(&"unwatch".into()), !is_watched, "{name}: {lines:?}");
+        assert_eq!(store.acknowledged.load(Ordering::Relaxed), usize::from(!is_watched), "{name}");
+    }
+}
+
+#[test]
+fn one_that_is_removed_or_never_a_slave_is_told_of_every_greeting_that_it_may_have_taken() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    let at = pid("b@h", 5);
+    desk.greet(&at);
+    desk.greeted(GreetingAnswer::None("it does not answer".into()));
+    desk.greet(&at);
+    desk.machine.slave().drop_out();
+    assert_eq!(desk.hand(Input::Changed)[0], "bye 2");
+
+    let mut desk = Desk::new(&store, remote(), false);
+    let watch = desk.follow(&at, 9);
+    desk.down(watch, "noconnection");
+    desk.greet(&at);
+    let lines = desk.greeted(GreetingAnswer::Refused(Refusal::Cycle));
+    assert_eq!(lines[0], "bye 1");
+    assert!(lines[1].starts_with("Error: slave dropped: it is a primary of this store"), "{lines:?}");
+    assert_eq!(store.dropped.load(Ordering::Relaxed), 1);
+
+    // Removed between two watches.
+    let mut desk = Desk::new(&store, remote(), false);
+    let watch = desk.follow(&at, 9);
+    desk.down(watch, "noconnection");
+    desk.machine.slave().drop_out();
+    assert_eq!(desk.hand(Input::Changed), ["bye 1"]);
+}
+
+#[test]
+fn an_answer_that_comes_late_is_none() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    let at = pid("b@h", 5);
+    desk.greet(&at);
+    let late = desk.question;
+    desk.greeted(GreetingAnswer::None("it does not answer".into()));
+    let watch = desk.greet(&at);
+    for input in [
+        Input::Greeted { question: late, answer: said(9) },
+        Input::Located { question: late, found: Ok(None) },
+        Input::Watched { question: late, watched: Err("late".into()) },
+        Input::Down { question: watch - 1, reason: OwnedTerm::atom("normal") },
+        Input::DialectKnown { question: late, is_kvnode: Ok(false) },
+        Input::KindKnown { question: late, foreign: Ok(None) },
+        Input::Holders { question: late, holders: vec![pid("c@h", 1)] },
+        Input::KeysRead { question: late, read: KeysRead::default() },
+    ] {
+        assert!(desk.hand(input).is_empty());
+    }
+    assert_eq!((desk.greetings(), desk.machine.slave().state()), (1, SlaveState::Seeking));
+    desk.greeted(said(9));
+    assert!(matches!(desk.machine.slave().state(), SlaveState::Following(_)));
+}
+
+#[test]
+fn a_slave_that_refuses_is_asked_again_unless_somebody_was_told_so() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    let at = pid("b@h", 5);
+    let refused = || GreetingAnswer::Refused(Refusal::HasPrimary);
+    desk.greet(&at);
+    let lines = desk.greeted(refused());
+    assert!(lines[0].starts_with("Warn: slave refuses, asking again"), "{lines:?}");
+    assert_eq!(desk.machine.slave().standing(), Standing::Refused(Refusal::HasPrimary));
+    desk.greet(&at);
+    assert_eq!(desk.greeted(refused()), ["unwatch"], "it is said once");
+
+    let mut desk = Desk::new(&store, remote(), true);
+    desk.greet(&at);
+    let lines = desk.greeted(refused());
+    assert_eq!(lines[0], "settle Some(HasPrimary)");
+    assert!(lines[1].starts_with("Warn: slave dropped: it is the slave of another"), "{lines:?}");
+    assert!(desk.machine.is_over());
+    assert_eq!(desk.machine.slave().state(), SlaveState::Dropped);
+}
+
+#[test]
+fn what_the_store_has_become_meanwhile_is_told_at_once() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    let at = pid("b@h", 5);
+    desk.greet(&at);
+    store.lineage.lock().term = 1;
+    // What was refused is the store as it was.
+    let lines = desk.greeted(GreetingAnswer::Refused(Refusal::Superseded));
+    assert_eq!(lines, ["Debug: slave is about to have a slave itself: greeted again soon"]);
+    assert_eq!(desk.timeout(), ["dialect?"]);
+    desk.dialect(true);
+    store.lineage.lock().term = 2;
+    assert_eq!(desk.greeted(said(9)), ["Debug: slave greeted anew", "unwatch"]);
+    assert_eq!(desk.pause(), Duration::ZERO);
+    desk.follow(&at, 9);
+    desk.machine.slave().renew();
+    assert_eq!(desk.hand(Input::Changed), ["Debug: slave greeted anew", "unwatch"]);
+}
+
+#[test]
+fn a_store_is_not_its_own_slave() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), true);
+    desk.timeout();
+    let lines = desk.located(&pid("a@h", 1));
+    assert_eq!(lines, ["Error: a store cannot be its own slave: dropped", "settle Some(Itself)"]);
+    assert!(desk.machine.is_over());
+    assert_eq!(store.dropped.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn searches_are_paused_longer_and_longer_and_go_on_when_a_node_comes_up() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), true);
+    let nobody = |desk: &mut Desk<'_>| {
+        desk.timeout();
+        desk.hand(Input::Located { question: desk.question, found: Ok(None) })
+    };
+    let lines = nobody(&mut desk);
+    assert_eq!(lines, ["Warn: slave not found, looking for it: nobody has that name", "settle None"]);
+    assert_eq!(desk.pause(), Duration::from_millis(200));
+    assert!(nobody(&mut desk).is_empty());
+    assert_eq!(desk.pause(), Duration::from_millis(400));
+    (0..9).for_each(|_| _ = nobody(&mut desk));
+    assert_eq!(desk.pause(), Duration::from_secs(10));
+    desk.hand(Input::NodeArrived);
+    assert_eq!(desk.pause(), Duration::from_millis(200));
+    // One that came up during the search counts.
+    desk.timeout();
+    desk.hand(Input::NodeArrived);
+    desk.hand(Input::Located { question: desk.question, found: Ok(None) });
+    assert_eq!(desk.pause(), Duration::from_millis(200));
+    // One that was there once is looked for at least every second.
+    let watch = desk.follow(&pid("b@h", 5), 9);
+    desk.down(watch, "noconnection");
+    (0..9).for_each(|_| _ = nobody(&mut desk));
+    assert_eq!(desk.pause(), KNOWN_PAUSE_MAX);
+}
+
+#[test]
+fn whoever_adds_a_slave_is_answered_in_time() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), true);
+    desk.timeout();
+    assert_eq!(desk.pause(), ADDED_LIMIT, "the search has no end of its own");
+    assert_eq!(desk.timeout(), ["settle None"]);
+    assert!(desk.machine.poll_timeout().is_none());
+}
+
+#[test]
+fn a_pid_does_not_come_back_but_its_node_may() {
+    let store = store();
+    let at = pid("b@h", 5);
+    let mut desk = Desk::new(&store, SlaveName::Pid(at), false);
+    assert_eq!(desk.timeout(), ["watch"]);
+    let watch = desk.question;
+    assert_eq!(desk.watched(), ["dialect?"]);
+    assert_eq!(desk.down(watch, "noconnection"), ["Warn: slave lost; looking for it", "unwatch"]);
+    assert_eq!(desk.timeout(), ["watch"]);
+    let watch = desk.question;
+    desk.watched();
+    let lines = desk.down(watch, "normal");
+    assert_eq!(lines[1], "Warn: slave dropped: a pid does not come back");
+    assert!(desk.machine.is_over());
+}
+
+#[test]
+fn a_name_that_has_gone_to_another_process_is_followed_there() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    let (at, other) = (pid("b@h", 5), pid("c@h", 6));
+    desk.follow(&at, 9);
+    let look = |desk: &mut Desk<'_>, holders: &[Pid]| {
+        desk.now += NAME_PAUSE;
+        assert!(desk.hand(Input::Timeout).contains(&"look".into()));
+        desk.hand(Input::Holders { question: desk.question, holders: holders.to_vec() })
+    };
+    assert!(look(&mut desk, &[]).is_empty(), "nodes that do not say");
+    assert!(look(&mut desk, &[other.clone(), at]).is_empty(), "nodes that say differently");
+    let lines = look(&mut desk, &[other]);
+    assert_eq!(lines[0], "bye 1");
+    assert_eq!(lines[1], "Warn: the slave's name has gone to another process: following that");
+    assert_eq!(desk.pause(), Duration::ZERO);
+}
+
+#[test]
+fn one_process_is_one_slave_by_the_name_that_outlives_it() {
+    let store = store();
+    let at = pid("b@h", 5);
+    let mut by_pid = Desk::new(&store, SlaveName::Pid(at.clone()), false);
+    by_pid.timeout();
+    by_pid.watched();
+    by_pid.dialect(true);
+    by_pid.greeted(said(9));
+    // By its name it is greeted, as that one stays.
+    let mut by_name = Desk::new(&store, remote(), false);
+    by_name.greet(&at);
+    let lines = by_name.greeted(said(9));
+    assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
+    assert_eq!(by_pid.machine.slave().state(), SlaveState::Dropped);
+    assert_eq!(by_pid.hand(Input::Changed), ["Info: slave no longer followed", "unwatch"], "no bye");
+    // Another name is not even greeted, and a pid neither.
+    store.slaves.lock().retain(|slave| slave.state() != SlaveState::Dropped);
+    let mut again = Desk::new(&store, SlaveName::remote("other", "b@h"), false);
+    again.timeout();
+    again.located(&at);
+    let lines = again.watched();
+    assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
+    assert!(again.machine.is_over() && !by_name.machine.slave().is_renewed());
+    assert_eq!(again.greetings(), 0);
+    // Found by another pid (a name of its own in `global`), it has taken a greeting: the kept one greets it anew.
+    store.slaves.lock().retain(|slave| slave.state() != SlaveState::Dropped);
+    let mut late = Desk::new(&store, SlaveName::remote("third", "b@h"), false);
+    late.greet(&pid("b@h", 8));
+    let lines = late.greeted(said(9));
+    assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
+    assert!(late.machine.is_over() && by_name.machine.slave().is_renewed());
+    assert_eq!(by_name.machine.slave().sessions().len(), 2);
+}
+
+#[test]
+fn a_greeting_of_one_that_is_removed_is_taken_over_by_the_other_entry_of_the_process() {
+    let store = store();
+    let at = pid("b@h", 5);
+    let mut by_pid = Desk::new(&store, SlaveName::Pid(at.clone()), false);
+    by_pid.timeout();
+    by_pid.watched();
+    by_pid.dialect(true);
+    by_pid.greeted(said(9));
+    let mut by_name = Desk::new(&store, remote(), false);
+    by_name.greet(&at);
+    by_name.machine.slave().drop_out();
+    assert_eq!(by_name.hand(Input::Changed), ["Info: slave no longer followed", "unwatch"], "no bye");
+    assert!(by_pid.machine.slave().is_renewed());
+    by_pid.machine.slave().drop_out();
+    assert_eq!(by_pid.hand(Input::Changed)[0], "bye 2");
+}

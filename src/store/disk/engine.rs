@@ -10,6 +10,7 @@
 
 use std::ffi::OsStr;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,8 +71,18 @@ pub(super) struct Engine {
     viewers: Arc<()>,
 }
 
+/// How the engine is behind a batch that it has written.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    Sound,
+    /// It failed with something else: nothing more is written before it was opened again.
+    Failed,
+}
+
 /// What came of a batch beside that it is written.
 pub(super) struct Committed {
+    pub health: Health,
     /// The new totals.
     pub totals: AHashMap<u32, (u64, u64)>,
     /// Writes that were refused, by their place in the batch.
@@ -142,17 +153,43 @@ impl Engine {
     }
 
     /// Writes a batch that has something in it. One at a time.
+    ///
+    /// # Errors
+    /// It is not written, and out until the ledger takes it back.
     fn commit_stamped(
         &self,
         batch: OwnedWriteBatch,
         mode: PersistMode,
         ledger: &Ledger,
-    ) -> fjall::Result<()> {
+    ) -> fjall::Result<Health> {
         let mut batch = batch.durability(Some(mode));
-        batch.insert(&self.meta, ledger::KEY, ledger.stamp(self.db.seqno()));
-        batch.commit()?;
+        let Some(stamp) = ledger.stamp(self.db.seqno()) else {
+            tracing::error!("nothing is written behind a batch that failed before it is taken back");
+            return Err(fjall::Error::Poisoned);
+        };
+        // The last of it: see the module `ledger`.
+        batch.insert(&self.meta, ledger::KEY, stamp);
+        let commit = || -> fjall::Result<()> {
+            #[cfg(test)]
+            planted::fail(planted::Place::BeforeCommit)?;
+            batch.commit()?;
+            #[cfg(test)]
+            planted::fail(planted::Place::BehindCommit)?;
+            Ok(())
+        };
+        let health = match unless_it_panics(commit) {
+            Some(committed) => committed.map(|()| Health::Sound)?,
+            None if self.has(stamp) => Health::Failed,
+            None => return Err(fjall::Error::Poisoned),
+        };
         ledger.wrote(mode != PersistMode::Buffer);
-        Ok(())
+        Ok(health)
+    }
+
+    /// Whether the last batch that it has is the one with this stamp.
+    fn has(&self, stamp: [u8; ledger::STAMP_BYTES]) -> bool {
+        let found = unless_it_panics(|| self.meta.get(ledger::KEY));
+        matches!(found, Some(Ok(Some(found))) if *found == stamp)
     }
 
     fn open_store(&mut self, id: u32) -> fjall::Result<()> {
@@ -184,7 +221,10 @@ impl Engine {
     }
 
     /// Keeps the names of a store, new or not, durably.
-    pub(super) fn name(&mut self, id: u32, names: &[String], ledger: &Ledger) -> fjall::Result<()> {
+    ///
+    /// # Errors
+    /// See [`commit`](Self::commit).
+    pub(super) fn name(&mut self, id: u32, names: &[String], ledger: &Ledger) -> fjall::Result<Health> {
         if !self.stores.contains_key(&id) {
             self.open_store(id)?;
         }
@@ -242,6 +282,8 @@ impl Engine {
 
     /// So many bytes were written.
     fn written(&self, bytes: u64) -> fjall::Result<()> {
+        #[cfg(test)]
+        planted::fail(planted::Place::Tables)?;
         if self.since_tables.fetch_add(bytes, Ordering::Relaxed) + bytes >= TABLES_EVERY_BYTES {
             self.since_tables.store(0, Ordering::Relaxed);
             self.write_tables()?;
@@ -253,7 +295,7 @@ impl Engine {
     /// so is a write whose key has something that cannot be read.
     ///
     /// # Errors
-    /// The journal may have it, or a part of it.
+    /// The journal may have it, or a part of it: the engine has to be opened again before anything is written.
     pub(super) fn commit(
         &self,
         writes: &mut [Write],
@@ -263,7 +305,7 @@ impl Engine {
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> fjall::Result<Committed> {
         let mut batch = self.db.batch();
-        let mut committed = Committed { totals: AHashMap::new(), refused: Vec::new() };
+        let mut committed = Committed { health: Health::Sound, totals: AHashMap::new(), refused: Vec::new() };
         // Of the engine's keys that the batch has changed so far.
         let mut changed: AHashMap<(u32, Vec<u8>), Changed> = AHashMap::new();
         let mut written = 0;
@@ -355,13 +397,24 @@ impl Engine {
         if batch.is_empty() {
             return Ok(committed);
         }
-        self.commit_stamped(batch, mode, ledger)?;
-        if let Err(error) = self.written(written) {
-            // What was committed is. The next batch finds the engine broken.
-            tracing::error!(?error, "tables are not written");
+        committed.health = self.commit_stamped(batch, mode, ledger)?;
+        // What was committed is, whatever comes of the tables.
+        match unless_it_panics(|| self.written(written)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(?error, "tables are not written");
+                committed.health = Health::Failed;
+            }
+            None => committed.health = Health::Failed,
         }
         Ok(committed)
     }
+}
+
+/// Has the engine do something; `None`: it panicked.
+fn unless_it_panics<T>(it_does: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(it_does));
+    done.inspect_err(|_| tracing::error!("the engine panicked (a bug: please report it)")).ok()
 }
 
 /// Shows an update what a key has, with what the batch has made of it so far, and gives what it decides.
@@ -493,6 +546,55 @@ fn note_key(id: u32, name: &[u8]) -> Vec<u8> {
     key
 }
 
+/// Failures of the engine on the thread of a test.
+#[cfg(test)]
+pub(super) mod planted {
+    use std::cell::Cell;
+    use std::io;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(in crate::store::disk) enum Place {
+        /// A batch has its number, and nothing is written.
+        BeforeCommit,
+        /// The engine has all of the batch.
+        BehindCommit,
+        /// A batch is written, and tables may follow.
+        Tables,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(in crate::store::disk) enum Fault {
+        Panics,
+        /// The disk is full.
+        Full,
+    }
+
+    thread_local! {
+        static NEXT: Cell<Option<(Place, Fault)>> = const { Cell::new(None) };
+    }
+
+    /// The engine fails once, when it gets to this place.
+    pub(in crate::store::disk) fn plant(place: Place, fault: Fault) {
+        NEXT.set(Some((place, fault)));
+    }
+
+    /// Nothing is planted that the engine has not got to.
+    pub(in crate::store::disk) fn is_passed() -> bool {
+        NEXT.get().is_none()
+    }
+
+    pub(super) fn fail(here: Place) -> fjall::Result<()> {
+        match NEXT.get() {
+            Some((place, fault)) if place == here => {
+                NEXT.set(None);
+                assert_ne!(fault, Fault::Panics, "planted");
+                Err(fjall::Error::Io(io::ErrorKind::StorageFull.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -528,7 +630,7 @@ mod tests {
     fn a_key_that_cannot_be_read_is_refused_and_the_others_of_its_batch_are_written() {
         let dir = tempfile::tempdir().unwrap();
         let mut disk = opened(dir.path());
-        disk.0.name(1, &["a".into()], &disk.1).unwrap();
+        assert_eq!(disk.0.name(1, &["a".into()], &disk.1).unwrap(), Health::Sound);
         let keys: Vec<String> = (0..200).map(|number| format!("key{number}")).collect();
         // What does not get shorter.
         let noise = |key: &str| {
@@ -569,7 +671,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut disk = opened(dir.path());
         assert_eq!((disk.0.number(), disk.1.last()), (0, 0));
-        disk.0.name(1, &["a".into()], &disk.1).unwrap();
+        assert_eq!(disk.0.name(1, &["a".into()], &disk.1).unwrap(), Health::Sound);
         let written = |disk: &(Engine, Ledger), writes: Vec<Write>| {
             commit(disk, writes);
             disk.1.last()

@@ -8,7 +8,8 @@
 //! ```text
 //! open            -> Verdict    before the engine is opened: Whole, Torn (what is torn is cut off), Lost (nothing is changed)
 //! opened                        the engine has read so far: a second opinion; from here on batches are written
-//! stamp, wrote                  the next batch's number; that batch was given to the system, synced by it or not
+//! stamp, wrote                  the next batch's number; that batch was given to the system, synced by it or not. Between
+//!                               the two a batch is out, and no other gets a number
 //! last, synced                  all batches up to that one were synced
 //! take_back, look -> Verdict    after a failure: what was not told of by `wrote` goes out of the journals, and once more
 //! close                         all is on disk, and nothing follows
@@ -26,6 +27,21 @@
 //!
 //! The folder's number, drawn when the folder is made, tells a batch from bytes of a value that look like one: nobody outside
 //! can know it.
+//!
+//! # A batch that is out
+//!
+//! Its number is given once: until [`wrote`](Ledger::wrote) says that the batch is written, or
+//! [`take_back`](Ledger::take_back) that it is in no journal, there is no other [`stamp`](Ledger::stamp). So nothing comes
+//! behind a batch that failed, whatever thread it is and whatever else that thread knows of the failure. What holds of a batch
+//! that failed follows from the order in which the engine commits: under the lock of its journal it writes the batch there,
+//! syncs it, and puts the entries into the memory tables, the stamp last; then it lets go of the lock.
+//!
+//! - An error comes before the memory tables have anything: what is in the journal is cut off.
+//! - A panic, and the stamp is read in the memory tables: the batch is there and in the journal, whole and synced as was asked.
+//!   It is written, and may be in tables on disk already; the engine is opened again.
+//! - A panic, and the stamp is not there: the lock was held, or the batch not begun. A lock that was held is poisoned, and
+//!   without it no memory table becomes one on disk: a new engine knows nothing of the batch once the journal is cut. Until then
+//!   reads may see entries that the memory tables had got by then, though their writers were told of an error.
 //!
 //! # What is told beside the journals
 //!
@@ -71,6 +87,8 @@ pub(super) const NAME: &str = "reached";
 pub(super) const NEW_NAME: &str = "reached.new";
 /// The key that a batch's stamp stands under.
 pub(super) const KEY: [u8; 1] = [chain::KEY];
+/// Bytes of a stamp.
+pub(super) const STAMP_BYTES: usize = chain::BYTES;
 /// Journals with so many bytes take long enough to be told of.
 const LARGE_BYTES: u64 = 64 << 20;
 /// How often the log tells how far a start has come.
@@ -181,6 +199,8 @@ struct State {
     known: Known,
     /// The engine was opened once: `known` is of this life of the folder.
     begun: bool,
+    /// A batch has the next number, and is neither written nor taken back.
+    is_out: bool,
 }
 
 impl Ledger {
@@ -224,7 +244,7 @@ impl Ledger {
                 (writes.then_some(read.0), Known::of(read.1))
             }
         };
-        let state = Mutex::new(State { slots, known, begun: false });
+        let state = Mutex::new(State { slots, known, begun: false, is_out: false });
         Ok(Self { dir: dir.into(), access, state })
     }
 
@@ -333,14 +353,21 @@ impl Ledger {
     }
 
     /// What the next batch has under [`KEY`]; `engine_number` is the number that the engine gives it, or a lower one.
-    pub(super) fn stamp(&self, engine_number: u64) -> [u8; chain::BYTES] {
-        let known = self.state.lock().known;
-        Stamp { number: known.written + 1, engine_number, folder: known.folder }.to_bytes()
+    /// `None`: the batch before is out, and has to be taken back.
+    #[must_use]
+    pub(super) fn stamp(&self, engine_number: u64) -> Option<[u8; STAMP_BYTES]> {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.is_out, true) {
+            return None;
+        }
+        let known = state.known;
+        Some(Stamp { number: known.written + 1, engine_number, folder: known.folder }.to_bytes())
     }
 
     /// The batch that has the last [`stamp`](Self::stamp) was given to the system, and synced by it or not.
     pub(super) fn wrote(&self, synced: bool) {
         let mut state = self.state.lock();
+        state.is_out = false;
         state.known.written += 1;
         if synced {
             state.known.synced = state.known.written;
@@ -380,7 +407,9 @@ impl Ledger {
         let ends: Vec<_> =
             journals.iter().map(|path| chain::end_of(path, folder, written)).collect::<io::Result<_>>()?;
         let mut cuts = journals.iter().zip(ends).filter_map(|(path, end)| Some((path, end?)));
-        cuts.try_for_each(|(path, end)| frames::cut(path, end))
+        cuts.try_for_each(|(path, end)| frames::cut(path, end))?;
+        self.state.lock().is_out = false;
+        Ok(())
     }
 }
 

@@ -6,8 +6,11 @@
 //! ```
 //!
 //! After a failure the engine's journal is not trusted: the batch is taken out of it before the engine reads it again,
-//! so that a write that was answered by an error is not there later. A full disk does not get that far: a batch that
-//! would fill it is refused before the engine sees it.
+//! so that a write that was answered by an error is not there later. What is written next tries that first: a batch, or the
+//! names of a store, on another thread. A full disk does not get that far: a batch that would fill it is refused before the
+//! engine sees it.
+//!
+//! Locks are taken in this order: `reviving`, `engine`, `broken`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -23,7 +26,7 @@ use super::SyncPolicy;
 use super::backup::{Progress, StoreCount};
 use super::check::number_in_tables;
 use super::dir::Dir;
-use super::engine::{Engine, RoomFor, TABLES_WAITING_MAX, Totals, View};
+use super::engine::{Engine, Health, RoomFor, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
 use super::ledger::{Access, Journals, Ledger, Verdict};
 use super::queue::{Queue, Read, Write};
@@ -78,6 +81,8 @@ pub(super) struct Shared {
     room: Condvar,
     closed: Condvar,
     broken: Mutex<Option<Broken>>,
+    /// One thread opens the engine again.
+    reviving: Mutex<()>,
 }
 
 /// The engine has failed to write.
@@ -113,6 +118,7 @@ impl Shared {
             room: Condvar::new(),
             closed: Condvar::new(),
             broken: Mutex::new(None),
+            reviving: Mutex::new(()),
         })
     }
 
@@ -127,9 +133,17 @@ impl Shared {
     }
 
     pub(super) fn store(&self, names: &[String]) -> Result<(u32, Arc<Totals>), OpenError> {
-        let failed = |error| OpenError::engine(&self.dir.path, error);
+        let refused = |reason: String| OpenError::System { path: self.dir.path.clone(), reason };
+        let failed = |error| match error {
+            fjall::Error::Poisoned => refused("the engine has failed to write; try it again".into()),
+            error => OpenError::engine(&self.dir.path, error),
+        };
+        // Nobody else may come to write.
+        let revived = self.revive().map_err(|error| refused(error.to_string()));
         let mut guard = self.engine.write();
-        let engine = guard.as_mut().ok_or_else(|| failed(fjall::Error::Poisoned))?;
+        let Some(engine) = guard.as_mut() else {
+            return Err(revived.err().unwrap_or_else(|| refused("it is closed".into())));
+        };
         let known = engine.names().map_err(failed)?;
         let mut of_it = known.iter().filter(|(_, of_it)| names.iter().any(|name| of_it.contains(name)));
         let found = of_it.next();
@@ -141,16 +155,19 @@ impl Shared {
             None => known.iter().map(|(id, _)| *id).max().unwrap_or(0) + 1,
         };
         if found.is_none_or(|(_, of_it)| of_it != names) {
+            revived?;
             let mut broken = self.broken.lock();
-            // Behind a batch that failed none comes before that is taken back.
-            let named = if broken.is_some() {
-                Err(fjall::Error::Poisoned)
-            } else {
-                engine.name(id, names, &self.ledger)
-            };
-            if let Err(error) = named {
-                broken.get_or_insert_default();
-                return Err(failed(error));
+            // Behind a batch that failed none comes before that is taken back. (The ledger would not have it either.)
+            if broken.is_some() {
+                return Err(failed(fjall::Error::Poisoned));
+            }
+            match engine.name(id, names, &self.ledger) {
+                Ok(Health::Sound) => {}
+                Ok(Health::Failed) => *broken = Some(Broken::default()),
+                Err(error) => {
+                    *broken = Some(Broken::default());
+                    return Err(failed(error));
+                }
             }
         }
         let totals = Arc::clone(self.totals.write().entry(id).or_insert_with(|| Arc::new(Totals::new(0, 0))));
@@ -246,7 +263,7 @@ impl Shared {
     /// The writing thread's work.
     pub(super) fn write_until_closed(&self) {
         loop {
-            let mut writes = {
+            let writes = {
                 let mut queue = self.queue.lock();
                 while queue.is_empty() && !queue.closed {
                     self.work.wait(&mut queue);
@@ -256,45 +273,7 @@ impl Shared {
             if writes.is_empty() {
                 break;
             }
-            // Its memory goes into the engine; the queue counts as it counted when it came.
-            let sizes: usize = writes.iter().map(Write::bytes).sum();
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&mut writes, sizes)));
-            let mut results = outcome.unwrap_or_else(|_| {
-                tracing::error!("the engine panicked (a bug: please report it)");
-                *self.broken.lock() = Some(Broken::default());
-                Err(StoreError::Io("eio"))
-            });
-            let written: Vec<_> = writes.iter().filter_map(Write::place).collect();
-            let count = writes.len();
-            let totals = self.totals.read().clone();
-            for (at, write) in writes.into_iter().enumerate() {
-                let failed = match &mut results {
-                    Ok(refused) => {
-                        refused.iter().find(|(refused, _)| *refused == at).map(|(_, error)| error.clone())
-                    }
-                    Err(error) => Some(error.clone()),
-                };
-                let of_it = totals.get(&write.store);
-                let number = || of_it.map_or(0, |totals| totals.seq.fetch_add(1, Ordering::AcqRel) + 1);
-                tell(|| match failed {
-                    Some(error) => write.fail(error),
-                    None => write.succeed(number),
-                });
-            }
-            // After the completions: a key that waits no more has been told of to slaves.
-            let reads = self.queue.lock().carried_out(written, sizes);
-            self.waiting.fetch_sub(count, Ordering::AcqRel);
-            self.room.notify_all();
-            for read in reads {
-                tell(|| match read {
-                    Read::Entry(store, key, done) => {
-                        let found = self.read(store, &key);
-                        let found = found.as_ref().map(|found| found.as_ref().map(Found::value));
-                        done(found.map_err(Clone::clone));
-                    }
-                    Read::Note(store, name, done) => done(self.note(store, &name)),
-                });
-            }
+            self.carry_out(writes);
         }
         if let Some(engine) = self.engine.read().as_ref()
             && self.broken.lock().is_none()
@@ -306,8 +285,57 @@ impl Shared {
                 }
             }
         }
-        // The folder may be opened again from now on.
+        // The folder may be opened again from now on: nobody revives the engine.
+        let _reviving = self.reviving.lock();
         *self.engine.write() = None;
+        *self.broken.lock() = None;
+    }
+
+    /// Carries out a batch, and tells of it.
+    fn carry_out(&self, mut writes: Vec<Write>) {
+        // Its memory goes into the engine; the queue counts as it counted when it came.
+        let sizes: usize = writes.iter().map(Write::bytes).sum();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&mut writes, sizes)));
+        let mut results = outcome.unwrap_or_else(|_| {
+            tracing::error!("a batch panicked before it was written (a bug: please report it)");
+            *self.broken.lock() = Some(Broken::default());
+            Err(StoreError::Io("eio"))
+        });
+        let written: Vec<_> = writes.iter().filter_map(Write::place).collect();
+        let count = writes.len();
+        let totals = self.totals.read().clone();
+        for (at, write) in writes.into_iter().enumerate() {
+            let failed = match &mut results {
+                Ok(refused) => {
+                    refused.iter().find(|(refused, _)| *refused == at).map(|(_, error)| error.clone())
+                }
+                Err(error) => Some(error.clone()),
+            };
+            let of_it = totals.get(&write.store);
+            let number = || of_it.map_or(0, |totals| totals.seq.fetch_add(1, Ordering::AcqRel) + 1);
+            tell(|| match failed {
+                Some(error) => write.fail(error),
+                None => write.succeed(number),
+            });
+        }
+        // After the completions: a key that waits no more has been told of to slaves.
+        let reads = self.queue.lock().carried_out(written, sizes);
+        self.waiting.fetch_sub(count, Ordering::AcqRel);
+        self.room.notify_all();
+        for read in reads {
+            tell(|| match read {
+                Read::Entry(store, key, done) => {
+                    let found = self.read(store, &key);
+                    let found = found.as_ref().map(|found| found.as_ref().map(Found::value));
+                    done(found.map_err(Clone::clone));
+                }
+                Read::Note(store, name, done) => done(self.note(store, &name)),
+            });
+        }
+        // Written, and the engine has failed behind it: it is opened again, and so synced, though nobody may come to write.
+        if results.is_ok() && self.broken.lock().is_some() {
+            let _ = self.revive();
+        }
     }
 
     /// The syncing thread's work, where writes do not wait for it.
@@ -355,6 +383,9 @@ impl Shared {
                         totals.bytes.store(bytes, Ordering::Relaxed);
                     }
                 }
+                if committed.health == Health::Failed {
+                    *self.broken.lock() = Some(Broken::default());
+                }
                 Ok(committed.refused)
             }
             Err(error) => Err(self.failed(&error)),
@@ -392,6 +423,11 @@ impl Shared {
 
     /// Opens the engine again after a failure, once the disk takes what is written.
     fn revive(&self) -> Result<(), StoreError> {
+        if self.broken.lock().is_none() {
+            return Ok(());
+        }
+        let _reviving = self.reviving.lock();
+        // Another thread may have done it meanwhile.
         let Some(broken) = *self.broken.lock() else { return Ok(()) };
         self.dir.probe().map_err(|error| store_error(&error))?;
         if broken.tried.is_some_and(|tried| tried.elapsed() < TRY_EVERY) {
@@ -478,12 +514,15 @@ fn tell(done: impl FnOnce()) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use super::super::engine::planted::{self, Fault, Place};
     use super::super::ledger;
     use super::super::queue::Change;
     use super::super::record;
     use super::*;
     use crate::etf::Traits;
-    use crate::store::Value;
+    use crate::store::{Value, Written};
 
     const VALUE: Value<'_> = Value { bytes: b"v", shared: None, traits: Traits::none() };
 
@@ -496,30 +535,129 @@ mod tests {
         shared.read(1, key).unwrap().is_some()
     }
 
+    fn open(dir: &Path) -> Shared {
+        Shared::open(dir, SyncPolicy::Always, Memory::within(1 << 20)).unwrap()
+    }
+
+    fn names(name: &str) -> [String; 1] {
+        [name.into()]
+    }
+
+    /// Writes a batch that stays out: it is on disk, and nobody is told so.
+    fn write_untold(shared: &Shared, key: &[u8]) {
+        let engine = shared.engine.read();
+        let db = &engine.as_ref().unwrap().db;
+        let keyspace = |name| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+        let mut batch = db.batch().durability(Some(PersistMode::SyncData));
+        batch.insert(&keyspace("s1"), record::engine_key(key), record::encode(key, VALUE));
+        batch.insert(&keyspace("meta"), ledger::KEY, shared.ledger.stamp(db.seqno()).unwrap());
+        batch.commit().unwrap();
+    }
+
     #[test]
     fn what_a_failed_batch_has_left_in_the_journal_is_taken_back_before_anything_follows() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = || Shared::open(dir.path(), SyncPolicy::Always, Memory::within(1 << 20)).unwrap();
-        let shared = open();
-        assert_eq!(shared.store(&["a".into()]).unwrap().0, 1);
-        assert_eq!(put(&shared, b"1"), Ok(Vec::new()));
-        {
-            // As where the engine panics behind it: it is on disk, and its writer was told of an error.
-            let engine = shared.engine.read();
-            let db = &engine.as_ref().unwrap().db;
-            let keyspace = |name| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
-            let mut batch = db.batch().durability(Some(PersistMode::SyncData));
-            batch.insert(&keyspace("s1"), record::engine_key(b"2"), record::encode(b"2", VALUE));
-            batch.insert(&keyspace("meta"), ledger::KEY, shared.ledger.stamp(db.seqno()));
-            batch.commit().unwrap();
+        for a_name_follows in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let shared = open(dir.path());
+            assert_eq!(shared.store(&names("a")).unwrap().0, 1);
+            assert_eq!(put(&shared, b"1"), Ok(Vec::new()));
+            // As between a panic and the moment that all threads know of it.
+            write_untold(&shared, b"2");
+            if a_name_follows {
+                assert!(shared.store(&names("b")).is_err(), "it would come behind it");
+                assert_eq!(shared.store(&names("a")).unwrap().0, 1);
+            } else {
+                assert_eq!(put(&shared, b"x"), Err(StoreError::Io("eio")));
+            }
+            assert!(has(&shared, b"1"), "reads go on");
+            assert_eq!(put(&shared, b"3"), Ok(Vec::new()));
+            let keys = [b"1", b"2", b"3", b"x"];
+            assert_eq!(keys.map(|key| has(&shared, key)), [true, false, true, false]);
+            assert_eq!(shared.store(&names("b")).unwrap().0, 2);
+            drop(shared);
+            assert_eq!(keys.map(|key| has(&open(dir.path()), key)), [true, false, true, false]);
         }
-        *shared.broken.lock() = Some(Broken::default());
-        assert!(shared.store(&["b".into()]).is_err(), "a name would come behind it");
-        assert!(has(&shared, b"1"), "reads go on");
-        assert_eq!(put(&shared, b"3"), Ok(Vec::new()));
-        assert_eq!([b"1", b"2", b"3"].map(|key| has(&shared, key)), [true, false, true]);
-        assert_eq!(shared.store(&["b".into()]).unwrap().0, 2);
+    }
+
+    #[test]
+    fn a_batch_that_is_written_is_answered_so_whatever_the_engine_does_behind_it() {
+        for (place, fault) in [
+            (Place::BehindCommit, Fault::Panics),
+            (Place::Tables, Fault::Panics),
+            (Place::Tables, Fault::Full),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let shared = open(dir.path());
+            shared.store(&names("a")).unwrap();
+            planted::plant(place, fault);
+            let (tell, told) = mpsc::channel();
+            let done = move |done: Result<Written<'_>, StoreError>| {
+                tell.send(done.map(|written| written.seq)).unwrap();
+            };
+            let change = Change::Put(record::encode(b"1", VALUE).into(), Box::new(done));
+            shared.push(Write { store: 1, key: b"1"[..].into(), change });
+            let writes = shared.queue.lock().take(BATCH_BYTES_MAX);
+            shared.carry_out(writes);
+            assert!(planted::is_passed());
+            assert_eq!(told.recv().unwrap(), Ok(2), "{place:?} {fault:?}: it has its number");
+            assert!(shared.broken.lock().is_none(), "the engine was opened again");
+            assert!(has(&shared, b"1"));
+            assert_eq!(put(&shared, b"2"), Ok(Vec::new()), "{place:?} {fault:?}");
+            assert_eq!(shared.ledger.last(), 3);
+            drop(shared);
+            assert_eq!([b"1", b"2"].map(|key| has(&open(dir.path()), key)), [true, true]);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_the_engine_panics_before_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = open(dir.path());
+        shared.store(&names("a")).unwrap();
+        for fault in [Fault::Panics, Fault::Full] {
+            planted::plant(Place::BeforeCommit, fault);
+            assert!(put(&shared, b"1").is_err() && !has(&shared, b"1"));
+            assert_eq!(put(&shared, b"2"), Ok(Vec::new()));
+        }
         drop(shared);
-        assert_eq!([b"1", b"2", b"3"].map(|key| has(&open(), key)), [true, false, true]);
+        assert_eq!([b"1", b"2"].map(|key| has(&open(dir.path()), key)), [false, true]);
+    }
+
+    #[test]
+    fn a_name_that_was_not_taken_is_taken_when_it_is_tried_again() {
+        for (place, fault) in [
+            (Place::BeforeCommit, Fault::Full),
+            (Place::BeforeCommit, Fault::Panics),
+            (Place::BehindCommit, Fault::Full),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let shared = open(dir.path());
+            planted::plant(place, fault);
+            let refused = shared.store(&names("a")).unwrap_err();
+            assert!(matches!(refused, OpenError::System { .. }), "{refused}: it is no damage");
+            assert_eq!(shared.store(&names("a")).unwrap().0, 1, "{place:?} {fault:?}");
+            assert_eq!(put(&shared, b"1"), Ok(Vec::new()));
+            planted::plant(Place::BehindCommit, Fault::Panics);
+            assert_eq!(shared.store(&names("b")).unwrap().0, 2, "it is written");
+            assert_eq!(shared.store(&names("c")).unwrap().0, 3);
+            assert_eq!(put(&shared, b"2"), Ok(Vec::new()));
+            drop(shared);
+            let shared = open(dir.path());
+            assert_eq!(shared.named(), [names("a"), names("b"), names("c")]);
+            assert!(has(&shared, b"1") && has(&shared, b"2"));
+        }
+    }
+
+    #[test]
+    fn what_is_closed_is_not_opened_again_for_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = open(dir.path());
+        planted::plant(Place::BeforeCommit, Fault::Full);
+        shared.store(&names("a")).unwrap_err();
+        shared.close();
+        shared.write_until_closed();
+        let refused = shared.store(&names("a")).unwrap_err();
+        assert!(refused.to_string().contains("it is closed"), "{refused}");
+        assert!(shared.engine.read().is_none());
     }
 }

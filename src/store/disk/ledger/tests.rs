@@ -53,7 +53,7 @@ impl Written {
         for number in 0..batches {
             let mut batch = db.batch().durability(Some(PersistMode::SyncData));
             batch.insert(&meta, format!("k{number}"), vec![number as u8; 200]);
-            batch.insert(&meta, KEY, ledger.stamp(db.seqno()));
+            batch.insert(&meta, KEY, ledger.stamp(db.seqno()).unwrap());
             batch.commit().unwrap();
             ledger.wrote(true);
             ends.push(whole_bytes(dir.path()));
@@ -250,7 +250,7 @@ fn an_engine_that_has_not_read_to_the_last_batch_is_refused_and_another_goes_on_
         let ledger = open();
         // One that nobody was told of may be there.
         ledger.opened(number).unwrap();
-        assert_eq!((ledger.last(), number_of(&ledger.stamp(100))), (number, Some(number + 1)));
+        assert_eq!((ledger.last(), number_of(&ledger.stamp(100).unwrap())), (number, Some(number + 1)));
     }
     assert_eq!(open().state.lock().known.least(), 4);
     assert_eq!(number_of(b"no stamp"), None);
@@ -284,11 +284,34 @@ fn what_was_not_told_of_is_taken_back_and_nothing_before() {
         assert_eq!((is_done, verdict, left), (true, Verdict::Whole, end), "{told} of {} bytes", bytes.len());
         // It goes on with the number that was taken back.
         ledger.opened(told as u64).unwrap();
-        assert_eq!(number_of(&ledger.stamp(100)), Some(told as u64 + 1));
+        assert_eq!(number_of(&ledger.stamp(100).unwrap()), Some(told as u64 + 1));
     }
     let spoilt = written.spoilt(1);
     let (is_done, verdict, left, _) = after(2, &spoilt);
     assert!(!is_done && matches!(verdict, Verdict::Lost(_)) && left == spoilt.len(), "{verdict:?}");
+}
+
+#[test]
+fn no_batch_gets_a_number_while_the_one_before_is_out() {
+    let written = Written::new(2);
+    let dir = written.folder();
+    fs::write(journal(dir.path()), &written.journal).unwrap();
+    let (ledger, _, _) = Ledger::open(dir.path(), ALWAYS, NONE_IN_TABLES).unwrap();
+    ledger.opened(2).unwrap();
+    let stamped = || ledger.stamp(100).map(|stamp| number_of(&stamp).unwrap());
+    assert_eq!((stamped(), stamped(), stamped()), (Some(3), None, None));
+    // A sync tells of those before it alone.
+    ledger.synced(2);
+    assert_eq!(stamped(), None);
+    ledger.wrote(true);
+    assert_eq!((stamped(), stamped()), (Some(4), None));
+    // What cannot be cut stays out.
+    fs::write(journal(dir.path()), written.spoilt(1)).unwrap();
+    ledger.take_back().unwrap_err();
+    assert_eq!(stamped(), None);
+    fs::write(journal(dir.path()), &written.journal).unwrap();
+    ledger.take_back().unwrap();
+    assert_eq!((stamped(), stamped()), (Some(4), None));
 }
 
 #[test]

@@ -212,3 +212,26 @@ fn the_pure_layers_name_no_socket_task_or_clock() {
         }
     }
 }
+
+/// What is longer has a second subject.
+const LINES_MAX: usize = 700;
+
+#[test]
+fn no_file_is_longer_than_one_subject_needs() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut too_long) = (vec![src], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a readable folder") {
+            let path = entry.expect("a readable folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
+                let lines = fs::read_to_string(&path).expect("a readable file").lines().count();
+                too_long.extend((lines > LINES_MAX).then_some((path, lines)));
+            }
+        }
+    }
+    assert!(too_long.is_empty(), "more than {LINES_MAX} lines: {too_long:?}");
+}

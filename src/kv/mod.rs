@@ -33,6 +33,7 @@ mod follower;
 mod following;
 pub mod functions;
 mod kept;
+pub mod load;
 mod notes;
 mod order;
 mod position;

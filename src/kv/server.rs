@@ -21,13 +21,12 @@ use super::write::{
     shared_value,
 };
 use super::{Cast, Follow, Request, SlaveWrites, StateShape, following, position, state, status};
-use crate::etf::tag::FUN_EXT;
-use crate::etf::{Pid, TermError, TermView, TermWriter, Traits, key};
+use crate::etf::{Pid, TermError, TermView, TermWriter, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
 use crate::replica::{Slave, SlaveState, Source};
-use crate::store::{self, Change, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
+use crate::store::{self, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
     /// Where keys that did not come in canonical form are rewritten.
@@ -121,7 +120,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Waits until nothing is under way that was asked of the store before, by a former life of its server perhaps, and counts
     /// from there on.
-    fn wait_for_writes(&self) {
+    pub(super) fn wait_for_writes(&self) {
         if !S::AT_ONCE {
             // What it answers by an error is no write.
             let _failed = wait(|done| {
@@ -175,29 +174,6 @@ impl<S: Store> KeyValueServer<S> {
     /// The store.
     pub const fn store(&self) -> &S {
         &self.store
-    }
-
-    /// Takes in the pairs of a map, before anybody else knows the store.
-    ///
-    /// # Errors
-    /// The map's fault: it is none, or has something in it that cannot be a key or a value.
-    pub fn load(&self, pairs: TermView<'_>) -> Result<(), LoadError> {
-        if pairs.traits().contains(Traits::OLD_FUN) {
-            return Err(TermError::Tag(FUN_EXT).into());
-        }
-        let mut cursor = pairs.cursor();
-        let len = cursor.map()?;
-        key::check_maps(pairs)?;
-        for _ in 0..len {
-            let write = Write::Put { key: cursor.term()?, value: cursor.term()? };
-            let (key, value) = write.check()?;
-            let Change::Put(value) = change_of(value) else { continue };
-            let put = with_canonical(key, |key| self.store.put(key, value, at_once))?;
-            put.unwrap_or(Ok(0))?;
-        }
-        self.wait_for_writes();
-        self.follower.lock().filled();
-        Ok(())
     }
 
     /// The slaves that it has.
@@ -425,39 +401,6 @@ impl<S: Store> KeyValueServer<S> {
         if let Some(result) = self.store.backup(path, later) {
             turn.reply(caller, |w| write_result(w, &result));
         }
-    }
-}
-
-/// Why a map could not be taken in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// It is no map, or has something in it that cannot be kept: the sender's fault.
-    Term(TermError),
-    /// The store did not take it.
-    Store(StoreError),
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Term(error) => error.fmt(f),
-            Self::Store(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for LoadError {}
-
-impl From<TermError> for LoadError {
-    fn from(error: TermError) -> Self {
-        Self::Term(error)
-    }
-}
-
-impl From<StoreError> for LoadError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
     }
 }
 

@@ -33,7 +33,7 @@ impl<'a> Write<'a> {
                 if value.traits().contains(Traits::MAP) {
                     key::check_maps(value)?;
                 }
-                Ok((key, Some(TermView::trusted(value.bytes(), self.traits()))))
+                Ok((key, Some(value.together_with(key))))
             }
             Write::Delete { key } => Ok((key, None)),
         }

@@ -14,6 +14,8 @@
 //! While it is followed and not behind, writes go into its log. Else only their keys are kept, under the same bound;
 //! past it, not even these: then a scan of the whole store repairs it.
 
+mod outcome;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,8 @@ use super::state::{ACKNOWLEDGE_PAUSE, State};
 use crate::distribution::RemoteProcess;
 use crate::etf::{TermError, TermView, Traits, key};
 
+pub use outcome::{Acknowledge, Mark, Pushed, Said, Taken};
+
 /// How a slave was named to `add_slave`.
 pub use crate::distribution::ServerRef as SlaveName;
 
@@ -39,61 +43,6 @@ pub(super) const WINDOW_BYTES: usize = 4 << 20;
 const REPAIR_BYTES: usize = 1 << 20;
 /// Keys that one step of a repair reads, while writers of the store wait for it: some microseconds.
 const REPAIR_KEYS: usize = 32;
-
-/// What became of a write that was pushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
-    /// Its key is noted, or it will be found by a scan; there is nothing to send now.
-    Kept,
-    /// It waits: have it taken.
-    Ready,
-    /// The bound was passed just now: so many writes were given up for a later repair.
-    Behind(u64),
-}
-
-/// A point in what was sent to a slave, to be acknowledged by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    pub(super) session: u64,
-    pub(super) up_to: u64,
-}
-
-/// Whether the slave is to be asked what it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledge {
-    /// No: it was asked, or has everything that was sent.
-    No,
-    /// Yes, after what was taken just now.
-    Now(Mark),
-    /// When [`Slave::acknowledge_due`] says so. Told once.
-    Later,
-}
-
-/// What [`Slave::take`] did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// Where the slave was meanwhile, and how it is spoken to; `None`: not on that node.
-    pub at: Option<(RemoteProcess, Dialect)>,
-    /// Something waits that the output had no room for.
-    pub more: bool,
-    /// Whether the slave is to be asked what it has.
-    pub acknowledge: Acknowledge,
-    /// Something was left out that its node cannot decode, for the first time since it was sent all.
-    pub withheld: bool,
-}
-
-/// What a kvnode's store says of itself when it is greeted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// Its own incarnation.
-    pub incarnation: u64,
-    /// That of the primary whose writes it has had.
-    pub had: Option<u64>,
-    /// The last of these.
-    pub applied: u64,
-    /// It was a primary with slaves until now: what it has sent to them may come late.
-    pub stepped_down: bool,
-}
 
 /// Makes session numbers unique per slave entry, so that two names of one process cannot be confused.
 static SLAVES: AtomicU64 = AtomicU64::new(0);

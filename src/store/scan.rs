@@ -26,7 +26,8 @@ pub type ScanDone = Box<dyn FnOnce(Result<Batch, StoreError>) + Send>;
 /// a reader of keys is not to miss it.
 pub trait Scan: Send {
     /// The next entries, at once or later, from any thread. Not called again before it has answered, nor behind the
-    /// [last](Batch::is_last).
+    /// [last](Batch::is_last). A completion that is dropped ends the walk with an error; one that the scan keeps in itself for
+    /// good, which is then never dropped, leaves the walk standing.
     fn next_batch(&mut self, done: ScanDone);
 }
 

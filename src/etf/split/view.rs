@@ -201,6 +201,12 @@ impl<'a> TermView<'a> {
         Self { bytes, traits }
     }
 
+    /// The same term, with what was noticed in another that goes with it.
+    #[must_use]
+    pub const fn together_with(self, other: TermView<'_>) -> Self {
+        Self { traits: self.traits.union(other.traits), ..self }
+    }
+
     /// Checks that `bytes` (without a version byte) are exactly one term.
     ///
     /// # Errors

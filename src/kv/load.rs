@@ -1,0 +1,67 @@
+//! What a store begins with.
+
+use std::fmt;
+
+use super::server::{KeyValueServer, with_canonical};
+use super::write::{Write, at_once, change_of};
+use crate::etf::tag::FUN_EXT;
+use crate::etf::{TermError, TermView, Traits, key};
+use crate::store::{Change, Store, StoreError};
+
+/// Why a map could not be taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It is no map, or has something in it that cannot be kept: the sender's fault.
+    Term(TermError),
+    /// The store did not take it.
+    Store(StoreError),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Term(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+impl From<TermError> for LoadError {
+    fn from(error: TermError) -> Self {
+        Self::Term(error)
+    }
+}
+
+impl From<StoreError> for LoadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// Takes in the pairs of a map, before anybody else knows the store.
+    ///
+    /// # Errors
+    /// The map's fault: it is none, or has something in it that cannot be a key or a value.
+    pub fn load(&self, pairs: TermView<'_>) -> Result<(), LoadError> {
+        if pairs.traits().contains(Traits::OLD_FUN) {
+            return Err(TermError::Tag(FUN_EXT).into());
+        }
+        let mut cursor = pairs.cursor();
+        let len = cursor.map()?;
+        key::check_maps(pairs)?;
+        for _ in 0..len {
+            let write = Write::Put { key: cursor.term()?, value: cursor.term()? };
+            let (key, value) = write.check()?;
+            let Change::Put(value) = change_of(value) else { continue };
+            let put = with_canonical(key, |key| self.store().put(key, value, at_once))?;
+            put.unwrap_or(Ok(0))?;
+        }
+        self.wait_for_writes();
+        self.follower.lock().filled();
+        Ok(())
+    }
+}

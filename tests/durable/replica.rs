@@ -45,7 +45,9 @@ fn a_slave_on_disk_that_is_back_asks_for_what_it_missed_alone() {
     let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
     let dir = tempfile::tempdir().unwrap();
     let connect = format!("--connect {}", beam.name());
-    let slave_args = format!("{connect} --data-dir {} --store global:slave", dir.path().display());
+    // It is to have something that its primary has not.
+    let args = format!("{connect} --data-dir {} --store global:slave", dir.path().display());
+    let slave_args = format!("{args} --slave-writes accept");
     let slave = KvNode::start(&epmd, "slave", &slave_args);
     beam.wait_for_global("slave");
     let primary_args = format!("{connect} --store global:primary --slave global:slave");

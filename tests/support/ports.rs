@@ -1,27 +1,29 @@
 //! Ports that no two tests use at the same time.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 /// A TCP port that belongs to this value for as long as it lives, whether anything listens or not: an epmd
 /// can be killed and started again without another test's node slipping into its place.
 pub struct Port {
     number: u16,
-    // Other test processes hold theirs: the lock ends with the process at the latest.
-    _lock: File,
+    // An abstract name is one for all of a network's namespace, as a port is: a test in a chroot with a temporary folder of
+    // its own finds it taken too. It is free again when its holder ends, whatever the end.
+    _name: UnixListener,
 }
 
 impl Port {
     /// Takes a free one, below the range from which systems take the ports of outgoing connections.
     pub fn take() -> Self {
-        let folder = std::env::temp_dir().join("kvnode-test-ports");
-        std::fs::create_dir_all(&folder).expect("the temporary folder can be written to");
-        for number in 21_000..31_000 {
-            let file = File::create(folder.join(number.to_string())).expect("a lock file can be made");
+        for number in 21_000..31_000_u16 {
+            let name = SocketAddr::from_abstract_name(format!("kvnode-test-port-{number}")).expect("the name is short");
             // Asked for, and not taken to see whether it can be: a program that another thread starts at this moment has our
             // sockets until it runs, and would keep the port from whom it is meant for.
-            if file.try_lock().is_ok() && TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_err() {
-                return Self { number, _lock: file };
+            if let Ok(held) = UnixListener::bind_addr(&name)
+                && TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_err()
+            {
+                return Self { number, _name: held };
             }
         }
         panic!("10,000 ports are in use");

@@ -17,7 +17,8 @@ impl Port {
     /// Takes a free one, below the range from which systems take the ports of outgoing connections.
     pub fn take() -> Self {
         for number in 21_000..31_000_u16 {
-            let name = SocketAddr::from_abstract_name(format!("kvnode-test-port-{number}")).expect("the name is short");
+            let name = SocketAddr::from_abstract_name(format!("kvnode-test-port-{number}"))
+                .expect("the name is short");
             // Asked for, and not taken to see whether it can be: a program that another thread starts at this moment has our
             // sockets until it runs, and would keep the port from whom it is meant for.
             if let Ok(held) = UnixListener::bind_addr(&name)

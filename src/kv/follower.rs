@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ahash::{AHashSet, RandomState};
 
 use super::kept::{self, Kept};
-use super::position::Position;
 use crate::distribution::ServerRef;
 use crate::etf::Pid;
-use crate::replica::{CopyMark, Lineage, Refusal};
+use crate::replica::{CopyMark, Lineage, Membership, Position, Refusal, TermRole};
 use crate::store::{Store, Value};
 
 /// Primaries that are watched at once, of which but one is followed: beyond it a greeting is refused.
@@ -133,19 +132,8 @@ impl Seen {
     }
 }
 
-/// How a store stands to the promotion that began its term. Of term 0 nothing follows from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TermRole {
-    /// The store was promoted itself: no other store of the term is the primary.
-    Promoted,
-    /// It follows the promoted store, or did last. That store may live, also where it is not seen.
-    Follows,
-    /// Its primary has removed it, or it is not known.
-    None,
-}
-
 /// The last promotion that a store knows of, and what it has not done yet as a slave: as it is kept over a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rank {
     pub term: u64,
     /// The incarnation of the promoted store.
@@ -157,10 +145,15 @@ pub(super) struct Rank {
     pub is_partial: bool,
 }
 
-impl Default for Rank {
-    /// Nobody was promoted.
-    fn default() -> Self {
-        Self { term: 0, promoted: 0, role: TermRole::None, must_export_dropped: false, is_partial: false }
+impl Rank {
+    pub const fn of(kept: &Membership) -> Self {
+        Self {
+            term: kept.term,
+            promoted: kept.promoted,
+            role: kept.role,
+            must_export_dropped: kept.must_export,
+            is_partial: kept.is_partial,
+        }
     }
 }
 
@@ -390,7 +383,9 @@ impl<S: Store> Follower<S> {
         if watch && self.watches >= WATCHES_MAX {
             return Err(Refusal::HasPrimary);
         }
-        let had = followed.map(|known| (known.incarnation(), known.applied)).or(self.before);
+        let had = followed
+            .map(|known| (known.incarnation(), known.applied))
+            .or(self.before.map(|before| (before.primary, before.applied)));
         let greeted = Greeted {
             incarnation: self.incarnation,
             had: had.map_or((None, 0), |(incarnation, applied)| (Some(incarnation), applied)),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::follower::{Copied, Follower, Greeting, Handled, Own, Place, Primary};
 use super::kept::Kept;
-use super::position;
 use super::request::{FromPrimary, Hello, SkippedWrite};
 use super::server::{KeyValueServer, refuse, with_canonical};
 use super::write::{Completion, Write, Written};
@@ -13,7 +12,7 @@ use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter};
 use crate::kv::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
-use crate::replica::{CopyMark, Dialect, PrimaryStanding, Refusal, Slave, SlaveState};
+use crate::replica::{CopyMark, Dialect, Membership, Position, PrimaryStanding, Refusal, Slave, SlaveState};
 use crate::store::{Done, Owed, ReadDone, Shows, Store, StoreError, Value, scan};
 
 /// Names that a primary may send of itself, and of its slaves.
@@ -155,12 +154,14 @@ impl<S: Store> KeyValueServer<S> {
                 caller.reply(&*dispatch, |w| write_asked(w, answer, &kept));
             })
         };
-        match (primary, self.store().notes()) {
-            (Some(incarnation), Some(notes)) => {
+        match primary.filter(|_| self.store().notes().is_some()) {
+            Some(incarnation) => {
                 let here = if caught_up { applied } else { sure.min(applied) };
-                position::keep(notes, (incarnation, here), done());
+                let position = Position { primary: incarnation, applied: here };
+                let change = |membership: &mut Membership| membership.position = Some(position);
+                self.note(change, done());
             }
-            _ => {
+            None => {
                 if let Some(result) = self.store().barrier(done) {
                     if let Err(error) = &result {
                         not_kept(&kept, error, &store);

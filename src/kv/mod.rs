@@ -9,8 +9,8 @@
 //! | lock | what it is of | held while |
 //! | --- | --- | --- |
 //! | `Confirmations::settling` | which of two names of one process stays | a slave's machine ([`Downstream`](crate::replica::Downstream)) handles what settles that |
-//! | `KeyValueServer::noting` | the note with the slaves' names | it is written: the last that is kept is of the last change |
 //! | `KeyValueServer::follower` | how the store stands as a slave | a write of the primary is handed to the store; a copy takes the place of everything |
+//! | `KeyValueServer::noting` | what the store keeps of itself | it is changed and written: the last that is kept is of the last change |
 //! | `Confirmations::queue` | callers that wait for slaves to have their write | it is looked which slaves have it |
 //! | `Confirmations::slaves` | the list of the slaves | a write is applied and queued for them |
 //! | `Order::hold` | the order of writes | a write is applied (of a store that answers at once) and queued for slaves; what a repair sends is read and queued |

@@ -35,8 +35,8 @@ pub(super) mod rank {
 
     ranks! {
         Settling = 10,
-        Noting = 20,
-        Follower = 30,
+        Follower = 20,
+        Noting = 30,
         Waiting = 40,
         Slaves = 50,
         Order = 60,

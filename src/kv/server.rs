@@ -12,15 +12,16 @@ use ahash::AHashMap;
 
 use super::confirm::{Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
-use super::follower::Follower;
+use super::follower::{Follower, Rank};
 use super::following::not_kept;
+use super::notes::Noted;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
 use super::write::{
     Completion, Write, Written, at_once, change_of, committed, committed_later, ended, replicate,
     shared_value,
 };
-use super::{Cast, Follow, Request, SlaveWrites, StateShape, following, position, state, status};
+use super::{Cast, Follow, Request, SlaveWrites, StateShape, following, state, status};
 use crate::etf::{Pid, TermError, TermView, TermWriter, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::log::OnceFlag;
@@ -50,8 +51,8 @@ pub struct KeyValueServer<S> {
     pub(super) dropped: Arc<Ranked<rank::Alone, DroppedPairs>>,
     /// The holders of its global names that it has offered itself to.
     pub(super) offered: Arc<Ranked<rank::Alone, AHashMap<Arc<str>, Pid>>>,
-    /// Held while the names of the slaves are noted.
-    pub(super) noting: Ranked<rank::Noting, ()>,
+    /// What is kept of the store.
+    pub(super) noting: Ranked<rank::Noting, Noted>,
     pub(super) slave_buffer_bytes_max: usize,
     confirm: ConfirmConfig,
     pub(super) slave_writes: SlaveWrites,
@@ -92,9 +93,11 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Self {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
-        let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
+        let noted = Self::noted(&store);
+        let kept = noted.clone().unwrap_or_default();
+        let follower = Follower::new(incarnation, kept.was_slave, store.is_empty());
         let is_slave = Arc::clone(follower.is_slave());
-        let follower = follower.had(position::kept(&store)).ranked(Self::kept_rank(&store));
+        let follower = follower.had(kept.position).ranked(Rank::of(&kept));
         let server = Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
@@ -104,7 +107,7 @@ impl<S: Store> KeyValueServer<S> {
             follower: Arc::new(Ranked::new(follower)),
             dropped: Arc::default(),
             offered: Arc::default(),
-            noting: Ranked::default(),
+            noting: Ranked::new(noted),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
             slave_writes: SlaveWrites::default(),

@@ -69,7 +69,7 @@ fn another_primary_is_taken_where_the_first_is_gone_or_the_term_is_higher() {
 
 #[test]
 fn one_that_was_a_slave_before_a_restart_says_so_once() {
-    let mut follower = follower().had(Some((1, 12)));
+    let mut follower = follower().had(Some(Position { primary: 1, applied: 12 }));
     assert_eq!(
         follower.greet(greeting(0, &[1], 1), FREE).map(|greeted| greeted.had).ok(),
         Some((Some(1), 12))
@@ -77,7 +77,7 @@ fn one_that_was_a_slave_before_a_restart_says_so_once() {
     assert_eq!(follower.asked(1, 15).ok().map(|handled| handled.applied), Some(12), "what it had it has");
     follower.bye(1);
     assert_eq!(follower.greet(greeting(0, &[1], 2), FREE).map(|greeted| greeted.had).ok(), Some((None, 0)));
-    let mut follower = self::follower().had(Some((1, 12)));
+    let mut follower = self::follower().had(Some(Position { primary: 1, applied: 12 }));
     assert_eq!(
         follower.greet(greeting(0, &[2], 1), FREE).map(|greeted| greeted.had).ok(),
         Some((Some(1), 12))
@@ -91,7 +91,8 @@ fn one_that_was_a_slave_before_a_restart_says_so_once() {
 
 #[test]
 fn one_that_is_promoted_after_a_restart_has_no_place_among_the_writes_of_its_former_primary() {
-    let mut follower = Follower::<MemoryStore>::new(OWN, true, false).had(Some((1, 12)));
+    let mut follower =
+        Follower::<MemoryStore>::new(OWN, true, false).had(Some(Position { primary: 1, applied: 12 }));
     assert!(follower.promote().is_ok_and(|former| former.is_none()));
     let greeted = follower.greet(greeting(7, &[1], 1), Own { is_empty: false, ..FREE });
     assert_eq!(

@@ -32,6 +32,7 @@ pub mod slave;
 pub mod source;
 pub mod standing;
 mod state;
+pub mod upstream;
 mod withheld;
 
 pub use dialect::{CopyMark, Dialect};
@@ -42,3 +43,4 @@ pub use membership::{Membership, Position, TermRole};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
 pub use standing::{PrimaryStanding, SlaveState, Standing, StandingKind};
+pub use upstream::Upstream;

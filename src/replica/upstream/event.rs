@@ -1,0 +1,181 @@
+//! What an [`Upstream`](super::Upstream) has to tell people, as lines of a log.
+
+use std::fmt;
+
+use crate::distribution::ServerRef;
+use crate::etf::{OwnedTerm, Pid};
+use crate::replica::Refusal;
+use crate::replica::downstream::Level;
+
+/// Something that has happened to a store as a slave. Its text is `Display`'s; what stands beside that in a line of the log is
+/// asked for by [`process`](Self::process) and [`figures`](Self::figures).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is a slave.
+    Follows {
+        /// Its primary.
+        primary: Pid,
+        /// The session.
+        session: u64,
+    },
+    /// A greeting is to come again soon.
+    PutOff(Pid),
+    /// A primary was refused.
+    Refused(Pid, Refusal),
+    /// Another store was promoted in this one's place.
+    Demoted(Pid),
+    /// A primary has ended, or its node is lost.
+    Lost(Pid, OwnedTerm),
+    /// Its primary has removed it.
+    Removed,
+    /// Something that the primary sent is not kept, for this reason.
+    NotKept(String),
+    /// A copy of the primary does not fit beside what is here.
+    CopyNotKept(String),
+    /// All is well again.
+    KeptAgain,
+    /// It is the primary from here on.
+    Promoted {
+        /// The primary before; `None`: it was started again since.
+        former: Option<Pid>,
+        /// The term that begins.
+        term: u64,
+        /// The last write of the former primary that is here.
+        seq: u64,
+    },
+    /// What is known to be missing in a store that is promoted.
+    Missing(Missing, Option<u64>),
+    /// A former primary is back.
+    Returned(Pid),
+    /// A primary that was refused belongs to this store.
+    Adopted(Pid),
+    /// A slave comes with a promotion.
+    TakenOver(ServerRef),
+}
+
+/// Why a store that is promoted lacks something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Something was not kept.
+    NotKept(Refusal),
+    /// A copy or a repair was not whole.
+    Partial,
+    /// It had not been brought up to date.
+    Stale,
+    /// Writes that its primary has taken had not come.
+    Behind,
+}
+
+impl Event {
+    /// How much people are to make of it.
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::Demoted(_)
+            | Self::NotKept(_)
+            | Self::CopyNotKept(_)
+            | Self::Missing(Missing::NotKept(_) | Missing::Partial, _) => Level::Error,
+            Self::Refused(..)
+            | Self::Lost(..)
+            | Self::Promoted { .. }
+            | Self::Missing(..)
+            | Self::Returned(_)
+            | Self::Adopted(_) => Level::Warn,
+            Self::Follows { .. } | Self::Removed | Self::KeptAgain | Self::TakenOver(_) => Level::Info,
+            Self::PutOff(_) => Level::Debug,
+        }
+    }
+
+    /// The other store that it is about.
+    pub const fn process(&self) -> Option<&Pid> {
+        match self {
+            Self::Follows { primary: other, .. }
+            | Self::PutOff(other)
+            | Self::Refused(other, _)
+            | Self::Demoted(other)
+            | Self::Lost(other, _)
+            | Self::Returned(other)
+            | Self::Adopted(other) => Some(other),
+            Self::Promoted { former, .. } => former.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The slave that it is about.
+    pub const fn slave(&self) -> Option<&ServerRef> {
+        if let Self::TakenOver(slave) = self { Some(slave) } else { None }
+    }
+
+    /// Its numbers, each with its name.
+    pub fn figures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let figures = match self {
+            Self::Follows { session, .. } => [Some(("session", *session)), None],
+            Self::Promoted { term, seq, former } => {
+                [Some(("term", *term)), former.is_some().then_some(("seq", *seq))]
+            }
+            Self::Missing(_, lag) => [lag.map(|lag| ("lag", lag)), None],
+            _ => [None, None],
+        };
+        figures.into_iter().flatten()
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Follows { .. } => f.write_str("following a primary"),
+            Self::PutOff(_) => write!(f, "primary put off: {}", Refusal::Crossing),
+            Self::Refused(_, refusal) => write!(f, "primary refused: {refusal}"),
+            Self::Demoted(_) => f.write_str(
+                "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
+                 written and the new primary has not",
+            ),
+            Self::Lost(_, reason) => write!(f, "primary lost: {:?}", reason.view()),
+            Self::Removed => f.write_str("no longer a slave: its primary has removed it"),
+            Self::NotKept(why) => write!(
+                f,
+                "what the primary sends is not kept: it is told, and sends it again after a while: {why}"
+            ),
+            Self::CopyNotKept(why) => write!(
+                f,
+                "a copy of the primary does not fit beside what is here: what is here stays: {why}"
+            ),
+            Self::KeptAgain => f.write_str("what the primary sends is kept again, and nothing of it is missing"),
+            Self::Promoted { former: Some(_), .. } => {
+                f.write_str("promoted: this store is the primary from here on")
+            }
+            Self::Promoted { former: None, .. } => f.write_str(
+                "promoted: this store is the primary from here on. It was started again since its former one was lost, and knows \
+                 neither its names nor its other slaves: start it with the names, and add them",
+            ),
+            Self::Missing(missing, _) => missing.fmt(f),
+            Self::Returned(_) => f.write_str("a former primary is back, and becomes a slave"),
+            Self::Adopted(_) => f.write_str(
+                "a primary that was refused had followed this store, or has a global name of it: it becomes a slave",
+            ),
+            Self::TakenOver(_) => f.write_str("slave taken over"),
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotKept(why) => write!(
+                f,
+                "promoted without all that its former primary had sent: some of that was not kept, as {}",
+                match why {
+                    Refusal::NoSpace => "there was no room for it",
+                    Refusal::TooLarge => "it was larger than this node takes (--frame-bytes-max)",
+                    _ => "the disk did not take it",
+                }
+            ),
+            Self::Partial => f.write_str(
+                "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old",
+            ),
+            Self::Stale => f.write_str(
+                "promoted before its former primary had brought it up to date: it has what it had when that began",
+            ),
+            Self::Behind => f.write_str("promoted without so many writes that its former primary has taken"),
+        }
+    }
+}

@@ -5,9 +5,6 @@ use crate::replica::Membership;
 use crate::replica::membership::Former;
 use crate::store::{Store, StoreError, wait};
 
-/// The record as it was kept last, or why it could not be read: then nothing is kept over it.
-pub(super) type Noted = Result<Membership, StoreError>;
-
 /// Reads the record at the start of a server, and waits for it. Gives it with whether it is kept as it was before there was one
 /// record; the default where there is none, or where the store keeps nothing.
 pub(super) fn read<S: Store>(store: &S) -> Result<(Membership, bool), StoreError> {
@@ -31,8 +28,8 @@ fn read_note<S: Store>(store: &S, name: &str) -> Result<Option<Vec<u8>>, StoreEr
 }
 
 impl<S: Store> KeyValueServer<S> {
-    /// What was kept, where it could be read.
-    pub(super) fn noted(store: &S) -> Noted {
+    /// What was kept, or why it could not be read: then nothing is kept over it.
+    pub(super) fn noted(store: &S) -> Result<Membership, StoreError> {
         let (membership, is_former) = read(store).inspect_err(|error| {
             tracing::error!(%error, "what the store kept of itself cannot be read: it is as one that was nothing but itself");
         })?;
@@ -45,26 +42,6 @@ impl<S: Store> KeyValueServer<S> {
             notes.write(Membership::NOTE, &membership.note(), Box::new(kept));
         }
         Ok(membership)
-    }
-
-    /// Changes the record and keeps it. Gives whether the store keeps such things, and answers then.
-    pub(super) fn note(
-        &self,
-        change: impl FnOnce(&mut Membership),
-        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
-    ) -> bool {
-        let Some(notes) = self.store().notes() else { return false };
-        // Held while it is written: the last that is kept is of the last change.
-        let mut noted = self.noting.lock();
-        match &mut *noted {
-            Ok(membership) => {
-                change(membership);
-                notes.write(Membership::NOTE, &membership.note(), Box::new(done));
-            }
-            // It would take the place of what may still be read.
-            Err(error) => done(Err(error.clone())),
-        }
-        true
     }
 }
 

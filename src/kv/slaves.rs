@@ -5,13 +5,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::follow::SharedSource;
-use super::follower::{Follower, Rank};
 use super::notes;
 use super::server::{refuse, write_error};
 use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveFeed};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
-use crate::replica::{Membership, Refusal, SlaveName, SlaveState};
+use crate::replica::upstream::Input;
+use crate::replica::{Refusal, SlaveName, SlaveState};
 use crate::store::{Store, StoreError};
 
 /// Slaves that one store may have; one more is refused. Each costs a queue, and every write is put into all of them.
@@ -132,7 +132,7 @@ impl<S: Store> KeyValueServer<S> {
     /// Keeps the names of the slaves, where the store keeps such things: gives whether it does, and answers later then.
     pub(super) fn note_slaves(&self, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) -> bool {
         let names = || self.slaves().iter().map(|slave| slave.name().clone()).collect();
-        self.note(|membership| membership.slaves = names(), done)
+        self.keep(|| Some(Input::SlavesAre(names())), done)
     }
 
     /// As [`note_slaves`](Self::note_slaves), where nobody waits for it.
@@ -144,72 +144,12 @@ impl<S: Store> KeyValueServer<S> {
         });
     }
 
-    /// Keeps whether it is a kvnode's slave with all that its primary had, where the store keeps such things.
-    pub(super) fn note_is_slave(&self, is_slave: bool) {
-        let kept = |result| {
-            if let Err(error) = result {
-                tracing::error!(%error, "it is not kept whether the store is a slave");
-            }
-        };
-        self.note(|membership| membership.was_slave = is_slave, kept);
-    }
-
-    /// Keeps the term, whose promotion began it, and how this store stands to that, where the store keeps such things: so that
-    /// a promotion outlives its nodes.
-    pub(super) fn note_rank(&self, follower: &mut Follower<S>) {
-        // The caller holds the follower's lock: so the last note is of the last change.
-        let before = follower.noted();
-        let Some(rank) = follower.rank_to_note() else { return };
-        let promotion = |rank: Rank| (rank.term, rank.promoted, rank.role);
-        let is_promotion = promotion(rank) != promotion(before);
-        let kept = move |result| match result {
-            Err(error) if is_promotion => {
-                tracing::error!(%error, "the promotion is not kept: it is forgotten when the store is started again");
-            }
-            // A store that takes nothing has said so.
-            Err(error) => tracing::debug!(%error, ?rank, "how far a copy has come is not kept"),
-            Ok(()) => {}
-        };
-        let change = |membership: &mut Membership| {
-            (membership.term, membership.promoted, membership.role) = promotion(rank);
-            (membership.must_export, membership.is_partial) = (rank.must_export_dropped, rank.is_partial);
-        };
-        self.note(change, kept);
-    }
-
     /// The slaves that a store had when it was used last; none where it keeps no such thing.
     ///
     /// # Errors
     /// The store's: what it kept could not be read.
     pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
         notes::read(store).map(|(membership, _)| membership.slaves)
-    }
-
-    /// Keeps the global names that it has taken over, in the place of those before, where the store keeps such things.
-    pub(super) fn note_names(&self, names: &[SlaveName]) {
-        let kept = |result| {
-            if let Err(error) = result {
-                tracing::error!(%error, "the global names that were taken over are not kept");
-            }
-        };
-        self.note(|membership| membership.names_taken = names.to_vec(), kept);
-    }
-
-    /// The global names that it took over when it was promoted, where no other was promoted since: the program
-    /// that starts the store again gives it these beside its own.
-    pub fn names_taken_over(&self) -> Vec<String> {
-        if !self.follower.lock().is_owner() {
-            return Vec::new();
-        }
-        let noted = self.noting.lock();
-        let names = noted.as_ref().map_or(&[][..], |membership| &membership.names_taken);
-        names
-            .iter()
-            .filter_map(|name| {
-                let SlaveName::Global(name) = name else { return None };
-                Some(TermView::parse(name).ok()?.as_atom()?.to_str().into_owned())
-            })
-            .collect()
     }
 }
 
@@ -268,7 +208,7 @@ impl Answer {
 }
 
 /// Whether a slave's name is one of the store itself, as far as this node can tell.
-fn is_own(name: &SlaveName, turn: &Turn<'_>) -> bool {
+pub(super) fn is_own(name: &SlaveName, turn: &Turn<'_>) -> bool {
     let registry = turn.registry;
     let named = match name {
         SlaveName::Pid(pid) => registry.by_owned_pid(pid),

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid};
 use crate::replica::Refusal;
 use crate::replica::downstream::Level;
@@ -49,8 +48,6 @@ pub enum Event {
     Returned(Pid),
     /// A primary that was refused belongs to this store.
     Adopted(Pid),
-    /// A slave comes with a promotion.
-    TakenOver(ServerRef),
 }
 
 /// Why a store that is promoted lacks something.
@@ -80,7 +77,7 @@ impl Event {
             | Self::Missing(..)
             | Self::Returned(_)
             | Self::Adopted(_) => Level::Warn,
-            Self::Follows { .. } | Self::Removed | Self::KeptAgain | Self::TakenOver(_) => Level::Info,
+            Self::Follows { .. } | Self::Removed | Self::KeptAgain => Level::Info,
             Self::PutOff(_) => Level::Debug,
         }
     }
@@ -98,11 +95,6 @@ impl Event {
             Self::Promoted { former, .. } => former.as_ref(),
             _ => None,
         }
-    }
-
-    /// The slave that it is about.
-    pub const fn slave(&self) -> Option<&ServerRef> {
-        if let Self::TakenOver(slave) = self { Some(slave) } else { None }
     }
 
     /// Its numbers, each with its name.
@@ -152,7 +144,6 @@ impl fmt::Display for Event {
             Self::Adopted(_) => f.write_str(
                 "a primary that was refused had followed this store, or has a global name of it: it becomes a slave",
             ),
-            Self::TakenOver(_) => f.write_str("slave taken over"),
         }
     }
 }

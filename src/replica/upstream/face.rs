@@ -281,3 +281,12 @@ pub struct PrimaryView<'a> {
     /// The connection to it stands.
     pub is_there: bool,
 }
+
+impl PrimaryView<'_> {
+    /// How callers get to it: by a global name where it has one.
+    pub fn known_as(&self) -> ServerRef {
+        let names = &self.greeting.names;
+        let global = names.iter().find(|name| matches!(name, ServerRef::Global(_)));
+        global.cloned().unwrap_or_else(|| ServerRef::Pid(self.greeting.pid.clone()))
+    }
+}

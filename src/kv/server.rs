@@ -12,13 +12,11 @@ use ahash::AHashMap;
 
 use super::confirm::{Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
+use super::handed::Handed;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
 use super::upstream::UpstreamEntry;
-use super::write::{
-    Completion, Write, Written, at_once, change_of, committed, committed_later, ended, replicate,
-    shared_value,
-};
+use super::write::{Completion, Write, Written, at_once, change_of, committed, replicate, shared_value};
 use super::{Cast, Follow, Request, SlaveWrites, StateShape, state, status};
 use crate::etf::{Pid, TermError, TermView, TermWriter, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
@@ -264,55 +262,8 @@ impl<S: Store> KeyValueServer<S> {
         confirmed: bool,
         later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Written {
-        let (traits, needs) = (write.traits(), write.needs());
-        self.confirmations.order.begun();
-        let done = || -> WriteDone {
-            let (later, dispatch) = (later(turn), Arc::clone(&self.dispatch));
-            let (confirmations, store) = (Arc::clone(&self.confirmations), turn.me.id);
-            Box::new(move |result| {
-                let result = result.map(|written| {
-                    committed_later(
-                        &confirmations,
-                        &Committed { written, traits, confirmed },
-                        store,
-                        &*dispatch,
-                    );
-                    written.seq
-                });
-                ended(&confirmations, store, &*dispatch);
-                match (later, &result) {
-                    (Completion::Nobody, Ok(_)) => {}
-                    (Completion::FromPrimary(upstream, ticket), result) => {
-                        upstream.stored(ticket, result, &store);
-                    }
-                    (Completion::Nobody, Err(error)) => {
-                        tracing::error!(?store, %error, "replicated write lost")
-                    }
-                    (Completion::Caller(caller), result) => {
-                        caller.reply(&*dispatch, |w| write_result(w, result))
-                    }
-                    (Completion::Confirmed(caller, want), Ok(seq)) => {
-                        confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs }, caller);
-                    }
-                    (Completion::Confirmed(caller, _), result) => {
-                        confirmations.not_written();
-                        caller.reply(&*dispatch, |w| write_result(w, result));
-                    }
-                }
-            })
-        };
-        let result = self.apply(key, value, turn, done);
-        result.map_or(Written::Later, |result| {
-            // It has answered at once for once.
-            if let Ok(seq) = result {
-                let changes = [(key, change_of(value))];
-                let written = store::Written { seq, changes: &changes };
-                let write = Committed { written, traits, confirmed };
-                committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
-            }
-            ended(&self.confirmations, turn.me.id, &*self.dispatch);
-            Written::Now(result)
-        })
+        let handed = Handed { store: turn.me.id, traits: write.traits(), needs: write.needs(), confirmed };
+        self.hand(handed, key, change_of(value), || later(turn), |done| self.apply(key, value, turn, done))
     }
 
     #[inline]

@@ -1,19 +1,69 @@
 //! The end of a copy: it takes the place of what the store had, and what that drops is told, or kept elsewhere.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Weak};
 
-use crate::etf::{TermError, TermView};
+use super::said;
+use crate::kv::Work;
 use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Write, Written};
-use crate::process::Turn;
-use crate::replica::upstream::{Input, Rest};
-use crate::store::{Batch, Owed, ReadDone, Shows, Store, StoreError, Value, scan};
+use crate::process::{ProcessId, Turn};
+use crate::replica::upstream::{Input, Output, Rest};
+use crate::store::{Batch, Owed, ReadDone, Scan, Shows, Store, StoreError, Value, scan};
+
+/// Keys that are looked at while the primary's writes wait.
+const KEYS_AT_ONCE: usize = 1024;
+
+/// The end of a copy that has come into the store itself, while what it has not brought is deleted.
+struct DeletedRest<S> {
+    server: Weak<KeyValueServer<S>>,
+    store: ProcessId,
+    copy: u64,
+    /// What is deleted is kept elsewhere.
+    export: bool,
+    part: usize,
+    scan: Option<Box<dyn Scan>>,
+}
+
+impl<S: Store> DeletedRest<S> {
+    /// A batch. Gives whether there are more.
+    fn step(&mut self) -> bool {
+        let Some(server) = self.server.upgrade() else { return false };
+        let (part, shows) = (self.part, if self.export { Shows::Pairs } else { Shows::Keys });
+        let goes_on = if part < server.store().parts() {
+            let scan = self.scan.get_or_insert_with(|| server.store().scan(Some(part), shows));
+            match scan::at_once(&mut **scan) {
+                Some(Ok(batch)) if batch.is_last => {
+                    self.part += 1;
+                    self.scan = None;
+                    server.delete_foreign(self, &batch)
+                }
+                Some(Ok(batch)) => server.delete_foreign(self, &batch),
+                failed => {
+                    let error = failed.and_then(Result::err);
+                    tracing::error!(store = ?self.store, ?error, "keys that the primary has not may stay: they cannot be read");
+                    self.part += 1;
+                    self.scan = None;
+                    true
+                }
+            }
+        } else {
+            server.copy_is_in(self.copy, &self.store);
+            false
+        };
+        if !goes_on && self.export {
+            server.dropped.lock().end();
+        }
+        goes_on
+    }
+}
 
 impl<S: Store> KeyValueServer<S> {
     /// What was put aside takes the place of the store's entries.
-    pub(super) fn swap_in(&self, copy: u64, export: bool, turn: &mut Turn<'_>) {
-        let with = self.upstream.aside.lock().take();
-        if let Some(with) = with {
+    pub(super) fn swap_in(&self, copy: u64, export: bool, turn: &Turn<'_>) {
+        let _turns = self.turns.lock();
+        let is_it = self.upstream.with(|machine| machine.is_ending(copy));
+        if is_it && let Some(with) = self.upstream.aside.lock().take() {
             let slaves = self.slaves();
             // Readers see all of it at once, and its own slaves get it whole too.
             let before = self.in_order_of_writes(|| {
@@ -27,73 +77,65 @@ impl<S: Store> KeyValueServer<S> {
                 self.report_dropped(&before, export, turn);
             }
         }
-        self.copy_is_in(copy, turn);
+        self.copy_is_in(copy, &turn.me);
     }
 
-    fn copy_is_in(&self, copy: u64, turn: &mut Turn<'_>) {
-        let outputs = self.upstream.hand(Input::CopyIsIn { copy });
-        self.carry_out(outputs, None, turn);
+    fn copy_is_in(&self, copy: u64, store: &dyn fmt::Debug) {
+        for output in self.upstream.hand(Input::CopyIsIn { copy }) {
+            match output {
+                Output::Persist { changed, .. } => self.persist(changed),
+                Output::Log(event) => said::log(&event, Some(store)),
+                _ => {}
+            }
+        }
     }
 
-    /// Deletes what the copy has not brought. Its batches have to come at once: nothing else may be written meanwhile.
-    pub(super) fn delete_rest(&self, copy: u64, export: bool, turn: &mut Turn<'_>) {
-        let shows = if export { Shows::Pairs } else { Shows::Keys };
-        for part in 0..self.store().parts() {
-            let mut scan = self.store().scan(Some(part), shows);
-            loop {
-                let batch = match scan::at_once(&mut *scan) {
-                    Some(Ok(batch)) => batch,
-                    failed => {
-                        let error = failed.and_then(Result::err);
-                        tracing::error!(store = ?turn.me, ?error, "keys that the primary has not may stay: they cannot be read");
-                        break;
+    /// Has deleted what the copy has not brought, batch by batch.
+    pub(super) fn delete_rest(&self, copy: u64, export: bool, turn: &Turn<'_>) {
+        let server = Weak::clone(&self.this);
+        let mut rest = DeletedRest { server, store: turn.me.id, copy, export, part: 0, scan: None };
+        let step = Box::new(move || rest.step());
+        self.follow.work(Work { store: turn.me.pid.clone(), step });
+    }
+
+    /// Deletes what of a batch the copy has not brought. Gives whether the copy goes on.
+    fn delete_foreign(&self, rest: &DeletedRest<S>, batch: &Batch) -> bool {
+        let (mut deleted, mut goes_on) = (0_u64, true);
+        let entries: Vec<_> = batch.iter().collect();
+        'entries: for entries in entries.chunks(KEYS_AT_ONCE) {
+            // Between what is asked of the machine and the store's having the deletion nothing comes from the primary.
+            let _turns = self.turns.lock();
+            for (key, value) in entries {
+                let ticket = match self.upstream.with(|machine| machine.take_rest(rest.copy, key)) {
+                    Rest::Stays => continue,
+                    Rest::Over => {
+                        goes_on = false;
+                        break 'entries;
                     }
+                    Rest::Goes(ticket) => ticket,
                 };
-                self.delete_foreign(copy, &batch, export, turn);
-                if batch.is_last {
-                    break;
+                deleted += 1;
+                if let Some(value) = value.filter(|_| rest.export) {
+                    self.dropped.lock().keep(key, value.bytes);
                 }
-            }
-        }
-        if export {
-            self.dropped.lock().end();
-        }
-        self.copy_is_in(copy, turn);
-    }
-
-    fn delete_foreign(&self, copy: u64, batch: &Batch, export: bool, turn: &mut Turn<'_>) {
-        let mut deleted = 0_u64;
-        for (key, value) in batch.iter() {
-            let ticket = match self.upstream.with(|machine| machine.take_rest(copy, key)) {
-                Rest::Stays => continue,
-                Rest::Over => break,
-                Rest::Goes(ticket) => ticket,
-            };
-            deleted += 1;
-            if let Some(value) = value.filter(|_| export) {
-                self.dropped.lock().keep(key, value.bytes);
-            }
-            // If a key stays, this store differs from the primary: the primary is told, and copies again.
-            let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(&self.upstream), ticket);
-            let done = TermView::parse(key).and_then(|key| self.write(Write::Delete { key }, turn, 0, later));
-            match done {
-                Ok(Written::Now(result)) => self.upstream.stored(ticket, &result, &turn.me),
-                Ok(Written::Later) => {}
-                Err(error) => {
-                    tracing::error!(store = ?turn.me, %error, "a key that the primary has not stays");
-                    self.upstream.stored(ticket, &Ok(0), &turn.me);
+                // If a key stays, this store differs from the primary: the primary is told, and copies again.
+                let later = || Completion::FromPrimary(Arc::clone(&self.upstream), ticket);
+                if let Written::Now(result) = self.delete_apart(key, rest.store, later) {
+                    self.upstream.stored(ticket, &result, &rest.store);
                 }
             }
         }
         if deleted > 0 {
-            tracing::warn!(store = ?turn.me, keys = deleted, "keys that the primary has not are deleted");
+            tracing::warn!(store = ?rest.store, keys = deleted, "keys that the primary has not are deleted");
         }
+        goes_on
     }
 
     /// Something comes in the place of what is there under a key, which the new primary does not have.
-    pub(super) fn keep_dropped(&self, write: Write<'_>) -> Result<(), TermError> {
-        let (key, value) = write.check()?;
-        with_canonical(key, |key| self.keep_present(key, value.map(TermView::bytes)))
+    pub(super) fn keep_dropped(&self, write: Write<'_>) {
+        // What is no write was refused before.
+        let Ok((key, value)) = write.check() else { return };
+        _ = with_canonical(key, |key| self.keep_present(key, value.map(|value| value.bytes())));
     }
 
     fn keep_present(&self, key: &[u8], with: Option<&[u8]>) {

@@ -1,5 +1,8 @@
 //! What a primary that is a kvnode casts to its slave ([`crate::replica::dialect`]).
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use super::calls::read_names;
 use super::{not_kept, said, taken};
 use crate::etf::{Cursor, TermError};
@@ -13,12 +16,7 @@ use crate::store::{Store, StoreError, Value};
 
 impl<S: Store> super::UpstreamEntry<S> {
     /// A write that the store was handed is done.
-    pub(in crate::kv) fn stored<T>(
-        &self,
-        ticket: Ticket,
-        result: &Result<T, StoreError>,
-        store: &dyn std::fmt::Debug,
-    ) {
+    pub(in crate::kv) fn stored<T>(&self, ticket: Ticket, result: &Result<T, StoreError>, store: &dyn Debug) {
         let said = stored(&mut self.machine.lock(), ticket, result);
         log_all(said, store);
     }
@@ -40,7 +38,7 @@ fn stored<T>(machine: &mut Upstream, ticket: Ticket, result: &Result<T, StoreErr
 }
 
 /// Of a machine that had nothing but that to say.
-fn log_all(outputs: Vec<Output>, store: &dyn std::fmt::Debug) {
+fn log_all(outputs: Vec<Output>, store: &dyn Debug) {
     for output in outputs {
         if let Output::Log(event) = output {
             said::log(&event, Some(store));
@@ -98,9 +96,11 @@ impl<S: Store> KeyValueServer<S> {
             Take::ByKey => match self.place(&mut machine, session, seq, write, turn)? {
                 Place::Nowhere | Place::Aside => return Ok(()),
                 Place::Store { ticket, export } => {
-                    if export {
+                    if export && S::AT_ONCE {
+                        self.keep_dropped(write);
+                    } else if export {
                         drop(machine);
-                        self.keep_dropped(write)?;
+                        self.keep_dropped(write);
                         machine = self.upstream.machine.lock();
                     }
                     ticket
@@ -113,7 +113,7 @@ impl<S: Store> KeyValueServer<S> {
             drop(machine);
             None
         };
-        let later = |_: &Turn<'_>| Completion::FromPrimary(std::sync::Arc::clone(&self.upstream), ticket);
+        let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(&self.upstream), ticket);
         let written = self.write(write, turn, 0, later);
         let result = match &written {
             Ok(Written::Later) => return Ok(()),
@@ -194,10 +194,16 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, turn: &mut Turn<'_>) {
-        // Held until what was put aside has come in.
-        let _turns = self.turns.lock();
+        let outputs = {
+            let _turns = self.turns.lock();
+            self.mark(session, seq, mark)
+        };
+        self.carry_out(outputs, None, turn);
+    }
+
+    fn mark(&self, session: u64, seq: u64, mark: CopyMark) -> Vec<Output> {
         if !self.upstream.with(|machine| machine.is_in(session)) {
-            return;
+            return Vec::new();
         }
         let can_put_aside = mark == CopyMark::Begin && {
             let with = self.store().staging();
@@ -206,7 +212,6 @@ impl<S: Store> KeyValueServer<S> {
             drop(before);
             can
         };
-        let outputs = self.upstream.hand(Input::Mark { session, seq, mark, can_put_aside });
-        self.carry_out(outputs, None, turn);
+        self.upstream.hand(Input::Mark { session, seq, mark, can_put_aside })
     }
 }

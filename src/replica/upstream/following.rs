@@ -118,6 +118,11 @@ impl Following {
         matches!(self.sync, Sync::Copying(_) | Sync::Failed(_))
     }
 
+    /// A copy has come into the store, beside what the primary has not.
+    pub(super) const fn has_rest(&self) -> bool {
+        matches!(self.sync, Sync::Copying(Staging::Ending { seen: Some(_), .. }))
+    }
+
     pub(super) const fn puts_aside(&self) -> bool {
         matches!(self.sync, Sync::Copying(Staging::Aside | Staging::Ending { seen: None, .. }))
     }
@@ -187,6 +192,10 @@ impl Following {
     /// Its connection is lost.
     pub(super) fn lose(&mut self) {
         self.is_there = false;
+        if self.has_rest() {
+            // The primary has been told that the copy has come: only another one deletes the rest.
+            (self.applied, self.taken) = (0, 0);
+        }
         if self.is_copying() {
             self.sync = Sync::Stale;
         }

@@ -313,6 +313,12 @@ impl Upstream {
         }
     }
 
+    /// Whether a copy, with this number, has come and is not in yet.
+    pub fn is_ending(&self, copy: u64) -> bool {
+        let ends = |following: &Following| matches!(following.sync, Sync::Copying(Staging::Ending { .. }));
+        copy == self.copies && self.following().is_some_and(ends)
+    }
+
     /// Whether what was put aside is of use.
     pub const fn puts_aside(&self) -> bool {
         match &self.role {
@@ -331,11 +337,13 @@ impl Upstream {
         // What came before may be under way: it is kept when what comes behind it is.
         let applied = if caught_up { following.taken } else { following.applied };
         let position = Position { primary: following.incarnation(), applied };
+        // What is not deleted yet would stay after a restart.
+        let position = (!following.has_rest()).then_some(position);
         if let Some(why) = following.to_tell.take().or(failed) {
             self.persist();
             return self.reply(why);
         }
-        self.durable.position = Some(position);
+        self.durable.position = position;
         self.kept = kept(&self.durable);
         self.outputs.push_back(Output::Confirm(Asked { session, applied, caught_up }));
     }

@@ -431,7 +431,8 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     let Place::Store { ticket, .. } = upstream.take_key(1, 12, b"c", true) else { panic!("in place") };
     upstream.stored(ticket, Ok(()));
     assert_eq!(upstream.take_rest(1, b"c"), Rest::Stays);
-    assert_eq!(ask(&mut upstream, 1, 12), Answer::Applied(0), "a restart would leave what is not deleted");
+    assert_eq!(ask(&mut upstream, 1, 12), Answer::Applied(0));
+    assert_eq!(upstream.durable().position, None, "a restart would leave what is not deleted");
     hand(&mut upstream, Input::CopyIsIn { copy: 1 });
     assert_eq!(applied(&upstream), 0, "the deletion is with the store");
     upstream.stored(deleted, Ok(()));
@@ -444,12 +445,29 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     assert!(
         put(&mut upstream, b"a", true) && !put(&mut upstream, b"a", true) && put(&mut upstream, b"b", false)
     );
+    // A lost connection leaves what is not deleted.
+    let mut lost = upstream_behind_a_copy();
+    assert_eq!(applied(&lost), 10);
+    mark(&mut lost, 1, CopyMark::End, 10);
+    down(&mut lost, &greeting(0, &[1], 1));
+    let greeted = greet(&mut lost, greeting(0, &[1], 2), FREE).expect("the same");
+    assert_eq!(had(&greeted), (Some(1), 0));
     // Another copy begins while the rest of this one is deleted.
     mark(&mut upstream, 1, CopyMark::End, 12);
     let begin = Input::Mark { session: 1, seq: 12, mark: CopyMark::Begin, can_put_aside: false };
     hand(&mut upstream, begin);
     assert_eq!(upstream.take_rest(2, b"x"), Rest::Over);
     assert!(hand(&mut upstream, Input::CopyIsIn { copy: 2 }).is_empty());
+}
+
+/// A slave that had everything, and into which a copy has come.
+fn upstream_behind_a_copy() -> Upstream {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    mark(&mut upstream, 1, CopyMark::Whole, 10);
+    let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
+    hand(&mut upstream, begin);
+    upstream
 }
 
 #[test]

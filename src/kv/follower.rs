@@ -13,7 +13,7 @@ use super::kept::{self, Kept};
 use super::position::Position;
 use crate::distribution::ServerRef;
 use crate::etf::Pid;
-use crate::replica::{CopyMark, Lineage, Refusal};
+use crate::replica::{CopyMark, KnownSlave, Lineage, Refusal};
 use crate::store::{Store, Value};
 
 /// Primaries that are watched at once, of which but one is followed: beyond it a greeting is refused.
@@ -30,7 +30,7 @@ pub(super) struct Greeting {
     /// What it is found by, again: its names.
     pub names: Vec<ServerRef>,
     /// All its slaves.
-    pub slaves: Vec<ServerRef>,
+    pub slaves: Vec<KnownSlave>,
     pub pid: Pid,
 }
 

@@ -13,7 +13,7 @@ use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter};
 use crate::kv::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
-use crate::replica::{CopyMark, Dialect, PrimaryStanding, Refusal, Slave, SlaveState};
+use crate::replica::{CopyMark, Dialect, KnownSlave, PrimaryStanding, Refusal, Slave, SlaveState};
 use crate::store::{Done, Owed, ReadDone, Shows, Store, StoreError, Value, scan};
 
 /// Names that a primary may send of itself, and of its slaves.
@@ -194,7 +194,7 @@ impl<S: Store> KeyValueServer<S> {
             }
             FromPrimary::Slaves { session, slaves } => {
                 if let (Some(primary), Some(slaves)) =
-                    (self.follower.lock().session(session), read_names(slaves))
+                    (self.follower.lock().session(session), read_slaves(slaves))
                 {
                     primary.greeting.slaves = slaves;
                 }
@@ -442,7 +442,7 @@ impl<S: Store> KeyValueServer<S> {
     /// Leaves those slaves to the primary that are its own.
     fn leave_slaves(
         &self,
-        slaves: &[ServerRef],
+        slaves: &[KnownSlave],
         names: &[ServerRef],
         primary: &RemoteProcess,
         turn: &mut Turn<'_>,
@@ -450,7 +450,7 @@ impl<S: Store> KeyValueServer<S> {
         let here = &turn.registry.node;
         let taken = |name: &ServerRef| {
             let name = name.on(here);
-            slaves.contains(&name) || names.contains(&name)
+            slaves.iter().any(|slave| slave.name == name) || names.contains(&name)
         };
         for slave in self.slaves() {
             let is_primary = matches!(slave.state(), SlaveState::Following(at) if at == *primary);
@@ -503,18 +503,26 @@ fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<Greeting> {
         seq: hello.seq,
         started_empty: hello.started_empty,
         names: read_names(hello.names)?,
-        slaves: read_names(hello.slaves)?,
+        slaves: read_slaves(hello.slaves)?,
         pid: caller.pid().into(),
     })
 }
 
 fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {
-    let mut cursor = names.cursor();
+    read_list(names, ServerRef::read)
+}
+
+fn read_slaves(slaves: TermView<'_>) -> Option<Vec<KnownSlave>> {
+    read_list(slaves, KnownSlave::read)
+}
+
+fn read_list<T>(list: TermView<'_>, read: impl Fn(TermView<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let mut cursor = list.cursor();
     let len = cursor.list().ok()?;
     if len > NAMES_MAX {
         return None;
     }
-    (0..len).map(|_| ServerRef::read(cursor.term().ok()?)).collect()
+    (0..len).map(|_| read(cursor.term().ok()?)).collect()
 }
 
 /// The followed primary, in numbers.

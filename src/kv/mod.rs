@@ -37,6 +37,7 @@ pub mod load;
 mod notes;
 mod order;
 mod position;
+mod promoted;
 mod promotion;
 mod ranked;
 pub mod request;

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use super::SlaveFeed;
 use super::follower::Primary;
-use super::server::{KeyValueServer, write_result};
+use super::promoted::{Lacks, Promotion};
+use super::server::{KeyValueServer, write_error};
 use super::slaves::TooManySlaves;
 use crate::distribution::{RemoteProcess, ServerRef};
-use crate::etf::{Pid, TermView};
+use crate::etf::{Pid, TermView, TermWriter};
 use crate::process::{Caller, Effect, GlobalRegistration, Turn};
-use crate::replica::{Lineage, Refusal};
+use crate::replica::{KnownSlave, Lineage};
 use crate::store::Store;
 
 impl<S: Store> KeyValueServer<S> {
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
-    pub(super) fn call_promote(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+    pub(super) fn call_promote(&self, reports: bool, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let (former, is_partial, write_error) = {
             let mut follower = self.follower.lock();
             if follower.is_copying() && follower.primary().is_some_and(|primary| primary.is_there) {
@@ -27,7 +28,6 @@ impl<S: Store> KeyValueServer<S> {
             (former, is_partial, write_error)
         };
         let Ok(former) = former else { return error(caller, turn, "not_a_slave") };
-        say_missing(former.as_ref(), is_partial, write_error, turn);
         self.note_is_slave(false);
         self.watch.promoted();
         // Before a write of its own.
@@ -35,18 +35,30 @@ impl<S: Store> KeyValueServer<S> {
         for slave in self.slaves() {
             slave.renew();
         }
-        let term = self.follower.lock().term();
         let names = former.iter().flat_map(|former| &former.greeting.names);
-        let global: Vec<_> = names.filter(|name| matches!(name, ServerRef::Global(_))).cloned().collect();
-        self.note_names(&global);
-        let Some(former) = former else {
-            tracing::warn!(
-                store = ?turn.me, term,
+        let mut promotion = Promotion {
+            term: self.follower.lock().term(),
+            former: former.as_ref().map(|former| former.greeting.pid.clone()),
+            lacks: Lacks::of(former.as_ref(), is_partial, write_error),
+            lag: former.as_ref().map_or(0, Primary::lag),
+            slaves: Vec::new(),
+            names: names.filter(|name| matches!(name, ServerRef::Global(_))).cloned().collect(),
+        };
+        promotion.lacks.log(promotion.lag, turn);
+        self.note_names(&promotion.names);
+        match former {
+            Some(former) => promotion.slaves = self.take_place_of(former, promotion.term, turn),
+            None => tracing::warn!(
+                store = ?turn.me, term = promotion.term,
                 "promoted: this store is the primary from here on. It was started again since its former one was lost, and knows \
                  neither its names nor its other slaves: start it with the names, and add them"
-            );
-            return self.answer_promoted(caller, turn);
-        };
+            ),
+        }
+        self.answer_promoted(reports.then_some(promotion), caller, turn);
+    }
+
+    /// Takes the former primary's names and slaves, and that primary itself; gives all that are slaves from here on.
+    fn take_place_of(&self, former: Primary, term: u64, turn: &mut Turn<'_>) -> Vec<ServerRef> {
         if former.is_there {
             self.leave(&former.greeting.pid, former.greeting.session);
         }
@@ -55,29 +67,40 @@ impl<S: Store> KeyValueServer<S> {
             store = ?turn.me, former = ?primary.pid, term, seq = former.applied,
             "promoted: this store is the primary from here on"
         );
-        let names = primary.names.iter();
-        let former = lasting_name(&primary.names, &primary.pid);
-        let taken = primary.slaves.into_iter().chain([former]).filter(|slave| !is_of(slave, turn));
+        let former = KnownSlave {
+            name: lasting_name(&primary.names, &primary.pid),
+            node: Some(Arc::clone(&primary.pid.node)),
+        };
+        let taken = primary.slaves.into_iter().chain([former]).filter(|slave| !is_of(&slave.name, turn));
         let taken: Vec<_> = taken.filter_map(|slave| self.take_slave(slave, turn)).collect();
-        for name in names {
+        for name in &primary.names {
             if let ServerRef::Global(name) = name {
                 self.take_name(name, turn);
             }
         }
+        let here = &turn.registry.node;
+        let names = self.slaves().iter().map(|slave| slave.name().on(here)).collect();
         // Each is told all names and all other slaves when it is greeted, which may be at once.
         for slave in taken {
             self.follow_slave(slave, &turn.me.pid, None);
         }
-        self.answer_promoted(caller, turn);
+        names
     }
 
     /// Answers once all of it is kept, where the store keeps such things: it is promoted then, whatever happens to its node.
-    fn answer_promoted(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+    fn answer_promoted(&self, report: Option<Promotion>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let (waiting, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
+        let report = Arc::new(report);
+        let reported = Arc::clone(&report);
         // The last of its notes.
-        let is_kept = self.note_slaves(move |result| waiting.reply(&*dispatch, |w| write_result(w, &result)));
+        let is_kept = self.note_slaves(move |result| {
+            waiting.reply(&*dispatch, |w| match result {
+                Ok(()) => write_promoted(w, reported.as_ref().as_ref()),
+                Err(error) => write_error(w, &error),
+            });
+        });
         if !is_kept {
-            turn.reply(caller, |w| _ = w.atom("ok"));
+            turn.reply(caller, |w| write_promoted(w, report.as_ref().as_ref()));
         }
     }
 
@@ -89,7 +112,7 @@ impl<S: Store> KeyValueServer<S> {
             return error(caller, turn, "not_promoted");
         };
         tracing::warn!(store = ?turn.me, former = ?pid, "a former primary is back, and becomes a slave");
-        self.follow_taken(ServerRef::Pid(pid), turn);
+        self.follow_taken(KnownSlave { node: Some(Arc::clone(&pid.node)), name: ServerRef::Pid(pid) }, turn);
         self.note_slaves_quietly();
         turn.reply(caller, |w| _ = w.atom("ok"));
     }
@@ -122,7 +145,7 @@ impl<S: Store> KeyValueServer<S> {
             return;
         }
         let name = lasting_name(names, pid);
-        if self.follow_taken(name, turn) {
+        if self.follow_taken(KnownSlave { name, node: Some(Arc::clone(&pid.node)) }, turn) {
             tracing::warn!(
                 store = ?turn.me, refused = ?pid,
                 "who was refused had followed this store, or has a global name of it: it becomes a slave"
@@ -132,16 +155,20 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// Gives whether it is a slave from here on, and was none before.
-    fn follow_taken(&self, name: ServerRef, turn: &mut Turn<'_>) -> bool {
-        let Some(slave) = self.take_slave(name, turn) else { return false };
+    fn follow_taken(&self, slave: KnownSlave, turn: &mut Turn<'_>) -> bool {
+        let Some(slave) = self.take_slave(slave, turn) else { return false };
         self.follow_slave(slave, &turn.me.pid, None);
         true
     }
 
     /// Adds a slave, which is to be followed then; `None`: it is one already.
-    fn take_slave(&self, name: ServerRef, turn: &Turn<'_>) -> Option<Arc<SlaveFeed>> {
+    fn take_slave(&self, slave: KnownSlave, turn: &Turn<'_>) -> Option<Arc<SlaveFeed>> {
+        let KnownSlave { name, node } = slave;
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
+                if let Some(node) = node {
+                    slave.expect_at(node);
+                }
                 tracing::info!(store = ?turn.me, slave = %name, "slave taken over");
                 Some(slave)
             }
@@ -183,31 +210,14 @@ impl<S: Store> KeyValueServer<S> {
     }
 }
 
-/// Says what is known not to be in a store that is promoted.
-fn say_missing(former: Option<&Primary>, is_partial: bool, write_error: Option<Refusal>, turn: &Turn<'_>) {
-    let lag = former.map(Primary::lag).filter(|lag| *lag > 0);
-    if let Some(why) = write_error {
-        tracing::error!(
-            store = ?turn.me, lag,
-            "promoted without all that its former primary had sent: some of that was not kept, as {}",
-            match why {
-                Refusal::NoSpace => "there was no room for it",
-                Refusal::TooLarge => "it was larger than this node takes (--frame-bytes-max)",
-                _ => "the disk did not take it",
-            }
-        );
-    } else if is_partial {
-        tracing::error!(
-            store = ?turn.me, lag,
-            "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
-        );
-    } else if former.is_some_and(|former| !former.caught_up) {
-        tracing::warn!(
-            store = ?turn.me, lag,
-            "promoted before its former primary had brought it up to date: it has what it had when that began"
-        );
-    } else if let Some(lag) = lag {
-        tracing::warn!(store = ?turn.me, lag, "promoted without so many writes that its former primary has taken");
+/// `:ok`, or `{:ok, report}`
+fn write_promoted(w: &mut TermWriter<'_>, report: Option<&Promotion>) {
+    match report {
+        None => _ = w.atom("ok"),
+        Some(report) => {
+            w.tuple(2).atom("ok");
+            report.write(w);
+        }
     }
 }
 

@@ -453,9 +453,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 turn.reply(caller, |w| status::write(w, &self.store, &follower, Source::seq(self), &slaves));
                 Ok(())
             }
-            Some(Request::Promote) => {
+            Some(Request::Promote { reports }) => {
                 self.watch.count(Served::Other);
-                self.call_promote(caller, turn);
+                self.call_promote(reports, caller, turn);
                 Ok(())
             }
             // What slaves say to their primary is nobody's call.

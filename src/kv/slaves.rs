@@ -12,13 +12,14 @@ use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveFeed};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{Pid, TermView, TermWriter, encode};
 use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
-use crate::replica::{Refusal, SlaveName, SlaveState};
+use crate::replica::{KnownSlave, Refusal, SlaveName, SlaveState};
 use crate::store::{Store, StoreError};
 
 /// Slaves that one store may have; one more is refused. Each costs a queue, and every write is put into all of them.
 pub const SLAVES_MAX: usize = 64;
 
-/// The name under which a store keeps those of its slaves: a list of what `add_slave` was given.
+/// The name under which a store keeps its slaves: a list of [`KnownSlave`]s, or of what `add_slave` was given, as it was
+/// before nodes were kept with the names.
 const SLAVES_NOTE: &str = "slaves";
 
 /// The name under which a store keeps whether it is a kvnode's slave, with all that its primary had.
@@ -48,13 +49,23 @@ fn write_rank(w: &mut TermWriter<'_>, rank: Rank) {
 }
 
 fn read_names(note: &[u8]) -> Option<Vec<SlaveName>> {
+    read_list(note, SlaveName::read)
+}
+
+fn read_slaves(note: &[u8]) -> Option<Vec<KnownSlave>> {
+    read_list(note, |slave| {
+        KnownSlave::read(slave).or_else(|| SlaveName::read(slave).map(|name| KnownSlave { name, node: None }))
+    })
+}
+
+fn read_list<T>(note: &[u8], read: impl Fn(TermView<'_>) -> Option<T>) -> Option<Vec<T>> {
     let term = TermView::parse(note).ok()?;
     let mut cursor = term.cursor();
     if term.tag() == NIL_EXT {
         return Some(Vec::new());
     }
     let len = cursor.list().ok()?;
-    (0..len).map(|_| SlaveName::read(cursor.term().ok()?)).collect()
+    (0..len).map(|_| read(cursor.term().ok()?)).collect()
 }
 
 fn read_rank(rank: TermView<'_>) -> Option<Rank> {
@@ -188,7 +199,7 @@ impl<S: Store> KeyValueServer<S> {
             let slaves = self.slaves();
             w.list(slaves.len());
             for slave in slaves {
-                slave.name().write(w);
+                KnownSlave { name: slave.name().clone(), node: slave.node() }.write(w);
             }
             w.nil();
         });
@@ -263,9 +274,9 @@ impl<S: Store> KeyValueServer<S> {
     ///
     /// # Errors
     /// The store's: what it kept could not be read.
-    pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
+    pub fn kept_slaves(store: &S) -> Result<Vec<KnownSlave>, StoreError> {
         let Some(note) = notes::read(store, SLAVES_NOTE)? else { return Ok(Vec::new()) };
-        read_names(&note).ok_or(StoreError::Io("damaged"))
+        read_slaves(&note).ok_or(StoreError::Io("damaged"))
     }
 
     /// Keeps the global names that it has taken over, in the place of those before, where the store keeps such things.

@@ -35,7 +35,7 @@ mod withheld;
 
 pub use dialect::{CopyMark, Dialect};
 pub use downstream::Downstream;
-pub use greeting::{GreetingAnswer, Hello};
+pub use greeting::{GreetingAnswer, Hello, KnownSlave};
 pub use lineage::{Lineage, Refusal};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};

@@ -6,4 +6,6 @@
 mod copies;
 #[path = "interop_replica_kvnode/promotion.rs"]
 mod promotion;
+#[path = "interop_replica_kvnode/reach.rs"]
+mod reach;
 mod support;

@@ -7,17 +7,26 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
+use smol::Timer;
 
 use super::answer::Form;
 use super::ask::{AskArgs, Session, ToArgs};
 use super::client::slave_name;
 use super::term::names_processes;
 use super::{CliError, answer, print};
+use crate::Client;
 use crate::config::ServerName;
-use crate::etf::{OwnedTerm, TermView};
+use crate::distribution::ServerRef;
+use crate::etf::{OwnedTerm, Pid, TermView};
 use crate::node::erpc::ErpcError;
 use crate::node::functions::since_epoch;
 use crate::replica::dialect::REPLICATION;
+use crate::within::within;
+
+/// After a promotion it is looked so often which slaves have answered.
+const SETTLED_PAUSE: Duration = Duration::from_millis(50);
+/// And for so long at most.
+const SETTLED_LIMIT: Duration = Duration::from_secs(2);
 
 const STATUS_EXAMPLES: &str = "\
 EXAMPLES
@@ -31,9 +40,14 @@ const PROMOTE_EXAMPLES: &str = "\
 EXAMPLES
   $ kvnode promote --node slave1@myhost --to global:slave1
   :ok
+  term      1
+  former    master@myhost
+  missing   nothing that is known
+  names     global:master
+  ...
 
-The slave becomes the primary: it takes the other slaves along, and the global names of the old primary as soon as these are \
-free. The old primary becomes its slave when it is back, and drops what the new one does not have.";
+The slave becomes the primary: it takes the other slaves along, wherever they are, and the global names of the old primary as \
+soon as these are free. The old primary becomes its slave when it is back, and drops what the new one does not have.";
 
 const REMOVE_SLAVE_EXAMPLES: &str = "\
 EXAMPLES
@@ -83,9 +97,111 @@ pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn promote(args: PromoteArgs) -> Result<(), CliError> {
-    let promote = OwnedTerm::write(|w| _ = w.tuple(1).atom("promote")).map_err(CliError::usage)?;
-    let answer = request(&args.to, &args.ask, |_| Ok(promote.clone()))?;
-    told(answer.view(), args.ask.form())
+    let form = args.ask.form();
+    let promote = OwnedTerm::write(|w| {
+        w.tuple(2).atom("promote").list(1).tuple(2).atom("report").atom("true").nil();
+    });
+    let promote = promote.map_err(CliError::usage)?;
+    let (answer, status) = asked(&args.to, &args.ask, async |store: &Store<'_>| {
+        let answer = store.call(promote.view()).await?;
+        // Meanwhile the slaves that are there have answered.
+        let status = match report_of(answer.view()) {
+            Some(report) if form == Form::Text => store.settled(former_of(report), args.ask.time() / 2).await,
+            _ => None,
+        };
+        Ok((answer, status))
+    })?;
+    match report_of(answer.view()).and_then(|report| promoted(report, status.as_ref().map(OwnedTerm::view))) {
+        Some(text) if form == Form::Text => print(&text),
+        _ => told(answer.view(), form),
+    }
+}
+
+/// `{:ok, report}`
+fn report_of(answer: TermView<'_>) -> Option<TermView<'_>> {
+    answer.as_tuple::<2>().filter(|[ok, _]| ok.is_atom("ok")).map(|[_, report]| report)
+}
+
+/// The name by which the former primary is a slave: the last of those in a report.
+fn former_of(report: TermView<'_>) -> Option<TermView<'_>> {
+    let slaves = in_map(report, "slaves")?;
+    let mut cursor = slaves.cursor();
+    let len = cursor.list().ok()?;
+    (0..len).map_while(|_| cursor.term().ok()).last()
+}
+
+/// What a promotion has done, for people; `None`: the report is of another form.
+fn promoted(report: TermView<'_>, status: Option<TermView<'_>>) -> Option<String> {
+    let lag = in_map(report, "lag")?.as_unsigned()?;
+    let missing = in_map(report, "missing")?.as_atom()?.to_str();
+    let missing = match &*missing {
+        "nil" => "nothing that is known".to_owned(),
+        "not_kept" => {
+            "some of what the former primary had sent, which this store did not keep: its log says why"
+                .to_owned()
+        }
+        "part" => {
+            "what a copy or a repair had not brought yet: keys may be missing, and others old".to_owned()
+        }
+        "behind" => {
+            "what the former primary was about to bring: the store has what it had before that".to_owned()
+        }
+        "writes" => format!("the last {lag} writes that the former primary has taken"),
+        "unknown" => "not known: the store was started again since its former primary was lost".to_owned(),
+        other => other.to_owned(),
+    };
+    let former = in_map(report, "former")?;
+    let former =
+        former.as_pid().map_or_else(|| "not known".to_owned(), |pid| Pid::from(pid).node.to_string());
+    let mut names = Vec::new();
+    let listed = in_map(report, "names")?;
+    let mut cursor = listed.cursor();
+    for _ in 0..cursor.list().ok()? {
+        names.push(plain(cursor.term().ok()?));
+    }
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let mut text = String::from(":ok\n");
+    for (name, value) in
+        [("term", plain(in_map(report, "term")?)), ("former", former), ("missing", missing), ("names", names)]
+    {
+        _ = writeln!(text, "{name:<20}  {value}");
+    }
+    let Some(slaves) = status.and_then(|status| in_map(status, "slaves")) else { return Some(text) };
+    text.push_str(&table_of_slaves(slaves)?);
+    let former = former_of(report);
+    let mut silent = Vec::new();
+    let mut cursor = slaves.cursor();
+    for _ in 0..cursor.list().ok()? {
+        let slave = cursor.term().ok()?;
+        let name = in_map(slave, "name")?;
+        match has_answered(slave)? {
+            true => {}
+            false if former.is_some_and(|former| former.bytes() == name.bytes()) => {
+                text.push_str("\nThe former primary becomes a slave once it is reached.\n");
+            }
+            false => silent.push(plain(name)),
+        }
+    }
+    if !silent.is_empty() {
+        let silent = silent.join(", ");
+        _ = writeln!(text, "\nNot answered yet: {silent}. kvnode status shows when it has.");
+    }
+    Some(text)
+}
+
+/// Whether a slave of a status is followed.
+fn has_answered(slave: TermView<'_>) -> Option<bool> {
+    let state = in_map(slave, "state")?;
+    let mut cursor = state.cursor();
+    let state = match cursor.tuple() {
+        Ok(1..) => cursor.term().ok()?,
+        _ => state,
+    };
+    Some(!["seeking", "gone", "refused"].iter().any(|silent| state.is_atom(silent)))
+}
+
+fn in_map<'a>(map: TermView<'a>, key: &str) -> Option<TermView<'a>> {
+    pairs(map)?.into_iter().find(|(known, _)| known.is_atom(key)).map(|(_, value)| value)
 }
 
 pub(super) fn remove_slave(args: RemoveSlaveArgs) -> Result<(), CliError> {
@@ -109,10 +225,9 @@ pub(super) fn remove_slave(args: RemoveSlaveArgs) -> Result<(), CliError> {
 
 /// The name of the slave that a status shows so.
 fn shown_as<'a>(status: TermView<'a>, typed: &str) -> Option<TermView<'a>> {
-    let (_, slaves) = pairs(status)?.into_iter().find(|(key, _)| key.is_atom("slaves"))?;
-    let mut cursor = slaves.cursor();
+    let mut cursor = in_map(status, "slaves")?.cursor();
     for _ in 0..cursor.list().ok()? {
-        let (_, name) = pairs(cursor.term().ok()?)?.into_iter().find(|(key, _)| key.is_atom("name"))?;
+        let name = in_map(cursor.term().ok()?, "name")?;
         if plain(name) == typed {
             return Some(name);
         }
@@ -145,6 +260,15 @@ fn request(
     ask: &AskArgs,
     request: impl Fn(&Session) -> Result<OwnedTerm, CliError>,
 ) -> Result<OwnedTerm, CliError> {
+    asked(to, ask, async |store: &Store<'_>| store.call(request(store.session)?.view()).await)
+}
+
+/// Asks a store of a kvnode; nobody else is asked.
+fn asked<T>(
+    to: &ToArgs,
+    ask: &AskArgs,
+    act: impl AsyncFnOnce(&Store<'_>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
     let to: ServerName = to.name()?;
     ask.with_session(async |session: &Session| {
         let (client, server) = (session.node.client(), session.server(&to));
@@ -160,10 +284,50 @@ fn request(
             }
             Err(error) => return Err(CliError::CannotRun(error.to_string())),
         }
-        let request = request(session)?;
-        let called = client.call_term(&at.into(), request.view(), session.time).await;
-        called.map_err(|error| session.failed(&to, &error))
+        act(&Store { session, client, to: &to, at: at.into() }).await
     })
+}
+
+/// A store of a kvnode.
+struct Store<'a> {
+    session: &'a Session,
+    client: Client,
+    to: &'a ServerName,
+    at: ServerRef,
+}
+
+impl Store<'_> {
+    async fn call(&self, request: TermView<'_>) -> Result<OwnedTerm, CliError> {
+        let called = self.client.call_term(&self.at, request, self.session.time).await;
+        called.map_err(|error| self.session.failed(self.to, &error))
+    }
+
+    /// Its status once all slaves but this one have answered, and after so long at the latest; `None`: it does not say.
+    async fn settled(&self, but: Option<TermView<'_>>, limit: Duration) -> Option<OwnedTerm> {
+        let (status, mut last) = (OwnedTerm::atom("status"), None);
+        let ask = async {
+            loop {
+                let shown = self.call(status.view()).await.ok()?;
+                let slaves = in_map(shown.view(), "slaves")?;
+                let mut cursor = slaves.cursor();
+                let mut is_settled = true;
+                for _ in 0..cursor.list().ok()? {
+                    let slave = cursor.term().ok()?;
+                    let is_but = but.is_some_and(|but| {
+                        in_map(slave, "name").is_some_and(|name| name.bytes() == but.bytes())
+                    });
+                    is_settled &= is_but || has_answered(slave)?;
+                }
+                last = Some(shown);
+                if is_settled {
+                    return Some(());
+                }
+                _ = Timer::after(SETTLED_PAUSE).await;
+            }
+        };
+        _ = within(limit.min(SETTLED_LIMIT), ask).await;
+        last
+    }
 }
 
 /// A status for people; `None`: it is of another form.
@@ -184,9 +348,15 @@ fn table(status: TermView<'_>) -> Option<String> {
             _ => _ = writeln!(text, "{key:<20}  {}", plain(value)),
         }
     }
+    text.push_str(&table_of_slaves(slaves?)?);
+    Some(text)
+}
+
+/// The slaves of a status, for people, below an empty line; nothing, where there are none.
+fn table_of_slaves(slaves: TermView<'_>) -> Option<String> {
     let head = ["SLAVE", "STATE", "KIND", "STALE KEYS", "WITHHELD", "SINCE", "LAST ERROR"];
     let mut rows = vec![head.map(str::to_owned)];
-    let mut cursor = slaves?.cursor();
+    let mut cursor = slaves.cursor();
     for _ in 0..cursor.list().ok()? {
         let mut row = [const { String::new() }; 7];
         for (key, value) in pairs(cursor.term().ok()?)? {
@@ -203,11 +373,11 @@ fn table(status: TermView<'_>) -> Option<String> {
         rows.push(row);
     }
     if rows.len() == 1 {
-        return Some(text);
+        return Some(String::new());
     }
     let widths: [usize; 7] =
         std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
-    text.push('\n');
+    let mut text = String::from("\n");
     for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

@@ -49,7 +49,7 @@ impl<S: Store> KeyValueServer<S> {
 mod tests {
     use super::*;
     use crate::distribution::ServerRef;
-    use crate::replica::{Position, TermRole};
+    use crate::replica::{KnownSlave, Position, TermRole};
     use crate::store::{Disk, DiskStore, MemoryStore, SyncPolicy};
 
     fn keep(store: &DiskStore, name: &str, note: &[u8]) {
@@ -71,7 +71,7 @@ mod tests {
             promoted: 7,
             role: TermRole::Promoted,
             position: Some(Position { primary: 9, applied: 12 }),
-            slaves: vec![ServerRef::global("b")],
+            slaves: vec![KnownSlave { name: ServerRef::global("b"), node: None }],
             ..Membership::default()
         };
         assert_eq!(read(&store), Ok((carried.clone(), true)));

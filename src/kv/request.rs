@@ -46,8 +46,12 @@ pub enum Request<'a> {
     Slaves,
     /// `:status`: how the store and its slaves are, as a map. Not of the Elixir servers.
     Status,
-    /// `{:promote}`: `:ok`, or `{:error, :not_a_slave}`. Not of the Elixir servers.
-    Promote,
+    /// `{:promote}`: `:ok`, or `{:error, :not_a_slave}`. With `{:promote, report: true}` it is `{:ok, report}`. Not of the
+    /// Elixir servers.
+    Promote {
+        /// Whether the caller wants to know what it has done.
+        reports: bool,
+    },
     /// `{:replica_hello, …}`, from the primary of a kvnode: see [`crate::replica::dialect`].
     ReplicaHello {
         /// The whole, to be read by [`Hello::read`].
@@ -135,7 +139,10 @@ impl<'a> Request<'a> {
                 let key = next()?;
                 Some(Self::Delete { key, confirm: Some(read_confirm(next()?)?) })
             }
-            (1, b"promote") => Some(Self::Promote),
+            (1, b"promote") => Some(Self::Promote { reports: false }),
+            (2, b"promote") => {
+                Some(Self::Promote { reports: read_option(next()?, "report")?.is_atom("true") })
+            }
             (7, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
             (3, b"replica_ask") => {
                 Some(Self::ReplicaAsk { session: next()?.as_unsigned()?, seq: next()?.as_unsigned()? })
@@ -157,12 +164,17 @@ impl<'a> Request<'a> {
 
 /// `[confirm: n]`
 fn read_confirm(options: TermView<'_>) -> Option<u32> {
+    read_option(options, "confirm")?.as_unsigned()?.try_into().ok()
+}
+
+/// The value of the only option in a list.
+fn read_option<'a>(options: TermView<'a>, known: &str) -> Option<TermView<'a>> {
     let mut cursor = options.cursor();
     if cursor.list().ok()? != 1 {
         return None;
     }
     let [name, value] = cursor.term().ok()?.as_tuple::<2>()?;
-    if name.is_atom("confirm") { value.as_unsigned()?.try_into().ok() } else { None }
+    name.is_atom(known).then_some(value)
 }
 
 /// A cast: from a primary to its slave, or from a former slave to its primary.

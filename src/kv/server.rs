@@ -411,9 +411,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 });
                 Ok(())
             }
-            Some(Request::Promote) => {
+            Some(Request::Promote { reports }) => {
                 self.watch.count(Served::Other);
-                self.call_promote(caller, turn);
+                self.call_promote(reports, caller, turn);
                 Ok(())
             }
             // What slaves say to their primary is nobody's call.

@@ -11,7 +11,7 @@ use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveFeed};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
 use crate::replica::upstream::Input;
-use crate::replica::{Refusal, SlaveName, SlaveState};
+use crate::replica::{KnownSlave, Refusal, Slave, SlaveName, SlaveState};
 use crate::store::{Store, StoreError};
 
 /// Slaves that one store may have; one more is refused. Each costs a queue, and every write is put into all of them.
@@ -131,8 +131,9 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Keeps the names of the slaves, where the store keeps such things: gives whether it does, and answers later then.
     pub(super) fn note_slaves(&self, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) -> bool {
-        let names = || self.slaves().iter().map(|slave| slave.name().clone()).collect();
-        self.keep(|| Some(Input::SlavesAre(names())), done)
+        let known = |slave: &Arc<Slave>| KnownSlave { name: slave.name().clone(), node: slave.node() };
+        let slaves = || self.slaves().iter().map(known).collect();
+        self.keep(|| Some(Input::SlavesAre(slaves())), done)
     }
 
     /// As [`note_slaves`](Self::note_slaves), where nobody waits for it.
@@ -148,7 +149,7 @@ impl<S: Store> KeyValueServer<S> {
     ///
     /// # Errors
     /// The store's: what it kept could not be read.
-    pub fn kept_slaves(store: &S) -> Result<Vec<SlaveName>, StoreError> {
+    pub fn kept_slaves(store: &S) -> Result<Vec<KnownSlave>, StoreError> {
         notes::read(store).map(|(membership, _)| membership.slaves)
     }
 }

@@ -139,7 +139,7 @@ impl<S: Store> KeyValueServer<S> {
 }
 
 impl<S: Store> Source for KeyValueServer<S> {
-    fn slave_dropped(&self) {
+    fn slaves_changed(&self) {
         self.note_slaves_quietly();
     }
 

@@ -14,7 +14,7 @@ use crate::config::ServerName;
 use crate::kv::figures::StoreWatch;
 use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, SlaveWrites, StateShape};
 use crate::program::{Config, StoreConfig};
-use crate::replica::SlaveName;
+use crate::replica::{KnownSlave, SlaveName};
 #[cfg(feature = "disk")]
 use crate::store::Disk;
 use crate::store::{Engine, OpenError, Store, StoreError};
@@ -118,15 +118,22 @@ fn supervise<S: Store>(
             tracing::error!(store = ?process, %error, "the slaves that were added could not be read: it is without");
             Vec::new()
         });
-        for slave in replication.slaves.iter().chain(&kept) {
-            match server.add_slave(slave.clone()) {
+        let configured = replication.slaves.iter().map(|name| {
+            let node = kept.iter().find(|kept| kept.name == *name).and_then(|kept| kept.node.clone());
+            KnownSlave { name: name.clone(), node }
+        });
+        for KnownSlave { name, node } in configured.chain(kept.iter().cloned()) {
+            match server.add_slave(name.clone()) {
                 Ok(Some(slave)) => {
+                    if let Some(node) = node {
+                        slave.expect_at(node);
+                    }
                     // A store that has lost its data makes nobody lose what it still has.
                     slave.protect_data();
                     server.follow_slave(slave, process.pid(), None);
                 }
                 Ok(None) => {}
-                Err(_) => tracing::error!(store = ?process, %slave, "too many slaves: not added"),
+                Err(_) => tracing::error!(store = ?process, slave = %name, "too many slaves: not added"),
             }
         }
         process

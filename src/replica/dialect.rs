@@ -10,7 +10,7 @@
 //! | `{:replica_copy, session, seq, :repair}` | cast | writes were left out, and what they came to will follow |
 //! | `{:replica_copy, session, seq, :whole}` | cast | nothing is missing any more: the slave has what the primary had after this write |
 //! | `{:replica_ask, session, seq}` | call | `{:ok, applied}`: everything that came before has been handled; or `{:error, reason}` |
-//! | `{:replica_slaves, session, slaves}` | cast | the primary's slaves are these now |
+//! | `{:replica_slaves, session, slaves}` | cast | the primary's slaves are these now, each `{:at, name, node}` with the node where it was found last, or `nil` |
 //! | `{:replica_bye, session}` | cast | the slave is none any more |
 //! | `{:replica_left, session}` | cast, from the slave | it follows another primary now, or is one |
 //!
@@ -19,15 +19,14 @@
 
 use std::borrow::Cow;
 
-use super::greeting::write_names;
-use super::slave::SlaveName;
+use super::greeting::{KnownSlave, write_slaves};
 use super::source::ReplicaWrite;
 use crate::etf::{AtomView, TermWriter, Traits, key};
 
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
 /// The version of the messages above.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// How a slave is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +118,10 @@ pub(super) fn write_mark(w: &mut TermWriter<'_>, session: u64, seq: u64, mark: C
     w.atom(mark.word());
 }
 
-/// Writes `{:replica_slaves, session, slaves}`: the slaves by the names that they have on other nodes.
-pub fn write_siblings(w: &mut TermWriter<'_>, session: u64, slaves: &[SlaveName]) {
+/// Writes `{:replica_slaves, session, slaves}`.
+pub fn write_siblings(w: &mut TermWriter<'_>, session: u64, slaves: &[KnownSlave]) {
     w.tuple(3).atom("replica_slaves").unsigned(session);
-    write_names(w, slaves);
+    write_slaves(w, slaves);
 }
 
 /// Writes `{:replica_bye, session}`.

@@ -1,8 +1,41 @@
 //! The greeting of a kvnode's store, as terms: what a primary says of itself, and what it is answered.
 
+use std::sync::Arc;
+
 use super::lineage::{Lineage, Refusal};
-use super::slave::{Said, SlaveName};
+use super::slave::{Said, Slave, SlaveName};
 use crate::etf::{TermView, TermWriter};
+
+/// A slave, as others are told of it: how it is found, also by a node that is connected to none that knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownSlave {
+    /// The name that it has on other nodes.
+    pub name: SlaveName,
+    /// The node where it was last; `None`: it was never found.
+    pub node: Option<Arc<str>>,
+}
+
+impl KnownSlave {
+    /// A slave of a store on this node.
+    pub fn of(slave: &Slave, here: &Arc<str>) -> Self {
+        Self { name: slave.name().on(here), node: slave.node() }
+    }
+
+    /// Writes `{:at, name, node}`, which is no slave's name, with `nil` for a node that is not known.
+    pub fn write(&self, w: &mut TermWriter<'_>) {
+        w.tuple(3).atom("at");
+        self.name.write(w);
+        w.atom(self.node.as_deref().unwrap_or("nil"));
+    }
+
+    /// Reads what [`write`](Self::write) writes; `None`: it is something else.
+    pub fn read(term: TermView<'_>) -> Option<Self> {
+        let [at, name, node] = term.as_tuple::<3>()?;
+        let node = node.as_atom().filter(|_| at.is_atom("at"))?;
+        let node = (node != "nil").then(|| node.to_str().into());
+        Some(Self { name: SlaveName::read(name)?, node })
+    }
+}
 
 /// What a primary says of itself to a store that is to be its slave, beside its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +46,8 @@ pub struct Hello {
     pub lineage: Lineage,
     /// The number of the last write that it has taken.
     pub seq: u64,
-    /// All its slaves, by the names that they have on other nodes.
-    pub slaves: Vec<SlaveName>,
+    /// All its slaves.
+    pub slaves: Vec<KnownSlave>,
     /// It was started without data, and may have lost what the slave holds.
     pub started_empty: bool,
 }
@@ -26,16 +59,18 @@ impl Hello {
         w.tuple(7).atom("replica_hello").unsigned(self.session);
         self.lineage.write(w);
         w.unsigned(self.seq);
-        write_names(w, names);
-        write_names(w, &self.slaves);
+        w.list(names.len());
+        names.iter().for_each(|name| name.write(w));
+        w.nil();
+        write_slaves(w, &self.slaves);
         w.atom(if self.started_empty { "true" } else { "false" });
     }
 }
 
-/// Writes a list of names.
-pub(super) fn write_names(w: &mut TermWriter<'_>, names: &[SlaveName]) {
-    w.list(names.len());
-    names.iter().for_each(|name| name.write(w));
+/// Writes a list of slaves.
+pub(super) fn write_slaves(w: &mut TermWriter<'_>, slaves: &[KnownSlave]) {
+    w.list(slaves.len());
+    slaves.iter().for_each(|slave| slave.write(w));
     w.nil();
 }
 
@@ -81,6 +116,19 @@ fn read_taken(answer: TermView<'_>) -> Option<Said> {
 mod tests {
     use super::*;
     use crate::etf::encode;
+
+    #[test]
+    fn a_slave_is_read_as_others_are_told_of_it() {
+        for node in [None, Some("a@h".into())] {
+            for name in [SlaveName::global("a"), SlaveName::remote("b", "c@h")] {
+                let slave = KnownSlave { name, node: node.clone() };
+                let told = encode(|w| slave.write(w));
+                assert_eq!(KnownSlave::read(TermView::parse(&told).expect("our own term")), Some(slave));
+            }
+        }
+        let name = encode(|w| SlaveName::global("a").write(w));
+        assert_eq!(KnownSlave::read(TermView::parse(&name).expect("our own term")), None);
+    }
 
     #[test]
     fn answers_to_a_greeting_are_told_apart() {

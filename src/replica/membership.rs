@@ -7,6 +7,7 @@
 //!
 //! The number in front is the version of the form. Until 0.1.0 the same was kept as five notes, see [`Former`].
 
+use super::greeting::{KnownSlave, write_slaves};
 use crate::distribution::ServerRef;
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{TermView, TermWriter, encode};
@@ -71,7 +72,7 @@ pub struct Membership {
     /// It was a primary with writes of its own: what the next copies drop of these is kept elsewhere.
     pub must_export: bool,
     /// The slaves that were added to it.
-    pub slaves: Vec<ServerRef>,
+    pub slaves: Vec<KnownSlave>,
     /// The global names that it took over when it was promoted.
     pub names_taken: Vec<ServerRef>,
 }
@@ -94,7 +95,7 @@ impl Membership {
             };
             write_bool(w, self.is_partial);
             write_bool(w, self.must_export);
-            write_names(w, &self.slaves);
+            write_slaves(w, &self.slaves);
             write_names(w, &self.names_taken);
         })
     }
@@ -123,7 +124,7 @@ impl Membership {
             position: if position.is_atom("none") { None } else { Some(read_position(position)?) },
             is_partial: read_bool(is_partial)?,
             must_export: read_bool(must_export)?,
-            slaves: read_names(slaves)?,
+            slaves: read_slaves(slaves)?,
             names_taken: read_names(names_taken)?,
         })
     }
@@ -144,7 +145,7 @@ pub struct Former<'a> {
     pub is_slave: Option<&'a [u8]>,
     /// `{primary, applied}`, or `none`.
     pub position: Option<&'a [u8]>,
-    /// A list.
+    /// A list, of names alone before it was kept on which nodes they are.
     pub slaves: Option<&'a [u8]>,
     /// A list.
     pub names: Option<&'a [u8]>,
@@ -170,7 +171,7 @@ impl Former<'_> {
         parse(self.rank, &mut |term| membership.read_rank(term));
         parse(self.names, &mut |term| membership.names_taken = read_names(term).unwrap_or_default());
         if let Some(note) = self.slaves {
-            let slaves = TermView::parse(note).ok().and_then(read_names);
+            let slaves = TermView::parse(note).ok().and_then(read_slaves);
             membership.slaves = slaves.ok_or(Damaged)?;
         }
         Ok(membership)
@@ -221,21 +222,35 @@ fn write_names(w: &mut TermWriter<'_>, names: &[ServerRef]) {
 }
 
 fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {
-    if names.tag() == NIL_EXT {
+    read_list(names, ServerRef::read)
+}
+
+fn read_slaves(slaves: TermView<'_>) -> Option<Vec<KnownSlave>> {
+    read_list(slaves, |slave| {
+        KnownSlave::read(slave).or_else(|| ServerRef::read(slave).map(|name| KnownSlave { name, node: None }))
+    })
+}
+
+fn read_list<T>(list: TermView<'_>, read: impl Fn(TermView<'_>) -> Option<T>) -> Option<Vec<T>> {
+    if list.tag() == NIL_EXT {
         return Some(Vec::new());
     }
-    let mut cursor = names.cursor();
+    let mut cursor = list.cursor();
     let len = cursor.list().ok()?;
     if len > NAMES_MAX {
         return None;
     }
-    (0..len).map(|_| ServerRef::read(cursor.term().ok()?)).collect()
+    (0..len).map(|_| read(cursor.term().ok()?)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::etf::Pid;
+
+    fn known(name: ServerRef, node: Option<&str>) -> KnownSlave {
+        KnownSlave { name, node: node.map(Into::into) }
+    }
 
     fn membership(role: TermRole, position: Option<Position>) -> Membership {
         let pid = Pid { node: "n@h".into(), id: 1, serial: 0, creation: 7 };
@@ -248,10 +263,10 @@ mod tests {
             is_partial: position.is_none(),
             must_export: position.is_some(),
             slaves: vec![
-                ServerRef::global("a"),
-                ServerRef::remote("b", "n@h"),
-                ServerRef::Local("c".into()),
-                pid.into(),
+                known(ServerRef::global("a"), Some("m@h")),
+                known(ServerRef::remote("b", "n@h"), None),
+                known(ServerRef::Local("c".into()), None),
+                known(pid.into(), Some("n@h")),
             ],
             names_taken: vec![ServerRef::global("d")],
         }
@@ -283,6 +298,9 @@ mod tests {
     const POSITION: &[u8] = b"h\x02n\x08\x00\xff\xff\xff\xff\xff\xff\xff\xffa\x07";
     const NO_POSITION: &[u8] = b"w\x04none";
     const SLAVES: &[u8] = b"l\x00\x00\x00\x02h\x02w\x06globalw\x01ah\x02w\x02kvw\x03n@hj";
+    /// The same once it was kept where they are.
+    const KNOWN_SLAVES: &[u8] =
+        b"l\x00\x00\x00\x02h\x03w\x02ath\x02w\x06globalw\x01aw\x03m@hh\x03w\x02ath\x02w\x02kvw\x03n@hw\x03nilj";
     const NO_SLAVES: &[u8] = b"j";
     const NAMES: &[u8] = b"l\x00\x00\x00\x01h\x02w\x06globalw\x01dj";
 
@@ -304,10 +322,17 @@ mod tests {
                 promoted: u64::MAX,
                 role: TermRole::Promoted,
                 must_export: true,
-                slaves: vec![ServerRef::global("a"), ServerRef::remote("kv", "n@h")],
+                slaves: vec![
+                    known(ServerRef::global("a"), None),
+                    known(ServerRef::remote("kv", "n@h"), None)
+                ],
                 names_taken: vec![ServerRef::global("d")],
                 ..Membership::default()
             }
+        );
+        assert_eq!(
+            carried(Former { slaves: Some(KNOWN_SLAVES), ..Former::default() }).slaves,
+            [known(ServerRef::global("a"), Some("m@h")), known(ServerRef::remote("kv", "n@h"), None)]
         );
         let slave = Former {
             rank: Some(RANK_OF_A_SLAVE),

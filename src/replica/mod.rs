@@ -37,7 +37,7 @@ mod withheld;
 
 pub use dialect::{CopyMark, Dialect};
 pub use downstream::Downstream;
-pub use greeting::{GreetingAnswer, Hello};
+pub use greeting::{GreetingAnswer, Hello, KnownSlave};
 pub use lineage::{Lineage, Refusal};
 pub use membership::{Membership, Position, TermRole};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};

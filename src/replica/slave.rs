@@ -79,6 +79,21 @@ impl Slave {
         &self.name
     }
 
+    /// Says on which node it was last, of a slave that is not found yet: a name in `global` is asked for there too.
+    pub fn expect_at(&self, node: Arc<str>) {
+        self.state.lock().node.get_or_insert(node);
+    }
+
+    /// The node where it was last, as far as is known.
+    pub fn node(&self) -> Option<Arc<str>> {
+        self.state.lock().node.clone()
+    }
+
+    /// Whether it was found on another node than before, and others are to be told. Told once.
+    pub fn take_moved(&self) -> bool {
+        std::mem::take(&mut self.state.lock().moved)
+    }
+
     /// Where it is.
     pub fn state(&self) -> SlaveState {
         self.state.lock().at.clone()
@@ -239,6 +254,11 @@ impl Slave {
             state.copy_all();
             (state.unswept, state.unsent) = (false, false);
             state.confirmed = 0;
+        }
+        if let RemoteProcess::Pid(pid) = &at
+            && state.node.as_deref() != Some(&*pid.node)
+        {
+            (state.node, state.moved) = (Some(Arc::clone(&pid.node)), true);
         }
         state.known = Some(at.clone());
         state.at = SlaveState::Following(at);

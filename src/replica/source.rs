@@ -72,8 +72,9 @@ pub trait Source {
     /// Shows the present value of a key; `None`: it has none.
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead;
 
-    /// A slave was dropped that could not be one: it is not to be known after a restart.
-    fn slave_dropped(&self) {}
+    /// A slave was dropped that could not be one, or is on another node than before: what is to be known of them after a
+    /// restart is to be kept.
+    fn slaves_changed(&self) {}
 
     /// Calls `run` once, while no write is applied that is not queued for the slaves yet, and none is queued that is not
     /// applied. `run` calls [`read`](Self::read).

@@ -35,6 +35,10 @@ pub(super) struct State {
     pub(super) session: u64,
     /// The process that what follows is about.
     pub(super) known: Option<RemoteProcess>,
+    /// The node where it was last, in this life of the store or one before.
+    pub(super) node: Option<Arc<str>>,
+    /// The others are to be told of the node.
+    pub(super) moved: bool,
     pub(super) dialect: Dialect,
     /// The sessions of the greetings since it was found last that may have been taken, the last ones.
     pub(super) greeted: Vec<u64>,
@@ -103,6 +107,8 @@ impl State {
             at,
             session: 0,
             known: None,
+            node: None,
+            moved: false,
             dialect: Dialect::Elixir,
             greeted: Vec::new(),
             since: None,

@@ -278,7 +278,7 @@ impl VirtualNode {
         let server = server.shared();
         let store = registry.spawn(Arc::clone(&server) as Arc<_>);
         registry.register(STORE, &store).expect("the name is free");
-        for name in self.configured.iter().chain(&kept) {
+        for name in self.configured.iter().chain(kept.iter().map(|kept| &kept.name)) {
             if let Some(slave) = server.add_slave(name.clone()).expect("few slaves") {
                 slave.protect_data();
                 server.follow_slave(slave, &store.pid, None);

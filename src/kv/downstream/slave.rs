@@ -238,10 +238,23 @@ impl Hands<'_> {
             }
             SlaveName::Remote { name, .. } | SlaveName::Local(name) => self.node.whereis_local(name),
             SlaveName::Global(name) => match TermView::parse(name) {
-                Ok(name) => self.client.whereis_global(name, ANSWER_LIMIT).await,
+                Ok(name) => self.find_global(name).await?,
                 Err(_) => None,
             },
         })
+    }
+
+    /// Nodes that are connected are asked for a name in `global`. Where none of them knows it, the node is, where the slave
+    /// was last: between hidden nodes nothing else says where a name is.
+    async fn find_global(&self, name: TermView<'_>) -> Result<Option<Pid>, String> {
+        let found = self.client.whereis_global(name, ANSWER_LIMIT).await;
+        match self.slave.node() {
+            Some(node) if found.is_none() && !self.node.is_connected(&node) => {
+                self.node.connect_to_name(&node).await.map_err(|error| error.to_string())?;
+                Ok(self.client.whereis_global(name, ANSWER_LIMIT).await)
+            }
+            _ => Ok(found),
+        }
     }
 
     async fn look(&self, question: u64) -> Came {

@@ -11,7 +11,7 @@ use crate::kv::server::{KeyValueServer, refuse};
 use crate::kv::slaves::{TooManySlaves, is_own};
 use crate::process::{Caller, Effect, GlobalRegistration, MonitorRequest, Turn};
 use crate::replica::upstream::{Around, Asked, Greeting, Input, Output};
-use crate::replica::{Dialect, Slave, SlaveState};
+use crate::replica::{Dialect, KnownSlave, Slave, SlaveState};
 use crate::store::{Done, Store};
 
 /// Names that a primary may send of itself, and of its slaves.
@@ -44,8 +44,8 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
-    pub(in crate::kv) fn call_promote(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        let outputs = self.hand_alone(Input::Promote);
+    pub(in crate::kv) fn call_promote(&self, reports: bool, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        let outputs = self.hand_alone(Input::Promote { reports });
         self.carry_out(outputs, Some(caller), turn);
     }
 
@@ -138,12 +138,16 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// Adds a slave that comes with a promotion, which is to be followed then; `None`: it is one already, or the store itself.
-    pub(super) fn take_slave(&self, name: ServerRef, turn: &Turn<'_>) -> Option<Arc<SlaveFeed>> {
+    pub(super) fn take_slave(&self, slave: KnownSlave, turn: &Turn<'_>) -> Option<Arc<SlaveFeed>> {
+        let KnownSlave { name, node } = slave;
         if is_own(&name, turn) || is_held(&name, turn) {
             return None;
         }
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
+                if let Some(node) = node {
+                    slave.expect_at(node);
+                }
                 tracing::info!(store = ?turn.me, slave = %name, "slave taken over");
                 Some(slave)
             }
@@ -222,16 +226,24 @@ fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<Greeting> {
         seq: hello.seq,
         started_empty: hello.started_empty,
         names: read_names(hello.names)?,
-        slaves: read_names(hello.slaves)?,
+        slaves: read_slaves(hello.slaves)?,
         pid: caller.pid().into(),
     })
 }
 
-pub(super) fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {
-    let mut cursor = names.cursor();
+fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {
+    read_list(names, ServerRef::read)
+}
+
+pub(super) fn read_slaves(slaves: TermView<'_>) -> Option<Vec<KnownSlave>> {
+    read_list(slaves, KnownSlave::read)
+}
+
+fn read_list<T>(list: TermView<'_>, read: impl Fn(TermView<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let mut cursor = list.cursor();
     let len = cursor.list().ok()?;
     if len > NAMES_MAX {
         return None;
     }
-    (0..len).map(|_| ServerRef::read(cursor.term().ok()?)).collect()
+    (0..len).map(|_| read(cursor.term().ok()?)).collect()
 }

@@ -15,7 +15,7 @@ use crate::etf::{OwnedTerm, Pid};
 use crate::process::{Caller, Turn};
 use crate::replica::Refusal;
 use crate::replica::membership::Membership;
-use crate::replica::upstream::{Changed, Input, NotKept, Output, Upstream};
+use crate::replica::upstream::{Answer, Changed, Input, NotKept, Output, Upstream};
 use crate::store::{Store, StoreError};
 
 /// The machine of a store, with what is beside it.
@@ -84,7 +84,11 @@ impl<S: Store> KeyValueServer<S> {
         for output in outputs {
             match output {
                 Output::Persist { changed, then: None } => self.persist(changed),
-                Output::Persist { then: Some(answer), .. } => {
+                Output::Persist { then: Some(mut answer), .. } => {
+                    if let Answer::Promoted(promotion) = &mut answer {
+                        let here = &turn.registry.node;
+                        promotion.slaves = self.slaves().iter().map(|slave| slave.name().on(here)).collect();
+                    }
                     let waiting = caller.map(|caller| caller.to_owned(&turn.me.pid));
                     let (dispatch, kept) = (Arc::clone(&self.dispatch), answer.clone());
                     // With the slaves that have come with it.

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::calls::read_names;
+use super::calls::read_slaves;
 use super::{not_kept, said, taken};
 use crate::etf::{Cursor, TermError};
 use crate::kv::request::{FromPrimary, SkippedWrite};
@@ -65,7 +65,7 @@ impl<S: Store> KeyValueServer<S> {
             }
             FromPrimary::Copy { session, seq, mark } => self.copy_mark(session, seq, mark, turn),
             FromPrimary::Slaves { session, slaves } => {
-                if let Some(slaves) = read_names(slaves) {
+                if let Some(slaves) = read_slaves(slaves) {
                     let outputs = self.upstream.hand(Input::Siblings { session, slaves });
                     self.carry_out(outputs, None, turn);
                 }

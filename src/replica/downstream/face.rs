@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Event, SlaveName};
+use super::Event;
 use crate::etf::{OwnedTerm, Pid};
-use crate::replica::greeting::{GreetingAnswer, Hello};
+use crate::replica::greeting::{GreetingAnswer, Hello, KnownSlave};
 use crate::replica::{Refusal, Source};
 
 /// What a machine may look at while it handles an input: nothing of it is kept.
@@ -169,8 +169,8 @@ pub enum Output {
         at: Pid,
         /// The session.
         session: u64,
-        /// All slaves, by the names that they have on other nodes.
-        slaves: Vec<SlaveName>,
+        /// All slaves.
+        slaves: Vec<KnownSlave>,
     },
     /// It is a slave no more, and to be told so for each session that it may be in, where its node is connected:
     /// [`write_bye`](crate::replica::dialect::write_bye).

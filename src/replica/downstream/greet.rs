@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::duplicates::{Merged, forget_previous_names, merge, other_at, outlives};
 use super::phase::{End, Phase, Stage, Stream, Watch};
-use super::{Around, Downstream, Event, Missing, Output, named_on};
+use super::{Around, Downstream, Event, Missing, Output, known_slaves};
 use crate::distribution::RemoteProcess;
 use crate::etf::Pid;
 use crate::replica::{GreetingAnswer, Hello, Lineage, Refusal, Said, Source};
@@ -67,7 +67,7 @@ impl Downstream {
             session,
             lineage: lineage.clone(),
             seq: source.seq(),
-            slaves: named_on(&self.node, source),
+            slaves: known_slaves(&self.node, source),
             started_empty: self.slave.protects_data() && source.started_empty(),
         };
         self.questions += 1;

@@ -50,6 +50,7 @@ pub use self::face::{Around, Input, KeysRead, Output};
 use self::pauses::Pauses;
 use self::phase::{End, Look, Phase, Stream, Watch};
 use super::dialect::Dialect;
+use super::greeting::KnownSlave;
 use super::lineage::Refusal;
 use super::slave::{Slave, SlaveName};
 use super::source::Source;
@@ -317,7 +318,7 @@ impl Downstream {
         if (around.is_own)(&at) {
             self.log(Event::Itself);
             self.slave.drop_out();
-            around.source.slave_dropped();
+            around.source.slaves_changed();
             self.settle(Some(Refusal::Itself));
             return self.finish(around.source);
         }
@@ -353,6 +354,15 @@ impl Downstream {
             let node = (*watch.at.node).into();
             self.log(Event::Found { node });
         }
+        if self.slave.take_moved() {
+            // One of them may be promoted, and looks for it then.
+            let others = around.source.slaves();
+            others
+                .iter()
+                .filter(|other| !Arc::ptr_eq(other, &self.slave))
+                .for_each(|other| other.siblings_changed());
+            around.source.slaves_changed();
+        }
         self.tend(now, around);
     }
 
@@ -366,7 +376,7 @@ impl Downstream {
         if self.slave.take_news()
             && let Dialect::Kvnode { session } = self.slave.dialect()
         {
-            let (at, slaves) = (watch.at.clone(), named_on(&self.node, source));
+            let (at, slaves) = (watch.at.clone(), known_slaves(&self.node, source));
             self.outputs.push_back(Output::TellSiblings { at, session, slaves });
         }
         if stream.sweeping.is_some() {
@@ -514,7 +524,7 @@ impl Downstream {
                 self.log(Event::NeverSlave(refusal));
                 self.slave.refused(refusal);
                 self.settle(Some(refusal));
-                source.slave_dropped();
+                source.slaves_changed();
                 return self.finish(source);
             }
             let is_foreign = refusal == Refusal::Foreign;
@@ -523,7 +533,7 @@ impl Downstream {
                 // Whoever was told that it is none does not have it; and a pid is never anything else.
                 self.log(Event::GivenUp(missing));
                 self.slave.drop_out();
-                source.slave_dropped();
+                source.slaves_changed();
                 return self.finish(source);
             }
             self.slave.refused(refusal);
@@ -561,9 +571,9 @@ impl Downstream {
     }
 }
 
-/// All slaves of a store, by the names that they have on other nodes than its own.
-fn named_on(node: &Arc<str>, source: &dyn Source) -> Vec<SlaveName> {
-    source.slaves().iter().map(|slave| slave.name().on(node)).collect()
+/// All slaves of a store, as others are told of them.
+fn known_slaves(here: &Arc<str>, source: &dyn Source) -> Vec<KnownSlave> {
+    source.slaves().iter().map(|slave| KnownSlave::of(slave, here)).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ struct Store {
     slaves: Mutex<Vec<Arc<Slave>>>,
     greetings: AtomicIsize,
     acknowledged: AtomicUsize,
-    dropped: AtomicUsize,
+    noted: AtomicUsize,
 }
 
 impl Source for Store {
@@ -31,8 +31,8 @@ impl Source for Store {
         SourceRead::Shown
     }
 
-    fn slave_dropped(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+    fn slaves_changed(&self) {
+        self.noted.fetch_add(1, Ordering::Relaxed);
     }
 
     fn in_order(&self, run: &mut dyn FnMut()) {
@@ -312,10 +312,11 @@ fn one_that_is_removed_or_never_a_slave_is_told_of_every_greeting_that_it_may_ha
     let watch = desk.follow(&at, 9);
     desk.down(watch, "noconnection");
     desk.greet(&at);
+    let noted = store.noted.load(Ordering::Relaxed);
     let lines = desk.greeted(GreetingAnswer::Refused(Refusal::Cycle));
     assert_eq!(lines[0], "bye 1");
     assert!(lines[1].starts_with("Error: slave dropped: it is a primary of this store"), "{lines:?}");
-    assert_eq!(store.dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(store.noted.load(Ordering::Relaxed), noted + 1);
 
     // Removed between two watches.
     let mut desk = Desk::new(&store, remote(), false);
@@ -401,7 +402,7 @@ fn a_store_is_not_its_own_slave() {
     let lines = desk.located(&pid("a@h", 1));
     assert_eq!(lines, ["Error: a store cannot be its own slave: dropped", "settle Some(Itself)"]);
     assert!(desk.machine.is_over());
-    assert_eq!(store.dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(store.noted.load(Ordering::Relaxed), 1);
 }
 
 #[test]

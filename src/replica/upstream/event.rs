@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::Lacks;
 use crate::etf::{OwnedTerm, Pid};
 use crate::replica::Refusal;
 use crate::replica::downstream::Level;
@@ -42,25 +43,12 @@ pub enum Event {
         /// The last write of the former primary that is here.
         seq: u64,
     },
-    /// What is known to be missing in a store that is promoted.
-    Missing(Missing, Option<u64>),
+    /// What is known not to be in a store that is promoted, and so many writes of its primary.
+    Lacks(Lacks, Option<u64>),
     /// A former primary is back.
     Returned(Pid),
     /// A primary that was refused belongs to this store.
     Adopted(Pid),
-}
-
-/// Why a store that is promoted lacks something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// Something was not kept.
-    NotKept(Refusal),
-    /// A copy or a repair was not whole.
-    Partial,
-    /// It had not been brought up to date.
-    Stale,
-    /// Writes that its primary has taken had not come.
-    Behind,
 }
 
 impl Event {
@@ -70,11 +58,11 @@ impl Event {
             Self::Demoted(_)
             | Self::NotKept(_)
             | Self::CopyNotKept(_)
-            | Self::Missing(Missing::NotKept(_) | Missing::Partial, _) => Level::Error,
+            | Self::Lacks(Lacks::NotKept(_) | Lacks::Part, _) => Level::Error,
             Self::Refused(..)
             | Self::Lost(..)
             | Self::Promoted { .. }
-            | Self::Missing(..)
+            | Self::Lacks(..)
             | Self::Returned(_)
             | Self::Adopted(_) => Level::Warn,
             Self::Follows { .. } | Self::Removed | Self::KeptAgain => Level::Info,
@@ -104,7 +92,7 @@ impl Event {
             Self::Promoted { term, seq, former } => {
                 [Some(("term", *term)), former.is_some().then_some(("seq", *seq))]
             }
-            Self::Missing(_, lag) => [lag.map(|lag| ("lag", lag)), None],
+            Self::Lacks(_, lag) => [lag.map(|lag| ("lag", lag)), None],
             _ => [None, None],
         };
         figures.into_iter().flatten()
@@ -139,34 +127,11 @@ impl fmt::Display for Event {
                 "promoted: this store is the primary from here on. It was started again since its former one was lost, and knows \
                  neither its names nor its other slaves: start it with the names, and add them",
             ),
-            Self::Missing(missing, _) => missing.fmt(f),
+            Self::Lacks(lacks, _) => lacks.fmt(f),
             Self::Returned(_) => f.write_str("a former primary is back, and becomes a slave"),
             Self::Adopted(_) => f.write_str(
                 "a primary that was refused had followed this store, or has a global name of it: it becomes a slave",
             ),
-        }
-    }
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotKept(why) => write!(
-                f,
-                "promoted without all that its former primary had sent: some of that was not kept, as {}",
-                match why {
-                    Refusal::NoSpace => "there was no room for it",
-                    Refusal::TooLarge => "it was larger than this node takes (--frame-bytes-max)",
-                    _ => "the disk did not take it",
-                }
-            ),
-            Self::Partial => f.write_str(
-                "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old",
-            ),
-            Self::Stale => f.write_str(
-                "promoted before its former primary had brought it up to date: it has what it had when that began",
-            ),
-            Self::Behind => f.write_str("promoted without so many writes that its former primary has taken"),
         }
     }
 }

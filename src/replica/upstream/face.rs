@@ -1,9 +1,9 @@
 //! What an [`Upstream`](super::Upstream) is told, and what it wants done.
 
-use super::{Event, Ticket};
+use super::{Event, Promotion, Ticket};
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermWriter};
-use crate::replica::{CopyMark, Lineage, PrimaryStanding, Refusal};
+use crate::replica::{CopyMark, KnownSlave, Lineage, PrimaryStanding, Refusal};
 
 /// What a primary says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Greeting {
     /// What it is found by, again: its names.
     pub names: Vec<ServerRef>,
     /// All its slaves.
-    pub slaves: Vec<ServerRef>,
+    pub slaves: Vec<KnownSlave>,
     /// The process.
     pub pid: Pid,
 }
@@ -77,7 +77,7 @@ pub enum Input {
         /// The session.
         session: u64,
         /// These.
-        slaves: Vec<ServerRef>,
+        slaves: Vec<KnownSlave>,
     },
     /// The store is no slave any more.
     Bye {
@@ -85,13 +85,16 @@ pub enum Input {
         session: u64,
     },
     /// The store is to be the primary.
-    Promote,
+    Promote {
+        /// Whether the caller is to be told what that has done.
+        reports: bool,
+    },
     /// A store that finds its global name with this one.
     Offer(Pid),
     /// A primary that was [watched](Output::Watch) has ended, or its node is lost, for this reason.
     PrimaryDown(Pid, OwnedTerm),
     /// The store's own slaves are these now.
-    SlavesAre(Vec<ServerRef>),
+    SlavesAre(Vec<KnownSlave>),
 }
 
 /// What a primary has asked: to be given back with [`Input::Kept`].
@@ -139,7 +142,7 @@ pub enum Output {
         at: Pid,
     },
     /// The store gets a slave, unless that is itself: it is greeted once all outputs are carried out.
-    AddDownstream(ServerRef),
+    AddDownstream(KnownSlave),
     /// All slaves are to be greeted anew: what they were told of the store has changed.
     RenewAll,
     /// A global name is to be the store's, now and whenever it is free.
@@ -199,6 +202,8 @@ pub enum Answer {
     },
     /// To a primary that asks: everything up to this number.
     Applied(u64),
+    /// `{:ok, report}`: what a promotion has done.
+    Promoted(Promotion),
 }
 
 impl From<Refusal> for Answer {
@@ -225,6 +230,10 @@ impl Answer {
                 }
             }
             Self::Applied(applied) => _ = w.tuple(2).atom("ok").unsigned(*applied),
+            Self::Promoted(promotion) => {
+                w.tuple(2).atom("ok");
+                promotion.write(w);
+            }
         }
     }
 }

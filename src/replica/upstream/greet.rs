@@ -1,7 +1,7 @@
 //! A greeting: whether a primary is followed.
 
 use super::promote::Claim;
-use super::{Answer, Around, Event, Following, Greeting, Output, Role, Upstream, lasting_name};
+use super::{Answer, Around, Event, Following, Greeting, Output, Role, Upstream, as_slave};
 use crate::etf::Pid;
 use crate::replica::{Position, Refusal, TermRole};
 
@@ -42,8 +42,8 @@ impl Upstream {
                 let claim = Claim::Refused { lineage: &greeting.lineage, shares_name: around.shares_name };
                 if why == Refusal::Superseded && !around.is_greeted_by_slave && self.adopts(claim) {
                     self.log(Event::Adopted(greeting.pid.clone()));
-                    let name = lasting_name(&greeting.names, &greeting.pid);
-                    self.outputs.push_back(Output::AddDownstream(name));
+                    let slave = as_slave(&greeting.names, &greeting.pid);
+                    self.outputs.push_back(Output::AddDownstream(slave));
                 }
                 self.reply(why);
             }
@@ -132,7 +132,8 @@ impl Upstream {
             self.log(Event::Demoted(pid.clone()));
         }
         if change.is_demoted || change.was_orphan {
-            let names = slaves.iter().chain(&names).cloned().collect();
+            let slaves = slaves.iter().map(|slave| &slave.name);
+            let names = slaves.chain(&names).cloned().collect();
             self.outputs.push_back(Output::RemoveDownstreams { names, at: pid });
         }
         self.outputs.push_back(Output::ReleaseNames(names));

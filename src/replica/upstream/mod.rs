@@ -34,18 +34,22 @@ mod face;
 mod following;
 mod greet;
 mod promote;
+mod promotion;
 mod under_way;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-pub use self::event::{Event, Missing};
+pub use self::event::Event;
 pub use self::face::{
     Answer, Around, Asked, Changed, Greeting, Input, NotKept, Output, Place, PrimaryView, Rest, Take,
 };
 use self::following::{Following, SeenKeys, Staging, Sync};
+pub use self::promotion::{Lacks, Promotion};
 pub use self::under_way::Ticket;
 use self::under_way::UnderWay;
 use super::dialect::CopyMark;
+use super::greeting::KnownSlave;
 use super::lineage::{Lineage, Refusal};
 use super::membership::{Membership, Position, TermRole};
 use crate::distribution::ServerRef;
@@ -191,7 +195,7 @@ impl Upstream {
                 }
             }
             Input::Bye { session } => self.removed(session),
-            Input::Promote => self.promoted(),
+            Input::Promote { reports } => self.promoted(reports),
             Input::Offer(pid) => self.offered(pid),
             Input::PrimaryDown(pid, reason) => {
                 self.watches = self.watches.saturating_sub(1);
@@ -509,11 +513,12 @@ impl Upstream {
     }
 }
 
-/// The name of a store by which it is found after a restart of its node too, where it has one. Its global names go to the
-/// store that is promoted.
-fn lasting_name(names: &[ServerRef], pid: &Pid) -> ServerRef {
+/// A store as a slave: by the name by which it is found after a restart of its node too, where it has one. Its global names go
+/// to the store that is promoted.
+fn as_slave(names: &[ServerRef], pid: &Pid) -> KnownSlave {
     let remote = names.iter().find(|name| matches!(name, ServerRef::Remote { .. }));
-    remote.cloned().unwrap_or_else(|| ServerRef::Pid(pid.clone()))
+    let name = remote.cloned().unwrap_or_else(|| ServerRef::Pid(pid.clone()));
+    KnownSlave { name, node: Some(Arc::clone(&pid.node)) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A slave that becomes the primary, and a former primary that becomes its slave.
 
-use super::{Answer, Changed, Event, Following, Missing, Output, Role, Upstream, kept, lasting_name};
+use super::{Answer, Changed, Event, Following, Lacks, Output, Promotion, Role, Upstream, as_slave, kept};
 use crate::distribution::ServerRef;
 use crate::etf::Pid;
 use crate::replica::{Lineage, TermRole};
@@ -35,14 +35,15 @@ impl Upstream {
     }
 
     /// The store takes the place of its primary, with the other slaves and the global names.
-    pub(super) fn promoted(&mut self) {
+    pub(super) fn promoted(&mut self, reports: bool) {
         if self.following().is_some_and(|known| known.is_there && known.is_copying()) {
             return self.reply(Answer::Error("copying"));
         }
         if matches!(self.role, Role::Alone) && !self.durable.was_slave {
             return self.reply(Answer::Error("not_a_slave"));
         }
-        let missing = missing(self.following(), self.durable.is_partial);
+        let lacks = Lacks::of(self.following(), self.durable.is_partial);
+        let lag = self.following().map_or(0, Following::lag);
         let former = match std::mem::replace(&mut self.role, Role::Alone) {
             Role::Following(former) => Some(former),
             Role::Alone | Role::Orphan => None,
@@ -60,13 +61,21 @@ impl Upstream {
         durable.position = None;
         let names = former.iter().flat_map(|former| &former.primary.names);
         durable.names_taken = names.filter(|name| matches!(name, ServerRef::Global(_))).cloned().collect();
-        if let Some((missing, lag)) = missing {
-            self.log(Event::Missing(missing, lag));
+        let promotion = Promotion {
+            term: self.durable.term,
+            former: former.as_ref().map(|former| former.primary.pid.clone()),
+            lacks,
+            lag,
+            slaves: Vec::new(),
+            names: self.durable.names_taken.clone(),
+        };
+        if !matches!(lacks, Lacks::Nothing | Lacks::Unknown) {
+            self.log(Event::Lacks(lacks, (lag > 0).then_some(lag)));
         }
         self.outputs.push_back(Output::RenewAll);
         self.log(Event::Promoted {
-            former: former.as_ref().map(|former| former.primary.pid.clone()),
-            term: self.durable.term,
+            former: promotion.former.clone(),
+            term: promotion.term,
             seq: former.as_ref().map_or(0, |former| former.applied),
         });
         if let Some(former) = former {
@@ -74,7 +83,8 @@ impl Upstream {
         }
         // It is promoted once all of this is kept, whatever happens to its node.
         self.kept = kept(&self.durable);
-        self.outputs.push_back(Output::Persist { changed: Changed::Promotion, then: Some(Answer::Ok) });
+        let answer = if reports { Answer::Promoted(promotion) } else { Answer::Ok };
+        self.outputs.push_back(Output::Persist { changed: Changed::Promotion, then: Some(answer) });
     }
 
     /// What was the former primary's is this store's: its slaves, itself among them, and its global names.
@@ -83,7 +93,7 @@ impl Upstream {
         if former.is_there {
             self.outputs.push_back(Output::Leave { primary: primary.pid.clone(), session: primary.session });
         }
-        let itself = self.adopts(Claim::Former).then(|| lasting_name(&primary.names, &primary.pid));
+        let itself = self.adopts(Claim::Former).then(|| as_slave(&primary.names, &primary.pid));
         let slaves = primary.slaves.into_iter().chain(itself);
         self.outputs.extend(slaves.map(Output::AddDownstream));
         let names = self.durable.names_taken.iter().cloned();
@@ -96,22 +106,7 @@ impl Upstream {
             return self.reply(Answer::Error("not_promoted"));
         }
         self.log(Event::Returned(pid.clone()));
-        self.outputs.push_back(Output::AddDownstream(ServerRef::Pid(pid)));
+        self.outputs.push_back(Output::AddDownstream(as_slave(&[], &pid)));
         self.reply(Answer::Ok);
     }
-}
-
-/// What is known not to be in a store that is promoted, and so many writes of its primary.
-fn missing(former: Option<&Following>, is_partial: bool) -> Option<(Missing, Option<u64>)> {
-    let lag = former.map(Following::lag).filter(|lag| *lag > 0);
-    let missing = if let Some(why) = former.and_then(Following::write_error) {
-        Missing::NotKept(why)
-    } else if is_partial {
-        Missing::Partial
-    } else if former.is_some_and(|former| !former.is_caught_up()) {
-        Missing::Stale
-    } else {
-        lag.map(|_| Missing::Behind)?
-    };
-    Some((missing, lag))
 }

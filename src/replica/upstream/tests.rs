@@ -131,8 +131,8 @@ fn another_primary_is_taken_where_the_first_is_gone_or_the_term_is_higher() {
     let promoted = greet(&mut upstream, greeting(4, &[1], 5), FREE).expect("the same");
     assert!(promoted.contains(&Output::RenewAll), "they are to know of the promotion");
     assert_eq!(greet(&mut upstream, greeting(2, &[2], 6), FREE), Err("superseded"));
-    assert_eq!(reply(&hand(&mut upstream, Input::Promote)), Answer::Ok);
-    assert_eq!(reply(&hand(&mut upstream, Input::Promote)), Answer::Error("not_a_slave"));
+    assert_eq!(reply(&hand(&mut upstream, Input::Promote { reports: false })), Answer::Ok);
+    assert_eq!(reply(&hand(&mut upstream, Input::Promote { reports: false })), Answer::Error("not_a_slave"));
     assert_eq!(upstream.durable().term, 5);
     let demoted = greet(&mut upstream, greeting(6, &[1], 7), FREE).expect("its term is higher");
     assert!(is_demoted(&demoted));
@@ -177,7 +177,7 @@ fn one_that_is_promoted_after_a_restart_has_no_place_among_the_writes_of_its_for
     let position = Some(Position { primary: 1, applied: 12 });
     let before = Membership { was_slave: true, position, ..Membership::default() };
     let mut upstream = started_again(&before, OWN);
-    let promoted = hand(&mut upstream, Input::Promote);
+    let promoted = hand(&mut upstream, Input::Promote { reports: false });
     assert!(matches!(logs(&promoted)[..], [Event::Promoted { former: None, term: 1, .. }]), "{promoted:?}");
     let around = Around { is_empty: false, ..FREE };
     let greeted = greet(&mut upstream, greeting(7, &[1], 1), around).expect("it is a slave");
@@ -187,13 +187,13 @@ fn one_that_is_promoted_after_a_restart_has_no_place_among_the_writes_of_its_for
 #[test]
 fn a_promotion_is_one_note_and_takes_over_what_the_primary_had() {
     let mut upstream = upstream();
-    let [global, remote, slave] =
-        [ServerRef::global("kv"), ServerRef::remote("kv", "p@h"), ServerRef::remote("kv", "s@h")];
+    let [global, remote] = [ServerRef::global("kv"), ServerRef::remote("kv", "p@h")];
+    let slave = KnownSlave { name: ServerRef::remote("kv", "s@h"), node: None };
     let names = vec![global.clone(), remote.clone()];
     let primary = Greeting { names, slaves: vec![slave.clone()], ..greeting(0, &[1], 1) };
     greet(&mut upstream, primary.clone(), FREE).expect("it is a slave");
     mark(&mut upstream, 1, CopyMark::Whole, 12);
-    let promoted = hand(&mut upstream, Input::Promote);
+    let promoted = hand(&mut upstream, Input::Promote { reports: false });
     let event = Event::Promoted { former: Some(primary.pid.clone()), term: 1, seq: 12 };
     assert_eq!(
         promoted,
@@ -202,7 +202,7 @@ fn a_promotion_is_one_note_and_takes_over_what_the_primary_had() {
             Output::Log(event),
             Output::Leave { primary: primary.pid, session: 1 },
             Output::AddDownstream(slave),
-            Output::AddDownstream(remote),
+            Output::AddDownstream(KnownSlave { name: remote, node: Some("p@h".into()) }),
             Output::ClaimName(global.clone()),
             Output::Persist { changed: Changed::Promotion, then: Some(Answer::Ok) },
         ]
@@ -213,7 +213,7 @@ fn a_promotion_is_one_note_and_takes_over_what_the_primary_had() {
     // Its former primary, which finds its name here, is its slave; nobody is that of a store that was not promoted.
     let pid = greeting(0, &[1], 1).pid;
     let offered = hand(&mut upstream, Input::Offer(pid.clone()));
-    assert!(offered.contains(&Output::AddDownstream(ServerRef::Pid(pid.clone()))));
+    assert!(offered.contains(&Output::AddDownstream(as_slave(&[], &pid))));
     assert_eq!(reply(&offered), Answer::Ok);
     let offered = hand(&mut self::upstream(), Input::Offer(pid));
     assert_eq!(offered, [Output::Reply(Answer::Error("not_promoted"))]);
@@ -399,8 +399,8 @@ fn what_is_half_done_is_known_until_it_is_done_also_after_a_restart() {
     assert!(again.durable().is_partial);
     let asked = hand(&mut again, Input::Ask { session: 2, seq: 5 });
     assert!(asked.contains(&Output::Persist { changed: Changed::Progress, then: None }), "{asked:?}");
-    let promoted = hand(&mut again, Input::Promote);
-    assert!(logs(&promoted).contains(&&Event::Missing(Missing::NotKept(Refusal::NoSpace), Some(6))));
+    let promoted = hand(&mut again, Input::Promote { reports: false });
+    assert!(logs(&promoted).contains(&&Event::Lacks(Lacks::NotKept(Refusal::NoSpace), Some(6))));
     assert!(!again.durable().is_partial, "it is what its own are to have");
 }
 
@@ -422,7 +422,10 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
             && !put(&mut upstream, b"b", true)
             && !put(&mut upstream, b"b", false)
     );
-    assert_eq!(hand(&mut upstream, Input::Promote), [Output::Reply(Answer::Error("copying"))]);
+    assert_eq!(
+        hand(&mut upstream, Input::Promote { reports: false }),
+        [Output::Reply(Answer::Error("copying"))]
+    );
     let ended = mark(&mut upstream, 1, CopyMark::End, 11);
     assert_eq!(ended, [Output::DeleteRest { copy: 1, export: false }]);
     // While the rest is deleted, which takes a while, writes go on.
@@ -535,7 +538,7 @@ fn of_two_that_were_promoted_apart_from_each_other_one_yields() {
         let around = Around { is_empty: false, ..FREE };
         greet(&mut upstream, greeting(0, &[1], 1), around).expect("it is a slave");
         assert!(!upstream.durable().must_export);
-        assert_eq!(reply(&hand(&mut upstream, Input::Promote)), Answer::Ok);
+        assert_eq!(reply(&hand(&mut upstream, Input::Promote { reports: false })), Answer::Ok);
         upstream
     };
     let hello = |of: &Upstream| Greeting { lineage: of.lineage(), ..greeting(0, &[of.incarnation()], 2) };
@@ -561,7 +564,7 @@ fn of_two_that_were_promoted_apart_from_each_other_one_yields() {
 fn of_an_own_promotion_nobody_else_is_the_primary_and_of_anothers_not_who_has_followed_it() {
     let was_slave = Membership { was_slave: true, ..Membership::default() };
     let mut owner = Upstream::new(OWN, was_slave, false);
-    assert_eq!(reply(&hand(&mut owner, Input::Promote)), Answer::Ok);
+    assert_eq!(reply(&hand(&mut owner, Input::Promote { reports: false })), Answer::Ok);
     let around = Around { is_empty: false, ..FREE };
     // It is kept who it is over a restart, which gives another incarnation.
     let mut owner = started_again(owner.durable(), OWN + 1);
@@ -590,7 +593,7 @@ fn of_an_own_promotion_nobody_else_is_the_primary_and_of_anothers_not_who_has_fo
     assert_eq!(greet(&mut owner, of(slave.lineage()), around), Err("superseded"));
     // An orphan can be promoted, whatever it has, and is the primary then.
     let mut orphan = started_again(&durable, started);
-    assert_eq!(reply(&hand(&mut orphan, Input::Promote)), Answer::Ok);
+    assert_eq!(reply(&hand(&mut orphan, Input::Promote { reports: false })), Answer::Ok);
     assert!(orphan.is_owner());
     assert!(greet(&mut owner, of(orphan.lineage()), around).is_ok_and(|outputs| is_demoted(&outputs)));
     assert!(!owner.is_owner());

@@ -1,0 +1,98 @@
+//! Kvnodes alone, with no BEAM that joins them: a promotion reaches the slaves that only the old primary was connected to.
+
+use std::process::Command;
+
+use crate::support::kvnode::program;
+use crate::support::{COOKIE, Epmd, KvNode, wait_until};
+
+/// What a command prints that is typed on the nodes' host.
+fn typed(epmd: &Epmd, command: &str) -> String {
+    let output = Command::new(program())
+        .args(command.split(' '))
+        .args(["--cookie", COOKIE])
+        .env("ERL_EPMD_PORT", epmd.port().to_string())
+        .output()
+        .expect("it was built");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it is text");
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert!(output.status.success(), "{command}: {stdout}{stderr}");
+    stdout
+}
+
+fn wait_for_status(epmd: &Epmd, node: &str, line: &[&str]) {
+    wait_until(&format!("{node} has {line:?}"), || {
+        let status = typed(epmd, &format!("status --node {node}"));
+        status.lines().any(|shown| line.iter().all(|part| shown.contains(part)))
+    });
+}
+
+/// A primary that alone is connected to the nodes of its two slaves, which are in step; the first slave has these arguments.
+fn star(epmd: &Epmd, args: &str) -> (KvNode, KvNode, KvNode) {
+    let (one, two) = (KvNode::start(epmd, "a1", args), KvNode::start(epmd, "a2", ""));
+    let (first, second) = (one.name(), two.name());
+    let args = format!("--connect {first} --connect {second} --slave global:a1 --slave global:a2");
+    let primary = KvNode::start(epmd, "pm", &args);
+    typed(epmd, "put --node pm :key :value");
+    for slave in ["global:a1", "global:a2"] {
+        wait_for_status(epmd, "pm", &[slave, "{:in_step, 0}"]);
+    }
+    (primary, one, two)
+}
+
+/// The value of a line of a table.
+#[track_caller]
+fn line<'a>(table: &'a str, name: &str) -> &'a str {
+    let line = table.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("{name}: {table}")).trim()
+}
+
+#[test]
+fn a_promotion_reaches_a_slave_that_only_the_old_primary_was_connected_to() {
+    let epmd = Epmd::start();
+    let (primary, _one, _two) = star(&epmd, "");
+    let former = primary.name().to_owned();
+    primary.kill(&epmd);
+    wait_for_status(&epmd, "a1", &["primary.state", "gone"]);
+    let told = typed(&epmd, "promote --node a1");
+    assert!(told.starts_with(":ok\n"), "{told}");
+    assert_eq!(
+        ["term", "former", "missing", "names"].map(|name| line(&told, name)),
+        ["1", &former, "nothing that is known", "global:pm"],
+        "{told}"
+    );
+    assert!(line(&told, "global:a2").starts_with("{:in_step, 0}"), "{told}");
+    assert!(told.ends_with("\nThe former primary becomes a slave once it is reached.\n"), "{told}");
+    typed(&epmd, "put --node a1 :key :after");
+    wait_for_status(&epmd, "a2", &["primary.state", "following"]);
+    wait_until("the write is there", || typed(&epmd, "get --node a2 :key") == ":after\n");
+}
+
+#[test]
+fn a_promotion_tells_which_slaves_have_not_answered() {
+    let epmd = Epmd::start();
+    let (primary, _one, two) = star(&epmd, "");
+    two.kill(&epmd);
+    primary.kill(&epmd);
+    wait_for_status(&epmd, "a1", &["primary.state", "gone"]);
+    let told = typed(&epmd, "promote --node a1");
+    assert!(told.contains("\nNot answered yet: global:a2. kvnode status shows when it has.\n"), "{told}");
+    assert!(line(&told, "global:a2").starts_with("seeking"), "{told}");
+    // It is found where it was, when it is there again.
+    let _two = KvNode::start(&epmd, "a2", "");
+    wait_for_status(&epmd, "a1", &["global:a2", "{:in_step, 0}"]);
+}
+
+#[test]
+fn a_promoted_store_on_disk_finds_its_slaves_after_a_restart() {
+    let epmd = Epmd::start();
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let args = format!("--data-dir {}", dir.path().join("a1").display());
+    let (primary, one, _two) = star(&epmd, &args);
+    primary.kill(&epmd);
+    wait_for_status(&epmd, "a1", &["primary.state", "gone"]);
+    typed(&epmd, "promote --node a1");
+    wait_for_status(&epmd, "a1", &["global:a2", "{:in_step, 0}"]);
+    one.kill(&epmd);
+    let _one = KvNode::start(&epmd, "a1", &args);
+    wait_for_status(&epmd, "a1", &["global:a2", "{:in_step, 0}"]);
+}

@@ -18,7 +18,7 @@
 //! | `Order::hold` | the order of writes | a write is applied (of a store that answers at once) and queued for slaves; what a repair sends is read and queued |
 //! | `Order::held_back` | writes that wait for one with a lower number | they are put in or taken out |
 //! | `Reads::values`, `Reads::parts` | what was read for repairs | it is looked up; neither is taken under the other |
-//! | `KeyValueServer::dropped`, `offered` | pairs that are kept elsewhere; holders of its names | they are kept, or looked up: no other is taken meanwhile |
+//! | `KeyValueServer::dropped`, `offered`, `UpstreamEntry::asker` | pairs that are kept elsewhere; holders of its names; a primary that waits for an answer | they are kept, or looked up: no other is taken meanwhile |
 //!
 //! What the store itself locks, and what a [`Slave`](crate::replica::Slave) does, comes after all of these, but for the last two
 //! rows: a store may show a value under a lock of its own, and what is shown is kept in these. A store's completion may run

@@ -145,6 +145,11 @@ impl<S: Store> KeyValueServer<S> {
         });
     }
 
+    /// The slaves that it had when it was used last, as far as that could be read.
+    pub fn slaves_before(&self) -> Vec<KnownSlave> {
+        self.upstream.with(|machine| machine.durable().slaves.clone())
+    }
+
     /// The slaves that a store had when it was used last; none where it keeps no such thing.
     ///
     /// # Errors

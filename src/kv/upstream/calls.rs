@@ -9,7 +9,7 @@ use crate::kv::SlaveFeed;
 use crate::kv::request::Hello;
 use crate::kv::server::{KeyValueServer, refuse};
 use crate::kv::slaves::{TooManySlaves, is_own};
-use crate::process::{Caller, Effect, GlobalRegistration, MonitorRequest, Turn};
+use crate::process::{Caller, Effect, GlobalRegistration, MonitorRequest, OwnedCaller, ProcessId, Turn};
 use crate::replica::upstream::{Around, Asked, Greeting, Input, Output};
 use crate::replica::{Dialect, KnownSlave, Slave, SlaveState};
 use crate::store::{Done, Store};
@@ -66,25 +66,8 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Has everything kept that came before, and answers then.
     pub(super) fn confirm(&self, asked: Asked, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        let (waiting, dispatch, store) = (caller, Arc::clone(&self.dispatch), turn.me.id);
-        let done = || -> Done {
-            let (caller, upstream) = (waiting.to_owned(&turn.me.pid), Arc::clone(&self.upstream));
-            Box::new(move |result| {
-                let result = result.map_err(|error| not_kept(&error));
-                let mut caller = Some(caller);
-                for output in upstream.hand(Input::Kept { asked, result }) {
-                    match output {
-                        Output::Log(event) => said::log(&event, Some(&store)),
-                        Output::Reply(answer) => {
-                            if let Some(caller) = caller.take() {
-                                caller.reply(&*dispatch, |w| answer.write(w));
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-            })
-        };
+        let (me, store) = (&turn.me.pid, turn.me.id);
+        let done = || self.when_kept(asked, caller.to_owned(me), store);
         if self.store().notes().is_some() {
             self.keep(|| None, done());
         } else if let Some(result) = self.store().barrier(done) {
@@ -94,12 +77,46 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
+    /// The same of a question that was put off.
+    pub(super) fn confirm_put_off(&self, asked: Asked, store: ProcessId) {
+        let Some(caller) = self.upstream.asker.lock().take() else { return };
+        let done = self.when_kept(asked, caller, store);
+        if self.store().notes().is_some() {
+            self.keep(|| None, done);
+            return;
+        }
+        let mut done = Some(done);
+        let at_once = self.store().barrier(|| done.take().unwrap_or_else(|| Box::new(|_| {})));
+        if let (Some(result), Some(done)) = (at_once, done) {
+            done(result);
+        }
+    }
+
+    fn when_kept(&self, asked: Asked, caller: OwnedCaller, store: ProcessId) -> Done {
+        let (upstream, dispatch) = (Arc::clone(&self.upstream), Arc::clone(&self.dispatch));
+        Box::new(move |result| {
+            let result = result.map_err(|error| not_kept(&error));
+            let mut caller = Some(caller);
+            for output in upstream.hand(Input::Kept { asked, result }) {
+                match output {
+                    Output::Log(event) => said::log(&event, Some(&store)),
+                    Output::Reply(answer) => {
+                        if let Some(caller) = caller.take() {
+                            caller.reply(&*dispatch, |w| answer.write(w));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        })
+    }
+
     pub(super) fn watch_primary(&self, primary: Pid, turn: &mut Turn<'_>) {
-        let upstream = Arc::clone(&self.upstream);
+        let (upstream, dispatch) = (Arc::clone(&self.upstream), Arc::clone(&self.dispatch));
         turn.effects.push(Effect::Monitor(Box::new(MonitorRequest {
             from: turn.me.pid.clone(),
             process: RemoteProcess::Pid(primary.clone()),
-            done: Box::new(move |reason| upstream.lose(primary, reason)),
+            done: Box::new(move |reason| upstream.lose(primary, reason, &*dispatch)),
         })));
     }
 

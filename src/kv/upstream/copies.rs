@@ -1,6 +1,5 @@
 //! The end of a copy: it takes the place of what the store had, and what that drops is told, or kept elsewhere.
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 
 use super::said;
@@ -48,7 +47,7 @@ impl<S: Store> DeletedRest<S> {
                 }
             }
         } else {
-            server.copy_is_in(self.copy, &self.store);
+            server.copy_is_in(self.copy, self.store);
             false
         };
         if !goes_on && self.export {
@@ -77,14 +76,16 @@ impl<S: Store> KeyValueServer<S> {
                 self.report_dropped(&before, export, turn);
             }
         }
-        self.copy_is_in(copy, &turn.me);
+        self.copy_is_in(copy, turn.me.id);
     }
 
-    fn copy_is_in(&self, copy: u64, store: &dyn fmt::Debug) {
+    fn copy_is_in(&self, copy: u64, store: ProcessId) {
         for output in self.upstream.hand(Input::CopyIsIn { copy }) {
             match output {
                 Output::Persist { changed, .. } => self.persist(changed),
-                Output::Log(event) => said::log(&event, Some(store)),
+                Output::ConfirmPutOff(asked) => self.confirm_put_off(asked, store),
+                Output::ReplyPutOff(answer) => self.upstream.answer_asker(&answer, &*self.dispatch),
+                Output::Log(event) => said::log(&event, Some(&store)),
                 _ => {}
             }
         }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::ranked::{Ranked, rank};
 use super::server::{KeyValueServer, write_error};
 use crate::etf::{OwnedTerm, Pid};
-use crate::process::{Caller, Turn};
+use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
 use crate::replica::Refusal;
 use crate::replica::membership::Membership;
 use crate::replica::upstream::{Answer, Changed, Input, NotKept, Output, Upstream};
@@ -23,13 +23,20 @@ pub(super) struct UpstreamEntry<S> {
     machine: Ranked<rank::Upstream, Upstream>,
     /// Where a copy of the primary comes in that is put aside.
     aside: Ranked<rank::Aside, Option<S>>,
+    /// The primary that waits for an answer which was put off.
+    asker: Ranked<rank::Alone, Option<OwnedCaller>>,
     /// As the machine says, for writes of callers to look at.
     is_slave: AtomicBool,
 }
 
 impl<S: Store> UpstreamEntry<S> {
     pub(super) const fn new(machine: Upstream) -> Self {
-        Self { machine: Ranked::new(machine), aside: Ranked::new(None), is_slave: AtomicBool::new(false) }
+        Self {
+            machine: Ranked::new(machine),
+            aside: Ranked::new(None),
+            asker: Ranked::new(None),
+            is_slave: AtomicBool::new(false),
+        }
     }
 
     /// Looks at the machine, or has it note something that wants nothing done.
@@ -56,11 +63,20 @@ impl<S: Store> UpstreamEntry<S> {
     }
 
     /// A primary that was watched has ended.
-    fn lose(&self, primary: Pid, reason: OwnedTerm) {
+    fn lose(&self, primary: Pid, reason: OwnedTerm, dispatch: &dyn Dispatch) {
         for output in self.hand(Input::PrimaryDown(primary, reason)) {
-            if let Output::Log(event) = output {
-                said::log(&event, None);
+            match output {
+                Output::Log(event) => said::log(&event, None),
+                Output::ReplyPutOff(answer) => self.answer_asker(&answer, dispatch),
+                _ => {}
             }
+        }
+    }
+
+    fn answer_asker(&self, answer: &Answer, dispatch: &dyn Dispatch) {
+        let asker = self.asker.lock().take();
+        if let Some(asker) = asker {
+            asker.reply(dispatch, |w| answer.write(w));
         }
     }
 }
@@ -120,6 +136,12 @@ impl<S: Store> KeyValueServer<S> {
                         self.confirm(asked, caller, turn);
                     }
                 }
+                Output::PutOff => {
+                    let asker = caller.map(|caller| caller.to_owned(&turn.me.pid));
+                    *self.upstream.asker.lock() = asker;
+                }
+                Output::ConfirmPutOff(asked) => self.confirm_put_off(asked, turn.me.id),
+                Output::ReplyPutOff(answer) => self.upstream.answer_asker(&answer, &*self.dispatch),
                 Output::SwapIn { copy, export } => self.swap_in(copy, export, turn),
                 Output::DeleteRest { copy, export } => self.delete_rest(copy, export, turn),
                 Output::Reply(answer) => {

@@ -152,6 +152,12 @@ pub enum Output {
     /// Everything that came before is to be kept, and [`Input::Kept`] told then: by keeping the record behind it, where
     /// there is one.
     Confirm(Asked),
+    /// The question is answered later: whoever asks is to be kept, until one of the next two comes.
+    PutOff,
+    /// As [`Confirm`](Self::Confirm), for a question that was put off.
+    ConfirmPutOff(Asked),
+    /// A question that was put off is answered.
+    ReplyPutOff(Answer),
     /// What was put aside takes the place of the store's entries: then [`Input::CopyIsIn`].
     SwapIn {
         /// The copy's number.

@@ -118,7 +118,7 @@ impl Following {
         matches!(self.sync, Sync::Copying(_) | Sync::Failed(_))
     }
 
-    /// A copy has come into the store, beside what the primary has not.
+    /// A copy has come into the store, and what the primary has not is still beside it.
     pub(super) const fn has_rest(&self) -> bool {
         matches!(self.sync, Sync::Copying(Staging::Ending { seen: Some(_), .. }))
     }
@@ -192,10 +192,6 @@ impl Following {
     /// Its connection is lost.
     pub(super) fn lose(&mut self) {
         self.is_there = false;
-        if self.has_rest() {
-            // The primary has been told that the copy has come: only another one deletes the rest.
-            (self.applied, self.taken) = (0, 0);
-        }
         if self.is_copying() {
             self.sync = Sync::Stale;
         }

@@ -74,6 +74,8 @@ pub struct Upstream {
     /// The number of the last copy.
     copies: u64,
     under_way: UnderWay,
+    /// What the primary has asked, in which session, and is not answered yet.
+    put_off: Option<(u64, u64)>,
     outputs: VecDeque<Output>,
 }
 
@@ -110,6 +112,7 @@ impl Upstream {
             refused: None,
             copies: 0,
             under_way: UnderWay::default(),
+            put_off: None,
             outputs: VecDeque::new(),
         }
     }
@@ -207,6 +210,24 @@ impl Upstream {
                 self.log(Event::Lost(pid, reason));
             }
             Input::SlavesAre(slaves) => self.durable.slaves = slaves,
+        }
+        self.answer_put_off();
+    }
+
+    /// Goes on with a question that was put off, once the copy that it waits for is in, or over.
+    fn answer_put_off(&mut self) {
+        if self.following().is_some_and(Following::has_rest) {
+            return;
+        }
+        let Some((session, seq)) = self.put_off.take() else { return };
+        let before = self.outputs.len();
+        self.asked(session, seq);
+        for output in self.outputs.range_mut(before..) {
+            match output {
+                Output::Reply(answer) => *output = Output::ReplyPutOff(answer.clone()),
+                Output::Confirm(asked) => *output = Output::ConfirmPutOff(*asked),
+                _ => {}
+            }
         }
     }
 
@@ -336,18 +357,21 @@ impl Upstream {
             return self.reply(Refusal::OtherSession);
         };
         following.latest = following.latest.max(seq);
+        if following.has_rest() {
+            // What has come is not handled before the rest is deleted: a restart would leave that.
+            self.put_off = Some((session, seq));
+            return self.outputs.push_back(Output::PutOff);
+        }
         let failed = if let Sync::Failed(why) = following.sync { Some(why) } else { None };
         let caught_up = following.is_caught_up();
         // What came before may be under way: it is kept when what comes behind it is.
         let applied = if caught_up { following.taken } else { following.applied };
         let position = Position { primary: following.incarnation(), applied };
-        // What is not deleted yet would stay after a restart.
-        let position = (!following.has_rest()).then_some(position);
         if let Some(why) = following.to_tell.take().or(failed) {
             self.persist();
             return self.reply(why);
         }
-        self.durable.position = position;
+        self.durable.position = Some(position);
         self.kept = kept(&self.durable);
         self.outputs.push_back(Output::Confirm(Asked { session, applied, caught_up }));
     }

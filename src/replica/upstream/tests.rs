@@ -434,12 +434,16 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     let Place::Store { ticket, .. } = upstream.take_key(1, 12, b"c", true) else { panic!("in place") };
     upstream.stored(ticket, Ok(()));
     assert_eq!(upstream.take_rest(1, b"c"), Rest::Stays);
-    assert_eq!(ask(&mut upstream, 1, 12), Answer::Applied(0));
-    assert_eq!(upstream.durable().position, None, "a restart would leave what is not deleted");
-    hand(&mut upstream, Input::CopyIsIn { copy: 1 });
+    let asked = hand(&mut upstream, Input::Ask { session: 1, seq: 12 });
+    assert_eq!(asked, [Output::PutOff], "a restart would leave what is not deleted");
+    let is_in = hand(&mut upstream, Input::CopyIsIn { copy: 1 });
+    let [Output::Persist { .. }, Output::ConfirmPutOff(asked)] = is_in[..] else { panic!("{is_in:?}") };
     assert_eq!(applied(&upstream), 0, "the deletion is with the store");
+    assert_eq!(upstream.durable().position, Some(Position { primary: 1, applied: 12 }), "and kept behind it");
     upstream.stored(deleted, Ok(()));
     assert_eq!((applied(&upstream), upstream.take_rest(1, b"b")), (12, Rest::Over));
+    let kept = hand(&mut upstream, Input::Kept { asked, result: Ok(()) });
+    assert_eq!(reply(&kept), Answer::Applied(12));
     assert!(!upstream.durable().is_partial);
     // What was there is told of when something comes in its place first.
     upstream.durable.must_export = true;
@@ -448,13 +452,18 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     assert!(
         put(&mut upstream, b"a", true) && !put(&mut upstream, b"a", true) && put(&mut upstream, b"b", false)
     );
-    // A lost connection leaves what is not deleted.
+    // Where the copy is over, so is the waiting for it.
     let mut lost = upstream_behind_a_copy();
-    assert_eq!(applied(&lost), 10);
     mark(&mut lost, 1, CopyMark::End, 10);
-    down(&mut lost, &greeting(0, &[1], 1));
-    let greeted = greet(&mut lost, greeting(0, &[1], 2), FREE).expect("the same");
-    assert_eq!(had(&greeted), (Some(1), 0));
+    assert_eq!(hand(&mut lost, Input::Ask { session: 1, seq: 10 }), [Output::PutOff]);
+    let primary = greeting(0, &[1], 1).pid;
+    let down = hand(&mut lost, Input::PrimaryDown(primary, OwnedTerm::atom("noconnection")));
+    assert_eq!(down.last(), Some(&Output::ReplyPutOff(Answer::Error("other_session"))));
+    let mut again = upstream_behind_a_copy();
+    mark(&mut again, 1, CopyMark::End, 10);
+    assert_eq!(hand(&mut again, Input::Ask { session: 1, seq: 10 }), [Output::PutOff]);
+    let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
+    assert!(matches!(hand(&mut again, begin)[..], [Output::ConfirmPutOff(_)]));
     // Another copy begins while the rest of this one is deleted.
     mark(&mut upstream, 1, CopyMark::End, 12);
     let begin = Input::Mark { session: 1, seq: 12, mark: CopyMark::Begin, can_put_aside: false };

@@ -47,6 +47,8 @@ impl<S: Store> DeletedRest<S> {
                 }
             }
         } else {
+            // What was taken before is with the store, and the record is kept behind it.
+            let _turns = server.turns.lock();
             server.copy_is_in(self.copy, self.store);
             false
         };

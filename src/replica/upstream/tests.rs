@@ -369,8 +369,15 @@ fn a_write_that_was_skipped_is_missing_until_it_is_sent_again() {
         hand(&mut upstream, Input::Mark { session: 1, seq: 8, mark: CopyMark::Begin, can_put_aside });
         upstream.skipped(1, 9, key, "too large");
         let ended = mark(&mut upstream, 1, CopyMark::End, 9);
-        let is_in = |output: &Output| matches!(output, Output::DeleteRest { .. } | Output::SwapIn { .. });
-        assert_eq!(ended.iter().any(is_in), is_copied);
+        let copy = ended.iter().find_map(|output| match output {
+            Output::DeleteRest { copy, .. } | Output::SwapIn { copy, .. } => Some(*copy),
+            _ => None,
+        });
+        assert_eq!(copy.is_some(), is_copied);
+        if let Some(copy) = copy {
+            hand(&mut upstream, Input::CopyIsIn { copy });
+            assert_eq!(applied(&upstream), 5, "something is missing in it");
+        }
         assert_eq!(ask(&mut upstream, 1, 9), Answer::Error("too_large"));
     }
 }

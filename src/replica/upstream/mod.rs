@@ -81,6 +81,7 @@ pub struct Upstream {
 
 /// What a store is to others.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a store has one, and each write of a primary looks into it")]
 enum Role {
     /// Nobody's slave.
     Alone,
@@ -277,10 +278,10 @@ impl Upstream {
     /// What has become of a write that the store was handed.
     #[inline]
     pub fn stored(&mut self, ticket: Ticket, result: Result<(), NotKept>) {
-        if let Err(error) = result {
-            if self.under_way.is_known(ticket) {
-                self.fail(error.why, Event::NotKept(error.error));
-            }
+        if let Err(error) = result
+            && self.under_way.is_known(ticket)
+        {
+            self.fail(error.why, Event::NotKept(error.error));
         }
         let done = self.under_way.end(ticket);
         if let Role::Following(following) = &mut self.role {

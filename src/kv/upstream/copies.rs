@@ -7,6 +7,7 @@ use crate::kv::Work;
 use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Write, Written};
 use crate::process::{ProcessId, Turn};
+use crate::replica::downstream;
 use crate::replica::upstream::{Input, Output, Rest};
 use crate::store::{Batch, Owed, ReadDone, Scan, Shows, Store, StoreError, Value, scan};
 
@@ -70,7 +71,7 @@ impl<S: Store> KeyValueServer<S> {
             let before = self.in_order_of_writes(|| {
                 let before = self.store().replace(with);
                 for slave in &slaves {
-                    slave.copy_all();
+                    slave.tell(downstream::Input::CopyAll);
                 }
                 before
             });

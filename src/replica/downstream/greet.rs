@@ -79,7 +79,9 @@ impl Downstream {
 
     /// The number of the session that a kvnode is greeted with, by a primary of this incarnation.
     fn next_session(&mut self, incarnation: u64) -> u64 {
-        let session = incarnation.wrapping_add(self.number << SESSIONS_BITS).wrapping_add(self.times + 1);
+        // Each greeting has one of its own: a slave that refuses the next may still be in the one before.
+        self.times += 1;
+        let session = incarnation.wrapping_add(self.number << SESSIONS_BITS).wrapping_add(self.times);
         self.note_greeted(session);
         session
     }

@@ -370,6 +370,15 @@ impl Downstream {
     }
 
     fn located(&mut self, found: Result<Whereabouts, String>, now: Instant) {
+        let is_another = |before: &Pid| match &found {
+            Ok(Whereabouts::At(at)) => at != before,
+            Ok(Whereabouts::Itself) => true,
+            Ok(Whereabouts::Nobody) | Err(_) => false,
+        };
+        if self.watched.as_ref().is_some_and(|(before, _)| is_another(before)) {
+            // Its name has gone to another process while it was looked for: the one before may take itself for a slave.
+            self.part();
+        }
         let at = match found {
             Ok(Whereabouts::At(at)) => at,
             Ok(Whereabouts::Nobody) => return self.end(End::Missing(Missing::Nobody), now),

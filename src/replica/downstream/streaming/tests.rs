@@ -443,10 +443,17 @@ fn one_that_is_removed_is_told_of_every_session_that_it_may_be_in() {
     let mut line = Line::new(&source, 1 << 20);
     line.greeted(1, GreetingAnswer::Refused(Refusal::HasPrimary));
     assert!(line.slave.sessions().is_empty());
-    line.greeted(1, GreetingAnswer::Taken(said()));
+    // One that was not answered may be in force when the next is put off.
+    line.greeted(1, lost());
+    line.greeted(1, GreetingAnswer::Refused(Refusal::Crossing));
+    assert_eq!(line.slave.sessions(), line.greetings[1..2]);
+    line.now += Duration::from_secs(1);
+    line.hand(Input::Timeout);
+    line.answered(Answer::Dialect(Ok(true)));
+    line.answered(Answer::Greeting(GreetingAnswer::Taken(said())));
     line.gone();
     line.greeted(1, lost());
-    let [_, first, second] = line.greetings[..] else { panic!("{:?}", line.greetings) };
+    let [_, _, _, first, second] = line.greetings[..] else { panic!("{:?}", line.greetings) };
     assert_eq!(line.slave.sessions(), [second, first], "it may have taken the second");
     // Greeted once more under another name, which is dropped then.
     line.hand(Input::TakenOver { sessions: vec![3] });

@@ -7,6 +7,7 @@ use crate::kv::Work;
 use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Write, Written};
 use crate::process::{ProcessId, Turn};
+use crate::replica::Upstream;
 use crate::replica::upstream::{Input, Output, Rest};
 use crate::store::{Batch, Owed, ReadDone, Scan, Shows, Store, StoreError, Value, scan};
 
@@ -52,7 +53,9 @@ impl<S: Store> DeletedRest<S> {
             server.copy_is_in(self.copy, self.store);
             false
         };
-        if !goes_on && self.export {
+        // Where another copy has begun, what that drops goes with it.
+        let has_next = |machine: &mut Upstream| machine.is_slave() && machine.durable().must_export;
+        if !goes_on && self.export && !server.upstream.with(has_next) {
             server.dropped.lock().end();
         }
         goes_on

@@ -121,8 +121,11 @@ impl<S: Store> KeyValueServer<S> {
                     Rest::Goes(ticket) => ticket,
                 };
                 deleted += 1;
-                if let Some(value) = value.filter(|_| rest.export) {
-                    self.dropped.lock().keep(key, value.bytes);
+                match value.filter(|_| rest.export) {
+                    Some(value) => self.dropped.lock().keep(key, value.bytes),
+                    // A write of it is under way: read behind that.
+                    None if rest.export => self.keep_present(key, None),
+                    None => {}
                 }
                 // If a key stays, this store differs from the primary: the primary is told, and copies again.
                 let later = || Completion::FromPrimary(Arc::clone(&self.upstream), ticket);

@@ -370,14 +370,14 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Put { key, value, confirm }) => {
                 self.watch.count(Served::Put);
-                if self.upstream.is_slave() && self.write_at_slave(request, caller, turn) {
+                if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
                 self.call_write(Write::Put { key, value }, confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
-                if self.upstream.is_slave() && self.write_at_slave(request, caller, turn) {
+                if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
                 self.call_write(Write::Delete { key }, confirm, caller, turn)

@@ -158,6 +158,14 @@ impl Upstream {
         matches!(self.role, Role::Following(_))
     }
 
+    /// Whether a caller's write is of matter to it: it has a primary; or it had one before it was started again, which will
+    /// copy over what is written here, and nobody has written since.
+    pub const fn minds_writes(&self) -> bool {
+        let had_primary =
+            matches!(self.role, Role::Orphan) || self.durable.was_slave || self.durable.position.is_some();
+        self.is_slave() || had_primary && !self.durable.must_export
+    }
+
     /// It was promoted, and no other since, as far as is known here.
     pub fn is_owner(&self) -> bool {
         self.durable.term > 0 && self.durable.role == TermRole::Promoted
@@ -210,6 +218,7 @@ impl Upstream {
                 }
                 self.log(Event::Lost(pid, reason));
             }
+            Input::OwnWrite => self.written_to(),
             Input::SlavesAre(slaves) => self.durable.slaves = slaves,
         }
         self.answer_put_off();
@@ -471,6 +480,19 @@ impl Upstream {
         if is_whole {
             self.durable.is_partial = false;
         }
+    }
+
+    /// A caller writes here, and it may have a primary again later: then that copies everything to it, and what this drops is kept
+    /// elsewhere.
+    fn written_to(&mut self) {
+        if self.is_slave() || !self.minds_writes() {
+            return;
+        }
+        self.durable.must_export = true;
+        self.durable.position = None;
+        // Before the write.
+        self.persist();
+        self.log(Event::WrittenTo);
     }
 
     fn removed(&mut self, session: u64) {

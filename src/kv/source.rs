@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::KeyValueServer;
 use super::order::OwnedValue;
 use super::ranked::{Ranked, rank};
-use crate::replica::{Lineage, PresentValue, Slave, Source, SourceRead};
+use crate::replica::{Lineage, PresentValue, Source, SourceRead};
 use crate::store::{Batch, Owed, ReadDone, Shows, Store, StoreError, scan};
 
 /// Values that were read and wait to be asked for again.
@@ -202,8 +202,8 @@ impl<S: Store> Source for KeyValueServer<S> {
         self.last_seq()
     }
 
-    fn lineage(&self) -> Option<Lineage> {
-        Some(self.upstream.with(|machine| machine.lineage()))
+    fn lineage(&self) -> Lineage {
+        self.upstream.with(|machine| machine.lineage())
     }
 
     fn greeting(&self, is_under_way: bool) {
@@ -212,14 +212,6 @@ impl<S: Store> Source for KeyValueServer<S> {
 
     fn started_empty(&self) -> bool {
         self.upstream.with(|machine| machine.started_empty())
-    }
-
-    fn slaves(&self) -> Vec<Arc<Slave>> {
-        Self::slaves(self)
-    }
-
-    fn acknowledged(&self) {
-        self.confirmations.acknowledged();
     }
 
     fn len(&self) -> usize {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kvnode::kv::SlaveEntry;
 use kvnode::kv::figures::PrimaryFigures;
-use kvnode::replica::{Lineage, PrimaryStanding, Refusal, Slave, SlaveName, SlaveState, Standing};
+use kvnode::replica::{Lineage, PrimaryStanding, Refusal, SlaveName, SlaveState, Standing};
 
 use super::clients::{Asked, Call};
 use super::drive;
@@ -70,7 +71,7 @@ impl World {
     }
 
     pub fn lineage(&self, node: usize) -> Lineage {
-        self.life(node).source().lineage().expect("a store has one")
+        self.life(node).source().lineage()
     }
 
     /// The incarnation of the primary that a node's store follows, or has followed last.
@@ -292,7 +293,7 @@ impl World {
     }
 
     /// The node that a slave's name names.
-    fn target(&self, slave: &Slave) -> usize {
+    fn target(&self, slave: &SlaveEntry) -> usize {
         match slave.name() {
             SlaveName::Remote { node, .. } => self.node_named(node),
             SlaveName::Pid(pid) => self.node_named(&pid.node),
@@ -310,14 +311,14 @@ impl World {
             && (0..self.nodes.len()).all(is_told)
             && (0..self.nodes.len()).all(|node| {
                 self.life(node).server.slaves().iter().all(|slave| match slave.standing() {
-                    Standing::InStep { lag: 0 } => !slave.is_renewed(),
+                    Standing::InStep { lag: 0 } => true,
                     Standing::Refused(refusal) => self.is_right(node, self.target(slave), slave, refusal),
                     _ => false,
                 })
             })
     }
 
-    fn is_right(&self, node: usize, target: usize, slave: &Slave, refusal: Refusal) -> bool {
+    fn is_right(&self, node: usize, target: usize, slave: &SlaveEntry, refusal: Refusal) -> bool {
         let primary = self.figures(target);
         let (own, other) = (self.lineage(node), self.lineage(target));
         let is_primary = Self::primary_of(&other) == Some(own.incarnation());
@@ -334,7 +335,9 @@ impl World {
             }
             Refusal::NotEmpty => {
                 let source = self.life(node).source();
-                slave.protects_data() && source.started_empty() && !self.observed[target].data.is_empty()
+                slave.machine().protects_data()
+                    && source.started_empty()
+                    && !self.observed[target].data.is_empty()
             }
             _ => false,
         }
@@ -360,13 +363,13 @@ impl World {
                 path.push(self.life(target).incarnation);
                 assert_eq!(self.lineage(target).path, path);
                 assert_eq!(self.lineage(target).rank(), self.lineage(node).rank());
-                assert!(!slave.may_be_stale());
+                assert!(!slave.machine().may_be_stale());
             }
             // Who is followed and there says the same.
             if let Some(figures) = self.figures(node).filter(|figures| figures.state != PrimaryStanding::Gone)
             {
                 let primary = self.node_named(&figures.node);
-                let is_its = |slave: &Arc<Slave>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
+                let is_its = |slave: &Arc<SlaveEntry>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
                 assert!(
                     self.life(primary).server.slaves().iter().any(is_its),
                     "{node} waits for {primary} in vain"

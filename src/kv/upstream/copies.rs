@@ -7,8 +7,8 @@ use crate::kv::Work;
 use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Write, Written};
 use crate::process::{ProcessId, Turn};
-use crate::replica::Upstream;
 use crate::replica::upstream::{Input, Output, Rest};
+use crate::replica::{Upstream, downstream};
 use crate::store::{Batch, Owed, ReadDone, Scan, Shows, Store, StoreError, Value, scan};
 
 /// Keys that are looked at while the primary's writes wait.
@@ -73,7 +73,7 @@ impl<S: Store> KeyValueServer<S> {
             let before = self.in_order_of_writes(|| {
                 let before = self.store().replace(with);
                 for slave in &slaves {
-                    slave.copy_all();
+                    slave.tell(downstream::Input::CopyAll);
                 }
                 before
             });

@@ -13,9 +13,9 @@ use super::ranked::{Ranked, rank};
 use super::server::{KeyValueServer, write_error};
 use crate::etf::{OwnedTerm, Pid};
 use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
-use crate::replica::Refusal;
 use crate::replica::membership::Membership;
 use crate::replica::upstream::{Answer, Changed, Input, NotKept, Output, Upstream};
+use crate::replica::{Refusal, downstream};
 use crate::store::{Store, StoreError};
 
 /// The machine of a store, with what is beside it.
@@ -129,7 +129,9 @@ impl<S: Store> KeyValueServer<S> {
                     is_noted = false;
                     added.extend(self.take_slave(name, turn));
                 }
-                Output::RenewAll => self.slaves().iter().for_each(|slave| slave.renew()),
+                Output::RenewAll => {
+                    self.slaves().iter().for_each(|slave| slave.tell(downstream::Input::Renew))
+                }
                 Output::ClaimName(name) => self.take_name(&name, turn),
                 Output::ReleaseNames(names) => self.give_up_names(&names, turn),
                 Output::Confirm(asked) => {

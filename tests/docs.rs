@@ -116,6 +116,19 @@ fn the_table_of_features_has_those_of_cargo() {
 }
 
 #[test]
+fn the_machines_of_replication_are_drawn_as_in_the_code() {
+    let page = Page::read("docs/replication.md");
+    for machine in ["src/replica/downstream/mod.rs", "src/replica/upstream/mod.rs"] {
+        let code = fs::read_to_string(root().join(machine)).expect("a readable file");
+        let drawing = code.split("//! ```text\n").nth(1).and_then(|rest| rest.split("//! ```\n").next());
+        let lines = drawing.expect("a drawing").lines().map(|line| line.trim_start_matches("//!"));
+        let drawing: Vec<&str> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+        assert!(drawing.len() > 5, "{machine}: {drawing:?}");
+        assert!(page.text.contains(&drawing.join("\n")), "{machine} is drawn otherwise on {:?}", page.path);
+    }
+}
+
+#[test]
 fn every_link_leads_to_a_file_and_a_heading() {
     let mut all = pages();
     all.extend(["CHANGELOG.md", "scripts/kvnode.livemd"].map(Page::read));

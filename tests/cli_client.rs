@@ -470,7 +470,9 @@ fn what_takes_longer_than_a_second_shows_how_far_it_is() {
             .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
             .collect();
         command = Command::new("script");
-        let output = command.args(["-qec", &line, "/dev/null"]).envs(env).stdin(Stdio::null()).output();
+        // As terminals do: where nothing has set it, as in a container, nothing is drawn.
+        command.envs(env).env("TERM", "xterm");
+        let output = command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
         String::from_utf8_lossy(&output.expect("util-linux has it").stdout).into_owned()
     };
     let program = program().into_string().expect("a path of ours");

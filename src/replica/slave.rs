@@ -181,8 +181,9 @@ impl Slave {
     /// The number of the session that a kvnode is greeted with, by a primary of this incarnation.
     pub fn next_session(&self, incarnation: u64) -> u64 {
         let mut state = self.state.lock();
-        let count = state.session + 1;
-        let session = incarnation.wrapping_add(self.number << SESSIONS_BITS).wrapping_add(count);
+        // Each greeting has one of its own: a slave that refuses the next may still be in the one before.
+        state.session += 1;
+        let session = incarnation.wrapping_add(self.number << SESSIONS_BITS).wrapping_add(state.session);
         state.note_greeted(session);
         session
     }

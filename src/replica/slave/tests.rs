@@ -215,6 +215,11 @@ fn one_that_is_removed_is_told_of_every_session_that_it_may_be_in() {
     let refused = slave.next_session(5);
     slave.not_taken(refused);
     assert!(slave.sessions().is_empty());
+    // One that was not answered may be in force when the next is refused.
+    let unanswered = slave.next_session(5);
+    let refused = slave.next_session(5);
+    slave.not_taken(refused);
+    assert_eq!(slave.sessions(), [unanswered]);
     let first = slave.next_session(5);
     slave.found_kvnode(at(1), first, 5, said);
     let second = slave.next_session(5);

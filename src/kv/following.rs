@@ -60,6 +60,7 @@ impl<S: Store> KeyValueServer<S> {
             }
         };
         tracing::info!(store = ?turn.me, primary = ?pid, session, "following a primary");
+        self.confirmations.give_up();
         if greeted.had.0.is_some_and(|had| had != incarnation) {
             self.forget_position();
         }
@@ -294,6 +295,9 @@ impl<S: Store> KeyValueServer<S> {
         let mut follower = self.follower.lock();
         if follower.session(session).is_none() {
             return;
+        }
+        if matches!(mark, CopyMark::Begin | CopyMark::End) {
+            self.confirmations.give_up();
         }
         let copied = follower.mark(mark, self.store());
         self.note_rank(&mut follower);

@@ -287,10 +287,10 @@ impl<S: Store> KeyValueServer<S> {
                     (Completion::Caller(caller), result) => {
                         caller.reply(&*dispatch, |w| write_result(w, result))
                     }
-                    (Completion::Confirmed(caller, want), Ok(seq)) => {
-                        confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs }, caller);
+                    (Completion::Confirmed(caller, want, era), Ok(seq)) => {
+                        confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs, era }, caller);
                     }
-                    (Completion::Confirmed(caller, _), result) => {
+                    (Completion::Confirmed(caller, ..), result) => {
                         confirmations.not_written();
                         caller.reply(&*dispatch, |w| write_result(w, result));
                     }
@@ -358,14 +358,14 @@ impl<S: Store> KeyValueServer<S> {
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
-        self.confirmations.expect(self.confirm.timeout, turn);
+        let era = self.confirmations.expect(self.confirm.timeout, turn);
         let traits = write.needs();
-        let later = |turn: &Turn<'_>| Completion::Confirmed(caller.to_owned(&turn.me.pid), confirm);
+        let later = |turn: &Turn<'_>| Completion::Confirmed(caller.to_owned(&turn.me.pid), confirm, era);
         let written = self.write(write, turn, confirm, later);
         match written {
             Ok(Written::Later) => return Ok(()),
             Ok(Written::Now(Ok(seq))) => {
-                let wanted = Wanted { seq, slaves: confirm, traits };
+                let wanted = Wanted { seq, slaves: confirm, traits, era };
                 self.confirmations.wait(wanted, caller.to_owned(&turn.me.pid));
                 return Ok(());
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::SlaveFeed;
-use super::confirm::Confirmations;
+use super::confirm::{Confirmations, Era};
 use super::kept::Kept;
 use super::order::{Committed, Next, Order};
 use crate::etf::tag::FUN_EXT;
@@ -70,7 +70,7 @@ pub(super) enum Completion {
     FromPrimary(Arc<Kept>),
     Caller(OwnedCaller),
     /// Once so many slaves have it.
-    Confirmed(OwnedCaller, usize),
+    Confirmed(OwnedCaller, usize, Era),
 }
 
 /// A write is done: each slave gets it, and `ready` is told of those that are to take what they have now. Under the order of

@@ -143,7 +143,7 @@ impl<S: Store> KeyValueServer<S> {
         };
         // What came before may be under way: it is kept when what comes behind it is.
         let (waiting, dispatch, store) = (caller, Arc::clone(&self.dispatch), turn.me.id);
-        let sure = kept.sure();
+        let (sure, asked_in) = (kept.sure(), kept.session());
         let done = || -> Done {
             let (caller, kept) = (waiting.to_owned(&turn.me.pid), Arc::clone(&kept));
             Box::new(move |result| {
@@ -152,7 +152,7 @@ impl<S: Store> KeyValueServer<S> {
                     not_kept(&kept, error, &store);
                 }
                 // The store has said by now what it did not keep.
-                let answer = kept.take_to_tell().map_or(answer, Err);
+                let answer = kept.take_to_tell_in(asked_in).map_or(answer, Err);
                 caller.reply(&*dispatch, |w| write_asked(w, answer, &kept));
             })
         };

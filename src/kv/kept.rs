@@ -25,6 +25,8 @@ pub(super) struct Kept {
     logged: OnceFlag,
     /// The number that the primary was last told, with everything before it kept.
     sure: AtomicU64,
+    /// Sessions so far.
+    sessions: AtomicU64,
 }
 
 impl Kept {
@@ -47,6 +49,20 @@ impl Kept {
     /// What the primary is to be told. Told once.
     pub(super) fn take_to_tell(&self) -> Option<Refusal> {
         take(&self.to_tell)
+    }
+
+    /// The session that is under way, for [`take_to_tell_in`](Self::take_to_tell_in).
+    pub(super) fn session(&self) -> u64 {
+        self.sessions.load(Ordering::Acquire)
+    }
+
+    /// As [`take_to_tell`](Self::take_to_tell), for a question of this session: what was not kept in it is not known any more
+    /// once another has begun.
+    pub(super) fn take_to_tell_in(&self, session: u64) -> Option<Refusal> {
+        if self.session() != session {
+            return Some(Refusal::OtherSession);
+        }
+        self.take_to_tell()
     }
 
     /// What the follower is to know. Told once.
@@ -74,6 +90,7 @@ impl Kept {
 
     /// A session begins, in which nothing has come. What came before is kept up to this number.
     pub(super) fn begin(&self, sure: u64) {
+        self.sessions.fetch_add(1, Ordering::AcqRel);
         self.to_tell.store(NOTHING, Ordering::Release);
         self.to_note.store(NOTHING, Ordering::Release);
         self.sure.store(sure, Ordering::Release);
@@ -117,7 +134,10 @@ mod tests {
         assert!(!kept.refuse_skipped());
         kept.sent_again();
         assert_eq!((kept.take_to_tell(), kept.take_to_note()), (None, Some(Refusal::TooLarge)));
+        let session = kept.session();
+        assert_eq!(kept.take_to_tell_in(session), None);
         kept.begin(3);
         assert_eq!((kept.take_to_tell(), kept.sure()), (None, 3));
+        assert_eq!(kept.take_to_tell_in(session), Some(Refusal::OtherSession));
     }
 }

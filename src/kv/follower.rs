@@ -74,6 +74,8 @@ pub(super) struct Greeted {
     pub path_changed: bool,
     /// It was a primary, or nobody's slave yet, and another was promoted in its place.
     pub demoted: bool,
+    /// It was a primary with slaves, and no primary has brought it up to date since: what it has sent them may come late.
+    pub stepped_down: bool,
     /// It had been a slave before it was started again, and was not followed until now.
     pub was_orphan: bool,
     /// The primary is to be watched.
@@ -183,6 +185,8 @@ pub(super) struct Follower<S> {
     watches: usize,
     /// As [`Rank::must_export_dropped`].
     must_export_dropped: bool,
+    /// As [`Greeted::stepped_down`]: said again where the answer to a greeting was lost.
+    stepped_down: bool,
     /// As [`Rank::is_partial`].
     is_partial: bool,
     /// What was given to be kept last.
@@ -211,6 +215,7 @@ impl<S: Store> Follower<S> {
             staging: Staging::No,
             watches: 0,
             must_export_dropped: false,
+            stepped_down: false,
             is_partial: false,
             noted: Rank::default(),
             before: None,
@@ -391,11 +396,13 @@ impl<S: Store> Follower<S> {
             return Err(Refusal::HasPrimary);
         }
         let had = followed.map(|known| (known.incarnation(), known.applied)).or(self.before);
+        let demoted = followed.is_none() && !same_rank;
         let greeted = Greeted {
             incarnation: self.incarnation,
             had: had.map_or((None, 0), |(incarnation, applied)| (Some(incarnation), applied)),
             path_changed,
-            demoted: followed.is_none() && !same_rank,
+            demoted,
+            stepped_down: self.stepped_down || demoted && own.has_slaves,
             was_orphan: self.is_orphan(),
             watch,
             left: followed
@@ -403,6 +410,7 @@ impl<S: Store> Follower<S> {
                 .map(|known| (known.greeting.pid.clone(), known.greeting.session)),
         };
         self.must_export_dropped |= greeted.demoted;
+        self.stepped_down = greeted.stepped_down;
         self.watches += usize::from(watch);
         (self.term, self.promoted) = lineage.rank();
         self.role = TermRole::Follows;
@@ -459,6 +467,7 @@ impl<S: Store> Follower<S> {
         // With writes of its own it has no place among another's.
         self.before = None;
         self.must_export_dropped = false;
+        self.stepped_down = false;
         self.is_partial = false;
         self.started_empty = false;
         self.was_slave = false;
@@ -587,7 +596,7 @@ impl<S: Store> Follower<S> {
             self.kept.sent_again();
         }
         if is_caught_up {
-            self.is_partial = false;
+            (self.is_partial, self.stepped_down) = (false, false);
         }
     }
 

@@ -94,7 +94,7 @@ impl<S: Store> KeyValueServer<S> {
                 slave.renew();
             }
         }
-        let stepped_down = greeted.demoted && own.has_slaves;
+        let stepped_down = greeted.stepped_down;
         turn.reply(caller, |w| {
             w.tuple(if stepped_down { 5 } else { 4 }).atom("ok").unsigned(greeted.incarnation);
             match greeted.had.0 {

@@ -68,6 +68,18 @@ fn another_primary_is_taken_where_the_first_is_gone_or_the_term_is_higher() {
 }
 
 #[test]
+fn a_former_primary_with_slaves_says_so_until_it_is_up_to_date() {
+    let (mut follower, store) = (follower(), MemoryStore::default());
+    let with_slaves = Own { has_slaves: true, ..FREE };
+    assert!(follower.greet(greeting(1, &[1], 1), with_slaves).is_ok_and(|greeted| greeted.stepped_down));
+    // The answer was lost, and its slaves are the new primary's by now.
+    assert!(follower.greet(greeting(1, &[1], 2), FREE).is_ok_and(|greeted| greeted.stepped_down));
+    follower.mark(CopyMark::Whole, &store);
+    follower.marked(2, CopyMark::Whole, 10);
+    assert!(follower.greet(greeting(1, &[1], 3), FREE).is_ok_and(|greeted| !greeted.stepped_down));
+}
+
+#[test]
 fn one_that_was_a_slave_before_a_restart_says_so_once() {
     let mut follower = follower().had(Some((1, 12)));
     assert_eq!(

@@ -205,6 +205,13 @@ impl Slave {
         greeted.chain(followed).collect()
     }
 
+    /// It is looked for at another process, which is in none of its sessions.
+    pub fn end_sessions(&self) {
+        let mut state = self.state.lock();
+        state.greeted.clear();
+        state.dialect = Dialect::Elixir;
+    }
+
     /// Whether it may have taken a greeting without that being known.
     pub fn may_be_greeted(&self) -> bool {
         !self.state.lock().greeted.is_empty()

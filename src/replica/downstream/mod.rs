@@ -315,6 +315,12 @@ impl Downstream {
             Ok(None) => return self.end(End::Missing(Missing::Nobody), now, around),
             Err(why) => return self.end(End::Missing(Missing::Failed(why)), now, around),
         };
+        if self.watched.as_ref() != Some(&at) {
+            // Its name has gone to another process while it was looked for: the one before may take itself for a slave. The
+            // sessions are that one's; to a server of the protocol the end of one would be its own end.
+            self.part(around.source);
+            self.slave.end_sessions();
+        }
         if (around.is_own)(&at) {
             self.log(Event::Itself);
             self.slave.drop_out();

@@ -481,6 +481,26 @@ fn a_name_that_has_gone_to_another_process_is_followed_there() {
 }
 
 #[test]
+fn a_process_whose_name_has_gone_while_that_was_looked_for_is_told_so() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    desk.follow(&pid("b@h", 5), 9);
+    desk.machine.slave().renew();
+    desk.hand(Input::Changed);
+    assert_eq!(desk.timeout(), ["locate"]);
+    assert_eq!(desk.located(&pid("c@h", 6)), ["bye 1", "watch"]);
+    // That one is in none of its sessions.
+    desk.machine.slave().drop_out();
+    assert_eq!(desk.hand(Input::Changed)[0], "bye 0");
+    // To the store itself.
+    let mut desk = Desk::new(&store, remote(), false);
+    let watch = desk.follow(&pid("b@h", 5), 9);
+    desk.down(watch, "noconnection");
+    desk.timeout();
+    assert_eq!(desk.located(&pid("a@h", 1))[0], "bye 1");
+}
+
+#[test]
 fn one_process_is_one_slave_by_the_name_that_outlives_it() {
     let store = store();
     let at = pid("b@h", 5);

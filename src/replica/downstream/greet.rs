@@ -190,6 +190,10 @@ impl Downstream {
             Merged::Dropped(event) => (event, true),
         };
         self.log(event);
+        if is_dropped && incarnation.is_some() {
+            // The kept one has taken the sessions over: the process stays a slave, by whichever pid it was found.
+            self.watched = None;
+        }
         is_dropped
     }
 }

@@ -532,6 +532,7 @@ fn one_process_is_one_slave_by_the_name_that_outlives_it() {
     let lines = late.greeted(said(9));
     assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
     assert!(late.machine.is_over() && by_name.machine.slave().is_renewed());
+    assert!(!lines.iter().any(|line| line.starts_with("bye")), "{lines:?}");
     assert_eq!(by_name.machine.slave().sessions().len(), 2);
 }
 

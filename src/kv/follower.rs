@@ -13,6 +13,7 @@ use super::kept::{self, Kept};
 use super::position::Position;
 use crate::distribution::ServerRef;
 use crate::etf::Pid;
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{CopyMark, KnownSlave, Lineage, Refusal};
 use crate::store::{Store, Value};
 
@@ -262,7 +263,9 @@ impl<S: Store> Follower<S> {
     /// The store's lineage: its primaries, and itself below them.
     pub fn lineage(&self) -> Lineage {
         let path = match &self.primary {
-            None if self.is_orphan() => Lineage::of_orphan(self.incarnation).into(),
+            None if self.is_orphan() && !planted(Rule::OrphanLeads) => {
+                Lineage::of_orphan(self.incarnation).into()
+            }
             None => vec![self.incarnation],
             Some(primary) => {
                 let mut path = primary.greeting.lineage.path.clone();
@@ -368,7 +371,8 @@ impl<S: Store> Follower<S> {
         let same_rank = lineage.rank() == own_rank;
         // After a promotion of its own this store alone is the primary of the term: also of a slave that has forgotten its
         // primary in a restart. An orphan is no primary: its own primary may have writes that the orphan lacks.
-        if lineage.rank() < own_rank || same_rank && self.is_owner() || lineage.is_orphan() {
+        let is_older = lineage.rank() < own_rank && !planted(Rule::Superseded);
+        if is_older || same_rank && self.is_owner() || lineage.is_orphan() {
             return Err(Refusal::Superseded);
         }
         let followed = self.primary.as_ref();
@@ -384,11 +388,11 @@ impl<S: Store> Follower<S> {
         // refuses the orphan.
         let crosses = !self.is_orphan()
             && (own.is_greeted_by_slave || self.greetings > 0 && lineage.incarnation() > self.incarnation);
-        if path_changed && same_rank && crosses {
+        if path_changed && same_rank && crosses && !planted(Rule::Crossing) {
             return Err(Refusal::Crossing);
         }
         let knows = followed.is_some_and(|known| lineage.incarnation() == known.incarnation());
-        if greeting.started_empty && !own.is_empty && !knows {
+        if greeting.started_empty && !own.is_empty && !knows && !planted(Rule::ProtectData) {
             return Err(Refusal::NotEmpty);
         }
         let watch = !followed.is_some_and(|known| known.is_there && known.greeting.pid == greeting.pid);
@@ -471,7 +475,7 @@ impl<S: Store> Follower<S> {
         self.is_partial = false;
         self.started_empty = false;
         self.was_slave = false;
-        self.term = self.term.saturating_add(1);
+        self.term = self.term.saturating_add(u64::from(!planted(Rule::TermOfPromotion)));
         self.promoted = self.incarnation;
         self.role = TermRole::Promoted;
         Ok(former)
@@ -485,7 +489,9 @@ impl<S: Store> Follower<S> {
             self.is_partial = true;
             primary.write_error = Some(why);
             primary.caught_up = false;
-            primary.applied = primary.applied.min(self.kept.sure());
+            if !planted(Rule::AppliedBehindStore) {
+                primary.applied = primary.applied.min(self.kept.sure());
+            }
         }
     }
 
@@ -556,8 +562,8 @@ impl<S: Store> Follower<S> {
     pub fn mark(&mut self, mark: CopyMark, store: &S) -> Copied<S> {
         match mark {
             CopyMark::Begin => {
-                self.staging =
-                    store.staging().map_or_else(|| Staging::InPlace(AHashSet::new()), Staging::Aside);
+                let aside = if planted(Rule::CopyWhole) { None } else { store.staging() };
+                self.staging = aside.map_or_else(|| Staging::InPlace(AHashSet::new()), Staging::Aside);
                 self.is_partial |= matches!(self.staging, Staging::InPlace(_));
                 Copied::Nothing
             }
@@ -645,7 +651,8 @@ impl Primary {
             // What was not kept is sent again behind these.
             self.write_error = None;
         }
-        self.caught_up = matches!(mark, CopyMark::End | CopyMark::Whole) && self.write_error.is_none();
+        self.caught_up = matches!(mark, CopyMark::End | CopyMark::Whole) && self.write_error.is_none()
+            || planted(Rule::LacksUntilWhole);
         self.take_in(seq);
     }
 

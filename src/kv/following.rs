@@ -13,6 +13,7 @@ use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Cursor, Pid, SharedBytes, TermError, TermView, TermWriter};
 use crate::kv::figures::PrimaryFigures;
 use crate::process::{Caller, Effect, MonitorRequest, SkippedMessage, Turn};
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{CopyMark, Dialect, KnownSlave, PrimaryStanding, Refusal, Slave, SlaveState};
 use crate::store::{Done, Owed, ReadDone, Shows, Store, StoreError, Value, scan};
 
@@ -75,7 +76,9 @@ impl<S: Store> KeyValueServer<S> {
                 }),
             })));
         }
-        if let Some((left, session)) = greeted.left {
+        if let Some((left, session)) = greeted.left
+            && !planted(Rule::Leave)
+        {
             self.leave(&left, session);
         }
         if greeted.demoted && (own.has_slaves || !own.is_empty) {
@@ -85,11 +88,11 @@ impl<S: Store> KeyValueServer<S> {
                  written and the new primary has not"
             );
         }
-        if greeted.demoted || greeted.was_orphan {
+        if (greeted.demoted || greeted.was_orphan) && !planted(Rule::SlavesLeft) {
             self.leave_slaves(&slaves, &names, &RemoteProcess::Pid(pid), turn);
         }
         self.give_up_names(&names, turn);
-        if greeted.path_changed {
+        if greeted.path_changed && !planted(Rule::ChainTold) {
             for slave in self.slaves() {
                 slave.renew();
             }
@@ -156,6 +159,9 @@ impl<S: Store> KeyValueServer<S> {
                 caller.reply(&*dispatch, |w| write_asked(w, answer, &kept));
             })
         };
+        if planted(Rule::AnswerBehindWrites) {
+            return turn.reply(caller, |w| write_asked(w, answer, &kept));
+        }
         match (primary, self.store().notes()) {
             (Some(incarnation), Some(notes)) => {
                 let here = if caught_up { applied } else { sure.min(applied) };
@@ -341,6 +347,9 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Something comes in the place of what is there under a key, which the new primary does not have.
     fn keep_dropped(&self, key: &[u8], with: Option<&[u8]>) {
+        if planted(Rule::DroppedKept) {
+            return;
+        }
         let later = || -> ReadDone {
             // Asked before what comes in its place is written, and so answered with what was there.
             let dropped = Arc::clone(&self.dropped);
@@ -427,7 +436,7 @@ impl<S: Store> KeyValueServer<S> {
                 let now =
                     self.store().get(key, |now| now.map(|now| now.bytes == value.bytes), || Box::new(|_| {}));
                 missing += u64::from(now == Some(None));
-                if keep && now != Some(Some(true)) {
+                if keep && now != Some(Some(true)) && !planted(Rule::DroppedKept) {
                     self.dropped.lock().keep(key, value.bytes);
                 }
             }

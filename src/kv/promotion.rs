@@ -10,6 +10,7 @@ use super::slaves::TooManySlaves;
 use crate::distribution::{RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView, TermWriter};
 use crate::process::{Caller, Effect, GlobalRegistration, Turn};
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{KnownSlave, Lineage};
 use crate::store::Store;
 
@@ -72,6 +73,7 @@ impl<S: Store> KeyValueServer<S> {
             node: Some(Arc::clone(&primary.pid.node)),
         };
         let taken = primary.slaves.into_iter().chain([former]).filter(|slave| !is_of(&slave.name, turn));
+        let taken = taken.filter(|_| !planted(Rule::SlavesTaken));
         let taken: Vec<_> = taken.filter_map(|slave| self.take_slave(slave, turn)).collect();
         for name in &primary.names {
             if let ServerRef::Global(name) = name {
@@ -92,6 +94,10 @@ impl<S: Store> KeyValueServer<S> {
         let (waiting, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
         let report = Arc::new(report);
         let reported = Arc::clone(&report);
+        if planted(Rule::PromotionKept) {
+            self.note_slaves_quietly();
+            return turn.reply(caller, |w| write_promoted(w, report.as_ref().as_ref()));
+        }
         // The last of its notes.
         let is_kept = self.note_slaves(move |result| {
             waiting.reply(&*dispatch, |w| match result {

@@ -13,6 +13,7 @@ use super::follow::SharedSource;
 use crate::distribution::RemoteProcess;
 use crate::etf::{OwnedTerm, Pid};
 use crate::process::{Feed, Feeding, More, Outcome, PendingCall};
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{Acknowledge, Dialect, Mark, Refusal, Slave, SlaveName, SlaveState, Source};
 
 /// A slave of a store, and the way of its writes.
@@ -98,6 +99,7 @@ impl SlaveFeed {
             let Outcome::Replied(answer) = outcome else { return };
             match if dialect == Dialect::Elixir { Ok(()) } else { handled(&answer) } {
                 Ok(()) => {}
+                Err(reason) if reason.is_of_room() && planted(Rule::NotKept) => {}
                 Err(reason) if reason.is_of_room() => {
                     if slave.not_kept(mark, reason, follow.now()) {
                         tracing::warn!(store = ?primary, slave = %slave.name(), "slave does not keep what it is sent: {reason}");

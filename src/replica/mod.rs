@@ -27,6 +27,8 @@ pub mod greeting;
 pub mod lineage;
 mod log;
 mod missed;
+#[doc(hidden)]
+pub mod planted;
 pub mod slave;
 pub mod source;
 pub mod standing;

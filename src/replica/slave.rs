@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 
 use super::dialect::{CopyMark, Dialect};
 use super::lineage::Refusal;
+use super::planted::{Rule, planted, window_bytes};
 use super::source::{ReplicaWrite, Source, SourceRead};
 use super::standing::{SlaveState, Standing};
 use super::state::{ACKNOWLEDGE_PAUSE, State};
@@ -454,7 +455,10 @@ impl Slave {
     pub fn begin_sweep(&self) -> bool {
         let mut state = self.state.lock();
         // What a kvnode is sent takes the place of all that it had.
-        state.streaming && state.dialect == Dialect::Elixir && std::mem::take(&mut state.sweep)
+        state.streaming
+            && state.dialect == Dialect::Elixir
+            && std::mem::take(&mut state.sweep)
+            && !planted(Rule::Sweep)
     }
 
     /// Its keys were read, or could not be.
@@ -553,6 +557,9 @@ impl Slave {
             }
             let Some(key) = state.missed.pop() else { break };
             let read = source.read(&key, &mut |value| {
+                if value.is_none() && planted(Rule::RepairedDeletion) {
+                    return;
+                }
                 let write = match value {
                     Some((value, traits)) => ReplicaWrite::Put { key: &key, value, traits },
                     None => ReplicaWrite::Delete { key: &key, traits: traits_of(&key) },
@@ -609,7 +616,7 @@ impl Slave {
         let had_all = withheld.is_empty();
         let mut room = true;
         while room
-            && log.sent_bytes() < WINDOW_BYTES
+            && (log.sent_bytes() < window_bytes(WINDOW_BYTES) || planted(Rule::Window))
             && let Some(next) = log.send()
         {
             let decodes = !cannot_decode.intersects(next.traits);

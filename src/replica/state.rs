@@ -8,6 +8,7 @@ use super::dialect::{CopyMark, Dialect};
 use super::lineage::Refusal;
 use super::log::Log;
 use super::missed::MissedKeys;
+use super::planted::{Rule, planted};
 use super::slave::{Acknowledge, Mark};
 use super::withheld::Withheld;
 use super::{SlaveState, Standing};
@@ -171,6 +172,9 @@ impl State {
     /// Past the bound, everything is missed.
     pub(super) fn bound(&mut self, bytes_max: usize) {
         if self.missed.bytes() > bytes_max {
+            if planted(Rule::MissedBound) {
+                return self.missed.clear();
+            }
             self.copy_all();
         }
     }

@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kvnode::distribution::{DistributionFlags, Outbound, RemoteProcess};
-use kvnode::etf::{OwnedTerm, Pid, Reference, TermWriter};
+use kvnode::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter};
 use kvnode::kv::{FollowSlave, SlaveAdded, SlaveFeed};
 use kvnode::process::{FedNode, Feed, Feeding, More, Outcome};
 use kvnode::replica::dialect::{write_bye, write_siblings};
-use kvnode::replica::downstream::{Around, DownstreamConfig, Event, Input, Output};
-use kvnode::replica::{Downstream, GreetingAnswer, Hello, Slave, SlaveName};
+use kvnode::replica::downstream::{Around, DownstreamConfig, Event, Input, KeysRead, Output};
+use kvnode::replica::{Downstream, GreetingAnswer, Hello, Refusal, Slave, SlaveName, SlaveState};
 use parking_lot::Mutex;
 
 use super::network::Item;
 use super::node::frames_of;
+use super::shelf::term;
 use super::world::World;
 
 /// About what a replicated write takes as a frame.
@@ -28,6 +29,7 @@ struct Greeting {
     question: u64,
     at: Pid,
     call: Reference,
+    session: u64,
     until: Instant,
 }
 
@@ -68,6 +70,12 @@ impl Follow {
         Self { slave, feed, added, machine, news, poked, monitor: None, greeting: None, asked: Vec::new() }
     }
 
+    /// Whether its process is on this node, and watched.
+    pub fn is_slave_at(&self, node: &str) -> bool {
+        let is_dropped = self.slave.state() == SlaveState::Dropped;
+        !is_dropped && self.monitor.as_ref().is_some_and(|(at, _)| *at.node == *node)
+    }
+
     fn has_news(&self) -> bool {
         self.poked.load(Ordering::Relaxed) || !self.news.lock().is_empty()
     }
@@ -104,12 +112,17 @@ impl World {
         let Some(input) = self.next_input(node, slot) else { return };
         let now = self.now;
         tracing::trace!(node, slot, ?input);
+        let is_answer = matches!(input, Input::Greeted { .. });
         let Some(mut follow) = self.life_mut(node).follows[slot].take() else { return };
         let (life, random) = (self.nodes[node].life.as_ref().expect("it runs"), &mut self.random);
         let is_own =
             |at: &Pid| life.registry.by_owned_pid(at).is_some_and(|process| process.is_sibling(&life.store));
         let chance = &mut |below: u32| random.below(below.into()) as u32;
         follow.machine.handle(input, now, &mut Around { source: life.source(), is_own: &is_own, chance });
+        follow.slave.note_time(self.unix_ms);
+        if is_answer {
+            self.check_answered(&follow);
+        }
         let outputs: Vec<Output> = std::iter::from_fn(|| follow.machine.poll_output()).collect();
         let is_over = follow.machine.is_over();
         self.life_mut(node).follows[slot] = Some(follow);
@@ -143,7 +156,13 @@ impl World {
                 let answer = answer.clone();
                 self.take_back(node, &greeting.at, &greeting.call);
                 match answer {
-                    GreetingAnswer::Refused(refusal) => self.counts.refused(refusal),
+                    GreetingAnswer::Refused(refusal) => {
+                        // One that is removed looks at nothing any more.
+                        if self.follow(node, slot).slave.state() != SlaveState::Dropped {
+                            self.refused.insert(greeting.session);
+                        }
+                        self.counts.refused(refusal);
+                    }
                     GreetingAnswer::None(_) => self.counts.unanswered += 1,
                     GreetingAnswer::Taken(_) | GreetingAnswer::NoStore => {}
                 }
@@ -170,11 +189,24 @@ impl World {
             Output::Watch { question, at } => self.watch(node, slot, question, at),
             Output::Unwatch => self.unwatch(node, slot),
             // In a turn of its own.
-            Output::AskDialect { question, .. } => {
-                self.follow(node, slot).tell(Input::DialectKnown { question, is_kvnode: Ok(true) });
+            Output::AskDialect { question, at } => {
+                let is_kvnode = Ok(!self.nodes[self.node_named(&at.node)].is_beam);
+                self.follow(node, slot).tell(Input::DialectKnown { question, is_kvnode });
             }
             Output::Greet { question, at, hello } => self.greet(node, slot, question, at, &hello),
-            Output::AskKind { .. } | Output::ReadKeys { .. } => panic!("{output:?}: all are kvnodes here"),
+            // Its node may be too busy to say.
+            Output::AskKind { question, .. } => {
+                let is_said = self.is_calm || !self.random.one_in(8);
+                let foreign = if is_said { Ok(None) } else { Err("not said".into()) };
+                self.follow(node, slot).tell(Input::KindKnown { question, foreign });
+            }
+            Output::ReadKeys { question, at } => {
+                let other = self.node_named(&at.node);
+                if self.is_up(node, other) {
+                    self.counts.swept += 1;
+                    self.send(node, other, Item::ReadKeys { question: (slot, question) });
+                }
+            }
             Output::Feed { node: to } => {
                 let feed = Arc::clone(&self.follow(node, slot).feed) as Arc<dyn Feed>;
                 self.feed(node, &to, &feed);
@@ -183,6 +215,9 @@ impl World {
                 self.cast(node, &at, |w| write_siblings(w, session, &slaves));
             }
             Output::Bye { at, sessions } => {
+                // It has said itself that it is not in these.
+                let refused = sessions.iter().find(|session| self.refused.contains(session));
+                assert!(refused.is_none(), "{at:?} refused session {refused:?}, and is told that it is over");
                 if self.is_up(node, self.node_named(&at.node)) {
                     sessions.iter().for_each(|session| self.cast(node, &at, |w| write_bye(w, *session)));
                     self.counts.byes += 1;
@@ -195,8 +230,19 @@ impl World {
             // Nobody here has a name in `global`.
             Output::CheckNames => {}
             Output::Log(event) => {
+                if let Event::Merged { dropped, kept } = &event {
+                    self.check_merged(node, slot, dropped, kept);
+                }
+                self.counts.moved += u64::from(event == Event::Moved);
+                if let Event::CopiedAgain(_) = event {
+                    self.counts.others += 1;
+                    self.arrive_before(node, slot);
+                }
                 self.counts.crossing += u64::from(event == Event::Crossing);
                 self.counts.renewed += u64::from(event == Event::Renewed);
+                if event == Event::NeverSlave(Refusal::Cycle) {
+                    self.check_cycle(node);
+                }
                 tracing::debug!(node, slave = %self.follow(node, slot).slave.name(), "{event}");
             }
         }
@@ -204,6 +250,13 @@ impl World {
 
     fn ask_for_name(&mut self, node: usize, slot: usize, question: u64, is_look: bool) {
         let name = self.follow(node, slot).slave.name().clone();
+        if let SlaveName::Global(_) = name {
+            let input = match is_look {
+                true => Input::Holders { question, holders: self.global_holders(&name) },
+                false => Input::Located { question, found: Ok(self.whereis_global(&name)) },
+            };
+            return self.follow(node, slot).tell(input);
+        }
         let (name, host) = match name {
             SlaveName::Remote { name, node: host } => (name, self.node_named(&host)),
             SlaveName::Local(name) => (name, node),
@@ -218,6 +271,61 @@ impl World {
         } else {
             self.follow(node, slot).is_at(question, Err("not reached".into()));
         }
+    }
+
+    /// What a former primary has sent to Elixir servers arrives before these are copied to again: they cannot tell one primary
+    /// from the other, and nobody can say when the last of it has come.
+    fn arrive_before(&mut self, node: usize, slot: usize) {
+        let at = self.follow(node, slot).monitor.as_ref().map(|(at, _)| Arc::clone(&at.node));
+        let Some(former) = at.map(|at| self.node_named(&at)) else { return };
+        for beam in self.stores..self.nodes.len() {
+            while self.has_frames(beam, former) {
+                self.deliver(beam, former);
+            }
+        }
+    }
+
+    /// A slave is given up as it is a primary of the store.
+    fn check_cycle(&self, node: usize) {
+        let path = self.lineage(node).path;
+        assert!(path.len() > 1, "{node} has no primary, and drops a slave for being one");
+    }
+
+    /// Who is followed is who has answered.
+    fn check_answered(&self, follow: &Follow) {
+        let SlaveState::Following(RemoteProcess::Pid(at)) = follow.slave.state() else { return };
+        let Some(life) = &self.nodes[self.node_named(&at.node)].life else { return };
+        let nobody = RemoteProcess::Name { name: "nobody".into(), node: "nowhere@h".into() };
+        let is_it =
+            life.store.pid.creation != at.creation || follow.slave.is_at(&nobody, Some(life.incarnation));
+        assert!(is_it, "{at:?} is followed, and another store has answered");
+    }
+
+    /// Two names are one slave where both are of one process.
+    fn check_merged(&mut self, node: usize, slot: usize, dropped: &SlaveName, kept: &SlaveName) {
+        self.counts.merged += 1;
+        let own = self.follow(node, slot).slave.name().clone();
+        let other = if own == *dropped { kept } else { dropped };
+        let follows = &self.life(node).follows;
+        let other = follows.iter().flatten().find(|follow| follow.slave.name() == other);
+        let at = |follow: &Follow| follow.monitor.as_ref().map(|(at, _)| (Arc::clone(&at.node), at.creation));
+        let own = follows[slot].as_deref().and_then(at);
+        if let (Some(own), Some(other)) = (own, other.and_then(|other| at(other))) {
+            assert_eq!(own, other, "{node} takes {dropped} and {kept} for one process");
+        }
+    }
+
+    /// A server has said which keys it has.
+    pub fn keys_read(&mut self, node: usize, (slot, question): (usize, u64), keys: &[u64]) {
+        let life = self.life(node);
+        let Some(follow) = &life.follows[slot] else { return };
+        let mut read = KeysRead::default();
+        for key in keys {
+            let key = term(*key);
+            let key = TermView::parse(&key).expect("our own term");
+            read.foreign += u64::from(follow.slave.sweep_key(life.source(), key).expect("a key"));
+        }
+        follow.tell(Input::KeysRead { question, read });
     }
 
     /// A node has said where a name is.
@@ -315,7 +423,8 @@ impl World {
             hello.write(w, &names);
         });
         let (other, until) = (self.node_named(&at.node), self.now + GREETING_LIMIT);
-        self.follow(node, slot).greeting = Some(Greeting { question, at, call, until });
+        let session = hello.session;
+        self.follow(node, slot).greeting = Some(Greeting { question, at, call, session, until });
         self.send_frames(node, other, &mut frames);
     }
 
@@ -353,6 +462,7 @@ impl World {
             self.feed_later(node, to, feed);
         }
         self.send_frames(node, other, &mut frames);
+        self.check_window(node, other);
     }
 
     fn feed_later(&mut self, node: usize, to: &Arc<str>, feed: &Arc<dyn Feed>) {

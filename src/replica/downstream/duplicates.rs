@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Event, SlaveName};
 use crate::distribution::RemoteProcess;
 use crate::etf::Pid;
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{Slave, Source};
 
 /// The other slave that is followed at a process, or as the kvnode's store with this incarnation.
@@ -38,7 +39,10 @@ pub(super) enum Merged {
 
 /// Where the process is followed under another name, one of the two is dropped.
 pub(super) fn merge(source: &dyn Source, slave: &Arc<Slave>, at: &Pid, incarnation: Option<u64>) -> Merged {
-    let Some(other) = other_at(source, slave, at, incarnation) else { return Merged::No };
+    let Some(other) = other_at(source, slave, at, incarnation).filter(|_| !planted(Rule::OneProcessOneSlave))
+    else {
+        return Merged::No;
+    };
     let keep_this = outlives(slave, &other);
     let (kept, dropped) = if keep_this { (slave, &other) } else { (&other, slave) };
     let event = Event::Merged { dropped: dropped.name().clone(), kept: kept.name().clone() };
@@ -46,7 +50,7 @@ pub(super) fn merge(source: &dyn Source, slave: &Arc<Slave>, at: &Pid, incarnati
     if keep_this {
         return Merged::Kept(event);
     }
-    if incarnation.is_some() {
+    if incarnation.is_some() && !planted(Rule::TakeOver) {
         // It has taken the greeting of the one that is dropped.
         kept.take_over(dropped);
     }
@@ -61,6 +65,9 @@ pub(super) fn forget_previous_names(
     incarnation: Option<u64>,
 ) {
     let at = RemoteProcess::Pid(at.clone());
+    if planted(Rule::PreviousName) {
+        return;
+    }
     for other in source.slaves().iter().filter(|other| !Arc::ptr_eq(other, slave)) {
         other.forget(&at, incarnation);
     }

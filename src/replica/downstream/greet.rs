@@ -7,6 +7,7 @@ use super::phase::{End, Phase, Stage, Stream, Watch};
 use super::{Around, Downstream, Event, Missing, Output, known_slaves};
 use crate::distribution::RemoteProcess;
 use crate::etf::Pid;
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{GreetingAnswer, Hello, Lineage, Refusal, Said, Source};
 
 /// A slave that is about to have a slave itself is greeted again after so long, and about as much again by chance.
@@ -85,7 +86,7 @@ impl Downstream {
     ) {
         let (watch, lineage, session) = match &self.phase {
             Phase::Greeting { watch, stage: Stage::Answer { question: asked, lineage, session } }
-                if *asked == question =>
+                if *asked == question || planted(Rule::LateAnswer) =>
             {
                 (watch.clone(), lineage.clone(), *session)
             }
@@ -96,9 +97,12 @@ impl Downstream {
             GreetingAnswer::NoStore => self.found_no_kvnode(now, around),
             GreetingAnswer::None(why) => self.end(End::Missing(Missing::Failed(why)), now, around),
             GreetingAnswer::Refused(refusal) => {
-                self.slave.not_taken(session);
+                if !planted(Rule::RefusedSession) {
+                    self.slave.not_taken(session);
+                }
                 // Promoted meanwhile, say, the store is no longer what was refused.
-                let is_as_it_was = around.source.lineage().as_ref() == Some(&lineage);
+                let is_as_it_was =
+                    around.source.lineage().as_ref() == Some(&lineage) || planted(Rule::RefusalOfTheChanged);
                 if refusal != Refusal::Crossing && is_as_it_was {
                     return self.end(End::Missing(Missing::Refused(refusal)), now, around);
                 }

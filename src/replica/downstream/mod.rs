@@ -52,6 +52,7 @@ use self::phase::{End, Look, Phase, Stream, Watch};
 use super::dialect::Dialect;
 use super::greeting::KnownSlave;
 use super::lineage::Refusal;
+use super::planted::{Rule, planted};
 use super::slave::{Slave, SlaveName};
 use super::source::Source;
 use super::standing::{SlaveState, Standing};
@@ -439,7 +440,8 @@ impl Downstream {
         let slaves = source.slaves();
         source.in_order(&mut || {
             for other in &slaves {
-                if !Arc::ptr_eq(other, &self.slave) && other.dialect() == Dialect::Elixir {
+                let is_it = !Arc::ptr_eq(other, &self.slave) && other.dialect() == Dialect::Elixir;
+                if is_it && !planted(Rule::CopyToOthers) {
                     self.outputs.push_back(Output::Log(Event::CopiedAgain(other.name().clone())));
                     other.copy_all();
                 }
@@ -517,7 +519,7 @@ impl Downstream {
 
     /// It is told that each session is over that it may be in.
     fn bye(&mut self) {
-        if let Some(at) = self.watched.take() {
+        if let Some(at) = self.watched.take().filter(|_| !planted(Rule::Bye)) {
             self.outputs.push_back(Output::Bye { at, sessions: self.slave.sessions() });
         }
     }

@@ -194,6 +194,8 @@ pub(super) struct Follower<S> {
     noted: Rank,
     /// The place that it had among a primary's writes when its node ended.
     before: Option<Position>,
+    /// A session of the same primary that another has taken the place of while it was there.
+    replaced: Option<u64>,
     /// The primary that was refused last, and why.
     refused: Option<(u64, Refusal)>,
     hashers: [RandomState; 2],
@@ -220,6 +222,7 @@ impl<S: Store> Follower<S> {
             is_partial: false,
             noted: Rank::default(),
             before: None,
+            replaced: None,
             refused: None,
             hashers: [RandomState::new(), RandomState::new()],
             kept: Arc::default(),
@@ -401,6 +404,7 @@ impl<S: Store> Follower<S> {
         }
         let had = followed.map(|known| (known.incarnation(), known.applied)).or(self.before);
         let demoted = followed.is_none() && !same_rank;
+        let replaced = followed.filter(|known| known.is_there && same).map(|known| known.greeting.session);
         let greeted = Greeted {
             incarnation: self.incarnation,
             had: had.map_or((None, 0), |(incarnation, applied)| (Some(incarnation), applied)),
@@ -421,7 +425,7 @@ impl<S: Store> Follower<S> {
         self.staging = Staging::No;
         let applied = if greeted.had.0 == Some(lineage.incarnation()) { greeted.had.1 } else { 0 };
         self.before = None;
-        self.refused = None;
+        (self.refused, self.replaced) = (None, replaced);
         // What is not acknowledged is sent again.
         self.kept.begin(applied);
         let latest = greeting.seq;
@@ -440,6 +444,12 @@ impl<S: Store> Follower<S> {
             primary.is_there = false;
             self.staging = Staging::No;
         }
+    }
+
+    /// The primary, and a session that it may still take for the one in force: it has greeted this store by two names, and
+    /// removes one of them.
+    pub fn replaced(&self) -> Option<(Pid, u64)> {
+        Some((self.primary.as_ref()?.greeting.pid.clone(), self.replaced?))
     }
 
     /// A primary has removed this slave. Gives whether this is the followed primary.

@@ -208,13 +208,17 @@ impl<S: Store> KeyValueServer<S> {
                 Ok(())
             }
             FromPrimary::Bye { session } => {
-                let is_it = {
+                let (is_it, replaced) = {
                     let mut follower = self.follower.lock();
+                    let replaced = follower.replaced();
                     let is_it = follower.bye(session);
                     self.note_rank(&mut follower);
-                    is_it
+                    (is_it, replaced)
                 };
                 if is_it {
+                    if let Some((primary, session)) = replaced {
+                        self.leave(&primary, session);
+                    }
                     self.forget_position();
                     tracing::info!(store = ?turn.me, "no longer a slave: its primary has removed it");
                     self.note_is_slave(false);

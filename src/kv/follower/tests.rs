@@ -68,6 +68,15 @@ fn another_primary_is_taken_where_the_first_is_gone_or_the_term_is_higher() {
 }
 
 #[test]
+fn a_primary_that_takes_back_one_of_two_names_is_told_of_the_session_of_the_other() {
+    let mut follower = follower();
+    assert!(follower.greet(greeting(0, &[1], 1), FREE).is_ok() && follower.replaced().is_none());
+    assert!(follower.greet(greeting(0, &[1], 2), FREE).is_ok());
+    assert_eq!(follower.replaced(), Some((greeting(0, &[1], 1).pid, 1)));
+    assert!(follower.bye(2) && follower.replaced().is_none());
+}
+
+#[test]
 fn a_former_primary_with_slaves_says_so_until_it_is_up_to_date() {
     let (mut follower, store) = (follower(), MemoryStore::default());
     let with_slaves = Own { has_slaves: true, ..FREE };

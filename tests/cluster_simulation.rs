@@ -97,7 +97,7 @@ impl World {
                 self.nodes[one].fails = fails;
                 self.counts.failing += u64::from(fails && self.nodes[one].drive.is_some());
             }
-            48..50 if wild => {
+            48..50 | 203..209 if wild => {
                 if self.nodes[one].life.is_some() {
                     self.move_name(one);
                 }
@@ -183,8 +183,12 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     }
     for node in &mut nodes {
         let fails_one_in = random.pick(&[0, 20, 4]);
-        let manner =
-            Manner { in_order: random.one_in(3), fails_one_in, ..Manner::wild(random.below(1 << 32)) };
+        let manner = Manner {
+            in_order: random.one_in(3),
+            newest_first: random.one_in(2),
+            fails_one_in,
+            ..Manner::wild(random.below(1 << 32))
+        };
         node.drive = random.one_in(2).then(|| Drive::new(manner));
     }
     for beam in len..len + beams {

@@ -294,7 +294,8 @@ impl World {
     /// Who is followed is who has answered.
     fn check_answered(&self, follow: &Follow) {
         let SlaveState::Following(RemoteProcess::Pid(at)) = follow.slave.state() else { return };
-        let Some(life) = &self.nodes[self.node_named(&at.node)].life else { return };
+        let followed = &self.nodes[self.node_named(&at.node)];
+        let Some(life) = followed.life.as_ref().filter(|_| !followed.is_beam) else { return };
         let nobody = RemoteProcess::Name { name: "nobody".into(), node: "nowhere@h".into() };
         let is_it =
             life.store.pid.creation != at.creation || follow.slave.is_at(&nobody, Some(life.incarnation));

@@ -70,6 +70,8 @@ pub struct Manner {
     pub fails_to_read: bool,
     /// Everything is carried out and told of in the order in which it was asked, as a disk does.
     pub in_order: bool,
+    /// What was carried out last is told of first, mostly.
+    pub newest_first: bool,
     /// Scans come later too.
     pub late_scans: bool,
     /// A thread of its own steps it.
@@ -84,6 +86,7 @@ impl Manner {
             fails_one_in: 0,
             fails_to_read: false,
             in_order: false,
+            newest_first: false,
             late_scans: false,
             has_thread: false,
         }
@@ -184,7 +187,14 @@ impl Deferred {
                 assert!(state.asked.is_empty(), "something waits for nothing");
                 return false;
             }
-            let pick = if state.manner.in_order { all - 1 } else { state.random.index(all) };
+            let manner = state.manner;
+            let pick = match manner {
+                Manner { in_order: true, .. } => all - 1,
+                Manner { newest_first: true, .. } if ready.is_empty() || state.random.below(2) == 0 => {
+                    all - 1
+                }
+                _ => state.random.index(all),
+            };
             match ready.get(pick) {
                 Some(&at) => {
                     state.carry_out(at);

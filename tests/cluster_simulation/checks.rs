@@ -25,9 +25,6 @@ pub struct Observed {
     seen: Data,
     /// What it holds has come down all of this lineage, and is not from before.
     is_of_lineage: bool,
-    /// The primary whose writes it has taken in without anything missing, and the last of these; each with how much its store
-    /// must have told of until it has them.
-    has: Vec<(u64, (u64, u64))>,
     is_copying: bool,
     has_primary: bool,
     /// What the next copy drops is to be kept.
@@ -448,27 +445,15 @@ impl World {
         between: &[(u64, Arc<Data>)],
         figures: Option<&PrimaryFigures>,
     ) {
-        let drive = self.nodes[node].drive.as_ref();
-        let (asked, told) = drive.map_or((0, 0), |drive| (drive.asked_ever(), drive.told_ever()));
         let observed = &mut self.observed[node];
-        let primary = Self::primary_of(&observed.lineage);
-        match (primary, figures) {
-            (Some(primary), Some(figures)) if figures.state == PrimaryStanding::Following => {
+        // Its store has kept what it says to have.
+        let has = Self::primary_of(&observed.lineage).zip(figures).and_then(|(primary, figures)| {
+            let is_whole = figures.state == PrimaryStanding::Following;
+            is_whole.then(|| {
                 observed.was_whole_of = Some(primary);
-                let last = (primary, figures.seq);
-                if observed.has.last().is_none_or(|(_, known)| *known != last) {
-                    observed.has.push((asked, last));
-                }
-            }
-            // One of them was not kept.
-            (_, Some(PrimaryFigures { state: PrimaryStanding::Full | PrimaryStanding::Failing, .. })) => {
-                observed.has.clear();
-            }
-            _ => {}
-        }
-        // It has said so when these are kept, whoever it follows by then.
-        let has: Vec<_> =
-            observed.has.extract_if(.., |(asked, _)| *asked <= told).map(|(_, has)| has).collect();
+                (primary, figures.seq)
+            })
+        });
         for Call { asked, .. } in self.calls.values_mut() {
             let Asked::Confirmed { incarnation, seq, pair: (key, value), had, .. } = asked else { continue };
             if *incarnation == observed.incarnation {
@@ -478,7 +463,7 @@ impl World {
             }
             let has_it = |(primary, last)| primary == *incarnation && seq.is_some_and(|seq| last >= seq);
             let incarnation = observed.incarnation;
-            if has.iter().copied().any(has_it) && !had.iter().any(|had| had.incarnation == incarnation) {
+            if has.is_some_and(has_it) && !had.iter().any(|had| had.incarnation == incarnation) {
                 let turns = self.turns.get(&incarnation).copied().unwrap_or(0);
                 had.push(Had { incarnation, turns });
             }

@@ -58,10 +58,32 @@ const SEEDS: u64 = 3_000;
 const STEPS: usize = 500;
 
 impl World {
+    fn restless_step(&mut self, one: usize, other: usize) {
+        match self.random.below(6) {
+            0 if self.nodes[one].life.is_some() => self.move_name(one),
+            1 => self.slow_down(one, other),
+            2 => self.heal(one, other),
+            3 => {
+                if let Some(node) = self.some_running() {
+                    self.add_slave(node, other);
+                }
+            }
+            4 => {
+                if let Some(node) = self.some_primary() {
+                    self.write(node, Some(2));
+                }
+            }
+            _ => self.pass(Duration::from_millis(700)),
+        }
+    }
+
     /// `wild`: nodes are killed, and slaves added and removed. `root`: only its slaves are promoted.
     fn step(&mut self, wild: bool, root: Option<usize>) {
         let nodes = self.nodes.len();
         let (one, other) = (self.random.index(nodes), self.random.index(nodes));
+        if self.is_restless && self.random.one_in(12) {
+            return self.restless_step(one, other);
+        }
         match self.random.below(1_000) {
             0..3 if wild => {
                 if self.nodes[one].life.is_some() {
@@ -198,7 +220,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
         nodes[primary].configured.push(node.store_name());
         nodes.push(node);
     }
-    let wild = random.one_in(2);
+    let (wild, restless) = (random.one_in(2), random.one_in(2));
     let mut world = World::new(nodes, random, *counts, start);
     for (primary, slave) in added {
         world.add_named(primary, slave);
@@ -207,6 +229,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     // promoted, all are one tree again, however many were promoted apart from each other.
     let one_tree = !wild && shape == 0;
     world.is_one_tree = one_tree;
+    world.is_restless = wild && restless;
     if one_tree {
         world.settle();
     }

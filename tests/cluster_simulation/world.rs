@@ -113,6 +113,8 @@ pub struct World {
     /// How many these are.
     pub stores: usize,
     pub globals: Vec<GlobalName>,
+    /// Names move, and slaves are added by several of them, more than anything else.
+    pub is_restless: bool,
     /// All stores are slaves of one, whichever is promoted.
     pub is_one_tree: bool,
     /// Nothing breaks any more.
@@ -176,6 +178,7 @@ impl World {
             nodes,
             stores,
             globals: (0..stores).map(GlobalName::new).collect(),
+            is_restless: false,
             is_one_tree: false,
             is_calm: false,
             unix_ms: 1 << 40,

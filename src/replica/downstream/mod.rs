@@ -519,8 +519,10 @@ impl Downstream {
 
     /// It is told that each session is over that it may be in.
     fn bye(&mut self) {
-        if let Some(at) = self.watched.take().filter(|_| !planted(Rule::Bye)) {
-            self.outputs.push_back(Output::Bye { at, sessions: self.slave.sessions() });
+        let Some(at) = self.watched.take().filter(|_| !planted(Rule::Bye)) else { return };
+        let sessions = self.slave.sessions();
+        if !sessions.is_empty() {
+            self.outputs.push_back(Output::Bye { at, sessions });
         }
     }
 

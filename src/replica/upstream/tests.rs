@@ -80,7 +80,15 @@ fn down(upstream: &mut Upstream, greeting: &Greeting) {
 }
 
 fn mark(upstream: &mut Upstream, session: u64, mark: CopyMark, seq: u64) -> Vec<Output> {
-    hand(upstream, Input::Mark { session, seq, mark, can_put_aside: true })
+    let outputs = hand(upstream, Input::Mark { session, seq, mark, can_put_aside: true });
+    without_give_up(outputs, mark)
+}
+
+/// A copy drops what callers may wait for, at its beginning and its end.
+fn without_give_up(mut outputs: Vec<Output>, mark: CopyMark) -> Vec<Output> {
+    let gives_up = outputs.extract_if(.., |output| matches!(output, Output::GiveUp)).count();
+    assert!(gives_up == 0 || matches!(mark, CopyMark::Begin | CopyMark::End), "{mark:?}");
+    outputs
 }
 
 /// Asks, and is answered once all is kept.
@@ -447,7 +455,8 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     let mut upstream = upstream();
     greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
     let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
-    assert_eq!(hand(&mut upstream, begin).len(), 1, "what it holds is a mix");
+    let begun = without_give_up(hand(&mut upstream, begin), CopyMark::Begin);
+    assert_eq!(begun.len(), 1, "what it holds is a mix");
     let put = |upstream: &mut Upstream, key: &[u8], is_put: bool| {
         let Place::Store { ticket, export } = upstream.take_key(1, 10, key, is_put) else {
             panic!("a copy in place")
@@ -501,7 +510,8 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     mark(&mut again, 1, CopyMark::End, 10);
     assert_eq!(hand(&mut again, Input::Ask { session: 1, seq: 10 }), [Output::PutOff]);
     let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
-    assert!(matches!(hand(&mut again, begin)[..], [Output::ConfirmPutOff(_)]));
+    let begun = without_give_up(hand(&mut again, begin), CopyMark::Begin);
+    assert!(matches!(begun[..], [Output::ConfirmPutOff(_)]));
     // Another copy begins while the rest of this one is deleted.
     mark(&mut upstream, 1, CopyMark::End, 12);
     let begin = Input::Mark { session: 1, seq: 12, mark: CopyMark::Begin, can_put_aside: false };

@@ -491,7 +491,7 @@ fn a_process_whose_name_has_gone_while_that_was_looked_for_is_told_so() {
     assert_eq!(desk.located(&pid("c@h", 6)), ["bye 1", "watch"]);
     // That one is in none of its sessions.
     desk.machine.slave().drop_out();
-    assert_eq!(desk.hand(Input::Changed), ["Info: slave no longer followed", "unwatch"]);
+    assert_eq!(desk.hand(Input::Changed), ["unwatch"]);
     // To the store itself.
     let mut desk = Desk::new(&store, remote(), false);
     let watch = desk.follow(&pid("b@h", 5), 9);

@@ -1,4 +1,5 @@
-//! Replication on a virtual clock: a primary, a slave, and a network that delays, stalls and breaks. The slave knows nothing
+//! Replication on a virtual clock: a primary, which steps the product's `Downstream`, a slave, and a network that delays, stalls
+//! and breaks. The slave knows nothing
 //! but the Elixir servers' messages, or is a kvnode's. After whatever happened, both hold the same; a value never goes back;
 //! a kvnode's copy shows at once what the primary held at one moment. A kvnode may be full for a while, and is never shown as in
 //! step while it lacks something.
@@ -10,15 +11,17 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use kvnode::distribution::RemoteProcess;
-use kvnode::etf::{Pid, TermView, Traits, encode};
+use kvnode::etf::{OwnedTerm, Pid, TermView, Traits, encode};
 use kvnode::kv::{Cast, FromPrimary};
+use kvnode::replica::downstream::{
+    Answer, Chance, Input, KeysRead, Output, PartRead, Search, Siblings, Standpoint, Whereabouts,
+};
 use kvnode::replica::{
-    Acknowledge, CopyMark, Mark, PresentValue, Pushed, Refusal, ReplicaWrite, Said, Slave, SlaveName, Source,
-    SourceRead, Standing,
+    Acknowledge, CopyMark, Downstream, GreetingAnswer, Lineage, Mark, PresentValue, Pushed, Refusal,
+    ReplicaWrite, Said, SlaveName, Source, SourceRead, Standing,
 };
 
 const KEYS: u64 = 24;
@@ -65,7 +68,7 @@ struct Primary {
     history: Vec<(u64, Option<u64>)>,
     /// Nobody writes any more.
     quiet: bool,
-    slave: Arc<Slave>,
+    slave: Rc<RefCell<Downstream>>,
     random: Random,
 }
 
@@ -78,13 +81,15 @@ impl Primary {
         let pushed = if self.random.one_in(3) {
             self.data.remove(&key);
             self.history.push((key, None));
-            self.slave.push(self.writes, ReplicaWrite::Delete { key: &encoded, traits: Traits::none() })
+            self.slave
+                .borrow_mut()
+                .push(self.writes, ReplicaWrite::Delete { key: &encoded, traits: Traits::none() })
         } else {
             self.data.insert(key, self.writes);
             self.history.push((key, Some(self.writes)));
             let value = term(self.writes);
             let write = ReplicaWrite::Put { key: &encoded, value: &value, traits: Traits::none() };
-            self.slave.push(self.writes, write)
+            self.slave.borrow_mut().push(self.writes, write)
         };
         pushed == Pushed::Ready
     }
@@ -132,6 +137,10 @@ impl Source for Shared<'_> {
 
     fn seq(&self) -> u64 {
         self.0.borrow().writes
+    }
+
+    fn lineage(&self) -> Lineage {
+        Lineage { term: 0, promoted: 0, path: vec![self.0.borrow().incarnation] }
     }
 
     fn len(&self) -> usize {
@@ -288,13 +297,13 @@ impl Process {
 enum ToSlave {
     Cast(Vec<u8>),
     Ask(Mark),
-    State,
+    State(u64),
 }
 
 /// What is on its way back.
 enum ToPrimary {
     Answer(Mark, Result<(), Refusal>),
-    State(Vec<u64>),
+    State(u64, Vec<u64>),
 }
 
 struct World<'a> {
@@ -307,25 +316,36 @@ struct World<'a> {
     incarnation: u32,
     random: Random,
     now: Instant,
+    /// Its node can be reached.
     connected: bool,
-    sweeping: bool,
+    /// The question that the process is watched for.
+    watch: Option<u64>,
     /// Delivered one by one: how long each takes is how seldom it is chosen.
     there: VecDeque<ToSlave>,
     back: VecDeque<ToPrimary>,
 }
 
 impl World<'_> {
-    fn slave<R>(&self, with: impl FnOnce(&Slave) -> R) -> R {
-        with(&self.primary.borrow().slave)
+    fn slave<R>(&self, with: impl FnOnce(&mut Downstream) -> R) -> R {
+        with(&mut self.primary.borrow().slave.borrow_mut())
+    }
+
+    fn hand(&self, input: Input) {
+        let now = self.now;
+        self.slave(|slave| slave.handle(input, now));
+    }
+
+    fn at(&self) -> Pid {
+        Pid { node: "slave@h".into(), id: self.incarnation, serial: 0, creation: 1 }
     }
 
     fn take(&mut self) {
         let mut sent = Vec::new();
-        let mut room = self.random.below(20);
+        let (mut room, now) = (self.random.below(20), self.now);
         let taken = self.slave(|slave| {
             slave.take(
                 "slave@h",
-                self.now,
+                now,
                 |_| true,
                 |_, message| {
                     sent.push(ToSlave::Cast(message.to_vec()));
@@ -340,23 +360,57 @@ impl World<'_> {
         }
     }
 
-    /// What the task that follows the slave does when it wakes.
+    /// What the driver of the slave does when it wakes.
     fn tend(&mut self) {
-        if !self.connected {
-            return;
+        let now = self.now;
+        if self.slave(|slave| slave.poll_timeout()).is_some_and(|due| now >= due) {
+            self.hand(Input::Timeout);
         }
-        self.slave(|slave| slave.catch_up(self.now));
-        if !self.sweeping && self.slave(Slave::begin_sweep) {
-            self.sweeping = true;
-            self.there.push_back(ToSlave::State);
+        while let Some(output) = self.slave(Downstream::poll_output) {
+            self.carry_out(output);
         }
-        if !self.sweeping {
-            let (slave, source) = (Arc::clone(&self.primary.borrow().slave), Shared(self.primary));
-            if slave.scan(&source) {
-                slave.refill(&source);
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        let source = Shared(self.primary);
+        match output {
+            Output::Locate { question } => {
+                self.hand(Input::Located { question, found: Ok(Whereabouts::At(self.at())) });
             }
+            Output::Look { question } => self.hand(Input::Holders { question, holders: vec![self.at()] }),
+            Output::Watch { question, .. } if self.connected => {
+                self.watch = Some(question);
+                self.hand(Input::Watched { question, watched: Ok(()) });
+            }
+            Output::Watch { question, .. } => {
+                self.hand(Input::Watched { question, watched: Err("not reached".into()) });
+            }
+            Output::AskDialect { question, .. } => self.answer(question, Answer::Dialect(Ok(self.kvnode))),
+            Output::AskKind { question, .. } => self.answer(question, Answer::Kind(Ok(None))),
+            Output::Greet { question, hello, .. } => {
+                let said = self.process.greet(hello.session, hello.lineage.incarnation());
+                self.answer(question, Answer::Greeting(GreetingAnswer::Taken(said)));
+            }
+            Output::ReadKeys { question, .. } => self.there.push_back(ToSlave::State(question)),
+            Output::Repair => self.slave(|slave| slave.repair(&source)),
+            Output::ReadPart { scan, part, since } => {
+                let mut keys = Vec::new();
+                source.keys(part, since, &mut |key| keys.push(key.into()));
+                let (parts, total) = (source.parts(), source.len() as u64);
+                let read = PartRead::Keys { keys, parts, total, is_damaged: false };
+                self.hand(Input::PartRead { scan, part, read });
+            }
+            Output::Feed { .. } => self.take(),
+            _ => {}
         }
-        self.take();
+    }
+
+    fn answer(&self, question: u64, answer: Answer) {
+        let source = Shared(self.primary);
+        let (slaves, siblings) = (Vec::new(), Siblings::default());
+        let (lineage, seq) = (source.lineage(), source.seq());
+        let store = Standpoint { lineage, seq, started_empty: false, slaves, siblings };
+        self.hand(Input::Answered { question, answer, store });
     }
 
     fn deliver(&mut self) {
@@ -368,8 +422,9 @@ impl World<'_> {
                 let answer = self.process.asked();
                 self.back.push_back(ToPrimary::Answer(mark, answer));
             }
-            Some(ToSlave::State) => {
-                self.back.push_back(ToPrimary::State(self.process.data.keys().copied().collect()));
+            Some(ToSlave::State(question)) => {
+                let keys = self.process.data.keys().copied().collect();
+                self.back.push_back(ToPrimary::State(question, keys));
             }
             None => {}
         }
@@ -377,22 +432,21 @@ impl World<'_> {
 
     fn deliver_back(&mut self) {
         match self.back.pop_front() {
-            Some(ToPrimary::Answer(mark, Err(why))) => {
-                self.slave(|slave| slave.not_kept(mark, why, self.now));
-            }
-            Some(ToPrimary::Answer(mark, Ok(()))) => {
-                self.slave(|slave| slave.acknowledged(mark));
-                let confirmed = self.slave(Slave::confirmed);
+            Some(ToPrimary::Answer(mark, kept)) => {
+                self.hand(Input::Acknowledged { mark, kept });
+                let confirmed = self.slave(|slave| slave.confirmed());
                 // What a process had that is no longer there says nothing of the next.
-                assert!(!self.kvnode || !self.connected || confirmed <= self.process.applied, "{confirmed}");
+                let is_it = self.slave(|slave| slave.followed_at().cloned()) == Some(self.at());
+                assert!(!self.kvnode || !is_it || confirmed <= self.process.applied, "{confirmed}");
             }
-            Some(ToPrimary::State(keys)) => {
-                let primary = self.primary.borrow();
-                for key in keys.iter().filter(|key| !primary.data.contains_key(key)) {
-                    primary.slave.miss(&term(*key));
-                }
-                primary.slave.end_sweep(true);
-                self.sweeping = false;
+            Some(ToPrimary::State(question, keys)) => {
+                let stray: Vec<u64> = {
+                    let primary = self.primary.borrow();
+                    keys.into_iter().filter(|key| !primary.data.contains_key(key)).collect()
+                };
+                stray.iter().for_each(|key| self.hand(Input::StrayKey { key: term(*key).into() }));
+                let read = KeysRead { foreign: stray.len() as u64, ..KeysRead::default() };
+                self.hand(Input::KeysRead { question, read });
             }
             None => {}
         }
@@ -407,25 +461,10 @@ impl World<'_> {
             self.there.clear();
             // An answer that was under way may be read when the connection is long gone, and another there.
             self.back.retain(|message| matches!(message, ToPrimary::Answer(..)));
-            self.slave(Slave::gone);
             self.connected = false;
-            self.sweeping = false;
-        }
-    }
-
-    fn connect(&mut self) {
-        if !self.connected {
-            let pid = Pid { node: "slave@h".into(), id: self.incarnation, serial: 0, creation: 1 };
-            if self.kvnode {
-                let incarnation = self.primary.borrow().incarnation;
-                let session = self.slave(|slave| slave.next_session(incarnation));
-                let had = self.process.greet(session, incarnation);
-                let at = RemoteProcess::Pid(pid);
-                self.slave(|slave| slave.found_kvnode(at, session, incarnation, had));
-            } else {
-                self.slave(|slave| slave.found(RemoteProcess::Pid(pid)));
+            if let Some(question) = self.watch.take() {
+                self.hand(Input::Down { question, reason: OwnedTerm::atom("noconnection") });
             }
-            self.connected = true;
         }
     }
 
@@ -450,7 +489,7 @@ impl World<'_> {
         if self.random.one_in(2) {
             primary.data.clear();
         }
-        primary.slave = Arc::new(Slave::new(SlaveName::global("s"), self.buffer_bytes_max));
+        primary.slave = slave(self.buffer_bytes_max, self.now);
         primary.incarnation += 1 << 32;
         primary.first = (primary.writes, primary.data.clone());
         primary.history.clear();
@@ -462,7 +501,7 @@ impl World<'_> {
             3..5 => self.restart_primary(),
             5..15 => self.disconnect(),
             15..19 => self.room = [3, KEYS / 2, KEYS, u64::MAX][self.random.below(4) as usize] as usize,
-            19..60 => self.connect(),
+            19..60 => self.connected = true,
             // A slave that is stopped for long: writes go on, nothing arrives.
             60..62 => (0..self.random.below(200)).for_each(|_| self.write()),
             62..400 => self.write(),
@@ -481,8 +520,8 @@ impl World<'_> {
 
     /// A slave that is shown as in step, and to which nothing is under way, holds what its primary holds.
     fn check_standing(&self) {
-        let idle = self.connected && !self.sweeping && self.there.is_empty() && self.back.is_empty();
-        if idle && self.slave(Slave::standing) == (Standing::InStep { lag: 0 }) {
+        let idle = self.connected && self.there.is_empty() && self.back.is_empty();
+        if idle && self.slave(|slave| slave.standing()) == (Standing::InStep { lag: 0 }) {
             assert_eq!(self.process.data, self.primary.borrow().data, "in step");
         }
     }
@@ -490,19 +529,19 @@ impl World<'_> {
     /// Nothing breaks any more and nobody writes: the two become the same in a bounded number of steps.
     fn settle(&mut self) {
         self.room = usize::MAX;
-        self.connect();
+        self.connected = true;
         for _ in 0..20_000 {
-            let settled = self.slave(Slave::standing) == Standing::InStep { lag: 0 };
-            if settled && !self.sweeping && self.there.is_empty() && self.back.is_empty() {
+            let settled = self.slave(|slave| slave.standing()) == Standing::InStep { lag: 0 };
+            if settled && self.there.is_empty() && self.back.is_empty() {
                 return;
             }
             self.tend();
             self.deliver();
             self.deliver_back();
-            let is_full = matches!(self.slave(Slave::standing), Standing::Full { .. });
+            let is_full = matches!(self.slave(|slave| slave.standing()), Standing::Full { .. });
             self.now += Duration::from_millis(if is_full { 100 } else { 1 });
         }
-        panic!("not settled: {:?}", self.slave(Slave::standing));
+        panic!("not settled: {:?}", self.slave(|slave| slave.standing()));
     }
 }
 
@@ -520,6 +559,19 @@ impl Drop for Seed {
     }
 }
 
+/// A slave that is looked for from now on.
+fn slave(buffer_bytes_max: usize, now: Instant) -> Rc<RefCell<Downstream>> {
+    let mut slave = Downstream::new(SlaveName::global("s"), 0, buffer_bytes_max);
+    let search = Search {
+        pause_first: Duration::from_millis(2),
+        pause_max: Duration::from_millis(2),
+        is_awaited: false,
+        chance: Chance(Box::new(|_| 0)),
+    };
+    slave.handle(Input::Begin(search), now);
+    Rc::new(RefCell::new(slave))
+}
+
 fn run(seed: u64, start: Instant, counts: &mut Counts) {
     let seed = Seed(seed);
     let mut random = Random::new(seed.0);
@@ -531,7 +583,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         first: (0, BTreeMap::new()),
         history: Vec::new(),
         quiet: false,
-        slave: Arc::new(Slave::new(SlaveName::global("s"), buffer_bytes_max)),
+        slave: slave(buffer_bytes_max, start),
         random: Random::new(seed.0 ^ 0xABCD),
     });
     let mut world = World {
@@ -544,7 +596,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         random,
         now: start,
         connected: false,
-        sweeping: false,
+        watch: None,
         there: VecDeque::new(),
         back: VecDeque::new(),
     };
@@ -552,7 +604,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         for _ in 0..300 {
             world.step();
             world.check_standing();
-            match world.slave(Slave::standing) {
+            match world.slave(|slave| slave.standing()) {
                 Standing::Gone { missed: Some(_) } => counts.partial += 1,
                 Standing::Gone { missed: None } => counts.full += 1,
                 Standing::Behind { .. } => counts.behind += 1,
@@ -566,7 +618,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         world.settle();
         primary.borrow_mut().quiet = false;
         assert_eq!(world.process.data, primary.borrow().data);
-        assert!(!world.slave(Slave::may_be_stale));
+        assert!(!world.slave(|slave| slave.may_be_stale()));
     }
     counts.copies += world.process.copies;
 }

@@ -2,8 +2,8 @@
 //!
 //! Taken, it would be there alone: the primary does not have it, the other slaves neither, and the next copy drops it. So it
 //! is refused with the primary's name, or handed on to the primary. A store whose primary is an Elixir server takes writes,
-//! as the Elixir modules do. So does a store that was a slave before a restart and has not been greeted since: it does not
-//! know its primary.
+//! as the Elixir modules do. So does a store that was a slave before a restart and has not been greeted since, as it does not
+//! know its primary; what its primary copies over then is kept in a file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::server::KeyValueServer;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
 use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
+use crate::replica::upstream::Input;
 use crate::store::Store;
 
 /// Writes of one store that may be at its primary: past it a write is refused.
@@ -121,7 +122,7 @@ fn write_slave_of(w: &mut TermWriter<'_>, primary: &ServerRef) {
 }
 
 impl<S: Store> KeyValueServer<S> {
-    /// A caller's write where this is a slave. Gives whether it is over with that.
+    /// A caller's write where that is of matter to the store as a slave. Gives whether it is over with that.
     #[cold]
     pub(super) fn write_at_slave(
         &self,
@@ -133,7 +134,11 @@ impl<S: Store> KeyValueServer<S> {
             let primary = machine.primary()?;
             Some((primary.greeting.pid.clone(), primary.known_as(), primary.is_there))
         });
-        let Some((pid, known_as, is_there)) = known else { return false };
+        let Some((pid, known_as, is_there)) = known else {
+            let outputs = self.upstream.hand(Input::OwnWrite);
+            self.carry_out(outputs, None, turn);
+            return false;
+        };
         self.watch.count(Served::AtSlave);
         let writes = self.slave_writes;
         if self.slave_write_said.first() {

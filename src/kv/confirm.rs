@@ -1,13 +1,13 @@
 //! Writes that are answered once slaves have them.
 //!
-//! A slave has a write when it has acknowledged it and everything before it ([`Slave::confirmed`](crate::replica::Slave::confirmed)). One acknowledgement
+//! A slave has a write when it has acknowledged it and everything before it ([`Downstream::confirmed`](crate::replica::Downstream::confirmed)). One acknowledgement
 //! confirms all writes before it, so many callers share one question to each slave.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::SlaveFeed;
+use super::SlaveEntry;
 use super::follow::Settling;
 use super::order::Order;
 use super::ranked::{Ranked, RankedReads, rank};
@@ -57,12 +57,12 @@ struct Queue {
 
 /// The slaves of a store, and the callers that wait for slaves to have a write.
 pub(super) struct Confirmations {
-    pub(super) slaves: RankedReads<rank::Slaves, Vec<Arc<SlaveFeed>>>,
+    pub(super) slaves: RankedReads<rank::Slaves, Vec<Arc<SlaveEntry>>>,
     pub(super) order: Order,
     /// What is read for them.
     pub(super) reads: Reads,
     /// Held while it is settled whose process one of them is.
-    pub(super) settling: Arc<Settling>,
+    pub(super) settling: Settling,
     queue: Ranked<rank::Waiting, Queue>,
     dispatch: Arc<dyn Dispatch>,
 }
@@ -73,16 +73,26 @@ impl Confirmations {
             slaves: RankedReads::default(),
             order: Order::default(),
             reads: Reads::default(),
-            settling: Arc::default(),
+            settling: Settling::default(),
             queue: Ranked::default(),
             dispatch,
         }
     }
 
+    /// The slaves that are some.
+    pub(super) fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
+        let slaves = self.slaves.read();
+        slaves.iter().filter(|slave| !slave.machine().is_over()).cloned().collect()
+    }
+
     /// How many slaves have a write.
     fn have(&self, wanted: Wanted) -> usize {
         // A write in the same thread may hold them.
-        self.slaves.read_recursive().iter().filter(|slave| slave.has(wanted.seq, wanted.traits)).count()
+        self.slaves
+            .read_recursive()
+            .iter()
+            .filter(|slave| slave.machine().has(wanted.seq, wanted.traits))
+            .count()
     }
 
     /// A write whose caller will [`wait`](Self::wait) is under way.
@@ -159,7 +169,7 @@ impl Confirmations {
             }
             let mut confirmed: Vec<(u64, Traits)> = {
                 let slaves = self.slaves.read_recursive();
-                slaves.iter().map(|slave| slave.acknowledges()).collect()
+                slaves.iter().map(|slave| slave.machine().acknowledges()).collect()
             };
             confirmed.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
             let is_done = |Waiting { wanted, .. }: &Waiting| {

@@ -9,8 +9,9 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::kv::SlaveEntry;
+use crate::replica::PrimaryStanding;
 use crate::replica::upstream::PrimaryView;
-use crate::replica::{PrimaryStanding, Slave};
 
 /// Counters of one kind that are added up when they are read. Threads that count have one each, as far as these reach: two
 /// that wrote to one line of memory would wait for each other.
@@ -78,7 +79,7 @@ pub trait StoreFigures: Send + Sync {
     /// Bytes of keys and values.
     fn bytes(&self) -> u64;
     /// Its slaves.
-    fn slaves(&self) -> Vec<Arc<Slave>>;
+    fn slaves(&self) -> Vec<Arc<SlaveEntry>>;
     /// The primary that it follows, where that is a kvnode.
     fn primary(&self) -> Option<PrimaryFigures>;
 }

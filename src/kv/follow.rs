@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::confirm::Confirmations;
 use super::ranked::{Ranked, rank};
-use super::{Forward, SlaveFeed};
+use super::{Forward, SlaveEntry};
 use crate::etf::Pid;
 use crate::replica::{Refusal, Source};
 
@@ -62,8 +63,8 @@ impl fmt::Debug for Work {
 /// A slave that is to be followed.
 #[derive(Debug)]
 pub struct FollowSlave {
-    /// The slave, and the stream to it.
-    pub feed: Arc<SlaveFeed>,
+    /// The slave.
+    pub slave: Arc<SlaveEntry>,
     /// The store that it replicates.
     pub store: Pid,
     /// What it is repaired from.
@@ -76,7 +77,7 @@ pub struct FollowSlave {
 #[derive(Clone)]
 pub struct SharedSource {
     pub(super) source: Arc<dyn Source + Send + Sync>,
-    pub(super) settling: Arc<Settling>,
+    pub(super) confirmations: Arc<Confirmations>,
 }
 
 /// The lock of one store under which it is settled whose process a slave is.
@@ -86,7 +87,12 @@ impl SharedSource {
     /// To be held while it is settled whose process a slave of the store is: the process may have been found by several names
     /// at once.
     pub(super) fn settling(&self) -> impl Sized + '_ {
-        self.settling.lock()
+        self.confirmations.settling.lock()
+    }
+
+    /// The slaves of the store. Before the lock of any of them.
+    pub(super) fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
+        self.confirmations.slaves()
     }
 }
 
@@ -135,3 +141,6 @@ impl fmt::Debug for Offer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -101,7 +101,7 @@ impl<S: Store> KeyValueServer<S> {
             let changes = [(key, Change::Delete)];
             let written = store::Written { seq, changes: &changes };
             let write = Committed { written, traits, confirmed: false };
-            committed(&write, &slaves, &store, |slave| {
+            committed(&write, &slaves, |slave| {
                 if let Some(node) = slave.node() {
                     self.dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
                 }

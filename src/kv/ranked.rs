@@ -42,6 +42,7 @@ pub(super) mod rank {
         Waiting = 40,
         Slaves = 50,
         Order = 60,
+        Machine = 65,
         HeldBack = 70,
         Reads = 80,
         Alone = 90,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,12 +17,13 @@ use super::order::Committed;
 use super::ranked::{Ranked, rank};
 use super::upstream::UpstreamEntry;
 use super::write::{Completion, Write, Written, at_once, change_of, committed, replicate, shared_value};
-use super::{Cast, Follow, Request, SlaveWrites, StateShape, state, status};
+use super::{Cast, Follow, Request, SlaveEntry, SlaveWrites, StateShape, state, status};
 use crate::etf::{Pid, TermError, TermView, TermWriter, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
-use crate::replica::{Membership, Slave, SlaveState, Source, Upstream};
+use crate::replica::downstream::Input;
+use crate::replica::{Membership, Source, Upstream};
 use crate::store::{self, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
@@ -53,6 +54,8 @@ pub struct KeyValueServer<S> {
     /// Held while what is to be kept of the store is written. It is not where it could not be read.
     pub(super) noting: Ranked<rank::Noting, Result<(), StoreError>>,
     pub(super) slave_buffer_bytes_max: usize,
+    /// Slaves that were added in this life.
+    pub(super) slaves_added: AtomicU64,
     confirm: ConfirmConfig,
     pub(super) slave_writes: SlaveWrites,
     pub(super) slave_write_said: OnceFlag,
@@ -107,6 +110,7 @@ impl<S: Store> KeyValueServer<S> {
             offered: Arc::default(),
             noting: Ranked::new(noting),
             slave_buffer_bytes_max,
+            slaves_added: AtomicU64::new(0),
             confirm: ConfirmConfig::default(),
             slave_writes: SlaveWrites::default(),
             slave_write_said: OnceFlag::new(),
@@ -177,10 +181,8 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// The slaves that it has.
-    pub fn slaves(&self) -> Vec<Arc<Slave>> {
-        let slaves = self.confirmations.slaves.read();
-        let slaves = slaves.iter().map(|slave| slave.slave());
-        slaves.filter(|slave| slave.state() != SlaveState::Dropped).cloned().collect()
+    pub fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
+        self.confirmations.slaves()
     }
 
     fn get(&self, key: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) -> Result<(), TermError> {
@@ -245,8 +247,7 @@ impl<S: Store> KeyValueServer<S> {
                 let changes = [(key, change_of(value))];
                 let written = store::Written { seq, changes: &changes };
                 let write = Committed { written, traits: write.traits(), confirmed: confirm > 0 };
-                let store = turn.me;
-                committed(&write, &slaves, store, |slave| replicate(slave, turn));
+                committed(&write, &slaves, |slave| replicate(slave, turn));
             }
             Written::Now(written)
         })
@@ -369,14 +370,14 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Put { key, value, confirm }) => {
                 self.watch.count(Served::Put);
-                if self.upstream.is_slave() && self.write_at_slave(request, caller, turn) {
+                if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
                 self.call_write(Write::Put { key, value }, confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
-                if self.upstream.is_slave() && self.write_at_slave(request, caller, turn) {
+                if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
                 self.call_write(Write::Delete { key }, confirm, caller, turn)
@@ -499,7 +500,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             tracing::warn!(?reason, "store ended: its {entries} lost");
         }
         for slave in self.confirmations.slaves.write().drain(..) {
-            slave.drop_out();
+            slave.tell(Input::Removed);
         }
     }
 
@@ -532,7 +533,7 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
         self.store.bytes()
     }
 
-    fn slaves(&self) -> Vec<Arc<Slave>> {
+    fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
         Self::slaves(self)
     }
 

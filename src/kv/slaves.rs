@@ -1,17 +1,17 @@
 //! The slaves of a store: added, removed, and known again after a restart.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
 use super::follow::SharedSource;
 use super::notes;
 use super::server::{refuse, write_error};
-use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveFeed};
+use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveEntry};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
-use crate::replica::upstream::Input;
-use crate::replica::{KnownSlave, Refusal, Slave, SlaveName, SlaveState};
+use crate::replica::{Downstream, KnownSlave, Refusal, SlaveName, SlaveState, downstream, upstream};
 use crate::store::{Store, StoreError};
 
 /// Slaves that one store may have; one more is refused. Each costs a queue, and every write is put into all of them.
@@ -26,7 +26,7 @@ impl<S: Store> KeyValueServer<S> {
     ///
     /// # Errors
     /// The caller's: the store has as many slaves as it may have.
-    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<SlaveFeed>>, TooManySlaves> {
+    pub fn add_slave(&self, name: SlaveName) -> Result<Option<Arc<SlaveEntry>>, TooManySlaves> {
         let mut slaves = self.confirmations.slaves.write();
         slaves.retain(|slave| slave.state() != SlaveState::Dropped);
         if slaves.iter().any(|slave| *slave.name() == name) {
@@ -35,23 +35,24 @@ impl<S: Store> KeyValueServer<S> {
         if slaves.len() >= SLAVES_MAX {
             return Err(TooManySlaves);
         }
-        let feed = SlaveFeed::new(name, self.slave_buffer_bytes_max, &self.confirmations, &self.follow);
-        let slave = Arc::new(feed);
+        let number = self.slaves_added.fetch_add(1, Ordering::Relaxed);
+        let machine = Downstream::new(name, number, self.slave_buffer_bytes_max);
+        let slave = SlaveEntry::new(machine, Arc::downgrade(&self.confirmations), &self.follow);
         for other in slaves.iter() {
-            other.siblings_changed();
+            other.tell(downstream::Input::SiblingsChanged);
         }
         slaves.push(Arc::clone(&slave));
         Ok(Some(slave))
     }
 
     /// Has a slave that was added followed for the process of this server, until it is removed or that ends.
-    pub fn follow_slave(&self, feed: Arc<SlaveFeed>, store: &Pid, added: Option<SlaveAdded>) {
+    pub fn follow_slave(&self, slave: Arc<SlaveEntry>, store: &Pid, added: Option<SlaveAdded>) {
         let Some(source) = self.this.upgrade() else {
-            return tracing::error!(?store, slave = %feed.name(), "not followed: the server was not shared (a bug)");
+            return tracing::error!(?store, slave = %slave.name(), "not followed: the server was not shared (a bug)");
         };
-        let source = SharedSource { source, settling: Arc::clone(&self.confirmations.settling) };
-        feed.begin(store, &source);
-        self.follow.follow(FollowSlave { feed, store: store.clone(), source, added });
+        let source = SharedSource { source, confirmations: Arc::clone(&self.confirmations) };
+        slave.begin(store, &source);
+        self.follow.follow(FollowSlave { slave, store: store.clone(), source, added });
     }
 
     /// Another process holds a global name of this store: it may have been promoted in its place. Each is asked once.
@@ -96,8 +97,10 @@ impl<S: Store> KeyValueServer<S> {
     /// A slave that the store was started with, and that was never followed, is added by hand: nothing is kept from it then.
     fn forget_protecting(&self, name: &SlaveName) {
         let slaves = self.confirmations.slaves.read();
-        if let Some(slave) = slaves.iter().find(|slave| slave.name() == name && slave.protects_data()) {
-            slave.drop_out();
+        if let Some(slave) =
+            slaves.iter().find(|slave| slave.name() == name && slave.machine().protects_data())
+        {
+            slave.tell(downstream::Input::Removed);
         }
     }
 
@@ -108,10 +111,10 @@ impl<S: Store> KeyValueServer<S> {
         let slave = slaves.remove(at);
         let was_one = slave.state() != SlaveState::Dropped;
         for other in slaves.iter() {
-            other.siblings_changed();
+            other.tell(downstream::Input::SiblingsChanged);
         }
         drop(slaves);
-        slave.drop_out();
+        slave.tell(downstream::Input::Removed);
         was_one
     }
 
@@ -131,9 +134,10 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Keeps the names of the slaves, where the store keeps such things: gives whether it does, and answers later then.
     pub(super) fn note_slaves(&self, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) -> bool {
-        let known = |slave: &Arc<Slave>| KnownSlave { name: slave.name().clone(), node: slave.node() };
+        let known =
+            |slave: &Arc<SlaveEntry>| KnownSlave { name: slave.name().clone(), node: slave.last_node() };
         let slaves = || self.slaves().iter().map(known).collect();
-        self.keep(|| Some(Input::SlavesAre(slaves())), done)
+        self.keep(|| Some(upstream::Input::SlavesAre(slaves())), done)
     }
 
     /// As [`note_slaves`](Self::note_slaves), where nobody waits for it.

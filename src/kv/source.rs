@@ -13,7 +13,7 @@ use super::KeyValueServer;
 use super::order::OwnedValue;
 use super::ranked::{Ranked, rank};
 use crate::replica::planted::{Rule, planted};
-use crate::replica::{Lineage, PresentValue, Slave, Source, SourceRead};
+use crate::replica::{Lineage, PresentValue, Source, SourceRead};
 use crate::store::{Batch, Owed, ReadDone, Shows, Store, StoreError, scan};
 
 /// Values that were read and wait to be asked for again.
@@ -205,8 +205,8 @@ impl<S: Store> Source for KeyValueServer<S> {
         self.last_seq()
     }
 
-    fn lineage(&self) -> Option<Lineage> {
-        Some(self.upstream.with(|machine| machine.lineage()))
+    fn lineage(&self) -> Lineage {
+        self.upstream.with(|machine| machine.lineage())
     }
 
     fn greeting(&self, is_under_way: bool) {
@@ -215,14 +215,6 @@ impl<S: Store> Source for KeyValueServer<S> {
 
     fn started_empty(&self) -> bool {
         self.upstream.with(|machine| machine.started_empty())
-    }
-
-    fn slaves(&self) -> Vec<Arc<Slave>> {
-        Self::slaves(self)
-    }
-
-    fn acknowledged(&self) {
-        self.confirmations.acknowledged();
     }
 
     fn len(&self) -> usize {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::SlaveEntry;
 use crate::etf::{TermWriter, key};
-use crate::replica::{Slave, SlaveState};
 use crate::store::{Shows, Store, scan};
 
 /// Which server's state a store shows.
@@ -20,12 +20,11 @@ pub enum StateShape {
 pub(super) fn write<S: Store>(
     w: &mut TermWriter<'_>,
     store: &S,
-    slaves: &[Arc<Slave>],
+    slaves: &[Arc<SlaveEntry>],
     shape: StateShape,
     bytes_max: usize,
 ) {
-    let slaves: Vec<&Arc<Slave>> =
-        slaves.iter().filter(|slave| slave.state() != SlaveState::Dropped).collect();
+    let slaves: Vec<&Arc<SlaveEntry>> = slaves.iter().filter(|slave| !slave.machine().is_over()).collect();
     match pairs(store, bytes_max) {
         Some(pairs) if shape == StateShape::Plain && slaves.is_empty() => pairs.write(w),
         Some(pairs) => {
@@ -79,7 +78,7 @@ fn pairs<S: Store>(store: &S, bytes_max: usize) -> Option<Pairs> {
     }
 }
 
-fn write_slaves(w: &mut TermWriter<'_>, slaves: &[&Arc<Slave>]) {
+fn write_slaves(w: &mut TermWriter<'_>, slaves: &[&Arc<SlaveEntry>]) {
     w.list(slaves.len());
     for slave in slaves {
         slave.name().write(w);
@@ -91,10 +90,12 @@ fn write_slaves(w: &mut TermWriter<'_>, slaves: &[&Arc<Slave>]) {
 mod tests {
     use super::*;
     use crate::etf::{TermView, Traits, encode};
+    use crate::kv::follow::tests::{now, unfollowed};
     use crate::replica::SlaveName;
+    use crate::replica::downstream::Input;
     use crate::store::{MemoryStore, Value};
 
-    fn shown(store: &MemoryStore, slaves: &[Arc<Slave>], shape: StateShape, bytes_max: usize) -> String {
+    fn shown(store: &MemoryStore, slaves: &[Arc<SlaveEntry>], shape: StateShape, bytes_max: usize) -> String {
         let state = encode(|w| write(w, store, slaves, shape, bytes_max));
         format!("{:?}", TermView::parse(&state).expect("a term"))
     }
@@ -110,13 +111,12 @@ mod tests {
         assert_eq!(shown(&store, &[], StateShape::Plain, 100), "%{k: :k}");
         assert_eq!(shown(&store, &[], StateShape::Replicated, 100), "%{data: %{k: :k}, slaves: []}");
         assert_eq!(shown(&store, &[], StateShape::Plain, 5), "%{entries: 1, bytes: 6, slaves: []}");
-        let slaves =
-            [SlaveName::Local("a".into()), SlaveName::global("b")].map(|name| Arc::new(Slave::new(name, 1)));
+        let slaves = [SlaveName::Local("a".into()), SlaveName::global("b")].map(unfollowed);
         assert_eq!(
             shown(&store, &slaves, StateShape::Plain, 100),
             "%{data: %{k: :k}, slaves: [:a, {:global, :b}]}"
         );
-        slaves[0].drop_out();
+        slaves[0].machine().handle(Input::Removed, now());
         assert_eq!(
             shown(&store, &slaves, StateShape::Plain, 0),
             "%{entries: 1, bytes: 6, slaves: [global: :b]}"

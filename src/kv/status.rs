@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::SlaveEntry;
 use crate::etf::text::{InspectLimits, inspect};
 use crate::etf::{TermView, TermWriter, key};
 use crate::replica::upstream::PrimaryView;
-use crate::replica::{Dialect, Slave, Standing, Upstream};
+use crate::replica::{Dialect, Downstream, Standing, Upstream};
 use crate::store::Store;
 
 /// Keys that are shown of those whose values a slave cannot be sent.
@@ -23,7 +24,7 @@ pub(super) fn write<S: Store>(
     store: &S,
     upstream: &Upstream,
     seq: u64,
-    slaves: &[Arc<Slave>],
+    slaves: &[Arc<SlaveEntry>],
 ) {
     let primary = upstream.primary();
     let role = match primary {
@@ -41,7 +42,7 @@ pub(super) fn write<S: Store>(
     }
     w.atom("slaves").list(slaves.len());
     for slave in slaves {
-        write_slave(w, slave);
+        write_slave(w, &slave.machine());
     }
     w.nil();
 }
@@ -57,7 +58,7 @@ fn write_primary(w: &mut TermWriter<'_>, primary: &PrimaryView<'_>) {
 }
 
 /// Writes the slaves' names.
-pub(super) fn slaves(w: &mut TermWriter<'_>, slaves: &[Arc<Slave>]) {
+pub(super) fn slaves(w: &mut TermWriter<'_>, slaves: &[Arc<SlaveEntry>]) {
     w.list(slaves.len());
     for slave in slaves {
         slave.name().write(w);
@@ -65,7 +66,7 @@ pub(super) fn slaves(w: &mut TermWriter<'_>, slaves: &[Arc<Slave>]) {
     w.nil();
 }
 
-fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
+fn write_slave(w: &mut TermWriter<'_>, slave: &Downstream) {
     w.map(8).atom("name");
     slave.name().write(w);
     w.atom("state");
@@ -87,9 +88,9 @@ fn write_slave(w: &mut TermWriter<'_>, slave: &Slave) {
     }
     w.nil();
     w.atom("kind").atom(match slave.dialect() {
-        _ if !is_known || !slave.was_found() => "nil",
-        Dialect::Elixir => "elixir",
-        Dialect::Kvnode { .. } => "kvnode",
+        None => "nil",
+        Some(Dialect::Elixir) => "elixir",
+        Some(Dialect::Kvnode { .. }) => "kvnode",
     });
     w.atom("since");
     match slave.since() {
@@ -123,12 +124,15 @@ fn write_standing(w: &mut TermWriter<'_>, standing: Standing) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distribution::RemoteProcess;
-    use crate::etf::{Pid, encode};
-    use crate::replica::{Membership, Refusal, SlaveName};
+    use std::time::Duration;
+
+    use crate::etf::{OwnedTerm, Pid, encode};
+    use crate::kv::follow::tests::{now, unfollowed};
+    use crate::replica::downstream::{Answer, Chance, Input, Search, Siblings, Standpoint, Whereabouts};
+    use crate::replica::{Lineage, Membership, SlaveName};
     use crate::store::MemoryStore;
 
-    fn shown(slaves: &[Arc<Slave>]) -> String {
+    fn shown(slaves: &[Arc<SlaveEntry>]) -> String {
         let status = encode(|w| {
             write(w, &MemoryStore::default(), &Upstream::new(7, Membership::default(), true), 1, slaves)
         });
@@ -142,7 +146,7 @@ mod tests {
             shown(&[]),
             "%{role: :single, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: []}"
         );
-        let slave = Arc::new(Slave::new(SlaveName::global("s"), 1 << 20));
+        let slave = unfollowed(SlaveName::global("s"));
         let head = "%{role: :primary, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: [%{name: {:global, :s}, state: ";
         let shown = || shown(&[Arc::clone(&slave)]);
         assert_eq!(
@@ -151,21 +155,40 @@ mod tests {
                 "{head}:seeking, stale_keys: nil, withheld: 0, withheld_keys: [], kind: nil, since: nil, error: nil}}]}}"
             )
         );
-        slave.refused(Refusal::Superseded);
+        let (at, orphan) = (Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }, [0, 1]);
+        let hand = |input| slave.machine().handle(input, now());
+        let search = Search {
+            pause_first: Duration::ZERO,
+            pause_max: Duration::ZERO,
+            is_awaited: false,
+            chance: Chance(Box::new(|_| 0)),
+        };
+        hand(Input::Begin(search));
+        // Its questions have the numbers 1, 2, …: an orphan's is refused, then it is followed.
+        let find = |first: u64, path: &[u64]| {
+            let lineage = Lineage { term: 0, promoted: 0, path: path.to_vec() };
+            let answer = |question, answer| {
+                let (slaves, siblings) = (Vec::new(), Siblings::default());
+                let (lineage, seq, started_empty) = (lineage.clone(), 0, false);
+                let store = Standpoint { lineage, seq, started_empty, slaves, siblings };
+                hand(Input::Answered { question, answer, store });
+            };
+            hand(Input::Timeout);
+            hand(Input::Located { question: first, found: Ok(Whereabouts::At(at.clone())) });
+            hand(Input::Watched { question: first + 1, watched: Ok(()) });
+            answer(first + 2, Answer::Dialect(Ok(false)));
+            answer(first + 3, Answer::Kind(Ok(None)));
+        };
+        find(1, &orphan);
         assert!(shown().contains("state: {:refused, :superseded}") && shown().contains("kind: nil"));
-        slave.found(RemoteProcess::Pid(Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }));
-        assert_eq!(
-            shown(),
+        find(4, &orphan[1..]);
+        let state = |state: &str| {
             format!(
-                "{head}{{:copying, 0, 0}}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
+                "{head}{state}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
             )
-        );
-        slave.gone();
-        assert_eq!(
-            shown(),
-            format!(
-                "{head}{{:gone, :all}}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
-            )
-        );
+        };
+        assert_eq!(shown(), state("{:copying, 0, 0}"));
+        hand(Input::Down { question: 5, reason: OwnedTerm::atom("noconnection") });
+        assert_eq!(shown(), state("{:gone, :all}"));
     }
 }

@@ -1,17 +1,17 @@
 //! A write of a store: what it comes from, what is told when it is done, and how its slaves get it.
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::SlaveFeed;
+use super::SlaveEntry;
 use super::confirm::{Confirmations, Era};
 use super::order::{Committed, Next, Order};
 use super::upstream::UpstreamEntry;
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, Traits, key};
 use crate::process::{Dispatch, Effect, Feed, OwnedCaller, ProcessId, Turn};
+use crate::replica::Pushed;
+use crate::replica::downstream::Input;
 use crate::replica::upstream::Ticket;
-use crate::replica::{Pushed, ReplicaWrite, Slave};
 use crate::store::{Change, StoreError, Value, WriteDone};
 
 /// A write: what the two calls and the two casts come to.
@@ -78,17 +78,26 @@ pub(super) enum Completion<S> {
 /// writes.
 pub(super) fn committed(
     committed: &Committed<'_>,
-    slaves: &[Arc<SlaveFeed>],
-    store: &dyn fmt::Debug,
-    mut ready: impl FnMut(&Arc<SlaveFeed>),
+    slaves: &[Arc<SlaveEntry>],
+    mut ready: impl FnMut(&Arc<SlaveEntry>),
 ) {
     let seq = committed.written.seq;
     for slave in slaves {
-        if committed.confirmed {
-            slave.want(seq);
+        let (mut is_ready, mut is_behind) = (false, false);
+        {
+            let mut machine = slave.machine();
+            if committed.confirmed {
+                machine.want(seq);
+            }
+            committed.each(|write| match machine.push(seq, write) {
+                Pushed::Kept => {}
+                Pushed::Ready => is_ready = true,
+                Pushed::Behind => is_behind = true,
+            });
         }
-        let mut is_ready = false;
-        committed.each(|write| is_ready |= pushed(slave, seq, write, store));
+        if is_behind {
+            slave.wake();
+        }
         if is_ready {
             ready(slave);
         }
@@ -119,7 +128,7 @@ fn in_order(
 ) {
     // Adding a slave waits for this lock, and no holder of it waits for the store.
     let slaves = confirmations.slaves.read_recursive();
-    let mut all_ready: Vec<Arc<SlaveFeed>> = Vec::new();
+    let mut all_ready: Vec<Arc<SlaveEntry>> = Vec::new();
     advance(&confirmations.order, &mut |next| {
         let write = match next {
             Next::Write(write) => write,
@@ -127,8 +136,8 @@ fn in_order(
                 confirmations.reads.clear();
                 for slave in slaves.iter() {
                     tracing::warn!(?store, slave = %slave.name(), "copied to again: writes of the server's former life ended late");
-                    slave.want(seq);
-                    slave.copy_all();
+                    slave.machine().want(seq);
+                    slave.tell(Input::CopyAll);
                 }
                 return;
             }
@@ -136,7 +145,7 @@ fn in_order(
         for (key, _) in write.written.changes {
             confirmations.reads.forget(key);
         }
-        committed(write, &slaves, &store, |slave| {
+        committed(write, &slaves, |slave| {
             if !all_ready.iter().any(|known| Arc::ptr_eq(known, slave)) {
                 all_ready.push(Arc::clone(slave));
             }
@@ -150,28 +159,13 @@ fn in_order(
 }
 
 /// Has a slave take what it has once this batch is handled.
-pub(super) fn replicate(slave: &Arc<SlaveFeed>, turn: &mut Turn<'_>) {
+pub(super) fn replicate(slave: &Arc<SlaveEntry>, turn: &mut Turn<'_>) {
     // Once per batch is enough: the slave's queue keeps the order.
     let asked = |effect: &Effect| matches!(effect, Effect::Feed(_, asked) if std::ptr::addr_eq(Arc::as_ptr(asked), Arc::as_ptr(slave)));
     if !turn.effects.iter().rev().take(8).any(asked)
         && let Some(node) = slave.node()
     {
         turn.effects.push(Effect::Feed(node, Arc::clone(slave) as Arc<dyn Feed>));
-    }
-}
-
-/// Queues a write for a slave; gives whether it is to be taken now.
-fn pushed(slave: &Slave, seq: u64, write: ReplicaWrite<'_>, store: &dyn fmt::Debug) -> bool {
-    match slave.push(seq, write) {
-        Pushed::Kept => false,
-        Pushed::Ready => true,
-        Pushed::Behind(dropped) => {
-            tracing::warn!(
-                ?store, slave = %slave.name(), dropped,
-                "slave is behind: it will be sent what it misses when it has taken what it was sent"
-            );
-            false
-        }
     }
 }
 

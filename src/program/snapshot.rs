@@ -7,9 +7,10 @@ use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::{Program, StoreConfig};
+use crate::kv::SlaveEntry;
 use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch};
 use crate::node;
-use crate::replica::{PrimaryStanding, Slave, SlaveName, SlaveState};
+use crate::replica::{PrimaryStanding, SlaveName, SlaveState};
 
 /// What a node does and holds. What a node does without stores is read as if it were in here: `snapshot.version`. All of it is one
 /// map for others, without a map in it.
@@ -214,7 +215,7 @@ fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> Store
     }
 }
 
-fn followed(slave: &Slave) -> SlaveSnapshot {
+fn followed(slave: &SlaveEntry) -> SlaveSnapshot {
     let standing = slave.standing();
     let node = match (slave.state(), slave.name()) {
         (SlaveState::Following(at), _) => Some(at.node().to_string()),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::SlaveName;
 use super::lineage::{Lineage, Refusal};
-use super::slave::{Said, Slave, SlaveName};
 use crate::etf::{TermView, TermWriter};
 
 /// A slave, as others are told of it: how it is found, also by a node that is connected to none that knows it.
@@ -16,11 +16,6 @@ pub struct KnownSlave {
 }
 
 impl KnownSlave {
-    /// A slave of a store on this node.
-    pub fn of(slave: &Slave, here: &Arc<str>) -> Self {
-        Self { name: slave.name().on(here), node: slave.node() }
-    }
-
     /// Writes `{:at, name, node}`, which is no slave's name, with `nil` for a node that is not known.
     pub fn write(&self, w: &mut TermWriter<'_>) {
         w.tuple(3).atom("at");
@@ -72,6 +67,19 @@ pub(super) fn write_slaves(w: &mut TermWriter<'_>, slaves: &[KnownSlave]) {
     w.list(slaves.len());
     slaves.iter().for_each(|slave| slave.write(w));
     w.nil();
+}
+
+/// What a kvnode's store says of itself when it is greeted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its own incarnation.
+    pub incarnation: u64,
+    /// That of the primary whose writes it has had.
+    pub had: Option<u64>,
+    /// The last of these.
+    pub applied: u64,
+    /// It was a primary with slaves until now: what it has sent to them may come late.
+    pub stepped_down: bool,
 }
 
 /// What has come of a greeting.

@@ -1,8 +1,9 @@
 //! Replication: a primary's side of each of its slaves, and a slave's side of its primary.
 //!
-//! A pure core: state, input, outputs; time is an argument, no socket. [`Downstream`] says when a slave is
-//! to be looked for, watched, greeted and repaired, and the shell (`kv::downstream`) carries that out; a feed takes what waits
-//! for it when its node can take it; the server (`kv`) queues writes and lends its store as a [`Source`].
+//! A pure core: state, input, outputs; time is an argument, no socket. [`Downstream`] is all that there
+//! is of a slave: it says when that is to be looked for, watched, greeted and repaired, and the shell (`kv::downstream`) carries
+//! that out; a feed takes what waits for it when its node can take it; the server (`kv`) queues writes and lends its store as a
+//! [`Source`].
 //!
 //! An Elixir slave knows two casts and three calls. So everything is said with these, and one way serves every slave:
 //!
@@ -28,24 +29,21 @@ pub mod dialect;
 pub mod downstream;
 pub mod greeting;
 pub mod lineage;
-mod log;
 pub mod membership;
-mod missed;
 #[doc(hidden)]
 pub mod planted;
-pub mod slave;
 pub mod source;
 pub mod standing;
-mod state;
 pub mod upstream;
-mod withheld;
 
 pub use dialect::{CopyMark, Dialect};
-pub use downstream::Downstream;
-pub use greeting::{GreetingAnswer, Hello, KnownSlave};
+pub use downstream::{Acknowledge, Downstream, Mark, Pushed, Taken};
+pub use greeting::{GreetingAnswer, Hello, KnownSlave, Said};
 pub use lineage::{Lineage, Refusal};
 pub use membership::{Membership, Position, TermRole};
-pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
 pub use standing::{PrimaryStanding, SlaveState, Standing, StandingKind};
 pub use upstream::Upstream;
+
+/// How a slave was named to `add_slave`.
+pub use crate::distribution::ServerRef as SlaveName;

@@ -1,8 +1,5 @@
 //! What is replicated: single writes, and the store that a repair reads.
 
-use std::sync::Arc;
-
-use super::Slave;
 use super::lineage::Lineage;
 use crate::etf::Traits;
 
@@ -80,14 +77,12 @@ pub trait Source {
     /// applied. `run` calls [`read`](Self::read).
     fn in_order(&self, run: &mut dyn FnMut());
 
-    /// The number of the last write that was queued for slaves: the numbers that [`Slave::push`](super::Slave::push) is
+    /// The number of the last write that was queued for slaves: the numbers that [`Downstream::push`](super::Downstream::push) is
     /// given.
     fn seq(&self) -> u64;
 
-    /// The store's lineage. `None`: nothing that kvnodes need to know; its slaves then get the Elixir servers' messages.
-    fn lineage(&self) -> Option<Lineage> {
-        None
-    }
+    /// The store's lineage.
+    fn lineage(&self) -> Lineage;
 
     /// A slave is being greeted, or is no longer: meanwhile the [`lineage`](Self::lineage) that it is told of should not
     /// change. From any thread; must not block.
@@ -98,14 +93,6 @@ pub trait Source {
     fn started_empty(&self) -> bool {
         false
     }
-
-    /// All slaves, to see whether two of them are one process.
-    fn slaves(&self) -> Vec<Arc<Slave>> {
-        Vec::new()
-    }
-
-    /// A slave has acknowledged something, or is gone. From any thread; must not block.
-    fn acknowledged(&self) {}
 
     /// Number of keys.
     fn len(&self) -> usize;

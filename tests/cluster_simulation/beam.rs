@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use kvnode::etf::TermView;
 use kvnode::kv::Cast;
+use kvnode::kv::SlaveEntry;
 use kvnode::kv::figures::PrimaryFigures;
 use kvnode::process::{Caller, GenServer, Turn};
-use kvnode::replica::{Slave, Source};
+use kvnode::replica::Source;
 use parking_lot::Mutex;
 
 use super::node::Served;
@@ -64,7 +65,7 @@ impl Served for Beam {
         panic!("nobody is its slave")
     }
 
-    fn slaves(&self) -> Vec<Arc<Slave>> {
+    fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
         Vec::new()
     }
 

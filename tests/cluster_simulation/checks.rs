@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kvnode::distribution::RemoteProcess;
+use kvnode::kv::SlaveEntry;
 use kvnode::kv::figures::PrimaryFigures;
-use kvnode::replica::{Lineage, PrimaryStanding, Refusal, Slave, SlaveName, SlaveState, Standing};
+use kvnode::replica::{Lineage, PrimaryStanding, Refusal, SlaveName, SlaveState, Standing};
 
 use super::clients::{Asked, Call};
 use super::drive;
@@ -241,7 +242,7 @@ impl World {
     }
 
     pub fn lineage(&self, node: usize) -> Lineage {
-        self.life(node).source().lineage().expect("a store has one")
+        self.life(node).source().lineage()
     }
 
     /// The incarnation of the primary that a node's store follows, or has followed last.
@@ -485,7 +486,7 @@ impl World {
     }
 
     /// The node that a slave's name names.
-    fn target(&self, slave: &Slave) -> Option<usize> {
+    fn target(&self, slave: &SlaveEntry) -> Option<usize> {
         match slave.name() {
             SlaveName::Remote { node, .. } => Some(self.node_named(node)),
             SlaveName::Pid(pid) => Some(self.node_named(&pid.node)),
@@ -495,7 +496,7 @@ impl World {
     }
 
     /// Whether a slave is followed where its name is.
-    fn is_where_its_name_is(&self, slave: &Slave) -> bool {
+    fn is_where_its_name_is(&self, slave: &SlaveEntry) -> bool {
         matches!(slave.state(), SlaveState::Following(at) if self.target(slave) == Some(self.node_of(&at)))
     }
 
@@ -515,7 +516,7 @@ impl World {
 
     /// Whether a node alone streams to another.
     fn is_only_primary(&self, node: usize, other: usize) -> bool {
-        let is_its = |slave: &Arc<Slave>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == other);
+        let is_its = |slave: &Arc<SlaveEntry>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == other);
         (0..self.stores).all(|known| known == node || !self.life(known).server.slaves().iter().any(is_its))
     }
 
@@ -529,7 +530,7 @@ impl World {
             && (0..self.nodes.len()).all(is_told)
             && (0..self.nodes.len()).all(|node| {
                 self.life(node).server.slaves().iter().all(|slave| match slave.standing() {
-                    Standing::InStep { lag: 0 } => !slave.is_renewed() && self.is_where_its_name_is(slave),
+                    Standing::InStep { lag: 0 } => self.is_where_its_name_is(slave),
                     Standing::Refused(refusal) => {
                         self.target(slave).is_some_and(|target| self.is_right(node, target, slave, refusal))
                     }
@@ -538,7 +539,7 @@ impl World {
             })
     }
 
-    fn is_right(&self, node: usize, target: usize, slave: &Slave, refusal: Refusal) -> bool {
+    fn is_right(&self, node: usize, target: usize, slave: &SlaveEntry, refusal: Refusal) -> bool {
         if self.nodes[target].is_beam {
             return refusal == Refusal::Superseded && self.lineage(node).is_orphan();
         }
@@ -558,7 +559,9 @@ impl World {
             }
             Refusal::NotEmpty => {
                 let source = self.life(node).source();
-                slave.protects_data() && source.started_empty() && !self.observed[target].data.is_empty()
+                slave.machine().protects_data()
+                    && source.started_empty()
+                    && !self.observed[target].data.is_empty()
             }
             _ => false,
         }
@@ -598,13 +601,13 @@ impl World {
                 path.push(self.life(target).incarnation);
                 assert_eq!(self.lineage(target).path, path);
                 assert_eq!(self.lineage(target).rank(), self.lineage(node).rank());
-                assert!(!slave.may_be_stale());
+                assert!(!slave.machine().may_be_stale());
             }
             // Who is followed and there says the same.
             if let Some(figures) = self.figures(node).filter(|figures| figures.state != PrimaryStanding::Gone)
             {
                 let primary = self.node_named(&figures.node);
-                let is_its = |slave: &Arc<Slave>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
+                let is_its = |slave: &Arc<SlaveEntry>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
                 assert!(
                     self.life(primary).server.slaves().iter().any(is_its),
                     "{node} waits for {primary} in vain"

@@ -3,6 +3,7 @@
 use kvnode::distribution::control::ControlMessage;
 use kvnode::distribution::{FrameForm, Outbound};
 use kvnode::etf::{Cursor, Pid, Reference, TermView, TermWriter};
+use kvnode::kv::SlaveEntry;
 use kvnode::process::peer::Frame;
 use kvnode::replica::{Refusal, SlaveName};
 
@@ -95,8 +96,11 @@ impl World {
             Asked::Write => assert!(is_ok, "{reply:?}"),
             Asked::Confirmed { incarnation, pair, want, had, .. } if is_ok => {
                 let slaves = self.life(call.node).server.slaves();
-                let slaves: Vec<_> =
-                    slaves.iter().map(|slave| (slave, slave.confirmed(), slave.standing())).collect();
+                let told = |slave: &std::sync::Arc<SlaveEntry>| {
+                    let confirmed = slave.machine().confirmed();
+                    format!("{slave:?} {confirmed} {:?}", slave.standing())
+                };
+                let slaves: Vec<String> = slaves.iter().map(told).collect();
                 assert!(
                     had.len() as u64 >= want,
                     "{pair:?} of {} is confirmed by {want}, and {had:x?} have it: {slaves:?}",

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use kvnode::distribution::{DistributionFlags, Outbound};
 use kvnode::kv::figures::{PrimaryFigures, StoreFigures};
-use kvnode::kv::{ConfirmConfig, FollowSlave, KeyValueServer, NewFile, Offer, Work};
+use kvnode::kv::{ConfirmConfig, FollowSlave, KeyValueServer, NewFile, Offer, SlaveEntry, Work};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::Surroundings;
 use kvnode::process::{
     Dispatch, Effect, Feed, GenServer, MonitorRequest, NoRoom, Peer, Process, ProcessId, Registry, Waiters,
     WakeRequest,
 };
-use kvnode::replica::{Slave, SlaveName, Source};
+use kvnode::replica::{SlaveName, Source};
 use kvnode::store::Room;
 use parking_lot::Mutex;
 
@@ -30,7 +30,7 @@ pub const CLIENT: &str = "client@h";
 /// A server, whatever its store is.
 pub trait Served: GenServer {
     fn source(&self) -> &dyn Source;
-    fn slaves(&self) -> Vec<Arc<Slave>>;
+    fn slaves(&self) -> Vec<Arc<SlaveEntry>>;
     fn primary(&self) -> Option<PrimaryFigures>;
     /// See [`Look`].
     fn changes(&self) -> u64;
@@ -52,7 +52,7 @@ impl<S: Look> Served for KeyValueServer<S> {
         self
     }
 
-    fn slaves(&self) -> Vec<Arc<Slave>> {
+    fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
         Self::slaves(self)
     }
 

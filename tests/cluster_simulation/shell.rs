@@ -1,4 +1,4 @@
-//! What `kv/downstream` does for one slave, here over the virtual network: it steps the product's [`Downstream`], one input a
+//! What `kv/downstream` does for one slave, here over the virtual network: it steps the product's [`Downstream`](kvnode::replica::Downstream), one input a
 //! turn, so that anything may happen between two of them, and inputs that wait come in any order. Some answers come late.
 
 use std::sync::Arc;
@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kvnode::distribution::{DistributionFlags, Outbound, RemoteProcess};
-use kvnode::etf::{OwnedTerm, Pid, Reference, TermView, TermWriter};
-use kvnode::kv::{FollowSlave, SlaveAdded, SlaveFeed};
+use kvnode::etf::{OwnedTerm, Pid, Reference, TermWriter};
+use kvnode::kv::follow::SharedSource;
+use kvnode::kv::{FollowSlave, Polled, SlaveAdded, SlaveEntry};
 use kvnode::process::{FedNode, Feed, Feeding, More, Outcome};
 use kvnode::replica::dialect::{write_bye, write_siblings};
-use kvnode::replica::downstream::{Around, DownstreamConfig, Event, Input, KeysRead, Output};
-use kvnode::replica::{Downstream, GreetingAnswer, Hello, Refusal, Slave, SlaveName, SlaveState};
+use kvnode::replica::downstream::{Answer, Chance, Event, Input, KeysRead, Output, Search, Whereabouts};
+use kvnode::replica::{GreetingAnswer, Hello, Refusal, SlaveName, SlaveState, SourceRead};
 use parking_lot::Mutex;
 
 use super::network::Item;
 use super::node::frames_of;
+use super::random::Random;
 use super::shelf::term;
 use super::world::World;
 
@@ -40,14 +42,23 @@ struct Asked {
     is_look: bool,
 }
 
+/// Something that has come.
+enum Came {
+    Input(Input),
+    /// To be weighed against what the store is.
+    Answer {
+        question: u64,
+        answer: Answer,
+    },
+}
+
 /// The follower of one slave.
 pub struct Follow {
-    pub slave: Arc<Slave>,
-    feed: Arc<SlaveFeed>,
+    pub slave: Arc<SlaveEntry>,
+    source: SharedSource,
     added: Option<SlaveAdded>,
-    machine: Downstream,
     /// What has come, and is handed in one by one.
-    news: Arc<Mutex<Vec<Input>>>,
+    news: Arc<Mutex<Vec<Came>>>,
     poked: Arc<AtomicBool>,
     monitor: Option<(Pid, Reference)>,
     greeting: Option<Greeting>,
@@ -55,19 +66,18 @@ pub struct Follow {
 }
 
 impl Follow {
-    pub fn new(FollowSlave { feed, added, .. }: FollowSlave, node: &Arc<str>, now: Instant) -> Self {
-        let (slave, poked) = (Arc::clone(feed.slave()), Arc::<AtomicBool>::default());
-        let config = DownstreamConfig {
-            node: Arc::clone(node),
+    pub fn new(FollowSlave { slave, source, added, .. }: FollowSlave, seed: u64) -> Self {
+        let (poked, mut random) = (Arc::<AtomicBool>::default(), Random::new(seed));
+        let poke = Arc::clone(&poked);
+        slave.on_wake(Box::new(move || poke.store(true, Ordering::Relaxed)));
+        slave.hand_in(Input::Begin(Search {
             pause_first: Duration::from_millis(100),
             pause_max: Duration::from_secs(5),
             is_awaited: added.is_some(),
-        };
-        let poke = Arc::clone(&poked);
-        slave.on_change(Box::new(move || poke.store(true, Ordering::Relaxed)));
-        let machine = Downstream::new(Arc::clone(&slave), &config, now);
+            chance: Chance(Box::new(move |below| random.below(below.into()) as u32)),
+        }));
         let news = Arc::default();
-        Self { slave, feed, added, machine, news, poked, monitor: None, greeting: None, asked: Vec::new() }
+        Self { slave, source, added, news, poked, monitor: None, greeting: None, asked: Vec::new() }
     }
 
     /// Whether its process is on this node, and watched.
@@ -84,19 +94,26 @@ impl Follow {
     pub fn due(&self, now: Instant) -> Option<Instant> {
         let unanswered = self.greeting.as_ref().map(|greeting| greeting.until);
         let news = self.has_news().then_some(now);
-        [news, unanswered, self.machine.poll_timeout()].into_iter().flatten().min()
+        [news, unanswered, self.timeout()].into_iter().flatten().min()
+    }
+
+    fn timeout(&self) -> Option<Instant> {
+        self.slave.machine().poll_timeout()
     }
 
     fn tell(&self, input: Input) {
-        self.news.lock().push(input);
+        self.news.lock().push(Came::Input(input));
     }
 
     /// An answer to the question where its name is; `found`: or why that is not known.
-    fn is_at(&mut self, question: u64, found: Result<Option<Pid>, String>) {
+    fn is_at(&mut self, question: u64, found: Result<Whereabouts, String>) {
         let Some(asked) = self.asked.iter().position(|asked| asked.question == question) else { return };
         let Asked { question, is_look, .. } = self.asked.remove(asked);
         self.tell(match is_look {
-            true => Input::Holders { question, holders: found.ok().flatten().into_iter().collect() },
+            true => {
+                let holders = if let Ok(Whereabouts::At(at)) = found { vec![at] } else { Vec::new() };
+                Input::Holders { question, holders }
+            }
             false => Input::Located { question, found },
         });
     }
@@ -109,37 +126,43 @@ impl World {
 
     /// A turn of a follower; what others do then is carried out by the caller.
     pub fn turn(&mut self, node: usize, slot: usize) {
-        let Some(input) = self.next_input(node, slot) else { return };
-        let now = self.now;
-        tracing::trace!(node, slot, ?input);
-        let is_answer = matches!(input, Input::Greeted { .. });
-        let Some(mut follow) = self.life_mut(node).follows[slot].take() else { return };
-        let (life, random) = (self.nodes[node].life.as_ref().expect("it runs"), &mut self.random);
-        let is_own =
-            |at: &Pid| life.registry.by_owned_pid(at).is_some_and(|process| process.is_sibling(&life.store));
-        let chance = &mut |below: u32| random.below(below.into()) as u32;
-        follow.machine.handle(input, now, &mut Around { source: life.source(), is_own: &is_own, chance });
-        follow.slave.note_time(self.unix_ms);
-        if is_answer {
-            self.check_answered(&follow);
+        let Some(came) = self.next_input(node, slot) else { return };
+        let follow = self.follow(node, slot);
+        let (slave, source) = (Arc::clone(&follow.slave), follow.source.clone());
+        match came {
+            Some(Came::Input(input)) => {
+                tracing::trace!(node, slot, ?input);
+                slave.hand_in(input);
+            }
+            Some(Came::Answer { question, answer }) => {
+                tracing::trace!(node, slot, ?answer);
+                let is_greeting = matches!(answer, Answer::Greeting(_));
+                slave.answered(question, answer, &source);
+                if is_greeting {
+                    self.check_answered(&slave);
+                }
+            }
+            None => {}
         }
-        let outputs: Vec<Output> = std::iter::from_fn(|| follow.machine.poll_output()).collect();
-        let is_over = follow.machine.is_over();
-        self.life_mut(node).follows[slot] = Some(follow);
-        for output in outputs {
-            self.follow_on(node, slot, output);
-        }
-        if is_over {
-            self.life_mut(node).follows[slot] = None;
+        slave.machine().note_time(self.unix_ms);
+        loop {
+            match slave.poll() {
+                Polled::Output(output) => self.follow_on(node, slot, output),
+                Polled::Until(_) => break,
+                Polled::Over => {
+                    self.life_mut(node).follows[slot] = None;
+                    break;
+                }
+            }
         }
     }
 
-    /// Something that waits for a follower, or what is due.
-    fn next_input(&mut self, node: usize, slot: usize) -> Option<Input> {
+    /// Something that waits for a follower, or what is due; `Some(None)`: others have handed something in.
+    fn next_input(&mut self, node: usize, slot: usize) -> Option<Option<Came>> {
         let now = self.now;
         let follow = self.life(node).follows[slot].as_ref()?;
         let is_late = follow.greeting.as_ref().is_some_and(|greeting| now >= greeting.until);
-        let is_due = follow.machine.poll_timeout().is_some_and(|due| now >= due);
+        let is_due = follow.timeout().is_some_and(|due| now >= due);
         let is_poked = follow.poked.load(Ordering::Relaxed);
         let news = follow.news.lock().len();
         let choices = news + usize::from(is_late) + usize::from(is_due) + usize::from(is_poked);
@@ -149,16 +172,16 @@ impl World {
         let chosen = self.random.index(choices);
         let follow = self.follow(node, slot);
         if chosen < news {
-            let input = follow.news.lock().remove(chosen);
-            if let Input::Greeted { question, answer } = &input
+            let came = follow.news.lock().remove(chosen);
+            if let Came::Answer { question, answer: Answer::Greeting(answer) } = &came
                 && let Some(greeting) = follow.greeting.take_if(|greeting| greeting.question == *question)
             {
                 let answer = answer.clone();
                 self.take_back(node, &greeting.at, &greeting.call);
                 match answer {
                     GreetingAnswer::Refused(refusal) => {
-                        // One that is removed looks at nothing any more.
-                        if self.follow(node, slot).slave.state() != SlaveState::Dropped {
+                        // One that is removed, or lost, looks at nothing any more.
+                        if !is_poked && self.follow(node, slot).slave.state() != SlaveState::Dropped {
                             self.refused.insert(greeting.session);
                         }
                         self.counts.refused(refusal);
@@ -167,18 +190,19 @@ impl World {
                     GreetingAnswer::Taken(_) | GreetingAnswer::NoStore => {}
                 }
             }
-            return Some(input);
+            return Some(Some(came));
         }
         if is_poked && chosen == news {
             follow.poked.store(false, Ordering::Relaxed);
-            return Some(Input::Changed);
+            return Some(None);
         }
         if is_late && (chosen + 1 == choices) {
             let question = self.leave_greeting(node, slot)?;
             self.counts.unanswered += 1;
-            return Some(Input::Greeted { question, answer: GreetingAnswer::None("in time".into()) });
+            let answer = Answer::Greeting(GreetingAnswer::None("in time".into()));
+            return Some(Some(Came::Answer { question, answer }));
         }
-        Some(Input::Timeout)
+        Some(Some(Came::Input(Input::Timeout)))
     }
 
     /// Carries out what the machine of a slave wants.
@@ -190,15 +214,15 @@ impl World {
             Output::Unwatch => self.unwatch(node, slot),
             // In a turn of its own.
             Output::AskDialect { question, at } => {
-                let is_kvnode = Ok(!self.nodes[self.node_named(&at.node)].is_beam);
-                self.follow(node, slot).tell(Input::DialectKnown { question, is_kvnode });
+                let answer = Answer::Dialect(Ok(!self.nodes[self.node_named(&at.node)].is_beam));
+                self.follow(node, slot).news.lock().push(Came::Answer { question, answer });
             }
             Output::Greet { question, at, hello } => self.greet(node, slot, question, at, &hello),
             // Its node may be too busy to say.
             Output::AskKind { question, .. } => {
                 let is_said = self.is_calm || !self.random.one_in(8);
-                let foreign = if is_said { Ok(None) } else { Err("not said".into()) };
-                self.follow(node, slot).tell(Input::KindKnown { question, foreign });
+                let answer = Answer::Kind(if is_said { Ok(None) } else { Err("not said".into()) });
+                self.follow(node, slot).news.lock().push(Came::Answer { question, answer });
             }
             Output::ReadKeys { question, at } => {
                 let other = self.node_named(&at.node);
@@ -208,36 +232,54 @@ impl World {
                 }
             }
             Output::Feed { node: to } => {
-                let feed = Arc::clone(&self.follow(node, slot).feed) as Arc<dyn Feed>;
+                let feed = Arc::clone(&self.follow(node, slot).slave) as Arc<dyn Feed>;
                 self.feed(node, &to, &feed);
             }
-            Output::TellSiblings { at, session, slaves } => {
+            Output::Greeting(is_under_way) => self.follow(node, slot).source.greeting(is_under_way),
+            Output::ReadPart { scan, part, since } => {
+                let follow = self.follow(node, slot);
+                follow.slave.read_part(scan, part, since, &*follow.source);
+            }
+            Output::Repair => {
+                let follow = self.follow(node, slot);
+                follow.slave.repair(&*follow.source);
+            }
+            Output::TellSiblings { at, session } => {
+                let follow = self.follow(node, slot);
+                let slaves = follow.slave.siblings(&follow.source);
                 self.cast(node, &at, |w| write_siblings(w, session, &slaves));
             }
-            Output::Bye { at, sessions } => {
-                // It has said itself that it is not in these.
-                let refused = sessions.iter().find(|session| self.refused.contains(session));
-                assert!(refused.is_none(), "{at:?} refused session {refused:?}, and is told that it is over");
-                if self.is_up(node, self.node_named(&at.node)) {
-                    sessions.iter().for_each(|session| self.cast(node, &at, |w| write_bye(w, *session)));
-                    self.counts.byes += 1;
+            Output::Bye { at, sessions } => self.bye(node, &at, &sessions),
+            Output::Part { at, incarnation, sessions, was_greeted } => {
+                let follow = self.follow(node, slot);
+                let taken_over = was_greeted.then_some(&sessions[..]);
+                if follow.slave.part(&at, incarnation, taken_over, &follow.source) {
+                    self.bye(node, &at, &sessions);
                 }
             }
+            Output::Drop { .. } | Output::Forget { .. } => panic!("{output:?}: it is carried out by then"),
+            Output::CopyOthers => {
+                self.arrive_before(node, slot);
+                let follow = self.follow(node, slot);
+                let others = follow.slave.copy_others(&follow.source).len();
+                self.counts.others += others as u64;
+            }
+            Output::Moved => {
+                let follow = self.follow(node, slot);
+                follow.slave.moved(&follow.source);
+            }
+            Output::SlavesChanged => self.follow(node, slot).source.slaves_changed(),
             Output::Settle(refusal) => {
                 let SlaveAdded(done) = self.follow(node, slot).added.take().expect("somebody waits");
                 done(refusal);
             }
             // Nobody here has a name in `global`.
-            Output::CheckNames => {}
+            Output::UpToDate => {}
             Output::Log(event) => {
                 if let Event::Merged { dropped, kept } = &event {
                     self.check_merged(node, slot, dropped, kept);
                 }
                 self.counts.moved += u64::from(event == Event::Moved);
-                if let Event::CopiedAgain(_) = event {
-                    self.counts.others += 1;
-                    self.arrive_before(node, slot);
-                }
                 self.counts.crossing += u64::from(event == Event::Crossing);
                 self.counts.renewed += u64::from(event == Event::Renewed);
                 if event == Event::NeverSlave(Refusal::Cycle) {
@@ -248,24 +290,42 @@ impl World {
         }
     }
 
+    /// Tells a process that it is a slave no more.
+    fn bye(&mut self, node: usize, at: &Pid, sessions: &[u64]) {
+        // It has said itself that it is not in these.
+        let refused = sessions.iter().find(|session| self.refused.contains(session));
+        assert!(refused.is_none(), "{at:?} refused session {refused:?}, and is told that it is over");
+        if self.is_up(node, self.node_named(&at.node)) {
+            sessions.iter().for_each(|session| self.cast(node, at, |w| write_bye(w, *session)));
+            self.counts.byes += 1;
+        }
+    }
+
     fn ask_for_name(&mut self, node: usize, slot: usize, question: u64, is_look: bool) {
         let name = self.follow(node, slot).slave.name().clone();
         if let SlaveName::Global(_) = name {
             let input = match is_look {
                 true => Input::Holders { question, holders: self.global_holders(&name) },
-                false => Input::Located { question, found: Ok(self.whereis_global(&name)) },
+                false => {
+                    let at = self.whereis_global(&name);
+                    Input::Located { question, found: Ok(self.whereabouts(node, at)) }
+                }
             };
             return self.follow(node, slot).tell(input);
         }
         let (name, host) = match name {
             SlaveName::Remote { name, node: host } => (name, self.node_named(&host)),
             SlaveName::Local(name) => (name, node),
-            SlaveName::Pid(_) | SlaveName::Global(_) => panic!("{name}: nobody asks for that"),
+            SlaveName::Pid(at) => {
+                self.follow(node, slot).asked.push(Asked { question, node, is_look });
+                return self.is_at(node, (slot, question), Some(at));
+            }
+            SlaveName::Global(_) => panic!("{name}: nobody asks for that"),
         };
         self.follow(node, slot).asked.push(Asked { question, node: host, is_look });
         if host == node {
             let at = self.life(node).registry.by_name(&name).map(|(_, process)| process.pid.clone());
-            self.follow(node, slot).is_at(question, Ok(at));
+            self.is_at(node, (slot, question), at);
         } else if self.connect(node, host) {
             self.send(node, host, Item::WhereIs { name, question: (slot, question) });
         } else {
@@ -292,13 +352,12 @@ impl World {
     }
 
     /// Who is followed is who has answered.
-    fn check_answered(&self, follow: &Follow) {
-        let SlaveState::Following(RemoteProcess::Pid(at)) = follow.slave.state() else { return };
+    fn check_answered(&self, slave: &SlaveEntry) {
+        let SlaveState::Following(RemoteProcess::Pid(at)) = slave.state() else { return };
         let followed = &self.nodes[self.node_named(&at.node)];
         let Some(life) = followed.life.as_ref().filter(|_| !followed.is_beam) else { return };
-        let nobody = RemoteProcess::Name { name: "nobody".into(), node: "nowhere@h".into() };
-        let is_it =
-            life.store.pid.creation != at.creation || follow.slave.is_at(&nobody, Some(life.incarnation));
+        let nobody = Pid { node: "nowhere@h".into(), id: 1, serial: 0, creation: 1 };
+        let is_it = life.store.pid.creation != at.creation || slave.is_at(&nobody, Some(life.incarnation));
         assert!(is_it, "{at:?} is followed, and another store has answered");
     }
 
@@ -322,15 +381,32 @@ impl World {
         let Some(follow) = &life.follows[slot] else { return };
         let mut read = KeysRead::default();
         for key in keys {
-            let key = term(*key);
-            let key = TermView::parse(&key).expect("our own term");
-            read.foreign += u64::from(follow.slave.sweep_key(life.source(), key).expect("a key"));
+            // As `kv/downstream/slave.rs`.
+            let (key, mut is_foreign) = (term(*key), false);
+            let found = life.source().read(&key, &mut |value| is_foreign = value.is_none());
+            read.foreign += u64::from(is_foreign);
+            if is_foreign || found != SourceRead::Shown {
+                follow.slave.hand_in(Input::StrayKey { key: key.into() });
+            }
         }
         follow.tell(Input::KeysRead { question, read });
     }
 
+    /// What a process is for a node's store.
+    fn whereabouts(&self, node: usize, at: Option<Pid>) -> Whereabouts {
+        let life = self.life(node);
+        let is_own =
+            |at: &Pid| life.registry.by_owned_pid(at).is_some_and(|process| process.is_sibling(&life.store));
+        match at {
+            None => Whereabouts::Nobody,
+            Some(at) if is_own(&at) => Whereabouts::Itself,
+            Some(at) => Whereabouts::At(at),
+        }
+    }
+
     /// A node has said where a name is.
     pub fn is_at(&mut self, node: usize, (slot, question): (usize, u64), at: Option<Pid>) {
+        let at = self.whereabouts(node, at);
         if let Some(follow) = &mut self.life_mut(node).follows[slot] {
             follow.is_at(question, Ok(at));
         }
@@ -357,7 +433,7 @@ impl World {
             return self.follow(node, slot).tell(Input::Watched { question, watched });
         }
         let follow = self.follow(node, slot);
-        let (news, slave) = (Arc::clone(&follow.news), Arc::clone(&follow.slave));
+        let slave = Arc::clone(&follow.slave);
         let life = self.life(node);
         let monitor = life.registry.new_reference();
         life.waiters.expect(&monitor, &at.node, move |outcome| {
@@ -365,8 +441,7 @@ impl World {
                 Outcome::Down(reason) => OwnedTerm::parse(reason).expect("it was checked when it came"),
                 _ => OwnedTerm::atom("noconnection"),
             };
-            slave.gone();
-            news.lock().push(Input::Down { question, reason });
+            slave.tell(Input::Down { question, reason });
         });
         let mut frames = Outbound::default();
         frames.monitor(&life.store.pid, &RemoteProcess::Pid(at.clone()), &monitor);
@@ -379,7 +454,7 @@ impl World {
     fn unwatch(&mut self, node: usize, slot: usize) {
         self.leave_greeting(node, slot);
         let follow = self.follow(node, slot);
-        follow.feed.end_question();
+        follow.slave.end_question();
         if let Some((at, monitor)) = follow.monitor.take() {
             self.life(node).waiters.cancel(&monitor);
             self.take_back(node, &at, &monitor);
@@ -411,11 +486,14 @@ impl World {
         let call = life.registry.new_reference();
         life.waiters.expect_reply(&call, &at.node, move |outcome| {
             let answer = match outcome {
-                Outcome::Replied(answer) => GreetingAnswer::read(answer.view()),
-                _ => return news.lock().push(Input::Greeted { question, answer: not_answered() }),
+                Outcome::Replied(answer) => {
+                    let answer = GreetingAnswer::read(answer.view());
+                    assert!(!matches!(answer, GreetingAnswer::None(_)), "{answer:?}");
+                    answer
+                }
+                _ => GreetingAnswer::None("the connection is lost".into()),
             };
-            assert!(!matches!(answer, GreetingAnswer::None(_)), "{answer:?}");
-            news.lock().push(Input::Greeted { question, answer });
+            news.lock().push(Came::Answer { question, answer: Answer::Greeting(answer) });
         });
         let (to, mut frames) = (RemoteProcess::Pid(at.clone()), Outbound::default());
         frames.monitor(&life.store.pid, &to, &call);
@@ -478,8 +556,4 @@ impl World {
             self.send(node, other, Item::Frame(frame));
         }
     }
-}
-
-fn not_answered() -> GreetingAnswer {
-    GreetingAnswer::None("the connection is lost".into())
 }

@@ -231,9 +231,7 @@ impl World {
         let clock = Arc::clone(&self.clock);
         self.nodes[node].start(incarnation, self.confirm_timeout, &clock);
         tracing::info!(node, incarnation = format!("{incarnation:x}"), "started");
-        let now = self.now;
         self.lives.insert(incarnation, Arc::clone(&self.nodes[node].name));
-        let name = Arc::clone(&self.nodes[node].name);
         self.claim_names(node);
         if self.nodes[node].is_beam {
             let lives =
@@ -244,10 +242,14 @@ impl World {
             }
             return;
         }
+        let slaves = std::mem::take(&mut *self.life(node).posts.follow.lock());
+        let seeds: Vec<u64> = slaves.iter().map(|_| self.random.below(1 << 32)).collect();
         let life = self.life_mut(node);
-        let slaves = std::mem::take(&mut *life.posts.follow.lock());
-        life.follows =
-            slaves.into_iter().map(|slave| Some(Box::new(Follow::new(slave, &name, now)))).collect();
+        life.follows = slaves
+            .into_iter()
+            .zip(seeds)
+            .map(|(slave, seed)| Some(Box::new(Follow::new(slave, seed))))
+            .collect();
         self.check(node);
         // What was answered is kept.
         let is_kept = self.nodes[node].drive.is_some();
@@ -313,7 +315,7 @@ impl World {
                 self.carry_out_effect(node, effect);
             }
             for slave in added {
-                let follow = Box::new(Follow::new(slave, &self.nodes[node].name, self.now));
+                let follow = Box::new(Follow::new(slave, self.random.below(1 << 32)));
                 self.life_mut(node).follows.push(Some(follow));
             }
             for (to, feed) in ready {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use kvnode::distribution::{DistributionFlags, Outbound, RemoteProcess};
-use kvnode::etf::{TermView, encode};
-use kvnode::kv::{Follow, KeyValueServer};
+use kvnode::distribution::{DistributionFlags, Outbound};
+use kvnode::etf::{Pid, TermView, encode};
+use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Polled};
 use kvnode::process::{Dispatch, Effect, FedNode, Feeding, GenServer, More};
+use kvnode::replica::downstream::{Answer, Chance, Input, KeysRead, Output, Search, Whereabouts};
 use kvnode::replica::{Acknowledge, SlaveName, SlaveState, Standing};
 use kvnode::store::MemoryStore;
 
@@ -136,15 +138,16 @@ fn a_slave_gets_writes_in_the_order_of_their_numbers_whatever_order_they_are_don
         let mut cluster = cluster_on(store.clone());
         cluster.call("{:add_slave, {:global, :s}}");
         let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
-        let slave = Arc::clone(follow.feed.slave());
-        slave.found(RemoteProcess::Pid(caller()));
+        let slave = Arc::clone(&follow.slave);
+        // Its keys are not read, so that nothing is repaired.
+        find(&follow, &caller());
         let calls: Vec<_> = (0..60).map(|at| (below(6), Some(below(5) * (at + 1)))).collect();
         let answers = answers_to(&mut cluster, &calls);
         let data = judge(&calls, &answers);
         let mut slaves_data = BTreeMap::new();
         // In a session of its own the slave is sent what is written from now on, in one order.
         let mut sent = 0;
-        slave.take(
+        slave.machine().take(
             PEER,
             now(),
             |_| true,
@@ -184,11 +187,11 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
     assert_eq!(cluster.call(add), [answer(":ok")]);
     let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
     assert!(follow.added.is_some() && follow.store == cluster.store.pid && cluster.later.is_empty());
-    let slave = Arc::clone(follow.feed.slave());
+    let slave = Arc::clone(&follow.slave);
     assert_eq!(*slave.name(), SlaveName::global("s"));
     assert_eq!(slave.state(), SlaveState::Seeking);
     cluster.put(":late", "\"0\"");
-    slave.found(RemoteProcess::Pid(caller()));
+    find(&follow, &caller());
     cluster.put(":a", "\"1\"");
     cluster.put(":b", "\"2\"");
     let [Effect::Feed(node, feed)] = cluster.later.as_slice() else { panic!("{:?}", cluster.later) };
@@ -208,7 +211,7 @@ fn a_slave_is_added_once_and_each_write_waits_for_it_in_order() {
     assert!(asks.windows(9).any(|part| part == b"$gen_call"), "{asks:?}");
     assert_eq!(feed_into(node, 1_000), (vec![replicated(":b", "\"2\"")], More::No));
     assert_eq!(cluster.waiters.len(), 1);
-    follow.feed.end_question();
+    slave.end_question();
     assert!(cluster.waiters.is_empty(), "what is not answered any more is not waited for");
 }
 
@@ -233,6 +236,40 @@ fn a_value_with_a_key_twice_is_refused_and_changes_nothing() {
     });
 }
 
+/// Has a slave found, an Elixir server at this process; gives the question about its keys.
+fn find(follow: &FollowSlave, at: &Pid) -> Option<u64> {
+    follow.slave.tell(Input::Begin(Search {
+        pause_first: Duration::ZERO,
+        pause_max: Duration::ZERO,
+        is_awaited: false,
+        chance: Chance(Box::new(|_| 0)),
+    }));
+    follow.slave.tell(Input::Timeout);
+    carry_out(follow, at)
+}
+
+/// Does what a slave's machine wants, with an Elixir server as the slave; gives the question about its keys, if that comes.
+fn carry_out(FollowSlave { slave, source, .. }: &FollowSlave, at: &Pid) -> Option<u64> {
+    let mut keys = None;
+    while let Polled::Output(output) = slave.poll() {
+        match output {
+            Output::Locate { question } => {
+                slave.tell(Input::Located { question, found: Ok(Whereabouts::At(at.clone())) });
+            }
+            Output::Watch { question, .. } => slave.tell(Input::Watched { question, watched: Ok(()) }),
+            Output::AskDialect { question, .. } => {
+                slave.answered(question, Answer::Dialect(Ok(false)), source)
+            }
+            Output::AskKind { question, .. } => slave.answered(question, Answer::Kind(Ok(None)), source),
+            Output::ReadKeys { question, .. } => keys = Some(question),
+            Output::ReadPart { scan, part, since } => slave.read_part(scan, part, since, &**source),
+            Output::Repair => slave.repair(&**source),
+            _ => {}
+        }
+    }
+    keys
+}
+
 #[test]
 fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back() {
     for seed in 0..300 {
@@ -253,7 +290,10 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
         (0..30).for_each(|_| write(&mut cluster, &mut below, &mut written));
         (0..below(40)).for_each(|_| _ = store.step());
         let slave = server.add_slave(SlaveName::global("s")).expect("room").expect("a new one");
-        slave.found(RemoteProcess::Pid(caller()));
+        server.follow_slave(Arc::clone(&slave), &cluster.store.pid, None);
+        let follow = cluster.sent.2.lock().pop().expect("it is to be followed");
+        let question = find(&follow, &caller()).expect("its keys are to be read");
+        slave.tell(Input::KeysRead { question, read: KeysRead::default() });
         let (mut data, mut seen) = (BTreeMap::new(), BTreeMap::new());
         let now = now();
         let mut writes_left = 40;
@@ -266,15 +306,11 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
                 }
                 1 => _ = store.step(),
                 _ => {
-                    if slave.begin_sweep() {
-                        slave.end_sweep(true);
-                    }
-                    if slave.scan(&*server) {
-                        slave.refill(&*server);
-                    }
+                    slave.tell(Input::Timeout);
+                    carry_out(&follow, &caller());
                 }
             }
-            let taken = slave.take(
+            let taken = slave.machine().take(
                 PEER,
                 now,
                 |_| true,
@@ -294,7 +330,7 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
                 },
             );
             if let Acknowledge::Now(mark) = taken.acknowledge {
-                slave.acknowledged(mark);
+                slave.tell(Input::Acknowledged { mark, kept: Ok(()) });
             }
             let is_in_step = matches!(slave.standing(), Standing::InStep { .. });
             if is_in_step && writes_left == 0 && store.waiting() == 0 {

@@ -96,3 +96,28 @@ fn a_promoted_store_on_disk_finds_its_slaves_after_a_restart() {
     let _one = KvNode::start(&epmd, "a1", &args);
     wait_for_status(&epmd, "a1", &["global:a2", "{:in_step, 0}"]);
 }
+
+#[test]
+fn what_callers_write_to_a_slave_that_is_started_before_its_primary_is_kept_in_a_file() {
+    let epmd = Epmd::start();
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let data = |name: &str| format!("--data-dir {}", dir.path().join(name).display());
+    let slave = KvNode::start(&epmd, "a1", &data("a1"));
+    let args = format!("{} --connect {} --slave global:a1", data("pm"), slave.name());
+    let primary = KvNode::start(&epmd, "pm", &args);
+    typed(&epmd, "put --node pm :key :value");
+    wait_for_status(&epmd, "pm", &["global:a1", "{:in_step, 0}"]);
+    primary.kill(&epmd);
+    wait_for_status(&epmd, "a1", &["primary.state", "gone"]);
+    slave.kill(&epmd);
+    let slave = KvNode::start(&epmd, "a1", &data("a1"));
+    typed(&epmd, "put --node a1 :own :write");
+    slave.wait_for_log(&["WARN", "a caller writes here", "kvnode promote"]);
+    let _primary = KvNode::start(&epmd, "pm", &args);
+    slave.wait_for_log(&["ERROR", "dropped", "pairs=1", "kvnode-dropped-a1-1.exs"]);
+    wait_for_status(&epmd, "a1", &["primary.state", "following"]);
+    assert_eq!(typed(&epmd, "get --node a1 :own"), "nil\n");
+    assert_eq!(typed(&epmd, "get --node a1 :key"), ":value\n");
+    let file = dir.path().join("a1").join("kvnode-dropped-a1-1.exs");
+    assert_eq!(std::fs::read_to_string(file).expect("it is there"), "{:own, :write}\n");
+}

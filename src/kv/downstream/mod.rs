@@ -2,11 +2,13 @@
 //! they are gone. The shell of replication, as `node` is of processes; all of it on what a node offers to any program. When each
 //! of these is due, and what an answer means, a slave's [`Downstream`](crate::replica::Downstream) says.
 //!
+//! - `entry`: a slave as the store has it: its machine behind a lock, and the way of its writes.
 //! - `slave`: the task of one slave.
 //! - `greeting`: what it is asked before it is followed, asked.
 //! - `kind`: whether a process on a BEAM is a server of the protocol.
 //! - `keys`: the keys that a BEAM's server has.
 
+mod entry;
 mod greeting;
 mod keys;
 mod kind;
@@ -16,6 +18,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use entry::{Polled, SlaveEntry, Wake};
 
 use super::{Follow, FollowSlave, Forward, Offer, Work};
 use crate::distribution::ServerRef;

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use smol::Timer;
 use smol::channel::Receiver;
@@ -11,22 +12,24 @@ use smol::future::FutureExt;
 
 use super::{ANSWER_LIMIT, chance, greeting, keys, kind, now, unix_ms};
 use crate::distribution::{RemoteProcess, ServerRef};
-use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
+use crate::etf::{OwnedTerm, Pid, TermView, TermWriter, key};
 use crate::kv::follow::SharedSource;
-use crate::kv::{FollowSlave, SlaveAdded, SlaveFeed};
+use crate::kv::{FollowSlave, Polled, SlaveAdded, SlaveEntry};
 use crate::process::{CallError, Feed};
 use crate::replica::dialect::{write_bye, write_siblings};
-use crate::replica::downstream::{Around, DownstreamConfig, Event, Input, KeysRead, Level, Output};
-use crate::replica::{Downstream, GreetingAnswer, Hello, Refusal, Slave, SlaveName};
+use crate::replica::downstream::{
+    Answer, Chance, Event, Input, KeysRead, Level, Output, Search, Whereabouts,
+};
+use crate::replica::{Hello, Refusal, SlaveName, SourceRead};
 use crate::{Client, Node, ProcessHandle};
 
 /// Follows a slave of a store until it is removed or the store ends, which ends this task. `added` is answered once it is
 /// known whether it is one.
-pub(super) async fn follow(store: ProcessHandle, FollowSlave { feed, source, added, .. }: FollowSlave) {
+pub(super) async fn follow(store: ProcessHandle, FollowSlave { slave, source, added, .. }: FollowSlave) {
     let client = store.node().client_of(store.pid());
-    let hands = Hands { node: store.node(), client, store: &store, slave: feed.slave(), feed: &feed, source };
+    let hands = Hands { node: store.node(), client, store: &store, slave: &slave, source };
     let (poke, poked) = smol::channel::bounded(1);
-    hands.slave.on_change(Box::new(move || {
+    hands.slave.on_wake(Box::new(move || {
         // A poke that waits already says the same.
         let _full = poke.try_send(());
     }));
@@ -39,17 +42,24 @@ type Slot<'a> = Option<Pin<Box<dyn Future<Output = Came> + Send + 'a>>>;
 /// Something that has come.
 enum Came {
     Input(Input),
-    /// The slave's process is watched from now on; `ended` gives the reason of its end.
+    /// To be weighed against what the store is.
+    Answer {
+        question: u64,
+        answer: Answer,
+    },
+    /// The slave's process is watched from now on, as long as `watch` is there; that gives the reason of its end, unless it
+    /// is handed in otherwise.
     Watched {
         question: u64,
-        ended: Pin<Box<dyn Future<Output = OwnedTerm> + Send>>,
+        watch: Pin<Box<dyn Future<Output = OwnedTerm> + Send>>,
     },
+    /// Something was handed in by others.
+    Poked,
 }
 
 /// Steps the machine of one slave.
 struct Carrier<'a> {
     hands: &'a Hands<'a>,
-    machine: Downstream,
     /// Whoever had the slave added, and waits for the answer.
     added: Option<SlaveAdded>,
     watch: Slot<'a>,
@@ -60,38 +70,44 @@ struct Carrier<'a> {
 
 impl<'a> Carrier<'a> {
     fn new(hands: &'a Hands<'a>, added: Option<SlaveAdded>) -> Self {
-        let limits = hands.node.limits();
-        let config = DownstreamConfig {
-            node: hands.node.name().shared(),
-            pause_first: limits.backoff_first,
-            pause_max: limits.backoff_max,
-            is_awaited: added.is_some(),
-        };
-        let machine = Downstream::new(Arc::clone(hands.slave), &config, now());
-        Self { hands, machine, added, watch: None, question: None, look: None, arrival: None }
+        Self { hands, added, watch: None, question: None, look: None, arrival: None }
     }
 
     async fn run(mut self, poked: &Receiver<()>) {
+        let limits = self.hands.node.limits();
+        self.hands.slave.hand_in(Input::Begin(Search {
+            pause_first: limits.backoff_first,
+            pause_max: limits.backoff_max,
+            is_awaited: self.added.is_some(),
+            chance: Chance(Box::new(chance)),
+        }));
         self.await_arrival();
-        while !self.machine.is_over() && self.hands.store.is_alive() {
-            let came = self.next(poked).await;
+        while self.hands.store.is_alive() {
+            let due = match self.hands.slave.poll() {
+                Polled::Output(output) => {
+                    self.carry_out(output).await;
+                    continue;
+                }
+                Polled::Until(due) => due,
+                Polled::Over => break,
+            };
+            self.hands.slave.machine().note_time(unix_ms());
+            let came = self.next(due, poked).await;
             // Before anything is done of what has come: another node may come up meanwhile.
             self.await_arrival();
+            let slave = self.hands.slave;
             match came {
-                Came::Input(input) => self.hand_in(input),
-                Came::Watched { question, ended } => {
+                Came::Poked => {}
+                Came::Input(input) => slave.hand_in(input),
+                Came::Answer { question, answer } => slave.answered(question, answer, &self.hands.source),
+                Came::Watched { question, watch } => {
                     self.watch =
                         Some(Box::pin(
-                            async move { Came::Input(Input::Down { question, reason: ended.await }) },
+                            async move { Came::Input(Input::Down { question, reason: watch.await }) },
                         ));
-                    self.hand_in(Input::Watched { question, watched: Ok(()) });
+                    slave.hand_in(Input::Watched { question, watched: Ok(()) });
                 }
             }
-            while let Some(output) = self.machine.poll_output() {
-                self.carry_out(output).await;
-            }
-            self.hands.say_withheld();
-            self.hands.slave.note_time(unix_ms());
         }
         self.settle(None);
     }
@@ -108,8 +124,7 @@ impl<'a> Carrier<'a> {
     }
 
     /// Waits for what comes next. What is due at once lets others of this thread have their turn first: a copy takes long.
-    async fn next(&mut self, poked: &Receiver<()>) -> Came {
-        let due = self.machine.poll_timeout();
+    async fn next(&mut self, due: Option<Instant>, poked: &Receiver<()>) -> Came {
         let mut slots = [
             // The end of a process counts before what it has answered.
             &mut self.watch,
@@ -130,7 +145,7 @@ impl<'a> Carrier<'a> {
         });
         let changed = async {
             match poked.recv().await {
-                Ok(()) => Came::Input(Input::Changed),
+                Ok(()) => Came::Poked,
                 Err(_) => smol::future::pending().await,
             }
         };
@@ -145,15 +160,6 @@ impl<'a> Carrier<'a> {
         answered.or(changed).or(late).await
     }
 
-    fn hand_in(&mut self, input: Input) {
-        let Hands { store, source, .. } = self.hands;
-        let is_own = |at: &Pid| store.has_pid(at);
-        // It may have been found by several names at once.
-        let _settling = input.may_settle().then(|| source.settling());
-        let mut around = Around { source: &**source, is_own: &is_own, chance: &mut chance };
-        self.machine.handle(input, now(), &mut around);
-    }
-
     async fn carry_out(&mut self, output: Output) {
         let hands = self.hands;
         match output {
@@ -161,8 +167,9 @@ impl<'a> Carrier<'a> {
             Output::Watch { question, at } => self.watch = Some(Box::pin(hands.watch(question, at))),
             Output::Unwatch => {
                 (self.watch, self.question, self.look) = (None, None, None);
-                hands.feed.end_question();
+                hands.slave.end_question();
             }
+            Output::Greeting(is_under_way) => hands.source.greeting(is_under_way),
             Output::AskDialect { question, at } => {
                 self.question = Some(Box::pin(hands.ask_dialect(question, at)));
             }
@@ -172,23 +179,41 @@ impl<'a> Carrier<'a> {
             Output::AskKind { question, at } => self.question = Some(Box::pin(hands.ask_kind(question, at))),
             Output::Look { question } => self.look = Some(Box::pin(hands.look(question))),
             Output::Feed { node } => {
-                hands.node.dispatch().feed(&node, &(Arc::clone(hands.feed) as Arc<dyn Feed>));
+                hands.node.dispatch().feed(&node, &(Arc::clone(hands.slave) as Arc<dyn Feed>));
             }
             Output::ReadKeys { question, at } => {
                 self.question = Some(Box::pin(hands.read_keys(question, at)))
             }
-            Output::TellSiblings { at, session, slaves } => {
+            Output::ReadPart { scan, part, since } => {
+                hands.slave.read_part(scan, part, since, &*hands.source);
+            }
+            Output::Repair => hands.slave.repair(&*hands.source),
+            Output::TellSiblings { at, session } => {
+                let slaves = hands.slave.siblings(&hands.source);
                 hands.tell(&at, |w| write_siblings(w, session, &slaves)).await;
             }
-            Output::Bye { at, sessions } => {
-                for session in sessions {
-                    if hands.node.is_connected(&at.node) {
-                        hands.tell(&at, |w| write_bye(w, session)).await;
-                    }
+            Output::Bye { at, sessions } => hands.bye(&at, &sessions).await,
+            Output::Part { at, incarnation, sessions, was_greeted } => {
+                let taken_over = was_greeted.then_some(&sessions[..]);
+                if hands.slave.part(&at, incarnation, taken_over, &hands.source) {
+                    hands.bye(&at, &sessions).await;
                 }
             }
+            // Where the answer was handed in that had them come.
+            Output::Drop { .. } | Output::Forget { .. } => {}
+            Output::CopyOthers => {
+                for name in hands.slave.copy_others(&hands.source) {
+                    hands.log(&Event::CopiedAgain(name));
+                }
+            }
+            Output::Moved => hands.slave.moved(&hands.source),
+            Output::SlavesChanged => hands.source.slaves_changed(),
             Output::Settle(refusal) => self.settle(refusal),
-            Output::CheckNames => hands.node.check_global_names(),
+            Output::UpToDate => {
+                if hands.source.lineage().term > 0 {
+                    hands.node.check_global_names();
+                }
+            }
             Output::Log(event) => hands.log(&event),
         }
     }
@@ -202,8 +227,7 @@ impl<'a> Carrier<'a> {
 
 impl Drop for Carrier<'_> {
     fn drop(&mut self) {
-        self.machine.abandon(&*self.hands.source);
-        self.hands.feed.end_question();
+        self.hands.slave.abandon(&self.hands.source);
     }
 }
 
@@ -213,14 +237,18 @@ struct Hands<'a> {
     /// What it says comes from the store.
     client: Client,
     store: &'a ProcessHandle,
-    slave: &'a Arc<Slave>,
-    feed: &'a Arc<SlaveFeed>,
+    slave: &'a Arc<SlaveEntry>,
     source: SharedSource,
 }
 
 impl Hands<'_> {
     async fn locate(&self, question: u64) -> Came {
-        Came::Input(Input::Located { question, found: self.find().await })
+        let found = self.find().await.map(|at| match at {
+            None => Whereabouts::Nobody,
+            Some(at) if self.store.has_pid(&at) => Whereabouts::Itself,
+            Some(at) => Whereabouts::At(at),
+        });
+        Came::Input(Input::Located { question, found })
     }
 
     /// Where the slave is now: the pid that has its name. Writes wait until that is known, so that none goes to a name
@@ -248,7 +276,7 @@ impl Hands<'_> {
     /// was last: between hidden nodes nothing else says where a name is.
     async fn find_global(&self, name: TermView<'_>) -> Result<Option<Pid>, String> {
         let found = self.client.whereis_global(name, ANSWER_LIMIT).await;
-        match self.slave.node() {
+        match self.slave.last_node() {
             Some(node) if found.is_none() && !self.node.is_connected(&node) => {
                 self.node.connect_to_name(&node).await.map_err(|error| error.to_string())?;
                 Ok(self.client.whereis_global(name, ANSWER_LIMIT).await)
@@ -269,28 +297,27 @@ impl Hands<'_> {
     }
 
     async fn watch(&self, question: u64, at: Pid) -> Came {
-        match self.monitor(at).await {
-            Ok(ended) => Came::Watched { question, ended },
+        match self.monitor(question, at).await {
+            Ok(watch) => Came::Watched { question, watch },
             Err(why) => Came::Input(Input::Watched { question, watched: Err(why) }),
         }
     }
 
-    async fn monitor(&self, at: Pid) -> Result<Pin<Box<dyn Future<Output = OwnedTerm> + Send>>, String> {
+    async fn monitor(
+        &self,
+        question: u64,
+        at: Pid,
+    ) -> Result<Pin<Box<dyn Future<Output = OwnedTerm> + Send>>, String> {
         let not_monitored = |error: CallError| format!("it cannot be monitored: {error}");
         self.node.connect_to_name(&at.node).await.map_err(|error| error.to_string())?;
-        let (tell, told) = smol::channel::bounded(1);
         let slave = Arc::clone(self.slave);
         // By the thread that notices the end: nothing is sent any more in the session of a connection that is lost, however soon
         // there is another one.
-        let fired = move |reason: OwnedTerm| {
-            slave.gone();
-            // There is room for the one reason.
-            let _ended = tell.try_send(reason);
-        };
+        let fired = move |reason: OwnedTerm| slave.tell(Input::Down { question, reason });
         match self.client.monitor_with(RemoteProcess::Pid(at.clone()), fired) {
             Ok(watch) => Ok(Box::pin(async move {
                 let _watch = watch;
-                told.recv().await.unwrap_or_else(|_| OwnedTerm::atom("noconnection"))
+                smol::future::pending().await
             })),
             // Once there is room.
             Err(CallError::Busy(_)) => {
@@ -303,25 +330,38 @@ impl Hands<'_> {
 
     async fn ask_dialect(&self, question: u64, at: Pid) -> Came {
         let is_kvnode = greeting::is_kvnode(&self.client, &at.node).await.map_err(not_said);
-        Came::Input(Input::DialectKnown { question, is_kvnode })
+        Came::Answer { question, answer: Answer::Dialect(is_kvnode) }
     }
 
     async fn greet(&self, question: u64, at: Pid, hello: Hello) -> Came {
-        let answer: GreetingAnswer = greeting::greet(&self.client, at, &hello, &self.store.names()).await;
-        Came::Input(Input::Greeted { question, answer })
+        let answer = greeting::greet(&self.client, at, &hello, &self.store.names()).await;
+        Came::Answer { question, answer: Answer::Greeting(answer) }
     }
 
     async fn ask_kind(&self, question: u64, at: Pid) -> Came {
-        let foreign = kind::foreign_module(self.node, &self.client, &at).await.map_err(not_said);
-        Came::Input(Input::KindKnown { question, foreign })
+        // On the own node there is none of another kind.
+        let foreign = match at.node == self.store.pid().node {
+            true => Ok(None),
+            false => kind::foreign_module(self.node, &self.client, &at).await.map_err(not_said),
+        };
+        Came::Answer { question, answer: Answer::Kind(foreign) }
     }
 
     /// Finds the keys that the slave has and the store does not, so that they are deleted there.
     async fn read_keys(&self, question: u64, at: Pid) -> Came {
         let mut read = KeysRead::default();
-        let show = |key: TermView<'_>| match self.slave.sweep_key(&*self.source, key) {
-            Ok(is_foreign) => read.foreign += u64::from(is_foreign),
-            Err(_) => read.unusable += 1,
+        let mut scratch = Vec::new();
+        let show = |key: TermView<'_>| {
+            let Ok(key) = key::canonical(key, &mut scratch) else {
+                read.unusable += 1;
+                return;
+            };
+            let mut is_foreign = false;
+            let found = self.source.read(key, &mut |value| is_foreign = value.is_none());
+            read.foreign += u64::from(is_foreign);
+            if is_foreign || found != SourceRead::Shown {
+                self.slave.hand_in(Input::StrayKey { key: key.into() });
+            }
         };
         let error = keys::read(self.node, &self.client, &at, show).await.err();
         read.error = error.map(|error| error.to_string());
@@ -334,12 +374,12 @@ impl Hands<'_> {
         }
     }
 
-    fn say_withheld(&self) {
-        if self.feed.take_withheld() {
-            tracing::warn!(
-                store = ?self.store, slave = %self.slave.name(),
-                "slave is not sent what its OTP cannot decode, and keeps what it had of it; :status has how many keys (withheld)"
-            );
+    /// Tells a process that it is a slave no more.
+    async fn bye(&self, at: &Pid, sessions: &[u64]) {
+        for session in sessions {
+            if self.node.is_connected(&at.node) {
+                self.tell(at, |w| write_bye(w, *session)).await;
+            }
         }
     }
 
@@ -351,6 +391,7 @@ impl Hands<'_> {
                     slave = %event.slave().unwrap_or_else(|| self.slave.name()),
                     node = event.node(),
                     reason = event.reason(),
+                    dropped = event.dropped(),
                     keys = event.keys(),
                     "{event}"
                 )

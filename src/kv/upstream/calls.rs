@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::{not_kept, said};
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView};
-use crate::kv::SlaveFeed;
+use crate::kv::SlaveEntry;
 use crate::kv::request::Hello;
 use crate::kv::server::{KeyValueServer, refuse};
 use crate::kv::slaves::{TooManySlaves, is_own};
 use crate::process::{Caller, Effect, GlobalRegistration, MonitorRequest, OwnedCaller, ProcessId, Turn};
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Around, Asked, Greeting, Input, Output};
-use crate::replica::{Dialect, KnownSlave, Slave, SlaveState};
+use crate::replica::{Dialect, KnownSlave, SlaveState, downstream};
 use crate::store::{Done, Store};
 
 /// Names that a primary may send of itself, and of its slaves.
@@ -24,7 +24,7 @@ impl<S: Store> KeyValueServer<S> {
         let Some(greeting) = read_greeting(hello, caller) else {
             return refuse(&"no greeting of a primary", caller, turn);
         };
-        let (at, slaves) = (RemoteProcess::Pid(greeting.pid.clone()), self.slaves());
+        let (at, slaves) = (greeting.pid.clone(), self.slaves());
         let incarnation = Some(greeting.lineage.incarnation());
         let own = turn.registry.global_names();
         let mut own = own.iter().filter(|(_, holder)| holder.is_sibling(turn.me));
@@ -139,10 +139,10 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:replica_left, session}`: a slave follows another primary now, or is one. It is greeted anew, and says why it refuses.
     pub(in crate::kv) fn slave_left(&self, session: u64) {
-        let is_it = |slave: &&Arc<Slave>| slave.dialect() == Dialect::Kvnode { session };
+        let is_it = |slave: &&Arc<SlaveEntry>| slave.machine().dialect() == Some(Dialect::Kvnode { session });
         if let Some(slave) = self.slaves().iter().find(is_it) {
             tracing::warn!(slave = %slave.name(), "the slave follows another primary now, or is one");
-            slave.renew();
+            slave.tell(downstream::Input::Renew);
         }
     }
 
@@ -160,7 +160,7 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// Adds a slave that comes with a promotion, which is to be followed then; `None`: it is one already, or the store itself.
-    pub(super) fn take_slave(&self, slave: KnownSlave, turn: &Turn<'_>) -> Option<Arc<SlaveFeed>> {
+    pub(super) fn take_slave(&self, slave: KnownSlave, turn: &Turn<'_>) -> Option<Arc<SlaveEntry>> {
         let KnownSlave { name, node } = slave;
         if is_own(&name, turn) || is_held(&name, turn) {
             return None;

@@ -9,6 +9,7 @@ use crate::kv::write::{Completion, Write, Written};
 use crate::process::{ProcessId, Turn};
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Input, Output, Rest};
+use crate::replica::{Upstream, downstream};
 use crate::store::{Batch, Owed, ReadDone, Scan, Shows, Store, StoreError, Value, scan};
 
 /// Keys that are looked at while the primary's writes wait.
@@ -53,7 +54,9 @@ impl<S: Store> DeletedRest<S> {
             server.copy_is_in(self.copy, self.store);
             false
         };
-        if !goes_on && self.export {
+        // Where another copy has begun, what that drops goes with it.
+        let has_next = |machine: &mut Upstream| machine.is_slave() && machine.durable().must_export;
+        if !goes_on && self.export && !server.upstream.with(has_next) {
             server.dropped.lock().end();
         }
         goes_on
@@ -71,7 +74,7 @@ impl<S: Store> KeyValueServer<S> {
             let before = self.in_order_of_writes(|| {
                 let before = self.store().replace(with);
                 for slave in &slaves {
-                    slave.copy_all();
+                    slave.tell(downstream::Input::CopyAll);
                 }
                 before
             });
@@ -119,8 +122,11 @@ impl<S: Store> KeyValueServer<S> {
                     Rest::Goes(ticket) => ticket,
                 };
                 deleted += 1;
-                if let Some(value) = value.filter(|_| rest.export) {
-                    self.dropped.lock().keep(key, value.bytes);
+                match value.filter(|_| rest.export) {
+                    Some(value) => self.dropped.lock().keep(key, value.bytes),
+                    // A write of it is under way: read behind that.
+                    None if rest.export => self.keep_present(key, None),
+                    None => {}
                 }
                 // If a key stays, this store differs from the primary: the primary is told, and copies again.
                 let later = || Completion::FromPrimary(Arc::clone(&self.upstream), ticket);

@@ -13,10 +13,10 @@ use super::ranked::{Ranked, rank};
 use super::server::{KeyValueServer, write_error};
 use crate::etf::{OwnedTerm, Pid};
 use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
-use crate::replica::Refusal;
 use crate::replica::membership::Membership;
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Answer, Changed, Input, NotKept, Output, Upstream};
+use crate::replica::{Refusal, downstream};
 use crate::store::{Store, StoreError};
 
 /// The machine of a store, with what is beside it.
@@ -27,16 +27,16 @@ pub(super) struct UpstreamEntry<S> {
     /// The primary that waits for an answer which was put off.
     asker: Ranked<rank::Alone, Option<OwnedCaller>>,
     /// As the machine says, for writes of callers to look at.
-    is_slave: AtomicBool,
+    minds_writes: AtomicBool,
 }
 
 impl<S: Store> UpstreamEntry<S> {
     pub(super) const fn new(machine: Upstream) -> Self {
         Self {
+            minds_writes: AtomicBool::new(machine.minds_writes()),
             machine: Ranked::new(machine),
             aside: Ranked::new(None),
             asker: Ranked::new(None),
-            is_slave: AtomicBool::new(false),
         }
     }
 
@@ -46,15 +46,16 @@ impl<S: Store> UpstreamEntry<S> {
         with(&mut self.machine.lock())
     }
 
-    pub(super) fn is_slave(&self) -> bool {
-        self.is_slave.load(Ordering::Relaxed)
+    /// Whether a caller's write is of matter to the machine.
+    pub(super) fn minds_writes(&self) -> bool {
+        self.minds_writes.load(Ordering::Relaxed)
     }
 
     /// Hands an input in, and gives what is to be done.
-    fn hand(&self, input: Input) -> Vec<Output> {
+    pub(super) fn hand(&self, input: Input) -> Vec<Output> {
         let mut machine = self.machine.lock();
         machine.handle(input);
-        self.is_slave.store(machine.is_slave(), Ordering::Relaxed);
+        self.minds_writes.store(machine.minds_writes(), Ordering::Relaxed);
         let outputs = taken(&mut machine);
         // A copy that is over makes room.
         let over = if machine.puts_aside() { None } else { self.aside.lock().take() };
@@ -95,7 +96,7 @@ fn not_kept(error: &StoreError) -> NotKept {
 
 impl<S: Store> KeyValueServer<S> {
     /// Does what the machine wants done. `caller` has asked for it.
-    fn carry_out(&self, outputs: Vec<Output>, caller: Option<&Caller<'_>>, turn: &mut Turn<'_>) {
+    pub(super) fn carry_out(&self, outputs: Vec<Output>, caller: Option<&Caller<'_>>, turn: &mut Turn<'_>) {
         let mut added = Vec::new();
         let mut is_noted = true;
         for output in outputs {
@@ -137,7 +138,9 @@ impl<S: Store> KeyValueServer<S> {
                     added.extend(self.take_slave(name, turn));
                 }
                 Output::GiveUp => self.confirmations.give_up(),
-                Output::RenewAll => self.slaves().iter().for_each(|slave| slave.renew()),
+                Output::RenewAll => {
+                    self.slaves().iter().for_each(|slave| slave.tell(downstream::Input::Renew))
+                }
                 Output::ClaimName(name) => self.take_name(&name, turn),
                 Output::ReleaseNames(names) => self.give_up_names(&names, turn),
                 Output::Confirm(asked) => {

@@ -19,7 +19,7 @@ pub enum Level {
 }
 
 /// Something that has happened to a slave. Its text is `Display`'s; what stands beside that in a line of the log is asked
-/// for by [`node`](Self::node), [`reason`](Self::reason) and [`keys`](Self::keys).
+/// for by [`node`](Self::node), [`reason`](Self::reason), [`dropped`](Self::dropped) and [`keys`](Self::keys).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It is the store itself.
@@ -57,6 +57,17 @@ pub enum Event {
         /// The process is followed by this name.
         kept: SlaveName,
     },
+    /// It does not keep up: so many writes wait no more, and are sent as a repair later.
+    FellBehind {
+        /// How many.
+        dropped: u64,
+    },
+    /// Its store does not keep what it is sent.
+    NotKept(Refusal),
+    /// It is in no session of this store, and is greeted anew.
+    NoSession(Refusal),
+    /// Something is left out that its node cannot decode, for the first time since it was sent all.
+    Withheld,
     /// It did not keep up, or did not keep what it was sent, and is sent again.
     TakesAgain,
     /// A slave to which a former primary may have written late is copied to again.
@@ -116,6 +127,11 @@ impl Event {
         if let Self::Lost { reason } = self { Some(reason) } else { None }
     }
 
+    /// A number of writes.
+    pub const fn dropped(&self) -> Option<u64> {
+        if let Self::FellBehind { dropped } = self { Some(*dropped) } else { None }
+    }
+
     /// A number of keys.
     pub const fn keys(&self) -> Option<u64> {
         if let Self::Swept { keys } = self { Some(*keys) } else { None }
@@ -143,6 +159,14 @@ impl fmt::Display for Event {
             Self::Renewed => f.write_str("slave greeted anew"),
             Self::Crossing => f.write_str("slave is about to have a slave itself: greeted again soon"),
             Self::Merged { kept, .. } => write!(f, "slave dropped: it is {kept} already"),
+            Self::FellBehind { .. } => f.write_str(
+                "slave is behind: it will be sent what it misses when it has taken what it was sent",
+            ),
+            Self::NotKept(why) => write!(f, "slave does not keep what it is sent: {why}"),
+            Self::NoSession(why) => write!(f, "slave to be greeted anew: {why}"),
+            Self::Withheld => f.write_str(
+                "slave is not sent what its OTP cannot decode, and keeps what it had of it; :status has how many keys (withheld)",
+            ),
             Self::TakesAgain => f.write_str("slave takes writes again"),
             Self::CopiedAgain(_) => {
                 f.write_str("copied to again: a former primary may have written to it late")

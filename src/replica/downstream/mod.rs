@@ -9,54 +9,73 @@
 //!    |   +-----------------------+------------------------+------------ Greeting ---------+
 //!    |   ^                                                    refused, |    |
 //!    |   |                                                not answered |    | taken, or of the protocol
-//!    |   +-------------------------------------------------------------+    v
-//!    |   +-------------------------------------------------------------- Streaming
-//!    |           down, moved, to be greeted anew (in Found and Greeting, too)
-//!    v
+//!    |   +-------------------------------------------------------------+    v          past the bound
+//!    |   +-------------------------------------------------------------- Streaming --------------------> Behind
+//!    |           down, moved, to be greeted anew                            |  ^                            | ^
+//!    |           (also from Found, Greeting, Behind and Held)               |  | all that was sent          | | after
+//!    |                                                            not kept  |  | is acknowledged            | | a while
+//!    |                                                                      |  +----------------------------+ |
+//!    v                                                                      +-----------> Held ---------------+
 //!  Dropped: from every phase, once it was removed, is the store itself or another of its slaves, has ended and was named by
 //!           its pid, or will never be a slave of this store
 //! ```
 //!
-//! **How it is driven**, by one driver at a time:
+//! While it is streamed to, each write goes into its log, and what it lacks beside that is repaired into the same log. In `Behind`
+//! it is sent nothing new, and in `Held` deletions alone: what is written is noted by its keys, under the same bound, and past
+//! that a scan of the whole store repairs it. What it lacks is kept through all phases, and so is how far it has confirmed.
 //!
-//! 1. [`handle`](Downstream::handle) each [`Input`] as it comes, and [`Input::Timeout`] once
-//!    [`poll_timeout`](Downstream::poll_timeout) has come;
-//! 2. then take all outputs by [`poll_output`](Downstream::poll_output), and carry them out in that order;
-//! 3. then ask [`poll_timeout`](Downstream::poll_timeout) again: it hangs on what was carried out. One in the past says that
+//! **How it is driven.** It is one value behind one lock, for its driver, the store's writers and its connection:
+//!
+//! 1. The driver [handles](Downstream::handle) [`Input::Begin`] once, then each [`Input`] as it comes, and [`Input::Timeout`] once
+//!    [`poll_timeout`](Downstream::poll_timeout) has come. Whoever else knows of something hands it in at once, and wakes the
+//!    driver; so does who is told by [`push`](Downstream::push) or [`take`](Downstream::take) that there is something to do;
+//! 2. then the driver takes all outputs by [`poll_output`](Downstream::poll_output), and carries them out in that order, without
+//!    the lock but for [`repair`](Downstream::repair);
+//! 3. then it asks [`poll_timeout`](Downstream::poll_timeout) again: it hangs on what was carried out. One in the past says that
 //!    there is more to do now: others that share the thread may have their turn first;
 //! 4. until it [is over](Downstream::is_over). A driver that ends before [abandons](Downstream::abandon) it.
 //!
-//! What it owes on leaving a phase it pays in one place, `enter`: a watch that ends means that the slave is
-//! [gone](Slave::gone), and the store knows of a greeting exactly while the phase is `Greeting`.
+//! Each write of the store is [pushed](Downstream::push) under the store's order of writes, by whoever makes it; `repair` runs
+//! under that order too, and [`Input::CopyAll`]. The connection to the slave's node [takes](Downstream::take) what waits, and
+//! asks what `take` says behind that.
 //!
-//! The stream to the slave (its log, window, acknowledgements, and what it lacks) stands behind the lock of [`Slave`], as
-//! writers and connections come by it too; the machine says when that goes on. What the store has to be told is told to the
-//! [`Source`] at once instead of by an output: it must hold for the next slave's machine.
+//! What it owes on leaving a phase it pays in one place, `enter`: with a watch ends its stream, and a greeting is under way
+//! exactly while the phase is `Greeting`.
 
-mod duplicates;
 mod event;
 mod face;
+mod figures;
 mod greet;
+mod lacks;
+mod log;
+mod missed;
+mod outcome;
 mod pauses;
 mod phase;
+mod siblings;
+mod stream;
+mod streaming;
+mod withheld;
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::duplicates::other_at;
 pub use self::event::{Event, Level, Missing};
-pub use self::face::{Around, Input, KeysRead, Output};
+pub use self::face::{Answer, Chance, Input, KeysRead, Output, Search, Whereabouts};
+use self::lacks::Lacks;
+pub use self::outcome::{Acknowledge, Mark, PartRead, Pushed, Standpoint, Taken};
 use self::pauses::Pauses;
-use self::phase::{End, Look, Phase, Stream, Watch};
+use self::phase::{End, Look, Phase, Watch};
+pub use self::siblings::{Sibling, Siblings};
+use super::SlaveName;
 use super::dialect::Dialect;
-use super::greeting::KnownSlave;
 use super::lineage::Refusal;
 use super::planted::{Rule, planted};
-use super::slave::{Slave, SlaveName};
-use super::source::Source;
-use super::standing::{SlaveState, Standing};
-use crate::etf::Pid;
+use super::standing::Standing;
+use crate::etf::{Pid, Traits};
 
 /// A slave that was watched for so long was really there.
 const STEADY: Duration = Duration::from_secs(1);
@@ -68,30 +87,47 @@ const NAME_PAUSE: Duration = Duration::from_secs(2);
 const FEED_PAUSE: Duration = Duration::from_millis(1);
 /// Whoever adds a slave is answered after so long, found or not.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
-
-/// What a machine is made with, beside its slave.
-#[derive(Clone, Debug)]
-pub struct DownstreamConfig {
-    /// The store's node.
-    pub node: Arc<str>,
-    /// The first pause of a series of searches.
-    pub pause_first: Duration,
-    /// The longest.
-    pub pause_max: Duration,
-    /// Somebody waits to be told whether it is a slave: see [`Output::Settle`].
-    pub is_awaited: bool,
-}
+/// Greetings that nobody has answered, of one slave, whose sessions are known: it is in one of the last.
+const GREETED_MAX: usize = 8;
 
 /// The primary's side of one slave. See the [module](self).
-#[derive(Debug)]
 pub struct Downstream {
-    slave: Arc<Slave>,
-    node: Arc<str>,
+    name: SlaveName,
+    /// Tells its sessions from those of the store's other slaves: two names of one process cannot be confused.
+    number: u64,
     phase: Phase,
-    /// The store knows that a greeting is under way.
-    is_greeting: bool,
+    /// What it lacks.
+    lacks: Lacks,
+    /// The process that this is about; `None`: it was never followed.
+    known: Option<Known>,
+    /// The node where it was last, in this life of the store or one before.
+    node: Option<Arc<str>>,
+    /// What its node cannot decode.
+    cannot_decode: Traits,
+    /// Somebody waits for it to have this write.
+    wanted: u64,
+    /// Counts the times that it was greeted, found and lost.
+    times: u64,
+    /// The sessions of the greetings since it was found last that may have been taken, the last ones.
+    greeted: Vec<u64>,
+    /// Where it was watched last: it may be in a session there. With the incarnation of a kvnode's store.
+    watched: Option<(Pid, Option<u64>)>,
+    /// It is to be greeted anew, once it has taken the greeting that is under way.
+    renew: bool,
+    /// It is to be told of the other slaves.
+    news: bool,
+    /// It was a primary with slaves when it was followed first, and has not been in step since.
+    stepped_down: bool,
+    /// It was started with the store, not added by hand, and was never followed: what it holds is to be kept.
+    protect_data: bool,
+    /// Why it is not followed though it is there.
+    refused: Option<Refusal>,
+    last_error: Option<Arc<str>>,
+    /// The kind of standing that it has, and since when, in milliseconds since 1970; `None`: nobody has said.
+    since: Option<(Discriminant<Standing>, u64)>,
     /// Whoever had it added is answered then at the latest.
     added_until: Option<Instant>,
+    chance: Chance,
     /// Between searches for a slave that was never there.
     pauses: Pauses,
     /// The same, where it was there.
@@ -102,40 +138,60 @@ pub struct Downstream {
     said: String,
     /// A server of another kind: it stays one.
     foreign: Option<Pid>,
-    /// Where it was watched last: it may be in a session there.
-    watched: Option<Pid>,
+    /// The store was told that a greeting is under way.
+    is_greeting: bool,
     /// The last question.
     questions: u64,
     outputs: VecDeque<Output>,
 }
 
+/// A process that is followed, or was.
+struct Known {
+    at: Pid,
+    dialect: Dialect,
+    /// Of a kvnode's store.
+    incarnation: Option<u64>,
+    /// It has every write of the store up to this one.
+    confirmed: u64,
+}
+
 impl Downstream {
-    /// Of a slave that has just been added, and is looked for at once.
-    pub fn new(slave: Arc<Slave>, config: &DownstreamConfig, now: Instant) -> Self {
-        let (first, max) = (config.pause_first, config.pause_max);
+    /// Of a slave that has just been added. `number`: no other slave of this life of the store has it. `buffer_bytes_max`: see
+    /// [`slave_buffer_bytes_max`](crate::program::Config::slave_buffer_bytes_max).
+    pub fn new(name: SlaveName, number: u64, buffer_bytes_max: usize) -> Self {
         Self {
-            slave,
-            node: Arc::clone(&config.node),
-            phase: Phase::Seeking { until: now, least: now },
-            is_greeting: false,
-            added_until: config.is_awaited.then(|| now + ADDED_LIMIT),
-            pauses: Pauses::new(first, max),
-            known_pauses: Pauses::new(first, max.min(KNOWN_PAUSE_MAX)),
+            name,
+            number,
+            phase: Phase::Added,
+            lacks: Lacks::new(buffer_bytes_max),
+            known: None,
+            node: None,
+            cannot_decode: Traits::none(),
+            wanted: 0,
+            times: 0,
+            greeted: Vec::new(),
+            watched: None,
+            renew: false,
+            news: false,
+            stepped_down: false,
+            protect_data: false,
+            refused: None,
+            last_error: None,
+            since: None,
+            added_until: None,
+            chance: Chance(Box::new(|_| 0)),
+            pauses: Pauses::new(Duration::ZERO, Duration::ZERO),
+            known_pauses: Pauses::new(Duration::ZERO, Duration::ZERO),
             has_arrived: false,
             said: String::new(),
             foreign: None,
-            watched: None,
+            is_greeting: false,
             questions: 0,
             outputs: VecDeque::new(),
         }
     }
 
-    /// The slave.
-    pub const fn slave(&self) -> &Arc<Slave> {
-        &self.slave
-    }
-
-    /// Whether nothing will happen to it any more.
+    /// Whether nothing will happen to it any more, but for what it wants done.
     pub const fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Dropped)
     }
@@ -143,6 +199,13 @@ impl Downstream {
     /// The next thing to be done.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// The next [`Output::Drop`] or [`Output::Forget`], out of its turn: see [`Input::Answered`].
+    pub fn poll_settling(&mut self) -> Option<Output> {
+        let is_it = |output: &Output| matches!(output, Output::Drop { .. } | Output::Forget { .. });
+        let at = self.outputs.iter().position(is_it)?;
+        self.outputs.remove(at)
     }
 
     /// When [`Input::Timeout`] is due, if nothing else comes before.
@@ -157,84 +220,84 @@ impl Downstream {
         let own = match &self.phase {
             Phase::Seeking { until, .. } => Some(*until),
             Phase::Found { greet_at, .. } => Some(*greet_at),
-            Phase::Streaming { stream, .. } => self.stream_due(stream),
-            _ => None,
+            _ => self.stream_due(),
         };
         [self.added_until, look, own].into_iter().flatten().min()
     }
 
-    fn stream_due(&self, stream: &Stream) -> Option<Instant> {
-        if stream.sweeping.is_some() {
-            return None;
-        }
-        let repair = stream.repaired.filter(|_| self.slave.has_room());
-        // What is due may not have been taken yet, by a connection that has no room.
-        let again = |due: Instant| stream.fed.map_or(due, |fed| due.max(fed + FEED_PAUSE));
-        repair.or_else(|| self.slave.acknowledge_due().map(again))
-    }
-
-    /// Something has come.
-    pub fn handle(&mut self, input: Input, now: Instant, around: &mut Around<'_>) {
+    /// Something has come. `now` is the monotonic clock.
+    pub fn handle(&mut self, input: Input, now: Instant) {
         if self.is_over() {
             return;
-        }
-        if self.slave.state() == SlaveState::Dropped {
-            return self.end(End::Dropped, now, around);
         }
         if self.added_until.is_some_and(|until| now >= until) {
             self.settle(None);
         }
         match input {
+            Input::Begin(search) => self.begin(search, now),
             Input::Located { question, found } => match self.phase {
-                Phase::Locating { question: asked } if asked == question => self.located(found, now, around),
+                Phase::Locating { question: asked } if asked == question => self.located(found, now),
                 _ => {}
             },
-            Input::Watched { question, watched } => self.watched(question, watched, now, around),
+            Input::Watched { question, watched } => self.watched(question, watched, now),
             Input::Down { question, reason } => {
                 // It may come before what was asked for: then that is settled, too.
                 let is_early =
                     matches!(self.phase, Phase::Watching { question: asked, .. } if asked == question);
                 if is_early || self.phase.watch().is_some_and(|watch| watch.number == question) {
-                    self.end(End::Gone(reason), now, around);
+                    self.end(End::Gone(reason), now);
                 }
             }
-            Input::DialectKnown { question, is_kvnode } => {
-                self.dialect_known(question, is_kvnode, now, around);
+            Input::Answered { question, answer, store } => self.answered(question, answer, &store, now),
+            Input::Holders { question, holders } => self.looked(question, &holders, now),
+            Input::StrayKey { key } => self.stray(&key),
+            Input::KeysRead { question, read } => self.keys_read(question, read, now),
+            Input::PartRead { scan, part, read } => self.part_read(scan, part, read, now),
+            Input::Acknowledged { mark, kept } => self.acknowledged(mark, kept, now),
+            Input::CopyAll => self.copy_all(),
+            Input::Renew => self.renew(now),
+            Input::SiblingsChanged => {
+                self.news = true;
+                self.tell_news();
             }
-            Input::Greeted { question, answer } => self.greeted(question, answer, now, around),
-            Input::KindKnown { question, foreign } => self.kind_known(question, foreign, now, around),
-            Input::Holders { question, holders } => self.looked(question, &holders, now, around),
-            Input::KeysRead { question, read } => self.keys_read(question, read, now, around),
+            Input::TakenOver { sessions } => {
+                sessions.into_iter().for_each(|session| self.note_greeted(session));
+                self.renew(now);
+            }
+            Input::Elsewhere { at, incarnation } => self.forget(&at, incarnation),
+            Input::Removed => self.end(End::Dropped, now),
             Input::NodeArrived => self.node_arrived(),
-            Input::Changed => self.tend(now, around),
-            Input::Timeout => self.timeout(now, around),
+            Input::Timeout => self.timeout(now),
         }
     }
 
-    /// Its driver ends: the slave is gone, and no greeting under way. Outputs are for nobody any more.
-    pub fn abandon(&mut self, source: &dyn Source) {
-        self.enter(Phase::Dropped, source);
-        self.outputs.clear();
+    /// Its driver ends: it will not be followed any more. Of what is to be done only [`Output::Greeting`] is for anybody.
+    pub fn abandon(&mut self) {
+        self.outputs.retain(|output| matches!(output, Output::Greeting(_)));
+        self.enter(Phase::Dropped);
     }
 
-    /// The only way from one phase to another.
-    fn enter(&mut self, next: Phase, source: &dyn Source) {
+    /// The only way from one phase to another, but for those in which it is followed.
+    fn enter(&mut self, next: Phase) {
         let before = std::mem::replace(&mut self.phase, next);
-        let was_out = matches!(before, Phase::Watching { .. }) || before.watch().is_some();
-        let is_out = matches!(self.phase, Phase::Watching { .. }) || self.phase.watch().is_some();
-        self.note_greeting(matches!(self.phase, Phase::Greeting { .. }), source);
-        if was_out && !is_out {
+        self.note_greeting(matches!(self.phase, Phase::Greeting { .. }));
+        if before.is_out() && !self.phase.is_out() {
             self.outputs.push_back(Output::Unwatch);
         }
         if before.watch().is_some() && self.phase.watch().is_none() {
-            self.slave.gone();
-            source.acknowledged();
+            self.times += 1;
+            if let Some((_, stream)) = before.into_stream() {
+                stream.end(&mut self.lacks);
+                // What was to be done for the stream is for nobody now. One that is removed with others would be told what is
+                // left of these, and know none of them when it is promoted before it is told that it is removed.
+                self.outputs.retain(|output| !output.is_of_stream());
+            }
         }
     }
 
-    fn note_greeting(&mut self, is_greeting: bool, source: &dyn Source) {
+    fn note_greeting(&mut self, is_greeting: bool) {
         if std::mem::replace(&mut self.is_greeting, is_greeting) != is_greeting {
-            source.greeting(is_greeting);
+            self.outputs.push_back(Output::Greeting(is_greeting));
         }
     }
 
@@ -256,28 +319,29 @@ impl Downstream {
         waited
     }
 
-    fn timeout(&mut self, now: Instant, around: &mut Around<'_>) {
+    fn begin(&mut self, search: Search, now: Instant) {
+        let Search { pause_first, pause_max, is_awaited, chance } = search;
+        self.pauses = Pauses::new(pause_first, pause_max);
+        self.known_pauses = Pauses::new(pause_first, pause_max.min(KNOWN_PAUSE_MAX));
+        self.chance = chance;
+        self.added_until = is_awaited.then(|| now + ADDED_LIMIT);
+        self.enter(Phase::Seeking { until: now, least: now });
+    }
+
+    fn timeout(&mut self, now: Instant) {
         let question = self.questions + 1;
-        let is_gone =
-            matches!(self.phase, Phase::Streaming { .. }) && self.slave.state() == SlaveState::Seeking;
         if let Some(watch) = self.phase.watch_mut()
             && let Look::At(due) = watch.look
             && now >= due
         {
-            if is_gone {
-                // It was said late, of a watch before this one.
-                return self.end(End::Renewed, now, around);
-            }
             watch.look = Look::Asked { question };
             self.questions = question;
             self.outputs.push_back(Output::Look { question });
         }
         match &self.phase {
-            Phase::Seeking { until, .. } if now >= *until => self.locate(now, around),
-            Phase::Found { greet_at, .. } if now >= *greet_at => self.greet(now, around),
-            Phase::Streaming { stream, .. } if self.stream_due(stream).is_some_and(|due| now >= due) => {
-                self.tend(now, around);
-            }
+            Phase::Seeking { until, .. } if now >= *until => self.locate(),
+            Phase::Found { greet_at, .. } if now >= *greet_at => self.greet(),
+            _ if self.stream_due().is_some_and(|due| now >= due) => self.tend(now),
             _ => {}
         }
     }
@@ -296,180 +360,138 @@ impl Downstream {
 
     /// Whether it was there once.
     fn is_known(&self) -> bool {
-        matches!(self.slave.standing(), Standing::Gone { .. })
+        matches!(self.standing(), Standing::Gone { .. })
     }
 
-    fn locate(&mut self, now: Instant, around: &mut Around<'_>) {
+    fn locate(&mut self) {
         self.has_arrived = false;
-        if let SlaveName::Pid(pid) = self.slave.name() {
-            let pid = pid.clone();
-            return self.located(Ok(Some(pid)), now, around);
-        }
         let question = self.next_question();
-        self.enter(Phase::Locating { question }, around.source);
+        self.enter(Phase::Locating { question });
         self.outputs.push_back(Output::Locate { question });
     }
 
-    fn located(&mut self, found: Result<Option<Pid>, String>, now: Instant, around: &mut Around<'_>) {
-        let at = match found {
-            Ok(Some(at)) => at,
-            Ok(None) => return self.end(End::Missing(Missing::Nobody), now, around),
-            Err(why) => return self.end(End::Missing(Missing::Failed(why)), now, around),
+    fn located(&mut self, found: Result<Whereabouts, String>, now: Instant) {
+        let is_another = |before: &Pid| match &found {
+            Ok(Whereabouts::At(at)) => at != before,
+            Ok(Whereabouts::Itself) => true,
+            Ok(Whereabouts::Nobody) | Err(_) => false,
         };
-        if self.watched.as_ref() != Some(&at) {
-            // Its name has gone to another process while it was looked for: the one before may take itself for a slave. The
-            // sessions are that one's; to a server of the protocol the end of one would be its own end.
-            self.part(around.source);
-            self.slave.end_sessions();
+        if self.watched.as_ref().is_some_and(|(before, _)| is_another(before)) {
+            // Its name has gone to another process while it was looked for: the one before may take itself for a slave.
+            self.part();
         }
-        if (around.is_own)(&at) {
-            self.log(Event::Itself);
-            self.slave.drop_out();
-            around.source.slaves_changed();
-            self.settle(Some(Refusal::Itself));
-            return self.finish(around.source);
+        if let Ok(Whereabouts::At(at)) = &found
+            && self.watched.as_ref().is_none_or(|(before, _)| before != at)
+        {
+            self.end_sessions();
         }
+        let at = match found {
+            Ok(Whereabouts::At(at)) => at,
+            Ok(Whereabouts::Nobody) => return self.end(End::Missing(Missing::Nobody), now),
+            Ok(Whereabouts::Itself) => {
+                self.log(Event::Itself);
+                self.outputs.push_back(Output::SlavesChanged);
+                self.settle(Some(Refusal::Itself));
+                return self.finish();
+            }
+            Err(why) => return self.end(End::Missing(Missing::Failed(why)), now),
+        };
         if self.foreign.as_ref() == Some(&at) {
-            return self.pause(now, around);
+            return self.pause(now);
         }
-        self.watched = Some(at.clone());
+        self.watched = Some((at.clone(), None));
         let question = self.next_question();
-        self.enter(Phase::Watching { question, at: at.clone() }, around.source);
+        self.enter(Phase::Watching { question, at: at.clone() });
         self.outputs.push_back(Output::Watch { question, at });
     }
 
-    fn watched(&mut self, question: u64, watched: Result<(), String>, now: Instant, around: &mut Around<'_>) {
+    fn watched(&mut self, question: u64, watched: Result<(), String>, now: Instant) {
         let at = match &self.phase {
             Phase::Watching { question: asked, at } if *asked == question => at.clone(),
             _ => return,
         };
         if let Err(why) = watched {
-            return self.end(End::Missing(Missing::Failed(why)), now, around);
+            return self.end(End::Missing(Missing::Failed(why)), now);
         }
-        let look = match self.slave.name() {
+        let look = match self.name {
             SlaveName::Pid(_) => Look::Never,
             _ => Look::At(now + NAME_PAUSE),
         };
         let watch = Watch { at, number: question, since: now, look };
-        self.enter(Phase::Found { watch, greet_at: now }, around.source);
-        self.greet(now, around);
-    }
-
-    fn stream(&mut self, now: Instant, around: &mut Around<'_>) {
-        self.settle(None);
-        if let Some(watch) = self.phase.watch() {
-            let node = (*watch.at.node).into();
-            self.log(Event::Found { node });
-        }
-        if self.slave.take_moved() {
-            // One of them may be promoted, and looks for it then.
-            let others = around.source.slaves();
-            others
-                .iter()
-                .filter(|other| !Arc::ptr_eq(other, &self.slave))
-                .for_each(|other| other.siblings_changed());
-            around.source.slaves_changed();
-        }
-        self.tend(now, around);
-    }
-
-    /// Goes on with the slave's stream, where there is one: a step of its repair at most.
-    fn tend(&mut self, now: Instant, around: &mut Around<'_>) {
-        let source = around.source;
-        let Phase::Streaming { watch, stream } = &mut self.phase else { return };
-        if self.slave.is_renewed() {
-            return self.end(End::Renewed, now, around);
-        }
-        if self.slave.take_news()
-            && let Dialect::Kvnode { session } = self.slave.dialect()
-        {
-            let (at, slaves) = (watch.at.clone(), known_slaves(&self.node, source));
-            self.outputs.push_back(Output::TellSiblings { at, session, slaves });
-        }
-        if stream.sweeping.is_some() {
-            return;
-        }
-        stream.repaired = None;
-        if self.slave.catch_up(now) {
-            self.outputs.push_back(Output::Log(Event::TakesAgain));
-        }
-        if self.slave.begin_sweep() {
-            self.questions += 1;
-            let (question, at) = (self.questions, watch.at.clone());
-            stream.sweeping = Some(question);
-            self.outputs.push_back(Output::ReadKeys { question, at });
-            return;
-        }
-        if self.slave.scan(source) {
-            self.slave.refill(source);
-            stream.repaired = Some(now);
-        }
-        stream.fed = Some(now);
-        self.outputs.push_back(Output::Feed { node: Arc::clone(&watch.at.node) });
-        let said = stream.progress.note(self.slave.standing(), now);
-        if self.slave.take_stepped_down() {
-            self.copy_to_others(source);
-        }
-        if let Some(event) = said {
-            let is_done = event == Event::UpToDate;
-            self.log(event);
-            if is_done && source.lineage().is_some_and(|lineage| lineage.term > 0) {
-                self.outputs.push_back(Output::CheckNames);
-            }
-        }
-    }
-
-    fn keys_read(&mut self, question: u64, read: KeysRead, now: Instant, around: &mut Around<'_>) {
-        match &mut self.phase {
-            Phase::Streaming { stream, .. } if stream.sweeping == Some(question) => stream.sweeping = None,
-            _ => return,
-        }
-        self.slave.end_sweep(read.error.is_none() && read.unusable == 0);
-        match read.error {
-            Some(why) => self.log(Event::NotSwept(why)),
-            None if read.foreign > 0 => self.log(Event::Swept { keys: read.foreign }),
-            None => {}
-        }
-        self.tend(now, around);
-    }
-
-    /// This slave is a former primary. What it had sent last to those slaves that do not tell one primary from another may have
-    /// come behind what this store has sent: they get everything again.
-    fn copy_to_others(&mut self, source: &dyn Source) {
-        // Before the order, as a write takes them: a thread that adds a slave may wait between the two.
-        let slaves = source.slaves();
-        source.in_order(&mut || {
-            for other in &slaves {
-                let is_it = !Arc::ptr_eq(other, &self.slave) && other.dialect() == Dialect::Elixir;
-                if is_it && !planted(Rule::CopyToOthers) {
-                    self.outputs.push_back(Output::Log(Event::CopiedAgain(other.name().clone())));
-                    other.copy_all();
-                }
-            }
-        });
+        self.enter(Phase::Found { watch, greet_at: now });
+        self.greet();
     }
 
     /// Which processes have its name now. Where nodes say of it differently, as they do until a split is healed, it has not
     /// gone to another.
-    fn looked(&mut self, question: u64, holders: &[Pid], now: Instant, around: &mut Around<'_>) {
+    fn looked(&mut self, question: u64, holders: &[Pid], now: Instant) {
         let Some(watch) = self.phase.watch_mut() else { return };
         if !matches!(watch.look, Look::Asked { question: asked } if asked == question) {
             return;
         }
         watch.look = Look::At(now + NAME_PAUSE);
         if !holders.is_empty() && !holders.contains(&watch.at) {
-            self.end(End::Moved, now, around);
+            self.end(End::Moved, now);
         }
     }
 
+    /// What it was told of the store is no longer so, or it is in no session of it.
+    fn renew(&mut self, now: Instant) {
+        if self.phase.stream().is_some() {
+            self.end(End::Renewed, now);
+        } else {
+            self.renew = true;
+        }
+    }
+
+    /// Another slave of the store is followed at the process that this one was.
+    fn forget(&mut self, at: &Pid, incarnation: Option<u64>) {
+        let is_it =
+            |known: &Known| known.at == *at || incarnation.is_some() && known.incarnation == incarnation;
+        let is_previous = self.phase.stream().is_none() && self.known.as_ref().is_some_and(is_it);
+        if is_previous && !planted(Rule::PreviousName) {
+            self.known = None;
+        }
+    }
+
+    /// It is greeted with a session.
+    fn note_greeted(&mut self, session: u64) {
+        if self.greeted.contains(&session) {
+            return;
+        }
+        if self.greeted.len() >= GREETED_MAX {
+            self.greeted.remove(0);
+        }
+        self.greeted.push(session);
+    }
+
+    /// It may be found at another process, which is in none of its sessions: to a server of the protocol the end of one would be
+    /// its own end.
+    fn end_sessions(&mut self) {
+        self.greeted.clear();
+        if let Some(known) = &mut self.known {
+            known.dialect = Dialect::Elixir;
+        }
+    }
+
+    /// The sessions that a kvnode's store may be in: that of the last greeting that it took, and those of greetings whose answer
+    /// was lost. When it is a slave no more, it is told that each of them is over.
+    fn sessions(&self) -> Vec<u64> {
+        let followed = match self.known {
+            Some(Known { dialect: Dialect::Kvnode { session }, .. }) => Some(session),
+            _ => None,
+        };
+        let greeted = self.greeted.iter().copied().filter(|greeted| Some(*greeted) != followed);
+        greeted.chain(followed).collect()
+    }
+
     /// What is done of it now is over: it is looked for again, or not.
-    fn end(&mut self, end: End, now: Instant, around: &mut Around<'_>) {
-        let source = around.source;
+    fn end(&mut self, end: End, now: Instant) {
         let watch = self.phase.watch().cloned();
         match &end {
             // It may have been one until now.
             End::Missing(Missing::Refused(refusal)) if refusal.is_final() => self.bye(),
-            End::Dropped | End::Moved => self.part(source),
+            End::Dropped | End::Moved => self.part(),
             End::Renewed | End::Gone(_) | End::Missing(_) => {}
         }
         if watch.as_ref().is_some_and(|watch| now >= watch.since + STEADY) {
@@ -480,92 +502,81 @@ impl Downstream {
         match end {
             End::Renewed => {
                 self.log(Event::Renewed);
-                self.enter(Phase::Seeking { until: now, least: now }, source);
+                self.enter(Phase::Seeking { until: now, least: now });
             }
             End::Moved => {
                 self.log(Event::Moved);
-                self.enter(Phase::Seeking { until: now, least: now }, source);
+                self.enter(Phase::Seeking { until: now, least: now });
             }
             End::Dropped => {
                 if watch.is_some() {
                     self.log(Event::Left);
                 }
-                self.finish(source);
+                self.finish();
             }
             End::Gone(reason) => {
                 self.log(Event::Lost { reason: format!("{:?}", reason.view()) });
                 let is_node_lost = reason.view().is_atom("noconnection");
-                if matches!(self.slave.name(), SlaveName::Pid(_)) && !is_node_lost {
+                if matches!(self.name, SlaveName::Pid(_)) && !is_node_lost {
                     self.log(Event::PidEnded);
-                    self.slave.drop_out();
-                    return self.finish(source);
+                    return self.finish();
                 }
-                self.pause(now, around);
+                self.pause(now);
             }
-            End::Missing(missing) => self.missing(missing, watch.map(|watch| watch.at), now, around),
+            End::Missing(missing) => self.missing(missing, watch.map(|watch| watch.at), now),
         }
     }
 
     /// It is no slave of this store any more where it was watched last, unless another entry follows that process.
-    fn part(&mut self, source: &dyn Source) {
-        let Some(at) = &self.watched else { return };
-        match other_at(source, &self.slave, at, None) {
-            None => self.bye(),
-            // A greeting that nobody waits for is in force there once it has come, until the other greets it anew.
-            Some(other) if self.slave.may_be_greeted() => other.take_over(&self.slave),
-            Some(_) => {}
+    fn part(&mut self) {
+        let sessions = if planted(Rule::Bye) { Vec::new() } else { self.sessions() };
+        if let Some((at, incarnation)) = self.watched.take().filter(|_| !sessions.is_empty()) {
+            let was_greeted = !self.greeted.is_empty() && !planted(Rule::TakeOver);
+            self.outputs.push_back(Output::Part { at, incarnation, sessions, was_greeted });
         }
     }
 
     /// It is told that each session is over that it may be in.
     fn bye(&mut self) {
-        let Some(at) = self.watched.take().filter(|_| !planted(Rule::Bye)) else { return };
-        let sessions = self.slave.sessions();
-        if !sessions.is_empty() {
+        let sessions = if planted(Rule::Bye) { Vec::new() } else { self.sessions() };
+        if let Some((at, _)) = self.watched.take().filter(|_| !sessions.is_empty()) {
             self.outputs.push_back(Output::Bye { at, sessions });
         }
     }
 
     /// It is not followed, for this reason; `at` is where it is, if it is there.
-    fn missing(&mut self, missing: Missing, at: Option<Pid>, now: Instant, around: &mut Around<'_>) {
-        let source = around.source;
+    fn missing(&mut self, missing: Missing, at: Option<Pid>, now: Instant) {
         if let Some(refusal) = missing.refusal() {
-            if refusal.is_final() {
-                self.log(Event::NeverSlave(refusal));
-                self.slave.refused(refusal);
-                self.settle(Some(refusal));
-                source.slaves_changed();
-                return self.finish(source);
-            }
+            let is_final = refusal.is_final();
             let is_foreign = refusal == Refusal::Foreign;
-            let is_pid = matches!(self.slave.name(), SlaveName::Pid(_));
-            if self.settle(Some(refusal)) || is_foreign && is_pid {
-                // Whoever was told that it is none does not have it; and a pid is never anything else.
-                self.log(Event::GivenUp(missing));
-                self.slave.drop_out();
-                source.slaves_changed();
-                return self.finish(source);
+            let is_pid = matches!(self.name, SlaveName::Pid(_));
+            let is_told = self.settle(Some(refusal));
+            // Whoever was told that it is none does not have it; and a pid is never anything else.
+            if is_final || is_told || is_foreign && is_pid {
+                self.log(if is_final { Event::NeverSlave(refusal) } else { Event::GivenUp(missing) });
+                self.outputs.push_back(Output::SlavesChanged);
+                return self.finish();
             }
-            self.slave.refused(refusal);
+            self.refused = Some(refusal);
             self.foreign = at.filter(|_| is_foreign);
         }
         let text = missing.to_string();
-        self.slave.failed(&text);
+        self.last_error = Some(text.as_str().into());
         if self.said != text {
             self.said = text;
             self.log(Event::Missing(missing));
         }
-        self.pause(now, around);
+        self.pause(now);
     }
 
     /// It is looked for again after a while.
-    fn pause(&mut self, now: Instant, around: &mut Around<'_>) {
+    fn pause(&mut self, now: Instant) {
         self.settle(None);
         // The slave's standing is what it is once it is not watched any more.
-        self.enter(Phase::Seeking { until: now, least: now }, around.source);
+        self.enter(Phase::Seeking { until: now, least: now });
         let is_known = self.is_known();
         let pauses = if is_known { &mut self.known_pauses } else { &mut self.pauses };
-        let pause = pauses.next(around.chance);
+        let pause = pauses.next(&mut *self.chance.0);
         let least = now + pause.min(pauses.first());
         let mut until = now + pause;
         if self.has_arrived {
@@ -575,15 +586,21 @@ impl Downstream {
         self.phase = Phase::Seeking { until, least };
     }
 
-    fn finish(&mut self, source: &dyn Source) {
+    /// It is no slave from here on, and nothing is kept for it.
+    fn finish(&mut self) {
         self.settle(None);
-        self.enter(Phase::Dropped, source);
+        self.enter(Phase::Dropped);
+        self.lacks = Lacks::new(0);
+        (self.known, self.refused, self.last_error) = (None, None, None);
+        self.protect_data = false;
+        self.greeted = Vec::new();
     }
 }
 
-/// All slaves of a store, as others are told of them.
-fn known_slaves(here: &Arc<str>, source: &dyn Source) -> Vec<KnownSlave> {
-    source.slaves().iter().map(|slave| KnownSlave::of(slave, here)).collect()
+impl fmt::Debug for Downstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Downstream({})", self.name)
+    }
 }
 
 #[cfg(test)]

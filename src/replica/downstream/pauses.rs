@@ -26,7 +26,7 @@ impl Pauses {
     }
 
     /// The next pause: between half and the whole of what is due. `chance` gives a number below its argument.
-    pub(super) fn next(&mut self, chance: &mut dyn FnMut(u32) -> u32) -> Duration {
+    pub(super) fn next(&mut self, chance: &mut (dyn FnMut(u32) -> u32 + Send)) -> Duration {
         let due = self.next;
         self.next = (due * 2).min(self.max);
         let half = due / 2;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::stream::{Repair, Stream};
 use super::{Event, Missing};
 use crate::etf::{OwnedTerm, Pid};
 use crate::replica::{Lineage, Standing};
@@ -9,8 +10,9 @@ use crate::replica::{Lineage, Standing};
 /// How far a copy is, is said once in this time.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
 pub(super) enum Phase {
+    /// It was added, and nobody looks for it yet.
+    Added,
     /// It is looked for at `until`; from `least` on as soon as a node has come up.
     Seeking { until: Instant, least: Instant },
     /// It is asked which process has its name.
@@ -21,8 +23,12 @@ pub(super) enum Phase {
     Found { watch: Watch, greet_at: Instant },
     /// It is asked how it is spoken to, and whether it becomes a slave.
     Greeting { watch: Watch, stage: Stage },
-    /// It is a slave.
-    Streaming { watch: Watch, stream: Stream },
+    /// It is a slave, and each write goes into its log. What it lacks beside that is repaired, until nothing is.
+    Streaming { watch: Watch, stream: Stream, repair: Option<Repair> },
+    /// It did not keep up: it is sent what it lacks once it has acknowledged what it was sent.
+    Behind { watch: Watch, stream: Stream },
+    /// It did not keep what it was sent: until then, deletions alone go into its log, as these make room.
+    Held { watch: Watch, stream: Stream, until: Instant },
     /// It will never be one (again).
     Dropped,
 }
@@ -48,27 +54,15 @@ pub(super) enum Look {
     },
 }
 
-/// How far a greeting is. The lineage is what the store was when it began.
+/// How far a greeting is.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// Its node is asked whether it is a kvnode.
-    Dialect { question: u64, lineage: Lineage },
-    /// It is greeted with a session.
+    Dialect { question: u64 },
+    /// It is greeted with a session, by the store as it was then.
     Answer { question: u64, lineage: Lineage, session: u64 },
     /// It is asked whether it is a server of the protocol.
     Kind { question: u64 },
-}
-
-/// What goes on beside the writes.
-#[derive(Debug)]
-pub(super) struct Stream {
-    /// Its keys are being read; nothing is repaired meanwhile.
-    pub(super) sweeping: Option<u64>,
-    /// A repair was under way then, and goes on as soon as there is room.
-    pub(super) repaired: Option<Instant>,
-    /// It was announced to its connection then.
-    pub(super) fed: Option<Instant>,
-    pub(super) progress: Progress,
 }
 
 /// What was said of a copy.
@@ -94,26 +88,66 @@ pub(super) enum End {
 impl Phase {
     pub(super) const fn watch(&self) -> Option<&Watch> {
         match self {
-            Self::Found { watch, .. } | Self::Greeting { watch, .. } | Self::Streaming { watch, .. } => {
-                Some(watch)
-            }
-            _ => None,
+            Self::Found { watch, .. }
+            | Self::Greeting { watch, .. }
+            | Self::Streaming { watch, .. }
+            | Self::Behind { watch, .. }
+            | Self::Held { watch, .. } => Some(watch),
+            Self::Added
+            | Self::Seeking { .. }
+            | Self::Locating { .. }
+            | Self::Watching { .. }
+            | Self::Dropped => None,
         }
     }
 
     pub(super) const fn watch_mut(&mut self) -> Option<&mut Watch> {
         match self {
-            Self::Found { watch, .. } | Self::Greeting { watch, .. } | Self::Streaming { watch, .. } => {
-                Some(watch)
-            }
+            Self::Found { watch, .. }
+            | Self::Greeting { watch, .. }
+            | Self::Streaming { watch, .. }
+            | Self::Behind { watch, .. }
+            | Self::Held { watch, .. } => Some(watch),
+            Self::Added
+            | Self::Seeking { .. }
+            | Self::Locating { .. }
+            | Self::Watching { .. }
+            | Self::Dropped => None,
+        }
+    }
+
+    /// Of a slave that is followed.
+    pub(super) const fn stream(&self) -> Option<(&Watch, &Stream)> {
+        match self {
+            Self::Streaming { watch, stream, .. }
+            | Self::Behind { watch, stream }
+            | Self::Held { watch, stream, .. } => Some((watch, stream)),
             _ => None,
         }
     }
-}
 
-impl Stream {
-    pub(super) fn new() -> Self {
-        Self { sweeping: None, repaired: None, fed: None, progress: Progress::default() }
+    pub(super) const fn stream_mut(&mut self) -> Option<(&mut Watch, &mut Stream)> {
+        match self {
+            Self::Streaming { watch, stream, .. }
+            | Self::Behind { watch, stream }
+            | Self::Held { watch, stream, .. } => Some((watch, stream)),
+            _ => None,
+        }
+    }
+
+    /// The same, to be put into another phase.
+    pub(super) fn into_stream(self) -> Option<(Watch, Stream)> {
+        match self {
+            Self::Streaming { watch, stream, .. }
+            | Self::Behind { watch, stream }
+            | Self::Held { watch, stream, .. } => Some((watch, stream)),
+            _ => None,
+        }
+    }
+
+    /// The process is watched, or is to be.
+    pub(super) const fn is_out(&self) -> bool {
+        matches!(self, Self::Watching { .. }) || self.watch().is_some()
     }
 }
 

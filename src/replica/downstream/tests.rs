@@ -1,20 +1,19 @@
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
-
 use parking_lot::Mutex;
 
 use super::*;
 use crate::distribution::RemoteProcess;
 use crate::etf::OwnedTerm;
-use crate::replica::{GreetingAnswer, Lineage, PresentValue, Said, SourceRead};
+use crate::replica::{GreetingAnswer, Lineage, PresentValue, Said, SlaveState, Source, SourceRead};
 
 /// An empty store of `a@h`, which says what it is told.
 #[derive(Default)]
 struct Store {
     lineage: Mutex<Lineage>,
-    slaves: Mutex<Vec<Arc<Slave>>>,
-    greetings: AtomicIsize,
-    acknowledged: AtomicUsize,
-    noted: AtomicUsize,
+    slaves: Mutex<Vec<Arc<Mutex<Downstream>>>>,
+    added: Mutex<u64>,
+    greetings: Mutex<isize>,
+    /// How often its slaves are to be kept.
+    noted: Mutex<usize>,
 }
 
 impl Source for Store {
@@ -31,10 +30,6 @@ impl Source for Store {
         SourceRead::Shown
     }
 
-    fn slaves_changed(&self) {
-        self.noted.fetch_add(1, Ordering::Relaxed);
-    }
-
     fn in_order(&self, run: &mut dyn FnMut()) {
         run();
     }
@@ -43,20 +38,8 @@ impl Source for Store {
         7
     }
 
-    fn lineage(&self) -> Option<Lineage> {
-        Some(self.lineage.lock().clone())
-    }
-
-    fn greeting(&self, is_under_way: bool) {
-        self.greetings.fetch_add(if is_under_way { 1 } else { -1 }, Ordering::Relaxed);
-    }
-
-    fn slaves(&self) -> Vec<Arc<Slave>> {
-        self.slaves.lock().clone()
-    }
-
-    fn acknowledged(&self) {
-        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+    fn lineage(&self) -> Lineage {
+        self.lineage.lock().clone()
     }
 
     fn len(&self) -> usize {
@@ -76,10 +59,11 @@ fn said(incarnation: u64) -> GreetingAnswer {
     GreetingAnswer::Taken(Said { incarnation, had: None, applied: 0, stepped_down: false })
 }
 
-/// A machine on the desk: its store, its clock, and the number of the last question.
+/// A machine on the desk: its store, its clock, and the number of the last question. Whether it is repaired is no matter here:
+/// see `streaming/tests.rs`.
 struct Desk<'a> {
     store: &'a Store,
-    machine: Downstream,
+    machine: Arc<Mutex<Downstream>>,
     now: Instant,
     question: u64,
 }
@@ -88,26 +72,39 @@ impl<'a> Desk<'a> {
     fn new(store: &'a Store, name: SlaveName, is_awaited: bool) -> Self {
         #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
         let now = Instant::now();
-        let slave = Arc::new(Slave::new(name, 1 << 20));
-        store.slaves.lock().push(Arc::clone(&slave));
-        let config = DownstreamConfig {
-            node: "a@h".into(),
+        *store.added.lock() += 1;
+        let number = *store.added.lock();
+        let machine = Arc::new(Mutex::new(Downstream::new(name, number, 1 << 20)));
+        store.slaves.lock().push(Arc::clone(&machine));
+        let mut desk = Self { store, machine, now, question: 0 };
+        let begun = desk.hand(Input::Begin(Search {
             pause_first: Duration::from_millis(200),
             pause_max: Duration::from_secs(10),
             is_awaited,
-        };
-        Self { store, machine: Downstream::new(slave, &config, now), now, question: 0 }
+            // The longest pauses.
+            chance: Chance(Box::new(|below| below - 1)),
+        }));
+        assert!(begun.is_empty());
+        desk
+    }
+
+    fn others(&self) -> Vec<Arc<Mutex<Downstream>>> {
+        let slaves = self.store.slaves.lock();
+        slaves.iter().filter(|other| !Arc::ptr_eq(other, &self.machine)).cloned().collect()
     }
 
     /// Hands an input in, and shows what is to be done then, a line each.
     fn hand(&mut self, input: Input) -> Vec<String> {
-        let is_own = |at: &Pid| *at == pid("a@h", 1);
-        // The longest pauses.
-        let chance = &mut |below: u32| below - 1;
-        let mut around = Around { source: self.store, is_own: &is_own, chance };
-        self.machine.handle(input, self.now, &mut around);
+        self.machine.lock().handle(input, self.now);
+        self.outputs()
+    }
+
+    /// What is to be done. What is to be told to other slaves is, and a repair finds nothing.
+    fn outputs(&mut self) -> Vec<String> {
         let mut shown = Vec::new();
-        while let Some(output) = self.machine.poll_output() {
+        loop {
+            let output = self.machine.lock().poll_output();
+            let Some(output) = output else { return shown };
             shown.push(match output {
                 Output::Locate { question } => self.asked("locate", question),
                 Output::Watch { question, .. } => self.asked("watch", question),
@@ -121,14 +118,58 @@ impl<'a> Desk<'a> {
                 Output::Look { question } => self.asked("look", question),
                 Output::Feed { node } => format!("feed {node}"),
                 Output::ReadKeys { question, .. } => self.asked("read keys", question),
-                Output::TellSiblings { slaves, .. } => format!("siblings {}", slaves.len()),
+                Output::TellSiblings { .. } => "siblings".into(),
                 Output::Bye { sessions, .. } => format!("bye {}", sessions.len()),
+                Output::Part { at, incarnation, sessions, was_greeted } => {
+                    let is_there =
+                        |other: &&Arc<Mutex<Downstream>>| other.lock().as_sibling().is_at(&at, incarnation);
+                    match self.others().iter().find(is_there) {
+                        None => format!("bye {}", sessions.len()),
+                        Some(other) if was_greeted => {
+                            other.lock().handle(Input::TakenOver { sessions }, self.now);
+                            continue;
+                        }
+                        Some(_) => continue,
+                    }
+                }
+                Output::Drop { name } => {
+                    let is_it = |other: &&Arc<Mutex<Downstream>>| *other.lock().name() == name;
+                    let others = self.others();
+                    others
+                        .iter()
+                        .filter(is_it)
+                        .for_each(|other| other.lock().handle(Input::Removed, self.now));
+                    continue;
+                }
+                Output::Forget { at, incarnation } => {
+                    for other in self.others() {
+                        other.lock().handle(Input::Elsewhere { at: at.clone(), incarnation }, self.now);
+                    }
+                    continue;
+                }
+                Output::Greeting(is_under_way) => {
+                    *self.store.greetings.lock() += if is_under_way { 1 } else { -1 };
+                    continue;
+                }
+                Output::Repair => {
+                    self.machine.lock().repair(self.store);
+                    continue;
+                }
+                Output::ReadPart { scan, part, .. } => {
+                    let read = PartRead::Keys { keys: Vec::new(), parts: 1, total: 0, is_damaged: false };
+                    self.machine.lock().handle(Input::PartRead { scan, part, read }, self.now);
+                    continue;
+                }
+                Output::Moved | Output::SlavesChanged => {
+                    *self.store.noted.lock() += 1;
+                    continue;
+                }
+                Output::CopyOthers => "copy others".into(),
                 Output::Settle(refusal) => format!("settle {refusal:?}"),
-                Output::CheckNames => "check names".into(),
+                Output::UpToDate => "up to date".into(),
                 Output::Log(event) => format!("{:?}: {event}", event.level()),
             });
         }
-        shown
     }
 
     fn asked(&mut self, what: &str, question: u64) -> String {
@@ -138,25 +179,46 @@ impl<'a> Desk<'a> {
     }
 
     fn timeout(&mut self) -> Vec<String> {
-        let due = self.machine.poll_timeout().expect("something is due");
+        let due = self.machine.lock().poll_timeout().expect("something is due");
         self.now = self.now.max(due);
         self.hand(Input::Timeout)
     }
 
     fn located(&mut self, at: &Pid) -> Vec<String> {
-        self.hand(Input::Located { question: self.question, found: Ok(Some(at.clone())) })
+        let found = if *at == pid("a@h", 1) { Whereabouts::Itself } else { Whereabouts::At(at.clone()) };
+        self.hand(Input::Located { question: self.question, found: Ok(found) })
+    }
+
+    fn nobody(&mut self) -> Vec<String> {
+        self.hand(Input::Located { question: self.question, found: Ok(Whereabouts::Nobody) })
     }
 
     fn watched(&mut self) -> Vec<String> {
         self.hand(Input::Watched { question: self.question, watched: Ok(()) })
     }
 
+    fn answered(&mut self, question: u64, answer: Answer) -> Vec<String> {
+        let siblings = self.others().iter().map(|other| other.lock().as_sibling()).collect();
+        let store = Standpoint {
+            lineage: self.store.lineage(),
+            seq: self.store.seq(),
+            started_empty: false,
+            slaves: Vec::new(),
+            siblings: Siblings(siblings),
+        };
+        self.hand(Input::Answered { question, answer, store })
+    }
+
     fn dialect(&mut self, is_kvnode: bool) -> Vec<String> {
-        self.hand(Input::DialectKnown { question: self.question, is_kvnode: Ok(is_kvnode) })
+        self.answered(self.question, Answer::Dialect(Ok(is_kvnode)))
     }
 
     fn greeted(&mut self, answer: GreetingAnswer) -> Vec<String> {
-        self.hand(Input::Greeted { question: self.question, answer })
+        self.answered(self.question, Answer::Greeting(answer))
+    }
+
+    fn kind(&mut self, foreign: Result<Option<String>, String>) -> Vec<String> {
+        self.answered(self.question, Answer::Kind(foreign))
     }
 
     /// Up to a greeting that waits for its answer; gives the watch's number.
@@ -181,12 +243,20 @@ impl<'a> Desk<'a> {
     }
 
     fn greetings(&self) -> isize {
-        self.store.greetings.load(Ordering::Relaxed)
+        *self.store.greetings.lock()
+    }
+
+    fn state(&self) -> SlaveState {
+        self.machine.lock().state()
+    }
+
+    fn is_over(&self) -> bool {
+        self.machine.lock().is_over()
     }
 
     /// How long it pauses now.
     fn pause(&self) -> Duration {
-        self.machine.poll_timeout().expect("it is looked for again").duration_since(self.now)
+        self.machine.lock().poll_timeout().expect("it is looked for again").duration_since(self.now)
     }
 }
 
@@ -205,12 +275,10 @@ fn a_kvnodes_store_is_found_greeted_and_told_when_it_is_removed() {
     assert_eq!(&lines[..2], ["settle None", "Info: slave found"]);
     assert!(lines.contains(&"feed b@h".into()), "{lines:?}");
     assert_eq!(desk.greetings(), 0);
-    assert_eq!(desk.machine.slave().state(), SlaveState::Following(RemoteProcess::Pid(at)));
-    desk.machine.slave().siblings_changed();
-    assert_eq!(desk.hand(Input::Changed)[0], "siblings 1");
-    desk.machine.slave().drop_out();
-    assert_eq!(desk.hand(Input::Changed), ["bye 1", "Info: slave no longer followed", "unwatch"]);
-    assert!(desk.machine.is_over() && desk.machine.poll_timeout().is_none());
+    assert_eq!(desk.state(), SlaveState::Following(RemoteProcess::Pid(at)));
+    assert_eq!(desk.hand(Input::SiblingsChanged), ["siblings"]);
+    assert_eq!(desk.hand(Input::Removed), ["bye 1", "Info: slave no longer followed", "unwatch"]);
+    assert!(desk.is_over() && desk.machine.lock().poll_timeout().is_none());
     assert!(desk.hand(Input::Timeout).is_empty());
 }
 
@@ -222,8 +290,7 @@ fn a_server_of_the_protocol_is_asked_what_it_is_and_has_its_keys_read() {
     desk.located(&pid("b@h", 5));
     desk.watched();
     assert_eq!(desk.dialect(false), ["kind?"]);
-    let kind = Input::KindKnown { question: desk.question, foreign: Ok(None) };
-    assert_eq!(desk.hand(kind), ["Info: slave found", "read keys"]);
+    assert_eq!(desk.kind(Ok(None)), ["Info: slave found", "read keys"]);
     assert_eq!(desk.greetings(), 0);
     // Until these are read nothing is repaired, and nothing due but a look at its name.
     assert_eq!(desk.pause(), NAME_PAUSE);
@@ -231,7 +298,7 @@ fn a_server_of_the_protocol_is_asked_what_it_is_and_has_its_keys_read() {
     let lines = desk.hand(Input::KeysRead { question: desk.question, read });
     assert_eq!(lines[0], "Warn: slave has keys that its primary has not: they are deleted there");
     assert_eq!(lines[1], "feed b@h");
-    assert!(!desk.machine.slave().may_be_stale());
+    assert!(!desk.machine.lock().may_be_stale());
 }
 
 #[test]
@@ -243,8 +310,7 @@ fn a_server_of_another_kind_is_no_slave_and_stays_none() {
     desk.located(&at);
     desk.watched();
     desk.dialect(false);
-    let lines =
-        desk.hand(Input::KindKnown { question: desk.question, foreign: Ok(Some("Elixir.Other".into())) });
+    let lines = desk.kind(Ok(Some("Elixir.Other".into())));
     assert!(lines[0].starts_with("Warn: slave not found, looking for it: "), "{lines:?}");
     assert!(lines.iter().any(|line| line.ends_with("(its module: Elixir.Other)")), "{lines:?}");
     assert_eq!(desk.timeout(), ["locate"]);
@@ -253,26 +319,44 @@ fn a_server_of_another_kind_is_no_slave_and_stays_none() {
     assert_eq!(desk.located(&pid("b@h", 6)), ["watch"]);
 }
 
+/// It takes these along when it is promoted, and may be before it is told that it is none.
+#[test]
+fn one_that_is_removed_is_not_told_which_others_are_left() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    desk.follow(&pid("b@h", 5), 9);
+    desk.machine.lock().handle(Input::SiblingsChanged, desk.now);
+    assert_eq!(desk.hand(Input::Removed), ["bye 1", "Info: slave no longer followed", "unwatch"]);
+}
+
+/// Whatever of it was carried out by then, the store knows of no greeting once a driver has ended.
+#[test]
+fn a_driver_that_ends_before_it_has_told_of_a_greeting_leaves_none_under_way() {
+    let store = store();
+    let mut desk = Desk::new(&store, remote(), false);
+    desk.timeout();
+    desk.located(&pid("b@h", 5));
+    let question = desk.question;
+    desk.machine.lock().handle(Input::Watched { question, watched: Ok(()) }, desk.now);
+    desk.machine.lock().abandon();
+    assert_eq!(desk.outputs(), ["unwatch"]);
+    assert_eq!((desk.greetings(), desk.is_over()), (0, true));
+}
+
 /// By whatever road a greeting ends, the store knows of none any more, and nothing is watched that is not wanted.
 #[test]
 fn no_road_out_of_a_greeting_leaves_it_under_way() {
     type Road = fn(&mut Desk<'_>, u64) -> Vec<String>;
     let roads: [(&str, Road); 9] = [
         ("down", |desk, watch| desk.down(watch, "noconnection")),
-        ("removed", |desk, _| {
-            desk.machine.slave().drop_out();
-            desk.hand(Input::Changed)
-        }),
+        ("removed", |desk, _| desk.hand(Input::Removed)),
         ("refused", |desk, _| desk.greeted(GreetingAnswer::Refused(Refusal::HasPrimary))),
         ("never", |desk, _| desk.greeted(GreetingAnswer::Refused(Refusal::Cycle))),
         ("crossing", |desk, _| desk.greeted(GreetingAnswer::Refused(Refusal::Crossing))),
         ("not answered", |desk, _| desk.greeted(GreetingAnswer::None("it does not answer".into()))),
         ("no store", |desk, _| {
             assert_eq!(desk.greeted(GreetingAnswer::NoStore), ["kind?"]);
-            desk.hand(Input::KindKnown {
-                question: desk.question,
-                foreign: Err("its node does not say".into()),
-            })
+            desk.kind(Err("its node does not say".into()))
         }),
         ("moved", |desk, _| {
             desk.now += NAME_PAUSE;
@@ -280,8 +364,8 @@ fn no_road_out_of_a_greeting_leaves_it_under_way() {
             desk.hand(Input::Holders { question: desk.question, holders: vec![pid("c@h", 1)] })
         }),
         ("abandoned", |desk, _| {
-            desk.machine.abandon(desk.store);
-            vec!["unwatch".into()]
+            desk.machine.lock().abandon();
+            desk.outputs()
         }),
     ];
     for (name, road) in roads {
@@ -291,9 +375,8 @@ fn no_road_out_of_a_greeting_leaves_it_under_way() {
         assert_eq!(desk.greetings(), 1, "{name}");
         let lines = road(&mut desk, watch);
         assert_eq!(desk.greetings(), 0, "{name}: {lines:?}");
-        let is_watched = desk.machine.phase.watch().is_some();
+        let is_watched = desk.machine.lock().phase.watch().is_some();
         assert_eq!(lines.contains(&"unwatch".into()), !is_watched, "{name}: {lines:?}");
-        assert_eq!(store.acknowledged.load(Ordering::Relaxed), usize::from(!is_watched), "{name}");
     }
 }
 
@@ -305,25 +388,23 @@ fn one_that_is_removed_or_never_a_slave_is_told_of_every_greeting_that_it_may_ha
     desk.greet(&at);
     desk.greeted(GreetingAnswer::None("it does not answer".into()));
     desk.greet(&at);
-    desk.machine.slave().drop_out();
-    assert_eq!(desk.hand(Input::Changed)[0], "bye 2");
+    assert_eq!(desk.hand(Input::Removed)[0], "bye 2");
 
     let mut desk = Desk::new(&store, remote(), false);
     let watch = desk.follow(&at, 9);
     desk.down(watch, "noconnection");
     desk.greet(&at);
-    let noted = store.noted.load(Ordering::Relaxed);
+    let noted = *store.noted.lock();
     let lines = desk.greeted(GreetingAnswer::Refused(Refusal::Cycle));
     assert_eq!(lines[0], "bye 1");
     assert!(lines[1].starts_with("Error: slave dropped: it is a primary of this store"), "{lines:?}");
-    assert_eq!(store.noted.load(Ordering::Relaxed), noted + 1);
+    assert_eq!(*store.noted.lock(), noted + 1);
 
     // Removed between two watches.
     let mut desk = Desk::new(&store, remote(), false);
     let watch = desk.follow(&at, 9);
     desk.down(watch, "noconnection");
-    desk.machine.slave().drop_out();
-    assert_eq!(desk.hand(Input::Changed), ["bye 1"]);
+    assert_eq!(desk.hand(Input::Removed), ["bye 1"]);
 }
 
 #[test]
@@ -336,20 +417,20 @@ fn an_answer_that_comes_late_is_none() {
     desk.greeted(GreetingAnswer::None("it does not answer".into()));
     let watch = desk.greet(&at);
     for input in [
-        Input::Greeted { question: late, answer: said(9) },
-        Input::Located { question: late, found: Ok(None) },
+        Input::Located { question: late, found: Ok(Whereabouts::Nobody) },
         Input::Watched { question: late, watched: Err("late".into()) },
         Input::Down { question: watch - 1, reason: OwnedTerm::atom("normal") },
-        Input::DialectKnown { question: late, is_kvnode: Ok(false) },
-        Input::KindKnown { question: late, foreign: Ok(None) },
         Input::Holders { question: late, holders: vec![pid("c@h", 1)] },
         Input::KeysRead { question: late, read: KeysRead::default() },
     ] {
         assert!(desk.hand(input).is_empty());
     }
-    assert_eq!((desk.greetings(), desk.machine.slave().state()), (1, SlaveState::Seeking));
+    for answer in [Answer::Greeting(said(9)), Answer::Dialect(Ok(false)), Answer::Kind(Ok(None))] {
+        assert!(desk.answered(late, answer).is_empty());
+    }
+    assert_eq!((desk.greetings(), desk.state()), (1, SlaveState::Seeking));
     desk.greeted(said(9));
-    assert!(matches!(desk.machine.slave().state(), SlaveState::Following(_)));
+    assert!(matches!(desk.state(), SlaveState::Following(_)));
 }
 
 #[test]
@@ -361,7 +442,7 @@ fn a_slave_that_refuses_is_asked_again_unless_somebody_was_told_so() {
     desk.greet(&at);
     let lines = desk.greeted(refused());
     assert!(lines[0].starts_with("Warn: slave refuses, asking again"), "{lines:?}");
-    assert_eq!(desk.machine.slave().standing(), Standing::Refused(Refusal::HasPrimary));
+    assert_eq!(desk.machine.lock().standing(), Standing::Refused(Refusal::HasPrimary));
     desk.greet(&at);
     assert_eq!(desk.greeted(refused()), ["unwatch"], "it is said once");
 
@@ -370,8 +451,8 @@ fn a_slave_that_refuses_is_asked_again_unless_somebody_was_told_so() {
     let lines = desk.greeted(refused());
     assert_eq!(lines[0], "settle Some(HasPrimary)");
     assert!(lines[1].starts_with("Warn: slave dropped: it is the slave of another"), "{lines:?}");
-    assert!(desk.machine.is_over());
-    assert_eq!(desk.machine.slave().state(), SlaveState::Dropped);
+    assert!(desk.is_over());
+    assert_eq!(desk.state(), SlaveState::Dropped);
 }
 
 #[test]
@@ -390,8 +471,12 @@ fn what_the_store_has_become_meanwhile_is_told_at_once() {
     assert_eq!(desk.greeted(said(9)), ["Debug: slave greeted anew", "unwatch"]);
     assert_eq!(desk.pause(), Duration::ZERO);
     desk.follow(&at, 9);
-    desk.machine.slave().renew();
-    assert_eq!(desk.hand(Input::Changed), ["Debug: slave greeted anew", "unwatch"]);
+    assert_eq!(desk.hand(Input::Renew), ["Debug: slave greeted anew", "unwatch"]);
+    // Also where it changes while it is greeted, and the answer is weighed before that is seen.
+    desk.greet(&at);
+    assert!(desk.hand(Input::Renew).is_empty());
+    let lines = desk.greeted(said(9));
+    assert_eq!(lines, ["Info: slave found", "Debug: slave greeted anew", "unwatch"]);
 }
 
 #[test]
@@ -401,8 +486,8 @@ fn a_store_is_not_its_own_slave() {
     desk.timeout();
     let lines = desk.located(&pid("a@h", 1));
     assert_eq!(lines, ["Error: a store cannot be its own slave: dropped", "settle Some(Itself)"]);
-    assert!(desk.machine.is_over());
-    assert_eq!(store.noted.load(Ordering::Relaxed), 1);
+    assert!(desk.is_over());
+    assert_eq!(*store.noted.lock(), 1);
 }
 
 #[test]
@@ -411,7 +496,7 @@ fn searches_are_paused_longer_and_longer_and_go_on_when_a_node_comes_up() {
     let mut desk = Desk::new(&store, remote(), true);
     let nobody = |desk: &mut Desk<'_>| {
         desk.timeout();
-        desk.hand(Input::Located { question: desk.question, found: Ok(None) })
+        desk.nobody()
     };
     let lines = nobody(&mut desk);
     assert_eq!(lines, ["Warn: slave not found, looking for it: nobody has that name", "settle None"]);
@@ -425,7 +510,7 @@ fn searches_are_paused_longer_and_longer_and_go_on_when_a_node_comes_up() {
     // One that came up during the search counts.
     desk.timeout();
     desk.hand(Input::NodeArrived);
-    desk.hand(Input::Located { question: desk.question, found: Ok(None) });
+    desk.nobody();
     assert_eq!(desk.pause(), Duration::from_millis(200));
     // One that was there once is looked for at least every second.
     let watch = desk.follow(&pid("b@h", 5), 9);
@@ -441,24 +526,26 @@ fn whoever_adds_a_slave_is_answered_in_time() {
     desk.timeout();
     assert_eq!(desk.pause(), ADDED_LIMIT, "the search has no end of its own");
     assert_eq!(desk.timeout(), ["settle None"]);
-    assert!(desk.machine.poll_timeout().is_none());
+    assert!(desk.machine.lock().poll_timeout().is_none());
 }
 
 #[test]
 fn a_pid_does_not_come_back_but_its_node_may() {
     let store = store();
     let at = pid("b@h", 5);
-    let mut desk = Desk::new(&store, SlaveName::Pid(at), false);
-    assert_eq!(desk.timeout(), ["watch"]);
+    let mut desk = Desk::new(&store, SlaveName::Pid(at.clone()), false);
+    desk.timeout();
+    assert_eq!(desk.located(&at), ["watch"]);
     let watch = desk.question;
     assert_eq!(desk.watched(), ["dialect?"]);
     assert_eq!(desk.down(watch, "noconnection"), ["Warn: slave lost; looking for it", "unwatch"]);
-    assert_eq!(desk.timeout(), ["watch"]);
+    desk.timeout();
+    assert_eq!(desk.located(&at), ["watch"]);
     let watch = desk.question;
     desk.watched();
     let lines = desk.down(watch, "normal");
     assert_eq!(lines[1], "Warn: slave dropped: a pid does not come back");
-    assert!(desk.machine.is_over());
+    assert!(desk.is_over());
 }
 
 #[test]
@@ -485,13 +572,9 @@ fn a_process_whose_name_has_gone_while_that_was_looked_for_is_told_so() {
     let store = store();
     let mut desk = Desk::new(&store, remote(), false);
     desk.follow(&pid("b@h", 5), 9);
-    desk.machine.slave().renew();
-    desk.hand(Input::Changed);
+    desk.hand(Input::Renew);
     assert_eq!(desk.timeout(), ["locate"]);
     assert_eq!(desk.located(&pid("c@h", 6)), ["bye 1", "watch"]);
-    // That one is in none of its sessions.
-    desk.machine.slave().drop_out();
-    assert_eq!(desk.hand(Input::Changed), ["unwatch"]);
     // To the store itself.
     let mut desk = Desk::new(&store, remote(), false);
     let watch = desk.follow(&pid("b@h", 5), 9);
@@ -506,6 +589,7 @@ fn one_process_is_one_slave_by_the_name_that_outlives_it() {
     let at = pid("b@h", 5);
     let mut by_pid = Desk::new(&store, SlaveName::Pid(at.clone()), false);
     by_pid.timeout();
+    by_pid.located(&at);
     by_pid.watched();
     by_pid.dialect(true);
     by_pid.greeted(said(9));
@@ -514,26 +598,27 @@ fn one_process_is_one_slave_by_the_name_that_outlives_it() {
     by_name.greet(&at);
     let lines = by_name.greeted(said(9));
     assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
-    assert_eq!(by_pid.machine.slave().state(), SlaveState::Dropped);
-    assert_eq!(by_pid.hand(Input::Changed), ["Info: slave no longer followed", "unwatch"], "no bye");
+    assert_eq!(by_pid.state(), SlaveState::Dropped);
+    assert_eq!(by_pid.outputs(), ["Info: slave no longer followed", "unwatch"], "no bye");
     // Another name is not even greeted, and a pid neither.
-    store.slaves.lock().retain(|slave| slave.state() != SlaveState::Dropped);
+    store.slaves.lock().retain(|slave| !slave.lock().is_over());
     let mut again = Desk::new(&store, SlaveName::remote("other", "b@h"), false);
     again.timeout();
     again.located(&at);
-    let lines = again.watched();
+    again.watched();
+    let lines = again.dialect(true);
     assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
-    assert!(again.machine.is_over() && !by_name.machine.slave().is_renewed());
+    assert!(again.is_over() && matches!(by_name.state(), SlaveState::Following(_)));
     assert_eq!(again.greetings(), 0);
     // Found by another pid (a name of its own in `global`), it has taken a greeting: the kept one greets it anew.
-    store.slaves.lock().retain(|slave| slave.state() != SlaveState::Dropped);
+    store.slaves.lock().retain(|slave| !slave.lock().is_over());
     let mut late = Desk::new(&store, SlaveName::remote("third", "b@h"), false);
     late.greet(&pid("b@h", 8));
     let lines = late.greeted(said(9));
     assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
-    assert!(late.machine.is_over() && by_name.machine.slave().is_renewed());
-    assert!(!lines.iter().any(|line| line.starts_with("bye")), "{lines:?}");
-    assert_eq!(by_name.machine.slave().sessions().len(), 2);
+    assert!(late.is_over() && by_name.state() == SlaveState::Seeking);
+    assert_eq!(by_name.outputs()[0], "Debug: slave greeted anew");
+    assert_eq!(by_name.machine.lock().sessions().len(), 2);
 }
 
 #[test]
@@ -542,14 +627,13 @@ fn a_greeting_of_one_that_is_removed_is_taken_over_by_the_other_entry_of_the_pro
     let at = pid("b@h", 5);
     let mut by_pid = Desk::new(&store, SlaveName::Pid(at.clone()), false);
     by_pid.timeout();
+    by_pid.located(&at);
     by_pid.watched();
     by_pid.dialect(true);
     by_pid.greeted(said(9));
     let mut by_name = Desk::new(&store, remote(), false);
     by_name.greet(&at);
-    by_name.machine.slave().drop_out();
-    assert_eq!(by_name.hand(Input::Changed), ["Info: slave no longer followed", "unwatch"], "no bye");
-    assert!(by_pid.machine.slave().is_renewed());
-    by_pid.machine.slave().drop_out();
-    assert_eq!(by_pid.hand(Input::Changed)[0], "bye 2");
+    assert_eq!(by_name.hand(Input::Removed), ["Info: slave no longer followed", "unwatch"], "no bye");
+    assert_eq!(by_pid.outputs()[0], "Debug: slave greeted anew");
+    assert_eq!(by_pid.hand(Input::Removed)[0], "bye 2");
 }

@@ -32,6 +32,8 @@ pub enum Event {
     NotKept(String),
     /// A copy of the primary does not fit beside what is here.
     CopyNotKept(String),
+    /// A caller has written to it while it had no primary, as it has not been found again since it was started.
+    WrittenTo,
     /// All is well again.
     KeptAgain,
     /// It is the primary from here on.
@@ -64,7 +66,8 @@ impl Event {
             | Self::Promoted { .. }
             | Self::Lacks(..)
             | Self::Returned(_)
-            | Self::Adopted(_) => Level::Warn,
+            | Self::Adopted(_)
+            | Self::WrittenTo => Level::Warn,
             Self::Follows { .. } | Self::Removed | Self::KeptAgain => Level::Info,
             Self::PutOff(_) => Level::Debug,
         }
@@ -111,6 +114,10 @@ impl fmt::Display for Event {
             ),
             Self::Lost(_, reason) => write!(f, "primary lost: {:?}", reason.view()),
             Self::Removed => f.write_str("no longer a slave: its primary has removed it"),
+            Self::WrittenTo => f.write_str(
+                "a caller writes here, where a slave was started again and its primary has not found it yet: that copies over it \
+                 later, and what this drops is kept in a file. To have this store be the primary, promote it (kvnode promote)",
+            ),
             Self::NotKept(why) => write!(
                 f,
                 "what the primary sends is not kept: it is told, and sends it again after a while: {why}"

@@ -93,6 +93,8 @@ pub enum Input {
     Offer(Pid),
     /// A primary that was [watched](Output::Watch) has ended, or its node is lost, for this reason.
     PrimaryDown(Pid, OwnedTerm),
+    /// A caller has a write for a store that [minds it](super::Upstream::minds_writes): before it is with the store.
+    OwnWrite,
     /// The store's own slaves are these now.
     SlavesAre(Vec<KnownSlave>),
 }

@@ -152,7 +152,7 @@ impl Upstream {
             incarnation: self.incarnation,
             had: change.had.map(|had| had.primary),
             applied: change.had.map_or(0, |had| had.applied),
-            stepped_down: self.stepped_down,
+            stepped_down: self.stepped_down && self.settled_in != self.durable.rank(),
         });
     }
 }

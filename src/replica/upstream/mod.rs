@@ -70,9 +70,11 @@ pub struct Upstream {
     greetings: usize,
     /// Primaries that are watched.
     watches: usize,
-    /// It was a primary with slaves, and no primary has brought it up to date since: what it has sent them may come late. Said
-    /// again where the answer to a greeting was lost.
+    /// It was a primary with slaves: what it has sent them may come late. Said to the primary of each term, until that has
+    /// brought it up to date.
     stepped_down: bool,
+    /// The rank of the primary that did so last.
+    settled_in: (u64, u64),
     /// A session of the same primary that another has taken the place of while it was there.
     replaced: Option<u64>,
     /// The primary that was refused last, and why.
@@ -117,6 +119,7 @@ impl Upstream {
             greetings: 0,
             watches: 0,
             stepped_down: false,
+            settled_in: (0, 0),
             replaced: None,
             refused: None,
             copies: 0,
@@ -164,6 +167,14 @@ impl Upstream {
     /// Whether it follows a primary.
     pub const fn is_slave(&self) -> bool {
         matches!(self.role, Role::Following(_))
+    }
+
+    /// Whether a caller's write is of matter to it: it has a primary; or it had one before it was started again, which will
+    /// copy over what is written here, and nobody has written since.
+    pub const fn minds_writes(&self) -> bool {
+        let had_primary =
+            matches!(self.role, Role::Orphan) || self.durable.was_slave || self.durable.position.is_some();
+        self.is_slave() || had_primary && !self.durable.must_export
     }
 
     /// It was promoted, and no other since, as far as is known here.
@@ -218,6 +229,7 @@ impl Upstream {
                 }
                 self.log(Event::Lost(pid, reason));
             }
+            Input::OwnWrite => self.written_to(),
             Input::SlavesAre(slaves) => self.durable.slaves = slaves,
         }
         self.answer_put_off();
@@ -484,8 +496,21 @@ impl Upstream {
         self.durable.was_slave = true;
         if is_whole {
             self.durable.is_partial = false;
-            self.stepped_down = false;
+            self.settled_in = self.durable.rank();
         }
+    }
+
+    /// A caller writes here, and it may have a primary again later: then that copies everything to it, and what this drops is kept
+    /// elsewhere.
+    fn written_to(&mut self) {
+        if self.is_slave() || !self.minds_writes() {
+            return;
+        }
+        self.durable.must_export = true;
+        self.durable.position = None;
+        // Before the write.
+        self.persist();
+        self.log(Event::WrittenTo);
     }
 
     fn removed(&mut self, session: u64) {

@@ -127,6 +127,8 @@ fn a_former_primary_with_slaves_says_so_until_it_is_up_to_date() {
     assert!(stepped_down(&greet(&mut upstream, greeting(1, &[1], 2), FREE).expect("it is taken")));
     mark(&mut upstream, 2, CopyMark::Whole, 10);
     assert!(!stepped_down(&greet(&mut upstream, greeting(1, &[1], 3), FREE).expect("it is taken")));
+    // Whoever is promoted next does not know it.
+    assert!(stepped_down(&greet(&mut upstream, greeting(2, &[2], 4), FREE).expect("it is taken")));
 }
 
 #[test]
@@ -687,4 +689,36 @@ fn what_a_slave_that_was_started_again_drops_after_a_promotion_is_told() {
         assert!(upstream.durable().was_slave && !upstream.durable().must_export);
         assert!(mark(&mut upstream, 1, CopyMark::Whole, 5).is_empty());
     }
+}
+
+#[test]
+fn what_a_caller_writes_to_a_slave_that_has_not_been_found_again_is_exported() {
+    let mut slave = upstream();
+    greet(&mut slave, greeting(0, &[1], 3), FREE).expect("it is taken");
+    hand(&mut slave, Input::Mark { session: 3, seq: 10, mark: CopyMark::Whole, can_put_aside: false });
+    // While it follows, a write here is another matter.
+    assert!(slave.minds_writes());
+    assert!(hand(&mut slave, Input::OwnWrite).is_empty());
+    let durable =
+        Membership { position: Some(Position { primary: 1, applied: 10 }), ..slave.durable().clone() };
+    let mut again = started_again(&durable, OWN + 1);
+    assert!(again.minds_writes());
+    let outputs = hand(&mut again, Input::OwnWrite);
+    assert!(matches!(outputs[0], Output::Persist { then: None, .. }), "{outputs:?}");
+    assert_eq!(logs(&outputs), [&Event::WrittenTo]);
+    // Said once.
+    assert!(!again.minds_writes() && hand(&mut again, Input::OwnWrite).is_empty());
+    assert!(again.durable().must_export);
+    // It is copied to, whatever it had of that primary.
+    let outputs = greet(&mut again, greeting(0, &[1], 4), FREE).expect("it is taken");
+    let answer = reply(&outputs);
+    assert!(matches!(answer, Answer::Greeted { had: None, stepped_down: false, .. }), "{answer:?}");
+    hand(&mut again, Input::Mark { session: 4, seq: 10, mark: CopyMark::Begin, can_put_aside: false });
+    let place = again.take_key(4, 11, b"own", true);
+    assert!(matches!(place, Place::Store { export: true, .. }), "{place:?}");
+    // Promoted, it keeps what it has.
+    let mut promoted = started_again(&durable, OWN + 2);
+    hand(&mut promoted, Input::OwnWrite);
+    hand(&mut promoted, Input::Promote { reports: false });
+    assert!(!promoted.durable().must_export && !promoted.minds_writes());
 }

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 
 use crate::etf::{TermWriter, Traits, encode};
 
-use super::dialect::{self, CopyMark, Dialect};
-use super::source::ReplicaWrite;
+use crate::replica::dialect::{self, CopyMark, Dialect};
+use crate::replica::source::ReplicaWrite;
 
 struct Entry {
     /// The cast, encoded.
@@ -56,6 +56,7 @@ pub(super) struct Log {
 }
 
 impl Log {
+    #[inline]
     pub(super) fn push(&mut self, dialect: Dialect, seq: u64, write: ReplicaWrite<'_>) {
         self.add(Entry::new(dialect, seq, write));
     }

@@ -66,6 +66,9 @@ impl World {
             3 => {
                 if let Some(node) = self.some_running() {
                     self.add_slave(node, other);
+                    if self.nodes[other].life.is_some() && !self.nodes[other].is_beam {
+                        self.add_slave(other, node);
+                    }
                 }
             }
             4 => {

@@ -260,8 +260,10 @@ impl World {
         let (incarnation, seq, changes) = (life.incarnation, life.source().seq(), life.server.changes());
         let observed = &mut self.observed[node];
         if observed.incarnation != incarnation {
-            let may_report =
-                self.nodes[node].drive.is_some() && (observed.has_reported || observed.may_report);
+            // A slave that is started again keeps what callers write to it before its primary finds it, too.
+            let may_report = self.nodes[node].drive.as_ref().is_some_and(|drive| {
+                observed.has_reported || observed.may_report || drive::waits_for_primary(drive)
+            });
             *observed = Observed { incarnation, changes: u64::MAX, may_report, ..Observed::default() };
         }
         let before = Arc::clone(&observed.data);

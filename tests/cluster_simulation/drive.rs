@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kvnode::replica::Membership;
+use kvnode::replica::{Membership, TermRole};
 
 pub use super::deferred::Deferred as Drive;
 use super::deferred::Held;
@@ -18,13 +18,16 @@ pub fn at_rest(drive: &Drive) -> Data {
     numbers(&drive.at_rest())
 }
 
-/// Whether its store comes back as a slave, which waits for its primary: what somebody writes there meanwhile is not lost when
-/// it is brought up to date with what it has missed, as little as what is written to a slave at any time.
-pub fn is_of_slave(drive: &Drive) -> bool {
+/// Whether its store comes back as a slave, which waits for its primary: what callers write there meanwhile is kept elsewhere when
+/// that copies over it.
+pub fn waits_for_primary(drive: &Drive) -> bool {
+    let kept = kept(drive);
+    kept.was_slave || kept.position.is_some() || kept.term > 0 && kept.role == TermRole::Follows
+}
+
+fn kept(drive: &Drive) -> Membership {
     let note = drive.newest_note(Membership::NOTE);
-    let kept =
-        note.map(|note| Membership::read(&note).expect("it is read as it was kept")).unwrap_or_default();
-    kept.was_slave || kept.position.is_some()
+    note.map(|note| Membership::read(&note).expect("it is read as it was kept")).unwrap_or_default()
 }
 
 impl Look for Drive {

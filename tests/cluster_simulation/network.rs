@@ -169,6 +169,11 @@ impl World {
         let name = Arc::clone(&self.nodes[other].name);
         let life = self.life_mut(node);
         life.waiters.node_down(&name);
+        // What was to be monitored by then is by the connection that it was asked for on.
+        let monitors: Vec<MonitorRequest> =
+            life.monitors.extract_if(.., |request| *request.process.node() == name).collect();
+        monitors.into_iter().for_each(|request| (request.done)(OwnedTerm::atom("noconnection")));
+        let life = self.life_mut(node);
         let mut later = std::mem::take(&mut life.later);
         end.peer.connection_lost(life.surroundings(), &mut later);
         life.later = later;

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 
 use super::checks::{Confirmed, History, Observed};
 use super::clients::Call;
-use super::drive;
 use super::names::GlobalName;
 use super::network::{End, Item};
 use super::node::{CLIENT, Life, VirtualNode, Wake, frames_of};
@@ -513,10 +512,8 @@ impl World {
 
     /// A node that runs, whose store is nobody's slave.
     pub fn some_primary(&mut self) -> Option<usize> {
-        let is_slave = |node: usize| self.nodes[node].drive.as_ref().is_some_and(drive::is_of_slave);
-        let primaries: Vec<usize> = (0..self.stores)
-            .filter(|&node| self.is_running(node) && self.figures(node).is_none() && !is_slave(node))
-            .collect();
+        let primaries: Vec<usize> =
+            (0..self.stores).filter(|&node| self.is_running(node) && self.figures(node).is_none()).collect();
         (!primaries.is_empty()).then(|| self.random.pick(&primaries))
     }
 

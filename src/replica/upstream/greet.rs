@@ -98,6 +98,8 @@ impl Upstream {
             Some(known) => Some(Position { primary: known.incarnation(), applied: known.applied }),
             None => self.durable.position,
         };
+        // Of a primary that has not brought it up to date it has nothing, whatever it holds of its own.
+        let had = had.filter(|had| had.applied > 0);
         let left = followed.filter(|known| known.is_there && !same);
         Ok(Change {
             had,

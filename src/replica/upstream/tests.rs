@@ -132,6 +132,15 @@ fn a_former_primary_with_slaves_says_so_until_it_is_up_to_date() {
 }
 
 #[test]
+fn what_a_primary_has_not_brought_up_to_date_has_nothing_of_it() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(1, &[1], 1), FREE).expect("it is taken");
+    assert_eq!(had(&greet(&mut upstream, greeting(1, &[1], 2), FREE).expect("it is taken")), (None, 0));
+    mark(&mut upstream, 2, CopyMark::Whole, 10);
+    assert_eq!(had(&greet(&mut upstream, greeting(1, &[1], 3), FREE).expect("it is taken")), (Some(1), 10));
+}
+
+#[test]
 fn a_primary_that_takes_back_one_of_two_names_is_told_of_the_session_of_the_other() {
     let mut upstream = upstream();
     for session in [1, 2] {

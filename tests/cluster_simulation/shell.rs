@@ -250,10 +250,9 @@ impl World {
                 self.cast(node, &at, |w| write_siblings(w, session, &slaves));
             }
             Output::Bye { at, sessions } => self.bye(node, &at, &sessions),
-            Output::Part { at, incarnation, sessions, was_greeted } => {
+            Output::Part { at, incarnation, sessions } => {
                 let follow = self.follow(node, slot);
-                let taken_over = was_greeted.then_some(&sessions[..]);
-                if follow.slave.part(&at, incarnation, taken_over, &follow.source) {
+                if follow.slave.part(&at, incarnation, &sessions, &follow.source) {
                     self.bye(node, &at, &sessions);
                 }
             }

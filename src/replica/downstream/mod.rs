@@ -260,6 +260,7 @@ impl Downstream {
                 self.news = true;
                 self.tell_news();
             }
+            Input::TakenOver { .. } if planted(Rule::TakeOver) => {}
             Input::TakenOver { sessions } => {
                 sessions.into_iter().for_each(|session| self.note_greeted(session));
                 self.renew(now);
@@ -531,8 +532,7 @@ impl Downstream {
     fn part(&mut self) {
         let sessions = if planted(Rule::Bye) { Vec::new() } else { self.sessions() };
         if let Some((at, incarnation)) = self.watched.take().filter(|_| !sessions.is_empty()) {
-            let was_greeted = !self.greeted.is_empty() && !planted(Rule::TakeOver);
-            self.outputs.push_back(Output::Part { at, incarnation, sessions, was_greeted });
+            self.outputs.push_back(Output::Part { at, incarnation, sessions });
         }
     }
 

@@ -1,15 +1,20 @@
 //! Replication of a whole cluster on a virtual clock: several nodes with the product's own server on each, chains and stars of
-//! slaves, promotions, confirmed writes, and a network that delays, loses and splits; nodes that are killed and come back.
+//! slaves, Elixir servers among these, names in `global` that are lost and move, promotions, confirmed writes, stores that answer
+//! late and fail, and a network that delays, loses and splits; nodes that are killed and come back, with their data or without.
 //!
 //! Real are the server with its slaves and its part as a slave (`kv`), what says when a slave is looked for, greeted and repaired
 //! (`replica`), and the delivery of signals (`process`, `distribution`: each message is a frame). Virtual are what carries that out
-//! (`shell.rs`), connections, time and callers.
+//! (`shell.rs`), connections, names, time and callers.
 //!
-//! Each run is made of its seed alone, and a failure prints it. `KVNODE_SIMULATION_SEEDS` is how many are run,
-//! `KVNODE_SIMULATION_FIRST` the first of them; with `KVNODE_SIMULATION_LOG` what happens is written to stderr.
+//! Each run is made of its seed alone, and a failure prints it. `KVNODE_SIMULATION_SEEDS` is how many are run (or
+//! `KVNODE_SIMULATION_SECONDS` how long), `KVNODE_SIMULATION_FIRST` the first of them; with `KVNODE_SIMULATION_LOG` what happens
+//! is written to stderr. `scripts/simulate` runs fresh ones.
+//!
+//! With the feature `planted` each rule of replication is broken once, which has to be noticed (`faults.rs`); only then is a
+//! window full after a few writes.
 
-#![cfg(feature = "program")]
-
+#[path = "cluster_simulation/beam.rs"]
+mod beam;
 #[path = "cluster_simulation/checks.rs"]
 mod checks;
 #[path = "cluster_simulation/clients.rs"]
@@ -18,6 +23,13 @@ mod clients;
 mod deferred;
 #[path = "cluster_simulation/drive.rs"]
 mod drive;
+#[cfg(feature = "planted")]
+#[path = "cluster_simulation/faults.rs"]
+mod faults;
+#[path = "cluster_simulation/many.rs"]
+mod many;
+#[path = "cluster_simulation/names.rs"]
+mod names;
 #[path = "cluster_simulation/network.rs"]
 mod network;
 #[path = "cluster_simulation/node.rs"]
@@ -35,31 +47,66 @@ use std::time::{Duration, Instant};
 
 use deferred::Manner;
 use drive::Drive;
+use many::{Ran, Until, print, run_all};
 use node::VirtualNode;
 use random::Random;
 use world::{Counts, World};
 
+/// Seeds that are run where nobody says otherwise.
+const SEEDS: u64 = 3_000;
 /// Steps between two times at which all comes to rest.
 const STEPS: usize = 500;
 
 impl World {
+    fn restless_step(&mut self, one: usize, other: usize) {
+        match self.random.below(6) {
+            0 if self.nodes[one].life.is_some() => self.move_name(one),
+            1 => self.slow_down(one, other),
+            2 => self.heal(one, other),
+            3 => {
+                if let Some(node) = self.some_running() {
+                    self.add_slave(node, other);
+                    if self.nodes[other].life.is_some() && !self.nodes[other].is_beam {
+                        self.add_slave(other, node);
+                    }
+                }
+            }
+            4 => {
+                if let Some(node) = self.some_primary() {
+                    self.write(node, Some(2));
+                }
+            }
+            _ => self.pass(Duration::from_millis(700)),
+        }
+    }
+
     /// `wild`: nodes are killed, and slaves added and removed. `root`: only its slaves are promoted.
     fn step(&mut self, wild: bool, root: Option<usize>) {
         let nodes = self.nodes.len();
         let (one, other) = (self.random.index(nodes), self.random.index(nodes));
+        if self.is_restless && self.random.one_in(12) {
+            return self.restless_step(one, other);
+        }
         match self.random.below(1_000) {
             0..3 if wild => {
-                if let Some(node) = self.some_running() {
-                    self.kill(node);
+                if self.nodes[one].life.is_some() {
+                    self.kill(one);
                 }
             }
             3..12 if wild => self.start_some(),
+            12..18 if self.random.one_in(2) => self.slow_down(one, other),
             12..18 => self.cut(one, other),
             18..36 => self.heal(one, other),
             36..42 if wild => {
                 if let Some(node) = self.some_running() {
-                    let by_pid = self.random.one_in(4);
-                    self.add_slave(node, other, by_pid);
+                    self.add_slave(node, other);
+                    let is_store = self.nodes[other].life.is_some() && !self.nodes[other].is_beam;
+                    if is_store && self.random.one_in(3) {
+                        self.add_slave(other, node);
+                    }
+                    if self.random.one_in(3) {
+                        self.add_slave(node, other);
+                    }
                 }
             }
             42..45 if wild => {
@@ -70,12 +117,32 @@ impl World {
                     self.remove_slave(node, &name);
                 }
             }
+            45..48 => {
+                let fails = !self.nodes[one].fails;
+                self.nodes[one].fails = fails;
+                self.counts.failing += u64::from(fails && self.nodes[one].drive.is_some());
+            }
+            48..50 | 203..209 if wild => {
+                if self.nodes[one].life.is_some() {
+                    self.move_name(one);
+                }
+            }
+            200..201 => {
+                // Set by hand, or a machine that has slept.
+                self.counts.jumps += 1;
+                let hours = 1 + self.random.below(48);
+                match self.random.below(3) {
+                    0 => self.unix_ms -= hours * 3_600_000,
+                    1 => self.unix_ms += hours * 3_600_000,
+                    _ => self.pass(Duration::from_secs(hours * 3_600)),
+                }
+            }
             50..54 => {
                 if let Some(node) = self.some_running()
                     && root.is_none_or(|root| self.follows(node, root))
                 {
                     self.promote(node);
-                    if wild && self.random.one_in(8) {
+                    if wild && self.random.one_in(3) {
                         self.kill(node);
                     }
                 }
@@ -87,7 +154,7 @@ impl World {
             }
             140..160 => {
                 if let Some(node) = self.some_primary() {
-                    let want = 1 + self.random.below(2);
+                    let want = 1 + self.random.below(3);
                     self.write(node, Some(want));
                 }
             }
@@ -101,7 +168,7 @@ impl World {
                 let time = Duration::from_millis(self.random.below(60));
                 self.pass(time);
             }
-            200..202 => {
+            201..203 => {
                 let time = Duration::from_millis(self.random.below(8_000));
                 self.pass(time);
             }
@@ -115,26 +182,14 @@ impl World {
     }
 }
 
-/// Says which seed it was, when the run fails.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            #[expect(clippy::print_stderr, reason = "how the failure is seen again")]
-            {
-                eprintln!("seed: KVNODE_SIMULATION_FIRST={} KVNODE_SIMULATION_SEEDS=1", self.0);
-            }
-        }
-    }
-}
-
-fn run(seed: u64, start: Instant, counts: &mut Counts) {
-    let seed = Seed(seed);
-    let mut random = Random::new(seed.0);
+/// Runs a seed, and adds what was seen to the counts. Gives what tells the end of this run from that of another: the next
+/// number, and how many writes there were.
+fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
+    let mut random = Random::new(seed);
     let len = 3 + random.index(3);
     let buffer_bytes_max = random.pick(&[300, 2_000, 1 << 20]);
     let mut nodes: Vec<VirtualNode> = (0..len).map(|node| VirtualNode::new(node, buffer_bytes_max)).collect();
+    let beams = random.index(2);
     // A tree: a star, a chain, or what comes.
     let shape = random.below(3);
     let mut added = Vec::new();
@@ -152,19 +207,32 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         }
     }
     for node in &mut nodes {
-        let fails_one_in = random.pick(&[0, 20]);
-        let manner =
-            Manner { in_order: random.one_in(3), fails_one_in, ..Manner::wild(random.below(1 << 32)) };
+        let fails_one_in = random.pick(&[0, 20, 4]);
+        let manner = Manner {
+            in_order: random.one_in(3),
+            newest_first: random.one_in(2),
+            fails_one_in,
+            ..Manner::wild(random.below(1 << 32))
+        };
         node.drive = random.one_in(2).then(|| Drive::new(manner));
     }
-    let wild = random.one_in(2);
+    for beam in len..len + beams {
+        let primary = if shape == 0 { 0 } else { random.index(len) };
+        let mut node = VirtualNode::new(beam, buffer_bytes_max);
+        node.is_beam = true;
+        nodes[primary].configured.push(node.store_name());
+        nodes.push(node);
+    }
+    let (wild, restless) = (random.one_in(2), random.one_in(2));
     let mut world = World::new(nodes, random, *counts, start);
     for (primary, slave) in added {
-        world.add_slave(primary, slave, false);
+        world.add_named(primary, slave);
     }
     // Whoever is promoted takes over its primary and that one's slaves. So where all are slaves of one, and only these are
     // promoted, all are one tree again, however many were promoted apart from each other.
     let one_tree = !wild && shape == 0;
+    world.is_one_tree = one_tree;
+    world.is_restless = wild && restless;
     if one_tree {
         world.settle();
     }
@@ -185,6 +253,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) {
         }
     }
     *counts = world.counts;
+    (world.random.below(u64::from(u32::MAX)), world.writes)
 }
 
 fn from_environment(name: &str, default: u64) -> u64 {
@@ -196,16 +265,19 @@ fn whatever_happens_each_tree_of_stores_holds_the_same_in_the_end() {
     #[expect(clippy::disallowed_methods, reason = "some instant to begin with; the clock is virtual")]
     let start = Instant::now();
     let first = from_environment("KVNODE_SIMULATION_FIRST", 0);
-    let seeds = from_environment("KVNODE_SIMULATION_SEEDS", 2_000);
+    let seconds = from_environment("KVNODE_SIMULATION_SECONDS", 0);
+    let until = match seconds {
+        0 => Until::Seeds(from_environment("KVNODE_SIMULATION_SEEDS", SEEDS)),
+        seconds => Until::Over(Duration::from_secs(seconds)),
+    };
     if std::env::var_os("KVNODE_SIMULATION_LOG").is_some() {
         let log =
             tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr);
         log.without_time().with_ansi(false).init();
     }
-    let mut counts = Counts::default();
-    for seed in first..first + seeds {
-        run(seed, start, &mut counts);
-    }
+    let Ran { counts, seeds, took } = run_all(first, &until, start);
+    let millis = took.as_secs_f64() * 1e3 / seeds as f64;
+    print(&format!("{seeds} seeds from {first} on, {millis:.2} ms of a core each"));
     if seeds >= 1_000 {
         counts.check();
     }

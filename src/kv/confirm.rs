@@ -30,7 +30,13 @@ pub(super) struct Wanted {
     pub slaves: usize,
     /// What a slave's node has to decode to be sent it.
     pub traits: Traits,
+    /// What [`Confirmations::expect`] has given.
+    pub era: Era,
 }
+
+/// The time between two [`Confirmations::give_up`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Era(u64);
 
 struct Waiting {
     wanted: Wanted,
@@ -44,6 +50,7 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     /// Writes that the store has not answered yet, whose callers will wait then.
     expected: usize,
+    era: Era,
     /// It is woken until nobody waits.
     ticking: bool,
 }
@@ -89,19 +96,21 @@ impl Confirmations {
     }
 
     /// A write whose caller will [`wait`](Self::wait) is under way.
-    pub(super) fn expect(self: &Arc<Self>, timeout: Duration, turn: &mut Turn<'_>) {
-        {
+    pub(super) fn expect(self: &Arc<Self>, timeout: Duration, turn: &mut Turn<'_>) -> Era {
+        let era = {
             let mut queue = self.queue.lock();
             queue.expected += 1;
             if std::mem::replace(&mut queue.ticking, true) {
-                return;
+                return queue.era;
             }
-        }
+            queue.era
+        };
         let this = Arc::clone(self);
         turn.effects.push(Effect::Wake(Box::new(WakeRequest {
             every: timeout / TICKS,
             wake: Box::new(move || this.tick()),
         })));
+        era
     }
 
     /// The store did not take the write: its caller has been told.
@@ -116,7 +125,7 @@ impl Confirmations {
         let rejected = {
             let mut queue = self.queue.lock();
             queue.expected -= 1;
-            if queue.waiting.len() < WAITING_MAX {
+            if queue.waiting.len() < WAITING_MAX && waiting.wanted.era == queue.era {
                 queue.waiting.push_back(waiting);
                 None
             } else {
@@ -136,6 +145,19 @@ impl Confirmations {
             w.tuple(2).atom("error").tuple(3).atom("unconfirmed");
             w.unsigned(have as u64).unsigned(wanted.slaves as u64);
         });
+    }
+
+    /// The store follows a primary, or is copied to by one, which drops what it had itself: that its slaves have what comes
+    /// from here on says nothing of the writes before. Whoever waits for one of those, or will, is told how many had it.
+    pub(super) fn give_up(&self) {
+        let waiting = {
+            let mut queue = self.queue.lock();
+            queue.era.0 += 1;
+            std::mem::take(&mut queue.waiting)
+        };
+        for waiting in waiting {
+            self.unconfirmed(waiting);
+        }
     }
 
     /// A slave has acknowledged something.
@@ -184,5 +206,50 @@ impl Confirmations {
             self.unconfirmed(waiting);
         }
         more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::distribution::Outbound;
+    use crate::etf::{Cursor, Pid, Reference, encode};
+    use crate::process::effect::EndedCall;
+    use crate::process::{Caller, NoRoom, ProcessId};
+
+    /// Counts what is sent.
+    #[derive(Default)]
+    struct Sent(Mutex<usize>);
+
+    impl Dispatch for Sent {
+        fn send(&self, _node: &str, _frames: &mut Outbound) -> Result<(), NoRoom> {
+            *self.0.lock() += 1;
+            Ok(())
+        }
+
+        fn end_call(&self, _call: EndedCall) {}
+
+        fn exit(&self, _process: ProcessId, _reason: &[u8]) {}
+    }
+
+    #[test]
+    fn what_the_store_drops_as_a_slave_is_confirmed_by_nobody() {
+        let sent = Arc::new(Sent::default());
+        let confirmations = Confirmations::new(Arc::clone(&sent) as Arc<_>);
+        let pid = Pid { node: "a@h".into(), id: 1, serial: 0, creation: 1 };
+        let tag = Reference { node: "a@h".into(), creation: 1, words: vec![1, 2, 3] };
+        let caller = encode(|w| _ = w.tuple(2).pid(&pid).reference(&tag));
+        let caller = || Caller::parse(&mut Cursor::new(&caller)).expect("a caller").to_owned(&pid);
+        confirmations.queue.lock().expected = 2;
+        let wanted = Wanted { seq: 5, slaves: 1, traits: Traits::none(), era: Era::default() };
+        confirmations.wait(wanted, caller());
+        assert_eq!(*sent.0.lock(), 0);
+        confirmations.give_up();
+        assert_eq!((*sent.0.lock(), confirmations.queue.lock().waiting.len()), (1, 0));
+        // The store was at it still.
+        confirmations.wait(wanted, caller());
+        assert_eq!((*sent.0.lock(), confirmations.queue.lock().waiting.len()), (2, 0));
     }
 }

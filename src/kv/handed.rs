@@ -71,10 +71,10 @@ impl<S: Store> KeyValueServer<S> {
                     tracing::error!(?store, %error, "replicated write lost")
                 }
                 (Completion::Caller(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
-                (Completion::Confirmed(caller, want), Ok(seq)) => {
-                    confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs }, caller);
+                (Completion::Confirmed(caller, want, era), Ok(seq)) => {
+                    confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs, era }, caller);
                 }
-                (Completion::Confirmed(caller, _), result) => {
+                (Completion::Confirmed(caller, ..), result) => {
                     confirmations.not_written();
                     caller.reply(&*dispatch, |w| write_result(w, result));
                 }

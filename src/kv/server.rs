@@ -314,14 +314,14 @@ impl<S: Store> KeyValueServer<S> {
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
-        self.confirmations.expect(self.confirm.timeout, turn);
+        let era = self.confirmations.expect(self.confirm.timeout, turn);
         let traits = write.needs();
-        let later = |turn: &Turn<'_>| Completion::Confirmed(caller.to_owned(&turn.me.pid), confirm);
+        let later = |turn: &Turn<'_>| Completion::Confirmed(caller.to_owned(&turn.me.pid), confirm, era);
         let written = self.write(write, turn, confirm, later);
         match written {
             Ok(Written::Later) => return Ok(()),
             Ok(Written::Now(Ok(seq))) => {
-                let wanted = Wanted { seq, slaves: confirm, traits };
+                let wanted = Wanted { seq, slaves: confirm, traits, era };
                 self.confirmations.wait(wanted, caller.to_owned(&turn.me.pid));
                 return Ok(());
             }

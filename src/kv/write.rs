@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::SlaveEntry;
-use super::confirm::Confirmations;
+use super::confirm::{Confirmations, Era};
 use super::order::{Committed, Next, Order};
 use super::upstream::UpstreamEntry;
 use crate::etf::tag::FUN_EXT;
@@ -71,7 +71,7 @@ pub(super) enum Completion<S> {
     FromPrimary(Arc<UpstreamEntry<S>>, Ticket),
     Caller(OwnedCaller),
     /// Once so many slaves have it.
-    Confirmed(OwnedCaller, usize),
+    Confirmed(OwnedCaller, usize, Era),
 }
 
 /// A write is done: each slave gets it, and `ready` is told of those that are to take what they have now. Under the order of

@@ -187,11 +187,13 @@ impl Waiters {
 
     /// The node cannot be reached: everything that waits for it ends.
     pub fn node_down(&self, node: &str) {
-        let ended: Vec<Waiter> = {
+        let mut ended: Vec<(Key, Waiter)> = {
             let mut table = self.table.lock();
-            table.extract_if(|_, waiter| *waiter.node == *node).map(|(_, waiter)| waiter).collect()
+            table.extract_if(|_, waiter| *waiter.node == *node).collect()
         };
-        for waiter in ended {
+        // The same each time, and not in the table's order.
+        ended.sort_unstable_by_key(|(key, _)| *key);
+        for (_, waiter) in ended {
             (waiter.done)(Outcome::NoConnection);
         }
     }

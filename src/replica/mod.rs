@@ -30,6 +30,8 @@ pub mod downstream;
 pub mod greeting;
 pub mod lineage;
 pub mod membership;
+#[doc(hidden)]
+pub mod planted;
 pub mod source;
 pub mod standing;
 pub mod upstream;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kvnode::distribution::RemoteProcess;
 use kvnode::kv::SlaveEntry;
 use kvnode::kv::figures::PrimaryFigures;
 use kvnode::replica::{Lineage, PrimaryStanding, Refusal, SlaveName, SlaveState, Standing};
@@ -15,7 +16,7 @@ use super::world::World;
 /// What was seen of a node's store last.
 #[derive(Default)]
 pub struct Observed {
-    incarnation: u64,
+    pub incarnation: u64,
     changes: u64,
     pub data: Arc<Data>,
     seq: u64,
@@ -25,14 +26,14 @@ pub struct Observed {
     seen: Data,
     /// What it holds has come down all of this lineage, and is not from before.
     is_of_lineage: bool,
-    /// The primary whose writes it has taken in without anything missing, and the last of these.
-    has: Option<(u64, u64)>,
     is_copying: bool,
     has_primary: bool,
     /// What the next copy drops is to be kept.
     reports: bool,
     /// It was once.
     has_reported: bool,
+    /// It did not keep what a primary has sent.
+    has_failed: bool,
     /// The same, in its life before: it may not be kept that it is done.
     may_report: bool,
     /// The same, and what it was reading then comes still.
@@ -41,6 +42,14 @@ pub struct Observed {
     own: Data,
     /// All of it has been.
     is_told: bool,
+    /// It followed somebody when it was looked at last.
+    has_primary_figures: bool,
+    /// It has followed somebody in this life.
+    was_slave: bool,
+    /// What it has said to have of a primary, and what it held then.
+    applied: Option<(u64, Arc<Data>)>,
+    /// The last primary of which it has had everything, in this life.
+    was_whole_of: Option<u64>,
     /// The nodes of the primaries since.
     above: BTreeSet<String>,
     /// What was kept of this, line by line.
@@ -64,7 +73,169 @@ type Descent = Vec<(u64, u64)>;
 /// What each store has held, by its incarnation.
 pub type History = BTreeMap<u64, Vec<Held>>;
 
+/// A life of a store that has a write, and how often it had changed its lineage by then.
+#[derive(Clone, Debug)]
+pub struct Had {
+    pub incarnation: u64,
+    pub turns: u64,
+}
+
+/// A write whose caller was told that slaves have it.
+#[derive(Debug)]
+pub struct Confirmed {
+    /// The primary.
+    pub incarnation: u64,
+    /// How often that had changed its lineage by then.
+    pub turns: u64,
+    pub pair: (u64, u64),
+    pub had: Vec<Had>,
+}
+
+/// The least that a replicated write takes.
+const WRITE_BYTES_MIN: usize = 40;
+
 impl World {
+    /// A slave is sent no more than a window ahead.
+    pub fn check_window(&self, node: usize, other: usize) {
+        let most = self.window_bytes / WRITE_BYTES_MIN + 1;
+        if self.waiting(other, node) <= most {
+            return;
+        }
+        let under_way = self.under_way(other, node);
+        assert!(under_way <= most, "{under_way} writes are under way from {node} to {other}");
+    }
+
+    /// Whom a store follows in a term that a promotion began: that store, or one that nobody led when it was followed.
+    fn check_leader(&mut self, node: usize, figures: Option<&PrimaryFigures>, lineage: &Lineage) {
+        let had_primary = self.observed[node].has_primary_figures;
+        self.observed[node].has_primary_figures = figures.is_some();
+        if figures.is_none() && had_primary {
+            self.freed.insert(node);
+        }
+        let Some(figures) = figures.filter(|figures| figures.state != PrimaryStanding::Gone) else { return };
+        let of = |life: u64| self.lives.get(&life).map(|name| self.node_named(name));
+        if lineage.term > 0
+            && self.observed[node].lineage != *lineage
+            && let Some(root) = of(lineage.path[0])
+        {
+            let is_led = Some(root) == of(lineage.promoted) || self.freed.contains(&root);
+            assert!(is_led, "{node} follows {root} in term {}, which was not promoted", lineage.term);
+        }
+        // Each of two stores the slave of the other: their writes would go round.
+        let primary = self.node_named(&figures.node);
+        let goes_round = self.takes(primary, node)
+            && self.takes(node, primary)
+            && (self.streams(primary, node) || self.streams(node, primary));
+        assert!(!goes_round, "{node} and {primary} follow each other");
+    }
+
+    /// Whether a node's store streams to another's.
+    fn streams(&self, node: usize, other: usize) -> bool {
+        let (Some(life), Some(there)) = (&self.nodes[node].life, &self.nodes[other].life) else {
+            return false;
+        };
+        let slaves = life.server.slaves();
+        slaves.iter().any(|slave| {
+            matches!(slave.state(), SlaveState::Following(RemoteProcess::Pid(at))
+                if at.node == there.store.pid.node && at.creation == there.store.pid.creation)
+        })
+    }
+
+    /// Whether a node's store has another's as a slave, or is about to, and that takes it for its primary.
+    fn takes(&self, node: usize, other: usize) -> bool {
+        let Some(life) = &self.nodes[node].life else { return false };
+        let is_there = self.figures(other).is_some_and(|figures| {
+            figures.state != PrimaryStanding::Gone && *figures.node == *self.nodes[node].name
+        });
+        let name = &self.nodes[other].name;
+        is_there && life.follows.iter().flatten().any(|follow| follow.is_slave_at(name))
+    }
+
+    /// A slave that is promoted still has what it was counted for in confirmed writes, and nobody else was above it since.
+    fn check_promoted(&mut self, node: usize, lineage: &Lineage) {
+        let observed = &self.observed[node];
+        let (own, before) = (lineage.incarnation(), &observed.lineage);
+        if lineage.promoted != own || before.rank() == lineage.rank() || before.path.is_empty() {
+            return;
+        }
+        // One more for this promotion.
+        let turns = self.turns.get(&own).copied().unwrap_or(0);
+        for Confirmed { incarnation, turns: then, pair: (key, value), had } in &self.confirmed {
+            let is_it = |had: &Had| had.incarnation == own && had.turns + 1 == turns;
+            // A primary that has followed others since has dropped it itself.
+            if !had.iter().any(is_it) || self.turns.get(incarnation) != Some(then) {
+                continue;
+            }
+            let has = observed.data.get(key).copied();
+            let is_deleted = has.is_none() && self.deleted.get(key).is_some_and(|deleted| deleted > value);
+            assert!(
+                has >= Some(*value) || is_deleted,
+                "{node} is promoted without {{{key}, {value}}} of {incarnation:x}, which it has confirmed: {has:?}"
+            );
+            self.counts.held += 1;
+        }
+    }
+
+    /// A store that was started without data takes nothing from the slaves that it was started with.
+    fn check_protected(
+        &mut self,
+        node: usize,
+        before: &Data,
+        figures: Option<&PrimaryFigures>,
+        lineage: &Lineage,
+    ) {
+        let is_new = Self::primary_of(&self.observed[node].lineage) != Self::primary_of(lineage);
+        let Some(primary) = Self::primary_of(lineage).filter(|_| is_new && figures.is_some()) else { return };
+        let is_first = self.led.insert((primary, node));
+        let held = is_first && !before.is_empty() && self.is_written(node);
+        let Some(figures) = figures.filter(|_| held) else { return };
+        let primary = self.node_named(&figures.node);
+        let Some(life) = &self.nodes[primary].life else { return };
+        let is_it = life.incarnation == Self::primary_of(lineage).unwrap_or(0) && life.started_empty;
+        let is_protected = life.protected.contains(&self.nodes[node].store_name());
+        let was_filled = self.observed[primary].was_slave;
+        assert!(
+            !is_it || !is_protected || was_filled,
+            "{node} holds {before:?}, and follows {primary}, which was started without anything"
+        );
+    }
+
+    /// What a store says to have of a primary, it has: each key as it was then, or as it became later.
+    fn check_applied(&mut self, node: usize, figures: Option<&PrimaryFigures>, lineage: &Lineage) {
+        let Some(figures) = figures.filter(|figures| figures.seq > 0 && self.is_written(node)) else {
+            return;
+        };
+        // Nothing has changed.
+        let looked_at = (figures.seq, Arc::clone(&self.observed[node].data));
+        let before = self.observed[node].applied.replace(looked_at.clone());
+        if before.is_some_and(|before| before.0 == looked_at.0 && Arc::ptr_eq(&before.1, &looked_at.1)) {
+            return;
+        }
+        // In this life: after a restart it goes by its note of how far it had come.
+        if self.observed[node].was_whole_of != Self::primary_of(lineage) {
+            return;
+        }
+        // One that has followed others itself has held what it gave nobody.
+        let primary = Self::primary_of(lineage).filter(|primary| self.turns.get(primary) == Some(&1));
+        let Some(history) = primary.and_then(|primary| self.history.get(&primary)) else { return };
+        if figures.state == PrimaryStanding::Copying {
+            return;
+        }
+        let data = &self.observed[node].data;
+        let covers = |at: usize| {
+            history[at].data.iter().all(|(key, value)| match data.get(key) {
+                Some(has) => has >= value,
+                None => history[at..].iter().any(|held| !held.data.contains_key(key)),
+            })
+        };
+        let at = history.iter().enumerate().rev().skip_while(|(_, held)| held.seq > figures.seq);
+        let mut at = at.take_while(|(_, held)| held.seq == figures.seq).peekable();
+        if at.peek().is_some() {
+            let is_covered = at.any(|(at, _)| covers(at));
+            assert!(is_covered, "{node} says to have write {}, and holds {data:?}: {figures:?}", figures.seq);
+        }
+    }
+
     /// The primary that a node's store follows.
     pub fn figures(&self, node: usize) -> Option<PrimaryFigures> {
         self.nodes[node].life.as_ref().and_then(|life| life.server.primary())
@@ -81,6 +252,9 @@ impl World {
 
     /// Something may have changed at a node.
     pub fn check(&mut self, node: usize) {
+        if self.nodes[node].is_beam {
+            return self.note_beam_has_writes(node);
+        }
         let figures = self.figures(node);
         let (lineage, life) = (self.lineage(node), self.life(node));
         let (incarnation, seq, changes) = (life.incarnation, life.source().seq(), life.server.changes());
@@ -106,6 +280,10 @@ impl World {
         }
         self.check_held(node, seq, &before, &between, figures.as_ref(), &lineage);
         self.check_dropped(node, figures.as_ref(), &lineage);
+        self.check_leader(node, figures.as_ref(), &lineage);
+        self.check_promoted(node, &lineage);
+        self.check_protected(node, &before, figures.as_ref(), &lineage);
+        self.check_applied(node, figures.as_ref(), &lineage);
         self.observed[node].lineage = lineage;
         self.note_who_has_writes(node, &between, figures.as_ref());
     }
@@ -130,7 +308,12 @@ impl World {
         let mut is_new = observed.seq != seq || data != *before;
         observed.seq = seq;
         if observed.lineage != *lineage {
-            *self.turns.entry(incarnation).or_default() += 1;
+            let turns = self.turns.entry(incarnation).or_default();
+            *turns += 1;
+            if *turns > 1 {
+                let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+                lives.for_each(|life| life.server.note_unsteady(&self.nodes[node].name));
+            }
         }
         let turns = |incarnation: &u64| (*incarnation, self.turns.get(incarnation).copied().unwrap_or(0));
         let descent: Descent = lineage.path.iter().map(turns).collect();
@@ -201,6 +384,14 @@ impl World {
             // It was removed behind the copy, before all of that was written.
             observed.reports = false;
         }
+        if is_new && std::mem::take(&mut observed.has_failed) && std::mem::take(&mut observed.reports) {
+            // It is not known here whether it was removed before the end of the copy, or behind it.
+            observed.may_report = true;
+        }
+        let fails = |figures: &PrimaryFigures| {
+            matches!(figures.state, PrimaryStanding::Full | PrimaryStanding::Failing)
+        };
+        observed.has_failed |= figures.is_some_and(fails);
         if observed.lineage.rank() != lineage.rank() {
             self.counts.demotions += u64::from(is_new);
             observed.reports = is_new || has_primary && observed.reports;
@@ -211,12 +402,14 @@ impl World {
         }
         observed.above.extend(figures.map(|figures| figures.node.clone()));
         observed.has_primary = has_primary;
+        observed.was_slave |= has_primary;
         let dropped = life.dropped.take();
         let keeps = observed.reports || reported;
         assert!(dropped.is_empty() || keeps, "{node} is none of those that keep: {dropped}");
         observed.reports_late = reported && !is_written;
         observed.has_reported |= observed.reports;
-        observed.may_report &= figures.is_none_or(|figures| figures.state != PrimaryStanding::Following);
+        let is_kept = |figures: &PrimaryFigures| figures.state == PrimaryStanding::Following && is_written;
+        observed.may_report &= !figures.is_some_and(is_kept);
         observed.told.extend(dropped.lines().map(String::from));
         let replaced = life.server.take_replaced();
         self.counts.copies += u64::from(replaced.is_some());
@@ -255,15 +448,15 @@ impl World {
         between: &[(u64, Arc<Data>)],
         figures: Option<&PrimaryFigures>,
     ) {
-        let is_written = self.is_written(node);
         let observed = &mut self.observed[node];
-        let whole = figures.filter(|figures| figures.state == PrimaryStanding::Following);
-        let primary = Self::primary_of(&observed.lineage);
-        if let (Some(primary), Some(figures)) = (primary, whole) {
-            observed.has = Some((primary, figures.seq));
-        }
-        // It has said so when all is written, whoever it follows by then.
-        let has = observed.has.filter(|_| is_written);
+        // Its store has kept what it says to have.
+        let has = Self::primary_of(&observed.lineage).zip(figures).and_then(|(primary, figures)| {
+            let is_whole = figures.state == PrimaryStanding::Following;
+            is_whole.then(|| {
+                observed.was_whole_of = Some(primary);
+                (primary, figures.seq)
+            })
+        });
         for Call { asked, .. } in self.calls.values_mut() {
             let Asked::Confirmed { incarnation, seq, pair: (key, value), had, .. } = asked else { continue };
             if *incarnation == observed.incarnation {
@@ -272,12 +465,11 @@ impl World {
                 *seq = seq.or_else(|| held.next().map(|(seq, _)| *seq));
             }
             let has_it = |(primary, last)| primary == *incarnation && seq.is_some_and(|seq| last >= seq);
-            if has.is_some_and(has_it) && !had.contains(&observed.incarnation) {
-                had.push(observed.incarnation);
+            let incarnation = observed.incarnation;
+            if has.is_some_and(has_it) && !had.iter().any(|had| had.incarnation == incarnation) {
+                let turns = self.turns.get(&incarnation).copied().unwrap_or(0);
+                had.push(Had { incarnation, turns });
             }
-        }
-        if is_written {
-            observed.has = None;
         }
     }
 
@@ -289,18 +481,45 @@ impl World {
                 Standing::Gone { missed: Some(_) } => self.counts.gone_partial += 1,
                 Standing::Gone { missed: None } => self.counts.gone_full += 1,
                 Standing::Behind { .. } => self.counts.behind += 1,
+                Standing::Full { .. } => self.counts.full += 1,
                 _ => {}
             }
         }
     }
 
     /// The node that a slave's name names.
-    fn target(&self, slave: &SlaveEntry) -> usize {
+    fn target(&self, slave: &SlaveEntry) -> Option<usize> {
         match slave.name() {
-            SlaveName::Remote { node, .. } => self.node_named(node),
-            SlaveName::Pid(pid) => self.node_named(&pid.node),
-            name => panic!("{name}"),
+            SlaveName::Remote { node, .. } => Some(self.node_named(node)),
+            SlaveName::Pid(pid) => Some(self.node_named(&pid.node)),
+            SlaveName::Global(_) => self.holder_of(slave.name()),
+            SlaveName::Local(_) => None,
         }
+    }
+
+    /// Whether a slave is followed where its name is.
+    fn is_where_its_name_is(&self, slave: &SlaveEntry) -> bool {
+        matches!(slave.state(), SlaveState::Following(at) if self.target(slave) == Some(self.node_of(&at)))
+    }
+
+    /// An Elixir server has a write, or what came after it under its key. Several primaries write over each other there.
+    fn note_beam_has_writes(&mut self, node: usize) {
+        let Some(life) = &self.nodes[node].life else { return };
+        let (incarnation, data, is_mixed) = (life.incarnation, life.server.data(), life.server.writers() > 1);
+        for Call { asked, .. } in self.calls.values_mut() {
+            let Asked::Confirmed { pair: (key, value), had, .. } = asked else { continue };
+            let is_deleted = self.deleted.get(key).is_some_and(|deleted| deleted > value);
+            let has = data.get(key).map_or(is_deleted, |has| has >= value);
+            if (has || is_mixed) && !had.iter().any(|had| had.incarnation == incarnation) {
+                had.push(Had { incarnation, turns: 0 });
+            }
+        }
+    }
+
+    /// Whether a node alone streams to another.
+    fn is_only_primary(&self, node: usize, other: usize) -> bool {
+        let is_its = |slave: &Arc<SlaveEntry>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == other);
+        (0..self.stores).all(|known| known == node || !self.life(known).server.slaves().iter().any(is_its))
     }
 
     /// Whether nothing will change any more, as far as one can see: each slave is in step, or is rightly refused.
@@ -313,14 +532,19 @@ impl World {
             && (0..self.nodes.len()).all(is_told)
             && (0..self.nodes.len()).all(|node| {
                 self.life(node).server.slaves().iter().all(|slave| match slave.standing() {
-                    Standing::InStep { lag: 0 } => true,
-                    Standing::Refused(refusal) => self.is_right(node, self.target(slave), slave, refusal),
+                    Standing::InStep { lag: 0 } => self.is_where_its_name_is(slave),
+                    Standing::Refused(refusal) => {
+                        self.target(slave).is_some_and(|target| self.is_right(node, target, slave, refusal))
+                    }
                     _ => false,
                 })
             })
     }
 
     fn is_right(&self, node: usize, target: usize, slave: &SlaveEntry, refusal: Refusal) -> bool {
+        if self.nodes[target].is_beam {
+            return refusal == Refusal::Superseded && self.lineage(node).is_orphan();
+        }
         let primary = self.figures(target);
         let (own, other) = (self.lineage(node), self.lineage(target));
         let is_primary = Self::primary_of(&other) == Some(own.incarnation());
@@ -356,6 +580,20 @@ impl World {
                 assert!(!followed.contains(&target), "one process is one slave");
                 followed.push(target);
                 slaves_max = slaves_max.max(followed.len());
+                if self.nodes[target].is_beam {
+                    // Stores that know nothing of each other may write to it, each behind the other.
+                    let is_of_one = self.is_one_tree || self.life(target).server.writers() <= 1;
+                    if is_of_one && self.is_only_primary(node, target) {
+                        let (there, here) = (self.life(target).server.data(), &self.observed[node].data);
+                        assert!(
+                            there == **here,
+                            "{slave:?} of {node} is in step, and is not: {there:?}, {}",
+                            self.shown()
+                        );
+                        self.counts.beams += 1;
+                    }
+                    continue;
+                }
                 let (there, here) = (&self.observed[target].data, &self.observed[node].data);
                 assert!(there == here, "{slave:?} of {node} is in step, and is not: {}", self.shown());
                 let figures = self.figures(target).expect("it has a primary");
@@ -397,7 +635,7 @@ impl World {
     /// Whether two stores were promoted apart from each other, and neither knows.
     pub fn are_two_apart(&self) -> bool {
         let is_promoted = |&node: &usize| self.nodes[node].life.is_some() && self.figures(node).is_none();
-        let mut terms: Vec<u64> = (0..self.nodes.len())
+        let mut terms: Vec<u64> = (0..self.stores)
             .filter(is_promoted)
             .map(|node| self.lineage(node).term)
             .filter(|&term| term > 0)
@@ -415,13 +653,20 @@ impl World {
     pub fn check_one_tree(&self) -> usize {
         let roots = self.roots();
         let &[root] = &roots[..] else { panic!("{roots:?} have no primary: {}", self.shown()) };
-        let highest = (0..self.nodes.len()).map(|node| self.lineage(node).rank()).max();
+        let highest = (0..self.stores).map(|node| self.lineage(node).rank()).max();
         assert_eq!(Some(self.lineage(root).rank()), highest);
+        // Whoever is another's slave was left to that one.
+        for node in 0..self.stores {
+            for slave in self.life(node).server.slaves() {
+                let standing = slave.standing();
+                assert!(!matches!(standing, Standing::Refused(_)), "{slave:?} of {node} is {standing:?}");
+            }
+        }
         root
     }
 
     /// The nodes whose stores have no primary that is there.
     fn roots(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|&node| self.depth(node) == 0).collect()
+        (0..self.stores).filter(|&node| self.depth(node) == 0).collect()
     }
 }

@@ -3,9 +3,11 @@
 use kvnode::distribution::control::ControlMessage;
 use kvnode::distribution::{FrameForm, Outbound};
 use kvnode::etf::{Cursor, Pid, Reference, TermView, TermWriter};
+use kvnode::kv::SlaveEntry;
 use kvnode::process::peer::Frame;
 use kvnode::replica::{Refusal, SlaveName};
 
+use super::checks::{Confirmed, Had};
 use super::node::{CLIENT, frames_of};
 use super::shelf::term;
 use super::world::World;
@@ -24,7 +26,7 @@ pub enum Asked {
         seq: Option<u64>,
         pair: (u64, u64),
         want: u64,
-        had: Vec<u64>,
+        had: Vec<Had>,
     },
     AddSlave {
         is_own: bool,
@@ -92,9 +94,21 @@ impl World {
         match call.asked {
             Asked::Write | Asked::Confirmed { .. } if has_failed => {}
             Asked::Write => assert!(is_ok, "{reply:?}"),
-            Asked::Confirmed { want, had, .. } if is_ok => {
-                assert!(had.len() as u64 >= want, "confirmed by {want}, and {had:x?} have it");
+            Asked::Confirmed { incarnation, pair, want, had, .. } if is_ok => {
+                let slaves = self.life(call.node).server.slaves();
+                let told = |slave: &std::sync::Arc<SlaveEntry>| {
+                    let confirmed = slave.machine().confirmed();
+                    format!("{slave:?} {confirmed} {:?}", slave.standing())
+                };
+                let slaves: Vec<String> = slaves.iter().map(told).collect();
+                assert!(
+                    had.len() as u64 >= want,
+                    "{pair:?} of {} is confirmed by {want}, and {had:x?} have it: {slaves:?}",
+                    call.node
+                );
                 self.counts.confirmed += 1;
+                let turns = self.turns.get(&incarnation).copied().unwrap_or(0);
+                self.confirmed.push(Confirmed { incarnation, turns, pair, had });
             }
             Asked::Confirmed { want, .. } => {
                 let [unconfirmed, have, wanted] = reason.and_then(TermView::as_tuple::<3>).expect("a reason");
@@ -107,6 +121,7 @@ impl World {
                 assert!(is_ok || refusal.is_some(), "{reply:?}");
                 assert!(!is_own || refusal == Some(Refusal::Itself), "{reply:?}");
                 self.counts.itself += u64::from(is_own);
+                self.counts.is_own_by_name += u64::from(!is_own && refusal == Some(Refusal::Itself));
             }
             Asked::RemoveSlave => assert!(is_ok || reason.is_some_and(|reason| reason.is_atom("no_slave"))),
             Asked::Promote => {
@@ -137,19 +152,37 @@ impl World {
                 });
             }
             None if self.random.one_in(4) => {
+                self.deleted.insert(pair.0, pair.1);
                 self.call(node, Asked::Write, |w| _ = w.tuple(2).atom("delete").raw(&key));
             }
             None => self.call(node, Asked::Write, |w| _ = w.tuple(3).atom("put").raw(&key).raw(&value)),
         }
     }
 
-    /// Adds a node's store as a slave, by its name or by its pid.
-    pub fn add_slave(&mut self, node: usize, other: usize, by_pid: bool) {
-        let name = match &self.nodes[other].life {
-            Some(life) if by_pid => SlaveName::Pid(life.store.pid.clone()),
+    /// Adds a node's store as a slave, by one of its names or by its pid.
+    pub fn add_slave(&mut self, node: usize, other: usize) {
+        let kind = self.random.below(5);
+        let name = match (&self.nodes[other].life, self.global_name_of(other)) {
+            (Some(life), _) if kind == 0 => SlaveName::Pid(life.store.pid.clone()),
+            (_, Some(name)) if kind < 3 => name,
             _ => self.nodes[other].store_name(),
         };
-        self.call(node, Asked::AddSlave { is_own: node == other }, |w| {
+        let is_own = node == other && !matches!(name, SlaveName::Global(_));
+        let added = self.nodes[other].store_name();
+        // A name in `global` may be anybody's by then.
+        let is_global = matches!(name, SlaveName::Global(_));
+        self.life_mut(node).protected.retain(|protected| *protected != added && !is_global);
+        self.call(node, Asked::AddSlave { is_own }, |w| {
+            w.tuple(2).atom("add_slave");
+            name.write(w);
+        });
+    }
+
+    /// The same, by its registered name.
+    pub fn add_named(&mut self, node: usize, other: usize) {
+        let name = self.nodes[other].store_name();
+        self.life_mut(node).protected.retain(|protected| *protected != name);
+        self.call(node, Asked::AddSlave { is_own: false }, |w| {
             w.tuple(2).atom("add_slave");
             name.write(w);
         });
@@ -163,6 +196,10 @@ impl World {
     }
 
     pub fn promote(&mut self, node: usize) {
+        // What is promoted counts, whatever it holds.
+        self.life_mut(node).started_empty = false;
+        let figures = self.figures(node);
+        self.counts.nested += u64::from(figures.is_some() && self.lineage(node).term > 0);
         self.call(node, Asked::Promote, |w| _ = w.tuple(1).atom("promote"));
     }
 }

@@ -1,7 +1,7 @@
 //! The connections between virtual nodes: in each direction the messages arrive in the order sent, some time. One that breaks
 //! is noticed on each side for itself, behind some of what was under way; the rest is lost.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kvnode::distribution::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
@@ -19,6 +19,10 @@ pub enum Item {
     WhereIs { name: Arc<str>, question: (usize, u64) },
     /// This process, if any.
     IsAt { question: (usize, u64), at: Option<Pid> },
+    /// Which keys have you?
+    ReadKeys { question: (usize, u64) },
+    /// These.
+    Keys { question: (usize, u64), keys: Vec<u64> },
 }
 
 /// One side of a connection.
@@ -29,13 +33,48 @@ pub struct End {
     broken: bool,
 }
 
+/// The session of a write or a mark, as it is encoded. Those for Elixir servers have none.
+fn stream_of(frame: &[u8]) -> Option<&[u8]> {
+    // Each kind stands behind the length of its atom, and before the session.
+    let behind = |kind: &[u8]| {
+        let at = frame.windows(kind.len()).position(|window| window == kind)?;
+        Some(&frame[at + kind.len()..])
+    };
+    let numbered = [&b"replica_put"[..], b"replica_delete", b"replica_copy"].into_iter().find_map(behind);
+    numbered.and_then(|rest| rest.get(..11))
+}
+
 impl World {
     pub fn is_up(&self, node: usize, other: usize) -> bool {
         self.ends[node][other].is_some()
     }
 
+    /// Whatever is under way to a node.
+    pub fn waiting(&self, node: usize, from: usize) -> usize {
+        self.ends[node][from].as_ref().map_or(0, |end| end.inbox.len())
+    }
+
+    /// The most messages of one stream of writes that are under way to a node.
+    pub fn under_way(&self, node: usize, from: usize) -> usize {
+        let Some(end) = &self.ends[node][from] else { return 0 };
+        let mut streams: BTreeMap<&[u8], usize> = BTreeMap::new();
+        for item in &end.inbox {
+            if let Item::Frame(frame) = item
+                && let Some(stream) = stream_of(frame)
+            {
+                *streams.entry(stream).or_default() += 1;
+            }
+        }
+        streams.into_values().max().unwrap_or(0)
+    }
+
     /// Whether there is something to deliver.
     pub fn has_news(&self, node: usize, from: usize) -> bool {
+        !self.slow[node][from] && self.has_frames(node, from)
+    }
+
+    /// The same, however slow it is.
+    pub fn has_frames(&self, node: usize, from: usize) -> bool {
         self.ends[node][from].as_ref().is_some_and(|end| end.broken || !end.inbox.is_empty())
     }
 
@@ -106,6 +145,15 @@ impl World {
                 let at = self.life(node).registry.by_name(&name).map(|(_, process)| process.pid.clone());
                 self.send(node, from, Item::IsAt { question, at });
             }
+            Item::ReadKeys { question } => {
+                self.ends[node][from] = Some(end);
+                let keys = self.life(node).server.data().into_keys().collect();
+                self.send(node, from, Item::Keys { question, keys });
+            }
+            Item::Keys { question, keys } => {
+                self.ends[node][from] = Some(end);
+                self.keys_read(node, question, &keys);
+            }
             Item::IsAt { question, at } => {
                 self.ends[node][from] = Some(end);
                 self.is_at(node, question, at);
@@ -121,6 +169,11 @@ impl World {
         let name = Arc::clone(&self.nodes[other].name);
         let life = self.life_mut(node);
         life.waiters.node_down(&name);
+        // What was to be monitored by then is by the connection that it was asked for on.
+        let monitors: Vec<MonitorRequest> =
+            life.monitors.extract_if(.., |request| *request.process.node() == name).collect();
+        monitors.into_iter().for_each(|request| (request.done)(OwnedTerm::atom("noconnection")));
+        let life = self.life_mut(node);
         let mut later = std::mem::take(&mut life.later);
         end.peer.connection_lost(life.surroundings(), &mut later);
         life.later = later;

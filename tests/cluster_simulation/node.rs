@@ -17,6 +17,7 @@ use kvnode::replica::{SlaveName, Source};
 use kvnode::store::Room;
 use parking_lot::Mutex;
 
+use super::beam::Beam;
 use super::drive::Drive;
 use super::shelf::{Data, Look, Shelf};
 use super::shell::Follow;
@@ -36,6 +37,14 @@ pub trait Served: GenServer {
     fn data(&self) -> Data;
     fn data_at(&self, seq: u64) -> Data;
     fn take_replaced(&self) -> Option<Data>;
+
+    /// How many nodes have written to a BEAM's.
+    fn writers(&self) -> usize {
+        0
+    }
+
+    /// A node's store has become another's slave, or was one.
+    fn note_unsteady(&self, _node: &str) {}
 }
 
 impl<S: Look> Served for KeyValueServer<S> {
@@ -182,6 +191,10 @@ impl Write for Dropped {
 /// A node from its start to its end.
 pub struct Life {
     pub incarnation: u64,
+    /// It had nothing then.
+    pub started_empty: bool,
+    /// Slaves that it was started with, and that nobody has added since.
+    pub protected: Vec<SlaveName>,
     pub registry: Registry,
     pub waiters: Waiters,
     pub server: Arc<dyn Served>,
@@ -226,6 +239,10 @@ pub struct VirtualNode {
     pub room: Arc<Room>,
     /// Its store is kept there, and else in memory.
     pub drive: Option<Drive>,
+    /// It runs a server of the protocol, and no kvnode.
+    pub is_beam: bool,
+    /// Some of what that is asked to keep fails, also while it follows a primary.
+    pub fails: bool,
     pub life: Option<Life>,
     /// The term that it was in when it was last answered that it is promoted, and whose promotion had begun that.
     pub promoted: (u64, u64),
@@ -240,6 +257,8 @@ impl VirtualNode {
             slave_buffer_bytes_max,
             room: Arc::default(),
             drive: None,
+            is_beam: false,
+            fails: false,
             life: None,
             promoted: (0, 0),
         }
@@ -253,9 +272,35 @@ impl VirtualNode {
     /// Starts it, as `program/stores.rs` starts a store.
     pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration, clock: &Arc<Mutex<Instant>>) {
         match self.drive.clone() {
+            _ if self.is_beam => self.start_beam(incarnation, clock),
             Some(drive) => self.start_with(drive, incarnation, confirm_timeout, clock),
             None => self.start_with(Shelf::within(&self.room), incarnation, confirm_timeout, clock),
         }
+    }
+
+    fn start_beam(&mut self, incarnation: u64, clock: &Arc<Mutex<Instant>>) {
+        self.creation += 1;
+        let registry = Registry::new(Arc::clone(&self.name), self.creation);
+        let server: Arc<Beam> = Arc::default();
+        let store = registry.spawn(Arc::clone(&server) as Arc<_>);
+        registry.register(STORE, &store).expect("the name is free");
+        self.life = Some(Life {
+            incarnation,
+            started_empty: true,
+            protected: Vec::new(),
+            registry,
+            waiters: Waiters::default(),
+            server,
+            store,
+            posts: Arc::new(Posts::new(clock)),
+            dropped: Dropped::default(),
+            client: no_client(),
+            later: Vec::new(),
+            follows: Vec::new(),
+            hungry: Vec::new(),
+            monitors: Vec::new(),
+            wakes: Vec::new(),
+        });
     }
 
     fn start_with(
@@ -278,7 +323,10 @@ impl VirtualNode {
         let server = server.shared();
         let store = registry.spawn(Arc::clone(&server) as Arc<_>);
         registry.register(STORE, &store).expect("the name is free");
-        for name in self.configured.iter().chain(kept.iter().map(|kept| &kept.name)) {
+        let started_empty = server.data().is_empty();
+        let kept: Vec<SlaveName> = kept.into_iter().map(|kept| kept.name).collect();
+        let protected = self.configured.iter().chain(&kept).cloned().collect();
+        for name in self.configured.iter().chain(&kept) {
             if let Some(slave) = server.add_slave(name.clone()).expect("few slaves") {
                 slave.protect_data();
                 server.follow_slave(slave, &store.pid, None);
@@ -286,6 +334,8 @@ impl VirtualNode {
         }
         self.life = Some(Life {
             incarnation,
+            started_empty,
+            protected,
             registry,
             waiters: Waiters::default(),
             server,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvnode::etf::{TermView, Traits, encode};
-use kvnode::store::scan::at_once;
 use kvnode::store::{
     Batch, Done, MemoryStore, Pending, ReadDone, Room, Scan, ScanDone, Shows, Store, StoreError, Update,
     Value,
@@ -40,12 +39,18 @@ pub struct Changes {
 
 pub struct Shelf {
     entries: MemoryStore,
+    /// The same, to be looked at often.
+    data: Mutex<Data>,
     changes: Arc<Changes>,
 }
 
 impl Shelf {
     pub fn within(room: &Arc<Room>) -> Self {
-        Self { entries: MemoryStore::within(Arc::clone(room)), changes: Arc::default() }
+        Self::of(MemoryStore::within(Arc::clone(room)), Data::new())
+    }
+
+    fn of(entries: MemoryStore, data: Data) -> Self {
+        Self { entries, data: Mutex::new(data), changes: Arc::default() }
     }
 
     fn changed(&self) {
@@ -59,16 +64,7 @@ impl Look for Shelf {
     }
 
     fn data(&self, _seq: u64) -> Data {
-        let mut data = Data::new();
-        let mut scan = self.entries.scan(None, Shows::Pairs);
-        loop {
-            let batch = at_once(&mut *scan).expect("memory answers at once").expect("and fails at nothing");
-            let pairs = batch.iter().filter_map(|(key, value)| Some((number(key), number(value?.bytes))));
-            data.extend(pairs);
-            if batch.is_last {
-                return data;
-            }
-        }
+        self.data.lock().clone()
     }
 
     fn take_replaced(&self) -> Option<Data> {
@@ -103,7 +99,14 @@ impl Store for Shelf {
         later: impl FnOnce(&mut U) -> Box<dyn Pending>,
     ) -> Option<Result<Option<u64>, StoreError>> {
         self.changed();
-        self.entries.update(key, update, later)
+        let updated = self.entries.update(key, update, later);
+        let value =
+            self.entries.get(key, |value| value.map(|value| number(value.bytes)), || Box::new(|_| {}));
+        match value.flatten() {
+            Some(value) => _ = self.data.lock().insert(number(key), value),
+            None => _ = self.data.lock().remove(&number(key)),
+        }
+        updated
     }
 
     fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
@@ -136,13 +139,14 @@ impl Store for Shelf {
 
     fn staging(&self) -> Option<Self> {
         // Each with changes of its own: what is put aside is nothing that a reader sees.
-        Some(Self { entries: self.entries.staging()?, changes: Arc::default() })
+        Some(Self::of(self.entries.staging()?, Data::new()))
     }
 
     fn replace(&self, with: Self) -> Option<Self> {
-        *self.changes.replaced.lock() = Some(self.data(u64::MAX));
         self.changed();
-        Some(Self { entries: self.entries.replace(with.entries)?, changes: Arc::default() })
+        let before = std::mem::replace(&mut *self.data.lock(), with.data.into_inner());
+        *self.changes.replaced.lock() = Some(before.clone());
+        Some(Self::of(self.entries.replace(with.entries)?, before))
     }
 }
 

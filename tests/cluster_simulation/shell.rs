@@ -11,13 +11,14 @@ use kvnode::kv::follow::SharedSource;
 use kvnode::kv::{FollowSlave, Polled, SlaveAdded, SlaveEntry};
 use kvnode::process::{FedNode, Feed, Feeding, More, Outcome};
 use kvnode::replica::dialect::{write_bye, write_siblings};
-use kvnode::replica::downstream::{Answer, Chance, Event, Input, Output, Search, Whereabouts};
-use kvnode::replica::{GreetingAnswer, Hello, SlaveName};
+use kvnode::replica::downstream::{Answer, Chance, Event, Input, KeysRead, Output, Search, Whereabouts};
+use kvnode::replica::{GreetingAnswer, Hello, Refusal, SlaveName, SlaveState, SourceRead};
 use parking_lot::Mutex;
 
 use super::network::Item;
 use super::node::frames_of;
 use super::random::Random;
+use super::shelf::term;
 use super::world::World;
 
 /// About what a replicated write takes as a frame.
@@ -30,6 +31,7 @@ struct Greeting {
     question: u64,
     at: Pid,
     call: Reference,
+    session: u64,
     until: Instant,
 }
 
@@ -76,6 +78,12 @@ impl Follow {
         }));
         let news = Arc::default();
         Self { slave, source, added, news, poked, monitor: None, greeting: None, asked: Vec::new() }
+    }
+
+    /// Whether its process is on this node, and watched.
+    pub fn is_slave_at(&self, node: &str) -> bool {
+        let is_dropped = self.slave.state() == SlaveState::Dropped;
+        !is_dropped && self.monitor.as_ref().is_some_and(|(at, _)| *at.node == *node)
     }
 
     fn has_news(&self) -> bool {
@@ -128,10 +136,15 @@ impl World {
             }
             Some(Came::Answer { question, answer }) => {
                 tracing::trace!(node, slot, ?answer);
+                let is_greeting = matches!(answer, Answer::Greeting(_));
                 slave.answered(question, answer, &source);
+                if is_greeting {
+                    self.check_answered(&slave);
+                }
             }
             None => {}
         }
+        slave.machine().note_time(self.unix_ms);
         loop {
             match slave.poll() {
                 Polled::Output(output) => self.follow_on(node, slot, output),
@@ -166,7 +179,13 @@ impl World {
                 let answer = answer.clone();
                 self.take_back(node, &greeting.at, &greeting.call);
                 match answer {
-                    GreetingAnswer::Refused(refusal) => self.counts.refused(refusal),
+                    GreetingAnswer::Refused(refusal) => {
+                        // One that is removed, or lost, looks at nothing any more.
+                        if !is_poked && self.follow(node, slot).slave.state() != SlaveState::Dropped {
+                            self.refused.insert(greeting.session);
+                        }
+                        self.counts.refused(refusal);
+                    }
                     GreetingAnswer::None(_) => self.counts.unanswered += 1,
                     GreetingAnswer::Taken(_) | GreetingAnswer::NoStore => {}
                 }
@@ -194,12 +213,24 @@ impl World {
             Output::Watch { question, at } => self.watch(node, slot, question, at),
             Output::Unwatch => self.unwatch(node, slot),
             // In a turn of its own.
-            Output::AskDialect { question, .. } => {
-                let answer = Answer::Dialect(Ok(true));
+            Output::AskDialect { question, at } => {
+                let answer = Answer::Dialect(Ok(!self.nodes[self.node_named(&at.node)].is_beam));
                 self.follow(node, slot).news.lock().push(Came::Answer { question, answer });
             }
             Output::Greet { question, at, hello } => self.greet(node, slot, question, at, &hello),
-            Output::AskKind { .. } | Output::ReadKeys { .. } => panic!("{output:?}: all are kvnodes here"),
+            // Its node may be too busy to say.
+            Output::AskKind { question, .. } => {
+                let is_said = self.is_calm || !self.random.one_in(8);
+                let answer = Answer::Kind(if is_said { Ok(None) } else { Err("not said".into()) });
+                self.follow(node, slot).news.lock().push(Came::Answer { question, answer });
+            }
+            Output::ReadKeys { question, at } => {
+                let other = self.node_named(&at.node);
+                if self.is_up(node, other) {
+                    self.counts.swept += 1;
+                    self.send(node, other, Item::ReadKeys { question: (slot, question) });
+                }
+            }
             Output::Feed { node: to } => {
                 let feed = Arc::clone(&self.follow(node, slot).slave) as Arc<dyn Feed>;
                 self.feed(node, &to, &feed);
@@ -219,17 +250,18 @@ impl World {
                 self.cast(node, &at, |w| write_siblings(w, session, &slaves));
             }
             Output::Bye { at, sessions } => self.bye(node, &at, &sessions),
-            Output::Part { at, incarnation, sessions, was_greeted } => {
+            Output::Part { at, incarnation, sessions } => {
                 let follow = self.follow(node, slot);
-                let taken_over = was_greeted.then_some(&sessions[..]);
-                if follow.slave.part(&at, incarnation, taken_over, &follow.source) {
+                if follow.slave.part(&at, incarnation, &sessions, &follow.source) {
                     self.bye(node, &at, &sessions);
                 }
             }
             Output::Drop { .. } | Output::Forget { .. } => panic!("{output:?}: it is carried out by then"),
             Output::CopyOthers => {
+                self.arrive_before(node, slot);
                 let follow = self.follow(node, slot);
-                follow.slave.copy_others(&follow.source);
+                let others = follow.slave.copy_others(&follow.source).len();
+                self.counts.others += others as u64;
             }
             Output::Moved => {
                 let follow = self.follow(node, slot);
@@ -243,8 +275,15 @@ impl World {
             // Nobody here has a name in `global`.
             Output::UpToDate => {}
             Output::Log(event) => {
+                if let Event::Merged { dropped, kept } = &event {
+                    self.check_merged(node, slot, dropped, kept);
+                }
+                self.counts.moved += u64::from(event == Event::Moved);
                 self.counts.crossing += u64::from(event == Event::Crossing);
                 self.counts.renewed += u64::from(event == Event::Renewed);
+                if event == Event::NeverSlave(Refusal::Cycle) {
+                    self.check_cycle(node);
+                }
                 tracing::debug!(node, slave = %self.follow(node, slot).slave.name(), "{event}");
             }
         }
@@ -252,6 +291,9 @@ impl World {
 
     /// Tells a process that it is a slave no more.
     fn bye(&mut self, node: usize, at: &Pid, sessions: &[u64]) {
+        // It has said itself that it is not in these.
+        let refused = sessions.iter().find(|session| self.refused.contains(session));
+        assert!(refused.is_none(), "{at:?} refused session {refused:?}, and is told that it is over");
         if self.is_up(node, self.node_named(&at.node)) {
             sessions.iter().for_each(|session| self.cast(node, at, |w| write_bye(w, *session)));
             self.counts.byes += 1;
@@ -260,6 +302,16 @@ impl World {
 
     fn ask_for_name(&mut self, node: usize, slot: usize, question: u64, is_look: bool) {
         let name = self.follow(node, slot).slave.name().clone();
+        if let SlaveName::Global(_) = name {
+            let input = match is_look {
+                true => Input::Holders { question, holders: self.global_holders(&name) },
+                false => {
+                    let at = self.whereis_global(&name);
+                    Input::Located { question, found: Ok(self.whereabouts(node, at)) }
+                }
+            };
+            return self.follow(node, slot).tell(input);
+        }
         let (name, host) = match name {
             SlaveName::Remote { name, node: host } => (name, self.node_named(&host)),
             SlaveName::Local(name) => (name, node),
@@ -280,17 +332,81 @@ impl World {
         }
     }
 
-    /// A node has said where a name is.
-    pub fn is_at(&mut self, node: usize, (slot, question): (usize, u64), at: Option<Pid>) {
-        let life = self.life_mut(node);
+    /// What a former primary has sent to Elixir servers arrives before these are copied to again: they cannot tell one primary
+    /// from the other, and nobody can say when the last of it has come.
+    fn arrive_before(&mut self, node: usize, slot: usize) {
+        let at = self.follow(node, slot).monitor.as_ref().map(|(at, _)| Arc::clone(&at.node));
+        let Some(former) = at.map(|at| self.node_named(&at)) else { return };
+        for beam in self.stores..self.nodes.len() {
+            while self.has_frames(beam, former) {
+                self.deliver(beam, former);
+            }
+        }
+    }
+
+    /// A slave is given up as it is a primary of the store.
+    fn check_cycle(&self, node: usize) {
+        let path = self.lineage(node).path;
+        assert!(path.len() > 1, "{node} has no primary, and drops a slave for being one");
+    }
+
+    /// Who is followed is who has answered.
+    fn check_answered(&self, slave: &SlaveEntry) {
+        let SlaveState::Following(RemoteProcess::Pid(at)) = slave.state() else { return };
+        let followed = &self.nodes[self.node_named(&at.node)];
+        let Some(life) = followed.life.as_ref().filter(|_| !followed.is_beam) else { return };
+        let nobody = Pid { node: "nowhere@h".into(), id: 1, serial: 0, creation: 1 };
+        let is_it = life.store.pid.creation != at.creation || slave.is_at(&nobody, Some(life.incarnation));
+        assert!(is_it, "{at:?} is followed, and another store has answered");
+    }
+
+    /// Two names are one slave where both are of one process.
+    fn check_merged(&mut self, node: usize, slot: usize, dropped: &SlaveName, kept: &SlaveName) {
+        self.counts.merged += 1;
+        let own = self.follow(node, slot).slave.name().clone();
+        let other = if own == *dropped { kept } else { dropped };
+        let follows = &self.life(node).follows;
+        let other = follows.iter().flatten().find(|follow| follow.slave.name() == other);
+        let at = |follow: &Follow| follow.monitor.as_ref().map(|(at, _)| (Arc::clone(&at.node), at.creation));
+        let own = follows[slot].as_deref().and_then(at);
+        if let (Some(own), Some(other)) = (own, other.and_then(|other| at(other))) {
+            assert_eq!(own, other, "{node} takes {dropped} and {kept} for one process");
+        }
+    }
+
+    /// A server has said which keys it has.
+    pub fn keys_read(&mut self, node: usize, (slot, question): (usize, u64), keys: &[u64]) {
+        let life = self.life(node);
+        let Some(follow) = &life.follows[slot] else { return };
+        let mut read = KeysRead::default();
+        for key in keys {
+            // As `kv/downstream/slave.rs`.
+            let (key, mut is_foreign) = (term(*key), false);
+            let found = life.source().read(&key, &mut |value| is_foreign = value.is_none());
+            read.foreign += u64::from(is_foreign);
+            if is_foreign || found != SourceRead::Shown {
+                follow.slave.hand_in(Input::StrayKey { key: key.into() });
+            }
+        }
+        follow.tell(Input::KeysRead { question, read });
+    }
+
+    /// What a process is for a node's store.
+    fn whereabouts(&self, node: usize, at: Option<Pid>) -> Whereabouts {
+        let life = self.life(node);
         let is_own =
             |at: &Pid| life.registry.by_owned_pid(at).is_some_and(|process| process.is_sibling(&life.store));
-        let at = match at {
+        match at {
             None => Whereabouts::Nobody,
             Some(at) if is_own(&at) => Whereabouts::Itself,
             Some(at) => Whereabouts::At(at),
-        };
-        if let Some(follow) = &mut life.follows[slot] {
+        }
+    }
+
+    /// A node has said where a name is.
+    pub fn is_at(&mut self, node: usize, (slot, question): (usize, u64), at: Option<Pid>) {
+        let at = self.whereabouts(node, at);
+        if let Some(follow) = &mut self.life_mut(node).follows[slot] {
             follow.is_at(question, Ok(at));
         }
     }
@@ -385,7 +501,8 @@ impl World {
             hello.write(w, &names);
         });
         let (other, until) = (self.node_named(&at.node), self.now + GREETING_LIMIT);
-        self.follow(node, slot).greeting = Some(Greeting { question, at, call, until });
+        let session = hello.session;
+        self.follow(node, slot).greeting = Some(Greeting { question, at, call, session, until });
         self.send_frames(node, other, &mut frames);
     }
 
@@ -423,6 +540,7 @@ impl World {
             self.feed_later(node, to, feed);
         }
         self.send_frames(node, other, &mut frames);
+        self.check_window(node, other);
     }
 
     fn feed_later(&mut self, node: usize, to: &Arc<str>, feed: &Arc<dyn Feed>) {

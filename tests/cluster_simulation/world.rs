@@ -1,6 +1,6 @@
 //! All virtual nodes, the network between them, and what happens to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,24 @@ use kvnode::process::Effect;
 use kvnode::replica::Refusal;
 use parking_lot::Mutex;
 
-use super::checks::{History, Observed};
+use super::checks::{Confirmed, History, Observed};
 use super::clients::Call;
+use super::names::GlobalName;
 use super::network::{End, Item};
 use super::node::{CLIENT, Life, VirtualNode, Wake, frames_of};
 use super::random::Random;
 use super::shell::Follow;
 
-/// How long a write waits for slaves.
-const CONFIRM_TIMEOUT: Duration = Duration::from_millis(400);
+/// How long a write waits for slaves: in a run one of these.
+const CONFIRM_TIMEOUTS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(20)];
+/// A window that is full after a few writes, for some runs.
+fn plant_window(random: &mut Random) -> usize {
+    let bytes = random.pick(&[600, 4 << 20]);
+    #[cfg(feature = "planted")]
+    kvnode::replica::planted::plant_window_bytes(Some(bytes));
+    if cfg!(feature = "planted") { bytes } else { 4 << 20 }
+}
+
 /// Events until all is as it should be, once nothing breaks any more.
 const SETTLE_EVENTS_MAX: usize = 60_000;
 
@@ -30,6 +39,10 @@ macro_rules! counts {
         }
 
         impl Counts {
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+
             /// All were seen, in many runs.
             pub fn check(&self) {
                 $(assert!(self.$name > 10, "{}: {self:?}", stringify!($name));)*
@@ -66,6 +79,19 @@ counts! {
     failed: "Writes that the store did not take.",
     kills: "Nodes that were killed.",
     cuts: "Nodes that were cut off from each other.",
+    slow: "Connections that were slow for a while.",
+    moves: "Names in global that went to another process.",
+    moved: "Slaves that were followed there.",
+    merged: "Names that were those of slaves already.",
+    is_own_by_name: "Stores that were to be their own slaves, by a name in global.",
+    beams: "Times of rest at which an Elixir server was in step.",
+    swept: "Elixir servers whose keys were read.",
+    others: "Elixir servers that were copied to again, as a former primary had written to them.",
+    jumps: "Times that the clock was set.",
+    failing: "Stores that began to fail, as slaves too.",
+    full: "Slaves that did not keep what they were sent.",
+    nested: "Promotions of slaves of promoted stores.",
+    held: "Confirmed writes that a promoted slave had, and still has.",
 }
 
 impl Counts {
@@ -81,11 +107,25 @@ impl Counts {
 }
 
 pub struct World {
+    /// Those of kvnodes come first.
     pub nodes: Vec<VirtualNode>,
+    /// How many these are.
+    pub stores: usize,
+    pub globals: Vec<GlobalName>,
+    /// Names move, and slaves are added by several of them, more than anything else.
+    pub is_restless: bool,
+    /// All stores are slaves of one, whichever is promoted.
+    pub is_one_tree: bool,
+    /// Nothing breaks any more.
+    pub is_calm: bool,
+    /// The clock that people read, which goes back at times.
+    pub unix_ms: u64,
     /// The side of the first at a connection with the second.
     pub ends: Vec<Vec<Option<End>>>,
     /// No connection between the two is possible.
     pub cut: Vec<Vec<bool>>,
+    /// Nothing arrives at the first from the second for a while.
+    pub slow: Vec<Vec<bool>>,
     pub now: Instant,
     /// The same, for those who are told of something.
     pub clock: Arc<Mutex<Instant>>,
@@ -99,8 +139,20 @@ pub struct World {
     pub turns: BTreeMap<u64, u64>,
     /// Writes so far: the last value.
     pub writes: u64,
+    /// When each key was deleted last, as the number of a write.
+    pub deleted: BTreeMap<u64, u64>,
+    pub confirmed: Vec<Confirmed>,
     pub calls: BTreeMap<u32, Call>,
     pub next_call: u32,
+    /// Sessions whose greetings were refused.
+    pub refused: BTreeSet<u64>,
+    /// Nodes whose stores were removed by their primaries once.
+    pub freed: BTreeSet<usize>,
+    /// The primaries that each node has followed.
+    pub led: BTreeSet<(u64, usize)>,
+    pub confirm_timeout: Duration,
+    /// What is sent ahead of what is acknowledged.
+    pub window_bytes: usize,
 }
 
 /// Something that can happen next.
@@ -116,12 +168,23 @@ enum Event {
 }
 
 impl World {
-    pub fn new(nodes: Vec<VirtualNode>, random: Random, counts: Counts, now: Instant) -> Self {
+    pub fn new(nodes: Vec<VirtualNode>, mut random: Random, counts: Counts, now: Instant) -> Self {
         let len = nodes.len();
+        let window_bytes = plant_window(&mut random);
+        let confirm_timeout = random.pick(&CONFIRM_TIMEOUTS);
+        let stores = nodes.iter().filter(|node| !node.is_beam).count();
         let mut world = Self {
             nodes,
+            stores,
+            globals: (0..stores).map(GlobalName::new).collect(),
+            is_restless: false,
+            is_one_tree: false,
+            is_calm: false,
+            unix_ms: 1 << 40,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),
             cut: vec![vec![false; len]; len],
+            slow: vec![vec![false; len]; len],
+            confirm_timeout,
             now,
             clock: Arc::new(Mutex::new(now)),
             random,
@@ -133,6 +196,12 @@ impl World {
             writes: 0,
             calls: BTreeMap::new(),
             next_call: 0,
+            deleted: BTreeMap::new(),
+            confirmed: Vec::new(),
+            refused: BTreeSet::new(),
+            freed: BTreeSet::new(),
+            led: BTreeSet::new(),
+            window_bytes,
         };
         for node in 0..len {
             world.start(node);
@@ -159,9 +228,19 @@ impl World {
     pub fn start(&mut self, node: usize) {
         let incarnation = self.random.incarnation();
         let clock = Arc::clone(&self.clock);
-        self.nodes[node].start(incarnation, CONFIRM_TIMEOUT, &clock);
+        self.nodes[node].start(incarnation, self.confirm_timeout, &clock);
         tracing::info!(node, incarnation = format!("{incarnation:x}"), "started");
         self.lives.insert(incarnation, Arc::clone(&self.nodes[node].name));
+        self.claim_names(node);
+        if self.nodes[node].is_beam {
+            let lives =
+                self.nodes.iter().filter_map(|node| Some((&node.name, node.life.as_ref()?.incarnation)));
+            let has_turned = |life: &u64| self.turns.get(life).is_some_and(|turns| *turns > 1);
+            for (name, _) in lives.filter(|(_, life)| has_turned(life)) {
+                self.life(node).server.note_unsteady(name);
+            }
+            return;
+        }
         let slaves = std::mem::take(&mut *self.life(node).posts.follow.lock());
         let seeds: Vec<u64> = slaves.iter().map(|_| self.random.below(1 << 32)).collect();
         let life = self.life_mut(node);
@@ -189,6 +268,7 @@ impl World {
             self.ends[node][other] = None;
         }
         self.nodes[node].life = None;
+        self.lose_names(node);
         if let Some(drive) = &self.nodes[node].drive {
             drive.cut_off(self.random.index(drive.waiting() + 1));
         }
@@ -206,8 +286,15 @@ impl World {
         self.break_connection(node, other);
     }
 
+    /// Nothing arrives at a node from another for a while.
+    pub fn slow_down(&mut self, node: usize, other: usize) {
+        self.counts.slow += 1;
+        self.slow[node][other] = true;
+    }
+
     pub fn heal(&mut self, node: usize, other: usize) {
         (self.cut[node][other], self.cut[other][node]) = (false, false);
+        (self.slow[node][other], self.slow[other][node]) = (false, false);
     }
 
     /// Carries out what an event has left to be done.
@@ -316,11 +403,16 @@ impl World {
                 self.carry_out(node);
             }
             Event::Drive(node) => {
-                // Some, before anybody is sent anything: who has written what is looked at between.
+                // Some or all, before anybody is sent anything: who has written what is looked at between.
                 let drive = self.nodes[node].drive.clone().expect("it has one");
-                // Of a slave they do not: see replica_simulation, whose kvnode is full for a while.
-                drive.let_fail(self.figures(node).is_none());
-                for _ in 0..2 * drive.waiting() {
+                drive.let_fail(self.figures(node).is_none() || self.nodes[node].fails);
+                let all = 2 * drive.waiting();
+                let steps = match self.random.below(3) {
+                    0 => all,
+                    1 => self.random.index(all + 1),
+                    _ => 1 + self.random.index(3),
+                };
+                for _ in 0..steps {
                     if drive.step() {
                         self.check(node);
                     }
@@ -380,15 +472,18 @@ impl World {
             for other in 0..self.nodes.len() {
                 self.heal(node, other);
             }
+            self.nodes[node].fails = false;
             if !self.is_running(node) {
                 self.start(node);
             }
         }
+        self.calm_names();
         for _ in 0..SETTLE_EVENTS_MAX {
             if self.go_on() {
                 continue;
             }
             if self.is_settled() {
+                self.is_calm = false;
                 return self.check_settled();
             }
             let due = self.next_due().unwrap_or_else(|| panic!("nothing goes on: {}", self.shown()));
@@ -403,6 +498,9 @@ impl World {
         let mut text = format!("calls {:?}\n", self.calls);
         for (number, node) in self.nodes.iter().enumerate() {
             let Some(life) = &node.life else { continue };
+            if node.is_beam {
+                continue;
+            }
             text += &format!("{number}: {:x?} {:?}", self.lineage(number), self.figures(number));
             for slave in life.server.slaves() {
                 text += &format!("\n   {slave:?} {:?} {:?}", slave.standing(), slave.state());
@@ -414,14 +512,13 @@ impl World {
 
     /// A node that runs, whose store is nobody's slave.
     pub fn some_primary(&mut self) -> Option<usize> {
-        let primaries: Vec<usize> = (0..self.nodes.len())
-            .filter(|&node| self.is_running(node) && self.figures(node).is_none())
-            .collect();
+        let primaries: Vec<usize> =
+            (0..self.stores).filter(|&node| self.is_running(node) && self.figures(node).is_none()).collect();
         (!primaries.is_empty()).then(|| self.random.pick(&primaries))
     }
 
     pub fn some_running(&mut self) -> Option<usize> {
-        let running: Vec<usize> = (0..self.nodes.len()).filter(|&node| self.is_running(node)).collect();
+        let running: Vec<usize> = (0..self.stores).filter(|&node| self.is_running(node)).collect();
         (!running.is_empty()).then(|| self.random.pick(&running))
     }
 

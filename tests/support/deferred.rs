@@ -47,6 +47,7 @@ enum Ask {
 }
 
 struct Asked {
+    number: u64,
     /// What it is about; `None`: all of the store.
     key: Option<Vec<u8>>,
     ask: Ask,
@@ -54,6 +55,7 @@ struct Asked {
 
 /// What was carried out, and nobody has been told.
 struct Carried {
+    number: u64,
     key: Option<Vec<u8>>,
     tell: Box<dyn FnOnce() + Send>,
 }
@@ -68,6 +70,8 @@ pub struct Manner {
     pub fails_to_read: bool,
     /// Everything is carried out and told of in the order in which it was asked, as a disk does.
     pub in_order: bool,
+    /// What was carried out last is told of first, mostly.
+    pub newest_first: bool,
     /// Scans come later too.
     pub late_scans: bool,
     /// A thread of its own steps it.
@@ -82,6 +86,7 @@ impl Manner {
             fails_one_in: 0,
             fails_to_read: false,
             in_order: false,
+            newest_first: false,
             late_scans: false,
             has_thread: false,
         }
@@ -94,6 +99,8 @@ struct State {
     data: BTreeMap<Vec<u8>, Held>,
     notes: BTreeMap<String, Vec<u8>>,
     asked: Vec<Asked>,
+    /// So much was asked.
+    asked_ever: u64,
     carried: Vec<Carried>,
     /// The key that somebody is being told of.
     telling: Option<Option<Vec<u8>>>,
@@ -122,6 +129,7 @@ impl Deferred {
             data: BTreeMap::new(),
             notes: BTreeMap::new(),
             asked: Vec::new(),
+            asked_ever: 0,
             carried: Vec::new(),
             telling: None,
             seq: 1,
@@ -151,6 +159,18 @@ impl Deferred {
         state.asked.len() + state.carried.len()
     }
 
+    /// How much was asked so far.
+    pub fn asked_ever(&self) -> u64 {
+        self.state.lock().asked_ever
+    }
+
+    /// How much of that is carried out and told of, with all that was asked before.
+    pub fn told_ever(&self) -> u64 {
+        let state = self.state.lock();
+        let asked = state.asked.iter().map(|asked| asked.number);
+        asked.chain(state.carried.iter().map(|carried| carried.number)).min().unwrap_or(state.asked_ever)
+    }
+
     /// Changes with every step.
     pub fn changes(&self) -> u64 {
         self.state.lock().changes
@@ -167,7 +187,14 @@ impl Deferred {
                 assert!(state.asked.is_empty(), "something waits for nothing");
                 return false;
             }
-            let pick = if state.manner.in_order { all - 1 } else { state.random.index(all) };
+            let manner = state.manner;
+            let pick = match manner {
+                Manner { in_order: true, .. } => all - 1,
+                Manner { newest_first: true, .. } if ready.is_empty() || state.random.below(2) == 0 => {
+                    all - 1
+                }
+                _ => state.random.index(all),
+            };
             match ready.get(pick) {
                 Some(&at) => {
                     state.carry_out(at);
@@ -266,7 +293,12 @@ impl Deferred {
     }
 
     fn ask(&self, key: Option<&[u8]>, ask: Ask) {
-        self.state.lock().asked.push(Asked { key: key.map(Into::into), ask });
+        {
+            let mut state = self.state.lock();
+            let number = state.asked_ever;
+            state.asked_ever += 1;
+            state.asked.push(Asked { number, key: key.map(Into::into), ask });
+        }
         self.work.notify_one();
     }
 }
@@ -305,7 +337,7 @@ impl State {
     }
 
     fn carry_out(&mut self, at: usize) {
-        let Asked { key, ask } = self.asked.remove(at);
+        let Asked { number, key, ask } = self.asked.remove(at);
         let fails =
             self.may_fail && self.manner.fails_one_in > 0 && self.random.below(self.manner.fails_one_in) == 0;
         let why = if self.random.below(2) == 0 { StoreError::NoSpace } else { StoreError::Io("eio") };
@@ -376,7 +408,7 @@ impl State {
             }
             (Ask::Get(_) | Ask::Update(_), None) => unreachable!("these have a key"),
         };
-        self.carried.push(Carried { key, tell });
+        self.carried.push(Carried { number, key, tell });
     }
 
     fn batch(&self, part: Option<usize>, shows: Shows) -> Batch {

@@ -185,21 +185,13 @@ impl SlaveEntry {
 
     /// It is a slave no more, as [`Output::Part`] says; gives whether its process is told so, as no other slave of the store is
     /// followed there.
-    pub fn part(
-        &self,
-        at: &Pid,
-        incarnation: Option<u64>,
-        taken_over: Option<&[u64]>,
-        source: &SharedSource,
-    ) -> bool {
+    pub fn part(&self, at: &Pid, incarnation: Option<u64>, sessions: &[u64], source: &SharedSource) -> bool {
         let _settling = source.settling();
         let slaves = source.slaves();
         let Some(other) = slaves.iter().find(|other| !self.is(other) && other.is_at(at, incarnation)) else {
             return true;
         };
-        if let Some(sessions) = taken_over {
-            other.tell(Input::TakenOver { sessions: sessions.to_vec() });
-        }
+        other.tell(Input::TakenOver { sessions: sessions.to_vec() });
         false
     }
 

@@ -193,9 +193,8 @@ impl<'a> Carrier<'a> {
                 hands.tell(&at, |w| write_siblings(w, session, &slaves)).await;
             }
             Output::Bye { at, sessions } => hands.bye(&at, &sessions).await,
-            Output::Part { at, incarnation, sessions, was_greeted } => {
-                let taken_over = was_greeted.then_some(&sessions[..]);
-                if hands.slave.part(&at, incarnation, taken_over, &hands.source) {
+            Output::Part { at, incarnation, sessions } => {
+                if hands.slave.part(&at, incarnation, &sessions, &hands.source) {
                     hands.bye(&at, &sessions).await;
                 }
             }

@@ -10,6 +10,7 @@ use crate::kv::request::Hello;
 use crate::kv::server::{KeyValueServer, refuse};
 use crate::kv::slaves::{TooManySlaves, is_own};
 use crate::process::{Caller, Effect, GlobalRegistration, MonitorRequest, OwnedCaller, ProcessId, Turn};
+use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Around, Asked, Greeting, Input, Output};
 use crate::replica::{Dialect, KnownSlave, SlaveState, downstream};
 use crate::store::{Done, Store};
@@ -66,6 +67,10 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Has everything kept that came before, and answers then.
     pub(super) fn confirm(&self, asked: Asked, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        if planted(Rule::AnswerBehindWrites) {
+            let outputs = self.upstream.hand(Input::Kept { asked, result: Ok(()) });
+            return self.carry_out(outputs, Some(caller), turn);
+        }
         let (me, store) = (&turn.me.pid, turn.me.id);
         let done = || self.when_kept(asked, caller.to_owned(me), store);
         if self.store().notes().is_some() {

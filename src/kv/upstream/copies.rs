@@ -7,6 +7,7 @@ use crate::kv::Work;
 use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Write, Written};
 use crate::process::{ProcessId, Turn};
+use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Input, Output, Rest};
 use crate::replica::{Upstream, downstream};
 use crate::store::{Batch, Owed, ReadDone, Scan, Shows, Store, StoreError, Value, scan};
@@ -142,6 +143,9 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Something comes in the place of what is there under a key, which the new primary does not have.
     pub(super) fn keep_dropped(&self, write: Write<'_>) {
+        if planted(Rule::DroppedKept) {
+            return;
+        }
         // What is no write was refused before.
         let Ok((key, value)) = write.check() else { return };
         _ = with_canonical(key, |key| self.keep_present(key, value.map(|value| value.bytes())));
@@ -186,7 +190,7 @@ impl<S: Store> KeyValueServer<S> {
                 let now =
                     self.store().get(key, |now| now.map(|now| now.bytes == value.bytes), || Box::new(|_| {}));
                 missing += u64::from(now == Some(None));
-                if keep && now != Some(Some(true)) {
+                if keep && now != Some(Some(true)) && !planted(Rule::DroppedKept) {
                     self.dropped.lock().keep(key, value.bytes);
                 }
             }

@@ -14,6 +14,7 @@ use super::server::{KeyValueServer, write_error};
 use crate::etf::{OwnedTerm, Pid};
 use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
 use crate::replica::membership::Membership;
+use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Answer, Changed, Input, NotKept, Output, Upstream};
 use crate::replica::{Refusal, downstream};
 use crate::store::{Store, StoreError};
@@ -110,6 +111,13 @@ impl<S: Store> KeyValueServer<S> {
                     let (dispatch, kept) = (Arc::clone(&self.dispatch), answer.clone());
                     // With the slaves that have come with it.
                     is_noted = true;
+                    if planted(Rule::PromotionKept)
+                        && let Some(caller) = caller
+                    {
+                        self.note_slaves(|_| {});
+                        turn.reply(caller, |w| answer.write(w));
+                        continue;
+                    }
                     let is_kept = self.note_slaves(move |result| {
                         if let Some(waiting) = waiting {
                             waiting.reply(&*dispatch, |w| match result {
@@ -129,6 +137,7 @@ impl<S: Store> KeyValueServer<S> {
                     is_noted = false;
                     added.extend(self.take_slave(name, turn));
                 }
+                Output::GiveUp => self.confirmations.give_up(),
                 Output::RenewAll => {
                     self.slaves().iter().for_each(|slave| slave.tell(downstream::Input::Renew))
                 }

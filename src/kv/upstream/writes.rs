@@ -11,6 +11,7 @@ use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Write, Written, at_once, shared_value};
 use crate::process::{SkippedMessage, Turn};
 use crate::replica::CopyMark;
+use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Input, Output, Place, Take, Ticket, Upstream};
 use crate::store::{Store, StoreError, Value};
 
@@ -206,7 +207,7 @@ impl<S: Store> KeyValueServer<S> {
             return Vec::new();
         }
         let can_put_aside = mark == CopyMark::Begin && {
-            let with = self.store().staging();
+            let with = if planted(Rule::CopyWhole) { None } else { self.store().staging() };
             let can = with.is_some();
             let before = std::mem::replace(&mut *self.upstream.aside.lock(), with);
             drop(before);

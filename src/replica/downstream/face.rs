@@ -254,8 +254,8 @@ pub enum Output {
         /// The sessions.
         sessions: Vec<u64>,
     },
-    /// The same, unless another slave of the store is followed there. Where this one `was_greeted`, without an answer that it
-    /// saw, that other [takes the sessions over](Input::TakenOver).
+    /// The same, unless another slave of the store is followed there: that other [takes the sessions over](Input::TakenOver), as
+    /// only the process knows which of all is in force.
     Part {
         /// The process.
         at: Pid,
@@ -263,8 +263,6 @@ pub enum Output {
         incarnation: Option<u64>,
         /// The sessions.
         sessions: Vec<u64>,
-        /// It may have taken a greeting without that being known.
-        was_greeted: bool,
     },
     /// Another slave of the store is the same process, and [removed](Input::Removed).
     Drop {

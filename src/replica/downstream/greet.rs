@@ -7,6 +7,7 @@ use super::siblings::Kept;
 use super::{Answer, Downstream, Event, Missing, Output, Standpoint};
 use crate::etf::Pid;
 use crate::replica::dialect::Dialect;
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{GreetingAnswer, Hello, Lineage, Refusal, Said};
 
 /// A slave that is about to have a slave itself is greeted again after so long, and about as much again by chance.
@@ -32,7 +33,7 @@ impl Downstream {
                 self.dialect_known(is_kvnode, store, now);
             }
             (Stage::Answer { question: asked, lineage, session }, Answer::Greeting(answer))
-                if *asked == question =>
+                if *asked == question || planted(Rule::LateAnswer) =>
             {
                 let (watch, lineage, session) = (watch.clone(), lineage.clone(), *session);
                 self.greeted(watch, &lineage, session, answer, store, now);
@@ -100,9 +101,9 @@ impl Downstream {
             GreetingAnswer::NoStore => self.found_no_kvnode(store, now),
             GreetingAnswer::None(why) => self.end(End::Missing(Missing::Failed(why)), now),
             GreetingAnswer::Refused(refusal) => {
-                self.greeted.retain(|greeted| *greeted != session);
+                self.greeted.retain(|greeted| *greeted != session || planted(Rule::RefusedSession));
                 // Promoted meanwhile, say, the store is no longer what was refused.
-                let is_as_it_was = store.lineage == *lineage;
+                let is_as_it_was = store.lineage == *lineage || planted(Rule::RefusalOfTheChanged);
                 if refusal != Refusal::Crossing && is_as_it_was {
                     return self.end(End::Missing(Missing::Refused(refusal)), now);
                 }

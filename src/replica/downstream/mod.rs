@@ -73,6 +73,7 @@ pub use self::siblings::{Sibling, Siblings};
 use super::SlaveName;
 use super::dialect::Dialect;
 use super::lineage::Refusal;
+use super::planted::{Rule, planted};
 use super::standing::Standing;
 use crate::etf::{Pid, Traits};
 
@@ -259,6 +260,7 @@ impl Downstream {
                 self.news = true;
                 self.tell_news();
             }
+            Input::TakenOver { .. } if planted(Rule::TakeOver) => {}
             Input::TakenOver { sessions } => {
                 sessions.into_iter().for_each(|session| self.note_greeted(session));
                 self.renew(now);
@@ -379,6 +381,11 @@ impl Downstream {
             // Its name has gone to another process while it was looked for: the one before may take itself for a slave.
             self.part();
         }
+        if let Ok(Whereabouts::At(at)) = &found
+            && self.watched.as_ref().is_none_or(|(before, _)| before != at)
+        {
+            self.end_sessions();
+        }
         let at = match found {
             Ok(Whereabouts::At(at)) => at,
             Ok(Whereabouts::Nobody) => return self.end(End::Missing(Missing::Nobody), now),
@@ -442,7 +449,8 @@ impl Downstream {
     fn forget(&mut self, at: &Pid, incarnation: Option<u64>) {
         let is_it =
             |known: &Known| known.at == *at || incarnation.is_some() && known.incarnation == incarnation;
-        if self.phase.stream().is_none() && self.known.as_ref().is_some_and(is_it) {
+        let is_previous = self.phase.stream().is_none() && self.known.as_ref().is_some_and(is_it);
+        if is_previous && !planted(Rule::PreviousName) {
             self.known = None;
         }
     }
@@ -456,6 +464,15 @@ impl Downstream {
             self.greeted.remove(0);
         }
         self.greeted.push(session);
+    }
+
+    /// It may be found at another process, which is in none of its sessions: to a server of the protocol the end of one would be
+    /// its own end.
+    fn end_sessions(&mut self) {
+        self.greeted.clear();
+        if let Some(known) = &mut self.known {
+            known.dialect = Dialect::Elixir;
+        }
     }
 
     /// The sessions that a kvnode's store may be in: that of the last greeting that it took, and those of greetings whose answer
@@ -513,16 +530,15 @@ impl Downstream {
 
     /// It is no slave of this store any more where it was watched last, unless another entry follows that process.
     fn part(&mut self) {
-        let sessions = self.sessions();
+        let sessions = if planted(Rule::Bye) { Vec::new() } else { self.sessions() };
         if let Some((at, incarnation)) = self.watched.take().filter(|_| !sessions.is_empty()) {
-            let was_greeted = !self.greeted.is_empty();
-            self.outputs.push_back(Output::Part { at, incarnation, sessions, was_greeted });
+            self.outputs.push_back(Output::Part { at, incarnation, sessions });
         }
     }
 
     /// It is told that each session is over that it may be in.
     fn bye(&mut self) {
-        let sessions = self.sessions();
+        let sessions = if planted(Rule::Bye) { Vec::new() } else { self.sessions() };
         if let Some((at, _)) = self.watched.take().filter(|_| !sessions.is_empty()) {
             self.outputs.push_back(Output::Bye { at, sessions });
         }

@@ -5,6 +5,7 @@
 
 use super::SlaveName;
 use crate::etf::Pid;
+use crate::replica::planted::{Rule, planted};
 
 /// Another slave of the same store, as far as it matters for whether the two are one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +44,8 @@ impl Sibling {
 impl Siblings {
     /// Which entry of a process goes on, where `name` was found to be it.
     pub(super) fn settle(&self, name: &SlaveName, at: &Pid, incarnation: Option<u64>) -> Kept<'_> {
-        match self.0.iter().find(|sibling| sibling.is_at(at, incarnation)) {
+        let is_it = |sibling: &&Sibling| sibling.is_at(at, incarnation) && !planted(Rule::OneProcessOneSlave);
+        match self.0.iter().find(is_it) {
             None => Kept::Only,
             Some(other) if is_pid(&other.name) && !is_pid(name) => Kept::This(&other.name),
             Some(other) => Kept::Other(&other.name),

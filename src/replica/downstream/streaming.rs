@@ -12,6 +12,7 @@ use crate::distribution::RemoteProcess;
 use crate::etf::{TermView, Traits};
 use crate::replica::dialect::{CopyMark, Dialect};
 use crate::replica::lineage::Refusal;
+use crate::replica::planted::{Rule, planted, window_bytes};
 use crate::replica::source::{ReplicaWrite, Source, SourceRead};
 use crate::replica::standing::Standing;
 
@@ -84,7 +85,7 @@ impl Downstream {
         let had_all = withheld.is_empty();
         let mut room = true;
         while room
-            && log.sent_bytes() < WINDOW_BYTES
+            && (log.sent_bytes() < window_bytes(WINDOW_BYTES) || planted(Rule::Window))
             && let Some(next) = log.send()
         {
             let decodes = !cannot_decode.intersects(next.traits);
@@ -127,6 +128,9 @@ impl Downstream {
             }
             let Some(key) = lacks.pop() else { break };
             let read = source.read(&key, &mut |value| {
+                if value.is_none() && planted(Rule::RepairedDeletion) {
+                    return;
+                }
                 let write = match value {
                     Some((value, traits)) => ReplicaWrite::Put { key: &key, value, traits },
                     None => ReplicaWrite::Delete { key: &key, traits: traits_of(&key) },
@@ -269,7 +273,7 @@ impl Downstream {
             _ => false,
         };
         // What it sent to its slaves, while it was a primary with slaves, is sent by now.
-        if is_in_step && std::mem::take(&mut self.stepped_down) {
+        if is_in_step && std::mem::take(&mut self.stepped_down) && !planted(Rule::CopyToOthers) {
             self.outputs.push_back(Output::CopyOthers);
         }
         if let Some(event) = said {
@@ -325,6 +329,8 @@ impl Downstream {
         if stream.session != mark.session {
             return;
         }
+        let is_missed = |why: &Refusal| why.is_of_room() && planted(Rule::NotKept);
+        let kept = if kept.as_ref().is_err_and(is_missed) { Ok(()) } else { kept };
         match kept {
             Ok(()) => {
                 if let (Some(seq), Some(known)) = (stream.acknowledged(mark.up_to), &mut self.known) {
@@ -384,7 +390,8 @@ impl Downstream {
     fn begin_sweep(&mut self) -> bool {
         let Phase::Streaming { watch, stream, .. } = &mut self.phase else { return false };
         // What a kvnode is sent takes the place of all that it had.
-        if stream.dialect != Dialect::Elixir || !std::mem::take(&mut self.lacks.sweep) {
+        if stream.dialect != Dialect::Elixir || !std::mem::take(&mut self.lacks.sweep) || planted(Rule::Sweep)
+        {
             return false;
         }
         self.questions += 1;

@@ -120,16 +120,15 @@ impl<'a> Desk<'a> {
                 Output::ReadKeys { question, .. } => self.asked("read keys", question),
                 Output::TellSiblings { .. } => "siblings".into(),
                 Output::Bye { sessions, .. } => format!("bye {}", sessions.len()),
-                Output::Part { at, incarnation, sessions, was_greeted } => {
+                Output::Part { at, incarnation, sessions } => {
                     let is_there =
                         |other: &&Arc<Mutex<Downstream>>| other.lock().as_sibling().is_at(&at, incarnation);
                     match self.others().iter().find(is_there) {
                         None => format!("bye {}", sessions.len()),
-                        Some(other) if was_greeted => {
+                        Some(other) => {
                             other.lock().handle(Input::TakenOver { sessions }, self.now);
                             continue;
                         }
-                        Some(_) => continue,
                     }
                 }
                 Output::Drop { name } => {
@@ -600,6 +599,10 @@ fn one_process_is_one_slave_by_the_name_that_outlives_it() {
     assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
     assert_eq!(by_pid.state(), SlaveState::Dropped);
     assert_eq!(by_pid.outputs(), ["Info: slave no longer followed", "unwatch"], "no bye");
+    // Which of the two sessions is in force only the process knows.
+    assert_eq!(by_name.outputs()[0], "Debug: slave greeted anew");
+    by_name.greet(&at);
+    by_name.greeted(said(9));
     // Another name is not even greeted, and a pid neither.
     store.slaves.lock().retain(|slave| !slave.lock().is_over());
     let mut again = Desk::new(&store, SlaveName::remote("other", "b@h"), false);

@@ -145,6 +145,9 @@ pub enum Output {
     },
     /// The store gets a slave, unless that is itself: it is greeted once all outputs are carried out.
     AddDownstream(KnownSlave),
+    /// The store follows a primary, or is copied to by one, which drops what it had itself: whoever waits for slaves to have a
+    /// write of it is told that they have not.
+    GiveUp,
     /// All slaves are to be greeted anew: what they were told of the store has changed.
     RenewAll,
     /// A global name is to be the store's, now and whenever it is free.

@@ -3,6 +3,7 @@
 use super::promote::Claim;
 use super::{Answer, Around, Event, Following, Greeting, Output, Role, Upstream, as_slave};
 use crate::etf::Pid;
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{Position, Refusal, TermRole};
 
 /// Primaries that are watched at once, of which but one is followed: beyond it a greeting is refused.
@@ -22,6 +23,8 @@ struct Change {
     /// The primary that was followed until now, and is there: it is to know that it is left, as a primary without writes asks
     /// for nothing, and would show this slave as in step.
     left: Option<(Pid, u64)>,
+    /// The session of the same primary, which is there, that this one takes the place of.
+    replaced: Option<u64>,
 }
 
 impl Upstream {
@@ -63,7 +66,8 @@ impl Upstream {
         let same_rank = lineage.rank() == own_rank;
         // After a promotion of its own this store alone is the primary of the term: also of a slave that has forgotten its
         // primary in a restart. An orphan is no primary: its own primary may have writes that the orphan lacks.
-        if lineage.rank() < own_rank || same_rank && self.is_owner() || lineage.is_orphan() {
+        let is_older = lineage.rank() < own_rank && !planted(Rule::Superseded);
+        if is_older || same_rank && self.is_owner() || lineage.is_orphan() {
             return Err(Refusal::Superseded);
         }
         let followed = self.following();
@@ -80,10 +84,10 @@ impl Upstream {
         let was_orphan = matches!(self.role, Role::Orphan);
         let crosses = !was_orphan
             && (around.is_greeted_by_slave || self.greetings > 0 && lineage.incarnation() > self.incarnation);
-        if is_path_new && same_rank && crosses {
+        if is_path_new && same_rank && crosses && !planted(Rule::Crossing) {
             return Err(Refusal::Crossing);
         }
-        if greeting.started_empty && !around.is_empty && !same {
+        if greeting.started_empty && !around.is_empty && !same && !planted(Rule::ProtectData) {
             return Err(Refusal::NotEmpty);
         }
         let is_watch_new = !followed.is_some_and(|known| known.is_at(&greeting.pid));
@@ -94,6 +98,8 @@ impl Upstream {
             Some(known) => Some(Position { primary: known.incarnation(), applied: known.applied }),
             None => self.durable.position,
         };
+        // Of a primary that has not brought it up to date it has nothing, whatever it holds of its own.
+        let had = had.filter(|had| had.applied > 0);
         let left = followed.filter(|known| known.is_there && !same);
         Ok(Change {
             had,
@@ -102,6 +108,7 @@ impl Upstream {
             was_orphan,
             is_watch_new,
             left: left.map(|known| (known.primary.pid.clone(), known.primary.session)),
+            replaced: followed.filter(|known| known.is_there && same).map(|known| known.primary.session),
         })
     }
 
@@ -117,34 +124,37 @@ impl Upstream {
         self.durable.position = here;
         self.refused = None;
         self.under_way.forget();
+        self.replaced = change.replaced;
+        self.stepped_down |= change.is_demoted && around.has_slaves;
         self.role = Role::Following(Following::new(greeting, here.map_or(0, |here| here.applied)));
         // Before anything is dropped.
         self.persist();
         self.log(Event::Follows { primary: pid.clone(), session });
+        self.outputs.push_back(Output::GiveUp);
         if change.is_watch_new {
             self.watches += 1;
             self.outputs.push_back(Output::Watch(pid.clone()));
         }
-        if let Some((primary, session)) = change.left.clone() {
+        if let Some((primary, session)) = change.left.clone().filter(|_| !planted(Rule::Leave)) {
             self.outputs.push_back(Output::Leave { primary, session });
         }
         if change.is_demoted && (around.has_slaves || !around.is_empty) {
             self.log(Event::Demoted(pid.clone()));
         }
-        if change.is_demoted || change.was_orphan {
+        if (change.is_demoted || change.was_orphan) && !planted(Rule::SlavesLeft) {
             let slaves = slaves.iter().map(|slave| &slave.name);
             let names = slaves.chain(&names).cloned().collect();
             self.outputs.push_back(Output::RemoveDownstreams { names, at: pid });
         }
         self.outputs.push_back(Output::ReleaseNames(names));
-        if change.is_path_new {
+        if change.is_path_new && !planted(Rule::ChainTold) {
             self.outputs.push_back(Output::RenewAll);
         }
         self.reply(Answer::Greeted {
             incarnation: self.incarnation,
             had: change.had.map(|had| had.primary),
             applied: change.had.map_or(0, |had| had.applied),
-            stepped_down: change.is_demoted && around.has_slaves,
+            stepped_down: self.stepped_down && self.settled_in != self.durable.rank(),
         });
     }
 }

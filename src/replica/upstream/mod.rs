@@ -52,6 +52,7 @@ use super::dialect::CopyMark;
 use super::greeting::KnownSlave;
 use super::lineage::{Lineage, Refusal};
 use super::membership::{Membership, Position, TermRole};
+use super::planted::{Rule, planted};
 use crate::distribution::ServerRef;
 use crate::etf::Pid;
 
@@ -69,6 +70,13 @@ pub struct Upstream {
     greetings: usize,
     /// Primaries that are watched.
     watches: usize,
+    /// It was a primary with slaves: what it has sent them may come late. Said to the primary of each term, until that has
+    /// brought it up to date.
+    stepped_down: bool,
+    /// The rank of the primary that did so last.
+    settled_in: (u64, u64),
+    /// A session of the same primary that another has taken the place of while it was there.
+    replaced: Option<u64>,
     /// The primary that was refused last, and why.
     refused: Option<(u64, Refusal)>,
     /// The number of the last copy.
@@ -110,6 +118,9 @@ impl Upstream {
             started_empty,
             greetings: 0,
             watches: 0,
+            stepped_down: false,
+            settled_in: (0, 0),
+            replaced: None,
             refused: None,
             copies: 0,
             under_way: UnderWay::default(),
@@ -136,8 +147,8 @@ impl Upstream {
     /// The store's lineage: its primaries, and itself below them.
     pub fn lineage(&self) -> Lineage {
         let path = match &self.role {
-            Role::Orphan => Lineage::of_orphan(self.incarnation).into(),
-            Role::Alone => vec![self.incarnation],
+            Role::Orphan if !planted(Rule::OrphanLeads) => Lineage::of_orphan(self.incarnation).into(),
+            Role::Alone | Role::Orphan => vec![self.incarnation],
             Role::Following(following) => {
                 let mut path = following.primary.lineage.path.clone();
                 path.push(self.incarnation);
@@ -256,6 +267,9 @@ impl Upstream {
         };
         if counts {
             following.take(seq);
+            if planted(Rule::AppliedBehindStore) {
+                following.applied = following.taken;
+            }
         }
         Take::Store(self.under_way.begin(seq, counts))
     }
@@ -411,6 +425,9 @@ impl Upstream {
             return;
         }
         following.heard(seq);
+        if matches!(mark, CopyMark::Begin | CopyMark::End) {
+            self.outputs.push_back(Output::GiveUp);
+        }
         match mark {
             CopyMark::Begin => {
                 following.begin_again();
@@ -424,7 +441,7 @@ impl Upstream {
             CopyMark::Repair => {
                 following.begin_again();
                 self.durable.is_partial = true;
-                if !following.is_copying() {
+                if !following.is_copying() && !planted(Rule::LacksUntilWhole) {
                     following.sync = Sync::Stale;
                 }
                 following.taken = following.applied;
@@ -479,6 +496,7 @@ impl Upstream {
         self.durable.was_slave = true;
         if is_whole {
             self.durable.is_partial = false;
+            self.settled_in = self.durable.rank();
         }
     }
 
@@ -499,6 +517,12 @@ impl Upstream {
         let is_it = self.following().is_some_and(|following| following.primary.session == session);
         if !is_it {
             return;
+        }
+        let replaced = self.replaced.take();
+        let primary = self.following().map(|following| following.primary.pid.clone());
+        if let (Some(primary), Some(session)) = (primary, replaced) {
+            // The primary has greeted this store by two names, and takes the other's session for the one in force.
+            self.outputs.push_back(Output::Leave { primary, session });
         }
         self.role = Role::Alone;
         self.under_way.forget();

@@ -3,6 +3,7 @@
 use super::{Answer, Changed, Event, Following, Lacks, Output, Promotion, Role, Upstream, as_slave, kept};
 use crate::distribution::ServerRef;
 use crate::etf::Pid;
+use crate::replica::planted::{Rule, planted};
 use crate::replica::{Lineage, TermRole};
 
 /// What makes another store one that this one may have as its slave, unasked.
@@ -50,8 +51,9 @@ impl Upstream {
         };
         self.under_way.forget();
         self.started_empty = false;
+        self.stepped_down = false;
         let durable = &mut self.durable;
-        durable.term = durable.term.saturating_add(1);
+        durable.term = durable.term.saturating_add(u64::from(!planted(Rule::TermOfPromotion)));
         durable.promoted = self.incarnation;
         durable.role = TermRole::Promoted;
         durable.was_slave = false;
@@ -95,6 +97,7 @@ impl Upstream {
         }
         let itself = self.adopts(Claim::Former).then(|| as_slave(&primary.names, &primary.pid));
         let slaves = primary.slaves.into_iter().chain(itself);
+        let slaves = slaves.filter(|_| !planted(Rule::SlavesTaken));
         self.outputs.extend(slaves.map(Output::AddDownstream));
         let names = self.durable.names_taken.iter().cloned();
         self.outputs.extend(names.map(Output::ClaimName));

@@ -80,7 +80,15 @@ fn down(upstream: &mut Upstream, greeting: &Greeting) {
 }
 
 fn mark(upstream: &mut Upstream, session: u64, mark: CopyMark, seq: u64) -> Vec<Output> {
-    hand(upstream, Input::Mark { session, seq, mark, can_put_aside: true })
+    let outputs = hand(upstream, Input::Mark { session, seq, mark, can_put_aside: true });
+    without_give_up(outputs, mark)
+}
+
+/// A copy drops what callers may wait for, at its beginning and its end.
+fn without_give_up(mut outputs: Vec<Output>, mark: CopyMark) -> Vec<Output> {
+    let gives_up = outputs.extract_if(.., |output| matches!(output, Output::GiveUp)).count();
+    assert!(gives_up == 0 || matches!(mark, CopyMark::Begin | CopyMark::End), "{mark:?}");
+    outputs
 }
 
 /// Asks, and is answered once all is kept.
@@ -102,6 +110,48 @@ fn not_kept(why: Refusal) -> Result<(), NotKept> {
 
 fn applied(upstream: &Upstream) -> u64 {
     upstream.primary().expect("it is a slave").applied
+}
+
+fn stepped_down(outputs: &[Output]) -> bool {
+    let Answer::Greeted { stepped_down, .. } = reply(outputs) else { panic!("it was taken") };
+    stepped_down
+}
+
+#[test]
+fn a_former_primary_with_slaves_says_so_until_it_is_up_to_date() {
+    let mut upstream = upstream();
+    let with_slaves = Around { has_slaves: true, ..FREE };
+    let outputs = greet(&mut upstream, greeting(1, &[1], 1), with_slaves).expect("it is taken");
+    assert!(stepped_down(&outputs) && outputs.iter().any(|output| matches!(output, Output::GiveUp)));
+    // The answer was lost, and its slaves are the new primary's by now.
+    assert!(stepped_down(&greet(&mut upstream, greeting(1, &[1], 2), FREE).expect("it is taken")));
+    mark(&mut upstream, 2, CopyMark::Whole, 10);
+    assert!(!stepped_down(&greet(&mut upstream, greeting(1, &[1], 3), FREE).expect("it is taken")));
+    // Whoever is promoted next does not know it.
+    assert!(stepped_down(&greet(&mut upstream, greeting(2, &[2], 4), FREE).expect("it is taken")));
+}
+
+#[test]
+fn what_a_primary_has_not_brought_up_to_date_has_nothing_of_it() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(1, &[1], 1), FREE).expect("it is taken");
+    assert_eq!(had(&greet(&mut upstream, greeting(1, &[1], 2), FREE).expect("it is taken")), (None, 0));
+    mark(&mut upstream, 2, CopyMark::Whole, 10);
+    assert_eq!(had(&greet(&mut upstream, greeting(1, &[1], 3), FREE).expect("it is taken")), (Some(1), 10));
+}
+
+#[test]
+fn a_primary_that_takes_back_one_of_two_names_is_told_of_the_session_of_the_other() {
+    let mut upstream = upstream();
+    for session in [1, 2] {
+        greet(&mut upstream, greeting(0, &[1], session), FREE).expect("it is taken");
+    }
+    let outputs = hand(&mut upstream, Input::Bye { session: 2 });
+    assert!(outputs.iter().any(|output| matches!(output, Output::Leave { session: 1, .. })), "{outputs:?}");
+    // By one name there is no other.
+    greet(&mut upstream, greeting(0, &[1], 3), FREE).expect("it is taken");
+    let outputs = hand(&mut upstream, Input::Bye { session: 3 });
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Leave { .. })), "{outputs:?}");
 }
 
 #[test]
@@ -416,7 +466,8 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     let mut upstream = upstream();
     greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
     let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
-    assert_eq!(hand(&mut upstream, begin).len(), 1, "what it holds is a mix");
+    let begun = without_give_up(hand(&mut upstream, begin), CopyMark::Begin);
+    assert_eq!(begun.len(), 1, "what it holds is a mix");
     let put = |upstream: &mut Upstream, key: &[u8], is_put: bool| {
         let Place::Store { ticket, export } = upstream.take_key(1, 10, key, is_put) else {
             panic!("a copy in place")
@@ -470,7 +521,8 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     mark(&mut again, 1, CopyMark::End, 10);
     assert_eq!(hand(&mut again, Input::Ask { session: 1, seq: 10 }), [Output::PutOff]);
     let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
-    assert!(matches!(hand(&mut again, begin)[..], [Output::ConfirmPutOff(_)]));
+    let begun = without_give_up(hand(&mut again, begin), CopyMark::Begin);
+    assert!(matches!(begun[..], [Output::ConfirmPutOff(_)]));
     // Another copy begins while the rest of this one is deleted.
     mark(&mut upstream, 1, CopyMark::End, 12);
     let begin = Input::Mark { session: 1, seq: 12, mark: CopyMark::Begin, can_put_aside: false };

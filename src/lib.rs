@@ -71,9 +71,11 @@
 //! - [`distribution`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
 //! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
 //!   spawn requests, `net_kernel`.
-//! - [`kv`]: the key-value protocol's requests, and the server that answers them; [`kv::downstream`] looks after its slaves.
+//! - [`kv`]: the key-value protocol's requests, and the server that answers them; [`kv::downstream`] looks after its slaves, and
+//!   `kv::upstream` carries out what it does as a slave.
 //! - [`store`]: encoded key to encoded value: engines, stores, scans, notes, and what each engine has to hold.
-//! - [`replica`]: what a primary keeps for each slave.
+//! - [`replica`]: a primary's side of each slave ([`replica::Downstream`]), the slave's side ([`replica::Upstream`]), and what is
+//!   kept of both.
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.

@@ -149,12 +149,6 @@ impl OnceFlag {
     pub(crate) fn first(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
-
-    /// All is well again: the next time is news. Gives whether it was said.
-    pub(crate) fn forget(&self) -> bool {
-        // As a rule it was not, and what asks often only reads.
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
-    }
 }
 
 #[cfg(test)]
@@ -219,9 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_is_said_once_until_it_is_forgotten() {
+    fn a_flag_is_said_once() {
         static FLAG: OnceFlag = OnceFlag::new();
-        assert!(!FLAG.forget() && FLAG.first() && !FLAG.first());
-        assert!(FLAG.forget() && FLAG.first());
+        assert!(FLAG.first() && !FLAG.first());
     }
 }

@@ -6,6 +6,8 @@ mod around;
 mod cluster;
 #[path = "support/conversation.rs"]
 mod conversation;
+#[path = "conversation/copies.rs"]
+mod copies;
 #[path = "support/deferred.rs"]
 mod deferred;
 #[path = "conversation/functions.rs"]

@@ -121,7 +121,7 @@ fn write_slave_of(w: &mut TermWriter<'_>, primary: &ServerRef) {
 }
 
 impl<S: Store> KeyValueServer<S> {
-    /// A caller's write where [`is_slave`](Self::is_slave) says that this is a slave. Gives whether it is over with that.
+    /// A caller's write where this is a slave. Gives whether it is over with that.
     #[cold]
     pub(super) fn write_at_slave(
         &self,
@@ -129,14 +129,11 @@ impl<S: Store> KeyValueServer<S> {
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> bool {
-        let Some((pid, known_as, is_there)) = self.follower.lock().primary().map(|primary| {
-            let names = &primary.greeting.names;
-            let global = names.iter().find(|name| matches!(name, ServerRef::Global(_)));
-            let pid = primary.greeting.pid.clone();
-            (pid.clone(), global.cloned().unwrap_or(ServerRef::Pid(pid)), primary.is_there)
-        }) else {
-            return false;
-        };
+        let known = self.upstream.with(|machine| {
+            let primary = machine.primary()?;
+            Some((primary.greeting.pid.clone(), primary.known_as(), primary.is_there))
+        });
+        let Some((pid, known_as, is_there)) = known else { return false };
         self.watch.count(Served::AtSlave);
         let writes = self.slave_writes;
         if self.slave_write_said.first() {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::replica::upstream::PrimaryView;
 use crate::replica::{PrimaryStanding, Slave};
 
 /// Counters of one kind that are added up when they are read. Threads that count have one each, as far as these reach: two
@@ -93,6 +94,17 @@ pub struct PrimaryFigures {
     pub seq: u64,
     /// Writes of it that the store has not, as far as is known here.
     pub lag: u64,
+}
+
+impl From<PrimaryView<'_>> for PrimaryFigures {
+    fn from(primary: PrimaryView<'_>) -> Self {
+        Self {
+            node: primary.greeting.pid.node.to_string(),
+            state: primary.standing,
+            seq: primary.applied,
+            lag: primary.lag,
+        }
+    }
 }
 
 /// The counters of a store, and the server that has it now.

@@ -26,8 +26,37 @@ pub trait Follow: Send + Sync {
         forward.not_sent();
     }
 
+    /// Something of a store takes long, and is to be done while others use the store.
+    fn work(&self, mut work: Work) {
+        while work.step() {}
+    }
+
     /// The monotonic clock.
     fn now(&self) -> Instant;
+}
+
+/// Something that is done step by step, while others use its store.
+pub struct Work {
+    pub(super) store: Pid,
+    pub(super) step: Box<dyn FnMut() -> bool + Send>,
+}
+
+impl Work {
+    /// The store: once it has ended no more steps are to be made.
+    pub const fn store(&self) -> &Pid {
+        &self.store
+    }
+
+    /// Makes a step, of some thousand entries at most; gives whether there is more to do. On a thread that may wait for the disk.
+    pub fn step(&mut self) -> bool {
+        (self.step)()
+    }
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 /// A slave that is to be followed.

@@ -61,7 +61,7 @@ impl<S: Store> KeyValueServer<S> {
             put.unwrap_or(Ok(0))?;
         }
         self.wait_for_writes();
-        self.follower.lock().filled();
+        self.upstream.with(|machine| machine.filled());
         Ok(())
     }
 }

@@ -9,19 +9,22 @@
 //! | lock | what it is of | held while |
 //! | --- | --- | --- |
 //! | `Confirmations::settling` | which of two names of one process stays | a slave's machine ([`Downstream`](crate::replica::Downstream)) handles what settles that |
-//! | `KeyValueServer::noting` | the note with the slaves' names | it is written: the last that is kept is of the last change |
-//! | `KeyValueServer::follower` | how the store stands as a slave | a write of the primary is handed to the store; a copy takes the place of everything |
+//! | `KeyValueServer::turns` | whose writes are taken | a write of the primary is handed to a store that answers later; that changes; a copy takes the place of everything |
+//! | `KeyValueServer::noting` | what the store keeps of itself | it is changed and written: the last that is kept is of the last change |
+//! | `UpstreamEntry::machine` | how the store stands as a slave | an input is handled; a write of the primary is done by a store that answers at once |
+//! | `UpstreamEntry::aside` | a copy that is put aside | a write is put there |
 //! | `Confirmations::queue` | callers that wait for slaves to have their write | it is looked which slaves have it |
 //! | `Confirmations::slaves` | the list of the slaves | a write is applied and queued for them |
 //! | `Order::hold` | the order of writes | a write is applied (of a store that answers at once) and queued for slaves; what a repair sends is read and queued |
 //! | `Order::held_back` | writes that wait for one with a lower number | they are put in or taken out |
 //! | `Reads::values`, `Reads::parts` | what was read for repairs | it is looked up; neither is taken under the other |
-//! | `KeyValueServer::dropped`, `offered` | pairs that are kept elsewhere; holders of its names | they are kept, or looked up: no other is taken meanwhile |
+//! | `KeyValueServer::dropped`, `offered`, `UpstreamEntry::asker` | pairs that are kept elsewhere; holders of its names; a primary that waits for an answer | they are kept, or looked up: no other is taken meanwhile |
 //!
 //! What the store itself locks, and what a [`Slave`](crate::replica::Slave) does, comes after all of these, but for the last two
 //! rows: a store may show a value under a lock of its own, and what is shown is kept in these. A store's completion may run
 //! within the call that has asked for it, by the thread that holds what that call was made under: so completions of what is
-//! asked under `follower` take locks below it alone.
+//! asked under `turns` or `noting` take locks below these alone. No store that answers later is asked for anything under `machine`: its
+//! own thread takes that lock to tell what became of a write.
 
 mod at_slave;
 mod confirm;
@@ -29,16 +32,11 @@ pub mod downstream;
 pub mod dropped;
 pub mod figures;
 pub mod follow;
-mod follower;
-mod following;
 pub mod functions;
-mod kept;
+mod handed;
 pub mod load;
 mod notes;
 mod order;
-mod position;
-mod promoted;
-mod promotion;
 mod ranked;
 pub mod request;
 pub mod server;
@@ -47,12 +45,13 @@ pub mod slaves;
 mod source;
 pub mod state;
 mod status;
+mod upstream;
 mod write;
 
 pub use at_slave::{Forward, SlaveWrites};
 pub use downstream::Downstreams;
 pub use dropped::NewFile;
-pub use follow::{Follow, FollowSlave, Offer, SlaveAdded};
+pub use follow::{Follow, FollowSlave, Offer, SlaveAdded, Work};
 pub use functions::KeyValueFunctions;
 pub use request::{Cast, FromPrimary, Hello, Request};
 pub use server::{ConfirmConfig, KeyValueServer};

@@ -35,8 +35,10 @@ pub(super) mod rank {
 
     ranks! {
         Settling = 10,
-        Noting = 20,
-        Follower = 30,
+        Turns = 20,
+        Noting = 25,
+        Upstream = 30,
+        Aside = 35,
         Waiting = 40,
         Slaves = 50,
         Order = 60,
@@ -200,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    type First = Ranked<rank::Follower, u32>;
+    type First = Ranked<rank::Upstream, u32>;
     type Second = RankedReads<rank::Slaves, u32>;
     type Third = Ranked<rank::Order, u32>;
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,20 +12,17 @@ use ahash::AHashMap;
 
 use super::confirm::{Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
-use super::follower::Follower;
-use super::following::not_kept;
+use super::handed::Handed;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
-use super::write::{
-    Completion, Write, Written, at_once, change_of, committed, committed_later, ended, replicate,
-    shared_value,
-};
-use super::{Cast, Follow, Request, SlaveWrites, StateShape, following, position, state, status};
+use super::upstream::UpstreamEntry;
+use super::write::{Completion, Write, Written, at_once, change_of, committed, replicate, shared_value};
+use super::{Cast, Follow, Request, SlaveWrites, StateShape, state, status};
 use crate::etf::{Pid, TermError, TermView, TermWriter, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
-use crate::replica::{Slave, SlaveState, Source};
+use crate::replica::{Membership, Slave, SlaveState, Source, Upstream};
 use crate::store::{self, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
@@ -46,17 +43,18 @@ pub struct KeyValueServer<S> {
     pub(super) this: Weak<Self>,
     /// The slaves are in there, and the order and the numbers of their writes.
     pub(super) confirmations: Arc<Confirmations>,
-    pub(super) follower: Arc<Ranked<rank::Follower, Follower<S>>>,
+    pub(super) upstream: Arc<UpstreamEntry<S>>,
+    /// Held while a write of a primary is taken and handed to a store that answers later, and while it changes whose writes are
+    /// taken.
+    pub(super) turns: Ranked<rank::Turns, ()>,
     pub(super) dropped: Arc<Ranked<rank::Alone, DroppedPairs>>,
     /// The holders of its global names that it has offered itself to.
     pub(super) offered: Arc<Ranked<rank::Alone, AHashMap<Arc<str>, Pid>>>,
-    /// Held while the names of the slaves are noted.
-    pub(super) noting: Ranked<rank::Noting, ()>,
+    /// Held while what is to be kept of the store is written. It is not where it could not be read.
+    pub(super) noting: Ranked<rank::Noting, Result<(), StoreError>>,
     pub(super) slave_buffer_bytes_max: usize,
     confirm: ConfirmConfig,
     pub(super) slave_writes: SlaveWrites,
-    /// It follows a kvnode's store: as `follower` says, for writes to look at.
-    is_slave: Arc<AtomicBool>,
     pub(super) slave_write_said: OnceFlag,
     /// Writes that are at its primary.
     pub(super) forwarded: Arc<AtomicUsize>,
@@ -92,23 +90,25 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Self {
         // Seeded by the system: no other life of any store has this number.
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
-        let follower = Follower::new(incarnation, Self::was_slave(&store), store.is_empty());
-        let is_slave = Arc::clone(follower.is_slave());
-        let follower = follower.had(position::kept(&store)).ranked(Self::kept_rank(&store));
+        let (kept, noting) = match Self::noted(&store) {
+            Ok(kept) => (kept, Ok(())),
+            Err(error) => (Membership::default(), Err(error)),
+        };
+        let machine = Upstream::new(incarnation, kept, store.is_empty());
         let server = Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
             follow,
             this: Weak::new(),
-            follower: Arc::new(Ranked::new(follower)),
+            upstream: Arc::new(UpstreamEntry::new(machine)),
+            turns: Ranked::default(),
             dropped: Arc::default(),
             offered: Arc::default(),
-            noting: Ranked::default(),
+            noting: Ranked::new(noting),
             slave_buffer_bytes_max,
             confirm: ConfirmConfig::default(),
             slave_writes: SlaveWrites::default(),
-            is_slave,
             slave_write_said: OnceFlag::new(),
             forwarded: Arc::default(),
             shape: StateShape::default(),
@@ -167,7 +167,7 @@ impl<S: Store> KeyValueServer<S> {
     /// The same, with an incarnation that is chosen instead of a random one: for simulations, whose runs are to be the same
     /// each time. No two lives of stores that ever meet may have the same one.
     pub fn living_as(self, incarnation: u64) -> Self {
-        self.follower.lock().live_as(incarnation);
+        self.upstream.with(|machine| machine.live_as(incarnation));
         self
     }
 
@@ -227,7 +227,7 @@ impl<S: Store> KeyValueServer<S> {
         write: Write<'_>,
         turn: &mut Turn<'_>,
         confirm: usize,
-        later: impl FnOnce(&Turn<'_>) -> Completion,
+        later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
         with_canonical(key, |key| {
@@ -260,55 +260,10 @@ impl<S: Store> KeyValueServer<S> {
         value: Option<TermView<'_>>,
         turn: &Turn<'_>,
         confirmed: bool,
-        later: impl FnOnce(&Turn<'_>) -> Completion,
+        later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Written {
-        let (traits, needs) = (write.traits(), write.needs());
-        self.confirmations.order.begun();
-        let done = || -> WriteDone {
-            let (later, dispatch) = (later(turn), Arc::clone(&self.dispatch));
-            let (confirmations, store) = (Arc::clone(&self.confirmations), turn.me.id);
-            Box::new(move |result| {
-                let result = result.map(|written| {
-                    committed_later(
-                        &confirmations,
-                        &Committed { written, traits, confirmed },
-                        store,
-                        &*dispatch,
-                    );
-                    written.seq
-                });
-                ended(&confirmations, store, &*dispatch);
-                match (later, &result) {
-                    (Completion::Nobody | Completion::FromPrimary(_), Ok(_)) => {}
-                    (Completion::FromPrimary(kept), Err(error)) => not_kept(&kept, error, &store),
-                    (Completion::Nobody, Err(error)) => {
-                        tracing::error!(?store, %error, "replicated write lost")
-                    }
-                    (Completion::Caller(caller), result) => {
-                        caller.reply(&*dispatch, |w| write_result(w, result))
-                    }
-                    (Completion::Confirmed(caller, want), Ok(seq)) => {
-                        confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs }, caller);
-                    }
-                    (Completion::Confirmed(caller, _), result) => {
-                        confirmations.not_written();
-                        caller.reply(&*dispatch, |w| write_result(w, result));
-                    }
-                }
-            })
-        };
-        let result = self.apply(key, value, turn, done);
-        result.map_or(Written::Later, |result| {
-            // It has answered at once for once.
-            if let Ok(seq) = result {
-                let changes = [(key, change_of(value))];
-                let written = store::Written { seq, changes: &changes };
-                let write = Committed { written, traits, confirmed };
-                committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
-            }
-            ended(&self.confirmations, turn.me.id, &*self.dispatch);
-            Written::Now(result)
-        })
+        let handed = Handed { store: turn.me.id, traits: write.traits(), needs: write.needs(), confirmed };
+        self.hand(handed, key, change_of(value), || later(turn), |done| self.apply(key, value, turn, done))
     }
 
     #[inline]
@@ -414,14 +369,14 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Put { key, value, confirm }) => {
                 self.watch.count(Served::Put);
-                if self.is_slave.load(Ordering::Relaxed) && self.write_at_slave(request, caller, turn) {
+                if self.upstream.is_slave() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
                 self.call_write(Write::Put { key, value }, confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
-                if self.is_slave.load(Ordering::Relaxed) && self.write_at_slave(request, caller, turn) {
+                if self.upstream.is_slave() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
                 self.call_write(Write::Delete { key }, confirm, caller, turn)
@@ -448,9 +403,12 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Status) => {
                 self.watch.count(Served::Other);
-                let (mut follower, slaves) = (self.follower.lock(), self.slaves());
-                follower.note_kept();
-                turn.reply(caller, |w| status::write(w, &self.store, &follower, Source::seq(self), &slaves));
+                let slaves = self.slaves();
+                self.upstream.with(|machine| {
+                    turn.reply(caller, |w| {
+                        status::write(w, &self.store, machine, Source::seq(self), &slaves);
+                    });
+                });
                 Ok(())
             }
             Some(Request::Promote { reports }) => {
@@ -579,9 +537,7 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
     }
 
     fn primary(&self) -> Option<PrimaryFigures> {
-        let mut follower = self.follower.lock();
-        follower.note_kept();
-        follower.primary().map(|primary| following::figures(primary, &follower))
+        self.upstream.with(|machine| machine.primary().map(|primary| primary.into()))
     }
 }
 

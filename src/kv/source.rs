@@ -203,15 +203,15 @@ impl<S: Store> Source for KeyValueServer<S> {
     }
 
     fn lineage(&self) -> Option<Lineage> {
-        Some(self.follower.lock().lineage())
+        Some(self.upstream.with(|machine| machine.lineage()))
     }
 
     fn greeting(&self, is_under_way: bool) {
-        self.follower.lock().greeting(is_under_way);
+        self.upstream.with(|machine| machine.greeting(is_under_way));
     }
 
     fn started_empty(&self) -> bool {
-        self.follower.lock().started_empty()
+        self.upstream.with(|machine| machine.started_empty())
     }
 
     fn slaves(&self) -> Vec<Arc<Slave>> {

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::follower::Follower;
-use super::following;
 use crate::etf::text::{InspectLimits, inspect};
 use crate::etf::{TermView, TermWriter, key};
-use crate::replica::{Dialect, Slave, Standing};
+use crate::replica::upstream::PrimaryView;
+use crate::replica::{Dialect, Slave, Standing, Upstream};
 use crate::store::Store;
 
 /// Keys that are shown of those whose values a slave cannot be sent.
@@ -22,11 +21,11 @@ const WITHHELD_SHOWN: usize = 3;
 pub(super) fn write<S: Store>(
     w: &mut TermWriter<'_>,
     store: &S,
-    follower: &Follower<S>,
+    upstream: &Upstream,
     seq: u64,
     slaves: &[Arc<Slave>],
 ) {
-    let primary = follower.primary();
+    let primary = upstream.primary();
     let role = match primary {
         Some(_) => "slave",
         None if slaves.is_empty() => "single",
@@ -34,10 +33,10 @@ pub(super) fn write<S: Store>(
     };
     w.map(8).atom("role").atom(role);
     w.atom("entries").unsigned(store.len() as u64).atom("bytes").unsigned(store.bytes());
-    w.atom("incarnation").unsigned(follower.incarnation()).atom("term").unsigned(follower.term());
+    w.atom("incarnation").unsigned(upstream.incarnation()).atom("term").unsigned(upstream.durable().term);
     w.atom("seq").unsigned(seq).atom("primary");
     match primary {
-        Some(primary) => following::write_primary(w, primary, follower),
+        Some(primary) => write_primary(w, &primary),
         None => _ = w.atom("nil"),
     }
     w.atom("slaves").list(slaves.len());
@@ -45,6 +44,16 @@ pub(super) fn write<S: Store>(
         write_slave(w, slave);
     }
     w.nil();
+}
+
+fn write_primary(w: &mut TermWriter<'_>, primary: &PrimaryView<'_>) {
+    let greeting = primary.greeting;
+    w.map(6).atom("pid").pid(&greeting.pid);
+    w.atom("node").atom(&greeting.pid.node);
+    w.atom("state").atom(primary.standing.code());
+    w.atom("incarnation").unsigned(greeting.lineage.incarnation());
+    w.atom("seq").unsigned(primary.applied);
+    w.atom("lag").unsigned(primary.lag);
 }
 
 /// Writes the slaves' names.
@@ -116,11 +125,13 @@ mod tests {
     use super::*;
     use crate::distribution::RemoteProcess;
     use crate::etf::{Pid, encode};
-    use crate::replica::{Refusal, SlaveName};
+    use crate::replica::{Membership, Refusal, SlaveName};
     use crate::store::MemoryStore;
 
     fn shown(slaves: &[Arc<Slave>]) -> String {
-        let status = encode(|w| write(w, &MemoryStore::default(), &Follower::new(7, false, true), 1, slaves));
+        let status = encode(|w| {
+            write(w, &MemoryStore::default(), &Upstream::new(7, Membership::default(), true), 1, slaves)
+        });
         let whole = InspectLimits { text_bytes_max: usize::MAX };
         inspect(TermView::parse(&status).expect("a term"), whole)
     }

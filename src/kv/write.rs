@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::SlaveFeed;
 use super::confirm::Confirmations;
-use super::kept::Kept;
 use super::order::{Committed, Next, Order};
+use super::upstream::UpstreamEntry;
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, Traits, key};
 use crate::process::{Dispatch, Effect, Feed, OwnedCaller, ProcessId, Turn};
+use crate::replica::upstream::Ticket;
 use crate::replica::{Pushed, ReplicaWrite, Slave};
 use crate::store::{Change, StoreError, Value, WriteDone};
 
@@ -64,10 +65,10 @@ pub(super) enum Written {
 }
 
 /// Whom to notify when a deferred write completes.
-pub(super) enum Completion {
+pub(super) enum Completion<S> {
     Nobody,
-    /// The primary, which asks for it.
-    FromPrimary(Arc<Kept>),
+    /// The slave's side, of a write of the primary: the primary asks for it.
+    FromPrimary(Arc<UpstreamEntry<S>>, Ticket),
     Caller(OwnedCaller),
     /// Once so many slaves have it.
     Confirmed(OwnedCaller, usize),

@@ -114,14 +114,12 @@ fn supervise<S: Store>(
                 Err(error) => tracing::error!(store = ?process, name, %error, "a global name that was taken over is not taken"),
             }
         }
-        let kept = KeyValueServer::kept_slaves(server.store()).unwrap_or_else(|error| {
-            tracing::error!(store = ?process, %error, "the slaves that were added could not be read: it is without");
-            Vec::new()
-        });
+        let kept = server.slaves_before();
         let configured = replication.slaves.iter().map(|name| {
             let node = kept.iter().find(|kept| kept.name == *name).and_then(|kept| kept.node.clone());
             KnownSlave { name: name.clone(), node }
         });
+        let mut added = Vec::new();
         for KnownSlave { name, node } in configured.chain(kept.iter().cloned()) {
             match server.add_slave(name.clone()) {
                 Ok(Some(slave)) => {
@@ -130,11 +128,15 @@ fn supervise<S: Store>(
                     }
                     // A store that has lost its data makes nobody lose what it still has.
                     slave.protect_data();
-                    server.follow_slave(slave, process.pid(), None);
+                    added.push(slave);
                 }
                 Ok(None) => {}
                 Err(_) => tracing::error!(store = ?process, slave = %name, "too many slaves: not added"),
             }
+        }
+        // One that is found on another node has all of them noted.
+        for slave in added {
+            server.follow_slave(slave, process.pid(), None);
         }
         process
     })?;

@@ -1,4 +1,4 @@
-//! Replication: what a primary keeps for each of its slaves.
+//! Replication: a primary's side of each of its slaves, and a slave's side of its primary.
 //!
 //! A pure core: state, input, outputs; time is an argument, no socket. [`Downstream`] says when a slave is
 //! to be looked for, watched, greeted and repaired, and the shell (`kv::downstream`) carries that out; a feed takes what waits
@@ -20,23 +20,30 @@
 //! whole store stands between two marks, so that it can be put aside until it is whole; its keys need not be read then. What
 //! it acknowledges is a number: everything up to it is there. Its [`Lineage`] decides which
 //! store may be the slave of which, and what a promotion changes.
+//!
+//! On that other side of the connection stands [`Upstream`]: whose writes a store takes, what it has of them, how it is promoted
+//! and demoted. What is to be known of a store after a restart is one record, [`Membership`].
 
 pub mod dialect;
 pub mod downstream;
 pub mod greeting;
 pub mod lineage;
 mod log;
+pub mod membership;
 mod missed;
 pub mod slave;
 pub mod source;
 pub mod standing;
 mod state;
+pub mod upstream;
 mod withheld;
 
 pub use dialect::{CopyMark, Dialect};
 pub use downstream::Downstream;
 pub use greeting::{GreetingAnswer, Hello, KnownSlave};
 pub use lineage::{Lineage, Refusal};
+pub use membership::{Membership, Position, TermRole};
 pub use slave::{Acknowledge, Mark, OnChange, Pushed, Said, Slave, SlaveName, Taken};
 pub use source::{PresentValue, ReplicaWrite, Source, SourceRead};
 pub use standing::{PrimaryStanding, SlaveState, Standing, StandingKind};
+pub use upstream::Upstream;

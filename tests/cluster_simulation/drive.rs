@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kvnode::etf::TermView;
+use kvnode::replica::Membership;
 
 pub use super::deferred::Deferred as Drive;
 use super::deferred::Held;
@@ -21,9 +21,10 @@ pub fn at_rest(drive: &Drive) -> Data {
 /// Whether its store comes back as a slave, which waits for its primary: what somebody writes there meanwhile is not lost when
 /// it is brought up to date with what it has missed, as little as what is written to a slave at any time.
 pub fn is_of_slave(drive: &Drive) -> bool {
-    let has_position = |note: Vec<u8>| TermView::parse(&note).is_ok_and(|term| term.as_atom().is_none());
-    drive.newest_note("is_slave").is_some_and(|note| note == [1])
-        || drive.newest_note("position").is_some_and(has_position)
+    let note = drive.newest_note(Membership::NOTE);
+    let kept =
+        note.map(|note| Membership::read(&note).expect("it is read as it was kept")).unwrap_or_default();
+    kept.was_slave || kept.position.is_some()
 }
 
 impl Look for Drive {

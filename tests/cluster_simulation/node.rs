@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kvnode::distribution::{DistributionFlags, Outbound};
 use kvnode::kv::figures::{PrimaryFigures, StoreFigures};
-use kvnode::kv::{ConfirmConfig, FollowSlave, KeyValueServer, NewFile, Offer};
+use kvnode::kv::{ConfirmConfig, FollowSlave, KeyValueServer, NewFile, Offer, Work};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::Surroundings;
 use kvnode::process::{
@@ -79,13 +79,21 @@ pub struct Posts {
     pub feeds: Mutex<Vec<FedAt>>,
     /// Slaves that are to be followed.
     pub follow: Mutex<Vec<FollowSlave>>,
+    /// What is to be done step by step.
+    pub work: Mutex<Vec<Work>>,
     clock: Arc<Mutex<Instant>>,
 }
 
 impl Posts {
     fn new(clock: &Arc<Mutex<Instant>>) -> Self {
         let clock = Arc::clone(clock);
-        Self { sent: Mutex::default(), feeds: Mutex::default(), follow: Mutex::default(), clock }
+        Self {
+            sent: Mutex::default(),
+            feeds: Mutex::default(),
+            follow: Mutex::default(),
+            work: Mutex::default(),
+            clock,
+        }
     }
 }
 
@@ -96,6 +104,10 @@ impl kvnode::kv::Follow for Posts {
 
     fn offer(&self, offer: Offer) {
         panic!("{offer:?}: nobody here has a global name");
+    }
+
+    fn work(&self, work: Work) {
+        self.work.lock().push(work);
     }
 
     fn now(&self) -> Instant {

@@ -113,6 +113,7 @@ enum Event {
     Monitor(usize),
     Wake(usize),
     Drive(usize),
+    Work(usize),
 }
 
 impl World {
@@ -288,6 +289,9 @@ impl World {
             if life.wakes.iter().any(|wake| wake.due <= self.now) {
                 events.push(Event::Wake(node));
             }
+            if !life.posts.work.lock().is_empty() {
+                events.push(Event::Work(node));
+            }
         }
         events
     }
@@ -319,6 +323,13 @@ impl World {
                     if drive.step() {
                         self.check(node);
                     }
+                }
+                self.carry_out(node);
+            }
+            Event::Work(node) => {
+                let mut work = self.life(node).posts.work.lock().remove(0);
+                if work.step() {
+                    self.life(node).posts.work.lock().push(work);
                 }
                 self.carry_out(node);
             }

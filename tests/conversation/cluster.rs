@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::{DistributionFlags, Outbound};
-use kvnode::kv::{Follow, FollowSlave, KeyValueFunctions, KeyValueServer, Offer};
+use kvnode::kv::{Follow, FollowSlave, KeyValueFunctions, KeyValueServer, Offer, Work};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::rpc::Rex;
@@ -24,13 +24,14 @@ use crate::term::{Term, term_with};
 pub const TAG: &str = "#Reference<0.3.2.1>";
 
 /// What was sent by the way for answers that come later, whether processes may end by it too, the slaves that are to be
-/// followed, and the calls that ended without an answer.
+/// followed, the calls that ended without an answer, and what is to be done step by step.
 #[derive(Default)]
 pub struct Sent(
     pub Mutex<Vec<(String, Outbound)>>,
     pub AtomicBool,
     pub Mutex<Vec<FollowSlave>>,
     pub Mutex<Vec<EndedCall>>,
+    pub Mutex<Vec<Work>>,
 );
 
 impl Dispatch for Sent {
@@ -56,6 +57,10 @@ impl Follow for Sent {
 
     fn offer(&self, offer: Offer) {
         panic!("nobody else has a name: {offer:?}");
+    }
+
+    fn work(&self, work: Work) {
+        self.4.lock().push(work);
     }
 
     fn now(&self) -> Instant {

@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Follow, FollowSlave, Forward, Offer};
+use super::{Follow, FollowSlave, Forward, Offer, Work};
 use crate::distribution::ServerRef;
 use crate::process::CallError;
 use crate::{Node, ProcessHandle};
@@ -64,6 +64,14 @@ impl Follow for Downstreams {
         }
     }
 
+    fn work(&self, work: Work) {
+        let store = self.node.upgrade().and_then(|node| node.process_at(work.store()));
+        // A store that has ended is worked on no more.
+        if let Some(store) = store {
+            store.spawn(to_the_end(work));
+        }
+    }
+
     fn now(&self) -> Instant {
         now()
     }
@@ -72,6 +80,17 @@ impl Follow for Downstreams {
 impl fmt::Debug for Downstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Downstreams").finish_non_exhaustive()
+    }
+}
+
+/// Works on a store, on threads that may wait.
+async fn to_the_end(mut work: Work) {
+    loop {
+        let (has_more, back) = smol::unblock(move || (work.step(), work)).await;
+        if !has_more {
+            return;
+        }
+        work = back;
     }
 }
 

@@ -1,13 +1,15 @@
-//! What a promotion has done: for the caller that had it done, and for the log.
+//! What a promotion has done: for the caller that had it done, and for people.
 
-use super::follower::Primary;
+use std::fmt;
+
+use super::Following;
 use crate::distribution::ServerRef;
 use crate::etf::{Pid, TermWriter};
-use crate::process::Turn;
 use crate::replica::Refusal;
 
 /// What a promotion has done.
-pub(super) struct Promotion {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promotion {
     /// The term that it began.
     pub term: u64,
     /// The primary in whose place the store is; `None`: it is not known since a restart.
@@ -16,7 +18,7 @@ pub(super) struct Promotion {
     pub lacks: Lacks,
     /// Writes that the former primary has taken and the store has not, as far as is known.
     pub lag: u64,
-    /// The slaves that were taken along, by the names that they have on other nodes; the last is the former primary.
+    /// All slaves from here on, by the names that they have on other nodes: known once they are added.
     pub slaves: Vec<ServerRef>,
     /// The global names that the store takes over, as soon as each is free.
     pub names: Vec<ServerRef>,
@@ -43,7 +45,7 @@ impl Promotion {
 
 /// What is known not to be in a store that is promoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lacks {
+pub enum Lacks {
     /// Nothing.
     Nothing,
     /// Some of what its former primary had sent: it was not kept, for this reason.
@@ -60,12 +62,12 @@ pub(super) enum Lacks {
 
 impl Lacks {
     /// Of a store that follows this primary, or followed it last.
-    pub fn of(former: Option<&Primary>, is_partial: bool, write_error: Option<Refusal>) -> Self {
-        match (write_error, former) {
+    pub(super) fn of(former: Option<&Following>, is_partial: bool) -> Self {
+        match (former.and_then(Following::write_error), former) {
             (Some(why), _) => Self::NotKept(why),
             (None, _) if is_partial => Self::Part,
             (None, None) => Self::Unknown,
-            (None, Some(former)) if !former.caught_up => Self::Behind,
+            (None, Some(former)) if !former.is_caught_up() => Self::Behind,
             (None, Some(former)) if former.lag() > 0 => Self::Writes,
             (None, Some(_)) => Self::Nothing,
         }
@@ -82,14 +84,15 @@ impl Lacks {
             Self::Unknown => "unknown",
         }
     }
+}
 
-    /// Says it in the log.
-    pub fn log(self, lag: u64, turn: &Turn<'_>) {
-        let lag = (lag > 0).then_some(lag);
+impl fmt::Display for Lacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nothing | Self::Unknown => {}
-            Self::NotKept(why) => tracing::error!(
-                store = ?turn.me, lag,
+            Self::Nothing => f.write_str("promoted with all that its former primary had"),
+            Self::Unknown => f.write_str("promoted: what it lacks is not known"),
+            Self::NotKept(why) => write!(
+                f,
                 "promoted without all that its former primary had sent: some of that was not kept, as {}",
                 match why {
                     Refusal::NoSpace => "there was no room for it",
@@ -97,18 +100,13 @@ impl Lacks {
                     _ => "the disk did not take it",
                 }
             ),
-            Self::Part => tracing::error!(
-                store = ?turn.me, lag,
-                "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old"
+            Self::Part => f.write_str(
+                "promoted in the middle of a copy or a repair: keys of the former primary may be missing, and others old",
             ),
-            Self::Behind => tracing::warn!(
-                store = ?turn.me, lag,
-                "promoted before its former primary had brought it up to date: it has what it had when that began"
+            Self::Behind => f.write_str(
+                "promoted before its former primary had brought it up to date: it has what it had when that began",
             ),
-            Self::Writes => tracing::warn!(
-                store = ?turn.me, lag,
-                "promoted without so many writes that its former primary has taken"
-            ),
+            Self::Writes => f.write_str("promoted without so many writes that its former primary has taken"),
         }
     }
 }

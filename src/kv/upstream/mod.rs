@@ -1,0 +1,201 @@
+//! The slave's side of a store, carried out: requests become inputs of its machine ([`Upstream`]), and what that wants done is done
+//! here.
+
+mod calls;
+mod copies;
+mod said;
+mod writes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::ranked::{Ranked, rank};
+use super::server::{KeyValueServer, write_error};
+use crate::etf::{OwnedTerm, Pid};
+use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
+use crate::replica::Refusal;
+use crate::replica::membership::Membership;
+use crate::replica::upstream::{Answer, Changed, Input, NotKept, Output, Upstream};
+use crate::store::{Store, StoreError};
+
+/// The machine of a store, with what is beside it.
+pub(super) struct UpstreamEntry<S> {
+    machine: Ranked<rank::Upstream, Upstream>,
+    /// Where a copy of the primary comes in that is put aside.
+    aside: Ranked<rank::Aside, Option<S>>,
+    /// The primary that waits for an answer which was put off.
+    asker: Ranked<rank::Alone, Option<OwnedCaller>>,
+    /// As the machine says, for writes of callers to look at.
+    is_slave: AtomicBool,
+}
+
+impl<S: Store> UpstreamEntry<S> {
+    pub(super) const fn new(machine: Upstream) -> Self {
+        Self {
+            machine: Ranked::new(machine),
+            aside: Ranked::new(None),
+            asker: Ranked::new(None),
+            is_slave: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks at the machine, or has it note something that wants nothing done.
+    #[inline]
+    pub(super) fn with<R>(&self, with: impl FnOnce(&mut Upstream) -> R) -> R {
+        with(&mut self.machine.lock())
+    }
+
+    pub(super) fn is_slave(&self) -> bool {
+        self.is_slave.load(Ordering::Relaxed)
+    }
+
+    /// Hands an input in, and gives what is to be done.
+    fn hand(&self, input: Input) -> Vec<Output> {
+        let mut machine = self.machine.lock();
+        machine.handle(input);
+        self.is_slave.store(machine.is_slave(), Ordering::Relaxed);
+        let outputs = taken(&mut machine);
+        // A copy that is over makes room.
+        let over = if machine.puts_aside() { None } else { self.aside.lock().take() };
+        drop(machine);
+        drop(over);
+        outputs
+    }
+
+    /// A primary that was watched has ended.
+    fn lose(&self, primary: Pid, reason: OwnedTerm, dispatch: &dyn Dispatch) {
+        for output in self.hand(Input::PrimaryDown(primary, reason)) {
+            match output {
+                Output::Log(event) => said::log(&event, None),
+                Output::ReplyPutOff(answer) => self.answer_asker(&answer, dispatch),
+                _ => {}
+            }
+        }
+    }
+
+    fn answer_asker(&self, answer: &Answer, dispatch: &dyn Dispatch) {
+        let asker = self.asker.lock().take();
+        if let Some(asker) = asker {
+            asker.reply(dispatch, |w| answer.write(w));
+        }
+    }
+}
+
+/// All that a machine wants done.
+fn taken(machine: &mut Upstream) -> Vec<Output> {
+    std::iter::from_fn(|| machine.poll_output()).collect()
+}
+
+/// Why a store did not keep something, as a machine is told.
+fn not_kept(error: &StoreError) -> NotKept {
+    let why = if *error == StoreError::NoSpace { Refusal::NoSpace } else { Refusal::Disk };
+    NotKept { why, error: error.to_string() }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// Does what the machine wants done. `caller` has asked for it.
+    fn carry_out(&self, outputs: Vec<Output>, caller: Option<&Caller<'_>>, turn: &mut Turn<'_>) {
+        let mut added = Vec::new();
+        let mut is_noted = true;
+        for output in outputs {
+            match output {
+                Output::Persist { changed, then: None } => self.persist(changed),
+                Output::Persist { then: Some(mut answer), .. } => {
+                    if let Answer::Promoted(promotion) = &mut answer {
+                        let here = &turn.registry.node;
+                        promotion.slaves = self.slaves().iter().map(|slave| slave.name().on(here)).collect();
+                    }
+                    let waiting = caller.map(|caller| caller.to_owned(&turn.me.pid));
+                    let (dispatch, kept) = (Arc::clone(&self.dispatch), answer.clone());
+                    // With the slaves that have come with it.
+                    is_noted = true;
+                    let is_kept = self.note_slaves(move |result| {
+                        if let Some(waiting) = waiting {
+                            waiting.reply(&*dispatch, |w| match result {
+                                Ok(()) => kept.write(w),
+                                Err(error) => write_error(w, &error),
+                            });
+                        }
+                    });
+                    if !is_kept && let Some(caller) = caller {
+                        turn.reply(caller, |w| answer.write(w));
+                    }
+                }
+                Output::Watch(primary) => self.watch_primary(primary, turn),
+                Output::Leave { primary, session } => self.leave(&primary, session),
+                Output::RemoveDownstreams { names, at } => self.leave_slaves(&names, at, turn),
+                Output::AddDownstream(name) => {
+                    is_noted = false;
+                    added.extend(self.take_slave(name, turn));
+                }
+                Output::RenewAll => self.slaves().iter().for_each(|slave| slave.renew()),
+                Output::ClaimName(name) => self.take_name(&name, turn),
+                Output::ReleaseNames(names) => self.give_up_names(&names, turn),
+                Output::Confirm(asked) => {
+                    if let Some(caller) = caller {
+                        self.confirm(asked, caller, turn);
+                    }
+                }
+                Output::PutOff => {
+                    let asker = caller.map(|caller| caller.to_owned(&turn.me.pid));
+                    *self.upstream.asker.lock() = asker;
+                }
+                Output::ConfirmPutOff(asked) => self.confirm_put_off(asked, turn.me.id),
+                Output::ReplyPutOff(answer) => self.upstream.answer_asker(&answer, &*self.dispatch),
+                Output::SwapIn { copy, export } => self.swap_in(copy, export, turn),
+                Output::DeleteRest { copy, export } => self.delete_rest(copy, export, turn),
+                Output::Reply(answer) => {
+                    if let Some(caller) = caller {
+                        turn.reply(caller, |w| answer.write(w));
+                    }
+                }
+                Output::Log(event) => {
+                    said::count(&event, &self.watch);
+                    said::log(&event, Some(&turn.me));
+                }
+            }
+        }
+        if !is_noted && !added.is_empty() {
+            self.note_slaves_quietly();
+        }
+        // Each is told all names and all other slaves when it is greeted, which may be at once.
+        for slave in added {
+            self.follow_slave(slave, &turn.me.pid, None);
+        }
+    }
+
+    fn persist(&self, changed: Changed) {
+        self.keep(|| None, move |result| match result {
+            Err(error) if changed == Changed::Promotion => {
+                tracing::error!(%error, "the promotion is not kept: it is forgotten when the store is started again");
+            }
+            // A store that takes nothing has said so.
+            Err(error) => tracing::debug!(%error, "how far a copy has come is not kept"),
+            Ok(()) => {}
+        });
+    }
+
+    /// Keeps what is to be known of the store after a restart, as it is after a change. Gives whether the store keeps such things,
+    /// and answers then.
+    pub(super) fn keep(
+        &self,
+        change: impl FnOnce() -> Option<Input>,
+        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) -> bool {
+        let notes = self.store().notes();
+        // Held while it is written: the last that is kept is of the last change.
+        let noting = self.noting.lock();
+        let change = change();
+        let note = self.upstream.with(|machine| {
+            change.into_iter().for_each(|change| machine.handle(change));
+            notes.is_some().then(|| machine.durable().note())
+        });
+        let (Some(notes), Some(note)) = (notes, note) else { return false };
+        match &*noting {
+            Ok(()) => notes.write(Membership::NOTE, &note, Box::new(done)),
+            // It would take the place of what may still be read.
+            Err(error) => done(Err(error.clone())),
+        }
+        true
+    }
+}

@@ -1,0 +1,217 @@
+//! What a primary that is a kvnode casts to its slave ([`crate::replica::dialect`]).
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::calls::read_slaves;
+use super::{not_kept, said, taken};
+use crate::etf::{Cursor, TermError};
+use crate::kv::request::{FromPrimary, SkippedWrite};
+use crate::kv::server::{KeyValueServer, with_canonical};
+use crate::kv::write::{Completion, Write, Written, at_once, shared_value};
+use crate::process::{SkippedMessage, Turn};
+use crate::replica::CopyMark;
+use crate::replica::upstream::{Input, Output, Place, Take, Ticket, Upstream};
+use crate::store::{Store, StoreError, Value};
+
+impl<S: Store> super::UpstreamEntry<S> {
+    /// A write that the store was handed is done.
+    pub(in crate::kv) fn stored<T>(&self, ticket: Ticket, result: &Result<T, StoreError>, store: &dyn Debug) {
+        let said = stored(&mut self.machine.lock(), ticket, result);
+        log_all(said, store);
+    }
+}
+
+/// Tells a machine what has become of a write. Gives what is to be said of it.
+#[inline]
+fn stored<T>(machine: &mut Upstream, ticket: Ticket, result: &Result<T, StoreError>) -> Vec<Output> {
+    match result {
+        Ok(_) => {
+            machine.stored(ticket, Ok(()));
+            Vec::new()
+        }
+        Err(error) => {
+            machine.stored(ticket, Err(not_kept(error)));
+            taken(machine)
+        }
+    }
+}
+
+/// Of a machine that had nothing but that to say.
+fn log_all(outputs: Vec<Output>, store: &dyn Debug) {
+    for output in outputs {
+        if let Output::Log(event) = output {
+            said::log(&event, Some(store));
+        }
+    }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// A cast of a primary.
+    ///
+    /// # Errors
+    /// The primary's fault: a write cannot be kept.
+    pub(in crate::kv) fn cast_from_primary(
+        &self,
+        message: FromPrimary<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), TermError> {
+        match message {
+            FromPrimary::Put { session, seq, key, value } => {
+                return self.take_in(session, seq, Write::Put { key, value }, turn);
+            }
+            FromPrimary::Delete { session, seq, key } => {
+                return self.take_in(session, seq, Write::Delete { key }, turn);
+            }
+            FromPrimary::Copy { session, seq, mark } => self.copy_mark(session, seq, mark, turn),
+            FromPrimary::Slaves { session, slaves } => {
+                if let Some(slaves) = read_slaves(slaves) {
+                    let outputs = self.upstream.hand(Input::Siblings { session, slaves });
+                    self.carry_out(outputs, None, turn);
+                }
+            }
+            FromPrimary::Bye { session } => {
+                let outputs = self.hand_alone(Input::Bye { session });
+                self.carry_out(outputs, None, turn);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(
+        &self,
+        session: u64,
+        seq: u64,
+        write: Write<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), TermError> {
+        // Another primary's greeting waits until this write is with the store. A store that answers at once has it under the
+        // machine's own lock, so that this is the only one. One that answers later may have this thread wait for room, and
+        // tells on its own thread what became of other writes.
+        let _turns = (!S::AT_ONCE).then(|| self.turns.lock());
+        let mut machine = self.upstream.machine.lock();
+        let ticket = match machine.take(session, seq) {
+            Take::Nowhere => return Ok(()),
+            Take::Store(ticket) => ticket,
+            Take::ByKey => match self.place(&mut machine, session, seq, write, turn)? {
+                Place::Nowhere | Place::Aside => return Ok(()),
+                Place::Store { ticket, export } => {
+                    if export && S::AT_ONCE {
+                        self.keep_dropped(write);
+                    } else if export {
+                        drop(machine);
+                        self.keep_dropped(write);
+                        machine = self.upstream.machine.lock();
+                    }
+                    ticket
+                }
+            },
+        };
+        let held = if S::AT_ONCE {
+            Some(machine)
+        } else {
+            drop(machine);
+            None
+        };
+        let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(&self.upstream), ticket);
+        let written = self.write(write, turn, 0, later);
+        let result = match &written {
+            Ok(Written::Later) => return Ok(()),
+            Ok(Written::Now(result)) => result,
+            // What is no write is missed by nobody.
+            Err(_) => &Ok(0),
+        };
+        match held {
+            Some(mut machine) => {
+                let said = stored(&mut machine, ticket, result);
+                drop(machine);
+                log_all(said, &turn.me);
+            }
+            None => self.upstream.stored(ticket, result, &turn.me),
+        }
+        written.map(|_| ())
+    }
+
+    /// Where a write goes while a copy is under way: what is put aside is so with this.
+    #[cold]
+    fn place(
+        &self,
+        machine: &mut Upstream,
+        session: u64,
+        seq: u64,
+        write: Write<'_>,
+        turn: &Turn<'_>,
+    ) -> Result<Place, TermError> {
+        let (key, value) = write.check()?;
+        with_canonical(key, |key| {
+            let place = machine.take_key(session, seq, key, value.is_some());
+            if place != Place::Aside {
+                return place;
+            }
+            let shared = value.and_then(|value| shared_value(value, turn));
+            let value = value.map(|value| Value {
+                bytes: value.bytes(),
+                shared: shared.as_ref(),
+                traits: value.traits(),
+            });
+            let mut aside = self.upstream.aside.lock();
+            // It answers at once: that is what such a store is for.
+            let result = aside.as_ref().and_then(|aside| match value {
+                Some(value) => aside.put(key, value, at_once),
+                None => aside.delete(key, at_once),
+            });
+            if let Some(Err(error)) = result {
+                machine.put_aside(Err(not_kept(&error)));
+                *aside = None;
+                drop(aside);
+                log_all(taken(machine), &turn.me);
+            }
+            place
+        })
+    }
+
+    /// A write was too large to be received. A primary that numbers its writes is told so when it asks, as of a write that
+    /// a full store did not keep. A primary that does not number them cannot be told.
+    pub(in crate::kv) fn write_skipped(&self, message: SkippedMessage<'_>, turn: &mut Turn<'_>) {
+        let size = message.size.to_string();
+        match SkippedWrite::read(message.beginning) {
+            None => {}
+            Some(SkippedWrite::Plain) => {
+                tracing::error!(store = ?turn.me, peer = turn.peer, "replicated write lost, and its sender is not told: {size}");
+            }
+            Some(SkippedWrite::Numbered { session, seq, rest }) => {
+                let key = Cursor::new(rest).term();
+                let skipped = |key: Option<&[u8]>| {
+                    self.upstream.with(|machine| {
+                        machine.skipped(session, seq, key, &size);
+                        taken(machine)
+                    })
+                };
+                let outputs = key.ok().and_then(|key| with_canonical(key, |key| skipped(Some(key))).ok());
+                self.carry_out(outputs.unwrap_or_else(|| skipped(None)), None, turn);
+            }
+        }
+    }
+
+    fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, turn: &mut Turn<'_>) {
+        let outputs = {
+            let _turns = self.turns.lock();
+            self.mark(session, seq, mark)
+        };
+        self.carry_out(outputs, None, turn);
+    }
+
+    fn mark(&self, session: u64, seq: u64, mark: CopyMark) -> Vec<Output> {
+        if !self.upstream.with(|machine| machine.is_in(session)) {
+            return Vec::new();
+        }
+        let can_put_aside = mark == CopyMark::Begin && {
+            let with = self.store().staging();
+            let can = with.is_some();
+            let before = std::mem::replace(&mut *self.upstream.aside.lock(), with);
+            drop(before);
+            can
+        };
+        self.upstream.hand(Input::Mark { session, seq, mark, can_put_aside })
+    }
+}

@@ -1,0 +1,225 @@
+//! A primary that is followed, and how far a store has come with what that sends.
+
+use ahash::{AHashSet, RandomState};
+
+use super::under_way::UnderWay;
+use super::{Greeting, PrimaryView};
+use crate::etf::Pid;
+use crate::replica::{PrimaryStanding, Refusal};
+
+/// The primary that is followed, or was last.
+#[derive(Debug)]
+pub(super) struct Following {
+    pub(super) primary: Greeting,
+    /// The connection to it stands.
+    pub(super) is_there: bool,
+    /// The number of its last write, as far as is known here.
+    pub(super) latest: u64,
+    /// The store has what the primary had after this write: everything up to it is done.
+    pub(super) applied: u64,
+    /// The same once everything that is with the store is done.
+    pub(super) taken: u64,
+    pub(super) sync: Sync,
+    /// Something that it sent was not kept, for this reason, and it has not begun to send it again.
+    pub(super) write_error: Option<Refusal>,
+    /// The same, until the primary is told.
+    pub(super) to_tell: Option<Refusal>,
+    /// People were told that something is not kept, and not that it is kept again.
+    pub(super) is_said: bool,
+}
+
+/// How a store stands with what its primary has.
+#[derive(Debug)]
+pub(super) enum Sync {
+    /// Something is missing, and will be sent.
+    Stale,
+    /// Nothing is missing before what came last.
+    CaughtUp,
+    /// A copy comes.
+    Copying(Staging),
+    /// A copy could not be put aside, for this reason: the rest of it is of no use.
+    Failed(Refusal),
+}
+
+/// Where a copy goes that is not whole yet.
+#[derive(Debug)]
+pub(super) enum Staging {
+    /// Beside the store.
+    Aside,
+    /// Into the store itself.
+    InPlace(SeenKeys),
+    /// It has come, up to this number, and is being put in the place of what the store had.
+    Ending { seq: u64, seen: Option<SeenKeys> },
+}
+
+/// The keys of a copy, as hashes.
+#[derive(Debug)]
+pub(super) struct SeenKeys {
+    keys: AHashSet<u128>,
+    hashers: [RandomState; 2],
+}
+
+impl Default for SeenKeys {
+    fn default() -> Self {
+        Self { keys: AHashSet::new(), hashers: [RandomState::new(), RandomState::new()] }
+    }
+}
+
+impl SeenKeys {
+    /// A key comes, or goes. Gives whether the copy had it before.
+    pub(super) fn note(&mut self, key: &[u8], is_put: bool) -> bool {
+        let hash = self.hash(key);
+        if is_put { !self.keys.insert(hash) } else { self.keys.remove(&hash) }
+    }
+
+    pub(super) fn contains(&self, key: &[u8]) -> bool {
+        self.keys.contains(&self.hash(key))
+    }
+
+    fn hash(&self, key: &[u8]) -> u128 {
+        let [first, second] = &self.hashers;
+        u128::from(first.hash_one(key)) << 64 | u128::from(second.hash_one(key))
+    }
+}
+
+impl Following {
+    /// A session begins. `applied`: what the store has of this primary's writes.
+    pub(super) const fn new(primary: Greeting, applied: u64) -> Self {
+        Self {
+            is_there: true,
+            latest: primary.seq,
+            applied,
+            taken: applied,
+            sync: Sync::Stale,
+            write_error: None,
+            to_tell: None,
+            is_said: false,
+            primary,
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> u64 {
+        self.primary.lineage.incarnation()
+    }
+
+    /// Whether something in this session counts. A session ends with its connection: the primary may notice the loss later than
+    /// this store, and go on in the session over the next connection, behind what was lost.
+    #[inline]
+    pub(super) const fn is_in(&self, session: u64) -> bool {
+        self.is_there && self.primary.session == session
+    }
+
+    /// Whether this process is the primary, and there.
+    pub(super) fn is_at(&self, pid: &Pid) -> bool {
+        self.is_there && self.primary.pid == *pid
+    }
+
+    pub(super) const fn is_copying(&self) -> bool {
+        matches!(self.sync, Sync::Copying(_) | Sync::Failed(_))
+    }
+
+    /// A copy has come into the store, and what the primary has not is still beside it.
+    pub(super) const fn has_rest(&self) -> bool {
+        matches!(self.sync, Sync::Copying(Staging::Ending { seen: Some(_), .. }))
+    }
+
+    pub(super) const fn puts_aside(&self) -> bool {
+        matches!(self.sync, Sync::Copying(Staging::Aside | Staging::Ending { seen: None, .. }))
+    }
+
+    pub(super) const fn is_caught_up(&self) -> bool {
+        matches!(self.sync, Sync::CaughtUp)
+    }
+
+    /// Something with this number has come.
+    #[inline]
+    pub(super) fn heard(&mut self, seq: u64) {
+        self.latest = self.latest.max(seq);
+    }
+
+    /// Everything that has come is with the store.
+    #[inline]
+    pub(super) fn take(&mut self, seq: u64) {
+        self.taken = self.taken.max(seq);
+    }
+
+    /// The store is done with everything up to a number.
+    #[inline]
+    pub(super) fn done(&mut self, seq: Option<u64>) {
+        if let Some(seq) = seq {
+            self.applied = self.applied.max(seq);
+        }
+    }
+
+    /// Something was not kept.
+    pub(super) fn fail(&mut self, why: Refusal, under_way: &mut UnderWay) {
+        self.write_error = Some(why);
+        self.to_tell = Some(why);
+        under_way.void();
+        self.taken = self.applied;
+        if self.is_caught_up() {
+            self.sync = Sync::Stale;
+        }
+    }
+
+    /// What was not kept so far is sent again: the primary is not told of it any more. It would hold back what takes room, and this
+    /// store would not know that it lacks that.
+    pub(super) const fn begin_again(&mut self) {
+        self.write_error = None;
+        self.to_tell = None;
+    }
+
+    /// Nothing is missing up to a number, once all that is with the store is done.
+    pub(super) fn catch_up(&mut self, seq: u64, under_way: &mut UnderWay) -> bool {
+        if self.write_error.is_some() {
+            self.sync = Sync::Stale;
+            return false;
+        }
+        self.sync = Sync::CaughtUp;
+        self.take(seq);
+        self.done(under_way.pass(seq));
+        true
+    }
+
+    /// Why something that the primary sent is not here, where that is so.
+    pub(super) const fn write_error(&self) -> Option<Refusal> {
+        match self.sync {
+            Sync::Failed(why) => Some(why),
+            _ => self.write_error,
+        }
+    }
+
+    /// Its connection is lost.
+    pub(super) fn lose(&mut self) {
+        self.is_there = false;
+        if self.is_copying() {
+            self.sync = Sync::Stale;
+        }
+    }
+
+    /// Writes that the primary has taken and this store has not.
+    pub(super) const fn lag(&self) -> u64 {
+        self.latest.saturating_sub(self.applied)
+    }
+
+    const fn standing(&self) -> PrimaryStanding {
+        match (self.is_there, self.write_error(), &self.sync) {
+            (false, ..) => PrimaryStanding::Gone,
+            (true, Some(Refusal::NoSpace), _) => PrimaryStanding::Full,
+            (true, Some(_), _) => PrimaryStanding::Failing,
+            (true, None, Sync::Copying(_) | Sync::Failed(_)) => PrimaryStanding::Copying,
+            (true, None, Sync::Stale) => PrimaryStanding::Repairing,
+            (true, None, Sync::CaughtUp) => PrimaryStanding::Following,
+        }
+    }
+
+    pub(super) const fn view(&self) -> PrimaryView<'_> {
+        PrimaryView {
+            greeting: &self.primary,
+            standing: self.standing(),
+            applied: self.applied,
+            lag: self.lag(),
+            is_there: self.is_there,
+        }
+    }
+}

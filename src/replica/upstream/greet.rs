@@ -1,0 +1,150 @@
+//! A greeting: whether a primary is followed.
+
+use super::promote::Claim;
+use super::{Answer, Around, Event, Following, Greeting, Output, Role, Upstream, as_slave};
+use crate::etf::Pid;
+use crate::replica::{Position, Refusal, TermRole};
+
+/// Primaries that are watched at once, of which but one is followed: beyond it a greeting is refused.
+const WATCHES_MAX: usize = 16;
+
+/// What a greeting changes.
+struct Change {
+    /// Whose writes the store has had, and the last of these.
+    had: Option<Position>,
+    /// Its own slaves are to be told of another chain.
+    is_path_new: bool,
+    /// It was a primary, or nobody's slave yet, and another was promoted in its place.
+    is_demoted: bool,
+    was_orphan: bool,
+    /// The primary is to be watched.
+    is_watch_new: bool,
+    /// The primary that was followed until now, and is there: it is to know that it is left, as a primary without writes asks
+    /// for nothing, and would show this slave as in step.
+    left: Option<(Pid, u64)>,
+}
+
+impl Upstream {
+    /// A primary wants this store as its slave.
+    pub(super) fn greeted(&mut self, greeting: Greeting, around: Around) {
+        match self.weigh(&greeting, around) {
+            Ok(change) => self.follow(greeting, &change, around),
+            Err(Refusal::Crossing) => {
+                self.log(Event::PutOff(greeting.pid));
+                self.reply(Refusal::Crossing);
+            }
+            Err(why) => {
+                // It asks again and again.
+                let refused = (greeting.lineage.incarnation(), why);
+                if self.refused.replace(refused) != Some(refused) {
+                    self.log(Event::Refused(greeting.pid.clone(), why));
+                }
+                let claim = Claim::Refused { lineage: &greeting.lineage, shares_name: around.shares_name };
+                if why == Refusal::Superseded && !around.is_greeted_by_slave && self.adopts(claim) {
+                    self.log(Event::Adopted(greeting.pid.clone()));
+                    let slave = as_slave(&greeting.names, &greeting.pid);
+                    self.outputs.push_back(Output::AddDownstream(slave));
+                }
+                self.reply(why);
+            }
+        }
+    }
+
+    fn weigh(&self, greeting: &Greeting, around: Around) -> Result<Change, Refusal> {
+        let lineage = &greeting.lineage;
+        if lineage.incarnation() == self.incarnation {
+            return Err(Refusal::Itself);
+        }
+        // Without slaves nothing goes on from here, whatever the path said once.
+        if around.has_slaves && lineage.path.contains(&self.incarnation) {
+            return Err(Refusal::Cycle);
+        }
+        let own_rank = self.durable.rank();
+        let same_rank = lineage.rank() == own_rank;
+        // After a promotion of its own this store alone is the primary of the term: also of a slave that has forgotten its
+        // primary in a restart. An orphan is no primary: its own primary may have writes that the orphan lacks.
+        if lineage.rank() < own_rank || same_rank && self.is_owner() || lineage.is_orphan() {
+            return Err(Refusal::Superseded);
+        }
+        let followed = self.following();
+        let same = followed.is_some_and(|known| known.incarnation() == lineage.incarnation());
+        if followed.is_some_and(|known| known.is_there) && !same && same_rank {
+            return Err(Refusal::HasPrimary);
+        }
+        // Or the promotion alone, where the primary was told of as it stood before that.
+        let is_path_new = followed.is_none_or(|known| known.primary.lineage != *lineage);
+        // While a slave of this store is being told the chain of its primaries, the chain must not change. Where that slave is
+        // the greeting primary, each would follow the other: of two that greet each other, the store with the higher
+        // incarnation becomes the slave, and in a longer circle not every greeting succeeds. A store that an orphan greets
+        // refuses the orphan.
+        let was_orphan = matches!(self.role, Role::Orphan);
+        let crosses = !was_orphan
+            && (around.is_greeted_by_slave || self.greetings > 0 && lineage.incarnation() > self.incarnation);
+        if is_path_new && same_rank && crosses {
+            return Err(Refusal::Crossing);
+        }
+        if greeting.started_empty && !around.is_empty && !same {
+            return Err(Refusal::NotEmpty);
+        }
+        let is_watch_new = !followed.is_some_and(|known| known.is_at(&greeting.pid));
+        if is_watch_new && self.watches >= WATCHES_MAX {
+            return Err(Refusal::HasPrimary);
+        }
+        let had = match followed {
+            Some(known) => Some(Position { primary: known.incarnation(), applied: known.applied }),
+            None => self.durable.position,
+        };
+        let left = followed.filter(|known| known.is_there && !same);
+        Ok(Change {
+            had,
+            is_path_new,
+            is_demoted: followed.is_none() && !same_rank,
+            was_orphan,
+            is_watch_new,
+            left: left.map(|known| (known.primary.pid.clone(), known.primary.session)),
+        })
+    }
+
+    fn follow(&mut self, greeting: Greeting, change: &Change, around: Around) {
+        let (pid, session) = (greeting.pid.clone(), greeting.session);
+        let (names, slaves) = (greeting.names.clone(), greeting.slaves.clone());
+        let incarnation = greeting.lineage.incarnation();
+        // What of this primary's writes is here; what is not acknowledged is sent again.
+        let here = change.had.filter(|had| had.primary == incarnation);
+        (self.durable.term, self.durable.promoted) = greeting.lineage.rank();
+        self.durable.role = TermRole::Follows;
+        self.durable.must_export |= change.is_demoted;
+        self.durable.position = here;
+        self.refused = None;
+        self.under_way.forget();
+        self.role = Role::Following(Following::new(greeting, here.map_or(0, |here| here.applied)));
+        // Before anything is dropped.
+        self.persist();
+        self.log(Event::Follows { primary: pid.clone(), session });
+        if change.is_watch_new {
+            self.watches += 1;
+            self.outputs.push_back(Output::Watch(pid.clone()));
+        }
+        if let Some((primary, session)) = change.left.clone() {
+            self.outputs.push_back(Output::Leave { primary, session });
+        }
+        if change.is_demoted && (around.has_slaves || !around.is_empty) {
+            self.log(Event::Demoted(pid.clone()));
+        }
+        if change.is_demoted || change.was_orphan {
+            let slaves = slaves.iter().map(|slave| &slave.name);
+            let names = slaves.chain(&names).cloned().collect();
+            self.outputs.push_back(Output::RemoveDownstreams { names, at: pid });
+        }
+        self.outputs.push_back(Output::ReleaseNames(names));
+        if change.is_path_new {
+            self.outputs.push_back(Output::RenewAll);
+        }
+        self.reply(Answer::Greeted {
+            incarnation: self.incarnation,
+            had: change.had.map(|had| had.primary),
+            applied: change.had.map_or(0, |had| had.applied),
+            stepped_down: change.is_demoted && around.has_slaves,
+        });
+    }
+}

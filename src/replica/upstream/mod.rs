@@ -1,0 +1,550 @@
+//! A store as the slave of a kvnode, as a value: whose writes it takes, what it has of them, how it becomes the primary and a slave
+//! again, and what is kept of that over a restart. It says what is to be done; others do it and tell it what has come of it.
+//!
+//! ```text
+//!              greeted                        :begin                       :end
+//!   Alone ----------------> Following{Stale} --------> Following{Copying} ------> its entries are swapped in,
+//!   Orphan                   |  ^        ^  \                |                     or the rest is deleted
+//!     ^                      |  |        |   \ :whole        | does not fit               |
+//!     | a restart below      |  | not    |    \              v                            v
+//!     | another's promotion  |  | kept,  |     +-----> Following{CaughtUp} <--------------+
+//!     |                      |  | :repair|                   |       Following{Failed}: until the next :begin
+//!     |                      |  +--------+-------------------+
+//!     +--------------------- removed (Alone), promoted (Alone, of a new term)
+//! ```
+//!
+//! An orphan was a slave below another store's promotion when it ended: it is nobody's primary until it is promoted or
+//! greeted.
+//!
+//! **How it is driven.** It is behind one lock, which is held for a moment:
+//!
+//! 1. [`handle`](Upstream::handle) an [`Input`] as it comes, then take all outputs by [`poll_output`](Upstream::poll_output)
+//!    under the same lock, and carry them out in that order without it. What comes from one primary is handled one by one: the
+//!    outputs of one input are carried out before the next input of that connection. What changes whose writes are taken
+//!    ([`Input::Hello`], [`Input::Promote`], [`Input::Bye`], [`Input::Mark`]) waits until a write that was [taken](Upstream::take) is with the store.
+//! 2. For each write: [`take`](Upstream::take), which allocates nothing, and [`take_key`](Upstream::take_key) where that says so. Each
+//!    [`Ticket`] comes back by [`stored`](Upstream::stored), from any thread and in any order; what was
+//!    put aside by [`put_aside`](Upstream::put_aside). Where these fail there are outputs to take, all of them logs.
+//! 3. Time is of no matter to it.
+//!
+//! [`applied`](PrimaryView::applied) is never ahead of the store: it goes on when the store is done with everything before.
+
+mod event;
+mod face;
+mod following;
+mod greet;
+mod promote;
+mod promotion;
+mod under_way;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub use self::event::Event;
+pub use self::face::{
+    Answer, Around, Asked, Changed, Greeting, Input, NotKept, Output, Place, PrimaryView, Rest, Take,
+};
+use self::following::{Following, SeenKeys, Staging, Sync};
+pub use self::promotion::{Lacks, Promotion};
+pub use self::under_way::Ticket;
+use self::under_way::UnderWay;
+use super::dialect::CopyMark;
+use super::greeting::KnownSlave;
+use super::lineage::{Lineage, Refusal};
+use super::membership::{Membership, Position, TermRole};
+use crate::distribution::ServerRef;
+use crate::etf::Pid;
+
+/// A store as a slave, or as what it is while it is none. See the [module](self).
+#[derive(Debug)]
+pub struct Upstream {
+    incarnation: u64,
+    role: Role,
+    durable: Membership,
+    /// What of that was given to be kept last.
+    kept: Kept,
+    /// It was started without data, and no primary has filled it.
+    started_empty: bool,
+    /// Slaves that are being told the lineage.
+    greetings: usize,
+    /// Primaries that are watched.
+    watches: usize,
+    /// The primary that was refused last, and why.
+    refused: Option<(u64, Refusal)>,
+    /// The number of the last copy.
+    copies: u64,
+    under_way: UnderWay,
+    /// What the primary has asked, in which session, and is not answered yet.
+    put_off: Option<(u64, u64)>,
+    outputs: VecDeque<Output>,
+}
+
+/// What a store is to others.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a store has one, and each write of a primary looks into it")]
+enum Role {
+    /// Nobody's slave.
+    Alone,
+    /// Another store was promoted, this one followed it before a restart, and has not been greeted since.
+    Orphan,
+    /// The slave of a primary.
+    Following(Following),
+}
+
+/// What of a [`Membership`] the machine changes.
+type Kept = (u64, u64, TermRole, bool, Option<Position>, bool, bool);
+
+const fn kept(of: &Membership) -> Kept {
+    (of.term, of.promoted, of.role, of.was_slave, of.position, of.is_partial, of.must_export)
+}
+
+impl Upstream {
+    /// Of a store that has just been started: with what was kept of it, and `started_empty`: it holds nothing.
+    pub fn new(incarnation: u64, durable: Membership, started_empty: bool) -> Self {
+        let is_orphan = durable.term > 0 && durable.role == TermRole::Follows;
+        Self {
+            incarnation,
+            role: if is_orphan { Role::Orphan } else { Role::Alone },
+            kept: kept(&durable),
+            durable,
+            started_empty,
+            greetings: 0,
+            watches: 0,
+            refused: None,
+            copies: 0,
+            under_way: UnderWay::default(),
+            put_off: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes another incarnation, before anybody knows the store.
+    pub const fn live_as(&mut self, incarnation: u64) {
+        self.incarnation = incarnation;
+    }
+
+    /// The number that no other life of any store has.
+    pub const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// What is to be kept of the store.
+    pub const fn durable(&self) -> &Membership {
+        &self.durable
+    }
+
+    /// The store's lineage: its primaries, and itself below them.
+    pub fn lineage(&self) -> Lineage {
+        let path = match &self.role {
+            Role::Orphan => Lineage::of_orphan(self.incarnation).into(),
+            Role::Alone => vec![self.incarnation],
+            Role::Following(following) => {
+                let mut path = following.primary.lineage.path.clone();
+                path.push(self.incarnation);
+                path
+            }
+        };
+        let (term, promoted) = self.durable.rank();
+        Lineage { term, promoted, path }
+    }
+
+    /// The primary that it follows, or followed until its connection was lost.
+    pub fn primary(&self) -> Option<PrimaryView<'_>> {
+        self.following().map(Following::view)
+    }
+
+    /// Whether it follows a primary.
+    pub const fn is_slave(&self) -> bool {
+        matches!(self.role, Role::Following(_))
+    }
+
+    /// It was promoted, and no other since, as far as is known here.
+    pub fn is_owner(&self) -> bool {
+        self.durable.term > 0 && self.durable.role == TermRole::Promoted
+    }
+
+    /// It was started without data, and no primary has filled it.
+    pub const fn started_empty(&self) -> bool {
+        self.started_empty
+    }
+
+    /// It has what it is to begin with.
+    pub const fn filled(&mut self) {
+        self.started_empty = false;
+    }
+
+    /// A slave is being told the lineage, or is no longer.
+    pub const fn greeting(&mut self, is_under_way: bool) {
+        self.greetings = if is_under_way { self.greetings + 1 } else { self.greetings.saturating_sub(1) };
+    }
+
+    /// The next thing to be done.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Something has come.
+    pub fn handle(&mut self, input: Input) {
+        match input {
+            Input::Hello(greeting, around) => self.greeted(greeting, around),
+            Input::Ask { session, seq } => self.asked(session, seq),
+            Input::Kept { asked, result } => self.confirmed(asked, result),
+            Input::Mark { session, seq, mark, can_put_aside } => {
+                self.marked(session, seq, mark, can_put_aside);
+            }
+            Input::CopyIsIn { copy } => self.copy_is_in(copy),
+            Input::Siblings { session, slaves } => {
+                if let Some(following) = self.session(session) {
+                    following.primary.slaves = slaves;
+                }
+            }
+            Input::Bye { session } => self.removed(session),
+            Input::Promote { reports } => self.promoted(reports),
+            Input::Offer(pid) => self.offered(pid),
+            Input::PrimaryDown(pid, reason) => {
+                self.watches = self.watches.saturating_sub(1);
+                if let Role::Following(following) = &mut self.role
+                    && following.is_at(&pid)
+                {
+                    following.lose();
+                }
+                self.log(Event::Lost(pid, reason));
+            }
+            Input::SlavesAre(slaves) => self.durable.slaves = slaves,
+        }
+        self.answer_put_off();
+    }
+
+    /// Goes on with a question that was put off, once the copy that it waits for is in, or over.
+    fn answer_put_off(&mut self) {
+        if self.following().is_some_and(Following::has_rest) {
+            return;
+        }
+        let Some((session, seq)) = self.put_off.take() else { return };
+        let before = self.outputs.len();
+        self.asked(session, seq);
+        for output in self.outputs.range_mut(before..) {
+            match output {
+                Output::Reply(answer) => *output = Output::ReplyPutOff(answer.clone()),
+                Output::Confirm(asked) => *output = Output::ConfirmPutOff(*asked),
+                _ => {}
+            }
+        }
+    }
+
+    /// A write of the primary has come in this session, with this number: where it goes.
+    #[inline]
+    pub fn take(&mut self, session: u64, seq: u64) -> Take {
+        let Role::Following(following) = &mut self.role else { return Take::Nowhere };
+        if !following.is_in(session) {
+            return Take::Nowhere;
+        }
+        following.heard(seq);
+        let counts = match following.sync {
+            Sync::CaughtUp => true,
+            Sync::Stale => false,
+            Sync::Copying(_) | Sync::Failed(_) => return Take::ByKey,
+        };
+        if counts {
+            following.take(seq);
+        }
+        Take::Store(self.under_way.begin(seq, counts))
+    }
+
+    /// The same where a copy is under way, with the write's canonical key.
+    pub fn take_key(&mut self, session: u64, seq: u64, key: &[u8], is_put: bool) -> Place {
+        let must_export = self.durable.must_export;
+        let Role::Following(following) = &mut self.role else { return Place::Nowhere };
+        if !following.is_in(session) {
+            return Place::Nowhere;
+        }
+        let seen = match &mut following.sync {
+            Sync::Failed(_) => return Place::Nowhere,
+            Sync::Copying(Staging::Aside) => return Place::Aside,
+            Sync::Copying(Staging::InPlace(seen)) => Some(seen),
+            Sync::Copying(Staging::Ending { seen, .. }) => {
+                // What it stands for is there once the copy is.
+                following.taken = following.taken.max(seq);
+                seen.as_mut()
+            }
+            Sync::Stale | Sync::CaughtUp => None,
+        };
+        // What comes for a key first finds there what the store had.
+        let is_first = seen.is_some_and(|seen| !seen.note(key, is_put));
+        let ticket = self.under_way.begin(seq, false);
+        Place::Store { ticket, export: must_export && is_first }
+    }
+
+    /// What has become of a write that the store was handed.
+    #[inline]
+    pub fn stored(&mut self, ticket: Ticket, result: Result<(), NotKept>) {
+        if let Err(error) = result
+            && self.under_way.is_known(ticket)
+        {
+            self.fail(error.why, Event::NotKept(error.error));
+        }
+        let done = self.under_way.end(ticket);
+        if let Role::Following(following) = &mut self.role {
+            following.done(done);
+        }
+    }
+
+    /// What has become of a write that was to be put aside.
+    pub fn put_aside(&mut self, result: Result<(), NotKept>) {
+        let Err(error) = result else { return };
+        self.fail(error.why, Event::CopyNotKept(error.error));
+        if let Role::Following(following) = &mut self.role
+            && let Sync::Copying(Staging::Aside) = following.sync
+        {
+            following.sync = Sync::Failed(error.why);
+        }
+    }
+
+    /// A write of the primary in this session was too large to be received; `key`: its canonical key, as far as it is known.
+    /// The primary is told that it is not here.
+    pub fn skipped(&mut self, session: u64, seq: u64, key: Option<&[u8]>, size: &str) {
+        let Some(following) = self.session(session) else { return };
+        following.heard(seq);
+        match (&mut following.sync, key) {
+            // What is there under the key is old, and better than nothing.
+            (Sync::Copying(Staging::InPlace(seen) | Staging::Ending { seen: Some(seen), .. }), Some(key)) => {
+                _ = seen.note(key, true)
+            }
+            (Sync::Copying(_), _) => following.sync = Sync::Failed(Refusal::TooLarge),
+            (Sync::Stale | Sync::CaughtUp | Sync::Failed(_), _) => {}
+        }
+        self.fail(Refusal::TooLarge, Event::NotKept(size.into()));
+        self.persist();
+    }
+
+    /// What becomes of a key that the store has, at the end of a copy with this number.
+    pub fn take_rest(&mut self, copy: u64, key: &[u8]) -> Rest {
+        let Role::Following(following) = &mut self.role else { return Rest::Over };
+        match &following.sync {
+            Sync::Copying(Staging::Ending { seen: Some(seen), .. }) if copy == self.copies => {
+                if seen.contains(key) {
+                    return Rest::Stays;
+                }
+                Rest::Goes(self.under_way.begin(0, false))
+            }
+            _ => Rest::Over,
+        }
+    }
+
+    /// Whether something in this session counts: its primary is followed in it, and there.
+    pub const fn is_in(&self, session: u64) -> bool {
+        match &self.role {
+            Role::Following(following) => following.is_in(session),
+            Role::Alone | Role::Orphan => false,
+        }
+    }
+
+    /// Whether a copy, with this number, has come and is not in yet.
+    pub fn is_ending(&self, copy: u64) -> bool {
+        let ends = |following: &Following| matches!(following.sync, Sync::Copying(Staging::Ending { .. }));
+        copy == self.copies && self.following().is_some_and(ends)
+    }
+
+    /// Whether what was put aside is of use.
+    pub const fn puts_aside(&self) -> bool {
+        match &self.role {
+            Role::Following(following) => following.puts_aside(),
+            Role::Alone | Role::Orphan => false,
+        }
+    }
+
+    fn asked(&mut self, session: u64, seq: u64) {
+        let Some(following) = self.session(session) else {
+            return self.reply(Refusal::OtherSession);
+        };
+        following.latest = following.latest.max(seq);
+        if following.has_rest() {
+            // What has come is not handled before the rest is deleted: a restart would leave that.
+            self.put_off = Some((session, seq));
+            return self.outputs.push_back(Output::PutOff);
+        }
+        let failed = if let Sync::Failed(why) = following.sync { Some(why) } else { None };
+        let caught_up = following.is_caught_up();
+        // What came before may be under way: it is kept when what comes behind it is.
+        let applied = if caught_up { following.taken } else { following.applied };
+        let position = Position { primary: following.incarnation(), applied };
+        if let Some(why) = following.to_tell.take().or(failed) {
+            self.persist();
+            return self.reply(why);
+        }
+        self.durable.position = Some(position);
+        self.kept = kept(&self.durable);
+        self.outputs.push_back(Output::Confirm(Asked { session, applied, caught_up }));
+    }
+
+    fn confirmed(&mut self, asked: Asked, result: Result<(), NotKept>) {
+        let is_it = self.following().is_some_and(|following| following.primary.session == asked.session);
+        if !is_it {
+            return self.reply(Refusal::OtherSession);
+        }
+        if let Err(error) = result {
+            // The primary holds back what takes room from here on: so this store lacks something from here on.
+            self.fail(error.why, Event::NotKept(error.error));
+        }
+        let Role::Following(following) = &mut self.role else { return };
+        if let Some(why) = following.to_tell.take() {
+            return self.reply(why);
+        }
+        if asked.caught_up && std::mem::take(&mut following.is_said) {
+            self.log(Event::KeptAgain);
+        }
+        self.reply(Answer::Applied(asked.applied));
+    }
+
+    fn marked(&mut self, session: u64, seq: u64, mark: CopyMark, can_put_aside: bool) {
+        let Role::Following(following) = &mut self.role else { return };
+        if !following.is_in(session) {
+            return;
+        }
+        following.heard(seq);
+        match mark {
+            CopyMark::Begin => {
+                following.begin_again();
+                self.durable.is_partial |= !can_put_aside;
+                self.copies += 1;
+                let staging =
+                    if can_put_aside { Staging::Aside } else { Staging::InPlace(SeenKeys::default()) };
+                following.sync = Sync::Copying(staging);
+                following.taken = following.applied;
+            }
+            CopyMark::Repair => {
+                following.begin_again();
+                self.durable.is_partial = true;
+                if !following.is_copying() {
+                    following.sync = Sync::Stale;
+                }
+                following.taken = following.applied;
+            }
+            CopyMark::Whole if following.is_copying() => {}
+            CopyMark::Whole => {
+                let caught_up = following.catch_up(seq, &mut self.under_way);
+                self.caught_up(caught_up);
+            }
+            CopyMark::End => {
+                let (copy, export) = (self.copies, self.durable.must_export);
+                match std::mem::replace(&mut following.sync, Sync::Stale) {
+                    Sync::Copying(Staging::Aside) => {
+                        following.sync = Sync::Copying(Staging::Ending { seq, seen: None });
+                        self.outputs.push_back(Output::SwapIn { copy, export });
+                    }
+                    Sync::Copying(Staging::InPlace(seen)) => {
+                        following.sync = Sync::Copying(Staging::Ending { seq, seen: Some(seen) });
+                        self.outputs.push_back(Output::DeleteRest { copy, export });
+                    }
+                    other => {
+                        // A copy that did not fit is none, and is begun again.
+                        if let Sync::Failed(_) = other {
+                            following.begin_again();
+                        }
+                        following.sync = other;
+                    }
+                }
+            }
+        }
+        self.persist();
+    }
+
+    fn copy_is_in(&mut self, copy: u64) {
+        if copy != self.copies {
+            return;
+        }
+        let Role::Following(following) = &mut self.role else { return };
+        let Sync::Copying(Staging::Ending { seq, .. }) = following.sync else { return };
+        let seq = seq.max(following.taken);
+        let caught_up = following.catch_up(seq, &mut self.under_way);
+        self.durable.must_export = false;
+        self.caught_up(caught_up);
+        self.persist();
+    }
+
+    /// A mark was taken in with which all that the primary had is here, unless something of it was not kept.
+    fn caught_up(&mut self, is_whole: bool) {
+        self.started_empty = false;
+        // What a copy drops after this is not its own, however often it is started again.
+        self.durable.must_export = false;
+        self.durable.was_slave = true;
+        if is_whole {
+            self.durable.is_partial = false;
+        }
+    }
+
+    fn removed(&mut self, session: u64) {
+        let is_it = self.following().is_some_and(|following| following.primary.session == session);
+        if !is_it {
+            return;
+        }
+        self.role = Role::Alone;
+        self.under_way.forget();
+        self.durable.was_slave = false;
+        self.durable.role = TermRole::None;
+        self.durable.is_partial = false;
+        self.durable.position = None;
+        self.persist();
+        self.log(Event::Removed);
+        self.outputs.push_back(Output::RenewAll);
+    }
+
+    /// Something was not kept.
+    fn fail(&mut self, why: Refusal, event: Event) {
+        let Role::Following(following) = &mut self.role else { return };
+        following.fail(why, &mut self.under_way);
+        let was_said = std::mem::replace(&mut following.is_said, true);
+        // Kept with the next note: this may be said on the store's own thread.
+        self.durable.is_partial = true;
+        if !was_said {
+            self.log(event);
+        }
+    }
+
+    const fn following(&self) -> Option<&Following> {
+        if let Role::Following(following) = &self.role { Some(following) } else { None }
+    }
+
+    fn session(&mut self, session: u64) -> Option<&mut Following> {
+        match &mut self.role {
+            Role::Following(following) if following.is_in(session) => Some(following),
+            _ => None,
+        }
+    }
+
+    /// Has what has changed kept.
+    fn persist(&mut self) {
+        if let Some(changed) = self.take_changed() {
+            self.outputs.push_back(Output::Persist { changed, then: None });
+        }
+    }
+
+    fn take_changed(&mut self) -> Option<Changed> {
+        let before = std::mem::replace(&mut self.kept, kept(&self.durable));
+        let promotion = |kept: Kept| (kept.0, kept.1, kept.2, kept.3);
+        match self.kept == before {
+            true => None,
+            false if promotion(self.kept) == promotion(before) => Some(Changed::Progress),
+            false => Some(Changed::Promotion),
+        }
+    }
+
+    fn reply(&mut self, answer: impl Into<Answer>) {
+        self.outputs.push_back(Output::Reply(answer.into()));
+    }
+
+    fn log(&mut self, event: Event) {
+        self.outputs.push_back(Output::Log(event));
+    }
+}
+
+/// A store as a slave: by the name by which it is found after a restart of its node too, where it has one. Its global names go
+/// to the store that is promoted.
+fn as_slave(names: &[ServerRef], pid: &Pid) -> KnownSlave {
+    let remote = names.iter().find(|name| matches!(name, ServerRef::Remote { .. }));
+    let name = remote.cloned().unwrap_or_else(|| ServerRef::Pid(pid.clone()));
+    KnownSlave { name, node: Some(Arc::clone(&pid.node)) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! A slave that becomes the primary, and a former primary that becomes its slave.
+
+use super::{Answer, Changed, Event, Following, Lacks, Output, Promotion, Role, Upstream, as_slave, kept};
+use crate::distribution::ServerRef;
+use crate::etf::Pid;
+use crate::replica::{Lineage, TermRole};
+
+/// What makes another store one that this one may have as its slave, unasked.
+pub(super) enum Claim<'a> {
+    /// It was the primary in whose place this store is promoted.
+    Former,
+    /// It finds a global name of its own with this store, and offers itself.
+    Offered,
+    /// It wanted to be the primary and was refused, as a newer term has begun.
+    Refused {
+        /// What it said of itself.
+        lineage: &'a Lineage,
+        /// It has a global name that this store has, too.
+        shares_name: bool,
+    },
+}
+
+impl Upstream {
+    /// Whether this store has another as its slave, unasked: it owns its term, so it is the primary of the other one, which has
+    /// followed this term before a restart, or holds a global name that this store took over. A store of which neither is true
+    /// belongs to another family of stores.
+    pub(super) fn adopts(&self, claim: Claim<'_>) -> bool {
+        self.is_owner()
+            && match claim {
+                Claim::Former | Claim::Offered => true,
+                Claim::Refused { lineage, shares_name } => {
+                    shares_name || lineage.is_orphan() && lineage.rank() == self.durable.rank()
+                }
+            }
+    }
+
+    /// The store takes the place of its primary, with the other slaves and the global names.
+    pub(super) fn promoted(&mut self, reports: bool) {
+        if self.following().is_some_and(|known| known.is_there && known.is_copying()) {
+            return self.reply(Answer::Error("copying"));
+        }
+        if matches!(self.role, Role::Alone) && !self.durable.was_slave {
+            return self.reply(Answer::Error("not_a_slave"));
+        }
+        let lacks = Lacks::of(self.following(), self.durable.is_partial);
+        let lag = self.following().map_or(0, Following::lag);
+        let former = match std::mem::replace(&mut self.role, Role::Alone) {
+            Role::Following(former) => Some(former),
+            Role::Alone | Role::Orphan => None,
+        };
+        self.under_way.forget();
+        self.started_empty = false;
+        let durable = &mut self.durable;
+        durable.term = durable.term.saturating_add(1);
+        durable.promoted = self.incarnation;
+        durable.role = TermRole::Promoted;
+        durable.was_slave = false;
+        durable.must_export = false;
+        durable.is_partial = false;
+        // With writes of its own it has no place among another's.
+        durable.position = None;
+        let names = former.iter().flat_map(|former| &former.primary.names);
+        durable.names_taken = names.filter(|name| matches!(name, ServerRef::Global(_))).cloned().collect();
+        let promotion = Promotion {
+            term: self.durable.term,
+            former: former.as_ref().map(|former| former.primary.pid.clone()),
+            lacks,
+            lag,
+            slaves: Vec::new(),
+            names: self.durable.names_taken.clone(),
+        };
+        if !matches!(lacks, Lacks::Nothing | Lacks::Unknown) {
+            self.log(Event::Lacks(lacks, (lag > 0).then_some(lag)));
+        }
+        self.outputs.push_back(Output::RenewAll);
+        self.log(Event::Promoted {
+            former: promotion.former.clone(),
+            term: promotion.term,
+            seq: former.as_ref().map_or(0, |former| former.applied),
+        });
+        if let Some(former) = former {
+            self.take_over(former);
+        }
+        // It is promoted once all of this is kept, whatever happens to its node.
+        self.kept = kept(&self.durable);
+        let answer = if reports { Answer::Promoted(promotion) } else { Answer::Ok };
+        self.outputs.push_back(Output::Persist { changed: Changed::Promotion, then: Some(answer) });
+    }
+
+    /// What was the former primary's is this store's: its slaves, itself among them, and its global names.
+    fn take_over(&mut self, former: Following) {
+        let primary = former.primary;
+        if former.is_there {
+            self.outputs.push_back(Output::Leave { primary: primary.pid.clone(), session: primary.session });
+        }
+        let itself = self.adopts(Claim::Former).then(|| as_slave(&primary.names, &primary.pid));
+        let slaves = primary.slaves.into_iter().chain(itself);
+        self.outputs.extend(slaves.map(Output::AddDownstream));
+        let names = self.durable.names_taken.iter().cloned();
+        self.outputs.extend(names.map(Output::ClaimName));
+    }
+
+    /// A store finds its global name with this one. Where this one was promoted, that is the former primary, come back.
+    pub(super) fn offered(&mut self, pid: Pid) {
+        if !self.adopts(Claim::Offered) {
+            return self.reply(Answer::Error("not_promoted"));
+        }
+        self.log(Event::Returned(pid.clone()));
+        self.outputs.push_back(Output::AddDownstream(as_slave(&[], &pid)));
+        self.reply(Answer::Ok);
+    }
+}

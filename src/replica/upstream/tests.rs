@@ -1,0 +1,649 @@
+use super::*;
+use crate::etf::OwnedTerm;
+
+const OWN: u64 = 7;
+/// Some store that was promoted once.
+const PROMOTED: u64 = 5;
+/// Nothing that would speak against a greeting.
+const FREE: Around =
+    Around { has_slaves: false, is_greeted_by_slave: false, is_empty: true, shares_name: false };
+
+fn greeting(term: u64, path: &[u64], session: u64) -> Greeting {
+    let id = path.last().copied().unwrap_or(0) as u32;
+    Greeting {
+        session,
+        lineage: Lineage { term, promoted: if term == 0 { 0 } else { PROMOTED }, path: path.to_vec() },
+        seq: 10,
+        started_empty: false,
+        names: Vec::new(),
+        slaves: Vec::new(),
+        pid: Pid { node: "p@h".into(), id, serial: 0, creation: 1 },
+    }
+}
+
+fn upstream() -> Upstream {
+    Upstream::new(OWN, Membership::default(), true)
+}
+
+/// One that was a slave before it was started again.
+fn started_again(durable: &Membership, incarnation: u64) -> Upstream {
+    Upstream::new(incarnation, durable.clone(), false)
+}
+
+fn hand(upstream: &mut Upstream, input: Input) -> Vec<Output> {
+    upstream.handle(input);
+    outputs(upstream)
+}
+
+fn outputs(upstream: &mut Upstream) -> Vec<Output> {
+    std::iter::from_fn(|| upstream.poll_output()).collect()
+}
+
+fn reply(outputs: &[Output]) -> Answer {
+    let mut replies = outputs.iter().filter_map(|output| match output {
+        Output::Reply(answer) | Output::Persist { then: Some(answer), .. } => Some(answer.clone()),
+        _ => None,
+    });
+    let reply = replies.next().expect("an answer");
+    assert_eq!(replies.next(), None, "it is answered once");
+    reply
+}
+
+fn logs(outputs: &[Output]) -> Vec<&Event> {
+    outputs
+        .iter()
+        .filter_map(|output| if let Output::Log(event) = output { Some(event) } else { None })
+        .collect()
+}
+
+/// What is to be done after a greeting that is taken; or why it is refused.
+fn greet(upstream: &mut Upstream, greeting: Greeting, around: Around) -> Result<Vec<Output>, &'static str> {
+    let outputs = hand(upstream, Input::Hello(greeting, around));
+    match reply(&outputs) {
+        Answer::Error(why) => Err(why),
+        Answer::Greeted { .. } => Ok(outputs),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn had(outputs: &[Output]) -> (Option<u64>, u64) {
+    let Answer::Greeted { had, applied, .. } = reply(outputs) else { panic!("it was taken") };
+    (had, applied)
+}
+
+fn is_demoted(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::RemoveDownstreams { .. }))
+}
+
+fn down(upstream: &mut Upstream, greeting: &Greeting) {
+    hand(upstream, Input::PrimaryDown(greeting.pid.clone(), OwnedTerm::atom("noconnection")));
+}
+
+fn mark(upstream: &mut Upstream, session: u64, mark: CopyMark, seq: u64) -> Vec<Output> {
+    hand(upstream, Input::Mark { session, seq, mark, can_put_aside: true })
+}
+
+/// Asks, and is answered once all is kept.
+fn ask(upstream: &mut Upstream, session: u64, seq: u64) -> Answer {
+    let asked = hand(upstream, Input::Ask { session, seq });
+    let [Output::Confirm(asked)] = asked[..] else { return reply(&asked) };
+    reply(&hand(upstream, Input::Kept { asked, result: Ok(()) }))
+}
+
+/// A write that the store does at once.
+fn write(upstream: &mut Upstream, session: u64, seq: u64) {
+    let Take::Store(ticket) = upstream.take(session, seq) else { panic!("it is for the store") };
+    upstream.stored(ticket, Ok(()));
+}
+
+fn not_kept(why: Refusal) -> Result<(), NotKept> {
+    Err(NotKept { why, error: "why".into() })
+}
+
+fn applied(upstream: &Upstream) -> u64 {
+    upstream.primary().expect("it is a slave").applied
+}
+
+#[test]
+fn itself_and_circles_are_refused_and_a_path_of_long_ago_is_not() {
+    let mut upstream = upstream();
+    let with_slaves = Around { has_slaves: true, ..FREE };
+    assert_eq!(greet(&mut upstream, greeting(0, &[OWN], 1), FREE), Err("itself"));
+    assert_eq!(greet(&mut upstream, greeting(0, &[OWN, 2], 1), with_slaves), Err("cycle"));
+    assert!(greet(&mut upstream, greeting(0, &[OWN, 2], 1), FREE).is_ok(), "nothing goes on from here");
+    assert_eq!(upstream.lineage().path, [OWN, 2, OWN]);
+}
+
+#[test]
+fn another_primary_is_taken_where_the_first_is_gone_or_the_term_is_higher() {
+    let mut upstream = upstream();
+    let first = greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    assert!(!is_demoted(&first) && first.contains(&Output::Watch(greeting(0, &[1], 1).pid)));
+    assert_eq!(greet(&mut upstream, greeting(0, &[2], 2), FREE), Err("has_primary"));
+    down(&mut upstream, &greeting(0, &[1], 1));
+    assert!(greet(&mut upstream, greeting(0, &[2], 2), FREE).is_ok());
+    let higher = greet(&mut upstream, greeting(3, &[1], 3), FREE).expect("its term is higher");
+    assert!(!is_demoted(&higher));
+    let left = Output::Leave { primary: greeting(0, &[2], 2).pid, session: 2 };
+    assert!(higher.contains(&left), "the one before is there, and knows nothing of it");
+    let again = greet(&mut upstream, greeting(3, &[1], 4), FREE).expect("the same");
+    assert!(!again.contains(&Output::RenewAll), "nothing is new to its own slaves");
+    let promoted = greet(&mut upstream, greeting(4, &[1], 5), FREE).expect("the same");
+    assert!(promoted.contains(&Output::RenewAll), "they are to know of the promotion");
+    assert_eq!(greet(&mut upstream, greeting(2, &[2], 6), FREE), Err("superseded"));
+    assert_eq!(reply(&hand(&mut upstream, Input::Promote { reports: false })), Answer::Ok);
+    assert_eq!(reply(&hand(&mut upstream, Input::Promote { reports: false })), Answer::Error("not_a_slave"));
+    assert_eq!(upstream.durable().term, 5);
+    let demoted = greet(&mut upstream, greeting(6, &[1], 7), FREE).expect("its term is higher");
+    assert!(is_demoted(&demoted));
+}
+
+#[test]
+fn a_refusal_is_said_once_and_watches_have_a_bound() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    for (term, count) in [(0, 1), (0, 0)] {
+        let refused = hand(&mut upstream, Input::Hello(greeting(term, &[2], 2), FREE));
+        assert_eq!(logs(&refused).len(), count);
+    }
+    for primary in 2..17 {
+        assert!(greet(&mut upstream, greeting(primary, &[100 + primary], primary), FREE).is_ok());
+    }
+    assert_eq!(greet(&mut upstream, greeting(17, &[117], 17), FREE), Err("has_primary"));
+    down(&mut upstream, &greeting(3, &[103], 3));
+    assert!(greet(&mut upstream, greeting(17, &[117], 17), FREE).is_ok());
+}
+
+#[test]
+fn one_that_was_a_slave_before_a_restart_says_so_once() {
+    let before = Membership { position: Some(Position { primary: 1, applied: 12 }), ..Membership::default() };
+    let mut upstream = started_again(&before, OWN);
+    let greeted = greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    assert_eq!(had(&greeted), (Some(1), 12));
+    assert_eq!(ask(&mut upstream, 1, 15), Answer::Applied(12), "what it had it has");
+    hand(&mut upstream, Input::Bye { session: 1 });
+    assert_eq!(upstream.durable().position, None, "nor after a restart");
+    let greeted = greet(&mut upstream, greeting(0, &[1], 2), FREE).expect("it is a slave");
+    assert_eq!(had(&greeted), (None, 0));
+    let mut upstream = started_again(&before, OWN);
+    let greeted = greet(&mut upstream, greeting(0, &[2], 1), FREE).expect("it is a slave");
+    assert_eq!(had(&greeted), (Some(1), 12));
+    assert_eq!(upstream.durable().position, None, "of another's writes it has none");
+    assert_eq!(ask(&mut upstream, 1, 15), Answer::Applied(0));
+}
+
+#[test]
+fn one_that_is_promoted_after_a_restart_has_no_place_among_the_writes_of_its_former_primary() {
+    let position = Some(Position { primary: 1, applied: 12 });
+    let before = Membership { was_slave: true, position, ..Membership::default() };
+    let mut upstream = started_again(&before, OWN);
+    let promoted = hand(&mut upstream, Input::Promote { reports: false });
+    assert!(matches!(logs(&promoted)[..], [Event::Promoted { former: None, term: 1, .. }]), "{promoted:?}");
+    let around = Around { is_empty: false, ..FREE };
+    let greeted = greet(&mut upstream, greeting(7, &[1], 1), around).expect("it is a slave");
+    assert_eq!(had(&greeted), (None, 0), "else what it has written would stay");
+}
+
+#[test]
+fn a_promotion_is_one_note_and_takes_over_what_the_primary_had() {
+    let mut upstream = upstream();
+    let [global, remote] = [ServerRef::global("kv"), ServerRef::remote("kv", "p@h")];
+    let slave = KnownSlave { name: ServerRef::remote("kv", "s@h"), node: None };
+    let names = vec![global.clone(), remote.clone()];
+    let primary = Greeting { names, slaves: vec![slave.clone()], ..greeting(0, &[1], 1) };
+    greet(&mut upstream, primary.clone(), FREE).expect("it is a slave");
+    mark(&mut upstream, 1, CopyMark::Whole, 12);
+    let promoted = hand(&mut upstream, Input::Promote { reports: false });
+    let event = Event::Promoted { former: Some(primary.pid.clone()), term: 1, seq: 12 };
+    assert_eq!(
+        promoted,
+        [
+            Output::RenewAll,
+            Output::Log(event),
+            Output::Leave { primary: primary.pid, session: 1 },
+            Output::AddDownstream(slave),
+            Output::AddDownstream(KnownSlave { name: remote, node: Some("p@h".into()) }),
+            Output::ClaimName(global.clone()),
+            Output::Persist { changed: Changed::Promotion, then: Some(Answer::Ok) },
+        ]
+    );
+    let durable = upstream.durable();
+    assert_eq!((durable.rank(), durable.role, durable.was_slave), ((1, OWN), TermRole::Promoted, false));
+    assert_eq!(durable.names_taken, [global]);
+    // Its former primary, which finds its name here, is its slave; nobody is that of a store that was not promoted.
+    let pid = greeting(0, &[1], 1).pid;
+    let offered = hand(&mut upstream, Input::Offer(pid.clone()));
+    assert!(offered.contains(&Output::AddDownstream(as_slave(&[], &pid))));
+    assert_eq!(reply(&offered), Answer::Ok);
+    let offered = hand(&mut self::upstream(), Input::Offer(pid));
+    assert_eq!(offered, [Output::Reply(Answer::Error("not_promoted"))]);
+}
+
+#[test]
+fn a_primary_that_is_refused_is_adopted_where_it_belongs_to_this_store() {
+    let owner = Membership { term: 2, promoted: OWN, role: TermRole::Promoted, ..Membership::default() };
+    let mut upstream = Upstream::new(OWN, owner.clone(), false);
+    let adopted = |upstream: &mut Upstream, greeting: Greeting, around: Around| {
+        let outputs = hand(upstream, Input::Hello(greeting, around));
+        assert_eq!(reply(&outputs), Answer::Error("superseded"));
+        outputs.iter().any(|output| matches!(output, Output::AddDownstream(_)))
+    };
+    let orphan = |promoted| Greeting {
+        lineage: Lineage { term: 2, promoted, path: Lineage::of_orphan(9).into() },
+        ..greeting(2, &[9], 1)
+    };
+    assert!(adopted(&mut upstream, orphan(OWN), FREE), "it has followed this promotion");
+    assert!(!adopted(&mut upstream, orphan(OWN - 1), FREE), "and not that of another");
+    assert!(!adopted(&mut upstream, greeting(1, &[9], 1), FREE), "one of another family");
+    let shares_name = Around { shares_name: true, ..FREE };
+    assert!(adopted(&mut upstream, greeting(1, &[9], 1), shares_name), "one whose name was taken over");
+    let is_slave = Around { is_greeted_by_slave: true, ..shares_name };
+    assert!(!adopted(&mut upstream, greeting(1, &[9], 1), is_slave), "it is a slave already");
+    // A slave of the promoted store has nobody to adopt.
+    let follows = Membership { role: TermRole::Follows, ..owner };
+    assert!(!adopted(&mut started_again(&follows, OWN), greeting(1, &[9], 1), shares_name));
+}
+
+#[test]
+fn a_copy_is_put_aside_and_what_a_session_that_is_over_sends_is_of_no_use() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    assert_eq!(upstream.take(2, 11), Take::Nowhere);
+    assert_eq!(ask(&mut upstream, 2, 11), Answer::Error("other_session"));
+    write(&mut upstream, 1, 11);
+    assert!(mark(&mut upstream, 1, CopyMark::Begin, 11).is_empty());
+    assert_eq!(upstream.take(1, 11), Take::ByKey);
+    assert_eq!(upstream.take_key(1, 11, b"k", true), Place::Aside);
+    assert_eq!(upstream.take_key(2, 11, b"k", true), Place::Nowhere);
+    assert!(upstream.started_empty());
+    let ended = mark(&mut upstream, 1, CopyMark::End, 12);
+    assert_eq!(ended, [Output::SwapIn { copy: 1, export: false }]);
+    assert_eq!(ask(&mut upstream, 1, 12), Answer::Applied(0), "it is not in yet");
+    assert!(hand(&mut upstream, Input::CopyIsIn { copy: 0 }).is_empty(), "of another copy");
+    let kept = hand(&mut upstream, Input::CopyIsIn { copy: 1 });
+    assert_eq!(
+        kept,
+        [Output::Persist { changed: Changed::Promotion, then: None }],
+        "it is a slave from here on"
+    );
+    assert!(!upstream.started_empty(), "it has what its primary has");
+    assert_eq!(ask(&mut upstream, 1, 15), Answer::Applied(12));
+    assert_eq!(upstream.primary().map(|primary| primary.lag), Some(3));
+    // What comes before something that was left out is repaired does not count.
+    mark(&mut upstream, 1, CopyMark::Repair, 12);
+    write(&mut upstream, 1, 20);
+    assert_eq!(applied(&upstream), 12);
+    mark(&mut upstream, 1, CopyMark::Whole, 21);
+    assert_eq!(applied(&upstream), 21);
+}
+
+#[test]
+fn what_was_applied_is_never_ahead_of_the_store() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    mark(&mut upstream, 1, CopyMark::Whole, 10);
+    let tickets = [11, 12].map(|seq| match upstream.take(1, seq) {
+        Take::Store(ticket) => ticket,
+        other => panic!("{other:?}"),
+    });
+    let asked = hand(&mut upstream, Input::Ask { session: 1, seq: 12 });
+    let [Output::Confirm(asked)] = asked[..] else { panic!("{asked:?}") };
+    assert_eq!(applied(&upstream), 10);
+    // It is kept behind the two.
+    assert_eq!(upstream.durable().position, Some(Position { primary: 1, applied: 12 }));
+    upstream.stored(tickets[1], Ok(()));
+    assert_eq!(applied(&upstream), 10, "the one before is not done");
+    upstream.stored(tickets[0], Ok(()));
+    assert_eq!(applied(&upstream), 12);
+    let answer = reply(&hand(&mut upstream, Input::Kept { asked, result: Ok(()) }));
+    assert_eq!(answer, Answer::Applied(12));
+    // A mark waits for what is before it, and what fails stops it, as it does the answer that is awaited.
+    mark(&mut upstream, 1, CopyMark::Repair, 12);
+    let Take::Store(ticket) = upstream.take(1, 13) else { panic!("it is for the store") };
+    mark(&mut upstream, 1, CopyMark::Whole, 13);
+    let asked = hand(&mut upstream, Input::Ask { session: 1, seq: 13 });
+    let [Output::Confirm(asked)] = asked[..] else { panic!("{asked:?}") };
+    upstream.stored(ticket, not_kept(Refusal::Disk));
+    assert!(matches!(logs(&outputs(&mut upstream))[..], [Event::NotKept(_)]));
+    assert_eq!(applied(&upstream), 12);
+    let answer = reply(&hand(&mut upstream, Input::Kept { asked, result: Ok(()) }));
+    assert_eq!(answer, Answer::Error("io"));
+    // Of a session that is over nothing is known any more.
+    let Take::Store(late) = upstream.take(1, 14) else { panic!("it is for the store") };
+    greet(&mut upstream, greeting(0, &[1], 2), FREE).expect("the same");
+    upstream.stored(late, not_kept(Refusal::Disk));
+    assert_eq!((ask(&mut upstream, 2, 14), upstream.poll_output()), (Answer::Applied(12), None));
+}
+
+#[test]
+fn what_is_not_kept_is_told_once_and_nothing_counts_until_it_was_sent_again() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    let standing = |upstream: &Upstream| upstream.primary().expect("it is a slave").standing.code();
+    mark(&mut upstream, 1, CopyMark::Whole, 5);
+    assert_eq!((ask(&mut upstream, 1, 5), standing(&upstream)), (Answer::Applied(5), "following"));
+    write(&mut upstream, 1, 6);
+    let Take::Store(ticket) = upstream.take(1, 7) else { panic!("it is for the store") };
+    upstream.stored(ticket, not_kept(Refusal::NoSpace));
+    write(&mut upstream, 1, 8);
+    assert_eq!(logs(&outputs(&mut upstream)).len(), 1);
+    assert_eq!((ask(&mut upstream, 1, 8), standing(&upstream)), (Answer::Error("no_space"), "full"));
+    // A mark that was under way.
+    mark(&mut upstream, 1, CopyMark::Whole, 8);
+    assert_eq!((ask(&mut upstream, 1, 9), applied(&upstream)), (Answer::Applied(6), 6));
+    mark(&mut upstream, 1, CopyMark::Repair, 9);
+    let Take::Store(ticket) = upstream.take(1, 9) else { panic!("it is for the store") };
+    upstream.stored(ticket, not_kept(Refusal::NoSpace));
+    assert!(outputs(&mut upstream).is_empty(), "said once, until all is well");
+    mark(&mut upstream, 1, CopyMark::Repair, 9);
+    mark(&mut upstream, 1, CopyMark::Whole, 10);
+    let asked = hand(&mut upstream, Input::Ask { session: 1, seq: 10 });
+    let [Output::Confirm(asked)] = asked[..] else { panic!("{asked:?}") };
+    let kept = hand(&mut upstream, Input::Kept { asked, result: Ok(()) });
+    assert_eq!(kept, [Output::Log(Event::KeptAgain), Output::Reply(Answer::Applied(10))]);
+    assert_eq!(standing(&upstream), "following");
+    // What the store does not confirm it has not kept.
+    let asked = hand(&mut upstream, Input::Ask { session: 1, seq: 10 });
+    let [Output::Confirm(asked)] = asked[..] else { panic!("{asked:?}") };
+    let kept = hand(&mut upstream, Input::Kept { asked, result: not_kept(Refusal::Disk) });
+    assert_eq!((reply(&kept), standing(&upstream)), (Answer::Error("io"), "failing"));
+}
+
+#[test]
+fn a_write_that_was_skipped_is_missing_until_it_is_sent_again() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[9], 1), FREE).expect("it is a slave");
+    mark(&mut upstream, 1, CopyMark::Whole, 5);
+    upstream.skipped(2, 6, None, "too large");
+    assert!(outputs(&mut upstream).is_empty(), "of another session");
+    assert_eq!(ask(&mut upstream, 1, 6), Answer::Applied(5));
+    upstream.skipped(1, 7, Some(b"k"), "too large");
+    // The next write has come, and says nothing about that.
+    write(&mut upstream, 1, 8);
+    assert_eq!(ask(&mut upstream, 1, 8), Answer::Error("too_large"));
+    assert_eq!(applied(&upstream), 5);
+    // A copy without it takes the place of nothing, whether it is put aside or not, unless its key is known there.
+    for (can_put_aside, key, is_copied) in
+        [(true, Some(&b"k"[..]), false), (true, None, false), (false, Some(b"k"), true), (false, None, false)]
+    {
+        hand(&mut upstream, Input::Mark { session: 1, seq: 8, mark: CopyMark::Begin, can_put_aside });
+        upstream.skipped(1, 9, key, "too large");
+        let ended = mark(&mut upstream, 1, CopyMark::End, 9);
+        let copy = ended.iter().find_map(|output| match output {
+            Output::DeleteRest { copy, .. } | Output::SwapIn { copy, .. } => Some(*copy),
+            _ => None,
+        });
+        assert_eq!(copy.is_some(), is_copied);
+        if let Some(copy) = copy {
+            hand(&mut upstream, Input::CopyIsIn { copy });
+            assert_eq!(applied(&upstream), 5, "something is missing in it");
+        }
+        assert_eq!(ask(&mut upstream, 1, 9), Answer::Error("too_large"));
+    }
+}
+
+#[test]
+fn what_is_half_done_is_known_until_it_is_done_also_after_a_restart() {
+    let mut upstream = upstream();
+    let greeted = greet(&mut upstream, greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");
+    let persist = Output::Persist { changed: Changed::Promotion, then: None };
+    assert_eq!(greeted[0], persist, "before anything is dropped");
+    assert!(upstream.durable().must_export && !upstream.durable().is_partial);
+    // A copy that is put aside leaves what is there as it was, and a repair does not.
+    assert!(mark(&mut upstream, 1, CopyMark::Begin, 3).is_empty() && !upstream.durable().is_partial);
+    let repair = mark(&mut upstream, 1, CopyMark::Repair, 3);
+    assert_eq!(repair, [Output::Persist { changed: Changed::Progress, then: None }]);
+    let mut again = started_again(upstream.durable(), OWN + 1);
+    assert!(again.durable().is_partial && again.durable().must_export);
+    greet(&mut again, greeting(1, &[PROMOTED], 2), FREE).expect("it is a slave");
+    assert!(again.durable().is_partial && again.durable().must_export, "nothing has come yet");
+    assert!(mark(&mut again, 1, CopyMark::Whole, 4).is_empty(), "of a session that is over");
+    assert_eq!(mark(&mut again, 2, CopyMark::Whole, 4).len(), 1);
+    assert!(!again.durable().is_partial && !again.durable().must_export);
+    // What is not kept makes a mix of it too, which is noted at the next occasion.
+    let Take::Store(ticket) = again.take(2, 5) else { panic!("it is for the store") };
+    again.stored(ticket, not_kept(Refusal::NoSpace));
+    assert!(again.durable().is_partial);
+    let asked = hand(&mut again, Input::Ask { session: 2, seq: 5 });
+    assert!(asked.contains(&Output::Persist { changed: Changed::Progress, then: None }), "{asked:?}");
+    let promoted = hand(&mut again, Input::Promote { reports: false });
+    assert!(logs(&promoted).contains(&&Event::Lacks(Lacks::NotKept(Refusal::NoSpace), Some(6))));
+    assert!(!again.durable().is_partial, "it is what its own are to have");
+}
+
+#[test]
+fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
+    assert_eq!(hand(&mut upstream, begin).len(), 1, "what it holds is a mix");
+    let put = |upstream: &mut Upstream, key: &[u8], is_put: bool| {
+        let Place::Store { ticket, export } = upstream.take_key(1, 10, key, is_put) else {
+            panic!("a copy in place")
+        };
+        upstream.stored(ticket, Ok(()));
+        export
+    };
+    assert!(
+        !put(&mut upstream, b"a", true)
+            && !put(&mut upstream, b"b", true)
+            && !put(&mut upstream, b"b", false)
+    );
+    assert_eq!(
+        hand(&mut upstream, Input::Promote { reports: false }),
+        [Output::Reply(Answer::Error("copying"))]
+    );
+    let ended = mark(&mut upstream, 1, CopyMark::End, 11);
+    assert_eq!(ended, [Output::DeleteRest { copy: 1, export: false }]);
+    // While the rest is deleted, which takes a while, writes go on.
+    assert_eq!((upstream.take_rest(1, b"a"), upstream.take_rest(2, b"b")), (Rest::Stays, Rest::Over));
+    let Rest::Goes(deleted) = upstream.take_rest(1, b"b") else { panic!("the primary has it not") };
+    let Place::Store { ticket, .. } = upstream.take_key(1, 12, b"c", true) else { panic!("in place") };
+    upstream.stored(ticket, Ok(()));
+    assert_eq!(upstream.take_rest(1, b"c"), Rest::Stays);
+    let asked = hand(&mut upstream, Input::Ask { session: 1, seq: 12 });
+    assert_eq!(asked, [Output::PutOff], "a restart would leave what is not deleted");
+    let is_in = hand(&mut upstream, Input::CopyIsIn { copy: 1 });
+    let [Output::Persist { .. }, Output::ConfirmPutOff(asked)] = is_in[..] else { panic!("{is_in:?}") };
+    assert_eq!(applied(&upstream), 0, "the deletion is with the store");
+    assert_eq!(upstream.durable().position, Some(Position { primary: 1, applied: 12 }), "and kept behind it");
+    upstream.stored(deleted, Ok(()));
+    assert_eq!((applied(&upstream), upstream.take_rest(1, b"b")), (12, Rest::Over));
+    let kept = hand(&mut upstream, Input::Kept { asked, result: Ok(()) });
+    assert_eq!(reply(&kept), Answer::Applied(12));
+    assert!(!upstream.durable().is_partial);
+    // What was there is told of when something comes in its place first.
+    upstream.durable.must_export = true;
+    let begin = Input::Mark { session: 1, seq: 12, mark: CopyMark::Begin, can_put_aside: false };
+    hand(&mut upstream, begin);
+    assert!(
+        put(&mut upstream, b"a", true) && !put(&mut upstream, b"a", true) && put(&mut upstream, b"b", false)
+    );
+    // Where the copy is over, so is the waiting for it.
+    let mut lost = upstream_behind_a_copy();
+    mark(&mut lost, 1, CopyMark::End, 10);
+    assert_eq!(hand(&mut lost, Input::Ask { session: 1, seq: 10 }), [Output::PutOff]);
+    let primary = greeting(0, &[1], 1).pid;
+    let down = hand(&mut lost, Input::PrimaryDown(primary, OwnedTerm::atom("noconnection")));
+    assert_eq!(down.last(), Some(&Output::ReplyPutOff(Answer::Error("other_session"))));
+    let mut again = upstream_behind_a_copy();
+    mark(&mut again, 1, CopyMark::End, 10);
+    assert_eq!(hand(&mut again, Input::Ask { session: 1, seq: 10 }), [Output::PutOff]);
+    let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
+    assert!(matches!(hand(&mut again, begin)[..], [Output::ConfirmPutOff(_)]));
+    // Another copy begins while the rest of this one is deleted.
+    mark(&mut upstream, 1, CopyMark::End, 12);
+    let begin = Input::Mark { session: 1, seq: 12, mark: CopyMark::Begin, can_put_aside: false };
+    hand(&mut upstream, begin);
+    assert_eq!(upstream.take_rest(2, b"x"), Rest::Over);
+    assert!(hand(&mut upstream, Input::CopyIsIn { copy: 2 }).is_empty());
+}
+
+/// A slave that had everything, and into which a copy has come.
+fn upstream_behind_a_copy() -> Upstream {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    mark(&mut upstream, 1, CopyMark::Whole, 10);
+    let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
+    hand(&mut upstream, begin);
+    upstream
+}
+
+#[test]
+fn a_copy_that_does_not_fit_aside_leaves_what_is_there() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    mark(&mut upstream, 1, CopyMark::Begin, 3);
+    assert_eq!(upstream.take_key(1, 3, b"k", true), Place::Aside);
+    upstream.put_aside(not_kept(Refusal::NoSpace));
+    assert!(matches!(logs(&outputs(&mut upstream))[..], [Event::CopyNotKept(_)]));
+    assert_eq!(upstream.take_key(1, 3, b"l", true), Place::Nowhere);
+    let ended = mark(&mut upstream, 1, CopyMark::End, 4);
+    assert!(!ended.iter().any(|output| matches!(output, Output::SwapIn { .. })));
+    assert!(upstream.started_empty() && !upstream.durable().was_slave);
+    for _ in 0..2 {
+        assert_eq!(ask(&mut upstream, 1, 4), Answer::Error("no_space"), "until it begins again");
+    }
+    mark(&mut upstream, 1, CopyMark::Begin, 5);
+    assert_eq!(ask(&mut upstream, 1, 5), Answer::Applied(0));
+}
+
+#[test]
+fn nothing_is_taken_in_a_session_whose_connection_is_lost() {
+    let mut upstream = upstream();
+    let primary = greeting(0, &[1], 1);
+    assert!(greet(&mut upstream, primary.clone(), FREE).is_ok());
+    write(&mut upstream, 1, 1);
+    assert_eq!(ask(&mut upstream, 1, 0), Answer::Applied(0));
+    down(&mut upstream, &primary);
+    // What is asked there may be behind writes that were lost.
+    assert_eq!(upstream.take(1, 2), Take::Nowhere);
+    assert_eq!(ask(&mut upstream, 1, 0), Answer::Error("other_session"));
+    assert!(greet(&mut upstream, greeting(0, &[1], 2), FREE).is_ok());
+    write(&mut upstream, 2, 3);
+    down(&mut upstream, &primary);
+    let removed = hand(&mut upstream, Input::Bye { session: 2 });
+    assert!(removed.contains(&Output::Log(Event::Removed)), "that it is removed it is told all the same");
+}
+
+#[test]
+fn of_two_that_greet_each_other_one_becomes_the_slave() {
+    let mut upstream = upstream();
+    let by_slave = Around { has_slaves: true, is_greeted_by_slave: true, ..FREE };
+    assert_eq!(greet(&mut upstream, greeting(0, &[OWN - 1], 1), by_slave), Err("crossing"));
+    upstream.greeting(true);
+    assert_eq!(greet(&mut upstream, greeting(0, &[OWN + 1], 1), FREE), Err("crossing"));
+    assert!(
+        greet(&mut upstream, greeting(0, &[OWN - 1], 1), FREE).is_ok(),
+        "the one with the higher incarnation"
+    );
+    // What changes nothing above it is no matter.
+    assert!(greet(&mut upstream, greeting(0, &[OWN - 1], 2), FREE).is_ok());
+    down(&mut upstream, &greeting(0, &[OWN - 1], 2));
+    assert_eq!(greet(&mut upstream, greeting(0, &[OWN + 1], 3), FREE), Err("crossing"));
+    assert!(greet(&mut upstream, greeting(1, &[OWN + 1], 3), FREE).is_ok(), "a promotion waits for nobody");
+    upstream.greeting(false);
+    down(&mut upstream, &greeting(1, &[OWN + 1], 3));
+    assert!(greet(&mut upstream, greeting(1, &[OWN + 2], 4), FREE).is_ok());
+}
+
+#[test]
+fn of_two_that_were_promoted_apart_from_each_other_one_yields() {
+    let promoted = |incarnation| {
+        let mut upstream = Upstream::new(incarnation, Membership::default(), false);
+        let around = Around { is_empty: false, ..FREE };
+        greet(&mut upstream, greeting(0, &[1], 1), around).expect("it is a slave");
+        assert!(!upstream.durable().must_export);
+        assert_eq!(reply(&hand(&mut upstream, Input::Promote { reports: false })), Answer::Ok);
+        upstream
+    };
+    let hello = |of: &Upstream| Greeting { lineage: of.lineage(), ..greeting(0, &[of.incarnation()], 2) };
+    let (mut low, mut high) = (promoted(3), promoted(4));
+    let around = Around { has_slaves: true, ..FREE };
+    assert_eq!(greet(&mut high, hello(&low), around), Err("superseded"));
+    low.greeting(true);
+    let yields = greet(&mut low, hello(&high), around).expect("the other is higher");
+    let stepped_down = |answer| matches!(answer, Answer::Greeted { stepped_down: true, .. });
+    assert!(is_demoted(&yields) && stepped_down(reply(&yields)));
+    assert!(low.durable().must_export, "it may have writes that the other has not");
+    assert_eq!(low.lineage(), Lineage { term: 1, promoted: 4, path: vec![4, 3] });
+    // Their slaves follow, though the primary that they have is there.
+    let mut slave = upstream();
+    greet(&mut slave, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    greet(&mut slave, hello(&promoted(3)), FREE).expect("it is a slave");
+    assert!(greet(&mut slave, hello(&high), FREE).is_ok_and(|outputs| !is_demoted(&outputs)));
+    assert_eq!(greet(&mut slave, hello(&promoted(3)), FREE), Err("superseded"));
+    assert!(!slave.durable().must_export);
+}
+
+#[test]
+fn of_an_own_promotion_nobody_else_is_the_primary_and_of_anothers_not_who_has_followed_it() {
+    let was_slave = Membership { was_slave: true, ..Membership::default() };
+    let mut owner = Upstream::new(OWN, was_slave, false);
+    assert_eq!(reply(&hand(&mut owner, Input::Promote { reports: false })), Answer::Ok);
+    let around = Around { is_empty: false, ..FREE };
+    // It is kept who it is over a restart, which gives another incarnation.
+    let mut owner = started_again(owner.durable(), OWN + 1);
+    assert!(owner.is_owner() && !owner.lineage().is_orphan());
+    let of = |lineage: Lineage| Greeting { lineage, ..greeting(1, &[9], 1) };
+    let mut slave = upstream();
+    greet(&mut slave, of(owner.lineage()), FREE).expect("it is a slave");
+    assert_eq!(slave.lineage().path, [OWN + 1, OWN]);
+    // The slave is started again: it is the primary of nobody, neither of the owner nor of others.
+    let started = OWN + 2;
+    let durable = slave.durable().clone();
+    let mut slave = started_again(&durable, started);
+    assert!(slave.lineage().is_orphan());
+    assert_eq!(slave.lineage().incarnation(), started);
+    assert_eq!(greet(&mut owner, of(slave.lineage()), around), Err("superseded"));
+    assert_eq!(greet(&mut upstream(), of(slave.lineage()), FREE), Err("superseded"));
+    // Also while it greets others itself, it takes who is above it; what its slaves are there is told apart.
+    slave.greeting(true);
+    let higher = Lineage { path: vec![started + 1], ..owner.lineage() };
+    let greeted = greet(&mut slave, of(higher), around).expect("it is a slave again");
+    assert!(is_demoted(&greeted) && !logs(&greeted).iter().any(|event| matches!(event, Event::Demoted(_))));
+    assert!(!slave.lineage().is_orphan());
+    // Who has removed it has no claim to it any more.
+    hand(&mut slave, Input::Bye { session: 1 });
+    assert!(!slave.lineage().is_orphan() && slave.durable().role == TermRole::None);
+    assert_eq!(greet(&mut owner, of(slave.lineage()), around), Err("superseded"));
+    // An orphan can be promoted, whatever it has, and is the primary then.
+    let mut orphan = started_again(&durable, started);
+    assert_eq!(reply(&hand(&mut orphan, Input::Promote { reports: false })), Answer::Ok);
+    assert!(orphan.is_owner());
+    assert!(greet(&mut owner, of(orphan.lineage()), around).is_ok_and(|outputs| is_demoted(&outputs)));
+    assert!(!owner.is_owner());
+}
+
+#[test]
+fn who_was_started_without_data_does_not_empty_one_that_has_some() {
+    let mut upstream = upstream();
+    let full = Around { is_empty: false, ..FREE };
+    let started_empty =
+        |incarnation, session| Greeting { started_empty: true, ..greeting(0, &[incarnation], session) };
+    assert_eq!(greet(&mut upstream, started_empty(1, 1), full), Err("not_empty"));
+    assert!(upstream.primary().is_none());
+    assert!(greet(&mut upstream, started_empty(1, 1), FREE).is_ok());
+    assert!(greet(&mut upstream, started_empty(1, 2), full).is_ok(), "it has what that one sent");
+    down(&mut upstream, &started_empty(1, 2));
+    assert_eq!(greet(&mut upstream, started_empty(2, 3), full), Err("not_empty"));
+    assert!(greet(&mut upstream, greeting(0, &[2], 3), full).is_ok(), "by hand");
+}
+
+#[test]
+fn what_a_slave_that_was_started_again_drops_after_a_promotion_is_told() {
+    for was_slave in [false, true] {
+        let before = Membership { was_slave, ..Membership::default() };
+        let mut upstream = started_again(&before, OWN);
+        let around = Around { is_empty: false, ..FREE };
+        let greeted = greet(&mut upstream, greeting(1, &[PROMOTED], 1), around).expect("it is a slave");
+        assert!(logs(&greeted).iter().any(|event| matches!(event, Event::Demoted(_))));
+        // It may have been written to while it had no primary.
+        assert!(upstream.durable().must_export);
+        mark(&mut upstream, 1, CopyMark::Begin, 3);
+        assert_eq!(mark(&mut upstream, 1, CopyMark::End, 4), [Output::SwapIn { copy: 1, export: true }]);
+        assert_eq!(hand(&mut upstream, Input::CopyIsIn { copy: 1 }).len(), 1, "to be kept once");
+        assert!(upstream.durable().was_slave && !upstream.durable().must_export);
+        assert!(mark(&mut upstream, 1, CopyMark::Whole, 5).is_empty());
+    }
+}

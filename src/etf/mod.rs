@@ -13,6 +13,7 @@ pub mod compressed;
 #[cfg(feature = "eetf")]
 pub mod eetf;
 pub mod key;
+pub mod order;
 mod owned;
 mod pool;
 pub mod serde;

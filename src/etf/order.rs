@@ -56,7 +56,7 @@ const TIES: u8 = 1;
 /// The bytes of a term that sort as the term does.
 ///
 /// # Errors
-/// As [`canonical`](key::canonical): the fault of whoever made the term.
+/// Those of [`canonical`](key::canonical): the fault of the node that encoded the term.
 pub fn order_key(term: TermView<'_>) -> Result<Vec<u8>, TermError> {
     let mut scratch = Vec::new();
     let canonical = key::canonical(term, &mut scratch)?;

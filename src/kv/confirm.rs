@@ -148,7 +148,7 @@ impl Confirmations {
     }
 
     /// The store follows a primary, or is copied to by one, which drops what it had itself: that its slaves have what comes
-    /// from here on says nothing of the writes before. Whoever waits for one of those, or will, is told how many had it.
+    /// from here on says nothing of the writes before. A caller that waits for one of those, or will, is told how many had it.
     pub(super) fn give_up(&self) {
         let waiting = {
             let mut queue = self.queue.lock();

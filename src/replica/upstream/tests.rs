@@ -4,6 +4,8 @@ use crate::etf::OwnedTerm;
 const OWN: u64 = 7;
 /// Some store that was promoted once.
 const PROMOTED: u64 = 5;
+/// That of all primaries.
+const FAMILY: u64 = 1;
 /// Nothing that would speak against a greeting.
 const FREE: Around =
     Around { has_slaves: false, is_greeted_by_slave: false, is_empty: true, shares_name: false };
@@ -12,7 +14,12 @@ fn greeting(term: u64, path: &[u64], session: u64) -> Greeting {
     let id = path.last().copied().unwrap_or(0) as u32;
     Greeting {
         session,
-        lineage: Lineage { term, promoted: if term == 0 { 0 } else { PROMOTED }, path: path.to_vec() },
+        lineage: Lineage {
+            term,
+            promoted: if term == 0 { 0 } else { PROMOTED },
+            path: path.to_vec(),
+            family: FAMILY,
+        },
         seq: 10,
         started_empty: false,
         names: Vec::new(),
@@ -279,12 +286,12 @@ fn a_primary_that_is_refused_is_adopted_where_it_belongs_to_this_store() {
         outputs.iter().any(|output| matches!(output, Output::AddDownstream(_)))
     };
     let orphan = |promoted| Greeting {
-        lineage: Lineage { term: 2, promoted, path: Lineage::of_orphan(9).into() },
+        lineage: Lineage { term: 2, promoted, path: Lineage::of_orphan(9).into(), family: FAMILY },
         ..greeting(2, &[9], 1)
     };
     assert!(adopted(&mut upstream, orphan(OWN), FREE), "it has followed this promotion");
     assert!(!adopted(&mut upstream, orphan(OWN - 1), FREE), "and not that of another");
-    assert!(!adopted(&mut upstream, greeting(1, &[9], 1), FREE), "one of another family");
+    assert!(!adopted(&mut upstream, greeting(1, &[9], 1), FREE), "it has nothing to do with this store");
     let shares_name = Around { shares_name: true, ..FREE };
     assert!(adopted(&mut upstream, greeting(1, &[9], 1), shares_name), "one whose name was taken over");
     let is_slave = Around { is_greeted_by_slave: true, ..shares_name };
@@ -292,6 +299,62 @@ fn a_primary_that_is_refused_is_adopted_where_it_belongs_to_this_store() {
     // A slave of the promoted store has nobody to adopt.
     let follows = Membership { role: TermRole::Follows, ..owner };
     assert!(!adopted(&mut started_again(&follows, OWN), greeting(1, &[9], 1), shares_name));
+}
+
+/// What is done with a primary of term 1 and of this family.
+fn superseded(upstream: &mut Upstream, family: u64) -> Vec<Output> {
+    let primary = greeting(1, &[9], 1);
+    let lineage = Lineage { family, ..primary.lineage.clone() };
+    let mut outputs = hand(upstream, Input::Hello(Greeting { lineage, ..primary }, FREE));
+    assert_eq!(reply(&outputs), Answer::Error("superseded"));
+    outputs.retain(|output| !matches!(output, Output::Reply(_) | Output::Log(_)));
+    outputs
+}
+
+#[test]
+fn a_primary_of_an_older_term_and_of_the_family_becomes_a_slave_whomever_it_greets() {
+    let itself = as_slave(&[], &greeting(1, &[9], 1).pid);
+    let owner = Membership {
+        term: 2,
+        promoted: OWN,
+        role: TermRole::Promoted,
+        family: FAMILY,
+        ..Membership::default()
+    };
+    let mut upstream = Upstream::new(OWN, owner.clone(), false);
+    assert_eq!(superseded(&mut upstream, FAMILY), [Output::AddDownstream(itself.clone())]);
+    assert_eq!(superseded(&mut upstream, FAMILY + 1), []);
+    let handed_up = hand(&mut upstream, Input::Superseded(itself.clone()));
+    assert_eq!(handed_up.last(), Some(&Output::AddDownstream(itself.clone())), "by a slave");
+    // Once it is one, nothing more is said.
+    hand(&mut upstream, Input::SlavesAre(vec![itself.clone()]));
+    assert_eq!(hand(&mut upstream, Input::Superseded(itself.clone())), []);
+
+    // A slave has its own primary do that, and so on to the first.
+    let mut slave = self::upstream();
+    greet(&mut slave, greeting(2, &[PROMOTED], 4), FREE).expect("it is a slave");
+    let primary = greeting(2, &[PROMOTED], 4);
+    let hand_up = Output::HandUp { primary: primary.pid.clone(), session: 4, superseded: itself.clone() };
+    assert_eq!(superseded(&mut slave, FAMILY), [hand_up.clone()]);
+    assert_eq!(superseded(&mut slave, FAMILY + 1), []);
+    assert_eq!(hand(&mut slave, Input::Superseded(itself.clone())), [hand_up]);
+    down(&mut slave, &primary);
+    assert_eq!(superseded(&mut slave, FAMILY), [], "nobody is there");
+}
+
+#[test]
+fn a_family_is_kept_over_restarts_and_left_where_a_primary_removes_its_slave() {
+    let mut primary = upstream();
+    assert_eq!((primary.lineage().family, primary.durable().family), (OWN, 0));
+    hand(
+        &mut primary,
+        Input::SlavesAre(vec![as_slave(&[ServerRef::global("a")], &greeting(0, &[1], 1).pid)]),
+    );
+    assert_eq!(started_again(primary.durable(), OWN + 1).lineage().family, OWN, "its slaves know it by that");
+    greet(&mut primary, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    assert_eq!(started_again(primary.durable(), OWN + 1).lineage().family, FAMILY);
+    hand(&mut primary, Input::Bye { session: 1 });
+    assert_eq!(started_again(primary.durable(), OWN + 1).lineage().family, OWN);
 }
 
 #[test]
@@ -618,7 +681,7 @@ fn of_two_that_were_promoted_apart_from_each_other_one_yields() {
     let stepped_down = |answer| matches!(answer, Answer::Greeted { stepped_down: true, .. });
     assert!(is_demoted(&yields) && stepped_down(reply(&yields)));
     assert!(low.durable().must_export, "it may have writes that the other has not");
-    assert_eq!(low.lineage(), Lineage { term: 1, promoted: 4, path: vec![4, 3] });
+    assert_eq!(low.lineage(), Lineage { term: 1, promoted: 4, path: vec![4, 3], family: FAMILY });
     // Their slaves follow, though the primary that they have is there.
     let mut slave = upstream();
     greet(&mut slave, greeting(0, &[1], 1), FREE).expect("it is a slave");

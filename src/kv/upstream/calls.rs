@@ -171,12 +171,12 @@ impl<S: Store> KeyValueServer<S> {
     /// Leaves those slaves to the primary that are its own, or are it.
     pub(super) fn leave_slaves(&self, names: &[ServerRef], at: Pid, turn: &Turn<'_>) {
         let (here, at) = (&turn.registry.node, RemoteProcess::Pid(at));
-        for slave in self.slaves() {
+        let removed = self.remove_slaves(|slave| {
             let is_primary = matches!(slave.state(), SlaveState::Following(followed) if followed == at);
-            if is_primary || names.contains(&slave.name().on(here)) {
-                self.remove_slave(slave.name());
-                tracing::warn!(store = ?turn.me, slave = %slave.name(), "slave left to the new primary");
-            }
+            is_primary || names.contains(&slave.name().on(here))
+        });
+        for (slave, _) in removed {
+            tracing::warn!(store = ?turn.me, slave = %slave.name(), "slave left to the new primary");
         }
         self.note_slaves_quietly();
     }

@@ -236,7 +236,7 @@ impl Process {
                 self.data.remove(&number(key.bytes()));
             }
             Cast::FromPrimary(message) => self.handle_kvnode(message, primary, room),
-            Cast::ReplicaLeft { .. } => panic!("not of a primary"),
+            Cast::ReplicaLeft { .. } | Cast::ReplicaSuperseded { .. } => panic!("not of a primary"),
         }
     }
 

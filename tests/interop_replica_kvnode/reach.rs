@@ -144,11 +144,8 @@ fn a_superseded_primary_is_handed_up_to_the_head_of_the_chain_that_its_slave_is_
     }
     let last = KvNode::start(&epmd, "a1", &data("a1"));
     let told = typed(&epmd, "promote --node a1");
-    assert_eq!(
-        ["term", "missing", "names"].map(|name| line(&told, name)),
-        ["1", "not known", "none"],
-        "{told}"
-    );
+    assert_eq!(line(&told, "term"), "1");
+    assert!(line(&told, "missing").starts_with("not known"), "{told}");
     let _middle = KvNode::start(&epmd, "a2", &format!("{} --connect {}", data("a2"), last.name()));
     wait_for_status(&epmd, "a1", &["a2@", "{:in_step, 0}"]);
     typed(&epmd, "put --node a1 :key :after");

@@ -127,7 +127,7 @@ fn a_primary_of_an_older_term_and_of_the_family_becomes_a_slave_whomever_it_gree
     greet(&mut slave, greeting(2, &[PROMOTED], 4), FREE).expect("it is a slave");
     let primary = greeting(2, &[PROMOTED], 4);
     let hand_up = Output::HandUp { primary: primary.pid.clone(), session: 4, superseded: itself.clone() };
-    assert_eq!(superseded(&mut slave, FAMILY), [hand_up.clone()]);
+    assert_eq!(superseded(&mut slave, FAMILY).as_slice(), std::slice::from_ref(&hand_up));
     assert_eq!(superseded(&mut slave, FAMILY + 1), []);
     assert_eq!(hand(&mut slave, Input::Superseded(itself.clone())), [hand_up]);
     down(&mut slave, &primary);

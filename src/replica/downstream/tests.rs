@@ -48,7 +48,10 @@ impl Source for Store {
 }
 
 fn store() -> Store {
-    Store { lineage: Mutex::new(Lineage { term: 0, promoted: 0, path: vec![1_000] }), ..Store::default() }
+    Store {
+        lineage: Mutex::new(Lineage { term: 0, promoted: 0, path: vec![1_000], family: 0 }),
+        ..Store::default()
+    }
 }
 
 fn pid(node: &str, id: u32) -> Pid {

@@ -158,6 +158,8 @@ impl World {
         if lineage.promoted != own || before.rank() == lineage.rank() || before.path.is_empty() {
             return;
         }
+        // Where a store answers late, what it has carried out may not be told of yet.
+        let carried_out = self.nodes[node].drive.as_ref().map(drive::at_rest).unwrap_or_default();
         // One more for this promotion.
         let turns = self.turns.get(&own).copied().unwrap_or(0);
         for Confirmed { incarnation, turns: then, pair: (key, value), had } in &self.confirmed {
@@ -166,7 +168,7 @@ impl World {
             if !had.iter().any(is_it) || self.turns.get(incarnation) != Some(then) {
                 continue;
             }
-            let has = observed.data.get(key).copied();
+            let has = observed.data.get(key).max(carried_out.get(key)).copied();
             let is_deleted = has.is_none() && self.deleted.get(key).is_some_and(|deleted| deleted > value);
             assert!(
                 has >= Some(*value) || is_deleted,

@@ -279,7 +279,8 @@ impl<S: Store> KeyValueServer<S> {
             Some(value) => {
                 let bytes = value.bytes();
                 let shared = shared_value(value, turn);
-                let value = Value { bytes, shared: shared.as_ref(), traits: value.traits() };
+                let (shared, traits) = (shared.as_ref(), value.traits());
+                let value = Value { bytes, shared, traits, copy: 0 };
                 self.store.put(key, value, done)
             }
             None => self.store.delete(key, done),

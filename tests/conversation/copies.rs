@@ -97,7 +97,7 @@ fn a_store_serves_while_it_deletes_step_by_step_what_a_copy_has_not_brought() {
     let entries = Arc::new(MemoryStore::default());
     for number in 0..REST as u64 {
         let key = encode(|w| _ = w.unsigned(number));
-        let value = Value { bytes: &key, shared: None, traits: Traits::none() };
+        let value = Value::of(&key, Traits::none());
         entries
             .put(&key, value, || panic!("memory answers at once"))
             .expect("at once")

@@ -154,6 +154,7 @@ impl<S: Store> KeyValueServer<S> {
                 bytes: value.bytes(),
                 shared: shared.as_ref(),
                 traits: value.traits(),
+                copy: 0,
             });
             let mut aside = self.upstream.aside.lock();
             // It answers at once: that is what such a store is for.

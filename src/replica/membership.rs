@@ -2,10 +2,11 @@
 //! what belongs together changes together.
 //!
 //! ```text
-//! {1, term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken}
+//! {2, term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken, copies}
 //! ```
 //!
-//! The number in front is the version of the form. Until 0.1.0 the same was kept as five notes, see [`Former`].
+//! The number in front is the version of the form; the first had no `copies`. Until 0.1.0 the same was kept as five notes, see
+//! [`Former`].
 
 use super::greeting::{KnownSlave, write_slaves};
 use crate::distribution::ServerRef;
@@ -75,18 +76,23 @@ pub struct Membership {
     pub slaves: Vec<KnownSlave>,
     /// The global names that it took over when it was promoted.
     pub names_taken: Vec<ServerRef>,
+    /// How many copies of a primary have begun, of which the last has this number: what is written while one comes into the store
+    /// itself carries it, so no other copy may have it, also after a restart.
+    pub copies: u32,
 }
 
 impl Membership {
     /// The name of the note.
     pub const NOTE: &'static str = "membership";
     /// The version of its form.
-    const VERSION: u64 = 1;
+    const VERSION: u64 = 2;
+    /// The version before.
+    const FIRST: u64 = 1;
 
     /// The note.
     pub fn note(&self) -> Vec<u8> {
         encode(|w| {
-            w.tuple(10).unsigned(Self::VERSION).unsigned(self.term).unsigned(self.promoted);
+            w.tuple(11).unsigned(Self::VERSION).unsigned(self.term).unsigned(self.promoted);
             w.atom(self.role.code());
             write_bool(w, self.was_slave);
             match self.position {
@@ -97,25 +103,24 @@ impl Membership {
             write_bool(w, self.must_export);
             write_slaves(w, &self.slaves);
             write_names(w, &self.names_taken);
+            w.unsigned(self.copies.into());
         })
     }
 
     /// Reads a note; `None`: it is damaged, or of a version that is not known here.
     pub fn read(note: &[u8]) -> Option<Self> {
-        let parts = TermView::parse(note).ok()?.as_tuple::<10>()?;
-        let [
-            version,
-            term,
-            promoted,
-            role,
-            was_slave,
-            position,
-            is_partial,
-            must_export,
-            slaves,
-            names_taken,
-        ] = parts;
-        (version.as_unsigned()? == Self::VERSION).then_some(())?;
+        let note = TermView::parse(note).ok()?;
+        let (whole, first) = (note.as_tuple::<11>(), note.as_tuple::<10>());
+        let is = |version: &TermView<'_>, known: u64| version.as_unsigned() == Some(known);
+        let (parts, copies) = match (&whole, &first) {
+            (Some([version, parts @ .., copies]), _) if is(version, Self::VERSION) => {
+                (parts, u32::try_from(copies.as_unsigned()?).ok()?)
+            }
+            (_, Some([version, parts @ ..])) if is(version, Self::FIRST) => (parts, 0),
+            _ => return None,
+        };
+        let [term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken] =
+            *parts;
         Some(Self {
             term: term.as_unsigned()?,
             promoted: promoted.as_unsigned()?,
@@ -126,6 +131,7 @@ impl Membership {
             must_export: read_bool(must_export)?,
             slaves: read_slaves(slaves)?,
             names_taken: read_names(names_taken)?,
+            copies,
         })
     }
 
@@ -269,6 +275,7 @@ mod tests {
                 known(pid.into(), Some("n@h")),
             ],
             names_taken: vec![ServerRef::global("d")],
+            copies: if position.is_some() { u32::MAX } else { 0 },
         }
     }
 
@@ -286,9 +293,31 @@ mod tests {
             assert_eq!(Membership::read(&note[..end]), None);
         }
         let mut newer = note;
-        assert_eq!((newer[2], newer[3]), (97, 1), "SMALL_INTEGER_EXT: the version");
-        newer[3] = 2;
+        assert_eq!((newer[2], newer[3]), (97, 2), "SMALL_INTEGER_EXT: the version");
+        newer[3] = 3;
         assert_eq!(Membership::read(&newer), None);
+    }
+
+    /// A record of the first version, of a slave that a copy was coming to.
+    const FIRST: &[u8] = b"h\x0aa\x01a\x03n\x08\x00\xff\xff\xff\xff\xff\xff\xff\xffw\x05beloww\x04true\
+        h\x02a\x09a\x0cw\x04truew\x05falsejl\x00\x00\x00\x01h\x02w\x06globalw\x01dj";
+
+    #[test]
+    fn a_record_of_the_first_version_has_had_no_copy() {
+        let kept = Membership {
+            term: 3,
+            promoted: u64::MAX,
+            role: TermRole::Follows,
+            was_slave: true,
+            position: Some(Position { primary: 9, applied: 12 }),
+            is_partial: true,
+            names_taken: vec![ServerRef::global("d")],
+            ..Membership::default()
+        };
+        assert_eq!(Membership::read(FIRST), Some(kept.clone()));
+        // It is kept as one of this version from then on.
+        let counted = Membership { copies: 1, ..kept };
+        assert_eq!(Membership::read(&counted.note()), Some(counted));
     }
 
     /// The notes of a store that was a slave, was promoted, and had slaves: as they lie in folders of before.

@@ -15,7 +15,7 @@ use super::{from_environment, run};
 const SEEDS: u64 = 500;
 
 /// Rules whose breach the simulation does not show yet.
-const UNSEEN: &[Rule] = &[Rule::PreviousName, Rule::RepairInTurn, Rule::HandedUp];
+const UNSEEN: &[Rule] = &[Rule::PreviousName, Rule::RepairInTurn];
 
 thread_local! {
     /// What a panic has said last; `None`: those of this thread are printed as ever.

@@ -158,7 +158,7 @@ impl Scan for Shown {
         let mut batch = Batch::default();
         for (key, value) in &self.0 {
             let value = term(*value);
-            let value = Value { bytes: &value, shared: None, traits: Traits::none() };
+            let value = Value::of(&value, Traits::none());
             batch.push(&term(*key), (self.1 == Shows::Pairs).then_some(value));
         }
         batch.is_last = true;

@@ -66,8 +66,8 @@ pub struct Upstream {
     started_empty: bool,
     /// Slaves that are being told the lineage.
     greetings: usize,
-    /// Primaries that are watched.
-    watches: usize,
+    /// Primaries that are watched, each once.
+    watched: Vec<Pid>,
     /// It was a primary with slaves: what it has sent them may come late. Said to the primary of each term, until that has
     /// brought it up to date.
     stepped_down: bool,
@@ -116,7 +116,7 @@ impl Upstream {
             durable,
             started_empty,
             greetings: 0,
-            watches: 0,
+            watched: Vec::new(),
             stepped_down: false,
             settled_in: (0, 0),
             replaced: None,
@@ -226,7 +226,7 @@ impl Upstream {
             Input::Offer(pid) => self.offered(pid),
             Input::Superseded(primary) => self.handed_up(primary),
             Input::PrimaryDown(pid, reason) => {
-                self.watches = self.watches.saturating_sub(1);
+                self.watched.retain(|watched| *watched != pid);
                 if let Role::Following(following) = &mut self.role
                     && following.is_at(&pid)
                 {

@@ -145,6 +145,26 @@ fn a_primary_that_takes_back_one_of_two_names_is_told_of_the_session_of_the_othe
 }
 
 #[test]
+fn a_primary_that_adds_and_removes_a_store_again_and_again_is_watched_once() {
+    let mut upstream = upstream();
+    let is_watched = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Watch(_)));
+    for session in 1..=40 {
+        let outputs = greet(&mut upstream, greeting(0, &[1], session), FREE).expect("it is taken");
+        assert_eq!(is_watched(&outputs), session == 1);
+        hand(&mut upstream, Input::Bye { session });
+    }
+    // Two primaries that are promoted by turns.
+    for term in 1..=40 {
+        let primary = 1 + term % 2;
+        let outputs = greet(&mut upstream, greeting(term, &[primary], 40 + term), FREE).expect("it is taken");
+        assert_eq!(is_watched(&outputs), term == 1);
+    }
+    down(&mut upstream, &greeting(0, &[1], 1));
+    let outputs = greet(&mut upstream, greeting(41, &[1], 81), FREE).expect("it is taken");
+    assert!(is_watched(&outputs), "it was down");
+}
+
+#[test]
 fn itself_and_circles_are_refused_and_a_path_of_long_ago_is_not() {
     let mut upstream = upstream();
     let with_slaves = Around { has_slaves: true, ..FREE };

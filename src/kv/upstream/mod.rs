@@ -69,6 +69,12 @@ impl<S: Store> UpstreamEntry<S> {
 
     /// Hands an input in, and gives what is to be done.
     pub(super) fn hand(&self, input: Input) -> Vec<Output> {
+        self.hand_for(input, || None)
+    }
+
+    /// The same for a caller. A caller whose question is put off is kept before the machine is unlocked: another thread may
+    /// answer as soon as it is.
+    pub(super) fn hand_for(&self, input: Input, caller: impl FnOnce() -> Option<OwnedCaller>) -> Vec<Output> {
         let mut machine = self.machine.lock();
         machine.handle(input);
         self.minds_writes.store(machine.minds_writes(), Ordering::Relaxed);
@@ -76,6 +82,9 @@ impl<S: Store> UpstreamEntry<S> {
             self.copy.store(0, Ordering::Relaxed);
         }
         let outputs = taken(&mut machine);
+        if outputs.contains(&Output::PutOff) {
+            *self.asker.lock() = caller();
+        }
         // A copy that is over makes room.
         let over = if machine.puts_aside() { None } else { self.aside.lock().take() };
         drop(machine);
@@ -170,10 +179,8 @@ impl<S: Store> KeyValueServer<S> {
                         self.confirm(asked, caller, turn);
                     }
                 }
-                Output::PutOff => {
-                    let asker = caller.map(|caller| caller.to_owned(&turn.me.pid));
-                    *self.upstream.asker.lock() = asker;
-                }
+                // The caller is kept where it has asked.
+                Output::PutOff => {}
                 Output::ConfirmPutOff(asked) => self.confirm_put_off(asked, turn.me.id),
                 Output::ReplyPutOff(answer) => self.upstream.answer_asker(&answer, &*self.dispatch),
                 Output::SwapIn { copy, export } => self.swap_in(copy, export, turn),

@@ -56,10 +56,10 @@ pub fn large(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let operator = Operator::start(lab)?;
     let (done, store) = (AtomicBool::new(false), store_of(&slave));
     let (statuses, pages) = (Mutex::default(), Mutex::default());
+    let status = || operator.status(&store).map(|_| ());
+    let page = || metrics(http);
     let started = Instant::now();
     let (sent, over) = thread::scope(|scope| {
-        let status = || operator.status(&store).map(|_| ());
-        let page = || metrics(http);
         let asking =
             [scope.spawn(|| asked(&done, &statuses, status)), scope.spawn(|| asked(&done, &pages, page))];
         let copied = operator.add_slave(&primary, &slave).and_then(|()| copied(&operator, &primary, &slave));

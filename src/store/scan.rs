@@ -117,13 +117,16 @@ pub fn at_once(scan: &mut dyn Scan) -> Option<Result<Batch, StoreError>> {
     came.lock().take()
 }
 
+/// A batch, with the scan and what was to be given back with it.
+pub type Next<T> = (Box<dyn Scan>, T, Result<Batch, StoreError>);
+
 /// Asks a scan for its next batch, and gives it with the scan and `with` where it comes at once. Else `later` gets the three, on
 /// the thread of the store; a completion that the scan drops is an error.
 pub fn next<T: Send + 'static>(
     scan: Box<dyn Scan>,
     with: T,
     later: impl FnOnce(Box<dyn Scan>, T, Result<Batch, StoreError>) + Send + 'static,
-) -> Option<(Box<dyn Scan>, T, Result<Batch, StoreError>)> {
+) -> Option<Next<T>> {
     let turn = Arc::new(Mutex::new(Turn::Asked));
     let tell = Arc::clone(&turn);
     let came = Owed::new(move |batch| {

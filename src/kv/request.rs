@@ -199,6 +199,13 @@ pub enum Cast<'a> {
         /// The session.
         session: u64,
     },
+    /// `{:replica_superseded, session, store}`, from a kvnode: it has refused this primary of an older term.
+    ReplicaSuperseded {
+        /// The session.
+        session: u64,
+        /// `{:at, name, node}`
+        store: TermView<'a>,
+    },
 }
 
 /// A cast from a primary that is a kvnode, to one: see [`crate::replica::dialect`].
@@ -320,6 +327,10 @@ impl<'a> Cast<'a> {
             }
             (2, b"replicate_delete") => Some(Self::ReplicateDelete { key: term.tail_at(cursor) }),
             (2, b"replica_left") => Some(Self::ReplicaLeft { session: cursor.unsigned().ok()? }),
+            (3, b"replica_superseded") => Some(Self::ReplicaSuperseded {
+                session: cursor.unsigned().ok()?,
+                store: term.tail_at(cursor),
+            }),
             (_, name) if name.starts_with(b"replica_") => {
                 FromPrimary::read(term, arity, name, cursor).map(Self::FromPrimary)
             }

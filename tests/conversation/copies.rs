@@ -120,7 +120,7 @@ fn a_store_serves_while_it_deletes_step_by_step_what_a_copy_has_not_brought() {
     let server = KeyValueServer::new(store, dispatch, follow, 1 << 20).shared();
     own.set(Arc::downgrade(&server)).expect("it is set once");
     let mut cluster = cluster_of(server, Arc::clone(&sent), DistributionFlags::OFFERED);
-    let greeted = call(&mut cluster, "{:replica_hello, 1, {0, 0, [9]}, 7, [], [], false}");
+    let greeted = call(&mut cluster, "{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
     assert!(greeted.starts_with("{:ok, "), "{greeted}");
     cast(&mut cluster, "{:replica_copy, 1, 7, :begin}");
     cast(&mut cluster, "{:replica_put, 1, 7, :brought, 1}");
@@ -185,7 +185,7 @@ impl Life {
 
     /// It is greeted by a primary of this term, and a copy begins in this session.
     fn begin(&mut self, session: u64, term: u64) {
-        self.call(&format!("{{:replica_hello, {session}, {{{term}, {term}, [9]}}, 7, [], [], false}}"));
+        self.call(&format!("{{:replica_hello, {session}, {{{term}, {term}, [9], 9}}, 7, [], [], false}}"));
         self.settle();
         self.cast(&format!("{{:replica_copy, {session}, 7, :begin}}"));
     }

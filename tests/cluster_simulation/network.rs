@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kvnode::distribution::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
-use kvnode::etf::{OwnedTerm, Pid};
+use kvnode::etf::Pid;
+use kvnode::process::Peer;
 use kvnode::process::peer::Frame;
-use kvnode::process::{MonitorRequest, Outcome, Peer};
 
 use super::world::World;
 
@@ -169,11 +169,6 @@ impl World {
         let name = Arc::clone(&self.nodes[other].name);
         let life = self.life_mut(node);
         life.waiters.node_down(&name);
-        // What was to be monitored by then is by the connection that it was asked for on.
-        let monitors: Vec<MonitorRequest> =
-            life.monitors.extract_if(.., |request| *request.process.node() == name).collect();
-        monitors.into_iter().for_each(|request| (request.done)(OwnedTerm::atom("noconnection")));
-        let life = self.life_mut(node);
         let mut later = std::mem::take(&mut life.later);
         end.peer.connection_lost(life.surroundings(), &mut later);
         life.later = later;
@@ -191,26 +186,6 @@ impl World {
                 end.broken = true;
             }
         }
-    }
-
-    /// A process of ours monitors another: some time after it has wanted to.
-    pub fn monitor(&mut self, node: usize, request: MonitorRequest) {
-        let MonitorRequest { from, process, done } = request;
-        let other = self.node_named(process.node());
-        if !self.connect(node, other) {
-            return done(OwnedTerm::atom("noconnection"));
-        }
-        let life = self.life(node);
-        let reference = life.registry.new_reference();
-        life.waiters.expect(&reference, process.node(), |outcome| {
-            done(match outcome {
-                Outcome::Down(reason) => OwnedTerm::parse(reason).expect("it was checked when it came"),
-                _ => OwnedTerm::atom("noconnection"),
-            });
-        });
-        let mut frames = Outbound::default();
-        frames.monitor(&from, &process, &reference);
-        self.send_frames(node, other, &mut frames);
     }
 
     /// The node of a process.

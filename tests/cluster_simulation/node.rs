@@ -10,8 +10,7 @@ use kvnode::kv::{ConfirmConfig, FollowSlave, KeyValueServer, NewFile, Offer, Sla
 use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::Surroundings;
 use kvnode::process::{
-    Dispatch, Effect, Feed, GenServer, MonitorRequest, NoRoom, Peer, Process, ProcessId, Registry, Waiters,
-    WakeRequest,
+    Dispatch, Effect, Feed, GenServer, NoRoom, Peer, Process, ProcessId, Registry, Waiters, WakeRequest,
 };
 use kvnode::replica::{SlaveName, Source};
 use kvnode::store::Room;
@@ -207,7 +206,6 @@ pub struct Life {
     /// A slot is empty while its slave is followed by a turn, and once it is followed no more.
     pub follows: Vec<Option<Box<Follow>>>,
     pub hungry: Vec<FedAt>,
-    pub monitors: Vec<MonitorRequest>,
     pub wakes: Vec<Wake>,
 }
 
@@ -298,7 +296,6 @@ impl VirtualNode {
             later: Vec::new(),
             follows: Vec::new(),
             hungry: Vec::new(),
-            monitors: Vec::new(),
             wakes: Vec::new(),
         });
     }
@@ -346,7 +343,6 @@ impl VirtualNode {
             later: Vec::new(),
             follows: Vec::new(),
             hungry: Vec::new(),
-            monitors: Vec::new(),
             wakes: Vec::new(),
         });
     }

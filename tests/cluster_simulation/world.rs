@@ -162,7 +162,6 @@ enum Event {
     Deliver(usize, usize),
     Turn(usize, usize),
     Feed(usize),
-    Monitor(usize),
     Wake(usize),
     Drive(usize),
     Work(usize),
@@ -332,7 +331,6 @@ impl World {
         let now = self.now;
         match effect {
             Effect::Feed(to, feed) => self.feed(node, &to, &feed),
-            Effect::Monitor(request) => self.life_mut(node).monitors.push(*request),
             Effect::Wake(request) => {
                 let due = now + request.every;
                 self.life_mut(node).wakes.push(Wake { due, request: *request });
@@ -369,9 +367,6 @@ impl World {
             if !life.hungry.is_empty() {
                 events.push(Event::Feed(node));
             }
-            if !life.monitors.is_empty() {
-                events.push(Event::Monitor(node));
-            }
             if node_of.drive.as_ref().is_some_and(|drive| drive.waiting() > 0) {
                 events.push(Event::Drive(node));
             }
@@ -396,11 +391,6 @@ impl World {
                 for (to, feed) in std::mem::take(&mut self.life_mut(node).hungry) {
                     self.feed(node, &to, &feed);
                 }
-                self.carry_out(node);
-            }
-            Event::Monitor(node) => {
-                let request = self.life_mut(node).monitors.remove(0);
-                self.monitor(node, request);
                 self.carry_out(node);
             }
             Event::Drive(node) => {

@@ -525,6 +525,13 @@ impl Upstream {
         self.log(Event::WrittenTo);
     }
 
+    /// Tells a primary that this store follows it no more: in the session in force, and in the one that this has taken the place
+    /// of. The primary has greeted this store by two names then, and may not have had its answer to the second.
+    fn leave(&mut self, primary: &Pid, session: u64, replaced: Option<u64>) {
+        let sessions = replaced.into_iter().chain([session]);
+        self.outputs.extend(sessions.map(|session| Output::Leave { primary: primary.clone(), session }));
+    }
+
     fn removed(&mut self, session: u64) {
         let is_it = self.following().is_some_and(|following| following.primary.session == session);
         if !is_it {

@@ -188,6 +188,8 @@ impl<S: Store> KeyValueServer<S> {
         }
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
+                // Nobody has asked for it: where this store was started without data, it may have lost what that one holds.
+                slave.protect_data();
                 if let Some(node) = node {
                     slave.expect_at(node);
                 }

@@ -36,6 +36,8 @@ mod network;
 mod node;
 #[path = "cluster_simulation/random.rs"]
 mod random;
+#[path = "cluster_simulation/rest.rs"]
+mod rest;
 #[path = "cluster_simulation/shelf.rs"]
 mod shelf;
 #[path = "cluster_simulation/shell.rs"]

@@ -156,7 +156,7 @@ impl World {
             }
             Item::IsAt { question, at } => {
                 self.ends[node][from] = Some(end);
-                self.is_at(node, question, at);
+                self.located(node, question, at);
             }
         }
         self.carry_out(node);

@@ -106,7 +106,7 @@ impl Follow {
     }
 
     /// An answer to the question where its name is; `found`: or why that is not known.
-    fn is_at(&mut self, question: u64, found: Result<Whereabouts, String>) {
+    fn located(&mut self, question: u64, found: Result<Whereabouts, String>) {
         let Some(asked) = self.asked.iter().position(|asked| asked.question == question) else { return };
         let Asked { question, is_look, .. } = self.asked.remove(asked);
         self.tell(match is_look {
@@ -317,18 +317,18 @@ impl World {
             SlaveName::Local(name) => (name, node),
             SlaveName::Pid(at) => {
                 self.follow(node, slot).asked.push(Asked { question, node, is_look });
-                return self.is_at(node, (slot, question), Some(at));
+                return self.located(node, (slot, question), Some(at));
             }
             SlaveName::Global(_) => panic!("{name}: nobody asks for that"),
         };
         self.follow(node, slot).asked.push(Asked { question, node: host, is_look });
         if host == node {
             let at = self.life(node).registry.by_name(&name).map(|(_, process)| process.pid.clone());
-            self.is_at(node, (slot, question), at);
+            self.located(node, (slot, question), at);
         } else if self.connect(node, host) {
             self.send(node, host, Item::WhereIs { name, question: (slot, question) });
         } else {
-            self.follow(node, slot).is_at(question, Err("not reached".into()));
+            self.follow(node, slot).located(question, Err("not reached".into()));
         }
     }
 
@@ -404,10 +404,10 @@ impl World {
     }
 
     /// A node has said where a name is.
-    pub fn is_at(&mut self, node: usize, (slot, question): (usize, u64), at: Option<Pid>) {
+    pub fn located(&mut self, node: usize, (slot, question): (usize, u64), at: Option<Pid>) {
         let at = self.whereabouts(node, at);
         if let Some(follow) = &mut self.life_mut(node).follows[slot] {
-            follow.is_at(question, Ok(at));
+            follow.located(question, Ok(at));
         }
     }
 
@@ -415,7 +415,7 @@ impl World {
     pub fn not_said(&mut self, node: usize, by: usize) {
         for follow in self.life_mut(node).follows.iter_mut().flatten() {
             while let Some(asked) = follow.asked.iter().find(|asked| asked.node == by) {
-                follow.is_at(asked.question, Err("not said".into()));
+                follow.located(asked.question, Err("not said".into()));
             }
         }
     }

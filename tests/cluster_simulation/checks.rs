@@ -54,6 +54,25 @@ pub struct Observed {
     above: BTreeSet<String>,
     /// What was kept of this, line by line.
     told: Vec<String>,
+    /// The primary as it was then.
+    figures: Option<PrimaryFigures>,
+    /// What else it hung on when everything was checked last.
+    looked: Option<Looked>,
+}
+
+/// All that what is checked of a node hangs on, beside its lineage and its primary: while it is the same, so is the outcome.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Looked {
+    incarnation: u64,
+    seq: u64,
+    changes: u64,
+    is_written: bool,
+    /// How much is known of the primary.
+    held_above: usize,
+    /// Times that any store has changed its lineage.
+    turns: u64,
+    /// Calls so far.
+    calls: u32,
 }
 
 /// What a store has held.
@@ -112,7 +131,9 @@ impl World {
         if figures.is_none() && had_primary {
             self.freed.insert(node);
         }
-        let Some(figures) = figures.filter(|figures| figures.state != PrimaryStanding::Gone) else { return };
+        if figures.is_none_or(|figures| figures.state == PrimaryStanding::Gone) {
+            return;
+        }
         let of = |life: u64| self.lives.get(&life).map(|name| self.node_named(name));
         if lineage.term > 0
             && self.observed[node].lineage != *lineage
@@ -121,10 +142,14 @@ impl World {
             let is_led = Some(root) == of(lineage.promoted) || self.freed.contains(&root);
             assert!(is_led, "{node} follows {root} in term {}, which was not promoted", lineage.term);
         }
-        // Each of two stores the slave of the other: their writes would go round.
+    }
+
+    /// Each of two stores the slave of the other: their writes would go round.
+    fn check_circle(&self, node: usize, figures: Option<&PrimaryFigures>) {
+        let Some(figures) = figures.filter(|figures| figures.state != PrimaryStanding::Gone) else { return };
         let primary = self.node_named(&figures.node);
-        let goes_round = self.takes(primary, node)
-            && self.takes(node, primary)
+        let goes_round = self.takes(node, primary)
+            && self.takes(primary, node)
             && (self.streams(primary, node) || self.streams(node, primary));
         assert!(!goes_round, "{node} and {primary} follow each other");
     }
@@ -158,8 +183,6 @@ impl World {
         if lineage.promoted != own || before.rank() == lineage.rank() || before.path.is_empty() {
             return;
         }
-        // Where a store answers late, what it has carried out may not be told of yet.
-        let carried_out = self.nodes[node].drive.as_ref().map(drive::at_rest).unwrap_or_default();
         // One more for this promotion.
         let turns = self.turns.get(&own).copied().unwrap_or(0);
         for Confirmed { incarnation, turns: then, pair: (key, value), had } in &self.confirmed {
@@ -168,7 +191,7 @@ impl World {
             if !had.iter().any(is_it) || self.turns.get(incarnation) != Some(then) {
                 continue;
             }
-            let has = observed.data.get(key).max(carried_out.get(key)).copied();
+            let has = observed.data.get(key).copied();
             let is_deleted = has.is_none() && self.deleted.get(key).is_some_and(|deleted| deleted > value);
             assert!(
                 has >= Some(*value) || is_deleted,
@@ -257,10 +280,70 @@ impl World {
         if self.nodes[node].is_beam {
             return self.note_beam_has_writes(node);
         }
+        self.check_store(node);
+        self.check_in_step(node);
+    }
+
+    /// A slave that is shown as in step, and to which nothing is under way, follows this store and holds what that holds.
+    fn check_in_step(&mut self, node: usize) {
+        let mut seen = 0;
+        for follow in self.life(node).follows.iter().flatten() {
+            let at = {
+                let machine = follow.slave.machine();
+                let is_in_step = machine.standing() == Standing::InStep { lag: 0 };
+                machine.followed_at().filter(|_| is_in_step).cloned()
+            };
+            let Some(at) = at else { continue };
+            let other = self.node_named(&at.node);
+            let is_idle = self.is_idle(node, other) && self.is_idle(other, node);
+            let is_there =
+                self.nodes[other].life.as_ref().is_some_and(|life| life.store.pid.creation == at.creation);
+            if !is_idle || !is_there || !self.is_written(node) || !self.is_written(other) {
+                continue;
+            }
+            let here = &self.observed[node].data;
+            if self.nodes[other].is_beam {
+                let server = &self.life(other).server;
+                if !server.has_other_writers(&self.nodes[node].name) {
+                    let there = server.data();
+                    assert!(there == **here, "{at:?} of {node} is in step, and is not: {there:?}, {here:?}");
+                    seen += 1;
+                }
+                continue;
+            }
+            let figures = self.figures(other);
+            let is_its = figures.as_ref().is_some_and(|figures| *figures.node == *self.nodes[node].name);
+            assert!(is_its, "{at:?} is shown as in step by {node}, and follows {figures:?}");
+            let there = &self.observed[other].data;
+            assert!(there == here, "{at:?} of {node} is in step, and is not: {there:?}, {here:?}");
+            seen += 1;
+        }
+        self.counts.idle += seen;
+    }
+
+    fn check_store(&mut self, node: usize) {
         let figures = self.figures(node);
         let (lineage, life) = (self.lineage(node), self.life(node));
         let (incarnation, seq, changes) = (life.incarnation, life.source().seq(), life.server.changes());
+        let has_dropped = !life.dropped.is_empty();
+        self.check_circle(node, figures.as_ref());
+        let above = Self::primary_of(&lineage).and_then(|primary| self.history.get(&primary));
+        let looked = Looked {
+            incarnation,
+            seq,
+            changes,
+            is_written: self.is_written(node),
+            held_above: above.map_or(0, Vec::len),
+            turns: self.turned,
+            calls: self.next_call,
+        };
         let observed = &mut self.observed[node];
+        let is_reporting = observed.reports || observed.may_report || observed.reports_late || has_dropped;
+        let is_same =
+            observed.looked == Some(looked) && observed.lineage == lineage && observed.figures == figures;
+        if is_same && !is_reporting {
+            return;
+        }
         if observed.incarnation != incarnation {
             // A slave that is started again keeps what callers write to it before its primary finds it, too.
             let may_report = self.nodes[node].drive.as_ref().is_some_and(|drive| {
@@ -288,6 +371,7 @@ impl World {
         self.check_applied(node, figures.as_ref(), &lineage);
         self.observed[node].lineage = lineage;
         self.note_who_has_writes(node, &between, figures.as_ref());
+        (self.observed[node].figures, self.observed[node].looked) = (figures, Some(looked));
     }
 
     /// Whether nothing that the server has taken in is still to be written.
@@ -312,6 +396,7 @@ impl World {
         if observed.lineage != *lineage {
             let turns = self.turns.entry(incarnation).or_default();
             *turns += 1;
+            self.turned += 1;
             if *turns > 1 {
                 let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
                 lives.for_each(|life| life.server.note_unsteady(&self.nodes[node].name));
@@ -489,6 +574,16 @@ impl World {
         }
     }
 
+    /// The nodes whose servers a node's store streams to.
+    pub fn followed_by(&self, node: usize) -> Vec<usize> {
+        let slaves = self.life(node).server.slaves();
+        let followed = slaves.iter().filter_map(|slave| match slave.state() {
+            SlaveState::Following(at) => Some(self.node_of(&at)),
+            _ => None,
+        });
+        followed.collect()
+    }
+
     /// The node that a slave's name names.
     pub fn target(&self, slave: &SlaveEntry) -> Option<usize> {
         match slave.name() {
@@ -507,6 +602,9 @@ impl World {
     /// An Elixir server has a write, or what came after it under its key. Several primaries write over each other there.
     fn note_beam_has_writes(&mut self, node: usize) {
         let Some(life) = &self.nodes[node].life else { return };
+        if !self.calls.values().any(|call| matches!(call.asked, Asked::Confirmed { .. })) {
+            return;
+        }
         let (incarnation, data, is_mixed) = (life.incarnation, life.server.data(), life.server.writers() > 1);
         for Call { asked, .. } in self.calls.values_mut() {
             let Asked::Confirmed { pair: (key, value), had, .. } = asked else { continue };

@@ -49,6 +49,11 @@ impl World {
         self.ends[node][other].is_some()
     }
 
+    /// Whether nothing is under way to a node, and its connection is there.
+    pub fn is_idle(&self, node: usize, from: usize) -> bool {
+        self.ends[node][from].as_ref().is_some_and(|end| !end.broken && end.inbox.is_empty())
+    }
+
     /// Whatever is under way to a node.
     pub fn waiting(&self, node: usize, from: usize) -> usize {
         self.ends[node][from].as_ref().map_or(0, |end| end.inbox.len())

@@ -96,7 +96,8 @@ impl World {
                 slaves_max = slaves_max.max(followed.len());
                 if self.nodes[target].is_beam {
                     // Stores that know nothing of each other may write to it, each behind the other.
-                    let is_of_one = self.is_one_tree || self.life(target).server.writers() <= 1;
+                    let server = &self.life(target).server;
+                    let is_of_one = self.is_one_tree || !server.has_other_writers(&self.nodes[node].name);
                     if is_of_one && self.is_only_primary(node, target) {
                         let (there, here) = (self.life(target).server.data(), &self.observed[node].data);
                         assert!(

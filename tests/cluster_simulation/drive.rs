@@ -36,7 +36,7 @@ impl Look for Drive {
     }
 
     fn data(&self, seq: u64) -> Data {
-        numbers(&self.shown(seq))
+        self.with_shown(seq, numbers)
     }
 
     fn take_replaced(&self) -> Option<Data> {

@@ -89,12 +89,24 @@ impl Store for InPlace {
     }
 }
 
-fn call(cluster: &mut Cluster, request: &str) -> String {
+pub fn call(cluster: &mut Cluster, request: &str) -> String {
     let answers = cluster.call(request);
     let [answer] = &answers[..] else { panic!("{answers:?}") };
+    said_in(answer)
+}
+
+/// What a call is answered with.
+pub fn said_in(answer: &[u8]) -> String {
     let answer = TermView::parse(payload_of(answer)).expect("a term");
     let [_, answer] = answer.as_tuple::<2>().expect("an answer");
     format!("{answer:?}")
+}
+
+/// A greeting of a primary with the session 1; gives the signal that watches it, and the answer.
+pub fn greet(cluster: &mut Cluster) -> (Vec<u8>, String) {
+    let frames = cluster.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+    let [watch, answer] = &frames[..] else { panic!("{frames:?}") };
+    (watch.clone(), said_in(answer))
 }
 
 fn cast(cluster: &mut Cluster, request: &str) {
@@ -120,7 +132,7 @@ fn a_store_serves_while_it_deletes_step_by_step_what_a_copy_has_not_brought() {
     let server = KeyValueServer::new(store, dispatch, follow, 1 << 20).shared();
     own.set(Arc::downgrade(&server)).expect("it is set once");
     let mut cluster = cluster_of(server, Arc::clone(&sent), DistributionFlags::OFFERED);
-    let greeted = call(&mut cluster, "{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+    let (_watch, greeted) = greet(&mut cluster);
     assert!(greeted.starts_with("{:ok, "), "{greeted}");
     cast(&mut cluster, "{:replica_copy, 1, 7, :begin}");
     cast(&mut cluster, "{:replica_put, 1, 7, :brought, 1}");

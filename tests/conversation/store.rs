@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kvnode::distribution::{DistributionFlags, Outbound};
 use kvnode::etf::{Pid, TermView, encode};
-use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Polled};
+use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Polled, SlaveEntry};
 use kvnode::process::{Dispatch, Effect, FedNode, Feeding, GenServer, More};
 use kvnode::replica::downstream::{Answer, Chance, Input, KeysRead, Output, Search, Whereabouts};
 use kvnode::replica::{Acknowledge, SlaveName, SlaveState, Standing};
@@ -262,7 +262,10 @@ fn carry_out(FollowSlave { slave, source, .. }: &FollowSlave, at: &Pid) -> Optio
             }
             Output::AskKind { question, .. } => slave.answered(question, Answer::Kind(Ok(None)), source),
             Output::ReadKeys { question, .. } => keys = Some(question),
-            Output::ReadPart { scan, part, since } => slave.read_part(scan, part, since, &**source),
+            Output::ReadPart { scan, part, since } => {
+                let read = SlaveEntry::read_part(part, since, &**source);
+                slave.tell(Input::PartRead { scan, part, read });
+            }
             Output::Repair => slave.repair(&**source),
             _ => {}
         }

@@ -76,6 +76,8 @@ pub struct Manner {
     pub in_order: bool,
     /// What was carried out last is told of first, mostly.
     pub newest_first: bool,
+    /// What is read comes at once where nothing of it is under way, as from a cache.
+    pub reads_at_once: bool,
     /// Scans come later too.
     pub late_scans: bool,
     /// A thread of its own steps it.
@@ -91,6 +93,7 @@ impl Manner {
             fails_to_read: false,
             in_order: false,
             newest_first: false,
+            reads_at_once: false,
             late_scans: false,
             has_thread: false,
         }
@@ -259,8 +262,8 @@ impl Deferred {
         state.since.clear();
     }
 
-    /// What it held when its last write was this one.
-    pub fn shown(&self, seq: u64) -> BTreeMap<Vec<u8>, Held> {
+    /// Looks at what it held when its last write was this one.
+    pub fn with_shown<R>(&self, seq: u64, look: impl FnOnce(&BTreeMap<Vec<u8>, Held>) -> R) -> R {
         let state = &mut *self.state.lock();
         while state.shown_seq < seq
             && let Some((key, value)) = state.since.remove(&(state.shown_seq + 1))
@@ -271,7 +274,7 @@ impl Deferred {
                 None => _ = state.shown.remove(&key),
             }
         }
-        state.shown.clone()
+        look(&state.shown)
     }
 
     /// What it holds, but for what is being written.
@@ -444,7 +447,7 @@ impl Store for Deferred {
     ) -> Option<R> {
         let at_once = {
             let mut state = self.state.lock();
-            let may = !state.is_busy(key) && state.random.below(4) == 0;
+            let may = !state.is_busy(key) && (state.manner.reads_at_once || state.random.below(4) == 0);
             may.then(|| state.data.get(key).cloned())
         };
         match at_once {

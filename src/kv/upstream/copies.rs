@@ -84,12 +84,13 @@ impl<S: Store> DeletedRest<S> {
                 Some(rest.came(scan, batch))
             }
             Stage::Deletes(mut keys, scan) => {
-                if !server.delete_foreign(&self, keys.by_ref().take(KEYS_AT_ONCE)) {
-                    self.end(&server);
-                    return None;
-                }
-                self.stage =
-                    if keys.as_slice().is_empty() { after(scan) } else { Stage::Deletes(keys, scan) };
+                let goes_on = server.delete_foreign(&self, keys.by_ref().take(KEYS_AT_ONCE));
+                self.stage = match keys.as_slice().is_empty() {
+                    // Another copy has begun, or this one is not whole.
+                    _ if !goes_on => Stage::Ends,
+                    true => after(scan),
+                    false => Stage::Deletes(keys, scan),
+                };
                 Some(self)
             }
             Stage::Ends => {

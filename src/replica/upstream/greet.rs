@@ -122,7 +122,7 @@ impl Upstream {
         self.durable.position = here;
         self.refused = None;
         self.under_way.forget();
-        self.replaced = change.replaced;
+        let replaced = std::mem::replace(&mut self.replaced, change.replaced);
         self.stepped_down |= change.is_demoted && around.has_slaves;
         self.role = Role::Following(Following::new(greeting, here.map_or(0, |here| here.applied)));
         // Before anything is dropped.
@@ -134,7 +134,7 @@ impl Upstream {
             self.outputs.push_back(Output::Watch(pid.clone()));
         }
         if let Some((primary, session)) = change.left.clone().filter(|_| !planted(Rule::Leave)) {
-            self.outputs.push_back(Output::Leave { primary, session });
+            self.leave(&primary, session, replaced);
         }
         if change.is_demoted && (around.has_slaves || !around.is_empty) {
             self.log(Event::Demoted(pid.clone()));

@@ -354,7 +354,9 @@ impl Upstream {
     /// Whether a key that a copy with this number has not brought, as far as is known, goes: what becomes of that is told with the
     /// ticket. `None`: the copy is over, and nothing is deleted for it any more.
     pub fn take_rest(&mut self, copy: u32) -> Option<Ticket> {
-        let is_it = copy == self.durable.copies && self.following().is_some_and(Following::has_rest);
+        // A write of the copy that was not kept has left its key as it was: that would go as the rest.
+        let is_whole = |following: &Following| following.has_rest() && following.write_error.is_none();
+        let is_it = copy == self.durable.copies && self.following().is_some_and(is_whole);
         is_it.then(|| self.under_way.begin(0, false))
     }
 
@@ -489,7 +491,6 @@ impl Upstream {
         let seq = seq.max(following.taken);
         following.copy = 0;
         let caught_up = following.catch_up(seq, &mut self.under_way);
-        self.durable.must_export = false;
         self.caught_up(caught_up);
         self.persist();
     }
@@ -506,14 +507,15 @@ impl Upstream {
 
     /// A mark was taken in with which all that the primary had is here, unless something of it was not kept.
     fn caught_up(&mut self, is_whole: bool) {
+        if !is_whole {
+            return;
+        }
         self.started_empty = false;
         // What a copy drops after this is not its own, however often it is started again.
         self.durable.must_export = false;
         self.durable.was_slave = true;
-        if is_whole {
-            self.durable.is_partial = false;
-            self.settled_in = self.durable.rank();
-        }
+        self.durable.is_partial = false;
+        self.settled_in = self.durable.rank();
     }
 
     /// A caller writes here, and it may have a primary again later: then that copies everything to it, and what this drops is kept
@@ -527,6 +529,13 @@ impl Upstream {
         // Before the write.
         self.persist();
         self.log(Event::WrittenTo);
+    }
+
+    /// Tells a primary that this store follows it no more: in the session in force, and in the one that this has taken the place
+    /// of. The primary has greeted this store by two names then, and may not have had its answer to the second.
+    fn leave(&mut self, primary: &Pid, session: u64, replaced: Option<u64>) {
+        let sessions = replaced.into_iter().chain([session]);
+        self.outputs.extend(sessions.map(|session| Output::Leave { primary: primary.clone(), session }));
     }
 
     fn removed(&mut self, session: u64) {

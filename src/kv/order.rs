@@ -155,6 +155,13 @@ impl Order {
         self.seq.load(Ordering::Acquire)
     }
 
+    /// Shows the keys of all writes that are kept back.
+    pub(super) fn each_kept_back(&self, mut show: impl FnMut(&[u8])) {
+        for write in self.held_back.lock().values() {
+            write.changes.iter().for_each(|(key, _)| show(key));
+        }
+    }
+
     /// Whether a write of the key is done, and kept back.
     pub(super) fn keeps_back(&self, key: &[u8]) -> bool {
         let is_of = |held: &HeldBack| held.changes.iter().any(|(changed, _)| **changed == *key);

@@ -46,8 +46,9 @@ pub(super) enum Sync {
 pub(super) enum Staging {
     /// Beside the store.
     Aside,
-    /// Into the store itself.
-    InPlace,
+    /// Into the store itself. `has_come`: all of it was sent, and some of that was not kept: what the store had goes once that was
+    /// sent again.
+    InPlace { has_come: bool },
     /// It has come, up to this number, and is being put in the place of what the store had; or it is there, and the rest of that
     /// is deleted.
     Ending { seq: u64, in_place: bool },
@@ -101,7 +102,7 @@ impl Following {
 
     /// A copy comes into the store itself, or has come and the rest is deleted.
     pub(super) const fn copies_in_place(&self) -> bool {
-        matches!(self.sync, Sync::Copying(Staging::InPlace | Staging::Ending { in_place: true, .. }))
+        matches!(self.sync, Sync::Copying(Staging::InPlace { .. } | Staging::Ending { in_place: true, .. }))
     }
 
     pub(super) const fn is_caught_up(&self) -> bool {

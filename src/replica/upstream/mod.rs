@@ -294,7 +294,7 @@ impl Upstream {
             Sync::Copying(Staging::Aside) => return Take::Aside,
             // What it stands for is there once the copy is.
             Sync::Copying(Staging::Ending { .. }) => following.take(seq),
-            Sync::Copying(Staging::InPlace) | Sync::Stale | Sync::CaughtUp => {}
+            Sync::Copying(Staging::InPlace { .. }) | Sync::Stale | Sync::CaughtUp => {}
         }
         // What comes for a key first finds there what the store had.
         let exports = self.durable.must_export && following.copies_in_place();
@@ -354,7 +354,7 @@ impl Upstream {
     /// Whether a key that a copy with this number has not brought, as far as is known, goes: what becomes of that is told with the
     /// ticket. `None`: the copy is over, and nothing is deleted for it any more.
     pub fn take_rest(&mut self, copy: u32) -> Option<Ticket> {
-        // A write of the copy that was not kept has left its key as it was: that would go as the rest.
+        // See `end_in_place`.
         let is_whole = |following: &Following| following.has_rest() && following.write_error.is_none();
         let is_it = copy == self.durable.copies && self.following().is_some_and(is_whole);
         is_it.then(|| self.under_way.begin(0, false))
@@ -441,17 +441,26 @@ impl Upstream {
                 // Some four billion copies later the first numbers are of no entry any more.
                 self.durable.copies = self.durable.copies.wrapping_add(1).max(1);
                 following.copy = if can_put_aside { 0 } else { self.durable.copies };
-                let staging = if can_put_aside { Staging::Aside } else { Staging::InPlace };
+                let staging =
+                    if can_put_aside { Staging::Aside } else { Staging::InPlace { has_come: false } };
                 following.sync = Sync::Copying(staging);
                 following.taken = following.applied;
             }
             CopyMark::Repair => {
                 following.begin_again();
                 self.durable.is_partial = true;
+                if following.has_rest() {
+                    following.sync = Sync::Copying(Staging::InPlace { has_come: true });
+                }
                 if !following.is_copying() && !planted(Rule::LacksUntilWhole) {
                     following.sync = Sync::Stale;
                 }
                 following.taken = following.applied;
+            }
+            CopyMark::Whole
+                if matches!(following.sync, Sync::Copying(Staging::InPlace { has_come: true })) =>
+            {
+                self.end_in_place(seq);
             }
             CopyMark::Whole if following.is_copying() => {}
             CopyMark::Whole => {
@@ -465,10 +474,7 @@ impl Upstream {
                         following.sync = Sync::Copying(Staging::Ending { seq, in_place: false });
                         self.outputs.push_back(Output::SwapIn { copy, export });
                     }
-                    Sync::Copying(Staging::InPlace) => {
-                        following.sync = Sync::Copying(Staging::Ending { seq, in_place: true });
-                        self.outputs.push_back(Output::DeleteRest { copy, export });
-                    }
+                    Sync::Copying(Staging::InPlace { .. }) => self.end_in_place(seq),
                     other => {
                         // A copy that did not fit is none, and is begun again.
                         if let Sync::Failed(_) = other {
@@ -482,12 +488,29 @@ impl Upstream {
         self.persist();
     }
 
+    /// All of a copy has come into the store. The key of a write that was not kept carries the number of before, and would go as
+    /// the rest: such a write is sent again first.
+    fn end_in_place(&mut self, seq: u64) {
+        let Role::Following(following) = &mut self.role else { return };
+        if following.write_error.is_some() {
+            following.sync = Sync::Copying(Staging::InPlace { has_come: true });
+            return;
+        }
+        following.sync = Sync::Copying(Staging::Ending { seq, in_place: true });
+        let (copy, export) = (self.durable.copies, self.durable.must_export);
+        self.outputs.push_back(Output::DeleteRest { copy, export });
+    }
+
     fn copy_is_in(&mut self, copy: u32) {
         if copy != self.durable.copies {
             return;
         }
         let Role::Following(following) = &mut self.role else { return };
-        let Sync::Copying(Staging::Ending { seq, .. }) = following.sync else { return };
+        let Sync::Copying(Staging::Ending { seq, in_place }) = following.sync else { return };
+        if in_place && following.write_error.is_some() {
+            following.sync = Sync::Copying(Staging::InPlace { has_come: true });
+            return self.persist();
+        }
         let seq = seq.max(following.taken);
         following.copy = 0;
         let caught_up = following.catch_up(seq, &mut self.under_way);

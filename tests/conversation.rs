@@ -14,6 +14,8 @@ mod deferred;
 mod functions;
 #[path = "conversation/late.rs"]
 mod late;
+#[path = "conversation/primaries.rs"]
+mod primaries;
 #[path = "conversation/signals.rs"]
 mod signals;
 #[path = "conversation/store.rs"]

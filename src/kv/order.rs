@@ -79,7 +79,7 @@ impl HeldBack {
     fn show(&self, seq: u64, show: &mut dyn FnMut(&Committed<'_>)) {
         let changes = self.changes.iter().map(|(key, value)| {
             let change = match value {
-                Some((bytes, traits)) => Change::Put(Value { bytes, shared: None, traits: *traits }),
+                Some((bytes, traits)) => Change::Put(Value::of(bytes, *traits)),
                 None => Change::Delete,
             };
             (&**key, change)
@@ -155,6 +155,13 @@ impl Order {
         self.seq.load(Ordering::Acquire)
     }
 
+    /// Shows the keys of all writes that are kept back.
+    pub(super) fn each_kept_back(&self, mut show: impl FnMut(&[u8])) {
+        for write in self.held_back.lock().values() {
+            write.changes.iter().for_each(|(key, _)| show(key));
+        }
+    }
+
     /// Whether a write of the key is done, and kept back.
     pub(super) fn keeps_back(&self, key: &[u8]) -> bool {
         let is_of = |held: &HeldBack| held.changes.iter().any(|(changed, _)| **changed == *key);
@@ -203,11 +210,7 @@ mod tests {
         order.begin_behind(4);
         let mut shown = Vec::new();
         let mut commit = |seq: u64, key: &[u8]| {
-            let change = if seq == 6 {
-                Change::Delete
-            } else {
-                Change::Put(Value { bytes: b"v", shared: None, traits: Traits::V4_NC })
-            };
+            let change = if seq == 6 { Change::Delete } else { Change::Put(Value::of(b"v", Traits::V4_NC)) };
             let changes = [(key, change)];
             let written = Written { seq, changes: &changes };
             let committed = Committed { written, traits: Traits::none(), confirmed: seq == 7 };

@@ -15,14 +15,16 @@ impl Update for Anyway<'_> {
 /// The same, for a store that carries it out later.
 struct Later {
     /// `None`: it deletes.
-    value: Option<(SharedBytes, Traits)>,
+    value: Option<(SharedBytes, Traits, u32)>,
     done: WriteDone,
 }
 
 impl Update for Later {
     fn decide(&mut self, _present: Option<Value<'_>>) -> Change<'_> {
         match &self.value {
-            Some((bytes, traits)) => Change::Put(Value { bytes, shared: Some(bytes), traits: *traits }),
+            Some((bytes, traits, copy)) => {
+                Change::Put(Value { bytes, shared: Some(bytes), traits: *traits, copy: *copy })
+            }
             None => Change::Delete,
         }
     }
@@ -46,7 +48,7 @@ pub(super) fn anyway<S: Store + ?Sized>(
         let value = match update.0 {
             Change::Put(value) => {
                 let bytes = value.shared.map_or_else(|| value.bytes.into(), SharedBytes::clone);
-                Some((bytes, value.traits))
+                Some((bytes, value.traits, value.copy))
             }
             Change::Keep | Change::Delete => None,
         };

@@ -10,7 +10,7 @@ use super::deferred::Held;
 use super::shelf::{Data, Look, number};
 
 fn numbers(held: &BTreeMap<Vec<u8>, Held>) -> Data {
-    held.iter().map(|(key, (value, _))| (number(key), number(value))).collect()
+    held.iter().map(|(key, (value, ..))| (number(key), number(value))).collect()
 }
 
 /// What it holds, but for what is being written.

@@ -78,7 +78,7 @@ impl Memory {
         let free = Self::BYTES - self.room.used();
         let Some(taken) = bytes.and_then(|bytes| free.checked_sub(bytes + Self::PAIR_BYTES)) else { return };
         let value = vec![106; taken as usize];
-        let value = Value { bytes: &value, shared: None, traits: Traits::none() };
+        let value = Value::of(&value, Traits::none());
         self.other.put(&key, value, || panic!("{at_once}")).expect(at_once).expect("it was free");
     }
 }
@@ -190,7 +190,7 @@ impl Scan for Shown {
         let mut batch = Batch::default();
         for (key, value) in &self.0 {
             let value = term(*value);
-            let value = Value { bytes: &value, shared: None, traits: Traits::none() };
+            let value = Value::of(&value, Traits::none());
             batch.push(&term(*key), (self.1 == Shows::Pairs).then_some(value));
         }
         batch.is_last = true;

@@ -17,8 +17,12 @@ use kvnode::store::{
 };
 use parking_lot::{Condvar, Mutex};
 
-/// A key's value.
-pub type Held = (Vec<u8>, Traits);
+/// A key's value, and the number of the copy that it was written in.
+pub type Held = (Vec<u8>, Traits, u32);
+
+fn value_of((bytes, traits, copy): &Held) -> Value<'_> {
+    Value { copy: *copy, ..Value::of(bytes, *traits) }
+}
 
 /// xorshift64*
 struct Random(u64);
@@ -352,25 +356,20 @@ impl State {
                     if fails {
                         return done(Err(why));
                     }
-                    done(Ok(found.as_ref().map(|(bytes, traits)| Value {
-                        bytes,
-                        shared: None,
-                        traits: *traits,
-                    })));
+                    done(Ok(found.as_ref().map(value_of)));
                 })
             }
             (Ask::Update(update), Some(_)) if fails => Box::new(move || update.done(Err(why))),
             (Ask::Update(mut update), Some(key)) => {
                 let present = self.data.get(key).cloned();
-                let present =
-                    present.as_ref().map(|(bytes, traits)| Value { bytes, shared: None, traits: *traits });
+                let present = present.as_ref().map(value_of);
                 if self.random.below(8) == 0 {
                     // Somebody else was faster, and is undone: it is asked again.
                     update.decide(None);
                 }
                 let value = match update.decide(present) {
                     Change::Keep => None,
-                    Change::Put(value) => Some(Some((value.bytes.to_vec(), value.traits))),
+                    Change::Put(value) => Some(Some((value.bytes.to_vec(), value.traits, value.copy))),
                     Change::Delete => Some(None),
                 };
                 match value {
@@ -386,9 +385,7 @@ impl State {
                         self.since.insert(seq, (key.clone(), value.clone()));
                         Box::new(move || {
                             let change = match &value {
-                                Some((bytes, traits)) => {
-                                    Change::Put(Value { bytes, shared: None, traits: *traits })
-                                }
+                                Some(held) => Change::Put(value_of(held)),
                                 None => Change::Delete,
                             };
                             update.done(Ok(Some(Written { seq, changes: &[(&key, change)] })));
@@ -421,9 +418,13 @@ impl State {
         let carried = self.carried.iter().filter_map(|carried| carried.key.as_deref());
         let telling = self.telling.iter().filter_map(Option::as_deref);
         asked.chain(carried).chain(telling).filter(|key| is_in(key)).for_each(|key| batch.push(key, None));
-        for (key, (bytes, traits)) in self.data.iter().filter(|(key, _)| is_in(key)) {
-            let value = Value { bytes, shared: None, traits: *traits };
-            batch.push(key, (shows == Shows::Pairs).then_some(value));
+        for (key, held) in self.data.iter().filter(|(key, _)| is_in(key)) {
+            let value = value_of(held);
+            match shows {
+                Shows::Keys => batch.push(key, None),
+                Shows::Copies => batch.push_copy(key, value.copy),
+                Shows::Pairs => batch.push(key, Some(value)),
+            }
         }
         batch.is_last = true;
         batch
@@ -450,11 +451,7 @@ impl Store for Deferred {
             may.then(|| state.data.get(key).cloned())
         };
         match at_once {
-            Some(found) => Some(now(found.as_ref().map(|(bytes, traits)| Value {
-                bytes,
-                shared: None,
-                traits: *traits,
-            }))),
+            Some(found) => Some(now(found.as_ref().map(value_of))),
             None => {
                 self.ask(Some(key), Ask::Get(later()));
                 None
@@ -492,7 +489,7 @@ impl Store for Deferred {
     }
 
     fn bytes(&self) -> u64 {
-        self.state.lock().data.iter().map(|(key, (bytes, _))| (key.len() + bytes.len()) as u64).sum()
+        self.state.lock().data.iter().map(|(key, (bytes, ..))| (key.len() + bytes.len()) as u64).sum()
     }
 
     fn parts(&self) -> usize {

@@ -40,7 +40,8 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:replica_ask, …}`
     pub(in crate::kv) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        let outputs = self.upstream.hand(Input::Ask { session, seq });
+        let asker = || Some(caller.to_owned(&turn.me.pid));
+        let outputs = self.upstream.hand_for(Input::Ask { session, seq }, asker);
         self.carry_out(outputs, Some(caller), turn);
     }
 

@@ -86,8 +86,9 @@ impl Upstream {
         if greeting.started_empty && !around.is_empty && !same && !planted(Rule::ProtectData) {
             return Err(Refusal::NotEmpty);
         }
-        let is_watch_new = !followed.is_some_and(|known| known.is_at(&greeting.pid));
-        if is_watch_new && self.watches >= WATCHES_MAX {
+        // Also a primary that has removed this store, or was left for another: it is watched until it is down.
+        let is_watch_new = !self.watched.contains(&greeting.pid);
+        if is_watch_new && self.watched.len() >= WATCHES_MAX {
             return Err(Refusal::HasPrimary);
         }
         let had = match followed {
@@ -129,7 +130,7 @@ impl Upstream {
         self.log(Event::Follows { primary: pid.clone(), session });
         self.outputs.push_back(Output::GiveUp);
         if change.is_watch_new {
-            self.watches += 1;
+            self.watched.push(pid.clone());
             self.outputs.push_back(Output::Watch(pid.clone()));
         }
         if let Some((primary, session)) = change.left.clone().filter(|_| !planted(Rule::Leave)) {

@@ -85,6 +85,7 @@ pub struct Upstream {
 
 /// What a store is to others.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a store has one, and each write of a primary looks into it")]
 enum Role {
     /// Nobody's slave.
     Alone,

@@ -226,13 +226,19 @@ impl<S: Store> Source for KeyValueServer<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::distribution::Outbound;
+    use crate::etf::{Pid, encode};
+    use crate::kv::follow::tests::now;
     use crate::kv::follow::{Follow, FollowSlave, Offer};
     use crate::process::effect::EndedCall;
     use crate::process::{Dispatch, NoRoom, ProcessId};
+    use crate::replica::downstream::{
+        Answer, Chance, Input, KeysRead, Output, PartRead, Search, Siblings, Standpoint, Whereabouts,
+    };
+    use crate::replica::{SlaveName, Standing};
     use crate::store::{Done, Pending, Scan, ScanDone, Update, Value};
 
     struct Nowhere;
@@ -303,6 +309,120 @@ mod tests {
 
     impl Scan for Forgetful {
         fn next_batch(&mut self, _done: ScanDone) {}
+    }
+
+    /// Keys that a store has which answers every read later.
+    const LATE_KEYS: u64 = 600;
+
+    /// A store that answers every read later: when the test says so.
+    #[derive(Default)]
+    struct Late(Mutex<VecDeque<ReadDone>>);
+
+    impl Store for Late {
+        fn get<R>(
+            &self,
+            _key: &[u8],
+            _now: impl FnOnce(Option<Value<'_>>) -> R,
+            later: impl FnOnce() -> ReadDone,
+        ) -> Option<R> {
+            self.0.lock().push_back(later());
+            None
+        }
+
+        fn update<U: Update>(
+            &self,
+            _key: &[u8],
+            _update: &mut U,
+            _later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+        ) -> Option<Result<Option<u64>, StoreError>> {
+            unreachable!("nobody writes")
+        }
+
+        fn barrier(&self, _later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+            Some(Ok(()))
+        }
+
+        fn seq(&self) -> u64 {
+            1
+        }
+
+        fn len(&self) -> usize {
+            LATE_KEYS as usize
+        }
+
+        fn bytes(&self) -> u64 {
+            0
+        }
+
+        fn scan(&self, _part: Option<usize>, _shows: Shows) -> Box<dyn Scan> {
+            Box::new(AllKeys)
+        }
+    }
+
+    struct AllKeys;
+
+    impl Scan for AllKeys {
+        fn next_batch(&mut self, done: ScanDone) {
+            let mut batch = Batch::default();
+            (0..LATE_KEYS).for_each(|key| batch.push(&encode(|w| _ = w.unsigned(key)), None));
+            batch.is_last = true;
+            done(Ok(batch));
+        }
+    }
+
+    #[test]
+    fn a_copy_comes_to_its_end_where_every_read_is_answered_later() {
+        let server =
+            KeyValueServer::new(Late::default(), Arc::new(Nowhere), Arc::new(Nowhere), 1 << 20).shared();
+        let slave = server.add_slave(SlaveName::global("s")).expect("there is room").expect("it is none");
+        let hand = |input| slave.machine().handle(input, now());
+        let answer = |question, answer| {
+            let lineage = Source::lineage(&*server);
+            let store = Standpoint {
+                lineage,
+                seq: 1,
+                started_empty: false,
+                slaves: Vec::new(),
+                siblings: Siblings::default(),
+            };
+            hand(Input::Answered { question, answer, store });
+        };
+        hand(Input::Begin(Search {
+            pause_first: Duration::ZERO,
+            pause_max: Duration::ZERO,
+            is_awaited: false,
+            chance: Chance(Box::new(|_| 0)),
+        }));
+        hand(Input::Timeout);
+        let at = Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 };
+        hand(Input::Located { question: 1, found: Ok(Whereabouts::At(at)) });
+        hand(Input::Watched { question: 2, watched: Ok(()) });
+        answer(3, Answer::Dialect(Ok(false)));
+        answer(4, Answer::Kind(Ok(None)));
+        hand(Input::KeysRead { question: 5, read: KeysRead::default() });
+        for _ in 0..20 * LATE_KEYS {
+            loop {
+                let output = slave.machine().poll_output();
+                match output {
+                    Some(Output::Repair) => slave.repair(&*server),
+                    Some(Output::ReadPart { scan, part, since }) => {
+                        let mut keys = Vec::new();
+                        server.keys(part, since, &mut |key| keys.push(key.into()));
+                        let read = PartRead::Keys { keys, parts: 1, total: LATE_KEYS, is_damaged: false };
+                        hand(Input::PartRead { scan, part, read });
+                    }
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+            hand(Input::Timeout);
+            // What was asked is answered by the next step.
+            let read = server.store().0.lock().pop_front();
+            if let Some(done) = read {
+                done(Ok(None));
+            }
+        }
+        assert!(matches!(slave.standing(), Standing::InStep { .. }), "{:?}", slave.standing());
     }
 
     #[test]

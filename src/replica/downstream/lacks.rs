@@ -1,5 +1,7 @@
 //! What a slave lacks of its store, whether it is there or not: keys under a bound, and past it all that a scan finds.
 
+use std::sync::Arc;
+
 use super::missed::MissedKeys;
 use super::withheld::Withheld;
 use crate::replica::planted::{Rule, planted};
@@ -8,6 +10,8 @@ pub(super) struct Lacks {
     /// The bound of the keys, in bytes.
     bytes_max: usize,
     missed: MissedKeys,
+    /// The missed key whose value is being read: it comes before all others.
+    late: Option<Arc<[u8]>>,
     /// The next part of the store whose keys are missed, in a full copy; `None`: none is.
     part: Option<usize>,
     /// Changes when a scan begins anew.
@@ -39,6 +43,7 @@ impl Lacks {
         Self {
             bytes_max,
             missed: MissedKeys::default(),
+            late: None,
             part: Some(0),
             scan: 0,
             scanned_since: None,
@@ -56,6 +61,7 @@ impl Lacks {
     /// From here on everything is lacking.
     pub(super) fn all(&mut self) {
         self.missed.clear();
+        self.late = None;
         self.withheld.clear();
         self.part = Some(0);
         self.scan += 1;
@@ -107,7 +113,12 @@ impl Lacks {
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.part.is_none() && self.missed.is_empty()
+        self.part.is_none() && self.knows_none()
+    }
+
+    /// No key is known to be missed.
+    fn knows_none(&self) -> bool {
+        self.missed.is_empty() && self.late.is_none()
     }
 
     /// The keys that are missed; `None`: all.
@@ -117,16 +128,30 @@ impl Lacks {
 
     /// The keys that are known to be missed.
     pub(super) fn known(&self) -> u64 {
-        self.missed.len() as u64
+        self.missed.len() as u64 + u64::from(self.late.is_some())
     }
 
-    pub(super) fn pop(&mut self) -> Option<std::sync::Arc<[u8]>> {
-        self.missed.pop()
+    pub(super) fn pop(&mut self) -> Option<Arc<[u8]>> {
+        self.late.take().or_else(|| self.missed.pop())
+    }
+
+    /// The value of a key that was popped is being read. The next `pop` gives this key again: the store keeps what it has read for
+    /// a few keys, and not while all others are asked for.
+    pub(super) fn put_back(&mut self, key: Arc<[u8]>) {
+        self.late = Some(key);
+    }
+
+    /// A write is queued: it brings what its key has, also where a read of that would come behind one write after the other.
+    #[inline]
+    pub(super) fn queued(&mut self, key: &[u8]) {
+        if self.late.as_deref() == Some(key) {
+            self.late = None;
+        }
     }
 
     pub(super) fn step(&self) -> Step {
         match (self.part, self.scanned_since) {
-            (Some(part), Some((scan, since))) if self.missed.is_empty() && scan == self.scan => {
+            (Some(part), Some((scan, since))) if self.knows_none() && scan == self.scan => {
                 Step::Scan { scan, part, since }
             }
             _ => Step::InOrder,

@@ -27,6 +27,7 @@ impl Downstream {
         match &mut self.phase {
             Phase::Streaming { stream, .. } => {
                 stream.log.push(stream.dialect, seq, write);
+                self.lacks.queued(write.key());
                 // One write always fits, so that a large value is not refused by a small bound.
                 if stream.log.bytes() <= bytes_max || stream.log.len() == 1 {
                     return Pushed::Ready;
@@ -138,7 +139,7 @@ impl Downstream {
                 stream.log.push(stream.dialect, seq, write);
             });
             if read == SourceRead::Later {
-                return lacks.add(&key);
+                return lacks.put_back(key);
             }
             if let Some(repair) = going {
                 repair.done += 1;

@@ -24,6 +24,8 @@ mod clients;
 mod deferred;
 #[path = "cluster_simulation/drive.rs"]
 mod drive;
+#[path = "support/dropped.rs"]
+mod dropped;
 #[cfg(feature = "planted")]
 #[path = "cluster_simulation/faults.rs"]
 mod faults;

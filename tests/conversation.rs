@@ -10,6 +10,8 @@ mod conversation;
 mod copies;
 #[path = "support/deferred.rs"]
 mod deferred;
+#[path = "support/dropped.rs"]
+mod dropped;
 #[path = "conversation/functions.rs"]
 mod functions;
 #[path = "conversation/late.rs"]

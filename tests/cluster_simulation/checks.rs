@@ -42,6 +42,8 @@ pub struct Observed {
     own: Data,
     /// All of it has been.
     is_told: bool,
+    /// A copy has taken the place of it, in memory.
+    is_replaced: bool,
     /// It followed somebody when it was looked at last.
     has_primary_figures: bool,
     /// It has followed somebody in this life.
@@ -461,7 +463,8 @@ impl World {
 
     /// A primary in whose place another was promoted keeps elsewhere what it drops.
     fn check_dropped(&mut self, node: usize, figures: Option<&PrimaryFigures>, lineage: &Lineage) {
-        let is_written = self.is_written(node);
+        // All that is dropped was looked at, too.
+        let is_written = self.is_written(node) && self.life(node).posts.work.lock().is_empty();
         let (life, drive) = (self.nodes[node].life.as_ref().expect("it runs"), &self.nodes[node].drive);
         let observed = &mut self.observed[node];
         let has_primary = figures.is_some();
@@ -505,11 +508,12 @@ impl World {
             return;
         }
         observed.is_told |= figures.is_some_and(|figures| figures.state == PrimaryStanding::Following);
-        let is_whole = drive.is_some() && observed.is_told && is_written;
-        if replaced.is_none() && !is_whole {
+        observed.is_replaced |= replaced.is_some();
+        let is_over = if drive.is_some() { observed.is_told } else { observed.is_replaced };
+        if !is_over || !is_written {
             return;
         }
-        (observed.reports, observed.is_told) = (false, false);
+        (observed.reports, observed.is_told, observed.is_replaced) = (false, false, false);
         let told = std::mem::take(&mut observed.told);
         // What the new primaries have had too, in whatever life, may have been written over by these.
         let has = |key, value| {

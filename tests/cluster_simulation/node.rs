@@ -1,6 +1,5 @@
 //! A virtual node: our processes with a store among them, what they wait for, and what they have left to be carried out.
 
-use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::beam::Beam;
 use super::drive::Drive;
+use super::dropped::Dropped;
 use super::shelf::{Data, Look, Memory, Shelf};
 use super::shell::Follow;
 
@@ -168,31 +168,6 @@ pub fn frames_of(out: &mut Outbound) -> Vec<Vec<u8>> {
 pub struct Wake {
     pub due: Instant,
     pub request: WakeRequest,
-}
-
-/// What a demoted store has written into its files, line by line.
-#[derive(Clone, Default)]
-pub struct Dropped(Arc<Mutex<Vec<u8>>>);
-
-impl Dropped {
-    pub fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut *self.0.lock())).expect("lines of text")
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
-    }
-}
-
-impl Write for Dropped {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A node from its start to its end.

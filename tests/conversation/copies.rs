@@ -1,7 +1,6 @@
 //! The end of a copy in a store that cannot put one aside.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::sync::{Arc, OnceLock, Weak};
 
 use kvnode::distribution::DistributionFlags;
@@ -18,6 +17,7 @@ use parking_lot::Mutex;
 use crate::cluster::{Cluster, Sent, answer, cluster_of};
 use crate::conversation::{frames_of, payload_of, send};
 use crate::deferred::{Deferred, Manner};
+use crate::dropped::Dropped;
 
 /// Entries that the store has and its primary has not.
 const REST: usize = 300_000;
@@ -314,21 +314,6 @@ fn a_callers_write_at_a_slave_stays_where_it_comes_while_a_copy_does() {
     }
 }
 
-/// What is kept elsewhere.
-#[derive(Clone, Default)]
-struct Dropped(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Dropped {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn what_a_demoted_store_has_otherwise_is_kept_elsewhere_whenever_it_goes() {
     for manner in manners() {
@@ -344,7 +329,7 @@ fn what_a_demoted_store_has_otherwise_is_kept_elsewhere_whenever_it_goes() {
         life.put(1, 7, "2, :newer");
         life.end(1, 2, |life| life.cast("{:replica_delete, 1, 9, 4}"));
         assert_eq!(life.held(), pairs([("1", ":old"), ("2", ":newer")]), "{manner:?}");
-        let text = String::from_utf8(dropped.0.lock().clone()).expect("lines of text");
+        let text = dropped.take();
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
         assert_eq!(lines, ["{2, :old}", "{3, :old}", "{4, :old}"], "{manner:?}");

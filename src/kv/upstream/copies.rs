@@ -144,6 +144,47 @@ impl<S: Store> DeletedRest<S> {
     }
 }
 
+/// What a copy has taken the place of, which is looked through, step by step, for what the copy does not have.
+struct Replaced<S> {
+    server: Weak<KeyValueServer<S>>,
+    store: ProcessId,
+    /// Of the entries that were there before: with it they go.
+    scan: Box<dyn Scan>,
+    /// What the copy does not have is kept elsewhere, with what is otherwise there.
+    export: bool,
+    /// Keys that the copy does not have.
+    missing: u64,
+}
+
+impl<S: Store> Replaced<S> {
+    /// Gives whether there is more to look at.
+    fn step(&mut self) -> bool {
+        let Some(server) = self.server.upgrade() else { return false };
+        // Such a store answers at once.
+        let Some(Ok(batch)) = scan::at_once(&mut *self.scan) else { return self.end(&server) };
+        for (key, value) in batch.iter() {
+            let Some(value) = value else { continue };
+            let now =
+                server.store().get(key, |now| now.map(|now| now.bytes == value.bytes), || Box::new(|_| {}));
+            self.missing += u64::from(now == Some(None));
+            if self.export && now != Some(Some(true)) && !planted(Rule::DroppedKept) {
+                server.dropped.lock().keep(key, value.bytes);
+            }
+        }
+        !batch.is_last || self.end(&server)
+    }
+
+    fn end(&self, server: &KeyValueServer<S>) -> bool {
+        if self.export {
+            server.dropped.lock().end();
+        }
+        if self.missing > 0 {
+            tracing::warn!(store = ?self.store, keys = self.missing, "what the primary has not is dropped");
+        }
+        false
+    }
+}
+
 /// What comes behind a batch.
 fn after(scan: Option<Box<dyn Scan>>) -> Stage {
     scan.map_or(Stage::Ends, Stage::Asks)
@@ -152,23 +193,35 @@ fn after(scan: Option<Box<dyn Scan>>) -> Stage {
 impl<S: Store> KeyValueServer<S> {
     /// What was put aside takes the place of the store's entries.
     pub(super) fn swap_in(&self, copy: u32, export: bool, turn: &Turn<'_>) {
-        let _turns = self.turns.lock();
+        let turns = self.turns.lock();
         let is_it = self.upstream.with(|machine| machine.is_ending(copy));
-        if is_it && let Some(with) = self.upstream.aside.lock().take() {
+        let with = is_it.then(|| self.upstream.aside.lock().take()).flatten();
+        let before = with.and_then(|with| {
             let slaves = self.slaves();
             // Readers see all of it at once, and its own slaves get it whole too.
-            let before = self.in_order_of_writes(|| {
+            self.in_order_of_writes(|| {
                 let before = self.store().replace(with);
                 for slave in &slaves {
                     slave.tell(downstream::Input::CopyAll);
                 }
                 before
-            });
-            if let Some(before) = before {
-                self.report_dropped(&before, export, turn);
-            }
-        }
+            })
+        });
         self.copy_is_over(Input::CopyIsIn { copy }, turn.me.id);
+        drop(turns);
+        if let Some(before) = before {
+            self.look_through(&before, export, turn);
+        }
+    }
+
+    /// Has said how much of what the store held is not in the copy that has taken its place. `export`: that is kept elsewhere. What
+    /// a write changes before its key is looked at may be kept too: rather too much than too little.
+    fn look_through(&self, before: &S, export: bool, turn: &Turn<'_>) {
+        let (server, store) = (Weak::clone(&self.this), turn.me.id);
+        let scan = before.scan(None, Shows::Pairs);
+        let mut replaced = Replaced { server, store, scan, export, missing: 0 };
+        let step = Box::new(move || replaced.step());
+        self.follow.work(Work { store: turn.me.pid.clone(), step });
     }
 
     fn copy_is_over(&self, input: Input, store: ProcessId) {
@@ -206,33 +259,5 @@ impl<S: Store> KeyValueServer<S> {
             }
         }
         true
-    }
-
-    /// Says how much of what the store held is not in the copy that has taken its place. `keep`: that is kept elsewhere, with
-    /// what is otherwise there.
-    fn report_dropped(&self, before: &S, keep: bool, turn: &Turn<'_>) {
-        let mut missing = 0_u64;
-        let mut scan = before.scan(None, Shows::Pairs);
-        // Such a store answers at once.
-        while let Some(Ok(batch)) = scan::at_once(&mut *scan) {
-            for (key, value) in batch.iter() {
-                let Some(value) = value else { continue };
-                let now =
-                    self.store().get(key, |now| now.map(|now| now.bytes == value.bytes), || Box::new(|_| {}));
-                missing += u64::from(now == Some(None));
-                if keep && now != Some(Some(true)) && !planted(Rule::DroppedKept) {
-                    self.dropped.lock().keep(key, value.bytes);
-                }
-            }
-            if batch.is_last {
-                break;
-            }
-        }
-        if keep {
-            self.dropped.lock().end();
-        }
-        if missing > 0 {
-            tracing::warn!(store = ?turn.me, keys = missing, "what the primary has not is dropped");
-        }
     }
 }

@@ -11,8 +11,8 @@
 //! - **Of the protocol**: what the external term format, the distribution protocol, epmd or OTP say, such as 255 characters of an
 //!   atom (`etf/split.rs`), or 5 s, which `GenServer.call/2` waits (`node/peers/whereis.rs`). Another figure would be wrong.
 //! - **Of an algorithm**: how far it looks, how often it tries, how much it takes at a time, such as 64 effects between two that
-//!   are carried out (`node/link/connection.rs`). They were measured, or do not matter; what they bound is bounded for whoever
-//!   uses it by a limit from here.
+//!   are carried out (`node/link/connection.rs`). They were measured, or do not matter; what they bound is bounded for its user
+//!   by a limit from here.
 //! - **Against misuse**: how much is kept of what nobody needs much of, such as 1,024 locks of one node's processes
 //!   (`process/global_name_server.rs`) or 64 slaves of a store (`kv/slaves.rs`). Far above what is used and far below what
 //!   would hurt: at them something is refused, in words.

@@ -279,8 +279,8 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     for (primary, slave) in added {
         world.add_named(primary, slave);
     }
-    // Whoever is promoted takes over its primary and that one's slaves. So where all are slaves of one, and only these are
-    // promoted, all are one tree again, however many were promoted apart from each other.
+    // A store that is promoted takes over its primary and that one's slaves. So where all are slaves of one, and only these
+    // are promoted, all are one tree again, however many were promoted apart from each other.
     let one_tree = !wild && shape == 0;
     world.is_one_tree = one_tree;
     world.is_restless = wild && restless;

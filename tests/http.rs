@@ -1,4 +1,4 @@
-//! The door of `--http`: what is answered, what is refused, and how much of the node whoever comes can take.
+//! The door of `--http`: what is answered, what is refused, and how much of the node its clients can take.
 
 #![cfg(feature = "program")]
 #![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]

@@ -82,7 +82,7 @@ fn the_long_name_of_this_host_needs_no_dns() {
     on_a_host_called("kvnode-own-host.example.test");
 }
 
-/// Whoever starts a node with this host part says what the host is called.
+/// The operator who starts a node with this host part says what the host is called.
 #[test]
 fn the_host_part_of_the_own_name_is_this_host() {
     let Some(network) = Network::lay(1) else { return };

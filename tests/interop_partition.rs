@@ -150,8 +150,8 @@ fn an_elixir_primary(otp: &Otp, plan: Plan) {
         master.wait_for_global(name);
         master.check(&format!("KeyValueStoreDistributed.add_slave(:{name})"), ":ok");
     }
-    // Slower, as what the BEAM cannot send it keeps, and past 1 MiB of that whoever casts is suspended until the slave is
-    // known to be gone.
+    // Slower, as what the BEAM cannot send it keeps, and past 1 MiB of that a process that casts is suspended until the
+    // slave is known to be gone.
     let pause_ms = if plan.lasts > Duration::from_secs(30) { 25 } else { 5 };
     master.run(&format!(
         "{{:ok, writer}} = KvNodeTest.Writer.start({{:global, :master}}, {KEYS}, {pause_ms}, 20_000)"

@@ -188,7 +188,7 @@ fn an_exit_signal_in_every_form_ends_a_process_that_does_not_trap_it() {
                     world.link();
                 }
                 let signal = &exit_forms(&world.process.pid, linked, reason)[form];
-                // The link to whoever ended it is gone by then.
+                // The link to the process that ended it is gone by then.
                 assert_eq!(world.say(signal), [world.down(1, result)], "form {form}");
                 assert_eq!(world.ended(), [term(result)]);
                 assert_eq!(world.seen(), [format!("terminate {result}")]);

@@ -133,7 +133,7 @@ fn end_all() {
     let Ok(running) = RUNNING.lock() else { return };
     for pid in running.iter().filter_map(|id| pid_of(*id)) {
         let _ = kill_process(pid, Signal::KILL);
-        // Whoever waits for it elsewhere may have been faster.
+        // A thread that waits for it elsewhere may have been faster.
         let _ = waitpid(Some(pid), WaitOptions::empty());
     }
     if let Some(folder) = FOLDER.get() {

@@ -151,7 +151,7 @@ fn once(cell: &Once, make: impl FnOnce() -> Result<PathBuf>) -> Result<&Path> {
     made.as_deref().map_err(|unavailable| unavailable.clone().into())
 }
 
-/// What the settings of whoever runs this must not change.
+/// What the settings of the user who runs this must not change.
 pub fn environment(command: &mut Command, home: &Path) {
     command.env("HOME", home).env("LC_ALL", "C.UTF-8").env("ERL_CRASH_DUMP_BYTES", "0");
     for variable in ["ERL_EPMD_ADDRESS", "ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS", "ELIXIR_ERL_OPTIONS"] {

@@ -31,7 +31,7 @@ pub fn main(name: &str, epmd_port: u16, poll: Duration, flags: DistributionFlags
     });
     println!("ready");
     io::stdout().flush()?;
-    // The end of stdin is the end of whoever started this.
+    // The end of stdin is the end of the process that started this.
     io::stdin().lock().lines().for_each(drop);
     Ok(())
 }

@@ -97,7 +97,7 @@ pub fn connect(epmd_port: u16, own: &str, peer: &str) -> Result<Linked> {
     }
 }
 
-/// Accepts one connection of whoever knows the cookie, and sets it up.
+/// Accepts one connection of a node that knows the cookie, and sets it up.
 pub fn accept(listener: &TcpListener, name: &str, flags: DistributionFlags) -> Result<Linked> {
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;

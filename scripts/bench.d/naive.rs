@@ -43,7 +43,7 @@ pub fn main(name: &str, epmd_port: u16) -> Result<()> {
     });
     println!("ready");
     io::stdout().flush()?;
-    // The end of stdin is the end of whoever started this.
+    // The end of stdin is the end of the process that started this.
     io::stdin().lock().lines().for_each(drop);
     Ok(())
 }

@@ -152,7 +152,7 @@ relay(At, To) ->
     {ok, Port} = inet:port(Listener),
     Keeper = spawn(fun() -> keep(Port, []) end),
     spawn(fun() -> accept(Listener, To, Keeper) end),
-    %% Whoever listens ends with the socket.
+    %% The process that listens ends with the socket.
     ok = gen_tcp:controlling_process(Listener, Keeper),
     Keeper.
 

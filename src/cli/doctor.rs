@@ -288,7 +288,7 @@ async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -
             return Err(report.bad("epmd", format!("{host}:{port} does not answer: {error}"), todo));
         }
     };
-    // Whoever can reach epmd can register any bytes.
+    // Any program that can reach epmd can register any bytes.
     let list: Vec<String> = known.iter().map(|(name, _)| name.escape_debug().to_string()).collect();
     let list = if list.is_empty() { "no node".to_owned() } else { list.join(", ") };
     report.good("epmd", format!("{host}:{port} answers and knows {list}"));

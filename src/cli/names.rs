@@ -91,7 +91,7 @@ async fn listed(epmd: &EpmdConfig) -> Result<(String, Vec<Listed>), CliError> {
     let mut nodes = Vec::new();
     for (name, port) in names {
         let found = lookup(&at.ip().to_string(), at.port(), &name).await.ok().flatten();
-        // Whoever can reach epmd can register any bytes.
+        // Any program that can reach epmd can register any bytes.
         let name = name.escape_debug().to_string();
         nodes.push(Listed { name, port, hidden: found.is_some_and(|found| found.hidden) });
     }

@@ -139,7 +139,7 @@ async fn printing<T>(session: &Session, json: bool, work: impl Future<Output = T
         if json {
             _ = std::io::stderr().write_all(text.as_bytes());
         } else {
-            // Whoever has closed stdout is told by what comes last.
+            // The reader that has closed stdout is told by what comes last.
             _ = print(&text);
         }
     };

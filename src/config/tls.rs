@@ -46,7 +46,7 @@ pub enum TlsVerify {
     /// As [`Peer`](Self::Peer), but one that connects may come without: `verify_peer` with
     /// `{fail_if_no_peer_cert, false}`.
     PeerIfGiven,
-    /// Nothing: `verify_none`. Whoever listens reads nothing, but who is on the other side is not known: only the
+    /// Nothing: `verify_none`. An eavesdropper reads nothing, but who is on the other side is not known: only the
     /// cookie says so.
     None,
 }

@@ -23,7 +23,7 @@ impl Cookie {
     /// Takes the text of a cookie as `erl -setcookie` does.
     ///
     /// # Errors
-    /// What a BEAM could not use it for; the fault of whoever typed it. The error does not hold the text.
+    /// What a BEAM could not use it for; the fault of the person who typed it. The error does not hold the text.
     pub fn typed(text: &str) -> Result<Self, CookieError> {
         if text.is_empty() {
             return Err(CookieError::Empty);

@@ -24,7 +24,7 @@ impl NodeName {
     /// are shown in terminals and logs.
     ///
     /// # Errors
-    /// What a node would refuse the name for; the fault of whoever gave it.
+    /// What a node would refuse the name for; the fault of the party that gave it.
     pub fn new(full: &str) -> Result<Self, NodeNameError> {
         let (name, host) = full.split_once('@').ok_or(NodeNameError::Form)?;
         if name.is_empty() || host.is_empty() {
@@ -46,7 +46,7 @@ impl NodeName {
     /// Makes the name of a node that is to be started, by the rules that `erl` has for `-sname` and `-name`.
     ///
     /// # Errors
-    /// The rule that the name breaks; the fault of whoever typed it.
+    /// The rule that the name breaks; the fault of the person who typed it.
     pub fn own(kind: NameKind, name: &str, host: &str) -> Result<Self, NodeNameError> {
         // net_kernel, valid_name_head: "^[0-9A-Za-z_\\-]+$".
         if name.is_empty() {

@@ -45,7 +45,7 @@ impl fmt::Display for NodePattern {
     }
 }
 
-/// A text that is no pattern of node names. The fault of whoever typed it.
+/// A text that is no pattern of node names. The fault of the person who typed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write NAME@HOST or HOST, where * stands for any characters, as in *@10.0.0.* or master@myhost")]
 pub struct NodePatternError;

@@ -24,7 +24,7 @@ const FRAGMENT_BYTES_FIRST: usize = 64 << 10;
 /// A rate is taken over so much time, or more.
 const SAMPLE: Duration = Duration::from_millis(20);
 
-/// The pace of one connection. Driven by whoever writes to its socket.
+/// The pace of one connection. Driven by the caller that writes to its socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     is_near: bool,

@@ -1,4 +1,4 @@
-//! Leaving our own epmd behind: a process in a session of its own, which outlives whoever started it.
+//! Leaving our own epmd behind: a process in a session of its own, which outlives the process that started it.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};

@@ -41,7 +41,7 @@ impl OwnedTerm {
     /// Checks that `bytes` (without a version byte) are exactly one term, and keeps them.
     ///
     /// # Errors
-    /// What is wrong with the bytes: the fault of whoever encoded them.
+    /// What is wrong with the bytes: the fault of the program that encoded them.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, TermError> {
         let traits = TermView::parse(&bytes)?.traits();
         Ok(Self { bytes: bytes.into(), traits })

@@ -280,7 +280,7 @@ impl<'a> Cursor<'a> {
     /// The next whole term, checked.
     ///
     /// # Errors
-    /// What is wrong with it: the fault of whoever encoded it.
+    /// What is wrong with it: the fault of the program that encoded it.
     #[inline]
     pub fn term(&mut self) -> Result<TermView<'a>, TermError> {
         let start = self.rest;

@@ -29,7 +29,7 @@ impl<'a> TermWriter<'a> {
     }
 
     /// Bytes that the caller knows to be one encoded term, without a version byte: copied as they are. What is none
-    /// costs the connection to whoever is sent it.
+    /// costs the connection to the node that it is sent to.
     pub fn raw(&mut self, encoded: &[u8]) -> &mut Self {
         self.out.extend_from_slice(encoded);
         self

@@ -252,8 +252,8 @@ impl Node {
     fn carry_out(&self, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                // By way of this node to another: whoever sends it must not fill our memory with what that one does not
-                // read, and it is not for that one to be disconnected for it.
+                // By way of this node to another: the sender must not fill our memory with what that node does not read,
+                // and it is not for that node to be disconnected for it.
                 Effect::Send { node, mut frames, answers } => {
                     let up = self.config.limits.outbound_bytes_max;
                     let up = if *node == *self.registry.node { usize::MAX } else { up };
@@ -420,7 +420,7 @@ impl Node {
                 Ok(Err(error)) => Left::Down(PeerDown::Io(error.to_string())),
                 Err(_) => Left::Down(PeerDown::Panicked),
             };
-            // Whoever waits for it lives as long as the node.
+            // The task that waits for it lives as long as the node.
             let _gone = tell.try_send(left);
         };
         self.threads.fetch_add(1, Ordering::Relaxed);

@@ -180,7 +180,7 @@ pub struct Turn<'a> {
     pub peer: &'a str,
     /// The flags that this node offered.
     pub flags: DistributionFlags,
-    /// The memory that a large message was received into, for whoever keeps most of it.
+    /// The memory that a large message was received into, for a process that keeps most of it.
     pub frame_owner: Option<&'a Arc<PooledBytes>>,
     /// The output to that node.
     pub out: &'a mut Outbound,

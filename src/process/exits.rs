@@ -25,8 +25,8 @@ pub struct Ended {
     pub reason: Arc<[u8]>,
 }
 
-/// Ends a process and its siblings: from now on no signal finds them. `None` when it had ended before. Whoever calls
-/// this tells the watchers on every connection ([`Peer::process_ended`](super::Peer::process_ended)).
+/// Ends a process and its siblings: from now on no signal finds them. `None` when it had ended before. The caller
+/// tells the watchers on every connection ([`Peer::process_ended`](super::Peer::process_ended)).
 pub fn end(registry: &Registry, process: &Process, reason: &[u8]) -> Option<Ended> {
     let names = registry.names_of(process);
     let processes = registry.remove(process);

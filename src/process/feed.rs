@@ -1,6 +1,6 @@
 //! Streams of messages to processes on other nodes, which their receiver's pace drives.
 //!
-//! Whoever streams queues what is to be sent in a place of its own, in an order of its own, and announces a [`Feed`]
+//! The sender of a stream queues what is to be sent in a place of its own, in an order of its own, and announces a [`Feed`]
 //! ([`Effect::Feed`](super::Effect::Feed), [`Dispatch::feed`](super::Dispatch::feed)). The connection asks that feed for more
 //! whenever it has room, one thread at a time: so the order stays that of the queue, whichever connections and threads
 //! announce it, and no more waits at the connection than has room there. Messages that go out as effects have neither:

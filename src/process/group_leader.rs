@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_reads_is_at_the_end_and_the_rest_is_refused() {
+    fn a_reader_is_at_the_end_and_the_rest_is_refused() {
         assert_eq!(carried_out("{:get_line, :unicode, \"? \"}"), (Reply::Eof, vec![]));
         assert_eq!(carried_out("{:getopts}"), (Reply::Error("enotsup"), vec![]));
         assert_eq!(carried_out(":getopts"), (Reply::Error("request"), vec![]));

@@ -104,7 +104,7 @@ impl Waiting {
     }
 }
 
-/// A process, and who sends to it; `None`: whoever does.
+/// A process, and who sends to it; `None`: all senders.
 type Key = (ProcessId, Sender);
 
 struct Queue {
@@ -472,7 +472,7 @@ mod tests {
         assert!(next(&mut held, Room::FREE).is_some() && held.bytes == 0);
     }
 
-    /// The bound is one of memory: however small the messages are, and whoever sends them.
+    /// The bound is one of memory: however small the messages are, and whichever process sends them.
     #[test]
     fn what_is_held_takes_no_more_memory_than_is_counted() {
         /// As many messages as make the tables grow once more at the end: then they have most room that nothing is in.

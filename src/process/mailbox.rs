@@ -30,7 +30,7 @@ pub enum Envelope {
     Info(OwnedTerm),
     /// A process that is monitored has ended, or was never there.
     Down {
-        /// The number of the monitor, as whoever set it counts them.
+        /// The number of the monitor, as the server that set it counts them.
         monitor: u64,
         /// Why.
         reason: OwnedTerm,

@@ -1,4 +1,4 @@
-//! `net_kernel`: answers `Node.ping` and `:net_adm.ping`, and whoever prints on behalf of this node.
+//! `net_kernel`: answers `Node.ping` and `:net_adm.ping`, and the processes that print on behalf of this node.
 //!
 //! A ping is what a person types first, and a call by a global name what is typed next. So the answer to a node
 //! that has just connected is held back until our names are known there (a few milliseconds): after `:pong` the

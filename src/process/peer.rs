@@ -108,7 +108,7 @@ pub struct Surroundings<'a> {
 }
 
 /// A process that a signal met, kept for the next one: most signals meet the same again, and to find it so takes
-/// no lock and counts no reference. A look-up takes it out of [`Peer::last`]; whoever has used it puts it back.
+/// no lock and counts no reference. A look-up takes it out of [`Peer::last`]; the caller that has used it puts it back.
 struct FoundProcess {
     process: Arc<Process>,
     /// The registered name that it was found by, and how the names stood then.
@@ -258,8 +258,8 @@ impl Peer {
         }
     }
 
-    /// Delivers the next message that was held for a process which runs again; `false` when there is none. Whoever
-    /// delivers frames calls this before each of them, and again when [`Effect::Resumed`] is carried out.
+    /// Delivers the next message that was held for a process which runs again; `false` when there is none. The caller
+    /// that delivers frames does this before each of them, and again when [`Effect::Resumed`] is carried out.
     ///
     /// # Errors
     /// As [`handle`](Self::handle).
@@ -556,7 +556,7 @@ impl Peer {
         let kept = HeldMessage::new(term, frame_owner);
         if self.held.push(process, sender, kept, waits_for, around.held_bytes_max) {
             if is_for_resume && !process.is_suspended() {
-                // It was resumed just now, and whoever did that may not have known of us.
+                // It was resumed just now, and the thread that resumed it may not have known of us.
                 later.push(Effect::Resumed(process.id));
             }
             return;

@@ -281,7 +281,7 @@ impl Registry {
     }
 
     /// Takes a process and its siblings out, with their names; gives those that were alive until now, oldest
-    /// first. Whoever calls this tells the connections ([`Peer::process_ended`](super::Peer::process_ended))
+    /// first. The caller tells the connections ([`Peer::process_ended`](super::Peer::process_ended))
     /// afterwards: a monitor that comes later finds nothing, one that came before is told. What it costs does not grow
     /// with the processes there are, as each spawn request may make one.
     pub(super) fn remove(&self, process: &Process) -> Vec<Arc<Process>> {

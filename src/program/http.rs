@@ -1,7 +1,7 @@
 //! The page, the metrics and the health of a node, over HTTP/1.1: read-only, off unless it is asked for.
 //!
-//! Whoever can reach the address can read it: the names of nodes, stores and slaves and what the log warned of, and no
-//! key, no value, no cookie. It listens at the loopback unless told otherwise, and then answers only requests that name
+//! Any client that can reach the address can read it: the names of nodes, stores and slaves and what the log warned of,
+//! and no key, no value, no cookie. It listens at the loopback unless told otherwise, and then answers only requests that name
 //! the loopback as their host, so that no page from elsewhere can read it through a name of its own (DNS rebinding).
 //!
 //! As at the other door, who comes can take a bounded part: 64 connections, of which the oldest makes room
@@ -57,8 +57,8 @@ struct Site {
 /// Serves a page about the node, `/metrics` for Prometheus, `/status.json`, `/health` and `/ready` by HTTP at an address,
 /// until the node ends. Port 0: a free one. The address that it listens at is given back.
 ///
-/// Nothing can be changed there, and there is no password: whoever reaches the address can read the names of nodes,
-/// stores and slaves, and what the log warned of. No key, no value and no cookie is there.
+/// Nothing can be changed there, and there is no password: any client that reaches the address can read the names of
+/// nodes, stores and slaves, and what the log warned of. No key, no value and no cookie is there.
 ///
 /// # Errors
 /// The address cannot be listened at.

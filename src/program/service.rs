@@ -118,7 +118,7 @@ async fn looked_around(node: &Arc<Node>) -> bool {
     let this = Arc::clone(node);
     node.spawn(async move {
         let _peers = this.connected();
-        // Too late for whoever asked.
+        // Too late for the watchdog, which asked.
         let _gone = tell.try_send(this.whereis_local("net_kernel").is_some());
     });
     // A node that has ended has dropped the task.

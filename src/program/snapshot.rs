@@ -163,7 +163,7 @@ impl Program {
     /// The node and its stores in numbers.
     pub fn snapshot(&self) -> Snapshot {
         let of_node = self.node.snapshot();
-        // Whoever has sent a replicated write and gone was perhaps never a primary, and cannot be told from one that was.
+        // A node that has sent a replicated write and left was perhaps never a primary's, and cannot be told from one that was.
         let is_here = |name: &str| name == of_node.node || of_node.peers.iter().any(|peer| peer.name == name);
         let stores = self.stores.iter().map(|started| {
             let writer = started.watch.last_replicated_from().filter(|node| is_here(node));

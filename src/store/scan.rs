@@ -151,7 +151,7 @@ pub fn next<T: Send + 'static>(
     }
 }
 
-/// Which comes first: the batch, or the end of the patience of whoever has asked for it.
+/// Which comes first: the batch, or the end of the patience of the caller that has asked for it.
 enum Turn<T> {
     Asked,
     Came(Result<Batch, StoreError>),

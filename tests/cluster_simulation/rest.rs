@@ -183,7 +183,7 @@ impl World {
         let &[root] = &roots[..] else { panic!("{roots:?} have no primary: {}", self.shown()) };
         let highest = (0..self.stores).map(|node| self.lineage(node).rank()).max();
         assert_eq!(Some(self.lineage(root).rank()), highest);
-        // Whoever is another's slave was left to that one.
+        // A store that is another's slave was left to that one.
         for node in 0..self.stores {
             for slave in self.life(node).server.slaves() {
                 let standing = slave.standing();

@@ -105,7 +105,7 @@ fn all_of_many_large_answers_from_other_threads_arrive() {
 }
 
 #[test]
-fn whoever_sends_more_than_there_is_room_for_waits_for_room() {
+fn a_client_that_sends_more_than_there_is_room_for_waits_for_room() {
     let epmd = Epmd::start();
     let beam = BeamNode::start(&Otp::usual(), &epmd, "beam");
     let node = Running::start(&epmd, "rust");

@@ -227,7 +227,7 @@ fn of_stores_that_add_each_other_at_once_one_becomes_the_slave_and_circles_of_th
         for round in 1..=ROUNDS {
             let ring = ["a", "b", "c"].map(|of| format!("ring{of}{round}"));
             beam.check_soon(&format!("Enum.all?({}, &(&1 == :slave))", roles(&ring)), "false");
-            // Whoever is somebody's slave holds what that one holds.
+            // A store that is another's slave holds what that one holds.
             beam.check_soon(
                 &format!(
                     "(for of <- [:a, :b, :c], primary = {{:global, name.(:ring, of, {round})}},

@@ -43,7 +43,8 @@ pub fn differences(server: &str) -> String {
     format!("KvNodeTest.Writer.differences(ended, :sys.get_state({server}).data)")
 }
 
-/// A BEAM with a store of the Elixir modules that has the node's name, begins with these pairs, and survives whoever started it.
+/// A BEAM with a store of the Elixir modules that has the node's name, begins with these pairs, and survives
+/// the process that started it.
 pub fn elixir_store(otp: &Otp, epmd: &Epmd, options: impl Into<BeamOptions>, pairs: &str) -> BeamNode {
     let beam = BeamNode::start(otp, epmd, options);
     let name = beam.name().split('@').next().unwrap_or_default();
@@ -86,7 +87,7 @@ impl Cluster {
         node
     }
 
-    /// Ends the connection between two kvnodes: whoever connects as one of them takes its place.
+    /// Ends the connection between two kvnodes: a peer that connects as one of them takes its place.
     pub fn cut(&self, one: &KvNode, other: &KvNode) {
         let name = one.name().split('@').next().unwrap_or_default();
         let port = self.epmd.port_of(name).expect("it is registered");

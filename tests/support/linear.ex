@@ -15,7 +15,7 @@ defmodule KvNodeTest.Linear do
   text: `CLIENT KEY ACT VALUE START END` each, `-` for none.
 
   With `cut: {node, calls}` one of them cuts the connection to this node each time that so many calls were made here.
-  Whoever's call ends in an exit goes on when the server is found again: the call is written down without an end.
+  A client whose call ends in an exit goes on when the server is found again: the call is written down without an end.
   """
   def run(server, options) do
     made = :counters.new(1, [])

@@ -243,7 +243,7 @@ impl Seat {
     }
 }
 
-/// A network namespace. It is gone with this value; the processes in it are whoever's who started them.
+/// A network namespace. It is gone with this value; the processes in it belong to the test that started them.
 struct Namespace(String);
 
 /// What the names of all namespaces of tests begin with. Behind it stands the process whose it is.

@@ -45,7 +45,7 @@ pub(super) fn read_send_name(packet: &[u8]) -> Result<SendName, Malformed> {
             name: fields.name()?,
         }),
         OLD_NAME => {
-            // The version is 5 whoever sends it, and no node looks at it.
+            // The version is 5 whichever node sends it, and no node looks at it.
             fields.u16()?;
             let flags = DistributionFlags::from_bits(fields.u32()?.into());
             Ok(SendName { flags, creation: None, name: from_latin1(fields.0) })

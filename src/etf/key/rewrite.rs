@@ -485,7 +485,7 @@ impl Rewriter<'_, '_> {
         // An integer, by what the walker has checked.
         self.term()?;
         self.input.pid()?;
-        // What OTP 27 itself writes for a fun, whoever made it.
+        // What OTP 27 itself writes for a fun, whichever process made it.
         self.out.push(NEW_PID_EXT);
         self.writer().atom("nonode@nohost");
         self.write_u32s(&[0, 0, 0]);

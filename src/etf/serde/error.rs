@@ -16,7 +16,7 @@ const KEY: InspectLimits = InspectLimits { text_bytes_max: 60 };
 /// Its text names the place: `wanted u8, met the binary "x", at {2}.data[3]` is the fourth element of the list
 /// in the field `data` of the third element of a tuple. All places count from 0, as `Enum.at/2` and `elem/2` do.
 ///
-/// Whose fault it is: on [`from_term`](super::from_term) that of whoever sent the term, or of a Rust type that
+/// Whose fault it is: on [`from_term`](super::from_term) that of the sender of the term, or of a Rust type that
 /// does not say what the protocol says; on [`to_term`](super::to_term) our own.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConvertError(Box<Inner>);

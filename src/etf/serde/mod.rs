@@ -200,8 +200,8 @@ fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Con
 /// Reads a term as a Rust value. Strings and bytes are borrowed from it where `T` borrows.
 ///
 /// # Errors
-/// Where the term is not what `T` asks for: what was wanted, what was met, and where. The fault of whoever sent the
-/// term, or of a `T` that does not say what the protocol says.
+/// Where the term is not what `T` asks for: what was wanted, what was met, and where. The fault of the sender of
+/// the term, or of a `T` that does not say what the protocol says.
 pub fn from_term<'de, T: Deserialize<'de>>(term: TermView<'de>) -> Result<T, ConvertError> {
     T::deserialize(&mut de::Deserializer::new(term))
 }

@@ -46,7 +46,7 @@ const SEGMENT_BITS_MAX: usize = 1 << 16;
 /// ```
 ///
 /// # Errors
-/// See [`ParseError`]: the fault of whoever typed it.
+/// See [`ParseError`]: the fault of the person who typed it.
 pub fn parse(text: &str, local: Option<&NodeIdentity>) -> Result<OwnedTerm, ParseError> {
     let mut parser =
         Parser { cursor: Cursor::new(text), local, leaves: Vec::new(), parts: Vec::new(), open: Vec::new() };

@@ -60,7 +60,7 @@ enum Came {
 /// Steps the machine of one slave.
 struct Carrier<'a> {
     hands: &'a Hands<'a>,
-    /// Whoever had the slave added, and waits for the answer.
+    /// The caller that had the slave added, and waits for the answer.
     added: Option<SlaveAdded>,
     watch: Slot<'a>,
     question: Slot<'a>,

@@ -50,7 +50,7 @@ use crate::process::{GenServer, Registry, Waiters};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Its name is not one that a node can have. Whoever chose it has to choose another.
+    /// Its name is not one that a node can have. The operator has to choose another.
     #[error("{name}: not a node name: {error}")]
     Name {
         /// The name as it was given.
@@ -279,7 +279,7 @@ fn start_behind<T, E: From<StartError>>(
     Ok((node, prepared))
 }
 
-/// A short cookie is soon guessed by whoever gets to see one handshake, and keeps few out that try.
+/// A short cookie is soon guessed by an attacker that gets to see one handshake, and keeps few out that try.
 fn warn_of_short_cookie(config: &Config) {
     let reachable = config.bind.is_none_or(|address| !address.is_loopback());
     if reachable && config.cookie.is_short() {
@@ -303,7 +303,7 @@ fn start_threads() -> Result<(Arc<Executor<'static>>, Ending), StartError> {
         let work = move || {
             threads::mark_ours();
             smol::block_on(executor.run(until_closed(stopped)));
-            // In this order: whoever waits for the end finds that everything is gone.
+            // In this order: a caller that waits for the end finds that everything is gone.
             drop(executor);
             drop(alive);
         };
@@ -330,7 +330,7 @@ async fn keep_connected(node: Arc<Node>, peer: NodeName) {
     let mut backoff = Backoff::new(&node.config.limits);
     let mut said = Once::when_changed();
     loop {
-        // Whoever comes up says that the network is back, perhaps for this peer too.
+        // A node that comes up says that the network is back, perhaps for this peer too.
         let arrival = node.peers.arrival();
         match node.connect(&peer.shared()).await {
             Ok(handle) => {

@@ -3,8 +3,8 @@
 //! A BEAM's caller sends its next call some 25 µs after the answer to the last one. To be parked and woken in
 //! between costs several times that: an event that has to be armed, a reactor, an executor, perhaps another
 //! thread. So a connection that has something to do gets a thread, which looks at the socket again and again for a
-//! short while, giving the processor to whoever wants it, before it parks; one system call wakes it. A connection
-//! that has been quiet goes back to the executor, where an idle one costs next to nothing.
+//! short while, giving the processor to any thread that wants it, before it parks; one system call wakes it. A
+//! connection that has been quiet goes back to the executor, where an idle one costs next to nothing.
 //!
 //! How long is looked, and whether at all, follows from what looking was good for lately.
 
@@ -157,7 +157,7 @@ impl Bell {
         until: Instant,
     ) -> io::Result<()> {
         self.asleep.store(true, Ordering::SeqCst);
-        // Whoever rings now sees that we sleep, or we see that it was rung.
+        // A thread that rings now sees that we sleep, or we see that it was rung.
         if self.rung.swap(false, Ordering::SeqCst) {
             self.asleep.store(false, Ordering::Relaxed);
             return Ok(());

@@ -1,14 +1,14 @@
 //! Who stands at the door: connections that have not proved the cookie, by the address that they come from.
 //!
-//! Whoever has no cookie costs nothing that grows: the oldest of the half-open connections makes room for the newest,
+//! A peer without the cookie costs nothing that grows: the oldest of the half-open connections makes room for the newest,
 //! so that idle ones keep nobody out; a wrong digest takes one of the few turns that its address has in a second, and a
 //! right one takes none; and what one address does again and again is one line of the log in each interval. Nothing is
 //! kept of a name.
 //!
 //! # Guessing
 //!
-//! Whoever guesses learns that a guess was right by being let in. So what must be bounded is how many wrong digests of an
-//! address are *looked at*, told or not: who guesses need not wait to be told that it was wrong, and can hang up.
+//! A peer that guesses learns that a guess was right by being let in. So what must be bounded is how many wrong digests of
+//! an address are *looked at*, told or not: who guesses need not wait to be told that it was wrong, and can hang up.
 //!
 //! ```text
 //! now           TURNS_AHEAD              WAIT_MAX beyond

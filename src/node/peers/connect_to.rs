@@ -28,7 +28,7 @@ impl fmt::Debug for ConnectedNode {
 
 impl Node {
     /// Connects to a node, `name@host`, unless it is connected already: as `Node.connect/1` does, with the reason where it
-    /// cannot. Sending a message connects too; this is for whoever wants to know before.
+    /// cannot. Sending a message connects too; this is for a caller that wants to know before.
     ///
     /// `name@host:port` is found at that port, from now on and also by messages that are sent to it; epmd is not asked.
     ///

@@ -102,7 +102,7 @@ impl Node {
             };
             let tell = tell.clone();
             let done = move |outcome| {
-                // Whoever asks may have its answer by now.
+                // The caller that asks may have its answer by now.
                 let _gone = tell.try_send(outcome);
             };
             match self.begin_erpc(peer, ("global", "whereis_name"), 1, argument, done) {

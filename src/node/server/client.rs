@@ -314,7 +314,7 @@ impl Client {
         let watch = self.new_watch(at);
         let (tell, told) = smol::channel::bounded(1);
         let done = move |outcome| {
-            // Whoever waited may have given up.
+            // The caller that waited may have given up.
             let _gone = tell.try_send(outcome);
         };
         let (waiters, node) = (&self.node.waiters, watch.at.node());
@@ -361,7 +361,7 @@ impl Client {
         match self.node.peers.offer(node, frames, bytes_max) {
             Offered::Taken => {}
             Offered::Full(room) => return Some(room),
-            // Where it is not reached, whoever waits for it is told.
+            // Where it is not reached, the callers that wait for it are told.
             Offered::Yours => {
                 self.node.dial(Arc::clone(node), |error| tracing::debug!(%error, "not connected"));
             }
@@ -484,7 +484,7 @@ impl Node {
 
     /// A client whose calls, casts and messages come from a process of this node.
     pub fn client_of(&self, from: &Pid) -> Client {
-        let node = self.this.upgrade().expect("whoever has a node has it by its Arc");
+        let node = self.this.upgrade().expect("the caller that has a node has it by its Arc");
         Client::new(node, from.clone())
     }
 }

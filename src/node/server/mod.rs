@@ -260,7 +260,7 @@ async fn live<S: Server>(server: &mut S, cx: &mut Context<S>) -> OwnedTerm {
             Event::Envelope(Envelope::Stop { reason }) => {
                 return reason;
             }
-            // Whoever runs this notices it too, and drops it here.
+            // `until_ended`, which runs this, notices it too, and drops it here.
             Event::Ended => std::future::pending().await,
         }
         handled = handled.wrapping_add(1);

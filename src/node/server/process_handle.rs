@@ -49,7 +49,7 @@ impl Node {
     }
 
     fn arc(&self) -> Arc<Self> {
-        self.this.upgrade().expect("whoever borrows the node holds it")
+        self.this.upgrade().expect("the caller that borrows the node holds it")
     }
 
     /// Waits until a process of ours has ended.

@@ -108,7 +108,7 @@ impl Node {
     ///
     /// `start` starts the process, by [`serve`](Self::serve) or [`serve_inline`](Self::serve_inline) of the node that it
     /// is given, now and at each restart; what it needs for that it keeps. Each time the process gets all of `names`,
-    /// so that callers find the next one as they found the first. (Whoever has kept a pid has lost it, as everywhere.)
+    /// so that callers find the next one as they found the first. (A caller that has kept a pid has lost it, as everywhere.)
     /// What this gives is the first process.
     ///
     /// ```no_run
@@ -201,7 +201,7 @@ impl Node {
     }
 
     fn start_child(&self, id: ChildId, child: &Child) -> Result<ProcessHandle, Failed> {
-        let node = self.this.upgrade().expect("whoever borrows the node holds it");
+        let node = self.this.upgrade().expect("the caller that borrows the node holds it");
         self.supervision.children.lock().starting += 1;
         let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let process = (child.start)(&node);
@@ -262,7 +262,7 @@ impl ProcessHandle {
     /// that has ended it is dropped at once.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.node.supervision.tasks.lock();
-        // Whoever ends the process takes it out of the registry first, and its tasks out of here then.
+        // The thread that ends the process takes it out of the registry first, and its tasks out of here then.
         if self.process.is_alive() {
             let own = tasks.entry(self.process.id).or_default();
             own.retain(|task| !task.is_finished());

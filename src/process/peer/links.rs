@@ -91,7 +91,7 @@ impl Peer {
     }
 
     /// A process of ours takes its link back. From now on the other's exit signals by that link are dropped, as
-    /// erl_dist_protocol, "Link Protocol", wants it of whoever has unlinked.
+    /// erl_dist_protocol, "Link Protocol", wants it of a process that has unlinked.
     pub fn unlinked(&mut self, process: ProcessId, remote: &Pid, registry: &Registry, out: &mut Outbound) {
         if !self.links.remove(process, RemoteId::of(remote)) {
             return;

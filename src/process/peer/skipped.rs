@@ -66,7 +66,7 @@ impl Peer {
             }
             ControlMessage::MonitorPExit { reference, reason: Reason::Payload, .. } => {
                 around.waiters.ended(&reference, &self.name, || Outcome::TooLarge(size));
-                "the answer of a function, or the reason of an end: whoever waits for it is told"
+                "the answer of a function, or the reason of an end: the caller that waits for it is told"
             }
             ControlMessage::Exit { from_pid, to_pid, reason: Reason::Payload } => {
                 if self.unlink(from_pid, to_pid, around.registry) {

@@ -94,7 +94,7 @@ impl Peer {
         };
         write_spawn_reply(&request_id_owned, &owner, watched.reply_flags(), out, |w| _ = w.pid(&pid));
         match spawned {
-            // The process has lived and ended: its exit is told to whoever asked to be told.
+            // The process has lived and ended: its exit is told to the process that spawned it, if that asked.
             Spawned::Ended(_, reason) => {
                 if watched.link {
                     write_exit(&self.name, self.flags, &pid, RemoteId::new(&from), &reason, out);

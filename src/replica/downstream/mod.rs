@@ -27,17 +27,18 @@
 //! **How it is driven.** It is one value behind one lock, for its driver, the store's writers and its connection:
 //!
 //! 1. The driver [handles](Downstream::handle) [`Input::Begin`] once, then each [`Input`] as it comes, and [`Input::Timeout`] once
-//!    [`poll_timeout`](Downstream::poll_timeout) has come. Whoever else knows of something hands it in at once, and wakes the
-//!    driver; so does who is told by [`push`](Downstream::push) or [`take`](Downstream::take) that there is something to do;
+//!    [`poll_timeout`](Downstream::poll_timeout) has come. Any other thread that knows of something hands it in at once, and
+//!    wakes the driver; so does one that [`push`](Downstream::push) or [`take`](Downstream::take) tells that there is something
+//!    to do;
 //! 2. then the driver takes all outputs by [`poll_output`](Downstream::poll_output), and carries them out in that order, without
 //!    the lock but for [`repair`](Downstream::repair);
 //! 3. then it asks [`poll_timeout`](Downstream::poll_timeout) again: it hangs on what was carried out. One in the past says that
 //!    there is more to do now: others that share the thread may have their turn first;
 //! 4. until it [is over](Downstream::is_over). A driver that ends before [abandons](Downstream::abandon) it.
 //!
-//! Each write of the store is [pushed](Downstream::push) under the store's order of writes, by whoever makes it; `repair` runs
-//! under that order too, and [`Input::CopyAll`]. The connection to the slave's node [takes](Downstream::take) what waits, and
-//! asks what `take` says behind that.
+//! Each write of the store is [pushed](Downstream::push) under the store's order of writes, by the thread that makes it;
+//! `repair` runs under that order too, and [`Input::CopyAll`]. The connection to the slave's node [takes](Downstream::take)
+//! what waits, and asks what `take` says behind that.
 //!
 //! What it owes on leaving a phase it pays in one place, `enter`: with a watch ends its stream, and a greeting is under way
 //! exactly while the phase is `Greeting`.
@@ -85,7 +86,7 @@ const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
 const NAME_PAUSE: Duration = Duration::from_secs(2);
 /// A stream that waits for its connection's room is announced again after so long.
 const FEED_PAUSE: Duration = Duration::from_millis(1);
-/// Whoever adds a slave is answered after so long, found or not.
+/// The caller that adds a slave is answered after so long, found or not.
 const ADDED_LIMIT: Duration = Duration::from_secs(1);
 /// Greetings that nobody has answered, of one slave, whose sessions are known: it is in one of the last.
 const GREETED_MAX: usize = 8;
@@ -125,7 +126,7 @@ pub struct Downstream {
     last_error: Option<Arc<str>>,
     /// The kind of standing that it has, and since when, in milliseconds since 1970; `None`: nobody has said.
     since: Option<(Discriminant<Standing>, u64)>,
-    /// Whoever had it added is answered then at the latest.
+    /// The caller that had it added is answered then at the latest.
     added_until: Option<Instant>,
     chance: Chance,
     /// Between searches for a slave that was never there.
@@ -311,7 +312,7 @@ impl Downstream {
         self.outputs.push_back(Output::Log(event));
     }
 
-    /// Answers whoever had it added; gives whether anybody waited.
+    /// Answers the caller that had it added; gives whether anybody waited.
     fn settle(&mut self, refusal: Option<Refusal>) -> bool {
         let waited = self.added_until.take().is_some();
         if waited {
@@ -555,7 +556,7 @@ impl Downstream {
             let is_foreign = refusal == Refusal::Foreign;
             let is_pid = matches!(self.name, SlaveName::Pid(_));
             let is_told = self.settle(Some(refusal));
-            // Whoever was told that it is none does not have it; and a pid is never anything else.
+            // A caller that was told that it is none does not have it; and a pid is never anything else.
             if is_final || is_told || is_foreign && is_pid {
                 self.log(if is_final { Event::NeverSlave(refusal) } else { Event::GivenUp(missing) });
                 self.outputs.push_back(Output::SlavesChanged);

@@ -524,7 +524,7 @@ fn searches_are_paused_longer_and_longer_and_go_on_when_a_node_comes_up() {
 }
 
 #[test]
-fn whoever_adds_a_slave_is_answered_in_time() {
+fn the_caller_that_adds_a_slave_is_answered_in_time() {
     let store = store();
     let mut desk = Desk::new(&store, remote(), true);
     desk.timeout();

@@ -129,8 +129,8 @@ pub struct NotKept {
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// [`Upstream::durable`](super::Upstream::durable) is to be kept, as it is when it is written; whoever waits is answered when
-    /// it is.
+    /// [`Upstream::durable`](super::Upstream::durable) is to be kept, as it is when it is written; the caller that waits is
+    /// answered when it is.
     Persist {
         /// What has changed.
         changed: Changed,
@@ -164,8 +164,8 @@ pub enum Output {
     },
     /// The store gets a slave, unless that is itself: it is greeted once all outputs are carried out.
     AddDownstream(KnownSlave),
-    /// The store follows a primary, or is copied to by one, which drops what it had itself: whoever waits for slaves to have a
-    /// write of it is told that they have not.
+    /// The store follows a primary, or is copied to by one, which drops what it had itself: a caller that waits for slaves to
+    /// have a write of it is told that they have not.
     GiveUp,
     /// All slaves are to be greeted anew: what they were told of the store has changed.
     RenewAll,
@@ -176,7 +176,7 @@ pub enum Output {
     /// Everything that came before is to be kept, and [`Input::Kept`] told then: by keeping the record behind it, where
     /// there is one.
     Confirm(Asked),
-    /// The question is answered later: whoever asks is to be kept, until one of the next two comes.
+    /// The question is answered later: the primary that asks is to be kept, until one of the next two comes.
     PutOff,
     /// As [`Confirm`](Self::Confirm), for a question that was put off.
     ConfirmPutOff(Asked),
@@ -197,7 +197,7 @@ pub enum Output {
         /// What is dropped is to be kept elsewhere.
         export: bool,
     },
-    /// Whoever asked is answered.
+    /// The caller that asked is answered.
     Reply(Answer),
     /// To be told to people.
     Log(Event),

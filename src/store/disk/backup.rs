@@ -86,7 +86,7 @@ pub enum BackupError {
     },
     /// Another restore into the folder goes on.
     Restoring(PathBuf),
-    /// Whoever is told how far it is wanted no more of it.
+    /// The caller, which is told how far it is, wanted no more of it.
     Stopped,
 }
 

@@ -70,7 +70,7 @@ impl Dir {
     pub(super) fn take_to_read(path: &Path) -> Result<Self, OpenError> {
         let lock_path = path.join("lock");
         let mut lock = match File::open(&lock_path) {
-            // Whoever has it has made it.
+            // A process that has the folder has made the file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             opened => Some(opened.map_err(|error| OpenError::system(&lock_path, &error))?),
         };

@@ -39,8 +39,8 @@ const JOURNALS_BYTES: u64 = 64 << 20;
 /// After so many bytes all keyspaces are written to tables, the quiet ones too, which would keep the journals of the
 /// others: so a start has to read twice that and one journal at most.
 const TABLES_EVERY_BYTES: u64 = 32 << 20;
-/// Tables that wait to be written. From 4 on the engine makes whoever writes wait for them, without an end where its own
-/// threads have failed.
+/// Tables that wait to be written. From 4 on the engine makes the thread that writes wait for them, without an end where
+/// its own threads have failed.
 pub(super) const TABLES_WAITING_MAX: usize = 2;
 
 /// What a store holds, and how far it has come.

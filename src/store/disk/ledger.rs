@@ -375,7 +375,7 @@ impl Ledger {
         state.write_or_leave();
     }
 
-    /// The last batch that was given to the system: whoever syncs asks for it before.
+    /// The last batch that was given to the system: the thread that syncs asks for it before.
     pub(super) fn last(&self) -> u64 {
         self.state.lock().known.written
     }

@@ -32,7 +32,7 @@ pub(super) enum Change {
     Update(Box<dyn Pending>, Decided),
     /// Not a key of the store, but a note beside it.
     Note(Vec<u8>, Done),
-    /// Whoever asks wants to know that all before it is done.
+    /// The caller wants to know that all before it is done.
     Nothing(Done),
 }
 

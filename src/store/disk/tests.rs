@@ -571,7 +571,7 @@ fn what_is_closed_says_so() {
     disk.close();
     assert_eq!(put(&store, b"k", b"w"), Err(StoreError::Io("terminated")));
     let again = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).map(|_| ());
-    assert!(matches!(again, Err(OpenError::InUse { .. })), "whoever holds it holds the folder");
+    assert!(matches!(again, Err(OpenError::InUse { .. })), "each holder of the disk holds the folder");
     drop((store, disk));
     let store = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap().store(&names("a")).unwrap();
     assert_eq!(get(&store, b"k"), Ok(Some(b"v".to_vec())));

@@ -196,7 +196,7 @@ impl Shared {
 
     /// See [`Queue::read_later`].
     pub(super) fn read_later(&self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
-        // Whoever has been answered, or has sent a write on this thread, sees it in the number.
+        // A caller that has been answered, or has sent a write on this thread, sees it in the number.
         self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().read_later(store, key, done)
     }
 

@@ -1,4 +1,4 @@
-//! fjall beside redb, as the engine of a store on disk: a note's worth of numbers, for whoever asks the question again.
+//! fjall beside redb, as the engine of a store on disk: a note's worth of numbers, for a reader who asks the question again.
 //!
 //!     cargo run --release -- DIR       (in scripts/bench.d/engines; DIR on the disk that is meant)
 //!

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Why a text is no term, and where: the fault of whoever typed it.
+/// Why a text is no term, and where: the fault of the person who typed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
     /// Where, in bytes from the beginning.

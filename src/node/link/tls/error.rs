@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why TLS cannot be spoken with the files and options that were given. Whoever runs the node can mend it; the texts
+/// Why TLS cannot be spoken with the files and options that were given. The node's operator can mend it; the texts
 /// say how. None holds anything of a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -44,7 +44,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 /// Options without an effect here (preferences among ciphers, caches, log levels) are skipped.
 ///
 /// # Errors
-/// The file cannot be read, is not plain data, or has an option that is not known here: whoever wrote the file is told
+/// The file cannot be read, is not plain data, or has an option that is not known here: the file's author is told
 /// its line.
 pub fn read_optfile(path: &Path) -> Result<TlsConfig, TlsError> {
     let bytes = files::read(path)?;

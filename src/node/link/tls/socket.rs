@@ -27,8 +27,8 @@ impl TlsSocket {
 }
 
 impl Drop for TlsSocket {
-    /// Says that nothing more comes (close_notify; RFC 8446, section 6.1), as far as the socket takes it now: whoever cuts
-    /// a connection off cannot say it.
+    /// Says that nothing more comes (close_notify; RFC 8446, section 6.1), as far as the socket takes it now: an attacker
+    /// that cuts a connection off cannot say it.
     fn drop(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         let _may_not_be_said = Pin::new(&mut self.stream).poll_close(&mut cx);

@@ -17,7 +17,7 @@ fn a_former_primary_with_slaves_says_so_until_it_is_up_to_date() {
     assert!(stepped_down(&greet(&mut upstream, greeting(1, &[1], 2), FREE).expect("it is taken")));
     mark(&mut upstream, 2, CopyMark::Whole, 10);
     assert!(!stepped_down(&greet(&mut upstream, greeting(1, &[1], 3), FREE).expect("it is taken")));
-    // Whoever is promoted next does not know it.
+    // The store that is promoted next does not know it.
     assert!(stepped_down(&greet(&mut upstream, greeting(2, &[2], 4), FREE).expect("it is taken")));
 }
 

@@ -593,6 +593,10 @@ pub(super) fn write_result<T>(w: &mut TermWriter<'_>, result: &Result<T, StoreEr
 
 pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
     w.tuple(2).atom("error");
+    write_reason(w, error);
+}
+
+pub(super) fn write_reason(w: &mut TermWriter<'_>, error: &StoreError) {
     match error.detail() {
         None => w.atom(error.code()),
         Some(detail) => w.tuple(2).atom(error.code()).atom(detail),

@@ -78,8 +78,8 @@ pub struct Membership {
     pub names_taken: Vec<ServerRef>,
     /// The [family](super::Lineage::family) that it belongs to; 0: the one that it begins itself.
     pub family: u64,
-    /// How many copies of a primary have begun, of which the last has this number: what is written while one comes into the store
-    /// itself carries it, so no other copy may have it, also after a restart.
+    /// The number of the last copy of a primary that has begun: what is written while one comes into the store itself carries it, so
+    /// no other copy may have it, also after a restart.
     pub copies: u32,
 }
 

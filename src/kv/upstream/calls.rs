@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{not_kept, said};
+use super::{left_undone, not_kept, said};
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView};
 use crate::kv::SlaveEntry;
@@ -111,7 +111,7 @@ impl<S: Store> KeyValueServer<S> {
                             caller.reply(&*dispatch, |w| answer.write(w));
                         }
                     }
-                    _ => {}
+                    other => left_undone(&other),
                 }
             }
         })

@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
-use super::in_place::{Deleted, InPlace};
-use super::{not_kept, said};
-use crate::etf::Pid;
+use super::in_place::{Deleted, Export, InPlace};
+use super::{Me, left_undone, not_kept, said};
 use crate::kv::Work;
 use crate::kv::server::KeyValueServer;
 use crate::kv::write::Written;
@@ -21,8 +20,7 @@ const KEYS_AT_ONCE: usize = 1024;
 /// is deleted. Where the store answers later, so do the steps go on then.
 struct DeletedRest<S> {
     server: Weak<KeyValueServer<S>>,
-    store: ProcessId,
-    me: Pid,
+    me: Me,
     copy: u32,
     /// What is deleted is kept elsewhere.
     export: bool,
@@ -47,7 +45,7 @@ enum Stage {
 impl<S: Store> DeletedRest<S> {
     /// Has it done in steps.
     fn begin(self, server: &KeyValueServer<S>) {
-        let (store, mut rest) = (self.me.clone(), Some(self));
+        let (store, mut rest) = (self.me.pid.clone(), Some(self));
         let step = Box::new(move || {
             rest = rest.take().and_then(Self::step);
             rest.is_some()
@@ -97,15 +95,15 @@ impl<S: Store> DeletedRest<S> {
                 {
                     // What was taken before is with the store, and the record is kept behind it.
                     let _turns = server.turns.lock();
-                    server.copy_is_over(Input::CopyIsIn { copy: self.copy }, self.store);
+                    server.copy_is_over(Input::CopyIsIn { copy: self.copy }, &self.me);
                 }
                 self.end(&server);
                 None
             }
             Stage::Fails(error) => {
-                tracing::error!(store = ?self.store, %error, "what the primary has not cannot be looked for: the copy is not whole");
+                tracing::error!(store = ?self.me.id, %error, "what the primary has not cannot be looked for: the copy is not whole");
                 let error = not_kept(&error);
-                server.copy_is_over(Input::CopyFailed { copy: self.copy, error }, self.store);
+                server.copy_is_over(Input::CopyFailed { copy: self.copy, error }, &self.me);
                 self.end(&server);
                 None
             }
@@ -207,7 +205,7 @@ impl<S: Store> KeyValueServer<S> {
                 before
             })
         });
-        self.copy_is_over(Input::CopyIsIn { copy }, turn.me.id);
+        self.copy_is_over(Input::CopyIsIn { copy }, &Me::of(turn));
         drop(turns);
         if let Some(before) = before {
             self.look_through(&before, export, turn);
@@ -224,23 +222,23 @@ impl<S: Store> KeyValueServer<S> {
         self.follow.work(Work { store: turn.me.pid.clone(), step });
     }
 
-    fn copy_is_over(&self, input: Input, store: ProcessId) {
+    pub(super) fn copy_is_over(&self, input: Input, me: &Me) {
         for output in self.upstream.hand(input) {
             match output {
-                Output::Persist { changed, .. } => self.persist(changed),
-                Output::ConfirmPutOff(asked) => self.confirm_put_off(asked, store),
+                Output::Persist { changed, then: None } => self.persist(changed, me),
+                Output::ConfirmPutOff(asked) => self.confirm_put_off(asked, me.id),
                 Output::ReplyPutOff(answer) => self.upstream.answer_asker(&answer, &*self.dispatch),
-                Output::Log(event) => said::log(&event, Some(&store)),
-                _ => {}
+                Output::Log(event) => said::log(&event, Some(&me.id)),
+                other => left_undone(&other),
             }
         }
     }
 
     /// Has deleted what the copy has not brought, step by step.
     pub(super) fn delete_rest(&self, copy: u32, export: bool, turn: &Turn<'_>) {
-        let (server, store) = (Weak::clone(&self.this), turn.me.id);
-        let (me, deleted) = (turn.me.pid.clone(), Deleted::of(store));
-        DeletedRest { server, store, me, copy, export, deleted, stage: Stage::Begins }.begin(self);
+        let (server, me) = (Weak::clone(&self.this), Me::of(turn));
+        let deleted = Deleted::of(me.id);
+        DeletedRest { server, me, copy, export, deleted, stage: Stage::Begins }.begin(self);
     }
 
     /// Deletes those of the keys that the copy has not brought at that moment. Gives whether the copy goes on.
@@ -252,10 +250,11 @@ impl<S: Store> KeyValueServer<S> {
             let Some(ticket) = self.upstream.with(|machine| machine.take_rest(rest.copy)) else {
                 return false;
             };
-            let change = InPlace::rest(rest.copy, rest.export, &rest.deleted);
+            let export = rest.export.then(|| Export::of(&key, &self.dropped));
+            let change = InPlace::rest(rest.copy, export, &rest.deleted);
             // If a key stays, this store differs from the primary: the primary is told, and copies again.
-            if let Written::Now(result) = self.change_in_place(&key, change, ticket, rest.store) {
-                self.upstream.stored(ticket, &result, &rest.store);
+            if let Written::Now(result) = self.change_in_place(&key, change, ticket, rest.me.id) {
+                self.upstream.stored(ticket, &result, &rest.me.id);
             }
         }
         true

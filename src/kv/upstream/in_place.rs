@@ -37,25 +37,35 @@ pub(super) struct InPlace {
     copy: u32,
     /// `None`: it goes.
     value: Option<OwnedValue>,
-    /// What is dropped is kept elsewhere.
-    exports: bool,
+    export: Option<Export>,
     /// It was shown what is there.
     has_decided: bool,
-    /// What that was, where it is kept elsewhere.
-    dropped: Option<Box<[u8]>>,
     /// Counts keys that go as the rest.
     deleted: Option<Arc<Deleted>>,
 }
 
+/// What is dropped is kept elsewhere, before it goes: a node that is killed in between has it in both places, and not in none.
+pub(super) struct Export {
+    key: Box<[u8]>,
+    into: Arc<Ranked<rank::Alone, DroppedPairs>>,
+}
+
+impl Export {
+    /// Of a key.
+    pub(super) fn of(key: &[u8], into: &Arc<Ranked<rank::Alone, DroppedPairs>>) -> Self {
+        Self { key: key.into(), into: Arc::clone(into) }
+    }
+}
+
 impl InPlace {
     /// It goes, unless the copy has brought it.
-    pub(super) fn rest(copy: u32, exports: bool, deleted: &Arc<Deleted>) -> Self {
-        Self { copy, exports, deleted: Some(Arc::clone(deleted)), ..Self::default() }
+    pub(super) fn rest(copy: u32, export: Option<Export>, deleted: &Arc<Deleted>) -> Self {
+        Self { copy, export, deleted: Some(Arc::clone(deleted)), ..Self::default() }
     }
 
     /// The primary has written it, and what was there before the copy is kept elsewhere.
-    pub(super) fn exporting(copy: u32, value: Option<OwnedValue>) -> Self {
-        Self { wanted: Wanted::Written, copy, value, exports: true, ..Self::default() }
+    pub(super) fn exporting(copy: u32, value: Option<OwnedValue>, export: Export) -> Self {
+        Self { wanted: Wanted::Written, copy, value, export: Some(export), ..Self::default() }
     }
 
     /// It keeps what it has.
@@ -72,32 +82,20 @@ impl InPlace {
 
     /// It is carried out, or was not. What is there after a failure is kept elsewhere too: what the primary sends in its place later
     /// may be part of no copy.
-    fn done<T, S: Store>(
-        &mut self,
-        key: &[u8],
-        result: &Result<Option<T>, StoreError>,
-        server: Option<&KeyValueServer<S>>,
-        dropped: &Ranked<rank::Alone, DroppedPairs>,
-    ) {
+    fn done<T, S: Store>(&self, result: &Result<Option<T>, StoreError>, server: Option<&KeyValueServer<S>>) {
         if matches!(result, Ok(Some(_)))
             && let Some(deleted) = &self.deleted
         {
             deleted.keys.fetch_add(1, Ordering::Relaxed);
         }
-        if !self.exports {
-            return;
-        }
+        let Some(Export { key, into }) = &self.export else { return };
         if !self.has_decided
             && result.is_err()
             && let Some(server) = server
         {
             server.keep_present(key, self.value.as_ref().map(|(bytes, _)| &**bytes));
         }
-        let mut dropped = dropped.lock();
-        if let Some(was) = self.dropped.take() {
-            dropped.keep(key, &was);
-        }
-        dropped.came();
+        into.lock().came();
     }
 }
 
@@ -106,8 +104,12 @@ impl Update for InPlace {
         self.has_decided = true;
         let foreign = present.filter(|present| present.copy != self.copy || planted(Rule::RestAsItIs));
         let is_same = |was: &Value<'_>| self.value.as_ref().is_some_and(|(bytes, _)| **bytes == *was.bytes);
-        let exports = self.exports && !planted(Rule::DroppedKept);
-        self.dropped = foreign.filter(|was| exports && !is_same(was)).map(|was| was.bytes.into());
+        if let Some(Export { key, into }) = &self.export
+            && let Some(was) = foreign.filter(|was| !is_same(was))
+            && !planted(Rule::DroppedKept)
+        {
+            into.lock().keep(key, was.bytes);
+        }
         match (self.wanted, foreign) {
             (Wanted::Rest | Wanted::Stays, None) => Change::Keep,
             (Wanted::Stays, Some(was)) => {
@@ -144,12 +146,10 @@ impl Drop for Deleted {
 struct Later<S> {
     server: Weak<KeyValueServer<S>>,
     change: InPlace,
-    key: Box<[u8]>,
     handed: Handed,
     completion: Completion<S>,
     confirmations: Arc<Confirmations>,
     dispatch: Arc<dyn Dispatch>,
-    dropped: Arc<Ranked<rank::Alone, DroppedPairs>>,
 }
 
 impl<S: Store> Update for Later<S> {
@@ -160,8 +160,8 @@ impl<S: Store> Update for Later<S> {
 
 impl<S: Store> Pending for Later<S> {
     fn done(self: Box<Self>, result: Result<Option<store::Written<'_>>, StoreError>) {
-        let mut this = *self;
-        this.change.done(&this.key, &result, this.server.upgrade().as_deref(), &this.dropped);
+        let this = *self;
+        this.change.done(&result, this.server.upgrade().as_deref());
         told(&this.confirmations, &*this.dispatch, this.handed, this.completion, result);
     }
 }
@@ -177,19 +177,17 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Written {
         let traits = TermView::parse(key).map_or(Traits::none(), TermView::traits);
         let handed = Handed { store, traits, needs: Traits::none(), confirmed: false };
-        if change.exports {
-            self.dropped.lock().expect();
+        if let Some(export) = &change.export {
+            export.into.lock().expect();
         }
         let later = |change: &mut InPlace| -> Box<dyn Pending> {
             Box::new(Later {
                 server: Weak::clone(&self.this),
                 change: std::mem::take(change),
-                key: key.into(),
                 handed,
                 completion: Completion::FromPrimary(Arc::clone(&self.upstream), ticket),
                 confirmations: Arc::clone(&self.confirmations),
                 dispatch: Arc::clone(&self.dispatch),
-                dropped: Arc::clone(&self.dropped),
             })
         };
         let result = if S::AT_ONCE {
@@ -222,7 +220,7 @@ impl<S: Store> KeyValueServer<S> {
             result
         };
         result.map_or(Written::Later, |result| {
-            change.done(key, &result, Some(self), &self.dropped);
+            change.done(&result, Some(self));
             Written::Now(result.map(|seq| seq.unwrap_or(0)))
         })
     }

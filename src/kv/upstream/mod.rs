@@ -7,13 +7,14 @@ mod in_place;
 mod said;
 mod writes;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
+use super::Work;
 use super::ranked::{Ranked, rank};
-use super::server::{KeyValueServer, write_error};
+use super::server::{KeyValueServer, write_reason};
 use crate::etf::{OwnedTerm, Pid};
-use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
+use crate::process::{Caller, Dispatch, OwnedCaller, ProcessId, Turn};
 use crate::replica::membership::Membership;
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Answer, Changed, Input, NotKept, Output, Upstream};
@@ -98,7 +99,7 @@ impl<S: Store> UpstreamEntry<S> {
             match output {
                 Output::Log(event) => said::log(&event, None),
                 Output::ReplyPutOff(answer) => self.answer_asker(&answer, dispatch),
-                _ => {}
+                other => left_undone(&other),
             }
         }
     }
@@ -111,9 +112,33 @@ impl<S: Store> UpstreamEntry<S> {
     }
 }
 
+/// The store's process.
+#[derive(Clone)]
+struct Me {
+    id: ProcessId,
+    pid: Pid,
+}
+
+impl Me {
+    fn of(turn: &Turn<'_>) -> Self {
+        Self { id: turn.me.id, pid: turn.me.pid.clone() }
+    }
+}
+
+/// An output that is not carried out where it came.
+#[track_caller]
+fn left_undone(output: &Output) {
+    debug_assert!(false, "nobody does this: {output:?}");
+    tracing::error!(?output, "nobody does this");
+}
+
 /// All that a machine wants done.
 fn taken(machine: &mut Upstream) -> Vec<Output> {
     std::iter::from_fn(|| machine.poll_output()).collect()
+}
+
+fn say_not_kept(error: &StoreError) {
+    tracing::error!(%error, "the promotion is not kept: it is forgotten if the store is started again before the disk takes it");
 }
 
 /// Why a store did not keep something, as a machine is told.
@@ -129,7 +154,7 @@ impl<S: Store> KeyValueServer<S> {
         let mut is_noted = true;
         for output in outputs {
             match output {
-                Output::Persist { changed, then: None } => self.persist(changed),
+                Output::Persist { changed, then: None } => self.persist(changed, &Me::of(turn)),
                 Output::Persist { then: Some(mut answer), .. } => {
                     if let Answer::Promoted(promotion) = &mut answer {
                         let here = &turn.registry.node;
@@ -147,10 +172,17 @@ impl<S: Store> KeyValueServer<S> {
                         continue;
                     }
                     let is_kept = self.note_slaves(move |result| {
+                        if let Err(error) = &result {
+                            say_not_kept(error);
+                        }
                         if let Some(waiting) = waiting {
                             waiting.reply(&*dispatch, |w| match result {
                                 Ok(()) => kept.write(w),
-                                Err(error) => write_error(w, &error),
+                                // It is the primary all the same.
+                                Err(error) => {
+                                    w.tuple(2).atom("error").tuple(2).atom("not_kept");
+                                    write_reason(w, &error);
+                                }
                             });
                         }
                     });
@@ -205,30 +237,41 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    fn persist(&self, changed: Changed) {
+    fn persist(&self, changed: Changed, me: &Me) {
         // Of a record that could not be read another copy may have any number, as it begins with one by chance.
         let is_readable = self.noting.lock().is_ok();
         let copy = if is_readable { self.upstream.with(|machine| machine.copy()) } else { 0 };
-        let upstream = Arc::clone(&self.upstream);
-        self.keep(|| None, move |result| match result {
-            Err(error) if changed == Changed::Promotion => {
-                tracing::error!(%error, "the promotion is not kept: it is forgotten when the store is started again");
-            }
-            // A store that takes nothing has said so.
-            Err(error) => {
-                tracing::debug!(%error, "how far a copy has come is not kept");
-                // Another copy could have the same number after a restart.
-                if copy != 0 {
-                    let failed = upstream.hand(Input::CopyFailed { copy, error: not_kept(&error) });
-                    failed.iter().for_each(|output| {
-                        if let Output::Log(event) = output {
-                            said::log(event, None);
-                        }
-                    });
+        let (server, me) = (Weak::clone(&self.this), me.clone());
+        self.keep(
+            || None,
+            move |result| match result {
+                Err(error) if changed == Changed::Promotion => say_not_kept(&error),
+                // A store that takes nothing has said so.
+                Err(error) => {
+                    tracing::debug!(%error, "how far a copy has come is not kept");
+                    // What comes with its number would count as brought by another copy.
+                    if copy != 0
+                        && let Some(server) = server.upgrade()
+                    {
+                        server.copy_failed(copy, &error, me);
+                    }
                 }
+                Ok(()) => {}
+            },
+        );
+    }
+
+    /// A copy is not to go on. Looked after elsewhere: this may be said on the store's own thread, which is not to wait for itself.
+    fn copy_failed(&self, copy: u32, error: &StoreError, me: Me) {
+        let (server, store) = (Weak::clone(&self.this), me.pid.clone());
+        let mut failed = Some((Input::CopyFailed { copy, error: not_kept(error) }, me));
+        let step = Box::new(move || {
+            if let Some(((input, me), server)) = failed.take().zip(server.upgrade()) {
+                server.copy_is_over(input, &me);
             }
-            Ok(()) => {}
+            false
         });
+        self.follow.work(Work { store, step });
     }
 
     /// Keeps what is to be known of the store after a restart, as it is after a change. Gives whether the store keeps such things,

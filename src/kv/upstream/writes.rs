@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::calls::read_slaves;
-use super::in_place::InPlace;
-use super::{not_kept, said, taken};
+use super::in_place::{Export, InPlace};
+use super::{left_undone, not_kept, said, taken};
 use crate::etf::{Cursor, TermError};
 use crate::kv::request::{FromPrimary, SkippedWrite};
 use crate::kv::server::{KeyValueServer, with_canonical};
@@ -42,8 +42,9 @@ fn stored<T>(machine: &mut Upstream, ticket: Ticket, result: &Result<T, StoreErr
 /// Of a machine that had nothing but that to say.
 fn log_all(outputs: Vec<Output>, store: &dyn Debug) {
     for output in outputs {
-        if let Output::Log(event) = output {
-            said::log(&event, Some(store));
+        match output {
+            Output::Log(event) => said::log(&event, Some(store)),
+            other => left_undone(&other),
         }
     }
 }
@@ -139,8 +140,10 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
         let value = value.map(|value| (value.bytes().into(), value.traits()));
-        let change = InPlace::exporting(copy, value);
-        with_canonical(key, |key| self.change_in_place(key, change, ticket, turn.me.id))
+        with_canonical(key, |key| {
+            let change = InPlace::exporting(copy, value, Export::of(key, &self.dropped));
+            self.change_in_place(key, change, ticket, turn.me.id)
+        })
     }
 
     /// A write of a copy that is put aside.

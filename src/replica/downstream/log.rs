@@ -119,11 +119,10 @@ impl Log {
         seq
     }
 
-    /// The slave was sent all up to `up_to` and has not kept all of it: takes that out, and shows the keys.
-    pub(super) fn lose(&mut self, up_to: u64, mut key: impl FnMut(&[u8])) -> Lost {
+    /// The slave has not kept all that was sent: takes that out, and shows the keys.
+    pub(super) fn lose(&mut self, mut key: impl FnMut(&[u8])) -> Lost {
         let mut lost = Lost::default();
-        while self.first < up_to
-            && self.sent > 0
+        while self.sent > 0
             && let Some(entry) = self.entries.pop_front()
         {
             self.first += 1;
@@ -287,9 +286,9 @@ mod tests {
             log.send().expect("it waits");
         }
         let mut lost = Vec::new();
-        assert_eq!(log.lose(2, |key| lost.push(key[0])), Lost { writes: 2, marks: false });
+        assert_eq!(log.lose(|key| lost.push(key[0])), Lost { writes: 3, marks: false });
         assert_eq!(log.drop_unsent_puts(|key| lost.push(key[0])), Lost { writes: 1, marks: false });
-        assert_eq!((lost, log.len(), log.sent_up_to()), (vec![1, 2, 5], 3, 3));
+        assert_eq!((lost, log.len(), log.sent_up_to()), (vec![1, 2, 3, 5], 2, 3));
         assert_eq!(log.send().and_then(|next| next.key), Some(&[4][..]));
         assert_eq!(log.send().map(|next| (next.key, next.is_put)), Some((Some(&[6][..]), false)));
         assert_eq!(log.acknowledge(5), Some(1));

@@ -95,6 +95,11 @@ enum Role {
     Following(Following),
 }
 
+/// The numbers of copies that a life begins behind those of which a record was kept. A copy whose record could not be kept has one
+/// that the record does not know, and what came with it may be on disk: it is none of the next life's. Far more than one life has of
+/// such copies, which begin half a minute apart at least.
+const COPIES_OF_A_LIFE: u32 = 1 << 16;
+
 /// What of a [`Membership`] the machine changes.
 type Kept = (u64, u64, TermRole, bool, u64, Option<Position>, bool, bool, u32);
 
@@ -108,6 +113,9 @@ impl Upstream {
     pub fn new(incarnation: u64, mut durable: Membership, started_empty: bool) -> Self {
         if planted(Rule::CopyCounted) {
             durable.copies = 0;
+        }
+        if !started_empty {
+            durable.copies = durable.copies.wrapping_add(COPIES_OF_A_LIFE);
         }
         let is_orphan = durable.term > 0 && durable.role == TermRole::Follows;
         Self {

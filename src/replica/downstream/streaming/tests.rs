@@ -518,6 +518,27 @@ fn one_that_is_full_is_sent_deletions_and_after_a_while_what_it_did_not_keep() {
 }
 
 #[test]
+fn what_was_sent_behind_a_question_is_missed_too_where_the_answer_tells_of_a_failure() {
+    let (key, other) = (atom("k"), atom("l"));
+    let source = OneKey(key.clone());
+    let mut line = Line::new(&source, 1 << 20);
+    line.greeted(1, GreetingAnswer::Taken(said()));
+    line.settled();
+    line.slave.push(8, put(&key, &key));
+    line.pass();
+    let mark = line.taken().1.expect("asked");
+    // It fails there while the question is answered, which is the first chance to tell of it.
+    line.slave.push(9, put(&other, &key));
+    let (sent, asked) = line.taken();
+    assert_eq!((sent.len(), asked), (1, None));
+    let why = Refusal::TooLarge;
+    line.hand(Input::Acknowledged { mark, kept: Err(why) });
+    assert_eq!(line.slave.standing(), Standing::Full { why, missed: Some(2) });
+    line.pass();
+    assert_eq!(line.taken().1, None, "nothing of it is left to be asked for");
+}
+
+#[test]
 fn one_that_stays_full_is_tried_less_and_less_often_and_said_to_be_so_once() {
     let key = atom("k");
     let source = OneKey(key.clone());

@@ -56,8 +56,7 @@ fn a_key_that_cannot_be_read_is_refused_and_the_others_of_its_batch_are_written(
     }
     let disk = opened(dir.path());
     let engine = &disk.0;
-    let (good, bad): (Vec<_>, Vec<_>) =
-        keys.iter().partition(|key| engine.read(1, key.as_bytes()).is_ok());
+    let (good, bad): (Vec<_>, Vec<_>) = keys.iter().partition(|key| engine.read(1, key.as_bytes()).is_ok());
     assert!(!good.is_empty() && !bad.is_empty(), "{} and {}", good.len(), bad.len());
     let committed = commit(&disk, vec![put(good[0], b"1"), put(bad[0], b"2"), put(good[1], b"3")]);
     assert_eq!(committed.refused, [(1, StoreError::Io("damaged"))]);

@@ -11,6 +11,7 @@ use super::SlaveEntry;
 use super::follow::Settling;
 use super::order::Order;
 use super::ranked::{Ranked, RankedReads, rank};
+use super::requests::Outcome;
 use super::source::Reads;
 use crate::etf::Traits;
 use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
@@ -20,6 +21,9 @@ const TICKS: u32 = 20;
 
 /// Callers that wait at once; one more is told at once how many slaves have its write.
 const WAITING_MAX: usize = 1 << 16;
+
+/// Bytes of the answers of these, where they have some: beyond it a caller is told the same, but for one answer that is larger.
+const OUTCOMES_BYTES_MAX: usize = 64 << 20;
 
 /// What is to be confirmed.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +45,8 @@ pub(super) struct Era(u64);
 struct Waiting {
     wanted: Wanted,
     caller: OwnedCaller,
+    /// What the caller is answered then.
+    outcome: Outcome,
     ticks_left: u32,
 }
 
@@ -48,11 +54,21 @@ struct Waiting {
 struct Queue {
     /// In no order of numbers where a store answers later, about so else.
     waiting: VecDeque<Waiting>,
+    /// Of the answers of these.
+    outcome_bytes: usize,
     /// Writes that the store has not answered yet, whose callers will wait then.
     expected: usize,
     era: Era,
     /// It is woken until nobody waits.
     ticking: bool,
+}
+
+impl Queue {
+    /// These wait still.
+    fn keep(&mut self, waiting: VecDeque<Waiting>) {
+        self.outcome_bytes = waiting.iter().map(|waiting| waiting.outcome.bytes()).sum();
+        self.waiting = waiting;
+    }
 }
 
 /// The slaves of a store, and the callers that wait for slaves to have a write.
@@ -121,11 +137,19 @@ impl Confirmations {
     /// The store has taken the write: the caller is answered once enough slaves have it, or that they have not after the
     /// time-out.
     pub(super) fn wait(&self, wanted: Wanted, caller: OwnedCaller) {
-        let waiting = Waiting { wanted, caller, ticks_left: TICKS + 1 };
+        self.wait_to_say(wanted, caller, Outcome::OK);
+    }
+
+    /// The same with another answer than `:ok`.
+    pub(super) fn wait_to_say(&self, wanted: Wanted, caller: OwnedCaller, outcome: Outcome) {
+        let waiting = Waiting { wanted, caller, outcome, ticks_left: TICKS + 1 };
         let rejected = {
             let mut queue = self.queue.lock();
             queue.expected -= 1;
-            if queue.waiting.len() < WAITING_MAX && waiting.wanted.era == queue.era {
+            let bytes = waiting.outcome.bytes();
+            let fits = queue.outcome_bytes == 0 || queue.outcome_bytes + bytes <= OUTCOMES_BYTES_MAX;
+            if queue.waiting.len() < WAITING_MAX && fits && waiting.wanted.era == queue.era {
+                queue.outcome_bytes += bytes;
                 queue.waiting.push_back(waiting);
                 None
             } else {
@@ -153,6 +177,7 @@ impl Confirmations {
         let waiting = {
             let mut queue = self.queue.lock();
             queue.era.0 += 1;
+            queue.outcome_bytes = 0;
             std::mem::take(&mut queue.waiting)
         };
         for waiting in waiting {
@@ -179,11 +204,11 @@ impl Confirmations {
             };
             let (done, waiting) =
                 std::mem::take(&mut queue.waiting).into_iter().partition::<VecDeque<_>, _>(is_done);
-            queue.waiting = waiting;
+            queue.keep(waiting);
             done
         };
         for waiting in done {
-            waiting.caller.reply(&*self.dispatch, |w| _ = w.atom("ok"));
+            waiting.outcome.send(waiting.caller, &*self.dispatch);
         }
     }
 
@@ -198,7 +223,7 @@ impl Confirmations {
             let (late, waiting) = std::mem::take(&mut queue.waiting)
                 .into_iter()
                 .partition::<VecDeque<_>, _>(|waiting| waiting.ticks_left == 0);
-            queue.waiting = waiting;
+            queue.keep(waiting);
             queue.ticking = queue.expected > 0 || !queue.waiting.is_empty();
             (late, queue.ticking)
         };

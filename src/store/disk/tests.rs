@@ -1,6 +1,7 @@
 //! A store on disk is a map, whatever happens to its process and its files.
 
 mod folder;
+mod many;
 
 use std::collections::BTreeMap;
 use std::fs;

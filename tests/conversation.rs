@@ -14,6 +14,10 @@ mod deferred;
 mod functions;
 #[path = "conversation/late.rs"]
 mod late;
+#[path = "conversation/model.rs"]
+mod model;
+#[path = "conversation/requests.rs"]
+mod requests;
 #[path = "conversation/signals.rs"]
 mod signals;
 #[path = "conversation/store.rs"]

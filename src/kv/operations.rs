@@ -23,7 +23,7 @@ macro_rules! operations {
         ) -> Option<$gives> {
             let _ = &$term;
             match ($arity, $operation) {
-                $( ($($of)|+, $name) => $then, )+
+                $( $(($of, $name))|+ => $then, )+
                 _ => $other,
             }
         }

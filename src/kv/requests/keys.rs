@@ -1,8 +1,9 @@
 //! The keys of a request of several, in canonical form, each once.
 
-use ahash::RandomState;
+use ahash::{AHashSet, RandomState};
 use hashbrown::HashTable;
 
+use crate::etf::tag::NEW_FLOAT_EXT;
 use crate::etf::{TermError, TermView};
 use crate::kv::server::with_canonical;
 
@@ -25,7 +26,7 @@ impl Pieces {
         self.bytes.get(from..to).unwrap_or_default()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
         (0..self.len()).map(|at| self.get(at))
     }
 
@@ -42,6 +43,31 @@ impl Pieces {
     pub(super) const fn bytes(&self) -> usize {
         self.bytes.len()
     }
+}
+
+/// `-0.0`, encoded, and `0.0`.
+const ZEROS: [[u8; 9]; 2] =
+    [[NEW_FLOAT_EXT, 0x80, 0, 0, 0, 0, 0, 0, 0], [NEW_FLOAT_EXT, 0, 0, 0, 0, 0, 0, 0, 0]];
+
+/// Whether two of these differ only in the sign of a zero: a BEAM before OTP 27 takes them for one key, and does not decode a map
+/// that has both.
+pub(super) fn differ_by_zero<'a>(keys: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+    let [negative, positive] = &ZEROS;
+    let has_negative = |key: &[u8]| key.windows(negative.len()).any(|part| part == negative);
+    if !keys.clone().any(has_negative) {
+        return false;
+    }
+    let mut seen = AHashSet::new();
+    let without_sign = |key: &[u8]| {
+        let mut key = key.to_vec();
+        for at in 0..key.len().saturating_sub(negative.len() - 1) {
+            if key[at..].starts_with(negative) {
+                key[at..at + positive.len()].copy_from_slice(positive);
+            }
+        }
+        key
+    };
+    !keys.map(without_sign).all(|key| seen.insert(key))
 }
 
 /// Keys that are gathered.
@@ -97,5 +123,13 @@ mod tests {
         let keys = keys.into_pieces();
         assert_eq!((keys.len(), keys.slices().len(), keys.get(0)), (1002, 1002, one));
         assert_eq!(keys.get(9), [104, 1, 97, 7]);
+    }
+
+    #[test]
+    fn keys_that_differ_in_the_sign_of_a_zero_are_noticed() {
+        let key = |float: f64| encode(|w| _ = w.tuple(2).float(float).float(1.5));
+        let differ = |keys: &[Vec<u8>]| differ_by_zero(keys.iter().map(Vec::as_slice));
+        assert!(differ(&[key(1.0), key(-0.0), key(0.0)]));
+        assert!(!differ(&[key(1.0), key(-0.0), key(-1.0)]) && !differ(&[key(0.0), key(1.0)]) && !differ(&[]));
     }
 }

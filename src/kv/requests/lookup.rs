@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::keys::{Keys, Pieces};
+use super::keys::{Keys, Pieces, differ_by_zero};
 use super::{BYTES_MAX, Refusal, Unserved, listed};
 use crate::distribution::DistributionFlags;
 use crate::etf::{TermView, TermWriter, Traits};
@@ -115,14 +115,26 @@ fn write_found(w: &mut TermWriter<'_>, named: &Pieces, found: &[Option<Value<'_>
     }
 }
 
-/// Bytes and traits of an answer.
-fn measure(named: &Pieces, found: &[Option<Value<'_>>]) -> Result<(usize, Traits), Refusal> {
+/// The bytes of an answer, and whether a node that offers these flags can decode it.
+fn measure(
+    named: &Pieces,
+    found: &[Option<Value<'_>>],
+    flags: Option<DistributionFlags>,
+) -> Result<(usize, bool), Refusal> {
     let (mut bytes, mut traits) = (named.bytes(), Traits::none());
     for value in found.iter().flatten() {
         bytes += value.bytes.len();
         traits = traits.union(value.traits);
     }
-    if bytes > BYTES_MAX { Err(Refusal::TooLarge(BYTES_MAX)) } else { Ok((bytes, traits)) }
+    if bytes > BYTES_MAX {
+        return Err(Refusal::TooLarge(BYTES_MAX));
+    }
+    let keys = named.iter().zip(found).filter_map(|(key, value)| value.map(|_| key));
+    let decodes = flags.is_none_or(|flags| {
+        // What tells OTP 27 from 26 is no flag.
+        flags.can_decode(traits) && (flags.contains(DistributionFlags::ALTACT_SIG) || !differ_by_zero(keys))
+    });
+    Ok((bytes, decodes))
 }
 
 impl<S: Store> KeyValueServer<S> {
@@ -174,9 +186,9 @@ impl<S: Store> KeyValueServer<S> {
         let keys = gathered.into_pieces();
         let (me, flags) = (turn.me, (caller.node() == *turn.peer).then_some(turn.flags));
         let later = || self.answer_many_later(named.clone(), caller.to_owned(&me.pid), flags);
-        let now = |found: &[Option<Value<'_>>]| match measure(&named, found) {
+        let now = |found: &[Option<Value<'_>>]| match measure(&named, found, Some(turn.flags)) {
             Err(refusal) => turn.reply(caller, |w| refusal.write(w)),
-            Ok((_, traits)) if !turn.can_decode(traits) => turn.end_call(caller, undecodable),
+            Ok((_, false)) => turn.end_call(caller, undecodable),
             Ok((bytes, _)) if !turn.has_room(bytes) => turn.wait_for_room(),
             Ok(_) => turn.reply(caller, |w| write_found(w, &named, found)),
         };
@@ -196,11 +208,9 @@ impl<S: Store> KeyValueServer<S> {
                 Ok(found) => found,
                 Err(error) => return caller.reply(&*dispatch, |w| write_error(w, &error)),
             };
-            match measure(&named, found) {
+            match measure(&named, found, flags) {
                 Err(refusal) => caller.reply(&*dispatch, |w| refusal.write(w)),
-                Ok((_, traits)) if flags.is_some_and(|flags| !flags.can_decode(traits)) => {
-                    caller.end_call(&*dispatch, undecodable);
-                }
+                Ok((_, false)) => caller.end_call(&*dispatch, undecodable),
                 Ok(_) => caller.reply(&*dispatch, |w| write_found(w, &named, found)),
             }
         })

@@ -13,10 +13,19 @@ use crate::store::{Change, PendingMany, Store, StoreError, UpdateMany, Value, Wr
 /// The keys, and what they get.
 pub(super) struct Many<'a> {
     keys: Pieces,
-    /// The term that the values stand in.
-    pairs: Cow<'a, [u8]>,
-    /// Where, with the traits of key and value; `None`: the keys go.
-    values: Option<Vec<(Range<usize>, Traits)>>,
+    gets: Gets<'a>,
+}
+
+/// What each of several keys gets.
+enum Gets<'a> {
+    /// So many get nothing: they go.
+    Nothing(usize),
+    Values {
+        /// The term that the values stand in.
+        pairs: Cow<'a, [u8]>,
+        /// Where, with the traits of key and value.
+        values: Vec<(Range<usize>, Traits)>,
+    },
 }
 
 impl<'a> Many<'a> {
@@ -29,15 +38,17 @@ impl<'a> Many<'a> {
         let mut values = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             let value = check_value(key, value)?;
-            let at = value.bytes().as_ptr() as usize - whole.bytes().as_ptr() as usize;
-            let value = (at..at + value.bytes().len(), value.traits());
+            // It is a part of the term.
+            let from = value.bytes().as_ptr() as usize - whole.bytes().as_ptr() as usize;
+            let value = (from..from + value.bytes().len(), value.traits());
             match keys.insert(key)? {
                 (_, true) => values.push(value),
                 // The last counts.
                 (at, false) => values[at] = value,
             }
         }
-        Ok(Self { keys: keys.into_pieces(), pairs: Cow::Borrowed(whole.bytes()), values: Some(values) })
+        let gets = Gets::Values { pairs: Cow::Borrowed(whole.bytes()), values };
+        Ok(Self { keys: keys.into_pieces(), gets })
     }
 
     pub(super) fn deleting(keys: Vec<TermView<'_>>) -> Result<Self, TermError> {
@@ -45,38 +56,54 @@ impl<'a> Many<'a> {
         for key in keys {
             all.insert(key)?;
         }
-        Ok(Self { keys: all.into_pieces(), pairs: Cow::Borrowed(&[]), values: None })
+        let keys = all.into_pieces();
+        Ok(Self { gets: Gets::Nothing(keys.len()), keys })
     }
 
     pub(super) const fn is_empty(&self) -> bool {
         self.keys.len() == 0
     }
+}
 
-    fn kept(&self) -> Many<'static> {
-        let pairs = Cow::Owned(self.pairs.to_vec());
-        Many { keys: self.keys.clone(), pairs, values: self.values.clone() }
+impl Gets<'_> {
+    fn kept(&self) -> Gets<'static> {
+        match self {
+            Self::Nothing(len) => Gets::Nothing(*len),
+            Self::Values { pairs, values } => {
+                Gets::Values { pairs: Cow::Owned(pairs.to_vec()), values: values.clone() }
+            }
+        }
+    }
+
+    const fn len(&self) -> usize {
+        match self {
+            Self::Nothing(len) => *len,
+            Self::Values { values, .. } => values.len(),
+        }
     }
 
     /// What becomes of the key at a place.
     fn change(&self, at: usize) -> Change<'_> {
-        match self.values.as_ref().map(|values| values.get(at)) {
-            None => Change::Delete,
-            Some(None) => Change::Keep,
-            Some(Some((range, traits))) => {
-                let bytes = self.pairs.get(range.clone()).unwrap_or_default();
-                Change::Put(Value { bytes, shared: None, traits: *traits })
-            }
+        match self {
+            Self::Nothing(_) => Change::Delete,
+            Self::Values { pairs, values } => match values.get(at) {
+                None => Change::Keep,
+                Some((range, traits)) => {
+                    let bytes = pairs.get(range.clone()).unwrap_or_default();
+                    Change::Put(Value { bytes, shared: None, traits: *traits })
+                }
+            },
         }
     }
 }
 
-impl UpdateMany for Many<'_> {
+impl UpdateMany for Gets<'_> {
     fn looks(&self) -> bool {
         false
     }
 
     fn decide(&mut self, _present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
-        for at in 0..self.keys.len() {
+        for at in 0..self.len() {
             change(at, self.change(at));
         }
     }
@@ -88,12 +115,12 @@ impl Changes for Many<'_> {
         store: &S,
         asked: impl FnOnce() -> Asked,
     ) -> Option<Result<Option<u64>, StoreError>> {
-        let keys = self.keys.clone();
-        store.update_many(&keys.slices(), self, |many| Box::new(Later { many: many.kept(), asked: asked() }))
+        let Self { keys, gets } = self;
+        store.update_many(&keys.slices(), gets, |gets| Box::new(Later { gets: gets.kept(), asked: asked() }))
     }
 
     fn with_changes<R>(&self, with: impl FnOnce(&[(&[u8], Change<'_>)]) -> R) -> R {
-        let changes = self.keys.iter().enumerate().map(|(at, key)| (key, self.change(at)));
+        let changes = self.keys.iter().enumerate().map(|(at, key)| (key, self.gets.change(at)));
         with(&changes.collect::<Vec<_>>())
     }
 
@@ -102,8 +129,12 @@ impl Changes for Many<'_> {
     }
 
     fn needs(&self) -> Traits {
-        let traits = self.values.iter().flatten().map(|(_, traits)| *traits);
-        traits.fold(Traits::none(), Traits::union)
+        match &self.gets {
+            Gets::Nothing(_) => Traits::none(),
+            Gets::Values { values, .. } => {
+                values.iter().map(|(_, traits)| *traits).fold(Traits::none(), Traits::union)
+            }
+        }
     }
 
     fn into_outcome(self) -> Outcome {
@@ -113,23 +144,26 @@ impl Changes for Many<'_> {
 
 /// The same for a store that carries it out later.
 struct Later {
-    many: Many<'static>,
+    gets: Gets<'static>,
     asked: Asked,
 }
 
 impl UpdateMany for Later {
     fn looks(&self) -> bool {
-        false
+        self.gets.looks()
     }
 
     fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
-        self.many.decide(present, change);
+        self.gets.decide(present, change);
     }
 }
 
 impl PendingMany for Later {
     fn bytes(&self) -> usize {
-        self.many.pairs.len()
+        match &self.gets {
+            Gets::Nothing(_) => 0,
+            Gets::Values { pairs, .. } => pairs.len(),
+        }
     }
 
     fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {

@@ -66,7 +66,6 @@ impl Asked {
         match (result, confirm) {
             (Ok(Some(seq)), Some((slaves, era))) => {
                 confirmations.wait_to_say(Wanted { seq, slaves, traits: needs, era }, caller, outcome);
-                return;
             }
             (result, confirm) => {
                 if confirm.is_some() {

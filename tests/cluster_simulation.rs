@@ -40,6 +40,8 @@ mod random;
 mod shelf;
 #[path = "cluster_simulation/shell.rs"]
 mod shell;
+#[path = "cluster_simulation/tales.rs"]
+mod tales;
 #[path = "cluster_simulation/world.rs"]
 mod world;
 
@@ -59,8 +61,13 @@ const STEPS: usize = 500;
 
 impl World {
     fn restless_step(&mut self, one: usize, other: usize) {
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 if self.nodes[one].life.is_some() => self.move_name(one),
+            5 => {
+                if self.random.one_in(8) {
+                    self.lose_chain();
+                }
+            }
             1 => self.slow_down(one, other),
             2 => self.heal(one, other),
             3 => {

@@ -140,7 +140,7 @@ impl Source for Shared<'_> {
     }
 
     fn lineage(&self) -> Lineage {
-        Lineage { term: 0, promoted: 0, path: vec![self.0.borrow().incarnation] }
+        Lineage { term: 0, promoted: 0, path: vec![self.0.borrow().incarnation], family: 0 }
     }
 
     fn len(&self) -> usize {
@@ -236,7 +236,7 @@ impl Process {
                 self.data.remove(&number(key.bytes()));
             }
             Cast::FromPrimary(message) => self.handle_kvnode(message, primary, room),
-            Cast::ReplicaLeft { .. } => panic!("not of a primary"),
+            Cast::ReplicaLeft { .. } | Cast::ReplicaSuperseded { .. } => panic!("not of a primary"),
         }
     }
 

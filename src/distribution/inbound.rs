@@ -14,7 +14,6 @@ mod fragments;
 mod growing;
 mod skipped;
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,10 +38,11 @@ const BUSY_BYTES: usize = 128 << 10;
 const KEEP_BYTES: usize = 512 << 10;
 
 /// What is wrong with a frame. The peer's fault; the connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
     /// Not of the form that is in force.
+    #[error("{}", head_text(*.form, *.first))]
     Head {
         /// The form.
         form: FrameForm,
@@ -50,8 +50,10 @@ pub enum FrameError {
         first: [u8; 2],
     },
     /// A distribution header with references to an atom cache, which was not offered.
+    #[error("{0} references to an atom cache, which was not offered")]
     AtomCache(u8),
     /// A fragment that is not the next one of its message.
+    #[error("fragment {number} of sequence {sequence}, {}", due_text(*.expected))]
     Fragment {
         /// Its sequence.
         sequence: u64,
@@ -61,41 +63,30 @@ pub enum FrameError {
         expected: Option<u64>,
     },
     /// More unfinished messages than `unfinished_messages_max` allows.
+    #[error("more than {messages_max} messages are unfinished")]
     UnfinishedMessages {
         /// The bound.
         messages_max: usize,
     },
 }
 
-impl fmt::Display for FrameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Head { form: FrameForm::PassThrough, first: [kind, _] } => {
-                write!(f, "a frame of kind {kind}, where only pass-through (112) was offered")
-            }
-            Self::Head { form: FrameForm::DistHeader, first: [magic, kind] } => {
-                write!(
-                    f,
-                    "a frame that begins with {magic}, {kind}, and not with a distribution header (131, 68 to 70)"
-                )
-            }
-            Self::AtomCache(references) => {
-                write!(f, "{references} references to an atom cache, which was not offered")
-            }
-            Self::Fragment { sequence, number, expected: Some(expected) } => {
-                write!(f, "fragment {number} of sequence {sequence}, where {expected} is the next")
-            }
-            Self::Fragment { sequence, number, expected: None } => {
-                write!(f, "fragment {number} of sequence {sequence}, of which nothing was begun")
-            }
-            Self::UnfinishedMessages { messages_max } => {
-                write!(f, "more than {messages_max} messages are unfinished")
-            }
+fn head_text(form: FrameForm, [first, second]: [u8; 2]) -> String {
+    match form {
+        FrameForm::PassThrough => {
+            format!("a frame of kind {first}, where only pass-through (112) was offered")
         }
+        FrameForm::DistHeader => format!(
+            "a frame that begins with {first}, {second}, and not with a distribution header (131, 68 to 70)"
+        ),
     }
 }
 
-impl std::error::Error for FrameError {}
+fn due_text(expected: Option<u64>) -> String {
+    expected.map_or_else(
+        || "of which nothing was begun".to_owned(),
+        |expected| format!("where {expected} is the next"),
+    )
+}
 
 /// The bounds on what is received.
 #[derive(Clone, Copy, Debug)]

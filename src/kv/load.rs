@@ -1,7 +1,5 @@
 //! What a store begins with.
 
-use std::fmt;
-
 use super::server::{KeyValueServer, with_canonical};
 use super::write::{Write, at_once, change_of};
 use crate::etf::tag::FUN_EXT;
@@ -9,25 +7,16 @@ use crate::etf::{TermError, TermView, Traits, key};
 use crate::store::{Change, Store, StoreError};
 
 /// Why a map could not be taken in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
     /// It is no map, or has something in it that cannot be kept: the sender's fault.
+    #[error("{0}")]
     Term(TermError),
     /// The store did not take it.
+    #[error("{0}")]
     Store(StoreError),
 }
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Term(error) => error.fmt(f),
-            Self::Store(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 impl From<TermError> for LoadError {
     fn from(error: TermError) -> Self {

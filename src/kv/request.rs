@@ -244,6 +244,13 @@ pub enum Cast<'a> {
         /// The session.
         session: u64,
     },
+    /// `{:replica_superseded, session, store}`, from a kvnode: it has refused this primary of an older term.
+    ReplicaSuperseded {
+        /// The session.
+        session: u64,
+        /// `{:at, name, node}`
+        store: TermView<'a>,
+    },
 }
 
 /// A cast from a primary that is a kvnode, to one: see [`crate::replica::dialect`].
@@ -382,6 +389,10 @@ impl<'a> Cast<'a> {
         (2, b"replica_left") => {
             let ([session], _) = numbers(cursor)?;
             Some(Self::ReplicaLeft { session })
+        },
+        (3, b"replica_superseded") => {
+            let ([session], cursor) = numbers(cursor)?;
+            Some(Self::ReplicaSuperseded { session, store: term.tail_at(cursor) })
         },
         _ => FromPrimary::read(term, arity, operation, cursor).map(Self::FromPrimary),
     }

@@ -453,6 +453,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, turn),
             Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, turn),
             Some(Cast::ReplicaLeft { session }) => return self.slave_left(session),
+            Some(Cast::ReplicaSuperseded { session, store }) => {
+                return self.superseded(session, store, turn);
+            }
             None => {
                 self.watch.count(Served::Refused);
                 tracing::warn!(store = ?turn.me, ?request, peer = turn.peer, "unknown cast ignored");

@@ -106,16 +106,26 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Removes a slave: nothing is sent to it from here on. `false`: it was none. What it has, it keeps.
     pub fn remove_slave(&self, name: &SlaveName) -> bool {
+        self.remove_slaves(|slave| slave.name() == name).iter().any(|(_, was_one)| *was_one)
+    }
+
+    /// Removes all slaves that are to go at once: so those that stay are told once. Gives whether each was still one.
+    pub(super) fn remove_slaves(&self, goes: impl Fn(&SlaveEntry) -> bool) -> Vec<(Arc<SlaveEntry>, bool)> {
         let mut slaves = self.confirmations.slaves.write();
-        let Some(at) = slaves.iter().position(|slave| slave.name() == name) else { return false };
-        let slave = slaves.remove(at);
-        let was_one = slave.state() != SlaveState::Dropped;
-        for other in slaves.iter() {
-            other.tell(downstream::Input::SiblingsChanged);
+        let removed: Vec<_> = slaves.extract_if(.., |slave| goes(slave)).collect();
+        if !removed.is_empty() {
+            for other in slaves.iter() {
+                other.tell(downstream::Input::SiblingsChanged);
+            }
         }
         drop(slaves);
-        slave.tell(downstream::Input::Removed);
-        was_one
+        let mut told = Vec::new();
+        for slave in removed {
+            let was_one = slave.state() != SlaveState::Dropped;
+            slave.tell(downstream::Input::Removed);
+            told.push((slave, was_one));
+        }
+        told
     }
 
     pub(super) fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {

@@ -166,7 +166,7 @@ mod tests {
         hand(Input::Begin(search));
         // Its questions have the numbers 1, 2, …: an orphan's is refused, then it is followed.
         let find = |first: u64, path: &[u64]| {
-            let lineage = Lineage { term: 0, promoted: 0, path: path.to_vec() };
+            let lineage = Lineage { term: 0, promoted: 0, path: path.to_vec(), family: 0 };
             let answer = |question, answer| {
                 let (slaves, siblings) = (Vec::new(), Siblings::default());
                 let (lineage, seq, started_empty) = (lineage.clone(), 0, false);

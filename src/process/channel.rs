@@ -29,7 +29,6 @@
 //! until nothing is left to handle, then [`ready`](Channel::ready) and [`wrote`](Channel::wrote) around each write until
 //! the socket is [`full`](Channel::full), [`tick`](Channel::tick) at each interval. Time is an argument.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,34 +64,25 @@ impl ChannelLimits {
 }
 
 /// Why a channel ends. Always the peer's fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelFault {
     /// Bytes that are no frames.
+    #[error("{0}")]
     Frame(FrameError),
     /// A frame that breaks the protocol.
+    #[error("{0}")]
     Peer(PeerError),
     /// Nothing came for the whole tick time, and nothing was taken.
+    #[error("nothing was heard for the whole tick time")]
     Silent,
     /// The peer takes nothing of what waits for it.
+    #[error("the peer reads nothing of what was sent to it")]
     NotReading,
     /// The peer asks for more than it takes.
+    #[error("the peer asks for more than it reads")]
     Crowded,
 }
-
-impl fmt::Display for ChannelFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Frame(error) => error.fmt(f),
-            Self::Peer(error) => error.fmt(f),
-            Self::Silent => f.write_str("nothing was heard for the whole tick time"),
-            Self::NotReading => f.write_str("the peer reads nothing of what was sent to it"),
-            Self::Crowded => f.write_str("the peer asks for more than it reads"),
-        }
-    }
-}
-
-impl std::error::Error for ChannelFault {}
 
 impl From<FrameError> for ChannelFault {
     fn from(error: FrameError) -> Self {

@@ -155,7 +155,8 @@ pub struct EndedCall {
 }
 
 /// More waits for a node than may: it takes what is sent to it more slowly than that is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too much waits for that node, which takes it too slowly")]
 pub struct NoRoom;
 
 impl NoRoom {
@@ -164,14 +165,6 @@ impl NoRoom {
         w.tuple(2).atom("system_limit").atom("busy_dist_port");
     }
 }
-
-impl fmt::Display for NoRoom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too much waits for that node, which takes it too slowly")
-    }
-}
-
-impl std::error::Error for NoRoom {}
 
 /// What can be done on the node from any thread.
 pub trait Dispatch: Send + Sync {

@@ -43,33 +43,22 @@ const INFLATED_FREE_BYTES: usize = 64 << 10;
 const SKIPPED_LOGGED_MAX: usize = 64;
 
 /// What ends a connection. Always the peer's fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
     /// Bytes that are no term, or a control message of the wrong shape.
+    #[error("malformed message: {0}")]
     Term(TermError),
     /// A process speaks that does not live on the peer.
+    #[error("a signal from a process that does not live on the peer")]
     ForeignSender,
     /// More monitors and links than one peer may have.
+    #[error("too many monitors and links")]
     TooMany,
     /// A message that was skipped for its size does not begin with a control message that has a payload.
+    #[error("{0}, and nobody can be told, as its beginning says nothing: {1}")]
     Skipped(TooLarge, TermError),
 }
-
-impl fmt::Display for PeerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Term(error) => write!(f, "malformed message: {error}"),
-            Self::ForeignSender => f.write_str("a signal from a process that does not live on the peer"),
-            Self::TooMany => f.write_str("too many monitors and links"),
-            Self::Skipped(size, error) => {
-                write!(f, "{size}, and nobody can be told, as its beginning says nothing: {error}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for PeerError {}
 
 impl From<TermError> for PeerError {
     fn from(error: TermError) -> Self {

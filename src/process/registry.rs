@@ -131,24 +131,15 @@ impl fmt::Debug for Process {
 }
 
 /// Why a name was not registered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
     /// Another process has it.
+    #[error("another process of this node has that name")]
     Taken,
     /// The process has ended.
+    #[error("the process has ended, and can have no name")]
     Ended,
 }
-
-impl fmt::Display for RegisterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Taken => "another process of this node has that name",
-            Self::Ended => "the process has ended, and can have no name",
-        })
-    }
-}
-
-impl std::error::Error for RegisterError {}
 
 #[derive(Default)]
 struct Tables {

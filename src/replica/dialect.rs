@@ -13,6 +13,7 @@
 //! | `{:replica_slaves, session, slaves}` | cast | the primary's slaves are these now, each `{:at, name, node}` with the node where it was found last, or `nil` |
 //! | `{:replica_bye, session}` | cast | the slave is none any more |
 //! | `{:replica_left, session}` | cast, from the slave | it follows another primary now, or is one |
+//! | `{:replica_superseded, session, slave}` | cast, from the slave | it has refused this primary of an older term and of the same family, `{:at, name, node}`: its own primary is to have that as a slave |
 //!
 //! `seq` is the number of the last write that the primary has taken, under its incarnation. None of these is ever sent
 //! before the node has said that it is a kvnode, by a function that no BEAM has ([`REPLICATION`]).
@@ -26,7 +27,7 @@ use crate::etf::{AtomView, TermWriter, Traits, key};
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
 /// The version of the messages above.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// How a slave is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,9 @@ pub struct Lineage {
     /// The incarnations from the first primary of the chain down to the store itself: a store that finds itself in
     /// there would be its own slave.
     pub path: Vec<u64>,
+    /// The family of stores that it belongs to: the incarnation of the first primary of all. A slave takes it from its primary,
+    /// and keeps it until it is removed. Of two primaries of one family the one with the lower rank becomes a slave.
+    pub family: u64,
 }
 
 impl Lineage {
@@ -44,26 +47,27 @@ impl Lineage {
         (self.term, self.promoted)
     }
 
-    /// Writes `{term, promoted, [incarnation]}`.
+    /// Writes `{term, promoted, [incarnation], family}`.
     pub fn write(&self, w: &mut TermWriter<'_>) {
-        w.tuple(3).unsigned(self.term).unsigned(self.promoted);
+        w.tuple(4).unsigned(self.term).unsigned(self.promoted);
         w.list(self.path.len());
         for incarnation in &self.path {
             w.unsigned(*incarnation);
         }
-        w.nil();
+        w.nil().unsigned(self.family);
     }
 
     /// Reads it; `None`: it is none, or longer than any chain may be.
     pub fn read(term: TermView<'_>) -> Option<Self> {
-        let [term, promoted, path] = term.as_tuple::<3>()?;
+        let [term, promoted, path, family] = term.as_tuple::<4>()?;
         let mut cursor = path.cursor();
         let len = cursor.list().ok()?;
         if len == 0 || len > PATH_MAX {
             return None;
         }
         let path = (0..len).map(|_| cursor.term().ok()?.as_unsigned()).collect::<Option<_>>()?;
-        Some(Self { term: term.as_unsigned()?, promoted: promoted.as_unsigned()?, path })
+        let (term, promoted, family) = (term.as_unsigned()?, promoted.as_unsigned()?, family.as_unsigned()?);
+        Some(Self { term, promoted, path, family })
     }
 }
 
@@ -183,7 +187,7 @@ mod tests {
             let bytes = encode(|w| lineage.write(w));
             Lineage::read(TermView::parse(&bytes).expect("our own term"))
         };
-        let lineage = Lineage { term: 3, promoted: u64::MAX, path: vec![u64::MAX, 1, 2] };
+        let lineage = Lineage { term: 3, promoted: u64::MAX, path: vec![u64::MAX, 1, 2], family: 9 };
         assert_eq!(read(&lineage), Some(lineage.clone()));
         assert_eq!(lineage.incarnation(), 2);
         assert_eq!(read(&Lineage { path: vec![1; PATH_MAX + 1], ..Lineage::default() }), None);

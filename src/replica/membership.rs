@@ -2,10 +2,11 @@
 //! what belongs together changes together.
 //!
 //! ```text
-//! {1, term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken}
+//! {2, term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken, family}
 //! ```
 //!
-//! The number in front is the version of the form. Until 0.1.0 the same was kept as five notes, see [`Former`].
+//! The number in front is the version of the form. Version 1 has no family. Until 0.1.0 the same was kept as five notes, see
+//! [`Former`].
 
 use super::greeting::{KnownSlave, write_slaves};
 use crate::distribution::ServerRef;
@@ -75,18 +76,20 @@ pub struct Membership {
     pub slaves: Vec<KnownSlave>,
     /// The global names that it took over when it was promoted.
     pub names_taken: Vec<ServerRef>,
+    /// The [family](super::Lineage::family) that it belongs to; 0: the one that it begins itself.
+    pub family: u64,
 }
 
 impl Membership {
     /// The name of the note.
     pub const NOTE: &'static str = "membership";
     /// The version of its form.
-    const VERSION: u64 = 1;
+    const VERSION: u64 = 2;
 
     /// The note.
     pub fn note(&self) -> Vec<u8> {
         encode(|w| {
-            w.tuple(10).unsigned(Self::VERSION).unsigned(self.term).unsigned(self.promoted);
+            w.tuple(11).unsigned(Self::VERSION).unsigned(self.term).unsigned(self.promoted);
             w.atom(self.role.code());
             write_bool(w, self.was_slave);
             match self.position {
@@ -97,36 +100,34 @@ impl Membership {
             write_bool(w, self.must_export);
             write_slaves(w, &self.slaves);
             write_names(w, &self.names_taken);
+            w.unsigned(self.family);
         })
     }
 
     /// Reads a note; `None`: it is damaged, or of a version that is not known here.
     pub fn read(note: &[u8]) -> Option<Self> {
-        let parts = TermView::parse(note).ok()?.as_tuple::<10>()?;
-        let [
-            version,
-            term,
-            promoted,
-            role,
-            was_slave,
-            position,
-            is_partial,
-            must_export,
-            slaves,
-            names_taken,
-        ] = parts;
-        (version.as_unsigned()? == Self::VERSION).then_some(())?;
-        Some(Self {
-            term: term.as_unsigned()?,
-            promoted: promoted.as_unsigned()?,
-            role: TermRole::of_code(role)?,
-            was_slave: read_bool(was_slave)?,
-            position: if position.is_atom("none") { None } else { Some(read_position(position)?) },
-            is_partial: read_bool(is_partial)?,
-            must_export: read_bool(must_export)?,
-            slaves: read_slaves(slaves)?,
-            names_taken: read_names(names_taken)?,
-        })
+        let note = TermView::parse(note).ok()?;
+        let mut parts = note.cursor();
+        let arity = parts.tuple().ok()?;
+        let version = parts.unsigned().ok()?;
+        matches!((version, arity), (1, 10) | (Self::VERSION, 11)).then_some(())?;
+        let mut next = || parts.term().ok();
+        let read = Self {
+            term: next()?.as_unsigned()?,
+            promoted: next()?.as_unsigned()?,
+            role: TermRole::of_code(next()?)?,
+            was_slave: read_bool(next()?)?,
+            position: match next()? {
+                none if none.is_atom("none") => None,
+                position => Some(read_position(position)?),
+            },
+            is_partial: read_bool(next()?)?,
+            must_export: read_bool(next()?)?,
+            slaves: read_slaves(next()?)?,
+            names_taken: read_names(next()?)?,
+            family: if version == 1 { 0 } else { next()?.as_unsigned()? },
+        };
+        parts.rest().is_empty().then_some(read)
     }
 
     /// What decides between two primaries.
@@ -269,6 +270,7 @@ mod tests {
                 known(pid.into(), Some("n@h")),
             ],
             names_taken: vec![ServerRef::global("d")],
+            family: 11,
         }
     }
 
@@ -286,9 +288,28 @@ mod tests {
             assert_eq!(Membership::read(&note[..end]), None);
         }
         let mut newer = note;
-        assert_eq!((newer[2], newer[3]), (97, 1), "SMALL_INTEGER_EXT: the version");
-        newer[3] = 2;
+        assert_eq!((newer[2], newer[3]), (97, 2), "SMALL_INTEGER_EXT: the version");
+        newer[3] = 3;
         assert_eq!(Membership::read(&newer), None);
+    }
+
+    /// A record of version 1, of a slave, as it lies in folders of before.
+    const VERSION_1: &[u8] = b"h\x0aa\x01a\x02a\x05w\x05beloww\x04trueh\x02a\x05a\x07w\x05falsew\x05falsejl\x00\x00\x00\x01h\x02w\x06globalw\x01dj";
+
+    #[test]
+    fn a_record_of_before_families_is_read() {
+        assert_eq!(
+            Membership::read(VERSION_1),
+            Some(Membership {
+                term: 2,
+                promoted: 5,
+                role: TermRole::Follows,
+                was_slave: true,
+                position: Some(Position { primary: 5, applied: 7 }),
+                names_taken: vec![ServerRef::global("d")],
+                ..Membership::default()
+            })
+        );
     }
 
     /// The notes of a store that was a slave, was promoted, and had slaves: as they lie in folders of before.

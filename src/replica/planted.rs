@@ -79,6 +79,8 @@ rules! {
     SlavesTaken,
     /// A demoted store leaves those of its slaves to the new primary that are that one's.
     SlavesLeft,
+    /// A primary of an older term that a slave has refused becomes the slave of that one's primary.
+    HandedUp,
     /// A primary that was started without data takes nothing from a slave that it was started with.
     ProtectData,
 }

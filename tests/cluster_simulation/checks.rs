@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kvnode::distribution::RemoteProcess;
 use kvnode::kv::SlaveEntry;
 use kvnode::kv::figures::PrimaryFigures;
-use kvnode::replica::{Lineage, PrimaryStanding, Refusal, SlaveName, SlaveState, Standing};
+use kvnode::replica::{Lineage, PrimaryStanding, Refusal, SlaveName, SlaveState, Standing, TermRole};
 
 use super::clients::{Asked, Call};
 use super::drive;
@@ -158,6 +158,8 @@ impl World {
         if lineage.promoted != own || before.rank() == lineage.rank() || before.path.is_empty() {
             return;
         }
+        // Where a store answers late, what it has carried out may not be told of yet.
+        let carried_out = self.nodes[node].drive.as_ref().map(drive::at_rest).unwrap_or_default();
         // One more for this promotion.
         let turns = self.turns.get(&own).copied().unwrap_or(0);
         for Confirmed { incarnation, turns: then, pair: (key, value), had } in &self.confirmed {
@@ -166,7 +168,7 @@ impl World {
             if !had.iter().any(is_it) || self.turns.get(incarnation) != Some(then) {
                 continue;
             }
-            let has = observed.data.get(key).copied();
+            let has = observed.data.get(key).max(carried_out.get(key)).copied();
             let is_deleted = has.is_none() && self.deleted.get(key).is_some_and(|deleted| deleted > value);
             assert!(
                 has >= Some(*value) || is_deleted,
@@ -557,7 +559,11 @@ impl World {
             // Who was promoted follows nobody of its own term; and nobody one that is below somebody unknown.
             Refusal::Superseded => {
                 let is_of_other = own.rank() == other.rank() && other.path.len() == 1;
-                other.rank() > own.rank() || own.is_orphan() || is_of_other
+                // Of the same family it becomes a slave, unless it refuses that.
+                let becomes_slave = other.family == own.family
+                    && self.owner_above(target).is_some_and(|owner| !self.is_refused_by(owner, node));
+                let is_higher = other.rank() > own.rank() && !becomes_slave;
+                is_higher || own.is_orphan() || is_of_other
             }
             Refusal::NotEmpty => {
                 let source = self.life(node).source();
@@ -567,6 +573,29 @@ impl World {
             }
             _ => false,
         }
+    }
+
+    /// The first primary above a node, or the node itself, if that was promoted and knows it.
+    fn owner_above(&self, node: usize) -> Option<usize> {
+        let mut at = node;
+        while let Some(primary) = self.figures(at) {
+            if primary.state == PrimaryStanding::Gone {
+                return None;
+            }
+            at = self.node_named(&primary.node);
+        }
+        let lineage = self.lineage(at);
+        let is_kept = |of: &drive::Drive| drive::kept(of).role == TermRole::Promoted;
+        let is_owner =
+            lineage.promoted == lineage.incarnation() || self.nodes[at].drive.as_ref().is_some_and(is_kept);
+        (lineage.term > 0 && is_owner).then_some(at)
+    }
+
+    /// Whether another store does not become the slave of one, for a reason of its own.
+    fn is_refused_by(&self, node: usize, other: usize) -> bool {
+        self.life(node).server.slaves().iter().any(|slave| {
+            matches!(slave.standing(), Standing::Refused(_)) && self.target(slave) == Some(other)
+        })
     }
 
     /// Nothing breaks any more: what must hold of all.

@@ -25,7 +25,7 @@ pub fn waits_for_primary(drive: &Drive) -> bool {
     kept.was_slave || kept.position.is_some() || kept.term > 0 && kept.role == TermRole::Follows
 }
 
-fn kept(drive: &Drive) -> Membership {
+pub fn kept(drive: &Drive) -> Membership {
     let note = drive.newest_note(Membership::NOTE);
     note.map(|note| Membership::read(&note).expect("it is read as it was kept")).unwrap_or_default()
 }

@@ -91,6 +91,7 @@ counts! {
     failing: "Stores that began to fail, as slaves too.",
     full: "Slaves that did not keep what they were sent.",
     nested: "Promotions of slaves of promoted stores.",
+    chains_lost: "Chains that ended, of which the first store came back last.",
     held: "Confirmed writes that a promoted slave had, and still has.",
 }
 

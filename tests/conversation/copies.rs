@@ -110,7 +110,7 @@ fn a_store_serves_while_it_deletes_step_by_step_what_a_copy_has_not_brought() {
     let server = KeyValueServer::new(store, dispatch, follow, 1 << 20).shared();
     own.set(Arc::downgrade(&server)).expect("it is set once");
     let mut cluster = cluster_of(server, Arc::clone(&sent), DistributionFlags::OFFERED);
-    let greeted = call(&mut cluster, "{:replica_hello, 1, {0, 0, [9]}, 7, [], [], false}");
+    let greeted = call(&mut cluster, "{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
     assert!(greeted.starts_with("{:ok, "), "{greeted}");
     cast(&mut cluster, "{:replica_copy, 1, 7, :begin}");
     cast(&mut cluster, "{:replica_put, 1, 7, :brought, 1}");

@@ -121,3 +121,38 @@ fn what_callers_write_to_a_slave_that_is_started_before_its_primary_is_kept_in_a
     let file = dir.path().join("a1").join("kvnode-dropped-a1-1.exs");
     assert_eq!(std::fs::read_to_string(file).expect("it is there"), "{:own, :write}\n");
 }
+
+/// A primary on disk at the head of a chain, all of which ends; then the last store is promoted, and the others come back, the
+/// primary last.
+#[test]
+fn a_superseded_primary_is_handed_up_to_the_head_of_the_chain_that_its_slave_is_in() {
+    let epmd = Epmd::start();
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let data = |name: &str| format!("--data-dir {}", dir.path().join(name).display());
+    let last = KvNode::start(&epmd, "a1", &data("a1"));
+    let args = format!("{} --connect {} --slave global:a1", data("a2"), last.name());
+    let middle = KvNode::start(&epmd, "a2", &args);
+    let args = format!("{} --connect {} --slave global:a2", data("pm"), middle.name());
+    let primary = KvNode::start(&epmd, "pm", &args);
+    typed(&epmd, "put --node pm :key :value");
+    for (node, slave) in [("pm", "global:a2"), ("a2", "global:a1")] {
+        wait_for_status(&epmd, node, &[slave, "{:in_step, 0}"]);
+    }
+    wait_until("the write is there", || typed(&epmd, "get --node a1 :key") == ":value\n");
+    for node in [primary, middle, last] {
+        node.kill(&epmd);
+    }
+    let last = KvNode::start(&epmd, "a1", &data("a1"));
+    let told = typed(&epmd, "promote --node a1");
+    assert_eq!(line(&told, "term"), "1");
+    assert!(line(&told, "missing").starts_with("not known"), "{told}");
+    let _middle = KvNode::start(&epmd, "a2", &format!("{} --connect {}", data("a2"), last.name()));
+    wait_for_status(&epmd, "a1", &["a2@", "{:in_step, 0}"]);
+    typed(&epmd, "put --node a1 :key :after");
+    // It remembers its slave and where that was, and knows neither the promoted store nor its node.
+    let primary = KvNode::start(&epmd, "pm", &data("pm"));
+    last.wait_for_log(&["WARN", "pm@", "older term", "becomes a slave"]);
+    wait_for_status(&epmd, "pm", &["primary.state", "following"]);
+    wait_until("the write is there", || typed(&epmd, "get --node pm :key") == ":after\n");
+    drop(primary);
+}

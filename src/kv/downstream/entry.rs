@@ -187,12 +187,22 @@ impl SlaveEntry {
     /// followed there.
     pub fn part(&self, at: &Pid, incarnation: Option<u64>, sessions: &[u64], source: &SharedSource) -> bool {
         let _settling = source.settling();
-        let slaves = source.slaves();
-        let Some(other) = slaves.iter().find(|other| !self.is(other) && other.is_at(at, incarnation)) else {
-            return true;
-        };
-        other.tell(Input::TakenOver { sessions: sessions.to_vec() });
-        false
+        !source.slaves().iter().any(|other| !self.is(other) && other.takes_over(at, incarnation, sessions))
+    }
+
+    /// Where it is followed at this process it has taken the sessions over.
+    fn takes_over(&self, at: &Pid, incarnation: Option<u64>, sessions: &[u64]) -> bool {
+        let now = self.follow.now();
+        {
+            // At once: one that is given up between the two would take nothing over.
+            let mut machine = self.machine();
+            if !machine.as_sibling().is_at(at, incarnation) {
+                return false;
+            }
+            machine.handle(Input::TakenOver { sessions: sessions.to_vec() }, now);
+        }
+        self.wake();
+        true
     }
 
     /// Carries [`Output::CopyOthers`] out; gives the names of those that are copied to.

@@ -137,6 +137,28 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
+    /// Tells the primary that this store has refused a store which that one supersedes.
+    pub(super) fn hand_up(&self, primary: &Pid, session: u64, superseded: &KnownSlave) {
+        let mut frames = Outbound::default();
+        frames.send(primary, |w| {
+            w.tuple(2).atom("$gen_cast").tuple(3).atom("replica_superseded").unsigned(session);
+            superseded.write(w);
+        });
+        // The store greets again and again: so it is told with a later greeting.
+        _ = self.dispatch.send(&primary.node, &mut frames);
+    }
+
+    /// `{:replica_superseded, session, store}`: a slave has refused a store which this one, or its own primary, supersedes.
+    pub(in crate::kv) fn superseded(&self, session: u64, store: TermView<'_>, turn: &mut Turn<'_>) {
+        let of_session =
+            |slave: &Arc<SlaveEntry>| slave.machine().dialect() == Some(Dialect::Kvnode { session });
+        let Some(store) = KnownSlave::read(store) else { return };
+        if self.slaves().iter().any(of_session) {
+            let outputs = self.upstream.hand(Input::Superseded(store));
+            self.carry_out(outputs, None, turn);
+        }
+    }
+
     /// `{:replica_left, session}`: a slave follows another primary now, or is one. It is greeted anew, and says why it refuses.
     pub(in crate::kv) fn slave_left(&self, session: u64) {
         let is_it = |slave: &&Arc<SlaveEntry>| slave.machine().dialect() == Some(Dialect::Kvnode { session });
@@ -149,12 +171,12 @@ impl<S: Store> KeyValueServer<S> {
     /// Leaves those slaves to the primary that are its own, or are it.
     pub(super) fn leave_slaves(&self, names: &[ServerRef], at: Pid, turn: &Turn<'_>) {
         let (here, at) = (&turn.registry.node, RemoteProcess::Pid(at));
-        for slave in self.slaves() {
+        let removed = self.remove_slaves(|slave| {
             let is_primary = matches!(slave.state(), SlaveState::Following(followed) if followed == at);
-            if is_primary || names.contains(&slave.name().on(here)) {
-                self.remove_slave(slave.name());
-                tracing::warn!(store = ?turn.me, slave = %slave.name(), "slave left to the new primary");
-            }
+            is_primary || names.contains(&slave.name().on(here))
+        });
+        for (slave, _) in removed {
+            tracing::warn!(store = ?turn.me, slave = %slave.name(), "slave left to the new primary");
         }
         self.note_slaves_quietly();
     }

@@ -132,6 +132,9 @@ impl<S: Store> KeyValueServer<S> {
                 }
                 Output::Watch(primary) => self.watch_primary(primary, turn),
                 Output::Leave { primary, session } => self.leave(&primary, session),
+                Output::HandUp { primary, session, superseded } => {
+                    self.hand_up(&primary, session, &superseded);
+                }
                 Output::RemoveDownstreams { names, at } => self.leave_slaves(&names, at, turn),
                 Output::AddDownstream(name) => {
                     is_noted = false;

@@ -1,6 +1,5 @@
 //! Calls of functions on other nodes (kernel, `erpc.erl`), over the node's own connections.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::distribution::{DistributionFlags, Outbound, TooLarge};
@@ -12,16 +11,20 @@ use crate::process::{Outcome, Waiters};
 use crate::within::within;
 
 /// Why a call of a function gave no value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ErpcError {
     /// The node cannot be asked so: it does not take spawn requests.
+    #[error("the node takes no spawn requests")]
     NotSupported,
     /// The connection is lost, or could not be set up. Whether the function ran is not known.
+    #[error("the connection was lost")]
     NoConnection,
     /// No answer came in time. Whether the function ran is not known.
+    #[error("no answer came in time")]
     Timeout,
     /// The function raised this, its fault or that of the arguments: `:undef` where there is no such function.
+    #[error("it failed: {reason:?} at {stack:?}")]
     Error {
         /// What was raised.
         reason: OwnedTerm,
@@ -29,31 +32,18 @@ pub enum ErpcError {
         stack: OwnedTerm,
     },
     /// The function threw this.
+    #[error("it threw {0:?}")]
     Throw(OwnedTerm),
     /// The function exited with this reason.
+    #[error("it exited: {0:?}")]
     Exit(OwnedTerm),
     /// The process that ran it was ended with this reason, or was never started.
+    #[error("it did not run to its end: {0:?}")]
     Refused(OwnedTerm),
     /// It ran, and what it gave is over a bound of this node.
+    #[error("its answer was not taken here: {0}")]
     TooLarge(TooLarge),
 }
-
-impl fmt::Display for ErpcError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotSupported => f.write_str("the node takes no spawn requests"),
-            Self::NoConnection => f.write_str("the connection was lost"),
-            Self::Timeout => f.write_str("no answer came in time"),
-            Self::Error { reason, stack } => write!(f, "it failed: {reason:?} at {stack:?}"),
-            Self::Throw(value) => write!(f, "it threw {value:?}"),
-            Self::Exit(reason) => write!(f, "it exited: {reason:?}"),
-            Self::Refused(reason) => write!(f, "it did not run to its end: {reason:?}"),
-            Self::TooLarge(size) => write!(f, "its answer was not taken here: {size}"),
-        }
-    }
-}
-
-impl std::error::Error for ErpcError {}
 
 /// A spawn request that is under way. Dropping it forgets it: a late answer goes nowhere.
 pub(in crate::node) struct SpawnWait<'a> {

@@ -133,31 +133,22 @@ impl ReplyTo {
 }
 
 /// Why an answer does not go out. Its call has ended with a reason that says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotReplied {
     /// The value cannot be written as a term: our misuse.
+    #[error("{0}")]
     Unwritable(ConvertError),
     /// The caller's OTP version cannot decode it.
+    #[error("this OTP version cannot decode the answer")]
     Undecodable,
     /// Too much waits for the caller's node, which takes it too slowly.
+    #[error("{NoRoom}")]
     NoRoom,
     /// The node has ended.
+    #[error("this node has ended")]
     Stopped,
 }
-
-impl fmt::Display for NotReplied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unwritable(error) => error.fmt(f),
-            Self::Undecodable => f.write_str("this OTP version cannot decode the answer"),
-            Self::NoRoom => NoRoom.fmt(f),
-            Self::Stopped => f.write_str("this node has ended"),
-        }
-    }
-}
-
-impl std::error::Error for NotReplied {}
 
 impl Node {
     /// Sends an answer, unless it has no room: then gives what tells that there may be.

@@ -451,7 +451,11 @@ impl Downstream {
             |known: &Known| known.at == *at || incarnation.is_some() && known.incarnation == incarnation;
         let is_previous = self.phase.stream().is_none() && self.known.as_ref().is_some_and(is_it);
         if is_previous && !planted(Rule::PreviousName) {
-            self.known = None;
+            // What it has does not count here any more. It may be in this one's session all the same: of two greetings by two
+            // names the answers come in any order, and the one that came last there is in force.
+            if let Some(Known { dialect: Dialect::Kvnode { session }, .. }) = self.known.take() {
+                self.note_greeted(session);
+            }
         }
     }
 

@@ -48,7 +48,10 @@ impl Source for Store {
 }
 
 fn store() -> Store {
-    Store { lineage: Mutex::new(Lineage { term: 0, promoted: 0, path: vec![1_000] }), ..Store::default() }
+    Store {
+        lineage: Mutex::new(Lineage { term: 0, promoted: 0, path: vec![1_000], family: 0 }),
+        ..Store::default()
+    }
 }
 
 fn pid(node: &str, id: u32) -> Pid {
@@ -639,4 +642,25 @@ fn a_greeting_of_one_that_is_removed_is_taken_over_by_the_other_entry_of_the_pro
     assert_eq!(by_name.hand(Input::Removed), ["Info: slave no longer followed", "unwatch"], "no bye");
     assert_eq!(by_pid.outputs()[0], "Debug: slave greeted anew");
     assert_eq!(by_pid.hand(Input::Removed)[0], "bye 2");
+}
+
+#[test]
+fn a_session_that_may_be_in_force_is_kept_though_the_other_entry_of_the_process_is_followed() {
+    let store = store();
+    let at = pid("b@h", 5);
+    let mut late = Desk::new(&store, SlaveName::remote("other", "b@h"), false);
+    late.greet(&at);
+    // Its process has taken this one's greeting behind that.
+    let mut one = Desk::new(&store, remote(), false);
+    one.follow(&at, 9);
+    one.hand(Input::Renew);
+    late.greeted(said(9));
+    assert!(matches!(late.state(), SlaveState::Following(_)));
+    one.timeout();
+    one.located(&at);
+    one.watched();
+    let lines = one.dialect(true);
+    assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
+    assert_eq!(late.outputs()[0], "Debug: slave greeted anew");
+    assert_eq!(late.hand(Input::Removed)[0], "bye 2");
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::Lacks;
 use crate::etf::{OwnedTerm, Pid};
-use crate::replica::Refusal;
 use crate::replica::downstream::Level;
+use crate::replica::{Refusal, SlaveName};
 
 /// Something that has happened to a store as a slave. Its text is `Display`'s; what stands beside that in a line of the log is
 /// asked for by [`process`](Self::process) and [`figures`](Self::figures).
@@ -50,7 +50,7 @@ pub enum Event {
     /// A former primary is back.
     Returned(Pid),
     /// A primary that was refused belongs to this store.
-    Adopted(Pid),
+    Adopted(SlaveName),
 }
 
 impl Event {
@@ -81,8 +81,7 @@ impl Event {
             | Self::Refused(other, _)
             | Self::Demoted(other)
             | Self::Lost(other, _)
-            | Self::Returned(other)
-            | Self::Adopted(other) => Some(other),
+            | Self::Returned(other) => Some(other),
             Self::Promoted { former, .. } => former.as_ref(),
             _ => None,
         }
@@ -136,8 +135,9 @@ impl fmt::Display for Event {
             ),
             Self::Lacks(lacks, _) => lacks.fmt(f),
             Self::Returned(_) => f.write_str("a former primary is back, and becomes a slave"),
-            Self::Adopted(_) => f.write_str(
-                "a primary that was refused had followed this store, or has a global name of it: it becomes a slave",
+            Self::Adopted(name) => write!(
+                f,
+                "{name} leads in an older term, and is of this store's family or has a global name of it: it becomes a slave"
             ),
         }
     }

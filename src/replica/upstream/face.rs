@@ -91,6 +91,8 @@ pub enum Input {
     },
     /// A store that finds its global name with this one.
     Offer(Pid),
+    /// A slave has refused this store, the primary of an older term.
+    Superseded(KnownSlave),
     /// A primary that was [watched](Output::Watch) has ended, or its node is lost, for this reason.
     PrimaryDown(Pid, OwnedTerm),
     /// A caller has a write for a store that [minds it](super::Upstream::minds_writes): before it is with the store.
@@ -135,6 +137,15 @@ pub enum Output {
         primary: Pid,
         /// The session.
         session: u64,
+    },
+    /// The primary is to be told that it supersedes a store, which greeted this one: [`Input::Superseded`] there.
+    HandUp {
+        /// The primary.
+        primary: Pid,
+        /// The session in which this store is its slave.
+        session: u64,
+        /// The store.
+        superseded: KnownSlave,
     },
     /// Slaves that have one of these names, on whatever node, or are this process, are left to the primary.
     RemoveDownstreams {

@@ -1,7 +1,6 @@
 //! A greeting: whether a primary is followed.
 
-use super::promote::Claim;
-use super::{Answer, Around, Event, Following, Greeting, Output, Role, Upstream, as_slave};
+use super::{Answer, Around, Event, Following, Greeting, Output, Role, Upstream};
 use crate::etf::Pid;
 use crate::replica::planted::{Rule, planted};
 use crate::replica::{Position, Refusal, TermRole};
@@ -42,11 +41,8 @@ impl Upstream {
                 if self.refused.replace(refused) != Some(refused) {
                     self.log(Event::Refused(greeting.pid.clone(), why));
                 }
-                let claim = Claim::Refused { lineage: &greeting.lineage, shares_name: around.shares_name };
-                if why == Refusal::Superseded && !around.is_greeted_by_slave && self.adopts(claim) {
-                    self.log(Event::Adopted(greeting.pid.clone()));
-                    let slave = as_slave(&greeting.names, &greeting.pid);
-                    self.outputs.push_back(Output::AddDownstream(slave));
+                if why == Refusal::Superseded && !around.is_greeted_by_slave {
+                    self.superseded(&greeting, around.shares_name);
                 }
                 self.reply(why);
             }
@@ -120,6 +116,7 @@ impl Upstream {
         let here = change.had.filter(|had| had.primary == incarnation);
         (self.durable.term, self.durable.promoted) = greeting.lineage.rank();
         self.durable.role = TermRole::Follows;
+        self.durable.family = greeting.lineage.family;
         self.durable.must_export |= change.is_demoted;
         self.durable.position = here;
         self.refused = None;

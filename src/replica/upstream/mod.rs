@@ -100,10 +100,10 @@ enum Role {
 }
 
 /// What of a [`Membership`] the machine changes.
-type Kept = (u64, u64, TermRole, bool, Option<Position>, bool, bool);
+type Kept = (u64, u64, TermRole, bool, u64, Option<Position>, bool, bool);
 
 const fn kept(of: &Membership) -> Kept {
-    (of.term, of.promoted, of.role, of.was_slave, of.position, of.is_partial, of.must_export)
+    (of.term, of.promoted, of.role, of.was_slave, of.family, of.position, of.is_partial, of.must_export)
 }
 
 impl Upstream {
@@ -156,7 +156,12 @@ impl Upstream {
             }
         };
         let (term, promoted) = self.durable.rank();
-        Lineage { term, promoted, path }
+        Lineage { term, promoted, path, family: self.family() }
+    }
+
+    /// The family that the store belongs to.
+    const fn family(&self) -> u64 {
+        if self.durable.family == 0 { self.incarnation } else { self.durable.family }
     }
 
     /// The primary that it follows, or followed until its connection was lost.
@@ -220,6 +225,7 @@ impl Upstream {
             Input::Bye { session } => self.removed(session),
             Input::Promote { reports } => self.promoted(reports),
             Input::Offer(pid) => self.offered(pid),
+            Input::Superseded(primary) => self.handed_up(primary),
             Input::PrimaryDown(pid, reason) => {
                 self.watches = self.watches.saturating_sub(1);
                 if let Role::Following(following) = &mut self.role
@@ -230,7 +236,13 @@ impl Upstream {
                 self.log(Event::Lost(pid, reason));
             }
             Input::OwnWrite => self.written_to(),
-            Input::SlavesAre(slaves) => self.durable.slaves = slaves,
+            Input::SlavesAre(slaves) => {
+                if !slaves.is_empty() {
+                    // Over a restart too its slaves are of this family.
+                    self.durable.family = self.family();
+                }
+                self.durable.slaves = slaves;
+            }
         }
         self.answer_put_off();
     }
@@ -530,6 +542,8 @@ impl Upstream {
         self.durable.role = TermRole::None;
         self.durable.is_partial = false;
         self.durable.position = None;
+        // It is nobody's to take back.
+        self.durable.family = self.incarnation;
         self.persist();
         self.log(Event::Removed);
         self.outputs.push_back(Output::RenewAll);
@@ -567,7 +581,7 @@ impl Upstream {
 
     fn take_changed(&mut self) -> Option<Changed> {
         let before = std::mem::replace(&mut self.kept, kept(&self.durable));
-        let promotion = |kept: Kept| (kept.0, kept.1, kept.2, kept.3);
+        let promotion = |kept: Kept| (kept.0, kept.1, kept.2, kept.3, kept.4);
         match self.kept == before {
             true => None,
             false if promotion(self.kept) == promotion(before) => Some(Changed::Progress),

@@ -1,10 +1,12 @@
 //! A slave that becomes the primary, and a former primary that becomes its slave.
 
-use super::{Answer, Changed, Event, Following, Lacks, Output, Promotion, Role, Upstream, as_slave, kept};
+use super::{
+    Answer, Changed, Event, Following, Greeting, Lacks, Output, Promotion, Role, Upstream, as_slave, kept,
+};
 use crate::distribution::ServerRef;
 use crate::etf::Pid;
 use crate::replica::planted::{Rule, planted};
-use crate::replica::{Lineage, TermRole};
+use crate::replica::{KnownSlave, Lineage, TermRole};
 
 /// What makes another store one that this one may have as its slave, unasked.
 pub(super) enum Claim<'a> {
@@ -19,18 +21,22 @@ pub(super) enum Claim<'a> {
         /// It has a global name that this store has, too.
         shares_name: bool,
     },
+    /// One of this store's slaves has refused it for that, and it belongs to this store's family.
+    HandedUp,
 }
 
 impl Upstream {
-    /// Whether this store has another as its slave, unasked: it owns its term, so it is the primary of the other one, which has
-    /// followed this term before a restart, or holds a global name that this store took over. A store of which neither is true
-    /// belongs to another family of stores.
+    /// Whether this store has another as its slave, unasked: it owns its term, so it is the primary of the other one, which is of
+    /// its family, has followed this term before a restart, or holds a global name that this store took over. A store of which
+    /// none is true has nothing to do with it.
     pub(super) fn adopts(&self, claim: Claim<'_>) -> bool {
         self.is_owner()
             && match claim {
-                Claim::Former | Claim::Offered => true,
+                Claim::Former | Claim::Offered | Claim::HandedUp => true,
                 Claim::Refused { lineage, shares_name } => {
-                    shares_name || lineage.is_orphan() && lineage.rank() == self.durable.rank()
+                    shares_name
+                        || lineage.family == self.family()
+                        || lineage.is_orphan() && lineage.rank() == self.durable.rank()
                 }
             }
     }
@@ -101,6 +107,45 @@ impl Upstream {
         self.outputs.extend(slaves.map(Output::AddDownstream));
         let names = self.durable.names_taken.iter().cloned();
         self.outputs.extend(names.map(Output::ClaimName));
+    }
+
+    /// A primary of an older term that this store has refused becomes the slave of the primary of this term: this store, or the
+    /// one at the head of its chain, which is told.
+    pub(super) fn superseded(&mut self, greeting: &Greeting, shares_name: bool) {
+        let slave = as_slave(&greeting.names, &greeting.pid);
+        let is_of_family = greeting.lineage.family == self.family();
+        if self.adopts(Claim::Refused { lineage: &greeting.lineage, shares_name }) {
+            self.adopt(slave);
+        } else if is_of_family {
+            self.hand_up(slave);
+        }
+    }
+
+    /// A slave has refused a primary of an older term.
+    pub(super) fn handed_up(&mut self, slave: KnownSlave) {
+        if self.adopts(Claim::HandedUp) {
+            self.adopt(slave);
+        } else {
+            self.hand_up(slave);
+        }
+    }
+
+    fn adopt(&mut self, slave: KnownSlave) {
+        if self.durable.slaves.iter().any(|known| known.name == slave.name) {
+            return;
+        }
+        self.log(Event::Adopted(slave.name.clone()));
+        self.outputs.push_back(Output::AddDownstream(slave));
+    }
+
+    fn hand_up(&mut self, superseded: KnownSlave) {
+        if planted(Rule::HandedUp) {
+            return;
+        }
+        if let Some(following) = self.following().filter(|following| following.is_there) {
+            let (primary, session) = (following.primary.pid.clone(), following.primary.session);
+            self.outputs.push_back(Output::HandUp { primary, session, superseded });
+        }
     }
 
     /// A store finds its global name with this one. Where this one was promoted, that is the former primary, come back.

@@ -45,7 +45,7 @@ impl Source for OneKey {
 }
 
 fn lineage() -> Lineage {
-    Lineage { term: 0, promoted: 0, path: vec![5] }
+    Lineage { term: 0, promoted: 0, path: vec![5], family: 0 }
 }
 
 /// The same, whose value cannot be read.

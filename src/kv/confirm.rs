@@ -259,22 +259,53 @@ mod tests {
         fn exit(&self, _process: ProcessId, _reason: &[u8]) {}
     }
 
-    #[test]
-    fn what_the_store_drops_as_a_slave_is_confirmed_by_nobody() {
+    /// What is sent, and callers whose writes are expected.
+    fn expecting(expected: usize) -> (Arc<Sent>, Confirmations, impl Fn() -> OwnedCaller) {
         let sent = Arc::new(Sent::default());
         let confirmations = Confirmations::new(Arc::clone(&sent) as Arc<_>);
+        confirmations.queue.lock().expected = expected;
         let pid = Pid { node: "a@h".into(), id: 1, serial: 0, creation: 1 };
         let tag = Reference { node: "a@h".into(), creation: 1, words: vec![1, 2, 3] };
         let caller = encode(|w| _ = w.tuple(2).pid(&pid).reference(&tag));
-        let caller = || Caller::parse(&mut Cursor::new(&caller)).expect("a caller").to_owned(&pid);
-        confirmations.queue.lock().expected = 2;
-        let wanted = Wanted { seq: 5, slaves: 1, traits: Traits::none(), era: Era::default() };
-        confirmations.wait(wanted, caller());
+        let caller = move || Caller::parse(&mut Cursor::new(&caller)).expect("a caller").to_owned(&pid);
+        (sent, confirmations, caller)
+    }
+
+    const WANTED: Wanted = Wanted { seq: 5, slaves: 1, traits: Traits::none(), era: Era(0) };
+
+    #[test]
+    fn what_the_store_drops_as_a_slave_is_confirmed_by_nobody() {
+        let (sent, confirmations, caller) = expecting(2);
+        confirmations.wait(WANTED, caller());
         assert_eq!(*sent.0.lock(), 0);
         confirmations.give_up();
         assert_eq!((*sent.0.lock(), confirmations.queue.lock().waiting.len()), (1, 0));
         // The store was at it still.
-        confirmations.wait(wanted, caller());
+        confirmations.wait(WANTED, caller());
         assert_eq!((*sent.0.lock(), confirmations.queue.lock().waiting.len()), (2, 0));
+    }
+
+    #[test]
+    fn the_answers_of_those_that_wait_are_bounded_but_for_one() {
+        let (sent, confirmations, caller) = expecting(5);
+        let wait = |bytes: usize| {
+            confirmations.wait_to_say(WANTED, caller(), Outcome::Term(vec![106; bytes]));
+            let queue = confirmations.queue.lock();
+            (queue.waiting.len(), queue.outcome_bytes, *sent.0.lock())
+        };
+        assert_eq!(wait(OUTCOMES_BYTES_MAX + 1), (1, OUTCOMES_BYTES_MAX + 1, 0), "the first may be larger");
+        assert_eq!(wait(1), (1, OUTCOMES_BYTES_MAX + 1, 1), "told at once");
+        confirmations.give_up();
+        assert_eq!(confirmations.queue.lock().outcome_bytes, 0);
+        let wanted = Wanted { era: Era(1), ..WANTED };
+        for bytes in [7, 8] {
+            confirmations.wait_to_say(wanted, caller(), Outcome::Term(vec![106; bytes]));
+        }
+        assert_eq!(confirmations.queue.lock().outcome_bytes, 15);
+        confirmations.tick();
+        assert_eq!(confirmations.queue.lock().outcome_bytes, 15, "they wait still");
+        (0..TICKS).for_each(|_| _ = confirmations.tick());
+        let queue = confirmations.queue.lock();
+        assert_eq!((queue.waiting.len(), queue.outcome_bytes), (0, 0));
     }
 }

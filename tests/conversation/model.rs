@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use kvnode::distribution::DistributionFlags;
 use kvnode::etf::TermView;
 use proptest::prelude::*;
 
-use crate::cluster::{Cluster, answer, cluster, cluster_on};
+use crate::cluster::{answer, cluster, cluster_on};
 use crate::conversation::payload_of;
 use crate::deferred::{Deferred, Manner};
 
@@ -250,10 +249,11 @@ mod on_disk {
     use std::path::Path;
     use std::sync::Arc;
 
+    use kvnode::distribution::DistributionFlags;
     use kvnode::store::{Disk, DiskStore, Store, SyncPolicy, wait};
 
     use super::*;
-    use crate::cluster::cluster_with;
+    use crate::cluster::{Cluster, cluster_with};
     use crate::conversation::frames_of;
 
     fn open(dir: &Path) -> (Arc<Disk>, DiskStore, Cluster) {

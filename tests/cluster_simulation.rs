@@ -1,6 +1,7 @@
 //! Replication of a whole cluster on a virtual clock: several nodes with the product's own server on each, chains and stars of
-//! slaves, Elixir servers among these, names in `global` that are lost and move, promotions, confirmed writes, stores that answer
-//! late and fail, and a network that delays, loses and splits; nodes that are killed and come back, with their data or without.
+//! slaves, Elixir servers among these, also with keys that nobody knows of, names in `global` that are lost and move, promotions,
+//! confirmed writes, stores that answer late, fail or have no room, and a network that delays, loses and splits; nodes that are
+//! killed and come back, with their data or without.
 //!
 //! Real are the server with its slaves and its part as a slave (`kv`), what says when a slave is looked for, greeted and repaired
 //! (`replica`), and the delivery of signals (`process`, `distribution`: each message is a frame). Virtual are what carries that out
@@ -36,6 +37,8 @@ mod network;
 mod node;
 #[path = "cluster_simulation/random.rs"]
 mod random;
+#[path = "cluster_simulation/rest.rs"]
+mod rest;
 #[path = "cluster_simulation/shelf.rs"]
 mod shelf;
 #[path = "cluster_simulation/shell.rs"]
@@ -47,11 +50,13 @@ mod world;
 
 use std::time::{Duration, Instant};
 
+use clients::KEYS;
 use deferred::Manner;
 use drive::Drive;
 use many::{Ran, Until, print, run_all};
 use node::VirtualNode;
 use random::Random;
+use shelf::Memory;
 use world::{Counts, World};
 
 /// Seeds that are run where nobody says otherwise.
@@ -64,7 +69,7 @@ impl World {
         match self.random.below(7) {
             0 if self.nodes[one].life.is_some() => self.move_name(one),
             5 => {
-                if self.random.one_in(8) {
+                if self.random.one_in(2) {
                     self.lose_chain();
                 }
             }
@@ -84,6 +89,44 @@ impl World {
                 }
             }
             _ => self.pass(Duration::from_millis(700)),
+        }
+    }
+
+    /// A store begins to fail, or does so no more: one in memory has little room, or none.
+    fn fail(&mut self, node: usize) {
+        let fails = !self.nodes[node].fails;
+        self.nodes[node].fails = fails;
+        if self.nodes[node].drive.is_some() {
+            self.counts.failing += u64::from(fails);
+        } else if !self.nodes[node].is_beam {
+            let pairs = self.random.below(2 * KEYS);
+            self.nodes[node].memory.leave(fails.then_some(pairs * Memory::PAIR_BYTES));
+            self.nodes[node].was_full |= fails;
+            self.counts.crowded += u64::from(fails);
+        }
+    }
+
+    /// A slave is lost while writes of its primary are under way, and found again: where `wild` perhaps by another of its names, while a
+    /// write waits for one slave more than there are.
+    fn lose_slave(&mut self, wild: bool) {
+        let Some(node) = self.some_primary() else { return };
+        let followed = self.followed_by(node);
+        if followed.is_empty() {
+            return;
+        }
+        let other = self.random.pick(&followed);
+        self.write(node, Some(followed.len() as u64 + 1));
+        for _ in 0..self.random.below(24) {
+            self.go_on();
+        }
+        self.break_connection(node, other);
+        for _ in 0..self.random.below(6) {
+            if self.figures(node).is_none() {
+                self.write(node, None);
+            }
+        }
+        if wild && !self.random.one_in(4) {
+            self.add_by_another_name(node, other);
         }
     }
 
@@ -124,11 +167,7 @@ impl World {
                     self.remove_slave(node, &name);
                 }
             }
-            45..48 => {
-                let fails = !self.nodes[one].fails;
-                self.nodes[one].fails = fails;
-                self.counts.failing += u64::from(fails && self.nodes[one].drive.is_some());
-            }
+            45..48 => self.fail(one),
             48..50 | 203..209 if wild => {
                 if self.nodes[one].life.is_some() {
                     self.move_name(one);
@@ -171,6 +210,7 @@ impl World {
                     (0..self.random.below(60)).for_each(|_| self.write(node, None));
                 }
             }
+            209..221 => self.lose_slave(wild),
             162..200 => {
                 let time = Duration::from_millis(self.random.below(60));
                 self.pass(time);
@@ -216,11 +256,13 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     for node in &mut nodes {
         let fails_one_in = random.pick(&[0, 20, 4]);
         let manner = Manner {
-            in_order: random.one_in(3),
+            in_order: random.one_in(4),
             newest_first: random.one_in(2),
+            reads_at_once: random.one_in(2),
             fails_one_in,
             ..Manner::wild(random.below(1 << 32))
         };
+        node.is_lazy = random.one_in(2);
         node.drive = random.one_in(2).then(|| Drive::new(manner));
     }
     for beam in len..len + beams {
@@ -285,6 +327,7 @@ fn whatever_happens_each_tree_of_stores_holds_the_same_in_the_end() {
     let Ran { counts, seeds, took } = run_all(first, &until, start);
     let millis = took.as_secs_f64() * 1e3 / seeds as f64;
     print(&format!("{seeds} seeds from {first} on, {millis:.2} ms of a core each"));
+    print(&format!("{counts:?}"));
     if seeds >= 1_000 {
         counts.check();
     }

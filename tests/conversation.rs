@@ -16,6 +16,8 @@ mod functions;
 mod late;
 #[path = "conversation/model.rs"]
 mod model;
+#[path = "conversation/primaries.rs"]
+mod primaries;
 #[path = "conversation/requests.rs"]
 mod requests;
 #[path = "conversation/signals.rs"]

@@ -85,6 +85,11 @@ impl Running {
         self.lines.recv_timeout(patience).map_err(|_| self.fault("no answer"))
     }
 
+    /// What it has said on stderr so far.
+    pub fn said(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.errors)?)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         send(self.child.id(), signal);
@@ -194,13 +199,22 @@ pub fn own_thread_nanos() -> u64 {
 
 /// Resident memory of a process, in bytes.
 pub fn resident_bytes(id: u32) -> Result<u64> {
+    memory(id, "VmRSS:")
+}
+
+/// The most that it had so far.
+pub fn peak_resident_bytes(id: u32) -> Result<u64> {
+    memory(id, "VmHWM:")
+}
+
+fn memory(id: u32, which: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))
         .map_err(|_| failure(format!("process {id} is gone")))?;
     let kib = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(which))
         .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| failure(format!("process {id} has no VmRSS")))
+    kib.map(|kib| kib * 1024).ok_or_else(|| failure(format!("process {id} has no {which}")))
 }
 
 /// Whether a program is on the PATH.

@@ -14,6 +14,7 @@ mod beam;
 mod calls;
 mod children;
 mod compiled;
+mod copy;
 mod crossing;
 mod durable;
 mod flags;
@@ -100,6 +101,8 @@ enum Load {
     Links,
     /// Large values both ways at once, and very many at once, on loopback: what is lost, and what small gets take meanwhile
     Crossing,
+    /// A whole copy into a slave on disk that has keys too many: what its :status and /metrics take meanwhile, and its memory
+    Copy,
     /// Where kvnode's time goes with 64 calls in flight, by perf
     Profile,
 }
@@ -123,7 +126,7 @@ const EACH: [Load; 16] = [
     Load::Tls,
 ];
 /// Those that are to be asked for: they take long, or what they measure is no figure.
-const ASKED_FOR: [Load; 3] = [Load::Links, Load::Crossing, Load::Profile];
+const ASKED_FOR: [Load; 4] = [Load::Links, Load::Crossing, Load::Copy, Load::Profile];
 
 /// Measures kvnode beside other servers: the same load against each, in interleaved rounds.
 ///
@@ -145,6 +148,9 @@ struct Cli {
     /// Milliseconds of each load in each round [default: 1000, and 25 with --quick]
     #[arg(long)]
     milliseconds: Option<u64>,
+    /// Entries that are copied, of the load copy
+    #[arg(long, default_value_t = 20_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    entries: u64,
     /// One JSON document in place of the tables
     #[arg(long)]
     json: bool,
@@ -167,6 +173,8 @@ pub struct Plan {
     pub time: Duration,
     /// Less of everything.
     pub quick: bool,
+    /// Entries that are copied.
+    pub entries: u64,
     /// Instruction counts are to be written down.
     pub update: bool,
     /// Everything is measured, as far as what it takes is installed.
@@ -332,6 +340,7 @@ fn measure(cli: &Cli) -> ExitCode {
         rounds: cli.rounds.unwrap_or(if cli.quick { 2 } else { 5 }).max(1),
         time: Duration::from_millis(cli.milliseconds.unwrap_or(if cli.quick { 25 } else { 1000 })),
         quick: cli.quick,
+        entries: cli.entries,
         update: cli.update,
         all: cli.loads.contains(&Load::All),
         only: cli.servers.clone(),
@@ -389,6 +398,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Tls => tls::tls(lab, plan, findings),
         Load::Links => links::links(lab, plan, findings),
         Load::Crossing => crossing::crossing(lab, plan, findings),
+        Load::Copy => copy::large(lab, plan, findings),
         Load::Profile => profile::functions(lab, plan, findings),
         Load::All => Ok(()),
     }

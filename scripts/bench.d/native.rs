@@ -68,6 +68,8 @@ pub enum Keys {
     Random(u64),
     /// From 0 on.
     InOrder,
+    /// From this on.
+    From(u64),
 }
 
 impl Keys {
@@ -76,6 +78,7 @@ impl Keys {
         match self {
             Self::Random(count) => mix(call) % count,
             Self::InOrder => call,
+            Self::From(first) => first + call,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvnode::config::EpmdConfig;
-use kvnode::etf::TermView;
+use kvnode::etf::{OwnedTerm, TermView};
 use kvnode::{Node, ServerRef, block_on};
 
 use crate::children::CpuTime;
@@ -403,17 +403,22 @@ fn paced(server: &Server, per_second: u64, meanwhile: impl FnOnce() -> Result<()
 }
 
 /// A node of this process, which tells primaries of their slaves.
-struct Operator(Arc<Node>);
+pub struct Operator(Arc<Node>);
 
 impl Operator {
-    fn start(lab: &Lab) -> Result<Self> {
+    pub fn start(lab: &Lab) -> Result<Self> {
         let epmd = EpmdConfig { port: lab.epmd_port, start: false, ..EpmdConfig::default() };
         let name = format!("operator{}@{HOST}", lab.next_number());
         Ok(Self(Node::builder(&name).cookie(COOKIE).epmd(epmd).outgoing_only().start()?))
     }
 
+    /// `:status`
+    pub fn status(&self, store: &ServerRef) -> Result<OwnedTerm> {
+        Ok(block_on(self.0.client().call(store, |w| _ = w.atom("status"), CALL_MAX))?)
+    }
+
     /// `{:add_slave, {:kv, node}}`
-    fn add_slave(&self, primary: &Server, slave: &Server) -> Result<()> {
+    pub fn add_slave(&self, primary: &Server, slave: &Server) -> Result<()> {
         let slave = full_name(slave);
         let answer = block_on(self.0.client().call(
             &store_of(primary),
@@ -426,10 +431,8 @@ impl Operator {
     /// Waits until a kvnode says that all its slaves have everything.
     fn in_step(&self, cluster: &Cluster) -> Result<()> {
         let until = Instant::now() + DRAIN_MAX;
-        let client = self.0.client();
         loop {
-            let status =
-                block_on(client.call(&store_of(&cluster.primary), |w| _ = w.atom("status"), CALL_MAX))?;
+            let status = self.status(&store_of(&cluster.primary))?;
             if slaves_in_step(status.view()).ok_or_else(|| wrong(status.view()))? == cluster.slaves.len() {
                 return Ok(());
             }
@@ -455,7 +458,7 @@ fn slaves_in_step(status: TermView<'_>) -> Option<usize> {
 }
 
 /// What a map has under an atom.
-fn member<'a>(map: TermView<'a>, name: &str) -> Option<TermView<'a>> {
+pub fn member<'a>(map: TermView<'a>, name: &str) -> Option<TermView<'a>> {
     let mut cursor = map.cursor();
     for _ in 0..cursor.map().ok()? {
         let (key, value) = (cursor.term().ok()?, cursor.term().ok()?);
@@ -470,7 +473,8 @@ fn full_name(server: &Server) -> String {
     format!("{}@{HOST}", server.node())
 }
 
-fn store_of(server: &Server) -> ServerRef {
+/// Its store.
+pub fn store_of(server: &Server) -> ServerRef {
     ServerRef::remote(STORE, &full_name(server))
 }
 

@@ -122,8 +122,9 @@ fn report_of(answer: TermView<'_>) -> Option<TermView<'_>> {
     answer.as_tuple::<2>().filter(|[ok, _]| ok.is_atom("ok")).map(|[_, report]| report)
 }
 
-/// The name by which the former primary is a slave: the last of those in a report.
+/// The name by which the former primary is a slave: the last of those in a report. `None`: the former primary is not known.
 fn former_of(report: TermView<'_>) -> Option<TermView<'_>> {
+    in_map(report, "former")?.as_pid()?;
     let slaves = in_map(report, "slaves")?;
     let mut cursor = slaves.cursor();
     let len = cursor.list().ok()?;

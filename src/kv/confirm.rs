@@ -16,25 +16,25 @@ use super::source::Reads;
 use crate::etf::Traits;
 use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
 
-/// Parts of the time-out that are counted: an answer is late by one of these at most.
+/// The time-out is counted in so many ticks: an answer is late by one tick at most.
 const TICKS: u32 = 20;
 
-/// Callers that wait at once; one more is told at once how many slaves have its write.
+/// How many callers may wait. One more is answered at once, with how many slaves have its write.
 const WAITING_MAX: usize = 1 << 16;
 
 /// Bytes of the answers of these, where they have some: beyond it a caller is told the same, but for one answer that is larger.
 const OUTCOMES_BYTES_MAX: usize = 64 << 20;
 
-/// What is to be confirmed.
+/// A write that a caller wants confirmed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     /// The write's number.
     pub seq: u64,
-    /// By so many slaves.
+    /// How many slaves are to have it.
     pub slaves: usize,
-    /// What a slave's node has to decode to be sent it.
+    /// What a slave's node must decode to be sent the write.
     pub traits: Traits,
-    /// What [`Confirmations::expect`] has given.
+    /// As [`Confirmations::expect`] gave it.
     pub era: Era,
 }
 
@@ -52,14 +52,14 @@ struct Waiting {
 
 #[derive(Default)]
 struct Queue {
-    /// In no order of numbers where a store answers later, about so else.
+    /// About in the order of numbers; in no order if the store answers later.
     waiting: VecDeque<Waiting>,
     /// Of the answers of these.
     outcome_bytes: usize,
-    /// Writes that the store has not answered yet, whose callers will wait then.
+    /// Writes that the store has not answered yet: their callers wait after that.
     expected: usize,
     era: Era,
-    /// It is woken until nobody waits.
+    /// A wake-up is set: it ticks until nobody waits.
     ticking: bool,
 }
 
@@ -75,9 +75,9 @@ impl Queue {
 pub(super) struct Confirmations {
     pub(super) slaves: RankedReads<rank::Slaves, Vec<Arc<SlaveEntry>>>,
     pub(super) order: Order,
-    /// What is read for them.
+    /// Reads for the slaves' repairs.
     pub(super) reads: Reads,
-    /// Held while it is settled whose process one of them is.
+    /// Held while a slave's machine handles an answer from its process.
     pub(super) settling: Settling,
     queue: Ranked<rank::Waiting, Queue>,
     dispatch: Arc<dyn Dispatch>,
@@ -95,7 +95,7 @@ impl Confirmations {
         }
     }
 
-    /// The slaves that are some.
+    /// The slaves that are not dropped.
     pub(super) fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
         let slaves = self.slaves.read();
         slaves.iter().filter(|slave| !slave.machine().is_over()).cloned().collect()
@@ -103,7 +103,7 @@ impl Confirmations {
 
     /// How many slaves have a write.
     fn have(&self, wanted: Wanted) -> usize {
-        // A write in the same thread may hold them.
+        // The thread may hold the list already, for a write.
         self.slaves
             .read_recursive()
             .iter()
@@ -134,7 +134,7 @@ impl Confirmations {
         self.queue.lock().expected -= 1;
     }
 
-    /// The store has taken the write: the caller is answered once enough slaves have it, or that they have not after the
+    /// The store has taken the write: the caller is answered `:ok` once enough slaves have it, and with an error after the
     /// time-out.
     pub(super) fn wait(&self, wanted: Wanted, caller: OwnedCaller) {
         self.wait_to_say(wanted, caller, Outcome::OK);
@@ -159,7 +159,7 @@ impl Confirmations {
         if let Some(waiting) = rejected {
             self.unconfirmed(waiting);
         }
-        // They may have it by now.
+        // The slaves may have acknowledged it meanwhile.
         self.acknowledged();
     }
 
@@ -171,8 +171,8 @@ impl Confirmations {
         });
     }
 
-    /// The store follows a primary, or is copied to by one, which drops what it had itself: that its slaves have what comes
-    /// from here on says nothing of the writes before. A caller that waits for one of those, or will, is told how many had it.
+    /// A primary copies over the store, and drops its own writes: later acknowledgements of its slaves say nothing of those. All
+    /// callers that wait for such a write, or are going to, are told how many slaves had it.
     pub(super) fn give_up(&self) {
         let waiting = {
             let mut queue = self.queue.lock();

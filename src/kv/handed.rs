@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::confirm::Wanted;
+use super::confirm::{Confirmations, Wanted};
 use super::order::Committed;
 use super::server::{KeyValueServer, write_result};
-use super::write::{Completion, Written, committed, committed_later, ended};
-use crate::etf::{TermView, Traits};
-use crate::process::{Feed, ProcessId};
+use super::write::{Completion, Written, committed_later, ended};
+use crate::etf::Traits;
+use crate::process::{Dispatch, ProcessId};
 use crate::store::{self, Change, Store, StoreError, WriteDone};
 
 /// A write that is handed to a store.
@@ -55,58 +55,40 @@ impl<S: Store> KeyValueServer<S> {
 
     fn when_done(&self, handed: Handed, completion: Completion<S>) -> WriteDone {
         let (dispatch, confirmations) = (Arc::clone(&self.dispatch), Arc::clone(&self.confirmations));
-        let Handed { store, traits, needs, confirmed } = handed;
-        Box::new(move |result| {
-            let result = result.map(|written| {
-                committed_later(&confirmations, &Committed { written, traits, confirmed }, store, &*dispatch);
-                written.seq
-            });
-            ended(&confirmations, store, &*dispatch);
-            match (completion, &result) {
-                (Completion::Nobody, Ok(_)) => {}
-                (Completion::FromPrimary(upstream, ticket), result) => {
-                    upstream.stored(ticket, result, &store);
-                }
-                (Completion::Nobody, Err(error)) => {
-                    tracing::error!(?store, %error, "replicated write lost")
-                }
-                (Completion::Caller(caller), result) => caller.reply(&*dispatch, |w| write_result(w, result)),
-                (Completion::Confirmed(caller, want, era), Ok(seq)) => {
-                    confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs, era }, caller);
-                }
-                (Completion::Confirmed(caller, ..), result) => {
-                    confirmations.not_written();
-                    caller.reply(&*dispatch, |w| write_result(w, result));
-                }
-            }
-        })
+        Box::new(move |result| told(&confirmations, &*dispatch, handed, completion, result.map(Some)))
     }
+}
 
-    /// Deletes a key while nobody asks for it, of whatever kind the store is.
-    pub(super) fn delete_apart(
-        &self,
-        key: &[u8],
-        store: ProcessId,
-        later: impl FnOnce() -> Completion<S>,
-    ) -> Written {
-        let traits = TermView::parse(key).map_or(Traits::none(), TermView::traits);
-        let handed = Handed { store, traits, needs: Traits::none(), confirmed: false };
-        if !S::AT_ONCE {
-            return self.hand(handed, key, Change::Delete, later, |done| self.store().delete(key, done));
+/// A write that was handed to a store is done, or was decided to change nothing.
+pub(super) fn told<S: Store>(
+    confirmations: &Confirmations,
+    dispatch: &dyn Dispatch,
+    handed: Handed,
+    completion: Completion<S>,
+    result: Result<Option<store::Written<'_>>, StoreError>,
+) {
+    let Handed { store, traits, needs, confirmed } = handed;
+    let committed = |written: store::Written<'_>| {
+        committed_later(confirmations, &Committed { written, traits, confirmed }, store, dispatch);
+        written.seq
+    };
+    let result = result.map(|written| written.map_or(0, committed));
+    ended(confirmations, store, dispatch);
+    match (completion, &result) {
+        (Completion::Nobody, Ok(_)) => {}
+        (Completion::FromPrimary(upstream, ticket), result) => {
+            upstream.stored(ticket, result, &store);
         }
-        let slaves = self.confirmations.slaves.read();
-        let _order = self.confirmations.order.hold();
-        let deleted = self.store().delete(key, super::write::at_once).unwrap_or(Ok(0));
-        if let Ok(seq) = deleted {
-            let changes = [(key, Change::Delete)];
-            let written = store::Written { seq, changes: &changes };
-            let write = Committed { written, traits, confirmed: false };
-            committed(&write, &slaves, |slave| {
-                if let Some(node) = slave.node() {
-                    self.dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
-                }
-            });
+        (Completion::Nobody, Err(error)) => {
+            tracing::error!(?store, %error, "replicated write lost")
         }
-        Written::Now(deleted)
+        (Completion::Caller(caller), result) => caller.reply(dispatch, |w| write_result(w, result)),
+        (Completion::Confirmed(caller, want, era), Ok(seq)) => {
+            confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs, era }, caller);
+        }
+        (Completion::Confirmed(caller, ..), result) => {
+            confirmations.not_written();
+            caller.reply(dispatch, |w| write_result(w, result));
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! | lock | what it is of | held while |
 //! | --- | --- | --- |
 //! | `Confirmations::settling` | which of two names of one process stays | a slave's machine is handed what settles that |
-//! | `KeyValueServer::turns` | whose writes are taken | a write of the primary is handed to a store that answers later; that changes; a copy takes the place of everything |
+//! | `KeyValueServer::turns` | whose writes are taken | a write of the primary is handed to a store that answers later; that changes; a copy takes the place of everything; some of what a copy has not brought is deleted |
 //! | `KeyValueServer::noting` | what the store keeps of itself | it is changed and written: the last that is kept is of the last change |
 //! | `UpstreamEntry::machine` | how the store stands as a slave | an input is handled; a write of the primary is done by a store that answers at once |
 //! | `UpstreamEntry::aside` | a copy that is put aside | a write is put there |

@@ -87,7 +87,7 @@ impl HeldBack {
     fn show(&self, seq: u64, show: &mut dyn FnMut(&Committed<'_>)) {
         let changes = self.changes.iter().map(|(key, value)| {
             let change = match value {
-                Some((bytes, traits)) => Change::Put(Value { bytes, shared: None, traits: *traits }),
+                Some((bytes, traits)) => Change::Put(Value::of(bytes, *traits)),
                 None => Change::Delete,
             };
             (&**key, change)
@@ -163,6 +163,13 @@ impl Order {
         self.seq.load(Ordering::Acquire)
     }
 
+    /// Shows the keys of all writes that are kept back.
+    pub(super) fn each_kept_back(&self, mut show: impl FnMut(&[u8])) {
+        for write in self.held_back.lock().values() {
+            write.changes.iter().for_each(|(key, _)| show(key));
+        }
+    }
+
     /// Whether a write of the key is done, and kept back.
     pub(super) fn keeps_back(&self, key: &[u8]) -> bool {
         let is_of = |held: &HeldBack| held.changes.iter().any(|(changed, _)| **changed == *key);
@@ -211,11 +218,7 @@ mod tests {
         order.begin_behind(4);
         let mut shown = Vec::new();
         let mut commit = |seq: u64, key: &[u8]| {
-            let change = if seq == 6 {
-                Change::Delete
-            } else {
-                Change::Put(Value { bytes: b"v", shared: None, traits: Traits::V4_NC })
-            };
+            let change = if seq == 6 { Change::Delete } else { Change::Put(Value::of(b"v", Traits::V4_NC)) };
             let changes = [(key, change)];
             let written = Written { seq, changes: &changes };
             let committed = Committed { written, traits: Traits::none(), confirmed: seq == 7 };
@@ -250,7 +253,7 @@ mod tests {
     fn a_slave_that_has_a_part_of_a_write_of_several_keys_has_the_write_before() {
         let key = |number: u8| [97, number];
         let keys = [key(1), key(2), key(3), key(4)];
-        let value = Value { bytes: b"v", shared: None, traits: Traits::V4_NC };
+        let value = Value::of(b"v", Traits::V4_NC);
         let changes = [Change::Put(value), Change::Delete, Change::Put(value), Change::Keep];
         let changes: Vec<(&[u8], Change<'_>)> = keys.iter().map(|key| &key[..]).zip(changes).collect();
         let written = Written { seq: 9, changes: &changes };

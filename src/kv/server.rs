@@ -96,7 +96,8 @@ impl<S: Store> KeyValueServer<S> {
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         let (kept, noting) = match Self::noted(&store) {
             Ok(kept) => (kept, Ok(())),
-            Err(error) => (Membership::default(), Err(error)),
+            // No copy of a former life is to have the number of one that comes: these begin with any.
+            Err(error) => (Membership { copies: incarnation as u32, ..Membership::default() }, Err(error)),
         };
         let machine = Upstream::new(incarnation, kept, store.is_empty());
         let server = Self {
@@ -262,7 +263,8 @@ impl<S: Store> KeyValueServer<S> {
             Some(value) => {
                 let bytes = value.bytes();
                 let shared = shared_value(value, turn);
-                let value = Value { bytes, shared: shared.as_ref(), traits: value.traits() };
+                let (shared, traits) = (shared.as_ref(), value.traits());
+                let value = Value { bytes, shared, traits, copy: self.upstream.copy() };
                 self.store.put(key, value, done)
             }
             None => self.store.delete(key, done),

@@ -158,6 +158,8 @@ impl<S: Store> Source for KeyValueServer<S> {
         match read {
             Some(Ok(batches)) => {
                 batches.iter().flat_map(Batch::iter).for_each(|(key, _)| show(key));
+                // Deleted in the store, and not for the slaves yet.
+                self.confirmations.order.each_kept_back(show);
                 SourceRead::Shown
             }
             Some(Err(error)) => {

@@ -106,7 +106,7 @@ mod tests {
         let key = encode(|w| {
             w.atom("k");
         });
-        let value = Value { bytes: &key, shared: None, traits: Traits::none() };
+        let value = Value::of(&key, Traits::none());
         store.put(&key, value, || panic!("memory answers at once"));
         assert_eq!(shown(&store, &[], StateShape::Plain, 100), "%{k: :k}");
         assert_eq!(shown(&store, &[], StateShape::Replicated, 100), "%{data: %{k: :k}, slaves: []}");

@@ -175,7 +175,7 @@ pub(super) fn replicate(slave: &Arc<SlaveEntry>, turn: &mut Turn<'_>) {
 
 pub(super) const fn change_of(value: Option<TermView<'_>>) -> Change<'_> {
     match value {
-        Some(value) => Change::Put(Value { bytes: value.bytes(), shared: None, traits: value.traits() }),
+        Some(value) => Change::Put(Value::of(value.bytes(), value.traits())),
         None => Change::Delete,
     }
 }

@@ -59,7 +59,7 @@ use crate::process::mailbox::Mailbox;
 use crate::process::net_kernel::{NetKernel, Print};
 use crate::process::peer::Surroundings;
 use crate::process::{
-    Dispatch, Effect, Ended, Feed, NoRoom, PeerEvent, Process, ProcessId, Registry, Waiters, exits,
+    Dispatch, Effect, Ended, Feed, NoRoom, PeerEvent, Process, ProcessId, Registry, Unreached, Waiters, exits,
 };
 use crate::within::within;
 use life::figures::Figures;
@@ -265,7 +265,6 @@ impl Node {
                     }
                 }
                 Effect::Feed(node, feed) => Dispatch::feed(self, &node, &feed),
-                Effect::Monitor(request) => self.spawn_with(|node| client::monitor_for(node, *request)),
                 Effect::Wake(request) => self.spawn(timers::wake(*request)),
                 Effect::ReleaseGlobal { name } => self.spawn_with(|node| names::release(node, name)),
                 Effect::Exited(ended) => self.ended_here(&ended),
@@ -350,8 +349,8 @@ impl Node {
             Err(_) if self.peers.get(node).is_some() => return Ok(()),
             Err(error) => {
                 let error = Arc::new(error);
-                self.peers.give_up(node, &error);
-                self.waiters.node_down(node);
+                let waiting = self.peers.give_up(node, &error, || self.waiters.take(node));
+                waiting.into_iter().for_each(Unreached::tell);
                 return Err(error);
             }
         };
@@ -436,14 +435,17 @@ impl Node {
 
     /// A connection has ended: everything that hung on it ends too.
     fn ended(&self, handle: &Arc<PeerHandle>, down: &PeerDown) {
-        self.peers.remove(handle);
-        // Before those who wait are told: nobody waits for anything of it afterwards.
+        // Before there can be another connection: nothing goes out by that one as if nothing had been lost with this.
+        self.waiters.node_down(&handle.name);
+        // Those who wait for something by the next connection are not told, so the others are taken out before there is one.
+        let waiting = self.peers.remove(handle, || self.waiters.take(&handle.name));
+        // Before these are told: nobody waits for anything of it afterwards.
         handle.shut();
+        waiting.into_iter().for_each(Unreached::tell);
         if self.peers.len() <= 1 {
             // Only the node's connection to itself is left: nobody's tick would do it later.
             self.pool.clear();
         }
-        self.waiters.node_down(&handle.name);
         self.names.peer_down(&handle.name, self.is_stopping());
         for owed in self.registry.functions.peer_down(&handle.name) {
             // Nobody waits for its answer any more.

@@ -58,8 +58,6 @@ pub enum Effect {
     },
     /// A process of ours calls a server.
     Call(Box<OutgoingCall>),
-    /// A process of ours monitors another.
-    Monitor(Box<MonitorRequest>),
     /// Something is done again and again.
     Wake(Box<WakeRequest>),
     /// A name in `global` is no longer to be ours.
@@ -90,22 +88,6 @@ pub struct OutgoingCall {
 impl fmt::Debug for OutgoingCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutgoingCall").field("to", &self.to).field("request", &self.request).finish()
-    }
-}
-
-/// A monitor that a process of ours wants.
-pub struct MonitorRequest {
-    /// The process that monitors.
-    pub from: Pid,
-    /// The process that is monitored.
-    pub process: RemoteProcess,
-    /// Called once with the reason of its end, also `noproc` and `noconnection`. From any thread; must not block.
-    pub done: Box<dyn FnOnce(OwnedTerm) + Send>,
-}
-
-impl fmt::Debug for MonitorRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MonitorRequest").field("process", &self.process).finish_non_exhaustive()
     }
 }
 
@@ -318,6 +300,20 @@ impl Turn<'_> {
         } else {
             self.effects.push(Effect::Send { node: node.to_str().into(), frames, answers: None });
         }
+    }
+
+    /// Monitors a process of the node that the message came from, by the connection that it came by: so the monitor and whatever
+    /// was said over that connection are lost together. `done` is called once with the reason of the end, `noproc` where there
+    /// is no such process and `noconnection` where the connection is lost, however soon there is another one. It is called at
+    /// once where the process is on another node: then the message has outlived its connection, or is of somebody else. From
+    /// any thread; must not block.
+    pub fn monitor(&mut self, process: &RemoteProcess, done: impl FnOnce(OwnedTerm) + Send + 'static) {
+        if **process.node() != *self.peer {
+            return done(OwnedTerm::atom("noconnection"));
+        }
+        let monitor = self.registry.new_reference();
+        self.waiters.expect(&monitor, process.node(), |outcome| done(outcome.into_reason()));
+        self.out.monitor(&self.me.pid, process, &monitor);
     }
 
     /// Sends a message to a process.

@@ -52,9 +52,7 @@ pub(crate) mod system;
 pub(crate) mod waiters;
 
 pub use call_error::CallError;
-pub use effect::{
-    Dispatch, Effect, GlobalRegistration, MonitorRequest, NoRoom, OutgoingCall, Turn, WakeRequest,
-};
+pub use effect::{Dispatch, Effect, GlobalRegistration, NoRoom, OutgoingCall, Turn, WakeRequest};
 pub use feed::{FedNode, Feed, Feeding, More};
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller, SkippedMessage};
 pub use registry::{Process, ProcessId, RegisterError, Registry};
@@ -70,5 +68,5 @@ pub use {
     held::Held,
     peer::{Peer, PeerError, PeerEvent},
     supervisor::Supervisor,
-    waiters::Waiters,
+    waiters::{Unreached, Waiters},
 };

@@ -11,6 +11,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::Registry;
+use super::call_error::write_too_large;
 use crate::distribution::TooLarge;
 use crate::etf::{Cursor, OwnedTerm, Reference, ReferenceView, TermError, TermView};
 
@@ -27,6 +28,18 @@ pub enum Outcome {
     NoConnection,
     /// The answer, or the reason of the end, was over a bound and was not received.
     TooLarge(TooLarge),
+}
+
+impl Outcome {
+    /// The reason in the `DOWN` message of a monitor that has ended so.
+    pub(crate) fn into_reason(self) -> OwnedTerm {
+        let reason = match self {
+            Self::Down(reason) | Self::Refused(reason) => OwnedTerm::parse(reason).ok(),
+            Self::TooLarge(size) => OwnedTerm::write(|w| write_too_large(w, &size)).ok(),
+            Self::Replied(_) | Self::NoConnection => None,
+        };
+        reason.unwrap_or_else(|| OwnedTerm::atom("noconnection"))
+    }
 }
 
 type Done = Box<dyn FnOnce(Outcome) + Send>;
@@ -187,15 +200,34 @@ impl Waiters {
 
     /// The node cannot be reached: everything that waits for it ends.
     pub fn node_down(&self, node: &str) {
-        let mut ended: Vec<(Key, Waiter)> = {
-            let mut table = self.table.lock();
-            table.extract_if(|_, waiter| *waiter.node == *node).collect()
-        };
+        self.take(node).tell();
+    }
+
+    /// The same in two steps: takes everything out that waits for a node, which is told by [`Unreached::tell`].
+    pub fn take(&self, node: &str) -> Unreached {
+        Unreached(self.table.lock().extract_if(|_, waiter| *waiter.node == *node).collect())
+    }
+}
+
+/// What waited for a node that cannot be reached.
+#[must_use = "it waits until it is told"]
+pub struct Unreached(Vec<(Key, Waiter)>);
+
+impl Unreached {
+    /// Tells it so.
+    pub fn tell(self) {
+        let Self(mut ended) = self;
         // The same each time, and not in the table's order.
         ended.sort_unstable_by_key(|(key, _)| *key);
         for (_, waiter) in ended {
             (waiter.done)(Outcome::NoConnection);
         }
+    }
+}
+
+impl fmt::Debug for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unreached({})", self.0.len())
     }
 }
 

@@ -2,11 +2,11 @@
 //! what belongs together changes together.
 //!
 //! ```text
-//! {2, term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken, family}
+//! {3, term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken, family, copies}
 //! ```
 //!
-//! The number in front is the version of the form. Version 1 has no family. Until 0.1.0 the same was kept as five notes, see
-//! [`Former`].
+//! The number in front is the version of the form. Version 2 has no copies, and version 1 no family either. Until 0.1.0 the same
+//! was kept as five notes, see [`Former`].
 
 use super::greeting::{KnownSlave, write_slaves};
 use crate::distribution::ServerRef;
@@ -78,18 +78,21 @@ pub struct Membership {
     pub names_taken: Vec<ServerRef>,
     /// The [family](super::Lineage::family) that it belongs to; 0: the one that it begins itself.
     pub family: u64,
+    /// How many copies of a primary have begun, of which the last has this number: what is written while one comes into the store
+    /// itself carries it, so no other copy may have it, also after a restart.
+    pub copies: u32,
 }
 
 impl Membership {
     /// The name of the note.
     pub const NOTE: &'static str = "membership";
     /// The version of its form.
-    const VERSION: u64 = 2;
+    const VERSION: u64 = 3;
 
     /// The note.
     pub fn note(&self) -> Vec<u8> {
         encode(|w| {
-            w.tuple(11).unsigned(Self::VERSION).unsigned(self.term).unsigned(self.promoted);
+            w.tuple(12).unsigned(Self::VERSION).unsigned(self.term).unsigned(self.promoted);
             w.atom(self.role.code());
             write_bool(w, self.was_slave);
             match self.position {
@@ -100,7 +103,7 @@ impl Membership {
             write_bool(w, self.must_export);
             write_slaves(w, &self.slaves);
             write_names(w, &self.names_taken);
-            w.unsigned(self.family);
+            w.unsigned(self.family).unsigned(self.copies.into());
         })
     }
 
@@ -110,7 +113,7 @@ impl Membership {
         let mut parts = note.cursor();
         let arity = parts.tuple().ok()?;
         let version = parts.unsigned().ok()?;
-        matches!((version, arity), (1, 10) | (Self::VERSION, 11)).then_some(())?;
+        matches!((version, arity), (1, 10) | (2, 11) | (Self::VERSION, 12)).then_some(())?;
         let mut next = || parts.term().ok();
         let read = Self {
             term: next()?.as_unsigned()?,
@@ -125,7 +128,8 @@ impl Membership {
             must_export: read_bool(next()?)?,
             slaves: read_slaves(next()?)?,
             names_taken: read_names(next()?)?,
-            family: if version == 1 { 0 } else { next()?.as_unsigned()? },
+            family: if version < 2 { 0 } else { next()?.as_unsigned()? },
+            copies: if version < 3 { 0 } else { u32::try_from(next()?.as_unsigned()?).ok()? },
         };
         parts.rest().is_empty().then_some(read)
     }
@@ -271,6 +275,7 @@ mod tests {
             ],
             names_taken: vec![ServerRef::global("d")],
             family: 11,
+            copies: if position.is_some() { u32::MAX } else { 0 },
         }
     }
 
@@ -288,8 +293,8 @@ mod tests {
             assert_eq!(Membership::read(&note[..end]), None);
         }
         let mut newer = note;
-        assert_eq!((newer[2], newer[3]), (97, 2), "SMALL_INTEGER_EXT: the version");
-        newer[3] = 3;
+        assert_eq!((newer[2], newer[3]), (97, 3), "SMALL_INTEGER_EXT: the version");
+        newer[3] = 4;
         assert_eq!(Membership::read(&newer), None);
     }
 
@@ -297,19 +302,22 @@ mod tests {
     const VERSION_1: &[u8] = b"h\x0aa\x01a\x02a\x05w\x05beloww\x04trueh\x02a\x05a\x07w\x05falsew\x05falsejl\x00\x00\x00\x01h\x02w\x06globalw\x01dj";
 
     #[test]
-    fn a_record_of_before_families_is_read() {
-        assert_eq!(
-            Membership::read(VERSION_1),
-            Some(Membership {
-                term: 2,
-                promoted: 5,
-                role: TermRole::Follows,
-                was_slave: true,
-                position: Some(Position { primary: 5, applied: 7 }),
-                names_taken: vec![ServerRef::global("d")],
-                ..Membership::default()
-            })
-        );
+    fn a_record_of_before_families_or_copies_is_read() {
+        let known = Membership {
+            term: 2,
+            promoted: 5,
+            role: TermRole::Follows,
+            was_slave: true,
+            position: Some(Position { primary: 5, applied: 7 }),
+            names_taken: vec![ServerRef::global("d")],
+            ..Membership::default()
+        };
+        assert_eq!(Membership::read(VERSION_1), Some(known.clone()));
+        let version_2 = [b"h\x0ba\x02", &VERSION_1[4..], b"a\x0b"].concat();
+        assert_eq!(Membership::read(&version_2), Some(Membership { family: 11, ..known.clone() }));
+        // Each is kept as one of this version from then on.
+        let next = Membership { family: 11, copies: 1, ..known };
+        assert_eq!(Membership::read(&next.note()), Some(next));
     }
 
     /// The notes of a store that was a slave, was promoted, and had slaves: as they lie in folders of before.

@@ -56,6 +56,12 @@ rules! {
     AppliedBehindStore,
     /// A copy takes the place of what was there when it is whole.
     CopyWhole,
+    /// What is written while a copy comes into the store itself carries the copy's number.
+    CopyNumber,
+    /// No two copies have one number, also where the store was started again between them.
+    CopyCounted,
+    /// What a copy has not brought is deleted by what is there at that moment.
+    RestAsItIs,
     /// A slave that lacks something says so until that is repaired.
     LacksUntilWhole,
     /// A store that follows another primary tells the one before.

@@ -1,8 +1,8 @@
 //! The store in memory: sharded, one allocation per entry.
 //!
 //! An entry is one block of bytes, `key length:32, traits:8, key, value`, so that an entry of small key and
-//! value costs one allocation and sixteen bytes of table. A large value has a block of its own that is shared
-//! with its readers.
+//! value costs one allocation and sixteen bytes of table. What numbers an entry has (`head.rs`) stand before its value. A large
+//! value has a block of its own that is shared with its readers.
 
 mod many;
 
@@ -14,12 +14,13 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
+use super::head::Head;
 use super::room::PAIR_BYTES;
 use super::{
     Batch, Change, Done, Engine, OpenError, Pending, PendingMany, ReadDone, ReadManyDone, Room, Scan,
     ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, WriteDone,
 };
-use crate::etf::{SharedBytes, Traits};
+use crate::etf::SharedBytes;
 
 /// Number of shards: a table that grows is rehashed a 256th at a time, and two cores rarely meet in one.
 const SHARDS: usize = 256;
@@ -36,7 +37,7 @@ enum Entry {
 struct Large {
     key: Box<[u8]>,
     value: SharedBytes,
-    traits: Traits,
+    head: Head,
 }
 
 impl Entry {
@@ -45,13 +46,15 @@ impl Entry {
             return Self::Large(Box::new(Large {
                 key: key.into(),
                 value: value.shared.map_or_else(|| value.bytes.into(), SharedBytes::clone),
-                traits: value.traits,
+                head: Head::of(&value),
             }));
         }
-        let mut block = Vec::with_capacity(HEAD_BYTES + key.len() + value.bytes.len());
-        block.extend_from_slice(&(key.len() as u32).to_be_bytes());
-        block.push(value.traits.bits());
+        let head = Head::of(&value);
+        let mut block = Vec::with_capacity(HEAD_BYTES + key.len() + head.numbers_len() + value.bytes.len());
+        let [a, b, c, d] = (key.len() as u32).to_be_bytes();
+        block.extend_from_slice(&[a, b, c, d, head.first()]);
         block.extend_from_slice(key);
+        head.write_numbers(&mut block);
         block.extend_from_slice(value.bytes);
         Self::Small(block.into_boxed_slice())
     }
@@ -67,12 +70,28 @@ impl Entry {
         }
     }
 
-    /// Of key and value.
+    /// Of key and value, and of the numbers beside these.
     #[inline]
     fn bytes(&self) -> u64 {
         match self {
             Self::Small(block) => (block.len() - HEAD_BYTES) as u64,
-            Self::Large(large) => (large.key.len() + large.value.len()) as u64,
+            Self::Large(large) => (large.key.len() + large.value.len() + large.head.numbers_len()) as u64,
+        }
+    }
+
+    /// What stands beside the value, and where that begins in the block.
+    #[inline]
+    fn head_of(block: &[u8], key_len: usize) -> (Head, usize) {
+        let from = HEAD_BYTES + key_len;
+        // It was written here.
+        let (head, numbers) = Head::read(block[4], &block[from..]).unwrap_or_default();
+        (head, from + numbers)
+    }
+
+    fn copy(&self) -> u32 {
+        match self {
+            Self::Small(block) => Self::head_of(block, self.key().len()).0.copy,
+            Self::Large(large) => large.head.copy,
         }
     }
 
@@ -80,11 +99,12 @@ impl Entry {
     fn value(&self) -> Value<'_> {
         match self {
             Self::Small(block) => {
-                let from = HEAD_BYTES + self.key().len();
-                Value { bytes: &block[from..], shared: None, traits: Traits::from_bits(block[4]) }
+                let (head, from) = Self::head_of(block, self.key().len());
+                Value { bytes: &block[from..], shared: None, traits: head.traits, copy: head.copy }
             }
             Self::Large(large) => {
-                Value { bytes: &large.value, shared: Some(&large.value), traits: large.traits }
+                let Head { traits, copy, .. } = large.head;
+                Value { bytes: &large.value, shared: Some(&large.value), traits, copy }
             }
         }
     }
@@ -94,7 +114,7 @@ impl Entry {
 #[derive(Default)]
 struct Shard {
     table: HashTable<Entry>,
-    /// Of all keys and values.
+    /// Of all keys and values, and of the numbers beside these.
     bytes: u64,
 }
 
@@ -321,7 +341,11 @@ impl Scan for MemoryScan {
         let mut batch = Batch::default();
         if let Some(shard) = self.shards.get(self.next) {
             for entry in &shard.read().table {
-                batch.push(entry.key(), (self.shows == Shows::Pairs).then(|| entry.value()));
+                match self.shows {
+                    Shows::Keys => batch.push(entry.key(), None),
+                    Shows::Copies => batch.push_copy(entry.key(), entry.copy()),
+                    Shows::Pairs => batch.push(entry.key(), Some(entry.value())),
+                }
             }
         }
         self.next += 1;
@@ -380,10 +404,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::etf::Traits;
     use crate::store::scan::at_once;
 
     fn value(bytes: &[u8]) -> Value<'_> {
-        Value { bytes, shared: None, traits: Traits::V4_NC }
+        Value::of(bytes, Traits::V4_NC)
     }
 
     fn never<T>() -> T {
@@ -488,6 +513,30 @@ mod tests {
         assert_eq!(store.put(b"c", value(b"1"), never), Some(Ok(4)), "what another store had");
         assert_eq!((store.delete(b"a", never), store.delete(b"c", never)), (Some(Ok(5)), Some(Ok(6))));
         assert_eq!(room.used(), 0);
+    }
+
+    #[test]
+    fn the_number_of_a_copy_stays_beside_a_value_and_counts_where_it_is_there() {
+        let store = MemoryStore::default();
+        for (len, copy) in [(3, 7), (SHARED_FROM_BYTES, u32::MAX), (3, 0)] {
+            let bytes = vec![1; len];
+            let value = Value { copy, ..value(&bytes) };
+            assert!(store.put(b"k", value, never).is_some_and(|written| written.is_ok()));
+            let found = store.get(b"k", |found| found.map(|found| (found.bytes.len(), found.copy)), never);
+            assert_eq!(found, Some(Some((len, copy))));
+            assert_eq!(store.bytes(), (1 + len + if copy == 0 { 0 } else { 5 }) as u64);
+            let mut batches = store.scan(None, Shows::Copies);
+            let mut seen = Vec::new();
+            loop {
+                let batch = at_once(&mut *batches).expect("at once").expect("it fails at nothing");
+                seen.extend(batch.copies().map(|(key, copy)| (key.to_vec(), copy)));
+                assert!(batch.iter().all(|(_, value)| value.is_none()), "values are not shown");
+                if batch.is_last {
+                    break;
+                }
+            }
+            assert_eq!(seen, [(b"k".to_vec(), Some(copy))]);
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@
 #[cfg(feature = "disk")]
 pub mod disk;
 pub mod engine;
+mod head;
 pub mod memory;
 mod open_error;
 mod owed;
@@ -69,6 +70,16 @@ pub struct Value<'a> {
     pub shared: Option<&'a SharedBytes>,
     /// What was noticed in the term when it was checked.
     pub traits: Traits,
+    /// Which copy of a primary was under way into the store when this was written, by a number that the store's user
+    /// chooses; 0: none. What is found later without the number of a copy was not brought by that.
+    pub copy: u32,
+}
+
+impl<'a> Value<'a> {
+    /// Bytes that are to be copied, written while no copy is under way.
+    pub const fn of(bytes: &'a [u8], traits: Traits) -> Self {
+        Self { bytes, shared: None, traits, copy: 0 }
+    }
 }
 
 /// Why a store did not do it. The store's fault, or its machine's.
@@ -262,7 +273,7 @@ pub trait Store: Send + Sync + 'static {
     /// Number of keys.
     fn len(&self) -> usize;
 
-    /// Bytes of all keys and values.
+    /// Bytes of all keys and values, and of the numbers that stand beside some.
     fn bytes(&self) -> u64;
 
     /// Parts that it can be scanned in. A key stays in its part.

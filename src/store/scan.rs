@@ -12,6 +12,8 @@ use crate::etf::Traits;
 pub enum Shows {
     /// Its key: values that lie elsewhere are not read.
     Keys,
+    /// Its key, and the number of the copy that it was written in ([`Value::copy`]), for which a value may have to be read.
+    Copies,
     /// Its key and its value.
     Pairs,
 }
@@ -44,6 +46,8 @@ pub struct Batch {
 struct Entry {
     key_end: usize,
     value: Option<(usize, Traits)>,
+    /// `None`: it is not shown.
+    copy: Option<u32>,
 }
 
 impl Batch {
@@ -51,15 +55,31 @@ impl Batch {
     pub fn push(&mut self, key: &[u8], value: Option<Value<'_>>) {
         self.bytes.extend_from_slice(key);
         let key_end = self.bytes.len();
+        let copy = value.map(|value| value.copy);
         let value = value.map(|value| {
             self.bytes.extend_from_slice(value.bytes);
             (self.bytes.len(), value.traits)
         });
-        self.entries.push(Entry { key_end, value });
+        self.entries.push(Entry { key_end, value, copy });
+    }
+
+    /// Adds an entry of which the number of its copy is shown, and its value is not.
+    pub fn push_copy(&mut self, key: &[u8], copy: u32) {
+        self.bytes.extend_from_slice(key);
+        self.entries.push(Entry { key_end: self.bytes.len(), value: None, copy: Some(copy) });
     }
 
     /// The entries.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<Value<'_>>)> {
+        self.shown().map(|(key, value, _)| (key, value))
+    }
+
+    /// Each key with the number of the copy that it was written in; `None`: that is not shown.
+    pub fn copies(&self) -> impl Iterator<Item = (&[u8], Option<u32>)> {
+        self.shown().map(|(key, _, copy)| (key, copy))
+    }
+
+    fn shown(&self) -> impl Iterator<Item = (&[u8], Option<Value<'_>>, Option<u32>)> {
         let mut from = 0;
         self.entries.iter().map(move |entry| {
             let key = self.bytes.get(from..entry.key_end).unwrap_or_default();
@@ -67,9 +87,9 @@ impl Batch {
             let value = entry.value.map(|(end, traits)| {
                 let bytes = self.bytes.get(from..end).unwrap_or_default();
                 from = end;
-                Value { bytes, shared: None, traits }
+                Value { copy: entry.copy.unwrap_or(0), ..Value::of(bytes, traits) }
             });
-            (key, value)
+            (key, value, entry.copy)
         })
     }
 
@@ -97,6 +117,48 @@ pub fn at_once(scan: &mut dyn Scan) -> Option<Result<Batch, StoreError>> {
     came.lock().take()
 }
 
+/// A batch, with the scan and what was to be given back with it.
+pub type Next<T> = (Box<dyn Scan>, T, Result<Batch, StoreError>);
+
+/// Asks a scan for its next batch, and gives it with the scan and `with` where it comes at once. Else `later` gets the three, on
+/// the thread of the store; a completion that the scan drops is an error.
+pub fn next<T: Send + 'static>(
+    scan: Box<dyn Scan>,
+    with: T,
+    later: impl FnOnce(Box<dyn Scan>, T, Result<Batch, StoreError>) + Send + 'static,
+) -> Option<Next<T>> {
+    let turn = Arc::new(Mutex::new(Turn::Asked));
+    let tell = Arc::clone(&turn);
+    let came = Owed::new(move |batch| {
+        let mut now = tell.lock();
+        match std::mem::replace(&mut *now, Turn::Over) {
+            Turn::Parked(scan, with) => {
+                drop(now);
+                later(scan, with, batch);
+            }
+            _ => *now = Turn::Came(batch),
+        }
+    });
+    let mut scan = scan;
+    scan.next_batch(Box::new(move |batch| came.tell(batch)));
+    let mut now = turn.lock();
+    match std::mem::replace(&mut *now, Turn::Over) {
+        Turn::Came(batch) => Some((scan, with, batch)),
+        _ => {
+            *now = Turn::Parked(scan, with);
+            None
+        }
+    }
+}
+
+/// Which comes first: the batch, or the end of the patience of whoever has asked for it.
+enum Turn<T> {
+    Asked,
+    Came(Result<Batch, StoreError>),
+    Parked(Box<dyn Scan>, T),
+    Over,
+}
+
 /// Takes a scan to its end, batch by batch, and calls `done` then, with the error that ended it before where there is one; a
 /// completion that the scan drops is one. On this thread as far as batches come at once, then on those of the store. `show` says whether to go on.
 pub fn each_batch(
@@ -104,56 +166,25 @@ pub fn each_batch(
     show: impl FnMut(Batch) -> bool + Send + 'static,
     done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
 ) {
-    Walk { scan, show: Box::new(show), done: Box::new(done) }.go_on();
+    Walk { show: Box::new(show), done: Box::new(done) }.go_on(scan);
 }
 
 struct Walk {
-    scan: Box<dyn Scan>,
     show: Box<dyn FnMut(Batch) -> bool + Send>,
     done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
 }
 
-/// Which comes first: the batch, or the end of the walk's patience.
-enum Turn {
-    Asked,
-    Came(Result<Batch, StoreError>),
-    Parked(Walk),
-    Over,
-}
-
 impl Walk {
-    fn go_on(self) {
-        let mut walk = self;
-        loop {
-            let turn = Arc::new(Mutex::new(Turn::Asked));
-            let tell = Arc::clone(&turn);
-            let came = Owed::new(move |batch| {
-                let mut now = tell.lock();
-                match std::mem::replace(&mut *now, Turn::Over) {
-                    Turn::Parked(walk) => {
-                        drop(now);
-                        if let Some(walk) = walk.take(batch) {
-                            walk.go_on();
-                        }
-                    }
-                    _ => *now = Turn::Came(batch),
-                }
-            });
-            walk.scan.next_batch(Box::new(move |batch| came.tell(batch)));
-            let mut now = turn.lock();
-            match std::mem::replace(&mut *now, Turn::Over) {
-                Turn::Came(batch) => {
-                    drop(now);
-                    match walk.take(batch) {
-                        Some(next) => walk = next,
-                        None => return,
-                    }
-                }
-                _ => {
-                    *now = Turn::Parked(walk);
-                    return;
-                }
+    fn go_on(self, scan: Box<dyn Scan>) {
+        let (mut scan, mut walk) = (scan, self);
+        let later = |scan, walk: Self, batch| {
+            if let Some(walk) = walk.take(batch) {
+                walk.go_on(scan);
             }
+        };
+        while let Some((next, with, batch)) = next(scan, walk, later) {
+            let Some(with) = with.take(batch) else { return };
+            (scan, walk) = (next, with);
         }
     }
 

@@ -15,14 +15,16 @@ impl Update for Anyway<'_> {
 /// The same, for a store that carries it out later.
 struct Later {
     /// `None`: it deletes.
-    value: Option<(SharedBytes, Traits)>,
+    value: Option<(SharedBytes, Traits, u32)>,
     done: WriteDone,
 }
 
 impl Update for Later {
     fn decide(&mut self, _present: Option<Value<'_>>) -> Change<'_> {
         match &self.value {
-            Some((bytes, traits)) => Change::Put(Value { bytes, shared: Some(bytes), traits: *traits }),
+            Some((bytes, traits, copy)) => {
+                Change::Put(Value { bytes, shared: Some(bytes), traits: *traits, copy: *copy })
+            }
             None => Change::Delete,
         }
     }
@@ -30,7 +32,7 @@ impl Update for Later {
 
 impl Pending for Later {
     fn bytes(&self) -> usize {
-        self.value.as_ref().map_or(0, |(bytes, _)| bytes.len())
+        self.value.as_ref().map_or(0, |(bytes, ..)| bytes.len())
     }
 
     fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
@@ -50,7 +52,7 @@ pub(super) fn anyway<S: Store + ?Sized>(
         let value = match update.0 {
             Change::Put(value) => {
                 let bytes = value.shared.map_or_else(|| value.bytes.into(), SharedBytes::clone);
-                Some((bytes, value.traits))
+                Some((bytes, value.traits, value.copy))
             }
             Change::Keep | Change::Delete => None,
         };

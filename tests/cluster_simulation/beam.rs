@@ -26,6 +26,11 @@ pub struct Beam {
 }
 
 impl Beam {
+    /// One that has this from its start.
+    pub fn holding(data: Data) -> Self {
+        Self { data: Mutex::new(data), ..Self::default() }
+    }
+
     fn see(&self, from: &str, key: u64, value: u64) {
         if self.unsteady.lock().contains(from) {
             return;
@@ -91,6 +96,10 @@ impl Served for Beam {
 
     fn writers(&self) -> usize {
         self.writers.lock().len()
+    }
+
+    fn has_other_writers(&self, node: &str) -> bool {
+        self.writers.lock().iter().any(|writer| *writer != *node)
     }
 
     fn note_unsteady(&self, node: &str) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kvnode::distribution::RemoteProcess;
 use kvnode::kv::SlaveEntry;
 use kvnode::kv::figures::PrimaryFigures;
-use kvnode::replica::{Lineage, PrimaryStanding, Refusal, SlaveName, SlaveState, Standing, TermRole};
+use kvnode::replica::{Lineage, PrimaryStanding, SlaveName, SlaveState, Standing};
 
 use super::clients::{Asked, Call};
 use super::drive;
@@ -54,6 +54,25 @@ pub struct Observed {
     above: BTreeSet<String>,
     /// What was kept of this, line by line.
     told: Vec<String>,
+    /// The primary as it was then.
+    figures: Option<PrimaryFigures>,
+    /// What else it hung on when everything was checked last.
+    looked: Option<Looked>,
+}
+
+/// All that what is checked of a node hangs on, beside its lineage and its primary: while it is the same, so is the outcome.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Looked {
+    incarnation: u64,
+    seq: u64,
+    changes: u64,
+    is_written: bool,
+    /// How much is known of the primary.
+    held_above: usize,
+    /// Times that any store has changed its lineage.
+    turns: u64,
+    /// Calls so far.
+    calls: u32,
 }
 
 /// What a store has held.
@@ -112,7 +131,9 @@ impl World {
         if figures.is_none() && had_primary {
             self.freed.insert(node);
         }
-        let Some(figures) = figures.filter(|figures| figures.state != PrimaryStanding::Gone) else { return };
+        if figures.is_none_or(|figures| figures.state == PrimaryStanding::Gone) {
+            return;
+        }
         let of = |life: u64| self.lives.get(&life).map(|name| self.node_named(name));
         if lineage.term > 0
             && self.observed[node].lineage != *lineage
@@ -121,10 +142,14 @@ impl World {
             let is_led = Some(root) == of(lineage.promoted) || self.freed.contains(&root);
             assert!(is_led, "{node} follows {root} in term {}, which was not promoted", lineage.term);
         }
-        // Each of two stores the slave of the other: their writes would go round.
+    }
+
+    /// Each of two stores the slave of the other: their writes would go round.
+    fn check_circle(&self, node: usize, figures: Option<&PrimaryFigures>) {
+        let Some(figures) = figures.filter(|figures| figures.state != PrimaryStanding::Gone) else { return };
         let primary = self.node_named(&figures.node);
-        let goes_round = self.takes(primary, node)
-            && self.takes(node, primary)
+        let goes_round = self.takes(node, primary)
+            && self.takes(primary, node)
             && (self.streams(primary, node) || self.streams(node, primary));
         assert!(!goes_round, "{node} and {primary} follow each other");
     }
@@ -158,8 +183,6 @@ impl World {
         if lineage.promoted != own || before.rank() == lineage.rank() || before.path.is_empty() {
             return;
         }
-        // Where a store answers late, what it has carried out may not be told of yet.
-        let carried_out = self.nodes[node].drive.as_ref().map(drive::at_rest).unwrap_or_default();
         // One more for this promotion.
         let turns = self.turns.get(&own).copied().unwrap_or(0);
         for Confirmed { incarnation, turns: then, pair: (key, value), had } in &self.confirmed {
@@ -168,7 +191,7 @@ impl World {
             if !had.iter().any(is_it) || self.turns.get(incarnation) != Some(then) {
                 continue;
             }
-            let has = observed.data.get(key).max(carried_out.get(key)).copied();
+            let has = observed.data.get(key).copied();
             let is_deleted = has.is_none() && self.deleted.get(key).is_some_and(|deleted| deleted > value);
             assert!(
                 has >= Some(*value) || is_deleted,
@@ -248,7 +271,7 @@ impl World {
     }
 
     /// The incarnation of the primary that a node's store follows, or has followed last.
-    fn primary_of(lineage: &Lineage) -> Option<u64> {
+    pub fn primary_of(lineage: &Lineage) -> Option<u64> {
         lineage.path.iter().rev().nth(1).copied()
     }
 
@@ -257,10 +280,70 @@ impl World {
         if self.nodes[node].is_beam {
             return self.note_beam_has_writes(node);
         }
+        self.check_store(node);
+        self.check_in_step(node);
+    }
+
+    /// A slave that is shown as in step, and to which nothing is under way, follows this store and holds what that holds.
+    fn check_in_step(&mut self, node: usize) {
+        let mut seen = 0;
+        for follow in self.life(node).follows.iter().flatten() {
+            let at = {
+                let machine = follow.slave.machine();
+                let is_in_step = machine.standing() == Standing::InStep { lag: 0 };
+                machine.followed_at().filter(|_| is_in_step).cloned()
+            };
+            let Some(at) = at else { continue };
+            let other = self.node_named(&at.node);
+            let is_idle = self.is_idle(node, other) && self.is_idle(other, node);
+            let is_there =
+                self.nodes[other].life.as_ref().is_some_and(|life| life.store.pid.creation == at.creation);
+            if !is_idle || !is_there || !self.is_written(node) || !self.is_written(other) {
+                continue;
+            }
+            let here = &self.observed[node].data;
+            if self.nodes[other].is_beam {
+                let server = &self.life(other).server;
+                if !server.has_other_writers(&self.nodes[node].name) {
+                    let there = server.data();
+                    assert!(there == **here, "{at:?} of {node} is in step, and is not: {there:?}, {here:?}");
+                    seen += 1;
+                }
+                continue;
+            }
+            let figures = self.figures(other);
+            let is_its = figures.as_ref().is_some_and(|figures| *figures.node == *self.nodes[node].name);
+            assert!(is_its, "{at:?} is shown as in step by {node}, and follows {figures:?}");
+            let there = &self.observed[other].data;
+            assert!(there == here, "{at:?} of {node} is in step, and is not: {there:?}, {here:?}");
+            seen += 1;
+        }
+        self.counts.idle += seen;
+    }
+
+    fn check_store(&mut self, node: usize) {
         let figures = self.figures(node);
         let (lineage, life) = (self.lineage(node), self.life(node));
         let (incarnation, seq, changes) = (life.incarnation, life.source().seq(), life.server.changes());
+        let has_dropped = !life.dropped.is_empty();
+        self.check_circle(node, figures.as_ref());
+        let above = Self::primary_of(&lineage).and_then(|primary| self.history.get(&primary));
+        let looked = Looked {
+            incarnation,
+            seq,
+            changes,
+            is_written: self.is_written(node),
+            held_above: above.map_or(0, Vec::len),
+            turns: self.turned,
+            calls: self.next_call,
+        };
         let observed = &mut self.observed[node];
+        let is_reporting = observed.reports || observed.may_report || observed.reports_late || has_dropped;
+        let is_same =
+            observed.looked == Some(looked) && observed.lineage == lineage && observed.figures == figures;
+        if is_same && !is_reporting {
+            return;
+        }
         if observed.incarnation != incarnation {
             // A slave that is started again keeps what callers write to it before its primary finds it, too.
             let may_report = self.nodes[node].drive.as_ref().is_some_and(|drive| {
@@ -288,6 +371,7 @@ impl World {
         self.check_applied(node, figures.as_ref(), &lineage);
         self.observed[node].lineage = lineage;
         self.note_who_has_writes(node, &between, figures.as_ref());
+        (self.observed[node].figures, self.observed[node].looked) = (figures, Some(looked));
     }
 
     /// Whether nothing that the server has taken in is still to be written.
@@ -312,6 +396,7 @@ impl World {
         if observed.lineage != *lineage {
             let turns = self.turns.entry(incarnation).or_default();
             *turns += 1;
+            self.turned += 1;
             if *turns > 1 {
                 let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
                 lives.for_each(|life| life.server.note_unsteady(&self.nodes[node].name));
@@ -489,8 +574,18 @@ impl World {
         }
     }
 
+    /// The nodes whose servers a node's store streams to.
+    pub fn followed_by(&self, node: usize) -> Vec<usize> {
+        let slaves = self.life(node).server.slaves();
+        let followed = slaves.iter().filter_map(|slave| match slave.state() {
+            SlaveState::Following(at) => Some(self.node_of(&at)),
+            _ => None,
+        });
+        followed.collect()
+    }
+
     /// The node that a slave's name names.
-    fn target(&self, slave: &SlaveEntry) -> Option<usize> {
+    pub fn target(&self, slave: &SlaveEntry) -> Option<usize> {
         match slave.name() {
             SlaveName::Remote { node, .. } => Some(self.node_named(node)),
             SlaveName::Pid(pid) => Some(self.node_named(&pid.node)),
@@ -500,13 +595,16 @@ impl World {
     }
 
     /// Whether a slave is followed where its name is.
-    fn is_where_its_name_is(&self, slave: &SlaveEntry) -> bool {
+    pub fn is_where_its_name_is(&self, slave: &SlaveEntry) -> bool {
         matches!(slave.state(), SlaveState::Following(at) if self.target(slave) == Some(self.node_of(&at)))
     }
 
     /// An Elixir server has a write, or what came after it under its key. Several primaries write over each other there.
     fn note_beam_has_writes(&mut self, node: usize) {
         let Some(life) = &self.nodes[node].life else { return };
+        if !self.calls.values().any(|call| matches!(call.asked, Asked::Confirmed { .. })) {
+            return;
+        }
         let (incarnation, data, is_mixed) = (life.incarnation, life.server.data(), life.server.writers() > 1);
         for Call { asked, .. } in self.calls.values_mut() {
             let Asked::Confirmed { pair: (key, value), had, .. } = asked else { continue };
@@ -516,186 +614,5 @@ impl World {
                 had.push(Had { incarnation, turns: 0 });
             }
         }
-    }
-
-    /// Whether a node alone streams to another.
-    fn is_only_primary(&self, node: usize, other: usize) -> bool {
-        let is_its = |slave: &Arc<SlaveEntry>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == other);
-        (0..self.stores).all(|known| known == node || !self.life(known).server.slaves().iter().any(is_its))
-    }
-
-    /// Whether nothing will change any more, as far as one can see: each slave is in step, or is rightly refused.
-    pub fn is_settled(&self) -> bool {
-        // One that was removed is told so, at the latest when it would be looked for again.
-        let is_told = |node: usize| {
-            self.life(node).follows.iter().flatten().all(|follow| follow.slave.state() != SlaveState::Dropped)
-        };
-        self.calls.is_empty()
-            && (0..self.nodes.len()).all(is_told)
-            && (0..self.nodes.len()).all(|node| {
-                self.life(node).server.slaves().iter().all(|slave| match slave.standing() {
-                    Standing::InStep { lag: 0 } => self.is_where_its_name_is(slave),
-                    Standing::Refused(refusal) => {
-                        self.target(slave).is_some_and(|target| self.is_right(node, target, slave, refusal))
-                    }
-                    _ => false,
-                })
-            })
-    }
-
-    fn is_right(&self, node: usize, target: usize, slave: &SlaveEntry, refusal: Refusal) -> bool {
-        if self.nodes[target].is_beam {
-            return refusal == Refusal::Superseded && self.lineage(node).is_orphan();
-        }
-        let primary = self.figures(target);
-        let (own, other) = (self.lineage(node), self.lineage(target));
-        let is_primary = Self::primary_of(&other) == Some(own.incarnation());
-        match refusal {
-            Refusal::HasPrimary => {
-                primary.is_some_and(|primary| primary.state != PrimaryStanding::Gone)
-                    && !is_primary
-                    && own.rank() == other.rank()
-            }
-            // Who was promoted follows nobody of its own term; and nobody one that is below somebody unknown.
-            Refusal::Superseded => {
-                let is_of_other = own.rank() == other.rank() && other.path.len() == 1;
-                // Of the same family it becomes a slave, unless it refuses that.
-                let becomes_slave = other.family == own.family
-                    && self.owner_above(target).is_some_and(|owner| !self.is_refused_by(owner, node));
-                let is_higher = other.rank() > own.rank() && !becomes_slave;
-                is_higher || own.is_orphan() || is_of_other
-            }
-            Refusal::NotEmpty => {
-                let source = self.life(node).source();
-                slave.machine().protects_data()
-                    && source.started_empty()
-                    && !self.observed[target].data.is_empty()
-            }
-            _ => false,
-        }
-    }
-
-    /// The first primary above a node, or the node itself, if that was promoted and knows it.
-    fn owner_above(&self, node: usize) -> Option<usize> {
-        let mut at = node;
-        while let Some(primary) = self.figures(at) {
-            if primary.state == PrimaryStanding::Gone {
-                return None;
-            }
-            at = self.node_named(&primary.node);
-        }
-        let lineage = self.lineage(at);
-        let is_kept = |of: &drive::Drive| drive::kept(of).role == TermRole::Promoted;
-        let is_owner =
-            lineage.promoted == lineage.incarnation() || self.nodes[at].drive.as_ref().is_some_and(is_kept);
-        (lineage.term > 0 && is_owner).then_some(at)
-    }
-
-    /// Whether another store does not become the slave of one, for a reason of its own.
-    fn is_refused_by(&self, node: usize, other: usize) -> bool {
-        self.life(node).server.slaves().iter().any(|slave| {
-            matches!(slave.standing(), Standing::Refused(_)) && self.target(slave) == Some(other)
-        })
-    }
-
-    /// Nothing breaks any more: what must hold of all.
-    pub fn check_settled(&mut self) {
-        let mut slaves_max = 0;
-        for node in 0..self.nodes.len() {
-            let mut followed = Vec::new();
-            for slave in self.life(node).server.slaves() {
-                let SlaveState::Following(at) = slave.state() else { continue };
-                let target = self.node_of(&at);
-                assert!(!followed.contains(&target), "one process is one slave");
-                followed.push(target);
-                slaves_max = slaves_max.max(followed.len());
-                if self.nodes[target].is_beam {
-                    // Stores that know nothing of each other may write to it, each behind the other.
-                    let is_of_one = self.is_one_tree || self.life(target).server.writers() <= 1;
-                    if is_of_one && self.is_only_primary(node, target) {
-                        let (there, here) = (self.life(target).server.data(), &self.observed[node].data);
-                        assert!(
-                            there == **here,
-                            "{slave:?} of {node} is in step, and is not: {there:?}, {}",
-                            self.shown()
-                        );
-                        self.counts.beams += 1;
-                    }
-                    continue;
-                }
-                let (there, here) = (&self.observed[target].data, &self.observed[node].data);
-                assert!(there == here, "{slave:?} of {node} is in step, and is not: {}", self.shown());
-                let figures = self.figures(target).expect("it has a primary");
-                assert_eq!((figures.state, figures.lag), (PrimaryStanding::Following, 0));
-                assert_eq!(*figures.node, *self.nodes[node].name);
-                let mut path = self.lineage(node).path;
-                path.push(self.life(target).incarnation);
-                assert_eq!(self.lineage(target).path, path);
-                assert_eq!(self.lineage(target).rank(), self.lineage(node).rank());
-                assert!(!slave.machine().may_be_stale());
-            }
-            // Who is followed and there says the same.
-            if let Some(figures) = self.figures(node).filter(|figures| figures.state != PrimaryStanding::Gone)
-            {
-                let primary = self.node_named(&figures.node);
-                let is_its = |slave: &Arc<SlaveEntry>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
-                assert!(
-                    self.life(primary).server.slaves().iter().any(is_its),
-                    "{node} waits for {primary} in vain"
-                );
-            }
-        }
-        let depth = (0..self.nodes.len()).map(|node| self.depth(node)).max().unwrap_or(0);
-        self.counts.chains += u64::from(depth >= 2);
-        self.counts.several += u64::from(slaves_max >= 2);
-    }
-
-    /// The primaries above a node. No store is, over others, its own slave.
-    fn depth(&self, node: usize) -> usize {
-        let (mut at, mut depth) = (node, 0);
-        while let Some(figures) = self.figures(at).filter(|figures| figures.state != PrimaryStanding::Gone) {
-            at = self.node_named(&figures.node);
-            depth += 1;
-            assert!(depth < self.nodes.len(), "a cycle over {node}");
-        }
-        depth
-    }
-
-    /// Whether two stores were promoted apart from each other, and neither knows.
-    pub fn are_two_apart(&self) -> bool {
-        let is_promoted = |&node: &usize| self.nodes[node].life.is_some() && self.figures(node).is_none();
-        let mut terms: Vec<u64> = (0..self.stores)
-            .filter(is_promoted)
-            .map(|node| self.lineage(node).term)
-            .filter(|&term| term > 0)
-            .collect();
-        terms.sort_unstable();
-        terms.windows(2).any(|pair| pair[0] == pair[1])
-    }
-
-    /// Whether a node's store follows another's.
-    pub fn follows(&self, node: usize, primary: usize) -> bool {
-        self.figures(node).is_some_and(|figures| *figures.node == *self.nodes[primary].name)
-    }
-
-    /// All are one tree, below the one that was promoted last, or has the highest number of those: gives that.
-    pub fn check_one_tree(&self) -> usize {
-        let roots = self.roots();
-        let &[root] = &roots[..] else { panic!("{roots:?} have no primary: {}", self.shown()) };
-        let highest = (0..self.stores).map(|node| self.lineage(node).rank()).max();
-        assert_eq!(Some(self.lineage(root).rank()), highest);
-        // Whoever is another's slave was left to that one.
-        for node in 0..self.stores {
-            for slave in self.life(node).server.slaves() {
-                let standing = slave.standing();
-                assert!(!matches!(standing, Standing::Refused(_)), "{slave:?} of {node} is {standing:?}");
-            }
-        }
-        root
-    }
-
-    /// The nodes whose stores have no primary that is there.
-    fn roots(&self) -> Vec<usize> {
-        (0..self.stores).filter(|&node| self.depth(node) == 0).collect()
     }
 }

@@ -8,12 +8,13 @@ use kvnode::process::peer::Frame;
 use kvnode::replica::{Refusal, SlaveName};
 
 use super::checks::{Confirmed, Had};
+use super::drive::Drive;
 use super::node::{CLIENT, frames_of};
 use super::shelf::term;
 use super::world::World;
 
 /// Keys that are written to.
-const KEYS: u64 = 10;
+pub const KEYS: u64 = 10;
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -45,6 +46,7 @@ pub struct Call {
 impl World {
     fn call(&mut self, node: usize, asked: Asked, request: impl FnOnce(&mut TermWriter<'_>)) {
         tracing::debug!(node, ?asked, "called");
+        self.changes += u64::from(!matches!(asked, Asked::Write | Asked::Confirmed { .. }));
         let number = self.next_call;
         self.next_call += 1;
         self.calls.insert(number, Call { node, asked });
@@ -89,7 +91,8 @@ impl World {
         let is_refusal = |reason: TermView<'_>| {
             reason.is_atom("no_space") || reason.as_tuple::<2>().is_some_and(|[io, _]| io.is_atom("io"))
         };
-        let has_failed = self.nodes[call.node].drive.is_some() && reason.is_some_and(is_refusal);
+        let may_fail = self.nodes[call.node].drive.is_some() || self.nodes[call.node].was_full;
+        let has_failed = may_fail && reason.is_some_and(is_refusal);
         self.counts.failed += u64::from(has_failed);
         match call.asked {
             Asked::Write | Asked::Confirmed { .. } if has_failed => {}
@@ -159,6 +162,22 @@ impl World {
         }
     }
 
+    /// Some writes of a primary that answers later are under way, and some of them done, in whatever order.
+    pub fn have_writes_under_way(&mut self, node: usize) {
+        if self.is_calm || self.nodes[node].drive.is_none() {
+            return;
+        }
+        for _ in 0..2 + self.random.below(6) {
+            if self.figures(node).is_none() {
+                self.write(node, None);
+            }
+        }
+        let waiting = self.nodes[node].drive.as_ref().map_or(0, Drive::waiting);
+        for _ in 0..self.random.index(2 * waiting + 1) {
+            self.drive_on(node, 1);
+        }
+    }
+
     /// Adds a node's store as a slave, by one of its names or by its pid.
     pub fn add_slave(&mut self, node: usize, other: usize) {
         let kind = self.random.below(5);
@@ -167,6 +186,24 @@ impl World {
             (_, Some(name)) if kind < 3 => name,
             _ => self.nodes[other].store_name(),
         };
+        self.add_as(node, other, &name);
+    }
+
+    /// Adds a node's store as a slave by a name that it is not a slave by, if it has one.
+    pub fn add_by_another_name(&mut self, node: usize, other: usize) {
+        let pid = self.nodes[other].life.as_ref().map(|life| SlaveName::Pid(life.store.pid.clone()));
+        let global = self.global_name_of(other);
+        let names = [Some(self.nodes[other].store_name()), pid, global];
+        let slaves = self.life(node).server.slaves();
+        let is_new = |name: &SlaveName| slaves.iter().all(|slave| slave.name() != name);
+        let names: Vec<SlaveName> = names.into_iter().flatten().filter(is_new).collect();
+        if !names.is_empty() {
+            let name = names[self.random.index(names.len())].clone();
+            self.add_as(node, other, &name);
+        }
+    }
+
+    fn add_as(&mut self, node: usize, other: usize, name: &SlaveName) {
         let is_own = node == other && !matches!(name, SlaveName::Global(_));
         let added = self.nodes[other].store_name();
         // A name in `global` may be anybody's by then.

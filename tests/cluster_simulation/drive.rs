@@ -10,7 +10,7 @@ use super::deferred::Held;
 use super::shelf::{Data, Look, number};
 
 fn numbers(held: &BTreeMap<Vec<u8>, Held>) -> Data {
-    held.iter().map(|(key, (value, _))| (number(key), number(value))).collect()
+    held.iter().map(|(key, (value, ..))| (number(key), number(value))).collect()
 }
 
 /// What it holds, but for what is being written.
@@ -36,7 +36,7 @@ impl Look for Drive {
     }
 
     fn data(&self, seq: u64) -> Data {
-        numbers(&self.shown(seq))
+        self.with_shown(seq, numbers)
     }
 
     fn take_replaced(&self) -> Option<Data> {

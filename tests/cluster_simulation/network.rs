@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kvnode::distribution::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
-use kvnode::etf::{OwnedTerm, Pid};
+use kvnode::etf::Pid;
+use kvnode::process::Peer;
 use kvnode::process::peer::Frame;
-use kvnode::process::{MonitorRequest, Outcome, Peer};
 
 use super::world::World;
 
@@ -47,6 +47,11 @@ fn stream_of(frame: &[u8]) -> Option<&[u8]> {
 impl World {
     pub fn is_up(&self, node: usize, other: usize) -> bool {
         self.ends[node][other].is_some()
+    }
+
+    /// Whether nothing is under way to a node, and its connection is there.
+    pub fn is_idle(&self, node: usize, from: usize) -> bool {
+        self.ends[node][from].as_ref().is_some_and(|end| !end.broken && end.inbox.is_empty())
     }
 
     /// Whatever is under way to a node.
@@ -156,7 +161,7 @@ impl World {
             }
             Item::IsAt { question, at } => {
                 self.ends[node][from] = Some(end);
-                self.is_at(node, question, at);
+                self.located(node, question, at);
             }
         }
         self.carry_out(node);
@@ -169,11 +174,6 @@ impl World {
         let name = Arc::clone(&self.nodes[other].name);
         let life = self.life_mut(node);
         life.waiters.node_down(&name);
-        // What was to be monitored by then is by the connection that it was asked for on.
-        let monitors: Vec<MonitorRequest> =
-            life.monitors.extract_if(.., |request| *request.process.node() == name).collect();
-        monitors.into_iter().for_each(|request| (request.done)(OwnedTerm::atom("noconnection")));
-        let life = self.life_mut(node);
         let mut later = std::mem::take(&mut life.later);
         end.peer.connection_lost(life.surroundings(), &mut later);
         life.later = later;
@@ -191,26 +191,6 @@ impl World {
                 end.broken = true;
             }
         }
-    }
-
-    /// A process of ours monitors another: some time after it has wanted to.
-    pub fn monitor(&mut self, node: usize, request: MonitorRequest) {
-        let MonitorRequest { from, process, done } = request;
-        let other = self.node_named(process.node());
-        if !self.connect(node, other) {
-            return done(OwnedTerm::atom("noconnection"));
-        }
-        let life = self.life(node);
-        let reference = life.registry.new_reference();
-        life.waiters.expect(&reference, process.node(), |outcome| {
-            done(match outcome {
-                Outcome::Down(reason) => OwnedTerm::parse(reason).expect("it was checked when it came"),
-                _ => OwnedTerm::atom("noconnection"),
-            });
-        });
-        let mut frames = Outbound::default();
-        frames.monitor(&from, &process, &reference);
-        self.send_frames(node, other, &mut frames);
     }
 
     /// The node of a process.

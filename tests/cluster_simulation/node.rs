@@ -10,16 +10,14 @@ use kvnode::kv::{ConfirmConfig, FollowSlave, KeyValueServer, NewFile, Offer, Sla
 use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::Surroundings;
 use kvnode::process::{
-    Dispatch, Effect, Feed, GenServer, MonitorRequest, NoRoom, Peer, Process, ProcessId, Registry, Waiters,
-    WakeRequest,
+    Dispatch, Effect, Feed, GenServer, NoRoom, Peer, Process, ProcessId, Registry, Waiters, WakeRequest,
 };
 use kvnode::replica::{SlaveName, Source};
-use kvnode::store::Room;
 use parking_lot::Mutex;
 
 use super::beam::Beam;
 use super::drive::Drive;
-use super::shelf::{Data, Look, Shelf};
+use super::shelf::{Data, Look, Memory, Shelf};
 use super::shell::Follow;
 
 /// The name of every node's store.
@@ -41,6 +39,11 @@ pub trait Served: GenServer {
     /// How many nodes have written to a BEAM's.
     fn writers(&self) -> usize {
         0
+    }
+
+    /// Whether another node than this has written to a BEAM's.
+    fn has_other_writers(&self, _node: &str) -> bool {
+        false
     }
 
     /// A node's store has become another's slave, or was one.
@@ -175,6 +178,10 @@ impl Dropped {
     pub fn take(&self) -> String {
         String::from_utf8(std::mem::take(&mut *self.0.lock())).expect("lines of text")
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
 }
 
 impl Write for Dropped {
@@ -207,7 +214,6 @@ pub struct Life {
     /// A slot is empty while its slave is followed by a turn, and once it is followed no more.
     pub follows: Vec<Option<Box<Follow>>>,
     pub hungry: Vec<FedAt>,
-    pub monitors: Vec<MonitorRequest>,
     pub wakes: Vec<Wake>,
 }
 
@@ -236,11 +242,17 @@ pub struct VirtualNode {
     /// The slaves that it is started with.
     pub configured: Vec<SlaveName>,
     pub slave_buffer_bytes_max: usize,
-    pub room: Arc<Room>,
+    pub memory: Memory,
+    /// That had no room at times.
+    pub was_full: bool,
     /// Its store is kept there, and else in memory.
     pub drive: Option<Drive>,
+    /// That takes its time, so that much is under way.
+    pub is_lazy: bool,
     /// It runs a server of the protocol, and no kvnode.
     pub is_beam: bool,
+    /// What that has from its start.
+    pub found: Data,
     /// Some of what that is asked to keep fails, also while it follows a primary.
     pub fails: bool,
     pub life: Option<Life>,
@@ -255,9 +267,12 @@ impl VirtualNode {
             creation: 0,
             configured: Vec::new(),
             slave_buffer_bytes_max,
-            room: Arc::default(),
+            memory: Memory::default(),
+            was_full: false,
             drive: None,
+            is_lazy: false,
             is_beam: false,
+            found: Data::new(),
             fails: false,
             life: None,
             promoted: (0, 0),
@@ -274,14 +289,14 @@ impl VirtualNode {
         match self.drive.clone() {
             _ if self.is_beam => self.start_beam(incarnation, clock),
             Some(drive) => self.start_with(drive, incarnation, confirm_timeout, clock),
-            None => self.start_with(Shelf::within(&self.room), incarnation, confirm_timeout, clock),
+            None => self.start_with(Shelf::within(&self.memory.room), incarnation, confirm_timeout, clock),
         }
     }
 
     fn start_beam(&mut self, incarnation: u64, clock: &Arc<Mutex<Instant>>) {
         self.creation += 1;
         let registry = Registry::new(Arc::clone(&self.name), self.creation);
-        let server: Arc<Beam> = Arc::default();
+        let server = Arc::new(Beam::holding(self.found.clone()));
         let store = registry.spawn(Arc::clone(&server) as Arc<_>);
         registry.register(STORE, &store).expect("the name is free");
         self.life = Some(Life {
@@ -298,7 +313,6 @@ impl VirtualNode {
             later: Vec::new(),
             follows: Vec::new(),
             hungry: Vec::new(),
-            monitors: Vec::new(),
             wakes: Vec::new(),
         });
     }
@@ -346,7 +360,6 @@ impl VirtualNode {
             later: Vec::new(),
             follows: Vec::new(),
             hungry: Vec::new(),
-            monitors: Vec::new(),
             wakes: Vec::new(),
         });
     }

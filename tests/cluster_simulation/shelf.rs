@@ -58,6 +58,38 @@ impl Shelf {
     }
 }
 
+/// The room of a node's stores in memory. A store beside them takes some of it at times.
+pub struct Memory {
+    pub room: Arc<Room>,
+    other: MemoryStore,
+}
+
+impl Memory {
+    /// Bytes of all: enough for what is ever written, twice.
+    const BYTES: u64 = 16 << 10;
+    /// About what a pair of a number each takes.
+    pub const PAIR_BYTES: u64 = 100;
+
+    /// Leaves so much to the stores; `None`: all that there is.
+    pub fn leave(&self, bytes: Option<u64>) {
+        let key = [106];
+        let at_once = "memory answers at once";
+        self.other.delete(&key, || panic!("{at_once}")).expect(at_once).expect("there was one, or none");
+        let free = Self::BYTES - self.room.used();
+        let Some(taken) = bytes.and_then(|bytes| free.checked_sub(bytes + Self::PAIR_BYTES)) else { return };
+        let value = vec![106; taken as usize];
+        let value = Value::of(&value, Traits::none());
+        self.other.put(&key, value, || panic!("{at_once}")).expect(at_once).expect("it was free");
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let room = Arc::new(Room::new(Self::BYTES));
+        Self { other: MemoryStore::within(Arc::clone(&room)), room }
+    }
+}
+
 impl Look for Shelf {
     fn changes(&self) -> u64 {
         self.changes.count.load(Ordering::Relaxed)
@@ -158,7 +190,7 @@ impl Scan for Shown {
         let mut batch = Batch::default();
         for (key, value) in &self.0 {
             let value = term(*value);
-            let value = Value { bytes: &value, shared: None, traits: Traits::none() };
+            let value = Value::of(&value, Traits::none());
             batch.push(&term(*key), (self.1 == Shows::Pairs).then_some(value));
         }
         batch.is_last = true;

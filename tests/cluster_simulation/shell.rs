@@ -52,6 +52,17 @@ enum Came {
     },
 }
 
+impl Came {
+    /// Whether the slave is read for at once, or soon.
+    const fn has_repair_go_on(&self) -> bool {
+        matches!(
+            self,
+            Self::Answer { answer: Answer::Greeting(GreetingAnswer::Taken(_)), .. }
+                | Self::Input(Input::PartRead { .. })
+        )
+    }
+}
+
 /// The follower of one slave.
 pub struct Follow {
     pub slave: Arc<SlaveEntry>,
@@ -61,6 +72,8 @@ pub struct Follow {
     news: Arc<Mutex<Vec<Came>>>,
     poked: Arc<AtomicBool>,
     monitor: Option<(Pid, Reference)>,
+    /// The node where it was found last.
+    before: Option<usize>,
     greeting: Option<Greeting>,
     asked: Vec<Asked>,
 }
@@ -77,7 +90,17 @@ impl Follow {
             chance: Chance(Box::new(move |below| random.below(below.into()) as u32)),
         }));
         let news = Arc::default();
-        Self { slave, source, added, news, poked, monitor: None, greeting: None, asked: Vec::new() }
+        Self {
+            slave,
+            source,
+            added,
+            news,
+            poked,
+            monitor: None,
+            before: None,
+            greeting: None,
+            asked: Vec::new(),
+        }
     }
 
     /// Whether its process is on this node, and watched.
@@ -106,7 +129,7 @@ impl Follow {
     }
 
     /// An answer to the question where its name is; `found`: or why that is not known.
-    fn is_at(&mut self, question: u64, found: Result<Whereabouts, String>) {
+    fn located(&mut self, question: u64, found: Result<Whereabouts, String>) {
         let Some(asked) = self.asked.iter().position(|asked| asked.question == question) else { return };
         let Asked { question, is_look, .. } = self.asked.remove(asked);
         self.tell(match is_look {
@@ -127,6 +150,9 @@ impl World {
     /// A turn of a follower; what others do then is carried out by the caller.
     pub fn turn(&mut self, node: usize, slot: usize) {
         let Some(came) = self.next_input(node, slot) else { return };
+        if came.as_ref().is_some_and(Came::has_repair_go_on) && self.random.one_in(2) {
+            self.have_writes_under_way(node);
+        }
         let follow = self.follow(node, slot);
         let (slave, source) = (Arc::clone(&follow.slave), follow.source.clone());
         match came {
@@ -186,7 +212,11 @@ impl World {
                         }
                         self.counts.refused(refusal);
                     }
-                    GreetingAnswer::None(_) => self.counts.unanswered += 1,
+                    GreetingAnswer::None(_) => {
+                        self.counts.unanswered += 1;
+                        let incarnation = self.life(node).incarnation;
+                        self.unanswered.insert(incarnation);
+                    }
                     GreetingAnswer::Taken(_) | GreetingAnswer::NoStore => {}
                 }
             }
@@ -237,8 +267,10 @@ impl World {
             }
             Output::Greeting(is_under_way) => self.follow(node, slot).source.greeting(is_under_way),
             Output::ReadPart { scan, part, since } => {
+                // Others write while the keys are read, and before they are handed in.
                 let follow = self.follow(node, slot);
-                follow.slave.read_part(scan, part, since, &*follow.source);
+                let read = SlaveEntry::read_part(part, since, &*follow.source);
+                follow.tell(Input::PartRead { scan, part, read });
             }
             Output::Repair => {
                 let follow = self.follow(node, slot);
@@ -253,6 +285,7 @@ impl World {
             Output::Part { at, incarnation, sessions } => {
                 let follow = self.follow(node, slot);
                 if follow.slave.part(&at, incarnation, &sessions, &follow.source) {
+                    self.changes += 1;
                     self.bye(node, &at, &sessions);
                 }
             }
@@ -282,7 +315,7 @@ impl World {
                 self.counts.crossing += u64::from(event == Event::Crossing);
                 self.counts.renewed += u64::from(event == Event::Renewed);
                 if event == Event::NeverSlave(Refusal::Cycle) {
-                    self.check_cycle(node);
+                    self.check_cycle(node, slot);
                 }
                 tracing::debug!(node, slave = %self.follow(node, slot).slave.name(), "{event}");
             }
@@ -317,18 +350,18 @@ impl World {
             SlaveName::Local(name) => (name, node),
             SlaveName::Pid(at) => {
                 self.follow(node, slot).asked.push(Asked { question, node, is_look });
-                return self.is_at(node, (slot, question), Some(at));
+                return self.located(node, (slot, question), Some(at));
             }
             SlaveName::Global(_) => panic!("{name}: nobody asks for that"),
         };
         self.follow(node, slot).asked.push(Asked { question, node: host, is_look });
         if host == node {
             let at = self.life(node).registry.by_name(&name).map(|(_, process)| process.pid.clone());
-            self.is_at(node, (slot, question), at);
+            self.located(node, (slot, question), at);
         } else if self.connect(node, host) {
             self.send(node, host, Item::WhereIs { name, question: (slot, question) });
         } else {
-            self.follow(node, slot).is_at(question, Err("not reached".into()));
+            self.follow(node, slot).located(question, Err("not reached".into()));
         }
     }
 
@@ -344,10 +377,24 @@ impl World {
         }
     }
 
-    /// A slave is given up as it is a primary of the store.
-    fn check_cycle(&self, node: usize) {
-        let path = self.lineage(node).path;
-        assert!(path.len() > 1, "{node} has no primary, and drops a slave for being one");
+    /// A slave is given up as it is a primary of the store. Where it is the one that the store follows, that one has not given up
+    /// this store for the same, unless somebody has changed the trees since. (In a longer circle several may give up, and where
+    /// a greeting is taken that nobody waits for any more.)
+    fn check_cycle(&mut self, node: usize, slot: usize) {
+        let lineage = self.lineage(node);
+        let primary = Self::primary_of(&lineage);
+        assert!(primary.is_some(), "{node} has no primary, and drops a slave for being one");
+        let at = self.life(node).follows[slot].as_ref().and_then(|follow| follow.monitor.as_ref());
+        let at = at.map(|(at, _)| self.node_named(&at.node));
+        let Some(life) = at.and_then(|other| self.nodes[other].life.as_ref()) else { return };
+        let pair = (lineage.incarnation(), life.incarnation);
+        let is_answered = [pair.0, pair.1].iter().all(|life| !self.unanswered.contains(life));
+        if primary == Some(pair.1) && is_answered {
+            let changes = self.changes;
+            self.cycles.insert(pair, changes);
+            let is_in_vain = self.cycles.get(&(pair.1, pair.0)) == Some(&changes);
+            assert!(!is_in_vain, "{node} and {at:?} give each other up for being each other's primary");
+        }
     }
 
     /// Who is followed is who has answered.
@@ -404,10 +451,10 @@ impl World {
     }
 
     /// A node has said where a name is.
-    pub fn is_at(&mut self, node: usize, (slot, question): (usize, u64), at: Option<Pid>) {
+    pub fn located(&mut self, node: usize, (slot, question): (usize, u64), at: Option<Pid>) {
         let at = self.whereabouts(node, at);
         if let Some(follow) = &mut self.life_mut(node).follows[slot] {
-            follow.is_at(question, Ok(at));
+            follow.located(question, Ok(at));
         }
     }
 
@@ -415,13 +462,17 @@ impl World {
     pub fn not_said(&mut self, node: usize, by: usize) {
         for follow in self.life_mut(node).follows.iter_mut().flatten() {
             while let Some(asked) = follow.asked.iter().find(|asked| asked.node == by) {
-                follow.is_at(asked.question, Err("not said".into()));
+                follow.located(asked.question, Err("not said".into()));
             }
         }
     }
 
     fn watch(&mut self, node: usize, slot: usize, question: u64, at: Pid) {
         let other = self.node_named(&at.node);
+        if self.follow(node, slot).before.replace(other).is_some_and(|before| before != other) {
+            // By a name that another store has now it is nobody whom the store was started with.
+            self.life_mut(node).protected.clear();
+        }
         if other == node {
             // The node's connection to itself says at once that a former life's process is none.
             let reason = OwnedTerm::atom("noproc");
@@ -467,6 +518,8 @@ impl World {
             self.life(node).waiters.cancel(&call);
         }
         self.take_back(node, &at, &call);
+        let incarnation = self.life(node).incarnation;
+        self.unanswered.insert(incarnation);
         Some(question)
     }
 

@@ -9,7 +9,8 @@ use kvnode::replica::Refusal;
 use parking_lot::Mutex;
 
 use super::checks::{Confirmed, History, Observed};
-use super::clients::Call;
+use super::clients::{Call, KEYS};
+use super::drive::Drive;
 use super::names::GlobalName;
 use super::network::{End, Item};
 use super::node::{CLIENT, Life, VirtualNode, Wake, frames_of};
@@ -28,6 +29,11 @@ fn plant_window(random: &mut Random) -> usize {
 
 /// Events until all is as it should be, once nothing breaks any more.
 const SETTLE_EVENTS_MAX: usize = 60_000;
+
+/// Tries to find something that can happen, before all is looked at.
+const TRIES: usize = 24;
+/// Kinds of events that a node has one of at most.
+const KINDS: usize = 4;
 
 /// Counts by name.
 macro_rules! counts {
@@ -56,6 +62,7 @@ counts! {
     gone_partial: "Slaves that are gone, and miss some keys.",
     gone_full: "Slaves that are gone, and miss all.",
     behind: "Slaves that did not keep up.",
+    idle: "Times that a slave in step, to which nothing was under way, was looked at.",
     copying: "Copies that began.",
     copies: "Copies that took the place of what was there.",
     chains: "Times of rest at which a slave had a slave.",
@@ -89,6 +96,7 @@ counts! {
     others: "Elixir servers that were copied to again, as a former primary had written to them.",
     jumps: "Times that the clock was set.",
     failing: "Stores that began to fail, as slaves too.",
+    crowded: "Stores in memory that had little room left.",
     full: "Slaves that did not keep what they were sent.",
     nested: "Promotions of slaves of promoted stores.",
     chains_lost: "Chains that ended, of which the first store came back last.",
@@ -138,6 +146,8 @@ pub struct World {
     pub lives: BTreeMap<u64, Arc<str>>,
     /// How often each incarnation has changed its lineage.
     pub turns: BTreeMap<u64, u64>,
+    /// How often all of them together.
+    pub turned: u64,
     /// Writes so far: the last value.
     pub writes: u64,
     /// When each key was deleted last, as the number of a write.
@@ -147,6 +157,12 @@ pub struct World {
     pub next_call: u32,
     /// Sessions whose greetings were refused.
     pub refused: BTreeSet<u64>,
+    /// Slaves that were given up as primaries of the store, each with how often the trees had been changed by hand then.
+    pub cycles: BTreeMap<(u64, u64), u64>,
+    /// Lives of stores whose greetings were not all waited for.
+    pub unanswered: BTreeSet<u64>,
+    /// Promotions, slaves that were added or removed, and nodes that were killed.
+    pub changes: u64,
     /// Nodes whose stores were removed by their primaries once.
     pub freed: BTreeSet<usize>,
     /// The primaries that each node has followed.
@@ -162,7 +178,6 @@ enum Event {
     Deliver(usize, usize),
     Turn(usize, usize),
     Feed(usize),
-    Monitor(usize),
     Wake(usize),
     Drive(usize),
     Work(usize),
@@ -194,12 +209,16 @@ impl World {
             history: History::default(),
             lives: BTreeMap::new(),
             turns: BTreeMap::new(),
+            turned: 0,
             writes: 0,
             calls: BTreeMap::new(),
             next_call: 0,
             deleted: BTreeMap::new(),
             confirmed: Vec::new(),
             refused: BTreeSet::new(),
+            cycles: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+            changes: 0,
             freed: BTreeSet::new(),
             led: BTreeSet::new(),
             window_bytes,
@@ -229,6 +248,14 @@ impl World {
     pub fn start(&mut self, node: usize) {
         let incarnation = self.random.incarnation();
         let clock = Arc::clone(&self.clock);
+        if self.nodes[node].is_beam {
+            // What it had, or nothing, or what nobody knows of.
+            match self.random.below(3) {
+                0 => {}
+                1 => self.nodes[node].found.clear(),
+                _ => self.nodes[node].found = (0..KEYS + 6).map(|key| (key, 0)).collect(),
+            }
+        }
         self.nodes[node].start(incarnation, self.confirm_timeout, &clock);
         tracing::info!(node, incarnation = format!("{incarnation:x}"), "started");
         self.lives.insert(incarnation, Arc::clone(&self.nodes[node].name));
@@ -264,11 +291,15 @@ impl World {
     pub fn kill(&mut self, node: usize) {
         tracing::info!(node, "killed");
         self.counts.kills += 1;
+        self.changes += 1;
         for other in 0..self.nodes.len() {
             self.break_connection(node, other);
             self.ends[node][other] = None;
         }
-        self.nodes[node].life = None;
+        let life = self.nodes[node].life.take();
+        if let Some(life) = life.filter(|_| self.nodes[node].is_beam) {
+            self.nodes[node].found = life.server.data();
+        }
         self.lose_names(node);
         if let Some(drive) = &self.nodes[node].drive {
             drive.cut_off(self.random.index(drive.waiting() + 1));
@@ -332,7 +363,6 @@ impl World {
         let now = self.now;
         match effect {
             Effect::Feed(to, feed) => self.feed(node, &to, &feed),
-            Effect::Monitor(request) => self.life_mut(node).monitors.push(*request),
             Effect::Wake(request) => {
                 let due = now + request.every;
                 self.life_mut(node).wakes.push(Wake { due, request: *request });
@@ -353,36 +383,52 @@ impl World {
         self.send(node, self.node_named(to), Item::Frame(frame));
     }
 
-    /// All that can happen now without time or chance.
-    fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for (node, node_of) in self.nodes.iter().enumerate() {
-            let Some(life) = &node_of.life else { continue };
-            let others = (0..self.nodes.len()).filter(|&other| self.has_news(node, other));
-            events.extend(others.map(|other| Event::Deliver(node, other)));
-            for (slot, follow) in life.follows.iter().enumerate() {
-                let due = follow.as_ref().and_then(|follow| follow.due(self.now));
-                if due.is_some_and(|due| due <= self.now) {
-                    events.push(Event::Turn(node, slot));
-                }
+    /// What can happen at a node now without time or chance, by a number below [`places`](Self::places).
+    fn event_at(&self, node: usize, place: usize) -> Option<Event> {
+        let node_of = &self.nodes[node];
+        let life = node_of.life.as_ref()?;
+        if let Some(slot) = place.checked_sub(self.nodes.len() + KINDS) {
+            let due = life.follows.get(slot)?.as_ref()?.due(self.now)?;
+            return (due <= self.now).then_some(Event::Turn(node, slot));
+        }
+        match place.checked_sub(self.nodes.len()) {
+            None => self.has_news(node, place).then_some(Event::Deliver(node, place)),
+            Some(0) => (!life.hungry.is_empty()).then_some(Event::Feed(node)),
+            Some(1) => {
+                let is_at_it = node_of.drive.as_ref().is_some_and(|drive| drive.waiting() > 0);
+                is_at_it.then_some(Event::Drive(node))
             }
-            if !life.hungry.is_empty() {
-                events.push(Event::Feed(node));
-            }
-            if !life.monitors.is_empty() {
-                events.push(Event::Monitor(node));
-            }
-            if node_of.drive.as_ref().is_some_and(|drive| drive.waiting() > 0) {
-                events.push(Event::Drive(node));
-            }
-            if life.wakes.iter().any(|wake| wake.due <= self.now) {
-                events.push(Event::Wake(node));
-            }
-            if !life.posts.work.lock().is_empty() {
-                events.push(Event::Work(node));
+            Some(2) => life.wakes.iter().any(|wake| wake.due <= self.now).then_some(Event::Wake(node)),
+            Some(_) => (!life.posts.work.lock().is_empty()).then_some(Event::Work(node)),
+        }
+    }
+
+    fn places(&self) -> usize {
+        let follows = self.nodes.iter().filter_map(|node| Some(node.life.as_ref()?.follows.len()));
+        self.nodes.len() + KINDS + follows.max().unwrap_or(0)
+    }
+
+    /// One of all that can happen now, each as likely.
+    fn some_event(&mut self) -> Option<Event> {
+        let (nodes, places) = (self.nodes.len(), self.places());
+        // Where much can happen the first tries find something: to look at everything takes longer.
+        for _ in 0..TRIES {
+            let (node, place) = (self.random.index(nodes), self.random.index(places));
+            if let Some(event) = self.event_at(node, place) {
+                return Some(event);
             }
         }
-        events
+        let (mut chosen, mut seen) = (None, 0);
+        for node in 0..nodes {
+            let follows = self.nodes[node].life.as_ref().map(|life| life.follows.len());
+            for place in 0..follows.map_or(0, |follows| nodes + KINDS + follows) {
+                if let Some(event) = self.event_at(node, place) {
+                    seen += 1;
+                    chosen = if self.random.one_in(seen) { Some(event) } else { chosen };
+                }
+            }
+        }
+        chosen
     }
 
     fn happen(&mut self, event: Event) {
@@ -398,27 +444,16 @@ impl World {
                 }
                 self.carry_out(node);
             }
-            Event::Monitor(node) => {
-                let request = self.life_mut(node).monitors.remove(0);
-                self.monitor(node, request);
-                self.carry_out(node);
-            }
             Event::Drive(node) => {
                 // Some or all, before anybody is sent anything: who has written what is looked at between.
-                let drive = self.nodes[node].drive.clone().expect("it has one");
-                drive.let_fail(self.figures(node).is_none() || self.nodes[node].fails);
-                let all = 2 * drive.waiting();
+                let all = 2 * self.nodes[node].drive.as_ref().map_or(0, Drive::waiting);
                 let steps = match self.random.below(3) {
+                    _ if self.nodes[node].is_lazy && !self.is_calm => 1,
                     0 => all,
                     1 => self.random.index(all + 1),
                     _ => 1 + self.random.index(3),
                 };
-                for _ in 0..steps {
-                    if drive.step() {
-                        self.check(node);
-                    }
-                }
-                self.carry_out(node);
+                self.drive_on(node, steps);
             }
             Event::Work(node) => {
                 let mut work = self.life(node).posts.work.lock().remove(0);
@@ -440,15 +475,23 @@ impl World {
         }
     }
 
+    /// A store that answers later does, or tells of, so many things of those that wait.
+    pub fn drive_on(&mut self, node: usize, steps: usize) {
+        let Some(drive) = self.nodes[node].drive.clone() else { return };
+        drive.let_fail(self.figures(node).is_none() || self.nodes[node].fails);
+        for _ in 0..steps {
+            if drive.step() {
+                self.check(node);
+            }
+        }
+        self.carry_out(node);
+    }
+
     /// Something that can happen happens; `false`: nothing can.
     pub fn go_on(&mut self) -> bool {
-        let events = self.events();
-        if events.is_empty() {
-            return false;
-        }
-        let event = self.random.pick(&events);
-        self.happen(event);
-        true
+        let event = self.some_event();
+        event.into_iter().for_each(|event| self.happen(event));
+        event.is_some()
     }
 
     pub fn pass(&mut self, time: Duration) {
@@ -474,6 +517,7 @@ impl World {
                 self.heal(node, other);
             }
             self.nodes[node].fails = false;
+            self.nodes[node].memory.leave(None);
             if !self.is_running(node) {
                 self.start(node);
             }

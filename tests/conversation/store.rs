@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kvnode::distribution::{DistributionFlags, Outbound};
 use kvnode::etf::{Pid, TermView, encode};
-use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Polled};
+use kvnode::kv::{Follow, FollowSlave, KeyValueServer, Polled, SlaveEntry};
 use kvnode::process::{Dispatch, Effect, FedNode, Feeding, GenServer, More};
 use kvnode::replica::downstream::{Answer, Chance, Input, KeysRead, Output, Search, Whereabouts};
 use kvnode::replica::{Acknowledge, SlaveName, SlaveState, Standing};
@@ -262,7 +262,10 @@ fn carry_out(FollowSlave { slave, source, .. }: &FollowSlave, at: &Pid) -> Optio
             }
             Output::AskKind { question, .. } => slave.answered(question, Answer::Kind(Ok(None)), source),
             Output::ReadKeys { question, .. } => keys = Some(question),
-            Output::ReadPart { scan, part, since } => slave.read_part(scan, part, since, &**source),
+            Output::ReadPart { scan, part, since } => {
+                let read = SlaveEntry::read_part(part, since, &**source);
+                slave.tell(Input::PartRead { scan, part, read });
+            }
             Output::Repair => slave.repair(&**source),
             _ => {}
         }
@@ -339,7 +342,7 @@ fn a_copy_of_a_store_that_answers_later_brings_all_of_it_and_no_value_goes_back(
         }
         let term = |bytes: &[u8]| TermView::parse(bytes).expect("a term").as_unsigned().expect("a number");
         let held: BTreeMap<u64, u64> =
-            store.at_rest().iter().map(|(key, (value, _))| (term(key), term(value))).collect();
+            store.at_rest().iter().map(|(key, (value, ..))| (term(key), term(value))).collect();
         assert_eq!(data, held, "seed {seed}");
     }
 }

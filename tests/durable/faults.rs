@@ -205,7 +205,7 @@ fn on_a_full_disk_an_update_that_deletes_goes_through_as_a_deletion_does() {
         assert!(Command::new("mount").args(["-o", &options]).arg(&mounted).status().unwrap().success());
     };
     let store = Disk::open(&mounted, SyncPolicy::Always, 1 << 30).unwrap().store(&["a".into()]).unwrap();
-    let value = Value { bytes: &[7; 100], shared: None, traits: Traits::none() };
+    let value = Value::of(&[7; 100], Traits::none());
     let put = |key: &[u8]| {
         let (tell, told) = mpsc::channel();
         store.put(key, value, || Box::new(move |result| tell.send(result.map(|_| ())).unwrap()));

@@ -17,8 +17,12 @@ use kvnode::store::{
 };
 use parking_lot::{Condvar, Mutex};
 
-/// A key's value.
-pub type Held = (Vec<u8>, Traits);
+/// A key's value, and the number of the copy that it was written in.
+pub type Held = (Vec<u8>, Traits, u32);
+
+fn value_of((bytes, traits, copy): &Held) -> Value<'_> {
+    Value { copy: *copy, ..Value::of(bytes, *traits) }
+}
 
 /// What a write has changed.
 type Changes = Vec<(Vec<u8>, Option<Held>)>;
@@ -110,6 +114,8 @@ pub struct Manner {
     pub in_order: bool,
     /// What was carried out last is told of first, mostly.
     pub newest_first: bool,
+    /// What is read comes at once where nothing of it is under way, as from a cache.
+    pub reads_at_once: bool,
     /// Scans come later too.
     pub late_scans: bool,
     /// A thread of its own steps it.
@@ -125,6 +131,7 @@ impl Manner {
             fails_to_read: false,
             in_order: false,
             newest_first: false,
+            reads_at_once: false,
             late_scans: false,
             has_thread: false,
         }
@@ -293,8 +300,8 @@ impl Deferred {
         state.since.clear();
     }
 
-    /// What it held when its last write was this one.
-    pub fn shown(&self, seq: u64) -> BTreeMap<Vec<u8>, Held> {
+    /// Looks at what it held when its last write was this one.
+    pub fn with_shown<R>(&self, seq: u64, look: impl FnOnce(&BTreeMap<Vec<u8>, Held>) -> R) -> R {
         let state = &mut *self.state.lock();
         while state.shown_seq < seq
             && let Some(changes) = state.since.remove(&(state.shown_seq + 1))
@@ -302,7 +309,7 @@ impl Deferred {
             state.shown_seq += 1;
             apply(&mut state.shown, &changes);
         }
-        state.shown.clone()
+        look(&state.shown)
     }
 
     /// What it holds, but for what is being written.
@@ -381,7 +388,7 @@ impl State {
                     if fails {
                         return done(Err(why));
                     }
-                    done(Ok(found.as_ref().map(value)));
+                    done(Ok(found.as_ref().map(value_of)));
                 })
             }
             (Ask::GetMany(done), keys) => {
@@ -391,13 +398,13 @@ impl State {
                     if fails {
                         return done(Err(why));
                     }
-                    done(Ok(&found.iter().map(|held| held.as_ref().map(value)).collect::<Vec<_>>()));
+                    done(Ok(&found.iter().map(|held| held.as_ref().map(value_of)).collect::<Vec<_>>()));
                 })
             }
             (Ask::UpdateMany(update), _) if fails => Box::new(move || update.done(Err(why))),
             (Ask::UpdateMany(mut update), keys) => {
                 let present: Vec<Option<Value<'_>>> =
-                    keys.iter().map(|key| self.data.get(key).map(value)).collect();
+                    keys.iter().map(|key| self.data.get(key).map(value_of)).collect();
                 if self.random.below(8) == 0 {
                     // As of one key.
                     update.decide(&vec![None; keys.len()], &mut |_, _| {});
@@ -406,7 +413,8 @@ impl State {
                 update.decide(&present, &mut |at, change| match change {
                     Change::Keep => {}
                     Change::Put(value) => {
-                        changes.push((keys[at].clone(), Some((value.bytes.to_vec(), value.traits))));
+                        changes
+                            .push((keys[at].clone(), Some((value.bytes.to_vec(), value.traits, value.copy))));
                     }
                     Change::Delete => changes.push((keys[at].clone(), None)),
                 });
@@ -419,14 +427,14 @@ impl State {
             }
             (Ask::Update(update), [_]) if fails => Box::new(move || update.done(Err(why))),
             (Ask::Update(mut update), [key]) => {
-                let present = self.data.get(key).map(value);
+                let present = self.data.get(key).map(value_of);
                 if self.random.below(8) == 0 {
                     // Somebody else was faster, and is undone: it is asked again.
                     update.decide(None);
                 }
                 let decided = match update.decide(present) {
                     Change::Keep => None,
-                    Change::Put(value) => Some(Some((value.bytes.to_vec(), value.traits))),
+                    Change::Put(value) => Some(Some((value.bytes.to_vec(), value.traits, value.copy))),
                     Change::Delete => Some(None),
                 };
                 match decided {
@@ -470,15 +478,16 @@ impl State {
         let unsettled = self.unsettled().flat_map(About::keys);
         unsettled.filter(|key| is_in(key)).for_each(|key| batch.push(key, None));
         for (key, held) in self.data.iter().filter(|(key, _)| is_in(key)) {
-            batch.push(key, (shows == Shows::Pairs).then(|| value(held)));
+            let value = value_of(held);
+            match shows {
+                Shows::Keys => batch.push(key, None),
+                Shows::Copies => batch.push_copy(key, value.copy),
+                Shows::Pairs => batch.push(key, Some(value)),
+            }
         }
         batch.is_last = true;
         batch
     }
-}
-
-fn value((bytes, traits): &Held) -> Value<'_> {
-    Value { bytes, shared: None, traits: *traits }
 }
 
 fn apply(data: &mut BTreeMap<Vec<u8>, Held>, changes: &Changes) {
@@ -494,7 +503,7 @@ fn tell_of(seq: u64, changes: &Changes, tell: impl FnOnce(Written<'_>)) {
     let changes: Vec<(&[u8], Change<'_>)> = changes
         .iter()
         .map(|(key, held)| {
-            (key.as_slice(), held.as_ref().map_or(Change::Delete, |held| Change::Put(value(held))))
+            (key.as_slice(), held.as_ref().map_or(Change::Delete, |held| Change::Put(value_of(held))))
         })
         .collect();
     tell(Written { seq, changes: &changes });
@@ -516,11 +525,11 @@ impl Store for Deferred {
     ) -> Option<R> {
         let at_once = {
             let mut state = self.state.lock();
-            let may = !state.is_busy(key) && state.random.below(4) == 0;
+            let may = !state.is_busy(key) && (state.manner.reads_at_once || state.random.below(4) == 0);
             may.then(|| state.data.get(key).cloned())
         };
         match at_once {
-            Some(found) => Some(now(found.as_ref().map(value))),
+            Some(found) => Some(now(found.as_ref().map(value_of))),
             None => {
                 self.ask(About::key(key), Ask::Get(later()));
                 None
@@ -540,7 +549,9 @@ impl Store for Deferred {
             may.then(|| keys.iter().map(|key| state.data.get(*key).cloned()).collect::<Vec<_>>())
         };
         match at_once {
-            Some(found) => Some(now(&found.iter().map(|held| held.as_ref().map(value)).collect::<Vec<_>>())),
+            Some(found) => {
+                Some(now(&found.iter().map(|held| held.as_ref().map(value_of)).collect::<Vec<_>>()))
+            }
             None => {
                 self.ask(About::Keys(keys.iter().map(|key| key.to_vec()).collect()), Ask::GetMany(later()));
                 None
@@ -589,7 +600,7 @@ impl Store for Deferred {
     }
 
     fn bytes(&self) -> u64 {
-        self.state.lock().data.iter().map(|(key, (bytes, _))| (key.len() + bytes.len()) as u64).sum()
+        self.state.lock().data.iter().map(|(key, (bytes, ..))| (key.len() + bytes.len()) as u64).sum()
     }
 
     fn parts(&self) -> usize {

@@ -227,11 +227,11 @@ impl SlaveEntry {
         source.in_order(&mut || self.machine().repair(source));
     }
 
-    /// Carries [`Output::ReadPart`] out.
-    pub fn read_part(&self, scan: u64, part: usize, since: u64, source: &dyn Source) {
+    /// Carries [`Output::ReadPart`] out; what it gives is [handed in](Input::PartRead), whatever happens meanwhile.
+    pub fn read_part(part: usize, since: u64, source: &dyn Source) -> PartRead {
         // Without a lock: a write waits for no scan.
         let mut keys: Vec<Box<[u8]>> = Vec::new();
-        let read = match source.keys(part, since, &mut |key| keys.push(key.into())) {
+        match source.keys(part, since, &mut |key| keys.push(key.into())) {
             SourceRead::Later => PartRead::Later,
             read => PartRead::Keys {
                 keys,
@@ -239,8 +239,7 @@ impl SlaveEntry {
                 total: source.len() as u64,
                 is_damaged: read == SourceRead::Unreadable,
             },
-        };
-        self.hand_in(Input::PartRead { scan, part, read });
+        }
     }
 
     /// The slaves of the store, as others are told of them.

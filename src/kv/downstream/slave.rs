@@ -185,7 +185,8 @@ impl<'a> Carrier<'a> {
                 self.question = Some(Box::pin(hands.read_keys(question, at)))
             }
             Output::ReadPart { scan, part, since } => {
-                hands.slave.read_part(scan, part, since, &*hands.source);
+                let read = SlaveEntry::read_part(part, since, &*hands.source);
+                hands.slave.hand_in(Input::PartRead { scan, part, read });
             }
             Output::Repair => hands.slave.repair(&*hands.source),
             Output::TellSiblings { at, session } => {

@@ -103,9 +103,9 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Looks at it before the store does.
-    pub(super) fn prepare(self, turn: &Turn<'_>) -> Result<Prepared<'a>, Unserved> {
-        let given = |key, value| check_value(key, value).map(|value| Given::new(value, turn));
+    /// Looks at it before the store does. `copy`: the number that what is written carries.
+    pub(super) fn prepare(self, copy: u32, turn: &Turn<'_>) -> Result<Prepared<'a>, Unserved> {
+        let given = |key, value| check_value(key, value).map(|value| Given::new(value, copy, turn));
         let (key, act) = match self {
             Self::PutNew { key, value } => (key, Act::PutNew(given(key, value)?)),
             Self::Replace { key, value } => (key, Act::Replace(given(key, value)?)),
@@ -115,10 +115,12 @@ impl<'a> Edit<'a> {
                 let initial = initial.map_or(Ok(Integer::from(0)), |initial| integer(initial.bytes()))?;
                 (key, Act::Add { by: integer(by.bytes())?, initial })
             }
-            Self::PutMany { pairs } => return Ok(Prepared::Many(Many::putting(pairs, pairs_of(pairs)?)?)),
+            Self::PutMany { pairs } => {
+                return Ok(Prepared::Many(Many::putting(pairs, pairs_of(pairs)?, copy)?));
+            }
             Self::DeleteMany { keys } => return Ok(Prepared::Many(Many::deleting(listed(keys)?)?)),
         };
-        Ok(Prepared::Single(key, Single::new(act, key.traits(), Reader::of(turn))))
+        Ok(Prepared::Single(key, Single::new(act, key.traits(), copy, Reader::of(turn))))
     }
 }
 

@@ -25,6 +25,8 @@ enum Gets<'a> {
         pairs: Cow<'a, [u8]>,
         /// Where, with the traits of key and value.
         values: Vec<(Range<usize>, Traits)>,
+        /// The number of the copy that is under way.
+        copy: u32,
     },
 }
 
@@ -33,6 +35,7 @@ impl<'a> Many<'a> {
     pub(super) fn putting(
         whole: TermView<'a>,
         pairs: Vec<(TermView<'a>, TermView<'a>)>,
+        copy: u32,
     ) -> Result<Self, TermError> {
         let mut keys = Keys::default();
         let mut values = Vec::with_capacity(pairs.len());
@@ -47,7 +50,7 @@ impl<'a> Many<'a> {
                 (at, false) => values[at] = value,
             }
         }
-        let gets = Gets::Values { pairs: Cow::Borrowed(whole.bytes()), values };
+        let gets = Gets::Values { pairs: Cow::Borrowed(whole.bytes()), values, copy };
         Ok(Self { keys: keys.into_pieces(), gets })
     }
 
@@ -69,8 +72,8 @@ impl Gets<'_> {
     fn kept(&self) -> Gets<'static> {
         match self {
             Self::Nothing(len) => Gets::Nothing(*len),
-            Self::Values { pairs, values } => {
-                Gets::Values { pairs: Cow::Owned(pairs.to_vec()), values: values.clone() }
+            Self::Values { pairs, values, copy } => {
+                Gets::Values { pairs: Cow::Owned(pairs.to_vec()), values: values.clone(), copy: *copy }
             }
         }
     }
@@ -86,11 +89,11 @@ impl Gets<'_> {
     fn change(&self, at: usize) -> Change<'_> {
         match self {
             Self::Nothing(_) => Change::Delete,
-            Self::Values { pairs, values } => match values.get(at) {
+            Self::Values { pairs, values, copy } => match values.get(at) {
                 None => Change::Keep,
                 Some((range, traits)) => {
                     let bytes = pairs.get(range.clone()).unwrap_or_default();
-                    Change::Put(Value { bytes, shared: None, traits: *traits })
+                    Change::Put(Value { copy: *copy, ..Value::of(bytes, *traits) })
                 }
             },
         }

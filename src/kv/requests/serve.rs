@@ -106,7 +106,7 @@ impl<S: Store> KeyValueServer<S> {
             return Ok(());
         }
         let confirm = confirm.unwrap_or(self.confirm.slaves) as usize;
-        let served = match edit.prepare(turn) {
+        let served = match edit.prepare(self.upstream.copy(), turn) {
             Ok(Prepared::Single(key, single)) => with_canonical(key, |key| {
                 self.carry_out_edit(OfKey { key, single }, confirm, caller, turn);
             })

@@ -8,31 +8,33 @@ use crate::kv::write::shared_value;
 use crate::process::Turn;
 use crate::store::{Change, Pending, Store, StoreError, Update, Value, Written};
 
-/// A value that a request has given, with the traits of its key too.
+/// A value that a request has given, with the traits of its key too, and the number of the copy that is under way.
 pub(super) enum Given<'a> {
     /// As it was received, and in memory that can be shared where it is large.
-    Received(TermView<'a>, Option<SharedBytes>),
-    Kept(SharedBytes, Traits),
+    Received(TermView<'a>, Option<SharedBytes>, u32),
+    Kept(SharedBytes, Traits, u32),
 }
 
 impl<'a> Given<'a> {
-    pub(super) fn new(value: TermView<'a>, turn: &Turn<'_>) -> Self {
-        Self::Received(value, shared_value(value, turn))
+    pub(super) fn new(value: TermView<'a>, copy: u32, turn: &Turn<'_>) -> Self {
+        Self::Received(value, shared_value(value, turn), copy)
     }
 
     fn value(&self) -> Value<'_> {
         match self {
-            Self::Received(value, shared) => {
-                Value { bytes: value.bytes(), shared: shared.as_ref(), traits: value.traits() }
+            Self::Received(value, shared, copy) => {
+                Value { bytes: value.bytes(), shared: shared.as_ref(), traits: value.traits(), copy: *copy }
             }
-            Self::Kept(bytes, traits) => Value { bytes, shared: Some(bytes), traits: *traits },
+            Self::Kept(bytes, traits, copy) => {
+                Value { bytes, shared: Some(bytes), traits: *traits, copy: *copy }
+            }
         }
     }
 
     /// The same, to be kept.
     pub(super) fn kept(&self) -> Given<'static> {
-        let Value { bytes, shared, traits } = self.value();
-        Given::Kept(shared.map_or_else(|| bytes.into(), SharedBytes::clone), traits)
+        let Value { bytes, shared, traits, copy } = self.value();
+        Given::Kept(shared.map_or_else(|| bytes.into(), SharedBytes::clone), traits, copy)
     }
 }
 
@@ -40,18 +42,20 @@ impl<'a> Given<'a> {
 pub(super) struct Single<'a> {
     act: Act<'a>,
     key_traits: Traits,
+    /// The number of the copy that is under way.
+    copy: u32,
     reader: Reader,
     decision: Decision,
     outcome: Outcome,
 }
 
 impl<'a> Single<'a> {
-    pub(super) const fn new(act: Act<'a>, key_traits: Traits, reader: Reader) -> Self {
-        Self { act, key_traits, reader, decision: Decision::Keep, outcome: Outcome::NIL }
+    pub(super) const fn new(act: Act<'a>, key_traits: Traits, copy: u32, reader: Reader) -> Self {
+        Self { act, key_traits, copy, reader, decision: Decision::Keep, outcome: Outcome::NIL }
     }
 
     fn kept(&self) -> Single<'static> {
-        Single::new(self.act.kept(), self.key_traits, self.reader.later())
+        Single::new(self.act.kept(), self.key_traits, self.copy, self.reader.later())
     }
 
     /// What has been decided.
@@ -59,7 +63,7 @@ impl<'a> Single<'a> {
         match (self.decision, &self.outcome, self.act.given()) {
             (Decision::PutGiven, _, Some(given)) => Change::Put(given.value()),
             (Decision::PutAnswer, Outcome::Term(bytes), _) => {
-                Change::Put(Value { bytes, shared: None, traits: self.key_traits })
+                Change::Put(Value { copy: self.copy, ..Value::of(bytes, self.key_traits) })
             }
             (Decision::Delete, ..) => Change::Delete,
             _ => Change::Keep,

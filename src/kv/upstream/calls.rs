@@ -9,7 +9,7 @@ use crate::kv::SlaveEntry;
 use crate::kv::request::Hello;
 use crate::kv::server::{KeyValueServer, refuse};
 use crate::kv::slaves::{TooManySlaves, is_own};
-use crate::process::{Caller, Effect, GlobalRegistration, MonitorRequest, OwnedCaller, ProcessId, Turn};
+use crate::process::{Caller, Effect, GlobalRegistration, OwnedCaller, ProcessId, Turn};
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Around, Asked, Greeting, Input, Output};
 use crate::replica::{Dialect, KnownSlave, SlaveState, downstream};
@@ -40,7 +40,8 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:replica_ask, …}`
     pub(in crate::kv) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        let outputs = self.upstream.hand(Input::Ask { session, seq });
+        let asker = || Some(caller.to_owned(&turn.me.pid));
+        let outputs = self.upstream.hand_for(Input::Ask { session, seq }, asker);
         self.carry_out(outputs, Some(caller), turn);
     }
 
@@ -116,13 +117,12 @@ impl<S: Store> KeyValueServer<S> {
         })
     }
 
+    /// Watches a primary by the connection that its greeting came by. A monitor that went out later might go over the next
+    /// connection: the store would take itself for followed in a session that its primary has given up with the first.
     pub(super) fn watch_primary(&self, primary: Pid, turn: &mut Turn<'_>) {
         let (upstream, dispatch) = (Arc::clone(&self.upstream), Arc::clone(&self.dispatch));
-        turn.effects.push(Effect::Monitor(Box::new(MonitorRequest {
-            from: turn.me.pid.clone(),
-            process: RemoteProcess::Pid(primary.clone()),
-            done: Box::new(move |reason| upstream.lose(primary, reason, &*dispatch)),
-        })));
+        let process = RemoteProcess::Pid(primary.clone());
+        turn.monitor(&process, move |reason| upstream.lose(primary, reason, &*dispatch));
     }
 
     /// Tells a primary that is there that this store follows it no more.
@@ -189,6 +189,8 @@ impl<S: Store> KeyValueServer<S> {
         }
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
+                // Nobody has asked for it: where this store was started without data, it may have lost what that one holds.
+                slave.protect_data();
                 if let Some(node) = node {
                     slave.expect_at(node);
                 }

@@ -2,70 +2,156 @@
 
 use std::sync::{Arc, Weak};
 
-use super::said;
+use super::in_place::{Deleted, InPlace};
+use super::{not_kept, said};
+use crate::etf::Pid;
 use crate::kv::Work;
-use crate::kv::server::{KeyValueServer, with_canonical};
-use crate::kv::write::{Completion, Write, Written};
+use crate::kv::server::KeyValueServer;
+use crate::kv::write::Written;
 use crate::process::{ProcessId, Turn};
 use crate::replica::planted::{Rule, planted};
-use crate::replica::upstream::{Input, Output, Rest};
+use crate::replica::upstream::{Input, Output};
 use crate::replica::{Upstream, downstream};
-use crate::store::{Batch, Owed, ReadDone, Scan, Shows, Store, StoreError, Value, scan};
+use crate::store::{Batch, Done, Scan, Shows, Store, StoreError, scan};
 
 /// Keys that are looked at while the primary's writes wait.
 const KEYS_AT_ONCE: usize = 1024;
 
-/// The end of a copy that has come into the store itself, while what it has not brought is deleted.
+/// The end of a copy that has come into the store itself: all keys are looked at, step by step, and what the copy has not brought
+/// is deleted. Where the store answers later, so do the steps go on then.
 struct DeletedRest<S> {
     server: Weak<KeyValueServer<S>>,
     store: ProcessId,
-    copy: u64,
+    me: Pid,
+    copy: u32,
     /// What is deleted is kept elsewhere.
     export: bool,
-    part: usize,
-    scan: Option<Box<dyn Scan>>,
+    deleted: Arc<Deleted>,
+    stage: Stage,
+}
+
+/// What comes next.
+enum Stage {
+    /// What was asked of the store before is to be done: it would be shown as being under way.
+    Begins,
+    /// A batch is asked for.
+    Asks(Box<dyn Scan>),
+    /// The keys of a batch that the copy has not brought, as it seems, and what follows; `None`: nothing.
+    Deletes(std::vec::IntoIter<Box<[u8]>>, Option<Box<dyn Scan>>),
+    /// All that was to be deleted is with the store.
+    Ends,
+    /// The store cannot be looked through.
+    Fails(StoreError),
 }
 
 impl<S: Store> DeletedRest<S> {
-    /// A batch. Gives whether there are more.
-    fn step(&mut self) -> bool {
-        let Some(server) = self.server.upgrade() else { return false };
-        let (part, shows) = (self.part, if self.export { Shows::Pairs } else { Shows::Keys });
-        let goes_on = if part < server.store().parts() {
-            let scan = self.scan.get_or_insert_with(|| server.store().scan(Some(part), shows));
-            match scan::at_once(&mut **scan) {
-                Some(Ok(batch)) if batch.is_last => {
-                    self.part += 1;
-                    self.scan = None;
-                    server.delete_foreign(self, &batch)
-                }
-                Some(Ok(batch)) => server.delete_foreign(self, &batch),
-                failed => {
-                    let error = failed.and_then(Result::err);
-                    tracing::error!(store = ?self.store, ?error, "keys that the primary has not may stay: they cannot be read");
-                    self.part += 1;
-                    self.scan = None;
-                    true
-                }
+    /// Has it done in steps.
+    fn begin(self, server: &KeyValueServer<S>) {
+        let (store, mut rest) = (self.me.clone(), Some(self));
+        let step = Box::new(move || {
+            rest = rest.take().and_then(Self::step);
+            rest.is_some()
+        });
+        server.follow.work(Work { store, step });
+    }
+
+    /// The store has answered later.
+    fn go_on(self) {
+        if let Some(server) = self.server.upgrade() {
+            self.begin(&server);
+        }
+    }
+
+    /// `None`: it goes on later, or not at all.
+    fn step(mut self) -> Option<Self> {
+        let server = self.server.upgrade()?;
+        match std::mem::replace(&mut self.stage, Stage::Ends) {
+            Stage::Begins => {
+                let mut rest = Some(self);
+                let now = server.store().barrier(|| -> Done {
+                    let rest = rest.take();
+                    Box::new(move |result| {
+                        if let Some(rest) = rest {
+                            rest.behind_others(&result).go_on();
+                        }
+                    })
+                });
+                now.and_then(|result| Some(rest?.behind_others(&result)))
             }
-        } else {
-            // What was taken before is with the store, and the record is kept behind it.
-            let _turns = server.turns.lock();
-            server.copy_is_in(self.copy, self.store);
-            false
+            Stage::Asks(scan) => {
+                let later = |scan, rest: Self, batch| rest.came(scan, batch).go_on();
+                let (scan, rest, batch) = scan::next(scan, self, later)?;
+                Some(rest.came(scan, batch))
+            }
+            Stage::Deletes(mut keys, scan) => {
+                let goes_on = server.delete_foreign(&self, keys.by_ref().take(KEYS_AT_ONCE));
+                self.stage = match keys.as_slice().is_empty() {
+                    // Another copy has begun, or this one is not whole.
+                    _ if !goes_on => Stage::Ends,
+                    true => after(scan),
+                    false => Stage::Deletes(keys, scan),
+                };
+                Some(self)
+            }
+            Stage::Ends => {
+                {
+                    // What was taken before is with the store, and the record is kept behind it.
+                    let _turns = server.turns.lock();
+                    server.copy_is_over(Input::CopyIsIn { copy: self.copy }, self.store);
+                }
+                self.end(&server);
+                None
+            }
+            Stage::Fails(error) => {
+                tracing::error!(store = ?self.store, %error, "what the primary has not cannot be looked for: the copy is not whole");
+                let error = not_kept(&error);
+                server.copy_is_over(Input::CopyFailed { copy: self.copy, error }, self.store);
+                self.end(&server);
+                None
+            }
+        }
+    }
+
+    fn behind_others(mut self, result: &Result<(), StoreError>) -> Self {
+        self.stage = match (result, self.server.upgrade()) {
+            (Err(error), _) => Stage::Fails(error.clone()),
+            (Ok(()), Some(server)) => Stage::Asks(server.store().scan(None, Shows::Copies)),
+            (Ok(()), None) => Stage::Ends,
         };
+        self
+    }
+
+    fn came(mut self, scan: Box<dyn Scan>, batch: Result<Batch, StoreError>) -> Self {
+        self.stage = match batch {
+            Err(error) => Stage::Fails(error),
+            Ok(batch) => {
+                let foreign = batch.copies().filter(|(_, copy)| *copy != Some(self.copy));
+                let keys: Vec<Box<[u8]>> = foreign.map(|(key, _)| key.into()).collect();
+                let scan = (!batch.is_last).then_some(scan);
+                if keys.is_empty() { after(scan) } else { Stage::Deletes(keys.into_iter(), scan) }
+            }
+        };
+        self
+    }
+
+    /// Nothing more is deleted.
+    fn end(&self, server: &KeyValueServer<S>) {
         // Where another copy has begun, what that drops goes with it.
         let has_next = |machine: &mut Upstream| machine.is_slave() && machine.durable().must_export;
-        if !goes_on && self.export && !server.upstream.with(has_next) {
+        if self.export && !server.upstream.with(has_next) {
             server.dropped.lock().end();
         }
-        goes_on
     }
+}
+
+/// What comes behind a batch.
+fn after(scan: Option<Box<dyn Scan>>) -> Stage {
+    scan.map_or(Stage::Ends, Stage::Asks)
 }
 
 impl<S: Store> KeyValueServer<S> {
     /// What was put aside takes the place of the store's entries.
-    pub(super) fn swap_in(&self, copy: u64, export: bool, turn: &Turn<'_>) {
+    pub(super) fn swap_in(&self, copy: u32, export: bool, turn: &Turn<'_>) {
         let _turns = self.turns.lock();
         let is_it = self.upstream.with(|machine| machine.is_ending(copy));
         if is_it && let Some(with) = self.upstream.aside.lock().take() {
@@ -82,11 +168,11 @@ impl<S: Store> KeyValueServer<S> {
                 self.report_dropped(&before, export, turn);
             }
         }
-        self.copy_is_in(copy, turn.me.id);
+        self.copy_is_over(Input::CopyIsIn { copy }, turn.me.id);
     }
 
-    fn copy_is_in(&self, copy: u64, store: ProcessId) {
-        for output in self.upstream.hand(Input::CopyIsIn { copy }) {
+    fn copy_is_over(&self, input: Input, store: ProcessId) {
+        for output in self.upstream.hand(input) {
             match output {
                 Output::Persist { changed, .. } => self.persist(changed),
                 Output::ConfirmPutOff(asked) => self.confirm_put_off(asked, store),
@@ -97,85 +183,29 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    /// Has deleted what the copy has not brought, batch by batch.
-    pub(super) fn delete_rest(&self, copy: u64, export: bool, turn: &Turn<'_>) {
-        let server = Weak::clone(&self.this);
-        let mut rest = DeletedRest { server, store: turn.me.id, copy, export, part: 0, scan: None };
-        let step = Box::new(move || rest.step());
-        self.follow.work(Work { store: turn.me.pid.clone(), step });
+    /// Has deleted what the copy has not brought, step by step.
+    pub(super) fn delete_rest(&self, copy: u32, export: bool, turn: &Turn<'_>) {
+        let (server, store) = (Weak::clone(&self.this), turn.me.id);
+        let (me, deleted) = (turn.me.pid.clone(), Deleted::of(store));
+        DeletedRest { server, store, me, copy, export, deleted, stage: Stage::Begins }.begin(self);
     }
 
-    /// Deletes what of a batch the copy has not brought. Gives whether the copy goes on.
-    fn delete_foreign(&self, rest: &DeletedRest<S>, batch: &Batch) -> bool {
-        let (mut deleted, mut goes_on) = (0_u64, true);
-        let entries: Vec<_> = batch.iter().collect();
-        'entries: for entries in entries.chunks(KEYS_AT_ONCE) {
-            // Between what is asked of the machine and the store's having the deletion nothing comes from the primary.
-            let _turns = self.turns.lock();
-            for (key, value) in entries {
-                let ticket = match self.upstream.with(|machine| machine.take_rest(rest.copy, key)) {
-                    Rest::Stays => continue,
-                    Rest::Over => {
-                        goes_on = false;
-                        break 'entries;
-                    }
-                    Rest::Goes(ticket) => ticket,
-                };
-                deleted += 1;
-                match value.filter(|_| rest.export) {
-                    Some(value) => self.dropped.lock().keep(key, value.bytes),
-                    // A write of it is under way: read behind that.
-                    None if rest.export => self.keep_present(key, None),
-                    None => {}
-                }
-                // If a key stays, this store differs from the primary: the primary is told, and copies again.
-                let later = || Completion::FromPrimary(Arc::clone(&self.upstream), ticket);
-                if let Written::Now(result) = self.delete_apart(key, rest.store, later) {
-                    self.upstream.stored(ticket, &result, &rest.store);
-                }
+    /// Deletes those of the keys that the copy has not brought at that moment. Gives whether the copy goes on.
+    fn delete_foreign(&self, rest: &DeletedRest<S>, keys: impl Iterator<Item = Box<[u8]>>) -> bool {
+        // Between what is asked of the machine and the store's having the deletion nobody else becomes the primary, and no other copy
+        // begins: what is written then is not to be deleted.
+        let _turns = self.turns.lock();
+        for key in keys {
+            let Some(ticket) = self.upstream.with(|machine| machine.take_rest(rest.copy)) else {
+                return false;
+            };
+            let change = InPlace::rest(rest.copy, rest.export, &rest.deleted);
+            // If a key stays, this store differs from the primary: the primary is told, and copies again.
+            if let Written::Now(result) = self.change_in_place(&key, change, ticket, rest.store) {
+                self.upstream.stored(ticket, &result, &rest.store);
             }
         }
-        if deleted > 0 {
-            tracing::warn!(store = ?rest.store, keys = deleted, "keys that the primary has not are deleted");
-        }
-        goes_on
-    }
-
-    /// Something comes in the place of what is there under a key, which the new primary does not have.
-    pub(super) fn keep_dropped(&self, write: Write<'_>) {
-        if planted(Rule::DroppedKept) {
-            return;
-        }
-        // What is no write was refused before.
-        let Ok((key, value)) = write.check() else { return };
-        _ = with_canonical(key, |key| self.keep_present(key, value.map(|value| value.bytes())));
-    }
-
-    fn keep_present(&self, key: &[u8], with: Option<&[u8]>) {
-        let later = || -> ReadDone {
-            // Asked before what comes in its place is written, and so answered with what was there.
-            let dropped = Arc::clone(&self.dropped);
-            dropped.lock().expect();
-            let (key, with): (Box<[u8]>, Option<Box<[u8]>>) = (key.into(), with.map(Into::into));
-            let came = Owed::new(move |found: Result<Option<Box<[u8]>>, StoreError>| {
-                let mut dropped = dropped.lock();
-                match found {
-                    Ok(Some(present)) if Some(&*present) != with.as_deref() => dropped.keep(&key, &present),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::error!(%error, "an entry that the new primary may not have is dropped, and cannot be read");
-                    }
-                }
-                dropped.came();
-            });
-            Box::new(move |found| came.tell(found.map(|present| present.map(|present| present.bytes.into()))))
-        };
-        let keep = |present: Option<Value<'_>>| {
-            if let Some(present) = present.filter(|present| Some(present.bytes) != with) {
-                self.dropped.lock().keep(key, present.bytes);
-            }
-        };
-        self.store().get(key, keep, later);
+        true
     }
 
     /// Says how much of what the store held is not in the copy that has taken its place. `keep`: that is kept elsewhere, with

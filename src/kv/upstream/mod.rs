@@ -3,11 +3,12 @@
 
 mod calls;
 mod copies;
+mod in_place;
 mod said;
 mod writes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::ranked::{Ranked, rank};
 use super::server::{KeyValueServer, write_error};
@@ -28,12 +29,15 @@ pub(super) struct UpstreamEntry<S> {
     asker: Ranked<rank::Alone, Option<OwnedCaller>>,
     /// As the machine says, for writes of callers to look at.
     minds_writes: AtomicBool,
+    /// Likewise, for all writes.
+    copy: AtomicU32,
 }
 
 impl<S: Store> UpstreamEntry<S> {
     pub(super) const fn new(machine: Upstream) -> Self {
         Self {
             minds_writes: AtomicBool::new(machine.minds_writes()),
+            copy: AtomicU32::new(0),
             machine: Ranked::new(machine),
             aside: Ranked::new(None),
             asker: Ranked::new(None),
@@ -51,12 +55,36 @@ impl<S: Store> UpstreamEntry<S> {
         self.minds_writes.load(Ordering::Relaxed)
     }
 
+    /// The number that what is written carries ([`Upstream::copy`]).
+    #[inline]
+    pub(super) fn copy(&self) -> u32 {
+        if planted(Rule::CopyNumber) { 0 } else { self.copy.load(Ordering::Relaxed) }
+    }
+
+    /// The record with the number of a copy is with the store: what is written from here on carries it.
+    fn begin_copy(&self) {
+        let machine = self.machine.lock();
+        self.copy.store(machine.copy(), Ordering::Relaxed);
+    }
+
     /// Hands an input in, and gives what is to be done.
     pub(super) fn hand(&self, input: Input) -> Vec<Output> {
+        self.hand_for(input, || None)
+    }
+
+    /// The same for a caller. A caller whose question is put off is kept before the machine is unlocked: another thread may
+    /// answer as soon as it is.
+    pub(super) fn hand_for(&self, input: Input, caller: impl FnOnce() -> Option<OwnedCaller>) -> Vec<Output> {
         let mut machine = self.machine.lock();
         machine.handle(input);
         self.minds_writes.store(machine.minds_writes(), Ordering::Relaxed);
+        if machine.copy() == 0 {
+            self.copy.store(0, Ordering::Relaxed);
+        }
         let outputs = taken(&mut machine);
+        if outputs.contains(&Output::PutOff) {
+            *self.asker.lock() = caller();
+        }
         // A copy that is over makes room.
         let over = if machine.puts_aside() { None } else { self.aside.lock().take() };
         drop(machine);
@@ -151,10 +179,8 @@ impl<S: Store> KeyValueServer<S> {
                         self.confirm(asked, caller, turn);
                     }
                 }
-                Output::PutOff => {
-                    let asker = caller.map(|caller| caller.to_owned(&turn.me.pid));
-                    *self.upstream.asker.lock() = asker;
-                }
+                // The caller is kept where it has asked.
+                Output::PutOff => {}
                 Output::ConfirmPutOff(asked) => self.confirm_put_off(asked, turn.me.id),
                 Output::ReplyPutOff(answer) => self.upstream.answer_asker(&answer, &*self.dispatch),
                 Output::SwapIn { copy, export } => self.swap_in(copy, export, turn),
@@ -180,12 +206,27 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     fn persist(&self, changed: Changed) {
+        // Of a record that could not be read another copy may have any number, as it begins with one by chance.
+        let is_readable = self.noting.lock().is_ok();
+        let copy = if is_readable { self.upstream.with(|machine| machine.copy()) } else { 0 };
+        let upstream = Arc::clone(&self.upstream);
         self.keep(|| None, move |result| match result {
             Err(error) if changed == Changed::Promotion => {
                 tracing::error!(%error, "the promotion is not kept: it is forgotten when the store is started again");
             }
             // A store that takes nothing has said so.
-            Err(error) => tracing::debug!(%error, "how far a copy has come is not kept"),
+            Err(error) => {
+                tracing::debug!(%error, "how far a copy has come is not kept");
+                // Another copy could have the same number after a restart.
+                if copy != 0 {
+                    let failed = upstream.hand(Input::CopyFailed { copy, error: not_kept(&error) });
+                    failed.iter().for_each(|output| {
+                        if let Output::Log(event) = output {
+                            said::log(event, None);
+                        }
+                    });
+                }
+            }
             Ok(()) => {}
         });
     }

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::calls::read_slaves;
+use super::in_place::InPlace;
 use super::{not_kept, said, taken};
 use crate::etf::{Cursor, TermError};
 use crate::kv::request::{FromPrimary, SkippedWrite};
@@ -12,7 +13,7 @@ use crate::kv::write::{Completion, Write, Written, at_once, shared_value};
 use crate::process::{SkippedMessage, Turn};
 use crate::replica::CopyMark;
 use crate::replica::planted::{Rule, planted};
-use crate::replica::upstream::{Input, Output, Place, Take, Ticket, Upstream};
+use crate::replica::upstream::{Input, Output, Take, Ticket, Upstream};
 use crate::store::{Store, StoreError, Value};
 
 impl<S: Store> super::UpstreamEntry<S> {
@@ -91,22 +92,11 @@ impl<S: Store> KeyValueServer<S> {
         // tells on its own thread what became of other writes.
         let _turns = (!S::AT_ONCE).then(|| self.turns.lock());
         let mut machine = self.upstream.machine.lock();
-        let ticket = match machine.take(session, seq) {
+        let (ticket, copy) = match machine.take(session, seq) {
             Take::Nowhere => return Ok(()),
-            Take::Store(ticket) => ticket,
-            Take::ByKey => match self.place(&mut machine, session, seq, write, turn)? {
-                Place::Nowhere | Place::Aside => return Ok(()),
-                Place::Store { ticket, export } => {
-                    if export && S::AT_ONCE {
-                        self.keep_dropped(write);
-                    } else if export {
-                        drop(machine);
-                        self.keep_dropped(write);
-                        machine = self.upstream.machine.lock();
-                    }
-                    ticket
-                }
-            },
+            Take::Aside => return self.put_aside(&mut machine, write, turn),
+            Take::Store(ticket) => (ticket, None),
+            Take::Exporting(ticket) => (ticket, Some(machine.copy())),
         };
         let held = if S::AT_ONCE {
             Some(machine)
@@ -114,8 +104,13 @@ impl<S: Store> KeyValueServer<S> {
             drop(machine);
             None
         };
-        let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(&self.upstream), ticket);
-        let written = self.write(write, turn, 0, later);
+        let written = match copy {
+            Some(copy) => self.write_exporting(copy, write, ticket, turn),
+            None => {
+                let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(&self.upstream), ticket);
+                self.write(write, turn, 0, later)
+            }
+        };
         let result = match &written {
             Ok(Written::Later) => return Ok(()),
             Ok(Written::Now(result)) => result,
@@ -133,28 +128,29 @@ impl<S: Store> KeyValueServer<S> {
         written.map(|_| ())
     }
 
-    /// Where a write goes while a copy is under way: what is put aside is so with this.
+    /// A write of the primary in whose place what was there before the copy is kept elsewhere.
     #[cold]
-    fn place(
+    fn write_exporting(
         &self,
-        machine: &mut Upstream,
-        session: u64,
-        seq: u64,
+        copy: u32,
         write: Write<'_>,
+        ticket: Ticket,
         turn: &Turn<'_>,
-    ) -> Result<Place, TermError> {
+    ) -> Result<Written, TermError> {
+        let (key, value) = write.check()?;
+        let value = value.map(|value| (value.bytes().into(), value.traits()));
+        let change = InPlace::exporting(copy, value);
+        with_canonical(key, |key| self.change_in_place(key, change, ticket, turn.me.id))
+    }
+
+    /// A write of a copy that is put aside.
+    #[cold]
+    fn put_aside(&self, machine: &mut Upstream, write: Write<'_>, turn: &Turn<'_>) -> Result<(), TermError> {
         let (key, value) = write.check()?;
         with_canonical(key, |key| {
-            let place = machine.take_key(session, seq, key, value.is_some());
-            if place != Place::Aside {
-                return place;
-            }
             let shared = value.and_then(|value| shared_value(value, turn));
-            let value = value.map(|value| Value {
-                bytes: value.bytes(),
-                shared: shared.as_ref(),
-                traits: value.traits(),
-            });
+            let value = value
+                .map(|value| Value { shared: shared.as_ref(), ..Value::of(value.bytes(), value.traits()) });
             let mut aside = self.upstream.aside.lock();
             // It answers at once: that is what such a store is for.
             let result = aside.as_ref().and_then(|aside| match value {
@@ -167,7 +163,6 @@ impl<S: Store> KeyValueServer<S> {
                 drop(aside);
                 log_all(taken(machine), &turn.me);
             }
-            place
         })
     }
 
@@ -181,15 +176,26 @@ impl<S: Store> KeyValueServer<S> {
                 tracing::error!(store = ?turn.me, peer = turn.peer, "replicated write lost, and its sender is not told: {size}");
             }
             Some(SkippedWrite::Numbered { session, seq, rest }) => {
-                let key = Cursor::new(rest).term();
+                // Nothing is taken between this and the store's having what follows from it.
+                let turns = self.turns.lock();
                 let skipped = |key: Option<&[u8]>| {
-                    self.upstream.with(|machine| {
-                        machine.skipped(session, seq, key, &size);
-                        taken(machine)
-                    })
+                    let (ticket, copy, outputs) = self.upstream.with(|machine| {
+                        let ticket = machine.skipped(session, seq, key.is_some(), &size);
+                        (ticket, machine.copy(), taken(machine))
+                    });
+                    if let (Some(key), Some(ticket)) = (key, ticket) {
+                        let stays = self.change_in_place(key, InPlace::stays(copy), ticket, turn.me.id);
+                        if let Written::Now(result) = stays {
+                            self.upstream.stored(ticket, &result, &turn.me);
+                        }
+                    }
+                    outputs
                 };
+                let key = Cursor::new(rest).term();
                 let outputs = key.ok().and_then(|key| with_canonical(key, |key| skipped(Some(key))).ok());
-                self.carry_out(outputs.unwrap_or_else(|| skipped(None)), None, turn);
+                let outputs = outputs.unwrap_or_else(|| skipped(None));
+                drop(turns);
+                self.carry_out(outputs, None, turn);
             }
         }
     }
@@ -200,6 +206,7 @@ impl<S: Store> KeyValueServer<S> {
             self.mark(session, seq, mark)
         };
         self.carry_out(outputs, None, turn);
+        self.upstream.begin_copy();
     }
 
     fn mark(&self, session: u64, seq: u64, mark: CopyMark) -> Vec<Output> {

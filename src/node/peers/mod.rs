@@ -608,22 +608,30 @@ impl Peers {
         pending.settled().await;
     }
 
-    /// The try to connect has failed. What waited for it is dropped.
-    pub(in crate::node) fn give_up(&self, node: &str, why: &Arc<DialError>) {
+    /// The try to connect has failed, where there is no other connection by now. What waited for it is dropped: `take` is
+    /// called before there can be another, and gives those who are to be told. It must not wait.
+    pub(in crate::node) fn give_up<R>(
+        &self,
+        node: &str,
+        why: &Arc<DialError>,
+        take: impl FnOnce() -> R,
+    ) -> Option<R> {
         let mut slots = self.slots.lock();
-        if let Some(Slot::Connecting(connecting)) = slots.get(node) {
-            connecting.pending.error.get_or_init(|| Arc::clone(why));
-            connecting.done.open();
-            self.connecting.fetch_sub(1, Ordering::Relaxed);
-            slots.remove(node);
-        }
+        let Some(Slot::Connecting(connecting)) = slots.get(node) else { return None };
+        connecting.pending.error.get_or_init(|| Arc::clone(why));
+        connecting.done.open();
+        self.connecting.fetch_sub(1, Ordering::Relaxed);
+        slots.remove(node);
+        Some(take())
     }
 
-    /// The connection has ended.
-    pub(in crate::node) fn remove(&self, handle: &Arc<PeerHandle>) {
+    /// The connection has ended. `take` is as in [`give_up`](Self::give_up).
+    pub(in crate::node) fn remove<R>(&self, handle: &Arc<PeerHandle>, take: impl FnOnce() -> R) -> Option<R> {
         let mut slots = self.slots.lock();
-        if matches!(slots.get(&handle.name), Some(Slot::Up(up)) if Arc::ptr_eq(up, handle)) {
+        let is_it = matches!(slots.get(&handle.name), Some(Slot::Up(up)) if Arc::ptr_eq(up, handle));
+        is_it.then(|| {
             slots.remove(&handle.name);
-        }
+            take()
+        })
     }
 }

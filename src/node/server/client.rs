@@ -19,9 +19,8 @@ use crate::node::Node;
 use crate::node::latch::Opened;
 use crate::node::peers::erpc::ErpcError;
 use crate::node::peers::{Offered, PeerHandle};
-use crate::process::call_error::write_too_large;
 use crate::process::rpc::Functions;
-use crate::process::{CallError, MonitorRequest, Outcome, OutgoingCall};
+use crate::process::{CallError, Outcome, OutgoingCall};
 use crate::within::within;
 
 /// One process's way to all others: whatever it does comes from that process's pid.
@@ -216,7 +215,7 @@ impl Client {
     ) -> Result<Watch, CallError> {
         let watch = self.new_watch(at);
         let node = watch.at.node();
-        self.node.waiters.expect(&watch.reference, node, |outcome| fired(reason_of(outcome)));
+        self.node.waiters.expect(&watch.reference, node, |outcome| fired(outcome.into_reason()));
         self.set(&watch)?;
         Ok(watch)
     }
@@ -449,21 +448,11 @@ impl Monitor {
     pub async fn ended(&mut self) -> OwnedTerm {
         if let Some((_, told)) = &self.set {
             let outcome = told.recv().await.unwrap_or(Outcome::NoConnection);
-            self.fired = Some(reason_of(outcome));
+            self.fired = Some(outcome.into_reason());
             self.set = None;
         }
         self.fired.clone().unwrap_or_else(|| OwnedTerm::atom("noconnection"))
     }
-}
-
-/// The reason in a `DOWN` message.
-fn reason_of(outcome: Outcome) -> OwnedTerm {
-    let reason = match outcome {
-        Outcome::Down(reason) | Outcome::Refused(reason) => OwnedTerm::parse(reason).ok(),
-        Outcome::TooLarge(size) => OwnedTerm::write(|w| write_too_large(w, &size)).ok(),
-        Outcome::Replied(_) | Outcome::NoConnection => None,
-    };
-    reason.unwrap_or_else(|| OwnedTerm::atom("noconnection"))
 }
 
 /// Sends a message to a server, if it is found.
@@ -471,30 +460,6 @@ pub(in crate::node) async fn send_found(node: Arc<Node>, from: Pid, to: ServerRe
     let write = |w: &mut TermWriter<'_>| _ = w.raw(&message);
     if let Err(error) = Client::new(node, from).send(&to, write).await {
         tracing::debug!(%to, "message not sent: {error}");
-    }
-}
-
-/// Monitors what a process of ours asked for.
-pub(in crate::node) async fn monitor_for(node: Arc<Node>, request: MonitorRequest) {
-    let MonitorRequest { from, process, done } = request;
-    let (tell, told) = smol::channel::bounded::<()>(1);
-    let done = Arc::new(parking_lot::Mutex::new(Some(done)));
-    let fired = Arc::clone(&done);
-    let fire = move |reason| {
-        if let Some(done) = fired.lock().take() {
-            done(reason);
-        }
-        tell.close();
-    };
-    match Client::new(node, from).monitor_with(process, fire) {
-        // It is closed when the monitor fires.
-        Ok(_watch) => _ = told.recv().await,
-        Err(error) => {
-            tracing::debug!(%error, "not monitored");
-            if let Some(done) = done.lock().take() {
-                done(OwnedTerm::atom("noconnection"));
-            }
-        }
     }
 }
 

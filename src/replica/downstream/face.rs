@@ -16,13 +16,13 @@ pub struct Search {
     pub pause_first: Duration,
     /// The longest.
     pub pause_max: Duration,
-    /// Somebody waits to be told whether it is a slave: see [`Output::Settle`].
+    /// A caller waits to be told whether the process becomes a slave: see [`Output::Settle`].
     pub is_awaited: bool,
-    /// Where pauses are as long as chance has it.
+    /// Makes pauses of random length.
     pub chance: Chance,
 }
 
-/// Gives a number below its argument by chance.
+/// Gives a random number below its argument.
 pub struct Chance(pub Box<dyn FnMut(u32) -> u32 + Send>);
 
 impl fmt::Debug for Chance {
@@ -31,37 +31,39 @@ impl fmt::Debug for Chance {
     }
 }
 
-/// Something that has come, for a machine to handle. Answers have the number of their question: one to an earlier question
-/// is ignored, so that it may come whenever it likes.
+/// An event for a machine to handle. An answer carries the number of its question. The machine ignores answers to earlier
+/// questions, so these may come at any time.
 #[derive(Debug)]
 pub enum Input {
-    /// It is looked for from now on. Comes once; before, it lacks everything.
+    /// The slave is looked for from now on. Comes once; before, the slave lacks everything.
     Begin(Search),
     /// To [`Output::Locate`].
     Located {
         /// The question.
         question: u64,
-        /// The process with the slave's name; or why that is not known.
+        /// The process with the slave's name, or why none could be looked up.
         found: Result<Whereabouts, String>,
     },
-    /// To [`Output::Watch`]: the process is watched from now on, or cannot be, for this reason.
+    /// To [`Output::Watch`]: the process is watched from now on, or cannot be watched.
     Watched {
         /// The question.
         question: u64,
-        /// What has come of it.
+        /// Why not.
         watched: Result<(), String>,
     },
-    /// The process that is watched has ended. By the thread that notices that, before another connection to its node can be
-    /// made: else what it is sent could go on over that one, behind what was lost with the last.
+    /// The watched process has ended. The thread that notices hands this in before another connection to that node can be made:
+    /// otherwise the stream could go on over the new connection, with a gap where the old one was lost.
     Down {
-        /// The question that it is watched for.
+        /// The question of [`Output::Watch`].
         question: u64,
-        /// Its exit reason; `noconnection` where its node is lost.
+        /// The exit reason; `noconnection` if the node is lost.
         reason: OwnedTerm,
     },
-    /// To [`Output::AskDialect`], [`Output::Greet`] or [`Output::AskKind`]. No other slave of the store is handed such an
-    /// answer between the time at which `store` is looked up and the time at which this one has handled it, and the
-    /// [`Output::Drop`] and [`Output::Forget`] that it wants are carried out: each sees by what processes the others are found.
+    /// To [`Output::AskDialect`], [`Output::Greet`] or [`Output::AskKind`].
+    ///
+    /// One lock for all slaves of the store is held from looking up `store` until this answer is handled and its
+    /// [`Output::Drop`] and [`Output::Forget`] are carried out: the machine decides by the processes at which the other slaves
+    /// are.
     Answered {
         /// The question.
         question: u64,
@@ -70,23 +72,23 @@ pub enum Input {
         /// What the store is now.
         store: Standpoint,
     },
-    /// To [`Output::Look`]: all processes with the slave's name, as far as that is known.
+    /// To [`Output::Look`]: all processes that are known to have the slave's name.
     Holders {
         /// The question.
         question: u64,
-        /// These.
+        /// The processes.
         holders: Vec<Pid>,
     },
-    /// While its keys are read: it has this one, in its canonical encoding, and the store has not, or cannot read it.
+    /// While the slave's keys are read: the slave has a key that the store does not have, or cannot read.
     StrayKey {
-        /// The key.
+        /// The key, in its canonical encoding.
         key: Box<[u8]>,
     },
-    /// To [`Output::ReadKeys`], behind its stray keys.
+    /// To [`Output::ReadKeys`], after all stray keys.
     KeysRead {
         /// The question.
         question: u64,
-        /// What has come of it.
+        /// The result.
         read: KeysRead,
     },
     /// To [`Output::ReadPart`].
@@ -95,81 +97,83 @@ pub enum Input {
         scan: u64,
         /// The part.
         part: usize,
-        /// What has come of it.
+        /// The result.
         read: PartRead,
     },
-    /// The slave's answer to [`Acknowledge::Now`](super::Acknowledge::Now): everything up to the mark was handled by it. Or it
-    /// did not keep something of that, or is in no session of this store, for this reason.
+    /// The slave's answer to [`Acknowledge::Now`](super::Acknowledge::Now): the slave has handled everything up to the mark. An
+    /// error: the slave did not keep some of that, or is in no session of this store.
     Acknowledged {
         /// The mark.
         mark: Mark,
-        /// What it says.
+        /// What the slave says.
         kept: Result<(), Refusal>,
     },
-    /// It may lack anything: everything is copied to it. Under the store's order of writes: a kvnode puts aside what is
-    /// written from here on, too.
+    /// The slave may lack anything: the whole store is copied to it. Under the store's order of writes, because a kvnode's slave
+    /// puts later writes aside with the copy.
     CopyAll,
-    /// It is to be greeted anew: it says that it is in no session of this store, or what it was told of the store has changed.
+    /// Greet the slave anew: the slave says that it is in no session of this store, or the store is no longer as the slave was
+    /// told.
     Renew,
-    /// It is to be told of the other slaves, which are others than it was told.
+    /// The store's slaves have changed: tell this one.
     SiblingsChanged,
-    /// Another slave of the store is dropped that was the same process, and may have been greeted in these sessions: they are
-    /// in force there until it is greeted anew by this one.
+    /// Another entry of the same process is dropped. The process may still be in one of that entry's sessions, until it is greeted
+    /// anew for this entry.
     TakenOver {
         /// The sessions.
         sessions: Vec<u64>,
     },
-    /// Another slave of the store is followed at this process. Where this one was followed there before, what that has is the
-    /// other's, and counts once.
+    /// Another entry streams to this process now. If this entry did before, the other one owns that history, so that the process
+    /// counts once for confirmed writes.
     Elsewhere {
         /// The process.
         at: Pid,
         /// The incarnation of a kvnode's store.
         incarnation: Option<u64>,
     },
-    /// It is a slave no more.
+    /// The slave was removed.
     Removed,
-    /// A node has come up: it may have the slave, or know of it.
+    /// A node has come up that may have the slave, or know where it is.
     NodeArrived,
-    /// [`poll_timeout`](super::Downstream::poll_timeout) has come.
+    /// The time of [`poll_timeout`](super::Downstream::poll_timeout) has come.
     Timeout,
 }
 
 /// The process that has a slave's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whereabouts {
-    /// None has.
+    /// No process.
     Nobody,
-    /// It is the store itself.
+    /// The store itself.
     Itself,
-    /// This one.
+    /// Another process.
     At(Pid),
 }
 
-/// What a process, or its node, has answered before it is a slave.
+/// The answer of a process, or of its node, before it is a slave.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// To [`Output::AskDialect`]: whether it is so, or why that is not known.
+    /// To [`Output::AskDialect`]: yes or no, or why there is no answer.
     Dialect(Result<bool, String>),
     /// To [`Output::Greet`].
     Greeting(GreetingAnswer),
-    /// To [`Output::AskKind`]: the module of a server that is of another kind, or why that is not known.
+    /// To [`Output::AskKind`]: the module of a server of another kind, `None` for a server of the protocol, or why there is no
+    /// answer.
     Kind(Result<Option<String>, String>),
 }
 
-/// What has come of reading a slave's keys.
+/// The result of reading a slave's keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeysRead {
-    /// Keys that the store has not.
+    /// Keys that the store does not have.
     pub foreign: u64,
-    /// Keys that can be none here.
+    /// Keys that no store of this node can have.
     pub unusable: u64,
     /// Why not all were read.
     pub error: Option<String>,
 }
 
-/// What a machine wants done, in this order. Each question is answered by one [`Input`], unless it is over before: at the
-/// next [`Unwatch`](Self::Unwatch) nobody waits for an answer to anything any more.
+/// What a machine wants done, in this order. One [`Input`] answers each question. [`Unwatch`](Self::Unwatch) ends all questions
+/// that are open: their answers may be left out.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Which process has the slave's name?
@@ -177,34 +181,34 @@ pub enum Output {
         /// The question.
         question: u64,
     },
-    /// The process's node is to be connected, and the process to be watched.
+    /// Connect to the process's node and monitor the process.
     Watch {
         /// The question.
         question: u64,
         /// The process.
         at: Pid,
     },
-    /// Nothing is watched, and no answer waited for, any more. What the slave was asked in its stream is not answered.
+    /// Demonitor the process and drop all open questions, those in the slave's stream too.
     Unwatch,
-    /// A greeting is under way, or is no more: meanwhile the store's lineage should not change.
+    /// A greeting begins (`true`) or ends: in between the store's lineage should not change.
     Greeting(bool),
-    /// Is it on a kvnode that speaks this one's dialect?
+    /// Is the process on a kvnode that speaks this node's dialect?
     AskDialect {
         /// The question.
         question: u64,
         /// The process.
         at: Pid,
     },
-    /// It is to be greeted.
+    /// Greet the process.
     Greet {
         /// The question.
         question: u64,
         /// The process.
         at: Pid,
-        /// What it is told; the names of the store come to it.
+        /// What the process is told, beside the store's names.
         hello: Hello,
     },
-    /// Is it a server of the protocol?
+    /// Is the process a server of the protocol?
     AskKind {
         /// The question.
         question: u64,
@@ -216,19 +220,19 @@ pub enum Output {
         /// The question.
         question: u64,
     },
-    /// Something may wait in its stream for this node.
+    /// The slave's stream may have something for this node.
     Feed {
         /// The node.
         node: Arc<str>,
     },
-    /// Its keys are to be read, and shown by [`Input::StrayKey`] where the store has them otherwise.
+    /// Read the slave's keys, and hand those in by [`Input::StrayKey`] that the store does not have.
     ReadKeys {
         /// The question.
         question: u64,
         /// The process.
         at: Pid,
     },
-    /// The keys of a part of the store are to be read that were there at this write.
+    /// Read the keys that a part of the store had at this write.
     ReadPart {
         /// The scan that wants them.
         scan: u64,
@@ -237,16 +241,16 @@ pub enum Output {
         /// The write's number.
         since: u64,
     },
-    /// [`Downstream::repair`](super::Downstream::repair) is to be called, under the store's order of writes.
+    /// Call [`Downstream::repair`](super::Downstream::repair) under the store's order of writes.
     Repair,
-    /// A kvnode's store is to be told of all slaves: [`write_siblings`](crate::replica::dialect::write_siblings).
+    /// Tell a kvnode's store of all slaves: [`write_siblings`](crate::replica::dialect::write_siblings).
     TellSiblings {
         /// The process.
         at: Pid,
         /// The session.
         session: u64,
     },
-    /// It is a slave no more, and to be told so for each session that it may be in, where its node is connected:
+    /// Tell the former slave, for each session that it may be in, that it is none any more, if its node is connected:
     /// [`write_bye`](crate::replica::dialect::write_bye).
     Bye {
         /// The process.
@@ -254,8 +258,8 @@ pub enum Output {
         /// The sessions.
         sessions: Vec<u64>,
     },
-    /// The same, unless another slave of the store is followed there: that other [takes the sessions over](Input::TakenOver), as
-    /// only the process knows which of all is in force.
+    /// The same, unless another entry streams to the process: that entry then [takes the sessions over](Input::TakenOver), because
+    /// only the process knows which of them is in force.
     Part {
         /// The process.
         at: Pid,
@@ -264,42 +268,42 @@ pub enum Output {
         /// The sessions.
         sessions: Vec<u64>,
     },
-    /// Another slave of the store is the same process, and [removed](Input::Removed).
+    /// [Remove](Input::Removed) another entry of the same process.
     Drop {
         /// Its name.
         name: SlaveName,
     },
-    /// All other slaves of the store are told that this one is followed there: [`Input::Elsewhere`].
+    /// Tell all other entries that this one streams to the process: [`Input::Elsewhere`].
     Forget {
         /// The process.
         at: Pid,
         /// The incarnation of a kvnode's store.
         incarnation: Option<u64>,
     },
-    /// This slave is a former primary. What it had sent last to those slaves that do not tell one primary from another may have
-    /// come behind what this store has sent: all [others](super::Downstream::is_unnumbered) that are such get
-    /// [everything again](Input::CopyAll).
+    /// This slave is a former primary. Elixir slaves do not tell one primary from another, and the last writes of the former one
+    /// may have reached them after writes of this store: hand [`Input::CopyAll`] to all other entries that are
+    /// [unnumbered](super::Downstream::is_unnumbered).
     CopyOthers,
-    /// It is on another node than before: the other slaves are [told so](Input::SiblingsChanged), and what is to be known of the
-    /// slaves after a restart is to be kept. One of them may be promoted, and looks for it then.
+    /// The slave is on another node than before: hand [`Input::SiblingsChanged`] to the other entries, and keep the store's record
+    /// of its slaves. A slave that is promoted later looks for the others there.
     Moved,
-    /// It was dropped as it could not be one: what is to be known of the slaves after a restart is to be kept.
+    /// The entry was dropped, as the process cannot be a slave: keep the store's record of its slaves.
     SlavesChanged,
-    /// Whoever had the slave added is answered. Comes once, where somebody waits.
+    /// Answer the caller that added the slave: `None` is success. Comes once, if a caller waits.
     Settle(Option<Refusal>),
-    /// It is up to date. Where it is a former primary, it gives its names in `global` up.
+    /// The slave is up to date. If it is a former primary, it gives up its names in `global`.
     UpToDate,
-    /// To be told to people.
+    /// Log an event.
     Log(Event),
 }
 
 impl Output {
-    /// It has a repair or the feed go on.
+    /// Whether it continues a repair or the feed.
     pub(super) const fn goes_on(&self) -> bool {
         matches!(self, Self::Repair | Self::ReadPart { .. } | Self::Feed { .. })
     }
 
-    /// It is for a slave that is followed, and for nobody once it is not.
+    /// Whether it makes sense only while the slave is streamed to.
     pub(super) const fn is_of_stream(&self) -> bool {
         self.goes_on() || matches!(self, Self::TellSiblings { .. } | Self::ReadKeys { .. })
     }

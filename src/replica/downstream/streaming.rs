@@ -152,10 +152,15 @@ impl Downstream {
 
     /// It is a slave from here on. `knows`: where it is the process that is known, that has what it has confirmed.
     pub(super) fn follow(&mut self, watch: Watch, dialect: Dialect, incarnation: Option<u64>, knows: bool) {
-        // A kvnode's store says itself whose writes it has, also when it is another process since it was started again.
+        // A kvnode's store says itself whose writes it has, also when it is another process since it was started again. What it was
+        // sent of a repair beyond these another store has not, which may have its name now.
+        let is_in_place = |known: &Known| {
+            let was_restarted = known.at.creation != watch.at.creation;
+            known.at.node == watch.at.node && (was_restarted || known.incarnation == incarnation)
+        };
         let same = self.known.take().filter(|known| match dialect {
             Dialect::Elixir => known.at == watch.at,
-            Dialect::Kvnode { .. } => true,
+            Dialect::Kvnode { .. } => is_in_place(known),
         });
         let confirmed = match same {
             Some(known) if knows => known.confirmed,

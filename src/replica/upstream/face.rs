@@ -70,7 +70,15 @@ pub enum Input {
     /// To [`Output::SwapIn`] and [`Output::DeleteRest`]: it is done.
     CopyIsIn {
         /// The copy's number.
-        copy: u64,
+        copy: u32,
+    },
+    /// A copy that comes into the store itself cannot become whole: its number is not kept, or what it has not brought cannot be
+    /// looked for.
+    CopyFailed {
+        /// The copy's number.
+        copy: u32,
+        /// Why.
+        error: NotKept,
     },
     /// The primary's slaves are these now.
     Siblings {
@@ -177,15 +185,15 @@ pub enum Output {
     /// What was put aside takes the place of the store's entries: then [`Input::CopyIsIn`].
     SwapIn {
         /// The copy's number.
-        copy: u64,
+        copy: u32,
         /// What is dropped is to be kept elsewhere.
         export: bool,
     },
-    /// What the copy has not brought is to be deleted, as [`take_rest`](super::Upstream::take_rest) says: then
-    /// [`Input::CopyIsIn`].
+    /// What the copy has not brought is to be deleted, as [`take_rest`](super::Upstream::take_rest) says: what carries another
+    /// number, or none. Then [`Input::CopyIsIn`].
     DeleteRest {
         /// The copy's number.
-        copy: u64,
+        copy: u32,
         /// What is dropped is to be kept elsewhere.
         export: bool,
     },
@@ -267,35 +275,11 @@ pub enum Take {
     Nowhere,
     /// Into the store.
     Store(Ticket),
-    /// A copy is under way: [`take_key`](super::Upstream::take_key) says where.
-    ByKey,
-}
-
-/// Where a write of the primary goes while a copy is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Nowhere: the rest of the copy is of no use.
-    Nowhere,
     /// Into what is put aside.
     Aside,
-    /// Into the store.
-    Store {
-        /// What becomes of it is told with this.
-        ticket: Ticket,
-        /// What is there under its key, if it is not the same, is to be kept elsewhere before.
-        export: bool,
-    },
-}
-
-/// What becomes of a key that a store has at the end of a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
-    /// The copy has brought it, or something has since.
-    Stays,
-    /// It is deleted. What becomes of that is told with this.
-    Goes(Ticket),
-    /// The copy is over: nothing is deleted for it any more.
-    Over,
+    /// Into the store, and what is there under its key, where it carries another number than the copy's and is not the same, is
+    /// to be kept elsewhere.
+    Exporting(Ticket),
 }
 
 /// The primary, as it is shown to people and callers.

@@ -1,7 +1,5 @@
 //! A primary that is followed, and how far a store has come with what that sends.
 
-use ahash::{AHashSet, RandomState};
-
 use super::under_way::UnderWay;
 use super::{Greeting, PrimaryView};
 use crate::etf::Pid;
@@ -20,6 +18,8 @@ pub(super) struct Following {
     /// The same once everything that is with the store is done.
     pub(super) taken: u64,
     pub(super) sync: Sync,
+    /// The number of the copy that comes into the store itself, or was to and was left off: what is written carries it. 0: none.
+    pub(super) copy: u32,
     /// Something that it sent was not kept, for this reason, and it has not begun to send it again.
     pub(super) write_error: Option<Refusal>,
     /// The same, until the primary is told.
@@ -46,40 +46,12 @@ pub(super) enum Sync {
 pub(super) enum Staging {
     /// Beside the store.
     Aside,
-    /// Into the store itself.
-    InPlace(SeenKeys),
-    /// It has come, up to this number, and is being put in the place of what the store had.
-    Ending { seq: u64, seen: Option<SeenKeys> },
-}
-
-/// The keys of a copy, as hashes.
-#[derive(Debug)]
-pub(super) struct SeenKeys {
-    keys: AHashSet<u128>,
-    hashers: [RandomState; 2],
-}
-
-impl Default for SeenKeys {
-    fn default() -> Self {
-        Self { keys: AHashSet::new(), hashers: [RandomState::new(), RandomState::new()] }
-    }
-}
-
-impl SeenKeys {
-    /// A key comes, or goes. Gives whether the copy had it before.
-    pub(super) fn note(&mut self, key: &[u8], is_put: bool) -> bool {
-        let hash = self.hash(key);
-        if is_put { !self.keys.insert(hash) } else { self.keys.remove(&hash) }
-    }
-
-    pub(super) fn contains(&self, key: &[u8]) -> bool {
-        self.keys.contains(&self.hash(key))
-    }
-
-    fn hash(&self, key: &[u8]) -> u128 {
-        let [first, second] = &self.hashers;
-        u128::from(first.hash_one(key)) << 64 | u128::from(second.hash_one(key))
-    }
+    /// Into the store itself. `has_come`: all of it was sent, and some of that was not kept: what the store had goes once that was
+    /// sent again.
+    InPlace { has_come: bool },
+    /// It has come, up to this number, and is being put in the place of what the store had; or it is there, and the rest of that
+    /// is deleted.
+    Ending { seq: u64, in_place: bool },
 }
 
 impl Following {
@@ -91,6 +63,7 @@ impl Following {
             applied,
             taken: applied,
             sync: Sync::Stale,
+            copy: 0,
             write_error: None,
             to_tell: None,
             is_said: false,
@@ -120,11 +93,16 @@ impl Following {
 
     /// A copy has come into the store, and what the primary has not is still beside it.
     pub(super) const fn has_rest(&self) -> bool {
-        matches!(self.sync, Sync::Copying(Staging::Ending { seen: Some(_), .. }))
+        matches!(self.sync, Sync::Copying(Staging::Ending { in_place: true, .. }))
     }
 
     pub(super) const fn puts_aside(&self) -> bool {
-        matches!(self.sync, Sync::Copying(Staging::Aside | Staging::Ending { seen: None, .. }))
+        matches!(self.sync, Sync::Copying(Staging::Aside | Staging::Ending { in_place: false, .. }))
+    }
+
+    /// A copy comes into the store itself, or has come and the rest is deleted.
+    pub(super) const fn copies_in_place(&self) -> bool {
+        matches!(self.sync, Sync::Copying(Staging::InPlace { .. } | Staging::Ending { in_place: true, .. }))
     }
 
     pub(super) const fn is_caught_up(&self) -> bool {

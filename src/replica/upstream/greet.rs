@@ -86,8 +86,9 @@ impl Upstream {
         if greeting.started_empty && !around.is_empty && !same && !planted(Rule::ProtectData) {
             return Err(Refusal::NotEmpty);
         }
-        let is_watch_new = !followed.is_some_and(|known| known.is_at(&greeting.pid));
-        if is_watch_new && self.watches >= WATCHES_MAX {
+        // Also a primary that has removed this store, or was left for another: it is watched until it is down.
+        let is_watch_new = !self.watched.contains(&greeting.pid);
+        if is_watch_new && self.watched.len() >= WATCHES_MAX {
             return Err(Refusal::HasPrimary);
         }
         let had = match followed {
@@ -121,7 +122,7 @@ impl Upstream {
         self.durable.position = here;
         self.refused = None;
         self.under_way.forget();
-        self.replaced = change.replaced;
+        let replaced = std::mem::replace(&mut self.replaced, change.replaced);
         self.stepped_down |= change.is_demoted && around.has_slaves;
         self.role = Role::Following(Following::new(greeting, here.map_or(0, |here| here.applied)));
         // Before anything is dropped.
@@ -129,11 +130,11 @@ impl Upstream {
         self.log(Event::Follows { primary: pid.clone(), session });
         self.outputs.push_back(Output::GiveUp);
         if change.is_watch_new {
-            self.watches += 1;
+            self.watched.push(pid.clone());
             self.outputs.push_back(Output::Watch(pid.clone()));
         }
         if let Some((primary, session)) = change.left.clone().filter(|_| !planted(Rule::Leave)) {
-            self.outputs.push_back(Output::Leave { primary, session });
+            self.leave(&primary, session, replaced);
         }
         if change.is_demoted && (around.has_slaves || !around.is_empty) {
             self.log(Event::Demoted(pid.clone()));

@@ -22,8 +22,8 @@
 //!    under the same lock, and carry them out in that order without it. What comes from one primary is handled one by one: the
 //!    outputs of one input are carried out before the next input of that connection. What changes whose writes are taken
 //!    ([`Input::Hello`], [`Input::Promote`], [`Input::Bye`], [`Input::Mark`]) waits until a write that was [taken](Upstream::take) is with the store.
-//! 2. For each write: [`take`](Upstream::take), which allocates nothing, and [`take_key`](Upstream::take_key) where that says so. Each
-//!    [`Ticket`] comes back by [`stored`](Upstream::stored), from any thread and in any order; what was
+//! 2. For each write: [`take`](Upstream::take), which allocates nothing; and what is written carries the [number](Upstream::copy) of
+//!    the copy that is under way. Each [`Ticket`] comes back by [`stored`](Upstream::stored), from any thread and in any order; what was
 //!    put aside by [`put_aside`](Upstream::put_aside). Where these fail there are outputs to take, all of them logs.
 //! 3. Time is of no matter to it.
 //!
@@ -41,10 +41,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use self::event::Event;
-pub use self::face::{
-    Answer, Around, Asked, Changed, Greeting, Input, NotKept, Output, Place, PrimaryView, Rest, Take,
-};
-use self::following::{Following, SeenKeys, Staging, Sync};
+pub use self::face::{Answer, Around, Asked, Changed, Greeting, Input, NotKept, Output, PrimaryView, Take};
+use self::following::{Following, Staging, Sync};
 pub use self::promotion::{Lacks, Promotion};
 pub use self::under_way::Ticket;
 use self::under_way::UnderWay;
@@ -68,8 +66,8 @@ pub struct Upstream {
     started_empty: bool,
     /// Slaves that are being told the lineage.
     greetings: usize,
-    /// Primaries that are watched.
-    watches: usize,
+    /// Primaries that are watched, each once.
+    watched: Vec<Pid>,
     /// It was a primary with slaves: what it has sent them may come late. Said to the primary of each term, until that has
     /// brought it up to date.
     stepped_down: bool,
@@ -79,8 +77,6 @@ pub struct Upstream {
     replaced: Option<u64>,
     /// The primary that was refused last, and why.
     refused: Option<(u64, Refusal)>,
-    /// The number of the last copy.
-    copies: u64,
     under_way: UnderWay,
     /// What the primary has asked, in which session, and is not answered yet.
     put_off: Option<(u64, u64)>,
@@ -89,7 +85,6 @@ pub struct Upstream {
 
 /// What a store is to others.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a store has one, and each write of a primary looks into it")]
 enum Role {
     /// Nobody's slave.
     Alone,
@@ -100,15 +95,19 @@ enum Role {
 }
 
 /// What of a [`Membership`] the machine changes.
-type Kept = (u64, u64, TermRole, bool, u64, Option<Position>, bool, bool);
+type Kept = (u64, u64, TermRole, bool, u64, Option<Position>, bool, bool, u32);
 
 const fn kept(of: &Membership) -> Kept {
-    (of.term, of.promoted, of.role, of.was_slave, of.family, of.position, of.is_partial, of.must_export)
+    let Membership { term, promoted, role, was_slave, family, .. } = *of;
+    (term, promoted, role, was_slave, family, of.position, of.is_partial, of.must_export, of.copies)
 }
 
 impl Upstream {
     /// Of a store that has just been started: with what was kept of it, and `started_empty`: it holds nothing.
-    pub fn new(incarnation: u64, durable: Membership, started_empty: bool) -> Self {
+    pub fn new(incarnation: u64, mut durable: Membership, started_empty: bool) -> Self {
+        if planted(Rule::CopyCounted) {
+            durable.copies = 0;
+        }
         let is_orphan = durable.term > 0 && durable.role == TermRole::Follows;
         Self {
             incarnation,
@@ -117,12 +116,11 @@ impl Upstream {
             durable,
             started_empty,
             greetings: 0,
-            watches: 0,
+            watched: Vec::new(),
             stepped_down: false,
             settled_in: (0, 0),
             replaced: None,
             refused: None,
-            copies: 0,
             under_way: UnderWay::default(),
             put_off: None,
             outputs: VecDeque::new(),
@@ -217,6 +215,7 @@ impl Upstream {
                 self.marked(session, seq, mark, can_put_aside);
             }
             Input::CopyIsIn { copy } => self.copy_is_in(copy),
+            Input::CopyFailed { copy, error } => self.copy_failed(copy, error),
             Input::Siblings { session, slaves } => {
                 if let Some(following) = self.session(session) {
                     following.primary.slaves = slaves;
@@ -227,7 +226,7 @@ impl Upstream {
             Input::Offer(pid) => self.offered(pid),
             Input::Superseded(primary) => self.handed_up(primary),
             Input::PrimaryDown(pid, reason) => {
-                self.watches = self.watches.saturating_sub(1);
+                self.watched.retain(|watched| *watched != pid);
                 if let Role::Following(following) = &mut self.role
                     && following.is_at(&pid)
                 {
@@ -275,7 +274,7 @@ impl Upstream {
         let counts = match following.sync {
             Sync::CaughtUp => true,
             Sync::Stale => false,
-            Sync::Copying(_) | Sync::Failed(_) => return Take::ByKey,
+            Sync::Copying(_) | Sync::Failed(_) => return self.take_in_copy(seq),
         };
         if counts {
             following.take(seq);
@@ -286,28 +285,30 @@ impl Upstream {
         Take::Store(self.under_way.begin(seq, counts))
     }
 
-    /// The same where a copy is under way, with the write's canonical key.
-    pub fn take_key(&mut self, session: u64, seq: u64, key: &[u8], is_put: bool) -> Place {
-        let must_export = self.durable.must_export;
-        let Role::Following(following) = &mut self.role else { return Place::Nowhere };
-        if !following.is_in(session) {
-            return Place::Nowhere;
+    /// The same while a copy is under way.
+    #[cold]
+    fn take_in_copy(&mut self, seq: u64) -> Take {
+        let Role::Following(following) = &mut self.role else { return Take::Nowhere };
+        match following.sync {
+            Sync::Failed(_) => return Take::Nowhere,
+            Sync::Copying(Staging::Aside) => return Take::Aside,
+            // What it stands for is there once the copy is.
+            Sync::Copying(Staging::Ending { .. }) => following.take(seq),
+            Sync::Copying(Staging::InPlace { .. }) | Sync::Stale | Sync::CaughtUp => {}
         }
-        let seen = match &mut following.sync {
-            Sync::Failed(_) => return Place::Nowhere,
-            Sync::Copying(Staging::Aside) => return Place::Aside,
-            Sync::Copying(Staging::InPlace(seen)) => Some(seen),
-            Sync::Copying(Staging::Ending { seen, .. }) => {
-                // What it stands for is there once the copy is.
-                following.taken = following.taken.max(seq);
-                seen.as_mut()
-            }
-            Sync::Stale | Sync::CaughtUp => None,
-        };
         // What comes for a key first finds there what the store had.
-        let is_first = seen.is_some_and(|seen| !seen.note(key, is_put));
+        let exports = self.durable.must_export && following.copies_in_place();
         let ticket = self.under_way.begin(seq, false);
-        Place::Store { ticket, export: must_export && is_first }
+        if exports { Take::Exporting(ticket) } else { Take::Store(ticket) }
+    }
+
+    /// The number that whatever is written now carries, also what a caller writes; 0: none. It is that of the copy that comes into
+    /// the store itself, once the record with that number is handed to the store, and until all of the copy is in.
+    pub const fn copy(&self) -> u32 {
+        match self.following() {
+            Some(following) => following.copy,
+            None => 0,
+        }
     }
 
     /// What has become of a write that the store was handed.
@@ -335,35 +336,28 @@ impl Upstream {
         }
     }
 
-    /// A write of the primary in this session was too large to be received; `key`: its canonical key, as far as it is known.
-    /// The primary is told that it is not here.
-    pub fn skipped(&mut self, session: u64, seq: u64, key: Option<&[u8]>, size: &str) {
-        let Some(following) = self.session(session) else { return };
+    /// A write of the primary in this session was too large to be received; `has_key`: its key is known. The primary is told that it
+    /// is not here. Where there is a ticket, what the store has under the key is to carry the number of the copy: it is old, and
+    /// better than nothing.
+    pub fn skipped(&mut self, session: u64, seq: u64, has_key: bool, size: &str) -> Option<Ticket> {
+        let following = self.session(session)?;
         following.heard(seq);
-        match (&mut following.sync, key) {
-            // What is there under the key is old, and better than nothing.
-            (Sync::Copying(Staging::InPlace(seen) | Staging::Ending { seen: Some(seen), .. }), Some(key)) => {
-                _ = seen.note(key, true)
-            }
-            (Sync::Copying(_), _) => following.sync = Sync::Failed(Refusal::TooLarge),
-            (Sync::Stale | Sync::CaughtUp | Sync::Failed(_), _) => {}
+        let stays = has_key && following.copies_in_place();
+        if matches!(following.sync, Sync::Copying(_)) && !stays {
+            following.sync = Sync::Failed(Refusal::TooLarge);
         }
         self.fail(Refusal::TooLarge, Event::NotKept(size.into()));
         self.persist();
+        stays.then(|| self.under_way.begin(0, false))
     }
 
-    /// What becomes of a key that the store has, at the end of a copy with this number.
-    pub fn take_rest(&mut self, copy: u64, key: &[u8]) -> Rest {
-        let Role::Following(following) = &mut self.role else { return Rest::Over };
-        match &following.sync {
-            Sync::Copying(Staging::Ending { seen: Some(seen), .. }) if copy == self.copies => {
-                if seen.contains(key) {
-                    return Rest::Stays;
-                }
-                Rest::Goes(self.under_way.begin(0, false))
-            }
-            _ => Rest::Over,
-        }
+    /// Whether a key that a copy with this number has not brought, as far as is known, goes: what becomes of that is told with the
+    /// ticket. `None`: the copy is over, and nothing is deleted for it any more.
+    pub fn take_rest(&mut self, copy: u32) -> Option<Ticket> {
+        // See `end_in_place`.
+        let is_whole = |following: &Following| following.has_rest() && following.write_error.is_none();
+        let is_it = copy == self.durable.copies && self.following().is_some_and(is_whole);
+        is_it.then(|| self.under_way.begin(0, false))
     }
 
     /// Whether something in this session counts: its primary is followed in it, and there.
@@ -375,9 +369,9 @@ impl Upstream {
     }
 
     /// Whether a copy, with this number, has come and is not in yet.
-    pub fn is_ending(&self, copy: u64) -> bool {
+    pub fn is_ending(&self, copy: u32) -> bool {
         let ends = |following: &Following| matches!(following.sync, Sync::Copying(Staging::Ending { .. }));
-        copy == self.copies && self.following().is_some_and(ends)
+        copy == self.durable.copies && self.following().is_some_and(ends)
     }
 
     /// Whether what was put aside is of use.
@@ -444,19 +438,29 @@ impl Upstream {
             CopyMark::Begin => {
                 following.begin_again();
                 self.durable.is_partial |= !can_put_aside;
-                self.copies += 1;
+                // Some four billion copies later the first numbers are of no entry any more.
+                self.durable.copies = self.durable.copies.wrapping_add(1).max(1);
+                following.copy = if can_put_aside { 0 } else { self.durable.copies };
                 let staging =
-                    if can_put_aside { Staging::Aside } else { Staging::InPlace(SeenKeys::default()) };
+                    if can_put_aside { Staging::Aside } else { Staging::InPlace { has_come: false } };
                 following.sync = Sync::Copying(staging);
                 following.taken = following.applied;
             }
             CopyMark::Repair => {
                 following.begin_again();
                 self.durable.is_partial = true;
+                if following.has_rest() {
+                    following.sync = Sync::Copying(Staging::InPlace { has_come: true });
+                }
                 if !following.is_copying() && !planted(Rule::LacksUntilWhole) {
                     following.sync = Sync::Stale;
                 }
                 following.taken = following.applied;
+            }
+            CopyMark::Whole
+                if matches!(following.sync, Sync::Copying(Staging::InPlace { has_come: true })) =>
+            {
+                self.end_in_place(seq);
             }
             CopyMark::Whole if following.is_copying() => {}
             CopyMark::Whole => {
@@ -464,16 +468,13 @@ impl Upstream {
                 self.caught_up(caught_up);
             }
             CopyMark::End => {
-                let (copy, export) = (self.copies, self.durable.must_export);
+                let (copy, export) = (self.durable.copies, self.durable.must_export);
                 match std::mem::replace(&mut following.sync, Sync::Stale) {
                     Sync::Copying(Staging::Aside) => {
-                        following.sync = Sync::Copying(Staging::Ending { seq, seen: None });
+                        following.sync = Sync::Copying(Staging::Ending { seq, in_place: false });
                         self.outputs.push_back(Output::SwapIn { copy, export });
                     }
-                    Sync::Copying(Staging::InPlace(seen)) => {
-                        following.sync = Sync::Copying(Staging::Ending { seq, seen: Some(seen) });
-                        self.outputs.push_back(Output::DeleteRest { copy, export });
-                    }
+                    Sync::Copying(Staging::InPlace { .. }) => self.end_in_place(seq),
                     other => {
                         // A copy that did not fit is none, and is begun again.
                         if let Sync::Failed(_) = other {
@@ -487,29 +488,57 @@ impl Upstream {
         self.persist();
     }
 
-    fn copy_is_in(&mut self, copy: u64) {
-        if copy != self.copies {
+    /// All of a copy has come into the store. The key of a write that was not kept carries the number of before, and would go as
+    /// the rest: such a write is sent again first.
+    fn end_in_place(&mut self, seq: u64) {
+        let Role::Following(following) = &mut self.role else { return };
+        if following.write_error.is_some() {
+            following.sync = Sync::Copying(Staging::InPlace { has_come: true });
+            return;
+        }
+        following.sync = Sync::Copying(Staging::Ending { seq, in_place: true });
+        let (copy, export) = (self.durable.copies, self.durable.must_export);
+        self.outputs.push_back(Output::DeleteRest { copy, export });
+    }
+
+    fn copy_is_in(&mut self, copy: u32) {
+        if copy != self.durable.copies {
             return;
         }
         let Role::Following(following) = &mut self.role else { return };
-        let Sync::Copying(Staging::Ending { seq, .. }) = following.sync else { return };
+        let Sync::Copying(Staging::Ending { seq, in_place }) = following.sync else { return };
+        if in_place && following.write_error.is_some() {
+            following.sync = Sync::Copying(Staging::InPlace { has_come: true });
+            return self.persist();
+        }
         let seq = seq.max(following.taken);
+        following.copy = 0;
         let caught_up = following.catch_up(seq, &mut self.under_way);
-        self.durable.must_export = false;
         self.caught_up(caught_up);
+        self.persist();
+    }
+
+    fn copy_failed(&mut self, copy: u32, error: NotKept) {
+        let Role::Following(following) = &mut self.role else { return };
+        if copy != self.durable.copies || !following.copies_in_place() {
+            return;
+        }
+        following.sync = Sync::Failed(error.why);
+        self.fail(error.why, Event::NotKept(error.error));
         self.persist();
     }
 
     /// A mark was taken in with which all that the primary had is here, unless something of it was not kept.
     fn caught_up(&mut self, is_whole: bool) {
+        if !is_whole {
+            return;
+        }
         self.started_empty = false;
         // What a copy drops after this is not its own, however often it is started again.
         self.durable.must_export = false;
         self.durable.was_slave = true;
-        if is_whole {
-            self.durable.is_partial = false;
-            self.settled_in = self.durable.rank();
-        }
+        self.durable.is_partial = false;
+        self.settled_in = self.durable.rank();
     }
 
     /// A caller writes here, and it may have a primary again later: then that copies everything to it, and what this drops is kept
@@ -523,6 +552,13 @@ impl Upstream {
         // Before the write.
         self.persist();
         self.log(Event::WrittenTo);
+    }
+
+    /// Tells a primary that this store follows it no more: in the session in force, and in the one that this has taken the place
+    /// of. The primary has greeted this store by two names then, and may not have had its answer to the second.
+    fn leave(&mut self, primary: &Pid, session: u64, replaced: Option<u64>) {
+        let sessions = replaced.into_iter().chain([session]);
+        self.outputs.extend(sessions.map(|session| Output::Leave { primary: primary.clone(), session }));
     }
 
     fn removed(&mut self, session: u64) {

@@ -98,8 +98,9 @@ impl Upstream {
     /// What was the former primary's is this store's: its slaves, itself among them, and its global names.
     fn take_over(&mut self, former: Following) {
         let primary = former.primary;
+        let replaced = self.replaced.take();
         if former.is_there {
-            self.outputs.push_back(Output::Leave { primary: primary.pid.clone(), session: primary.session });
+            self.leave(&primary.pid, primary.session, replaced);
         }
         let itself = self.adopts(Claim::Former).then(|| as_slave(&primary.names, &primary.pid));
         let slaves = primary.slaves.into_iter().chain(itself);

@@ -145,6 +145,26 @@ fn a_primary_that_takes_back_one_of_two_names_is_told_of_the_session_of_the_othe
 }
 
 #[test]
+fn a_primary_that_adds_and_removes_a_store_again_and_again_is_watched_once() {
+    let mut upstream = upstream();
+    let is_watched = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Watch(_)));
+    for session in 1..=40 {
+        let outputs = greet(&mut upstream, greeting(0, &[1], session), FREE).expect("it is taken");
+        assert_eq!(is_watched(&outputs), session == 1);
+        hand(&mut upstream, Input::Bye { session });
+    }
+    // Two primaries that are promoted by turns.
+    for term in 1..=40 {
+        let primary = 1 + term % 2;
+        let outputs = greet(&mut upstream, greeting(term, &[primary], 40 + term), FREE).expect("it is taken");
+        assert_eq!(is_watched(&outputs), term == 1);
+    }
+    down(&mut upstream, &greeting(0, &[1], 1));
+    let outputs = greet(&mut upstream, greeting(41, &[1], 81), FREE).expect("it is taken");
+    assert!(is_watched(&outputs), "it was down");
+}
+
+#[test]
 fn itself_and_circles_are_refused_and_a_path_of_long_ago_is_not() {
     let mut upstream = upstream();
     let with_slaves = Around { has_slaves: true, ..FREE };
@@ -219,10 +239,10 @@ fn a_copy_is_put_aside_and_what_a_session_that_is_over_sends_is_of_no_use() {
     assert_eq!(upstream.take(2, 11), Take::Nowhere);
     assert_eq!(ask(&mut upstream, 2, 11), Answer::Error("other_session"));
     write(&mut upstream, 1, 11);
-    assert!(mark(&mut upstream, 1, CopyMark::Begin, 11).is_empty());
-    assert_eq!(upstream.take(1, 11), Take::ByKey);
-    assert_eq!(upstream.take_key(1, 11, b"k", true), Place::Aside);
-    assert_eq!(upstream.take_key(2, 11, b"k", true), Place::Nowhere);
+    let begun = mark(&mut upstream, 1, CopyMark::Begin, 11);
+    assert_eq!(begun, [Output::Persist { changed: Changed::Progress, then: None }], "it is counted");
+    assert_eq!(upstream.take(1, 11), Take::Aside);
+    assert_eq!((upstream.take(2, 11), upstream.copy()), (Take::Nowhere, 0));
     assert!(upstream.started_empty());
     let ended = mark(&mut upstream, 1, CopyMark::End, 12);
     assert_eq!(ended, [Output::SwapIn { copy: 1, export: false }]);
@@ -322,20 +342,22 @@ fn a_write_that_was_skipped_is_missing_until_it_is_sent_again() {
     let mut upstream = upstream();
     greet(&mut upstream, greeting(0, &[9], 1), FREE).expect("it is a slave");
     mark(&mut upstream, 1, CopyMark::Whole, 5);
-    upstream.skipped(2, 6, None, "too large");
+    assert_eq!(upstream.skipped(2, 6, false, "too large"), None);
     assert!(outputs(&mut upstream).is_empty(), "of another session");
     assert_eq!(ask(&mut upstream, 1, 6), Answer::Applied(5));
-    upstream.skipped(1, 7, Some(b"k"), "too large");
+    assert_eq!(upstream.skipped(1, 7, true, "too large"), None);
     // The next write has come, and says nothing about that.
     write(&mut upstream, 1, 8);
     assert_eq!(ask(&mut upstream, 1, 8), Answer::Error("too_large"));
     assert_eq!(applied(&upstream), 5);
     // A copy without it takes the place of nothing, whether it is put aside or not, unless its key is known there.
-    for (can_put_aside, key, is_copied) in
-        [(true, Some(&b"k"[..]), false), (true, None, false), (false, Some(b"k"), true), (false, None, false)]
+    for (can_put_aside, has_key, is_copied) in
+        [(true, true, false), (true, false, false), (false, true, true), (false, false, false)]
     {
         hand(&mut upstream, Input::Mark { session: 1, seq: 8, mark: CopyMark::Begin, can_put_aside });
-        upstream.skipped(1, 9, key, "too large");
+        if let Some(stays) = upstream.skipped(1, 9, has_key, "too large") {
+            upstream.stored(stays, Ok(()));
+        }
         let ended = mark(&mut upstream, 1, CopyMark::End, 9);
         let copy = ended.iter().find_map(|output| match output {
             Output::DeleteRest { copy, .. } | Output::SwapIn { copy, .. } => Some(*copy),
@@ -358,7 +380,8 @@ fn what_is_half_done_is_known_until_it_is_done_also_after_a_restart() {
     assert_eq!(greeted[0], persist, "before anything is dropped");
     assert!(upstream.durable().must_export && !upstream.durable().is_partial);
     // A copy that is put aside leaves what is there as it was, and a repair does not.
-    assert!(mark(&mut upstream, 1, CopyMark::Begin, 3).is_empty() && !upstream.durable().is_partial);
+    mark(&mut upstream, 1, CopyMark::Begin, 3);
+    assert!(!upstream.durable().is_partial);
     let repair = mark(&mut upstream, 1, CopyMark::Repair, 3);
     assert_eq!(repair, [Output::Persist { changed: Changed::Progress, then: None }]);
     let mut again = started_again(upstream.durable(), OWN + 1);
@@ -386,18 +409,9 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
     let begun = without_give_up(hand(&mut upstream, begin), CopyMark::Begin);
     assert_eq!(begun.len(), 1, "what it holds is a mix");
-    let put = |upstream: &mut Upstream, key: &[u8], is_put: bool| {
-        let Place::Store { ticket, export } = upstream.take_key(1, 10, key, is_put) else {
-            panic!("a copy in place")
-        };
-        upstream.stored(ticket, Ok(()));
-        export
-    };
-    assert!(
-        !put(&mut upstream, b"a", true)
-            && !put(&mut upstream, b"b", true)
-            && !put(&mut upstream, b"b", false)
-    );
+    assert!(upstream.durable().is_partial);
+    assert_eq!((upstream.copy(), upstream.durable().copies), (1, 1));
+    write(&mut upstream, 1, 10);
     assert_eq!(
         hand(&mut upstream, Input::Promote { reports: false }),
         [Output::Reply(Answer::Error("copying"))]
@@ -405,19 +419,18 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     let ended = mark(&mut upstream, 1, CopyMark::End, 11);
     assert_eq!(ended, [Output::DeleteRest { copy: 1, export: false }]);
     // While the rest is deleted, which takes a while, writes go on.
-    assert_eq!((upstream.take_rest(1, b"a"), upstream.take_rest(2, b"b")), (Rest::Stays, Rest::Over));
-    let Rest::Goes(deleted) = upstream.take_rest(1, b"b") else { panic!("the primary has it not") };
-    let Place::Store { ticket, .. } = upstream.take_key(1, 12, b"c", true) else { panic!("in place") };
-    upstream.stored(ticket, Ok(()));
-    assert_eq!(upstream.take_rest(1, b"c"), Rest::Stays);
+    assert_eq!(upstream.take_rest(2), None, "of another copy");
+    let deleted = upstream.take_rest(1).expect("it is looked for what the primary has not");
+    write(&mut upstream, 1, 12);
+    assert_eq!(upstream.copy(), 1, "what comes meanwhile is not the rest");
     let asked = hand(&mut upstream, Input::Ask { session: 1, seq: 12 });
     assert_eq!(asked, [Output::PutOff], "a restart would leave what is not deleted");
     let is_in = hand(&mut upstream, Input::CopyIsIn { copy: 1 });
     let [Output::Persist { .. }, Output::ConfirmPutOff(asked)] = is_in[..] else { panic!("{is_in:?}") };
-    assert_eq!(applied(&upstream), 0, "the deletion is with the store");
+    assert_eq!((applied(&upstream), upstream.copy()), (0, 0), "the deletion is with the store");
     assert_eq!(upstream.durable().position, Some(Position { primary: 1, applied: 12 }), "and kept behind it");
     upstream.stored(deleted, Ok(()));
-    assert_eq!((applied(&upstream), upstream.take_rest(1, b"b")), (12, Rest::Over));
+    assert_eq!((applied(&upstream), upstream.take_rest(1)), (12, None));
     let kept = hand(&mut upstream, Input::Kept { asked, result: Ok(()) });
     assert_eq!(reply(&kept), Answer::Applied(12));
     assert!(!upstream.durable().is_partial);
@@ -425,9 +438,8 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     upstream.durable.must_export = true;
     let begin = Input::Mark { session: 1, seq: 12, mark: CopyMark::Begin, can_put_aside: false };
     hand(&mut upstream, begin);
-    assert!(
-        put(&mut upstream, b"a", true) && !put(&mut upstream, b"a", true) && put(&mut upstream, b"b", false)
-    );
+    let Take::Exporting(ticket) = upstream.take(1, 12) else { panic!("it may come in its place") };
+    upstream.stored(ticket, Ok(()));
     // Where the copy is over, so is the waiting for it.
     let mut lost = upstream_behind_a_copy();
     mark(&mut lost, 1, CopyMark::End, 10);
@@ -440,13 +452,67 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     assert_eq!(hand(&mut again, Input::Ask { session: 1, seq: 10 }), [Output::PutOff]);
     let begin = Input::Mark { session: 1, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
     let begun = without_give_up(hand(&mut again, begin), CopyMark::Begin);
-    assert!(matches!(begun[..], [Output::ConfirmPutOff(_)]));
+    assert!(matches!(begun[..], [Output::Persist { .. }, Output::ConfirmPutOff(_)]), "{begun:?}");
     // Another copy begins while the rest of this one is deleted.
     mark(&mut upstream, 1, CopyMark::End, 12);
     let begin = Input::Mark { session: 1, seq: 12, mark: CopyMark::Begin, can_put_aside: false };
     hand(&mut upstream, begin);
-    assert_eq!(upstream.take_rest(2, b"x"), Rest::Over);
+    assert_eq!(upstream.take_rest(2), None);
     assert!(hand(&mut upstream, Input::CopyIsIn { copy: 2 }).is_empty());
+}
+
+#[test]
+fn no_two_copies_into_a_store_have_one_number_whatever_comes_between_them() {
+    let begin = |session| Input::Mark { session, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
+    let mut upstream = upstream_behind_a_copy();
+    let first = upstream.copy();
+    // Left off: until it is known who the primary is, what is written counts as before.
+    down(&mut upstream, &greeting(0, &[1], 1));
+    assert_eq!((upstream.copy(), upstream.take_rest(first)), (first, None));
+    greet(&mut upstream, greeting(0, &[1], 2), FREE).expect("it is a slave");
+    assert_eq!(upstream.copy(), 0);
+    hand(&mut upstream, begin(2));
+    assert_eq!(upstream.copy(), first + 1);
+    // Its node is killed.
+    let mut again = started_again(upstream.durable(), OWN + 1);
+    greet(&mut again, greeting(0, &[1], 3), FREE).expect("it is a slave");
+    assert_eq!(again.copy(), 0);
+    let begun = hand(&mut again, begin(3));
+    assert!(begun.contains(&Output::Persist { changed: Changed::Progress, then: None }), "{begun:?}");
+    assert_eq!((again.copy(), again.durable().copies), (first + 2, first + 2));
+    hand(&mut again, Input::Bye { session: 3 });
+    assert_eq!((again.copy(), again.durable().copies), (0, first + 2));
+}
+
+#[test]
+fn a_copy_whose_number_is_not_kept_or_whose_rest_is_not_found_is_told_to_the_primary() {
+    for is_ended in [false, true] {
+        let mut upstream = upstream_behind_a_copy();
+        if is_ended {
+            mark(&mut upstream, 1, CopyMark::End, 10);
+        }
+        let failed = |copy| {
+            let error = NotKept { why: Refusal::Disk, error: "why".into() };
+            Input::CopyFailed { copy, error }
+        };
+        assert!(hand(&mut upstream, failed(2)).is_empty(), "of another copy");
+        let said = hand(&mut upstream, failed(1));
+        assert_eq!(logs(&said), [&Event::NotKept("why".into())]);
+        assert_eq!((upstream.take(1, 11), upstream.take_rest(1)), (Take::Nowhere, None));
+        assert!(hand(&mut upstream, Input::CopyIsIn { copy: 1 }).is_empty());
+        assert_eq!(ask(&mut upstream, 1, 11), Answer::Error("io"), "until it begins again");
+        assert!(upstream.durable().is_partial);
+    }
+}
+
+#[test]
+fn what_is_too_large_leaves_what_a_copy_in_place_finds_under_its_key() {
+    let mut upstream = upstream_behind_a_copy();
+    let stays = upstream.skipped(1, 10, true, "too large").expect("it is to carry the number");
+    upstream.stored(stays, Ok(()));
+    assert!(matches!(upstream.take(1, 10), Take::Store(_)), "the copy goes on");
+    assert_eq!(upstream.skipped(1, 10, false, "too large"), None);
+    assert_eq!(upstream.take(1, 10), Take::Nowhere, "it may be any key");
 }
 
 /// A slave that had everything, and into which a copy has come.
@@ -464,10 +530,10 @@ fn a_copy_that_does_not_fit_aside_leaves_what_is_there() {
     let mut upstream = upstream();
     greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
     mark(&mut upstream, 1, CopyMark::Begin, 3);
-    assert_eq!(upstream.take_key(1, 3, b"k", true), Place::Aside);
+    assert_eq!(upstream.take(1, 3), Take::Aside);
     upstream.put_aside(not_kept(Refusal::NoSpace));
     assert!(matches!(logs(&outputs(&mut upstream))[..], [Event::CopyNotKept(_)]));
-    assert_eq!(upstream.take_key(1, 3, b"l", true), Place::Nowhere);
+    assert_eq!(upstream.take(1, 3), Take::Nowhere);
     let ended = mark(&mut upstream, 1, CopyMark::End, 4);
     assert!(!ended.iter().any(|output| matches!(output, Output::SwapIn { .. })));
     assert!(upstream.started_empty() && !upstream.durable().was_slave);
@@ -555,8 +621,8 @@ fn what_a_caller_writes_to_a_slave_that_has_not_been_found_again_is_exported() {
     let answer = reply(&outputs);
     assert!(matches!(answer, Answer::Greeted { had: None, stepped_down: false, .. }), "{answer:?}");
     hand(&mut again, Input::Mark { session: 4, seq: 10, mark: CopyMark::Begin, can_put_aside: false });
-    let place = again.take_key(4, 11, b"own", true);
-    assert!(matches!(place, Place::Store { export: true, .. }), "{place:?}");
+    let taken = again.take(4, 11);
+    assert!(matches!(taken, Take::Exporting(_)), "{taken:?}");
     // Promoted, it keeps what it has.
     let mut promoted = started_again(&durable, OWN + 2);
     hand(&mut promoted, Input::OwnWrite);

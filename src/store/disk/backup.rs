@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! backup = "kvnode backup\n", version:32, store*, 5, stores:32, entries:64, bytes:64, xxh3:128 of all before
-//! store  = 1, text(names, one a line), (2, text(name), text(note))*, (3, traits:8, text(key), text(value))*,
+//! store  = 1, text(names, one a line), (2, text(name), text(note))*, (3, head, text(key), text(value))*,
 //!          4, entries:64, bytes:64
 //! text   = length:32, bytes
 //! ```
 //!
-//! Numbers are big-endian. A file is written under a name that nobody has (`kvnode-backup-*.new`), synced, and then named,
+//! A head is that of an entry (`store/head.rs`); in version 1 it was a byte, always. Numbers are big-endian. A file is written under a name that nobody has (`kvnode-backup-*.new`), synced, and then named,
 //! which overwrites nothing: one that has its name is whole.
 
 use std::fmt;
@@ -21,12 +21,12 @@ use xxhash_rust::xxh3::Xxh3;
 use super::engine::View;
 use super::error::{engine_error, store_error};
 use super::record::{Found, plain_key};
-use crate::etf::Traits;
+use crate::store::head::Head;
 use crate::store::{StoreError, Value};
 
 const MARK: &[u8; 14] = b"kvnode backup\n";
 /// The version of the file. A newer one is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const STORE: u8 = 1;
 const NOTE: u8 = 2;
 const ENTRY: u8 = 3;
@@ -44,7 +44,7 @@ pub struct StoreCount {
     pub names: Vec<String>,
     /// Number of entries.
     pub entries: u64,
-    /// Bytes of their keys and values.
+    /// Bytes of their keys and values, and of the numbers that stand beside some.
     pub bytes: u64,
 }
 
@@ -207,7 +207,7 @@ fn write_new(
     let mut out = Hashed { inner: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Xxh3::new() };
     out.write_all(MARK).and_then(|()| out.write_all(&VERSION.to_be_bytes())).map_err(failed)?;
     let all = view.entries().map_err(engine)?;
-    let (mut done, mut stores) = (0, Vec::new());
+    let (mut done, mut stores, mut head) = (0, Vec::new(), Vec::new());
     for (id, names) in view.names().map_err(engine)? {
         out.tagged(STORE, &[names.join("\n").as_bytes()]).map_err(failed)?;
         for note in view.notes(id) {
@@ -225,10 +225,13 @@ fn write_new(
                 pair.into_inner().map_err(|error| unreadable(&engine_error(&error), entries))?;
             let found = Found::new(&key, entry).ok_or_else(|| unreadable(&"it is no entry", entries))?;
             let (key, value) = (found.long_key().unwrap_or_else(|| plain_key(&key)), found.value());
-            out.write_all(&[ENTRY, value.traits.bits()]).map_err(failed)?;
+            head.clear();
+            head.extend([ENTRY, found.head().first()]);
+            found.head().write_numbers(&mut head);
+            out.write_all(&head).map_err(failed)?;
             out.text(key).and_then(|()| out.text(value.bytes)).map_err(failed)?;
             entries += 1;
-            bytes += (key.len() + value.bytes.len()) as u64;
+            bytes += found.bytes(key);
             done += 1;
             if done % TELL_EVERY == 0 && !progress(done, all) {
                 return Err(BackupError::Stopped);
@@ -288,13 +291,13 @@ pub(super) fn read(
                 show(Part::Note(&String::from_utf8_lossy(&key), &value))?;
             }
             (ENTRY, Some(store)) => {
-                let [traits] = reader.array()?;
+                let head = reader.head()?;
                 reader.text(&mut key)?;
                 reader.text(&mut value)?;
                 store.entries += 1;
-                store.bytes += (key.len() + value.len()) as u64;
-                let traits = Traits::from_bits(traits);
-                show(Part::Entry(&key, Value { bytes: &value, shared: None, traits }))?;
+                store.bytes += (key.len() + head.numbers_len() + value.len()) as u64;
+                let value = Value { copy: head.copy, ..Value::of(&value, head.traits) };
+                show(Part::Entry(&key, value))?;
                 done += 1;
                 if done % TELL_EVERY == 0 && !progress(all - reader.left, all) {
                     return Err(BackupError::Stopped);
@@ -403,6 +406,21 @@ impl Reader<'_> {
         into.clear();
         into.resize(len as usize, 0);
         self.fill(into)
+    }
+
+    fn head(&mut self) -> Result<Head, BackupError> {
+        let [first] = self.array()?;
+        let mut numbers = Vec::new();
+        if Head::has_numbers(first) {
+            let [fields] = self.array()?;
+            numbers.resize(Head::numbers_len_of(fields), 0);
+            self.fill(&mut numbers[1..])?;
+            numbers[0] = fields;
+        }
+        match Head::read(first, &numbers) {
+            Some((head, _)) => Ok(head),
+            None => Err(self.damaged("an entry has numbers that are not known here")),
+        }
     }
 
     fn counts(&mut self) -> Result<(u64, u64), BackupError> {

@@ -104,8 +104,7 @@ impl View {
                 let pair = pair.into_inner().map_err(|error| engine_error(&error).to_string());
                 let read = pair.and_then(|(key, entry)| {
                     let found = Found::new(&key, entry).ok_or("it is no entry")?;
-                    let key = found.long_key().unwrap_or_else(|| plain_key(&key));
-                    Ok((key.len() + found.value().bytes.len()) as u64)
+                    Ok(found.bytes(found.long_key().unwrap_or_else(|| plain_key(&key))))
                 });
                 bytes += read.map_err(|what: String| {
                     damaged(format!("a file in it has the store {store}, of which an entry behind {entries} good ones cannot be read ({what})"))

@@ -1,7 +1,7 @@
 //! The folder: whose it is, who has it, and which version wrote it.
 //!
 //! ```text
-//! DIR/format    the text "kvnode 2": what wrote it
+//! DIR/format    the text "kvnode 3": what wrote it
 //! DIR/reached   how far the batches have come (ledger.rs)
 //! DIR/lock      locked by the process that has it, whose id stands in it
 //! DIR/engine/   the engine's files, its journals (*.jnl) among them
@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use super::error::OpenError;
 use super::ledger::{self, Access, Ledger};
 
-/// The version of what stands in the folder. A newer one is not read; version 1 had no numbers in its batches, and becomes
-/// this one when it is opened.
-pub(super) const FORMAT: u32 = 2;
+/// The version of what stands in the folder. A newer one is not read, and an older one becomes this one when it is opened to be
+/// written to: in version 2 no entry had numbers (`store/head.rs`), and in version 1 no batch either, so that it had no ledger.
+pub(super) const FORMAT: u32 = 3;
+const FIRST: u32 = 1;
 /// Where a restore works in the folder until it is done.
 pub(super) const RESTORING: &str = "restoring";
 const MARK: &str = "kvnode ";
@@ -78,7 +79,7 @@ impl Dir {
             Err(TryLockError::WouldBlock) => return Err(in_use(path, lock.as_mut())),
             Err(TryLockError::Error(error)) => return Err(OpenError::system(&lock_path, &error)),
         }
-        let is_first = read_format(path, &path.join("format"))? == Some(1);
+        let is_first = read_format(path, &path.join("format"))? == Some(FIRST);
         Ok(Self { path: path.into(), is_first, _lock: lock })
     }
 
@@ -120,7 +121,7 @@ fn read_format(dir: &Path, format: &Path) -> Result<Option<u32>, OpenError> {
         Ok(text) => {
             let version = text.strip_prefix(MARK).and_then(|version| version.trim().parse::<u32>().ok());
             match version {
-                Some(version @ 1..=FORMAT) => Ok(Some(version)),
+                Some(version @ FIRST..=FORMAT) => Ok(Some(version)),
                 Some(version) if version > FORMAT => {
                     Err(OpenError::NewerFormat { dir: dir.into(), version, known: FORMAT })
                 }
@@ -137,12 +138,15 @@ fn read_format(dir: &Path, format: &Path) -> Result<Option<u32>, OpenError> {
 
 /// Makes the folder one of this version, where it is none or an older one.
 fn check_format(dir: &Path, format: &Path) -> Result<(), OpenError> {
-    if read_format(dir, format)? == Some(FORMAT) {
+    let found = read_format(dir, format)?;
+    if found == Some(FORMAT) {
         return Ok(());
     }
     let new = dir.join("format.new");
     let write = || -> io::Result<()> {
-        Ledger::make(dir)?;
+        if found.is_none_or(|version| version == FIRST) {
+            Ledger::make(dir)?;
+        }
         let mut file = File::create(&new)?;
         file.write_all(format!("{MARK}{FORMAT}\n").as_bytes())?;
         file.sync_all()?;
@@ -171,9 +175,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.txt"), "a").unwrap();
         assert_eq!(Dir::take(dir.path()).unwrap_err(), OpenError::NotOurs { dir: dir.path().into() });
-        fs::write(dir.path().join("format"), "kvnode 3\n").unwrap();
+        fs::write(dir.path().join("format"), "kvnode 4\n").unwrap();
         let newer = Dir::take(dir.path()).unwrap_err();
-        assert_eq!(newer, OpenError::NewerFormat { dir: dir.path().into(), version: 3, known: FORMAT });
+        assert_eq!(newer, OpenError::NewerFormat { dir: dir.path().into(), version: 4, known: FORMAT });
         fs::write(dir.path().join("format"), "kvnode ?\n").unwrap();
         assert!(matches!(Dir::take(dir.path()), Err(OpenError::Damaged { .. })));
     }

@@ -1,9 +1,11 @@
 //! How an entry stands in the engine.
 //!
 //! ```text
-//! key up to 60,000 bytes     hash:16, key                  -> traits:8, value
-//! a longer one               hash:16, 0, md5(key):16 bytes -> traits:8, length:32, key, value
+//! key up to 60,000 bytes     hash:16, key                  -> head, value
+//! a longer one               hash:16, 0, md5(key):16 bytes -> head, length:32, key, value
 //! ```
+//!
+//! The head (`store/head.rs`) is a byte, and some more in an entry that has numbers.
 //!
 //! The hash (xxh3) spreads keys evenly, whatever they are: so a store has parts of about one size, each in one place.
 //!
@@ -13,13 +15,14 @@
 use fjall::Slice;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::etf::Traits;
 use crate::store::Value;
+use crate::store::head::Head;
 
 /// Longest key that is the engine's key as it is, in bytes.
 const PLAIN_MAX: usize = 60_000;
 const HASH_BYTES: usize = 2;
-const TRAITS_BYTES: usize = 1;
+/// Of a head without numbers.
+const HEAD_BYTES: usize = 1;
 const LENGTH_BYTES: usize = 4;
 /// Parts that a store is visited in.
 pub(super) const PARTS: usize = 1024;
@@ -63,9 +66,11 @@ pub(super) const fn is_long(key: &[u8]) -> bool {
 /// What the engine keeps for a key.
 pub(super) fn encode(key: &[u8], value: Value<'_>) -> Vec<u8> {
     let long = is_long(key);
-    let head = if long { LENGTH_BYTES + key.len() } else { 0 };
-    let mut entry = Vec::with_capacity(TRAITS_BYTES + head + value.bytes.len());
-    entry.push(value.traits.bits());
+    let head = Head::of(&value);
+    let key_bytes = if long { LENGTH_BYTES + key.len() } else { 0 };
+    let mut entry = Vec::with_capacity(HEAD_BYTES + head.numbers_len() + key_bytes + value.bytes.len());
+    entry.push(head.first());
+    head.write_numbers(&mut entry);
     if long {
         // A key is part of a frame, whose length has 32 bits.
         entry.extend_from_slice(&(key.len() as u32).to_be_bytes());
@@ -75,12 +80,12 @@ pub(super) fn encode(key: &[u8], value: Value<'_>) -> Vec<u8> {
     entry
 }
 
-/// Bytes of key and value of an entry, from the lengths that the engine knows without reading it.
+/// Bytes of key, numbers and value of an entry, from the lengths that the engine knows without reading it.
 pub(super) const fn bytes(engine_key: &[u8], entry_len: u64) -> u64 {
     if is_digest(engine_key) {
-        entry_len.saturating_sub((TRAITS_BYTES + LENGTH_BYTES) as u64)
+        entry_len.saturating_sub((HEAD_BYTES + LENGTH_BYTES) as u64)
     } else {
-        (engine_key.len() as u64 + entry_len).saturating_sub((HASH_BYTES + TRAITS_BYTES) as u64)
+        (engine_key.len() as u64 + entry_len).saturating_sub((HASH_BYTES + HEAD_BYTES) as u64)
     }
 }
 
@@ -94,27 +99,29 @@ pub(super) const fn is_digest(engine_key: &[u8]) -> bool {
 pub(super) struct Found {
     key: Option<(usize, usize)>,
     entry: Slice,
+    head: Head,
     value_at: usize,
 }
 
 impl Found {
     /// `None`: it is not an entry, though its checksum is right.
     pub(super) fn new(engine_key: &[u8], entry: Slice) -> Option<Self> {
-        entry.first()?;
+        let (head, head_end) = read_head(&entry)?;
         if !is_digest(engine_key) {
-            return Some(Self { key: None, value_at: TRAITS_BYTES, entry });
+            return Some(Self { key: None, head, value_at: head_end, entry });
         }
-        let from = TRAITS_BYTES + LENGTH_BYTES;
-        let length = entry.get(TRAITS_BYTES..from)?.try_into().ok()?;
+        let from = head_end + LENGTH_BYTES;
+        let length = entry.get(head_end..from)?.try_into().ok()?;
         let to = from.checked_add(u32::from_be_bytes(length) as usize)?;
         entry.get(from..to)?;
-        Some(Self { key: Some((from, to)), value_at: to, entry })
+        Some(Self { key: Some((from, to)), head, value_at: to, entry })
     }
 
     /// The entry of a key, as [`encode`] made it.
     pub(super) fn of(key: &[u8], entry: Slice) -> Option<Self> {
-        let value_at = if is_long(key) { TRAITS_BYTES + LENGTH_BYTES + key.len() } else { TRAITS_BYTES };
-        (entry.len() >= value_at).then_some(Self { key: None, entry, value_at })
+        let (head, head_end) = read_head(&entry)?;
+        let value_at = if is_long(key) { head_end + LENGTH_BYTES + key.len() } else { head_end };
+        (entry.len() >= value_at).then_some(Self { key: None, entry, head, value_at })
     }
 
     /// The key, where it stands in the entry.
@@ -123,8 +130,26 @@ impl Found {
     }
 
     pub(super) fn value(&self) -> Value<'_> {
-        Value { bytes: &self.entry[self.value_at..], shared: None, traits: Traits::from_bits(self.entry[0]) }
+        let Head { traits, copy, .. } = self.head;
+        Value { bytes: &self.entry[self.value_at..], shared: None, traits, copy }
     }
+
+    /// What stands beside the value.
+    pub(super) const fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Bytes of key, numbers and value, of an entry of this key.
+    pub(super) fn bytes(&self, key: &[u8]) -> u64 {
+        (key.len() + self.head.numbers_len() + self.entry.len() - self.value_at) as u64
+    }
+}
+
+/// The head of an entry, and where it ends.
+fn read_head(entry: &[u8]) -> Option<(Head, usize)> {
+    let (&first, behind) = entry.split_first()?;
+    let (head, numbers) = Head::read(first, behind)?;
+    Some((head, HEAD_BYTES + numbers))
 }
 
 /// What stands under the engine's key of a key, where it is that key's: another key with the same digest is another key.
@@ -140,19 +165,28 @@ pub(super) fn found(engine_key: &[u8], key: &[u8], entry: Option<Slice>) -> fjal
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::etf::Traits;
 
     #[test]
     fn an_entry_is_read_as_it_was_written_and_counted_alike() {
-        for len in [1, 100, PLAIN_MAX, PLAIN_MAX + 1, 70_000] {
+        for (len, copy) in [1, 100, PLAIN_MAX, PLAIN_MAX + 1, 70_000].map(|len| [(len, 0), (len, 9)]).concat()
+        {
             let key = vec![109; len];
             let engine_key = engine_key(&key);
-            let entry = encode(&key, Value { bytes: b"value", shared: None, traits: Traits::V4_NC });
+            let entry = encode(&key, Value { copy, ..Value::of(b"value", Traits::V4_NC) });
             assert!(engine_key.len() <= 65_535);
-            assert_eq!(bytes(&engine_key, entry.len() as u64), len as u64 + 5);
-            let found = Found::new(&engine_key, entry.into()).expect("an entry");
-            assert_eq!(found.value().bytes, b"value");
-            assert_eq!(found.value().traits, Traits::V4_NC);
-            assert_eq!(found.long_key(), (len > PLAIN_MAX).then_some(&*key));
+            // Of a number: the four bytes that it takes, and one that says that it is there.
+            let counted = len as u64 + 5 + if copy == 0 { 0 } else { 5 };
+            assert_eq!(bytes(&engine_key, entry.len() as u64), counted);
+            let slice = Slice::from(entry);
+            for found in [Found::new(&engine_key, slice.clone()), Found::of(&key, slice)] {
+                let found = found.expect("an entry");
+                let value = found.value();
+                assert_eq!((value.bytes, value.traits, value.copy), (&b"value"[..], Traits::V4_NC, copy));
+                assert_eq!(found.bytes(&key), counted);
+            }
+            let found = Found::new(&engine_key, encode(&key, Value::of(b"", Traits::V4_NC)).into());
+            assert_eq!(found.expect("an entry").long_key(), (len > PLAIN_MAX).then_some(&*key));
         }
     }
 
@@ -177,7 +211,7 @@ mod tests {
     fn what_is_no_entry_is_none() {
         assert!(Found::new(b"k", Slice::from(&[][..])).is_none());
         let digest = engine_key(&[109; 70_000]);
-        for entry in [&[0][..], &[0, 0, 0, 0, 9, 1], &[0, 255, 255, 255, 255, 1]] {
+        for entry in [&[0][..], &[0, 0, 0, 0, 9, 1], &[0, 255, 255, 255, 255, 1], &[128, 1, 0, 0, 0, 9, 0]] {
             assert!(Found::new(&digest, Slice::from(entry)).is_none(), "{entry:?}");
         }
     }

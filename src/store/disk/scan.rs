@@ -9,7 +9,7 @@ use super::record::{self, Found};
 use super::writer::Shared;
 use crate::store::{Batch, Scan, ScanDone, Shows, StoreError};
 
-/// A batch has no more entries than this, and about so many bytes.
+/// A batch has no more entries than this, and about so many bytes were read for it.
 const BATCH_ENTRIES_MAX: usize = 4096;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
@@ -43,18 +43,25 @@ impl DiskScan {
             None => view.entries_of(self.store, self.part),
             Some(after) => view.entries_behind(self.store, self.part, after),
         };
+        let mut read = 0;
         for entry in entries.ok_or(StoreError::Io("eio"))? {
-            let wants_value = |key: &Slice| self.shows == Shows::Pairs || record::is_digest(key);
+            let wants_value = |key: &Slice| self.shows != Shows::Keys || record::is_digest(key);
             let (key, entry) = entry.into_inner_if(wants_value).map_err(|error| engine_error(&error))?;
             match entry {
                 None => batch.push(record::plain_key(&key), None),
                 Some(entry) => {
+                    read += entry.len();
                     let found = Found::new(&key, entry).ok_or(StoreError::Io("damaged"))?;
-                    let value = (self.shows == Shows::Pairs).then(|| found.value());
-                    batch.push(found.long_key().unwrap_or_else(|| record::plain_key(&key)), value);
+                    let (value, key) =
+                        (found.value(), found.long_key().unwrap_or_else(|| record::plain_key(&key)));
+                    match self.shows {
+                        Shows::Keys => batch.push(key, None),
+                        Shows::Copies => batch.push_copy(key, value.copy),
+                        Shows::Pairs => batch.push(key, Some(value)),
+                    }
                 }
             }
-            if batch.len() >= BATCH_ENTRIES_MAX || batch.bytes() >= BATCH_BYTES_MAX {
+            if batch.len() >= BATCH_ENTRIES_MAX || batch.bytes().max(read) >= BATCH_BYTES_MAX {
                 self.after = Some(key.to_vec());
                 return Ok(batch);
             }

@@ -1,10 +1,12 @@
 //! A store on disk is a map, whatever happens to its process and its files.
 
 mod folder;
+mod formats;
 mod many;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::store::scan::at_once;
 use crate::store::{self, Written, wait};
 
 fn value(bytes: &[u8]) -> Value<'_> {
-    Value { bytes, shared: None, traits: Traits::V4_NC }
+    Value::of(bytes, Traits::V4_NC)
 }
 
 fn names(name: &str) -> Vec<String> {

@@ -557,7 +557,7 @@ mod tests {
     use crate::etf::Traits;
     use crate::store::{Value, Written};
 
-    const VALUE: Value<'_> = Value { bytes: b"v", shared: None, traits: Traits::none() };
+    const VALUE: Value<'_> = Value::of(b"v", Traits::none());
 
     fn put(shared: &Shared, key: &[u8]) -> Result<Vec<(usize, StoreError)>, StoreError> {
         let change = Change::Put(record::encode(key, VALUE).into(), Box::new(|_| {}));

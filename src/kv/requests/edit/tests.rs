@@ -118,7 +118,7 @@ fn the_list_of_requests_has_each_once() {
 }
 
 fn value(bytes: &[u8]) -> Option<Value<'_>> {
-    Some(Value { bytes, shared: None, traits: crate::etf::Traits::none() })
+    Some(Value::of(bytes, crate::etf::Traits::none()))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::etf::Traits;
 use crate::store::Value;
 
 fn put(key: &str, value: &[u8]) -> Write {
-    let value = Value { bytes: value, shared: None, traits: Traits::default() };
+    let value = Value::of(value, Traits::default());
     let entry = record::encode(key.as_bytes(), value);
     Write { store: 1, key: key.as_bytes().into(), change: Change::Put(entry.into(), Box::new(|_| {})) }
 }

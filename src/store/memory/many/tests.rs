@@ -24,7 +24,7 @@ impl UpdateMany for Decided {
 }
 
 fn value(bytes: &[u8]) -> Value<'_> {
-    Value { bytes, shared: None, traits: Traits::none() }
+    Value::of(bytes, Traits::none())
 }
 
 fn never<T>() -> T {

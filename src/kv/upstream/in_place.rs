@@ -1,0 +1,260 @@
+//! Changes that look at what is there, while a copy comes into the store itself: what carries another number than the copy's was
+//! not brought by it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use crate::etf::{TermView, Traits};
+use crate::kv::confirm::Confirmations;
+use crate::kv::dropped::DroppedPairs;
+use crate::kv::handed::{Handed, told};
+use crate::kv::order::{Committed, OwnedValue};
+use crate::kv::ranked::{Ranked, rank};
+use crate::kv::server::KeyValueServer;
+use crate::kv::write::{Completion, Written, committed, committed_later, ended};
+use crate::process::{Dispatch, Feed, ProcessId};
+use crate::replica::planted::{Rule, planted};
+use crate::replica::upstream::Ticket;
+use crate::store::{self, Change, Owed, Pending, ReadDone, Store, StoreError, Update, Value};
+
+/// What is to become of a key.
+#[derive(Clone, Copy, Default)]
+enum Wanted {
+    /// It goes, unless the copy has brought it.
+    #[default]
+    Rest,
+    /// It gets the value, or goes where there is none.
+    Written,
+    /// It keeps what it has, as if the copy had brought that.
+    Stays,
+}
+
+/// A change of a key.
+#[derive(Default)]
+pub(super) struct InPlace {
+    wanted: Wanted,
+    /// The number of the copy.
+    copy: u32,
+    /// `None`: it goes.
+    value: Option<OwnedValue>,
+    /// What is dropped is kept elsewhere.
+    exports: bool,
+    /// It was shown what is there.
+    has_decided: bool,
+    /// What that was, where it is kept elsewhere.
+    dropped: Option<Box<[u8]>>,
+    /// Counts keys that go as the rest.
+    deleted: Option<Arc<Deleted>>,
+}
+
+impl InPlace {
+    /// It goes, unless the copy has brought it.
+    pub(super) fn rest(copy: u32, exports: bool, deleted: &Arc<Deleted>) -> Self {
+        Self { copy, exports, deleted: Some(Arc::clone(deleted)), ..Self::default() }
+    }
+
+    /// The primary has written it, and what was there before the copy is kept elsewhere.
+    pub(super) fn exporting(copy: u32, value: Option<OwnedValue>) -> Self {
+        Self { wanted: Wanted::Written, copy, value, exports: true, ..Self::default() }
+    }
+
+    /// It keeps what it has.
+    pub(super) fn stays(copy: u32) -> Self {
+        Self { wanted: Wanted::Stays, copy, ..Self::default() }
+    }
+
+    fn change(&self) -> Change<'_> {
+        match &self.value {
+            Some((bytes, traits)) => Change::Put(Value { copy: self.copy, ..Value::of(bytes, *traits) }),
+            None => Change::Delete,
+        }
+    }
+
+    /// It is carried out, or was not. What is there after a failure is kept elsewhere too: what the primary sends in its place later
+    /// may be part of no copy.
+    fn done<T, S: Store>(
+        &mut self,
+        key: &[u8],
+        result: &Result<Option<T>, StoreError>,
+        server: Option<&KeyValueServer<S>>,
+        dropped: &Ranked<rank::Alone, DroppedPairs>,
+    ) {
+        if matches!(result, Ok(Some(_)))
+            && let Some(deleted) = &self.deleted
+        {
+            deleted.keys.fetch_add(1, Ordering::Relaxed);
+        }
+        if !self.exports {
+            return;
+        }
+        if !self.has_decided
+            && result.is_err()
+            && let Some(server) = server
+        {
+            server.keep_present(key, self.value.as_ref().map(|(bytes, _)| &**bytes));
+        }
+        let mut dropped = dropped.lock();
+        if let Some(was) = self.dropped.take() {
+            dropped.keep(key, &was);
+        }
+        dropped.came();
+    }
+}
+
+impl Update for InPlace {
+    fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
+        self.has_decided = true;
+        let foreign = present.filter(|present| present.copy != self.copy || planted(Rule::RestAsItIs));
+        let is_same = |was: &Value<'_>| self.value.as_ref().is_some_and(|(bytes, _)| **bytes == *was.bytes);
+        let exports = self.exports && !planted(Rule::DroppedKept);
+        self.dropped = foreign.filter(|was| exports && !is_same(was)).map(|was| was.bytes.into());
+        match (self.wanted, foreign) {
+            (Wanted::Rest | Wanted::Stays, None) => Change::Keep,
+            (Wanted::Stays, Some(was)) => {
+                self.value = Some((was.bytes.into(), was.traits));
+                self.change()
+            }
+            (Wanted::Rest, Some(_)) | (Wanted::Written, _) => self.change(),
+        }
+    }
+}
+
+/// How many keys were deleted as the primary has them not: said once all are.
+pub(super) struct Deleted {
+    store: ProcessId,
+    keys: AtomicU64,
+}
+
+impl Deleted {
+    pub(super) fn of(store: ProcessId) -> Arc<Self> {
+        Arc::new(Self { store, keys: AtomicU64::new(0) })
+    }
+}
+
+impl Drop for Deleted {
+    fn drop(&mut self) {
+        let keys = *self.keys.get_mut();
+        if keys > 0 {
+            tracing::warn!(store = ?self.store, keys, "keys that the primary has not are deleted");
+        }
+    }
+}
+
+/// A change that a store carries out later.
+struct Later<S> {
+    server: Weak<KeyValueServer<S>>,
+    change: InPlace,
+    key: Box<[u8]>,
+    handed: Handed,
+    completion: Completion<S>,
+    confirmations: Arc<Confirmations>,
+    dispatch: Arc<dyn Dispatch>,
+    dropped: Arc<Ranked<rank::Alone, DroppedPairs>>,
+}
+
+impl<S: Store> Update for Later<S> {
+    fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
+        self.change.decide(present)
+    }
+}
+
+impl<S: Store> Pending for Later<S> {
+    fn done(self: Box<Self>, result: Result<Option<store::Written<'_>>, StoreError>) {
+        let mut this = *self;
+        this.change.done(&this.key, &result, this.server.upgrade().as_deref(), &this.dropped);
+        told(&this.confirmations, &*this.dispatch, this.handed, this.completion, result);
+    }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// Has a key changed. What becomes of that is told with the ticket, but for what is done at once.
+    pub(super) fn change_in_place(
+        &self,
+        key: &[u8],
+        mut change: InPlace,
+        ticket: Ticket,
+        store: ProcessId,
+    ) -> Written {
+        let traits = TermView::parse(key).map_or(Traits::none(), TermView::traits);
+        let handed = Handed { store, traits, needs: Traits::none(), confirmed: false };
+        if change.exports {
+            self.dropped.lock().expect();
+        }
+        let later = |change: &mut InPlace| -> Box<dyn Pending> {
+            Box::new(Later {
+                server: Weak::clone(&self.this),
+                change: std::mem::take(change),
+                key: key.into(),
+                handed,
+                completion: Completion::FromPrimary(Arc::clone(&self.upstream), ticket),
+                confirmations: Arc::clone(&self.confirmations),
+                dispatch: Arc::clone(&self.dispatch),
+                dropped: Arc::clone(&self.dropped),
+            })
+        };
+        let result = if S::AT_ONCE {
+            let slaves = self.confirmations.slaves.read();
+            let _order = self.confirmations.order.hold();
+            let result = self.store().update(key, &mut change, later);
+            if let Some(Ok(Some(seq))) = result {
+                let changes = [(key, change.change())];
+                let written = store::Written { seq, changes: &changes };
+                committed(&Committed { written, traits, confirmed: false }, &slaves, |slave| {
+                    if let Some(node) = slave.node() {
+                        self.dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
+                    }
+                });
+            }
+            result
+        } else {
+            self.confirmations.order.begun();
+            let result = self.store().update(key, &mut change, later);
+            if let Some(now) = &result {
+                // It has answered at once for once.
+                if let Ok(Some(seq)) = now {
+                    let changes = [(key, change.change())];
+                    let written = store::Written { seq: *seq, changes: &changes };
+                    let write = Committed { written, traits, confirmed: false };
+                    committed_later(&self.confirmations, &write, store, &*self.dispatch);
+                }
+                ended(&self.confirmations, store, &*self.dispatch);
+            }
+            result
+        };
+        result.map_or(Written::Later, |result| {
+            change.done(key, &result, Some(self), &self.dropped);
+            Written::Now(result.map(|seq| seq.unwrap_or(0)))
+        })
+    }
+
+    /// Keeps elsewhere what is there under a key, where it is not the same as what was to come in its place.
+    fn keep_present(&self, key: &[u8], with: Option<&[u8]>) {
+        if planted(Rule::DroppedKept) {
+            return;
+        }
+        self.dropped.lock().expect();
+        let dropped = Arc::clone(&self.dropped);
+        let (owned, with): (Box<[u8]>, Option<Box<[u8]>>) = (key.into(), with.map(Into::into));
+        let came = Owed::new(move |found: Result<Option<Box<[u8]>>, StoreError>| {
+            let mut dropped = dropped.lock();
+            match found {
+                Ok(Some(present)) if Some(&*present) != with.as_deref() => dropped.keep(&owned, &present),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "an entry that the new primary may not have is dropped, and cannot be read");
+                }
+            }
+            dropped.came();
+        });
+        let own = |found: Option<Value<'_>>| found.map(|found| found.bytes.into());
+        // One of the two is used, and the compiler cannot know which.
+        let mut came = Some(came);
+        let now = self.store().get(key, own, || -> ReadDone {
+            let came = came.take();
+            Box::new(move |found| _ = came.map(|came| came.tell(found.map(own))))
+        });
+        if let (Some(found), Some(came)) = (now, came) {
+            came.tell(Ok(found));
+        }
+    }
+}

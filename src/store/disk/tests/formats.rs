@@ -1,0 +1,132 @@
+//! A folder and a backup as the version before has left them, byte by byte: read, taken over, written to.
+
+use std::io::Read as _;
+
+use super::*;
+
+/// Each file but the lock, with a backup of all of it beside: `length:32, path, length:64, stored:64, bytes`, where the bytes that
+/// are not stored are zeros. Compressed by zlib.
+const FOLDER_2: &[u8] = include_bytes!("folder_2.zlib");
+
+fn unpack(into: &Path) {
+    let mut packed = Vec::new();
+    flate2::read::ZlibDecoder::new(FOLDER_2).read_to_end(&mut packed).unwrap();
+    let mut rest = &packed[..];
+    let mut take = |len: u64| {
+        let (taken, behind) = rest.split_at(usize::try_from(len).unwrap());
+        rest = behind;
+        taken
+    };
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let end = packed.len();
+    let mut at = 0;
+    while at < end {
+        let name_len = number(take(4));
+        let path = into.join(str::from_utf8(take(name_len)).unwrap());
+        let (len, stored) = (number(take(8)), number(take(8)));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = fs::File::create(&path).unwrap();
+        io::Write::write_all(&mut &file, take(stored)).unwrap();
+        file.set_len(len).unwrap();
+        at += usize::try_from(20 + name_len + stored).unwrap();
+    }
+    fs::write(into.join("lock"), "").unwrap();
+}
+
+fn counts() -> [StoreCount; 2] {
+    let of = |name, entries, bytes| StoreCount { names: names(name), entries, bytes };
+    [of("a", 3, 5 + 5 + 70_000 + 13 + 5 + 20_000), of("b", 2, 14 + 1 + 9 + 1)]
+}
+
+fn long() -> Vec<u8> {
+    vec![109; 70_000]
+}
+
+/// What a store has under a key, with its traits and the number of its copy.
+fn whole(store: &DiskStore, key: &[u8]) -> Option<(Vec<u8>, Traits, u32)> {
+    let (tell, told) = mpsc::channel();
+    let own = |found: Option<Value<'_>>| found.map(|found| (found.bytes.to_vec(), found.traits, found.copy));
+    let later = || -> ReadDone { Box::new(move |found| tell.send(own(found.unwrap())).unwrap()) };
+    store.get(key, own, later).unwrap_or_else(|| told.recv().unwrap())
+}
+
+#[track_caller]
+fn assert_all(disk: &Arc<Disk>) -> [DiskStore; 2] {
+    let [a, b] = ["a", "b"].map(|name| disk.store(&names(name)).unwrap());
+    let known = |bytes: &[u8], traits| Some((bytes.to_vec(), traits, 0));
+    assert_eq!(whole(&a, b"small"), known(b"value", Traits::V4_NC));
+    assert_eq!(whole(&a, &long()), known(b"of a long key", Traits::V4_NC));
+    assert_eq!(whole(&a, b"large"), known(&[7; 20_000], Traits::V4_NC));
+    assert_eq!(whole(&b, b"gone"), None);
+    assert_eq!(whole(&b, b"in the journal"), known(b"2", Traits::V4_NC));
+    assert_eq!(whole(&b, b"no traits"), known(b"v", Traits::none()));
+    assert_eq!(note(&a, "membership"), Ok(Some(b"kept".to_vec())));
+    [a, b]
+}
+
+fn put_in_copy(store: &DiskStore, key: &[u8], copy: u32) {
+    let value = Value { copy, ..value(b"brought") };
+    written(|done| assert_eq!(store.put(key, value, || done), None)).unwrap();
+}
+
+#[test]
+fn a_folder_of_the_format_before_is_read_as_it_is_and_taken_over_when_it_is_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(dir.path());
+    fs::remove_file(dir.path().join("backup")).unwrap();
+    let format = || fs::read_to_string(dir.path().join("format")).unwrap();
+    assert_eq!(ReadOnlyDisk::open(dir.path()).unwrap().check(&mut |_, _| true).unwrap(), counts());
+    assert_eq!(format(), "kvnode 2\n", "nothing is written");
+    let open = || Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
+    {
+        let disk = open();
+        assert_eq!(format(), "kvnode 3\n");
+        let [a, b] = assert_all(&disk);
+        for (store, key) in [(&a, &b"small"[..]), (&a, &long()), (&b, b"new")] {
+            put_in_copy(store, key, 7);
+        }
+        assert_eq!((a.len(), a.bytes()), (3, 70_000 + 20_000 + 5 + 5 + 2 * (7 + 5)), "with the numbers");
+    }
+    let disk = open();
+    let [a, b] = ["a", "b"].map(|name| disk.store(&names(name)).unwrap());
+    for (store, key) in [(&a, &b"small"[..]), (&a, &long()), (&b, b"new")] {
+        assert_eq!(whole(store, key), Some((b"brought".to_vec(), Traits::V4_NC, 7)));
+    }
+    let mut copies = BTreeMap::new();
+    let mut scan = a.scan(None, Shows::Copies);
+    loop {
+        let batch = at_once(&mut *scan).unwrap().unwrap();
+        copies.extend(batch.copies().map(|(key, copy)| (key.to_vec(), copy)));
+        if batch.is_last {
+            break;
+        }
+    }
+    let expected = [(b"small".to_vec(), Some(7)), (long(), Some(7)), (b"large".to_vec(), Some(0))];
+    assert_eq!(copies, BTreeMap::from(expected));
+    disk.check(&mut |_, _| true).unwrap();
+}
+
+#[test]
+fn a_backup_of_the_version_before_is_restored_and_the_next_one_has_the_numbers() {
+    let (old, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    unpack(old.path());
+    let (first, second) = (old.path().join("backup"), old.path().join("next"));
+    assert_eq!(fs::read(&first).unwrap()[14..18], [0, 0, 0, 1]);
+    let restored = dir.path().join("restored");
+    assert_eq!(Disk::restore(&first, &restored, &mut |_, _| true).unwrap(), counts());
+    let counted = {
+        let disk = Disk::open(&restored, SyncPolicy::Always, u64::MAX).unwrap();
+        let [a, _] = assert_all(&disk);
+        put_in_copy(&a, b"small", u32::MAX);
+        put_in_copy(&a, &long(), 1);
+        disk.backup(&second, &mut |_, _| true).unwrap()
+    };
+    assert_eq!(fs::read(&second).unwrap()[14..18], [0, 0, 0, 2]);
+    let again = dir.path().join("again");
+    assert_eq!(Disk::restore(&second, &again, &mut |_, _| true).unwrap(), counted);
+    let disk = Disk::open(&again, SyncPolicy::Always, u64::MAX).unwrap();
+    let a = disk.store(&names("a")).unwrap();
+    let brought = |copy| Some((b"brought".to_vec(), Traits::V4_NC, copy));
+    assert_eq!((whole(&a, b"small"), whole(&a, &long())), (brought(u32::MAX), brought(1)));
+    assert_eq!(whole(&a, b"large"), Some((vec![7; 20_000], Traits::V4_NC, 0)));
+}

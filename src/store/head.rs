@@ -1,0 +1,178 @@
+//! What an engine keeps beside a value: its traits, and numbers that few entries have.
+//!
+//! ```text
+//! traits:8                                         an entry without a number
+//! traits:8 with the bit 0x80, fields:8, numbers    fields: 1 = copy:32, 2 = revision:64, 4 = deadline:64, in this order
+//! ```
+//!
+//! A number of 0 is none, and takes no byte: an entry without any is spelled as before there were numbers. An entry with fields
+//! that are not known here is of a newer version, and is not read.
+
+use super::Value;
+use crate::etf::Traits;
+
+/// Numbers follow: no trait has this bit.
+const HAS_NUMBERS: u8 = 0x80;
+const COPY: u8 = 1;
+const REVISION: u8 = 2;
+const DEADLINE: u8 = 4;
+const KNOWN: u8 = COPY | REVISION | DEADLINE;
+
+const _: () = assert!(Traits::ALL.bits() & HAS_NUMBERS == 0, "the bit is free");
+
+/// What stands beside a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// What was noticed in the value.
+    pub traits: Traits,
+    /// See [`Value::copy`].
+    pub copy: u32,
+    /// The number of the key's last write. Nobody gives entries one yet.
+    pub revision: u64,
+    /// When the entry ends, in milliseconds since 1970. Likewise.
+    pub deadline: u64,
+}
+
+impl Head {
+    /// Of a value.
+    #[inline]
+    pub(super) const fn of(value: &Value<'_>) -> Self {
+        Self { traits: value.traits, copy: value.copy, revision: 0, deadline: 0 }
+    }
+
+    /// Whether numbers follow this first byte.
+    pub(super) const fn has_numbers(first: u8) -> bool {
+        first & HAS_NUMBERS != 0
+    }
+
+    const fn fields(&self) -> u8 {
+        let copy = if self.copy == 0 { 0 } else { COPY };
+        let revision = if self.revision == 0 { 0 } else { REVISION };
+        let deadline = if self.deadline == 0 { 0 } else { DEADLINE };
+        copy | revision | deadline
+    }
+
+    /// The first byte.
+    #[inline]
+    pub(super) const fn first(&self) -> u8 {
+        if self.fields() == 0 { self.traits.bits() } else { self.traits.bits() | HAS_NUMBERS }
+    }
+
+    /// How many bytes come behind the first: those of the numbers, and one that says which these are.
+    #[inline]
+    pub(super) const fn numbers_len(&self) -> usize {
+        let fields = self.fields();
+        if fields == 0 { 0 } else { Self::numbers_len_of(fields) }
+    }
+
+    /// The same where the byte that says which numbers there are is this one.
+    pub(super) const fn numbers_len_of(fields: u8) -> usize {
+        let copy = if fields & COPY == 0 { 0 } else { size_of::<u32>() };
+        copy + (fields & (REVISION | DEADLINE)).count_ones() as usize * size_of::<u64>() + 1
+    }
+
+    /// What comes behind the first byte.
+    #[inline]
+    pub(super) fn write_numbers(&self, out: &mut Vec<u8>) {
+        let fields = self.fields();
+        if fields == 0 {
+            return;
+        }
+        out.push(fields);
+        if self.copy != 0 {
+            out.extend_from_slice(&self.copy.to_be_bytes());
+        }
+        for number in [self.revision, self.deadline] {
+            if number != 0 {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+    }
+
+    /// Reads a head by its first byte and what comes behind that. Gives how many bytes of the latter it takes; `None`: it is
+    /// damaged, or of a newer version.
+    #[inline]
+    pub(super) fn read(first: u8, behind: &[u8]) -> Option<(Self, usize)> {
+        if !Self::has_numbers(first) {
+            let traits = Traits::from_bits(first);
+            return Some((Self { traits, copy: 0, revision: 0, deadline: 0 }, 0));
+        }
+        Self::read_numbers(Traits::from_bits(first & !HAS_NUMBERS), behind)
+    }
+
+    #[cold]
+    fn read_numbers(traits: Traits, behind: &[u8]) -> Option<(Self, usize)> {
+        let (&fields, mut rest) = behind.split_first()?;
+        if fields == 0 || fields & !KNOWN != 0 {
+            return None;
+        }
+        let mut number = |field: u8, len: usize| {
+            if fields & field == 0 {
+                return Some(0);
+            }
+            let (number, after) = rest.split_at_checked(len)?;
+            rest = after;
+            Some(number.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        };
+        let copy = number(COPY, size_of::<u32>())?;
+        let revision = number(REVISION, size_of::<u64>())?;
+        let deadline = number(DEADLINE, size_of::<u64>())?;
+        let head = Self { traits, copy: u32::try_from(copy).ok()?, revision, deadline };
+        Some((head, behind.len() - rest.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(head: Head) -> Vec<u8> {
+        let mut bytes = vec![head.first()];
+        head.write_numbers(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_head_is_spelled_as_it_is_said_and_one_without_numbers_is_a_byte() {
+        let traits = Traits::V4_NC;
+        assert_eq!(written(Head { traits, ..Head::default() }), [2]);
+        assert_eq!(written(Head { traits, copy: 258, ..Head::default() }), [0x82, 1, 0, 0, 1, 2]);
+        let whole = Head { traits, copy: 1, revision: 2, deadline: 3 };
+        let numbers = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3];
+        assert_eq!(written(whole), [&[0x82, 7][..], &numbers].concat());
+    }
+
+    #[test]
+    fn what_is_cut_or_has_a_field_that_is_not_known_is_none() {
+        let whole = written(Head { traits: Traits::MAP, copy: 1, revision: 2, deadline: 3 });
+        for end in 1..whole.len() {
+            assert_eq!(Head::read(whole[0], &whole[1..end]), None, "{end}");
+        }
+        for fields in [0, 8, 9, 0x80] {
+            assert_eq!(Head::read(HAS_NUMBERS, &[fields; 40]), None, "{fields}");
+        }
+    }
+
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![Just(0), any::<u64>()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_is_read_as_it_was_written(
+            traits in 0..=Traits::ALL.bits(),
+            copy in prop_oneof![Just(0), any::<u32>()],
+            (revision, deadline) in (number(), number()),
+            behind in prop::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let head = Head { traits: Traits::from_bits(traits), copy, revision, deadline };
+            let mut bytes = written(head);
+            let len = bytes.len() - 1;
+            prop_assert_eq!(head.numbers_len(), len);
+            bytes.extend(behind);
+            prop_assert_eq!(Head::read(bytes[0], &bytes[1..]), Some((head, len)));
+        }
+    }
+}

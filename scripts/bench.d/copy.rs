@@ -49,7 +49,7 @@ pub fn large(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let primary = lab.start_at(Kind::Kvnode, &place(&[]))?;
     let slave = lab.start_at(
         Kind::KvnodeDurable,
-        &place(&["--http".into(), http.to_string(), "--sync".into(), "interval".into()]),
+        &place(&["--http".into(), http.to_string(), "--sync".into(), "interval:100".into()]),
     )?;
     fill(&primary, 0, entries)?;
     fill(&slave, REST_FROM, rest)?;

@@ -96,7 +96,8 @@ impl<S: Store> KeyValueServer<S> {
         let incarnation = RandomState::new().hash_one(slave_buffer_bytes_max);
         let (kept, noting) = match Self::noted(&store) {
             Ok(kept) => (kept, Ok(())),
-            // No copy of a former life is to have the number of one that comes: these begin with any.
+            // The number of the last copy could not be read. Numbers go on from a random one, so that entries of an old copy do
+            // not count as brought by a new one.
             Err(error) => (Membership { copies: incarnation as u32, ..Membership::default() }, Err(error)),
         };
         let machine = Upstream::new(incarnation, kept, store.is_empty());

@@ -435,7 +435,8 @@ impl Node {
 
     /// A connection has ended: everything that hung on it ends too.
     fn ended(&self, handle: &Arc<PeerHandle>, down: &PeerDown) {
-        // Before there can be another connection: nothing goes out by that one as if nothing had been lost with this.
+        // Waiters hear of the loss before another connection to the node can exist: a stream that went on over that one would
+        // have a gap.
         self.waiters.node_down(&handle.name);
         // Those who wait for something by the next connection are not told, so the others are taken out before there is one.
         let waiting = self.peers.remove(handle, || self.waiters.take(&handle.name));

@@ -1,11 +1,13 @@
 //! What must hold once nothing breaks any more.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kvnode::kv::SlaveEntry;
 use kvnode::replica::{PrimaryStanding, Refusal, SlaveState, Standing, TermRole};
 
 use super::drive;
+use super::shell::Follow;
 use super::world::World;
 
 impl World {
@@ -26,6 +28,17 @@ impl World {
                     _ => false,
                 })
             })
+    }
+
+    /// Whether a slave that is refused has not been found since then. It may have been at another process before, and that is told
+    /// once it is found.
+    pub fn has_one_to_look_for(&self, since: Instant) -> bool {
+        let is_one = |follow: &Follow| {
+            matches!(follow.slave.standing(), Standing::Refused(_))
+                && follow.found.is_none_or(|at| at < since)
+        };
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        lives.flat_map(|life| life.follows.iter().flatten()).any(|follow| is_one(follow))
     }
 
     fn is_right(&self, node: usize, target: usize, slave: &SlaveEntry, refusal: Refusal) -> bool {

@@ -74,6 +74,8 @@ pub struct Follow {
     monitor: Option<(Pid, Reference)>,
     /// The node where it was found last.
     before: Option<usize>,
+    /// Its name was found then.
+    pub found: Option<Instant>,
     greeting: Option<Greeting>,
     asked: Vec<Asked>,
 }
@@ -98,6 +100,7 @@ impl Follow {
             poked,
             monitor: None,
             before: None,
+            found: None,
             greeting: None,
             asked: Vec::new(),
         }
@@ -158,6 +161,10 @@ impl World {
         match came {
             Some(Came::Input(input)) => {
                 tracing::trace!(node, slot, ?input);
+                if let Input::Located { found: Ok(Whereabouts::At(_)), .. } = &input {
+                    let now = self.now;
+                    self.follow(node, slot).found = Some(now);
+                }
                 slave.hand_in(input);
             }
             Some(Came::Answer { question, answer }) => {
@@ -514,7 +521,7 @@ impl World {
     /// Nobody waits for the answer to a greeting any more, if there is one; it may still come.
     fn leave_greeting(&mut self, node: usize, slot: usize) -> Option<u64> {
         let Greeting { question, at, call, .. } = self.follow(node, slot).greeting.take()?;
-        if self.random.one_in(2) {
+        if self.random.one_in(5) {
             self.life(node).waiters.cancel(&call);
         }
         self.take_back(node, &at, &call);

@@ -47,7 +47,8 @@ impl World {
             }
         }
         let [first, middle, _] = chain;
-        let is_whole = !self.cut[last][middle] && !self.cut[middle][first];
+        // A path that is old by now may have a store twice.
+        let is_whole = first != last && !self.cut[last][middle] && !self.cut[middle][first];
         is_whole.then_some(chain)
     }
 

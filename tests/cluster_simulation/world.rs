@@ -523,11 +523,12 @@ impl World {
             }
         }
         self.calm_names();
+        let calm_from = self.now;
         for _ in 0..SETTLE_EVENTS_MAX {
             if self.go_on() {
                 continue;
             }
-            if self.is_settled() {
+            if self.is_settled() && !self.has_one_to_look_for(calm_from) {
                 self.is_calm = false;
                 return self.check_settled();
             }

@@ -81,7 +81,7 @@ impl Traits {
     pub const NATIVE_RECORD: Self = Self(4);
     /// A fun in the form before OTP R15 (`FUN_EXT`): no release that we talk to reads it any more.
     pub const OLD_FUN: Self = Self(8);
-    /// All of these. The highest bit is none of them and stays free: whoever keeps the bits beside a value may use it.
+    /// All traits. None of them has the highest bit: a store that keeps the bits beside a value may use it for itself.
     pub const ALL: Self = Self::MAP.union(Self::V4_NC).union(Self::NATIVE_RECORD).union(Self::OLD_FUN);
 
     /// Nothing noticed.

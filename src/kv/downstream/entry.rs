@@ -194,7 +194,7 @@ impl SlaveEntry {
     fn takes_over(&self, at: &Pid, incarnation: Option<u64>, sessions: &[u64]) -> bool {
         let now = self.follow.now();
         {
-            // At once: one that is given up between the two would take nothing over.
+            // Looked at and handed over under one lock: an entry that is given up in between would take no session over.
             let mut machine = self.machine();
             if !machine.as_sibling().is_at(at, incarnation) {
                 return false;

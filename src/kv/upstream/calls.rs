@@ -137,7 +137,7 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    /// Tells the primary that this store has refused a store which that one supersedes.
+    /// Tells the primary of this store that it supersedes `superseded`, a former primary that has greeted this store.
     pub(super) fn hand_up(&self, primary: &Pid, session: u64, superseded: &KnownSlave) {
         let mut frames = Outbound::default();
         frames.send(primary, |w| {
@@ -189,7 +189,8 @@ impl<S: Store> KeyValueServer<S> {
         }
         match self.add_slave(name.clone()) {
             Ok(Some(slave)) => {
-                // Nobody has asked for it: where this store was started without data, it may have lost what that one holds.
+                // No person has added this slave: if this store was started without data, it may have lost what the slave
+                // holds.
                 slave.protect_data();
                 if let Some(node) = node {
                     slave.expect_at(node);

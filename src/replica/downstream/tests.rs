@@ -5,6 +5,8 @@ use crate::distribution::RemoteProcess;
 use crate::etf::OwnedTerm;
 use crate::replica::{GreetingAnswer, Lineage, PresentValue, Said, SlaveState, Source, SourceRead};
 
+mod names;
+
 /// An empty store of `a@h`, which says what it is told.
 #[derive(Default)]
 struct Store {

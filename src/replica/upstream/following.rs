@@ -22,6 +22,8 @@ pub(super) struct Following {
     pub(super) copy: u32,
     /// Something that it sent was not kept, for this reason, and it has not begun to send it again.
     pub(super) write_error: Option<Refusal>,
+    /// That was a write of a copy into the store: its key carries the number of before.
+    pub(super) has_old_keys: bool,
     /// The same, until the primary is told.
     pub(super) to_tell: Option<Refusal>,
     /// People were told that something is not kept, and not that it is kept again.
@@ -65,6 +67,7 @@ impl Following {
             sync: Sync::Stale,
             copy: 0,
             write_error: None,
+            has_old_keys: false,
             to_tell: None,
             is_said: false,
             primary,
@@ -144,6 +147,7 @@ impl Following {
     /// store would not know that it lacks that.
     pub(super) const fn begin_again(&mut self) {
         self.write_error = None;
+        self.has_old_keys = false;
         self.to_tell = None;
     }
 

@@ -85,6 +85,7 @@ pub struct Upstream {
 
 /// What a store is to others.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a store has one, and each write of a primary looks into it")]
 enum Role {
     /// Nobody's slave.
     Alone,
@@ -318,6 +319,9 @@ impl Upstream {
             && self.under_way.is_known(ticket)
         {
             self.fail(error.why, Event::NotKept(error.error));
+            if let Role::Following(following) = &mut self.role {
+                following.has_old_keys |= following.copies_in_place();
+            }
         }
         let done = self.under_way.end(ticket);
         if let Role::Following(following) = &mut self.role {
@@ -355,7 +359,7 @@ impl Upstream {
     /// ticket. `None`: the copy is over, and nothing is deleted for it any more.
     pub fn take_rest(&mut self, copy: u32) -> Option<Ticket> {
         // See `end_in_place`.
-        let is_whole = |following: &Following| following.has_rest() && following.write_error.is_none();
+        let is_whole = |following: &Following| following.has_rest() && !following.has_old_keys;
         let is_it = copy == self.durable.copies && self.following().is_some_and(is_whole);
         is_it.then(|| self.under_way.begin(0, false))
     }
@@ -492,7 +496,7 @@ impl Upstream {
     /// the rest: such a write is sent again first.
     fn end_in_place(&mut self, seq: u64) {
         let Role::Following(following) = &mut self.role else { return };
-        if following.write_error.is_some() {
+        if following.has_old_keys {
             following.sync = Sync::Copying(Staging::InPlace { has_come: true });
             return;
         }
@@ -507,7 +511,7 @@ impl Upstream {
         }
         let Role::Following(following) = &mut self.role else { return };
         let Sync::Copying(Staging::Ending { seq, in_place }) = following.sync else { return };
-        if in_place && following.write_error.is_some() {
+        if in_place && following.has_old_keys {
             following.sync = Sync::Copying(Staging::InPlace { has_come: true });
             return self.persist();
         }

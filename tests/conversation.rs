@@ -16,8 +16,12 @@ mod dropped;
 mod functions;
 #[path = "conversation/late.rs"]
 mod late;
+#[path = "conversation/model.rs"]
+mod model;
 #[path = "conversation/primaries.rs"]
 mod primaries;
+#[path = "conversation/requests.rs"]
+mod requests;
 #[path = "conversation/signals.rs"]
 mod signals;
 #[path = "conversation/store.rs"]

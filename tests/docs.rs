@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use kvnode::config::Limits;
+use kvnode::kv::{Cast, Request, requests};
 use kvnode::program;
 use page::{Page, flags, pages, root};
 use support::kvnode::program;
@@ -93,6 +94,63 @@ fn the_readme_is_short_and_names_every_page() {
         !readme.links.iter().any(|link| link == path)
     });
     assert_none(&unnamed.map(|page| format!("{:?} is not in README.md", page.path)).collect::<Vec<_>>());
+}
+
+/// The requests in the first cell of a row: each name with the number of elements, 0 for an atom.
+fn requests_of(cell: &str) -> Vec<(String, usize)> {
+    let codes = cell.split('`').skip(1).step_by(2);
+    let request = |code: &str| {
+        let Some(inner) = code.strip_prefix('{').and_then(|code| code.strip_suffix('}')) else {
+            return (code.trim_start_matches(':').to_owned(), 0);
+        };
+        let name = inner.split(',').next().unwrap_or_default().trim_start_matches(':').to_owned();
+        (name, inner.split(',').count())
+    };
+    codes.map(request).collect()
+}
+
+#[test]
+fn the_tables_of_requests_have_those_that_a_store_reads() {
+    let page = Page::read("docs/requests.md");
+    let (mut calls, mut casts) = (Vec::new(), Vec::new());
+    for row in page.text.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [first, kind, options, ..] = cells[..] else { continue };
+        let known = match kind {
+            "call" => &mut calls,
+            "cast" => &mut casts,
+            _ => continue,
+        };
+        for (name, arity) in requests_of(first) {
+            if options == "`confirm:`" {
+                known.push((name.clone(), arity + 1));
+            }
+            known.push((name, arity));
+        }
+    }
+    let sorted = |mut requests: Vec<(String, usize)>| {
+        requests.sort_unstable();
+        requests.dedup();
+        requests
+    };
+    let own = |known: &mut dyn Iterator<Item = (&'static str, usize)>| {
+        sorted(known.map(|(name, arity)| (name.to_owned(), arity)).collect())
+    };
+    assert_eq!(sorted(calls), own(&mut Request::known()));
+    assert_eq!(sorted(casts), own(&mut Cast::known()));
+}
+
+#[test]
+fn the_bounds_of_requests_are_those_of_the_page() {
+    let page = Page::read("docs/requests.md");
+    let bounds = [
+        format!("{{:error, {{:too_many, {}}}}}", requests::KEYS_MAX),
+        format!("{{:error, {{:too_large, {}}}}}", requests::BYTES_MAX),
+        format!("{{:error, {{:too_large, {}}}}}", requests::INTEGER_BYTES_MAX),
+    ];
+    for bound in bounds {
+        assert!(page.code.contains(&bound), "{bound}");
+    }
 }
 
 #[test]

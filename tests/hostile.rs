@@ -9,6 +9,8 @@
 mod before_the_cookie;
 #[path = "hostile/malformed.rs"]
 mod malformed;
+#[path = "hostile/requests.rs"]
+mod requests;
 #[path = "hostile/scene.rs"]
 mod scene;
 mod support;

@@ -12,6 +12,8 @@
 pub mod compressed;
 #[cfg(feature = "eetf")]
 pub mod eetf;
+mod elements;
+mod integer;
 pub mod key;
 pub mod order;
 mod owned;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 pub use self::serde::{
     Atom, Binary, Charlist, ConvertError, ConvertProblem, Keyword, atom, from_term, to_term, write_term,
 };
+pub use integer::Integer;
 pub use owned::OwnedTerm;
 // Hidden: memory of a connection's own, which the benches of one without a socket hand in.
 #[doc(hidden)]

@@ -11,6 +11,7 @@ use super::SlaveEntry;
 use super::follow::Settling;
 use super::order::Order;
 use super::ranked::{Ranked, RankedReads, rank};
+use super::requests::Outcome;
 use super::source::Reads;
 use crate::etf::Traits;
 use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
@@ -20,6 +21,9 @@ const TICKS: u32 = 20;
 
 /// How many callers may wait. One more is answered at once, with how many slaves have its write.
 const WAITING_MAX: usize = 1 << 16;
+
+/// Bytes of the answers of these, where they have some: beyond it a caller is told the same, but for one answer that is larger.
+const OUTCOMES_BYTES_MAX: usize = 64 << 20;
 
 /// A write that a caller wants confirmed.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +45,8 @@ pub(super) struct Era(u64);
 struct Waiting {
     wanted: Wanted,
     caller: OwnedCaller,
+    /// What the caller is answered then.
+    outcome: Outcome,
     ticks_left: u32,
 }
 
@@ -48,11 +54,21 @@ struct Waiting {
 struct Queue {
     /// About in the order of numbers; in no order if the store answers later.
     waiting: VecDeque<Waiting>,
+    /// Of the answers of these.
+    outcome_bytes: usize,
     /// Writes that the store has not answered yet: their callers wait after that.
     expected: usize,
     era: Era,
     /// A wake-up is set: it ticks until nobody waits.
     ticking: bool,
+}
+
+impl Queue {
+    /// These wait still.
+    fn keep(&mut self, waiting: VecDeque<Waiting>) {
+        self.outcome_bytes = waiting.iter().map(|waiting| waiting.outcome.bytes()).sum();
+        self.waiting = waiting;
+    }
 }
 
 /// The slaves of a store, and the callers that wait for slaves to have a write.
@@ -121,11 +137,19 @@ impl Confirmations {
     /// The store has taken the write: the caller is answered `:ok` once enough slaves have it, and with an error after the
     /// time-out.
     pub(super) fn wait(&self, wanted: Wanted, caller: OwnedCaller) {
-        let waiting = Waiting { wanted, caller, ticks_left: TICKS + 1 };
+        self.wait_to_say(wanted, caller, Outcome::OK);
+    }
+
+    /// The same with another answer than `:ok`.
+    pub(super) fn wait_to_say(&self, wanted: Wanted, caller: OwnedCaller, outcome: Outcome) {
+        let waiting = Waiting { wanted, caller, outcome, ticks_left: TICKS + 1 };
         let rejected = {
             let mut queue = self.queue.lock();
             queue.expected -= 1;
-            if queue.waiting.len() < WAITING_MAX && waiting.wanted.era == queue.era {
+            let bytes = waiting.outcome.bytes();
+            let fits = queue.outcome_bytes == 0 || queue.outcome_bytes + bytes <= OUTCOMES_BYTES_MAX;
+            if queue.waiting.len() < WAITING_MAX && fits && waiting.wanted.era == queue.era {
+                queue.outcome_bytes += bytes;
                 queue.waiting.push_back(waiting);
                 None
             } else {
@@ -153,6 +177,7 @@ impl Confirmations {
         let waiting = {
             let mut queue = self.queue.lock();
             queue.era.0 += 1;
+            queue.outcome_bytes = 0;
             std::mem::take(&mut queue.waiting)
         };
         for waiting in waiting {
@@ -179,11 +204,11 @@ impl Confirmations {
             };
             let (done, waiting) =
                 std::mem::take(&mut queue.waiting).into_iter().partition::<VecDeque<_>, _>(is_done);
-            queue.waiting = waiting;
+            queue.keep(waiting);
             done
         };
         for waiting in done {
-            waiting.caller.reply(&*self.dispatch, |w| _ = w.atom("ok"));
+            waiting.outcome.send(waiting.caller, &*self.dispatch);
         }
     }
 
@@ -198,7 +223,7 @@ impl Confirmations {
             let (late, waiting) = std::mem::take(&mut queue.waiting)
                 .into_iter()
                 .partition::<VecDeque<_>, _>(|waiting| waiting.ticks_left == 0);
-            queue.waiting = waiting;
+            queue.keep(waiting);
             queue.ticking = queue.expected > 0 || !queue.waiting.is_empty();
             (late, queue.ticking)
         };
@@ -234,22 +259,53 @@ mod tests {
         fn exit(&self, _process: ProcessId, _reason: &[u8]) {}
     }
 
-    #[test]
-    fn what_the_store_drops_as_a_slave_is_confirmed_by_nobody() {
+    /// What is sent, and callers whose writes are expected.
+    fn expecting(expected: usize) -> (Arc<Sent>, Confirmations, impl Fn() -> OwnedCaller) {
         let sent = Arc::new(Sent::default());
         let confirmations = Confirmations::new(Arc::clone(&sent) as Arc<_>);
+        confirmations.queue.lock().expected = expected;
         let pid = Pid { node: "a@h".into(), id: 1, serial: 0, creation: 1 };
         let tag = Reference { node: "a@h".into(), creation: 1, words: vec![1, 2, 3] };
         let caller = encode(|w| _ = w.tuple(2).pid(&pid).reference(&tag));
-        let caller = || Caller::parse(&mut Cursor::new(&caller)).expect("a caller").to_owned(&pid);
-        confirmations.queue.lock().expected = 2;
-        let wanted = Wanted { seq: 5, slaves: 1, traits: Traits::none(), era: Era::default() };
-        confirmations.wait(wanted, caller());
+        let caller = move || Caller::parse(&mut Cursor::new(&caller)).expect("a caller").to_owned(&pid);
+        (sent, confirmations, caller)
+    }
+
+    const WANTED: Wanted = Wanted { seq: 5, slaves: 1, traits: Traits::none(), era: Era(0) };
+
+    #[test]
+    fn what_the_store_drops_as_a_slave_is_confirmed_by_nobody() {
+        let (sent, confirmations, caller) = expecting(2);
+        confirmations.wait(WANTED, caller());
         assert_eq!(*sent.0.lock(), 0);
         confirmations.give_up();
         assert_eq!((*sent.0.lock(), confirmations.queue.lock().waiting.len()), (1, 0));
         // The store was at it still.
-        confirmations.wait(wanted, caller());
+        confirmations.wait(WANTED, caller());
         assert_eq!((*sent.0.lock(), confirmations.queue.lock().waiting.len()), (2, 0));
+    }
+
+    #[test]
+    fn the_answers_of_those_that_wait_are_bounded_but_for_one() {
+        let (sent, confirmations, caller) = expecting(5);
+        let wait = |bytes: usize| {
+            confirmations.wait_to_say(WANTED, caller(), Outcome::Term(vec![106; bytes]));
+            let queue = confirmations.queue.lock();
+            (queue.waiting.len(), queue.outcome_bytes, *sent.0.lock())
+        };
+        assert_eq!(wait(OUTCOMES_BYTES_MAX + 1), (1, OUTCOMES_BYTES_MAX + 1, 0), "the first may be larger");
+        assert_eq!(wait(1), (1, OUTCOMES_BYTES_MAX + 1, 1), "told at once");
+        confirmations.give_up();
+        assert_eq!(confirmations.queue.lock().outcome_bytes, 0);
+        let wanted = Wanted { era: Era(1), ..WANTED };
+        for bytes in [7, 8] {
+            confirmations.wait_to_say(wanted, caller(), Outcome::Term(vec![106; bytes]));
+        }
+        assert_eq!(confirmations.queue.lock().outcome_bytes, 15);
+        confirmations.tick();
+        assert_eq!(confirmations.queue.lock().outcome_bytes, 15, "they wait still");
+        (0..TICKS).for_each(|_| _ = confirmations.tick());
+        let queue = confirmations.queue.lock();
+        assert_eq!((queue.waiting.len(), queue.outcome_bytes), (0, 0));
     }
 }

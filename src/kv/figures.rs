@@ -27,11 +27,11 @@ thread_local! {
 /// What a store was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// `{:get, key}`.
+    /// `{:get, key}`, and others that read keys.
     Get,
-    /// `{:put, key, value}`.
+    /// `{:put, key, value}`, and others that put values.
     Put,
-    /// `{:delete, key}`.
+    /// `{:delete, key}`, and others that only delete.
     Delete,
     /// `{:replicate_put, …}` and `{:replicate_delete, …}`.
     Replicated,

@@ -26,6 +26,10 @@
 //! that holds what that call was made under: so completions of what is asked under `turns` or `noting` take locks below these
 //! alone. No store that answers later is asked for anything under `UpstreamEntry::machine`: its own thread takes that lock to tell
 //! what became of a write.
+//!
+//! # Requests
+//!
+//! What is read of a call stands in [`request`]. The page of [`requests`] says how one more is added: in two files.
 
 mod at_slave;
 mod confirm;
@@ -37,9 +41,11 @@ pub mod functions;
 mod handed;
 pub mod load;
 mod notes;
+mod operations;
 mod order;
 mod ranked;
 pub mod request;
+pub mod requests;
 pub mod server;
 pub mod slaves;
 mod source;

@@ -16,7 +16,7 @@ use parking_lot::MutexGuard;
 
 use super::ranked::{Guard, Ranked, rank};
 
-use crate::etf::Traits;
+use crate::etf::{TermView, Traits};
 use crate::replica::ReplicaWrite;
 use crate::store::{Change, Value, Written};
 
@@ -24,26 +24,34 @@ use crate::store::{Change, Value, Written};
 #[derive(Clone, Copy)]
 pub(super) struct Committed<'a> {
     pub written: Written<'a>,
-    /// Of the key and the value.
+    /// Of the key and the value; of several keys nothing, as each has its own.
     pub traits: Traits,
     /// Somebody waits for slaves to have it.
     pub confirmed: bool,
 }
 
 impl Committed<'_> {
-    /// Shows each key that it has changed.
-    pub(super) fn each(&self, mut show: impl FnMut(ReplicaWrite<'_>)) {
-        for (key, change) in self.written.changes {
+    /// Shows each key that it has changed, with the number of the last write that a slave has whole once it has this: of several
+    /// keys the last alone has the write's own.
+    pub(super) fn each(&self, mut show: impl FnMut(u64, ReplicaWrite<'_>)) {
+        let Written { seq, changes } = self.written;
+        let is_change = |(_, change): &(&[u8], Change<'_>)| !matches!(change, Change::Keep);
+        let last = changes.iter().rposition(is_change);
+        for (at, (key, change)) in changes.iter().enumerate() {
+            let seq = if Some(at) == last { seq } else { seq - 1 };
             match change {
                 Change::Keep => {}
                 Change::Put(value) => {
-                    show(ReplicaWrite::Put {
-                        key,
-                        value: value.bytes,
-                        traits: self.traits.union(value.traits),
-                    });
+                    let traits = self.traits.union(value.traits);
+                    show(seq, ReplicaWrite::Put { key, value: value.bytes, traits });
                 }
-                Change::Delete => show(ReplicaWrite::Delete { key, traits: self.traits }),
+                Change::Delete => {
+                    let traits = match changes {
+                        [_] => self.traits,
+                        _ => TermView::parse(key).map_or(self.traits, TermView::traits),
+                    };
+                    show(seq, ReplicaWrite::Delete { key, traits });
+                }
             }
         }
     }
@@ -216,7 +224,8 @@ mod tests {
             let committed = Committed { written, traits: Traits::none(), confirmed: seq == 7 };
             order.committed(&committed, &mut |next| {
                 let Next::Write(committed) = next else { panic!("there is no gap") };
-                committed.each(|write| {
+                committed.each(|seq, write| {
+                    assert_eq!(seq, committed.written.seq);
                     let value = match write {
                         ReplicaWrite::Put { value, traits, .. } => {
                             assert_eq!(traits, Traits::V4_NC);
@@ -238,6 +247,34 @@ mod tests {
             (order.seq(), shown),
             (8, vec![(5, true, false), (6, false, false), (7, true, true), (8, true, false)])
         );
+    }
+
+    #[test]
+    fn a_slave_that_has_a_part_of_a_write_of_several_keys_has_the_write_before() {
+        let key = |number: u8| [97, number];
+        let keys = [key(1), key(2), key(3), key(4)];
+        let value = Value::of(b"v", Traits::V4_NC);
+        let changes = [Change::Put(value), Change::Delete, Change::Put(value), Change::Keep];
+        let changes: Vec<(&[u8], Change<'_>)> = keys.iter().map(|key| &key[..]).zip(changes).collect();
+        let written = Written { seq: 9, changes: &changes };
+        let committed = Committed { written, traits: Traits::none(), confirmed: false };
+        let shown = |committed: &Committed<'_>| {
+            let mut shown = Vec::new();
+            committed.each(|seq, write| {
+                let (key, traits) = match write {
+                    ReplicaWrite::Put { key, traits, .. } | ReplicaWrite::Delete { key, traits } => {
+                        (key, traits)
+                    }
+                };
+                shown.push((seq, key[1], traits));
+            });
+            shown
+        };
+        let wanted = [(8, 1, Traits::V4_NC), (8, 2, Traits::none()), (9, 3, Traits::V4_NC)];
+        assert_eq!(shown(&committed), wanted);
+        let mut again = Vec::new();
+        HeldBack::new(&committed).show(9, &mut |committed| again = shown(committed));
+        assert_eq!(again, wanted, "kept back");
     }
 
     fn commit(order: &Order, seq: u64, shown: &mut Vec<Result<u64, u64>>) {

@@ -1,5 +1,7 @@
 //! The key-value protocol's requests: terms in, operations out. Slices of the received bytes, nothing copied.
 
+use super::operations::{named, operations};
+use super::requests::{self, Edit, Lookup, Options, Parts};
 use crate::etf::{Cursor, TermView};
 use crate::replica::{CopyMark, Lineage};
 
@@ -26,6 +28,20 @@ pub enum Request<'a> {
         key: TermView<'a>,
         /// As in [`Put`](Self::Put).
         confirm: Option<u32>,
+    },
+    /// One of the requests that read, but for `{:get, k}`. Not of the Elixir servers.
+    Lookup(Lookup<'a>),
+    /// One of the requests that decide by what is there, or change several keys. Not of the Elixir servers.
+    Edit {
+        /// What is asked for.
+        edit: Edit<'a>,
+        /// As in [`Put`](Self::Put).
+        confirm: Option<u32>,
+    },
+    /// A request that writes, with an option that there is not: `{:error, {:unknown_option, option}}`.
+    UnknownOption {
+        /// The option's name.
+        option: TermView<'a>,
     },
     /// `{:add_slave, s}`: `:ok`.
     AddSlave {
@@ -110,17 +126,27 @@ impl<'a> Request<'a> {
         let mut cursor = term.cursor();
         let Ok(arity) = cursor.tuple() else { return Self::read_atom(term) };
         let operation = cursor.atom().ok()?;
-        match (arity, operation.as_bytes()) {
-            (2, b"get") => Some(Self::Get { key: term.tail_at(cursor) }),
-            (3, b"put") => {
-                let (key, value) = key_and_value(term, cursor)?;
-                Some(Self::Put { key, value, confirm: None })
-            }
-            (2, b"delete") => Some(Self::Delete { key: term.tail_at(cursor), confirm: None }),
-            (2, b"add_slave") => Some(Self::AddSlave { slave: term.tail_at(cursor) }),
-            (2, b"remove_slave") => Some(Self::RemoveSlave { slave: term.tail_at(cursor) }),
-            _ => Self::read_other(term),
-        }
+        Self::read_usual(term, arity, operation.as_bytes(), cursor)
+    }
+
+    /// The names of all requests that are read, each with the number of elements of its tuple; 0: it is an atom.
+    pub fn known() -> impl Iterator<Item = (&'static str, usize)> {
+        let atoms = Self::ATOMS.iter().map(|(name, _)| (*name, 0));
+        named(Self::USUAL.iter().chain(Self::SELDOM).chain(Lookup::KNOWN).chain(Edit::KNOWN)).chain(atoms)
+    }
+
+    operations! {
+        #[inline]
+        fn read_usual<'a>(term, arity, operation, cursor) -> Self, USUAL;
+        (2, b"get") => Some(Self::Get { key: term.tail_at(cursor) }),
+        (3, b"put") => {
+            let (key, value) = key_and_value(term, cursor)?;
+            Some(Self::Put { key, value, confirm: None })
+        },
+        (2, b"delete") => Some(Self::Delete { key: term.tail_at(cursor), confirm: None }),
+        (2, b"add_slave") => Some(Self::AddSlave { slave: term.tail_at(cursor) }),
+        (2, b"remove_slave") => Some(Self::RemoveSlave { slave: term.tail_at(cursor) }),
+        _ => Self::read_other(term),
     }
 
     #[cold]
@@ -128,43 +154,62 @@ impl<'a> Request<'a> {
         let mut cursor = term.cursor();
         let arity = cursor.tuple().ok()?;
         let operation = cursor.atom().ok()?;
-        let mut next = || cursor.term().ok().map(|part| part.noticed_in(term));
-        match (arity, operation.as_bytes()) {
-            (2, b"backup") => Some(Self::Backup { path: next()? }),
-            (4, b"put") => {
-                let (key, value) = (next()?, next()?);
-                Some(Self::Put { key, value, confirm: Some(read_confirm(next()?)?) })
-            }
-            (3, b"delete") => {
-                let key = next()?;
-                Some(Self::Delete { key, confirm: Some(read_confirm(next()?)?) })
-            }
-            (1, b"promote") => Some(Self::Promote { reports: false }),
-            (2, b"promote") => {
-                Some(Self::Promote { reports: read_option(next()?, "report")?.is_atom("true") })
-            }
-            (7, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
-            (3, b"replica_ask") => {
-                Some(Self::ReplicaAsk { session: next()?.as_unsigned()?, seq: next()?.as_unsigned()? })
-            }
-            (2, b"replica_offer") => Some(Self::ReplicaOffer { slave: next()? }),
-            _ => None,
-        }
+        Self::read_seldom(term, arity, operation.as_bytes(), cursor)
     }
+
+    operations! {
+        fn read_seldom<'a>(term, arity, operation, cursor) -> Self, SELDOM;
+        (4, b"put") => {
+            let mut parts = Parts::new(cursor, arity);
+            let (key, value) = (parts.next()?.noticed_in(term), parts.next()?.noticed_in(term));
+            Some(match parts.options()? {
+                Options::Known(confirm) => Self::Put { key, value, confirm },
+                Options::Unknown(option) => Self::UnknownOption { option },
+            })
+        },
+        (3, b"delete") => {
+            let mut parts = Parts::new(cursor, arity);
+            let key = parts.next()?.noticed_in(term);
+            Some(match parts.options()? {
+                Options::Known(confirm) => Self::Delete { key, confirm },
+                Options::Unknown(option) => Self::UnknownOption { option },
+            })
+        },
+        (2, b"backup") => Some(Self::Backup { path: term.tail_at(cursor) }),
+        (1, b"promote") => Some(Self::Promote { reports: false }),
+        (2, b"promote") => {
+            Some(Self::Promote { reports: read_option(term.tail_at(cursor), "report")?.is_atom("true") })
+        },
+        (7, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
+        (3, b"replica_ask") => {
+            let ([session, seq], _) = numbers(cursor)?;
+            Some(Self::ReplicaAsk { session, seq })
+        },
+        (2, b"replica_offer") => Some(Self::ReplicaOffer { slave: term.tail_at(cursor) }),
+        _ => requests::read(term, arity, operation, cursor),
+    }
+
+    /// The requests that are atoms.
+    const ATOMS: &'static [(&'static str, Request<'static>)] = &[
+        ("slaves", Request::Slaves),
+        ("status", Request::Status),
+        ("count", Request::Lookup(Lookup::Count)),
+    ];
 
     #[cold]
     fn read_atom(term: TermView<'a>) -> Option<Self> {
-        match term.as_atom()?.as_bytes() {
-            b"slaves" => Some(Self::Slaves),
-            b"status" => Some(Self::Status),
-            _ => None,
-        }
+        let atom = term.as_atom()?;
+        Self::ATOMS.iter().find(|(name, _)| atom == *name).map(|(_, request)| *request)
     }
 }
 
-/// `[confirm: n]`
-fn read_confirm(options: TermView<'_>) -> Option<u32> {
-    read_option(options, "confirm")?.as_unsigned()?.try_into().ok()
+/// Numbers, and the cursor behind them.
+fn numbers<const N: usize>(mut cursor: Cursor<'_>) -> Option<([u64; N], Cursor<'_>)> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = cursor.unsigned().ok()?;
+    }
+    Some((numbers, cursor))
 }
 
 /// The value of the only option in a list.
@@ -255,27 +300,32 @@ pub enum FromPrimary<'a> {
 }
 
 impl<'a> FromPrimary<'a> {
-    fn read(term: TermView<'a>, arity: usize, operation: &[u8], mut cursor: Cursor<'a>) -> Option<Self> {
-        let session = cursor.unsigned().ok()?;
-        if (arity, operation) == (2, b"replica_bye") {
-            return Some(Self::Bye { session });
-        }
-        if (arity, operation) == (3, b"replica_slaves") {
-            return Some(Self::Slaves { session, slaves: term.tail_at(cursor) });
-        }
-        let seq = cursor.unsigned().ok()?;
-        match (arity, operation) {
-            (5, b"replica_put") => {
-                let (key, value) = key_and_value(term, cursor)?;
-                Some(Self::Put { session, seq, key, value })
-            }
-            (4, b"replica_delete") => Some(Self::Delete { session, seq, key: term.tail_at(cursor) }),
-            (4, b"replica_copy") => {
-                let mark = CopyMark::read(cursor.atom().ok()?)?;
-                Some(Self::Copy { session, seq, mark })
-            }
-            _ => None,
-        }
+    operations! {
+        #[inline]
+        fn read<'a>(term, arity, operation, cursor) -> Self, KNOWN;
+        (5, b"replica_put") => {
+            let ([session, seq], cursor) = numbers(cursor)?;
+            let (key, value) = key_and_value(term, cursor)?;
+            Some(Self::Put { session, seq, key, value })
+        },
+        (4, b"replica_delete") => {
+            let ([session, seq], cursor) = numbers(cursor)?;
+            Some(Self::Delete { session, seq, key: term.tail_at(cursor) })
+        },
+        (4, b"replica_copy") => {
+            let ([session, seq], mut cursor) = numbers(cursor)?;
+            let mark = CopyMark::read(cursor.atom().ok()?)?;
+            Some(Self::Copy { session, seq, mark })
+        },
+        (3, b"replica_slaves") => {
+            let ([session], cursor) = numbers(cursor)?;
+            Some(Self::Slaves { session, slaves: term.tail_at(cursor) })
+        },
+        (2, b"replica_bye") => {
+            let ([session], _) = numbers(cursor)?;
+            Some(Self::Bye { session })
+        },
+        _ => None,
     }
 }
 
@@ -320,22 +370,31 @@ impl<'a> Cast<'a> {
         let mut cursor = term.cursor();
         let arity = cursor.tuple().ok()?;
         let operation = cursor.atom().ok()?;
-        match (arity, operation.as_bytes()) {
-            (3, b"replicate_put") => {
-                let (key, value) = key_and_value(term, cursor)?;
-                Some(Self::ReplicatePut { key, value })
-            }
-            (2, b"replicate_delete") => Some(Self::ReplicateDelete { key: term.tail_at(cursor) }),
-            (2, b"replica_left") => Some(Self::ReplicaLeft { session: cursor.unsigned().ok()? }),
-            (3, b"replica_superseded") => Some(Self::ReplicaSuperseded {
-                session: cursor.unsigned().ok()?,
-                store: term.tail_at(cursor),
-            }),
-            (_, name) if name.starts_with(b"replica_") => {
-                FromPrimary::read(term, arity, name, cursor).map(Self::FromPrimary)
-            }
-            _ => None,
-        }
+        Self::read_tuple(term, arity, operation.as_bytes(), cursor)
+    }
+
+    /// The names of all casts that are read, each with the number of elements of its tuple.
+    pub fn known() -> impl Iterator<Item = (&'static str, usize)> {
+        named(Self::KNOWN.iter().chain(FromPrimary::KNOWN))
+    }
+
+    operations! {
+        #[inline]
+        fn read_tuple<'a>(term, arity, operation, cursor) -> Self, KNOWN;
+        (3, b"replicate_put") => {
+            let (key, value) = key_and_value(term, cursor)?;
+            Some(Self::ReplicatePut { key, value })
+        },
+        (2, b"replicate_delete") => Some(Self::ReplicateDelete { key: term.tail_at(cursor) }),
+        (2, b"replica_left") => {
+            let ([session], _) = numbers(cursor)?;
+            Some(Self::ReplicaLeft { session })
+        },
+        (3, b"replica_superseded") => {
+            let ([session], cursor) = numbers(cursor)?;
+            Some(Self::ReplicaSuperseded { session, store: term.tail_at(cursor) })
+        },
+        _ => FromPrimary::read(term, arity, operation, cursor).map(Self::FromPrimary),
     }
 }
 

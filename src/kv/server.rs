@@ -15,6 +15,7 @@ use super::dropped::{DroppedPairs, NewFile};
 use super::handed::Handed;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
+use super::requests::{Shape, answer_later};
 use super::upstream::UpstreamEntry;
 use super::write::{Completion, Write, Written, at_once, change_of, committed, replicate, shared_value};
 use super::{Cast, Follow, Request, SlaveEntry, SlaveWrites, StateShape, state, status};
@@ -24,7 +25,7 @@ use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
 use crate::replica::downstream::Input;
 use crate::replica::{Membership, Source, Upstream};
-use crate::store::{self, Done, ReadDone, Store, StoreError, Value, WriteDone, wait};
+use crate::store::{self, Done, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
     /// Where keys that did not come in canonical form are rewritten.
@@ -56,7 +57,7 @@ pub struct KeyValueServer<S> {
     pub(super) slave_buffer_bytes_max: usize,
     /// Slaves that were added in this life.
     pub(super) slaves_added: AtomicU64,
-    confirm: ConfirmConfig,
+    pub(super) confirm: ConfirmConfig,
     pub(super) slave_writes: SlaveWrites,
     pub(super) slave_write_said: OnceFlag,
     /// Writes that are at its primary.
@@ -190,26 +191,8 @@ impl<S: Store> KeyValueServer<S> {
     fn get(&self, key: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) -> Result<(), TermError> {
         with_canonical(key, |key| {
             let (me, flags, here) = (turn.me, turn.flags, caller.node() == *turn.peer);
-            let later = || {
-                let (caller, dispatch) = (caller.to_owned(&me.pid), Arc::clone(&self.dispatch));
-                Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
-                    if let Ok(Some(value)) = found
-                        && here
-                        && !flags.can_decode(value.traits)
-                    {
-                        return caller.end_call(&*dispatch, undecodable);
-                    }
-                    caller.reply(&*dispatch, |w| match found {
-                        Ok(Some(value)) => {
-                            w.raw(value.bytes);
-                        }
-                        Ok(None) => {
-                            w.atom("nil");
-                        }
-                        Err(error) => write_error(w, &error),
-                    });
-                }) as ReadDone
-            };
+            let later =
+                || answer_later(&self.dispatch, caller.to_owned(&me.pid), here.then_some(flags), Shape::Get);
             self.store.get(key, |value| reply_value(value, caller, turn), later);
         })
     }
@@ -349,6 +332,15 @@ impl<S: Store> KeyValueServer<S> {
         Ok(())
     }
 
+    #[cold]
+    pub(super) fn unknown_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        self.watch.count(Served::Refused);
+        tracing::warn!(store = ?turn.me, ?request, peer = turn.peer, "unknown call ended");
+        turn.end_call(caller, |w| {
+            w.tuple(2).atom("bad_call").term(request);
+        });
+    }
+
     fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let Some(path) = path.as_binary().and_then(|path| str::from_utf8(path).ok()) else {
             return refuse(&"a backup's path is a binary", caller, turn);
@@ -384,6 +376,15 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                     return;
                 }
                 self.call_write(Write::Delete { key }, confirm, caller, turn)
+            }
+            Some(Request::Lookup(lookup)) => self.call_lookup(request, lookup, caller, turn),
+            Some(Request::Edit { edit, confirm }) => self.call_edit(request, edit, confirm, caller, turn),
+            Some(Request::UnknownOption { option }) => {
+                self.watch.count(Served::Refused);
+                turn.reply(caller, |w| {
+                    w.tuple(2).atom("error").tuple(2).atom("unknown_option").term(option);
+                });
+                Ok(())
             }
             Some(Request::AddSlave { slave }) => {
                 self.watch.count(Served::Other);
@@ -434,11 +435,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 Ok(())
             }
             None => {
-                self.watch.count(Served::Refused);
-                tracing::warn!(store = ?turn.me, ?request, peer = turn.peer, "unknown call ended");
-                turn.end_call(caller, |w| {
-                    w.tuple(2).atom("bad_call").term(request);
-                });
+                self.unknown_call(request, caller, turn);
                 Ok(())
             }
         };
@@ -562,7 +559,7 @@ pub(super) fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, turn: &mut T
 }
 
 /// Why a call ends whose answer would cost the caller's node its connection to us.
-fn undecodable(w: &mut TermWriter<'_>) {
+pub(super) fn undecodable(w: &mut TermWriter<'_>) {
     w.tuple(2).atom("system_limit").binary(b"this OTP version cannot decode the value");
 }
 

@@ -26,16 +26,7 @@ impl<'a> Write<'a> {
     /// can decode the pair.
     pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
         match self {
-            Write::Put { key, value } => {
-                // What is not a term to a BEAM would cost the connection of the node that gets it.
-                if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
-                    return Err(TermError::Tag(FUN_EXT));
-                }
-                if value.traits().contains(Traits::MAP) {
-                    key::check_maps(value)?;
-                }
-                Ok((key, Some(value.together_with(key))))
-            }
+            Write::Put { key, value } => Ok((key, Some(check_value(key, value)?))),
             Write::Delete { key } => Ok((key, None)),
         }
     }
@@ -55,6 +46,19 @@ impl<'a> Write<'a> {
             Self::Delete { .. } => Traits::none(),
         }
     }
+}
+
+/// Gives the value that can be kept under a key, with the traits of both.
+#[inline]
+pub(super) fn check_value<'a>(key: TermView<'_>, value: TermView<'a>) -> Result<TermView<'a>, TermError> {
+    // What is not a term to a BEAM would cost the connection of the node that gets it.
+    if key.traits().union(value.traits()).contains(Traits::OLD_FUN) {
+        return Err(TermError::Tag(FUN_EXT));
+    }
+    if value.traits().contains(Traits::MAP) {
+        key::check_maps(value)?;
+    }
+    Ok(value.together_with(key))
 }
 
 /// What became of a write.
@@ -89,7 +93,7 @@ pub(super) fn committed(
             if committed.confirmed {
                 machine.want(seq);
             }
-            committed.each(|write| match machine.push(seq, write) {
+            committed.each(|seq, write| match machine.push(seq, write) {
                 Pushed::Kept => {}
                 Pushed::Ready => is_ready = true,
                 Pushed::Behind => is_behind = true,

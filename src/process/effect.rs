@@ -215,6 +215,19 @@ impl Turn<'_> {
         self.reply_frame(caller, |_| Some(value));
     }
 
+    /// The same where the encoded term is the end of the answer, whose beginning is written before it.
+    pub fn reply_ending(
+        &mut self,
+        caller: &Caller<'_>,
+        begin: impl FnOnce(&mut TermWriter<'_>),
+        value: SharedBytes,
+    ) {
+        self.reply_frame(caller, |w| {
+            begin(w);
+            Some(value)
+        });
+    }
+
     #[inline]
     fn reply_frame(
         &mut self,

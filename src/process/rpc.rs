@@ -151,36 +151,7 @@ fn apply_export(
 /// The elements of a proper list of at most 255 elements, in whatever form it came; `None` for anything else.
 pub fn elements(list: TermView<'_>) -> Option<Vec<TermView<'_>>> {
     const ARGUMENTS_MAX: usize = 255;
-    if let Some(text) = short_string(list) {
-        // A list of small integers travels as a string (erl_ext_dist, "STRING_EXT").
-        return (text.len() <= ARGUMENTS_MAX).then(|| text.iter().map(|&byte| small_integer(byte)).collect());
-    }
-    let mut cursor: Cursor<'_> = list.cursor();
-    let len = cursor.list().ok().filter(|&len| len <= ARGUMENTS_MAX)?;
-    let elements: Option<Vec<_>> = (0..len).map(|_| cursor.term().ok()).collect();
-    (len == 0 || cursor.term().is_ok_and(TermView::is_nil)).then_some(elements?)
-}
-
-fn short_string(list: TermView<'_>) -> Option<&[u8]> {
-    match list.bytes() {
-        [crate::etf::tag::STRING_EXT, _, _, text @ ..] => Some(text),
-        _ => None,
-    }
-}
-
-/// All small integers, encoded.
-static SMALL_INTEGERS: [[u8; 2]; 256] = {
-    let mut all = [[crate::etf::tag::SMALL_INTEGER_EXT, 0]; 256];
-    let mut at = 0;
-    while at < 256 {
-        all[at][1] = at as u8;
-        at += 1;
-    }
-    all
-};
-
-const fn small_integer(byte: u8) -> TermView<'static> {
-    TermView::trusted(&SMALL_INTEGERS[byte as usize], crate::etf::Traits::none())
+    list.elements(ARGUMENTS_MAX)
 }
 
 fn atom(text: &str) -> Vec<u8> {

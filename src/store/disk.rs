@@ -23,10 +23,12 @@ mod engine;
 mod error;
 mod frames;
 mod ledger;
+mod many;
 mod queue;
 mod record;
 mod restore;
 mod scan;
+mod staged;
 mod writer;
 
 use std::fmt;
@@ -44,11 +46,13 @@ pub use error::OpenError;
 pub use ledger::TornEnd;
 
 use super::{
-    Done, Engine, NoteDone, Notes, Pending, ReadDone, Scan, Shows, Store, StoreError, SyncPolicy, Update,
-    Value, WriteDone,
+    Done, Engine, NoteDone, Notes, Pending, PendingMany, ReadDone, ReadManyDone, Scan, Shows, Store,
+    StoreError, SyncPolicy, Update, UpdateMany, Value, WriteDone,
 };
 use engine::Totals;
+use many::Many;
 use queue::{Change, Decided, Write};
+use record::Found;
 use scan::DiskScan;
 use writer::{Memory, Shared};
 
@@ -292,6 +296,41 @@ impl Store for DiskStore {
 
     fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<u64, StoreError>> {
         self.write(key, Change::Delete(later()));
+        None
+    }
+
+    fn get_many<R>(
+        &self,
+        keys: &[&[u8]],
+        now: impl FnOnce(&[Option<Value<'_>>]) -> R,
+        later: impl FnOnce() -> ReadManyDone,
+    ) -> Option<R> {
+        let shared = &self.disk.shared;
+        // As in `get`.
+        let mut later = Some(later);
+        if shared.read_many_later(self.id, keys, || later.take().expect("asked for once")()) {
+            return None;
+        }
+        match shared.read_many(self.id, keys) {
+            Ok(found) => {
+                Some(now(&found.iter().map(|found| found.as_ref().map(Found::value)).collect::<Vec<_>>()))
+            }
+            Err(error) => {
+                if let Some(later) = later.take() {
+                    later()(Err(error));
+                }
+                None
+            }
+        }
+    }
+
+    fn update_many<U: UpdateMany>(
+        &self,
+        keys: &[&[u8]],
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn PendingMany>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        self.write(&[], Change::UpdateMany(Many::new(keys, later(update))));
         None
     }
 

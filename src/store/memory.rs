@@ -4,6 +4,8 @@
 //! value costs one allocation and sixteen bytes of table. What numbers an entry has (`head.rs`) stand before its value. A large
 //! value has a block of its own that is shared with its readers.
 
+mod many;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,8 +17,8 @@ use parking_lot::RwLock;
 use super::head::Head;
 use super::room::PAIR_BYTES;
 use super::{
-    Batch, Change, Done, Engine, OpenError, Pending, ReadDone, Room, Scan, ScanDone, Shows, Store,
-    StoreError, Update, Value, WriteDone,
+    Batch, Change, Done, Engine, OpenError, Pending, PendingMany, ReadDone, ReadManyDone, Room, Scan,
+    ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, WriteDone,
 };
 use crate::etf::SharedBytes;
 
@@ -264,6 +266,24 @@ impl Store for MemoryStore {
         drop(shard);
         drop(removed);
         Some(Ok(seq))
+    }
+
+    fn get_many<R>(
+        &self,
+        keys: &[&[u8]],
+        now: impl FnOnce(&[Option<Value<'_>>]) -> R,
+        _later: impl FnOnce() -> ReadManyDone,
+    ) -> Option<R> {
+        Some(self.read_many(keys, now))
+    }
+
+    fn update_many<U: UpdateMany>(
+        &self,
+        keys: &[&[u8]],
+        update: &mut U,
+        _later: impl FnOnce(&mut U) -> Box<dyn PendingMany>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        Some(self.change_many(keys, update))
     }
 
     fn barrier(&self, _later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {

@@ -19,6 +19,8 @@
 //!    to be seen that the server does not know of.
 //! 6. A [`barrier`](Store::barrier), and a note, come behind everything that was asked before by this thread; a note is read
 //!    as it was written last by then.
+//! 7. What [`get_many`](Store::get_many) and [`update_many`](Store::update_many) ask of several keys is asked of each of them: 4
+//!    and 5 hold for it. Of two of these that have keys in common neither sees a half of the other.
 
 #[cfg(feature = "disk")]
 pub mod disk;
@@ -123,6 +125,8 @@ impl std::error::Error for StoreError {}
 
 /// Called once with what a read that was not answered at once found.
 pub type ReadDone = Box<dyn FnOnce(Result<Option<Value<'_>>, StoreError>) + Send>;
+/// The same of several keys, in their order.
+pub type ReadManyDone = Box<dyn FnOnce(Result<&[Option<Value<'_>>], StoreError>) + Send>;
 /// Called once when a write that was not answered at once is done.
 pub type WriteDone = Box<dyn FnOnce(Result<Written<'_>, StoreError>) + Send>;
 /// Called once when something else that was not answered at once is done.
@@ -160,7 +164,34 @@ pub trait Update {
 
 /// An update that is carried out later.
 pub trait Pending: Update + Send {
+    /// Bytes that it holds until then, about: always the same. What bounds the writes that wait counts them.
+    fn bytes(&self) -> usize {
+        0
+    }
+
     /// It is carried out; `None`: it was decided to keep what is there.
+    fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>);
+}
+
+/// Decides by what is there what becomes of several keys. They change together or not at all.
+pub trait UpdateMany {
+    /// Whether it has to be shown what is there. An update that looks at nothing is shown no value, and a store that has to
+    /// read for it does not.
+    fn looks(&self) -> bool {
+        true
+    }
+
+    /// Shown the present values, in the order of the keys, hands what becomes of a key to `change`, with the key's place, at
+    /// most once for each; the others stay as they are. Otherwise as [`Update::decide`].
+    fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>));
+}
+
+/// An update of several keys that is carried out later.
+pub trait PendingMany: UpdateMany + Send {
+    /// As [`Pending::bytes`], beside the keys.
+    fn bytes(&self) -> usize;
+
+    /// As [`Pending::done`]: all of it is carried out, under one number, or nothing.
     fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>);
 }
 
@@ -168,7 +199,8 @@ pub trait Pending: Update + Send {
 ///
 /// Four methods are its use: [`get`](Self::get), [`update`](Self::update), [`barrier`](Self::barrier) and
 /// [`scan`](Self::scan). [`put`](Self::put) and [`delete`](Self::delete) are updates that look at nothing, which an engine may
-/// do in a shorter way.
+/// do in a shorter way. [`get_many`](Self::get_many) and [`update_many`](Self::update_many) are the first two for several keys at
+/// once; an engine without them answers `enotsup`.
 pub trait Store: Send + Sync + 'static {
     /// Everything is answered at once, and nothing waits for another thread. The server then takes its order of writes around
     /// the write itself.
@@ -205,6 +237,29 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes; a key that is not there is no error. As for [`put`](Self::put).
     fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<u64, StoreError>> {
         update::anyway(self, key, Change::Delete, later)
+    }
+
+    /// Reads several keys as they are at one moment: of an update of several none is seen half. Otherwise as
+    /// [`get`](Self::get). No key is named twice.
+    fn get_many<R>(
+        &self,
+        _keys: &[&[u8]],
+        _now: impl FnOnce(&[Option<Value<'_>>]) -> R,
+        later: impl FnOnce() -> ReadManyDone,
+    ) -> Option<R> {
+        later()(Err(StoreError::Io("enotsup")));
+        None
+    }
+
+    /// Changes several keys by what is there: all of what is decided or, where the answer is an error, nothing, under one number,
+    /// and so that no reader sees a part of it. Otherwise as [`update`](Self::update). No key is named twice.
+    fn update_many<U: UpdateMany>(
+        &self,
+        _keys: &[&[u8]],
+        _update: &mut U,
+        _later: impl FnOnce(&mut U) -> Box<dyn PendingMany>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        Some(Err(StoreError::Io("enotsup")))
     }
 
     /// Waits for everything that was asked before: it is carried out and answered then, and kept as well as the store keeps

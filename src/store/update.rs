@@ -31,6 +31,10 @@ impl Update for Later {
 }
 
 impl Pending for Later {
+    fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, |(bytes, ..)| bytes.len())
+    }
+
     fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
         // It is never decided to keep what is there.
         (self.done)(result.and_then(|written| written.ok_or(StoreError::Io("unknown"))));

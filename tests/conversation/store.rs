@@ -63,7 +63,7 @@ fn answers_to(cluster: &mut Cluster, calls: &[(u64, Option<u64>)]) -> Vec<String
 }
 
 /// Numbers of a seed.
-fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+pub fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     move |bound| {
         state ^= state >> 12;
@@ -99,7 +99,7 @@ fn judge(calls: &[(u64, Option<u64>)], answers: &[String]) -> BTreeMap<u64, u64>
 }
 
 /// What a slave is told to write: a key, and its value unless that is deleted.
-fn write_of(cast: &[u8]) -> (u64, Option<u64>) {
+pub fn write_of(cast: &[u8]) -> (u64, Option<u64>) {
     let number = |term: TermView<'_>| term.as_unsigned().expect("a number");
     let [_, write] = TermView::parse(cast).expect("a term").as_tuple::<2>().expect("a cast");
     match write.as_tuple::<3>() {
@@ -237,7 +237,7 @@ fn a_value_with_a_key_twice_is_refused_and_changes_nothing() {
 }
 
 /// Has a slave found, an Elixir server at this process; gives the question about its keys.
-fn find(follow: &FollowSlave, at: &Pid) -> Option<u64> {
+pub fn find(follow: &FollowSlave, at: &Pid) -> Option<u64> {
     follow.slave.tell(Input::Begin(Search {
         pause_first: Duration::ZERO,
         pause_max: Duration::ZERO,

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use kvnode::etf::Traits;
 use kvnode::store::{
-    Batch, Change, Done, Engine, NoteDone, Notes, OpenError, Pending, ReadDone, Scan, ScanDone, Shows, Store,
-    StoreError, Update, Value, Written,
+    Batch, Change, Done, Engine, NoteDone, Notes, OpenError, Pending, PendingMany, ReadDone, ReadManyDone,
+    Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Written,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -23,6 +23,9 @@ pub type Held = (Vec<u8>, Traits, u32);
 fn value_of((bytes, traits, copy): &Held) -> Value<'_> {
     Value { copy: *copy, ..Value::of(bytes, *traits) }
 }
+
+/// What a write has changed.
+type Changes = Vec<(Vec<u8>, Option<Held>)>;
 
 /// xorshift64*
 struct Random(u64);
@@ -44,6 +47,8 @@ impl Random {
 enum Ask {
     Get(ReadDone),
     Update(Box<dyn Pending>),
+    GetMany(ReadManyDone),
+    UpdateMany(Box<dyn PendingMany>),
     Barrier(Done),
     Note(String, Vec<u8>, Done),
     ReadNote(String, NoteDone),
@@ -52,16 +57,49 @@ enum Ask {
 
 struct Asked {
     number: u64,
-    /// What it is about; `None`: all of the store.
-    key: Option<Vec<u8>>,
+    about: About,
     ask: Ask,
 }
 
 /// What was carried out, and nobody has been told.
 struct Carried {
     number: u64,
-    key: Option<Vec<u8>>,
+    about: About,
     tell: Box<dyn FnOnce() + Send>,
+}
+
+/// What something that was asked is about.
+#[derive(Clone)]
+enum About {
+    /// All of the store.
+    All,
+    Keys(Vec<Vec<u8>>),
+}
+
+impl About {
+    fn key(key: &[u8]) -> Self {
+        Self::Keys(vec![key.into()])
+    }
+
+    /// Those that it names.
+    fn keys(&self) -> &[Vec<u8>] {
+        match self {
+            Self::All => &[],
+            Self::Keys(keys) => keys,
+        }
+    }
+
+    fn names(&self, key: &[u8]) -> bool {
+        self.keys().iter().any(|known| known == key)
+    }
+
+    /// Whether one of the two has to wait for the other.
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Keys(keys), Self::Keys(_)) => keys.iter().any(|key| other.names(key)),
+            _ => true,
+        }
+    }
 }
 
 /// How an engine behaves.
@@ -109,13 +147,13 @@ struct State {
     /// So much was asked.
     asked_ever: u64,
     carried: Vec<Carried>,
-    /// The key that somebody is being told of.
-    telling: Option<Option<Vec<u8>>>,
+    /// What somebody is being told of.
+    telling: Option<About>,
     seq: u64,
     /// What it held after write `shown_seq`, and the writes since.
     shown: BTreeMap<Vec<u8>, Held>,
     shown_seq: u64,
-    since: BTreeMap<u64, (Vec<u8>, Option<Held>)>,
+    since: BTreeMap<u64, Changes>,
     changes: u64,
     may_fail: bool,
     closed: bool,
@@ -209,7 +247,7 @@ impl Deferred {
                 }
                 None => {
                     let carried = state.carried.remove(pick - ready.len());
-                    state.telling = Some(carried.key.clone());
+                    state.telling = Some(carried.about.clone());
                     Some(carried)
                 }
             }
@@ -266,13 +304,10 @@ impl Deferred {
     pub fn with_shown<R>(&self, seq: u64, look: impl FnOnce(&BTreeMap<Vec<u8>, Held>) -> R) -> R {
         let state = &mut *self.state.lock();
         while state.shown_seq < seq
-            && let Some((key, value)) = state.since.remove(&(state.shown_seq + 1))
+            && let Some(changes) = state.since.remove(&(state.shown_seq + 1))
         {
             state.shown_seq += 1;
-            match value {
-                Some(value) => _ = state.shown.insert(key, value),
-                None => _ = state.shown.remove(&key),
-            }
+            apply(&mut state.shown, &changes);
         }
         look(&state.shown)
     }
@@ -299,12 +334,12 @@ impl Deferred {
         waiting.or_else(|| state.notes.get(name).cloned())
     }
 
-    fn ask(&self, key: Option<&[u8]>, ask: Ask) {
+    fn ask(&self, about: About, ask: Ask) {
         {
             let mut state = self.state.lock();
             let number = state.asked_ever;
             state.asked_ever += 1;
-            state.asked.push(Asked { number, key: key.map(Into::into), ask });
+            state.asked.push(Asked { number, about, ask });
         }
         self.work.notify_one();
     }
@@ -313,30 +348,27 @@ impl Deferred {
 impl State {
     /// Something that was asked of the key is not told of yet.
     fn is_busy(&self, key: &[u8]) -> bool {
-        let is_it = |known: &Option<Vec<u8>>| known.as_deref() == Some(key);
-        self.asked.iter().any(|asked| is_it(&asked.key))
-            || self.carried.iter().any(|carried| is_it(&carried.key))
-            || self.telling.as_ref().is_some_and(is_it)
+        self.unsettled().any(|about| about.names(key))
+    }
+
+    /// What everything is about that is not told of yet.
+    fn unsettled(&self) -> impl Iterator<Item = &About> {
+        let asked = self.asked.iter().map(|asked| &asked.about);
+        asked.chain(self.carried.iter().map(|carried| &carried.about)).chain(&self.telling)
     }
 
     /// What of the asked may be carried out now. Rules 4 and 5: of one key one thing after the other, each told of before the
     /// next. Rule 6: what is about all of the store comes behind all that was asked before, and before all that is asked after.
     fn ready(&self) -> Vec<usize> {
-        let mut busy: Vec<Option<&[u8]>> =
-            self.carried.iter().map(|carried| carried.key.as_deref()).collect();
-        busy.extend(self.telling.iter().map(Option::as_deref));
+        let mut busy: Vec<&About> = self.carried.iter().map(|carried| &carried.about).collect();
+        busy.extend(&self.telling);
         let mut ready = Vec::new();
-        for (at, asked) in self.asked.iter().enumerate() {
-            let key = asked.key.as_deref();
-            let waits = match key {
-                None => at > 0 || !busy.is_empty(),
-                Some(_) => busy.contains(&key) || busy.contains(&None),
-            };
-            if !waits {
+        for (at, Asked { about, .. }) in self.asked.iter().enumerate() {
+            if !busy.iter().any(|other| about.meets(other)) {
                 ready.push(at);
             }
-            busy.push(key);
-            if self.manner.in_order || key.is_none() {
+            busy.push(about);
+            if self.manner.in_order || matches!(about, About::All) {
                 break;
             }
         }
@@ -344,12 +376,12 @@ impl State {
     }
 
     fn carry_out(&mut self, at: usize) {
-        let Asked { number, key, ask } = self.asked.remove(at);
+        let Asked { number, about, ask } = self.asked.remove(at);
         let fails =
             self.may_fail && self.manner.fails_one_in > 0 && self.random.below(self.manner.fails_one_in) == 0;
         let why = if self.random.below(2) == 0 { StoreError::NoSpace } else { StoreError::Io("eio") };
-        let tell: Box<dyn FnOnce() + Send> = match (ask, &key) {
-            (Ask::Get(done), Some(key)) => {
+        let tell: Box<dyn FnOnce() + Send> = match (ask, about.keys()) {
+            (Ask::Get(done), [key]) => {
                 let found = self.data.get(key).cloned();
                 let fails = fails && self.manner.fails_to_read;
                 Box::new(move || {
@@ -359,37 +391,58 @@ impl State {
                     done(Ok(found.as_ref().map(value_of)));
                 })
             }
-            (Ask::Update(update), Some(_)) if fails => Box::new(move || update.done(Err(why))),
-            (Ask::Update(mut update), Some(key)) => {
-                let present = self.data.get(key).cloned();
-                let present = present.as_ref().map(value_of);
+            (Ask::GetMany(done), keys) => {
+                let found: Vec<Option<Held>> = keys.iter().map(|key| self.data.get(key).cloned()).collect();
+                let fails = fails && self.manner.fails_to_read;
+                Box::new(move || {
+                    if fails {
+                        return done(Err(why));
+                    }
+                    done(Ok(&found.iter().map(|held| held.as_ref().map(value_of)).collect::<Vec<_>>()));
+                })
+            }
+            (Ask::UpdateMany(update), _) if fails => Box::new(move || update.done(Err(why))),
+            (Ask::UpdateMany(mut update), keys) => {
+                let present: Vec<Option<Value<'_>>> =
+                    keys.iter().map(|key| self.data.get(key).map(value_of)).collect();
+                if self.random.below(8) == 0 {
+                    // As of one key.
+                    update.decide(&vec![None; keys.len()], &mut |_, _| {});
+                }
+                let mut changes = Changes::new();
+                update.decide(&present, &mut |at, change| match change {
+                    Change::Keep => {}
+                    Change::Put(value) => {
+                        changes
+                            .push((keys[at].clone(), Some((value.bytes.to_vec(), value.traits, value.copy))));
+                    }
+                    Change::Delete => changes.push((keys[at].clone(), None)),
+                });
+                if changes.is_empty() {
+                    Box::new(move || update.done(Ok(None)))
+                } else {
+                    let seq = self.write(&changes);
+                    Box::new(move || tell_of(seq, &changes, |written| update.done(Ok(Some(written)))))
+                }
+            }
+            (Ask::Update(update), [_]) if fails => Box::new(move || update.done(Err(why))),
+            (Ask::Update(mut update), [key]) => {
+                let present = self.data.get(key).map(value_of);
                 if self.random.below(8) == 0 {
                     // Somebody else was faster, and is undone: it is asked again.
                     update.decide(None);
                 }
-                let value = match update.decide(present) {
+                let decided = match update.decide(present) {
                     Change::Keep => None,
                     Change::Put(value) => Some(Some((value.bytes.to_vec(), value.traits, value.copy))),
                     Change::Delete => Some(None),
                 };
-                match value {
+                match decided {
                     None => Box::new(move || update.done(Ok(None))),
-                    Some(value) => {
-                        match value.clone() {
-                            Some(value) => _ = self.data.insert(key.clone(), value),
-                            None => _ = self.data.remove(key),
-                        }
-                        // Rule 1.
-                        self.seq += 1;
-                        let (seq, key) = (self.seq, key.clone());
-                        self.since.insert(seq, (key.clone(), value.clone()));
-                        Box::new(move || {
-                            let change = match &value {
-                                Some(held) => Change::Put(value_of(held)),
-                                None => Change::Delete,
-                            };
-                            update.done(Ok(Some(Written { seq, changes: &[(&key, change)] })));
-                        })
+                    Some(held) => {
+                        let changes = vec![(key.clone(), held)];
+                        let seq = self.write(&changes);
+                        Box::new(move || tell_of(seq, &changes, |written| update.done(Ok(Some(written)))))
                     }
                 }
             }
@@ -406,18 +459,24 @@ impl State {
                 let batch = self.batch(part, shows);
                 Box::new(move || done(Ok(batch)))
             }
-            (Ask::Get(_) | Ask::Update(_), None) => unreachable!("these have a key"),
+            (Ask::Get(_) | Ask::Update(_), _) => unreachable!("these have a key"),
         };
-        self.carried.push(Carried { number, key, tell });
+        self.carried.push(Carried { number, about, tell });
+    }
+
+    /// Rule 1.
+    fn write(&mut self, changes: &Changes) -> u64 {
+        apply(&mut self.data, changes);
+        self.seq += 1;
+        self.since.insert(self.seq, changes.clone());
+        self.seq
     }
 
     fn batch(&self, part: Option<usize>, shows: Shows) -> Batch {
         let mut batch = Batch::default();
         let is_in = |key: &[u8]| part.is_none_or(|part| part_of(key) == part);
-        let asked = self.asked.iter().filter_map(|asked| asked.key.as_deref());
-        let carried = self.carried.iter().filter_map(|carried| carried.key.as_deref());
-        let telling = self.telling.iter().filter_map(Option::as_deref);
-        asked.chain(carried).chain(telling).filter(|key| is_in(key)).for_each(|key| batch.push(key, None));
+        let unsettled = self.unsettled().flat_map(About::keys);
+        unsettled.filter(|key| is_in(key)).for_each(|key| batch.push(key, None));
         for (key, held) in self.data.iter().filter(|(key, _)| is_in(key)) {
             let value = value_of(held);
             match shows {
@@ -429,6 +488,25 @@ impl State {
         batch.is_last = true;
         batch
     }
+}
+
+fn apply(data: &mut BTreeMap<Vec<u8>, Held>, changes: &Changes) {
+    for (key, held) in changes {
+        match held {
+            Some(held) => _ = data.insert(key.clone(), held.clone()),
+            None => _ = data.remove(key),
+        }
+    }
+}
+
+fn tell_of(seq: u64, changes: &Changes, tell: impl FnOnce(Written<'_>)) {
+    let changes: Vec<(&[u8], Change<'_>)> = changes
+        .iter()
+        .map(|(key, held)| {
+            (key.as_slice(), held.as_ref().map_or(Change::Delete, |held| Change::Put(value_of(held))))
+        })
+        .collect();
+    tell(Written { seq, changes: &changes });
 }
 
 /// Parts that it is scanned in: few, as each costs a step.
@@ -453,10 +531,43 @@ impl Store for Deferred {
         match at_once {
             Some(found) => Some(now(found.as_ref().map(value_of))),
             None => {
-                self.ask(Some(key), Ask::Get(later()));
+                self.ask(About::key(key), Ask::Get(later()));
                 None
             }
         }
+    }
+
+    fn get_many<R>(
+        &self,
+        keys: &[&[u8]],
+        now: impl FnOnce(&[Option<Value<'_>>]) -> R,
+        later: impl FnOnce() -> ReadManyDone,
+    ) -> Option<R> {
+        let at_once = {
+            let mut state = self.state.lock();
+            let may = !keys.iter().any(|key| state.is_busy(key)) && state.random.below(4) == 0;
+            may.then(|| keys.iter().map(|key| state.data.get(*key).cloned()).collect::<Vec<_>>())
+        };
+        match at_once {
+            Some(found) => {
+                Some(now(&found.iter().map(|held| held.as_ref().map(value_of)).collect::<Vec<_>>()))
+            }
+            None => {
+                self.ask(About::Keys(keys.iter().map(|key| key.to_vec()).collect()), Ask::GetMany(later()));
+                None
+            }
+        }
+    }
+
+    fn update_many<U: UpdateMany>(
+        &self,
+        keys: &[&[u8]],
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn PendingMany>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        let about = About::Keys(keys.iter().map(|key| key.to_vec()).collect());
+        self.ask(about, Ask::UpdateMany(later(update)));
+        None
     }
 
     fn update<U: Update>(
@@ -465,7 +576,7 @@ impl Store for Deferred {
         update: &mut U,
         later: impl FnOnce(&mut U) -> Box<dyn Pending>,
     ) -> Option<Result<Option<u64>, StoreError>> {
-        self.ask(Some(key), Ask::Update(later(update)));
+        self.ask(About::key(key), Ask::Update(later(update)));
         None
     }
 
@@ -476,7 +587,7 @@ impl Store for Deferred {
                 return Some(Ok(()));
             }
         }
-        self.ask(None, Ask::Barrier(later()));
+        self.ask(About::All, Ask::Barrier(later()));
         None
     }
 
@@ -514,7 +625,7 @@ struct DeferredScan {
 impl Scan for DeferredScan {
     fn next_batch(&mut self, done: ScanDone) {
         if self.store.state.lock().manner.late_scans {
-            return self.store.ask(None, Ask::Batch(self.part, self.shows, done));
+            return self.store.ask(About::All, Ask::Batch(self.part, self.shows, done));
         }
         let batch = self.store.state.lock().batch(self.part, self.shows);
         done(Ok(batch));
@@ -523,7 +634,7 @@ impl Scan for DeferredScan {
 
 impl Notes for Deferred {
     fn write(&self, name: &str, note: &[u8], done: Done) {
-        self.ask(None, Ask::Note(name.into(), note.into(), done));
+        self.ask(About::All, Ask::Note(name.into(), note.into(), done));
     }
 
     fn read(&self, name: &str, done: NoteDone) {
@@ -532,7 +643,7 @@ impl Notes for Deferred {
             (state.manner.has_thread, state.notes.get(name).cloned())
         };
         if has_thread {
-            return self.ask(None, Ask::ReadNote(name.into(), done));
+            return self.ask(About::All, Ask::ReadNote(name.into(), done));
         }
         done(Ok(note));
     }

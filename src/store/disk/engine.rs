@@ -20,13 +20,13 @@ use std::time::Duration;
 use ahash::AHashMap;
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode, Readable,
-    Slice, Snapshot,
+    Snapshot,
 };
 
-use super::error::engine_error;
 use super::ledger::{self, Ledger};
 use super::queue::{Change, Decided, Write};
 use super::record::{self, Found};
+use super::staged::{Place, Staged};
 use crate::store::{self, Pending, StoreError};
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
@@ -99,21 +99,13 @@ pub(super) enum RoomFor {
 }
 
 impl RoomFor {
-    const fn takes(self, decided: &Decided) -> bool {
+    pub(super) const fn takes(self, decided: &Decided) -> bool {
         match decided {
             Decided::Keep => true,
             Decided::Put(_) => matches!(self, Self::All),
             Decided::Delete => !matches!(self, Self::Nothing),
         }
     }
-}
-
-/// What a batch has made of one of the engine's keys.
-struct Changed {
-    /// What is there afterwards.
-    entry: Option<Slice>,
-    /// Whose it is.
-    key: Arc<[u8]>,
 }
 
 impl Engine {
@@ -244,10 +236,8 @@ impl Engine {
     pub(super) fn read(&self, id: u32, key: &[u8]) -> Result<Option<Found>, fjall::Error> {
         let Some(store) = self.stores.get(&id) else { return Ok(None) };
         let engine_key = record::engine_key(key);
-        let Some(entry) = store.get(&engine_key)? else { return Ok(None) };
-        let found = Found::new(&engine_key, entry).ok_or(fjall::Error::Unrecoverable)?;
-        // Another key with the same digest is another key.
-        Ok((!record::is_long(key) || found.long_key() == Some(key)).then_some(found))
+        let entry = store.get(&engine_key)?;
+        record::found(&engine_key, key, entry)
     }
 
     /// Waits until no more than so many tables of a store wait to be written.
@@ -304,96 +294,22 @@ impl Engine {
         ledger: &Ledger,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> fjall::Result<Committed> {
-        let mut batch = self.db.batch();
-        let mut committed = Committed { health: Health::Sound, totals: AHashMap::new(), refused: Vec::new() };
-        // Of the engine's keys that the batch has changed so far.
-        let mut changed: AHashMap<(u32, Vec<u8>), Changed> = AHashMap::new();
-        let mut written = 0;
+        let mut staged = Staged::new(self.db.batch());
+        let (mut written, mut refused) = (0, Vec::new());
         for (at, write) in writes.iter_mut().enumerate() {
-            let has_room = match write.change {
-                Change::Put(..) | Change::Note(..) => room == RoomFor::All,
-                Change::Delete(_) => room != RoomFor::Nothing,
-                // By what it decides.
-                Change::Update(..) | Change::Nothing(_) => true,
-            };
-            if !has_room {
-                committed.refused.push((at, StoreError::NoSpace));
-                continue;
-            }
-            written += write.bytes() as u64;
-            if let Change::Note(note, _) = &mut write.change {
-                batch.insert(&self.meta, note_key(write.store, &write.key), std::mem::take(note));
-                continue;
-            }
-            let Some(store) = self.stores.get(&write.store) else { continue };
-            let engine_key = record::engine_key(&write.key);
-            let place = (write.store, engine_key.clone());
-            let entry = match &mut write.change {
-                Change::Note(..) | Change::Nothing(_) => continue,
-                Change::Put(entry, _) => Some(entry.clone()),
-                Change::Delete(_) => None,
-                Change::Update(update, decided) => {
-                    match decide(store, &mut **update, &engine_key, &write.key, changed.get(&place)) {
-                        Ok(now) if !room.takes(&now) => {
-                            committed.refused.push((at, StoreError::NoSpace));
-                            continue;
-                        }
-                        Ok(now) => *decided = now,
-                        Err(error) => {
-                            committed.refused.push((at, error));
-                            continue;
-                        }
-                    }
-                    match decided {
-                        Decided::Keep => continue,
-                        Decided::Put(entry) => {
-                            written += entry.len() as u64;
-                            Some(entry.clone())
-                        }
-                        Decided::Delete => None,
-                    }
-                }
-            };
-            let found = match changed.get(&place) {
-                Some(changed) if changed.entry.is_some() && changed.key != write.key => {
-                    Err(StoreError::Io("eexist"))
-                }
-                Some(changed) => Ok(changed.entry.as_ref().map(|entry| entry.len() as u64)),
-                None => length_before(store, &engine_key, &write.key),
-            };
-            let before = match found {
-                Ok(before) => before,
+            match self.stage(write, room, &mut staged, &totals_of) {
+                Ok(bytes) => written += bytes,
                 // The others of the batch have other keys.
-                Err(error) => {
-                    committed.refused.push((at, error));
-                    continue;
-                }
-            };
-            let length = entry.as_ref().map(|entry| entry.len() as u64);
-            changed.insert(place, Changed { entry: entry.clone(), key: Arc::clone(&write.key) });
-            let (entries, bytes) = committed.totals.entry(write.store).or_insert_with(|| {
-                totals_of(write.store).map_or((0, 0), |totals| {
-                    (totals.entries.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
-                })
-            });
-            if let Some(before) = before {
-                *entries = entries.saturating_sub(1);
-                *bytes = bytes.saturating_sub(record::bytes(&engine_key, before));
-            }
-            if let Some(length) = length {
-                *entries += 1;
-                *bytes += record::bytes(&engine_key, length);
-            }
-            match entry {
-                Some(entry) => batch.insert(store, engine_key, entry),
-                None => batch.remove(store, engine_key),
+                Err(error) => refused.push((at, error)),
             }
         }
-        for (id, (entries, bytes)) in &committed.totals {
+        let Staged { mut batch, totals, .. } = staged;
+        for (id, (entries, bytes)) in &totals {
             let mut totals = entries.to_be_bytes().to_vec();
             totals.extend_from_slice(&bytes.to_be_bytes());
             batch.insert(&self.meta, meta_key(b't', *id), totals);
         }
+        let mut committed = Committed { health: Health::Sound, totals, refused };
         if batch.is_empty() {
             return Ok(committed);
         }
@@ -409,6 +325,59 @@ impl Engine {
         }
         Ok(committed)
     }
+
+    /// Adds a write to a batch; gives about the bytes that it takes.
+    ///
+    /// # Errors
+    /// There is no room for it, or its key cannot be read or written: nothing is added.
+    fn stage(
+        &self,
+        write: &mut Write,
+        room: RoomFor,
+        staged: &mut Staged,
+        totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
+    ) -> Result<u64, StoreError> {
+        let has_room = match write.change {
+            Change::Put(..) | Change::Note(..) => room == RoomFor::All,
+            Change::Delete(_) => room != RoomFor::Nothing,
+            // By what it decides.
+            Change::Update(..) | Change::UpdateMany(_) | Change::Nothing(_) => true,
+        };
+        if !has_room {
+            return Err(StoreError::NoSpace);
+        }
+        let mut written = write.bytes() as u64;
+        if let Change::Note(note, _) = &mut write.change {
+            staged.batch.insert(&self.meta, note_key(write.store, &write.key), std::mem::take(note));
+            return Ok(written);
+        }
+        let Some(keyspace) = self.stores.get(&write.store) else { return Ok(written) };
+        let place = Place::new(write.store, keyspace, &write.key);
+        let entry = match &mut write.change {
+            Change::Note(..) | Change::Nothing(_) => return Ok(written),
+            Change::Put(entry, _) => Some(entry.clone()),
+            Change::Delete(_) => None,
+            Change::Update(update, decided) => {
+                let now = decide(&mut **update, &place, staged)?;
+                if !room.takes(&now) {
+                    return Err(StoreError::NoSpace);
+                }
+                *decided = now;
+                match decided {
+                    Decided::Keep => return Ok(written),
+                    Decided::Put(entry) => written += entry.len() as u64,
+                    Decided::Delete => {}
+                }
+                decided.entry()
+            }
+            Change::UpdateMany(many) => {
+                return Ok(written + many.stage((write.store, keyspace), room, staged, totals_of)?);
+            }
+        };
+        let change = staged.prepare(place, entry)?;
+        staged.add(change, totals_of);
+        Ok(written)
+    }
 }
 
 /// Has the engine do something; `None`: it panicked.
@@ -418,48 +387,13 @@ fn unless_it_panics<T>(it_does: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// Shows an update what a key has, with what the batch has made of it so far, and gives what it decides.
-fn decide(
-    store: &Keyspace,
-    update: &mut dyn Pending,
-    engine_key: &[u8],
-    key: &[u8],
-    changed: Option<&Changed>,
-) -> Result<Decided, StoreError> {
-    let found = match changed {
-        Some(changed) if *changed.key == *key => {
-            changed.entry.clone().and_then(|entry| Found::of(key, entry))
-        }
-        Some(_) => None,
-        None => {
-            let entry = store.get(engine_key).map_err(|error| {
-                tracing::error!(?error, "a key is not updated: what it has cannot be read");
-                engine_error(&error)
-            })?;
-            let found = entry.map(|entry| Found::new(engine_key, entry).ok_or(StoreError::Io("damaged")));
-            // Another key with the same digest is another key.
-            found.transpose()?.filter(|found| !record::is_long(key) || found.long_key() == Some(key))
-        }
-    };
+fn decide(update: &mut dyn Pending, place: &Place<'_>, staged: &Staged) -> Result<Decided, StoreError> {
+    let found = staged.present(place)?;
     Ok(match update.decide(found.as_ref().map(Found::value)) {
         store::Change::Keep => Decided::Keep,
-        store::Change::Put(value) => Decided::Put(record::encode(key, value).into()),
+        store::Change::Put(value) => Decided::Put(record::encode(place.key, value).into()),
         store::Change::Delete => Decided::Delete,
     })
-}
-
-/// The length of what a store holds for a key; `None`: nothing. Where another key has the place, it is taken.
-fn length_before(store: &Keyspace, engine_key: &[u8], key: &[u8]) -> Result<Option<u64>, StoreError> {
-    let failed = |error: fjall::Error| {
-        tracing::error!(?error, "a key is not written: what it has cannot be read");
-        engine_error(&error)
-    };
-    if !record::is_long(key) {
-        return store.size_of(engine_key).map(|length| length.map(u64::from)).map_err(failed);
-    }
-    let Some(other) = store.get(engine_key).map_err(failed)? else { return Ok(None) };
-    let length = other.len() as u64;
-    let same = Found::new(engine_key, other).is_some_and(|found| found.long_key() == Some(key));
-    if same { Ok(Some(length)) } else { Err(StoreError::Io("eexist")) }
 }
 
 /// What the engine held at one moment.
@@ -488,6 +422,14 @@ impl View {
         let to = part.and_then(|part| record::part(part).1);
         let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(to.to_be_bytes().to_vec()));
         Some(snapshot.range(keyspace, (Bound::Excluded(after.to_vec()), to)))
+    }
+
+    /// What a key had at that moment.
+    pub(super) fn read(&self, id: u32, key: &[u8]) -> fjall::Result<Option<Found>> {
+        let Some(store) = self.stores.get(&id) else { return Ok(None) };
+        let engine_key = record::engine_key(key);
+        let entry = self.snapshot.get(store, &engine_key)?;
+        record::found(&engine_key, key, entry)
     }
 
     pub(super) fn names(&self) -> fjall::Result<Vec<(u32, Vec<String>)>> {
@@ -596,91 +538,4 @@ pub(super) mod planted {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::super::ledger::Access;
-    use super::*;
-    use crate::etf::Traits;
-    use crate::store::Value;
-
-    fn put(key: &str, value: &[u8]) -> Write {
-        let value = Value::of(value, Traits::default());
-        let entry = record::encode(key.as_bytes(), value);
-        Write { store: 1, key: key.as_bytes().into(), change: Change::Put(entry.into(), Box::new(|_| {})) }
-    }
-
-    /// The engine of a folder, and its ledger.
-    fn opened(dir: &Path) -> (Engine, Ledger) {
-        if !dir.join(ledger::NAME).exists() {
-            Ledger::make(dir).unwrap();
-        }
-        let (ledger, verdict, _) = Ledger::open(dir, Access::Write { always: true }, &|_| Ok(0)).unwrap();
-        assert_eq!(verdict.torn().unwrap(), None);
-        let engine = Engine::open(&dir.join("engine"), 1 << 20).unwrap();
-        ledger.opened(engine.number()).unwrap();
-        (engine, ledger)
-    }
-
-    fn commit((engine, ledger): &(Engine, Ledger), mut writes: Vec<Write>) -> Committed {
-        engine.commit(&mut writes, PersistMode::SyncData, RoomFor::All, ledger, |_| None).unwrap()
-    }
-
-    #[test]
-    fn a_key_that_cannot_be_read_is_refused_and_the_others_of_its_batch_are_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut disk = opened(dir.path());
-        assert_eq!(disk.0.name(1, &["a".into()], &disk.1).unwrap(), Health::Sound);
-        let keys: Vec<String> = (0..200).map(|number| format!("key{number}")).collect();
-        // What does not get shorter.
-        let noise = |key: &str| {
-            let mut hash = xxhash_rust::xxh3::Xxh3::new();
-            (0..100)
-                .flat_map(|_| {
-                    hash.update(key.as_bytes());
-                    hash.digest().to_be_bytes()
-                })
-                .collect::<Vec<_>>()
-        };
-        commit(&disk, keys.iter().map(|key| put(key, &noise(key))).collect());
-        disk.0.write_tables().unwrap();
-        disk.0.wait_for_tables(0).unwrap();
-        let place = disk.0.stores[&1].path().join("tables");
-        drop(disk);
-        for table in fs::read_dir(place).unwrap() {
-            let table = table.unwrap().path();
-            let mut bytes = fs::read(&table).unwrap();
-            bytes[1_000] ^= 1;
-            fs::write(table, bytes).unwrap();
-        }
-        let disk = opened(dir.path());
-        let engine = &disk.0;
-        let (good, bad): (Vec<_>, Vec<_>) =
-            keys.iter().partition(|key| engine.read(1, key.as_bytes()).is_ok());
-        assert!(!good.is_empty() && !bad.is_empty(), "{} and {}", good.len(), bad.len());
-        let committed = commit(&disk, vec![put(good[0], b"1"), put(bad[0], b"2"), put(good[1], b"3")]);
-        assert_eq!(committed.refused, [(1, StoreError::Io("damaged"))]);
-        for (key, value) in [(good[0], b"1"), (good[1], b"3")] {
-            assert_eq!(engine.read(1, key.as_bytes()).unwrap().unwrap().value().bytes, value);
-        }
-        assert!(engine.read(1, bad[0].as_bytes()).is_err());
-    }
-
-    #[test]
-    fn batches_are_numbered_one_by_one_over_reopenings() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut disk = opened(dir.path());
-        assert_eq!((disk.0.number(), disk.1.last()), (0, 0));
-        assert_eq!(disk.0.name(1, &["a".into()], &disk.1).unwrap(), Health::Sound);
-        let written = |disk: &(Engine, Ledger), writes: Vec<Write>| {
-            commit(disk, writes);
-            disk.1.last()
-        };
-        assert_eq!(disk.1.last(), 1);
-        assert_eq!(written(&disk, vec![put("k", b"1")]), 2);
-        assert_eq!(written(&disk, vec![]), 2, "there is nothing to write");
-        drop(disk);
-        let disk = opened(dir.path());
-        assert_eq!((disk.0.number(), written(&disk, vec![put("k", b"2")])), (2, 3));
-    }
-}
+mod tests;

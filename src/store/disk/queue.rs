@@ -5,13 +5,23 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use fjall::Slice;
 
+use super::many::Many;
 use super::record::Found;
-use crate::store::{Change as Of, Done, NoteDone, Pending, ReadDone, StoreError, WriteDone, Written};
+use crate::store::{
+    Change as Of, Done, NoteDone, Pending, ReadDone, ReadManyDone, StoreError, WriteDone, Written,
+};
 
-/// What a write is of, by its store: an entry by its key, or a note by its name.
+/// Several keys.
+pub(super) type Keys = Arc<[Arc<[u8]>]>;
+
+/// What a write takes beside its keys and values: the completion, and the entries of the tables.
+const OVERHEAD_BYTES: usize = 256;
+
+/// What a write is of, by its store: an entry by its key, several, or a note by its name.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     Entry(u32, Arc<[u8]>),
+    Entries(u32, Keys),
     Note(u32, Arc<[u8]>),
 }
 
@@ -30,6 +40,8 @@ pub(super) enum Change {
     Delete(WriteDone),
     /// What is there decides; with what was decided, once that is so.
     Update(Box<dyn Pending>, Decided),
+    /// The same of several keys; the write's own is none.
+    UpdateMany(Many),
     /// Not a key of the store, but a note beside it.
     Note(Vec<u8>, Done),
     /// The caller wants to know that all before it is done.
@@ -46,6 +58,16 @@ pub(super) enum Decided {
     Delete,
 }
 
+impl Decided {
+    /// The entry that the key gets; `None`: none.
+    pub(super) fn entry(&self) -> Option<Slice> {
+        match self {
+            Self::Put(entry) => Some(entry.clone()),
+            Self::Keep | Self::Delete => None,
+        }
+    }
+}
+
 impl Write {
     /// What it is of; `None`: nothing.
     pub(super) fn place(&self) -> Option<Place> {
@@ -53,6 +75,7 @@ impl Write {
             Change::Put(..) | Change::Delete(_) | Change::Update(..) => {
                 Some(Place::Entry(self.store, Arc::clone(&self.key)))
             }
+            Change::UpdateMany(ref many) => Some(Place::Entries(self.store, Arc::clone(many.keys()))),
             Change::Note(..) => Some(Place::Note(self.store, Arc::clone(&self.key))),
             Change::Nothing(_) => None,
         }
@@ -63,17 +86,27 @@ impl Write {
         let change = match &self.change {
             Change::Put(entry, _) => entry.len(),
             Change::Note(bytes, _) => bytes.len(),
-            Change::Delete(_) | Change::Update(..) | Change::Nothing(_) => 0,
+            Change::Update(update, _) => update.bytes(),
+            Change::UpdateMany(many) => many.bytes(),
+            Change::Delete(_) | Change::Nothing(_) => 0,
         };
-        // Beside key and value: the completion, and the entries of the tables.
-        change + self.key.len() + 256
+        change + self.bytes_of_keys()
+    }
+
+    /// What its keys take.
+    fn bytes_of_keys(&self) -> usize {
+        let more = match &self.change {
+            Change::UpdateMany(many) => many.keys().iter().map(|key| key.len() + OVERHEAD_BYTES).sum(),
+            _ => 0,
+        };
+        self.key.len() + OVERHEAD_BYTES + more
     }
 
     /// What it takes of the disk at most where the disk is so full that only deletes are written.
     pub(super) fn delete_bytes(&self) -> usize {
         match self.change {
             // An update may decide to delete.
-            Change::Delete(_) | Change::Update(..) => self.bytes(),
+            Change::Delete(_) | Change::Update(..) | Change::UpdateMany(_) => self.bytes_of_keys(),
             Change::Put(..) | Change::Note(..) | Change::Nothing(_) => 0,
         }
     }
@@ -83,6 +116,7 @@ impl Write {
         match self.change {
             Change::Put(_, done) | Change::Delete(done) => done(Err(error)),
             Change::Update(update, _) => update.done(Err(error)),
+            Change::UpdateMany(many) => many.fail(error),
             Change::Note(_, done) | Change::Nothing(done) => done(Err(error)),
         }
     }
@@ -112,6 +146,7 @@ impl Write {
             Change::Update(update, Decided::Delete) => {
                 update.done(Ok(Some(Written { seq: number(), changes: &deleted })));
             }
+            Change::UpdateMany(many) => many.succeed(number),
             Change::Note(_, done) | Change::Nothing(done) => done(Ok(())),
         }
     }
@@ -163,9 +198,18 @@ impl<D> Waits<D> {
     }
 }
 
+/// A read that waits with a key.
+enum Reading {
+    /// Of that key.
+    One(ReadDone),
+    /// Of several: this one has the last of the writes that all of them wait for.
+    Many(Keys, ReadManyDone),
+}
+
 /// A read that may be answered.
 pub(super) enum Read {
     Entry(u32, Arc<[u8]>, ReadDone),
+    Entries(u32, Keys, ReadManyDone),
     Note(u32, Arc<[u8]>, NoteDone),
 }
 
@@ -179,7 +223,7 @@ pub(super) struct Queue {
     pushed: u64,
     /// So many have been taken.
     taken: u64,
-    keys: Waits<ReadDone>,
+    keys: Waits<Reading>,
     notes: Waits<NoteDone>,
     pub closed: bool,
 }
@@ -198,6 +242,11 @@ impl Queue {
         self.bytes += write.bytes();
         match write.place() {
             Some(Place::Entry(store, key)) => self.keys.push(store, key, self.pushed),
+            Some(Place::Entries(store, keys)) => {
+                for key in &*keys {
+                    self.keys.push(store, Arc::clone(key), self.pushed);
+                }
+            }
             Some(Place::Note(store, name)) => self.notes.push(store, name, self.pushed),
             None => {}
         }
@@ -206,7 +255,22 @@ impl Queue {
 
     /// Keeps a read until the writes to its key that wait now are done; `false` when there are none.
     pub(super) fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
-        self.keys.read_later(store, key, done)
+        self.keys.read_later(store, key, || Reading::One(done()))
+    }
+
+    /// The same of several keys, which are read at one moment.
+    pub(super) fn read_many_later(
+        &mut self,
+        store: u32,
+        keys: &[&[u8]],
+        done: impl FnOnce() -> ReadManyDone,
+    ) -> bool {
+        let Some(waiting) = self.keys.0.get(&store) else { return false };
+        // Writes are carried out in their order: with the last of them all are.
+        let last = keys.iter().filter_map(|key| Some((waiting.get(*key)?.last, *key))).max();
+        let Some((_, key)) = last else { return false };
+        let all = || keys.iter().map(|key| Arc::from(*key)).collect();
+        self.keys.read_later(store, key, || Reading::Many(all(), done()))
     }
 
     /// The same of a note.
@@ -245,9 +309,11 @@ impl Queue {
         let mut reads = Vec::new();
         for place in writes {
             match place {
-                Place::Entry(store, key) => {
-                    let due = self.keys.carried_out(store, &key, self.taken).into_iter();
-                    reads.extend(due.map(|done| Read::Entry(store, Arc::clone(&key), done)));
+                Place::Entry(store, key) => self.entry_carried_out(store, &key, &mut reads),
+                Place::Entries(store, keys) => {
+                    for key in &*keys {
+                        self.entry_carried_out(store, key, &mut reads);
+                    }
                 }
                 Place::Note(store, name) => {
                     let due = self.notes.carried_out(store, &name, self.taken).into_iter();
@@ -256,6 +322,14 @@ impl Queue {
             }
         }
         reads
+    }
+
+    fn entry_carried_out(&mut self, store: u32, key: &Arc<[u8]>, reads: &mut Vec<Read>) {
+        let due = self.keys.carried_out(store, key, self.taken).into_iter();
+        reads.extend(due.map(|reading| match reading {
+            Reading::One(done) => Read::Entry(store, Arc::clone(key), done),
+            Reading::Many(keys, done) => Read::Entries(store, keys, done),
+        }));
     }
 }
 
@@ -303,6 +377,26 @@ mod tests {
             "nothing waits any more"
         );
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_read_of_several_keys_waits_for_the_last_of_their_writes() {
+        let mut queue = Queue::default();
+        let read_many = || -> ReadManyDone { Box::new(|_| {}) };
+        assert!(!queue.read_many_later(1, &[b"a", b"b"], read_many));
+        for key in ["b", "c", "a"] {
+            queue.push(put(key));
+        }
+        assert!(queue.read_many_later(1, &[b"a", b"b", b"d"], read_many));
+        assert!(!queue.read_many_later(1, &[b"d"], read_many));
+        assert!(queue.read_many_later(1, &[b"b", b"d"], read_many));
+        let first = queue.take(put("b").bytes());
+        let due = queue.carried_out(done(&first), sizes(&first));
+        assert!(matches!(&due[..], [Read::Entries(1, keys, _)] if keys.len() == 2), "of b and d");
+        let rest = queue.take(1 << 20);
+        let due = queue.carried_out(done(&rest), sizes(&rest));
+        assert!(matches!(&due[..], [Read::Entries(1, keys, _)] if keys.len() == 3), "of a, b and d");
+        assert!(queue.waiting_keys(1).is_empty());
     }
 
     #[test]

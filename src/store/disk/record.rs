@@ -152,6 +152,16 @@ fn read_head(entry: &[u8]) -> Option<(Head, usize)> {
     Some((head, HEAD_BYTES + numbers))
 }
 
+/// What stands under the engine's key of a key, where it is that key's: another key with the same digest is another key.
+///
+/// # Errors
+/// It is no entry, though its checksum is right.
+pub(super) fn found(engine_key: &[u8], key: &[u8], entry: Option<Slice>) -> fjall::Result<Option<Found>> {
+    let Some(entry) = entry else { return Ok(None) };
+    let found = Found::new(engine_key, entry).ok_or(fjall::Error::Unrecoverable)?;
+    Ok((!is_long(key) || found.long_key() == Some(key)).then_some(found))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

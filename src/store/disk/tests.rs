@@ -2,6 +2,7 @@
 
 mod folder;
 mod formats;
+mod many;
 
 use std::collections::BTreeMap;
 use std::fs;

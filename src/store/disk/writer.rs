@@ -31,7 +31,7 @@ use super::error::{OpenError, engine_error, store_error};
 use super::ledger::{Access, Journals, Ledger, Verdict};
 use super::queue::{Queue, Read, Write};
 use super::record::Found;
-use crate::store::{NoteDone, ReadDone, StoreError};
+use crate::store::{NoteDone, ReadDone, ReadManyDone, StoreError};
 
 /// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
 /// memory to new files before it lets go of old ones, and should not fail in the middle of that. Deletes may use half.
@@ -209,6 +209,30 @@ impl Shared {
         })
     }
 
+    /// See [`Queue::read_many_later`].
+    pub(super) fn read_many_later(
+        &self,
+        store: u32,
+        keys: &[&[u8]],
+        done: impl FnOnce() -> ReadManyDone,
+    ) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().read_many_later(store, keys, done)
+    }
+
+    /// Reads several keys as they are at one moment.
+    pub(super) fn read_many(
+        &self,
+        store: u32,
+        keys: &[impl AsRef<[u8]>],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
+        let view = self.view()?;
+        let found = keys.iter().map(|key| view.read(store, key.as_ref()));
+        found.collect::<fjall::Result<_>>().map_err(|error| {
+            tracing::error!(dir = %self.dir.path.display(), ?error, "entries could not be read");
+            engine_error(&error)
+        })
+    }
+
     /// Reads a note: at once, or behind the writes of it that wait.
     pub(super) fn read_note(&self, store: u32, name: &str, done: NoteDone) {
         let mut done = Some(done);
@@ -329,6 +353,15 @@ impl Shared {
                     let found = found.as_ref().map(|found| found.as_ref().map(Found::value));
                     done(found.map_err(Clone::clone));
                 }
+                Read::Entries(store, keys, done) => match self.read_many(store, &keys) {
+                    Ok(found) => {
+                        done(Ok(&found
+                            .iter()
+                            .map(|found| found.as_ref().map(Found::value))
+                            .collect::<Vec<_>>()));
+                    }
+                    Err(error) => done(Err(error)),
+                },
                 Read::Note(store, name, done) => done(self.note(store, &name)),
             });
         }

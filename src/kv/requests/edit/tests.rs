@@ -1,0 +1,141 @@
+use super::*;
+use crate::etf::text::parse;
+use crate::kv::Request;
+
+/// What a call is read as, in short: an edit's or a lookup's name and the slaves that are to confirm it.
+fn read(text: &str) -> Option<(String, Option<u32>)> {
+    let term = parse(text, None).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let name = |debug: String| debug.split([' ', '(']).next().map(str::to_owned).unwrap_or_default();
+    match Request::read(term.view())? {
+        Request::Edit { edit, confirm } => Some((name(format!("{edit:?}")), confirm)),
+        Request::Put { confirm, .. } => Some(("Put".into(), confirm)),
+        Request::Delete { confirm, .. } => Some(("Delete".into(), confirm)),
+        Request::Lookup(lookup) => Some((name(format!("{lookup:?}")), None)),
+        Request::UnknownOption { option } => Some((format!("not {option:?}"), None)),
+        other => panic!("{text} is {other:?}"),
+    }
+}
+
+const WRITES: &[(&str, &str)] = &[
+    ("{:put, :k, 1", "Put"),
+    ("{:delete, :k", "Delete"),
+    ("{:put_new, :k, 1", "PutNew"),
+    ("{:replace, :k, 1", "Replace"),
+    ("{:pop, :k", "Pop"),
+    ("{:get_and_put, :k, 1", "GetAndPut"),
+    ("{:update_counter, :k, 1", "UpdateCounter"),
+    ("{:update_counter, :k, 1, 2", "UpdateCounter"),
+    ("{:put_many, %{}", "PutMany"),
+    ("{:delete_many, []", "DeleteMany"),
+];
+
+#[test]
+fn each_request_that_writes_takes_confirm_and_refuses_other_options_by_name() {
+    for (begin, name) in WRITES {
+        let known = |end: &str, confirm| {
+            assert_eq!(read(&format!("{begin}{end}}}")), Some((name.to_string(), confirm)), "{begin}{end}");
+        };
+        known("", None);
+        known(", []", None);
+        known(", confirm: 2", Some(2));
+        known(", confirm: 0, confirm: 7", Some(0));
+        for (end, option) in
+            [(", ttl: 1", ":ttl"), (", confirm: 1, sync: true", ":sync"), (", ttl: 1, ttl: 2", ":ttl")]
+        {
+            assert_eq!(
+                read(&format!("{begin}{end}}}")),
+                Some((format!("not {option}"), None)),
+                "{begin}{end}"
+            );
+        }
+        for end in [
+            ", [:confirm]",
+            ", [{1, 2}]",
+            ", confirm: -1",
+            ", confirm: :one",
+            ", confirm: 4294967296",
+            ", [confirm: 1], 3",
+            ", [{:confirm, 1} | 2]",
+        ] {
+            assert_eq!(read(&format!("{begin}{end}}}")), None, "{begin}{end}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_request_is_none() {
+    for text in [
+        "{:fetch}",
+        "{:fetch, 1, 2}",
+        "{:member}",
+        "{:get_many, [], []}",
+        ":fetch",
+        "{:count}",
+        "{:put_new, 1}",
+        "{:pop}",
+        "{:replace, 1}",
+        "{:get_and_put, 1}",
+        "{:update_counter, 1}",
+        "{:update_counter, 1, 2, 3, 4}",
+        "{:update_counter, 1, 2, 3, [], []}",
+        "{:put_many}",
+        "{:delete_many}",
+        "{:delete_many, [], 1}",
+        "{:putnew, 1, 2}",
+        "[:pop, 1]",
+        "{\"pop\", 1}",
+    ] {
+        assert_eq!(read(text), None, "{text}");
+    }
+    for (text, name) in [
+        ("{:fetch, :k}", "Fetch"),
+        ("{:member, :k}", "Member"),
+        ("{:get_many, [1]}", "GetMany"),
+        (":count", "Count"),
+    ] {
+        assert_eq!(read(text), Some((name.into(), None)), "{text}");
+    }
+}
+
+#[test]
+fn the_list_of_requests_has_each_once() {
+    let mut known: Vec<_> = Request::known().collect();
+    let count = known.len();
+    known.sort_unstable();
+    known.dedup();
+    assert_eq!(known.len(), count);
+    for wanted in [
+        ("get", 2),
+        ("put", 4),
+        ("status", 0),
+        ("fetch", 2),
+        ("update_counter", 5),
+        ("delete_many", 3),
+        ("count", 0),
+    ] {
+        assert!(known.contains(&wanted), "{wanted:?}");
+    }
+}
+
+fn value(bytes: &[u8]) -> Option<Value<'_>> {
+    Some(Value::of(bytes, crate::etf::Traits::none()))
+}
+
+#[test]
+fn integers_are_added_up_to_a_bound_and_nothing_else() {
+    let sum = |present: Option<&[u8]>, by: i64| {
+        sum(present.and_then(value), &Integer::from(by), &Integer::from(10))
+    };
+    assert_eq!(sum(None, 5), Ok(vec![97, 15]));
+    assert_eq!(sum(Some(&[97, 1]), 5), Ok(vec![97, 6]));
+    assert_eq!(sum(Some(&[97, 1]), -2), Ok(vec![98, 255, 255, 255, 255]));
+    for other in [&[106][..], &[119, 1, b'a'], &[70, 0, 0, 0, 0, 0, 0, 0, 0], &[109, 0, 0, 0, 1, b'1']] {
+        assert_eq!(sum(Some(other), 5), Err(Refusal::NotAnInteger), "{other:?}");
+    }
+    let all_ones =
+        |len: usize| [&[LARGE_BIG_EXT][..], &(len as u32).to_be_bytes(), &[0], &vec![255; len]].concat();
+    let most = all_ones(INTEGER_BYTES_MAX);
+    assert_eq!(sum(Some(&most), 0), Ok(most.clone()));
+    assert_eq!(sum(Some(&most), 1), Err(Refusal::TooLarge(INTEGER_BYTES_MAX)), "it would have one more");
+    assert_eq!(sum(Some(&all_ones(INTEGER_BYTES_MAX + 1)), -1), Err(Refusal::TooLarge(INTEGER_BYTES_MAX)));
+}

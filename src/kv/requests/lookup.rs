@@ -1,0 +1,229 @@
+//! The requests that read.
+
+use std::sync::Arc;
+
+use super::keys::{Keys, Pieces, differ_by_zero};
+use super::{BYTES_MAX, Refusal, Unserved, listed};
+use crate::distribution::DistributionFlags;
+use crate::etf::{TermView, TermWriter, Traits};
+use crate::kv::KeyValueServer;
+use crate::kv::figures::Served;
+use crate::kv::operations::operations;
+use crate::kv::server::{undecodable, with_canonical, write_error};
+use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
+use crate::store::{ReadDone, ReadManyDone, Store, StoreError, Value};
+
+/// A request that reads. (`{:get, k}` is [`Request::Get`](super::Request::Get).)
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup<'a> {
+    /// `{:fetch, k}`: `{:ok, v}`, or `:error` where nothing is there.
+    Fetch {
+        /// The key.
+        key: TermView<'a>,
+    },
+    /// `{:member, k}`: whether something is there.
+    Member {
+        /// The key.
+        key: TermView<'a>,
+    },
+    /// `{:get_many, keys}`: a map of those that are there, as they are at one moment.
+    GetMany {
+        /// A list.
+        keys: TermView<'a>,
+    },
+    /// `:count`: the number of keys.
+    Count,
+}
+
+impl<'a> Lookup<'a> {
+    operations! {
+        pub(super) fn read<'a>(term, arity, operation, cursor) -> Self, KNOWN;
+        (2, b"fetch") => Some(Self::Fetch { key: term.tail_at(cursor) }),
+        (2, b"member") => Some(Self::Member { key: term.tail_at(cursor) }),
+        (2, b"get_many") => Some(Self::GetMany { keys: term.tail_at(cursor) }),
+        _ => None,
+    }
+
+    /// What it is counted as.
+    pub(super) const fn served(self) -> Served {
+        match self {
+            Self::Fetch { .. } | Self::Member { .. } | Self::GetMany { .. } => Served::Get,
+            Self::Count => Served::Other,
+        }
+    }
+}
+
+/// How it is answered what a key has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kv) enum Shape {
+    /// The value, or `nil`.
+    Get,
+    Fetch,
+    Member,
+}
+
+impl Shape {
+    /// What stands before the value in the answer.
+    fn begin(self, w: &mut TermWriter<'_>) {
+        if self == Self::Fetch {
+            w.tuple(2).atom("ok");
+        }
+    }
+
+    fn write(self, w: &mut TermWriter<'_>, value: Option<Value<'_>>) {
+        match (self, value) {
+            (Self::Member, value) => w.atom(if value.is_some() { "true" } else { "false" }),
+            (Self::Get, None) => w.atom("nil"),
+            (Self::Fetch, None) => w.atom("error"),
+            (_, Some(value)) => {
+                self.begin(w);
+                w.raw(value.bytes)
+            }
+        };
+    }
+}
+
+/// Answers a call with what a read finds later. `flags`: those of the caller's node, where the call came from there.
+pub(in crate::kv) fn answer_later(
+    dispatch: &Arc<dyn Dispatch>,
+    caller: OwnedCaller,
+    flags: Option<DistributionFlags>,
+    shape: Shape,
+) -> ReadDone {
+    let dispatch = Arc::clone(dispatch);
+    Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
+        if let (Ok(Some(value)), Some(flags)) = (&found, flags)
+            && shape != Shape::Member
+            && !flags.can_decode(value.traits)
+        {
+            return caller.end_call(&*dispatch, undecodable);
+        }
+        caller.reply(&*dispatch, |w| match found {
+            Ok(value) => shape.write(w, value),
+            Err(error) => write_error(w, &error),
+        });
+    })
+}
+
+/// Writes a map of the keys that have something, as the caller has named them.
+fn write_found(w: &mut TermWriter<'_>, named: &Pieces, found: &[Option<Value<'_>>]) {
+    w.map(found.iter().flatten().count());
+    for (key, value) in named.iter().zip(found) {
+        if let Some(value) = value {
+            w.raw(key).raw(value.bytes);
+        }
+    }
+}
+
+/// The bytes of an answer, and whether a node that offers these flags can decode it.
+fn measure(
+    named: &Pieces,
+    found: &[Option<Value<'_>>],
+    flags: Option<DistributionFlags>,
+) -> Result<(usize, bool), Refusal> {
+    let (mut bytes, mut traits) = (named.bytes(), Traits::none());
+    for value in found.iter().flatten() {
+        bytes += value.bytes.len();
+        traits = traits.union(value.traits);
+    }
+    if bytes > BYTES_MAX {
+        return Err(Refusal::TooLarge(BYTES_MAX));
+    }
+    let keys = named.iter().zip(found).filter_map(|(key, value)| value.map(|_| key));
+    let decodes = flags.is_none_or(|flags| {
+        // What tells OTP 27 from 26 is no flag.
+        flags.can_decode(traits) && (flags.contains(DistributionFlags::ALTACT_SIG) || !differ_by_zero(keys))
+    });
+    Ok((bytes, decodes))
+}
+
+impl<S: Store> KeyValueServer<S> {
+    pub(super) fn look_up(
+        &self,
+        lookup: Lookup<'_>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Unserved> {
+        match lookup {
+            Lookup::Fetch { key } => self.look_up_one(key, Shape::Fetch, caller, turn),
+            Lookup::Member { key } => self.look_up_one(key, Shape::Member, caller, turn),
+            Lookup::GetMany { keys } => self.look_up_many(keys, caller, turn),
+            Lookup::Count => {
+                turn.reply(caller, |w| _ = w.unsigned(self.store().len() as u64));
+                Ok(())
+            }
+        }
+    }
+
+    fn look_up_one(
+        &self,
+        key: TermView<'_>,
+        shape: Shape,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Unserved> {
+        with_canonical(key, |key| {
+            let (me, flags) = (turn.me, (caller.node() == *turn.peer).then_some(turn.flags));
+            let later = || answer_later(&self.dispatch, caller.to_owned(&me.pid), flags, shape);
+            self.store().get(key, |value| reply_one(shape, value, caller, turn), later);
+        })?;
+        Ok(())
+    }
+
+    fn look_up_many(
+        &self,
+        keys: TermView<'_>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Unserved> {
+        // A map has a key once; and its keys are to be those that the caller has said, not ours.
+        let (mut named, mut gathered) = (Pieces::default(), Keys::default());
+        for key in listed(keys)? {
+            if let (_, true) = gathered.insert(key)? {
+                named.push(key.bytes());
+            }
+        }
+        let keys = gathered.into_pieces();
+        let (me, flags) = (turn.me, (caller.node() == *turn.peer).then_some(turn.flags));
+        let later = || self.answer_many_later(named.clone(), caller.to_owned(&me.pid), flags);
+        let now = |found: &[Option<Value<'_>>]| match measure(&named, found, Some(turn.flags)) {
+            Err(refusal) => turn.reply(caller, |w| refusal.write(w)),
+            Ok((_, false)) => turn.end_call(caller, undecodable),
+            Ok((bytes, _)) if !turn.has_room(bytes) => turn.wait_for_room(),
+            Ok(_) => turn.reply(caller, |w| write_found(w, &named, found)),
+        };
+        self.store().get_many(&keys.slices(), now, later);
+        Ok(())
+    }
+
+    fn answer_many_later(
+        &self,
+        named: Pieces,
+        caller: OwnedCaller,
+        flags: Option<DistributionFlags>,
+    ) -> ReadManyDone {
+        let dispatch = Arc::clone(&self.dispatch);
+        Box::new(move |found: Result<&[Option<Value<'_>>], StoreError>| {
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => return caller.reply(&*dispatch, |w| write_error(w, &error)),
+            };
+            match measure(&named, found, flags) {
+                Err(refusal) => caller.reply(&*dispatch, |w| refusal.write(w)),
+                Ok((_, false)) => caller.end_call(&*dispatch, undecodable),
+                Ok(_) => caller.reply(&*dispatch, |w| write_found(w, &named, found)),
+            }
+        })
+    }
+}
+
+fn reply_one(shape: Shape, value: Option<Value<'_>>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+    match value.filter(|_| shape != Shape::Member) {
+        Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, undecodable),
+        Some(value) if !turn.has_room(value.bytes.len()) => turn.wait_for_room(),
+        Some(Value { shared: Some(shared), .. }) => {
+            turn.reply_ending(caller, |w| shape.begin(w), shared.clone());
+        }
+        _ => turn.reply(caller, |w| shape.write(w, value)),
+    }
+}

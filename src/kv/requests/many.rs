@@ -1,0 +1,175 @@
+//! An edit of several keys that looks at nothing, as a store carries it out: as a whole, or not at all.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::keys::{Keys, Pieces};
+use super::outcome::Outcome;
+use super::serve::{Asked, Changes};
+use crate::etf::{TermError, TermView, Traits};
+use crate::kv::write::check_value;
+use crate::store::{Change, PendingMany, Store, StoreError, UpdateMany, Value, Written};
+
+/// The keys, and what they get.
+pub(super) struct Many<'a> {
+    keys: Pieces,
+    gets: Gets<'a>,
+}
+
+/// What each of several keys gets.
+enum Gets<'a> {
+    /// So many get nothing: they go.
+    Nothing(usize),
+    Values {
+        /// The term that the values stand in.
+        pairs: Cow<'a, [u8]>,
+        /// Where, with the traits of key and value.
+        values: Vec<(Range<usize>, Traits)>,
+        /// The number of the copy that is under way.
+        copy: u32,
+    },
+}
+
+impl<'a> Many<'a> {
+    /// Of the pairs of a term.
+    pub(super) fn putting(
+        whole: TermView<'a>,
+        pairs: Vec<(TermView<'a>, TermView<'a>)>,
+        copy: u32,
+    ) -> Result<Self, TermError> {
+        let mut keys = Keys::default();
+        let mut values = Vec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let value = check_value(key, value)?;
+            // It is a part of the term.
+            let from = value.bytes().as_ptr() as usize - whole.bytes().as_ptr() as usize;
+            let value = (from..from + value.bytes().len(), value.traits());
+            match keys.insert(key)? {
+                (_, true) => values.push(value),
+                // The last counts.
+                (at, false) => values[at] = value,
+            }
+        }
+        let gets = Gets::Values { pairs: Cow::Borrowed(whole.bytes()), values, copy };
+        Ok(Self { keys: keys.into_pieces(), gets })
+    }
+
+    pub(super) fn deleting(keys: Vec<TermView<'_>>) -> Result<Self, TermError> {
+        let mut all = Keys::default();
+        for key in keys {
+            all.insert(key)?;
+        }
+        let keys = all.into_pieces();
+        Ok(Self { gets: Gets::Nothing(keys.len()), keys })
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.keys.len() == 0
+    }
+}
+
+impl Gets<'_> {
+    fn kept(&self) -> Gets<'static> {
+        match self {
+            Self::Nothing(len) => Gets::Nothing(*len),
+            Self::Values { pairs, values, copy } => {
+                Gets::Values { pairs: Cow::Owned(pairs.to_vec()), values: values.clone(), copy: *copy }
+            }
+        }
+    }
+
+    const fn len(&self) -> usize {
+        match self {
+            Self::Nothing(len) => *len,
+            Self::Values { values, .. } => values.len(),
+        }
+    }
+
+    /// What becomes of the key at a place.
+    fn change(&self, at: usize) -> Change<'_> {
+        match self {
+            Self::Nothing(_) => Change::Delete,
+            Self::Values { pairs, values, copy } => match values.get(at) {
+                None => Change::Keep,
+                Some((range, traits)) => {
+                    let bytes = pairs.get(range.clone()).unwrap_or_default();
+                    Change::Put(Value { copy: *copy, ..Value::of(bytes, *traits) })
+                }
+            },
+        }
+    }
+}
+
+impl UpdateMany for Gets<'_> {
+    fn looks(&self) -> bool {
+        false
+    }
+
+    fn decide(&mut self, _present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
+        for at in 0..self.len() {
+            change(at, self.change(at));
+        }
+    }
+}
+
+impl Changes for Many<'_> {
+    fn hand_to<S: Store>(
+        &mut self,
+        store: &S,
+        asked: impl FnOnce() -> Asked,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        let Self { keys, gets } = self;
+        store.update_many(&keys.slices(), gets, |gets| Box::new(Later { gets: gets.kept(), asked: asked() }))
+    }
+
+    fn with_changes<R>(&self, with: impl FnOnce(&[(&[u8], Change<'_>)]) -> R) -> R {
+        let changes = self.keys.iter().enumerate().map(|(at, key)| (key, self.gets.change(at)));
+        with(&changes.collect::<Vec<_>>())
+    }
+
+    fn traits(&self) -> Traits {
+        Traits::none()
+    }
+
+    fn needs(&self) -> Traits {
+        match &self.gets {
+            Gets::Nothing(_) => Traits::none(),
+            Gets::Values { values, .. } => {
+                values.iter().map(|(_, traits)| *traits).fold(Traits::none(), Traits::union)
+            }
+        }
+    }
+
+    fn into_outcome(self) -> Outcome {
+        Outcome::OK
+    }
+}
+
+/// The same for a store that carries it out later.
+struct Later {
+    gets: Gets<'static>,
+    asked: Asked,
+}
+
+impl UpdateMany for Later {
+    fn looks(&self) -> bool {
+        self.gets.looks()
+    }
+
+    fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
+        self.gets.decide(present, change);
+    }
+}
+
+impl PendingMany for Later {
+    fn bytes(&self) -> usize {
+        match &self.gets {
+            Gets::Nothing(_) => 0,
+            Gets::Values { pairs, .. } => pairs.len(),
+        }
+    }
+
+    fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
+        self.asked.done(result, Outcome::OK);
+    }
+}

@@ -1,0 +1,92 @@
+//! The requests that look at what is there before they answer or write, and those of several keys.
+//!
+//! A request here is of one of two kinds. A [`Lookup`] reads; an [`Edit`] decides by what its keys have what they get, in the
+//! store itself ([`Update`](crate::store::Update), [`UpdateMany`](crate::store::UpdateMany)), so that nothing comes between. Each
+//! kind has its file, in which everything stands that tells one request from another: how it is read, what it decides and what
+//! it answers.
+//!
+//! # A new request
+//!
+//! It takes two files: the one of its kind, and the table of docs/requests.md, which a test holds against the list that the
+//! reading of requests is made from. Whatever is the same for all is not written again: counting, writes at a slave, `confirm:`,
+//! the kinds of stores, slaves, answers that a caller's node cannot decode or has no room for.
+
+mod edit;
+mod keys;
+mod lookup;
+mod many;
+mod options;
+mod outcome;
+mod serve;
+mod single;
+
+pub use edit::Edit;
+pub use lookup::Lookup;
+pub(super) use lookup::{Shape, answer_later};
+pub(super) use options::{Options, Parts};
+pub(super) use outcome::Outcome;
+
+use super::Request;
+use crate::etf::{Cursor, TermError, TermView};
+
+/// Keys that one request may name: so many that what they have is looked up, or changed, in some milliseconds, in which other
+/// callers of the store wait.
+pub const KEYS_MAX: usize = 16 << 10;
+/// Bytes of the keys and values of one request of several, or of its answer: as many as the largest value that is taken by the
+/// default of [`Limits`](crate::config::Limits).
+pub const BYTES_MAX: usize = 64 << 20;
+/// Bytes of the largest integer that is counted with: half a million bits, or 157,826 digits. Each call copies it.
+pub const INTEGER_BYTES_MAX: usize = 64 << 10;
+
+/// Why nothing is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// `:not_an_integer`
+    NotAnInteger,
+    /// `{:too_many, n}`: more keys than this.
+    TooMany(usize),
+    /// `{:too_large, n}`: more bytes than this.
+    TooLarge(usize),
+}
+
+/// Why a request is not served.
+pub(super) enum Unserved {
+    /// It is none.
+    Shape,
+    /// It is answered `{:error, reason}`.
+    Refused(Refusal),
+    /// A key or a value cannot be kept.
+    Term(TermError),
+}
+
+impl From<TermError> for Unserved {
+    fn from(error: TermError) -> Self {
+        Self::Term(error)
+    }
+}
+
+impl From<Refusal> for Unserved {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Reads a request of these two kinds.
+pub(super) fn read<'a>(
+    term: TermView<'a>,
+    arity: usize,
+    operation: &[u8],
+    cursor: Cursor<'a>,
+) -> Option<Request<'a>> {
+    let lookup = Lookup::read(term, arity, operation, cursor).map(Request::Lookup);
+    lookup.or_else(|| Edit::read(term, arity, operation, cursor))
+}
+
+/// The elements of a list that a request names.
+fn listed(list: TermView<'_>) -> Result<Vec<TermView<'_>>, Unserved> {
+    match list.list_len() {
+        Some(len) if len > KEYS_MAX => Err(Refusal::TooMany(KEYS_MAX).into()),
+        Some(_) => list.elements(KEYS_MAX).ok_or(Unserved::Shape),
+        None => Err(Unserved::Shape),
+    }
+}

@@ -1,0 +1,120 @@
+//! What a request that decides by what is there is answered, and what its caller can be given.
+
+use super::Refusal;
+use crate::distribution::{DistributionFlags, LARGE_BYTES};
+use crate::etf::{SharedBytes, TermWriter};
+use crate::kv::server::undecodable;
+use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
+use crate::store::Value;
+
+/// What the caller gets once the store has done what was decided.
+#[derive(Clone, Debug)]
+pub(in crate::kv) enum Outcome {
+    /// An atom.
+    Atom(&'static str),
+    /// An encoded term.
+    Term(Vec<u8>),
+    /// The same, in memory that others have too.
+    Shared(SharedBytes),
+    /// `{:error, reason}`: nothing has changed.
+    Refused(Refusal),
+    /// The call ends, and nothing has changed: the caller's node cannot decode what it would get.
+    Undecodable,
+    /// The same is asked again when there is room for the answer: nothing has changed.
+    NoRoom,
+}
+
+impl Outcome {
+    pub(in crate::kv) const OK: Self = Self::Atom("ok");
+    pub(super) const NIL: Self = Self::Atom("nil");
+
+    pub(super) const fn bool(is: bool) -> Self {
+        Self::Atom(if is { "true" } else { "false" })
+    }
+
+    /// The bytes that it holds.
+    pub(in crate::kv) fn bytes(&self) -> usize {
+        match self {
+            Self::Term(bytes) => bytes.len(),
+            Self::Shared(shared) => shared.len(),
+            Self::Atom(_) | Self::Refused(_) | Self::Undecodable | Self::NoRoom => 0,
+        }
+    }
+
+    fn write(&self, w: &mut TermWriter<'_>) {
+        match self {
+            Self::Atom(atom) => _ = w.atom(atom),
+            Self::Term(bytes) => _ = w.raw(bytes),
+            Self::Shared(shared) => _ = w.raw(shared),
+            Self::Refused(refusal) => refusal.write(w),
+            Self::Undecodable | Self::NoRoom => _ = w.atom("nil"),
+        }
+    }
+
+    /// Answers the call that is being handled.
+    pub(super) fn reply(self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        match self {
+            Self::Undecodable => turn.end_call(caller, undecodable),
+            Self::NoRoom => turn.wait_for_room(),
+            Self::Shared(shared) => turn.reply_shared(caller, shared),
+            outcome => turn.reply(caller, |w| outcome.write(w)),
+        }
+    }
+
+    /// Answers a call that was handled before.
+    pub(in crate::kv) fn send(self, caller: OwnedCaller, dispatch: &dyn Dispatch) {
+        match self {
+            Self::Undecodable => caller.end_call(dispatch, undecodable),
+            outcome => caller.reply(dispatch, |w| outcome.write(w)),
+        }
+    }
+}
+
+impl Refusal {
+    /// Writes `{:error, reason}`.
+    pub(super) fn write(self, w: &mut TermWriter<'_>) {
+        w.tuple(2).atom("error");
+        let (word, bound) = match self {
+            Self::NotAnInteger => {
+                w.atom("not_an_integer");
+                return;
+            }
+            Self::TooMany(bound) => ("too_many", bound),
+            Self::TooLarge(bound) => ("too_large", bound),
+        };
+        w.tuple(2).atom(word).unsigned(bound as u64);
+    }
+}
+
+/// What the node of a caller can be given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader {
+    flags: DistributionFlags,
+    /// There is room for large answers.
+    has_room: bool,
+}
+
+impl Reader {
+    pub(super) fn of(turn: &Turn<'_>) -> Self {
+        Self { flags: turn.flags, has_room: turn.has_room(usize::MAX) }
+    }
+
+    /// The same caller, who is answered later: what has no room then ends the call.
+    pub(super) const fn later(self) -> Self {
+        Self { has_room: true, ..self }
+    }
+
+    /// The answer that gives a value, or why it cannot be given.
+    ///
+    /// # Errors
+    /// Nothing is to change then.
+    pub(super) fn give(self, value: Option<Value<'_>>) -> Result<Outcome, Outcome> {
+        match value {
+            None => Ok(Outcome::NIL),
+            Some(value) if !self.flags.can_decode(value.traits) => Err(Outcome::Undecodable),
+            Some(value) if !self.has_room && value.bytes.len() >= LARGE_BYTES => Err(Outcome::NoRoom),
+            Some(Value { shared: Some(shared), .. }) => Ok(Outcome::Shared(shared.clone())),
+            Some(value) => Ok(Outcome::Term(value.bytes.to_vec())),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! How these requests are carried out: by a store that answers at once, or later, with slaves and without.
+
+use std::sync::Arc;
+
+use super::edit::Prepared;
+use super::outcome::Outcome;
+use super::single::OfKey;
+use super::{Edit, Lookup, Unserved};
+use crate::etf::{TermError, TermView, Traits};
+use crate::kv::KeyValueServer;
+use crate::kv::confirm::{Confirmations, Era, Wanted};
+use crate::kv::figures::Served;
+use crate::kv::order::Committed;
+use crate::kv::server::{with_canonical, write_error};
+use crate::kv::write::{committed, committed_later, ended, replicate};
+use crate::process::{Caller, Dispatch, OwnedCaller, ProcessId, Turn};
+use crate::store::{Change, Store, StoreError, Written};
+
+/// An edit, which a store carries out.
+pub(super) trait Changes {
+    /// Hands it to a store; `asked` is told where that answers later.
+    fn hand_to<S: Store>(
+        &mut self,
+        store: &S,
+        asked: impl FnOnce() -> Asked,
+    ) -> Option<Result<Option<u64>, StoreError>>;
+
+    /// Shows what a store that has answered at once has changed.
+    fn with_changes<R>(&self, with: impl FnOnce(&[(&[u8], Change<'_>)]) -> R) -> R;
+
+    /// Of the one key that it is of.
+    fn traits(&self) -> Traits;
+
+    /// What a slave's node has to decode to have it.
+    fn needs(&self) -> Traits;
+
+    /// What its caller is answered where the store has done it.
+    fn into_outcome(self) -> Outcome;
+}
+
+/// A caller that waits for an edit, and what is needed to answer it.
+pub(super) struct Asked {
+    caller: OwnedCaller,
+    /// The slaves that are to have it before.
+    confirm: Option<(usize, Era)>,
+    needs: Traits,
+    /// Of the one key that it is of.
+    traits: Traits,
+    store: ProcessId,
+    confirmations: Arc<Confirmations>,
+    dispatch: Arc<dyn Dispatch>,
+}
+
+impl Asked {
+    /// The store is done with it.
+    pub(super) fn done(self, result: Result<Option<Written<'_>>, StoreError>, outcome: Outcome) {
+        let Self { caller, confirm, needs, traits, store, confirmations, dispatch } = self;
+        let result = result.map(|written| {
+            written.map(|written| {
+                let write = Committed { written, traits, confirmed: confirm.is_some() };
+                committed_later(&confirmations, &write, store, &*dispatch);
+                written.seq
+            })
+        });
+        ended(&confirmations, store, &*dispatch);
+        match (result, confirm) {
+            (Ok(Some(seq)), Some((slaves, era))) => {
+                confirmations.wait_to_say(Wanted { seq, slaves, traits: needs, era }, caller, outcome);
+            }
+            (result, confirm) => {
+                if confirm.is_some() {
+                    confirmations.not_written();
+                }
+                match result {
+                    Ok(_) => outcome.send(caller, &*dispatch),
+                    Err(error) => caller.reply(&*dispatch, |w| write_error(w, &error)),
+                }
+            }
+        }
+    }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    pub(in crate::kv) fn call_lookup(
+        &self,
+        request: TermView<'_>,
+        lookup: Lookup<'_>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), TermError> {
+        self.watch.count(lookup.served());
+        let served = self.look_up(lookup, caller, turn);
+        self.unless_unserved(served, request, caller, turn)
+    }
+
+    pub(in crate::kv) fn call_edit(
+        &self,
+        request: TermView<'_>,
+        edit: Edit<'_>,
+        confirm: Option<u32>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), TermError> {
+        self.watch.count(edit.served());
+        if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
+            return Ok(());
+        }
+        let confirm = confirm.unwrap_or(self.confirm.slaves) as usize;
+        let served = match edit.prepare(self.upstream.copy(), turn) {
+            Ok(Prepared::Single(key, single)) => with_canonical(key, |key| {
+                self.carry_out_edit(OfKey { key, single }, confirm, caller, turn);
+            })
+            .map_err(Unserved::Term),
+            Ok(Prepared::Many(many)) if many.is_empty() => {
+                Outcome::OK.reply(caller, turn);
+                Ok(())
+            }
+            Ok(Prepared::Many(many)) => {
+                self.carry_out_edit(many, confirm, caller, turn);
+                Ok(())
+            }
+            Err(unserved) => Err(unserved),
+        };
+        self.unless_unserved(served, request, caller, turn)
+    }
+
+    fn unless_unserved(
+        &self,
+        served: Result<(), Unserved>,
+        request: TermView<'_>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), TermError> {
+        match served {
+            Ok(()) => {}
+            Err(Unserved::Shape) => self.unknown_call(request, caller, turn),
+            Err(Unserved::Refused(refusal)) => {
+                self.watch.count(Served::Refused);
+                turn.reply(caller, |w| refusal.write(w));
+            }
+            Err(Unserved::Term(error)) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn carry_out_edit(
+        &self,
+        mut edit: impl Changes,
+        confirm: usize,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) {
+        let era = (confirm > 0).then(|| self.confirmations.expect(self.confirm.timeout, turn));
+        let confirm = era.map(|era| (confirm, era));
+        let (needs, traits, me) = (edit.needs(), edit.traits(), turn.me);
+        let asked = || Asked {
+            caller: caller.to_owned(&me.pid),
+            confirm,
+            needs,
+            traits,
+            store: me.id,
+            confirmations: Arc::clone(&self.confirmations),
+            dispatch: Arc::clone(&self.dispatch),
+        };
+        let result = if S::AT_ONCE {
+            self.change_at_once(&mut edit, confirm.is_some(), asked, turn)
+        } else {
+            match self.hand_in_edit(&mut edit, confirm.is_some(), asked, turn) {
+                Some(result) => result,
+                None => return,
+            }
+        };
+        match (&result, confirm) {
+            (&Ok(Some(seq)), Some((slaves, era))) => {
+                let wanted = Wanted { seq, slaves, traits: needs, era };
+                self.confirmations.wait_to_say(wanted, caller.to_owned(&me.pid), edit.into_outcome());
+                return;
+            }
+            (_, Some(_)) => self.confirmations.not_written(),
+            (_, None) => {}
+        }
+        match result {
+            Ok(_) => edit.into_outcome().reply(caller, turn),
+            Err(error) => turn.reply(caller, |w| write_error(w, &error)),
+        }
+    }
+
+    fn change_at_once(
+        &self,
+        edit: &mut impl Changes,
+        confirmed: bool,
+        asked: impl FnOnce() -> Asked,
+        turn: &mut Turn<'_>,
+    ) -> Result<Option<u64>, StoreError> {
+        let slaves = self.confirmations.slaves.read();
+        if slaves.is_empty() && !confirmed {
+            return edit.hand_to(self.store(), asked).unwrap_or(Ok(None));
+        }
+        let _order = self.confirmations.order.hold();
+        let result = edit.hand_to(self.store(), asked).unwrap_or(Ok(None));
+        if let Ok(Some(seq)) = result {
+            edit.with_changes(|changes| {
+                let written = Written { seq, changes };
+                let write = Committed { written, traits: edit.traits(), confirmed };
+                committed(&write, &slaves, |slave| replicate(slave, turn));
+            });
+        }
+        result
+    }
+
+    /// Hands an edit to a store that answers later. Gives what that has answered at once for once.
+    fn hand_in_edit(
+        &self,
+        edit: &mut impl Changes,
+        confirmed: bool,
+        asked: impl FnOnce() -> Asked,
+        turn: &Turn<'_>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        self.confirmations.order.begun();
+        let result = edit.hand_to(self.store(), asked)?;
+        if let Ok(Some(seq)) = result {
+            edit.with_changes(|changes| {
+                let written = Written { seq, changes };
+                let write = Committed { written, traits: edit.traits(), confirmed };
+                committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
+            });
+        }
+        ended(&self.confirmations, turn.me.id, &*self.dispatch);
+        Some(result)
+    }
+}

@@ -1,0 +1,148 @@
+//! A batch while it is put together: what it makes of the engine's keys so far, and what the stores then hold.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ahash::AHashMap;
+use fjall::{Keyspace, OwnedWriteBatch, Slice};
+
+use super::engine::Totals;
+use super::error::engine_error;
+use super::record::{self, Found};
+use crate::store::StoreError;
+
+/// What a batch has made of one of the engine's keys.
+struct Changed {
+    /// What is there afterwards.
+    entry: Option<Slice>,
+    /// Whose it is.
+    key: Arc<[u8]>,
+}
+
+/// The batch.
+pub(super) struct Staged {
+    pub(super) batch: OwnedWriteBatch,
+    /// Of the engine's keys that it has changed so far.
+    changed: AHashMap<(u32, Vec<u8>), Changed>,
+    /// The new totals.
+    pub(super) totals: AHashMap<u32, (u64, u64)>,
+}
+
+/// A key of a store, with the engine's key for it.
+pub(super) struct Place<'a> {
+    pub(super) store: u32,
+    pub(super) keyspace: &'a Keyspace,
+    pub(super) key: &'a Arc<[u8]>,
+    engine_key: Vec<u8>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn new(store: u32, keyspace: &'a Keyspace, key: &'a Arc<[u8]>) -> Self {
+        Self { store, keyspace, key, engine_key: record::engine_key(key) }
+    }
+}
+
+/// A change that can be made, with the length of what the key has now.
+pub(super) struct Change<'a> {
+    place: Place<'a>,
+    entry: Option<Slice>,
+    before: Option<u64>,
+}
+
+impl Change<'_> {
+    pub(super) fn engine_key(&self) -> &[u8] {
+        &self.place.engine_key
+    }
+}
+
+impl Staged {
+    pub(super) fn new(batch: OwnedWriteBatch) -> Self {
+        Self { batch, changed: AHashMap::new(), totals: AHashMap::new() }
+    }
+
+    fn changed(&self, place: &Place<'_>) -> Option<&Changed> {
+        // Most batches change no key twice, and many are of one write.
+        if self.changed.is_empty() {
+            return None;
+        }
+        self.changed.get(&(place.store, place.engine_key.clone()))
+    }
+
+    /// What a key has, with what the batch has made of it so far.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn present(&self, place: &Place<'_>) -> Result<Option<Found>, StoreError> {
+        match self.changed(place) {
+            Some(changed) if changed.key == *place.key => {
+                Ok(changed.entry.clone().and_then(|entry| Found::of(place.key, entry)))
+            }
+            Some(_) => Ok(None),
+            None => {
+                let entry = place.keyspace.get(&place.engine_key);
+                entry.and_then(|entry| record::found(&place.engine_key, place.key, entry)).map_err(|error| {
+                    tracing::error!(?error, "a key is not updated: what it has cannot be read");
+                    engine_error(&error)
+                })
+            }
+        }
+    }
+
+    /// Looks whether a key can be changed. `entry`: what it gets; `None`: it goes.
+    ///
+    /// # Errors
+    /// What it has cannot be read, or another key has its place.
+    pub(super) fn prepare<'a>(
+        &self,
+        place: Place<'a>,
+        entry: Option<Slice>,
+    ) -> Result<Change<'a>, StoreError> {
+        let before = match self.changed(&place) {
+            Some(changed) if changed.entry.is_some() && changed.key != *place.key => {
+                return Err(StoreError::Io("eexist"));
+            }
+            Some(changed) => changed.entry.as_ref().map(|entry| entry.len() as u64),
+            None => length_before(place.keyspace, &place.engine_key, place.key)?,
+        };
+        Ok(Change { place, entry, before })
+    }
+
+    /// Adds a change to the batch. `totals_of` is what a store holds before it.
+    pub(super) fn add(&mut self, change: Change<'_>, totals_of: impl Fn(u32) -> Option<Arc<Totals>>) {
+        let Change { place: Place { store, keyspace, key, engine_key }, entry, before } = change;
+        let (entries, bytes) = self.totals.entry(store).or_insert_with(|| {
+            totals_of(store).map_or((0, 0), |totals| {
+                (totals.entries.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
+            })
+        });
+        if let Some(before) = before {
+            *entries = entries.saturating_sub(1);
+            *bytes = bytes.saturating_sub(record::bytes(&engine_key, before));
+        }
+        if let Some(entry) = &entry {
+            *entries += 1;
+            *bytes += record::bytes(&engine_key, entry.len() as u64);
+        }
+        let changed = Changed { entry: entry.clone(), key: Arc::clone(key) };
+        self.changed.insert((store, engine_key.clone()), changed);
+        match entry {
+            Some(entry) => self.batch.insert(keyspace, engine_key, entry),
+            None => self.batch.remove(keyspace, engine_key),
+        }
+    }
+}
+
+/// The length of what a store holds for a key; `None`: nothing. Where another key has the place, it is taken.
+fn length_before(store: &Keyspace, engine_key: &[u8], key: &[u8]) -> Result<Option<u64>, StoreError> {
+    let failed = |error: fjall::Error| {
+        tracing::error!(?error, "a key is not written: what it has cannot be read");
+        engine_error(&error)
+    };
+    if !record::is_long(key) {
+        return store.size_of(engine_key).map(|length| length.map(u64::from)).map_err(failed);
+    }
+    let Some(other) = store.get(engine_key).map_err(failed)? else { return Ok(None) };
+    let length = other.len() as u64;
+    let same = Found::new(engine_key, other).is_some_and(|found| found.long_key() == Some(key));
+    if same { Ok(Some(length)) } else { Err(StoreError::Io("eexist")) }
+}

@@ -1,0 +1,301 @@
+//! Every request of a store against a plain map, on each engine: memory, disk, and one that answers later.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use kvnode::etf::TermView;
+use proptest::prelude::*;
+
+use crate::cluster::{answer, cluster, cluster_on};
+use crate::conversation::payload_of;
+use crate::deferred::{Deferred, Manner};
+
+/// Keys by their numbers, and their values as they are written in Elixir.
+type Model = BTreeMap<u8, String>;
+
+/// A key as it is written in Elixir.
+fn key(number: u8) -> String {
+    match number {
+        0 => "0".into(),
+        1 => "0.0".into(),
+        2 => "%{b: 1, a: [1, 2]}".into(),
+        3 => format!("\"{}\"", "long".repeat(20_000)),
+        _ => format!("{{:k, {number}}}"),
+    }
+}
+
+const KEYS: u8 = 7;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Get(u8),
+    Fetch(u8),
+    Member(u8),
+    Count,
+    GetMany(Vec<u8>),
+    Put(u8, String),
+    Delete(u8),
+    PutNew(u8, String),
+    Replace(u8, String),
+    Pop(u8),
+    GetAndPut(u8, String),
+    Add(u8, i128, Option<i128>),
+    PutList(Vec<(u8, String)>),
+    PutMap(BTreeMap<u8, String>),
+    DeleteMany(Vec<u8>),
+    /// The store ends, and is opened again.
+    Reopen,
+}
+
+fn listed(elements: impl Iterator<Item = String>) -> String {
+    format!("[{}]", elements.collect::<Vec<_>>().join(", "))
+}
+
+fn mapped(pairs: impl Iterator<Item = (String, String)>) -> String {
+    let mut text = String::from("%{");
+    for (at, (key, value)) in pairs.enumerate() {
+        let comma = if at > 0 { ", " } else { "" };
+        write!(text, "{comma}{key} => {value}").expect("memory");
+    }
+    text + "}"
+}
+
+impl Step {
+    fn request(&self) -> String {
+        match self {
+            Self::Get(at) => format!("{{:get, {}}}", key(*at)),
+            Self::Fetch(at) => format!("{{:fetch, {}}}", key(*at)),
+            Self::Member(at) => format!("{{:member, {}}}", key(*at)),
+            Self::Count => ":count".into(),
+            Self::GetMany(keys) => format!("{{:get_many, {}}}", listed(keys.iter().map(|at| key(*at)))),
+            Self::Put(at, value) => format!("{{:put, {}, {value}}}", key(*at)),
+            Self::Delete(at) => format!("{{:delete, {}}}", key(*at)),
+            Self::PutNew(at, value) => format!("{{:put_new, {}, {value}}}", key(*at)),
+            Self::Replace(at, value) => format!("{{:replace, {}, {value}}}", key(*at)),
+            Self::Pop(at) => format!("{{:pop, {}}}", key(*at)),
+            Self::GetAndPut(at, value) => format!("{{:get_and_put, {}, {value}}}", key(*at)),
+            Self::Add(at, by, None) => format!("{{:update_counter, {}, {by}}}", key(*at)),
+            Self::Add(at, by, Some(initial)) => format!("{{:update_counter, {}, {by}, {initial}}}", key(*at)),
+            Self::PutList(pairs) => {
+                let pairs = pairs.iter().map(|(at, value)| format!("{{{}, {value}}}", key(*at)));
+                format!("{{:put_many, {}}}", listed(pairs))
+            }
+            Self::PutMap(pairs) => {
+                let pairs = pairs.iter().map(|(at, value)| (key(*at), value.clone()));
+                format!("{{:put_many, {}}}", mapped(pairs))
+            }
+            Self::DeleteMany(keys) => format!("{{:delete_many, {}}}", listed(keys.iter().map(|at| key(*at)))),
+            Self::Reopen => unreachable!("it is no request"),
+        }
+    }
+
+    /// Changes the model, and gives what a store answers.
+    fn apply(&self, model: &mut Model) -> String {
+        let nil = |value: Option<String>| value.unwrap_or_else(|| "nil".into());
+        match self {
+            Self::Get(at) => nil(model.get(at).cloned()),
+            Self::Fetch(at) => model.get(at).map_or(":error".into(), |value| format!("{{:ok, {value}}}")),
+            Self::Member(at) => model.contains_key(at).to_string(),
+            Self::Count => model.len().to_string(),
+            Self::GetMany(keys) => {
+                let mut seen = Vec::new();
+                let mut first = |at: &&u8| {
+                    !seen.contains(*at) && {
+                        seen.push(**at);
+                        true
+                    }
+                };
+                let keys: Vec<&u8> = keys.iter().filter(|at| first(at)).collect();
+                mapped(keys.into_iter().filter_map(|at| Some((key(*at), model.get(at)?.clone()))))
+            }
+            Self::Put(at, value) => {
+                model.insert(*at, value.clone());
+                ":ok".into()
+            }
+            Self::Delete(at) => {
+                model.remove(at);
+                ":ok".into()
+            }
+            Self::PutNew(at, value) => {
+                let is_new = !model.contains_key(at);
+                model.entry(*at).or_insert_with(|| value.clone());
+                is_new.to_string()
+            }
+            Self::Replace(at, value) => {
+                let present = model.get_mut(at).map(|present| *present = value.clone());
+                present.is_some().to_string()
+            }
+            Self::Pop(at) => nil(model.remove(at)),
+            Self::GetAndPut(at, value) => nil(model.insert(*at, value.clone())),
+            Self::Add(at, by, initial) => {
+                let present = model.get(at).map_or(Ok(initial.unwrap_or(0)), |value| value.parse::<i128>());
+                match present {
+                    Ok(present) => {
+                        let sum = (present + by).to_string();
+                        model.insert(*at, sum.clone());
+                        sum
+                    }
+                    Err(_) => "{:error, :not_an_integer}".into(),
+                }
+            }
+            Self::PutList(pairs) => {
+                model.extend(pairs.iter().cloned());
+                ":ok".into()
+            }
+            Self::PutMap(pairs) => {
+                model.extend(pairs.clone());
+                ":ok".into()
+            }
+            Self::DeleteMany(keys) => {
+                keys.iter().for_each(|at| _ = model.remove(at));
+                ":ok".into()
+            }
+            Self::Reopen => unreachable!("it is no request"),
+        }
+    }
+}
+
+fn integers() -> impl Strategy<Value = i128> {
+    let near = [0, 255, 1 << 31, i128::from(i64::MAX), i128::from(i64::MIN), 1 << 90];
+    (prop::sample::select(near.to_vec()), -3..3_i128).prop_map(|(near, more)| near + more)
+}
+
+fn values() -> impl Strategy<Value = String> {
+    let large = format!("\"{}\"", "large".repeat(20_000));
+    let others = vec!["nil".to_owned(), ":a".into(), "%{a: nil}".into(), "[1, 2.5]".into(), large];
+    prop_oneof![integers().prop_map(|integer| integer.to_string()), prop::sample::select(others)]
+}
+
+fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
+    let keys = || prop::collection::vec(0..KEYS, 0..6);
+    let reads = prop_oneof![
+        (0..KEYS).prop_map(Step::Get),
+        (0..KEYS).prop_map(Step::Fetch),
+        (0..KEYS).prop_map(Step::Member),
+        Just(Step::Count),
+        keys().prop_map(Step::GetMany),
+    ];
+    let of_one = prop_oneof![
+        (0..KEYS, values()).prop_map(|(at, value)| Step::Put(at, value)),
+        (0..KEYS).prop_map(Step::Delete),
+        (0..KEYS, values()).prop_map(|(at, value)| Step::PutNew(at, value)),
+        (0..KEYS, values()).prop_map(|(at, value)| Step::Replace(at, value)),
+        (0..KEYS).prop_map(Step::Pop),
+        (0..KEYS, values()).prop_map(|(at, value)| Step::GetAndPut(at, value)),
+        (0..KEYS, integers(), prop::option::of(integers()))
+            .prop_map(|(at, by, initial)| Step::Add(at, by, initial)),
+    ];
+    let of_several = prop_oneof![
+        prop::collection::vec((0..KEYS, values()), 0..6).prop_map(Step::PutList),
+        prop::collection::btree_map(0..KEYS, values(), 0..6).prop_map(Step::PutMap),
+        keys().prop_map(Step::DeleteMany),
+    ];
+    let others = if reopens { Just(Step::Reopen).boxed() } else { Just(Step::Count).boxed() };
+    prop::collection::vec(prop_oneof![4 => reads, 4 => of_one, 3 => of_several, 1 => others], 1..40)
+}
+
+/// Asks a store each step's request, and compares the answer with the model's. An error of the store's own changes nothing.
+fn compare(
+    step: &Step,
+    model: &mut Model,
+    answers: impl FnOnce(String) -> Vec<Vec<u8>>,
+) -> Result<bool, TestCaseError> {
+    let answers = answers(step.request());
+    prop_assert_eq!(answers.len(), 1);
+    let shown = format!("{:?}", TermView::parse(payload_of(&answers[0])).expect("a term"));
+    if shown.contains("{:error, :no_space}") || shown.contains("{:error, {:io, :eio}}") {
+        return Ok(false);
+    }
+    let expected = step.apply(model);
+    prop_assert!(answers[0] == answer(expected.as_str()), "{:?} is {} and not {}", step, shown, expected);
+    Ok(true)
+}
+
+fn small_cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(small_cases(64))]
+
+    #[test]
+    fn a_store_in_memory_is_a_map(steps in steps(false)) {
+        let (mut cluster, mut model) = (cluster(), Model::new());
+        for step in &steps {
+            let answered = compare(step, &mut model, |request| cluster.call(request))?;
+            prop_assert!(answered);
+        }
+    }
+
+    #[test]
+    fn a_store_that_answers_later_is_a_map_also_where_it_fails_now_and_then(
+        steps in steps(false), seed: u64, fails: bool,
+    ) {
+        let fails_one_in = if fails { 4 } else { 0 };
+        let manner = Manner { fails_one_in, fails_to_read: true, ..Manner::wild(seed) };
+        let (mut cluster, mut model) = (cluster_on(Deferred::new(manner)), Model::new());
+        for step in &steps {
+            let answered = compare(step, &mut model, |request| cluster.call(request))?;
+            prop_assert!(answered || fails);
+        }
+        let all = Step::GetMany((0..KEYS).collect());
+        cluster.deferred.as_ref().expect("it is one").let_fail(false);
+        prop_assert!(compare(&all, &mut model, |request| cluster.call(request))?);
+    }
+}
+
+#[cfg(feature = "disk")]
+mod on_disk {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use kvnode::distribution::DistributionFlags;
+    use kvnode::store::{Disk, DiskStore, Store, SyncPolicy, wait};
+
+    use super::*;
+    use crate::cluster::{Cluster, cluster_with};
+    use crate::conversation::frames_of;
+
+    fn open(dir: &Path) -> (Arc<Disk>, DiskStore, Cluster) {
+        let disk = Disk::open(dir, SyncPolicy::Never, 16 << 20).expect("a folder");
+        let store = disk.store(&["kv".into()]).expect("a name");
+        let cluster = cluster_with(store.clone(), DistributionFlags::OFFERED);
+        (disk, store, cluster)
+    }
+
+    /// The answer to a call, which comes from the disk's thread.
+    fn call(cluster: &mut Cluster, store: &DiskStore, request: String) -> Vec<Vec<u8>> {
+        let mut answers = cluster.call(request);
+        let settled = wait(|done| {
+            let mut done = Some(done);
+            store.barrier(|| Box::new(done.take().expect("asked for once")));
+        });
+        assert_eq!(settled, Some(Ok(())));
+        for (_, frames) in cluster.sent.0.lock().drain(..) {
+            answers.extend(frames_of(&frames));
+        }
+        answers
+    }
+
+    proptest! {
+        #![proptest_config(small_cases(24))]
+
+        #[test]
+        fn a_store_on_disk_is_a_map_that_is_kept(steps in steps(true)) {
+            let dir = tempfile::tempdir().expect("a folder");
+            let (mut disk, mut store, mut cluster) = open(dir.path());
+            let mut model = Model::new();
+            for step in steps.iter().chain([&Step::Reopen, &Step::GetMany((0..KEYS).collect()), &Step::Count]) {
+                if let Step::Reopen = step {
+                    drop((store, cluster));
+                    disk.close();
+                    drop(disk);
+                    (disk, store, cluster) = open(dir.path());
+                    continue;
+                }
+                let answered = compare(step, &mut model, |request| call(&mut cluster, &store, request))?;
+                prop_assert!(answered);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Requests that look at what is there, and those of several keys, as somebody asks who means harm.
+
+use std::time::Instant;
+
+use kvnode::etf::encode;
+use kvnode::etf::tag::{INTEGER_EXT, LARGE_BIG_EXT, LIST_EXT, NIL_EXT, STRING_EXT};
+use kvnode::kv::requests::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX};
+
+use crate::scene::{STORE, Scene};
+use crate::support::{term, term_with};
+
+/// Bytes of the largest integer that any node reads.
+const INTEGER_RECEIVED_MAX: usize = (4 << 20) - 8;
+
+/// An integer of so many bytes.
+fn integer(len: usize) -> Vec<u8> {
+    [&[LARGE_BIG_EXT][..], &(len as u32).to_be_bytes(), &[0], &vec![255; len]].concat()
+}
+
+/// A list of so many integers.
+fn list(len: u32) -> Vec<u8> {
+    let elements = (0..len).flat_map(|number| [&[INTEGER_EXT][..], &(number + 1_000).to_be_bytes()].concat());
+    let mut list = [&[LIST_EXT][..], &len.to_be_bytes()].concat();
+    list.extend(elements);
+    list.push(NIL_EXT);
+    list
+}
+
+fn too_large(bound: usize) -> Vec<u8> {
+    term(&format!("{{:error, {{:too_large, {bound}}}}}"))
+}
+
+#[test]
+fn counters_of_any_size_are_bounded() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    for len in [INTEGER_BYTES_MAX + 1, 1 << 20, INTEGER_RECEIVED_MAX] {
+        for request in ["{:update_counter, 1, $1}", "{:update_counter, 1, 1, $1}"] {
+            assert_eq!(bad.call(term_with(request, &[&integer(len)])), too_large(INTEGER_BYTES_MAX), "{len}");
+        }
+    }
+    assert_eq!(bad.call(term_with("{:put, 1, $1}", &[&integer(INTEGER_RECEIVED_MAX)])), term(":ok"));
+    // Each is a few bytes, and is to cost no more than a look.
+    let frame: Vec<u8> =
+        (0..1_000).flat_map(|_| bad.call_frame(STORE, 7, "{:update_counter, 1, 1}")).collect();
+    let start = Instant::now();
+    assert!(bad.send(&frame));
+    (0..1_000).for_each(|_| assert_eq!(bad.answer(7), too_large(INTEGER_BYTES_MAX)));
+    println!("1,000 calls of a counter of 4 MiB in {:?}", start.elapsed());
+    scene.all_is_well(16 << 20);
+    // Ten megabytes are no integer to any node.
+    let frame = bad.call_frame(STORE, 8, term_with("{:update_counter, 2, $1}", &[&integer(10 << 20)]));
+    bad.send(&frame);
+    scene.must_end(bad, 16 << 20);
+}
+
+#[test]
+fn a_million_keys_in_one_request_are_refused_with_the_bound() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let too_many = term(&format!("{{:error, {{:too_many, {KEYS_MAX}}}}}"));
+    let keys = list(1_000_000);
+    for request in
+        ["{:get_many, $1}", "{:delete_many, $1}", "{:put_many, $1}", "{:delete_many, $1, confirm: 1}"]
+    {
+        assert_eq!(bad.call(term_with(request, &[&keys])), too_many, "{request}");
+    }
+    let pairs = encode(|w| {
+        w.map(1_000_000);
+        (0..1_000_000).for_each(|number| _ = w.unsigned(number).unsigned(number));
+    });
+    assert_eq!(bad.call(term_with("{:put_many, $1}", &[&pairs])), too_many);
+    assert_eq!(bad.call(":count"), term("1"), "what the good peer has put");
+    // As many as are taken, again and again, from a hundred bytes of values.
+    let most = list(KEYS_MAX as u32);
+    for _ in 0..200 {
+        assert_eq!(bad.call(term_with("{:get_many, $1}", &[&most])), term("%{}"));
+        scene.good.use_the_store();
+    }
+    scene.all_is_well(32 << 20);
+}
+
+#[test]
+fn answers_that_are_larger_than_what_was_asked_by_much_are_bounded() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let value = encode(|w| _ = w.binary(&vec![7; 1 << 20]));
+    for key in 0..100 {
+        assert_eq!(bad.call(term_with(&format!("{{:put, {key}, $1}}"), &[&value])), term(":ok"));
+    }
+    let keys = [&[STRING_EXT, 0, 100][..], &(0..100).collect::<Vec<u8>>()].concat();
+    let request = term_with("{:get_many, $1}", &[&keys]);
+    for _ in 0..100 {
+        assert_eq!(bad.call(request.clone()), too_large(BYTES_MAX));
+    }
+    scene.all_is_well(100 << 20);
+    // Within the bound, and read by nobody: they wait, and the others are served.
+    let keys = [&[STRING_EXT, 0, 60][..], &(0..60).collect::<Vec<u8>>()].concat();
+    let mut deaf = scene.peer("deaf@h");
+    let frame = deaf.call_frame(STORE, 1, term_with("{:get_many, $1}", &[&keys]));
+    assert!(deaf.send(&frame.repeat(200)));
+    for _ in 0..50 {
+        scene.good.use_the_store();
+    }
+    // What waits for the deaf one is one answer and what is being written of another.
+    scene.all_is_well((100 + 2 * 64) << 20);
+    drop(deaf);
+    scene.all_is_well((100 + 2 * 64) << 20);
+}
+
+#[test]
+fn keys_and_pairs_that_are_nested_deep_are_walked_without_a_stack() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    const DEPTH: usize = 1_000_000;
+    let nested = [[&[LIST_EXT, 0, 0, 0, 1][..]].concat().repeat(DEPTH), vec![NIL_EXT; DEPTH + 1]].concat();
+    for (request, answer) in [
+        ("{:fetch, $1}", ":error"),
+        ("{:put_new, $1, 1}", "true"),
+        ("{:update_counter, $1, 1}", "2"),
+        ("{:delete_many, [$1]}", ":ok"),
+        ("{:put_many, [{$1, 1}]}", ":ok"),
+        ("{:pop, $1}", "1"),
+    ] {
+        assert_eq!(bad.call(term_with(request, &[&nested])), term(answer), "{request}");
+    }
+    // A list whose only element is such a list, and no pair.
+    let frame = bad.call_frame(STORE, 9, term_with("{:put_many, $1}", &[&nested]));
+    assert!(bad.send(&frame));
+    let frame = bad.call_frame(STORE, 9, term_with("{:update_counter, 1, $1}", &[&nested]));
+    assert!(bad.send(&frame));
+    assert_eq!(bad.answer(9), term("{:error, :not_an_integer}"));
+    scene.all_is_well(32 << 20);
+}

@@ -1,0 +1,252 @@
+//! The requests of docs/requests.md by `GenServer.call` from every OTP version: their results are `===` what Elixir makes of
+//! the same terms, and slaves of both kinds end with what the primary has.
+
+#![cfg(feature = "program")]
+
+mod support;
+
+use support::cluster::{Cluster, call, in_step, same};
+use support::{BeamNode, Otp, on_every_otp};
+
+/// A call of the store that the text of Elixir calls `kv`.
+const CALL: &str = "ask = fn request -> GenServer.call({:global, :kv}, request, 20_000) end";
+
+fn check_requests(beam: &BeamNode) {
+    beam.run(CALL);
+    for (request, value) in [
+        ("{:fetch, :k}", ":error"),
+        ("{:member, :k}", "false"),
+        (":count", "0"),
+        ("{:get_many, [:k]}", "%{}"),
+        ("{:put_new, :k, nil}", "true"),
+        ("{:put_new, :k, 1}", "false"),
+        ("{:fetch, :k}", "{:ok, nil}"),
+        ("{:member, :k}", "true"),
+        ("{:replace, :k, 7}", "true"),
+        ("{:replace, :new, 7}", "false"),
+        ("{:update_counter, :k, 3}", "10"),
+        ("{:update_counter, :other, 3, 40}", "43"),
+        ("{:get_and_put, :k, {:a, 1.5}}", "10"),
+        ("{:update_counter, :k, 3}", "{:error, :not_an_integer}"),
+        ("{:update_counter, :other, 1.5}", "{:error, :not_an_integer}"),
+        ("{:pop, :k}", "{:a, 1.5}"),
+        ("{:pop, :k}", "nil"),
+        ("{:put_many, [{1, :a}, {2, :b}, {1, :c}]}", ":ok"),
+        ("{:put_many, %{3 => :d, 3.0 => :e}}", ":ok"),
+        ("{:get_many, [3, 1, 4, 3.0, 1]}", "%{1 => :c, 3 => :d, 3.0 => :e}"),
+        ("{:get_many, [1, 2, 3]}", "%{1 => :c, 2 => :b, 3 => :d}"),
+        ("{:delete_many, [1, 2, 3, 4]}", ":ok"),
+        (":count", "2"),
+        ("{:put_new, :new, 1, ttl: 5}", "{:error, {:unknown_option, :ttl}}"),
+        ("{:put, :new, 1, ttl: 5}", "{:error, {:unknown_option, :ttl}}"),
+        ("{:put_new, :new, 1, confirm: 1}", "{:error, {:unconfirmed, 0, 1}}"),
+        ("{:put_new, :new, 1, confirm: 1}", "false"),
+        ("{:pop, :new, confirm: 0}", "1"),
+    ] {
+        beam.check(&format!("ask.({request}) === {value}"), "true");
+    }
+    check_values(beam);
+    check_refusals(beam);
+}
+
+/// Terms of many kinds come back as they were, by each way that a value comes back.
+fn check_values(beam: &BeamNode) {
+    beam.run(
+        "terms = [nil, true, 0, -1, 256, 1_000_000_000_000, -99_999_999_999_999_999_999_999, 1.5, -0.5, \"\", \"text\",
+           <<1::3>>, 'list', [], [1 | 2], {}, {1, {2}}, %{}, %{1 => 2, 1.0 => 3, %{} => []}, self(), make_ref(),
+           &String.length/1, :\"Ä\", String.duplicate(\"x\", 200_000), Enum.to_list(1..1_000), Map.new(1..100, &{&1, &1})]",
+    );
+    beam.check(
+        "for {value, key} <- Enum.with_index(terms), into: MapSet.new() do
+           next = Enum.at(terms, rem(key + 1, length(terms)))
+           true = ask.({:put_new, {:term, key}, value})
+           {:ok, fetched} = ask.({:fetch, {:term, key}})
+           put_over = ask.({:get_and_put, {:term, key}, next})
+           popped = ask.({:pop, {:term, key}})
+           ask.({:fetch, {:term, key}}) === :error and fetched === value and put_over === value and popped === next
+         end |> Enum.to_list()",
+        "[true]",
+    );
+    // As keys of a map, and as its values; of OTP 27 on a reference of five words too.
+    beam.check(
+        "pairs = for {value, at} <- Enum.with_index(terms), into: %{}, do: {value, at}
+         :ok = ask.({:put_many, pairs})
+         {ask.({:get_many, terms}) === pairs, ask.({:get_many, [:nobody | Enum.reverse(terms)]}) === pairs,
+          ask.({:delete_many, terms}), ask.({:get_many, terms})}",
+        "{true, true, :ok, %{}}",
+    );
+    // Before OTP 27 these are one key, and no map may have both.
+    beam.run("<<minus::float>> = <<0x80, 0::56>>");
+    beam.check("ask.({:put_many, [{0.0, 1}, {minus, 2}]})", ":ok");
+    let both = beam.run(
+        "try do ask.({:get_many, [0.0, minus]}) |> map_size() catch :exit, {{:system_limit, _}, _} -> :refused end",
+    );
+    assert!(["2", ":refused"].contains(&both.as_str()), "{both}");
+    beam.check(
+        "{ask.({:get_many, [minus]}) === %{minus => 2}, ask.({:delete_many, [0.0, minus]})}",
+        "{true, :ok}",
+    );
+    // What is counted with is the BEAM's own integers.
+    beam.check(
+        "steps = for shift <- 0..700, by <- [1, -1], do: by * Bitwise.bsl(3, shift * 7) + shift
+         sums = Enum.scan([5 | steps], &(&1 + &2))
+         [5 | steps] |> Enum.map(&ask.({:update_counter, :big, &1})) === sums and
+           ask.({:get, :big}) === List.last(sums) and ask.({:update_counter, :big, -List.last(sums)}) === 0",
+        "true",
+    );
+    beam.check("ask.({:delete, :big})", ":ok");
+}
+
+fn check_refusals(beam: &BeamNode) {
+    beam.run("reason = fn request -> try do ask.(request) catch :exit, {reason, _} -> reason end end");
+    for request in
+        ["{:fetch}", "{:get_many, :k}", "{:put_many, [1]}", "{:delete_many, [1 | 2]}", "{:pop, 1, 2}"]
+    {
+        beam.check(&format!("reason.({request}) === {{:bad_call, {request}}}"), "true");
+    }
+    beam.check("ask.({:get_many, Enum.to_list(1..16_385)})", "{:error, {:too_many, 16384}}");
+    beam.check("ask.({:update_counter, :huge, Bitwise.bsl(1, 524_288)})", "{:error, {:too_large, 65536}}");
+    beam.check(
+        "ask.({:update_counter, :huge, Bitwise.bsl(1, 524_288) - 1}) === Bitwise.bsl(1, 524_288) - 1",
+        "true",
+    );
+    beam.check("ask.({:update_counter, :huge, 1})", "{:error, {:too_large, 65536}}");
+    beam.check("is_integer(ask.({:pop, :huge}))", "true");
+}
+
+#[test]
+fn every_request_of_a_store_in_memory_is_answered_with_the_terms_of_elixir() {
+    on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let _kv = cluster.node("kv", "--confirm-timeout 1000");
+        check_requests(&cluster.beam);
+    });
+}
+
+#[test]
+fn every_request_of_a_store_on_disk_is_answered_with_the_terms_of_elixir_also_after_a_restart() {
+    on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let dir = tempfile::tempdir().expect("a folder");
+        let args = format!("--confirm-timeout 1000 --data-dir {}", dir.path().display());
+        let kv = cluster.node("kv", &args);
+        check_requests(&cluster.beam);
+        let beam = &cluster.beam;
+        beam.check("ask.({:put_many, for(i <- 1..1_000, do: {{:many, i}, i})})", ":ok");
+        beam.check("ask.({:update_counter, :counted, 40}) + ask.({:update_counter, :counted, 2})", "82");
+        kv.kill(&cluster.epmd);
+        let _kv = cluster.node("kv", &args);
+        beam.check_soon(
+            "ask.({:get_many, [:counted | for(i <- 1..1_000, do: {:many, i})]}) ===
+               Map.new([{:counted, 42} | for(i <- 1..1_000, do: {{:many, i}, i})])",
+            "true",
+        );
+    });
+}
+
+/// `{REQUESTS, SEED}`: a process that asks for random things of twenty keys.
+const WRITER: &str = "
+    write = fn count, seed ->
+      :rand.seed(:exsplus, {seed, 2, 3})
+      pick = fn -> {:key, :rand.uniform(20)} end
+      value = fn -> Enum.random([:rand.uniform(9), nil, {:v, :rand.uniform(9)}, %{a: 1}, 1.5, make_ref()]) end
+      for _ <- 1..count do
+        GenServer.call({:global, :master}, case :rand.uniform(10) do
+          1 -> {:put, pick.(), value.()}
+          2 -> {:delete, pick.()}
+          3 -> {:put_new, pick.(), value.()}
+          4 -> {:replace, pick.(), value.()}
+          5 -> {:pop, pick.()}
+          6 -> {:get_and_put, pick.(), value.()}
+          7 -> {:update_counter, pick.(), Bitwise.bsl(:rand.uniform(9), :rand.uniform(90))}
+          8 -> {:put_many, for(_ <- 1..:rand.uniform(9), do: {pick.(), value.()})}
+          9 -> {:delete_many, for(_ <- 1..:rand.uniform(4), do: pick.())}
+          10 -> {:update_counter, :total, 1}
+        end, 20_000)
+      end
+      :done
+    end";
+
+fn slaves_end_equal(otp: &Otp, args: &str) {
+    let cluster = Cluster::new(otp);
+    let beam = &cluster.beam;
+    let _rust = cluster.node("rust", "");
+    let _elixir = cluster.elixir(otp, "elixir", "%{}");
+    let _master = cluster.node("master", args);
+    for slave in ["rust", "elixir"] {
+        cluster.add("master", slave, ":ok");
+    }
+    beam.check_soon(&in_step("rust"), "true");
+    beam.check_soon(&in_step("elixir"), "true");
+    let seed = std::process::id();
+    beam.run(WRITER);
+    beam.check(
+        &format!(
+            "1..4 |> Enum.map(&Task.async(fn -> write.(500, {seed} + &1) end)) |> Enum.map(&Task.await(&1, 60_000)) |> Enum.uniq()"
+        ),
+        "[:done]",
+    );
+    // Each is answered with what it would be answered without, once both slaves have it.
+    for (request, value) in [
+        ("{:put, :last, 1, confirm: 2}", ":ok"),
+        ("{:put_many, [{1, 1}, {2, 2}, {3, 3}], confirm: 2}", ":ok"),
+        ("{:update_counter, 3, 4, confirm: 2}", "7"),
+        ("{:get_and_put, 1, :x, confirm: 2}", "1"),
+        ("{:put_new, 1, :y, confirm: 2}", "false"),
+        ("{:pop, 2, confirm: 2}", "2"),
+        ("{:delete_many, [:a, :b], confirm: 2}", ":ok"),
+    ] {
+        beam.check(&call("master", request), value);
+    }
+    for slave in ["rust", "elixir"] {
+        // What is confirmed is there.
+        beam.check(&same("master", slave), "true");
+    }
+    beam.check(&call("rust", "{:get_many, [1, 2, 3]}"), "%{1 => :x, 3 => 7}");
+    beam.check(&call("rust", "{:fetch, 3}"), "{:ok, 7}");
+    beam.check(&format!("{} === {}", call("rust", ":count"), call("master", ":count")), "true");
+    for request in [
+        "{:put_new, 9, 1}",
+        "{:pop, 1}",
+        "{:update_counter, 3, 1}",
+        "{:put_many, %{1 => 2}}",
+        "{:delete_many, [1]}",
+    ] {
+        beam.check(&call("rust", request), "{:error, {:slave_of, {:global, :master}}}");
+    }
+    beam.check(&same("master", "rust"), "true");
+}
+
+#[test]
+fn slaves_of_both_kinds_end_with_what_the_primary_in_memory_has() {
+    on_every_otp(|otp| slaves_end_equal(otp, ""));
+}
+
+#[test]
+fn slaves_of_both_kinds_end_with_what_the_primary_on_disk_has() {
+    let dir = tempfile::tempdir().expect("a folder");
+    slaves_end_equal(&Otp::newest(), &format!("--data-dir {}", dir.path().display()));
+}
+
+#[test]
+fn a_slave_hands_every_request_that_writes_on_to_its_primary() {
+    let cluster = Cluster::new(&Otp::newest());
+    let beam = &cluster.beam;
+    let _slave = cluster.node("slave", "--slave-writes forward");
+    let _master = cluster.node("master", "--slave global:slave");
+    beam.check_soon(&in_step("slave"), "true");
+    for (request, value) in [
+        ("{:put_new, 1, 1}", "true"),
+        ("{:put_new, 1, 2, confirm: 1}", "false"),
+        ("{:replace, 1, 5}", "true"),
+        ("{:update_counter, 1, 3}", "8"),
+        ("{:get_and_put, 1, :x, confirm: 1}", "8"),
+        ("{:put_many, %{2 => 2, 3 => 3}}", ":ok"),
+        ("{:delete_many, [3]}", ":ok"),
+        ("{:pop, 2}", "2"),
+    ] {
+        beam.check(&call("slave", request), value);
+    }
+    beam.check(&call("master", "{:get_many, [1, 2, 3]}"), "%{1 => :x}");
+    beam.check_soon(&call("slave", "{:get_many, [1, 2, 3]}"), "%{1 => :x}");
+}

@@ -61,6 +61,13 @@ pub(super) fn carried_out(
     Err(CliError::Failed(known(code).unwrap_or_else(|| format!("it answers {{:error, {}}}", text(reason)))))
 }
 
+/// What is so and not on disk: `{:error, {:not_kept, reason}}`, of changes that are to outlive a restart.
+pub(super) const NOT_KEPT: (&str, &str) = (
+    "not_kept",
+    "it is so from here on, but the store's disk has not taken it: it is forgotten if the store is started again before the disk \
+     has room. The store's log says why; kvnode status shows what is so",
+);
+
 /// The text for a code, of those in a table.
 pub(super) fn of_table(table: &[(&str, &str)], code: TermView<'_>) -> Option<String> {
     table.iter().find(|(known, _)| code.is_atom(known)).map(|(_, text)| (*text).to_owned())

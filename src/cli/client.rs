@@ -148,7 +148,10 @@ pub(super) fn add_slave(args: AddSlaveArgs) -> Result<(), CliError> {
     let read = |local: Option<&NodeIdentity>| Ok([slave_name(&args.slave, local)?]);
     let answer = request(&args.ask, &args.to, "add_slave", &args.slave, read)?;
     answer::show(answer.view(), args.ask.form())?;
-    answer::carried_out(answer.view(), |code| Refusal::of_code(code).map(|refusal| refusal.to_string()))
+    answer::carried_out(answer.view(), |code| {
+        let refusal = Refusal::of_code(code).map(|refusal| refusal.to_string());
+        refusal.or_else(|| answer::of_table(&[answer::NOT_KEPT], code))
+    })
 }
 
 /// Prints the answer to a write; `{:error, reason}` is a failure for scripts too.

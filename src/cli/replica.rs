@@ -250,11 +250,7 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
             "copying",
             "it is being sent a copy of its primary, and has not all of it yet; kvnode status shows when it has",
         ),
-        (
-            "not_kept",
-            "it is the primary from here on, and its disk has not taken that: it is forgotten if the store is started again before \
-             the disk has room; the store's log says why, and kvnode status shows the role",
-        ),
+        answer::NOT_KEPT,
         ("no_slave", "it has no such slave; kvnode status shows those that it has"),
     ];
     answer::carried_out(answer, |code| answer::of_table(&known, code))

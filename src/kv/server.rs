@@ -216,7 +216,7 @@ impl<S: Store> KeyValueServer<S> {
         confirm: usize,
         later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Result<Written, TermError> {
-        let (key, value) = write.check()?;
+        let (copy, (key, value)) = (write.copy(), write.check()?);
         with_canonical(key, |key| {
             if !S::AT_ONCE {
                 // Slaves get it when it is done: they must not have what the store may yet lose.
@@ -224,10 +224,10 @@ impl<S: Store> KeyValueServer<S> {
             }
             let slaves = self.confirmations.slaves.read();
             if slaves.is_empty() && confirm == 0 {
-                return Written::Now(self.apply(key, value, turn, at_once).unwrap_or(Ok(0)));
+                return Written::Now(self.apply(key, value, copy, turn, at_once).unwrap_or(Ok(0)));
             }
             let _order = self.confirmations.order.hold();
-            let written = self.apply(key, value, turn, at_once).unwrap_or(Ok(0));
+            let written = self.apply(key, value, copy, turn, at_once).unwrap_or(Ok(0));
             if let Ok(seq) = written {
                 let changes = [(key, change_of(value))];
                 let written = store::Written { seq, changes: &changes };
@@ -249,7 +249,14 @@ impl<S: Store> KeyValueServer<S> {
         later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Written {
         let handed = Handed { store: turn.me.id, traits: write.traits(), needs: write.needs(), confirmed };
-        self.hand(handed, key, change_of(value), || later(turn), |done| self.apply(key, value, turn, done))
+        let copy = write.copy();
+        self.hand(
+            handed,
+            key,
+            change_of(value),
+            || later(turn),
+            |done| self.apply(key, value, copy, turn, done),
+        )
     }
 
     #[inline]
@@ -257,6 +264,7 @@ impl<S: Store> KeyValueServer<S> {
         &self,
         key: &[u8],
         value: Option<TermView<'_>>,
+        copy: u32,
         turn: &Turn<'_>,
         done: impl FnOnce() -> WriteDone,
     ) -> Option<Result<u64, StoreError>> {
@@ -265,7 +273,7 @@ impl<S: Store> KeyValueServer<S> {
                 let bytes = value.bytes();
                 let shared = shared_value(value, turn);
                 let (shared, traits) = (shared.as_ref(), value.traits());
-                let value = Value { bytes, shared, traits, copy: self.upstream.copy() };
+                let value = Value { bytes, shared, traits, copy };
                 self.store.put(key, value, done)
             }
             None => self.store.delete(key, done),
@@ -365,10 +373,11 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Put { key, value, confirm }) => {
                 self.watch.count(Served::Put);
+                let copy = self.upstream.copy();
                 if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
-                self.call_write(Write::Put { key, value }, confirm, caller, turn)
+                self.call_write(Write::Put { key, value, copy }, confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
@@ -452,7 +461,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             self.watch.replicated_from(turn.peer);
         }
         let done = match cast {
-            Some(Cast::ReplicatePut { key, value }) => self.cast_write(Write::Put { key, value }, turn),
+            Some(Cast::ReplicatePut { key, value }) => {
+                self.cast_write(Write::Put { key, value, copy: self.upstream.copy() }, turn)
+            }
             Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, turn),
             Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, turn),
             Some(Cast::ReplicaLeft { session }) => return self.slave_left(session),
@@ -593,7 +604,13 @@ pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
     write_reason(w, error);
 }
 
-pub(super) fn write_reason(w: &mut TermWriter<'_>, error: &StoreError) {
+/// Writes `{:error, {:not_kept, reason}}`: what was asked is so from here on, and forgotten after a restart.
+pub(super) fn write_not_kept(w: &mut TermWriter<'_>, error: &StoreError) {
+    w.tuple(2).atom("error").tuple(2).atom("not_kept");
+    write_reason(w, error);
+}
+
+fn write_reason(w: &mut TermWriter<'_>, error: &StoreError) {
     match error.detail() {
         None => w.atom(error.code()),
         Some(detail) => w.tuple(2).atom(error.code()).atom(detail),

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::follow::SharedSource;
 use super::notes;
-use super::server::{refuse, write_error};
+use super::server::{refuse, write_not_kept};
 use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveEntry};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
@@ -154,7 +154,7 @@ impl<S: Store> KeyValueServer<S> {
     pub(super) fn note_slaves_quietly(&self) {
         self.note_slaves(|result| {
             if let Err(error) = result {
-                tracing::error!(%error, "the names of the slaves are not kept");
+                say_not_kept(&error);
             }
         });
     }
@@ -171,6 +171,10 @@ impl<S: Store> KeyValueServer<S> {
     pub fn kept_slaves(store: &S) -> Result<Vec<KnownSlave>, StoreError> {
         notes::read(store).map(|(membership, _)| membership.slaves)
     }
+}
+
+fn say_not_kept(error: &StoreError) {
+    tracing::error!(%error, "the names of the slaves are not kept: after a restart they are those of before");
 }
 
 /// A caller that is answered when two things are done, or when one of them has failed.
@@ -196,8 +200,9 @@ impl Answer {
         match result {
             Ok(()) => self.complete(|waiting| waiting.noted = true),
             Err(error) => {
+                say_not_kept(&error);
                 if let Some(caller) = self.waiting.lock().caller.take() {
-                    caller.reply(&*self.dispatch, |w| write_error(w, &error));
+                    caller.reply(&*self.dispatch, |w| write_not_kept(w, &error));
                 }
             }
         }

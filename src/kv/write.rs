@@ -17,8 +17,16 @@ use crate::store::{Change, StoreError, Value, WriteDone};
 /// A write: what the two calls and the two casts come to.
 #[derive(Clone, Copy)]
 pub(super) enum Write<'a> {
-    Put { key: TermView<'a>, value: TermView<'a> },
-    Delete { key: TermView<'a> },
+    Put {
+        key: TermView<'a>,
+        value: TermView<'a>,
+        /// The number of the copy that was under way when it was seen whether it is taken at all
+        /// ([`UpstreamEntry::copy`](super::upstream::UpstreamEntry::copy)).
+        copy: u32,
+    },
+    Delete {
+        key: TermView<'a>,
+    },
 }
 
 impl<'a> Write<'a> {
@@ -26,14 +34,21 @@ impl<'a> Write<'a> {
     /// can decode the pair.
     pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
         match self {
-            Write::Put { key, value } => Ok((key, Some(check_value(key, value)?))),
+            Write::Put { key, value, .. } => Ok((key, Some(check_value(key, value)?))),
             Write::Delete { key } => Ok((key, None)),
+        }
+    }
+
+    pub(super) const fn copy(&self) -> u32 {
+        match self {
+            Self::Put { copy, .. } => *copy,
+            Self::Delete { .. } => 0,
         }
     }
 
     pub(super) const fn traits(&self) -> Traits {
         match self {
-            Self::Put { key, value } => key.traits().union(value.traits()),
+            Self::Put { key, value, .. } => key.traits().union(value.traits()),
             Self::Delete { key } => key.traits(),
         }
     }

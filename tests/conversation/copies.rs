@@ -12,7 +12,6 @@ use kvnode::replica::PrimaryStanding;
 use kvnode::store::{
     Done, MemoryStore, Pending, ReadDone, Scan, Shows, Store, StoreError, Update, Value, WriteDone,
 };
-use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, Sent, answer, cluster_of};
 use crate::conversation::{frames_of, payload_of, send};

@@ -73,6 +73,8 @@ struct Carried {
 enum About {
     /// All of the store.
     All,
+    /// All that was asked before: what is asked after it may be done first.
+    Before,
     Keys(Vec<Vec<u8>>),
 }
 
@@ -84,7 +86,7 @@ impl About {
     /// Those that it names.
     fn keys(&self) -> &[Vec<u8>] {
         match self {
-            Self::All => &[],
+            Self::All | Self::Before => &[],
             Self::Keys(keys) => keys,
         }
     }
@@ -93,10 +95,11 @@ impl About {
         self.keys().iter().any(|known| known == key)
     }
 
-    /// Whether one of the two has to wait for the other.
-    fn meets(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Keys(keys), Self::Keys(_)) => keys.iter().any(|key| other.names(key)),
+    /// Whether it has to wait for one that was asked before.
+    fn waits_for(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::Keys(keys), Self::Keys(_)) => keys.iter().any(|key| earlier.names(key)),
+            (Self::Keys(_), Self::Before) => false,
             _ => true,
         }
     }
@@ -358,13 +361,13 @@ impl State {
     }
 
     /// What of the asked may be carried out now. Rules 4 and 5: of one key one thing after the other, each told of before the
-    /// next. Rule 6: what is about all of the store comes behind all that was asked before, and before all that is asked after.
+    /// next. Rule 6: a barrier, and a note, come behind all that was asked before, and what is asked after may overtake them.
     fn ready(&self) -> Vec<usize> {
         let mut busy: Vec<&About> = self.carried.iter().map(|carried| &carried.about).collect();
         busy.extend(&self.telling);
         let mut ready = Vec::new();
         for (at, Asked { about, .. }) in self.asked.iter().enumerate() {
-            if !busy.iter().any(|other| about.meets(other)) {
+            if !busy.iter().any(|earlier| about.waits_for(earlier)) {
                 ready.push(at);
             }
             busy.push(about);
@@ -446,6 +449,7 @@ impl State {
                     }
                 }
             }
+            (Ask::Note(_, _, done) | Ask::Barrier(done), _) if fails => Box::new(move || done(Err(why))),
             (Ask::Note(name, note, done), _) => {
                 self.notes.insert(name, note);
                 Box::new(move || done(Ok(())))
@@ -587,7 +591,7 @@ impl Store for Deferred {
                 return Some(Ok(()));
             }
         }
-        self.ask(About::All, Ask::Barrier(later()));
+        self.ask(About::Before, Ask::Barrier(later()));
         None
     }
 
@@ -634,7 +638,7 @@ impl Scan for DeferredScan {
 
 impl Notes for Deferred {
     fn write(&self, name: &str, note: &[u8], done: Done) {
-        self.ask(About::All, Ask::Note(name.into(), note.into(), done));
+        self.ask(About::Before, Ask::Note(name.into(), note.into(), done));
     }
 
     fn read(&self, name: &str, done: NoteDone) {

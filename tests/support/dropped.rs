@@ -1,5 +1,7 @@
 //! The file into which a demoted store writes what its new primary does not have, in memory.
 
+#![allow(dead_code, reason = "not every test uses all of it")]
+
 use std::io::{self, Write};
 use std::sync::Arc;
 

@@ -102,11 +102,12 @@ impl<S: Store> KeyValueServer<S> {
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         self.watch.count(edit.served());
+        let copy = self.upstream.copy();
         if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
             return Ok(());
         }
         let confirm = confirm.unwrap_or(self.confirm.slaves) as usize;
-        let served = match edit.prepare(self.upstream.copy(), turn) {
+        let served = match edit.prepare(copy, turn) {
             Ok(Prepared::Single(key, single)) => with_canonical(key, |key| {
                 self.carry_out_edit(OfKey { key, single }, confirm, caller, turn);
             })

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use super::Work;
 use super::ranked::{Ranked, rank};
-use super::server::{KeyValueServer, write_reason};
+use super::server::{KeyValueServer, write_not_kept};
 use crate::etf::{OwnedTerm, Pid};
 use crate::process::{Caller, Dispatch, OwnedCaller, ProcessId, Turn};
 use crate::replica::membership::Membership;
@@ -56,16 +56,17 @@ impl<S: Store> UpstreamEntry<S> {
         self.minds_writes.load(Ordering::Relaxed)
     }
 
-    /// The number that what is written carries ([`Upstream::copy`]).
+    /// The number that a write carries ([`Upstream::copy`]). To be asked for before it is seen whether the write
+    /// [is of matter](Self::minds_writes): a caller's write that was taken before there was a primary is no part of its copy.
     #[inline]
     pub(super) fn copy(&self) -> u32 {
-        if planted(Rule::CopyNumber) { 0 } else { self.copy.load(Ordering::Relaxed) }
+        if planted(Rule::CopyNumber) { 0 } else { self.copy.load(Ordering::Acquire) }
     }
 
     /// The record with the number of a copy is with the store: what is written from here on carries it.
     fn begin_copy(&self) {
         let machine = self.machine.lock();
-        self.copy.store(machine.copy(), Ordering::Relaxed);
+        self.copy.store(machine.copy(), Ordering::Release);
     }
 
     /// Hands an input in, and gives what is to be done.
@@ -80,7 +81,7 @@ impl<S: Store> UpstreamEntry<S> {
         machine.handle(input);
         self.minds_writes.store(machine.minds_writes(), Ordering::Relaxed);
         if machine.copy() == 0 {
-            self.copy.store(0, Ordering::Relaxed);
+            self.copy.store(0, Ordering::Release);
         }
         let outputs = taken(&mut machine);
         if outputs.contains(&Output::PutOff) {
@@ -178,11 +179,7 @@ impl<S: Store> KeyValueServer<S> {
                         if let Some(waiting) = waiting {
                             waiting.reply(&*dispatch, |w| match result {
                                 Ok(()) => kept.write(w),
-                                // It is the primary all the same.
-                                Err(error) => {
-                                    w.tuple(2).atom("error").tuple(2).atom("not_kept");
-                                    write_reason(w, &error);
-                                }
+                                Err(error) => write_not_kept(w, &error),
                             });
                         }
                     });

@@ -61,7 +61,8 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Result<(), TermError> {
         match message {
             FromPrimary::Put { session, seq, key, value } => {
-                return self.take_in(session, seq, Write::Put { key, value }, turn);
+                let copy = self.upstream.copy();
+                return self.take_in(session, seq, Write::Put { key, value, copy }, turn);
             }
             FromPrimary::Delete { session, seq, key } => {
                 return self.take_in(session, seq, Write::Delete { key }, turn);

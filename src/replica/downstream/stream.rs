@@ -202,6 +202,7 @@ impl Stream {
         self.probe.answered();
         self.pause(lacks);
         let sent = self.log.lose(|key| lacks.add(key));
+        self.probe.asked_up_to = self.log.sent_up_to();
         let unsent = self.log.drop_unsent_puts(|key| lacks.add(key));
         self.lost(lacks, sent.marks || unsent.marks || self.copying);
     }

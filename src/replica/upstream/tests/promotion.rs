@@ -228,8 +228,9 @@ fn what_a_slave_that_was_started_again_drops_after_a_promotion_is_told() {
         // It may have been written to while it had no primary.
         assert!(upstream.durable().must_export);
         mark(&mut upstream, 1, CopyMark::Begin, 3);
-        assert_eq!(mark(&mut upstream, 1, CopyMark::End, 4), [Output::SwapIn { copy: 1, export: true }]);
-        assert_eq!(hand(&mut upstream, Input::CopyIsIn { copy: 1 }).len(), 1, "to be kept once");
+        let copy = upstream.durable().copies;
+        assert_eq!(mark(&mut upstream, 1, CopyMark::End, 4), [Output::SwapIn { copy, export: true }]);
+        assert_eq!(hand(&mut upstream, Input::CopyIsIn { copy }).len(), 1, "to be kept once");
         assert!(upstream.durable().was_slave && !upstream.durable().must_export);
         assert!(mark(&mut upstream, 1, CopyMark::Whole, 5).is_empty());
     }

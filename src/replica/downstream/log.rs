@@ -53,6 +53,8 @@ pub(super) struct Log {
     /// How many of the entries were sent.
     sent: usize,
     sent_bytes: usize,
+    /// What was sent, is no entry any more, and may still be on its way: so many bytes, up to this number.
+    on_its_way: (usize, u64),
 }
 
 impl Log {
@@ -105,6 +107,7 @@ impl Log {
     /// The slave has all up to `up_to`, which is what [`sent_up_to`](Self::sent_up_to) was. Gives the store's number of
     /// the last of these.
     pub(super) fn acknowledge(&mut self, up_to: u64) -> Option<u64> {
+        self.has_come(up_to);
         let mut seq = None;
         while self.first < up_to
             && self.sent > 0
@@ -119,12 +122,17 @@ impl Log {
         seq
     }
 
-    /// The slave has not kept all that was sent: takes that out, and shows the keys.
-    pub(super) fn lose(&mut self, mut key: impl FnMut(&[u8])) -> Lost {
+    /// The slave was sent all up to `up_to`, and has not kept all that it was sent: takes that out, also what was sent behind it, and
+    /// shows the keys.
+    pub(super) fn lose(&mut self, up_to: u64, mut key: impl FnMut(&[u8])) -> Lost {
+        self.has_come(up_to);
         let mut lost = Lost::default();
         while self.sent > 0
             && let Some(entry) = self.entries.pop_front()
         {
+            if self.first >= up_to {
+                self.on_its_way = (self.on_its_way.0 + entry.bytes(), self.first + 1);
+            }
             self.first += 1;
             self.sent -= 1;
             self.sent_bytes -= entry.bytes();
@@ -132,6 +140,12 @@ impl Log {
             lost.see(&entry, &mut key);
         }
         lost
+    }
+
+    const fn has_come(&mut self, up_to: u64) {
+        if up_to >= self.on_its_way.1 {
+            self.on_its_way = (0, 0);
+        }
     }
 
     /// Takes out what was not sent, but for deletions, and shows the keys.
@@ -184,9 +198,9 @@ impl Log {
         self.bytes
     }
 
-    /// Sent and not acknowledged.
+    /// Sent, and not known to have come.
     pub(super) const fn sent_bytes(&self) -> usize {
-        self.sent_bytes
+        self.sent_bytes + self.on_its_way.0
     }
 
     pub(super) const fn unsent_bytes(&self) -> usize {
@@ -286,13 +300,14 @@ mod tests {
             log.send().expect("it waits");
         }
         let mut lost = Vec::new();
-        assert_eq!(log.lose(|key| lost.push(key[0])), Lost { writes: 3, marks: false });
+        assert_eq!(log.lose(2, |key| lost.push(key[0])), Lost { writes: 3, marks: false });
+        assert!(log.sent_bytes() > 0, "the third is on its way");
         assert_eq!(log.drop_unsent_puts(|key| lost.push(key[0])), Lost { writes: 1, marks: false });
         assert_eq!((lost, log.len(), log.sent_up_to()), (vec![1, 2, 3, 5], 2, 3));
         assert_eq!(log.send().and_then(|next| next.key), Some(&[4][..]));
         assert_eq!(log.send().map(|next| (next.key, next.is_put)), Some((Some(&[6][..]), false)));
         assert_eq!(log.acknowledge(5), Some(1));
-        assert_eq!((log.len(), log.bytes(), log.sent_bytes()), (0, 0, 0));
+        assert_eq!((log.len(), log.bytes(), log.sent_bytes()), (0, 0, 0), "and has come");
     }
 
     #[test]

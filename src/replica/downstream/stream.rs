@@ -198,11 +198,10 @@ impl Stream {
 
     /// It has not kept all that it was sent: all of that is missed again, also what was sent behind the question that this answers.
     /// A failure is told once, with the answer that goes out next. Deletions that were not sent stay, as they make room.
-    pub(super) fn not_kept(&mut self, lacks: &mut Lacks) {
+    pub(super) fn not_kept(&mut self, lacks: &mut Lacks, up_to: u64) {
         self.probe.answered();
         self.pause(lacks);
-        let sent = self.log.lose(|key| lacks.add(key));
-        self.probe.asked_up_to = self.log.sent_up_to();
+        let sent = self.log.lose(up_to, |key| lacks.add(key));
         let unsent = self.log.drop_unsent_puts(|key| lacks.add(key));
         self.lost(lacks, sent.marks || unsent.marks || self.copying);
     }

@@ -343,7 +343,7 @@ impl Downstream {
                     known.confirmed = known.confirmed.max(seq);
                 }
             }
-            Err(why) if why.is_of_room() => self.not_kept(why, now),
+            Err(why) if why.is_of_room() => self.not_kept(mark, why, now),
             Err(why) => {
                 self.log(Event::NoSession(why));
                 if why.is_final() {
@@ -358,11 +358,11 @@ impl Downstream {
 
     /// Its store did not keep something of what it was sent up to the mark, or since it answered last: all of that is missed
     /// again, and sent after a while.
-    fn not_kept(&mut self, why: Refusal, now: Instant) {
+    fn not_kept(&mut self, mark: Mark, why: Refusal, now: Instant) {
         let phase = std::mem::replace(&mut self.phase, Phase::Dropped);
         let held = if let Phase::Held { until, .. } = &phase { Some(*until) } else { None };
         let Some((watch, mut stream)) = phase.into_stream() else { return };
-        stream.not_kept(&mut self.lacks);
+        stream.not_kept(&mut self.lacks, mark.up_to);
         let is_news = stream.full.is_none_or(|full| full.why != why);
         let until = match (held, &mut stream.full) {
             (Some(until), Some(full)) => {

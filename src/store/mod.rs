@@ -17,8 +17,9 @@
 //! 4. What one thread asks of one key is carried out in the order in which it was asked: a get finds the put before it.
 //! 5. A get shows nothing of which the completion is not called yet: neither may it be lost afterwards, nor is there anything
 //!    to be seen that the server does not know of.
-//! 6. A [`barrier`](Store::barrier), and a note, come behind everything that was asked before by this thread; a note is read
-//!    as it was written last by then.
+//! 6. A [`barrier`](Store::barrier), and a note, come behind everything that was asked before by this thread; and what is asked
+//!    behind a note is carried out behind that: a store that ends in between does not have the one without the other. A note is
+//!    read as it was written last by then.
 //! 7. What [`get_many`](Store::get_many) and [`update_many`](Store::update_many) ask of several keys is asked of each of them: 4
 //!    and 5 hold for it. Of two of these that have keys in common neither sees a half of the other.
 

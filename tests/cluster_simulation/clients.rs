@@ -91,10 +91,6 @@ impl World {
         let is_refusal = |reason: TermView<'_>| {
             reason.is_atom("no_space") || reason.as_tuple::<2>().is_some_and(|[io, _]| io.is_atom("io"))
         };
-        // It is so, and forgotten after a restart.
-        let is_not_kept =
-            reason.and_then(TermView::as_tuple::<2>).is_some_and(|[why, _]| why.is_atom("not_kept"));
-        self.counts.not_kept += u64::from(is_not_kept);
         let may_fail = self.nodes[call.node].drive.is_some() || self.nodes[call.node].was_full;
         let has_failed = may_fail && reason.is_some_and(is_refusal);
         self.counts.failed += u64::from(has_failed);
@@ -125,18 +121,14 @@ impl World {
             }
             Asked::AddSlave { is_own } => {
                 let refusal = reason.and_then(Refusal::of_code);
-                assert!(is_ok || is_not_kept || refusal.is_some(), "{reply:?}");
+                assert!(is_ok || refusal.is_some(), "{reply:?}");
                 assert!(!is_own || refusal == Some(Refusal::Itself), "{reply:?}");
                 self.counts.itself += u64::from(is_own);
                 self.counts.is_own_by_name += u64::from(!is_own && refusal == Some(Refusal::Itself));
             }
-            Asked::RemoveSlave => {
-                assert!(is_ok || is_not_kept || reason.is_some_and(|reason| reason.is_atom("no_slave")));
-            }
+            Asked::RemoveSlave => assert!(is_ok || reason.is_some_and(|reason| reason.is_atom("no_slave"))),
             Asked::Promote => {
-                if is_not_kept {
-                    self.counts.promotions += 1;
-                } else if is_ok {
+                if is_ok {
                     self.counts.promotions += 1;
                     let rank = self.lineage(call.node).rank();
                     self.nodes[call.node].promoted = rank;

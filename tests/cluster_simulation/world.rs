@@ -84,7 +84,6 @@ counts! {
     unconfirmed: "Writes that were not confirmed in time.",
     kept: "Nodes that came back with what they had.",
     failed: "Writes that the store did not take.",
-    not_kept: "Promotions, and changes of slaves, that the store did not keep.",
     kills: "Nodes that were killed.",
     cuts: "Nodes that were cut off from each other.",
     slow: "Connections that were slow for a while.",

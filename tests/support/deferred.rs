@@ -361,7 +361,8 @@ impl State {
     }
 
     /// What of the asked may be carried out now. Rules 4 and 5: of one key one thing after the other, each told of before the
-    /// next. Rule 6: a barrier, and a note, come behind all that was asked before, and what is asked after may overtake them.
+    /// next. Rule 6: a barrier comes behind all that was asked before, and what is asked after may overtake it; nothing
+    /// overtakes a note.
     fn ready(&self) -> Vec<usize> {
         let mut busy: Vec<&About> = self.carried.iter().map(|carried| &carried.about).collect();
         busy.extend(&self.telling);
@@ -449,7 +450,7 @@ impl State {
                     }
                 }
             }
-            (Ask::Note(_, _, done) | Ask::Barrier(done), _) if fails => Box::new(move || done(Err(why))),
+            (Ask::Barrier(done), _) if fails => Box::new(move || done(Err(why))),
             (Ask::Note(name, note, done), _) => {
                 self.notes.insert(name, note);
                 Box::new(move || done(Ok(())))
@@ -638,7 +639,7 @@ impl Scan for DeferredScan {
 
 impl Notes for Deferred {
     fn write(&self, name: &str, note: &[u8], done: Done) {
-        self.ask(About::Before, Ask::Note(name.into(), note.into(), done));
+        self.ask(About::All, Ask::Note(name.into(), note.into(), done));
     }
 
     fn read(&self, name: &str, done: NoteDone) {

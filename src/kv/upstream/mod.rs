@@ -138,8 +138,13 @@ fn taken(machine: &mut Upstream) -> Vec<Output> {
     std::iter::from_fn(|| machine.poll_output()).collect()
 }
 
+/// Of a promotion, or of how the store stands to that of another.
 fn say_not_kept(error: &StoreError) {
-    tracing::error!(%error, "the promotion is not kept: it is forgotten if the store is started again before the disk takes it");
+    tracing::error!(
+        %error,
+        "what the store is (whose slave, or the primary since a promotion) is not kept: if it is started again before the disk has \
+         room, it is what it was before"
+    );
 }
 
 /// Why a store did not keep something, as a machine is told.

@@ -7,6 +7,7 @@ use super::calls::read_slaves;
 use super::in_place::{Export, InPlace};
 use super::{left_undone, not_kept, said, taken};
 use crate::etf::{Cursor, TermError};
+use crate::kv::Work;
 use crate::kv::request::{FromPrimary, SkippedWrite};
 use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Write, Written, at_once, shared_value};
@@ -163,8 +164,9 @@ impl<S: Store> KeyValueServer<S> {
             });
             if let Some(Err(error)) = result {
                 machine.put_aside(Err(not_kept(&error)));
-                *aside = None;
+                let over = aside.take();
                 drop(aside);
+                self.let_go(over, turn);
                 log_all(taken(machine), &turn.me);
             }
         })
@@ -204,16 +206,28 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
+    /// Drops what was put aside, which may be much, while others use the store.
+    fn let_go(&self, mut over: Option<S>, turn: &Turn<'_>) {
+        if over.is_none() {
+            return;
+        }
+        let step = Box::new(move || {
+            drop(over.take());
+            false
+        });
+        self.follow.work(Work { store: turn.me.pid.clone(), step });
+    }
+
     fn copy_mark(&self, session: u64, seq: u64, mark: CopyMark, turn: &mut Turn<'_>) {
         let outputs = {
             let _turns = self.turns.lock();
-            self.mark(session, seq, mark)
+            self.mark(session, seq, mark, turn)
         };
         self.carry_out(outputs, None, turn);
         self.upstream.begin_copy();
     }
 
-    fn mark(&self, session: u64, seq: u64, mark: CopyMark) -> Vec<Output> {
+    fn mark(&self, session: u64, seq: u64, mark: CopyMark, turn: &Turn<'_>) -> Vec<Output> {
         if !self.upstream.with(|machine| machine.is_in(session)) {
             return Vec::new();
         }
@@ -221,7 +235,7 @@ impl<S: Store> KeyValueServer<S> {
             let with = if planted(Rule::CopyWhole) { None } else { self.store().staging() };
             let can = with.is_some();
             let before = std::mem::replace(&mut *self.upstream.aside.lock(), with);
-            drop(before);
+            self.let_go(before, turn);
             can
         };
         self.upstream.hand(Input::Mark { session, seq, mark, can_put_aside })

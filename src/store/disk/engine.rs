@@ -93,7 +93,7 @@ pub(super) struct Committed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RoomFor {
     All,
-    /// Which is how others get room.
+    /// Which is how others get room, and for notes.
     Deletes,
     Nothing,
 }
@@ -338,8 +338,9 @@ impl Engine {
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> Result<u64, StoreError> {
         let has_room = match write.change {
-            Change::Put(..) | Change::Note(..) => room == RoomFor::All,
-            Change::Delete(_) => room != RoomFor::Nothing,
+            Change::Put(..) => room == RoomFor::All,
+            // What a store knows of itself has to stand before a deletion that relies on it; it is small.
+            Change::Delete(_) | Change::Note(..) => room != RoomFor::Nothing,
             // By what it decides.
             Change::Update(..) | Change::UpdateMany(_) | Change::Nothing(_) => true,
         };

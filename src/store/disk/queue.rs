@@ -107,7 +107,8 @@ impl Write {
         match self.change {
             // An update may decide to delete.
             Change::Delete(_) | Change::Update(..) | Change::UpdateMany(_) => self.bytes_of_keys(),
-            Change::Put(..) | Change::Note(..) | Change::Nothing(_) => 0,
+            Change::Note(..) => self.bytes(),
+            Change::Put(..) | Change::Nothing(_) => 0,
         }
     }
 

@@ -10,9 +10,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::config::ServerName;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, SlaveWrites, StateShape};
+use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, SlaveEntry, SlaveWrites, StateShape};
 use crate::program::{Config, StoreConfig};
 use crate::replica::{KnownSlave, SlaveName};
 #[cfg(feature = "disk")]
@@ -85,6 +87,9 @@ pub fn start(
     supervise(node, names, replication, dropped, make).map_err(NotStarted::Name)
 }
 
+/// A slave of a store that nobody has told it yet.
+type Added<S> = (Arc<KeyValueServer<S>>, Arc<SlaveEntry>);
+
 fn supervise<S: Store>(
     node: &Node,
     names: &StoreConfig,
@@ -99,7 +104,9 @@ fn supervise<S: Store>(
     let watch = Arc::new(StoreWatch::default());
     let watched = Arc::clone(&watch);
     let own_names = names.global.clone();
-    let process = node.supervise(Restart::Permanent, local.chain(global), move |node| {
+    let added: Arc<Mutex<Vec<Added<S>>>> = Arc::default();
+    let followed = Arc::clone(&added);
+    let start = move |node: &Arc<Node>| {
         let follow = Downstreams::on(node);
         let server = KeyValueServer::new(make(), node.dispatch(), follow, replication.slave_buffer_bytes_max);
         let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
@@ -110,8 +117,12 @@ fn supervise<S: Store>(
         // Of its promotion, before a slave is told its names.
         for name in server.names_taken_over().iter().filter(|name| !own_names.contains(name)) {
             match process.register_global(name) {
-                Ok(_) => tracing::info!(store = ?process, name, "a global name that was taken over is taken again"),
-                Err(error) => tracing::error!(store = ?process, name, %error, "a global name that was taken over is not taken"),
+                Ok(_) => {
+                    tracing::info!(store = ?process, name, "a global name that was taken over is taken again")
+                }
+                Err(error) => {
+                    tracing::error!(store = ?process, name, %error, "a global name that was taken over is not taken")
+                }
             }
         }
         let kept = server.slaves_before();
@@ -119,7 +130,8 @@ fn supervise<S: Store>(
             let node = kept.iter().find(|kept| kept.name == *name).and_then(|kept| kept.node.clone());
             KnownSlave { name: name.clone(), node }
         });
-        let mut added = Vec::new();
+        let mut added = added.lock();
+        added.clear();
         for KnownSlave { name, node } in configured.chain(kept.iter().cloned()) {
             match server.add_slave(name.clone()) {
                 Ok(Some(slave)) => {
@@ -128,18 +140,22 @@ fn supervise<S: Store>(
                     }
                     // A store that has lost its data makes nobody lose what it still has.
                     slave.protect_data();
-                    added.push(slave);
+                    added.push((Arc::clone(&server), slave));
                 }
                 Ok(None) => {}
                 Err(_) => tracing::error!(store = ?process, slave = %name, "too many slaves: not added"),
             }
         }
+        process
+    };
+    // A slave is told the store's names when it is greeted: without them it would know the store by its pid.
+    let named = move |process: &ProcessHandle| {
         // One that is found on another node has all of them noted.
-        for slave in added {
+        for (server, slave) in followed.lock().drain(..) {
             server.follow_slave(slave, process.pid(), None);
         }
-        process
-    })?;
+    };
+    let process = node.supervise_then(Restart::Permanent, local.chain(global), start, named)?;
     Ok((process, watched))
 }
 

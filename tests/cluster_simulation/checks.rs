@@ -488,6 +488,8 @@ impl World {
         }
         if is_new && observed.reports {
             observed.above.clear();
+            // What an earlier copy has taken the place of is not what is dropped now.
+            observed.is_replaced = false;
             observed.own = drive.as_ref().map_or_else(|| (*observed.data).clone(), drive::at_rest);
         }
         observed.above.extend(figures.map(|figures| figures.node.clone()));

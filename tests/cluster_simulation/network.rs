@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use kvnode::distribution::{DistributionFlags, FrameForm, Outbound, RemoteProcess};
+use kvnode::distribution::{Bound, DistributionFlags, FrameForm, Outbound, RemoteProcess, Skipped, TooLarge};
 use kvnode::etf::Pid;
 use kvnode::process::Peer;
 use kvnode::process::peer::Frame;
@@ -119,6 +119,13 @@ impl World {
         }
     }
 
+    /// Whether a node whose store fails does not take a write of its primary for its size.
+    fn is_too_large(&mut self, node: usize, frame: &[u8]) -> bool {
+        let write = b"replica_put";
+        let is_put = || frame.windows(write.len()).any(|part| part == write);
+        self.nodes[node].fails && !self.nodes[node].is_beam && is_put() && self.random.one_in(4)
+    }
+
     /// The next message arrives, or the loss is noticed.
     pub fn deliver(&mut self, node: usize, from: usize) {
         let Some(mut end) = self.ends[node][from].take() else { return };
@@ -132,14 +139,18 @@ impl World {
         };
         match item {
             Item::Frame(frame) => {
+                let is_skipped = self.is_too_large(node, &frame);
+                self.counts.skipped += u64::from(is_skipped);
                 let (life, mut out) = (self.life_mut(node), Outbound::default());
                 let mut later = std::mem::take(&mut life.later);
-                let handled = end.peer.handle(
-                    Frame::small(&frame, FrameForm::PassThrough),
-                    life.surroundings(),
-                    &mut out,
-                    &mut later,
-                );
+                let (form, around) = (FrameForm::PassThrough, life.surroundings());
+                let handled = if is_skipped {
+                    let size = TooLarge { bytes: 1 << 20, bound: Bound::Frame(1 << 16) };
+                    let skipped = Skipped { head: frame, size };
+                    end.peer.settle_skipped(&skipped, form, around, &mut out, &mut later)
+                } else {
+                    end.peer.handle(Frame::small(&frame, form), around, &mut out, &mut later)
+                };
                 handled.expect("a good frame");
                 life.later = later;
                 self.ends[node][from] = Some(end);

@@ -84,6 +84,7 @@ counts! {
     unconfirmed: "Writes that were not confirmed in time.",
     kept: "Nodes that came back with what they had.",
     failed: "Writes that the store did not take.",
+    skipped: "Writes of primaries that were too large to be received.",
     kills: "Nodes that were killed.",
     cuts: "Nodes that were cut off from each other.",
     slow: "Connections that were slow for a while.",

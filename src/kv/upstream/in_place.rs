@@ -68,9 +68,9 @@ impl InPlace {
         Self { wanted: Wanted::Written, copy, value, export: Some(export), ..Self::default() }
     }
 
-    /// It keeps what it has.
-    pub(super) fn stays(copy: u32) -> Self {
-        Self { wanted: Wanted::Stays, copy, ..Self::default() }
+    /// It keeps what it has. Where that is the store's own, it is kept elsewhere too: from here on it counts as brought.
+    pub(super) fn stays(copy: u32, export: Option<Export>) -> Self {
+        Self { wanted: Wanted::Stays, copy, export, ..Self::default() }
     }
 
     fn change(&self) -> Change<'_> {

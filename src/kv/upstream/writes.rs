@@ -185,12 +185,14 @@ impl<S: Store> KeyValueServer<S> {
                 // Nothing is taken between this and the store's having what follows from it.
                 let turns = self.turns.lock();
                 let skipped = |key: Option<&[u8]>| {
-                    let (ticket, copy, outputs) = self.upstream.with(|machine| {
+                    let (ticket, copy, exports, outputs) = self.upstream.with(|machine| {
                         let ticket = machine.skipped(session, seq, key.is_some(), &size);
-                        (ticket, machine.copy(), taken(machine))
+                        (ticket, machine.copy(), machine.durable().must_export, taken(machine))
                     });
                     if let (Some(key), Some(ticket)) = (key, ticket) {
-                        let stays = self.change_in_place(key, InPlace::stays(copy), ticket, turn.me.id);
+                        let export = exports.then(|| Export::of(key, &self.dropped));
+                        let stays = InPlace::stays(copy, export);
+                        let stays = self.change_in_place(key, stays, ticket, turn.me.id);
                         if let Written::Now(result) = stays {
                             self.upstream.stored(ticket, &result, &turn.me);
                         }

@@ -26,6 +26,8 @@ type Start = dyn Fn(&Arc<Node>) -> ProcessHandle + Send + Sync;
 struct Child {
     names: Arc<[ServerName]>,
     start: Arc<Start>,
+    /// Behind the registration of the names.
+    named: Arc<dyn Fn(&ProcessHandle) + Send + Sync>,
 }
 
 /// Why a supervised process was not started: it could not have one of its names.
@@ -146,7 +148,23 @@ impl Node {
         names: impl IntoIterator<Item = ServerName>,
         start: impl Fn(&Arc<Self>) -> ProcessHandle + Send + Sync + 'static,
     ) -> Result<ProcessHandle, NotNamed> {
-        let child = Child { names: names.into_iter().collect(), start: Arc::new(start) };
+        self.supervise_then(restart, names, start, |_| {})
+    }
+
+    /// As [`supervise`](Self::supervise). `named` is called each time the process was started and has its names, with what other
+    /// nodes are not to be told before it has: as `handle_continue/2` comes behind the registration of a `GenServer`.
+    ///
+    /// # Errors
+    /// As of [`supervise`](Self::supervise).
+    pub fn supervise_then(
+        &self,
+        restart: Restart,
+        names: impl IntoIterator<Item = ServerName>,
+        start: impl Fn(&Arc<Self>) -> ProcessHandle + Send + Sync + 'static,
+        named: impl Fn(&ProcessHandle) + Send + Sync + 'static,
+    ) -> Result<ProcessHandle, NotNamed> {
+        let names = names.into_iter().collect();
+        let child = Child { names, start: Arc::new(start), named: Arc::new(named) };
         let id = self.supervision.children.lock().supervisor.add(child.clone(), restart);
         self.start_child(id, &child).map_err(|failed| {
             self.supervision.children.lock().supervisor.forget(id);
@@ -206,7 +224,10 @@ impl Node {
         let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let process = (child.start)(&node);
             match name_all(&process, &child.names) {
-                Ok(()) => Ok(process),
+                Ok(()) => {
+                    (child.named)(&process);
+                    Ok(process)
+                }
                 Err(error) => {
                     process.kill();
                     Err(error)

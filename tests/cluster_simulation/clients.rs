@@ -128,10 +128,11 @@ impl World {
             }
             Asked::RemoveSlave => assert!(is_ok || reason.is_some_and(|reason| reason.is_atom("no_slave"))),
             Asked::Promote => {
-                if is_ok {
+                if let Some(term) = term_of(reply) {
                     self.counts.promotions += 1;
-                    let rank = self.lineage(call.node).rank();
-                    self.nodes[call.node].promoted = rank;
+                    // Not what it is now: it may have been promoted again.
+                    let incarnation = self.life(call.node).incarnation;
+                    self.nodes[call.node].promoted = (term, incarnation);
                 } else {
                     let reason = reason.expect("a reason");
                     assert!(reason.is_atom("not_a_slave") || reason.is_atom("copying"), "{reply:?}");
@@ -237,6 +238,17 @@ impl World {
         self.life_mut(node).started_empty = false;
         let figures = self.figures(node);
         self.counts.nested += u64::from(figures.is_some() && self.lineage(node).term > 0);
-        self.call(node, Asked::Promote, |w| _ = w.tuple(1).atom("promote"));
+        self.call(node, Asked::Promote, |w| {
+            w.tuple(2).atom("promote").list(1).tuple(2).atom("report").atom("true").nil();
+        });
     }
+}
+
+/// The term of a promotion that is answered `{:ok, report}`.
+fn term_of(reply: TermView<'_>) -> Option<u64> {
+    let [ok, report] = reply.as_tuple::<2>()?;
+    let mut cursor = report.cursor();
+    let len = cursor.map().ok().filter(|_| ok.is_atom("ok"))?;
+    let mut pairs = (0..len).map_while(|_| Some((cursor.term().ok()?, cursor.term().ok()?)));
+    pairs.find(|(key, _)| key.is_atom("term"))?.1.as_unsigned()
 }

@@ -205,6 +205,12 @@ impl Life {
         self.cast(&format!("{{:replica_put, {session}, {seq}, {pair}}}"));
     }
 
+    /// What was answered later, in order.
+    fn answers(&self) -> Vec<String> {
+        let sent = std::mem::take(&mut *self.cluster.sent.0.lock());
+        sent.iter().flat_map(|(_, frames)| frames_of(frames)).map(|answer| said_in(&answer)).collect()
+    }
+
     /// The store carries out all that it was asked.
     fn settle(&self) {
         while self.store.step() {}
@@ -332,5 +338,80 @@ fn what_a_demoted_store_has_otherwise_is_kept_elsewhere_whenever_it_goes() {
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
         assert_eq!(lines, ["{2, :old}", "{3, :old}", "{4, :old}"], "{manner:?}");
+    }
+}
+
+#[test]
+fn a_number_that_is_not_kept_is_that_of_no_other_copy() {
+    for manner in manners() {
+        let store = filled(manner);
+        let mut life = Life::of(&store, |server| server);
+        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+        life.settle();
+        store.let_notes_fail(true);
+        life.cast("{:replica_copy, 1, 7, :begin}");
+        life.put(1, 7, "1, :brought");
+        life.settle();
+        store.let_notes_fail(false);
+        // Its node is killed, and its primary deletes the key meanwhile.
+        let mut life = Life::of(&store, |server| server);
+        life.begin(2, 0);
+        life.put(2, 7, "2, :again");
+        life.end(2, 0, |_| {});
+        assert_eq!(life.held(), pairs([("2", ":again")]), "{manner:?}");
+    }
+}
+
+#[test]
+fn a_primary_is_answered_where_the_number_of_its_copy_is_not_kept() {
+    for manner in manners() {
+        let store = filled(manner);
+        let mut life = Life::of(&store, |server| server);
+        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+        life.settle();
+        life.answers();
+        store.let_notes_fail(true);
+        life.cast("{:replica_copy, 1, 7, :begin}");
+        life.put(1, 7, "1, :brought");
+        life.cast("{:replica_copy, 1, 8, :end}");
+        life.call("{:replica_ask, 1, 8}");
+        assert!(life.answers().is_empty(), "the copy is not in");
+        life.settle();
+        loop {
+            let next = life.cluster.sent.4.lock().pop();
+            let Some(mut work) = next else { break };
+            while work.step() {}
+            life.settle();
+        }
+        assert_eq!(life.answers(), ["{:error, :no_space}"], "{manner:?}");
+    }
+}
+
+#[test]
+fn what_a_store_is_from_here_on_and_its_disk_does_not_keep_is_told_as_such() {
+    let not_kept = "{:error, {:not_kept, :no_space}}";
+    for manner in manners() {
+        let store = filled(manner);
+        let mut life = Life::of(&store, |server| server);
+        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+        life.cast("{:replica_copy, 1, 7, :whole}");
+        life.settle();
+        life.answers();
+        store.let_notes_fail(true);
+        for (request, is_so) in [
+            ("{:promote, [report: true]}", "{:error, :not_a_slave}"),
+            ("{:remove_slave, {:global, :other}}", "{:error, :no_slave}"),
+        ] {
+            if request.starts_with("{:remove") {
+                store.let_notes_fail(false);
+                life.call("{:add_slave, {:global, :other}}");
+                life.settle();
+                store.let_notes_fail(true);
+            }
+            life.call(request);
+            life.settle();
+            assert_eq!(life.answers().last().map(String::as_str), Some(not_kept), "{request}: {manner:?}");
+            assert_eq!(call(&mut life.cluster, request), is_so, "{manner:?}");
+        }
     }
 }

@@ -159,6 +159,7 @@ struct State {
     since: BTreeMap<u64, Changes>,
     changes: u64,
     may_fail: bool,
+    notes_fail: bool,
     closed: bool,
 }
 
@@ -186,6 +187,7 @@ impl Deferred {
             since: BTreeMap::new(),
             changes: 0,
             may_fail: true,
+            notes_fail: false,
             closed: false,
         };
         let store = Self { state: Arc::new(Mutex::new(state)), work: Arc::default() };
@@ -199,6 +201,11 @@ impl Deferred {
     /// Whether it may fail from now on.
     pub fn let_fail(&self, may_fail: bool) {
         self.state.lock().may_fail = may_fail;
+    }
+
+    /// Whether notes are not kept from now on, whatever else is.
+    pub fn let_notes_fail(&self, notes_fail: bool) {
+        self.state.lock().notes_fail = notes_fail;
     }
 
     /// What waits to be carried out or told of.
@@ -451,6 +458,7 @@ impl State {
                 }
             }
             (Ask::Barrier(done), _) if fails => Box::new(move || done(Err(why))),
+            (Ask::Note(_, _, done), _) if self.notes_fail => Box::new(move || done(Err(StoreError::NoSpace))),
             (Ask::Note(name, note, done), _) => {
                 self.notes.insert(name, note);
                 Box::new(move || done(Ok(())))

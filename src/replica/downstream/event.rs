@@ -94,6 +94,8 @@ impl Event {
     /// How much people are to make of it.
     pub const fn level(&self) -> Level {
         match self {
+            // So it is above a store that was promoted over the next one of its chain.
+            Self::NeverSlave(Refusal::Cycle) => Level::Warn,
             Self::Itself | Self::NeverSlave(_) | Self::Missing(Missing::Refused(Refusal::NotEmpty)) => {
                 Level::Error
             }

@@ -43,9 +43,9 @@ impl<S: Store> KeyValueServer<S> {
         let len = cursor.map()?;
         key::check_maps(pairs)?;
         for _ in 0..len {
-            let write = Write::Put { key: cursor.term()?, value: cursor.term()? };
+            let write = Write::Put { key: cursor.term()?, value: cursor.term()?, revision: 0 };
             let (key, value) = write.check()?;
-            let Change::Put(value) = change_of(value) else { continue };
+            let Change::Put(value) = change_of(value, 0) else { continue };
             let put = with_canonical(key, |key| self.store().put(key, value, at_once))?;
             put.unwrap_or(Ok(0))?;
         }

@@ -217,6 +217,7 @@ impl<S: Store> KeyValueServer<S> {
         later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
+        let revision = write.revision();
         with_canonical(key, |key| {
             if !S::AT_ONCE {
                 // Slaves get it when it is done: they must not have what the store may yet lose.
@@ -224,14 +225,15 @@ impl<S: Store> KeyValueServer<S> {
             }
             let slaves = self.confirmations.slaves.read();
             if slaves.is_empty() && confirm == 0 {
-                return Written::Now(self.apply(key, value, turn, at_once).unwrap_or(Ok(0)));
+                return Written::Now(self.apply(key, value, revision, turn, at_once).unwrap_or(Ok(0)));
             }
             let _order = self.confirmations.order.hold();
-            let written = self.apply(key, value, turn, at_once).unwrap_or(Ok(0));
+            let written = self.apply(key, value, revision, turn, at_once).unwrap_or(Ok(0));
             if let Ok(seq) = written {
-                let changes = [(key, change_of(value))];
+                let changes = [(key, change_of(value, revision))];
                 let written = store::Written { seq, changes: &changes };
-                let write = Committed { written, traits: write.traits(), confirmed: confirm > 0 };
+                let (traits, revision) = (write.traits(), self.store.revision());
+                let write = Committed { written, traits, revision, confirmed: confirm > 0 };
                 committed(&write, &slaves, |slave| replicate(slave, turn));
             }
             Written::Now(written)
@@ -249,7 +251,9 @@ impl<S: Store> KeyValueServer<S> {
         later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Written {
         let handed = Handed { store: turn.me.id, traits: write.traits(), needs: write.needs(), confirmed };
-        self.hand(handed, key, change_of(value), || later(turn), |done| self.apply(key, value, turn, done))
+        let revision = write.revision();
+        let apply = |done: &mut dyn FnMut() -> WriteDone| self.apply(key, value, revision, turn, done);
+        self.hand(handed, key, change_of(value, revision), || later(turn), apply)
     }
 
     #[inline]
@@ -257,6 +261,7 @@ impl<S: Store> KeyValueServer<S> {
         &self,
         key: &[u8],
         value: Option<TermView<'_>>,
+        revision: u64,
         turn: &Turn<'_>,
         done: impl FnOnce() -> WriteDone,
     ) -> Option<Result<u64, StoreError>> {
@@ -265,7 +270,7 @@ impl<S: Store> KeyValueServer<S> {
                 let bytes = value.bytes();
                 let shared = shared_value(value, turn);
                 let (shared, traits) = (shared.as_ref(), value.traits());
-                let value = Value { bytes, shared, traits, copy: self.upstream.copy() };
+                let value = Value { bytes, shared, traits, copy: self.upstream.copy(), revision };
                 self.store.put(key, value, done)
             }
             None => self.store.delete(key, done),
@@ -368,7 +373,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
-                self.call_write(Write::Put { key, value }, confirm, caller, turn)
+                self.call_write(Write::Put { key, value, revision: 0 }, confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
@@ -426,8 +431,8 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 self.call_hello(hello, caller, turn);
                 Ok(())
             }
-            Some(Request::ReplicaAsk { session, seq }) => {
-                self.call_ask(session, seq, caller, turn);
+            Some(Request::ReplicaAsk { session, seq, revision }) => {
+                self.call_ask(session, seq, revision, caller, turn);
                 Ok(())
             }
             Some(Request::ReplicaOffer { slave }) => {
@@ -452,7 +457,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             self.watch.replicated_from(turn.peer);
         }
         let done = match cast {
-            Some(Cast::ReplicatePut { key, value }) => self.cast_write(Write::Put { key, value }, turn),
+            Some(Cast::ReplicatePut { key, value }) => {
+                self.cast_write(Write::Put { key, value, revision: 0 }, turn)
+            }
             Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, turn),
             Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, turn),
             Some(Cast::ReplicaLeft { session }) => return self.slave_left(session),

@@ -17,8 +17,15 @@ use crate::store::{Change, StoreError, Value, WriteDone};
 /// A write: what the two calls and the two casts come to.
 #[derive(Clone, Copy)]
 pub(super) enum Write<'a> {
-    Put { key: TermView<'a>, value: TermView<'a> },
-    Delete { key: TermView<'a> },
+    Put {
+        key: TermView<'a>,
+        value: TermView<'a>,
+        /// The one that it comes with; 0: the store gives it one.
+        revision: u64,
+    },
+    Delete {
+        key: TermView<'a>,
+    },
 }
 
 impl<'a> Write<'a> {
@@ -26,15 +33,23 @@ impl<'a> Write<'a> {
     /// can decode the pair.
     pub(super) fn check(self) -> Result<(TermView<'a>, Option<TermView<'a>>), TermError> {
         match self {
-            Write::Put { key, value } => Ok((key, Some(check_value(key, value)?))),
+            Write::Put { key, value, .. } => Ok((key, Some(check_value(key, value)?))),
             Write::Delete { key } => Ok((key, None)),
         }
     }
 
     pub(super) const fn traits(&self) -> Traits {
         match self {
-            Self::Put { key, value } => key.traits().union(value.traits()),
+            Self::Put { key, value, .. } => key.traits().union(value.traits()),
             Self::Delete { key } => key.traits(),
+        }
+    }
+
+    /// The revision that it comes with; 0: none.
+    pub(super) const fn revision(&self) -> u64 {
+        match self {
+            Self::Put { revision, .. } => *revision,
+            Self::Delete { .. } => 0,
         }
     }
 
@@ -173,9 +188,9 @@ pub(super) fn replicate(slave: &Arc<SlaveEntry>, turn: &mut Turn<'_>) {
     }
 }
 
-pub(super) const fn change_of(value: Option<TermView<'_>>) -> Change<'_> {
+pub(super) const fn change_of(value: Option<TermView<'_>>, revision: u64) -> Change<'_> {
     match value {
-        Some(value) => Change::Put(Value::of(value.bytes(), value.traits())),
+        Some(value) => Change::Put(Value { revision, ..Value::of(value.bytes(), value.traits()) }),
         None => Change::Delete,
     }
 }

@@ -59,8 +59,8 @@ impl<S: Store> KeyValueServer<S> {
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         match message {
-            FromPrimary::Put { session, seq, key, value } => {
-                return self.take_in(session, seq, Write::Put { key, value }, turn);
+            FromPrimary::Put { session, seq, revision, key, value } => {
+                return self.take_in(session, seq, Write::Put { key, value, revision }, turn);
             }
             FromPrimary::Delete { session, seq, key } => {
                 return self.take_in(session, seq, Write::Delete { key }, turn);
@@ -138,7 +138,7 @@ impl<S: Store> KeyValueServer<S> {
         turn: &Turn<'_>,
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
-        let value = value.map(|value| (value.bytes().into(), value.traits()));
+        let value = value.map(|value| (value.bytes().into(), value.traits(), write.revision()));
         let change = InPlace::exporting(copy, value);
         with_canonical(key, |key| self.change_in_place(key, change, ticket, turn.me.id))
     }
@@ -149,8 +149,9 @@ impl<S: Store> KeyValueServer<S> {
         let (key, value) = write.check()?;
         with_canonical(key, |key| {
             let shared = value.and_then(|value| shared_value(value, turn));
-            let value = value
-                .map(|value| Value { shared: shared.as_ref(), ..Value::of(value.bytes(), value.traits()) });
+            let (shared, revision) = (shared.as_ref(), write.revision());
+            let value =
+                value.map(|value| Value { shared, revision, ..Value::of(value.bytes(), value.traits()) });
             let mut aside = self.upstream.aside.lock();
             // It answers at once: that is what such a store is for.
             let result = aside.as_ref().and_then(|aside| match value {

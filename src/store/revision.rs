@@ -30,22 +30,25 @@ pub const REVISION_UNKNOWN: u64 = 1;
 pub const LEAP: u64 = 1 << 32;
 
 /// The revision of a write: that which it comes with, or the next one behind `last` where it comes with none (0).
+#[cfg(feature = "disk")]
 pub(super) const fn given(of_value: u64, last: u64) -> u64 {
     if of_value == 0 { behind(last) } else { of_value }
 }
 
 /// What a store has counted to once such a write is done.
+#[cfg(feature = "disk")]
 pub(super) const fn counted(of_value: u64, last: u64) -> u64 {
     let (next, raised) =
         (behind(last), if of_value < REVISION_RAISED_MAX { of_value } else { REVISION_RAISED_MAX });
     if raised > next { raised } else { next }
 }
 
+#[cfg(feature = "disk")]
 const fn behind(last: u64) -> u64 {
     if last < REVISION_MAX { last + 1 } else { REVISION_MAX }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "disk"))]
 mod tests {
     use super::*;
 

@@ -22,6 +22,8 @@ mod model;
 mod primaries;
 #[path = "conversation/requests.rs"]
 mod requests;
+#[path = "conversation/revisions.rs"]
+mod revisions;
 #[path = "conversation/signals.rs"]
 mod signals;
 #[path = "conversation/store.rs"]

@@ -5,8 +5,8 @@
 
 mod support;
 
-use support::cluster::{Cluster, call, in_step, same};
-use support::{BeamNode, Otp, on_every_otp};
+use support::cluster::{Cluster, call, in_step, same, states};
+use support::{BeamNode, KvNode, Otp, on_every_otp};
 
 /// A call of the store that the text of Elixir calls `kv`.
 const CALL: &str = "ask = fn request -> GenServer.call({:global, :kv}, request, 20_000) end";
@@ -42,11 +42,59 @@ fn check_requests(beam: &BeamNode) {
         ("{:put_new, :new, 1, confirm: 1}", "{:error, {:unconfirmed, 0, 1}}"),
         ("{:put_new, :new, 1, confirm: 1}", "false"),
         ("{:pop, :new, confirm: 0}", "1"),
+        ("{:fetch_revision, :cas}", ":error"),
+        ("{:compare_and_put, :cas, {:value, nil}, 1}", "{:error, {:conflict, :absent}}"),
+        ("{:compare_and_put, :cas, :absent, %{a: 1, b: [1.5]}}", ":ok"),
+        ("{:compare_and_put, :cas, {:value, %{b: [1.5], a: 1}}, nil}", ":ok"),
+        ("{:fetch, :cas}", "{:ok, nil}"),
+        ("{:compare_and_delete, :cas, {:value, nil}}", ":ok"),
+        ("{:compare_and_delete, :cas, :absent}", ":ok"),
     ] {
         beam.check(&format!("ask.({request}) === {value}"), "true");
     }
+    check_revisions(beam);
     check_values(beam);
     check_refusals(beam);
+}
+
+fn check_revisions(beam: &BeamNode) {
+    beam.run(":ok = ask.({:put, :cas, 1}); {:ok, 1, revision} = ask.({:fetch_revision, :cas})");
+    beam.check("is_integer(revision) and revision > 0", "true");
+    for (request, value) in [
+        (
+            "{:compare_and_put, :cas, {:revision, revision + 1}, 2}",
+            "{:error, {:conflict, {:value, 1, revision}}}",
+        ),
+        ("{:compare_and_put, :cas, {:value, 1.0}, 2}", "{:error, {:conflict, {:value, 1, revision}}}"),
+        ("{:compare_and_put, :cas, :absent, 2}", "{:error, {:conflict, {:value, 1, revision}}}"),
+        ("{:compare_and_put, :cas, {:revision, revision}, 2}", ":ok"),
+        (
+            "{:compare_and_put, :cas, {:revision, revision}, 3}",
+            "{:error, {:conflict, {:value, 2, revision + 1}}}",
+        ),
+        ("{:put_many, [{:cas, 3}, {:cas_2, 4}]}", ":ok"),
+        ("{:fetch_revision, :cas}", "{:ok, 3, revision + 2}"),
+        ("{:fetch_revision, :cas_2}", "{:ok, 4, revision + 2}"),
+        ("{:compare_and_delete, :cas, {:revision, revision + 2}, confirm: 0}", ":ok"),
+        ("{:compare_and_delete, :cas_2, {:value, 4}}", ":ok"),
+    ] {
+        beam.check(&format!("ask.({request}) === {value}"), "true");
+    }
+    // One of many that read the same value is the one that changes it.
+    beam.check(
+        "add = fn add ->
+           {:ok, sum, revision} = ask.({:fetch_revision, :sum})
+           case ask.({:compare_and_put, :sum, {:revision, revision}, sum + 1}) do
+             :ok -> :ok
+             {:error, {:conflict, {:value, _, other}}} when other > revision -> add.(add)
+           end
+         end
+         :ok = ask.({:put, :sum, 0})
+         1..8 |> Enum.map(fn _ -> Task.async(fn -> for _ <- 1..50, do: :ok = add.(add) end) end)
+         |> Enum.each(&Task.await(&1, 60_000))
+         {:ok, ask.({:get, :sum}), ask.({:delete, :sum})}",
+        "{:ok, 400, :ok}",
+    );
 }
 
 /// Terms of many kinds come back as they were, by each way that a value comes back.
@@ -61,6 +109,9 @@ fn check_values(beam: &BeamNode) {
            next = Enum.at(terms, rem(key + 1, length(terms)))
            true = ask.({:put_new, {:term, key}, value})
            {:ok, fetched} = ask.({:fetch, {:term, key}})
+           {:ok, ^fetched, revision} = ask.({:fetch_revision, {:term, key}})
+           {:error, {:conflict, {:value, ^fetched, ^revision}}} = ask.({:compare_and_delete, {:term, key}, :absent})
+           :ok = ask.({:compare_and_put, {:term, key}, {:value, value}, value})
            put_over = ask.({:get_and_put, {:term, key}, next})
            popped = ask.({:pop, {:term, key}})
            ask.({:fetch, {:term, key}}) === :error and fetched === value and put_over === value and popped === next
@@ -134,6 +185,8 @@ fn every_request_of_a_store_on_disk_is_answered_with_the_terms_of_elixir_also_af
         let beam = &cluster.beam;
         beam.check("ask.({:put_many, for(i <- 1..1_000, do: {{:many, i}, i})})", ":ok");
         beam.check("ask.({:update_counter, :counted, 40}) + ask.({:update_counter, :counted, 2})", "82");
+        beam.run("{:ok, 42, counted} = ask.({:fetch_revision, :counted}); :ok = ask.({:put, :deleted, 1}); {:ok, 1, last} = ask.({:fetch_revision, :deleted})");
+        beam.check("ask.({:delete, :deleted})", ":ok");
         kv.kill(&cluster.epmd);
         let _kv = cluster.node("kv", &args);
         beam.check_soon(
@@ -141,6 +194,11 @@ fn every_request_of_a_store_on_disk_is_answered_with_the_terms_of_elixir_also_af
                Map.new([{:counted, 42} | for(i <- 1..1_000, do: {{:many, i}, i})])",
             "true",
         );
+        beam.check(
+            "{:ok, 42, ^counted} = ask.({:fetch_revision, :counted}); ask.({:put, :deleted, 1})",
+            ":ok",
+        );
+        beam.check("{:ok, 1, again} = ask.({:fetch_revision, :deleted}); again > last + 1", "true");
     });
 }
 
@@ -195,6 +253,8 @@ fn slaves_end_equal(otp: &Otp, args: &str) {
         ("{:put_new, 1, :y, confirm: 2}", "false"),
         ("{:pop, 2, confirm: 2}", "2"),
         ("{:delete_many, [:a, :b], confirm: 2}", ":ok"),
+        ("{:compare_and_put, 3, {:value, 7}, 8, confirm: 2}", ":ok"),
+        ("{:compare_and_put, 3, {:value, 8}, 7, confirm: 2}", ":ok"),
     ] {
         beam.check(&call("master", request), value);
     }
@@ -204,6 +264,10 @@ fn slaves_end_equal(otp: &Otp, args: &str) {
     }
     beam.check(&call("rust", "{:get_many, [1, 2, 3]}"), "%{1 => :x, 3 => 7}");
     beam.check(&call("rust", "{:fetch, 3}"), "{:ok, 7}");
+    let keys = "[:total, :last, 1, 3 | for(n <- 1..20, do: {:key, n})]";
+    let revisions =
+        |store: &str| format!("(for key <- {keys}, do: {})", call(store, "{:fetch_revision, key}"));
+    beam.check(&format!("{} === {}", revisions("rust"), revisions("master")), "true");
     beam.check(&format!("{} === {}", call("rust", ":count"), call("master", ":count")), "true");
     for request in [
         "{:put_new, 9, 1}",
@@ -244,9 +308,68 @@ fn a_slave_hands_every_request_that_writes_on_to_its_primary() {
         ("{:put_many, %{2 => 2, 3 => 3}}", ":ok"),
         ("{:delete_many, [3]}", ":ok"),
         ("{:pop, 2}", "2"),
+        ("{:compare_and_put, 1, :absent, 2}", "{:error, {:conflict, {:value, :x, 5}}}"),
+        ("{:compare_and_put, 1, {:value, :x}, :x}", ":ok"),
     ] {
         beam.check(&call("slave", request), value);
     }
     beam.check(&call("master", "{:get_many, [1, 2, 3]}"), "%{1 => :x}");
     beam.check_soon(&call("slave", "{:get_many, [1, 2, 3]}"), "%{1 => :x}");
+}
+
+/// `true` once both stores have the same values of the keys 1 to 100, of the same writes.
+fn same_revisions(one: &str, other: &str) -> String {
+    let of =
+        |store: &str| format!("(for key <- 1..100, do: GenServer.call({store}, {{:fetch_revision, key}}))");
+    format!("{} === {}", of(one), of(other))
+}
+
+fn revisions_never_go_back(otp: &Otp) {
+    let cluster = Cluster::new(otp);
+    let beam = &cluster.beam;
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let on = |dir: &tempfile::TempDir| format!("--data-dir {}", dir.path().display());
+    let slave = cluster.node("one", &on(&second));
+    let master = cluster.node("master", &format!("{} --slave global:one", on(&first)));
+    beam.check_soon(&states("master"), "[in_step: 0]");
+    beam.run("ask = fn store, request -> GenServer.call(store, request, 20_000) end");
+    beam.run("master = {:global, :master}; one = {:global, :one}");
+    beam.run("for round <- 1..3, key <- 1..100, do: :ok = ask.(master, {:put, key, {round, key}})");
+    beam.run("for key <- 50..60, do: :ok = ask.(master, {:delete, key})");
+    beam.check("ask.(master, {:put, 100, :last, confirm: 1})", ":ok");
+    beam.check(&same_revisions("master", "one"), "true");
+    beam.run(
+        "seen = for key <- 1..100, {:ok, _, revision} <- [ask.(one, {:fetch_revision, key})], into: %{}, do: {key, revision}
+         highest = Enum.max(Map.values(seen))",
+    );
+    beam.check("{map_size(seen), length(Enum.uniq(Map.values(seen)))}", "{89, 89}");
+    master.kill(&cluster.epmd);
+    beam.check_soon(&format!("{}.primary.state", call("one", ":status")), ":gone");
+    beam.check("ask.(one, {:promote})", ":ok");
+    let unchanged = "Enum.all?(seen, fn {key, revision} -> match?({:ok, _, ^revision}, ask.(one, {:fetch_revision, key})) end)";
+    beam.check(unchanged, "true");
+    // The former primary may have gone on: no write has a number that it may have given.
+    beam.run("for key <- 50..60, do: :ok = ask.(one, {:put, key, :again})");
+    let above = "Enum.all?(50..60, fn key -> {:ok, :again, new} = ask.(one, {:fetch_revision, key}); new > highest + 4_000_000_000 end)";
+    beam.check(above, "true");
+    let master = KvNode::start(&cluster.epmd, "master", &format!("--connect {} {}", beam.name(), on(&first)));
+    beam.run(&format!("former = {{KeyValueStore, :\"{}\"}}", master.name()));
+    beam.check_soon("ask.(former, :status).role", ":slave");
+    beam.check_soon(&same_revisions("one", "former"), "true");
+    slave.kill(&cluster.epmd);
+    beam.wait_for_no_global("one");
+    let _slave = cluster.node("one", &on(&second));
+    beam.check(unchanged, "true");
+    beam.check(above, "true");
+    beam.run(":ok = ask.(one, {:put, 1, :behind})");
+    beam.check(
+        "{:ok, :behind, new} = ask.(one, {:fetch_revision, 1}); new > highest + 4_000_000_011",
+        "true",
+    );
+    beam.check_soon(&same_revisions("one", "former"), "true");
+}
+
+#[test]
+fn revisions_stay_over_promotion_and_restarts_and_never_go_back() {
+    on_every_otp(revisions_never_go_back);
 }

@@ -45,7 +45,8 @@ impl<S: Store> KeyValueServer<S> {
             if let Ok(seq) = result {
                 let changes = [(key, change)];
                 let written = store::Written { seq, changes: &changes };
-                let write = Committed { written, traits: handed.traits, confirmed: handed.confirmed };
+                let Handed { traits, confirmed, .. } = handed;
+                let write = Committed { written, traits, revision: self.store().revision(), confirmed };
                 committed_later(&self.confirmations, &write, handed.store, &*self.dispatch);
             }
             ended(&self.confirmations, handed.store, &*self.dispatch);
@@ -69,7 +70,8 @@ pub(super) fn told<S: Store>(
 ) {
     let Handed { store, traits, needs, confirmed } = handed;
     let committed = |written: store::Written<'_>| {
-        committed_later(confirmations, &Committed { written, traits, confirmed }, store, dispatch);
+        let write = Committed { written, traits, revision: 0, confirmed };
+        committed_later(confirmations, &write, store, dispatch);
         written.seq
     };
     let result = result.map(|written| written.map_or(0, committed));

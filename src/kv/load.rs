@@ -1,7 +1,7 @@
 //! What a store begins with.
 
 use super::server::{KeyValueServer, with_canonical};
-use super::write::{Write, at_once, change_of};
+use super::write::{Stamp, Write, at_once, change_of};
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{TermError, TermView, Traits, key};
 use crate::store::{Change, Store, StoreError};
@@ -43,9 +43,10 @@ impl<S: Store> KeyValueServer<S> {
         let len = cursor.map()?;
         key::check_maps(pairs)?;
         for _ in 0..len {
-            let write = Write::Put { key: cursor.term()?, value: cursor.term()?, copy: 0 };
+            let (key, value) = (cursor.term()?, cursor.term()?);
+            let write = Write::Put { key, value, stamp: Stamp::default() };
             let (key, value) = write.check()?;
-            let Change::Put(value) = change_of(value) else { continue };
+            let Change::Put(value) = change_of(value, 0) else { continue };
             let put = with_canonical(key, |key| self.store().put(key, value, at_once))?;
             put.unwrap_or(Ok(0))?;
         }

@@ -26,11 +26,18 @@ pub(super) struct Committed<'a> {
     pub written: Written<'a>,
     /// Of the key and the value; of several keys nothing, as each has its own.
     pub traits: Traits,
+    /// Of values that have none: of a store that has told of the write by its number alone.
+    pub revision: u64,
     /// Somebody waits for slaves to have it.
     pub confirmed: bool,
 }
 
 impl Committed<'_> {
+    /// A value with its revision.
+    const fn revised<'v>(&self, value: Value<'v>) -> Value<'v> {
+        if value.revision == 0 { Value { revision: self.revision, ..value } } else { value }
+    }
+
     /// Shows each key that it has changed, with the number of the last write that a slave has whole once it has this: of several
     /// keys the last alone has the write's own.
     pub(super) fn each(&self, mut show: impl FnMut(u64, ReplicaWrite<'_>)) {
@@ -42,8 +49,9 @@ impl Committed<'_> {
             match change {
                 Change::Keep => {}
                 Change::Put(value) => {
-                    let traits = self.traits.union(value.traits);
-                    show(seq, ReplicaWrite::Put { key, value: value.bytes, traits });
+                    let (value, traits) = (self.revised(*value), self.traits.union(value.traits));
+                    let (value, revision) = (value.bytes, value.revision);
+                    show(seq, ReplicaWrite::Put { key, value, traits, revision });
                 }
                 Change::Delete => {
                     let traits = match changes {
@@ -57,8 +65,8 @@ impl Committed<'_> {
     }
 }
 
-/// A value, with its traits.
-pub(super) type OwnedValue = (Box<[u8]>, Traits);
+/// A value, with its traits and its revision.
+pub(super) type OwnedValue = (Box<[u8]>, Traits, u64);
 
 /// The same, kept back.
 struct HeldBack {
@@ -71,7 +79,10 @@ impl HeldBack {
     fn new(committed: &Committed<'_>) -> Self {
         let changed = committed.written.changes.iter().filter_map(|(key, change)| match change {
             Change::Keep => None,
-            Change::Put(value) => Some(((*key).into(), Some((value.bytes.into(), value.traits)))),
+            Change::Put(value) => {
+                let Value { bytes, traits, revision, .. } = committed.revised(*value);
+                Some(((*key).into(), Some((bytes.into(), traits, revision))))
+            }
             Change::Delete => Some(((*key).into(), None)),
         });
         Self { changes: changed.collect(), traits: committed.traits, confirmed: committed.confirmed }
@@ -79,7 +90,7 @@ impl HeldBack {
 
     fn bytes(&self) -> usize {
         let of = |(key, value): &(Box<[u8]>, Option<OwnedValue>)| {
-            key.len() + value.as_ref().map_or(0, |(bytes, _)| bytes.len())
+            key.len() + value.as_ref().map_or(0, |(bytes, ..)| bytes.len())
         };
         self.changes.iter().map(of).sum()
     }
@@ -87,14 +98,16 @@ impl HeldBack {
     fn show(&self, seq: u64, show: &mut dyn FnMut(&Committed<'_>)) {
         let changes = self.changes.iter().map(|(key, value)| {
             let change = match value {
-                Some((bytes, traits)) => Change::Put(Value::of(bytes, *traits)),
+                Some((bytes, traits, revision)) => {
+                    Change::Put(Value { revision: *revision, ..Value::of(bytes, *traits) })
+                }
                 None => Change::Delete,
             };
             (&**key, change)
         });
         let changes: Vec<_> = changes.collect();
         let written = Written { seq, changes: &changes };
-        show(&Committed { written, traits: self.traits, confirmed: self.confirmed });
+        show(&Committed { written, traits: self.traits, revision: 0, confirmed: self.confirmed });
     }
 }
 
@@ -221,14 +234,15 @@ mod tests {
             let change = if seq == 6 { Change::Delete } else { Change::Put(Value::of(b"v", Traits::V4_NC)) };
             let changes = [(key, change)];
             let written = Written { seq, changes: &changes };
-            let committed = Committed { written, traits: Traits::none(), confirmed: seq == 7 };
+            let committed =
+                Committed { written, traits: Traits::none(), revision: 100 + seq, confirmed: seq == 7 };
             order.committed(&committed, &mut |next| {
                 let Next::Write(committed) = next else { panic!("there is no gap") };
                 committed.each(|seq, write| {
                     assert_eq!(seq, committed.written.seq);
                     let value = match write {
-                        ReplicaWrite::Put { value, traits, .. } => {
-                            assert_eq!(traits, Traits::V4_NC);
+                        ReplicaWrite::Put { value, traits, revision, .. } => {
+                            assert_eq!((traits, revision), (Traits::V4_NC, 100 + seq));
                             Some(value.to_vec())
                         }
                         ReplicaWrite::Delete { .. } => None,
@@ -257,7 +271,7 @@ mod tests {
         let changes = [Change::Put(value), Change::Delete, Change::Put(value), Change::Keep];
         let changes: Vec<(&[u8], Change<'_>)> = keys.iter().map(|key| &key[..]).zip(changes).collect();
         let written = Written { seq: 9, changes: &changes };
-        let committed = Committed { written, traits: Traits::none(), confirmed: false };
+        let committed = Committed { written, traits: Traits::none(), revision: 9, confirmed: false };
         let shown = |committed: &Committed<'_>| {
             let mut shown = Vec::new();
             committed.each(|seq, write| {
@@ -282,6 +296,7 @@ mod tests {
         let committed = Committed {
             written: Written { seq, changes: &changes },
             traits: Traits::none(),
+            revision: 0,
             confirmed: false,
         };
         order.committed(&committed, &mut |next| note(&next, shown));

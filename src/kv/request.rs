@@ -4,6 +4,7 @@ use super::operations::{named, operations};
 use super::requests::{self, Edit, Lookup, Options, Parts};
 use crate::etf::{Cursor, TermView};
 use crate::replica::{CopyMark, Lineage};
+use crate::store::revision::{REVISION_MAX, REVISION_UNKNOWN};
 
 /// A call.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +74,14 @@ pub enum Request<'a> {
         /// The whole, to be read by [`Hello::read`].
         hello: TermView<'a>,
     },
-    /// `{:replica_ask, session, seq}`, from the primary of a kvnode.
+    /// `{:replica_ask, session, seq, revision}`, from the primary of a kvnode.
     ReplicaAsk {
         /// The session.
         session: u64,
         /// The number of the primary's last write.
         seq: u64,
+        /// What its revisions have counted to.
+        revision: u64,
     },
     /// `{:replica_offer, pid}`, from a store whose global name this one has.
     ReplicaOffer {
@@ -181,9 +184,9 @@ impl<'a> Request<'a> {
             Some(Self::Promote { reports: read_option(term.tail_at(cursor), "report")?.is_atom("true") })
         },
         (7, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
-        (3, b"replica_ask") => {
-            let ([session, seq], _) = numbers(cursor)?;
-            Some(Self::ReplicaAsk { session, seq })
+        (4, b"replica_ask") => {
+            let ([session, seq, revision], _) = numbers(cursor)?;
+            Some(Self::ReplicaAsk { session, seq, revision })
         },
         (2, b"replica_offer") => Some(Self::ReplicaOffer { slave: term.tail_at(cursor) }),
         _ => requests::read(term, arity, operation, cursor),
@@ -210,6 +213,11 @@ fn numbers<const N: usize>(mut cursor: Cursor<'_>) -> Option<([u64; N], Cursor<'
         *number = cursor.unsigned().ok()?;
     }
     Some((numbers, cursor))
+}
+
+/// The revision of a value in another store; `None`: it is none.
+fn revision_of(number: u64) -> Option<u64> {
+    (REVISION_UNKNOWN..=REVISION_MAX).contains(&number).then_some(number)
 }
 
 /// The value of the only option in a list.
@@ -256,12 +264,14 @@ pub enum Cast<'a> {
 /// A cast from a primary that is a kvnode, to one: see [`crate::replica::dialect`].
 #[derive(Clone, Copy, Debug)]
 pub enum FromPrimary<'a> {
-    /// `{:replica_put, session, seq, k, v}`
+    /// `{:replica_put, session, seq, revision, k, v}`
     Put {
         /// The session.
         session: u64,
         /// The write's number.
         seq: u64,
+        /// The key's revision with it.
+        revision: u64,
         /// The key.
         key: TermView<'a>,
         /// The value.
@@ -303,10 +313,10 @@ impl<'a> FromPrimary<'a> {
     operations! {
         #[inline]
         fn read<'a>(term, arity, operation, cursor) -> Self, KNOWN;
-        (5, b"replica_put") => {
-            let ([session, seq], cursor) = numbers(cursor)?;
+        (6, b"replica_put") => {
+            let ([session, seq, revision], cursor) = numbers(cursor)?;
             let (key, value) = key_and_value(term, cursor)?;
-            Some(Self::Put { session, seq, key, value })
+            Some(Self::Put { session, seq, revision: revision_of(revision)?, key, value })
         },
         (4, b"replica_delete") => {
             let ([session, seq], cursor) = numbers(cursor)?;
@@ -332,7 +342,7 @@ impl<'a> FromPrimary<'a> {
 /// A write that was too large to be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkippedWrite<'a> {
-    /// From a primary that is a kvnode: `{:replica_put, session, seq, key, …`, or `{:replica_delete, …`
+    /// From a primary that is a kvnode: `{:replica_put, session, seq, revision, key, …`, or `{:replica_delete, session, seq, key`
     Numbered {
         /// The session.
         session: u64,
@@ -353,8 +363,12 @@ impl<'a> SkippedWrite<'a> {
             return None;
         }
         match (cursor.tuple().ok()?, cursor.atom().ok()?.as_bytes()) {
-            (5, b"replica_put") | (4, b"replica_delete") => {
-                let (session, seq) = (cursor.unsigned().ok()?, cursor.unsigned().ok()?);
+            (6, b"replica_put") => {
+                let ([session, seq, _revision], cursor) = numbers(cursor)?;
+                Some(Self::Numbered { session, seq, rest: cursor.rest() })
+            }
+            (4, b"replica_delete") => {
+                let ([session, seq], cursor) = numbers(cursor)?;
                 Some(Self::Numbered { session, seq, rest: cursor.rest() })
             }
             (3, b"replicate_put") | (2, b"replicate_delete") => Some(Self::Plain),

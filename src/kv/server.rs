@@ -17,7 +17,9 @@ use super::order::Committed;
 use super::ranked::{Ranked, rank};
 use super::requests::{Shape, answer_later};
 use super::upstream::UpstreamEntry;
-use super::write::{Completion, Write, Written, at_once, change_of, committed, replicate, shared_value};
+use super::write::{
+    Completion, Stamp, Write, Written, at_once, change_of, committed, replicate, shared_value,
+};
 use super::{Cast, Follow, Request, SlaveEntry, SlaveWrites, StateShape, state, status};
 use crate::etf::{Pid, TermError, TermView, TermWriter, key};
 use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
@@ -216,7 +218,7 @@ impl<S: Store> KeyValueServer<S> {
         confirm: usize,
         later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Result<Written, TermError> {
-        let (copy, (key, value)) = (write.copy(), write.check()?);
+        let (stamp, (key, value)) = (write.stamp(), write.check()?);
         with_canonical(key, |key| {
             if !S::AT_ONCE {
                 // Slaves get it when it is done: they must not have what the store may yet lose.
@@ -224,14 +226,15 @@ impl<S: Store> KeyValueServer<S> {
             }
             let slaves = self.confirmations.slaves.read();
             if slaves.is_empty() && confirm == 0 {
-                return Written::Now(self.apply(key, value, copy, turn, at_once).unwrap_or(Ok(0)));
+                return Written::Now(self.apply(key, value, stamp, turn, at_once).unwrap_or(Ok(0)));
             }
             let _order = self.confirmations.order.hold();
-            let written = self.apply(key, value, copy, turn, at_once).unwrap_or(Ok(0));
+            let written = self.apply(key, value, stamp, turn, at_once).unwrap_or(Ok(0));
             if let Ok(seq) = written {
-                let changes = [(key, change_of(value))];
+                let changes = [(key, change_of(value, stamp.revision))];
                 let written = store::Written { seq, changes: &changes };
-                let write = Committed { written, traits: write.traits(), confirmed: confirm > 0 };
+                let (traits, revision) = (write.traits(), self.store.revision());
+                let write = Committed { written, traits, revision, confirmed: confirm > 0 };
                 committed(&write, &slaves, |slave| replicate(slave, turn));
             }
             Written::Now(written)
@@ -249,14 +252,9 @@ impl<S: Store> KeyValueServer<S> {
         later: impl FnOnce(&Turn<'_>) -> Completion<S>,
     ) -> Written {
         let handed = Handed { store: turn.me.id, traits: write.traits(), needs: write.needs(), confirmed };
-        let copy = write.copy();
-        self.hand(
-            handed,
-            key,
-            change_of(value),
-            || later(turn),
-            |done| self.apply(key, value, copy, turn, done),
-        )
+        let stamp = write.stamp();
+        let apply = |done: &mut dyn FnMut() -> WriteDone| self.apply(key, value, stamp, turn, done);
+        self.hand(handed, key, change_of(value, stamp.revision), || later(turn), apply)
     }
 
     #[inline]
@@ -264,7 +262,7 @@ impl<S: Store> KeyValueServer<S> {
         &self,
         key: &[u8],
         value: Option<TermView<'_>>,
-        copy: u32,
+        Stamp { copy, revision }: Stamp,
         turn: &Turn<'_>,
         done: impl FnOnce() -> WriteDone,
     ) -> Option<Result<u64, StoreError>> {
@@ -273,7 +271,7 @@ impl<S: Store> KeyValueServer<S> {
                 let bytes = value.bytes();
                 let shared = shared_value(value, turn);
                 let (shared, traits) = (shared.as_ref(), value.traits());
-                let value = Value { bytes, shared, traits, copy };
+                let value = Value { bytes, shared, traits, copy, revision };
                 self.store.put(key, value, done)
             }
             None => self.store.delete(key, done),
@@ -377,7 +375,8 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
-                self.call_write(Write::Put { key, value, copy }, confirm, caller, turn)
+                let stamp = Stamp { copy, revision: 0 };
+                self.call_write(Write::Put { key, value, stamp }, confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
@@ -435,8 +434,8 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 self.call_hello(hello, caller, turn);
                 Ok(())
             }
-            Some(Request::ReplicaAsk { session, seq }) => {
-                self.call_ask(session, seq, caller, turn);
+            Some(Request::ReplicaAsk { session, seq, revision }) => {
+                self.call_ask(session, seq, revision, caller, turn);
                 Ok(())
             }
             Some(Request::ReplicaOffer { slave }) => {
@@ -462,7 +461,8 @@ impl<S: Store> GenServer for KeyValueServer<S> {
         }
         let done = match cast {
             Some(Cast::ReplicatePut { key, value }) => {
-                self.cast_write(Write::Put { key, value, copy: self.upstream.copy() }, turn)
+                let stamp = Stamp { copy: self.upstream.copy(), revision: 0 };
+                self.cast_write(Write::Put { key, value, stamp }, turn)
             }
             Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, turn),
             Some(Cast::FromPrimary(message)) => self.cast_from_primary(message, turn),

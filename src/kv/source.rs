@@ -14,7 +14,7 @@ use super::order::OwnedValue;
 use super::ranked::{Ranked, rank};
 use crate::replica::planted::{Rule, planted};
 use crate::replica::{Lineage, PresentValue, Source, SourceRead};
-use crate::store::{Batch, Owed, ReadDone, Shows, Store, StoreError, scan};
+use crate::store::{Batch, Owed, ReadDone, Shows, Store, StoreError, Value, scan};
 
 /// Values that were read and wait to be asked for again.
 const VALUES_MAX: usize = 128;
@@ -68,7 +68,7 @@ impl<S: Store> KeyValueServer<S> {
         let asked = Arc::new(());
         let now = self.store().get(
             key,
-            |value| show(value.map(|value| (value.bytes, value.traits))),
+            |value| show(value.map(|value| (value.bytes, value.traits, value.revision))),
             || -> ReadDone {
                 {
                     let mut values = self.confirmations.reads.values.lock();
@@ -88,7 +88,8 @@ impl<S: Store> KeyValueServer<S> {
                     }
                 });
                 Box::new(move |found| {
-                    came.tell(found.map(|value| value.map(|value| (value.bytes.into(), value.traits))));
+                    let own = |value: Value<'_>| (value.bytes.into(), value.traits, value.revision);
+                    came.tell(found.map(|value| value.map(own)));
                 })
             },
         );
@@ -187,7 +188,7 @@ impl<S: Store> Source for KeyValueServer<S> {
         };
         match found {
             Some(Read::Found(Ok(value))) => {
-                show(value.as_ref().map(|(bytes, traits)| (&**bytes, *traits)));
+                show(value.as_ref().map(|(bytes, traits, revision)| (&**bytes, *traits, *revision)));
                 SourceRead::Shown
             }
             Some(Read::Found(Err(error))) => {
@@ -205,6 +206,10 @@ impl<S: Store> Source for KeyValueServer<S> {
 
     fn seq(&self) -> u64 {
         self.last_seq()
+    }
+
+    fn revision(&self) -> u64 {
+        self.store().revision()
     }
 
     fn lineage(&self) -> Lineage {
@@ -294,6 +299,12 @@ mod tests {
             1
         }
 
+        fn revision(&self) -> u64 {
+            1
+        }
+
+        fn raise_revision(&self, _above: u64) {}
+
         fn len(&self) -> usize {
             0
         }
@@ -341,6 +352,12 @@ mod tests {
         fn barrier(&self, _later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
             Some(Ok(()))
         }
+
+        fn revision(&self) -> u64 {
+            1
+        }
+
+        fn raise_revision(&self, _above: u64) {}
 
         fn seq(&self) -> u64 {
             1

@@ -14,19 +14,21 @@ use crate::replica::downstream::Input;
 use crate::replica::upstream::Ticket;
 use crate::store::{Change, StoreError, Value, WriteDone};
 
+/// The numbers that a value comes with.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Stamp {
+    /// The number of the copy that was under way when it was seen whether the write is taken at all
+    /// ([`UpstreamEntry::copy`](super::upstream::UpstreamEntry::copy)).
+    pub copy: u32,
+    /// The revision; 0: the store gives it one.
+    pub revision: u64,
+}
+
 /// A write: what the two calls and the two casts come to.
 #[derive(Clone, Copy)]
 pub(super) enum Write<'a> {
-    Put {
-        key: TermView<'a>,
-        value: TermView<'a>,
-        /// The number of the copy that was under way when it was seen whether it is taken at all
-        /// ([`UpstreamEntry::copy`](super::upstream::UpstreamEntry::copy)).
-        copy: u32,
-    },
-    Delete {
-        key: TermView<'a>,
-    },
+    Put { key: TermView<'a>, value: TermView<'a>, stamp: Stamp },
+    Delete { key: TermView<'a> },
 }
 
 impl<'a> Write<'a> {
@@ -39,10 +41,10 @@ impl<'a> Write<'a> {
         }
     }
 
-    pub(super) const fn copy(&self) -> u32 {
+    pub(super) fn stamp(&self) -> Stamp {
         match self {
-            Self::Put { copy, .. } => *copy,
-            Self::Delete { .. } => 0,
+            Self::Put { stamp, .. } => *stamp,
+            Self::Delete { .. } => Stamp::default(),
         }
     }
 
@@ -188,9 +190,9 @@ pub(super) fn replicate(slave: &Arc<SlaveEntry>, turn: &mut Turn<'_>) {
     }
 }
 
-pub(super) const fn change_of(value: Option<TermView<'_>>) -> Change<'_> {
+pub(super) const fn change_of(value: Option<TermView<'_>>, revision: u64) -> Change<'_> {
     match value {
-        Some(value) => Change::Put(Value::of(value.bytes(), value.traits())),
+        Some(value) => Change::Put(Value { revision, ..Value::of(value.bytes(), value.traits()) }),
         None => Change::Delete,
     }
 }

@@ -3,13 +3,13 @@
 //! | message | kind | |
 //! | --- | --- | --- |
 //! | `{:replica_hello, session, lineage, seq, names, slaves, fresh}` | call | before anything else: who the primary is, and whether it was started without data and may have lost it (`true` or `false`). `{:ok, own, incarnation, applied}`: the slave's own incarnation, whose writes it had before, and up to which number; or `{:error, reason}` |
-//! | `{:replica_put, session, seq, key, value}` | cast | a write |
+//! | `{:replica_put, session, seq, revision, key, value}` | cast | a write, with the revision that the key has with it in every store |
 //! | `{:replica_delete, session, seq, key}` | cast | a deletion |
 //! | `{:replica_copy, session, seq, :begin}` | cast | what comes from here on is a copy of the whole store |
 //! | `{:replica_copy, session, seq, :end}` | cast | the copy is whole: it takes the place of what the slave had |
 //! | `{:replica_copy, session, seq, :repair}` | cast | writes were left out, and what they came to will follow |
 //! | `{:replica_copy, session, seq, :whole}` | cast | nothing is missing any more: the slave has what the primary had after this write |
-//! | `{:replica_ask, session, seq}` | call | `{:ok, applied}`: everything that came before has been handled; or `{:error, reason}` |
+//! | `{:replica_ask, session, seq, revision}` | call | `{:ok, applied}`: everything that came before has been handled; or `{:error, reason}`. The slave gives no revision up to this one, which is what the primary has counted to, should it be promoted |
 //! | `{:replica_slaves, session, slaves}` | cast | the primary's slaves are these now, each `{:at, name, node}` with the node where it was found last, or `nil` |
 //! | `{:replica_bye, session}` | cast | the slave is none any more |
 //! | `{:replica_left, session}` | cast, from the slave | it follows another primary now, or is one |
@@ -27,7 +27,7 @@ use crate::etf::{AtomView, TermWriter, Traits, key};
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
 /// The version of the messages above.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 
 /// How a slave is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +101,8 @@ impl Dialect {
                 w.tuple(2).atom("replicate_delete");
                 (key, &[])
             }
-            (Self::Kvnode { session }, ReplicaWrite::Put { key, value, .. }) => {
-                w.tuple(5).atom("replica_put").unsigned(session).unsigned(seq);
+            (Self::Kvnode { session }, ReplicaWrite::Put { key, value, revision, .. }) => {
+                w.tuple(6).atom("replica_put").unsigned(session).unsigned(seq).unsigned(revision);
                 (key, value)
             }
             (Self::Kvnode { session }, ReplicaWrite::Delete { key, .. }) => {

@@ -14,6 +14,8 @@ pub enum ReplicaWrite<'a> {
         value: &'a [u8],
         /// Of both.
         traits: Traits,
+        /// The number of the write, by which its callers tell it from others: higher ones are of later writes.
+        revision: u64,
     },
     /// `{:replicate_delete, key}`
     Delete {
@@ -40,8 +42,8 @@ impl<'a> ReplicaWrite<'a> {
     }
 }
 
-/// The value that a key has, with the traits of both; `None`: it has none.
-pub type PresentValue<'a> = Option<(&'a [u8], Traits)>;
+/// The value that a key has, with the traits of both and its revision; `None`: it has none.
+pub type PresentValue<'a> = Option<(&'a [u8], Traits, u64)>;
 
 /// What became of a read of a [`Source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,12 @@ pub trait Source {
     /// The number of the last write that was queued for slaves: the numbers that [`Downstream::push`](super::Downstream::push) is
     /// given.
     fn seq(&self) -> u64;
+
+    /// What the store's revisions have counted to, which its slaves are told of. In a store of its own they are the numbers of the
+    /// writes.
+    fn revision(&self) -> u64 {
+        self.seq()
+    }
 
     /// The store's lineage.
     fn lineage(&self) -> Lineage;

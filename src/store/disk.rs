@@ -52,7 +52,7 @@ use super::{
 use engine::Totals;
 use many::Many;
 use queue::{Change, Decided, Write};
-use record::Found;
+use record::{Entry, Found};
 use scan::DiskScan;
 use writer::{Memory, Shared};
 
@@ -290,7 +290,7 @@ impl Store for DiskStore {
         value: Value<'_>,
         later: impl FnOnce() -> WriteDone,
     ) -> Option<Result<u64, StoreError>> {
-        self.write(key, Change::Put(record::encode(key, value).into(), later()));
+        self.write(key, Change::Put(Entry::new(key, value), later()));
         None
     }
 
@@ -341,6 +341,14 @@ impl Store for DiskStore {
 
     fn seq(&self) -> u64 {
         self.totals.seq.load(Ordering::Acquire)
+    }
+
+    fn revision(&self) -> u64 {
+        self.totals.revision()
+    }
+
+    fn raise_revision(&self, above: u64) {
+        self.totals.raise_revision(above);
     }
 
     fn len(&self) -> usize {

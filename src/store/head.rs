@@ -6,9 +6,11 @@
 //! ```
 //!
 //! A number of 0 is none, and takes no byte: an entry without any is spelled as before there were numbers. An entry with fields
-//! that are not known here is of a newer version, and is not read.
+//! that are not known here is of a newer version, and is not read. (In memory every entry has a revision, which stands before it.)
 
 use super::Value;
+#[cfg(feature = "disk")]
+use super::revision::REVISION_UNKNOWN;
 use crate::etf::Traits;
 
 /// Numbers follow: no trait has this bit.
@@ -27,9 +29,9 @@ pub(super) struct Head {
     pub traits: Traits,
     /// See [`Value::copy`].
     pub copy: u32,
-    /// The number of the key's last write. Nobody gives entries one yet.
+    /// See [`Value::revision`].
     pub revision: u64,
-    /// When the entry ends, in milliseconds since 1970. Likewise.
+    /// When the entry ends, in milliseconds since 1970. Nobody gives entries one yet.
     pub deadline: u64,
 }
 
@@ -37,7 +39,13 @@ impl Head {
     /// Of a value.
     #[inline]
     pub(super) const fn of(value: &Value<'_>) -> Self {
-        Self { traits: value.traits, copy: value.copy, revision: 0, deadline: 0 }
+        Self { traits: value.traits, copy: value.copy, revision: value.revision, deadline: 0 }
+    }
+
+    /// The same with some revision, where it has none.
+    #[cfg(feature = "disk")]
+    pub(super) const fn revised(self) -> Self {
+        Self { revision: if self.revision == 0 { REVISION_UNKNOWN } else { self.revision }, ..self }
     }
 
     /// Whether numbers follow this first byte.
@@ -86,6 +94,19 @@ impl Head {
             if number != 0 {
                 out.extend_from_slice(&number.to_be_bytes());
             }
+        }
+    }
+
+    /// Puts another revision in the place of one that is there, where what comes behind the first byte is this.
+    #[cfg(feature = "disk")]
+    pub(super) fn give_revision(first: u8, behind: &mut [u8], revision: u64) {
+        let Some((&mut fields, numbers)) = behind.split_first_mut() else { return };
+        if !Self::has_numbers(first) || fields & REVISION == 0 {
+            return;
+        }
+        let from = if fields & COPY == 0 { 0 } else { size_of::<u32>() };
+        if let Some(place) = numbers.get_mut(from..from + size_of::<u64>()) {
+            place.copy_from_slice(&revision.to_be_bytes());
         }
     }
 
@@ -173,6 +194,20 @@ mod tests {
             prop_assert_eq!(head.numbers_len(), len);
             bytes.extend(behind);
             prop_assert_eq!(Head::read(bytes[0], &bytes[1..]), Some((head, len)));
+        }
+
+        #[cfg(feature = "disk")]
+        #[test]
+        fn a_revision_is_given_in_the_place_of_another(
+            copy in prop_oneof![Just(0), any::<u32>()],
+            (revision, deadline) in (number(), number()),
+        ) {
+            let head = Head { traits: Traits::MAP, copy, revision, deadline };
+            let mut bytes = written(head);
+            let first = bytes[0];
+            Head::give_revision(first, &mut bytes[1..], 77);
+            let given = Head { revision: if revision == 0 { 0 } else { 77 }, ..head };
+            prop_assert_eq!(Head::read(first, &bytes[1..]), Some((given, bytes.len() - 1)));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The store in memory: sharded, one allocation per entry.
 //!
-//! An entry is one block of bytes, `key length:32, traits:8, key, value`, so that an entry of small key and
-//! value costs one allocation and sixteen bytes of table. What numbers an entry has (`head.rs`) stand before its value. A large
-//! value has a block of its own that is shared with its readers.
+//! An entry is one block of bytes, `traits:8, revision:56, key length:16, key, value`, so that an entry of small key and
+//! value costs one allocation and sixteen bytes of table. What other numbers an entry has (`head.rs`) stand before its value. A
+//! large value has a block of its own that is shared with its readers.
 
 mod many;
 
@@ -15,6 +15,7 @@ use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
 use super::head::Head;
+use super::revision::REVISION_RAISED_MAX;
 use super::room::PAIR_BYTES;
 use super::{
     Batch, Change, Done, Engine, OpenError, Pending, PendingMany, ReadDone, ReadManyDone, Room, Scan,
@@ -27,7 +28,9 @@ const SHARDS: usize = 256;
 /// Values from this size on are shared instead of copied, in bytes: above it a copy costs more than a reference
 /// count and a slice of its own in the write.
 const SHARED_FROM_BYTES: usize = 64 << 10;
-const HEAD_BYTES: usize = 5;
+/// A key's length has two bytes: it is less than `SHARED_FROM_BYTES`.
+const HEAD_BYTES: usize = 10;
+const _: () = assert!(SHARED_FROM_BYTES <= 1 << 16, "a short key's length fits");
 
 enum Entry {
     Small(Box<[u8]>),
@@ -37,33 +40,52 @@ enum Entry {
 struct Large {
     key: Box<[u8]>,
     value: SharedBytes,
+    /// Without the revision.
     head: Head,
+    revision: u64,
 }
 
 impl Entry {
+    /// One that is [given](Self::give) its revision when it is put.
     fn new(key: &[u8], value: Value<'_>) -> Self {
+        // It is no number among others here.
+        let head = Head { revision: 0, ..Head::of(&value) };
         if value.bytes.len() >= SHARED_FROM_BYTES || key.len() >= SHARED_FROM_BYTES {
             return Self::Large(Box::new(Large {
                 key: key.into(),
                 value: value.shared.map_or_else(|| value.bytes.into(), SharedBytes::clone),
-                head: Head::of(&value),
+                head,
+                revision: 0,
             }));
         }
-        let head = Head::of(&value);
         let mut block = Vec::with_capacity(HEAD_BYTES + key.len() + head.numbers_len() + value.bytes.len());
-        let [a, b, c, d] = (key.len() as u32).to_be_bytes();
-        block.extend_from_slice(&[a, b, c, d, head.first()]);
+        let [a, b] = (key.len() as u16).to_le_bytes();
+        block.extend_from_slice(&[head.first(), 0, 0, 0, 0, 0, 0, 0, a, b]);
         block.extend_from_slice(key);
         head.write_numbers(&mut block);
         block.extend_from_slice(value.bytes);
         Self::Small(block.into_boxed_slice())
     }
 
+    /// Gives it the revision of the write that puts it.
+    #[inline]
+    fn give(&mut self, revision: u64) {
+        match self {
+            Self::Small(block) => {
+                // It was made here, with a head.
+                if let Some(word) = block.first_chunk_mut::<8>() {
+                    *word = (revision << 8 | u64::from(word[0])).to_le_bytes();
+                }
+            }
+            Self::Large(large) => large.revision = revision,
+        }
+    }
+
     #[inline]
     fn key(&self) -> &[u8] {
         match self {
             Self::Small(block) => {
-                let len = u32::from_be_bytes([block[0], block[1], block[2], block[3]]) as usize;
+                let len = u16::from_le_bytes([block[8], block[9]]) as usize;
                 &block[HEAD_BYTES..HEAD_BYTES + len]
             }
             Self::Large(large) => &large.key,
@@ -84,8 +106,13 @@ impl Entry {
     fn head_of(block: &[u8], key_len: usize) -> (Head, usize) {
         let from = HEAD_BYTES + key_len;
         // It was written here.
-        let (head, numbers) = Head::read(block[4], &block[from..]).unwrap_or_default();
+        let (head, numbers) = Head::read(block[0], &block[from..]).unwrap_or_default();
         (head, from + numbers)
+    }
+
+    #[inline]
+    fn revision_of(block: &[u8]) -> u64 {
+        block.first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word) >> 8)
     }
 
     fn copy(&self) -> u32 {
@@ -99,12 +126,14 @@ impl Entry {
     fn value(&self) -> Value<'_> {
         match self {
             Self::Small(block) => {
-                let (head, from) = Self::head_of(block, self.key().len());
-                Value { bytes: &block[from..], shared: None, traits: head.traits, copy: head.copy }
+                let (Head { traits, copy, .. }, from) = Self::head_of(block, self.key().len());
+                let revision = Self::revision_of(block);
+                Value { bytes: &block[from..], shared: None, traits, copy, revision }
             }
             Self::Large(large) => {
                 let Head { traits, copy, .. } = large.head;
-                Value { bytes: &large.value, shared: Some(&large.value), traits, copy }
+                let (bytes, revision) = (&large.value, large.revision);
+                Value { bytes, shared: Some(bytes), traits, copy, revision }
             }
         }
     }
@@ -120,13 +149,43 @@ struct Shard {
 
 /// Counts the writes. On a line of its own: readers of what stands next to it would wait for writers.
 #[repr(align(64))]
-struct Numbers(AtomicU64);
+struct Numbers {
+    seq: AtomicU64,
+    /// By so much a write's revision is higher than its number. It never gets less.
+    ahead: AtomicU64,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { seq: AtomicU64::new(1), ahead: AtomicU64::new(0) }
+    }
+}
 
 impl Numbers {
     /// The number of a write. Under the lock of its shard, so that the writes of a key have theirs in order.
     #[inline]
     fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::AcqRel) + 1
+        self.seq.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The revision of the write with a number, where it comes with this one. Under the same lock.
+    #[inline]
+    fn revision_of(&self, seq: u64, of_value: u64) -> u64 {
+        if of_value != 0 {
+            self.ahead.fetch_max(of_value.min(REVISION_RAISED_MAX).saturating_sub(seq), Ordering::AcqRel);
+            return of_value;
+        }
+        seq + self.ahead.load(Ordering::Relaxed)
+    }
+
+    fn revision(&self) -> u64 {
+        self.seq.load(Ordering::Acquire) + self.ahead.load(Ordering::Acquire)
+    }
+
+    fn raise(&self, above: u64) {
+        // Every write from here on has a higher number than this.
+        let seq = self.seq.load(Ordering::Acquire);
+        self.ahead.fetch_max(above.min(REVISION_RAISED_MAX).saturating_sub(seq), Ordering::AcqRel);
     }
 }
 
@@ -152,7 +211,7 @@ impl MemoryStore {
 
     fn hashed_by(hasher: RandomState, room: Arc<Room>) -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { hasher, shards, room, numbers: Numbers(AtomicU64::new(1)) }
+        Self { hasher, shards, room, numbers: Numbers::default() }
     }
 
     #[inline]
@@ -162,15 +221,17 @@ impl MemoryStore {
         (hash, &self.shards[(hash >> 32) as usize % SHARDS])
     }
 
-    /// Puts an entry into its shard; gives the one that it replaces, to be dropped without the lock.
+    /// Puts an entry into its shard, with the revision that its value has come with. Gives the write's number, and the entry that
+    /// it replaces, to be dropped without the lock.
     #[inline]
     fn insert(
         &self,
         shard: &mut Shard,
         hash: u64,
         key: &[u8],
-        entry: Entry,
-    ) -> Result<Option<Entry>, StoreError> {
+        mut entry: Entry,
+        revision: u64,
+    ) -> Result<(u64, Option<Entry>), StoreError> {
         let Shard { table, bytes } = shard;
         let hash_of = |entry: &Entry| self.hasher.hash_one(entry.key());
         match table.entry(hash, |entry| entry.key() == key, hash_of) {
@@ -178,15 +239,25 @@ impl MemoryStore {
                 let (old, new) = (occupied.get().bytes(), entry.bytes());
                 self.room.exchange(old, new)?;
                 *bytes = *bytes - old + new;
-                Ok(Some(std::mem::replace(occupied.get_mut(), entry)))
+                let seq = self.number(&mut entry, revision);
+                Ok((seq, Some(std::mem::replace(occupied.get_mut(), entry))))
             }
             TableEntry::Vacant(vacant) => {
                 self.room.exchange(0, entry.bytes() + PAIR_BYTES)?;
                 *bytes += entry.bytes();
+                let seq = self.number(&mut entry, revision);
                 vacant.insert(entry);
-                Ok(None)
+                Ok((seq, None))
             }
         }
+    }
+
+    /// Gives an entry that there is room for its numbers.
+    #[inline]
+    fn number(&self, entry: &mut Entry, revision: u64) -> u64 {
+        let seq = self.numbers.next();
+        entry.give(self.numbers.revision_of(seq, revision));
+        seq
     }
 
     fn remove(&self, shard: &mut Shard, hash: u64, key: &[u8]) -> Option<Entry> {
@@ -224,15 +295,19 @@ impl Store for MemoryStore {
         let (hash, shard) = self.shard(key);
         let mut shard = shard.write();
         let present = shard.table.find(hash, |entry| entry.key() == key).map(Entry::value);
-        let replaced = match update.decide(present) {
+        let (seq, replaced) = match update.decide(present) {
             Change::Keep => return Some(Ok(None)),
-            Change::Put(value) => match self.insert(&mut shard, hash, key, Entry::new(key, value)) {
-                Ok(replaced) => replaced,
-                Err(full) => return Some(Err(full)),
-            },
-            Change::Delete => self.remove(&mut shard, hash, key),
+            Change::Put(value) => {
+                match self.insert(&mut shard, hash, key, Entry::new(key, value), value.revision) {
+                    Ok(done) => done,
+                    Err(full) => return Some(Err(full)),
+                }
+            }
+            Change::Delete => {
+                let removed = self.remove(&mut shard, hash, key);
+                (self.numbers.next(), removed)
+            }
         };
-        let seq = self.numbers.next();
         drop(shard);
         drop(replaced);
         Some(Ok(Some(seq)))
@@ -248,11 +323,10 @@ impl Store for MemoryStore {
         // Made before, and the old one dropped after, the lock is held.
         let entry = Entry::new(key, value);
         let mut shard = shard.write();
-        let replaced = match self.insert(&mut shard, hash, key, entry) {
-            Ok(replaced) => replaced,
+        let (seq, replaced) = match self.insert(&mut shard, hash, key, entry, value.revision) {
+            Ok(done) => done,
             Err(full) => return Some(Err(full)),
         };
-        let seq = self.numbers.next();
         drop(shard);
         drop(replaced);
         Some(Ok(seq))
@@ -291,7 +365,15 @@ impl Store for MemoryStore {
     }
 
     fn seq(&self) -> u64 {
-        self.numbers.0.load(Ordering::Acquire)
+        self.numbers.seq.load(Ordering::Acquire)
+    }
+
+    fn revision(&self) -> u64 {
+        self.numbers.revision()
+    }
+
+    fn raise_revision(&self, above: u64) {
+        self.numbers.raise(above);
     }
 
     fn len(&self) -> usize {
@@ -317,6 +399,7 @@ impl Store for MemoryStore {
     }
 
     fn replace(&self, with: Self) -> Option<Self> {
+        self.numbers.raise(with.numbers.revision());
         // All are held at once: a reader of two keys sees both as before or, from the first new one on, both as now.
         let mut shards: Vec<_> = self.shards.iter().map(RwLock::write).collect();
         for (shard, with) in shards.iter_mut().zip(&*with.shards) {
@@ -403,6 +486,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::revision::REVISION_MAX;
     use super::*;
     use crate::etf::Traits;
     use crate::store::scan::at_once;
@@ -537,6 +621,53 @@ mod tests {
             }
             assert_eq!(seen, [(b"k".to_vec(), Some(copy))]);
         }
+    }
+
+    fn revision(store: &MemoryStore, key: &[u8]) -> Option<u64> {
+        store.get(key, |found| found.map(|found| found.revision), never).expect("at once")
+    }
+
+    #[test]
+    fn a_key_has_the_number_of_its_last_write_or_the_revision_that_it_comes_with() {
+        let store = MemoryStore::default();
+        let large = vec![1; SHARED_FROM_BYTES];
+        let put =
+            |key: &[u8], bytes: &[u8], revision| store.put(key, Value { revision, ..value(bytes) }, never);
+        assert_eq!((store.revision(), put(b"a", b"1", 0), revision(&store, b"a")), (1, Some(Ok(2)), Some(2)));
+        assert_eq!((put(b"b", &large, 0), revision(&store, b"b")), (Some(Ok(3)), Some(3)));
+        assert_eq!((put(b"a", b"2", 40), revision(&store, b"a")), (Some(Ok(4)), Some(40)));
+        assert_eq!((put(b"b", &large, 20), revision(&store, b"b")), (Some(Ok(5)), Some(20)));
+        assert_eq!((store.delete(b"a", never), store.revision()), (Some(Ok(6)), 42));
+        assert_eq!((put(b"a", b"1", 0), revision(&store, b"a")), (Some(Ok(7)), Some(43)));
+        for (above, expected) in [(20, 43), (50, 50), (u64::MAX, REVISION_RAISED_MAX)] {
+            store.raise_revision(above);
+            assert_eq!(store.revision(), expected);
+        }
+        assert_eq!(put(b"a", b"1", 0), Some(Ok(8)));
+        assert_eq!(
+            (revision(&store, b"a"), store.revision()),
+            (Some(REVISION_RAISED_MAX + 1), REVISION_RAISED_MAX + 1)
+        );
+        put(b"c", b"1", REVISION_MAX);
+        assert_eq!(revision(&store, b"c"), Some(REVISION_MAX), "seven bytes hold it");
+        assert_eq!(store.revision(), REVISION_RAISED_MAX + 2);
+        let value = store.get(b"c", |found| found.map(|found| (found.bytes.to_vec(), found.traits)), never);
+        assert_eq!(value, Some(Some((b"1".to_vec(), Traits::V4_NC))), "beside the rest");
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_store_brings_its_revisions() {
+        let store = MemoryStore::default();
+        store.put(b"a", value(b"1"), never);
+        let with = store.staging().expect("there is one");
+        for (key, revision) in [(b"b", 70), (b"c", 50)] {
+            with.put(key, Value { revision, ..value(b"1") }, never);
+        }
+        let before = store.replace(with).expect("it gives what it had");
+        assert_eq!(revision(&before, b"a"), Some(2));
+        assert_eq!([b"a", b"b", b"c"].map(|key| revision(&store, key)), [None, Some(70), Some(50)]);
+        store.put(b"a", value(b"1"), never);
+        assert!(revision(&store, b"a") > Some(70));
     }
 
     #[test]

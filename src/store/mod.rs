@@ -22,6 +22,10 @@
 //!    read as it was written last by then.
 //! 7. What [`get_many`](Store::get_many) and [`update_many`](Store::update_many) ask of several keys is asked of each of them: 4
 //!    and 5 hold for it. Of two of these that have keys in common neither sees a half of the other.
+//! 8. What is put has a revision: its own where the value brings one ([`Value::revision`]), else one that is higher than every
+//!    revision before it in this store, also over deletions and restarts (the module [`revision`] says where that could
+//!    fail). A store that gives a write's number at once, and not by a completion, has that write's revision as its
+//!    [last](Store::revision) until it is asked for another write.
 
 #[cfg(feature = "disk")]
 pub mod disk;
@@ -30,6 +34,7 @@ mod head;
 pub mod memory;
 mod open_error;
 mod owed;
+pub mod revision;
 pub mod room;
 pub mod scan;
 mod update;
@@ -74,12 +79,15 @@ pub struct Value<'a> {
     /// Which copy of a primary was under way into the store when this was written, by a number that the store's user
     /// chooses; 0: none. What is found later without the number of a copy was not brought by that.
     pub copy: u32,
+    /// The number of the write that it is of, see [`revision`]. Of a value that is to be written: the one that it has in the
+    /// store that it comes from, [`REVISION_MAX`](revision::REVISION_MAX) at most; 0: the store gives it one.
+    pub revision: u64,
 }
 
 impl<'a> Value<'a> {
-    /// Bytes that are to be copied, written while no copy is under way.
+    /// Bytes that are to be copied, written while no copy is under way, without a revision.
     pub const fn of(bytes: &'a [u8], traits: Traits) -> Self {
-        Self { bytes, shared: None, traits, copy: 0 }
+        Self { bytes, shared: None, traits, copy: 0, revision: 0 }
     }
 }
 
@@ -152,7 +160,7 @@ pub struct Written<'a> {
     /// Its place among the writes of its store.
     pub seq: u64,
     /// Each key that it has changed, with what became of it: one, but for a write of several keys, which is seen as a whole or
-    /// not at all and has one number.
+    /// not at all and has one number. A value has its revision.
     pub changes: &'a [(&'a [u8], Change<'a>)],
 }
 
@@ -270,6 +278,14 @@ pub trait Store: Send + Sync + 'static {
     /// The number of its last write; 1 in a store that nothing was written to. Of a store that answers later the numbers up
     /// to this one are given, and their completions may not be called yet.
     fn seq(&self) -> u64;
+
+    /// What it has counted to: no entry has a higher revision.
+    fn revision(&self) -> u64;
+
+    /// Gives only higher revisions from here on, over a restart too once what was asked behind this is kept. A lower one than
+    /// it has counted to changes nothing, and none is over [`REVISION_RAISED_MAX`](revision::REVISION_RAISED_MAX). From any
+    /// thread; must not block.
+    fn raise_revision(&self, above: u64);
 
     /// Number of keys.
     fn len(&self) -> usize;

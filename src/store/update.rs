@@ -15,16 +15,20 @@ impl Update for Anyway<'_> {
 /// The same, for a store that carries it out later.
 struct Later {
     /// `None`: it deletes.
-    value: Option<(SharedBytes, Traits, u32)>,
+    value: Option<(SharedBytes, Traits, u32, u64)>,
     done: WriteDone,
 }
 
 impl Update for Later {
     fn decide(&mut self, _present: Option<Value<'_>>) -> Change<'_> {
         match &self.value {
-            Some((bytes, traits, copy)) => {
-                Change::Put(Value { bytes, shared: Some(bytes), traits: *traits, copy: *copy })
-            }
+            Some((bytes, traits, copy, revision)) => Change::Put(Value {
+                bytes,
+                shared: Some(bytes),
+                traits: *traits,
+                copy: *copy,
+                revision: *revision,
+            }),
             None => Change::Delete,
         }
     }
@@ -52,7 +56,7 @@ pub(super) fn anyway<S: Store + ?Sized>(
         let value = match update.0 {
             Change::Put(value) => {
                 let bytes = value.shared.map_or_else(|| value.bytes.into(), SharedBytes::clone);
-                Some((bytes, value.traits, value.copy))
+                Some((bytes, value.traits, value.copy, value.revision))
             }
             Change::Keep | Change::Delete => None,
         };

@@ -90,6 +90,10 @@ impl Served for Beam {
         self.data()
     }
 
+    fn revisions(&self) -> Data {
+        panic!("it has none")
+    }
+
     fn take_replaced(&self) -> Option<Data> {
         None
     }

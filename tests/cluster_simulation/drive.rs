@@ -39,6 +39,10 @@ impl Look for Drive {
         self.with_shown(seq, numbers)
     }
 
+    fn revisions(&self) -> Data {
+        self.at_rest().iter().map(|(key, (.., revision))| (number(key), *revision)).collect()
+    }
+
     fn take_replaced(&self) -> Option<Data> {
         None
     }

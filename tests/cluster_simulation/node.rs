@@ -34,6 +34,7 @@ pub trait Served: GenServer {
     fn changes(&self) -> u64;
     fn data(&self) -> Data;
     fn data_at(&self, seq: u64) -> Data;
+    fn revisions(&self) -> Data;
     fn take_replaced(&self) -> Option<Data>;
 
     /// How many nodes have written to a BEAM's.
@@ -73,6 +74,10 @@ impl<S: Look> Served for KeyValueServer<S> {
 
     fn data_at(&self, seq: u64) -> Data {
         self.store().data(seq)
+    }
+
+    fn revisions(&self) -> Data {
+        self.store().revisions()
     }
 
     fn take_replaced(&self) -> Option<Data> {

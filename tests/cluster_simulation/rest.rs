@@ -124,6 +124,8 @@ impl World {
                 }
                 let (there, here) = (&self.observed[target].data, &self.observed[node].data);
                 assert!(there == here, "{slave:?} of {node} is in step, and is not: {}", self.shown());
+                let [there, here] = [target, node].map(|node| self.life(node).server.revisions());
+                assert!(there == here, "{slave:?} of {node} has other revisions: {there:?}, not {here:?}");
                 let figures = self.figures(target).expect("it has a primary");
                 assert_eq!((figures.state, figures.lag), (PrimaryStanding::Following, 0));
                 assert_eq!(*figures.node, *self.nodes[node].name);

@@ -25,6 +25,9 @@ pub trait Look: Store {
     /// What it holds, as far as its slaves get to know: up to this write.
     fn data(&self, seq: u64) -> Data;
 
+    /// The revision of each key, once nothing is under way.
+    fn revisions(&self) -> Data;
+
     /// What a copy has taken the place of since this was asked last.
     fn take_replaced(&self) -> Option<Data>;
 }
@@ -99,6 +102,15 @@ impl Look for Shelf {
         self.data.lock().clone()
     }
 
+    fn revisions(&self) -> Data {
+        let data = self.data.lock();
+        let revision = |key: &u64| {
+            let of = |value: Option<Value<'_>>| value.expect("it is there").revision;
+            (*key, self.entries.get(&term(*key), of, || panic!("at once")).expect("at once"))
+        };
+        data.keys().map(revision).collect()
+    }
+
     fn take_replaced(&self) -> Option<Data> {
         self.changes.replaced.lock().take()
     }
@@ -147,6 +159,14 @@ impl Store for Shelf {
 
     fn seq(&self) -> u64 {
         self.entries.seq()
+    }
+
+    fn revision(&self) -> u64 {
+        self.entries.revision()
+    }
+
+    fn raise_revision(&self, above: u64) {
+        self.entries.raise_revision(above);
     }
 
     fn len(&self) -> usize {

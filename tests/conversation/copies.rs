@@ -70,6 +70,14 @@ impl Store for InPlace {
         self.entries.seq()
     }
 
+    fn revision(&self) -> u64 {
+        self.entries.revision()
+    }
+
+    fn raise_revision(&self, above: u64) {
+        self.entries.raise_revision(above);
+    }
+
     fn len(&self) -> usize {
         self.entries.len()
     }
@@ -134,7 +142,7 @@ fn a_store_serves_while_it_deletes_step_by_step_what_a_copy_has_not_brought() {
     let (_watch, greeted) = greet(&mut cluster);
     assert!(greeted.starts_with("{:ok, "), "{greeted}");
     cast(&mut cluster, "{:replica_copy, 1, 7, :begin}");
-    cast(&mut cluster, "{:replica_put, 1, 7, :brought, 1}");
+    cast(&mut cluster, "{:replica_put, 1, 7, 7, :brought, 1}");
     cast(&mut cluster, "{:replica_copy, 1, 7, :end}");
     let mut work = sent.4.lock().pop().expect("something is to be deleted");
     assert_eq!(entries.len(), REST + 1, "step by step");
@@ -149,9 +157,9 @@ fn a_store_serves_while_it_deletes_step_by_step_what_a_copy_has_not_brought() {
         }
         steps += 1;
         if steps == 10 {
-            cast(&mut cluster, "{:replica_put, 1, 8, 299999, :again}");
+            cast(&mut cluster, "{:replica_put, 1, 8, 8, 299999, :again}");
             // Answered once what it asks for is so.
-            assert!(cluster.call("{:replica_ask, 1, 8}").is_empty());
+            assert!(cluster.call("{:replica_ask, 1, 8, 8}").is_empty());
         }
         let status = call(&mut cluster, ":status");
         assert!(status.contains("state: :copying"), "{status}");
@@ -202,7 +210,7 @@ impl Life {
     }
 
     fn put(&mut self, session: u64, seq: u64, pair: &str) {
-        self.cast(&format!("{{:replica_put, {session}, {seq}, {pair}}}"));
+        self.cast(&format!("{{:replica_put, {session}, {seq}, {seq}, {pair}}}"));
     }
 
     /// What was answered later, in order.

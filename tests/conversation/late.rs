@@ -45,6 +45,12 @@ impl Store for Late {
         1
     }
 
+    fn revision(&self) -> u64 {
+        1
+    }
+
+    fn raise_revision(&self, _above: u64) {}
+
     fn len(&self) -> usize {
         0
     }

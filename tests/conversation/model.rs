@@ -10,8 +10,37 @@ use crate::cluster::{answer, cluster, cluster_on};
 use crate::conversation::payload_of;
 use crate::deferred::{Deferred, Manner};
 
-/// Keys by their numbers, and their values as they are written in Elixir.
-type Model = BTreeMap<u8, String>;
+/// Keys by their numbers, with their values as they are written in Elixir and their revisions.
+struct Model {
+    data: BTreeMap<u8, (String, u64)>,
+    /// The number of the last write.
+    counted: u64,
+}
+
+impl Model {
+    const fn new() -> Self {
+        Self { data: BTreeMap::new(), counted: 1 }
+    }
+
+    fn get(&self, at: u8) -> Option<&String> {
+        self.data.get(&at).map(|(value, _)| value)
+    }
+
+    /// One write: each of the keys gets a value, or goes.
+    fn write(&mut self, changes: impl IntoIterator<Item = (u8, Option<String>)>) {
+        self.counted += 1;
+        for (at, value) in changes {
+            match value {
+                Some(value) => _ = self.data.insert(at, (value, self.counted)),
+                None => _ = self.data.remove(&at),
+            }
+        }
+    }
+
+    fn put(&mut self, at: u8, value: &str) {
+        self.write([(at, Some(value.to_owned()))]);
+    }
+}
 
 /// A key as it is written in Elixir.
 fn key(number: u8) -> String {
@@ -40,11 +69,47 @@ enum Step {
     Pop(u8),
     GetAndPut(u8, String),
     Add(u8, i128, Option<i128>),
+    FetchRevision(u8),
+    /// `None`: it is to be deleted.
+    Compare(u8, Guess, Option<String>),
     PutList(Vec<(u8, String)>),
     PutMap(BTreeMap<u8, String>),
     DeleteMany(Vec<u8>),
     /// The store ends, and is opened again.
     Reopen,
+}
+
+/// What somebody expects a key to have.
+#[derive(Clone, Debug)]
+enum Guess {
+    Value(String),
+    /// What it has.
+    Same,
+    /// Its revision and so much more, or the last of all where it has none.
+    Revision(i64),
+    Absent,
+}
+
+impl Guess {
+    fn text(&self, present: Option<&(String, u64)>, counted: u64) -> String {
+        match (self, present) {
+            (Self::Value(value), _) | (Self::Same, Some((value, _))) => format!("{{:value, {value}}}"),
+            (Self::Same, None) | (Self::Absent, _) => ":absent".into(),
+            (Self::Revision(more), present) => {
+                let revision = present.map_or(counted, |(_, revision)| *revision);
+                format!("{{:revision, {}}}", revision as i64 + more)
+            }
+        }
+    }
+
+    fn is_met(&self, present: Option<&(String, u64)>) -> bool {
+        match (self, present) {
+            (Self::Value(expected), Some((value, _))) => expected == value,
+            (Self::Revision(more), Some(_)) => *more == 0,
+            (Self::Same, _) | (Self::Absent, None) => true,
+            _ => false,
+        }
+    }
 }
 
 fn listed(elements: impl Iterator<Item = String>) -> String {
@@ -61,8 +126,16 @@ fn mapped(pairs: impl Iterator<Item = (String, String)>) -> String {
 }
 
 impl Step {
-    fn request(&self) -> String {
+    fn request(&self, model: &Model) -> String {
         match self {
+            Self::FetchRevision(at) => format!("{{:fetch_revision, {}}}", key(*at)),
+            Self::Compare(at, guess, then) => {
+                let (key, expected) = (key(*at), guess.text(model.data.get(at), model.counted));
+                match then {
+                    Some(value) => format!("{{:compare_and_put, {key}, {expected}, {value}}}"),
+                    None => format!("{{:compare_and_delete, {key}, {expected}}}"),
+                }
+            }
             Self::Get(at) => format!("{{:get, {}}}", key(*at)),
             Self::Fetch(at) => format!("{{:fetch, {}}}", key(*at)),
             Self::Member(at) => format!("{{:member, {}}}", key(*at)),
@@ -92,11 +165,16 @@ impl Step {
     /// Changes the model, and gives what a store answers.
     fn apply(&self, model: &mut Model) -> String {
         let nil = |value: Option<String>| value.unwrap_or_else(|| "nil".into());
+        let ok = ":ok".to_owned();
         match self {
-            Self::Get(at) => nil(model.get(at).cloned()),
-            Self::Fetch(at) => model.get(at).map_or(":error".into(), |value| format!("{{:ok, {value}}}")),
-            Self::Member(at) => model.contains_key(at).to_string(),
-            Self::Count => model.len().to_string(),
+            Self::Get(at) => nil(model.get(*at).cloned()),
+            Self::Fetch(at) => model.get(*at).map_or(":error".into(), |value| format!("{{:ok, {value}}}")),
+            Self::FetchRevision(at) => {
+                let present = model.data.get(at);
+                present.map_or(":error".into(), |(value, revision)| format!("{{:ok, {value}, {revision}}}"))
+            }
+            Self::Member(at) => model.data.contains_key(at).to_string(),
+            Self::Count => model.data.len().to_string(),
             Self::GetMany(keys) => {
                 let mut seen = Vec::new();
                 let mut first = |at: &&u8| {
@@ -106,49 +184,76 @@ impl Step {
                     }
                 };
                 let keys: Vec<&u8> = keys.iter().filter(|at| first(at)).collect();
-                mapped(keys.into_iter().filter_map(|at| Some((key(*at), model.get(at)?.clone()))))
+                mapped(keys.into_iter().filter_map(|at| Some((key(*at), model.get(*at)?.clone()))))
             }
             Self::Put(at, value) => {
-                model.insert(*at, value.clone());
-                ":ok".into()
+                model.put(*at, value);
+                ok
             }
             Self::Delete(at) => {
-                model.remove(at);
-                ":ok".into()
+                model.write([(*at, None)]);
+                ok
             }
-            Self::PutNew(at, value) => {
-                let is_new = !model.contains_key(at);
-                model.entry(*at).or_insert_with(|| value.clone());
-                is_new.to_string()
+            Self::PutNew(at, value) | Self::Replace(at, value) => {
+                let is_new = !model.data.contains_key(at);
+                let puts = is_new == matches!(self, Self::PutNew(..));
+                if puts {
+                    model.put(*at, value);
+                }
+                puts.to_string()
             }
-            Self::Replace(at, value) => {
-                let present = model.get_mut(at).map(|present| *present = value.clone());
-                present.is_some().to_string()
+            Self::Pop(at) => {
+                let present = model.get(*at).cloned();
+                if present.is_some() {
+                    model.write([(*at, None)]);
+                }
+                nil(present)
             }
-            Self::Pop(at) => nil(model.remove(at)),
-            Self::GetAndPut(at, value) => nil(model.insert(*at, value.clone())),
+            Self::GetAndPut(at, value) => {
+                let present = model.get(*at).cloned();
+                model.put(*at, value);
+                nil(present)
+            }
             Self::Add(at, by, initial) => {
-                let present = model.get(at).map_or(Ok(initial.unwrap_or(0)), |value| value.parse::<i128>());
+                let present = model.get(*at).map_or(Ok(initial.unwrap_or(0)), |value| value.parse::<i128>());
                 match present {
                     Ok(present) => {
                         let sum = (present + by).to_string();
-                        model.insert(*at, sum.clone());
+                        model.put(*at, &sum);
                         sum
                     }
                     Err(_) => "{:error, :not_an_integer}".into(),
                 }
             }
+            Self::Compare(at, guess, then) => match (guess.is_met(model.data.get(at)), model.data.get(at)) {
+                (true, present) => {
+                    if then.is_some() || present.is_some() {
+                        model.write([(*at, then.clone())]);
+                    }
+                    ok
+                }
+                (false, None) => "{:error, {:conflict, :absent}}".into(),
+                (false, Some((value, revision))) => {
+                    format!("{{:error, {{:conflict, {{:value, {value}, {revision}}}}}}}")
+                }
+            },
             Self::PutList(pairs) => {
-                model.extend(pairs.iter().cloned());
-                ":ok".into()
+                if !pairs.is_empty() {
+                    model.write(pairs.iter().map(|(at, value)| (*at, Some(value.clone()))));
+                }
+                ok
             }
             Self::PutMap(pairs) => {
-                model.extend(pairs.clone());
-                ":ok".into()
+                if !pairs.is_empty() {
+                    model.write(pairs.iter().map(|(at, value)| (*at, Some(value.clone()))));
+                }
+                ok
             }
             Self::DeleteMany(keys) => {
-                keys.iter().for_each(|at| _ = model.remove(at));
-                ":ok".into()
+                if !keys.is_empty() {
+                    model.write(keys.iter().map(|at| (*at, None)));
+                }
+                ok
             }
             Self::Reopen => unreachable!("it is no request"),
         }
@@ -166,11 +271,22 @@ fn values() -> impl Strategy<Value = String> {
     prop_oneof![integers().prop_map(|integer| integer.to_string()), prop::sample::select(others)]
 }
 
+fn guesses() -> impl Strategy<Value = Guess> {
+    prop_oneof![
+        values().prop_map(Guess::Value),
+        Just(Guess::Same),
+        (-2..=2_i64).prop_map(Guess::Revision),
+        Just(Guess::Revision(0)),
+        Just(Guess::Absent),
+    ]
+}
+
 fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
     let keys = || prop::collection::vec(0..KEYS, 0..6);
     let reads = prop_oneof![
         (0..KEYS).prop_map(Step::Get),
         (0..KEYS).prop_map(Step::Fetch),
+        (0..KEYS).prop_map(Step::FetchRevision),
         (0..KEYS).prop_map(Step::Member),
         Just(Step::Count),
         keys().prop_map(Step::GetMany),
@@ -184,6 +300,10 @@ fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
         (0..KEYS, values()).prop_map(|(at, value)| Step::GetAndPut(at, value)),
         (0..KEYS, integers(), prop::option::of(integers()))
             .prop_map(|(at, by, initial)| Step::Add(at, by, initial)),
+        (0..KEYS, guesses(), prop::option::of(values()))
+            .prop_map(|(at, guess, then)| Step::Compare(at, guess, then)),
+        (0..KEYS, guesses(), prop::option::of(values()))
+            .prop_map(|(at, guess, then)| Step::Compare(at, guess, then)),
     ];
     let of_several = prop_oneof![
         prop::collection::vec((0..KEYS, values()), 0..6).prop_map(Step::PutList),
@@ -200,7 +320,7 @@ fn compare(
     model: &mut Model,
     answers: impl FnOnce(String) -> Vec<Vec<u8>>,
 ) -> Result<bool, TestCaseError> {
-    let answers = answers(step.request());
+    let answers = answers(step.request(model));
     prop_assert_eq!(answers.len(), 1);
     let shown = format!("{:?}", TermView::parse(payload_of(&answers[0])).expect("a term"));
     if shown.contains("{:error, :no_space}") || shown.contains("{:error, {:io, :eio}}") {
@@ -250,6 +370,7 @@ mod on_disk {
     use std::sync::Arc;
 
     use kvnode::distribution::DistributionFlags;
+    use kvnode::store::revision::LEAP;
     use kvnode::store::{Disk, DiskStore, Store, SyncPolicy, wait};
 
     use super::*;
@@ -291,6 +412,8 @@ mod on_disk {
                     disk.close();
                     drop(disk);
                     (disk, store, cluster) = open(dir.path());
+                    // A power cut may have taken writes: nothing here was synced before it was answered.
+                    model.counted += LEAP;
                     continue;
                 }
                 let answered = compare(step, &mut model, |request| call(&mut cluster, &store, request))?;

@@ -20,7 +20,7 @@ fn a_primary_is_lost_with_the_connection_that_its_greeting_came_by() {
     cluster.waiters.node_down(PEER);
     let status = call(&mut cluster, ":status");
     assert!(status.contains("state: :gone"), "{status}");
-    assert_eq!(call(&mut cluster, "{:replica_ask, 1, 7}"), "{:error, :other_session}");
+    assert_eq!(call(&mut cluster, "{:replica_ask, 1, 7, 7}"), "{:error, :other_session}");
 }
 
 /// As it is of one that waited for a suspended store while its connection was lost: the node's connection to itself delivers it.

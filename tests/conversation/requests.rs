@@ -73,6 +73,54 @@ fn each_request_is_answered_as_the_page_says() {
 }
 
 #[test]
+fn a_key_is_compared_by_its_value_or_by_the_write_that_it_is_of() {
+    on_each_engine(|mut cluster| {
+        for (request, expected) in [
+            ("{:fetch_revision, :k}", ":error"),
+            ("{:compare_and_put, :k, {:value, nil}, 1}", "{:error, {:conflict, :absent}}"),
+            ("{:compare_and_put, :k, {:revision, 1}, 1}", "{:error, {:conflict, :absent}}"),
+            ("{:compare_and_delete, :k, {:revision, 1}}", "{:error, {:conflict, :absent}}"),
+            ("{:compare_and_delete, :k, :absent}", ":ok"),
+            ("{:compare_and_put, :k, :absent, %{a: 1, b: 2}}", ":ok"),
+            ("{:fetch_revision, :k}", "{:ok, %{a: 1, b: 2}, 2}"),
+            ("{:compare_and_put, :k, :absent, 1}", "{:error, {:conflict, {:value, %{a: 1, b: 2}, 2}}}"),
+            (
+                "{:compare_and_put, :k, {:value, %{a: 1}}, 1}",
+                "{:error, {:conflict, {:value, %{a: 1, b: 2}, 2}}}",
+            ),
+            ("{:compare_and_put, :k, {:value, %{b: 2, a: 1}}, 1}", ":ok"),
+            ("{:compare_and_put, :k, {:value, 1.0}, 2}", "{:error, {:conflict, {:value, 1, 3}}}"),
+            ("{:compare_and_put, :k, {:revision, 2}, 2}", "{:error, {:conflict, {:value, 1, 3}}}"),
+            ("{:compare_and_put, :k, {:revision, -3}, 2}", "{:error, {:conflict, {:value, 1, 3}}}"),
+            (
+                "{:compare_and_put, :k, {:revision, 1180591620717411303424}, 2}",
+                "{:error, {:conflict, {:value, 1, 3}}}",
+            ),
+            ("{:compare_and_put, :k, {:revision, 3}, 2, confirm: 0}", ":ok"),
+            // A write of another key is one more, and a put of the same value too.
+            ("{:put, :other, 1}", ":ok"),
+            ("{:put, :k, 2}", ":ok"),
+            ("{:fetch_revision, :k}", "{:ok, 2, 6}"),
+            ("{:put_many, [{:a, 1}, {:b, 2}]}", ":ok"),
+            ("{:fetch_revision, :a}", "{:ok, 1, 7}"),
+            ("{:fetch_revision, :b}", "{:ok, 2, 7}"),
+            ("{:compare_and_delete, :k, {:value, 3}}", "{:error, {:conflict, {:value, 2, 6}}}"),
+            ("{:compare_and_delete, :k, {:revision, 6}}", ":ok"),
+            // What was deleted and is put again is not what it was.
+            ("{:put, :k, 2}", ":ok"),
+            ("{:fetch_revision, :k}", "{:ok, 2, 9}"),
+            ("{:update_counter, :k, 1}", "3"),
+            ("{:compare_and_delete, :k, {:value, 3}}", ":ok"),
+            ("{:delete, :k}", ":ok"),
+            ("{:put, :k, 2}", ":ok"),
+            ("{:fetch_revision, :k}", "{:ok, 2, 13}"),
+        ] {
+            check(&mut cluster, request, expected);
+        }
+    });
+}
+
+#[test]
 fn an_option_that_there_is_not_is_refused_by_name_and_nothing_is_written() {
     on_each_engine(|mut cluster| {
         check(&mut cluster, "{:put, :k, 1}", ":ok");
@@ -87,6 +135,8 @@ fn an_option_that_there_is_not_is_refused_by_name_and_nothing_is_written() {
             "{:update_counter, :k, 2, 5, ttl: 1}",
             "{:put_many, [{:k, 2}], ttl: 1}",
             "{:delete_many, [:k], ttl: 1}",
+            "{:compare_and_put, :k, {:value, 1}, 2, ttl: 1}",
+            "{:compare_and_delete, :k, {:value, 1}, ttl: 1}",
         ] {
             check(&mut cluster, request, "{:error, {:unknown_option, :ttl}}");
         }
@@ -113,6 +163,12 @@ fn what_has_another_shape_is_no_request() {
         "{:pop, 1, 2}",
         "{:update_counter, 1, 2, 3, 4}",
         "{:put_new, 1, 2, [:confirm]}",
+        "{:compare_and_put, 1, {:value, 1}}",
+        "{:compare_and_put, 1, 1, 2}",
+        "{:compare_and_put, 1, :present, 2}",
+        "{:compare_and_put, 1, {:revision, 2.0}, 2}",
+        "{:compare_and_delete, 1}",
+        "{:compare_and_delete, 1, {:value, 1, 2}}",
     ] {
         assert!(cluster.say(&monitor(":kv", 1)).is_empty());
         let told = monitor_exit(":kv", 1, term_with("{:bad_call, $1}", &[&request]));
@@ -125,7 +181,15 @@ fn what_has_another_shape_is_no_request() {
 fn what_a_caller_cannot_decode_ends_its_call_and_stays_where_it_is() {
     let old = DistributionFlags::OFFERED.difference(DistributionFlags::V4_NC);
     let alias = "#Reference<0.5.4.3.2.1>";
-    for request in ["{:fetch, 1}", "{:pop, 1}", "{:get_and_put, 1, 2}", "{:get_many, [2, 1]}"] {
+    for request in [
+        "{:fetch, 1}",
+        "{:fetch_revision, 1}",
+        "{:pop, 1}",
+        "{:get_and_put, 1, 2}",
+        "{:get_many, [2, 1]}",
+        "{:compare_and_put, 1, :absent, 2}",
+        "{:compare_and_delete, 1, {:revision, 1}}",
+    ] {
         let mut cluster = cluster_with(MemoryStore::default(), old);
         check(&mut cluster, format!("{{:put_many, [{{1, {alias}}}, {{2, 2}}]}}"), ":ok");
         cluster.say(&monitor(":kv", 1));
@@ -153,7 +217,14 @@ fn what_a_caller_cannot_decode_ends_its_call_and_stays_where_it_is() {
 
 #[test]
 fn what_has_no_room_is_asked_again_and_changes_nothing_before() {
-    for request in ["{:fetch, 1}", "{:pop, 1}", "{:get_and_put, 1, 2}", "{:get_many, [1, 2]}"] {
+    for request in [
+        "{:fetch, 1}",
+        "{:fetch_revision, 1}",
+        "{:pop, 1}",
+        "{:get_and_put, 1, 2}",
+        "{:get_many, [1, 2]}",
+        "{:compare_and_put, 1, :absent, 2}",
+    ] {
         let mut cluster = cluster();
         let large = binary(&vec![7; 100 << 10]);
         check(&mut cluster, term_with("{:put, 1, $1}", &[&large]), ":ok");
@@ -227,7 +298,9 @@ fn more_than_the_bounds_is_refused_with_the_bound() {
 fn request(below: &mut dyn FnMut(u64) -> u64) -> String {
     let (key, value) = (below(6), below(9));
     let other = below(6);
-    match below(9) {
+    match below(11) {
+        9 => format!("{{:compare_and_put, {key}, {{:value, {value}}}, {other}}}"),
+        10 => format!("{{:compare_and_delete, {key}, {{:value, {value}}}}}"),
         0 => format!("{{:put_new, {key}, {value}}}"),
         1 => format!("{{:replace, {key}, {value}}}"),
         2 => format!("{{:pop, {key}}}"),
@@ -299,6 +372,9 @@ fn a_slave_gets_what_requests_come_to_and_nothing_of_what_stays() {
             "{:pop, 1}",
             "{:update_counter, 0, :x}",
             "{:put_many, []}",
+            "{:compare_and_put, 0, :absent, 2}",
+            "{:compare_and_delete, 0, {:value, 7}}",
+            "{:compare_and_delete, 1, :absent}",
         ] {
             cluster.call(request);
         }
@@ -321,6 +397,7 @@ fn what_cannot_be_kept_is_refused_in_every_request() {
             "{:replace, 1, $1}",
             "{:get_and_put, 1, $1}",
             "{:put_many, [{1, 1}, {2, $1}]}",
+            "{:compare_and_put, 1, :absent, $1}",
         ] {
             cluster.say(&monitor(":kv", 1));
             let answers = cluster.call(term_with(request, &[bad]));
@@ -333,6 +410,10 @@ fn what_cannot_be_kept_is_refused_in_every_request() {
         "{:get_many, [1, $1]}",
         "{:delete_many, [$1]}",
         "{:put_many, [{$1, 1}]}",
+        "{:fetch_revision, $1}",
+        "{:compare_and_put, $1, :absent, 1}",
+        "{:compare_and_delete, $1, :absent}",
+        "{:compare_and_delete, 1, {:value, $1}}",
     ] {
         cluster.say(&monitor(":kv", 1));
         let answers = cluster.call(term_with(request, &[&twice]));

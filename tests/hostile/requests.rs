@@ -121,6 +121,9 @@ fn keys_and_pairs_that_are_nested_deep_are_walked_without_a_stack() {
         ("{:delete_many, [$1]}", ":ok"),
         ("{:put_many, [{$1, 1}]}", ":ok"),
         ("{:pop, $1}", "1"),
+        ("{:compare_and_put, $1, :absent, 1}", ":ok"),
+        ("{:compare_and_put, $1, {:value, 1}, $1}", ":ok"),
+        ("{:compare_and_delete, $1, {:value, $1}}", ":ok"),
     ] {
         assert_eq!(bad.call(term_with(request, &[&nested])), term(answer), "{request}");
     }
@@ -131,4 +134,43 @@ fn keys_and_pairs_that_are_nested_deep_are_walked_without_a_stack() {
     assert!(bad.send(&frame));
     assert_eq!(bad.answer(9), term("{:error, :not_an_integer}"));
     scene.all_is_well(32 << 20);
+}
+
+/// What is there is walked where a caller expects something else: of the size of what was received.
+#[test]
+fn what_is_expected_and_what_is_there_may_be_large_and_in_any_form() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    // Maps of one pair that hold each other, and a long map: neither is known to be canonical before it is rewritten.
+    let nested = [[&[116, 0, 0, 0, 1, 97, 1][..]].concat().repeat(100_000), vec![NIL_EXT]].concat();
+    let long = encode(|w| {
+        w.map(200_000);
+        (0..200_000).rev().for_each(|number| _ = w.unsigned(number).unsigned(number));
+    });
+    for (key, value, other) in [(1, &nested, &long), (2, &long, &nested)] {
+        let ask = |request: &str| term_with(&format!("{{{request}}}"), &[value]);
+        assert_eq!(bad.call(ask(&format!(":put, {key}, $1"))), term(":ok"));
+        let start = Instant::now();
+        for _ in 0..10 {
+            let request = term_with(&format!("{{:compare_and_put, {key}, {{:value, $1}}, 1}}"), &[other]);
+            let answer = bad.call(request);
+            assert!(answer.len() > value.len(), "the value that is there comes back");
+        }
+        println!("10 comparisons in {:?}", start.elapsed());
+        for expected in ["{:revision, -1}", "{:revision, 340282366920938463463374607431768211456}", ":absent"]
+        {
+            let answer = bad.call(term(&format!("{{:compare_and_delete, {key}, {expected}}}")));
+            assert!(answer.len() > value.len(), "{expected}");
+        }
+        assert_eq!(bad.call(ask(&format!(":compare_and_put, {key}, {{:value, $1}}, 1"))), term(":ok"));
+        scene.good.use_the_store();
+    }
+    // What is no expectation ends the call, and nothing else.
+    for expected in ["1", "{:value}", "{:revision, :one}", "{:revision, 1.5}"] {
+        let request = term(&format!("{{:compare_and_put, 1, {expected}, 1}}"));
+        let frame = bad.call_frame(STORE, 9, request);
+        assert!(bad.send(&frame));
+    }
+    assert_eq!(bad.call("{:compare_and_put, 1, {:value, 1}, 2}"), term(":ok"));
+    scene.all_is_well(64 << 20);
 }

@@ -11,17 +11,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kvnode::etf::Traits;
+use kvnode::store::revision::REVISION_RAISED_MAX;
 use kvnode::store::{
     Batch, Change, Done, Engine, NoteDone, Notes, OpenError, Pending, PendingMany, ReadDone, ReadManyDone,
     Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Written,
 };
 use parking_lot::{Condvar, Mutex};
 
-/// A key's value, and the number of the copy that it was written in.
-pub type Held = (Vec<u8>, Traits, u32);
+/// A key's value, the number of the copy that it was written in, and its revision.
+pub type Held = (Vec<u8>, Traits, u32, u64);
 
-fn value_of((bytes, traits, copy): &Held) -> Value<'_> {
-    Value { copy: *copy, ..Value::of(bytes, *traits) }
+fn value_of((bytes, traits, copy, revision): &Held) -> Value<'_> {
+    Value { copy: *copy, revision: *revision, ..Value::of(bytes, *traits) }
+}
+
+fn held(value: Value<'_>) -> Held {
+    (value.bytes.to_vec(), value.traits, value.copy, value.revision)
 }
 
 /// What a write has changed.
@@ -153,6 +158,8 @@ struct State {
     /// What somebody is being told of.
     telling: Option<About>,
     seq: u64,
+    /// What its revisions have counted to.
+    revision: u64,
     /// What it held after write `shown_seq`, and the writes since.
     shown: BTreeMap<Vec<u8>, Held>,
     shown_seq: u64,
@@ -182,6 +189,7 @@ impl Deferred {
             carried: Vec::new(),
             telling: None,
             seq: 1,
+            revision: 1,
             shown: BTreeMap::new(),
             shown_seq: 1,
             since: BTreeMap::new(),
@@ -423,16 +431,13 @@ impl State {
                 let mut changes = Changes::new();
                 update.decide(&present, &mut |at, change| match change {
                     Change::Keep => {}
-                    Change::Put(value) => {
-                        changes
-                            .push((keys[at].clone(), Some((value.bytes.to_vec(), value.traits, value.copy))));
-                    }
+                    Change::Put(value) => changes.push((keys[at].clone(), Some(held(value)))),
                     Change::Delete => changes.push((keys[at].clone(), None)),
                 });
                 if changes.is_empty() {
                     Box::new(move || update.done(Ok(None)))
                 } else {
-                    let seq = self.write(&changes);
+                    let seq = self.write(&mut changes);
                     Box::new(move || tell_of(seq, &changes, |written| update.done(Ok(Some(written)))))
                 }
             }
@@ -445,14 +450,14 @@ impl State {
                 }
                 let decided = match update.decide(present) {
                     Change::Keep => None,
-                    Change::Put(value) => Some(Some((value.bytes.to_vec(), value.traits, value.copy))),
+                    Change::Put(value) => Some(Some(held(value))),
                     Change::Delete => Some(None),
                 };
                 match decided {
                     None => Box::new(move || update.done(Ok(None))),
                     Some(held) => {
-                        let changes = vec![(key.clone(), held)];
-                        let seq = self.write(&changes);
+                        let mut changes = vec![(key.clone(), held)];
+                        let seq = self.write(&mut changes);
                         Box::new(move || tell_of(seq, &changes, |written| update.done(Ok(Some(written)))))
                     }
                 }
@@ -477,8 +482,14 @@ impl State {
         self.carried.push(Carried { number, about, tell });
     }
 
-    /// Rule 1.
-    fn write(&mut self, changes: &Changes) -> u64 {
+    /// Rules 1 and 8.
+    fn write(&mut self, changes: &mut Changes) -> u64 {
+        let next = self.revision + 1;
+        self.revision = next;
+        for (.., revision) in changes.iter_mut().filter_map(|(_, held)| held.as_mut()) {
+            *revision = if *revision == 0 { next } else { *revision };
+            self.revision = self.revision.max(*revision).min(REVISION_RAISED_MAX.max(next));
+        }
         apply(&mut self.data, changes);
         self.seq += 1;
         self.since.insert(self.seq, changes.clone());
@@ -606,6 +617,15 @@ impl Store for Deferred {
 
     fn seq(&self) -> u64 {
         self.state.lock().seq
+    }
+
+    fn revision(&self) -> u64 {
+        self.state.lock().revision
+    }
+
+    fn raise_revision(&self, above: u64) {
+        let mut state = self.state.lock();
+        state.revision = state.revision.max(above.min(REVISION_RAISED_MAX));
     }
 
     fn len(&self) -> usize {

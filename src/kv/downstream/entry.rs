@@ -290,7 +290,8 @@ impl SlaveEntry {
         dialect: Dialect,
         out: &mut Feeding<'_>,
     ) {
-        let seq = store.source.upgrade().map_or(0, |source| source.seq());
+        let (seq, revision) =
+            store.source.upgrade().map_or((0, 0), |source| (source.seq(), source.revision()));
         let entry = Weak::clone(&self.this);
         let answered = move |outcome| {
             let (Outcome::Replied(answer), Some(entry)) = (outcome, entry.upgrade()) else { return };
@@ -306,7 +307,7 @@ impl SlaveEntry {
             |w, reference| match dialect {
                 Dialect::Elixir => _ = w.tuple(2).atom("get").reference(reference),
                 Dialect::Kvnode { session } => {
-                    w.tuple(3).atom("replica_ask").unsigned(session).unsigned(seq);
+                    w.tuple(4).atom("replica_ask").unsigned(session).unsigned(seq).unsigned(revision);
                 }
             },
             answered,

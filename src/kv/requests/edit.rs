@@ -1,5 +1,6 @@
 //! The requests that decide by what their keys have what these get.
 
+use super::expected::Expected;
 use super::many::Many;
 use super::outcome::{Outcome, Reader};
 use super::single::{Given, Single};
@@ -51,6 +52,22 @@ pub enum Edit<'a> {
         /// What it is added to where nothing is there; `None`: 0.
         initial: Option<TermView<'a>>,
     },
+    /// `{:compare_and_put, k, expected, new}`: `:ok` where the key has what is expected, or `{:error, {:conflict, present}}`.
+    CompareAndPut {
+        /// The key.
+        key: TermView<'a>,
+        /// `{:value, v}`, `{:revision, r}` or `:absent`.
+        expected: TermView<'a>,
+        /// The value that comes in its place.
+        value: TermView<'a>,
+    },
+    /// `{:compare_and_delete, k, expected}`: the same, and the key goes.
+    CompareAndDelete {
+        /// The key.
+        key: TermView<'a>,
+        /// As in [`CompareAndPut`](Self::CompareAndPut).
+        expected: TermView<'a>,
+    },
     /// `{:put_many, pairs}`: `:ok`.
     PutMany {
         /// A map, or a list of `{k, v}`, of which the last counts where a key comes twice.
@@ -82,6 +99,13 @@ impl<'a> Edit<'a> {
             let (key, by) = (parts.next()?, parts.next()?);
             Some(Self::UpdateCounter { key, by, initial: parts.next_unless_list() })
         }),
+        (4 | 5, b"compare_and_put") => with_options(Parts::new(cursor, arity), |parts| {
+            let (key, expected) = (parts.next()?, parts.next()?);
+            Some(Self::CompareAndPut { key, expected, value: parts.next()? })
+        }),
+        (3 | 4, b"compare_and_delete") => with_options(Parts::new(cursor, arity), |parts| {
+            Some(Self::CompareAndDelete { key: parts.next()?, expected: parts.next()? })
+        }),
         (2 | 3, b"put_many") => with_options(Parts::new(cursor, arity), |parts| {
             Some(Self::PutMany { pairs: parts.next()? })
         }),
@@ -98,8 +122,9 @@ impl<'a> Edit<'a> {
             | Self::Replace { .. }
             | Self::GetAndPut { .. }
             | Self::UpdateCounter { .. }
+            | Self::CompareAndPut { .. }
             | Self::PutMany { .. } => Served::Put,
-            Self::Pop { .. } | Self::DeleteMany { .. } => Served::Delete,
+            Self::Pop { .. } | Self::CompareAndDelete { .. } | Self::DeleteMany { .. } => Served::Delete,
         }
     }
 
@@ -114,6 +139,13 @@ impl<'a> Edit<'a> {
             Self::UpdateCounter { key, by, initial } => {
                 let initial = initial.map_or(Ok(Integer::from(0)), |initial| integer(initial.bytes()))?;
                 (key, Act::Add { by: integer(by.bytes())?, initial })
+            }
+            Self::CompareAndPut { key, expected, value } => {
+                let expected = Expected::read(expected)?;
+                (key, Act::Compare { expected, then: Some(given(key, value)?) })
+            }
+            Self::CompareAndDelete { key, expected } => {
+                (key, Act::Compare { expected: Expected::read(expected)?, then: None })
             }
             Self::PutMany { pairs } => {
                 return Ok(Prepared::Many(Many::putting(pairs, pairs_of(pairs)?, copy)?));
@@ -148,7 +180,15 @@ pub(super) enum Act<'a> {
     Replace(Given<'a>),
     Pop,
     GetAndPut(Given<'a>),
-    Add { by: Integer, initial: Integer },
+    Add {
+        by: Integer,
+        initial: Integer,
+    },
+    /// Where what is there is expected it gets the value, or goes where there is none.
+    Compare {
+        expected: Expected,
+        then: Option<Given<'a>>,
+    },
 }
 
 /// What becomes of a key.
@@ -180,6 +220,12 @@ impl Act<'_> {
                 Ok(sum) => (Decision::PutAnswer, Outcome::Term(sum)),
                 Err(refusal) => (Decision::Keep, Outcome::Refused(refusal)),
             },
+            Self::Compare { expected, .. } if !expected.is_met(present) => {
+                (Decision::Keep, reader.conflict(present))
+            }
+            Self::Compare { then: Some(_), .. } => (Decision::PutGiven, Outcome::OK),
+            Self::Compare { then: None, .. } if present.is_none() => (Decision::Keep, Outcome::OK),
+            Self::Compare { then: None, .. } => (Decision::Delete, Outcome::OK),
         }
     }
 
@@ -187,6 +233,7 @@ impl Act<'_> {
     pub(super) const fn given(&self) -> Option<&Given<'_>> {
         match self {
             Self::PutNew(given) | Self::Replace(given) | Self::GetAndPut(given) => Some(given),
+            Self::Compare { then, .. } => then.as_ref(),
             Self::Pop | Self::Add { .. } => None,
         }
     }
@@ -199,12 +246,15 @@ impl Act<'_> {
             Self::Pop => Act::Pop,
             Self::GetAndPut(given) => Act::GetAndPut(given.kept()),
             Self::Add { by, initial } => Act::Add { by: by.clone(), initial: initial.clone() },
+            Self::Compare { expected, then } => {
+                Act::Compare { expected: expected.clone(), then: then.as_ref().map(Given::kept) }
+            }
         }
     }
 
     /// Whether nothing of it is left in the key.
     pub(super) const fn deletes(&self) -> bool {
-        matches!(self, Self::Pop)
+        matches!(self, Self::Pop | Self::Compare { then: None, .. })
     }
 }
 
@@ -221,6 +271,11 @@ fn integer(bytes: &[u8]) -> Result<Integer, Refusal> {
     }
     let integer = TermView::parse(bytes).ok().and_then(Integer::read);
     integer.ok_or(Refusal::NotAnInteger)
+}
+
+/// Whether a term is an integer, of any size.
+pub(super) fn is_integer(term: TermView<'_>) -> bool {
+    matches!(term.tag(), SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT | LARGE_BIG_EXT)
 }
 
 fn sum(present: Option<Value<'_>>, by: &Integer, initial: &Integer) -> Result<Vec<u8>, Refusal> {

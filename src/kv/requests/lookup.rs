@@ -21,6 +21,11 @@ pub enum Lookup<'a> {
         /// The key.
         key: TermView<'a>,
     },
+    /// `{:fetch_revision, k}`: `{:ok, v, revision}`, or `:error` where nothing is there.
+    FetchRevision {
+        /// The key.
+        key: TermView<'a>,
+    },
     /// `{:member, k}`: whether something is there.
     Member {
         /// The key.
@@ -39,6 +44,7 @@ impl<'a> Lookup<'a> {
     operations! {
         pub(super) fn read<'a>(term, arity, operation, cursor) -> Self, KNOWN;
         (2, b"fetch") => Some(Self::Fetch { key: term.tail_at(cursor) }),
+        (2, b"fetch_revision") => Some(Self::FetchRevision { key: term.tail_at(cursor) }),
         (2, b"member") => Some(Self::Member { key: term.tail_at(cursor) }),
         (2, b"get_many") => Some(Self::GetMany { keys: term.tail_at(cursor) }),
         _ => None,
@@ -47,7 +53,9 @@ impl<'a> Lookup<'a> {
     /// What it is counted as.
     pub(super) const fn served(self) -> Served {
         match self {
-            Self::Fetch { .. } | Self::Member { .. } | Self::GetMany { .. } => Served::Get,
+            Self::Fetch { .. } | Self::FetchRevision { .. } | Self::Member { .. } | Self::GetMany { .. } => {
+                Served::Get
+            }
             Self::Count => Served::Other,
         }
     }
@@ -59,25 +67,37 @@ pub(in crate::kv) enum Shape {
     /// The value, or `nil`.
     Get,
     Fetch,
+    FetchRevision,
     Member,
 }
 
 impl Shape {
     /// What stands before the value in the answer.
     fn begin(self, w: &mut TermWriter<'_>) {
-        if self == Self::Fetch {
-            w.tuple(2).atom("ok");
+        match self {
+            Self::Get | Self::Member => {}
+            Self::Fetch => _ = w.tuple(2).atom("ok"),
+            Self::FetchRevision => _ = w.tuple(3).atom("ok"),
         }
+    }
+
+    /// Whether the value is the last of the answer.
+    fn ends_with_value(self) -> bool {
+        self != Self::FetchRevision
     }
 
     fn write(self, w: &mut TermWriter<'_>, value: Option<Value<'_>>) {
         match (self, value) {
             (Self::Member, value) => w.atom(if value.is_some() { "true" } else { "false" }),
             (Self::Get, None) => w.atom("nil"),
-            (Self::Fetch, None) => w.atom("error"),
+            (Self::Fetch | Self::FetchRevision, None) => w.atom("error"),
             (_, Some(value)) => {
                 self.begin(w);
-                w.raw(value.bytes)
+                w.raw(value.bytes);
+                match self {
+                    Self::FetchRevision => w.unsigned(value.revision),
+                    _ => w,
+                }
             }
         };
     }
@@ -146,6 +166,7 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Result<(), Unserved> {
         match lookup {
             Lookup::Fetch { key } => self.look_up_one(key, Shape::Fetch, caller, turn),
+            Lookup::FetchRevision { key } => self.look_up_one(key, Shape::FetchRevision, caller, turn),
             Lookup::Member { key } => self.look_up_one(key, Shape::Member, caller, turn),
             Lookup::GetMany { keys } => self.look_up_many(keys, caller, turn),
             Lookup::Count => {
@@ -221,7 +242,7 @@ fn reply_one(shape: Shape, value: Option<Value<'_>>, caller: &Caller<'_>, turn: 
     match value.filter(|_| shape != Shape::Member) {
         Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, undecodable),
         Some(value) if !turn.has_room(value.bytes.len()) => turn.wait_for_room(),
-        Some(Value { shared: Some(shared), .. }) => {
+        Some(Value { shared: Some(shared), .. }) if shape.ends_with_value() => {
             turn.reply_ending(caller, |w| shape.begin(w), shared.clone());
         }
         _ => turn.reply(caller, |w| shape.write(w, value)),

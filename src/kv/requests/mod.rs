@@ -12,6 +12,7 @@
 //! the kinds of stores, slaves, answers that a caller's node cannot decode or has no room for.
 
 mod edit;
+mod expected;
 mod keys;
 mod lookup;
 mod many;

@@ -2,7 +2,7 @@
 
 use super::Refusal;
 use crate::distribution::{DistributionFlags, LARGE_BYTES};
-use crate::etf::{SharedBytes, TermWriter};
+use crate::etf::{SharedBytes, TermWriter, encode};
 use crate::kv::server::undecodable;
 use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
 use crate::store::Value;
@@ -109,12 +109,32 @@ impl Reader {
     /// # Errors
     /// Nothing is to change then.
     pub(super) fn give(self, value: Option<Value<'_>>) -> Result<Outcome, Outcome> {
+        self.check(value)?;
+        Ok(match value {
+            None => Outcome::NIL,
+            Some(Value { shared: Some(shared), .. }) => Outcome::Shared(shared.clone()),
+            Some(value) => Outcome::Term(value.bytes.to_vec()),
+        })
+    }
+
+    /// The answer that something else is there than was expected, `{:error, {:conflict, present}}`, or why it cannot be given.
+    pub(super) fn conflict(self, present: Option<Value<'_>>) -> Outcome {
+        self.check(present).err().unwrap_or_else(|| {
+            Outcome::Term(encode(|w| {
+                w.tuple(2).atom("error").tuple(2).atom("conflict");
+                match present {
+                    None => w.atom("absent"),
+                    Some(value) => w.tuple(3).atom("value").raw(value.bytes).unsigned(value.revision),
+                };
+            }))
+        })
+    }
+
+    fn check(self, value: Option<Value<'_>>) -> Result<(), Outcome> {
         match value {
-            None => Ok(Outcome::NIL),
             Some(value) if !self.flags.can_decode(value.traits) => Err(Outcome::Undecodable),
             Some(value) if !self.has_room && value.bytes.len() >= LARGE_BYTES => Err(Outcome::NoRoom),
-            Some(Value { shared: Some(shared), .. }) => Ok(Outcome::Shared(shared.clone())),
-            Some(value) => Ok(Outcome::Term(value.bytes.to_vec())),
+            _ => Ok(()),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Asked {
         let Self { caller, confirm, needs, traits, store, confirmations, dispatch } = self;
         let result = result.map(|written| {
             written.map(|written| {
-                let write = Committed { written, traits, confirmed: confirm.is_some() };
+                let write = Committed { written, traits, revision: 0, confirmed: confirm.is_some() };
                 committed_later(&confirmations, &write, store, &*dispatch);
                 written.seq
             })
@@ -202,7 +202,8 @@ impl<S: Store> KeyValueServer<S> {
         if let Ok(Some(seq)) = result {
             edit.with_changes(|changes| {
                 let written = Written { seq, changes };
-                let write = Committed { written, traits: edit.traits(), confirmed };
+                let (traits, revision) = (edit.traits(), self.store().revision());
+                let write = Committed { written, traits, revision, confirmed };
                 committed(&write, &slaves, |slave| replicate(slave, turn));
             });
         }
@@ -222,7 +223,8 @@ impl<S: Store> KeyValueServer<S> {
         if let Ok(Some(seq)) = result {
             edit.with_changes(|changes| {
                 let written = Written { seq, changes };
-                let write = Committed { written, traits: edit.traits(), confirmed };
+                let (traits, revision) = (edit.traits(), self.store().revision());
+                let write = Committed { written, traits, revision, confirmed };
                 committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
             });
         }

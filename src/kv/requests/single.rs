@@ -23,17 +23,18 @@ impl<'a> Given<'a> {
     fn value(&self) -> Value<'_> {
         match self {
             Self::Received(value, shared, copy) => {
-                Value { bytes: value.bytes(), shared: shared.as_ref(), traits: value.traits(), copy: *copy }
+                let (shared, copy) = (shared.as_ref(), *copy);
+                Value { shared, copy, ..Value::of(value.bytes(), value.traits()) }
             }
             Self::Kept(bytes, traits, copy) => {
-                Value { bytes, shared: Some(bytes), traits: *traits, copy: *copy }
+                Value { shared: Some(bytes), copy: *copy, ..Value::of(bytes, *traits) }
             }
         }
     }
 
     /// The same, to be kept.
     pub(super) fn kept(&self) -> Given<'static> {
-        let Value { bytes, shared, traits, copy } = self.value();
+        let Value { bytes, shared, traits, copy, .. } = self.value();
         Given::Kept(shared.map_or_else(|| bytes.into(), SharedBytes::clone), traits, copy)
     }
 }

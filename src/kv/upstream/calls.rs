@@ -13,6 +13,7 @@ use crate::process::{Caller, Effect, GlobalRegistration, OwnedCaller, ProcessId,
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Around, Asked, Greeting, Input, Output};
 use crate::replica::{Dialect, KnownSlave, SlaveState, downstream};
+use crate::store::revision::LEAP;
 use crate::store::{Done, Store};
 
 /// Names that a primary may send of itself, and of its slaves.
@@ -39,7 +40,18 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// `{:replica_ask, …}`
-    pub(in crate::kv) fn call_ask(&self, session: u64, seq: u64, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+    pub(in crate::kv) fn call_ask(
+        &self,
+        session: u64,
+        seq: u64,
+        revision: u64,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.upstream.with(|machine| machine.is_in(session)) {
+            // Before the answer, with which this is kept. In the order, in which a write is told of with what the store has counted to.
+            self.in_order_of_writes(|| self.store().raise_revision(revision));
+        }
         let asker = || Some(caller.to_owned(&turn.me.pid));
         let outputs = self.upstream.hand_for(Input::Ask { session, seq }, asker);
         self.carry_out(outputs, Some(caller), turn);
@@ -47,6 +59,13 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
     pub(in crate::kv) fn call_promote(&self, reports: bool, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        if self.upstream.with(|machine| machine.unpromotable()).is_none() {
+            // Before anybody may write to the primary that it becomes: the former one may have given numbers to writes that did not
+            // come here. It is kept with the promotion.
+            self.in_order_of_writes(|| {
+                self.store().raise_revision(self.store().revision().saturating_add(LEAP));
+            });
+        }
         let outputs = self.hand_alone(Input::Promote { reports });
         self.carry_out(outputs, Some(caller), turn);
     }

@@ -75,7 +75,10 @@ impl InPlace {
 
     fn change(&self) -> Change<'_> {
         match &self.value {
-            Some((bytes, traits)) => Change::Put(Value { copy: self.copy, ..Value::of(bytes, *traits) }),
+            Some((bytes, traits, revision)) => {
+                let (copy, revision) = (self.copy, *revision);
+                Change::Put(Value { copy, revision, ..Value::of(bytes, *traits) })
+            }
             None => Change::Delete,
         }
     }
@@ -93,7 +96,7 @@ impl InPlace {
             && result.is_err()
             && let Some(server) = server
         {
-            server.keep_present(key, self.value.as_ref().map(|(bytes, _)| &**bytes));
+            server.keep_present(key, self.value.as_ref().map(|(bytes, ..)| &**bytes));
         }
         into.lock().came();
     }
@@ -103,7 +106,7 @@ impl Update for InPlace {
     fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
         self.has_decided = true;
         let foreign = present.filter(|present| present.copy != self.copy || planted(Rule::RestAsItIs));
-        let is_same = |was: &Value<'_>| self.value.as_ref().is_some_and(|(bytes, _)| **bytes == *was.bytes);
+        let is_same = |was: &Value<'_>| self.value.as_ref().is_some_and(|(bytes, ..)| **bytes == *was.bytes);
         if let Some(Export { key, into }) = &self.export
             && let Some(was) = foreign.filter(|was| !is_same(was))
             && !planted(Rule::DroppedKept)
@@ -113,7 +116,7 @@ impl Update for InPlace {
         match (self.wanted, foreign) {
             (Wanted::Rest | Wanted::Stays, None) => Change::Keep,
             (Wanted::Stays, Some(was)) => {
-                self.value = Some((was.bytes.into(), was.traits));
+                self.value = Some((was.bytes.into(), was.traits, was.revision));
                 self.change()
             }
             (Wanted::Rest, Some(_)) | (Wanted::Written, _) => self.change(),
@@ -197,7 +200,8 @@ impl<S: Store> KeyValueServer<S> {
             if let Some(Ok(Some(seq))) = result {
                 let changes = [(key, change.change())];
                 let written = store::Written { seq, changes: &changes };
-                committed(&Committed { written, traits, confirmed: false }, &slaves, |slave| {
+                let write = Committed { written, traits, revision: 0, confirmed: false };
+                committed(&write, &slaves, |slave| {
                     if let Some(node) = slave.node() {
                         self.dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
                     }
@@ -212,7 +216,7 @@ impl<S: Store> KeyValueServer<S> {
                 if let Ok(Some(seq)) = now {
                     let changes = [(key, change.change())];
                     let written = store::Written { seq: *seq, changes: &changes };
-                    let write = Committed { written, traits, confirmed: false };
+                    let write = Committed { written, traits, revision: 0, confirmed: false };
                     committed_later(&self.confirmations, &write, store, &*self.dispatch);
                 }
                 ended(&self.confirmations, store, &*self.dispatch);

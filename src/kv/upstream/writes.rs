@@ -10,7 +10,7 @@ use crate::etf::{Cursor, TermError};
 use crate::kv::Work;
 use crate::kv::request::{FromPrimary, SkippedWrite};
 use crate::kv::server::{KeyValueServer, with_canonical};
-use crate::kv::write::{Completion, Write, Written, at_once, shared_value};
+use crate::kv::write::{Completion, Stamp, Write, Written, at_once, shared_value};
 use crate::process::{SkippedMessage, Turn};
 use crate::replica::CopyMark;
 use crate::replica::planted::{Rule, planted};
@@ -61,9 +61,9 @@ impl<S: Store> KeyValueServer<S> {
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         match message {
-            FromPrimary::Put { session, seq, key, value } => {
-                let copy = self.upstream.copy();
-                return self.take_in(session, seq, Write::Put { key, value, copy }, turn);
+            FromPrimary::Put { session, seq, revision, key, value } => {
+                let stamp = Stamp { copy: self.upstream.copy(), revision };
+                return self.take_in(session, seq, Write::Put { key, value, stamp }, turn);
             }
             FromPrimary::Delete { session, seq, key } => {
                 return self.take_in(session, seq, Write::Delete { key }, turn);
@@ -141,7 +141,7 @@ impl<S: Store> KeyValueServer<S> {
         turn: &Turn<'_>,
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
-        let value = value.map(|value| (value.bytes().into(), value.traits()));
+        let value = value.map(|value| (value.bytes().into(), value.traits(), write.stamp().revision));
         with_canonical(key, |key| {
             let change = InPlace::exporting(copy, value, Export::of(key, &self.dropped));
             self.change_in_place(key, change, ticket, turn.me.id)
@@ -154,8 +154,9 @@ impl<S: Store> KeyValueServer<S> {
         let (key, value) = write.check()?;
         with_canonical(key, |key| {
             let shared = value.and_then(|value| shared_value(value, turn));
-            let value = value
-                .map(|value| Value { shared: shared.as_ref(), ..Value::of(value.bytes(), value.traits()) });
+            let (shared, revision) = (shared.as_ref(), write.stamp().revision);
+            let value =
+                value.map(|value| Value { shared, revision, ..Value::of(value.bytes(), value.traits()) });
             let mut aside = self.upstream.aside.lock();
             // It answers at once: that is what such a store is for.
             let result = aside.as_ref().and_then(|aside| match value {

@@ -227,10 +227,10 @@ impl Lost {
 impl Entry {
     fn new(dialect: Dialect, seq: u64, write: ReplicaWrite<'_>) -> Self {
         let (len, traits) = match write {
-            ReplicaWrite::Put { key, value, traits } => (key.len() + value.len(), traits),
+            ReplicaWrite::Put { key, value, traits, .. } => (key.len() + value.len(), traits),
             ReplicaWrite::Delete { key, traits } => (key.len(), traits),
         };
-        let mut message = Vec::with_capacity(len + 56);
+        let mut message = Vec::with_capacity(len + 64);
         let (key, value) = dialect.begin_write(&mut TermWriter::new(&mut message), seq, write);
         let from = message.len() as u32;
         let sent = dialect.key(key, traits);
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_was_not_kept_gives_its_key_and_deletions_stay_to_be_sent() {
-        let put = |key| ReplicaWrite::Put { key, value: &[9], traits: Traits::none() };
+        let put = |key| ReplicaWrite::Put { key, value: &[9], traits: Traits::none(), revision: 1 };
         let mut log = Log::default();
         for write in [put(&[1]), delete(&[2]), put(&[3]), delete(&[4]), put(&[5]), delete(&[6])] {
             log.push(Dialect::Elixir, 1, write);

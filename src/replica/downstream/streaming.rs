@@ -133,7 +133,9 @@ impl Downstream {
                     return;
                 }
                 let write = match value {
-                    Some((value, traits)) => ReplicaWrite::Put { key: &key, value, traits },
+                    Some((value, traits, revision)) => {
+                        ReplicaWrite::Put { key: &key, value, traits, revision }
+                    }
                     None => ReplicaWrite::Delete { key: &key, traits: traits_of(&key) },
                 };
                 stream.log.push(stream.dialect, seq, write);

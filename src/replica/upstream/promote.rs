@@ -41,13 +41,18 @@ impl Upstream {
             }
     }
 
+    /// Why the store is not promoted now, as the answer says it; `None`: it can be.
+    pub fn unpromotable(&self) -> Option<&'static str> {
+        if self.following().is_some_and(|known| known.is_there && known.is_copying()) {
+            return Some("copying");
+        }
+        (matches!(self.role, Role::Alone) && !self.durable.was_slave).then_some("not_a_slave")
+    }
+
     /// The store takes the place of its primary, with the other slaves and the global names.
     pub(super) fn promoted(&mut self, reports: bool) {
-        if self.following().is_some_and(|known| known.is_there && known.is_copying()) {
-            return self.reply(Answer::Error("copying"));
-        }
-        if matches!(self.role, Role::Alone) && !self.durable.was_slave {
-            return self.reply(Answer::Error("not_a_slave"));
+        if let Some(why) = self.unpromotable() {
+            return self.reply(Answer::Error(why));
         }
         let lacks = Lacks::of(self.following(), self.durable.is_partial);
         let lag = self.following().map_or(0, Following::lag);

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! backup = "kvnode backup\n", version:32, store*, 5, stores:32, entries:64, bytes:64, xxh3:128 of all before
-//! store  = 1, text(names, one a line), (2, text(name), text(note))*, (3, head, text(key), text(value))*,
+//! store  = 1, text(names, one a line), revision:64, (2, text(name), text(note))*, (3, head, text(key), text(value))*,
 //!          4, entries:64, bytes:64
 //! text   = length:32, bytes
 //! ```
 //!
-//! A head is that of an entry (`store/head.rs`); in version 1 it was a byte, always. Numbers are big-endian. A file is written under a name that nobody has (`kvnode-backup-*.new`), synced, and then named,
+//! A store's revision is what it had counted to; before version 3 it was not there. A head is that of an entry (`store/head.rs`); in
+//! version 1 it was a byte, always. Numbers are big-endian. A file is written under a name that nobody has (`kvnode-backup-*.new`), synced, and then named,
 //! which overwrites nothing: one that has its name is whole.
 
 use std::fmt;
@@ -21,12 +22,15 @@ use xxhash_rust::xxh3::Xxh3;
 use super::engine::View;
 use super::error::{engine_error, store_error};
 use super::record::{Found, plain_key};
+use super::staged::Held;
 use crate::store::head::Head;
 use crate::store::{StoreError, Value};
 
 const MARK: &[u8; 14] = b"kvnode backup\n";
 /// The version of the file. A newer one is not read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// From this one on it has what the stores had counted to.
+const COUNTED_FROM: u32 = 3;
 const STORE: u8 = 1;
 const NOTE: u8 = 2;
 const ENTRY: u8 = 3;
@@ -128,8 +132,8 @@ pub(super) type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 
 /// What a backup consists of, as it is read.
 pub(super) enum Part<'a> {
-    /// A store begins.
-    Store(&'a [String]),
+    /// A store begins, whose revisions had counted to this; 0: it is not known.
+    Store(&'a [String], u64),
     /// Of the store that began.
     Note(&'a str, &'a [u8]),
     /// Likewise: its key and value.
@@ -210,6 +214,8 @@ fn write_new(
     let (mut done, mut stores, mut head) = (0, Vec::new(), Vec::new());
     for (id, names) in view.names().map_err(engine)? {
         out.tagged(STORE, &[names.join("\n").as_bytes()]).map_err(failed)?;
+        let Held { revision, .. } = view.held(id).map_err(engine)?;
+        out.write_all(&revision.to_be_bytes()).map_err(failed)?;
         for note in view.notes(id) {
             let (name, note) = note.map_err(engine)?;
             out.tagged(NOTE, &[&name, &note]).map_err(failed)?;
@@ -254,7 +260,7 @@ fn write_new(
 }
 
 /// Reads a whole backup, each part shown to `show`, and checks it. Only when this is done is what was shown known to be
-/// right. `progress` is told of bytes.
+/// right. `progress` is told of bytes. Gives what the stores hold once they are restored: every entry has a revision then.
 pub(super) fn read(
     path: &Path,
     show: &mut dyn FnMut(Part<'_>) -> Result<(), BackupError>,
@@ -274,6 +280,8 @@ pub(super) fn read(
     }
     let (mut stores, mut done): (Vec<StoreCount>, u64) = (Vec::new(), 0);
     let mut open: Option<StoreCount> = None;
+    // What the entries take more once they are restored, of each store.
+    let (mut more, mut more_of): (u64, Vec<u64>) = (0, Vec::new());
     let (mut key, mut value) = (Vec::new(), Vec::new());
     loop {
         let [tag] = reader.array()?;
@@ -282,7 +290,8 @@ pub(super) fn read(
                 reader.text(&mut key)?;
                 let names = String::from_utf8_lossy(&key).lines().map(str::to_owned).collect();
                 let store = StoreCount { names, entries: 0, bytes: 0 };
-                show(Part::Store(&store.names))?;
+                let counted = if version < COUNTED_FROM { 0 } else { u64::from_be_bytes(reader.array()?) };
+                show(Part::Store(&store.names, counted))?;
                 open = Some(store);
             }
             (NOTE, Some(_)) => {
@@ -296,7 +305,9 @@ pub(super) fn read(
                 reader.text(&mut value)?;
                 store.entries += 1;
                 store.bytes += (key.len() + head.numbers_len() + value.len()) as u64;
-                let value = Value { copy: head.copy, ..Value::of(&value, head.traits) };
+                more += (head.revised().numbers_len() - head.numbers_len()) as u64;
+                let (copy, revision) = (head.copy, head.revision);
+                let value = Value { copy, revision, ..Value::of(&value, head.traits) };
                 show(Part::Entry(&key, value))?;
                 done += 1;
                 if done % TELL_EVERY == 0 && !progress(all - reader.left, all) {
@@ -308,6 +319,7 @@ pub(super) fn read(
                     return Err(reader.damaged("a store has not as many entries as it should"));
                 }
                 stores.extend(open.take());
+                more_of.push(std::mem::take(&mut more));
             }
             (END, None) => break,
             _ => return Err(reader.damaged("something stands in it that cannot be there")),
@@ -325,6 +337,7 @@ pub(super) fn read(
         return Err(reader.damaged("something follows its end"));
     }
     progress(all, all);
+    stores.iter_mut().zip(more_of).for_each(|(store, more)| store.bytes += more);
     Ok(stores)
 }
 

@@ -1,12 +1,13 @@
 //! The engine with its keyspaces: one for what is known of the stores, and one for each store.
 //!
 //! ```text
-//! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64
+//! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64, revision:64
 //!        "n", store:32, name -> a note               "b" -> the last batch's number (ledger.rs)
 //! s1 ..  the entries (record.rs)
 //! ```
 //!
-//! A batch writes the totals beside the entries that they count.
+//! A batch writes the totals beside the entries that they count, and how far the store's revisions have come with them. (Before
+//! format 4 no revision stands there, and none in the entries.)
 
 use std::ffi::OsStr;
 use std::ops::Bound;
@@ -25,8 +26,9 @@ use fjall::{
 
 use super::ledger::{self, Ledger};
 use super::queue::{Change, Decided, Write};
-use super::record::{self, Found};
-use super::staged::{Place, Staged};
+use super::record::{self, Entry, Found};
+use super::staged::{Held, Place, Staged};
+use crate::store::revision::{self, REVISION_RAISED_MAX, REVISION_UNKNOWN};
 use crate::store::{self, Pending, StoreError};
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
@@ -50,11 +52,53 @@ pub(super) struct Totals {
     pub bytes: AtomicU64,
     /// The number of the last write that has taken effect, counted from 1 at each start.
     pub seq: AtomicU64,
+    /// What its revisions have counted to.
+    revision: AtomicU64,
+    /// So far is that on disk.
+    kept: AtomicU64,
 }
 
 impl Totals {
-    pub(super) fn new(entries: u64, bytes: u64) -> Self {
-        Self { entries: entries.into(), bytes: bytes.into(), seq: AtomicU64::new(1) }
+    pub(super) fn new(held: Held) -> Self {
+        let Held { entries, bytes, revision } = held;
+        Self {
+            entries: entries.into(),
+            bytes: bytes.into(),
+            seq: AtomicU64::new(1),
+            revision: revision.max(REVISION_UNKNOWN).into(),
+            kept: revision.into(),
+        }
+    }
+
+    pub(super) fn held(&self) -> Held {
+        Held {
+            entries: self.entries.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            revision: self.revision(),
+        }
+    }
+
+    /// It holds so much now, and that is on disk.
+    pub(super) fn hold(&self, held: Held) {
+        self.entries.store(held.entries, Ordering::Relaxed);
+        self.bytes.store(held.bytes, Ordering::Relaxed);
+        // It may have been raised meanwhile.
+        self.revision.fetch_max(held.revision, Ordering::AcqRel);
+        self.kept.fetch_max(held.revision, Ordering::AcqRel);
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// See [`Store::raise_revision`](store::Store::raise_revision).
+    pub(super) fn raise_revision(&self, above: u64) {
+        self.revision.fetch_max(above.min(REVISION_RAISED_MAX), Ordering::AcqRel);
+    }
+
+    /// It was raised, and that is not on disk.
+    fn is_raised(&self) -> bool {
+        self.revision() > self.kept.load(Ordering::Acquire).max(REVISION_UNKNOWN)
     }
 }
 
@@ -83,8 +127,8 @@ pub(super) enum Health {
 /// What came of a batch beside that it is written.
 pub(super) struct Committed {
     pub health: Health,
-    /// The new totals.
-    pub totals: AHashMap<u32, (u64, u64)>,
+    /// What the stores hold now.
+    pub held: AHashMap<u32, Held>,
     /// Writes that were refused, by their place in the batch.
     pub refused: Vec<(usize, StoreError)>,
 }
@@ -225,8 +269,8 @@ impl Engine {
         self.commit_stamped(batch, PersistMode::SyncAll, ledger)
     }
 
-    pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
-        self.view().totals(id)
+    pub(super) fn held(&self, id: u32) -> fjall::Result<Held> {
+        self.view().held(id)
     }
 
     pub(super) fn note(&self, id: u32, name: &[u8]) -> fjall::Result<Option<Vec<u8>>> {
@@ -303,13 +347,12 @@ impl Engine {
                 Err(error) => refused.push((at, error)),
             }
         }
-        let Staged { mut batch, totals, .. } = staged;
-        for (id, (entries, bytes)) in &totals {
-            let mut totals = entries.to_be_bytes().to_vec();
-            totals.extend_from_slice(&bytes.to_be_bytes());
+        let Staged { mut batch, held, .. } = staged;
+        for (id, Held { entries, bytes, revision }) in &held {
+            let totals = [entries, bytes, revision].map(|number| number.to_be_bytes()).concat();
             batch.insert(&self.meta, meta_key(b't', *id), totals);
         }
-        let mut committed = Committed { health: Health::Sound, totals, refused };
+        let mut committed = Committed { health: Health::Sound, held, refused };
         if batch.is_empty() {
             return Ok(committed);
         }
@@ -348,18 +391,25 @@ impl Engine {
             return Err(StoreError::NoSpace);
         }
         let mut written = write.bytes() as u64;
+        if room != RoomFor::Nothing && totals_of(write.store).is_some_and(|totals| totals.is_raised()) {
+            staged.keep(write.store, &totals_of);
+        }
         if let Change::Note(note, _) = &mut write.change {
             staged.batch.insert(&self.meta, note_key(write.store, &write.key), std::mem::take(note));
             return Ok(written);
         }
         let Some(keyspace) = self.stores.get(&write.store) else { return Ok(written) };
         let place = Place::new(write.store, keyspace, &write.key);
-        let entry = match &mut write.change {
+        let last = staged.counted(write.store, &totals_of);
+        let (entry, counted) = match &mut write.change {
             Change::Note(..) | Change::Nothing(_) => return Ok(written),
-            Change::Put(entry, _) => Some(entry.clone()),
-            Change::Delete(_) => None,
+            Change::Put(entry, _) => {
+                let (entry, counted) = entry.give(last);
+                (Some(entry), counted)
+            }
+            Change::Delete(_) => (None, revision::counted(0, last)),
             Change::Update(update, decided) => {
-                let now = decide(&mut **update, &place, staged)?;
+                let (now, counted) = decide(&mut **update, &place, staged, last)?;
                 if !room.takes(&now) {
                     return Err(StoreError::NoSpace);
                 }
@@ -369,14 +419,14 @@ impl Engine {
                     Decided::Put(entry) => written += entry.len() as u64,
                     Decided::Delete => {}
                 }
-                decided.entry()
+                (decided.entry(), counted)
             }
             Change::UpdateMany(many) => {
                 return Ok(written + many.stage((write.store, keyspace), room, staged, totals_of)?);
             }
         };
         let change = staged.prepare(place, entry)?;
-        staged.add(change, totals_of);
+        staged.add(change, counted, totals_of);
         Ok(written)
     }
 }
@@ -387,13 +437,22 @@ fn unless_it_panics<T>(it_does: impl FnOnce() -> T) -> Option<T> {
     done.inspect_err(|_| tracing::error!("the engine panicked (a bug: please report it)")).ok()
 }
 
-/// Shows an update what a key has, with what the batch has made of it so far, and gives what it decides.
-fn decide(update: &mut dyn Pending, place: &Place<'_>, staged: &Staged) -> Result<Decided, StoreError> {
+/// Shows an update what a key has, with what the batch has made of it so far. Gives what it decides, and what the store, which has
+/// counted to `last`, has counted to with that.
+fn decide(
+    update: &mut dyn Pending,
+    place: &Place<'_>,
+    staged: &Staged,
+    last: u64,
+) -> Result<(Decided, u64), StoreError> {
     let found = staged.present(place)?;
     Ok(match update.decide(found.as_ref().map(Found::value)) {
-        store::Change::Keep => Decided::Keep,
-        store::Change::Put(value) => Decided::Put(record::encode(place.key, value).into()),
-        store::Change::Delete => Decided::Delete,
+        store::Change::Keep => (Decided::Keep, last),
+        store::Change::Put(value) => {
+            let (entry, counted) = Entry::new(place.key, value).give(last);
+            (Decided::Put(entry), counted)
+        }
+        store::Change::Delete => (Decided::Delete, revision::counted(0, last)),
     })
 }
 
@@ -451,14 +510,20 @@ impl View {
         self.stores.get(&id)?.path().file_name()
     }
 
-    /// Number of entries of a store, and bytes of their keys and values.
-    pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
+    pub(super) fn held(&self, id: u32) -> fjall::Result<Held> {
         let found = self.snapshot.get(&self.meta, meta_key(b't', id))?;
         let number = |at: usize| {
             let bytes = found.as_ref()?.get(at..at + 8)?;
             bytes.try_into().ok().map(u64::from_be_bytes)
         };
-        Ok((number(0).unwrap_or(0), number(8).unwrap_or(0)))
+        let number = |at| number(at).unwrap_or(0);
+        Ok(Held { entries: number(0), bytes: number(8), revision: number(16) })
+    }
+
+    /// Number of entries of a store, and bytes of their keys and values.
+    pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
+        let Held { entries, bytes, .. } = self.held(id)?;
+        Ok((entries, bytes))
     }
 
     /// Number of entries of all stores.

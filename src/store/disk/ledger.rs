@@ -252,6 +252,12 @@ impl Ledger {
         self.dir.join("engine")
     }
 
+    /// Whether every batch of the folder's life before was synced before it was answered, until the engine
+    /// [is opened](Self::opened).
+    pub(super) fn was_always(&self) -> bool {
+        self.state.lock().known.always
+    }
+
     /// Looks through the journals before the engine sees them. What a crash has left behind the last whole batch is cut off, if
     /// the folder is opened for writing and nothing is lost.
     ///

@@ -6,9 +6,9 @@ use fjall::Keyspace;
 
 use super::engine::{RoomFor, Totals};
 use super::queue::{Decided, Keys};
-use super::record::{self, Found};
+use super::record::{Entry, Found};
 use super::staged::{Place, Staged};
-use crate::store::{Change, PendingMany, StoreError, Value, Written};
+use crate::store::{Change, PendingMany, StoreError, Value, Written, revision};
 
 /// An update of several keys, with what it has decided.
 pub(super) struct Many {
@@ -52,9 +52,16 @@ impl Many {
         let present: Vec<Option<Value<'_>>> =
             present.iter().map(|found| found.as_ref().map(Found::value)).collect();
         let (keys, decided) = (&self.keys, &mut self.decided);
+        let last = staged.counted(store, &totals_of);
+        // All of it is one write.
+        let mut counted = revision::counted(0, last);
         self.update.decide(&present, &mut |at, change| match change {
             Change::Keep => {}
-            Change::Put(value) => decided.push((at, Decided::Put(record::encode(&keys[at], value).into()))),
+            Change::Put(value) => {
+                let (entry, with_it) = Entry::new(&keys[at], value).give(last);
+                counted = counted.max(with_it);
+                decided.push((at, Decided::Put(entry)));
+            }
             Change::Delete => decided.push((at, Decided::Delete)),
         });
         if !self.decided.iter().all(|(_, decided)| room.takes(decided)) {
@@ -69,7 +76,7 @@ impl Many {
             return Err(StoreError::Io("eexist"));
         }
         for change in changes {
-            staged.add(change, &totals_of);
+            staged.add(change, counted, &totals_of);
         }
         Ok(bytes)
     }

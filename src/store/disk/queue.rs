@@ -6,7 +6,7 @@ use ahash::AHashMap;
 use fjall::Slice;
 
 use super::many::Many;
-use super::record::Found;
+use super::record::{Entry, Found};
 use crate::store::{
     Change as Of, Done, NoteDone, Pending, ReadDone, ReadManyDone, StoreError, WriteDone, Written,
 };
@@ -35,7 +35,7 @@ pub(super) struct Write {
 /// What becomes of a key, or of something else, and who is told.
 pub(super) enum Change {
     /// It gets this entry.
-    Put(Slice, WriteDone),
+    Put(Entry, WriteDone),
     /// It goes.
     Delete(WriteDone),
     /// What is there decides; with what was decided, once that is so.
@@ -134,6 +134,8 @@ impl Write {
         match self.change {
             Change::Put(entry, done) => {
                 let mut done = Some(done);
+                // What was written was given its revision.
+                let entry = entry.given().cloned().unwrap_or_default();
                 put(&entry, number(), &mut |written| _ = done.take().map(|done| done(Ok(written))));
             }
             Change::Delete(done) => done(Ok(Written { seq: number(), changes: &deleted })),
@@ -342,7 +344,7 @@ mod tests {
         Write {
             store: 1,
             key: key.as_bytes().into(),
-            change: Change::Put(vec![0; 10].into(), Box::new(|_| {})),
+            change: Change::Put(Entry::Given(vec![0; 10].into()), Box::new(|_| {})),
         }
     }
 

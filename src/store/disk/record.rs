@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::store::Value;
 use crate::store::head::Head;
+use crate::store::revision::{self, REVISION_UNKNOWN};
 
 /// Longest key that is the engine's key as it is, in bytes.
 const PLAIN_MAX: usize = 60_000;
@@ -61,6 +62,50 @@ pub(super) fn plain_key(engine_key: &[u8]) -> &[u8] {
 /// Whether the key stands in the entry.
 pub(super) const fn is_long(key: &[u8]) -> bool {
     key.len() > PLAIN_MAX || key.is_empty()
+}
+
+/// An entry that is to be written: it gets its revision as a part of its batch.
+pub(super) enum Entry {
+    /// It has none yet. `revision`: that which the value has come with; 0: none.
+    New { bytes: Vec<u8>, revision: u64 },
+    /// As the engine keeps it.
+    Given(Slice),
+}
+
+impl Entry {
+    pub(super) fn new(key: &[u8], value: Value<'_>) -> Self {
+        // Some number holds the place.
+        let bytes = encode(key, Value { revision: REVISION_UNKNOWN, ..value });
+        Self::New { bytes, revision: value.revision }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::New { bytes, .. } => bytes.len(),
+            Self::Given(entry) => entry.len(),
+        }
+    }
+
+    /// Gives it its revision, behind the last one of its store. Gives what the engine keeps, and what the store has counted to then.
+    pub(super) fn give(&mut self, last: u64) -> (Slice, u64) {
+        match self {
+            Self::Given(entry) => (entry.clone(), last),
+            Self::New { bytes, revision } => {
+                let (of_value, mut bytes) = (*revision, std::mem::take(bytes));
+                if let Some((&mut first, behind)) = bytes.split_first_mut() {
+                    Head::give_revision(first, behind, revision::given(of_value, last));
+                }
+                let entry = Slice::from(bytes);
+                *self = Self::Given(entry.clone());
+                (entry, revision::counted(of_value, last))
+            }
+        }
+    }
+
+    /// As the engine keeps it; `None`: it was not written.
+    pub(super) const fn given(&self) -> Option<&Slice> {
+        if let Self::Given(entry) = self { Some(entry) } else { None }
+    }
 }
 
 /// What the engine keeps for a key.
@@ -130,8 +175,8 @@ impl Found {
     }
 
     pub(super) fn value(&self) -> Value<'_> {
-        let Head { traits, copy, .. } = self.head;
-        Value { bytes: &self.entry[self.value_at..], shared: None, traits, copy }
+        let Head { traits, copy, revision, .. } = self.head.revised();
+        Value { bytes: &self.entry[self.value_at..], shared: None, traits, copy, revision }
     }
 
     /// What stands beside the value.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::backup::{self, BackupError, Part, Progress, StoreCount};
 use super::dir::RESTORING;
 use super::{Disk, DiskStore, OpenError, SyncPolicy, ledger};
+use crate::store::revision::LEAP;
 use crate::store::{Notes, Store, StoreError};
 
 /// See [`Disk::restore`].
@@ -104,7 +105,14 @@ fn fill(file: &Path, dir: &Path, progress: Progress<'_>) -> Result<Vec<StoreCoun
             return Err(BackupError::Store(error.clone()));
         }
         match (part, &store) {
-            (Part::Store(names), _) => store = Some(disk.store(names).map_err(opened)?),
+            (Part::Store(names, counted), _) => {
+                let (refuse, begun) = (refuse(), disk.store(names).map_err(opened)?);
+                // The store that the backup is of may have gone on.
+                begun.raise_revision(counted.saturating_add(LEAP));
+                // It is kept then, also where nothing follows.
+                begun.barrier(|| Box::new(move |result| _ = result.map_err(refuse)));
+                store = Some(begun);
+            }
             (Part::Note(name, note), Some(store)) => {
                 let refuse = refuse();
                 Notes::write(store, name, note, Box::new(move |result| _ = result.map_err(refuse)));

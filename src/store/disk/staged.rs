@@ -1,7 +1,6 @@
 //! A batch while it is put together: what it makes of the engine's keys so far, and what the stores then hold.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ahash::AHashMap;
 use fjall::{Keyspace, OwnedWriteBatch, Slice};
@@ -24,8 +23,17 @@ pub(super) struct Staged {
     pub(super) batch: OwnedWriteBatch,
     /// Of the engine's keys that it has changed so far.
     changed: AHashMap<(u32, Vec<u8>), Changed>,
-    /// The new totals.
-    pub(super) totals: AHashMap<u32, (u64, u64)>,
+    /// What the stores hold with it.
+    pub(super) held: AHashMap<u32, Held>,
+}
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+    /// What its revisions have counted to; 0: nothing was counted.
+    pub(super) revision: u64,
 }
 
 /// A key of a store, with the engine's key for it.
@@ -57,7 +65,7 @@ impl Change<'_> {
 
 impl Staged {
     pub(super) fn new(batch: OwnedWriteBatch) -> Self {
-        Self { batch, changed: AHashMap::new(), totals: AHashMap::new() }
+        Self { batch, changed: AHashMap::new(), held: AHashMap::new() }
     }
 
     fn changed(&self, place: &Place<'_>) -> Option<&Changed> {
@@ -107,21 +115,35 @@ impl Staged {
         Ok(Change { place, entry, before })
     }
 
-    /// Adds a change to the batch. `totals_of` is what a store holds before it.
-    pub(super) fn add(&mut self, change: Change<'_>, totals_of: impl Fn(u32) -> Option<Arc<Totals>>) {
+    /// What a store has counted to, with the batch as it is so far.
+    pub(super) fn counted(&self, store: u32, totals_of: impl Fn(u32) -> Option<Arc<Totals>>) -> u64 {
+        let before = || totals_of(store).map_or(0, |totals| totals.held().revision);
+        self.held.get(&store).map_or_else(before, |held| held.revision)
+    }
+
+    /// Has what a store holds kept with the batch.
+    pub(super) fn keep(&mut self, store: u32, totals_of: impl Fn(u32) -> Option<Arc<Totals>>) -> &mut Held {
+        let before = || totals_of(store).map_or_else(Held::default, |totals| totals.held());
+        self.held.entry(store).or_insert_with(before)
+    }
+
+    /// Adds a change to the batch, with which its store has counted to `counted`. `totals_of` is what a store holds before it.
+    pub(super) fn add(
+        &mut self,
+        change: Change<'_>,
+        counted: u64,
+        totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
+    ) {
         let Change { place: Place { store, keyspace, key, engine_key }, entry, before } = change;
-        let (entries, bytes) = self.totals.entry(store).or_insert_with(|| {
-            totals_of(store).map_or((0, 0), |totals| {
-                (totals.entries.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed))
-            })
-        });
+        let held = self.keep(store, totals_of);
+        held.revision = held.revision.max(counted);
         if let Some(before) = before {
-            *entries = entries.saturating_sub(1);
-            *bytes = bytes.saturating_sub(record::bytes(&engine_key, before));
+            held.entries = held.entries.saturating_sub(1);
+            held.bytes = held.bytes.saturating_sub(record::bytes(&engine_key, before));
         }
         if let Some(entry) = &entry {
-            *entries += 1;
-            *bytes += record::bytes(&engine_key, entry.len() as u64);
+            held.entries += 1;
+            held.bytes += record::bytes(&engine_key, entry.len() as u64);
         }
         let changed = Changed { entry: entry.clone(), key: Arc::clone(key) };
         self.changed.insert((store, engine_key.clone()), changed);

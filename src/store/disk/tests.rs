@@ -3,6 +3,7 @@
 mod folder;
 mod formats;
 mod many;
+mod revisions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +18,9 @@ use super::*;
 use crate::etf::Traits;
 use crate::store::scan::at_once;
 use crate::store::{self, Written, wait};
+
+/// Bytes of a revision, where that is the only number of an entry.
+const REVISION_BYTES: u64 = 9;
 
 fn value(bytes: &[u8]) -> Value<'_> {
     Value::of(bytes, Traits::V4_NC)
@@ -76,6 +80,13 @@ fn get(store: &DiskStore, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     };
     let now = store.get(key, |found| found.map(|found| found.bytes.to_vec()), later);
     now.map_or_else(|| told.recv().unwrap(), Ok)
+}
+
+fn revision(store: &DiskStore, key: &[u8]) -> Option<u64> {
+    let (tell, told) = mpsc::channel();
+    let of = |found: Option<Value<'_>>| found.map(|found| found.revision);
+    let later = || -> ReadDone { Box::new(move |found| tell.send(of(found.unwrap())).unwrap()) };
+    store.get(key, of, later).unwrap_or_else(|| told.recv().unwrap())
 }
 
 fn all(store: &DiskStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -282,7 +293,7 @@ proptest! {
             settle(&store);
             prop_assert_eq!(store.len(), model.len());
             let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
-            prop_assert_eq!(store.bytes(), bytes as u64);
+            prop_assert_eq!(store.bytes(), bytes as u64 + model.len() as u64 * REVISION_BYTES);
         }
         prop_assert_eq!(&all(&store), &model);
         let mut parts = Model::new();

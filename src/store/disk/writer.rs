@@ -31,6 +31,7 @@ use super::error::{OpenError, engine_error, store_error};
 use super::ledger::{Access, Journals, Ledger, Verdict};
 use super::queue::{Queue, Read, Write};
 use super::record::Found;
+use crate::store::revision::LEAP;
 use crate::store::{NoteDone, ReadDone, ReadManyDone, StoreError};
 
 /// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
@@ -98,12 +99,16 @@ impl Shared {
         let access = Access::Write { always: sync == SyncPolicy::Always };
         let in_tables = |journals: &Journals| number_in_tables(&dir.engine(), journals);
         let (ledger, verdict, _) = Ledger::open(path, access, &in_tables)?;
+        let was_not_synced = !ledger.was_always();
         let engine = open_engine(&dir, &ledger, verdict, memory)?;
         let mut totals = AHashMap::new();
         let failed = |error| OpenError::engine(path, error);
         for (id, _) in engine.names().map_err(failed)? {
-            let (entries, bytes) = engine.totals(id).map_err(failed)?;
-            totals.insert(id, Arc::new(Totals::new(entries, bytes)));
+            let held = Totals::new(engine.held(id).map_err(failed)?);
+            if was_not_synced {
+                held.raise_revision(held.revision().saturating_add(LEAP));
+            }
+            totals.insert(id, Arc::new(held));
         }
         Ok(Self {
             dir,
@@ -170,7 +175,9 @@ impl Shared {
                 }
             }
         }
-        let totals = Arc::clone(self.totals.write().entry(id).or_insert_with(|| Arc::new(Totals::new(0, 0))));
+        let totals = Arc::clone(
+            self.totals.write().entry(id).or_insert_with(|| Arc::new(Totals::new(Default::default()))),
+        );
         Ok((id, totals))
     }
 
@@ -410,10 +417,9 @@ impl Shared {
         let totals = self.totals.read();
         match engine.commit(writes, mode, room, &self.ledger, |id| totals.get(&id).cloned()) {
             Ok(committed) => {
-                for (id, (entries, bytes)) in committed.totals {
+                for (id, held) in committed.held {
                     if let Some(totals) = totals.get(&id) {
-                        totals.entries.store(entries, Ordering::Relaxed);
-                        totals.bytes.store(bytes, Ordering::Relaxed);
+                        totals.hold(held);
                     }
                 }
                 if committed.health == Health::Failed {
@@ -497,9 +503,7 @@ impl Shared {
                 looked.and_then(|(verdict, _)| open_engine(&self.dir, &self.ledger, verdict, self.memory));
             let opened = opened.map_err(|error| error.to_string())?;
             for (id, known) in self.totals.read().iter() {
-                let (entries, bytes) = opened.totals(*id).map_err(|error| error.to_string())?;
-                known.entries.store(entries, Ordering::Relaxed);
-                known.bytes.store(bytes, Ordering::Relaxed);
+                known.hold(opened.held(*id).map_err(|error| error.to_string())?);
             }
             *engine = Some(opened);
         }
@@ -552,7 +556,7 @@ mod tests {
     use super::super::engine::planted::{self, Fault, Place};
     use super::super::ledger;
     use super::super::queue::Change;
-    use super::super::record;
+    use super::super::record::{self, Entry};
     use super::*;
     use crate::etf::Traits;
     use crate::store::{Value, Written};
@@ -560,7 +564,7 @@ mod tests {
     const VALUE: Value<'_> = Value::of(b"v", Traits::none());
 
     fn put(shared: &Shared, key: &[u8]) -> Result<Vec<(usize, StoreError)>, StoreError> {
-        let change = Change::Put(record::encode(key, VALUE).into(), Box::new(|_| {}));
+        let change = Change::Put(Entry::new(key, VALUE), Box::new(|_| {}));
         shared.commit(&mut [Write { store: 1, key: key.into(), change }], 100)
     }
 
@@ -627,7 +631,7 @@ mod tests {
             let done = move |done: Result<Written<'_>, StoreError>| {
                 tell.send(done.map(|written| written.seq)).unwrap();
             };
-            let change = Change::Put(record::encode(b"1", VALUE).into(), Box::new(done));
+            let change = Change::Put(Entry::new(b"1", VALUE), Box::new(done));
             shared.push(Write { store: 1, key: b"1"[..].into(), change });
             let writes = shared.queue.lock().take(BATCH_BYTES_MAX);
             shared.carry_out(writes);

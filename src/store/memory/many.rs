@@ -61,7 +61,7 @@ impl MemoryStore {
             };
             update.decide(&present, &mut |at, change| match change {
                 Change::Keep => {}
-                Change::Put(value) => changes.push((at, Some(Entry::new(keys[at], value)))),
+                Change::Put(value) => changes.push((at, Some((Entry::new(keys[at], value), value.revision)))),
                 Change::Delete => changes.push((at, None)),
             });
         }
@@ -74,15 +74,19 @@ impl MemoryStore {
         for (at, entry) in &changes {
             let place = places[*at];
             old += bytes(locked[place.locked].find(place.hash, keys[*at]));
-            new += bytes(entry.as_ref());
+            new += bytes(entry.as_ref().map(|(entry, _)| entry));
         }
         self.room.exchange(old, new)?;
+        let seq = self.numbers.next();
         let mut replaced = Vec::with_capacity(changes.len());
         for (at, entry) in changes {
             let place = places[at];
+            let entry = entry.map(|(mut entry, revision)| {
+                entry.give(self.numbers.revision_of(seq, revision));
+                entry
+            });
             replaced.extend(self.exchange(&mut locked[place.locked], place.hash, keys[at], entry));
         }
-        let seq = self.numbers.next();
         // What they had is dropped without the locks.
         drop(locked);
         drop(replaced);

@@ -25,6 +25,8 @@ const WRITES: &[(&str, &str)] = &[
     ("{:get_and_put, :k, 1", "GetAndPut"),
     ("{:update_counter, :k, 1", "UpdateCounter"),
     ("{:update_counter, :k, 1, 2", "UpdateCounter"),
+    ("{:compare_and_put, :k, :absent, 1", "CompareAndPut"),
+    ("{:compare_and_delete, :k, {:value, 1}", "CompareAndDelete"),
     ("{:put_many, %{}", "PutMany"),
     ("{:delete_many, []", "DeleteMany"),
 ];
@@ -67,6 +69,9 @@ fn what_is_no_request_is_none() {
     for text in [
         "{:fetch}",
         "{:fetch, 1, 2}",
+        "{:fetch_revision}",
+        "{:compare_and_put, 1, 2}",
+        "{:compare_and_delete, 1}",
         "{:member}",
         "{:get_many, [], []}",
         ":fetch",

@@ -23,7 +23,7 @@ impl Source for OneKey {
     }
 
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
-        show((key == self.0).then_some((key, Traits::none())));
+        show((key == self.0).then_some((key, Traits::none(), 5)));
         SourceRead::Shown
     }
 
@@ -92,7 +92,7 @@ fn at(id: u32) -> Pid {
 }
 
 fn put<'a>(key: &'a [u8], value: &'a [u8]) -> ReplicaWrite<'a> {
-    ReplicaWrite::Put { key, value, traits: Traits::none() }
+    ReplicaWrite::Put { key, value, traits: Traits::none(), revision: 5 }
 }
 
 fn delete(key: &[u8]) -> ReplicaWrite<'_> {
@@ -415,7 +415,7 @@ fn a_kvnode_puts_aside_what_is_written_once_all_is_to_be_copied_again() {
         line.taken().0,
         [
             format!("{{:\"$gen_cast\", {{:replica_copy, {session}, 7, :begin}}}}"),
-            format!("{{:\"$gen_cast\", {{:replica_put, {session}, 8, :k, :k}}}}")
+            format!("{{:\"$gen_cast\", {{:replica_put, {session}, 8, 5, :k, :k}}}}")
         ],
         "else it would seem to have everything up to the write"
     );
@@ -606,7 +606,7 @@ fn what_its_node_cannot_decode_is_not_sent_and_not_confirmed_and_is_known() {
         (sent, taken.has_news)
     };
     assert_eq!(take(&mut line), (1, false));
-    let wide = |key| ReplicaWrite::Put { key, value: &[97, 1], traits: Traits::V4_NC };
+    let wide = |key| ReplicaWrite::Put { key, value: &[97, 1], traits: Traits::V4_NC, revision: 5 };
     line.slave.push(8, wide(&key));
     line.slave.push(9, wide(&key));
     assert_eq!(take(&mut line), (0, true));

@@ -7,8 +7,8 @@ use crate::store::Value;
 
 fn put(key: &str, value: &[u8]) -> Write {
     let value = Value::of(value, Traits::default());
-    let entry = record::encode(key.as_bytes(), value);
-    Write { store: 1, key: key.as_bytes().into(), change: Change::Put(entry.into(), Box::new(|_| {})) }
+    let entry = Entry::new(key.as_bytes(), value);
+    Write { store: 1, key: key.as_bytes().into(), change: Change::Put(entry, Box::new(|_| {})) }
 }
 
 /// The engine of a folder, and its ledger.

@@ -52,7 +52,10 @@ fn a_torn_end_is_told_of_by_check_and_cut_off_by_a_start() {
         };
         assert_eq!(read_only.torn_end(), Some(&expected));
         let counts = read_only.check(&mut |_, _| true).unwrap();
-        assert_eq!(counts, [StoreCount { names: names("a"), entries: 3, bytes: 15_003 }]);
+        assert_eq!(
+            counts,
+            [StoreCount { names: names("a"), entries: 3, bytes: 15_003 + 3 * REVISION_BYTES }]
+        );
         assert!(
             matches!(open(dir.path(), SyncPolicy::Always), Err(OpenError::InUse { .. })),
             "while it is read"
@@ -233,8 +236,9 @@ fn a_folder_of_the_first_format_is_taken_over() {
         let store = open(dir.path(), SyncPolicy::Always).unwrap();
         assert_eq!(get(&store, b"k"), Ok(Some(b"v".to_vec())));
         put(&store, b"l", &[round; 10]).unwrap();
+        assert_eq!((revision(&store, b"k"), revision(&store, b"l")), (Some(1), Some(2 + u64::from(round))));
     }
-    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 3\n");
+    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 4\n");
 }
 
 /// What a folder of this format is made of, byte by byte: what is written today has to be read by what comes.
@@ -254,8 +258,9 @@ fn a_folder_is_read_as_it_is_spelled_here_and_left_so() {
                 batch.insert(&meta, [b's', 0, 0, 0, 1], "global:a");
             } else {
                 batch.insert(&meta, *b"n\0\0\0\x01slaves", "s");
-                batch.insert(&meta, [b't', 0, 0, 0, 1], big_endian(&[1, 2]));
-                batch.insert(&a, record::engine_key(b"k"), record::encode(b"k", value(b"v")));
+                batch.insert(&meta, [b't', 0, 0, 0, 1], big_endian(&[1, 2 + 9, 7]));
+                let entry = [&[0x82, 2][..], &big_endian(&[5]), b"v"].concat();
+                batch.insert(&a, record::engine_key(b"k"), entry);
             }
             batch.insert(&meta, "b", big_endian(&[number, db.seqno(), folder]));
             batch.commit().unwrap();
@@ -272,14 +277,15 @@ fn a_folder_is_read_as_it_is_spelled_here_and_left_so() {
     reached.resize(4096, 0);
     reached.extend_from_slice(&slot(7, batches));
     fs::write(dir.path().join("reached"), &reached).unwrap();
-    fs::write(dir.path().join("format"), "kvnode 3\n").unwrap();
+    fs::write(dir.path().join("format"), "kvnode 4\n").unwrap();
     fs::write(dir.path().join("lock"), "").unwrap();
     let read_only = ReadOnlyDisk::open(dir.path()).unwrap();
     let counts = read_only.check(&mut |_, _| true).unwrap();
-    assert_eq!(counts, [StoreCount { names: names("a"), entries: 1, bytes: 2 }]);
+    assert_eq!(counts, [StoreCount { names: names("a"), entries: 1, bytes: 2 + 9 }]);
     drop(read_only);
     for round in 1..3 {
         let store = open(dir.path(), SyncPolicy::Always).unwrap();
+        assert_eq!((revision(&store, b"k"), store.revision()), (Some(5), 6 + round));
         assert_eq!(
             (get(&store, b"k"), note(&store, "slaves")),
             (Ok(Some(b"v".to_vec())), Ok(Some(b"s".to_vec())))

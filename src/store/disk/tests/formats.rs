@@ -1,4 +1,4 @@
-//! A folder and a backup as the version before has left them, byte by byte: read, taken over, written to.
+//! Folders and backups as versions before have left them, byte by byte: read, taken over, written to.
 
 use std::io::Read as _;
 
@@ -7,10 +7,12 @@ use super::*;
 /// Each file but the lock, with a backup of all of it beside: `length:32, path, length:64, stored:64, bytes`, where the bytes that
 /// are not stored are zeros. Compressed by zlib.
 const FOLDER_2: &[u8] = include_bytes!("folder_2.zlib");
+/// The same of the format with numbers beside values, and without revisions; and a key that was written in a copy.
+const FOLDER_3: &[u8] = include_bytes!("folder_3.zlib");
 
-fn unpack(into: &Path) {
+fn unpack(folder: &[u8], into: &Path) {
     let mut packed = Vec::new();
-    flate2::read::ZlibDecoder::new(FOLDER_2).read_to_end(&mut packed).unwrap();
+    flate2::read::ZlibDecoder::new(folder).read_to_end(&mut packed).unwrap();
     let mut rest = &packed[..];
     let mut take = |len: u64| {
         let (taken, behind) = rest.split_at(usize::try_from(len).unwrap());
@@ -33,8 +35,9 @@ fn unpack(into: &Path) {
     fs::write(into.join("lock"), "").unwrap();
 }
 
-fn counts() -> [StoreCount; 2] {
-    let of = |name, entries, bytes| StoreCount { names: names(name), entries, bytes };
+/// `more`: what each of the entries takes more.
+fn counts(more: u64) -> [StoreCount; 2] {
+    let of = |name, entries, bytes| StoreCount { names: names(name), entries, bytes: bytes + entries * more };
     [of("a", 3, 5 + 5 + 70_000 + 13 + 5 + 20_000), of("b", 2, 14 + 1 + 9 + 1)]
 }
 
@@ -72,20 +75,26 @@ fn put_in_copy(store: &DiskStore, key: &[u8], copy: u32) {
 #[test]
 fn a_folder_of_the_format_before_is_read_as_it_is_and_taken_over_when_it_is_written_to() {
     let dir = tempfile::tempdir().unwrap();
-    unpack(dir.path());
+    unpack(FOLDER_2, dir.path());
     fs::remove_file(dir.path().join("backup")).unwrap();
     let format = || fs::read_to_string(dir.path().join("format")).unwrap();
-    assert_eq!(ReadOnlyDisk::open(dir.path()).unwrap().check(&mut |_, _| true).unwrap(), counts());
+    assert_eq!(ReadOnlyDisk::open(dir.path()).unwrap().check(&mut |_, _| true).unwrap(), counts(0));
     assert_eq!(format(), "kvnode 2\n", "nothing is written");
     let open = || Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
     {
         let disk = open();
-        assert_eq!(format(), "kvnode 3\n");
+        assert_eq!(format(), "kvnode 4\n");
         let [a, b] = assert_all(&disk);
+        assert_eq!(
+            [revision(&a, b"small"), revision(&a, &long()), revision(&b, b"new")],
+            [Some(1), Some(1), None]
+        );
         for (store, key) in [(&a, &b"small"[..]), (&a, &long()), (&b, b"new")] {
             put_in_copy(store, key, 7);
         }
-        assert_eq!((a.len(), a.bytes()), (3, 70_000 + 20_000 + 5 + 5 + 2 * (7 + 5)), "with the numbers");
+        assert_eq!((a.len(), a.bytes()), (3, 70_000 + 20_000 + 5 + 5 + 2 * (7 + 4 + 9)), "with the numbers");
+        let revisions = [revision(&a, b"small"), revision(&a, &long()), revision(&b, b"new")];
+        assert_eq!(revisions, [Some(2), Some(3), Some(2)]);
     }
     let disk = open();
     let [a, b] = ["a", "b"].map(|name| disk.store(&names(name)).unwrap());
@@ -109,11 +118,11 @@ fn a_folder_of_the_format_before_is_read_as_it_is_and_taken_over_when_it_is_writ
 #[test]
 fn a_backup_of_the_version_before_is_restored_and_the_next_one_has_the_numbers() {
     let (old, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    unpack(old.path());
+    unpack(FOLDER_2, old.path());
     let (first, second) = (old.path().join("backup"), old.path().join("next"));
     assert_eq!(fs::read(&first).unwrap()[14..18], [0, 0, 0, 1]);
     let restored = dir.path().join("restored");
-    assert_eq!(Disk::restore(&first, &restored, &mut |_, _| true).unwrap(), counts());
+    assert_eq!(Disk::restore(&first, &restored, &mut |_, _| true).unwrap(), counts(REVISION_BYTES));
     let counted = {
         let disk = Disk::open(&restored, SyncPolicy::Always, u64::MAX).unwrap();
         let [a, _] = assert_all(&disk);
@@ -121,7 +130,7 @@ fn a_backup_of_the_version_before_is_restored_and_the_next_one_has_the_numbers()
         put_in_copy(&a, &long(), 1);
         disk.backup(&second, &mut |_, _| true).unwrap()
     };
-    assert_eq!(fs::read(&second).unwrap()[14..18], [0, 0, 0, 2]);
+    assert_eq!(fs::read(&second).unwrap()[14..18], [0, 0, 0, 3]);
     let again = dir.path().join("again");
     assert_eq!(Disk::restore(&second, &again, &mut |_, _| true).unwrap(), counted);
     let disk = Disk::open(&again, SyncPolicy::Always, u64::MAX).unwrap();
@@ -129,4 +138,45 @@ fn a_backup_of_the_version_before_is_restored_and_the_next_one_has_the_numbers()
     let brought = |copy| Some((b"brought".to_vec(), Traits::V4_NC, copy));
     assert_eq!((whole(&a, b"small"), whole(&a, &long())), (brought(u32::MAX), brought(1)));
     assert_eq!(whole(&a, b"large"), Some((vec![7; 20_000], Traits::V4_NC, 0)));
+}
+
+#[test]
+fn a_folder_and_a_backup_without_revisions_are_taken_over_and_numbered_from_there_on() {
+    let (old, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    unpack(FOLDER_3, old.path());
+    let (backup, restored) = (dir.path().join("backup"), dir.path().join("restored"));
+    fs::rename(old.path().join("backup"), &backup).unwrap();
+    assert_eq!(fs::read(&backup).unwrap()[14..18], [0, 0, 0, 2]);
+    let format = || fs::read_to_string(old.path().join("format")).unwrap();
+    // With a key that has the number of its copy.
+    let counts = |more| {
+        let [mut a, b] = counts(more);
+        a.entries += 1;
+        a.bytes += 6 + 7 + 5 + if more == 0 { 0 } else { 8 };
+        [a, b]
+    };
+    assert_eq!(ReadOnlyDisk::open(old.path()).unwrap().check(&mut |_, _| true).unwrap(), counts(0));
+    assert_eq!(format(), "kvnode 3\n", "nothing is written");
+    let copied = Some((b"brought".to_vec(), Traits::V4_NC, 7));
+    {
+        let disk = Disk::open(old.path(), SyncPolicy::Always, u64::MAX).unwrap();
+        assert_eq!(format(), "kvnode 4\n");
+        let [a, _] = assert_all(&disk);
+        assert_eq!(
+            (whole(&a, b"copied"), revision(&a, b"copied"), a.revision()),
+            (copied.clone(), Some(1), 1)
+        );
+        put(&a, b"small", b"value").unwrap();
+        delete(&a, b"copied").unwrap();
+        assert_eq!((revision(&a, b"small"), a.revision()), (Some(2), 3));
+        disk.check(&mut |_, _| true).unwrap();
+    }
+    let disk = Disk::open(old.path(), SyncPolicy::Always, u64::MAX).unwrap();
+    let a = disk.store(&names("a")).unwrap();
+    assert_eq!((revision(&a, b"small"), revision(&a, b"large"), a.revision()), (Some(2), Some(1), 3));
+    assert_eq!(Disk::restore(&backup, &restored, &mut |_, _| true).unwrap(), counts(REVISION_BYTES));
+    let disk = Disk::open(&restored, SyncPolicy::Always, u64::MAX).unwrap();
+    let [a, _] = assert_all(&disk);
+    assert_eq!(whole(&a, b"copied"), copied);
+    assert!(revision(&a, b"copied") > Some(1) && revision(&a, b"copied") != revision(&a, b"small"));
 }

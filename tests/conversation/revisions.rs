@@ -1,0 +1,118 @@
+//! The revisions of a slave: they are its primary's, and what comes behind a promotion is above all of them.
+
+use kvnode::store::revision::{LEAP, REVISION_MAX, REVISION_RAISED_MAX};
+
+use crate::cluster::{Cluster, answer, on_each_engine};
+use crate::conversation::send;
+use crate::copies::{call, greet};
+
+/// Casts of the primary.
+fn cast(cluster: &mut Cluster, casts: &[&str]) {
+    for cast in casts {
+        let answers = cluster.say(&send("kv", format!("{{:\"$gen_cast\", {cast}}}")));
+        assert!(answers.is_empty(), "{answers:?}");
+    }
+    steps(cluster);
+}
+
+/// What is done step by step is done.
+fn steps(cluster: &mut Cluster) {
+    loop {
+        assert!(cluster.answered_later().is_empty());
+        let Some(mut work) = cluster.sent.4.lock().pop() else { return };
+        while work.step() {}
+    }
+}
+
+fn check(cluster: &mut Cluster, request: &str, expected: &str) {
+    assert_eq!(call(cluster, request), expected, "{request}");
+}
+
+/// A slave with two pairs of its primary's, which has counted to 60.
+fn slave(cluster: &mut Cluster) {
+    for request in ["{:put, :own, 1}", "{:put, :k, 1}"] {
+        check(cluster, request, ":ok");
+    }
+    let (_watch, greeted) = greet(cluster);
+    assert!(greeted.starts_with("{:ok, "), "{greeted}");
+    cast(
+        cluster,
+        &[
+            "{:replica_copy, 1, 7, :begin}",
+            "{:replica_put, 1, 7, 40, :k, :first}",
+            "{:replica_put, 1, 7, 20, :other, :second}",
+            "{:replica_copy, 1, 7, :end}",
+        ],
+    );
+    check(cluster, "{:fetch_revision, :k}", "{:ok, :first, 40}");
+    check(cluster, "{:fetch_revision, :other}", "{:ok, :second, 20}");
+    check(cluster, "{:fetch_revision, :own}", ":error");
+    cast(cluster, &["{:replica_put, 1, 8, 50, :k, :third}", "{:replica_delete, 1, 9, :other}"]);
+    check(cluster, "{:fetch_revision, :k}", "{:ok, :third, 50}");
+    check(cluster, "{:replica_ask, 1, 9, 60}", "{:ok, 9}");
+}
+
+#[test]
+fn a_slave_has_the_revisions_of_its_primary_and_leaps_over_all_of_them_when_it_is_promoted() {
+    on_each_engine(|mut cluster| {
+        slave(&mut cluster);
+        // Its primary is told that it is left.
+        let answers = cluster.call("{:promote}");
+        assert!(answers.iter().any(|frame| *frame == answer(":ok")), "{answers:?}");
+        check(&mut cluster, "{:fetch_revision, :k}", "{:ok, :third, 50}");
+        check(&mut cluster, "{:put, :other, 1}", ":ok");
+        check(&mut cluster, "{:fetch_revision, :other}", &format!("{{:ok, 1, {}}}", LEAP + 61));
+        // It is no slave any more, so it is not promoted again.
+        check(&mut cluster, "{:promote}", "{:error, :not_a_slave}");
+        check(&mut cluster, "{:compare_and_put, :k, {:revision, 50}, 2}", ":ok");
+        check(&mut cluster, "{:fetch_revision, :k}", &format!("{{:ok, 2, {}}}", LEAP + 62));
+    });
+}
+
+#[test]
+fn a_store_that_is_removed_from_its_primary_goes_on_behind_what_that_has_counted() {
+    on_each_engine(|mut cluster| {
+        slave(&mut cluster);
+        cast(&mut cluster, &["{:replica_bye, 1}"]);
+        check(&mut cluster, "{:put, :k, 1}", ":ok");
+        check(&mut cluster, "{:fetch_revision, :k}", "{:ok, 1, 61}");
+    });
+}
+
+#[test]
+fn what_an_elixir_server_sends_is_numbered_by_its_slave() {
+    on_each_engine(|mut cluster| {
+        cast(&mut cluster, &["{:replicate_put, 1, :a}", "{:replicate_put, 2, :b}", "{:replicate_delete, 1}"]);
+        check(&mut cluster, "{:fetch_revision, 2}", "{:ok, :b, 3}");
+        cast(&mut cluster, &["{:replicate_put, 1, :a}"]);
+        check(&mut cluster, "{:fetch_revision, 1}", "{:ok, :a, 5}");
+    });
+}
+
+#[test]
+fn what_is_no_revision_is_not_taken_and_none_takes_all_that_come() {
+    on_each_engine(|mut cluster| {
+        slave(&mut cluster);
+        let put = format!("{{:replica_put, 1, 10, {}, :k, :never}}", REVISION_MAX + 1);
+        cast(
+            &mut cluster,
+            &[&put, "{:replica_put, 1, 10, 0, :k, :never}", "{:replica_put, 1, 10, :k, :never}"],
+        );
+        check(&mut cluster, "{:fetch_revision, :k}", "{:ok, :third, 50}");
+        // Of another session.
+        check(&mut cluster, "{:replica_ask, 2, 9, 1000}", "{:error, :other_session}");
+        check(&mut cluster, "{:replica_ask, 1, 9, 0}", "{:ok, 9}");
+        cast(&mut cluster, &[&format!("{{:replica_put, 1, 10, {REVISION_MAX}, :k, :far}}")]);
+        check(&mut cluster, "{:fetch_revision, :k}", &format!("{{:ok, :far, {REVISION_MAX}}}"));
+        check(&mut cluster, &format!("{{:replica_ask, 1, 10, {}}}", u64::MAX), "{:ok, 10}");
+        cast(&mut cluster, &["{:replica_bye, 1}"]);
+        for more in 1..3 {
+            check(&mut cluster, "{:put, :k, 1}", ":ok");
+            check(
+                &mut cluster,
+                "{:fetch_revision, :k}",
+                &format!("{{:ok, 1, {}}}", REVISION_RAISED_MAX + more),
+            );
+        }
+    });
+}

@@ -29,6 +29,8 @@ mod dropped;
 #[cfg(feature = "planted")]
 #[path = "cluster_simulation/faults.rs"]
 mod faults;
+#[path = "cluster_simulation/in_turn.rs"]
+mod in_turn;
 #[path = "cluster_simulation/many.rs"]
 mod many;
 #[path = "cluster_simulation/names.rs"]

@@ -15,6 +15,7 @@ use kvnode::replica::downstream::{Answer, Chance, Event, Input, KeysRead, Output
 use kvnode::replica::{GreetingAnswer, Hello, Refusal, SlaveName, SlaveState, SourceRead};
 use parking_lot::Mutex;
 
+use super::in_turn::InTurn;
 use super::network::Item;
 use super::node::frames_of;
 use super::random::Random;
@@ -280,8 +281,13 @@ impl World {
                 follow.tell(Input::PartRead { scan, part, read });
             }
             Output::Repair => {
+                let answers_later = self.nodes[node].drive.is_some();
+                let server = Arc::clone(&self.life(node).server);
                 let follow = self.follow(node, slot);
-                follow.slave.repair(&*follow.source);
+                match answers_later {
+                    true => follow.slave.repair(&InTurn(&*server)),
+                    false => follow.slave.repair(&*follow.source),
+                }
             }
             Output::TellSiblings { at, session } => {
                 let follow = self.follow(node, slot);

@@ -382,7 +382,7 @@ fn a_primary_is_answered_where_the_number_of_its_copy_is_not_kept() {
         life.cast("{:replica_copy, 1, 7, :begin}");
         life.put(1, 7, "1, :brought");
         life.cast("{:replica_copy, 1, 8, :end}");
-        life.call("{:replica_ask, 1, 8}");
+        life.call("{:replica_ask, 1, 8, 8}");
         assert!(life.answers().is_empty(), "the copy is not in");
         life.settle();
         loop {

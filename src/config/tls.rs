@@ -46,8 +46,8 @@ pub enum TlsVerify {
     /// As [`Peer`](Self::Peer), but one that connects may come without: `verify_peer` with
     /// `{fail_if_no_peer_cert, false}`.
     PeerIfGiven,
-    /// Nothing: `verify_none`. An eavesdropper reads nothing, but who is on the other side is not known: only the
-    /// cookie says so.
+    /// No certificate is verified: `verify_none`. An eavesdropper reads nothing, but the peer has proved its name to nobody: only
+    /// the cookie tells that it belongs to the cluster.
     None,
 }
 

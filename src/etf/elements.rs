@@ -42,8 +42,8 @@ impl<'a> TermView<'a> {
         }
     }
 
-    /// The elements of a proper list, each with what was noticed in itself; `None` for anything else, and for one that has
-    /// more than `len_max`.
+    /// The elements of a proper list, each with its own traits. `None` where the term is no proper list, or a list of more than
+    /// `len_max` elements.
     pub fn elements(self, len_max: usize) -> Option<Vec<TermView<'a>>> {
         if self.list_len()? > len_max {
             return None;

@@ -147,7 +147,7 @@ fn sum(one: &[u8], other: &[u8]) -> Vec<u8> {
     digits
 }
 
-/// Of a magnitude and one that is not larger.
+/// The difference of two magnitudes, of which `small` is not the larger.
 fn difference(large: &[u8], small: &[u8]) -> Vec<u8> {
     let mut borrow = 0;
     let take = |(at, &digit): (usize, &u8)| {

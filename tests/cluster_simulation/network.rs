@@ -119,8 +119,8 @@ impl World {
         }
     }
 
-    /// Whether a node whose store fails does not take a write of its primary for its size.
-    fn is_too_large(&mut self, node: usize, frame: &[u8]) -> bool {
+    /// Draws whether a node whose store fails is to refuse a write of its primary for its size.
+    fn draw_too_large(&mut self, node: usize, frame: &[u8]) -> bool {
         let write = b"replica_put";
         let is_put = || frame.windows(write.len()).any(|part| part == write);
         self.nodes[node].fails && !self.nodes[node].is_beam && is_put() && self.random.one_in(4)
@@ -139,7 +139,7 @@ impl World {
         };
         match item {
             Item::Frame(frame) => {
-                let is_skipped = self.is_too_large(node, &frame);
+                let is_skipped = self.draw_too_large(node, &frame);
                 self.counts.skipped += u64::from(is_skipped);
                 let (life, mut out) = (self.life_mut(node), Outbound::default());
                 let mut later = std::mem::take(&mut life.later);

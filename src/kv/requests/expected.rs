@@ -47,7 +47,7 @@ impl Expected {
     }
 }
 
-/// Whether a term is the one that these canonical bytes are of. One that has no canonical form is not.
+/// Whether these canonical bytes are those of a term. A term that has no canonical form equals no other.
 fn is_same(canonical: &[u8], term: &[u8]) -> bool {
     let mut scratch = Vec::new();
     let Ok(term) = TermView::parse(term) else { return false };

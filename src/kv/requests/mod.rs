@@ -30,8 +30,8 @@ pub(super) use outcome::Outcome;
 use super::Request;
 use crate::etf::{Cursor, TermError, TermView};
 
-/// Keys that one request may name: so many that what they have is looked up, or changed, in some milliseconds, in which other
-/// callers of the store wait.
+/// Keys that one request may name. The values of so many keys are read, or changed, in some milliseconds; other callers of the
+/// store wait for that.
 pub const KEYS_MAX: usize = 16 << 10;
 /// Bytes of the keys and values of one request of several, or of its answer: as many as the largest value that is taken by the
 /// default of [`Limits`](crate::config::Limits).

@@ -1,4 +1,4 @@
-//! fjall beside redb, as the engine of a store on disk: a note's worth of numbers, for a reader who asks the question again.
+//! fjall beside redb, as the engine of a store on disk: the numbers behind the choice of fjall, to be measured again when either engine has changed.
 //!
 //!     cargo run --release -- DIR       (in scripts/bench.d/engines; DIR on the disk that is meant)
 //!

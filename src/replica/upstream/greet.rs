@@ -8,6 +8,10 @@ use crate::replica::{Position, Refusal, TermRole};
 /// Primaries that are watched at once, of which but one is followed: beyond it a greeting is refused.
 const WATCHES_MAX: usize = 16;
 
+/// Sessions of one primary that were in force one after the other and are known: one for each time that it greets this store by
+/// one name while it takes the session of another for the one in force.
+const REPLACED_MAX: usize = 64;
+
 /// What a greeting changes.
 struct Change {
     /// Whose writes the store has had, and the last of these.
@@ -122,7 +126,14 @@ impl Upstream {
         self.durable.position = here;
         self.refused = None;
         self.under_way.forget();
-        let replaced = std::mem::replace(&mut self.replaced, change.replaced);
+        let replaced = std::mem::take(&mut self.replaced);
+        if let Some(session) = change.replaced {
+            self.replaced.clone_from(&replaced);
+            if self.replaced.len() >= REPLACED_MAX {
+                self.replaced.remove(0);
+            }
+            self.replaced.push(session);
+        }
         self.stepped_down |= change.is_demoted && around.has_slaves;
         self.role = Role::Following(Following::new(greeting, here.map_or(0, |here| here.applied)));
         // Before anything is dropped.

@@ -73,8 +73,8 @@ pub struct Upstream {
     stepped_down: bool,
     /// The rank of the primary that did so last.
     settled_in: (u64, u64),
-    /// A session of the same primary that another has taken the place of while it was there.
-    replaced: Option<u64>,
+    /// The sessions of the same primary that the one in force has taken the place of, one after the other, while that was there.
+    replaced: Vec<u64>,
     /// The primary that was refused last, and why.
     refused: Option<(u64, Refusal)>,
     under_way: UnderWay,
@@ -128,7 +128,7 @@ impl Upstream {
             watched: Vec::new(),
             stepped_down: false,
             settled_in: (0, 0),
-            replaced: None,
+            replaced: Vec::new(),
             refused: None,
             under_way: UnderWay::default(),
             put_off: None,
@@ -566,9 +566,9 @@ impl Upstream {
         self.log(Event::WrittenTo);
     }
 
-    /// Tells a primary that this store follows it no more: in the session in force, and in the one that this has taken the place
-    /// of. The primary has greeted this store by two names then, and may not have had its answer to the second.
-    fn leave(&mut self, primary: &Pid, session: u64, replaced: Option<u64>) {
+    /// Tells a primary that this store follows it no more: in the session in force, and in those that this has taken the place
+    /// of. The primary has greeted this store by two names then, and may not have had the answers to those of one.
+    fn leave(&mut self, primary: &Pid, session: u64, replaced: Vec<u64>) {
         let sessions = replaced.into_iter().chain([session]);
         self.outputs.extend(sessions.map(|session| Output::Leave { primary: primary.clone(), session }));
     }
@@ -578,11 +578,11 @@ impl Upstream {
         if !is_it {
             return;
         }
-        let replaced = self.replaced.take();
-        let primary = self.following().map(|following| following.primary.pid.clone());
-        if let (Some(primary), Some(session)) = (primary, replaced) {
-            // The primary has greeted this store by two names, and takes the other's session for the one in force.
-            self.outputs.push_back(Output::Leave { primary, session });
+        let replaced = std::mem::take(&mut self.replaced);
+        if let Some(primary) = self.following().map(|following| following.primary.pid.clone()) {
+            // Where the primary has greeted this store by two names it takes the other's session for the one in force.
+            let leave = |session| Output::Leave { primary: primary.clone(), session };
+            self.outputs.extend(replaced.into_iter().map(leave));
         }
         self.role = Role::Alone;
         self.under_way.forget();

@@ -103,7 +103,7 @@ impl Upstream {
     /// What was the former primary's is this store's: its slaves, itself among them, and its global names.
     fn take_over(&mut self, former: Following) {
         let primary = former.primary;
-        let replaced = self.replaced.take();
+        let replaced = std::mem::take(&mut self.replaced);
         if former.is_there {
             self.leave(&primary.pid, primary.session, replaced);
         }

@@ -131,17 +131,33 @@ fn what_a_primary_has_not_brought_up_to_date_has_nothing_of_it() {
 }
 
 #[test]
-fn a_primary_that_takes_back_one_of_two_names_is_told_of_the_session_of_the_other() {
+fn a_primary_that_takes_back_one_of_two_names_is_told_of_the_sessions_of_the_other() {
     let mut upstream = upstream();
-    for session in [1, 2] {
+    let left = |outputs: &[Output]| -> Vec<u64> {
+        let session = |output: &Output| match output {
+            Output::Leave { session, .. } => Some(*session),
+            _ => None,
+        };
+        outputs.iter().filter_map(session).collect()
+    };
+    // By the second name it is greeted again and again, and no answer comes there.
+    for session in 1..=4 {
         greet(&mut upstream, greeting(0, &[1], session), FREE).expect("it is taken");
     }
-    let outputs = hand(&mut upstream, Input::Bye { session: 2 });
-    assert!(outputs.iter().any(|output| matches!(output, Output::Leave { session: 1, .. })), "{outputs:?}");
+    assert_eq!(left(&hand(&mut upstream, Input::Bye { session: 4 })), [1, 2, 3]);
     // By one name there is no other.
-    greet(&mut upstream, greeting(0, &[1], 3), FREE).expect("it is taken");
-    let outputs = hand(&mut upstream, Input::Bye { session: 3 });
-    assert!(!outputs.iter().any(|output| matches!(output, Output::Leave { .. })), "{outputs:?}");
+    greet(&mut upstream, greeting(0, &[1], 5), FREE).expect("it is taken");
+    assert!(left(&hand(&mut upstream, Input::Bye { session: 5 })).is_empty());
+    // The same where another is promoted in the place of the primary; and there is a bound.
+    for session in 1..=200 {
+        greet(&mut upstream, greeting(0, &[1], session), FREE).expect("it is taken");
+    }
+    let outputs = greet(&mut upstream, greeting(1, &[2], 201), FREE).expect("its term is higher");
+    assert_eq!(left(&outputs), (136..=200).collect::<Vec<u64>>());
+    assert!(
+        left(&hand(&mut upstream, Input::Bye { session: 201 })).is_empty(),
+        "those are another primary's"
+    );
 }
 
 #[test]

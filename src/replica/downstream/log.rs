@@ -19,8 +19,8 @@ struct Entry {
     /// The store's number of the write, or of the last one before what was read.
     seq: u64,
     traits: Traits,
-    /// It is the beginning or the end of a copy.
-    of_copy: bool,
+    /// `None`: it is a write.
+    mark: Option<CopyMark>,
     is_put: bool,
 }
 
@@ -40,6 +40,8 @@ pub(super) struct Lost {
     pub(super) writes: u64,
     /// A copy's mark was among it.
     pub(super) marks: bool,
+    /// A mark that nothing is missing was among what was sent, and may be on its way.
+    pub(super) wholes: bool,
 }
 
 /// What a slave may still lack.
@@ -64,10 +66,14 @@ impl Log {
     }
 
     pub(super) fn push_mark(&mut self, session: u64, seq: u64, mark: CopyMark) {
-        let message = encode(|w| dialect::write_mark(w, session, seq, mark));
-        let of_copy = matches!(mark, CopyMark::Begin | CopyMark::End);
-        let traits = Traits::none();
-        self.add(Entry { message, key: (0, 0), canonical: None, seq, traits, of_copy, is_put: false });
+        self.add(Entry::of_mark(session, seq, mark));
+    }
+
+    /// A mark comes before all that was not sent, where nothing else was.
+    pub(super) fn push_mark_first(&mut self, session: u64, seq: u64, mark: CopyMark) {
+        let entry = Entry::of_mark(session, seq, mark);
+        self.bytes += entry.bytes();
+        self.entries.push_front(entry);
     }
 
     fn add(&mut self, entry: Entry) {
@@ -132,6 +138,7 @@ impl Log {
         {
             if self.first >= up_to {
                 self.on_its_way = (self.on_its_way.0 + entry.bytes(), self.first + 1);
+                lost.wholes |= matches!(entry.mark, Some(CopyMark::Whole | CopyMark::End));
             }
             self.first += 1;
             self.sent -= 1;
@@ -219,7 +226,7 @@ impl Lost {
                 self.writes += 1;
                 key(lost);
             }
-            None => self.marks |= entry.of_copy,
+            None => self.marks |= matches!(entry.mark, Some(CopyMark::Begin | CopyMark::End)),
         }
     }
 }
@@ -239,7 +246,13 @@ impl Entry {
         message.extend_from_slice(value);
         let is_put = matches!(write, ReplicaWrite::Put { .. });
         let canonical = matches!(sent, Cow::Owned(_)).then(|| key.into());
-        Self { message, key: (from, to), canonical, seq, traits, of_copy: false, is_put }
+        Self { message, key: (from, to), canonical, seq, traits, mark: None, is_put }
+    }
+
+    fn of_mark(session: u64, seq: u64, mark: CopyMark) -> Self {
+        let message = encode(|w| dialect::write_mark(w, session, seq, mark));
+        let (traits, mark) = (Traits::none(), Some(mark));
+        Self { message, key: (0, 0), canonical: None, seq, traits, mark, is_put: false }
     }
 
     /// The memory of its bytes.
@@ -275,9 +288,9 @@ mod tests {
         assert_eq!(log.acknowledge(1), Some(10));
         assert_eq!((log.len(), log.sent_up_to()), (2, 2));
         let mut lost = Vec::new();
-        assert_eq!(log.drop_unsent(|key| lost.push(key[0])), Lost { writes: 1, marks: false });
+        assert_eq!(log.drop_unsent(|key| lost.push(key[0])), Lost { writes: 1, marks: false, wholes: false });
         assert!(log.send().is_none());
-        assert_eq!(log.drop_all(|key| lost.push(key[0])), Lost { writes: 1, marks: false });
+        assert_eq!(log.drop_all(|key| lost.push(key[0])), Lost { writes: 1, marks: false, wholes: false });
         assert_eq!((lost, log.bytes(), log.sent_bytes(), log.sent_up_to()), (vec![3, 2], 0, 0, 2));
     }
 
@@ -300,9 +313,12 @@ mod tests {
             log.send().expect("it waits");
         }
         let mut lost = Vec::new();
-        assert_eq!(log.lose(2, |key| lost.push(key[0])), Lost { writes: 3, marks: false });
+        assert_eq!(log.lose(2, |key| lost.push(key[0])), Lost { writes: 3, marks: false, wholes: false });
         assert!(log.sent_bytes() > 0, "the third is on its way");
-        assert_eq!(log.drop_unsent_puts(|key| lost.push(key[0])), Lost { writes: 1, marks: false });
+        assert_eq!(
+            log.drop_unsent_puts(|key| lost.push(key[0])),
+            Lost { writes: 1, marks: false, wholes: false }
+        );
         assert_eq!((lost, log.len(), log.sent_up_to()), (vec![1, 2, 3, 5], 2, 3));
         assert_eq!(log.send().and_then(|next| next.key), Some(&[4][..]));
         assert_eq!(log.send().map(|next| (next.key, next.is_put)), Some((Some(&[6][..]), false)));
@@ -315,7 +331,10 @@ mod tests {
         let mut log = Log::default();
         log.push(Dialect::Kvnode { session: 1 }, 1, delete(&[1]));
         log.push_mark(1, 1, CopyMark::Begin);
-        assert_eq!(log.drop_unsent(|key| assert_eq!(key, [1])), Lost { writes: 1, marks: true });
+        assert_eq!(
+            log.drop_unsent(|key| assert_eq!(key, [1])),
+            Lost { writes: 1, marks: true, wholes: false }
+        );
         assert_eq!(log.bytes(), 0);
     }
 }

@@ -197,13 +197,21 @@ impl Stream {
     }
 
     /// It has not kept all that it was sent: all of that is missed again, also what was sent behind the question that this answers.
-    /// A failure is told once, with the answer that goes out next. Deletions that were not sent stay, as they make room.
-    pub(super) fn not_kept(&mut self, lacks: &mut Lacks, up_to: u64) {
+    /// A failure is told once, with the answer that goes out next. Deletions that were not sent stay, as they make room. `confirmed`: up
+    /// to there it had everything.
+    pub(super) fn not_kept(&mut self, lacks: &mut Lacks, up_to: u64, confirmed: u64) {
         self.probe.answered();
         self.pause(lacks);
         let sent = self.log.lose(up_to, |key| lacks.add(key));
         let unsent = self.log.drop_unsent_puts(|key| lacks.add(key));
         self.lost(lacks, sent.marks || unsent.marks || self.copying);
+        if let Dialect::Kvnode { session } = self.dialect
+            && sent.wholes
+        {
+            // It is about to take itself for one that has everything: a deletion behind that would be the last write that it has, though
+            // what was missed before is not there.
+            self.log.push_mark_first(session, confirmed, CopyMark::Repair);
+        }
     }
 
     /// It does not keep what it is sent, for this reason, and is sent deletions alone for what this gives.

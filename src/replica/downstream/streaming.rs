@@ -363,8 +363,9 @@ impl Downstream {
     fn not_kept(&mut self, mark: Mark, why: Refusal, now: Instant) {
         let phase = std::mem::replace(&mut self.phase, Phase::Dropped);
         let held = if let Phase::Held { until, .. } = &phase { Some(*until) } else { None };
+        let confirmed = self.confirmed();
         let Some((watch, mut stream)) = phase.into_stream() else { return };
-        stream.not_kept(&mut self.lacks, mark.up_to);
+        stream.not_kept(&mut self.lacks, mark.up_to, confirmed);
         let is_news = stream.full.is_none_or(|full| full.why != why);
         let until = match (held, &mut stream.full) {
             (Some(until), Some(full)) => {

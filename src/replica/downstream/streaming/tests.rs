@@ -543,6 +543,39 @@ fn what_was_sent_behind_a_question_is_missed_too_where_the_answer_tells_of_a_fai
 }
 
 #[test]
+fn one_that_fails_late_is_told_that_something_is_missing_before_it_is_sent_a_deletion() {
+    let key = atom("k");
+    let source = OneKey(key.clone());
+    let mut line = Line::new(&source, 1 << 20);
+    line.greeted(1, GreetingAnswer::Taken(said()));
+    let session = line.greetings[0];
+    line.settled();
+    line.slave.push(8, put(&key, &key));
+    line.pass();
+    let mark = line.taken().1.expect("asked");
+    line.slave.push(9, put(&key, &key));
+    line.taken();
+    let why = Refusal::NoSpace;
+    line.hand(Input::Acknowledged { mark, kept: Err(why) });
+    // What was on its way fails too, and is told with the answer to the next question. Before that comes it is sent what it lacks.
+    line.pass();
+    let mark = line.taken().1.expect("asked");
+    line.now = line.slave.poll_timeout().expect("it is tried again");
+    line.repair();
+    let sent = line.taken().0;
+    assert!(sent.first().is_some_and(|first| first.contains(":repair")), "{sent:?}");
+    assert!(sent.last().is_some_and(|last| last.contains(":whole")), "{sent:?}");
+    line.hand(Input::Acknowledged { mark, kept: Err(why) });
+    // Of which it knows nothing.
+    assert_eq!(line.slave.push(10, put(&atom("l"), &key)), Pushed::Kept);
+    assert_eq!(line.slave.push(11, delete(&key)), Pushed::Ready);
+    let (sent, _) = line.taken();
+    let cast = |message: &str| format!("{{:\"$gen_cast\", {message}}}");
+    let repair = cast(&format!("{{:replica_copy, {session}, 7, :repair}}"));
+    assert_eq!(sent, [repair, cast(&format!("{{:replica_delete, {session}, 11, :k}}"))]);
+}
+
+#[test]
 fn one_that_stays_full_is_tried_less_and_less_often_and_said_to_be_so_once() {
     let key = atom("k");
     let source = OneKey(key.clone());

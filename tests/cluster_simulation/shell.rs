@@ -405,9 +405,11 @@ impl World {
         if primary == Some(pair.1) && is_answered {
             let changes = self.changes;
             self.cycles.insert(pair, changes);
-            // By another name it may be its slave all the same.
-            let is_slave = |slave: &Arc<SlaveEntry>| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
-            let is_kept = life.server.slaves().iter().any(is_slave);
+            // By another name one may be the slave of the other all the same.
+            let other = self.node_named(&life.store.pid.node);
+            let follows = |slave: &Arc<SlaveEntry>, node: usize| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
+            let is_kept = life.server.slaves().iter().any(|slave| follows(slave, node))
+                || self.life(node).server.slaves().iter().any(|slave| follows(slave, other));
             let is_in_vain = !is_kept && self.cycles.get(&(pair.1, pair.0)) == Some(&changes);
             assert!(!is_in_vain, "{node} and {at:?} give each other up for being each other's primary");
         }

@@ -193,7 +193,10 @@ impl World {
             if !had.iter().any(is_it) || self.turns.get(incarnation) != Some(then) {
                 continue;
             }
-            let has = observed.data.get(key).copied();
+            // What is done and waits in the order for a write with a lower number is not what its slaves have, and is there.
+            let waits =
+                self.nodes[node].drive.as_ref().and_then(|drive| drive::at_rest(drive).get(key).copied());
+            let has = observed.data.get(key).copied().max(waits);
             let is_deleted = has.is_none() && self.deleted.get(key).is_some_and(|deleted| deleted > value);
             assert!(
                 has >= Some(*value) || is_deleted,

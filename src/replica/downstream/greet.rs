@@ -171,10 +171,13 @@ impl Downstream {
             Kept::Only => false,
             Kept::This(other) => {
                 self.outputs.push_back(Output::Drop { name: other.clone() });
+                self.outputs.push_back(Output::SlavesChanged);
                 self.log(Event::Merged { dropped: other.clone(), kept: self.name.clone() });
                 false
             }
             Kept::Other(other) => {
+                // What is kept of the slaves has its name still: a store that is known there is not taken over again.
+                self.outputs.push_back(Output::SlavesChanged);
                 self.log(Event::Merged { dropped: self.name.clone(), kept: other.clone() });
                 true
             }

@@ -614,8 +614,10 @@ fn one_process_is_one_slave_by_the_name_that_outlives_it() {
     again.timeout();
     again.located(&at);
     again.watched();
+    let noted = *store.noted.lock();
     let lines = again.dialect(true);
     assert!(lines[0].starts_with("Info: slave dropped: it is "), "{lines:?}");
+    assert_eq!(*store.noted.lock(), noted + 1, "it is a slave by this name no more");
     assert!(again.is_over() && matches!(by_name.state(), SlaveState::Following(_)));
     assert_eq!(again.greetings(), 0);
     // Found by another pid (a name of its own in `global`), it has taken a greeting: the kept one greets it anew.

@@ -392,7 +392,9 @@ impl World {
 
     /// A slave is given up as it is a primary of the store. Where it is the one that the store follows, that one has not given up
     /// this store for the same, unless somebody has changed the trees since. (In a longer circle several may give up, and where
-    /// a greeting is taken that nobody waits for any more.)
+    /// a greeting is taken that nobody waits for any more. So may two of which each has followed the other: a store that follows
+    /// one that has followed it, and is not connected to it any more, stands twice in its own lineage. Both say so, and whichever
+    /// is added again is a slave.)
     fn check_cycle(&mut self, node: usize, slot: usize) {
         let lineage = self.lineage(node);
         let primary = Self::primary_of(&lineage);
@@ -402,7 +404,9 @@ impl World {
         let Some(life) = at.and_then(|other| self.nodes[other].life.as_ref()) else { return };
         let pair = (lineage.incarnation(), life.incarnation);
         let is_answered = [pair.0, pair.1].iter().all(|life| !self.unanswered.contains(life));
-        if primary == Some(pair.1) && is_answered {
+        let is_twice = |path: &[u64]| path.iter().filter(|life| [pair.0, pair.1].contains(life)).count() > 2;
+        let have_followed_each_other = is_twice(&lineage.path) || is_twice(&life.source().lineage().path);
+        if primary == Some(pair.1) && is_answered && !have_followed_each_other {
             let changes = self.changes;
             self.cycles.insert(pair, changes);
             // By another name one may be the slave of the other all the same.

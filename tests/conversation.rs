@@ -12,6 +12,8 @@ mod copies;
 mod deferred;
 #[path = "support/dropped.rs"]
 mod dropped;
+#[path = "conversation/ends.rs"]
+mod ends;
 #[path = "conversation/functions.rs"]
 mod functions;
 #[path = "conversation/late.rs"]

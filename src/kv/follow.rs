@@ -11,6 +11,7 @@ use super::confirm::Confirmations;
 use super::ranked::{Ranked, rank};
 use super::{Forward, SlaveEntry};
 use crate::etf::Pid;
+use crate::process::WakeRequest;
 use crate::replica::{Refusal, Source};
 
 /// Looks after the slaves of stores. From any thread; none of it may block.
@@ -32,8 +33,14 @@ pub trait Follow: Send + Sync {
         while work.step() {}
     }
 
+    /// Something is to be done again and again for a store, until it says that it is not, or the store has ended.
+    fn wake(&self, store: Pid, request: WakeRequest);
+
     /// The monotonic clock.
     fn now(&self) -> Instant;
+
+    /// The machine's clock, in milliseconds since 1970.
+    fn unix_ms(&self) -> u64;
 }
 
 /// Something that is done step by step, while others use its store.

@@ -46,7 +46,7 @@ impl<S: Store> KeyValueServer<S> {
             let (key, value) = (cursor.term()?, cursor.term()?);
             let write = Write::Put { key, value, stamp: Stamp::default() };
             let (key, value) = write.check()?;
-            let Change::Put(value) = change_of(value, 0) else { continue };
+            let Change::Put(value) = change_of(value, Stamp::default()) else { continue };
             let put = with_canonical(key, |key| self.store().put(key, value, at_once))?;
             put.unwrap_or(Ok(0))?;
         }

@@ -19,7 +19,7 @@
 //! | `SlaveEntry::machine` | all that there is of one slave, its [`Downstream`](crate::replica::Downstream) | something is handed in, a write is queued, what waits is taken; a repair reads and queues. Never two at once |
 //! | `Order::held_back` | writes that wait for one with a lower number | they are put in or taken out |
 //! | `Reads::values`, `Reads::parts` | what was read for repairs | it is looked up; neither is taken under the other |
-//! | `KeyValueServer::dropped`, `offered`, `UpstreamEntry::asker` | pairs that are kept elsewhere; holders of its names; a primary that waits for an answer | they are kept, or looked up: no other is taken meanwhile |
+//! | `KeyValueServer::dropped`, `offered`, `expiry`, `UpstreamEntry::asker` | pairs that are kept elsewhere; holders of its names; whether keys that have ended are being removed; a primary that waits for an answer | they are kept, or looked up: no other is taken meanwhile |
 //!
 //! What the store itself locks comes after all of these, but for the last two rows: a store may show a value under a lock of its
 //! own, and what is shown is kept in these. A store's completion may run within the call that has asked for it, by the thread
@@ -32,9 +32,11 @@
 //! What is read of a call stands in [`request`]. The page of [`requests`] says how one more is added: in two files.
 
 mod at_slave;
+mod clock;
 mod confirm;
 pub mod downstream;
 pub mod dropped;
+mod expiry;
 pub mod figures;
 pub mod follow;
 pub mod functions;

@@ -18,7 +18,7 @@ use super::ranked::{Guard, Ranked, rank};
 
 use crate::etf::{TermView, Traits};
 use crate::replica::ReplicaWrite;
-use crate::store::{Change, Value, Written};
+use crate::store::{Change, OwnedValue, Value, Written};
 
 /// A write as its slaves are told of it.
 #[derive(Clone, Copy)]
@@ -50,8 +50,8 @@ impl Committed<'_> {
                 Change::Keep => {}
                 Change::Put(value) => {
                     let (value, traits) = (self.revised(*value), self.traits.union(value.traits));
-                    let (value, revision) = (value.bytes, value.revision);
-                    show(seq, ReplicaWrite::Put { key, value, traits, revision });
+                    let Value { bytes: value, revision, deadline, .. } = value;
+                    show(seq, ReplicaWrite::Put { key, value, traits, revision, deadline });
                 }
                 Change::Delete => {
                     let traits = match changes {
@@ -65,9 +65,6 @@ impl Committed<'_> {
     }
 }
 
-/// A value, with its traits and its revision.
-pub(super) type OwnedValue = (Box<[u8]>, Traits, u64);
-
 /// The same, kept back.
 struct HeldBack {
     changes: Vec<(Box<[u8]>, Option<OwnedValue>)>,
@@ -80,8 +77,8 @@ impl HeldBack {
         let changed = committed.written.changes.iter().filter_map(|(key, change)| match change {
             Change::Keep => None,
             Change::Put(value) => {
-                let Value { bytes, traits, revision, .. } = committed.revised(*value);
-                Some(((*key).into(), Some((bytes.into(), traits, revision))))
+                let value = committed.revised(*value);
+                Some(((*key).into(), Some(value.to_owned())))
             }
             Change::Delete => Some(((*key).into(), None)),
         });
@@ -90,20 +87,14 @@ impl HeldBack {
 
     fn bytes(&self) -> usize {
         let of = |(key, value): &(Box<[u8]>, Option<OwnedValue>)| {
-            key.len() + value.as_ref().map_or(0, |(bytes, ..)| bytes.len())
+            key.len() + value.as_ref().map_or(0, |value| value.bytes.len())
         };
         self.changes.iter().map(of).sum()
     }
 
     fn show(&self, seq: u64, show: &mut dyn FnMut(&Committed<'_>)) {
         let changes = self.changes.iter().map(|(key, value)| {
-            let change = match value {
-                Some((bytes, traits, revision)) => {
-                    Change::Put(Value { revision: *revision, ..Value::of(bytes, *traits) })
-                }
-                None => Change::Delete,
-            };
-            (&**key, change)
+            (&**key, value.as_ref().map_or(Change::Delete, |value| Change::Put(value.value())))
         });
         let changes: Vec<_> = changes.collect();
         let written = Written { seq, changes: &changes };

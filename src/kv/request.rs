@@ -1,7 +1,7 @@
 //! The key-value protocol's requests: terms in, operations out. Slices of the received bytes, nothing copied.
 
 use super::operations::{named, operations};
-use super::requests::{self, Edit, Lookup, Options, Parts};
+use super::requests::{self, Edit, Lookup, Options, Parts, Takes, WriteOptions};
 use crate::etf::{Cursor, TermView};
 use crate::replica::{CopyMark, Lineage};
 use crate::store::revision::{REVISION_MAX, REVISION_UNKNOWN};
@@ -14,20 +14,20 @@ pub enum Request<'a> {
         /// The key.
         key: TermView<'a>,
     },
-    /// `{:put, k, v}`: `:ok`. Of kvnode alone: `{:put, k, v, confirm: n}`.
+    /// `{:put, k, v}`: `:ok`. Of kvnode alone: `{:put, k, v, confirm: n, ttl: ms}`.
     Put {
         /// The key.
         key: TermView<'a>,
         /// The value.
         value: TermView<'a>,
-        /// The slaves that are to have it before it is answered; `None`: as the store is started with.
-        confirm: Option<u32>,
+        /// What else is wanted of it.
+        options: WriteOptions,
     },
     /// `{:delete, k}`: `:ok`. Of kvnode alone: `{:delete, k, confirm: n}`.
     Delete {
         /// The key.
         key: TermView<'a>,
-        /// As in [`Put`](Self::Put).
+        /// As in [`WriteOptions`].
         confirm: Option<u32>,
     },
     /// One of the requests that read, but for `{:get, k}`. Not of the Elixir servers.
@@ -37,7 +37,7 @@ pub enum Request<'a> {
         /// What is asked for.
         edit: Edit<'a>,
         /// As in [`Put`](Self::Put).
-        confirm: Option<u32>,
+        options: WriteOptions,
     },
     /// A request that writes, with an option that there is not: `{:error, {:unknown_option, option}}`.
     UnknownOption {
@@ -99,6 +99,8 @@ pub struct Hello<'a> {
     pub lineage: Lineage,
     /// The number of its last write.
     pub seq: u64,
+    /// What its clock says, in milliseconds.
+    pub clock: u64,
     /// It was started without data, and this store not by hand as its slave.
     pub started_empty: bool,
     /// Its names, as a list.
@@ -110,11 +112,12 @@ pub struct Hello<'a> {
 impl<'a> Hello<'a> {
     /// Reads it; `None`: it is none.
     pub fn read(term: TermView<'a>) -> Option<Self> {
-        let [_, session, lineage, seq, names, slaves, started_empty] = term.as_tuple::<7>()?;
+        let [_, session, lineage, seq, clock, names, slaves, started_empty] = term.as_tuple::<8>()?;
         Some(Self {
             session: session.as_unsigned()?,
             lineage: Lineage::read(lineage)?,
             seq: seq.as_unsigned()?,
+            clock: clock.as_unsigned()?,
             started_empty: started_empty.is_atom("true"),
             names,
             slaves,
@@ -144,7 +147,7 @@ impl<'a> Request<'a> {
         (2, b"get") => Some(Self::Get { key: term.tail_at(cursor) }),
         (3, b"put") => {
             let (key, value) = key_and_value(term, cursor)?;
-            Some(Self::Put { key, value, confirm: None })
+            Some(Self::Put { key, value, options: WriteOptions::default() })
         },
         (2, b"delete") => Some(Self::Delete { key: term.tail_at(cursor), confirm: None }),
         (2, b"add_slave") => Some(Self::AddSlave { slave: term.tail_at(cursor) }),
@@ -165,16 +168,16 @@ impl<'a> Request<'a> {
         (4, b"put") => {
             let mut parts = Parts::new(cursor, arity);
             let (key, value) = (parts.next()?.noticed_in(term), parts.next()?.noticed_in(term));
-            Some(match parts.options()? {
-                Options::Known(confirm) => Self::Put { key, value, confirm },
+            Some(match parts.options(Takes::Ttl)? {
+                Options::Known(options) => Self::Put { key, value, options },
                 Options::Unknown(option) => Self::UnknownOption { option },
             })
         },
         (3, b"delete") => {
             let mut parts = Parts::new(cursor, arity);
             let key = parts.next()?.noticed_in(term);
-            Some(match parts.options()? {
-                Options::Known(confirm) => Self::Delete { key, confirm },
+            Some(match parts.options(Takes::NoTtl)? {
+                Options::Known(WriteOptions { confirm, .. }) => Self::Delete { key, confirm },
                 Options::Unknown(option) => Self::UnknownOption { option },
             })
         },
@@ -183,7 +186,7 @@ impl<'a> Request<'a> {
         (2, b"promote") => {
             Some(Self::Promote { reports: read_option(term.tail_at(cursor), "report")?.is_atom("true") })
         },
-        (7, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
+        (8, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
         (4, b"replica_ask") => {
             let ([session, seq, revision], _) = numbers(cursor)?;
             Some(Self::ReplicaAsk { session, seq, revision })
@@ -264,7 +267,7 @@ pub enum Cast<'a> {
 /// A cast from a primary that is a kvnode, to one: see [`crate::replica::dialect`].
 #[derive(Clone, Copy, Debug)]
 pub enum FromPrimary<'a> {
-    /// `{:replica_put, session, seq, revision, k, v}`
+    /// `{:replica_put, session, seq, revision, k, v}`, or `{:replica_put, session, seq, revision, deadline, k, v}`
     Put {
         /// The session.
         session: u64,
@@ -272,6 +275,8 @@ pub enum FromPrimary<'a> {
         seq: u64,
         /// The key's revision with it.
         revision: u64,
+        /// When it ends, by the primary's clock; 0: never.
+        deadline: u64,
         /// The key.
         key: TermView<'a>,
         /// The value.
@@ -316,7 +321,12 @@ impl<'a> FromPrimary<'a> {
         (6, b"replica_put") => {
             let ([session, seq, revision], cursor) = numbers(cursor)?;
             let (key, value) = key_and_value(term, cursor)?;
-            Some(Self::Put { session, seq, revision: revision_of(revision)?, key, value })
+            Some(Self::Put { session, seq, revision: revision_of(revision)?, deadline: 0, key, value })
+        },
+        (7, b"replica_put") => {
+            let ([session, seq, revision, deadline], cursor) = numbers(cursor)?;
+            let (key, value) = key_and_value(term, cursor)?;
+            Some(Self::Put { session, seq, revision: revision_of(revision)?, deadline, key, value })
         },
         (4, b"replica_delete") => {
             let ([session, seq], cursor) = numbers(cursor)?;
@@ -365,6 +375,10 @@ impl<'a> SkippedWrite<'a> {
         match (cursor.tuple().ok()?, cursor.atom().ok()?.as_bytes()) {
             (6, b"replica_put") => {
                 let ([session, seq, _revision], cursor) = numbers(cursor)?;
+                Some(Self::Numbered { session, seq, rest: cursor.rest() })
+            }
+            (7, b"replica_put") => {
+                let ([session, seq, _revision, _deadline], cursor) = numbers(cursor)?;
                 Some(Self::Numbered { session, seq, rest: cursor.rest() })
             }
             (4, b"replica_delete") => {

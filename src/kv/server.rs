@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use super::clock::Clock;
 use super::confirm::{Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
+use super::expiry::Expiry;
 use super::handed::Handed;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
-use super::requests::{Shape, answer_later};
+use super::requests::Shape;
 use super::upstream::UpstreamEntry;
 use super::write::{
     Completion, Stamp, Write, Written, at_once, change_of, committed, replicate, shared_value,
@@ -60,6 +62,8 @@ pub struct KeyValueServer<S> {
     /// Slaves that were added in this life.
     pub(super) slaves_added: AtomicU64,
     pub(super) confirm: ConfirmConfig,
+    pub(super) clock: Arc<Clock>,
+    pub(super) expiry: Expiry,
     pub(super) slave_writes: SlaveWrites,
     pub(super) slave_write_said: OnceFlag,
     /// Writes that are at its primary.
@@ -107,6 +111,8 @@ impl<S: Store> KeyValueServer<S> {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
+            clock: Arc::new(Clock::new(&follow)),
+            expiry: Expiry::default(),
             follow,
             this: Weak::new(),
             upstream: Arc::new(UpstreamEntry::new(machine)),
@@ -193,9 +199,8 @@ impl<S: Store> KeyValueServer<S> {
     fn get(&self, key: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) -> Result<(), TermError> {
         with_canonical(key, |key| {
             let (me, flags, here) = (turn.me, turn.flags, caller.node() == *turn.peer);
-            let later =
-                || answer_later(&self.dispatch, caller.to_owned(&me.pid), here.then_some(flags), Shape::Get);
-            self.store.get(key, |value| reply_value(value, caller, turn), later);
+            let later = || self.answer_later(caller.to_owned(&me.pid), here.then_some(flags), Shape::Get);
+            self.store.get(key, |value| reply_value(self.clock.shown(value), caller, turn), later);
         })
     }
 
@@ -231,7 +236,7 @@ impl<S: Store> KeyValueServer<S> {
             let _order = self.confirmations.order.hold();
             let written = self.apply(key, value, stamp, turn, at_once).unwrap_or(Ok(0));
             if let Ok(seq) = written {
-                let changes = [(key, change_of(value, stamp.revision))];
+                let changes = [(key, change_of(value, stamp))];
                 let written = store::Written { seq, changes: &changes };
                 let (traits, revision) = (write.traits(), self.store.revision());
                 let write = Committed { written, traits, revision, confirmed: confirm > 0 };
@@ -254,7 +259,7 @@ impl<S: Store> KeyValueServer<S> {
         let handed = Handed { store: turn.me.id, traits: write.traits(), needs: write.needs(), confirmed };
         let stamp = write.stamp();
         let apply = |done: &mut dyn FnMut() -> WriteDone| self.apply(key, value, stamp, turn, done);
-        self.hand(handed, key, change_of(value, stamp.revision), || later(turn), apply)
+        self.hand(handed, key, change_of(value, stamp), || later(turn), apply)
     }
 
     #[inline]
@@ -262,17 +267,15 @@ impl<S: Store> KeyValueServer<S> {
         &self,
         key: &[u8],
         value: Option<TermView<'_>>,
-        Stamp { copy, revision }: Stamp,
+        stamp: Stamp,
         turn: &Turn<'_>,
         done: impl FnOnce() -> WriteDone,
     ) -> Option<Result<u64, StoreError>> {
         match value {
             Some(value) => {
-                let bytes = value.bytes();
+                self.ends_at(stamp.deadline, turn);
                 let shared = shared_value(value, turn);
-                let (shared, traits) = (shared.as_ref(), value.traits());
-                let value = Value { bytes, shared, traits, copy, revision };
-                self.store.put(key, value, done)
+                self.store.put(key, Value { shared: shared.as_ref(), ..stamp.of(value) }, done)
             }
             None => self.store.delete(key, done),
         }
@@ -369,14 +372,14 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 self.watch.count(Served::Get);
                 self.get(key, caller, turn)
             }
-            Some(Request::Put { key, value, confirm }) => {
+            Some(Request::Put { key, value, options }) => {
                 self.watch.count(Served::Put);
                 let copy = self.upstream.copy();
                 if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
-                let stamp = Stamp { copy, revision: 0 };
-                self.call_write(Write::Put { key, value, stamp }, confirm, caller, turn)
+                let stamp = Stamp { copy, revision: 0, deadline: self.clock.deadline(options.ttl) };
+                self.call_write(Write::Put { key, value, stamp }, options.confirm, caller, turn)
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
@@ -386,7 +389,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 self.call_write(Write::Delete { key }, confirm, caller, turn)
             }
             Some(Request::Lookup(lookup)) => self.call_lookup(request, lookup, caller, turn),
-            Some(Request::Edit { edit, confirm }) => self.call_edit(request, edit, confirm, caller, turn),
+            Some(Request::Edit { edit, options }) => self.call_edit(request, edit, options, caller, turn),
             Some(Request::UnknownOption { option }) => {
                 self.watch.count(Served::Refused);
                 turn.reply(caller, |w| {
@@ -461,7 +464,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
         }
         let done = match cast {
             Some(Cast::ReplicatePut { key, value }) => {
-                let stamp = Stamp { copy: self.upstream.copy(), revision: 0 };
+                let stamp = Stamp { copy: self.upstream.copy(), ..Stamp::default() };
                 self.cast_write(Write::Put { key, value, stamp }, turn)
             }
             Some(Cast::ReplicateDelete { key }) => self.cast_write(Write::Delete { key }, turn),
@@ -519,7 +522,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
-        state::write(w, &self.store, &self.slaves(), self.shape, bytes_max);
+        state::write(w, &self.store, &self.slaves(), self.shape, &self.clock, bytes_max);
     }
 
     fn waits_for_room(&self) -> bool {

@@ -10,11 +10,10 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::KeyValueServer;
-use super::order::OwnedValue;
 use super::ranked::{Ranked, rank};
 use crate::replica::planted::{Rule, planted};
-use crate::replica::{Lineage, PresentValue, Source, SourceRead};
-use crate::store::{Batch, Owed, ReadDone, Shows, Store, StoreError, Value, scan};
+use crate::replica::{Lineage, Present, PresentValue, Source, SourceRead};
+use crate::store::{Batch, Owed, OwnedValue, ReadDone, Shows, Store, StoreError, Value, scan};
 
 /// Values that were read and wait to be asked for again.
 const VALUES_MAX: usize = 128;
@@ -68,7 +67,7 @@ impl<S: Store> KeyValueServer<S> {
         let asked = Arc::new(());
         let now = self.store().get(
             key,
-            |value| show(value.map(|value| (value.bytes, value.traits, value.revision))),
+            |value| show(value.map(present)),
             || -> ReadDone {
                 {
                     let mut values = self.confirmations.reads.values.lock();
@@ -88,8 +87,7 @@ impl<S: Store> KeyValueServer<S> {
                     }
                 });
                 Box::new(move |found| {
-                    let own = |value: Value<'_>| (value.bytes.into(), value.traits, value.revision);
-                    came.tell(found.map(|value| value.map(own)));
+                    came.tell(found.map(|value| value.map(Value::to_owned)));
                 })
             },
         );
@@ -142,6 +140,12 @@ impl<S: Store> KeyValueServer<S> {
     }
 }
 
+/// As a repair is shown it.
+const fn present(value: Value<'_>) -> Present<'_> {
+    let Value { bytes: value, traits, revision, deadline, .. } = value;
+    Present { value, traits, revision, deadline }
+}
+
 impl<S: Store> Source for KeyValueServer<S> {
     fn slaves_changed(&self) {
         self.note_slaves_quietly();
@@ -188,7 +192,7 @@ impl<S: Store> Source for KeyValueServer<S> {
         };
         match found {
             Some(Read::Found(Ok(value))) => {
-                show(value.as_ref().map(|(bytes, traits, revision)| (&**bytes, *traits, *revision)));
+                show(value.as_ref().map(|value| present(value.value())));
                 SourceRead::Shown
             }
             Some(Read::Found(Err(error))) => {
@@ -210,6 +214,10 @@ impl<S: Store> Source for KeyValueServer<S> {
 
     fn revision(&self) -> u64 {
         self.store().revision()
+    }
+
+    fn clock(&self) -> u64 {
+        self.clock.now()
     }
 
     fn lineage(&self) -> Lineage {
@@ -239,12 +247,12 @@ mod tests {
     use crate::kv::follow::tests::now;
     use crate::kv::follow::{Follow, FollowSlave, Offer};
     use crate::process::effect::EndedCall;
-    use crate::process::{Dispatch, NoRoom, ProcessId};
+    use crate::process::{Dispatch, NoRoom, ProcessId, WakeRequest};
     use crate::replica::downstream::{
         Answer, Chance, Input, KeysRead, Output, PartRead, Search, Siblings, Standpoint, Whereabouts,
     };
     use crate::replica::{SlaveName, Standing};
-    use crate::store::{Done, Pending, Scan, ScanDone, Update, Value};
+    use crate::store::{Done, Due, DueDone, Pending, Scan, ScanDone, Update, Value};
 
     struct Nowhere;
 
@@ -263,8 +271,14 @@ mod tests {
 
         fn offer(&self, _offer: Offer) {}
 
+        fn wake(&self, _store: Pid, _request: WakeRequest) {}
+
         fn now(&self) -> Instant {
-            unreachable!("nothing is timed")
+            now()
+        }
+
+        fn unix_ms(&self) -> u64 {
+            0
         }
     }
 
@@ -304,6 +318,14 @@ mod tests {
         }
 
         fn raise_revision(&self, _above: u64) {}
+
+        fn next_due(&self) -> Option<u64> {
+            None
+        }
+
+        fn due(&self, _now: u64, _max: usize, _later: impl FnOnce() -> DueDone) -> Option<Due> {
+            unreachable!("nothing ends")
+        }
 
         fn len(&self) -> usize {
             0
@@ -359,6 +381,14 @@ mod tests {
 
         fn raise_revision(&self, _above: u64) {}
 
+        fn next_due(&self) -> Option<u64> {
+            None
+        }
+
+        fn due(&self, _now: u64, _max: usize, _later: impl FnOnce() -> DueDone) -> Option<Due> {
+            unreachable!("nothing ends")
+        }
+
         fn seq(&self) -> u64 {
             1
         }
@@ -401,6 +431,7 @@ mod tests {
                 started_empty: false,
                 slaves: Vec::new(),
                 siblings: Siblings::default(),
+                clock: 0,
             };
             hand(Input::Answered { question, answer, store });
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::SlaveEntry;
+use super::clock::Clock;
 use crate::etf::{TermWriter, key};
 use crate::store::{Shows, Store, scan};
 
@@ -22,10 +23,11 @@ pub(super) fn write<S: Store>(
     store: &S,
     slaves: &[Arc<SlaveEntry>],
     shape: StateShape,
+    clock: &Clock,
     bytes_max: usize,
 ) {
     let slaves: Vec<&Arc<SlaveEntry>> = slaves.iter().filter(|slave| !slave.machine().is_over()).collect();
-    match pairs(store, bytes_max) {
+    match pairs(store, clock, bytes_max) {
         Some(pairs) if shape == StateShape::Plain && slaves.is_empty() => pairs.write(w),
         Some(pairs) => {
             w.map(2).atom("data");
@@ -55,7 +57,7 @@ impl Pairs {
 
 /// All pairs; `None` when they take more than `bytes_max`, or do not come at once. Others may write meanwhile: each key is seen
 /// once.
-fn pairs<S: Store>(store: &S, bytes_max: usize) -> Option<Pairs> {
+fn pairs<S: Store>(store: &S, clock: &Clock, bytes_max: usize) -> Option<Pairs> {
     if bytes_max == 0 || store.bytes() > bytes_max as u64 {
         return None;
     }
@@ -64,7 +66,7 @@ fn pairs<S: Store>(store: &S, bytes_max: usize) -> Option<Pairs> {
     loop {
         let batch = scan::at_once(&mut *scan)?.ok()?;
         // What is being written without a value has none to be shown yet, or is shown with the one of before.
-        for (key, value) in batch.iter().filter_map(|(key, value)| Some((key, value?))) {
+        for (key, value) in batch.iter().filter_map(|(key, value)| Some((key, clock.shown(value)?))) {
             pairs.count += 1;
             pairs.bytes.extend_from_slice(&key::outgoing(key));
             pairs.bytes.extend_from_slice(value.bytes);
@@ -90,13 +92,13 @@ fn write_slaves(w: &mut TermWriter<'_>, slaves: &[&Arc<SlaveEntry>]) {
 mod tests {
     use super::*;
     use crate::etf::{TermView, Traits, encode};
-    use crate::kv::follow::tests::{now, unfollowed};
+    use crate::kv::follow::tests::{nobody, now, unfollowed};
     use crate::replica::SlaveName;
     use crate::replica::downstream::Input;
     use crate::store::{MemoryStore, Value};
 
     fn shown(store: &MemoryStore, slaves: &[Arc<SlaveEntry>], shape: StateShape, bytes_max: usize) -> String {
-        let state = encode(|w| write(w, store, slaves, shape, bytes_max));
+        let state = encode(|w| write(w, store, slaves, shape, &Clock::new(&nobody()), bytes_max));
         format!("{:?}", TermView::parse(&state).expect("a term"))
     }
 

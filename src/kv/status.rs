@@ -170,7 +170,7 @@ mod tests {
             let answer = |question, answer| {
                 let (slaves, siblings) = (Vec::new(), Siblings::default());
                 let (lineage, seq, started_empty) = (lineage.clone(), 0, false);
-                let store = Standpoint { lineage, seq, started_empty, slaves, siblings };
+                let store = Standpoint { lineage, seq, clock: 0, started_empty, slaves, siblings };
                 hand(Input::Answered { question, answer, store });
             };
             hand(Input::Timeout);

@@ -22,6 +22,23 @@ pub(super) struct Stamp {
     pub copy: u32,
     /// The revision; 0: the store gives it one.
     pub revision: u64,
+    /// When it ends, by the store's clock; 0: never.
+    pub deadline: u64,
+}
+
+impl Stamp {
+    /// A value with these numbers.
+    #[inline]
+    pub(super) const fn of<'a>(self, value: TermView<'a>) -> Value<'a> {
+        self.put_into(Value::of(value.bytes(), value.traits()))
+    }
+
+    /// The same value, with these numbers.
+    #[inline]
+    pub(super) const fn put_into(self, value: Value<'_>) -> Value<'_> {
+        let Self { copy, revision, deadline } = self;
+        Value { copy, revision, deadline, ..value }
+    }
 }
 
 /// A write: what the two calls and the two casts come to.
@@ -190,9 +207,9 @@ pub(super) fn replicate(slave: &Arc<SlaveEntry>, turn: &mut Turn<'_>) {
     }
 }
 
-pub(super) const fn change_of(value: Option<TermView<'_>>, revision: u64) -> Change<'_> {
+pub(super) const fn change_of(value: Option<TermView<'_>>, stamp: Stamp) -> Change<'_> {
     match value {
-        Some(value) => Change::Put(Value { revision, ..Value::of(value.bytes(), value.traits()) }),
+        Some(value) => Change::Put(stamp.of(value)),
         None => Change::Delete,
     }
 }

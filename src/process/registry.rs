@@ -24,7 +24,7 @@ impl ProcessId {
     }
 
     /// The number that a pid of ours has.
-    pub(crate) const fn of(pid: &Pid) -> Self {
+    pub const fn of(pid: &Pid) -> Self {
         Self::new(pid.id, pid.serial)
     }
 

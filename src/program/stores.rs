@@ -114,6 +114,7 @@ fn supervise<S: Store>(
         let server = server.dropping_into(Arc::clone(&dropped)).shared();
         watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
+        server.serve_as(process.pid());
         // Of its promotion, before a slave is told its names.
         for name in server.names_taken_over().iter().filter(|name| !own_names.contains(name)) {
             match process.register_global(name) {

@@ -2,8 +2,9 @@
 //!
 //! | message | kind | |
 //! | --- | --- | --- |
-//! | `{:replica_hello, session, lineage, seq, names, slaves, fresh}` | call | before anything else: who the primary is, and whether it was started without data and may have lost it (`true` or `false`). `{:ok, own, incarnation, applied}`: the slave's own incarnation, whose writes it had before, and up to which number; or `{:error, reason}` |
+//! | `{:replica_hello, session, lineage, seq, clock, names, slaves, fresh}` | call | before anything else: who the primary is, what its clock says, and whether it was started without data and may have lost it (`true` or `false`). `{:ok, own, incarnation, applied}`: the slave's own incarnation, whose writes it had before, and up to which number; or `{:error, reason}` |
 //! | `{:replica_put, session, seq, revision, key, value}` | cast | a write, with the revision that the key has with it in every store |
+//! | `{:replica_put, session, seq, revision, deadline, key, value}` | cast | the same of a key that ends then, in milliseconds of the primary's clock |
 //! | `{:replica_delete, session, seq, key}` | cast | a deletion |
 //! | `{:replica_copy, session, seq, :begin}` | cast | what comes from here on is a copy of the whole store |
 //! | `{:replica_copy, session, seq, :end}` | cast | the copy is whole: it takes the place of what the slave had |
@@ -27,7 +28,7 @@ use crate::etf::{AtomView, TermWriter, Traits, key};
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
 /// The version of the messages above.
-pub const VERSION: u64 = 5;
+pub const VERSION: u64 = 6;
 
 /// How a slave is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +102,12 @@ impl Dialect {
                 w.tuple(2).atom("replicate_delete");
                 (key, &[])
             }
-            (Self::Kvnode { session }, ReplicaWrite::Put { key, value, revision, .. }) => {
-                w.tuple(6).atom("replica_put").unsigned(session).unsigned(seq).unsigned(revision);
+            (Self::Kvnode { session }, ReplicaWrite::Put { key, value, revision, deadline, .. }) => {
+                w.tuple(if deadline == 0 { 6 } else { 7 });
+                w.atom("replica_put").unsigned(session).unsigned(seq).unsigned(revision);
+                if deadline != 0 {
+                    w.unsigned(deadline);
+                }
                 (key, value)
             }
             (Self::Kvnode { session }, ReplicaWrite::Delete { key, .. }) => {

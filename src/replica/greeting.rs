@@ -41,6 +41,8 @@ pub struct Hello {
     pub lineage: Lineage,
     /// The number of the last write that it has taken.
     pub seq: u64,
+    /// What its clock says, in milliseconds.
+    pub clock: u64,
     /// All its slaves.
     pub slaves: Vec<KnownSlave>,
     /// It was started without data, and may have lost what the slave holds.
@@ -48,12 +50,12 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Writes `{:replica_hello, session, lineage, seq, names, slaves, fresh}`. `names` are those of the primary, as other
+    /// Writes `{:replica_hello, session, lineage, seq, clock, names, slaves, fresh}`. `names` are those of the primary, as other
     /// nodes use them.
     pub fn write(&self, w: &mut TermWriter<'_>, names: &[SlaveName]) {
-        w.tuple(7).atom("replica_hello").unsigned(self.session);
+        w.tuple(8).atom("replica_hello").unsigned(self.session);
         self.lineage.write(w);
-        w.unsigned(self.seq);
+        w.unsigned(self.seq).unsigned(self.clock);
         w.list(names.len());
         names.iter().for_each(|name| name.write(w));
         w.nil();

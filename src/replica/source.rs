@@ -16,6 +16,8 @@ pub enum ReplicaWrite<'a> {
         traits: Traits,
         /// The number of the write, by which its callers tell it from others: higher ones are of later writes.
         revision: u64,
+        /// When the key ends, in milliseconds of this store's clock; 0: never.
+        deadline: u64,
     },
     /// `{:replicate_delete, key}`
     Delete {
@@ -42,8 +44,21 @@ impl<'a> ReplicaWrite<'a> {
     }
 }
 
-/// The value that a key has, with the traits of both and its revision; `None`: it has none.
-pub type PresentValue<'a> = Option<(&'a [u8], Traits, u64)>;
+/// The value that a key has.
+#[derive(Clone, Copy, Debug)]
+pub struct Present<'a> {
+    /// The encoded value.
+    pub value: &'a [u8],
+    /// Of key and value.
+    pub traits: Traits,
+    /// As in [`ReplicaWrite::Put`].
+    pub revision: u64,
+    /// As in [`ReplicaWrite::Put`].
+    pub deadline: u64,
+}
+
+/// `None`: it has none.
+pub type PresentValue<'a> = Option<Present<'a>>;
 
 /// What became of a read of a [`Source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +102,11 @@ pub trait Source {
     /// writes.
     fn revision(&self) -> u64 {
         self.seq()
+    }
+
+    /// What the store's clock says, which its deadlines are of, in milliseconds. A store of which nothing ends needs none.
+    fn clock(&self) -> u64 {
+        0
     }
 
     /// The store's lineage.

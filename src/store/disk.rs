@@ -19,6 +19,7 @@
 mod backup;
 mod check;
 mod dir;
+mod ends;
 mod engine;
 mod error;
 mod frames;
@@ -46,10 +47,11 @@ pub use error::OpenError;
 pub use ledger::TornEnd;
 
 use super::{
-    Done, Engine, NoteDone, Notes, Pending, PendingMany, ReadDone, ReadManyDone, Scan, Shows, Store,
-    StoreError, SyncPolicy, Update, UpdateMany, Value, WriteDone,
+    Done, Due, DueDone, Engine, NoteDone, Notes, Pending, PendingMany, ReadDone, ReadManyDone, Scan, Shows,
+    Store, StoreError, SyncPolicy, Update, UpdateMany, Value, WriteDone,
 };
 use engine::Totals;
+use error::engine_error;
 use many::Many;
 use queue::{Change, Decided, Write};
 use record::{Entry, Found};
@@ -349,6 +351,31 @@ impl Store for DiskStore {
 
     fn raise_revision(&self, above: u64) {
         self.totals.raise_revision(above);
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let next = self
+            .disk
+            .shared
+            .view()
+            .and_then(|view| view.next_due(self.id).map_err(|error| engine_error(&error)));
+        // What cannot be read is told of by what asks for it.
+        next.unwrap_or(Some(0))
+    }
+
+    fn due(&self, now: u64, max: usize, later: impl FnOnce() -> DueDone) -> Option<Due> {
+        let due = self
+            .disk
+            .shared
+            .view()
+            .and_then(|view| view.due(self.id, now, max).map_err(|error| engine_error(&error)));
+        match due {
+            Ok(due) => Some(due),
+            Err(error) => {
+                later()(Err(error));
+                None
+            }
+        }
     }
 
     fn len(&self) -> usize {

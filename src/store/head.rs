@@ -31,7 +31,7 @@ pub(super) struct Head {
     pub copy: u32,
     /// See [`Value::revision`].
     pub revision: u64,
-    /// When the entry ends, in milliseconds since 1970. Nobody gives entries one yet.
+    /// See [`Value::deadline`].
     pub deadline: u64,
 }
 
@@ -39,7 +39,8 @@ impl Head {
     /// Of a value.
     #[inline]
     pub(super) const fn of(value: &Value<'_>) -> Self {
-        Self { traits: value.traits, copy: value.copy, revision: value.revision, deadline: 0 }
+        let Value { traits, copy, revision, deadline, .. } = *value;
+        Self { traits, copy, revision, deadline }
     }
 
     /// The same with some revision, where it has none.

@@ -4,6 +4,7 @@
 //! value costs one allocation and sixteen bytes of table. What other numbers an entry has (`head.rs`) stand before its value. A
 //! large value has a block of its own that is shared with its readers.
 
+mod deadlines;
 mod many;
 
 use std::sync::Arc;
@@ -14,12 +15,14 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
+use deadlines::Deadlines;
+
 use super::head::Head;
 use super::revision::REVISION_RAISED_MAX;
 use super::room::PAIR_BYTES;
 use super::{
-    Batch, Change, Done, Engine, OpenError, Pending, PendingMany, ReadDone, ReadManyDone, Room, Scan,
-    ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, WriteDone,
+    Batch, Change, Done, Due, DueDone, Engine, OpenError, Pending, PendingMany, ReadDone, ReadManyDone, Room,
+    Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, WriteDone,
 };
 use crate::etf::SharedBytes;
 
@@ -115,6 +118,16 @@ impl Entry {
         block.first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word) >> 8)
     }
 
+    /// See [`Value::deadline`].
+    #[inline]
+    fn deadline(&self) -> u64 {
+        match self {
+            Self::Small(block) if !Head::has_numbers(block[0]) => 0,
+            Self::Small(block) => Self::head_of(block, self.key().len()).0.deadline,
+            Self::Large(large) => large.head.deadline,
+        }
+    }
+
     fn copy(&self) -> u32 {
         match self {
             Self::Small(block) => Self::head_of(block, self.key().len()).0.copy,
@@ -126,14 +139,14 @@ impl Entry {
     fn value(&self) -> Value<'_> {
         match self {
             Self::Small(block) => {
-                let (Head { traits, copy, .. }, from) = Self::head_of(block, self.key().len());
+                let (Head { traits, copy, deadline, .. }, from) = Self::head_of(block, self.key().len());
                 let revision = Self::revision_of(block);
-                Value { bytes: &block[from..], shared: None, traits, copy, revision }
+                Value { bytes: &block[from..], shared: None, traits, copy, revision, deadline }
             }
             Self::Large(large) => {
-                let Head { traits, copy, .. } = large.head;
+                let Head { traits, copy, deadline, .. } = large.head;
                 let (bytes, revision) = (&large.value, large.revision);
-                Value { bytes, shared: Some(bytes), traits, copy, revision }
+                Value { bytes, shared: Some(bytes), traits, copy, revision, deadline }
             }
         }
     }
@@ -195,6 +208,7 @@ pub struct MemoryStore {
     shards: Arc<[RwLock<Shard>]>,
     room: Arc<Room>,
     numbers: Numbers,
+    deadlines: Deadlines,
 }
 
 impl Default for MemoryStore {
@@ -211,7 +225,7 @@ impl MemoryStore {
 
     fn hashed_by(hasher: RandomState, room: Arc<Room>) -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { hasher, shards, room, numbers: Numbers::default() }
+        Self { hasher, shards, room, numbers: Numbers::default(), deadlines: Deadlines::default() }
     }
 
     #[inline]
@@ -239,12 +253,14 @@ impl MemoryStore {
                 let (old, new) = (occupied.get().bytes(), entry.bytes());
                 self.room.exchange(old, new)?;
                 *bytes = *bytes - old + new;
+                self.deadlines.note(hash, Some(occupied.get()), Some(&entry));
                 let seq = self.number(&mut entry, revision);
                 Ok((seq, Some(std::mem::replace(occupied.get_mut(), entry))))
             }
             TableEntry::Vacant(vacant) => {
                 self.room.exchange(0, entry.bytes() + PAIR_BYTES)?;
                 *bytes += entry.bytes();
+                self.deadlines.note(hash, None, Some(&entry));
                 let seq = self.number(&mut entry, revision);
                 vacant.insert(entry);
                 Ok((seq, None))
@@ -265,6 +281,7 @@ impl MemoryStore {
         let removed = table.find_entry(hash, |entry| entry.key() == key).ok().map(|entry| entry.remove().0);
         if let Some(removed) = &removed {
             *bytes -= removed.bytes();
+            self.deadlines.note(hash, Some(removed), None);
             self.room.give_back(removed.bytes() + PAIR_BYTES);
         }
         removed
@@ -384,6 +401,14 @@ impl Store for MemoryStore {
         self.shards.iter().map(|shard| shard.read().bytes).sum()
     }
 
+    fn next_due(&self) -> Option<u64> {
+        self.deadlines.next()
+    }
+
+    fn due(&self, now: u64, max: usize, _later: impl FnOnce() -> DueDone) -> Option<Due> {
+        Some(self.due_now(now, max))
+    }
+
     fn parts(&self) -> usize {
         SHARDS
     }
@@ -405,6 +430,7 @@ impl Store for MemoryStore {
         for (shard, with) in shards.iter_mut().zip(&*with.shards) {
             std::mem::swap(&mut **shard, &mut *with.write());
         }
+        self.deadlines.swap(&with.deadlines);
         drop(shards);
         // What was here goes with it, and nobody waits for that.
         Some(with)

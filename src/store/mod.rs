@@ -26,6 +26,8 @@
 //!    revision before it in this store, also over deletions and restarts (the module [`revision`] says where that could
 //!    fail). A store that gives a write's number at once, and not by a completion, has that write's revision as its
 //!    [last](Store::revision) until it is asked for another write.
+//! 9. A value is kept with its [deadline](Value::deadline). Its reader looks at that: the store shows which keys are past
+//!    theirs ([`Store::due`]), and deletes nothing by itself.
 
 #[cfg(feature = "disk")]
 pub mod disk;
@@ -38,6 +40,7 @@ pub mod revision;
 pub mod room;
 pub mod scan;
 mod update;
+mod value;
 
 use std::fmt;
 use std::sync::mpsc;
@@ -51,8 +54,7 @@ pub use open_error::OpenError;
 pub use owed::Owed;
 pub use room::Room;
 pub use scan::{Batch, Scan, ScanDone, Shows};
-
-use crate::etf::{SharedBytes, Traits};
+pub use value::{OwnedValue, Value};
 
 /// When a write is synced, and so what a power cut can take. A killed process loses nothing that was answered by any of
 /// them.
@@ -65,30 +67,6 @@ pub enum SyncPolicy {
     Interval(Duration),
     /// When the system does it by itself.
     Never,
-}
-
-/// A value, as it was received: one checked term without version byte.
-#[derive(Clone, Copy, Debug)]
-pub struct Value<'a> {
-    /// The encoded term.
-    pub bytes: &'a [u8],
-    /// The same bytes where the store can share them: large values are not copied into the output.
-    pub shared: Option<&'a SharedBytes>,
-    /// What was noticed in the term when it was checked.
-    pub traits: Traits,
-    /// Which copy of a primary was under way into the store when this was written, by a number that the store's user
-    /// chooses; 0: none. What is found later without the number of a copy was not brought by that.
-    pub copy: u32,
-    /// The number of the write that it is of, see [`revision`]. Of a value that is to be written: the one that it has in the
-    /// store that it comes from, [`REVISION_MAX`](revision::REVISION_MAX) at most; 0: the store gives it one.
-    pub revision: u64,
-}
-
-impl<'a> Value<'a> {
-    /// Bytes that are to be copied, written while no copy is under way, without a revision.
-    pub const fn of(bytes: &'a [u8], traits: Traits) -> Self {
-        Self { bytes, shared: None, traits, copy: 0, revision: 0 }
-    }
 }
 
 /// Why a store did not do it. The store's fault, or its machine's.
@@ -140,8 +118,19 @@ pub type ReadManyDone = Box<dyn FnOnce(Result<&[Option<Value<'_>>], StoreError>)
 pub type WriteDone = Box<dyn FnOnce(Result<Written<'_>, StoreError>) + Send>;
 /// Called once when something else that was not answered at once is done.
 pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Called once with the keys that are past their deadlines.
+pub type DueDone = Box<dyn FnOnce(Result<Due, StoreError>) + Send>;
 /// Called once with a note.
 pub type NoteDone = Box<dyn FnOnce(Result<Option<Vec<u8>>, StoreError>) + Send>;
+
+/// Keys that are past their deadlines.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// The keys. Another write may have come between: what they have is to be looked at again.
+    pub keys: Vec<Box<[u8]>>,
+    /// There may be more now.
+    pub is_more: bool,
+}
 
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug)]
@@ -286,6 +275,14 @@ pub trait Store: Send + Sync + 'static {
     /// it has counted to changes nothing, and none is over [`REVISION_RAISED_MAX`](revision::REVISION_RAISED_MAX). From any
     /// thread; must not block.
     fn raise_revision(&self, above: u64);
+
+    /// No key is past its [deadline](Value::deadline) before this time; `None`: no key has one.
+    fn next_due(&self) -> Option<u64>;
+
+    /// Shows keys whose deadlines are not behind `now`, about `max` at most: asked again and again, all of them. Such as were
+    /// shown are shown again, at once or some seconds later. `None`: the answer comes by the completion that the store made with
+    /// `later`.
+    fn due(&self, now: u64, max: usize, later: impl FnOnce() -> DueDone) -> Option<Due>;
 
     /// Number of keys.
     fn len(&self) -> usize;

@@ -45,8 +45,8 @@ pub struct Batch {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     key_end: usize,
-    /// Where it ends, with its traits and its revision.
-    value: Option<(usize, Traits, u64)>,
+    /// Where it ends, with its traits, its revision and its deadline.
+    value: Option<(usize, Traits, u64, u64)>,
     /// `None`: it is not shown.
     copy: Option<u32>,
 }
@@ -59,7 +59,7 @@ impl Batch {
         let copy = value.map(|value| value.copy);
         let value = value.map(|value| {
             self.bytes.extend_from_slice(value.bytes);
-            (self.bytes.len(), value.traits, value.revision)
+            (self.bytes.len(), value.traits, value.revision, value.deadline)
         });
         self.entries.push(Entry { key_end, value, copy });
     }
@@ -85,10 +85,10 @@ impl Batch {
         self.entries.iter().map(move |entry| {
             let key = self.bytes.get(from..entry.key_end).unwrap_or_default();
             from = entry.key_end;
-            let value = entry.value.map(|(end, traits, revision)| {
+            let value = entry.value.map(|(end, traits, revision, deadline)| {
                 let bytes = self.bytes.get(from..end).unwrap_or_default();
                 from = end;
-                Value { copy: entry.copy.unwrap_or(0), revision, ..Value::of(bytes, traits) }
+                Value { copy: entry.copy.unwrap_or(0), revision, deadline, ..Value::of(bytes, traits) }
             });
             (key, value, entry.copy)
         })

@@ -1,7 +1,6 @@
 //! Writes that look at nothing, as updates.
 
-use super::{Change, Pending, Store, StoreError, Update, Value, WriteDone, Written};
-use crate::etf::{SharedBytes, Traits};
+use super::{Change, OwnedValue, Pending, Store, StoreError, Update, Value, WriteDone, Written};
 
 /// What is written, whatever is there.
 struct Anyway<'a>(Change<'a>);
@@ -15,28 +14,19 @@ impl Update for Anyway<'_> {
 /// The same, for a store that carries it out later.
 struct Later {
     /// `None`: it deletes.
-    value: Option<(SharedBytes, Traits, u32, u64)>,
+    value: Option<OwnedValue>,
     done: WriteDone,
 }
 
 impl Update for Later {
     fn decide(&mut self, _present: Option<Value<'_>>) -> Change<'_> {
-        match &self.value {
-            Some((bytes, traits, copy, revision)) => Change::Put(Value {
-                bytes,
-                shared: Some(bytes),
-                traits: *traits,
-                copy: *copy,
-                revision: *revision,
-            }),
-            None => Change::Delete,
-        }
+        self.value.as_ref().map_or(Change::Delete, |value| Change::Put(value.value()))
     }
 }
 
 impl Pending for Later {
     fn bytes(&self) -> usize {
-        self.value.as_ref().map_or(0, |(bytes, ..)| bytes.len())
+        self.value.as_ref().map_or(0, |value| value.bytes.len())
     }
 
     fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
@@ -54,10 +44,7 @@ pub(super) fn anyway<S: Store + ?Sized>(
 ) -> Option<Result<u64, StoreError>> {
     let pending = |update: &mut Anyway<'_>| -> Box<dyn Pending> {
         let value = match update.0 {
-            Change::Put(value) => {
-                let bytes = value.shared.map_or_else(|| value.bytes.into(), SharedBytes::clone);
-                Some((bytes, value.traits, value.copy, value.revision))
-            }
+            Change::Put(value) => Some(value.to_owned()),
             Change::Keep | Change::Delete => None,
         };
         Box::new(Later { value, done: later() })

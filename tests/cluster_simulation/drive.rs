@@ -10,7 +10,7 @@ use super::deferred::Held;
 use super::shelf::{Data, Look, number};
 
 fn numbers(held: &BTreeMap<Vec<u8>, Held>) -> Data {
-    held.iter().map(|(key, (value, ..))| (number(key), number(value))).collect()
+    held.iter().map(|(key, held)| (number(key), number(&held.bytes))).collect()
 }
 
 /// What it holds, but for what is being written.
@@ -40,7 +40,7 @@ impl Look for Drive {
     }
 
     fn revisions(&self) -> Data {
-        self.at_rest().iter().map(|(key, (.., revision))| (number(key), *revision)).collect()
+        self.at_rest().iter().map(|(key, held)| (number(key), held.revision)).collect()
     }
 
     fn take_replaced(&self) -> Option<Data> {

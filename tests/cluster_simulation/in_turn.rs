@@ -21,7 +21,7 @@ impl Source for InTurn<'_> {
         source.read(key, &mut |value| {
             let (seq, key) = (source.seq(), number(key));
             let (read, held) =
-                (value.map(|(value, ..)| number(value)), self.0.data_at(seq).get(&key).copied());
+                (value.map(|value| number(value.value)), self.0.data_at(seq).get(&key).copied());
             assert_eq!(
                 read, held,
                 "of key {key}, where the last write that the slaves were told of is {seq}"

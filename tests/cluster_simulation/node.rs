@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvnode::distribution::{DistributionFlags, Outbound};
+use kvnode::etf::Pid;
 use kvnode::kv::figures::{PrimaryFigures, StoreFigures};
 use kvnode::kv::{ConfirmConfig, FollowSlave, KeyValueServer, NewFile, Offer, SlaveEntry, Work};
 use kvnode::process::effect::EndedCall;
@@ -19,6 +20,9 @@ use super::drive::Drive;
 use super::dropped::Dropped;
 use super::shelf::{Data, Look, Memory, Shelf};
 use super::shell::Follow;
+
+/// What each node's own clock says at its start.
+const UNIX_MS: u64 = 1_000_000;
 
 /// The name of every node's store.
 pub const STORE: &str = "kv";
@@ -98,6 +102,8 @@ pub struct Posts {
     pub follow: Mutex<Vec<FollowSlave>>,
     /// What is to be done step by step.
     pub work: Mutex<Vec<Work>>,
+    /// What is to be done again and again.
+    pub wakes: Mutex<Vec<WakeRequest>>,
     clock: Arc<Mutex<Instant>>,
 }
 
@@ -109,6 +115,7 @@ impl Posts {
             feeds: Mutex::default(),
             follow: Mutex::default(),
             work: Mutex::default(),
+            wakes: Mutex::default(),
             clock,
         }
     }
@@ -127,8 +134,16 @@ impl kvnode::kv::Follow for Posts {
         self.work.lock().push(work);
     }
 
+    fn wake(&self, _store: Pid, request: WakeRequest) {
+        self.wakes.lock().push(request);
+    }
+
     fn now(&self) -> Instant {
         *self.clock.lock()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        UNIX_MS
     }
 }
 

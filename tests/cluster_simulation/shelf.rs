@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvnode::etf::{TermView, Traits, encode};
 use kvnode::store::{
-    Batch, Done, MemoryStore, Pending, ReadDone, Room, Scan, ScanDone, Shows, Store, StoreError, Update,
-    Value,
+    Batch, Done, Due, DueDone, MemoryStore, Pending, ReadDone, Room, Scan, ScanDone, Shows, Store,
+    StoreError, Update, Value,
 };
 use parking_lot::Mutex;
 
@@ -167,6 +167,14 @@ impl Store for Shelf {
 
     fn raise_revision(&self, above: u64) {
         self.entries.raise_revision(above);
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        self.entries.next_due()
+    }
+
+    fn due(&self, now: u64, max: usize, later: impl FnOnce() -> DueDone) -> Option<Due> {
+        self.entries.due(now, max, later)
     }
 
     fn len(&self) -> usize {

@@ -338,13 +338,23 @@ impl World {
             let sent = std::mem::take(&mut *life.posts.sent.lock());
             let ready = std::mem::take(&mut *life.posts.feeds.lock());
             let added = std::mem::take(&mut *life.posts.follow.lock());
-            if effects.is_empty() && sent.is_empty() && ready.is_empty() && added.is_empty() {
+            let wakes = std::mem::take(&mut *life.posts.wakes.lock());
+            if effects.is_empty()
+                && sent.is_empty()
+                && ready.is_empty()
+                && added.is_empty()
+                && wakes.is_empty()
+            {
                 break;
             }
             // Before a confirmation is looked at.
             self.check(node);
             for effect in effects {
                 self.carry_out_effect(node, effect);
+            }
+            for request in wakes {
+                let due = self.now + request.every;
+                self.life_mut(node).wakes.push(Wake { due, request });
             }
             for slave in added {
                 let follow = Box::new(Follow::new(slave, self.random.below(1 << 32)));

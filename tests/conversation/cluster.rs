@@ -3,16 +3,17 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kvnode::distribution::control::op;
 use kvnode::distribution::{DistributionFlags, Outbound};
+use kvnode::etf::Pid;
 use kvnode::kv::{Follow, FollowSlave, KeyValueFunctions, KeyValueServer, Offer, Work};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::net_kernel::NetKernel;
 use kvnode::process::rpc::Rex;
 use kvnode::process::rpc::calls::Calls;
-use kvnode::process::{Dispatch, GenServer, NoRoom, PeerError, Process, ProcessId};
+use kvnode::process::{Dispatch, GenServer, NoRoom, PeerError, Process, ProcessId, WakeRequest};
 use kvnode::store::{MemoryStore, Store};
 use parking_lot::Mutex;
 
@@ -24,7 +25,7 @@ use crate::term::{Term, term_with};
 pub const TAG: &str = "#Reference<0.3.2.1>";
 
 /// What was sent by the way for answers that come later, whether processes may end by it too, the slaves that are to be
-/// followed, the calls that ended without an answer, and what is to be done step by step.
+/// followed, the calls that ended without an answer, what is to be done step by step, and the clock.
 #[derive(Default)]
 pub struct Sent(
     pub Mutex<Vec<(String, Outbound)>>,
@@ -32,7 +33,26 @@ pub struct Sent(
     pub Mutex<Vec<FollowSlave>>,
     pub Mutex<Vec<EndedCall>>,
     pub Mutex<Vec<Work>>,
+    pub Clock,
 );
+
+/// A clock that is set by hand.
+pub struct Clock {
+    from: Instant,
+    /// Since then.
+    passed: Mutex<Duration>,
+    /// What is to be done again and again.
+    wakes: Mutex<Vec<WakeRequest>>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { from: now(), passed: Mutex::default(), wakes: Mutex::default() }
+    }
+}
+
+/// What every store's clock says at its start, in milliseconds.
+pub const STARTED_MS: u64 = 1_000_000;
 
 impl Dispatch for Sent {
     fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
@@ -63,8 +83,16 @@ impl Follow for Sent {
         self.4.lock().push(work);
     }
 
+    fn wake(&self, _store: Pid, request: WakeRequest) {
+        self.5.wakes.lock().push(request);
+    }
+
     fn now(&self) -> Instant {
-        now()
+        self.5.from + *self.5.passed.lock()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        STARTED_MS
     }
 }
 
@@ -118,7 +146,9 @@ pub fn cluster_with(store: impl Store, flags: DistributionFlags) -> Cluster {
     let sent = Arc::new(Sent::default());
     let (dispatch, follow) = (Arc::clone(&sent) as Arc<dyn Dispatch>, Arc::clone(&sent) as Arc<dyn Follow>);
     let server = KeyValueServer::new(store, dispatch, follow, 1 << 20).shared();
-    cluster_of(server, sent, flags)
+    let cluster = cluster_of(Arc::clone(&server) as Arc<_>, sent, flags);
+    server.serve_as(&cluster.store.pid);
+    cluster
 }
 
 pub fn cluster_of(server: Arc<dyn GenServer>, sent: Arc<Sent>, flags: DistributionFlags) -> Cluster {
@@ -186,6 +216,32 @@ impl Cluster {
     #[track_caller]
     pub fn put(&mut self, key: &str, value: &str) {
         assert_eq!(self.call(format!("{{:put, {key}, {value}}}")), [answer(":ok")]);
+    }
+}
+
+impl Cluster {
+    /// The clock goes on.
+    pub fn pass(&self, millis: u64) {
+        *self.sent.5.passed.lock() += Duration::from_millis(millis);
+    }
+
+    /// What is done again and again is done once; gives how much is to be done again.
+    pub fn wake(&mut self) -> usize {
+        let wakes = std::mem::take(&mut *self.sent.5.wakes.lock());
+        let again: Vec<WakeRequest> =
+            wakes.into_iter().filter_map(|mut request| (request.wake)().then_some(request)).collect();
+        self.sent.5.wakes.lock().extend(again);
+        self.steps();
+        self.sent.5.wakes.lock().len()
+    }
+
+    /// What is done step by step is done.
+    pub fn steps(&mut self) {
+        loop {
+            assert!(self.answered_later().is_empty());
+            let Some(mut work) = self.sent.4.lock().pop() else { return };
+            while work.step() {}
+        }
     }
 }
 

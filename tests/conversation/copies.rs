@@ -10,7 +10,8 @@ use kvnode::kv::{Follow, KeyValueServer, NewFile, SlaveWrites};
 use kvnode::process::Dispatch;
 use kvnode::replica::PrimaryStanding;
 use kvnode::store::{
-    Done, MemoryStore, Pending, ReadDone, Scan, Shows, Store, StoreError, Update, Value, WriteDone,
+    Done, Due, DueDone, MemoryStore, Pending, ReadDone, Scan, Shows, Store, StoreError, Update, Value,
+    WriteDone,
 };
 
 use crate::cluster::{Cluster, Sent, answer, cluster_of};
@@ -78,6 +79,14 @@ impl Store for InPlace {
         self.entries.raise_revision(above);
     }
 
+    fn next_due(&self) -> Option<u64> {
+        self.entries.next_due()
+    }
+
+    fn due(&self, now: u64, max: usize, later: impl FnOnce() -> DueDone) -> Option<Due> {
+        self.entries.due(now, max, later)
+    }
+
     fn len(&self) -> usize {
         self.entries.len()
     }
@@ -111,7 +120,7 @@ pub fn said_in(answer: &[u8]) -> String {
 
 /// A greeting of a primary with the session 1; gives the signal that watches it, and the answer.
 pub fn greet(cluster: &mut Cluster) -> (Vec<u8>, String) {
-    let frames = cluster.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+    let frames = cluster.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, 1000000, [], [], false}");
     let [watch, answer] = &frames[..] else { panic!("{frames:?}") };
     (watch.clone(), said_in(answer))
 }
@@ -204,7 +213,9 @@ impl Life {
 
     /// It is greeted by a primary of this term, and a copy begins in this session.
     fn begin(&mut self, session: u64, term: u64) {
-        self.call(&format!("{{:replica_hello, {session}, {{{term}, {term}, [9], 9}}, 7, [], [], false}}"));
+        self.call(&format!(
+            "{{:replica_hello, {session}, {{{term}, {term}, [9], 9}}, 7, 1000000, [], [], false}}"
+        ));
         self.settle();
         self.cast(&format!("{{:replica_copy, {session}, 7, :begin}}"));
     }
@@ -251,7 +262,7 @@ impl Life {
 
     fn held(&self) -> BTreeMap<String, String> {
         let text = |bytes: &[u8]| format!("{:?}", TermView::parse(bytes).expect("a term"));
-        self.store.at_rest().iter().map(|(key, (value, ..))| (text(key), text(value))).collect()
+        self.store.at_rest().iter().map(|(key, held)| (text(key), text(&held.bytes))).collect()
     }
 }
 
@@ -354,7 +365,7 @@ fn a_number_that_is_not_kept_is_that_of_no_other_copy() {
     for manner in manners() {
         let store = filled(manner);
         let mut life = Life::of(&store, |server| server);
-        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, 1000000, [], [], false}");
         life.settle();
         store.let_notes_fail(true);
         life.cast("{:replica_copy, 1, 7, :begin}");
@@ -375,7 +386,7 @@ fn a_primary_is_answered_where_the_number_of_its_copy_is_not_kept() {
     for manner in manners() {
         let store = filled(manner);
         let mut life = Life::of(&store, |server| server);
-        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, 1000000, [], [], false}");
         life.settle();
         life.answers();
         store.let_notes_fail(true);
@@ -401,7 +412,7 @@ fn what_a_store_is_from_here_on_and_its_disk_does_not_keep_is_told_as_such() {
     for manner in manners() {
         let store = filled(manner);
         let mut life = Life::of(&store, |server| server);
-        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}");
+        life.call("{:replica_hello, 1, {0, 0, [9], 9}, 7, 1000000, [], [], false}");
         life.cast("{:replica_copy, 1, 7, :whole}");
         life.settle();
         life.answers();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kvnode::store::{
-    Batch, Done, Pending, ReadDone, Scan, ScanDone, Shows, Store, StoreError, Update, Value,
+    Batch, Done, Due, DueDone, Pending, ReadDone, Scan, ScanDone, Shows, Store, StoreError, Update, Value,
 };
 use parking_lot::Mutex;
 
@@ -50,6 +50,14 @@ impl Store for Late {
     }
 
     fn raise_revision(&self, _above: u64) {}
+
+    fn next_due(&self) -> Option<u64> {
+        None
+    }
+
+    fn due(&self, _now: u64, _max: usize, _later: impl FnOnce() -> DueDone) -> Option<Due> {
+        unreachable!("nothing ends")
+    }
 
     fn len(&self) -> usize {
         0

@@ -6,35 +6,63 @@ use std::fmt::Write;
 use kvnode::etf::TermView;
 use proptest::prelude::*;
 
-use crate::cluster::{answer, cluster, cluster_on};
+use crate::cluster::{Cluster, STARTED_MS, answer, cluster, cluster_on};
 use crate::conversation::payload_of;
 use crate::deferred::{Deferred, Manner};
 
-/// Keys by their numbers, with their values as they are written in Elixir and their revisions.
+/// What a key has, as it is written in Elixir.
+#[derive(Clone)]
+struct Held {
+    value: String,
+    revision: u64,
+    /// When it ends.
+    end: Option<u64>,
+}
+
+/// Keys by their numbers, those that have ended among them until they are removed.
 struct Model {
-    data: BTreeMap<u8, (String, u64)>,
+    data: BTreeMap<u8, Held>,
     /// The number of the last write.
     counted: u64,
+    now: u64,
+    /// How long what is put has.
+    ttl: Option<u64>,
 }
 
 impl Model {
     const fn new() -> Self {
-        Self { data: BTreeMap::new(), counted: 1 }
+        Self { data: BTreeMap::new(), counted: 1, now: STARTED_MS, ttl: None }
+    }
+
+    fn has_ended(&self, held: &Held) -> bool {
+        held.end.is_some_and(|end| end <= self.now)
+    }
+
+    fn present(&self, at: u8) -> Option<&Held> {
+        self.data.get(&at).filter(|held| !self.has_ended(held))
     }
 
     fn get(&self, at: u8) -> Option<&String> {
-        self.data.get(&at).map(|(value, _)| value)
+        self.present(at).map(|held| &held.value)
     }
 
     /// One write: each of the keys gets a value, or goes.
     fn write(&mut self, changes: impl IntoIterator<Item = (u8, Option<String>)>) {
         self.counted += 1;
+        let end = self.ttl.map(|ttl| self.now + ttl);
         for (at, value) in changes {
             match value {
-                Some(value) => _ = self.data.insert(at, (value, self.counted)),
+                Some(value) => _ = self.data.insert(at, Held { value, revision: self.counted, end }),
                 None => _ = self.data.remove(&at),
             }
         }
+    }
+
+    /// Keys that have ended are removed.
+    fn sweep(&mut self) {
+        let ended: Vec<u8> =
+            self.data.iter().filter(|(_, held)| self.has_ended(held)).map(|(at, _)| *at).collect();
+        ended.into_iter().for_each(|at| self.write([(at, None)]));
     }
 
     fn put(&mut self, at: u8, value: &str) {
@@ -75,6 +103,15 @@ enum Step {
     PutList(Vec<(u8, String)>),
     PutMap(BTreeMap<u8, String>),
     DeleteMany(Vec<u8>),
+    /// The same, of what has so long.
+    For(u64, Box<Step>),
+    Ttl(u8),
+    /// `None`: it does not end.
+    Touch(u8, Option<u64>),
+    /// So many milliseconds pass.
+    Pass(u64),
+    /// Keys that have ended are removed.
+    Sweep,
     /// The store ends, and is opened again.
     Reopen,
 }
@@ -91,20 +128,22 @@ enum Guess {
 }
 
 impl Guess {
-    fn text(&self, present: Option<&(String, u64)>, counted: u64) -> String {
+    fn text(&self, present: Option<&Held>, counted: u64) -> String {
         match (self, present) {
-            (Self::Value(value), _) | (Self::Same, Some((value, _))) => format!("{{:value, {value}}}"),
+            (Self::Value(value), _) | (Self::Same, Some(Held { value, .. })) => {
+                format!("{{:value, {value}}}")
+            }
             (Self::Same, None) | (Self::Absent, _) => ":absent".into(),
             (Self::Revision(more), present) => {
-                let revision = present.map_or(counted, |(_, revision)| *revision);
+                let revision = present.map_or(counted, |held| held.revision);
                 format!("{{:revision, {}}}", revision as i64 + more)
             }
         }
     }
 
-    fn is_met(&self, present: Option<&(String, u64)>) -> bool {
+    fn is_met(&self, present: Option<&Held>) -> bool {
         match (self, present) {
-            (Self::Value(expected), Some((value, _))) => expected == value,
+            (Self::Value(expected), Some(held)) => *expected == held.value,
             (Self::Revision(more), Some(_)) => *more == 0,
             (Self::Same, _) | (Self::Absent, None) => true,
             _ => false,
@@ -130,7 +169,7 @@ impl Step {
         match self {
             Self::FetchRevision(at) => format!("{{:fetch_revision, {}}}", key(*at)),
             Self::Compare(at, guess, then) => {
-                let (key, expected) = (key(*at), guess.text(model.data.get(at), model.counted));
+                let (key, expected) = (key(*at), guess.text(model.present(*at), model.counted));
                 match then {
                     Some(value) => format!("{{:compare_and_put, {key}, {expected}, {value}}}"),
                     None => format!("{{:compare_and_delete, {key}, {expected}}}"),
@@ -158,7 +197,15 @@ impl Step {
                 format!("{{:put_many, {}}}", mapped(pairs))
             }
             Self::DeleteMany(keys) => format!("{{:delete_many, {}}}", listed(keys.iter().map(|at| key(*at)))),
-            Self::Reopen => unreachable!("it is no request"),
+            Self::For(ttl, step) => {
+                let request = step.request(model);
+                format!("{}, ttl: {ttl}}}", request.strip_suffix('}').expect("a tuple"))
+            }
+            Self::Ttl(at) => format!("{{:ttl, {}}}", key(*at)),
+            Self::Touch(at, Some(ttl)) => format!("{{:touch, {}, {ttl}}}", key(*at)),
+            Self::Touch(at, None) if model.counted.is_multiple_of(2) => format!("{{:persist, {}}}", key(*at)),
+            Self::Touch(at, None) => format!("{{:touch, {}, :infinity}}", key(*at)),
+            Self::Pass(_) | Self::Sweep | Self::Reopen => unreachable!("it is no request"),
         }
     }
 
@@ -170,10 +217,10 @@ impl Step {
             Self::Get(at) => nil(model.get(*at).cloned()),
             Self::Fetch(at) => model.get(*at).map_or(":error".into(), |value| format!("{{:ok, {value}}}")),
             Self::FetchRevision(at) => {
-                let present = model.data.get(at);
-                present.map_or(":error".into(), |(value, revision)| format!("{{:ok, {value}, {revision}}}"))
+                let shown = |Held { value, revision, .. }: &Held| format!("{{:ok, {value}, {revision}}}");
+                model.present(*at).map_or(":error".into(), shown)
             }
-            Self::Member(at) => model.data.contains_key(at).to_string(),
+            Self::Member(at) => model.present(*at).is_some().to_string(),
             Self::Count => model.data.len().to_string(),
             Self::GetMany(keys) => {
                 let mut seen = Vec::new();
@@ -195,7 +242,7 @@ impl Step {
                 ok
             }
             Self::PutNew(at, value) | Self::Replace(at, value) => {
-                let is_new = !model.data.contains_key(at);
+                let is_new = model.present(*at).is_none();
                 let puts = is_new == matches!(self, Self::PutNew(..));
                 if puts {
                     model.put(*at, value);
@@ -217,15 +264,20 @@ impl Step {
             Self::Add(at, by, initial) => {
                 let present = model.get(*at).map_or(Ok(initial.unwrap_or(0)), |value| value.parse::<i128>());
                 match present {
-                    Ok(present) => {
-                        let sum = (present + by).to_string();
+                    Ok(number) => {
+                        let sum = (number + by).to_string();
+                        // It ends when it did, where nothing else is said.
+                        let end =
+                            model.present(*at).and_then(|held| held.end).filter(|_| model.ttl.is_none());
                         model.put(*at, &sum);
+                        let held = model.data.get_mut(at).expect("it was put");
+                        held.end = end.or(held.end);
                         sum
                     }
                     Err(_) => "{:error, :not_an_integer}".into(),
                 }
             }
-            Self::Compare(at, guess, then) => match (guess.is_met(model.data.get(at)), model.data.get(at)) {
+            Self::Compare(at, guess, then) => match (guess.is_met(model.present(*at)), model.present(*at)) {
                 (true, present) => {
                     if then.is_some() || present.is_some() {
                         model.write([(*at, then.clone())]);
@@ -233,7 +285,7 @@ impl Step {
                     ok
                 }
                 (false, None) => "{:error, {:conflict, :absent}}".into(),
-                (false, Some((value, revision))) => {
+                (false, Some(Held { value, revision, .. })) => {
                     format!("{{:error, {{:conflict, {{:value, {value}, {revision}}}}}}}")
                 }
             },
@@ -255,7 +307,24 @@ impl Step {
                 }
                 ok
             }
-            Self::Reopen => unreachable!("it is no request"),
+            Self::For(ttl, step) => {
+                model.ttl = Some(*ttl);
+                let answer = step.apply(model);
+                model.ttl = None;
+                answer
+            }
+            Self::Ttl(at) => model.present(*at).map_or(":error".into(), |held| {
+                let left = held.end.map(|end| (end - model.now).to_string());
+                format!("{{:ok, {}}}", left.unwrap_or_else(|| ":infinity".into()))
+            }),
+            Self::Touch(at, ttl) => {
+                let Some(value) = model.get(*at).cloned() else { return "false".into() };
+                model.ttl = *ttl;
+                model.put(*at, &value);
+                model.ttl = None;
+                "true".into()
+            }
+            Self::Pass(_) | Self::Sweep | Self::Reopen => unreachable!("it is no request"),
         }
     }
 }
@@ -288,8 +357,26 @@ fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
         (0..KEYS).prop_map(Step::Fetch),
         (0..KEYS).prop_map(Step::FetchRevision),
         (0..KEYS).prop_map(Step::Member),
+        (0..KEYS).prop_map(Step::Ttl),
         Just(Step::Count),
         keys().prop_map(Step::GetMany),
+    ];
+    let ttls = || prop_oneof![1..5_u64, 1..200_u64, 1..100_000_u64];
+    let ends = prop_oneof![
+        (0..KEYS, values()).prop_map(|(at, value)| Step::Put(at, value)),
+        (0..KEYS, values()).prop_map(|(at, value)| Step::PutNew(at, value)),
+        (0..KEYS, values()).prop_map(|(at, value)| Step::Replace(at, value)),
+        (0..KEYS, values()).prop_map(|(at, value)| Step::GetAndPut(at, value)),
+        (0..KEYS, integers(), prop::option::of(integers()))
+            .prop_map(|(at, by, initial)| Step::Add(at, by, initial)),
+        (0..KEYS, guesses(), values()).prop_map(|(at, guess, value)| Step::Compare(at, guess, Some(value))),
+        prop::collection::vec((0..KEYS, values()), 0..6).prop_map(Step::PutList),
+    ];
+    let of_time = prop_oneof![
+        3 => (ttls(), ends).prop_map(|(ttl, step)| Step::For(ttl, Box::new(step))),
+        1 => (0..KEYS, prop::option::of(ttls())).prop_map(|(at, ttl)| Step::Touch(at, ttl)),
+        2 => ttls().prop_map(Step::Pass),
+        1 => Just(Step::Sweep),
     ];
     let of_one = prop_oneof![
         (0..KEYS, values()).prop_map(|(at, value)| Step::Put(at, value)),
@@ -311,7 +398,10 @@ fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
         keys().prop_map(Step::DeleteMany),
     ];
     let others = if reopens { Just(Step::Reopen).boxed() } else { Just(Step::Count).boxed() };
-    prop::collection::vec(prop_oneof![4 => reads, 4 => of_one, 3 => of_several, 1 => others], 1..40)
+    prop::collection::vec(
+        prop_oneof![4 => reads, 4 => of_one, 3 => of_several, 4 => of_time, 1 => others],
+        1..40,
+    )
 }
 
 /// Asks a store each step's request, and compares the answer with the model's. An error of the store's own changes nothing.
@@ -331,6 +421,25 @@ fn compare(
     Ok(true)
 }
 
+/// Where the step is one of time it passes; gives whether it was.
+fn pass(step: &Step, model: &mut Model, cluster: &mut Cluster) -> bool {
+    match step {
+        Step::Pass(millis) => {
+            cluster.pass(*millis);
+            model.now += millis;
+        }
+        Step::Sweep => {
+            let let_fail = |may| cluster.deferred.iter().for_each(|store| store.let_fail(may));
+            let_fail(false);
+            cluster.wake();
+            cluster.deferred.iter().for_each(|store| store.let_fail(true));
+            model.sweep();
+        }
+        _ => return false,
+    }
+    true
+}
+
 fn small_cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -342,6 +451,9 @@ proptest! {
     fn a_store_in_memory_is_a_map(steps in steps(false)) {
         let (mut cluster, mut model) = (cluster(), Model::new());
         for step in &steps {
+            if pass(step, &mut model, &mut cluster) {
+                continue;
+            }
             let answered = compare(step, &mut model, |request| cluster.call(request))?;
             prop_assert!(answered);
         }
@@ -355,6 +467,9 @@ proptest! {
         let manner = Manner { fails_one_in, fails_to_read: true, ..Manner::wild(seed) };
         let (mut cluster, mut model) = (cluster_on(Deferred::new(manner)), Model::new());
         for step in &steps {
+            if pass(step, &mut model, &mut cluster) {
+                continue;
+            }
             let answered = compare(step, &mut model, |request| cluster.call(request))?;
             prop_assert!(answered || fails);
         }
@@ -374,7 +489,7 @@ mod on_disk {
     use kvnode::store::{Disk, DiskStore, Store, SyncPolicy, wait};
 
     use super::*;
-    use crate::cluster::{Cluster, cluster_with};
+    use crate::cluster::cluster_with;
     use crate::conversation::frames_of;
 
     fn open(dir: &Path) -> (Arc<Disk>, DiskStore, Cluster) {
@@ -387,15 +502,18 @@ mod on_disk {
     /// The answer to a call, which comes from the disk's thread.
     fn call(cluster: &mut Cluster, store: &DiskStore, request: String) -> Vec<Vec<u8>> {
         let mut answers = cluster.call(request);
+        answers.extend(settle(cluster, store));
+        answers
+    }
+
+    /// The disk's thread does all that it was asked for.
+    fn settle(cluster: &mut Cluster, store: &DiskStore) -> Vec<Vec<u8>> {
         let settled = wait(|done| {
             let mut done = Some(done);
             store.barrier(|| Box::new(done.take().expect("asked for once")));
         });
         assert_eq!(settled, Some(Ok(())));
-        for (_, frames) in cluster.sent.0.lock().drain(..) {
-            answers.extend(frames_of(&frames));
-        }
-        answers
+        cluster.sent.0.lock().drain(..).flat_map(|(_, frames)| frames_of(&frames)).collect()
     }
 
     proptest! {
@@ -412,8 +530,13 @@ mod on_disk {
                     disk.close();
                     drop(disk);
                     (disk, store, cluster) = open(dir.path());
+                    cluster.pass(model.now - STARTED_MS);
                     // A power cut may have taken writes: nothing here was synced before it was answered.
                     model.counted += LEAP;
+                    continue;
+                }
+                if pass(step, &mut model, &mut cluster) {
+                    settle(&mut cluster, &store);
                     continue;
                 }
                 let answered = compare(step, &mut model, |request| call(&mut cluster, &store, request))?;

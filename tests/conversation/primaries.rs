@@ -28,7 +28,7 @@ fn a_primary_is_lost_with_the_connection_that_its_greeting_came_by() {
 fn a_greeting_that_comes_by_another_connection_than_its_primarys_begins_no_session() {
     let mut cluster = cluster();
     let far = Pid { node: "far@h".into(), ..caller() };
-    let hello = "{:\"$gen_call\", {$1, $2}, {:replica_hello, 1, {0, 0, [9], 9}, 7, [], [], false}}";
+    let hello = "{:\"$gen_call\", {$1, $2}, {:replica_hello, 1, {0, 0, [9], 9}, 7, 1000000, [], [], false}}";
     let hello = term_with(hello, &[&far, &TAG]);
     assert!(cluster.say(&send("kv", hello)).is_empty(), "it is answered elsewhere");
     let status = call(&mut cluster, ":status");

@@ -125,20 +125,20 @@ fn an_option_that_there_is_not_is_refused_by_name_and_nothing_is_written() {
     on_each_engine(|mut cluster| {
         check(&mut cluster, "{:put, :k, 1}", ":ok");
         for request in [
-            "{:put, :k, 2, ttl: 1}",
-            "{:delete, :k, ttl: 1}",
-            "{:put_new, :new, 2, ttl: 1}",
-            "{:replace, :k, 2, confirm: 0, ttl: 1}",
-            "{:pop, :k, ttl: 1}",
-            "{:get_and_put, :k, 2, ttl: 1}",
-            "{:update_counter, :k, 2, ttl: 1}",
-            "{:update_counter, :k, 2, 5, ttl: 1}",
-            "{:put_many, [{:k, 2}], ttl: 1}",
-            "{:delete_many, [:k], ttl: 1}",
-            "{:compare_and_put, :k, {:value, 1}, 2, ttl: 1}",
-            "{:compare_and_delete, :k, {:value, 1}, ttl: 1}",
+            "{:put, :k, 2, sync: 1}",
+            "{:delete, :k, sync: 1}",
+            "{:put_new, :new, 2, sync: 1}",
+            "{:replace, :k, 2, confirm: 0, sync: 1}",
+            "{:pop, :k, sync: 1}",
+            "{:get_and_put, :k, 2, sync: 1}",
+            "{:update_counter, :k, 2, sync: 1}",
+            "{:update_counter, :k, 2, 5, sync: 1}",
+            "{:put_many, [{:k, 2}], sync: 1}",
+            "{:delete_many, [:k], sync: 1}",
+            "{:compare_and_put, :k, {:value, 1}, 2, sync: 1}",
+            "{:compare_and_delete, :k, {:value, 1}, sync: 1}",
         ] {
-            check(&mut cluster, request, "{:error, {:unknown_option, :ttl}}");
+            check(&mut cluster, request, "{:error, {:unknown_option, :sync}}");
         }
         check(&mut cluster, "{:get_many, [:k, :new]}", "%{k: 1}");
     });

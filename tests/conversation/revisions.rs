@@ -12,16 +12,7 @@ fn cast(cluster: &mut Cluster, casts: &[&str]) {
         let answers = cluster.say(&send("kv", format!("{{:\"$gen_cast\", {cast}}}")));
         assert!(answers.is_empty(), "{answers:?}");
     }
-    steps(cluster);
-}
-
-/// What is done step by step is done.
-fn steps(cluster: &mut Cluster) {
-    loop {
-        assert!(cluster.answered_later().is_empty());
-        let Some(mut work) = cluster.sent.4.lock().pop() else { return };
-        while work.step() {}
-    }
+    cluster.steps();
 }
 
 fn check(cluster: &mut Cluster, request: &str, expected: &str) {

@@ -5,10 +5,11 @@
 use std::time::Instant;
 
 use kvnode::distribution::Outbound;
+use kvnode::etf::Pid;
 use kvnode::kv::{Follow, FollowSlave, Offer};
 use kvnode::process::effect::EndedCall;
 use kvnode::process::peer::Surroundings;
-use kvnode::process::{Dispatch, NoRoom, ProcessId, Registry, Waiters};
+use kvnode::process::{Dispatch, NoRoom, ProcessId, Registry, Waiters, WakeRequest};
 
 /// The processes and bounds that no test reaches by accident.
 pub const fn around<'a>(registry: &'a Registry, waiters: &'a Waiters) -> Surroundings<'a> {
@@ -20,6 +21,11 @@ pub const fn around<'a>(registry: &'a Registry, waiters: &'a Waiters) -> Surroun
         held_bytes_max: 1 << 20,
         state_bytes_max: 1 << 20,
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "some instant")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Where nothing is answered later, nothing ends and nobody has slaves.
@@ -48,7 +54,15 @@ impl Follow for Nowhere {
         panic!("nobody has a name in global here: {offer:?}");
     }
 
+    fn wake(&self, store: Pid, request: WakeRequest) {
+        panic!("nothing ends here: {store:?} {request:?}");
+    }
+
     fn now(&self) -> Instant {
-        unreachable!("nobody has slaves here")
+        now()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        0
     }
 }

@@ -10,24 +10,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kvnode::etf::Traits;
 use kvnode::store::revision::REVISION_RAISED_MAX;
 use kvnode::store::{
-    Batch, Change, Done, Engine, NoteDone, Notes, OpenError, Pending, PendingMany, ReadDone, ReadManyDone,
-    Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Written,
+    Batch, Change, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Pending, PendingMany, ReadDone,
+    ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Written,
 };
 use parking_lot::{Condvar, Mutex};
 
-/// A key's value, the number of the copy that it was written in, and its revision.
-pub type Held = (Vec<u8>, Traits, u32, u64);
-
-fn value_of((bytes, traits, copy, revision): &Held) -> Value<'_> {
-    Value { copy: *copy, revision: *revision, ..Value::of(bytes, *traits) }
-}
-
-fn held(value: Value<'_>) -> Held {
-    (value.bytes.to_vec(), value.traits, value.copy, value.revision)
-}
+/// What a key has.
+pub use kvnode::store::OwnedValue as Held;
 
 /// What a write has changed.
 type Changes = Vec<(Vec<u8>, Option<Held>)>;
@@ -407,7 +398,7 @@ impl State {
                     if fails {
                         return done(Err(why));
                     }
-                    done(Ok(found.as_ref().map(value_of)));
+                    done(Ok(found.as_ref().map(Held::value)));
                 })
             }
             (Ask::GetMany(done), keys) => {
@@ -417,13 +408,13 @@ impl State {
                     if fails {
                         return done(Err(why));
                     }
-                    done(Ok(&found.iter().map(|held| held.as_ref().map(value_of)).collect::<Vec<_>>()));
+                    done(Ok(&found.iter().map(|held| held.as_ref().map(Held::value)).collect::<Vec<_>>()));
                 })
             }
             (Ask::UpdateMany(update), _) if fails => Box::new(move || update.done(Err(why))),
             (Ask::UpdateMany(mut update), keys) => {
                 let present: Vec<Option<Value<'_>>> =
-                    keys.iter().map(|key| self.data.get(key).map(value_of)).collect();
+                    keys.iter().map(|key| self.data.get(key).map(Held::value)).collect();
                 if self.random.below(8) == 0 {
                     // As of one key.
                     update.decide(&vec![None; keys.len()], &mut |_, _| {});
@@ -431,7 +422,7 @@ impl State {
                 let mut changes = Changes::new();
                 update.decide(&present, &mut |at, change| match change {
                     Change::Keep => {}
-                    Change::Put(value) => changes.push((keys[at].clone(), Some(held(value)))),
+                    Change::Put(value) => changes.push((keys[at].clone(), Some(value.to_owned()))),
                     Change::Delete => changes.push((keys[at].clone(), None)),
                 });
                 if changes.is_empty() {
@@ -443,14 +434,14 @@ impl State {
             }
             (Ask::Update(update), [_]) if fails => Box::new(move || update.done(Err(why))),
             (Ask::Update(mut update), [key]) => {
-                let present = self.data.get(key).map(value_of);
+                let present = self.data.get(key).map(Held::value);
                 if self.random.below(8) == 0 {
                     // Somebody else was faster, and is undone: it is asked again.
                     update.decide(None);
                 }
                 let decided = match update.decide(present) {
                     Change::Keep => None,
-                    Change::Put(value) => Some(Some(held(value))),
+                    Change::Put(value) => Some(Some(value.to_owned())),
                     Change::Delete => Some(None),
                 };
                 match decided {
@@ -486,7 +477,7 @@ impl State {
     fn write(&mut self, changes: &mut Changes) -> u64 {
         let next = self.revision + 1;
         self.revision = next;
-        for (.., revision) in changes.iter_mut().filter_map(|(_, held)| held.as_mut()) {
+        for Held { revision, .. } in changes.iter_mut().filter_map(|(_, held)| held.as_mut()) {
             *revision = if *revision == 0 { next } else { *revision };
             self.revision = self.revision.max(*revision).min(REVISION_RAISED_MAX.max(next));
         }
@@ -502,7 +493,7 @@ impl State {
         let unsettled = self.unsettled().flat_map(About::keys);
         unsettled.filter(|key| is_in(key)).for_each(|key| batch.push(key, None));
         for (key, held) in self.data.iter().filter(|(key, _)| is_in(key)) {
-            let value = value_of(held);
+            let value = held.value();
             match shows {
                 Shows::Keys => batch.push(key, None),
                 Shows::Copies => batch.push_copy(key, value.copy),
@@ -527,7 +518,7 @@ fn tell_of(seq: u64, changes: &Changes, tell: impl FnOnce(Written<'_>)) {
     let changes: Vec<(&[u8], Change<'_>)> = changes
         .iter()
         .map(|(key, held)| {
-            (key.as_slice(), held.as_ref().map_or(Change::Delete, |held| Change::Put(value_of(held))))
+            (key.as_slice(), held.as_ref().map_or(Change::Delete, |held| Change::Put(held.value())))
         })
         .collect();
     tell(Written { seq, changes: &changes });
@@ -553,7 +544,7 @@ impl Store for Deferred {
             may.then(|| state.data.get(key).cloned())
         };
         match at_once {
-            Some(found) => Some(now(found.as_ref().map(value_of))),
+            Some(found) => Some(now(found.as_ref().map(Held::value))),
             None => {
                 self.ask(About::key(key), Ask::Get(later()));
                 None
@@ -574,7 +565,7 @@ impl Store for Deferred {
         };
         match at_once {
             Some(found) => {
-                Some(now(&found.iter().map(|held| held.as_ref().map(value_of)).collect::<Vec<_>>()))
+                Some(now(&found.iter().map(|held| held.as_ref().map(Held::value)).collect::<Vec<_>>()))
             }
             None => {
                 self.ask(About::Keys(keys.iter().map(|key| key.to_vec()).collect()), Ask::GetMany(later()));
@@ -628,12 +619,25 @@ impl Store for Deferred {
         state.revision = state.revision.max(above.min(REVISION_RAISED_MAX));
     }
 
+    fn next_due(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.data.values().map(|held| held.deadline).filter(|deadline| *deadline != 0).min()
+    }
+
+    fn due(&self, now: u64, max: usize, _later: impl FnOnce() -> DueDone) -> Option<Due> {
+        let state = self.state.lock();
+        let has_ended = |held: &Held| held.deadline != 0 && held.deadline <= now;
+        let keys = state.data.iter().filter(|(_, held)| has_ended(held)).map(|(key, _)| key[..].into());
+        let keys: Vec<_> = keys.take(max).collect();
+        Some(Due { is_more: keys.len() == max, keys })
+    }
+
     fn len(&self) -> usize {
         self.state.lock().data.len()
     }
 
     fn bytes(&self) -> u64 {
-        self.state.lock().data.iter().map(|(key, (bytes, ..))| (key.len() + bytes.len()) as u64).sum()
+        self.state.lock().data.iter().map(|(key, held)| (key.len() + held.bytes.len()) as u64).sum()
     }
 
     fn parts(&self) -> usize {

@@ -164,6 +164,7 @@ impl SlaveEntry {
         let store = Standpoint {
             lineage,
             seq: source.seq(),
+            clock: source.clock(),
             started_empty: source.started_empty(),
             slaves: self.known(&slaves),
             siblings: Siblings(others().map(|other| other.machine().as_sibling()).collect()),

@@ -23,7 +23,8 @@ pub use entry::{Polled, SlaveEntry, Wake};
 
 use super::{Follow, FollowSlave, Forward, Offer, Work};
 use crate::distribution::ServerRef;
-use crate::process::CallError;
+use crate::etf::Pid;
+use crate::process::{CallError, WakeRequest};
 use crate::{Node, ProcessHandle};
 
 /// How long one answer of a slave, of its node or of the holder of a store's name may take: as long as `GenServer.call/2` waits.
@@ -76,8 +77,18 @@ impl Follow for Downstreams {
         }
     }
 
+    fn wake(&self, store: Pid, request: WakeRequest) {
+        if let Some(store) = self.node.upgrade().and_then(|node| node.process_at(&store)) {
+            store.wake(request);
+        }
+    }
+
     fn now(&self) -> Instant {
         now()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        unix_ms()
     }
 }
 

@@ -13,8 +13,14 @@ impl Follow for Nobody {
 
     fn offer(&self, _offer: Offer) {}
 
+    fn wake(&self, _store: Pid, _request: WakeRequest) {}
+
     fn now(&self) -> Instant {
         now()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        0
     }
 }
 
@@ -25,6 +31,9 @@ pub fn now() -> Instant {
 
 /// A slave that nobody looks for.
 pub fn unfollowed(name: SlaveName) -> Arc<SlaveEntry> {
-    let follow: Arc<dyn Follow> = Arc::new(Nobody);
-    SlaveEntry::new(Downstream::new(name, 0, 1 << 20), Weak::new(), &follow)
+    SlaveEntry::new(Downstream::new(name, 0, 1 << 20), Weak::new(), &nobody())
+}
+
+pub fn nobody() -> Arc<dyn Follow> {
+    Arc::new(Nobody)
 }

@@ -1,20 +1,23 @@
 //! The requests that decide by what their keys have what these get.
 
+use std::sync::Arc;
+
 use super::expected::Expected;
 use super::many::Many;
 use super::outcome::{Outcome, Reader};
 use super::single::{Given, Single};
-use super::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX, Options, Parts, Refusal, Unserved, listed};
+use super::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX, Options, Parts, Refusal, Takes, Ttl, Unserved, listed};
 use crate::etf::tag::{INTEGER_EXT, LARGE_BIG_EXT, MAP_EXT, SMALL_BIG_EXT, SMALL_INTEGER_EXT};
 use crate::etf::{Integer, TermView, encode};
 use crate::kv::Request;
+use crate::kv::clock::Clock;
 use crate::kv::figures::Served;
 use crate::kv::operations::operations;
-use crate::kv::write::check_value;
+use crate::kv::write::{Stamp, check_value};
 use crate::process::Turn;
 use crate::store::Value;
 
-/// A request that changes keys by what is there, or several at once. Each takes options at its end: `confirm: n`.
+/// A request that changes keys by what is there, or several at once. Each takes [options](WriteOptions) at its end.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit<'a> {
     /// `{:put_new, k, v}`: `true`, or `false` where something is there.
@@ -68,6 +71,14 @@ pub enum Edit<'a> {
         /// As in [`CompareAndPut`](Self::CompareAndPut).
         expected: TermView<'a>,
     },
+    /// `{:touch, k, ms}`: `true` where something is there, which ends so many milliseconds from now on; else `false`.
+    /// `{:persist, k}`: the same, and it does not end.
+    Touch {
+        /// The key.
+        key: TermView<'a>,
+        /// How long it has.
+        ttl: Ttl,
+    },
     /// `{:put_many, pairs}`: `:ok`.
     PutMany {
         /// A map, or a list of `{k, v}`, of which the last counts where a key comes twice.
@@ -83,34 +94,40 @@ pub enum Edit<'a> {
 impl<'a> Edit<'a> {
     operations! {
         pub(super) fn read<'a>(term, arity, operation, cursor) -> Request<'a>, KNOWN;
-        (3 | 4, b"put_new") => with_options(Parts::new(cursor, arity), |parts| {
+        (3 | 4, b"put_new") => with_options(Parts::new(cursor, arity), Takes::Ttl, |parts| {
             Some(Self::PutNew { key: parts.next()?, value: parts.next()? })
         }),
-        (3 | 4, b"replace") => with_options(Parts::new(cursor, arity), |parts| {
+        (3 | 4, b"replace") => with_options(Parts::new(cursor, arity), Takes::Ttl, |parts| {
             Some(Self::Replace { key: parts.next()?, value: parts.next()? })
         }),
-        (2 | 3, b"pop") => with_options(Parts::new(cursor, arity), |parts| {
+        (2 | 3, b"pop") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |parts| {
             Some(Self::Pop { key: parts.next()? })
         }),
-        (3 | 4, b"get_and_put") => with_options(Parts::new(cursor, arity), |parts| {
+        (3 | 4, b"get_and_put") => with_options(Parts::new(cursor, arity), Takes::Ttl, |parts| {
             Some(Self::GetAndPut { key: parts.next()?, value: parts.next()? })
         }),
-        (3 | 4 | 5, b"update_counter") => with_options(Parts::new(cursor, arity), |parts| {
+        (3 | 4 | 5, b"update_counter") => with_options(Parts::new(cursor, arity), Takes::Ttl, |parts| {
             let (key, by) = (parts.next()?, parts.next()?);
             Some(Self::UpdateCounter { key, by, initial: parts.next_unless_list() })
         }),
-        (4 | 5, b"compare_and_put") => with_options(Parts::new(cursor, arity), |parts| {
+        (4 | 5, b"compare_and_put") => with_options(Parts::new(cursor, arity), Takes::Ttl, |parts| {
             let (key, expected) = (parts.next()?, parts.next()?);
             Some(Self::CompareAndPut { key, expected, value: parts.next()? })
         }),
-        (3 | 4, b"compare_and_delete") => with_options(Parts::new(cursor, arity), |parts| {
+        (3 | 4, b"compare_and_delete") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |parts| {
             Some(Self::CompareAndDelete { key: parts.next()?, expected: parts.next()? })
         }),
-        (2 | 3, b"put_many") => with_options(Parts::new(cursor, arity), |parts| {
+        (2 | 3, b"put_many") => with_options(Parts::new(cursor, arity), Takes::Ttl, |parts| {
             Some(Self::PutMany { pairs: parts.next()? })
         }),
-        (2 | 3, b"delete_many") => with_options(Parts::new(cursor, arity), |parts| {
+        (2 | 3, b"delete_many") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |parts| {
             Some(Self::DeleteMany { keys: parts.next()? })
+        }),
+        (3 | 4, b"touch") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |parts| {
+            Some(Self::Touch { key: parts.next()?, ttl: Ttl::read(parts.next()?)? })
+        }),
+        (2 | 3, b"persist") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |parts| {
+            Some(Self::Touch { key: parts.next()?, ttl: Ttl::Infinity })
         }),
         _ => None,
     }
@@ -123,14 +140,23 @@ impl<'a> Edit<'a> {
             | Self::GetAndPut { .. }
             | Self::UpdateCounter { .. }
             | Self::CompareAndPut { .. }
+            | Self::Touch { .. }
             | Self::PutMany { .. } => Served::Put,
             Self::Pop { .. } | Self::CompareAndDelete { .. } | Self::DeleteMany { .. } => Served::Delete,
         }
     }
 
     /// Looks at it before the store does. `copy`: the number that what is written carries.
-    pub(super) fn prepare(self, copy: u32, turn: &Turn<'_>) -> Result<Prepared<'a>, Unserved> {
-        let given = |key, value| check_value(key, value).map(|value| Given::new(value, copy, turn));
+    pub(super) fn prepare(
+        self,
+        copy: u32,
+        ttl: Ttl,
+        clock: &Arc<Clock>,
+        turn: &Turn<'_>,
+    ) -> Result<Prepared<'a>, Unserved> {
+        let ttl = if let Self::Touch { ttl, .. } = self { ttl } else { ttl };
+        let stamp = Stamp { copy, revision: 0, deadline: clock.deadline(ttl) };
+        let given = |key, value| check_value(key, value).map(|value| Given::new(value, stamp, turn));
         let (key, act) = match self {
             Self::PutNew { key, value } => (key, Act::PutNew(given(key, value)?)),
             Self::Replace { key, value } => (key, Act::Replace(given(key, value)?)),
@@ -138,7 +164,7 @@ impl<'a> Edit<'a> {
             Self::GetAndPut { key, value } => (key, Act::GetAndPut(given(key, value)?)),
             Self::UpdateCounter { key, by, initial } => {
                 let initial = initial.map_or(Ok(Integer::from(0)), |initial| integer(initial.bytes()))?;
-                (key, Act::Add { by: integer(by.bytes())?, initial })
+                (key, Act::Add { by: integer(by.bytes())?, initial, keeps_end: ttl == Ttl::Unsaid })
             }
             Self::CompareAndPut { key, expected, value } => {
                 let expected = Expected::read(expected)?;
@@ -147,31 +173,36 @@ impl<'a> Edit<'a> {
             Self::CompareAndDelete { key, expected } => {
                 (key, Act::Compare { expected: Expected::read(expected)?, then: None })
             }
+            Self::Touch { key, .. } => (key, Act::Touch),
             Self::PutMany { pairs } => {
-                return Ok(Prepared::Many(Many::putting(pairs, pairs_of(pairs)?, copy)?));
+                return Ok(Prepared::Many(Many::putting(pairs, pairs_of(pairs)?, stamp)?, stamp));
             }
-            Self::DeleteMany { keys } => return Ok(Prepared::Many(Many::deleting(listed(keys)?)?)),
+            Self::DeleteMany { keys } => {
+                return Ok(Prepared::Many(Many::deleting(listed(keys)?)?, stamp));
+            }
         };
-        Ok(Prepared::Single(key, Single::new(act, key.traits(), copy, Reader::of(turn))))
+        let (clock, reader) = (Arc::clone(clock), Reader::of(turn));
+        Ok(Prepared::Single(key, Single::new(act, key.traits(), stamp, clock, reader), stamp))
     }
 }
 
 fn with_options<'a>(
     mut parts: Parts<'a>,
+    takes: Takes,
     read: impl FnOnce(&mut Parts<'a>) -> Option<Edit<'a>>,
 ) -> Option<Request<'a>> {
     let edit = read(&mut parts)?;
-    Some(match parts.options()? {
-        Options::Known(confirm) => Request::Edit { edit, confirm },
+    Some(match parts.options(takes)? {
+        Options::Known(options) => Request::Edit { edit, options },
         Options::Unknown(option) => Request::UnknownOption { option },
     })
 }
 
-/// What a store is asked for.
+/// What a store is asked for, with the numbers that what is written gets.
 pub(super) enum Prepared<'a> {
     /// Of one key.
-    Single(TermView<'a>, Single<'a>),
-    Many(Many<'a>),
+    Single(TermView<'a>, Single<'a>, Stamp),
+    Many(Many<'a>, Stamp),
 }
 
 /// What is done to one key.
@@ -183,7 +214,11 @@ pub(super) enum Act<'a> {
     Add {
         by: Integer,
         initial: Integer,
+        /// What is there ends when it did.
+        keeps_end: bool,
     },
+    /// What is there ends at another time.
+    Touch,
     /// Where what is there is expected it gets the value, or goes where there is none.
     Compare {
         expected: Expected,
@@ -199,6 +234,8 @@ pub(super) enum Decision {
     PutGiven,
     /// It gets what the request is answered.
     PutAnswer,
+    /// It gets what it has, with another end.
+    PutPresent,
     Delete,
 }
 
@@ -216,7 +253,11 @@ impl Act<'_> {
             Self::Pop if present.is_none() => give(Decision::Keep),
             Self::Pop => give(Decision::Delete),
             Self::GetAndPut(_) => give(Decision::PutGiven),
-            Self::Add { by, initial } => match sum(present, by, initial) {
+            Self::Touch => match present {
+                Some(_) => (Decision::PutPresent, Outcome::bool(true)),
+                None => (Decision::Keep, Outcome::bool(false)),
+            },
+            Self::Add { by, initial, .. } => match sum(present, by, initial) {
                 Ok(sum) => (Decision::PutAnswer, Outcome::Term(sum)),
                 Err(refusal) => (Decision::Keep, Outcome::Refused(refusal)),
             },
@@ -234,7 +275,7 @@ impl Act<'_> {
         match self {
             Self::PutNew(given) | Self::Replace(given) | Self::GetAndPut(given) => Some(given),
             Self::Compare { then, .. } => then.as_ref(),
-            Self::Pop | Self::Add { .. } => None,
+            Self::Pop | Self::Add { .. } | Self::Touch => None,
         }
     }
 
@@ -245,11 +286,19 @@ impl Act<'_> {
             Self::Replace(given) => Act::Replace(given.kept()),
             Self::Pop => Act::Pop,
             Self::GetAndPut(given) => Act::GetAndPut(given.kept()),
-            Self::Add { by, initial } => Act::Add { by: by.clone(), initial: initial.clone() },
+            Self::Add { by, initial, keeps_end } => {
+                Act::Add { by: by.clone(), initial: initial.clone(), keeps_end: *keeps_end }
+            }
+            Self::Touch => Act::Touch,
             Self::Compare { expected, then } => {
                 Act::Compare { expected: expected.clone(), then: then.as_ref().map(Given::kept) }
             }
         }
+    }
+
+    /// Whether what it puts in the place of what is there ends when that did.
+    pub(super) const fn keeps_end(&self) -> bool {
+        matches!(self, Self::Add { keeps_end: true, .. })
     }
 
     /// Whether nothing of it is left in the key.

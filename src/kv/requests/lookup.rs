@@ -1,5 +1,6 @@
 //! The requests that read.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::keys::{Keys, Pieces, differ_by_zero};
@@ -7,10 +8,11 @@ use super::{BYTES_MAX, Refusal, Unserved, listed};
 use crate::distribution::DistributionFlags;
 use crate::etf::{TermView, TermWriter, Traits};
 use crate::kv::KeyValueServer;
+use crate::kv::clock::Clock;
 use crate::kv::figures::Served;
 use crate::kv::operations::operations;
 use crate::kv::server::{undecodable, with_canonical, write_error};
-use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
+use crate::process::{Caller, OwnedCaller, Turn};
 use crate::store::{ReadDone, ReadManyDone, Store, StoreError, Value};
 
 /// A request that reads. (`{:get, k}` is [`Request::Get`](super::Request::Get).)
@@ -36,6 +38,11 @@ pub enum Lookup<'a> {
         /// A list.
         keys: TermView<'a>,
     },
+    /// `{:ttl, k}`: `{:ok, ms}` that it has from now on, `{:ok, :infinity}`, or `:error` where nothing is there.
+    Ttl {
+        /// The key.
+        key: TermView<'a>,
+    },
     /// `:count`: the number of keys.
     Count,
 }
@@ -45,6 +52,7 @@ impl<'a> Lookup<'a> {
         pub(super) fn read<'a>(term, arity, operation, cursor) -> Self, KNOWN;
         (2, b"fetch") => Some(Self::Fetch { key: term.tail_at(cursor) }),
         (2, b"fetch_revision") => Some(Self::FetchRevision { key: term.tail_at(cursor) }),
+        (2, b"ttl") => Some(Self::Ttl { key: term.tail_at(cursor) }),
         (2, b"member") => Some(Self::Member { key: term.tail_at(cursor) }),
         (2, b"get_many") => Some(Self::GetMany { keys: term.tail_at(cursor) }),
         _ => None,
@@ -53,9 +61,11 @@ impl<'a> Lookup<'a> {
     /// What it is counted as.
     pub(super) const fn served(self) -> Served {
         match self {
-            Self::Fetch { .. } | Self::FetchRevision { .. } | Self::Member { .. } | Self::GetMany { .. } => {
-                Served::Get
-            }
+            Self::Fetch { .. }
+            | Self::FetchRevision { .. }
+            | Self::Member { .. }
+            | Self::Ttl { .. }
+            | Self::GetMany { .. } => Served::Get,
             Self::Count => Served::Other,
         }
     }
@@ -69,6 +79,7 @@ pub(in crate::kv) enum Shape {
     Fetch,
     FetchRevision,
     Member,
+    Ttl,
 }
 
 impl Shape {
@@ -76,21 +87,33 @@ impl Shape {
     fn begin(self, w: &mut TermWriter<'_>) {
         match self {
             Self::Get | Self::Member => {}
-            Self::Fetch => _ = w.tuple(2).atom("ok"),
+            Self::Fetch | Self::Ttl => _ = w.tuple(2).atom("ok"),
             Self::FetchRevision => _ = w.tuple(3).atom("ok"),
         }
     }
 
-    /// Whether the value is the last of the answer.
+    /// Whether the value is a part of the answer.
+    const fn has_value(self) -> bool {
+        !matches!(self, Self::Member | Self::Ttl)
+    }
+
+    /// Whether that is the last of it.
     fn ends_with_value(self) -> bool {
         self != Self::FetchRevision
     }
 
-    fn write(self, w: &mut TermWriter<'_>, value: Option<Value<'_>>) {
+    fn write(self, w: &mut TermWriter<'_>, value: Option<Value<'_>>, clock: &Clock) {
         match (self, value) {
             (Self::Member, value) => w.atom(if value.is_some() { "true" } else { "false" }),
             (Self::Get, None) => w.atom("nil"),
-            (Self::Fetch | Self::FetchRevision, None) => w.atom("error"),
+            (Self::Fetch | Self::FetchRevision | Self::Ttl, None) => w.atom("error"),
+            (Self::Ttl, Some(value)) => {
+                self.begin(w);
+                match value.deadline {
+                    0 => w.atom("infinity"),
+                    deadline => w.unsigned(deadline.saturating_sub(clock.now())),
+                }
+            }
             (_, Some(value)) => {
                 self.begin(w);
                 w.raw(value.bytes);
@@ -101,28 +124,6 @@ impl Shape {
             }
         };
     }
-}
-
-/// Answers a call with what a read finds later. `flags`: those of the caller's node, where the call came from there.
-pub(in crate::kv) fn answer_later(
-    dispatch: &Arc<dyn Dispatch>,
-    caller: OwnedCaller,
-    flags: Option<DistributionFlags>,
-    shape: Shape,
-) -> ReadDone {
-    let dispatch = Arc::clone(dispatch);
-    Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
-        if let (Ok(Some(value)), Some(flags)) = (&found, flags)
-            && shape != Shape::Member
-            && !flags.can_decode(value.traits)
-        {
-            return caller.end_call(&*dispatch, undecodable);
-        }
-        caller.reply(&*dispatch, |w| match found {
-            Ok(value) => shape.write(w, value),
-            Err(error) => write_error(w, &error),
-        });
-    })
 }
 
 /// Writes a map of the keys that have something, as the caller has named them.
@@ -158,6 +159,29 @@ fn measure(
 }
 
 impl<S: Store> KeyValueServer<S> {
+    /// Answers a call with what a read finds later. `flags`: those of the caller's node, where the call came from there.
+    pub(in crate::kv) fn answer_later(
+        &self,
+        caller: OwnedCaller,
+        flags: Option<DistributionFlags>,
+        shape: Shape,
+    ) -> ReadDone {
+        let (dispatch, clock) = (Arc::clone(&self.dispatch), Arc::clone(&self.clock));
+        Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
+            let found = found.map(|value| clock.shown(value));
+            if let (Ok(Some(value)), Some(flags)) = (&found, flags)
+                && shape.has_value()
+                && !flags.can_decode(value.traits)
+            {
+                return caller.end_call(&*dispatch, undecodable);
+            }
+            caller.reply(&*dispatch, |w| match found {
+                Ok(value) => shape.write(w, value, &clock),
+                Err(error) => write_error(w, &error),
+            });
+        })
+    }
+
     pub(super) fn look_up(
         &self,
         lookup: Lookup<'_>,
@@ -167,6 +191,7 @@ impl<S: Store> KeyValueServer<S> {
         match lookup {
             Lookup::Fetch { key } => self.look_up_one(key, Shape::Fetch, caller, turn),
             Lookup::FetchRevision { key } => self.look_up_one(key, Shape::FetchRevision, caller, turn),
+            Lookup::Ttl { key } => self.look_up_one(key, Shape::Ttl, caller, turn),
             Lookup::Member { key } => self.look_up_one(key, Shape::Member, caller, turn),
             Lookup::GetMany { keys } => self.look_up_many(keys, caller, turn),
             Lookup::Count => {
@@ -185,8 +210,8 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Result<(), Unserved> {
         with_canonical(key, |key| {
             let (me, flags) = (turn.me, (caller.node() == *turn.peer).then_some(turn.flags));
-            let later = || answer_later(&self.dispatch, caller.to_owned(&me.pid), flags, shape);
-            self.store().get(key, |value| reply_one(shape, value, caller, turn), later);
+            let later = || self.answer_later(caller.to_owned(&me.pid), flags, shape);
+            self.store().get(key, |value| reply_one(shape, value, &self.clock, caller, turn), later);
         })?;
         Ok(())
     }
@@ -207,11 +232,14 @@ impl<S: Store> KeyValueServer<S> {
         let keys = gathered.into_pieces();
         let (me, flags) = (turn.me, (caller.node() == *turn.peer).then_some(turn.flags));
         let later = || self.answer_many_later(named.clone(), caller.to_owned(&me.pid), flags);
-        let now = |found: &[Option<Value<'_>>]| match measure(&named, found, Some(turn.flags)) {
-            Err(refusal) => turn.reply(caller, |w| refusal.write(w)),
-            Ok((_, false)) => turn.end_call(caller, undecodable),
-            Ok((bytes, _)) if !turn.has_room(bytes) => turn.wait_for_room(),
-            Ok(_) => turn.reply(caller, |w| write_found(w, &named, found)),
+        let now = |found: &[Option<Value<'_>>]| {
+            let found = &shown(found, &self.clock);
+            match measure(&named, found, Some(turn.flags)) {
+                Err(refusal) => turn.reply(caller, |w| refusal.write(w)),
+                Ok((_, false)) => turn.end_call(caller, undecodable),
+                Ok((bytes, _)) if !turn.has_room(bytes) => turn.wait_for_room(),
+                Ok(_) => turn.reply(caller, |w| write_found(w, &named, found)),
+            }
         };
         self.store().get_many(&keys.slices(), now, later);
         Ok(())
@@ -223,10 +251,10 @@ impl<S: Store> KeyValueServer<S> {
         caller: OwnedCaller,
         flags: Option<DistributionFlags>,
     ) -> ReadManyDone {
-        let dispatch = Arc::clone(&self.dispatch);
+        let (dispatch, clock) = (Arc::clone(&self.dispatch), Arc::clone(&self.clock));
         Box::new(move |found: Result<&[Option<Value<'_>>], StoreError>| {
-            let found = match found {
-                Ok(found) => found,
+            let found = &match found {
+                Ok(found) => shown(found, &clock),
                 Err(error) => return caller.reply(&*dispatch, |w| write_error(w, &error)),
             };
             match measure(&named, found, flags) {
@@ -238,13 +266,30 @@ impl<S: Store> KeyValueServer<S> {
     }
 }
 
-fn reply_one(shape: Shape, value: Option<Value<'_>>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-    match value.filter(|_| shape != Shape::Member) {
+/// What a reader finds of several keys.
+fn shown<'f, 'v>(found: &'f [Option<Value<'v>>], clock: &Clock) -> Cow<'f, [Option<Value<'v>>]> {
+    let is_past = |value: &Value<'_>| clock.is_past(value.deadline);
+    if found.iter().flatten().any(is_past) {
+        found.iter().map(|value| value.filter(|value| !is_past(value))).collect()
+    } else {
+        Cow::Borrowed(found)
+    }
+}
+
+fn reply_one(
+    shape: Shape,
+    value: Option<Value<'_>>,
+    clock: &Clock,
+    caller: &Caller<'_>,
+    turn: &mut Turn<'_>,
+) {
+    let value = clock.shown(value);
+    match value.filter(|_| shape.has_value()) {
         Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, undecodable),
         Some(value) if !turn.has_room(value.bytes.len()) => turn.wait_for_room(),
         Some(Value { shared: Some(shared), .. }) if shape.ends_with_value() => {
             turn.reply_ending(caller, |w| shape.begin(w), shared.clone());
         }
-        _ => turn.reply(caller, |w| shape.write(w, value)),
+        _ => turn.reply(caller, |w| shape.write(w, value, clock)),
     }
 }

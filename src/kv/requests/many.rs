@@ -7,7 +7,7 @@ use super::keys::{Keys, Pieces};
 use super::outcome::Outcome;
 use super::serve::{Asked, Changes};
 use crate::etf::{TermError, TermView, Traits};
-use crate::kv::write::check_value;
+use crate::kv::write::{Stamp, check_value};
 use crate::store::{Change, PendingMany, Store, StoreError, UpdateMany, Value, Written};
 
 /// The keys, and what they get.
@@ -25,8 +25,7 @@ enum Gets<'a> {
         pairs: Cow<'a, [u8]>,
         /// Where, with the traits of key and value.
         values: Vec<(Range<usize>, Traits)>,
-        /// The number of the copy that is under way.
-        copy: u32,
+        stamp: Stamp,
     },
 }
 
@@ -35,7 +34,7 @@ impl<'a> Many<'a> {
     pub(super) fn putting(
         whole: TermView<'a>,
         pairs: Vec<(TermView<'a>, TermView<'a>)>,
-        copy: u32,
+        stamp: Stamp,
     ) -> Result<Self, TermError> {
         let mut keys = Keys::default();
         let mut values = Vec::with_capacity(pairs.len());
@@ -50,7 +49,7 @@ impl<'a> Many<'a> {
                 (at, false) => values[at] = value,
             }
         }
-        let gets = Gets::Values { pairs: Cow::Borrowed(whole.bytes()), values, copy };
+        let gets = Gets::Values { pairs: Cow::Borrowed(whole.bytes()), values, stamp };
         Ok(Self { keys: keys.into_pieces(), gets })
     }
 
@@ -72,8 +71,8 @@ impl Gets<'_> {
     fn kept(&self) -> Gets<'static> {
         match self {
             Self::Nothing(len) => Gets::Nothing(*len),
-            Self::Values { pairs, values, copy } => {
-                Gets::Values { pairs: Cow::Owned(pairs.to_vec()), values: values.clone(), copy: *copy }
+            Self::Values { pairs, values, stamp } => {
+                Gets::Values { pairs: Cow::Owned(pairs.to_vec()), values: values.clone(), stamp: *stamp }
             }
         }
     }
@@ -89,11 +88,11 @@ impl Gets<'_> {
     fn change(&self, at: usize) -> Change<'_> {
         match self {
             Self::Nothing(_) => Change::Delete,
-            Self::Values { pairs, values, copy } => match values.get(at) {
+            Self::Values { pairs, values, stamp } => match values.get(at) {
                 None => Change::Keep,
                 Some((range, traits)) => {
                     let bytes = pairs.get(range.clone()).unwrap_or_default();
-                    Change::Put(Value { copy: *copy, ..Value::of(bytes, *traits) })
+                    Change::Put(stamp.put_into(Value::of(bytes, *traits)))
                 }
             },
         }

@@ -23,8 +23,9 @@ mod single;
 
 pub use edit::Edit;
 pub use lookup::Lookup;
-pub(super) use lookup::{Shape, answer_later};
-pub(super) use options::{Options, Parts};
+pub(super) use lookup::Shape;
+pub(super) use options::{Options, Parts, Takes};
+pub use options::{Ttl, WriteOptions};
 pub(super) use outcome::Outcome;
 
 use super::Request;

@@ -11,11 +11,48 @@ pub(in crate::kv) struct Parts<'a> {
     left: usize,
 }
 
+/// How long a key has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ttl {
+    /// Nothing is said.
+    #[default]
+    Unsaid,
+    /// `:infinity`
+    Infinity,
+    /// Milliseconds from now on.
+    Millis(u64),
+}
+
+impl Ttl {
+    /// A positive integer, or `:infinity`.
+    pub(in crate::kv) fn read(term: TermView<'_>) -> Option<Self> {
+        if term.is_atom("infinity") {
+            return Some(Self::Infinity);
+        }
+        term.as_unsigned().filter(|millis| *millis > 0).map(Self::Millis)
+    }
+}
+
+/// What a caller wants of a write, beside that it is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// `confirm: n`: the slaves that are to have it before it is answered; `None`: as the store is started with.
+    pub confirm: Option<u32>,
+    /// `ttl: ms`
+    pub ttl: Ttl,
+}
+
+/// Whether a request leaves something that can end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kv) enum Takes {
+    Ttl,
+    NoTtl,
+}
+
 /// What is said at the end of a request that writes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::kv) enum Options<'a> {
-    /// `confirm: n`, where it is there: the slaves that are to have the write before it is answered.
-    Known(Option<u32>),
+    Known(WriteOptions),
     /// There is one of another name, this.
     Unknown(TermView<'a>),
 }
@@ -42,21 +79,25 @@ impl<'a> Parts<'a> {
     }
 
     /// The options, which are the rest; `None`: the rest is no such thing.
-    pub(in crate::kv) fn options(&mut self) -> Option<Options<'a>> {
+    pub(in crate::kv) fn options(&mut self, takes: Takes) -> Option<Options<'a>> {
         if self.left == 0 {
-            return Some(Options::Known(None));
+            return Some(Options::Known(WriteOptions::default()));
         }
         let options = self.next()?.elements(OPTIONS_MAX).filter(|_| self.left == 0)?;
-        let mut confirm = None;
+        let mut known = WriteOptions::default();
         for option in options {
             let [name, value] = option.as_tuple::<2>()?;
-            if name.as_atom()? != "confirm" {
+            // The first counts, as in `Keyword.get/2`.
+            if name.as_atom()? == "confirm" {
+                let slaves = value.as_unsigned()?.try_into().ok()?;
+                known.confirm = known.confirm.or(Some(slaves));
+            } else if takes == Takes::Ttl && name.is_atom("ttl") {
+                let ttl = Ttl::read(value)?;
+                known.ttl = if known.ttl == Ttl::Unsaid { ttl } else { known.ttl };
+            } else {
                 return Some(Options::Unknown(name));
             }
-            let slaves = value.as_unsigned()?.try_into().ok()?;
-            // The first counts, as in `Keyword.get/2`.
-            confirm = confirm.or(Some(slaves));
         }
-        Some(Options::Known(confirm))
+        Some(Options::Known(known))
     }
 }

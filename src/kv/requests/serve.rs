@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::edit::Prepared;
 use super::outcome::Outcome;
 use super::single::OfKey;
-use super::{Edit, Lookup, Unserved};
+use super::{Edit, Lookup, Unserved, WriteOptions};
 use crate::etf::{TermError, TermView, Traits};
 use crate::kv::KeyValueServer;
 use crate::kv::confirm::{Confirmations, Era, Wanted};
@@ -97,7 +97,7 @@ impl<S: Store> KeyValueServer<S> {
         &self,
         request: TermView<'_>,
         edit: Edit<'_>,
-        confirm: Option<u32>,
+        options: WriteOptions,
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
@@ -106,17 +106,19 @@ impl<S: Store> KeyValueServer<S> {
         if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
             return Ok(());
         }
-        let confirm = confirm.unwrap_or(self.confirm.slaves) as usize;
-        let served = match edit.prepare(copy, turn) {
-            Ok(Prepared::Single(key, single)) => with_canonical(key, |key| {
+        let confirm = options.confirm.unwrap_or(self.confirm.slaves) as usize;
+        let served = match edit.prepare(copy, options.ttl, &self.clock, turn) {
+            Ok(Prepared::Single(key, single, stamp)) => with_canonical(key, |key| {
+                self.ends_at(stamp.deadline, turn);
                 self.carry_out_edit(OfKey { key, single }, confirm, caller, turn);
             })
             .map_err(Unserved::Term),
-            Ok(Prepared::Many(many)) if many.is_empty() => {
+            Ok(Prepared::Many(many, _)) if many.is_empty() => {
                 Outcome::OK.reply(caller, turn);
                 Ok(())
             }
-            Ok(Prepared::Many(many)) => {
+            Ok(Prepared::Many(many, stamp)) => {
+                self.ends_at(stamp.deadline, turn);
                 self.carry_out_edit(many, confirm, caller, turn);
                 Ok(())
             }

@@ -1,41 +1,38 @@
 //! An edit of one key, as a store carries it out: at once, or later.
 
+use std::sync::Arc;
+
 use super::edit::{Act, Decision};
 use super::outcome::{Outcome, Reader};
 use super::serve::{Asked, Changes};
 use crate::etf::{SharedBytes, TermView, Traits};
-use crate::kv::write::shared_value;
+use crate::kv::clock::Clock;
+use crate::kv::write::{Stamp, shared_value};
 use crate::process::Turn;
-use crate::store::{Change, Pending, Store, StoreError, Update, Value, Written};
+use crate::store::{Change, OwnedValue, Pending, Store, StoreError, Update, Value, Written};
 
-/// A value that a request has given, with the traits of its key too, and the number of the copy that is under way.
+/// A value that a request has given, with the traits of its key too.
 pub(super) enum Given<'a> {
     /// As it was received, and in memory that can be shared where it is large.
-    Received(TermView<'a>, Option<SharedBytes>, u32),
-    Kept(SharedBytes, Traits, u32),
+    Received(TermView<'a>, Option<SharedBytes>, Stamp),
+    Kept(OwnedValue),
 }
 
 impl<'a> Given<'a> {
-    pub(super) fn new(value: TermView<'a>, copy: u32, turn: &Turn<'_>) -> Self {
-        Self::Received(value, shared_value(value, turn), copy)
+    pub(super) fn new(value: TermView<'a>, stamp: Stamp, turn: &Turn<'_>) -> Self {
+        Self::Received(value, shared_value(value, turn), stamp)
     }
 
     fn value(&self) -> Value<'_> {
         match self {
-            Self::Received(value, shared, copy) => {
-                let (shared, copy) = (shared.as_ref(), *copy);
-                Value { shared, copy, ..Value::of(value.bytes(), value.traits()) }
-            }
-            Self::Kept(bytes, traits, copy) => {
-                Value { shared: Some(bytes), copy: *copy, ..Value::of(bytes, *traits) }
-            }
+            Self::Received(value, shared, stamp) => Value { shared: shared.as_ref(), ..stamp.of(*value) },
+            Self::Kept(value) => value.value(),
         }
     }
 
     /// The same, to be kept.
     pub(super) fn kept(&self) -> Given<'static> {
-        let Value { bytes, shared, traits, copy, .. } = self.value();
-        Given::Kept(shared.map_or_else(|| bytes.into(), SharedBytes::clone), traits, copy)
+        Given::Kept(self.value().to_owned())
     }
 }
 
@@ -43,20 +40,33 @@ impl<'a> Given<'a> {
 pub(super) struct Single<'a> {
     act: Act<'a>,
     key_traits: Traits,
-    /// The number of the copy that is under way.
-    copy: u32,
+    /// Of a value that is not the one that the request has given.
+    stamp: Stamp,
+    clock: Arc<Clock>,
     reader: Reader,
     decision: Decision,
     outcome: Outcome,
+    /// What was there, where that stays and its end does not.
+    present: Option<OwnedValue>,
+    /// When what was there ends.
+    ends: u64,
 }
 
 impl<'a> Single<'a> {
-    pub(super) const fn new(act: Act<'a>, key_traits: Traits, copy: u32, reader: Reader) -> Self {
-        Self { act, key_traits, copy, reader, decision: Decision::Keep, outcome: Outcome::NIL }
+    pub(super) const fn new(
+        act: Act<'a>,
+        key_traits: Traits,
+        stamp: Stamp,
+        clock: Arc<Clock>,
+        reader: Reader,
+    ) -> Self {
+        let (decision, outcome) = (Decision::Keep, Outcome::NIL);
+        Self { act, key_traits, stamp, clock, reader, decision, outcome, present: None, ends: 0 }
     }
 
     fn kept(&self) -> Single<'static> {
-        Single::new(self.act.kept(), self.key_traits, self.copy, self.reader.later())
+        let (clock, reader) = (Arc::clone(&self.clock), self.reader.later());
+        Single::new(self.act.kept(), self.key_traits, self.stamp, clock, reader)
     }
 
     /// What has been decided.
@@ -64,8 +74,14 @@ impl<'a> Single<'a> {
         match (self.decision, &self.outcome, self.act.given()) {
             (Decision::PutGiven, _, Some(given)) => Change::Put(given.value()),
             (Decision::PutAnswer, Outcome::Term(bytes), _) => {
-                Change::Put(Value { copy: self.copy, ..Value::of(bytes, self.key_traits) })
+                let kept = if self.act.keeps_end() { self.ends } else { self.stamp.deadline };
+                let stamp = Stamp { deadline: kept, ..self.stamp };
+                Change::Put(stamp.put_into(Value::of(bytes, self.key_traits)))
             }
+            (Decision::PutPresent, ..) => match &self.present {
+                Some(present) => Change::Put(self.stamp.put_into(present.value())),
+                None => Change::Keep,
+            },
             (Decision::Delete, ..) => Change::Delete,
             _ => Change::Keep,
         }
@@ -74,7 +90,10 @@ impl<'a> Single<'a> {
 
 impl Update for Single<'_> {
     fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
+        let present = self.clock.shown(present);
         (self.decision, self.outcome) = self.act.decide(present, self.reader);
+        self.ends = present.map_or(0, |present| present.deadline);
+        self.present = present.filter(|_| self.decision == Decision::PutPresent).map(Value::to_owned);
         self.change()
     }
 }

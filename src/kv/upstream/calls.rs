@@ -1,6 +1,7 @@
 //! Calls to a store as a slave, and what they change in its surroundings: its slaves and its names.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{left_undone, not_kept, said};
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
@@ -22,9 +23,10 @@ const NAMES_MAX: usize = 256;
 impl<S: Store> KeyValueServer<S> {
     /// `{:replica_hello, …}`: a primary wants this store as its slave.
     pub(in crate::kv) fn call_hello(&self, hello: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        let Some(greeting) = read_greeting(hello, caller) else {
+        let Some((greeting, clock)) = read_greeting(hello, caller) else {
             return refuse(&"no greeting of a primary", caller, turn);
         };
+        let session = greeting.session;
         let (at, slaves) = (greeting.pid.clone(), self.slaves());
         let incarnation = Some(greeting.lineage.incarnation());
         let own = turn.registry.global_names();
@@ -36,6 +38,11 @@ impl<S: Store> KeyValueServer<S> {
             shares_name: own.any(|(name, _)| greeting.names.contains(&ServerRef::global(name))),
         };
         let outputs = self.hand_alone(Input::Hello(greeting, around));
+        if self.upstream.with(|machine| machine.is_in(session)) {
+            // Before the answer, and so before any write of this session.
+            let ahead = self.clock.now().cast_signed().saturating_sub(clock.cast_signed());
+            self.upstream.ahead.store(ahead, Ordering::Relaxed);
+        }
         self.carry_out(outputs, Some(caller), turn);
     }
 
@@ -284,9 +291,10 @@ fn is_held(name: &ServerRef, turn: &Turn<'_>) -> bool {
     held.is_some_and(|process| process.is_sibling(turn.me))
 }
 
-fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<Greeting> {
+/// A greeting, and what the primary's clock says.
+fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<(Greeting, u64)> {
     let hello = Hello::read(hello)?;
-    Some(Greeting {
+    let greeting = Greeting {
         session: hello.session,
         lineage: hello.lineage,
         seq: hello.seq,
@@ -294,7 +302,8 @@ fn read_greeting(hello: TermView<'_>, caller: &Caller<'_>) -> Option<Greeting> {
         names: read_names(hello.names)?,
         slaves: read_slaves(hello.slaves)?,
         pid: caller.pid().into(),
-    })
+    };
+    Some((greeting, hello.clock))
 }
 
 fn read_names(names: TermView<'_>) -> Option<Vec<ServerRef>> {

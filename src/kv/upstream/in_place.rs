@@ -8,14 +8,14 @@ use crate::etf::{TermView, Traits};
 use crate::kv::confirm::Confirmations;
 use crate::kv::dropped::DroppedPairs;
 use crate::kv::handed::{Handed, told};
-use crate::kv::order::{Committed, OwnedValue};
+use crate::kv::order::Committed;
 use crate::kv::ranked::{Ranked, rank};
 use crate::kv::server::KeyValueServer;
 use crate::kv::write::{Completion, Written, committed, committed_later, ended};
 use crate::process::{Dispatch, Feed, ProcessId};
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::Ticket;
-use crate::store::{self, Change, Owed, Pending, ReadDone, Store, StoreError, Update, Value};
+use crate::store::{self, Change, Owed, OwnedValue, Pending, ReadDone, Store, StoreError, Update, Value};
 
 /// What is to become of a key.
 #[derive(Clone, Copy, Default)]
@@ -75,10 +75,7 @@ impl InPlace {
 
     fn change(&self) -> Change<'_> {
         match &self.value {
-            Some((bytes, traits, revision)) => {
-                let (copy, revision) = (self.copy, *revision);
-                Change::Put(Value { copy, revision, ..Value::of(bytes, *traits) })
-            }
+            Some(value) => Change::Put(Value { copy: self.copy, ..value.value() }),
             None => Change::Delete,
         }
     }
@@ -96,7 +93,7 @@ impl InPlace {
             && result.is_err()
             && let Some(server) = server
         {
-            server.keep_present(key, self.value.as_ref().map(|(bytes, ..)| &**bytes));
+            server.keep_present(key, self.value.as_ref().map(|value| &*value.bytes));
         }
         into.lock().came();
     }
@@ -106,7 +103,7 @@ impl Update for InPlace {
     fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
         self.has_decided = true;
         let foreign = present.filter(|present| present.copy != self.copy || planted(Rule::RestAsItIs));
-        let is_same = |was: &Value<'_>| self.value.as_ref().is_some_and(|(bytes, ..)| **bytes == *was.bytes);
+        let is_same = |was: &Value<'_>| self.value.as_ref().is_some_and(|value| *value.bytes == *was.bytes);
         if let Some(Export { key, into }) = &self.export
             && let Some(was) = foreign.filter(|was| !is_same(was))
             && !planted(Rule::DroppedKept)
@@ -116,7 +113,7 @@ impl Update for InPlace {
         match (self.wanted, foreign) {
             (Wanted::Rest | Wanted::Stays, None) => Change::Keep,
             (Wanted::Stays, Some(was)) => {
-                self.value = Some((was.bytes.into(), was.traits, was.revision));
+                self.value = Some(was.to_owned());
                 self.change()
             }
             (Wanted::Rest, Some(_)) | (Wanted::Written, _) => self.change(),

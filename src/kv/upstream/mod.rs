@@ -7,7 +7,7 @@ mod in_place;
 mod said;
 mod writes;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::Work;
@@ -32,6 +32,8 @@ pub(super) struct UpstreamEntry<S> {
     minds_writes: AtomicBool,
     /// Likewise, for all writes.
     copy: AtomicU32,
+    /// By so much this store's clock is ahead of its primary's, in milliseconds.
+    ahead: AtomicI64,
 }
 
 impl<S: Store> UpstreamEntry<S> {
@@ -39,6 +41,7 @@ impl<S: Store> UpstreamEntry<S> {
         Self {
             minds_writes: AtomicBool::new(machine.minds_writes()),
             copy: AtomicU32::new(0),
+            ahead: AtomicI64::new(0),
             machine: Ranked::new(machine),
             aside: Ranked::new(None),
             asker: Ranked::new(None),

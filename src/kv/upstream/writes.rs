@@ -2,12 +2,14 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::calls::read_slaves;
 use super::in_place::{Export, InPlace};
 use super::{left_undone, not_kept, said, taken};
 use crate::etf::{Cursor, TermError};
 use crate::kv::Work;
+use crate::kv::clock::Clock;
 use crate::kv::request::{FromPrimary, SkippedWrite};
 use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Stamp, Write, Written, at_once, shared_value};
@@ -61,8 +63,10 @@ impl<S: Store> KeyValueServer<S> {
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         match message {
-            FromPrimary::Put { session, seq, revision, key, value } => {
-                let stamp = Stamp { copy: self.upstream.copy(), revision };
+            FromPrimary::Put { session, seq, revision, deadline, key, value } => {
+                let deadline = Clock::deadline_of(deadline, self.upstream.ahead.load(Ordering::Relaxed));
+                let stamp = Stamp { copy: self.upstream.copy(), revision, deadline };
+                self.ends_at(deadline, turn);
                 return self.take_in(session, seq, Write::Put { key, value, stamp }, turn);
             }
             FromPrimary::Delete { session, seq, key } => {
@@ -141,7 +145,7 @@ impl<S: Store> KeyValueServer<S> {
         turn: &Turn<'_>,
     ) -> Result<Written, TermError> {
         let (key, value) = write.check()?;
-        let value = value.map(|value| (value.bytes().into(), value.traits(), write.stamp().revision));
+        let value = value.map(|value| write.stamp().of(value).to_owned());
         with_canonical(key, |key| {
             let change = InPlace::exporting(copy, value, Export::of(key, &self.dropped));
             self.change_in_place(key, change, ticket, turn.me.id)
@@ -154,9 +158,9 @@ impl<S: Store> KeyValueServer<S> {
         let (key, value) = write.check()?;
         with_canonical(key, |key| {
             let shared = value.and_then(|value| shared_value(value, turn));
-            let (shared, revision) = (shared.as_ref(), write.stamp().revision);
-            let value =
-                value.map(|value| Value { shared, revision, ..Value::of(value.bytes(), value.traits()) });
+            // Where the whole takes the place of what was there, there is nothing to tell from what the copy has brought.
+            let stamp = Stamp { copy: 0, ..write.stamp() };
+            let value = value.map(|value| Value { shared: shared.as_ref(), ..stamp.of(value) });
             let mut aside = self.upstream.aside.lock();
             // It answers at once: that is what such a store is for.
             let result = aside.as_ref().and_then(|aside| match value {

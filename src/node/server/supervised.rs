@@ -14,10 +14,11 @@ use smol::Task;
 
 use crate::config::{Limits, ServerName};
 use crate::etf::TermView;
+use crate::node::server::timers;
 use crate::node::{Node, Outlet, ProcessHandle, after, now};
 use crate::process::registry::RegisterError;
 use crate::process::supervisor::{ChildId, Intensity, Verdict};
-use crate::process::{Dispatch, Ended, ProcessId, Restart, Supervisor};
+use crate::process::{Dispatch, Ended, ProcessId, Restart, Supervisor, WakeRequest};
 
 type Start = dyn Fn(&Arc<Node>) -> ProcessHandle + Send + Sync;
 
@@ -289,6 +290,11 @@ impl ProcessHandle {
             own.retain(|task| !task.is_finished());
             own.extend(self.node.task(task));
         }
+    }
+
+    /// Does something again and again, as [`spawn`](Self::spawn), until it says that it is done.
+    pub fn wake(&self, request: WakeRequest) {
+        self.spawn(timers::wake(request));
     }
 }
 

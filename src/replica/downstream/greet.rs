@@ -68,6 +68,7 @@ impl Downstream {
             session,
             lineage: store.lineage.clone(),
             seq: store.seq,
+            clock: store.clock,
             slaves: store.slaves.clone(),
             started_empty: self.protect_data && store.started_empty,
         };

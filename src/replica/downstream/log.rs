@@ -304,7 +304,8 @@ mod tests {
 
     #[test]
     fn what_was_not_kept_gives_its_key_and_deletions_stay_to_be_sent() {
-        let put = |key| ReplicaWrite::Put { key, value: &[9], traits: Traits::none(), revision: 1 };
+        let put =
+            |key| ReplicaWrite::Put { key, value: &[9], traits: Traits::none(), revision: 1, deadline: 0 };
         let mut log = Log::default();
         for write in [put(&[1]), delete(&[2]), put(&[3]), delete(&[4]), put(&[5]), delete(&[6])] {
             log.push(Dialect::Elixir, 1, write);

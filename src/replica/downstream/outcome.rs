@@ -71,6 +71,8 @@ pub struct Standpoint {
     pub lineage: Lineage,
     /// The number of the last write that it has taken.
     pub seq: u64,
+    /// What its clock says, in milliseconds.
+    pub clock: u64,
     /// It was started without data, and has not been filled by a primary since.
     pub started_empty: bool,
     /// All its slaves.

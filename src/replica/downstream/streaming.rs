@@ -13,7 +13,7 @@ use crate::etf::{TermView, Traits};
 use crate::replica::dialect::{CopyMark, Dialect};
 use crate::replica::lineage::Refusal;
 use crate::replica::planted::{Rule, planted, window_bytes};
-use crate::replica::source::{ReplicaWrite, Source, SourceRead};
+use crate::replica::source::{Present, ReplicaWrite, Source, SourceRead};
 use crate::replica::standing::Standing;
 
 /// Keys that one step of a repair reads, while writers of the store wait for it: some microseconds.
@@ -133,8 +133,8 @@ impl Downstream {
                     return;
                 }
                 let write = match value {
-                    Some((value, traits, revision)) => {
-                        ReplicaWrite::Put { key: &key, value, traits, revision }
+                    Some(Present { value, traits, revision, deadline }) => {
+                        ReplicaWrite::Put { key: &key, value, traits, revision, deadline }
                     }
                     None => ReplicaWrite::Delete { key: &key, traits: traits_of(&key) },
                 };

@@ -206,6 +206,7 @@ impl<'a> Desk<'a> {
         let store = Standpoint {
             lineage: self.store.lineage(),
             seq: self.store.seq(),
+            clock: 0,
             started_empty: false,
             slaves: Vec::new(),
             siblings: Siblings(siblings),

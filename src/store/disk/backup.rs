@@ -306,8 +306,8 @@ pub(super) fn read(
                 store.entries += 1;
                 store.bytes += (key.len() + head.numbers_len() + value.len()) as u64;
                 more += (head.revised().numbers_len() - head.numbers_len()) as u64;
-                let (copy, revision) = (head.copy, head.revision);
-                let value = Value { copy, revision, ..Value::of(&value, head.traits) };
+                let Head { traits, copy, revision, deadline } = head;
+                let value = Value { copy, revision, deadline, ..Value::of(&value, traits) };
                 show(Part::Entry(&key, value))?;
                 done += 1;
                 if done % TELL_EVERY == 0 && !progress(all - reader.left, all) {

@@ -96,7 +96,7 @@ impl View {
             let place = engine.join("keyspaces").join(self.folder_of(id).unwrap_or_default());
             let store = names.join(", ");
             let damaged = |what: String| OpenError::Damaged { file: place.clone(), what };
-            let (mut entries, mut bytes) = (0_u64, 0_u64);
+            let (mut entries, mut bytes, mut ends) = (0_u64, 0_u64, 0_u64);
             let pairs = self
                 .entries_of(id, None)
                 .ok_or_else(|| damaged(format!("it is missing: the store {store}")))?;
@@ -104,6 +104,7 @@ impl View {
                 let pair = pair.into_inner().map_err(|error| engine_error(&error).to_string());
                 let read = pair.and_then(|(key, entry)| {
                     let found = Found::new(&key, entry).ok_or("it is no entry")?;
+                    ends += u64::from(found.head().deadline != 0);
                     Ok(found.bytes(found.long_key().unwrap_or_else(|| plain_key(&key))))
                 });
                 bytes += read.map_err(|what: String| {
@@ -120,6 +121,12 @@ impl View {
                 return Err(damaged(format!(
                     "the store {store} in it has {entries} entries of {bytes} bytes, and was left with {} of {}",
                     totals.0, totals.1
+                )));
+            }
+            let kept = self.ends_of(id).map_err(failed)?;
+            if kept != ends {
+                return Err(damaged(format!(
+                    "the store {store} in it has {ends} entries with a deadline, and {kept} deadlines are kept"
                 )));
             }
             found.push(StoreCount { names, entries, bytes });

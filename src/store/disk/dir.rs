@@ -1,7 +1,7 @@
 //! The folder: whose it is, who has it, and which version wrote it.
 //!
 //! ```text
-//! DIR/format    the text "kvnode 4": what wrote it
+//! DIR/format    the text "kvnode 5": what wrote it
 //! DIR/reached   how far the batches have come (ledger.rs)
 //! DIR/lock      locked by the process that has it, whose id stands in it
 //! DIR/engine/   the engine's files, its journals (*.jnl) among them
@@ -17,7 +17,7 @@ use super::ledger::{self, Access, Ledger};
 /// The version of what stands in the folder. A newer one is not read, and an older one becomes this one when it is opened to be
 /// written to: in version 3 no entry had a revision, in version 2 none any number (`store/head.rs`), and in version 1 no batch either,
 /// so that it had no ledger.
-pub(super) const FORMAT: u32 = 4;
+pub(super) const FORMAT: u32 = 5;
 const FIRST: u32 = 1;
 /// Where a restore works in the folder until it is done.
 pub(super) const RESTORING: &str = "restoring";
@@ -176,9 +176,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.txt"), "a").unwrap();
         assert_eq!(Dir::take(dir.path()).unwrap_err(), OpenError::NotOurs { dir: dir.path().into() });
-        fs::write(dir.path().join("format"), "kvnode 5\n").unwrap();
+        fs::write(dir.path().join("format"), "kvnode 6\n").unwrap();
         let newer = Dir::take(dir.path()).unwrap_err();
-        assert_eq!(newer, OpenError::NewerFormat { dir: dir.path().into(), version: 5, known: FORMAT });
+        assert_eq!(newer, OpenError::NewerFormat { dir: dir.path().into(), version: 6, known: FORMAT });
         fs::write(dir.path().join("format"), "kvnode ?\n").unwrap();
         assert!(matches!(Dir::take(dir.path()), Err(OpenError::Damaged { .. })));
     }

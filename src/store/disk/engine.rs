@@ -4,6 +4,7 @@
 //! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64, revision:64
 //!        "n", store:32, name -> a note               "b" -> the last batch's number (ledger.rs)
 //! s1 ..  the entries (record.rs)
+//! ends   store:32, deadline:64, the engine's key -> nothing (ends.rs)
 //! ```
 //!
 //! A batch writes the totals beside the entries that they count, and how far the store's revisions have come with them. (Before
@@ -24,12 +25,13 @@ use fjall::{
     Snapshot,
 };
 
+use super::ends::Space;
 use super::ledger::{self, Ledger};
 use super::queue::{Change, Decided, Write};
 use super::record::{self, Entry, Found};
 use super::staged::{Held, Place, Staged};
 use crate::store::revision::{self, REVISION_RAISED_MAX, REVISION_UNKNOWN};
-use crate::store::{self, Pending, StoreError};
+use crate::store::{self, Due, Pending, StoreError};
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
 const SEPARATE_FROM_BYTES: u32 = 16 << 10;
@@ -106,7 +108,8 @@ impl Totals {
 pub(super) struct Engine {
     pub db: Database,
     meta: Keyspace,
-    stores: AHashMap<u32, Keyspace>,
+    ends: Keyspace,
+    stores: AHashMap<u32, Space>,
     /// Of the last batch when it was opened.
     number: u64,
     /// Bytes since all was written to tables.
@@ -166,9 +169,11 @@ impl Engine {
 
     fn of(db: Database) -> fjall::Result<Self> {
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
+        let ends = db.keyspace("ends", KeyspaceCreateOptions::default)?;
         let mut engine = Self {
             db,
             meta,
+            ends,
             stores: AHashMap::new(),
             number: 0,
             since_tables: AtomicU64::new(0),
@@ -236,7 +241,7 @@ impl Engine {
                 .max_memtable_size(MEMTABLE_BYTES)
         };
         let keyspace = self.db.keyspace(&format!("s{id}"), options)?;
-        self.stores.insert(id, keyspace);
+        self.stores.insert(id, Space::open(id, keyspace, self.ends.clone())?);
         Ok(())
     }
 
@@ -280,7 +285,7 @@ impl Engine {
     pub(super) fn read(&self, id: u32, key: &[u8]) -> Result<Option<Found>, fjall::Error> {
         let Some(store) = self.stores.get(&id) else { return Ok(None) };
         let engine_key = record::engine_key(key);
-        let entry = store.get(&engine_key)?;
+        let entry = store.entries.get(&engine_key)?;
         record::found(&engine_key, key, entry)
     }
 
@@ -293,7 +298,8 @@ impl Engine {
         loop {
             // Says whether it has failed.
             self.db.persist(PersistMode::Buffer)?;
-            if !waiting(&self.meta) && !self.stores.values().any(waiting) {
+            let all = [&self.meta, &self.ends].into_iter().chain(self.entries());
+            if !all.into_iter().any(waiting) {
                 return Ok(());
             }
             // The engine has nothing that could be waited for.
@@ -308,10 +314,15 @@ impl Engine {
 
     /// Has all that is in memory written to tables, in the background.
     pub(super) fn write_tables(&self) -> fjall::Result<()> {
-        for keyspace in self.stores.values().chain([&self.meta]) {
+        for keyspace in self.entries().chain([&self.ends, &self.meta]) {
             keyspace.rotate_memtable()?;
         }
         Ok(())
+    }
+
+    /// Those of the entries.
+    fn entries(&self) -> impl Iterator<Item = &Keyspace> {
+        self.stores.values().map(|store| &store.entries)
     }
 
     /// So many bytes were written.
@@ -347,7 +358,7 @@ impl Engine {
                 Err(error) => refused.push((at, error)),
             }
         }
-        let Staged { mut batch, held, .. } = staged;
+        let Staged { mut batch, held, ends, .. } = staged;
         for (id, Held { entries, bytes, revision }) in &held {
             let totals = [entries, bytes, revision].map(|number| number.to_be_bytes()).concat();
             batch.insert(&self.meta, meta_key(b't', *id), totals);
@@ -357,6 +368,11 @@ impl Engine {
             return Ok(committed);
         }
         committed.health = self.commit_stamped(batch, mode, ledger)?;
+        for (id, deadline) in ends {
+            if let Some(store) = self.stores.get(&id) {
+                store.has_ended_from(deadline);
+            }
+        }
         // What was committed is, whatever comes of the tables.
         match unless_it_panics(|| self.written(written)) {
             Some(Ok(())) => {}
@@ -398,8 +414,8 @@ impl Engine {
             staged.batch.insert(&self.meta, note_key(write.store, &write.key), std::mem::take(note));
             return Ok(written);
         }
-        let Some(keyspace) = self.stores.get(&write.store) else { return Ok(written) };
-        let place = Place::new(write.store, keyspace, &write.key);
+        let Some(space) = self.stores.get(&write.store) else { return Ok(written) };
+        let place = Place::new(space, &write.key);
         let last = staged.counted(write.store, &totals_of);
         let (entry, counted) = match &mut write.change {
             Change::Note(..) | Change::Nothing(_) => return Ok(written),
@@ -422,7 +438,7 @@ impl Engine {
                 (decided.entry(), counted)
             }
             Change::UpdateMany(many) => {
-                return Ok(written + many.stage((write.store, keyspace), room, staged, totals_of)?);
+                return Ok(written + many.stage(space, room, staged, totals_of)?);
             }
         };
         let change = staged.prepare(place, entry)?;
@@ -460,7 +476,7 @@ fn decide(
 pub(super) struct View {
     snapshot: Snapshot,
     meta: Keyspace,
-    stores: AHashMap<u32, Keyspace>,
+    stores: AHashMap<u32, Space>,
     _db: Database,
     _viewer: Arc<()>,
 }
@@ -468,7 +484,7 @@ pub(super) struct View {
 impl View {
     /// The entries of a store, or of one part of it.
     pub(super) fn entries_of(&self, id: u32, part: Option<usize>) -> Option<fjall::Iter> {
-        let (snapshot, keyspace) = (&self.snapshot, self.stores.get(&id)?);
+        let (snapshot, keyspace) = (&self.snapshot, &self.stores.get(&id)?.entries);
         Some(match part.map(record::part) {
             None => snapshot.iter(keyspace),
             Some((from, Some(to))) => snapshot.range(keyspace, from.to_be_bytes()..to.to_be_bytes()),
@@ -478,7 +494,7 @@ impl View {
 
     /// The same behind one of the engine's keys.
     pub(super) fn entries_behind(&self, id: u32, part: Option<usize>, after: &[u8]) -> Option<fjall::Iter> {
-        let (snapshot, keyspace) = (&self.snapshot, self.stores.get(&id)?);
+        let (snapshot, keyspace) = (&self.snapshot, &self.stores.get(&id)?.entries);
         let to = part.and_then(|part| record::part(part).1);
         let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(to.to_be_bytes().to_vec()));
         Some(snapshot.range(keyspace, (Bound::Excluded(after.to_vec()), to)))
@@ -488,7 +504,7 @@ impl View {
     pub(super) fn read(&self, id: u32, key: &[u8]) -> fjall::Result<Option<Found>> {
         let Some(store) = self.stores.get(&id) else { return Ok(None) };
         let engine_key = record::engine_key(key);
-        let entry = self.snapshot.get(store, &engine_key)?;
+        let entry = self.snapshot.get(&store.entries, &engine_key)?;
         record::found(&engine_key, key, entry)
     }
 
@@ -507,7 +523,7 @@ impl View {
 
     /// Where the engine keeps a store, by the name of that folder.
     pub(super) fn folder_of(&self, id: u32) -> Option<&OsStr> {
-        self.stores.get(&id)?.path().file_name()
+        self.stores.get(&id)?.entries.path().file_name()
     }
 
     pub(super) fn held(&self, id: u32) -> fjall::Result<Held> {
@@ -518,6 +534,21 @@ impl View {
         };
         let number = |at| number(at).unwrap_or(0);
         Ok(Held { entries: number(0), bytes: number(8), revision: number(16) })
+    }
+
+    /// Keys of a store that have ended by now, `max` at most.
+    pub(super) fn due(&self, id: u32, now: u64, max: usize) -> fjall::Result<Due> {
+        self.stores.get(&id).map_or_else(|| Ok(Due::default()), |store| store.due(&self.snapshot, now, max))
+    }
+
+    /// See [`Store::next_due`](store::Store::next_due).
+    pub(super) fn next_due(&self, id: u32) -> fjall::Result<Option<u64>> {
+        self.stores.get(&id).map_or(Ok(None), |store| store.next_due(&self.snapshot))
+    }
+
+    /// Number of ends that are kept of a store.
+    pub(super) fn ends_of(&self, id: u32) -> fjall::Result<u64> {
+        self.stores.get(&id).map_or(Ok(0), |store| store.count(&self.snapshot))
     }
 
     /// Number of entries of a store, and bytes of their keys and values.

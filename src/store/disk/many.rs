@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use fjall::Keyspace;
-
+use super::ends::Space;
 use super::engine::{RoomFor, Totals};
 use super::queue::{Decided, Keys};
 use super::record::{Entry, Found};
@@ -38,12 +37,12 @@ impl Many {
     /// A key cannot be read or written, or there is no room for all of it: nothing is added.
     pub(super) fn stage(
         &mut self,
-        (store, keyspace): (u32, &Keyspace),
+        space: &Space,
         room: RoomFor,
         staged: &mut Staged,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> Result<u64, StoreError> {
-        let place = |key| Place::new(store, keyspace, key);
+        let place = |key| Place::new(space, key);
         let present: Vec<Option<Found>> = if self.update.looks() {
             self.keys.iter().map(|key| staged.present(&place(key))).collect::<Result<_, _>>()?
         } else {
@@ -52,7 +51,7 @@ impl Many {
         let present: Vec<Option<Value<'_>>> =
             present.iter().map(|found| found.as_ref().map(Found::value)).collect();
         let (keys, decided) = (&self.keys, &mut self.decided);
-        let last = staged.counted(store, &totals_of);
+        let last = staged.counted(space.id, &totals_of);
         // All of it is one write.
         let mut counted = revision::counted(0, last);
         self.update.decide(&present, &mut |at, change| match change {

@@ -175,8 +175,8 @@ impl Found {
     }
 
     pub(super) fn value(&self) -> Value<'_> {
-        let Head { traits, copy, revision, .. } = self.head.revised();
-        Value { bytes: &self.entry[self.value_at..], shared: None, traits, copy, revision }
+        let Head { traits, copy, revision, deadline } = self.head.revised();
+        Value { bytes: &self.entry[self.value_at..], shared: None, traits, copy, revision, deadline }
     }
 
     /// What stands beside the value.
@@ -188,6 +188,11 @@ impl Found {
     pub(super) fn bytes(&self, key: &[u8]) -> u64 {
         (key.len() + self.head.numbers_len() + self.entry.len() - self.value_at) as u64
     }
+}
+
+/// When an entry ends; 0: never.
+pub(super) fn deadline(entry: &[u8]) -> u64 {
+    read_head(entry).map_or(0, |(head, _)| head.deadline)
 }
 
 /// The head of an entry, and where it ends.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use fjall::{Keyspace, OwnedWriteBatch, Slice};
+use fjall::{OwnedWriteBatch, Slice};
 
+use super::ends::Space;
 use super::engine::Totals;
 use super::error::engine_error;
 use super::record::{self, Found};
@@ -25,6 +26,8 @@ pub(super) struct Staged {
     changed: AHashMap<(u32, Vec<u8>), Changed>,
     /// What the stores hold with it.
     pub(super) held: AHashMap<u32, Held>,
+    /// Of the stores that get entries that end, when the first of these does.
+    pub(super) ends: AHashMap<u32, u64>,
 }
 
 /// What a store holds.
@@ -38,23 +41,37 @@ pub(super) struct Held {
 
 /// A key of a store, with the engine's key for it.
 pub(super) struct Place<'a> {
-    pub(super) store: u32,
-    pub(super) keyspace: &'a Keyspace,
+    space: &'a Space,
     pub(super) key: &'a Arc<[u8]>,
     engine_key: Vec<u8>,
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn new(store: u32, keyspace: &'a Keyspace, key: &'a Arc<[u8]>) -> Self {
-        Self { store, keyspace, key, engine_key: record::engine_key(key) }
+    pub(super) fn new(space: &'a Space, key: &'a Arc<[u8]>) -> Self {
+        Self { space, key, engine_key: record::engine_key(key) }
     }
 }
 
-/// A change that can be made, with the length of what the key has now.
+/// What a key has before a change.
+#[derive(Clone, Copy)]
+struct Before {
+    /// Of the entry, in bytes.
+    len: u64,
+    /// When it ends; 0: never.
+    deadline: u64,
+}
+
+impl Before {
+    fn of(entry: &[u8]) -> Self {
+        Self { len: entry.len() as u64, deadline: record::deadline(entry) }
+    }
+}
+
+/// A change that can be made, with what the key has now.
 pub(super) struct Change<'a> {
     place: Place<'a>,
     entry: Option<Slice>,
-    before: Option<u64>,
+    before: Option<Before>,
 }
 
 impl Change<'_> {
@@ -65,7 +82,7 @@ impl Change<'_> {
 
 impl Staged {
     pub(super) fn new(batch: OwnedWriteBatch) -> Self {
-        Self { batch, changed: AHashMap::new(), held: AHashMap::new() }
+        Self { batch, changed: AHashMap::new(), held: AHashMap::new(), ends: AHashMap::new() }
     }
 
     fn changed(&self, place: &Place<'_>) -> Option<&Changed> {
@@ -73,7 +90,7 @@ impl Staged {
         if self.changed.is_empty() {
             return None;
         }
-        self.changed.get(&(place.store, place.engine_key.clone()))
+        self.changed.get(&(place.space.id, place.engine_key.clone()))
     }
 
     /// What a key has, with what the batch has made of it so far.
@@ -87,7 +104,7 @@ impl Staged {
             }
             Some(_) => Ok(None),
             None => {
-                let entry = place.keyspace.get(&place.engine_key);
+                let entry = place.space.entries.get(&place.engine_key);
                 entry.and_then(|entry| record::found(&place.engine_key, place.key, entry)).map_err(|error| {
                     tracing::error!(?error, "a key is not updated: what it has cannot be read");
                     engine_error(&error)
@@ -109,8 +126,8 @@ impl Staged {
             Some(changed) if changed.entry.is_some() && changed.key != *place.key => {
                 return Err(StoreError::Io("eexist"));
             }
-            Some(changed) => changed.entry.as_ref().map(|entry| entry.len() as u64),
-            None => length_before(place.keyspace, &place.engine_key, place.key)?,
+            Some(changed) => changed.entry.as_deref().map(Before::of),
+            None => before(place.space, &place.engine_key, place.key)?,
         };
         Ok(Change { place, entry, before })
     }
@@ -134,37 +151,49 @@ impl Staged {
         counted: u64,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) {
-        let Change { place: Place { store, keyspace, key, engine_key }, entry, before } = change;
-        let held = self.keep(store, totals_of);
+        let Change { place: Place { space, key, engine_key }, entry, before } = change;
+        let held = self.keep(space.id, totals_of);
         held.revision = held.revision.max(counted);
         if let Some(before) = before {
             held.entries = held.entries.saturating_sub(1);
-            held.bytes = held.bytes.saturating_sub(record::bytes(&engine_key, before));
+            held.bytes = held.bytes.saturating_sub(record::bytes(&engine_key, before.len));
         }
         if let Some(entry) = &entry {
             held.entries += 1;
             held.bytes += record::bytes(&engine_key, entry.len() as u64);
         }
         let changed = Changed { entry: entry.clone(), key: Arc::clone(key) };
-        self.changed.insert((store, engine_key.clone()), changed);
+        self.changed.insert((space.id, engine_key.clone()), changed);
+        let ends = [before.map(|before| before.deadline), entry.as_deref().map(record::deadline)];
+        let [ended, ends] = ends.map(|deadline| deadline.unwrap_or(0));
+        if ended | ends != 0 {
+            space.end(&mut self.batch, &engine_key, ended, ends);
+        }
+        if ends != 0 {
+            let first = self.ends.entry(space.id).or_insert(ends);
+            *first = ends.min(*first);
+        }
         match entry {
-            Some(entry) => self.batch.insert(keyspace, engine_key, entry),
-            None => self.batch.remove(keyspace, engine_key),
+            Some(entry) => self.batch.insert(&space.entries, engine_key, entry),
+            None => self.batch.remove(&space.entries, engine_key),
         }
     }
 }
 
-/// The length of what a store holds for a key; `None`: nothing. Where another key has the place, it is taken.
-fn length_before(store: &Keyspace, engine_key: &[u8], key: &[u8]) -> Result<Option<u64>, StoreError> {
+/// What a store holds for a key; `None`: nothing. Where another key has the place, it is taken.
+fn before(space: &Space, engine_key: &[u8], key: &[u8]) -> Result<Option<Before>, StoreError> {
     let failed = |error: fjall::Error| {
         tracing::error!(?error, "a key is not written: what it has cannot be read");
         engine_error(&error)
     };
-    if !record::is_long(key) {
-        return store.size_of(engine_key).map(|length| length.map(u64::from)).map_err(failed);
+    let is_long = record::is_long(key);
+    if !is_long && !space.has_ends() {
+        // A value that lies elsewhere is not read.
+        let length = space.entries.size_of(engine_key).map_err(failed)?;
+        return Ok(length.map(|len| Before { len: len.into(), deadline: 0 }));
     }
-    let Some(other) = store.get(engine_key).map_err(failed)? else { return Ok(None) };
-    let length = other.len() as u64;
-    let same = Found::new(engine_key, other).is_some_and(|found| found.long_key() == Some(key));
-    if same { Ok(Some(length)) } else { Err(StoreError::Io("eexist")) }
+    let Some(other) = space.entries.get(engine_key).map_err(failed)? else { return Ok(None) };
+    let before = Before::of(&other);
+    let is_its = || Found::new(engine_key, other).is_some_and(|found| found.long_key() == Some(key));
+    if !is_long || is_its() { Ok(Some(before)) } else { Err(StoreError::Io("eexist")) }
 }

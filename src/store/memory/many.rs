@@ -103,7 +103,8 @@ impl MemoryStore {
     ) -> Option<Entry> {
         let Shard { table, bytes } = &mut **shard;
         *bytes += entry.as_ref().map_or(0, Entry::bytes);
-        let hash_of = |entry: &Entry| self.hasher.hash_one(entry.key());
+        let (hash_of, new) = (|entry: &Entry| self.hasher.hash_one(entry.key()), entry.as_ref());
+        self.deadlines.note(hash, table.find(hash, |entry| entry.key() == key), new);
         let replaced = match (table.entry(hash, |entry| entry.key() == key, hash_of), entry) {
             (TableEntry::Occupied(mut occupied), Some(entry)) => {
                 Some(std::mem::replace(occupied.get_mut(), entry))

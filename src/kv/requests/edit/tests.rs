@@ -7,8 +7,8 @@ fn read(text: &str) -> Option<(String, Option<u32>)> {
     let term = parse(text, None).unwrap_or_else(|error| panic!("{text}: {error}"));
     let name = |debug: String| debug.split([' ', '(']).next().map(str::to_owned).unwrap_or_default();
     match Request::read(term.view())? {
-        Request::Edit { edit, confirm } => Some((name(format!("{edit:?}")), confirm)),
-        Request::Put { confirm, .. } => Some(("Put".into(), confirm)),
+        Request::Edit { edit, options } => Some((name(format!("{edit:?}")), options.confirm)),
+        Request::Put { options, .. } => Some(("Put".into(), options.confirm)),
         Request::Delete { confirm, .. } => Some(("Delete".into(), confirm)),
         Request::Lookup(lookup) => Some((name(format!("{lookup:?}")), None)),
         Request::UnknownOption { option } => Some((format!("not {option:?}"), None)),
@@ -28,11 +28,16 @@ const WRITES: &[(&str, &str)] = &[
     ("{:compare_and_put, :k, :absent, 1", "CompareAndPut"),
     ("{:compare_and_delete, :k, {:value, 1}", "CompareAndDelete"),
     ("{:put_many, %{}", "PutMany"),
+    ("{:touch, :k, 1", "Touch"),
+    ("{:touch, :k, :infinity", "Touch"),
+    ("{:persist, :k", "Touch"),
     ("{:delete_many, []", "DeleteMany"),
 ];
 
+const LEAVE_NOTHING_NEW: &[&str] = &["Delete", "Pop", "CompareAndDelete", "DeleteMany", "Touch"];
+
 #[test]
-fn each_request_that_writes_takes_confirm_and_refuses_other_options_by_name() {
+fn each_request_that_writes_takes_confirm_and_ttl_and_refuses_other_options_by_name() {
     for (begin, name) in WRITES {
         let known = |end: &str, confirm| {
             assert_eq!(read(&format!("{begin}{end}}}")), Some((name.to_string(), confirm)), "{begin}{end}");
@@ -41,14 +46,22 @@ fn each_request_that_writes_takes_confirm_and_refuses_other_options_by_name() {
         known(", []", None);
         known(", confirm: 2", Some(2));
         known(", confirm: 0, confirm: 7", Some(0));
-        for (end, option) in
-            [(", ttl: 1", ":ttl"), (", confirm: 1, sync: true", ":sync"), (", ttl: 1, ttl: 2", ":ttl")]
-        {
-            assert_eq!(
-                read(&format!("{begin}{end}}}")),
-                Some((format!("not {option}"), None)),
-                "{begin}{end}"
-            );
+        let unknown = |end: &str, option| {
+            let refused = Some((format!("not {option}"), None));
+            assert_eq!(read(&format!("{begin}{end}}}")), refused, "{begin}{end}");
+        };
+        unknown(", confirm: 1, sync: true", ":sync");
+        // Of what is left by no request nothing can end.
+        if LEAVE_NOTHING_NEW.contains(name) {
+            unknown(", ttl: 1", ":ttl");
+            unknown(", confirm: 1, ttl: 2", ":ttl");
+        } else {
+            known(", ttl: 1", None);
+            known(", ttl: :infinity, confirm: 3", Some(3));
+            known(", confirm: 4, ttl: 18446744073709551615, ttl: 1", Some(4));
+            for ttl in ["0", "-1", "nil", "1.0", "18446744073709551616", "[]"] {
+                assert_eq!(read(&format!("{begin}, ttl: {ttl}}}")), None, "{begin} {ttl}");
+            }
         }
         for end in [
             ", [:confirm]",
@@ -87,6 +100,12 @@ fn what_is_no_request_is_none() {
         "{:delete_many}",
         "{:delete_many, [], 1}",
         "{:putnew, 1, 2}",
+        "{:ttl}",
+        "{:touch, 1}",
+        "{:touch, 1, 0}",
+        "{:touch, 1, -1}",
+        "{:touch, 1, nil}",
+        "{:persist}",
         "[:pop, 1]",
         "{\"pop\", 1}",
     ] {
@@ -95,6 +114,7 @@ fn what_is_no_request_is_none() {
     for (text, name) in [
         ("{:fetch, :k}", "Fetch"),
         ("{:member, :k}", "Member"),
+        ("{:ttl, :k}", "Ttl"),
         ("{:get_many, [1]}", "GetMany"),
         (":count", "Count"),
     ] {

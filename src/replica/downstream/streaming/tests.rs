@@ -4,7 +4,7 @@ use super::super::{
 };
 use super::*;
 use crate::etf::{OwnedTerm, Pid, encode};
-use crate::replica::{GreetingAnswer, Lineage, PresentValue, Said, SlaveName};
+use crate::replica::{GreetingAnswer, Lineage, Present, PresentValue, Said, SlaveName};
 use std::time::Duration;
 
 /// Nothing but one key, whose value is itself.
@@ -23,7 +23,8 @@ impl Source for OneKey {
     }
 
     fn read(&self, key: &[u8], show: &mut dyn FnMut(PresentValue<'_>)) -> SourceRead {
-        show((key == self.0).then_some((key, Traits::none(), 5)));
+        let traits = Traits::none();
+        show((key == self.0).then_some(Present { value: key, traits, revision: 5, deadline: 0 }));
         SourceRead::Shown
     }
 
@@ -92,7 +93,7 @@ fn at(id: u32) -> Pid {
 }
 
 fn put<'a>(key: &'a [u8], value: &'a [u8]) -> ReplicaWrite<'a> {
-    ReplicaWrite::Put { key, value, traits: Traits::none(), revision: 5 }
+    ReplicaWrite::Put { key, value, traits: Traits::none(), revision: 5, deadline: 0 }
 }
 
 fn delete(key: &[u8]) -> ReplicaWrite<'_> {
@@ -191,6 +192,7 @@ impl<'a> Line<'a> {
         let store = Standpoint {
             lineage: lineage(),
             seq: self.source.seq(),
+            clock: 0,
             started_empty: false,
             slaves: Vec::new(),
             siblings: Siblings::default(),
@@ -639,7 +641,8 @@ fn what_its_node_cannot_decode_is_not_sent_and_not_confirmed_and_is_known() {
         (sent, taken.has_news)
     };
     assert_eq!(take(&mut line), (1, false));
-    let wide = |key| ReplicaWrite::Put { key, value: &[97, 1], traits: Traits::V4_NC, revision: 5 };
+    let wide =
+        |key| ReplicaWrite::Put { key, value: &[97, 1], traits: Traits::V4_NC, revision: 5, deadline: 0 };
     line.slave.push(8, wide(&key));
     line.slave.push(9, wide(&key));
     assert_eq!(take(&mut line), (0, true));

@@ -46,7 +46,7 @@ fn a_key_that_cannot_be_read_is_refused_and_the_others_of_its_batch_are_written(
     commit(&disk, keys.iter().map(|key| put(key, &noise(key))).collect());
     disk.0.write_tables().unwrap();
     disk.0.wait_for_tables(0).unwrap();
-    let place = disk.0.stores[&1].path().join("tables");
+    let place = disk.0.stores[&1].entries.path().join("tables");
     drop(disk);
     for table in fs::read_dir(place).unwrap() {
         let table = table.unwrap().path();

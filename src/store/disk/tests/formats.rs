@@ -9,6 +9,8 @@ use super::*;
 const FOLDER_2: &[u8] = include_bytes!("folder_2.zlib");
 /// The same of the format with numbers beside values, and without revisions; and a key that was written in a copy.
 const FOLDER_3: &[u8] = include_bytes!("folder_3.zlib");
+/// The folder alone, of the format in which nothing ended, as the program has left it: one store, with five writes.
+const FOLDER_4: &[u8] = include_bytes!("folder_4.zlib");
 
 fn unpack(folder: &[u8], into: &Path) {
     let mut packed = Vec::new();
@@ -83,7 +85,7 @@ fn a_folder_of_the_format_before_is_read_as_it_is_and_taken_over_when_it_is_writ
     let open = || Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
     {
         let disk = open();
-        assert_eq!(format(), "kvnode 4\n");
+        assert_eq!(format(), "kvnode 5\n");
         let [a, b] = assert_all(&disk);
         assert_eq!(
             [revision(&a, b"small"), revision(&a, &long()), revision(&b, b"new")],
@@ -160,7 +162,7 @@ fn a_folder_and_a_backup_without_revisions_are_taken_over_and_numbered_from_ther
     let copied = Some((b"brought".to_vec(), Traits::V4_NC, 7));
     {
         let disk = Disk::open(old.path(), SyncPolicy::Always, u64::MAX).unwrap();
-        assert_eq!(format(), "kvnode 4\n");
+        assert_eq!(format(), "kvnode 5\n");
         let [a, _] = assert_all(&disk);
         assert_eq!(
             (whole(&a, b"copied"), revision(&a, b"copied"), a.revision()),
@@ -179,4 +181,29 @@ fn a_folder_and_a_backup_without_revisions_are_taken_over_and_numbered_from_ther
     let [a, _] = assert_all(&disk);
     assert_eq!(whole(&a, b"copied"), copied);
     assert!(revision(&a, b"copied") > Some(1) && revision(&a, b"copied") != revision(&a, b"small"));
+}
+
+#[test]
+fn a_folder_in_which_nothing_ended_is_taken_over_and_its_entries_end_from_there_on() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(FOLDER_4, dir.path());
+    let format = || fs::read_to_string(dir.path().join("format")).unwrap();
+    let counts = ReadOnlyDisk::open(dir.path()).unwrap().check(&mut |_, _| true).unwrap();
+    assert_eq!((counts.len(), counts[0].entries, format()), (1, 3, "kvnode 4\n".into()));
+    let small = crate::etf::encode(|w| _ = w.atom("small"));
+    for round in 0..2 {
+        let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
+        assert_eq!(format(), "kvnode 5\n");
+        let store = disk.store(&counts[0].names).unwrap();
+        assert_eq!((store.len(), store.next_due()), (3, (round > 0).then_some(20)));
+        assert_eq!(revision(&store, &small), Some(6 + 3 * round));
+        assert_eq!(whole(&store, &small).map(|(value, ..)| value), Some(vec![97, 7]));
+        for deadline in [10, 20] {
+            let value = Value { deadline, ..Value::of(&[97, 7], Traits::V4_NC) };
+            written(|done| assert_eq!(store.put(&small, value, || done), None)).unwrap();
+        }
+        let due = store.due(30, 9, || unreachable!("at once")).expect("at once");
+        assert_eq!((due.keys, store.next_due()), (vec![small.clone().into()], Some(20)));
+        disk.check(&mut |_, _| true).unwrap();
+    }
 }

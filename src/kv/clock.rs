@@ -1,0 +1,69 @@
+//! The time that keys end by.
+//!
+//! A store's clock counts milliseconds since 1970. It is set by the machine's own once, when the store is started, and goes on by
+//! the monotonic clock from there: whatever the machine's clock is set to meanwhile, no key ends earlier or later for it. A store
+//! that is started again goes by what the machine's clock says then.
+//!
+//! A slave has a clock of its own. Its primary's greeting says what that one's is, and a deadline that is sent to the slave becomes one
+//! of the slave's clock: machines whose clocks differ agree on how long a key has, but for the time that the greeting took.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Follow;
+use super::requests::Ttl;
+use crate::store::Value;
+
+/// No deadline is behind this one.
+const DEADLINE_MAX: u64 = 1 << 62;
+
+/// A store's clock.
+pub(super) struct Clock {
+    follow: Arc<dyn Follow>,
+    from: Instant,
+    /// In milliseconds since 1970, then.
+    unix_ms: u64,
+}
+
+impl Clock {
+    pub(super) fn new(follow: &Arc<dyn Follow>) -> Self {
+        let (from, unix_ms) = (follow.now(), follow.unix_ms());
+        Self { follow: Arc::clone(follow), from, unix_ms }
+    }
+
+    /// The time, in milliseconds.
+    pub(super) fn now(&self) -> u64 {
+        let since = self.follow.now().saturating_duration_since(self.from);
+        self.unix_ms.saturating_add(u64::try_from(since.as_millis()).unwrap_or(DEADLINE_MAX))
+    }
+
+    /// The deadline of what has so long from now on; 0: none.
+    pub(super) fn deadline(&self, ttl: Ttl) -> u64 {
+        match ttl {
+            Ttl::Unsaid | Ttl::Infinity => 0,
+            Ttl::Millis(millis) => self.now().saturating_add(millis).min(DEADLINE_MAX),
+        }
+    }
+
+    /// The deadline here of what has this one by a clock that is behind this by `ahead`.
+    pub(super) fn deadline_of(deadline: u64, ahead: i64) -> u64 {
+        if deadline == 0 { 0 } else { deadline.saturating_add_signed(ahead).clamp(1, DEADLINE_MAX) }
+    }
+
+    /// Whether a deadline has passed.
+    #[inline]
+    pub(super) fn is_past(&self, deadline: u64) -> bool {
+        deadline != 0 && self.has_come(deadline)
+    }
+
+    #[cold]
+    fn has_come(&self, deadline: u64) -> bool {
+        deadline <= self.now()
+    }
+
+    /// What a reader finds: nothing where it has ended.
+    #[inline]
+    pub(super) fn shown<'a>(&self, value: Option<Value<'a>>) -> Option<Value<'a>> {
+        value.filter(|value| !self.is_past(value.deadline))
+    }
+}

@@ -1,0 +1,268 @@
+//! Keys that have ended, removed: a primary looks for them, and deletes them as a caller would, in the order of its writes.
+//!
+//! Readers do not see them any more by then ([`Clock::shown`]). A slave waits for its primary's deletions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::Work;
+use super::clock::Clock;
+use super::confirm::Confirmations;
+use super::order::Committed;
+use super::ranked::{Ranked, rank};
+use super::server::KeyValueServer;
+use super::write::{committed, committed_later, ended};
+use crate::etf::{Pid, TermView, Traits};
+use crate::process::{Dispatch, Feed, ProcessId, Turn, WakeRequest};
+use crate::store::{self, Change, Due, DueDone, Pending, Store, StoreError, Update, Value};
+
+/// It is looked for keys that have ended so often, while there are any with a deadline.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After a failure so many times are left out.
+const PAUSE: u32 = 50;
+/// Keys that a store is asked for at once.
+const KEYS_MAX: usize = 512;
+/// Keys that are deleted in one step.
+const KEYS_A_STEP: usize = 64;
+
+/// How far it is.
+#[derive(Default)]
+enum State {
+    /// No key has a deadline.
+    #[default]
+    Idle,
+    /// The next look is due once so many have been left out.
+    Waiting(u32),
+    /// Keys are being asked for, or deleted.
+    Deleting,
+}
+
+/// What a store's keys that end need.
+#[derive(Default)]
+pub(super) struct Expiry {
+    state: Ranked<rank::Alone, State>,
+}
+
+/// A key goes, if it has ended.
+struct IfEnded(Arc<Clock>);
+
+impl Update for IfEnded {
+    fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
+        let has_ended = present.is_some_and(|value| self.0.is_past(value.deadline));
+        if has_ended { Change::Delete } else { Change::Keep }
+    }
+}
+
+/// The same for a store that carries it out later.
+struct Later {
+    update: IfEnded,
+    traits: Traits,
+    store: ProcessId,
+    has_failed: Arc<AtomicBool>,
+    confirmations: Arc<Confirmations>,
+    dispatch: Arc<dyn Dispatch>,
+}
+
+impl Update for Later {
+    fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
+        self.update.decide(present)
+    }
+}
+
+impl Pending for Later {
+    fn done(self: Box<Self>, result: Result<Option<store::Written<'_>>, StoreError>) {
+        let Self { traits, store, has_failed, confirmations, dispatch, .. } = *self;
+        match result {
+            Ok(Some(written)) => {
+                let write = Committed { written, traits, revision: 0, confirmed: false };
+                committed_later(&confirmations, &write, store, &*dispatch);
+            }
+            Ok(None) => {}
+            Err(error) => not_deleted(&has_failed, store, &error),
+        }
+        ended(&confirmations, store, &*dispatch);
+    }
+}
+
+fn not_deleted(has_failed: &AtomicBool, store: ProcessId, error: &StoreError) {
+    if !has_failed.swap(true, Ordering::Relaxed) {
+        tracing::error!(?store, %error, "keys that have ended are not removed, and tried again soon: nobody sees them meanwhile");
+    }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// Its process serves it from here on: keys that have ended are removed.
+    pub fn serve_as(&self, process: &Pid) {
+        if self.store().next_due().is_some() {
+            self.begin_to_look(process.clone());
+        }
+    }
+
+    /// A key was written with this deadline.
+    #[inline]
+    pub(super) fn ends_at(&self, deadline: u64, turn: &Turn<'_>) {
+        if deadline != 0 {
+            self.begin_to_look(turn.me.pid.clone());
+        }
+    }
+
+    #[cold]
+    fn begin_to_look(&self, me: Pid) {
+        {
+            let mut state = self.expiry.state.lock();
+            if !matches!(*state, State::Idle) {
+                return;
+            }
+            *state = State::Waiting(0);
+        }
+        let (this, pid) = (self.this.clone(), me.clone());
+        let wake = Box::new(move || this.upgrade().is_some_and(|server| server.look(&me)));
+        self.follow.wake(pid, WakeRequest { every: LOOK_EVERY, wake });
+    }
+
+    /// Gives whether to look again.
+    fn look(&self, me: &Pid) -> bool {
+        {
+            let mut state = self.expiry.state.lock();
+            match &mut *state {
+                State::Deleting => return true,
+                State::Waiting(0) => {}
+                State::Waiting(left) => {
+                    *left -= 1;
+                    return true;
+                }
+                State::Idle => return false,
+            }
+            match self.store().next_due() {
+                // A copy that is put aside may have some.
+                None if self.upstream.minds_writes() => return true,
+                None => *state = State::Idle,
+                Some(due) if due > self.clock.now() || self.upstream.minds_writes() => return true,
+                Some(_) => *state = State::Deleting,
+            }
+            if matches!(*state, State::Deleting) {
+                drop(state);
+                self.ask_for_ended(me);
+                return true;
+            }
+        }
+        // A key may have been written since the store was asked.
+        if self.store().next_due().is_some() {
+            self.begin_to_look(me.clone());
+        }
+        false
+    }
+
+    fn ask_for_ended(&self, me: &Pid) {
+        let later = || -> DueDone {
+            let (this, me) = (self.this.clone(), me.clone());
+            Box::new(move |due| {
+                if let Some(server) = this.upgrade() {
+                    server.delete_ended(due, &me);
+                }
+            })
+        };
+        if let Some(due) = self.store().due(self.clock.now(), KEYS_MAX, later) {
+            self.delete_ended(Ok(due), me);
+        }
+    }
+
+    fn pause(&self, looks: u32) {
+        *self.expiry.state.lock() = State::Waiting(looks);
+    }
+
+    fn delete_ended(&self, due: Result<Due, StoreError>, me: &Pid) {
+        let due = match due {
+            Ok(due) if due.keys.is_empty() && !due.is_more => return self.pause(0),
+            Ok(due) => due,
+            Err(error) => {
+                tracing::error!(store = ?me, %error, "it cannot be read which keys have ended: asked again soon");
+                return self.pause(PAUSE);
+            }
+        };
+        let (this, own) = (self.this.clone(), me.clone());
+        let has_failed = Arc::<AtomicBool>::default();
+        let (mut keys, is_more) = (due.keys.into_iter(), due.is_more);
+        let step = move || {
+            let Some(server) = this.upgrade() else { return false };
+            for key in keys.by_ref().take(KEYS_A_STEP) {
+                server.delete_if_ended(&key, ProcessId::of(&own), &has_failed);
+            }
+            if keys.len() > 0 {
+                return true;
+            }
+            server.go_on_behind(is_more, &own, &has_failed);
+            false
+        };
+        self.follow.work(Work { store: me.clone(), step: Box::new(step) });
+    }
+
+    /// Goes on once all that was asked for is done.
+    fn go_on_behind(&self, is_more: bool, me: &Pid, has_failed: &Arc<AtomicBool>) {
+        let (this, own, failed) = (self.this.clone(), me.clone(), Arc::clone(has_failed));
+        let go_on = move |result: Result<(), StoreError>| {
+            let Some(server) = this.upgrade() else { return };
+            if result.is_err() || failed.load(Ordering::Relaxed) {
+                server.pause(PAUSE);
+            } else if is_more && !server.upstream.minds_writes() {
+                server.ask_for_ended(&own);
+            } else {
+                server.pause(0);
+            }
+        };
+        let mut go_on = Some(go_on);
+        let later = || -> store::Done {
+            let go_on = go_on.take();
+            Box::new(move |result| _ = go_on.map(|go_on| go_on(result)))
+        };
+        if let Some(result) = self.store().barrier(later)
+            && let Some(go_on) = go_on
+        {
+            go_on(result);
+        }
+    }
+
+    fn delete_if_ended(&self, key: &[u8], store: ProcessId, has_failed: &Arc<AtomicBool>) {
+        let traits = TermView::parse(key).map_or(Traits::none(), TermView::traits);
+        let mut update = IfEnded(Arc::clone(&self.clock));
+        let later = |update: &mut IfEnded| -> Box<dyn Pending> {
+            Box::new(Later {
+                update: IfEnded(Arc::clone(&update.0)),
+                traits,
+                store,
+                has_failed: Arc::clone(has_failed),
+                confirmations: Arc::clone(&self.confirmations),
+                dispatch: Arc::clone(&self.dispatch),
+            })
+        };
+        let changes = [(key, Change::Delete)];
+        let write = |seq| {
+            let written = store::Written { seq, changes: &changes };
+            Committed { written, traits, revision: 0, confirmed: false }
+        };
+        if S::AT_ONCE {
+            let slaves = self.confirmations.slaves.read();
+            let _order = self.confirmations.order.hold();
+            match self.store().update(key, &mut update, later) {
+                Some(Ok(Some(seq))) => committed(&write(seq), &slaves, |slave| {
+                    if let Some(node) = slave.node() {
+                        self.dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
+                    }
+                }),
+                Some(Ok(None)) | None => {}
+                Some(Err(error)) => not_deleted(has_failed, store, &error),
+            }
+            return;
+        }
+        self.confirmations.order.begun();
+        let Some(now) = self.store().update(key, &mut update, later) else { return };
+        // It has answered at once for once.
+        match now {
+            Ok(Some(seq)) => committed_later(&self.confirmations, &write(seq), store, &*self.dispatch),
+            Ok(None) => {}
+            Err(error) => not_deleted(has_failed, store, &error),
+        }
+        ended(&self.confirmations, store, &*self.dispatch);
+    }
+}

@@ -13,7 +13,9 @@ use erl_dist::node::{Creation, LocalNode};
 use rustix::process::Signal;
 use support::kvnode::program;
 use support::tls::Ca;
-use support::{BeamNode, BeamOptions, COOKIE, Epmd, KvNode, Otp, at_host, on_every_otp, short_hostname};
+use support::{
+    BeamNode, BeamOptions, COOKIE, Epmd, KvNode, Otp, at_host, libfaketime, on_every_otp, short_hostname,
+};
 
 /// What a command said.
 #[derive(Debug)]
@@ -275,6 +277,15 @@ fn what_is_refused_is_a_failure_for_scripts_and_its_answer_is_printed() {
     // A value may be anything.
     assert_eq!(person.gets(&["get", ":a"]), "1\n");
     assert_eq!(person.gets(&["call", "{:put, :c, {:error, :x}, confirm: 0}"]), ":ok\n");
+    // What has no unit is none, and what is put with one ends.
+    let said = person.types(&["put", ":ends", "1", "--ttl", "10"]);
+    assert!(
+        said.code == 2 && said.stderr.contains("a time has a unit, ms, s, m, h or d, as in 10s"),
+        "{said:?}"
+    );
+    refused(&["put", ":ends", "1", "--ttl", "2h"], "{:error, {:unconfirmed, 0, 1}}", "the write stays");
+    let left = person.gets(&["call", "{:ttl, :ends}"]);
+    assert!(left.starts_with("{:ok, 7") && left.trim_end().len() == "{:ok, 7199999}".len(), "{left}");
     assert_eq!(person.gets(&["get", ":c"]), "{:error, :x}\n");
 }
 
@@ -544,15 +555,7 @@ fn the_doctor_recognises_a_node_that_is_too_old() {
 
 #[test]
 fn the_doctor_recognises_a_clock_that_is_wrong() {
-    let library = ["x86_64", "aarch64"]
-        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"))
-        .into_iter()
-        .find(|path| fs::exists(path).unwrap_or(false));
-    let Some(library) = library else {
-        assert!(std::env::var_os("KVNODE_REQUIRE_FAKETIME").is_none(), "there is no libfaketime");
-        eprintln!("skipped: there is no libfaketime");
-        return;
-    };
+    let Some(library) = libfaketime() else { return };
     let epmd = Epmd::start();
     let _kv = KvNode::start_with(&epmd, "kv", "", |command| {
         command.env("LD_PRELOAD", library).env("FAKETIME", "+1h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");

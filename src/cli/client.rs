@@ -1,10 +1,12 @@
 //! `kvnode get`, `put`, `delete`, `add-slave`: the key-value protocol's requests, to a kvnode or to an Elixir server.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::answer::{self, Form};
 use super::ask::{AskArgs, Session, ToArgs};
-use super::{CliError, server_name, term};
+use super::{CliError, server_name, span, term};
 use crate::config::ServerName;
 use crate::distribution::ServerRef;
 use crate::etf::text::NodeIdentity;
@@ -31,6 +33,7 @@ const PUT_EXAMPLES: &str = "\
 EXAMPLES
   $ kvnode put :nombre '\"Mafalda\"'
   :ok
+  $ kvnode put '{:session, 7}' ':open' --ttl 30m
   $ kvnode put '\"picture\"' @picture.png
   $ tar c . | kvnode put :backup @- --timeout 60";
 
@@ -69,6 +72,9 @@ pub(super) struct PutArgs {
     /// A term; or @FILE for the contents of a file as a binary, @- for standard input
     #[arg(value_name = "VALUE", allow_negative_numbers = true)]
     value: String,
+    /// The key ends after this time: 500ms, 10s, 5m, 2h or 7d. Of a kvnode's store; without it the key stays
+    #[arg(long, value_name = "TIME", value_parser = span::parse)]
+    ttl: Option<Duration>,
     #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
@@ -101,7 +107,7 @@ pub(super) struct AddSlaveArgs {
 
 pub(super) fn get(args: GetArgs) -> Result<(), CliError> {
     let form = if args.raw { Form::Raw } else { args.ask.form() };
-    let read = |local: Option<&NodeIdentity>| Ok([term::read("KEY", &args.key, local)?]);
+    let read = |local: Option<&NodeIdentity>| Ok(vec![term::read("KEY", &args.key, local)?]);
     // Whatever it is, it is the value.
     answer::show(request(&args.ask, &args.to, "get", &args.key, read)?.view(), form)
 }
@@ -116,14 +122,15 @@ pub(super) fn put(args: PutArgs) -> Result<(), CliError> {
             Some(contents) => contents.clone(),
             None => term::read("VALUE", value, local)?,
         };
-        Ok([key, value])
+        let options = args.ttl.map(ttl).transpose()?;
+        Ok([key, value].into_iter().chain(options).collect())
     };
     let typed = format!("{}{}", args.key, args.value);
     told(request(&args.ask, &args.to, "put", &typed, read)?.view(), args.ask.form())
 }
 
 pub(super) fn delete(args: DeleteArgs) -> Result<(), CliError> {
-    let read = |local: Option<&NodeIdentity>| Ok([term::read("KEY", &args.key, local)?]);
+    let read = |local: Option<&NodeIdentity>| Ok(vec![term::read("KEY", &args.key, local)?]);
     told(request(&args.ask, &args.to, "delete", &args.key, read)?.view(), args.ask.form())
 }
 
@@ -145,7 +152,7 @@ pub(super) fn slave_name(typed: &str, local: Option<&NodeIdentity>) -> Result<Ow
 }
 
 pub(super) fn add_slave(args: AddSlaveArgs) -> Result<(), CliError> {
-    let read = |local: Option<&NodeIdentity>| Ok([slave_name(&args.slave, local)?]);
+    let read = |local: Option<&NodeIdentity>| Ok(vec![slave_name(&args.slave, local)?]);
     let answer = request(&args.ask, &args.to, "add_slave", &args.slave, read)?;
     answer::show(answer.view(), args.ask.form())?;
     answer::carried_out(answer.view(), |code| {
@@ -160,13 +167,20 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
     answer::carried_out(answer, |code| answer::of_table(WRITE_REFUSALS, code))
 }
 
+/// `[ttl: ms]`
+fn ttl(time: Duration) -> Result<OwnedTerm, CliError> {
+    // It was read from a number of milliseconds.
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    OwnedTerm::write(|w| _ = w.list(1).tuple(2).atom("ttl").unsigned(millis).nil()).map_err(CliError::usage)
+}
+
 /// Calls with `{operation, terms…}`.
-fn request<const N: usize>(
+fn request(
     ask: &AskArgs,
     to: &ToArgs,
     operation: &str,
     typed: &str,
-    read: impl Fn(Option<&NodeIdentity>) -> Result<[OwnedTerm; N], CliError>,
+    read: impl Fn(Option<&NodeIdentity>) -> Result<Vec<OwnedTerm>, CliError>,
 ) -> Result<OwnedTerm, CliError> {
     let to = to.name()?;
     // What is mistyped is told before anybody is asked.
@@ -177,7 +191,7 @@ fn request<const N: usize>(
             None => read(Some(&session.identity()))?,
         };
         let request = |w: &mut TermWriter<'_>| {
-            w.tuple(N + 1).atom(operation);
+            w.tuple(terms.len() + 1).atom(operation);
             terms.iter().for_each(|term| _ = w.term(term.view()));
         };
         let called = session.node.client().call(&session.server(&to), request, session.time).await;

@@ -25,6 +25,7 @@ mod second_opinion;
 mod server_name;
 mod settings;
 mod size;
+mod span;
 mod sync;
 mod term;
 mod tls;

@@ -66,3 +66,16 @@ pub fn short_hostname() -> String {
 pub fn at_host(name: &str) -> String {
     format!("{name}@{}", short_hostname())
 }
+
+/// What shows a program another time than the machine's; `None`: there is none here, and none is required.
+pub fn libfaketime() -> Option<String> {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| std::fs::exists(path).unwrap_or(false));
+    if library.is_none() {
+        assert!(std::env::var_os("KVNODE_REQUIRE_FAKETIME").is_none(), "there is no libfaketime");
+        eprintln!("skipped: there is no libfaketime");
+    }
+    library
+}

@@ -17,7 +17,7 @@ use crate::kv::write::{Stamp, check_value};
 use crate::process::Turn;
 use crate::store::Value;
 
-/// A request that changes keys by what is there, or several at once. Each takes [options](WriteOptions) at its end.
+/// A request that changes keys by what is there, or several at once. Each takes [options](super::WriteOptions) at its end.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit<'a> {
     /// `{:put_new, k, v}`: `true`, or `false` where something is there.

@@ -7,7 +7,7 @@ use kvnode::replica::{Membership, TermRole};
 
 pub use super::deferred::Deferred as Drive;
 use super::deferred::Held;
-use super::shelf::{Data, Look, number};
+use super::shelf::{Data, Look, number, term};
 
 fn numbers(held: &BTreeMap<Vec<u8>, Held>) -> Data {
     held.iter().map(|(key, held)| (number(key), number(&held.bytes))).collect()
@@ -16,6 +16,11 @@ fn numbers(held: &BTreeMap<Vec<u8>, Held>) -> Data {
 /// What it holds, but for what is being written.
 pub fn at_rest(drive: &Drive) -> Data {
     numbers(&drive.at_rest())
+}
+
+/// What a key has, also while something of it is under way.
+pub fn present(drive: &Drive, key: u64) -> Option<u64> {
+    drive.present(&term(key)).map(|(value, ..)| number(&value))
 }
 
 /// Whether its store comes back as a slave, which waits for its primary: what callers write there meanwhile is kept elsewhere when

@@ -333,6 +333,11 @@ impl Deferred {
             .collect()
     }
 
+    /// What a key has, whatever of it is under way: what was carried out, also if nobody has been told.
+    pub fn present(&self, key: &[u8]) -> Option<Held> {
+        self.state.lock().data.get(key).cloned()
+    }
+
     /// A note as it is or is about to be.
     pub fn newest_note(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state.lock();

@@ -20,7 +20,7 @@ pub fn at_rest(drive: &Drive) -> Data {
 
 /// What a key has, also while something of it is under way.
 pub fn present(drive: &Drive, key: u64) -> Option<u64> {
-    drive.present(&term(key)).map(|(value, ..)| number(&value))
+    drive.present(&term(key)).map(|held| number(&held.bytes))
 }
 
 /// Whether its store comes back as a slave, which waits for its primary: what callers write there meanwhile is kept elsewhere when

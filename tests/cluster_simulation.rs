@@ -182,8 +182,8 @@ impl World {
                 self.counts.jumps += 1;
                 let hours = 1 + self.random.below(48);
                 match self.random.below(3) {
-                    0 => self.unix_ms -= hours * 3_600_000,
-                    1 => self.unix_ms += hours * 3_600_000,
+                    0 => self.set_clock(self.unix_ms - hours * 3_600_000),
+                    1 => self.set_clock(self.unix_ms + hours * 3_600_000),
                     _ => self.pass(Duration::from_secs(hours * 3_600)),
                 }
             }
@@ -267,6 +267,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
             ..Manner::wild(random.below(1 << 32))
         };
         node.is_lazy = random.one_in(2);
+        node.ahead_ms = random.below(7_200_000) as i64 - 3_600_000;
         node.drive = random.one_in(2).then(|| Drive::new(manner));
     }
     for beam in len..len + beams {

@@ -158,6 +158,8 @@ fn copied(operator: &Operator, primary: &Server, slave: &Server) -> Result<(Inst
                     sent.get_or_insert(now);
                 }
             }
+            // All of it is sent, and is not in yet.
+            State::Behind => _ = sent.get_or_insert(now),
             State::Other(shown) if now > until => {
                 return Err(failure(format!("it is not copied to: {shown}")));
             }
@@ -175,7 +177,12 @@ fn copied(operator: &Operator, primary: &Server, slave: &Server) -> Result<(Inst
 /// How a primary shows its slave.
 enum State {
     InStep,
-    Copying { done: u64, total: u64 },
+    /// In step, but for what is on its way.
+    Behind,
+    Copying {
+        done: u64,
+        total: u64,
+    },
     Other(String),
 }
 
@@ -186,9 +193,8 @@ fn slave_state(status: &OwnedTerm) -> Result<State> {
         let state = member(slaves.term().ok()?, "state")?;
         if let Some([kind, lag]) = state.as_tuple::<2>()
             && kind.is_atom("in_step")
-            && lag.as_unsigned() == Some(0)
         {
-            return Some(State::InStep);
+            return Some(if lag.as_unsigned() == Some(0) { State::InStep } else { State::Behind });
         }
         if let Some([kind, done, total]) = state.as_tuple::<3>()
             && kind.is_atom("copying")

@@ -23,8 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: u32 = 50;
 /// Keys that a store is asked for at once.
 const KEYS_MAX: usize = 512;
-/// Keys that are deleted in one step.
-const KEYS_A_STEP: usize = 64;
+/// Keys that are deleted in one step. (A simulation looks at the store between two writes.)
+const KEYS_A_STEP: usize = if cfg!(feature = "planted") { 1 } else { 64 };
 
 /// How far it is.
 #[derive(Default)]
@@ -99,7 +99,7 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    /// A key was written with this deadline.
+    /// A key was written with this deadline, or the write was handed to a store that answers later.
     #[inline]
     pub(super) fn ends_at(&self, deadline: u64, turn: &Turn<'_>) {
         if deadline != 0 {
@@ -135,8 +135,8 @@ impl<S: Store> KeyValueServer<S> {
                 State::Idle => return false,
             }
             match self.store().next_due() {
-                // A copy that is put aside may have some.
-                None if self.upstream.minds_writes() => return true,
+                // What is being written may have one, and a copy that is put aside.
+                None if self.upstream.minds_writes() || self.confirmations.order.is_busy() => return true,
                 None => *state = State::Idle,
                 Some(due) if due > self.clock.now() || self.upstream.minds_writes() => return true,
                 Some(_) => *state = State::Deleting,
@@ -186,6 +186,11 @@ impl<S: Store> KeyValueServer<S> {
         let (mut keys, is_more) = (due.keys.into_iter(), due.is_more);
         let step = move || {
             let Some(server) = this.upgrade() else { return false };
+            if server.upstream.minds_writes() {
+                // It has become a slave: its primary deletes them.
+                server.pause(0);
+                return false;
+            }
             for key in keys.by_ref().take(KEYS_A_STEP) {
                 server.delete_if_ended(&key, ProcessId::of(&own), &has_failed);
             }

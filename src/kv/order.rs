@@ -144,6 +144,11 @@ impl Order {
         self.go_on_behind_gap(show);
     }
 
+    /// Whether writes that were handed in are not answered.
+    pub(super) fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0
+    }
+
     fn go_on_behind_gap(&self, show: &mut dyn FnMut(Next<'_>)) {
         let held = std::mem::take(&mut *self.held_back.lock());
         self.held_back_bytes.store(0, Ordering::Relaxed);

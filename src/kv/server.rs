@@ -273,9 +273,10 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Option<Result<u64, StoreError>> {
         match value {
             Some(value) => {
-                self.ends_at(stamp.deadline, turn);
                 let shared = shared_value(value, turn);
-                self.store.put(key, Value { shared: shared.as_ref(), ..stamp.of(value) }, done)
+                let put = self.store.put(key, Value { shared: shared.as_ref(), ..stamp.of(value) }, done);
+                self.ends_at(stamp.deadline, turn);
+                put
             }
             None => self.store.delete(key, done),
         }

@@ -94,6 +94,10 @@ impl Served for Beam {
         panic!("it has none")
     }
 
+    fn next_due(&self) -> Option<u64> {
+        None
+    }
+
     fn take_replaced(&self) -> Option<Data> {
         None
     }

@@ -159,6 +159,17 @@ impl World {
                 self.deleted.insert(pair.0, pair.1);
                 self.call(node, Asked::Write, |w| _ = w.tuple(2).atom("delete").raw(&key));
             }
+            // Nobody but its primary knows when it goes.
+            None if self.random.one_in(4) => {
+                self.deleted.insert(pair.0, pair.1);
+                self.ending.insert(pair.1);
+                self.counts.ending += 1;
+                let ttl = 1 + self.random.below(4_000);
+                self.call(node, Asked::Write, |w| {
+                    w.tuple(4).atom("put").raw(&key).raw(&value);
+                    w.list(1).tuple(2).atom("ttl").unsigned(ttl).nil();
+                });
+            }
             None => self.call(node, Asked::Write, |w| _ = w.tuple(3).atom("put").raw(&key).raw(&value)),
         }
     }

@@ -21,9 +21,6 @@ use super::dropped::Dropped;
 use super::shelf::{Data, Look, Memory, Shelf};
 use super::shell::Follow;
 
-/// What each node's own clock says at its start.
-const UNIX_MS: u64 = 1_000_000;
-
 /// The name of every node's store.
 pub const STORE: &str = "kv";
 /// The node of those who call.
@@ -40,6 +37,9 @@ pub trait Served: GenServer {
     fn data_at(&self, seq: u64) -> Data;
     fn revisions(&self) -> Data;
     fn take_replaced(&self) -> Option<Data>;
+
+    /// As [`Store::next_due`](kvnode::store::Store::next_due).
+    fn next_due(&self) -> Option<u64>;
 
     /// How many nodes have written to a BEAM's.
     fn writers(&self) -> usize {
@@ -87,6 +87,10 @@ impl<S: Look> Served for KeyValueServer<S> {
     fn take_replaced(&self) -> Option<Data> {
         self.store().take_replaced()
     }
+
+    fn next_due(&self) -> Option<u64> {
+        self.store().next_due()
+    }
 }
 
 /// A feed, and the node that it has something for.
@@ -104,12 +108,27 @@ pub struct Posts {
     pub work: Mutex<Vec<Work>>,
     /// What is to be done again and again.
     pub wakes: Mutex<Vec<WakeRequest>>,
-    clock: Arc<Mutex<Instant>>,
+    clock: Arc<Mutex<Clock>>,
+    /// By so much the machine's clock is ahead of that.
+    ahead_ms: i64,
+    /// What it said at the start.
+    from: Clock,
 }
 
+/// What clocks say.
+#[derive(Clone, Copy)]
+pub struct Clock {
+    pub now: Instant,
+    /// What people read, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// What they read at first.
+pub const UNIX_MS: u64 = 1 << 40;
+
 impl Posts {
-    fn new(clock: &Arc<Mutex<Instant>>) -> Self {
-        let clock = Arc::clone(clock);
+    fn new(clock: &Arc<Mutex<Clock>>, ahead_ms: i64) -> Self {
+        let (clock, from) = (Arc::clone(clock), *clock.lock());
         Self {
             sent: Mutex::default(),
             feeds: Mutex::default(),
@@ -117,7 +136,18 @@ impl Posts {
             work: Mutex::default(),
             wakes: Mutex::default(),
             clock,
+            ahead_ms,
+            from,
         }
+    }
+}
+
+impl Posts {
+    /// What the store's own clock says.
+    pub fn store_ms(&self) -> u64 {
+        let since = self.clock.lock().now - self.from.now;
+        let millis = u64::try_from(since.as_millis()).expect("not so long");
+        self.from.unix_ms.saturating_add_signed(self.ahead_ms) + millis
     }
 }
 
@@ -139,11 +169,11 @@ impl kvnode::kv::Follow for Posts {
     }
 
     fn now(&self) -> Instant {
-        *self.clock.lock()
+        self.clock.lock().now
     }
 
     fn unix_ms(&self) -> u64 {
-        UNIX_MS
+        self.clock.lock().unix_ms.saturating_add_signed(self.ahead_ms)
     }
 }
 
@@ -244,6 +274,8 @@ pub struct VirtualNode {
     pub drive: Option<Drive>,
     /// That takes its time, so that much is under way.
     pub is_lazy: bool,
+    /// By so much its clock is ahead of what people read, in milliseconds.
+    pub ahead_ms: i64,
     /// It runs a server of the protocol, and no kvnode.
     pub is_beam: bool,
     /// What that has from its start.
@@ -266,6 +298,7 @@ impl VirtualNode {
             was_full: false,
             drive: None,
             is_lazy: false,
+            ahead_ms: 0,
             is_beam: false,
             found: Data::new(),
             fails: false,
@@ -280,7 +313,7 @@ impl VirtualNode {
     }
 
     /// Starts it, as `program/stores.rs` starts a store.
-    pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration, clock: &Arc<Mutex<Instant>>) {
+    pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration, clock: &Arc<Mutex<Clock>>) {
         match self.drive.clone() {
             _ if self.is_beam => self.start_beam(incarnation, clock),
             Some(drive) => self.start_with(drive, incarnation, confirm_timeout, clock),
@@ -288,7 +321,7 @@ impl VirtualNode {
         }
     }
 
-    fn start_beam(&mut self, incarnation: u64, clock: &Arc<Mutex<Instant>>) {
+    fn start_beam(&mut self, incarnation: u64, clock: &Arc<Mutex<Clock>>) {
         self.creation += 1;
         let registry = Registry::new(Arc::clone(&self.name), self.creation);
         let server = Arc::new(Beam::holding(self.found.clone()));
@@ -302,7 +335,7 @@ impl VirtualNode {
             waiters: Waiters::default(),
             server,
             store,
-            posts: Arc::new(Posts::new(clock)),
+            posts: Arc::new(Posts::new(clock, self.ahead_ms)),
             dropped: Dropped::default(),
             client: no_client(),
             later: Vec::new(),
@@ -317,12 +350,12 @@ impl VirtualNode {
         store: impl Look,
         incarnation: u64,
         confirm_timeout: Duration,
-        clock: &Arc<Mutex<Instant>>,
+        clock: &Arc<Mutex<Clock>>,
     ) {
         self.creation += 1;
         let kept = KeyValueServer::kept_slaves(&store).expect("it is read");
         let registry = Registry::new(Arc::clone(&self.name), self.creation);
-        let (posts, dropped) = (Arc::new(Posts::new(clock)), Dropped::default());
+        let (posts, dropped) = (Arc::new(Posts::new(clock, self.ahead_ms)), Dropped::default());
         let file = dropped.clone();
         let new_file: NewFile = Arc::new(move || Ok(("dropped".into(), Box::new(file.clone()))));
         let confirm = ConfirmConfig { slaves: 0, timeout: confirm_timeout };
@@ -332,6 +365,7 @@ impl VirtualNode {
         let server = server.shared();
         let store = registry.spawn(Arc::clone(&server) as Arc<_>);
         registry.register(STORE, &store).expect("the name is free");
+        server.serve_as(&store.pid);
         let started_empty = server.data().is_empty();
         let kept: Vec<SlaveName> = kept.into_iter().map(|kept| kept.name).collect();
         let protected = self.configured.iter().chain(&kept).cloned().collect();

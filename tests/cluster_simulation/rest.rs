@@ -19,6 +19,7 @@ impl World {
         };
         self.calls.is_empty()
             && (0..self.nodes.len()).all(is_told)
+            && (0..self.stores).all(|node| self.has_removed_what_has_ended(node))
             && (0..self.nodes.len()).all(|node| {
                 self.life(node).server.slaves().iter().all(|slave| match slave.standing() {
                     Standing::InStep { lag: 0 } => self.is_where_its_name_is(slave),
@@ -28,6 +29,14 @@ impl World {
                     _ => false,
                 })
             })
+    }
+
+    /// Whether a store that is nobody's slave, and was none before, has no key that has ended.
+    fn has_removed_what_has_ended(&self, node: usize) -> bool {
+        let (life, of) = (self.life(node), &self.nodes[node]);
+        let waits = of.drive.as_ref().is_some_and(drive::waits_for_primary);
+        let is_next = |due: u64| due > life.posts.store_ms();
+        waits || self.figures(node).is_some() || life.server.next_due().is_none_or(is_next)
     }
 
     /// Whether a slave that is refused has not been found since then. It may have been at another process before, and that is told

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvnode::process::Effect;
+use kvnode::process::{Effect, WakeRequest};
 use kvnode::replica::Refusal;
 use parking_lot::Mutex;
 
@@ -13,7 +13,7 @@ use super::clients::{Call, KEYS};
 use super::drive::Drive;
 use super::names::GlobalName;
 use super::network::{End, Item};
-use super::node::{CLIENT, Life, VirtualNode, Wake, frames_of};
+use super::node::{CLIENT, Clock, Life, UNIX_MS, VirtualNode, Wake, frames_of};
 use super::random::Random;
 use super::shell::Follow;
 
@@ -88,6 +88,7 @@ counts! {
     kills: "Nodes that were killed.",
     cuts: "Nodes that were cut off from each other.",
     slow: "Connections that were slow for a while.",
+    ending: "Keys that were to end.",
     moves: "Names in global that went to another process.",
     moved: "Slaves that were followed there.",
     merged: "Names that were those of slaves already.",
@@ -137,8 +138,8 @@ pub struct World {
     /// Nothing arrives at the first from the second for a while.
     pub slow: Vec<Vec<bool>>,
     pub now: Instant,
-    /// The same, for those who are told of something.
-    pub clock: Arc<Mutex<Instant>>,
+    /// The same, for stores to look at.
+    pub clock: Arc<Mutex<Clock>>,
     pub random: Random,
     pub counts: Counts,
     pub observed: Vec<Observed>,
@@ -153,6 +154,8 @@ pub struct World {
     pub writes: u64,
     /// When each key was deleted last, as the number of a write.
     pub deleted: BTreeMap<u64, u64>,
+    /// Values that were put for a while.
+    pub ending: BTreeSet<u64>,
     pub confirmed: Vec<Confirmed>,
     pub calls: BTreeMap<u32, Call>,
     pub next_call: u32,
@@ -197,13 +200,13 @@ impl World {
             is_restless: false,
             is_one_tree: false,
             is_calm: false,
-            unix_ms: 1 << 40,
+            unix_ms: UNIX_MS,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),
             cut: vec![vec![false; len]; len],
             slow: vec![vec![false; len]; len],
             confirm_timeout,
             now,
-            clock: Arc::new(Mutex::new(now)),
+            clock: Arc::new(Mutex::new(Clock { now, unix_ms: UNIX_MS })),
             random,
             counts,
             observed: (0..len).map(|_| Observed::default()).collect(),
@@ -215,6 +218,7 @@ impl World {
             calls: BTreeMap::new(),
             next_call: 0,
             deleted: BTreeMap::new(),
+            ending: BTreeSet::new(),
             confirmed: Vec::new(),
             refused: BTreeSet::new(),
             cycles: BTreeMap::new(),
@@ -270,6 +274,9 @@ impl World {
             }
             return;
         }
+        let wakes = std::mem::take(&mut *self.life(node).posts.wakes.lock());
+        let due = |request: WakeRequest| Wake { due: self.now + request.every, request };
+        self.nodes[node].life.as_mut().expect("it runs").wakes.extend(wakes.into_iter().map(due));
         let slaves = std::mem::take(&mut *self.life(node).posts.follow.lock());
         let seeds: Vec<u64> = slaves.iter().map(|_| self.random.below(1 << 32)).collect();
         let life = self.life_mut(node);
@@ -507,7 +514,13 @@ impl World {
 
     pub fn pass(&mut self, time: Duration) {
         self.now += time;
-        *self.clock.lock() = self.now;
+        self.set_clock(self.unix_ms + u64::try_from(time.as_millis()).expect("not so long"));
+    }
+
+    /// The clock that people read is set; each machine's differs from it as it did.
+    pub fn set_clock(&mut self, unix_ms: u64) {
+        self.unix_ms = unix_ms;
+        *self.clock.lock() = Clock { now: self.now, unix_ms };
     }
 
     /// When something is to be done next, if nothing else happens.
@@ -559,6 +572,8 @@ impl World {
                 continue;
             }
             text += &format!("{number}: {:x?} {:?}", self.lineage(number), self.figures(number));
+            let ends = life.server.next_due().map(|due| due as i64 - life.posts.store_ms() as i64);
+            text += &format!(" {:?}", ends);
             for slave in life.server.slaves() {
                 text += &format!("\n   {slave:?} {:?} {:?}", slave.standing(), slave.state());
             }

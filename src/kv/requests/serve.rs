@@ -109,8 +109,8 @@ impl<S: Store> KeyValueServer<S> {
         let confirm = options.confirm.unwrap_or(self.confirm.slaves) as usize;
         let served = match edit.prepare(copy, options.ttl, &self.clock, turn) {
             Ok(Prepared::Single(key, single, stamp)) => with_canonical(key, |key| {
-                self.ends_at(stamp.deadline, turn);
                 self.carry_out_edit(OfKey { key, single }, confirm, caller, turn);
+                self.ends_at(stamp.deadline, turn);
             })
             .map_err(Unserved::Term),
             Ok(Prepared::Many(many, _)) if many.is_empty() => {
@@ -118,8 +118,8 @@ impl<S: Store> KeyValueServer<S> {
                 Ok(())
             }
             Ok(Prepared::Many(many, stamp)) => {
-                self.ends_at(stamp.deadline, turn);
                 self.carry_out_edit(many, confirm, caller, turn);
+                self.ends_at(stamp.deadline, turn);
                 Ok(())
             }
             Err(unserved) => Err(unserved),

@@ -287,6 +287,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     let one_tree = !wild && shape == 0;
     world.is_one_tree = one_tree;
     world.is_restless = wild && restless;
+    world.has_ends = world.random.one_in(3);
     if one_tree {
         world.settle();
     }

@@ -29,19 +29,68 @@ const KEYS_A_STEP: usize = if cfg!(feature = "planted") { 1 } else { 64 };
 /// How far it is.
 #[derive(Default)]
 enum State {
-    /// No key has a deadline.
+    /// No key has a deadline, and nothing looks for one.
     #[default]
     Idle,
     /// The next look is due once so many have been left out.
     Waiting(u32),
-    /// Keys are being asked for, or deleted.
-    Deleting,
+    /// Keys are looked for, or deleted.
+    AtWork,
 }
 
 /// What a store's keys that end need.
 #[derive(Default)]
 pub(super) struct Expiry {
     state: Ranked<rank::Alone, State>,
+    /// It is not idle: a look without the lock.
+    is_awake: AtomicBool,
+}
+
+impl Expiry {
+    /// Gives whether it was idle until now.
+    fn wake(&self) -> bool {
+        let mut state = self.state.lock();
+        let was_idle = matches!(*state, State::Idle);
+        if was_idle {
+            *state = State::Waiting(0);
+            self.is_awake.store(true, Ordering::SeqCst);
+        }
+        was_idle
+    }
+
+    fn sleep(&self) {
+        *self.state.lock() = State::Idle;
+        self.is_awake.store(false, Ordering::SeqCst);
+    }
+
+    fn pause(&self, looks: u32) {
+        *self.state.lock() = State::Waiting(looks);
+    }
+
+    /// Nothing is left out any more.
+    pub(super) fn hurry(&self) {
+        let mut state = self.state.lock();
+        if let State::Waiting(left) = &mut *state {
+            *left = 0;
+        }
+    }
+
+    /// A time to look has come: gives whether to look again, and whether to look now.
+    fn tick(&self) -> (bool, bool) {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Idle => (false, false),
+            State::AtWork => (true, false),
+            State::Waiting(0) => {
+                *state = State::AtWork;
+                (true, true)
+            }
+            State::Waiting(left) => {
+                *left -= 1;
+                (true, false)
+            }
+        }
+    }
 }
 
 /// A key goes, if it has ended.
@@ -95,63 +144,62 @@ impl<S: Store> KeyValueServer<S> {
     /// Its process serves it from here on: keys that have ended are removed.
     pub fn serve_as(&self, process: &Pid) {
         if self.store().next_due().is_some() {
-            self.begin_to_look(process.clone());
+            self.begin_to_look(process);
         }
     }
 
     /// A key was written with this deadline, or the write was handed to a store that answers later.
     #[inline]
     pub(super) fn ends_at(&self, deadline: u64, turn: &Turn<'_>) {
-        if deadline != 0 {
-            self.begin_to_look(turn.me.pid.clone());
+        if deadline != 0 && !self.expiry.is_awake.load(Ordering::SeqCst) {
+            self.begin_to_look(&turn.me.pid);
         }
     }
 
     #[cold]
-    fn begin_to_look(&self, me: Pid) {
-        {
-            let mut state = self.expiry.state.lock();
-            if !matches!(*state, State::Idle) {
-                return;
-            }
-            *state = State::Waiting(0);
+    fn begin_to_look(&self, me: &Pid) {
+        if !self.expiry.wake() {
+            return;
         }
-        let (this, pid) = (self.this.clone(), me.clone());
-        let wake = Box::new(move || this.upgrade().is_some_and(|server| server.look(&me)));
-        self.follow.wake(pid, WakeRequest { every: LOOK_EVERY, wake });
+        let (this, own) = (self.this.clone(), me.clone());
+        let tick = move || {
+            let Some(server) = this.upgrade() else { return false };
+            let (again, now) = server.expiry.tick();
+            if now {
+                server.work_on(&own, |server, own| server.look(own));
+            }
+            again
+        };
+        self.follow.wake(me.clone(), WakeRequest { every: LOOK_EVERY, wake: Box::new(tick) });
     }
 
-    /// Gives whether to look again.
-    fn look(&self, me: &Pid) -> bool {
-        {
-            let mut state = self.expiry.state.lock();
-            match &mut *state {
-                State::Deleting => return true,
-                State::Waiting(0) => {}
-                State::Waiting(left) => {
-                    *left -= 1;
-                    return true;
+    /// Does something on a thread that may wait.
+    fn work_on(&self, me: &Pid, work: impl FnOnce(&Self, &Pid) + Send + 'static) {
+        let (this, own, mut work) = (self.this.clone(), me.clone(), Some(work));
+        let step = move || {
+            if let (Some(server), Some(work)) = (this.upgrade(), work.take()) {
+                work(&server, &own);
+            }
+            false
+        };
+        self.follow.work(Work { store: me.clone(), step: Box::new(step) });
+    }
+
+    fn look(&self, me: &Pid) {
+        let is_slave = self.upstream.minds_writes();
+        match self.store().next_due() {
+            // What is being written may have one, and a copy that is put aside.
+            None if is_slave || self.confirmations.order.is_busy() => self.expiry.pause(0),
+            None => {
+                self.expiry.sleep();
+                // A key may have been written since the store was asked.
+                if self.store().next_due().is_some() || self.confirmations.order.is_busy() {
+                    self.begin_to_look(me);
                 }
-                State::Idle => return false,
             }
-            match self.store().next_due() {
-                // What is being written may have one, and a copy that is put aside.
-                None if self.upstream.minds_writes() || self.confirmations.order.is_busy() => return true,
-                None => *state = State::Idle,
-                Some(due) if due > self.clock.now() || self.upstream.minds_writes() => return true,
-                Some(_) => *state = State::Deleting,
-            }
-            if matches!(*state, State::Deleting) {
-                drop(state);
-                self.ask_for_ended(me);
-                return true;
-            }
+            Some(due) if due > self.clock.now() => self.expiry.pause(0),
+            Some(_) => self.ask_for_ended(me),
         }
-        // A key may have been written since the store was asked.
-        if self.store().next_due().is_some() {
-            self.begin_to_look(me.clone());
-        }
-        false
     }
 
     fn ask_for_ended(&self, me: &Pid) {
@@ -168,17 +216,15 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
-    fn pause(&self, looks: u32) {
-        *self.expiry.state.lock() = State::Waiting(looks);
-    }
-
     fn delete_ended(&self, due: Result<Due, StoreError>, me: &Pid) {
         let due = match due {
-            Ok(due) if due.keys.is_empty() && !due.is_more => return self.pause(0),
+            Ok(due) if due.keys.is_empty() && !due.is_more => return self.expiry.pause(0),
+            // Its primary deletes them, and may be gone. What a store lists of them is looked through all the same.
+            Ok(_) if self.upstream.minds_writes() => return self.expiry.pause(PAUSE),
             Ok(due) => due,
             Err(error) => {
                 tracing::error!(store = ?me, %error, "it cannot be read which keys have ended: asked again soon");
-                return self.pause(PAUSE);
+                return self.expiry.pause(PAUSE);
             }
         };
         let (this, own) = (self.this.clone(), me.clone());
@@ -187,8 +233,8 @@ impl<S: Store> KeyValueServer<S> {
         let step = move || {
             let Some(server) = this.upgrade() else { return false };
             if server.upstream.minds_writes() {
-                // It has become a slave: its primary deletes them.
-                server.pause(0);
+                // It has become a slave meanwhile.
+                server.expiry.pause(0);
                 return false;
             }
             for key in keys.by_ref().take(KEYS_A_STEP) {
@@ -209,11 +255,12 @@ impl<S: Store> KeyValueServer<S> {
         let go_on = move |result: Result<(), StoreError>| {
             let Some(server) = this.upgrade() else { return };
             if result.is_err() || failed.load(Ordering::Relaxed) {
-                server.pause(PAUSE);
-            } else if is_more && !server.upstream.minds_writes() {
-                server.ask_for_ended(&own);
+                server.expiry.pause(PAUSE);
+            } else if is_more {
+                // Not on the store's own thread.
+                server.work_on(&own, |server, own| server.ask_for_ended(own));
             } else {
-                server.pause(0);
+                server.expiry.pause(0);
             }
         };
         let mut go_on = Some(go_on);

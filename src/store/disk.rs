@@ -51,7 +51,6 @@ use super::{
     Store, StoreError, SyncPolicy, Update, UpdateMany, Value, WriteDone,
 };
 use engine::Totals;
-use error::engine_error;
 use many::Many;
 use queue::{Change, Decided, Write};
 use record::{Entry, Found};
@@ -354,22 +353,12 @@ impl Store for DiskStore {
     }
 
     fn next_due(&self) -> Option<u64> {
-        let next = self
-            .disk
-            .shared
-            .view()
-            .and_then(|view| view.next_due(self.id).map_err(|error| engine_error(&error)));
         // What cannot be read is told of by what asks for it.
-        next.unwrap_or(Some(0))
+        self.disk.shared.next_due(self.id).unwrap_or(Some(0))
     }
 
     fn due(&self, now: u64, max: usize, later: impl FnOnce() -> DueDone) -> Option<Due> {
-        let due = self
-            .disk
-            .shared
-            .view()
-            .and_then(|view| view.due(self.id, now, max).map_err(|error| engine_error(&error)));
-        match due {
+        match self.disk.shared.due(self.id, now, max) {
             Ok(due) => Some(due),
             Err(error) => {
                 later()(Err(error));

@@ -160,7 +160,7 @@ impl World {
                 self.call(node, Asked::Write, |w| _ = w.tuple(2).atom("delete").raw(&key));
             }
             // Nobody but its primary knows when it goes.
-            None if self.random.one_in(4) => {
+            None if self.has_ends && self.random.one_in(4) => {
                 self.deleted.insert(pair.0, pair.1);
                 self.ending.insert(pair.1);
                 self.counts.ending += 1;

@@ -127,6 +127,8 @@ pub struct World {
     pub is_restless: bool,
     /// All stores are slaves of one, whichever is promoted.
     pub is_one_tree: bool,
+    /// Some keys are to end.
+    pub has_ends: bool,
     /// Nothing breaks any more.
     pub is_calm: bool,
     /// The clock that people read, which goes back at times.
@@ -199,6 +201,7 @@ impl World {
             globals: (0..stores).map(GlobalName::new).collect(),
             is_restless: false,
             is_one_tree: false,
+            has_ends: false,
             is_calm: false,
             unix_ms: UNIX_MS,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),

@@ -268,12 +268,13 @@ impl<S: Store> KeyValueServer<S> {
 
 /// What a reader finds of several keys.
 fn shown<'f, 'v>(found: &'f [Option<Value<'v>>], clock: &Clock) -> Cow<'f, [Option<Value<'v>>]> {
-    let is_past = |value: &Value<'_>| clock.is_past(value.deadline);
-    if found.iter().flatten().any(is_past) {
-        found.iter().map(|value| value.filter(|value| !is_past(value))).collect()
-    } else {
-        Cow::Borrowed(found)
+    if found.iter().flatten().all(|value| value.deadline == 0) {
+        return Cow::Borrowed(found);
     }
+    // At one moment: of what ends together all is there, or nothing.
+    let now = clock.now();
+    let is_past = |value: &Value<'_>| value.deadline != 0 && value.deadline <= now;
+    found.iter().map(|value| value.filter(|value| !is_past(value))).collect()
 }
 
 fn reply_one(

@@ -77,6 +77,16 @@ impl Gets<'_> {
         }
     }
 
+    /// What a slave's node has to decode to have them.
+    fn needs(&self) -> Traits {
+        match self {
+            Self::Nothing(_) => Traits::none(),
+            Self::Values { values, .. } => {
+                values.iter().map(|(_, traits)| *traits).fold(Traits::none(), Traits::union)
+            }
+        }
+    }
+
     const fn len(&self) -> usize {
         match self {
             Self::Nothing(len) => *len,
@@ -131,12 +141,7 @@ impl Changes for Many<'_> {
     }
 
     fn needs(&self) -> Traits {
-        match &self.gets {
-            Gets::Nothing(_) => Traits::none(),
-            Gets::Values { values, .. } => {
-                values.iter().map(|(_, traits)| *traits).fold(Traits::none(), Traits::union)
-            }
-        }
+        self.gets.needs()
     }
 
     fn into_outcome(self) -> Outcome {
@@ -169,6 +174,7 @@ impl PendingMany for Later {
     }
 
     fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
-        self.asked.done(result, Outcome::OK);
+        let needs = self.gets.needs();
+        self.asked.done(result, needs, Outcome::OK);
     }
 }

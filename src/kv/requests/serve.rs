@@ -43,7 +43,6 @@ pub(super) struct Asked {
     caller: OwnedCaller,
     /// The slaves that are to have it before.
     confirm: Option<(usize, Era)>,
-    needs: Traits,
     /// Of the one key that it is of.
     traits: Traits,
     store: ProcessId,
@@ -52,9 +51,14 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The store is done with it.
-    pub(super) fn done(self, result: Result<Option<Written<'_>>, StoreError>, outcome: Outcome) {
-        let Self { caller, confirm, needs, traits, store, confirmations, dispatch } = self;
+    /// The store is done with it. `needs`: what a slave's node has to decode to have it.
+    pub(super) fn done(
+        self,
+        result: Result<Option<Written<'_>>, StoreError>,
+        needs: Traits,
+        outcome: Outcome,
+    ) {
+        let Self { caller, confirm, traits, store, confirmations, dispatch } = self;
         let result = result.map(|written| {
             written.map(|written| {
                 let write = Committed { written, traits, revision: 0, confirmed: confirm.is_some() };
@@ -155,11 +159,10 @@ impl<S: Store> KeyValueServer<S> {
     ) {
         let era = (confirm > 0).then(|| self.confirmations.expect(self.confirm.timeout, turn));
         let confirm = era.map(|era| (confirm, era));
-        let (needs, traits, me) = (edit.needs(), edit.traits(), turn.me);
+        let (traits, me) = (edit.traits(), turn.me);
         let asked = || Asked {
             caller: caller.to_owned(&me.pid),
             confirm,
-            needs,
             traits,
             store: me.id,
             confirmations: Arc::clone(&self.confirmations),
@@ -175,7 +178,7 @@ impl<S: Store> KeyValueServer<S> {
         };
         match (&result, confirm) {
             (&Ok(Some(seq)), Some((slaves, era))) => {
-                let wanted = Wanted { seq, slaves, traits: needs, era };
+                let wanted = Wanted { seq, slaves, traits: edit.needs(), era };
                 self.confirmations.wait_to_say(wanted, caller.to_owned(&me.pid), edit.into_outcome());
                 return;
             }

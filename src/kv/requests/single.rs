@@ -86,6 +86,20 @@ impl<'a> Single<'a> {
             _ => Change::Keep,
         }
     }
+
+    /// What a slave's node has to decode to have what was decided.
+    fn needs(&self) -> Traits {
+        match self.act.given() {
+            Some(given) => given.value().traits,
+            // A node that cannot decode a key does not have it.
+            None if self.act.deletes() => Traits::none(),
+            // What is there stays, and goes out again.
+            None => {
+                let present = self.present.as_ref().map_or(Traits::none(), |present| present.traits);
+                self.key_traits.union(present)
+            }
+        }
+    }
 }
 
 impl Update for Single<'_> {
@@ -124,12 +138,7 @@ impl Changes for OfKey<'_, '_> {
     }
 
     fn needs(&self) -> Traits {
-        match self.single.act.given() {
-            Some(given) => given.value().traits,
-            // A node that cannot decode a key does not have it.
-            None if self.single.act.deletes() => Traits::none(),
-            None => self.single.key_traits,
-        }
+        self.single.needs()
     }
 
     fn into_outcome(self) -> Outcome {
@@ -155,6 +164,7 @@ impl Pending for Later {
     }
 
     fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
-        self.asked.done(result, self.single.outcome);
+        let needs = self.single.needs();
+        self.asked.done(result, needs, self.single.outcome);
     }
 }

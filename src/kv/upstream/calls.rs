@@ -74,6 +74,8 @@ impl<S: Store> KeyValueServer<S> {
             });
         }
         let outputs = self.hand_alone(Input::Promote { reports });
+        // What has ended was its primary's to delete.
+        self.expiry.hurry();
         self.carry_out(outputs, Some(caller), turn);
     }
 

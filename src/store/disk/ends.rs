@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use super::record::{self, Found};
 use crate::store::Due;
 
+/// Bytes of the entries that one question shows, but for the last.
+const DUE_BYTES_MAX: usize = 1 << 20;
 const STORE_BYTES: usize = size_of::<u32>();
 const HEAD_BYTES: usize = STORE_BYTES + size_of::<u64>();
 
@@ -28,6 +30,8 @@ struct State {
     /// It has had an entry that ends since the engine was opened.
     has_ends: AtomicBool,
     looked: Mutex<Looked>,
+    /// Held while records are looked through: one after the other says what is not there.
+    looking: Mutex<()>,
 }
 
 /// Where to begin: what was deleted before would be looked through each time.
@@ -46,7 +50,8 @@ impl Space {
         let first = ends.prefix(id.to_be_bytes()).next().map(|pair| pair.key()).transpose()?;
         let has_ends = AtomicBool::new(first.is_some());
         let looked = Mutex::new(Looked { from: 0, since: u64::MAX });
-        Ok(Self { id, entries, ends, state: Arc::new(State { has_ends, looked }) })
+        let state = State { has_ends, looked, looking: Mutex::default() };
+        Ok(Self { id, entries, ends, state: Arc::new(state) })
     }
 
     /// Whether an entry may end.
@@ -99,17 +104,21 @@ impl Space {
         })
     }
 
-    /// One question at a time.
-    pub(super) fn due(&self, snapshot: &Snapshot, now: u64, max: usize) -> fjall::Result<Due> {
-        let (mut due, mut first) = (Due::default(), None);
-        let from = self.state.looked.lock().from;
+    /// See [`Store::due`](crate::store::Store::due); `view` shows the engine as it is when it is called.
+    pub(super) fn due(&self, view: impl FnOnce() -> Snapshot, now: u64, max: usize) -> fjall::Result<Due> {
+        let _looking = self.state.looking.lock();
+        let (mut due, mut first, mut bytes) = (Due::default(), None, 0);
+        let (from, snapshot) = (self.state.looked.lock().from, &view());
         for record in self.records(snapshot, from, now.saturating_add(1)) {
             let (deadline, engine_key) = record?;
             first = first.or(Some(deadline));
-            if due.keys.len() >= max {
+            if due.keys.len() >= max || bytes >= DUE_BYTES_MAX {
                 due.is_more = true;
                 break;
             }
+            // What is deleted is read.
+            bytes +=
+                snapshot.size_of(&self.entries, &engine_key)?.unwrap_or_default() as usize + engine_key.len();
             if record::is_digest(&engine_key) {
                 let entry = snapshot.get(&self.entries, &engine_key)?;
                 let found = entry.and_then(|entry| Found::new(&engine_key, entry));
@@ -118,20 +127,28 @@ impl Space {
                 due.keys.push(record::plain_key(&engine_key).into());
             }
         }
-        let mut looked = self.state.looked.lock();
-        // What was written since the snapshot was taken is not in it.
-        looked.from = first.unwrap_or(now).min(looked.since);
-        looked.since = u64::MAX;
+        self.looked_up_to(first.unwrap_or(now));
         Ok(due)
     }
 
-    pub(super) fn next_due(&self, snapshot: &Snapshot) -> fjall::Result<Option<u64>> {
+    /// No record was before this in a snapshot that was taken since it was looked last.
+    fn looked_up_to(&self, first: u64) {
+        let mut looked = self.state.looked.lock();
+        // What was written since the snapshot was taken is not in it.
+        looked.from = first.min(looked.since);
+        looked.since = u64::MAX;
+    }
+
+    /// See [`Store::next_due`](crate::store::Store::next_due); `view` as in [`due`](Self::due).
+    pub(super) fn next_due(&self, view: impl FnOnce() -> Snapshot) -> fjall::Result<Option<u64>> {
         if !self.has_ends() {
             return Ok(None);
         }
-        let from = self.state.looked.lock().from;
-        let first = self.records(snapshot, from, u64::MAX).next().transpose()?;
-        Ok(first.map(|(deadline, _)| deadline))
+        let _looking = self.state.looking.lock();
+        let (from, snapshot) = (self.state.looked.lock().from, &view());
+        let first = self.records(snapshot, from, u64::MAX).next().transpose()?.map(|(deadline, _)| deadline);
+        self.looked_up_to(first.unwrap_or(u64::MAX));
+        Ok(first)
     }
 
     pub(super) fn count(&self, snapshot: &Snapshot) -> fjall::Result<u64> {

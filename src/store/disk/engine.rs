@@ -289,6 +289,17 @@ impl Engine {
         record::found(&engine_key, key, entry)
     }
 
+    /// Keys of a store that have ended by now, `max` at most.
+    pub(super) fn due(&self, id: u32, now: u64, max: usize) -> fjall::Result<Due> {
+        let view = || self.db.snapshot();
+        self.stores.get(&id).map_or_else(|| Ok(Due::default()), |store| store.due(view, now, max))
+    }
+
+    /// See [`Store::next_due`](store::Store::next_due).
+    pub(super) fn next_due(&self, id: u32) -> fjall::Result<Option<u64>> {
+        self.stores.get(&id).map_or(Ok(None), |store| store.next_due(|| self.db.snapshot()))
+    }
+
     /// Waits until no more than so many tables of a store wait to be written.
     ///
     /// # Errors
@@ -534,16 +545,6 @@ impl View {
         };
         let number = |at| number(at).unwrap_or(0);
         Ok(Held { entries: number(0), bytes: number(8), revision: number(16) })
-    }
-
-    /// Keys of a store that have ended by now, `max` at most.
-    pub(super) fn due(&self, id: u32, now: u64, max: usize) -> fjall::Result<Due> {
-        self.stores.get(&id).map_or_else(|| Ok(Due::default()), |store| store.due(&self.snapshot, now, max))
-    }
-
-    /// See [`Store::next_due`](store::Store::next_due).
-    pub(super) fn next_due(&self, id: u32) -> fjall::Result<Option<u64>> {
-        self.stores.get(&id).map_or(Ok(None), |store| store.next_due(&self.snapshot))
     }
 
     /// Number of ends that are kept of a store.

@@ -8,9 +8,11 @@
 //! ```
 //!
 //! A list whose start has come is taken, and each entry that is still there is shown as due or listed again, nearer to its
-//! deadline. So a deadline that moves on needs nothing here; what was listed for one that moves back, or for an entry that
-//! goes, is found to be stale when its start comes. Where too much of that has come together, everything is listed
+//! deadline. So a deadline that moves on needs nothing here, before it has come; what was listed for one that moves back, or for an
+//! entry that goes, is found to be stale when its start comes. Where too much of that has come together, everything is listed
 //! anew, shard by shard.
+//!
+//! The lock of the lists comes behind those of shards: nothing looks into a shard while it holds that.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +40,9 @@ const LOOKS_AT_ONCE: usize = 512;
 const STALE_MAX: usize = 4096;
 const ENTRIES_PER_STALE: usize = 64;
 /// Shards that one question lists anew.
-const ANEW_AT_ONCE: usize = 4;
+const ANEW_AT_ONCE: usize = 16;
+/// Bytes of the keys that one question shows, but for the last.
+const DUE_BYTES_MAX: usize = 1 << 20;
 
 const fn trace_of(hash: u64) -> Trace {
     let [a, b, c, d, shard, _, _, tag] = hash.to_le_bytes();
@@ -54,8 +58,8 @@ const fn start_of(deadline: u64, now: u64) -> u64 {
     let shift = way_bits.saturating_sub(PART_OF_WAY_SHIFT);
     let shift = if shift < LEAST_SHIFT { LEAST_SHIFT } else { shift };
     let start = deadline >> shift << shift;
-    // What is looked at now is not looked at again before it goes on.
-    if start <= now && now < deadline { now + 1 } else { start }
+    // What is looked at now is not looked at again before it ends.
+    if start <= now { deadline } else { start }
 }
 
 /// Traces by the start of their list.
@@ -116,6 +120,11 @@ impl Listed {
         if before.is_empty() { self.lists.take(now) } else { before }
     }
 
+    /// Traces that are listed, but for those of entries that end: by so many and some more they are too many.
+    fn is_crowded(&self, entries: usize, all: usize) -> bool {
+        self.lists.len > 2 * entries + STALE_MAX + all / ENTRIES_PER_STALE
+    }
+
     fn first(&self) -> Option<u64> {
         let before = self.before.as_ref().and_then(|(lists, _)| lists.first());
         [before, self.lists.first()].into_iter().flatten().min()
@@ -148,9 +157,13 @@ impl Deadlines {
             (_, 0) => _ = self.entries.fetch_sub(1, Ordering::Relaxed),
             _ => {}
         }
-        // What is listed for an earlier deadline is found then.
-        if new != 0 && (old == 0 || new < old) {
-            self.listed.lock().list(new, trace_of(hash));
+        if new == 0 {
+            return;
+        }
+        let mut listed = self.listed.lock();
+        // What is listed for an earlier deadline is found then, unless that has come: it may have been shown.
+        if old == 0 || new < old || old <= listed.now {
+            listed.list(new, trace_of(hash));
         }
     }
 
@@ -161,9 +174,16 @@ impl Deadlines {
         other.entries.store(self.entries.swap(others, Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// When there may be something to do.
-    pub(super) fn next(&self) -> Option<u64> {
-        self.listed.lock().first()
+    /// When there may be something to do; `all`: the entries of the store, about.
+    pub(super) fn next(&self, all: usize) -> Option<u64> {
+        let entries = self.entries();
+        let listed = self.listed.lock();
+        let is_at_it = listed.before.is_some() || listed.is_crowded(entries, all);
+        listed.first().map(|first| if is_at_it { 0 } else { first })
+    }
+
+    fn entries(&self) -> usize {
+        usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 }
 
@@ -171,18 +191,20 @@ impl MemoryStore {
     /// See [`Store::due`](crate::store::Store::due).
     pub(super) fn due_now(&self, now: u64, max: usize) -> Due {
         self.deadlines.listed.lock().now = now;
-        let (mut due, mut looks) = (Due::default(), 0);
+        let (mut due, mut looks, mut bytes) = (Due::default(), 0, 0);
         loop {
             let traces = self.deadlines.listed.lock().take();
             if traces.is_empty() {
                 break;
             }
             looks += traces.len();
-            let found: Vec<(u64, Trace)> =
-                traces.into_iter().flat_map(|trace| self.look_at(trace, now, &mut due)).collect();
+            let found: Vec<(u64, Trace)> = traces
+                .into_iter()
+                .filter_map(|trace| self.look_at(trace, now, &mut due, &mut bytes))
+                .collect();
             let mut listed = self.deadlines.listed.lock();
             found.into_iter().for_each(|(deadline, trace)| listed.list(deadline, trace));
-            due.is_more = due.keys.len() >= max || looks >= LOOKS_MAX;
+            due.is_more = due.keys.len() >= max || looks >= LOOKS_MAX || bytes >= DUE_BYTES_MAX;
             if due.is_more {
                 break;
             }
@@ -191,43 +213,39 @@ impl MemoryStore {
         due
     }
 
-    /// The deadlines that entries of a trace are to be listed for again. Their keys are added to those that are due where they are.
-    fn look_at(&self, trace: Trace, now: u64, due: &mut Due) -> Vec<(u64, Trace)> {
+    /// When entries of a trace are to be looked at again, where there are any. Their keys are added to those that are due where they
+    /// are, with their `bytes`, up to the bound of these.
+    fn look_at(&self, trace: Trace, now: u64, due: &mut Due, bytes: &mut usize) -> Option<(u64, Trace)> {
         let hash = hash_of(trace);
         let shard = self.shards[(hash >> 32) as usize % SHARDS].read();
         let with_end = shard.table.iter_hash(hash).map(|entry| (entry, entry.deadline()));
         let mine = with_end.filter(|(entry, deadline)| {
             *deadline != 0 && trace_of(self.hasher.hash_one(entry.key())) == trace
         });
-        let mut again: Vec<u64> = mine
-            .map(|(entry, deadline)| {
-                if deadline > now {
-                    return deadline;
-                }
-                due.keys.push(entry.key().into());
-                now + AGAIN_AFTER_MS
-            })
-            .collect();
         // Two entries of one trace are both found by it.
-        again.sort_unstable();
-        again.into_iter().take(1).map(|deadline| (deadline, trace)).collect()
+        let again = mine.map(|(entry, deadline)| {
+            if deadline > now {
+                return deadline;
+            }
+            if *bytes >= DUE_BYTES_MAX {
+                return now;
+            }
+            *bytes += entry.key().len();
+            due.keys.push(entry.key().into());
+            now + AGAIN_AFTER_MS
+        });
+        again.min().map(|deadline| (deadline, trace))
     }
 
     /// Goes on with listing everything anew, or begins with it where too much that is listed is stale.
     fn list_anew(&self) {
-        let entries = self.deadlines.entries.load(Ordering::Relaxed) as usize;
+        let (entries, all) = (self.deadlines.entries(), self.rough_len());
         let next = {
             let mut listed = self.deadlines.listed.lock();
             match &listed.before {
                 Some((_, next)) => *next,
+                None if !listed.is_crowded(entries, all) => return,
                 None => {
-                    let bound = 2 * entries + STALE_MAX;
-                    // The second is asked only where it matters: it takes all locks.
-                    if listed.lists.len <= bound
-                        || listed.lists.len <= bound + self.rough_len() / ENTRIES_PER_STALE
-                    {
-                        return;
-                    }
                     let lists = std::mem::take(&mut listed.lists);
                     listed.before = Some((lists, 0));
                     0
@@ -250,7 +268,7 @@ impl MemoryStore {
     }
 
     /// Its entries, about: as many in each shard as in the first.
-    fn rough_len(&self) -> usize {
+    pub(super) fn rough_len(&self) -> usize {
         self.shards.first().map_or(0, |shard| shard.read().table.len() * SHARDS)
     }
 

@@ -89,19 +89,53 @@ fn what_is_listed_has_a_bound_whatever_is_done_to_one_key() {
         if round % 2 == 0 {
             delete(&store, 0);
         }
-        if round % 1_000 == 0 {
-            store.due_now(round, 100);
+        // It is asked when it says so, though nothing ends.
+        if store.next_due().is_some_and(|next| next <= round) {
+            assert!(store.due_now(round, 100).keys.is_empty());
         }
+        assert!(store.listed() <= 2 * STALE_MAX + 100, "{}", store.listed());
     }
-    // Everything is listed anew in as many steps as it takes.
-    (0..2 * SHARDS).for_each(|_| _ = store.due_now(100_000, 100));
-    assert!(store.listed() <= 2 * STALE_MAX, "{}", store.listed());
+    assert!(store.next_due().is_some_and(|next| next > 100_000) || store.listed() > 0);
     assert_eq!(take_due(&store, 2 * end, 100), [0, 1]);
     // A deadline that moves on is listed once.
     for round in 0..100_000 {
-        put(&store, 2, end + round);
+        put(&store, 2, 3 * end + round);
     }
     assert!(store.listed() <= 2 * STALE_MAX);
+}
+
+#[test]
+fn one_that_is_put_again_between_its_end_and_its_deletion_ends_in_time() {
+    let store = MemoryStore::default();
+    put(&store, 1, 1_000);
+    assert_eq!(store.due_now(1_000, 100).keys.len(), 1);
+    for round in 0..10 {
+        // It is not deleted, as it was put again, for less than it takes until it is looked at again.
+        let end = 1_100 + 100 * round;
+        put(&store, 1, end);
+        assert!(store.due_now(end - 1, 100).keys.is_empty());
+        assert_eq!(store.due_now(end, 100).keys.len(), 1);
+    }
+}
+
+#[test]
+fn keys_that_are_shown_at_once_have_a_bound() {
+    let store = MemoryStore::default();
+    for key in 0..40_u64 {
+        let key = [&key.to_be_bytes()[..], &[0; 100_000]].concat();
+        let value = Value { deadline: 1_000, ..Value::of(b"value", Traits::none()) };
+        store.put(&key, value, || unreachable!("at once")).unwrap().unwrap();
+    }
+    let mut all = 0;
+    loop {
+        let due = store.due_now(2_000, 100);
+        assert!(due.keys.len() <= 11, "{}", due.keys.len());
+        all += due.keys.len();
+        if !due.is_more {
+            break;
+        }
+    }
+    assert_eq!(all, 40);
 }
 
 #[test]

@@ -219,8 +219,14 @@ impl<S: Store> KeyValueServer<S> {
     fn delete_ended(&self, due: Result<Due, StoreError>, me: &Pid) {
         let due = match due {
             Ok(due) if due.keys.is_empty() && !due.is_more => return self.expiry.pause(0),
-            // Its primary deletes them, and may be gone. What a store lists of them is looked through all the same.
-            Ok(_) if self.upstream.minds_writes() => return self.expiry.pause(PAUSE),
+            // Its primary deletes them, and may be gone. What a store in memory lists of those that are gone is to go too; what it
+            // has shown it does not show again at once.
+            Ok(due) if self.upstream.minds_writes() => {
+                return match S::AT_ONCE && due.is_more {
+                    true => self.work_on(me, |server, own| server.ask_for_ended(own)),
+                    false => self.expiry.pause(PAUSE),
+                };
+            }
             Ok(due) => due,
             Err(error) => {
                 tracing::error!(store = ?me, %error, "it cannot be read which keys have ended: asked again soon");

@@ -23,8 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: u32 = 50;
 /// Keys that a store is asked for at once.
 const KEYS_MAX: usize = 512;
-/// Keys that are deleted in one step. (A simulation looks at the store between two writes.)
-const KEYS_A_STEP: usize = if cfg!(feature = "planted") { 1 } else { 64 };
+/// Keys that are deleted in one step, where nothing else is said.
+const KEYS_A_STEP: usize = 64;
 
 /// How far it is.
 #[derive(Default)]
@@ -39,14 +39,24 @@ enum State {
 }
 
 /// What a store's keys that end need.
-#[derive(Default)]
 pub(super) struct Expiry {
     state: Ranked<rank::Alone, State>,
     /// It is not idle: a look without the lock.
     is_awake: AtomicBool,
+    keys_a_step: usize,
+}
+
+impl Default for Expiry {
+    fn default() -> Self {
+        Self::by_steps_of(KEYS_A_STEP)
+    }
 }
 
 impl Expiry {
+    fn by_steps_of(keys_a_step: usize) -> Self {
+        Self { state: Ranked::default(), is_awake: AtomicBool::new(false), keys_a_step }
+    }
+
     /// Gives whether it was idle until now.
     fn wake(&self) -> bool {
         let mut state = self.state.lock();
@@ -141,6 +151,13 @@ fn not_deleted(has_failed: &AtomicBool, store: ProcessId, error: &StoreError) {
 }
 
 impl<S: Store> KeyValueServer<S> {
+    /// The same, with so many keys that have ended deleted in one step of its [work](super::Follow::work): for simulations, which look
+    /// at the store between two writes.
+    pub fn removing_by(mut self, keys_a_step: usize) -> Self {
+        self.expiry = Expiry::by_steps_of(keys_a_step);
+        self
+    }
+
     /// Its process serves it from here on: keys that have ended are removed.
     pub fn serve_as(&self, process: &Pid) {
         if self.store().next_due().is_some() {
@@ -243,7 +260,7 @@ impl<S: Store> KeyValueServer<S> {
                 server.expiry.pause(0);
                 return false;
             }
-            for key in keys.by_ref().take(KEYS_A_STEP) {
+            for key in keys.by_ref().take(server.expiry.keys_a_step) {
                 server.delete_if_ended(&key, ProcessId::of(&own), &has_failed);
             }
             if keys.len() > 0 {

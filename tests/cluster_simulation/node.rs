@@ -362,7 +362,7 @@ impl VirtualNode {
         let (dispatch, follow) = (Arc::clone(&posts) as Arc<_>, Arc::clone(&posts) as Arc<_>);
         let server = KeyValueServer::new(store, dispatch, follow, self.slave_buffer_bytes_max);
         let server = server.living_as(incarnation).confirmed_by(confirm).dropping_into(new_file);
-        let server = server.shared();
+        let server = server.removing_by(1).shared();
         let store = registry.spawn(Arc::clone(&server) as Arc<_>);
         registry.register(STORE, &store).expect("the name is free");
         server.serve_as(&store.pid);

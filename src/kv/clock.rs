@@ -4,8 +4,9 @@
 //! the monotonic clock from there: whatever the machine's clock is set to meanwhile, no key ends earlier or later for it. A store
 //! that is started again goes by what the machine's clock says then.
 //!
-//! A slave has a clock of its own. Its primary's greeting says what that one's is, and a deadline that is sent to the slave becomes one
-//! of the slave's clock: machines whose clocks differ agree on how long a key has, but for the time that the greeting took.
+//! A slave has a clock of its own. The primary's greeting says what the primary's clock reads, and a slave turns each deadline that
+//! it is sent into a deadline of its own clock: machines whose clocks differ agree on how long a key has, but for the time that
+//! the greeting took.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,7 +46,8 @@ impl Clock {
         }
     }
 
-    /// The deadline here of what has this one by a clock that is behind this by `ahead`.
+    /// The deadline by a slave's clock of a key that has `deadline` by its primary's clock; the slave's clock is `ahead` of that by so
+    /// many milliseconds.
     pub(super) fn deadline_of(deadline: u64, ahead: i64) -> u64 {
         if deadline == 0 { 0 } else { deadline.saturating_add_signed(ahead).clamp(1, DEADLINE_MAX) }
     }

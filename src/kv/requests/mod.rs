@@ -31,8 +31,8 @@ pub(super) use outcome::Outcome;
 use super::Request;
 use crate::etf::{Cursor, TermError, TermView};
 
-/// Keys that one request may name. The values of so many keys are read, or changed, in some milliseconds; other callers of the
-/// store wait for that.
+/// Keys that one request may name. A store reads or changes the values of so many keys in some milliseconds, for which its other
+/// callers wait.
 pub const KEYS_MAX: usize = 16 << 10;
 /// Bytes of the keys and values of one request of several, or of its answer: as many as the largest value that is taken by the
 /// default of [`Limits`](crate::config::Limits).

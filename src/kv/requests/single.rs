@@ -40,7 +40,7 @@ impl<'a> Given<'a> {
 pub(super) struct Single<'a> {
     act: Act<'a>,
     key_traits: Traits,
-    /// Of a value that is not the one that the request has given.
+    /// The numbers that a counter's sum gets, and a value whose end is moved.
     stamp: Stamp,
     clock: Arc<Clock>,
     reader: Reader,

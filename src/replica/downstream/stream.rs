@@ -208,8 +208,8 @@ impl Stream {
         if let Dialect::Kvnode { session } = self.dialect
             && sent.wholes
         {
-            // It is about to take itself for one that has everything: a deletion behind that would be the last write that it has, though
-            // what was missed before is not there.
+            // The slave is about to take that mark, and itself for a slave that has everything: it would count a deletion behind the mark
+            // as the last write that it has, without the writes that it did not keep before.
             self.log.push_mark_first(session, confirmed, CopyMark::Repair);
         }
     }

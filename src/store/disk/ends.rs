@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::record::{self, Found};
 use crate::store::Due;
 
-/// Bytes of the entries that one question shows, but for the last.
+/// Entries whose keys one call of [`Space::due`] gives have so many bytes together at most, not counting the last of them.
 const DUE_BYTES_MAX: usize = 1 << 20;
 const STORE_BYTES: usize = size_of::<u32>();
 const HEAD_BYTES: usize = STORE_BYTES + size_of::<u64>();

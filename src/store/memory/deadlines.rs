@@ -41,7 +41,7 @@ const STALE_MAX: usize = 4096;
 const ENTRIES_PER_STALE: usize = 64;
 /// Shards that one question lists anew.
 const ANEW_AT_ONCE: usize = 16;
-/// Bytes of the keys that one question shows, but for the last.
+/// Keys that one call of [`MemoryStore::due_now`] gives have so many bytes together at most, not counting the last of them.
 const DUE_BYTES_MAX: usize = 1 << 20;
 
 const fn trace_of(hash: u64) -> Trace {

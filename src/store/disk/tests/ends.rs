@@ -1,4 +1,5 @@
-//! Entries that end: in the order in which they do, over restarts, and no record of one that has gone.
+//! Entries with a deadline: they are due in the order of their deadlines, over restarts too, and an entry that is deleted leaves no
+//! record of its deadline.
 
 use std::collections::BTreeMap;
 

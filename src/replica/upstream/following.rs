@@ -26,8 +26,8 @@ pub(super) struct Following {
     pub(super) has_old_keys: bool,
     /// The same, until the primary is told.
     pub(super) to_tell: Option<Refusal>,
-    /// People were told that something is not kept, and not that it is kept again.
-    pub(super) is_said: bool,
+    /// The reason for which something was not kept last, and of which people were told; until all is kept again.
+    pub(super) said: Option<Refusal>,
 }
 
 /// How a store stands with what its primary has.
@@ -69,7 +69,7 @@ impl Following {
             write_error: None,
             has_old_keys: false,
             to_tell: None,
-            is_said: false,
+            said: None,
             primary,
         }
     }
@@ -185,7 +185,12 @@ impl Following {
     }
 
     const fn standing(&self) -> PrimaryStanding {
-        match (self.is_there, self.write_error(), &self.sync) {
+        // Between two tries too: the primary shows the same until this store has everything.
+        let error = match (self.write_error(), &self.sync) {
+            (None, Sync::Stale) => self.said,
+            (error, _) => error,
+        };
+        match (self.is_there, error, &self.sync) {
             (false, ..) => PrimaryStanding::Gone,
             (true, Some(Refusal::NoSpace), _) => PrimaryStanding::Full,
             (true, Some(_), _) => PrimaryStanding::Failing,

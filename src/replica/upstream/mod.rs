@@ -431,7 +431,7 @@ impl Upstream {
         if let Some(why) = following.to_tell.take() {
             return self.reply(why);
         }
-        if asked.caught_up && std::mem::take(&mut following.is_said) {
+        if asked.caught_up && following.said.take().is_some() {
             self.log(Event::KeptAgain);
         }
         self.reply(Answer::Applied(asked.applied));
@@ -601,7 +601,7 @@ impl Upstream {
     fn fail(&mut self, why: Refusal, event: Event) {
         let Role::Following(following) = &mut self.role else { return };
         following.fail(why, &mut self.under_way);
-        let was_said = std::mem::replace(&mut following.is_said, true);
+        let was_said = following.said.replace(why).is_some();
         // Kept with the next note: this may be said on the store's own thread.
         self.durable.is_partial = true;
         if !was_said {

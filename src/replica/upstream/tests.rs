@@ -336,6 +336,7 @@ fn what_is_not_kept_is_told_once_and_nothing_counts_until_it_was_sent_again() {
     mark(&mut upstream, 1, CopyMark::Whole, 8);
     assert_eq!((ask(&mut upstream, 1, 9), applied(&upstream)), (Answer::Applied(6), 6));
     mark(&mut upstream, 1, CopyMark::Repair, 9);
+    assert_eq!(standing(&upstream), "full", "until everything is here");
     let Take::Store(ticket) = upstream.take(1, 9) else { panic!("it is for the store") };
     upstream.stored(ticket, not_kept(Refusal::NoSpace));
     assert!(outputs(&mut upstream).is_empty(), "said once, until all is well");

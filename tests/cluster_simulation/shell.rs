@@ -409,11 +409,13 @@ impl World {
         if primary == Some(pair.1) && is_answered && !have_followed_each_other {
             let changes = self.changes;
             self.cycles.insert(pair, changes);
-            // By another name one may be the slave of the other all the same.
+            // By another name one may be the slave of the other all the same, or be about to: an answer is on its way.
+            let has = |node: usize, slave: usize| {
+                let name = &self.nodes[slave].name;
+                self.life(node).follows.iter().flatten().any(|follow| follow.is_slave_at(name))
+            };
             let other = self.node_named(&life.store.pid.node);
-            let follows = |slave: &Arc<SlaveEntry>, node: usize| matches!(slave.state(), SlaveState::Following(at) if self.node_of(&at) == node);
-            let is_kept = life.server.slaves().iter().any(|slave| follows(slave, node))
-                || self.life(node).server.slaves().iter().any(|slave| follows(slave, other));
+            let is_kept = has(other, node) || has(node, other);
             let is_in_vain = !is_kept && self.cycles.get(&(pair.1, pair.0)) == Some(&changes);
             assert!(!is_in_vain, "{node} and {at:?} give each other up for being each other's primary");
         }

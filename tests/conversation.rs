@@ -32,3 +32,5 @@ mod signals;
 mod store;
 #[path = "support/term.rs"]
 mod term;
+#[path = "conversation/transact.rs"]
+mod transact;

@@ -49,6 +49,13 @@ fn check_requests(beam: &BeamNode) {
         ("{:fetch, :cas}", "{:ok, nil}"),
         ("{:compare_and_delete, :cas, {:value, nil}}", ":ok"),
         ("{:compare_and_delete, :cas, :absent}", ":ok"),
+        ("{:transact, [{:absent, :from}], [{:put, :from, 10}, {:put, {:to, 1.5}, 0}]}", "{:ok, [:ok, :ok]}"),
+        ("{:transact, [{:equal, :from, 10}], [{:add, :from, -3}, {:add, {:to, 1.5}, 3}]}", "{:ok, [7, 3]}"),
+        (
+            "{:transact, [{:present, :from}, {:equal, {:to, 1.5}, 3.0}], [{:delete, :from}]}",
+            "{:error, {:failed, {:equal, {:to, 1.5}, 3.0}}}",
+        ),
+        ("{:transact, [], [{:delete, :from}, {:delete, {:to, 1.5}}], confirm: 0}", "{:ok, [:ok, :ok]}"),
     ] {
         beam.check(&format!("ask.({request}) === {value}"), "true");
     }
@@ -310,6 +317,10 @@ fn a_slave_hands_every_request_that_writes_on_to_its_primary() {
         ("{:pop, 2}", "2"),
         ("{:compare_and_put, 1, :absent, 2}", "{:error, {:conflict, {:value, :x, 5}}}"),
         ("{:compare_and_put, 1, {:value, :x}, :x}", ":ok"),
+        (
+            "{:transact, [{:equal, 1, :x}], [{:put, 4, 4}, {:add, 4, 4}, {:delete, 4}], confirm: 1}",
+            "{:ok, [:ok, 8, :ok]}",
+        ),
     ] {
         beam.check(&call("slave", request), value);
     }

@@ -68,6 +68,47 @@ impl Model {
     fn put(&mut self, at: u8, value: &str) {
         self.write([(at, Some(value.to_owned()))]);
     }
+
+    fn transact(&mut self, guards: &[(u8, Guard)], changes: &[(u8, Made)]) -> String {
+        let is_met = |at: u8, guard: &Guard| match guard {
+            Guard::Present => self.present(at).is_some(),
+            Guard::Has(guess) => guess.is_met(self.present(at)),
+        };
+        if let Some((at, guard)) = guards.iter().find(|(at, guard)| !is_met(*at, guard)) {
+            return format!("{{:error, {{:failed, {}}}}}", guard.text(*at, self));
+        }
+        let end = self.ttl.map(|ttl| self.now + ttl);
+        let mut became: BTreeMap<u8, Option<(String, Option<u64>)>> = BTreeMap::new();
+        let mut results = Vec::new();
+        for (at, made) in changes {
+            let present = self.present(*at).map(|held| (held.value.clone(), held.end));
+            let now = became.entry(*at).or_insert(present);
+            results.push(":ok".to_owned());
+            match made {
+                Made::Put(value) => *now = Some((value.clone(), end)),
+                Made::Delete => *now = None,
+                Made::Add(by) => {
+                    let before = now.clone().unwrap_or_else(|| ("0".into(), end));
+                    let Ok(number) = before.0.parse::<i128>() else {
+                        return "{:error, :not_an_integer}".into();
+                    };
+                    let sum = (number + by).to_string();
+                    *results.last_mut().expect("it was pushed") = sum.clone();
+                    *now = Some((sum, if self.ttl.is_some() { end } else { before.1 }));
+                }
+            }
+        }
+        if !became.is_empty() {
+            let keys: Vec<_> = became.into_iter().collect();
+            let ends: Vec<_> =
+                keys.iter().filter_map(|(at, now)| now.as_ref().map(|(_, end)| (*at, *end))).collect();
+            self.write(keys.into_iter().map(|(at, now)| (at, now.map(|(value, _)| value))));
+            for (at, end) in ends {
+                self.data.get_mut(&at).expect("it was put").end = end;
+            }
+        }
+        format!("{{:ok, {}}}", listed(results.into_iter()))
+    }
 }
 
 /// A key as it is written in Elixir.
@@ -103,6 +144,7 @@ enum Step {
     PutList(Vec<(u8, String)>),
     PutMap(BTreeMap<u8, String>),
     DeleteMany(Vec<u8>),
+    Transact(Vec<(u8, Guard)>, Vec<(u8, Made)>),
     /// The same, of what has so long.
     For(u64, Box<Step>),
     Ttl(u8),
@@ -114,6 +156,48 @@ enum Step {
     Sweep,
     /// The store ends, and is opened again.
     Reopen,
+}
+
+/// What has to be so for a transaction.
+#[derive(Clone, Debug)]
+enum Guard {
+    Present,
+    /// Of what is guessed: a value, a revision, or nothing.
+    Has(Guess),
+}
+
+impl Guard {
+    fn text(&self, at: u8, model: &Model) -> String {
+        let key = key(at);
+        let Self::Has(guess) = self else { return format!("{{:present, {key}}}") };
+        let guessed = guess.text(model.present(at), model.counted);
+        if let Some(value) = guessed.strip_prefix("{:value, ") {
+            return format!("{{:equal, {key}, {value}");
+        }
+        guessed.strip_prefix("{:revision, ").map_or_else(
+            || format!("{{:absent, {key}}}"),
+            |revision| format!("{{:revision, {key}, {revision}"),
+        )
+    }
+}
+
+/// A change of a transaction.
+#[derive(Clone, Debug)]
+enum Made {
+    Put(String),
+    Delete,
+    Add(i128),
+}
+
+impl Made {
+    fn text(&self, at: u8) -> String {
+        let key = key(at);
+        match self {
+            Self::Put(value) => format!("{{:put, {key}, {value}}}"),
+            Self::Delete => format!("{{:delete, {key}}}"),
+            Self::Add(by) => format!("{{:add, {key}, {by}}}"),
+        }
+    }
 }
 
 /// What somebody expects a key to have.
@@ -197,6 +281,11 @@ impl Step {
                 format!("{{:put_many, {}}}", mapped(pairs))
             }
             Self::DeleteMany(keys) => format!("{{:delete_many, {}}}", listed(keys.iter().map(|at| key(*at)))),
+            Self::Transact(guards, changes) => {
+                let guards = listed(guards.iter().map(|(at, guard)| guard.text(*at, model)));
+                let changes = listed(changes.iter().map(|(at, made)| made.text(*at)));
+                format!("{{:transact, {guards}, {changes}}}")
+            }
             Self::For(ttl, step) => {
                 let request = step.request(model);
                 format!("{}, ttl: {ttl}}}", request.strip_suffix('}').expect("a tuple"))
@@ -307,6 +396,7 @@ impl Step {
                 }
                 ok
             }
+            Self::Transact(guards, changes) => model.transact(guards, changes),
             Self::For(ttl, step) => {
                 model.ttl = Some(*ttl);
                 let answer = step.apply(model);
@@ -350,6 +440,23 @@ fn guesses() -> impl Strategy<Value = Guess> {
     ]
 }
 
+fn transactions() -> impl Strategy<Value = Step> {
+    let guard = prop_oneof![
+        1 => Just(Guard::Present),
+        2 => Just(Guard::Has(Guess::Same)),
+        2 => guesses().prop_map(Guard::Has),
+    ];
+    let made = prop_oneof![
+        values().prop_map(Made::Put),
+        integers().prop_map(|integer| Made::Put(integer.to_string())),
+        Just(Made::Delete),
+        integers().prop_map(Made::Add),
+    ];
+    let guards = prop::collection::vec((0..KEYS, guard), 0..3);
+    (guards, prop::collection::vec((0..KEYS, made), 0..6))
+        .prop_map(|(guards, changes)| Step::Transact(guards, changes))
+}
+
 fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
     let keys = || prop::collection::vec(0..KEYS, 0..6);
     let reads = prop_oneof![
@@ -371,6 +478,7 @@ fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(at, by, initial)| Step::Add(at, by, initial)),
         (0..KEYS, guesses(), values()).prop_map(|(at, guess, value)| Step::Compare(at, guess, Some(value))),
         prop::collection::vec((0..KEYS, values()), 0..6).prop_map(Step::PutList),
+        transactions(),
     ];
     let of_time = prop_oneof![
         3 => (ttls(), ends).prop_map(|(ttl, step)| Step::For(ttl, Box::new(step))),
@@ -396,6 +504,8 @@ fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
         prop::collection::vec((0..KEYS, values()), 0..6).prop_map(Step::PutList),
         prop::collection::btree_map(0..KEYS, values(), 0..6).prop_map(Step::PutMap),
         keys().prop_map(Step::DeleteMany),
+        transactions(),
+        transactions(),
     ];
     let others = if reopens { Just(Step::Reopen).boxed() } else { Just(Step::Count).boxed() };
     prop::collection::vec(

@@ -298,7 +298,10 @@ fn more_than_the_bounds_is_refused_with_the_bound() {
 fn request(below: &mut dyn FnMut(u64) -> u64) -> String {
     let (key, value) = (below(6), below(9));
     let other = below(6);
-    match below(11) {
+    match below(12) {
+        11 => format!(
+            "{{:transact, [{{:equal, {key}, {value}}}], [{{:put, {key}, {other}}}, {{:delete, {other}}}, {{:add, {key}, 1}}]}}"
+        ),
         9 => format!("{{:compare_and_put, {key}, {{:value, {value}}}, {other}}}"),
         10 => format!("{{:compare_and_delete, {key}, {{:value, {value}}}}}"),
         0 => format!("{{:put_new, {key}, {value}}}"),
@@ -375,6 +378,9 @@ fn a_slave_gets_what_requests_come_to_and_nothing_of_what_stays() {
             "{:compare_and_put, 0, :absent, 2}",
             "{:compare_and_delete, 0, {:value, 7}}",
             "{:compare_and_delete, 1, :absent}",
+            "{:transact, [{:present, 0}, {:absent, 0}], [{:put, 0, 1}]}",
+            "{:transact, [], [{:put, 0, 1}, {:add, 0, :x}]}",
+            "{:transact, [{:present, 0}], []}",
         ] {
             cluster.call(request);
         }
@@ -398,6 +404,7 @@ fn what_cannot_be_kept_is_refused_in_every_request() {
             "{:get_and_put, 1, $1}",
             "{:put_many, [{1, 1}, {2, $1}]}",
             "{:compare_and_put, 1, :absent, $1}",
+            "{:transact, [], [{:put, 2, 1}, {:put, 1, $1}]}",
         ] {
             cluster.say(&monitor(":kv", 1));
             let answers = cluster.call(term_with(request, &[bad]));
@@ -414,6 +421,9 @@ fn what_cannot_be_kept_is_refused_in_every_request() {
         "{:compare_and_put, $1, :absent, 1}",
         "{:compare_and_delete, $1, :absent}",
         "{:compare_and_delete, 1, {:value, $1}}",
+        "{:transact, [{:absent, $1}], []}",
+        "{:transact, [{:equal, 1, $1}], []}",
+        "{:transact, [], [{:delete, $1}]}",
     ] {
         cluster.say(&monitor(":kv", 1));
         let answers = cluster.call(term_with(request, &[&twice]));

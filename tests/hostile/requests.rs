@@ -60,9 +60,14 @@ fn a_million_keys_in_one_request_are_refused_with_the_bound() {
     let mut bad = scene.peer("bad@h");
     let too_many = term(&format!("{{:error, {{:too_many, {KEYS_MAX}}}}}"));
     let keys = list(1_000_000);
-    for request in
-        ["{:get_many, $1}", "{:delete_many, $1}", "{:put_many, $1}", "{:delete_many, $1, confirm: 1}"]
-    {
+    for request in [
+        "{:get_many, $1}",
+        "{:delete_many, $1}",
+        "{:put_many, $1}",
+        "{:delete_many, $1, confirm: 1}",
+        "{:transact, $1, []}",
+        "{:transact, [], $1}",
+    ] {
         assert_eq!(bad.call(term_with(request, &[&keys])), too_many, "{request}");
     }
     let pairs = encode(|w| {
@@ -124,6 +129,8 @@ fn keys_and_pairs_that_are_nested_deep_are_walked_without_a_stack() {
         ("{:compare_and_put, $1, :absent, 1}", ":ok"),
         ("{:compare_and_put, $1, {:value, 1}, $1}", ":ok"),
         ("{:compare_and_delete, $1, {:value, $1}}", ":ok"),
+        ("{:transact, [{:absent, $1}], [{:put, $1, $1}]}", "{:ok, [:ok]}"),
+        ("{:transact, [{:equal, $1, $1}], [{:delete, $1}]}", "{:ok, [:ok]}"),
     ] {
         assert_eq!(bad.call(term_with(request, &[&nested])), term(answer), "{request}");
     }

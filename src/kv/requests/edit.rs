@@ -6,6 +6,7 @@ use super::expected::Expected;
 use super::many::Many;
 use super::outcome::{Outcome, Reader};
 use super::single::{Given, Single};
+use super::transact::Transact;
 use super::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX, Options, Parts, Refusal, Takes, Ttl, Unserved, listed};
 use crate::etf::tag::{INTEGER_EXT, LARGE_BIG_EXT, MAP_EXT, SMALL_BIG_EXT, SMALL_INTEGER_EXT};
 use crate::etf::{Integer, TermView, encode};
@@ -89,6 +90,13 @@ pub enum Edit<'a> {
         /// A list.
         keys: TermView<'a>,
     },
+    /// `{:transact, guards, changes}`: `{:ok, results}`, or `{:error, {:failed, guard}}`.
+    Transact {
+        /// What has to be so, as a list.
+        guards: TermView<'a>,
+        /// What is changed then, as a list.
+        changes: TermView<'a>,
+    },
 }
 
 impl<'a> Edit<'a> {
@@ -123,6 +131,9 @@ impl<'a> Edit<'a> {
         (2 | 3, b"delete_many") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |parts| {
             Some(Self::DeleteMany { keys: parts.next()? })
         }),
+        (3 | 4, b"transact") => with_options(Parts::new(cursor, arity), Takes::Ttl, |parts| {
+            Some(Self::Transact { guards: parts.next()?, changes: parts.next()? })
+        }),
         (3 | 4, b"touch") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |parts| {
             Some(Self::Touch { key: parts.next()?, ttl: Ttl::read(parts.next()?)? })
         }),
@@ -141,7 +152,8 @@ impl<'a> Edit<'a> {
             | Self::UpdateCounter { .. }
             | Self::CompareAndPut { .. }
             | Self::Touch { .. }
-            | Self::PutMany { .. } => Served::Put,
+            | Self::PutMany { .. }
+            | Self::Transact { .. } => Served::Put,
             Self::Pop { .. } | Self::CompareAndDelete { .. } | Self::DeleteMany { .. } => Served::Delete,
         }
     }
@@ -180,6 +192,10 @@ impl<'a> Edit<'a> {
             Self::DeleteMany { keys } => {
                 return Ok(Prepared::Many(Many::deleting(listed(keys)?)?, stamp));
             }
+            Self::Transact { guards, changes } => {
+                let with = (stamp, ttl == Ttl::Unsaid);
+                return Ok(Prepared::Transact(Transact::read(guards, changes, with, clock, turn)?, stamp));
+            }
         };
         let (clock, reader) = (Arc::clone(clock), Reader::of(turn));
         Ok(Prepared::Single(key, Single::new(act, key.traits(), stamp, clock, reader), stamp))
@@ -203,6 +219,7 @@ pub(super) enum Prepared<'a> {
     /// Of one key.
     Single(TermView<'a>, Single<'a>, Stamp),
     Many(Many<'a>, Stamp),
+    Transact(Transact<'a>, Stamp),
 }
 
 /// What is done to one key.
@@ -257,7 +274,7 @@ impl Act<'_> {
                 Some(_) => (Decision::PutPresent, Outcome::bool(true)),
                 None => (Decision::Keep, Outcome::bool(false)),
             },
-            Self::Add { by, initial, .. } => match sum(present, by, initial) {
+            Self::Add { by, initial, .. } => match sum(present.map(|value| value.bytes), by, initial) {
                 Ok(sum) => (Decision::PutAnswer, Outcome::Term(sum)),
                 Err(refusal) => (Decision::Keep, Outcome::Refused(refusal)),
             },
@@ -308,7 +325,7 @@ impl Act<'_> {
 }
 
 /// The integer that encoded bytes are.
-fn integer(bytes: &[u8]) -> Result<Integer, Refusal> {
+pub(super) fn integer(bytes: &[u8]) -> Result<Integer, Refusal> {
     // What is none is not walked: it may be long.
     let (Some(&tag), len) = (bytes.first(), bytes.len()) else { return Err(Refusal::NotAnInteger) };
     match tag {
@@ -327,10 +344,11 @@ pub(super) fn is_integer(term: TermView<'_>) -> bool {
     matches!(term.tag(), SMALL_INTEGER_EXT | INTEGER_EXT | SMALL_BIG_EXT | LARGE_BIG_EXT)
 }
 
-fn sum(present: Option<Value<'_>>, by: &Integer, initial: &Integer) -> Result<Vec<u8>, Refusal> {
+/// The sum of an integer and of what is there, which is `initial` where nothing is.
+pub(super) fn sum(present: Option<&[u8]>, by: &Integer, initial: &Integer) -> Result<Vec<u8>, Refusal> {
     let sum = match present {
         None => initial.plus(by),
-        Some(value) => integer(value.bytes)?.plus(by),
+        Some(bytes) => integer(bytes)?.plus(by),
     };
     if sum.magnitude_bytes() > INTEGER_BYTES_MAX {
         return Err(Refusal::TooLarge(INTEGER_BYTES_MAX));

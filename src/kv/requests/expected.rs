@@ -25,13 +25,28 @@ impl Expected {
             return Ok(Self::Absent);
         }
         let [kind, what] = term.as_tuple::<2>().ok_or(Unserved::Shape)?;
-        if kind.is_atom("value") {
-            return Ok(Self::Value(key::canonical(what, &mut Vec::new())?.into()));
+        match kind.as_atom() {
+            Some(atom) if atom == "value" => Self::value(what),
+            Some(atom) if atom == "revision" => Self::revision(what),
+            _ => Err(Unserved::Shape),
         }
-        if kind.is_atom("revision") && edit::is_integer(what) {
-            return Ok(Self::Revision(what.as_unsigned()));
-        }
-        Err(Unserved::Shape)
+    }
+
+    /// A value that is `===` this one.
+    ///
+    /// # Errors
+    /// It cannot be compared: see [`key::canonical`].
+    pub(super) fn value(value: TermView<'_>) -> Result<Self, Unserved> {
+        Ok(Self::Value(key::canonical(value, &mut Vec::new())?.into()))
+    }
+
+    /// The value that has this revision.
+    ///
+    /// # Errors
+    /// It is no integer.
+    pub(super) fn revision(revision: TermView<'_>) -> Result<Self, Unserved> {
+        let is_one = edit::is_integer(revision);
+        is_one.then(|| Self::Revision(revision.as_unsigned())).ok_or(Unserved::Shape)
     }
 
     /// Whether that is there.

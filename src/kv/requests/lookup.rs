@@ -267,7 +267,7 @@ impl<S: Store> KeyValueServer<S> {
 }
 
 /// What a reader finds of several keys.
-fn shown<'f, 'v>(found: &'f [Option<Value<'v>>], clock: &Clock) -> Cow<'f, [Option<Value<'v>>]> {
+pub(super) fn shown<'f, 'v>(found: &'f [Option<Value<'v>>], clock: &Clock) -> Cow<'f, [Option<Value<'v>>]> {
     if found.iter().flatten().all(|value| value.deadline == 0) {
         return Cow::Borrowed(found);
     }

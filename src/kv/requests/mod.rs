@@ -20,6 +20,7 @@ mod options;
 mod outcome;
 mod serve;
 mod single;
+mod transact;
 
 pub use edit::Edit;
 pub use lookup::Lookup;

@@ -130,11 +130,20 @@ impl Reader {
         })
     }
 
+    /// The answer that is this term, or that there is no room for it.
+    pub(super) fn fits(self, answer: Vec<u8>) -> Outcome {
+        if self.lacks_room(answer.len()) { Outcome::NoRoom } else { Outcome::Term(answer) }
+    }
+
     fn check(self, value: Option<Value<'_>>) -> Result<(), Outcome> {
         match value {
             Some(value) if !self.flags.can_decode(value.traits) => Err(Outcome::Undecodable),
-            Some(value) if !self.has_room && value.bytes.len() >= LARGE_BYTES => Err(Outcome::NoRoom),
+            Some(value) if self.lacks_room(value.bytes.len()) => Err(Outcome::NoRoom),
             _ => Ok(()),
         }
+    }
+
+    const fn lacks_room(self, bytes: usize) -> bool {
+        !self.has_room && bytes >= LARGE_BYTES
     }
 }

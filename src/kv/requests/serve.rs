@@ -126,6 +126,11 @@ impl<S: Store> KeyValueServer<S> {
                 self.ends_at(stamp.deadline, turn);
                 Ok(())
             }
+            Ok(Prepared::Transact(transact, stamp)) => {
+                self.carry_out_edit(transact, confirm, caller, turn);
+                self.ends_at(stamp.deadline, turn);
+                Ok(())
+            }
             Err(unserved) => Err(unserved),
         };
         self.unless_unserved(served, request, caller, turn)

@@ -1,0 +1,346 @@
+//! A transaction: guards, and changes of which all are made where all guards hold, and else none.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::expected::Expected;
+use super::keys::{Keys, Pieces};
+use super::outcome::{Outcome, Reader};
+use super::serve::{Asked, Changes};
+use super::{BYTES_MAX, Refusal, Unserved, edit, listed, lookup};
+use crate::etf::{Integer, TermView, Traits, encode};
+use crate::kv::clock::Clock;
+use crate::kv::write::{Stamp, check_value};
+use crate::process::Turn;
+use crate::store::{Change, PendingMany, Store, StoreError, UpdateMany, Value, Written};
+
+/// What is asked of several keys, and what has come of it.
+pub(super) struct Transact<'a> {
+    keys: Pieces,
+    plan: Plan<'a>,
+}
+
+/// The same without the keys: they are told by their places.
+struct Plan<'a> {
+    guards: Vec<Guard>,
+    steps: Vec<Step>,
+    terms: Terms<'a>,
+    /// What was noticed in each key.
+    key_traits: Vec<Traits>,
+    stamp: Stamp,
+    /// What is added ends when the key did.
+    keeps_end: bool,
+    clock: Arc<Clock>,
+    reader: Reader,
+    /// What becomes of each key.
+    became: Vec<Became>,
+    outcome: Outcome,
+}
+
+/// The two lists that the request is made of.
+struct Terms<'a> {
+    guards: Cow<'a, [u8]>,
+    changes: Cow<'a, [u8]>,
+}
+
+/// What has to be so for anything to change.
+#[derive(Clone)]
+struct Guard {
+    key: usize,
+    has: Has,
+    /// Where it stands in the list.
+    term: Range<usize>,
+}
+
+#[derive(Clone)]
+enum Has {
+    What(Expected),
+    Something,
+}
+
+/// One change.
+#[derive(Clone)]
+struct Step {
+    key: usize,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    /// The key gets the value that stands there in the list of changes.
+    Put(Range<usize>, Traits),
+    Delete,
+    Add(Integer),
+}
+
+/// What a key has, once some of the changes are made.
+#[derive(Clone)]
+enum Became {
+    /// What it had.
+    AsItWas,
+    /// What stands there in the list of changes.
+    Given(Range<usize>, Traits),
+    /// A sum, and when that ends.
+    Sum(Vec<u8>, u64),
+    Nothing,
+}
+
+impl<'a> Transact<'a> {
+    /// Reads the guards and the changes.
+    pub(super) fn read(
+        guards: TermView<'a>,
+        changes: TermView<'a>,
+        (stamp, keeps_end): (Stamp, bool),
+        clock: &Arc<Clock>,
+        turn: &Turn<'_>,
+    ) -> Result<Self, Unserved> {
+        if guards.bytes().len() + changes.bytes().len() > BYTES_MAX {
+            return Err(Refusal::TooLarge(BYTES_MAX).into());
+        }
+        let (mut keys, mut key_traits) = (Keys::default(), Vec::new());
+        let mut place = |key: TermView<'_>| -> Result<usize, Unserved> {
+            let (at, is_new) = keys.insert(key)?;
+            if is_new {
+                key_traits.push(key.traits());
+            }
+            Ok(at)
+        };
+        let mut known = Vec::new();
+        for guard in listed(guards)? {
+            let (key, has) = Has::read(guard)?;
+            known.push(Guard { key: place(key)?, has, term: range_in(guards, guard) });
+        }
+        let mut steps = Vec::new();
+        for change in listed(changes)? {
+            let (key, what) = What::read(change, changes)?;
+            steps.push(Step { key: place(key)?, what });
+        }
+        let plan = Plan {
+            guards: known,
+            steps,
+            terms: Terms { guards: Cow::Borrowed(guards.bytes()), changes: Cow::Borrowed(changes.bytes()) },
+            key_traits,
+            stamp,
+            keeps_end,
+            clock: Arc::clone(clock),
+            reader: Reader::of(turn),
+            became: Vec::new(),
+            outcome: Outcome::NIL,
+        };
+        Ok(Self { keys: keys.into_pieces(), plan })
+    }
+}
+
+/// Where a part of a term stands in it.
+fn range_in(whole: TermView<'_>, part: TermView<'_>) -> Range<usize> {
+    let from = part.bytes().as_ptr() as usize - whole.bytes().as_ptr() as usize;
+    from..from + part.bytes().len()
+}
+
+impl Has {
+    /// `{:equal, k, v}`, `{:revision, k, r}`, `{:absent, k}`, `{:present, k}`
+    fn read(guard: TermView<'_>) -> Result<(TermView<'_>, Self), Unserved> {
+        if let Some([kind, key]) = guard.as_tuple::<2>() {
+            return match kind.as_atom() {
+                Some(atom) if atom == "absent" => Ok((key, Self::What(Expected::Absent))),
+                Some(atom) if atom == "present" => Ok((key, Self::Something)),
+                _ => Err(Unserved::Shape),
+            };
+        }
+        let [kind, key, what] = guard.as_tuple::<3>().ok_or(Unserved::Shape)?;
+        match kind.as_atom() {
+            Some(atom) if atom == "equal" => Ok((key, Self::What(Expected::value(what)?))),
+            Some(atom) if atom == "revision" => Ok((key, Self::What(Expected::revision(what)?))),
+            _ => Err(Unserved::Shape),
+        }
+    }
+
+    fn is_met(&self, present: Option<Value<'_>>) -> bool {
+        match self {
+            Self::What(expected) => expected.is_met(present),
+            Self::Something => present.is_some(),
+        }
+    }
+}
+
+impl What {
+    /// `{:put, k, v}`, `{:delete, k}`, `{:add, k, n}`
+    fn read<'a>(change: TermView<'a>, whole: TermView<'_>) -> Result<(TermView<'a>, Self), Unserved> {
+        if let Some([kind, key]) = change.as_tuple::<2>() {
+            return if kind.is_atom("delete") { Ok((key, Self::Delete)) } else { Err(Unserved::Shape) };
+        }
+        let [kind, key, what] = change.as_tuple::<3>().ok_or(Unserved::Shape)?;
+        match kind.as_atom() {
+            Some(atom) if atom == "put" => {
+                let value = check_value(key, what)?;
+                Ok((key, Self::Put(range_in(whole, value), value.traits())))
+            }
+            Some(atom) if atom == "add" => Ok((key, Self::Add(edit::integer(what.bytes())?))),
+            _ => Err(Unserved::Shape),
+        }
+    }
+}
+
+impl Plan<'_> {
+    fn kept(&self) -> Plan<'static> {
+        let Terms { guards, changes } = &self.terms;
+        Plan {
+            guards: self.guards.clone(),
+            steps: self.steps.clone(),
+            terms: Terms { guards: Cow::Owned(guards.to_vec()), changes: Cow::Owned(changes.to_vec()) },
+            key_traits: self.key_traits.clone(),
+            stamp: self.stamp,
+            keeps_end: self.keeps_end,
+            clock: Arc::clone(&self.clock),
+            reader: self.reader.later(),
+            became: Vec::new(),
+            outcome: Outcome::NIL,
+        }
+    }
+
+    /// What becomes of the keys, and what the caller is answered.
+    fn weigh(&self, present: &[Option<Value<'_>>]) -> (Vec<Became>, Outcome) {
+        let present = &lookup::shown(present, &self.clock);
+        let has = |key: usize| present.get(key).copied().flatten();
+        if let Some(guard) = self.guards.iter().find(|guard| !guard.has.is_met(has(guard.key))) {
+            let term = self.terms.guards.get(guard.term.clone()).unwrap_or_default();
+            let failed = encode(|w| _ = w.tuple(2).atom("error").tuple(2).atom("failed").raw(term));
+            return (Vec::new(), self.reader.fits(failed));
+        }
+        match self.made(has) {
+            Ok((became, results)) => match self.reader.fits(results) {
+                results @ Outcome::Term(_) => (became, results),
+                none => (Vec::new(), none),
+            },
+            Err(refusal) => (Vec::new(), Outcome::Refused(refusal)),
+        }
+    }
+
+    /// The changes, one after the other, and `{:ok, results}`.
+    fn made<'v>(&self, has: impl Fn(usize) -> Option<Value<'v>>) -> Result<(Vec<Became>, Vec<u8>), Refusal> {
+        let mut became = vec![Became::AsItWas; self.key_traits.len()];
+        let mut results = Vec::new();
+        for Step { key, what } in &self.steps {
+            let Some(now) = became.get_mut(*key) else { continue };
+            *now = match what {
+                What::Put(range, traits) => Became::Given(range.clone(), *traits),
+                What::Delete => Became::Nothing,
+                What::Add(by) => {
+                    let before = match now {
+                        Became::AsItWas => has(*key).map(|value| (value.bytes, value.deadline)),
+                        Became::Given(range, _) => Some((self.given(range), self.stamp.deadline)),
+                        Became::Sum(sum, ends) => Some((sum.as_slice(), *ends)),
+                        Became::Nothing => None,
+                    };
+                    let sum = edit::sum(before.map(|(bytes, _)| bytes), by, &Integer::from(0))?;
+                    let kept = before.filter(|_| self.keeps_end).map(|(_, ends)| ends);
+                    Became::Sum(sum, kept.unwrap_or(self.stamp.deadline))
+                }
+            };
+            match now {
+                Became::Sum(sum, _) => results.extend_from_slice(sum),
+                _ => results.extend_from_slice(&encode(|w| _ = w.atom("ok"))),
+            }
+            if results.len() > BYTES_MAX {
+                return Err(Refusal::TooLarge(BYTES_MAX));
+            }
+        }
+        let answer = encode(|w| {
+            w.tuple(2).atom("ok");
+            if !self.steps.is_empty() {
+                w.list(self.steps.len()).raw(&results);
+            }
+            w.nil();
+        });
+        Ok((became, answer))
+    }
+
+    fn given(&self, range: &Range<usize>) -> &[u8] {
+        self.terms.changes.get(range.clone()).unwrap_or_default()
+    }
+
+    fn change(&self, at: usize) -> Change<'_> {
+        match self.became.get(at) {
+            None | Some(Became::AsItWas) => Change::Keep,
+            Some(Became::Nothing) => Change::Delete,
+            Some(Became::Given(range, traits)) => {
+                Change::Put(self.stamp.put_into(Value::of(self.given(range), *traits)))
+            }
+            Some(Became::Sum(sum, ends)) => {
+                let stamp = Stamp { deadline: *ends, ..self.stamp };
+                let traits = self.key_traits.get(at).copied().unwrap_or(Traits::none());
+                Change::Put(stamp.put_into(Value::of(sum, traits)))
+            }
+        }
+    }
+
+    /// What a slave's node has to decode to have what was decided.
+    fn needs(&self) -> Traits {
+        let puts = (0..self.became.len()).filter_map(|at| match self.change(at) {
+            Change::Put(value) => Some(value.traits),
+            Change::Keep | Change::Delete => None,
+        });
+        puts.fold(Traits::none(), Traits::union)
+    }
+}
+
+impl UpdateMany for Plan<'_> {
+    fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
+        (self.became, self.outcome) = self.weigh(present);
+        for at in 0..self.became.len() {
+            change(at, self.change(at));
+        }
+    }
+}
+
+impl Changes for Transact<'_> {
+    fn hand_to<S: Store>(
+        &mut self,
+        store: &S,
+        asked: impl FnOnce() -> Asked,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        let Self { keys, plan } = self;
+        store.update_many(&keys.slices(), plan, |plan| Box::new(Later { plan: plan.kept(), asked: asked() }))
+    }
+
+    fn with_changes<R>(&self, with: impl FnOnce(&[(&[u8], Change<'_>)]) -> R) -> R {
+        let changes = self.keys.iter().enumerate().map(|(at, key)| (key, self.plan.change(at)));
+        with(&changes.filter(|(_, change)| !matches!(change, Change::Keep)).collect::<Vec<_>>())
+    }
+
+    fn traits(&self) -> Traits {
+        Traits::none()
+    }
+
+    fn needs(&self) -> Traits {
+        self.plan.needs()
+    }
+
+    fn into_outcome(self) -> Outcome {
+        self.plan.outcome
+    }
+}
+
+/// The same for a store that carries it out later.
+struct Later {
+    plan: Plan<'static>,
+    asked: Asked,
+}
+
+impl UpdateMany for Later {
+    fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
+        self.plan.decide(present, change);
+    }
+}
+
+impl PendingMany for Later {
+    fn bytes(&self) -> usize {
+        self.plan.terms.guards.len() + self.plan.terms.changes.len()
+    }
+
+    fn done(self: Box<Self>, result: Result<Option<Written<'_>>, StoreError>) {
+        let needs = self.plan.needs();
+        self.asked.done(result, needs, self.plan.outcome);
+    }
+}

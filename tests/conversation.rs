@@ -26,6 +26,8 @@ mod primaries;
 mod requests;
 #[path = "conversation/revisions.rs"]
 mod revisions;
+#[path = "conversation/scan.rs"]
+mod scan;
 #[path = "conversation/signals.rs"]
 mod signals;
 #[path = "conversation/store.rs"]

@@ -17,6 +17,7 @@ mod integer;
 pub mod key;
 pub mod order;
 mod owned;
+pub mod pattern;
 mod pool;
 pub mod serde;
 mod shared;

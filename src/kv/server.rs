@@ -17,7 +17,7 @@ use super::expiry::Expiry;
 use super::handed::Handed;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
-use super::requests::Shape;
+use super::requests::{Pages, Shape, write_unknown_option};
 use super::upstream::UpstreamEntry;
 use super::write::{
     Completion, Stamp, Write, Written, at_once, change_of, committed, replicate, shared_value,
@@ -64,6 +64,7 @@ pub struct KeyValueServer<S> {
     pub(super) confirm: ConfirmConfig,
     pub(super) clock: Arc<Clock>,
     pub(super) expiry: Expiry,
+    pub(super) pages: Pages,
     pub(super) slave_writes: SlaveWrites,
     pub(super) slave_write_said: OnceFlag,
     /// Writes that are at its primary.
@@ -113,6 +114,7 @@ impl<S: Store> KeyValueServer<S> {
             dispatch,
             clock: Arc::new(Clock::new(&follow)),
             expiry: Expiry::default(),
+            pages: Pages::default(),
             follow,
             this: Weak::new(),
             upstream: Arc::new(UpstreamEntry::new(machine)),
@@ -393,9 +395,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(Request::Edit { edit, options }) => self.call_edit(request, edit, options, caller, turn),
             Some(Request::UnknownOption { option }) => {
                 self.watch.count(Served::Refused);
-                turn.reply(caller, |w| {
-                    w.tuple(2).atom("error").tuple(2).atom("unknown_option").term(option);
-                });
+                turn.reply(caller, |w| write_unknown_option(w, option));
                 Ok(())
             }
             Some(Request::AddSlave { slave }) => {

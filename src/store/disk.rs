@@ -25,6 +25,7 @@ mod error;
 mod frames;
 mod ledger;
 mod many;
+mod pages;
 mod queue;
 mod record;
 mod restore;
@@ -47,8 +48,8 @@ pub use error::OpenError;
 pub use ledger::TornEnd;
 
 use super::{
-    Done, Due, DueDone, Engine, NoteDone, Notes, Pending, PendingMany, ReadDone, ReadManyDone, Scan, Shows,
-    Store, StoreError, SyncPolicy, Update, UpdateMany, Value, WriteDone,
+    Done, Due, DueDone, Engine, NoteDone, Notes, Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan,
+    Shows, Store, StoreError, SyncPolicy, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use engine::Totals;
 use many::Many;
@@ -381,6 +382,15 @@ impl Store for DiskStore {
 
     fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan> {
         Box::new(DiskScan::new(Arc::clone(&self.disk.shared), self.id, part, shows))
+    }
+
+    fn page(
+        &self,
+        after: Option<&[u8]>,
+        shows: Shows,
+        visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
+    ) -> Result<Page, StoreError> {
+        pages::page(self, after, shows, visit)
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

@@ -6,6 +6,7 @@
 
 mod deadlines;
 mod many;
+mod pages;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +22,8 @@ use super::head::Head;
 use super::revision::REVISION_RAISED_MAX;
 use super::room::PAIR_BYTES;
 use super::{
-    Batch, Change, Done, Due, DueDone, Engine, OpenError, Pending, PendingMany, ReadDone, ReadManyDone, Room,
-    Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, WriteDone,
+    Batch, Change, Done, Due, DueDone, Engine, OpenError, Page, Pending, PendingMany, ReadDone, ReadManyDone,
+    Room, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use crate::etf::SharedBytes;
 
@@ -416,6 +417,15 @@ impl Store for MemoryStore {
     fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan> {
         let (next, end) = part.map_or((0, SHARDS), |part| (part, part + 1));
         Box::new(MemoryScan { shards: Arc::clone(&self.shards), next, end, shows })
+    }
+
+    fn page(
+        &self,
+        after: Option<&[u8]>,
+        shows: Shows,
+        visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
+    ) -> Result<Page, StoreError> {
+        Ok(self.show_page(after, shows, visit))
     }
 
     fn staging(&self) -> Option<Self> {

@@ -36,6 +36,7 @@ mod head;
 pub mod memory;
 mod open_error;
 mod owed;
+mod page;
 pub mod revision;
 pub mod room;
 pub mod scan;
@@ -52,6 +53,7 @@ pub use engine::Engine;
 pub use memory::{MemoryEngine, MemoryStore};
 pub use open_error::OpenError;
 pub use owed::Owed;
+pub use page::{Page, Visit};
 pub use room::Room;
 pub use scan::{Batch, Scan, ScanDone, Shows};
 pub use value::{OwnedValue, Value};
@@ -297,6 +299,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// Begins to show its entries: all, or those of one part, counted from 0.
     fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan>;
+
+    /// Shows entries in an order of its own: from the first, or from behind the `after` that an earlier [`Page`] gave, on until `visit`
+    /// has enough, or a bound of the store is reached. It costs the store nothing between two pages, and a key that is there from
+    /// the first page to the last is shown once, whatever is written meanwhile. May block where the store answers later.
+    ///
+    /// # Errors
+    /// The store cannot be read, or (`enotsup`) has no pages.
+    fn page(
+        &self,
+        _after: Option<&[u8]>,
+        _shows: Shows,
+        _visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
+    ) -> Result<Page, StoreError> {
+        Err(StoreError::Io("enotsup"))
+    }
 
     /// Where it keeps what is to be known of it after a restart. `None`: it does not outlive its process.
     fn notes(&self) -> Option<&dyn Notes> {

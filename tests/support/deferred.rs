@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use kvnode::store::revision::REVISION_RAISED_MAX;
 use kvnode::store::{
-    Batch, Change, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Pending, PendingMany, ReadDone,
-    ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Written,
+    Batch, Change, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Page, Pending, PendingMany,
+    ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
+    Written,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -651,6 +652,28 @@ impl Store for Deferred {
 
     fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan> {
         Box::new(DeferredScan { store: self.clone(), part, shows })
+    }
+
+    /// In the order of the keys, whose last is the place.
+    fn page(
+        &self,
+        after: Option<&[u8]>,
+        shows: Shows,
+        visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
+    ) -> Result<Page, StoreError> {
+        let state = self.state.lock();
+        let mut last = after.unwrap_or_default();
+        for (key, held) in &state.data {
+            if key.as_slice() <= last {
+                continue;
+            }
+            match visit(key, (shows == Shows::Pairs).then(|| held.value())) {
+                Visit::Next => last = key,
+                Visit::Enough => return Ok(Page::Behind(key.clone())),
+                Visit::Back => return Ok(Page::Behind(last.to_vec())),
+            }
+        }
+        Ok(Page::Last)
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

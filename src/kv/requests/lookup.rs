@@ -45,6 +45,11 @@ pub enum Lookup<'a> {
     },
     /// `:count`: the number of keys.
     Count,
+    /// `{:scan, options}`: `{entries, cursor}`, or `{entries, :done}`.
+    Scan {
+        /// A list.
+        options: TermView<'a>,
+    },
 }
 
 impl<'a> Lookup<'a> {
@@ -54,6 +59,7 @@ impl<'a> Lookup<'a> {
         (2, b"fetch_revision") => Some(Self::FetchRevision { key: term.tail_at(cursor) }),
         (2, b"ttl") => Some(Self::Ttl { key: term.tail_at(cursor) }),
         (2, b"member") => Some(Self::Member { key: term.tail_at(cursor) }),
+        (2, b"scan") => Some(Self::Scan { options: term.tail_at(cursor) }),
         (2, b"get_many") => Some(Self::GetMany { keys: term.tail_at(cursor) }),
         _ => None,
     }
@@ -66,7 +72,7 @@ impl<'a> Lookup<'a> {
             | Self::Member { .. }
             | Self::Ttl { .. }
             | Self::GetMany { .. } => Served::Get,
-            Self::Count => Served::Other,
+            Self::Count | Self::Scan { .. } => Served::Other,
         }
     }
 }
@@ -194,6 +200,7 @@ impl<S: Store> KeyValueServer<S> {
             Lookup::Ttl { key } => self.look_up_one(key, Shape::Ttl, caller, turn),
             Lookup::Member { key } => self.look_up_one(key, Shape::Member, caller, turn),
             Lookup::GetMany { keys } => self.look_up_many(keys, caller, turn),
+            Lookup::Scan { options } => self.scan(options, caller, turn),
             Lookup::Count => {
                 turn.reply(caller, |w| _ = w.unsigned(self.store().len() as u64));
                 Ok(())

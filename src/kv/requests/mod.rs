@@ -18,6 +18,7 @@ mod lookup;
 mod many;
 mod options;
 mod outcome;
+mod scan;
 mod serve;
 mod single;
 mod transact;
@@ -28,6 +29,8 @@ pub(super) use lookup::Shape;
 pub(super) use options::{Options, Parts, Takes};
 pub use options::{Ttl, WriteOptions};
 pub(super) use outcome::Outcome;
+pub use scan::{PAGE_BYTES_MAX, PATTERN_BYTES_MAX};
+pub(super) use scan::{Pages, write_unknown_option};
 
 use super::Request;
 use crate::etf::{Cursor, TermError, TermView};
@@ -50,6 +53,12 @@ pub(super) enum Refusal {
     TooMany(usize),
     /// `{:too_large, n}`: more bytes than this.
     TooLarge(usize),
+    /// `:unordered`: the store has no order of keys.
+    Unordered,
+    /// `:bad_cursor`: a place that is none of this store.
+    BadCursor,
+    /// `:busy`: so much of its kind waits already.
+    Busy,
 }
 
 /// Why a request is not served.

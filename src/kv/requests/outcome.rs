@@ -74,15 +74,14 @@ impl Refusal {
     /// Writes `{:error, reason}`.
     pub(super) fn write(self, w: &mut TermWriter<'_>) {
         w.tuple(2).atom("error");
-        let (word, bound) = match self {
-            Self::NotAnInteger => {
-                w.atom("not_an_integer");
-                return;
-            }
-            Self::TooMany(bound) => ("too_many", bound),
-            Self::TooLarge(bound) => ("too_large", bound),
+        match self {
+            Self::NotAnInteger => w.atom("not_an_integer"),
+            Self::Unordered => w.atom("unordered"),
+            Self::BadCursor => w.atom("bad_cursor"),
+            Self::Busy => w.atom("busy"),
+            Self::TooMany(bound) => w.tuple(2).atom("too_many").unsigned(bound as u64),
+            Self::TooLarge(bound) => w.tuple(2).atom("too_large").unsigned(bound as u64),
         };
-        w.tuple(2).atom(word).unsigned(bound as u64);
     }
 }
 

@@ -201,10 +201,15 @@ impl Shared {
         self.queue.lock().waiting_keys(store)
     }
 
+    /// Whether a write waits, or is being told of.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
     /// See [`Queue::read_later`].
     pub(super) fn read_later(&self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
         // A caller that has been answered, or has sent a write on this thread, sees it in the number.
-        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().read_later(store, key, done)
+        self.has_waiting() && self.queue.lock().read_later(store, key, done)
     }
 
     pub(super) fn read(&self, store: u32, key: &[u8]) -> Result<Option<Found>, StoreError> {

@@ -1,0 +1,262 @@
+//! `{:scan, options}`: the entries of a store, page by page. How far a caller has come is in the caller's hands alone.
+
+use std::collections::VecDeque;
+
+use super::{Refusal, Unserved};
+use crate::distribution::DistributionFlags;
+use crate::etf::pattern::{Pattern, PatternError};
+use crate::etf::tag::NIL_EXT;
+use crate::etf::{TermView, TermWriter, Traits, key};
+use crate::kv::clock::Clock;
+use crate::kv::ranked::{Ranked, rank};
+use crate::kv::server::{KeyValueServer, undecodable, write_error};
+use crate::kv::{Work, requests};
+use crate::process::{Caller, OwnedCaller, Turn};
+use crate::store::{Page, Shows, Store, StoreError, Value, Visit};
+
+/// Entries of a page where nothing else is said.
+const ENTRIES: usize = 1000;
+/// Bytes of a page where nothing else is said.
+const BYTES: usize = 1 << 20;
+/// Bytes of a page at most, but for one entry.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a pattern at most: each key may be held against all of it.
+pub const PATTERN_BYTES_MAX: usize = 64 << 10;
+/// Pages that wait for a store that answers later.
+const WAITING_MAX: usize = 256;
+const OPTIONS_MAX: usize = 16;
+
+/// Pages that wait until the one before is read.
+#[derive(Default)]
+pub(in crate::kv) struct Pages(Ranked<rank::Alone, Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    asked: VecDeque<Later>,
+    /// Somebody reads them.
+    is_read: bool,
+}
+
+/// A page that is read later.
+struct Later {
+    asked: Asked,
+    caller: OwnedCaller,
+    /// Those of the caller's node, where the call came from there.
+    flags: Option<DistributionFlags>,
+}
+
+/// What a caller wants to have.
+struct Asked {
+    entries_max: usize,
+    bytes_max: usize,
+    keys_only: bool,
+    pattern: Option<Pattern>,
+    /// Where the page before has ended.
+    cursor: Option<Box<[u8]>>,
+}
+
+/// What a page has.
+#[derive(Default)]
+struct Shown {
+    entries: Vec<u8>,
+    count: usize,
+    traits: Traits,
+}
+
+/// Why nothing is read.
+enum Unread<'a> {
+    Unserved(Unserved),
+    /// There is no option of this name.
+    Option(TermView<'a>),
+}
+
+impl<T: Into<Unserved>> From<T> for Unread<'_> {
+    fn from(unserved: T) -> Self {
+        Self::Unserved(unserved.into())
+    }
+}
+
+impl Asked {
+    fn read(options: TermView<'_>) -> Result<Self, Unread<'_>> {
+        let mut asked =
+            Self { entries_max: ENTRIES, bytes_max: BYTES, keys_only: false, pattern: None, cursor: None };
+        let mut options = options.elements(OPTIONS_MAX).ok_or(Unserved::Shape)?;
+        // The first of a name counts, as in `Keyword.get/2`.
+        options.reverse();
+        for option in options {
+            let [name, value] = option.as_tuple::<2>().ok_or(Unserved::Shape)?;
+            let word = name.as_atom().ok_or(Unserved::Shape)?;
+            match word.as_bytes() {
+                b"limit" => asked.entries_max = number(value, requests::KEYS_MAX, Refusal::TooMany)?,
+                b"bytes" => asked.bytes_max = number(value, PAGE_BYTES_MAX, Refusal::TooLarge)?,
+                b"keys" if value.is_atom("true") || value.is_atom("false") => {
+                    asked.keys_only = value.is_atom("true");
+                }
+                b"match" if value.bytes().len() > PATTERN_BYTES_MAX => {
+                    return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
+                }
+                b"match" => asked.pattern = Some(Pattern::new(value)?),
+                b"cursor" => {
+                    let cursor = value.cursor().binary().map_err(|_| Unserved::Shape)?;
+                    asked.cursor = Some(cursor.into());
+                }
+                b"from" | b"to" | b"prefix" | b"reverse" => return Err(Refusal::Unordered.into()),
+                b"keys" => return Err(Unserved::Shape.into()),
+                _ => return Err(Unread::Option(name)),
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Reads a page. It waits for a store that answers later.
+    fn page(&self, store: &impl Store, clock: &Clock) -> Result<(Shown, Page), StoreError> {
+        // Without its value nobody knows when a key ends.
+        let has_ends = || store.next_due().is_some();
+        if self.keys_only && !has_ends() {
+            let page = self.page_of(store, clock, Shows::Keys)?;
+            if !has_ends() {
+                return Ok(page);
+            }
+        }
+        self.page_of(store, clock, Shows::Pairs)
+    }
+
+    fn page_of(&self, store: &impl Store, clock: &Clock, shows: Shows) -> Result<(Shown, Page), StoreError> {
+        let mut shown = Shown::default();
+        let page = store.page(self.cursor.as_deref(), shows, &mut |key, value| {
+            let is_past = value.is_some_and(|value| clock.is_past(value.deadline));
+            if is_past || self.pattern.as_ref().is_some_and(|pattern| !pattern.matches(key)) {
+                return Visit::Next;
+            }
+            let value = value.filter(|_| !self.keys_only);
+            let len = key.len() + value.map_or(0, |value| value.bytes.len());
+            if shown.count > 0 && shown.entries.len() + len > self.bytes_max {
+                return Visit::Back;
+            }
+            shown.add(key, value);
+            if shown.count >= self.entries_max { Visit::Enough } else { Visit::Next }
+        })?;
+        Ok((shown, page))
+    }
+}
+
+impl From<PatternError> for Unread<'_> {
+    fn from(error: PatternError) -> Self {
+        Self::Unserved(match error {
+            PatternError::Variable => Unserved::Shape,
+            PatternError::Term(error) => Unserved::Term(error),
+        })
+    }
+}
+
+/// A positive integer up to a bound.
+fn number(term: TermView<'_>, max: usize, above: fn(usize) -> Refusal) -> Result<usize, Unserved> {
+    let number = term.as_unsigned().filter(|number| *number > 0).ok_or(Unserved::Shape)?;
+    usize::try_from(number).ok().filter(|number| *number <= max).ok_or_else(|| above(max).into())
+}
+
+impl Shown {
+    /// Adds an entry; `None`: its value is not wanted.
+    fn add(&mut self, key: &[u8], value: Option<Value<'_>>) {
+        let traits = match value {
+            Some(value) => value.traits,
+            None => TermView::parse(key).map_or(Traits::none(), TermView::traits),
+        };
+        // As it was put, for the caller's own maps.
+        let sent = key::outgoing(key);
+        let mut w = TermWriter::new(&mut self.entries);
+        match value {
+            Some(value) => w.tuple(2).raw(&sent).raw(value.bytes),
+            None => w.raw(&sent),
+        };
+        self.traits = self.traits.union(traits);
+        self.count += 1;
+    }
+}
+
+/// Writes `{entries, cursor}`, or `{entries, :done}`.
+fn write_page(w: &mut TermWriter<'_>, shown: &Shown, page: &Page) {
+    w.tuple(2);
+    if shown.count == 0 {
+        w.nil();
+    } else {
+        w.list(shown.count).raw(&shown.entries).raw(&[NIL_EXT]);
+    }
+    match page {
+        Page::Behind(place) => w.binary(place),
+        Page::Last | Page::Foreign => w.atom("done"),
+    };
+}
+
+impl<S: Store> KeyValueServer<S> {
+    pub(super) fn scan(
+        &self,
+        options: TermView<'_>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Unserved> {
+        let asked = match Asked::read(options) {
+            Ok(asked) => asked,
+            Err(Unread::Unserved(unserved)) => return Err(unserved),
+            Err(Unread::Option(name)) => {
+                turn.reply(caller, |w| write_unknown_option(w, name));
+                return Ok(());
+            }
+        };
+        if !turn.has_room(asked.bytes_max) {
+            turn.wait_for_room();
+        } else if !S::AT_ONCE {
+            return self.scan_later(asked, caller, turn);
+        } else {
+            match asked.page(self.store(), &self.clock) {
+                Err(error) => turn.reply(caller, |w| write_error(w, &error)),
+                Ok((_, Page::Foreign)) => return Err(Refusal::BadCursor.into()),
+                Ok((shown, _)) if !turn.can_decode(shown.traits) => turn.end_call(caller, undecodable),
+                Ok((shown, page)) => turn.reply(caller, |w| write_page(w, &shown, &page)),
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_later(&self, asked: Asked, caller: &Caller<'_>, turn: &Turn<'_>) -> Result<(), Unserved> {
+        let flags = (caller.node() == *turn.peer).then_some(turn.flags);
+        let begins = {
+            let mut waiting = self.pages.0.lock();
+            if waiting.asked.len() >= WAITING_MAX {
+                return Err(Refusal::Busy.into());
+            }
+            waiting.asked.push_back(Later { asked, caller: caller.to_owned(&turn.me.pid), flags });
+            !std::mem::replace(&mut waiting.is_read, true)
+        };
+        if begins && let Some(this) = self.this.upgrade() {
+            self.follow.work(Work { store: turn.me.pid.clone(), step: Box::new(move || this.read_next()) });
+        }
+        Ok(())
+    }
+
+    /// Reads the next page that waits; gives whether there was one.
+    fn read_next(&self) -> bool {
+        let next = {
+            let mut waiting = self.pages.0.lock();
+            let next = waiting.asked.pop_front();
+            waiting.is_read = next.is_some();
+            next
+        };
+        let Some(Later { asked, caller, flags }) = next else { return false };
+        let dispatch = &*self.dispatch;
+        match asked.page(self.store(), &self.clock) {
+            Err(error) => caller.reply(dispatch, |w| write_error(w, &error)),
+            Ok((_, Page::Foreign)) => caller.reply(dispatch, |w| Refusal::BadCursor.write(w)),
+            Ok((shown, _)) if flags.is_some_and(|flags| !flags.can_decode(shown.traits)) => {
+                caller.end_call(dispatch, undecodable);
+            }
+            Ok((shown, page)) => caller.reply(dispatch, |w| write_page(w, &shown, &page)),
+        }
+        true
+    }
+}
+
+/// Writes `{:error, {:unknown_option, name}}`.
+pub(in crate::kv) fn write_unknown_option(w: &mut TermWriter<'_>, name: TermView<'_>) {
+    w.tuple(2).atom("error").tuple(2).atom("unknown_option").term(name);
+}

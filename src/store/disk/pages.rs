@@ -1,0 +1,64 @@
+//! Pages of a store on disk, in the order of the engine's keys.
+//!
+//! A place is `'d'`, and the engine's key that the page before has shown last: so it is one after a restart too, and in every store on
+//! disk.
+
+use super::DiskStore;
+use super::error::engine_error;
+use super::record::{self, Found};
+use crate::store::{Page, Shows, Store, StoreError, Value, Visit, wait};
+
+/// Entries that one page shows, and about the bytes that are read for it, where its reader does not have enough before.
+const SHOWN_MAX: usize = 16 << 10;
+const READ_BYTES_MAX: usize = 4 << 20;
+const TAG: u8 = b'd';
+
+/// Shows a page. It waits for the disk.
+pub(super) fn page(
+    store: &DiskStore,
+    after: Option<&[u8]>,
+    shows: Shows,
+    visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
+) -> Result<Page, StoreError> {
+    let after = match after {
+        None => &[][..],
+        Some([TAG, key @ ..]) => key,
+        Some(_) => return Ok(Page::Foreign),
+    };
+    let shared = &store.disk.shared;
+    let view = shared.view()?;
+    if shared.has_waiting() {
+        // What is seen there may not be synced, and what a crash could take back is not shown.
+        let synced = wait(|done| {
+            store.barrier(|| done);
+        });
+        synced.unwrap_or(Err(StoreError::Io("terminated")))?;
+    }
+    let mut last: Option<fjall::Slice> = None;
+    let behind = |key: &[u8]| Page::Behind([&[TAG], key].concat());
+    let (mut shown, mut read) = (0, 0);
+    for entry in view.entries_behind(store.id, None, after).ok_or(StoreError::Io("eio"))? {
+        let wants_value = |key: &fjall::Slice| shows != Shows::Keys || record::is_digest(key);
+        let (engine_key, entry) = entry.into_inner_if(wants_value).map_err(|error| engine_error(&error))?;
+        let found = match entry {
+            None => None,
+            Some(entry) => {
+                read += entry.len();
+                Some(Found::new(&engine_key, entry).ok_or(StoreError::Io("damaged"))?)
+            }
+        };
+        let key = found.as_ref().and_then(Found::long_key).unwrap_or_else(|| record::plain_key(&engine_key));
+        let value = found.as_ref().filter(|_| shows != Shows::Keys).map(Found::value);
+        shown += 1;
+        read += engine_key.len();
+        let seen = visit(key, value);
+        if seen == Visit::Back {
+            return Ok(behind(last.as_deref().unwrap_or(after)));
+        }
+        if seen == Visit::Enough || shown >= SHOWN_MAX || read >= READ_BYTES_MAX {
+            return Ok(behind(&engine_key));
+        }
+        last = Some(engine_key);
+    }
+    Ok(Page::Last)
+}

@@ -103,6 +103,11 @@ impl Following {
         matches!(self.sync, Sync::Copying(Staging::Aside | Staging::Ending { in_place: false, .. }))
     }
 
+    /// What a copy into the store itself was to bring, or to delete, may still be there, as the copy has ended without all of it.
+    pub(super) const fn has_what_was(&self) -> bool {
+        self.copies_in_place() || matches!(self.sync, Sync::Stale) && self.copy != 0
+    }
+
     /// A copy comes into the store itself, or has come and the rest is deleted.
     pub(super) const fn copies_in_place(&self) -> bool {
         matches!(self.sync, Sync::Copying(Staging::InPlace { .. } | Staging::Ending { in_place: true, .. }))
@@ -158,6 +163,7 @@ impl Following {
             return false;
         }
         self.sync = Sync::CaughtUp;
+        self.copy = 0;
         self.take(seq);
         self.done(under_way.pass(seq));
         true

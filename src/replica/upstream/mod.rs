@@ -282,8 +282,8 @@ impl Upstream {
         following.heard(seq);
         let counts = match following.sync {
             Sync::CaughtUp => true,
-            Sync::Stale => false,
-            Sync::Copying(_) | Sync::Failed(_) => return self.take_in_copy(seq),
+            Sync::Stale if following.copy == 0 => false,
+            Sync::Stale | Sync::Copying(_) | Sync::Failed(_) => return self.take_in_copy(seq),
         };
         if counts {
             following.take(seq);
@@ -306,13 +306,14 @@ impl Upstream {
             Sync::Copying(Staging::InPlace { .. }) | Sync::Stale | Sync::CaughtUp => {}
         }
         // What comes for a key first finds there what the store had.
-        let exports = self.durable.must_export && following.copies_in_place();
+        let exports = self.durable.must_export && following.has_what_was();
         let ticket = self.under_way.begin(seq, false);
         if exports { Take::Exporting(ticket) } else { Take::Store(ticket) }
     }
 
     /// The number that whatever is written now carries, also what a caller writes; 0: none. It is that of the copy that comes into
-    /// the store itself, once the record with that number is handed to the store, and until all of the copy is in.
+    /// the store itself, once the record with that number is handed to the store, and until all of the copy is in; or, where something
+    /// of it was not kept and what this store drops is kept elsewhere, until everything is here.
     pub const fn copy(&self) -> u32 {
         match self.following() {
             Some(following) => following.copy,
@@ -524,8 +525,10 @@ impl Upstream {
             return self.persist();
         }
         let seq = seq.max(following.taken);
-        following.copy = 0;
         let caught_up = following.catch_up(seq, &mut self.under_way);
+        if !self.durable.must_export {
+            following.copy = 0;
+        }
         self.caught_up(caught_up);
         self.persist();
     }

@@ -457,6 +457,23 @@ fn a_store_that_cannot_put_a_copy_aside_knows_what_was_not_part_of_it() {
     hand(&mut upstream, begin);
     let Take::Exporting(ticket) = upstream.take(1, 12) else { panic!("it may come in its place") };
     upstream.stored(ticket, Ok(()));
+    // Also where the copy has ended, and the store has not kept all of it: what is to go may still be there.
+    mark(&mut upstream, 1, CopyMark::End, 12);
+    let deleted = upstream.take_rest(2).expect("it is looked for what the primary has not");
+    let stays = upstream.skipped(1, 13, true, "large").expect("what its key has stays");
+    hand(&mut upstream, Input::CopyIsIn { copy: 2 });
+    let Take::Exporting(ticket) = upstream.take(1, 14) else { panic!("it may come in its place") };
+    upstream.stored(stays, Ok(()));
+    upstream.stored(deleted, not_kept(Refusal::Disk));
+    upstream.stored(ticket, Ok(()));
+    assert_eq!(upstream.copy(), 2, "what the copy has brought is not the store's own");
+    mark(&mut upstream, 1, CopyMark::Repair, 14);
+    let Take::Exporting(ticket) = upstream.take(1, 14) else { panic!("it may come in its place") };
+    upstream.stored(ticket, Ok(()));
+    mark(&mut upstream, 1, CopyMark::Whole, 14);
+    let Take::Store(ticket) = upstream.take(1, 15) else { panic!("all is here") };
+    upstream.stored(ticket, Ok(()));
+    assert_eq!((upstream.copy(), upstream.durable().must_export), (0, false));
     // Where the copy is over, so is the waiting for it.
     let mut lost = upstream_behind_a_copy();
     mark(&mut lost, 1, CopyMark::End, 10);

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use kvnode::etf::encode;
 use kvnode::etf::tag::{INTEGER_EXT, LARGE_BIG_EXT, LIST_EXT, NIL_EXT, STRING_EXT};
-use kvnode::kv::requests::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX};
+use kvnode::kv::requests::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX, PATTERN_BYTES_MAX};
 
 use crate::scene::{STORE, Scene};
-use crate::support::{term, term_with};
+use crate::support::{binary, term, term_with};
 
 /// Bytes of the largest integer that any node reads.
 const INTEGER_RECEIVED_MAX: usize = (4 << 20) - 8;
@@ -141,6 +141,58 @@ fn keys_and_pairs_that_are_nested_deep_are_walked_without_a_stack() {
     assert!(bad.send(&frame));
     assert_eq!(bad.answer(9), term("{:error, :not_an_integer}"));
     scene.all_is_well(32 << 20);
+}
+
+#[test]
+fn scans_of_any_shape_and_cursors_that_were_made_up_are_answered_or_refused() {
+    let mut scene = Scene::start("");
+    let mut bad = scene.peer("bad@h");
+    let deep = |depth: usize| [[LIST_EXT, 0, 0, 0, 1].repeat(depth), vec![NIL_EXT; depth + 1]].concat();
+    let too_large = term(&format!("{{:error, {{:too_large, {PATTERN_BYTES_MAX}}}}}"));
+    assert_eq!(bad.call(term_with("{:scan, [match: $1]}", &[&deep(1_000_000)])), too_large);
+    // As deep as a pattern may be, and deeper keys than it.
+    let most = deep(PATTERN_BYTES_MAX / 6 - 1);
+    assert_eq!(bad.call(term_with("{:put_many, [{$1, 1}, {$2, 2}]}", &[&most, &deep(500_000)])), term(":ok"));
+    let found = term_with("{[$1], :done}", &[&most]);
+    assert_eq!(bad.call(term_with("{:scan, [keys: true, match: $1]}", &[&most])), found);
+    let open = [[LIST_EXT, 0, 0, 0, 1].repeat(9_000), term(":_"), vec![NIL_EXT; 9_000]].concat();
+    let both = bad.call(term_with("{:scan, [keys: true, match: $1]}", &[&open]));
+    assert!(both.len() > 3_000_000, "{}", both.len());
+    // Keys that are long are looked at by few in one page.
+    for number in 0..20 {
+        let key = binary(&vec![number; 1 << 20]);
+        assert_eq!(bad.call(term_with("{:put, $1, 1}", &[&key])), term(":ok"));
+    }
+    let page = bad.call("{:scan, [keys: true, match: {:_, :none}]}");
+    assert!(page.starts_with(&[104, 2, 106, 109]), "none, and a cursor: {:?}", &page[..8]);
+    // A cursor is some bytes; those of a real one are changed.
+    let page = bad.call("{:scan, [keys: true, limit: 1, bytes: 1]}");
+    let at = page.windows(2).rposition(|pair| *pair == [109, 0]).expect("a cursor");
+    let cursor = page[at + 5..].to_vec();
+    for at in 0..cursor.len().min(40) {
+        for change in [1, 128, 255] {
+            let mut cursor = cursor.clone();
+            cursor[at] ^= change;
+            let answer = bad.call(term_with("{:scan, [limit: 1, cursor: $1]}", &[&binary(&cursor)]));
+            assert!(answer == term("{:error, :bad_cursor}") || answer.starts_with(&[104, 2]));
+        }
+        let answer = bad.call(term_with("{:scan, [cursor: $1]}", &[&binary(&cursor[..at])]));
+        assert!(answer == term("{:error, :bad_cursor}") || answer.starts_with(&[104, 2]));
+    }
+    assert_eq!(
+        bad.call(term_with("{:scan, [cursor: $1]}", &[&binary(&vec![109; 1 << 20])])),
+        term("{:error, :bad_cursor}")
+    );
+    // By the thousand, from a peer that reads none of the pages.
+    let mut deaf = scene.peer("deaf@h");
+    let frame = deaf.call_frame(STORE, 1, "{:scan, [bytes: 4194304]}");
+    assert!(deaf.send(&frame.repeat(2_000)));
+    for _ in 0..50 {
+        scene.good.use_the_store();
+    }
+    scene.all_is_well(128 << 20);
+    drop(deaf);
+    scene.all_is_well(128 << 20);
 }
 
 /// What is there is walked where a caller expects something else: of the size of what was received.

@@ -10,8 +10,9 @@
 use super::{Entry, MemoryStore, Shard};
 use crate::store::{Page, Shows, Value, Visit};
 
-/// Entries that one page shows, about, where its reader does not have enough before.
+/// Entries that one page shows, about, and bytes of their keys, where its reader does not have enough before.
 const SHOWN_MAX: usize = 16 << 10;
+const KEY_BYTES_MAX: usize = 4 << 20;
 /// Entries that are put in order together, about.
 const ORDERED: usize = 4 << 10;
 const TAG: u8 = b'm';
@@ -58,7 +59,7 @@ impl MemoryStore {
             Some(Some(place)) => place,
             Some(None) => return Page::Foreign,
         };
-        let mut shown = 0;
+        let (mut shown, mut key_bytes) = (0, 0);
         while let Some(shard) = self.shards.get(place.shard) {
             let shard = shard.read();
             // So much of all hashes has about as many entries as are put in order together.
@@ -67,11 +68,11 @@ impl MemoryStore {
             for (hash, entry) in self.in_order(&shard, place, to) {
                 let key = entry.key();
                 let value = (shows == Shows::Pairs).then(|| entry.value());
-                shown += 1;
+                (shown, key_bytes) = (shown + 1, key_bytes + key.len());
                 match visit(key, value) {
-                    Visit::Next => {}
                     Visit::Back => return Place { hash, key, ..place }.write(number),
-                    Visit::Enough => {
+                    Visit::Next if key_bytes < KEY_BYTES_MAX => {}
+                    Visit::Next | Visit::Enough => {
                         // No key is between this and it.
                         let next = [key, &[0]].concat();
                         return Place { hash, key: &next, ..place }.write(number);

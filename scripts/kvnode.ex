@@ -1,0 +1,402 @@
+defmodule KvNode do
+  @moduledoc """
+  The requests of a kvnode store as functions.
+
+  This file is all of it: copy it into a project's `lib`. It needs Elixir 1.10 or later, and nothing else. `docs/requests.md` says
+  what each request does; here each is named as the function of `Map`, `:ets` or `Keyword` that does the same.
+
+  A store is whatever `GenServer.call/3` takes: `{:global, :slave1}`, `{KeyValueStore, :store@host}`, a pid.
+
+      iex> store = {:global, :docs}
+      iex> KvNode.put(store, :nombre, "Mafalda")
+      :ok
+      iex> KvNode.get(store, :nombre)
+      "Mafalda"
+
+  ## Options
+
+  Every function takes options at its end:
+
+    * `:timeout` - how long the answer is waited for, in milliseconds, or `:infinity`; 5000 unless it is given.
+
+  Those that write also take:
+
+    * `:confirm` - so many slaves have the write before it is answered; else the answer is `{:error, {:unconfirmed, have, wanted}}`.
+    * `:ttl` - what is written ends after so many milliseconds. (Not of what deletes.)
+
+  ## Errors
+
+  What a store does not do it answers with `{:error, reason}`: `:no_space`, `{:slave_of, primary}` and others, see `docs/requests.md`.
+  A call that is not answered exits, as every `GenServer.call/3` does.
+  """
+
+  @type store :: GenServer.server()
+  @type key :: term
+  @type value :: term
+  @type revision :: pos_integer
+  @type milliseconds :: pos_integer
+  @type error :: {:error, reason :: term}
+  @type expected :: {:value, value} | {:revision, revision} | :absent
+  @type guard ::
+          {:equal, key, value} | {:revision, key, revision} | {:present, key} | {:absent, key}
+  @type change :: {:put, key, value} | {:delete, key} | {:add, key, integer}
+  @type cursor :: binary
+
+  defmodule Error do
+    @moduledoc "A store has answered `{:error, reason}` to a function that has no other way to say so."
+    defexception [:reason]
+
+    @impl true
+    def message(%{reason: reason}), do: "the store answers #{inspect({:error, reason})}"
+  end
+
+  @doc """
+  The value of a key, or `default` where nothing is there. Raises `KvNode.Error` where the store cannot say.
+
+      iex> KvNode.get({:global, :docs}, :missing)
+      nil
+      iex> KvNode.get({:global, :docs}, :missing, 0)
+      0
+  """
+  @spec get(store, key, default :: term, keyword) :: value | term
+  def get(store, key, default \\ nil, opts \\ []) do
+    case fetch(store, key, opts) do
+      {:ok, value} -> value
+      :error -> default
+      {:error, reason} -> raise Error, reason: reason
+    end
+  end
+
+  @doc """
+  `{:ok, value}`, or `:error` where nothing is there.
+
+      iex> KvNode.put({:global, :docs}, :nothing, nil)
+      iex> KvNode.fetch({:global, :docs}, :nothing)
+      {:ok, nil}
+      iex> KvNode.fetch({:global, :docs}, :missing)
+      :error
+  """
+  @spec fetch(store, key, keyword) :: {:ok, value} | :error | error
+  def fetch(store, key, opts \\ []), do: read(store, {:fetch, key}, opts)
+
+  @doc """
+  The value of a key. Raises `KeyError` where nothing is there, and `KvNode.Error` where the store cannot say.
+
+      iex> KvNode.put({:global, :docs}, :here, 1)
+      iex> KvNode.fetch!({:global, :docs}, :here)
+      1
+  """
+  @spec fetch!(store, key, keyword) :: value
+  def fetch!(store, key, opts \\ []) do
+    case fetch(store, key, opts) do
+      {:ok, value} -> value
+      :error -> raise KeyError, key: key, term: store
+      {:error, reason} -> raise Error, reason: reason
+    end
+  end
+
+  @doc """
+  `{:ok, value, revision}`: the value with the number of the write that it is of, or `:error` where nothing is there.
+
+      iex> KvNode.put({:global, :docs}, :account, 100)
+      iex> {:ok, 100, revision} = KvNode.fetch_revision({:global, :docs}, :account)
+      iex> KvNode.compare_and_put({:global, :docs}, :account, {:revision, revision}, 70)
+      :ok
+  """
+  @spec fetch_revision(store, key, keyword) :: {:ok, value, revision} | :error | error
+  def fetch_revision(store, key, opts \\ []), do: read(store, {:fetch_revision, key}, opts)
+
+  @doc """
+  Whether something is there.
+
+      iex> KvNode.has_key?({:global, :docs}, :missing)
+      false
+  """
+  @spec has_key?(store, key, keyword) :: boolean | error
+  def has_key?(store, key, opts \\ []), do: read(store, {:member, key}, opts)
+
+  @doc """
+  How long a key has: `{:ok, milliseconds}`, `{:ok, :infinity}`, or `:error` where nothing is there.
+
+      iex> KvNode.put({:global, :docs}, :session, "abc", ttl: 60_000)
+      iex> {:ok, left} = KvNode.ttl({:global, :docs}, :session)
+      iex> left in 1..60_000
+      true
+  """
+  @spec ttl(store, key, keyword) :: {:ok, milliseconds | 0 | :infinity} | :error | error
+  def ttl(store, key, opts \\ []), do: read(store, {:ttl, key}, opts)
+
+  @doc """
+  The number of keys.
+
+      iex> is_integer(KvNode.count({:global, :docs}))
+      true
+  """
+  @spec count(store, keyword) :: non_neg_integer
+  def count(store, opts \\ []), do: read(store, :count, opts)
+
+  @doc """
+  A map of those keys that are there, as they are at one moment.
+
+      iex> KvNode.put_many({:global, :docs}, a: 1, b: 2)
+      iex> KvNode.get_many({:global, :docs}, [:a, :b, :missing])
+      %{a: 1, b: 2}
+  """
+  @spec get_many(store, [key], keyword) :: %{key => value} | error
+  def get_many(store, keys, opts \\ []), do: read(store, {:get_many, keys}, opts)
+
+  @doc """
+  Puts a value, whatever was there.
+
+      iex> KvNode.put({:global, :docs}, {:user, 1}, %{name: "Felipe"})
+      :ok
+  """
+  @spec put(store, key, value, keyword) :: :ok | error
+  def put(store, key, value, opts \\ []), do: write(store, {:put, key, value}, opts)
+
+  @doc """
+  Puts a value where nothing is there: `true`, or `false` where something is.
+
+      iex> KvNode.put_new({:global, :docs}, {:once, :only}, 1)
+      true
+      iex> KvNode.put_new({:global, :docs}, {:once, :only}, 2)
+      false
+  """
+  @spec put_new(store, key, value, keyword) :: boolean | error
+  def put_new(store, key, value, opts \\ []), do: write(store, {:put_new, key, value}, opts)
+
+  @doc """
+  Puts a value where something is there: `true`, or `false` where nothing is.
+
+      iex> KvNode.replace({:global, :docs}, :missing, 1)
+      false
+  """
+  @spec replace(store, key, value, keyword) :: boolean | error
+  def replace(store, key, value, opts \\ []), do: write(store, {:replace, key, value}, opts)
+
+  @doc """
+  Deletes a key, whether something is there or not.
+
+      iex> KvNode.delete({:global, :docs}, :missing)
+      :ok
+  """
+  @spec delete(store, key, keyword) :: :ok | error
+  def delete(store, key, opts \\ []), do: write(store, {:delete, key}, opts)
+
+  @doc """
+  The value that was there, which goes; or `nil`.
+
+      iex> KvNode.put({:global, :docs}, :job, :work)
+      iex> KvNode.pop({:global, :docs}, :job)
+      :work
+      iex> KvNode.pop({:global, :docs}, :job)
+      nil
+  """
+  @spec pop(store, key, keyword) :: value | nil | error
+  def pop(store, key, opts \\ []), do: write(store, {:pop, key}, opts)
+
+  @doc """
+  Puts a value, and gives the one that was there, or `nil`.
+
+      iex> KvNode.put({:global, :docs}, :leader, :a)
+      iex> KvNode.get_and_put({:global, :docs}, :leader, :b)
+      :a
+  """
+  @spec get_and_put(store, key, value, keyword) :: value | nil | error
+  def get_and_put(store, key, value, opts \\ []),
+    do: write(store, {:get_and_put, key, value}, opts)
+
+  @doc """
+  Adds to an integer, and gives the sum. With `:initial` that is what it is added to where nothing is there, and else 0.
+
+      iex> KvNode.delete({:global, :docs}, :hits)
+      iex> KvNode.update_counter({:global, :docs}, :hits, 2)
+      2
+      iex> KvNode.update_counter({:global, :docs}, :visits, 1, initial: 100)
+      101
+  """
+  @spec update_counter(store, key, integer, keyword) :: integer | error
+  def update_counter(store, key, increment \\ 1, opts \\ []) do
+    {initial, opts} = Keyword.pop(opts, :initial, 0)
+    write(store, {:update_counter, key, increment, initial}, opts)
+  end
+
+  @doc """
+  Puts a value where the key has what is expected: `{:value, value}` (by `===`), `{:revision, revision}` or `:absent`.
+
+      iex> KvNode.put({:global, :docs}, :light, :red)
+      iex> KvNode.compare_and_put({:global, :docs}, :light, {:value, :red}, :green)
+      :ok
+      iex> {:error, {:conflict, {:value, :green, _}}} =
+      ...>   KvNode.compare_and_put({:global, :docs}, :light, {:value, :red}, :yellow)
+      iex> KvNode.compare_and_put({:global, :docs}, :missing, {:value, 1}, 2)
+      {:error, {:conflict, :absent}}
+  """
+  @spec compare_and_put(store, key, expected, value, keyword) :: :ok | error
+  def compare_and_put(store, key, expected, value, opts \\ []),
+    do: write(store, {:compare_and_put, key, expected, value}, opts)
+
+  @doc """
+  Deletes a key where it has what is expected, see `compare_and_put/5`.
+
+      iex> KvNode.compare_and_delete({:global, :docs}, :missing, :absent)
+      :ok
+  """
+  @spec compare_and_delete(store, key, expected, keyword) :: :ok | error
+  def compare_and_delete(store, key, expected, opts \\ []),
+    do: write(store, {:compare_and_delete, key, expected}, opts)
+
+  @doc """
+  Puts the result of `fun` for what is there, or `initial` where nothing is: `{:ok, value}` with what it has put. `fun` runs in the
+  caller, once more for each write of the key that comes between.
+
+      iex> KvNode.delete({:global, :docs}, :list)
+      iex> KvNode.update({:global, :docs}, :list, [1], &[2 | &1])
+      {:ok, [1]}
+      iex> KvNode.update({:global, :docs}, :list, [1], &[2 | &1])
+      {:ok, [2, 1]}
+  """
+  @spec update(store, key, initial :: value, (value -> value), keyword) :: {:ok, value} | error
+  def update(store, key, initial, fun, opts \\ []) when is_function(fun, 1) do
+    case fetch_revision(store, key, Keyword.take(opts, [:timeout])) do
+      {:ok, value, revision} ->
+        update_to(store, key, {:revision, revision}, fun.(value), initial, fun, opts)
+
+      :error ->
+        update_to(store, key, :absent, initial, initial, fun, opts)
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
+
+  defp update_to(store, key, expected, value, initial, fun, opts) do
+    case compare_and_put(store, key, expected, value, opts) do
+      :ok -> {:ok, value}
+      {:error, {:conflict, _}} -> update(store, key, initial, fun, opts)
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  @doc """
+  Puts several pairs, of a map or a list: one write, all of it or nothing.
+
+      iex> KvNode.put_many({:global, :docs}, %{1 => :one, 2 => :two})
+      :ok
+  """
+  @spec put_many(store, %{key => value} | [{key, value}], keyword) :: :ok | error
+  def put_many(store, pairs, opts \\ []), do: write(store, {:put_many, pairs}, opts)
+
+  @doc """
+  Deletes several keys: one write.
+
+      iex> KvNode.delete_many({:global, :docs}, [1, 2, 3])
+      :ok
+  """
+  @spec delete_many(store, [key], keyword) :: :ok | error
+  def delete_many(store, keys, opts \\ []), do: write(store, {:delete_many, keys}, opts)
+
+  @doc """
+  Has what is there end after so many milliseconds, or never (`:infinity`): `true`, or `false` where nothing is there.
+
+      iex> KvNode.put({:global, :docs}, :lease, self())
+      iex> KvNode.touch({:global, :docs}, :lease, 30_000)
+      true
+  """
+  @spec touch(store, key, milliseconds | :infinity, keyword) :: boolean | error
+  def touch(store, key, ttl, opts \\ []), do: write(store, {:touch, key, ttl}, opts)
+
+  @doc """
+  Has what is there stay: `true`, or `false` where nothing is there.
+
+      iex> KvNode.put({:global, :docs}, :draft, "text", ttl: 60_000)
+      iex> KvNode.persist({:global, :docs}, :draft)
+      true
+      iex> KvNode.ttl({:global, :docs}, :draft)
+      {:ok, :infinity}
+  """
+  @spec persist(store, key, keyword) :: boolean | error
+  def persist(store, key, opts \\ []), do: write(store, {:persist, key}, opts)
+
+  @doc """
+  Makes all changes where all guards hold, and else none: `{:ok, results}`, or `{:error, {:failed, guard}}`.
+
+  A result is `:ok`, and of `{:add, key, n}` the sum.
+
+      iex> KvNode.put_many({:global, :docs}, %{{:account, 1} => 100, {:account, 2} => 0})
+      iex> KvNode.transact({:global, :docs}, [{:equal, {:account, 1}, 100}], [
+      ...>   {:add, {:account, 1}, -30},
+      ...>   {:add, {:account, 2}, 30},
+      ...>   {:put, :last, {:transfer, 30}}
+      ...> ])
+      {:ok, [70, 30, :ok]}
+      iex> KvNode.transact({:global, :docs}, [{:absent, {:account, 1}}], [{:delete, :last}])
+      {:error, {:failed, {:absent, {:account, 1}}}}
+  """
+  @spec transact(store, [guard], [change], keyword) :: {:ok, [:ok | integer]} | error
+  def transact(store, guards, changes, opts \\ []),
+    do: write(store, {:transact, guards, changes}, opts)
+
+  @doc """
+  A page of the entries: `{entries, cursor}`, or `{entries, :done}`.
+
+  Options are `:limit`, `:bytes`, `:keys`, `:match` and `:cursor`. `stream/2` goes through all pages.
+
+      iex> KvNode.put({:global, :docs}, {:page, 1}, :a)
+      iex> KvNode.scan({:global, :docs}, match: {:page, :_}, limit: 16_000)
+      {[{{:page, 1}, :a}], :done}
+  """
+  @spec scan(store, keyword) :: {[{key, value}] | [key], cursor | :done} | error
+  def scan(store, opts \\ []) do
+    {timeout, opts} = Keyword.pop(opts, :timeout, 5_000)
+    GenServer.call(store, {:scan, opts}, timeout)
+  end
+
+  @doc """
+  The entries of a store as a lazy stream, page by page; or its keys with `keys: true`. Options are those of `scan/2`.
+
+  A key that is there all the while comes once. Raises `KvNode.Error` where the store does not answer with a page.
+
+      iex> KvNode.put_many({:global, :docs}, for(n <- 1..100, do: {{:number, n}, n}))
+      iex> {:global, :docs} |> KvNode.stream(match: {:number, :_}, limit: 7) |> Stream.map(&elem(&1, 1)) |> Enum.sum()
+      5050
+      iex> {:global, :docs} |> KvNode.stream(keys: true, match: {:number, :_}) |> Enum.count()
+      100
+  """
+  @spec stream(store, keyword) :: Enumerable.t()
+  def stream(store, opts \\ []) do
+    next = fn
+      :done ->
+        {:halt, :done}
+
+      cursor ->
+        case scan(store, cursor ++ opts) do
+          {:error, reason} -> raise Error, reason: reason
+          {entries, :done} -> {entries, :done}
+          {entries, cursor} -> {entries, [cursor: cursor]}
+        end
+    end
+
+    Stream.resource(fn -> Keyword.take(opts, [:cursor]) end, next, fn _ -> :ok end)
+  end
+
+  @doc """
+  How a store is: its role, its entries and bytes, and each slave with its state.
+
+      iex> KvNode.status({:global, :docs}).role
+      :single
+  """
+  @spec status(store, keyword) :: map
+  def status(store, opts \\ []), do: read(store, :status, opts)
+
+  defp read(store, request, opts),
+    do: GenServer.call(store, request, Keyword.get(opts, :timeout, 5_000))
+
+  # Without options it is a request that the Elixir servers know too.
+  defp write(store, request, opts) do
+    case Keyword.pop(opts, :timeout, 5_000) do
+      {timeout, []} -> GenServer.call(store, request, timeout)
+      {timeout, opts} -> GenServer.call(store, :erlang.append_element(request, opts), timeout)
+    end
+  end
+end

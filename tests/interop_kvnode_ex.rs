@@ -1,0 +1,103 @@
+//! `scripts/kvnode.ex`, the requests as functions of Elixir: its examples give what stands under them, and it does what it says, on
+//! every OTP version.
+
+#![cfg(feature = "program")]
+
+mod support;
+
+use support::cluster::Cluster;
+use support::{BeamNode, on_every_otp};
+
+const SOURCE: &str = include_str!("../scripts/kvnode.ex");
+
+/// Compiles it as a project would: with its docs, into a folder of the code path.
+fn compile(beam: &BeamNode) {
+    let code = format!(
+        "Code.compiler_options(docs: true)
+         folder = Path.join(System.tmp_dir!(), \"kvnode-ex-#{{System.pid()}}\")
+         File.mkdir_p!(folder)
+         file = Path.join(folder, \"kvnode.ex\")
+         File.write!(file, {SOURCE:?})
+         for {{module, binary}} <- Code.compile_file(file), do: File.write!(Path.join(folder, \"#{{module}}.beam\"), binary)
+         Code.prepend_path(folder)
+         for module <- [KvNode, KvNode.Error] do
+           :code.purge(module)
+           :code.delete(module)
+           {{:module, ^module}} = :code.load_file(module)
+         end"
+    )
+    // What Elixir reads otherwise in a string than Rust.
+    .replace("\\'", "'");
+    beam.run(
+        &code
+            .replace("#{", "\\#{")
+            .replace("\\#{System.pid()}", "#{System.pid()}")
+            .replace("\\#{module}", "#{module}"),
+    );
+}
+
+#[test]
+fn its_examples_give_what_stands_under_them() {
+    on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let _docs = cluster.node("docs", "");
+        compile(beam);
+        beam.run(
+            "ExUnit.start(autorun: false, colors: [enabled: false])
+             defmodule KvNodeExamples do
+               use ExUnit.Case
+               doctest KvNode
+             end",
+        );
+        // As `mix test` does, where `run/1` does not.
+        beam.run("if function_exported?(ExUnit.Server, :modules_loaded, 0), do: apply(ExUnit.Server, :modules_loaded, [])");
+        beam.check("%{failures: 0, total: total} = ExUnit.run(); total >= 25", "true");
+        beam.run("File.rm_rf!(folder)");
+    });
+}
+
+#[test]
+fn it_says_what_a_store_says_and_goes_on_where_others_write() {
+    on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let _master = cluster.node("master", "");
+        let _slave = cluster.node("slave", "");
+        compile(beam);
+        beam.run("store = {:global, :master}");
+        cluster.add("master", "slave", ":ok");
+        cluster.follows("slave", "master");
+        // Each of those that read the same value has its turn.
+        beam.check(
+            "1..4
+             |> Enum.map(fn _ -> Task.async(fn -> for _ <- 1..50, do: {:ok, _} = KvNode.update(store, :sum, 1, &(&1 + 1)) end) end)
+             |> Enum.each(&Task.await(&1, 60_000))
+             KvNode.get(store, :sum)",
+            "200",
+        );
+        beam.check("KvNode.put(store, :confirmed, 1, confirm: 1, timeout: 10_000)", ":ok");
+        beam.check("KvNode.put(store, :confirmed, 2, confirm: 2)", "{:error, {:unconfirmed, 1, 2}}");
+        beam.check("KvNode.put({:global, :slave}, :k, 1)", "{:error, {:slave_of, {:global, :master}}}");
+        beam.check("KvNode.get({:global, :slave}, :confirmed)", "2");
+        beam.check("KvNode.put(store, :k, 1, colour: :red)", "{:error, {:unknown_option, :colour}}");
+        beam.check("KvNode.update_counter(store, :confirmed, :one)", "{:error, :not_an_integer}");
+        let raised = |code: &str| format!("(try do {code} rescue error -> Exception.message(error) end)");
+        beam.check(
+            &raised("KvNode.stream(store, reverse: true) |> Enum.to_list()"),
+            "\"the store answers {:error, :unordered}\"",
+        );
+        beam.check(
+            "(try do KvNode.fetch!(store, :missing) rescue error in KeyError -> error.key end)",
+            ":missing",
+        );
+        // Pages are asked for as they are wanted.
+        beam.run("for n <- 1..1_000, do: :ok = KvNode.put(store, {:n, n}, n)");
+        beam.check("store |> KvNode.stream(limit: 10) |> Enum.take(15) |> length()", "15");
+        beam.check(
+            "store |> KvNode.stream(limit: 10, match: {:n, :_}) |> Enum.sort() === (for n <- 1..1_000, do: {{:n, n}, n})",
+            "true",
+        );
+        beam.run("File.rm_rf!(folder)");
+    });
+}

@@ -26,6 +26,7 @@ mod server_name;
 mod settings;
 mod size;
 mod span;
+mod store;
 mod sync;
 mod term;
 mod tls;

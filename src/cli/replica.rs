@@ -1,7 +1,4 @@
-//! `kvnode status`, `promote`, `remove-slave`: what only a kvnode's store knows.
-//!
-//! An Elixir server of the protocol ends with its data when it gets a request that it does not know: so the server's node
-//! is asked first whether it is a kvnode.
+//! `kvnode status`, `promote`, `remove-slave`: a store and its slaves.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,15 +9,11 @@ use smol::Timer;
 use super::answer::Form;
 use super::ask::{AskArgs, Session, ToArgs};
 use super::client::slave_name;
+use super::store::{Store, asked, request};
 use super::term::names_processes;
 use super::{CliError, answer, print};
-use crate::Client;
-use crate::config::ServerName;
-use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView};
-use crate::node::erpc::ErpcError;
 use crate::node::functions::since_epoch;
-use crate::replica::dialect::REPLICATION;
 use crate::within::within;
 
 /// After a promotion it is looked so often which slaves have answered.
@@ -256,54 +249,7 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
     answer::carried_out(answer, |code| answer::of_table(&known, code))
 }
 
-/// Calls a store of a kvnode; nobody else is called.
-fn request(
-    to: &ToArgs,
-    ask: &AskArgs,
-    request: impl Fn(&Session) -> Result<OwnedTerm, CliError>,
-) -> Result<OwnedTerm, CliError> {
-    asked(to, ask, async |store: &Store<'_>| store.call(request(store.session)?.view()).await)
-}
-
-/// Asks a store of a kvnode; nobody else is asked.
-fn asked<T>(
-    to: &ToArgs,
-    ask: &AskArgs,
-    act: impl AsyncFnOnce(&Store<'_>) -> Result<T, CliError>,
-) -> Result<T, CliError> {
-    let to: ServerName = to.name()?;
-    ask.with_session(async |session: &Session| {
-        let (client, server) = (session.node.client(), session.server(&to));
-        let at = client.locate(&server).await.map_err(|error| session.failed(&to, &error))?;
-        let limit = Duration::from_secs(ask.timeout.into());
-        match client.erpc(at.node(), REPLICATION, 0, |_| {}, limit).await {
-            Ok(_) => {}
-            Err(ErpcError::Error { .. } | ErpcError::Refused(_) | ErpcError::NotSupported) => {
-                return Err(CliError::Failed(format!(
-                    "{} is no kvnode, and an Elixir server ends when it is asked what it does not know: it was not asked",
-                    at.node()
-                )));
-            }
-            Err(error) => return Err(CliError::CannotRun(error.to_string())),
-        }
-        act(&Store { session, client, to: &to, at: at.into() }).await
-    })
-}
-
-/// A store of a kvnode.
-struct Store<'a> {
-    session: &'a Session,
-    client: Client,
-    to: &'a ServerName,
-    at: ServerRef,
-}
-
 impl Store<'_> {
-    async fn call(&self, request: TermView<'_>) -> Result<OwnedTerm, CliError> {
-        let called = self.client.call_term(&self.at, request, self.session.time).await;
-        called.map_err(|error| self.session.failed(self.to, &error))
-    }
-
     /// Its status once all slaves but this one have answered, and after so long at the latest; `None`: it does not say.
     async fn settled(&self, but: Option<TermView<'_>>, limit: Duration) -> Option<OwnedTerm> {
         let (status, mut last) = (OwnedTerm::atom("status"), None);

@@ -1,0 +1,83 @@
+//! What only a kvnode's store knows is asked of no other server.
+//!
+//! An Elixir server of the protocol ends with its data when it gets a request that it does not know: so the server's node
+//! is asked first whether it is a kvnode.
+
+use super::CliError;
+use super::ask::{AskArgs, Session, ToArgs};
+use crate::Client;
+use crate::config::ServerName;
+use crate::distribution::ServerRef;
+use crate::etf::{OwnedTerm, TermView};
+use crate::node::erpc::ErpcError;
+use crate::replica::dialect::REPLICATION;
+
+/// A store of a kvnode.
+pub(super) struct Store<'a> {
+    pub(super) session: &'a Session,
+    client: Client,
+    to: &'a ServerName,
+    at: ServerRef,
+}
+
+impl<'a> Store<'a> {
+    async fn find(session: &'a Session, to: &'a ServerName, ask: &AskArgs) -> Result<Self, CliError> {
+        let (client, server) = (session.node.client(), session.server(to));
+        let at = client.locate(&server).await.map_err(|error| session.failed(to, &error))?;
+        match client.erpc(at.node(), REPLICATION, 0, |_| {}, ask.time()).await {
+            Ok(_) => Ok(Self { session, client, to, at: at.into() }),
+            Err(ErpcError::Error { .. } | ErpcError::Refused(_) | ErpcError::NotSupported) => {
+                Err(CliError::Failed(format!(
+                    "{} is no kvnode, and an Elixir server ends when it is asked what it does not know: it was not asked",
+                    at.node()
+                )))
+            }
+            Err(error) => Err(CliError::CannotRun(error.to_string())),
+        }
+    }
+
+    /// # Errors
+    /// It does not answer.
+    pub(super) async fn call(&self, request: TermView<'_>) -> Result<OwnedTerm, CliError> {
+        let called = self.client.call_term(&self.at, request, self.session.time).await;
+        called.map_err(|error| self.session.failed(self.to, &error))
+    }
+}
+
+/// Calls a store of a kvnode.
+///
+/// # Errors
+/// The server is none, or does not answer.
+pub(super) fn request(
+    to: &ToArgs,
+    ask: &AskArgs,
+    request: impl Fn(&Session) -> Result<OwnedTerm, CliError>,
+) -> Result<OwnedTerm, CliError> {
+    asked(to, ask, async |store: &Store<'_>| store.call(request(store.session)?.view()).await)
+}
+
+/// Asks a store of a kvnode, within the time.
+///
+/// # Errors
+/// The server is none, or what `act` says.
+pub(super) fn asked<T>(
+    to: &ToArgs,
+    ask: &AskArgs,
+    act: impl AsyncFnOnce(&Store<'_>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let to = to.name()?;
+    ask.with_session(async |session: &Session| act(&Store::find(session, &to, ask).await?).await)
+}
+
+/// The same, each question within the time.
+///
+/// # Errors
+/// As [`asked`].
+pub(super) fn asked_again<T>(
+    to: &ToArgs,
+    ask: &AskArgs,
+    act: impl AsyncFnOnce(&Store<'_>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let to = to.name()?;
+    ask.with_lasting_session(async |session: &Session| act(&Store::find(session, &to, ask).await?).await)
+}

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::answer::{self, Form};
 use super::ask::{AskArgs, Session, ToArgs};
-use super::{CliError, server_name, span, term};
+use super::{CliError, server_name, span, store, term};
 use crate::config::ServerName;
 use crate::distribution::ServerRef;
 use crate::etf::text::NodeIdentity;
@@ -20,6 +20,8 @@ const WRITE_REFUSALS: &[(&str, &str)] = &[
         "unconfirmed",
         "fewer slaves than --confirm wants have it so far; the write stays, and kvnode status shows the slaves",
     ),
+    ("conflict", "it has something else than was expected, and keeps that"),
+    ("not_an_integer", "what is there is no integer, or what is to be added is none; nothing was changed"),
 ];
 
 const GET_EXAMPLES: &str = "\
@@ -34,6 +36,8 @@ EXAMPLES
   $ kvnode put :nombre '\"Mafalda\"'
   :ok
   $ kvnode put '{:session, 7}' ':open' --ttl 30m
+  $ kvnode put '{:user, 7}' '%{name: \"Felipe\"}' --new
+  true
   $ kvnode put '\"picture\"' @picture.png
   $ tar c . | kvnode put :backup @- --timeout 60";
 
@@ -75,6 +79,9 @@ pub(super) struct PutArgs {
     /// The key ends after this time: 500ms, 10s, 5m, 2h or 7d. Of a kvnode's store; without it the key stays
     #[arg(long, value_name = "TIME", value_parser = span::parse)]
     ttl: Option<Duration>,
+    /// Only where nothing is there: prints true, or false and ends with code 5. Of a kvnode's store
+    #[arg(long)]
+    new: bool,
     #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
@@ -122,11 +129,30 @@ pub(super) fn put(args: PutArgs) -> Result<(), CliError> {
             Some(contents) => contents.clone(),
             None => term::read("VALUE", value, local)?,
         };
-        let options = args.ttl.map(ttl).transpose()?;
-        Ok([key, value].into_iter().chain(options).collect())
+        Ok(vec![key, value])
     };
     let typed = format!("{}{}", args.key, args.value);
-    told(request(&args.ask, &args.to, "put", &typed, read)?.view(), args.ask.form())
+    if args.ttl.is_none() && !args.new {
+        return told(request(&args.ask, &args.to, "put", &typed, read)?.view(), args.ask.form());
+    }
+    let early = if term::names_processes(&typed) { None } else { Some(read(None)?) };
+    let options = ttl_of(args.ttl)?;
+    let answer = store::request(&args.to, &args.ask, |session| {
+        let terms = match &early {
+            Some(terms) => terms.clone(),
+            None => read(Some(&session.identity()))?,
+        };
+        let request = OwnedTerm::write(|w| {
+            w.tuple(4).atom(if args.new { "put_new" } else { "put" });
+            terms.iter().chain([&options]).for_each(|term| _ = w.term(term.view()));
+        });
+        request.map_err(CliError::usage)
+    })?;
+    told(answer.view(), args.ask.form())?;
+    if args.new && answer.view().is_atom("false") {
+        return Err(CliError::Failed("something is there already: nothing was changed".into()));
+    }
+    Ok(())
 }
 
 pub(super) fn delete(args: DeleteArgs) -> Result<(), CliError> {
@@ -162,13 +188,14 @@ pub(super) fn add_slave(args: AddSlaveArgs) -> Result<(), CliError> {
 }
 
 /// Prints the answer to a write; `{:error, reason}` is a failure for scripts too.
-fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
+pub(super) fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
     answer::show(answer, form)?;
     answer::carried_out(answer, |code| answer::of_table(WRITE_REFUSALS, code))
 }
 
-/// `[ttl: ms]`
-fn ttl(time: Duration) -> Result<OwnedTerm, CliError> {
+/// `[ttl: ms]`, or `[]`
+pub(super) fn ttl_of(time: Option<Duration>) -> Result<OwnedTerm, CliError> {
+    let Some(time) = time else { return OwnedTerm::write(|w| _ = w.nil()).map_err(CliError::usage) };
     // It was read from a number of milliseconds.
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     OwnedTerm::write(|w| _ = w.list(1).tuple(2).atom("ttl").unsigned(millis).nil()).map_err(CliError::usage)

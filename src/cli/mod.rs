@@ -7,6 +7,7 @@ mod answer;
 mod ask;
 mod banner;
 mod call;
+mod change;
 mod client;
 #[cfg(feature = "disk")]
 mod data;
@@ -21,6 +22,7 @@ mod pages;
 mod progress;
 mod replica;
 mod rpc;
+mod scan;
 mod second_opinion;
 mod server_name;
 mod settings;
@@ -115,6 +117,14 @@ enum Command {
     Put(client::PutArgs),
     /// Deletes a key
     Delete(client::DeleteArgs),
+    /// Adds to an integer
+    Incr(change::IncrArgs),
+    /// Sets the value of a key that has what is expected
+    Cas(change::CasArgs),
+    /// Prints the number of keys
+    Count(scan::CountArgs),
+    /// Prints all entries, or those whose keys match a pattern
+    Scan(scan::ScanArgs),
     /// Makes a server the slave of a store
     AddSlave(client::AddSlaveArgs),
     /// Makes it none any more
@@ -223,6 +233,10 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Get(args)) => client::get(args),
         Some(Command::Put(args)) => client::put(args),
         Some(Command::Delete(args)) => client::delete(args),
+        Some(Command::Incr(args)) => change::incr(args),
+        Some(Command::Cas(args)) => change::cas(args),
+        Some(Command::Count(args)) => scan::count(args),
+        Some(Command::Scan(args)) => scan::scan(args),
         Some(Command::AddSlave(args)) => client::add_slave(args),
         Some(Command::RemoveSlave(args)) => replica::remove_slave(args),
         Some(Command::Status(args)) => replica::status(args),

@@ -1,10 +1,10 @@
 //! What a person at a terminal sees while a question, or a check, takes long.
 
 use std::future::{Future, pending};
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, stderr, stdout};
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smol::Timer;
 
 use crate::Node;
@@ -78,5 +78,29 @@ impl Bar {
             self.0.set_message(format!("waiting for {target}, {} received,", HumanBytes(received)));
             self.0.tick();
         }
+    }
+}
+
+/// Entries that come, some after the others: their number is shown at standard error, once it takes longer than a second, where that
+/// is a terminal and standard output is none.
+pub(super) struct Counter(Bar);
+
+impl Default for Counter {
+    fn default() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let template = ProgressStyle::with_template("{human_pos} entries, {elapsed}");
+        bar.set_style(template.expect("the template is right"));
+        Self(Bar(bar))
+    }
+}
+
+impl Counter {
+    /// So many more have come.
+    pub(super) fn add(&self, count: usize) {
+        let bar = &self.0.0;
+        if bar.is_hidden() && bar.elapsed() >= PATIENCE && stderr().is_terminal() && !stdout().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        bar.inc(count as u64);
     }
 }

@@ -32,6 +32,8 @@ pub mod kvnode;
 pub mod netns;
 pub mod otp;
 pub mod output;
+#[cfg(feature = "program")]
+pub mod person;
 pub mod ports;
 pub mod running;
 pub mod scripted;

@@ -1,0 +1,170 @@
+//! `kvnode scan`, `count`: the entries of a kvnode's store.
+
+use std::io::{ErrorKind, Write};
+
+use clap::Args;
+use serde_json::json;
+
+use super::answer::{Form, json_of, refusal, text};
+use super::ask::{AskArgs, ToArgs};
+use super::store::{Store, asked_again, request};
+use super::{CliError, answer, progress, term};
+use crate::etf::pattern::{Pattern, PatternError};
+use crate::etf::{OwnedTerm, TermView};
+use crate::kv::requests::KEYS_MAX;
+
+const SCAN_EXAMPLES: &str = "\
+EXAMPLES
+  $ kvnode scan --match '{:user, :_}'
+  {{:user, 7}, %{name: \"Manolito\"}}
+  {{:user, 9}, %{name: \"Libertad\"}}
+  $ kvnode scan --keys --limit 100
+  $ kvnode scan --json --node slave1@myhost --to global:slave1 | jq .key.term
+
+A line for each entry, in no order. A key that is there all the while comes once, whatever is written meanwhile.";
+
+const COUNT_EXAMPLES: &str = "\
+EXAMPLES
+  $ kvnode count
+  1000000";
+
+/// A page is asked for with so many entries.
+const PAGE: usize = 1_000;
+
+#[derive(Args)]
+#[command(before_help = SCAN_EXAMPLES)]
+pub(super) struct ScanArgs {
+    /// Keys that match this alone: a term in which :_ is any term, [1 | :_] any list that begins with 1, and a map any map
+    /// that has its pairs among others
+    #[arg(long = "match", value_name = "PATTERN", allow_hyphen_values = true)]
+    pattern: Option<String>,
+    /// Print keys without their values
+    #[arg(long, help_heading = "Output")]
+    keys: bool,
+    /// Print no more than so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    #[command(flatten)]
+    to: ToArgs,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+#[derive(Args)]
+#[command(before_help = COUNT_EXAMPLES)]
+pub(super) struct CountArgs {
+    #[command(flatten)]
+    to: ToArgs,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+pub(super) fn count(args: CountArgs) -> Result<(), CliError> {
+    let count = request(&args.to, &args.ask, |_| Ok(OwnedTerm::atom("count")))?;
+    answer::show(count.view(), args.ask.form())
+}
+
+pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
+    let typed = args.pattern.as_deref();
+    let early = typed.map(|typed| term::read_early("PATTERN", typed)).transpose()?.flatten();
+    let early = early.map(checked).transpose()?;
+    asked_again(&args.to, &args.ask, async |store: &Store<'_>| {
+        let pattern = match typed {
+            Some(typed) => Some(checked(term::read_late(early, "PATTERN", typed, store.session)?)?),
+            None => None,
+        };
+        let counter = progress::Counter::default();
+        let mut left = args.limit.unwrap_or(u64::MAX);
+        let mut cursor: Option<OwnedTerm> = None;
+        loop {
+            let limit = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
+            let page = page_request(&args, limit, pattern.as_ref(), cursor.as_ref())?;
+            let page = store.call(page.view()).await?;
+            let Some((entries, next)) = entries_of(page.view()) else { return Err(refused(page.view())) };
+            if !print_all(&entries, args.keys, args.ask.form())? {
+                return Ok(());
+            }
+            left = left.saturating_sub(entries.len() as u64);
+            counter.add(entries.len());
+            if left == 0 || next.is_atom("done") {
+                return Ok(());
+            }
+            cursor = Some(OwnedTerm::write(|w| _ = w.term(next)).map_err(CliError::cannot_run)?);
+        }
+    })
+}
+
+/// A pattern that a store takes.
+fn checked(pattern: OwnedTerm) -> Result<OwnedTerm, CliError> {
+    match Pattern::new(pattern.view()) {
+        Ok(_) => Ok(pattern),
+        Err(PatternError::Variable) => Err(CliError::usage(
+            "PATTERN has a variable that there is not: :_ is the only one, and is no key of a map; ETS has more of them",
+        )),
+        Err(PatternError::Term(error)) => Err(CliError::usage(format!("PATTERN can be no key: {error}"))),
+    }
+}
+
+/// `{:scan, options}`
+fn page_request(
+    args: &ScanArgs,
+    limit: usize,
+    pattern: Option<&OwnedTerm>,
+    cursor: Option<&OwnedTerm>,
+) -> Result<OwnedTerm, CliError> {
+    let request = OwnedTerm::write(|w| {
+        let options = 1 + usize::from(args.keys) + [pattern, cursor].iter().flatten().count();
+        w.tuple(2).atom("scan").list(options);
+        w.tuple(2).atom("limit").unsigned(limit as u64);
+        if args.keys {
+            w.tuple(2).atom("keys").atom("true");
+        }
+        for (name, option) in [("match", pattern), ("cursor", cursor)] {
+            if let Some(option) = option {
+                w.tuple(2).atom(name).term(option.view());
+            }
+        }
+        w.nil();
+    });
+    request.map_err(CliError::cannot_run)
+}
+
+/// The entries of a page, and what stands behind them.
+fn entries_of(page: TermView<'_>) -> Option<(Vec<TermView<'_>>, TermView<'_>)> {
+    let [entries, next] = page.as_tuple::<2>()?;
+    Some((entries.elements(KEYS_MAX)?, next))
+}
+
+fn refused(answer: TermView<'_>) -> CliError {
+    match refusal(answer) {
+        Some(reason) if reason.is_atom("bad_cursor") => CliError::Failed(
+            "the store was started again meanwhile, and what it had in memory is gone: what was printed is what it had".into(),
+        ),
+        Some(reason) if reason.is_atom("busy") => {
+            CliError::Failed("so many others read through this store that it takes no more: try again".into())
+        }
+        _ => CliError::Failed(format!("it answers {}", text(answer))),
+    }
+}
+
+/// Prints a line for each; gives whether somebody reads them.
+fn print_all(entries: &[TermView<'_>], keys: bool, form: Form) -> Result<bool, CliError> {
+    let mut lines = String::new();
+    for entry in entries {
+        match (form, keys, entry.as_tuple::<2>()) {
+            (Form::Json, true, _) => lines.push_str(&json!({ "key": json_of(*entry) }).to_string()),
+            (Form::Json, false, Some([key, value])) => {
+                lines.push_str(&json!({ "key": json_of(key), "value": json_of(value) }).to_string());
+            }
+            _ => lines.push_str(&text(*entry)),
+        }
+        lines.push('\n');
+    }
+    let mut out = std::io::stdout().lock();
+    match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        // As `head` does once it has enough.
+        Err(reason) if reason.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(reason) => Err(CliError::cannot_run(format!("cannot write to stdout: {reason}"))),
+    }
+}

@@ -1,0 +1,131 @@
+//! `kvnode scan`, `count`, `incr`, `cas` and `put --new`, as a person types them.
+
+#![cfg(feature = "program")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+
+use support::person::Person;
+use support::{BeamNode, Epmd, KvNode, Otp, at_host};
+
+#[test]
+fn entries_are_printed_a_line_each_and_counted() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _one = KvNode::start(&epmd, "one", "");
+    assert_eq!((person.gets(&["count"]), person.gets(&["scan"])), ("0\n".into(), String::new()));
+    for (key, value) in [("{:user, 7}", "%{name: \"Manolito\"}"), ("{:user, 9}", "nil"), ("\"a\"", "[1 | 2]")]
+    {
+        assert_eq!(person.gets(&["put", key, value]), ":ok\n");
+    }
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let all = ["{\"a\", [1 | 2]}", "{{:user, 7}, %{name: \"Manolito\"}}", "{{:user, 9}, nil}"];
+    assert_eq!(sorted(person.gets(&["scan"])), all);
+    assert_eq!(
+        sorted(person.gets(&["scan", "--keys", "--match", "{:user, :_}"])),
+        ["{:user, 7}", "{:user, 9}"]
+    );
+    assert_eq!(person.gets(&["scan", "--match", "\"a\"", "--to", "global:one"]), "{\"a\", [1 | 2]}\n");
+    assert_eq!(sorted(person.gets(&["scan", "--limit", "2"])).len(), 2);
+    assert_eq!(
+        person.gets(&["scan", "--json", "--match", "{:_, 9}"]),
+        "{\"key\":{\"term\":\"{:user, 9}\",\"value\":[\"user\",9]},\"value\":{\"term\":\"nil\",\"value\":null}}\n"
+    );
+    assert_eq!(
+        person.gets(&["scan", "--json", "--keys", "--match", "\"a\""]),
+        "{\"key\":{\"term\":\"\\\"a\\\"\",\"value\":\"a\"}}\n"
+    );
+    assert_eq!(person.gets(&["count", "--json"]), "{\"term\":\"3\",\"value\":3}\n");
+    person.fails(&["scan", "--match", "{:user, x}"], 2, &["PATTERN is not a term: column 9"]);
+    for pattern in [":\"$1\"", "{:a, %{:_ => 1}}"] {
+        person.fails(
+            &["scan", "--match", pattern],
+            2,
+            &["a variable that there is not", ":_ is the only one"],
+        );
+    }
+    person.fails(&["scan", "--to", "global:nobody"], 3, &["nobody has the name {:global, :nobody}"]);
+}
+
+#[test]
+fn a_large_store_is_printed_page_by_page_and_no_further_than_somebody_reads() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let one = KvNode::start(&epmd, "one", "");
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "filler");
+    beam.ping(one.name());
+    let fill = "for n <- 1..20, do: :ok = GenServer.call({:global, :one}, {:put_many, for(m <- 1..1_000, do: {{n, m}, \
+                String.duplicate(\"v\", 1_000)})})";
+    beam.run(fill);
+    let mut keys: Vec<String> = person.gets(&["scan", "--keys"]).lines().map(str::to_owned).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 20_000);
+    assert_eq!(person.gets(&["scan", "--limit", "1234"]).lines().count(), 1234);
+    // As `head` does.
+    let mut child = person.command(&["scan"]).spawn().expect("it was built");
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+    out.read_line(&mut line).expect("a line");
+    drop(out);
+    assert!(child.wait().expect("it is our child").success() && line.starts_with("{{"), "{line}");
+}
+
+#[test]
+fn keys_are_changed_where_they_have_what_is_expected() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _one = KvNode::start(&epmd, "one", "");
+    let refused = |args: &[&str], stdout: &str, part: &str| {
+        let said = person.types(args);
+        assert_eq!((said.code, said.text()), (5, format!("{stdout}\n")), "{args:?}: {said:?}");
+        assert!(said.stderr.contains(part), "{said:?}");
+    };
+    assert_eq!(person.gets(&["put", ":k", "1", "--new"]), "true\n");
+    refused(&["put", ":k", "2", "--new"], "false", "nothing was changed");
+    assert_eq!(person.gets(&["put", ":short", "1", "--new", "--ttl", "2h"]), "true\n");
+    assert_eq!(person.gets(&["incr", ":k"]), "2\n");
+    assert_eq!(person.gets(&["incr", ":k", "-12"]), "-10\n");
+    assert_eq!(person.gets(&["incr", ":n", "--initial", "40", "2", "--ttl", "1h"]), "42\n");
+    refused(&["incr", ":k", "1.5"], "{:error, :not_an_integer}", "is no integer");
+    assert_eq!(person.gets(&["cas", ":light", ":green", "--absent"]), ":ok\n");
+    assert_eq!(person.gets(&["cas", ":light", ":red", "--value", ":green", "--ttl", "1h"]), ":ok\n");
+    let revision = person.gets(&["call", "{:fetch_revision, :light}"]);
+    let revision = revision.trim_end_matches("}\n").rsplit(' ').next().expect("a number");
+    assert_eq!(person.gets(&["cas", ":light", "-1", "--revision", revision]), ":ok\n");
+    let conflict = person.types(&["cas", ":light", ":red", "--revision", revision]);
+    assert_eq!(conflict.code, 5);
+    assert!(conflict.text().starts_with("{:error, {:conflict, {:value, -1, "), "{conflict:?}");
+    refused(&["cas", ":none", "1", "--value", "1"], "{:error, {:conflict, :absent}}", "something else");
+    for args in [&["cas", ":k", "1"][..], &["cas", ":k", "1", "--absent", "--revision", "1"]] {
+        let said = person.types(args);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.stderr.contains("--value <TERM>|--revision <N>|--absent"), "{said:?}");
+    }
+}
+
+#[test]
+fn a_server_that_would_end_by_it_is_not_asked() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    beam.run("{:ok, store} = KeyValueStore.start_link(%{data: %{a: 1}}); Process.unlink(store)");
+    let node = at_host("beam");
+    for args in [
+        &["scan"][..],
+        &["count"],
+        &["incr", ":a"],
+        &["cas", ":a", "1", "--absent"],
+        &["put", ":a", "2", "--new"],
+        &["put", ":a", "2", "--ttl", "1s"],
+    ] {
+        let args: Vec<&str> = args.iter().copied().chain(["--node", &node]).collect();
+        person.fails(&args, 5, &["is no kvnode", "it was not asked"]);
+    }
+    beam.check("Process.alive?(store)", "true");
+}

@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "this measures time")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this prints its findings")]
 
+mod api;
 #[path = "../../tests/support/around.rs"]
 mod around;
 mod beam;
@@ -84,6 +85,8 @@ enum Load {
     /// Writes per second with 0 to 4 slaves, how late slaves are, and how fast one is brought up to date, beside the
     /// Elixir system's own primary and slaves
     Replication,
+    /// Many keys in one request, sums, keys that end, and scans, by callers on a BEAM
+    Api,
     /// Puts that are on disk when they are answered: 1, 16, 128 and 1,000 callers; reads hot and cold; recovery
     Durable,
     /// System calls per call, by strace
@@ -107,7 +110,7 @@ enum Load {
     Profile,
 }
 
-const EACH: [Load; 16] = [
+const EACH: [Load; 17] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -119,6 +122,7 @@ const EACH: [Load; 16] = [
     Load::Memory,
     Load::Startup,
     Load::Replication,
+    Load::Api,
     Load::Durable,
     Load::Syscalls,
     Load::Hostile,
@@ -391,6 +395,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Memory => memory::per_entry(lab, plan, findings),
         Load::Startup => startup::startup(lab, plan, findings),
         Load::Replication => replication::replication(lab, plan, findings),
+        Load::Api => api::measure(lab, plan, findings),
         Load::Durable => durable::measure(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
         Load::Hostile => hostile::attacks(lab, plan, findings),

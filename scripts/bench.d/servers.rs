@@ -34,6 +34,10 @@ pub enum Kind {
     Genserver,
     /// A GenServer with a Map that has each get answered by a process of its own
     Spawning,
+    /// A GenServer with a Map that has the requests of the load api
+    ApiGenserver,
+    /// A table of ETS that is read and written by :erpc, of the load api
+    ApiEts,
     /// Elixir's KeyValueStoreReplicated of tests/elixir, as a primary or as a slave
     Replicated,
     /// Elixir's KeyValueStore with an ETS table, read through :erpc
@@ -73,6 +77,8 @@ impl Kind {
             Self::KvnodeUnfragmented => "kvnode, no fragments",
             Self::Genserver => "GenServer",
             Self::Spawning => "GenServer that spawns",
+            Self::ApiGenserver => "GenServer",
+            Self::ApiEts => "ETS by :erpc",
             Self::Replicated => "Elixir",
             Self::Ets => "ETS by :erpc",
             Self::Cnode => "C node",
@@ -267,6 +273,9 @@ impl Lab {
             }
             Kind::Spawning => self.unseated_beam(&full_name, "BenchServer.spawning()", place)?,
             Kind::Genserver => self.unseated_beam(&full_name, "BenchServer.map()", place)?,
+            Kind::ApiGenserver | Kind::ApiEts => {
+                self.unseated_beam(&full_name, "BenchServer.Api.main()", place)?
+            }
             Kind::Replicated => self.unseated_beam(&full_name, "BenchReplicated.main()", place)?,
             Kind::Ets => self.unseated_beam(&full_name, "BenchServer.ets()", place)?,
             Kind::Cnode => {

@@ -1,0 +1,154 @@
+//! The requests beside get, put and delete: of several keys, sums, keys that end, scans. All callers are processes of a BEAM.
+
+use std::io::Write;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::beam::Figures;
+use crate::children::Running;
+use crate::compiled::is_not_installed;
+use crate::link::HOST;
+use crate::report::{Better, Metric, OURS, Table};
+use crate::rounds::Bench;
+use crate::servers::{Kind, Lab, Server};
+use crate::{Findings, Plan, Result, failure};
+
+const SERVERS: [Kind; 3] = [Kind::Kvnode, Kind::ApiGenserver, Kind::ApiEts];
+/// Entries of the loads that are not about their number.
+const ENTRIES: u64 = 10_000;
+/// Keys of a request of several.
+const KEYS: u64 = 100;
+/// Entries of a page, where a store is scanned as fast as that goes.
+const PAGE: u64 = 10_000;
+/// And where nothing else is said.
+const PAGE_USUAL: u64 = 1_000;
+/// How long one load may take, whatever it was asked to take.
+const LOAD_MAX: Duration = Duration::from_secs(180);
+
+/// All of them.
+pub fn measure(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
+    let mut command: Command = match lab.beam("api", "BenchApi.main()") {
+        Ok(command) => command,
+        Err(error) if is_not_installed(&error) => {
+            findings.note(format!("no loads of a BEAM: {error}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let client = Running::start("api client", &mut command, lab.folder.path())?;
+    client.wait_for("ready")?;
+    let mut bench = Bench::start(lab, plan, &SERVERS, findings);
+    bench.ready(findings, |server| ask(&client, server, "fill", &[ENTRIES]).map(drop));
+    many(plan, &client, &mut bench, findings);
+    drop(bench);
+    writes(lab, plan, &client, findings);
+    scans(lab, plan, &client, findings);
+    Ok(())
+}
+
+/// Requests of a hundred keys beside requests of one.
+fn many(plan: &Plan, client: &Running, bench: &mut Bench, findings: &mut Findings) {
+    let millis = plan.time.as_millis() as u64;
+    let metrics: [Metric; 2] = [("keys/s, 100 each", Better::Higher), ("keys/s, one each", Better::Higher)];
+    let mut table = Table::new(format!("one BEAM caller gets {KEYS} keys of {ENTRIES} at once"), &metrics)
+        .expect("keys/s, 100 each", Kind::ApiGenserver.name(), 3.0);
+    bench.measure(plan, &mut table, |server| {
+        let [many, single] =
+            [ask(client, server, "many", &[millis, KEYS])?, ask(client, server, "single", &[millis])?];
+        Ok([rate(&many), rate(&single)])
+    });
+    if let (Some(ours), Some(single)) = (table.median(OURS, 0), table.median(Kind::ApiGenserver.name(), 1)) {
+        let ratio = ours / single;
+        let verdict = verdict(ratio >= 20.0);
+        table.note(format!(
+            "kvnode: {ratio:.0} times the keys/s of single gets of a GenServer, expected 20: {verdict}"
+        ));
+    }
+    findings.table(table);
+}
+
+/// Sums, and puts of what ends, beside puts.
+fn writes(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
+    let millis = plan.time.as_millis() as u64;
+    let metrics: [Metric; 5] = [
+        ("puts/s", Better::Higher),
+        ("sums/s", Better::Higher),
+        ("puts with ttl/s", Better::Higher),
+        ("sums/puts", Better::Higher),
+        ("ttl/puts", Better::Higher),
+    ];
+    let mut bench = Bench::start(lab, plan, &[Kind::Kvnode, Kind::ApiGenserver], findings);
+    let mut table = Table::new("128 BEAM callers put, add, and put what ends", &metrics);
+    bench.measure(plan, &mut table, |server| {
+        let of = |request: u64| -> Result<f64> {
+            Ok(rate(&ask(client, server, "callers", &[millis, 128, request])?))
+        };
+        let [puts, sums, ends] = [of(0)?, of(1)?, of(2)?];
+        Ok([puts, sums, ends, sums / puts, ends / puts])
+    });
+    for (column, what, least) in [(3, "sums/s", 0.95), (4, "puts with ttl/s", 0.9)] {
+        if let Some(ratio) = table.median(OURS, column) {
+            let verdict = verdict(ratio >= least);
+            table.note(format!("kvnode: {what} are {ratio:.2} of puts/s, expected {least}: {verdict}"));
+        }
+    }
+    findings.table(table);
+}
+
+/// All entries of a large store, and gets beside that.
+fn scans(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
+    let entries: u64 = plan.pick(1_000_000, 50_000);
+    let millis = plan.time.as_millis() as u64;
+    let metrics: [Metric; 4] = [
+        ("entries/s", Better::Higher),
+        ("get p99 µs alone", Better::Lower),
+        ("get p99 µs beside", Better::Lower),
+        ("times", Better::Lower),
+    ];
+    for kinds in [&[Kind::Kvnode, Kind::ApiEts][..], &[Kind::KvnodeDurable]] {
+        let mut bench = Bench::start(lab, plan, kinds, findings);
+        bench.ready(findings, |server| ask(client, server, "fill", &[entries]).map(drop));
+        let place = if kinds.len() > 1 { "in memory" } else { "on disk" };
+        let mut table = Table::new(
+            format!(
+                "a BEAM scans {entries} entries of 100 bytes {place}, {PAGE} a page, {PAGE_USUAL} beside gets"
+            ),
+            &metrics,
+        );
+        bench.measure(plan, &mut table, |server| {
+            let scan = ask(client, server, "scan", &[PAGE])?;
+            if scan.of("calls") != entries as f64 {
+                return Err(failure(format!("{} entries of {entries} have come", scan.of("calls"))));
+            }
+            let gets = ask(client, server, "beside", &[millis, PAGE_USUAL])?;
+            let [alone, beside] = [gets.of("alone") / 1e3, gets.of("beside") / 1e3];
+            Ok([rate(&scan), alone, beside, beside / alone])
+        });
+        if let (Some(rate), Some(times)) = (table.median(OURS, 0), table.median(OURS, 3)) {
+            let (fast, calm) = (verdict(rate >= 300_000.0), verdict(times <= 2.0));
+            table.note(format!("kvnode: {:.2} million entries/s, expected 0.3: {fast}", rate / 1e6));
+            table.note(format!(
+                "kvnode: p99 of gets beside it {times:.1} times that alone, expected 2 at most: {calm}"
+            ));
+        }
+        findings.table(table);
+    }
+}
+
+const fn verdict(is_reached: bool) -> &'static str {
+    if is_reached { "reached" } else { "MISSED" }
+}
+
+fn rate(found: &Figures) -> f64 {
+    found.of("calls") / found.of("elapsed") * 1e9
+}
+
+fn ask(client: &Running, server: &Server, load: &str, numbers: &[u64]) -> Result<Figures> {
+    let kind = if server.kind == Kind::ApiEts { "ets" } else { "gen" };
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    let line = format!("{load} {kind} {}@{HOST} {}\n", server.node(), numbers.join(" "));
+    let mut stdin = client.stdin.as_ref().ok_or_else(|| failure("no pipe"))?;
+    stdin.write_all(line.as_bytes())?;
+    stdin.flush()?;
+    Figures::read(load, &client.line(LOAD_MAX)?)
+}

@@ -59,14 +59,24 @@ fn read(node: &str, line: &str) -> (u64, Call) {
     let [client, key, act, value, start, end] = words[..] else { panic!("a line of six words: {line}") };
     let number = |word: &str| word.parse::<u64>().expect("a number");
     let optional = |word: &str| (word != "-").then(|| number(word));
+    let mut end = optional(end);
     let act = match act {
         "put" => Act::Put(number(value)),
         "delete" => Act::Delete,
         "get" => Act::Get(optional(value)),
+        "swap" => {
+            let (saw, puts) = value.split_once(':').expect("what was seen, and what came in its place");
+            Act::Swap { saw: optional(saw), puts: optional(puts) }
+        }
+        // An answer that says nothing.
+        "unknown" => {
+            end = None;
+            Act::Get(None)
+        }
         other => panic!("an act: {other}"),
     };
     let caller = format!("{client} on {node}");
-    (number(key), Call { caller, act, start: number(start), end: optional(end) })
+    (number(key), Call { caller, act, start: number(start), end })
 }
 
 /// What one node calls now lies between two instants of another's clock, for each pair.
@@ -154,6 +164,42 @@ fn callers_of_a_store_that_answers_later_and_in_any_order_see_one_store() {
     assert_eq!(count(&history, |call| call.end.is_none()), 0, "every call was answered");
     assert!(most_at_once(&history) > 2, "the calls do not overlap");
     assert_linearizable(&history);
+}
+
+/// Of each way to change a key by what it has, so that many of them meet.
+fn assert_conditional(beams: &[BeamNode]) {
+    let history = observe(beams, "{:global, :kv}", ", conditional: true");
+    let swaps = count(&history, |call| matches!(call.act, Act::Swap { .. }));
+    println!("{swaps} calls have put something in the place of what they have seen");
+    assert!(swaps > 300, "{swaps} of them have");
+    assert!(most_at_once(&history) > 2, "the calls do not overlap");
+    assert_linearizable(&history);
+}
+
+#[test]
+fn comparisons_sums_and_transactions_of_callers_on_nodes_of_all_versions_see_one_store() {
+    let epmd = Epmd::start();
+    let kv = KvNode::start(&epmd, "kv", "");
+    assert_conditional(&callers_of_every_version(&epmd, kv.name()));
+}
+
+#[test]
+fn comparisons_sums_and_transactions_of_callers_see_one_store_on_disk() {
+    let epmd = Epmd::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let kv = KvNode::start(&epmd, "kv", &format!("--data-dir {}", dir.path().display()));
+    assert_conditional(&callers_of_every_version(&epmd, kv.name()));
+}
+
+#[test]
+fn comparisons_sums_and_transactions_see_one_store_that_answers_later() {
+    let epmd = Epmd::start();
+    let node = Running::start(&epmd, "kv");
+    let manner = Manner { has_thread: true, ..Manner::wild(u64::from(std::process::id())) };
+    let server = KeyValueServer::new(Deferred::new(manner), node.dispatch(), Downstreams::on(&node), 1 << 20);
+    let store = node.serve_inline(server.shared());
+    assert!(store.register_global("kv").is_ok(), "the name is free");
+    assert_conditional(&callers_of_every_version(&epmd, node.name().as_str()));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 defmodule KvNodeTest.Linear do
   @moduledoc """
   Clients that put, get and delete at random, and write down when each call began and ended
-  (tests/linearizable.rs judges what they wrote).
+  (tests/linearizable.rs judges what they wrote). With `conditional: true` they also look at what is there and put something in its
+  place in one call: by a comparison, a transaction, a sum, by taking it out.
 
   Times are the operating system's monotonic clock, which all processes of a machine share. Each value is put once:
   `run/2` counts them from `base` on.
@@ -12,7 +13,8 @@ defmodule KvNodeTest.Linear do
 
   @doc """
   Runs `clients` processes that call `server` as often as `calls` says, on the keys 1 to `keys`, and gives all calls as
-  text: `CLIENT KEY ACT VALUE START END` each, `-` for none.
+  text: `CLIENT KEY ACT VALUE START END` each, `-` for none. Where something was seen and replaced ACT is `swap`, and VALUE what was
+  seen, a colon and what has come in its place.
 
   With `cut: {node, calls}` one of them cuts the connection to this node each time that so many calls were made here.
   A client whose call ends in an exit goes on when the server is found again: the call is written down without an end.
@@ -56,13 +58,7 @@ defmodule KvNodeTest.Linear do
     maybe_cut(options, :counters.get(made, 1))
     key = :rand.uniform(options.keys)
 
-    {act, request} =
-      case :rand.uniform(10) do
-        at when at <= 4 -> {"put", {:put, key, fresh}}
-        5 -> {"delete", {:delete, key}}
-        _ -> {"get", {:get, key}}
-      end
-
+    {act, request} = choose(key, fresh, options)
     started = now()
 
     {answer, ended} =
@@ -74,18 +70,58 @@ defmodule KvNodeTest.Linear do
           {:none, nil}
       end
 
-    value =
-      case {act, answer} do
-        {"get", {:ok, value}} -> value
-        {"get", :none} -> nil
-        {"put", {:ok, :ok}} -> fresh
-        {"put", :none} -> fresh
-        {"delete", {:ok, :ok}} -> nil
-        {"delete", :none} -> nil
-      end
-
+    {act, value} = made(act, answer)
+    Process.put(key, seen(act, value))
     Enum.map([client, key, act, value, started, ended], &[show(&1), " "]) ++ [";"]
   end
+
+  defp choose(key, fresh, %{conditional: true} = options) do
+    last = Process.get(key)
+    expected = if last, do: {:value, last}, else: :absent
+
+    case :rand.uniform(16) do
+      1 -> {{:swap, fresh}, {:get_and_put, key, fresh}}
+      2 -> {{:swap, nil}, {:pop, key}}
+      at when at in 3..4 -> {{:sum, fresh}, {:update_counter, key, fresh}}
+      at when at in 5..7 -> {{:compared, last, fresh}, {:compare_and_put, key, expected, fresh}}
+      8 when last != nil -> {{:transacted, last, last + fresh}, transaction(key, last, fresh)}
+      _ -> choose(key, fresh, Map.delete(options, :conditional))
+    end
+  end
+
+  defp choose(key, fresh, _options) do
+    case :rand.uniform(10) do
+      at when at <= 4 -> {{:put, fresh}, {:put, key, fresh}}
+      5 -> {:delete, {:delete, key}}
+      _ -> {:get, {:get, key}}
+    end
+  end
+
+  # A sum by way of other keys, which stand for nothing.
+  defp transaction(key, last, fresh) do
+    changes = [{:put, {:beside, key}, fresh}, {:add, key, fresh}, {:delete, {:beside, key}}]
+    {:transact, [{:equal, key, last}, {:absent, {:beside, key}}], changes}
+  end
+
+  defp made(:get, {:ok, value}), do: {:get, value}
+  defp made(:get, :none), do: {:get, nil}
+  defp made({:put, value}, answer) when answer in [:none, {:ok, :ok}], do: {:put, value}
+  defp made(:delete, answer) when answer in [:none, {:ok, :ok}], do: {:delete, nil}
+  # What takes out of nothing changes nothing.
+  defp made({:swap, nil}, {:ok, nil}), do: {:get, nil}
+  defp made({:swap, puts}, {:ok, saw}), do: {:swap, {saw, puts}}
+  defp made({:sum, n}, {:ok, n}), do: {:swap, {nil, n}}
+  defp made({:sum, n}, {:ok, sum}), do: {:swap, {sum - n, sum}}
+  defp made({:compared, saw, puts}, {:ok, :ok}), do: {:swap, {saw, puts}}
+  defp made({:compared, saw, _}, {:ok, {:error, {:conflict, {:value, value, _}}}}) when value != saw, do: {:get, value}
+  defp made({:compared, saw, _}, {:ok, {:error, {:conflict, :absent}}}) when saw != nil, do: {:get, nil}
+  defp made({:transacted, saw, sum}, {:ok, {:ok, [:ok, sum, :ok]}}), do: {:swap, {saw, sum}}
+  # That it has something else is all that is known.
+  defp made({:transacted, _, _}, {:ok, {:error, {:failed, {:equal, _, _}}}}), do: {:unknown, nil}
+
+  # What the key may have, as far as this client knows.
+  defp seen(:swap, {_, puts}), do: puts
+  defp seen(_, value), do: value
 
   defp maybe_cut(%{cut: {node, every}}, made) when rem(made, every) == 0 do
     :erlang.disconnect_node(node)
@@ -110,6 +146,7 @@ defmodule KvNodeTest.Linear do
   end
 
   defp show(nil), do: "-"
-  defp show(text) when is_binary(text), do: text
+  defp show({saw, puts}), do: [show(saw), ":", show(puts)]
+  defp show(act) when is_atom(act), do: Atom.to_string(act)
   defp show(number), do: Integer.to_string(number)
 end

@@ -20,6 +20,14 @@ pub enum Act {
     Delete,
     /// A get that was answered with this value, or with none.
     Get(Option<u64>),
+    /// A write that was answered by what was there, and has put something in its place, both in one instant. One that was never
+    /// answered is no such call.
+    Swap {
+        /// What was there.
+        saw: Option<u64>,
+        /// What is there now.
+        puts: Option<u64>,
+    },
 }
 
 /// A call of one key, with times on one clock.
@@ -84,7 +92,7 @@ pub fn check_key(calls: &[Call]) -> Result<(), Violation> {
     let read: HashSet<u64> = calls
         .iter()
         .filter_map(|call| match call.act {
-            Act::Get(value) if call.end.is_some() => value,
+            Act::Get(value) | Act::Swap { saw: value, .. } if call.end.is_some() => value,
             _ => None,
         })
         .collect();
@@ -95,6 +103,7 @@ pub fn check_key(calls: &[Call]) -> Result<(), Violation> {
                 Act::Get(_) => false,
                 Act::Put(value) => read.contains(&value),
                 Act::Delete => true,
+                Act::Swap { .. } => panic!("it was answered: {call:?}"),
             }
     };
     // Starts before ends of the same instant: then they overlap.
@@ -187,17 +196,25 @@ impl<'a> Search<'a> {
             let value = match call.act {
                 Act::Put(value) => Some(value),
                 Act::Delete => None,
-                Act::Get(_) => return None,
+                Act::Swap { saw, puts } if saw == one.value => puts,
+                Act::Swap { .. } | Act::Get(_) => return None,
             };
             if one.done & (1 << slot) != 0 {
                 return None;
             }
             let written = Configuration { value, done: one.done | 1 << slot };
             let next = self.absorb(written);
-            // One that was never answered and that no get sees now may as well be carried out later, or never. And
+            // One that was never answered and that nobody sees now may as well be carried out later, or never. And
             // deletes of this kind are all alike.
             let lost = call.end.is_none();
-            if lost && (next == written || value.is_none() && std::mem::replace(&mut lost_delete, true)) {
+            let is_swapped = || {
+                let mut open = self.open();
+                open.any(|(slot, call)| {
+                    next.done & (1 << slot) == 0 && matches!(call.act, Act::Swap { saw, .. } if saw == value)
+                })
+            };
+            let is_unseen = next == written && !is_swapped();
+            if lost && (is_unseen || value.is_none() && std::mem::replace(&mut lost_delete, true)) {
                 return None;
             }
             Some(next)
@@ -325,6 +342,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_seen_and_put_in_its_place_is_one_instant() {
+        let swap =
+            |saw: Option<u64>, puts: Option<u64>, start, end| call(Act::Swap { saw, puts }, start, end);
+        accepted(&[put(1, 0, 1), swap(Some(1), Some(2), 2, 3), swap(Some(2), None, 4, 5), get(None, 6, 7)]);
+        // Two that have seen the same, though that was put once.
+        refused(&[put(1, 0, 1), swap(Some(1), Some(2), 2, 9), swap(Some(1), Some(3), 2, 9)], 2);
+        refused(&[put(1, 0, 1), swap(None, Some(2), 2, 9)], 1);
+        accepted(&[put(1, 0, 1), swap(Some(1), Some(2), 2, 9), swap(Some(2), Some(3), 2, 9), get(3, 10, 11)]);
+        refused(
+            &[put(1, 0, 1), swap(Some(1), Some(2), 2, 9), swap(Some(2), Some(3), 2, 9), get(2, 10, 11)],
+            3,
+        );
+    }
+
+    #[test]
     fn an_unanswered_get_says_nothing() {
         accepted(&[put(1, 0, 1), get(None, 2, None), get(7, 2, None), get(1, 3, 4)]);
     }
@@ -372,9 +404,13 @@ mod tests {
             (1_u64..4).prop_map(Act::Put),
             Just(Act::Delete),
             prop::option::of(1_u64..4).prop_map(Act::Get),
+            (prop::option::of(1_u64..4), prop::option::of(1_u64..4))
+                .prop_map(|(saw, puts)| Act::Swap { saw, puts }),
         ];
-        let one = (act, 0_u64..12, prop::option::weighted(0.75, 0_u64..6))
-            .prop_map(|(act, start, took)| call(act, start, took.map(|took| start + took)));
+        let one = (act, 0_u64..12, prop::option::weighted(0.75, 0_u64..6)).prop_map(|(act, start, took)| {
+            let took = if matches!(act, Act::Swap { .. }) { took.or(Some(3)) } else { took };
+            call(act, start, took.map(|took| start + took))
+        });
         proptest!(ProptestConfig::with_cases(4_000), |(calls in prop::collection::vec(one, 1..7))| {
             prop_assert_eq!(check_key(&calls).is_ok(), any_order_explains(&calls, None));
         });
@@ -393,7 +429,8 @@ mod tests {
                 Act::Put(value) => Some(value),
                 Act::Delete => None,
                 Act::Get(seen) if call.end.is_none() || seen == value => value,
-                Act::Get(_) => return false,
+                Act::Swap { saw, puts } if saw == value => puts,
+                Act::Swap { .. } | Act::Get(_) => return false,
             };
             let rest = [&left[..at], &left[at + 1..]].concat();
             first && any_order_explains(&rest, after)
@@ -417,14 +454,16 @@ mod tests {
                 let start = time + random(10);
                 let instant = start + random(30);
                 let end = instant + random(30);
-                let act = match random(4) {
+                let act = match random(6) {
                     0 => Act::Delete,
+                    4 => Act::Swap { saw: None, puts: Some(client * 1_000 + number) },
+                    5 => Act::Swap { saw: None, puts: None },
                     1 => Act::Put(client * 1_000 + number),
                     _ => Act::Get(None),
                 };
                 planned.push((instant, call(act, start, end)));
                 time = end + 1;
-                if random(20) == 0 {
+                if random(20) == 0 && !matches!(act, Act::Swap { .. }) {
                     planned.last_mut().expect("it was pushed just now").1.end = None;
                 }
             }
@@ -437,6 +476,7 @@ mod tests {
                 _ if call.end.is_none() && random(2) == 0 => {}
                 Act::Put(put) => value = Some(*put),
                 Act::Delete => value = None,
+                Act::Swap { saw, puts } => *saw = std::mem::replace(&mut value, *puts),
                 Act::Get(seen) => *seen = value,
             }
         }

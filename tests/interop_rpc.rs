@@ -313,6 +313,41 @@ fn a_node_says_of_itself_what_it_knows() {
 }
 
 #[test]
+fn the_requests_of_a_store_are_functions() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let kv = KvNode::start(&epmd, "kv", "");
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.ping(kv.name());
+        beam.run(&format!("call = fn f, a -> :erpc.call(:\"{}\", KeyValueStore, f, a) end", kv.name()));
+        for (call, answer) in [
+            ("call.(:put, [:k, 1, [ttl: 60_000]])", ":ok"),
+            ("call.(:update_counter, [:k, 2])", "3"),
+            ("call.(:update_counter, [:n, 2, 40, [confirm: 0]])", "42"),
+            ("call.(:fetch, [:k])", "{:ok, 3}"),
+            ("call.(:put_new, [:k, 1])", "false"),
+            ("call.(:compare_and_put, [:k, {:value, 3}, :x])", ":ok"),
+            ("call.(:transact, [[{:equal, :k, :x}], [{:add, :n, 1}, {:delete, :k}]])", "{:ok, [43, :ok]}"),
+            ("call.(:count, [])", "1"),
+            ("call.(:scan, [[limit: 5]])", "{[n: 43], :done}"),
+            ("call.(:put_many, [%{1 => 2}])", ":ok"),
+            ("call.(:get_many, [[1, 2]])", "%{1 => 2}"),
+            ("call.(:delete, [1, [confirm: 0]])", ":ok"),
+            ("call.(:put, [:k, 1, [colour: 1]])", "{:error, {:unknown_option, :colour}}"),
+            (
+                "match?({:exception, :undef, _}, catch_error(fn -> call.(:replica_ask, [1, 2, 3]) end))",
+                "true",
+            ),
+            ("match?({:exception, :undef, _}, catch_error(fn -> call.(:count, [1]) end))", "true"),
+        ] {
+            let caught = "catch_error = fn act -> try do act.() catch :error, why -> why end end";
+            let call = call.replace("catch_error(", "catch_error.(");
+            beam.check(&format!("{caught}; {call}"), answer);
+        }
+    });
+}
+
+#[test]
 fn stores_are_started_with_a_state_and_served_under_their_names() {
     on_every_otp(|otp| {
         let trio = Trio::start(otp);

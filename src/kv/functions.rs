@@ -1,7 +1,8 @@
 //! The functions of the Elixir modules `KeyValueStore`, `KeyValueStoreReplicated` and `KeyValueStoreDistributed`, as other
 //! nodes call them here by rpc.
 //!
-//! The clients (`put`, `get`, `delete`, `add_slave`) call the server that the Elixir module calls, wherever that lives.
+//! The clients (`put`, `get`, `delete`, `add_slave`) call the server that the Elixir module calls, wherever that lives. Where that is
+//! one of this node, each other request of a store is a function too, with the same name.
 //! `start_link` starts a store here. Unlike on a BEAM it is linked to nobody: the process that an rpc runs in ends with
 //! it, and a store that ended then too would be of no use to the caller that had it started.
 
@@ -9,6 +10,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::requests::is_request;
 use super::{Follow, KeyValueServer, StateShape};
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter, encode};
@@ -209,6 +211,16 @@ impl Functions for KeyValueFunctions {
             }
             (_, "delete", [key]) => {
                 request(call, server, context, |w| _ = w.tuple(2).atom("delete").term(*key))
+            }
+            // A server of ours, which goes on whatever it is asked.
+            (PLAIN | REPLICATED, function, elements) if is_request(function, elements.len()) => {
+                request(call, server, context, |w| match elements {
+                    [] => _ = w.atom(function),
+                    elements => {
+                        w.tuple(elements.len() + 1).atom(function);
+                        elements.iter().for_each(|element| _ = w.term(*element));
+                    }
+                })
             }
             (REPLICATED, "add_slave", [slave]) => {
                 request(call, server, context, |w| _ = w.tuple(2).atom("add_slave").term(*slave))

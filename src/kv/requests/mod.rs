@@ -94,6 +94,14 @@ pub(super) fn read<'a>(
     lookup.or_else(|| Edit::read(term, arity, operation, cursor))
 }
 
+/// Whether there is a request of this name with so many elements behind it that callers have: those here, and those with options of
+/// the others.
+pub(super) fn is_request(name: &str, elements: usize) -> bool {
+    const OTHERS: &[(usize, &[u8])] = &[(4, b"put"), (3, b"delete"), (1, b"count")];
+    let known = Lookup::KNOWN.iter().chain(Edit::KNOWN).chain(OTHERS);
+    known.into_iter().any(|&known| known == (elements + 1, name.as_bytes()))
+}
+
 /// The elements of a list that a request names.
 fn listed(list: TermView<'_>) -> Result<Vec<TermView<'_>>, Unserved> {
     match list.list_len() {

@@ -27,6 +27,7 @@ defmodule KvNode do
   ## Errors
 
   What a store does not do it answers with `{:error, reason}`: `:no_space`, `{:slave_of, primary}` and others, see `docs/requests.md`.
+  Functions that answer `true` or `false` may answer that too: `true = KvNode.put_new(store, key, value)`, and not `if`.
   A call that is not answered exits, as every `GenServer.call/3` does.
   """
 
@@ -51,7 +52,8 @@ defmodule KvNode do
   end
 
   @doc """
-  The value of a key, or `default` where nothing is there. Raises `KvNode.Error` where the store cannot say.
+  The value of a key, or `default` where nothing is there. Raises `KvNode.Error` where the store cannot say. Options come behind
+  `default`: `KvNode.get(store, key, nil, timeout: 1000)`.
 
       iex> KvNode.get({:global, :docs}, :missing)
       nil
@@ -107,13 +109,18 @@ defmodule KvNode do
   def fetch_revision(store, key, opts \\ []), do: read(store, {:fetch_revision, key}, opts)
 
   @doc """
-  Whether something is there.
+  Whether something is there. Raises `KvNode.Error` where the store cannot say.
 
       iex> KvNode.has_key?({:global, :docs}, :missing)
       false
   """
-  @spec has_key?(store, key, keyword) :: boolean | error
-  def has_key?(store, key, opts \\ []), do: read(store, {:member, key}, opts)
+  @spec has_key?(store, key, keyword) :: boolean
+  def has_key?(store, key, opts \\ []) do
+    case read(store, {:member, key}, opts) do
+      {:error, reason} -> raise Error, reason: reason
+      is_there -> is_there
+    end
+  end
 
   @doc """
   How long a key has: `{:ok, milliseconds}`, `{:ok, :infinity}`, or `:error` where nothing is there.
@@ -216,7 +223,7 @@ defmodule KvNode do
       101
   """
   @spec update_counter(store, key, integer, keyword) :: integer | error
-  def update_counter(store, key, increment \\ 1, opts \\ []) do
+  def update_counter(store, key, increment \\ 1, opts \\ []) when not is_list(increment) do
     {initial, opts} = Keyword.pop(opts, :initial, 0)
     write(store, {:update_counter, key, increment, initial}, opts)
   end
@@ -248,7 +255,7 @@ defmodule KvNode do
 
   @doc """
   Puts the result of `fun` for what is there, or `initial` where nothing is: `{:ok, value}` with what it has put. `fun` runs in the
-  caller, once more for each write of the key that comes between.
+  caller, once more for each write of the key that comes between. Without `:ttl` what it puts stays, whatever was there.
 
       iex> KvNode.delete({:global, :docs}, :list)
       iex> KvNode.update({:global, :docs}, :list, [1], &[2 | &1])
@@ -389,8 +396,12 @@ defmodule KvNode do
   @spec status(store, keyword) :: map
   def status(store, opts \\ []), do: read(store, :status, opts)
 
-  defp read(store, request, opts),
-    do: GenServer.call(store, request, Keyword.get(opts, :timeout, 5_000))
+  defp read(store, request, opts) do
+    case Keyword.pop(opts, :timeout, 5_000) do
+      {timeout, []} -> GenServer.call(store, request, timeout)
+      {_, [{option, _} | _]} -> raise ArgumentError, "what reads has no option #{inspect(option)}"
+    end
+  end
 
   # Without options it is a request that the Elixir servers know too.
   defp write(store, request, opts) do

@@ -101,7 +101,11 @@ fn keys_are_changed_where_they_have_what_is_expected() {
     let conflict = person.types(&["cas", ":light", ":red", "--revision", revision]);
     assert_eq!(conflict.code, 5);
     assert!(conflict.text().starts_with("{:error, {:conflict, {:value, -1, "), "{conflict:?}");
-    refused(&["cas", ":none", "1", "--value", "1"], "{:error, {:conflict, :absent}}", "something else");
+    refused(
+        &["cas", ":none", "1", "--value", "1"],
+        "{:error, {:conflict, :absent}}",
+        "not what was expected",
+    );
     for args in [&["cas", ":k", "1"][..], &["cas", ":k", "1", "--absent", "--revision", "1"]] {
         let said = person.types(args);
         assert_eq!(said.code, 2, "{said:?}");

@@ -147,6 +147,8 @@ fn the_bounds_of_requests_are_those_of_the_page() {
         format!("{{:error, {{:too_many, {}}}}}", requests::KEYS_MAX),
         format!("{{:error, {{:too_large, {}}}}}", requests::BYTES_MAX),
         format!("{{:error, {{:too_large, {}}}}}", requests::INTEGER_BYTES_MAX),
+        format!("{{:error, {{:too_large, {}}}}}", requests::SUMS_BYTES_MAX),
+        format!("{{:error, {{:too_large, {}}}}}", requests::PATTERN_BYTES_MAX),
     ];
     for bound in bounds {
         assert!(page.code.contains(&bound), "{bound}");

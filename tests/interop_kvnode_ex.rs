@@ -91,6 +91,10 @@ fn it_says_what_a_store_says_and_goes_on_where_others_write() {
             "(try do KvNode.fetch!(store, :missing) rescue error in KeyError -> error.key end)",
             ":missing",
         );
+        beam.check(
+            &raised("KvNode.get(store, :k, nil, tiemout: 1)"),
+            "\"what reads has no option :tiemout\"",
+        );
         // Pages are asked for as they are wanted.
         beam.run("for n <- 1..1_000, do: :ok = KvNode.put(store, {:n, n}, n)");
         beam.check("store |> KvNode.stream(limit: 10) |> Enum.take(15) |> length()", "15");

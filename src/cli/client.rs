@@ -20,7 +20,7 @@ const WRITE_REFUSALS: &[(&str, &str)] = &[
         "unconfirmed",
         "fewer slaves than --confirm wants have it so far; the write stays, and kvnode status shows the slaves",
     ),
-    ("conflict", "it has something else than was expected, and keeps that"),
+    ("conflict", "what is there is not what was expected; nothing was changed"),
     ("not_an_integer", "what is there is no integer, or what is to be added is none; nothing was changed"),
 ];
 

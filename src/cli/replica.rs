@@ -9,7 +9,7 @@ use smol::Timer;
 use super::answer::Form;
 use super::ask::{AskArgs, Session, ToArgs};
 use super::client::slave_name;
-use super::store::{Store, asked, request};
+use super::store::{Store, request, with_store};
 use super::term::names_processes;
 use super::{CliError, answer, print};
 use crate::etf::{OwnedTerm, Pid, TermView};
@@ -95,7 +95,7 @@ pub(super) fn promote(args: PromoteArgs) -> Result<(), CliError> {
         w.tuple(2).atom("promote").list(1).tuple(2).atom("report").atom("true").nil();
     });
     let promote = promote.map_err(CliError::usage)?;
-    let (answer, status) = asked(&args.to, &args.ask, async |store: &Store<'_>| {
+    let (answer, status) = with_store(&args.to, &args.ask, async |store: &Store<'_>| {
         let answer = store.call(promote.view()).await?;
         // Meanwhile the slaves that are there have answered.
         let status = match report_of(answer.view()) {

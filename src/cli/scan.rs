@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::answer::{Form, json_of, refusal, text};
 use super::ask::{AskArgs, ToArgs};
-use super::store::{Store, asked_again, request};
-use super::{CliError, answer, progress, term};
+use super::client::told;
+use super::store::{Store, request, with_store_for_long};
+use super::{CliError, progress, term};
 use crate::etf::pattern::{Pattern, PatternError};
 use crate::etf::{OwnedTerm, TermView};
-use crate::kv::requests::KEYS_MAX;
 
 const SCAN_EXAMPLES: &str = "\
 EXAMPLES
@@ -61,14 +61,14 @@ pub(super) struct CountArgs {
 
 pub(super) fn count(args: CountArgs) -> Result<(), CliError> {
     let count = request(&args.to, &args.ask, |_| Ok(OwnedTerm::atom("count")))?;
-    answer::show(count.view(), args.ask.form())
+    told(count.view(), args.ask.form())
 }
 
 pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
     let typed = args.pattern.as_deref();
     let early = typed.map(|typed| term::read_early("PATTERN", typed)).transpose()?.flatten();
     let early = early.map(checked).transpose()?;
-    asked_again(&args.to, &args.ask, async |store: &Store<'_>| {
+    with_store_for_long(&args.to, &args.ask, async |store: &Store<'_>| {
         let pattern = match typed {
             Some(typed) => Some(checked(term::read_late(early, "PATTERN", typed, store.session)?)?),
             None => None,
@@ -132,7 +132,7 @@ fn page_request(
 /// The entries of a page, and what stands behind them.
 fn entries_of(page: TermView<'_>) -> Option<(Vec<TermView<'_>>, TermView<'_>)> {
     let [entries, next] = page.as_tuple::<2>()?;
-    Some((entries.elements(KEYS_MAX)?, next))
+    Some((entries.elements(PAGE)?, next))
 }
 
 fn refused(answer: TermView<'_>) -> CliError {

@@ -53,14 +53,14 @@ pub(super) fn request(
     ask: &AskArgs,
     request: impl Fn(&Session) -> Result<OwnedTerm, CliError>,
 ) -> Result<OwnedTerm, CliError> {
-    asked(to, ask, async |store: &Store<'_>| store.call(request(store.session)?.view()).await)
+    with_store(to, ask, async |store: &Store<'_>| store.call(request(store.session)?.view()).await)
 }
 
-/// Asks a store of a kvnode, within the time.
+/// Does something with a store of a kvnode; all of it has the time of --timeout.
 ///
 /// # Errors
 /// The server is none, or what `act` says.
-pub(super) fn asked<T>(
+pub(super) fn with_store<T>(
     to: &ToArgs,
     ask: &AskArgs,
     act: impl AsyncFnOnce(&Store<'_>) -> Result<T, CliError>,
@@ -69,11 +69,11 @@ pub(super) fn asked<T>(
     ask.with_session(async |session: &Session| act(&Store::find(session, &to, ask).await?).await)
 }
 
-/// The same, each question within the time.
+/// Does something with a store of a kvnode; each question has the time of --timeout.
 ///
 /// # Errors
-/// As [`asked`].
-pub(super) fn asked_again<T>(
+/// As [`with_store`].
+pub(super) fn with_store_for_long<T>(
     to: &ToArgs,
     ask: &AskArgs,
     act: impl AsyncFnOnce(&Store<'_>) -> Result<T, CliError>,

@@ -18,6 +18,6 @@ pub enum Page {
     Behind(Vec<u8>),
     /// Nothing follows.
     Last,
-    /// The place to begin behind is none of this store.
+    /// `after` is of another store, or was made up.
     Foreign,
 }

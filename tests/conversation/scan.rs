@@ -1,7 +1,7 @@
 //! Entries page by page.
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 use kvnode::distribution::DistributionFlags;
 use kvnode::etf::{OwnedTerm, TermView};
@@ -18,6 +18,12 @@ struct Asker {
     cluster: Cluster,
     /// Waits until the store has done all that it was asked for.
     settle: Box<dyn Fn()>,
+}
+
+impl DerefMut for Asker {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
 }
 
 impl Deref for Asker {
@@ -45,8 +51,30 @@ impl Asker {
             answers.extend(sent.iter().flat_map(|(_, frames)| frames_of(frames)));
         }
         let [answer] = &answers[..] else { panic!("{answers:?}") };
-        let [_, answer] = TermView::parse(payload_of(answer)).expect("a term").as_tuple().expect("a pair");
+        Self::answer_in(answer)
+    }
+
+    /// The same, behind another call that has not been answered.
+    #[cfg(feature = "disk")]
+    fn ask_of_two(&mut self, request: String) -> OwnedTerm {
+        let mut answers = self.cluster.call(request);
+        let work = self.cluster.sent.4.lock().pop();
+        work.into_iter().for_each(|mut work| while work.step() {});
+        (self.settle)();
+        let sent = std::mem::take(&mut *self.cluster.sent.0.lock());
+        answers.extend(sent.iter().flat_map(|(_, frames)| frames_of(frames)));
+        assert_eq!(answers.len(), 2);
+        Self::answer_in(&answers[1])
+    }
+
+    fn answer_in(frame: &[u8]) -> OwnedTerm {
+        let [_, answer] = TermView::parse(payload_of(frame)).expect("a term").as_tuple().expect("a pair");
         OwnedTerm::parse(answer.bytes().to_vec()).expect("a term")
+    }
+
+    /// Its cursors are keys of any length.
+    const fn is_deferred(&self) -> bool {
+        self.cluster.deferred.is_some()
     }
 
     /// The pages of a scan, each with its entries.
@@ -124,7 +152,7 @@ fn all_entries_come_once_in_pages_of_any_size() {
         // What stays is shown once, whatever is written.
         let mut number = 1000;
         let pages = cluster.pages("limit: 3, keys: true", |cluster| {
-            cluster.ask(format!("{{:put, {{:k, {number}}}, 1}}"));
+            cluster.ask(format!("{{:put, {{{number}, :k}}, 1}}"));
             cluster.ask(format!("{{:put, {{:k, {}}}, :new}}", number % 50));
             cluster.ask(format!("{{:delete, {{:k, {}}}}}", number - 5));
             number += 1;
@@ -228,14 +256,44 @@ fn other_options_are_refused_by_name_and_bounds_are_told() {
 fn pages_beyond_a_bound_that_wait_are_refused() {
     let mut cluster = cluster_with(Deferred::new(Manner::wild(1)), DistributionFlags::OFFERED);
     let answers: Vec<_> = (0..300).flat_map(|_| cluster.call("{:scan, []}")).collect();
-    assert_eq!(answers.len(), 300 - 256);
+    assert_eq!(answers.len(), 300 - 64);
     assert!(answers.iter().all(|refused| *refused == answer("{:error, :busy}")));
     let mut work = cluster.sent.4.lock().pop().expect("they are to be read");
     while work.step() {}
     assert!(cluster.sent.4.lock().is_empty(), "one reads all");
-    assert_eq!(cluster.sent.0.lock().len(), 256);
+    assert_eq!(cluster.sent.0.lock().len(), 64);
     assert!(cluster.call("{:scan, []}").is_empty(), "and then the next");
     assert_eq!(cluster.sent.4.lock().len(), 1);
+}
+
+#[test]
+fn a_cursor_that_no_store_gives_is_refused_and_others_go_on() {
+    on_each_store(|mut asker| {
+        asker.ask("{:put, 7, 1}");
+        for tag in [b"m", b"d"] {
+            for len in [0, 17, 60_002, 60_003, 65_535, 65_536, 65_537, 1 << 20] {
+                let cursor = binary(&[&tag[..], &vec![1; len]].concat());
+                let answer = asker.ask(term_with("{:scan, [cursor: $1]}", &[&cursor]));
+                assert!(
+                    len < 60_003 || format!("{answer:?}") == "{:error, :bad_cursor}" || asker.is_deferred()
+                );
+                assert_eq!(format!("{:?}", asker.ask("{:scan, []}")), "{[{7, 1}], :done}", "{len}");
+            }
+        }
+    });
+}
+
+/// A reader of its own writes: what one process has asked for before is in its scan, though it has not waited for the answer.
+#[test]
+#[cfg(feature = "disk")]
+fn a_scan_behind_a_put_of_the_same_caller_finds_it() {
+    on_disk(|mut asker| {
+        for number in 0..100 {
+            assert!(asker.call(format!("{{:put, {{{number}, :k}}, 1}}")).is_empty(), "it is not done yet");
+            let page = asker.ask_of_two(format!("{{:scan, [keys: true, match: {{{number}, :_}}]}}"));
+            assert_eq!(format!("{page:?}"), format!("{{[{{{number}, :k}}], :done}}"));
+        }
+    });
 }
 
 #[test]

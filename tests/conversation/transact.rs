@@ -98,7 +98,7 @@ fn what_has_another_shape_is_no_transaction() {
 
 #[test]
 fn more_than_the_bounds_is_refused_and_changes_nothing() {
-    use kvnode::kv::requests::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX};
+    use kvnode::kv::requests::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX, SUMS_BYTES_MAX};
     let mut cluster = cluster();
     let list = |len: usize, element: &str| format!("[{}]", vec![element; len].join(", "));
     let too_many = format!("{{:error, {{:too_many, {KEYS_MAX}}}}}");
@@ -112,7 +112,7 @@ fn more_than_the_bounds_is_refused_and_changes_nothing() {
         term_with("{:transact, [{:equal, 1, $1}], [{:put, 1, $1}]}", &[&half]),
         too_large.as_str(),
     );
-    // The sums that it is answered with: each of 63 KiB.
+    // Sums of 63 KiB each.
     let bytes = binary(&vec![7; INTEGER_BYTES_MAX - 1024]);
     let integer = [&[111][..], &bytes[1..5], &[0], &bytes[5..]].concat();
     check(&mut cluster, term_with("{:put, :n, $1}", &[&integer]), ":ok");
@@ -121,6 +121,7 @@ fn more_than_the_bounds_is_refused_and_changes_nothing() {
         (0..2000).for_each(|_| _ = w.tuple(3).atom("add").atom("n").integer(1));
         w.nil();
     });
-    check(&mut cluster, term_with("{:transact, [], $1}", &[&adds]), too_large.as_str());
+    let sums = format!("{{:error, {{:too_large, {SUMS_BYTES_MAX}}}}}");
+    check(&mut cluster, term_with("{:transact, [], $1}", &[&adds]), sums.as_str());
     check(&mut cluster, term_with("{:transact, [{:equal, :n, $1}], []}", &[&integer]), "{:ok, []}");
 }

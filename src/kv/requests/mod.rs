@@ -43,6 +43,8 @@ pub const KEYS_MAX: usize = 16 << 10;
 pub const BYTES_MAX: usize = 64 << 20;
 /// Bytes of the largest integer that is counted with: half a million bits, or 157,826 digits. Each call copies it.
 pub const INTEGER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of all sums of a transaction. Each is made while other callers wait.
+pub const SUMS_BYTES_MAX: usize = 1 << 20;
 
 /// Why nothing is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +57,9 @@ pub(super) enum Refusal {
     TooLarge(usize),
     /// `:unordered`: the store has no order of keys.
     Unordered,
-    /// `:bad_cursor`: a place that is none of this store.
+    /// `:bad_cursor`: the cursor is of another store, or of none.
     BadCursor,
-    /// `:busy`: so much of its kind waits already.
+    /// `:busy`: as many pages as may wait do so.
     Busy,
 }
 

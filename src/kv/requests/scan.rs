@@ -1,6 +1,7 @@
 //! `{:scan, options}`: the entries of a store, page by page. How far a caller has come is in the caller's hands alone.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::{Refusal, Unserved};
 use crate::distribution::DistributionFlags;
@@ -12,7 +13,7 @@ use crate::kv::ranked::{Ranked, rank};
 use crate::kv::server::{KeyValueServer, undecodable, write_error};
 use crate::kv::{Work, requests};
 use crate::process::{Caller, OwnedCaller, Turn};
-use crate::store::{Page, Shows, Store, StoreError, Value, Visit};
+use crate::store::{Owed, Page, Shows, Store, StoreError, Value, Visit};
 
 /// Entries of a page where nothing else is said.
 const ENTRIES: usize = 1000;
@@ -22,8 +23,10 @@ const BYTES: usize = 1 << 20;
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a pattern at most: each key may be held against all of it.
 pub const PATTERN_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a place to go on behind at most: no store gives a longer one.
+const CURSOR_BYTES_MAX: usize = 64 << 10;
 /// Pages that wait for a store that answers later.
-const WAITING_MAX: usize = 256;
+const WAITING_MAX: usize = 64;
 const OPTIONS_MAX: usize = 16;
 
 /// Pages that wait until the one before is read.
@@ -98,6 +101,9 @@ impl Asked {
                 b"match" => asked.pattern = Some(Pattern::new(value)?),
                 b"cursor" => {
                     let cursor = value.cursor().binary().map_err(|_| Unserved::Shape)?;
+                    if cursor.len() > CURSOR_BYTES_MAX {
+                        return Err(Refusal::BadCursor.into());
+                    }
                     asked.cursor = Some(cursor.into());
                 }
                 b"from" | b"to" | b"prefix" | b"reverse" => return Err(Refusal::Unordered.into()),
@@ -203,7 +209,8 @@ impl<S: Store> KeyValueServer<S> {
                 return Ok(());
             }
         };
-        if !turn.has_room(asked.bytes_max) {
+        // One entry is shown whatever its size.
+        if !turn.has_room(usize::MAX) {
             turn.wait_for_room();
         } else if !S::AT_ONCE {
             return self.scan_later(asked, caller, turn);
@@ -243,16 +250,30 @@ impl<S: Store> KeyValueServer<S> {
             next
         };
         let Some(Later { asked, caller, flags }) = next else { return false };
-        let dispatch = &*self.dispatch;
-        match asked.page(self.store(), &self.clock) {
-            Err(error) => caller.reply(dispatch, |w| write_error(w, &error)),
-            Ok((_, Page::Foreign)) => caller.reply(dispatch, |w| Refusal::BadCursor.write(w)),
+        let dispatch = Arc::clone(&self.dispatch);
+        // Where this ends by a fault of ours the call is answered, and the others are read by the next that is asked for.
+        let _over = Over(&self.pages);
+        let read = Owed::new(move |page: Result<(Shown, Page), StoreError>| match page {
+            Err(error) => caller.reply(&*dispatch, |w| write_error(w, &error)),
+            Ok((_, Page::Foreign)) => caller.reply(&*dispatch, |w| Refusal::BadCursor.write(w)),
             Ok((shown, _)) if flags.is_some_and(|flags| !flags.can_decode(shown.traits)) => {
-                caller.end_call(dispatch, undecodable);
+                caller.end_call(&*dispatch, undecodable);
             }
-            Ok((shown, page)) => caller.reply(dispatch, |w| write_page(w, &shown, &page)),
-        }
+            Ok((shown, page)) => caller.reply(&*dispatch, |w| write_page(w, &shown, &page)),
+        });
+        read.tell(asked.page(self.store(), &self.clock));
         true
+    }
+}
+
+/// A reader that ends early leaves what waits to another.
+struct Over<'a>(&'a Pages);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.0.lock().is_read = false;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::expected::Expected;
 use super::keys::{Keys, Pieces};
 use super::outcome::{Outcome, Reader};
 use super::serve::{Asked, Changes};
-use super::{BYTES_MAX, Refusal, Unserved, edit, listed, lookup};
+use super::{BYTES_MAX, Refusal, SUMS_BYTES_MAX, Unserved, edit, listed, lookup};
 use crate::etf::{Integer, TermView, Traits, encode};
 use crate::kv::clock::Clock;
 use crate::kv::write::{Stamp, check_value};
@@ -34,7 +34,7 @@ struct Plan<'a> {
     clock: Arc<Clock>,
     reader: Reader,
     /// What becomes of each key.
-    became: Vec<Became>,
+    became: Vec<Effect>,
     outcome: Outcome,
 }
 
@@ -48,14 +48,14 @@ struct Terms<'a> {
 #[derive(Clone)]
 struct Guard {
     key: usize,
-    has: Has,
+    condition: Condition,
     /// Where it stands in the list.
     term: Range<usize>,
 }
 
 #[derive(Clone)]
-enum Has {
-    What(Expected),
+enum Condition {
+    Is(Expected),
     Something,
 }
 
@@ -63,11 +63,11 @@ enum Has {
 #[derive(Clone)]
 struct Step {
     key: usize,
-    what: What,
+    operation: Operation,
 }
 
 #[derive(Clone)]
-enum What {
+enum Operation {
     /// The key gets the value that stands there in the list of changes.
     Put(Range<usize>, Traits),
     Delete,
@@ -76,7 +76,7 @@ enum What {
 
 /// What a key has, once some of the changes are made.
 #[derive(Clone)]
-enum Became {
+enum Effect {
     /// What it had.
     AsItWas,
     /// What stands there in the list of changes.
@@ -108,13 +108,13 @@ impl<'a> Transact<'a> {
         };
         let mut known = Vec::new();
         for guard in listed(guards)? {
-            let (key, has) = Has::read(guard)?;
-            known.push(Guard { key: place(key)?, has, term: range_in(guards, guard) });
+            let (key, condition) = Condition::read(guard)?;
+            known.push(Guard { key: place(key)?, condition, term: range_in(guards, guard) });
         }
         let mut steps = Vec::new();
         for change in listed(changes)? {
-            let (key, what) = What::read(change, changes)?;
-            steps.push(Step { key: place(key)?, what });
+            let (key, operation) = Operation::read(change, changes)?;
+            steps.push(Step { key: place(key)?, operation });
         }
         let plan = Plan {
             guards: known,
@@ -138,33 +138,33 @@ fn range_in(whole: TermView<'_>, part: TermView<'_>) -> Range<usize> {
     from..from + part.bytes().len()
 }
 
-impl Has {
+impl Condition {
     /// `{:equal, k, v}`, `{:revision, k, r}`, `{:absent, k}`, `{:present, k}`
     fn read(guard: TermView<'_>) -> Result<(TermView<'_>, Self), Unserved> {
         if let Some([kind, key]) = guard.as_tuple::<2>() {
             return match kind.as_atom() {
-                Some(atom) if atom == "absent" => Ok((key, Self::What(Expected::Absent))),
+                Some(atom) if atom == "absent" => Ok((key, Self::Is(Expected::Absent))),
                 Some(atom) if atom == "present" => Ok((key, Self::Something)),
                 _ => Err(Unserved::Shape),
             };
         }
         let [kind, key, what] = guard.as_tuple::<3>().ok_or(Unserved::Shape)?;
         match kind.as_atom() {
-            Some(atom) if atom == "equal" => Ok((key, Self::What(Expected::value(what)?))),
-            Some(atom) if atom == "revision" => Ok((key, Self::What(Expected::revision(what)?))),
+            Some(atom) if atom == "equal" => Ok((key, Self::Is(Expected::value(what)?))),
+            Some(atom) if atom == "revision" => Ok((key, Self::Is(Expected::revision(what)?))),
             _ => Err(Unserved::Shape),
         }
     }
 
     fn is_met(&self, present: Option<Value<'_>>) -> bool {
         match self {
-            Self::What(expected) => expected.is_met(present),
+            Self::Is(expected) => expected.is_met(present),
             Self::Something => present.is_some(),
         }
     }
 }
 
-impl What {
+impl Operation {
     /// `{:put, k, v}`, `{:delete, k}`, `{:add, k, n}`
     fn read<'a>(change: TermView<'a>, whole: TermView<'_>) -> Result<(TermView<'a>, Self), Unserved> {
         if let Some([kind, key]) = change.as_tuple::<2>() {
@@ -200,10 +200,10 @@ impl Plan<'_> {
     }
 
     /// What becomes of the keys, and what the caller is answered.
-    fn weigh(&self, present: &[Option<Value<'_>>]) -> (Vec<Became>, Outcome) {
+    fn weigh(&self, present: &[Option<Value<'_>>]) -> (Vec<Effect>, Outcome) {
         let present = &lookup::shown(present, &self.clock);
         let has = |key: usize| present.get(key).copied().flatten();
-        if let Some(guard) = self.guards.iter().find(|guard| !guard.has.is_met(has(guard.key))) {
+        if let Some(guard) = self.guards.iter().find(|guard| !guard.condition.is_met(has(guard.key))) {
             let term = self.terms.guards.get(guard.term.clone()).unwrap_or_default();
             let failed = encode(|w| _ = w.tuple(2).atom("error").tuple(2).atom("failed").raw(term));
             return (Vec::new(), self.reader.fits(failed));
@@ -218,32 +218,35 @@ impl Plan<'_> {
     }
 
     /// The changes, one after the other, and `{:ok, results}`.
-    fn made<'v>(&self, has: impl Fn(usize) -> Option<Value<'v>>) -> Result<(Vec<Became>, Vec<u8>), Refusal> {
-        let mut became = vec![Became::AsItWas; self.key_traits.len()];
-        let mut results = Vec::new();
-        for Step { key, what } in &self.steps {
+    fn made<'v>(&self, has: impl Fn(usize) -> Option<Value<'v>>) -> Result<(Vec<Effect>, Vec<u8>), Refusal> {
+        let mut became = vec![Effect::AsItWas; self.key_traits.len()];
+        let (mut results, mut sums) = (Vec::new(), 0);
+        for Step { key, operation } in &self.steps {
             let Some(now) = became.get_mut(*key) else { continue };
-            *now = match what {
-                What::Put(range, traits) => Became::Given(range.clone(), *traits),
-                What::Delete => Became::Nothing,
-                What::Add(by) => {
+            *now = match operation {
+                Operation::Put(range, traits) => Effect::Given(range.clone(), *traits),
+                Operation::Delete => Effect::Nothing,
+                Operation::Add(by) => {
                     let before = match now {
-                        Became::AsItWas => has(*key).map(|value| (value.bytes, value.deadline)),
-                        Became::Given(range, _) => Some((self.given(range), self.stamp.deadline)),
-                        Became::Sum(sum, ends) => Some((sum.as_slice(), *ends)),
-                        Became::Nothing => None,
+                        Effect::AsItWas => has(*key).map(|value| (value.bytes, value.deadline)),
+                        Effect::Given(range, _) => Some((self.given(range), self.stamp.deadline)),
+                        Effect::Sum(sum, ends) => Some((sum.as_slice(), *ends)),
+                        Effect::Nothing => None,
                     };
                     let sum = edit::sum(before.map(|(bytes, _)| bytes), by, &Integer::from(0))?;
                     let kept = before.filter(|_| self.keeps_end).map(|(_, ends)| ends);
-                    Became::Sum(sum, kept.unwrap_or(self.stamp.deadline))
+                    Effect::Sum(sum, kept.unwrap_or(self.stamp.deadline))
                 }
             };
             match now {
-                Became::Sum(sum, _) => results.extend_from_slice(sum),
+                Effect::Sum(sum, _) => {
+                    sums += sum.len();
+                    results.extend_from_slice(sum);
+                }
                 _ => results.extend_from_slice(&encode(|w| _ = w.atom("ok"))),
             }
-            if results.len() > BYTES_MAX {
-                return Err(Refusal::TooLarge(BYTES_MAX));
+            if sums > SUMS_BYTES_MAX {
+                return Err(Refusal::TooLarge(SUMS_BYTES_MAX));
             }
         }
         let answer = encode(|w| {
@@ -262,12 +265,12 @@ impl Plan<'_> {
 
     fn change(&self, at: usize) -> Change<'_> {
         match self.became.get(at) {
-            None | Some(Became::AsItWas) => Change::Keep,
-            Some(Became::Nothing) => Change::Delete,
-            Some(Became::Given(range, traits)) => {
+            None | Some(Effect::AsItWas) => Change::Keep,
+            Some(Effect::Nothing) => Change::Delete,
+            Some(Effect::Given(range, traits)) => {
                 Change::Put(self.stamp.put_into(Value::of(self.given(range), *traits)))
             }
-            Some(Became::Sum(sum, ends)) => {
+            Some(Effect::Sum(sum, ends)) => {
                 let stamp = Stamp { deadline: *ends, ..self.stamp };
                 let traits = self.key_traits.get(at).copied().unwrap_or(Traits::none());
                 Change::Put(stamp.put_into(Value::of(sum, traits)))

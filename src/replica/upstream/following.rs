@@ -103,8 +103,9 @@ impl Following {
         matches!(self.sync, Sync::Copying(Staging::Aside | Staging::Ending { in_place: false, .. }))
     }
 
-    /// What a copy into the store itself was to bring, or to delete, may still be there, as the copy has ended without all of it.
-    pub(super) const fn has_what_was(&self) -> bool {
+    /// Values of before a copy into the store itself may still be in the store: the copy comes, or has ended and something of it was
+    /// not kept.
+    pub(super) const fn may_hold_own_values(&self) -> bool {
         self.copies_in_place() || matches!(self.sync, Sync::Stale) && self.copy != 0
     }
 

@@ -306,14 +306,14 @@ impl Upstream {
             Sync::Copying(Staging::InPlace { .. }) | Sync::Stale | Sync::CaughtUp => {}
         }
         // What comes for a key first finds there what the store had.
-        let exports = self.durable.must_export && following.has_what_was();
+        let exports = self.durable.must_export && following.may_hold_own_values();
         let ticket = self.under_way.begin(seq, false);
         if exports { Take::Exporting(ticket) } else { Take::Store(ticket) }
     }
 
     /// The number that whatever is written now carries, also what a caller writes; 0: none. It is that of the copy that comes into
-    /// the store itself, once the record with that number is handed to the store, and until all of the copy is in; or, where something
-    /// of it was not kept and what this store drops is kept elsewhere, until everything is here.
+    /// the store itself, once the record with that number is handed to the store, and until all of the copy is in. Where something of
+    /// it was not kept it stays so until everything is here, if the store still has values of its own to export.
     pub const fn copy(&self) -> u32 {
         match self.following() {
             Some(following) => following.copy,

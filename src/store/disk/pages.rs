@@ -13,6 +13,17 @@ const SHOWN_MAX: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 4 << 20;
 const TAG: u8 = b'd';
 
+/// Waits until all writes that wait are done.
+fn settle(store: &DiskStore) -> Result<(), StoreError> {
+    if !store.disk.shared.has_waiting() {
+        return Ok(());
+    }
+    let settled = wait(|done| {
+        store.barrier(|| done);
+    });
+    settled.unwrap_or(Err(StoreError::Io("terminated")))
+}
+
 /// Shows a page. It waits for the disk.
 pub(super) fn page(
     store: &DiskStore,
@@ -22,18 +33,16 @@ pub(super) fn page(
 ) -> Result<Page, StoreError> {
     let after = match after {
         None => &[][..],
-        Some([TAG, key @ ..]) => key,
+        // The engine takes no longer ones.
+        Some([TAG, key @ ..]) if key.len() <= record::ENGINE_KEY_MAX => key,
         Some(_) => return Ok(Page::Foreign),
     };
     let shared = &store.disk.shared;
+    // What the caller has asked for before is there.
+    settle(store)?;
     let view = shared.view()?;
-    if shared.has_waiting() {
-        // What is seen there may not be synced, and what a crash could take back is not shown.
-        let synced = wait(|done| {
-            store.barrier(|| done);
-        });
-        synced.unwrap_or(Err(StoreError::Io("terminated")))?;
-    }
+    // What is seen there may not be synced, and what a crash could take back is not shown.
+    settle(store)?;
     let mut last: Option<fjall::Slice> = None;
     let behind = |key: &[u8]| Page::Behind([&[TAG], key].concat());
     let (mut shown, mut read) = (0, 0);

@@ -22,6 +22,8 @@ use crate::store::revision::{self, REVISION_UNKNOWN};
 /// Longest key that is the engine's key as it is, in bytes.
 const PLAIN_MAX: usize = 60_000;
 const HASH_BYTES: usize = 2;
+/// Longest of the engine's keys, in bytes.
+pub(super) const ENGINE_KEY_MAX: usize = HASH_BYTES + PLAIN_MAX;
 /// Of a head without numbers.
 const HEAD_BYTES: usize = 1;
 const LENGTH_BYTES: usize = 4;

@@ -4,8 +4,11 @@
 //! a place    'm', the store's own number: 8 bytes, shard: 1, hash: 8, key      it, and what is behind it in the order of hash and key
 //! ```
 //!
+//! The key stands there where two keys have the same hash, and one of them is behind the place: never, in practice.
+//!
 //! A table of a shard has no order: what is shown of one that is large is found by a look at the hash of each of its entries, and
-//! only those of a part of the hashes are put in order, about as many as a page has.
+//! only those of a part of the hashes are put in order, about as many as a page has. So a page of a store of n entries costs n/256
+//! hashes at least, and all pages n²/2^20: nothing with a million entries, some seconds with a hundred million.
 
 use super::{Entry, MemoryStore, Shard};
 use crate::store::{Page, Shows, Value, Visit};
@@ -65,17 +68,29 @@ impl MemoryStore {
             // So much of all hashes has about as many entries as are put in order together.
             let parts = shard.table.len() / ORDERED + 1;
             let to = place.hash.saturating_add(u64::MAX / parts as u64);
-            for (hash, entry) in self.in_order(&shard, place, to) {
-                let key = entry.key();
+            let entries = self.in_order(&shard, place, to);
+            for (at, (hash, entry)) in entries.iter().enumerate() {
+                let (hash, key) = (*hash, entry.key());
+                let has_twin = |at: Option<usize>| {
+                    at.and_then(|at| entries.get(at)).is_some_and(|(other, _)| *other == hash)
+                };
                 let value = (shows == Shows::Pairs).then(|| entry.value());
                 (shown, key_bytes) = (shown + 1, key_bytes + key.len());
                 match visit(key, value) {
-                    Visit::Back => return Place { hash, key, ..place }.write(number),
+                    Visit::Back => {
+                        let key = if has_twin(at.checked_sub(1)) { key } else { &[] };
+                        return Place { hash, key, ..place }.write(number);
+                    }
                     Visit::Next if key_bytes < KEY_BYTES_MAX => {}
                     Visit::Next | Visit::Enough => {
                         // No key is between this and it.
-                        let next = [key, &[0]].concat();
-                        return Place { hash, key: &next, ..place }.write(number);
+                        let next = if has_twin(Some(at + 1)) { [key, &[0]].concat() } else { Vec::new() };
+                        return match (&next[..], hash.checked_add(1)) {
+                            ([], Some(hash)) => Place { hash, key: &[], ..place },
+                            ([], None) => Place::start_of(place.shard + 1),
+                            (key, _) => Place { hash, key, ..place },
+                        }
+                        .write(number);
                     }
                 }
             }

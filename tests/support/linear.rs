@@ -50,7 +50,7 @@ pub type History = BTreeMap<u64, Vec<Call>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The call that nothing explains.
-    pub call: Call,
+    pub call: Box<Call>,
     /// The last values that the key may have had when it ended, each explained by all answers before.
     pub possible: Vec<Option<u64>>,
     /// Calls that were under way together with it.
@@ -179,7 +179,7 @@ impl<'a> Search<'a> {
             possible.dedup();
             let beside = self.slots.iter().flatten().filter(|open| **open != at);
             return Err(Violation {
-                call: self.calls[at].clone(),
+                call: Box::new(self.calls[at].clone()),
                 possible,
                 beside: beside.map(|open| self.calls[*open].clone()).collect(),
             });
@@ -289,7 +289,7 @@ mod tests {
 
     fn refused(calls: &[Call], wrong: usize) {
         let violation = check_key(calls).expect_err("it is not linearizable");
-        assert_eq!(violation.call, calls[wrong], "{violation}");
+        assert_eq!(*violation.call, calls[wrong], "{violation}");
     }
 
     #[test]

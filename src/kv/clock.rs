@@ -9,7 +9,7 @@
 //! the greeting took.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Follow;
 use super::requests::Ttl;
@@ -32,18 +32,32 @@ impl Clock {
         Self { follow: Arc::clone(follow), from, unix_ms }
     }
 
-    /// The time, in milliseconds.
+    /// The time, in whole milliseconds that have passed.
     pub(super) fn now(&self) -> u64 {
+        self.since(|since| since.as_millis())
+    }
+
+    /// The same, with the one that has begun: what is counted from here on is not over before its time.
+    fn next(&self) -> u64 {
+        self.since(|since| since.as_nanos().div_ceil(1_000_000))
+    }
+
+    fn since(&self, millis: impl FnOnce(Duration) -> u128) -> u64 {
         let since = self.follow.now().saturating_duration_since(self.from);
-        self.unix_ms.saturating_add(u64::try_from(since.as_millis()).unwrap_or(DEADLINE_MAX))
+        self.unix_ms.saturating_add(u64::try_from(millis(since)).unwrap_or(DEADLINE_MAX))
     }
 
     /// The deadline of what has so long from now on; 0: none.
     pub(super) fn deadline(&self, ttl: Ttl) -> u64 {
         match ttl {
             Ttl::Unsaid | Ttl::Infinity => 0,
-            Ttl::Millis(millis) => self.now().saturating_add(millis).min(DEADLINE_MAX),
+            Ttl::Millis(millis) => self.next().saturating_add(millis).min(DEADLINE_MAX),
         }
+    }
+
+    /// How long something with a deadline has from now on.
+    pub(super) fn left(&self, deadline: u64) -> u64 {
+        deadline.saturating_sub(self.next())
     }
 
     /// The deadline by a slave's clock of a key that has `deadline` by its primary's clock; the slave's clock is `ahead` of that by so

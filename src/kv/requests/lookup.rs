@@ -117,7 +117,7 @@ impl Shape {
                 self.begin(w);
                 match value.deadline {
                     0 => w.atom("infinity"),
-                    deadline => w.unsigned(deadline.saturating_sub(clock.now())),
+                    deadline => w.unsigned(clock.left(deadline)),
                 }
             }
             (_, Some(value)) => {

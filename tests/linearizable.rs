@@ -140,6 +140,16 @@ fn callers_of_every_version(epmd: &Epmd, kv: &str) -> Vec<BeamNode> {
     beams
 }
 
+/// A node of this process whose store, `{:global, :kv}`, answers later and in any order.
+fn node_that_answers_later(epmd: &Epmd) -> Running {
+    let node = Running::start(epmd, "kv");
+    let manner = Manner { has_thread: true, ..Manner::wild(u64::from(std::process::id())) };
+    let server = KeyValueServer::new(Deferred::new(manner), node.dispatch(), Downstreams::on(&node), 1 << 20);
+    let store = node.serve_inline(server.shared());
+    assert!(store.register_global("kv").is_ok(), "the name is free");
+    node
+}
+
 #[test]
 fn callers_on_nodes_of_all_versions_see_one_store() {
     let epmd = Epmd::start();
@@ -154,11 +164,7 @@ fn callers_on_nodes_of_all_versions_see_one_store() {
 #[test]
 fn callers_of_a_store_that_answers_later_and_in_any_order_see_one_store() {
     let epmd = Epmd::start();
-    let node = Running::start(&epmd, "kv");
-    let manner = Manner { has_thread: true, ..Manner::wild(u64::from(std::process::id())) };
-    let server = KeyValueServer::new(Deferred::new(manner), node.dispatch(), Downstreams::on(&node), 1 << 20);
-    let store = node.serve_inline(server.shared());
-    assert!(store.register_global("kv").is_ok(), "the name is free");
+    let node = node_that_answers_later(&epmd);
     let beams = callers_of_every_version(&epmd, node.name().as_str());
     let history = observe(&beams, "{:global, :kv}", "");
     assert_eq!(count(&history, |call| call.end.is_none()), 0, "every call was answered");
@@ -194,11 +200,7 @@ fn comparisons_sums_and_transactions_of_callers_see_one_store_on_disk() {
 #[test]
 fn comparisons_sums_and_transactions_see_one_store_that_answers_later() {
     let epmd = Epmd::start();
-    let node = Running::start(&epmd, "kv");
-    let manner = Manner { has_thread: true, ..Manner::wild(u64::from(std::process::id())) };
-    let server = KeyValueServer::new(Deferred::new(manner), node.dispatch(), Downstreams::on(&node), 1 << 20);
-    let store = node.serve_inline(server.shared());
-    assert!(store.register_global("kv").is_ok(), "the name is free");
+    let node = node_that_answers_later(&epmd);
     assert_conditional(&callers_of_every_version(&epmd, node.name().as_str()));
 }
 

@@ -66,7 +66,7 @@ impl Pattern {
     /// Makes a pattern of a term.
     ///
     /// # Errors
-    /// See [`PatternError`]: the fault of who has written it.
+    /// The term can be no pattern, see [`PatternError`]: its writer's fault.
     pub fn new(term: TermView<'_>) -> Result<Self, PatternError> {
         let mut scratch = Vec::new();
         let bytes: Box<[u8]> = super::key::canonical(term, &mut scratch)?.into();
@@ -214,7 +214,7 @@ impl Reader<'_> {
         self.len - self.cursor.rest().len()
     }
 
-    /// Reads a term, or the beginning of one that has parts.
+    /// Reads a leaf, or the head of a tuple, list or map, whose parts are left to `frames`.
     fn term(&mut self, frames: &mut Vec<Frame>) -> Result<(), PatternError> {
         let from = self.at();
         match self.cursor.peek()? {

@@ -37,7 +37,7 @@ impl Clock {
         self.since(|since| since.as_millis())
     }
 
-    /// The same, with the one that has begun: what is counted from here on is not over before its time.
+    /// The time, in milliseconds, rounded up: a deadline that is counted from here is not earlier than the key's whole time.
     fn next(&self) -> u64 {
         self.since(|since| since.as_nanos().div_ceil(1_000_000))
     }

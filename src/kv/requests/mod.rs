@@ -35,8 +35,8 @@ pub(super) use scan::{Pages, write_unknown_option};
 use super::Request;
 use crate::etf::{Cursor, TermError, TermView};
 
-/// Keys that one request may name. A store reads or changes the values of so many keys in some milliseconds, for which its other
-/// callers wait.
+/// Keys that one request may name. A store takes some milliseconds to read or change the values of so many keys, and its other
+/// callers wait for that.
 pub const KEYS_MAX: usize = 16 << 10;
 /// Bytes of the keys and values of one request of several, or of its answer: as many as the largest value that is taken by the
 /// default of [`Limits`](crate::config::Limits).

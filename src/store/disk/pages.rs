@@ -8,7 +8,7 @@ use super::error::engine_error;
 use super::record::{self, Found};
 use crate::store::{Page, Shows, Store, StoreError, Value, Visit, wait};
 
-/// Entries that one page shows, and about the bytes that are read for it, where its reader does not have enough before.
+/// A page ends after so many entries, or about so many bytes read, where its visitor does not end it before.
 const SHOWN_MAX: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 4 << 20;
 const TAG: u8 = b'd';

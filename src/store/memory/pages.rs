@@ -13,7 +13,7 @@
 use super::{Entry, MemoryStore, Shard};
 use crate::store::{Page, Shows, Value, Visit};
 
-/// Entries that one page shows, about, and bytes of their keys, where its reader does not have enough before.
+/// A page ends after about so many entries, or so many bytes of keys, where its visitor does not end it before.
 const SHOWN_MAX: usize = 16 << 10;
 const KEY_BYTES_MAX: usize = 4 << 20;
 /// Entries that are put in order together, about.

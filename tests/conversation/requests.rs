@@ -15,10 +15,18 @@ use crate::store::{find, numbers};
 use crate::term::{PEER, Term, binary, term, term_with};
 
 #[track_caller]
-fn check(cluster: &mut Cluster, request: impl Term, expected: impl Term) {
+pub fn check(cluster: &mut Cluster, request: impl Term, expected: impl Term) {
     let request = request.encoded();
     let shown = TermView::parse(&request).expect("a term");
     assert_eq!(cluster.call(request.clone()), [answer(expected)], "{shown:?}");
+}
+
+/// The call ends, with a reason that names the request.
+#[track_caller]
+pub fn check_is_none(cluster: &mut Cluster, request: &str) {
+    assert!(cluster.say(&monitor(":kv", 1)).is_empty());
+    let told = monitor_exit(":kv", 1, term_with("{:bad_call, $1}", &[&request]));
+    assert_eq!(cluster.call(request), [told], "{request}");
 }
 
 #[test]
@@ -170,9 +178,7 @@ fn what_has_another_shape_is_no_request() {
         "{:compare_and_delete, 1}",
         "{:compare_and_delete, 1, {:value, 1, 2}}",
     ] {
-        assert!(cluster.say(&monitor(":kv", 1)).is_empty());
-        let told = monitor_exit(":kv", 1, term_with("{:bad_call, $1}", &[&request]));
-        assert_eq!(cluster.call(request), [told], "{request}");
+        check_is_none(&mut cluster, request);
     }
     check(&mut cluster, "{:get_many, [1, 2, 3]}", "%{1 => 1}");
 }

@@ -1,17 +1,10 @@
 //! Transactions: all of the changes, or none.
 
-use kvnode::etf::{TermView, encode};
+use kvnode::etf::encode;
 
-use crate::cluster::{Cluster, answer, cluster, on_each_engine};
-use crate::conversation::{monitor, monitor_exit};
-use crate::term::{Term, binary, term_with};
-
-#[track_caller]
-fn check(cluster: &mut Cluster, request: impl Term, expected: impl Term) {
-    let request = request.encoded();
-    let shown = TermView::parse(&request).expect("a term");
-    assert_eq!(cluster.call(request.clone()), [answer(expected)], "{shown:?}");
-}
+use crate::cluster::{cluster, on_each_engine};
+use crate::requests::{check, check_is_none};
+use crate::term::{binary, term_with};
 
 #[test]
 fn changes_are_made_where_all_guards_hold_and_else_none_is() {
@@ -89,9 +82,7 @@ fn what_has_another_shape_is_no_transaction() {
         "{:transact, [], [{:put, 1, 2}, {:pop, 1}]}",
         "{:transact, [], [{:put, 1, 2}], 5}",
     ] {
-        assert!(cluster.say(&monitor(":kv", 1)).is_empty());
-        let told = monitor_exit(":kv", 1, term_with("{:bad_call, $1}", &[&request]));
-        assert_eq!(cluster.call(request), [told], "{request}");
+        check_is_none(&mut cluster, request);
     }
     check(&mut cluster, ":count", "0");
 }

@@ -196,8 +196,10 @@ impl World {
                 continue;
             }
             // What is done and waits in the order for a write with a lower number is not what its slaves have, and is there.
-            let waits = self.nodes[node].drive.as_ref().and_then(|drive| drive::present(drive, *key));
-            let has = observed.data.get(key).copied().max(waits);
+            let has = match &self.nodes[node].drive {
+                Some(drive) => drive::present(drive, *key),
+                None => observed.data.get(key).copied(),
+            };
             let is_deleted = has.is_none() && self.deleted.get(key).is_some_and(|deleted| deleted > value);
             assert!(
                 has >= Some(*value) || is_deleted,

@@ -1,6 +1,6 @@
 //! A primary that is followed, and how far a store has come with what that sends.
 
-use super::under_way::UnderWay;
+use super::under_way::{Reached, Ticket, UnderWay};
 use super::{Greeting, PrimaryView};
 use crate::etf::Pid;
 use crate::replica::{PrimaryStanding, Refusal};
@@ -18,8 +18,8 @@ pub(super) struct Following {
     /// The same once everything that is with the store is done.
     pub(super) taken: u64,
     pub(super) sync: Sync,
-    /// The number of the copy that comes into the store itself, or was to and was left off: what is written carries it. 0: none.
-    pub(super) copy: u32,
+    /// The copy that comes into the store itself: until all of it is done, or another begins.
+    pub(super) copy: Option<InPlace>,
     /// Something that it sent was not kept, for this reason, and it has not begun to send it again.
     pub(super) write_error: Option<Refusal>,
     /// That was a write of a copy into the store: its key carries the number of before.
@@ -28,6 +28,17 @@ pub(super) struct Following {
     pub(super) to_tell: Option<Refusal>,
     /// The reason for which something was not kept last, and of which people were told; until all is kept again.
     pub(super) said: Option<Refusal>,
+}
+
+/// A copy that comes into the store itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InPlace {
+    /// What is written carries it.
+    pub(super) number: u32,
+    /// What the store had of its own, and a write or a deletion drops, is kept elsewhere.
+    pub(super) exports: bool,
+    /// All of it is with the store, which is done with it once it is done with this. `None`: something is missing.
+    pub(super) ends_with: Option<Reached>,
 }
 
 /// How a store stands with what its primary has.
@@ -65,7 +76,7 @@ impl Following {
             applied,
             taken: applied,
             sync: Sync::Stale,
-            copy: 0,
+            copy: None,
             write_error: None,
             has_old_keys: false,
             to_tell: None,
@@ -103,10 +114,10 @@ impl Following {
         matches!(self.sync, Sync::Copying(Staging::Aside | Staging::Ending { in_place: false, .. }))
     }
 
-    /// Values of before a copy into the store itself may still be in the store: the copy comes, or has ended and something of it was
-    /// not kept.
-    pub(super) const fn may_hold_own_values(&self) -> bool {
-        self.copies_in_place() || matches!(self.sync, Sync::Stale) && self.copy != 0
+    /// Values of its own may still be in the store: a copy that drops them comes, or has come and the store is not done with it, or
+    /// has not kept something of it.
+    pub(super) fn may_hold_own_values(&self) -> bool {
+        self.copy.is_some_and(|copy| copy.exports)
     }
 
     /// A copy comes into the store itself, or has come and the rest is deleted.
@@ -164,10 +175,26 @@ impl Following {
             return false;
         }
         self.sync = Sync::CaughtUp;
-        self.copy = 0;
         self.take(seq);
         self.done(under_way.pass(seq));
+        self.copy = self.copy.filter(|copy| copy.exports);
+        if let Some(copy) = &mut self.copy {
+            copy.ends_with = Some(under_way.reached());
+            self.end_copy(under_way);
+        }
         true
+    }
+
+    /// A copy is over once the store is done with all of it: a deletion that fails leaves what it was to drop.
+    pub(super) fn end_copy(&mut self, under_way: &UnderWay) {
+        let is_done = |copy: InPlace| copy.ends_with.is_some_and(|all| under_way.is_done_with(all));
+        self.copy = self.copy.filter(|copy| !is_done(*copy));
+    }
+
+    /// A write was not kept. Gives whether something is missing by that of a copy that was all with the store.
+    pub(super) fn undo_copy(&mut self, ticket: Ticket) -> bool {
+        let Some(copy) = &mut self.copy else { return false };
+        copy.ends_with.take_if(|all| all.includes(ticket)).is_some()
     }
 
     /// Why something that the primary sent is not here, where that is so.

@@ -122,7 +122,8 @@ impl Upstream {
         (self.durable.term, self.durable.promoted) = greeting.lineage.rank();
         self.durable.role = TermRole::Follows;
         self.durable.family = greeting.lineage.family;
-        self.durable.must_export |= change.is_demoted;
+        self.durable.must_export |=
+            change.is_demoted || self.following().is_some_and(Following::may_hold_own_values);
         self.durable.position = here;
         self.refused = None;
         self.under_way.forget();

@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 pub use self::event::Event;
 pub use self::face::{Answer, Around, Asked, Changed, Greeting, Input, NotKept, Output, PrimaryView, Take};
-use self::following::{Following, Staging, Sync};
+use self::following::{Following, InPlace, Staging, Sync};
 pub use self::promotion::{Lacks, Promotion};
 pub use self::under_way::Ticket;
 use self::under_way::UnderWay;
@@ -281,9 +281,9 @@ impl Upstream {
         }
         following.heard(seq);
         let counts = match following.sync {
-            Sync::CaughtUp => true,
-            Sync::Stale if following.copy == 0 => false,
-            Sync::Stale | Sync::Copying(_) | Sync::Failed(_) => return self.take_in_copy(seq),
+            Sync::CaughtUp if following.copy.is_none() => true,
+            Sync::Stale if following.copy.is_none() => false,
+            _ => return self.take_in_copy(seq),
         };
         if counts {
             following.take(seq);
@@ -302,23 +302,20 @@ impl Upstream {
             Sync::Failed(_) => return Take::Nowhere,
             Sync::Copying(Staging::Aside) => return Take::Aside,
             // What it stands for is there once the copy is.
-            Sync::Copying(Staging::Ending { .. }) => following.take(seq),
-            Sync::Copying(Staging::InPlace { .. }) | Sync::Stale | Sync::CaughtUp => {}
+            Sync::Copying(Staging::Ending { .. }) | Sync::CaughtUp => following.take(seq),
+            Sync::Copying(Staging::InPlace { .. }) | Sync::Stale => {}
         }
         // What comes for a key first finds there what the store had.
-        let exports = self.durable.must_export && following.may_hold_own_values();
-        let ticket = self.under_way.begin(seq, false);
+        let exports = following.may_hold_own_values();
+        let ticket = self.under_way.begin(seq, following.is_caught_up());
         if exports { Take::Exporting(ticket) } else { Take::Store(ticket) }
     }
 
     /// The number that whatever is written now carries, also what a caller writes; 0: none. It is that of the copy that comes into
-    /// the store itself, once the record with that number is handed to the store, and until all of the copy is in. Where something of
-    /// it was not kept it stays so until everything is here, if the store still has values of its own to export.
-    pub const fn copy(&self) -> u32 {
-        match self.following() {
-            Some(following) => following.copy,
-            None => 0,
-        }
+    /// the store itself, once the record with that number is handed to the store, and until all of the copy is in. Where the store
+    /// may have values of its own to export it stays so until the store is done with it.
+    pub fn copy(&self) -> u32 {
+        self.following().and_then(|following| following.copy).map_or(0, |copy| copy.number)
     }
 
     /// What has become of a write that the store was handed.
@@ -330,11 +327,15 @@ impl Upstream {
             self.fail(error.why, Event::NotKept(error.error));
             if let Role::Following(following) = &mut self.role {
                 following.has_old_keys |= following.copies_in_place();
+                self.durable.must_export |= following.undo_copy(ticket);
             }
         }
         let done = self.under_way.end(ticket);
         if let Role::Following(following) = &mut self.role {
             following.done(done);
+            if following.copy.is_some() {
+                following.end_copy(&self.under_way);
+            }
         }
     }
 
@@ -453,7 +454,9 @@ impl Upstream {
                 self.durable.is_partial |= !can_put_aside;
                 // Some four billion copies later the first numbers are of no entry any more.
                 self.durable.copies = self.durable.copies.wrapping_add(1).max(1);
-                following.copy = if can_put_aside { 0 } else { self.durable.copies };
+                self.durable.must_export |= following.may_hold_own_values();
+                let (number, exports) = (self.durable.copies, self.durable.must_export);
+                following.copy = (!can_put_aside).then_some(InPlace { number, exports, ends_with: None });
                 let staging =
                     if can_put_aside { Staging::Aside } else { Staging::InPlace { has_come: false } };
                 following.sync = Sync::Copying(staging);
@@ -524,11 +527,9 @@ impl Upstream {
             following.sync = Sync::Copying(Staging::InPlace { has_come: true });
             return self.persist();
         }
+        following.copy = following.copy.filter(|copy| copy.exports);
         let seq = seq.max(following.taken);
         let caught_up = following.catch_up(seq, &mut self.under_way);
-        if !self.durable.must_export {
-            following.copy = 0;
-        }
         self.caught_up(caught_up);
         self.persist();
     }

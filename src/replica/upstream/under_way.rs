@@ -7,6 +7,16 @@ use std::collections::VecDeque;
 #[must_use = "what becomes of the write is to be told"]
 pub struct Ticket(u64);
 
+/// All writes that were begun before a moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached(u64);
+
+impl Reached {
+    pub(super) const fn includes(self, Ticket(ticket): Ticket) -> bool {
+        ticket < self.0
+    }
+}
+
 /// The writes, in the order in which they came. A store may be done with them in any other.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay {
@@ -60,6 +70,15 @@ impl UnderWay {
         settled
     }
 
+    /// All that was begun so far.
+    pub(super) fn reached(&self) -> Reached {
+        Reached(self.first + self.writes.len() as u64)
+    }
+
+    pub(super) const fn is_done_with(&self, Reached(ticket): Reached) -> bool {
+        self.first >= ticket
+    }
+
     /// Something was not kept: what is under way settles nothing any more.
     pub(super) fn void(&mut self) {
         self.writes.iter_mut().for_each(|write| write.counts = false);
@@ -88,9 +107,13 @@ mod tests {
         assert_eq!((under_way.pass(7), under_way.end(three)), (None, Some(7)));
         assert_eq!((under_way.end(three), under_way.pass(9)), (None, Some(9)), "told once");
         let before = under_way.begin(10, true);
+        let all = under_way.reached();
         let lost = under_way.begin(11, true);
+        assert!(all.includes(before) && !under_way.is_done_with(all));
         assert_eq!(under_way.end(before), Some(10));
+        assert!(under_way.is_done_with(all) && !under_way.is_done_with(under_way.reached()));
         let behind = under_way.begin(12, true);
+        assert!(!all.includes(behind));
         under_way.void();
         let later = under_way.begin(13, false);
         assert_eq!([lost, behind, later].map(|ticket| under_way.end(ticket)), [None; 3]);

@@ -488,6 +488,8 @@ impl World {
             matches!(figures.state, PrimaryStanding::Full | PrimaryStanding::Failing)
         };
         observed.has_failed |= figures.is_some_and(fails);
+        // A deletion behind the end of a copy has failed: the next copy drops what that has left.
+        observed.may_report |= reported && figures.is_some_and(fails);
         if observed.lineage.rank() != lineage.rank() {
             self.counts.demotions += u64::from(is_new);
             observed.reports = is_new || has_primary && observed.reports;

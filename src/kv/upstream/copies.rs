@@ -247,10 +247,12 @@ impl<S: Store> KeyValueServer<S> {
         // begins: what is written then is not to be deleted.
         let _turns = self.turns.lock();
         for key in keys {
-            let Some(ticket) = self.upstream.with(|machine| machine.take_rest(rest.copy)) else {
-                return false;
-            };
-            let export = rest.export.then(|| Export::of(&key, &self.dropped));
+            let taken = self.upstream.with(|machine| {
+                let ticket = machine.take_rest(rest.copy)?;
+                let export = || Export::of(&key, machine.brought_from(), &self.dropped);
+                Some((ticket, rest.export.then(export)))
+            });
+            let Some((ticket, export)) = taken else { return false };
             let change = InPlace::rest(rest.copy, export, &rest.deleted);
             // If a key stays, this store differs from the primary: the primary is told, and copies again.
             if let Written::Now(result) = self.change_in_place(&key, change, ticket, rest.me.id) {

@@ -47,13 +47,19 @@ pub(super) struct InPlace {
 /// What is dropped is kept elsewhere, before it goes: a node that is killed in between has it in both places, and not in none.
 pub(super) struct Export {
     key: Box<[u8]>,
+    /// What carries this number or a later one is not the store's own.
+    brought_from: u32,
     into: Arc<Ranked<rank::Alone, DroppedPairs>>,
 }
 
 impl Export {
     /// Of a key.
-    pub(super) fn of(key: &[u8], into: &Arc<Ranked<rank::Alone, DroppedPairs>>) -> Self {
-        Self { key: key.into(), into: Arc::clone(into) }
+    pub(super) fn of(key: &[u8], brought_from: u32, into: &Arc<Ranked<rank::Alone, DroppedPairs>>) -> Self {
+        Self { key: key.into(), brought_from, into: Arc::clone(into) }
+    }
+
+    fn is_of(&self, present: &Value<'_>) -> bool {
+        present.copy < self.brought_from
     }
 }
 
@@ -88,14 +94,14 @@ impl InPlace {
         {
             deleted.keys.fetch_add(1, Ordering::Relaxed);
         }
-        let Some(Export { key, into }) = &self.export else { return };
+        let Some(export) = &self.export else { return };
         if !self.has_decided
             && result.is_err()
             && let Some(server) = server
         {
-            server.keep_present(key, self.value.as_ref().map(|value| &*value.bytes));
+            server.keep_present(export, self.value.as_ref().map(|value| &*value.bytes));
         }
-        into.lock().came();
+        export.into.lock().came();
     }
 }
 
@@ -104,11 +110,11 @@ impl Update for InPlace {
         self.has_decided = true;
         let foreign = present.filter(|present| present.copy != self.copy || planted(Rule::RestAsItIs));
         let is_same = |was: &Value<'_>| self.value.as_ref().is_some_and(|value| *value.bytes == *was.bytes);
-        if let Some(Export { key, into }) = &self.export
-            && let Some(was) = foreign.filter(|was| !is_same(was))
+        if let Some(export) = &self.export
+            && let Some(was) = foreign.filter(|was| export.is_of(was) && !is_same(was))
             && !planted(Rule::DroppedKept)
         {
-            into.lock().keep(key, was.bytes);
+            export.into.lock().keep(&export.key, was.bytes);
         }
         match (self.wanted, foreign) {
             (Wanted::Rest | Wanted::Stays, None) => Change::Keep,
@@ -227,17 +233,18 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// Keeps elsewhere what is there under a key, where it is not the same as what was to come in its place.
-    fn keep_present(&self, key: &[u8], with: Option<&[u8]>) {
+    fn keep_present(&self, export: &Export, with: Option<&[u8]>) {
         if planted(Rule::DroppedKept) {
             return;
         }
         self.dropped.lock().expect();
         let dropped = Arc::clone(&self.dropped);
-        let (owned, with): (Box<[u8]>, Option<Box<[u8]>>) = (key.into(), with.map(Into::into));
+        let (key, brought_from) = (export.key.clone(), export.brought_from);
+        let with: Option<Box<[u8]>> = with.map(Into::into);
         let came = Owed::new(move |found: Result<Option<Box<[u8]>>, StoreError>| {
             let mut dropped = dropped.lock();
             match found {
-                Ok(Some(present)) if Some(&*present) != with.as_deref() => dropped.keep(&owned, &present),
+                Ok(Some(present)) if Some(&*present) != with.as_deref() => dropped.keep(&key, &present),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::error!(%error, "an entry that the new primary may not have is dropped, and cannot be read");
@@ -245,10 +252,12 @@ impl<S: Store> KeyValueServer<S> {
             }
             dropped.came();
         });
-        let own = |found: Option<Value<'_>>| found.map(|found| found.bytes.into());
+        let own = move |found: Option<Value<'_>>| {
+            found.filter(|found| found.copy < brought_from).map(|found| found.bytes.into())
+        };
         // One of the two is used, and the compiler cannot know which.
         let mut came = Some(came);
-        let now = self.store().get(key, own, || -> ReadDone {
+        let now = self.store().get(&export.key, own, || -> ReadDone {
             let came = came.take();
             Box::new(move |found| _ = came.map(|came| came.tell(found.map(own))))
         });

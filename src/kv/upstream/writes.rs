@@ -99,11 +99,11 @@ impl<S: Store> KeyValueServer<S> {
         // tells on its own thread what became of other writes.
         let _turns = (!S::AT_ONCE).then(|| self.turns.lock());
         let mut machine = self.upstream.machine.lock();
-        let (ticket, copy) = match machine.take(session, seq) {
+        let (ticket, exporting) = match machine.take(session, seq) {
             Take::Nowhere => return Ok(()),
             Take::Aside => return self.put_aside(&mut machine, write, turn),
             Take::Store(ticket) => (ticket, None),
-            Take::Exporting(ticket) => (ticket, Some(machine.copy())),
+            Take::Exporting(ticket) => (ticket, Some((machine.copy(), machine.brought_from()))),
         };
         let held = if S::AT_ONCE {
             Some(machine)
@@ -111,8 +111,8 @@ impl<S: Store> KeyValueServer<S> {
             drop(machine);
             None
         };
-        let written = match copy {
-            Some(copy) => self.write_exporting(copy, write, ticket, turn),
+        let written = match exporting {
+            Some(numbers) => self.write_exporting(numbers, write, ticket, turn),
             None => {
                 let later = |_: &Turn<'_>| Completion::FromPrimary(Arc::clone(&self.upstream), ticket);
                 self.write(write, turn, 0, later)
@@ -139,7 +139,7 @@ impl<S: Store> KeyValueServer<S> {
     #[cold]
     fn write_exporting(
         &self,
-        copy: u32,
+        (copy, brought_from): (u32, u32),
         write: Write<'_>,
         ticket: Ticket,
         turn: &Turn<'_>,
@@ -147,7 +147,7 @@ impl<S: Store> KeyValueServer<S> {
         let (key, value) = write.check()?;
         let value = value.map(|value| write.stamp().of(value).to_owned());
         with_canonical(key, |key| {
-            let change = InPlace::exporting(copy, value, Export::of(key, &self.dropped));
+            let change = InPlace::exporting(copy, value, Export::of(key, brought_from, &self.dropped));
             self.change_in_place(key, change, ticket, turn.me.id)
         })
     }
@@ -190,12 +190,13 @@ impl<S: Store> KeyValueServer<S> {
                 // Nothing is taken between this and the store's having what follows from it.
                 let turns = self.turns.lock();
                 let skipped = |key: Option<&[u8]>| {
-                    let (ticket, copy, exports, outputs) = self.upstream.with(|machine| {
+                    let (ticket, copy, export, outputs) = self.upstream.with(|machine| {
                         let ticket = machine.skipped(session, seq, key.is_some(), &size);
-                        (ticket, machine.copy(), machine.durable().must_export, taken(machine))
+                        let export = key.filter(|_| machine.durable().must_export);
+                        let export = export.map(|key| Export::of(key, machine.brought_from(), &self.dropped));
+                        (ticket, machine.copy(), export, taken(machine))
                     });
                     if let (Some(key), Some(ticket)) = (key, ticket) {
-                        let export = exports.then(|| Export::of(key, &self.dropped));
                         let stays = InPlace::stays(copy, export);
                         let stays = self.change_in_place(key, stays, ticket, turn.me.id);
                         if let Written::Now(result) = stays {

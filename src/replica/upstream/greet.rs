@@ -124,6 +124,9 @@ impl Upstream {
         self.durable.family = greeting.lineage.family;
         self.durable.must_export |=
             change.is_demoted || self.following().is_some_and(Following::may_hold_own_values);
+        if self.following().is_none() {
+            self.brought_from = None;
+        }
         self.durable.position = here;
         self.refused = None;
         self.under_way.forget();

@@ -77,6 +77,8 @@ pub struct Upstream {
     replaced: Vec<u64>,
     /// The primary that was refused last, and why.
     refused: Option<(u64, Refusal)>,
+    /// The first copy into the store since it was nobody's slave: what carries this number or a later one is none of its own.
+    brought_from: Option<u32>,
     under_way: UnderWay,
     /// What the primary has asked, in which session, and is not answered yet.
     put_off: Option<(u64, u64)>,
@@ -130,6 +132,7 @@ impl Upstream {
             settled_in: (0, 0),
             replaced: Vec::new(),
             refused: None,
+            brought_from: None,
             under_way: UnderWay::default(),
             put_off: None,
             outputs: VecDeque::new(),
@@ -318,6 +321,12 @@ impl Upstream {
         self.following().and_then(|following| following.copy).map_or(0, |copy| copy.number)
     }
 
+    /// Entries that carry this number or a later one are no values of the store's own: a copy has brought them, since it was nobody's
+    /// slave.
+    pub fn brought_from(&self) -> u32 {
+        self.brought_from.unwrap_or(u32::MAX)
+    }
+
     /// What has become of a write that the store was handed.
     #[inline]
     pub fn stored(&mut self, ticket: Ticket, result: Result<(), NotKept>) {
@@ -456,6 +465,7 @@ impl Upstream {
                 self.durable.copies = self.durable.copies.wrapping_add(1).max(1);
                 self.durable.must_export |= following.may_hold_own_values();
                 let (number, exports) = (self.durable.copies, self.durable.must_export);
+                self.brought_from.get_or_insert(number);
                 following.copy = (!can_put_aside).then_some(InPlace { number, exports, ends_with: None });
                 let staging =
                     if can_put_aside { Staging::Aside } else { Staging::InPlace { has_come: false } };

@@ -106,6 +106,7 @@ fn a_deletion_that_fails_behind_the_end_of_its_copy_leaves_what_the_next_exports
     assert!(!upstream.durable().must_export);
     greet(&mut upstream, greeting(0, &[1], 2), FREE).expect("it is a slave");
     assert!(upstream.durable().must_export);
+    assert_eq!(upstream.brought_from(), 1, "what the copies before have brought is not its own");
 }
 
 #[test]

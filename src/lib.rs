@@ -37,6 +37,7 @@
 //! | name processes, stop them | [`ProcessHandle`] |
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
+//! | read and write a store with the types of its keys and values | [`Node::store`], [`Handle`] |
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
 //! | read whole programs | the folder `examples`, with what to type beside each |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
@@ -78,6 +79,7 @@
 //!   kept of both.
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
+//! - [`handle`]: a store as its Rust callers see it, with the types of their keys and values.
 //! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.
 //! - [`config`]: every limit, interval and default that a user may want otherwise.
 //! - [`cli`]: what a person types and reads.
@@ -157,6 +159,7 @@ pub mod config;
 pub mod distribution;
 pub mod epmd;
 pub mod etf;
+pub mod handle;
 pub mod kv;
 mod log;
 pub mod node;
@@ -168,6 +171,7 @@ mod within;
 
 pub use config::ServerName;
 pub use distribution::ServerRef;
+pub use handle::Handle;
 pub use node::{
     Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
     ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on,

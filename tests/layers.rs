@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("within", &[]),
     ("epmd", &["config", "distribution", "within"]),
     ("node", &["config", "distribution", "epmd", "etf", "log", "process", "within"]),
+    ("handle", &["distribution", "etf", "node", "process"]),
     // The product.
     ("store", &["etf"]),
     ("replica", &["etf", "distribution"]),

@@ -1,0 +1,121 @@
+//! What can go wrong between a handle and its store.
+
+use std::fmt;
+
+use thiserror::Error as ThisError;
+
+use crate::CallError;
+use crate::distribution::ServerRef;
+use crate::etf::{ConvertError, OwnedTerm, TermView};
+
+/// Why a request has not done what it was for.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+#[non_exhaustive]
+pub enum Error {
+    /// The call has no answer, or one that cannot be read as what it was to be. Where it was a write, whether it is done is not known,
+    /// but for errors that say that nothing was sent.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The store has answered `{:error, reason}`: nothing has changed, but for [`Refusal::Unconfirmed`].
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl From<ConvertError> for Error {
+    fn from(error: ConvertError) -> Self {
+        Self::Call(CallError::Unreadable(error))
+    }
+}
+
+/// Why a store has refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The store is full.
+    NoSpace,
+    /// Its disk fails, with this reason of the system.
+    Io(String),
+    /// The write is done, and so many slaves have it of those that were wanted.
+    Unconfirmed {
+        /// Slaves that have it.
+        have: u64,
+        /// Slaves that were to have it.
+        wanted: u64,
+    },
+    /// It is a slave: writes go to this primary.
+    SlaveOf(ServerRef),
+    /// What is to be added to is no integer.
+    NotAnInteger,
+    /// More keys than this in one request.
+    TooMany(u64),
+    /// More bytes than this.
+    TooLarge(u64),
+    /// The store has no order of keys.
+    Unordered,
+    /// A scan goes on at another store, or at one that was started again.
+    BadCursor,
+    /// As many scans wait as may.
+    Busy,
+    /// Another reason.
+    Other(OwnedTerm),
+}
+
+impl Refusal {
+    /// Of the reason in `{:error, reason}`.
+    pub(super) fn read(reason: TermView<'_>) -> Self {
+        Self::known(reason).unwrap_or_else(|| Self::Other(OwnedTerm::from(reason)))
+    }
+
+    /// Of a reason that a store is known to give.
+    pub(super) fn known(reason: TermView<'_>) -> Option<Self> {
+        if let Some(word) = reason.as_atom() {
+            return Some(match word.as_bytes() {
+                b"no_space" => Self::NoSpace,
+                b"not_an_integer" => Self::NotAnInteger,
+                b"unordered" => Self::Unordered,
+                b"bad_cursor" => Self::BadCursor,
+                b"busy" => Self::Busy,
+                _ => return None,
+            });
+        }
+        if let Some([word, have, wanted]) = reason.as_tuple::<3>() {
+            let is_it = word.is_atom("unconfirmed");
+            return is_it
+                .then_some(Self::Unconfirmed { have: have.as_unsigned()?, wanted: wanted.as_unsigned()? });
+        }
+        let [word, detail] = reason.as_tuple::<2>()?;
+        Some(match word.as_atom()?.as_bytes() {
+            b"io" => Self::Io(detail.as_atom()?.to_str().into_owned()),
+            b"slave_of" => Self::SlaveOf(ServerRef::read(detail)?),
+            b"too_many" => Self::TooMany(detail.as_unsigned()?),
+            b"too_large" => Self::TooLarge(detail.as_unsigned()?),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSpace => f.write_str("the store has no room: delete something, or give it more"),
+            Self::Io(reason) => write!(f, "the store's disk fails: {reason}"),
+            Self::Unconfirmed { have, wanted } => {
+                write!(f, "it is done, and {have} of {wanted} slaves have said that they have it")
+            }
+            Self::SlaveOf(primary) => {
+                write!(f, "the store is a slave, and takes no writes: ask its primary, {primary}")
+            }
+            Self::NotAnInteger => f.write_str("what is to be added to is no integer"),
+            Self::TooMany(bound) => write!(f, "a request names {bound} keys at most: ask by parts"),
+            Self::TooLarge(bound) => write!(f, "more than {bound} bytes at once: ask by parts"),
+            Self::Unordered => f.write_str("the store has no order of keys"),
+            Self::BadCursor => {
+                f.write_str("the store is another one than that of the page before: begin the scan anew")
+            }
+            Self::Busy => f.write_str("as many scans wait at the store as may: try it again"),
+            Self::Other(reason) => write!(f, "the store has refused: {:?}", reason.view()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

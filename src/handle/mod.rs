@@ -1,0 +1,526 @@
+//! A store with the types of its keys and values: [`Handle`].
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use kvnode::handle::{Compared, Expected};
+//! use kvnode::{Handle, Node, ServerRef, block_on};
+//!
+//! let node = Node::builder("shop").connect("kvnode@myhost").start()?;
+//! let stock: Handle<String, i64> = node.store(ServerRef::global("slave1"));
+//! block_on(async {
+//!     stock.put("pencils", &12).await?;
+//!     assert_eq!(stock.get("pencils").await?, Some(12));
+//!     assert_eq!(stock.update_counter("pencils", -2).await?, 10);
+//!     match stock.compare_and_put("pencils", Expected::Value(&10), &9).await? {
+//!         Compared::Done => {}
+//!         Compared::Conflict(there) => println!("somebody was faster: {there:?}"),
+//!     }
+//!     // Gone after half an hour.
+//!     stock.clone().with_ttl(Duration::from_secs(1_800)).put("offer", &3).await?;
+//!     let mut pages = stock.scan();
+//!     while let Some(entries) = pages.next_page().await? {
+//!         entries.iter().for_each(|(name, count)| println!("{name}: {count}"));
+//!     }
+//!     Ok::<(), kvnode::handle::Error>(())
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Types become terms as [`etf::serde`](mod@crate::etf::serde) says. The store is a kvnode's, of this node or another: an Elixir
+//! server ends with a request that it does not know. What each request does is in docs/requests.md.
+
+mod error;
+mod pages;
+mod request;
+mod transaction;
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::error::{Error, Refusal};
+pub use self::pages::Pages;
+use self::request::{Asked, Options, Request, unknown};
+pub use self::transaction::{Transacted, Transaction};
+use crate::distribution::ServerRef;
+use crate::etf::{TermView, from_term};
+use crate::node::{Client, Node};
+
+/// A store, asked with Rust types. See the [module](self).
+///
+/// Cheap to clone. What its methods give needs neither the handle nor the arguments any more, and asks nothing before it is
+/// awaited.
+///
+/// All that can go wrong is an [`Error`]: the store was not reached or has not answered in time (whether a write was done is not
+/// known then), or it has refused, and nothing has changed.
+pub struct Handle<K, V> {
+    client: Client,
+    store: ServerRef,
+    options: Options,
+    types: PhantomData<fn(K) -> V>,
+}
+
+/// What a key has to have to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected<'a, V> {
+    /// This value, by `===`.
+    Value(&'a V),
+    /// The value of this revision.
+    Revision(u64),
+    /// Nothing.
+    Absent,
+}
+
+/// What has come of a change that expected something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "it may not have been done"]
+pub enum Compared<V> {
+    /// It is done.
+    Done,
+    /// Nothing has changed: the key has this value, of this revision, or nothing.
+    Conflict(Option<(V, u64)>),
+}
+
+/// How long a key stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Until it is deleted.
+    Always,
+    /// So long, to the millisecond.
+    For(Duration),
+}
+
+impl<K, V> Handle<K, V> {
+    /// Of a store; what is asked comes from the client's process. [`Node::store`] is shorter.
+    pub fn new(client: Client, store: ServerRef) -> Self {
+        Self { client, store, options: Options::default(), types: PhantomData }
+    }
+
+    /// Waits so long for each answer, 5 seconds unless it is said. `Duration::MAX` is `:infinity`.
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = timeout;
+        self
+    }
+
+    /// What it writes is answered once so many slaves have it (`confirm:`), or as [`Refusal::Unconfirmed`].
+    #[must_use]
+    pub const fn with_confirm(mut self, slaves: u32) -> Self {
+        self.options.confirm = Some(slaves);
+        self
+    }
+
+    /// What it puts ends so long after the store has it (`ttl:`), to the millisecond, after one at least.
+    #[must_use]
+    pub const fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.options.ttl = Some(ttl);
+        self
+    }
+
+    fn ask(&self, request: Request) -> Asked {
+        request.to(self.client.clone(), self.store.clone(), self.options.timeout)
+    }
+
+    /// A request that writes, and takes no `ttl:`.
+    fn write(&self, request: Request) -> Asked {
+        self.ask(request.with(&Options { ttl: None, ..self.options }))
+    }
+
+    /// A request that puts.
+    fn put_by(&self, request: Request) -> Asked {
+        self.ask(request.with(&self.options))
+    }
+}
+
+/// Reads.
+impl<K, V: DeserializeOwned> Handle<K, V> {
+    /// What a key has; `None`: nothing.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn get<Q>(&self, key: &Q) -> impl Future<Output = Result<Option<V>, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.ask(Request::new("fetch").part(key)).answer(|answer| match answer.as_tuple::<2>() {
+            Some([_, value]) => Ok(Some(from_term(value)?)),
+            None => absent(answer),
+        })
+    }
+
+    /// What a key has, with the revision of it, for [`Expected::Revision`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn get_revision<Q>(
+        &self,
+        key: &Q,
+    ) -> impl Future<Output = Result<Option<(V, u64)>, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.ask(Request::new("fetch_revision").part(key)).answer(|answer| match answer.as_tuple::<3>() {
+            Some([_, value, revision]) => Ok(Some((from_term(value)?, from_term(revision)?))),
+            None => absent(answer),
+        })
+    }
+
+    /// Whether a key has something.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn contains<Q>(&self, key: &Q) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.ask(Request::new("member").part(key)).answer(read)
+    }
+
+    /// How long a key stays; `None`: it is not there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn ttl<Q>(
+        &self,
+        key: &Q,
+    ) -> impl Future<Output = Result<Option<Remains>, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.ask(Request::new("ttl").part(key)).answer(|answer| match answer.as_tuple::<2>() {
+            Some([_, ttl]) if ttl.is_atom("infinity") => Ok(Some(Remains::Always)),
+            Some([_, ttl]) => Ok(Some(Remains::For(Duration::from_millis(from_term(ttl)?)))),
+            None => absent(answer),
+        })
+    }
+
+    /// Those of the keys that are there, as they are at one moment: 16,384 keys at most, and 64 MiB.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn get_many<Q>(
+        &self,
+        keys: &[&Q],
+    ) -> impl Future<Output = Result<HashMap<K, V>, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q> + DeserializeOwned + Eq + Hash,
+        Q: Serialize + ?Sized,
+    {
+        self.ask(Request::new("get_many").part(keys)).answer(read)
+    }
+
+    /// The number of keys. A key that has ended counts until it is removed, for some 100 milliseconds.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn count(&self) -> impl Future<Output = Result<u64, Error>> + Send + use<K, V> {
+        self.ask(Request::new("count")).answer(read)
+    }
+
+    /// All entries, page by page.
+    pub fn scan(&self) -> Pages<(K, V)>
+    where
+        K: DeserializeOwned,
+    {
+        Pages::new(self.client.clone(), self.store.clone(), self.options.timeout, false)
+    }
+
+    /// All keys, page by page.
+    pub fn scan_keys(&self) -> Pages<K>
+    where
+        K: DeserializeOwned,
+    {
+        Pages::new(self.client.clone(), self.store.clone(), self.options.timeout, true)
+    }
+}
+
+/// Writes.
+impl<K, V: Serialize> Handle<K, V> {
+    /// Puts a value, whatever is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn put<Q>(&self, key: &Q, value: &V) -> impl Future<Output = Result<(), Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.put_by(Request::new("put").part(key).part(value)).answer(done)
+    }
+
+    /// Deletes a key; one that is not there is no error.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn delete<Q>(&self, key: &Q) -> impl Future<Output = Result<(), Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.write(Request::new("delete").part(key)).answer(done)
+    }
+
+    /// Puts a value where nothing is. Gives whether that was so.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn put_new<Q>(
+        &self,
+        key: &Q,
+        value: &V,
+    ) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.put_by(Request::new("put_new").part(key).part(value)).answer(read)
+    }
+
+    /// Puts a value where something is. Gives whether that was so.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn replace<Q>(
+        &self,
+        key: &Q,
+        value: &V,
+    ) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.put_by(Request::new("replace").part(key).part(value)).answer(read)
+    }
+
+    /// Puts a value, and gives what was there.
+    ///
+    /// # Errors
+    /// See [`Error`]. A value that is `{:error, reason}` with a reason of [`Refusal`] is taken for that.
+    pub fn get_and_put<Q>(
+        &self,
+        key: &Q,
+        value: &V,
+    ) -> impl Future<Output = Result<Option<V>, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        self.put_by(Request::new("get_and_put").part(key).part(value)).answer_with_any(read)
+    }
+
+    /// Deletes a key, and gives what was there.
+    ///
+    /// # Errors
+    /// As [`get_and_put`](Self::get_and_put).
+    pub fn pop<Q>(&self, key: &Q) -> impl Future<Output = Result<Option<V>, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        self.write(Request::new("pop").part(key)).answer_with_any(read)
+    }
+
+    /// Puts a value where the key has what is expected.
+    ///
+    /// # Errors
+    /// See [`Error`]. That it has something else is none.
+    pub fn compare_and_put<Q>(
+        &self,
+        key: &Q,
+        expected: Expected<'_, V>,
+        value: &V,
+    ) -> impl Future<Output = Result<Compared<V>, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        let request = Request::new("compare_and_put").part(key).expected(expected).part(value);
+        self.put_by(request).answer(compared)
+    }
+
+    /// Deletes a key where it has what is expected.
+    ///
+    /// # Errors
+    /// As [`compare_and_put`](Self::compare_and_put).
+    pub fn compare_and_delete<Q>(
+        &self,
+        key: &Q,
+        expected: Expected<'_, V>,
+    ) -> impl Future<Output = Result<Compared<V>, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        self.write(Request::new("compare_and_delete").part(key).expected(expected)).answer(compared)
+    }
+
+    /// Adds to the integer of a key, or to 0 where nothing is there, and gives the sum.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Refusal::NotAnInteger`]. A sum of more than 128 bits is [unreadable](crate::CallError::Unreadable); it is
+    /// done.
+    pub fn update_counter<Q>(
+        &self,
+        key: &Q,
+        by: i128,
+    ) -> impl Future<Output = Result<i128, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.put_by(Request::new("update_counter").part(key).part(&by)).answer(read)
+    }
+
+    /// Adds to the integer of a key, or to `initial` where nothing is there, and gives the sum.
+    ///
+    /// # Errors
+    /// As [`update_counter`](Self::update_counter).
+    pub fn update_counter_from<Q>(
+        &self,
+        key: &Q,
+        by: i128,
+        initial: i128,
+    ) -> impl Future<Output = Result<i128, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.put_by(Request::new("update_counter").part(key).part(&by).part(&initial)).answer(read)
+    }
+
+    /// Puts several values, all or none: 16,384 pairs at most, and 64 MiB.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn put_many<Q>(
+        &self,
+        pairs: &[(&Q, &V)],
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.put_by(Request::new("put_many").part(pairs)).answer(done)
+    }
+
+    /// Deletes several keys, all or none: 16,384 at most.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn delete_many<Q>(&self, keys: &[&Q]) -> impl Future<Output = Result<(), Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.write(Request::new("delete_many").part(keys)).answer(done)
+    }
+
+    /// Has what is there end so long from now on, to the millisecond, after one at least. Gives whether something is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn touch<Q>(
+        &self,
+        key: &Q,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.write(Request::new("touch").part(key).part(&request::milliseconds(ttl))).answer(read)
+    }
+
+    /// Has what is there stay. Gives whether something is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn persist<Q>(&self, key: &Q) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.write(Request::new("persist").part(key)).answer(read)
+    }
+
+    /// Begins a transaction: guards and changes of several keys, all of which are made where all guards hold, and else none.
+    pub fn transact(&self) -> Transaction<'_, K, V> {
+        Transaction::new(self)
+    }
+}
+
+impl Node {
+    /// A store with the types of its keys and values: of this node, or of one that this node reaches. Nothing is asked yet.
+    ///
+    /// ```no_run
+    /// # use kvnode::{Handle, Node, ServerRef, block_on};
+    /// let node = Node::builder("shop").connect("kvnode@myhost").start()?;
+    /// let stock: Handle<String, i64> = node.store(ServerRef::global("slave1"));
+    /// block_on(stock.put("pencils", &12))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn store<K, V>(&self, store: ServerRef) -> Handle<K, V> {
+        Handle::new(self.client(), store)
+    }
+}
+
+impl<K, V> Clone for Handle<K, V> {
+    fn clone(&self) -> Self {
+        let Self { client, store, options, types } = self;
+        Self { client: client.clone(), store: store.clone(), options: *options, types: *types }
+    }
+}
+
+impl<K, V> fmt::Debug for Handle<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("store", &format_args!("{}", self.store))
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer that is what it is read as.
+fn read<T: DeserializeOwned>(answer: TermView<'_>) -> Result<T, Error> {
+    Ok(from_term(answer)?)
+}
+
+/// `:ok`
+fn done(answer: TermView<'_>) -> Result<(), Error> {
+    if answer.is_atom("ok") { Ok(()) } else { Err(unknown(answer)) }
+}
+
+/// `:error`, the answer where nothing is there.
+fn absent<T>(answer: TermView<'_>) -> Result<Option<T>, Error> {
+    if answer.is_atom("error") { Ok(None) } else { Err(unknown(answer)) }
+}
+
+/// `:ok`, or `{:error, {:conflict, present}}`, which is no error here.
+fn compared<V: DeserializeOwned>(answer: TermView<'_>) -> Result<Compared<V>, Error> {
+    if answer.is_atom("ok") {
+        return Ok(Compared::Done);
+    }
+    let present =
+        answer.as_tuple::<2>().and_then(|[_, reason]| reason.as_tuple::<2>()).map(|[_, present]| present);
+    match present.map(|present| (present, present.as_tuple::<3>())) {
+        Some((_, Some([_, value, revision]))) => {
+            Ok(Compared::Conflict(Some((from_term(value)?, from_term(revision)?))))
+        }
+        Some((present, None)) if present.is_atom("absent") => Ok(Compared::Conflict(None)),
+        _ => Err(unknown(answer)),
+    }
+}

@@ -1,0 +1,114 @@
+//! The entries of a store, page by page.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::Error;
+use super::request::{Request, unknown};
+use crate::distribution::ServerRef;
+use crate::etf::{Binary, ConvertError, OwnedTerm, TermView, atom, from_term, to_term};
+use crate::node::Client;
+
+/// The entries of a store, or its keys, page by page: an entry that is there from the first page to the last comes once,
+/// whatever is written meanwhile. How far it has come is here: the store keeps nothing of it.
+pub struct Pages<T> {
+    client: Client,
+    store: ServerRef,
+    timeout: Duration,
+    options: Vec<(&'static str, OwnedTerm)>,
+    unwritable: Option<ConvertError>,
+    cursor: Cursor,
+    types: PhantomData<fn() -> T>,
+}
+
+/// Where the next page begins.
+enum Cursor {
+    First,
+    Behind(Binary),
+    /// There is none.
+    Over,
+}
+
+/// What a page has: its entries, and where it ends, which is nowhere on the last.
+type Page<T> = (Vec<T>, Option<Binary>);
+
+impl<T> Pages<T> {
+    pub(super) fn new(client: Client, store: ServerRef, timeout: Duration, keys: bool) -> Self {
+        let (options, cursor) = (Vec::new(), Cursor::First);
+        let pages = Self { client, store, timeout, options, unwritable: None, cursor, types: PhantomData };
+        if keys { pages.option("keys", &true) } else { pages }
+    }
+
+    fn option(mut self, name: &'static str, value: &(impl Serialize + ?Sized)) -> Self {
+        match to_term(value) {
+            // What is written from a value is one term.
+            Ok(term) => self.options.extend(OwnedTerm::parse(term).map(|term| (name, term))),
+            Err(error) => self.unwritable = Some(error),
+        }
+        self
+    }
+
+    /// So many entries a page at most, 1,000 unless it is said, and up to 16,384.
+    #[must_use]
+    pub fn limit(self, entries: u32) -> Self {
+        self.option("limit", &entries)
+    }
+
+    /// About so many bytes a page at most, one entry at least: 1 MiB unless it is said, and up to 4.
+    #[must_use]
+    pub fn bytes(self, bytes: u32) -> Self {
+        self.option("bytes", &bytes)
+    }
+
+    /// Those entries alone whose keys match a pattern of `:ets.match_object/2` with `:_` for any term:
+    /// `.matching(&(atom("user"), atom("_")))`.
+    #[must_use]
+    pub fn matching(self, pattern: &(impl Serialize + ?Sized)) -> Self {
+        self.option("match", pattern)
+    }
+}
+
+impl<T: DeserializeOwned> Pages<T> {
+    /// The next page; `None` behind the last. A page may be empty, and others follow. Asked again after an error, it asks for
+    /// the same page.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn next_page(&mut self) -> Result<Option<Vec<T>>, Error> {
+        if let Some(error) = self.unwritable.clone() {
+            return Err(crate::CallError::Unwritable(error).into());
+        }
+        let mut options: Vec<_> =
+            self.options.iter().map(|(name, value)| (atom(name), value.clone())).collect();
+        match &self.cursor {
+            Cursor::First => {}
+            Cursor::Behind(cursor) => {
+                let cursor = OwnedTerm::parse(to_term(cursor)?).map_err(crate::CallError::Malformed)?;
+                options.push((atom("cursor"), cursor));
+            }
+            Cursor::Over => return Ok(None),
+        }
+        let asked =
+            Request::new("scan").part(&options).to(self.client.clone(), self.store.clone(), self.timeout);
+        let (entries, behind) = asked.answer(page).await?;
+        self.cursor = behind.map_or(Cursor::Over, Cursor::Behind);
+        Ok(Some(entries))
+    }
+}
+
+/// `{entries, cursor}` or `{entries, :done}`
+fn page<T: DeserializeOwned>(answer: TermView<'_>) -> Result<Page<T>, Error> {
+    let [entries, cursor] = answer.as_tuple::<2>().ok_or_else(|| unknown(answer))?;
+    let cursor = if cursor.is_atom("done") { None } else { Some(from_term(cursor)?) };
+    Ok((from_term(entries)?, cursor))
+}
+
+impl<T> fmt::Debug for Pages<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").field("store", &format_args!("{}", self.store)).finish_non_exhaustive()
+    }
+}

@@ -13,8 +13,10 @@ mod client;
 mod data;
 mod doctor;
 mod epmd;
+mod export;
 mod find;
 mod http_address;
+mod lines;
 mod log;
 mod names;
 mod node;
@@ -125,6 +127,10 @@ enum Command {
     Count(scan::CountArgs),
     /// Prints all entries, or those whose keys match a pattern
     Scan(scan::ScanArgs),
+    /// Writes all entries into a file, a line each
+    Export(export::ExportArgs),
+    /// Puts the entries of such a file
+    Import(export::ImportArgs),
     /// Makes a server the slave of a store
     AddSlave(client::AddSlaveArgs),
     /// Makes it none any more
@@ -237,6 +243,8 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Cas(args)) => change::cas(args),
         Some(Command::Count(args)) => scan::count(args),
         Some(Command::Scan(args)) => scan::scan(args),
+        Some(Command::Export(args)) => export::export(&args),
+        Some(Command::Import(args)) => export::import(&args),
         Some(Command::AddSlave(args)) => client::add_slave(args),
         Some(Command::RemoveSlave(args)) => replica::remove_slave(args),
         Some(Command::Status(args)) => replica::status(args),
@@ -298,6 +306,17 @@ impl CliError {
 
     fn cannot_run(text: impl fmt::Display) -> Self {
         Self::CannotRun(text.to_string())
+    }
+
+    /// The same, with what to do next.
+    fn with_hint(mut self, hint: &str) -> Self {
+        let (Self::Usage(text)
+        | Self::CannotRun(text)
+        | Self::NoProcess(text)
+        | Self::Timeout(text)
+        | Self::Failed(text)) = &mut self;
+        *text = format!("{text}; {hint}");
+        self
     }
 }
 

@@ -70,6 +70,8 @@ async fn check_all(users: &Handle<Key, User>, sums: &Handle<String, i64>) -> Res
     assert!(users.persist(&one).await? && !users.persist(&Key::Settings).await?);
     assert_eq!(users.ttl(&one).await?, Some(Remains::Always));
     assert!(users.touch(&one, hour).await? && users.ttl(&one).await? != Some(Remains::Always));
+    users.clone().with_ttl(Duration::MAX).put(&one, &ana).await?;
+    assert_eq!(users.ttl(&one).await?, Some(Remains::Always));
     // With a `ttl:` that the request does not take.
     ends.delete(&one).await?;
     ends.delete(&one).await?;
@@ -99,6 +101,9 @@ async fn check_all(users: &Handle<Key, User>, sums: &Handle<String, i64>) -> Res
     // Pages.
     let mut keys = Vec::new();
     let mut pages = sums.scan_keys().limit(1);
+    keys.extend(pages.next_page().await?.expect("there are some"));
+    // Any other may go on with it.
+    let mut pages = sums.scan_keys().limit(1).behind(pages.cursor().expect("there are more"));
     while let Some(page) = pages.next_page().await? {
         assert!(page.len() <= 1);
         keys.extend(page);
@@ -149,6 +154,17 @@ fn a_handle_reads_and_writes_what_a_beam_sees() {
         let terms: Handle<Atom, OwnedTerm> = node.store(store);
         let value = block_on(terms.get(&atom("settings"))).expect("the store answers");
         assert_eq!(format!("{:?}", value.expect("it is there").view()), "{:error, :no_space}");
+        // What looks like a refusal, and is what was there.
+        beam.check("GenServer.call({:global, :kv}, {:put, :settings, {:error, :busy}})", ":ok");
+        let taken = block_on(terms.pop(&atom("settings"))).expect("it is a value");
+        assert_eq!(format!("{:?}", taken.expect("it was there").view()), "{:error, :busy}");
+        // What is no such value is taken out all the same, and a conflict changes nothing.
+        beam.check("GenServer.call({:global, :kv}, {:put, :settings, 1})", ":ok");
+        let wrong = block_on(users.compare_and_put(&Key::Settings, Expected::Absent, &user("Ana")));
+        assert!(matches!(wrong, Err(Error::Call(CallError::Unreadable(_)))), "{wrong:?}");
+        let wrong = block_on(users.pop(&Key::Settings));
+        assert!(matches!(wrong, Err(Error::Call(CallError::Unreadable(_)))), "{wrong:?}");
+        beam.check("GenServer.call({:global, :kv}, {:member, :settings})", "false");
         let nobody: Handle<Key, User> = node.store(ServerRef::remote("nobody", kvnode.name()));
         assert_eq!(block_on(nobody.count()), Err(CallError::NoProcess.into()));
     });

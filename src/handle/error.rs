@@ -12,13 +12,17 @@ use crate::etf::{ConvertError, OwnedTerm, TermView};
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 #[non_exhaustive]
 pub enum Error {
-    /// The call has no answer, or one that cannot be read as what it was to be. Where it was a write, whether it is done is not known,
-    /// but for errors that say that nothing was sent.
+    /// The call has no answer, or one that cannot be read as the type that it was to be. Whether a write is done is not known, but where
+    /// the method or the [`CallError`] says more: a call that ended with an exit of `:bad_call` or `:badarg` has done nothing.
     #[error(transparent)]
     Call(#[from] CallError),
     /// The store has answered `{:error, reason}`: nothing has changed, but for [`Refusal::Unconfirmed`].
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// An answer that a store does not give to this request: another server has the name, or it is of another version. Whether a write
+    /// is done is not known.
+    #[error("that is no answer to this request: {:?}; it may come from another server than a kvnode's store", _0.view())]
+    Unexpected(OwnedTerm),
 }
 
 impl From<ConvertError> for Error {
@@ -46,7 +50,7 @@ pub enum Refusal {
     SlaveOf(ServerRef),
     /// What is to be added to is no integer.
     NotAnInteger,
-    /// More keys than this in one request.
+    /// More keys than this in one request, or entries of a page.
     TooMany(u64),
     /// More bytes than this.
     TooLarge(u64),
@@ -66,8 +70,16 @@ impl Refusal {
         Self::known(reason).unwrap_or_else(|| Self::Other(OwnedTerm::from(reason)))
     }
 
+    /// Of a reason for which a store does not write, or has not yet enough slaves that have it.
+    pub(super) fn of_write(reason: TermView<'_>) -> Option<Self> {
+        let known = Self::known(reason)?;
+        let is_of_write =
+            matches!(known, Self::NoSpace | Self::Io(_) | Self::Unconfirmed { .. } | Self::SlaveOf(_));
+        is_of_write.then_some(known)
+    }
+
     /// Of a reason that a store is known to give.
-    pub(super) fn known(reason: TermView<'_>) -> Option<Self> {
+    fn known(reason: TermView<'_>) -> Option<Self> {
         if let Some(word) = reason.as_atom() {
             return Some(match word.as_bytes() {
                 b"no_space" => Self::NoSpace,
@@ -106,7 +118,7 @@ impl fmt::Display for Refusal {
                 write!(f, "the store is a slave, and takes no writes: ask its primary, {primary}")
             }
             Self::NotAnInteger => f.write_str("what is to be added to is no integer"),
-            Self::TooMany(bound) => write!(f, "a request names {bound} keys at most: ask by parts"),
+            Self::TooMany(bound) => write!(f, "more than {bound} keys at once: ask by parts"),
             Self::TooLarge(bound) => write!(f, "more than {bound} bytes at once: ask by parts"),
             Self::Unordered => f.write_str("the store has no order of keys"),
             Self::BadCursor => {

@@ -26,15 +26,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Types become terms as [`etf::serde`](mod@crate::etf::serde) says. The store is a kvnode's, of this node or another: an Elixir
-//! server ends with a request that it does not know. What each request does is in docs/requests.md.
+//! Types become terms as [`etf::serde`](mod@crate::etf::serde) says. What each request does is in docs/requests.md; the requests of
+//! operators, as `:status`, are calls of a [`Client`].
+//!
+//! **The store is a kvnode's**, of this node or another. An Elixir server of the protocol ends, with its data, when it is asked what it
+//! does not know, and [`get`](Handle::get) is such a request: a name that may go to an Elixir server after a failover is no name for a
+//! handle.
 
 mod error;
 mod pages;
 mod request;
 mod transaction;
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
@@ -57,8 +60,7 @@ use crate::node::{Client, Node};
 /// Cheap to clone. What its methods give needs neither the handle nor the arguments any more, and asks nothing before it is
 /// awaited.
 ///
-/// All that can go wrong is an [`Error`]: the store was not reached or has not answered in time (whether a write was done is not
-/// known then), or it has refused, and nothing has changed.
+/// All that can go wrong is an [`Error`], which says whether a write may have been done.
 pub struct Handle<K, V> {
     client: Client,
     store: ServerRef,
@@ -66,7 +68,14 @@ pub struct Handle<K, V> {
     types: PhantomData<fn(K) -> V>,
 }
 
-/// What a key has to have to be changed.
+/// What names a key of the type `K`: the key, or what is borrowed of it and is the same term, as `str` is of `String`.
+pub trait AsKey<K>: Serialize {}
+
+impl<K: Serialize> AsKey<K> for K {}
+impl AsKey<String> for str {}
+impl<T: Serialize> AsKey<Vec<T>> for [T] {}
+
+/// The precondition of a request that compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected<'a, V> {
     /// This value, by `===`.
@@ -116,7 +125,8 @@ impl<K, V> Handle<K, V> {
         self
     }
 
-    /// What it puts ends so long after the store has it (`ttl:`), to the millisecond, after one at least.
+    /// What it puts ends so long after the store has it (`ttl:`), to the millisecond, after one at least. `Duration::MAX` is
+    /// `:infinity`.
     #[must_use]
     pub const fn with_ttl(mut self, ttl: Duration) -> Self {
         self.options.ttl = Some(ttl);
@@ -139,17 +149,17 @@ impl<K, V> Handle<K, V> {
 }
 
 /// Reads.
-impl<K, V: DeserializeOwned> Handle<K, V> {
+impl<K, V> Handle<K, V> {
     /// What a key has; `None`: nothing.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn get<Q>(&self, key: &Q) -> impl Future<Output = Result<Option<V>, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
+        V: DeserializeOwned,
     {
-        self.ask(Request::new("fetch").part(key)).answer(|answer| match answer.as_tuple::<2>() {
+        self.ask(Request::new("fetch").part(key)).answer(|answer| match found::<2>(answer) {
             Some([_, value]) => Ok(Some(from_term(value)?)),
             None => absent(answer),
         })
@@ -164,10 +174,10 @@ impl<K, V: DeserializeOwned> Handle<K, V> {
         key: &Q,
     ) -> impl Future<Output = Result<Option<(V, u64)>, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
+        V: DeserializeOwned,
     {
-        self.ask(Request::new("fetch_revision").part(key)).answer(|answer| match answer.as_tuple::<3>() {
+        self.ask(Request::new("fetch_revision").part(key)).answer(|answer| match found::<3>(answer) {
             Some([_, value, revision]) => Ok(Some((from_term(value)?, from_term(revision)?))),
             None => absent(answer),
         })
@@ -179,8 +189,7 @@ impl<K, V: DeserializeOwned> Handle<K, V> {
     /// See [`Error`].
     pub fn contains<Q>(&self, key: &Q) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
     {
         self.ask(Request::new("member").part(key)).answer(read)
     }
@@ -194,10 +203,9 @@ impl<K, V: DeserializeOwned> Handle<K, V> {
         key: &Q,
     ) -> impl Future<Output = Result<Option<Remains>, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
     {
-        self.ask(Request::new("ttl").part(key)).answer(|answer| match answer.as_tuple::<2>() {
+        self.ask(Request::new("ttl").part(key)).answer(|answer| match found::<2>(answer) {
             Some([_, ttl]) if ttl.is_atom("infinity") => Ok(Some(Remains::Always)),
             Some([_, ttl]) => Ok(Some(Remains::For(Duration::from_millis(from_term(ttl)?)))),
             None => absent(answer),
@@ -213,8 +221,9 @@ impl<K, V: DeserializeOwned> Handle<K, V> {
         keys: &[&Q],
     ) -> impl Future<Output = Result<HashMap<K, V>, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q> + DeserializeOwned + Eq + Hash,
-        Q: Serialize + ?Sized,
+        K: DeserializeOwned + Eq + Hash,
+        Q: AsKey<K> + ?Sized,
+        V: DeserializeOwned,
     {
         self.ask(Request::new("get_many").part(keys)).answer(read)
     }
@@ -231,6 +240,7 @@ impl<K, V: DeserializeOwned> Handle<K, V> {
     pub fn scan(&self) -> Pages<(K, V)>
     where
         K: DeserializeOwned,
+        V: DeserializeOwned,
     {
         Pages::new(self.client.clone(), self.store.clone(), self.options.timeout, false)
     }
@@ -245,15 +255,15 @@ impl<K, V: DeserializeOwned> Handle<K, V> {
 }
 
 /// Writes.
-impl<K, V: Serialize> Handle<K, V> {
+impl<K, V> Handle<K, V> {
     /// Puts a value, whatever is there.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn put<Q>(&self, key: &Q, value: &V) -> impl Future<Output = Result<(), Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
+        V: Serialize,
     {
         self.put_by(Request::new("put").part(key).part(value)).answer(done)
     }
@@ -264,8 +274,7 @@ impl<K, V: Serialize> Handle<K, V> {
     /// See [`Error`].
     pub fn delete<Q>(&self, key: &Q) -> impl Future<Output = Result<(), Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
     {
         self.write(Request::new("delete").part(key)).answer(done)
     }
@@ -280,8 +289,8 @@ impl<K, V: Serialize> Handle<K, V> {
         value: &V,
     ) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
+        V: Serialize,
     {
         self.put_by(Request::new("put_new").part(key).part(value)).answer(read)
     }
@@ -296,37 +305,37 @@ impl<K, V: Serialize> Handle<K, V> {
         value: &V,
     ) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
+        V: Serialize,
     {
         self.put_by(Request::new("replace").part(key).part(value)).answer(read)
     }
 
-    /// Puts a value, and gives what was there.
+    /// Puts a value, and gives what was there; `None`: nothing, or `nil`.
     ///
     /// # Errors
-    /// See [`Error`]. A value that is `{:error, reason}` with a reason of [`Refusal`] is taken for that.
+    /// See [`Error`]. Where what was there is no `V` the answer is [unreadable](crate::CallError::Unreadable), and the value is put. A value
+    /// that is `{:error, reason}` with one of the four reasons for which a store does not write ([`Refusal::NoSpace`],
+    /// [`Io`](Refusal::Io), [`Unconfirmed`](Refusal::Unconfirmed), [`SlaveOf`](Refusal::SlaveOf)) is taken for that.
     pub fn get_and_put<Q>(
         &self,
         key: &Q,
         value: &V,
     ) -> impl Future<Output = Result<Option<V>, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
-        V: DeserializeOwned,
+        Q: AsKey<K> + ?Sized,
+        V: Serialize + DeserializeOwned,
     {
         self.put_by(Request::new("get_and_put").part(key).part(value)).answer_with_any(read)
     }
 
-    /// Deletes a key, and gives what was there.
+    /// Deletes a key, and gives what was there; `None`: nothing, or `nil`.
     ///
     /// # Errors
     /// As [`get_and_put`](Self::get_and_put).
     pub fn pop<Q>(&self, key: &Q) -> impl Future<Output = Result<Option<V>, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
         V: DeserializeOwned,
     {
         self.write(Request::new("pop").part(key)).answer_with_any(read)
@@ -335,7 +344,8 @@ impl<K, V: Serialize> Handle<K, V> {
     /// Puts a value where the key has what is expected.
     ///
     /// # Errors
-    /// See [`Error`]. That it has something else is none.
+    /// See [`Error`]. That it has something else is none; where that is no `V` the answer is
+    /// [unreadable](crate::CallError::Unreadable), and nothing has changed.
     pub fn compare_and_put<Q>(
         &self,
         key: &Q,
@@ -343,12 +353,11 @@ impl<K, V: Serialize> Handle<K, V> {
         value: &V,
     ) -> impl Future<Output = Result<Compared<V>, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
-        V: DeserializeOwned,
+        Q: AsKey<K> + ?Sized,
+        V: Serialize + DeserializeOwned,
     {
         let request = Request::new("compare_and_put").part(key).expected(expected).part(value);
-        self.put_by(request).answer(compared)
+        self.put_by(request).answer_or("conflict", compared)
     }
 
     /// Deletes a key where it has what is expected.
@@ -361,11 +370,11 @@ impl<K, V: Serialize> Handle<K, V> {
         expected: Expected<'_, V>,
     ) -> impl Future<Output = Result<Compared<V>, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
-        V: DeserializeOwned,
+        Q: AsKey<K> + ?Sized,
+        V: Serialize + DeserializeOwned,
     {
-        self.write(Request::new("compare_and_delete").part(key).expected(expected)).answer(compared)
+        self.write(Request::new("compare_and_delete").part(key).expected(expected))
+            .answer_or("conflict", compared)
     }
 
     /// Adds to the integer of a key, or to 0 where nothing is there, and gives the sum.
@@ -379,8 +388,7 @@ impl<K, V: Serialize> Handle<K, V> {
         by: i128,
     ) -> impl Future<Output = Result<i128, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
     {
         self.put_by(Request::new("update_counter").part(key).part(&by)).answer(read)
     }
@@ -396,8 +404,7 @@ impl<K, V: Serialize> Handle<K, V> {
         initial: i128,
     ) -> impl Future<Output = Result<i128, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
     {
         self.put_by(Request::new("update_counter").part(key).part(&by).part(&initial)).answer(read)
     }
@@ -411,8 +418,8 @@ impl<K, V: Serialize> Handle<K, V> {
         pairs: &[(&Q, &V)],
     ) -> impl Future<Output = Result<(), Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
+        V: Serialize,
     {
         self.put_by(Request::new("put_many").part(pairs)).answer(done)
     }
@@ -423,13 +430,12 @@ impl<K, V: Serialize> Handle<K, V> {
     /// See [`Error`].
     pub fn delete_many<Q>(&self, keys: &[&Q]) -> impl Future<Output = Result<(), Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
     {
         self.write(Request::new("delete_many").part(keys)).answer(done)
     }
 
-    /// Has what is there end so long from now on, to the millisecond, after one at least. Gives whether something is there.
+    /// Has what is there end so long from now on, to the millisecond, after one at least; `Duration::MAX`: never. Gives whether something is there.
     ///
     /// # Errors
     /// See [`Error`].
@@ -439,10 +445,9 @@ impl<K, V: Serialize> Handle<K, V> {
         ttl: Duration,
     ) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
     {
-        self.write(Request::new("touch").part(key).part(&request::milliseconds(ttl))).answer(read)
+        self.write(Request::new("touch").part(key).part(&request::ttl_of(ttl))).answer(read)
     }
 
     /// Has what is there stay. Gives whether something is there.
@@ -451,14 +456,13 @@ impl<K, V: Serialize> Handle<K, V> {
     /// See [`Error`].
     pub fn persist<Q>(&self, key: &Q) -> impl Future<Output = Result<bool, Error>> + Send + use<K, V, Q>
     where
-        K: Borrow<Q>,
-        Q: Serialize + ?Sized,
+        Q: AsKey<K> + ?Sized,
     {
         self.write(Request::new("persist").part(key)).answer(read)
     }
 
     /// Begins a transaction: guards and changes of several keys, all of which are made where all guards hold, and else none.
-    pub fn transact(&self) -> Transaction<'_, K, V> {
+    pub const fn transact(&self) -> Transaction<'_, K, V> {
         Transaction::new(self)
     }
 }
@@ -497,6 +501,11 @@ impl<K, V> fmt::Debug for Handle<K, V> {
 /// An answer that is what it is read as.
 fn read<T: DeserializeOwned>(answer: TermView<'_>) -> Result<T, Error> {
     Ok(from_term(answer)?)
+}
+
+/// `{:ok, …}`
+fn found<const N: usize>(answer: TermView<'_>) -> Option<[TermView<'_>; N]> {
+    answer.as_tuple::<N>().filter(|parts| parts.first().is_some_and(|word| word.is_atom("ok")))
 }
 
 /// `:ok`

@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
-use super::request::{Request, unknown};
+use super::request::{Request, unknown, written};
+use crate::CallError;
 use crate::distribution::ServerRef;
-use crate::etf::{Binary, ConvertError, OwnedTerm, TermView, atom, from_term, to_term};
+use crate::etf::{Binary, ConvertError, OwnedTerm, TermView, atom, from_term};
 use crate::node::Client;
 
 /// The entries of a store, or its keys, page by page: an entry that is there from the first page to the last comes once,
@@ -44,21 +45,20 @@ impl<T> Pages<T> {
     }
 
     fn option(mut self, name: &'static str, value: &(impl Serialize + ?Sized)) -> Self {
-        match to_term(value) {
-            // What is written from a value is one term.
-            Ok(term) => self.options.extend(OwnedTerm::parse(term).map(|term| (name, term))),
+        match written(value) {
+            Ok(term) => self.options.push((name, term)),
             Err(error) => self.unwritable = Some(error),
         }
         self
     }
 
-    /// So many entries a page at most, 1,000 unless it is said, and up to 16,384.
+    /// So many entries a page at most, from 1 to 16,384; 1,000 unless it is said.
     #[must_use]
     pub fn limit(self, entries: u32) -> Self {
         self.option("limit", &entries)
     }
 
-    /// About so many bytes a page at most, one entry at least: 1 MiB unless it is said, and up to 4.
+    /// About so many bytes a page at most, one entry at least: from 1 to 4 MiB; 1 MiB unless it is said.
     #[must_use]
     pub fn bytes(self, bytes: u32) -> Self {
         self.option("bytes", &bytes)
@@ -70,6 +70,18 @@ impl<T> Pages<T> {
     pub fn matching(self, pattern: &(impl Serialize + ?Sized)) -> Self {
         self.option("match", pattern)
     }
+
+    /// Begins behind the page with this [cursor](Self::cursor), which another scan, or process, has come to.
+    #[must_use]
+    pub fn behind(mut self, cursor: &[u8]) -> Self {
+        self.cursor = Cursor::Behind(Binary(cursor.to_vec()));
+        self
+    }
+
+    /// How far it has come, for [`behind`](Self::behind); `None`: nowhere yet, or to the end.
+    pub fn cursor(&self) -> Option<&[u8]> {
+        if let Cursor::Behind(cursor) = &self.cursor { Some(&cursor.0) } else { None }
+    }
 }
 
 impl<T: DeserializeOwned> Pages<T> {
@@ -80,15 +92,14 @@ impl<T: DeserializeOwned> Pages<T> {
     /// See [`Error`].
     pub async fn next_page(&mut self) -> Result<Option<Vec<T>>, Error> {
         if let Some(error) = self.unwritable.clone() {
-            return Err(crate::CallError::Unwritable(error).into());
+            return Err(CallError::Unwritable(error).into());
         }
         let mut options: Vec<_> =
             self.options.iter().map(|(name, value)| (atom(name), value.clone())).collect();
         match &self.cursor {
             Cursor::First => {}
             Cursor::Behind(cursor) => {
-                let cursor = OwnedTerm::parse(to_term(cursor)?).map_err(crate::CallError::Malformed)?;
-                options.push((atom("cursor"), cursor));
+                options.push((atom("cursor"), written(cursor).map_err(CallError::Unwritable)?));
             }
             Cursor::Over => return Ok(None),
         }

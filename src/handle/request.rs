@@ -8,7 +8,7 @@ use super::Expected;
 use super::error::{Error, Refusal};
 use crate::CallError;
 use crate::distribution::ServerRef;
-use crate::etf::{ConvertError, OwnedTerm, TermView, TermWriter, atom, to_term, write_term};
+use crate::etf::{Atom, ConvertError, OwnedTerm, TermView, TermWriter, atom, to_term, write_term};
 use crate::node::Client;
 
 /// What `GenServer.call/2` waits.
@@ -63,8 +63,8 @@ impl Request {
     /// Adds the options that are given.
     pub(super) fn with(self, options: &Options) -> Self {
         let confirm = options.confirm.map(|slaves| (atom("confirm"), u64::from(slaves)));
-        let ttl = options.ttl.map(|ttl| (atom("ttl"), milliseconds(ttl)));
-        let given: Vec<_> = confirm.into_iter().chain(ttl).collect();
+        let ttl = options.ttl.map(|ttl| (atom("ttl"), ttl_of(ttl)));
+        let given: Vec<_> = confirm.map(Given::Confirm).into_iter().chain(ttl.map(Given::Ttl)).collect();
         if given.is_empty() { self } else { self.part(&given) }
     }
 
@@ -96,21 +96,31 @@ pub(super) struct Asked {
 impl Asked {
     /// Its answer, where that is no refusal.
     pub(super) async fn answer<T>(self, read: fn(TermView<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        self.answer_or("", read).await
+    }
+
+    /// The same where a refusal with this word is an answer too.
+    pub(super) async fn answer_or<T>(
+        self,
+        word: &str,
+        read: fn(TermView<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let answer = self.term_of_answer().await?;
-        let reason = refused(answer.view());
-        match reason {
-            Some(reason) if !is_conflict(reason) => Err(Refusal::read(reason).into()),
+        let is_answer =
+            |reason: TermView<'_>| reason.as_tuple::<2>().is_some_and(|[first, _]| first.is_atom(word));
+        match refused(answer.view()) {
+            Some(reason) if !is_answer(reason) => Err(Refusal::read(reason).into()),
             _ => read(answer.view()),
         }
     }
 
-    /// The same of a request that is answered with a value as it is: which may look like a refusal.
+    /// The answer of a write that is a value as it is, which may look like a refusal.
     pub(super) async fn answer_with_any<T>(
         self,
         read: fn(TermView<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let answer = self.term_of_answer().await?;
-        match refused(answer.view()).and_then(Refusal::known) {
+        match refused(answer.view()).and_then(Refusal::of_write) {
             Some(refusal) => Err(refusal.into()),
             None => read(answer.view()),
         }
@@ -123,24 +133,41 @@ impl Asked {
     }
 }
 
-/// An answer that the store does not give.
-pub(super) fn unknown(answer: TermView<'_>) -> Error {
-    Refusal::Other(OwnedTerm::from(answer)).into()
+/// A value as a term.
+pub(super) fn written(value: &(impl Serialize + ?Sized)) -> Result<OwnedTerm, ConvertError> {
+    Ok(OwnedTerm::parse(to_term(value)?).expect("what is written from a value is one term"))
 }
 
-/// A length of time in milliseconds, which are to be one at least.
-pub(super) fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+/// An answer that is none of this request.
+pub(super) fn unknown(answer: TermView<'_>) -> Error {
+    Error::Unexpected(OwnedTerm::from(answer))
+}
+
+/// What `ttl:` is given: milliseconds, which are to be one at least, or `:infinity`.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Ttl {
+    Milliseconds(u64),
+    Infinity(Atom),
+}
+
+pub(super) fn ttl_of(time: Duration) -> Ttl {
+    match u64::try_from(time.as_millis()) {
+        Ok(millis) => Ttl::Milliseconds(millis.max(1)),
+        Err(_) => Ttl::Infinity(atom("infinity")),
+    }
+}
+
+/// One of two options, which are pairs of a word and a value.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Given {
+    Confirm((Atom, u64)),
+    Ttl((Atom, Ttl)),
 }
 
 /// The reason of `{:error, reason}`.
 fn refused(answer: TermView<'_>) -> Option<TermView<'_>> {
     let [word, reason] = answer.as_tuple::<2>()?;
     word.is_atom("error").then_some(reason)
-}
-
-/// These two reasons are answers to what was asked.
-fn is_conflict(reason: TermView<'_>) -> bool {
-    let word = reason.as_tuple::<2>().map(|[word, _]| word);
-    word.is_some_and(|word| word.is_atom("conflict") || word.is_atom("failed"))
 }

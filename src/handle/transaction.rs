@@ -1,15 +1,14 @@
 //! Several changes at once, where what is expected is there.
 
-use std::borrow::Borrow;
 use std::fmt;
 
 use serde::Serialize;
 
-use super::Handle;
 use super::error::Error;
-use super::request::{Request, unknown};
+use super::request::{Request, unknown, written};
+use super::{AsKey, Handle};
 use crate::CallError;
-use crate::etf::{ConvertError, OwnedTerm, TermView, atom, from_term, to_term};
+use crate::etf::{ConvertError, OwnedTerm, TermView, atom, from_term};
 
 /// Guards and changes, which [`commit`](Self::commit) has made all or none.
 #[must_use = "nothing is done before it is committed"]
@@ -30,7 +29,7 @@ pub enum Transacted {
     Failed(usize),
 }
 
-impl<'a, K, V: Serialize> Transaction<'a, K, V> {
+impl<'a, K, V> Transaction<'a, K, V> {
     pub(super) const fn new(handle: &'a Handle<K, V>) -> Self {
         Self { handle, guards: Vec::new(), changes: Vec::new(), unwritable: None }
     }
@@ -48,76 +47,55 @@ impl<'a, K, V: Serialize> Transaction<'a, K, V> {
     }
 
     fn term(&mut self, value: &impl Serialize) -> Option<OwnedTerm> {
-        match to_term(value) {
-            // What is written from a value is one term.
-            Ok(term) => OwnedTerm::parse(term).ok(),
-            Err(error) => {
-                self.unwritable = Some(error);
-                None
-            }
-        }
+        written(value).map_err(|error| self.unwritable = Some(error)).ok()
     }
 
     /// Only where the key has this value, by `===`.
-    pub fn if_equal<Q: Serialize + ?Sized>(self, key: &Q, value: &V) -> Self
+    pub fn if_equal<Q: AsKey<K> + ?Sized>(self, key: &Q, value: &V) -> Self
     where
-        K: Borrow<Q>,
+        V: Serialize,
     {
         self.guard(&(atom("equal"), key, value))
     }
 
     /// Only where the key has the value of this revision.
-    pub fn if_revision<Q: Serialize + ?Sized>(self, key: &Q, revision: u64) -> Self
-    where
-        K: Borrow<Q>,
-    {
+    pub fn if_revision<Q: AsKey<K> + ?Sized>(self, key: &Q, revision: u64) -> Self {
         self.guard(&(atom("revision"), key, revision))
     }
 
     /// Only where the key has something.
-    pub fn if_present<Q: Serialize + ?Sized>(self, key: &Q) -> Self
-    where
-        K: Borrow<Q>,
-    {
+    pub fn if_present<Q: AsKey<K> + ?Sized>(self, key: &Q) -> Self {
         self.guard(&(atom("present"), key))
     }
 
     /// Only where the key has nothing.
-    pub fn if_absent<Q: Serialize + ?Sized>(self, key: &Q) -> Self
-    where
-        K: Borrow<Q>,
-    {
+    pub fn if_absent<Q: AsKey<K> + ?Sized>(self, key: &Q) -> Self {
         self.guard(&(atom("absent"), key))
     }
 
     /// Puts a value.
-    pub fn put<Q: Serialize + ?Sized>(self, key: &Q, value: &V) -> Self
+    pub fn put<Q: AsKey<K> + ?Sized>(self, key: &Q, value: &V) -> Self
     where
-        K: Borrow<Q>,
+        V: Serialize,
     {
         self.change(&(atom("put"), key, value))
     }
 
     /// Deletes a key.
-    pub fn delete<Q: Serialize + ?Sized>(self, key: &Q) -> Self
-    where
-        K: Borrow<Q>,
-    {
+    pub fn delete<Q: AsKey<K> + ?Sized>(self, key: &Q) -> Self {
         self.change(&(atom("delete"), key))
     }
 
     /// Adds to the integer of a key, or to 0 where nothing is there.
-    pub fn add<Q: Serialize + ?Sized>(self, key: &Q, by: i128) -> Self
-    where
-        K: Borrow<Q>,
-    {
+    pub fn add<Q: AsKey<K> + ?Sized>(self, key: &Q, by: i128) -> Self {
         self.change(&(atom("add"), key, by))
     }
 
-    /// Has it carried out.
+    /// Has the store make all changes, or none.
     ///
     /// # Errors
-    /// See [`Error`]. A guard that does not hold is none.
+    /// See [`Error`]. A guard that does not hold is none. Where a sum has more than 128 bits the answer is
+    /// [unreadable](CallError::Unreadable), and all changes are made.
     pub fn commit(self) -> impl Future<Output = Result<Transacted, Error>> + Send + use<K, V> {
         let Self { handle, guards, changes, unwritable } = self;
         let asked = handle.put_by(Request::new("transact").part(&guards).part(&changes));
@@ -125,7 +103,7 @@ impl<'a, K, V: Serialize> Transaction<'a, K, V> {
             if let Some(error) = unwritable {
                 return Err(CallError::Unwritable(error).into());
             }
-            match asked.answer(read).await? {
+            match asked.answer_or("failed", read).await? {
                 Answer::Done(results) => Ok(Transacted::Done(results)),
                 Answer::Failed(guard) => {
                     let at = guards.iter().position(|given| *given == guard);

@@ -5,7 +5,9 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use support::person::Person;
 use support::{BeamNode, Epmd, KvNode, Otp, wait_until};
@@ -76,14 +78,18 @@ fn a_line_that_is_none_is_shown_and_what_is_before_it_is_in() {
     person.fails(
         &["import", path],
         2,
-        &["line 4 is no entry: column 6", "The 2 entries before", "--from-line 4"],
+        &[
+            "line 4 is no entry: column 6",
+            "2 entries of the lines before are in the store: go on with --from-line 4",
+        ],
     );
     assert_eq!(person.gets(&["get", "\"b\""]), "%{\"c\" => [1.5, nil]}\n");
     assert_eq!(person.gets(&["count"]), "2\n");
-    assert_eq!(person.gets(&["import", path, "--from-line", "5"]), "1 entries\n");
+    assert_eq!(person.gets(&["import", path, "--from-line", "5"]), "1 entry\n");
     assert_eq!(person.gets(&["get", ":e"]), "2\n");
     person.fails(&["import", "/no/such/file"], 1, &["/no/such/file: No such file"]);
     person.fails(&["export", "/no/such/folder/file"], 1, &["/no/such/folder/file.part: No such file"]);
+    person.fails(&["export", path], 1, &["lines is there: name another file, or - for standard output"]);
 }
 
 #[test]
@@ -98,27 +104,81 @@ fn an_export_that_is_interrupted_goes_on() {
     );
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("entries");
-    let cursor = dir.path().join("entries.part.cursor");
+    let cursor_file = dir.path().join("entries.part.cursor");
     let mut child = person.command(&["export", text_of(&file)]).spawn().expect("it was built");
-    wait_until("a page is written", || cursor.exists());
+    wait_until("a page is written", || cursor_file.exists());
     child.kill().expect("it is our child");
     child.wait().expect("it is our child");
     assert!(!file.exists(), "it takes longer than the look at the file");
     let said = person.types(&["export", text_of(&file)]);
     assert_eq!((said.code, said.text().as_str()), (0, "200000 entries\n"), "{said:?}");
-    assert!(said.stderr.contains("going on behind"), "{said:?}");
+    assert!(said.stderr.contains("continuing behind"), "{said:?}");
     let lines = sorted(&file);
     assert_eq!(lines.len(), 200_000);
     assert!(lines.windows(2).all(|pair| pair[0] != pair[1]), "no entry twice");
-    assert!(!cursor.exists());
-    // Of another store.
-    fs::rename(&file, dir.path().join("entries.part")).expect("it is ours");
-    fs::write(&cursor, "{9, 1, <<1, 2, 3>>}\n").expect("it is ours");
-    person.fails(
-        &["export", text_of(&file)],
-        5,
-        &["another one than that of the lines so far", "begin anew"],
+    assert!(!cursor_file.exists());
+    // What cannot be continued is left as it is.
+    let part = dir.path().join("entries.part");
+    let cannot = |parts: &[&str]| person.fails(&["export", text_of(&file), "--node", "one"], 1, parts);
+    fs::rename(&file, dir.path().join("whole")).expect("it is ours");
+    fs::write(&part, "mine").expect("it is ours");
+    cannot(&["entries.part: it is there, and no export that can continue: remove it"]);
+    let at = |bytes: u64, node: &str, json: bool, cursor: &str| {
+        let said =
+            format!("{{{bytes}, 1, \"{node}\", \"{{KeyValueStore, :{}}}\", {json}, {cursor}}}\n", one.name());
+        fs::write(&cursor_file, said).expect("it is ours");
+    };
+    at(9, one.name(), false, "<<1, 2, 3>>");
+    cannot(&["it is not what was written, but shorter", "entries.part.cursor to start over"]);
+    at(1, one.name(), true, "<<1, 2, 3>>");
+    cannot(&["with --json: do the same, or remove it and "]);
+    at(1, "other@h", false, "<<1, 2, 3>>");
+    cannot(&["it was begun from {KeyValueStore, "]);
+    at(1, one.name(), false, ":done");
+    cannot(&["entries.part.cursor: it says not how far"]);
+    assert_eq!(fs::read_to_string(&part).expect("it is there"), "mine");
+    at(1, one.name(), false, "<<1, 2, 3>>");
+    let lock = fs::File::open(&part).expect("it is there");
+    lock.lock().expect("nobody has it");
+    cannot(&["entries.part: another export is writing it"]);
+    drop(lock);
+    person.fails(&["export", text_of(&file)], 5, &["begun from another store", "to start over"]);
+    fs::remove_file(&part).expect("it is ours");
+    cannot(&["entries.part: it is gone: remove "]);
+}
+
+#[test]
+fn an_import_that_is_interrupted_says_from_where_to_go_on() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _one = KvNode::start(&epmd, "one", "");
+    let mut child = person.command(&["import", "-"]).stdin(Stdio::piped()).spawn().expect("it was built");
+    let mut input = child.stdin.take().expect("it is piped");
+    let lines: String = (1..=1500).map(|n| format!("{{{n}, {n}}}\n")).collect();
+    input.write_all(lines.as_bytes()).expect("it reads");
+    wait_until("the first thousand is put", || person.gets(&["count"]) == "1000\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is our child");
+    let output = child.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8(output.stderr).expect("it is text");
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    assert!(
+        stderr.contains("1000 entries of the lines before are in the store")
+            && stderr.contains("--from-line 1001"),
+        "{stderr}"
     );
-    fs::write(&cursor, "9").expect("it is ours");
-    person.fails(&["export", text_of(&file)], 1, &["entries.part: ", "remove both"]);
+    drop(input);
+    // Lines that are no text, with those before and behind.
+    let said = person.types_with(&["import", "-"], b"{:a, 1}\n\xff\n{:b, 2}\n");
+    assert!(
+        said.code == 2
+            && said.stderr.contains("line 2 is no entry: it is not UTF-8 behind byte 0; 1 entry of"),
+        "{said:?}"
+    );
+    let said =
+        person.types_with(&["import", "-", "--from-line", "3", "--json"], b"{:a, 1}\n\xff\n{:b, 2}\r\n");
+    assert_eq!((said.code, said.text().as_str()), (0, "{\"entries\":1}\n"), "{said:?}");
+    let said = person.types_with(&["import", "-"], b"\xef\xbb\xbf{:c, 3}");
+    assert_eq!((said.code, said.text().as_str()), (0, "1 entry\n"), "{said:?}");
+    assert_eq!(person.gets(&["get", ":c"]), "3\n");
 }

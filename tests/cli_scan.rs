@@ -1,4 +1,4 @@
-//! `kvnode scan`, `count`, `incr`, `cas` and `put --new`, as a person types them.
+//! `kvnode scan`, `count`, `incr`, `cas`, `put --new` and `bench`, as a person types them.
 
 #![cfg(feature = "program")]
 
@@ -7,7 +7,7 @@ mod support;
 use std::io::{BufRead, BufReader};
 
 use support::person::Person;
-use support::{BeamNode, Epmd, KvNode, Otp, at_host};
+use support::{BeamNode, Epmd, KvNode, Otp, at_host, wait_until};
 
 #[test]
 fn entries_are_printed_a_line_each_and_counted() {
@@ -132,4 +132,49 @@ fn a_server_that_would_end_by_it_is_not_asked() {
         person.fails(&args, 5, &["is no kvnode", "it was not asked"]);
     }
     beam.check("Process.alive?(store)", "true");
+}
+
+#[test]
+fn any_server_of_the_protocol_is_measured_and_keeps_nothing_of_it() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _one = KvNode::start(&epmd, "one", "");
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    beam.run("{:ok, store} = KeyValueStore.start_link(%{data: %{a: 1}}); Process.unlink(store)");
+    let node = at_host("beam");
+    for node in ["one", &node] {
+        let load =
+            ["bench", "--time", "300ms", "--keys", "50", "--callers", "8", "--reads", "50", "--node", node];
+        let text = person.gets(&load);
+        for part in ["8 callers, 50 % gets, 50 keys", "p99.9", "\nget ", "\nput ", "█"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let json = person.gets(&[&load[..], &["--json"]].concat());
+        let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+        for kind in ["get", "put"] {
+            let of = |field: &str| json[kind][field].as_f64().expect("a number");
+            assert!(
+                of("calls") > 0.0 && of("p50_us") <= of("p99_us") && of("p99_us") <= of("max_us"),
+                "{json}"
+            );
+        }
+    }
+    assert_eq!(person.gets(&["count", "--node", "one"]), "0\n");
+    beam.check(":sys.get_state(store).data", "%{a: 1}");
+    // ^C ends it, and it cleans up.
+    let child = person.command(&["bench", "--time", "1h", "--node", "one"]).spawn().expect("it was built");
+    let pid = rustix::process::Pid::from_child(&child);
+    wait_until("it has begun", || person.gets(&["count", "--node", "one"]) == "10000\n");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is our child");
+    let output = child.wait_with_output().expect("it is our child");
+    assert!(
+        output.status.success() && output.stdout.starts_with(b"0.") || output.stdout.starts_with(b"1."),
+        "{output:?}"
+    );
+    assert_eq!(person.gets(&["count", "--node", "one"]), "0\n");
+    person.fails(
+        &["bench", "--to", "global:nobody", "--node", "one"],
+        3,
+        &["nobody has the name {:global, :nobody}"],
+    );
 }

@@ -6,17 +6,17 @@
 mod answer;
 mod ask;
 mod banner;
+mod bench;
 mod call;
 mod change;
 mod client;
 #[cfg(feature = "disk")]
 mod data;
 mod doctor;
+mod entries;
 mod epmd;
-mod export;
 mod find;
 mod http_address;
-mod lines;
 mod log;
 mod names;
 mod node;
@@ -128,9 +128,11 @@ enum Command {
     /// Prints all entries, or those whose keys match a pattern
     Scan(scan::ScanArgs),
     /// Writes all entries into a file, a line each
-    Export(export::ExportArgs),
+    Export(entries::ExportArgs),
     /// Puts the entries of such a file
-    Import(export::ImportArgs),
+    Import(entries::ImportArgs),
+    /// Measures how many gets and puts a server answers, and how soon
+    Bench(bench::BenchArgs),
     /// Makes a server the slave of a store
     AddSlave(client::AddSlaveArgs),
     /// Makes it none any more
@@ -243,8 +245,9 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Cas(args)) => change::cas(args),
         Some(Command::Count(args)) => scan::count(args),
         Some(Command::Scan(args)) => scan::scan(args),
-        Some(Command::Export(args)) => export::export(&args),
-        Some(Command::Import(args)) => export::import(&args),
+        Some(Command::Export(args)) => entries::export(&args),
+        Some(Command::Import(args)) => entries::import(&args),
+        Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::AddSlave(args)) => client::add_slave(args),
         Some(Command::RemoveSlave(args)) => replica::remove_slave(args),
         Some(Command::Status(args)) => replica::status(args),

@@ -82,23 +82,33 @@ impl Bar {
 }
 
 /// Entries that come, some after the others: their number is shown at standard error, once it takes longer than a second, where that
-/// is a terminal and standard output is none.
-pub(super) struct Counter(Bar);
+/// is a terminal and standard output is none, or has nothing else to show.
+pub(super) struct Counter {
+    bar: Bar,
+    /// Standard output has lines of its own.
+    beside_lines: bool,
+}
 
 impl Default for Counter {
     fn default() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         let template = ProgressStyle::with_template("{human_pos} entries, {elapsed}");
         bar.set_style(template.expect("the template is right"));
-        Self(Bar(bar))
+        Self { bar: Bar(bar), beside_lines: true }
     }
 }
 
 impl Counter {
+    /// Where nothing is printed meanwhile.
+    pub(super) fn on_terminal() -> Self {
+        Self { beside_lines: false, ..Self::default() }
+    }
+
     /// So many more have come.
     pub(super) fn add(&self, count: usize) {
-        let bar = &self.0.0;
-        if bar.is_hidden() && bar.elapsed() >= PATIENCE && stderr().is_terminal() && !stdout().is_terminal() {
+        let bar = &self.bar.0;
+        let is_free = !self.beside_lines || !stdout().is_terminal();
+        if bar.is_hidden() && bar.elapsed() >= PATIENCE && stderr().is_terminal() && is_free {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         bar.inc(count as u64);

@@ -1,0 +1,17 @@
+//! `kvnode export`, `import`: the entries of a kvnode's store in a file, a line each.
+
+mod export;
+mod import;
+mod lines;
+mod part;
+
+pub(super) use export::{ExportArgs, export};
+pub(super) use import::{ImportArgs, import};
+
+/// A page is asked for with so many entries, and so many are put at once.
+const AT_ONCE: usize = 1_000;
+
+/// `1 entry`, `2 entries`
+fn counted(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "entry" } else { "entries" })
+}

@@ -347,11 +347,15 @@ defmodule KvNode do
   @doc """
   A page of the entries: `{entries, cursor}`, or `{entries, :done}`.
 
-  Options are `:limit`, `:bytes`, `:keys`, `:match` and `:cursor`. `stream/2` goes through all pages.
+  Options are `:limit`, `:bytes`, `:keys`, `:match` and `:cursor`; and `:from`, `:to`, `:prefix` and `:reverse` for the order of
+  Erlang's terms, which stores on disk have, and those in memory of a node with `--ordered`. `stream/2` goes through all pages.
 
       iex> KvNode.put({:global, :docs}, {:page, 1}, :a)
       iex> KvNode.scan({:global, :docs}, match: {:page, :_}, limit: 16_000)
       {[{{:page, 1}, :a}], :done}
+      iex> KvNode.put({:global, :docs}, {:page, 2}, :b)
+      iex> KvNode.scan({:global, :docs}, prefix: {:page}, reverse: true)
+      {[{{:page, 2}, :b}, {{:page, 1}, :a}], :done}
   """
   @spec scan(store, keyword) :: {[{key, value}] | [key], cursor | :done} | error
   def scan(store, opts \\ []) do
@@ -369,6 +373,8 @@ defmodule KvNode do
       5050
       iex> {:global, :docs} |> KvNode.stream(keys: true, match: {:number, :_}) |> Enum.count()
       100
+      iex> {:global, :docs} |> KvNode.stream(keys: true, from: {:number, 40}, to: {:number, 42}) |> Enum.to_list()
+      [{:number, 40}, {:number, 41}, {:number, 42}]
   """
   @spec stream(store, keyword) :: Enumerable.t()
   def stream(store, opts \\ []) do

@@ -53,6 +53,34 @@ fn entries_are_printed_a_line_each_and_counted() {
 }
 
 #[test]
+fn entries_are_printed_in_order_where_one_is_asked_for() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let _one = KvNode::start(&epmd, "one", "--ordered");
+    let _two = KvNode::start(&epmd, "two", "");
+    for key in ["{:user, 7}", "12", "{:user, 9}", "3", "{:user}", "10.0", "\"ab\""] {
+        assert_eq!(person.gets(&["put", key, ":v", "--node", &at_host("one")]), ":ok\n");
+    }
+    let one = at_host("one");
+    let keys = |flags: &[&str]| {
+        let flags = [&["scan", "--keys", "--node", &one], flags].concat();
+        person.gets(&flags).replace('\n', " ")
+    };
+    assert_eq!(keys(&["--reverse"]), "\"ab\" {:user, 9} {:user, 7} {:user} 12 10.0 3 ");
+    assert_eq!(keys(&["--from", "10", "--up-to", "12"]), "10.0 12 ");
+    assert_eq!(keys(&["--prefix", "{:user}", "--reverse", "--limit", "2"]), "{:user, 9} {:user, 7} ");
+    assert_eq!(keys(&["--from", "-5", "--limit", "1"]), "3 ");
+    person.fails(&["scan", "--prefix", ":user"], 2, &["no tuple, no list and no binary"]);
+    let said = person.types(&["scan", "--prefix", "{}", "--from", "1"]);
+    assert!(said.code == 2 && said.stderr.contains("cannot be used with"), "{said:?}");
+    person.fails(
+        &["scan", "--reverse", "--node", &at_host("two"), "--to", "global:two"],
+        5,
+        &["the store has no order of keys", "--ordered"],
+    );
+}
+
+#[test]
 fn a_large_store_is_printed_page_by_page_and_no_further_than_somebody_reads() {
     let epmd = Epmd::start();
     let person = Person::new(&epmd);

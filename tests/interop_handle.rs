@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kvnode::distribution::{Cookie, NodeName};
 use kvnode::etf::{Atom, OwnedTerm, atom};
-use kvnode::handle::{Compared, Error, Expected, Refusal, Remains, Transacted};
+use kvnode::handle::{Compared, Error, Expected, Pages, Refusal, Remains, Transacted};
 use kvnode::program::{Config, Program, StoreConfig};
 use kvnode::{CallError, Handle, ServerRef, block_on, config};
 use serde::{Deserialize, Serialize};
@@ -132,12 +132,20 @@ async fn check_all(users: &Handle<Key, User>, sums: &Handle<String, i64>) -> Res
 fn a_handle_reads_and_writes_what_a_beam_sees() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();
-        let kvnode = KvNode::start(&epmd, "kvnode", "--global kv");
+        let kvnode = KvNode::start(&epmd, "kvnode", "--global kv --ordered");
         let node = Running::start(&epmd, "other");
         block_on(node.connect_to(kvnode.name())).expect("it is there");
         let store = ServerRef::global("kv");
         let (users, sums) = (node.store(store.clone()), node.store(store.clone()));
         block_on(check_all(&users, &sums)).expect("the store answers");
+        block_on(sums.put_many(&[("a", &1), ("b", &2), ("bc", &3), ("z", &4)])).expect("the store answers");
+        let keys = |mut pages: Pages<String>| block_on(pages.next_page()).map(Option::unwrap_or_default);
+        let named = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(keys(sums.scan_keys().from("aa").to("y").reverse(true)), named(&["bc", "b"]));
+        assert_eq!(keys(sums.scan_keys().prefix("b")), named(&["b", "bc"]));
+        assert_eq!(keys(sums.scan_keys().prefix("b").to("z")), Err(Refusal::PrefixAndRange.into()));
+        assert_eq!(keys(sums.scan_keys().prefix(&1)), Err(Refusal::BadPrefix.into()));
+        block_on(sums.delete_many(&["a", "b", "bc", "z"])).expect("the store answers");
         let beam = BeamNode::start(otp, &epmd, "beam");
         beam.ping(kvnode.name());
         beam.wait_for_global("kv");

@@ -41,7 +41,7 @@ fn its_examples_give_what_stands_under_them() {
     on_every_otp(|otp| {
         let cluster = Cluster::new(otp);
         let beam = &cluster.beam;
-        let _docs = cluster.node("docs", "");
+        let _docs = cluster.node("docs", "--ordered");
         compile(beam);
         beam.run(
             "ExUnit.start(autorun: false, colors: [enabled: false])

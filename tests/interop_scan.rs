@@ -77,6 +77,127 @@ fn check_scans(beam: &BeamNode) {
     beam.check("match?({{:bad_call, _}, _}, exit_of.(fn -> ask.({:scan, match: {:\"$1\", 2}}) end))", "true");
 }
 
+/// Scans in order, of which the BEAM's own comparisons say what they have.
+const ORDER: &str = "
+    keys = [%{a: 1}, %{a: 1, b: 2}, %{b: 2}, %{}, %{1 => 2}, %{1.0 => 2}, [1], [1.0], [1, 2, 3], [1 | 2], [], 'text', [:a, 'text'],
+      {}, {1}, {1.0}, {1, 2}, {1.0, 2, 3}, {1, 2, 3}, {1, 2, 3, 4, 5, 6}, {2, 1}, {1, %{a: 1}}, 1, 1.0, 2, 2.5, -1, -1.5, 0, 0.0, :a, :ab, :b,
+      1_000_000_000_000_000_000_000, 1.0e21, self(), make_ref(), nil, \"\", \"text\", \"texts\", \"te\", <<1::3>>, <<32::6>>, <<0>>,
+      <<0, 0>>, <<128>>, {:user, 1}, {:user, 2, [1]}, {:user, [1, 2]}, {[1], 2}, [[1], 2], [[1.0], 3]]
+    for key <- Enum.shuffle(keys), do: :ok = ask.({:put, key, {:of, key}})
+    sorted = :lists.sort(keys)
+    # Of two that are == either may come first.
+    same = fn got, expected ->
+      got == expected and MapSet.new(got, &:erlang.term_to_binary/1) === MapSet.new(expected, &:erlang.term_to_binary/1)
+    end
+    heads = fn heads, list -> case list do [head | tail] -> [head | heads.(heads, tail)]; _ -> [] end end
+    starts = fn key, prefix ->
+      cond do
+        is_tuple(prefix) and is_tuple(key) -> List.starts_with?(Tuple.to_list(key), Tuple.to_list(prefix)) or
+          (tuple_size(key) >= tuple_size(prefix) and Enum.take(Tuple.to_list(key), tuple_size(prefix)) == Tuple.to_list(prefix))
+        is_list(prefix) and is_list(key) -> Enum.take(heads.(heads, key), length(prefix)) == prefix
+        is_binary(prefix) and is_bitstring(key) ->
+          size = byte_size(prefix)
+          match?(<<^prefix::binary-size(size), _::bitstring>>, key)
+        true -> false
+      end
+    end
+    ends = keys ++ [1.5, :aa, {0}, {1, 1.5}, [0 | 1], \"tex\"]
+    prefixes = Enum.filter(keys, &(is_tuple(&1) or is_binary(&1) or (is_list(&1) and not match?([_ | n] when is_integer(n), &1)))) ++
+      [{:user}, {[1.0]}, [1.0, 2.0], \"t\"]
+    expected = fn options ->
+      found = Enum.filter(sorted, fn key ->
+        (not Keyword.has_key?(options, :from) or key >= options[:from]) and (not Keyword.has_key?(options, :to) or key <= options[:to])
+          and (not Keyword.has_key?(options, :prefix) or starts.(key, options[:prefix]))
+      end)
+      if(options[:reverse], do: Enum.reverse(found), else: found)
+    end
+    asked = [[reverse: true], [reverse: false]] ++ for(from <- ends, do: [from: from]) ++ for(to <- ends, do: [to: to, reverse: true]) ++
+      for(_ <- 1..400, do: [from: Enum.random(ends), to: Enum.random(ends), reverse: Enum.random([true, false])]) ++
+      for(prefix <- prefixes, reverse <- [true, false], do: [prefix: prefix, reverse: reverse])
+    different = for options <- asked,
+      got = scan.([keys: true, limit: Enum.random([1, 3, 1000])] ++ options),
+      not same.(got, expected.(options)),
+      do: {options, got, expected.(options)}";
+
+fn check_order(beam: &BeamNode) {
+    beam.run(SCAN);
+    beam.run(ORDER);
+    beam.check("different", "[]");
+    beam.check("Enum.all?(scan.(reverse: false), fn {key, value} -> value === {:of, key} end)", "true");
+    beam.check("length(scan.(prefix: {:user}, match: {:user, :_}))", "2");
+    beam.check("ask.({:scan, prefix: {:user}, from: 1})", "{:error, :prefix_and_range}");
+    for none in [":user", "1", "%{}", "[1 | 2]", "<<1::3>>"] {
+        beam.check(&format!("ask.({{:scan, prefix: {none}}})"), "{:error, :bad_prefix}");
+    }
+    beam.check("ask.({:scan, from: String.duplicate(\"x\", 70_000)})", "{:error, {:too_large, 65536}}");
+    beam.check(
+        "{[_], cursor} = ask.({:scan, limit: 1}); ask.({:scan, reverse: true, cursor: cursor})",
+        "{:error, :bad_cursor}",
+    );
+    beam.check(
+        "{[_], cursor} = ask.({:scan, limit: 1, to: :a}); ask.({:scan, cursor: cursor})",
+        "{:error, :bad_cursor}",
+    );
+    beam.check("match?({{:bad_call, _}, _}, exit_of.(fn -> ask.({:scan, reverse: 1}) end))", "true");
+    beam.run("for key <- keys, do: :ok = ask.({:delete, key})");
+    beam.check("ask.({:scan, reverse: false})", "{[], :done}");
+    // Beside callers that write, what stays comes once.
+    beam.run("for n <- 1..1_500, do: :ok = ask.({:put, {:key, n}, n})");
+    beam.run(
+        "writer = Task.async(fn ->
+           for n <- 1..2_000 do
+             :ok = ask.({:put, {:key, n, :new}, n})
+             :ok = ask.({:delete, {:key, n - 10, :new}})
+             :ok = ask.({:put, {:key, rem(n * 7, 1_500) + 1}, :changed})
+           end
+         end)",
+    );
+    beam.check(
+        "for limit <- [700, 100, 33], reverse <- [false, true] do
+           seen = for {:key, n} <- scan.(keys: true, limit: limit, prefix: {:key}, reverse: reverse), do: n
+           seen === if(reverse, do: Enum.to_list(1_500..1), else: Enum.to_list(1..1_500))
+         end",
+        "[true, true, true, true, true, true]",
+    );
+    beam.check("Task.await(writer, 60_000); :ok", ":ok");
+}
+
+#[test]
+fn a_store_in_memory_is_scanned_in_the_order_of_the_beam() {
+    on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let _master = cluster.node("master", "--ordered");
+        let _slave = cluster.node("slave", "--ordered");
+        cluster.add("master", "slave", ":ok");
+        cluster.beam.check_soon(&in_step("slave"), "true");
+        cluster.beam.run(EXIT);
+        check_order(&cluster.beam);
+        // Also what came to a slave with a copy.
+        cluster.beam.run("at_primary = scan.(reverse: false)");
+        cluster.beam.run(&SCAN.replace("{:global, :master}", "{:global, :slave}"));
+        cluster.beam.check_soon("scan.(reverse: false) === at_primary", "true");
+    });
+}
+
+#[test]
+fn a_store_on_disk_is_scanned_in_the_order_of_the_beam_and_goes_on_after_a_restart() {
+    on_every_otp(|otp| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let args = format!("--data-dir {}", dir.path().display());
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let master: KvNode = cluster.node("master", &args);
+        beam.run(EXIT);
+        check_order(beam);
+        beam.run("{first, cursor} = ask.({:scan, keys: true, limit: 700, prefix: {:key}, reverse: true})");
+        master.kill(&cluster.epmd);
+        let _master = cluster.node("master", &args);
+        beam.run("rest = pages.(pages, [keys: true, prefix: {:key}, reverse: true], [cursor: cursor]) |> Enum.concat()");
+        beam.check("first ++ rest === scan.(keys: true, prefix: {:key}, reverse: true)", "true");
+        beam.check("length(first ++ rest)", "1510");
+    });
+}
+
 const EXIT: &str = "exit_of = fn call -> try do call.() catch :exit, why -> why end end";
 
 #[test]

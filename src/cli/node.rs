@@ -135,6 +135,10 @@ pub(super) struct NodeArgs {
     /// [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     memory_max: Option<usize>,
+    /// Keep the keys of stores in memory in Erlang's order too, for scans with from:, to:, prefix: and reverse:. It costs
+    /// memory and time for each key that comes; stores on disk have that order always
+    #[arg(long, help_heading = "Stores")]
+    ordered: bool,
     /// How nodes are found: use, by the epmd of their machine; or none, by --dist-port, which all nodes of the cluster listen
     /// at, as BEAMs with -erl_epmd_port PORT do, or by the ports of --connect. With none this node is not registered either
     #[arg(long, value_name = "HOW", value_enum, default_value_t = EpmdUse::Use, hide_possible_values = true,
@@ -306,6 +310,7 @@ fn settings<O>(
         slaves,
         stores,
         stored_bytes_max: args.memory_max.map_or(u64::MAX, |bytes| bytes as u64),
+        ordered: args.ordered,
         slave_buffer_bytes_max: args.slave_buffer.unwrap_or(Config::SLAVE_BUFFER_BYTES_MAX),
         confirm: args.confirm,
         confirm_timeout: Duration::from_millis(args.confirm_timeout.into()),

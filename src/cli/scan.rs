@@ -10,6 +10,7 @@ use super::ask::{AskArgs, ToArgs};
 use super::client::told;
 use super::store::{Store, request, with_store_for_long};
 use super::{CliError, progress, term};
+use crate::etf::order::TermRange;
 use crate::etf::pattern::{Pattern, PatternError};
 use crate::etf::{OwnedTerm, TermView};
 
@@ -20,8 +21,12 @@ EXAMPLES
   {{:user, 9}, %{name: \"Libertad\"}}
   $ kvnode scan --keys --limit 100
   $ kvnode scan --json --node slave1@myhost --to global:slave1 | jq .key.term
+  $ kvnode scan --prefix '{:user}' --reverse --limit 1
+  {{:user, 9}, %{name: \"Libertad\"}}
+  $ kvnode scan --from 10 --up-to 19
 
-A line for each entry, in no order. A key that is there all the while comes once, whatever is written meanwhile.";
+A line for each entry, in no order but where one is asked for: by --from, --up-to, --prefix or --reverse, of a store on disk or one in
+memory of a node with --ordered. A key that is there all the while comes once, whatever is written meanwhile.";
 
 const COUNT_EXAMPLES: &str = "\
 EXAMPLES
@@ -38,6 +43,30 @@ pub(super) struct ScanArgs {
     /// that has its pairs among others
     #[arg(long = "match", value_name = "PATTERN", allow_hyphen_values = true)]
     pattern: Option<String>,
+    /// In Erlang's order of terms, from this key on, which is in it (1 is 1.0 there)
+    #[arg(
+        long,
+        value_name = "TERM",
+        allow_hyphen_values = true,
+        conflicts_with = "prefix",
+        help_heading = "Order"
+    )]
+    from: Option<String>,
+    /// In Erlang's order of terms, up to this key, which is in it
+    #[arg(
+        long,
+        value_name = "TERM",
+        allow_hyphen_values = true,
+        conflicts_with = "prefix",
+        help_heading = "Order"
+    )]
+    up_to: Option<String>,
+    /// In Erlang's order of terms, the keys that begin with a tuple's elements, with those of a list, or with the bytes of a binary
+    #[arg(long, value_name = "TERM", allow_hyphen_values = true, help_heading = "Order")]
+    prefix: Option<String>,
+    /// In Erlang's order of terms, the last first
+    #[arg(long, help_heading = "Order")]
+    reverse: bool,
     /// Print keys without their values
     #[arg(long, help_heading = "Output")]
     keys: bool,
@@ -65,20 +94,35 @@ pub(super) fn count(args: CountArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
-    let typed = args.pattern.as_deref();
-    let early = typed.map(|typed| term::read_early("PATTERN", typed)).transpose()?.flatten();
-    let early = early.map(checked).transpose()?;
+    let typed = [
+        ("match", "PATTERN", &args.pattern),
+        ("from", "TERM", &args.from),
+        ("to", "TERM", &args.up_to),
+        ("prefix", "TERM", &args.prefix),
+    ];
+    let mut early = Vec::new();
+    for (option, what, typed) in typed {
+        if let Some(typed) = typed {
+            let term = term::read_early(what, typed)?;
+            if let Some(term) = &term {
+                check(option, term)?;
+            }
+            early.push((option, what, typed, term));
+        }
+    }
     with_store_for_long(&args.to, &args.ask, async |store: &Store<'_>| {
-        let pattern = match typed {
-            Some(typed) => Some(checked(term::read_late(early, "PATTERN", typed, store.session)?)?),
-            None => None,
-        };
+        let mut options = Vec::new();
+        for (option, what, typed, early) in early {
+            let term = term::read_late(early, what, typed, store.session)?;
+            check(option, &term)?;
+            options.push((option, term));
+        }
         let counter = progress::Counter::default();
         let mut left = args.limit.unwrap_or(u64::MAX);
         let mut cursor: Option<OwnedTerm> = None;
         loop {
             let limit = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
-            let page = page_request(&args, limit, pattern.as_ref(), cursor.as_ref())?;
+            let page = page_request(&args, limit, &options, cursor.as_ref())?;
             let page = store.call(page.view()).await?;
             let Some((entries, next)) = entries_of(page.view()) else { return Err(refused(page.view())) };
             if !print_all(&entries, args.keys, args.ask.form())? {
@@ -94,10 +138,18 @@ pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
     })
 }
 
-/// A pattern that a store takes.
-fn checked(pattern: OwnedTerm) -> Result<OwnedTerm, CliError> {
-    match Pattern::new(pattern.view()) {
-        Ok(_) => Ok(pattern),
+/// Whether a store takes a term as this option.
+fn check(option: &str, term: &OwnedTerm) -> Result<(), CliError> {
+    if option == "prefix" && matches!(TermRange::prefix(term.view()), Ok(None)) {
+        return Err(CliError::usage(
+            "TERM of --prefix is no tuple, no list and no binary: nothing begins with it",
+        ));
+    }
+    if option != "match" {
+        return Ok(());
+    }
+    match Pattern::new(term.view()) {
+        Ok(_) => Ok(()),
         Err(PatternError::Variable) => Err(CliError::usage(
             "PATTERN has a variable that there is not: :_ is the only one, and is no key of a map; ETS has more of them",
         )),
@@ -109,20 +161,22 @@ fn checked(pattern: OwnedTerm) -> Result<OwnedTerm, CliError> {
 fn page_request(
     args: &ScanArgs,
     limit: usize,
-    pattern: Option<&OwnedTerm>,
+    options: &[(&str, OwnedTerm)],
     cursor: Option<&OwnedTerm>,
 ) -> Result<OwnedTerm, CliError> {
     let request = OwnedTerm::write(|w| {
-        let options = 1 + usize::from(args.keys) + [pattern, cursor].iter().flatten().count();
-        w.tuple(2).atom("scan").list(options);
+        let flags = [args.keys, args.reverse, cursor.is_some()].iter().filter(|flag| **flag).count();
+        w.tuple(2).atom("scan").list(1 + flags + options.len());
         w.tuple(2).atom("limit").unsigned(limit as u64);
         if args.keys {
             w.tuple(2).atom("keys").atom("true");
         }
-        for (name, option) in [("match", pattern), ("cursor", cursor)] {
-            if let Some(option) = option {
-                w.tuple(2).atom(name).term(option.view());
-            }
+        if args.reverse {
+            w.tuple(2).atom("reverse").atom("true");
+        }
+        let cursor = cursor.map(|cursor| ("cursor", cursor));
+        for (name, option) in options.iter().map(|(name, option)| (*name, option)).chain(cursor) {
+            w.tuple(2).atom(name).term(option.view());
         }
         w.nil();
     });
@@ -139,6 +193,9 @@ fn refused(answer: TermView<'_>) -> CliError {
     match refusal(answer) {
         Some(reason) if reason.is_atom("bad_cursor") => CliError::Failed(
             "the store was started again meanwhile, and what it had in memory is gone: what was printed is what it had".into(),
+        ),
+        Some(reason) if reason.is_atom("unordered") => CliError::Failed(
+            "the store has no order of keys: those in memory have one with --ordered, and those on disk once there was room for it".into(),
         ),
         Some(reason) if reason.is_atom("busy") => {
             CliError::Failed("so many others read through this store that it takes no more: try again".into())

@@ -20,11 +20,17 @@
 //! | pid | its number, then its node and creation |
 //! | tuple | how many elements it has, then these |
 //! | native record | its canonical bytes |
-//! | map | how many pairs it has, then its keys, in their order, then its values; among keys every integer is below every float |
+//! | map | how many pairs it has, then its keys, in their order, then its values; among keys every integer is below every float. A map in 32 others, and one of more than 65,536 bytes, is above all others, by its canonical bytes |
 //! | list | head, then tail: an empty list is below any other |
 //! | bit string | its bits |
 //!
 //! What has no bound ends with a byte 0, and a 0 in it is followed by 255. A negative number is all of that inverted.
+//!
+//! So no main part begins with another one. Stores on disk keep these bytes: another order wants a new format of their folders.
+
+mod range;
+
+pub use range::{Seen, TermRange};
 
 use super::key;
 use super::split::{Cursor, TermError, TermView};
@@ -32,6 +38,8 @@ use super::tag::*;
 
 /// Maps inside maps that are put in order; an inner one is compared by its canonical bytes.
 const OPEN_MAPS_MAX: usize = 32;
+/// So is a map of more bytes than this: all keys of a map are held together to be put in order.
+const MAP_BYTES_MAX: usize = 64 << 10;
 
 const EXACT_INTEGER: u8 = 0x10;
 const EXACT_FLOAT: u8 = 0x11;
@@ -58,10 +66,43 @@ const TIES: u8 = 1;
 /// # Errors
 /// Those of [`canonical`](key::canonical): the fault of the node that encoded the term.
 pub fn order_key(term: TermView<'_>) -> Result<Vec<u8>, TermError> {
+    Ok(order_head(term, usize::MAX)?.0)
+}
+
+/// The first `max` bytes of [`order_key`], and whether they are all of it. What takes long of a long term is left out: the rest of
+/// it is not looked at.
+///
+/// # Errors
+/// Those of [`order_key`].
+pub fn order_head(term: TermView<'_>, max: usize) -> Result<(Vec<u8>, bool), TermError> {
     let mut scratch = Vec::new();
-    let canonical = key::canonical(term, &mut scratch)?;
+    canonical_order_head(key::canonical(term, &mut scratch)?, max)
+}
+
+/// The same of a term's canonical bytes.
+///
+/// # Errors
+/// They are no term.
+pub fn canonical_order_head(canonical: &[u8], max: usize) -> Result<(Vec<u8>, bool), TermError> {
+    let Out { mut main, ties } = written(canonical, max)?;
+    main.push(TIES);
+    main.extend_from_slice(&ties);
+    let is_whole = main.len() <= max;
+    main.truncate(max);
+    Ok((main, is_whole))
+}
+
+/// What is the same for all terms that are `==`, and for no others.
+fn main_part(term: TermView<'_>) -> Result<Vec<u8>, TermError> {
+    let mut scratch = Vec::new();
+    Ok(written(key::canonical(term, &mut scratch)?, usize::MAX)?.main)
+}
+
+/// Both parts, as far as `max` bytes go.
+fn written(canonical: &[u8], max: usize) -> Result<Out, TermError> {
     let mut writer = Writer {
         input: Cursor::new(canonical),
+        max,
         open: vec![Frame::Terms { left: 1 }],
         maps: Vec::new(),
         keys: 0,
@@ -69,11 +110,12 @@ pub fn order_key(term: TermView<'_>) -> Result<Vec<u8>, TermError> {
     };
     while let Some(frame) = writer.open.pop() {
         writer.go_on(frame)?;
+        // A map is not written before it is read.
+        if writer.out.main.len() > max && writer.maps.is_empty() {
+            break;
+        }
     }
-    let Out { mut main, ties } = writer.out;
-    main.push(TIES);
-    main.extend_from_slice(&ties);
-    Ok(main)
+    Ok(writer.out)
 }
 
 /// A term that has been begun.
@@ -103,6 +145,8 @@ struct OpenMap {
 
 struct Writer<'a> {
     input: Cursor<'a>,
+    /// Bytes of the main part that are wanted.
+    max: usize,
     open: Vec<Frame>,
     maps: Vec<OpenMap>,
     /// Maps of which a key is being read.
@@ -296,7 +340,7 @@ impl Writer<'_> {
     }
 
     fn map(&mut self) -> Result<(), TermError> {
-        if self.maps.len() >= OPEN_MAPS_MAX {
+        if self.maps.len() >= OPEN_MAPS_MAX || self.is_large()? {
             let bytes = self.input.term()?.bytes();
             self.out.main.extend_from_slice(&[MAP, DEEP_MAP]);
             self.unbounded(bytes);
@@ -317,6 +361,12 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Whether the map that comes has too many bytes to be put in order.
+    fn is_large(&self) -> Result<bool, TermError> {
+        let mut ahead = self.input;
+        Ok(ahead.rest().len() > MAP_BYTES_MAX && ahead.term()?.bytes().len() > MAP_BYTES_MAX)
+    }
+
     /// A kind that is compared by how many parts it has.
     fn counted(&mut self, kind: u8, count: usize) {
         self.out.main.push(kind);
@@ -324,7 +374,8 @@ impl Writer<'_> {
     }
 
     fn unbounded(&mut self, bytes: &[u8]) {
-        escape(bytes, &mut self.out.main);
+        // More than is wanted is cut off.
+        escape(bytes.get(..self.max).unwrap_or(bytes), &mut self.out.main);
         self.out.main.push(0);
     }
 
@@ -501,6 +552,30 @@ mod tests {
             assert!(pair[0] < pair[1], "{at}: {pair:?}");
         }
         assert_ne!(key_of(|w| _ = w.integer(1)), key_of(|w| _ = w.float(1.0)));
+    }
+
+    #[test]
+    fn a_head_is_the_beginning_of_the_key_and_of_a_large_map_nothing_is_put_in_order() {
+        let term = encode(|w| {
+            let w = w.tuple(3).map(2).atom("k").binary(&[0; 90]).integer(-1).float(0.5);
+            _ = w.list(2).integer(70_000).atom("x").binary(&[7; 300]).binary(&[9; 200]);
+        });
+        let term = TermView::parse(&term).expect("our own term");
+        let whole = order_key(term).expect("it has an order");
+        for max in 0..whole.len() + 3 {
+            let (head, is_whole) = order_head(term, max).expect("it has an order");
+            assert_eq!((&head[..], is_whole), (&whole[..max.min(whole.len())], max >= whole.len()));
+        }
+        let large = |last: i64| {
+            encode(|w| {
+                let w = w.map(10_000);
+                for key in 0..10_000 {
+                    w.integer(10_000 + key).integer(if key == 9_999 { last } else { 1 });
+                }
+            })
+        };
+        let keys = [large(1), large(2)].map(|term| order_key(TermView::parse(&term).unwrap()).unwrap());
+        assert!(keys[0] < keys[1] && keys[0].starts_with(&[MAP, DEEP_MAP]));
     }
 
     #[test]

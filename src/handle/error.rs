@@ -56,6 +56,14 @@ pub enum Refusal {
     TooLarge(u64),
     /// The store has no order of keys.
     Unordered,
+    /// Nothing begins with what is no tuple, no list and no binary.
+    BadPrefix,
+    /// A prefix says where a scan begins and ends, and so does a range.
+    PrefixAndRange,
+    /// A scan's prefix is no tuple, list or binary.
+    BadPrefix,
+    /// A scan has a prefix and a range.
+    PrefixAndRange,
     /// A scan goes on at another store, or at one that was started again.
     BadCursor,
     /// As many scans wait as may.
@@ -85,6 +93,10 @@ impl Refusal {
                 b"no_space" => Self::NoSpace,
                 b"not_an_integer" => Self::NotAnInteger,
                 b"unordered" => Self::Unordered,
+                b"bad_prefix" => Self::BadPrefix,
+                b"prefix_and_range" => Self::PrefixAndRange,
+                b"bad_prefix" => Self::BadPrefix,
+                b"prefix_and_range" => Self::PrefixAndRange,
                 b"bad_cursor" => Self::BadCursor,
                 b"busy" => Self::Busy,
                 _ => return None,
@@ -120,7 +132,15 @@ impl fmt::Display for Refusal {
             Self::NotAnInteger => f.write_str("what is to be added to is no integer"),
             Self::TooMany(bound) => write!(f, "more than {bound} keys at once: ask by parts"),
             Self::TooLarge(bound) => write!(f, "more than {bound} bytes at once: ask by parts"),
-            Self::Unordered => f.write_str("the store has no order of keys"),
+            Self::Unordered => {
+                f.write_str("the store has no order of keys: start it with --ordered, or on disk")
+            }
+            Self::BadPrefix => f.write_str("a prefix is a tuple, a list or a binary"),
+            Self::PrefixAndRange => {
+                f.write_str("a scan has a prefix, or goes from one key to another: not both")
+            }
+            Self::BadPrefix => f.write_str("a prefix is a tuple, a list or a binary"),
+            Self::PrefixAndRange => f.write_str("a scan has a prefix, or a range, and not both"),
             Self::BadCursor => {
                 f.write_str("the store is another one than that of the page before: begin the scan anew")
             }

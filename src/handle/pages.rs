@@ -82,6 +82,31 @@ impl<T> Pages<T> {
     pub fn cursor(&self) -> Option<&[u8]> {
         if let Cursor::Behind(cursor) = &self.cursor { Some(&cursor.0) } else { None }
     }
+
+    /// In Erlang's order of terms, from a key on, which is in it with all that is `==` to it. Stores in memory have that order where they
+    /// were started with it (`--ordered`); those without refuse each of these four by [`Refusal::Unordered`](super::Refusal).
+    #[must_use]
+    pub fn from(self, key: &(impl Serialize + ?Sized)) -> Self {
+        self.option("from", key)
+    }
+
+    /// In that order, up to a key, which is in it with all that is `==` to it.
+    #[must_use]
+    pub fn to(self, key: &(impl Serialize + ?Sized)) -> Self {
+        self.option("to", key)
+    }
+
+    /// In that order, the keys that begin with the elements of a tuple, with those of a list, or with the bytes of a binary.
+    #[must_use]
+    pub fn prefix(self, prefix: &(impl Serialize + ?Sized)) -> Self {
+        self.option("prefix", prefix)
+    }
+
+    /// In that order, the last first where `reverse`.
+    #[must_use]
+    pub fn reverse(self, reverse: bool) -> Self {
+        self.option("reverse", &reverse)
+    }
 }
 
 impl<T: DeserializeOwned> Pages<T> {

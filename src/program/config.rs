@@ -25,6 +25,9 @@ pub struct Config {
     /// answered `{:error, :no_space}`. For stores on disk it is about the memory that they take. The default is no bound,
     /// `u64::MAX`.
     pub stored_bytes_max: u64,
+    /// Whether the stores in memory have their keys in Erlang's order of terms beside their tables, for scans that ask for that. The
+    /// default is `false`: it costs memory and time for each key (docs/operations.md says how much). Stores on disk have it always.
+    pub ordered: bool,
     /// Slaves of the first store.
     pub slaves: Vec<ServerName>,
     /// Bytes kept for a slave that does not take them: past it the slave is behind, and only the keys that it misses are
@@ -58,6 +61,7 @@ impl Config {
             stores: Vec::new(),
             data: None,
             stored_bytes_max: u64::MAX,
+            ordered: false,
             slaves: Vec::new(),
             slave_buffer_bytes_max: Self::SLAVE_BUFFER_BYTES_MAX,
             confirm: 0,

@@ -113,7 +113,10 @@ fn start_stores(
         };
         let process = match disk {
             Some(disk) => on_disk::start(node, names, replication, disk),
-            None => stores::start(node, names, replication, MemoryEngine::within(Arc::clone(room))),
+            None => {
+                let memory = MemoryEngine::within(Arc::clone(room)).ordered(config.ordered);
+                stores::start(node, names, replication, memory)
+            }
         };
         let (process, watch) = process.map_err(|error| match error {
             NotStarted::Name(error) => taken(error),

@@ -48,8 +48,8 @@ pub use error::OpenError;
 pub use ledger::TornEnd;
 
 use super::{
-    Done, Due, DueDone, Engine, NoteDone, Notes, Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan,
-    Shows, Store, StoreError, SyncPolicy, Update, UpdateMany, Value, Visit, WriteDone,
+    Done, Due, DueDone, Engine, NoteDone, Notes, Order, Page, Pending, PendingMany, ReadDone, ReadManyDone,
+    Scan, Shows, Store, StoreError, SyncPolicy, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use engine::Totals;
 use many::Many;
@@ -386,11 +386,12 @@ impl Store for DiskStore {
 
     fn page(
         &self,
+        order: Order<'_>,
         after: Option<&[u8]>,
         shows: Shows,
         visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
     ) -> Result<Page, StoreError> {
-        pages::page(self, after, shows, visit)
+        pages::page(self, order, after, shows, visit)
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

@@ -3,9 +3,12 @@
 //! An entry is one block of bytes, `traits:8, revision:56, key length:16, key, value`, so that an entry of small key and
 //! value costs one allocation and sixteen bytes of table. What other numbers an entry has (`head.rs`) stand before its value. A
 //! large value has a block of its own that is shared with its readers.
+//!
+//! Its tables have no order. Where one was asked for it stands beside them (`order.rs`).
 
 mod deadlines;
 mod many;
+mod order;
 mod pages;
 
 use std::sync::Arc;
@@ -22,8 +25,9 @@ use super::head::Head;
 use super::revision::REVISION_RAISED_MAX;
 use super::room::PAIR_BYTES;
 use super::{
-    Batch, Change, Done, Due, DueDone, Engine, OpenError, Page, Pending, PendingMany, ReadDone, ReadManyDone,
-    Room, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit, WriteDone,
+    Batch, Change, Done, Due, DueDone, Engine, OpenError, Order, Page, Pending, PendingMany, ReadDone,
+    ReadManyDone, Room, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
+    WriteDone,
 };
 use crate::etf::SharedBytes;
 
@@ -210,6 +214,8 @@ pub struct MemoryStore {
     room: Arc<Room>,
     numbers: Numbers,
     deadlines: Deadlines,
+    /// Its keys in Erlang's order, where that was asked for.
+    order: Option<order::Order>,
 }
 
 impl Default for MemoryStore {
@@ -221,12 +227,18 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// A store that holds as much as there is room for, which others may share.
     pub fn within(room: Arc<Room>) -> Self {
-        Self::hashed_by(RandomState::new(), room)
+        Self::hashed_by(RandomState::new(), room, false)
     }
 
-    fn hashed_by(hasher: RandomState, room: Arc<Room>) -> Self {
+    /// The same, with its keys in Erlang's order of terms beside its table: pages may ask for that.
+    pub fn ordered_within(room: Arc<Room>) -> Self {
+        Self::hashed_by(RandomState::new(), room, true)
+    }
+
+    fn hashed_by(hasher: RandomState, room: Arc<Room>, is_ordered: bool) -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { hasher, shards, room, numbers: Numbers::default(), deadlines: Deadlines::default() }
+        let (numbers, deadlines) = (Numbers::default(), Deadlines::default());
+        Self { hasher, shards, room, numbers, deadlines, order: is_ordered.then(order::Order::default) }
     }
 
     #[inline]
@@ -259,7 +271,10 @@ impl MemoryStore {
                 Ok((seq, Some(std::mem::replace(occupied.get_mut(), entry))))
             }
             TableEntry::Vacant(vacant) => {
-                self.room.exchange(0, entry.bytes() + PAIR_BYTES)?;
+                let placed = self.placed(key);
+                let taken = entry.bytes() + PAIR_BYTES + Self::bytes_of(placed.as_ref());
+                self.room.exchange(0, taken)?;
+                self.list(placed).inspect_err(|_| self.room.give_back(taken))?;
                 *bytes += entry.bytes();
                 self.deadlines.note(hash, None, Some(&entry));
                 let seq = self.number(&mut entry, revision);
@@ -283,7 +298,7 @@ impl MemoryStore {
         if let Some(removed) = &removed {
             *bytes -= removed.bytes();
             self.deadlines.note(hash, Some(removed), None);
-            self.room.give_back(removed.bytes() + PAIR_BYTES);
+            self.room.give_back(removed.bytes() + PAIR_BYTES + self.unlist(key));
         }
         removed
     }
@@ -421,16 +436,20 @@ impl Store for MemoryStore {
 
     fn page(
         &self,
+        order: Order<'_>,
         after: Option<&[u8]>,
         shows: Shows,
         visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
     ) -> Result<Page, StoreError> {
-        Ok(self.show_page(after, shows, visit))
+        match order {
+            Order::Any => Ok(self.show_page(after, shows, visit)),
+            Order::OfTerms { range, reverse } => self.show_in_order((range, reverse), after, shows, visit),
+        }
     }
 
     fn staging(&self) -> Option<Self> {
         // With the same hashes, so that a key is in the same shard there.
-        Some(Self::hashed_by(self.hasher.clone(), Arc::clone(&self.room)))
+        Some(Self::hashed_by(self.hasher.clone(), Arc::clone(&self.room), self.order.is_some()))
     }
 
     fn replace(&self, with: Self) -> Option<Self> {
@@ -441,6 +460,9 @@ impl Store for MemoryStore {
             std::mem::swap(&mut **shard, &mut *with.write());
         }
         self.deadlines.swap(&with.deadlines);
+        if let (Some(order), Some(with)) = (&self.order, &with.order) {
+            order.swap(with);
+        }
         drop(shards);
         // What was here goes with it, and nobody waits for that.
         Some(with)
@@ -477,12 +499,25 @@ impl Scan for MemoryScan {
 #[derive(Clone, Debug, Default)]
 pub struct MemoryEngine {
     room: Arc<Room>,
+    is_ordered: bool,
 }
 
 impl MemoryEngine {
     /// Stores that hold together as much as there is room for.
     pub const fn within(room: Arc<Room>) -> Self {
-        Self { room }
+        Self { room, is_ordered: false }
+    }
+
+    /// The same, whose stores have their keys in Erlang's order of terms beside their tables where `is_ordered`, which they have
+    /// not by default. docs/operations.md says what it costs.
+    pub const fn ordered(mut self, is_ordered: bool) -> Self {
+        self.is_ordered = is_ordered;
+        self
+    }
+
+    fn store(&self) -> MemoryStore {
+        let room = Arc::clone(&self.room);
+        if self.is_ordered { MemoryStore::ordered_within(room) } else { MemoryStore::within(room) }
     }
 }
 
@@ -490,11 +525,11 @@ impl Engine for MemoryEngine {
     type Store = MemoryStore;
 
     fn open(&self, _names: &[String]) -> Result<MemoryStore, OpenError> {
-        Ok(MemoryStore::within(Arc::clone(&self.room)))
+        Ok(self.store())
     }
 
     fn open_again(&self, _store: &MemoryStore) -> MemoryStore {
-        MemoryStore::within(Arc::clone(&self.room))
+        self.store()
     }
 
     fn settle(&self, done: Done) {
@@ -506,7 +541,8 @@ impl Engine for MemoryEngine {
 
 impl Drop for MemoryStore {
     fn drop(&mut self) {
-        self.room.give_back(self.bytes() + self.len() as u64 * PAIR_BYTES);
+        let in_order = self.order.as_ref().map_or(0, order::Order::bytes);
+        self.room.give_back(self.bytes() + self.len() as u64 * PAIR_BYTES + in_order);
     }
 }
 

@@ -35,6 +35,7 @@ pub mod engine;
 mod head;
 pub mod memory;
 mod open_error;
+mod ordered;
 mod owed;
 mod page;
 pub mod revision;
@@ -53,7 +54,7 @@ pub use engine::Engine;
 pub use memory::{MemoryEngine, MemoryStore};
 pub use open_error::OpenError;
 pub use owed::Owed;
-pub use page::{Page, Visit};
+pub use page::{Order, Page, Visit};
 pub use room::Room;
 pub use scan::{Batch, Scan, ScanDone, Shows};
 pub use value::{OwnedValue, Value};
@@ -300,14 +301,15 @@ pub trait Store: Send + Sync + 'static {
     /// Begins to show its entries: all, or those of one part, counted from 0.
     fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan>;
 
-    /// Shows entries in an order of its own: from the first, or from behind the `after` that an earlier [`Page`] gave, on until `visit`
-    /// has enough, or a bound of the store is reached. It costs the store nothing between two pages, and a key that is there from
-    /// the first page to the last is shown once, whatever is written meanwhile. May block where the store answers later.
+    /// Shows entries in an order: from the first, or from behind the `after` that an earlier [`Page`] of this order gave, on until
+    /// `visit` has enough, or a bound of the store is reached. It costs the store nothing between two pages, and a key that is there
+    /// from the first page to the last is shown once, whatever is written meanwhile. May block where the store answers later.
     ///
     /// # Errors
     /// The store cannot be read, or (`enotsup`) has no pages.
     fn page(
         &self,
+        _order: Order<'_>,
         _after: Option<&[u8]>,
         _shows: Shows,
         _visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,

@@ -228,6 +228,10 @@ fn other_options_are_refused_by_name_and_bounds_are_told() {
         ("from: 1", "{:error, :unordered}".into()),
         ("to: 1", "{:error, :unordered}".into()),
         ("prefix: {:user}", "{:error, :unordered}".into()),
+        ("reverse: false", "{:error, :unordered}".into()),
+        ("prefix: {:user}, to: 1", "{:error, :prefix_and_range}".into()),
+        ("prefix: :user", "{:error, :bad_prefix}".into()),
+        ("reverse: 1", String::new()),
         ("cursor: \"x\"", "{:error, :bad_cursor}".into()),
         ("cursor: \"\"", "{:error, :bad_cursor}".into()),
         ("limit: 1, limit: 0", String::new()),
@@ -248,7 +252,10 @@ fn other_options_are_refused_by_name_and_bounds_are_told() {
     }
     let large = binary(&vec![7; PATTERN_BYTES_MAX]);
     let too_large = format!("{{:error, {{:too_large, {PATTERN_BYTES_MAX}}}}}");
-    assert_eq!(cluster.call(term_with("{:scan, [match: $1]}", &[&large])), [answer(too_large.as_str())]);
+    for option in ["match", "from", "to", "prefix"] {
+        let request = format!("{{:scan, [{option}: $1]}}");
+        assert_eq!(cluster.call(term_with(&request, &[&large])), [answer(too_large.as_str())], "{option}");
+    }
 }
 
 #[test]

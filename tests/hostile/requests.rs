@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use kvnode::etf::encode;
-use kvnode::etf::tag::{INTEGER_EXT, LARGE_BIG_EXT, LIST_EXT, NIL_EXT, STRING_EXT};
+use kvnode::etf::tag::{
+    INTEGER_EXT, LARGE_BIG_EXT, LARGE_TUPLE_EXT, LIST_EXT, MAP_EXT, NIL_EXT, SMALL_TUPLE_EXT, STRING_EXT,
+};
 use kvnode::kv::requests::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX, PATTERN_BYTES_MAX};
 
 use crate::scene::{STORE, Scene};
@@ -193,6 +195,72 @@ fn scans_of_any_shape_and_cursors_that_were_made_up_are_answered_or_refused() {
     scene.all_is_well(128 << 20);
     drop(deaf);
     scene.all_is_well(128 << 20);
+}
+
+/// Keys of any size and shape have their place in the order of keys, and cost about what they are long.
+#[test]
+fn scans_in_order_beside_keys_of_any_size_are_answered_or_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for args in ["--ordered".to_owned(), format!("--data-dir {}", dir.path().display())] {
+        let mut scene = Scene::start(&args);
+        let mut bad = scene.peer("bad@h");
+        let tuples = |depth: usize| [[SMALL_TUPLE_EXT, 1].repeat(depth), term(":a")].concat();
+        let bits = |byte: u8| binary(&vec![byte; 10 << 20]);
+        // Of each element of a list, and each pair of a map, the order has some bytes and allocations more.
+        let bytes = [&[STRING_EXT][..], &u16::MAX.to_be_bytes(), &vec![7; usize::from(u16::MAX)]].concat();
+        let map = {
+            let pairs = (0..500_000_u32)
+                .flat_map(|key| [&[INTEGER_EXT][..], &(key + 1_000).to_be_bytes(), &[97, 1]].concat());
+            [&[MAP_EXT][..], &500_000_u32.to_be_bytes(), &pairs.collect::<Vec<_>>()].concat()
+        };
+        for key in
+            [bits(0), bits(1), tuples(1_000_000), list(1_000_000), integer(INTEGER_BYTES_MAX), bytes, map]
+        {
+            assert_eq!(bad.call(term_with("{:put, $1, 1}", &[&key])), term(":ok"));
+        }
+        scene.all_is_well(256 << 20);
+        let too_large = term(&format!("{{:error, {{:too_large, {PATTERN_BYTES_MAX}}}}}"));
+        for option in ["from", "to", "prefix"] {
+            let request = format!("{{:scan, [{option}: $1]}}");
+            assert_eq!(bad.call(term_with(&request, &[&tuples(1_000_000)])), too_large);
+            // As deep as they may be.
+            let answer = bad.call(term_with(&request, &[&tuples(PATTERN_BYTES_MAX / 2 - 2)]));
+            assert!(answer.starts_with(&[104, 2]), "{option}");
+        }
+        assert_eq!(bad.call("{:scan, [prefix: :a]}"), term("{:error, :bad_prefix}"));
+        assert_eq!(bad.call("{:scan, [prefix: {}, to: 1]}"), term("{:error, :prefix_and_range}"));
+        for cursor in [
+            vec![],
+            vec![b'o'],
+            vec![b'o'; 60_017],
+            vec![255; 60_000],
+            [&b"o"[..], &[255; 60_016]].concat(),
+            vec![b'o'; 1 << 20],
+        ] {
+            for reverse in ["true", "false"] {
+                let request = format!("{{:scan, [keys: true, bytes: 1, reverse: {reverse}, cursor: $1]}}");
+                let answer = bad.call(term_with(&request, &[&binary(&cursor)]));
+                assert!(answer == term("{:error, :bad_cursor}") || answer.starts_with(&[104, 2]));
+            }
+        }
+        // Tuples of thousands of sizes, of which none begins with what is asked for: a page has an end.
+        for from in (1..4_000_u32).step_by(500) {
+            let pairs = (from..from + 500).map(|size| {
+                let key =
+                    [&[LARGE_TUPLE_EXT][..], &size.to_be_bytes(), &[97, 1].repeat(size as usize)].concat();
+                [&[104, 2][..], &key, &[97, 1]].concat()
+            });
+            let pairs =
+                [&[LIST_EXT][..], &500_u32.to_be_bytes(), &pairs.flatten().collect::<Vec<_>>(), &[NIL_EXT]]
+                    .concat();
+            assert_eq!(bad.call(term_with("{:put_many, $1}", &[&pairs])), term(":ok"));
+        }
+        let start = Instant::now();
+        let page = bad.call("{:scan, [prefix: {:none}]}");
+        assert!(page.starts_with(&[104, 2, 106]), "{:?}", &page[..8]);
+        println!("{args}: a page over tuples of 4,000 sizes in {:?}", start.elapsed());
+        scene.all_is_well(384 << 20);
+    }
 }
 
 /// What is there is walked where a caller expects something else: of the size of what was received.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use kvnode::store::revision::REVISION_RAISED_MAX;
 use kvnode::store::{
-    Batch, Change, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Page, Pending, PendingMany,
+    Batch, Change, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Order, Page, Pending, PendingMany,
     ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
     Written,
 };
@@ -654,13 +654,17 @@ impl Store for Deferred {
         Box::new(DeferredScan { store: self.clone(), part, shows })
     }
 
-    /// In the order of the keys, whose last is the place.
+    /// In the order of the keys, whose last is the place; that of terms it has not.
     fn page(
         &self,
+        order: Order<'_>,
         after: Option<&[u8]>,
         shows: Shows,
         visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
     ) -> Result<Page, StoreError> {
+        if order != Order::Any {
+            return Ok(Page::Unordered);
+        }
         let state = self.state.lock();
         let mut last = after.unwrap_or_default();
         for (key, held) in &state.data {

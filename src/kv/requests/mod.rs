@@ -57,6 +57,10 @@ pub(super) enum Refusal {
     TooLarge(usize),
     /// `:unordered`: the store has no order of keys.
     Unordered,
+    /// `:bad_prefix`: nothing begins with it, as it is no tuple, no list and no binary.
+    BadPrefix,
+    /// `:prefix_and_range`: `prefix:` says where it begins and ends, and so do `from:` and `to:`.
+    PrefixAndRange,
     /// `:bad_cursor`: the cursor is of another store, or of none.
     BadCursor,
     /// `:busy`: as many pages as may wait do so.

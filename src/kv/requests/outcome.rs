@@ -77,6 +77,8 @@ impl Refusal {
         match self {
             Self::NotAnInteger => w.atom("not_an_integer"),
             Self::Unordered => w.atom("unordered"),
+            Self::BadPrefix => w.atom("bad_prefix"),
+            Self::PrefixAndRange => w.atom("prefix_and_range"),
             Self::BadCursor => w.atom("bad_cursor"),
             Self::Busy => w.atom("busy"),
             Self::TooMany(bound) => w.tuple(2).atom("too_many").unsigned(bound as u64),

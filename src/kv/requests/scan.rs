@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Refusal, Unserved};
 use crate::distribution::DistributionFlags;
+use crate::etf::order::TermRange;
 use crate::etf::pattern::{Pattern, PatternError};
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{TermView, TermWriter, Traits, key};
@@ -13,7 +14,7 @@ use crate::kv::ranked::{Ranked, rank};
 use crate::kv::server::{KeyValueServer, undecodable, write_error};
 use crate::kv::{Work, requests};
 use crate::process::{Caller, OwnedCaller, Turn};
-use crate::store::{Owed, Page, Shows, Store, StoreError, Value, Visit};
+use crate::store::{Order, Owed, Page, Shows, Store, StoreError, Value, Visit};
 
 /// Entries of a page where nothing else is said.
 const ENTRIES: usize = 1000;
@@ -21,7 +22,7 @@ const ENTRIES: usize = 1000;
 const BYTES: usize = 1 << 20;
 /// Bytes of a page at most, but for one entry.
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
-/// Bytes of a pattern at most: each key may be held against all of it.
+/// Bytes of a pattern at most, of either end of a range and of a prefix: each key may be held against all of it.
 pub const PATTERN_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a place to go on behind at most: no store gives a longer one.
 const CURSOR_BYTES_MAX: usize = 64 << 10;
@@ -54,8 +55,45 @@ struct Asked {
     bytes_max: usize,
     keys_only: bool,
     pattern: Option<Pattern>,
+    order: Option<Ordered>,
     /// Where the page before has ended.
     cursor: Option<Box<[u8]>>,
+}
+
+/// Erlang's order of terms, and the keys of it.
+struct Ordered {
+    range: TermRange,
+    reverse: bool,
+}
+
+/// The options of an order, as they are read.
+#[derive(Default)]
+struct OrderOptions<'a> {
+    from: Option<TermView<'a>>,
+    to: Option<TermView<'a>>,
+    prefix: Option<TermView<'a>>,
+    /// Also where it is `false`: who says so wants the order.
+    reverse: Option<bool>,
+}
+
+impl OrderOptions<'_> {
+    /// `None`: no order is asked for.
+    fn ordered(self) -> Result<Option<Ordered>, Unserved> {
+        let Self { from, to, prefix, reverse } = self;
+        let mut range = match prefix {
+            Some(_) if from.is_some() || to.is_some() => return Err(Refusal::PrefixAndRange.into()),
+            Some(prefix) => TermRange::prefix(prefix)?.ok_or(Refusal::BadPrefix)?,
+            None if from.is_none() && to.is_none() && reverse.is_none() => return Ok(None),
+            None => TermRange::default(),
+        };
+        if let Some(from) = from {
+            range = range.from(from)?;
+        }
+        if let Some(to) = to {
+            range = range.to(to)?;
+        }
+        Ok(Some(Ordered { range, reverse: reverse.unwrap_or(false) }))
+    }
 }
 
 /// What a page has.
@@ -81,8 +119,15 @@ impl<T: Into<Unserved>> From<T> for Unread<'_> {
 
 impl Asked {
     fn read(options: TermView<'_>) -> Result<Self, Unread<'_>> {
-        let mut asked =
-            Self { entries_max: ENTRIES, bytes_max: BYTES, keys_only: false, pattern: None, cursor: None };
+        let mut asked = Self {
+            entries_max: ENTRIES,
+            bytes_max: BYTES,
+            keys_only: false,
+            pattern: None,
+            order: None,
+            cursor: None,
+        };
+        let mut order = OrderOptions::default();
         let mut options = options.elements(OPTIONS_MAX).ok_or(Unserved::Shape)?;
         // The first of a name counts, as in `Keyword.get/2`.
         options.reverse();
@@ -95,7 +140,7 @@ impl Asked {
                 b"keys" if value.is_atom("true") || value.is_atom("false") => {
                     asked.keys_only = value.is_atom("true");
                 }
-                b"match" if value.bytes().len() > PATTERN_BYTES_MAX => {
+                b"match" | b"from" | b"to" | b"prefix" if value.bytes().len() > PATTERN_BYTES_MAX => {
                     return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
                 }
                 b"match" => asked.pattern = Some(Pattern::new(value)?),
@@ -106,12 +151,25 @@ impl Asked {
                     }
                     asked.cursor = Some(cursor.into());
                 }
-                b"from" | b"to" | b"prefix" | b"reverse" => return Err(Refusal::Unordered.into()),
-                b"keys" => return Err(Unserved::Shape.into()),
+                b"from" => order.from = Some(value),
+                b"to" => order.to = Some(value),
+                b"prefix" => order.prefix = Some(value),
+                b"reverse" if value.is_atom("true") || value.is_atom("false") => {
+                    order.reverse = Some(value.is_atom("true"));
+                }
+                b"keys" | b"reverse" => return Err(Unserved::Shape.into()),
                 _ => return Err(Unread::Option(name)),
             }
         }
+        asked.order = order.ordered()?;
         Ok(asked)
+    }
+
+    fn order(&self) -> Order<'_> {
+        match &self.order {
+            None => Order::Any,
+            Some(Ordered { range, reverse }) => Order::OfTerms { range, reverse: *reverse },
+        }
     }
 
     /// Reads a page. It waits for a store that answers later.
@@ -129,7 +187,7 @@ impl Asked {
 
     fn page_of(&self, store: &impl Store, clock: &Clock, shows: Shows) -> Result<(Shown, Page), StoreError> {
         let mut shown = Shown::default();
-        let page = store.page(self.cursor.as_deref(), shows, &mut |key, value| {
+        let page = store.page(self.order(), self.cursor.as_deref(), shows, &mut |key, value| {
             let is_past = value.is_some_and(|value| clock.is_past(value.deadline));
             if is_past || self.pattern.as_ref().is_some_and(|pattern| !pattern.matches(key)) {
                 return Visit::Next;
@@ -190,7 +248,7 @@ fn write_page(w: &mut TermWriter<'_>, shown: &Shown, page: &Page) {
     }
     match page {
         Page::Behind(place) => w.binary(place),
-        Page::Last | Page::Foreign => w.atom("done"),
+        Page::Last | Page::Foreign | Page::Unordered => w.atom("done"),
     };
 }
 
@@ -218,6 +276,7 @@ impl<S: Store> KeyValueServer<S> {
             match asked.page(self.store(), &self.clock) {
                 Err(error) => turn.reply(caller, |w| write_error(w, &error)),
                 Ok((_, Page::Foreign)) => return Err(Refusal::BadCursor.into()),
+                Ok((_, Page::Unordered)) => return Err(Refusal::Unordered.into()),
                 Ok((shown, _)) if !turn.can_decode(shown.traits) => turn.end_call(caller, undecodable),
                 Ok((shown, page)) => turn.reply(caller, |w| write_page(w, &shown, &page)),
             }
@@ -256,6 +315,7 @@ impl<S: Store> KeyValueServer<S> {
         let read = Owed::new(move |page: Result<(Shown, Page), StoreError>| match page {
             Err(error) => caller.reply(&*dispatch, |w| write_error(w, &error)),
             Ok((_, Page::Foreign)) => caller.reply(&*dispatch, |w| Refusal::BadCursor.write(w)),
+            Ok((_, Page::Unordered)) => caller.reply(&*dispatch, |w| Refusal::Unordered.write(w)),
             Ok((shown, _)) if flags.is_some_and(|flags| !flags.can_decode(shown.traits)) => {
                 caller.end_call(&*dispatch, undecodable);
             }

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::backup::{self, BackupError, Progress, StoreCount};
 use super::dir::Dir;
-use super::engine::{Engine, View};
+use super::engine::{Engine, Sum, View};
 use super::error::{OpenError, engine_error};
 use super::frames;
 use super::ledger::{Journals, Ledger, TornEnd};
 use super::record::{Found, plain_key};
 use super::writer::opened;
+use crate::store::ordered::place_of;
 
 /// Files of the engine from this size on are looked at where they are, in bytes; they are never written again.
 const LINK_FROM_BYTES: u64 = 64 << 10;
@@ -96,7 +97,7 @@ impl View {
             let place = engine.join("keyspaces").join(self.folder_of(id).unwrap_or_default());
             let store = names.join(", ");
             let damaged = |what: String| OpenError::Damaged { file: place.clone(), what };
-            let (mut entries, mut bytes, mut ends) = (0_u64, 0_u64, 0_u64);
+            let (mut entries, mut bytes, mut ends, mut ordered) = (0_u64, 0_u64, 0_u64, Sum::default());
             let pairs = self
                 .entries_of(id, None)
                 .ok_or_else(|| damaged(format!("it is missing: the store {store}")))?;
@@ -105,7 +106,9 @@ impl View {
                 let read = pair.and_then(|(key, entry)| {
                     let found = Found::new(&key, entry).ok_or("it is no entry")?;
                     ends += u64::from(found.head().deadline != 0);
-                    Ok(found.bytes(found.long_key().unwrap_or_else(|| plain_key(&key))))
+                    let of_it = found.long_key().unwrap_or_else(|| plain_key(&key));
+                    ordered.add(&place_of(of_it), &key);
+                    Ok(found.bytes(of_it))
                 });
                 bytes += read.map_err(|what: String| {
                     damaged(format!("a file in it has the store {store}, of which an entry behind {entries} good ones cannot be read ({what})"))
@@ -128,6 +131,9 @@ impl View {
                 return Err(damaged(format!(
                     "the store {store} in it has {ends} entries with a deadline, and {kept} deadlines are kept"
                 )));
+            }
+            if let Some(what) = self.misplaced(id, ordered, &mut || progress(done, all)).map_err(failed)? {
+                return Err(damaged(format!("the store {store} in it {what}")));
             }
             found.push(StoreCount { names, entries, bytes });
         }

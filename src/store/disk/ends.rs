@@ -23,6 +23,8 @@ pub(super) struct Space {
     pub(super) id: u32,
     pub(super) entries: Keyspace,
     ends: Keyspace,
+    /// Of all stores: where the keys are in Erlang's order (`engine/order.rs`).
+    pub(super) order: Keyspace,
     state: Arc<State>,
 }
 
@@ -32,6 +34,8 @@ struct State {
     looked: Mutex<Looked>,
     /// Held while records are looked through: one after the other says what is not there.
     looking: Mutex<()>,
+    /// All entries have their records in `order`.
+    is_ordered: AtomicBool,
 }
 
 /// Where to begin: what was deleted before would be looked through each time.
@@ -46,12 +50,21 @@ struct Looked {
 impl Space {
     /// # Errors
     /// The engine cannot be read.
-    pub(super) fn open(id: u32, entries: Keyspace, ends: Keyspace) -> fjall::Result<Self> {
+    pub(super) fn open(id: u32, entries: Keyspace, ends: Keyspace, order: Keyspace) -> fjall::Result<Self> {
         let first = ends.prefix(id.to_be_bytes()).next().map(|pair| pair.key()).transpose()?;
         let has_ends = AtomicBool::new(first.is_some());
         let looked = Mutex::new(Looked { from: 0, since: u64::MAX });
-        let state = State { has_ends, looked, looking: Mutex::default() };
-        Ok(Self { id, entries, ends, state: Arc::new(state) })
+        let state = State { has_ends, looked, looking: Mutex::default(), is_ordered: AtomicBool::new(false) };
+        Ok(Self { id, entries, ends, order, state: Arc::new(state) })
+    }
+
+    /// Whether all entries have their records in the order of keys: those of a folder of an older format get them when it is opened.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.state.is_ordered.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_ordered(&self) {
+        self.state.is_ordered.store(true, Ordering::Release);
     }
 
     /// Whether an entry may end.

@@ -3,12 +3,16 @@
 //! ```text
 //! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64, revision:64
 //!        "n", store:32, name -> a note               "b" -> the last batch's number (ledger.rs)
+//!        "o", store:32 -> how far the order of its keys goes (engine/order.rs)
 //! s1 ..  the entries (record.rs)
 //! ends   store:32, deadline:64, the engine's key -> nothing (ends.rs)
+//! order  store:32, a place in Erlang's order of terms -> the engine's key (engine/order.rs)
 //! ```
 //!
 //! A batch writes the totals beside the entries that they count, and how far the store's revisions have come with them. (Before
 //! format 4 no revision stands there, and none in the entries.)
+
+mod order;
 
 use std::ffi::OsStr;
 use std::ops::Bound;
@@ -32,6 +36,7 @@ use super::record::{self, Entry, Found};
 use super::staged::{Held, Place, Staged};
 use crate::store::revision::{self, REVISION_RAISED_MAX, REVISION_UNKNOWN};
 use crate::store::{self, Due, Pending, StoreError};
+pub(super) use order::Sum;
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
 const SEPARATE_FROM_BYTES: u32 = 16 << 10;
@@ -109,6 +114,7 @@ pub(super) struct Engine {
     pub db: Database,
     meta: Keyspace,
     ends: Keyspace,
+    order: Keyspace,
     stores: AHashMap<u32, Space>,
     /// Of the last batch when it was opened.
     number: u64,
@@ -170,10 +176,12 @@ impl Engine {
     fn of(db: Database) -> fjall::Result<Self> {
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default)?;
         let ends = db.keyspace("ends", KeyspaceCreateOptions::default)?;
+        let order = db.keyspace("order", KeyspaceCreateOptions::default)?;
         let mut engine = Self {
             db,
             meta,
             ends,
+            order,
             stores: AHashMap::new(),
             number: 0,
             since_tables: AtomicU64::new(0),
@@ -181,6 +189,7 @@ impl Engine {
         };
         for (id, _) in engine.names()? {
             engine.open_store(id)?;
+            engine.look_for_order(id)?;
         }
         if let Some(stamp) = engine.meta.get(ledger::KEY)? {
             engine.number = ledger::number_of(&stamp).ok_or(fjall::Error::Unrecoverable)?;
@@ -241,7 +250,7 @@ impl Engine {
                 .max_memtable_size(MEMTABLE_BYTES)
         };
         let keyspace = self.db.keyspace(&format!("s{id}"), options)?;
-        self.stores.insert(id, Space::open(id, keyspace, self.ends.clone())?);
+        self.stores.insert(id, Space::open(id, keyspace, self.ends.clone(), self.order.clone())?);
         Ok(())
     }
 
@@ -266,10 +275,11 @@ impl Engine {
     /// # Errors
     /// See [`commit`](Self::commit).
     pub(super) fn name(&mut self, id: u32, names: &[String], ledger: &Ledger) -> fjall::Result<Health> {
+        let mut batch = self.db.batch();
         if !self.stores.contains_key(&id) {
             self.open_store(id)?;
+            self.begin_in_order(id, &mut batch);
         }
-        let mut batch = self.db.batch();
         batch.insert(&self.meta, meta_key(b's', id), names.join("\n"));
         self.commit_stamped(batch, PersistMode::SyncAll, ledger)
     }
@@ -309,7 +319,7 @@ impl Engine {
         loop {
             // Says whether it has failed.
             self.db.persist(PersistMode::Buffer)?;
-            let all = [&self.meta, &self.ends].into_iter().chain(self.entries());
+            let all = [&self.meta, &self.ends, &self.order].into_iter().chain(self.entries());
             if !all.into_iter().any(waiting) {
                 return Ok(());
             }
@@ -325,7 +335,7 @@ impl Engine {
 
     /// Has all that is in memory written to tables, in the background.
     pub(super) fn write_tables(&self) -> fjall::Result<()> {
-        for keyspace in self.entries().chain([&self.ends, &self.meta]) {
+        for keyspace in self.entries().chain([&self.ends, &self.order, &self.meta]) {
             keyspace.rotate_memtable()?;
         }
         Ok(())
@@ -600,6 +610,10 @@ pub(super) mod planted {
         BehindCommit,
         /// A batch is written, and tables may follow.
         Tables,
+        /// An older folder has a part of the order of its keys.
+        BetweenOrders,
+        /// It is to get the next part.
+        RoomForOrder,
     }
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -616,6 +630,11 @@ pub(super) mod planted {
     /// The engine fails once, when it gets to this place.
     pub(in crate::store::disk) fn plant(place: Place, fault: Fault) {
         NEXT.set(Some((place, fault)));
+    }
+
+    /// Nothing is planted any more.
+    pub(in crate::store::disk) fn clear() {
+        NEXT.set(None);
     }
 
     /// Nothing is planted that the engine has not got to.

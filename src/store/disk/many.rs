@@ -71,7 +71,10 @@ impl Many {
         let entries = self.decided.iter().filter_map(|(_, decided)| decided.entry());
         let bytes = entries.map(|entry| entry.len() as u64).sum();
         // Two long keys with one digest would take the place of each other.
-        if changes.len() > 1 && !are_distinct(changes.iter().map(|change| change.engine_key())) {
+        if changes.len() > 1
+            && !(are_distinct(changes.iter().map(|change| change.engine_key()))
+                && are_distinct(changes.iter().filter_map(|change| change.cut_place())))
+        {
             return Err(StoreError::Io("eexist"));
         }
         for change in changes {

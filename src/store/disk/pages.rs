@@ -1,12 +1,14 @@
-//! Pages of a store on disk, in the order of the engine's keys.
+//! Pages of a store on disk, in the order of the engine's keys, or in Erlang's order of terms.
 //!
-//! A place is `'d'`, and the engine's key that the page before has shown last: so it is one after a restart too, and in every store on
+//! A place in the first is `'d'`, and the engine's key that the page before has shown last: so it is one after a restart too, and in every store on
 //! disk.
 
 use super::DiskStore;
+use super::engine::View;
 use super::error::engine_error;
 use super::record::{self, Found};
-use crate::store::{Page, Shows, Store, StoreError, Value, Visit, wait};
+use crate::etf::order::TermRange;
+use crate::store::{Order, Page, Shows, Store, StoreError, Value, Visit, ordered, wait};
 
 /// A page ends after so many entries, or about so many bytes read, where its visitor does not end it before.
 const SHOWN_MAX: usize = 16 << 10;
@@ -24,25 +26,47 @@ fn settle(store: &DiskStore) -> Result<(), StoreError> {
     settled.unwrap_or(Err(StoreError::Io("terminated")))
 }
 
-/// Shows a page. It waits for the disk.
-pub(super) fn page(
+/// The store with all that the caller has asked for before, and without what a crash could take back.
+fn view(store: &DiskStore) -> Result<View, StoreError> {
+    settle(store)?;
+    let view = store.disk.shared.view()?;
+    // What is seen there may not be synced.
+    settle(store)?;
+    Ok(view)
+}
+
+fn page_in_order(
     store: &DiskStore,
+    range: (&TermRange, bool),
     after: Option<&[u8]>,
     shows: Shows,
     visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
 ) -> Result<Page, StoreError> {
-    let after = match after {
-        None => &[][..],
+    let view = view(store)?;
+    match view.order_of(store.id, shows) {
+        Some(index) => ordered::page(&index, range, after, visit),
+        None => Ok(Page::Unordered),
+    }
+}
+
+/// Shows a page. It waits for the disk.
+pub(super) fn page(
+    store: &DiskStore,
+    order: Order<'_>,
+    after: Option<&[u8]>,
+    shows: Shows,
+    visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
+) -> Result<Page, StoreError> {
+    let after = match (order, after) {
+        (Order::OfTerms { range, reverse }, after) => {
+            return page_in_order(store, (range, reverse), after, shows, visit);
+        }
+        (Order::Any, None) => &[][..],
         // The engine takes no longer ones.
-        Some([TAG, key @ ..]) if key.len() <= record::ENGINE_KEY_MAX => key,
-        Some(_) => return Ok(Page::Foreign),
+        (Order::Any, Some([TAG, key @ ..])) if key.len() <= record::ENGINE_KEY_MAX => key,
+        (Order::Any, Some(_)) => return Ok(Page::Foreign),
     };
-    let shared = &store.disk.shared;
-    // What the caller has asked for before is there.
-    settle(store)?;
-    let view = shared.view()?;
-    // What is seen there may not be synced, and what a crash could take back is not shown.
-    settle(store)?;
+    let view = view(store)?;
     let mut last: Option<fjall::Slice> = None;
     let behind = |key: &[u8]| Page::Behind([&[TAG], key].concat());
     let (mut shown, mut read) = (0, 0);

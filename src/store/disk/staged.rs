@@ -9,7 +9,7 @@ use super::ends::Space;
 use super::engine::Totals;
 use super::error::engine_error;
 use super::record::{self, Found};
-use crate::store::StoreError;
+use crate::store::{StoreError, ordered};
 
 /// What a batch has made of one of the engine's keys.
 struct Changed {
@@ -28,6 +28,8 @@ pub(super) struct Staged {
     pub(super) held: AHashMap<u32, Held>,
     /// Of the stores that get entries that end, when the first of these does.
     pub(super) ends: AHashMap<u32, u64>,
+    /// Of the places that are cut, and that it has changed so far: what is there afterwards.
+    cut: AHashMap<(u32, Vec<u8>), Option<Vec<u8>>>,
 }
 
 /// What a store holds.
@@ -72,9 +74,16 @@ pub(super) struct Change<'a> {
     place: Place<'a>,
     entry: Option<Slice>,
     before: Option<Before>,
+    /// Where the key is in the order of keys, if it comes or goes.
+    ordered: Option<Vec<u8>>,
 }
 
 impl Change<'_> {
+    /// The place of a key that is told from others by a digest there.
+    pub(super) fn cut_place(&self) -> Option<&[u8]> {
+        self.ordered.as_deref().filter(|place| ordered::is_cut(place))
+    }
+
     pub(super) fn engine_key(&self) -> &[u8] {
         &self.place.engine_key
     }
@@ -82,7 +91,13 @@ impl Change<'_> {
 
 impl Staged {
     pub(super) fn new(batch: OwnedWriteBatch) -> Self {
-        Self { batch, changed: AHashMap::new(), held: AHashMap::new(), ends: AHashMap::new() }
+        Self {
+            batch,
+            changed: AHashMap::new(),
+            held: AHashMap::new(),
+            ends: AHashMap::new(),
+            cut: AHashMap::new(),
+        }
     }
 
     fn changed(&self, place: &Place<'_>) -> Option<&Changed> {
@@ -129,7 +144,24 @@ impl Staged {
             Some(changed) => changed.entry.as_deref().map(Before::of),
             None => before(place.space, &place.engine_key, place.key)?,
         };
-        Ok(Change { place, entry, before })
+        let ordered = (before.is_some() != entry.is_some()).then(|| ordered::place_of(place.key));
+        if let Some(ordered) = ordered.as_ref().filter(|ordered| entry.is_some() && ordered::is_cut(ordered))
+        {
+            self.must_be_free(&place, ordered)?;
+        }
+        Ok(Change { place, entry, before, ordered })
+    }
+
+    /// Refuses a key of which another one has the place in the order of keys: it was made on purpose, with the same digest.
+    fn must_be_free(&self, place: &Place<'_>, ordered: &[u8]) -> Result<(), StoreError> {
+        let taken = match self.cut.get(&(place.space.id, ordered.to_vec())) {
+            Some(changed) => changed.as_ref().is_some_and(|other| *other != place.engine_key),
+            None => {
+                let other = place.space.in_place(ordered).map_err(|error| engine_error(&error))?;
+                other.is_some_and(|other| *other != place.engine_key)
+            }
+        };
+        if taken { Err(StoreError::Io("eexist")) } else { Ok(()) }
     }
 
     /// What a store has counted to, with the batch as it is so far.
@@ -151,7 +183,7 @@ impl Staged {
         counted: u64,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) {
-        let Change { place: Place { space, key, engine_key }, entry, before } = change;
+        let Change { place: Place { space, key, engine_key }, entry, before, ordered } = change;
         let held = self.keep(space.id, totals_of);
         held.revision = held.revision.max(counted);
         if let Some(before) = before {
@@ -172,6 +204,13 @@ impl Staged {
         if ends != 0 {
             let first = self.ends.entry(space.id).or_insert(ends);
             *first = ends.min(*first);
+        }
+        if let Some(ordered) = ordered {
+            let now = entry.is_some().then_some(&engine_key[..]);
+            space.put_in_order(&mut self.batch, &ordered, now);
+            if ordered::is_cut(&ordered) {
+                self.cut.insert((space.id, ordered), now.map(<[u8]>::to_vec));
+            }
         }
         match entry {
             Some(entry) => self.batch.insert(&space.entries, engine_key, entry),

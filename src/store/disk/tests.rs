@@ -4,6 +4,7 @@ mod ends;
 mod folder;
 mod formats;
 mod many;
+mod order;
 mod revisions;
 
 use std::collections::BTreeMap;

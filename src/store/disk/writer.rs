@@ -101,6 +101,10 @@ impl Shared {
         let (ledger, verdict, _) = Ledger::open(path, access, &in_tables)?;
         let was_not_synced = !ledger.was_always();
         let engine = open_engine(&dir, &ledger, verdict, memory)?;
+        let has_room = |bytes: u64| dir.free_bytes().is_ok_and(|free| free >= ROOM_BYTES + bytes * 2);
+        let ordered = catch_unwind(AssertUnwindSafe(|| engine.put_all_in_order(&ledger, &has_room)));
+        let ordered = ordered.unwrap_or(Err(fjall::Error::Poisoned));
+        ordered.map_err(|error| OpenError::engine(&dir.engine(), error))?;
         let mut totals = AHashMap::new();
         let failed = |error| OpenError::engine(path, error);
         for (id, _) in engine.names().map_err(failed)? {
@@ -129,6 +133,12 @@ impl Shared {
 
     pub(super) fn dir(&self) -> &Path {
         &self.dir.path
+    }
+
+    /// Shows a test the engine, with its ledger.
+    #[cfg(test)]
+    pub(super) fn with_engine<R>(&self, show: impl FnOnce(&Engine, &Ledger) -> R) -> R {
+        show(self.engine.read().as_ref().expect("it is open"), &self.ledger)
     }
 
     pub(super) fn named(&self) -> Vec<Vec<String>> {

@@ -70,13 +70,25 @@ impl MemoryStore {
         }
         // Before anything changes: it is all or nothing.
         let bytes = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.bytes() + PAIR_BYTES);
-        let (mut old, mut new) = (0, 0);
+        let (mut old, mut new, mut listed) = (0, 0, Vec::new());
         for (at, entry) in &changes {
-            let place = places[*at];
-            old += bytes(locked[place.locked].find(place.hash, keys[*at]));
+            let (place, key) = (places[*at], keys[*at]);
+            let before = locked[place.locked].find(place.hash, key);
+            old += bytes(before);
             new += bytes(entry.as_ref().map(|(entry, _)| entry));
+            let placed = if before.is_some() == entry.is_some() { None } else { self.placed(key) };
+            if entry.is_none() {
+                old += Self::bytes_of(placed.as_ref());
+                continue;
+            }
+            new += Self::bytes_of(placed.as_ref());
+            if placed.is_some() {
+                // It is nowhere to be seen: its shard is locked.
+                self.list(placed).inspect_err(|_| self.unlist_all(&listed))?;
+                listed.push(key);
+            }
         }
-        self.room.exchange(old, new)?;
+        self.room.exchange(old, new).inspect_err(|_| self.unlist_all(&listed))?;
         let seq = self.numbers.next();
         let mut replaced = Vec::with_capacity(changes.len());
         for (at, entry) in changes {
@@ -109,7 +121,10 @@ impl MemoryStore {
             (TableEntry::Occupied(mut occupied), Some(entry)) => {
                 Some(std::mem::replace(occupied.get_mut(), entry))
             }
-            (TableEntry::Occupied(occupied), None) => Some(occupied.remove().0),
+            (TableEntry::Occupied(occupied), None) => {
+                self.unlist(key);
+                Some(occupied.remove().0)
+            }
             (TableEntry::Vacant(vacant), Some(entry)) => {
                 vacant.insert(entry);
                 None

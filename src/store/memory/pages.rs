@@ -126,7 +126,7 @@ mod tests {
     use super::super::SHARDS;
     use super::*;
     use crate::etf::Traits;
-    use crate::store::Store;
+    use crate::store::{Order, Store};
 
     fn put(store: &MemoryStore, number: u32) {
         let value = Value::of(&[97, 1], Traits::none());
@@ -138,7 +138,7 @@ mod tests {
         let (mut keys, mut after, mut pages) = (Vec::new(), None, 0);
         loop {
             let mut count = 0;
-            let page = store.page(after.as_deref(), Shows::Pairs, &mut |key, value| {
+            let page = store.page(Order::Any, after.as_deref(), Shows::Pairs, &mut |key, value| {
                 assert_eq!(value.expect("it is shown").bytes, [97, 1]);
                 let key = u32::from_be_bytes(key.try_into().expect("four bytes"));
                 count += 1;
@@ -152,7 +152,7 @@ mod tests {
             match page.expect("memory") {
                 Page::Behind(place) => after = Some(place),
                 Page::Last => return keys,
-                Page::Foreign => panic!("it is of this store"),
+                page => panic!("it is of this store: {page:?}"),
             }
             pages += 1;
             between(pages);
@@ -193,7 +193,7 @@ mod tests {
         let mut keys = BTreeSet::new();
         loop {
             let mut count = 0;
-            let page = store.page(after.as_deref(), Shows::Keys, &mut |key, value| {
+            let page = store.page(Order::Any, after.as_deref(), Shows::Keys, &mut |key, value| {
                 assert!(value.is_none() && keys.insert(key.to_vec()));
                 count += 1;
                 Visit::Next
@@ -212,10 +212,10 @@ mod tests {
     fn a_place_of_another_store_is_none() {
         let [store, other] = [MemoryStore::default(), MemoryStore::default()];
         (0..100).for_each(|number| put(&store, number));
-        let page = store.page(None, Shows::Keys, &mut |_, _| Visit::Enough).expect("memory");
+        let page = store.page(Order::Any, None, Shows::Keys, &mut |_, _| Visit::Enough).expect("memory");
         let Page::Behind(place) = page else { panic!("{page:?}") };
         let foreign = |store: &MemoryStore, place: &[u8]| {
-            store.page(Some(place), Shows::Keys, &mut |_, _| Visit::Enough) == Ok(Page::Foreign)
+            store.page(Order::Any, Some(place), Shows::Keys, &mut |_, _| Visit::Enough) == Ok(Page::Foreign)
         };
         assert!(foreign(&other, &place) && !foreign(&store, &place));
         assert!(foreign(&store, &[]) && foreign(&store, b"d") && foreign(&store, &place[..17]));

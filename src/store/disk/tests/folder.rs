@@ -238,7 +238,7 @@ fn a_folder_of_the_first_format_is_taken_over() {
         put(&store, b"l", &[round; 10]).unwrap();
         assert_eq!((revision(&store, b"k"), revision(&store, b"l")), (Some(1), Some(2 + u64::from(round))));
     }
-    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 5\n");
+    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 6\n");
 }
 
 /// What a folder of this format is made of, byte by byte: what is written today has to be read by what comes.
@@ -252,15 +252,19 @@ fn a_folder_is_read_as_it_is_spelled_here_and_left_so() {
         let db = fjall::Database::builder(dir.path().join("engine")).open().unwrap();
         let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
         let a = db.keyspace("s1", fjall::KeyspaceCreateOptions::default).unwrap();
+        let order = db.keyspace("order", fjall::KeyspaceCreateOptions::default).unwrap();
         for number in 1..=batches {
             let mut batch = db.batch();
             if number == 1 {
                 batch.insert(&meta, [b's', 0, 0, 0, 1], "global:a");
+                batch.insert(&meta, [b'o', 0, 0, 0, 1], [1]);
             } else {
                 batch.insert(&meta, *b"n\0\0\0\x01slaves", "s");
                 batch.insert(&meta, [b't', 0, 0, 0, 1], big_endian(&[1, 2 + 9, 7]));
                 let entry = [&[0x82, 2][..], &big_endian(&[5]), b"v"].concat();
                 batch.insert(&a, record::engine_key(b"k"), entry);
+                // It is no term.
+                batch.insert(&order, *b"\0\0\0\x01\xffk", record::engine_key(b"k"));
             }
             batch.insert(&meta, "b", big_endian(&[number, db.seqno(), folder]));
             batch.commit().unwrap();
@@ -277,7 +281,7 @@ fn a_folder_is_read_as_it_is_spelled_here_and_left_so() {
     reached.resize(4096, 0);
     reached.extend_from_slice(&slot(7, batches));
     fs::write(dir.path().join("reached"), &reached).unwrap();
-    fs::write(dir.path().join("format"), "kvnode 5\n").unwrap();
+    fs::write(dir.path().join("format"), "kvnode 6\n").unwrap();
     fs::write(dir.path().join("lock"), "").unwrap();
     let read_only = ReadOnlyDisk::open(dir.path()).unwrap();
     let counts = read_only.check(&mut |_, _| true).unwrap();

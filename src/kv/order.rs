@@ -30,6 +30,8 @@ pub(super) struct Committed<'a> {
     pub revision: u64,
     /// Somebody waits for slaves to have it.
     pub confirmed: bool,
+    /// It deletes a key whose time is over.
+    pub has_ended: bool,
 }
 
 impl Committed<'_> {
@@ -70,6 +72,7 @@ struct HeldBack {
     changes: Vec<(Box<[u8]>, Option<OwnedValue>)>,
     traits: Traits,
     confirmed: bool,
+    has_ended: bool,
 }
 
 impl HeldBack {
@@ -82,7 +85,8 @@ impl HeldBack {
             }
             Change::Delete => Some(((*key).into(), None)),
         });
-        Self { changes: changed.collect(), traits: committed.traits, confirmed: committed.confirmed }
+        let &Committed { traits, confirmed, has_ended, .. } = committed;
+        Self { changes: changed.collect(), traits, confirmed, has_ended }
     }
 
     fn bytes(&self) -> usize {
@@ -98,7 +102,8 @@ impl HeldBack {
         });
         let changes: Vec<_> = changes.collect();
         let written = Written { seq, changes: &changes };
-        show(&Committed { written, traits: self.traits, revision: 0, confirmed: self.confirmed });
+        let &Self { traits, confirmed, has_ended, .. } = self;
+        show(&Committed { written, traits, revision: 0, confirmed, has_ended });
     }
 }
 
@@ -231,7 +236,7 @@ mod tests {
             let changes = [(key, change)];
             let written = Written { seq, changes: &changes };
             let committed =
-                Committed { written, traits: Traits::none(), revision: 100 + seq, confirmed: seq == 7 };
+                Committed { written, traits: Traits::none(), revision: 100 + seq, confirmed: seq == 7, has_ended: false };
             order.committed(&committed, &mut |next| {
                 let Next::Write(committed) = next else { panic!("there is no gap") };
                 committed.each(|seq, write| {
@@ -267,7 +272,7 @@ mod tests {
         let changes = [Change::Put(value), Change::Delete, Change::Put(value), Change::Keep];
         let changes: Vec<(&[u8], Change<'_>)> = keys.iter().map(|key| &key[..]).zip(changes).collect();
         let written = Written { seq: 9, changes: &changes };
-        let committed = Committed { written, traits: Traits::none(), revision: 9, confirmed: false };
+        let committed = Committed { written, traits: Traits::none(), revision: 9, confirmed: false, has_ended: false };
         let shown = |committed: &Committed<'_>| {
             let mut shown = Vec::new();
             committed.each(|seq, write| {
@@ -294,6 +299,7 @@ mod tests {
             traits: Traits::none(),
             revision: 0,
             confirmed: false,
+            has_ended: false,
         };
         order.committed(&committed, &mut |next| note(&next, shown));
     }

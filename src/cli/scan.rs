@@ -95,7 +95,7 @@ pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
 }
 
 /// A pattern that a store takes.
-fn checked(pattern: OwnedTerm) -> Result<OwnedTerm, CliError> {
+pub(super) fn checked(pattern: OwnedTerm) -> Result<OwnedTerm, CliError> {
     match Pattern::new(pattern.view()) {
         Ok(_) => Ok(pattern),
         Err(PatternError::Variable) => Err(CliError::usage(

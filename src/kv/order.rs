@@ -34,6 +34,12 @@ pub(super) struct Committed<'a> {
     pub has_ended: bool,
 }
 
+/// The revision that a write has where the store has counted to `last` with it: each key counts.
+pub(super) fn revision_of(changes: &[(&[u8], Change<'_>)], last: u64) -> u64 {
+    let changed = changes.iter().filter(|(_, change)| !matches!(change, Change::Keep)).count() as u64;
+    last.saturating_sub(changed.saturating_sub(1))
+}
+
 impl Committed<'_> {
     /// A value with its revision.
     const fn revised<'v>(&self, value: Value<'v>) -> Value<'v> {
@@ -235,8 +241,13 @@ mod tests {
             let change = if seq == 6 { Change::Delete } else { Change::Put(Value::of(b"v", Traits::V4_NC)) };
             let changes = [(key, change)];
             let written = Written { seq, changes: &changes };
-            let committed =
-                Committed { written, traits: Traits::none(), revision: 100 + seq, confirmed: seq == 7, has_ended: false };
+            let committed = Committed {
+                written,
+                traits: Traits::none(),
+                revision: 100 + seq,
+                confirmed: seq == 7,
+                has_ended: false,
+            };
             order.committed(&committed, &mut |next| {
                 let Next::Write(committed) = next else { panic!("there is no gap") };
                 committed.each(|seq, write| {
@@ -272,7 +283,8 @@ mod tests {
         let changes = [Change::Put(value), Change::Delete, Change::Put(value), Change::Keep];
         let changes: Vec<(&[u8], Change<'_>)> = keys.iter().map(|key| &key[..]).zip(changes).collect();
         let written = Written { seq: 9, changes: &changes };
-        let committed = Committed { written, traits: Traits::none(), revision: 9, confirmed: false, has_ended: false };
+        let committed =
+            Committed { written, traits: Traits::none(), revision: 9, confirmed: false, has_ended: false };
         let shown = |committed: &Committed<'_>| {
             let mut shown = Vec::new();
             committed.each(|seq, write| {

@@ -246,8 +246,7 @@ impl<S: Store> KeyValueServer<S> {
                 };
                 let written = store::Written { seq, changes: &[(key, change)] };
                 let (traits, revision) = (write.traits(), self.store.revision());
-                let write =
-                    Committed { written, traits, revision, confirmed: confirm > 0, has_ended: false };
+                let write = Committed { written, traits, revision, confirmed: confirm > 0, has_ended: false };
                 committed(&write, &slaves, |slave| replicate(slave, turn));
                 self.tell_watchers(&write, |node, feed| turn.effects.push(Effect::Feed(node, feed)));
             }

@@ -44,10 +44,11 @@ impl Watched {
 
     /// The answer to a watch, which comes at once.
     fn watch(&mut self, options: &str) -> OwnedTerm {
-        let frames = self.asker.cluster.conversation.say(&send(
-            "kv",
-            gen_call(TAG, format!("{{:watch, [{options}]}}")),
-        ));
+        let frames = self
+            .asker
+            .cluster
+            .conversation
+            .say(&send("kv", gen_call(TAG, format!("{{:watch, [{options}]}}"))));
         for effect in std::mem::take(&mut self.asker.cluster.conversation.later) {
             if let Effect::Feed(node, feed) = effect {
                 assert_eq!(*node, *PEER);
@@ -80,7 +81,8 @@ impl Watched {
                 now: now(),
             };
             let feed = self.feed.as_ref().expect("somebody watches");
-            let more = Feeding::new(node, &mut frames, &conversation.registry, &conversation.waiters).ask(&**feed);
+            let more =
+                Feeding::new(node, &mut frames, &conversation.registry, &conversation.waiters).ask(&**feed);
             all.extend(frames_of(&frames).iter().filter_map(|frame| heard(frame)));
             let work = self.asker.cluster.sent.4.lock().pop();
             match work {
@@ -170,11 +172,17 @@ fn a_watcher_goes_on_behind_the_number_that_it_has_seen() {
         store.written("{:put_many, [{:b, 2}, {:c, 3}]}");
         assert_eq!(store.told().len(), 3);
         let unwatch = term_with("{:unwatch, $1}", &[&first]);
-        assert_eq!(format!("{:?}", Asker::answer_in(store.call(&unwatch[..]).last().expect("an answer"))), ":ok");
+        assert_eq!(
+            format!("{:?}", Asker::answer_in(store.call(&unwatch[..]).last().expect("an answer"))),
+            ":ok"
+        );
         store.written("{:delete, :a}");
         let (_, from) = store.begin(&format!("from: {}", seq + 2));
         assert_eq!(from, seq + 2);
-        assert_eq!(store.told(), [format!("{{{}, :put, :c, 3}}", seq + 3), format!("{{{}, :delete, :a}}", seq + 4)]);
+        assert_eq!(
+            store.told(),
+            [format!("{{{}, :put, :c, 3}}", seq + 3), format!("{{{}, :delete, :a}}", seq + 4)]
+        );
         for wrong in [seq - 1, seq + 5, 0, u64::MAX] {
             assert_eq!(format!("{:?}", store.watch(&format!("from: {wrong}"))), "{:error, :too_old}");
         }
@@ -314,7 +322,10 @@ fn a_slave_tells_what_its_primary_sends_by_numbers_of_its_own() {
         let told = store.told();
         if store.is_deferred() {
             let [k, other, own] = &told[..] else { panic!("{told:?}") };
-            assert!(k.ends_with(":put, :k, :first}") && other.ends_with(":put, :other, :second}"), "{told:?}");
+            assert!(
+                k.ends_with(":put, :k, :first}") && other.ends_with(":put, :other, :second}"),
+                "{told:?}"
+            );
             assert!(own.ends_with(":delete, :own}"), "{own}");
         } else {
             assert_eq!(told, [":overrun"], "all of it at once");

@@ -10,7 +10,7 @@ use crate::etf::{TermError, TermView, Traits};
 use crate::kv::KeyValueServer;
 use crate::kv::confirm::{Confirmations, Era, Wanted};
 use crate::kv::figures::Served;
-use crate::kv::order::Committed;
+use crate::kv::order::{Committed, revision_of};
 use crate::kv::server::{with_canonical, write_error};
 use crate::kv::write::{committed, committed_later, ended, replicate};
 use crate::process::{Caller, Dispatch, Effect, OwnedCaller, ProcessId, Turn};
@@ -213,7 +213,7 @@ impl<S: Store> KeyValueServer<S> {
         if let Ok(Some(seq)) = result {
             edit.with_changes(|changes| {
                 let written = Written { seq, changes };
-                let (traits, revision) = (edit.traits(), self.store().revision());
+                let (traits, revision) = (edit.traits(), revision_of(changes, self.store().revision()));
                 let write = Committed { written, traits, revision, confirmed, has_ended: false };
                 committed(&write, &slaves, |slave| replicate(slave, turn));
                 self.tell_watchers(&write, |node, feed| turn.effects.push(Effect::Feed(node, feed)));
@@ -235,7 +235,7 @@ impl<S: Store> KeyValueServer<S> {
         if let Ok(Some(seq)) = result {
             edit.with_changes(|changes| {
                 let written = Written { seq, changes };
-                let (traits, revision) = (edit.traits(), self.store().revision());
+                let (traits, revision) = (edit.traits(), revision_of(changes, self.store().revision()));
                 let write = Committed { written, traits, revision, confirmed, has_ended: false };
                 committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
             });

@@ -221,7 +221,8 @@ impl<S: Store> KeyValueServer<S> {
                 if let Ok(Some(seq)) = now {
                     let changes = [(key, change.change())];
                     let written = store::Written { seq: *seq, changes: &changes };
-                    let write = Committed { written, traits, revision: 0, confirmed: false, has_ended: false };
+                    let write =
+                        Committed { written, traits, revision: 0, confirmed: false, has_ended: false };
                     committed_later(&self.confirmations, &write, store, &*self.dispatch);
                 }
                 ended(&self.confirmations, store, &*self.dispatch);

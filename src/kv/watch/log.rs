@@ -94,7 +94,8 @@ impl Told {
     /// Bytes that it takes, about.
     pub(in crate::kv) fn bytes(&self) -> usize {
         let of = |bytes: Option<usize>| bytes.unwrap_or(0);
-        let (value, canonical) = (self.value.as_ref().map(|v| v.len()), self.canonical.as_ref().map(|k| k.len()));
+        let (value, canonical) =
+            (self.value.as_ref().map(|v| v.len()), self.canonical.as_ref().map(|k| k.len()));
         EVENT_BYTES + self.elements.len() + of(value) + of(canonical)
     }
 
@@ -171,9 +172,12 @@ impl Log {
         self.clear();
     }
 
-    /// The same where it is kept on: the next number is higher than this one.
+    /// The next number is higher than this one. What is kept stays for its readers, and nobody begins before this number: what
+    /// lies between is no number of this store.
     pub(super) fn raise(&mut self, seq: u64) {
-        self.last = self.last.max(seq);
+        if seq > self.last {
+            (self.last, self.floor) = (seq, seq);
+        }
     }
 
     /// Notes that an event has a number; it is not kept.
@@ -187,7 +191,9 @@ impl Log {
         self.last = told.seq;
         self.bytes += told.bytes();
         self.events.push_back(told);
-        while self.events.len() > self.bounds.events || self.bytes > self.bounds.bytes && self.events.len() > 1 {
+        while self.events.len() > self.bounds.events
+            || self.bytes > self.bounds.bytes && self.events.len() > 1
+        {
             self.drop_first();
         }
     }
@@ -196,7 +202,7 @@ impl Log {
         if let Some(told) = self.events.pop_front() {
             self.bytes -= told.bytes();
             self.before += 1;
-            self.floor = told.seq;
+            self.floor = self.floor.max(told.seq);
         }
     }
 
@@ -219,13 +225,16 @@ impl Log {
         Place(self.before + self.events.len() as u64)
     }
 
-    /// Behind the event with this number; `None`: not all that has happened since is known.
+    /// Behind the event with this number; `None`: not all that has happened since is known, or there was none with it.
     pub(super) fn behind(&self, seq: u64) -> Option<Place> {
-        if !(self.floor..=self.last).contains(&seq) {
+        if seq < self.floor {
             return None;
         }
         let seen = self.events.partition_point(|event| event.seq <= seq);
-        Some(Place(self.before + seen as u64))
+        let is_seen =
+            seen.checked_sub(1).and_then(|at| self.events.get(at)).is_some_and(|event| event.seq == seq);
+        let is_known = is_seen || seq == self.floor || seq == self.last;
+        is_known.then(|| Place(self.before + seen as u64))
     }
 
     /// What stands at a place.
@@ -300,7 +309,8 @@ mod tests {
         }
         assert_eq!(numbers(&log, begin), Ok(vec![11, 15, 16]));
         let since = |log: &Log, seq| log.behind(seq).map(|place| numbers(log, place).expect("it is kept"));
-        assert_eq!(since(&log, 12), Some(vec![15, 16]));
+        assert_eq!(since(&log, 11), Some(vec![15, 16]));
+        assert_eq!(since(&log, 12), None, "it has given no such number");
         assert_eq!(since(&log, 16), Some(vec![]));
         push(&mut log, 17);
         assert_eq!(numbers(&log, begin), Err(()), "the oldest is gone");
@@ -336,8 +346,7 @@ mod tests {
             let ending = told.write(&mut TermWriter::new(&mut bytes), true);
             assert_eq!(ending.is_some(), value.shared.is_some());
             bytes.extend_from_slice(ending.as_deref().unwrap_or_default());
-            let expected =
-                encode(|w| _ = w.tuple(4).unsigned(12).atom("put").unsigned(1).raw(value.bytes));
+            let expected = encode(|w| _ = w.tuple(4).unsigned(12).atom("put").unsigned(1).raw(value.bytes));
             assert_eq!(bytes, expected);
             let mut bytes = Vec::new();
             assert!(told.write(&mut TermWriter::new(&mut bytes), false).is_none());

@@ -59,8 +59,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) use log::{Happened, Told};
-pub use registry::WATCHERS_MAX;
 pub(super) use registry::PATTERNS_BYTES_MAX;
+pub use registry::WATCHERS_MAX;
 pub(super) use registry::{Begins, Refused};
 use registry::{Fed, Output, Registry, WantedPage};
 pub(super) use watcher::{Page, Wants};
@@ -253,7 +253,7 @@ impl<S: Store> KeyValueServer<S> {
     fn tell_those(&self, write: &Committed<'_>, mut feed: impl FnMut(Arc<str>, Arc<dyn Feed>)) {
         let watches = &self.confirmations.watches;
         let (last, nodes) = watches.commit(write);
-        // Of several keys each has a number.
+        // Of a store that counts less than it should.
         if last > self.store().revision() {
             self.store().raise_revision(last);
         }

@@ -80,6 +80,9 @@ struct Watch {
     by_revision: bool,
 }
 
+/// A page is to be read for this watch, from behind this place.
+type Asked = (Arc<str>, Key, Option<Box<[u8]>>);
+
 /// What a node's connection has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fed {
@@ -111,7 +114,7 @@ pub(super) struct Registry {
     showing: usize,
     pattern_bytes: usize,
     /// Those for which a page is to be read.
-    asked: VecDeque<(Arc<str>, Key, Option<Box<[u8]>>)>,
+    asked: VecDeque<Asked>,
     /// Bytes of pages that are in memory.
     shown_bytes: usize,
     is_read: bool,
@@ -221,7 +224,8 @@ impl Registry {
 
     fn forget(&mut self, watch: &Watch) {
         self.len -= 1;
-        self.pattern_bytes -= watch.watcher.wants().pattern.as_ref().map_or(0, |pattern| pattern.held_bytes());
+        self.pattern_bytes -=
+            watch.watcher.wants().pattern.as_ref().map_or(0, |pattern| pattern.held_bytes());
         self.showing -= usize::from(watch.watcher.shown_since().is_some());
         self.shown_bytes -= watch.watcher.waiting_bytes();
     }
@@ -282,9 +286,11 @@ impl Registry {
             let next = match &on_node.round {
                 None if on_node.told == Some(self.log.end()) => return None,
                 None => on_node.watches.keys().next(),
-                Some((_, last)) => {
-                    on_node.watches.range::<[u32], _>((Bound::Excluded(&**last), Bound::Unbounded)).next().map(|(key, _)| key)
-                }
+                Some((_, last)) => on_node
+                    .watches
+                    .range::<[u32], _>((Bound::Excluded(&**last), Bound::Unbounded))
+                    .next()
+                    .map(|(key, _)| key),
             };
             let to = on_node.round.take().map_or_else(|| self.log.end(), |(to, _)| to);
             match next {

@@ -70,7 +70,9 @@ impl<S: Store> KeyValueServer<S> {
     /// A process ends a watch of its own: gives whether there was one.
     pub(in crate::kv) fn end_watch(&self, pid: &Pid, reference: &Reference, turn: &mut Turn<'_>) -> bool {
         let watches = &self.confirmations.watches;
-        let Some((pid, own)) = watches.end_watch(&pid.node, &reference.words, Some(pid)) else { return false };
+        let Some((pid, own)) = watches.end_watch(&pid.node, &reference.words, Some(pid)) else {
+            return false;
+        };
         turn.waiters.cancel(&own);
         turn.out.demonitor(&turn.me.pid, &RemoteProcess::Pid(pid), &own);
         true
@@ -86,7 +88,8 @@ impl<S: Store> KeyValueServer<S> {
             }
             if self.store().notes().is_none() {
                 let millis = self.follow.unix_ms();
-                self.store().raise_revision(millis.saturating_mul(NUMBERS_A_MILLI).min(REVISION_RAISED_MAX / 2));
+                self.store()
+                    .raise_revision(millis.saturating_mul(NUMBERS_A_MILLI).min(REVISION_RAISED_MAX / 2));
             }
             let read = {
                 let (this, me) = (self.this.clone(), me.clone());

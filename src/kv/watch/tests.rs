@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::WantedPage;
 use super::log::{Bounds, Happened, Told};
 use super::registry::{Begins, Fed, Output, Refused, Registry, SHOWING_MAX, WATCHERS_MAX};
 use super::watcher::{Page, Wants};
-use super::WantedPage;
 use crate::etf::pattern::Pattern;
 use crate::etf::{Pid, Reference, SharedBytes, TermView, TermWriter, Traits, encode};
 use crate::store::{StoreError, Value};
@@ -148,16 +148,26 @@ impl Seen {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Write { key: u64, put: bool },
+    Write {
+        key: u64,
+        put: bool,
+    },
     /// Several keys at once.
-    WriteMany { keys: Vec<u64> },
+    WriteMany {
+        keys: Vec<u64>,
+    },
     /// A node takes so many messages.
-    Take { node: usize, room: usize },
+    Take {
+        node: usize,
+        room: usize,
+    },
     /// A page is read from the store, and comes later.
     Read,
     Came,
     /// A watcher's process ends and another begins behind what it has seen.
-    Again { watcher: usize },
+    Again {
+        watcher: usize,
+    },
     /// A copy takes the place of all.
     Swap,
 }
@@ -280,7 +290,8 @@ impl World {
         let after = wanted.after.as_deref().map(|place| u64::from(place[0]) + 1);
         let page: Vec<_> = self.store.range(after.unwrap_or(0)..).take(2).collect();
         let behind = (page.len() == 2).then(|| Box::from([*page[1].0 as u8]));
-        let shown = page.iter().filter(|(_, (_, revision))| wanted.revision_max.is_none_or(|max| *revision <= max));
+        let shown =
+            page.iter().filter(|(_, (_, revision))| wanted.revision_max.is_none_or(|max| *revision <= max));
         let entries = shown.map(|&(&key, &(value, revision))| {
             let bytes = encoded(value);
             Told::new(revision, &encoded(key), Happened::Put(Value::of(&bytes, Traits::none())))

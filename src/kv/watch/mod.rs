@@ -28,7 +28,7 @@
 //! - the last number of the store, also after a restart: nothing has happened since;
 //! - any other: `:too_old`. It may be of a life or a store that gave other numbers to other writes, and so no store may take the
 //!   number of another for its own. A slave counts close to its primary, so one that is watched first goes on some
-//!   billions of writes behind its count, by a distance of its own ([`Watches::is_apart`]). A store in memory that is watched first
+//!   billions of writes behind its count, by a distance of its own (`State::is_apart`). A store in memory that is watched first
 //!   counts on from the machine's clock: a life before it has counted less.
 //!
 //! # What is there, first

@@ -37,12 +37,16 @@ impl<S: Store> KeyValueServer<S> {
         turn: &mut Turn<'_>,
     ) -> Result<(Reference, u64), Refused> {
         let watches = &self.confirmations.watches;
-        if !watches.is_on() {
-            self.turn_watches_on(&turn.me.pid);
-        }
         let reference = turn.registry.new_reference();
         let seq = {
-            let mut state = watches.state.lock();
+            let mut state = loop {
+                self.turn_watches_on(&turn.me.pid);
+                let state = watches.state.lock();
+                // The last look may have been at this moment.
+                if watches.is_on() {
+                    break state;
+                }
+            };
             state.idle_looks = 0;
             if std::mem::take(&mut state.is_behind) {
                 let counted = self.store().revision();
@@ -80,6 +84,9 @@ impl<S: Store> KeyValueServer<S> {
 
     fn turn_watches_on(&self, me: &Pid) {
         let watches = &self.confirmations.watches;
+        if watches.is_on() {
+            return;
+        }
         {
             // No write of a store that answers at once is under way, and each that comes sees that it is watched.
             let _slaves = self.confirmations.slaves.write();

@@ -42,6 +42,9 @@ defmodule KvNode do
           {:equal, key, value} | {:revision, key, revision} | {:present, key} | {:absent, key}
   @type change :: {:put, key, value} | {:delete, key} | {:add, key, integer}
   @type cursor :: binary
+  @type seq :: pos_integer
+  @type event ::
+          {seq, :put, key, value} | {seq, :put, key} | {seq, :delete, key} | {seq, :expire, key} | {seq, :current}
 
   defmodule Error do
     @moduledoc "A store has answered `{:error, reason}` to a function that has no other way to say so."
@@ -394,6 +397,47 @@ defmodule KvNode do
   end
 
   @doc """
+  Has the calling process told of each change of a store: `{:ok, ref, seq}`, and from there on messages `{:kvnode, ref, {seq, :put, key, value}}`,
+  `{:kvnode, ref, {seq, :delete, key}}` and `{:kvnode, ref, {seq, :expire, key}}`, in the order of the store's writes.
+
+  Options are `:match`, `values: false`, `:from` and `initial: true`. `{:kvnode, ref, :overrun}` says that the process was too slow and is told
+  nothing more. `KvNode.Watcher` is a process that goes on by itself when its store was away.
+
+      iex> {:ok, ref, _seq} = KvNode.watch({:global, :docs}, match: :watched)
+      iex> KvNode.put({:global, :docs}, :watched, 1)
+      iex> receive do {:kvnode, ^ref, {_seq, :put, key, value}} -> {key, value} after 5_000 -> :nothing end
+      {:watched, 1}
+      iex> KvNode.unwatch({:global, :docs}, ref)
+      :ok
+  """
+  @spec watch(store, keyword) :: {:ok, reference, seq} | error
+  def watch(store, opts \\ []) do
+    {timeout, opts} = Keyword.pop(opts, :timeout, 5_000)
+    GenServer.call(store, {:watch, opts}, timeout)
+  end
+
+  @doc """
+  Ends a watch of the calling process. What has come of it is taken out of the mailbox; what is on its way may come still.
+
+      iex> KvNode.unwatch({:global, :docs}, make_ref())
+      {:error, :no_watch}
+  """
+  @spec unwatch(store, reference, keyword) :: :ok | error
+  def unwatch(store, ref, opts \\ []) when is_reference(ref) do
+    answer = read(store, {:unwatch, ref}, opts)
+    forget(ref)
+    answer
+  end
+
+  defp forget(ref) do
+    receive do
+      {:kvnode, ^ref, _} -> forget(ref)
+    after
+      0 -> :ok
+    end
+  end
+
+  @doc """
   How a store is: its role, its entries and bytes, and each slave with its state.
 
       iex> KvNode.status({:global, :docs}).role
@@ -415,5 +459,163 @@ defmodule KvNode do
       {timeout, []} -> GenServer.call(store, request, timeout)
       {timeout, opts} -> GenServer.call(store, :erlang.append_element(request, opts), timeout)
     end
+  end
+end
+
+defmodule KvNode.Watcher do
+  @moduledoc """
+  A process that watches a store, and goes on behind the last change that it was told when the store was away: its node was lost, it was
+  started again, or another took its place.
+
+      children = [
+        {KvNode.Watcher, store: {:global, :master}, match: {:user, :_}, initial: true, notify: &MyCache.changed/1}
+      ]
+
+  ## Options
+
+    * `:store` - whatever `KvNode` takes.
+    * `:notify` - a function that is called in this process with each event: `{seq, :put, key, value}`, `{seq, :delete, key}`,
+      `{seq, :expire, key}`, with `initial: true` also `{seq, :current}` once what is there was told. `:reset` says that what was told before
+      counts no more: changes were missed. With `initial: true` what is there follows it, and else what changes from there on.
+    * `:match`, `:values`, `:initial`, `:from` - as of `KvNode.watch/2`.
+    * `:pause` - milliseconds between two tries to reach the store; 500 unless it is given.
+    * `:name`, `:id` and others of `GenServer.start_link/3` and `Supervisor.child_spec/2`.
+
+  ## Example
+
+      iex> here = self()
+      iex> KvNode.put({:global, :docs}, {:cached, 1}, :a)
+      iex> {:ok, watcher} =
+      ...>   KvNode.Watcher.start_link(
+      ...>     store: {:global, :docs}, match: {:cached, :_}, initial: true, notify: &send(here, {:told, &1}))
+      iex> receive do {:told, {_revision, :put, key, value}} -> {key, value} after 5_000 -> :nothing end
+      {{:cached, 1}, :a}
+      iex> receive do {:told, {_seq, :current}} -> :current after 5_000 -> :nothing end
+      :current
+      iex> GenServer.stop(watcher)
+      :ok
+  """
+  use GenServer
+
+  @own [:store, :notify, :match, :values, :initial, :from, :pause, :id]
+
+  @type option ::
+          {:store, KvNode.store()}
+          | {:notify, (KvNode.event() | :reset -> any)}
+          | {:match, term}
+          | {:values, boolean}
+          | {:initial, boolean}
+          | {:from, KvNode.seq()}
+          | {:pause, pos_integer}
+          | {:name, GenServer.name()}
+
+  @doc "What a supervisor starts. Several watchers under one supervisor need an `:id` each."
+  @spec child_spec([option | {:id, term}]) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    %{id: Keyword.get(opts, :id, __MODULE__), start: {__MODULE__, :start_link, [opts]}}
+  end
+
+  @doc "Starts a watcher, whether its store is there or not."
+  @spec start_link([option]) :: GenServer.on_start()
+  def start_link(opts), do: GenServer.start_link(__MODULE__, opts, Keyword.drop(opts, @own))
+
+  @doc "The number of the last change that a watcher was told; `nil` before it is known."
+  @spec seq(GenServer.server()) :: KvNode.seq() | nil
+  def seq(watcher), do: GenServer.call(watcher, :seq)
+
+  @impl true
+  def init(opts) do
+    state = %{
+      store: Keyword.fetch!(opts, :store),
+      notify: Keyword.fetch!(opts, :notify),
+      opts: Keyword.take(opts, [:match, :values]),
+      initial: Keyword.get(opts, :initial, false),
+      pause: Keyword.get(opts, :pause, 500),
+      seq: Keyword.get(opts, :from),
+      told: false,
+      ref: nil,
+      monitor: nil
+    }
+
+    {:ok, state, {:continue, :watch}}
+  end
+
+  @impl true
+  def handle_continue(:watch, state), do: {:noreply, watch(state)}
+
+  @impl true
+  def handle_call(:seq, _from, state), do: {:reply, state.seq, state}
+
+  @impl true
+  def handle_info({:kvnode, ref, :overrun}, %{ref: ref} = state), do: {:noreply, watch(lost(state))}
+
+  def handle_info({:kvnode, ref, {:error, _}}, %{ref: ref} = state), do: {:noreply, later(lost(state))}
+
+  def handle_info({:kvnode, ref, {seq, :current} = event}, %{ref: ref} = state) do
+    state.notify.(event)
+    {:noreply, %{state | seq: seq}}
+  end
+
+  def handle_info({:kvnode, ref, event}, %{ref: ref} = state) do
+    state.notify.(event)
+    # What is shown first has no place among the changes.
+    seq = if state.seq, do: elem(event, 0)
+    {:noreply, %{state | seq: seq, told: true}}
+  end
+
+  def handle_info({:DOWN, monitor, _, _, _}, %{monitor: monitor} = state),
+    do: {:noreply, later(lost(state))}
+
+  def handle_info(:watch, %{ref: nil} = state), do: {:noreply, watch(state)}
+  def handle_info(_, state), do: {:noreply, state}
+
+  defp watch(state) do
+    case GenServer.whereis(state.store) do
+      nil ->
+        later(state)
+
+      process ->
+        monitor = Process.monitor(process)
+        begin(%{state | monitor: monitor}, process)
+    end
+  end
+
+  defp begin(state, process) do
+    behind =
+      cond do
+        state.seq -> [from: state.seq]
+        state.initial -> [initial: true]
+        true -> []
+      end
+
+    # What was shown in part is shown again.
+    state = if state.seq == nil and state.told, do: reset(state), else: state
+
+    case ask(process, behind ++ state.opts) do
+      {:ok, ref, seq} -> %{state | ref: ref, seq: if(behind != [initial: true], do: seq)}
+      {:error, :too_old} -> begin(reset(state), process)
+      _ -> later(lost(state))
+    end
+  end
+
+  defp ask(process, opts) do
+    KvNode.watch(process, opts)
+  catch
+    :exit, _ -> :no_answer
+  end
+
+  defp reset(state) do
+    state.notify.(:reset)
+    %{state | seq: nil, told: false}
+  end
+
+  defp lost(state) do
+    if state.monitor, do: Process.demonitor(state.monitor, [:flush])
+    %{state | ref: nil, monitor: nil}
+  end
+
+  defp later(state) do
+    Process.send_after(self(), :watch, state.pause)
+    state
   end
 end

@@ -72,8 +72,8 @@
 //! - [`distribution`]: the distribution protocol without I/O: handshake, frames, control messages, ticks.
 //! - [`process`]: the addressed processes: registry, `GenServer`, monitors and links, exit signals, `sys`, supervisor,
 //!   spawn requests, `net_kernel`.
-//! - [`kv`]: the key-value protocol's requests, and the server that answers them; [`kv::downstream`] looks after its slaves, and
-//!   `kv::upstream` carries out what it does as a slave.
+//! - [`kv`]: the key-value protocol's requests, and the server that answers them; [`kv::downstream`] looks after its slaves,
+//!   `kv::upstream` carries out what it does as a slave, and `kv::watch` tells watchers of each change.
 //! - [`store`]: encoded key to encoded value: engines, stores, scans, notes, and what each engine has to hold.
 //! - [`replica`]: a primary's side of each slave ([`replica::Downstream`]), the slave's side ([`replica::Upstream`]), and what is
 //!   kept of both.

@@ -36,3 +36,5 @@ mod store;
 mod term;
 #[path = "conversation/transact.rs"]
 mod transact;
+#[path = "conversation/watch.rs"]
+mod watch;

@@ -20,7 +20,7 @@ fn compile(beam: &BeamNode) {
          File.write!(file, {SOURCE:?})
          for {{module, binary}} <- Code.compile_file(file), do: File.write!(Path.join(folder, \"#{{module}}.beam\"), binary)
          Code.prepend_path(folder)
-         for module <- [KvNode, KvNode.Error] do
+         for module <- [KvNode, KvNode.Error, KvNode.Watcher] do
            :code.purge(module)
            :code.delete(module)
            {{:module, ^module}} = :code.load_file(module)
@@ -48,6 +48,7 @@ fn its_examples_give_what_stands_under_them() {
              defmodule KvNodeExamples do
                use ExUnit.Case
                doctest KvNode
+               doctest KvNode.Watcher
              end",
         );
         // As `mix test` does, where `run/1` does not.
@@ -102,6 +103,58 @@ fn it_says_what_a_store_says_and_goes_on_where_others_write() {
             "store |> KvNode.stream(limit: 10, match: {:n, :_}) |> Enum.sort() === (for n <- 1..1_000, do: {{:n, n}, n})",
             "true",
         );
+        beam.run("File.rm_rf!(folder)");
+    });
+}
+
+#[test]
+fn a_watcher_goes_on_when_its_store_was_away() {
+    on_every_otp(|otp| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let args = format!("--data-dir {}", dir.path().display());
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        compile(beam);
+        beam.run(
+            "store = {:global, :master}
+             {:ok, cache} = Agent.start(fn -> {%{}, 0, 0} end)
+             notify = fn event -> Agent.update(cache, fn {map, resets, currents} ->
+               case event do
+                 :reset -> {%{}, resets + 1, currents}
+                 {_, :current} -> {map, resets, currents + 1}
+                 {_, :put, key, value} -> {Map.put(map, key, value), resets, currents}
+                 {_, _, key} -> {Map.delete(map, key), resets, currents}
+               end
+             end) end
+             cached = fn -> Agent.get(cache, & &1) end
+             spec = KvNode.Watcher.child_spec(store: store, match: {:k, :_}, initial: true, notify: notify, pause: 50)
+             parent = self()
+             spawn(fn ->
+               {:ok, _} = Supervisor.start_link([spec], strategy: :one_for_one)
+               send(parent, :started)
+               Process.sleep(:infinity)
+             end)
+             receive do :started -> :ok end",
+        );
+        // The store is not there yet.
+        let master = cluster.node("master", &args);
+        beam.check("for n <- 1..1_000, do: :ok = KvNode.put(store, {:k, n}, n); :ok", ":ok");
+        beam.check_soon("{map, 0, 1} = cached.(); map_size(map)", "1000");
+        master.kill(&cluster.epmd);
+        let master = cluster.node("master", &args);
+        // What is written before it is watched again is not known to a store that was started.
+        let watches = format!(
+            "hd(GenServer.call({{:kvnode, :\"{}\"}}, :status).stores).watches.watchers",
+            master.name()
+        );
+        beam.check_soon(&watches, "1");
+        beam.check("KvNode.delete(store, {:k, 1}); KvNode.put(store, {:k, 2}, :new)", ":ok");
+        // Nobody was told twice: what it has seen is where it goes on.
+        beam.check_soon("{map, 0, 1} = cached.(); {map_size(map), map[{:k, 2}]}", "{999, :new}");
+        master.kill(&cluster.epmd);
+        let _other = cluster.node("master", "");
+        beam.check("KvNode.put(store, {:k, :other}, 1)", ":ok");
+        beam.check_soon("{map, 1, 2} = cached.(); map", "%{{:k, :other} => 1}");
         beam.run("File.rm_rf!(folder)");
     });
 }

@@ -47,7 +47,12 @@ pub(super) fn fatal(error: &super::CliError) {
     if FORMAT.get() == Some(&LogFormat::Json) {
         tracing::error!("{error}");
     } else {
-        // Nothing can be said about a stderr that is gone.
-        let _ = writeln!(std::io::stderr(), "kvnode: {error}");
+        say(&error.to_string());
     }
+}
+
+/// Tells a person something beside what is printed.
+pub(super) fn say(text: &str) {
+    // Nothing can be said about a stderr that is gone.
+    let _ = writeln!(std::io::stderr(), "kvnode: {text}");
 }

@@ -35,6 +35,7 @@ mod sync;
 mod term;
 mod tls;
 mod top;
+mod watch;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -127,6 +128,8 @@ enum Command {
     Count(scan::CountArgs),
     /// Prints all entries, or those whose keys match a pattern
     Scan(scan::ScanArgs),
+    /// Prints the changes of a store as they come
+    Watch(watch::WatchArgs),
     /// Writes all entries into a file, a line each
     Export(entries::ExportArgs),
     /// Puts the entries of such a file
@@ -245,6 +248,7 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Cas(args)) => change::cas(args),
         Some(Command::Count(args)) => scan::count(args),
         Some(Command::Scan(args)) => scan::scan(args),
+        Some(Command::Watch(args)) => watch::watch(args),
         Some(Command::Export(args)) => entries::export(&args),
         Some(Command::Import(args)) => entries::import(&args),
         Some(Command::Bench(args)) => bench::bench(&args),

@@ -140,16 +140,19 @@ pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
 
 /// Whether a store takes a term as this option.
 fn check(option: &str, term: &OwnedTerm) -> Result<(), CliError> {
-    if option == "prefix" && matches!(TermRange::prefix(term.view()), Ok(None)) {
-        return Err(CliError::usage(
+    match option {
+        "match" => checked(term.clone()).map(|_| ()),
+        "prefix" if matches!(TermRange::prefix(term.view()), Ok(None)) => Err(CliError::usage(
             "TERM of --prefix is no tuple, no list and no binary: nothing begins with it",
-        ));
+        )),
+        _ => Ok(()),
     }
-    if option != "match" {
-        return Ok(());
-    }
-    match Pattern::new(term.view()) {
-        Ok(_) => Ok(()),
+}
+
+/// A pattern that a store takes.
+pub(super) fn checked(pattern: OwnedTerm) -> Result<OwnedTerm, CliError> {
+    match Pattern::new(pattern.view()) {
+        Ok(_) => Ok(pattern),
         Err(PatternError::Variable) => Err(CliError::usage(
             "PATTERN has a variable that there is not: :_ is the only one, and is no key of a map; ETS has more of them",
         )),

@@ -21,7 +21,13 @@ pub(super) struct Store<'a> {
 }
 
 impl<'a> Store<'a> {
-    async fn find(session: &'a Session, to: &'a ServerName, ask: &AskArgs) -> Result<Self, CliError> {
+    /// # Errors
+    /// It is none of a kvnode, or is not found.
+    pub(super) async fn find(
+        session: &'a Session,
+        to: &'a ServerName,
+        ask: &AskArgs,
+    ) -> Result<Self, CliError> {
         let (client, server) = (session.node.client(), session.server(to));
         let at = client.locate(&server).await.map_err(|error| session.failed(to, &error))?;
         match client.erpc(at.node(), REPLICATION, 0, |_| {}, ask.time()).await {
@@ -34,6 +40,11 @@ impl<'a> Store<'a> {
             }
             Err(error) => Err(CliError::CannotRun(error.to_string())),
         }
+    }
+
+    /// Where it is.
+    pub(super) const fn at(&self) -> &ServerRef {
+        &self.at
     }
 
     /// # Errors

@@ -544,6 +544,20 @@ impl Outbound {
         self.finish(open);
     }
 
+    /// `SEND` of a term whose last part, encoded, is not copied, where `message` gives it.
+    pub fn send_ending(
+        &mut self,
+        to: &Pid,
+        message: impl FnOnce(&mut TermWriter<'_>) -> Option<SharedBytes>,
+    ) {
+        let open = self.begin();
+        self.term().tuple(3).unsigned(op::SEND).atom("").pid(to);
+        match message(&mut self.payload()) {
+            Some(last) => self.finish_with_shared(open, last, None),
+            None => self.finish(open),
+        }
+    }
+
     /// `REG_SEND` to a name registered on the peer.
     pub fn reg_send(&mut self, from: &Pid, to_name: &str, message: impl FnOnce(&mut TermWriter<'_>)) {
         let open = self.begin();

@@ -75,6 +75,11 @@ impl Pattern {
         Ok(Self { steps: is_open.then_some(steps), bytes })
     }
 
+    /// Bytes of memory that it takes, about.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.len() + self.steps.as_ref().map_or(0, |steps| steps.len() * size_of::<Step>())
+    }
+
     /// Whether a term, in canonical form, matches.
     pub fn matches(&self, canonical: &[u8]) -> bool {
         match &self.steps {

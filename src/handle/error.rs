@@ -60,10 +60,6 @@ pub enum Refusal {
     BadPrefix,
     /// A prefix says where a scan begins and ends, and so does a range.
     PrefixAndRange,
-    /// A scan's prefix is no tuple, list or binary.
-    BadPrefix,
-    /// A scan has a prefix and a range.
-    PrefixAndRange,
     /// A scan goes on at another store, or at one that was started again.
     BadCursor,
     /// As many scans wait as may.
@@ -93,8 +89,6 @@ impl Refusal {
                 b"no_space" => Self::NoSpace,
                 b"not_an_integer" => Self::NotAnInteger,
                 b"unordered" => Self::Unordered,
-                b"bad_prefix" => Self::BadPrefix,
-                b"prefix_and_range" => Self::PrefixAndRange,
                 b"bad_prefix" => Self::BadPrefix,
                 b"prefix_and_range" => Self::PrefixAndRange,
                 b"bad_cursor" => Self::BadCursor,
@@ -134,10 +128,6 @@ impl fmt::Display for Refusal {
             Self::TooLarge(bound) => write!(f, "more than {bound} bytes at once: ask by parts"),
             Self::Unordered => {
                 f.write_str("the store has no order of keys: start it with --ordered, or on disk")
-            }
-            Self::BadPrefix => f.write_str("a prefix is a tuple, a list or a binary"),
-            Self::PrefixAndRange => {
-                f.write_str("a scan has a prefix, or goes from one key to another: not both")
             }
             Self::BadPrefix => f.write_str("a prefix is a tuple, a list or a binary"),
             Self::PrefixAndRange => f.write_str("a scan has a prefix, or a range, and not both"),

@@ -13,6 +13,7 @@ use super::order::Order;
 use super::ranked::{Ranked, RankedReads, rank};
 use super::requests::Outcome;
 use super::source::Reads;
+use super::watch::Watches;
 use crate::etf::Traits;
 use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
 
@@ -75,6 +76,8 @@ impl Queue {
 pub(super) struct Confirmations {
     pub(super) slaves: RankedReads<rank::Slaves, Vec<Arc<SlaveEntry>>>,
     pub(super) order: Order,
+    /// Processes that are told of each write.
+    pub(super) watches: Arc<Watches>,
     /// Reads for the slaves' repairs.
     pub(super) reads: Reads,
     /// Held while a slave's machine handles an answer from its process.
@@ -88,6 +91,7 @@ impl Confirmations {
         Self {
             slaves: RankedReads::default(),
             order: Order::default(),
+            watches: Arc::default(),
             reads: Reads::default(),
             settling: Settling::default(),
             queue: Ranked::default(),

@@ -134,7 +134,7 @@ impl Pending for Later {
         let Self { traits, store, has_failed, confirmations, dispatch, .. } = *self;
         match result {
             Ok(Some(written)) => {
-                let write = Committed { written, traits, revision: 0, confirmed: false };
+                let write = Committed { written, traits, revision: 0, confirmed: false, has_ended: true };
                 committed_later(&confirmations, &write, store, &*dispatch);
             }
             Ok(None) => {}
@@ -314,17 +314,22 @@ impl<S: Store> KeyValueServer<S> {
         let changes = [(key, Change::Delete)];
         let write = |seq| {
             let written = store::Written { seq, changes: &changes };
-            Committed { written, traits, revision: 0, confirmed: false }
+            let revision = if S::AT_ONCE { self.store().revision() } else { 0 };
+            Committed { written, traits, revision, confirmed: false, has_ended: true }
         };
         if S::AT_ONCE {
             let slaves = self.confirmations.slaves.read();
             let _order = self.confirmations.order.hold();
             match self.store().update(key, &mut update, later) {
-                Some(Ok(Some(seq))) => committed(&write(seq), &slaves, |slave| {
-                    if let Some(node) = slave.node() {
-                        self.dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
-                    }
-                }),
+                Some(Ok(Some(seq))) => {
+                    let write = write(seq);
+                    committed(&write, &slaves, |slave| {
+                        if let Some(node) = slave.node() {
+                            self.dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
+                        }
+                    });
+                    self.tell_watchers(&write, |node, feed| self.dispatch.feed(&node, &feed));
+                }
                 Some(Ok(None)) | None => {}
                 Some(Err(error)) => not_deleted(has_failed, store, &error),
             }

@@ -80,6 +80,8 @@ pub trait StoreFigures: Send + Sync {
     fn bytes(&self) -> u64;
     /// Its slaves.
     fn slaves(&self) -> Vec<Arc<SlaveEntry>>;
+    /// Processes that watch it.
+    fn watchers(&self) -> usize;
     /// The primary that it follows, where that is a kvnode.
     fn primary(&self) -> Option<PrimaryFigures>;
 }
@@ -108,17 +110,36 @@ impl From<PrimaryView<'_>> for PrimaryFigures {
     }
 }
 
+/// The watchers of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchFigures {
+    /// Processes that watch it now.
+    pub watchers: usize,
+    /// Changes that they were told, and entries that they were shown.
+    pub events: u64,
+    /// Watchers that were dropped as they were too slow.
+    pub overruns: u64,
+}
+
 /// The counters of a store, and the server that has it now.
 pub struct StoreWatch {
     stripes: [Stripe; STRIPES],
     serving: Mutex<Option<Weak<dyn StoreFigures>>>,
+    events: AtomicU64,
+    overruns: AtomicU64,
     /// The node that a replicated write without a number came from last: a primary that does not say that it is one.
     primary: Mutex<Option<Arc<str>>>,
 }
 
 impl Default for StoreWatch {
     fn default() -> Self {
-        Self { stripes: Default::default(), serving: Mutex::new(None), primary: Mutex::new(None) }
+        Self {
+            stripes: Default::default(),
+            serving: Mutex::new(None),
+            events: AtomicU64::new(0),
+            overruns: AtomicU64::new(0),
+            primary: Mutex::new(None),
+        }
     }
 }
 
@@ -128,6 +149,21 @@ impl StoreWatch {
     pub fn count(&self, served: Served) {
         let stripe = STRIPE.with(|stripe| *stripe);
         self.stripes[stripe].0[served as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Watchers were sent so many events and entries, and so many were dropped as they were too slow.
+    pub(super) fn watched(&self, events: u64, overruns: u64) {
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.overruns.fetch_add(overruns, Ordering::Relaxed);
+    }
+
+    /// Processes that watch the store now, and, since the node started, what they were sent and how many were too slow.
+    pub fn watches(&self) -> WatchFigures {
+        WatchFigures {
+            watchers: self.server().map_or(0, |server| server.watchers()),
+            events: self.events.load(Ordering::Relaxed),
+            overruns: self.overruns.load(Ordering::Relaxed),
+        }
     }
 
     /// Notes the node that a replicated write without a number came from.

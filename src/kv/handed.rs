@@ -46,7 +46,8 @@ impl<S: Store> KeyValueServer<S> {
                 let changes = [(key, change)];
                 let written = store::Written { seq, changes: &changes };
                 let Handed { traits, confirmed, .. } = handed;
-                let write = Committed { written, traits, revision: self.store().revision(), confirmed };
+                let revision = self.store().revision();
+                let write = Committed { written, traits, revision, confirmed, has_ended: false };
                 committed_later(&self.confirmations, &write, handed.store, &*self.dispatch);
             }
             ended(&self.confirmations, handed.store, &*self.dispatch);
@@ -70,7 +71,7 @@ pub(super) fn told<S: Store>(
 ) {
     let Handed { store, traits, needs, confirmed } = handed;
     let committed = |written: store::Written<'_>| {
-        let write = Committed { written, traits, revision: 0, confirmed };
+        let write = Committed { written, traits, revision: 0, confirmed, has_ended: false };
         committed_later(confirmations, &write, store, dispatch);
         written.seq
     };

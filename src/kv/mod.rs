@@ -18,6 +18,7 @@
 //! | `Order::hold` | the order of writes | a write is applied (of a store that answers at once) and queued for slaves; what a repair sends is read and queued |
 //! | `SlaveEntry::machine` | all that there is of one slave, its [`Downstream`](crate::replica::Downstream) | something is handed in, a write is queued, what waits is taken; a repair reads and queues. Never two at once |
 //! | `Order::held_back` | writes that wait for one with a lower number | they are put in or taken out |
+//! | `Watches::state` | the watchers, and the backlog that they read | a write is told of; a connection takes what there is for its watchers; a watch begins or ends |
 //! | `Reads::values`, `Reads::parts` | what was read for repairs | it is looked up; neither is taken under the other |
 //! | `KeyValueServer::dropped`, `offered`, `expiry`, `UpstreamEntry::asker` | pairs that are kept elsewhere; holders of its names; whether keys that have ended are being removed; a primary that waits for an answer | they are kept, or looked up: no other is taken meanwhile |
 //!
@@ -54,6 +55,7 @@ mod source;
 pub mod state;
 mod status;
 mod upstream;
+mod watch;
 mod write;
 
 pub use at_slave::{Forward, SlaveWrites};
@@ -64,3 +66,4 @@ pub use functions::KeyValueFunctions;
 pub use request::{Cast, FromPrimary, Hello, Request};
 pub use server::{ConfirmConfig, KeyValueServer};
 pub use state::StateShape;
+pub use watch::WATCHERS_MAX;

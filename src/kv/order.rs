@@ -30,6 +30,14 @@ pub(super) struct Committed<'a> {
     pub revision: u64,
     /// Somebody waits for slaves to have it.
     pub confirmed: bool,
+    /// It deletes a key whose time is over.
+    pub has_ended: bool,
+}
+
+/// The revision that a write has where the store has counted to `last` with it: each key counts.
+pub(super) fn revision_of(changes: &[(&[u8], Change<'_>)], last: u64) -> u64 {
+    let changed = changes.iter().filter(|(_, change)| !matches!(change, Change::Keep)).count() as u64;
+    last.saturating_sub(changed.saturating_sub(1))
 }
 
 impl Committed<'_> {
@@ -70,6 +78,7 @@ struct HeldBack {
     changes: Vec<(Box<[u8]>, Option<OwnedValue>)>,
     traits: Traits,
     confirmed: bool,
+    has_ended: bool,
 }
 
 impl HeldBack {
@@ -82,7 +91,8 @@ impl HeldBack {
             }
             Change::Delete => Some(((*key).into(), None)),
         });
-        Self { changes: changed.collect(), traits: committed.traits, confirmed: committed.confirmed }
+        let &Committed { traits, confirmed, has_ended, .. } = committed;
+        Self { changes: changed.collect(), traits, confirmed, has_ended }
     }
 
     fn bytes(&self) -> usize {
@@ -98,7 +108,8 @@ impl HeldBack {
         });
         let changes: Vec<_> = changes.collect();
         let written = Written { seq, changes: &changes };
-        show(&Committed { written, traits: self.traits, revision: 0, confirmed: self.confirmed });
+        let &Self { traits, confirmed, has_ended, .. } = self;
+        show(&Committed { written, traits, revision: 0, confirmed, has_ended });
     }
 }
 
@@ -230,8 +241,13 @@ mod tests {
             let change = if seq == 6 { Change::Delete } else { Change::Put(Value::of(b"v", Traits::V4_NC)) };
             let changes = [(key, change)];
             let written = Written { seq, changes: &changes };
-            let committed =
-                Committed { written, traits: Traits::none(), revision: 100 + seq, confirmed: seq == 7 };
+            let committed = Committed {
+                written,
+                traits: Traits::none(),
+                revision: 100 + seq,
+                confirmed: seq == 7,
+                has_ended: false,
+            };
             order.committed(&committed, &mut |next| {
                 let Next::Write(committed) = next else { panic!("there is no gap") };
                 committed.each(|seq, write| {
@@ -267,7 +283,8 @@ mod tests {
         let changes = [Change::Put(value), Change::Delete, Change::Put(value), Change::Keep];
         let changes: Vec<(&[u8], Change<'_>)> = keys.iter().map(|key| &key[..]).zip(changes).collect();
         let written = Written { seq: 9, changes: &changes };
-        let committed = Committed { written, traits: Traits::none(), revision: 9, confirmed: false };
+        let committed =
+            Committed { written, traits: Traits::none(), revision: 9, confirmed: false, has_ended: false };
         let shown = |committed: &Committed<'_>| {
             let mut shown = Vec::new();
             committed.each(|seq, write| {
@@ -294,6 +311,7 @@ mod tests {
             traits: Traits::none(),
             revision: 0,
             confirmed: false,
+            has_ended: false,
         };
         order.committed(&committed, &mut |next| note(&next, shown));
     }

@@ -44,6 +44,7 @@ pub(super) mod rank {
         Order = 60,
         Machine = 65,
         HeldBack = 70,
+        Watches = 75,
         Reads = 80,
         Alone = 90,
     }

@@ -29,7 +29,7 @@ use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
 use crate::replica::downstream::Input;
 use crate::replica::{Membership, Source, Upstream};
-use crate::store::{self, Done, Store, StoreError, Value, WriteDone, wait};
+use crate::store::{self, Change, Done, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
     /// Where keys that did not come in canonical form are rewritten.
@@ -148,6 +148,7 @@ impl<S: Store> KeyValueServer<S> {
                 }
             });
             self.confirmations.order.begin_behind(self.store.seq());
+            self.confirmations.watches.begin_behind(self.store.revision());
         }
     }
 
@@ -232,17 +233,22 @@ impl<S: Store> KeyValueServer<S> {
                 return self.hand_in(write, key, value, turn, confirm > 0, later);
             }
             let slaves = self.confirmations.slaves.read();
-            if slaves.is_empty() && confirm == 0 {
+            if slaves.is_empty() && confirm == 0 && !self.confirmations.watches.is_on() {
                 return Written::Now(self.apply(key, value, stamp, turn, at_once).unwrap_or(Ok(0)));
             }
             let _order = self.confirmations.order.hold();
             let written = self.apply(key, value, stamp, turn, at_once).unwrap_or(Ok(0));
             if let Ok(seq) = written {
-                let changes = [(key, change_of(value, stamp))];
-                let written = store::Written { seq, changes: &changes };
+                let shared = value.and_then(|value| shared_value(value, turn));
+                let change = match change_of(value, stamp) {
+                    Change::Put(value) => Change::Put(Value { shared: shared.as_ref(), ..value }),
+                    change => change,
+                };
+                let written = store::Written { seq, changes: &[(key, change)] };
                 let (traits, revision) = (write.traits(), self.store.revision());
-                let write = Committed { written, traits, revision, confirmed: confirm > 0 };
+                let write = Committed { written, traits, revision, confirmed: confirm > 0, has_ended: false };
                 committed(&write, &slaves, |slave| replicate(slave, turn));
+                self.tell_watchers(&write, |node, feed| turn.effects.push(Effect::Feed(node, feed)));
             }
             Written::Now(written)
         })
@@ -520,6 +526,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
         for slave in self.confirmations.slaves.write().drain(..) {
             slave.tell(Input::Removed);
         }
+        self.confirmations.watches.end();
     }
 
     fn state(&self, w: &mut TermWriter<'_>, bytes_max: usize) {
@@ -553,6 +560,10 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
 
     fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
         Self::slaves(self)
+    }
+
+    fn watchers(&self) -> usize {
+        self.confirmations.watches.len()
     }
 
     fn primary(&self) -> Option<PrimaryFigures> {

@@ -6,6 +6,7 @@ use super::SlaveEntry;
 use super::confirm::{Confirmations, Era};
 use super::order::{Committed, Next, Order};
 use super::upstream::UpstreamEntry;
+use super::watch::announce;
 use crate::etf::tag::FUN_EXT;
 use crate::etf::{SharedBytes, TermError, TermView, Traits, key};
 use crate::process::{Dispatch, Effect, Feed, OwnedCaller, ProcessId, Turn};
@@ -167,11 +168,13 @@ fn in_order(
     // Adding a slave waits for this lock, and no holder of it waits for the store.
     let slaves = confirmations.slaves.read_recursive();
     let mut all_ready: Vec<Arc<SlaveEntry>> = Vec::new();
+    let mut watched: Vec<Arc<str>> = Vec::new();
     advance(&confirmations.order, &mut |next| {
         let write = match next {
             Next::Write(write) => write,
             Next::Gap(seq) => {
                 confirmations.reads.clear();
+                watched.extend(confirmations.watches.cut());
                 for slave in slaves.iter() {
                     tracing::warn!(?store, slave = %slave.name(), "copied to again: writes of the server's former life ended late");
                     slave.machine().want(seq);
@@ -188,12 +191,14 @@ fn in_order(
                 all_ready.push(Arc::clone(slave));
             }
         });
+        watched.extend(confirmations.watches.commit(write).1);
     });
     for slave in all_ready {
         if let Some(node) = slave.node() {
             dispatch.feed(&node, &(slave as Arc<dyn Feed>));
         }
     }
+    announce(&confirmations.watches, watched, dispatch);
 }
 
 /// Has a slave take what it has once this batch is handled.

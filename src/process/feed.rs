@@ -15,7 +15,7 @@ use super::waiters::PendingCall;
 use super::{Outcome, Registry, Waiters};
 use crate::distribution::outbound::Mark;
 use crate::distribution::{DistributionFlags, Outbound, RemoteProcess};
-use crate::etf::{Pid, Reference, TermWriter};
+use crate::etf::{Pid, Reference, SharedBytes, TermWriter};
 
 /// Something that has messages for processes on another node.
 pub trait Feed: fmt::Debug + Send + Sync {
@@ -108,6 +108,23 @@ impl<'a> Feeding<'a> {
         self.begun = Some(self.frames.mark());
         self.frames.send_to(from, to, message);
         self.begun = None;
+    }
+
+    /// The same to a pid. `message` writes a term, but for the last part of it, encoded, which it may give: that is not copied.
+    pub fn send_ending(
+        &mut self,
+        to: &Pid,
+        message: impl FnOnce(&mut TermWriter<'_>) -> Option<SharedBytes>,
+    ) {
+        self.begun = Some(self.frames.mark());
+        self.frames.send_ending(to, message);
+        self.begun = None;
+    }
+
+    /// Takes a monitor back that a process of ours has set.
+    pub fn demonitor(&mut self, from: &Pid, of: &RemoteProcess, monitor: &Reference) {
+        self.waiters.cancel(monitor);
+        self.frames.demonitor(from, of, monitor);
     }
 
     /// A call in this very place of the stream: whatever is written before it is in the mailbox of the process before the

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Program, StoreConfig};
 use crate::kv::SlaveEntry;
-use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch};
+use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch, WatchFigures};
 use crate::node;
 use crate::replica::{PrimaryStanding, SlaveName, SlaveState};
 
@@ -76,6 +76,9 @@ pub struct StoreSnapshot {
     pub bytes: u64,
     /// What it was asked for since the node started.
     pub requests: Requests,
+    /// Who is told of its changes.
+    #[serde(default)]
+    pub watches: Watches,
     /// The node of its primary: of the kvnode that it follows, also when that is gone; else the connected node that an
     /// unnumbered replicated write came from last, which an Elixir primary sends.
     pub primary: Option<String>,
@@ -84,6 +87,23 @@ pub struct StoreSnapshot {
     pub primary_standing: Option<PrimarySnapshot>,
     /// Its slaves.
     pub slaves: Vec<SlaveSnapshot>,
+}
+
+/// The watchers of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watches {
+    /// Watches that there are now.
+    pub watchers: u64,
+    /// Changes that watchers were told, and entries that they were shown, since the node started.
+    pub events: u64,
+    /// Watchers that were dropped since then, as they were too slow.
+    pub overruns: u64,
+}
+
+impl From<WatchFigures> for Watches {
+    fn from(WatchFigures { watchers, events, overruns }: WatchFigures) -> Self {
+        Self { watchers: watchers as u64, events, overruns }
+    }
 }
 
 /// How a store stands with its primary.
@@ -208,6 +228,7 @@ fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> Store
         entries: server.as_ref().map_or(0, |server| server.entries() as u64),
         bytes: server.as_ref().map_or(0, |server| server.bytes()),
         requests: watch.counts().into(),
+        watches: watch.watches().into(),
         primary,
         primary_standing,
         slaves: server

@@ -196,6 +196,13 @@ impl Numbers {
         seq + self.ahead.load(Ordering::Relaxed)
     }
 
+    /// A write counts for so many more. Under the locks of its shards.
+    fn count_more(&self, more: u64) {
+        if more > 0 {
+            self.ahead.fetch_add(more, Ordering::AcqRel);
+        }
+    }
+
     fn revision(&self) -> u64 {
         self.seq.load(Ordering::Acquire) + self.ahead.load(Ordering::Acquire)
     }

@@ -24,8 +24,9 @@
 //!    and 5 hold for it. Of two of these that have keys in common neither sees a half of the other.
 //! 8. What is put has a revision: its own where the value brings one ([`Value::revision`]), else one that is higher than every
 //!    revision before it in this store, also over deletions and restarts (the module [`revision`] says where that could
-//!    fail). A store that gives a write's number at once, and not by a completion, has that write's revision as its
-//!    [last](Store::revision) until it is asked for another write.
+//!    fail). A write of several keys counts each of them, and all that it puts has the first of these revisions. A store that gives a
+//!    write's number at once, and not by a completion, has what it has counted to with that write as its [last](Store::revision) until
+//!    it is asked for another write.
 //! 9. A value is kept with its [deadline](Value::deadline). Its reader looks at that: the store shows which keys are past
 //!    theirs ([`Store::due`]), and deletes nothing by itself.
 

@@ -1,6 +1,6 @@
 //! Every request of a store against a plain map, on each engine: memory, disk, and one that answers later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use kvnode::etf::TermView;
@@ -46,16 +46,19 @@ impl Model {
         self.present(at).map(|held| &held.value)
     }
 
-    /// One write: each of the keys gets a value, or goes.
+    /// One write: each of the keys gets a value, or goes, and each of them counts.
     fn write(&mut self, changes: impl IntoIterator<Item = (u8, Option<String>)>) {
-        self.counted += 1;
+        let revision = self.counted + 1;
+        let mut keys = BTreeSet::new();
         let end = self.ttl.map(|ttl| self.now + ttl);
         for (at, value) in changes {
+            keys.insert(at);
             match value {
-                Some(value) => _ = self.data.insert(at, Held { value, revision: self.counted, end }),
+                Some(value) => _ = self.data.insert(at, Held { value, revision, end }),
                 None => _ = self.data.remove(&at),
             }
         }
+        self.counted += keys.len().max(1) as u64;
     }
 
     /// Keys that have ended are removed.

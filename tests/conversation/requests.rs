@@ -116,12 +116,12 @@ fn a_key_is_compared_by_its_value_or_by_the_write_that_it_is_of() {
             ("{:compare_and_delete, :k, {:revision, 6}}", ":ok"),
             // What was deleted and is put again is not what it was.
             ("{:put, :k, 2}", ":ok"),
-            ("{:fetch_revision, :k}", "{:ok, 2, 9}"),
+            ("{:fetch_revision, :k}", "{:ok, 2, 10}"),
             ("{:update_counter, :k, 1}", "3"),
             ("{:compare_and_delete, :k, {:value, 3}}", ":ok"),
             ("{:delete, :k}", ":ok"),
             ("{:put, :k, 2}", ":ok"),
-            ("{:fetch_revision, :k}", "{:ok, 2, 13}"),
+            ("{:fetch_revision, :k}", "{:ok, 2, 14}"),
         ] {
             check(&mut cluster, request, expected);
         }

@@ -15,10 +15,10 @@ use crate::requests::check_is_none;
 use crate::term::{Term, binary, term, term_with};
 
 /// A cluster whose store may be one on disk.
-struct Asker {
-    cluster: Cluster,
+pub struct Asker {
+    pub cluster: Cluster,
     /// Waits until the store has done all that it was asked for.
-    settle: Box<dyn Fn()>,
+    pub settle: Box<dyn Fn()>,
 }
 
 impl DerefMut for Asker {
@@ -42,7 +42,7 @@ impl Asker {
 
     /// The answer to a call, also where others carry that out.
     #[track_caller]
-    fn ask(&mut self, request: impl Term) -> OwnedTerm {
+    pub fn ask(&mut self, request: impl Term) -> OwnedTerm {
         let mut answers = self.cluster.call(request);
         if answers.is_empty() {
             let work = self.cluster.sent.4.lock().pop();
@@ -68,13 +68,13 @@ impl Asker {
         Self::answer_in(&answers[1])
     }
 
-    fn answer_in(frame: &[u8]) -> OwnedTerm {
+    pub fn answer_in(frame: &[u8]) -> OwnedTerm {
         let [_, answer] = TermView::parse(payload_of(frame)).expect("a term").as_tuple().expect("a pair");
         OwnedTerm::parse(answer.bytes().to_vec()).expect("a term")
     }
 
     /// Its cursors are keys of any length.
-    const fn is_deferred(&self) -> bool {
+    pub const fn is_deferred(&self) -> bool {
         self.cluster.deferred.is_some()
     }
 
@@ -107,7 +107,7 @@ impl Asker {
     }
 }
 
-fn on_each_store(test: impl Fn(Asker)) {
+pub fn on_each_store(test: impl Fn(Asker)) {
     test(Asker::on(cluster()));
     test(Asker::on(cluster_on(Deferred::new(Manner::wild(1)))));
     #[cfg(feature = "disk")]

@@ -487,6 +487,7 @@ impl State {
             *revision = if *revision == 0 { next } else { *revision };
             self.revision = self.revision.max(*revision).min(REVISION_RAISED_MAX.max(next));
         }
+        self.revision += (changes.len() as u64).saturating_sub(1);
         apply(&mut self.data, changes);
         self.seq += 1;
         self.since.insert(self.seq, changes.clone());

@@ -143,6 +143,14 @@ fn stores(view: &View) -> Vec<Line<'_>> {
                 Span::styled(text, style(colour)),
             ]));
         }
+        if store.watches.watchers > 0 {
+            lines.push(Line::raw(format!(
+                "  {} watches, {} events/s, {} overruns",
+                short(store.watches.watchers as f64),
+                rate(|store| store.watches.events),
+                short(store.watches.overruns as f64),
+            )));
+        }
         lines.extend(store.slaves.iter().map(slave));
     }
     lines
@@ -278,7 +286,7 @@ mod tests {
     use crate::node::{self, PeerSnapshot};
     use crate::program::Snapshot;
     use crate::program::snapshot::LoggedLine;
-    use crate::program::snapshot::Requests;
+    use crate::program::snapshot::{Requests, Watches};
 
     fn snapshot(uptime_secs: f64, get: u64) -> Snapshot {
         let slave = |name: &str, node: Option<&str>, state: &str, lag, total| SlaveSnapshot {
@@ -320,6 +328,7 @@ mod tests {
                 entries: 48_213,
                 bytes: 5 << 20,
                 requests: Requests { get, ..Requests::default() },
+                watches: Watches::default(),
                 primary: None,
                 primary_standing: None,
                 slaves: vec![
@@ -366,6 +375,19 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn watches_are_seen_where_there_are_some() {
+        let watched = |uptime, events| {
+            let mut now = snapshot(uptime, 1000);
+            now.stores[0].watches = Watches { watchers: 3, events, overruns: 1 };
+            now
+        };
+        let mut view = View::new(watched(10.0, 100));
+        view.look(watched(12.0, 500));
+        let text = drawn(&view, 80, 30).join("\n");
+        assert!(text.contains("  3 watches, 200 events/s, 1 overruns"), "{text}");
     }
 
     #[test]

@@ -50,6 +50,16 @@ pub enum Lookup<'a> {
         /// A list.
         options: TermView<'a>,
     },
+    /// `{:watch, options}`: `{:ok, ref, seq}`, and the caller is told of each change from there on.
+    Watch {
+        /// A list.
+        options: TermView<'a>,
+    },
+    /// `{:unwatch, ref}`: `:ok`, or `{:error, :no_watch}`.
+    Unwatch {
+        /// As `{:watch, options}` has given it.
+        reference: TermView<'a>,
+    },
 }
 
 impl<'a> Lookup<'a> {
@@ -59,6 +69,8 @@ impl<'a> Lookup<'a> {
         (2, b"fetch_revision") => Some(Self::FetchRevision { key: term.tail_at(cursor) }),
         (2, b"ttl") => Some(Self::Ttl { key: term.tail_at(cursor) }),
         (2, b"member") => Some(Self::Member { key: term.tail_at(cursor) }),
+        (2, b"watch") => Some(Self::Watch { options: term.tail_at(cursor) }),
+        (2, b"unwatch") => Some(Self::Unwatch { reference: term.tail_at(cursor) }),
         (2, b"scan") => Some(Self::Scan { options: term.tail_at(cursor) }),
         (2, b"get_many") => Some(Self::GetMany { keys: term.tail_at(cursor) }),
         _ => None,
@@ -72,7 +84,7 @@ impl<'a> Lookup<'a> {
             | Self::Member { .. }
             | Self::Ttl { .. }
             | Self::GetMany { .. } => Served::Get,
-            Self::Count | Self::Scan { .. } => Served::Other,
+            Self::Count | Self::Scan { .. } | Self::Watch { .. } | Self::Unwatch { .. } => Served::Other,
         }
     }
 }
@@ -201,6 +213,8 @@ impl<S: Store> KeyValueServer<S> {
             Lookup::Member { key } => self.look_up_one(key, Shape::Member, caller, turn),
             Lookup::GetMany { keys } => self.look_up_many(keys, caller, turn),
             Lookup::Scan { options } => self.scan(options, caller, turn),
+            Lookup::Watch { options } => self.watch(options, caller, turn),
+            Lookup::Unwatch { reference } => self.unwatch(reference, caller, turn),
             Lookup::Count => {
                 turn.reply(caller, |w| _ = w.unsigned(self.store().len() as u64));
                 Ok(())

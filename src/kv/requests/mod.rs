@@ -22,6 +22,7 @@ mod scan;
 mod serve;
 mod single;
 mod transact;
+mod watch;
 
 pub use edit::Edit;
 pub use lookup::Lookup;
@@ -31,6 +32,7 @@ pub use options::{Ttl, WriteOptions};
 pub(super) use outcome::Outcome;
 pub use scan::{PAGE_BYTES_MAX, PATTERN_BYTES_MAX};
 pub(super) use scan::{Pages, write_unknown_option};
+pub use watch::WATCHED_PATTERNS_BYTES_MAX;
 
 use super::Request;
 use crate::etf::{Cursor, TermError, TermView};
@@ -63,8 +65,10 @@ pub(super) enum Refusal {
     PrefixAndRange,
     /// `:bad_cursor`: the cursor is of another store, or of none.
     BadCursor,
-    /// `:busy`: as many pages as may wait do so.
+    /// `:busy`: as many pages as may wait do so, or as many watchers as may are shown what is there.
     Busy,
+    /// `:too_old`: what has changed since is not known.
+    TooOld,
 }
 
 /// Why a request is not served.

@@ -76,6 +76,7 @@ impl Refusal {
         w.tuple(2).atom("error");
         match self {
             Self::NotAnInteger => w.atom("not_an_integer"),
+            Self::TooOld => w.atom("too_old"),
             Self::Unordered => w.atom("unordered"),
             Self::BadPrefix => w.atom("bad_prefix"),
             Self::PrefixAndRange => w.atom("prefix_and_range"),

@@ -10,10 +10,10 @@ use crate::etf::{TermError, TermView, Traits};
 use crate::kv::KeyValueServer;
 use crate::kv::confirm::{Confirmations, Era, Wanted};
 use crate::kv::figures::Served;
-use crate::kv::order::Committed;
+use crate::kv::order::{Committed, revision_of};
 use crate::kv::server::{with_canonical, write_error};
 use crate::kv::write::{committed, committed_later, ended, replicate};
-use crate::process::{Caller, Dispatch, OwnedCaller, ProcessId, Turn};
+use crate::process::{Caller, Dispatch, Effect, OwnedCaller, ProcessId, Turn};
 use crate::store::{Change, Store, StoreError, Written};
 
 /// An edit, which a store carries out.
@@ -61,7 +61,8 @@ impl Asked {
         let Self { caller, confirm, traits, store, confirmations, dispatch } = self;
         let result = result.map(|written| {
             written.map(|written| {
-                let write = Committed { written, traits, revision: 0, confirmed: confirm.is_some() };
+                let confirmed = confirm.is_some();
+                let write = Committed { written, traits, revision: 0, confirmed, has_ended: false };
                 committed_later(&confirmations, &write, store, &*dispatch);
                 written.seq
             })
@@ -204,7 +205,7 @@ impl<S: Store> KeyValueServer<S> {
         turn: &mut Turn<'_>,
     ) -> Result<Option<u64>, StoreError> {
         let slaves = self.confirmations.slaves.read();
-        if slaves.is_empty() && !confirmed {
+        if slaves.is_empty() && !confirmed && !self.confirmations.watches.is_on() {
             return edit.hand_to(self.store(), asked).unwrap_or(Ok(None));
         }
         let _order = self.confirmations.order.hold();
@@ -212,9 +213,10 @@ impl<S: Store> KeyValueServer<S> {
         if let Ok(Some(seq)) = result {
             edit.with_changes(|changes| {
                 let written = Written { seq, changes };
-                let (traits, revision) = (edit.traits(), self.store().revision());
-                let write = Committed { written, traits, revision, confirmed };
+                let (traits, revision) = (edit.traits(), revision_of(changes, self.store().revision()));
+                let write = Committed { written, traits, revision, confirmed, has_ended: false };
                 committed(&write, &slaves, |slave| replicate(slave, turn));
+                self.tell_watchers(&write, |node, feed| turn.effects.push(Effect::Feed(node, feed)));
             });
         }
         result
@@ -233,8 +235,8 @@ impl<S: Store> KeyValueServer<S> {
         if let Ok(Some(seq)) = result {
             edit.with_changes(|changes| {
                 let written = Written { seq, changes };
-                let (traits, revision) = (edit.traits(), self.store().revision());
-                let write = Committed { written, traits, revision, confirmed };
+                let (traits, revision) = (edit.traits(), revision_of(changes, self.store().revision()));
+                let write = Committed { written, traits, revision, confirmed, has_ended: false };
                 committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);
             });
         }

@@ -42,6 +42,7 @@ impl<S: Store> KeyValueServer<S> {
             // Before the answer, and so before any write of this session.
             let ahead = self.clock.now().cast_signed().saturating_sub(clock.cast_signed());
             self.upstream.ahead.store(ahead, Ordering::Relaxed);
+            self.keep_numbers_apart(0);
         }
         self.carry_out(outputs, Some(caller), turn);
     }
@@ -57,6 +58,7 @@ impl<S: Store> KeyValueServer<S> {
     ) {
         if self.upstream.with(|machine| machine.is_in(session)) {
             // Before the answer, with which this is kept. In the order, in which a write is told of with what the store has counted to.
+            self.keep_numbers_apart(revision);
             self.in_order_of_writes(|| self.store().raise_revision(revision));
         }
         let asker = || Some(caller.to_owned(&turn.me.pid));
@@ -74,6 +76,7 @@ impl<S: Store> KeyValueServer<S> {
             });
         }
         let outputs = self.hand_alone(Input::Promote { reports });
+        self.keep_numbers_apart(0);
         // What has ended was its primary's to delete.
         self.expiry.hurry();
         self.carry_out(outputs, Some(caller), turn);

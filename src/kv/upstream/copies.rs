@@ -6,6 +6,7 @@ use super::in_place::{Deleted, Export, InPlace};
 use super::{Me, left_undone, not_kept, said};
 use crate::kv::Work;
 use crate::kv::server::KeyValueServer;
+use crate::kv::watch::announce;
 use crate::kv::write::Written;
 use crate::process::{ProcessId, Turn};
 use crate::replica::planted::{Rule, planted};
@@ -194,6 +195,7 @@ impl<S: Store> KeyValueServer<S> {
         let turns = self.turns.lock();
         let is_it = self.upstream.with(|machine| machine.is_ending(copy));
         let with = is_it.then(|| self.upstream.aside.lock().take()).flatten();
+        let mut watched = Vec::new();
         let before = with.and_then(|with| {
             let slaves = self.slaves();
             // Readers see all of it at once, and its own slaves get it whole too.
@@ -202,11 +204,13 @@ impl<S: Store> KeyValueServer<S> {
                 for slave in &slaves {
                     slave.tell(downstream::Input::CopyAll);
                 }
+                watched = self.cut_watches();
                 before
             })
         });
         self.copy_is_over(Input::CopyIsIn { copy }, &Me::of(turn));
         drop(turns);
+        announce(&self.confirmations.watches, watched, &*self.dispatch);
         if let Some(before) = before {
             self.look_through(&before, export, turn);
         }

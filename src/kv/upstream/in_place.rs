@@ -203,12 +203,14 @@ impl<S: Store> KeyValueServer<S> {
             if let Some(Ok(Some(seq))) = result {
                 let changes = [(key, change.change())];
                 let written = store::Written { seq, changes: &changes };
-                let write = Committed { written, traits, revision: 0, confirmed: false };
+                let revision = self.store().revision();
+                let write = Committed { written, traits, revision, confirmed: false, has_ended: false };
                 committed(&write, &slaves, |slave| {
                     if let Some(node) = slave.node() {
                         self.dispatch.feed(&node, &(Arc::clone(slave) as Arc<dyn Feed>));
                     }
                 });
+                self.tell_watchers(&write, |node, feed| self.dispatch.feed(&node, &feed));
             }
             result
         } else {
@@ -219,7 +221,8 @@ impl<S: Store> KeyValueServer<S> {
                 if let Ok(Some(seq)) = now {
                     let changes = [(key, change.change())];
                     let written = store::Written { seq: *seq, changes: &changes };
-                    let write = Committed { written, traits, revision: 0, confirmed: false };
+                    let write =
+                        Committed { written, traits, revision: 0, confirmed: false, has_ended: false };
                     committed_later(&self.confirmations, &write, store, &*self.dispatch);
                 }
                 ended(&self.confirmations, store, &*self.dispatch);

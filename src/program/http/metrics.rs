@@ -71,10 +71,11 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
 fn stores(page: &mut Page, snapshot: &Snapshot) {
     let named = |store: usize| vec![("store", name(snapshot, store))];
     type Gauge = (&'static str, &'static str, fn(&crate::program::snapshot::StoreSnapshot) -> f64);
-    let gauges: [Gauge; 3] = [
+    let gauges: [Gauge; 4] = [
         ("kvnode_store_up", "Whether a server has the store now.", |store| f64::from(store.up)),
         ("kvnode_store_entries", "Keys in a store.", |store| store.entries as f64),
         ("kvnode_store_bytes", "Bytes of keys and values in a store.", |store| store.bytes as f64),
+        ("kvnode_store_watches", "Watches of a store.", |store| store.watches.watchers as f64),
     ];
     for (metric, help, value) in gauges {
         page.metric(metric, "gauge", help);
@@ -107,6 +108,24 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
     );
     for (number, store) in snapshot.stores.iter().enumerate() {
         page.value("kvnode_store_slave_writes_total", &named(number), store.requests.at_slave as f64);
+    }
+    let counters: [Gauge; 2] = [
+        (
+            "kvnode_store_watch_events_total",
+            "Changes that watchers of a store were told, and entries that they were shown.",
+            |store| store.watches.events as f64,
+        ),
+        (
+            "kvnode_store_watch_overruns_total",
+            "Watchers of a store that were dropped, as they were too slow.",
+            |store| store.watches.overruns as f64,
+        ),
+    ];
+    for (metric, help, value) in counters {
+        page.metric(metric, "counter", help);
+        for (number, store) in snapshot.stores.iter().enumerate() {
+            page.value(metric, &named(number), value(store));
+        }
     }
 }
 

@@ -52,8 +52,8 @@ impl Many {
             present.iter().map(|found| found.as_ref().map(Found::value)).collect();
         let (keys, decided) = (&self.keys, &mut self.decided);
         let last = staged.counted(space.id, &totals_of);
-        // All of it is one write.
-        let mut counted = revision::counted(0, last);
+        // All of it is one write, and each key counts.
+        let mut counted = last;
         self.update.decide(&present, &mut |at, change| match change {
             Change::Keep => {}
             Change::Put(value) => {
@@ -63,6 +63,8 @@ impl Many {
             }
             Change::Delete => decided.push((at, Decided::Delete)),
         });
+        let more = (self.decided.len() as u64).saturating_sub(1);
+        counted = counted.max(revision::counted(0, last)).saturating_add(more).min(revision::REVISION_MAX);
         if !self.decided.iter().all(|(_, decided)| room.takes(decided)) {
             return Err(StoreError::NoSpace);
         }

@@ -90,6 +90,7 @@ impl MemoryStore {
         }
         self.room.exchange(old, new).inspect_err(|_| self.unlist_all(&listed))?;
         let seq = self.numbers.next();
+        let more = changes.len() as u64 - 1;
         let mut replaced = Vec::with_capacity(changes.len());
         for (at, entry) in changes {
             let place = places[at];
@@ -99,6 +100,7 @@ impl MemoryStore {
             });
             replaced.extend(self.exchange(&mut locked[place.locked], place.hash, keys[at], entry));
         }
+        self.numbers.count_more(more);
         // What they had is dropped without the locks.
         drop(locked);
         drop(replaced);

@@ -1,0 +1,423 @@
+//! The watchers of a store, by the nodes that they are on, as a value: who is told what, in which order, and what is refused.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+
+use super::log::{Bounds, Happened, Log, Place, Told};
+use super::watcher::{Page, Step, Wants, Watcher};
+use crate::etf::{Pid, Reference, SharedBytes, TermWriter, Traits, encode};
+use crate::store::StoreError;
+
+/// Watchers of a store. Each takes some 400 bytes, and a monitor as many.
+pub const WATCHERS_MAX: usize = 100_000;
+/// Watchers of a store that are being shown what is there. A page of each is in memory at most.
+pub(super) const SHOWING_MAX: usize = 1024;
+/// Bytes of the patterns of all watchers of a store.
+pub(in crate::kv) const PATTERNS_BYTES_MAX: usize = 64 << 20;
+/// Bytes of pages that wait: beyond it no page is read.
+pub(super) const SHOWN_BYTES_MAX: usize = 32 << 20;
+/// Events that are looked at while a connection is held up.
+const LOOKS_MAX: usize = 16 << 10;
+/// What the backlog of a store holds.
+pub(super) const BACKLOG: Bounds = Bounds { events: 256 << 10, bytes: 64 << 20 };
+
+/// Tells a watch from others: the words of its reference.
+pub(super) type Key = Box<[u32]>;
+
+/// Why a watch is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kv) enum Refused {
+    TooMany,
+    PatternsTooLarge,
+    /// As many as may are being shown what is there.
+    Busy,
+    /// What has happened since then is not known.
+    TooOld,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::kv) enum Begins {
+    Now,
+    Behind(u64),
+    /// With what is there; `by_revision`: what has changed meanwhile is told by its revision.
+    Initial {
+        by_revision: bool,
+    },
+}
+
+/// The output to a node.
+pub(super) trait Output {
+    fn has_room(&self) -> bool;
+    fn can_decode(&self, traits: Traits) -> bool;
+    /// `write` writes a term, or all of it but for what it gives.
+    fn send(&mut self, to: &Pid, write: &mut dyn FnMut(&mut TermWriter<'_>) -> Option<SharedBytes>);
+    fn demonitor(&mut self, of: &Pid, reference: &Reference);
+}
+
+/// A page that is to be read.
+#[derive(Debug)]
+pub(in crate::kv) struct WantedPage {
+    pub node: Arc<str>,
+    key: Key,
+    pub wants: Wants,
+    pub after: Option<Box<[u8]>>,
+    /// Entries with higher revisions are left out, as their events follow; `None`: it is not told by the revision.
+    pub revision_max: Option<u64>,
+}
+
+/// A watch of a process.
+#[derive(Debug)]
+struct Watch {
+    pid: Pid,
+    reference: Reference,
+    /// `{:kvnode, ref, …`, encoded.
+    head: Box<[u8]>,
+    watcher: Watcher,
+    by_revision: bool,
+}
+
+/// A page is to be read for this watch, from behind this place.
+type Asked = (Arc<str>, Key, Option<Box<[u8]>>);
+
+/// What a node's connection has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fed {
+    All,
+    /// There is more for it.
+    Part,
+}
+
+/// The watchers on a node.
+#[derive(Debug, Default)]
+struct OnNode {
+    watches: BTreeMap<Key, Watch>,
+    /// Those that have something else than what has happened last.
+    ready: VecDeque<Key>,
+    /// All that are told of the events before have been.
+    told: Option<Place>,
+    /// A round that is under way: up to this place, and the last watcher that has had its turn.
+    round: Option<(Place, Key)>,
+    /// Its connection is asked to take what there is.
+    is_announced: bool,
+}
+
+/// The watchers of a store.
+#[derive(Debug)]
+pub(super) struct Registry {
+    log: Log,
+    nodes: AHashMap<Arc<str>, OnNode>,
+    len: usize,
+    showing: usize,
+    pattern_bytes: usize,
+    /// Those for which a page is to be read.
+    asked: VecDeque<Asked>,
+    /// Bytes of pages that are in memory.
+    shown_bytes: usize,
+    is_read: bool,
+    sent: u64,
+    overruns: u64,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::with(BACKLOG)
+    }
+}
+
+impl Registry {
+    pub(super) fn with(backlog: Bounds) -> Self {
+        Self {
+            log: Log::new(backlog),
+            nodes: AHashMap::new(),
+            len: 0,
+            showing: 0,
+            pattern_bytes: 0,
+            asked: VecDeque::new(),
+            shown_bytes: 0,
+            is_read: false,
+            sent: 0,
+            overruns: 0,
+        }
+    }
+
+    pub(super) const fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Messages that were sent, and watchers that were dropped as they were too slow, since this was last asked.
+    pub(super) const fn take_counts(&mut self) -> (u64, u64) {
+        (std::mem::replace(&mut self.sent, 0), std::mem::replace(&mut self.overruns, 0))
+    }
+
+    /// A process watches. Gives the number that it begins behind.
+    pub(super) fn add(
+        &mut self,
+        pid: Pid,
+        reference: Reference,
+        wants: Wants,
+        begins: Begins,
+    ) -> Result<u64, Refused> {
+        let pattern_bytes = wants.pattern.as_ref().map_or(0, |pattern| pattern.held_bytes());
+        if self.len >= WATCHERS_MAX {
+            return Err(Refused::TooMany);
+        }
+        if self.pattern_bytes + pattern_bytes > PATTERNS_BYTES_MAX {
+            return Err(Refused::PatternsTooLarge);
+        }
+        let (end, last) = (self.log.end(), self.log.last());
+        let (watcher, seq, by_revision) = match begins {
+            Begins::Now => (Watcher::following(wants, end), last, false),
+            Begins::Behind(seq) => {
+                let next = self.log.behind(seq).ok_or(Refused::TooOld)?;
+                (Watcher::following(wants, next), seq, false)
+            }
+            Begins::Initial { .. } if self.showing >= SHOWING_MAX => return Err(Refused::Busy),
+            Begins::Initial { by_revision } => (Watcher::showing(wants, end, last), last, by_revision),
+        };
+        self.len += 1;
+        self.pattern_bytes += pattern_bytes;
+        self.showing += usize::from(watcher.shown_since().is_some());
+        let head = encode(|w| _ = w.tuple(3).atom("kvnode").reference(&reference)).into();
+        let key: Key = reference.words.as_slice().into();
+        let node = self.nodes.entry(Arc::clone(&pid.node)).or_default();
+        if node.watches.is_empty() {
+            (node.told, node.round) = (Some(end), None);
+        }
+        node.ready.push_back(key.clone());
+        node.is_announced = true;
+        node.watches.insert(key, Watch { pid, reference, head, watcher, by_revision });
+        Ok(seq)
+    }
+
+    /// A watch is over; gives its process and reference. `by`: where it is that process's.
+    pub(super) fn remove(&mut self, node: &str, words: &[u32], by: Option<&Pid>) -> Option<(Pid, Reference)> {
+        let on_node = self.nodes.get_mut(node)?;
+        let watch = on_node.watches.get(words)?;
+        if by.is_some_and(|by| *by != watch.pid) {
+            return None;
+        }
+        let watch = on_node.watches.remove(words)?;
+        if on_node.watches.is_empty() {
+            self.nodes.remove(node);
+        } else if on_node.ready.len() > 2 * on_node.watches.len() + 64 {
+            // Of those that come and go before their node takes anything.
+            let OnNode { watches, ready, .. } = on_node;
+            ready.retain(|key| watches.contains_key(key));
+        }
+        self.forget(&watch);
+        if self.asked.len() > 2 * SHOWING_MAX {
+            let is_there = |node: &Arc<str>, key: &Key| {
+                self.nodes.get(node).is_some_and(|on_node| on_node.watches.contains_key(key))
+            };
+            self.asked.retain(|(node, key, _)| is_there(node, key));
+        }
+        Some((watch.pid, watch.reference))
+    }
+
+    fn forget(&mut self, watch: &Watch) {
+        self.len -= 1;
+        self.pattern_bytes -=
+            watch.watcher.wants().pattern.as_ref().map_or(0, |pattern| pattern.held_bytes());
+        self.showing -= usize::from(watch.watcher.shown_since().is_some());
+        self.shown_bytes -= watch.watcher.waiting_bytes();
+    }
+
+    /// All watches are over.
+    pub(super) fn clear(&mut self) {
+        self.nodes.clear();
+        self.asked.clear();
+        (self.len, self.showing, self.pattern_bytes, self.shown_bytes) = (0, 0, 0, 0);
+    }
+
+    /// Something has happened to a key. It has the number `least`, or the next one.
+    pub(super) fn happened(&mut self, least: u64, key: &[u8], happened: Happened<'_>) {
+        let seq = (self.log.last() + 1).max(least);
+        self.log.push(Told::new(seq, key, happened));
+    }
+
+    /// All that was watched is another now: no watcher can be told what has changed.
+    pub(super) fn cut(&mut self) {
+        self.log.cut();
+    }
+
+    /// The nodes whose connections are to be asked to take what there is.
+    pub(super) fn announce(&mut self) -> Vec<Arc<str>> {
+        let nodes = self.nodes.iter_mut().filter(|(_, on_node)| !on_node.is_announced);
+        let announced = nodes.map(|(node, on_node)| {
+            on_node.is_announced = true;
+            Arc::clone(node)
+        });
+        announced.collect()
+    }
+
+    /// Writes what there is for a node, as long as it has room.
+    pub(super) fn feed(&mut self, node: &str, out: &mut dyn Output) -> Fed {
+        let mut looks = LOOKS_MAX;
+        let fed = loop {
+            let Some(key) = self.whose_turn(node) else { break Fed::All };
+            if self.serve(node, &key, &mut looks, out) == Fed::Part {
+                if let Some(on_node) = self.nodes.get_mut(node) {
+                    on_node.ready.push_back(key);
+                }
+                break Fed::Part;
+            }
+        };
+        if let Some(on_node) = self.nodes.get_mut(node) {
+            // Asked for more, it is announced still.
+            on_node.is_announced = fed == Fed::Part;
+        }
+        fed
+    }
+
+    fn whose_turn(&mut self, node: &str) -> Option<Key> {
+        let on_node = self.nodes.get_mut(node)?;
+        if let Some(key) = on_node.ready.pop_front() {
+            return Some(key);
+        }
+        loop {
+            let next = match &on_node.round {
+                None if on_node.told == Some(self.log.end()) => return None,
+                None => on_node.watches.keys().next(),
+                Some((_, last)) => on_node
+                    .watches
+                    .range::<[u32], _>((Bound::Excluded(&**last), Bound::Unbounded))
+                    .next()
+                    .map(|(key, _)| key),
+            };
+            let to = on_node.round.take().map_or_else(|| self.log.end(), |(to, _)| to);
+            match next {
+                Some(key) => {
+                    on_node.round = Some((to, key.clone()));
+                    return Some(key.clone());
+                }
+                None => on_node.told = Some(to),
+            }
+        }
+    }
+
+    /// Tells a watcher what it is to be told, until there is no more, or no room.
+    fn serve(&mut self, node: &str, key: &Key, looks: &mut usize, out: &mut dyn Output) -> Fed {
+        let Some(watch) = self.nodes.get_mut(node).and_then(|on_node| on_node.watches.get_mut(key)) else {
+            return Fed::All;
+        };
+        let Watch { pid, reference, head, watcher, .. } = watch;
+        let with_values = watcher.wants().values;
+        let is_over = loop {
+            if !out.has_room() {
+                return Fed::Part;
+            }
+            let mut tell = |told: &Told| {
+                if out.can_decode(told.traits(with_values)) {
+                    out.send(pid, &mut |w| told.write(w.raw(head), with_values));
+                } else {
+                    out.send(pid, &mut |w| {
+                        told.write_undecodable(w.raw(head));
+                        None
+                    });
+                }
+                self.sent += 1;
+            };
+            match watcher.next(&self.log, looks) {
+                Step::Event(told) => tell(told),
+                Step::Shown(told) => {
+                    self.shown_bytes -= told.bytes();
+                    tell(&told);
+                }
+                Step::Current(seq) => {
+                    self.showing -= 1;
+                    out.send(pid, &mut |w| {
+                        w.raw(head).tuple(2).unsigned(seq).atom("current");
+                        None
+                    });
+                }
+                Step::AskPage(after) => self.asked.push_back((Arc::from(node), key.clone(), after)),
+                Step::Waits => break false,
+                Step::Tired => return Fed::Part,
+                Step::Overrun => {
+                    self.overruns += 1;
+                    out.send(pid, &mut |w| {
+                        w.raw(head).atom("overrun");
+                        None
+                    });
+                    break true;
+                }
+                Step::Failed(error) => {
+                    out.send(pid, &mut |w| {
+                        write_failed(w.raw(head), &error);
+                        None
+                    });
+                    break true;
+                }
+            }
+        };
+        if is_over {
+            out.demonitor(pid, reference);
+            self.remove(node, key, None);
+        }
+        Fed::All
+    }
+
+    /// Whether a reader of pages is to be started.
+    pub(super) fn begins_to_read(&mut self) -> bool {
+        let begins = !self.is_read && !self.asked.is_empty() && self.shown_bytes < SHOWN_BYTES_MAX;
+        self.is_read |= begins;
+        begins
+    }
+
+    /// The reader of pages ends, or ends early.
+    pub(super) const fn ends_reading(&mut self) {
+        self.is_read = false;
+    }
+
+    /// The next page that is to be read; `None`: none, for now.
+    pub(super) fn next_page(&mut self) -> Option<WantedPage> {
+        while self.shown_bytes < SHOWN_BYTES_MAX {
+            let Some((node, key, after)) = self.asked.pop_front() else { break };
+            let watch = self.nodes.get(&node).and_then(|on_node| on_node.watches.get(&key));
+            let Some(Watch { watcher, by_revision, .. }) = watch else { continue };
+            let Some((_, seq)) = watcher.shown_since() else { continue };
+            let (wants, revision_max) = (watcher.wants().clone(), by_revision.then_some(seq));
+            return Some(WantedPage { node, key, wants, after, revision_max });
+        }
+        None
+    }
+
+    /// A page was read. Gives whether its node's connection is to be asked to take it.
+    pub(super) fn page_came(&mut self, wanted: &WantedPage, came: Result<Page, StoreError>) -> bool {
+        let Some(on_node) = self.nodes.get_mut(&wanted.node) else { return false };
+        let Some(watch) = on_node.watches.get_mut(&wanted.key) else { return false };
+        let Some((since, _)) = watch.watcher.shown_since() else { return false };
+        let came = came.map(|mut page| {
+            if wanted.revision_max.is_none() {
+                // What has changed since is told by its event.
+                let changed: AHashSet<&[u8]> = self.log.keys_from(since).collect();
+                page.entries.retain(|entry| !changed.contains(entry.key()));
+            }
+            self.shown_bytes += page.entries.iter().map(Told::bytes).sum::<usize>();
+            page
+        });
+        let is_failed = came.is_err();
+        self.shown_bytes -= if is_failed { watch.watcher.waiting_bytes() } else { 0 };
+        self.showing -= usize::from(is_failed);
+        watch.watcher.page_came(came);
+        on_node.ready.push_back(wanted.key.clone());
+        !std::mem::replace(&mut on_node.is_announced, true)
+    }
+}
+
+/// Writes `{:error, reason}`.
+fn write_failed(w: &mut TermWriter<'_>, error: &StoreError) {
+    w.tuple(2).atom("error");
+    match error.detail() {
+        None => w.atom(error.code()),
+        Some(detail) => w.tuple(2).atom(error.code()).atom(detail),
+    };
+}

@@ -1,0 +1,102 @@
+//! `kvnode watch`, as a person types it.
+
+#![cfg(feature = "program")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::person::Person;
+use support::{Epmd, KvNode};
+
+/// A watch that goes on, and what it prints.
+struct Watching {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Watching {
+    fn begin(person: &Person<'_>, args: &[&str]) -> Self {
+        let mut child = person.command(args).spawn().expect("it was built");
+        let out = BufReader::new(child.stdout.take().expect("it is piped"));
+        Self { child, out }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+
+    /// Ctrl-C is typed: gives what it said to stderr.
+    fn end(mut self) -> String {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it is there");
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest, "");
+        let mut said = String::new();
+        self.child.stderr.take().expect("it is piped").read_to_string(&mut said).expect("text");
+        assert!(self.child.wait().expect("it is our child").success());
+        said
+    }
+}
+
+fn number(line: &str) -> u64 {
+    let digits = line.trim_start_matches('{').split(',').next().unwrap_or_default();
+    digits.parse().unwrap_or_else(|_| panic!("{line:?}"))
+}
+
+#[test]
+fn changes_are_printed_as_they_come_and_go_on_when_the_store_was_away() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let dir = tempfile::tempdir().expect("a folder");
+    let args = format!("--data-dir {}", dir.path().display());
+    let one = KvNode::start(&epmd, "one", &args);
+    assert_eq!(person.gets(&["put", "{:user, 1}", "[1]"]), ":ok\n");
+    assert_eq!(person.gets(&["put", ":other", "1"]), ":ok\n");
+    let mut watch =
+        Watching::begin(&person, &["watch", "--initial", "--match", "{:user, :_}", "--node", "one"]);
+    let shown = watch.line();
+    assert!(shown.ends_with(", :put, {:user, 1}, [1]}"), "{shown}");
+    assert!(watch.line().ends_with(", :current}"));
+    assert_eq!(person.gets(&["put", "{:user, 2}", "%{a: 1.0}"]), ":ok\n");
+    assert!(watch.line().ends_with(", :put, {:user, 2}, %{a: 1.0}}"));
+    assert_eq!(person.gets(&["delete", "{:user, 1}"]), ":ok\n");
+    let last = watch.line();
+    assert!(last.ends_with(", :delete, {:user, 1}}"), "{last}");
+    one.kill(&epmd);
+    let _one = KvNode::start(&epmd, "one", &args);
+    // What is written before it is watched again is not known to a store that was started.
+    while !person.gets(&["top", "--json", "--node", "one"]).contains("\"watchers\":1") {}
+    assert_eq!(person.gets(&["put", "{:user, 3}", "3"]), ":ok\n");
+    let next = watch.line();
+    assert!(next.ends_with(", :put, {:user, 3}, 3}") && number(&next) == number(&last) + 1, "{last} {next}");
+    let said = watch.end();
+    assert!(said.contains(&format!("watched again from {}", number(&last))), "{said}");
+    // Behind a number, and for scripts.
+    let from = (number(&next) - 1).to_string();
+    let mut again =
+        Watching::begin(&person, &["watch", "--json", "--no-values", "--from", &from, "--node", "one"]);
+    person.gets(&["delete", ":other"]);
+    let lines = [again.line(), again.line()];
+    let seq = number(&next);
+    assert_eq!(
+        lines,
+        [
+            format!(
+                "{{\"event\":\"put\",\"key\":{{\"term\":\"{{:user, 3}}\",\"value\":[\"user\",3]}},\"seq\":{seq}}}"
+            ),
+            format!(
+                "{{\"event\":\"delete\",\"key\":{{\"term\":\":other\",\"value\":\"other\"}},\"seq\":{}}}",
+                seq + 1
+            ),
+        ]
+    );
+    assert_eq!(again.end(), "");
+    person.fails(&["watch", "--from", "1", "--node", "one"], 5, &["--initial begins with what is there"]);
+    person.fails(&["watch", "--match", ":\"$1\"", "--node", "one"], 2, &["a variable that there is not"]);
+    person.fails(&["watch", "--to", "global:nobody", "--node", "one"], 3, &["nobody has the name"]);
+}

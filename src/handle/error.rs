@@ -12,7 +12,7 @@ use crate::etf::{ConvertError, OwnedTerm, TermView};
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 #[non_exhaustive]
 pub enum Error {
-    /// The call has no answer, or one that cannot be read as the type that it was to be. Whether a write is done is not known, but where
+    /// The call has no answer, or its answer cannot be read as the method's type. Whether a write is done is not known, but where
     /// the method or the [`CallError`] says more: a call that ended with an exit of `:bad_call` or `:badarg` has done nothing.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -60,7 +60,7 @@ pub enum Refusal {
     BadPrefix,
     /// A prefix says where a scan begins and ends, and so does a range.
     PrefixAndRange,
-    /// A scan goes on at another store, or at one that was started again.
+    /// A scan's cursor is of another store, or of a store in memory that was started again since.
     BadCursor,
     /// As many scans wait as may.
     Busy,

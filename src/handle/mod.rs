@@ -268,7 +268,7 @@ impl<K, V> Handle<K, V> {
         self.put_by(Request::new("put").part(key).part(value)).answer(done)
     }
 
-    /// Deletes a key; one that is not there is no error.
+    /// Deletes a key. That the key is not there is no error.
     ///
     /// # Errors
     /// See [`Error`].

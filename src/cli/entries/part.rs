@@ -34,10 +34,11 @@ struct Reached {
 }
 
 impl Part {
-    /// Continues the one that is there, from the cursor that this gives, or begins one.
+    /// Continues the export that `FILE.part` holds, from the cursor that is given, or begins an export.
     ///
     /// # Errors
-    /// There is one that is of another source, or that another export writes, or that nobody can continue: nothing has changed.
+    /// `FILE.part` holds an export of another source, or an export that is being written, or is no export that can be continued: nothing
+    /// has changed.
     pub(super) fn open(of: &Path, source: Source) -> Result<(Self, Option<OwnedTerm>), CliError> {
         let path = of.with_added_extension("part");
         let (part, beside) = (path.display(), cursor_of(&path));

@@ -1,8 +1,8 @@
 //! Ranges of terms in their order: from a term to another one, or all with the same beginning.
 //!
 //! A range is told of an index by the keys ([`order_key`](super::order_key)) between which it lies, and by where it has gaps: tuples
-//! are in order by their sizes first, so those that begin with `{:user, 1}` lie in one stretch for each size. Whoever walks along an
-//! index asks [`TermRange::see`] of each key that comes, and goes on behind the gap that it is told: a seek for each size that
+//! are in order by their sizes first, so those that begin with `{:user, 1}` lie in one stretch for each size. A walk along
+//! an index asks [`TermRange::see`] of each key, and goes on behind the gap that the answer names: a seek for each size that
 //! there is, whatever lies between.
 //!
 //! Terms that are `==` are in a range together, or not in it together: from 1 on there is 1.0 too.

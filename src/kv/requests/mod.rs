@@ -14,6 +14,7 @@
 mod edit;
 mod expected;
 mod keys;
+mod keywords;
 mod lookup;
 mod many;
 mod options;

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::keywords::{Keyword, Unread, keywords, pattern};
 use super::{Refusal, Unserved};
 use crate::distribution::DistributionFlags;
 use crate::etf::order::TermRange;
-use crate::etf::pattern::{Pattern, PatternError};
+use crate::etf::pattern::Pattern;
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{TermView, TermWriter, Traits, key};
 use crate::kv::clock::Clock;
@@ -28,7 +29,6 @@ pub const PATTERN_BYTES_MAX: usize = 64 << 10;
 const CURSOR_BYTES_MAX: usize = 64 << 10;
 /// Pages that wait for a store that answers later.
 const WAITING_MAX: usize = 64;
-const OPTIONS_MAX: usize = 16;
 
 /// Pages that wait until the one before is read.
 #[derive(Default)]
@@ -104,19 +104,6 @@ struct Shown {
     traits: Traits,
 }
 
-/// Why nothing is read.
-enum Unread<'a> {
-    Unserved(Unserved),
-    /// There is no option of this name.
-    Option(TermView<'a>),
-}
-
-impl<T: Into<Unserved>> From<T> for Unread<'_> {
-    fn from(unserved: T) -> Self {
-        Self::Unserved(unserved.into())
-    }
-}
-
 impl Asked {
     fn read(options: TermView<'_>) -> Result<Self, Unread<'_>> {
         let mut asked = Self {
@@ -128,22 +115,17 @@ impl Asked {
             cursor: None,
         };
         let mut order = OrderOptions::default();
-        let mut options = options.elements(OPTIONS_MAX).ok_or(Unserved::Shape)?;
-        // The first of a name counts, as in `Keyword.get/2`.
-        options.reverse();
-        for option in options {
-            let [name, value] = option.as_tuple::<2>().ok_or(Unserved::Shape)?;
-            let word = name.as_atom().ok_or(Unserved::Shape)?;
+        for Keyword { name, word, value } in keywords(options)? {
             match word.as_bytes() {
                 b"limit" => asked.entries_max = number(value, requests::KEYS_MAX, Refusal::TooMany)?,
                 b"bytes" => asked.bytes_max = number(value, PAGE_BYTES_MAX, Refusal::TooLarge)?,
                 b"keys" if value.is_atom("true") || value.is_atom("false") => {
                     asked.keys_only = value.is_atom("true");
                 }
-                b"match" | b"from" | b"to" | b"prefix" if value.bytes().len() > PATTERN_BYTES_MAX => {
+                b"from" | b"to" | b"prefix" if value.bytes().len() > PATTERN_BYTES_MAX => {
                     return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
                 }
-                b"match" => asked.pattern = Some(Pattern::new(value)?),
+                b"match" => asked.pattern = Some(pattern(value)?),
                 b"cursor" => {
                     let cursor = value.cursor().binary().map_err(|_| Unserved::Shape)?;
                     if cursor.len() > CURSOR_BYTES_MAX {
@@ -201,15 +183,6 @@ impl Asked {
             if shown.count >= self.entries_max { Visit::Enough } else { Visit::Next }
         })?;
         Ok((shown, page))
-    }
-}
-
-impl From<PatternError> for Unread<'_> {
-    fn from(error: PatternError) -> Self {
-        Self::Unserved(match error {
-            PatternError::Variable => Unserved::Shape,
-            PatternError::Term(error) => Unserved::Term(error),
-        })
     }
 }
 

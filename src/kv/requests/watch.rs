@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{PATTERN_BYTES_MAX, Refusal, Unserved, write_unknown_option};
-use crate::etf::pattern::{Pattern, PatternError};
+use super::keywords::{Keyword, Unread, keywords, pattern};
+use super::{Refusal, Unserved, write_unknown_option};
 use crate::etf::{Pid, Reference, TermView};
 use crate::kv::server::KeyValueServer;
 use crate::kv::watch::{Begins, Refused, WATCHERS_MAX, Wants};
 use crate::process::{Caller, Turn};
 use crate::store::Store;
-
-const OPTIONS_MAX: usize = 16;
 
 /// Bytes of the patterns of all watchers of a store, as they are kept.
 pub const WATCHED_PATTERNS_BYTES_MAX: usize = crate::kv::watch::PATTERNS_BYTES_MAX;
@@ -20,28 +18,6 @@ struct Asked {
     wants: Wants,
     from: Option<u64>,
     initial: bool,
-}
-
-/// Why it is not told.
-enum Unread<'a> {
-    Unserved(Unserved),
-    /// There is no option of this name.
-    Option(TermView<'a>),
-}
-
-impl<T: Into<Unserved>> From<T> for Unread<'_> {
-    fn from(unserved: T) -> Self {
-        Self::Unserved(unserved.into())
-    }
-}
-
-impl From<PatternError> for Unread<'_> {
-    fn from(error: PatternError) -> Self {
-        Self::Unserved(match error {
-            PatternError::Variable => Unserved::Shape,
-            PatternError::Term(error) => Unserved::Term(error),
-        })
-    }
 }
 
 impl From<Refused> for Unserved {
@@ -59,17 +35,9 @@ impl Asked {
     fn read(options: TermView<'_>) -> Result<Self, Unread<'_>> {
         let wants = Wants { pattern: None, values: true };
         let mut asked = Self { wants, from: None, initial: false };
-        let mut options = options.elements(OPTIONS_MAX).ok_or(Unserved::Shape)?;
-        // The first of a name counts, as in `Keyword.get/2`.
-        options.reverse();
-        for option in options {
-            let [name, value] = option.as_tuple::<2>().ok_or(Unserved::Shape)?;
-            let word = name.as_atom().ok_or(Unserved::Shape)?;
+        for Keyword { name, word, value } in keywords(options)? {
             match word.as_bytes() {
-                b"match" if value.bytes().len() > PATTERN_BYTES_MAX => {
-                    return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
-                }
-                b"match" => asked.wants.pattern = Some(Arc::new(Pattern::new(value)?)),
+                b"match" => asked.wants.pattern = Some(Arc::new(pattern(value)?)),
                 b"values" => asked.wants.values = truth(value)?,
                 b"initial" => asked.initial = truth(value)?,
                 b"from" => asked.from = Some(number(value)?),

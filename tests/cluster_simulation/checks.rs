@@ -523,6 +523,9 @@ impl World {
         if !is_over || !is_written {
             return;
         }
+        // The last deletions of the copy were under way when another session began, or the primary removed it: it knows that these
+        // are done once it has been brought up to date again.
+        observed.may_report |= drive.is_some() && !figures.is_some_and(is_kept);
         (observed.reports, observed.is_told, observed.is_replaced) = (false, false, false);
         let told = std::mem::take(&mut observed.told);
         // What the new primaries have had too, in whatever life, may have been written over by these.

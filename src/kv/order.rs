@@ -46,30 +46,34 @@ impl Committed<'_> {
         if value.revision == 0 { Value { revision: self.revision, ..value } } else { value }
     }
 
-    /// Shows each key that it has changed, with the number of the last write that a slave has whole once it has this: of several
-    /// keys the last alone has the write's own.
-    pub(super) fn each(&self, mut show: impl FnMut(u64, ReplicaWrite<'_>)) {
-        let Written { seq, changes } = self.written;
-        let is_change = |(_, change): &(&[u8], Change<'_>)| !matches!(change, Change::Keep);
-        let last = changes.iter().rposition(is_change);
-        for (at, (key, change)) in changes.iter().enumerate() {
-            let seq = if Some(at) == last { seq } else { seq - 1 };
-            match change {
-                Change::Keep => {}
-                Change::Put(value) => {
-                    let (value, traits) = (self.revised(*value), self.traits.union(value.traits));
-                    let Value { bytes: value, revision, deadline, .. } = value;
-                    show(seq, ReplicaWrite::Put { key, value, traits, revision, deadline });
-                }
-                Change::Delete => {
-                    let traits = match changes {
-                        [_] => self.traits,
-                        _ => TermView::parse(key).map_or(self.traits, TermView::traits),
-                    };
-                    show(seq, ReplicaWrite::Delete { key, traits });
-                }
+    /// Gives what it has changed to `with`, each key as slaves are told of it.
+    pub(super) fn with_writes<R>(&self, with: impl FnOnce(&[ReplicaWrite<'_>]) -> R) -> R {
+        match self.written.changes {
+            [(key, change)] => with(self.write_of(key, change).as_slice()),
+            changes => {
+                let writes = changes.iter().filter_map(|(key, change)| self.write_of(key, change));
+                with(&writes.collect::<Vec<_>>())
             }
         }
+    }
+
+    /// `None`: the key stays as it was.
+    fn write_of<'w>(&'w self, key: &'w [u8], change: &'w Change<'w>) -> Option<ReplicaWrite<'w>> {
+        Some(match change {
+            Change::Keep => return None,
+            Change::Put(value) => {
+                let (value, traits) = (self.revised(*value), self.traits.union(value.traits));
+                let Value { bytes: value, revision, deadline, .. } = value;
+                ReplicaWrite::Put { key, value, traits, revision, deadline }
+            }
+            Change::Delete => {
+                let traits = match self.written.changes {
+                    [_] => self.traits,
+                    _ => TermView::parse(key).map_or(self.traits, TermView::traits),
+                };
+                ReplicaWrite::Delete { key, traits }
+            }
+        })
     }
 }
 
@@ -250,16 +254,13 @@ mod tests {
             };
             order.committed(&committed, &mut |next| {
                 let Next::Write(committed) = next else { panic!("there is no gap") };
-                committed.each(|seq, write| {
-                    assert_eq!(seq, committed.written.seq);
-                    let value = match write {
-                        ReplicaWrite::Put { value, traits, revision, .. } => {
-                            assert_eq!((traits, revision), (Traits::V4_NC, 100 + seq));
-                            Some(value.to_vec())
-                        }
-                        ReplicaWrite::Delete { .. } => None,
-                    };
-                    shown.push((committed.written.seq, value.is_some(), committed.confirmed));
+                let seq = committed.written.seq;
+                committed.with_writes(|writes| {
+                    let [write] = writes else { panic!("{writes:?}") };
+                    if let ReplicaWrite::Put { traits, revision, .. } = write {
+                        assert_eq!((*traits, *revision), (Traits::V4_NC, 100 + seq));
+                    }
+                    shown.push((seq, matches!(write, ReplicaWrite::Put { .. }), committed.confirmed));
                 });
             });
             shown.len()
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slave_that_has_a_part_of_a_write_of_several_keys_has_the_write_before() {
+    fn of_a_write_of_several_keys_those_that_have_changed_are_shown() {
         let key = |number: u8| [97, number];
         let keys = [key(1), key(2), key(3), key(4)];
         let value = Value::of(b"v", Traits::V4_NC);
@@ -286,18 +287,13 @@ mod tests {
         let committed =
             Committed { written, traits: Traits::none(), revision: 9, confirmed: false, has_ended: false };
         let shown = |committed: &Committed<'_>| {
-            let mut shown = Vec::new();
-            committed.each(|seq, write| {
-                let (key, traits) = match write {
-                    ReplicaWrite::Put { key, traits, .. } | ReplicaWrite::Delete { key, traits } => {
-                        (key, traits)
-                    }
-                };
-                shown.push((seq, key[1], traits));
-            });
-            shown
+            let of = |write: &ReplicaWrite<'_>| match write {
+                ReplicaWrite::Put { key, traits, .. } => (key[1], true, *traits),
+                ReplicaWrite::Delete { key, traits } => (key[1], false, *traits),
+            };
+            committed.with_writes(|writes| writes.iter().map(of).collect::<Vec<_>>())
         };
-        let wanted = [(8, 1, Traits::V4_NC), (8, 2, Traits::none()), (9, 3, Traits::V4_NC)];
+        let wanted = [(1, true, Traits::V4_NC), (2, false, Traits::none()), (3, true, Traits::V4_NC)];
         assert_eq!(shown(&committed), wanted);
         let mut again = Vec::new();
         HeldBack::new(&committed).show(9, &mut |committed| again = shown(committed));

@@ -209,6 +209,30 @@ impl<'a> Request<'a> {
     }
 }
 
+/// One key of [`FromPrimary::Many`].
+#[derive(Clone, Copy, Debug)]
+pub struct OneOfMany<'a> {
+    /// The key.
+    pub key: TermView<'a>,
+    /// Its value with the revision, and the time at which it ends by the primary's clock (0: never); `None`: it is deleted.
+    pub put: Option<(TermView<'a>, u64, u64)>,
+}
+
+impl<'a> OneOfMany<'a> {
+    /// Reads `{revision, key, value}`, `{revision, deadline, key, value}` or `{key}`; `None`: it is none of these.
+    pub fn read(change: TermView<'a>) -> Option<Self> {
+        let mut cursor = change.cursor();
+        let (revision, deadline) = match cursor.tuple().ok()? {
+            1 => return Some(Self { key: change.tail_at(cursor), put: None }),
+            3 => (cursor.unsigned().ok()?, 0),
+            4 => (cursor.unsigned().ok()?, cursor.unsigned().ok()?),
+            _ => return None,
+        };
+        let (key, value) = key_and_value(change, cursor)?;
+        Some(Self { key, put: Some((value, revision_of(revision)?, deadline)) })
+    }
+}
+
 /// Numbers, and the cursor behind them.
 fn numbers<const N: usize>(mut cursor: Cursor<'_>) -> Option<([u64; N], Cursor<'_>)> {
     let mut numbers = [0; N];
@@ -291,6 +315,15 @@ pub enum FromPrimary<'a> {
         /// The key.
         key: TermView<'a>,
     },
+    /// `{:replica_many, session, seq, changes}`: a write of several keys
+    Many {
+        /// The session.
+        session: u64,
+        /// The write's number.
+        seq: u64,
+        /// What becomes of the keys, as a list.
+        changes: TermView<'a>,
+    },
     /// `{:replica_copy, session, seq, mark}`
     Copy {
         /// The session.
@@ -332,6 +365,10 @@ impl<'a> FromPrimary<'a> {
             let ([session, seq], cursor) = numbers(cursor)?;
             Some(Self::Delete { session, seq, key: term.tail_at(cursor) })
         },
+        (4, b"replica_many") => {
+            let ([session, seq], cursor) = numbers(cursor)?;
+            Some(Self::Many { session, seq, changes: term.tail_at(cursor) })
+        },
         (4, b"replica_copy") => {
             let ([session, seq], mut cursor) = numbers(cursor)?;
             let mark = CopyMark::read(cursor.atom().ok()?)?;
@@ -352,7 +389,8 @@ impl<'a> FromPrimary<'a> {
 /// A write that was too large to be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkippedWrite<'a> {
-    /// From a primary that is a kvnode: `{:replica_put, session, seq, revision, key, …`, or `{:replica_delete, session, seq, key`
+    /// From a primary that is a kvnode: `{:replica_put, session, seq, revision, key, …`, `{:replica_delete, session, seq, key`, or
+    /// `{:replica_many, session, seq, …`
     Numbered {
         /// The session.
         session: u64,
@@ -384,6 +422,10 @@ impl<'a> SkippedWrite<'a> {
             (4, b"replica_delete") => {
                 let ([session, seq], cursor) = numbers(cursor)?;
                 Some(Self::Numbered { session, seq, rest: cursor.rest() })
+            }
+            (4, b"replica_many") => {
+                let ([session, seq], _) = numbers(cursor)?;
+                Some(Self::Numbered { session, seq, rest: &[] })
             }
             (3, b"replicate_put") | (2, b"replicate_delete") => Some(Self::Plain),
             _ => None,

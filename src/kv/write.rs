@@ -121,26 +121,28 @@ pub(super) fn committed(
     mut ready: impl FnMut(&Arc<SlaveEntry>),
 ) {
     let seq = committed.written.seq;
-    for slave in slaves {
-        let (mut is_ready, mut is_behind) = (false, false);
-        {
-            let mut machine = slave.machine();
-            if committed.confirmed {
-                machine.want(seq);
+    committed.with_writes(|writes| {
+        for slave in slaves {
+            let (mut is_ready, mut is_behind) = (false, false);
+            {
+                let mut machine = slave.machine();
+                if committed.confirmed {
+                    machine.want(seq);
+                }
+                machine.push_many(seq, writes, |pushed| match pushed {
+                    Pushed::Kept => {}
+                    Pushed::Ready => is_ready = true,
+                    Pushed::Behind => is_behind = true,
+                });
             }
-            committed.each(|seq, write| match machine.push(seq, write) {
-                Pushed::Kept => {}
-                Pushed::Ready => is_ready = true,
-                Pushed::Behind => is_behind = true,
-            });
+            if is_behind {
+                slave.wake();
+            }
+            if is_ready {
+                ready(slave);
+            }
         }
-        if is_behind {
-            slave.wake();
-        }
-        if is_ready {
-            ready(slave);
-        }
-    }
+    });
 }
 
 /// The same of a store that answers later, in the order of numbers.

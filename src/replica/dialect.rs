@@ -6,6 +6,7 @@
 //! | `{:replica_put, session, seq, revision, key, value}` | cast | a write, with the revision that the key has with it in every store |
 //! | `{:replica_put, session, seq, revision, deadline, key, value}` | cast | the same of a key that ends then, in milliseconds of the primary's clock |
 //! | `{:replica_delete, session, seq, key}` | cast | a deletion |
+//! | `{:replica_many, session, seq, changes}` | cast | a write of several keys, which the slave has whole or not at all: of each `{revision, key, value}`, `{revision, deadline, key, value}` or, deleted, `{key}` |
 //! | `{:replica_copy, session, seq, :begin}` | cast | what comes from here on is a copy of the whole store |
 //! | `{:replica_copy, session, seq, :end}` | cast | the copy is whole: it takes the place of what the slave had |
 //! | `{:replica_copy, session, seq, :repair}` | cast | writes were left out, and what they came to will follow |
@@ -28,7 +29,7 @@ use crate::etf::{AtomView, TermWriter, Traits, key};
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
 /// The version of the messages above.
-pub const VERSION: u64 = 6;
+pub const VERSION: u64 = 7;
 
 /// How a slave is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,31 @@ impl Dialect {
                 w.tuple(4).atom("replica_delete").unsigned(session).unsigned(seq);
                 (key, &[])
             }
+        }
+    }
+}
+
+/// Writes the cast of a write of several keys, up to the list of these.
+pub(super) fn begin_many(w: &mut TermWriter<'_>, session: u64, seq: u64, keys: usize) {
+    w.tuple(2).atom("$gen_cast").tuple(4).atom("replica_many").unsigned(session).unsigned(seq).list(keys);
+}
+
+/// Writes one of these keys up to itself, and gives what is to follow: the key, and the value of a put.
+pub(super) fn begin_one_of_many<'a>(
+    w: &mut TermWriter<'_>,
+    write: &ReplicaWrite<'a>,
+) -> (&'a [u8], &'a [u8]) {
+    match *write {
+        ReplicaWrite::Put { key, value, revision, deadline, .. } => {
+            w.tuple(if deadline == 0 { 3 } else { 4 }).unsigned(revision);
+            if deadline != 0 {
+                w.unsigned(deadline);
+            }
+            (key, value)
+        }
+        ReplicaWrite::Delete { key, .. } => {
+            w.tuple(1);
+            (key, &[])
         }
     }
 }

@@ -33,6 +33,8 @@ rules! {
     PreviousName,
     /// A slave is sent no more than a window ahead of what it has acknowledged.
     Window,
+    /// A kvnode has a write of several keys whole, or nothing of it.
+    ManyWhole,
     /// Past the bound of the keys that a slave has missed, everything is copied to it.
     MissedBound,
     /// A repair sends the deletion of a key that is there no more.

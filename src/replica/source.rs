@@ -35,6 +35,20 @@ impl<'a> ReplicaWrite<'a> {
         }
     }
 
+    pub(super) const fn traits(&self) -> Traits {
+        match self {
+            Self::Put { traits, .. } | Self::Delete { traits, .. } => *traits,
+        }
+    }
+
+    /// Bytes of key and value.
+    pub(super) const fn len(&self) -> usize {
+        match self {
+            Self::Put { key, value, .. } => key.len() + value.len(),
+            Self::Delete { key, .. } => key.len(),
+        }
+    }
+
     /// What a slave's node has to decode to have it: nothing for a deletion, as a node that cannot decode a key does not have it.
     pub const fn needs(&self) -> Traits {
         match self {

@@ -170,8 +170,23 @@ impl World {
                     w.list(1).tuple(2).atom("ttl").unsigned(ttl).nil();
                 });
             }
+            None if self.random.one_in(4) => self.write_many(node, pair),
             None => self.call(node, Asked::Write, |w| _ = w.tuple(3).atom("put").raw(&key).raw(&value)),
         }
+    }
+
+    /// Writes this pair and others at once: their values follow one another.
+    fn write_many(&mut self, node: usize, (key, first): (u64, u64)) {
+        let keys = 2 + self.random.below(3);
+        self.writes += keys - 1;
+        self.counts.many += 1;
+        self.call(node, Asked::Write, |w| {
+            w.tuple(2).atom("put_many").list(keys as usize);
+            for more in 0..keys {
+                w.tuple(2).raw(&term((key + more) % KEYS)).raw(&term(first + more));
+            }
+            w.nil();
+        });
     }
 
     /// Some writes of a primary that answers later are under way, and some of them done, in whatever order.

@@ -40,7 +40,8 @@ fn stream_of(frame: &[u8]) -> Option<&[u8]> {
         let at = frame.windows(kind.len()).position(|window| window == kind)?;
         Some(&frame[at + kind.len()..])
     };
-    let numbered = [&b"replica_put"[..], b"replica_delete", b"replica_copy"].into_iter().find_map(behind);
+    let kinds = [&b"replica_put"[..], b"replica_delete", b"replica_many", b"replica_copy"];
+    let numbered = kinds.into_iter().find_map(behind);
     numbered.and_then(|rest| rest.get(..11))
 }
 
@@ -121,8 +122,8 @@ impl World {
 
     /// Draws whether a node whose store fails is to refuse a write of its primary for its size.
     fn draw_too_large(&mut self, node: usize, frame: &[u8]) -> bool {
-        let write = b"replica_put";
-        let is_put = || frame.windows(write.len()).any(|part| part == write);
+        let is_put =
+            || frame.windows(12).any(|part| part.starts_with(b"replica_put") || part == b"replica_many");
         self.nodes[node].fails && !self.nodes[node].is_beam && is_put() && self.random.one_in(4)
     }
 

@@ -89,6 +89,7 @@ counts! {
     cuts: "Nodes that were cut off from each other.",
     slow: "Connections that were slow for a while.",
     ending: "Keys that were to end.",
+    many: "Writes of several keys.",
     moves: "Names in global that went to another process.",
     moved: "Slaves that were followed there.",
     merged: "Names that were those of slaves already.",

@@ -71,6 +71,46 @@ fn a_store_that_is_removed_from_its_primary_goes_on_behind_what_that_has_counted
 }
 
 #[test]
+fn a_write_of_several_keys_of_the_primary_is_one_of_the_slave() {
+    on_each_engine(|mut cluster| {
+        slave(&mut cluster);
+        check(&mut cluster, ":count", "1");
+        cast(&mut cluster, &["{:replica_many, 1, 11, [{52, :k, :fourth}, {53, :l, %{a: 1}}, {:other}]}"]);
+        check(&mut cluster, "{:fetch_revision, :k}", "{:ok, :fourth, 52}");
+        check(&mut cluster, "{:fetch_revision, :l}", "{:ok, %{a: 1}, 53}");
+        check(&mut cluster, "{:replica_ask, 1, 11, 60}", "{:ok, 11}");
+        cast(
+            &mut cluster,
+            &["{:replica_many, 1, 12, [{:k}, {:l}, {61, 4_000_000_000_000, :m, 1}, {62, :m, 2}]}"],
+        );
+        check(&mut cluster, "{:get_many, [:k, :l, :m]}", "%{m: 2}");
+        // What is none changes nothing, and the store goes on.
+        for changes in
+            ["[{70, :k, 1}, :x]", "[{70, :k, 1} | :x]", ":x", "[{-1, :k, 1}]", "[{}]", "[{0, :k, 1}]"]
+        {
+            cast(&mut cluster, &[&format!("{{:replica_many, 1, 13, {changes}}}")]);
+        }
+        cast(
+            &mut cluster,
+            &["{:replica_many, 2, 13, [{70, :k, 1}, {71, :l, 1}]}", "{:replica_many, 1, 13, []}"],
+        );
+        check(&mut cluster, ":count", "1");
+        check(&mut cluster, "{:replica_ask, 1, 13, 60}", "{:ok, 13}");
+        // Into a copy too.
+        cast(
+            &mut cluster,
+            &[
+                "{:replica_copy, 1, 14, :begin}",
+                "{:replica_many, 1, 15, [{70, :k, 1}, {:l}, {71, :n, 2}]}",
+                "{:replica_copy, 1, 15, :end}",
+            ],
+        );
+        check(&mut cluster, "{:get_many, [:k, :l, :m, :n]}", "%{k: 1, n: 2}");
+        check(&mut cluster, "{:replica_ask, 1, 15, 71}", "{:ok, 15}");
+    });
+}
+
+#[test]
 fn what_an_elixir_server_sends_is_numbered_by_its_slave() {
     on_each_engine(|mut cluster| {
         cast(&mut cluster, &["{:replicate_put, 1, :a}", "{:replicate_put, 2, :b}", "{:replicate_delete, 1}"]);

@@ -7,11 +7,11 @@ use super::keys::{Keys, Pieces};
 use super::outcome::Outcome;
 use super::serve::{Asked, Changes};
 use crate::etf::{TermError, TermView, Traits};
-use crate::kv::write::{Stamp, check_value};
+use crate::kv::write::{Stamp, Write, check_value};
 use crate::store::{Change, PendingMany, Store, StoreError, UpdateMany, Value, Written};
 
 /// The keys, and what they get.
-pub(super) struct Many<'a> {
+pub(in crate::kv) struct Many<'a> {
     keys: Pieces,
     gets: Gets<'a>,
 }
@@ -27,6 +27,8 @@ enum Gets<'a> {
         values: Vec<(Range<usize>, Traits)>,
         stamp: Stamp,
     },
+    /// The same of a primary's write: each value has its own stamp, and where there is none the key goes.
+    Replicated { changes: Cow<'a, [u8]>, values: Vec<Option<(Range<usize>, Traits, Stamp)>> },
 }
 
 impl<'a> Many<'a> {
@@ -40,9 +42,7 @@ impl<'a> Many<'a> {
         let mut values = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             let value = check_value(key, value)?;
-            // It is a part of the term.
-            let from = value.bytes().as_ptr() as usize - whole.bytes().as_ptr() as usize;
-            let value = (from..from + value.bytes().len(), value.traits());
+            let value = (part_of(whole, value), value.traits());
             match keys.insert(key)? {
                 (_, true) => values.push(value),
                 // The last counts.
@@ -62,9 +62,31 @@ impl<'a> Many<'a> {
         Ok(Self { gets: Gets::Nothing(keys.len()), keys })
     }
 
+    /// A write of the primary: these changes, which stand in a term.
+    pub(in crate::kv) fn replicated(whole: TermView<'a>, writes: &[Write<'a>]) -> Result<Self, TermError> {
+        let mut keys = Keys::default();
+        let mut values = Vec::with_capacity(writes.len());
+        for write in writes {
+            let (key, value) = write.check()?;
+            let value = value.map(|value| (part_of(whole, value), value.traits(), write.stamp()));
+            match keys.insert(key)? {
+                (_, true) => values.push(value),
+                (at, false) => values[at] = value,
+            }
+        }
+        let gets = Gets::Replicated { changes: Cow::Borrowed(whole.bytes()), values };
+        Ok(Self { keys: keys.into_pieces(), gets })
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.keys.len() == 0
     }
+}
+
+/// Where a part of a term stands in that.
+fn part_of(whole: TermView<'_>, part: TermView<'_>) -> Range<usize> {
+    let from = part.bytes().as_ptr() as usize - whole.bytes().as_ptr() as usize;
+    from..from + part.bytes().len()
 }
 
 impl Gets<'_> {
@@ -73,6 +95,9 @@ impl Gets<'_> {
             Self::Nothing(len) => Gets::Nothing(*len),
             Self::Values { pairs, values, stamp } => {
                 Gets::Values { pairs: Cow::Owned(pairs.to_vec()), values: values.clone(), stamp: *stamp }
+            }
+            Self::Replicated { changes, values } => {
+                Gets::Replicated { changes: Cow::Owned(changes.to_vec()), values: values.clone() }
             }
         }
     }
@@ -84,6 +109,9 @@ impl Gets<'_> {
             Self::Values { values, .. } => {
                 values.iter().map(|(_, traits)| *traits).fold(Traits::none(), Traits::union)
             }
+            Self::Replicated { values, .. } => {
+                values.iter().flatten().map(|(_, traits, _)| *traits).fold(Traits::none(), Traits::union)
+            }
         }
     }
 
@@ -91,6 +119,7 @@ impl Gets<'_> {
         match self {
             Self::Nothing(len) => *len,
             Self::Values { values, .. } => values.len(),
+            Self::Replicated { values, .. } => values.len(),
         }
     }
 
@@ -102,6 +131,14 @@ impl Gets<'_> {
                 None => Change::Keep,
                 Some((range, traits)) => {
                     let bytes = pairs.get(range.clone()).unwrap_or_default();
+                    Change::Put(stamp.put_into(Value::of(bytes, *traits)))
+                }
+            },
+            Self::Replicated { changes, values } => match values.get(at) {
+                None => Change::Keep,
+                Some(None) => Change::Delete,
+                Some(Some((range, traits, stamp))) => {
+                    let bytes = changes.get(range.clone()).unwrap_or_default();
                     Change::Put(stamp.put_into(Value::of(bytes, *traits)))
                 }
             },
@@ -170,6 +207,7 @@ impl PendingMany for Later {
         match &self.gets {
             Gets::Nothing(_) => 0,
             Gets::Values { pairs, .. } => pairs.len(),
+            Gets::Replicated { changes, .. } => changes.len(),
         }
     }
 

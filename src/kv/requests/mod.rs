@@ -28,6 +28,7 @@ mod watch;
 pub use edit::Edit;
 pub use lookup::Lookup;
 pub(super) use lookup::Shape;
+pub(super) use many::Many;
 pub(super) use options::{Options, Parts, Takes};
 pub use options::{Ttl, WriteOptions};
 pub(super) use outcome::Outcome;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::edit::Prepared;
 use super::outcome::Outcome;
 use super::single::OfKey;
-use super::{Edit, Lookup, Unserved, WriteOptions};
+use super::{Edit, Lookup, Many, Unserved, WriteOptions};
 use crate::etf::{TermError, TermView, Traits};
 use crate::kv::KeyValueServer;
 use crate::kv::confirm::{Confirmations, Era, Wanted};
@@ -38,11 +38,22 @@ pub(super) trait Changes {
     fn into_outcome(self) -> Outcome;
 }
 
-/// A caller that waits for an edit, and what is needed to answer it.
+/// Told what has become of a write, with its number.
+pub(in crate::kv) type Told = Box<dyn FnOnce(&Result<Option<u64>, StoreError>) + Send>;
+
+/// What an edit is done for.
+enum For {
+    Caller {
+        caller: OwnedCaller,
+        /// The slaves that are to have it before.
+        confirm: Option<(usize, Era)>,
+    },
+    Other(Told),
+}
+
+/// What waits for an edit, and what is needed to tell of it.
 pub(super) struct Asked {
-    caller: OwnedCaller,
-    /// The slaves that are to have it before.
-    confirm: Option<(usize, Era)>,
+    done_for: For,
     /// Of the one key that it is of.
     traits: Traits,
     store: ProcessId,
@@ -58,16 +69,20 @@ impl Asked {
         needs: Traits,
         outcome: Outcome,
     ) {
-        let Self { caller, confirm, traits, store, confirmations, dispatch } = self;
+        let Self { done_for, traits, store, confirmations, dispatch } = self;
         let result = result.map(|written| {
             written.map(|written| {
-                let confirmed = confirm.is_some();
+                let confirmed = matches!(done_for, For::Caller { confirm: Some(_), .. });
                 let write = Committed { written, traits, revision: 0, confirmed, has_ended: false };
                 committed_later(&confirmations, &write, store, &*dispatch);
                 written.seq
             })
         });
         ended(&confirmations, store, &*dispatch);
+        let (caller, confirm) = match done_for {
+            For::Caller { caller, confirm } => (caller, confirm),
+            For::Other(told) => return told(&result),
+        };
         match (result, confirm) {
             (Ok(Some(seq)), Some((slaves, era))) => {
                 confirmations.wait_to_say(Wanted { seq, slaves, traits: needs, era }, caller, outcome);
@@ -166,22 +181,8 @@ impl<S: Store> KeyValueServer<S> {
         let era = (confirm > 0).then(|| self.confirmations.expect(self.confirm.timeout, turn));
         let confirm = era.map(|era| (confirm, era));
         let (traits, me) = (edit.traits(), turn.me);
-        let asked = || Asked {
-            caller: caller.to_owned(&me.pid),
-            confirm,
-            traits,
-            store: me.id,
-            confirmations: Arc::clone(&self.confirmations),
-            dispatch: Arc::clone(&self.dispatch),
-        };
-        let result = if S::AT_ONCE {
-            self.change_at_once(&mut edit, confirm.is_some(), asked, turn)
-        } else {
-            match self.hand_in_edit(&mut edit, confirm.is_some(), asked, turn) {
-                Some(result) => result,
-                None => return,
-            }
-        };
+        let asked = || self.asked(For::Caller { caller: caller.to_owned(&me.pid), confirm }, traits, me.id);
+        let Some(result) = self.change(&mut edit, confirm.is_some(), asked, turn) else { return };
         match (&result, confirm) {
             (&Ok(Some(seq)), Some((slaves, era))) => {
                 let wanted = Wanted { seq, slaves, traits: edit.needs(), era };
@@ -195,6 +196,36 @@ impl<S: Store> KeyValueServer<S> {
             Ok(_) => edit.into_outcome().reply(caller, turn),
             Err(error) => turn.reply(caller, |w| write_error(w, &error)),
         }
+    }
+
+    fn asked(&self, done_for: For, traits: Traits, store: ProcessId) -> Asked {
+        let (confirmations, dispatch) = (Arc::clone(&self.confirmations), Arc::clone(&self.dispatch));
+        Asked { done_for, traits, store, confirmations, dispatch }
+    }
+
+    /// A write of several keys for which nobody waits; `told` is made where the store answers later.
+    pub(in crate::kv) fn write_many(
+        &self,
+        mut many: Many<'_>,
+        turn: &mut Turn<'_>,
+        told: impl FnOnce() -> Told,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        let (traits, store) = (many.traits(), turn.me.id);
+        self.change(&mut many, false, || self.asked(For::Other(told()), traits, store), turn)
+    }
+
+    /// `None`: the store answers later.
+    fn change(
+        &self,
+        edit: &mut impl Changes,
+        confirmed: bool,
+        asked: impl FnOnce() -> Asked,
+        turn: &mut Turn<'_>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        if S::AT_ONCE {
+            return Some(self.change_at_once(edit, confirmed, asked, turn));
+        }
+        self.hand_in_edit(edit, confirmed, asked, turn)
     }
 
     fn change_at_once(

@@ -1,16 +1,18 @@
 //! What a primary that is a kvnode casts to its slave ([`crate::replica::dialect`]).
 
 use std::fmt::Debug;
+use std::ops::DerefMut;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::calls::read_slaves;
 use super::in_place::{Export, InPlace};
 use super::{left_undone, not_kept, said, taken};
-use crate::etf::{Cursor, TermError};
+use crate::etf::{Cursor, TermError, TermView};
 use crate::kv::Work;
 use crate::kv::clock::Clock;
-use crate::kv::request::{FromPrimary, SkippedWrite};
+use crate::kv::request::{FromPrimary, OneOfMany, SkippedWrite};
+use crate::kv::requests::{KEYS_MAX, Many};
 use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Stamp, Write, Written, at_once, shared_value};
 use crate::process::{SkippedMessage, Turn};
@@ -52,6 +54,11 @@ fn log_all(outputs: Vec<Output>, store: &dyn Debug) {
     }
 }
 
+/// A store that answers at once has a write under the machine's lock.
+fn held_while_written<S: Store, L>(machine: L) -> Option<L> {
+    S::AT_ONCE.then_some(machine)
+}
+
 impl<S: Store> KeyValueServer<S> {
     /// A cast of a primary.
     ///
@@ -64,13 +71,14 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Result<(), TermError> {
         match message {
             FromPrimary::Put { session, seq, revision, deadline, key, value } => {
-                let deadline = Clock::deadline_of(deadline, self.upstream.ahead.load(Ordering::Relaxed));
-                let stamp = Stamp { copy: self.upstream.copy(), revision, deadline };
-                self.ends_at(deadline, turn);
-                return self.take_in(session, seq, Write::Put { key, value, stamp }, turn);
+                let write = self.put_of(key, value, revision, deadline);
+                return self.take_in(session, seq, write, turn);
             }
             FromPrimary::Delete { session, seq, key } => {
                 return self.take_in(session, seq, Write::Delete { key }, turn);
+            }
+            FromPrimary::Many { session, seq, changes } => {
+                return self.take_in_many(session, seq, changes, turn);
             }
             FromPrimary::Copy { session, seq, mark } => self.copy_mark(session, seq, mark, turn),
             FromPrimary::Slaves { session, slaves } => {
@@ -94,6 +102,7 @@ impl<S: Store> KeyValueServer<S> {
         write: Write<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
+        self.ends_at(write.stamp().deadline, turn);
         // Another primary's greeting waits until this write is with the store. A store that answers at once has it under the
         // machine's own lock, so that this is the only one. One that answers later may have this thread wait for room, and
         // tells on its own thread what became of other writes.
@@ -105,12 +114,7 @@ impl<S: Store> KeyValueServer<S> {
             Take::Store(ticket) => (ticket, None),
             Take::Exporting(ticket) => (ticket, Some((machine.copy(), machine.brought_from()))),
         };
-        let held = if S::AT_ONCE {
-            Some(machine)
-        } else {
-            drop(machine);
-            None
-        };
+        let held = held_while_written::<S, _>(machine);
         let written = match exporting {
             Some(numbers) => self.write_exporting(numbers, write, ticket, turn),
             None => {
@@ -124,6 +128,79 @@ impl<S: Store> KeyValueServer<S> {
             // What is no write is missed by nobody.
             Err(_) => &Ok(0),
         };
+        self.has_stored(held, ticket, result, turn);
+        written.map(|_| ())
+    }
+
+    /// A write of several keys: all of it is with the store at once, or nothing.
+    fn take_in_many(
+        &self,
+        session: u64,
+        seq: u64,
+        changes: TermView<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), TermError> {
+        let mut cursor = changes.cursor();
+        let len = cursor.list()?;
+        let mut rest = (0..len).map(|_| -> Result<Write<'_>, TermError> {
+            let change = cursor.term()?.noticed_in(changes);
+            let change = OneOfMany::read(change).ok_or(TermError::Tag(change.tag()))?;
+            Ok(match change.put {
+                Some((value, revision, deadline)) => self.put_of(change.key, value, revision, deadline),
+                None => Write::Delete { key: change.key },
+            })
+        });
+        let turns = (!S::AT_ONCE).then(|| self.turns.lock());
+        let mut machine = self.upstream.machine.lock();
+        if len > KEYS_MAX || machine.takes_apart() {
+            drop((machine, turns));
+            // As a primary sends it to servers of the other kind: the last key alone has the number of the write.
+            return (1..=len).rev().zip(rest).try_for_each(|(behind, write)| {
+                let seq = if behind == 1 { seq } else { seq.saturating_sub(1) };
+                self.take_in(session, seq, write?, turn)
+            });
+        }
+        let Take::Store(ticket) = machine.take(session, seq) else { return Ok(()) };
+        let held = held_while_written::<S, _>(machine);
+        let writes: Result<Vec<Write<'_>>, TermError> = rest.by_ref().collect();
+        let many = writes.and_then(|writes| {
+            if cursor.list()? > 0 {
+                return Err(TermError::Tag(changes.tag()));
+            }
+            writes.iter().for_each(|write| self.ends_at(write.stamp().deadline, turn));
+            Many::replicated(changes, &writes)
+        });
+        let written = many.map(|many| {
+            let (upstream, store) = (&self.upstream, turn.me.id);
+            self.write_many(many, turn, || {
+                let upstream = Arc::clone(upstream);
+                Box::new(move |result| upstream.stored(ticket, result, &store))
+            })
+        });
+        let result = match &written {
+            Ok(None) => return Ok(()),
+            Ok(Some(result)) => result,
+            // As above.
+            Err(_) => &Ok(None),
+        };
+        self.has_stored(held, ticket, result, turn);
+        written.map(|_| ())
+    }
+
+    /// A put of the primary, with the numbers that it has there.
+    fn put_of<'a>(&self, key: TermView<'a>, value: TermView<'a>, revision: u64, deadline: u64) -> Write<'a> {
+        let deadline = Clock::deadline_of(deadline, self.upstream.ahead.load(Ordering::Relaxed));
+        Write::Put { key, value, stamp: Stamp { copy: self.upstream.copy(), revision, deadline } }
+    }
+
+    /// The store is done with a write; `held`: the machine's lock, where that was held meanwhile.
+    fn has_stored<T>(
+        &self,
+        held: Option<impl DerefMut<Target = Upstream>>,
+        ticket: Ticket,
+        result: &Result<T, StoreError>,
+        turn: &Turn<'_>,
+    ) {
         match held {
             Some(mut machine) => {
                 let said = stored(&mut machine, ticket, result);
@@ -132,7 +209,6 @@ impl<S: Store> KeyValueServer<S> {
             }
             None => self.upstream.stored(ticket, result, &turn.me),
         }
-        written.map(|_| ())
     }
 
     /// A write of the primary in whose place what was there before the copy is kept elsewhere.

@@ -12,26 +12,55 @@ use crate::replica::source::ReplicaWrite;
 struct Entry {
     /// The cast, encoded.
     message: Vec<u8>,
-    /// Where in the message the key stands; nowhere in a copy's mark.
-    key: (u32, u32),
-    /// The key, where that in the message is not canonical.
-    canonical: Option<Box<[u8]>>,
+    about: About,
     /// The store's number of the write, or of the last one before what was read.
     seq: u64,
     traits: Traits,
-    /// `None`: it is a write.
-    mark: Option<CopyMark>,
+    /// Something of it takes room.
     is_put: bool,
 }
 
+/// What a cast is of.
+enum About {
+    Mark(CopyMark),
+    /// The key that stands there in the message.
+    Key(Part),
+    /// This key, which stands in the message otherwise than here.
+    Canonical(Box<[u8]>),
+    /// The keys of one write.
+    Keys(Box<[Part]>),
+}
+
+/// A part of a message.
+#[derive(Clone, Copy)]
+struct Part {
+    from: u32,
+    to: u32,
+}
+
 /// The next message for a slave.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Next<'a> {
-    pub(super) message: &'a [u8],
-    /// `None`: it is a copy's mark.
-    pub(super) key: Option<&'a [u8]>,
-    pub(super) is_put: bool,
-    pub(super) traits: Traits,
+    entry: &'a Entry,
+}
+
+impl<'a> Next<'a> {
+    pub(super) fn message(&self) -> &'a [u8] {
+        &self.entry.message
+    }
+
+    pub(super) const fn is_put(&self) -> bool {
+        self.entry.is_put
+    }
+
+    pub(super) const fn traits(&self) -> Traits {
+        self.entry.traits
+    }
+
+    /// The keys that it writes: none in a copy's mark.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.entry.keys()
+    }
 }
 
 /// What was taken out.
@@ -65,6 +94,11 @@ impl Log {
         self.add(Entry::new(dialect, seq, write));
     }
 
+    /// A write of several keys, which stays one.
+    pub(super) fn push_many(&mut self, session: u64, seq: u64, writes: &[ReplicaWrite<'_>]) {
+        self.add(Entry::of_many(session, seq, writes));
+    }
+
     pub(super) fn push_mark(&mut self, session: u64, seq: u64, mark: CopyMark) {
         self.add(Entry::of_mark(session, seq, mark));
     }
@@ -86,8 +120,7 @@ impl Log {
         let entry = self.entries.get(self.sent)?;
         self.sent += 1;
         self.sent_bytes += entry.bytes();
-        let Entry { message, traits, is_put, .. } = entry;
-        Some(Next { message, key: entry.key(), is_put: *is_put, traits: *traits })
+        Some(Next { entry })
     }
 
     /// One more than the number of the last write that was sent.
@@ -138,7 +171,7 @@ impl Log {
         {
             if self.first >= up_to {
                 self.on_its_way = (self.on_its_way.0 + entry.bytes(), self.first + 1);
-                lost.wholes |= matches!(entry.mark, Some(CopyMark::Whole | CopyMark::End));
+                lost.wholes |= matches!(entry.about, About::Mark(CopyMark::Whole | CopyMark::End));
             }
             self.first += 1;
             self.sent -= 1;
@@ -159,7 +192,7 @@ impl Log {
     pub(super) fn drop_unsent_puts(&mut self, mut key: impl FnMut(&[u8])) -> Lost {
         let mut lost = Lost::default();
         for entry in self.entries.split_off(self.sent) {
-            if !entry.is_put && entry.key().is_some() {
+            if !entry.is_put && !matches!(entry.about, About::Mark(_)) {
                 self.entries.push_back(entry);
             } else {
                 self.bytes -= entry.bytes();
@@ -221,57 +254,89 @@ impl Log {
 
 impl Lost {
     fn see(&mut self, entry: &Entry, key: &mut impl FnMut(&[u8])) {
-        match entry.key() {
-            Some(lost) => {
-                self.writes += 1;
-                key(lost);
-            }
-            None => self.marks |= matches!(entry.mark, Some(CopyMark::Begin | CopyMark::End)),
+        self.marks |= matches!(entry.about, About::Mark(CopyMark::Begin | CopyMark::End));
+        for lost in entry.keys() {
+            self.writes += 1;
+            key(lost);
         }
     }
 }
 
 impl Entry {
     fn new(dialect: Dialect, seq: u64, write: ReplicaWrite<'_>) -> Self {
-        let (len, traits) = match write {
-            ReplicaWrite::Put { key, value, traits, .. } => (key.len() + value.len(), traits),
-            ReplicaWrite::Delete { key, traits } => (key.len(), traits),
-        };
-        let mut message = Vec::with_capacity(len + 64);
+        let traits = write.traits();
+        let mut message = Vec::with_capacity(write.len() + 64);
         let (key, value) = dialect.begin_write(&mut TermWriter::new(&mut message), seq, write);
-        let from = message.len() as u32;
         let sent = dialect.key(key, traits);
-        message.extend_from_slice(&sent);
-        let to = message.len() as u32;
+        let part = Part::behind(&mut message, &sent);
         message.extend_from_slice(value);
         let is_put = matches!(write, ReplicaWrite::Put { .. });
-        let canonical = matches!(sent, Cow::Owned(_)).then(|| key.into());
-        Self { message, key: (from, to), canonical, seq, traits, mark: None, is_put }
+        let about = match sent {
+            Cow::Borrowed(_) => About::Key(part),
+            Cow::Owned(_) => About::Canonical(key.into()),
+        };
+        Self { message, about, seq, traits, is_put }
+    }
+
+    fn of_many(session: u64, seq: u64, writes: &[ReplicaWrite<'_>]) -> Self {
+        let mut message = Vec::with_capacity(writes.iter().map(|write| write.len() + 32).sum());
+        dialect::begin_many(&mut TermWriter::new(&mut message), session, seq, writes.len());
+        let keys = writes.iter().map(|write| {
+            let (key, value) = dialect::begin_one_of_many(&mut TermWriter::new(&mut message), write);
+            let part = Part::behind(&mut message, key);
+            message.extend_from_slice(value);
+            part
+        });
+        let about = About::Keys(keys.collect());
+        TermWriter::new(&mut message).nil();
+        let traits = writes.iter().map(ReplicaWrite::traits).fold(Traits::none(), Traits::union);
+        let is_put = writes.iter().any(|write| matches!(write, ReplicaWrite::Put { .. }));
+        Self { message, about, seq, traits, is_put }
     }
 
     fn of_mark(session: u64, seq: u64, mark: CopyMark) -> Self {
         let message = encode(|w| dialect::write_mark(w, session, seq, mark));
-        let (traits, mark) = (Traits::none(), Some(mark));
-        Self { message, key: (0, 0), canonical: None, seq, traits, mark, is_put: false }
+        Self { message, about: About::Mark(mark), seq, traits: Traits::none(), is_put: false }
     }
 
     /// The memory of its bytes.
     fn bytes(&self) -> usize {
-        self.message.len() + self.canonical.as_ref().map_or(0, |key| key.len())
+        let more = match &self.about {
+            About::Mark(_) | About::Key(_) => 0,
+            About::Canonical(key) => key.len(),
+            About::Keys(keys) => size_of_val(&**keys),
+        };
+        self.message.len() + more
     }
 
-    fn key(&self) -> Option<&[u8]> {
-        if self.canonical.is_some() {
-            return self.canonical.as_deref();
-        }
-        let (from, to) = self.key;
-        (from < to).then(|| &self.message[from as usize..to as usize])
+    fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let (one, several): (Option<&[u8]>, &[Part]) = match &self.about {
+            About::Mark(_) => (None, &[]),
+            About::Key(part) => (Some(part.of(&self.message)), &[]),
+            About::Canonical(key) => (Some(key), &[]),
+            About::Keys(keys) => (None, keys),
+        };
+        one.into_iter().chain(several.iter().map(|part| part.of(&self.message)))
+    }
+}
+
+impl Part {
+    /// Puts bytes behind a message, as a part of it. A message has less than 4 GiB, as its values have.
+    fn behind(message: &mut Vec<u8>, bytes: &[u8]) -> Self {
+        let from = message.len() as u32;
+        message.extend_from_slice(bytes);
+        Self { from, to: message.len() as u32 }
+    }
+
+    fn of(self, message: &[u8]) -> &[u8] {
+        message.get(self.from as usize..self.to as usize).unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::etf::TermView;
 
     fn delete(key: &[u8]) -> ReplicaWrite<'_> {
         ReplicaWrite::Delete { key, traits: Traits::none() }
@@ -321,10 +386,50 @@ mod tests {
             Lost { writes: 1, marks: false, wholes: false }
         );
         assert_eq!((lost, log.len(), log.sent_up_to()), (vec![1, 2, 3, 5], 2, 3));
-        assert_eq!(log.send().and_then(|next| next.key), Some(&[4][..]));
-        assert_eq!(log.send().map(|next| (next.key, next.is_put)), Some((Some(&[6][..]), false)));
+        let sent = |log: &mut Log| {
+            log.send().map(|next| (next.keys().map(<[u8]>::to_vec).collect::<Vec<_>>(), next.is_put()))
+        };
+        assert_eq!(sent(&mut log), Some((vec![vec![4]], false)));
+        assert_eq!(sent(&mut log), Some((vec![vec![6]], false)));
         assert_eq!(log.acknowledge(5), Some(1));
         assert_eq!((log.len(), log.bytes(), log.sent_bytes()), (0, 0, 0), "and has come");
+    }
+
+    #[test]
+    fn a_write_of_several_keys_is_one_message_and_gives_all_its_keys_when_it_is_lost() {
+        let [a, b, c] = ["a", "b", "c"].map(|key| encode(|w| _ = w.atom(key)));
+        let put = |key, deadline| ReplicaWrite::Put {
+            key,
+            value: &a,
+            traits: Traits::V4_NC,
+            revision: 7,
+            deadline,
+        };
+        let mut log = Log::default();
+        log.push_many(1, 9, &[put(&a, 0), delete(&b), put(&c, 5)]);
+        log.push_many(1, 10, &[delete(&b), delete(&c)]);
+        assert!(log.bytes() > log.entries[0].message.len() + log.entries[1].message.len());
+        let texts: Vec<String> = (0..2)
+            .map(|_| {
+                let next = log.send().expect("it waits");
+                let message = TermView::parse(next.message()).expect("a term");
+                format!("{message:?} {} {}", next.is_put(), next.traits() == Traits::V4_NC)
+            })
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                "{:\"$gen_cast\", {:replica_many, 1, 9, [{7, :a, :a}, {:b}, {7, 5, :c, :a}]}} true true",
+                "{:\"$gen_cast\", {:replica_many, 1, 10, [{:b}, {:c}]}} false false"
+            ]
+        );
+        assert_eq!((log.sent_seq(), log.acknowledge(1), log.len()), (Some(10), Some(9), 1));
+        let mut lost = Vec::new();
+        assert_eq!(
+            log.lose(2, |key| lost.push(key.to_vec())),
+            Lost { writes: 2, marks: false, wholes: false }
+        );
+        assert_eq!((lost, log.bytes()), (vec![b, c], 0));
     }
 
     #[test]

@@ -28,12 +28,7 @@ impl Downstream {
             Phase::Streaming { stream, .. } => {
                 stream.log.push(stream.dialect, seq, write);
                 self.lacks.queued(write.key());
-                // One write always fits, so that a large value is not refused by a small bound.
-                if stream.log.bytes() <= bytes_max || stream.log.len() == 1 {
-                    return Pushed::Ready;
-                }
-                self.fall_behind();
-                Pushed::Behind
+                self.was_queued()
             }
             Phase::Held { stream, .. } => {
                 let is_delete = matches!(write, ReplicaWrite::Delete { .. });
@@ -53,6 +48,36 @@ impl Downstream {
                 self.lacks.miss(write.key());
                 Pushed::Kept
             }
+        }
+    }
+
+    /// The same of a write of several keys; `told`: of each part in which it is queued. A kvnode that is sent all that there is gets
+    /// it whole. Another is sent it key by key, and has the write before until it has the last of these.
+    pub fn push_many(&mut self, seq: u64, writes: &[ReplicaWrite<'_>], mut told: impl FnMut(Pushed)) {
+        if let Phase::Streaming { stream, .. } = &mut self.phase
+            && let Dialect::Kvnode { session } = stream.dialect
+            && writes.len() > 1
+            && !planted(Rule::ManyWhole)
+        {
+            stream.log.push_many(session, seq, writes);
+            writes.iter().for_each(|write| self.lacks.queued(write.key()));
+            return told(self.was_queued());
+        }
+        for (behind, write) in (1..=writes.len()).rev().zip(writes) {
+            told(self.push(if behind == 1 { seq } else { seq.saturating_sub(1) }, *write));
+        }
+    }
+
+    /// What is queued is more than before.
+    fn was_queued(&mut self) -> Pushed {
+        let bytes_max = self.lacks.bytes_max();
+        match &self.phase {
+            // One write always fits, so that a large value is not refused by a small bound.
+            Phase::Streaming { stream, .. } if stream.log.bytes() > bytes_max && stream.log.len() > 1 => {
+                self.fall_behind();
+                Pushed::Behind
+            }
+            _ => Pushed::Ready,
         }
     }
 
@@ -89,15 +114,16 @@ impl Downstream {
             && (log.sent_bytes() < window_bytes(WINDOW_BYTES) || planted(Rule::Window))
             && let Some(next) = log.send()
         {
-            let decodes = !cannot_decode.intersects(next.traits);
+            let decodes = !cannot_decode.intersects(next.traits());
             if decodes {
-                room = send(&at, next.message);
+                room = send(&at, next.message());
             }
-            match next.key {
-                Some(key) if next.is_put && !decodes => withheld.insert(key, bytes_max),
-                // What it cannot decode it does not have, and need not delete.
-                Some(key) if !withheld.is_empty() => withheld.remove(key),
-                _ => {}
+            // What it cannot decode it does not have, and need not delete.
+            let withholds = next.is_put() && !decodes;
+            if withholds || !withheld.is_empty() {
+                let note =
+                    |key| if withholds { withheld.insert(key, bytes_max) } else { withheld.remove(key) };
+                next.keys().for_each(note);
             }
         }
         let has_news = had_all && !withheld.is_empty();

@@ -297,6 +297,14 @@ impl Upstream {
         Take::Store(self.under_way.begin(seq, counts))
     }
 
+    /// Whether a write of several keys is taken key by key: into a copy that is put aside, of which nobody sees a part, or where each
+    /// key's own value is looked at.
+    pub fn takes_apart(&self) -> bool {
+        self.following().is_some_and(|following| {
+            matches!(following.sync, Sync::Copying(Staging::Aside)) || following.may_hold_own_values()
+        })
+    }
+
     /// The same while a copy is under way.
     #[cold]
     fn take_in_copy(&mut self, seq: u64) -> Take {

@@ -7,6 +7,8 @@ use crate::etf::{OwnedTerm, Pid, encode};
 use crate::replica::{GreetingAnswer, Lineage, Present, PresentValue, Said, SlaveName};
 use std::time::Duration;
 
+mod many;
+
 /// Nothing but one key, whose value is itself.
 struct OneKey(Vec<u8>);
 

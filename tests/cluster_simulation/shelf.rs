@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvnode::etf::{TermView, Traits, encode};
 use kvnode::store::{
-    Batch, Done, Due, DueDone, MemoryStore, Pending, ReadDone, Room, Scan, ScanDone, Shows, Store,
-    StoreError, Update, Value,
+    Batch, Done, Due, DueDone, MemoryStore, Pending, PendingMany, ReadDone, Room, Scan, ScanDone, Shows,
+    Store, StoreError, Update, UpdateMany, Value,
 };
 use parking_lot::Mutex;
 
@@ -58,6 +58,16 @@ impl Shelf {
 
     fn changed(&self) {
         self.changes.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A key may have changed.
+    fn look(&self, key: &[u8]) {
+        let value =
+            self.entries.get(key, |value| value.map(|value| number(value.bytes)), || Box::new(|_| {}));
+        match value.flatten() {
+            Some(value) => _ = self.data.lock().insert(number(key), value),
+            None => _ = self.data.lock().remove(&number(key)),
+        }
     }
 }
 
@@ -144,12 +154,19 @@ impl Store for Shelf {
     ) -> Option<Result<Option<u64>, StoreError>> {
         self.changed();
         let updated = self.entries.update(key, update, later);
-        let value =
-            self.entries.get(key, |value| value.map(|value| number(value.bytes)), || Box::new(|_| {}));
-        match value.flatten() {
-            Some(value) => _ = self.data.lock().insert(number(key), value),
-            None => _ = self.data.lock().remove(&number(key)),
-        }
+        self.look(key);
+        updated
+    }
+
+    fn update_many<U: UpdateMany>(
+        &self,
+        keys: &[&[u8]],
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn PendingMany>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        self.changed();
+        let updated = self.entries.update_many(keys, update, later);
+        keys.iter().for_each(|key| self.look(key));
         updated
     }
 

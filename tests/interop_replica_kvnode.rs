@@ -9,3 +9,5 @@ mod promotion;
 #[path = "interop_replica_kvnode/reach.rs"]
 mod reach;
 mod support;
+#[path = "interop_replica_kvnode/whole.rs"]
+mod whole;

@@ -26,7 +26,9 @@
 //!
 //! What has no bound ends with a byte 0, and a 0 in it is followed by 255. A negative number is all of that inverted.
 //!
-//! So no main part begins with another one. Stores on disk keep these bytes: another order wants a new format of their folders.
+//! A main part may be the beginning of another one, as that of 1024 is of 1025's; but what follows then, in the other one, is the 255 of
+//! an escaped 0, or, in a negative number, its inverse. Behind the whole of a main part, and behind that of an element, there are the
+//! ties, another element or a tail, which begin with neither. Stores on disk keep these bytes: another order wants a new format of their folders.
 
 mod range;
 

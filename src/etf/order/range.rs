@@ -6,13 +6,20 @@
 //! there is, whatever lies between.
 //!
 //! Terms that are `==` are in a range together, or not in it together: from 1 on there is 1.0 too.
+//!
+//! Where a term ends its bytes may go on as those of another one, with an escaped 0 or the inverse of that. So a stretch of all that goes on
+//! behind some terms is not all that begins with their bytes: it lies between [`GOES_ON`] and [`ESCAPES`].
 
-use super::{BITS, LIST, NIL, TUPLE, escape, main_part, write_count};
+use super::{BITS, LIST, NIL, TIES, TUPLE, escape, main_part, write_count};
 use crate::etf::tag::BINARY_EXT;
 use crate::etf::{TermError, TermView, key};
 
 /// Above the main part of a term and whatever ties follow it, and below the next term.
-const BEHIND_TIES: u8 = super::TIES + 1;
+const BEHIND_TIES: u8 = TIES + 1;
+/// The first byte of what can follow the main parts of some terms: the ties, or the kind of the next term, which is above.
+const GOES_ON: u8 = TIES;
+/// The first byte that is above all of these: that of an escaped 0, behind which the term itself goes on.
+const ESCAPES: u8 = u8::MAX;
 
 /// A part of all terms, in their order. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +52,7 @@ impl TermRange {
     /// # Errors
     /// Those of [`order_key`](super::order_key).
     pub fn from(self, term: TermView<'_>) -> Result<Self, TermError> {
-        Ok(Self { start: main_part(term)?, ..self })
+        Ok(Self { start: then(main_part(term)?, TIES), ..self })
     }
 
     /// The same up to a term, which is in it, and so is all that is `==` to it.
@@ -53,9 +60,7 @@ impl TermRange {
     /// # Errors
     /// Those of [`order_key`](super::order_key).
     pub fn to(self, term: TermView<'_>) -> Result<Self, TermError> {
-        let mut end = main_part(term)?;
-        end.push(BEHIND_TIES);
-        Ok(Self { end: Some(end), ..self })
+        Ok(Self { end: Some(then(main_part(term)?, BEHIND_TIES)), ..self })
     }
 
     /// What begins with a term: tuples of any size with its elements as the first ones, lists (improper ones too) likewise, and bit
@@ -65,11 +70,11 @@ impl TermRange {
     /// # Errors
     /// Those of [`order_key`](super::order_key).
     pub fn prefix(term: TermView<'_>) -> Result<Option<Self>, TermError> {
-        let stretch = |start: Vec<u8>, head: &[u8]| Self { start, end: next(head), elements: Vec::new() };
+        let stretch = |start: Vec<u8>, end: Option<Vec<u8>>| Self { start, end, elements: Vec::new() };
         if let Some(arity) = term.tuple_arity() {
             let start = main_part(term)?;
             let elements = start.get(tuple_of(arity as u64).len()..).unwrap_or_default().to_vec();
-            let start = if arity == 0 { vec![TUPLE] } else { start };
+            let start = if arity == 0 { vec![TUPLE] } else { then(start, GOES_ON) };
             return Ok(Some(Self { start, end: next(&[TUPLE]), elements }));
         }
         if term.is_list() {
@@ -82,9 +87,9 @@ impl TermRange {
             // Its tail, which is the empty list.
             head.pop();
             return Ok(Some(if head.is_empty() {
-                stretch(vec![NIL], &[LIST])
+                stretch(vec![NIL], next(&[LIST]))
             } else {
-                stretch(head.clone(), &head)
+                stretch(then(head.clone(), GOES_ON), Some(then(head, ESCAPES)))
             }));
         }
         if term.tag() != BINARY_EXT {
@@ -95,7 +100,8 @@ impl TermRange {
         escape(bytes, &mut head);
         // A bit string with the same bytes, of which some bits are none, is shorter than the binary.
         let start = [&head[..], &[0, if bytes.is_empty() { 0 } else { 8 }]].concat();
-        Ok(Some(stretch(start, &head)))
+        let end = next(&head);
+        Ok(Some(stretch(start, end)))
     }
 
     /// No key below this is in it.
@@ -128,18 +134,24 @@ impl TermRange {
         let Some((size, elements)) = size_of(key) else {
             return Seen::Gap { from: key.to_vec(), to: self.end.clone() };
         };
-        let of_size = |size| [&tuple_of(size), &self.elements[..]].concat();
-        if elements.starts_with(&self.elements) {
-            Seen::In
-        } else if elements < &self.elements[..] {
-            Seen::Gap { from: tuple_of(size), to: Some(of_size(size)) }
+        let bound = |size, byte| then([&tuple_of(size), &self.elements[..]].concat(), byte);
+        let follows = elements.strip_prefix(&self.elements[..]);
+        let is_above = match follows {
+            Some([next, ..]) if (GOES_ON..ESCAPES).contains(next) => return Seen::In,
+            Some(rest) => rest.first() == Some(&ESCAPES),
+            None => elements > &self.elements[..],
+        };
+        if is_above {
+            Seen::Gap { from: bound(size, ESCAPES), to: Some(bound(size.saturating_add(1), GOES_ON)) }
         } else {
-            Seen::Gap {
-                from: next(&of_size(size)).unwrap_or_default(),
-                to: Some(of_size(size.saturating_add(1))),
-            }
+            Seen::Gap { from: tuple_of(size), to: Some(bound(size, GOES_ON)) }
         }
     }
+}
+
+fn then(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
+    bytes.push(byte);
+    bytes
 }
 
 /// The first key that is above all that begin with these bytes; `None`: there is none.
@@ -253,6 +265,126 @@ mod tests {
         sees(&prefix("\"\"").unwrap(), &["\"\"", "<<1::size(3)>>", "\"z\""], &["[]"]);
         for none in ["1", ":a", "%{}", "[1 | 2]", "<<1::size(3)>>"] {
             assert_eq!(prefix(none), None, "{none}");
+        }
+    }
+
+    /// Terms of which one's bytes may be the beginning of another one's, and their neighbours.
+    const ALIKE: &[&str] = &[
+        "0",
+        "1",
+        "-1",
+        "1.5",
+        "255",
+        "256",
+        "256.5",
+        "257",
+        "511",
+        "512",
+        "513",
+        "-512",
+        "-513",
+        "512.0",
+        "1023",
+        "1024",
+        "1024.0",
+        "1025",
+        "1027",
+        "1028",
+        "-1023",
+        "-1024",
+        "-1024.5",
+        "-1025",
+        "-1027",
+        "-1028",
+        "65535",
+        "65536",
+        "65536.5",
+        "65537",
+        "65791",
+        "65792",
+        "-65535",
+        "-65536",
+        "-65537",
+        "-65791",
+        "-65792",
+        "4294967296",
+        "4294967297",
+        "18446744073709551616",
+        "18446744073709551617",
+        "-18446744073709551616",
+        "0.5",
+        "0.001953125",
+        "-0.5",
+        ":a",
+        ":\"a\\0\"",
+        ":\"a\\0b\"",
+        ":\"a\\xff\"",
+        ":b",
+        ":\"\"",
+        ":\"\\0\"",
+        "{}",
+        "{1024}",
+        "{1025}",
+        "{:a}",
+        "{:\"a\\0\"}",
+        "{-1024}",
+        "[]",
+        "[1024]",
+        "[1025]",
+        "[1024, 1]",
+        "[-1024]",
+        "[-1025]",
+        "[:a | :b]",
+        "[:\"a\\0\" | :b]",
+        "%{}",
+        "%{1024 => 1}",
+        "%{1025 => 1}",
+        "\"\"",
+        "\"a\"",
+        "<<97, 0>>",
+        "<<97, 0, 255>>",
+        "<<97, 0::size(3)>>",
+    ];
+
+    #[test]
+    fn a_term_whose_bytes_begin_those_of_another_one_is_not_its_prefix() {
+        let main = |text: &str| main_part(term(text).view()).expect("it has an order");
+        // An element is followed by the tail of a list, by nothing, or by another element.
+        let shapes = ["{T}", "{T, -1024}", "{T, :a, []}", "[T]", "[T, -1]", "[T | :a]"];
+        for prefix in ALIKE {
+            let tuple = TermRange::prefix(term(&format!("{{{prefix}}}")).view()).unwrap().unwrap();
+            let list = TermRange::prefix(term(&format!("[{prefix}]")).view()).unwrap().unwrap();
+            let is_same: Vec<(&str, bool)> =
+                ALIKE.iter().map(|other| (*other, main(prefix) == main(other))).collect();
+            for (range, begins) in [(&tuple, "{"), (&list, "[")] {
+                let all = is_same.iter().flat_map(|(other, same)| {
+                    shapes
+                        .iter()
+                        .map(move |shape| (shape.replace('T', other), *same && shape.starts_with(begins)))
+                });
+                let (inside, outside): (Vec<_>, Vec<_>) = all.partition(|(_, is_in)| *is_in);
+                let [inside, outside] =
+                    [&inside, &outside].map(|all| all.iter().map(|(text, _)| &**text).collect::<Vec<&str>>());
+                sees(range, &inside, &outside);
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_has_what_lies_between_its_ends_by_their_main_parts() {
+        let key = |text: &str| key_of(text);
+        let main = |text: &str| main_part(term(text).view()).expect("it has an order");
+        for from in ALIKE {
+            for to in ALIKE {
+                let range =
+                    TermRange::default().from(term(from).view()).unwrap().to(term(to).view()).unwrap();
+                let is_in = |other: &&&str| {
+                    let at_least = main(other) == main(from) || key(other) > key(from);
+                    at_least && (main(other) == main(to) || key(other) < key(to))
+                };
+                let (inside, outside): (Vec<&str>, Vec<&str>) = ALIKE.iter().partition(is_in);
+                sees(&range, &inside, &outside);
+            }
         }
     }
 

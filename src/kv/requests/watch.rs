@@ -86,7 +86,7 @@ impl<S: Store> KeyValueServer<S> {
             return Err(Unserved::Shape);
         }
         let begins = match from {
-            _ if initial => Begins::Initial { by_revision: self.is_told_by_revision() },
+            _ if initial => Begins::Initial,
             Some(seq) => Begins::Behind(seq),
             None => Begins::Now,
         };

@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use ahash::RandomState;
+use hashbrown::HashTable;
+
 use crate::etf::tag::SMALL_TUPLE_EXT;
 use crate::etf::{SharedBytes, TermView, TermWriter, Traits, key};
 use crate::store::Value;
@@ -147,6 +150,15 @@ pub(in crate::kv) struct Log {
     last: u64,
     bytes: usize,
     bounds: Bounds,
+    /// Where each key stands last; only while somebody is shown what is there.
+    index: Option<Index>,
+}
+
+/// Of each key the place of its last event.
+#[derive(Debug, Default)]
+struct Index {
+    places: HashTable<u64>,
+    hasher: RandomState,
 }
 
 /// How much of it is kept.
@@ -158,7 +170,7 @@ pub(in crate::kv) struct Bounds {
 
 impl Log {
     pub(super) const fn new(bounds: Bounds) -> Self {
-        Self { events: VecDeque::new(), before: 0, floor: 1, last: 1, bytes: 0, bounds }
+        Self { events: VecDeque::new(), before: 0, floor: 1, last: 1, bytes: 0, bounds, index: None }
     }
 
     /// The number of the last event.
@@ -191,6 +203,9 @@ impl Log {
         self.last = told.seq;
         self.bytes += told.bytes();
         self.events.push_back(told);
+        if let Some(index) = &mut self.index {
+            index.note(&self.events, self.before, self.events.len() - 1);
+        }
         while self.events.len() > self.bounds.events
             || self.bytes > self.bounds.bytes && self.events.len() > 1
         {
@@ -199,6 +214,9 @@ impl Log {
     }
 
     fn drop_first(&mut self) {
+        if let (Some(index), Some(told)) = (&mut self.index, self.events.front()) {
+            index.forget(told.key(), self.before);
+        }
         if let Some(told) = self.events.pop_front() {
             self.bytes -= told.bytes();
             self.before += 1;
@@ -218,6 +236,7 @@ impl Log {
         self.before += self.events.len() as u64;
         self.events = VecDeque::new();
         (self.bytes, self.floor) = (0, self.last);
+        self.index = None;
     }
 
     /// Behind all that has happened.
@@ -248,16 +267,60 @@ impl Log {
         }
     }
 
-    /// The keys of all events from a place on.
-    pub(super) fn keys_from(&self, place: Place) -> impl Iterator<Item = &[u8]> {
-        let from = usize::try_from(place.0.saturating_sub(self.before)).unwrap_or(usize::MAX);
-        self.events.range(from.min(self.events.len())..).map(Told::key)
+    /// Whether a key has an event behind a place, as far as that is kept. All keys are put into an index for it, at the first time.
+    pub(super) fn has_changed(&mut self, key: &[u8], since: Place) -> bool {
+        let Self { events, before, index, .. } = self;
+        let index = index.get_or_insert_with(|| {
+            let mut index = Index::default();
+            (0..events.len()).for_each(|at| index.note(events, *before, at));
+            index
+        });
+        index.last(key, events, *before).is_some_and(|place| place >= since.0)
+    }
+
+    /// Nobody is shown what is there any more.
+    pub(super) fn forget_index(&mut self) {
+        self.index = None;
     }
 
     /// Events and bytes that are kept.
     #[cfg(test)]
     pub(super) fn kept(&self) -> (usize, usize) {
         (self.events.len(), self.bytes)
+    }
+}
+
+impl Index {
+    /// The key of an event that is kept.
+    fn key(events: &VecDeque<Told>, before: u64, place: u64) -> &[u8] {
+        let at = usize::try_from(place - before).unwrap_or(usize::MAX);
+        events.get(at).map(Told::key).unwrap_or_default()
+    }
+
+    /// A key has its last event at this one of those that are kept.
+    fn note(&mut self, events: &VecDeque<Told>, before: u64, at: usize) {
+        let Self { places, hasher } = self;
+        let place = before + at as u64;
+        let key = Self::key(events, before, place);
+        let hash = hasher.hash_one(key);
+        match places.find_mut(hash, |known| Self::key(events, before, *known) == key) {
+            Some(known) => *known = place,
+            None => {
+                places.insert_unique(hash, place, |known| hasher.hash_one(Self::key(events, before, *known)));
+            }
+        }
+    }
+
+    /// The event at this place is let go.
+    fn forget(&mut self, key: &[u8], place: u64) {
+        if let Ok(last) = self.places.find_entry(self.hasher.hash_one(key), |known| *known == place) {
+            last.remove();
+        }
+    }
+
+    fn last(&self, key: &[u8], events: &VecDeque<Told>, before: u64) -> Option<u64> {
+        let is_it = |known: &u64| Self::key(events, before, *known) == key;
+        self.places.find(self.hasher.hash_one(key), is_it).copied()
     }
 }
 
@@ -317,8 +380,33 @@ mod tests {
         assert_eq!((since(&log, 10), since(&log, 11)), (None, Some(vec![15, 16, 17])));
         let end = log.end();
         log.cut();
-        assert_eq!(numbers(&log, end), Err(()), "whoever has read all is told too");
+        assert_eq!(numbers(&log, end), Err(()), "a reader of all that there was is told, too");
         assert_eq!((since(&log, 17), since(&log, 18)), (None, Some(vec![])));
+    }
+
+    #[test]
+    fn the_last_event_of_each_key_is_known_while_it_is_kept() {
+        let mut log = log(4, usize::MAX);
+        let begin = log.end();
+        let happened = |log: &mut Log, seq, number| log.push(Told::new(seq, &key(number), Happened::Delete));
+        happened(&mut log, 11, 1);
+        happened(&mut log, 12, 2);
+        let between = log.end();
+        let changed = |log: &mut Log, since| [1, 2, 3].map(|number| log.has_changed(&key(number), since));
+        assert_eq!(changed(&mut log, begin), [true, true, false]);
+        assert_eq!(changed(&mut log, between), [false; 3]);
+        happened(&mut log, 13, 1);
+        happened(&mut log, 14, 3);
+        assert_eq!(changed(&mut log, between), [true, false, true]);
+        for seq in 15..18 {
+            happened(&mut log, seq, 9);
+        }
+        assert_eq!(log.kept().0, 4);
+        assert_eq!(changed(&mut log, begin), [false, false, true], "the others are not kept");
+        log.forget_index();
+        assert_eq!(changed(&mut log, begin), [false, false, true]);
+        log.cut();
+        assert_eq!(changed(&mut log, begin), [false; 3]);
     }
 
     #[test]

@@ -19,8 +19,9 @@
 //! # Numbers
 //!
 //! The number of an event is what the store's revisions have counted to with the write ([`revision`](crate::store::revision)): of a
-//! put at a primary it is the value's revision, and a deletion counts too. A write of several keys counts each of them, so that
-//! each event has a number of its own, and a watcher that is cut off in the middle of such a write is told the rest. The count is
+//! put of one key at a primary it is the value's revision, and a deletion counts too. A write of several keys counts each of them, so that
+//! each event has a number of its own, the first of them the revision of all, and a watcher that is cut off in the middle of such a write is
+//! told the rest. The count is
 //! kept on disk with the write, is raised over all of a former primary's at a promotion, and never goes back. So a watcher that says
 //! which number it has seen last misses nothing:
 //!
@@ -34,10 +35,10 @@
 //! # What is there, first
 //!
 //! A watcher is registered behind the last event, and then shown the store page by page. What was written since has its
-//! event in the backlog, and so is left out of the pages: at a primary an entry whose revision is higher than the last number; at
-//! a slave, whose entries have its primary's revisions, an entry whose key is in the backlog behind the watcher's place, for which a
-//! page waits until each write that it has seen is there. A key that is deleted before its page is read is not
-//! shown, and its deletion follows.
+//! event in the backlog, and so is left out of the pages: an entry whose key is in the backlog behind the watcher's place. A page
+//! waits until each write that it has seen is there, and the backlog has an index of its keys meanwhile. Its revision does not
+//! tell whether an entry is new: a slave's are its primary's, and a primary may become a slave while it shows its entries. A key that is deleted
+//! before its page is read is not shown, and its deletion follows.
 //!
 //! # Slaves, copies
 //!
@@ -168,7 +169,17 @@ impl Watches {
     }
 
     fn end_watch(&self, node: &str, reference: &[u32], by: Option<&Pid>) -> Option<(Pid, Reference)> {
-        self.state.lock().registry.remove(node, reference, by)
+        let (ended, read) = {
+            let mut state = self.state.lock();
+            let ended = state.registry.remove(node, reference, by);
+            // Others may have waited for the room of its pages.
+            let begins = state.registry.begins_to_read();
+            (ended, state.around.as_ref().filter(|_| begins).map(|around| Arc::clone(&around.read)))
+        };
+        if let Some(read) = read {
+            read();
+        }
+        ended
     }
 
     fn next_page(&self) -> Option<WantedPage> {

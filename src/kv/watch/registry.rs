@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 
 use super::log::{Bounds, Happened, Log, Place, Told};
 use super::watcher::{Page, Step, Wants, Watcher};
@@ -13,11 +13,12 @@ use crate::store::StoreError;
 
 /// Watchers of a store. Each takes some 400 bytes, and a monitor as many.
 pub const WATCHERS_MAX: usize = 100_000;
-/// Watchers of a store that are being shown what is there. A page of each is in memory at most.
+/// Watchers of a store that are being shown what is there, but for one on each node. A page of each is in memory at most.
 pub(super) const SHOWING_MAX: usize = 1024;
 /// Bytes of the patterns of all watchers of a store.
 pub(in crate::kv) const PATTERNS_BYTES_MAX: usize = 64 << 20;
-/// Bytes of pages that wait: beyond it no page is read.
+/// Bytes of pages that wait: beyond it no page is read, but one for a node for which none waits. A node that takes nothing keeps
+/// no other one from being shown what is there.
 pub(super) const SHOWN_BYTES_MAX: usize = 32 << 20;
 /// Events that are looked at while a connection is held up.
 const LOOKS_MAX: usize = 16 << 10;
@@ -43,10 +44,8 @@ pub(in crate::kv) enum Refused {
 pub(in crate::kv) enum Begins {
     Now,
     Behind(u64),
-    /// With what is there; `by_revision`: what has changed meanwhile is told by its revision.
-    Initial {
-        by_revision: bool,
-    },
+    /// With what is there.
+    Initial,
 }
 
 /// The output to a node.
@@ -65,8 +64,6 @@ pub(in crate::kv) struct WantedPage {
     key: Key,
     pub wants: Wants,
     pub after: Option<Box<[u8]>>,
-    /// Entries with higher revisions are left out, as their events follow; `None`: it is not told by the revision.
-    pub revision_max: Option<u64>,
 }
 
 /// A watch of a process.
@@ -77,7 +74,21 @@ struct Watch {
     /// `{:kvnode, ref, …`, encoded.
     head: Box<[u8]>,
     watcher: Watcher,
-    by_revision: bool,
+}
+
+/// Watchers that are being shown what is there.
+#[derive(Debug, Default)]
+struct Showing {
+    watchers: usize,
+    /// Bytes of their pages that wait.
+    bytes: usize,
+}
+
+impl Showing {
+    fn forget(&mut self, watcher: &Watcher) {
+        self.watchers -= usize::from(watcher.shown_since().is_some());
+        self.bytes -= watcher.waiting_bytes();
+    }
 }
 
 /// A page is to be read for this watch, from behind this place.
@@ -95,6 +106,7 @@ pub(super) enum Fed {
 #[derive(Debug, Default)]
 struct OnNode {
     watches: BTreeMap<Key, Watch>,
+    showing: Showing,
     /// Those that have something else than what has happened last.
     ready: VecDeque<Key>,
     /// All that are told of the events before have been.
@@ -111,12 +123,10 @@ pub(super) struct Registry {
     log: Log,
     nodes: AHashMap<Arc<str>, OnNode>,
     len: usize,
-    showing: usize,
+    showing: Showing,
     pattern_bytes: usize,
     /// Those for which a page is to be read.
     asked: VecDeque<Asked>,
-    /// Bytes of pages that are in memory.
-    shown_bytes: usize,
     is_read: bool,
     sent: u64,
     overruns: u64,
@@ -134,10 +144,9 @@ impl Registry {
             log: Log::new(backlog),
             nodes: AHashMap::new(),
             len: 0,
-            showing: 0,
+            showing: Showing::default(),
             pattern_bytes: 0,
             asked: VecDeque::new(),
-            shown_bytes: 0,
             is_read: false,
             sent: 0,
             overruns: 0,
@@ -173,18 +182,21 @@ impl Registry {
             return Err(Refused::PatternsTooLarge);
         }
         let (end, last) = (self.log.end(), self.log.last());
-        let (watcher, seq, by_revision) = match begins {
-            Begins::Now => (Watcher::following(wants, end), last, false),
+        let shows = |on_node: &OnNode| on_node.showing.watchers > 0;
+        let is_busy = || self.showing.watchers >= SHOWING_MAX && self.nodes.get(&pid.node).is_some_and(shows);
+        let (watcher, seq) = match begins {
+            Begins::Now => (Watcher::following(wants, end), last),
             Begins::Behind(seq) => {
                 let next = self.log.behind(seq).ok_or(Refused::TooOld)?;
-                (Watcher::following(wants, next), seq, false)
+                (Watcher::following(wants, next), seq)
             }
-            Begins::Initial { .. } if self.showing >= SHOWING_MAX => return Err(Refused::Busy),
-            Begins::Initial { by_revision } => (Watcher::showing(wants, end, last), last, by_revision),
+            Begins::Initial if is_busy() => return Err(Refused::Busy),
+            Begins::Initial => (Watcher::showing(wants, end, last), last),
         };
+        let is_shown = usize::from(watcher.shown_since().is_some());
         self.len += 1;
         self.pattern_bytes += pattern_bytes;
-        self.showing += usize::from(watcher.shown_since().is_some());
+        self.showing.watchers += is_shown;
         let head = encode(|w| _ = w.tuple(3).atom("kvnode").reference(&reference)).into();
         let key: Key = reference.words.as_slice().into();
         let node = self.nodes.entry(Arc::clone(&pid.node)).or_default();
@@ -193,7 +205,8 @@ impl Registry {
         }
         node.ready.push_back(key.clone());
         node.is_announced = true;
-        node.watches.insert(key, Watch { pid, reference, head, watcher, by_revision });
+        node.showing.watchers += is_shown;
+        node.watches.insert(key, Watch { pid, reference, head, watcher });
         Ok(seq)
     }
 
@@ -205,6 +218,7 @@ impl Registry {
             return None;
         }
         let watch = on_node.watches.remove(words)?;
+        on_node.showing.forget(&watch.watcher);
         if on_node.watches.is_empty() {
             self.nodes.remove(node);
         } else if on_node.ready.len() > 2 * on_node.watches.len() + 64 {
@@ -226,15 +240,23 @@ impl Registry {
         self.len -= 1;
         self.pattern_bytes -=
             watch.watcher.wants().pattern.as_ref().map_or(0, |pattern| pattern.held_bytes());
-        self.showing -= usize::from(watch.watcher.shown_since().is_some());
-        self.shown_bytes -= watch.watcher.waiting_bytes();
+        self.showing.forget(&watch.watcher);
+        self.log_is_read();
+    }
+
+    /// Where nobody is shown what is there the backlog needs no index.
+    fn log_is_read(&mut self) {
+        if self.showing.watchers == 0 {
+            self.log.forget_index();
+        }
     }
 
     /// All watches are over.
     pub(super) fn clear(&mut self) {
         self.nodes.clear();
         self.asked.clear();
-        (self.len, self.showing, self.pattern_bytes, self.shown_bytes) = (0, 0, 0, 0);
+        (self.len, self.showing, self.pattern_bytes) = (0, Showing::default(), 0);
+        self.log_is_read();
     }
 
     /// Something has happened to a key. It has the number `least`, or the next one.
@@ -274,6 +296,7 @@ impl Registry {
             // Asked for more, it is announced still.
             on_node.is_announced = fed == Fed::Part;
         }
+        self.log_is_read();
         fed
     }
 
@@ -305,10 +328,8 @@ impl Registry {
 
     /// Tells a watcher what it is to be told, until there is no more, or no room.
     fn serve(&mut self, node: &str, key: &Key, looks: &mut usize, out: &mut dyn Output) -> Fed {
-        let Some(watch) = self.nodes.get_mut(node).and_then(|on_node| on_node.watches.get_mut(key)) else {
-            return Fed::All;
-        };
-        let Watch { pid, reference, head, watcher, .. } = watch;
+        let Some(OnNode { watches, showing, .. }) = self.nodes.get_mut(node) else { return Fed::All };
+        let Some(Watch { pid, reference, head, watcher }) = watches.get_mut(key) else { return Fed::All };
         let with_values = watcher.wants().values;
         let is_over = loop {
             if !out.has_room() {
@@ -328,11 +349,13 @@ impl Registry {
             match watcher.next(&self.log, looks) {
                 Step::Event(told) => tell(told),
                 Step::Shown(told) => {
-                    self.shown_bytes -= told.bytes();
+                    showing.bytes -= told.bytes();
+                    self.showing.bytes -= told.bytes();
                     tell(&told);
                 }
                 Step::Current(seq) => {
-                    self.showing -= 1;
+                    showing.watchers -= 1;
+                    self.showing.watchers -= 1;
                     out.send(pid, &mut |w| {
                         w.raw(head).tuple(2).unsigned(seq).atom("current");
                         None
@@ -367,9 +390,15 @@ impl Registry {
 
     /// Whether a reader of pages is to be started.
     pub(super) fn begins_to_read(&mut self) -> bool {
-        let begins = !self.is_read && !self.asked.is_empty() && self.shown_bytes < SHOWN_BYTES_MAX;
+        let begins = !self.is_read && self.asked.iter().any(|(node, ..)| self.has_room_for(node));
         self.is_read |= begins;
         begins
+    }
+
+    /// Whether a page may be read for this node.
+    fn has_room_for(&self, node: &str) -> bool {
+        let has_none = |on_node: &OnNode| on_node.showing.bytes == 0;
+        self.showing.bytes < SHOWN_BYTES_MAX || self.nodes.get(node).is_some_and(has_none)
     }
 
     /// The reader of pages ends, or ends early.
@@ -379,15 +408,18 @@ impl Registry {
 
     /// The next page that is to be read; `None`: none, for now.
     pub(super) fn next_page(&mut self) -> Option<WantedPage> {
-        while self.shown_bytes < SHOWN_BYTES_MAX {
-            let Some((node, key, after)) = self.asked.pop_front() else { break };
+        loop {
+            let next = self.asked.iter().position(|(node, ..)| self.has_room_for(node))?;
+            let (node, key, after) = self.asked.remove(next)?;
             let watch = self.nodes.get(&node).and_then(|on_node| on_node.watches.get(&key));
-            let Some(Watch { watcher, by_revision, .. }) = watch else { continue };
-            let Some((_, seq)) = watcher.shown_since() else { continue };
-            let (wants, revision_max) = (watcher.wants().clone(), by_revision.then_some(seq));
-            return Some(WantedPage { node, key, wants, after, revision_max });
+            // It may be over.
+            if let Some(Watch { watcher, .. }) = watch
+                && watcher.shown_since().is_some()
+            {
+                let wants = watcher.wants().clone();
+                return Some(WantedPage { node, key, wants, after });
+            }
         }
-        None
     }
 
     /// A page was read. Gives whether its node's connection is to be asked to take it.
@@ -395,19 +427,21 @@ impl Registry {
         let Some(on_node) = self.nodes.get_mut(&wanted.node) else { return false };
         let Some(watch) = on_node.watches.get_mut(&wanted.key) else { return false };
         let Some((since, _)) = watch.watcher.shown_since() else { return false };
-        let came = came.map(|mut page| {
-            if wanted.revision_max.is_none() {
+        match came {
+            Ok(mut page) => {
                 // What has changed since is told by its event.
-                let changed: AHashSet<&[u8]> = self.log.keys_from(since).collect();
-                page.entries.retain(|entry| !changed.contains(entry.key()));
+                page.entries.retain(|entry| !self.log.has_changed(entry.key(), since));
+                let bytes = page.entries.iter().map(Told::bytes).sum::<usize>();
+                on_node.showing.bytes += bytes;
+                self.showing.bytes += bytes;
+                watch.watcher.page_came(Ok(page));
             }
-            self.shown_bytes += page.entries.iter().map(Told::bytes).sum::<usize>();
-            page
-        });
-        let is_failed = came.is_err();
-        self.shown_bytes -= if is_failed { watch.watcher.waiting_bytes() } else { 0 };
-        self.showing -= usize::from(is_failed);
-        watch.watcher.page_came(came);
+            Err(error) => {
+                on_node.showing.forget(&watch.watcher);
+                self.showing.forget(&watch.watcher);
+                watch.watcher.page_came(Err(error));
+            }
+        }
         on_node.ready.push_back(wanted.key.clone());
         !std::mem::replace(&mut on_node.is_announced, true)
     }

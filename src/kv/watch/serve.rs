@@ -66,11 +66,6 @@ impl<S: Store> KeyValueServer<S> {
         Ok((reference, seq))
     }
 
-    /// Whether what has changed since a watcher began is told by the revision that a key has.
-    pub(in crate::kv) fn is_told_by_revision(&self) -> bool {
-        !self.upstream.minds_writes()
-    }
-
     /// A process ends a watch of its own: gives whether there was one.
     pub(in crate::kv) fn end_watch(&self, pid: &Pid, reference: &Reference, turn: &mut Turn<'_>) -> bool {
         let watches = &self.confirmations.watches;
@@ -180,13 +175,11 @@ impl<S: Store> KeyValueServer<S> {
         let watches = &self.confirmations.watches;
         let Some(wanted) = watches.next_page() else { return false };
         let over = Over(self, &wanted);
-        let read = self.read_page(&wanted.wants, wanted.after.as_deref(), wanted.revision_max);
+        let read = self.read_page(&wanted.wants, wanted.after.as_deref());
         // What was seen of writes that were under way is in the backlog behind this.
         drop(self.confirmations.order.hold());
         let came = read.map(|mut page| {
-            if wanted.revision_max.is_none() {
-                page.entries.retain(|entry| !self.confirmations.order.keeps_back(entry.key()));
-            }
+            page.entries.retain(|entry| !self.confirmations.order.keeps_back(entry.key()));
             page
         });
         if watches.page_came(&wanted, came) {
@@ -196,17 +189,11 @@ impl<S: Store> KeyValueServer<S> {
         true
     }
 
-    fn read_page(
-        &self,
-        wants: &Wants,
-        after: Option<&[u8]>,
-        revision_max: Option<u64>,
-    ) -> Result<Page, StoreError> {
+    fn read_page(&self, wants: &Wants, after: Option<&[u8]>) -> Result<Page, StoreError> {
         let (mut entries, mut bytes) = (VecDeque::new(), 0);
         let page = self.store().page(Order::Any, after, Shows::Pairs, &mut |key, value| {
             let Some(value) = value else { return Visit::Next };
-            let comes_later = revision_max.is_some_and(|max| value.revision > max);
-            if comes_later || self.clock.is_past(value.deadline) || !wants.matches(key) {
+            if self.clock.is_past(value.deadline) || !wants.matches(key) {
                 return Visit::Next;
             }
             let value = if wants.values { value } else { Value { bytes: &[], shared: None, ..value } };
@@ -220,7 +207,7 @@ impl<S: Store> KeyValueServer<S> {
         })?;
         let behind = match page {
             store::Page::Behind(place) => Some(place.into()),
-            // What stood there is another store's by now: all that watch are told so.
+            // A copy has taken the place of the store whose place it was: all watchers are told that they are overrun.
             store::Page::Last | store::Page::Foreign | store::Page::Unordered => None,
         };
         Ok(Page { entries, behind })

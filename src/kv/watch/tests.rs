@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::WantedPage;
 use super::log::{Bounds, Happened, Told};
-use super::registry::{Begins, Fed, Output, Refused, Registry, SHOWING_MAX, WATCHERS_MAX};
+use super::registry::{Begins, Fed, Output, Refused, Registry, SHOWING_MAX, SHOWN_BYTES_MAX, WATCHERS_MAX};
 use super::watcher::{Page, Wants};
 use crate::etf::pattern::Pattern;
 use crate::etf::{Pid, Reference, SharedBytes, TermView, TermWriter, Traits, encode};
@@ -244,7 +244,7 @@ impl World {
             }
         }
         (seen.pairs, seen.is_current) = (BTreeMap::new(), false);
-        let begins = Begins::Initial { by_revision: self.is_primary };
+        let begins = Begins::Initial;
         self.registry.add(pid, reference(id), all(), begins).expect("there is room");
     }
 
@@ -290,9 +290,7 @@ impl World {
         let after = wanted.after.as_deref().map(|place| u64::from(place[0]) + 1);
         let page: Vec<_> = self.store.range(after.unwrap_or(0)..).take(2).collect();
         let behind = (page.len() == 2).then(|| Box::from([*page[1].0 as u8]));
-        let shown =
-            page.iter().filter(|(_, (_, revision))| wanted.revision_max.is_none_or(|max| *revision <= max));
-        let entries = shown.map(|&(&key, &(value, revision))| {
+        let entries = page.iter().map(|&(&key, &(value, revision))| {
             let bytes = encoded(value);
             Told::new(revision, &encoded(key), Happened::Put(Value::of(&bytes, Traits::none())))
         });
@@ -426,7 +424,7 @@ fn what_a_node_cannot_decode_is_told_by_its_number() {
 #[test]
 fn a_page_that_cannot_be_read_ends_the_watch() {
     let mut registry = registry();
-    let initial = Begins::Initial { by_revision: true };
+    let initial = Begins::Initial;
     registry.add(pid("a@h", 1), reference(1), all(), initial).expect("there is room");
     let mut node = Node::with_room(usize::MAX);
     registry.feed("a@h", &mut node);
@@ -441,12 +439,17 @@ fn a_page_that_cannot_be_read_ends_the_watch() {
 #[test]
 fn watches_are_bounded_and_those_that_are_over_leave_nothing() {
     let mut registry = registry();
-    let initial = Begins::Initial { by_revision: true };
+    let initial = Begins::Initial;
     for id in 0..SHOWING_MAX as u32 {
         registry.add(pid("a@h", 1), reference(id), all(), initial).expect("there is room");
     }
     let over = registry.add(pid("a@h", 1), reference(u32::MAX), all(), initial);
     assert_eq!(over, Err(Refused::Busy));
+    for expected in [Ok(0), Err(Refused::Busy)] {
+        let elsewhere = registry.add(pid("b@h", 1), reference(u32::MAX), all(), initial);
+        assert_eq!(elsewhere.map(|_| 0), expected, "one on each node is always let in");
+    }
+    registry.remove("b@h", &reference(u32::MAX).words, None);
     for id in SHOWING_MAX as u32..WATCHERS_MAX as u32 {
         registry.add(pid("a@h", 1), reference(id), all(), Begins::Now).expect("there is room");
     }
@@ -460,4 +463,46 @@ fn watches_are_bounded_and_those_that_are_over_leave_nothing() {
     }
     assert_eq!(registry.len(), 0);
     registry.add(pid("a@h", 1), reference(1), all(), initial).expect("there is room again");
+}
+
+/// A page of one entry of so many bytes.
+fn page(bytes: usize) -> Page {
+    let value = encode(|w| _ = w.binary(&vec![7; bytes]));
+    let told = Told::new(1, &encoded(1), Happened::Put(Value::of(&value, Traits::none())));
+    Page { entries: VecDeque::from([told]), behind: Some(Box::from([1])) }
+}
+
+#[test]
+fn a_node_that_takes_nothing_keeps_none_from_being_shown_what_is_there() {
+    let mut registry = registry();
+    for id in 0..3 {
+        registry.add(pid("slow@h", 1), reference(id), all(), Begins::Initial).expect("there is room");
+    }
+    registry.feed("slow@h", &mut Node::with_room(usize::MAX));
+    assert!(registry.begins_to_read());
+    for _ in 0..2 {
+        let wanted = registry.next_page().expect("there is room");
+        registry.page_came(&wanted, Ok(page(SHOWN_BYTES_MAX / 2)));
+    }
+    assert!(registry.next_page().is_none(), "as much as may waits for one node");
+    registry.ends_reading();
+    assert!(!registry.begins_to_read());
+    registry.add(pid("quick@h", 1), reference(7), all(), Begins::Initial).expect("there is room");
+    let mut quick = Node::with_room(usize::MAX);
+    registry.feed("quick@h", &mut quick);
+    assert!(registry.begins_to_read(), "for the other");
+    let wanted = registry.next_page().expect("it is the other's");
+    assert_eq!(&*wanted.node, "quick@h");
+    registry.page_came(&wanted, Ok(page(10)));
+    assert!(registry.next_page().is_none(), "it has not taken that");
+    registry.ends_reading();
+    quick.decodes = false;
+    registry.feed("quick@h", &mut quick);
+    assert!(registry.begins_to_read());
+    registry.ends_reading();
+    registry.remove("quick@h", &reference(7).words, None);
+    assert!(!registry.begins_to_read());
+    // The slow node goes: its pages' room is there for its last watcher.
+    registry.remove("slow@h", &reference(0).words, None);
+    assert!(registry.begins_to_read() && registry.next_page().is_some());
 }

@@ -465,7 +465,7 @@ end
 defmodule KvNode.Watcher do
   @moduledoc """
   A process that watches a store, and goes on behind the last change that it was told when the store was away: its node was lost, it was
-  started again, or another took its place.
+  started again, or another took its place. It ends with `{:refused, reason}` where the store does not take its options.
 
       children = [
         {KvNode.Watcher, store: {:global, :master}, match: {:user, :_}, initial: true, notify: &MyCache.changed/1}
@@ -475,8 +475,8 @@ defmodule KvNode.Watcher do
 
     * `:store` - whatever `KvNode` takes.
     * `:notify` - a function that is called in this process with each event: `{seq, :put, key, value}`, `{seq, :delete, key}`,
-      `{seq, :expire, key}`, with `initial: true` also `{seq, :current}` once what is there was told. `:reset` says that what was told before
-      counts no more: changes were missed. With `initial: true` what is there follows it, and else what changes from there on.
+      `{seq, :expire, key}`, with `initial: true` also `{seq, :current}` once what is there was told. `{seq, :undecodable}` stands for a change that
+      this node's OTP cannot decode. `:reset` says that what was told before counts no more: changes were missed. With `initial: true` what is there follows it, and else what changes from there on.
     * `:match`, `:values`, `:initial`, `:from` - as of `KvNode.watch/2`.
     * `:pause` - milliseconds between two tries to reach the store; 500 unless it is given.
     * `:name`, `:id` and others of `GenServer.start_link/3` and `Supervisor.child_spec/2`.
@@ -594,13 +594,17 @@ defmodule KvNode.Watcher do
     case ask(process, behind ++ state.opts) do
       {:ok, ref, seq} -> %{state | ref: ref, seq: if(behind != [initial: true], do: seq)}
       {:error, :too_old} -> begin(reset(state), process)
-      _ -> later(lost(state))
+      {:error, reason} when reason == :busy or elem(reason, 0) == :too_many -> later(lost(state))
+      {:error, reason} -> exit({:refused, reason})
+      :no_answer -> later(lost(state))
     end
   end
 
+  # What the store does not understand it will not understand the next time.
   defp ask(process, opts) do
     KvNode.watch(process, opts)
   catch
+    :exit, {{:bad_call, _} = reason, _} -> exit({:refused, reason})
     :exit, _ -> :no_answer
   end
 

@@ -49,6 +49,8 @@ mod shelf;
 mod shell;
 #[path = "cluster_simulation/tales.rs"]
 mod tales;
+#[path = "cluster_simulation/watches.rs"]
+mod watches;
 #[path = "cluster_simulation/world.rs"]
 mod world;
 
@@ -138,6 +140,12 @@ impl World {
     fn step(&mut self, wild: bool, root: Option<usize>) {
         let nodes = self.nodes.len();
         let (one, other) = (self.random.index(nodes), self.random.index(nodes));
+        if self.has_watches
+            && self.random.one_in(10)
+            && let Some(node) = self.some_running()
+        {
+            self.begin_watch(node);
+        }
         if self.is_restless && self.random.one_in(12) {
             return self.restless_step(one, other);
         }
@@ -288,6 +296,7 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     world.is_one_tree = one_tree;
     world.is_restless = wild && restless;
     world.has_ends = world.random.one_in(3);
+    world.has_watches = world.random.one_in(3);
     if one_tree {
         world.settle();
     }

@@ -140,6 +140,16 @@ fn a_watcher_goes_on_when_its_store_was_away() {
         let master = cluster.node("master", &args);
         beam.check("for n <- 1..1_000, do: :ok = KvNode.put(store, {:k, n}, n); :ok", ":ok");
         beam.check_soon("{map, 0, 1} = cached.(); map_size(map)", "1000");
+        // What its store does not take ends it.
+        beam.check(
+            "{:ok, refused} = GenServer.start(KvNode.Watcher, store: store, match: :\"$1\", notify: & &1)
+             monitor = Process.monitor(refused)
+             receive do
+               {:DOWN, ^monitor, _, _, {:refused, {:bad_call, {:watch, _}}}} -> :ended
+               {:DOWN, ^monitor, _, _, :noproc} -> :ended_before
+             after 10_000 -> :goes_on end in [:ended, :ended_before]",
+            "true",
+        );
         master.kill(&cluster.epmd);
         let master = cluster.node("master", &args);
         // What is written before it is watched again is not known to a store that was started.

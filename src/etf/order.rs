@@ -20,7 +20,7 @@
 //! | pid | its number, then its node and creation |
 //! | tuple | how many elements it has, then these |
 //! | native record | its canonical bytes |
-//! | map | how many pairs it has, then its keys, in their order, then its values; among keys every integer is below every float. A map in 32 others, and one of more than 65,536 bytes, is above all others, by its canonical bytes |
+//! | map | how many pairs it has, then its keys, in their order, then its values; among keys every integer is below every float, and -0.0 is below 0.0, as from OTP 27 on. A map in 32 others, and one of more than 65,536 bytes, is above all others, by its canonical bytes |
 //! | list | head, then tail: an empty list is below any other |
 //! | bit string | its bits |
 //!

@@ -34,6 +34,9 @@ pub enum Asked {
     },
     RemoveSlave,
     Promote,
+    Watch {
+        initial: bool,
+    },
 }
 
 /// A call that is not answered.
@@ -44,9 +47,10 @@ pub struct Call {
 }
 
 impl World {
-    fn call(&mut self, node: usize, asked: Asked, request: impl FnOnce(&mut TermWriter<'_>)) {
+    pub fn call(&mut self, node: usize, asked: Asked, request: impl FnOnce(&mut TermWriter<'_>)) {
         tracing::debug!(node, ?asked, "called");
-        self.changes += u64::from(!matches!(asked, Asked::Write | Asked::Confirmed { .. }));
+        let is_of_tree = matches!(asked, Asked::AddSlave { .. } | Asked::RemoveSlave | Asked::Promote);
+        self.changes += u64::from(is_of_tree);
         let number = self.next_call;
         self.next_call += 1;
         self.calls.insert(number, Call { node, asked });
@@ -75,7 +79,11 @@ impl World {
         for frame in frames {
             let mut cursor = Cursor::new(frame);
             let control = ControlMessage::parse(&mut cursor).expect("a control message");
-            assert!(matches!(control, ControlMessage::Send { .. }), "{control:?}");
+            match control {
+                // Of those who watch.
+                ControlMessage::MonitorP { .. } => continue,
+                control => assert!(matches!(control, ControlMessage::Send { .. }), "{control:?}"),
+            }
             let answer = TermView::parse(&cursor.rest()[1..]).expect("a term");
             let [tag, reply] = answer.as_tuple::<2>().expect("an answer");
             let number = tag.as_reference().expect("our own tag").words()[0];
@@ -126,6 +134,7 @@ impl World {
                 self.counts.itself += u64::from(is_own);
                 self.counts.is_own_by_name += u64::from(!is_own && refusal == Some(Refusal::Itself));
             }
+            Asked::Watch { initial } => self.watches(call.node, initial, reply),
             Asked::RemoveSlave => assert!(is_ok || reason.is_some_and(|reason| reason.is_atom("no_slave"))),
             Asked::Promote => {
                 if let Some(term) = term_of(reply) {

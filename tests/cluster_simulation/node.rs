@@ -20,6 +20,7 @@ use super::drive::Drive;
 use super::dropped::Dropped;
 use super::shelf::{Data, Look, Memory, Shelf};
 use super::shell::Follow;
+use super::watches::Watched;
 
 /// The name of every node's store.
 pub const STORE: &str = "kv";
@@ -240,6 +241,7 @@ pub struct Life {
     pub follows: Vec<Option<Box<Follow>>>,
     pub hungry: Vec<FedAt>,
     pub wakes: Vec<Wake>,
+    pub watched: Option<Watched>,
 }
 
 impl Life {
@@ -342,6 +344,7 @@ impl VirtualNode {
             follows: Vec::new(),
             hungry: Vec::new(),
             wakes: Vec::new(),
+            watched: None,
         });
     }
 
@@ -390,6 +393,7 @@ impl VirtualNode {
             follows: Vec::new(),
             hungry: Vec::new(),
             wakes: Vec::new(),
+            watched: None,
         });
     }
 }

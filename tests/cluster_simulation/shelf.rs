@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvnode::etf::{TermView, Traits, encode};
 use kvnode::store::{
-    Batch, Done, Due, DueDone, MemoryStore, Pending, PendingMany, ReadDone, Room, Scan, ScanDone, Shows,
-    Store, StoreError, Update, UpdateMany, Value,
+    Batch, Done, Due, DueDone, MemoryStore, Order, Page, Pending, PendingMany, ReadDone, Room, Scan,
+    ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
 };
 use parking_lot::Mutex;
 
@@ -212,6 +212,31 @@ impl Store for Shelf {
             data.filter(|(key, _)| part.is_none_or(|part| *key as usize % PARTS == part)).collect(),
             shows,
         ))
+    }
+
+    fn page(
+        &self,
+        order: Order<'_>,
+        after: Option<&[u8]>,
+        shows: Shows,
+        visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
+    ) -> Result<Page, StoreError> {
+        if order != Order::Any {
+            return Ok(Page::Unordered);
+        }
+        let mut last = after.unwrap_or_default().to_vec();
+        let keys: Vec<u64> = self.data.lock().keys().copied().collect();
+        let after = after.filter(|after| !after.is_empty()).map(number);
+        for key in keys.into_iter().filter(|key| after.is_none_or(|after| *key > after)) {
+            let key = term(key);
+            let mut show = |value: Option<Value<'_>>| visit(&key, value.filter(|_| shows == Shows::Pairs));
+            match self.entries.get(&key, &mut show, || panic!("at once")).expect("at once") {
+                Visit::Next => last = key,
+                Visit::Enough => return Ok(Page::Behind(key)),
+                Visit::Back => return Ok(Page::Behind(last)),
+            }
+        }
+        Ok(Page::Last)
     }
 
     fn staging(&self) -> Option<Self> {

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::in_turn::InTurn;
 use super::network::Item;
-use super::node::frames_of;
+use super::node::{CLIENT, frames_of};
 use super::random::Random;
 use super::shelf::term;
 use super::world::World;
@@ -601,6 +601,9 @@ impl World {
 
     /// Asks a feed for what it has for a node, as far as the connection to that has room.
     pub fn feed(&mut self, node: usize, to: &Arc<str>, feed: &Arc<dyn Feed>) {
+        if **to == *CLIENT {
+            return self.feed_watcher(node, to, feed);
+        }
         let other = self.node_named(to);
         if !self.is_up(node, other) {
             return;

@@ -90,6 +90,9 @@ counts! {
     slow: "Connections that were slow for a while.",
     ending: "Keys that were to end.",
     many: "Writes of several keys.",
+    watches: "Watches.",
+    events: "What watchers were told.",
+    overruns: "Watches that were over, as what came was too much or not known key by key.",
     moves: "Names in global that went to another process.",
     moved: "Slaves that were followed there.",
     merged: "Names that were those of slaves already.",
@@ -130,6 +133,8 @@ pub struct World {
     pub is_one_tree: bool,
     /// Some keys are to end.
     pub has_ends: bool,
+    /// Stores are watched.
+    pub has_watches: bool,
     /// Nothing breaks any more.
     pub is_calm: bool,
     /// The clock that people read, which goes back at times.
@@ -203,6 +208,7 @@ impl World {
             is_restless: false,
             is_one_tree: false,
             has_ends: false,
+            has_watches: false,
             is_calm: false,
             unix_ms: UNIX_MS,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),
@@ -379,6 +385,7 @@ impl World {
             }
         }
         self.check(node);
+        self.check_watched(node);
     }
 
     fn carry_out_effect(&mut self, node: usize, effect: Effect) {

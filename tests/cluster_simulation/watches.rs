@@ -1,0 +1,136 @@
+//! Those who watch stores: what each is told adds up to what its store holds, whatever becomes of that.
+
+use std::sync::Arc;
+
+use kvnode::distribution::control::ControlMessage;
+use kvnode::distribution::{DistributionFlags, Outbound};
+use kvnode::etf::{Cursor, TermView};
+use kvnode::process::{FedNode, Feed, Feeding, More};
+
+use super::clients::Asked;
+use super::node::frames_of;
+use super::shelf::Data;
+use super::world::World;
+
+/// A watch of a store, in a life of that.
+pub struct Watched {
+    words: Vec<u32>,
+    /// The number of the last event.
+    seq: u64,
+    /// What it makes of all that it was told.
+    data: Data,
+    /// It has been shown all that was there.
+    is_current: bool,
+    /// What the store's changes were when both were compared last.
+    compared: Option<u64>,
+}
+
+impl World {
+    /// Watches a store, unless that is watched; perhaps to be shown first what is there.
+    pub fn begin_watch(&mut self, node: usize) {
+        if self.life(node).watched.is_some() {
+            return;
+        }
+        let initial = self.random.one_in(2);
+        self.call(node, Asked::Watch { initial }, |w| {
+            w.tuple(2).atom("watch");
+            match initial {
+                true => _ = w.list(1).tuple(2).atom("initial").atom("true").nil(),
+                false => _ = w.nil(),
+            }
+        });
+    }
+
+    /// A watch has begun.
+    pub fn watches(&mut self, node: usize, initial: bool, reply: TermView<'_>) {
+        let [ok, reference, seq] = reply.as_tuple::<3>().expect("{:ok, ref, seq}");
+        assert!(ok.is_atom("ok"), "{reply:?}");
+        let words = reference.as_reference().expect("a reference").words().to_vec();
+        let data = if initial { Data::new() } else { self.life(node).server.data() };
+        let seq = seq.as_unsigned().expect("a number");
+        self.counts.watches += 1;
+        self.life_mut(node).watched =
+            Some(Watched { words, seq, data, is_current: !initial, compared: None });
+    }
+
+    /// Asks a feed for all that it has for those who watch.
+    pub fn feed_watcher(&mut self, node: usize, to: &Arc<str>, feed: &Arc<dyn Feed>) {
+        loop {
+            let frames_bytes_max = 1 + self.random.below(400) as usize;
+            let (now, life, mut frames) = (self.now, self.life(node), Outbound::default());
+            let fed = FedNode { name: to, flags: DistributionFlags::OFFERED, frames_bytes_max, now };
+            let more = feed.feed(&mut Feeding::new(fed, &mut frames, &life.registry, &life.waiters));
+            for frame in frames_of(&mut frames) {
+                let mut cursor = Cursor::new(&frame);
+                match ControlMessage::parse(&mut cursor).expect("a control message") {
+                    ControlMessage::DemonitorP { .. } => {}
+                    ControlMessage::Send { .. } => {
+                        self.told(node, TermView::parse(&cursor.rest()[1..]).expect("a term"));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            if more == More::No {
+                return;
+            }
+        }
+    }
+
+    fn told(&mut self, node: usize, message: TermView<'_>) {
+        let [kvnode, reference, event] = message.as_tuple::<3>().expect("{:kvnode, ref, event}");
+        assert!(kvnode.is_atom("kvnode"), "{message:?}");
+        let overruns = event.is_atom("overrun");
+        self.counts.overruns += u64::from(overruns);
+        self.counts.events += 1;
+        let watched = &mut self.life_mut(node).watched;
+        let Some(known) = watched else { panic!("nobody watches {node}: {message:?}") };
+        assert_eq!(reference.as_reference().expect("a reference").words(), known.words, "at {node}");
+        if overruns {
+            *watched = None;
+            return;
+        }
+        known.told(node, event);
+    }
+
+    /// What a watcher was told is what the store holds.
+    pub fn check_watched(&mut self, node: usize) {
+        let life = self.life_mut(node);
+        let Some(watched) = &mut life.watched else { return };
+        let changes = Some(life.server.changes());
+        if !watched.is_current || watched.compared == changes {
+            return;
+        }
+        watched.compared = changes;
+        let data = life.server.data();
+        assert_eq!(
+            watched.data, data,
+            "at {node}, of which a watcher was told what is first, up to {}",
+            watched.seq
+        );
+    }
+}
+
+impl Watched {
+    fn told(&mut self, node: usize, event: TermView<'_>) {
+        let number = |term: TermView<'_>| term.as_unsigned().expect("a number");
+        if let Some([seq, current]) = event.as_tuple::<2>() {
+            assert!(current.is_atom("current") && !self.is_current, "{event:?}");
+            assert_eq!(number(seq), self.seq, "what was there is shown as it was when the watch began");
+            self.is_current = true;
+            return;
+        }
+        let (seq, change) = match (event.as_tuple::<3>(), event.as_tuple::<4>()) {
+            (Some([seq, _, key]), _) => (number(seq), (number(key), None)),
+            (_, Some([seq, _, key, value])) => (number(seq), (number(key), Some(number(value)))),
+            _ => panic!("{event:?}"),
+        };
+        if self.is_current {
+            assert!(seq > self.seq, "at {node}: {event:?} behind {}", self.seq);
+            self.seq = seq;
+        }
+        match change {
+            (key, Some(value)) => _ = self.data.insert(key, value),
+            (key, None) => _ = self.data.remove(&key),
+        }
+    }
+}

@@ -165,28 +165,51 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     fn read_pages(&self, me: &Pid) {
-        let this = self.this.clone();
-        let step = move || this.upgrade().is_some_and(|server| server.read_wanted_page());
+        let (this, own) = (self.this.clone(), me.clone());
+        let step = move || this.upgrade().is_some_and(|server| server.read_wanted_page(&own));
         self.follow.work(Work { store: me.clone(), step: Box::new(step) });
     }
 
-    /// Reads the next page that a watcher is to be shown; gives whether there was one.
-    fn read_wanted_page(&self) -> bool {
+    /// Reads the next page that a watcher is to be shown; gives whether to go on with the next one at once.
+    fn read_wanted_page(&self, me: &Pid) -> bool {
         let watches = &self.confirmations.watches;
         let Some(wanted) = watches.next_page() else { return false };
         let over = Over(self, &wanted);
         let read = self.read_page(&wanted.wants, wanted.after.as_deref());
-        // What was seen of writes that were under way is in the backlog behind this.
+        drop(over);
+        if S::AT_ONCE || !self.confirmations.order.is_busy() {
+            self.page_came(&wanted, read);
+            return true;
+        }
+        // What was seen of writes that are under way is to have its events first.
+        let (this, own, mut page) = (self.this.clone(), me.clone(), Some((wanted, read)));
+        let now = self.store().barrier(|| {
+            let page = page.take();
+            Box::new(move |_| {
+                if let (Some(server), Some((wanted, read))) = (this.upgrade(), page) {
+                    server.page_came(&wanted, read);
+                    server.read_pages(&own);
+                }
+            })
+        });
+        if let (Some(_), Some((wanted, read))) = (&now, page) {
+            self.page_came(&wanted, read);
+        }
+        now.is_some()
+    }
+
+    /// A page was read, and what was under way then is done.
+    fn page_came(&self, wanted: &WantedPage, read: Result<Page, StoreError>) {
+        let watches = &self.confirmations.watches;
+        // What was seen of the write of another thread is in the backlog behind this.
         drop(self.confirmations.order.hold());
         let came = read.map(|mut page| {
             page.entries.retain(|entry| !self.confirmations.order.keeps_back(entry.key()));
             page
         });
-        if watches.page_came(&wanted, came) {
+        if watches.page_came(wanted, came) {
             announce(watches, vec![Arc::clone(&wanted.node)], &*self.dispatch);
         }
-        drop(over);
-        true
     }
 
     fn read_page(&self, wants: &Wants, after: Option<&[u8]>) -> Result<Page, StoreError> {

@@ -203,11 +203,7 @@ impl<S: Store> KeyValueServer<S> {
         let watches = &self.confirmations.watches;
         // What was seen of the write of another thread is in the backlog behind this.
         drop(self.confirmations.order.hold());
-        let came = read.map(|mut page| {
-            page.entries.retain(|entry| !self.confirmations.order.keeps_back(entry.key()));
-            page
-        });
-        if watches.page_came(wanted, came) {
+        if watches.page_came(wanted, read) {
             announce(watches, vec![Arc::clone(&wanted.node)], &*self.dispatch);
         }
     }

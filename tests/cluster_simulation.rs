@@ -140,12 +140,7 @@ impl World {
     fn step(&mut self, wild: bool, root: Option<usize>) {
         let nodes = self.nodes.len();
         let (one, other) = (self.random.index(nodes), self.random.index(nodes));
-        if self.has_watches
-            && self.random.one_in(10)
-            && let Some(node) = self.some_running()
-        {
-            self.begin_watch(node);
-        }
+        self.watch_some();
         if self.is_restless && self.random.one_in(12) {
             return self.restless_step(one, other);
         }
@@ -296,7 +291,8 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     world.is_one_tree = one_tree;
     world.is_restless = wild && restless;
     world.has_ends = world.random.one_in(3);
-    world.has_watches = world.random.one_in(3);
+    let mut watching = Random::new(!seed);
+    world.watching = watching.one_in(3).then_some(watching);
     if one_tree {
         world.settle();
     }

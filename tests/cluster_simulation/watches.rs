@@ -26,12 +26,14 @@ pub struct Watched {
 }
 
 impl World {
-    /// Watches a store, unless that is watched; perhaps to be shown first what is there.
-    pub fn begin_watch(&mut self, node: usize) {
-        if self.life(node).watched.is_some() {
+    /// Watches a store now and then, unless that is watched; perhaps to be shown first what is there.
+    pub fn watch_some(&mut self) {
+        let running: Vec<usize> = (0..self.stores).filter(|&node| self.is_running(node)).collect();
+        let Some(random) = self.watching.as_mut().filter(|_| !running.is_empty()) else { return };
+        let (is_time, node, initial) = (random.one_in(10), random.pick(&running), random.one_in(2));
+        if !is_time || self.life(node).watched.is_some() {
             return;
         }
-        let initial = self.random.one_in(2);
         self.call(node, Asked::Watch { initial }, |w| {
             w.tuple(2).atom("watch");
             match initial {
@@ -56,7 +58,8 @@ impl World {
     /// Asks a feed for all that it has for those who watch.
     pub fn feed_watcher(&mut self, node: usize, to: &Arc<str>, feed: &Arc<dyn Feed>) {
         loop {
-            let frames_bytes_max = 1 + self.random.below(400) as usize;
+            let room = self.watching.as_mut().map_or(1, |random| 1 + random.below(400));
+            let frames_bytes_max = room as usize;
             let (now, life, mut frames) = (self.now, self.life(node), Outbound::default());
             let fed = FedNode { name: to, flags: DistributionFlags::OFFERED, frames_bytes_max, now };
             let more = feed.feed(&mut Feeding::new(fed, &mut frames, &life.registry, &life.waiters));

@@ -133,8 +133,8 @@ pub struct World {
     pub is_one_tree: bool,
     /// Some keys are to end.
     pub has_ends: bool,
-    /// Stores are watched.
-    pub has_watches: bool,
+    /// Stores are watched. What is drawn for that is drawn from here: it changes nothing else in a seed.
+    pub watching: Option<Random>,
     /// Nothing breaks any more.
     pub is_calm: bool,
     /// The clock that people read, which goes back at times.
@@ -208,7 +208,7 @@ impl World {
             is_restless: false,
             is_one_tree: false,
             has_ends: false,
-            has_watches: false,
+            watching: None,
             is_calm: false,
             unix_ms: UNIX_MS,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),
@@ -256,7 +256,7 @@ impl World {
         self.nodes.iter().position(|node| *node.name == *name).expect("one of ours")
     }
 
-    fn is_running(&self, node: usize) -> bool {
+    pub fn is_running(&self, node: usize) -> bool {
         self.nodes[node].life.is_some()
     }
 

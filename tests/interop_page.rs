@@ -84,6 +84,10 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
     // Another one's slave.
     felipe.run("{:ok, _} = KeyValueStoreDistributed.start_link(:master); KeyValueStoreDistributed.add_slave(:libertad)");
     felipe.run("for n <- 1..20, do: KeyValueStoreDistributed.put(n, n)");
+    felipe.run(
+        "{:ok, _, _} = GenServer.call({:global, :mafalda}, {:watch, match: :seen})
+         :ok = GenServer.call({:global, :mafalda}, {:put, :seen, 1})",
+    );
     let _load = felipe.spawn(
         "until = System.monotonic_time(:millisecond) + 120_000
          call = &GenServer.call({:global, :mafalda}, &1)
@@ -120,6 +124,7 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
         "global:libertad",
         "in step",
         "gone, misses",
+        "1 watches, 1 events",
     ] {
         assert!(page.contains(part), "{part} is not in {page}");
     }

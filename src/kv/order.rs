@@ -41,11 +41,6 @@ pub(super) fn revision_of(changes: &[(&[u8], Change<'_>)], last: u64) -> u64 {
 }
 
 impl Committed<'_> {
-    /// It has deleted all keys.
-    pub(super) const fn is_clear(&self) -> bool {
-        self.written.changes.is_empty()
-    }
-
     /// A value with its revision.
     const fn revised<'v>(&self, value: Value<'v>) -> Value<'v> {
         if value.revision == 0 { Value { revision: self.revision, ..value } } else { value }
@@ -82,7 +77,7 @@ impl Committed<'_> {
     }
 }
 
-/// The same, kept back. Without changes where all keys went.
+/// The same, kept back.
 struct HeldBack {
     changes: Vec<(Box<[u8]>, Option<OwnedValue>)>,
     traits: Traits,
@@ -201,10 +196,7 @@ impl Order {
 
     /// Whether a write of the key is done, and kept back.
     pub(super) fn keeps_back(&self, key: &[u8]) -> bool {
-        // All keys, where none is named.
-        let is_of = |held: &HeldBack| {
-            held.changes.is_empty() || held.changes.iter().any(|(changed, _)| **changed == *key)
-        };
+        let is_of = |held: &HeldBack| held.changes.iter().any(|(changed, _)| **changed == *key);
         self.held_back.lock().values().any(is_of)
     }
 

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use kvnode::store::revision::REVISION_RAISED_MAX;
 use kvnode::store::{
-    Batch, Change, Cleared, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Order, Page, Pending,
-    PendingMany, ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value,
-    Visit, WriteDone, Written,
+    Batch, Change, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Order, Page, Pending, PendingMany,
+    ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
+    Written,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -46,7 +46,6 @@ enum Ask {
     Update(Box<dyn Pending>),
     GetMany(ReadManyDone),
     UpdateMany(Box<dyn PendingMany>),
-    Clear(WriteDone),
     Barrier(Done),
     Note(String, Vec<u8>, Done),
     ReadNote(String, NoteDone),
@@ -74,7 +73,6 @@ enum About {
     /// All that was asked before: what is asked after it may be done first.
     Before,
     Keys(Vec<Vec<u8>>),
-    EveryKey,
 }
 
 impl About {
@@ -85,20 +83,20 @@ impl About {
     /// Those that it names.
     fn keys(&self) -> &[Vec<u8>] {
         match self {
-            Self::All | Self::Before | Self::EveryKey => &[],
+            Self::All | Self::Before => &[],
             Self::Keys(keys) => keys,
         }
     }
 
     fn names(&self, key: &[u8]) -> bool {
-        matches!(self, Self::EveryKey) || self.keys().iter().any(|known| known == key)
+        self.keys().iter().any(|known| known == key)
     }
 
     /// Whether it has to wait for one that was asked before.
     fn waits_for(&self, earlier: &Self) -> bool {
         match (self, earlier) {
             (Self::Keys(keys), Self::Keys(_)) => keys.iter().any(|key| earlier.names(key)),
-            (Self::Keys(_) | Self::EveryKey, Self::Before) => false,
+            (Self::Keys(_), Self::Before) => false,
             _ => true,
         }
     }
@@ -461,13 +459,6 @@ impl State {
                     }
                 }
             }
-            (Ask::Clear(done), _) if fails => Box::new(move || done(Err(why))),
-            (Ask::Clear(done), _) => {
-                let changes: Changes = self.data.keys().map(|key| (key.clone(), None)).collect();
-                self.revision += 1;
-                let seq = self.note(&changes);
-                Box::new(move || done(Ok(Written { seq, changes: &[] })))
-            }
             (Ask::Barrier(done), _) if fails => Box::new(move || done(Err(why))),
             (Ask::Note(_, _, done), _) if self.notes_fail => Box::new(move || done(Err(StoreError::NoSpace))),
             (Ask::Note(name, note, done), _) => {
@@ -497,10 +488,6 @@ impl State {
             self.revision = self.revision.max(*revision).min(REVISION_RAISED_MAX.max(next));
         }
         self.revision += (changes.len() as u64).saturating_sub(1);
-        self.note(changes)
-    }
-
-    fn note(&mut self, changes: &Changes) -> u64 {
         apply(&mut self.data, changes);
         self.seq += 1;
         self.since.insert(self.seq, changes.clone());
@@ -612,11 +599,6 @@ impl Store for Deferred {
         later: impl FnOnce(&mut U) -> Box<dyn Pending>,
     ) -> Option<Result<Option<u64>, StoreError>> {
         self.ask(About::key(key), Ask::Update(later(update)));
-        None
-    }
-
-    fn clear(&self, later: impl FnOnce() -> WriteDone) -> Option<Result<Cleared, StoreError>> {
-        self.ask(About::EveryKey, Ask::Clear(later()));
         None
     }
 

@@ -161,7 +161,7 @@ impl Watcher {
                     Found::Event(told) => {
                         *looks -= 1;
                         *next = next.next();
-                        if told.is_for(&self.wants) {
+                        if self.wants.matches(told.key()) {
                             return Step::Event(told);
                         }
                     }

@@ -37,8 +37,8 @@ pub(super) struct Stream {
     pub(super) full: Option<Full>,
     /// A copy's beginning was queued, and its end was not.
     pub(super) copying: bool,
-    /// From this number in the log on, it has everything once that is acknowledged; `None`: more is to be repaired.
-    pub(super) whole_from: Option<u64>,
+    /// Where it has everything; `None`: more is to be repaired.
+    pub(super) whole: Option<Whole>,
     /// Its keys are being read, as this question asks; nothing is repaired meanwhile.
     pub(super) sweeping: Option<u64>,
     /// It was announced to its connection then.
@@ -46,9 +46,22 @@ pub(super) struct Stream {
     pub(super) progress: Progress,
 }
 
+/// Where a repair came to its end.
+#[derive(Clone, Copy)]
+pub(super) struct Whole {
+    /// The slave has everything once it has acknowledged what comes before this number in the log.
+    from: u64,
+    /// Up to this write of the store. Not all of these need be in the log: what a repair finds to do tells nothing of the writes that it
+    /// comes from.
+    seq: u64,
+}
+
 /// What a slave is asked about what it was sent.
 #[derive(Default)]
 pub(super) struct Probe {
+    /// It is to be asked, though it was sent nothing since it was asked last: what a repair sent was acknowledged before it was known
+    /// to be all.
+    is_due: bool,
     /// It was asked, and has not answered.
     is_outstanding: bool,
     asked: Option<Instant>,
@@ -88,7 +101,7 @@ impl Stream {
             probe: Probe::default(),
             full: None,
             copying: false,
-            whole_from: None,
+            whole: None,
             sweeping: None,
             fed: None,
             progress: Progress::default(),
@@ -100,7 +113,7 @@ impl Stream {
         // Before the first write: that would otherwise come into what the slave has, and a reader there see it beside what is
         // old. A former primary would also not keep what it is written over.
         self.begin_copy(lacks, confirmed);
-        self.whole_from = None;
+        self.whole = None;
         Repair { total: lacks.known(), ..Repair::default() }
     }
 
@@ -111,12 +124,12 @@ impl Stream {
             lacks.all();
             self.copying = false;
         }
-        self.whole_from = None;
+        self.whole = None;
     }
 
     /// Something was taken out of the log, and is missed; with a copy's mark where `marks`.
     pub(super) fn lost(&mut self, lacks: &mut Lacks, marks: bool) {
-        self.whole_from = None;
+        self.whole = None;
         if marks {
             // Nobody knows any more what belongs to the copy.
             lacks.all();
@@ -141,7 +154,7 @@ impl Stream {
             self.log.drop_unsent(|_| {});
         }
         self.copying = false;
-        self.whole_from = None;
+        self.whole = None;
     }
 
     /// A step of a full copy is due: a kvnode is told where it begins.
@@ -159,13 +172,14 @@ impl Stream {
     pub(super) fn note_whole(&mut self, lacks: &Lacks, seq: u64) -> bool {
         let is_whole = lacks.is_nothing();
         if !is_whole {
-            self.whole_from = None;
-        } else if self.whole_from.is_none() {
+            self.whole = None;
+        } else if self.whole.is_none() {
             if let Dialect::Kvnode { session } = self.dialect {
                 let copied = std::mem::take(&mut self.copying);
                 self.log.push_mark(session, seq, if copied { CopyMark::End } else { CopyMark::Whole });
             }
-            self.whole_from = Some(self.log.end());
+            self.whole = Some(Whole { from: self.log.end(), seq });
+            self.probe.is_due |= self.log.is_empty();
         }
         is_whole
     }
@@ -187,13 +201,11 @@ impl Stream {
     /// that is known.
     pub(super) fn acknowledged(&mut self, up_to: u64) -> Option<u64> {
         self.probe.answered();
-        let seq = self.log.acknowledge(up_to)?;
-        if self.whole_from.is_none_or(|from| self.log.first() < from) {
-            return None;
-        }
+        let seq = self.log.acknowledge(up_to).unwrap_or(0);
+        let whole = self.whole.filter(|whole| self.log.first() >= whole.from)?;
         // What is known of its room is over.
         self.full = None;
-        Some(seq)
+        Some(seq.max(whole.seq))
     }
 
     /// It has not kept all that it was sent: all of that is missed again, also what was sent behind the question that this answers.
@@ -239,9 +251,10 @@ impl Stream {
         self.lost(lacks, marks);
     }
 
-    /// Something was sent that it was not asked about, and it can be asked.
+    /// There is something that it was not asked about, and it can be asked.
     const fn is_unasked(&self) -> bool {
-        !self.probe.is_outstanding && self.log.sent_up_to() > self.probe.asked_up_to
+        let Probe { is_outstanding, is_due, asked_up_to, .. } = self.probe;
+        !is_outstanding && (is_due || self.log.sent_up_to() > asked_up_to)
     }
 
     /// When it is to be asked next, where that is not at once.
@@ -254,14 +267,15 @@ impl Stream {
         if !self.is_unasked() {
             return Acknowledge::No;
         }
-        let Self { probe, log, session, .. } = self;
+        let Self { probe, log, session, whole, .. } = self;
         let paused = probe.asked.is_none_or(|asked| now >= asked + ACKNOWLEDGE_PAUSE);
-        let urgent = wanted > probe.asked_seq;
+        let urgent = probe.is_due || wanted > probe.asked_seq;
         if paused || urgent || log.sent_bytes() >= ACKNOWLEDGE_BYTES {
-            let asked_seq = log.sent_seq().unwrap_or(probe.asked_seq);
             let asked_up_to = log.sent_up_to();
+            let whole = whole.filter(|whole| whole.from <= asked_up_to).map(|whole| whole.seq);
+            let asked_seq = log.sent_seq().max(whole).unwrap_or(probe.asked_seq);
             *probe =
-                Probe { is_outstanding: true, asked: Some(now), asked_up_to, asked_seq, told_later: false };
+                Probe { is_outstanding: true, asked: Some(now), asked_up_to, asked_seq, ..Probe::default() };
             return Acknowledge::Now(Mark { session: *session, up_to: asked_up_to });
         }
         if std::mem::replace(&mut probe.told_later, true) { Acknowledge::No } else { Acknowledge::Later }

@@ -440,7 +440,7 @@ impl Downstream {
     pub(super) fn stray(&mut self, key: &[u8]) {
         self.lacks.add(key);
         if let Phase::Streaming { stream, repair, .. } = &mut self.phase {
-            stream.whole_from = None;
+            stream.whole = None;
             repair.get_or_insert_default().total += 1;
         }
     }

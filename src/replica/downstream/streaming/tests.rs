@@ -8,6 +8,7 @@ use crate::replica::{GreetingAnswer, Lineage, Present, PresentValue, Said, Slave
 use std::time::Duration;
 
 mod many;
+mod whole;
 
 /// Nothing but one key, whose value is itself.
 struct OneKey(Vec<u8>);

@@ -44,7 +44,7 @@ defmodule KvNode do
   @type cursor :: binary
   @type seq :: pos_integer
   @type event ::
-          {seq, :put, key, value} | {seq, :put, key} | {seq, :delete, key} | {seq, :expire, key} | {seq, :current}
+          {seq, :put, key, value} | {seq, :put, key} | {seq, :delete, key} | {seq, :expire, key} | {seq, :clear} | {seq, :current}
 
   defmodule Error do
     @moduledoc "A store has answered `{:error, reason}` to a function that has no other way to say so."
@@ -307,6 +307,19 @@ defmodule KvNode do
   def delete_many(store, keys, opts \\ []), do: write(store, {:delete_many, keys}, opts)
 
   @doc """
+  Deletes all keys at once: one write.
+
+      :ok = KvNode.clear(store, confirm: 1)
+  """
+  @spec clear(store, keyword) :: :ok | error
+  def clear(store, opts \\ []) do
+    case Keyword.pop(opts, :timeout, 5_000) do
+      {timeout, []} -> GenServer.call(store, :clear, timeout)
+      {timeout, opts} -> GenServer.call(store, {:clear, opts}, timeout)
+    end
+  end
+
+  @doc """
   Has what is there end after so many milliseconds, or never (`:infinity`): `true`, or `false` where nothing is there.
 
       iex> KvNode.put({:global, :docs}, :lease, self())
@@ -475,7 +488,7 @@ defmodule KvNode.Watcher do
 
     * `:store` - whatever `KvNode` takes.
     * `:notify` - a function that is called in this process with each event: `{seq, :put, key, value}`, `{seq, :delete, key}`,
-      `{seq, :expire, key}`, with `initial: true` also `{seq, :current}` once what is there was told. `{seq, :undecodable}` stands for a change that
+      `{seq, :expire, key}`, `{seq, :clear}` when all keys are gone, with `initial: true` also `{seq, :current}` once what is there was told. `{seq, :undecodable}` stands for a change that
       this node's OTP cannot decode. `:reset` says that what was told before counts no more: changes were missed. With `initial: true` what is there follows it, and else what changes from there on.
     * `:match`, `:values`, `:initial`, `:from` - as of `KvNode.watch/2`.
     * `:pause` - milliseconds between two tries to reach the store; 500 unless it is given.

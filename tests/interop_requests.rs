@@ -56,6 +56,10 @@ fn check_requests(beam: &BeamNode) {
             "{:error, {:failed, {:equal, {:to, 1.5}, 3.0}}}",
         ),
         ("{:transact, [], [{:delete, :from}, {:delete, {:to, 1.5}}], confirm: 0}", "{:ok, [:ok, :ok]}"),
+        (":clear", ":ok"),
+        (":count", "0"),
+        ("{:clear, confirm: 1}", "{:error, {:unconfirmed, 0, 1}}"),
+        ("{:clear, sync: 1}", "{:error, {:unknown_option, :sync}}"),
     ] {
         beam.check(&format!("ask.({request}) === {value}"), "true");
     }
@@ -254,7 +258,8 @@ fn slaves_end_equal(otp: &Otp, args: &str) {
     // Each is answered with what it would be answered without, once both slaves have it.
     for (request, value) in [
         ("{:put, :last, 1, confirm: 2}", ":ok"),
-        ("{:put_many, [{1, 1}, {2, 2}, {3, 3}], confirm: 2}", ":ok"),
+        ("{:clear, confirm: 2}", ":ok"),
+        ("{:put_many, [{1, 1}, {2, 2}, {3, 3}, {:last, 1}], confirm: 2}", ":ok"),
         ("{:update_counter, 3, 4, confirm: 2}", "7"),
         ("{:get_and_put, 1, :x, confirm: 2}", "1"),
         ("{:put_new, 1, :y, confirm: 2}", "false"),

@@ -435,6 +435,14 @@ impl<K, V> Handle<K, V> {
         self.write(Request::new("delete_many").part(keys)).answer(done)
     }
 
+    /// Deletes all keys at once: one write.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn clear(&self) -> impl Future<Output = Result<(), Error>> + Send + use<K, V> {
+        self.write(Request::new("clear")).answer(done)
+    }
+
     /// Has what is there end so long from now on, to the millisecond, after one at least; `Duration::MAX`: never. Gives whether something is there.
     ///
     /// # Errors

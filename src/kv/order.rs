@@ -41,6 +41,11 @@ pub(super) fn revision_of(changes: &[(&[u8], Change<'_>)], last: u64) -> u64 {
 }
 
 impl Committed<'_> {
+    /// It has deleted all keys.
+    pub(super) const fn is_clear(&self) -> bool {
+        self.written.changes.is_empty()
+    }
+
     /// A value with its revision.
     const fn revised<'v>(&self, value: Value<'v>) -> Value<'v> {
         if value.revision == 0 { Value { revision: self.revision, ..value } } else { value }
@@ -77,7 +82,7 @@ impl Committed<'_> {
     }
 }
 
-/// The same, kept back.
+/// The same, kept back. Without changes where all keys went.
 struct HeldBack {
     changes: Vec<(Box<[u8]>, Option<OwnedValue>)>,
     traits: Traits,
@@ -196,7 +201,10 @@ impl Order {
 
     /// Whether a write of the key is done, and kept back.
     pub(super) fn keeps_back(&self, key: &[u8]) -> bool {
-        let is_of = |held: &HeldBack| held.changes.iter().any(|(changed, _)| **changed == *key);
+        // All keys, where none is named.
+        let is_of = |held: &HeldBack| {
+            held.changes.is_empty() || held.changes.iter().any(|(changed, _)| **changed == *key)
+        };
         self.held_back.lock().values().any(is_of)
     }
 

@@ -200,6 +200,7 @@ impl<'a> Request<'a> {
         ("slaves", Request::Slaves),
         ("status", Request::Status),
         ("count", Request::Lookup(Lookup::Count)),
+        ("clear", Request::Edit { edit: Edit::Clear, options: WriteOptions::NONE }),
     ];
 
     #[cold]

@@ -121,6 +121,16 @@ pub(super) fn committed(
     mut ready: impl FnMut(&Arc<SlaveEntry>),
 ) {
     let seq = committed.written.seq;
+    if committed.is_clear() {
+        // What is there is copied, which is next to nothing: a slave in memory takes it in the place of all that it has, one on disk
+        // deletes the rest, and of an Elixir server's keys those are deleted that this store has not. So no slave has to know of
+        // clears, and what waits for one is the same whatever it was.
+        for slave in slaves {
+            slave.machine().want(seq);
+            slave.tell(Input::CopyAll);
+        }
+        return;
+    }
     committed.with_writes(|writes| {
         for slave in slaves {
             let (mut is_ready, mut is_behind) = (false, false);
@@ -185,6 +195,9 @@ fn in_order(
                 return;
             }
         };
+        if write.is_clear() {
+            confirmations.reads.clear();
+        }
         for (key, _) in write.written.changes {
             confirmations.reads.forget(key);
         }

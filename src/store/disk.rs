@@ -48,8 +48,8 @@ pub use error::OpenError;
 pub use ledger::TornEnd;
 
 use super::{
-    Done, Due, DueDone, Engine, NoteDone, Notes, Order, Page, Pending, PendingMany, ReadDone, ReadManyDone,
-    Scan, Shows, Store, StoreError, SyncPolicy, Update, UpdateMany, Value, Visit, WriteDone,
+    Cleared, Done, Due, DueDone, Engine, NoteDone, Notes, Order, Page, Pending, PendingMany, ReadDone,
+    ReadManyDone, Scan, Shows, Store, StoreError, SyncPolicy, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use engine::Totals;
 use many::Many;
@@ -333,6 +333,11 @@ impl Store for DiskStore {
         later: impl FnOnce(&mut U) -> Box<dyn PendingMany>,
     ) -> Option<Result<Option<u64>, StoreError>> {
         self.write(&[], Change::UpdateMany(Many::new(keys, later(update))));
+        None
+    }
+
+    fn clear(&self, later: impl FnOnce() -> WriteDone) -> Option<Result<Cleared, StoreError>> {
+        self.write(&[], Change::Clear(later()));
         None
     }
 

@@ -6,6 +6,7 @@
 //!
 //! Its tables have no order. Where one was asked for it stands beside them (`order.rs`).
 
+mod cleared;
 mod deadlines;
 mod many;
 mod order;
@@ -25,8 +26,8 @@ use super::head::Head;
 use super::revision::REVISION_RAISED_MAX;
 use super::room::PAIR_BYTES;
 use super::{
-    Batch, Change, Done, Due, DueDone, Engine, OpenError, Order, Page, Pending, PendingMany, ReadDone,
-    ReadManyDone, Room, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
+    Batch, Change, Cleared, Done, Due, DueDone, Engine, OpenError, Order, Page, Pending, PendingMany,
+    ReadDone, ReadManyDone, Room, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
     WriteDone,
 };
 use crate::etf::SharedBytes;
@@ -299,6 +300,25 @@ impl MemoryStore {
         seq
     }
 
+    /// One like it, without entries; with the same hashes, so that a key is in the same shard there.
+    fn emptied(&self) -> Self {
+        Self::hashed_by(self.hasher.clone(), Arc::clone(&self.room), self.order.is_some())
+    }
+
+    /// All entries take the places of those of another store with the same hashes; `then` is called while nobody reads or writes.
+    fn exchange_all<R>(&self, with: &Self, then: impl FnOnce() -> R) -> R {
+        // All are held at once: a reader of two keys sees both as before or, from the first new one on, both as now.
+        let mut shards: Vec<_> = self.shards.iter().map(RwLock::write).collect();
+        for (shard, with) in shards.iter_mut().zip(&*with.shards) {
+            std::mem::swap(&mut **shard, &mut *with.write());
+        }
+        self.deadlines.swap(&with.deadlines);
+        if let (Some(order), Some(with)) = (&self.order, &with.order) {
+            order.swap(with);
+        }
+        then()
+    }
+
     fn remove(&self, shard: &mut Shard, hash: u64, key: &[u8]) -> Option<Entry> {
         let Shard { table, bytes } = shard;
         let removed = table.find_entry(hash, |entry| entry.key() == key).ok().map(|entry| entry.remove().0);
@@ -400,6 +420,10 @@ impl Store for MemoryStore {
         Some(self.change_many(keys, update))
     }
 
+    fn clear(&self, _later: impl FnOnce() -> WriteDone) -> Option<Result<Cleared, StoreError>> {
+        Some(Ok(self.clear_now()))
+    }
+
     fn barrier(&self, _later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
         Some(Ok(()))
     }
@@ -455,22 +479,12 @@ impl Store for MemoryStore {
     }
 
     fn staging(&self) -> Option<Self> {
-        // With the same hashes, so that a key is in the same shard there.
-        Some(Self::hashed_by(self.hasher.clone(), Arc::clone(&self.room), self.order.is_some()))
+        Some(self.emptied())
     }
 
     fn replace(&self, with: Self) -> Option<Self> {
         self.numbers.raise(with.numbers.revision());
-        // All are held at once: a reader of two keys sees both as before or, from the first new one on, both as now.
-        let mut shards: Vec<_> = self.shards.iter().map(RwLock::write).collect();
-        for (shard, with) in shards.iter_mut().zip(&*with.shards) {
-            std::mem::swap(&mut **shard, &mut *with.write());
-        }
-        self.deadlines.swap(&with.deadlines);
-        if let (Some(order), Some(with)) = (&self.order, &with.order) {
-            order.swap(with);
-        }
-        drop(shards);
+        self.exchange_all(&with, || {});
         // What was here goes with it, and nobody waits for that.
         Some(with)
     }

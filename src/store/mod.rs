@@ -27,9 +27,12 @@
 //!    fail). A write of several keys counts each of them, and all that it puts has the first of these revisions. A store that gives a
 //!    write's number at once, and not by a completion, has what it has counted to with that write as its [last](Store::revision) until
 //!    it is asked for another write.
-//! 9. A value is kept with its [deadline](Value::deadline). Its reader looks at that: the store shows which keys are past
-//!    theirs ([`Store::due`]), and deletes nothing by itself.
+//! 9. [`clear`](Store::clear) is a write of all keys: 4 and 5 hold for each of them, and so does 8. It is there as a whole after a
+//!    restart, or not at all.
+//! 10. A value is kept with its [deadline](Value::deadline). Its reader looks at that: the store shows which keys are past
+//!     theirs ([`Store::due`]), and deletes nothing by itself.
 
+mod cleared;
 #[cfg(feature = "disk")]
 pub mod disk;
 pub mod engine;
@@ -49,6 +52,7 @@ use std::fmt;
 use std::sync::mpsc;
 use std::time::Duration;
 
+pub use cleared::Cleared;
 #[cfg(feature = "disk")]
 pub use disk::{Disk, DiskStore};
 pub use engine::Engine;
@@ -153,7 +157,7 @@ pub struct Written<'a> {
     /// Its place among the writes of its store.
     pub seq: u64,
     /// Each key that it has changed, with what became of it: one, but for a write of several keys, which is seen as a whole or
-    /// not at all and has one number. A value has its revision.
+    /// not at all and has one number. A value has its revision. Empty: all keys went ([`Store::clear`]).
     pub changes: &'a [(&'a [u8], Change<'a>)],
 }
 
@@ -261,6 +265,13 @@ pub trait Store: Send + Sync + 'static {
         _update: &mut U,
         _later: impl FnOnce(&mut U) -> Box<dyn PendingMany>,
     ) -> Option<Result<Option<u64>, StoreError>> {
+        Some(Err(StoreError::Io("enotsup")))
+    }
+
+    /// Deletes all keys at once: no reader sees some of them gone and others there. It is one write, with one number, and the next
+    /// revision is higher than all before, as behind a deletion. `None`: the answer comes by the completion that the store made with
+    /// `later`, which is told of a write without changes. An engine without it answers `enotsup`.
+    fn clear(&self, _later: impl FnOnce() -> WriteDone) -> Option<Result<Cleared, StoreError>> {
         Some(Err(StoreError::Io("enotsup")))
     }
 

@@ -147,6 +147,7 @@ enum Step {
     PutList(Vec<(u8, String)>),
     PutMap(BTreeMap<u8, String>),
     DeleteMany(Vec<u8>),
+    Clear,
     Transact(Vec<(u8, Guard)>, Vec<(u8, Made)>),
     /// The same, of what has so long.
     For(u64, Box<Step>),
@@ -284,6 +285,7 @@ impl Step {
                 format!("{{:put_many, {}}}", mapped(pairs))
             }
             Self::DeleteMany(keys) => format!("{{:delete_many, {}}}", listed(keys.iter().map(|at| key(*at)))),
+            Self::Clear => ":clear".into(),
             Self::Transact(guards, changes) => {
                 let guards = listed(guards.iter().map(|(at, guard)| guard.text(*at, model)));
                 let changes = listed(changes.iter().map(|(at, made)| made.text(*at)));
@@ -399,6 +401,11 @@ impl Step {
                 }
                 ok
             }
+            Self::Clear => {
+                model.data.clear();
+                model.counted += 1;
+                ok
+            }
             Self::Transact(guards, changes) => model.transact(guards, changes),
             Self::For(ttl, step) => {
                 model.ttl = Some(*ttl);
@@ -507,6 +514,7 @@ fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
         prop::collection::vec((0..KEYS, values()), 0..6).prop_map(Step::PutList),
         prop::collection::btree_map(0..KEYS, values(), 0..6).prop_map(Step::PutMap),
         keys().prop_map(Step::DeleteMany),
+        Just(Step::Clear),
         transactions(),
         transactions(),
     ];

@@ -74,6 +74,14 @@ fn each_request_is_answered_as_the_page_says() {
             ("{:fetch, 1.0}", ":error"),
             ("{:update_counter, :i, 1, confirm: 0}", "1"),
             ("{:put_new, :o, 1, []}", "true"),
+            (":clear", ":ok"),
+            (":count", "0"),
+            ("{:get_many, [:o, :i, :new]}", "%{}"),
+            (":clear", ":ok"),
+            ("{:put, :o, 1}", ":ok"),
+            ("{:clear, confirm: 0}", ":ok"),
+            ("{:fetch, :o}", ":error"),
+            ("{:clear, []}", ":ok"),
         ] {
             check(&mut cluster, request, expected);
         }
@@ -143,10 +151,13 @@ fn an_option_that_there_is_not_is_refused_by_name_and_nothing_is_written() {
             "{:update_counter, :k, 2, 5, sync: 1}",
             "{:put_many, [{:k, 2}], sync: 1}",
             "{:delete_many, [:k], sync: 1}",
+            "{:clear, confirm: 0, sync: 1}",
+            "{:clear, ttl: 1}",
             "{:compare_and_put, :k, {:value, 1}, 2, sync: 1}",
             "{:compare_and_delete, :k, {:value, 1}, sync: 1}",
         ] {
-            check(&mut cluster, request, "{:error, {:unknown_option, :sync}}");
+            let option = if request.contains("sync") { "sync" } else { "ttl" };
+            check(&mut cluster, request, format!("{{:error, {{:unknown_option, :{option}}}}}"));
         }
         check(&mut cluster, "{:get_many, [:k, :new]}", "%{k: 1}");
     });
@@ -167,6 +178,10 @@ fn what_has_another_shape_is_no_request() {
         "{:put_many, {1, 2}}",
         "{:put_many, [{1, 2} | {3, 4}]}",
         "{:delete_many, %{1 => 2}}",
+        "{:clear, 1}",
+        "{:clear}",
+        "{:clear, 1, confirm: 1}",
+        "{:clear, [:confirm]}",
         "{:delete_many, [1 | 1]}",
         "{:pop, 1, 2}",
         "{:update_counter, 1, 2, 3, 4}",

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use kvnode::store::revision::REVISION_RAISED_MAX;
 use kvnode::store::{
-    Batch, Change, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Order, Page, Pending, PendingMany,
-    ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
-    Written,
+    Batch, Change, Cleared, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, Order, Page, Pending,
+    PendingMany, ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value,
+    Visit, WriteDone, Written,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -46,6 +46,7 @@ enum Ask {
     Update(Box<dyn Pending>),
     GetMany(ReadManyDone),
     UpdateMany(Box<dyn PendingMany>),
+    Clear(WriteDone),
     Barrier(Done),
     Note(String, Vec<u8>, Done),
     ReadNote(String, NoteDone),
@@ -73,6 +74,7 @@ enum About {
     /// All that was asked before: what is asked after it may be done first.
     Before,
     Keys(Vec<Vec<u8>>),
+    EveryKey,
 }
 
 impl About {
@@ -83,20 +85,20 @@ impl About {
     /// Those that it names.
     fn keys(&self) -> &[Vec<u8>] {
         match self {
-            Self::All | Self::Before => &[],
+            Self::All | Self::Before | Self::EveryKey => &[],
             Self::Keys(keys) => keys,
         }
     }
 
     fn names(&self, key: &[u8]) -> bool {
-        self.keys().iter().any(|known| known == key)
+        matches!(self, Self::EveryKey) || self.keys().iter().any(|known| known == key)
     }
 
     /// Whether it has to wait for one that was asked before.
     fn waits_for(&self, earlier: &Self) -> bool {
         match (self, earlier) {
             (Self::Keys(keys), Self::Keys(_)) => keys.iter().any(|key| earlier.names(key)),
-            (Self::Keys(_), Self::Before) => false,
+            (Self::Keys(_) | Self::EveryKey, Self::Before) => false,
             _ => true,
         }
     }
@@ -459,6 +461,13 @@ impl State {
                     }
                 }
             }
+            (Ask::Clear(done), _) if fails => Box::new(move || done(Err(why))),
+            (Ask::Clear(done), _) => {
+                let changes: Changes = self.data.keys().map(|key| (key.clone(), None)).collect();
+                self.revision += 1;
+                let seq = self.note(&changes);
+                Box::new(move || done(Ok(Written { seq, changes: &[] })))
+            }
             (Ask::Barrier(done), _) if fails => Box::new(move || done(Err(why))),
             (Ask::Note(_, _, done), _) if self.notes_fail => Box::new(move || done(Err(StoreError::NoSpace))),
             (Ask::Note(name, note, done), _) => {
@@ -488,6 +497,10 @@ impl State {
             self.revision = self.revision.max(*revision).min(REVISION_RAISED_MAX.max(next));
         }
         self.revision += (changes.len() as u64).saturating_sub(1);
+        self.note(changes)
+    }
+
+    fn note(&mut self, changes: &Changes) -> u64 {
         apply(&mut self.data, changes);
         self.seq += 1;
         self.since.insert(self.seq, changes.clone());
@@ -599,6 +612,11 @@ impl Store for Deferred {
         later: impl FnOnce(&mut U) -> Box<dyn Pending>,
     ) -> Option<Result<Option<u64>, StoreError>> {
         self.ask(About::key(key), Ask::Update(later(update)));
+        None
+    }
+
+    fn clear(&self, later: impl FnOnce() -> WriteDone) -> Option<Result<Cleared, StoreError>> {
+        self.ask(About::EveryKey, Ask::Clear(later()));
         None
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::clear::Clear;
 use super::expected::Expected;
 use super::many::Many;
 use super::outcome::{Outcome, Reader};
@@ -18,7 +19,7 @@ use crate::kv::write::{Stamp, check_value};
 use crate::process::Turn;
 use crate::store::Value;
 
-/// A request that changes keys by what is there, or several at once. Each takes [options](super::WriteOptions) at its end.
+/// A request that changes keys by what is there, or several at once, or all. Each takes [options](super::WriteOptions) at its end.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit<'a> {
     /// `{:put_new, k, v}`: `true`, or `false` where something is there.
@@ -90,6 +91,8 @@ pub enum Edit<'a> {
         /// A list.
         keys: TermView<'a>,
     },
+    /// `:clear`, `{:clear, options}`: `:ok`, and nothing is there.
+    Clear,
     /// `{:transact, guards, changes}`: `{:ok, results}`, or `{:error, {:failed, guard}}`.
     Transact {
         /// What has to be so, as a list.
@@ -131,6 +134,7 @@ impl<'a> Edit<'a> {
         (2 | 3, b"delete_many") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |parts| {
             Some(Self::DeleteMany { keys: parts.next()? })
         }),
+        (2, b"clear") => with_options(Parts::new(cursor, arity), Takes::NoTtl, |_| Some(Self::Clear)),
         (3 | 4, b"transact") => with_options(Parts::new(cursor, arity), Takes::Ttl, |parts| {
             Some(Self::Transact { guards: parts.next()?, changes: parts.next()? })
         }),
@@ -154,7 +158,9 @@ impl<'a> Edit<'a> {
             | Self::Touch { .. }
             | Self::PutMany { .. }
             | Self::Transact { .. } => Served::Put,
-            Self::Pop { .. } | Self::CompareAndDelete { .. } | Self::DeleteMany { .. } => Served::Delete,
+            Self::Pop { .. } | Self::CompareAndDelete { .. } | Self::DeleteMany { .. } | Self::Clear => {
+                Served::Delete
+            }
         }
     }
 
@@ -192,6 +198,7 @@ impl<'a> Edit<'a> {
             Self::DeleteMany { keys } => {
                 return Ok(Prepared::Many(Many::deleting(listed(keys)?)?, stamp));
             }
+            Self::Clear => return Ok(Prepared::Clear(Clear::default())),
             Self::Transact { guards, changes } => {
                 let with = (stamp, ttl == Ttl::Unsaid);
                 return Ok(Prepared::Transact(Transact::read(guards, changes, with, clock, turn)?, stamp));
@@ -220,6 +227,7 @@ pub(super) enum Prepared<'a> {
     Single(TermView<'a>, Single<'a>, Stamp),
     Many(Many<'a>, Stamp),
     Transact(Transact<'a>, Stamp),
+    Clear(Clear),
 }
 
 /// What is done to one key.

@@ -11,6 +11,7 @@
 //! reading of requests is made from. Whatever is the same for all is not written again: counting, writes at a slave, `confirm:`,
 //! the kinds of stores, slaves, answers that a caller's node cannot decode or has no room for.
 
+mod clear;
 mod edit;
 mod expected;
 mod keys;
@@ -109,7 +110,7 @@ pub(super) fn read<'a>(
 /// Whether there is a request of this name with so many elements behind it that callers have: those here, and those with options of
 /// the others.
 pub(super) fn is_request(name: &str, elements: usize) -> bool {
-    const OTHERS: &[(usize, &[u8])] = &[(4, b"put"), (3, b"delete"), (1, b"count")];
+    const OTHERS: &[(usize, &[u8])] = &[(4, b"put"), (3, b"delete"), (1, b"count"), (1, b"clear")];
     let known = Lookup::KNOWN.iter().chain(Edit::KNOWN).chain(OTHERS);
     known.into_iter().any(|&known| known == (elements + 1, name.as_bytes()))
 }

@@ -42,6 +42,11 @@ pub struct WriteOptions {
     pub ttl: Ttl,
 }
 
+impl WriteOptions {
+    /// Nothing is said.
+    pub(in crate::kv) const NONE: Self = Self { confirm: None, ttl: Ttl::Unsaid };
+}
+
 /// Whether a request leaves something that can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::kv) enum Takes {

@@ -7,12 +7,12 @@ use super::outcome::Outcome;
 use super::single::OfKey;
 use super::{Edit, Lookup, Many, Unserved, WriteOptions};
 use crate::etf::{TermError, TermView, Traits};
-use crate::kv::KeyValueServer;
 use crate::kv::confirm::{Confirmations, Era, Wanted};
 use crate::kv::figures::Served;
 use crate::kv::order::{Committed, revision_of};
 use crate::kv::server::{with_canonical, write_error};
 use crate::kv::write::{committed, committed_later, ended, replicate};
+use crate::kv::{KeyValueServer, Work};
 use crate::process::{Caller, Dispatch, Effect, OwnedCaller, ProcessId, Turn};
 use crate::store::{Change, Store, StoreError, Written};
 
@@ -145,6 +145,13 @@ impl<S: Store> KeyValueServer<S> {
             Ok(Prepared::Transact(transact, stamp)) => {
                 self.carry_out_edit(transact, confirm, caller, turn);
                 self.ends_at(stamp.deadline, turn);
+                Ok(())
+            }
+            Ok(Prepared::Clear(mut clear)) => {
+                self.carry_out_edit(&mut clear, confirm, caller, turn);
+                if let Some(step) = clear.rest {
+                    self.follow.work(Work { store: turn.me.pid.clone(), step });
+                }
                 Ok(())
             }
             Err(unserved) => Err(unserved),

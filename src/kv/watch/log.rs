@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
+use super::watcher::Wants;
 use crate::etf::tag::SMALL_TUPLE_EXT;
 use crate::etf::{SharedBytes, TermView, TermWriter, Traits, key};
 use crate::store::Value;
@@ -23,6 +24,8 @@ pub(in crate::kv) enum Happened<'a> {
     Delete,
     /// Its time is over.
     Expire,
+    /// To all keys: they are gone.
+    Clear,
 }
 
 /// An event, or an entry that is shown: what a watcher is told of a key, as it is sent.
@@ -38,6 +41,8 @@ pub(in crate::kv) struct Told {
     /// The value, where it is not among them.
     value: Option<SharedBytes>,
     has_value: bool,
+    /// It is of all keys.
+    is_clear: bool,
     /// The key in its canonical form, where that is another than what is sent.
     canonical: Option<Box<[u8]>>,
     /// Of all of it.
@@ -47,13 +52,14 @@ pub(in crate::kv) struct Told {
 }
 
 impl Told {
-    /// Of a key in its canonical form.
+    /// Of a key in its canonical form; of all keys none.
     pub(in crate::kv) fn new(seq: u64, key: &[u8], happened: Happened<'_>) -> Self {
-        let sent = key::outgoing(key);
+        let sent = if key.is_empty() { Cow::Borrowed(key) } else { key::outgoing(key) };
         let value = match happened {
             Happened::Put(value) => Some(value),
-            Happened::Delete | Happened::Expire => None,
+            Happened::Delete | Happened::Expire | Happened::Clear => None,
         };
+        let is_clear = matches!(happened, Happened::Clear);
         let shared = value.and_then(|value| value.shared).filter(|shared| shared.len() >= SHARED_BYTES_MIN);
         let copied = value.filter(|_| shared.is_none()).map_or(0, |value| value.bytes.len());
         let mut elements = Vec::with_capacity(24 + sent.len() + copied);
@@ -61,6 +67,7 @@ impl Told {
             Happened::Put(_) => "put",
             Happened::Delete => "delete",
             Happened::Expire => "expire",
+            Happened::Clear => "clear",
         };
         TermWriter::new(&mut elements).unsigned(seq).atom(word);
         let before_key = elements.len();
@@ -81,6 +88,7 @@ impl Told {
             without_value,
             value: shared.cloned(),
             has_value: value.is_some(),
+            is_clear,
             canonical: matches!(sent, Cow::Owned(_)).then(|| key.into()),
             before_key,
             traits: value.map_or(key_traits, |value| value.traits.union(key_traits)),
@@ -92,6 +100,11 @@ impl Told {
     pub(in crate::kv) fn key(&self) -> &[u8] {
         let sent = || self.elements.get(self.before_key..self.without_value);
         self.canonical.as_deref().or_else(sent).unwrap_or_default()
+    }
+
+    /// Whether a watcher of these is told of it.
+    pub(super) fn is_for(&self, wants: &Wants) -> bool {
+        self.is_clear || wants.matches(self.key())
     }
 
     /// Bytes that it takes, about.
@@ -115,7 +128,7 @@ impl Told {
     /// Writes the tuple that is sent. Gives what stands behind it, to end it.
     pub(super) fn write(&self, w: &mut TermWriter<'_>, with_value: bool) -> Option<SharedBytes> {
         let with_value = with_value && self.has_value;
-        w.raw(&[SMALL_TUPLE_EXT, 3 + u8::from(with_value)]);
+        w.raw(&[SMALL_TUPLE_EXT, 3 + u8::from(with_value) - u8::from(self.is_clear)]);
         if with_value {
             w.raw(&self.elements);
             return self.value.clone();

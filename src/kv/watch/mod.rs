@@ -40,6 +40,11 @@
 //! tell whether an entry is new: a slave's are its primary's, and a primary may become a slave while it shows its entries. A key that is deleted
 //! before its page is read is not shown, and its deletion follows.
 //!
+//! # All keys at once
+//!
+//! A `:clear` is one event, which stands for the deletion of every key and has none: whatever a watcher's pattern is it is told. What was
+//! shown of what was there before goes with it, since the event follows.
+//!
 //! # Slaves, copies
 //!
 //! A slave tells its watchers what its primary sends, in that order; a deletion of a key that has ended comes as `:delete`, since a slave
@@ -136,6 +141,9 @@ impl Watches {
             let first = (log.last() + 1).max(least);
             log.pass(first + (changes.count() as u64).saturating_sub(1));
             return (log.last(), Vec::new());
+        }
+        if write.is_clear() {
+            registry.happened(least, &[], Happened::Clear);
         }
         for (key, change) in changes {
             let happened = match change {

@@ -38,6 +38,7 @@ enum Heard {
     Put(u64, u64, Option<u64>),
     Gone(u64, u64, bool),
     Current(u64),
+    Clear(u64),
     Overrun,
     Failed,
     Undecodable(u64),
@@ -66,6 +67,7 @@ fn heard(message: TermView<'_>) -> Heard {
         return match () {
             () if first.is_atom("error") => Heard::Failed,
             () if second.is_atom("current") => Heard::Current(number(first)),
+            () if second.is_atom("clear") => Heard::Clear(number(first)),
             () => {
                 assert!(second.is_atom("undecodable"));
                 Heard::Undecodable(number(first))
@@ -136,6 +138,11 @@ impl Seen {
                 self.last = seq;
                 self.pairs.remove(&key);
             }
+            Heard::Clear(seq) => {
+                assert!(self.is_current && seq > self.last, "{seq} comes behind {}", self.last);
+                self.last = seq;
+                self.pairs.clear();
+            }
             Heard::Current(seq) => {
                 assert!(!self.is_current);
                 (self.last, self.is_current) = (seq, true);
@@ -168,6 +175,8 @@ enum Act {
     Again {
         watcher: usize,
     },
+    /// All keys go.
+    Clear,
     /// A copy takes the place of all.
     Swap,
 }
@@ -180,6 +189,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => Just(Act::Read),
         3 => Just(Act::Came),
         1 => (0..4usize).prop_map(|watcher| Act::Again { watcher }),
+        1 => Just(Act::Clear),
         1 => Just(Act::Swap),
     ]
 }
@@ -323,6 +333,12 @@ impl World {
                     self.begin(watcher);
                 }
             }
+            Act::Clear => {
+                self.counted += 1;
+                self.store.clear();
+                self.registry.happened(self.counted, &[], Happened::Clear);
+                assert_eq!(self.registry.log().last(), self.counted);
+            }
             Act::Swap => {
                 self.counted += 2;
                 let revision = self.revision();
@@ -406,9 +422,11 @@ fn a_watcher_is_told_of_keys_that_match_and_without_values_if_it_wants_none() {
         put(&mut registry, key);
     }
     registry.happened(0, &encoded(7), Happened::Expire);
+    registry.happened(0, &[], Happened::Clear);
     let mut node = Node::with_room(usize::MAX);
     registry.feed("a@h", &mut node);
-    assert_eq!(node.heard, [(1, 1, Heard::Put(12, 7, None)), (1, 1, Heard::Gone(14, 7, true))]);
+    let told = [Heard::Put(12, 7, None), Heard::Gone(14, 7, true), Heard::Clear(15)];
+    assert_eq!(node.heard, told.map(|told| (1, 1, told)), "whatever it wants, of all keys it is told");
 }
 
 #[test]

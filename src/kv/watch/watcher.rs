@@ -161,7 +161,7 @@ impl Watcher {
                     Found::Event(told) => {
                         *looks -= 1;
                         *next = next.next();
-                        if self.wants.matches(told.key()) {
+                        if told.is_for(&self.wants) {
                             return Step::Event(told);
                         }
                     }

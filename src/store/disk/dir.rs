@@ -1,7 +1,7 @@
 //! The folder: whose it is, who has it, and which version wrote it.
 //!
 //! ```text
-//! DIR/format    the text "kvnode 6": what wrote it
+//! DIR/format    the text "kvnode 7": what wrote it
 //! DIR/reached   how far the batches have come (ledger.rs)
 //! DIR/lock      locked by the process that has it, whose id stands in it
 //! DIR/engine/   the engine's files, its journals (*.jnl) among them
@@ -15,9 +15,9 @@ use super::error::OpenError;
 use super::ledger::{self, Access, Ledger};
 
 /// The version of what stands in the folder. A newer one is not read, and an older one becomes this one when it is opened to be
-/// written to: in version 5 the keys had no order (`engine/order.rs`), in version 3 no entry had a revision, in version 2 none any number (`store/head.rs`), and in version 1 no batch either,
+/// written to: before version 7 no store was emptied, and so what a store has always had the store's own number (`engine/cleared.rs`), in version 5 the keys had no order (`engine/order.rs`), in version 3 no entry had a revision, in version 2 none any number (`store/head.rs`), and in version 1 no batch either,
 /// so that it had no ledger.
-pub(super) const FORMAT: u32 = 6;
+pub(super) const FORMAT: u32 = 7;
 const FIRST: u32 = 1;
 /// Where a restore works in the folder until it is done.
 pub(super) const RESTORING: &str = "restoring";
@@ -176,9 +176,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.txt"), "a").unwrap();
         assert_eq!(Dir::take(dir.path()).unwrap_err(), OpenError::NotOurs { dir: dir.path().into() });
-        fs::write(dir.path().join("format"), "kvnode 7\n").unwrap();
+        fs::write(dir.path().join("format"), "kvnode 8\n").unwrap();
         let newer = Dir::take(dir.path()).unwrap_err();
-        assert_eq!(newer, OpenError::NewerFormat { dir: dir.path().into(), version: 7, known: FORMAT });
+        assert_eq!(newer, OpenError::NewerFormat { dir: dir.path().into(), version: 8, known: FORMAT });
         fs::write(dir.path().join("format"), "kvnode ?\n").unwrap();
         assert!(matches!(Dir::take(dir.path()), Err(OpenError::Damaged { .. })));
     }

@@ -21,6 +21,8 @@ const HEAD_BYTES: usize = STORE_BYTES + size_of::<u64>();
 #[derive(Clone)]
 pub(super) struct Space {
     pub(super) id: u32,
+    /// What its entries are told by from those that were there before it was cleared (`engine/cleared.rs`).
+    pub(super) number: u32,
     pub(super) entries: Keyspace,
     ends: Keyspace,
     /// Of all stores: where the keys are in Erlang's order (`engine/order.rs`).
@@ -50,12 +52,17 @@ struct Looked {
 impl Space {
     /// # Errors
     /// The engine cannot be read.
-    pub(super) fn open(id: u32, entries: Keyspace, ends: Keyspace, order: Keyspace) -> fjall::Result<Self> {
-        let first = ends.prefix(id.to_be_bytes()).next().map(|pair| pair.key()).transpose()?;
+    pub(super) fn open(
+        (id, number): (u32, u32),
+        entries: Keyspace,
+        ends: Keyspace,
+        order: Keyspace,
+    ) -> fjall::Result<Self> {
+        let first = ends.prefix(number.to_be_bytes()).next().map(|pair| pair.key()).transpose()?;
         let has_ends = AtomicBool::new(first.is_some());
         let looked = Mutex::new(Looked { from: 0, since: u64::MAX });
         let state = State { has_ends, looked, looking: Mutex::default(), is_ordered: AtomicBool::new(false) };
-        Ok(Self { id, entries, ends, order, state: Arc::new(state) })
+        Ok(Self { id, number, entries, ends, order, state: Arc::new(state) })
     }
 
     /// Whether all entries have their records in the order of keys: those of a folder of an older format get them when it is opened.
@@ -74,7 +81,7 @@ impl Space {
 
     fn record(&self, deadline: u64, engine_key: &[u8]) -> Vec<u8> {
         let mut record = Vec::with_capacity(HEAD_BYTES + engine_key.len());
-        record.extend_from_slice(&self.id.to_be_bytes());
+        record.extend_from_slice(&self.number.to_be_bytes());
         record.extend_from_slice(&deadline.to_be_bytes());
         record.extend_from_slice(engine_key);
         record

@@ -4,14 +4,17 @@
 //! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64, revision:64
 //!        "n", store:32, name -> a note               "b" -> the last batch's number (ledger.rs)
 //!        "o", store:32 -> how far the order of its keys goes (engine/order.rs)
-//! s1 ..  the entries (record.rs)
-//! ends   store:32, deadline:64, the engine's key -> nothing (ends.rs)
-//! order  store:32, a place in Erlang's order of terms -> the engine's key (engine/order.rs)
+//!        "g", store:32 -> number:32, of what it has, since it was cleared; before, that is the store's own
+//!        "x", number:32 -> nothing: what has this number is to go (engine/cleared.rs)
+//! s1 ..  the entries of a number (record.rs)
+//! ends   number:32, deadline:64, the engine's key -> nothing (ends.rs)
+//! order  number:32, a place in Erlang's order of terms -> the engine's key (engine/order.rs)
 //! ```
 //!
 //! A batch writes the totals beside the entries that they count, and how far the store's revisions have come with them. (Before
 //! format 4 no revision stands there, and none in the entries.)
 
+mod cleared;
 mod order;
 
 use std::ffi::OsStr;
@@ -28,6 +31,7 @@ use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode, Readable,
     Snapshot,
 };
+use parking_lot::Mutex;
 
 use super::ends::Space;
 use super::ledger::{self, Ledger};
@@ -36,6 +40,7 @@ use super::record::{self, Entry, Found};
 use super::staged::{Held, Place, Staged};
 use crate::store::revision::{self, REVISION_RAISED_MAX, REVISION_UNKNOWN};
 use crate::store::{self, Due, Pending, StoreError};
+use cleared::Cleared;
 pub(super) use order::Sum;
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
@@ -116,6 +121,7 @@ pub(super) struct Engine {
     ends: Keyspace,
     order: Keyspace,
     stores: AHashMap<u32, Space>,
+    cleared: Mutex<Cleared>,
     /// Of the last batch when it was opened.
     number: u64,
     /// Bytes since all was written to tables.
@@ -183,10 +189,12 @@ impl Engine {
             ends,
             order,
             stores: AHashMap::new(),
+            cleared: Mutex::default(),
             number: 0,
             since_tables: AtomicU64::new(0),
             viewers: Arc::default(),
         };
+        engine.look_for_cleared()?;
         for (id, _) in engine.names()? {
             engine.open_store(id)?;
             engine.look_for_order(id)?;
@@ -243,15 +251,20 @@ impl Engine {
     }
 
     fn open_store(&mut self, id: u32) -> fjall::Result<()> {
+        let space = self.open_space(id, self.number_of(id)?)?;
+        self.stores.insert(id, space);
+        Ok(())
+    }
+
+    fn open_space(&self, id: u32, number: u32) -> fjall::Result<Space> {
         let separation = KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES);
         let options = || {
             KeyspaceCreateOptions::default()
                 .with_kv_separation(Some(separation))
                 .max_memtable_size(MEMTABLE_BYTES)
         };
-        let keyspace = self.db.keyspace(&format!("s{id}"), options)?;
-        self.stores.insert(id, Space::open(id, keyspace, self.ends.clone(), self.order.clone())?);
-        Ok(())
+        let keyspace = self.db.keyspace(&entries_name(number), options)?;
+        Space::open((id, number), keyspace, self.ends.clone(), self.order.clone())
     }
 
     /// The stores, with their names.
@@ -380,9 +393,8 @@ impl Engine {
             }
         }
         let Staged { mut batch, held, ends, .. } = staged;
-        for (id, Held { entries, bytes, revision }) in &held {
-            let totals = [entries, bytes, revision].map(|number| number.to_be_bytes()).concat();
-            batch.insert(&self.meta, meta_key(b't', *id), totals);
+        for (id, held) in &held {
+            batch.insert(&self.meta, meta_key(b't', *id), held.to_bytes());
         }
         let mut committed = Committed { health: Health::Sound, held, refused };
         if batch.is_empty() {
@@ -420,7 +432,7 @@ impl Engine {
         let has_room = match write.change {
             Change::Put(..) => room == RoomFor::All,
             // What a store knows of itself has to stand before a deletion that relies on it; it is small.
-            Change::Delete(_) | Change::Note(..) => room != RoomFor::Nothing,
+            Change::Delete(_) | Change::Clear(_) | Change::Note(..) => room != RoomFor::Nothing,
             // By what it decides.
             Change::Update(..) | Change::UpdateMany(_) | Change::Nothing(_) => true,
         };
@@ -439,7 +451,8 @@ impl Engine {
         let place = Place::new(space, &write.key);
         let last = staged.counted(write.store, &totals_of);
         let (entry, counted) = match &mut write.change {
-            Change::Note(..) | Change::Nothing(_) => return Ok(written),
+            // No batch has a clear: it is carried out by itself.
+            Change::Note(..) | Change::Clear(_) | Change::Nothing(_) => return Ok(written),
             Change::Put(entry, _) => {
                 let (entry, counted) = entry.give(last);
                 (Some(entry), counted)
@@ -584,6 +597,11 @@ impl View {
     }
 }
 
+/// The keyspace of the entries of a number.
+fn entries_name(number: u32) -> String {
+    format!("s{number}")
+}
+
 fn meta_key(kind: u8, id: u32) -> Vec<u8> {
     let mut key = vec![kind];
     key.extend_from_slice(&id.to_be_bytes());
@@ -614,6 +632,8 @@ pub(super) mod planted {
         BetweenOrders,
         /// It is to get the next part.
         RoomForOrder,
+        /// A part of what was there before a clear is deleted.
+        BetweenParts,
     }
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,9 +17,10 @@ pub(super) type Keys = Arc<[Arc<[u8]>]>;
 /// What a write takes beside its keys and values: the completion, and the entries of the tables.
 const OVERHEAD_BYTES: usize = 256;
 
-/// What a write is of, by its store: an entry by its key, several, or a note by its name.
+/// What a write is of, by its store: all entries, one by its key, several, or a note by its name.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
+    All(u32),
     Entry(u32, Arc<[u8]>),
     Entries(u32, Keys),
     Note(u32, Arc<[u8]>),
@@ -42,6 +43,8 @@ pub(super) enum Change {
     Update(Box<dyn Pending>, Decided),
     /// The same of several keys; the write's own is none.
     UpdateMany(Many),
+    /// All keys go. It is carried out by itself: [`Queue::take`] puts it into a batch of its own.
+    Clear(WriteDone),
     /// Not a key of the store, but a note beside it.
     Note(Vec<u8>, Done),
     /// The caller wants to know that all before it is done.
@@ -76,6 +79,7 @@ impl Write {
                 Some(Place::Entry(self.store, Arc::clone(&self.key)))
             }
             Change::UpdateMany(ref many) => Some(Place::Entries(self.store, Arc::clone(many.keys()))),
+            Change::Clear(_) => Some(Place::All(self.store)),
             Change::Note(..) => Some(Place::Note(self.store, Arc::clone(&self.key))),
             Change::Nothing(_) => None,
         }
@@ -88,7 +92,7 @@ impl Write {
             Change::Note(bytes, _) => bytes.len(),
             Change::Update(update, _) => update.bytes(),
             Change::UpdateMany(many) => many.bytes(),
-            Change::Delete(_) | Change::Nothing(_) => 0,
+            Change::Delete(_) | Change::Clear(_) | Change::Nothing(_) => 0,
         };
         change + self.bytes_of_keys()
     }
@@ -107,7 +111,7 @@ impl Write {
         match self.change {
             // An update may decide to delete.
             Change::Delete(_) | Change::Update(..) | Change::UpdateMany(_) => self.bytes_of_keys(),
-            Change::Note(..) => self.bytes(),
+            Change::Note(..) | Change::Clear(_) => self.bytes(),
             Change::Put(..) | Change::Nothing(_) => 0,
         }
     }
@@ -115,7 +119,7 @@ impl Write {
     /// Tells of a write that was not carried out.
     pub(super) fn fail(self, error: StoreError) {
         match self.change {
-            Change::Put(_, done) | Change::Delete(done) => done(Err(error)),
+            Change::Put(_, done) | Change::Delete(done) | Change::Clear(done) => done(Err(error)),
             Change::Update(update, _) => update.done(Err(error)),
             Change::UpdateMany(many) => many.fail(error),
             Change::Note(_, done) | Change::Nothing(done) => done(Err(error)),
@@ -139,6 +143,7 @@ impl Write {
                 put(&entry, number(), &mut |written| _ = done.take().map(|done| done(Ok(written))));
             }
             Change::Delete(done) => done(Ok(Written { seq: number(), changes: &deleted })),
+            Change::Clear(done) => done(Ok(Written { seq: number(), changes: &[] })),
             Change::Update(update, Decided::Keep) => update.done(Ok(None)),
             Change::Update(update, Decided::Put(entry)) => {
                 let mut update = Some(update);
@@ -176,6 +181,11 @@ impl<D> Waits<D> {
     fn push(&mut self, store: u32, key: Arc<[u8]>, last: u64) {
         let waiting = self.0.entry(store).or_default().entry(key);
         waiting.or_insert_with(|| Waiting { last, reads: Vec::new() }).last = last;
+    }
+
+    /// The number of the last write of a key that waits.
+    fn last(&self, store: u32, key: &[u8]) -> Option<u64> {
+        Some(self.0.get(&store)?.get(key)?.last)
     }
 
     fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> D) -> bool {
@@ -227,6 +237,10 @@ pub(super) struct Queue {
     /// So many have been taken.
     taken: u64,
     keys: Waits<Reading>,
+    /// Of the stores that are to be cleared, the number of the last write that does it.
+    clears: AHashMap<u32, u64>,
+    /// Reads that wait for a clear, with its store and its number: no key has a later write before them.
+    behind_clears: Vec<(u32, u64, Read)>,
     notes: Waits<NoteDone>,
     pub closed: bool,
 }
@@ -250,6 +264,7 @@ impl Queue {
                     self.keys.push(store, Arc::clone(key), self.pushed);
                 }
             }
+            Some(Place::All(store)) => _ = self.clears.insert(store, self.pushed),
             Some(Place::Note(store, name)) => self.notes.push(store, name, self.pushed),
             None => {}
         }
@@ -258,6 +273,12 @@ impl Queue {
 
     /// Keeps a read until the writes to its key that wait now are done; `false` when there are none.
     pub(super) fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
+        if let Some(&clear) = self.clears.get(&store)
+            && self.keys.last(store, key).is_none_or(|last| last < clear)
+        {
+            self.behind_clears.push((store, clear, Read::Entry(store, key.into(), done())));
+            return true;
+        }
         self.keys.read_later(store, key, || Reading::One(done()))
     }
 
@@ -268,11 +289,16 @@ impl Queue {
         keys: &[&[u8]],
         done: impl FnOnce() -> ReadManyDone,
     ) -> bool {
-        let Some(waiting) = self.keys.0.get(&store) else { return false };
         // Writes are carried out in their order: with the last of them all are.
-        let last = keys.iter().filter_map(|key| Some((waiting.get(*key)?.last, *key))).max();
-        let Some((_, key)) = last else { return false };
+        let last = keys.iter().filter_map(|key| Some((self.keys.last(store, key)?, *key))).max();
         let all = || keys.iter().map(|key| Arc::from(*key)).collect();
+        if let Some(&clear) = self.clears.get(&store)
+            && last.is_none_or(|(last, _)| last < clear)
+        {
+            self.behind_clears.push((store, clear, Read::Entries(store, all(), done())));
+            return true;
+        }
+        let Some((_, key)) = last else { return false };
         self.keys.read_later(store, key, || Reading::Many(all(), done()))
     }
 
@@ -291,12 +317,12 @@ impl Queue {
         self.keys.0.get(&store).map_or_else(Vec::new, |keys| keys.keys().cloned().collect())
     }
 
-    /// Takes the writes that came first, up to `bytes_max`, one at least where there is one.
+    /// Takes the writes that came first, up to `bytes_max`, one at least where there is one, and a clear by itself.
     pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Write> {
         let mut bytes = 0;
         let fit = self.writes.iter().take_while(|write| {
             bytes += write.bytes();
-            bytes <= bytes_max
+            bytes <= bytes_max && !matches!(write.change, Change::Clear(_))
         });
         let count = fit.count().max(1).min(self.writes.len());
         self.taken += count as u64;
@@ -318,6 +344,7 @@ impl Queue {
                         self.entry_carried_out(store, key, &mut reads);
                     }
                 }
+                Place::All(store) => self.clear_carried_out(store, &mut reads),
                 Place::Note(store, name) => {
                     let due = self.notes.carried_out(store, &name, self.taken).into_iter();
                     reads.extend(due.map(|done| Read::Note(store, Arc::clone(&name), done)));
@@ -325,6 +352,16 @@ impl Queue {
             }
         }
         reads
+    }
+
+    fn clear_carried_out(&mut self, store: u32, reads: &mut Vec<Read>) {
+        if self.clears.get(&store).is_some_and(|last| *last <= self.taken) {
+            self.clears.remove(&store);
+        }
+        let is_due = |(of, after, _): &(u32, u64, Read)| *of == store && *after <= self.taken;
+        let (due, kept): (Vec<_>, _) = std::mem::take(&mut self.behind_clears).into_iter().partition(is_due);
+        self.behind_clears = kept;
+        reads.extend(due.into_iter().map(|(_, _, read)| read));
     }
 
     fn entry_carried_out(&mut self, store: u32, key: &Arc<[u8]>, reads: &mut Vec<Read>) {
@@ -400,6 +437,27 @@ mod tests {
         let due = queue.carried_out(done(&rest), sizes(&rest));
         assert!(matches!(&due[..], [Read::Entries(1, keys, _)] if keys.len() == 3), "of a, b and d");
         assert!(queue.waiting_keys(1).is_empty());
+    }
+
+    #[test]
+    fn a_read_waits_for_a_clear_of_its_store_and_a_clear_is_taken_by_itself() {
+        let mut queue = Queue::default();
+        let clear = || Write { store: 1, key: Arc::from(&[][..]), change: Change::Clear(Box::new(|_| {})) };
+        let read_many = || -> ReadManyDone { Box::new(|_| {}) };
+        queue.push(put("a"));
+        queue.push(clear());
+        queue.push(put("b"));
+        assert!(queue.read_later(1, b"a", read) && queue.read_later(1, b"c", read));
+        assert!(queue.read_later(1, b"b", read) && queue.read_many_later(1, &[b"a", b"c"], read_many));
+        assert!(!queue.read_later(2, b"a", read) && !queue.read_many_later(2, &[b"a"], read_many));
+        let mut told = Vec::new();
+        while !queue.is_empty() {
+            let taken = queue.take(1 << 20);
+            let reads = queue.carried_out(done(&taken), sizes(&taken));
+            told.push((taken.len(), reads.len()));
+        }
+        assert_eq!(told, [(1, 0), (1, 3), (1, 1)]);
+        assert!(!queue.read_later(1, b"a", read), "nothing waits any more");
     }
 
     #[test]

@@ -41,6 +41,13 @@ pub(super) struct Held {
     pub(super) revision: u64,
 }
 
+impl Held {
+    /// As it is kept.
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        [self.entries, self.bytes, self.revision].map(u64::to_be_bytes).concat()
+    }
+}
+
 /// A key of a store, with the engine's key for it.
 pub(super) struct Place<'a> {
     space: &'a Space,

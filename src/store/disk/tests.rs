@@ -1,5 +1,6 @@
 //! A store on disk is a map, whatever happens to its process and its files.
 
+mod cleared;
 mod ends;
 mod folder;
 mod formats;
@@ -149,20 +150,28 @@ fn append(store: &DiskStore, key: &[u8]) -> mpsc::Receiver<Option<Option<Vec<u8>
 fn crashed(dir: &Path) -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).unwrap();
-        let mut entries: Vec<_> = fs::read_dir(from).unwrap().map(Result::unwrap).collect();
+        // What goes meanwhile, a keyspace that is deleted, is as good as gone.
+        let Ok(entries) = fs::read_dir(from) else { return };
+        let mut entries: Vec<_> = entries.map(Result::unwrap).collect();
         // What says how far the journals come is written after them, so it is copied before them.
         entries.sort_by_key(|entry| entry.file_type().unwrap().is_dir());
         for entry in entries {
             if entry.file_type().unwrap().is_dir() {
                 copy(&entry.path(), &to.join(entry.file_name()));
-            } else {
-                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            } else if let Err(error) = fs::copy(entry.path(), to.join(entry.file_name())) {
+                assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
             }
         }
     }
     let copied = tempfile::tempdir().unwrap();
     copy(dir, copied.path());
     copied
+}
+
+/// The same of a store that may be cleared meanwhile: no keyspace is made or deleted between the copies of its files and of what says
+/// that it is there, as no process is killed at two moments.
+fn killed(store: &DiskStore) -> tempfile::TempDir {
+    store.disk.shared.with_engine(|engine, _| engine.as_it_is(|| crashed(store.disk.dir())))
 }
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -176,8 +185,9 @@ enum Step {
     /// is longer.
     Append(u8),
     Get(u8),
-    /// Puts that nobody waits for.
+    /// Puts, and clears of all, that nobody waits for.
     Burst(Vec<(u8, usize)>),
+    Clear,
     /// The process is killed, after a burst perhaps.
     Crash(Vec<(u8, usize)>),
     Reopen,
@@ -185,17 +195,21 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let write = (0_u8..12, 0_usize..4);
-    let burst = prop::collection::vec(write.clone(), 0..20);
+    let burst = prop::collection::vec((0..=CLEARS, 0_usize..4), 0..20);
     prop_oneof![
         6 => write.prop_map(|(key, size)| Step::Put(key, size)),
         2 => (0_u8..12).prop_map(Step::Delete),
         3 => (0_u8..12).prop_map(Step::Append),
         3 => (0_u8..12).prop_map(Step::Get),
         1 => burst.clone().prop_map(Step::Burst),
+        1 => Just(Step::Clear),
         1 => burst.prop_map(Step::Crash),
         1 => Just(Step::Reopen),
     ]
 }
+
+/// In the place of a key in a burst: all keys go.
+const CLEARS: u8 = 12;
 
 fn key_of(number: u8) -> Vec<u8> {
     if number == 0 { vec![109; 70_000] } else { vec![number; usize::from(number)] }
@@ -218,8 +232,13 @@ fn push(
     let mut states = vec![model.clone()];
     for (key, size) in burst {
         *mark += 1;
-        let (key, bytes) = (key_of(*key), bytes_of(*mark, *size));
         let tell = tell.clone();
+        if *key == CLEARS {
+            store.clear(|| Box::new(move |result| tell.send(result.map(|_| ())).unwrap()));
+            states.push(Model::new());
+            continue;
+        }
+        let (key, bytes) = (key_of(*key), bytes_of(*mark, *size));
         store.put(&key, value(&bytes), || Box::new(move |result| tell.send(result.map(|_| ())).unwrap()));
         let mut next = states.last().unwrap().clone();
         next.insert(key, bytes);
@@ -251,6 +270,10 @@ proptest! {
                     prop_assert_eq!(delete(&store, &key_of(key)), Ok(()));
                     model.remove(&key_of(key));
                 }
+                Step::Clear => {
+                    prop_assert_eq!(written(|done| assert!(store.clear(|| done).is_none())), Ok(()));
+                    model.clear();
+                }
                 Step::Append(key) => {
                     let key = key_of(key);
                     let told = [append(&store, &key), append(&store, &key)].map(|told| told.recv().unwrap());
@@ -276,7 +299,7 @@ proptest! {
                 Step::Crash(burst) => {
                     let (states, told) = push(&store, &model, &burst, &mut mark);
                     let answered = told.try_iter().count();
-                    let left = crashed(dir.path());
+                    let left = killed(&store);
                     prop_assert!(told.iter().take(burst.len() - answered).all(|result| result.is_ok()));
                     drop(store);
                     dir = left;

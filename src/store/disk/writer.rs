@@ -29,7 +29,7 @@ use super::dir::Dir;
 use super::engine::{Engine, Health, RoomFor, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
 use super::ledger::{Access, Journals, Ledger, Verdict};
-use super::queue::{Queue, Read, Write};
+use super::queue::{Change, Queue, Read, Write};
 use super::record::Found;
 use crate::store::revision::LEAP;
 use crate::store::{Due, NoteDone, ReadDone, ReadManyDone, StoreError};
@@ -41,6 +41,8 @@ const ROOM_BYTES: u64 = 64 << 20;
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// A batch has no more bytes than this, but for a single large value.
 const BATCH_BYTES_MAX: usize = 16 << 20;
+/// While there is something to write, a part of what was there before a clear is deleted behind so many batches.
+const CLEANS_EVERY: u32 = 8;
 /// Past so many bytes at most a connection that writes waits until there is room again, as one to a full socket does:
 /// only those get here who write without waiting for answers.
 const QUEUE_BYTES_MAX: u64 = 256 << 20;
@@ -167,7 +169,7 @@ impl Shared {
         }
         let id = match found {
             Some((id, _)) => *id,
-            None => known.iter().map(|(id, _)| *id).max().unwrap_or(0) + 1,
+            None => engine.next_number().map_err(failed)?,
         };
         if found.is_none_or(|(_, of_it)| of_it != names) {
             revived?;
@@ -322,18 +324,27 @@ impl Shared {
 
     /// The writing thread's work.
     pub(super) fn write_until_closed(&self) {
+        // Something may be left of what was there before a clear.
+        let (mut cleans, mut batches) = (true, 0_u32);
         loop {
-            let writes = {
+            let (writes, is_closed) = {
                 let mut queue = self.queue.lock();
-                while queue.is_empty() && !queue.closed {
+                while queue.is_empty() && !queue.closed && !cleans {
                     self.work.wait(&mut queue);
                 }
-                queue.take(BATCH_BYTES_MAX)
+                (queue.take(BATCH_BYTES_MAX), queue.closed)
             };
-            if writes.is_empty() {
+            if !writes.is_empty() {
+                self.carry_out(writes);
+                batches = batches.wrapping_add(1);
+                cleans = true;
+                if !batches.is_multiple_of(CLEANS_EVERY) {
+                    continue;
+                }
+            } else if is_closed {
                 break;
             }
-            self.carry_out(writes);
+            cleans = cleans && self.clean();
         }
         if let Some(engine) = self.engine.read().as_ref()
             && self.broken.lock().is_none()
@@ -440,7 +451,10 @@ impl Shared {
             self.revive().map_err(|_| error)?;
         }
         let room = self.room(writes, bytes)?;
-        let mode = if self.sync == SyncPolicy::Always { PersistMode::SyncData } else { PersistMode::Buffer };
+        if let [Write { store, change: Change::Clear(_), .. }] = writes {
+            return self.clear(*store, room);
+        }
+        let mode = self.mode();
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
         let totals = self.totals.read();
@@ -457,6 +471,57 @@ impl Shared {
                 Ok(committed.refused)
             }
             Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    const fn mode(&self) -> PersistMode {
+        match self.sync {
+            SyncPolicy::Always => PersistMode::SyncData,
+            SyncPolicy::Interval(_) | SyncPolicy::Never => PersistMode::Buffer,
+        }
+    }
+
+    /// Empties a store. Whatever the policy is, it is synced.
+    fn clear(&self, store: u32, room: RoomFor) -> Result<Vec<(usize, StoreError)>, StoreError> {
+        if room == RoomFor::Nothing {
+            return Err(StoreError::NoSpace);
+        }
+        // Nobody reads meanwhile: a view has the numbers and the entries from before, or from now.
+        let mut engine = self.engine.write();
+        let engine = engine.as_mut().ok_or(StoreError::Io("eio"))?;
+        let Some(totals) = self.totals.read().get(&store).cloned() else { return Ok(Vec::new()) };
+        match engine.clear(store, totals.held(), &self.ledger) {
+            Ok((health, held)) => {
+                totals.hold(held);
+                if health == Health::Failed {
+                    *self.broken.lock() = Some(Broken::default());
+                }
+                Ok(Vec::new())
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Deletes a part of what was there before a clear; gives whether there is more, and it can be gone on with now.
+    pub(super) fn clean(&self) -> bool {
+        if self.broken.lock().is_some() || self.wait_for_tables().is_err() {
+            return false;
+        }
+        let engine = self.engine.read();
+        let Some(engine) = engine.as_ref().filter(|engine| engine.has_cleared()) else { return false };
+        let has_room = || self.dir.free_bytes().is_ok_and(|free| free >= ROOM_BYTES / 2);
+        let cleaned = catch_unwind(AssertUnwindSafe(|| engine.clean(self.mode(), &self.ledger, &has_room)));
+        match cleaned {
+            Ok(Ok(is_more)) => is_more,
+            Ok(Err(error)) => {
+                self.failed(&error);
+                false
+            }
+            Err(_) => {
+                tracing::error!("the engine panicked (a bug: please report it)");
+                *self.broken.lock() = Some(Broken::default());
+                false
+            }
         }
     }
 

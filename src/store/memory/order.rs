@@ -92,14 +92,27 @@ pub(super) struct Order {
     listed: RwLock<Arc<Listed>>,
 }
 
+/// Keys with their places.
 #[derive(Default)]
-struct Listed {
+pub(super) struct Listed {
     keys: SkipSet<Placed>,
     /// Of all of them, as the store's room counts them.
     bytes: AtomicU64,
 }
 
+impl Listed {
+    /// Lets go of so many of the keys; gives whether there are more.
+    pub(super) fn drop_first(&self, max: usize) -> bool {
+        let gone = (0..max).map_while(|_| self.keys.pop_front()).count();
+        gone == max && !self.keys.is_empty()
+    }
+}
+
 impl Order {
+    pub(super) fn listed(&self) -> Arc<Listed> {
+        Arc::clone(&self.listed.read())
+    }
+
     /// Bytes that its keys are counted with.
     pub(super) fn bytes(&self) -> u64 {
         self.listed.read().bytes.load(Ordering::Relaxed)

@@ -35,7 +35,7 @@ const TELL_EVERY: u64 = 1_000_000;
 
 impl Space {
     fn order_record(&self, place: &[u8]) -> Vec<u8> {
-        [&self.id.to_be_bytes(), place].concat()
+        [&self.number.to_be_bytes(), place].concat()
     }
 
     /// Adds to a batch what stands in a place; `None`: nothing does.
@@ -60,10 +60,15 @@ impl Space {
 impl Engine {
     /// Adds to the batch that makes a store that it has an order.
     pub(super) fn begin_in_order(&self, id: u32, batch: &mut OwnedWriteBatch) {
-        batch.insert(&self.meta, meta_key(b'o', id), [WHOLE]);
+        self.put_in_order_whole(id, batch);
         if let Some(space) = self.stores.get(&id) {
             space.set_ordered();
         }
+    }
+
+    /// Adds to a batch that all entries of a store have their records: it has none.
+    pub(super) fn put_in_order_whole(&self, id: u32, batch: &mut OwnedWriteBatch) {
+        batch.insert(&self.meta, meta_key(b'o', id), [WHOLE]);
     }
 
     pub(super) fn look_for_order(&self, id: u32) -> fjall::Result<()> {
@@ -192,7 +197,7 @@ impl View {
     ) -> fjall::Result<Option<String>> {
         let Some(space) = self.stores.get(&id).filter(|space| space.is_ordered()) else { return Ok(None) };
         let mut sum = Sum::default();
-        let records = || self.snapshot.prefix(&space.order, id.to_be_bytes());
+        let records = || self.snapshot.prefix(&space.order, space.number.to_be_bytes());
         for pair in records() {
             let (record, engine_key) = pair.into_inner()?;
             sum.add(record.get(STORE_BYTES..).unwrap_or_default(), &engine_key);
@@ -259,7 +264,7 @@ impl Index for Ordered<'_> {
         let high = match high {
             Bound::Unbounded => self
                 .space
-                .id
+                .number
                 .checked_add(1)
                 .map_or(Bound::Unbounded, |next| Bound::Excluded(next.to_be_bytes().to_vec())),
             high => high.map(|high| self.space.order_record(high)),

@@ -238,7 +238,7 @@ fn a_folder_of_the_first_format_is_taken_over() {
         put(&store, b"l", &[round; 10]).unwrap();
         assert_eq!((revision(&store, b"k"), revision(&store, b"l")), (Some(1), Some(2 + u64::from(round))));
     }
-    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 6\n");
+    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 7\n");
 }
 
 /// What a folder of this format is made of, byte by byte: what is written today has to be read by what comes.
@@ -281,7 +281,7 @@ fn a_folder_is_read_as_it_is_spelled_here_and_left_so() {
     reached.resize(4096, 0);
     reached.extend_from_slice(&slot(7, batches));
     fs::write(dir.path().join("reached"), &reached).unwrap();
-    fs::write(dir.path().join("format"), "kvnode 6\n").unwrap();
+    fs::write(dir.path().join("format"), "kvnode 7\n").unwrap();
     fs::write(dir.path().join("lock"), "").unwrap();
     let read_only = ReadOnlyDisk::open(dir.path()).unwrap();
     let counts = read_only.check(&mut |_, _| true).unwrap();

@@ -85,7 +85,7 @@ fn a_folder_of_the_format_before_is_read_as_it_is_and_taken_over_when_it_is_writ
     let open = || Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
     {
         let disk = open();
-        assert_eq!(format(), "kvnode 6\n");
+        assert_eq!(format(), "kvnode 7\n");
         let [a, b] = assert_all(&disk);
         assert_eq!(
             [revision(&a, b"small"), revision(&a, &long()), revision(&b, b"new")],
@@ -162,7 +162,7 @@ fn a_folder_and_a_backup_without_revisions_are_taken_over_and_numbered_from_ther
     let copied = Some((b"brought".to_vec(), Traits::V4_NC, 7));
     {
         let disk = Disk::open(old.path(), SyncPolicy::Always, u64::MAX).unwrap();
-        assert_eq!(format(), "kvnode 6\n");
+        assert_eq!(format(), "kvnode 7\n");
         let [a, _] = assert_all(&disk);
         assert_eq!(
             (whole(&a, b"copied"), revision(&a, b"copied"), a.revision()),
@@ -193,7 +193,7 @@ fn a_folder_in_which_nothing_ended_is_taken_over_and_its_entries_end_from_there_
     let small = crate::etf::encode(|w| _ = w.atom("small"));
     for round in 0..2 {
         let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
-        assert_eq!(format(), "kvnode 6\n");
+        assert_eq!(format(), "kvnode 7\n");
         let store = disk.store(&counts[0].names).unwrap();
         assert_eq!((store.len(), store.next_due()), (3, (round > 0).then_some(20)));
         assert_eq!(revision(&store, &small), Some(6 + 3 * round));

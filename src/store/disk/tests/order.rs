@@ -7,7 +7,7 @@ use crate::store::ordered::place_of;
 use crate::store::{Order, Page};
 
 /// All keys in order, in pages of so many.
-fn in_order(store: &DiskStore, each: usize) -> Vec<Vec<u8>> {
+pub(super) fn in_order(store: &DiskStore, each: usize) -> Vec<Vec<u8>> {
     let range = TermRange::default();
     let (mut keys, mut after) = (Vec::new(), None::<Vec<u8>>);
     loop {
@@ -27,7 +27,7 @@ fn in_order(store: &DiskStore, each: usize) -> Vec<Vec<u8>> {
     }
 }
 
-fn integer(number: u32) -> Vec<u8> {
+pub(super) fn integer(number: u32) -> Vec<u8> {
     crate::etf::encode(|w| _ = w.unsigned(number.into()))
 }
 
@@ -76,7 +76,7 @@ fn a_folder_without_an_order_gets_it_when_it_is_opened_also_where_that_ends_in_t
         assert!(planted::is_passed());
         // What is there by half is no damage.
         assert_eq!(damage(dir.path()), None);
-        assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 6\n");
+        assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "kvnode 7\n");
         if failures == 3 {
             planted::clear();
         }

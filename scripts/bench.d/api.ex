@@ -74,6 +74,11 @@ defmodule BenchApi do
       callers KIND NODE MILLISECONDS CALLERS REQUEST
       scan KIND NODE LIMIT
       beside KIND NODE MILLISECONDS SCANS
+      fill_groups gen NODE COUNT GROUP
+      prefix gen NODE MILLISECONDS COUNT GROUP
+      watch gen NODE COUNT
+      told gen NODE EVENTS
+      unwatch gen NODE
 
   KIND is `gen` for a server that is called, `ets` for a table that is read by `:erpc`. REQUEST is 0 for a put, 1 for a sum, 2 for a
   put with a time. Times are in nanoseconds.
@@ -112,6 +117,91 @@ defmodule BenchApi do
         do: :ok = call(node, {:put_many, for(number <- numbers, do: {key(number), value()})})
 
     [calls: count]
+  end
+
+  @doc "Puts so many entries whose keys are pairs, as many with each first element as one asks for."
+  def fill_groups({:gen, node}, count, group) do
+    for numbers <- Stream.chunk_every(0..(count - 1), 1000) do
+      pairs = for number <- numbers, do: {{:group, div(number, group), rem(number, group)}, value()}
+      :ok = call(node, {:put_many, pairs})
+    end
+    |> length()
+
+    [calls: count]
+  end
+
+  @doc "All entries of one such first element after the other."
+  def prefix({:gen, node}, milliseconds, count, group) do
+    started = now()
+
+    times =
+      timed(milliseconds, fn ->
+        prefix = {:group, :rand.uniform(div(count, group)) - 1}
+        {entries, :done} = call(node, {:scan, prefix: prefix})
+        ^group = length(entries)
+      end)
+
+    [calls: length(times), elapsed: now() - started, p50: at(times, 0.5), p99: at(times, 0.99)]
+  end
+
+  @doc "So many processes watch, from here on."
+  def watch({:gen, node}, count) do
+    parent = self()
+
+    watchers =
+      for _ <- 1..count do
+        pid =
+          spawn_link(fn ->
+            {:ok, ref, _} = call(node, {:watch, []})
+            send(parent, {self(), :watches})
+            watched(ref, 0, 0, nil)
+          end)
+
+        receive do
+          {^pid, :watches} -> pid
+        end
+      end
+
+    Process.put(:watchers, watchers)
+    [calls: count]
+  end
+
+  @doc "Waits until each was told of so many events since it was asked last."
+  def told({:gen, _}, events) do
+    started = now()
+    answers = ask_watchers({:told, self(), events})
+    [calls: Enum.sum(for {told, _} <- answers, do: told), elapsed: now() - started]
+  end
+
+  @doc "Ends them, once they have read what has come."
+  def unwatch({:gen, _}) do
+    answers = ask_watchers({:stop, self()})
+    [calls: Enum.sum(for {told, _} <- answers, do: told), overrun: Enum.sum(for {_, overrun} <- answers, do: overrun)]
+  end
+
+  defp ask_watchers(question) do
+    watchers = Process.get(:watchers)
+    for pid <- watchers, do: send(pid, question)
+
+    for pid <- watchers do
+      receive do
+        {^pid, told, overrun} -> {told, overrun}
+      end
+    end
+  end
+
+  defp watched(_, told, overrun, {asker, events}) when told >= events or overrun > 0 do
+    send(asker, {self(), told, overrun})
+    watched(nil, 0, overrun, nil)
+  end
+
+  defp watched(ref, told, overrun, asked) do
+    receive do
+      {:kvnode, _, {_, _, _, _}} -> watched(ref, told + 1, overrun, asked)
+      {:kvnode, _, :overrun} -> watched(ref, told, overrun + 1, asked)
+      {:told, asker, events} -> watched(ref, told, overrun, {asker, events})
+      {:stop, asker} -> send(asker, {self(), told, overrun})
+    end
   end
 
   @doc "One caller, a get after the other."
@@ -189,12 +279,15 @@ defmodule BenchApi do
     scan_again(server, limit)
   end
 
-  defp times(server, milliseconds) do
+  defp times(server, milliseconds),
+    do: timed(milliseconds, fn -> 100 = byte_size(get(server, key(:rand.uniform(@keys)))) end)
+
+  defp timed(milliseconds, act) do
     until = now() + milliseconds * 1_000_000
 
     Stream.repeatedly(fn ->
       before = now()
-      100 = byte_size(get(server, key(:rand.uniform(@keys))))
+      act.()
       now() - before
     end)
     |> Enum.reduce_while([], fn time, times ->

@@ -1,13 +1,15 @@
-//! The requests beside get, put and delete: of several keys, sums, keys that end, scans. All callers are processes of a BEAM.
+//! The requests beside get, put and delete: of several keys, sums, keys that end, scans. All callers are processes of a BEAM, but for
+//! one that only counts what it scans.
 
 use std::io::Write;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::beam::Figures;
 use crate::children::Running;
 use crate::compiled::is_not_installed;
 use crate::link::HOST;
+use crate::replication::{Operator, store_of};
 use crate::report::{Better, Metric, OURS, Table};
 use crate::rounds::Bench;
 use crate::servers::{Kind, Lab, Server};
@@ -23,38 +25,29 @@ const PAGE: u64 = 10_000;
 /// And where nothing else is said.
 const PAGE_USUAL: u64 = 1_000;
 /// How long one load may take, whatever it was asked to take.
-const LOAD_MAX: Duration = Duration::from_secs(180);
+const LOAD_MAX: Duration = Duration::from_secs(600);
 
 /// All of them.
 pub fn measure(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
-    let mut command: Command = match lab.beam("api", "BenchApi.main()") {
-        Ok(command) => command,
-        Err(error) if is_not_installed(&error) => {
-            findings.note(format!("no loads of a BEAM: {error}"));
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    let client = Running::start("api client", &mut command, lab.folder.path())?;
-    client.wait_for("ready")?;
+    let Some(client) = Client::start(lab, findings)? else { return Ok(()) };
     let mut bench = Bench::start(lab, plan, &SERVERS, findings);
-    bench.ready(findings, |server| ask(&client, server, "fill", &[ENTRIES]).map(drop));
+    bench.ready(findings, |server| client.ask(server, "fill", &[ENTRIES]).map(drop));
     many(plan, &client, &mut bench, findings);
     drop(bench);
     writes(lab, plan, &client, findings);
     scans(lab, plan, &client, findings);
-    Ok(())
+    native_scan(lab, plan, &client, findings)
 }
 
 /// Requests of a hundred keys beside requests of one.
-fn many(plan: &Plan, client: &Running, bench: &mut Bench, findings: &mut Findings) {
+fn many(plan: &Plan, client: &Client, bench: &mut Bench, findings: &mut Findings) {
     let millis = plan.time.as_millis() as u64;
     let metrics: [Metric; 2] = [("keys/s, 100 each", Better::Higher), ("keys/s, one each", Better::Higher)];
     let mut table = Table::new(format!("one BEAM caller gets {KEYS} keys of {ENTRIES} at once"), &metrics)
         .expect("keys/s, 100 each", Kind::ApiGenserver.name(), 3.0);
     bench.measure(plan, &mut table, |server| {
         let [many, single] =
-            [ask(client, server, "many", &[millis, KEYS])?, ask(client, server, "single", &[millis])?];
+            [client.ask(server, "many", &[millis, KEYS])?, client.ask(server, "single", &[millis])?];
         Ok([rate(&many), rate(&single)])
     });
     if let (Some(ours), Some(single)) = (table.median(OURS, 0), table.median(Kind::ApiGenserver.name(), 1)) {
@@ -68,7 +61,7 @@ fn many(plan: &Plan, client: &Running, bench: &mut Bench, findings: &mut Finding
 }
 
 /// Sums, and puts of what ends, beside puts.
-fn writes(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
+fn writes(lab: &Lab, plan: &Plan, client: &Client, findings: &mut Findings) {
     let millis = plan.time.as_millis() as u64;
     let metrics: [Metric; 5] = [
         ("puts/s", Better::Higher),
@@ -81,7 +74,7 @@ fn writes(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
     let mut table = Table::new("128 BEAM callers put, add, and put what ends", &metrics);
     bench.measure(plan, &mut table, |server| {
         let of = |request: u64| -> Result<f64> {
-            Ok(rate(&ask(client, server, "callers", &[millis, 128, request])?))
+            Ok(rate(&client.ask(server, "callers", &[millis, 128, request])?))
         };
         let [puts, sums, ends] = [of(0)?, of(1)?, of(2)?];
         Ok([puts, sums, ends, sums / puts, ends / puts])
@@ -96,7 +89,7 @@ fn writes(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
 }
 
 /// All entries of a large store, and gets beside that.
-fn scans(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
+fn scans(lab: &Lab, plan: &Plan, client: &Client, findings: &mut Findings) {
     let entries: u64 = plan.pick(1_000_000, 50_000);
     let millis = plan.time.as_millis() as u64;
     let metrics: [Metric; 4] = [
@@ -107,7 +100,7 @@ fn scans(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
     ];
     for kinds in [&[Kind::Kvnode, Kind::ApiEts][..], &[Kind::KvnodeDurable]] {
         let mut bench = Bench::start(lab, plan, kinds, findings);
-        bench.ready(findings, |server| ask(client, server, "fill", &[entries]).map(drop));
+        bench.ready(findings, |server| client.ask(server, "fill", &[entries]).map(drop));
         let place = if kinds.len() > 1 { "in memory" } else { "on disk" };
         let mut table = Table::new(
             format!(
@@ -116,11 +109,11 @@ fn scans(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
             &metrics,
         );
         bench.measure(plan, &mut table, |server| {
-            let scan = ask(client, server, "scan", &[PAGE])?;
+            let scan = client.ask(server, "scan", &[PAGE])?;
             if scan.of("calls") != entries as f64 {
                 return Err(failure(format!("{} entries of {entries} have come", scan.of("calls"))));
             }
-            let gets = ask(client, server, "beside", &[millis, PAGE_USUAL])?;
+            let gets = client.ask(server, "beside", &[millis, PAGE_USUAL])?;
             let [alone, beside] = [gets.of("alone") / 1e3, gets.of("beside") / 1e3];
             Ok([rate(&scan), alone, beside, beside / alone])
         });
@@ -135,20 +128,79 @@ fn scans(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
     }
 }
 
-const fn verdict(is_reached: bool) -> &'static str {
+/// All entries of a large store, by a client that looks at nothing but the cursors.
+fn native_scan(lab: &Lab, plan: &Plan, client: &Client, findings: &mut Findings) -> Result<()> {
+    let entries: u64 = plan.pick(1_000_000, 50_000);
+    let operator = Operator::start(lab)?;
+    let mut bench = Bench::start(lab, plan, &[Kind::Kvnode], findings);
+    bench.ready(findings, |server| client.ask(server, "fill", &[entries]).map(drop));
+    let metrics: [Metric; 1] = [("entries/s", Better::Higher)];
+    let mut table =
+        Table::new(format!("a native client scans {entries} entries of 100 bytes, {PAGE} a page"), &metrics);
+    bench.measure(plan, &mut table, |server| {
+        let since = Instant::now();
+        let found = operator.scan(&store_of(server), PAGE)?;
+        let took = since.elapsed().as_secs_f64();
+        if found != entries {
+            return Err(failure(format!("{found} entries of {entries} have come")));
+        }
+        Ok([entries as f64 / took])
+    });
+    if let Some(rate) = table.median(OURS, 0) {
+        let verdict = verdict(rate >= 1_500_000.0);
+        table.note(format!("kvnode: {:.2} million entries/s, expected 1.5: {verdict}", rate / 1e6));
+    }
+    findings.table(table);
+    Ok(())
+}
+
+/// Whether an expectation is met.
+pub const fn verdict(is_reached: bool) -> &'static str {
     if is_reached { "reached" } else { "MISSED" }
 }
 
-fn rate(found: &Figures) -> f64 {
+/// Calls a second.
+pub fn rate(found: &Figures) -> f64 {
     found.of("calls") / found.of("elapsed") * 1e9
 }
 
-fn ask(client: &Running, server: &Server, load: &str, numbers: &[u64]) -> Result<Figures> {
-    let kind = if server.kind == Kind::ApiEts { "ets" } else { "gen" };
-    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    let line = format!("{load} {kind} {}@{HOST} {}\n", server.node(), numbers.join(" "));
-    let mut stdin = client.stdin.as_ref().ok_or_else(|| failure("no pipe"))?;
-    stdin.write_all(line.as_bytes())?;
-    stdin.flush()?;
-    Figures::read(load, &client.line(LOAD_MAX)?)
+/// The BEAM that carries these loads out (api.ex).
+pub struct Client(Running);
+
+impl Client {
+    /// Starts one; `None`: what it needs is not installed, as is noted.
+    pub fn start(lab: &Lab, findings: &mut Findings) -> Result<Option<Self>> {
+        let mut command: Command = match lab.beam("api", "BenchApi.main()") {
+            Ok(command) => command,
+            Err(error) if is_not_installed(&error) => {
+                findings.note(format!("no loads of a BEAM: {error}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let client = Running::start("api client", &mut command, lab.folder.path())?;
+        client.wait_for("ready")?;
+        Ok(Some(Self(client)))
+    }
+
+    /// Has it carry a load out.
+    pub fn ask(&self, server: &Server, load: &str, numbers: &[u64]) -> Result<Figures> {
+        self.begin(server, load, numbers)?;
+        self.end(load)
+    }
+
+    /// Has it begin a load.
+    pub fn begin(&self, server: &Server, load: &str, numbers: &[u64]) -> Result<()> {
+        let kind = if server.kind == Kind::ApiEts { "ets" } else { "gen" };
+        let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+        let line = format!("{load} {kind} {}@{HOST} {}\n", server.node(), numbers.join(" "));
+        let mut stdin = self.0.stdin.as_ref().ok_or_else(|| failure("no pipe"))?;
+        stdin.write_all(line.as_bytes())?;
+        Ok(stdin.flush()?)
+    }
+
+    /// Waits for the end of what it has begun.
+    pub fn end(&self, load: &str) -> Result<Figures> {
+        Figures::read(load, &self.0.line(LOAD_MAX)?)
+    }
 }

@@ -4,6 +4,7 @@ defmodule BenchDurable do
 
       ready KIND WHERE
       puts KIND WHERE MILLISECONDS CALLERS
+      puts_many gen|redis WHERE MILLISECONDS CALLERS PAIRS
       gets KIND WHERE MILLISECONDS CALLERS KEYS
       fill KIND WHERE KEYS
       check KIND WHERE KEYS
@@ -45,6 +46,16 @@ defmodule BenchDurable do
   def puts(server, milliseconds, callers) do
     value = value()
     run(server, milliseconds, callers, fn connected -> put(connected, key(:rand.uniform(@keys)), value) end)
+  end
+
+  @doc "The same with so many pairs in each put."
+  def puts_many(server, milliseconds, callers, pairs) do
+    value = value()
+
+    run(server, milliseconds, callers, fn connected ->
+      from = :rand.uniform(@keys)
+      put_many(connected, for(number <- from..(from + pairs - 1), do: {key(number), value}))
+    end)
   end
 
   @doc "So many callers, each a get after the other, of so many keys."
@@ -158,6 +169,14 @@ defmodule BenchDurable do
 
   defp put({:redis, socket}, key, value) do
     :ok = :gen_tcp.send(socket, ["*3\r\n$3\r\nSET\r\n", text(key), text(value)])
+    {:ok, "+OK\r\n"} = :gen_tcp.recv(socket, 0, @timeout)
+  end
+
+  defp put_many({:gen, to}, pairs), do: :ok = GenServer.call(to, {:put_many, pairs}, @timeout)
+
+  defp put_many({:redis, socket}, pairs) do
+    words = for {key, value} <- pairs, do: [text(key), text(value)]
+    :ok = :gen_tcp.send(socket, ["*#{1 + 2 * length(pairs)}\r\n$4\r\nMSET\r\n", words])
     {:ok, "+OK\r\n"} = :gen_tcp.recv(socket, 0, @timeout)
   end
 

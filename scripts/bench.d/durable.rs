@@ -19,6 +19,10 @@ const LOAD_MAX: Duration = Duration::from_secs(180);
 /// What the start of a store with 1,000,000 entries of 100 bytes may take, in seconds.
 const RECOVERY_SECS_MAX: f64 = 2.0;
 
+/// Pairs of a put of several, and how many times as many such pairs are put in a second as single ones, at least.
+const PAIRS: u64 = 100;
+const TIMES_MIN: f64 = 10.0;
+
 /// Puts by many callers, gets, and the start of a large store.
 pub fn measure(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let mut command: Command = match lab.beam("durable", "BenchDurable.main()") {
@@ -36,6 +40,7 @@ pub fn measure(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     puts(plan, &client, &mut bench, findings);
     gets(plan, &client, &mut bench, findings);
     drop(bench);
+    puts_of_many(lab, plan, &client, findings);
     recovery(lab, plan, &client, findings)
 }
 
@@ -59,6 +64,32 @@ fn puts(plan: &Plan, client: &Running, bench: &mut Bench, findings: &mut Finding
         });
         findings.table(table);
     }
+}
+
+/// Puts of a hundred pairs beside puts of one.
+fn puts_of_many(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) {
+    let millis = plan.time.as_millis() as u64;
+    let metrics: [Metric; 4] = [
+        ("pairs/s", Better::Higher),
+        ("p99 ms", Better::Lower),
+        ("one by one/s", Better::Higher),
+        ("times", Better::Higher),
+    ];
+    let mut bench = Bench::start(lab, plan, &[Kind::KvnodeDurable, Kind::RedisDurable], findings);
+    let mut table = Table::new(format!("16 BEAM callers put {PAIRS} pairs at once, synced"), &metrics)
+        .expect("pairs/s", Kind::RedisDurable.name(), 1.0);
+    bench.measure(plan, &mut table, |server| {
+        let many = ask(client, server, "puts_many", &[millis, 16, PAIRS])?;
+        let single = ask(client, server, "puts", &[millis, 16])?;
+        let rate = |found: &Figures, each: f64| found.of("calls") * each / found.of("elapsed") * 1e9;
+        let (many_rate, rate) = (rate(&many, PAIRS as f64), rate(&single, 1.0));
+        Ok([many_rate, many.of("p99") / 1e6, rate, many_rate / rate])
+    });
+    if let Some(times) = table.median(crate::report::OURS, 3) {
+        let verdict = if times >= TIMES_MIN { "reached" } else { "MISSED" };
+        table.note(format!("kvnode: {times:.1} times single puts, expected {TIMES_MIN}: {verdict}"));
+    }
+    findings.table(table);
 }
 
 fn gets(plan: &Plan, client: &Running, bench: &mut Bench, findings: &mut Findings) {

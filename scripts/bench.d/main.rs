@@ -28,6 +28,7 @@ mod memory;
 mod naive;
 mod native;
 mod path;
+mod prefix;
 mod profile;
 mod replication;
 mod report;
@@ -37,6 +38,7 @@ mod startup;
 mod stats;
 mod syscalls;
 mod tls;
+mod watched;
 mod wire;
 
 use std::process::ExitCode;
@@ -87,6 +89,8 @@ enum Load {
     Replication,
     /// Many keys in one request, sums, keys that end, and scans, by callers on a BEAM
     Api,
+    /// What watchers cost the writers of a store, and how many events a second one is told
+    Watched,
     /// Puts that are on disk when they are answered: 1, 16, 128 and 1,000 callers; reads hot and cold; recovery
     Durable,
     /// System calls per call, by strace
@@ -106,11 +110,13 @@ enum Load {
     Crossing,
     /// A whole copy into a slave on disk that has keys too many: what its :status and /metrics take meanwhile, and its memory
     Copy,
+    /// A prefix of 100 keys among 10,000,000 on disk: some minutes, as these are put first
+    Prefix,
     /// Where kvnode's time goes with 64 calls in flight, by perf
     Profile,
 }
 
-const EACH: [Load; 17] = [
+const EACH: [Load; 18] = [
     Load::Beam,
     Load::Values,
     Load::Mixed,
@@ -123,6 +129,7 @@ const EACH: [Load; 17] = [
     Load::Startup,
     Load::Replication,
     Load::Api,
+    Load::Watched,
     Load::Durable,
     Load::Syscalls,
     Load::Hostile,
@@ -130,7 +137,7 @@ const EACH: [Load; 17] = [
     Load::Tls,
 ];
 /// Those that are to be asked for: they take long, or what they measure is no figure.
-const ASKED_FOR: [Load; 4] = [Load::Links, Load::Crossing, Load::Copy, Load::Profile];
+const ASKED_FOR: [Load; 5] = [Load::Links, Load::Crossing, Load::Copy, Load::Prefix, Load::Profile];
 
 /// Measures kvnode beside other servers: the same load against each, in interleaved rounds.
 ///
@@ -396,6 +403,8 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Startup => startup::startup(lab, plan, findings),
         Load::Replication => replication::replication(lab, plan, findings),
         Load::Api => api::measure(lab, plan, findings),
+        Load::Watched => watched::measure(lab, plan, findings),
+        Load::Prefix => prefix::measure(lab, plan, findings),
         Load::Durable => durable::measure(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
         Load::Hostile => hostile::attacks(lab, plan, findings),

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvnode::config::EpmdConfig;
-use kvnode::etf::{OwnedTerm, TermView};
+use kvnode::etf::{OwnedTerm, TermView, TermWriter};
 use kvnode::{Node, ServerRef, block_on};
 
 use crate::children::CpuTime;
@@ -426,6 +426,28 @@ impl Operator {
             CALL_MAX,
         ))?;
         if answer.view().is_atom("ok") { Ok(()) } else { Err(wrong(answer.view())) }
+    }
+
+    /// Reads all entries of a store, page by page, and looks at nothing but how many came and where the next page begins.
+    pub fn scan(&self, store: &ServerRef, limit: u64) -> Result<u64> {
+        let (mut found, mut cursor) = (0, None::<Vec<u8>>);
+        loop {
+            let request = |w: &mut TermWriter<'_>| {
+                w.tuple(2).atom("scan").list(2 + usize::from(cursor.is_some()));
+                w.tuple(2).atom("limit").unsigned(limit).tuple(2).atom("bytes").unsigned(4 << 20);
+                if let Some(cursor) = &cursor {
+                    w.tuple(2).atom("cursor").raw(cursor);
+                }
+                w.nil();
+            };
+            let answer = block_on(self.0.client().call(store, request, CALL_MAX))?;
+            let [entries, next] = answer.view().as_tuple().ok_or_else(|| wrong(answer.view()))?;
+            found += entries.cursor().list().map_or(0, |count| count as u64);
+            if next.is_atom("done") {
+                return Ok(found);
+            }
+            cursor = Some(next.bytes().to_vec());
+        }
     }
 
     /// Waits until a kvnode says that all its slaves have everything.

@@ -325,6 +325,13 @@ pub enum FromPrimary<'a> {
         /// What becomes of the keys, as a list.
         changes: TermView<'a>,
     },
+    /// `{:replica_clear, session, seq}`: all keys go
+    Clear {
+        /// The session.
+        session: u64,
+        /// The write's number.
+        seq: u64,
+    },
     /// `{:replica_copy, session, seq, mark}`
     Copy {
         /// The session.
@@ -369,6 +376,10 @@ impl<'a> FromPrimary<'a> {
         (4, b"replica_many") => {
             let ([session, seq], cursor) = numbers(cursor)?;
             Some(Self::Many { session, seq, changes: term.tail_at(cursor) })
+        },
+        (3, b"replica_clear") => {
+            let ([session, seq], _) = numbers(cursor)?;
+            Some(Self::Clear { session, seq })
         },
         (4, b"replica_copy") => {
             let ([session, seq], mut cursor) = numbers(cursor)?;

@@ -122,12 +122,20 @@ pub(super) fn committed(
 ) {
     let seq = committed.written.seq;
     if committed.is_clear() {
-        // What is there is copied, which is next to nothing: a slave in memory takes it in the place of all that it has, one on disk
-        // deletes the rest, and of an Elixir server's keys those are deleted that this store has not. So no slave has to know of
-        // clears, and what waits for one is the same whatever it was.
         for slave in slaves {
-            slave.machine().want(seq);
-            slave.tell(Input::CopyAll);
+            let pushed = {
+                let mut machine = slave.machine();
+                if committed.confirmed {
+                    machine.want(seq);
+                }
+                machine.push_clear(seq)
+            };
+            match pushed {
+                Some(Pushed::Ready) => ready(slave),
+                Some(Pushed::Behind) => slave.wake(),
+                Some(Pushed::Kept) => {}
+                None => slave.tell(Input::CopyAll),
+            }
         }
         return;
     }

@@ -7,6 +7,7 @@
 //! | `{:replica_put, session, seq, revision, deadline, key, value}` | cast | the same of a key that ends then, in milliseconds of the primary's clock |
 //! | `{:replica_delete, session, seq, key}` | cast | a deletion |
 //! | `{:replica_many, session, seq, changes}` | cast | a write of several keys, which the slave has whole or not at all: of each `{revision, key, value}`, `{revision, deadline, key, value}` or, deleted, `{key}` |
+//! | `{:replica_clear, session, seq}` | cast | all keys are deleted, at once: to a slave that has everything, and acknowledged so |
 //! | `{:replica_copy, session, seq, :begin}` | cast | what comes from here on is a copy of the whole store |
 //! | `{:replica_copy, session, seq, :end}` | cast | the copy is whole: it takes the place of what the slave had |
 //! | `{:replica_copy, session, seq, :repair}` | cast | writes were left out, and what they came to will follow |
@@ -29,7 +30,7 @@ use crate::etf::{AtomView, TermWriter, Traits, key};
 /// `kvnode:replication()`: gives [`VERSION`] on a kvnode, and is `undef` on a BEAM, which harms nothing.
 pub const REPLICATION: (&str, &str) = ("kvnode", "replication");
 /// The version of the messages above.
-pub const VERSION: u64 = 7;
+pub const VERSION: u64 = 8;
 
 /// How a slave is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +143,11 @@ pub(super) fn begin_one_of_many<'a>(
             (key, &[])
         }
     }
+}
+
+/// Writes the cast of a deletion of all keys.
+pub(super) fn write_clear(w: &mut TermWriter<'_>, session: u64, seq: u64) {
+    w.tuple(2).atom("$gen_cast").tuple(3).atom("replica_clear").unsigned(session).unsigned(seq);
 }
 
 /// Writes the cast of a copy's mark.

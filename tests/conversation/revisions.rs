@@ -111,6 +111,36 @@ fn a_write_of_several_keys_of_the_primary_is_one_of_the_slave() {
 }
 
 #[test]
+fn a_slave_deletes_all_keys_at_once_as_its_primary_has() {
+    on_each_engine(|mut cluster| {
+        slave(&mut cluster);
+        let ask = |cluster: &mut Cluster, request: &str| call(cluster, request);
+        cast(
+            &mut cluster,
+            &[
+                "{:replica_put, 1, 10, 60, :before, 1}",
+                "{:replica_clear, 1, 11}",
+                "{:replica_put, 1, 12, 62, :behind, 2}",
+            ],
+        );
+        assert_eq!(ask(&mut cluster, "{:get_many, [:k, :before, :behind]}"), "%{behind: 2}");
+        check(&mut cluster, ":count", "1");
+        check(&mut cluster, "{:fetch_revision, :behind}", "{:ok, 2, 62}");
+        check(&mut cluster, "{:replica_ask, 1, 12, 62}", "{:ok, 12}");
+        // Of another session, and what is none.
+        cast(&mut cluster, &["{:replica_clear, 2, 13}", "{:replica_clear, 1}", "{:replica_clear, 1, :now}"]);
+        check(&mut cluster, ":count", "1");
+        // No primary sends it within a copy: it is told that this slave has not all of it.
+        cast(
+            &mut cluster,
+            &["{:replica_copy, 1, 13, :begin}", "{:replica_clear, 1, 13}", "{:replica_copy, 1, 13, :end}"],
+        );
+        check(&mut cluster, "{:replica_ask, 1, 13, 62}", "{:error, :io}");
+        check(&mut cluster, "{:fetch, :behind}", "{:ok, 2}");
+    });
+}
+
+#[test]
 fn what_an_elixir_server_sends_is_numbered_by_its_slave() {
     on_each_engine(|mut cluster| {
         cast(&mut cluster, &["{:replicate_put, 1, :a}", "{:replicate_put, 2, :b}", "{:replicate_delete, 1}"]);

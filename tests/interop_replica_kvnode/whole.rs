@@ -1,21 +1,27 @@
-//! Writes of several keys, which no reader sees a part of: not at the primary, and not at slaves that are kvnodes.
+//! Writes of several keys, or of all, which no reader sees a part of: not at the primary, and not at slaves that are kvnodes.
 
 use crate::support::Otp;
 use crate::support::cluster::{Cluster, call, same};
+use crate::support::kvnode::KvNode;
+
+/// A primary with a slave in memory, which has one itself, and a slave on disk.
+fn nodes(cluster: &Cluster, folder: &tempfile::TempDir) -> [KvNode; 4] {
+    let on_disk = format!("--data-dir {}", folder.path().display());
+    let nodes = [("master", ""), ("memory", ""), ("disk", &*on_disk), ("below", "")];
+    let nodes = nodes.map(|(name, args)| cluster.node(name, args));
+    for (primary, slave) in [("master", "memory"), ("master", "disk"), ("memory", "below")] {
+        cluster.add(primary, slave, ":ok");
+        cluster.follows(slave, primary);
+    }
+    nodes
+}
 
 #[test]
 fn a_reader_of_a_slave_sees_all_of_a_transaction_or_nothing() {
     let cluster = Cluster::new(&Otp::newest());
     let folder = tempfile::tempdir().expect("a folder");
     let beam = &cluster.beam;
-    let _master = cluster.node("master", "");
-    let _memory = cluster.node("memory", "");
-    let _disk = cluster.node("disk", &format!("--data-dir {}", folder.path().display()));
-    let _below = cluster.node("below", "");
-    for (primary, slave) in [("master", "memory"), ("master", "disk"), ("memory", "below")] {
-        cluster.add(primary, slave, ":ok");
-        cluster.follows(slave, primary);
-    }
+    let _nodes = nodes(&cluster, &folder);
     // All values of the keys are the same after each write.
     beam.run(&format!(
         "keys = Enum.map(1..5, &{{:key, &1}})
@@ -55,4 +61,64 @@ fn a_reader_of_a_slave_sees_all_of_a_transaction_or_nothing() {
     let seen = "[{:master, true, 0}, {:memory, true, 0}, {:disk, true, 0}, {:below, true, 0}]";
     beam.check("Task.await_many(readers, 60_000)", seen);
     beam.check_soon(&same("master", "below"), "true");
+}
+
+#[test]
+fn a_slave_loses_all_keys_at_once_and_tells_its_watchers_so() {
+    let cluster = Cluster::new(&Otp::newest());
+    let folder = tempfile::tempdir().expect("a folder");
+    let beam = &cluster.beam;
+    let _nodes = nodes(&cluster, &folder);
+    beam.check(&call("master", "{:put, :in_step, 1, confirm: 2}"), ":ok");
+    beam.check_soon(&call("below", "{:get, :in_step}"), "1");
+    // Each of the rounds that a watcher is told of has five keys, and ends with a clear.
+    beam.run(
+        "keys = Enum.map(1..5, &{:key, &1})
+         names = [:master, :memory, :disk, :below]
+         watch = fn watch, ref, events ->
+           receive do
+             {:kvnode, ^ref, {_, :put, :last, _}} -> Enum.reverse(events)
+             {:kvnode, ^ref, {_, :put, {:key, n}, _}} -> watch.(watch, ref, [n | events])
+             {:kvnode, ^ref, {_, what}} -> watch.(watch, ref, [what | events])
+             {:kvnode, ^ref, other} -> watch.(watch, ref, [other | events])
+           end
+         end
+         parent = self()
+         watchers = for name <- names do
+           Task.async(fn ->
+             {:ok, ref, _} = GenServer.call({:global, name}, {:watch, []})
+             send(parent, {:watches, name})
+             watch.(watch, ref, []) |> Enum.chunk_every(6) |> Enum.uniq()
+           end)
+         end
+         for name <- names do
+           receive do {:watches, ^name} -> :ok end
+         end
+         readers = for name <- names do
+           Task.async(fn ->
+             Stream.repeatedly(fn -> GenServer.call({:global, name}, {:get_many, [:last | keys]}) end)
+             |> Enum.reduce_while({0, 0, 0}, fn
+               %{last: _}, {none, all, parts} -> {:halt, {name, none > 0, all > 0, parts}}
+               found, {none, all, parts} when map_size(found) == 0 -> {:cont, {none + 1, all, parts}}
+               found, {none, all, parts} when map_size(found) == 5 -> {:cont, {none, all + 1, parts}}
+               _, {none, all, parts} -> {:cont, {none, all, parts + 1}}
+             end)
+           end)
+         end; :ok",
+    );
+    beam.run(&format!(
+        "for i <- 1..2_000 do
+           :ok = {}
+           :ok = {}
+         end; :ok",
+        call("master", "{:put_many, Enum.map(keys, &{&1, i})}"),
+        call("master", ":clear"),
+    ));
+    beam.check(&call("master", "{:put, :last, 1, confirm: 2}"), ":ok");
+    let seen = "[{:master, true, true, 0}, {:memory, true, true, 0}, {:disk, true, true, 0}, {:below, true, true, 0}]";
+    beam.check("Task.await_many(readers, 60_000)", seen);
+    beam.check("Task.await_many(watchers, 60_000) |> Enum.uniq()", "[[[1, 2, 3, 4, 5, :clear]]]");
+    for slave in ["memory", "disk", "below"] {
+        beam.check(&call(slave, ":count"), "1");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::clear::Clear;
 use super::edit::Prepared;
 use super::outcome::Outcome;
 use super::single::OfKey;
@@ -149,9 +150,7 @@ impl<S: Store> KeyValueServer<S> {
             }
             Ok(Prepared::Clear(mut clear)) => {
                 self.carry_out_edit(&mut clear, confirm, caller, turn);
-                if let Some(step) = clear.rest {
-                    self.follow.work(Work { store: turn.me.pid.clone(), step });
-                }
+                self.clear_rest(clear, turn);
                 Ok(())
             }
             Err(unserved) => Err(unserved),
@@ -219,6 +218,30 @@ impl<S: Store> KeyValueServer<S> {
     ) -> Option<Result<Option<u64>, StoreError>> {
         let (traits, store) = (many.traits(), turn.me.id);
         self.change(&mut many, false, || self.asked(For::Other(told()), traits, store), turn)
+    }
+
+    /// A deletion of all keys for which nobody waits; as [`write_many`](Self::write_many).
+    pub(in crate::kv) fn clear(
+        &self,
+        turn: &mut Turn<'_>,
+        told: impl FnOnce() -> Told,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        let (mut clear, store) = (Clear::default(), turn.me.id);
+        let result = self.change(
+            &mut &mut clear,
+            false,
+            || self.asked(For::Other(told()), Traits::none(), store),
+            turn,
+        );
+        self.clear_rest(clear, turn);
+        result
+    }
+
+    /// What a store that was cleared leaves to do is done beside all else.
+    fn clear_rest(&self, clear: Clear, turn: &Turn<'_>) {
+        if let Some(step) = clear.rest {
+            self.follow.work(Work { store: turn.me.pid.clone(), step });
+        }
     }
 
     /// `None`: the store answers later.

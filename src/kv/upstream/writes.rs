@@ -80,6 +80,7 @@ impl<S: Store> KeyValueServer<S> {
             FromPrimary::Many { session, seq, changes } => {
                 return self.take_in_many(session, seq, changes, turn);
             }
+            FromPrimary::Clear { session, seq } => self.take_in_clear(session, seq, turn),
             FromPrimary::Copy { session, seq, mark } => self.copy_mark(session, seq, mark, turn),
             FromPrimary::Slaves { session, slaves } => {
                 if let Some(slaves) = read_slaves(slaves) {
@@ -185,6 +186,26 @@ impl<S: Store> KeyValueServer<S> {
         };
         self.has_stored(held, ticket, result, turn);
         written.map(|_| ())
+    }
+
+    /// A deletion of all keys.
+    fn take_in_clear(&self, session: u64, seq: u64, turn: &mut Turn<'_>) {
+        let turns = (!S::AT_ONCE).then(|| self.turns.lock());
+        let mut machine = self.upstream.machine.lock();
+        let Some(ticket) = machine.take_clear(session, seq) else {
+            let outputs = taken(&mut machine);
+            drop((machine, turns));
+            return self.carry_out(outputs, None, turn);
+        };
+        let held = held_while_written::<S, _>(machine);
+        let (upstream, store) = (&self.upstream, turn.me.id);
+        let result = self.clear(turn, || {
+            let upstream = Arc::clone(upstream);
+            Box::new(move |result| upstream.stored(ticket, &result, &store))
+        });
+        if let Some(result) = result {
+            self.has_stored(held, ticket, &result, turn);
+        }
     }
 
     /// A put of the primary, with the numbers that it has there.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use crate::etf::{TermWriter, Traits, encode};
 
 use crate::replica::dialect::{self, CopyMark, Dialect};
+use crate::replica::planted::{Rule, planted};
 use crate::replica::source::ReplicaWrite;
 
 struct Entry {
@@ -29,6 +30,8 @@ enum About {
     Canonical(Box<[u8]>),
     /// The keys of one write.
     Keys(Box<[Part]>),
+    /// All keys.
+    Clear,
 }
 
 /// A part of a message.
@@ -57,7 +60,12 @@ impl<'a> Next<'a> {
         self.entry.traits
     }
 
-    /// The keys that it writes: none in a copy's mark.
+    /// It deletes all keys.
+    pub(super) const fn is_clear(&self) -> bool {
+        matches!(self.entry.about, About::Clear)
+    }
+
+    /// The keys that it names: none in a copy's mark, and where all are deleted.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a [u8]> {
         self.entry.keys()
     }
@@ -67,7 +75,7 @@ impl<'a> Next<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) struct Lost {
     pub(super) writes: u64,
-    /// A copy's mark was among it.
+    /// A copy's mark was among it, or a deletion of all keys: nobody knows any more which keys are missed.
     pub(super) marks: bool,
     /// A mark that nothing is missing was among what was sent, and may be on its way.
     pub(super) wholes: bool,
@@ -97,6 +105,11 @@ impl Log {
     /// A write of several keys, which stays one.
     pub(super) fn push_many(&mut self, session: u64, seq: u64, writes: &[ReplicaWrite<'_>]) {
         self.add(Entry::of_many(session, seq, writes));
+    }
+
+    /// A deletion of all keys.
+    pub(super) fn push_clear(&mut self, session: u64, seq: u64) {
+        self.add(Entry::of_clear(session, seq));
     }
 
     pub(super) fn push_mark(&mut self, session: u64, seq: u64, mark: CopyMark) {
@@ -254,7 +267,11 @@ impl Log {
 
 impl Lost {
     fn see(&mut self, entry: &Entry, key: &mut impl FnMut(&[u8])) {
-        self.marks |= matches!(entry.about, About::Mark(CopyMark::Begin | CopyMark::End));
+        self.marks |= match entry.about {
+            About::Mark(mark) => matches!(mark, CopyMark::Begin | CopyMark::End),
+            About::Clear => !planted(Rule::LostClear),
+            About::Key(_) | About::Canonical(_) | About::Keys(_) => false,
+        };
         for lost in entry.keys() {
             self.writes += 1;
             key(lost);
@@ -294,6 +311,11 @@ impl Entry {
         Self { message, about, seq, traits, is_put }
     }
 
+    fn of_clear(session: u64, seq: u64) -> Self {
+        let message = encode(|w| dialect::write_clear(w, session, seq));
+        Self { message, about: About::Clear, seq, traits: Traits::none(), is_put: false }
+    }
+
     fn of_mark(session: u64, seq: u64, mark: CopyMark) -> Self {
         let message = encode(|w| dialect::write_mark(w, session, seq, mark));
         Self { message, about: About::Mark(mark), seq, traits: Traits::none(), is_put: false }
@@ -302,7 +324,7 @@ impl Entry {
     /// The memory of its bytes.
     fn bytes(&self) -> usize {
         let more = match &self.about {
-            About::Mark(_) | About::Key(_) => 0,
+            About::Mark(_) | About::Key(_) | About::Clear => 0,
             About::Canonical(key) => key.len(),
             About::Keys(keys) => size_of_val(&**keys),
         };
@@ -311,7 +333,7 @@ impl Entry {
 
     fn keys(&self) -> impl Iterator<Item = &[u8]> {
         let (one, several): (Option<&[u8]>, &[Part]) = match &self.about {
-            About::Mark(_) => (None, &[]),
+            About::Mark(_) | About::Clear => (None, &[]),
             About::Key(part) => (Some(part.of(&self.message)), &[]),
             About::Canonical(key) => (Some(key), &[]),
             About::Keys(keys) => (None, keys),

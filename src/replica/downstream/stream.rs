@@ -184,6 +184,11 @@ impl Stream {
         is_whole
     }
 
+    /// Whether it has acknowledged that it has everything, and was sent each write since.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.is_some_and(|whole| self.log.first() >= whole.from)
+    }
+
     /// Whether a repair may go on now; else when the slave has taken more.
     pub(super) fn has_room(&self, bytes_max: usize) -> bool {
         // Half of the buffer is left to the writes that come meanwhile.
@@ -202,7 +207,7 @@ impl Stream {
     pub(super) fn acknowledged(&mut self, up_to: u64) -> Option<u64> {
         self.probe.answered();
         let seq = self.log.acknowledge(up_to).unwrap_or(0);
-        let whole = self.whole.filter(|whole| self.log.first() >= whole.from)?;
+        let whole = self.whole.filter(|_| self.is_whole())?;
         // What is known of its room is over.
         self.full = None;
         Some(seq.max(whole.seq))

@@ -68,6 +68,19 @@ impl Downstream {
         }
     }
 
+    /// The same of a deletion of all keys; `None`: it is to be [copied to](super::Input::CopyAll), which is next to nothing. A kvnode that has
+    /// acknowledged that it has everything deletes them at once, as the store has; an Elixir server knows of no such thing, and in the
+    /// middle of a copy or of a repair nobody could tell what of it is deleted.
+    pub fn push_clear(&mut self, seq: u64) -> Option<Pushed> {
+        let Phase::Streaming { stream, repair: None, .. } = &mut self.phase else { return None };
+        let Dialect::Kvnode { session } = stream.dialect else { return None };
+        if !stream.is_whole() {
+            return None;
+        }
+        stream.log.push_clear(session, seq);
+        Some(self.was_queued())
+    }
+
     /// What is queued is more than before.
     fn was_queued(&mut self) -> Pushed {
         let bytes_max = self.lacks.bytes_max();
@@ -119,6 +132,9 @@ impl Downstream {
                 room = send(&at, next.message());
             }
             // What it cannot decode it does not have, and need not delete.
+            if next.is_clear() {
+                withheld.clear();
+            }
             let withholds = next.is_put() && !decodes;
             if withholds || !withheld.is_empty() {
                 let note =

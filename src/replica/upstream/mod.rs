@@ -297,6 +297,25 @@ impl Upstream {
         Take::Store(self.under_way.begin(seq, counts))
     }
 
+    /// The same of a deletion of all keys, which comes to a slave that has everything. It is the store's alone: in the middle of a copy,
+    /// where no primary sends it, it is not kept, and that is told.
+    pub fn take_clear(&mut self, session: u64, seq: u64) -> Option<Ticket> {
+        let following = self.session(session)?;
+        if following.is_caught_up() && following.copy.is_none() {
+            return match self.take(session, seq) {
+                Take::Store(ticket) => Some(ticket),
+                Take::Nowhere | Take::Aside | Take::Exporting(_) => None,
+            };
+        }
+        following.heard(seq);
+        if matches!(following.sync, Sync::Copying(_)) {
+            following.sync = Sync::Failed(Refusal::Disk);
+        }
+        self.fail(Refusal::Disk, Event::NotKept("all keys are to be deleted while a copy comes".into()));
+        self.persist();
+        None
+    }
+
     /// Whether a write of several keys is taken key by key: into a copy that is put aside, of which nobody sees a part, or where each
     /// key's own value is looked at.
     pub fn takes_apart(&self) -> bool {

@@ -391,6 +391,25 @@ fn a_write_that_was_skipped_is_missing_until_it_is_sent_again() {
 }
 
 #[test]
+fn all_keys_are_deleted_where_everything_is_here_and_nowhere_in_a_copy() {
+    let mut upstream = upstream();
+    greet(&mut upstream, greeting(0, &[1], 1), FREE).expect("it is a slave");
+    mark(&mut upstream, 1, CopyMark::Whole, 5);
+    assert!(upstream.take_clear(2, 6).is_none() && outputs(&mut upstream).is_empty(), "of another session");
+    let ticket = upstream.take_clear(1, 6).expect("it is for the store");
+    assert_eq!(applied(&upstream), 5);
+    upstream.stored(ticket, Ok(()));
+    assert_eq!((ask(&mut upstream, 1, 6), applied(&upstream)), (Answer::Applied(6), 6));
+    // No primary of ours does this.
+    for can_put_aside in [true, false] {
+        hand(&mut upstream, Input::Mark { session: 1, seq: 6, mark: CopyMark::Begin, can_put_aside });
+        assert!(upstream.take_clear(1, 7).is_none());
+        mark(&mut upstream, 1, CopyMark::End, 8);
+        assert_eq!((ask(&mut upstream, 1, 8), applied(&upstream)), (Answer::Error("io"), 6));
+    }
+}
+
+#[test]
 fn what_is_half_done_is_known_until_it_is_done_also_after_a_restart() {
     let mut upstream = upstream();
     let greeted = greet(&mut upstream, greeting(1, &[PROMOTED], 1), FREE).expect("it is a slave");

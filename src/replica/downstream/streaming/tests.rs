@@ -7,6 +7,7 @@ use crate::etf::{OwnedTerm, Pid, encode};
 use crate::replica::{GreetingAnswer, Lineage, Present, PresentValue, Said, SlaveName};
 use std::time::Duration;
 
+mod clear;
 mod many;
 mod whole;
 

@@ -1,0 +1,89 @@
+//! Deletions of all keys.
+
+use super::*;
+
+fn in_step<'a>(source: &'a OneKey) -> Line<'a> {
+    let mut line = Line::new(source, 1 << 20);
+    line.greeted(1, GreetingAnswer::Taken(said()));
+    line.settled();
+    line
+}
+
+#[test]
+fn a_kvnode_that_has_everything_is_told_of_it_in_its_turn() {
+    let k = atom("k");
+    let source = OneKey(k.clone());
+    let mut line = in_step(&source);
+    let session = line.greetings[0];
+    line.slave.push(8, put(&k, &k));
+    assert_eq!(line.slave.push_clear(9), Some(Pushed::Ready));
+    line.slave.push(10, put(&k, &k));
+    line.pass();
+    let (sent, mark) = line.taken();
+    let expected = [
+        format!("{{:\"$gen_cast\", {{:replica_put, {session}, 8, 5, :k, :k}}}}"),
+        format!("{{:\"$gen_cast\", {{:replica_clear, {session}, 9}}}}"),
+        format!("{{:\"$gen_cast\", {{:replica_put, {session}, 10, 5, :k, :k}}}}"),
+    ];
+    assert_eq!(sent, expected);
+    line.acknowledged(mark.expect("it is asked"));
+    assert_eq!(line.slave.confirmed(), 10);
+}
+
+#[test]
+fn in_the_middle_of_a_copy_and_to_other_servers_it_is_not_told() {
+    let source = OneKey(atom("k"));
+    let mut line = Line::new(&source, 1 << 20);
+    assert_eq!(line.slave.push_clear(7), None, "nobody is there");
+    line.greeted(1, GreetingAnswer::Taken(said()));
+    assert_eq!(line.slave.push_clear(7), None, "a copy is due");
+    line.repair();
+    let (_, mark) = line.taken();
+    assert_eq!(line.slave.push_clear(7), None, "it may still delete what the copy has not brought");
+    line.acknowledged(mark.expect("it is asked"));
+    assert_eq!(line.slave.push_clear(7), Some(Pushed::Ready));
+
+    let mut line = Line::new(&source, 1 << 20);
+    line.found(1);
+    line.swept(None);
+    line.settled();
+    assert_eq!(line.slave.push_clear(8), None);
+}
+
+#[test]
+fn where_it_is_lost_everything_is_missed() {
+    let k = atom("k");
+    let source = OneKey(k.clone());
+    for is_sent in [false, true] {
+        let mut line = in_step(&source);
+        line.slave.push_clear(8);
+        line.slave.push(9, put(&k, &k));
+        if is_sent {
+            line.taken();
+        }
+        line.gone();
+        assert_eq!(line.slave.standing(), Standing::Gone { missed: None });
+    }
+    // Past the bound too.
+    let mut line = Line::new(&source, 150);
+    line.greeted(1, GreetingAnswer::Taken(said()));
+    line.settled();
+    assert_eq!(line.slave.push_clear(8), Some(Pushed::Ready), "one always fits");
+    assert!((9..20).any(|seq| line.slave.push(seq, put(&k, &k)) == Pushed::Behind));
+    assert!(line.slave.lacks.is_all());
+}
+
+#[test]
+fn a_full_slave_is_still_told_of_it_as_it_makes_room() {
+    let k = atom("k");
+    let source = OneKey(k.clone());
+    let mut line = in_step(&source);
+    line.slave.push(8, put(&k, &k));
+    line.pass();
+    let (_, mark) = line.taken();
+    line.slave.push_clear(9);
+    line.hand(Input::Acknowledged { mark: mark.expect("it is asked"), kept: Err(Refusal::NoSpace) });
+    let sent = line.taken().0;
+    assert!(sent.iter().any(|sent| sent.contains("replica_clear")), "{sent:?}");
+    assert_eq!(line.slave.push_clear(10), None, "it lacks something");
+}

@@ -5,6 +5,8 @@
 
 #[path = "durable/backup.rs"]
 mod backup;
+#[path = "durable/clear.rs"]
+mod clear;
 #[path = "durable/crash.rs"]
 mod crash;
 #[path = "durable/faults.rs"]

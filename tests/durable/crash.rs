@@ -57,7 +57,7 @@ fn filled(code: &str, node: &str) -> String {
 }
 
 /// How many rounds: a variable of the environment, or a few.
-fn rounds(variable: &str, few: u32) -> u32 {
+pub fn rounds(variable: &str, few: u32) -> u32 {
     std::env::var(variable).map_or(few, |rounds| rounds.parse().expect("a number of rounds"))
 }
 
@@ -67,17 +67,19 @@ fn arbitrary() -> u64 {
     RandomState::new().hash_one(())
 }
 
-struct Crashing<'a> {
-    epmd: &'a Epmd,
-    beam: &'a BeamNode,
-    args: &'a str,
+/// A node that is killed and started again.
+pub struct Crashing<'a> {
+    pub epmd: &'a Epmd,
+    /// What loads it. The global `:answered` of its terms counts the answers.
+    pub beam: &'a BeamNode,
+    pub args: &'a str,
     /// A library to preload, and the folder of its notes; both for `data`.
-    undo: Option<(&'a Path, &'a Path)>,
-    data: &'a Path,
+    pub undo: Option<(&'a Path, &'a Path)>,
+    pub data: &'a Path,
 }
 
 impl Crashing<'_> {
-    fn start(&self) -> KvNode {
+    pub fn start(&self) -> KvNode {
         let node = KvNode::start_with(self.epmd, "kv", self.args, |command| {
             if let Some((library, notes)) = self.undo {
                 command.env("LD_PRELOAD", library);
@@ -90,12 +92,12 @@ impl Crashing<'_> {
         node
     }
 
-    /// Loads the node, kills it, undoes what is to be undone, and starts it again.
-    fn round(&self, node: KvNode) -> KvNode {
-        let name = node.name().to_owned();
+    /// Loads the node, kills it some time after so many answers, undoes what is to be undone, and starts it again.
+    pub fn round(&self, node: KvNode, load: &str, answers: u32) -> KvNode {
         self.beam.run(":persistent_term.put(:answered, :counters.new(1, []))");
-        let load = self.beam.spawn(&filled(LOAD, &name));
-        self.beam.check_soon(":counters.get(:persistent_term.get(:answered), 1) > 30", "true");
+        let load = self.beam.spawn(load);
+        self.beam
+            .check_soon(&format!(":counters.get(:persistent_term.get(:answered), 1) > {answers}"), "true");
         // A random moment is what is wanted, so that every place in the code is hit.
         thread::sleep(Duration::from_millis(arbitrary() % 300));
         node.kill(self.epmd);
@@ -121,7 +123,7 @@ fn what_was_answered_is_there_after_kill_9() {
         ":ok",
     );
     for round in 1..=rounds("KVNODE_CRASH_ROUNDS", 5) {
-        node = crashing.round(node);
+        node = crashing.round(node, &filled(LOAD, &name), 30);
         assert_eq!(beam.run(&filled(WRONG, &name)), "[]", "round {round}");
         if round % 50 == 0 {
             println!("{round} rounds");
@@ -152,7 +154,7 @@ fn what_was_answered_is_there_after_all_that_was_not_synced_is_undone() {
         let mut node = crashing.start();
         let name = node.name().to_owned();
         for round in 1..=rounds {
-            node = crashing.round(node);
+            node = crashing.round(node, &filled(LOAD, &name), 30);
             let wrong = beam.run(&filled(WRONG, &name));
             assert_eq!(wrong == "[]", sync == "always", "{sync}, round {round}: {wrong}");
             if round % 50 == 0 {

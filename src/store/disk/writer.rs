@@ -43,6 +43,9 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// While there is something to write, a part of what was there before a clear is deleted behind so many batches.
 const CLEANS_EVERY: u32 = 8;
+/// What was there before so many clears may be on its way. Beyond it the next write waits until some of it is gone: each has files, and
+/// clears of small stores come faster than those go.
+const CLEARED_MAX: usize = if cfg!(test) { 2 } else { 16 };
 /// Past so many bytes at most a connection that writes waits until there is room again, as one to a full socket does:
 /// only those get here who write without waiting for answers.
 const QUEUE_BYTES_MAX: u64 = 256 << 20;
@@ -326,6 +329,10 @@ impl Shared {
     pub(super) fn write_until_closed(&self) {
         // Something may be left of what was there before a clear.
         let (mut cleans, mut batches) = (true, 0_u32);
+        let mut is_from_before = self.cleared_count() > Some(0);
+        if is_from_before {
+            tracing::info!("what was there before :clear is being deleted, while stores are used");
+        }
         loop {
             let (writes, is_closed) = {
                 let mut queue = self.queue.lock();
@@ -336,6 +343,7 @@ impl Shared {
             };
             if !writes.is_empty() {
                 self.carry_out(writes);
+                while self.cleared_count() > Some(CLEARED_MAX) && self.clean() {}
                 batches = batches.wrapping_add(1);
                 cleans = true;
                 if !batches.is_multiple_of(CLEANS_EVERY) {
@@ -345,6 +353,10 @@ impl Shared {
                 break;
             }
             cleans = cleans && self.clean();
+            if is_from_before && self.cleared_count() == Some(0) {
+                is_from_before = false;
+                tracing::info!("what was there before :clear is deleted");
+            }
         }
         if let Some(engine) = self.engine.read().as_ref()
             && self.broken.lock().is_none()
@@ -500,6 +512,11 @@ impl Shared {
             }
             Err(error) => Err(self.failed(&error)),
         }
+    }
+
+    /// Clears of which something is to go still. `None`: the engine is closed.
+    fn cleared_count(&self) -> Option<usize> {
+        self.engine.read().as_ref().map(Engine::cleared_count)
     }
 
     /// Deletes a part of what was there before a clear; gives whether there is more, and it can be gone on with now.

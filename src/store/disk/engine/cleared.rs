@@ -89,12 +89,16 @@ impl Engine {
         let Some(former) = self.stores.get(&id).map(|space| space.number) else {
             return Ok((Health::Sound, before));
         };
+        let mut batch = self.db.batch();
+        batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
+        if before.entries == 0 {
+            // Nothing has the number either, and a new one would cost a keyspace.
+            return Ok((self.commit_stamped(batch, PersistMode::SyncAll, ledger)?, held));
+        }
         let number = self.next_number()?;
         let space = self.open_space(id, number)?;
-        let mut batch = self.db.batch();
         batch.insert(&self.meta, meta_key(b'g', id), number.to_be_bytes());
         batch.insert(&self.meta, meta_key(b'x', former), []);
-        batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
         // Nothing is in order, whether the store had an order or not.
         self.put_in_order_whole(id, &mut batch);
         let health = self.commit_stamped(batch, PersistMode::SyncAll, ledger)?;
@@ -106,7 +110,12 @@ impl Engine {
 
     /// Whether something is to go.
     pub(in crate::store::disk) fn has_cleared(&self) -> bool {
-        !self.cleared.lock().numbers.is_empty()
+        self.cleared_count() > 0
+    }
+
+    /// Clears of which something is to go still.
+    pub(in crate::store::disk) fn cleared_count(&self) -> usize {
+        self.cleared.lock().numbers.len()
     }
 
     /// Deletes a part of what is to go. Gives whether there is more, and room for that: `has_room` says so.

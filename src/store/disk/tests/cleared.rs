@@ -8,7 +8,7 @@ use super::*;
 use crate::store::Cleared;
 
 /// Numbers of a clear's write.
-type Told = Result<u64, StoreError>;
+pub(super) type Told = Result<u64, StoreError>;
 
 fn clear_later(store: &DiskStore) -> Receiver<Told> {
     let (tell, told) = mpsc::channel();
@@ -26,7 +26,7 @@ fn clear_later(store: &DiskStore) -> Receiver<Told> {
     told
 }
 
-fn clear(store: &DiskStore) -> Told {
+pub(super) fn clear(store: &DiskStore) -> Told {
     clear_later(store).recv().unwrap()
 }
 
@@ -41,7 +41,7 @@ fn fill(store: &DiskStore, entries: u32) {
 }
 
 /// Waits until nothing is left of what was there before.
-fn cleaned(store: &DiskStore) {
+pub(super) fn cleaned(store: &DiskStore) {
     while store.disk.shared.with_engine(|engine, _| engine.has_cleared()) {
         settle(store);
     }
@@ -81,6 +81,8 @@ fn nothing_is_found_from_then_on_and_numbers_go_on() {
     assert_eq!(records(&a).0, 14 + 7);
     for round in 0..2 {
         put(&a, b"k", b"v").unwrap();
+        // It is told before it waits no more.
+        settle(&a);
         assert_eq!((all(&a).len(), all(&b).len(), all(&c).len()), (1, 10, 5), "{round}");
         disk.check(&mut |_, _| true).unwrap();
     }
@@ -192,6 +194,33 @@ fn a_clear_that_fails_changes_nothing_and_one_that_has_failed_behind_its_write_i
         assert_eq!(records(&store).1.len(), 1, "{:?}", records(&store));
         store.disk.check(&mut |_, _| true).unwrap();
     }
+}
+
+#[test]
+fn what_clears_leave_is_bounded_however_fast_they_come_and_an_empty_store_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), SyncPolicy::Never).unwrap();
+    let keyspaces = || records(&store).1.len();
+    let mut told = Vec::new();
+    for number in 0..100 {
+        store.put(&integer(number), value(b"v"), || Box::new(|_| {}));
+        told.push(clear_later(&store));
+        if number % 10 == 0 {
+            settle(&store);
+            assert!(keyspaces() <= 4, "{}", keyspaces());
+        }
+    }
+    told.into_iter().for_each(|told| assert!(told.recv().unwrap().is_ok()));
+    cleaned(&store);
+    let (seq, before) = (store.seq(), records(&store));
+    assert_eq!((before.0, before.1.len()), (0, 1));
+    let revision = store.revision();
+    assert_eq!([clear(&store), clear(&store)], [Ok(seq + 1), Ok(seq + 2)]);
+    assert_eq!((records(&store), store.revision()), (before, revision + 2));
+    drop(store);
+    let store = open(dir.path(), SyncPolicy::Never).unwrap();
+    assert_eq!((store.revision() >= revision + 2, all(&store).len()), (true, 0));
+    store.disk.check(&mut |_, _| true).unwrap();
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::io::Read as _;
 
+use super::cleared::{cleaned, clear};
+use super::order::in_order;
 use super::*;
 
 /// Each file but the lock, with a backup of all of it beside: `length:32, path, length:64, stored:64, bytes`, where the bytes that
@@ -11,6 +13,9 @@ const FOLDER_2: &[u8] = include_bytes!("folder_2.zlib");
 const FOLDER_3: &[u8] = include_bytes!("folder_3.zlib");
 /// The folder alone, of the format in which nothing ended, as the program has left it: one store, with five writes.
 const FOLDER_4: &[u8] = include_bytes!("folder_4.zlib");
+/// The folder alone, of the format in which no store was emptied, as the program has left it when it was killed: two stores, of which the
+/// first has `{:n, 1}` to `{:n, 300}`, every third until the year 2058.
+const FOLDER_6: &[u8] = include_bytes!("folder_6.zlib");
 
 fn unpack(folder: &[u8], into: &Path) {
     let mut packed = Vec::new();
@@ -204,6 +209,49 @@ fn a_folder_in_which_nothing_ended_is_taken_over_and_its_entries_end_from_there_
         }
         let due = store.due(30, 9, || unreachable!("at once")).expect("at once");
         assert_eq!((due.keys, store.next_due()), (vec![small.clone().into()], Some(20)));
+        disk.check(&mut |_, _| true).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_in_which_no_store_was_emptied_is_taken_over_and_emptied_from_there_on() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(FOLDER_6, dir.path());
+    let format = || fs::read_to_string(dir.path().join("format")).unwrap();
+    let counts = ReadOnlyDisk::open(dir.path()).unwrap().check(&mut |_, _| true).unwrap();
+    let entries: Vec<_> = counts.iter().map(|store| (store.names[0].as_str(), store.entries)).collect();
+    assert_eq!((entries, format()), (vec![("global:a", 300), ("global:b", 2)], "kvnode 6\n".into()));
+    let key = |number: u64| crate::etf::encode(|w| _ = w.tuple(2).atom("n").unsigned(number));
+    let large = crate::etf::encode(|w| _ = w.atom("large"));
+    let shown = |store: &DiskStore| {
+        settle(store);
+        let mut count = 0;
+        scanned(store, None, Shows::Pairs, |_, value| count += usize::from(value.is_some()));
+        count
+    };
+    for round in 0..3 {
+        let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).unwrap();
+        assert_eq!(format(), "kvnode 7\n");
+        let [a, b] = ["a", "b"].map(|name| disk.store(&names(name)).unwrap());
+        if round == 0 {
+            assert_eq!((a.len(), shown(&a)), (300, 300));
+            assert_eq!(in_order(&a, 40), (1..=300).map(key).collect::<Vec<_>>());
+            assert!(a.next_due().is_some_and(|due| due > 2_700_000_000_000), "{:?}", a.next_due());
+            let before = a.revision();
+            assert!(
+                revision(&a, &key(300)) > revision(&a, &key(1)) && revision(&a, &key(300)) <= Some(before)
+            );
+            clear(&a).unwrap();
+            assert_eq!((a.revision(), a.next_due()), (before + 1, None));
+            cleaned(&a);
+        }
+        // What follows the last opening is there at the next.
+        assert_eq!((a.len(), shown(&a), in_order(&a, 40).len()), (round, round, round));
+        assert_eq!((b.len(), shown(&b), in_order(&b, 1).len()), (2, 2, 2));
+        assert_eq!(whole(&b, &large).map(|(value, ..)| value.len()), Some(5 + 20_000));
+        assert_eq!(a.next_due(), (round > 0).then_some(7));
+        let value = Value { deadline: 7, ..value(b"v") };
+        written(|done| assert_eq!(a.put(&key(round as u64), value, || done), None)).unwrap();
         disk.check(&mut |_, _| true).unwrap();
     }
 }

@@ -201,7 +201,7 @@ impl<S: Store> KeyValueServer<S> {
         let (upstream, store) = (&self.upstream, turn.me.id);
         let result = self.clear(turn, || {
             let upstream = Arc::clone(upstream);
-            Box::new(move |result| upstream.stored(ticket, &result, &store))
+            Box::new(move |result| upstream.stored(ticket, result, &store))
         });
         if let Some(result) = result {
             self.has_stored(held, ticket, &result, turn);

@@ -493,7 +493,7 @@ impl Shared {
         }
     }
 
-    /// Empties a store. Whatever the policy is, it is synced.
+    /// Empties a store.
     fn clear(&self, store: u32, room: RoomFor) -> Result<Vec<(usize, StoreError)>, StoreError> {
         if room == RoomFor::Nothing {
             return Err(StoreError::NoSpace);
@@ -502,7 +502,7 @@ impl Shared {
         let mut engine = self.engine.write();
         let engine = engine.as_mut().ok_or(StoreError::Io("eio"))?;
         let Some(totals) = self.totals.read().get(&store).cloned() else { return Ok(Vec::new()) };
-        match engine.clear(store, totals.held(), &self.ledger) {
+        match engine.clear(store, totals.held(), self.mode(), &self.ledger) {
             Ok((health, held)) => {
                 totals.hold(held);
                 if health == Health::Failed {

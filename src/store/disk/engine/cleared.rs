@@ -1,5 +1,5 @@
-//! A store is emptied by one small batch, however much it holds: its entries have a number, and from this batch on it has another one, of
-//! which there are none. What the former number has is deleted afterwards, part by part, by the thread that writes when it has nothing else
+//! A store is emptied by one batch. Where it holds little, that deletes its entries. However much it holds, a small one does: its entries have
+//! a number, and from this batch on it has another one, of which there are none. What the former number has is deleted afterwards, part by part, by the thread that writes when it has nothing else
 //! to do, and every now and then when it has; after a kill the next start goes on with it.
 //!
 //! ```text
@@ -10,18 +10,24 @@
 //! A number is given once, to a store that is made or cleared. (`Keyspace::clear` of the engine would do without numbers for the entries, but
 //! not for what stands beside them, and it is no part of a batch: a kill behind it would leave entries and totals that disagree.)
 //!
-//! The batch is synced whatever the policy is, and everything before it with it: the entries go for good next, which a power cut does
+//! Such a batch is synced whatever the policy is, and everything before it with it: the entries go for good next, which a power cut does
 //! not undo, and it must not undo the batch either.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
-use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 
 use super::{Engine, Health, entries_name, meta_key};
+use crate::store::disk::ends::Space;
 use crate::store::disk::ledger::Ledger;
-use crate::store::disk::staged::Held;
+use crate::store::disk::record::{self, Found};
+use crate::store::disk::staged::{Held, Place, Staged};
 use crate::store::revision;
 
+/// Up to so many entries are deleted in one batch, which takes some milliseconds: to make a keyspace and to delete one takes a tenth of a
+/// second, in which nobody reads.
+const FEW: u64 = if cfg!(test) { 20 } else { 4 << 10 };
 /// Records that one part has: some milliseconds.
 const RECORDS_AT_ONCE: usize = if cfg!(test) { 64 } else { 8 << 10 };
 const NUMBER_BYTES: usize = size_of::<u32>();
@@ -83,18 +89,19 @@ impl Engine {
         &mut self,
         id: u32,
         before: Held,
+        mode: PersistMode,
         ledger: &Ledger,
     ) -> fjall::Result<(Health, Held)> {
         let held = Held { entries: 0, bytes: 0, revision: revision::counted(0, before.revision) };
+        if let Some(mut batch) = self.stores.get(&id).and_then(|space| self.without_few(space, before)) {
+            batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
+            return Ok((self.commit_stamped(batch, mode, ledger)?, held));
+        }
         let Some(former) = self.stores.get(&id).map(|space| space.number) else {
             return Ok((Health::Sound, before));
         };
         let mut batch = self.db.batch();
         batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
-        if before.entries == 0 {
-            // Nothing has the number either, and a new one would cost a keyspace.
-            return Ok((self.commit_stamped(batch, PersistMode::SyncAll, ledger)?, held));
-        }
         let number = self.next_number()?;
         let space = self.open_space(id, number)?;
         batch.insert(&self.meta, meta_key(b'g', id), number.to_be_bytes());
@@ -106,6 +113,29 @@ impl Engine {
         self.stores.insert(id, space);
         self.cleared.lock().numbers.push(former);
         Ok((health, held))
+    }
+
+    /// What deletes all entries of a store that holds so much; `None`: these are many, or cannot be read.
+    fn without_few(&self, space: &Space, before: Held) -> Option<OwnedWriteBatch> {
+        if before.entries > FEW {
+            return None;
+        }
+        let mut staged = Staged::new(self.db.batch());
+        staged.held.insert(space.id, before);
+        for (at, entry) in space.entries.iter().enumerate() {
+            let (engine_key, entry) = entry.into_inner_if(|key| record::is_digest(key)).ok()?;
+            let key: Arc<[u8]> = match entry {
+                None => record::plain_key(&engine_key).into(),
+                Some(entry) => Found::new(&engine_key, entry)?.long_key()?.into(),
+            };
+            let change = staged.prepare(Place::new(space, &key), None).ok()?;
+            staged.add(change, 0, |_| None);
+            if at as u64 > FEW {
+                return None;
+            }
+        }
+        let held = staged.held.get(&space.id)?;
+        (held.entries == 0 && held.bytes == 0).then_some(staged.batch)
     }
 
     /// Whether something is to go.

@@ -203,7 +203,9 @@ fn what_clears_leave_is_bounded_however_fast_they_come_and_an_empty_store_leaves
     let keyspaces = || records(&store).1.len();
     let mut told = Vec::new();
     for number in 0..100 {
-        store.put(&integer(number), value(b"v"), || Box::new(|_| {}));
+        for more in 0..25 {
+            store.put(&integer(number * 100 + more), value(b"v"), || Box::new(|_| {}));
+        }
         told.push(clear_later(&store));
         if number % 10 == 0 {
             settle(&store);
@@ -221,6 +223,30 @@ fn what_clears_leave_is_bounded_however_fast_they_come_and_an_empty_store_leaves
     let store = open(dir.path(), SyncPolicy::Never).unwrap();
     assert_eq!((store.revision() >= revision + 2, all(&store).len()), (true, 0));
     store.disk.check(&mut |_, _| true).unwrap();
+}
+
+#[test]
+fn few_entries_are_deleted_with_the_clear_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), SyncPolicy::Always).unwrap();
+    let long = [7; 5_000];
+    for round in 0..3 {
+        fill(&store, 10);
+        put(&store, &long, &[8; 10_000]).unwrap();
+        settle(&store);
+        assert_eq!((store.len(), all(&store).len(), records(&store).0), (11, 11, 11 + 4));
+        let (seq, revision) = (store.seq(), store.revision());
+        let before = killed(&store);
+        assert_eq!(clear(&store), Ok(seq + 1));
+        assert_eq!(records(&store), (0, vec!["s1".to_owned()]), "{round}");
+        assert_eq!((store.len(), store.bytes(), store.revision()), (0, 0, revision + 1));
+        assert_eq!((all(&store).len(), store.next_due(), get(&store, &long)), (0, None, Ok(None)));
+        store.disk.check(&mut |_, _| true).unwrap();
+        for (dir, entries) in [(before, 11), (killed(&store), 0)] {
+            let store = open(dir.path(), SyncPolicy::Always).unwrap();
+            assert_eq!((store.len(), all(&store).len()), (entries, entries));
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `kvnode scan`, `count`, `incr`, `cas`, `put --new` and `bench`, as a person types them.
+//! `kvnode scan`, `count`, `incr`, `cas`, `clear`, `put --new` and `bench`, as a person types them.
 
 #![cfg(feature = "program")]
 
@@ -205,4 +205,49 @@ fn any_server_of_the_protocol_is_measured_and_keeps_nothing_of_it() {
         3,
         &["nobody has the name {:global, :nobody}"],
     );
+}
+
+#[test]
+fn all_keys_are_deleted_by_a_person_that_says_yes() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let slave = KvNode::start(&epmd, "slave", "");
+    let args = format!("--connect {} --slave global:slave --confirm-timeout 1500", slave.name());
+    let one = KvNode::start(&epmd, "one", &args);
+    let asks = |args: &[&'static str]| [args, &["--node", "one", "--to", "global:one"]].concat();
+    for key in [":a", ":b", "{:c, 1}"] {
+        assert_eq!(person.gets(&asks(&["put", key, "1"])), ":ok\n");
+    }
+    person.fails(&asks(&["clear"]), 2, &["nothing was deleted", "--yes", "there are 3"]);
+    assert_eq!(person.gets(&asks(&["count"])), "3\n");
+    one.wait_for_log(&["slave found", "slave"]);
+    // Its slave has none of them by then.
+    assert_eq!(person.gets(&asks(&["clear", "--yes", "--confirm", "1"])), ":ok\n");
+    assert_eq!(person.gets(&asks(&["count"])), "0\n");
+    let at_slave = ["--node", "slave", "--to", "global:slave"];
+    assert_eq!(person.gets(&[&["count"][..], &at_slave].concat()), "0\n");
+    assert_eq!(person.gets(&asks(&["clear", "--yes", "--json"])), "{\"term\":\":ok\",\"value\":\"ok\"}\n");
+    // Nobody has it in time; the write stays.
+    assert_eq!(person.gets(&asks(&["put", ":a", "1"])), ":ok\n");
+    let said = person.types(&asks(&["clear", "--yes", "--confirm", "2"]));
+    assert_eq!((said.code, said.text().trim()), (5, "{:error, {:unconfirmed, 1, 2}}"), "{said:?}");
+    assert!(said.stderr.contains("the write stays"), "{said:?}");
+    assert_eq!(person.gets(&asks(&["count"])), "0\n");
+    // A slave is not emptied by its callers.
+    let said = person.types(&[&["clear", "--yes"][..], &at_slave].concat());
+    assert_eq!(said.code, 5, "{said:?}");
+    assert!(said.text().starts_with("{:error, {:slave_of, ") && said.stderr.contains("slave_of"), "{said:?}");
+    person.fails(&["clear", "--yes", "--node", "one", "--to", "local:nobody"], 3, &["nobody has the name"]);
+}
+
+#[test]
+fn an_elixir_server_is_not_asked_to_delete_all_its_keys() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    beam.run("{:ok, _} = KeyValueStore.start_link(); :ok = GenServer.call(KeyValueStore, {:put, :a, 1})");
+    for args in [&["clear"][..], &["clear", "--yes"]] {
+        person.fails(&[args, &["--node", "beam"]].concat(), 5, &["no kvnode", "it was not asked"]);
+    }
+    beam.check("GenServer.call(KeyValueStore, {:get, :a})", "1");
 }

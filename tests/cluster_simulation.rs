@@ -141,6 +141,7 @@ impl World {
         let nodes = self.nodes.len();
         let (one, other) = (self.random.index(nodes), self.random.index(nodes));
         self.watch_some();
+        self.clear_some();
         if self.is_restless && self.random.one_in(12) {
             return self.restless_step(one, other);
         }
@@ -293,6 +294,8 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     world.has_ends = world.random.one_in(3);
     let mut watching = Random::new(!seed);
     world.watching = watching.one_in(3).then_some(watching);
+    let mut clearing = Random::new(seed.rotate_left(32) ^ 0xC1EA);
+    world.clearing = clearing.one_in(3).then_some(clearing);
     if one_tree {
         world.settle();
     }

@@ -41,22 +41,33 @@ fn observe(beams: &[BeamNode], server: &str, more: &str) -> History {
             ))
         })
         .collect();
-    let mut history = History::new();
+    let (mut history, mut calls) = (History::new(), 0);
     for (beam, running) in beams.iter().zip(running) {
         for line in running.value().trim_matches('"').split_terminator(';') {
-            let (key, call) = read(beam.name(), line);
-            history.entry(key).or_default().push(call);
+            calls += 1;
+            for (key, call) in read(beam.name(), line) {
+                history.entry(key).or_default().push(call);
+            }
         }
     }
-    let calls: usize = history.values().map(Vec::len).sum();
-    assert_eq!(calls as u64, beams.len() as u64 * CLIENTS * CALLS);
+    assert_eq!(calls, beams.len() as u64 * CLIENTS * CALLS);
     history
 }
 
-/// `CLIENT KEY ACT VALUE START END`
-fn read(node: &str, line: &str) -> (u64, Call) {
+/// `CLIENT KEY ACT VALUE START END`. A call of all keys is one of each of them, between the same times.
+fn read(node: &str, line: &str) -> Vec<(u64, Call)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [client, key, act, value, start, end] = words[..] else { panic!("a line of six words: {line}") };
+    let of_each = |act: &str, values: &[&str]| {
+        let keys = (1..=KEYS).zip(values);
+        let line = |(key, value)| read(node, &format!("{client} {key} {act} {value} {start} {end}"));
+        keys.flat_map(line).collect()
+    };
+    match (key, act) {
+        ("0", "clear") => return of_each("delete", &["-"; KEYS as usize]),
+        ("0", "all") => return of_each("get", &value.split(':').collect::<Vec<_>>()),
+        _ => {}
+    }
     let number = |word: &str| word.parse::<u64>().expect("a number");
     let optional = |word: &str| (word != "-").then(|| number(word));
     let mut end = optional(end);
@@ -76,7 +87,7 @@ fn read(node: &str, line: &str) -> (u64, Call) {
         other => panic!("an act: {other}"),
     };
     let caller = format!("{client} on {node}");
-    (number(key), Call { caller, act, start: number(start), end })
+    vec![(number(key), Call { caller, act, start: number(start), end })]
 }
 
 /// What one node calls now lies between two instants of another's clock, for each pair.
@@ -103,6 +114,23 @@ fn assert_linearizable(history: &History) {
 
 fn count(history: &History, what: impl Fn(&Call) -> bool) -> usize {
     history.values().flatten().filter(|call| what(call)).count()
+}
+
+/// Clears are there, and reads of all keys too.
+#[track_caller]
+fn assert_cleared(history: &History) {
+    let first = history.get(&1).expect("it is called");
+    let is_of_all = |call: &&Call| {
+        history.values().all(|calls| {
+            calls.iter().any(|other| {
+                other.caller == call.caller && (other.start, other.end) == (call.start, call.end)
+            })
+        })
+    };
+    let of_all: Vec<&Call> = first.iter().filter(is_of_all).collect();
+    let clears = of_all.iter().filter(|call| call.act == Act::Delete).count();
+    println!("{clears} clears, and {} reads of all keys", of_all.len() - clears);
+    assert!(clears > 30 && of_all.len() - clears > 30);
 }
 
 /// The most calls of one key that are under way at one time: without any there would be nothing to judge.
@@ -155,8 +183,9 @@ fn callers_on_nodes_of_all_versions_see_one_store() {
     let epmd = Epmd::start();
     let kv = KvNode::start(&epmd, "kv", "");
     let beams = callers_of_every_version(&epmd, kv.name());
-    let history = observe(&beams, "{:global, :kv}", "");
+    let history = observe(&beams, "{:global, :kv}", ", clears: 40");
     assert_eq!(count(&history, |call| call.end.is_none()), 0, "every call was answered");
+    assert_cleared(&history);
     assert!(most_at_once(&history) > 2, "the calls do not overlap");
     assert_linearizable(&history);
 }
@@ -166,15 +195,17 @@ fn callers_of_a_store_that_answers_later_and_in_any_order_see_one_store() {
     let epmd = Epmd::start();
     let node = node_that_answers_later(&epmd);
     let beams = callers_of_every_version(&epmd, node.name().as_str());
-    let history = observe(&beams, "{:global, :kv}", "");
+    let history = observe(&beams, "{:global, :kv}", ", clears: 40");
     assert_eq!(count(&history, |call| call.end.is_none()), 0, "every call was answered");
+    assert_cleared(&history);
     assert!(most_at_once(&history) > 2, "the calls do not overlap");
     assert_linearizable(&history);
 }
 
 /// Of each way to change a key by what it has, so that many of them meet.
 fn assert_conditional(beams: &[BeamNode]) {
-    let history = observe(beams, "{:global, :kv}", ", conditional: true");
+    let history = observe(beams, "{:global, :kv}", ", conditional: true, clears: 60");
+    assert_cleared(&history);
     let swaps = count(&history, |call| matches!(call.act, Act::Swap { .. }));
     println!("{swaps} calls have put something in the place of what they have seen");
     assert!(swaps > 300, "{swaps} of them have");
@@ -209,7 +240,8 @@ fn callers_whose_connection_is_cut_again_and_again_see_one_store() {
     let epmd = Epmd::start();
     let kv = KvNode::start(&epmd, "kv", "");
     let beams = callers_of_every_version(&epmd, kv.name());
-    let history = observe(&beams, "{:global, :kv}", &format!(", cut: {{:\"{}\", 300}}", kv.name()));
+    let history =
+        observe(&beams, "{:global, :kv}", &format!(", clears: 60, cut: {{:\"{}\", 300}}", kv.name()));
     let unanswered = count(&history, |call| call.end.is_none());
     println!("{unanswered} calls were not answered");
     assert!(unanswered >= beams.len(), "no call was cut");
@@ -237,7 +269,7 @@ fn observe_faulty(fault: &str) -> History {
         "{{:ok, store}} = FaultyKeyValueStore.start_link(:faulty, :{fault}); Process.unlink(store)"
     ));
     beams[1].wait_for_global("faulty");
-    observe(&beams, "{:global, :faulty}", "")
+    observe(&beams, "{:global, :faulty}", ", clears: 40")
 }
 
 #[test]
@@ -248,6 +280,11 @@ fn a_store_that_answers_a_read_with_what_was_before_is_caught() {
 #[test]
 fn a_store_that_loses_a_write_is_caught() {
     assert!(linear::check(&observe_faulty("lost_write")).is_err());
+}
+
+#[test]
+fn a_store_that_clears_all_keys_but_one_is_caught() {
+    assert!(linear::check(&observe_faulty("half_clear")).is_err());
 }
 
 #[test]

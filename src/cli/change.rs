@@ -1,12 +1,13 @@
-//! `kvnode incr`, `cas`: changes of a kvnode's store that look at what is there.
+//! `kvnode incr`, `cas`, `clear`: changes of a kvnode's store that look at what is there, and of all of it.
 
 use std::time::Duration;
 
 use clap::Args;
 
+use super::answer::text;
 use super::ask::{AskArgs, Session, ToArgs};
 use super::client::{told, ttl_of};
-use super::store::request;
+use super::store::{Store, request, with_store};
 use super::{CliError, span, term};
 use crate::etf::{OwnedTerm, TermWriter};
 
@@ -25,6 +26,16 @@ EXAMPLES
   {:ok, :green, 12}
   $ kvnode cas :light :red --revision 12
   $ kvnode cas :light :red --absent";
+
+const CLEAR_EXAMPLES: &str = "\
+EXAMPLES
+  $ kvnode clear
+  kvnode: nothing was deleted: --yes deletes all keys, of which there are 1000
+  $ kvnode clear --yes
+  :ok
+  $ kvnode clear --yes --confirm 1 --node master@myhost --to global:master
+
+All keys go at once, in one write, at slaves too. Nothing brings them back but a backup.";
 
 #[derive(Args)]
 #[command(before_help = INCR_EXAMPLES)]
@@ -69,6 +80,22 @@ pub(super) struct CasArgs {
     /// The key ends after this time: 500ms, 10s, 5m, 2h or 7d
     #[arg(long, value_name = "TIME", value_parser = span::parse)]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    to: ToArgs,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+#[derive(Args)]
+#[command(before_help = CLEAR_EXAMPLES)]
+pub(super) struct ClearArgs {
+    /// Delete all keys; without it their number is told, and nothing is deleted
+    #[arg(long)]
+    yes: bool,
+    /// Answer once so many slaves have none of them either, or fail when they have not in time; the keys are gone then too
+    /// [default: as many as the node's --confirm says]
+    #[arg(long, value_name = "N")]
+    confirm: Option<u32>,
     #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
@@ -133,6 +160,27 @@ pub(super) fn cas(args: CasArgs) -> Result<(), CliError> {
             w.term(new.view());
         };
         called(write, args.ttl)
+    })?;
+    told(answer.view(), args.ask.form())
+}
+
+pub(super) fn clear(args: ClearArgs) -> Result<(), CliError> {
+    let request = OwnedTerm::write(|w| match args.confirm {
+        Some(confirm) => {
+            w.tuple(2).atom("clear").list(1).tuple(2).atom("confirm").unsigned(confirm.into()).nil();
+        }
+        None => _ = w.atom("clear"),
+    });
+    let request = request.map_err(CliError::usage)?;
+    let answer = with_store(&args.to, &args.ask, async |store: &Store<'_>| {
+        if args.yes {
+            return store.call(request.view()).await;
+        }
+        let count = store.call(OwnedTerm::atom("count").view()).await?;
+        Err(CliError::usage(format!(
+            "nothing was deleted: --yes deletes all keys, of which there are {}",
+            text(count.view())
+        )))
     })?;
     told(answer.view(), args.ask.form())
 }

@@ -124,6 +124,8 @@ enum Command {
     Incr(change::IncrArgs),
     /// Sets the value of a key that has what is expected
     Cas(change::CasArgs),
+    /// Deletes all keys
+    Clear(change::ClearArgs),
     /// Prints the number of keys
     Count(scan::CountArgs),
     /// Prints all entries, or those whose keys match a pattern
@@ -246,6 +248,7 @@ fn run(matches: &ArgMatches, origins: &Origins) -> Result<(), CliError> {
         Some(Command::Delete(args)) => client::delete(args),
         Some(Command::Incr(args)) => change::incr(args),
         Some(Command::Cas(args)) => change::cas(args),
+        Some(Command::Clear(args)) => change::clear(args),
         Some(Command::Count(args)) => scan::count(args),
         Some(Command::Scan(args)) => scan::scan(args),
         Some(Command::Watch(args)) => watch::watch(args),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvnode::etf::{TermView, Traits, encode};
 use kvnode::store::{
-    Batch, Done, Due, DueDone, MemoryStore, Order, Page, Pending, PendingMany, ReadDone, Room, Scan,
-    ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
+    Batch, Cleared, Done, Due, DueDone, MemoryStore, Order, Page, Pending, PendingMany, ReadDone, Room, Scan,
+    ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use parking_lot::Mutex;
 
@@ -168,6 +168,13 @@ impl Store for Shelf {
         let updated = self.entries.update_many(keys, update, later);
         keys.iter().for_each(|key| self.look(key));
         updated
+    }
+
+    fn clear(&self, later: impl FnOnce() -> WriteDone) -> Option<Result<Cleared, StoreError>> {
+        self.changed();
+        let cleared = self.entries.clear(later);
+        self.data.lock().clear();
+        cleared
     }
 
     fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {

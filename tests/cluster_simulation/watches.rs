@@ -115,6 +115,13 @@ impl World {
 impl Watched {
     fn told(&mut self, node: usize, event: TermView<'_>) {
         let number = |term: TermView<'_>| term.as_unsigned().expect("a number");
+        if let Some([seq, _]) = event.as_tuple::<2>().filter(|[_, word]| word.is_atom("clear")) {
+            let seq = number(seq);
+            assert!(self.is_current && seq > self.seq, "at {event:?} behind {}", self.seq);
+            self.seq = seq;
+            self.data.clear();
+            return;
+        }
         if let Some([seq, current]) = event.as_tuple::<2>() {
             assert!(current.is_atom("current") && !self.is_current, "{event:?}");
             assert_eq!(number(seq), self.seq, "what was there is shown as it was when the watch began");

@@ -90,6 +90,7 @@ counts! {
     slow: "Connections that were slow for a while.",
     ending: "Keys that were to end.",
     many: "Writes of several keys.",
+    clears: "Stores that were emptied.",
     watches: "Watches.",
     events: "What watchers were told.",
     overruns: "Watches that were over, as what came was too much or not known key by key.",
@@ -135,6 +136,8 @@ pub struct World {
     pub has_ends: bool,
     /// Stores are watched. What is drawn for that is drawn from here: it changes nothing else in a seed.
     pub watching: Option<Random>,
+    /// Stores are emptied. The same of what is drawn for that.
+    pub clearing: Option<Random>,
     /// Nothing breaks any more.
     pub is_calm: bool,
     /// The clock that people read, which goes back at times.
@@ -209,6 +212,7 @@ impl World {
             is_one_tree: false,
             has_ends: false,
             watching: None,
+            clearing: None,
             is_calm: false,
             unix_ms: UNIX_MS,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),
@@ -594,9 +598,13 @@ impl World {
     }
 
     /// A node that runs, whose store is nobody's slave.
+    /// Those that follow nobody.
+    pub fn primaries(&self) -> Vec<usize> {
+        (0..self.stores).filter(|&node| self.is_running(node) && self.figures(node).is_none()).collect()
+    }
+
     pub fn some_primary(&mut self) -> Option<usize> {
-        let primaries: Vec<usize> =
-            (0..self.stores).filter(|&node| self.is_running(node) && self.figures(node).is_none()).collect();
+        let primaries = self.primaries();
         (!primaries.is_empty()).then(|| self.random.pick(&primaries))
     }
 

@@ -77,6 +77,7 @@ case right do
     :persistent_term.put(:from, n)
     :persistent_term.put(:held, found)
     :persistent_term.put(:cleared, last.(:cleared) + div(answered, 40) - div(from, 40))
+    if n < answered, do: :persistent_term.put(:lost, true)
     :right
   _ -> {:wrong, least, sent, map_size(found), found |> Map.values() |> Enum.take(20)}
 end
@@ -141,6 +142,8 @@ fn a_clear_that_was_answered_is_there_after_all_that_was_not_synced_is_undone() 
             assert_eq!(judged, ":right", "--sync {sync}, round {round}");
         }
         beam.check("last.(:cleared) > 5", "true");
+        // What undoes must be able to take something.
+        beam.check("last.(:lost) == true", if sync == "never" { "true" } else { "false" });
         node.kill(&epmd);
     }
 }

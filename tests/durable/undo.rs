@@ -14,6 +14,7 @@ const CREATE: u32 = 4;
 const UNLINK: u32 = 5;
 const RENAME: u32 = 6;
 const MKDIR: u32 = 7;
+const RMDIR: u32 = 8;
 
 /// One change, or a sync.
 struct Note {
@@ -49,7 +50,7 @@ pub fn undo(data: &Path, notes: &Path) {
         if !(durable || of_another) {
             take_back(note, notes, &files);
         }
-        if note.kind == CREATE {
+        if matches!(note.kind, CREATE | MKDIR) {
             // Older notes with this number are of another file.
             reused.insert(note.inode);
             synced.remove(&note.inode);
@@ -97,6 +98,7 @@ fn take_back(note: &Note, notes: &Path, files: &HashMap<u64, File>) {
         }
         // What is in it was undone before.
         MKDIR => _ = fs::remove_dir(path(&note.bytes)),
+        RMDIR => fs::create_dir(path(&note.bytes)).unwrap(),
         _ => {}
     }
 }

@@ -2,7 +2,8 @@ defmodule KvNodeTest.Linear do
   @moduledoc """
   Clients that put, get and delete at random, and write down when each call began and ended
   (tests/linearizable.rs judges what they wrote). With `conditional: true` they also look at what is there and put something in its
-  place in one call: by a comparison, a transaction, a sum, by taking it out.
+  place in one call: by a comparison, a transaction, a sum, by taking it out. With `clears: n` one of so many calls deletes all keys, and
+  another reads all of them.
 
   Times are the operating system's monotonic clock, which all processes of a machine share. Each value is put once:
   `run/2` counts them from `base` on.
@@ -13,7 +14,8 @@ defmodule KvNodeTest.Linear do
 
   @doc """
   Runs `clients` processes that call `server` as often as `calls` says, on the keys 1 to `keys`, and gives all calls as
-  text: `CLIENT KEY ACT VALUE START END` each, `-` for none. Where something was seen and replaced ACT is `swap`, and VALUE what was
+  text: `CLIENT KEY ACT VALUE START END` each, `-` for none, and the key 0 for all keys (of `all` VALUE is what each has, with colons
+  between). Where something was seen and replaced ACT is `swap`, and VALUE what was
   seen, a colon and what has come in its place.
 
   With `cut: {node, calls}` one of them cuts the connection to this node each time that so many calls were made here.
@@ -56,9 +58,7 @@ defmodule KvNodeTest.Linear do
   defp call(server, client, fresh, made, options) do
     :counters.add(made, 1, 1)
     maybe_cut(options, :counters.get(made, 1))
-    key = :rand.uniform(options.keys)
-
-    {act, request} = choose(key, fresh, options)
+    {key, {act, request}} = choose_of_all(options) || choose_of_one(fresh, options)
     started = now()
 
     {answer, ended} =
@@ -71,8 +71,23 @@ defmodule KvNodeTest.Linear do
       end
 
     {act, value} = made(act, answer)
-    Process.put(key, seen(act, value))
+    if key == 0, do: seen_all(act, value, options), else: Process.put(key, seen(act, value))
     Enum.map([client, key, act, value, started, ended], &[show(&1), " "]) ++ [";"]
+  end
+
+  defp choose_of_all(%{clears: clears, keys: keys}) do
+    case :rand.uniform(clears) do
+      1 -> {0, {:clear, :clear}}
+      2 -> {0, {{:all, keys}, {:get_many, Enum.to_list(1..keys)}}}
+      _ -> nil
+    end
+  end
+
+  defp choose_of_all(_options), do: nil
+
+  defp choose_of_one(fresh, options) do
+    key = :rand.uniform(options.keys)
+    {key, choose(key, fresh, options)}
   end
 
   defp choose(key, fresh, %{conditional: true} = options) do
@@ -107,6 +122,9 @@ defmodule KvNodeTest.Linear do
   defp made(:get, :none), do: {:get, nil}
   defp made({:put, value}, answer) when answer in [:none, {:ok, :ok}], do: {:put, value}
   defp made(:delete, answer) when answer in [:none, {:ok, :ok}], do: {:delete, nil}
+  defp made(:clear, answer) when answer in [:none, {:ok, :ok}], do: {:clear, nil}
+  defp made({:all, keys}, {:ok, found}), do: {:all, Enum.map(1..keys, &Map.get(found, &1))}
+  defp made({:all, keys}, :none), do: {:all, List.duplicate(nil, keys)}
   # What takes out of nothing changes nothing.
   defp made({:swap, nil}, {:ok, nil}), do: {:get, nil}
   defp made({:swap, puts}, {:ok, saw}), do: {:swap, {saw, puts}}
@@ -122,6 +140,11 @@ defmodule KvNodeTest.Linear do
   # What the key may have, as far as this client knows.
   defp seen(:swap, {_, puts}), do: puts
   defp seen(_, value), do: value
+
+  defp seen_all(act, value, %{keys: keys}) do
+    values = if act == :all, do: value, else: List.duplicate(nil, keys)
+    Enum.each(Enum.zip(1..keys, values), fn {key, value} -> Process.put(key, value) end)
+  end
 
   defp maybe_cut(%{cut: {node, every}}, made) when rem(made, every) == 0 do
     :erlang.disconnect_node(node)
@@ -146,7 +169,8 @@ defmodule KvNodeTest.Linear do
   end
 
   defp show(nil), do: "-"
-  defp show({saw, puts}), do: [show(saw), ":", show(puts)]
+  defp show({saw, puts}), do: show([saw, puts])
+  defp show(values) when is_list(values), do: values |> Enum.map(&show/1) |> Enum.intersperse(":")
   defp show(act) when is_atom(act), do: Atom.to_string(act)
   defp show(number), do: Integer.to_string(number)
 end

@@ -27,7 +27,7 @@ struct note {
   uint32_t kind, len;
   uint64_t inode, a, b;
 };
-enum { WRITE = 1, TRUNCATE, SYNC, CREATE, UNLINK, RENAME, MKDIR };
+enum { WRITE = 1, TRUNCATE, SYNC, CREATE, UNLINK, RENAME, MKDIR, RMDIR };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t saved;
@@ -221,6 +221,35 @@ int unlink(const char *path) {
   if (lstat(path, &found) == 0)
     note(UNLINK, found.st_ino, parent(path), save(path), path, strlen(path));
   int done = real(path);
+  pthread_mutex_unlock(&lock);
+  return done;
+}
+
+/* As folders are removed with all that is in them: by the names in a folder that is open. */
+int unlinkat(int dir, const char *name, int flags) {
+  int (*real)(int, const char *, int) = REAL(int, unlinkat, int, const char *, int);
+  char link[64], path[8192];
+  struct stat found;
+  ssize_t len = 0;
+  if (name[0] != '/' && dir >= 0) {
+    snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
+    len = readlink(link, path, 4095);
+    if (len < 0)
+      return real(dir, name, flags);
+    path[len++] = '/';
+  }
+  snprintf(path + len, sizeof path - len, "%s", name);
+  if (!inside(path))
+    return real(dir, name, flags);
+  pthread_mutex_lock(&lock);
+  int is_there = lstat(path, &found) == 0;
+  if (is_there && !(flags & AT_REMOVEDIR))
+    note(UNLINK, found.st_ino, parent(path), save(path), path, strlen(path));
+  int done = real(dir, name, flags);
+  int error = errno;
+  if (done == 0 && is_there && flags & AT_REMOVEDIR)
+    note(RMDIR, found.st_ino, parent(path), 0, path, strlen(path));
+  errno = error;
   pthread_mutex_unlock(&lock);
   return done;
 }

@@ -2,16 +2,17 @@ defmodule FaultyKeyValueStore do
   @moduledoc """
   A store that lies now and then, on purpose: what tests of consistency have to find.
 
-  It answers the calls of `KeyValueStore`, under a global name. Its fault is one of
+  It answers the calls of `KeyValueStore`, `:clear` and `{:get_many, keys}`, under a global name. Its fault is one of
 
     * `:none`: it is as good as the others, and no test may find anything;
     * `:stale_read`: every `every`th get is answered with what the key had before the last write;
-    * `:lost_write`: every `every`th write is answered `:ok` and not done.
+    * `:lost_write`: every `every`th write is answered `:ok` and not done;
+    * `:half_clear`: of the keys that are there, one stays at a `:clear`.
   """
 
   use GenServer
 
-  @type fault :: :none | :stale_read | :lost_write
+  @type fault :: :none | :stale_read | :lost_write | :half_clear
 
   @doc "Starts a store under the global name `name`, with this fault."
   @spec start_link(term, fault, pos_integer) :: GenServer.on_start()
@@ -29,6 +30,13 @@ defmodule FaultyKeyValueStore do
     state = %{state | gets: state.gets + 1}
     stale = state.fault == :stale_read and rem(state.gets, state.every) == 0
     {:reply, Map.get(if(stale, do: state.before, else: state.pairs), key), state}
+  end
+
+  def handle_call({:get_many, keys}, _from, state), do: {:reply, Map.take(state.pairs, keys), state}
+
+  def handle_call(:clear, _from, state) do
+    kept = if state.fault == :half_clear, do: Enum.take(state.pairs, 1), else: []
+    {:reply, :ok, %{state | before: state.pairs, pairs: Map.new(kept)}}
   end
 
   def handle_call({:put, key, value}, _from, state), do: {:reply, :ok, write(state, key, value)}

@@ -32,4 +32,10 @@ defmodule FaultyKeyValueStoreTest do
     for value <- 1..4, do: :ok = call(store, {:put, :k, value})
     assert call(store, {:get, :k}) == 3
   end
+
+  test "one key stays when all are to go" do
+    store = start(:half_clear)
+    for key <- 1..3, do: :ok = call(store, {:put, key, key})
+    assert {call(store, :clear), call(store, {:get_many, [1, 2, 3]})} == {:ok, %{1 => 1}}
+  end
 end

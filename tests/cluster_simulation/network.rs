@@ -40,7 +40,7 @@ fn stream_of(frame: &[u8]) -> Option<&[u8]> {
         let at = frame.windows(kind.len()).position(|window| window == kind)?;
         Some(&frame[at + kind.len()..])
     };
-    let kinds = [&b"replica_put"[..], b"replica_delete", b"replica_many", b"replica_copy"];
+    let kinds = [&b"replica_put"[..], b"replica_delete", b"replica_many", b"replica_clear", b"replica_copy"];
     let numbered = kinds.into_iter().find_map(behind);
     numbered.and_then(|rest| rest.get(..11))
 }

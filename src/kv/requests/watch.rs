@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::keywords::{Keyword, Unread, keywords, pattern};
 use super::{Refusal, Unserved, write_unknown_option};
 use crate::etf::{Pid, Reference, TermView};
+use crate::kv::reason::Reason;
 use crate::kv::server::KeyValueServer;
 use crate::kv::watch::{Begins, Refused, WATCHERS_MAX, Wants};
 use crate::process::{Caller, Turn};
@@ -76,7 +77,7 @@ impl<S: Store> KeyValueServer<S> {
             Ok(asked) => asked,
             Err(Unread::Unserved(unserved)) => return Err(unserved),
             Err(Unread::Option(name)) => {
-                turn.reply(caller, |w| write_unknown_option(w, name));
+                turn.reply(caller, |w| write_unknown_option(w, name, &self.watch));
                 return Ok(());
             }
         };
@@ -108,7 +109,8 @@ impl<S: Store> KeyValueServer<S> {
             if is_over {
                 w.atom("ok");
             } else {
-                w.tuple(2).atom("error").atom("no_watch");
+                self.watch.count_not_done(Reason::NoWatch);
+                w.tuple(2).atom("error").atom(Reason::NoWatch.code());
             }
         });
         Ok(())

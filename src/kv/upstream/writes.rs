@@ -173,8 +173,13 @@ impl<S: Store> KeyValueServer<S> {
         let written = many.map(|many| {
             let (upstream, store) = (&self.upstream, turn.me.id);
             self.write_many(many, turn, || {
-                let upstream = Arc::clone(upstream);
-                Box::new(move |result| upstream.stored(ticket, result, &store))
+                let (upstream, figures) = (Arc::clone(upstream), Arc::clone(&self.watch));
+                Box::new(move |result| {
+                    if let Err(error) = result {
+                        figures.count_failed(error);
+                    }
+                    upstream.stored(ticket, result, &store);
+                })
             })
         });
         let result = match &written {
@@ -201,6 +206,9 @@ impl<S: Store> KeyValueServer<S> {
         result: &Result<T, StoreError>,
         turn: &Turn<'_>,
     ) {
+        if let Err(error) = result {
+            self.watch.count_failed(error);
+        }
         match held {
             Some(mut machine) => {
                 let said = stored(&mut machine, ticket, result);
@@ -244,6 +252,7 @@ impl<S: Store> KeyValueServer<S> {
                 None => aside.delete(key, at_once),
             });
             if let Some(Err(error)) = result {
+                self.watch.count_failed(&error);
                 machine.put_aside(Err(not_kept(&error)));
                 let over = aside.take();
                 drop(aside);

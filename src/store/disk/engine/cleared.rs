@@ -85,7 +85,7 @@ impl Engine {
         before: Held,
         ledger: &Ledger,
     ) -> fjall::Result<(Health, Held)> {
-        let held = Held { entries: 0, bytes: 0, revision: revision::counted(0, before.revision) };
+        let held = Held { revision: revision::counted(0, before.revision), ..Held::default() };
         let Some(former) = self.stores.get(&id).map(|space| space.number) else {
             return Ok((Health::Sound, before));
         };

@@ -592,6 +592,7 @@ impl<S: Store> fmt::Debug for KeyValueServer<S> {
 }
 
 /// Ends a call whose key or value cannot be kept, or given to this caller.
+#[cold]
 pub(super) fn refuse(
     error: &dyn fmt::Display,
     caller: &Caller<'_>,
@@ -605,6 +606,7 @@ pub(super) fn refuse(
 }
 
 /// Why a call ends whose answer would cost the caller's node its connection to us.
+#[cold]
 pub(super) fn undecodable(w: &mut TermWriter<'_>, figures: &StoreWatch) {
     figures.count_not_done(Reason::Undecodable);
     w.tuple(2).atom(Reason::Undecodable.code()).binary(b"this OTP version cannot decode the value");
@@ -637,6 +639,7 @@ pub(super) fn write_result<T>(w: &mut TermWriter<'_>, result: &Result<T, StoreEr
     }
 }
 
+#[cold]
 pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError, figures: &StoreWatch) {
     figures.count_failed(error);
     w.tuple(2).atom("error");

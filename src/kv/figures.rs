@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::etf::TermWriter;
 use crate::kv::SlaveEntry;
 use crate::kv::reason::{Reason, ReasonKind};
 use crate::replica::PrimaryStanding;
@@ -163,6 +164,12 @@ impl StoreWatch {
     #[cold]
     pub(super) fn count_not_done(&self, reason: Reason) {
         self.not_done[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes `{:error, reason}`, and counts it.
+    pub(super) fn refused(&self, reason: Reason, w: &mut TermWriter<'_>) {
+        self.count_not_done(reason);
+        w.tuple(2).atom("error").atom(reason.code());
     }
 
     /// Counts a request, or a write of the primary, that the store has failed at.

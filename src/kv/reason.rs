@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::replica::lineage::Refusal;
 use crate::store::StoreError;
 
 /// What a [`Reason`] is one of.
@@ -99,6 +100,26 @@ reasons! {
         TooOld = "too_old",
         /// The caller has no such watch.
         NoWatch = "no_watch",
+        /// The store has as many slaves as it may have.
+        TooManySlaves = "too_many_slaves",
+        /// It has no such slave.
+        NoSlave = "no_slave",
+        /// A slave that was to be added is the store itself.
+        Itself = Refusal::Itself.code(),
+        /// It is, over others, the store's primary.
+        Cycle = Refusal::Cycle.code(),
+        /// It follows another primary.
+        HasPrimary = Refusal::HasPrimary.code(),
+        /// It is about to have the store as a slave.
+        Crossing = Refusal::Crossing.code(),
+        /// It was promoted, or follows a store that was, in the place of this one.
+        Superseded = Refusal::Superseded.code(),
+        /// It holds something, and this store may have lost just that.
+        NotEmpty = Refusal::NotEmpty.code(),
+        /// It is a server of another kind.
+        Foreign = Refusal::Foreign.code(),
+        /// Its answer is of no session, or none.
+        OtherSession = Refusal::OtherSession.code(),
     }
     Conflict {
         /// A key has something else than a request expects.
@@ -125,6 +146,25 @@ impl From<&StoreError> for Reason {
     }
 }
 
+/// Of a slave that was to be added.
+impl From<Refusal> for Reason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Itself => Self::Itself,
+            Refusal::Cycle => Self::Cycle,
+            Refusal::HasPrimary => Self::HasPrimary,
+            Refusal::Crossing => Self::Crossing,
+            Refusal::Superseded => Self::Superseded,
+            Refusal::NotEmpty => Self::NotEmpty,
+            Refusal::NoSpace => Self::NoSpace,
+            Refusal::Disk => Self::Io,
+            Refusal::TooLarge => Self::TooLarge,
+            Refusal::Foreign => Self::Foreign,
+            Refusal::OtherSession => Self::OtherSession,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())
@@ -144,6 +184,9 @@ mod tests {
                 1,
                 "{reason}"
             );
+        }
+        for refusal in Refusal::ALL {
+            assert_eq!(Reason::from(refusal).code(), refusal.code());
         }
         assert_eq!((Reason::from(&StoreError::NoSpace).code(), Reason::Io.code()), ("no_space", "io"));
     }

@@ -512,7 +512,13 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             .and_then(|(_, name)| name.as_atom());
         match lost {
             Some(name) => turn.effects.push(Effect::GlobalNameLost { name: name.to_str().into() }),
-            None => tracing::debug!(store = ?turn.me, ?message, "message ignored"),
+            None => {
+                // A call whose caller is no pid, which no function of OTP makes. (A `gen_server` would answer to an alias or a name.)
+                if message.as_tuple::<3>().is_some_and(|[kind, ..]| kind.is_atom("$gen_call")) {
+                    self.watch.count_not_done(Reason::BadCall);
+                }
+                tracing::debug!(store = ?turn.me, ?message, "message ignored");
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::figures::StoreWatch;
 use super::follow::SharedSource;
 use super::notes;
+use super::reason::Reason;
 use super::server::{refuse, write_not_kept};
 use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveEntry};
 use crate::etf::{Pid, TermView};
@@ -77,7 +78,7 @@ impl<S: Store> KeyValueServer<S> {
             );
         };
         if is_own(&name, turn) {
-            return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
+            return turn.reply(caller, |w| self.watch.refused(Refusal::Itself.into(), w));
         }
         self.forget_protecting(&name);
         match self.add_slave(name) {
@@ -96,7 +97,7 @@ impl<S: Store> KeyValueServer<S> {
                 self.follow_slave(slave, &turn.me.pid, Some(added));
             }
             Err(TooManySlaves) => {
-                turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom("too_many_slaves"));
+                turn.reply(caller, |w| self.watch.refused(Reason::TooManySlaves, w));
             }
         }
     }
@@ -138,7 +139,7 @@ impl<S: Store> KeyValueServer<S> {
     pub(super) fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
         if !removed {
-            return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom("no_slave"));
+            return turn.reply(caller, |w| self.watch.refused(Reason::NoSlave, w));
         }
         tracing::info!(store = ?turn.me, ?slave, "slave removed");
         let answer = Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch, &self.watch));
@@ -223,7 +224,7 @@ impl Answer {
             None => self.complete(|waiting| waiting.followed = true),
             Some(refusal) => {
                 if let Some(caller) = self.waiting.lock().caller.take() {
-                    caller.reply(&*self.dispatch, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
+                    caller.reply(&*self.dispatch, |w| self.figures.refused(refusal.into(), w));
                 }
             }
         }

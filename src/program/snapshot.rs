@@ -163,6 +163,7 @@ pub struct PrimarySnapshot {
 
 /// Requests since the start of the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Requests {
     /// `{:get, key}`.
     pub get: u64,
@@ -174,9 +175,10 @@ pub struct Requests {
     pub replicated: u64,
     /// Other calls that it knows.
     pub other: u64,
+    /// Requests that were refused: the sum of `not_done` of this kind. (A `kvnode top` of before reads it here.)
+    pub refused: u64,
     /// Writes of callers while the store is a kvnode's slave, which `--slave-writes` is about. (They are among the puts and
     /// deletes too.)
-    #[serde(default)]
     pub at_slave: u64,
 }
 
@@ -201,7 +203,7 @@ impl Requests {
 
 impl From<Counts> for Requests {
     fn from([get, put, delete, replicated, other, at_slave]: Counts) -> Self {
-        Self { get, put, delete, replicated, other, at_slave }
+        Self { get, put, delete, replicated, other, refused: 0, at_slave }
     }
 }
 
@@ -270,7 +272,7 @@ fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> Store
         bytes: server.as_ref().map_or(0, |server| server.bytes()),
         deadlines: server.as_ref().map_or(0, |server| server.deadlines() as u64),
         expired: watch.expired(),
-        requests: watch.counts().into(),
+        requests: Requests { refused: watch.not_done_of(ReasonKind::Refused), ..watch.counts().into() },
         not_done: not_done(watch),
         watches: watch.watches().into(),
         primary,
@@ -338,5 +340,20 @@ mod tests {
         assert!(text.contains("node: \"a@h\"") && text.contains("stored_bytes: 8"), "{text}");
         assert!(!text.contains("of_node"), "{text}");
         assert_eq!(from_term::<Snapshot>(term.view()), Ok(snapshot));
+    }
+    /// The requests of a store as a `kvnode top` of before reads them.
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct RequestsBefore {
+        get: u64,
+        refused: u64,
+    }
+
+    #[test]
+    fn requests_are_read_by_versions_before_and_of_them() {
+        let now = Requests { get: 3, refused: 2, ..Requests::default() };
+        let term = OwnedTerm::write(|w| write_term(&now, w).expect("it is written")).expect("one term");
+        assert_eq!(from_term(term.view()), Ok(RequestsBefore { get: 3, refused: 2 }));
+        let before = OwnedTerm::write(|w| _ = w.map(1).atom("get").unsigned(3)).expect("one term");
+        assert_eq!(from_term(before.view()), Ok(Requests { get: 3, ..Requests::default() }));
     }
 }

@@ -4,7 +4,7 @@ use kvnode::etf::text::{InspectLimits, inspect};
 use kvnode::etf::{TermView, encode};
 
 use crate::cluster::{Cluster, on_each_engine};
-use crate::conversation::payload_of;
+use crate::conversation::{payload_of, send};
 use crate::copies::call;
 use crate::term::term_with;
 
@@ -41,6 +41,8 @@ fn each_request_that_is_not_done_is_counted_by_its_reason() {
             ("{:transact, [{:absent, :n}], [{:put, :n, 2}]}", "{:error, {:failed, {:absent, :n}}}"),
             ("{:transact, [{:present, :n}], []}", "{:ok, []}"),
             ("{:transact, [], [{:add, :text, 1}]}", "{:error, :not_an_integer}"),
+            ("{:add_slave, :kv}", "{:error, :itself}"),
+            ("{:remove_slave, :nobody}", "{:error, :no_slave}"),
             // What looks like a refusal, and is a value.
             ("{:put, :e, {:error, :no_space}}", ":ok"),
             ("{:get, :e}", "{:error, :no_space}"),
@@ -51,8 +53,13 @@ fn each_request_that_is_not_done_is_counted_by_its_reason() {
         cluster.call("{:no_such, 1}");
         let twice = encode(|w| _ = w.map(2).integer(1).nil().integer(1).nil());
         cluster.call(term_with("{:put, $1, 1}", &[&twice]));
-        let counted = "bad_call: 1, badarg: 1, unknown_option: 4, not_an_integer: 3, too_old: 1, no_watch: 1, \
-                       conflict: 2, guard_failed: 1";
+        // A caller that is no pid is not answered, and counted.
+        for from in ["{#Reference<0.3.2.1>, [:alias | #Reference<0.3.2.1>]}", "{:name, 1}", "nil"] {
+            let call = format!("{{:\"$gen_call\", {from}, {{:get, :n}}}}");
+            assert!(cluster.say(&send("kv", call)).is_empty(), "{from}");
+        }
+        let counted = "bad_call: 4, badarg: 1, unknown_option: 4, not_an_integer: 3, too_old: 1, no_watch: 1, \
+                       no_slave: 1, itself: 1, conflict: 2, guard_failed: 1";
         assert_eq!(figure(&mut cluster, "not_done"), format!("%{{{counted}"));
     });
 }

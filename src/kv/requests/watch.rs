@@ -109,8 +109,7 @@ impl<S: Store> KeyValueServer<S> {
             if is_over {
                 w.atom("ok");
             } else {
-                self.watch.count_not_done(Reason::NoWatch);
-                w.tuple(2).atom("error").atom(Reason::NoWatch.code());
+                self.watch.refused(Reason::NoWatch, w);
             }
         });
         Ok(())

@@ -129,7 +129,7 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
         "global:libertad",
         "in step",
         "gone, misses",
-        "1 watches, 0 events/s",
+        "1 watch, 0 events/s",
         "20 keys with a deadline, 0 expired/s",
         "failed 0/s: unconfirmed 1",
         "refused 0/s: not_an_integer 1",

@@ -136,7 +136,7 @@ fn top_shows_a_node_live_and_gives_the_terminal_back() {
     let screen = terminal.shows(&[
         "  300 ",
         "answers: half ",
-        "1 keys with a deadline, 0 expired/s",
+        "1 key with a deadline, 0 expired/s",
         "conflicts 0/s: conflict 1",
     ]);
     assert!(!screen.contains("half in –"), "{screen}");

@@ -92,6 +92,12 @@ pub(crate) const fn primary(state: PrimaryStanding) -> Shown {
     }
 }
 
+/// A count with its noun, of one and of several: `1 key`, `2 keys`. `shown` writes the number.
+#[cfg(feature = "cli")]
+pub(crate) fn counted(count: u64, [one, several]: [&str; 2], shown: impl Fn(u64) -> String) -> String {
+    format!("{} {}", shown(count), if count == 1 { one } else { several })
+}
+
 /// What requests that were not done are called, the worst first.
 pub(crate) const NOT_DONE: [(ReasonKind, &str); 3] =
     [(ReasonKind::Failed, "failed"), (ReasonKind::Refused, "refused"), (ReasonKind::Conflict, "conflicts")];

@@ -145,21 +145,25 @@ fn stores(view: &View) -> Vec<Line<'_>> {
         }
         if store.watches.watchers > 0 {
             lines.push(Line::raw(format!(
-                "  {} watches, {} events/s, {} overruns",
-                short(store.watches.watchers as f64),
+                "  {}, {} events/s, {}",
+                counted(store.watches.watchers, ["watch", "watches"]),
                 rate(|store| store.watches.events),
-                short(store.watches.overruns as f64),
+                counted(store.watches.overruns, ["overrun", "overruns"]),
             )));
         }
         let expired = rate(|store| store.expired);
         if store.deadlines > 0 || store.expired > 0 {
-            let deadlines = short(store.deadlines as f64);
-            lines.push(Line::raw(format!("  {deadlines} keys with a deadline, {expired} expired/s")));
+            let keys = counted(store.deadlines, ["key", "keys"]);
+            lines.push(Line::raw(format!("  {keys} with a deadline, {expired} expired/s")));
         }
         lines.extend(not_done(view, number, store));
         lines.extend(store.slaves.iter().map(slave));
     }
     lines
+}
+
+fn counted(count: u64, nouns: [&str; 2]) -> String {
+    shown::counted(count, nouns, |count| short(count as f64))
 }
 
 /// Requests of a store that were not done, where there were any: of each kind the rate, and how many for which reason.
@@ -416,7 +420,7 @@ mod tests {
         let mut view = View::new(watched(10.0, 100));
         view.look(watched(12.0, 500));
         let text = drawn(&view, 80, 30).join("\n");
-        assert!(text.contains("  3 watches, 200 events/s, 1 overruns"), "{text}");
+        assert!(text.contains("  3 watches, 200 events/s, 1 overrun"), "{text}");
     }
 
     #[test]

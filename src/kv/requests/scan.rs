@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::keywords::{Keyword, Unread, keywords, pattern};
+use super::keywords::{Keyword, Unread, keywords, pattern, prefix};
 use super::{Refusal, Unserved};
 use crate::distribution::DistributionFlags;
 use crate::etf::order::TermRange;
@@ -73,7 +73,7 @@ struct Ordered {
 struct OrderOptions<'a> {
     from: Option<TermView<'a>>,
     to: Option<TermView<'a>>,
-    prefix: Option<TermView<'a>>,
+    prefix: Option<TermRange>,
     /// Also where it is `false`: who says so wants the order.
     reverse: Option<bool>,
 }
@@ -84,7 +84,7 @@ impl OrderOptions<'_> {
         let Self { from, to, prefix, reverse } = self;
         let mut range = match prefix {
             Some(_) if from.is_some() || to.is_some() => return Err(Refusal::PrefixAndRange.into()),
-            Some(prefix) => TermRange::prefix(prefix)?.ok_or(Refusal::BadPrefix)?,
+            Some(range) => range,
             None if from.is_none() && to.is_none() && reverse.is_none() => return Ok(None),
             None => TermRange::default(),
         };
@@ -124,7 +124,7 @@ impl Asked {
                 b"keys" if value.is_atom("true") || value.is_atom("false") => {
                     asked.keys_only = value.is_atom("true");
                 }
-                b"from" | b"to" | b"prefix" if value.bytes().len() > PATTERN_BYTES_MAX => {
+                b"from" | b"to" if value.bytes().len() > PATTERN_BYTES_MAX => {
                     return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
                 }
                 b"match" => asked.pattern = Some(pattern(value)?),
@@ -137,7 +137,7 @@ impl Asked {
                 }
                 b"from" => order.from = Some(value),
                 b"to" => order.to = Some(value),
-                b"prefix" => order.prefix = Some(value),
+                b"prefix" => order.prefix = Some(prefix(value)?),
                 b"reverse" if value.is_atom("true") || value.is_atom("false") => {
                     order.reverse = Some(value.is_atom("true"));
                 }

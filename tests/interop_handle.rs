@@ -122,7 +122,9 @@ async fn check_all(users: &Handle<Key, User>, sums: &Handle<String, i64>) -> Res
     sums.delete_many(&["a", "b", "c", "d"]).await?;
     assert_eq!(users.count().await?, 1);
     // What is refused.
-    let refused = sums.clone().with_confirm(1).put("a", &1).await;
+    // It is answered so after four seconds, and later on a machine that is busy.
+    let patient = sums.clone().with_confirm(1).with_timeout(support::wait::PATIENCE);
+    let refused = patient.put("a", &1).await;
     assert_eq!(refused, Err(Error::Refused(Refusal::Unconfirmed { have: 0, wanted: 1 })));
     sums.delete("a").await?;
     let refused = users.update_counter(&one, 1).await;

@@ -117,8 +117,11 @@ impl<K, V> WatchBuilder<K, V> {
     }
 
     /// What is there first, each entry as a [put](WatchEvent::Put), then [`Current`](WatchEvent::Current), then what has changed since:
-    /// nothing is missed, and nothing comes twice. In place of [`from`](Self::from). A store brings its entries as fast as the connection
-    /// takes them, so take them without delay: [`Changes`] has the bounds.
+    /// nothing is missed, and nothing comes twice. In place of [`from`](Self::from).
+    ///
+    /// A store brings its entries as fast as the connection takes them, and as many may wait as [`Changes`] has room for: more are to be
+    /// taken as they come. Where each takes long, begin without this, then [scan](Handle::scan), and take the changes last: what the
+    /// scan has shown of them comes again.
     pub const fn initial(mut self) -> Self {
         self.begins = Begins::Initial;
         self

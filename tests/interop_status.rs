@@ -38,7 +38,7 @@ fn a_node_counts_what_it_is_asked_for_and_knows_who_asks() {
         beam.check("{first.up, first.entries, first.bytes > 9 * 8}", "{true, 9, true}");
         beam.check(
             "Map.to_list(first.requests) |> Enum.sort()",
-            "[at_slave: 0, delete: 1, get: 7, other: 0, put: 10, replicated: 0]",
+            "[at_slave: 0, delete: 1, get: 7, other: 0, put: 10, refused: 1, replicated: 0]",
         );
         beam.check(
             "Enum.map(first.not_done, &Enum.sort(Map.to_list(&1)))",

@@ -1,11 +1,17 @@
 //! What a store counts: keys that end, and requests that are not done, each by its reason and once.
 
+use std::sync::Arc;
+
+use kvnode::distribution::DistributionFlags;
 use kvnode::etf::text::{InspectLimits, inspect};
 use kvnode::etf::{TermView, encode};
+use kvnode::store::{MemoryStore, Room};
 
-use crate::cluster::{Cluster, on_each_engine};
+use crate::cluster::{Cluster, cluster_on, cluster_with, on_each_engine};
 use crate::conversation::{payload_of, send};
 use crate::copies::call;
+use crate::deferred::{Deferred, Manner};
+use crate::revisions::{cast, slave};
 use crate::term::term_with;
 
 /// What `:status` says of a figure.
@@ -96,4 +102,38 @@ fn keys_with_a_deadline_are_counted_and_those_that_are_removed() {
             ("0".into(), "2".into())
         );
     });
+}
+
+/// Three writes of the primary to a slave which has none of them, two of these of several keys.
+fn check_failures(mut cluster: Cluster, begin: impl FnOnce(), end: impl FnOnce()) {
+    slave(&mut cluster);
+    begin();
+    let large = "x".repeat(2_000);
+    for write in [
+        format!("{{:replica_put, 1, 8, 51, :a, \"{large}\"}}"),
+        format!("{{:replica_many, 1, 9, [{{52, :b, 1}}, {{53, :c, \"{large}\"}}]}}"),
+        format!("{{:replica_many, 1, 10, [{{54, :d, \"{large}\"}}, {{:k}}]}}"),
+    ] {
+        cast(&mut cluster, &[&write]);
+    }
+    end();
+    assert_eq!(call(&mut cluster, ":count"), "1");
+    let counted = figure(&mut cluster, "not_done");
+    let counts = counted.trim_start_matches("%{").split(", ").filter_map(|count| count.split_once(": "));
+    let counts: Vec<(&str, u64)> =
+        counts.map(|(reason, count)| (reason, count.parse().expect("a number"))).collect();
+    assert!(counts.iter().all(|(reason, _)| ["no_space", "io"].contains(reason)), "{counted}");
+    assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 3, "{counted}");
+}
+
+#[test]
+fn each_write_of_the_primary_that_fails_is_counted_once() {
+    let full = MemoryStore::within(Arc::new(Room::new(1_000)));
+    check_failures(cluster_with(full, DistributionFlags::OFFERED), || {}, || {});
+    for seed in 0..4 {
+        let failing = Deferred::new(Manner { fails_one_in: 1, ..Manner::wild(seed) });
+        failing.let_fail(false);
+        let cluster = cluster_on(failing.clone());
+        check_failures(cluster, || failing.let_fail(true), || failing.let_fail(false));
+    }
 }

@@ -413,7 +413,7 @@ defmodule KvNode do
   Has the calling process told of each change of a store: `{:ok, ref, seq}`, and from there on messages `{:kvnode, ref, {seq, :put, key, value}}`,
   `{:kvnode, ref, {seq, :delete, key}}` and `{:kvnode, ref, {seq, :expire, key}}`, in the order of the store's writes.
 
-  Options are `:match`, `values: false`, `:from` and `initial: true`. `{:kvnode, ref, :overrun}` says that the process was too slow and is told
+  Options are `:match`, `:prefix`, `values: false`, `:from` and `initial: true`. `{:kvnode, ref, :overrun}` says that the process was too slow and is told
   nothing more. `KvNode.Watcher` is a process that goes on by itself when its store was away.
 
       iex> {:ok, ref, _seq} = KvNode.watch({:global, :docs}, match: :watched)
@@ -490,7 +490,7 @@ defmodule KvNode.Watcher do
     * `:notify` - a function that is called in this process with each event: `{seq, :put, key, value}`, `{seq, :delete, key}`,
       `{seq, :expire, key}`, `{seq, :clear}` when all keys are gone, with `initial: true` also `{seq, :current}` once what is there was told. `{seq, :undecodable}` stands for a change that
       this node's OTP cannot decode. `:reset` says that what was told before counts no more: changes were missed. With `initial: true` what is there follows it, and else what changes from there on.
-    * `:match`, `:values`, `:initial`, `:from` - as of `KvNode.watch/2`.
+    * `:match`, `:prefix`, `:values`, `:initial`, `:from` - as of `KvNode.watch/2`.
     * `:pause` - milliseconds between two tries to reach the store; 500 unless it is given.
     * `:name`, `:id` and others of `GenServer.start_link/3` and `Supervisor.child_spec/2`.
 
@@ -510,12 +510,13 @@ defmodule KvNode.Watcher do
   """
   use GenServer
 
-  @own [:store, :notify, :match, :values, :initial, :from, :pause, :id]
+  @own [:store, :notify, :match, :prefix, :values, :initial, :from, :pause, :id]
 
   @type option ::
           {:store, KvNode.store()}
           | {:notify, (KvNode.event() | :reset -> any)}
           | {:match, term}
+          | {:prefix, term}
           | {:values, boolean}
           | {:initial, boolean}
           | {:from, KvNode.seq()}
@@ -541,7 +542,7 @@ defmodule KvNode.Watcher do
     state = %{
       store: Keyword.fetch!(opts, :store),
       notify: Keyword.fetch!(opts, :notify),
-      opts: Keyword.take(opts, [:match, :values]),
+      opts: Keyword.take(opts, [:match, :prefix, :values]),
       initial: Keyword.get(opts, :initial, false),
       pause: Keyword.get(opts, :pause, 500),
       seq: Keyword.get(opts, :from),

@@ -38,6 +38,7 @@
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
 //! | read and write a store with the types of its keys and values | [`Node::store`], [`Handle`] |
+//! | be told of each change of a store | [`Handle::watch`] |
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
 //! | read whole programs | the folder `examples`, with what to type beside each |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |

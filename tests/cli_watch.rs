@@ -98,5 +98,16 @@ fn changes_are_printed_as_they_come_and_go_on_when_the_store_was_away() {
     assert_eq!(again.end(), "");
     person.fails(&["watch", "--from", "1", "--node", "one"], 5, &["--initial begins with what is there"]);
     person.fails(&["watch", "--match", ":\"$1\"", "--node", "one"], 2, &["a variable that there is not"]);
+    let mut begun = Watching::begin(
+        &person,
+        &["watch", "--initial", "--no-values", "--prefix", "{:user}", "--node", "one"],
+    );
+    let mut shown =
+        [begun.line(), begun.line()].map(|line| line.split_once(", ").expect("a number").1.to_owned());
+    shown.sort();
+    assert_eq!(shown, [":put, {:user, 2}}", ":put, {:user, 3}}"]);
+    assert!(begun.line().ends_with(", :current}"));
+    assert_eq!(begun.end(), "");
+    person.fails(&["watch", "--prefix", "1", "--node", "one"], 2, &["nothing begins with it"]);
     person.fails(&["watch", "--to", "global:nobody", "--node", "one"], 3, &["nobody has the name"]);
 }

@@ -14,6 +14,8 @@ mod deferred;
 mod dropped;
 #[path = "conversation/ends.rs"]
 mod ends;
+#[path = "conversation/figures.rs"]
+mod figures;
 #[path = "conversation/functions.rs"]
 mod functions;
 #[path = "conversation/late.rs"]

@@ -171,6 +171,10 @@ fn metrics_are_what_prometheus_reads() {
         ("kvnode_store_bytes", "gauge"),
         ("kvnode_store_requests_total", "counter"),
         ("kvnode_store_refused_total", "counter"),
+        ("kvnode_store_conflicts_total", "counter"),
+        ("kvnode_store_failed_total", "counter"),
+        ("kvnode_store_expired_total", "counter"),
+        ("kvnode_store_deadlines", "gauge"),
         ("kvnode_slave_state", "gauge"),
         ("kvnode_slave_lag_writes", "gauge"),
         ("kvnode_peers", "gauge"),
@@ -182,6 +186,11 @@ fn metrics_are_what_prometheus_reads() {
         assert_eq!(metrics.get(name).map(String::as_str), Some(kind), "{name}");
     }
     assert!(text.contains("kvnode_stored_bytes_limit 1073741824\n"), "{text}");
+    // Those too that there were none of.
+    for (name, reason) in [("refused", "slave_of"), ("conflicts", "guard_failed"), ("failed", "no_space")] {
+        let line = format!("kvnode_store_{name}_total{{store=\"global:two\",reason=\"{reason}\"}} 0\n");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
     let mut promtool = Command::new("promtool");
     let promtool = promtool
         .args(["check", "metrics"])

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use kvnode::distribution::{Cookie, NodeName};
 use kvnode::etf::{Atom, OwnedTerm, atom};
-use kvnode::handle::{Compared, Error, Expected, Pages, Refusal, Remains, Transacted};
-use kvnode::program::{Config, Program, StoreConfig};
+use kvnode::handle::{Changes, Compared, Error, Expected, Pages, Refusal, Remains, Transacted, WatchEvent};
+use kvnode::program::{Config, Program, Snapshot, StoreConfig};
 use kvnode::{CallError, Handle, ServerRef, block_on, config};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use support::{BeamNode, Epmd, KvNode, Running, at_host, on_every_otp};
+use smol::stream::StreamExt;
+use support::{BeamNode, Epmd, KvNode, Running, at_host, on_every_otp, wait_until};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -120,7 +122,9 @@ async fn check_all(users: &Handle<Key, User>, sums: &Handle<String, i64>) -> Res
     sums.delete_many(&["a", "b", "c", "d"]).await?;
     assert_eq!(users.count().await?, 1);
     // What is refused.
-    let refused = sums.clone().with_confirm(1).put("a", &1).await;
+    // It is answered so after four seconds, and later on a machine that is busy.
+    let patient = sums.clone().with_confirm(1).with_timeout(support::wait::PATIENCE);
+    let refused = patient.put("a", &1).await;
     assert_eq!(refused, Err(Error::Refused(Refusal::Unconfirmed { have: 0, wanted: 1 })));
     sums.delete("a").await?;
     let refused = users.update_counter(&one, 1).await;
@@ -178,6 +182,83 @@ fn a_handle_reads_and_writes_what_a_beam_sees() {
     });
 }
 
+/// So many events, which come.
+async fn events<K: DeserializeOwned, V: DeserializeOwned>(
+    changes: &mut Changes<K, V>,
+    count: usize,
+) -> Result<Vec<WatchEvent<K, V>>, Error> {
+    let mut told = Vec::new();
+    while told.len() < count {
+        told.push(changes.next_event().await?.expect("it goes on"));
+    }
+    Ok(told)
+}
+
+fn put(seq: u64, key: &str, value: i64) -> WatchEvent<String, i64> {
+    WatchEvent::Put { seq, key: key.into(), value }
+}
+
+/// Every kind of watch, of a store that is empty; and what a watch is told.
+async fn check_watches(sums: &Handle<String, i64>, texts: &Handle<String, String>) -> Result<(), Error> {
+    let own = |key: &str| key.to_owned();
+    let mut changes = sums.watch().begin().await?;
+    let begun = changes.seq().expect("from now on");
+    sums.put("a", &1).await?;
+    sums.put_many(&[("b", &2), ("bc", &3)]).await?;
+    sums.update_counter("a", 10).await?;
+    sums.delete("b").await?;
+    sums.clone().with_ttl(Duration::from_millis(1)).put("short", &4).await?;
+    let told = events(&mut changes, 7).await?;
+    let expected = [
+        put(begun + 1, "a", 1),
+        put(begun + 2, "b", 2),
+        put(begun + 3, "bc", 3),
+        put(begun + 4, "a", 11),
+        WatchEvent::Delete { seq: begun + 5, key: own("b") },
+        put(begun + 6, "short", 4),
+        WatchEvent::Expire { seq: begun + 7, key: own("short") },
+    ];
+    assert_eq!((&told[..], changes.seq()), (&expected[..], Some(begun + 7)));
+    // Behind an earlier number, and of some keys alone.
+    let mut behind = sums.watch().from(begun + 1).prefix("b").begin().await?;
+    let gone = WatchEvent::Delete { seq: begun + 5, key: own("b") };
+    assert_eq!(events(&mut behind, 3).await?, [put(begun + 2, "b", 2), put(begun + 3, "bc", 3), gone]);
+    let mut keys = sums.watch_keys().from(begun).matching("a").begin().await?;
+    let keys_told = [1, 4].map(|at| WatchEvent::Put { seq: begun + at, key: own("a"), value: () });
+    assert_eq!(events(&mut keys, 2).await?, keys_told);
+    let too_old = sums.watch().from(1).begin().await.err();
+    assert_eq!(too_old, Some(Refusal::TooOld.into()));
+    let no_prefix = sums.watch().prefix(&1).begin().await.err();
+    assert_eq!(no_prefix, Some(Refusal::BadPrefix.into()));
+    // With what is there first.
+    let mut initial = sums.watch().initial().begin().await?;
+    assert_eq!(initial.seq(), None);
+    let mut shown = events(&mut initial, 2).await?;
+    shown.sort_by_key(|shown| format!("{shown:?}").contains("\"bc\""));
+    let [WatchEvent::Put { key: a, value: 11, .. }, WatchEvent::Put { key: bc, value: 3, .. }] = &shown[..]
+    else {
+        panic!("{shown:?}")
+    };
+    assert_eq!((a.as_str(), bc.as_str(), initial.seq()), ("a", "bc", None));
+    let current = WatchEvent::Current { seq: begun + 7 };
+    assert_eq!((events(&mut initial, 1).await?, initial.seq()), (vec![current], Some(begun + 7)));
+    // As a stream. What is of another type is said, and what follows comes.
+    let mut changes = texts.watch().begin().await?;
+    sums.put("a", &5).await?;
+    texts.put("a", &own("text")).await?;
+    let wrong = changes.next().await.expect("it goes on").expect_err("it is no text");
+    assert!(matches!(wrong, Error::Call(CallError::Unreadable(_))), "{wrong}");
+    assert_eq!(changes.seq(), Some(begun + 8));
+    let text = WatchEvent::Put { seq: begun + 9, key: own("a"), value: own("text") };
+    assert_eq!(changes.next().await, Some(Ok(text)));
+    sums.clear().await?;
+    // Of all keys at once everybody is told.
+    let clear = WatchEvent::Clear { seq: begun + 10 };
+    assert_eq!(events(&mut behind, 1).await?, [clear]);
+    assert_eq!(changes.next().await, Some(Ok(WatchEvent::Clear { seq: begun + 10 })));
+    Ok(())
+}
+
 #[test]
 fn a_handle_needs_no_socket_in_the_node_of_its_store() {
     let epmd = Epmd::start();
@@ -199,9 +280,25 @@ fn a_handle_needs_no_socket_in_the_node_of_its_store() {
         block_on(Program::start(Config { stores: vec![names], ..Config::new(node) })).expect("it starts");
     let node = program.node();
     let store = ServerRef::local("kv");
-    block_on(check_all(&node.store(store.clone()), &node.store(store))).expect("the store answers");
+    block_on(check_all(&node.store(store.clone()), &node.store(store.clone()))).expect("the store answers");
+    let sums: Handle<String, i64> = node.store(store.clone());
+    block_on(sums.clear()).expect("the store answers");
+    block_on(check_watches(&sums, &node.store(store))).expect("the store answers");
+    wait_until("watches end where they are dropped", || program.snapshot().stores[0].watches.watchers == 0);
     assert!(node.snapshot().peers.is_empty());
+    // The store ends, and is started again; then all does.
+    let mut changes = block_on(sums.watch().begin()).expect("the store answers");
+    let pid = node.whereis_local("kv").expect("it is there");
+    node.process_at(&pid).expect("it is there").kill();
+    let killed = Error::Ended(CallError::Exit(OwnedTerm::atom("killed")));
+    assert_eq!(block_on(changes.next_event()), Err(killed));
+    assert_eq!(block_on(changes.next_event()), Ok(None));
+    wait_until("the store is started again", || node.whereis_local("kv").is_some());
+    let mut changes = block_on(sums.watch().begin()).expect("the store answers");
     block_on(node.stop());
+    let ended = block_on(changes.next_event());
+    assert!(matches!(ended, Err(Error::Ended(_))), "{ended:?}");
+    assert_eq!(block_on(changes.next_event()), Ok(None));
 }
 
 #[test]
@@ -229,4 +326,95 @@ fn a_slave_says_where_its_primary_is() {
         refused.to_string(),
         "the store is a slave, and takes no writes: ask its primary, {:global, :kv}"
     );
+}
+
+/// Watches of the first store of a node, as it says itself.
+fn watchers(node: &Running, kvnode: &KvNode) -> u64 {
+    let status = ServerRef::remote("kvnode", kvnode.name());
+    let snapshot: Snapshot =
+        block_on(node.client().call_as(&status, &atom("status"), support::wait::PATIENCE))
+            .expect("it answers");
+    snapshot.stores[0].watches.watchers
+}
+
+#[test]
+fn a_store_of_another_node_tells_its_changes() {
+    let epmd = Epmd::start();
+    let kvnode = KvNode::start(&epmd, "kvnode", "--global kv");
+    let node = Running::start(&epmd, "other");
+    let store = ServerRef::remote("kv", kvnode.name());
+    let sums: Handle<String, i64> = node.store(ServerRef::global("kv"));
+    block_on(node.connect_to(kvnode.name())).expect("it is there");
+    block_on(check_watches(&sums, &node.store(ServerRef::global("kv")))).expect("the store answers");
+    wait_until("watches end where they are dropped", || watchers(&node, &kvnode) == 0);
+    let nobody: Handle<String, i64> = node.store(store);
+    assert_eq!(block_on(nobody.watch().begin()).err(), Some(CallError::NoProcess.into()));
+    // Its node is gone.
+    let mut changes = block_on(sums.watch().begin()).expect("the store answers");
+    let name = kvnode.name().to_owned();
+    kvnode.kill(&epmd);
+    let lost = Error::Ended(CallError::NodeDown(name.as_str().into()));
+    assert_eq!(block_on(changes.next_event()), Err(lost));
+    assert_eq!(block_on(changes.next_event()), Ok(None));
+}
+
+#[test]
+fn changes_that_nobody_takes_are_not_kept_without_a_bound() {
+    let epmd = Epmd::start();
+    let kvnode = KvNode::start(&epmd, "kvnode", "--global kv");
+    let limits = config::Limits { mailbox_messages_max: 3, ..config::Limits::default() };
+    let node = Running::start_with(&epmd, "other", limits);
+    block_on(node.connect_to(kvnode.name())).expect("it is there");
+    let sums: Handle<String, i64> = node.store(ServerRef::global("kv"));
+    let mut changes = block_on(sums.watch().begin()).expect("the store answers");
+    let begun = changes.seq().expect("from now on");
+    for value in 1..=10 {
+        block_on(sums.put("a", &value)).expect("the store answers");
+    }
+    // The store is told at once.
+    wait_until("the watch ends", || watchers(&node, &kvnode) == 0);
+    let told = block_on(events(&mut changes, 4)).expect("three, and that there were more");
+    let expected =
+        [put(begun + 1, "a", 1), put(begun + 2, "a", 2), put(begun + 3, "a", 3), WatchEvent::Overrun];
+    assert_eq!((&told[..], block_on(changes.next_event())), (&expected[..], Ok(None)));
+    // Nothing is lost to somebody that goes on there.
+    assert_eq!(changes.seq(), Some(begun + 3));
+    drop(changes);
+    let rest = sums.watch().from(begun + 8).begin();
+    let mut rest = block_on(rest).expect("the store knows");
+    assert_eq!(block_on(events(&mut rest, 2)), Ok(vec![put(begun + 9, "a", 9), put(begun + 10, "a", 10)]));
+}
+
+#[test]
+fn an_elixir_server_is_asked_what_it_knows_and_nothing_else() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let node = Running::start(&epmd, "other");
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.run(
+            "{:ok, store} = KeyValueStore.start_link(); Process.unlink(store); KeyValueStore.put(:a, 1)",
+        );
+        let name = at_host("beam");
+        let sums: Handle<Atom, i64> =
+            Handle::new(node.client(), ServerRef::remote("Elixir.KeyValueStore", &name));
+        let (a, b) = (atom("a"), atom("b"));
+        block_on(async {
+            assert_eq!((sums.get(&a).await?, sums.get(&b).await?), (Some(1), None));
+            sums.put(&b, &2).await?;
+            sums.delete(&a).await?;
+            assert_eq!((sums.get(&a).await?, sums.get(&b).await?), (None, Some(2)));
+            let foreign = Err(Error::NotKvnode(name.as_str().into()));
+            assert_eq!(sums.count().await, foreign);
+            assert_eq!(sums.update_counter(&b, 1).await.map(|_| 0), foreign);
+            assert_eq!(sums.clone().with_confirm(1).put(&b, &3).await.map(|()| 0), foreign);
+            assert_eq!(sums.clone().with_ttl(Duration::MAX).put(&b, &3).await.map(|()| 0), foreign);
+            assert_eq!(sums.scan().next_page().await.map(|_| 0), foreign);
+            assert_eq!(sums.transact().delete(&b).commit().await.map(|_| 0), foreign);
+            assert_eq!(sums.watch().begin().await.map(|_| 0), foreign);
+            Ok::<(), Error>(())
+        })
+        .expect("the server answers");
+        beam.check("Process.alive?(store)", "true");
+        beam.check("KeyValueStore.get(:b)", "2");
+    });
 }

@@ -84,9 +84,14 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
     // Another one's slave.
     felipe.run("{:ok, _} = KeyValueStoreDistributed.start_link(:master); KeyValueStoreDistributed.add_slave(:libertad)");
     felipe.run("for n <- 1..20, do: KeyValueStoreDistributed.put(n, n)");
+    // A watch, keys that end, and requests that are not done.
     felipe.run(
         "{:ok, _, _} = GenServer.call({:global, :mafalda}, {:watch, match: :seen})
-         :ok = GenServer.call({:global, :mafalda}, {:put, :seen, 1})",
+         for n <- 1..40, do: :ok = GenServer.call({:global, :mafalda}, {:put, {:ends, n}, n, ttl: if(rem(n, 2) == 0, do: 1, else: 600_000)})
+         for _ <- 1..3, do: {:error, {:conflict, _}} = GenServer.call({:global, :mafalda}, {:compare_and_put, :none, {:value, 1}, 2})
+         {:error, {:failed, _}} = GenServer.call({:global, :mafalda}, {:transact, [present: :none], []})
+         {:error, :not_an_integer} = GenServer.call({:global, :mafalda}, {:update_counter, :none, :one})
+         {:error, {:unconfirmed, _, 9}} = GenServer.call({:global, :mafalda}, {:put, :seen, 1, confirm: 9})",
     );
     let _load = felipe.spawn(
         "until = System.monotonic_time(:millisecond) + 120_000
@@ -124,7 +129,11 @@ fn a_browser_draws_the_cluster_in_both_themes_and_all_sizes() {
         "global:libertad",
         "in step",
         "gone, misses",
-        "1 watches, 1 events",
+        "1 watch, 0 events/s",
+        "20 keys with a deadline, 0 expired/s",
+        "failed 0/s: unconfirmed 1",
+        "refused 0/s: not_an_integer 1",
+        "conflicts 0/s: conflict 3, guard_failed 1",
     ] {
         assert!(page.contains(part), "{part} is not in {page}");
     }

@@ -40,6 +40,14 @@ fn a_node_counts_what_it_is_asked_for_and_knows_who_asks() {
             "Map.to_list(first.requests) |> Enum.sort()",
             "[at_slave: 0, delete: 1, get: 7, other: 0, put: 10, refused: 1, replicated: 0]",
         );
+        beam.check(
+            "Enum.map(first.not_done, &Enum.sort(Map.to_list(&1)))",
+            "[[count: 1, kind: \"refused\", reason: \"bad_call\"]]",
+        );
+        beam.check(
+            "own = GenServer.call({:global, :counting}, :status); {own.watches, own.deadlines, own.expired, own.not_done}",
+            "{0, 0, 0, %{bad_call: 1}}",
+        );
         beam.check("second.requests.put + second.entries", "0");
         beam.check(
             "[peer] = s.peers; {peer.name, peer.hidden, peer.received_bytes > 1000, peer.sent_bytes > 500}",

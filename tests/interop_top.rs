@@ -129,7 +129,16 @@ fn top_shows_a_node_live_and_gives_the_terminal_back() {
     ]);
     assert_eq!(screen.lines().count(), 24);
     beam.run("for n <- 1..300, do: GenServer.call({:global, :watched}, {:put, n, n})");
-    let screen = terminal.shows(&["  300 ", "answers: half "]);
+    beam.run(
+        "{:error, _} = GenServer.call({:global, :watched}, {:compare_and_put, 1, :absent, 2})
+         :ok = GenServer.call({:global, :watched}, {:put, 1, 1, ttl: 600_000})",
+    );
+    let screen = terminal.shows(&[
+        "  300 ",
+        "answers: half ",
+        "1 key with a deadline, 0 expired/s",
+        "conflicts 0/s: conflict 1",
+    ]);
     assert!(!screen.contains("half in –"), "{screen}");
     if let Some(path) = std::env::var_os("KVNODE_TOP_SCREEN") {
         std::fs::write(path, terminal.tmux(&["capture-pane", "-p", "-e"], None)).expect("it can be written");

@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("within", &[]),
     ("epmd", &["config", "distribution", "within"]),
     ("node", &["config", "distribution", "epmd", "etf", "log", "process", "within"]),
-    ("handle", &["distribution", "etf", "node", "process"]),
+    ("handle", &["config", "distribution", "etf", "node", "process", "replica", "within"]),
     // The product.
     ("store", &["etf"]),
     ("replica", &["etf", "distribution"]),
@@ -34,7 +34,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "within",
         ],
     ),
-    ("cli", &["config", "distribution", "epmd", "etf", "node", "program", "replica", "store", "within"]),
+    (
+        "cli",
+        &["config", "distribution", "epmd", "etf", "handle", "node", "program", "replica", "store", "within"],
+    ),
 ];
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.

@@ -1,7 +1,6 @@
 //! The requests beside get, put and delete: of several keys, sums, keys that end, scans. All callers are processes of a BEAM, but for
 //! one that only counts what it scans.
 
-use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -193,10 +192,7 @@ impl Client {
     pub fn begin(&self, server: &Server, load: &str, numbers: &[u64]) -> Result<()> {
         let kind = if server.kind == Kind::ApiEts { "ets" } else { "gen" };
         let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-        let line = format!("{load} {kind} {}@{HOST} {}\n", server.node(), numbers.join(" "));
-        let mut stdin = self.0.stdin.as_ref().ok_or_else(|| failure("no pipe"))?;
-        stdin.write_all(line.as_bytes())?;
-        Ok(stdin.flush()?)
+        self.0.say(&format!("{load} {kind} {}@{HOST} {}", server.node(), numbers.join(" ")))
     }
 
     /// Waits for the end of what it has begun.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::children::{CpuTime, Running, resident_bytes};
@@ -125,8 +124,7 @@ impl<'a> Client<'a> {
         for argument in arguments {
             line.push_str(&format!(" {argument}"));
         }
-        line.push('\n');
-        Figures::read(load, &self.ask(&line, COMMAND_MAX)?)
+        Figures::read(load, &self.running.ask(&line, COMMAND_MAX)?)
     }
 
     /// Runs a load of `client.ex` against a server.
@@ -136,8 +134,7 @@ impl<'a> Client<'a> {
         for number in numbers {
             line.push_str(&format!(" {number}"));
         }
-        line.push('\n');
-        let answer = match self.ask(&line, LOAD_MAX) {
+        let answer = match self.running.ask(&line, LOAD_MAX) {
             Ok(answer) => answer,
             Err(error) => {
                 // It has ended, or would give the answer to what is asked next.
@@ -146,13 +143,6 @@ impl<'a> Client<'a> {
             }
         };
         Figures::read(load, &answer)
-    }
-
-    fn ask(&mut self, line: &str, patience: Duration) -> Result<String> {
-        let stdin = self.running.stdin.as_mut().ok_or_else(|| failure("no pipe"))?;
-        stdin.write_all(line.as_bytes())?;
-        stdin.flush()?;
-        self.running.line(patience)
     }
 
     /// Puts the keys that most loads get.

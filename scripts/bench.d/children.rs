@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -83,6 +83,19 @@ impl Running {
     /// The next line.
     pub fn line(&self, patience: Duration) -> Result<String> {
         self.lines.recv_timeout(patience).map_err(|_| self.fault("no answer"))
+    }
+
+    /// Says a line to it.
+    pub fn say(&self, line: &str) -> Result<()> {
+        let mut stdin = self.stdin.as_ref().ok_or_else(|| failure("no pipe"))?;
+        stdin.write_all(format!("{line}\n").as_bytes())?;
+        Ok(stdin.flush()?)
+    }
+
+    /// Says a line to it, and gives the next one that it says.
+    pub fn ask(&self, line: &str, patience: Duration) -> Result<String> {
+        self.say(line)?;
+        self.line(patience)
     }
 
     /// What it has said on stderr so far.

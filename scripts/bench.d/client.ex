@@ -17,19 +17,7 @@ defmodule BenchClient do
   @timeout 60_000
 
   def main do
-    IO.puts("ready")
-
-    for line <- IO.stream(:stdio, :line) do
-      IO.puts(answer(String.split(line)))
-    end
-  end
-
-  defp answer([load, kind, node | numbers]) do
-    server = {String.to_atom(kind), String.to_atom(node)}
-    figures = apply(__MODULE__, String.to_atom(load), [server | Enum.map(numbers, &String.to_integer/1)])
-    Enum.map_join(figures, " ", fn {name, number} -> "#{name}=#{number}" end)
-  catch
-    kind, reason -> "error " <> inspect({kind, reason, __STACKTRACE__}, limit: 20, width: :infinity)
+    BenchCommands.serve(__MODULE__, &BenchCommands.of_server(&1, fn node -> String.to_atom(node) end))
   end
 
   @doc "Puts the keys of the other loads."

@@ -1,6 +1,5 @@
 //! Stores on disk: each put is there after a power cut when it is answered. All callers are processes of a BEAM.
 
-use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use crate::link::HOST;
 use crate::report::{Better, Metric, Table};
 use crate::rounds::Bench;
 use crate::servers::{Endpoint, Kind, Lab, Server};
-use crate::{Findings, Plan, Result, failure};
+use crate::{Findings, Plan, Result};
 
 const SERVERS: [Kind; 4] = [Kind::KvnodeDurable, Kind::Dets, Kind::Mnesia, Kind::RedisDurable];
 /// How long one load may take, whatever it was asked to take.
@@ -141,9 +140,6 @@ fn ask(client: &Running, server: &Server, load: &str, numbers: &[u64]) -> Result
         (Endpoint::Node { name, .. }, _) => (client, format!("gen {name}@{HOST}")),
     };
     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    let line = format!("{load} {at} {}\n", numbers.join(" "));
-    let mut stdin = running.stdin.as_ref().ok_or_else(|| failure("no pipe"))?;
-    stdin.write_all(line.as_bytes())?;
-    stdin.flush()?;
-    Figures::read(load, &running.line(LOAD_MAX)?)
+    let line = format!("{load} {at} {}", numbers.join(" "));
+    Figures::read(load, &running.ask(&line, LOAD_MAX)?)
 }

@@ -25,18 +25,7 @@ defmodule BenchLinks do
     # That a node is lost is a figure here: said in words, it would stand among them.
     Logger.configure(level: :none)
     :ok = :net_kernel.monitor_nodes(true, node_type: :all)
-    IO.puts("ready")
-
-    for line <- IO.stream(:stdio, :line) do
-      IO.puts(answer(String.split(line)))
-    end
-  end
-
-  defp answer([load | arguments]) do
-    figures = apply(__MODULE__, String.to_atom(load), Enum.map(arguments, &argument/1))
-    Enum.map_join(figures, " ", fn {name, number} -> "#{name}=#{number}" end)
-  catch
-    kind, reason -> "error " <> inspect({kind, reason, __STACKTRACE__}, limit: 20, width: :infinity)
+    BenchCommands.serve(__MODULE__, &Enum.map(&1, fn word -> argument(word) end))
   end
 
   defp argument(text) do

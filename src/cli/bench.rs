@@ -19,6 +19,7 @@ use crate::Client;
 use crate::config::ServerName;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, TermWriter};
+use crate::program::shown;
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -271,8 +272,12 @@ impl Times {
     fn text(&self, load: &Load<'_>) -> String {
         let BenchArgs { callers, reads, keys, value_bytes, .. } = load.args;
         let (seconds, at) = (self.lasted.as_secs_f64(), &load.at);
+        let counted = |count: u64, nouns| shown::counted(count, nouns, |count| count.to_string());
+        let callers = counted((*callers).into(), ["caller", "callers"]);
+        let keys = counted((*keys).into(), ["key", "keys"]);
+        let value_bytes = counted((*value_bytes).into(), ["byte", "bytes"]);
         let mut out = format!(
-            "{seconds:.1} s at {at}: {callers} callers, {reads} % gets, {keys} keys, values of {value_bytes} bytes\n\n\
+            "{seconds:.1} s at {at}: {callers}, {reads} % gets, {keys}, values of {value_bytes}\n\n\
              {:7}{:>10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}\n",
             "", "calls", "per s", "p50", "p90", "p99", "p99.9", "max"
         );

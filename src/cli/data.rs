@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, print};
+use crate::program::shown;
 use crate::store::Disk;
 use crate::store::disk::{ReadOnlyDisk, StoreCount, TornEnd};
 
@@ -93,7 +94,9 @@ fn told(stores: &[StoreCount]) -> String {
     let mut text = String::new();
     for StoreCount { names, entries, bytes } in stores {
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{}: {entries} entries, {bytes} bytes", names.join(","));
+        let counted = |count, nouns| shown::counted(count, nouns, |count| count.to_string());
+        let (entries, bytes) = (counted(*entries, ["entry", "entries"]), counted(*bytes, ["byte", "bytes"]));
+        let _ = writeln!(text, "{}: {entries}, {bytes}", names.join(","));
     }
     text
 }

@@ -140,6 +140,7 @@ fn promoted(report: TermView<'_>, status: Option<TermView<'_>>) -> Option<String
         "behind" => {
             "what the former primary was about to bring: the store has what it had before that".to_owned()
         }
+        "writes" if lag == 1 => "the last write that the former primary has taken".to_owned(),
         "writes" => format!("the last {lag} writes that the former primary has taken"),
         "unknown" => "not known: the store was started again since its former primary was lost".to_owned(),
         other => other.to_owned(),

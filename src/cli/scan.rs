@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::answer::{Form, json_of, refusal, text};
-use super::ask::{AskArgs, ToArgs};
+use super::ask::{AskArgs, Session, ToArgs};
 use super::client::told;
 use super::store::{Store, request, with_store_for_long};
 use super::{CliError, progress, term};
@@ -100,23 +100,9 @@ pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
         ("to", "TERM", &args.up_to),
         ("prefix", "TERM", &args.prefix),
     ];
-    let mut early = Vec::new();
-    for (option, what, typed) in typed {
-        if let Some(typed) = typed {
-            let term = term::read_early(what, typed)?;
-            if let Some(term) = &term {
-                check(option, term)?;
-            }
-            early.push((option, what, typed, term));
-        }
-    }
+    let early = read_early(typed)?;
     with_store_for_long(&args.to, &args.ask, async |store: &Store<'_>| {
-        let mut options = Vec::new();
-        for (option, what, typed, early) in early {
-            let term = term::read_late(early, what, typed, store.session)?;
-            check(option, &term)?;
-            options.push((option, term));
-        }
+        let options = read_late(early, store.session)?;
         let counter = progress::Counter::default();
         let mut left = args.limit.unwrap_or(u64::MAX);
         let mut cursor: Option<OwnedTerm> = None;
@@ -138,10 +124,54 @@ pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
     })
 }
 
+/// An option that is a term: its name, what the term is called, what was typed, and the term, where that names no process.
+pub(super) struct Early<'a> {
+    option: &'static str,
+    what: &'static str,
+    typed: &'a str,
+    term: Option<OwnedTerm>,
+}
+
+/// Reads those options that are given, before a node is asked.
+///
+/// # Errors
+/// What was typed is no term, or none that a store takes.
+pub(super) fn read_early<'a>(
+    typed: impl IntoIterator<Item = (&'static str, &'static str, &'a Option<String>)>,
+) -> Result<Vec<Early<'a>>, CliError> {
+    let mut early = Vec::new();
+    for (option, what, typed) in typed {
+        let Some(typed) = typed else { continue };
+        let term = term::read_early(what, typed)?;
+        if let Some(term) = &term {
+            check(option, term)?;
+        }
+        early.push(Early { option, what, typed, term });
+    }
+    Ok(early)
+}
+
+/// The names and terms of options, where it is known which node is asked.
+///
+/// # Errors
+/// As [`read_early`].
+pub(super) fn read_late(
+    early: Vec<Early<'_>>,
+    session: &Session,
+) -> Result<Vec<(&'static str, OwnedTerm)>, CliError> {
+    let mut options = Vec::new();
+    for Early { option, what, typed, term } in early {
+        let term = term::read_late(term, what, typed, session)?;
+        check(option, &term)?;
+        options.push((option, term));
+    }
+    Ok(options)
+}
+
 /// Whether a store takes a term as this option.
 fn check(option: &str, term: &OwnedTerm) -> Result<(), CliError> {
     match option {
-        "match" => checked(term.clone()).map(|_| ()),
+        "match" => check_pattern(term),
         "prefix" if matches!(TermRange::prefix(term.view()), Ok(None)) => Err(CliError::usage(
             "TERM of --prefix is no tuple, no list and no binary: nothing begins with it",
         )),
@@ -149,10 +179,9 @@ fn check(option: &str, term: &OwnedTerm) -> Result<(), CliError> {
     }
 }
 
-/// A pattern that a store takes.
-pub(super) fn checked(pattern: OwnedTerm) -> Result<OwnedTerm, CliError> {
+fn check_pattern(pattern: &OwnedTerm) -> Result<(), CliError> {
     match Pattern::new(pattern.view()) {
-        Ok(_) => Ok(pattern),
+        Ok(_) => Ok(()),
         Err(PatternError::Variable) => Err(CliError::usage(
             "PATTERN has a variable that there is not: :_ is the only one, and is no key of a map; ETS has more of them",
         )),

@@ -3,14 +3,15 @@
 //! An Elixir server of the protocol ends with its data when it gets a request that it does not know: so the server's node
 //! is asked first whether it is a kvnode.
 
+use std::sync::Arc;
+
 use super::CliError;
 use super::ask::{AskArgs, Session, ToArgs};
 use crate::Client;
 use crate::config::ServerName;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, TermView};
-use crate::node::erpc::ErpcError;
-use crate::replica::dialect::REPLICATION;
+use crate::handle::{Error, is_kvnode};
 
 /// A store of a kvnode.
 pub(super) struct Store<'a> {
@@ -30,14 +31,9 @@ impl<'a> Store<'a> {
     ) -> Result<Self, CliError> {
         let (client, server) = (session.node.client(), session.server(to));
         let at = client.locate(&server).await.map_err(|error| session.failed(to, &error))?;
-        match client.erpc(at.node(), REPLICATION, 0, |_| {}, ask.time()).await {
-            Ok(_) => Ok(Self { session, client, to, at: at.into() }),
-            Err(ErpcError::Error { .. } | ErpcError::Refused(_) | ErpcError::NotSupported) => {
-                Err(CliError::Failed(format!(
-                    "{} is no kvnode, and an Elixir server ends when it is asked what it does not know: it was not asked",
-                    at.node()
-                )))
-            }
+        match is_kvnode(&client, at.node(), ask.time()).await {
+            Ok(true) => Ok(Self { session, client, to, at: at.into() }),
+            Ok(false) => Err(CliError::Failed(Error::NotKvnode(Arc::clone(at.node())).to_string())),
             Err(error) => Err(CliError::CannotRun(error.to_string())),
         }
     }

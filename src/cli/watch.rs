@@ -15,9 +15,9 @@ use smol::stream::StreamExt;
 
 use super::answer::{Form, json_of, refusal, text};
 use super::ask::{AskArgs, Session, ToArgs};
-use super::scan::checked;
+use super::scan::{read_early, read_late};
 use super::store::Store;
-use super::{CliError, log, term};
+use super::{CliError, log};
 use crate::config::ServerName;
 use crate::etf::{OwnedTerm, TermView};
 use crate::{Caller, Client, GenServer, Turn};
@@ -42,6 +42,9 @@ pub(super) struct WatchArgs {
     /// Changes of keys that match this alone: a term as for scan
     #[arg(long = "match", value_name = "PATTERN", allow_hyphen_values = true)]
     pattern: Option<String>,
+    /// Changes of keys that begin with a tuple's elements, with those of a list, or with the bytes of a binary
+    #[arg(long, value_name = "TERM", allow_hyphen_values = true)]
+    prefix: Option<String>,
     /// Begin behind the change with this number
     #[arg(long, value_name = "N", conflicts_with = "initial")]
     from: Option<u64>,
@@ -90,14 +93,9 @@ enum Over {
 
 pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
     let to = args.to.name()?;
-    let typed = args.pattern.as_deref();
-    let early = typed.map(|typed| term::read_early("PATTERN", typed)).transpose()?.flatten();
-    let early = early.map(checked).transpose()?;
+    let early = read_early([("match", "PATTERN", &args.pattern), ("prefix", "TERM", &args.prefix)])?;
     args.ask.with_lasting_session(async |session: &Session| {
-        let pattern = match typed {
-            Some(typed) => Some(checked(term::read_late(early, "PATTERN", typed, session)?)?),
-            None => None,
-        };
+        let options = read_late(early, session)?;
         let (tell, told) = bounded(WAITING_MAX);
         let listener = Arc::new(Listener { tell, is_behind: AtomicBool::new(false) });
         let process = session.node.serve_inline(Arc::clone(&listener) as Arc<dyn GenServer>);
@@ -106,7 +104,7 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
             to: &to,
             session,
             client: session.node.client_of(process.pid()),
-            pattern,
+            options,
             listener,
             told,
             seq: args.from,
@@ -128,7 +126,8 @@ struct Watch<'a> {
     to: &'a ServerName,
     session: &'a Session,
     client: Client,
-    pattern: Option<OwnedTerm>,
+    /// The terms of `match:` and `prefix:`.
+    options: Vec<(&'static str, OwnedTerm)>,
     listener: Arc<Listener>,
     told: Receiver<OwnedTerm>,
     /// The number that was printed last; `None`: of what is there not all was.
@@ -220,10 +219,11 @@ impl Watch<'_> {
     fn request(&self) -> Result<OwnedTerm, CliError> {
         let is_initial = self.args.initial && self.seq.is_none();
         let request = OwnedTerm::write(|w| {
-            let options = [self.pattern.is_some(), self.seq.is_some(), is_initial, self.args.no_values];
-            w.tuple(2).atom("watch").list(options.iter().filter(|is_said| **is_said).count());
-            if let Some(pattern) = &self.pattern {
-                w.tuple(2).atom("match").term(pattern.view());
+            let said = [self.seq.is_some(), is_initial, self.args.no_values];
+            let said = said.iter().filter(|is_said| **is_said).count();
+            w.tuple(2).atom("watch").list(self.options.len() + said);
+            for (option, term) in &self.options {
+                w.tuple(2).atom(option).term(term.view());
             }
             if let Some(seq) = self.seq {
                 w.tuple(2).atom("from").unsigned(seq);

@@ -1,6 +1,7 @@
 //! What can go wrong between a handle and its store.
 
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error as ThisError;
 
@@ -23,6 +24,15 @@ pub enum Error {
     /// is done is not known.
     #[error("that is no answer to this request: {:?}; it may come from another server than a kvnode's store", _0.view())]
     Unexpected(OwnedTerm),
+    /// The store is on this node, which is no kvnode. Its server would end, with its data, by a request that it does not know, and was not
+    /// asked.
+    #[error(
+        "{0} is no kvnode, and an Elixir server ends when it is asked what it does not know: it was not asked"
+    )]
+    NotKvnode(Arc<str>),
+    /// A watch is over: its store has ended, or is not reached any more.
+    #[error("the watch is over: {0}")]
+    Ended(CallError),
 }
 
 impl From<ConvertError> for Error {
@@ -50,7 +60,7 @@ pub enum Refusal {
     SlaveOf(ServerRef),
     /// What is to be added to is no integer.
     NotAnInteger,
-    /// More keys than this in one request, or entries of a page.
+    /// More keys than this in one request, entries of a page, or watches.
     TooMany(u64),
     /// More bytes than this.
     TooLarge(u64),
@@ -62,8 +72,10 @@ pub enum Refusal {
     PrefixAndRange,
     /// A scan's cursor is of another store, or of a store in memory that was started again since.
     BadCursor,
-    /// As many scans wait as may.
+    /// As many scans wait as may, or as many watches as may are shown what is there.
     Busy,
+    /// What has changed since the number that a watch is to go on behind is not known, or the number is of another store.
+    TooOld,
     /// Another reason.
     Other(OwnedTerm),
 }
@@ -93,6 +105,7 @@ impl Refusal {
                 b"prefix_and_range" => Self::PrefixAndRange,
                 b"bad_cursor" => Self::BadCursor,
                 b"busy" => Self::Busy,
+                b"too_old" => Self::TooOld,
                 _ => return None,
             });
         }
@@ -134,7 +147,10 @@ impl fmt::Display for Refusal {
             Self::BadCursor => {
                 f.write_str("the store is another one than that of the page before: begin the scan anew")
             }
-            Self::Busy => f.write_str("as many scans wait at the store as may: try it again"),
+            Self::Busy => f.write_str("as many scans or watches wait at the store as may: try it again"),
+            Self::TooOld => f.write_str(
+                "the store does not know what has changed since that number, or it is of another store: begin with what is there",
+            ),
             Self::Other(reason) => write!(f, "the store has refused: {:?}", reason.view()),
         }
     }

@@ -29,14 +29,18 @@
 //! Types become terms as [`etf::serde`](mod@crate::etf::serde) says. What each request does is in docs/requests.md; the requests of
 //! operators, as `:status`, are calls of a [`Client`].
 //!
-//! **The store is a kvnode's**, of this node or another. An Elixir server of the protocol ends, with its data, when it is asked what it
-//! does not know, and [`get`](Handle::get) is such a request: a name that may go to an Elixir server after a failover is no name for a
-//! handle.
+//! **The store is a kvnode's, of this node or another, or an Elixir server of the protocol.** That ends, with its data, when it is asked
+//! what it does not know: so the node of the store is asked first whether it is a kvnode, once in its life. Of an Elixir server
+//! [`get`](Handle::get), [`put`](Handle::put) and [`delete`](Handle::delete) are asked, without `confirm:` and `ttl:`; all else is
+//! [`Error::NotKvnode`], and nothing is sent.
 
 mod error;
+mod inbox;
+mod kind;
 mod pages;
 mod request;
 mod transaction;
+mod watch;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -48,9 +52,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::error::{Error, Refusal};
+#[cfg(feature = "cli")]
+pub(crate) use self::kind::is_kvnode;
 pub use self::pages::Pages;
-use self::request::{Asked, Options, Request, unknown};
+use self::request::{Asked, Options, Request, Target, unknown};
 pub use self::transaction::{Transacted, Transaction};
+pub use self::watch::{Changes, WatchBuilder, WatchEvent};
 use crate::distribution::ServerRef;
 use crate::etf::{TermView, from_term};
 use crate::node::{Client, Node};
@@ -62,8 +69,7 @@ use crate::node::{Client, Node};
 ///
 /// All that can go wrong is an [`Error`], which says whether a write may have been done.
 pub struct Handle<K, V> {
-    client: Client,
-    store: ServerRef,
+    target: Target,
     options: Options,
     types: PhantomData<fn(K) -> V>,
 }
@@ -108,13 +114,13 @@ pub enum Remains {
 impl<K, V> Handle<K, V> {
     /// Of a store; what is asked comes from the client's process. [`Node::store`] is shorter.
     pub fn new(client: Client, store: ServerRef) -> Self {
-        Self { client, store, options: Options::default(), types: PhantomData }
+        Self { target: Target::new(client, store), options: Options::default(), types: PhantomData }
     }
 
     /// Waits so long for each answer, 5 seconds unless it is said. `Duration::MAX` is `:infinity`.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = timeout;
+        self.target.timeout = timeout;
         self
     }
 
@@ -134,7 +140,7 @@ impl<K, V> Handle<K, V> {
     }
 
     fn ask(&self, request: Request) -> Asked {
-        request.to(self.client.clone(), self.store.clone(), self.options.timeout)
+        request.to(self.target.clone())
     }
 
     /// A request that writes, and takes no `ttl:`.
@@ -150,7 +156,7 @@ impl<K, V> Handle<K, V> {
 
 /// Reads.
 impl<K, V> Handle<K, V> {
-    /// What a key has; `None`: nothing.
+    /// What a key has; `None`: nothing. An Elixir server does not tell nothing and `nil` apart: of that both are `None`.
     ///
     /// # Errors
     /// See [`Error`].
@@ -159,10 +165,14 @@ impl<K, V> Handle<K, V> {
         Q: AsKey<K> + ?Sized,
         V: DeserializeOwned,
     {
-        self.ask(Request::new("fetch").part(key)).answer(|answer| match found::<2>(answer) {
-            Some([_, value]) => Ok(Some(from_term(value)?)),
-            None => absent(answer),
-        })
+        self.ask(Request::new("fetch").part(key)).answer_or_ask(
+            "get",
+            |answer| match found::<2>(answer) {
+                Some([_, value]) => Ok(Some(from_term(value)?)),
+                None => absent(answer),
+            },
+            |answer| if answer.is_atom("nil") { Ok(None) } else { read(answer).map(Some) },
+        )
     }
 
     /// What a key has, with the revision of it, for [`Expected::Revision`].
@@ -242,7 +252,7 @@ impl<K, V> Handle<K, V> {
         K: DeserializeOwned,
         V: DeserializeOwned,
     {
-        Pages::new(self.client.clone(), self.store.clone(), self.options.timeout, false)
+        Pages::new(self.target.clone(), false)
     }
 
     /// All keys, page by page.
@@ -250,7 +260,49 @@ impl<K, V> Handle<K, V> {
     where
         K: DeserializeOwned,
     {
-        Pages::new(self.client.clone(), self.store.clone(), self.options.timeout, true)
+        Pages::new(self.target.clone(), true)
+    }
+}
+
+/// Changes, as they come.
+impl<K, V> Handle<K, V> {
+    /// Has each change of the store told, from now on unless it is said, once it is [begun](WatchBuilder::begin).
+    ///
+    /// ```no_run
+    /// # use kvnode::{Handle, Node, ServerRef, block_on};
+    /// use kvnode::handle::WatchEvent;
+    ///
+    /// # let node = Node::builder("shop").connect("kvnode@myhost").start()?;
+    /// let stock: Handle<String, i64> = node.store(ServerRef::global("slave1"));
+    /// block_on(async {
+    ///     let mut changes = stock.watch().initial().begin().await?;
+    ///     loop {
+    ///         match changes.next_event().await? {
+    ///             Some(WatchEvent::Put { key, value, .. }) => println!("{key}: {value}"),
+    ///             Some(WatchEvent::Delete { key, .. } | WatchEvent::Expire { key, .. }) => println!("{key}: none"),
+    ///             Some(WatchEvent::Clear { .. }) => println!("nothing is left"),
+    ///             Some(WatchEvent::Current { .. }) => println!("that is all, for now"),
+    ///             // Too much has happened at once: go on behind what was told last.
+    ///             Some(WatchEvent::Overrun) => match changes.seq() {
+    ///                 Some(seq) => changes = stock.watch().from(seq).begin().await?,
+    ///                 None => changes = stock.watch().initial().begin().await?,
+    ///             },
+    ///             Some(_) => {}
+    ///             None => return Ok::<(), kvnode::handle::Error>(()),
+    ///         }
+    ///     }
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watch(&self) -> WatchBuilder<K, V> {
+        WatchBuilder::new(self.clone())
+    }
+
+    /// The same without values, which are not sent.
+    pub fn watch_keys(&self) -> WatchBuilder<K, ()> {
+        let Self { target, options, .. } = self;
+        let keys = Handle { target: target.clone(), options: *options, types: PhantomData };
+        WatchBuilder::new(keys).option("values", &false)
     }
 }
 
@@ -492,15 +544,15 @@ impl Node {
 
 impl<K, V> Clone for Handle<K, V> {
     fn clone(&self) -> Self {
-        let Self { client, store, options, types } = self;
-        Self { client: client.clone(), store: store.clone(), options: *options, types: *types }
+        let Self { target, options, types } = self;
+        Self { target: target.clone(), options: *options, types: *types }
     }
 }
 
 impl<K, V> fmt::Debug for Handle<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
-            .field("store", &format_args!("{}", self.store))
+            .field("store", &format_args!("{}", self.target.store))
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

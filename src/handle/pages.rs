@@ -2,24 +2,19 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
-use super::request::{Request, unknown, written};
+use super::request::{Request, Target, unknown, written};
 use crate::CallError;
-use crate::distribution::ServerRef;
 use crate::etf::{Binary, ConvertError, OwnedTerm, TermView, atom, from_term};
-use crate::node::Client;
 
 /// The entries of a store, or its keys, page by page: an entry that is there from the first page to the last comes once,
 /// whatever is written meanwhile. How far it has come is here: the store keeps nothing of it.
 pub struct Pages<T> {
-    client: Client,
-    store: ServerRef,
-    timeout: Duration,
+    target: Target,
     options: Vec<(&'static str, OwnedTerm)>,
     unwritable: Option<ConvertError>,
     cursor: Cursor,
@@ -38,9 +33,9 @@ enum Cursor {
 type Page<T> = (Vec<T>, Option<Binary>);
 
 impl<T> Pages<T> {
-    pub(super) fn new(client: Client, store: ServerRef, timeout: Duration, keys: bool) -> Self {
+    pub(super) fn new(target: Target, keys: bool) -> Self {
         let (options, cursor) = (Vec::new(), Cursor::First);
-        let pages = Self { client, store, timeout, options, unwritable: None, cursor, types: PhantomData };
+        let pages = Self { target, options, unwritable: None, cursor, types: PhantomData };
         if keys { pages.option("keys", &true) } else { pages }
     }
 
@@ -128,8 +123,7 @@ impl<T: DeserializeOwned> Pages<T> {
             }
             Cursor::Over => return Ok(None),
         }
-        let asked =
-            Request::new("scan").part(&options).to(self.client.clone(), self.store.clone(), self.timeout);
+        let asked = Request::new("scan").part(&options).to(self.target.clone());
         let (entries, behind) = asked.answer(page).await?;
         self.cursor = behind.map_or(Cursor::Over, Cursor::Behind);
         Ok(Some(entries))
@@ -145,6 +139,6 @@ fn page<T: DeserializeOwned>(answer: TermView<'_>) -> Result<Page<T>, Error> {
 
 impl<T> fmt::Debug for Pages<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pages").field("store", &format_args!("{}", self.store)).finish_non_exhaustive()
+        f.debug_struct("Pages").field("store", &format_args!("{}", self.target.store)).finish_non_exhaustive()
     }
 }

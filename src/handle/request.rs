@@ -1,34 +1,46 @@
 //! A request as a term, and its answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Expected;
 use super::error::{Error, Refusal};
+use super::kind::Kinds;
 use crate::CallError;
 use crate::distribution::ServerRef;
 use crate::etf::{Atom, ConvertError, OwnedTerm, TermView, TermWriter, atom, to_term, write_term};
 use crate::node::Client;
+use crate::within::within;
 
 /// What `GenServer.call/2` waits.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a handle asks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+/// Where requests go, and what is known of it.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) client: Client,
+    pub(super) store: ServerRef,
     pub(super) timeout: Duration,
+    pub(super) kinds: Kinds,
+}
+
+impl Target {
+    pub(super) fn new(client: Client, store: ServerRef) -> Self {
+        Self { client, store, timeout: TIMEOUT, kinds: Kinds::default() }
+    }
+}
+
+/// What is wanted of writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Options {
     pub(super) confirm: Option<u32>,
     pub(super) ttl: Option<Duration>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { timeout: TIMEOUT, confirm: None, ttl: None }
-    }
-}
-
 /// A request that is being written: a word and its parts.
+#[derive(Clone)]
 pub(super) struct Request {
     word: &'static str,
     count: usize,
@@ -69,56 +81,70 @@ impl Request {
     }
 
     /// Addresses it.
-    pub(super) fn to(self, client: Client, store: ServerRef, timeout: Duration) -> Asked {
-        let Self { word, count, parts } = self;
-        let term = parts.and_then(|parts| {
-            // A word alone is an atom.
-            if count == 0 {
-                return to_term(&atom(word));
-            }
-            let mut term = Vec::with_capacity(parts.len() + word.len() + 8);
-            TermWriter::new(&mut term).tuple(count + 1).atom(word);
-            term.extend_from_slice(&parts);
-            Ok(term)
-        });
-        Asked { client, store, timeout, term }
+    pub(super) fn to(self, target: Target) -> Asked {
+        Asked { target, request: self }
+    }
+
+    /// Whether every server of the protocol knows it, an Elixir server too (docs/requests.md, "of Elixir servers").
+    fn is_of_all(&self) -> bool {
+        matches!((self.word, self.count), ("get" | "delete", 1) | ("put", 2))
+    }
+
+    fn term(&self) -> Result<OwnedTerm, CallError> {
+        let parts = self.parts.as_ref().map_err(|error| CallError::Unwritable(error.clone()))?;
+        let mut term = Vec::with_capacity(parts.len() + self.word.len() + 8);
+        let mut w = TermWriter::new(&mut term);
+        // A word alone is an atom.
+        if self.count == 0 {
+            w.atom(self.word);
+        } else {
+            w.tuple(self.count + 1).atom(self.word);
+        }
+        term.extend_from_slice(parts);
+        OwnedTerm::parse(term).map_err(CallError::Malformed)
     }
 }
 
 /// A request with its sender and its receiver. It is sent once it is awaited.
 pub(super) struct Asked {
-    client: Client,
-    store: ServerRef,
-    timeout: Duration,
-    term: Result<Vec<u8>, ConvertError>,
+    target: Target,
+    request: Request,
 }
+
+/// Reads an answer.
+type Read<T> = fn(TermView<'_>) -> Result<T, Error>;
 
 impl Asked {
     /// Its answer, where that is no refusal.
-    pub(super) async fn answer<T>(self, read: fn(TermView<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) async fn answer<T>(self, read: Read<T>) -> Result<T, Error> {
         self.answer_or("", read).await
     }
 
     /// The same where a refusal with this word is an answer too.
-    pub(super) async fn answer_or<T>(
-        self,
-        word: &str,
-        read: fn(TermView<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    pub(super) async fn answer_or<T>(self, word: &str, read: Read<T>) -> Result<T, Error> {
         let answer = self.term_of_answer().await?;
-        let is_answer =
-            |reason: TermView<'_>| reason.as_tuple::<2>().is_some_and(|[first, _]| first.is_atom(word));
-        match refused(answer.view()) {
-            Some(reason) if !is_answer(reason) => Err(Refusal::read(reason).into()),
-            _ => read(answer.view()),
+        answered(answer.view(), word, read)
+    }
+
+    /// Its answer, or that to a request with this word in the place of its own which every server knows, where the server is no
+    /// kvnode's. That one is never refused.
+    pub(super) async fn answer_or_ask<T>(
+        self,
+        word: &'static str,
+        read: Read<T>,
+        read_other: Read<T>,
+    ) -> Result<T, Error> {
+        let Self { target, request } = self;
+        let other = Self { target: target.clone(), request: Request { word, ..request.clone() } };
+        match (Self { target, request }).term_of_answer().await {
+            Ok(answer) => answered(answer.view(), "", read),
+            Err(Error::NotKvnode(_)) => read_other(other.term_of_answer().await?.view()),
+            Err(error) => Err(error),
         }
     }
 
     /// The answer of a write that is a value as it is, which may look like a refusal.
-    pub(super) async fn answer_with_any<T>(
-        self,
-        read: fn(TermView<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    pub(super) async fn answer_with_any<T>(self, read: Read<T>) -> Result<T, Error> {
         let answer = self.term_of_answer().await?;
         match refused(answer.view()).and_then(Refusal::of_write) {
             Some(refusal) => Err(refusal.into()),
@@ -126,10 +152,30 @@ impl Asked {
         }
     }
 
-    async fn term_of_answer(self) -> Result<OwnedTerm, CallError> {
-        let term = self.term.map_err(CallError::Unwritable)?;
-        let term = OwnedTerm::parse(term).map_err(CallError::Malformed)?;
-        self.client.call_term(&self.store, term.view(), self.timeout).await
+    async fn term_of_answer(self) -> Result<OwnedTerm, Error> {
+        let Self { target: Target { client, store, timeout, kinds }, request } = self;
+        let term = request.term()?;
+        if request.is_of_all() {
+            return Ok(client.call_term(&store, term.view(), timeout).await?);
+        }
+        let called = async {
+            // The process that is asked is the one whose node was looked at, whatever becomes of the name meanwhile.
+            let at = client.locate(&store).await?;
+            if !kinds.is_kvnode(&client, at.node()).await? {
+                return Err(Error::NotKvnode(Arc::clone(at.node())));
+            }
+            Ok(client.call_term(&at.into(), term.view(), Duration::MAX).await?)
+        };
+        within(timeout, called).await.unwrap_or(Err(CallError::Timeout.into()))
+    }
+}
+
+fn answered<T>(answer: TermView<'_>, word: &str, read: Read<T>) -> Result<T, Error> {
+    let is_answer =
+        |reason: TermView<'_>| reason.as_tuple::<2>().is_some_and(|[first, _]| first.is_atom(word));
+    match refused(answer) {
+        Some(reason) if !is_answer(reason) => Err(Refusal::read(reason).into()),
+        _ => read(answer),
     }
 }
 

@@ -9,7 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::figures::Served;
+use super::figures::{Served, StoreWatch};
+use super::reason::Reason;
 use super::server::KeyValueServer;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, TermView, TermWriter};
@@ -61,6 +62,7 @@ pub struct Forward {
     pub request: OwnedTerm,
     caller: OwnedCaller,
     dispatch: Arc<dyn Dispatch>,
+    figures: Arc<StoreWatch>,
     /// How callers get to the primary.
     known_as: ServerRef,
     _room: Room,
@@ -92,7 +94,7 @@ impl Forward {
     /// The primary was not reached: the write is nowhere, and the caller is told where it belongs.
     pub fn not_sent(self) {
         let known_as = self.known_as;
-        self.caller.reply(&*self.dispatch, |w| write_slave_of(w, &known_as));
+        self.caller.reply(&*self.dispatch, |w| write_slave_of(w, &known_as, &self.figures));
     }
 
     /// The primary was reached, and has not answered: whether it has the write nobody knows. The call ends with
@@ -100,7 +102,7 @@ impl Forward {
     pub fn lost(self, reason: &str) {
         let known_as = self.known_as;
         self.caller.end_call(&*self.dispatch, |w| {
-            w.tuple(2).atom(reason).tuple(2).atom("slave_of");
+            w.tuple(2).atom(reason).tuple(2).atom(Reason::SlaveOf.code());
             known_as.write(w);
         });
     }
@@ -116,8 +118,9 @@ impl fmt::Debug for Forward {
 }
 
 /// `{:error, {:slave_of, primary}}`
-fn write_slave_of(w: &mut TermWriter<'_>, primary: &ServerRef) {
-    w.tuple(2).atom("error").tuple(2).atom("slave_of");
+fn write_slave_of(w: &mut TermWriter<'_>, primary: &ServerRef, figures: &StoreWatch) {
+    figures.count_not_done(Reason::SlaveOf);
+    w.tuple(2).atom("error").tuple(2).atom(Reason::SlaveOf.code());
     primary.write(w);
 }
 
@@ -152,15 +155,16 @@ impl<S: Store> KeyValueServer<S> {
         }
         match writes {
             SlaveWrites::Accept => return false,
-            SlaveWrites::Refuse => turn.reply(caller, |w| write_slave_of(w, &known_as)),
+            SlaveWrites::Refuse => turn.reply(caller, |w| write_slave_of(w, &known_as, &self.watch)),
             SlaveWrites::Forward => match Room::take(&self.forwarded).filter(|_| is_there) {
-                None => turn.reply(caller, |w| write_slave_of(w, &known_as)),
+                None => turn.reply(caller, |w| write_slave_of(w, &known_as, &self.watch)),
                 Some(room) => self.follow.forward(Forward {
                     store: turn.me.pid.clone(),
                     primary: pid,
                     request: OwnedTerm::from(request),
                     caller: caller.to_owned(&turn.me.pid),
                     dispatch: Arc::clone(&self.dispatch),
+                    figures: Arc::clone(&self.watch),
                     known_as,
                     _room: room,
                 }),

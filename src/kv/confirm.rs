@@ -4,13 +4,15 @@
 //! confirms all writes before it, so many callers share one question to each slave.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::SlaveEntry;
+use super::figures::StoreWatch;
 use super::follow::Settling;
 use super::order::Order;
 use super::ranked::{Ranked, RankedReads, rank};
+use super::reason::Reason;
 use super::requests::Outcome;
 use super::source::Reads;
 use super::watch::Watches;
@@ -84,6 +86,7 @@ pub(super) struct Confirmations {
     pub(super) settling: Settling,
     queue: Ranked<rank::Waiting, Queue>,
     dispatch: Arc<dyn Dispatch>,
+    figures: OnceLock<Arc<StoreWatch>>,
 }
 
 impl Confirmations {
@@ -96,7 +99,18 @@ impl Confirmations {
             settling: Settling::default(),
             queue: Ranked::default(),
             dispatch,
+            figures: OnceLock::new(),
         }
+    }
+
+    /// Requests that are not done are counted here from now on; only the first of these counts.
+    pub(super) fn count_in(&self, figures: &Arc<StoreWatch>) {
+        _ = self.figures.set(Arc::clone(figures));
+    }
+
+    /// Where requests that are not done are counted.
+    pub(super) fn figures(&self) -> &StoreWatch {
+        self.figures.get_or_init(Arc::default)
     }
 
     /// The slaves that are not dropped.
@@ -169,8 +183,9 @@ impl Confirmations {
 
     fn unconfirmed(&self, Waiting { wanted, caller, .. }: Waiting) {
         let have = self.have(wanted);
+        self.figures().count_not_done(Reason::Unconfirmed);
         caller.reply(&*self.dispatch, |w| {
-            w.tuple(2).atom("error").tuple(3).atom("unconfirmed");
+            w.tuple(2).atom("error").tuple(3).atom(Reason::Unconfirmed.code());
             w.unsigned(have as u64).unsigned(wanted.slaves as u64);
         });
     }
@@ -212,7 +227,7 @@ impl Confirmations {
             done
         };
         for waiting in done {
-            waiting.outcome.send(waiting.caller, &*self.dispatch);
+            waiting.outcome.send(waiting.caller, &*self.dispatch, self.figures());
         }
     }
 

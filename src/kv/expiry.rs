@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Work;
 use super::clock::Clock;
 use super::confirm::Confirmations;
+use super::figures::StoreWatch;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
 use super::server::KeyValueServer;
@@ -121,6 +122,7 @@ struct Later {
     has_failed: Arc<AtomicBool>,
     confirmations: Arc<Confirmations>,
     dispatch: Arc<dyn Dispatch>,
+    figures: Arc<StoreWatch>,
 }
 
 impl Update for Later {
@@ -131,9 +133,10 @@ impl Update for Later {
 
 impl Pending for Later {
     fn done(self: Box<Self>, result: Result<Option<store::Written<'_>>, StoreError>) {
-        let Self { traits, store, has_failed, confirmations, dispatch, .. } = *self;
+        let Self { traits, store, has_failed, confirmations, dispatch, figures, .. } = *self;
         match result {
             Ok(Some(written)) => {
+                figures.count_expired();
                 let write = Committed { written, traits, revision: 0, confirmed: false, has_ended: true };
                 committed_later(&confirmations, &write, store, &*dispatch);
             }
@@ -309,6 +312,7 @@ impl<S: Store> KeyValueServer<S> {
                 has_failed: Arc::clone(has_failed),
                 confirmations: Arc::clone(&self.confirmations),
                 dispatch: Arc::clone(&self.dispatch),
+                figures: Arc::clone(&self.watch),
             })
         };
         let changes = [(key, Change::Delete)];
@@ -322,6 +326,7 @@ impl<S: Store> KeyValueServer<S> {
             let _order = self.confirmations.order.hold();
             match self.store().update(key, &mut update, later) {
                 Some(Ok(Some(seq))) => {
+                    self.watch.count_expired();
                     let write = write(seq);
                     committed(&write, &slaves, |slave| {
                         if let Some(node) = slave.node() {
@@ -339,7 +344,10 @@ impl<S: Store> KeyValueServer<S> {
         let Some(now) = self.store().update(key, &mut update, later) else { return };
         // It has answered at once for once.
         match now {
-            Ok(Some(seq)) => committed_later(&self.confirmations, &write(seq), store, &*self.dispatch),
+            Ok(Some(seq)) => {
+                self.watch.count_expired();
+                committed_later(&self.confirmations, &write(seq), store, &*self.dispatch);
+            }
             Ok(None) => {}
             Err(error) => not_deleted(has_failed, store, &error),
         }

@@ -9,9 +9,12 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::etf::TermWriter;
 use crate::kv::SlaveEntry;
+use crate::kv::reason::{Reason, ReasonKind};
 use crate::replica::PrimaryStanding;
 use crate::replica::upstream::PrimaryView;
+use crate::store::StoreError;
 
 /// Counters of one kind that are added up when they are read. Threads that count have one each, as far as these reach: two
 /// that wrote to one line of memory would wait for each other.
@@ -37,16 +40,14 @@ pub enum Served {
     Replicated,
     /// Any other call that it knows.
     Other,
-    /// A call or cast that it does not know, and a key or value that it cannot keep.
-    Refused,
     /// A caller's write while the store follows a kvnode's: what became of it [`SlaveWrites`](super::SlaveWrites) says.
     AtSlave,
 }
 
 impl Served {
     /// All kinds, in the order of [`Counts`].
-    pub const ALL: [Self; 7] =
-        [Self::Get, Self::Put, Self::Delete, Self::Replicated, Self::Other, Self::Refused, Self::AtSlave];
+    pub const ALL: [Self; 6] =
+        [Self::Get, Self::Put, Self::Delete, Self::Replicated, Self::Other, Self::AtSlave];
 
     /// Those whose rates are drawn over time.
     pub const DRAWN: [Self; 4] = [Self::Get, Self::Put, Self::Delete, Self::Replicated];
@@ -59,7 +60,6 @@ impl Served {
             Self::Delete => "delete",
             Self::Replicated => "replicated",
             Self::Other => "other",
-            Self::Refused => "refused",
             Self::AtSlave => "at_slave",
         }
     }
@@ -78,6 +78,8 @@ pub trait StoreFigures: Send + Sync {
     fn entries(&self) -> usize;
     /// Bytes of keys and values.
     fn bytes(&self) -> u64;
+    /// Keys that have a deadline.
+    fn deadlines(&self) -> usize;
     /// Its slaves.
     fn slaves(&self) -> Vec<Arc<SlaveEntry>>;
     /// Processes that watch it.
@@ -121,9 +123,14 @@ pub struct WatchFigures {
     pub overruns: u64,
 }
 
+/// Requests that were not done since the node started, one number for each of [`Reason::ALL`].
+pub type NotDone = [u64; Reason::ALL.len()];
+
 /// The counters of a store, and the server that has it now.
 pub struct StoreWatch {
     stripes: [Stripe; STRIPES],
+    not_done: [AtomicU64; Reason::ALL.len()],
+    expired: AtomicU64,
     serving: Mutex<Option<Weak<dyn StoreFigures>>>,
     events: AtomicU64,
     overruns: AtomicU64,
@@ -135,6 +142,8 @@ impl Default for StoreWatch {
     fn default() -> Self {
         Self {
             stripes: Default::default(),
+            not_done: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            expired: AtomicU64::new(0),
             serving: Mutex::new(None),
             events: AtomicU64::new(0),
             overruns: AtomicU64::new(0),
@@ -149,6 +158,44 @@ impl StoreWatch {
     pub fn count(&self, served: Served) {
         let stripe = STRIPE.with(|stripe| *stripe);
         self.stripes[stripe].0[served as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that is not done.
+    #[cold]
+    pub(super) fn count_not_done(&self, reason: Reason) {
+        self.not_done[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes `{:error, reason}`, and counts it.
+    pub(super) fn refused(&self, reason: Reason, w: &mut TermWriter<'_>) {
+        self.count_not_done(reason);
+        w.tuple(2).atom("error").atom(reason.code());
+    }
+
+    /// Counts a request, or a write of the primary, that the store has failed at.
+    pub(super) fn count_failed(&self, error: &StoreError) {
+        self.count_not_done(error.into());
+    }
+
+    /// Requests that were not done since the node started.
+    pub fn not_done(&self) -> NotDone {
+        self.not_done.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// How many of these are of a kind.
+    pub fn not_done_of(&self, kind: ReasonKind) -> u64 {
+        let of_kind = Reason::ALL.iter().zip(self.not_done()).filter(|(reason, _)| reason.kind() == kind);
+        of_kind.map(|(_, count)| count).sum()
+    }
+
+    /// A key that had ended is removed.
+    pub(super) fn count_expired(&self) {
+        self.expired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keys that were removed since the node started, as they had ended. A slave removes none: its primary deletes them.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
     }
 
     /// Watchers were sent so many events and entries, and so many were dropped as they were too slow.
@@ -230,13 +277,19 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..1000 {
                         watch.count(Served::Get);
-                        watch.count(Served::Refused);
+                        watch.count(Served::AtSlave);
+                        watch.count_not_done(Reason::TooLarge);
                     }
                 });
             }
         });
         let sum = 2 * STRIPES as u64 * 1000;
-        assert_eq!(watch.counts(), [sum, 0, 0, 0, 0, sum, 0]);
+        assert_eq!(watch.counts(), [sum, 0, 0, 0, 0, sum]);
+        assert_eq!(
+            (watch.not_done()[Reason::TooLarge as usize], watch.not_done_of(ReasonKind::Refused)),
+            (sum, sum)
+        );
+        assert_eq!(watch.not_done_of(ReasonKind::Conflict), 0);
     }
 
     #[test]

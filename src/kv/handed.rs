@@ -80,18 +80,24 @@ pub(super) fn told<S: Store>(
     match (completion, &result) {
         (Completion::Nobody, Ok(_)) => {}
         (Completion::FromPrimary(upstream, ticket), result) => {
+            if let Err(error) = result {
+                confirmations.figures().count_failed(error);
+            }
             upstream.stored(ticket, result, &store);
         }
         (Completion::Nobody, Err(error)) => {
+            confirmations.figures().count_failed(error);
             tracing::error!(?store, %error, "replicated write lost")
         }
-        (Completion::Caller(caller), result) => caller.reply(dispatch, |w| write_result(w, result)),
+        (Completion::Caller(caller), result) => {
+            caller.reply(dispatch, |w| write_result(w, result, confirmations.figures()));
+        }
         (Completion::Confirmed(caller, want, era), Ok(seq)) => {
             confirmations.wait(Wanted { seq: *seq, slaves: want, traits: needs, era }, caller);
         }
         (Completion::Confirmed(caller, ..), result) => {
             confirmations.not_written();
-            caller.reply(dispatch, |w| write_result(w, result));
+            caller.reply(dispatch, |w| write_result(w, result, confirmations.figures()));
         }
     }
 }

@@ -47,6 +47,7 @@ mod notes;
 mod operations;
 mod order;
 mod ranked;
+pub mod reason;
 pub mod request;
 pub mod requests;
 pub mod server;

@@ -17,6 +17,7 @@ use super::expiry::Expiry;
 use super::handed::Handed;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
+use super::reason::Reason;
 use super::requests::{Pages, Shape, write_unknown_option};
 use super::upstream::UpstreamEntry;
 use super::write::{
@@ -154,6 +155,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// The same, to be started.
     pub fn shared(self) -> Arc<Self> {
+        self.confirmations.count_in(&self.watch);
         Arc::new_cyclic(|this| Self { this: Weak::clone(this), ..self })
     }
 
@@ -203,7 +205,11 @@ impl<S: Store> KeyValueServer<S> {
         with_canonical(key, |key| {
             let (me, flags, here) = (turn.me, turn.flags, caller.node() == *turn.peer);
             let later = || self.answer_later(caller.to_owned(&me.pid), here.then_some(flags), Shape::Get);
-            self.store.get(key, |value| reply_value(self.clock.shown(value), caller, turn), later);
+            self.store.get(
+                key,
+                |value| reply_value(self.clock.shown(value), caller, &self.watch, turn),
+                later,
+            );
         })
     }
 
@@ -304,7 +310,7 @@ impl<S: Store> KeyValueServer<S> {
         }
         let later = |turn: &Turn<'_>| Completion::Caller(caller.to_owned(&turn.me.pid));
         if let Written::Now(result) = self.write(write, turn, 0, later)? {
-            turn.reply(caller, |w| write_result(w, &result));
+            turn.reply(caller, |w| write_result(w, &result, &self.watch));
         }
         Ok(())
     }
@@ -329,7 +335,7 @@ impl<S: Store> KeyValueServer<S> {
                 self.confirmations.wait(wanted, caller.to_owned(&turn.me.pid));
                 return Ok(());
             }
-            Ok(Written::Now(Err(error))) => turn.reply(caller, |w| write_error(w, &error)),
+            Ok(Written::Now(Err(error))) => turn.reply(caller, |w| write_error(w, &error, &self.watch)),
             Err(error) => {
                 self.confirmations.not_written();
                 return Err(error);
@@ -345,6 +351,7 @@ impl<S: Store> KeyValueServer<S> {
     /// The sender's fault: it cannot be kept.
     pub(super) fn cast_write(&self, write: Write<'_>, turn: &mut Turn<'_>) -> Result<(), TermError> {
         if let Written::Now(Err(error)) = self.write(write, turn, 0, |_| Completion::Nobody)? {
+            self.watch.count_failed(&error);
             tracing::error!(store = ?turn.me, peer = turn.peer, %error, "replicated write lost");
         }
         Ok(())
@@ -352,23 +359,24 @@ impl<S: Store> KeyValueServer<S> {
 
     #[cold]
     pub(super) fn unknown_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        self.watch.count(Served::Refused);
+        self.watch.count_not_done(Reason::BadCall);
         tracing::warn!(store = ?turn.me, ?request, peer = turn.peer, "unknown call ended");
         turn.end_call(caller, |w| {
-            w.tuple(2).atom("bad_call").term(request);
+            w.tuple(2).atom(Reason::BadCall.code()).term(request);
         });
     }
 
     fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let Some(path) = path.as_binary().and_then(|path| str::from_utf8(path).ok()) else {
-            return refuse(&"a backup's path is a binary", caller, turn);
+            return refuse(&"a backup's path is a binary", caller, &self.watch, turn);
         };
         let later = || {
             let (caller, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
-            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result))) as Done
+            let figures = Arc::clone(&self.watch);
+            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result, &figures))) as Done
         };
         if let Some(result) = self.store.backup(path, later) {
-            turn.reply(caller, |w| write_result(w, &result));
+            turn.reply(caller, |w| write_result(w, &result, &self.watch));
         }
     }
 }
@@ -400,8 +408,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(Request::Lookup(lookup)) => self.call_lookup(request, lookup, caller, turn),
             Some(Request::Edit { edit, options }) => self.call_edit(request, edit, options, caller, turn),
             Some(Request::UnknownOption { option }) => {
-                self.watch.count(Served::Refused);
-                turn.reply(caller, |w| write_unknown_option(w, option));
+                turn.reply(caller, |w| write_unknown_option(w, option, &self.watch));
                 Ok(())
             }
             Some(Request::AddSlave { slave }) => {
@@ -429,7 +436,10 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 let slaves = self.slaves();
                 self.upstream.with(|machine| {
                     turn.reply(caller, |w| {
-                        status::write(w, &self.store, machine, Source::seq(self), &slaves);
+                        let watches = self.confirmations.watches.len();
+                        let (store, figures, seq) = (&self.store, &*self.watch, Source::seq(self));
+                        let (upstream, slaves) = (machine, &slaves[..]);
+                        status::write(w, &status::Of { store, figures, watches, upstream, seq, slaves });
                     });
                 });
                 Ok(())
@@ -458,8 +468,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
         };
         if let Err(error) = served {
-            self.watch.count(Served::Refused);
-            refuse(&error, caller, turn);
+            refuse(&error, caller, &self.watch, turn);
         }
     }
 
@@ -481,13 +490,14 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 return self.superseded(session, store, turn);
             }
             None => {
-                self.watch.count(Served::Refused);
+                self.watch.count_not_done(Reason::BadCall);
                 tracing::warn!(store = ?turn.me, ?request, peer = turn.peer, "unknown cast ignored");
                 return;
             }
         };
         self.watch.count(Served::Replicated);
         if let Err(error) = done {
+            self.watch.count_not_done(Reason::BadArgument);
             tracing::error!(store = ?turn.me, peer = turn.peer, %error, "replicated write refused");
         }
     }
@@ -502,7 +512,13 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             .and_then(|(_, name)| name.as_atom());
         match lost {
             Some(name) => turn.effects.push(Effect::GlobalNameLost { name: name.to_str().into() }),
-            None => tracing::debug!(store = ?turn.me, ?message, "message ignored"),
+            None => {
+                // A call whose caller is no pid, which no function of OTP makes. (A `gen_server` would answer to an alias or a name.)
+                if message.as_tuple::<3>().is_some_and(|[kind, ..]| kind.is_atom("$gen_call")) {
+                    self.watch.count_not_done(Reason::BadCall);
+                }
+                tracing::debug!(store = ?turn.me, ?message, "message ignored");
+            }
         }
     }
 
@@ -558,6 +574,10 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
         self.store.bytes()
     }
 
+    fn deadlines(&self) -> usize {
+        self.store.deadlines()
+    }
+
     fn slaves(&self) -> Vec<Arc<SlaveEntry>> {
         Self::slaves(self)
     }
@@ -578,24 +598,33 @@ impl<S: Store> fmt::Debug for KeyValueServer<S> {
 }
 
 /// Ends a call whose key or value cannot be kept, or given to this caller.
-pub(super) fn refuse(error: &dyn fmt::Display, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+#[cold]
+pub(super) fn refuse(
+    error: &dyn fmt::Display,
+    caller: &Caller<'_>,
+    figures: &StoreWatch,
+    turn: &mut Turn<'_>,
+) {
+    figures.count_not_done(Reason::BadArgument);
     turn.end_call(caller, |w| {
-        w.tuple(2).atom("badarg").binary(error.to_string().as_bytes());
+        w.tuple(2).atom(Reason::BadArgument.code()).binary(error.to_string().as_bytes());
     });
 }
 
 /// Why a call ends whose answer would cost the caller's node its connection to us.
-pub(super) fn undecodable(w: &mut TermWriter<'_>) {
-    w.tuple(2).atom("system_limit").binary(b"this OTP version cannot decode the value");
+#[cold]
+pub(super) fn undecodable(w: &mut TermWriter<'_>, figures: &StoreWatch) {
+    figures.count_not_done(Reason::Undecodable);
+    w.tuple(2).atom(Reason::Undecodable.code()).binary(b"this OTP version cannot decode the value");
 }
 
 #[inline]
-fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, figures: &StoreWatch, turn: &mut Turn<'_>) {
     match value {
         None => turn.reply(caller, |w| {
             w.atom("nil");
         }),
-        Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, undecodable),
+        Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, |w| undecodable(w, figures)),
         // It is looked up again: what it is then is what the caller gets.
         Some(value) if !turn.has_room(value.bytes.len()) => turn.wait_for_room(),
         Some(Value { shared: Some(shared), .. }) => turn.reply_shared(caller, shared.clone()),
@@ -605,23 +634,28 @@ fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, turn: &mut Turn<'_
     }
 }
 
-pub(super) fn write_result<T>(w: &mut TermWriter<'_>, result: &Result<T, StoreError>) {
+// What writes a reason counts it: so none is answered that is not counted.
+
+pub(super) fn write_result<T>(w: &mut TermWriter<'_>, result: &Result<T, StoreError>, figures: &StoreWatch) {
     match result {
         Ok(_) => {
             w.atom("ok");
         }
-        Err(error) => write_error(w, error),
+        Err(error) => write_error(w, error, figures),
     }
 }
 
-pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError) {
+#[cold]
+pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError, figures: &StoreWatch) {
+    figures.count_failed(error);
     w.tuple(2).atom("error");
     write_reason(w, error);
 }
 
 /// Writes `{:error, {:not_kept, reason}}`: what was asked is so from here on, and forgotten after a restart.
-pub(super) fn write_not_kept(w: &mut TermWriter<'_>, error: &StoreError) {
-    w.tuple(2).atom("error").tuple(2).atom("not_kept");
+pub(super) fn write_not_kept(w: &mut TermWriter<'_>, error: &StoreError, figures: &StoreWatch) {
+    figures.count_not_done(Reason::NotKept);
+    w.tuple(2).atom("error").tuple(2).atom(Reason::NotKept.code());
     write_reason(w, error);
 }
 

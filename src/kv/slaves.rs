@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use super::figures::StoreWatch;
 use super::follow::SharedSource;
 use super::notes;
+use super::reason::Reason;
 use super::server::{refuse, write_not_kept};
 use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveEntry};
 use crate::etf::{Pid, TermView};
@@ -68,10 +70,15 @@ impl<S: Store> KeyValueServer<S> {
 
     pub(super) fn call_add_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let Some(name) = SlaveName::read(slave) else {
-            return refuse(&"a slave is an atom, {:global, name}, {name, node} or a pid", caller, turn);
+            return refuse(
+                &"a slave is an atom, {:global, name}, {name, node} or a pid",
+                caller,
+                &self.watch,
+                turn,
+            );
         };
         if is_own(&name, turn) {
-            return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Itself.code()));
+            return turn.reply(caller, |w| self.watch.refused(Refusal::Itself.into(), w));
         }
         self.forget_protecting(&name);
         match self.add_slave(name) {
@@ -80,7 +87,8 @@ impl<S: Store> KeyValueServer<S> {
                 tracing::info!(store = ?turn.me, slave = %slave.name(), "slave added");
                 // Whether it can be one is for itself to say, where it is a kvnode's; and it is to be one after a restart
                 // too, where the store keeps such things.
-                let answer = Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch));
+                let answer =
+                    Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch, &self.watch));
                 let (noted, followed) = (Arc::clone(&answer), Arc::clone(&answer));
                 if !self.note_slaves(move |result| noted.noted(result)) {
                     answer.noted(Ok(()));
@@ -89,7 +97,7 @@ impl<S: Store> KeyValueServer<S> {
                 self.follow_slave(slave, &turn.me.pid, Some(added));
             }
             Err(TooManySlaves) => {
-                turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom("too_many_slaves"));
+                turn.reply(caller, |w| self.watch.refused(Reason::TooManySlaves, w));
             }
         }
     }
@@ -131,10 +139,10 @@ impl<S: Store> KeyValueServer<S> {
     pub(super) fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
         if !removed {
-            return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom("no_slave"));
+            return turn.reply(caller, |w| self.watch.refused(Reason::NoSlave, w));
         }
         tracing::info!(store = ?turn.me, ?slave, "slave removed");
-        let answer = Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch));
+        let answer = Arc::new(Answer::new(caller.to_owned(&turn.me.pid), &self.dispatch, &self.watch));
         answer.followed(None);
         let noted = Arc::clone(&answer);
         if !self.note_slaves(move |result| noted.noted(result)) {
@@ -180,6 +188,7 @@ fn say_not_kept(error: &StoreError) {
 /// A caller that is answered when two things are done, or when one of them has failed.
 struct Answer {
     dispatch: Arc<dyn Dispatch>,
+    figures: Arc<StoreWatch>,
     waiting: Mutex<Waiting>,
 }
 
@@ -190,9 +199,10 @@ struct Waiting {
 }
 
 impl Answer {
-    fn new(caller: OwnedCaller, dispatch: &Arc<dyn Dispatch>) -> Self {
+    fn new(caller: OwnedCaller, dispatch: &Arc<dyn Dispatch>, figures: &Arc<StoreWatch>) -> Self {
         let waiting = Waiting { caller: Some(caller), noted: false, followed: false };
-        Self { dispatch: Arc::clone(dispatch), waiting: Mutex::new(waiting) }
+        let (dispatch, figures) = (Arc::clone(dispatch), Arc::clone(figures));
+        Self { dispatch, figures, waiting: Mutex::new(waiting) }
     }
 
     /// The names are kept, or could not be.
@@ -202,7 +212,7 @@ impl Answer {
             Err(error) => {
                 say_not_kept(&error);
                 if let Some(caller) = self.waiting.lock().caller.take() {
-                    caller.reply(&*self.dispatch, |w| write_not_kept(w, &error));
+                    caller.reply(&*self.dispatch, |w| write_not_kept(w, &error, &self.figures));
                 }
             }
         }
@@ -214,7 +224,7 @@ impl Answer {
             None => self.complete(|waiting| waiting.followed = true),
             Some(refusal) => {
                 if let Some(caller) = self.waiting.lock().caller.take() {
-                    caller.reply(&*self.dispatch, |w| _ = w.tuple(2).atom("error").atom(refusal.code()));
+                    caller.reply(&*self.dispatch, |w| self.figures.refused(refusal.into(), w));
                 }
             }
         }

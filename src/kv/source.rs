@@ -319,6 +319,10 @@ mod tests {
 
         fn raise_revision(&self, _above: u64) {}
 
+        fn deadlines(&self) -> usize {
+            0
+        }
+
         fn next_due(&self) -> Option<u64> {
             None
         }
@@ -380,6 +384,10 @@ mod tests {
         }
 
         fn raise_revision(&self, _above: u64) {}
+
+        fn deadlines(&self) -> usize {
+            0
+        }
 
         fn next_due(&self) -> Option<u64> {
             None

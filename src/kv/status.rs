@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::SlaveEntry;
+use super::figures::StoreWatch;
+use super::reason::Reason;
 use crate::etf::text::{InspectLimits, inspect};
 use crate::etf::{TermView, TermWriter, key};
 use crate::replica::upstream::PrimaryView;
@@ -12,27 +14,35 @@ use crate::store::Store;
 /// Keys that are shown of those whose values a slave cannot be sent.
 const WITHHELD_SHOWN: usize = 3;
 
+/// What a status is made of.
+pub(super) struct Of<'a, S> {
+    pub store: &'a S,
+    pub figures: &'a StoreWatch,
+    /// Watches that there are.
+    pub watches: usize,
+    pub upstream: &'a Upstream,
+    /// The number of the last write.
+    pub seq: u64,
+    pub slaves: &'a [Arc<SlaveEntry>],
+}
+
 /// Writes `%{role: r, entries: n, bytes: n, incarnation: n, term: n, seq: n, primary: p, slaves: [%{name: s, state: s,
-/// stale_keys: b, withheld: n, withheld_keys: [text], kind: k, since: t, error: e}]}`. `withheld` is how many keys have a value
+/// stale_keys: b, withheld: n, withheld_keys: [text], kind: k, since: t, error: e}], deadlines: n, expired: n, watches: n,
+/// not_done: %{reason => n}}`. `withheld` is how many keys have a value
 /// that the slave's OTP cannot decode, and which it is therefore not sent. `seq` is the number of the last write; `since` is
 /// when a slave's state began, as `System.system_time(:millisecond)`; `kind` and `stale_keys` are `nil` for a slave that was never
 /// found. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
 /// slaves is a `:primary`, and one without is whatever others make of it, `:single`: an Elixir primary does not tell a
 /// slave that it is one.
-pub(super) fn write<S: Store>(
-    w: &mut TermWriter<'_>,
-    store: &S,
-    upstream: &Upstream,
-    seq: u64,
-    slaves: &[Arc<SlaveEntry>],
-) {
+pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
+    let &Of { store, figures, watches, upstream, seq, slaves } = of;
     let primary = upstream.primary();
     let role = match primary {
         Some(_) => "slave",
         None if slaves.is_empty() => "single",
         None => "primary",
     };
-    w.map(8).atom("role").atom(role);
+    w.map(12).atom("role").atom(role);
     w.atom("entries").unsigned(store.len() as u64).atom("bytes").unsigned(store.bytes());
     w.atom("incarnation").unsigned(upstream.incarnation()).atom("term").unsigned(upstream.durable().term);
     w.atom("seq").unsigned(seq).atom("primary");
@@ -45,6 +55,19 @@ pub(super) fn write<S: Store>(
         write_slave(w, &slave.machine());
     }
     w.nil();
+    w.atom("deadlines").unsigned(store.deadlines() as u64).atom("expired").unsigned(figures.expired());
+    w.atom("watches").unsigned(watches as u64);
+    write_not_done(w, figures);
+}
+
+/// Requests that were not done, by why; of those reasons that there were.
+fn write_not_done(w: &mut TermWriter<'_>, figures: &StoreWatch) {
+    let not_done = Reason::ALL.iter().zip(figures.not_done());
+    let not_done: Vec<_> = not_done.filter(|(_, count)| *count > 0).collect();
+    w.atom("not_done").map(not_done.len());
+    for (reason, count) in not_done {
+        w.atom(reason.label()).unsigned(count);
+    }
 }
 
 fn write_primary(w: &mut TermWriter<'_>, primary: &PrimaryView<'_>) {
@@ -132,10 +155,15 @@ mod tests {
     use crate::replica::{Lineage, Membership, SlaveName};
     use crate::store::MemoryStore;
 
+    /// What a status ends with here.
+    const TAIL: &str = "deadlines: 0, expired: 0, watches: 2, not_done: %{guard_failed: 1}";
+
     fn shown(slaves: &[Arc<SlaveEntry>]) -> String {
-        let status = encode(|w| {
-            write(w, &MemoryStore::default(), &Upstream::new(7, Membership::default(), true), 1, slaves)
-        });
+        let (store, upstream) = (MemoryStore::default(), Upstream::new(7, Membership::default(), true));
+        let figures = StoreWatch::default();
+        figures.count_not_done(Reason::GuardFailed);
+        let of = Of { store: &store, figures: &figures, watches: 2, upstream: &upstream, seq: 1, slaves };
+        let status = encode(|w| write(w, &of));
         let whole = InspectLimits { text_bytes_max: usize::MAX };
         inspect(TermView::parse(&status).expect("a term"), whole)
     }
@@ -144,7 +172,7 @@ mod tests {
     fn a_status_has_each_slave_with_its_state() {
         assert_eq!(
             shown(&[]),
-            "%{role: :single, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: []}"
+            "%{role: :single, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: [], deadlines: 0, expired: 0, watches: 2, not_done: %{guard_failed: 1}}"
         );
         let slave = unfollowed(SlaveName::global("s"));
         let head = "%{role: :primary, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: [%{name: {:global, :s}, state: ";
@@ -152,7 +180,7 @@ mod tests {
         assert_eq!(
             shown(),
             format!(
-                "{head}:seeking, stale_keys: nil, withheld: 0, withheld_keys: [], kind: nil, since: nil, error: nil}}]}}"
+                "{head}:seeking, stale_keys: nil, withheld: 0, withheld_keys: [], kind: nil, since: nil, error: nil}}], {TAIL}}}"
             )
         );
         let (at, orphan) = (Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 }, [0, 1]);
@@ -184,7 +212,7 @@ mod tests {
         find(4, &orphan[1..]);
         let state = |state: &str| {
             format!(
-                "{head}{state}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}]}}"
+                "{head}{state}, stale_keys: false, withheld: 0, withheld_keys: [], kind: :elixir, since: nil, error: nil}}], {TAIL}}}"
             )
         };
         assert_eq!(shown(), state("{:copying, 0, 0}"));

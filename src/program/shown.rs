@@ -5,6 +5,7 @@ use serde::Serialize;
 
 #[cfg(feature = "http")]
 use crate::kv::figures::Served;
+use crate::kv::reason::ReasonKind;
 use crate::replica::{PrimaryStanding, StandingKind};
 
 /// With so many writes to come a side that is well is late.
@@ -91,17 +92,28 @@ pub(crate) const fn primary(state: PrimaryStanding) -> Shown {
     }
 }
 
-/// Everything of this for the page: `{"late": n, "requests": [word], "slave": {state: {…}}, "primary": {state: {…}}}`.
+/// A count with its noun, of one and of several: `1 key`, `2 keys`. `shown` writes the number.
+#[cfg(feature = "cli")]
+pub(crate) fn counted(count: u64, [one, several]: [&str; 2], shown: impl Fn(u64) -> String) -> String {
+    format!("{} {}", shown(count), if count == 1 { one } else { several })
+}
+
+/// What requests that were not done are called, the worst first.
+pub(crate) const NOT_DONE: [(ReasonKind, &str); 3] =
+    [(ReasonKind::Failed, "failed"), (ReasonKind::Refused, "refused"), (ReasonKind::Conflict, "conflicts")];
+
+/// Everything of this for the page: `{"late": n, "requests": [word], "not_done": [[kind, words]], "slave": {state: {…}}, "primary": {state: {…}}}`.
 #[cfg(feature = "http")]
 pub(crate) fn table() -> serde_json::Value {
     let slaves = StandingKind::ALL.map(|state| (state.code(), slave(state)));
     let primaries = PrimaryStanding::ALL.map(|state| (state.code(), primary(state)));
     let requests = Served::DRAWN.map(Served::code);
+    let not_done = NOT_DONE.map(|(kind, words)| (kind.code(), words));
     let object = |states: &[(&str, Shown)]| -> serde_json::Map<_, _> {
         states.iter().map(|(code, shown)| ((*code).to_owned(), serde_json::json!(shown))).collect()
     };
     serde_json::json!({
-        "late": LATE_WRITES, "requests": requests, "slave": object(&slaves), "primary": object(&primaries),
+        "late": LATE_WRITES, "requests": requests, "not_done": not_done, "slave": object(&slaves), "primary": object(&primaries),
     })
 }
 

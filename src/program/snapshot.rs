@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Program, StoreConfig};
 use crate::kv::SlaveEntry;
 use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch, WatchFigures};
+pub use crate::kv::reason::{Reason, ReasonKind};
 use crate::node;
 use crate::replica::{PrimaryStanding, SlaveName, SlaveState};
 
@@ -74,8 +75,17 @@ pub struct StoreSnapshot {
     pub entries: u64,
     /// Bytes of keys and values.
     pub bytes: u64,
+    /// Keys that have a deadline.
+    #[serde(default)]
+    pub deadlines: u64,
+    /// Keys that were removed since the node started, as they had ended.
+    #[serde(default)]
+    pub expired: u64,
     /// What it was asked for since the node started.
     pub requests: Requests,
+    /// Requests that were not done since then, by why: of those reasons that there were.
+    #[serde(default)]
+    pub not_done: Vec<NotDone>,
     /// Who is told of its changes.
     #[serde(default)]
     pub watches: Watches,
@@ -87,6 +97,40 @@ pub struct StoreSnapshot {
     pub primary_standing: Option<PrimarySnapshot>,
     /// Its slaves.
     pub slaves: Vec<SlaveSnapshot>,
+}
+
+impl StoreSnapshot {
+    /// Requests that were not done since the node started, for this reason.
+    pub fn not_done_by(&self, reason: Reason) -> u64 {
+        self.not_done.iter().find(|not_done| not_done.reason == reason.label()).map_or(0, |found| found.count)
+    }
+
+    /// The same of all reasons of a kind.
+    pub fn not_done_of(&self, kind: ReasonKind) -> u64 {
+        self.not_done.iter().filter(|not_done| not_done.kind == kind.code()).map(|found| found.count).sum()
+    }
+}
+
+/// Requests that were not done, for one reason. (Words are text, since a newer node may have reasons that are not known here.)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotDone {
+    /// A [`Reason`], by its word.
+    pub reason: String,
+    /// Its [`ReasonKind`], by its word.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Those reasons that there were.
+fn not_done(watch: &StoreWatch) -> Vec<NotDone> {
+    let counts = Reason::ALL.iter().zip(watch.not_done()).filter(|(_, count)| *count > 0);
+    let shown = counts.map(|(reason, count)| NotDone {
+        reason: reason.label().to_owned(),
+        kind: reason.kind().code().to_owned(),
+        count,
+    });
+    shown.collect()
 }
 
 /// The watchers of a store.
@@ -119,6 +163,7 @@ pub struct PrimarySnapshot {
 
 /// Requests since the start of the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Requests {
     /// `{:get, key}`.
     pub get: u64,
@@ -130,11 +175,10 @@ pub struct Requests {
     pub replicated: u64,
     /// Other calls that it knows.
     pub other: u64,
-    /// What it does not know, or cannot keep. (Those of the latter kind are also among the puts, gets and deletes.)
+    /// Requests that were refused: the sum of `not_done` of this kind. (A `kvnode top` of before reads it here.)
     pub refused: u64,
     /// Writes of callers while the store is a kvnode's slave, which `--slave-writes` is about. (They are among the puts and
     /// deletes too.)
-    #[serde(default)]
     pub at_slave: u64,
 }
 
@@ -152,15 +196,14 @@ impl Requests {
             Served::Delete => self.delete,
             Served::Replicated => self.replicated,
             Served::Other => self.other,
-            Served::Refused => self.refused,
             Served::AtSlave => self.at_slave,
         }
     }
 }
 
 impl From<Counts> for Requests {
-    fn from([get, put, delete, replicated, other, refused, at_slave]: Counts) -> Self {
-        Self { get, put, delete, replicated, other, refused, at_slave }
+    fn from([get, put, delete, replicated, other, at_slave]: Counts) -> Self {
+        Self { get, put, delete, replicated, other, refused: 0, at_slave }
     }
 }
 
@@ -227,7 +270,10 @@ fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> Store
         up: server.is_some(),
         entries: server.as_ref().map_or(0, |server| server.entries() as u64),
         bytes: server.as_ref().map_or(0, |server| server.bytes()),
-        requests: watch.counts().into(),
+        deadlines: server.as_ref().map_or(0, |server| server.deadlines() as u64),
+        expired: watch.expired(),
+        requests: Requests { refused: watch.not_done_of(ReasonKind::Refused), ..watch.counts().into() },
+        not_done: not_done(watch),
         watches: watch.watches().into(),
         primary,
         primary_standing,
@@ -294,5 +340,20 @@ mod tests {
         assert!(text.contains("node: \"a@h\"") && text.contains("stored_bytes: 8"), "{text}");
         assert!(!text.contains("of_node"), "{text}");
         assert_eq!(from_term::<Snapshot>(term.view()), Ok(snapshot));
+    }
+    /// The requests of a store as a `kvnode top` of before reads them.
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct RequestsBefore {
+        get: u64,
+        refused: u64,
+    }
+
+    #[test]
+    fn requests_are_read_by_versions_before_and_of_them() {
+        let now = Requests { get: 3, refused: 2, ..Requests::default() };
+        let term = OwnedTerm::write(|w| write_term(&now, w).expect("it is written")).expect("one term");
+        assert_eq!(from_term(term.view()), Ok(RequestsBefore { get: 3, refused: 2 }));
+        let before = OwnedTerm::write(|w| _ = w.map(1).atom("get").unsigned(3)).expect("one term");
+        assert_eq!(from_term(before.view()), Ok(Requests { get: 3, ..Requests::default() }));
     }
 }

@@ -58,6 +58,12 @@ pub enum CopyMark {
     Whole,
 }
 
+/// The numbers that the writes of so many keys have where they are told one by one: the last of them alone has the number of the
+/// write, and those before that of the write before. So nobody counts a part for the whole.
+pub fn key_by_key(seq: u64, keys: usize) -> impl Iterator<Item = u64> {
+    (1..=keys).rev().map(move |behind| if behind == 1 { seq } else { seq.saturating_sub(1) })
+}
+
 impl CopyMark {
     const ALL: [Self; 4] = [Self::Begin, Self::End, Self::Repair, Self::Whole];
 
@@ -165,4 +171,16 @@ pub fn write_siblings(w: &mut TermWriter<'_>, session: u64, slaves: &[KnownSlave
 /// Writes `{:replica_bye, session}`.
 pub fn write_bye(w: &mut TermWriter<'_>, session: u64) {
     w.tuple(2).atom("replica_bye").unsigned(session);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_several_keys_alone_has_the_number_of_the_write() {
+        let numbers = |seq, keys| key_by_key(seq, keys).collect::<Vec<_>>();
+        assert_eq!((numbers(7, 3), numbers(7, 1), numbers(0, 2)), (vec![6, 6, 7], vec![7], vec![0, 0]));
+        assert!(numbers(7, 0).is_empty());
+    }
 }

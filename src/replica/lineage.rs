@@ -99,7 +99,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 11] = [
+    /// All of them.
+    pub const ALL: [Self; 11] = [
         Self::Itself,
         Self::Cycle,
         Self::HasPrimary,

@@ -373,6 +373,10 @@ impl Store for DiskStore {
         }
     }
 
+    fn deadlines(&self) -> usize {
+        usize::try_from(self.totals.deadlines.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
     fn len(&self) -> usize {
         usize::try_from(self.totals.entries.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }

@@ -440,6 +440,10 @@ impl Store for MemoryStore {
         self.numbers.raise(above);
     }
 
+    fn deadlines(&self) -> usize {
+        self.deadlines.entries()
+    }
+
     fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().table.len()).sum()
     }

@@ -299,6 +299,10 @@ pub trait Store: Send + Sync + 'static {
     /// `later`.
     fn due(&self, now: u64, max: usize, later: impl FnOnce() -> DueDone) -> Option<Due>;
 
+    /// Number of keys that have a [deadline](Value::deadline), those that are past it too. It is asked for often, and from any
+    /// thread: a store counts as it writes.
+    fn deadlines(&self) -> usize;
+
     /// Number of keys.
     fn len(&self) -> usize;
 

@@ -193,6 +193,10 @@ impl Store for Shelf {
         self.entries.raise_revision(above);
     }
 
+    fn deadlines(&self) -> usize {
+        self.entries.deadlines()
+    }
+
     fn next_due(&self) -> Option<u64> {
         self.entries.next_due()
     }

@@ -79,6 +79,10 @@ impl Store for InPlace {
         self.entries.raise_revision(above);
     }
 
+    fn deadlines(&self) -> usize {
+        self.entries.deadlines()
+    }
+
     fn next_due(&self) -> Option<u64> {
         self.entries.next_due()
     }

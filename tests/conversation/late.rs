@@ -51,6 +51,10 @@ impl Store for Late {
 
     fn raise_revision(&self, _above: u64) {}
 
+    fn deadlines(&self) -> usize {
+        0
+    }
+
     fn next_due(&self) -> Option<u64> {
         None
     }

@@ -7,7 +7,7 @@ use crate::conversation::send;
 use crate::copies::{call, greet};
 
 /// Casts of the primary.
-fn cast(cluster: &mut Cluster, casts: &[&str]) {
+pub fn cast(cluster: &mut Cluster, casts: &[&str]) {
     for cast in casts {
         let answers = cluster.say(&send("kv", format!("{{:\"$gen_cast\", {cast}}}")));
         assert!(answers.is_empty(), "{answers:?}");
@@ -20,7 +20,7 @@ fn check(cluster: &mut Cluster, request: &str, expected: &str) {
 }
 
 /// A slave with two pairs of its primary's, which has counted to 60.
-fn slave(cluster: &mut Cluster) {
+pub fn slave(cluster: &mut Cluster) {
     for request in ["{:put, :own, 1}", "{:put, :k, 1}"] {
         check(cluster, request, ":ok");
     }

@@ -227,6 +227,45 @@ fn what_is_there_is_shown_first_and_what_changes_meanwhile_once() {
 }
 
 #[test]
+fn a_watcher_of_a_prefix_is_told_of_keys_that_begin_so() {
+    on_each(|mut store| {
+        for key in ["{:user, 1}", "{:user, 1.0, :a}", "{:user, 2}", "{:user}", "\"ab\""] {
+            store.written(&format!("{{:put, {key}, 1}}"));
+        }
+        let (reference, seq) = store.begin("initial: true, values: false, prefix: {:user, 1}");
+        let mut told = store.told();
+        assert_eq!(told.pop(), Some(format!("{{{seq}, :current}}")));
+        let mut shown: Vec<_> =
+            told.iter().filter_map(|told| told.split_once(", ").map(|(_, shown)| shown)).collect();
+        shown.sort_unstable();
+        assert_eq!(shown, [":put, {:user, 1.0, :a}}", ":put, {:user, 1}}"]);
+        store.written(
+            "{:put_many, [{{:user, 1, 2, 3}, 1}, {{:user, 10}, 1}, {[:user, 1], 1}, {{:other, 1}, 1}]}",
+        );
+        store.written("{:delete_many, [{:user, 1}, \"ab\", {:user, 2}]}");
+        store.written(":clear");
+        let expected = [(1, ":put, {:user, 1, 2, 3}"), (5, ":delete, {:user, 1}"), (8, ":clear")];
+        assert_eq!(store.told(), expected.map(|(at, told)| format!("{{{}, {told}}}", seq + at)));
+        let unwatch = term_with("{:unwatch, $1}", &[&reference]);
+        store.call(&unwatch[..]);
+        // Both are wanted where both are said.
+        let (_, seq) = store.begin("prefix: \"a\"");
+        store.begin("prefix: [1], match: [1, :_]");
+        for key in ["\"b\"", "\"a\"", "[1]", "[1, 2]", "\"abc\"", "[1, 2, 3]", "<<97, 1::size(3)>>"] {
+            store.written(&format!("{{:put, {key}, 1}}"));
+        }
+        let mut told = store.told();
+        told.sort_by_key(|told| told[1..].split(',').next().and_then(|seq| seq.parse::<u64>().ok()));
+        let expected = [(2, "\"a\""), (4, "[1, 2]"), (5, "\"abc\""), (7, "<<97, 1::size(3)>>")];
+        assert_eq!(told, expected.map(|(at, key)| format!("{{{}, :put, {key}, 1}}", seq + at)));
+        assert_eq!(format!("{:?}", store.watch("prefix: :user")), "{:error, :bad_prefix}");
+        let large = binary(&vec![7; PATTERN_BYTES_MAX]);
+        let answer = store.ask(term_with("{:watch, [prefix: $1]}", &[&large]));
+        assert_eq!(format!("{answer:?}"), format!("{{:error, {{:too_large, {PATTERN_BYTES_MAX}}}}}"));
+    });
+}
+
+#[test]
 fn a_key_whose_time_is_over_is_told_so() {
     on_each(|mut store| {
         let (_, seq) = store.begin("values: false");
@@ -361,7 +400,7 @@ fn what_is_no_watch_is_refused() {
     let mut cluster = cluster();
     for (options, expected) in [
         ("form: 1", "{:error, {:unknown_option, :form}}"),
-        ("prefix: :k", "{:error, {:unknown_option, :prefix}}"),
+        ("prefix: :k", "{:error, :bad_prefix}"),
         ("from: 1, initial: true", ""),
         ("from: -1", ""),
         ("from: :last", ""),

@@ -644,6 +644,10 @@ impl Store for Deferred {
         state.revision = state.revision.max(above.min(REVISION_RAISED_MAX));
     }
 
+    fn deadlines(&self) -> usize {
+        self.state.lock().data.values().filter(|held| held.deadline != 0).count()
+    }
+
     fn next_due(&self) -> Option<u64> {
         let state = self.state.lock();
         state.data.values().map(|held| held.deadline).filter(|deadline| *deadline != 0).min()

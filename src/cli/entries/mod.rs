@@ -8,10 +8,12 @@ mod part;
 pub(super) use export::{ExportArgs, export};
 pub(super) use import::{ImportArgs, import};
 
+use crate::program::shown;
+
 /// A page is asked for with so many entries, and so many are put at once.
 const AT_ONCE: usize = 1_000;
 
 /// `1 entry`, `2 entries`
 fn counted(count: u64) -> String {
-    format!("{count} {}", if count == 1 { "entry" } else { "entries" })
+    shown::counted(count, ["entry", "entries"], |count| count.to_string())
 }

@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline};
 
 use super::view::View;
 use crate::program::shown::{self, Mood};
-use crate::program::snapshot::{PrimarySnapshot, SlaveSnapshot, StoreSnapshot};
+use crate::program::snapshot::{PrimarySnapshot, ReasonKind, SlaveSnapshot, StoreSnapshot};
 use crate::replica::{PrimaryStanding, StandingKind};
 
 /// Lines of the plots, frames included.
@@ -145,13 +145,43 @@ fn stores(view: &View) -> Vec<Line<'_>> {
         }
         if store.watches.watchers > 0 {
             lines.push(Line::raw(format!(
-                "  {} watches, {} events/s, {} overruns",
-                short(store.watches.watchers as f64),
+                "  {}, {} events/s, {}",
+                counted(store.watches.watchers, ["watch", "watches"]),
                 rate(|store| store.watches.events),
-                short(store.watches.overruns as f64),
+                counted(store.watches.overruns, ["overrun", "overruns"]),
             )));
         }
+        let expired = rate(|store| store.expired);
+        if store.deadlines > 0 || store.expired > 0 {
+            let keys = counted(store.deadlines, ["key", "keys"]);
+            lines.push(Line::raw(format!("  {keys} with a deadline, {expired} expired/s")));
+        }
+        lines.extend(not_done(view, number, store));
         lines.extend(store.slaves.iter().map(slave));
+    }
+    lines
+}
+
+fn counted(count: u64, nouns: [&str; 2]) -> String {
+    shown::counted(count, nouns, |count| short(count as f64))
+}
+
+/// Requests of a store that were not done, where there were any: of each kind the rate, and how many for which reason.
+fn not_done(view: &View, number: usize, store: &StoreSnapshot) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for (kind, words) in shown::NOT_DONE {
+        let of_kind = store.not_done.iter().filter(|not_done| not_done.kind == kind.code());
+        let reasons: Vec<String> =
+            of_kind.map(|of| format!("{} {}", of.reason, short(of.count as f64))).collect();
+        if reasons.is_empty() {
+            continue;
+        }
+        let rate = view.store_rate(number, |store| store.not_done_of(kind));
+        // What fails now is somebody's to look at.
+        let is_bad = kind == ReasonKind::Failed && rate > 0.0;
+        let shown = if is_bad { style(Color::Red) } else { Style::new() };
+        let text = format!("  {words} {}/s: {}", short(rate), reasons.join(", "));
+        lines.push(Line::styled(cut(&text, 78), shown));
     }
     lines
 }
@@ -286,7 +316,7 @@ mod tests {
     use crate::node::{self, PeerSnapshot};
     use crate::program::Snapshot;
     use crate::program::snapshot::LoggedLine;
-    use crate::program::snapshot::{Requests, Watches};
+    use crate::program::snapshot::{NotDone, Requests, Watches};
 
     fn snapshot(uptime_secs: f64, get: u64) -> Snapshot {
         let slave = |name: &str, node: Option<&str>, state: &str, lag, total| SlaveSnapshot {
@@ -327,7 +357,10 @@ mod tests {
                 up: true,
                 entries: 48_213,
                 bytes: 5 << 20,
+                deadlines: 0,
+                expired: 0,
                 requests: Requests { get, ..Requests::default() },
+                not_done: Vec::new(),
                 watches: Watches::default(),
                 primary: None,
                 primary_standing: None,
@@ -387,7 +420,36 @@ mod tests {
         let mut view = View::new(watched(10.0, 100));
         view.look(watched(12.0, 500));
         let text = drawn(&view, 80, 30).join("\n");
-        assert!(text.contains("  3 watches, 200 events/s, 1 overruns"), "{text}");
+        assert!(text.contains("  3 watches, 200 events/s, 1 overrun"), "{text}");
+    }
+
+    #[test]
+    fn keys_that_end_and_requests_that_are_not_done_are_seen_where_there_are_some() {
+        let with = |uptime, expired, conflicts| {
+            let mut now = snapshot(uptime, 1000);
+            (now.stores[0].deadlines, now.stores[0].expired) = (12_345, expired);
+            let not_done = |kind: &str, reason: &str, count| NotDone {
+                reason: reason.to_owned(),
+                kind: kind.to_owned(),
+                count,
+            };
+            now.stores[0].not_done = vec![
+                not_done("refused", "too_large", 3),
+                not_done("refused", "slave_of", 1),
+                not_done("conflict", "conflict", conflicts),
+                not_done("failed", "no_space", 2),
+            ];
+            now
+        };
+        let mut view = View::new(with(10.0, 100, 5));
+        view.look(with(12.0, 500, 25));
+        let text = drawn(&view, 80, 30).join("\n");
+        assert!(text.contains("  12.3k keys with a deadline, 200 expired/s"), "{text}");
+        for line in
+            ["failed 0/s: no_space 2", "refused 0/s: too_large 3, slave_of 1", "conflicts 10/s: conflict 25"]
+        {
+            assert!(text.contains(&format!("│  {line} ")), "{line:?} is not in\n{text}");
+        }
     }
 
     #[test]

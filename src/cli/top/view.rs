@@ -71,8 +71,8 @@ impl View {
     }
 
     /// What a counter of a store has counted in a second.
-    pub(super) fn store_rate(&self, number: usize, counter: fn(&StoreSnapshot) -> u64) -> f64 {
-        let now = self.now.stores.get(number).map_or(0, counter);
+    pub(super) fn store_rate(&self, number: usize, counter: impl Fn(&StoreSnapshot) -> u64) -> f64 {
+        let now = self.now.stores.get(number).map_or(0, &counter);
         let before = self.before.as_ref().and_then(|before| before.stores.get(number)).map_or(now, counter);
         now.saturating_sub(before) as f64 / self.secs()
     }

@@ -10,7 +10,7 @@
 //! Where a term ends its bytes may go on as those of another one, with an escaped 0 or the inverse of that. So a stretch of all that goes on
 //! behind some terms is not all that begins with their bytes: it lies between [`GOES_ON`] and [`ESCAPES`].
 
-use super::{BITS, LIST, NIL, TIES, TUPLE, escape, main_part, write_count};
+use super::{BITS, LIST, NIL, TIES, TUPLE, canonical_order_head, escape, main_part, write_count};
 use crate::etf::tag::BINARY_EXT;
 use crate::etf::{TermError, TermView, key};
 
@@ -118,6 +118,20 @@ impl TermRange {
     pub fn telling_bytes(&self) -> usize {
         // A count of elements has up to nine.
         1 + self.start.len().max(self.end.as_ref().map_or(0, Vec::len)).max(self.elements.len() + 10)
+    }
+
+    /// Whether a term is in it, by its canonical bytes.
+    ///
+    /// # Errors
+    /// They are no term.
+    pub fn has(&self, canonical: &[u8]) -> Result<bool, TermError> {
+        let (head, _) = canonical_order_head(canonical, self.telling_bytes())?;
+        Ok(self.see(&head) == Seen::In)
+    }
+
+    /// Bytes that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.start.len() + self.end.as_ref().map_or(0, Vec::len) + self.elements.len()
     }
 
     /// How a key lies to it, of which [`telling_bytes`](Self::telling_bytes) are enough.

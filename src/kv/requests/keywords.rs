@@ -1,6 +1,7 @@
 //! The options of a request that changes nothing: a keyword list, of which each request knows names of its own.
 
 use super::{PATTERN_BYTES_MAX, Refusal, Unserved};
+use crate::etf::order::TermRange;
 use crate::etf::pattern::{Pattern, PatternError};
 use crate::etf::{AtomView, TermView};
 
@@ -53,4 +54,12 @@ pub(super) fn pattern(value: TermView<'_>) -> Result<Pattern, Unread<'static>> {
         return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
     }
     Ok(Pattern::new(value)?)
+}
+
+/// The range of `prefix:`.
+pub(super) fn prefix(value: TermView<'_>) -> Result<TermRange, Unserved> {
+    if value.bytes().len() > PATTERN_BYTES_MAX {
+        return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
+    }
+    Ok(TermRange::prefix(value)?.ok_or(Refusal::BadPrefix)?)
 }

@@ -185,17 +185,18 @@ impl<S: Store> KeyValueServer<S> {
         shape: Shape,
     ) -> ReadDone {
         let (dispatch, clock) = (Arc::clone(&self.dispatch), Arc::clone(&self.clock));
+        let figures = Arc::clone(&self.watch);
         Box::new(move |found: Result<Option<Value<'_>>, StoreError>| {
             let found = found.map(|value| clock.shown(value));
             if let (Ok(Some(value)), Some(flags)) = (&found, flags)
                 && shape.has_value()
                 && !flags.can_decode(value.traits)
             {
-                return caller.end_call(&*dispatch, undecodable);
+                return caller.end_call(&*dispatch, |w| undecodable(w, &figures));
             }
             caller.reply(&*dispatch, |w| match found {
                 Ok(value) => shape.write(w, value, &clock),
-                Err(error) => write_error(w, &error),
+                Err(error) => write_error(w, &error, &figures),
             });
         })
     }
@@ -232,7 +233,7 @@ impl<S: Store> KeyValueServer<S> {
         with_canonical(key, |key| {
             let (me, flags) = (turn.me, (caller.node() == *turn.peer).then_some(turn.flags));
             let later = || self.answer_later(caller.to_owned(&me.pid), flags, shape);
-            self.store().get(key, |value| reply_one(shape, value, &self.clock, caller, turn), later);
+            self.store().get(key, |value| reply_one(shape, value, self, caller, turn), later);
         })?;
         Ok(())
     }
@@ -256,8 +257,8 @@ impl<S: Store> KeyValueServer<S> {
         let now = |found: &[Option<Value<'_>>]| {
             let found = &shown(found, &self.clock);
             match measure(&named, found, Some(turn.flags)) {
-                Err(refusal) => turn.reply(caller, |w| refusal.write(w)),
-                Ok((_, false)) => turn.end_call(caller, undecodable),
+                Err(refusal) => turn.reply(caller, |w| refusal.write(w, &self.watch)),
+                Ok((_, false)) => turn.end_call(caller, |w| undecodable(w, &self.watch)),
                 Ok((bytes, _)) if !turn.has_room(bytes) => turn.wait_for_room(),
                 Ok(_) => turn.reply(caller, |w| write_found(w, &named, found)),
             }
@@ -273,14 +274,15 @@ impl<S: Store> KeyValueServer<S> {
         flags: Option<DistributionFlags>,
     ) -> ReadManyDone {
         let (dispatch, clock) = (Arc::clone(&self.dispatch), Arc::clone(&self.clock));
+        let figures = Arc::clone(&self.watch);
         Box::new(move |found: Result<&[Option<Value<'_>>], StoreError>| {
             let found = &match found {
                 Ok(found) => shown(found, &clock),
-                Err(error) => return caller.reply(&*dispatch, |w| write_error(w, &error)),
+                Err(error) => return caller.reply(&*dispatch, |w| write_error(w, &error, &figures)),
             };
             match measure(&named, found, flags) {
-                Err(refusal) => caller.reply(&*dispatch, |w| refusal.write(w)),
-                Ok((_, false)) => caller.end_call(&*dispatch, undecodable),
+                Err(refusal) => caller.reply(&*dispatch, |w| refusal.write(w, &figures)),
+                Ok((_, false)) => caller.end_call(&*dispatch, |w| undecodable(w, &figures)),
                 Ok(_) => caller.reply(&*dispatch, |w| write_found(w, &named, found)),
             }
         })
@@ -298,16 +300,19 @@ pub(super) fn shown<'f, 'v>(found: &'f [Option<Value<'v>>], clock: &Clock) -> Co
     found.iter().map(|value| value.filter(|value| !is_past(value))).collect()
 }
 
-fn reply_one(
+fn reply_one<S: Store>(
     shape: Shape,
     value: Option<Value<'_>>,
-    clock: &Clock,
+    server: &KeyValueServer<S>,
     caller: &Caller<'_>,
     turn: &mut Turn<'_>,
 ) {
+    let clock = &server.clock;
     let value = clock.shown(value);
     match value.filter(|_| shape.has_value()) {
-        Some(value) if !turn.can_decode(value.traits) => turn.end_call(caller, undecodable),
+        Some(value) if !turn.can_decode(value.traits) => {
+            turn.end_call(caller, |w| undecodable(w, &server.watch));
+        }
         Some(value) if !turn.has_room(value.bytes.len()) => turn.wait_for_room(),
         Some(Value { shared: Some(shared), .. }) if shape.ends_with_value() => {
             turn.reply_ending(caller, |w| shape.begin(w), shared.clone());

@@ -3,6 +3,8 @@
 use super::Refusal;
 use crate::distribution::{DistributionFlags, LARGE_BYTES};
 use crate::etf::{SharedBytes, TermWriter, encode};
+use crate::kv::figures::StoreWatch;
+use crate::kv::reason::Reason;
 use crate::kv::server::undecodable;
 use crate::process::{Caller, Dispatch, OwnedCaller, Turn};
 use crate::store::Value;
@@ -16,6 +18,8 @@ pub(in crate::kv) enum Outcome {
     Term(Vec<u8>),
     /// The same, in memory that others have too.
     Shared(SharedBytes),
+    /// An encoded term that says so: what is there is not what was expected, and nothing has changed.
+    Conflict(Reason, Vec<u8>),
     /// `{:error, reason}`: nothing has changed.
     Refused(Refusal),
     /// The call ends, and nothing has changed: the caller's node cannot decode what it would get.
@@ -35,55 +39,70 @@ impl Outcome {
     /// The bytes that it holds.
     pub(in crate::kv) fn bytes(&self) -> usize {
         match self {
-            Self::Term(bytes) => bytes.len(),
+            Self::Term(bytes) | Self::Conflict(_, bytes) => bytes.len(),
             Self::Shared(shared) => shared.len(),
             Self::Atom(_) | Self::Refused(_) | Self::Undecodable | Self::NoRoom => 0,
         }
     }
 
-    fn write(&self, w: &mut TermWriter<'_>) {
+    fn write(&self, w: &mut TermWriter<'_>, figures: &StoreWatch) {
         match self {
             Self::Atom(atom) => _ = w.atom(atom),
             Self::Term(bytes) => _ = w.raw(bytes),
+            Self::Conflict(reason, bytes) => {
+                figures.count_not_done(*reason);
+                w.raw(bytes);
+            }
             Self::Shared(shared) => _ = w.raw(shared),
-            Self::Refused(refusal) => refusal.write(w),
+            Self::Refused(refusal) => refusal.write(w, figures),
             Self::Undecodable | Self::NoRoom => _ = w.atom("nil"),
         }
     }
 
     /// Answers the call that is being handled.
-    pub(super) fn reply(self, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+    pub(super) fn reply(self, caller: &Caller<'_>, figures: &StoreWatch, turn: &mut Turn<'_>) {
         match self {
-            Self::Undecodable => turn.end_call(caller, undecodable),
+            Self::Undecodable => turn.end_call(caller, |w| undecodable(w, figures)),
             Self::NoRoom => turn.wait_for_room(),
             Self::Shared(shared) => turn.reply_shared(caller, shared),
-            outcome => turn.reply(caller, |w| outcome.write(w)),
+            outcome => turn.reply(caller, |w| outcome.write(w, figures)),
         }
     }
 
     /// Answers a call that was handled before.
-    pub(in crate::kv) fn send(self, caller: OwnedCaller, dispatch: &dyn Dispatch) {
+    pub(in crate::kv) fn send(self, caller: OwnedCaller, dispatch: &dyn Dispatch, figures: &StoreWatch) {
         match self {
-            Self::Undecodable => caller.end_call(dispatch, undecodable),
-            outcome => caller.reply(dispatch, |w| outcome.write(w)),
+            Self::Undecodable => caller.end_call(dispatch, |w| undecodable(w, figures)),
+            outcome => caller.reply(dispatch, |w| outcome.write(w, figures)),
         }
     }
 }
 
 impl Refusal {
-    /// Writes `{:error, reason}`.
-    pub(super) fn write(self, w: &mut TermWriter<'_>) {
+    const fn reason(self) -> Reason {
+        match self {
+            Self::NotAnInteger => Reason::NotAnInteger,
+            Self::TooMany(_) => Reason::TooMany,
+            Self::TooLarge(_) => Reason::TooLarge,
+            Self::Unordered => Reason::Unordered,
+            Self::BadPrefix => Reason::BadPrefix,
+            Self::PrefixAndRange => Reason::PrefixAndRange,
+            Self::BadCursor => Reason::BadCursor,
+            Self::Busy => Reason::Busy,
+            Self::TooOld => Reason::TooOld,
+        }
+    }
+
+    /// Writes `{:error, reason}`, and counts it.
+    pub(super) fn write(self, w: &mut TermWriter<'_>, figures: &StoreWatch) {
+        let reason = self.reason();
+        figures.count_not_done(reason);
         w.tuple(2).atom("error");
         match self {
-            Self::NotAnInteger => w.atom("not_an_integer"),
-            Self::TooOld => w.atom("too_old"),
-            Self::Unordered => w.atom("unordered"),
-            Self::BadPrefix => w.atom("bad_prefix"),
-            Self::PrefixAndRange => w.atom("prefix_and_range"),
-            Self::BadCursor => w.atom("bad_cursor"),
-            Self::Busy => w.atom("busy"),
-            Self::TooMany(bound) => w.tuple(2).atom("too_many").unsigned(bound as u64),
-            Self::TooLarge(bound) => w.tuple(2).atom("too_large").unsigned(bound as u64),
+            Self::TooMany(bound) | Self::TooLarge(bound) => {
+                w.tuple(2).atom(reason.code()).unsigned(bound as u64)
+            }
+            _ => w.atom(reason.code()),
         };
     }
 }
@@ -122,13 +141,14 @@ impl Reader {
     /// The answer that something else is there than was expected, `{:error, {:conflict, present}}`, or why it cannot be given.
     pub(super) fn conflict(self, present: Option<Value<'_>>) -> Outcome {
         self.check(present).err().unwrap_or_else(|| {
-            Outcome::Term(encode(|w| {
-                w.tuple(2).atom("error").tuple(2).atom("conflict");
+            let told = encode(|w| {
+                w.tuple(2).atom("error").tuple(2).atom(Reason::Conflict.code());
                 match present {
                     None => w.atom("absent"),
                     Some(value) => w.tuple(3).atom("value").raw(value.bytes).unsigned(value.revision),
                 };
-            }))
+            });
+            Outcome::Conflict(Reason::Conflict, told)
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::keywords::{Keyword, Unread, keywords, pattern};
+use super::keywords::{Keyword, Unread, keywords, pattern, prefix};
 use super::{Refusal, Unserved};
 use crate::distribution::DistributionFlags;
 use crate::etf::order::TermRange;
@@ -11,7 +11,9 @@ use crate::etf::pattern::Pattern;
 use crate::etf::tag::NIL_EXT;
 use crate::etf::{TermView, TermWriter, Traits, key};
 use crate::kv::clock::Clock;
+use crate::kv::figures::StoreWatch;
 use crate::kv::ranked::{Ranked, rank};
+use crate::kv::reason::Reason;
 use crate::kv::server::{KeyValueServer, undecodable, write_error};
 use crate::kv::{Work, requests};
 use crate::process::{Caller, OwnedCaller, Turn};
@@ -71,7 +73,7 @@ struct Ordered {
 struct OrderOptions<'a> {
     from: Option<TermView<'a>>,
     to: Option<TermView<'a>>,
-    prefix: Option<TermView<'a>>,
+    prefix: Option<TermRange>,
     /// Also where it is `false`: who says so wants the order.
     reverse: Option<bool>,
 }
@@ -82,7 +84,7 @@ impl OrderOptions<'_> {
         let Self { from, to, prefix, reverse } = self;
         let mut range = match prefix {
             Some(_) if from.is_some() || to.is_some() => return Err(Refusal::PrefixAndRange.into()),
-            Some(prefix) => TermRange::prefix(prefix)?.ok_or(Refusal::BadPrefix)?,
+            Some(range) => range,
             None if from.is_none() && to.is_none() && reverse.is_none() => return Ok(None),
             None => TermRange::default(),
         };
@@ -122,7 +124,7 @@ impl Asked {
                 b"keys" if value.is_atom("true") || value.is_atom("false") => {
                     asked.keys_only = value.is_atom("true");
                 }
-                b"from" | b"to" | b"prefix" if value.bytes().len() > PATTERN_BYTES_MAX => {
+                b"from" | b"to" if value.bytes().len() > PATTERN_BYTES_MAX => {
                     return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
                 }
                 b"match" => asked.pattern = Some(pattern(value)?),
@@ -135,7 +137,7 @@ impl Asked {
                 }
                 b"from" => order.from = Some(value),
                 b"to" => order.to = Some(value),
-                b"prefix" => order.prefix = Some(value),
+                b"prefix" => order.prefix = Some(prefix(value)?),
                 b"reverse" if value.is_atom("true") || value.is_atom("false") => {
                     order.reverse = Some(value.is_atom("true"));
                 }
@@ -236,7 +238,7 @@ impl<S: Store> KeyValueServer<S> {
             Ok(asked) => asked,
             Err(Unread::Unserved(unserved)) => return Err(unserved),
             Err(Unread::Option(name)) => {
-                turn.reply(caller, |w| write_unknown_option(w, name));
+                turn.reply(caller, |w| write_unknown_option(w, name, &self.watch));
                 return Ok(());
             }
         };
@@ -247,10 +249,12 @@ impl<S: Store> KeyValueServer<S> {
             return self.scan_later(asked, caller, turn);
         } else {
             match asked.page(self.store(), &self.clock) {
-                Err(error) => turn.reply(caller, |w| write_error(w, &error)),
+                Err(error) => turn.reply(caller, |w| write_error(w, &error, &self.watch)),
                 Ok((_, Page::Foreign)) => return Err(Refusal::BadCursor.into()),
                 Ok((_, Page::Unordered)) => return Err(Refusal::Unordered.into()),
-                Ok((shown, _)) if !turn.can_decode(shown.traits) => turn.end_call(caller, undecodable),
+                Ok((shown, _)) if !turn.can_decode(shown.traits) => {
+                    turn.end_call(caller, |w| undecodable(w, &self.watch));
+                }
                 Ok((shown, page)) => turn.reply(caller, |w| write_page(w, &shown, &page)),
             }
         }
@@ -282,15 +286,15 @@ impl<S: Store> KeyValueServer<S> {
             next
         };
         let Some(Later { asked, caller, flags }) = next else { return false };
-        let dispatch = Arc::clone(&self.dispatch);
+        let (dispatch, figures) = (Arc::clone(&self.dispatch), Arc::clone(&self.watch));
         // Where this ends by a fault of ours the call is answered, and the others are read by the next that is asked for.
         let _over = Over(&self.pages);
         let read = Owed::new(move |page: Result<(Shown, Page), StoreError>| match page {
-            Err(error) => caller.reply(&*dispatch, |w| write_error(w, &error)),
-            Ok((_, Page::Foreign)) => caller.reply(&*dispatch, |w| Refusal::BadCursor.write(w)),
-            Ok((_, Page::Unordered)) => caller.reply(&*dispatch, |w| Refusal::Unordered.write(w)),
+            Err(error) => caller.reply(&*dispatch, |w| write_error(w, &error, &figures)),
+            Ok((_, Page::Foreign)) => caller.reply(&*dispatch, |w| Refusal::BadCursor.write(w, &figures)),
+            Ok((_, Page::Unordered)) => caller.reply(&*dispatch, |w| Refusal::Unordered.write(w, &figures)),
             Ok((shown, _)) if flags.is_some_and(|flags| !flags.can_decode(shown.traits)) => {
-                caller.end_call(&*dispatch, undecodable);
+                caller.end_call(&*dispatch, |w| undecodable(w, &figures));
             }
             Ok((shown, page)) => caller.reply(&*dispatch, |w| write_page(w, &shown, &page)),
         });
@@ -311,6 +315,7 @@ impl Drop for Over<'_> {
 }
 
 /// Writes `{:error, {:unknown_option, name}}`.
-pub(in crate::kv) fn write_unknown_option(w: &mut TermWriter<'_>, name: TermView<'_>) {
-    w.tuple(2).atom("error").tuple(2).atom("unknown_option").term(name);
+pub(in crate::kv) fn write_unknown_option(w: &mut TermWriter<'_>, name: TermView<'_>, figures: &StoreWatch) {
+    figures.count_not_done(Reason::UnknownOption);
+    w.tuple(2).atom("error").tuple(2).atom(Reason::UnknownOption.code()).term(name);
 }

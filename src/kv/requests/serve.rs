@@ -9,7 +9,6 @@ use super::single::OfKey;
 use super::{Edit, Lookup, Many, Unserved, WriteOptions};
 use crate::etf::{TermError, TermView, Traits};
 use crate::kv::confirm::{Confirmations, Era, Wanted};
-use crate::kv::figures::Served;
 use crate::kv::order::{Committed, revision_of};
 use crate::kv::server::{with_canonical, write_error};
 use crate::kv::write::{committed, committed_later, ended, replicate};
@@ -93,8 +92,10 @@ impl Asked {
                     confirmations.not_written();
                 }
                 match result {
-                    Ok(_) => outcome.send(caller, &*dispatch),
-                    Err(error) => caller.reply(&*dispatch, |w| write_error(w, &error)),
+                    Ok(_) => outcome.send(caller, &*dispatch, confirmations.figures()),
+                    Err(error) => {
+                        caller.reply(&*dispatch, |w| write_error(w, &error, confirmations.figures()));
+                    }
                 }
             }
         }
@@ -135,7 +136,7 @@ impl<S: Store> KeyValueServer<S> {
             })
             .map_err(Unserved::Term),
             Ok(Prepared::Many(many, _)) if many.is_empty() => {
-                Outcome::OK.reply(caller, turn);
+                Outcome::OK.reply(caller, &self.watch, turn);
                 Ok(())
             }
             Ok(Prepared::Many(many, stamp)) => {
@@ -169,8 +170,7 @@ impl<S: Store> KeyValueServer<S> {
             Ok(()) => {}
             Err(Unserved::Shape) => self.unknown_call(request, caller, turn),
             Err(Unserved::Refused(refusal)) => {
-                self.watch.count(Served::Refused);
-                turn.reply(caller, |w| refusal.write(w));
+                turn.reply(caller, |w| refusal.write(w, &self.watch));
             }
             Err(Unserved::Term(error)) => return Err(error),
         }
@@ -199,8 +199,8 @@ impl<S: Store> KeyValueServer<S> {
             (_, None) => {}
         }
         match result {
-            Ok(_) => edit.into_outcome().reply(caller, turn),
-            Err(error) => turn.reply(caller, |w| write_error(w, &error)),
+            Ok(_) => edit.into_outcome().reply(caller, &self.watch, turn),
+            Err(error) => turn.reply(caller, |w| write_error(w, &error, &self.watch)),
         }
     }
 

@@ -11,6 +11,7 @@ use super::serve::{Asked, Changes};
 use super::{BYTES_MAX, Refusal, SUMS_BYTES_MAX, Unserved, edit, listed, lookup};
 use crate::etf::{Integer, TermView, Traits, encode};
 use crate::kv::clock::Clock;
+use crate::kv::reason::Reason;
 use crate::kv::write::{Stamp, check_value};
 use crate::process::Turn;
 use crate::store::{Change, PendingMany, Store, StoreError, UpdateMany, Value, Written};
@@ -205,8 +206,13 @@ impl Plan<'_> {
         let has = |key: usize| present.get(key).copied().flatten();
         if let Some(guard) = self.guards.iter().find(|guard| !guard.condition.is_met(has(guard.key))) {
             let term = self.terms.guards.get(guard.term.clone()).unwrap_or_default();
-            let failed = encode(|w| _ = w.tuple(2).atom("error").tuple(2).atom("failed").raw(term));
-            return (Vec::new(), self.reader.fits(failed));
+            let reason = Reason::GuardFailed;
+            let failed = encode(|w| _ = w.tuple(2).atom("error").tuple(2).atom(reason.code()).raw(term));
+            let told = match self.reader.fits(failed) {
+                Outcome::Term(failed) => Outcome::Conflict(reason, failed),
+                none => none,
+            };
+            return (Vec::new(), told);
         }
         match self.made(has) {
             Ok((became, results)) => match self.reader.fits(results) {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::keywords::{Keyword, Unread, keywords, pattern};
+use super::keywords::{Keyword, Unread, keywords, pattern, prefix};
 use super::{Refusal, Unserved, write_unknown_option};
 use crate::etf::{Pid, Reference, TermView};
+use crate::kv::reason::Reason;
 use crate::kv::server::KeyValueServer;
 use crate::kv::watch::{Begins, Refused, WATCHERS_MAX, Wants};
 use crate::process::{Caller, Turn};
 use crate::store::Store;
 
-/// Bytes of the patterns of all watchers of a store, as they are kept.
+/// Bytes of the patterns and prefixes of all watchers of a store, as they are kept.
 pub const WATCHED_PATTERNS_BYTES_MAX: usize = crate::kv::watch::PATTERNS_BYTES_MAX;
 
 /// What a caller wants to be told.
@@ -33,11 +34,12 @@ impl From<Refused> for Unserved {
 
 impl Asked {
     fn read(options: TermView<'_>) -> Result<Self, Unread<'_>> {
-        let wants = Wants { pattern: None, values: true };
+        let wants = Wants { pattern: None, prefix: None, values: true };
         let mut asked = Self { wants, from: None, initial: false };
         for Keyword { name, word, value } in keywords(options)? {
             match word.as_bytes() {
                 b"match" => asked.wants.pattern = Some(Arc::new(pattern(value)?)),
+                b"prefix" => asked.wants.prefix = Some(Arc::new(prefix(value)?)),
                 b"values" => asked.wants.values = truth(value)?,
                 b"initial" => asked.initial = truth(value)?,
                 b"from" => asked.from = Some(number(value)?),
@@ -76,7 +78,7 @@ impl<S: Store> KeyValueServer<S> {
             Ok(asked) => asked,
             Err(Unread::Unserved(unserved)) => return Err(unserved),
             Err(Unread::Option(name)) => {
-                turn.reply(caller, |w| write_unknown_option(w, name));
+                turn.reply(caller, |w| write_unknown_option(w, name, &self.watch));
                 return Ok(());
             }
         };
@@ -108,7 +110,7 @@ impl<S: Store> KeyValueServer<S> {
             if is_over {
                 w.atom("ok");
             } else {
-                w.tuple(2).atom("error").atom("no_watch");
+                self.watch.refused(Reason::NoWatch, w);
             }
         });
         Ok(())

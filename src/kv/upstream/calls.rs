@@ -24,7 +24,7 @@ impl<S: Store> KeyValueServer<S> {
     /// `{:replica_hello, …}`: a primary wants this store as its slave.
     pub(in crate::kv) fn call_hello(&self, hello: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let Some((greeting, clock)) = read_greeting(hello, caller) else {
-            return refuse(&"no greeting of a primary", caller, turn);
+            return refuse(&"no greeting of a primary", caller, &self.watch, turn);
         };
         let session = greeting.session;
         let (at, slaves) = (greeting.pid.clone(), self.slaves());

@@ -171,6 +171,7 @@ impl<S: Store> KeyValueServer<S> {
                     }
                     let waiting = caller.map(|caller| caller.to_owned(&turn.me.pid));
                     let (dispatch, kept) = (Arc::clone(&self.dispatch), answer.clone());
+                    let figures = Arc::clone(&self.watch);
                     // With the slaves that have come with it.
                     is_noted = true;
                     if planted(Rule::PromotionKept)
@@ -187,7 +188,7 @@ impl<S: Store> KeyValueServer<S> {
                         if let Some(waiting) = waiting {
                             waiting.reply(&*dispatch, |w| match result {
                                 Ok(()) => kept.write(w),
-                                Err(error) => write_not_kept(w, &error),
+                                Err(error) => write_not_kept(w, &error, &figures),
                             });
                         }
                     });

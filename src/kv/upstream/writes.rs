@@ -17,6 +17,7 @@ use crate::kv::server::{KeyValueServer, with_canonical};
 use crate::kv::write::{Completion, Stamp, Write, Written, at_once, shared_value};
 use crate::process::{SkippedMessage, Turn};
 use crate::replica::CopyMark;
+use crate::replica::dialect::key_by_key;
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Input, Output, Take, Ticket, Upstream};
 use crate::store::{Store, StoreError, Value};
@@ -155,11 +156,10 @@ impl<S: Store> KeyValueServer<S> {
         let mut machine = self.upstream.machine.lock();
         if len > KEYS_MAX || machine.takes_apart() {
             drop((machine, turns));
-            // As a primary sends it to servers of the other kind: the last key alone has the number of the write.
-            return (1..=len).rev().zip(rest).try_for_each(|(behind, write)| {
-                let seq = if behind == 1 { seq } else { seq.saturating_sub(1) };
-                self.take_in(session, seq, write?, turn)
-            });
+            // As a primary sends it to servers of the other kind.
+            return key_by_key(seq, len)
+                .zip(rest)
+                .try_for_each(|(seq, write)| self.take_in(session, seq, write?, turn));
         }
         let Take::Store(ticket) = machine.take(session, seq) else { return Ok(()) };
         let held = held_while_written::<S, _>(machine);
@@ -174,8 +174,13 @@ impl<S: Store> KeyValueServer<S> {
         let written = many.map(|many| {
             let (upstream, store) = (&self.upstream, turn.me.id);
             self.write_many(many, turn, || {
-                let upstream = Arc::clone(upstream);
-                Box::new(move |result| upstream.stored(ticket, result, &store))
+                let (upstream, figures) = (Arc::clone(upstream), Arc::clone(&self.watch));
+                Box::new(move |result| {
+                    if let Err(error) = result {
+                        figures.count_failed(error);
+                    }
+                    upstream.stored(ticket, result, &store);
+                })
             })
         });
         let result = match &written {
@@ -222,6 +227,9 @@ impl<S: Store> KeyValueServer<S> {
         result: &Result<T, StoreError>,
         turn: &Turn<'_>,
     ) {
+        if let Err(error) = result {
+            self.watch.count_failed(error);
+        }
         match held {
             Some(mut machine) => {
                 let said = stored(&mut machine, ticket, result);
@@ -265,6 +273,7 @@ impl<S: Store> KeyValueServer<S> {
                 None => aside.delete(key, at_once),
             });
             if let Some(Err(error)) = result {
+                self.watch.count_failed(&error);
                 machine.put_aside(Err(not_kept(&error)));
                 let over = aside.take();
                 drop(aside);
@@ -297,6 +306,9 @@ impl<S: Store> KeyValueServer<S> {
                         let stays = InPlace::stays(copy, export);
                         let stays = self.change_in_place(key, stays, ticket, turn.me.id);
                         if let Written::Now(result) = stays {
+                            if let Err(error) = &result {
+                                self.watch.count_failed(error);
+                            }
                             self.upstream.stored(ticket, &result, &turn.me);
                         }
                     }

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 pub const WATCHERS_MAX: usize = 100_000;
 /// Watchers of a store that are being shown what is there, but for one on each node. A page of each is in memory at most.
 pub(super) const SHOWING_MAX: usize = 1024;
-/// Bytes of the patterns of all watchers of a store.
+/// Bytes of the patterns and prefixes of all watchers of a store.
 pub(in crate::kv) const PATTERNS_BYTES_MAX: usize = 64 << 20;
 /// Bytes of pages that wait: beyond it no page is read, but one for a node for which none waits. A node that takes nothing keeps
 /// no other one from being shown what is there.
@@ -174,7 +174,7 @@ impl Registry {
         wants: Wants,
         begins: Begins,
     ) -> Result<u64, Refused> {
-        let pattern_bytes = wants.pattern.as_ref().map_or(0, |pattern| pattern.held_bytes());
+        let pattern_bytes = wants.held_bytes();
         if self.len >= WATCHERS_MAX {
             return Err(Refused::TooMany);
         }
@@ -238,8 +238,7 @@ impl Registry {
 
     fn forget(&mut self, watch: &Watch) {
         self.len -= 1;
-        self.pattern_bytes -=
-            watch.watcher.wants().pattern.as_ref().map_or(0, |pattern| pattern.held_bytes());
+        self.pattern_bytes -= watch.watcher.wants().held_bytes();
         self.showing.forget(&watch.watcher);
         self.log_is_read();
     }

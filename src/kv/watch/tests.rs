@@ -29,7 +29,7 @@ fn encoded(number: u64) -> Vec<u8> {
 }
 
 fn all() -> Wants {
-    Wants { pattern: None, values: true }
+    Wants { pattern: None, prefix: None, values: true }
 }
 
 /// What a watcher is told.
@@ -416,7 +416,7 @@ fn a_slow_watcher_is_told_once_that_it_is_and_others_are_not_concerned() {
 fn a_watcher_is_told_of_keys_that_match_and_without_values_if_it_wants_none() {
     let mut registry = registry();
     let pattern = Pattern::new(TermView::parse(&encoded(7)).expect("a term")).expect("a pattern");
-    let wants = Wants { pattern: Some(Arc::new(pattern)), values: false };
+    let wants = Wants { pattern: Some(Arc::new(pattern)), prefix: None, values: false };
     registry.add(pid("a@h", 1), reference(1), wants, Begins::Now).expect("there is room");
     for key in [6, 7, 8] {
         put(&mut registry, key);

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::log::{Found, Log, Place, Told};
+use crate::etf::order::TermRange;
 use crate::etf::pattern::Pattern;
 use crate::store::StoreError;
 
@@ -25,6 +26,8 @@ use crate::store::StoreError;
 pub(in crate::kv) struct Wants {
     /// Of keys that match this; `None`: of all.
     pub pattern: Option<Arc<Pattern>>,
+    /// Of keys that begin so; `None`: of all.
+    pub prefix: Option<Arc<TermRange>>,
     /// Values too.
     pub values: bool,
 }
@@ -32,6 +35,13 @@ pub(in crate::kv) struct Wants {
 impl Wants {
     pub(in crate::kv) fn matches(&self, key: &[u8]) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(key))
+            && self.prefix.as_ref().is_none_or(|prefix| prefix.has(key) == Ok(true))
+    }
+
+    /// Bytes that are held for it.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.pattern.as_ref().map_or(0, |pattern| pattern.held_bytes())
+            + self.prefix.as_ref().map_or(0, |prefix| prefix.held_bytes())
     }
 }
 

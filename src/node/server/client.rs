@@ -43,6 +43,11 @@ impl Client {
         &self.from
     }
 
+    /// The node that it is of.
+    pub const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     /// Calls a server, as `GenServer.call/3` does, and gives its answer. `timeout` covers everything, the setting up
     /// of a connection too; `Duration::MAX` is `:infinity`. `request` writes exactly one term.
     ///

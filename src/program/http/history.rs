@@ -100,8 +100,8 @@ mod tests {
     fn a_moment_is_what_was_new_in_it() {
         let (mut before, mut now) = ([0; 12], [0; 12]);
         (before[3], now[3], now[9]) = (100, 200, 1);
-        let first = [5, 5, 5, 5, 0, 0, 0];
-        let second = [25, 5, 6, 9, 70, 70, 70];
+        let first = [5, 5, 5, 5, 0, 0];
+        let second = [25, 5, 6, 9, 70, 70];
         let seen = moment((&first, &second), (&before, &now), 2.0);
         assert_eq!((seen.get, seen.put, seen.delete, seen.replicated), (10.0, 0.0, 0.5, 2.0));
         assert!(

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use crate::kv::figures::Served;
 use crate::node::latency::BOUNDS_NANOS;
 use crate::program::Snapshot;
+use crate::program::snapshot::{Reason, ReasonKind};
 use crate::replica::{PrimaryStanding, StandingKind};
 
 /// A text with the metrics of a node.
@@ -71,10 +72,11 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
 fn stores(page: &mut Page, snapshot: &Snapshot) {
     let named = |store: usize| vec![("store", name(snapshot, store))];
     type Gauge = (&'static str, &'static str, fn(&crate::program::snapshot::StoreSnapshot) -> f64);
-    let gauges: [Gauge; 4] = [
+    let gauges: [Gauge; 5] = [
         ("kvnode_store_up", "Whether a server has the store now.", |store| f64::from(store.up)),
         ("kvnode_store_entries", "Keys in a store.", |store| store.entries as f64),
         ("kvnode_store_bytes", "Bytes of keys and values in a store.", |store| store.bytes as f64),
+        ("kvnode_store_deadlines", "Keys in a store that have a deadline.", |store| store.deadlines as f64),
         ("kvnode_store_watches", "Watches of a store.", |store| store.watches.watchers as f64),
     ];
     for (metric, help, value) in gauges {
@@ -85,21 +87,40 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
     }
     page.metric("kvnode_store_requests_total", "counter", "What a store was asked for.");
     for (number, store) in snapshot.stores.iter().enumerate() {
-        // What is refused, or comes to a slave, is among the others too, and has a metric of its own.
-        let own = [Served::Refused, Served::AtSlave];
-        for kind in Served::ALL.into_iter().filter(|kind| !own.contains(kind)) {
+        // What comes to a slave is among the others too, and has a metric of its own.
+        for kind in Served::ALL.into_iter().filter(|kind| *kind != Served::AtSlave) {
             let mut labels = named(number);
             labels.push(("request", kind.code().to_owned()));
             page.value("kvnode_store_requests_total", &labels, store.requests.of(kind) as f64);
         }
     }
-    page.metric(
-        "kvnode_store_refused_total",
-        "counter",
-        "Requests that a store does not know, or could not keep.",
-    );
-    for (number, store) in snapshot.stores.iter().enumerate() {
-        page.value("kvnode_store_refused_total", &named(number), store.requests.refused as f64);
+    let kinds = [
+        (
+            "kvnode_store_refused_total",
+            ReasonKind::Refused,
+            "Requests that a store did not carry out, by what it answered: the caller's fault, or a bound.",
+        ),
+        (
+            "kvnode_store_conflicts_total",
+            ReasonKind::Conflict,
+            "Requests of a store that found something else than they expected: comparisons, and guards of transactions.",
+        ),
+        (
+            "kvnode_store_failed_total",
+            ReasonKind::Failed,
+            "Requests, and writes of a primary, that a store failed at, or too few slaves confirmed.",
+        ),
+    ];
+    for (metric, kind, help) in kinds {
+        page.metric(metric, "counter", help);
+        for (number, store) in snapshot.stores.iter().enumerate() {
+            // Those too that there were none of yet: a rate begins at a 0.
+            for reason in Reason::ALL.iter().filter(|reason| reason.kind() == kind) {
+                let mut labels = named(number);
+                labels.push(("reason", reason.to_string()));
+                page.value(metric, &labels, store.not_done_by(*reason) as f64);
+            }
+        }
     }
     page.metric(
         "kvnode_store_slave_writes_total",
@@ -109,7 +130,12 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
     for (number, store) in snapshot.stores.iter().enumerate() {
         page.value("kvnode_store_slave_writes_total", &named(number), store.requests.at_slave as f64);
     }
-    let counters: [Gauge; 2] = [
+    let counters: [Gauge; 3] = [
+        (
+            "kvnode_store_expired_total",
+            "Keys of a store that were removed, as they had ended; not at slaves, whose primaries delete them.",
+            |store| store.expired as f64,
+        ),
         (
             "kvnode_store_watch_events_total",
             "Changes that watchers of a store were told, and entries that they were shown.",

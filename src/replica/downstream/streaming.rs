@@ -10,7 +10,7 @@ use super::stream::{Stream, WINDOW_BYTES};
 use super::{Downstream, Event, FEED_PAUSE, KeysRead, Known, Output};
 use crate::distribution::RemoteProcess;
 use crate::etf::{TermView, Traits};
-use crate::replica::dialect::{CopyMark, Dialect};
+use crate::replica::dialect::{CopyMark, Dialect, key_by_key};
 use crate::replica::lineage::Refusal;
 use crate::replica::planted::{Rule, planted, window_bytes};
 use crate::replica::source::{Present, ReplicaWrite, Source, SourceRead};
@@ -63,8 +63,8 @@ impl Downstream {
             writes.iter().for_each(|write| self.lacks.queued(write.key()));
             return told(self.was_queued());
         }
-        for (behind, write) in (1..=writes.len()).rev().zip(writes) {
-            told(self.push(if behind == 1 { seq } else { seq.saturating_sub(1) }, *write));
+        for (seq, write) in key_by_key(seq, writes.len()).zip(writes) {
+            told(self.push(seq, *write));
         }
     }
 

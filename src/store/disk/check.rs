@@ -126,6 +126,12 @@ impl View {
                     totals.0, totals.1
                 )));
             }
+            let counted = self.held(id).map_err(failed)?.deadlines;
+            if counted != ends {
+                return Err(damaged(format!(
+                    "the store {store} in it has {ends} entries with a deadline, and was left with {counted}"
+                )));
+            }
             let kept = self.ends_of(id).map_err(failed)?;
             if kept != ends {
                 return Err(damaged(format!(

@@ -1,7 +1,7 @@
 //! The engine with its keyspaces: one for what is known of the stores, and one for each store.
 //!
 //! ```text
-//! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64, revision:64
+//! meta   "s", store:32 -> its names, one a line        "t", store:32 -> entries:64, bytes:64, revision:64, deadlines:64
 //!        "n", store:32, name -> a note               "b" -> the last batch's number (ledger.rs)
 //!        "o", store:32 -> how far the order of its keys goes (engine/order.rs)
 //!        "g", store:32 -> number:32, of what it has, since it was cleared; before, that is the store's own
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A batch writes the totals beside the entries that they count, and how far the store's revisions have come with them. (Before
-//! format 4 no revision stands there, and none in the entries.)
+//! format 4 no revision stands there, and none in the entries. Where no number of deadlines stands there they are counted once.)
 
 mod cleared;
 mod order;
@@ -62,6 +62,8 @@ pub(super) const TABLES_WAITING_MAX: usize = 2;
 pub(super) struct Totals {
     pub entries: AtomicU64,
     pub bytes: AtomicU64,
+    /// Entries that have a deadline.
+    pub deadlines: AtomicU64,
     /// The number of the last write that has taken effect, counted from 1 at each start.
     pub seq: AtomicU64,
     /// What its revisions have counted to.
@@ -72,10 +74,11 @@ pub(super) struct Totals {
 
 impl Totals {
     pub(super) fn new(held: Held) -> Self {
-        let Held { entries, bytes, revision } = held;
+        let Held { entries, bytes, deadlines, revision } = held;
         Self {
             entries: entries.into(),
             bytes: bytes.into(),
+            deadlines: deadlines.into(),
             seq: AtomicU64::new(1),
             revision: revision.max(REVISION_UNKNOWN).into(),
             kept: revision.into(),
@@ -86,6 +89,7 @@ impl Totals {
         Held {
             entries: self.entries.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
+            deadlines: self.deadlines.load(Ordering::Relaxed),
             revision: self.revision(),
         }
     }
@@ -94,6 +98,7 @@ impl Totals {
     pub(super) fn hold(&self, held: Held) {
         self.entries.store(held.entries, Ordering::Relaxed);
         self.bytes.store(held.bytes, Ordering::Relaxed);
+        self.deadlines.store(held.deadlines, Ordering::Relaxed);
         // It may have been raised meanwhile.
         self.revision.fetch_max(held.revision, Ordering::AcqRel);
         self.kept.fetch_max(held.revision, Ordering::AcqRel);
@@ -566,8 +571,10 @@ impl View {
             let bytes = found.as_ref()?.get(at..at + 8)?;
             bytes.try_into().ok().map(u64::from_be_bytes)
         };
+        // An older version writes none.
+        let deadlines = number(24).map_or_else(|| self.ends_of(id), Ok)?;
         let number = |at| number(at).unwrap_or(0);
-        Ok(Held { entries: number(0), bytes: number(8), revision: number(16) })
+        Ok(Held { entries: number(0), bytes: number(8), revision: number(16), deadlines })
     }
 
     /// Number of ends that are kept of a store.

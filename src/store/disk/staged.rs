@@ -37,6 +37,8 @@ pub(super) struct Staged {
 pub(super) struct Held {
     pub(super) entries: u64,
     pub(super) bytes: u64,
+    /// Of the entries, those that have a deadline.
+    pub(super) deadlines: u64,
     /// What its revisions have counted to; 0: nothing was counted.
     pub(super) revision: u64,
 }
@@ -44,7 +46,7 @@ pub(super) struct Held {
 impl Held {
     /// As it is kept.
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        [self.entries, self.bytes, self.revision].map(u64::to_be_bytes).concat()
+        [self.entries, self.bytes, self.revision, self.deadlines].map(u64::to_be_bytes).concat()
     }
 }
 
@@ -196,10 +198,12 @@ impl Staged {
         if let Some(before) = before {
             held.entries = held.entries.saturating_sub(1);
             held.bytes = held.bytes.saturating_sub(record::bytes(&engine_key, before.len));
+            held.deadlines = held.deadlines.saturating_sub(u64::from(before.deadline != 0));
         }
         if let Some(entry) = &entry {
             held.entries += 1;
             held.bytes += record::bytes(&engine_key, entry.len() as u64);
+            held.deadlines += u64::from(record::deadline(entry) != 0);
         }
         let changed = Changed { entry: entry.clone(), key: Arc::clone(key) };
         self.changed.insert((space.id, engine_key.clone()), changed);

@@ -182,7 +182,8 @@ impl Deadlines {
         listed.first().map(|first| if is_at_it { 0 } else { first })
     }
 
-    fn entries(&self) -> usize {
+    /// Entries that have a deadline.
+    pub(super) fn entries(&self) -> usize {
         usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 }

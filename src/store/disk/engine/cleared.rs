@@ -92,7 +92,7 @@ impl Engine {
         mode: PersistMode,
         ledger: &Ledger,
     ) -> fjall::Result<(Health, Held)> {
-        let held = Held { entries: 0, bytes: 0, revision: revision::counted(0, before.revision) };
+        let held = Held { revision: revision::counted(0, before.revision), ..Held::default() };
         if let Some(mut batch) = self.stores.get(&id).and_then(|space| self.without_few(space, before)) {
             batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
             return Ok((self.commit_stamped(batch, mode, ledger)?, held));
@@ -134,8 +134,8 @@ impl Engine {
                 return None;
             }
         }
-        let held = staged.held.get(&space.id)?;
-        (held.entries == 0 && held.bytes == 0).then_some(staged.batch)
+        let left = *staged.held.get(&space.id)?;
+        (Held { revision: 0, ..left } == Held::default()).then_some(staged.batch)
     }
 
     /// Whether something is to go.

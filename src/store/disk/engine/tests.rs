@@ -83,3 +83,27 @@ fn batches_are_numbered_one_by_one_over_reopenings() {
     let disk = opened(dir.path());
     assert_eq!((disk.0.number(), written(&disk, vec![put("k", b"2")])), (2, 3));
 }
+
+#[test]
+fn deadlines_of_a_store_that_has_no_number_of_them_yet_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = opened(dir.path());
+    assert_eq!(disk.0.name(1, &["a".into()], &disk.1).unwrap(), Health::Sound);
+    let ending = |key: &str, deadline| {
+        let value = Value { deadline, ..Value::of(b"v", Traits::default()) };
+        let entry = Entry::new(key.as_bytes(), value);
+        Write { store: 1, key: key.as_bytes().into(), change: Change::Put(entry, Box::new(|_| {})) }
+    };
+    commit(&disk, vec![ending("a", 5), ending("b", 0), ending("c", 7), ending("a", 6), ending("c", 0)]);
+    let held = disk.0.held(1).unwrap();
+    assert_eq!((held.entries, held.deadlines), (3, 1));
+    // As the version before has written it.
+    let key = meta_key(b't', 1);
+    let totals = disk.0.meta.get(&key).unwrap().unwrap();
+    disk.0.meta.insert(&key, &totals[..24]).unwrap();
+    assert_eq!(disk.0.held(1).unwrap(), held);
+    disk.0.meta.insert(&key, [&totals[..24], &9_u64.to_be_bytes()].concat()).unwrap();
+    assert_eq!(disk.0.held(1).unwrap().deadlines, 9);
+    let said = disk.0.view().check(dir.path(), &mut |_, _| true).unwrap_err().to_string();
+    assert!(said.contains("1 entries with a deadline, and was left with 9"), "{said}");
+}

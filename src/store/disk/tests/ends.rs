@@ -49,9 +49,10 @@ fn entries_are_due_in_the_order_of_their_deadlines_and_as_often_as_they_are_ther
         put_until(&store, b"early", 0);
         delete(&store, &long).unwrap();
         assert_eq!(due_keys(&store, 40), [b"c", b"b"]);
-        assert_eq!(ends(&store), 3);
+        assert_eq!((ends(&store), store.deadlines()), (3, 3));
     }
     let store = open(dir.path(), SyncPolicy::Always).unwrap();
+    assert_eq!(store.deadlines(), 3);
     assert_eq!((store.next_due(), due_keys(&store, 40)), (Some(30), vec![b"c".to_vec(), b"b".to_vec()]));
     store.disk.check(&mut |_, _| true).unwrap();
     let (backup, restored) = (dir.path().join("backup"), dir.path().join("restored"));
@@ -59,7 +60,7 @@ fn entries_are_due_in_the_order_of_their_deadlines_and_as_often_as_they_are_ther
     Disk::restore(&backup, &restored, &mut |_, _| true).unwrap();
     let disk = Disk::open(&restored, SyncPolicy::Always, u64::MAX).unwrap();
     let store = disk.store(&disk.stores()[0]).unwrap();
-    assert_eq!((due_keys(&store, 100).len(), store.len()), (3, 5));
+    assert_eq!((due_keys(&store, 100).len(), store.deadlines(), store.len()), (3, 3, 5));
 }
 
 #[test]

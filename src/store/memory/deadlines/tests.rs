@@ -58,7 +58,7 @@ fn what_is_due_comes_in_parts_and_again_where_it_is_not_deleted() {
     for key in 0..5_000 {
         put(&store, key, 1_000 + key);
     }
-    assert_eq!(store.next_due().map(|next| next <= 1_000), Some(true));
+    assert_eq!((store.deadlines(), store.next_due().map(|next| next <= 1_000)), (5_000, Some(true)));
     assert!(store.due_now(999, 100).keys.is_empty());
     let first = store.due_now(10_000, 100);
     assert!(first.is_more && first.keys.len() >= 100 && first.keys.len() < 1_000, "{}", first.keys.len());
@@ -74,7 +74,7 @@ fn what_is_due_comes_in_parts_and_again_where_it_is_not_deleted() {
     assert_eq!(all.len(), 5_000);
     assert!(store.due_now(10_000, 100).keys.is_empty(), "a moment ago");
     assert_eq!(take_due(&store, 10_000 + AGAIN_AFTER_MS, 100).len(), 5_000);
-    assert_eq!((store.len(), store.next_due().is_some()), (0, true));
+    assert_eq!((store.len(), store.deadlines(), store.next_due().is_some()), (0, 0, true));
     assert!(take_due(&store, 30_000, 100).is_empty());
     assert_eq!((store.next_due(), store.listed()), (None, 0));
 }

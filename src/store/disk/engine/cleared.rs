@@ -23,8 +23,8 @@ use crate::store::disk::ledger::Ledger;
 use crate::store::disk::staged::Held;
 use crate::store::revision;
 
-/// Records that one part has: some milliseconds.
-const RECORDS_AT_ONCE: usize = if cfg!(test) { 64 } else { 8 << 10 };
+/// Records that one part has: a few milliseconds, which a write that comes meanwhile waits.
+const RECORDS_AT_ONCE: usize = if cfg!(test) { 64 } else { 1 << 10 };
 const NUMBER_BYTES: usize = size_of::<u32>();
 
 /// What was there before stores were cleared.

@@ -103,7 +103,7 @@ fn all_of_a_clear_is_there_after_kill_9_or_nothing() {
         beam.run(":persistent_term.put(:from, 0); :persistent_term.put(:held, %{}); :persistent_term.put(:cleared, 0)");
         let mut node = crashing.start();
         let name = node.name().to_owned();
-        for round in 1..=rounds("KVNODE_CRASH_ROUNDS", 4) {
+        for round in 1..=rounds("KVNODE_CRASH_ROUNDS", 3) {
             node = crashing.round(node, &filled(LOAD, "", &name), 200);
             // Whatever the policy is, a process that is killed takes nothing with it that was answered.
             let judged = beam.run(&filled(JUDGED, "answered", &name));
@@ -162,7 +162,7 @@ fn what_was_there_before_a_clear_goes_at_the_start_behind_a_kill() {
     let node = KvNode::start(&epmd, "kv", &args);
     beam.wait_for_global("kv");
     beam.check(
-        "for part <- 1..20 do
+        "for part <- 1..10 do
            pairs = for k <- 1..10_000, do: {{part, k}, k}
            :ok = GenServer.call({:global, :kv}, {:put_many, pairs, ttl: 86_400_000}, 30_000)
          end

@@ -499,15 +499,13 @@ impl Shared {
             return Err(StoreError::NoSpace);
         }
         let Some(totals) = self.totals.read().get(&store).cloned() else { return Ok(Vec::new()) };
-        let space = {
-            let engine = self.engine.read();
-            let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-            engine.space_for_clear(store, totals.held()).map_err(|error| self.failed(&error))?
-        };
+        if let Some(engine) = self.engine.read().as_ref() {
+            engine.prepare_clear(store, totals.held()).map_err(|error| self.failed(&error))?;
+        }
         // Nobody reads meanwhile: a view has the numbers and the entries from before, or from now.
         let mut engine = self.engine.write();
         let engine = engine.as_mut().ok_or(StoreError::Io("eio"))?;
-        match engine.clear(store, totals.held(), space, &self.ledger) {
+        match engine.clear(store, totals.held(), &self.ledger) {
             Ok((health, held)) => {
                 totals.hold(held);
                 if health == Health::Failed {

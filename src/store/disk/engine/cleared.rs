@@ -18,7 +18,6 @@ use std::ops::Bound;
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::{Engine, Health, entries_name, meta_key};
-use crate::store::disk::ends::Space;
 use crate::store::disk::ledger::Ledger;
 use crate::store::disk::staged::Held;
 use crate::store::revision;
@@ -76,24 +75,21 @@ impl Engine {
         last.checked_add(1).ok_or(fjall::Error::Unrecoverable)
     }
 
-    /// What a store that holds something is to have when it is cleared: made before readers are kept away, as it takes some syncs.
+    /// Makes the keyspace that a store is to have when it is cleared: before readers are kept away, as that takes some syncs.
     ///
     /// # Errors
-    /// None is left, or the engine fails.
-    pub(in crate::store::disk) fn space_for_clear(
-        &self,
-        id: u32,
-        before: Held,
-    ) -> fjall::Result<Option<Space>> {
-        if before.entries == 0 {
-            // Nothing has the number that the store has, and a new one would cost a keyspace.
-            return Ok(None);
+    /// No number is left, or the engine fails.
+    pub(in crate::store::disk) fn prepare_clear(&self, id: u32, before: Held) -> fjall::Result<()> {
+        if before.entries > 0 {
+            let number = self.next_number()?;
+            // Nobody looks at what is made by half.
+            let _cleared = self.cleared.lock();
+            self.open_space(id, number)?;
         }
-        self.open_space(id, self.next_number()?).map(Some)
+        Ok(())
     }
 
-    /// Empties a store that holds so much; `space`: what it has from then on. Gives what it holds then. Nobody has a
-    /// [`View`](super::View) made meanwhile.
+    /// Empties a store that holds so much. Gives what it holds then. Nobody has a [`View`](super::View) made meanwhile.
     ///
     /// # Errors
     /// See [`commit`](Self::commit).
@@ -101,7 +97,6 @@ impl Engine {
         &mut self,
         id: u32,
         before: Held,
-        space: Option<Space>,
         ledger: &Ledger,
     ) -> fjall::Result<(Health, Held)> {
         let held = Held { entries: 0, bytes: 0, revision: revision::counted(0, before.revision) };
@@ -110,14 +105,13 @@ impl Engine {
         };
         let mut batch = self.db.batch();
         batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
-        let Some(mut space) = space else {
+        if before.entries == 0 {
+            // Nothing has the number that the store has, and a new one would cost a keyspace.
             return Ok((self.commit_stamped(batch, PersistMode::SyncAll, ledger)?, held));
-        };
-        let number = self.next_number()?;
-        if space.number != number {
-            // A store was made meanwhile, and has that number.
-            space = self.open_space(id, number)?;
         }
+        // The one that is prepared, where no store was made meanwhile, and the engine was not opened again.
+        let number = self.next_number()?;
+        let space = self.open_space(id, number)?;
         batch.insert(&self.meta, meta_key(b'g', id), number.to_be_bytes());
         batch.insert(&self.meta, meta_key(b'x', former), []);
         // Nothing is in order, whether the store had an order or not.

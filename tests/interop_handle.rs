@@ -129,6 +129,13 @@ async fn check_all(users: &Handle<Key, User>, sums: &Handle<String, i64>) -> Res
     sums.delete("a").await?;
     let refused = users.update_counter(&one, 1).await;
     assert_eq!(refused, Err(Refusal::NotAnInteger.into()));
+    // All keys, whatever their types are, and what was there before.
+    let kept = users.get(&one).await?.expect("it is there");
+    sums.clear().await?;
+    assert_eq!((users.count().await?, users.get(&one).await?, sums.get("a").await?), (0, None, None));
+    let refused = sums.clone().with_confirm(1).clear().await;
+    assert_eq!(refused, Err(Error::Refused(Refusal::Unconfirmed { have: 0, wanted: 1 })));
+    users.put(&one, &kept).await?;
     Ok(())
 }
 

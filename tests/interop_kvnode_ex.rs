@@ -96,6 +96,11 @@ fn it_says_what_a_store_says_and_goes_on_where_others_write() {
             &raised("KvNode.get(store, :k, nil, tiemout: 1)"),
             "\"what reads has no option :tiemout\"",
         );
+        beam.check("KvNode.clear(store, confirm: 1, timeout: 10_000)", ":ok");
+        beam.check("{KvNode.count(store), KvNode.count({:global, :slave})}", "{0, 0}");
+        beam.check("{KvNode.clear(store), KvNode.clear(store, confirm: 0)}", "{:ok, :ok}");
+        beam.check("KvNode.clear(store, ttl: 1)", "{:error, {:unknown_option, :ttl}}");
+        beam.check("KvNode.clear({:global, :slave})", "{:error, {:slave_of, {:global, :master}}}");
         // Pages are asked for as they are wanted.
         beam.run("for n <- 1..1_000, do: :ok = KvNode.put(store, {:n, n}, n)");
         beam.check("store |> KvNode.stream(limit: 10) |> Enum.take(15) |> length()", "15");
@@ -123,6 +128,7 @@ fn a_watcher_goes_on_when_its_store_was_away() {
                  :reset -> {%{}, resets + 1, currents}
                  {_, :current} -> {map, resets, currents + 1}
                  {_, :put, key, value} -> {Map.put(map, key, value), resets, currents}
+                 {_, :clear} -> {%{}, resets, currents}
                  {_, _, key} -> {Map.delete(map, key), resets, currents}
                end
              end) end
@@ -161,6 +167,8 @@ fn a_watcher_goes_on_when_its_store_was_away() {
         beam.check("KvNode.delete(store, {:k, 1}); KvNode.put(store, {:k, 2}, :new)", ":ok");
         // Nobody was told twice: what it has seen is where it goes on.
         beam.check_soon("{map, 0, 1} = cached.(); {map_size(map), map[{:k, 2}]}", "{999, :new}");
+        beam.check("KvNode.clear(store); KvNode.put(store, {:k, 3}, :behind)", ":ok");
+        beam.check_soon("{map, 0, 1} = cached.(); map", "%{{:k, 3} => :behind}");
         master.kill(&cluster.epmd);
         let _other = cluster.node("master", "");
         beam.check("KvNode.put(store, {:k, :other}, 1)", ":ok");

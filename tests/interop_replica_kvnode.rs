@@ -2,6 +2,8 @@
 
 #![cfg(feature = "program")]
 
+#[path = "interop_replica_kvnode/cleared.rs"]
+mod cleared;
 #[path = "interop_replica_kvnode/copies.rs"]
 mod copies;
 #[path = "interop_replica_kvnode/promotion.rs"]

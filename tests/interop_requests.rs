@@ -287,6 +287,8 @@ fn slaves_end_equal(otp: &Otp, args: &str) {
         "{:update_counter, 3, 1}",
         "{:put_many, %{1 => 2}}",
         "{:delete_many, [1]}",
+        ":clear",
+        "{:clear, confirm: 0}",
     ] {
         beam.check(&call("rust", request), "{:error, {:slave_of, {:global, :master}}}");
     }
@@ -331,6 +333,11 @@ fn a_slave_hands_every_request_that_writes_on_to_its_primary() {
     }
     beam.check(&call("master", "{:get_many, [1, 2, 3]}"), "%{1 => :x}");
     beam.check_soon(&call("slave", "{:get_many, [1, 2, 3]}"), "%{1 => :x}");
+    beam.check(&call("slave", "{:clear, confirm: 1}"), ":ok");
+    for store in ["master", "slave"] {
+        beam.check(&call(store, ":count"), "0");
+    }
+    beam.check(&call("slave", ":clear"), ":ok");
 }
 
 /// `true` once both stores have the same values of the keys 1 to 100, of the same writes.

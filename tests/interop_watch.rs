@@ -49,6 +49,7 @@ const WATCHER: &str = "
       Enum.reduce(told, begin, fn
         {_, :put, key, value}, map -> Map.put(map, key, value)
         {_, _, key}, map -> Map.delete(map, key)
+        {_, :clear}, _map -> %{}
         :current, map -> map
       end)
     end
@@ -179,6 +180,51 @@ fn a_slave_tells_what_its_primary_writes_and_goes_on_when_it_is_promoted() {
         beam.check_soon("match?({at, :put, :own, 1} when at > seq, List.last(events.(here)))", "true");
         beam.run("again = watcher.(:slave, from: seq)");
         beam.check_soon("for({_, :put, key, _} <- events.(again), do: key)", "[:own]");
+    });
+}
+
+#[test]
+fn a_clear_is_one_event_at_its_primary_and_at_slaves() {
+    on_every_otp(|otp| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let _master = cluster.node("master", "");
+        let _slave = cluster.node("slave", "");
+        let _disk = cluster.node("disk", &format!("--data-dir {}", dir.path().display()));
+        beam.run(WATCHER);
+        for slave in ["slave", "disk"] {
+            cluster.add("master", slave, ":ok");
+            beam.check_soon(&in_step(slave), "true");
+        }
+        beam.check("ask.(:master, {:put_many, for(n <- 1..300, do: {n, {n}})})", ":ok");
+        beam.check("ask.(:master, {:put, :last, 1, confirm: 2})", ":ok");
+        beam.run(
+            "here = watcher.(:slave, initial: true); there = watcher.(:master, initial: true); \
+             other = watcher.(:master, match: {:none, :_}); kept = watcher.(:disk, initial: true)",
+        );
+        beam.check("ask.(:master, {:put_many, for(n <- 1..20, do: {n, n})})", ":ok");
+        beam.run("{before, _} = heard.(there)");
+        beam.check("ask.(:master, {:clear, confirm: 2})", ":ok");
+        beam.check("ask.(:master, {:put, :behind, 1, confirm: 2})", ":ok");
+        // At the primary: one number, whatever is watched.
+        beam.check_soon(
+            "Enum.take(events.(there), -2) === [{before + 1, :clear}, {before + 2, :put, :behind, 1}]",
+            "true",
+        );
+        beam.check_soon("events.(other) === [{before + 1, :clear}]", "true");
+        // At slaves too, by a number of theirs.
+        for told in ["here", "kept"] {
+            beam.check_soon(
+                &format!("match?([{{at, :clear}}, {{next, :put, :behind, 1}}] when next == at + 1, Enum.take(events.({told}), -2))"),
+                "true",
+            );
+            beam.check(&format!("pairs.(events.({told}), %{{}})"), "%{behind: 1}");
+            beam.check(&format!("Enum.any?(events.({told}), &match?({{_, :delete, _}}, &1))"), "false");
+        }
+        // Behind a number, and without a gap.
+        beam.run("behind = watcher.(:master, from: before)");
+        beam.check_soon("events.(behind) === Enum.take(events.(there), -2)", "true");
     });
 }
 

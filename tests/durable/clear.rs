@@ -32,6 +32,10 @@ made = fn n, map ->
 end
 last = fn key -> :persistent_term.get(key, 0) end";
 
+/// Nothing was asked for.
+const BEGUN: &str =
+    "for {key, value} <- [from: 0, held: %{}, cleared: 0, lost: false], do: :persistent_term.put(key, value)";
+
 /// One process asks, a window ahead of the answers, until the node is gone. What one process asks for is carried out in that order.
 const LOAD: &str = r#"
 server = {KeyValueStore, :"NODE"}
@@ -100,10 +104,10 @@ fn all_of_a_clear_is_there_after_kill_9_or_nothing() {
         let data = tempfile::tempdir().unwrap();
         let args = on_disk(&beam, data.path(), sync);
         let crashing = Crashing { epmd: &epmd, beam: &beam, args: &args, undo: None, data: data.path() };
-        beam.run(":persistent_term.put(:from, 0); :persistent_term.put(:held, %{}); :persistent_term.put(:cleared, 0)");
+        beam.run(BEGUN);
         let mut node = crashing.start();
         let name = node.name().to_owned();
-        for round in 1..=rounds("KVNODE_CRASH_ROUNDS", 4) {
+        for round in 1..=rounds("KVNODE_CRASH_ROUNDS", 3) {
             node = crashing.round(node, &filled(LOAD, "", &name), 200);
             // Whatever the policy is, a process that is killed takes nothing with it that was answered.
             let judged = beam.run(&filled(JUDGED, "answered", &name));
@@ -133,7 +137,7 @@ fn a_clear_that_was_answered_is_there_after_all_that_was_not_synced_is_undone() 
         let args = on_disk(&beam, &data, sync);
         let undo = Some((&*library, &*notes));
         let crashing = Crashing { epmd: &epmd, beam: &beam, args: &args, undo, data: &data };
-        beam.run(":persistent_term.put(:from, 0); :persistent_term.put(:held, %{}); :persistent_term.put(:cleared, 0)");
+        beam.run(BEGUN);
         let mut node = crashing.start();
         let name = node.name().to_owned();
         for round in 1..=rounds("KVNODE_UNDO_ROUNDS", 3) {
@@ -162,7 +166,7 @@ fn what_was_there_before_a_clear_goes_at_the_start_behind_a_kill() {
     let node = KvNode::start(&epmd, "kv", &args);
     beam.wait_for_global("kv");
     beam.check(
-        "for part <- 1..20 do
+        "for part <- 1..10 do
            pairs = for k <- 1..10_000, do: {{part, k}, k}
            :ok = GenServer.call({:global, :kv}, {:put_many, pairs, ttl: 86_400_000}, 30_000)
          end

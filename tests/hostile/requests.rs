@@ -301,3 +301,50 @@ fn what_is_expected_and_what_is_there_may_be_large_and_in_any_form() {
     assert_eq!(bad.call("{:compare_and_put, 1, {:value, 1}, 2}"), term(":ok"));
     scene.all_is_well(64 << 20);
 }
+
+/// A thousand at once, each of a store that has something again: they cost what they delete.
+#[test]
+fn clears_by_the_thousand_beside_puts_are_carried_out_in_their_order() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for args in [String::new(), "--ordered".to_owned(), format!("--data-dir {}", dir.path().display())] {
+        let mut scene = Scene::start(&args);
+        let (mut bad, mut other) = (scene.peer("bad@h"), scene.peer("other@h"));
+        let asked = |number: u32| match number % 4 {
+            0 => ":clear".to_owned(),
+            1 => "{:clear, confirm: 0}".to_owned(),
+            2 => format!("{{:put_many, [{{{number}, 1}}, {{:more, {number}}}], ttl: 60000}}"),
+            _ => format!("{{:delete, {number}}}"),
+        };
+        // Each is synced there, and makes and removes files.
+        let count = if args.contains("--data-dir") { 400 } else { 4_000 };
+        let frames: Vec<u8> =
+            (1..=count).flat_map(|number| bad.call_frame(STORE, number, asked(number))).collect();
+        // Another that does the same, and reads nothing meanwhile.
+        let others: Vec<u8> =
+            (1..=count).flat_map(|number| other.call_frame(STORE, number, ":clear")).collect();
+        let start = Instant::now();
+        assert!(bad.send(&frames) && other.send(&others));
+        for number in 1..=count {
+            assert_eq!(bad.answer(number), term(":ok"), "{number}");
+        }
+        println!("{args}: {} clears in {:?}", count / 2, start.elapsed());
+        (1..=count).for_each(|number| assert_eq!(other.answer(number), term(":ok")));
+        assert_eq!(bad.call(":clear"), term(":ok"));
+        assert_eq!(bad.call(":count"), term("0"));
+        // Options that there are not, and what is no list of any.
+        for (options, name) in [("[sync: 1]", "sync"), ("[confirm: 0, ttl: 1]", "ttl"), ("[{:x, 1}]", "x")] {
+            let answer = bad.call(format!("{{:clear, {options}}}"));
+            assert_eq!(answer, term(&format!("{{:error, {{:unknown_option, :{name}}}}}")));
+        }
+        assert_eq!(bad.call("{:put, 1, 1}"), term(":ok"));
+        let nested = [[LIST_EXT, 0, 0, 0, 1].repeat(100_000), vec![NIL_EXT; 100_001]].concat();
+        for options in
+            [nested, list(1_000_000), integer(1 << 20), term("[confirm: -1]"), term("[confirm: :all]")]
+        {
+            let frame = bad.call_frame(STORE, 9, term_with("{:clear, $1}", &[&options]));
+            assert!(bad.send(&frame));
+        }
+        assert_eq!(bad.call("{:get, 1}"), term("1"), "what is no request deletes nothing");
+        scene.all_is_well(64 << 20);
+    }
+}

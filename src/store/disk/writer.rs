@@ -498,11 +498,14 @@ impl Shared {
         if room == RoomFor::Nothing {
             return Err(StoreError::NoSpace);
         }
+        let Some(totals) = self.totals.read().get(&store).cloned() else { return Ok(Vec::new()) };
+        if let Some(engine) = self.engine.read().as_ref() {
+            engine.prepare_clear(store, totals.held()).map_err(|error| self.failed(&error))?;
+        }
         // Nobody reads meanwhile: a view has the numbers and the entries from before, or from now.
         let mut engine = self.engine.write();
         let engine = engine.as_mut().ok_or(StoreError::Io("eio"))?;
-        let Some(totals) = self.totals.read().get(&store).cloned() else { return Ok(Vec::new()) };
-        match engine.clear(store, totals.held(), self.mode(), &self.ledger) {
+        match engine.clear(store, totals.held(), &self.ledger) {
             Ok((health, held)) => {
                 totals.hold(held);
                 if health == Health::Failed {

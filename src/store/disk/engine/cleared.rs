@@ -1,6 +1,7 @@
-//! A store is emptied by one batch. Where it holds little, that deletes its entries. However much it holds, a small one does: its entries have
-//! a number, and from this batch on it has another one, of which there are none. What the former number has is deleted afterwards, part by part, by the thread that writes when it has nothing else
-//! to do, and every now and then when it has; after a kill the next start goes on with it.
+//! A store is emptied by one batch. Where it holds little, that deletes its entries. Else a small one does, however much it holds: its
+//! entries have a number, and from this batch on it has another one, of which there are none. What the former number has is deleted
+//! afterwards, part by part, by the thread that writes when it has nothing else to do, and every now and then when it has; after a
+//! kill the next start goes on with it.
 //!
 //! ```text
 //! "g", store:32 -> number:32      what the store has now; before it is cleared first its number is its own
@@ -10,8 +11,8 @@
 //! A number is given once, to a store that is made or cleared. (`Keyspace::clear` of the engine would do without numbers for the entries, but
 //! not for what stands beside them, and it is no part of a batch: a kill behind it would leave entries and totals that disagree.)
 //!
-//! Such a batch is synced whatever the policy is, and everything before it with it: the entries go for good next, which a power cut does
-//! not undo, and it must not undo the batch either.
+//! The batch is synced whatever the policy is, and everything before it with it: what has a former number goes for good next, which a
+//! power cut does not undo, and it must not undo the batch either.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -26,10 +27,10 @@ use crate::store::disk::staged::{Held, Place, Staged};
 use crate::store::revision;
 
 /// Up to so many entries are deleted in one batch, which takes some milliseconds: to make a keyspace and to delete one takes a tenth of a
-/// second, in which nobody reads.
+/// second.
 const FEW: u64 = if cfg!(test) { 20 } else { 4 << 10 };
-/// Records that one part has: some milliseconds.
-const RECORDS_AT_ONCE: usize = if cfg!(test) { 64 } else { 8 << 10 };
+/// Records that one part has: a few milliseconds, which a write that comes meanwhile waits.
+const RECORDS_AT_ONCE: usize = if cfg!(test) { 64 } else { 1 << 10 };
 const NUMBER_BYTES: usize = size_of::<u32>();
 
 /// What was there before stores were cleared.
@@ -81,6 +82,20 @@ impl Engine {
         last.checked_add(1).ok_or(fjall::Error::Unrecoverable)
     }
 
+    /// Makes the keyspace that a store is to have when it is cleared: before readers are kept away, as that takes some syncs.
+    ///
+    /// # Errors
+    /// No number is left, or the engine fails.
+    pub(in crate::store::disk) fn prepare_clear(&self, id: u32, before: Held) -> fjall::Result<()> {
+        if before.entries > FEW {
+            let number = self.next_number()?;
+            // Nobody looks at what is made by half.
+            let _cleared = self.cleared.lock();
+            self.open_space(id, number)?;
+        }
+        Ok(())
+    }
+
     /// Empties a store that holds so much. Gives what it holds then. Nobody has a [`View`](super::View) made meanwhile.
     ///
     /// # Errors
@@ -89,19 +104,19 @@ impl Engine {
         &mut self,
         id: u32,
         before: Held,
-        mode: PersistMode,
         ledger: &Ledger,
     ) -> fjall::Result<(Health, Held)> {
         let held = Held { revision: revision::counted(0, before.revision), ..Held::default() };
         if let Some(mut batch) = self.stores.get(&id).and_then(|space| self.without_few(space, before)) {
             batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
-            return Ok((self.commit_stamped(batch, mode, ledger)?, held));
+            return Ok((self.commit_stamped(batch, PersistMode::SyncAll, ledger)?, held));
         }
         let Some(former) = self.stores.get(&id).map(|space| space.number) else {
             return Ok((Health::Sound, before));
         };
         let mut batch = self.db.batch();
         batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
+        // The one that is prepared, where no store was made meanwhile, and the engine was not opened again.
         let number = self.next_number()?;
         let space = self.open_space(id, number)?;
         batch.insert(&self.meta, meta_key(b'g', id), number.to_be_bytes());

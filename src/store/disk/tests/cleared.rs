@@ -145,7 +145,12 @@ fn a_kill_at_any_moment_leaves_all_or_nothing_and_what_was_there_goes_at_the_nex
         cleaned(&store);
         let ends = if store.len() > 1 { 667 } else { 0 };
         assert_eq!((all(&store).len(), records(&store).0), (store.len(), store.len() + ends));
-        assert_eq!(records(&store).1.len(), 1);
+        // That of a clear that did not come to its write is empty, and the next one takes it.
+        let keyspaces = records(&store).1.len();
+        assert!(keyspaces == 1 || keyspaces == 2 && store.len() == 2_000, "{at}: {keyspaces}");
+        clear(&store).unwrap();
+        cleaned(&store);
+        assert_eq!((records(&store).0, records(&store).1.len()), (0, 1), "{at}");
         store.disk.check(&mut |_, _| true).unwrap();
     }
 }
@@ -255,9 +260,9 @@ fn what_fails_while_the_rest_goes_is_gone_on_with() {
     {
         let store = open(dir.path(), SyncPolicy::Never).unwrap();
         fill(&store, 1_000);
-        clear(&store).unwrap();
-        put(&store, b"k", b"v").unwrap();
     }
+    // Nothing of it goes by itself.
+    assert_eq!(by_hand(dir.path(), None).len(), 2);
     for fault in [Fault::Full, Fault::Panics, Fault::Full] {
         let shared = Shared::open(dir.path(), SyncPolicy::Always, Memory::within(u64::MAX)).unwrap();
         let before = shared.with_engine(|engine, _| engine.records().0);
@@ -265,12 +270,12 @@ fn what_fails_while_the_rest_goes_is_gone_on_with() {
         assert!(!shared.clean() && planted::is_passed());
         assert!(!shared.clean(), "nothing is written before the engine is opened again");
         let after = shared.with_engine(|engine, _| engine.records().0);
-        assert!(after < before && after > 1, "{after} of {before}");
+        assert!(after < before && after > 0, "{after} of {before}");
         shared.close();
         shared.write_until_closed();
     }
     let store = open(dir.path(), SyncPolicy::Always).unwrap();
     cleaned(&store);
-    assert_eq!((all(&store).len(), records(&store).0), (1, 1));
+    assert_eq!((all(&store).len(), records(&store).0), (0, 0));
     store.disk.check(&mut |_, _| true).unwrap();
 }

@@ -216,7 +216,7 @@ fn without_a_majority_nothing_is_written_and_a_guarded_write_is_done_once_when_i
         success: vec![Op::Put(put("once", "1")).into()],
         ..TxnRequest::default()
     };
-    let ask = Ask { effect: Some(Effect::Repeatable), deadline: Some(20 * SECOND) };
+    let ask = Ask { effect: Some(Effect::Guarded), deadline: Some(20 * SECOND) };
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| block_on(etcd.call_with(&guarded, ask)));
         wait_until("nobody is asked", || !etcd.good_members().contains(&true));

@@ -3,11 +3,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kvnode::block_on;
-use kvnode::etcd::message::{ENTRIES_MAX, RangeRequest};
-use kvnode::etcd::{Config, Error, Etcd, WatchEvent, WatchOptions};
+use kvnode::etcd::message::{ENTRIES_MAX, Effect, RangeRequest, TxnRequest};
+use kvnode::etcd::{Ask, Config, Error, Etcd, WatchEvent, WatchOptions};
 
 use super::get;
 
@@ -53,7 +55,8 @@ fn packed(headers: &[(&str, &[u8])]) -> Vec<u8> {
     headers.iter().flat_map(|(name, value)| [vec![0], text(name.as_bytes()), text(value)].concat()).collect()
 }
 
-fn serve(mut stream: TcpStream, answer: &Answer) -> io::Result<()> {
+/// The first request gets the first answer, and so on; the last answer is for all that come later.
+fn serve(mut stream: TcpStream, answers: &[Answer], asked: &AtomicUsize) -> io::Result<()> {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface)?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
@@ -66,6 +69,7 @@ fn serve(mut stream: TcpStream, answer: &Answer) -> io::Result<()> {
         match head[3] {
             SETTINGS if head[4] == 0 => stream.write_all(&frame(SETTINGS, 1, 0, &[]))?,
             HEADERS => {
+                let answer = &answers[asked.fetch_add(1, Ordering::AcqRel).min(answers.len() - 1)];
                 let ends = if answer.data.is_empty() && answer.trailers.is_none() { END_STREAM } else { 0 };
                 stream.write_all(&frame(HEADERS, END_HEADERS | ends, id, &packed(&answer.headers)))?;
                 loop {
@@ -92,16 +96,21 @@ fn serve(mut stream: TcpStream, answer: &Answer) -> io::Result<()> {
 
 /// A client of such a server.
 fn client_of(answer: Answer) -> Etcd {
+    client_of_all(vec![answer])
+}
+
+fn client_of_all(answers: Vec<Answer>) -> Etcd {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = Config::new([format!("http://{}", listener.local_addr().unwrap())]);
     config.deadline = SECOND;
     config.message_bytes_max = MESSAGE_BYTES_MAX;
+    let answers = Arc::new((answers, AtomicUsize::new(0)));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (Ok(stream), answer) = (stream, answer.clone()) else { return };
+            let (Ok(stream), answers) = (stream, Arc::clone(&answers)) else { return };
             std::thread::spawn(move || {
                 // It ends with the client's connection.
-                let _ = serve(stream, &answer);
+                let _ = serve(stream, &answers.0, &answers.1);
             });
         }
     });
@@ -172,6 +181,27 @@ fn a_status_is_shown_without_what_moves_a_cursor() {
     let refused = vec![("grpc-status", &b"3"[..]), ("grpc-message", b"%1b[2J%ffno")];
     let error = error(Answer { trailers: Some(refused), ..well(framed(&[])) });
     assert_eq!(error, Error::Refused { code: 3, text: "?[2J\u{fffd}no".to_owned() });
+}
+
+#[test]
+fn what_may_have_been_done_stays_so_when_a_later_try_is_refused() {
+    let status = |code: &'static str, text: &'static str| {
+        let trailers = vec![("grpc-status", code.as_bytes()), ("grpc-message", text.as_bytes())];
+        Answer { trailers: Some(trailers), ..well(Vec::new()) }
+    };
+    let unknown = status("14", "etcdserver: request timed out");
+    let full = status("8", "etcdserver: mvcc: database space exceeded");
+    // The check between the two tries is answered by one that has a leader.
+    let answers = vec![unknown, well(framed(&[0x20, 7])), full];
+    let ask = |effect| {
+        let etcd = client_of_all(answers.clone());
+        block_on(etcd.call_with(&TxnRequest::default(), Ask { effect: Some(effect), deadline: None }))
+    };
+    let guarded = ask(Effect::Guarded).unwrap_err();
+    assert!(matches!(&guarded, Error::Unknown { reason } if reason.contains("NOSPACE")), "{guarded:?}");
+    let once = ask(Effect::Changes).unwrap_err();
+    assert!(matches!(&once, Error::Unknown { reason } if reason.contains("timed out")), "{once:?}");
+    assert_eq!(ask(Effect::Idempotent), Err(Error::NoSpace));
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub struct Ask {
     /// How long it may take in all. `None`: [`Config::deadline`].
     pub deadline: Option<Duration>,
     /// What it does. `None`: what such a request does at the most ([`Call::effect`]). A transaction whose conditions can hold once
-    /// alone is [`Effect::Repeatable`].
+    /// alone is [`Effect::Guarded`].
     pub effect: Option<Effect>,
 }
 

@@ -32,6 +32,7 @@ impl Inner {
         let (mut last, mut is_unknown, mut failures, mut tokens) = (None, false, 0_u32, 0);
         while let Some(id) = self.good_member(deadline).await {
             let mut token = None;
+            let is_hurried = deadline.saturating_duration_since(now()) < self.config.try_duration_max;
             let error = match self.try_at(id, path, frame.clone(), &mut token, deadline).await {
                 Ok(answer) => {
                     self.note(Input::Answered(id));
@@ -39,18 +40,23 @@ impl Inner {
                 }
                 Err(error) => error,
             };
-            self.note(if error.casts_doubt() { Input::Failed(id) } else { Input::Answered(id) });
-            if error == Error::TokenExpired {
-                if tokens < TOKENS_MAX && self.forget_token(token.as_ref()).await {
-                    tokens += 1;
-                    continue;
-                }
-                return Err(error);
+            if !error.casts_doubt() {
+                self.note(Input::Answered(id));
+            } else if !is_hurried || now() < deadline {
+                // Else the caller's time is over, which says nothing of the member.
+                self.note(Input::Failed(id));
+            }
+            if error == Error::TokenExpired && tokens < TOKENS_MAX && self.forget_token(token.as_ref()).await
+            {
+                tokens += 1;
+                continue;
             }
             match effect {
                 _ if error.may_be_asked_again() => {}
                 Effect::Reads if error.is_unknown() => {}
-                Effect::Repeatable if error.is_unknown() => is_unknown = true,
+                Effect::Idempotent | Effect::Guarded if error.is_unknown() => is_unknown = true,
+                // Of the try before it says nothing.
+                Effect::Guarded if is_unknown => return Err(Error::unknown(error)),
                 _ => return Err(error),
             }
             last = Some(error);

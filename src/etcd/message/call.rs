@@ -10,9 +10,13 @@ use super::*;
 pub enum Effect {
     /// It changes nothing: it is asked again as long as there is time.
     Reads,
-    /// Done twice it is as done once, as a transaction whose conditions can hold once alone: it is sent again, and where the
-    /// outcome is unknown in the end, that is said.
-    Repeatable,
+    /// Done twice it is as done once, and what a later try says holds for the earlier ones: a lease that is not found is
+    /// revoked. It is sent again.
+    Idempotent,
+    /// A transaction whose conditions can hold once alone. It is sent again; that its conditions do not hold may then come from
+    /// a try that was done and not heard of, which the caller has to tell by what is there. Where a later try is refused,
+    /// the outcome of such an earlier one stays unknown.
+    Guarded,
     /// Done twice it may be another thing than done once, also where it seems not so: a write that is sent again may undo a
     /// later one. It is sent once, and again only where it surely was not done.
     Changes,
@@ -64,17 +68,17 @@ calls! {
         if txn.only_reads() { Effect::Reads } else { Effect::Changes }
     };
     // The second time it is refused, as compacted.
-    CompactionRequest -> CompactionResponse, "KV/Compact", HEADER, |_| Effect::Repeatable;
+    CompactionRequest -> CompactionResponse, "KV/Compact", HEADER, |_| Effect::Idempotent;
     // One that is made and not heard of ends by itself, and no key is attached to it.
-    LeaseGrantRequest -> LeaseGrantResponse, "Lease/LeaseGrant", HEADER, |_| Effect::Repeatable;
+    LeaseGrantRequest -> LeaseGrantResponse, "Lease/LeaseGrant", HEADER, |_| Effect::Idempotent;
     // The second time it is refused, as not found.
-    LeaseRevokeRequest -> LeaseRevokeResponse, "Lease/LeaseRevoke", HEADER, |_| Effect::Repeatable;
-    LeaseKeepAliveRequest -> LeaseKeepAliveResponse, "Lease/LeaseKeepAlive", HEADER, |_| Effect::Repeatable;
+    LeaseRevokeRequest -> LeaseRevokeResponse, "Lease/LeaseRevoke", HEADER, |_| Effect::Idempotent;
+    LeaseKeepAliveRequest -> LeaseKeepAliveResponse, "Lease/LeaseKeepAlive", HEADER, |_| Effect::Idempotent;
     LeaseTimeToLiveRequest -> LeaseTimeToLiveResponse, "Lease/LeaseTimeToLive", LEASE_KEYS, |_| Effect::Reads;
-    AuthenticateRequest -> AuthenticateResponse, "Auth/Authenticate", AUTH, |_| Effect::Repeatable;
+    AuthenticateRequest -> AuthenticateResponse, "Auth/Authenticate", AUTH, |_| Effect::Idempotent;
     MemberListRequest -> MemberListResponse, "Cluster/MemberList", MEMBERS, |_| Effect::Reads;
     StatusRequest -> StatusResponse, "Maintenance/Status", STATUS, |_| Effect::Reads;
     AlarmRequest -> AlarmResponse, "Maintenance/Alarm", ALARM, |alarm| {
-        if alarm.action == AlarmAction::Get as i32 { Effect::Reads } else { Effect::Repeatable }
+        if alarm.action == AlarmAction::Get as i32 { Effect::Reads } else { Effect::Idempotent }
     };
 }

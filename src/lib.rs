@@ -48,6 +48,7 @@
 //! | stream to a process at the pace of its node | [`process::Feed`] |
 //! | see what a node does and holds | [`Node::snapshot`] |
 //! | bound what peers may use | [`config::Limits`] |
+//! | read, write and watch an etcd | the feature `etcd`: `kvnode::etcd` |
 //! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
 //!
 //! Futures of this crate run on any executor, or by [`block_on`]: a node brings threads of its own. It logs through
@@ -81,13 +82,14 @@
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`handle`]: a store as its Rust callers see it, with the types of their keys and values.
+//! - `etcd`: a client of etcd, which knows nothing of the others; no store uses it yet.
 //! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.
 //! - [`config`]: every limit, interval and default that a user may want otherwise.
 //! - [`cli`]: what a person types and reads.
 //!
 //! # Invariants
 //!
-//! 1. Only `node`, `epmd`, `program`, `cli`, [`kv::downstream`] and `within` name smol, sockets, files or the clock
+//! 1. Only `node`, `epmd`, `program`, `cli`, [`kv::downstream`], `etcd::client` and `within` name smol, sockets, files or the clock
 //!    ([`store::disk`] names files, and has the thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
@@ -159,6 +161,8 @@ pub mod cli;
 pub mod config;
 pub mod distribution;
 pub mod epmd;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod etf;
 pub mod handle;
 pub mod kv;

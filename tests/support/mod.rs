@@ -24,6 +24,8 @@ pub mod beam;
 #[cfg(feature = "program")]
 pub mod cluster;
 pub mod epmd;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(feature = "program")]
 pub mod http;
 pub mod judge;
@@ -44,6 +46,8 @@ pub mod wait;
 
 pub use beam::{BeamNode, BeamOptions, EvalError};
 pub use epmd::Epmd;
+#[cfg(feature = "etcd")]
+pub use etcd::EtcdCluster;
 #[cfg(feature = "program")]
 pub use kvnode::KvNode;
 pub use netns::{Cut, Host, Network, Rate};

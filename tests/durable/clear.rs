@@ -194,7 +194,7 @@ fn what_was_there_before_a_clear_goes_at_the_start_behind_a_kill() {
     node.kill(&epmd);
     beam.wait_for_no_global("kv");
     let (right, said) = check();
-    assert!(right && said.contains(": 1 entries"), "{said}");
+    assert!(right && said.contains(": 1 entry,"), "{said}");
     // A start that has nothing to go on with says nothing.
     let node = KvNode::start(&epmd, "kv", &args);
     assert!(!node.log().contains(":clear"), "{}", node.log());

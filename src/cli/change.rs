@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::answer::text;
 use super::ask::{AskArgs, Session, ToArgs};
 use super::client::{told, ttl_of};
 use super::store::{Store, request, with_store};
 use super::{CliError, span, term};
 use crate::etf::{OwnedTerm, TermWriter};
+use crate::program::shown;
 
 const INCR_EXAMPLES: &str = "\
 EXAMPLES
@@ -30,12 +30,12 @@ EXAMPLES
 const CLEAR_EXAMPLES: &str = "\
 EXAMPLES
   $ kvnode clear
-  kvnode: nothing was deleted: --yes deletes all keys, of which there are 1000
+  kvnode: nothing was deleted: the store has 1000 keys; --yes deletes all
   $ kvnode clear --yes
   :ok
   $ kvnode clear --yes --confirm 1 --node master@myhost --to global:master
 
-All keys go at once, in one write, at slaves too. Nothing brings them back but a backup.";
+All keys go at once, in one write, and at slaves that are kvnodes too. Nothing brings them back but a backup.";
 
 #[derive(Args)]
 #[command(before_help = INCR_EXAMPLES)]
@@ -176,10 +176,10 @@ pub(super) fn clear(args: ClearArgs) -> Result<(), CliError> {
         if args.yes {
             return store.call(request.view()).await;
         }
-        let count = store.call(OwnedTerm::atom("count").view()).await?;
+        let count = store.call(OwnedTerm::atom("count").view()).await?.view().as_unsigned().unwrap_or(0);
         Err(CliError::usage(format!(
-            "nothing was deleted: --yes deletes all keys, of which there are {}",
-            text(count.view())
+            "nothing was deleted: the store has {}; --yes deletes all",
+            shown::counted(count, ["key", "keys"], |count| count.to_string())
         )))
     })?;
     told(answer.view(), args.ask.form())

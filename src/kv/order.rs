@@ -84,36 +84,49 @@ impl Committed<'_> {
 
 /// The same, kept back. Without changes where all keys went.
 struct HeldBack {
-    changes: Vec<(Box<[u8]>, Option<OwnedValue>)>,
+    changes: Vec<(Box<[u8]>, Kept)>,
     traits: Traits,
     confirmed: bool,
     has_ended: bool,
 }
 
+/// What becomes of a key.
+enum Kept {
+    /// It stays: a write in which all stay is no clear.
+    AsItIs,
+    Put(OwnedValue),
+    Deleted,
+}
+
 impl HeldBack {
     fn new(committed: &Committed<'_>) -> Self {
-        let changed = committed.written.changes.iter().filter_map(|(key, change)| match change {
-            Change::Keep => None,
-            Change::Put(value) => {
-                let value = committed.revised(*value);
-                Some(((*key).into(), Some(value.to_owned())))
-            }
-            Change::Delete => Some(((*key).into(), None)),
+        let changed = committed.written.changes.iter().map(|(key, change)| {
+            let kept = match change {
+                Change::Keep => Kept::AsItIs,
+                Change::Put(value) => Kept::Put(committed.revised(*value).to_owned()),
+                Change::Delete => Kept::Deleted,
+            };
+            ((*key).into(), kept)
         });
         let &Committed { traits, confirmed, has_ended, .. } = committed;
         Self { changes: changed.collect(), traits, confirmed, has_ended }
     }
 
     fn bytes(&self) -> usize {
-        let of = |(key, value): &(Box<[u8]>, Option<OwnedValue>)| {
-            key.len() + value.as_ref().map_or(0, |value| value.bytes.len())
+        let of = |(key, kept): &(Box<[u8]>, Kept)| {
+            key.len() + if let Kept::Put(value) = kept { value.bytes.len() } else { 0 }
         };
         self.changes.iter().map(of).sum()
     }
 
     fn show(&self, seq: u64, show: &mut dyn FnMut(&Committed<'_>)) {
-        let changes = self.changes.iter().map(|(key, value)| {
-            (&**key, value.as_ref().map_or(Change::Delete, |value| Change::Put(value.value())))
+        let changes = self.changes.iter().map(|(key, kept)| {
+            let change = match kept {
+                Kept::AsItIs => Change::Keep,
+                Kept::Put(value) => Change::Put(value.value()),
+                Kept::Deleted => Change::Delete,
+            };
+            (&**key, change)
         });
         let changes: Vec<_> = changes.collect();
         let written = Written { seq, changes: &changes };

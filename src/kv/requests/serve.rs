@@ -237,9 +237,11 @@ impl<S: Store> KeyValueServer<S> {
         result
     }
 
-    /// What a store that was cleared leaves to do is done beside all else.
+    /// What a store that was cleared leaves to do is done beside all else, but for its first step: mostly that is all.
     fn clear_rest(&self, clear: Clear, turn: &Turn<'_>) {
-        if let Some(step) = clear.rest {
+        if let Some(mut step) = clear.rest
+            && step()
+        {
             self.follow.work(Work { store: turn.me.pid.clone(), step });
         }
     }

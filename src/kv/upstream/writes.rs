@@ -205,8 +205,13 @@ impl<S: Store> KeyValueServer<S> {
         let held = held_while_written::<S, _>(machine);
         let (upstream, store) = (&self.upstream, turn.me.id);
         let result = self.clear(turn, || {
-            let upstream = Arc::clone(upstream);
-            Box::new(move |result| upstream.stored(ticket, result, &store))
+            let (upstream, figures) = (Arc::clone(upstream), Arc::clone(&self.watch));
+            Box::new(move |result| {
+                if let Err(error) = result {
+                    figures.count_failed(error);
+                }
+                upstream.stored(ticket, result, &store);
+            })
         });
         if let Some(result) = result {
             self.has_stored(held, ticket, &result, turn);

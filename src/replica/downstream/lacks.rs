@@ -22,6 +22,8 @@ pub(super) struct Lacks {
     pub(super) sweep: bool,
     /// The same for good: they could not be read.
     pub(super) unswept: bool,
+    /// The first deletion of all keys that it was not told of: an Elixir server has it once its keys are read.
+    pub(super) cleared: Option<u64>,
     /// Something could not be read here, so that the slave has an old value, or none.
     pub(super) unsent: bool,
     /// The keys that it was not sent, as its node cannot decode what they have.
@@ -49,6 +51,7 @@ impl Lacks {
             scanned_since: None,
             sweep: true,
             unswept: false,
+            cleared: None,
             unsent: false,
             withheld: Withheld::default(),
         }

@@ -72,13 +72,15 @@ impl Downstream {
     /// acknowledged that it has everything deletes them at once, as the store has; an Elixir server knows of no such thing, and in the
     /// middle of a copy or of a repair nobody could tell what of it is deleted.
     pub fn push_clear(&mut self, seq: u64) -> Option<Pushed> {
-        let Phase::Streaming { stream, repair: None, .. } = &mut self.phase else { return None };
-        let Dialect::Kvnode { session } = stream.dialect else { return None };
-        if !stream.is_whole() {
-            return None;
+        if let Phase::Streaming { stream, repair: None, .. } = &mut self.phase
+            && let Dialect::Kvnode { session } = stream.dialect
+            && stream.is_whole()
+        {
+            stream.log.push_clear(session, seq);
+            return Some(self.was_queued());
         }
-        stream.log.push_clear(session, seq);
-        Some(self.was_queued())
+        self.lacks.cleared.get_or_insert(seq);
+        None
     }
 
     /// What is queued is more than before.
@@ -383,7 +385,10 @@ impl Downstream {
         let kept = if kept.as_ref().is_err_and(is_missed) { Ok(()) } else { kept };
         match kept {
             Ok(()) => {
+                // What a kvnode is copied takes the place of all that it had.
+                let cleared = self.lacks.cleared.filter(|_| stream.dialect == Dialect::Elixir);
                 if let (Some(seq), Some(known)) = (stream.acknowledged(mark.up_to), &mut self.known) {
+                    let seq = cleared.map_or(seq, |cleared| seq.min(cleared.saturating_sub(1)));
                     known.confirmed = known.confirmed.max(seq);
                 }
             }
@@ -467,6 +472,9 @@ impl Downstream {
             _ => return,
         }
         self.lacks.unswept = read.error.is_some() || read.unusable > 0;
+        if !self.lacks.unswept && !self.lacks.sweep {
+            self.lacks.cleared = None;
+        }
         match read.error {
             Some(why) => self.log(Event::NotSwept(why)),
             None if read.foreign > 0 => self.log(Event::Swept { keys: read.foreign }),

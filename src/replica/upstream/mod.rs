@@ -297,11 +297,11 @@ impl Upstream {
         Take::Store(self.under_way.begin(seq, counts))
     }
 
-    /// The same of a deletion of all keys, which comes to a slave that has everything. It is the store's alone: in the middle of a copy,
-    /// where no primary sends it, it is not kept, and that is told.
+    /// The same of a deletion of all keys, which comes to a slave that has everything, or had it and is full. It is the store's alone: in
+    /// the middle of a copy, where no primary sends it, it is not kept, and that is told.
     pub fn take_clear(&mut self, session: u64, seq: u64) -> Option<Ticket> {
         let following = self.session(session)?;
-        if following.is_caught_up() && following.copy.is_none() {
+        if matches!(following.sync, Sync::CaughtUp | Sync::Stale) && following.copy.is_none() {
             return match self.take(session, seq) {
                 Take::Store(ticket) => Some(ticket),
                 Take::Nowhere | Take::Aside | Take::Exporting(_) => None,

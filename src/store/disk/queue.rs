@@ -1,5 +1,6 @@
 //! What waits to be written, in the order in which it came, and the reads that wait for it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -239,8 +240,8 @@ pub(super) struct Queue {
     keys: Waits<Reading>,
     /// Of the stores that are to be cleared, the number of the last write that does it.
     clears: AHashMap<u32, u64>,
-    /// Reads that wait for a clear, with its store and its number: no key has a later write before them.
-    behind_clears: Vec<(u32, u64, Read)>,
+    /// Reads of a store that wait for a clear, with its number, in the order of these: no key has a later write before them.
+    behind_clears: AHashMap<u32, VecDeque<(u64, Read)>>,
     notes: Waits<NoteDone>,
     pub closed: bool,
 }
@@ -276,7 +277,7 @@ impl Queue {
         if let Some(&clear) = self.clears.get(&store)
             && self.keys.last(store, key).is_none_or(|last| last < clear)
         {
-            self.behind_clears.push((store, clear, Read::Entry(store, key.into(), done())));
+            self.wait_for_clear(store, clear, Read::Entry(store, key.into(), done()));
             return true;
         }
         self.keys.read_later(store, key, || Reading::One(done()))
@@ -295,7 +296,7 @@ impl Queue {
         if let Some(&clear) = self.clears.get(&store)
             && last.is_none_or(|(last, _)| last < clear)
         {
-            self.behind_clears.push((store, clear, Read::Entries(store, all(), done())));
+            self.wait_for_clear(store, clear, Read::Entries(store, all(), done()));
             return true;
         }
         let Some((_, key)) = last else { return false };
@@ -317,8 +318,14 @@ impl Queue {
         self.keys.0.get(&store).map_or_else(Vec::new, |keys| keys.keys().cloned().collect())
     }
 
-    /// Takes the writes that came first, up to `bytes_max`, one at least where there is one, and a clear by itself.
+    /// Takes the writes that came first, up to `bytes_max`, one at least where there is one; or the clears of one store that come first.
     pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Write> {
+        let clears = |write: &Write| matches!(write.change, Change::Clear(_)).then_some(write.store);
+        if let Some(store) = self.writes.first().and_then(clears) {
+            let count = self.writes.iter().take_while(|write| clears(write) == Some(store)).count();
+            self.taken += count as u64;
+            return self.writes.drain(..count).collect();
+        }
         let mut bytes = 0;
         let fit = self.writes.iter().take_while(|write| {
             bytes += write.bytes();
@@ -358,10 +365,17 @@ impl Queue {
         if self.clears.get(&store).is_some_and(|last| *last <= self.taken) {
             self.clears.remove(&store);
         }
-        let is_due = |(of, after, _): &(u32, u64, Read)| *of == store && *after <= self.taken;
-        let (due, kept): (Vec<_>, _) = std::mem::take(&mut self.behind_clears).into_iter().partition(is_due);
-        self.behind_clears = kept;
-        reads.extend(due.into_iter().map(|(_, _, read)| read));
+        let Some(waiting) = self.behind_clears.get_mut(&store) else { return };
+        while let Some((_, read)) = waiting.pop_front_if(|(clear, _)| *clear <= self.taken) {
+            reads.push(read);
+        }
+        if waiting.is_empty() {
+            self.behind_clears.remove(&store);
+        }
+    }
+
+    fn wait_for_clear(&mut self, store: u32, clear: u64, read: Read) {
+        self.behind_clears.entry(store).or_default().push_back((clear, read));
     }
 
     fn entry_carried_out(&mut self, store: u32, key: &Arc<[u8]>, reads: &mut Vec<Read>) {

@@ -31,6 +31,7 @@ use super::error::{OpenError, engine_error, store_error};
 use super::ledger::{Access, Journals, Ledger, Verdict};
 use super::queue::{Change, Queue, Read, Write};
 use super::record::Found;
+use super::staged::Held;
 use crate::store::revision::LEAP;
 use crate::store::{Due, NoteDone, ReadDone, ReadManyDone, StoreError};
 
@@ -43,8 +44,8 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// While there is something to write, a part of what was there before a clear is deleted behind so many batches.
 const CLEANS_EVERY: u32 = 8;
-/// What was there before so many clears may be on its way. Beyond it the next write waits until some of it is gone: each has files, and
-/// clears of small stores come faster than those go.
+/// What was there before so many clears may be on its way. Beyond it each write waits for a part of that to go, and for all files of
+/// entries, which clears would make faster than they go.
 const CLEARED_MAX: usize = if cfg!(test) { 2 } else { 16 };
 /// Past so many bytes at most a connection that writes waits until there is room again, as one to a full socket does:
 /// only those get here who write without waiting for answers.
@@ -343,7 +344,9 @@ impl Shared {
             };
             if !writes.is_empty() {
                 self.carry_out(writes);
-                while self.cleared_count() > Some(CLEARED_MAX) && self.clean() {}
+                if self.cleared_count() > Some(CLEARED_MAX) {
+                    self.clean();
+                }
                 batches = batches.wrapping_add(1);
                 cleans = true;
                 if !batches.is_multiple_of(CLEANS_EVERY) {
@@ -463,8 +466,8 @@ impl Shared {
             self.revive().map_err(|_| error)?;
         }
         let room = self.room(writes, bytes)?;
-        if let [Write { store, change: Change::Clear(_), .. }] = writes {
-            return self.clear(*store, room);
+        if let [Write { store, change: Change::Clear(_), .. }, ..] = writes {
+            return self.clear(*store, writes.len(), room);
         }
         let mode = self.mode();
         let engine = self.engine.read();
@@ -493,19 +496,13 @@ impl Shared {
         }
     }
 
-    /// Empties a store.
-    fn clear(&self, store: u32, room: RoomFor) -> Result<Vec<(usize, StoreError)>, StoreError> {
+    /// Empties a store; `times`: so many writes in turn are this.
+    fn clear(&self, store: u32, times: usize, room: RoomFor) -> Result<Vec<(usize, StoreError)>, StoreError> {
         if room == RoomFor::Nothing {
             return Err(StoreError::NoSpace);
         }
         let Some(totals) = self.totals.read().get(&store).cloned() else { return Ok(Vec::new()) };
-        if let Some(engine) = self.engine.read().as_ref() {
-            engine.prepare_clear(store, totals.held()).map_err(|error| self.failed(&error))?;
-        }
-        // Nobody reads meanwhile: a view has the numbers and the entries from before, or from now.
-        let mut engine = self.engine.write();
-        let engine = engine.as_mut().ok_or(StoreError::Io("eio"))?;
-        match engine.clear(store, totals.held(), &self.ledger) {
+        match self.empty(store, totals.held(), times) {
             Ok((health, held)) => {
                 totals.hold(held);
                 if health == Health::Failed {
@@ -514,6 +511,20 @@ impl Shared {
                 Ok(Vec::new())
             }
             Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    fn empty(&self, store: u32, before: Held, times: usize) -> fjall::Result<(Health, Held)> {
+        if let Some(engine) = self.engine.read().as_ref() {
+            if let Some(emptied) = engine.clear_few(store, before, times, &self.ledger)? {
+                return Ok(emptied);
+            }
+            engine.prepare_clear(store)?;
+        }
+        // Nobody reads meanwhile: a view has the numbers and the entries from before, or from now.
+        match self.engine.write().as_mut() {
+            Some(engine) => engine.clear(store, before, times, &self.ledger),
+            None => Err(fjall::Error::Poisoned),
         }
     }
 

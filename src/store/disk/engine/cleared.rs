@@ -29,6 +29,8 @@ use crate::store::revision;
 /// Up to so many entries are deleted in one batch, which takes some milliseconds: to make a keyspace and to delete one takes a tenth of a
 /// second.
 const FEW: u64 = if cfg!(test) { 20 } else { 4 << 10 };
+/// But where so many versions and deletions of entries lie about, as far as is known: all of them are looked through.
+const FEW_LOOKED_AT: usize = 16 * FEW as usize;
 /// Records that one part has: a few milliseconds, which a write that comes meanwhile waits.
 const RECORDS_AT_ONCE: usize = if cfg!(test) { 64 } else { 1 << 10 };
 const NUMBER_BYTES: usize = size_of::<u32>();
@@ -86,17 +88,35 @@ impl Engine {
     ///
     /// # Errors
     /// No number is left, or the engine fails.
-    pub(in crate::store::disk) fn prepare_clear(&self, id: u32, before: Held) -> fjall::Result<()> {
-        if before.entries > FEW {
-            let number = self.next_number()?;
-            // Nobody looks at what is made by half.
-            let _cleared = self.cleared.lock();
-            self.open_space(id, number)?;
-        }
+    pub(in crate::store::disk) fn prepare_clear(&self, id: u32) -> fjall::Result<()> {
+        let number = self.next_number()?;
+        // Nobody looks at what is made by half.
+        let _cleared = self.cleared.lock();
+        self.open_space(id, number)?;
         Ok(())
     }
 
-    /// Empties a store that holds so much. Gives what it holds then. Nobody has a [`View`](super::View) made meanwhile.
+    /// Empties a store that holds few entries, as any batch is written; `None`: these are many, or cannot be read. Otherwise as
+    /// [`clear`](Self::clear).
+    ///
+    /// # Errors
+    /// See [`commit`](Self::commit).
+    pub(in crate::store::disk) fn clear_few(
+        &self,
+        id: u32,
+        before: Held,
+        times: usize,
+        ledger: &Ledger,
+    ) -> fjall::Result<Option<(Health, Held)>> {
+        let Some(space) = self.stores.get(&id) else { return Ok(Some((Health::Sound, before))) };
+        let Some(mut batch) = self.without_few(space, before) else { return Ok(None) };
+        let held = emptied(before, times);
+        batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
+        Ok(Some((self.commit_stamped(batch, PersistMode::SyncAll, ledger)?, held)))
+    }
+
+    /// Empties a store that holds so much; `times`: so many writes are this. Gives what it holds then. Nobody has a
+    /// [`View`](super::View) made meanwhile.
     ///
     /// # Errors
     /// See [`commit`](Self::commit).
@@ -104,13 +124,10 @@ impl Engine {
         &mut self,
         id: u32,
         before: Held,
+        times: usize,
         ledger: &Ledger,
     ) -> fjall::Result<(Health, Held)> {
-        let held = Held { revision: revision::counted(0, before.revision), ..Held::default() };
-        if let Some(mut batch) = self.stores.get(&id).and_then(|space| self.without_few(space, before)) {
-            batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
-            return Ok((self.commit_stamped(batch, PersistMode::SyncAll, ledger)?, held));
-        }
+        let held = emptied(before, times);
         let Some(former) = self.stores.get(&id).map(|space| space.number) else {
             return Ok((Health::Sound, before));
         };
@@ -132,7 +149,10 @@ impl Engine {
 
     /// What deletes all entries of a store that holds so much; `None`: these are many, or cannot be read.
     fn without_few(&self, space: &Space, before: Held) -> Option<OwnedWriteBatch> {
-        if before.entries > FEW {
+        if before.entries == 0 {
+            return Some(self.db.batch());
+        }
+        if before.entries > FEW || space.entries.approximate_len() > FEW_LOOKED_AT {
             return None;
         }
         let mut staged = Staged::new(self.db.batch());
@@ -173,11 +193,14 @@ impl Engine {
         ledger: &Ledger,
         has_room: &dyn Fn() -> bool,
     ) -> fjall::Result<bool> {
-        let Some(number) = self.cleared.lock().numbers.first().copied() else { return Ok(false) };
-        let name = entries_name(number);
-        if self.db.keyspace_exists(&name) {
-            // Its files go with the last of its readers, or at the next start.
-            self.db.delete_keyspace(self.db.keyspace(&name, KeyspaceCreateOptions::default)?)?;
+        let numbers = self.cleared.lock().numbers.clone();
+        let Some(&number) = numbers.first() else { return Ok(false) };
+        // Most of the room, and none is needed for it.
+        for name in numbers.into_iter().map(entries_name) {
+            if self.db.keyspace_exists(&name) {
+                // Its files go with the last of its readers, or at the next start.
+                self.db.delete_keyspace(self.db.keyspace(&name, KeyspaceCreateOptions::default)?)?;
+            }
         }
         if !has_room() {
             return Ok(false);
@@ -216,6 +239,12 @@ impl Engine {
         self.written(bytes as u64)?;
         Ok(self.has_cleared())
     }
+}
+
+/// What a store holds once it is emptied so often.
+fn emptied(before: Held, times: usize) -> Held {
+    let revision = (0..times).fold(before.revision, |last, _| revision::counted(0, last));
+    Held { revision, ..Held::default() }
 }
 
 /// The next records of a number, behind one of them, or from the first on.

@@ -164,6 +164,9 @@ fn by_hand(dir: &Path, fault: Option<(planted::Place, Fault)>) -> Vec<Told> {
         let tell = tell.clone();
         let done: WriteDone = Box::new(move |result| tell.send(result.map(|written| written.seq)).unwrap());
         shared.push(Write { store: id, key: Arc::from(&[][..]), change: Change::Clear(done) });
+        // Else they would be one.
+        let between = Change::Nothing(Box::new(|_| {}));
+        shared.push(Write { store: id, key: Arc::from(&[][..]), change: between });
     }
     if let Some((place, fault)) = fault {
         planted::plant(place, fault);

@@ -87,3 +87,38 @@ fn a_full_slave_is_still_told_of_it_as_it_makes_room() {
     assert!(sent.iter().any(|sent| sent.contains("replica_clear")), "{sent:?}");
     assert_eq!(line.slave.push_clear(10), None, "it lacks something");
 }
+
+#[test]
+fn an_elixir_server_whose_keys_cannot_be_read_has_no_deletion_of_all_keys() {
+    let k = atom("k");
+    let source = OneKey(k.clone());
+    let mut line = Line::new(&source, 1 << 20);
+    line.found(1);
+    line.swept(None);
+    line.settled();
+    assert_eq!(line.slave.confirmed(), 7);
+    let settled = |line: &mut Line<'_>| {
+        for _ in 0..5 {
+            line.pass();
+            line.repair();
+            if let Some(mark) = line.taken().1 {
+                line.acknowledged(mark);
+            }
+        }
+    };
+    let clear = |line: &mut Line<'_>, seq: u64, error: Option<&str>| {
+        assert_eq!(line.slave.push_clear(seq), None);
+        line.hand(Input::CopyAll);
+        line.repair();
+        assert!(line.swept(error));
+        settled(line);
+        line.slave.push(seq + 1, put(&k, &k));
+        settled(line);
+    };
+    clear(&mut line, 8, Some("too large"));
+    assert_eq!(line.slave.confirmed(), 7);
+    clear(&mut line, 10, Some("too large"));
+    assert_eq!(line.slave.confirmed(), 7, "the first one it still lacks");
+    clear(&mut line, 12, None);
+    assert_eq!(line.slave.confirmed(), 13);
+}

@@ -204,6 +204,7 @@ fn a_clear_is_one_event_at_its_primary_and_at_slaves() {
              other = watcher.(:master, match: {:none, :_}); kept = watcher.(:disk, initial: true)",
         );
         beam.check("ask.(:master, {:put_many, for(n <- 1..20, do: {n, n})})", ":ok");
+        beam.check_soon("match?({_, :put, 20, 20}, List.last(events.(there)))", "true");
         beam.run("{before, _} = heard.(there)");
         beam.check("ask.(:master, {:clear, confirm: 2})", ":ok");
         beam.check("ask.(:master, {:put, :behind, 1, confirm: 2})", ":ok");
@@ -216,7 +217,7 @@ fn a_clear_is_one_event_at_its_primary_and_at_slaves() {
         // At slaves too, by a number of theirs.
         for told in ["here", "kept"] {
             beam.check_soon(
-                &format!("match?([{{at, :clear}}, {{next, :put, :behind, 1}}] when next == at + 1, Enum.take(events.({told}), -2))"),
+                &format!("match?([{{at, :clear}}, {{next, :put, :behind, 1}}] when next > at, Enum.take(events.({told}), -2))"),
                 "true",
             );
             beam.check(&format!("pairs.(events.({told}), %{{}})"), "%{behind: 1}");

@@ -24,7 +24,11 @@ impl Scene {
     #[track_caller]
     pub fn start(args: &str) -> Self {
         let epmd = Epmd::start();
-        let kv = KvNode::start(&epmd, "kv", args);
+        // Large blocks stand outside of the heaps. With its defaults glibc takes them into a heap of each thread after the first
+        // was freed, and keeps up to 64 MiB of such a heap: that would hide what kvnode keeps, as it does in scripts/soak.
+        let kv = KvNode::start_with(&epmd, "kv", args, |command| {
+            command.env("MALLOC_MMAP_THRESHOLD_", "131072");
+        });
         let port = epmd.port_of("kv").expect("it is registered");
         let mut good = Scripted::connect(port, "good@h", kv.name());
         good.use_the_store();

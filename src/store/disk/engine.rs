@@ -147,6 +147,8 @@ pub(super) enum Health {
 /// What came of a batch beside that it is written.
 pub(super) struct Committed {
     pub health: Health,
+    /// So many of the writes, the first ones, were in it: the next one empties a store of many entries, see [`Engine::clear`].
+    pub count: usize,
     /// What the stores hold now.
     pub held: AHashMap<u32, Held>,
     /// Writes that were refused, by their place in the batch.
@@ -375,8 +377,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes a batch as a whole. `mode` is how far it is brought before this returns. What there is no room for is refused, and
-    /// so is a write whose key has something that cannot be read.
+    /// Writes a batch as a whole. `mode` is how far it is brought before this returns, at least. What there is no room for is refused,
+    /// and so is a write whose key has something that cannot be read.
     ///
     /// # Errors
     /// The journal may have it, or a part of it: the engine has to be opened again before anything is written.
@@ -389,19 +391,27 @@ impl Engine {
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> fjall::Result<Committed> {
         let mut staged = Staged::new(self.db.batch());
-        let (mut written, mut refused) = (0, Vec::new());
+        let (mut written, mut refused, mut count) = (0, Vec::new(), writes.len());
         for (at, write) in writes.iter_mut().enumerate() {
+            if room != RoomFor::Nothing
+                && matches!(write.change, Change::Clear(_))
+                && !self.clear_few(write.store, &mut staged, &totals_of)
+            {
+                count = at;
+                break;
+            }
             match self.stage(write, room, &mut staged, &totals_of) {
                 Ok(bytes) => written += bytes,
                 // The others of the batch have other keys.
                 Err(error) => refused.push((at, error)),
             }
         }
+        let mode = if staged.empties() { PersistMode::SyncAll } else { mode };
         let Staged { mut batch, held, ends, .. } = staged;
         for (id, held) in &held {
             batch.insert(&self.meta, meta_key(b't', *id), held.to_bytes());
         }
-        let mut committed = Committed { health: Health::Sound, held, refused };
+        let mut committed = Committed { health: Health::Sound, count, held, refused };
         if batch.is_empty() {
             return Ok(committed);
         }
@@ -456,7 +466,7 @@ impl Engine {
         let place = Place::new(space, &write.key);
         let last = staged.counted(write.store, &totals_of);
         let (entry, counted) = match &mut write.change {
-            // No batch has a clear: it is carried out by itself.
+            // What a clear deletes is in the batch by now.
             Change::Note(..) | Change::Clear(_) | Change::Nothing(_) => return Ok(written),
             Change::Put(entry, _) => {
                 let (entry, counted) = entry.give(last);

@@ -44,7 +44,7 @@ pub(super) enum Change {
     Update(Box<dyn Pending>, Decided),
     /// The same of several keys; the write's own is none.
     UpdateMany(Many),
-    /// All keys go. It is carried out by itself: [`Queue::take`] puts it into a batch of its own.
+    /// All keys go.
     Clear(WriteDone),
     /// Not a key of the store, but a note beside it.
     Note(Vec<u8>, Done),
@@ -199,13 +199,13 @@ impl<D> Waits<D> {
     }
 
     /// The writes up to this number are carried out, one of this key among them: gives the reads that waited for them.
-    fn carried_out(&mut self, store: u32, key: &[u8], taken: u64) -> Vec<D> {
+    fn carried_out(&mut self, store: u32, key: &[u8], up_to: u64) -> Vec<D> {
         let Some(keys) = self.0.get_mut(&store) else { return Vec::new() };
         let Some(waiting) = keys.get_mut(key) else { return Vec::new() };
         let (due, kept): (Vec<_>, _) =
-            std::mem::take(&mut waiting.reads).into_iter().partition(|(after, _)| *after <= taken);
+            std::mem::take(&mut waiting.reads).into_iter().partition(|(after, _)| *after <= up_to);
         waiting.reads = kept;
-        if waiting.last <= taken {
+        if waiting.last <= up_to {
             keys.remove(key);
         }
         due.into_iter().map(|(_, done)| done).collect()
@@ -235,8 +235,8 @@ pub(super) struct Queue {
     bytes: usize,
     /// Numbers of the writes: so many have come.
     pushed: u64,
-    /// So many have been taken.
-    taken: u64,
+    /// So many have been carried out.
+    carried_out: u64,
     keys: Waits<Reading>,
     /// Of the stores that are to be cleared, the number of the last write that does it.
     clears: AHashMap<u32, u64>,
@@ -318,32 +318,27 @@ impl Queue {
         self.keys.0.get(&store).map_or_else(Vec::new, |keys| keys.keys().cloned().collect())
     }
 
-    /// Takes the writes that came first, up to `bytes_max`, one at least where there is one; or the clears of one store that come first.
+    /// Takes the writes that came first, up to `bytes_max`, one at least where there is one.
     pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Write> {
-        let clears = |write: &Write| matches!(write.change, Change::Clear(_)).then_some(write.store);
-        if let Some(store) = self.writes.first().and_then(clears) {
-            let count = self.writes.iter().take_while(|write| clears(write) == Some(store)).count();
-            self.taken += count as u64;
-            return self.writes.drain(..count).collect();
-        }
         let mut bytes = 0;
         let fit = self.writes.iter().take_while(|write| {
             bytes += write.bytes();
-            bytes <= bytes_max && !matches!(write.change, Change::Clear(_))
+            bytes <= bytes_max
         });
         let count = fit.count().max(1).min(self.writes.len());
-        self.taken += count as u64;
         if count == self.writes.len() {
             return std::mem::take(&mut self.writes);
         }
         self.writes.drain(..count).collect()
     }
 
-    /// What was taken last has been carried out: gives the reads that waited for it. `bytes` is what they took when they came.
-    pub(super) fn carried_out(&mut self, writes: Vec<Place>, bytes: usize) -> Vec<Read> {
+    /// The next `count` writes, of `places`, have been carried out: gives the reads that waited for these. `bytes` is what they took when
+    /// they came.
+    pub(super) fn carried_out(&mut self, count: usize, places: Vec<Place>, bytes: usize) -> Vec<Read> {
         self.bytes -= bytes;
+        self.carried_out += count as u64;
         let mut reads = Vec::new();
-        for place in writes {
+        for place in places {
             match place {
                 Place::Entry(store, key) => self.entry_carried_out(store, &key, &mut reads),
                 Place::Entries(store, keys) => {
@@ -353,7 +348,7 @@ impl Queue {
                 }
                 Place::All(store) => self.clear_carried_out(store, &mut reads),
                 Place::Note(store, name) => {
-                    let due = self.notes.carried_out(store, &name, self.taken).into_iter();
+                    let due = self.notes.carried_out(store, &name, self.carried_out).into_iter();
                     reads.extend(due.map(|done| Read::Note(store, Arc::clone(&name), done)));
                 }
             }
@@ -362,11 +357,11 @@ impl Queue {
     }
 
     fn clear_carried_out(&mut self, store: u32, reads: &mut Vec<Read>) {
-        if self.clears.get(&store).is_some_and(|last| *last <= self.taken) {
+        if self.clears.get(&store).is_some_and(|last| *last <= self.carried_out) {
             self.clears.remove(&store);
         }
         let Some(waiting) = self.behind_clears.get_mut(&store) else { return };
-        while let Some((_, read)) = waiting.pop_front_if(|(clear, _)| *clear <= self.taken) {
+        while let Some((_, read)) = waiting.pop_front_if(|(clear, _)| *clear <= self.carried_out) {
             reads.push(read);
         }
         if waiting.is_empty() {
@@ -379,7 +374,7 @@ impl Queue {
     }
 
     fn entry_carried_out(&mut self, store: u32, key: &Arc<[u8]>, reads: &mut Vec<Read>) {
-        let due = self.keys.carried_out(store, key, self.taken).into_iter();
+        let due = self.keys.carried_out(store, key, self.carried_out).into_iter();
         reads.extend(due.map(|reading| match reading {
             Reading::One(done) => Read::Entry(store, Arc::clone(key), done),
             Reading::Many(keys, done) => Read::Entries(store, keys, done),
@@ -422,10 +417,10 @@ mod tests {
         let first = queue.take(1 << 20);
         queue.push(put("a"));
         assert!(queue.read_later(1, b"a", read), "the second write waits still");
-        assert_eq!(queue.carried_out(done(&first), sizes(&first)).len(), 1);
+        assert_eq!(queue.carried_out(first.len(), done(&first), sizes(&first)).len(), 1);
         assert_eq!((queue.waiting_keys(1), queue.waiting_keys(2)), (vec![Arc::from(*b"a")], Vec::new()));
         let second = queue.take(1 << 20);
-        assert_eq!(queue.carried_out(done(&second), sizes(&second)).len(), 1);
+        assert_eq!(queue.carried_out(second.len(), done(&second), sizes(&second)).len(), 1);
         assert!(
             !queue.read_later(1, b"a", read) && queue.waiting_keys(1).is_empty(),
             "nothing waits any more"
@@ -445,16 +440,16 @@ mod tests {
         assert!(!queue.read_many_later(1, &[b"d"], read_many));
         assert!(queue.read_many_later(1, &[b"b", b"d"], read_many));
         let first = queue.take(put("b").bytes());
-        let due = queue.carried_out(done(&first), sizes(&first));
+        let due = queue.carried_out(first.len(), done(&first), sizes(&first));
         assert!(matches!(&due[..], [Read::Entries(1, keys, _)] if keys.len() == 2), "of b and d");
         let rest = queue.take(1 << 20);
-        let due = queue.carried_out(done(&rest), sizes(&rest));
+        let due = queue.carried_out(rest.len(), done(&rest), sizes(&rest));
         assert!(matches!(&due[..], [Read::Entries(1, keys, _)] if keys.len() == 3), "of a, b and d");
         assert!(queue.waiting_keys(1).is_empty());
     }
 
     #[test]
-    fn a_read_waits_for_a_clear_of_its_store_and_a_clear_is_taken_by_itself() {
+    fn a_read_waits_for_a_clear_of_its_store_whatever_is_carried_out_with_it() {
         let mut queue = Queue::default();
         let clear = || Write { store: 1, key: Arc::from(&[][..]), change: Change::Clear(Box::new(|_| {})) };
         let read_many = || -> ReadManyDone { Box::new(|_| {}) };
@@ -464,13 +459,14 @@ mod tests {
         assert!(queue.read_later(1, b"a", read) && queue.read_later(1, b"c", read));
         assert!(queue.read_later(1, b"b", read) && queue.read_many_later(1, &[b"a", b"c"], read_many));
         assert!(!queue.read_later(2, b"a", read) && !queue.read_many_later(2, &[b"a"], read_many));
+        let mut taken = queue.take(1 << 20);
         let mut told = Vec::new();
-        while !queue.is_empty() {
-            let taken = queue.take(1 << 20);
-            let reads = queue.carried_out(done(&taken), sizes(&taken));
-            told.push((taken.len(), reads.len()));
+        while !taken.is_empty() {
+            let rest = taken.split_off(1);
+            let first = std::mem::replace(&mut taken, rest);
+            told.push(queue.carried_out(1, done(&first), sizes(&first)).len());
         }
-        assert_eq!(told, [(1, 0), (1, 3), (1, 1)]);
+        assert_eq!(told, [0, 3, 1]);
         assert!(!queue.read_later(1, b"a", read), "nothing waits any more");
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Staged {
     pub(super) ends: AHashMap<u32, u64>,
     /// Of the places that are cut, and that it has changed so far: what is there afterwards.
     cut: AHashMap<(u32, Vec<u8>), Option<Vec<u8>>>,
+    /// Of the stores that it empties, the keys that got an entry since.
+    emptied: AHashMap<u32, Vec<Arc<[u8]>>>,
 }
 
 /// What a store holds.
@@ -96,6 +98,15 @@ impl Change<'_> {
     pub(super) fn engine_key(&self) -> &[u8] {
         &self.place.engine_key
     }
+
+    /// Counts what the key has before.
+    pub(super) fn count_before(&self, held: &mut Held) {
+        if let Some(before) = self.before {
+            held.entries += 1;
+            held.bytes += record::bytes(&self.place.engine_key, before.len);
+            held.deadlines += u64::from(before.deadline != 0);
+        }
+    }
 }
 
 impl Staged {
@@ -106,7 +117,46 @@ impl Staged {
             held: AHashMap::new(),
             ends: AHashMap::new(),
             cut: AHashMap::new(),
+            emptied: AHashMap::new(),
         }
+    }
+
+    /// Whether it empties a store.
+    pub(super) fn empties(&self) -> bool {
+        !self.emptied.is_empty()
+    }
+
+    /// The keys that a store has with the batch as it is so far, each once. `before`: reads those that it had before the batch.
+    ///
+    /// # Errors
+    /// Those of `before`.
+    pub(super) fn keys_of<E>(
+        &self,
+        space: &Space,
+        before: impl FnOnce() -> Result<Vec<Arc<[u8]>>, E>,
+    ) -> Result<Vec<Arc<[u8]>>, E> {
+        let mut keys = if let Some(since) = self.emptied.get(&space.id) {
+            since.clone()
+        } else {
+            let added = self.changed.iter().filter(|((id, _), _)| *id == space.id);
+            before()?.into_iter().chain(added.map(|(_, changed)| Arc::clone(&changed.key))).collect()
+        };
+        keys.retain(|key| {
+            let changed = self.changed(&Place::new(space, key));
+            changed.is_none_or(|changed| changed.entry.is_some() && changed.key == *key)
+        });
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(keys)
+    }
+
+    /// Adds to the batch that a store is emptied, by the deletions of all its keys. It has counted to `counted` then.
+    pub(super) fn empty(&mut self, space: &Space, deletions: Vec<Change<'_>>, counted: u64) {
+        for deletion in deletions {
+            self.add(deletion, counted, |_| None);
+        }
+        self.held.insert(space.id, Held { revision: counted, ..Held::default() });
+        self.emptied.insert(space.id, Vec::new());
     }
 
     fn changed(&self, place: &Place<'_>) -> Option<&Changed> {
@@ -175,14 +225,19 @@ impl Staged {
 
     /// What a store has counted to, with the batch as it is so far.
     pub(super) fn counted(&self, store: u32, totals_of: impl Fn(u32) -> Option<Arc<Totals>>) -> u64 {
-        let before = || totals_of(store).map_or(0, |totals| totals.held().revision);
-        self.held.get(&store).map_or_else(before, |held| held.revision)
+        self.held(store, totals_of).revision
+    }
+
+    /// What a store holds, with the batch as it is so far.
+    pub(super) fn held(&self, store: u32, totals_of: impl Fn(u32) -> Option<Arc<Totals>>) -> Held {
+        let before = || totals_of(store).map_or_else(Held::default, |totals| totals.held());
+        self.held.get(&store).copied().unwrap_or_else(before)
     }
 
     /// Has what a store holds kept with the batch.
     pub(super) fn keep(&mut self, store: u32, totals_of: impl Fn(u32) -> Option<Arc<Totals>>) -> &mut Held {
-        let before = || totals_of(store).map_or_else(Held::default, |totals| totals.held());
-        self.held.entry(store).or_insert_with(before)
+        let held = self.held(store, totals_of);
+        self.held.entry(store).or_insert(held)
     }
 
     /// Adds a change to the batch, with which its store has counted to `counted`. `totals_of` is what a store holds before it.
@@ -204,6 +259,11 @@ impl Staged {
             held.entries += 1;
             held.bytes += record::bytes(&engine_key, entry.len() as u64);
             held.deadlines += u64::from(record::deadline(entry) != 0);
+        }
+        if entry.is_some()
+            && let Some(since) = self.emptied.get_mut(&space.id)
+        {
+            since.push(Arc::clone(key));
         }
         let changed = Changed { entry: entry.clone(), key: Arc::clone(key) };
         self.changed.insert((space.id, engine_key.clone()), changed);

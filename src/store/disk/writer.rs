@@ -343,9 +343,12 @@ impl Shared {
                 (queue.take(BATCH_BYTES_MAX), queue.closed)
             };
             if !writes.is_empty() {
-                self.carry_out(writes);
-                if self.cleared_count() > Some(CLEARED_MAX) {
-                    self.clean();
+                let mut rest = writes;
+                while !rest.is_empty() {
+                    rest = self.carry_out(rest);
+                    if self.cleared_count() > Some(CLEARED_MAX) {
+                        self.clean();
+                    }
                 }
                 batches = batches.wrapping_add(1);
                 cleans = true;
@@ -377,18 +380,18 @@ impl Shared {
         *self.broken.lock() = None;
     }
 
-    /// Carries out a batch, and tells of it.
-    fn carry_out(&self, mut writes: Vec<Write>) {
+    /// Carries out a batch of the first of these writes, and tells of it; gives the others.
+    fn carry_out(&self, mut writes: Vec<Write>) -> Vec<Write> {
         // Its memory goes into the engine; the queue counts as it counted when it came.
-        let sizes: usize = writes.iter().map(Write::bytes).sum();
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&mut writes, sizes)));
-        let mut results = outcome.unwrap_or_else(|_| {
+        let sizes: Vec<usize> = writes.iter().map(Write::bytes).collect();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(&mut writes, sizes.iter().sum())));
+        let (count, mut results) = outcome.unwrap_or_else(|_| {
             tracing::error!("a batch panicked before it was written (a bug: please report it)");
             *self.broken.lock() = Some(Broken::default());
-            Err(StoreError::Io("eio"))
+            (writes.len(), Err(StoreError::Io("eio")))
         });
+        let rest = writes.split_off(count);
         let written: Vec<_> = writes.iter().filter_map(Write::place).collect();
-        let count = writes.len();
         let totals = self.totals.read().clone();
         for (at, write) in writes.into_iter().enumerate() {
             let failed = match &mut results {
@@ -405,7 +408,7 @@ impl Shared {
             });
         }
         // After the completions: a key that waits no more has been told of to slaves.
-        let reads = self.queue.lock().carried_out(written, sizes);
+        let reads = self.queue.lock().carried_out(count, written, sizes[..count].iter().sum());
         self.waiting.fetch_sub(count, Ordering::AcqRel);
         self.room.notify_all();
         for read in reads {
@@ -431,6 +434,7 @@ impl Shared {
         if results.is_ok() && self.broken.lock().is_some() {
             let _ = self.revive();
         }
+        rest
     }
 
     /// The syncing thread's work, where writes do not wait for it.
@@ -457,8 +461,30 @@ impl Shared {
         }
     }
 
-    /// Writes a batch; gives the writes of it that were refused by themselves.
-    fn commit(&self, writes: &mut [Write], bytes: usize) -> Result<Vec<(usize, StoreError)>, StoreError> {
+    /// Writes a batch of the first of these writes; gives how many these are, and which of them were refused by themselves.
+    fn commit(
+        &self,
+        writes: &mut [Write],
+        bytes: usize,
+    ) -> (usize, Result<Vec<(usize, StoreError)>, StoreError>) {
+        match self.commit_first(writes, bytes) {
+            Ok((0, _)) => {}
+            Ok((count, refused)) => return (count, Ok(refused)),
+            Err(error) => return (writes.len(), Err(error)),
+        }
+        // The first one empties a store of many entries: by itself, with others of that kind behind it.
+        let clears = |write: &Write| matches!(write.change, Change::Clear(_)).then_some(write.store);
+        let Some(store) = writes.first().and_then(clears) else { return (writes.len(), Ok(Vec::new())) };
+        let times = writes.iter().take_while(|write| clears(write) == Some(store)).count();
+        (times, self.clear(store, times).map(|()| Vec::new()))
+    }
+
+    /// The same; gives none where the first one cannot be in a batch with others.
+    fn commit_first(
+        &self,
+        writes: &mut [Write],
+        bytes: usize,
+    ) -> Result<(usize, Vec<(usize, StoreError)>), StoreError> {
         self.revive()?;
         if let Err(error) = self.wait_for_tables() {
             // What it failed at may have passed since.
@@ -466,9 +492,6 @@ impl Shared {
             self.revive().map_err(|_| error)?;
         }
         let room = self.room(writes, bytes)?;
-        if let [Write { store, change: Change::Clear(_), .. }, ..] = writes {
-            return self.clear(*store, writes.len(), room);
-        }
         let mode = self.mode();
         let engine = self.engine.read();
         let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
@@ -483,7 +506,7 @@ impl Shared {
                 if committed.health == Health::Failed {
                     *self.broken.lock() = Some(Broken::default());
                 }
-                Ok(committed.refused)
+                Ok((committed.count, committed.refused))
             }
             Err(error) => Err(self.failed(&error)),
         }
@@ -497,18 +520,15 @@ impl Shared {
     }
 
     /// Empties a store; `times`: so many writes in turn are this.
-    fn clear(&self, store: u32, times: usize, room: RoomFor) -> Result<Vec<(usize, StoreError)>, StoreError> {
-        if room == RoomFor::Nothing {
-            return Err(StoreError::NoSpace);
-        }
-        let Some(totals) = self.totals.read().get(&store).cloned() else { return Ok(Vec::new()) };
+    fn clear(&self, store: u32, times: usize) -> Result<(), StoreError> {
+        let Some(totals) = self.totals.read().get(&store).cloned() else { return Ok(()) };
         match self.empty(store, totals.held(), times) {
             Ok((health, held)) => {
                 totals.hold(held);
                 if health == Health::Failed {
                     *self.broken.lock() = Some(Broken::default());
                 }
-                Ok(Vec::new())
+                Ok(())
             }
             Err(error) => Err(self.failed(&error)),
         }
@@ -516,9 +536,6 @@ impl Shared {
 
     fn empty(&self, store: u32, before: Held, times: usize) -> fjall::Result<(Health, Held)> {
         if let Some(engine) = self.engine.read().as_ref() {
-            if let Some(emptied) = engine.clear_few(store, before, times, &self.ledger)? {
-                return Ok(emptied);
-            }
             engine.prepare_clear(store)?;
         }
         // Nobody reads meanwhile: a view has the numbers and the entries from before, or from now.

@@ -1,7 +1,7 @@
-//! A store is emptied by one batch. Where it holds little, that deletes its entries. Else a small one does, however much it holds: its
-//! entries have a number, and from this batch on it has another one, of which there are none. What the former number has is deleted
-//! afterwards, part by part, by the thread that writes when it has nothing else to do, and every now and then when it has; after a
-//! kill the next start goes on with it.
+//! A store is emptied by one batch. Where it holds little, that deletes its entries, and may have other writes before and behind. Else
+//! a small one of its own does, however much the store holds: its entries have a number, and from this batch on it has another one, of
+//! which there are none. What the former number has is deleted afterwards, part by part, by the thread that writes when it has nothing
+//! else to do, and every now and then when it has; after a kill the next start goes on with it.
 //!
 //! ```text
 //! "g", store:32 -> number:32      what the store has now; before it is cleared first its number is its own
@@ -17,9 +17,9 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::{Engine, Health, entries_name, meta_key};
+use super::{Engine, Health, Totals, entries_name, meta_key};
 use crate::store::disk::ends::Space;
 use crate::store::disk::ledger::Ledger;
 use crate::store::disk::record::{self, Found};
@@ -96,23 +96,66 @@ impl Engine {
         Ok(())
     }
 
-    /// Empties a store that holds few entries, as any batch is written; `None`: these are many, or cannot be read. Otherwise as
-    /// [`clear`](Self::clear).
-    ///
-    /// # Errors
-    /// See [`commit`](Self::commit).
-    pub(in crate::store::disk) fn clear_few(
+    /// Has a batch empty a store that holds few entries with what it has so far. Gives whether that is so; otherwise, and where they
+    /// cannot be read, nothing is added, and [`clear`](Self::clear) does it.
+    pub(super) fn clear_few(
         &self,
         id: u32,
-        before: Held,
-        times: usize,
-        ledger: &Ledger,
-    ) -> fjall::Result<Option<(Health, Held)>> {
-        let Some(space) = self.stores.get(&id) else { return Ok(Some((Health::Sound, before))) };
-        let Some(mut batch) = self.without_few(space, before) else { return Ok(None) };
-        let held = emptied(before, times);
-        batch.insert(&self.meta, meta_key(b't', id), held.to_bytes());
-        Ok(Some((self.commit_stamped(batch, PersistMode::SyncAll, ledger)?, held)))
+        staged: &mut Staged,
+        totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
+    ) -> bool {
+        let Some(space) = self.stores.get(&id) else { return true };
+        let held = staged.held(id, totals_of);
+        let keys = match self.few_keys(space, held, staged) {
+            Ok(Some(keys)) => keys,
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::warn!(?error, "what a store has cannot be read, and is cleared as a whole");
+                return false;
+            }
+        };
+        let deletion = |key| staged.prepare(Place::new(space, key), None);
+        let Ok(deletions) = keys.iter().map(deletion).collect::<Result<Vec<_>, _>>() else { return false };
+        let mut counted = Held { revision: held.revision, ..Held::default() };
+        deletions.iter().for_each(|deletion| deletion.count_before(&mut counted));
+        if counted != held {
+            return false;
+        }
+        staged.empty(space, deletions, emptied(held, 1).revision);
+        true
+    }
+
+    /// The keys of a store that holds so much with what a batch has so far; `None`: these are many.
+    fn few_keys(&self, space: &Space, held: Held, staged: &Staged) -> fjall::Result<Option<Vec<Arc<[u8]>>>> {
+        if held.entries == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let mut are_few = held.entries <= FEW;
+        let keys = staged.keys_of(space, || {
+            are_few = are_few && space.entries.approximate_len() <= FEW_LOOKED_AT;
+            let mut keys = Vec::new();
+            if !are_few {
+                return Ok(keys);
+            }
+            for entry in space.entries.iter() {
+                let (engine_key, entry) = entry.into_inner_if(|key| record::is_digest(key))?;
+                keys.push(match entry {
+                    None => record::plain_key(&engine_key).into(),
+                    Some(entry) => {
+                        let found = Found::new(&engine_key, entry);
+                        let key = found.as_ref().and_then(Found::long_key);
+                        key.ok_or(fjall::Error::Unrecoverable)?.into()
+                    }
+                });
+                // Most of them may go with this very batch.
+                if keys.len() > FEW_LOOKED_AT {
+                    are_few = false;
+                    break;
+                }
+            }
+            Ok::<_, fjall::Error>(keys)
+        })?;
+        Ok(are_few.then_some(keys))
     }
 
     /// Empties a store that holds so much; `times`: so many writes are this. Gives what it holds then. Nobody has a
@@ -145,32 +188,6 @@ impl Engine {
         self.stores.insert(id, space);
         self.cleared.lock().numbers.push(former);
         Ok((health, held))
-    }
-
-    /// What deletes all entries of a store that holds so much; `None`: these are many, or cannot be read.
-    fn without_few(&self, space: &Space, before: Held) -> Option<OwnedWriteBatch> {
-        if before.entries == 0 {
-            return Some(self.db.batch());
-        }
-        if before.entries > FEW || space.entries.approximate_len() > FEW_LOOKED_AT {
-            return None;
-        }
-        let mut staged = Staged::new(self.db.batch());
-        staged.held.insert(space.id, before);
-        for (at, entry) in space.entries.iter().enumerate() {
-            let (engine_key, entry) = entry.into_inner_if(|key| record::is_digest(key)).ok()?;
-            let key: Arc<[u8]> = match entry {
-                None => record::plain_key(&engine_key).into(),
-                Some(entry) => Found::new(&engine_key, entry)?.long_key()?.into(),
-            };
-            let change = staged.prepare(Place::new(space, &key), None).ok()?;
-            staged.add(change, 0, |_| None);
-            if at as u64 > FEW {
-                return None;
-            }
-        }
-        let left = *staged.held.get(&space.id)?;
-        (Held { revision: 0, ..left } == Held::default()).then_some(staged.batch)
     }
 
     /// Whether something is to go.

@@ -12,7 +12,7 @@ const VALUE: Value<'_> = Value::of(b"v", Traits::none());
 
 fn put(shared: &Shared, key: &[u8]) -> Result<Vec<(usize, StoreError)>, StoreError> {
     let change = Change::Put(Entry::new(key, VALUE), Box::new(|_| {}));
-    shared.commit(&mut [Write { store: 1, key: key.into(), change }], 100)
+    shared.commit(&mut [Write { store: 1, key: key.into(), change }], 100).1
 }
 
 fn has(shared: &Shared, key: &[u8]) -> bool {

@@ -76,6 +76,8 @@ pub enum Event {
     Swept {
         /// How many.
         keys: u64,
+        /// The store was cleared since it was sent all.
+        is_cleared: bool,
     },
     /// Its keys could not be read, for this reason.
     NotSwept(String),
@@ -105,7 +107,8 @@ impl Event {
             | Self::TakesAgain
             | Self::CopiedAgain(_)
             | Self::Copying { .. }
-            | Self::UpToDate => Level::Info,
+            | Self::UpToDate
+            | Self::Swept { is_cleared: true, .. } => Level::Info,
             Self::Renewed | Self::Crossing => Level::Debug,
             _ => Level::Warn,
         }
@@ -136,7 +139,7 @@ impl Event {
 
     /// A number of keys.
     pub const fn keys(&self) -> Option<u64> {
-        if let Self::Swept { keys } = self { Some(*keys) } else { None }
+        if let Self::Swept { keys, .. } = self { Some(*keys) } else { None }
     }
 }
 
@@ -172,6 +175,9 @@ impl fmt::Display for Event {
             Self::TakesAgain => f.write_str("slave takes writes again"),
             Self::CopiedAgain(_) => {
                 f.write_str("copied to again: a former primary may have written to it late")
+            }
+            Self::Swept { is_cleared: true, .. } => {
+                f.write_str("slave has keys from before a :clear of its primary: they are deleted there")
             }
             Self::Swept { .. } => {
                 f.write_str("slave has keys that its primary has not: they are deleted there")

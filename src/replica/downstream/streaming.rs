@@ -471,13 +471,14 @@ impl Downstream {
             Some((_, stream)) if stream.sweeping == Some(question) => stream.sweeping = None,
             _ => return,
         }
+        let is_cleared = self.lacks.cleared.is_some();
         self.lacks.unswept = read.error.is_some() || read.unusable > 0;
         if !self.lacks.unswept && !self.lacks.sweep {
             self.lacks.cleared = None;
         }
         match read.error {
             Some(why) => self.log(Event::NotSwept(why)),
-            None if read.foreign > 0 => self.log(Event::Swept { keys: read.foreign }),
+            None if read.foreign > 0 => self.log(Event::Swept { keys: read.foreign, is_cleared }),
             None => {}
         }
         self.tend(now);

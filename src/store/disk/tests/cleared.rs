@@ -311,7 +311,8 @@ fn batches_of(dir: &Path, writes: &[Option<u32>]) -> u64 {
 #[test]
 fn clears_of_few_entries_and_other_writes_are_one_batch() {
     let dir = tempfile::tempdir().unwrap();
-    let few = [Some(1), Some(2), None, Some(1), Some(3), None, None, Some(3), Some(3), None, Some(4), Some(1)];
+    let few =
+        [Some(1), Some(2), None, Some(1), Some(3), None, None, Some(3), Some(3), None, Some(4), Some(1)];
     assert_eq!(batches_of(dir.path(), &few), 1);
     let left = |wanted: &[u32]| {
         let store = open(dir.path(), SyncPolicy::Always).unwrap();

@@ -1,6 +1,7 @@
 //! Deletions of all keys.
 
 use super::*;
+use crate::replica::downstream::event::Level;
 
 fn in_step<'a>(source: &'a OneKey) -> Line<'a> {
     let mut line = Line::new(source, 1 << 20);
@@ -121,4 +122,24 @@ fn an_elixir_server_whose_keys_cannot_be_read_has_no_deletion_of_all_keys() {
     assert_eq!(line.slave.confirmed(), 7, "the first one it still lacks");
     clear(&mut line, 12, None);
     assert_eq!(line.slave.confirmed(), 13);
+}
+
+/// They are no fault of anybody, as keys that a slave has by itself are.
+#[test]
+fn keys_of_an_elixir_server_from_before_a_clear_are_nothing_to_warn_of() {
+    let source = OneKey(atom("k"));
+    let mut line = Line::new(&source, 1 << 20);
+    line.found(1);
+    let read_two = |line: &mut Line<'_>| {
+        let question = line.sweep.take().expect("they are asked for");
+        line.hand(Input::KeysRead { question, read: KeysRead { foreign: 2, ..KeysRead::default() } });
+    };
+    read_two(&mut line);
+    line.settled();
+    line.slave.push_clear(8);
+    line.hand(Input::CopyAll);
+    line.repair();
+    read_two(&mut line);
+    let swept = line.events.iter().filter_map(|event| Some((event.keys()?, event.level())));
+    assert_eq!(swept.collect::<Vec<_>>(), [(2, Level::Warn), (2, Level::Info)]);
 }

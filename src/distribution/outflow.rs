@@ -20,6 +20,8 @@
 //! What waits is counted by whose memory it is, in [`Outflow::room`]: a value that a store has anyway takes none.
 
 mod course;
+mod fragments;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -27,13 +29,11 @@ use std::mem;
 use ahash::{AHashMap, AHashSet};
 
 use super::AliasForm;
-use super::frame::{DIST_FRAG_CONT, DIST_FRAG_HEADER, FrameForm};
-use super::outbound::{
-    KeptFrame, LARGE_BYTES, Outbound, ProcessNumber, Room, Segment, set_length, small_frames,
-};
-use crate::etf::Cursor;
-use crate::etf::tag::VERSION_MAGIC;
+use super::frame::FrameForm;
+use super::outbound::{KeptFrame, LARGE_BYTES, Outbound, ProcessNumber, Room, Segment, small_frames};
 use course::{Course, Kind};
+use fragments::Fragments;
+use waiting::Waiting;
 
 /// What a message that is kept by itself costs beside its bytes, about.
 const KEPT_COST: usize = 512;
@@ -94,23 +94,6 @@ pub struct Outflow {
     exclusive: Exclusive,
 }
 
-/// Bytes of what waits in streams and behind them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Waiting {
-    /// Small answers behind streams.
-    small_answers: usize,
-    /// Small frames of others behind them.
-    small_others: usize,
-    /// Large answers in memory of their own.
-    owned: usize,
-    /// Large answers in memory that a store had when they were made.
-    shared: usize,
-    /// Large frames of others.
-    others: usize,
-    /// Messages that are kept by themselves, in number.
-    kept: usize,
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Exclusive {
     bytes: usize,
@@ -134,17 +117,6 @@ struct Stream {
     /// There once the first fragment has left.
     fragments: Option<Fragments>,
     behind: VecDeque<Behind>,
-}
-
-/// How far a message is that leaves in fragments.
-#[derive(Clone, Copy, Debug)]
-struct Fragments {
-    /// Bytes of each.
-    bytes: usize,
-    /// Where the next one begins in the message.
-    at: usize,
-    /// Its number: they count down to 1.
-    number: u64,
 }
 
 /// A frame that waits for a stream.
@@ -606,91 +578,6 @@ impl Outflow {
     pub fn rest(&mut self) {
         self.fresh.rest();
         self.ready.rest();
-    }
-}
-
-impl Waiting {
-    const fn small(&mut self, origin: Origin) -> &mut usize {
-        match origin {
-            Origin::Others => &mut self.small_others,
-            Origin::Answers => &mut self.small_answers,
-        }
-    }
-
-    const fn large(&mut self, origin: Origin, is_shared: bool) -> &mut usize {
-        match (origin, is_shared) {
-            (Origin::Others, _) => &mut self.others,
-            (Origin::Answers, true) => &mut self.shared,
-            (Origin::Answers, false) => &mut self.owned,
-        }
-    }
-
-    fn add(&mut self, behind: &Behind) {
-        match &behind.frame {
-            BehindFrame::Small(frame) => *self.small(behind.origin) += frame.len(),
-            BehindFrame::Kept(frame) => {
-                *self.large(behind.origin, frame.is_shared) += frame.body.len();
-                self.kept += 1;
-            }
-        }
-    }
-
-    fn remove(&mut self, behind: &Behind) {
-        match &behind.frame {
-            BehindFrame::Small(frame) => *self.small(behind.origin) -= frame.len(),
-            BehindFrame::Kept(frame) => {
-                *self.large(behind.origin, frame.is_shared) -= frame.body.len();
-                self.kept -= 1;
-            }
-        }
-    }
-
-    /// So many bytes of a large message's body are ready.
-    fn left(&mut self, origin: Origin, frame: &KeptFrame) {
-        *self.large(origin, frame.is_shared) -= frame.body.len();
-    }
-}
-
-impl Fragments {
-    /// How a message is cut; `None`: it is not.
-    fn of(frame: &KeptFrame, form: FrameForm, cut: Cut) -> Option<Self> {
-        if form == FrameForm::PassThrough || frame.len() <= cut.whole_bytes_max {
-            return None;
-        }
-        let in_head = frame.in_head(form);
-        let mut cursor = Cursor::new(if in_head.is_empty() { &frame.body } else { in_head });
-        let before = cursor.rest().len();
-        cursor.term().ok()?;
-        // The first fragment has the whole control message.
-        let bytes = cut.fragment_bytes.max(before - cursor.rest().len());
-        let number = (in_head.len() + frame.body.len()).div_ceil(bytes) as u64;
-        (number > 1).then_some(Self { bytes, at: 0, number })
-    }
-
-    /// The next fragment of a message, and what comes behind it.
-    fn next(self, frame: &KeptFrame, sequence: u64, form: FrameForm) -> (KeptFrame, Option<Self>) {
-        let Self { bytes, at, number } = self;
-        let in_head = frame.in_head(form);
-        let end = (at + bytes).min(in_head.len() + frame.body.len());
-        let mut head = vec![0; 4];
-        if at == 0 {
-            head.extend_from_slice(&[VERSION_MAGIC, DIST_FRAG_HEADER]);
-        } else {
-            head.extend_from_slice(&[VERSION_MAGIC, DIST_FRAG_CONT]);
-        }
-        head.extend_from_slice(&sequence.to_be_bytes());
-        head.extend_from_slice(&number.to_be_bytes());
-        if at == 0 {
-            // No references to an atom cache.
-            head.push(0);
-        }
-        head.extend_from_slice(in_head.get(at..end.min(in_head.len())).unwrap_or_default());
-        let in_body = |at: usize| at.saturating_sub(in_head.len());
-        let body = frame.body.part(in_body(at)..in_body(end));
-        let len = (head.len() + body.len() - 4) as u32;
-        set_length(&mut head, len);
-        let rest = (number > 1).then_some(Self { bytes, at: end, number: number - 1 });
-        (KeptFrame { head, body, is_large: true, is_shared: frame.is_shared, to: None }, rest)
     }
 }
 

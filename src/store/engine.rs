@@ -6,8 +6,7 @@ use super::{Done, OpenError, Store};
 
 /// What opens stores by their names, and keeps them: memory, a folder on disk, another machine.
 ///
-/// An engine of one's own is this and its [`Store`], in one file (`tests/support/deferred.rs` is one): whatever starts stores
-/// takes any.
+/// An engine of one's own is this and its [`Store`] (`tests/support/deferred.rs` is one): all that starts stores takes any.
 pub trait Engine: Send + Sync + 'static {
     /// Its stores.
     type Store: Store;

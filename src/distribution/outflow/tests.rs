@@ -1,7 +1,7 @@
 use super::*;
 use crate::distribution::control::op;
 use crate::distribution::{Arrival, ControlMessage, Inbound};
-use crate::etf::{Pid, Reference, SharedBytes, TermWriter};
+use crate::etf::{Cursor, Pid, Reference, SharedBytes, TermWriter};
 
 const FORMS: [FrameForm; 2] = [FrameForm::PassThrough, FrameForm::DistHeader];
 const PIECES: Cut = Cut { whole_bytes_max: 100_000, fragment_bytes: 30_000 };

@@ -29,6 +29,7 @@
 //!
 //! [`applied`](PrimaryView::applied) is never ahead of the store: it goes on when the store is done with everything before.
 
+mod copies;
 mod event;
 mod face;
 mod following;
@@ -36,6 +37,7 @@ mod greet;
 mod promote;
 mod promotion;
 mod under_way;
+mod writes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -275,159 +277,10 @@ impl Upstream {
         }
     }
 
-    /// A write of the primary has come in this session, with this number: where it goes.
-    #[inline]
-    pub fn take(&mut self, session: u64, seq: u64) -> Take {
-        let Role::Following(following) = &mut self.role else { return Take::Nowhere };
-        if !following.is_in(session) {
-            return Take::Nowhere;
-        }
-        following.heard(seq);
-        let counts = match following.sync {
-            Sync::CaughtUp if following.copy.is_none() => true,
-            Sync::Stale if following.copy.is_none() => false,
-            _ => return self.take_in_copy(seq),
-        };
-        if counts {
-            following.take(seq);
-            if planted(Rule::AppliedBehindStore) {
-                following.applied = following.taken;
-            }
-        }
-        Take::Store(self.under_way.begin(seq, counts))
-    }
-
-    /// The same of a deletion of all keys, which comes to a slave that has everything, or had it and is full. It is the store's alone: in
-    /// the middle of a copy, where no primary sends it, it is not kept, and that is told.
-    pub fn take_clear(&mut self, session: u64, seq: u64) -> Option<Ticket> {
-        let following = self.session(session)?;
-        if matches!(following.sync, Sync::CaughtUp | Sync::Stale) && following.copy.is_none() {
-            return match self.take(session, seq) {
-                Take::Store(ticket) => Some(ticket),
-                Take::Nowhere | Take::Aside | Take::Exporting(_) => None,
-            };
-        }
-        following.heard(seq);
-        if matches!(following.sync, Sync::Copying(_)) {
-            following.sync = Sync::Failed(Refusal::Disk);
-        }
-        self.fail(Refusal::Disk, Event::NotKept("all keys are to be deleted while a copy comes".into()));
-        self.persist();
-        None
-    }
-
-    /// Whether a write of several keys is taken key by key: into a copy that is put aside, of which nobody sees a part, or where each
-    /// key's own value is looked at.
-    pub fn takes_apart(&self) -> bool {
-        self.following().is_some_and(|following| {
-            matches!(following.sync, Sync::Copying(Staging::Aside)) || following.may_hold_own_values()
-        })
-    }
-
-    /// The same while a copy is under way.
-    #[cold]
-    fn take_in_copy(&mut self, seq: u64) -> Take {
-        let Role::Following(following) = &mut self.role else { return Take::Nowhere };
-        match following.sync {
-            Sync::Failed(_) => return Take::Nowhere,
-            Sync::Copying(Staging::Aside) => return Take::Aside,
-            // What it stands for is there once the copy is.
-            Sync::Copying(Staging::Ending { .. }) | Sync::CaughtUp => following.take(seq),
-            Sync::Copying(Staging::InPlace { .. }) | Sync::Stale => {}
-        }
-        // What comes for a key first finds there what the store had.
-        let exports = following.may_hold_own_values();
-        let ticket = self.under_way.begin(seq, following.is_caught_up());
-        if exports { Take::Exporting(ticket) } else { Take::Store(ticket) }
-    }
-
-    /// The number that whatever is written now carries, also what a caller writes; 0: none. It is that of the copy that comes into
-    /// the store itself, once the record with that number is handed to the store, and until all of the copy is in. Where the store
-    /// may have values of its own to export it stays so until the store is done with it.
-    pub fn copy(&self) -> u32 {
-        self.following().and_then(|following| following.copy).map_or(0, |copy| copy.number)
-    }
-
-    /// Entries that carry this number or a later one are no values of the store's own: a copy has brought them, since it was nobody's
-    /// slave.
-    pub fn brought_from(&self) -> u32 {
-        self.brought_from.unwrap_or(u32::MAX)
-    }
-
-    /// What has become of a write that the store was handed.
-    #[inline]
-    pub fn stored(&mut self, ticket: Ticket, result: Result<(), NotKept>) {
-        if let Err(error) = result
-            && self.under_way.is_known(ticket)
-        {
-            self.fail(error.why, Event::NotKept(error.error));
-            if let Role::Following(following) = &mut self.role {
-                following.has_old_keys |= following.copies_in_place();
-                self.durable.must_export |= following.undo_copy(ticket);
-            }
-        }
-        let done = self.under_way.end(ticket);
-        if let Role::Following(following) = &mut self.role {
-            following.done(done);
-            if following.copy.is_some() {
-                following.end_copy(&self.under_way);
-            }
-        }
-    }
-
-    /// What has become of a write that was to be put aside.
-    pub fn put_aside(&mut self, result: Result<(), NotKept>) {
-        let Err(error) = result else { return };
-        self.fail(error.why, Event::CopyNotKept(error.error));
-        if let Role::Following(following) = &mut self.role
-            && let Sync::Copying(Staging::Aside) = following.sync
-        {
-            following.sync = Sync::Failed(error.why);
-        }
-    }
-
-    /// A write of the primary in this session was too large to be received; `has_key`: its key is known. The primary is told that it
-    /// is not here. Where there is a ticket, what the store has under the key is to carry the number of the copy: it is old, and
-    /// better than nothing.
-    pub fn skipped(&mut self, session: u64, seq: u64, has_key: bool, size: &str) -> Option<Ticket> {
-        let following = self.session(session)?;
-        following.heard(seq);
-        let stays = has_key && following.copies_in_place();
-        if matches!(following.sync, Sync::Copying(_)) && !stays {
-            following.sync = Sync::Failed(Refusal::TooLarge);
-        }
-        self.fail(Refusal::TooLarge, Event::NotKept(size.into()));
-        self.persist();
-        stays.then(|| self.under_way.begin(0, false))
-    }
-
-    /// Whether a key that a copy with this number has not brought, as far as is known, goes: what becomes of that is told with the
-    /// ticket. `None`: the copy is over, and nothing is deleted for it any more.
-    pub fn take_rest(&mut self, copy: u32) -> Option<Ticket> {
-        // See `end_in_place`.
-        let is_whole = |following: &Following| following.has_rest() && !following.has_old_keys;
-        let is_it = copy == self.durable.copies && self.following().is_some_and(is_whole);
-        is_it.then(|| self.under_way.begin(0, false))
-    }
-
     /// Whether something in this session counts: its primary is followed in it, and there.
     pub const fn is_in(&self, session: u64) -> bool {
         match &self.role {
             Role::Following(following) => following.is_in(session),
-            Role::Alone | Role::Orphan => false,
-        }
-    }
-
-    /// Whether a copy, with this number, has come and is not in yet.
-    pub fn is_ending(&self, copy: u32) -> bool {
-        let ends = |following: &Following| matches!(following.sync, Sync::Copying(Staging::Ending { .. }));
-        copy == self.durable.copies && self.following().is_some_and(ends)
-    }
-
-    /// Whether what was put aside is of use.
-    pub const fn puts_aside(&self) -> bool {
-        match &self.role {
-            Role::Following(following) => following.puts_aside(),
             Role::Alone | Role::Orphan => false,
         }
     }
@@ -473,125 +326,6 @@ impl Upstream {
             self.log(Event::KeptAgain);
         }
         self.reply(Answer::Applied(asked.applied));
-    }
-
-    fn marked(&mut self, session: u64, seq: u64, mark: CopyMark, can_put_aside: bool) {
-        let Role::Following(following) = &mut self.role else { return };
-        if !following.is_in(session) {
-            return;
-        }
-        following.heard(seq);
-        if matches!(mark, CopyMark::Begin | CopyMark::End) {
-            self.outputs.push_back(Output::GiveUp);
-        }
-        match mark {
-            CopyMark::Begin => {
-                following.begin_again();
-                self.durable.is_partial |= !can_put_aside;
-                // Some four billion copies later the first numbers are of no entry any more.
-                self.durable.copies = self.durable.copies.wrapping_add(1).max(1);
-                self.durable.must_export |= following.may_hold_own_values();
-                let (number, exports) = (self.durable.copies, self.durable.must_export);
-                self.brought_from.get_or_insert(number);
-                following.copy = (!can_put_aside).then_some(InPlace { number, exports, ends_with: None });
-                let staging =
-                    if can_put_aside { Staging::Aside } else { Staging::InPlace { has_come: false } };
-                following.sync = Sync::Copying(staging);
-                following.taken = following.applied;
-            }
-            CopyMark::Repair => {
-                following.begin_again();
-                self.durable.is_partial = true;
-                if following.has_rest() {
-                    following.sync = Sync::Copying(Staging::InPlace { has_come: true });
-                }
-                if !following.is_copying() && !planted(Rule::LacksUntilWhole) {
-                    following.sync = Sync::Stale;
-                }
-                following.taken = following.applied;
-            }
-            CopyMark::Whole
-                if matches!(following.sync, Sync::Copying(Staging::InPlace { has_come: true })) =>
-            {
-                self.end_in_place(seq);
-            }
-            CopyMark::Whole if following.is_copying() => {}
-            CopyMark::Whole => {
-                let caught_up = following.catch_up(seq, &mut self.under_way);
-                self.caught_up(caught_up);
-            }
-            CopyMark::End => {
-                let (copy, export) = (self.durable.copies, self.durable.must_export);
-                match std::mem::replace(&mut following.sync, Sync::Stale) {
-                    Sync::Copying(Staging::Aside) => {
-                        following.sync = Sync::Copying(Staging::Ending { seq, in_place: false });
-                        self.outputs.push_back(Output::SwapIn { copy, export });
-                    }
-                    Sync::Copying(Staging::InPlace { .. }) => self.end_in_place(seq),
-                    other => {
-                        // A copy that did not fit is none, and is begun again.
-                        if let Sync::Failed(_) = other {
-                            following.begin_again();
-                        }
-                        following.sync = other;
-                    }
-                }
-            }
-        }
-        self.persist();
-    }
-
-    /// All of a copy has come into the store. The key of a write that was not kept carries the number of before, and would go as
-    /// the rest: such a write is sent again first.
-    fn end_in_place(&mut self, seq: u64) {
-        let Role::Following(following) = &mut self.role else { return };
-        if following.has_old_keys {
-            following.sync = Sync::Copying(Staging::InPlace { has_come: true });
-            return;
-        }
-        following.sync = Sync::Copying(Staging::Ending { seq, in_place: true });
-        let (copy, export) = (self.durable.copies, self.durable.must_export);
-        self.outputs.push_back(Output::DeleteRest { copy, export });
-    }
-
-    fn copy_is_in(&mut self, copy: u32) {
-        if copy != self.durable.copies {
-            return;
-        }
-        let Role::Following(following) = &mut self.role else { return };
-        let Sync::Copying(Staging::Ending { seq, in_place }) = following.sync else { return };
-        if in_place && following.has_old_keys {
-            following.sync = Sync::Copying(Staging::InPlace { has_come: true });
-            return self.persist();
-        }
-        following.copy = following.copy.filter(|copy| copy.exports);
-        let seq = seq.max(following.taken);
-        let caught_up = following.catch_up(seq, &mut self.under_way);
-        self.caught_up(caught_up);
-        self.persist();
-    }
-
-    fn copy_failed(&mut self, copy: u32, error: NotKept) {
-        let Role::Following(following) = &mut self.role else { return };
-        if copy != self.durable.copies || !following.copies_in_place() {
-            return;
-        }
-        following.sync = Sync::Failed(error.why);
-        self.fail(error.why, Event::NotKept(error.error));
-        self.persist();
-    }
-
-    /// A mark was taken in with which all that the primary had is here, unless something of it was not kept.
-    fn caught_up(&mut self, is_whole: bool) {
-        if !is_whole {
-            return;
-        }
-        self.started_empty = false;
-        // What a copy drops after this is not its own, however often it is started again.
-        self.durable.must_export = false;
-        self.durable.was_slave = true;
-        self.durable.is_partial = false;
-        self.settled_in = self.durable.rank();
     }
 
     /// A caller writes here, and it may have a primary again later: then that copies everything to it, and what this drops is kept

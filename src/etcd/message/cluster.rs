@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::ResponseHeader;
-
 /// Asks for a token by name and password.
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
@@ -22,16 +20,14 @@ impl fmt::Debug for AuthenticateRequest {
     }
 }
 
-/// Answers [`AuthenticateRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-#[prost(skip_debug)]
-pub struct AuthenticateResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// The token, which goes with each request.
-    #[prost(string, tag = "2")]
-    pub token: String,
+answer! {
+    /// Answers [`AuthenticateRequest`].
+    #[prost(skip_debug)]
+    pub struct AuthenticateResponse {
+        /// The token, which goes with each request.
+        #[prost(string, tag = "2")]
+        pub token: String,
+    }
 }
 
 impl fmt::Debug for AuthenticateResponse {
@@ -48,15 +44,13 @@ pub struct MemberListRequest {
     pub linearizable: bool,
 }
 
-/// Answers [`MemberListRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct MemberListResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// The members.
-    #[prost(message, repeated, tag = "2")]
-    pub members: Vec<Member>,
+answer! {
+    /// Answers [`MemberListRequest`].
+    pub struct MemberListResponse {
+        /// The members.
+        #[prost(message, repeated, tag = "2")]
+        pub members: Vec<Member>,
+    }
 }
 
 /// A member of the cluster.
@@ -83,45 +77,43 @@ pub struct Member {
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct StatusRequest {}
 
-/// Answers [`StatusRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct StatusResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// Its version.
-    #[prost(string, tag = "2")]
-    pub version: String,
-    /// Bytes of its file.
-    #[prost(int64, tag = "3")]
-    pub db_size: i64,
-    /// The leader, as it sees it; 0: none.
-    #[prost(uint64, tag = "4")]
-    pub leader: u64,
-    /// The last entry of its log.
-    #[prost(uint64, tag = "5")]
-    pub raft_index: u64,
-    /// Its term.
-    #[prost(uint64, tag = "6")]
-    pub raft_term: u64,
-    /// The last entry that it has applied.
-    #[prost(uint64, tag = "7")]
-    pub raft_applied_index: u64,
-    /// What is wrong with it: alarms, and that it has no leader.
-    #[prost(string, repeated, tag = "8")]
-    pub errors: Vec<String>,
-    /// Bytes of its file that are in use.
-    #[prost(int64, tag = "9")]
-    pub db_size_in_use: i64,
-    /// It has no vote yet.
-    #[prost(bool, tag = "10")]
-    pub is_learner: bool,
-    /// The version of its file's layout (from 3.6 on).
-    #[prost(string, tag = "11")]
-    pub storage_version: String,
-    /// The bound of its file in bytes (from 3.6 on).
-    #[prost(int64, tag = "12")]
-    pub db_size_quota: i64,
+answer! {
+    /// Answers [`StatusRequest`].
+    pub struct StatusResponse {
+        /// Its version.
+        #[prost(string, tag = "2")]
+        pub version: String,
+        /// Bytes of its file.
+        #[prost(int64, tag = "3")]
+        pub db_size: i64,
+        /// The leader, as it sees it; 0: none.
+        #[prost(uint64, tag = "4")]
+        pub leader: u64,
+        /// The last entry of its log.
+        #[prost(uint64, tag = "5")]
+        pub raft_index: u64,
+        /// Its term.
+        #[prost(uint64, tag = "6")]
+        pub raft_term: u64,
+        /// The last entry that it has applied.
+        #[prost(uint64, tag = "7")]
+        pub raft_applied_index: u64,
+        /// What is wrong with it: alarms, and that it has no leader.
+        #[prost(string, repeated, tag = "8")]
+        pub errors: Vec<String>,
+        /// Bytes of its file that are in use.
+        #[prost(int64, tag = "9")]
+        pub db_size_in_use: i64,
+        /// It has no vote yet.
+        #[prost(bool, tag = "10")]
+        pub is_learner: bool,
+        /// The version of its file's layout (from 3.6 on).
+        #[prost(string, tag = "11")]
+        pub storage_version: String,
+        /// The bound of its file in bytes (from 3.6 on).
+        #[prost(int64, tag = "12")]
+        pub db_size_quota: i64,
+    }
 }
 
 /// Asks for alarms, or changes them.
@@ -173,15 +165,13 @@ pub struct AlarmMember {
     pub alarm: i32,
 }
 
-/// Answers [`AlarmRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct AlarmResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// Those that are asked for.
-    #[prost(message, repeated, tag = "2")]
-    pub alarms: Vec<AlarmMember>,
+answer! {
+    /// Answers [`AlarmRequest`].
+    pub struct AlarmResponse {
+        /// Those that are asked for.
+        #[prost(message, repeated, tag = "2")]
+        pub alarms: Vec<AlarmMember>,
+    }
 }
 
 #[cfg(test)]

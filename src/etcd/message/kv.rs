@@ -2,8 +2,6 @@
 
 use prost::bytes::Bytes;
 
-use super::ResponseHeader;
-
 /// An entry.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct KeyValue {
@@ -99,21 +97,19 @@ pub enum SortTarget {
     Value = 4,
 }
 
-/// Answers [`RangeRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct RangeResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// The entries.
-    #[prost(message, repeated, tag = "2")]
-    pub kvs: Vec<KeyValue>,
-    /// There are more than the limit.
-    #[prost(bool, tag = "3")]
-    pub more: bool,
-    /// Entries in the range, whatever the limit.
-    #[prost(int64, tag = "4")]
-    pub count: i64,
+answer! {
+    /// Answers [`RangeRequest`].
+    pub struct RangeResponse {
+        /// The entries.
+        #[prost(message, repeated, tag = "2")]
+        pub kvs: Vec<KeyValue>,
+        /// There are more than the limit.
+        #[prost(bool, tag = "3")]
+        pub more: bool,
+        /// Entries in the range, whatever the limit.
+        #[prost(int64, tag = "4")]
+        pub count: i64,
+    }
 }
 
 /// Writes a key.
@@ -139,15 +135,13 @@ pub struct PutRequest {
     pub ignore_lease: bool,
 }
 
-/// Answers [`PutRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct PutResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// The entry of before, where it was wanted and there was one.
-    #[prost(message, optional, tag = "2")]
-    pub prev_kv: Option<KeyValue>,
+answer! {
+    /// Answers [`PutRequest`].
+    pub struct PutResponse {
+        /// The entry of before, where it was wanted and there was one.
+        #[prost(message, optional, tag = "2")]
+        pub prev_kv: Option<KeyValue>,
+    }
 }
 
 /// Deletes keys.
@@ -164,18 +158,16 @@ pub struct DeleteRangeRequest {
     pub prev_kv: bool,
 }
 
-/// Answers [`DeleteRangeRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct DeleteRangeResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// How many there were.
-    #[prost(int64, tag = "2")]
-    pub deleted: i64,
-    /// The entries of before, where they were wanted.
-    #[prost(message, repeated, tag = "3")]
-    pub prev_kvs: Vec<KeyValue>,
+answer! {
+    /// Answers [`DeleteRangeRequest`].
+    pub struct DeleteRangeResponse {
+        /// How many there were.
+        #[prost(int64, tag = "2")]
+        pub deleted: i64,
+        /// The entries of before, where they were wanted.
+        #[prost(message, repeated, tag = "3")]
+        pub prev_kvs: Vec<KeyValue>,
+    }
 }
 
 /// An operation of a transaction.
@@ -361,18 +353,16 @@ impl TxnRequest {
     }
 }
 
-/// Answers [`TxnRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct TxnResponse {
-    /// See [`ResponseHeader`]. The revision is that of all its writes.
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// Whether all conditions held.
-    #[prost(bool, tag = "2")]
-    pub succeeded: bool,
-    /// What the operations gave, in their order.
-    #[prost(message, repeated, tag = "3")]
-    pub responses: Vec<ResponseOp>,
+answer! {
+    /// Answers [`TxnRequest`]. Its header's revision is that of all its writes.
+    pub struct TxnResponse {
+        /// Whether all conditions held.
+        #[prost(bool, tag = "2")]
+        pub succeeded: bool,
+        /// What the operations gave, in their order.
+        #[prost(message, repeated, tag = "3")]
+        pub responses: Vec<ResponseOp>,
+    }
 }
 
 /// Lets go of the history before a revision.
@@ -386,12 +376,9 @@ pub struct CompactionRequest {
     pub physical: bool,
 }
 
-/// Answers [`CompactionRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct CompactionResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
+answer! {
+    /// Answers [`CompactionRequest`].
+    pub struct CompactionResponse {}
 }
 
 #[cfg(test)]

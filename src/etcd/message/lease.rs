@@ -2,8 +2,6 @@
 
 use prost::bytes::Bytes;
 
-use super::ResponseHeader;
-
 /// Makes a lease.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct LeaseGrantRequest {
@@ -15,21 +13,19 @@ pub struct LeaseGrantRequest {
     pub id: i64,
 }
 
-/// Answers [`LeaseGrantRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct LeaseGrantResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// Its number.
-    #[prost(int64, tag = "2")]
-    pub id: i64,
-    /// Seconds that it was given.
-    #[prost(int64, tag = "3")]
-    pub ttl: i64,
-    /// Not empty: why there is none.
-    #[prost(string, tag = "4")]
-    pub error: String,
+answer! {
+    /// Answers [`LeaseGrantRequest`].
+    pub struct LeaseGrantResponse {
+        /// Its number.
+        #[prost(int64, tag = "2")]
+        pub id: i64,
+        /// Seconds that it was given.
+        #[prost(int64, tag = "3")]
+        pub ttl: i64,
+        /// Not empty: why there is none.
+        #[prost(string, tag = "4")]
+        pub error: String,
+    }
 }
 
 /// Ends a lease, and the keys that are attached to it.
@@ -40,12 +36,9 @@ pub struct LeaseRevokeRequest {
     pub id: i64,
 }
 
-/// Answers [`LeaseRevokeRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct LeaseRevokeResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
+answer! {
+    /// Answers [`LeaseRevokeRequest`].
+    pub struct LeaseRevokeResponse {}
 }
 
 /// Lets a lease begin anew. On etcd's side a stream of such requests, of which a [`Call`](super::Call) has one.
@@ -56,18 +49,16 @@ pub struct LeaseKeepAliveRequest {
     pub id: i64,
 }
 
-/// Answers [`LeaseKeepAliveRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct LeaseKeepAliveResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// Its number.
-    #[prost(int64, tag = "2")]
-    pub id: i64,
-    /// Seconds that it has from now on; 0: there is no such lease.
-    #[prost(int64, tag = "3")]
-    pub ttl: i64,
+answer! {
+    /// Answers [`LeaseKeepAliveRequest`].
+    pub struct LeaseKeepAliveResponse {
+        /// Its number.
+        #[prost(int64, tag = "2")]
+        pub id: i64,
+        /// Seconds that it has from now on; 0: there is no such lease.
+        #[prost(int64, tag = "3")]
+        pub ttl: i64,
+    }
 }
 
 /// Asks how long a lease has.
@@ -81,22 +72,20 @@ pub struct LeaseTimeToLiveRequest {
     pub keys: bool,
 }
 
-/// Answers [`LeaseTimeToLiveRequest`].
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct LeaseTimeToLiveResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// Its number.
-    #[prost(int64, tag = "2")]
-    pub id: i64,
-    /// Seconds that are left; -1: there is no such lease.
-    #[prost(int64, tag = "3")]
-    pub ttl: i64,
-    /// Seconds that it was given.
-    #[prost(int64, tag = "4")]
-    pub granted_ttl: i64,
-    /// The keys that are attached to it.
-    #[prost(bytes = "bytes", repeated, tag = "5")]
-    pub keys: Vec<Bytes>,
+answer! {
+    /// Answers [`LeaseTimeToLiveRequest`].
+    pub struct LeaseTimeToLiveResponse {
+        /// Its number.
+        #[prost(int64, tag = "2")]
+        pub id: i64,
+        /// Seconds that are left; -1: there is no such lease.
+        #[prost(int64, tag = "3")]
+        pub ttl: i64,
+        /// Seconds that it was given.
+        #[prost(int64, tag = "4")]
+        pub granted_ttl: i64,
+        /// The keys that are attached to it.
+        #[prost(bytes = "bytes", repeated, tag = "5")]
+        pub keys: Vec<Bytes>,
+    }
 }

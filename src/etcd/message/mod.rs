@@ -7,6 +7,20 @@
 //! Keys and values are [`Bytes`]: parts of the message that they came in, which stays in memory as long as one of
 //! them. Copy what is kept for long.
 
+/// Makes a message that answers a request of a struct: the header that all answers begin with is its first field.
+macro_rules! answer {
+    ($(#[$attribute:meta])* pub struct $name:ident { $($fields:tt)* }) => {
+        #[derive(Clone, PartialEq, prost::Message)]
+        $(#[$attribute])*
+        pub struct $name {
+            /// See [`ResponseHeader`](super::ResponseHeader).
+            #[prost(message, optional, tag = "1")]
+            pub header: Option<super::ResponseHeader>,
+            $($fields)*
+        }
+    };
+}
+
 mod call;
 mod cluster;
 mod kv;

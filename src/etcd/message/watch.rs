@@ -2,7 +2,7 @@
 
 use prost::bytes::Bytes;
 
-use super::{KeyValue, ResponseHeader};
+use super::KeyValue;
 
 /// What is said on the stream of watches.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -79,33 +79,31 @@ pub struct WatchCancelRequest {
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct WatchProgressRequest {}
 
-/// What comes on the stream of watches.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct WatchResponse {
-    /// See [`ResponseHeader`].
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// Of which watch; -1: answers [`WatchAsk::Progress`].
-    #[prost(int64, tag = "2")]
-    pub watch_id: i64,
-    /// The watch has begun.
-    #[prost(bool, tag = "3")]
-    pub created: bool,
-    /// The watch is over.
-    #[prost(bool, tag = "4")]
-    pub canceled: bool,
-    /// Not 0: it was to begin before this revision, which is the oldest that there is.
-    #[prost(int64, tag = "5")]
-    pub compact_revision: i64,
-    /// Why it is over.
-    #[prost(string, tag = "6")]
-    pub cancel_reason: String,
-    /// More of the same message follows.
-    #[prost(bool, tag = "7")]
-    pub fragment: bool,
-    /// The changes, in the order of their revisions.
-    #[prost(message, repeated, tag = "11")]
-    pub events: Vec<Event>,
+answer! {
+    /// What comes on the stream of watches.
+    pub struct WatchResponse {
+        /// Of which watch; -1: answers [`WatchAsk::Progress`].
+        #[prost(int64, tag = "2")]
+        pub watch_id: i64,
+        /// The watch has begun.
+        #[prost(bool, tag = "3")]
+        pub created: bool,
+        /// The watch is over.
+        #[prost(bool, tag = "4")]
+        pub canceled: bool,
+        /// Not 0: it was to begin before this revision, which is the oldest that there is.
+        #[prost(int64, tag = "5")]
+        pub compact_revision: i64,
+        /// Why it is over.
+        #[prost(string, tag = "6")]
+        pub cancel_reason: String,
+        /// More of the same message follows.
+        #[prost(bool, tag = "7")]
+        pub fragment: bool,
+        /// The changes, in the order of their revisions.
+        #[prost(message, repeated, tag = "11")]
+        pub events: Vec<Event>,
+    }
 }
 
 /// A change.

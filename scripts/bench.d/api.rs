@@ -1,5 +1,5 @@
 //! The requests beside get, put and delete: of several keys, sums, keys that end, scans. All callers are processes of a BEAM, but for
-//! one that only counts what it scans.
+//! a native one that scans and counts the entries alone.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::children::Running;
 use crate::compiled::is_not_installed;
 use crate::link::HOST;
 use crate::replication::{Operator, store_of};
-use crate::report::{Better, Metric, OURS, Table};
+use crate::report::{Better, Metric, OURS, Table, higher, verdict};
 use crate::rounds::Bench;
 use crate::servers::{Kind, Lab, Server};
 use crate::{Findings, Plan, Result, failure};
@@ -41,7 +41,7 @@ pub fn measure(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
 /// Requests of a hundred keys beside requests of one.
 fn many(plan: &Plan, client: &Client, bench: &mut Bench, findings: &mut Findings) {
     let millis = plan.time.as_millis() as u64;
-    let metrics: [Metric; 2] = [("keys/s, 100 each", Better::Higher), ("keys/s, one each", Better::Higher)];
+    let metrics = higher(["keys/s, 100 each", "keys/s, one each"]);
     let mut table = Table::new(format!("one BEAM caller gets {KEYS} keys of {ENTRIES} at once"), &metrics)
         .expect("keys/s, 100 each", Kind::ApiGenserver.name(), 3.0);
     bench.measure(plan, &mut table, |server| {
@@ -62,13 +62,7 @@ fn many(plan: &Plan, client: &Client, bench: &mut Bench, findings: &mut Findings
 /// Sums, and puts of what ends, beside puts.
 fn writes(lab: &Lab, plan: &Plan, client: &Client, findings: &mut Findings) {
     let millis = plan.time.as_millis() as u64;
-    let metrics: [Metric; 5] = [
-        ("puts/s", Better::Higher),
-        ("sums/s", Better::Higher),
-        ("puts with ttl/s", Better::Higher),
-        ("sums/puts", Better::Higher),
-        ("ttl/puts", Better::Higher),
-    ];
+    let metrics = higher(["puts/s", "sums/s", "puts with ttl/s", "sums/puts", "ttl/puts"]);
     let mut bench = Bench::start(lab, plan, &[Kind::Kvnode, Kind::ApiGenserver], findings);
     let mut table = Table::new("128 BEAM callers put, add, and put what ends", &metrics);
     bench.measure(plan, &mut table, |server| {
@@ -133,7 +127,7 @@ fn native_scan(lab: &Lab, plan: &Plan, client: &Client, findings: &mut Findings)
     let operator = Operator::start(lab)?;
     let mut bench = Bench::start(lab, plan, &[Kind::Kvnode], findings);
     bench.ready(findings, |server| client.ask(server, "fill", &[entries]).map(drop));
-    let metrics: [Metric; 1] = [("entries/s", Better::Higher)];
+    let metrics = higher(["entries/s"]);
     let mut table =
         Table::new(format!("a native client scans {entries} entries of 100 bytes, {PAGE} a page"), &metrics);
     bench.measure(plan, &mut table, |server| {
@@ -151,11 +145,6 @@ fn native_scan(lab: &Lab, plan: &Plan, client: &Client, findings: &mut Findings)
     }
     findings.table(table);
     Ok(())
-}
-
-/// Whether an expectation is met.
-pub const fn verdict(is_reached: bool) -> &'static str {
-    if is_reached { "reached" } else { "MISSED" }
 }
 
 /// Calls a second.

@@ -8,7 +8,7 @@ use crate::children::{CpuTime, Running, resident_bytes};
 use crate::compiled::is_not_installed;
 use crate::link::{CREATION, HOST};
 use crate::links::COMMAND_MAX;
-use crate::report::{Better, Metric, OURS, Table};
+use crate::report::{Better, Metric, OURS, Table, verdict};
 use crate::rounds::Bench;
 use crate::servers::{Kind, Lab, Place, Server};
 use crate::{Findings, Plan, Result, failure};
@@ -341,7 +341,7 @@ pub fn casts(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         Ok([found.rate(), server_cpu, client_cpu, before, found.rss_megabytes])
     });
     if let (Some(before), Some(after)) = (table.median(OURS, 3), table.median(OURS, 4)) {
-        let verdict = if after - before < 1.0 { "reached" } else { "MISSED" };
+        let verdict = verdict(after - before < 1.0);
         table.note(format!("kvnode grew by {:.1} MB, expected less than 1: {verdict}", after - before));
     }
     findings.table(table);

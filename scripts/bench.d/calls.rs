@@ -5,7 +5,7 @@ use std::thread;
 use crate::beam::{BEFORE, NOT_WORSE};
 use crate::children::{CpuTime, resident_bytes};
 use crate::native::{Caller, Keys, Request, Until, load_all};
-use crate::report::{Better, Metric, OURS, Table};
+use crate::report::{Better, Metric, OURS, Table, verdict};
 use crate::rounds::{Bench, measure_each};
 use crate::servers::{Kind, Lab, Server};
 use crate::{Findings, Plan, Result};
@@ -82,7 +82,7 @@ pub fn in_flight(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> 
             } else if let Some((_, one)) = one.iter().find(|(known, _)| *known == window) {
                 let (ratio, cores) = (rate / one, server_cores + client_micros * rate / 1e6);
                 let full = thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64) * 0.9;
-                let verdict = if ratio >= 1.5 || cores >= full { "reached" } else { "MISSED" };
+                let verdict = verdict(ratio >= 1.5 || cores >= full);
                 table.note(format!(
                     "kvnode: {ratio:.2} of its calls/s on one connection, {cores:.2} cores busy with client and server; \
                      expected 1.5, or all cores: {verdict}"
@@ -109,7 +109,7 @@ pub fn keys(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     }
     if let (Some((few, Some(base))), Some((many, Some(rate)))) = (medians.get(1), medians.last()) {
         let ratio = rate / base;
-        let verdict = if ratio >= 0.5 { "reached" } else { "MISSED" };
+        let verdict = verdict(ratio >= 0.5);
         findings.note(format!(
             "kvnode with {many} keys: {ratio:.2} of its calls/s with {few}, expected 0.5: {verdict}"
         ));

@@ -7,7 +7,7 @@ use crate::beam::Figures;
 use crate::children::Running;
 use crate::compiled::is_not_installed;
 use crate::link::HOST;
-use crate::report::{Better, Metric, Table};
+use crate::report::{Better, Metric, Table, verdict};
 use crate::rounds::Bench;
 use crate::servers::{Endpoint, Kind, Lab, Server};
 use crate::{Findings, Plan, Result};
@@ -85,7 +85,7 @@ fn puts_of_many(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Finding
         Ok([many_rate, many.of("p99") / 1e6, rate, many_rate / rate])
     });
     if let Some(times) = table.median(crate::report::OURS, 3) {
-        let verdict = if times >= TIMES_MIN { "reached" } else { "MISSED" };
+        let verdict = verdict(times >= TIMES_MIN);
         table.note(format!("kvnode: {times:.1} times single puts, expected {TIMES_MIN}: {verdict}"));
     }
     findings.table(table);
@@ -124,7 +124,7 @@ fn recovery(lab: &Lab, plan: &Plan, client: &Running, findings: &mut Findings) -
         table.add(server.kind.name(), &[took, rate, found.of("p99") / 1e3]);
     }
     if let Some(found) = table.median(crate::report::OURS, 0) {
-        let verdict = if found <= RECOVERY_SECS_MAX { "reached" } else { "MISSED" };
+        let verdict = verdict(found <= RECOVERY_SECS_MAX);
         table.note(format!("first answer {found:.2} s, expected at most {RECOVERY_SECS_MAX}: {verdict}"));
     }
     findings.table(table);

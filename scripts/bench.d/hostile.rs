@@ -15,7 +15,7 @@ use kvnode::etf::{Pid, Reference, TermWriter, encode};
 use crate::children::resident_bytes;
 use crate::link::{self, CREATION, HOST};
 use crate::native::{Caller, Keys, Request, Until, VALUE_BYTES};
-use crate::report::{Better, Table};
+use crate::report::{Better, Table, verdict};
 use crate::servers::{Endpoint, Kind, Lab, STORE, Server};
 use crate::{Findings, Plan, Result, failure};
 
@@ -84,7 +84,7 @@ pub fn attacks(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
         let (Some(p99), Some(worst)) = (table.median(name, 1), table.median(name, 2)) else { continue };
         let (Some(alone), Some(busy)) = (alone, busy) else { continue };
         let times = p99 / alone.max(busy);
-        let verdict = if times <= P99_TIMES_MAX && worst <= WORST_MS_MAX { "reached" } else { "MISSED" };
+        let verdict = verdict(times <= P99_TIMES_MAX && worst <= WORST_MS_MAX);
         table.note(format!("{name}: p99 {times:.2} times, worst {worst:.1} ms: {verdict}"));
     }
     findings.table(table);

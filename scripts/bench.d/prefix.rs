@@ -1,7 +1,7 @@
 //! What a few keys of very many cost, where they are neighbours in the order of keys: a prefix of a store on disk.
 
-use crate::api::{Client, verdict};
-use crate::report::{Better, Metric, OURS, Table};
+use crate::api::Client;
+use crate::report::{Better, Metric, OURS, Table, verdict};
 use crate::rounds::Bench;
 use crate::servers::{Kind, Lab};
 use crate::{Findings, Plan, Result};

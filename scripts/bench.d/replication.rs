@@ -18,7 +18,7 @@ use crate::children::CpuTime;
 use crate::compiled::is_not_installed;
 use crate::link::{COOKIE, HOST};
 use crate::native::{Caller, Keys, Outcome, Request, Until};
-use crate::report::{Better, OURS, Table};
+use crate::report::{Better, OURS, Table, verdict};
 use crate::servers::{Kind, Lab, STORE, Server};
 use crate::{Findings, Plan, Result, failure, stats};
 
@@ -109,7 +109,7 @@ fn writes(lab: &Lab, plan: &Plan, findings: &mut Findings, operator: &Operator) 
     });
     for mut table in tables {
         if let Some(kept) = table.between(PAIR, ALONE, 0) {
-            let verdict = if kept.median >= 0.8 { "reached" } else { "MISSED" };
+            let verdict = verdict(kept.median >= 0.8);
             table.note(format!(
                 "with one slave kvnode keeps {:.2} [{:.2}..{:.2}] of its writes/s, expected 0.80: {verdict}",
                 kept.median, kept.min, kept.max
@@ -218,7 +218,7 @@ fn catch_ups(lab: &Lab, plan: &Plan, findings: &mut Findings, operator: &Operato
     let [mut table] = tables;
     for row in rows {
         if let (Some(before), Some(meanwhile)) = (table.median(row.name, 2), table.median(row.name, 3)) {
-            let verdict = if meanwhile <= 2.0 * before { "reached" } else { "MISSED" };
+            let verdict = verdict(meanwhile <= 2.0 * before);
             let times = meanwhile / before;
             table.note(format!(
                 "{}: p99 {times:.2} times what it was, expected 2 at most: {verdict}",

@@ -17,6 +17,16 @@ pub enum Better {
 /// One thing that is measured, with its unit in its name.
 pub type Metric = (&'static str, Better);
 
+/// Metrics of which all are better where they are higher.
+pub fn higher<const N: usize>(names: [&'static str; N]) -> [Metric; N] {
+    names.map(|name| (name, Better::Higher))
+}
+
+/// Whether an expectation is met, as the end of the line that says so.
+pub const fn verdict(is_reached: bool) -> &'static str {
+    if is_reached { "reached" } else { "MISSED" }
+}
+
 /// One load: a row for each server, a column for each metric, a value for each round.
 pub struct Table {
     load: String,
@@ -171,7 +181,7 @@ impl Table {
     /// What was expected, and whether it was reached, in words.
     fn expectations(&self) -> impl Iterator<Item = String> {
         self.checked().map(|(Expected { metric, server, at_least }, ratio)| {
-            let verdict = if ratio >= *at_least { "reached" } else { "MISSED" };
+            let verdict = verdict(ratio >= *at_least);
             format!("{metric}: {ratio:.2} of {server}, expected {at_least:.2}: {verdict}")
         })
     }

@@ -1,8 +1,8 @@
 //! What watchers cost the writers of a store, and how many events a second one of them is told. Writers and watchers are processes of two
 //! BEAMs.
 
-use crate::api::{Client, rate, verdict};
-use crate::report::{Better, Metric, OURS, Table};
+use crate::api::{Client, rate};
+use crate::report::{OURS, Table, higher, verdict};
 use crate::rounds::Bench;
 use crate::servers::{Kind, Lab};
 use crate::{Findings, Plan, Result, failure};
@@ -30,15 +30,7 @@ pub fn measure(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
 
 fn beside(plan: &Plan, [writers, watchers]: [&Client; 2], bench: &mut Bench, findings: &mut Findings) {
     let millis = plan.time.as_millis() as u64;
-    let metrics: [Metric; 7] = [
-        ("puts/s alone", Better::Higher),
-        ("beside 1", Better::Higher),
-        ("part", Better::Higher),
-        ("beside 10", Better::Higher),
-        ("part", Better::Higher),
-        ("beside 100", Better::Higher),
-        ("part", Better::Higher),
-    ];
+    let metrics = higher(["puts/s alone", "beside 1", "part", "beside 10", "part", "beside 100", "part"]);
     let title = format!("{CALLERS} BEAM callers put, watched by 1, 10 and 100 processes of another BEAM");
     let mut table = Table::new(title, &metrics);
     let mut overrun = 0.0;
@@ -67,9 +59,8 @@ fn beside(plan: &Plan, [writers, watchers]: [&Client; 2], bench: &mut Bench, fin
 
 fn events(plan: &Plan, [writers, watchers]: [&Client; 2], bench: &mut Bench, findings: &mut Findings) {
     let chunks: u64 = plan.pick(20, 2);
-    let metrics: [Metric; 1] = [("events/s", Better::Higher)];
     let title = format!("one process of another BEAM is told of {} puts", chunks * CHUNK);
-    let mut table = Table::new(title, &metrics);
+    let mut table = Table::new(title, &higher(["events/s"]));
     bench.measure(plan, &mut table, |server| {
         watchers.ask(server, "watch", &[1])?;
         let (mut told, mut nanos) = (0.0, 0.0);

@@ -7,7 +7,7 @@ mod support;
 
 use std::fs;
 
-use support::cluster::{Cluster, call, in_step, same};
+use support::cluster::{Cluster, PairOnDisk, call, in_step, on_disk, same};
 use support::{BeamNode, KvNode, Otp, libfaketime, on_every_otp};
 
 const ASK: &str = "ask = fn store, request -> GenServer.call({:global, store}, request, 20_000) end";
@@ -45,14 +45,7 @@ const READ_TO_THE_END: &str = "
 fn ends_to_the_moment(otp: &Otp, args: &str) {
     let cluster = Cluster::new(otp);
     let beam = &cluster.beam;
-    let _rust = cluster.node("rust", "");
-    let _elixir = cluster.elixir(otp, "elixir", "%{}");
-    let _master = cluster.node("master", args);
-    for slave in ["rust", "elixir"] {
-        cluster.add("master", slave, ":ok");
-    }
-    beam.check_soon(&in_step("rust"), "true");
-    beam.check_soon(&in_step("elixir"), "true");
+    let _nodes = cluster.with_slaves_of_both_kinds(otp, args);
     beam.run(ASK);
     beam.run(READ_TO_THE_END);
     beam.check("ask.(:master, {:put_many, [{:stays, 1}, {:longer, 2}]})", ":ok");
@@ -83,7 +76,7 @@ fn keys_of_a_store_in_memory_end_to_the_moment_here_and_at_slaves() {
 #[test]
 fn keys_of_a_store_on_disk_end_to_the_moment_here_and_at_slaves() {
     let dir = tempfile::tempdir().expect("a folder");
-    ends_to_the_moment(&Otp::newest(), &format!("--data-dir {}", dir.path().display()));
+    ends_to_the_moment(&Otp::newest(), &on_disk(dir.path()));
 }
 
 #[test]
@@ -126,17 +119,14 @@ fn what_ends_is_told_in_the_words_of_elixir() {
 fn deadlines_stay_over_restarts_and_promotions() {
     let cluster = Cluster::new(&Otp::newest());
     let beam = &cluster.beam;
-    let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    let on = |dir: &tempfile::TempDir| format!("--data-dir {}", dir.path().display());
-    let _slave = cluster.node("one", &on(&second));
-    let master = cluster.node("master", &format!("{} --slave global:one", on(&first)));
+    let PairOnDisk { folders: [first, _second], one: _one, master } = cluster.pair_on_disk();
     beam.check_soon(&in_step("one"), "true");
     beam.run(ASK);
     beam.check("ask.(:master, {:put, :long, 1, ttl: 3_600_000, confirm: 1})", ":ok");
     beam.check("ask.(:master, {:put, :short, 1, ttl: 4_000, confirm: 1})", ":ok");
     // Killed, it is there again with both.
     master.kill(&cluster.epmd);
-    let master = cluster.node("master", &format!("{} --slave global:one", on(&first)));
+    let master = cluster.node("master", &format!("{} --slave global:one", on_disk(first.path())));
     beam.check_soon(&in_step("one"), "true");
     beam.check("{:ok, left} = ask.(:master, {:ttl, :long}); left in 3_000_000..3_600_000", "true");
     beam.check_soon("{ask.(:master, :count), ask.(:one, :count)}", "{1, 1}");

@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::cluster::{Cluster, call, in_step, same, states};
+use support::cluster::{Cluster, PairOnDisk, around_a_kill, call, in_step, on_disk, same, states};
 use support::{BeamNode, KvNode, Otp, on_every_otp};
 
 /// A call of the store that the text of Elixir calls `kv`.
@@ -187,19 +187,14 @@ fn every_request_of_a_store_in_memory_is_answered_with_the_terms_of_elixir() {
 
 #[test]
 fn every_request_of_a_store_on_disk_is_answered_with_the_terms_of_elixir_also_after_a_restart() {
-    on_every_otp(|otp| {
-        let cluster = Cluster::new(otp);
-        let dir = tempfile::tempdir().expect("a folder");
-        let args = format!("--confirm-timeout 1000 --data-dir {}", dir.path().display());
-        let kv = cluster.node("kv", &args);
-        check_requests(&cluster.beam);
-        let beam = &cluster.beam;
+    let before = |beam: &BeamNode| {
+        check_requests(beam);
         beam.check("ask.({:put_many, for(i <- 1..1_000, do: {{:many, i}, i})})", ":ok");
         beam.check("ask.({:update_counter, :counted, 40}) + ask.({:update_counter, :counted, 2})", "82");
         beam.run("{:ok, 42, counted} = ask.({:fetch_revision, :counted}); :ok = ask.({:put, :deleted, 1}); {:ok, 1, last} = ask.({:fetch_revision, :deleted})");
         beam.check("ask.({:delete, :deleted})", ":ok");
-        kv.kill(&cluster.epmd);
-        let _kv = cluster.node("kv", &args);
+    };
+    let after = |beam: &BeamNode| {
         beam.check_soon(
             "ask.({:get_many, [:counted | for(i <- 1..1_000, do: {:many, i})]}) ===
                Map.new([{:counted, 42} | for(i <- 1..1_000, do: {{:many, i}, i})])",
@@ -210,7 +205,8 @@ fn every_request_of_a_store_on_disk_is_answered_with_the_terms_of_elixir_also_af
             ":ok",
         );
         beam.check("{:ok, 1, again} = ask.({:fetch_revision, :deleted}); again > last + 1", "true");
-    });
+    };
+    on_every_otp(|otp| around_a_kill(otp, "kv", "--confirm-timeout 1000", before, after));
 }
 
 /// `{REQUESTS, SEED}`: a process that asks for random things of twenty keys.
@@ -239,14 +235,7 @@ const WRITER: &str = "
 fn slaves_end_equal(otp: &Otp, args: &str) {
     let cluster = Cluster::new(otp);
     let beam = &cluster.beam;
-    let _rust = cluster.node("rust", "");
-    let _elixir = cluster.elixir(otp, "elixir", "%{}");
-    let _master = cluster.node("master", args);
-    for slave in ["rust", "elixir"] {
-        cluster.add("master", slave, ":ok");
-    }
-    beam.check_soon(&in_step("rust"), "true");
-    beam.check_soon(&in_step("elixir"), "true");
+    let _nodes = cluster.with_slaves_of_both_kinds(otp, args);
     let seed = std::process::id();
     beam.run(WRITER);
     beam.check(
@@ -303,7 +292,7 @@ fn slaves_of_both_kinds_end_with_what_the_primary_in_memory_has() {
 #[test]
 fn slaves_of_both_kinds_end_with_what_the_primary_on_disk_has() {
     let dir = tempfile::tempdir().expect("a folder");
-    slaves_end_equal(&Otp::newest(), &format!("--data-dir {}", dir.path().display()));
+    slaves_end_equal(&Otp::newest(), &on_disk(dir.path()));
 }
 
 #[test]
@@ -350,10 +339,7 @@ fn same_revisions(one: &str, other: &str) -> String {
 fn revisions_never_go_back(otp: &Otp) {
     let cluster = Cluster::new(otp);
     let beam = &cluster.beam;
-    let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    let on = |dir: &tempfile::TempDir| format!("--data-dir {}", dir.path().display());
-    let slave = cluster.node("one", &on(&second));
-    let master = cluster.node("master", &format!("{} --slave global:one", on(&first)));
+    let PairOnDisk { folders: [first, second], one: slave, master } = cluster.pair_on_disk();
     beam.check_soon(&states("master"), "[in_step: 0]");
     beam.run("ask = fn store, request -> GenServer.call(store, request, 20_000) end");
     beam.run("master = {:global, :master}; one = {:global, :one}");
@@ -375,13 +361,17 @@ fn revisions_never_go_back(otp: &Otp) {
     beam.run("for key <- 50..60, do: :ok = ask.(one, {:put, key, :again})");
     let above = "Enum.all?(50..60, fn key -> {:ok, :again, new} = ask.(one, {:fetch_revision, key}); new > highest + 4_000_000_000 end)";
     beam.check(above, "true");
-    let master = KvNode::start(&cluster.epmd, "master", &format!("--connect {} {}", beam.name(), on(&first)));
+    let master = KvNode::start(
+        &cluster.epmd,
+        "master",
+        &format!("--connect {} {}", beam.name(), on_disk(first.path())),
+    );
     beam.run(&format!("former = {{KeyValueStore, :\"{}\"}}", master.name()));
     beam.check_soon("ask.(former, :status).role", ":slave");
     beam.check_soon(&same_revisions("one", "former"), "true");
     slave.kill(&cluster.epmd);
     beam.wait_for_no_global("one");
-    let _slave = cluster.node("one", &on(&second));
+    let _slave = cluster.node("one", &on_disk(second.path()));
     beam.check(unchanged, "true");
     beam.check(above, "true");
     beam.run(":ok = ask.(one, {:put, 1, :behind})");

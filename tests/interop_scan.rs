@@ -5,8 +5,8 @@
 
 mod support;
 
-use support::cluster::{Cluster, in_step};
-use support::{BeamNode, KvNode, Otp, on_every_otp};
+use support::cluster::{Cluster, around_a_kill};
+use support::{BeamNode, Otp, on_every_otp};
 
 const SCAN: &str = "
     ask = fn request -> GenServer.call({:global, :master}, request, 20_000) end
@@ -161,81 +161,66 @@ fn check_order(beam: &BeamNode) {
     beam.check("Task.await(writer, 60_000); :ok", ":ok");
 }
 
+/// Checks a store in memory, and that a slave of it gives the same: `all` is a scan of everything.
+fn check_with_a_slave(otp: &Otp, args: &str, check: fn(&BeamNode), all: &str) {
+    let cluster = Cluster::new(otp);
+    let _master = cluster.node("master", args);
+    let _slave = cluster.node("slave", args);
+    cluster.add_in_step("slave");
+    cluster.beam.run(EXIT);
+    check(&cluster.beam);
+    // Also what came to a slave with a copy.
+    cluster.beam.run(&format!("at_primary = {all}"));
+    cluster.beam.run(&SCAN.replace("{:global, :master}", "{:global, :slave}"));
+    cluster.beam.check_soon(&format!("{all} === at_primary"), "true");
+}
+
 #[test]
 fn a_store_in_memory_is_scanned_in_the_order_of_the_beam() {
-    on_every_otp(|otp| {
-        let cluster = Cluster::new(otp);
-        let _master = cluster.node("master", "--ordered");
-        let _slave = cluster.node("slave", "--ordered");
-        cluster.add("master", "slave", ":ok");
-        cluster.beam.check_soon(&in_step("slave"), "true");
-        cluster.beam.run(EXIT);
-        check_order(&cluster.beam);
-        // Also what came to a slave with a copy.
-        cluster.beam.run("at_primary = scan.(reverse: false)");
-        cluster.beam.run(&SCAN.replace("{:global, :master}", "{:global, :slave}"));
-        cluster.beam.check_soon("scan.(reverse: false) === at_primary", "true");
-    });
+    on_every_otp(|otp| check_with_a_slave(otp, "--ordered", check_order, "scan.(reverse: false)"));
 }
 
 #[test]
 fn a_store_on_disk_is_scanned_in_the_order_of_the_beam_and_goes_on_after_a_restart() {
-    on_every_otp(|otp| {
-        let dir = tempfile::tempdir().expect("a folder");
-        let args = format!("--data-dir {}", dir.path().display());
-        let cluster = Cluster::new(otp);
-        let beam = &cluster.beam;
-        let master: KvNode = cluster.node("master", &args);
+    let before = |beam: &BeamNode| {
         beam.run(EXIT);
         check_order(beam);
         beam.run("{first, cursor} = ask.({:scan, keys: true, limit: 700, prefix: {:key}, reverse: true})");
-        master.kill(&cluster.epmd);
-        let _master = cluster.node("master", &args);
+    };
+    let after = |beam: &BeamNode| {
         beam.run("rest = pages.(pages, [keys: true, prefix: {:key}, reverse: true], [cursor: cursor]) |> Enum.concat()");
         beam.check("first ++ rest === scan.(keys: true, prefix: {:key}, reverse: true)", "true");
         beam.check("length(first ++ rest)", "1510");
-    });
+    };
+    on_every_otp(|otp| around_a_kill(otp, "master", "", before, after));
 }
 
 const EXIT: &str = "exit_of = fn call -> try do call.() catch :exit, why -> why end end";
 
 #[test]
 fn a_store_in_memory_is_scanned_as_ets_would_be() {
-    on_every_otp(|otp| {
-        let cluster = Cluster::new(otp);
-        let _master = cluster.node("master", "");
-        let _slave = cluster.node("slave", "");
-        cluster.add("master", "slave", ":ok");
-        cluster.beam.check_soon(&in_step("slave"), "true");
-        cluster.beam.run(EXIT);
-        check_scans(&cluster.beam);
-        cluster.beam.check("ask.({:scan, limit: 1, prefix: {:key}})", "{:error, :unordered}");
-        // A slave is scanned as its primary is.
-        cluster.beam.run("at_primary = Enum.sort(scan.([]))");
-        cluster.beam.run(&SCAN.replace("{:global, :master}", "{:global, :slave}"));
-        cluster.beam.check_soon("Enum.sort(scan.([])) === at_primary", "true");
-    });
+    let check: fn(&BeamNode) = |beam| {
+        check_scans(beam);
+        beam.check("ask.({:scan, limit: 1, prefix: {:key}})", "{:error, :unordered}");
+    };
+    on_every_otp(|otp| check_with_a_slave(otp, "", check, "Enum.sort(scan.([]))"));
 }
 
 #[test]
 fn a_store_on_disk_is_scanned_as_ets_would_be_and_goes_on_after_a_restart() {
-    on_every_otp(|otp| {
-        let dir = tempfile::tempdir().expect("a folder");
-        let args = format!("--data-dir {}", dir.path().display());
-        let cluster = Cluster::new(otp);
-        let beam = &cluster.beam;
-        let master: KvNode = cluster.node("master", &args);
+    let before = |beam: &BeamNode| {
         beam.run(EXIT);
         check_scans(beam);
         beam.run("{first, cursor} = ask.({:scan, keys: true, limit: 700})");
-        master.kill(&cluster.epmd);
-        let _master = cluster.node("master", &args);
+    };
+    let after = |beam: &BeamNode| {
         beam.run("rest = pages.(pages, [keys: true], [cursor: cursor]) |> Enum.concat()");
         beam.check(
             "length(first) == 700 and Enum.sort(first ++ rest) === Enum.sort(scan.(keys: true))",
             "true",
         );
-    });
+    };
+    on_every_otp(|otp| around_a_kill(otp, "master", "", before, after));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 mod support;
 
 use rustix::process::Signal;
-use support::cluster::{Cluster, call, in_step};
+use support::cluster::{Cluster, around_a_kill, call, on_disk};
 use support::{BeamNode, KvNode, Otp, on_every_otp};
 
 /// Functions of the test's own: `ask`, `watcher`, which gives a process that keeps what it is told, and `heard`, which gives that. A
@@ -126,22 +126,18 @@ fn a_store_in_memory_tells_every_change_in_order() {
 
 #[test]
 fn a_store_on_disk_tells_every_change_in_order_and_goes_on_after_it_was_killed() {
-    on_every_otp(|otp| {
-        let dir = tempfile::tempdir().expect("a folder");
-        let args = format!("--data-dir {}", dir.path().display());
-        let cluster = Cluster::new(otp);
-        let beam = &cluster.beam;
-        let master: KvNode = cluster.node("master", &args);
+    let before = |beam: &BeamNode| {
         check_order(beam);
         beam.run("{last, _} = heard.(again)");
-        master.kill(&cluster.epmd);
-        let _master = cluster.node("master", &args);
+    };
+    let after = |beam: &BeamNode| {
         beam.run("behind = watcher.(:master, from: last)");
         beam.check("ask.(:master, {:put_many, [{:a, 1}, {:b, 2}]})", ":ok");
         beam.check_soon("for({_, :put, key, _} <- events.(behind), do: key)", "[:a, :b]");
         beam.check("ask.(:master, {:watch, from: last - 1})", "{:error, :too_old}");
         beam.check("ask.(:master, {:watch, from: last + 100})", "{:error, :too_old}");
-    });
+    };
+    on_every_otp(|otp| around_a_kill(otp, "master", "", before, after));
 }
 
 #[test]
@@ -153,8 +149,7 @@ fn a_slave_tells_what_its_primary_writes_and_goes_on_when_it_is_promoted() {
         let _slave = cluster.node("slave", "");
         beam.run(WATCHER);
         beam.check("for n <- 1..500, do: :ok = ask.(:master, {:put, n, {n}}); :ok", ":ok");
-        cluster.add("master", "slave", ":ok");
-        beam.check_soon(&in_step("slave"), "true");
+        cluster.add_in_step("slave");
         beam.run("here = watcher.(:slave, initial: true); there = watcher.(:master, initial: true)");
         beam.check_soon("pairs.(events.(here), %{}) === everything.(:master)", "true");
         beam.check(
@@ -191,11 +186,10 @@ fn a_clear_is_one_event_at_its_primary_and_at_slaves() {
         let beam = &cluster.beam;
         let _master = cluster.node("master", "");
         let _slave = cluster.node("slave", "");
-        let _disk = cluster.node("disk", &format!("--data-dir {}", dir.path().display()));
+        let _disk = cluster.node("disk", &on_disk(dir.path()));
         beam.run(WATCHER);
         for slave in ["slave", "disk"] {
-            cluster.add("master", slave, ":ok");
-            beam.check_soon(&in_step(slave), "true");
+            cluster.add_in_step(slave);
         }
         beam.check("ask.(:master, {:put_many, for(n <- 1..300, do: {n, {n}})})", ":ok");
         beam.check("ask.(:master, {:put, :last, 1, confirm: 2})", ":ok");

@@ -1,24 +1,16 @@
 //! A primary that is emptied again and again beside its writers: its slaves of both kinds, and theirs, end with what it has, and no
 //! reader of it or of a slave in memory sees a half of a clear.
 
-use crate::support::cluster::{Cluster, call, same};
+use crate::support::cluster::{Cluster, call, on_disk, same};
 use crate::support::{Otp, on_every_otp};
 
 fn check_chain(otp: &Otp, args: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let cluster = Cluster::new(otp);
     let beam = &cluster.beam;
-    let _master = cluster.node("master", args);
-    let _memory = cluster.node("memory", "");
-    let _below = cluster.node("below", "");
-    let _disk = cluster.node("disk", &format!("--data-dir {}", folder.path().display()));
+    let _nodes = cluster.chain(args, folder.path());
     let _elixir = cluster.elixir(otp, "elixir", "%{stale: 1}");
     let _last = cluster.elixir(otp, "last", "%{}");
-    let slaves = [("master", "memory"), ("memory", "below"), ("master", "disk")];
-    for (primary, slave) in slaves {
-        cluster.add(primary, slave, ":ok");
-        cluster.follows(slave, primary);
-    }
     for (primary, slave) in [("master", "elixir"), ("below", "last")] {
         cluster.add(primary, slave, ":ok");
         beam.check_soon(&same(primary, slave), "true");
@@ -76,5 +68,5 @@ fn slaves_of_a_primary_in_memory_and_theirs_are_emptied_with_it() {
 #[test]
 fn slaves_of_a_primary_on_disk_and_theirs_are_emptied_with_it() {
     let dir = tempfile::tempdir().expect("a folder");
-    check_chain(&Otp::newest(), &format!("--data-dir {}", dir.path().display()));
+    check_chain(&Otp::newest(), &on_disk(dir.path()));
 }

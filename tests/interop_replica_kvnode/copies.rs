@@ -1,6 +1,6 @@
 //! Copies that appear whole, values that never go back, writes that wait for slaves, chains and circles.
 
-use crate::support::cluster::{Cluster, call, roles, same, states};
+use crate::support::cluster::{Cluster, call, on_disk, roles, same, states};
 use crate::support::{KvNode, Otp, at_once_on_every_otp};
 
 #[test]
@@ -248,7 +248,7 @@ fn a_slave_on_disk_that_is_started_again_has_what_its_primary_has() {
         let beam = &cluster.beam;
         let dir = tempfile::tempdir().expect("a folder can be made");
         let _master = cluster.node("master", "");
-        let start = || cluster.node("slave", &format!("--data-dir {}", dir.path().join("data").display()));
+        let start = || cluster.node("slave", &on_disk(&dir.path().join("data")));
         let mut slave = start();
         cluster.add("master", "slave", ":ok");
         beam.run("for i <- 1..2_000, do: KeyValueStoreDistributed.put(i, i)");
@@ -300,7 +300,7 @@ fn a_name_that_goes_to_another_process_is_followed_there_while_the_first_one_liv
 fn a_slave_that_refused_is_none_after_a_restart() {
     let cluster = Cluster::new(&Otp::newest());
     let (beam, dir) = (&cluster.beam, tempfile::tempdir().expect("a folder can be made"));
-    let args = format!("--data-dir {}", dir.path().display());
+    let args = on_disk(dir.path());
     let (a, _b, _q) = (cluster.node("a", &args), cluster.node("b", ""), cluster.node("q", ""));
     cluster.add("q", "b", ":ok");
     cluster.follows("b", "q");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::support::cluster::{Cluster, call, roles, same, same_node, states};
+use crate::support::cluster::{Cluster, call, on_disk, roles, same, same_node, states};
 use crate::support::{BeamNode, BeamOptions, Epmd, KvNode, Otp, at_host, at_once_on_every_otp, wait_until};
 
 #[test]
@@ -152,7 +152,7 @@ fn a_former_primary_on_disk_that_returns_keeps_what_it_drops_in_a_file_that_can_
         let beam = &cluster.beam;
         let dir = tempfile::tempdir().expect("a folder can be made");
         let data = dir.path().join("data");
-        let start = || cluster.node("master", &format!("--data-dir {}", data.display()));
+        let start = || cluster.node("master", &on_disk(&data));
         let (master, one) = (start(), cluster.node("one", ""));
         cluster.add("master", "one", ":ok");
         beam.run("for i <- 1..100, do: KeyValueStoreDistributed.put(i, i)");
@@ -244,9 +244,7 @@ fn a_primary_that_was_started_again_without_data_does_not_empty_the_slave_that_h
 fn a_promotion_outlives_a_restart_of_who_was_promoted() {
     let cluster = Cluster::new(&Otp::newest());
     let (beam, dirs) = (&cluster.beam, [(); 2].map(|()| tempfile::tempdir().expect("a folder can be made")));
-    let start = |name: &str, dir: &tempfile::TempDir| {
-        cluster.node(name, &format!("--data-dir {}", dir.path().display()))
-    };
+    let start = |name: &str, dir: &tempfile::TempDir| cluster.node(name, &on_disk(dir.path()));
     let (a, b) = (start("a", &dirs[0]), start("b", &dirs[1]));
     cluster.add("a", "b", ":ok");
     beam.check(&call("a", "{:put, 1, 1, confirm: 1}"), ":ok");
@@ -275,7 +273,7 @@ fn a_promotion_outlives_a_restart_of_who_was_promoted() {
 fn a_slave_on_disk_that_is_started_without_its_primary_can_be_promoted() {
     let cluster = Cluster::new(&Otp::newest());
     let (beam, dir) = (&cluster.beam, tempfile::tempdir().expect("a folder can be made"));
-    let args = format!("--data-dir {}", dir.path().display());
+    let args = on_disk(dir.path());
     let (a, b) = (cluster.node("a", ""), cluster.node("b", &args));
     cluster.add("a", "b", ":ok");
     beam.check(&call("a", "{:put, 1, 1, confirm: 1}"), ":ok");
@@ -296,9 +294,7 @@ fn a_slave_on_disk_that_is_started_without_its_primary_can_be_promoted() {
 fn global_names_that_were_taken_over_stay_with_who_was_promoted() {
     let cluster = Cluster::new(&Otp::newest());
     let (beam, dirs) = (&cluster.beam, [(); 2].map(|()| tempfile::tempdir().expect("a folder can be made")));
-    let start = |name: &str, dir: &tempfile::TempDir| {
-        cluster.node(name, &format!("--data-dir {}", dir.path().display()))
-    };
+    let start = |name: &str, dir: &tempfile::TempDir| cluster.node(name, &on_disk(dir.path()));
     let (a, b) = (start("a", &dirs[0]), start("b", &dirs[1]));
     cluster.add("a", "b", ":ok");
     beam.check(&call("a", "{:put, 1, 1, confirm: 1}"), ":ok");
@@ -383,7 +379,7 @@ impl Pair {
 
     /// What has a node keep its store on disk.
     fn on_disk(&self, node: usize) -> String {
-        format!("--data-dir {}", self.dirs[node].path().display())
+        on_disk(self.dirs[node].path())
     }
 
     fn put(&self, node: &KvNode, name: &str, key: u32) {

@@ -2,26 +2,13 @@
 
 use crate::support::Otp;
 use crate::support::cluster::{Cluster, call, same};
-use crate::support::kvnode::KvNode;
-
-/// A primary with a slave in memory, which has one itself, and a slave on disk.
-fn nodes(cluster: &Cluster, folder: &tempfile::TempDir) -> [KvNode; 4] {
-    let on_disk = format!("--data-dir {}", folder.path().display());
-    let nodes = [("master", ""), ("memory", ""), ("disk", &*on_disk), ("below", "")];
-    let nodes = nodes.map(|(name, args)| cluster.node(name, args));
-    for (primary, slave) in [("master", "memory"), ("master", "disk"), ("memory", "below")] {
-        cluster.add(primary, slave, ":ok");
-        cluster.follows(slave, primary);
-    }
-    nodes
-}
 
 #[test]
 fn a_reader_of_a_slave_sees_all_of_a_transaction_or_nothing() {
     let cluster = Cluster::new(&Otp::newest());
     let folder = tempfile::tempdir().expect("a folder");
     let beam = &cluster.beam;
-    let _nodes = nodes(&cluster, &folder);
+    let _nodes = cluster.chain("", folder.path());
     // All values of the keys are the same after each write.
     beam.run(&format!(
         "keys = Enum.map(1..5, &{{:key, &1}})
@@ -68,7 +55,7 @@ fn a_slave_loses_all_keys_at_once_and_tells_its_watchers_so() {
     let cluster = Cluster::new(&Otp::newest());
     let folder = tempfile::tempdir().expect("a folder");
     let beam = &cluster.beam;
-    let _nodes = nodes(&cluster, &folder);
+    let _nodes = cluster.chain("", folder.path());
     beam.check(&call("master", "{:put, :in_step, 1, confirm: 2}"), ":ok");
     beam.check_soon(&call("below", "{:get, :in_step}"), "1");
     // Each of the rounds that a watcher is told of has five keys, and ends with a clear.

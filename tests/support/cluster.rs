@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tempfile::TempDir;
+
 use super::{BeamNode, BeamOptions, Epmd, KvNode, Otp, Scripted};
 
 /// Calls a store by its global name.
@@ -54,6 +56,37 @@ pub fn elixir_store(otp: &Otp, epmd: &Epmd, options: impl Into<BeamOptions>, pai
     beam
 }
 
+/// The arguments of a kvnode that keeps its stores in this folder.
+pub fn on_disk(folder: &Path) -> String {
+    format!("--data-dir {}", folder.display())
+}
+
+/// A store on disk before its node is killed, and after the node was started again on the same folder.
+pub fn around_a_kill(
+    otp: &Otp,
+    name: &str,
+    args: &str,
+    before: impl FnOnce(&BeamNode),
+    after: impl FnOnce(&BeamNode),
+) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let args = format!("{args} {}", on_disk(folder.path()));
+    let cluster = Cluster::new(otp);
+    let node = cluster.node(name, &args);
+    before(&cluster.beam);
+    node.kill(&cluster.epmd);
+    let _node = cluster.node(name, &args);
+    after(&cluster.beam);
+}
+
+/// The store `master` on disk, which is started with the slave `one`, on disk too.
+pub struct PairOnDisk {
+    pub master: KvNode,
+    pub one: KvNode,
+    /// The folders of `master` and `one`.
+    pub folders: [TempDir; 2],
+}
+
 /// A BEAM, and kvnodes that are connected to it, each with a store of its name.
 pub struct Cluster {
     pub epmd: Epmd,
@@ -104,6 +137,49 @@ impl Cluster {
 
     pub fn add(&self, primary: &str, slave: &str, answer: &str) {
         self.beam.check(&call(primary, &format!("{{:add_slave, {{:global, :{slave}}}}}")), answer);
+    }
+
+    /// Adds a slave of the store `master`, and waits until that is in step.
+    #[track_caller]
+    pub fn add_in_step(&self, slave: &str) {
+        self.add("master", slave, ":ok");
+        self.beam.check_soon(&in_step(slave), "true");
+    }
+
+    /// The store `master` with a slave of each kind, `rust` and `elixir`, which are in step.
+    #[track_caller]
+    pub fn with_slaves_of_both_kinds(&self, otp: &Otp, args: &str) -> (KvNode, KvNode, BeamNode) {
+        let rust = self.node("rust", "");
+        let elixir = self.elixir(otp, "elixir", "%{}");
+        let master = self.node("master", args);
+        for slave in ["rust", "elixir"] {
+            self.add("master", slave, ":ok");
+        }
+        for slave in ["rust", "elixir"] {
+            self.beam.check_soon(&in_step(slave), "true");
+        }
+        (master, rust, elixir)
+    }
+
+    /// The store `master` with these arguments and slaves that are kvnodes: `memory`, which has the slave `below`, and `disk` in
+    /// this folder. All hold the same.
+    #[track_caller]
+    pub fn chain(&self, args: &str, folder: &Path) -> [KvNode; 4] {
+        let nodes = [("master", args), ("memory", ""), ("disk", &*on_disk(folder)), ("below", "")];
+        let nodes = nodes.map(|(name, args)| self.node(name, args));
+        for (primary, slave) in [("master", "memory"), ("master", "disk"), ("memory", "below")] {
+            self.add(primary, slave, ":ok");
+            self.follows(slave, primary);
+        }
+        nodes
+    }
+
+    /// See [`PairOnDisk`].
+    pub fn pair_on_disk(&self) -> PairOnDisk {
+        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let one = self.node("one", &on_disk(folders[1].path()));
+        let master = self.node("master", &format!("{} --slave global:one", on_disk(folders[0].path())));
+        PairOnDisk { master, one, folders }
     }
 
     pub fn follows(&self, slave: &str, primary: &str) {

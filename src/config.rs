@@ -138,7 +138,7 @@ pub struct Limits {
     /// `held_bytes_max`: past it a call ends with
     /// `{:system_limit, :busy_dist_port}`, and a peer for which twice as much waits of small answers alone loses its
     /// connection. Reading goes on all the while. As much again, and one message more, may wait of what others send to it,
-    /// answers that come later among them: who sends more waits for room, or is told that there is none. (Were the two
+    /// answers that come later among them: a sender of more waits for room, or is told that there is none. (Were the two
     /// counted together, a peer that reads a large value would lose what comes meanwhile.)
     pub outbound_bytes_max: usize,
     /// A peer that takes nothing for so long of what waits for it is disconnected.
@@ -146,7 +146,7 @@ pub struct Limits {
     /// A set-up in which the other side's next packet takes longer is ended, and so is one in which TCP or all of TLS does.
     /// Erlang's own bound (kernel, `net_setuptime`).
     pub handshake_step_duration_max: Duration,
-    /// For how long somebody who claims the name of a connected node waits for the end of that connection, before it is
+    /// For how long a peer that claims the name of a connected node waits for the end of that connection, before the peer is
     /// told that it is connected already.
     pub reconnect_pause: Duration,
     /// A set-up that takes longer, from the connection to the last packet of the handshake, with TLS between the two, is
@@ -181,8 +181,8 @@ pub struct Limits {
     pub connection_threads_max: usize,
     /// Connections that have not proved the cookie: past it the oldest of the address that has the most is closed.
     pub handshakes_max: usize,
-    /// The same of one address (of one network of 64 bits, for IPv6): past it the oldest of that address is closed. Who
-    /// knows the cookie is through long before; who says nothing makes room.
+    /// The same of one address (of one network of 64 bits, for IPv6): past it the oldest of that address is closed. A
+    /// peer that has the cookie is through long before; an idle connection makes room.
     pub handshakes_per_address_max: usize,
     /// Wrong digests of one address that are answered in a second: the others wait for their turn to be refused. Those of
     /// 5 seconds are looked at at once; past them a digest is not looked at before so many of them were answered, and past

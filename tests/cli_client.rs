@@ -95,7 +95,7 @@ fn elixir_servers_are_asked_as_kvnode_is() {
             5,
             &["raised undef: there is no :no_such.f/1"],
         );
-        // What a function prints comes to who calls it, in order and whole; and who reads is at the end of the input.
+        // What a function prints comes to its caller, in order and whole; and a function that reads is at the end of the input.
         let printed = |args: &[&str]| person.gets(&[&["rpc"], args, &["--node", "beam"]].concat());
         assert_eq!(printed(&["IO", "puts", "[\"años\"]"]), "años\n:ok\n");
         assert_eq!(printed(&["io", "format", "[~c\"~p ~ts~n\", [{:a, 1.5}, \"ñ\"]]"]), "{a,1.5} ñ\n:ok\n");
@@ -212,7 +212,7 @@ fn names_and_slaves_are_typed_as_they_are_printed() {
     kv.wait_for_log(&["slave found", slave.name()]);
     assert!(ask(&[&["status"][..], &to].concat()).contains(slave.name()));
     assert_eq!(ask(&[&["remove-slave", &name][..], &to].concat()), ":ok\n");
-    // A process of another node than the one that is asked.
+    // A process of another node than the asked one.
     let pid =
         person.gets(&["rpc", "erlang", "whereis", "[KeyValueStore]", "--node", "slave"]).trim().to_owned();
     let (mark, add) = (kv.log_mark(), format!("{{:add_slave, {pid}}}"));

@@ -13,7 +13,7 @@ use support::{BeamNode, KvNode, Otp, libfaketime, on_every_otp};
 const ASK: &str = "ask = fn store, request -> GenServer.call({:global, store}, request, 20_000) end";
 
 /// Two hundred keys that end at times of their own are read again and again, by five processes, until the last has ended. A read that
-/// is answered before the key's time has the value, and one that begins after it has nothing.
+/// is answered before the key's time has the value, and a read that begins after it has nothing.
 const READ_TO_THE_END: &str = "
     now = fn -> System.monotonic_time(:millisecond) end
     read = fn store, keys ->
@@ -51,7 +51,7 @@ fn ends_to_the_moment(otp: &Otp, args: &str) {
     beam.check("ask.(:master, {:put_many, [{:stays, 1}, {:longer, 2}]})", ":ok");
     beam.check("ask.(:master, {:touch, :longer, 3_600_000})", "true");
     beam.check("read.(:master, Enum.to_list(1..200))", "[:ok]");
-    // Nobody asks for them, and they go: here and there.
+    // No read asks for the keys, and they go: here and there.
     for store in ["master", "rust"] {
         beam.check_soon(&call(store, ":count"), "2");
     }

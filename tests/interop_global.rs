@@ -270,7 +270,7 @@ fn lock_story(otp: &support::Otp, keeper: impl FnOnce(&Epmd) -> Keeper) -> Vec<S
     step(&a, "send(second, :end)");
     step(&b, ":global.set_lock({{:res, 1}, self()}, nodes, 20)");
     step(&b, "unlock.(self())");
-    // A transaction, and one that is in the way.
+    // A transaction, and another that is in its way.
     step(&a, "keeper = hold.(:keeper); is_pid(keeper)");
     step(&b, ":global.trans({{:res, 1}, self()}, fn -> :done end, nodes, 0)");
     step(&a, "Process.exit(keeper, :kill)");

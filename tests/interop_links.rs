@@ -1,4 +1,4 @@
-//! Large values over links that are not loopback, and large values both ways at once: nobody is taken for down who goes on,
+//! Large values over links that are not loopback, and large values both ways at once: no node is taken for down that goes on,
 //! small calls come through beside large ones, and order is kept.
 //!
 //! A link is a port between two network namespaces with a rate of its own (`tc … tbf`), which takes root; elsewhere those
@@ -37,7 +37,7 @@ impl Settings {
         Self { kvnode, erl: format!("{} -kernel net_ticktime {secs}", self.erl) }
     }
 
-    /// TLS with these files. Who is who is no matter of these tests.
+    /// TLS with these files. Names in certificates are no matter of these tests.
     fn tls(self, files: &Files) -> Self {
         files.set_options("verify_none", "['tlsv1.2', 'tlsv1.3']");
         let kvnode = format!("{} {} --tls-verify none", self.kvnode, files.flags());

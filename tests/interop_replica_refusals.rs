@@ -1,4 +1,4 @@
-//! Slaves that cannot have what they are sent: one that is full, one whose OTP cannot decode a value, and servers that are no
+//! Slaves that cannot have what they are sent: a full one, one whose OTP cannot decode a value, and servers that are no
 //! store at all. None is said to have what it has not, none is harmed, and each is brought up to date when it can be.
 
 #![cfg(feature = "program")]

@@ -91,7 +91,7 @@ fn check_revisions(beam: &BeamNode) {
     ] {
         beam.check(&format!("ask.({request}) === {value}"), "true");
     }
-    // One of many that read the same value is the one that changes it.
+    // Of many callers that read the same value, one changes it.
     beam.check(
         "add = fn add ->
            {:ok, sum, revision} = ask.({:fetch_revision, :sum})

@@ -1,4 +1,4 @@
-//! TLS with real BEAMs by `-proto_dist inet_tls`: who may connect, what passes, and what is said when nothing does.
+//! TLS with real BEAMs by `-proto_dist inet_tls`: which peers may connect, what passes, and what is said when nothing does.
 //!
 //! The certificates are of ECDSA, with which OTP 23 chooses the wrong hash in TLS 1.3; those of docs/operations.md are of
 //! RSA, and do for it too.
@@ -170,7 +170,7 @@ fn who_is_not_trusted_is_refused_and_told_apart() {
         plain.check("pang == :pang and micros < 5_000_000", "true");
         kv.wait_for_log_after(mark, &["TLS refused", "does not speak TLS", "-proto_dist inet_tls"]);
 
-        // And those who may come still can.
+        // And peers that may come still can.
         let beam = beam(otp, &epmd, &ours);
         beam.ping(kv.name());
         let lenient =
@@ -265,7 +265,7 @@ fn a_hangup_takes_new_certificates_and_keeps_the_old_where_the_new_are_wrong() {
         let beam = beam(otp, &epmd, &theirs);
         beam.check("Node.ping(kv)", ":pang");
 
-        // One that stands goes on; one that comes is looked at with the new files.
+        // A connection that stands goes on; a new one is looked at with the new files.
         let before = KvNode::start(&epmd, "before", &format!("{} --connect {}", ours.flags(), kv.name()));
         kv.wait_for_log(&["peer up", "before@"]);
         new.renew(&ours, &host, Days::Valid);

@@ -1,4 +1,4 @@
-//! The layers, held: who may use whom, and where I/O, tasks and the clock may be named.
+//! The layers, held: which may use which, and where I/O, tasks and the clock may be named.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! How processes of ours end, and what is told to whom: a peer's signals in, exact frames out, without a socket.
+//! How processes of ours end, and which watchers are told what: a peer's signals in, exact frames out, without a socket.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;

@@ -24,7 +24,7 @@ const SERVERS: [Kind; 9] = [
     Kind::Parked,
     Kind::Polling,
 ];
-/// Those that are called, and not asked by `:erpc`.
+/// Servers that are called, and not asked by `:erpc`.
 const CALLED: [Kind; 8] = [
     Kind::Kvnode,
     Kind::KvnodeUnfragmented,
@@ -35,7 +35,7 @@ const CALLED: [Kind; 8] = [
     Kind::Parked,
     Kind::Polling,
 ];
-/// Those whose store is a process with a pid that can be asked for, and those that answer for any.
+/// Servers whose store is a process with a pid that can be asked for, or that answer for any pid.
 const MIXED: [Kind; 6] = [
     Kind::Kvnode,
     Kind::KvnodeBefore,
@@ -137,7 +137,7 @@ impl<'a> Client<'a> {
         let answer = match self.running.ask(&line, LOAD_MAX) {
             Ok(answer) => answer,
             Err(error) => {
-                // It has ended, or would give the answer to what is asked next.
+                // The client has ended, or its late answer would be taken for that to the next question.
                 self.running = Self::started(self.lab)?;
                 return Err(error);
             }

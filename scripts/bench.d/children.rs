@@ -92,7 +92,7 @@ impl Running {
         Ok(stdin.flush()?)
     }
 
-    /// Says a line to it, and gives the next one that it says.
+    /// Writes a line to the process, and gives the next line that the process writes.
     pub fn ask(&self, line: &str, patience: Duration) -> Result<String> {
         self.say(line)?;
         self.line(patience)

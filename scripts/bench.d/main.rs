@@ -194,7 +194,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Of these servers those that are wanted.
+    /// The wanted ones of these servers.
     fn servers(&self, all: &[Kind]) -> Vec<Kind> {
         let wanted = |kind: &Kind| self.only.is_empty() || self.only.contains(kind);
         all.iter().copied().filter(|kind| kind.is_named() && wanted(kind)).collect()

@@ -48,7 +48,7 @@ struct Expected {
 pub const OURS: &str = "kvnode";
 
 impl Table {
-    /// An empty one. The first metric is the one that servers are compared by.
+    /// An empty table. Servers are compared by the first metric.
     pub fn new(load: impl Into<String>, metrics: &[Metric]) -> Self {
         Self {
             load: load.into(),
@@ -68,7 +68,7 @@ impl Table {
         self
     }
 
-    /// The same load by another way, of which other things are expected: those that it has no metric for are left out.
+    /// The same load by another way, of which other things are expected: expectations without a metric in the table are left out.
     pub fn over(&mut self, way: &str, expected: &[(&'static str, &'static str, f64)]) {
         self.load = format!("{}, {way}", self.load);
         let expected = expected.iter().map(|(metric, server, at_least)| Expected {

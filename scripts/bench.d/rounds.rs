@@ -17,7 +17,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Starts those of these that are wanted; notes those that cannot be.
+    /// Starts the wanted ones of these servers; notes which cannot be started.
     pub fn start(lab: &Lab, plan: &Plan, kinds: &[Kind], findings: &mut Findings) -> Self {
         let mut servers = Vec::new();
         for kind in plan.servers(kinds) {

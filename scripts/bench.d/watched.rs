@@ -1,4 +1,4 @@
-//! What watchers cost the writers of a store, and how many events a second one of them is told. Writers and watchers are processes of two
+//! What watchers cost the writers of a store, and how many events a second one watcher is told. Writers and watchers are processes of two
 //! BEAMs.
 
 use crate::api::{Client, rate};
@@ -13,10 +13,10 @@ const WATCHERS: [(u64, f64); 3] = [(1, 0.9), (10, 0.7), (100, 0.3)];
 const CALLERS: u64 = 16;
 /// Entries that are put while one watcher keeps up: less than a store's backlog.
 const CHUNK: u64 = 50_000;
-/// Events a second that it is told at least.
+/// Events a second that one watcher is told at least.
 const EVENTS_MIN: f64 = 200_000.0;
 
-/// Both.
+/// Writers beside watchers, and the events of one watcher.
 pub fn measure(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let (Some(writers), Some(watchers)) = (Client::start(lab, findings)?, Client::start(lab, findings)?)
     else {

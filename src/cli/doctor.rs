@@ -270,7 +270,7 @@ async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -
                      set ERL_EPMD_PORT here too"
                     )
                 }
-                // Who goes while it is asked is none either.
+                // A program that hangs up while it is asked is none either.
                 EpmdError::NoAnswer { reason, .. }
                     if !matches!(
                         reason.kind(),
@@ -308,7 +308,7 @@ async fn registered(report: &mut Report, target: &NodeName, epmd: &EpmdConfig) -
     }
 }
 
-/// Says where the node is looked for: nobody is asked.
+/// Says where the node is looked for; asks nothing.
 fn without_epmd(report: &mut Report, typed: &NodeAt, resolved: &Resolved, port: u16) -> Vec<SocketAddr> {
     let why = match typed.port {
         Some(_) => "which was typed",

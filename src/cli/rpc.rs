@@ -114,7 +114,7 @@ pub(super) fn rpc(args: RpcArgs) -> Result<(), CliError> {
     answer::show(answer.view(), args.ask.form())
 }
 
-/// Does `work`, a call of a function, and prints what that prints: as an rpc of a BEAM does, to the terminal of who calls. To
+/// Does `work`, a call of a function, and prints what that prints: as an rpc of a BEAM does, to the terminal of the caller. To
 /// stderr where stdout is to have nothing but JSON.
 async fn printing<T>(session: &Session, json: bool, work: impl Future<Output = T>) -> T {
     let (tell, told) = smol::channel::bounded(PRINTED_MAX);

@@ -236,7 +236,7 @@ fn refused(answer: TermView<'_>) -> CliError {
     }
 }
 
-/// Prints a line for each; gives whether somebody reads them.
+/// Prints a line for each; gives whether stdout is still read.
 fn print_all(entries: &[TermView<'_>], keys: bool, form: Form) -> Result<bool, CliError> {
     let mut lines = String::new();
     for entry in entries {

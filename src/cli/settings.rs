@@ -28,7 +28,7 @@ const NEAR: f64 = 0.8;
 /// Where a setting comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Nobody has said anything.
+    /// From no place: the flag has its default.
     #[default]
     Default,
     /// It was typed.

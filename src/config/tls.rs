@@ -1,4 +1,4 @@
-//! What a node needs to speak TLS: the files, and whom it believes.
+//! What a node needs to speak TLS: the files, and which certificates it believes.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub struct TlsSide {
     pub cert_file: Option<PathBuf>,
     /// Its private key, PEM, not encrypted: `keyfile`. `None`: it stands in the file of the certificate.
     pub key_file: Option<PathBuf>,
-    /// The certificates of those who may sign the other side's, PEM: `cacertfile`.
+    /// The certificates of the CAs that may sign the other side's, PEM: `cacertfile`.
     pub ca_file: Option<PathBuf>,
     /// What is wanted of the other side's certificate.
     pub verify: TlsVerify,
@@ -39,14 +39,14 @@ pub struct TlsSide {
 /// What is wanted of the other side's certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsVerify {
-    /// It must have one that a CA of ours has signed; one that is connected to, one for its host: `verify_peer`, for
+    /// The peer must have a certificate that a CA of ours has signed, and a dialled peer one for its host: `verify_peer`, for
     /// the server with `{fail_if_no_peer_cert, true}`.
     #[default]
     Peer,
-    /// As [`Peer`](Self::Peer), but one that connects may come without: `verify_peer` with
+    /// As [`Peer`](Self::Peer), but a peer that connects may come without a certificate: `verify_peer` with
     /// `{fail_if_no_peer_cert, false}`.
     PeerIfGiven,
-    /// No certificate is verified: `verify_none`. An eavesdropper reads nothing, but the peer has proved its name to nobody: only
+    /// No certificate is verified: `verify_none`. An eavesdropper reads nothing, but the peer has not proved its name: only
     /// the cookie tells that it belongs to the cluster.
     None,
 }
@@ -76,7 +76,7 @@ impl Default for TlsSide {
 }
 
 impl TlsConfig {
-    /// The same for both parts: this certificate with this key, and of the other side one that this CA has signed.
+    /// The same for both parts: this certificate with this key, and of the other side a certificate that this CA has signed.
     pub fn new(
         cert_file: impl Into<PathBuf>,
         key_file: impl Into<PathBuf>,

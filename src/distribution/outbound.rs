@@ -159,7 +159,7 @@ impl Outbound {
         }
     }
 
-    /// From now on the addressees of answers are noted, as they are in any output that nobody says this of, or not.
+    /// From now on the addressees of answers are noted, which they are by default, or not.
     pub const fn set_addressed(&mut self, is_addressed: bool) {
         self.is_addressed = is_addressed;
     }

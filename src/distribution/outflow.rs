@@ -71,7 +71,7 @@ pub struct Outflow {
     bytes_max: usize,
     owned_bytes_max: usize,
     cut: Cut,
-    /// What is being written by those who answer.
+    /// Answers as they are written.
     fresh: Outbound,
     /// What leaves next, in order.
     ready: Outbound,
@@ -373,7 +373,7 @@ impl Outflow {
         self.since_turn = self.since_turn.saturating_add(len);
     }
 
-    /// What is written is of others as much as what waits is: nobody keeps apart whose small frames are ready.
+    /// What is written is of others as much as what waits is: small frames that are ready are not kept apart by their origin.
     #[cold]
     fn advance_others(&mut self, len: usize) {
         let all = self.ready.len().max(1);

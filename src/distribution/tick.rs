@@ -1,4 +1,4 @@
-//! Ticks: how a connection stays alive while nobody has anything to say.
+//! Ticks: how a connection stays alive while neither side has anything to say.
 //!
 //! Driven by calls at a fixed interval, so that the hot path sets two booleans and reads no clock. Erlang's rule
 //! (kernel, `net_ticktime`): something is sent at least every quarter of the tick time, and a peer that was

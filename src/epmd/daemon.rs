@@ -1,7 +1,7 @@
 //! Our own epmd, for machines without Erlang: the sockets around [`super::protocol`].
 //!
 //! One thread. Everything that a stranger can take up is bounded: connections, by address and in all ([`CONNECTIONS_MAX`]
-//! and the others), the size of a request, the time that one may take.
+//! and the others), the size of a request, and the time that a request may take.
 
 use std::cell::RefCell;
 use std::io;
@@ -103,7 +103,7 @@ impl Daemon {
 
 fn listen(at: SocketAddr) -> io::Result<Async<TcpListener>> {
     let listener = TcpListener::bind(at)?;
-    // It listens already, with room for so few that a crowd makes those wait who come after it.
+    // The socket listens already, with room for so few that connections behind a crowd wait.
     rustix::net::listen(&listener, BACKLOG)?;
     Async::new(listener)
 }

@@ -6,7 +6,7 @@
 //! names of this host, and `resolve` finds the addresses of any, for clusters without epmd too.
 
 // Public and hidden: what the command line has of them, and tests and fuzz targets. A library user's node registers itself
-// and finds others; what is re-exported below is what its errors have in them, and how to look somebody up.
+// and finds others; what is re-exported below is what its errors have in them, and how a node is looked up.
 #[doc(hidden)]
 pub mod client;
 #[doc(hidden)]

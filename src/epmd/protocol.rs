@@ -30,7 +30,7 @@ const DUMP_REQ: u8 = 100;
 const KILL_REQ: u8 = 107;
 const STOP_REQ: u8 = 115;
 
-/// Who asks.
+/// The connection that a request comes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
     /// The connection, numbered by the shell; DUMP_REQ shows it as `fd`.

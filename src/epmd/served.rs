@@ -1,10 +1,10 @@
-//! Who is being served by the daemon, and who makes room for whom.
+//! The connections that the daemon serves, and which of them makes room for the next.
 //!
 //! A connection asks until its request is answered; that of a node that was registered stays. Those that ask are bounded,
-//! by address and in all, and the oldest of them makes room for the newest, as at the door of a node: who asks is answered
-//! as soon as its request is there, so that the oldest are those that ask nothing. So idle ones keep nobody out, of
-//! whichever machine. Nodes make room for nobody. (Erlang's epmd has one bound, the files that it may open, and waits out
-//! who is idle.)
+//! by address and in all, and the oldest of them makes room for the newest, as at the door of a node: a request is
+//! answered as soon as it is there, so that the oldest connections are idle ones, which keep no other out, of whichever
+//! machine. Connections of registered nodes never make room. (Erlang's epmd has one bound, the files that it may open, and
+//! waits out idle connections.)
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -62,7 +62,7 @@ pub(super) struct Served {
     connections: HashMap<u32, Connection>,
     /// The age of the next one.
     next: u64,
-    /// Somebody had to make room, and it has been crowded since.
+    /// A connection had to make room, and it has been crowded since.
     crowded: bool,
 }
 
@@ -94,7 +94,7 @@ pub(super) struct Place {
 }
 
 impl Served {
-    /// Finds a place, for which another may have to go. `None`: there is nobody who could.
+    /// Finds a place, for which another connection may have to go. `None`: none of them may.
     pub(super) fn enter(&mut self, source: Source) -> Option<Place> {
         let open = self.connections.values().filter(|connection| connection.room.is_some()).count();
         let remote = |connection: &Connection| connection.source.is_remote();
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(lost(&other), NONE);
         let told: Vec<bool> = crowd.iter().map(|place| place.crowded.is_some()).collect();
         assert_eq!(told.iter().filter(|told| **told).count(), 1, "it is told once");
-        // A place is another's once the one who had it has left.
+        // A place is free for another once its connection has left.
         served.leave(crowd[0].number);
         assert_eq!(many(&mut served, from("10.0.0.4"), 1)[0].number, crowd[0].number);
     }

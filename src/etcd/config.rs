@@ -18,7 +18,7 @@ pub struct Config {
     pub endpoints: Vec<String>,
     /// What endpoints with `https` need.
     pub tls: TlsFiles,
-    /// Who asks. `None`: nobody, which is right where etcd's authentication is off, or takes the name in the certificate.
+    /// The user of the requests. `None`: no user, which is right where etcd's authentication is off, or takes the name in the certificate.
     pub user: Option<User>,
     /// How long a request may take that is told nothing else, over all tries: 4 s, so that a `GenServer.call` with its 5 s has
     /// an answer. The election of a leader takes 1 to 2.5 s with etcd's own settings.
@@ -48,9 +48,9 @@ pub struct Config {
 /// Files for TLS, all of them PEM. They are read at each connection, so that renewed ones are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificates of those who may sign a member's. Endpoints with `https` need it.
+    /// The certificates of the CAs that may sign a member's. Endpoints with `https` need it.
     pub ca: Option<PathBuf>,
-    /// The client's own certificate, followed by those between it and the CA: for `--client-cert-auth`.
+    /// The client's own certificate, followed by the certificates between it and the CA: for `--client-cert-auth`.
     pub cert: Option<PathBuf>,
     /// Its key. `None`: it stands in the file of the certificate.
     pub key: Option<PathBuf>,

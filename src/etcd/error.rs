@@ -10,7 +10,7 @@ pub enum Error {
         /// What the last try said.
         reason: String,
     },
-    /// The request was sent, and nobody said what became of it: it may have been done, or be done yet.
+    /// The request was sent, and no member said what became of it: it may have been done, or be done yet.
     #[error("etcd has not said whether it was done: {reason}")]
     Unknown {
         /// What the last try said.
@@ -46,11 +46,11 @@ pub enum Error {
         /// The bound, [`Config::message_bytes_max`](super::Config::message_bytes_max).
         bytes_max: usize,
     },
-    /// The token is not taken any more, or there is none and one is wanted. A client with a user asks for another one by itself, so
-    /// that one without sees this alone. Nothing was changed.
+    /// The token is not taken any more, or there is none and one is wanted. A client with a user asks for
+    /// another token by itself: only a client without a user sees this error. Nothing was changed.
     #[error("etcd wants a user and a password")]
     TokenExpired,
-    /// User or password are not those of a user, or that one may not do this. Nothing was changed.
+    /// User or password are wrong, or this user may not do this. Nothing was changed.
     #[error("etcd does not allow it: {text}")]
     Denied {
         /// What it says.
@@ -96,7 +96,7 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::LeaderLost)
     }
 
-    /// Whether nobody knows if the request that ended so was done.
+    /// Whether it is unknown if the request that ended so was done.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self, Self::Unknown { .. } | Self::Malformed { .. })
     }

@@ -171,7 +171,7 @@ impl Following {
     }
 }
 
-/// Whether another stream may do better than one that ended so.
+/// Whether another stream may do better than a stream that ended with this error.
 pub(super) fn may_begin_again(error: &Error) -> bool {
     error.casts_doubt() && !matches!(error, Error::OtherCluster { .. })
 }

@@ -13,7 +13,7 @@ const HEAD_BYTES: usize = 5;
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameError {
-    /// It is compressed, which nobody asked for.
+    /// The message is compressed, which no request of ours asks for.
     Compressed,
     /// Its message is larger than may be.
     TooLarge {

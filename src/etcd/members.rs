@@ -8,7 +8,7 @@
 //!    '------------------------- it is well -------------------- check after until
 //! ```
 //!
-//! A good member that has said nothing for a while is checked too, and stays good meanwhile: so one that is stopped, or cut
+//! A good member that has said nothing for a while is checked too, and stays good meanwhile: so a member that is stopped, or cut
 //! off, is noticed before it costs a caller a try. Callers ask good members alone; where there is none they wait.
 
 use std::time::{Duration, Instant};

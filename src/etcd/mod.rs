@@ -26,7 +26,7 @@
 //!
 //! - A request has an end within its deadline, 4 s unless it is told otherwise, over as many tries as that takes. A try that
 //!   has failed is followed by another at the next member where the request surely was not done, or where that does no harm
-//!   ([`Effect`](message::Effect)). Else [`Error::Unknown`] says that nobody knows.
+//!   ([`Effect`](message::Effect)). Else [`Error::Unknown`] says that the outcome is unknown.
 //! - A member that is killed, stopped or cut off is noticed within [`check_interval`](Config::check_interval) and
 //!   [`check_duration_max`](Config::check_duration_max), and callers do not ask it until it is back: a check in the
 //!   background finds that out.

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Term {
-    /// It is held.
+    /// The lease is held.
     Held {
         /// As long as this, if nothing more is heard.
         until: Instant,
         /// When it is to be renewed.
         renew_at: Instant,
     },
-    /// It is not held any more, or nobody can say that it is.
+    /// The lease is not held any more, or may not be.
     Lost,
 }
 

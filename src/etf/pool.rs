@@ -81,11 +81,11 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Bytes in memory that goes back to its pool with the last who holds them.
+/// Bytes in memory that goes back to its pool with the last holder.
 pub struct PooledBytes {
     bytes: Vec<u8>,
     pool: Weak<Pool>,
-    /// Of those who hold them, how many are output that waits ([`QueuedBytes`](super::QueuedBytes)).
+    /// How many of the holders are output that waits ([`QueuedBytes`](super::QueuedBytes)).
     queued: AtomicUsize,
 }
 

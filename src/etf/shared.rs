@@ -33,7 +33,7 @@ impl SharedBytes {
 }
 
 impl From<Vec<u8>> for SharedBytes {
-    /// Memory that nobody shares yet, without a copy.
+    /// Memory that is not shared yet, without a copy.
     fn from(bytes: Vec<u8>) -> Self {
         Self { range: 0..bytes.len(), owner: Arc::new(bytes.into()) }
     }

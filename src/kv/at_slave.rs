@@ -97,7 +97,7 @@ impl Forward {
         self.caller.reply(&*self.dispatch, |w| write_slave_of(w, &known_as, &self.figures));
     }
 
-    /// The primary was reached, and has not answered: whether it has the write nobody knows. The call ends with
+    /// The primary was reached, and has not answered: whether it has the write is unknown. The call ends with
     /// `{reason, {:slave_of, primary}}`.
     pub fn lost(self, reason: &str) {
         let known_as = self.known_as;

@@ -62,7 +62,7 @@ struct Queue {
     /// Writes that the store has not answered yet: their callers wait after that.
     expected: usize,
     era: Era,
-    /// A wake-up is set: it ticks until nobody waits.
+    /// A wake-up is set: it ticks until no caller waits.
     ticking: bool,
 }
 
@@ -231,7 +231,7 @@ impl Confirmations {
         }
     }
 
-    /// A part of the time-out has passed. Gives whether anybody waits.
+    /// A part of the time-out has passed. Gives whether a caller still waits.
     fn tick(&self) -> bool {
         self.acknowledged();
         let (late, more) = {

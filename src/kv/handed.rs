@@ -19,7 +19,7 @@ pub(super) struct Handed {
     pub traits: Traits,
     /// What a slave's node has to decode to have it.
     pub needs: Traits,
-    /// Somebody waits for slaves to have it.
+    /// A caller waits for slaves to have it.
     pub confirmed: bool,
 }
 

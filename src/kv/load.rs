@@ -31,7 +31,7 @@ impl From<StoreError> for LoadError {
 }
 
 impl<S: Store> KeyValueServer<S> {
-    /// Takes in the pairs of a map, before anybody else knows the store.
+    /// Takes in the pairs of a map, before any caller knows the store.
     ///
     /// # Errors
     /// The map's fault: it is none, or has something in it that cannot be a key or a value.

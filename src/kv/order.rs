@@ -28,7 +28,7 @@ pub(super) struct Committed<'a> {
     pub traits: Traits,
     /// Of values that have none: of a store that has told of the write by its number alone.
     pub revision: u64,
-    /// Somebody waits for slaves to have it.
+    /// A caller waits for slaves to have it.
     pub confirmed: bool,
     /// It deletes a key whose time is over.
     pub has_ended: bool,
@@ -153,7 +153,7 @@ pub(super) struct Order {
     hold: Ranked<rank::Order, ()>,
     /// The number of the last write that went on to the slaves, of a store that answers later.
     seq: AtomicU64,
-    /// Locked by who holds the order, or looks.
+    /// Locked by the holder of the order, and by readers of it.
     held_back: Ranked<rank::HeldBack, BTreeMap<u64, HeldBack>>,
     /// Bytes of these.
     held_back_bytes: AtomicUsize,

@@ -158,7 +158,7 @@ impl<S: Store> KeyValueServer<S> {
         self.keep(|| Some(upstream::Input::SlavesAre(slaves())), done)
     }
 
-    /// As [`note_slaves`](Self::note_slaves), where nobody waits for it.
+    /// As [`note_slaves`](Self::note_slaves), where no caller waits for it.
     pub(super) fn note_slaves_quietly(&self) {
         self.note_slaves(|result| {
             if let Err(error) = result {

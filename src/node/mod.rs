@@ -438,9 +438,9 @@ impl Node {
         // Waiters hear of the loss before another connection to the node can exist: a stream that went on over that one would
         // have a gap.
         self.waiters.node_down(&handle.name);
-        // Those who wait for something by the next connection are not told, so the others are taken out before there is one.
+        // A task that waits for the next connection is not to be told, so the present waiters are taken out before there is one.
         let waiting = self.peers.remove(handle, || self.waiters.take(&handle.name));
-        // Before these are told: nobody waits for anything of it afterwards.
+        // Before these are told: afterwards nothing waits for this connection.
         handle.shut();
         waiting.into_iter().for_each(Unreached::tell);
         if self.peers.len() <= 1 {
@@ -455,7 +455,7 @@ impl Node {
         handle.set_ended();
         match down {
             PeerDown::Shutdown => tracing::debug!(peer = %handle.name, "peer down: {down}"),
-            // Who comes and goes, as the commands do, is no news; a node that is to be kept connected is.
+            // A peer that comes and goes, as the commands do, is no news; the loss of a node that is to be kept connected is.
             PeerDown::Closed
                 if !self.config.connect.iter().any(|kept| kept.name.as_str() == &*handle.name) =>
             {
@@ -466,7 +466,7 @@ impl Node {
         }
     }
 
-    /// Ends a process: its names are free, and all who watch it are told.
+    /// Ends a process: its names are free, and all its watchers are told.
     fn exit(&self, process: &Process, reason: &[u8]) {
         if let Some(ended) = exits::end(&self.registry, process, reason) {
             self.ended_here(&ended);
@@ -475,12 +475,12 @@ impl Node {
 
     /// A process of ours has ended, and nobody knows yet.
     fn ended_here(&self, ended: &Ended) {
-        // First the next process, then the news: who hears of the end finds its names taken.
+        // First the next process, then the news: a watcher that hears of the end finds the names taken again.
         self.process_ended(ended);
         self.tell_ended(ended);
     }
 
-    /// Those that know the process, and nobody else: each spawn request may start one that ends again.
+    /// Tells the connections that know the process, and no others: each spawn request may start a process that ends at once.
     fn tell_ended(&self, ended: &Ended) {
         for process in &ended.processes {
             for node in process.take_attached() {
@@ -577,7 +577,7 @@ struct Outlet(Weak<Node>);
 
 impl Dispatch for Outlet {
     fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom> {
-        // A node that has ended has nobody who waits.
+        // Nothing waits at a node that has ended.
         self.0.upgrade().map_or(Ok(()), |this| this.send(node, frames))
     }
 

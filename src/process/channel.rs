@@ -20,7 +20,7 @@
 //!   [`ChannelLimits`], loses its connection, and so does one that takes nothing for `output_stall_max`.
 //!
 //! What others send to a peer (slaves' writes, later answers, relayed calls) has bounds where it is left for the
-//! connection, since who leaves it can wait.
+//! connection, since its senders can wait.
 //!
 //! **A peer lives** as long as something comes from it, or it takes something of what waits for it: the socket was full and
 //! takes more, which only the other side's acknowledgements do.
@@ -43,7 +43,7 @@ use crate::distribution::{
 pub struct ChannelLimits {
     /// Bytes of answers, past which calls wait; as many of small frames, past which every call does.
     pub outbound_bytes_max: usize,
-    /// Bytes of large answers that nobody asked for room for, such as a refusal that repeats the request: past it every call
+    /// Bytes of large answers that were written without asking for room, such as a refusal that repeats the request: past it every call
     /// waits, and past twice as many the connection ends.
     pub owned_bytes_max: usize,
     /// For how long the peer may take nothing of what waits for it.

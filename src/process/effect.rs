@@ -36,7 +36,7 @@ pub enum Effect {
     Resumed(ProcessId),
     /// A state is to be sent in the form that the caller's OTP release expects.
     ReplyState {
-        /// Who asked.
+        /// The caller that asked.
         caller: OwnedCaller,
         /// The state, encoded.
         state: Vec<u8>,
@@ -159,7 +159,7 @@ pub trait Dispatch: Send + Sync {
     /// Ends a call by its monitor, as [`Turn::end_call`] does.
     fn end_call(&self, call: EndedCall);
 
-    /// Ends a process of this node with a reason, an encoded term: its names are free, and all who watch it are told.
+    /// Ends a process of this node with a reason, an encoded term: its names are free, and all its watchers are told.
     /// One that has ended already is none.
     fn exit(&self, process: ProcessId, reason: &[u8]);
 

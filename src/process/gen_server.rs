@@ -152,7 +152,7 @@ pub enum ExitSignals {
     Ignore,
 }
 
-/// Who waits for an answer.
+/// A caller that waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     pid: PidView<'a>,

@@ -7,7 +7,7 @@ use crate::etf::{OwnedTerm, TermView};
 
 /// Lists in each other, of what is printed: deeper ones are not read.
 const DEPTH_MAX: usize = 64;
-/// Requests in each other: `io` puts one into another, and nobody two.
+/// Requests in each other: `io` puts one into another, and nothing puts two.
 const REQUESTS_DEPTH_MAX: usize = 4;
 
 /// What a function has printed.

@@ -104,7 +104,7 @@ impl Waiting {
     }
 }
 
-/// A process, and who sends to it; `None`: all senders.
+/// A process, and a sender to it; `None`: all senders.
 type Key = (ProcessId, Sender);
 
 struct Queue {

@@ -21,7 +21,7 @@ pub enum Envelope {
     Call {
         /// What is asked.
         request: OwnedTerm,
-        /// Who waits for the answer.
+        /// The caller that waits for the answer.
         from: OwnedCaller,
     },
     /// A cast.

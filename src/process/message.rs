@@ -54,7 +54,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Who waits for its answer.
+    /// The caller that waits for its answer.
     pub(super) const fn caller(&self) -> Option<&Caller<'a>> {
         match self {
             Self::Call(caller, _) | Self::System(caller, _) => Some(caller),

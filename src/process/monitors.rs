@@ -53,7 +53,7 @@ pub(super) struct Monitors {
     of_unnamed: AHashMap<ProcessId, AHashSet<MonitorKey>>,
     /// The processes that the others are of.
     of_named: AHashSet<ProcessId>,
-    /// The one that was added last: most monitors are of the same.
+    /// The process whose monitor was added last: most monitors are of the same process.
     last_named: Option<ProcessId>,
     /// Names that monitors were set on; as many as we have registered names at most.
     names: Vec<Arc<str>>,
@@ -184,7 +184,7 @@ impl EndCalls for Monitors {
 
 impl Monitors {
     /// The monitor of a `multi_call`, whose tag, `{Ref, Node}`, does not name it: the one that the caller has set
-    /// on the process by name. Where there are several nobody can tell which it is, and none is fired: a monitor
+    /// on the process by name. Where there are several it is not known which it is, and none is fired: a monitor
     /// that says of a living process that it has ended does more harm than a call that waits. Nor where there are so many
     /// that looking for it would hold others up.
     fn of_multi_call(&self, call: &EndedCall) -> Option<MonitorKey> {

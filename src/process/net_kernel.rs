@@ -20,9 +20,9 @@ const HELD_MAX: usize = 64;
 /// The server registered as `net_kernel` on every node.
 #[derive(Default)]
 pub struct NetKernel {
-    /// The nodes whose pings are held back, and who waits there.
+    /// The nodes whose pings are held back, with the callers that wait there.
     held: Mutex<AHashMap<Arc<str>, Vec<OwnedCaller>>>,
-    /// Who is given what functions print that are called on other nodes.
+    /// The receiver of what functions print that are called on other nodes.
     printing: OnceLock<Print>,
 }
 

@@ -634,7 +634,7 @@ enum Handed {
     HasNoRoom,
 }
 
-/// Who has sent a message: where the control message does not tell, the caller, which calls for itself. (One that passes a
+/// The sender of a message: where the control message does not tell, the caller, which calls for itself. (A process that passes a
 /// call of another on has an order of its own with what it sends itself.)
 #[cold]
 fn sender_of(frame: Frame<'_>, message: Message<'_>) -> Sender {

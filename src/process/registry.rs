@@ -84,7 +84,7 @@ impl Process {
     }
 
     /// The connection to a node knows the process from now on, and is told of its end
-    /// ([`take_attached`](Self::take_attached)). Whether it still lives: one that does not tells nobody any more.
+    /// ([`take_attached`](Self::take_attached)). Gives whether the process still lives: a dead one tells no connection any more.
     pub(super) fn attach(&self, node: &Arc<str>) -> bool {
         self.attached.lock().insert(Arc::clone(node));
         self.is_alive()

@@ -1,4 +1,4 @@
-//! The functions that other nodes may call here, and nothing else: no code is run for anybody.
+//! The functions that other nodes may call here, and nothing else: no code of theirs is run.
 //!
 //! A call comes in one of three ways, and is answered in the way that it came:
 //!

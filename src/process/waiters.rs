@@ -108,7 +108,7 @@ impl Waiters {
         self.table.lock().insert(key(&reference.words), waiter);
     }
 
-    /// Nobody waits for it any more.
+    /// No caller waits for it any more.
     pub fn cancel(&self, reference: &Reference) {
         self.table.lock().remove(&key(&reference.words));
     }

@@ -4,7 +4,7 @@
 //! and no key, no value, no cookie. It listens at the loopback unless told otherwise, and then answers only requests that name
 //! the loopback as their host, so that no page from elsewhere can read it through a name of its own (DNS rebinding).
 //!
-//! As at the other door, who comes can take a bounded part: 64 connections, of which the oldest makes room
+//! As at the other door, visitors can take a bounded part: 64 connections, of which the oldest makes room
 //! for the newest; 5 s for the head of a request, which has 8 KiB and 64 lines at most; 60 s for all of a connection. No
 //! body is read.
 

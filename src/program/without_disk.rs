@@ -1,4 +1,4 @@
-//! A program that is built without stores on disk: it says so to those who ask for one.
+//! A program that is built without stores on disk: settings that want one are refused with that reason.
 
 use std::convert::Infallible;
 use std::sync::Arc;

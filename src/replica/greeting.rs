@@ -37,7 +37,7 @@ impl KnownSlave {
 pub struct Hello {
     /// The session that the greeting begins.
     pub session: u64,
-    /// Who the primary is.
+    /// The primary's identity.
     pub lineage: Lineage,
     /// The number of the last write that it has taken.
     pub seq: u64,

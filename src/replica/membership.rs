@@ -76,7 +76,7 @@ pub struct Membership {
     pub slaves: Vec<KnownSlave>,
     /// The global names that it took over when it was promoted.
     pub names_taken: Vec<ServerRef>,
-    /// The [family](super::Lineage::family) that it belongs to; 0: the one that it begins itself.
+    /// The [family](super::Lineage::family) that the store belongs to; 0: the family that the store begins itself.
     pub family: u64,
     /// The number of the last copy of a primary that has begun: what is written while one comes into the store itself carries it, so
     /// no other copy may have it, also after a restart.

@@ -5,7 +5,7 @@ use super::StoreError;
 /// A completion that is called with an error where it is dropped without an answer: what waits for a read then goes on, instead
 /// of waiting for ever.
 ///
-/// For reads alone. Of a write whose completion is dropped nobody knows whether it took effect.
+/// For reads alone. Whether a write whose completion is dropped took effect is unknown.
 pub struct Owed<T, F: FnOnce(Result<T, StoreError>)> {
     tell: Option<F>,
     _answer: std::marker::PhantomData<fn(T)>,

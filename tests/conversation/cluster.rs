@@ -106,7 +106,7 @@ pub struct Cluster {
     pub net_kernel: Arc<NetKernel>,
     pub store: Arc<Process>,
     pub sent: Arc<Sent>,
-    /// The store, where it is one that answers later.
+    /// The store, where it answers later.
     pub deferred: Option<Deferred>,
 }
 
@@ -124,7 +124,7 @@ impl DerefMut for Cluster {
     }
 }
 
-/// Has every engine answer: memory, and one that answers later, in several orders.
+/// Has every engine answer: memory, and the deferred one in several orders.
 pub fn on_each_engine(test: impl Fn(Cluster)) {
     test(cluster());
     for seed in 0..16 {

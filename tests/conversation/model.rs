@@ -1,4 +1,4 @@
-//! Every request of a store against a plain map, on each engine: memory, disk, and one that answers later.
+//! Every request of a store against a plain map, on each engine: memory, disk, and the deferred one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -204,7 +204,7 @@ impl Made {
     }
 }
 
-/// What somebody expects a key to have.
+/// What a caller expects a key to have.
 #[derive(Clone, Debug)]
 enum Guess {
     Value(String),

@@ -8,7 +8,7 @@ use crate::conversation::{caller, send};
 use crate::copies::{call, greet};
 use crate::term::{PEER, term_with};
 
-/// A slave waits for nobody for ever: also where there is another connection before anything else is done of what it has asked for.
+/// A slave waits for no primary for ever: also where there is another connection before anything else is done of what it has asked for.
 #[test]
 fn a_primary_is_lost_with_the_connection_that_its_greeting_came_by() {
     let mut cluster = cluster();

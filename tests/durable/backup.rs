@@ -61,7 +61,7 @@ fn a_node_is_backed_up_while_it_is_written_to_and_restored_as_it_was_then() {
     let _restored = KvNode::start(&epmd, "kv", &args("restored"));
     beam.wait_for_global("kv");
     beam.check("GenServer.call({:global, :kv}, {:get, 5000})", "{0, 5000}");
-    // Each key is a round behind the one before at most, and none is ahead of it.
+    // Each key is at most a round behind the key before, and none is ahead of it.
     beam.check(
         "rounds = for n <- 1..5, {round, ^n} <- [GenServer.call({:global, :kv}, {:get, n})], do: round; \
          {first, last} = {hd(rounds), List.last(rounds)}; \

@@ -263,7 +263,7 @@ fn under_a_name_that_is_only_claimed_nothing_happens() {
     // One goes as far as to a wrong digest under the name of a connected peer.
     assert!(Scripted::try_connect(scene.port, "good@h", scene.kv.name(), "wrong").is_err());
     scene.good.use_the_store();
-    // Who has the name really is not told to go away.
+    // The real holder of the name is not told to go away.
     scene.peer("new@h").use_the_store();
     scene.all_is_well(0);
     assert!(!scene.kv.log().contains("peer=good@h: replaced"), "{}", scene.kv.log());

@@ -1,4 +1,4 @@
-//! Requests that look at what is there, and those of several keys, as somebody asks who means harm.
+//! Requests that look at what is there, and those of several keys, as a hostile peer asks.
 
 use std::time::Instant;
 

@@ -47,7 +47,7 @@ impl Scene {
         stream
     }
 
-    /// The good peer that was there, and one that comes now, are served; memory is what it was, but for `data` bytes.
+    /// The good peer that was there, and a new one, are served; memory is what it was, but for `data` bytes.
     #[track_caller]
     pub fn all_is_well(&mut self, data: u64) {
         self.good.use_the_store();

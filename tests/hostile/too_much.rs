@@ -57,7 +57,7 @@ fn what_a_peer_sends_to_one_that_does_not_read_is_bounded() {
     let victim = scene.peer("victim@h");
     let mut bad = scene.peer("bad@h");
     let frame = bad.reg_send(STORE, &bad.gen_call(&victim.pid(), 1, "{:get, 1}"));
-    // 640 MB of answers for somebody else.
+    // 640 MB of answers for another process.
     for _ in 0..200 {
         assert!(bad.send(&frame.repeat(100)));
     }

@@ -217,14 +217,14 @@ fn of_stores_that_add_each_other_at_once_one_becomes_the_slave_and_circles_of_th
             beam.check_soon(&same(&pair[0], &pair[1]), "true");
             beam.check(&format!("{} in [:a, :b]", call(&pair[0], "{:get, 30}")), "true");
         }
-        // Nobody was copied to again and again.
+        // No slave was copied to again and again.
         let lines = followed(&nodes);
         assert!((ROUNDS..=2 * ROUNDS).contains(&lines), "{lines} greetings were taken in {ROUNDS} pairs");
         beam.run(&format!("for round <- 1..{ROUNDS}, do: add_all.(:ring, [a: :b, b: :c, c: :a], round)"));
         for round in 1..=ROUNDS {
             let ring = ["a", "b", "c"].map(|of| format!("ring{of}{round}"));
             beam.check_soon(&format!("Enum.all?({}, &(&1 == :slave))", roles(&ring)), "false");
-            // A store that is another's slave holds what that one holds.
+            // A slave holds what its primary holds.
             beam.check_soon(
                 &format!(
                     "(for of <- [:a, :b, :c], primary = {{:global, name.(:ring, of, {round})}},
@@ -287,7 +287,7 @@ fn a_name_that_goes_to_another_process_is_followed_there_while_the_first_one_liv
         beam.check("KeyValueStoreDistributed.put(:now, 1)", ":ok");
         beam.check_soon("GenServer.call(second, {:get, :now})", "1");
         beam.check("GenServer.call(first, {:get, :now})", "nil");
-        // To a kvnode's store, and from there: that one is told that it is a slave no more.
+        // To a kvnode's store, and from there: that store is told that it is a slave no more.
         beam.check(":global.re_register_name(:slave, :global.whereis_name(:kv))", ":yes");
         cluster.follows("kv", "master");
         beam.check(":global.re_register_name(:slave, first)", ":yes");

@@ -1,4 +1,4 @@
-//! A slave that becomes the primary, and what becomes of the one that was it.
+//! A slave that becomes the primary, and what becomes of the former primary.
 
 use std::fs;
 use std::path::Path;
@@ -132,7 +132,7 @@ fn of_two_slaves_that_are_promoted_apart_from_each_other_one_yields_and_tells_wh
         beam.check_soon(&same("one", "two"), "true");
         let is_one = beam.run(&format!("{}.role", call("one", ":status"))) == ":primary";
         let (primary, slave) = if is_one { ("one", "two") } else { ("two", "one") };
-        // The one that ended is looked for.
+        // The node that ended is looked for.
         beam.check_soon(&format!("Enum.sort({})", states(primary)), "[:seeking, {:in_step, 0}]");
         beam.check(&call(primary, "{:get, :of}"), &format!(":{primary}"));
         let mut lines: Vec<String> = dropped(dir.path(), slave, 1).lines().map(Into::into).collect();
@@ -453,7 +453,7 @@ fn a_former_primary_that_returns_with_its_name_where_no_beam_tells_of_it_becomes
     pair.beam.check_soon(&refused, "[refused: :superseded]");
     pair.has_slaves(&b, 1);
     other.kill(&pair.epmd);
-    // Who was promoted is started again, with the names.
+    // The promoted store is started again, with the names.
     a.kill(&pair.epmd);
     b.kill(&pair.epmd);
     let b = pair.b(&format!("--store global:b,global:m {}", pair.on_disk(1)));

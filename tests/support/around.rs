@@ -1,4 +1,4 @@
-//! What stands around processes that have no node: bounds, and nobody to send to.
+//! What stands around processes that have no node: bounds, and no receiver of messages.
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
@@ -28,7 +28,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Where nothing is answered later, nothing ends and nobody has slaves.
+/// Where nothing is answered later, nothing ends and no store has slaves.
 pub struct Nowhere;
 
 impl Dispatch for Nowhere {

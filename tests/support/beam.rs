@@ -289,13 +289,13 @@ impl BeamNode {
         panic!("on {} ({}): {code}\n is {last}\n not {value}", self.name, self.label);
     }
 
-    /// Waits until the node knows who has this name in `:global`.
+    /// Waits until the node knows the holder of this name in `:global`.
     #[track_caller]
     pub fn wait_for_global(&self, name: &str) {
         self.check_soon(&format!("is_pid(:global.whereis_name(:{name}))"), "true");
     }
 
-    /// Waits until nobody has this name in `:global` any more.
+    /// Waits until this name has no holder in `:global` any more.
     #[track_caller]
     pub fn wait_for_no_global(&self, name: &str) {
         self.check_soon(&format!(":global.whereis_name(:{name})"), ":undefined");
@@ -353,7 +353,7 @@ impl Drop for BeamNode {
     }
 }
 
-/// Hands each answer to whom it is for. The end of the output drops all who wait.
+/// Hands each answer to its caller. The end of the output drops all callers that wait.
 fn dispatch(answers: Answers) -> impl FnMut(&str) -> bool {
     struct End(Answers);
     impl Drop for End {

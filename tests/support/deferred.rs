@@ -1,6 +1,6 @@
-//! An engine in the manner of a user's: it stands in for one behind a network. It answers late, from another
-//! thread, in an order of its own, and fails at random; and it holds what `store/mod.rs` asks of engines, each rule where its
-//! number stands.
+//! An engine in the manner of a user's, which stands in for an engine behind a network. It answers late, from another
+//! thread, in an order of its own, and fails at random; and it keeps the rules of `store/mod.rs` for engines: a comment names each
+//! rule by its number where it is kept.
 //!
 //! In a simulation that other thread is a step: [`Deferred::step`] carries out or tells of one thing that waits, whichever the
 //! seed says.
@@ -189,7 +189,7 @@ impl Deferred {
         }
     }
 
-    /// Its server ends, as by `kill -9`: so many things of those that wait are carried out all the same, and nobody is told.
+    /// Its server ends, as by `kill -9`: so many things of those that wait are carried out all the same, and no asker is told.
     pub fn cut_off(&self, carried_out: usize) {
         let mut state = self.state.lock();
         for _ in 0..carried_out {
@@ -199,7 +199,7 @@ impl Deferred {
             }
             let pick = if state.manner.in_order { 0 } else { state.random.index(ready.len()) };
             state.carry_out(ready[pick]);
-            // Nobody is told, and what comes behind need not wait for that.
+            // As nothing is told, what comes behind need not wait for it.
             state.carried.clear();
         }
         state.asked.clear();
@@ -233,7 +233,7 @@ impl Deferred {
             .collect()
     }
 
-    /// What a key has, whatever of it is under way: what was carried out, also if nobody has been told.
+    /// What a key has, whatever of it is under way: what was carried out, also before its asker is told.
     pub fn present(&self, key: &[u8]) -> Option<Held> {
         self.state.lock().data.get(key).cloned()
     }

@@ -11,7 +11,7 @@ use super::wait::wait_until;
 /// A cluster. It ends with this value.
 pub struct EtcdCluster {
     members: Vec<Member>,
-    /// Flags for etcdctl, behind those that name the members.
+    /// Flags for etcdctl, behind the flags that name the members.
     ctl_flags: Vec<String>,
     scheme: &'static str,
 }

@@ -33,7 +33,7 @@ pub enum Act {
 /// A call of one key, with times on one clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Who called, for people.
+    /// The caller, for people.
     pub caller: String,
     /// What.
     pub act: Act,
@@ -133,7 +133,7 @@ struct Configuration {
 
 struct Search<'a> {
     calls: &'a [Call],
-    /// Open calls; one that was answered makes room for another.
+    /// Open calls; an answered call makes room for another.
     slots: Vec<Option<usize>>,
     configurations: HashSet<Configuration>,
 }

@@ -20,7 +20,7 @@ impl Port {
             let name = SocketAddr::from_abstract_name(format!("kvnode-test-port-{number}"))
                 .expect("the name is short");
             // Asked for, and not taken to see whether it can be: a program that another thread starts at this moment has our
-            // sockets until it runs, and would keep the port from whom it is meant for.
+            // sockets until it runs, and would keep the port from the program that it is meant for.
             if let Ok(held) = UnixListener::bind_addr(&name)
                 && TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_err()
             {

@@ -12,7 +12,7 @@ use kvnode::etf::{Cursor, TermView};
 /// A signal: its control message, and whether the node that was connected to sent it.
 #[derive(Clone, Debug)]
 pub struct Heard {
-    /// By the node behind the tap; else by the one that connected.
+    /// By the node behind the tap; else by the node that connected.
     pub by_server: bool,
     /// The control message, encoded.
     pub control: Vec<u8>,

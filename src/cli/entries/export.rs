@@ -125,7 +125,7 @@ fn page_request(cursor: Option<&OwnedTerm>, w: &mut TermWriter<'_>) {
     w.nil();
 }
 
-/// Gives whether somebody reads on.
+/// Gives whether the output is still read.
 fn print_lines(lines: &str) -> Result<bool, CliError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {

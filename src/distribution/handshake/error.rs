@@ -50,10 +50,10 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Who is on the other side, as far as is known.
+/// The other side, as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whom {
-    /// It connected and has not said who it is.
+    /// A peer that connected and has not sent a name.
     Stranger,
     /// It connected and wants to be given a name; its host, as it says.
     Nameless(String),
@@ -96,7 +96,7 @@ pub enum Malformed {
         /// The length that it announced.
         bytes: usize,
     },
-    /// Another message than the one that is due.
+    /// Another message than the due one.
     #[error("it begins with byte {tag}, which is another message or none at all")]
     Tag {
         /// Its first byte.
@@ -113,7 +113,7 @@ pub enum Malformed {
         /// What is wrong with it.
         error: NodeNameError,
     },
-    /// A host that no node has, of one that wants a name.
+    /// A host that no node has, in a request for a name.
     #[error("the host {} in it is none", shown(.host))]
     Host {
         /// The host as sent.
@@ -174,7 +174,7 @@ pub enum Fault {
     Malformed(Malformed),
     /// Theirs: a status that does not exist, or not here.
     UnknownStatus(String),
-    /// The address is wrong: another node answers there than the one that was dialled.
+    /// The address is wrong: another node answers there than the dialled one.
     OtherName(String),
     /// Nothing in common: they lack flags that we need.
     TooOld {
@@ -183,7 +183,7 @@ pub enum Fault {
     },
     /// Their digest is not that of our cookie: they have another one, or none.
     WrongCookie,
-    /// Theirs, or that of somebody at the same address: so many wrong digests came from there that this one was not
+    /// Theirs, or that of another peer at the same address: so many wrong digests came from there that this one was not
     /// looked at.
     TooManyTries,
     /// They closed the connection when they had our digest, which is what a node does whose cookie is another.
@@ -215,7 +215,7 @@ impl From<Malformed> for Fault {
 /// `Display` says what happened, to whom, and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandshakeError {
-    /// Who is on the other side.
+    /// The other side.
     pub whom: Whom,
     /// Which message was waited for.
     pub phase: Phase,

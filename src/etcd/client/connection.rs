@@ -51,14 +51,14 @@ pub(super) struct Connection {
 pub(super) struct Head<'a> {
     pub(super) path: &'static str,
     pub(super) token: Option<HeaderValue>,
-    /// etcd is told that nobody waits longer. `None`: as long as the stream goes on.
+    /// For how long the caller waits, which etcd is told. `None`: as long as the stream goes on.
     pub(super) limit: Option<Duration>,
     /// Set as soon as the member may have got the request.
     pub(super) is_sent: &'a AtomicBool,
 }
 
 impl Connection {
-    /// Connects, shakes hands where it is TLS, and begins HTTP/2. Whether somebody listens who speaks it shows the first call.
+    /// Connects, shakes hands where the endpoint has TLS, and begins HTTP/2. Whether the other side speaks it, the first call shows.
     pub(super) async fn open(
         endpoint: &Endpoint,
         files: &TlsFiles,
@@ -146,7 +146,7 @@ where
         .max_header_list_size(HEADERS_BYTES_MAX);
     let (sender, connection) = builder.handshake(FuturesIo::new(stream)).await?;
     spawn.spawn(async move {
-        // Those who wait for its answers are told why it ends.
+        // The requests that wait for answers are told why the connection ends.
         let _ = connection.await;
     });
     Ok(sender)

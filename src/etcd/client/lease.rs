@@ -28,7 +28,7 @@ pub struct Lease {
 impl Lease {
     pub(super) async fn grant(etcd: &Etcd, ttl: Duration) -> Result<Self, Error> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
-        // Before the first try: the one that made it was later.
+        // The clock before the first try: the try that makes the lease is later, and so is its end.
         let asked = now();
         let granted = etcd.call(&LeaseGrantRequest { ttl: seconds, id: 0 }).await?;
         if !granted.error.is_empty() {
@@ -48,8 +48,8 @@ impl Lease {
         self.id
     }
 
-    /// Until when it is surely held, by our clock, as far as is known at the time of asking. `None`: it is lost, or nobody can say
-    /// that it is not; it stays so.
+    /// Until when the lease is surely held, by our clock, as far as is known at the time of asking. `None`, for good: it is lost, or
+    /// may be.
     ///
     /// The clock stands still while the machine sleeps, and etcd's does not. And a leader that was stopped may renew a lease
     /// that another one has ended, in the moment before it hears of that: what relies on a lease carries a condition.

@@ -53,7 +53,7 @@ pub struct Ask {
 struct Inner {
     config: Config,
     endpoints: Vec<Endpoint>,
-    /// A connection to each, or none. While one is made, those who want it wait for the lock.
+    /// A connection to each endpoint, or none. While a connection is made, the requests that want it wait for the lock.
     connections: Vec<smol::lock::Mutex<Option<Connection>>>,
     members: Mutex<Members>,
     /// Closed, and made anew, when a member is good again.

@@ -12,7 +12,7 @@ use crate::etcd::message::{AuthenticateRequest, AuthenticateResponse, Call};
 /// What is known of the token.
 #[derive(Debug)]
 pub(super) enum Token {
-    /// It is to be asked for.
+    /// There is none, and the next request has to ask for it.
     Wanted,
     /// This is it.
     Known(HeaderValue),
@@ -21,8 +21,8 @@ pub(super) enum Token {
 }
 
 impl Inner {
-    /// The token for a request by this connection. `None`: nobody asks, or nobody has to say who asks. One caller asks for a
-    /// new one, others wait for it.
+    /// The token for a request by this connection. `None`: the client has no user, or etcd asks for none. One caller asks for a
+    /// new token, and others wait for it.
     ///
     /// # Errors
     ///

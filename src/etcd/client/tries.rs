@@ -140,7 +140,7 @@ impl Inner {
         self.endpoints.get(id).map_or("", |endpoint| endpoint.origin.as_str())
     }
 
-    /// Something has happened at a member: those who wait, and the checks, are told what follows.
+    /// Something has happened at a member: waiting callers, and the checks, are told what follows.
     pub(super) fn note(&self, input: Input) {
         if self.members.lock().handle(input, now()) {
             *self.good_again.lock() = Latch::new();

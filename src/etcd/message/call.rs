@@ -1,4 +1,4 @@
-//! Which request goes where, what answers it, and what follows when nobody answers.
+//! Requests with their paths and answers, and what a lost answer means for each.
 
 use prost::Message;
 
@@ -69,7 +69,7 @@ calls! {
     };
     // The second time it is refused, as compacted.
     CompactionRequest -> CompactionResponse, "KV/Compact", HEADER, |_| Effect::Idempotent;
-    // One that is made and not heard of ends by itself, and no key is attached to it.
+    // A lease that is made and not heard of ends by itself, and no key is attached to it.
     LeaseGrantRequest -> LeaseGrantResponse, "Lease/LeaseGrant", HEADER, |_| Effect::Idempotent;
     // The second time it is refused, as not found.
     LeaseRevokeRequest -> LeaseRevokeResponse, "Lease/LeaseRevoke", HEADER, |_| Effect::Idempotent;

@@ -54,7 +54,7 @@ pub(super) fn met(cursor: Cursor<'_>) -> String {
     format!("the {kind} {}", inspect(first(cursor), MET))
 }
 
-/// The term at the cursor, not walked: only for those who find its end themselves.
+/// The term at the cursor, not walked: only for callers that find its end themselves.
 pub(super) fn first(cursor: Cursor<'_>) -> TermView<'_> {
     TermView::trusted(cursor.rest(), Traits::none())
 }

@@ -120,7 +120,7 @@ impl Reader {
         Self { flags: turn.flags, has_room: turn.has_room(usize::MAX) }
     }
 
-    /// The same caller, who is answered later: what has no room then ends the call.
+    /// The same caller, to be answered later: what has no room then ends the call.
     pub(super) const fn later(self) -> Self {
         Self { has_room: true, ..self }
     }

@@ -74,7 +74,7 @@ struct OrderOptions<'a> {
     from: Option<TermView<'a>>,
     to: Option<TermView<'a>>,
     prefix: Option<TermRange>,
-    /// Also where it is `false`: who says so wants the order.
+    /// Given, also as `false`: the caller wants the order.
     reverse: Option<bool>,
 }
 
@@ -158,7 +158,7 @@ impl Asked {
 
     /// Reads a page. It waits for a store that answers later.
     fn page(&self, store: &impl Store, clock: &Clock) -> Result<(Shown, Page), StoreError> {
-        // Without its value nobody knows when a key ends.
+        // The deadline of a key is read with its value.
         let has_ends = || store.next_due().is_some();
         if self.keys_only && !has_ends() {
             let page = self.page_of(store, clock, Shows::Keys)?;

@@ -1,4 +1,4 @@
-//! The watchers of a store, by the nodes that they are on, as a value: who is told what, in which order, and what is refused.
+//! The watchers of a store, by the nodes that they are on, as a value: which of them is told what, in which order, and what is refused.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

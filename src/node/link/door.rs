@@ -1,14 +1,14 @@
-//! Who stands at the door: connections that have not proved the cookie, by the address that they come from.
+//! Connections at the door: those that have not proved the cookie, by the address that they come from.
 //!
 //! A peer without the cookie costs nothing that grows: the oldest of the half-open connections makes room for the newest,
-//! so that idle ones keep nobody out; a wrong digest takes one of the few turns that its address has in a second, and a
+//! so that idle ones keep no peer out; a wrong digest takes one of the few turns that its address has in a second, and a
 //! right one takes none; and what one address does again and again is one line of the log in each interval. Nothing is
 //! kept of a name.
 //!
 //! # Guessing
 //!
 //! A peer that guesses learns that a guess was right by being let in. So what must be bounded is how many wrong digests of
-//! an address are *looked at*, told or not: who guesses need not wait to be told that it was wrong, and can hang up.
+//! an address are *looked at*, told or not: a peer that guesses need not wait for the refusal, and can hang up.
 //!
 //! ```text
 //! now           TURNS_AHEAD              WAIT_MAX beyond
@@ -18,10 +18,10 @@
 //! ```
 //!
 //! Each digest takes the next free turn of its address, and gives it back unless it is wrong. A wrong one is told so (the
-//! connection is closed) when its turn is over: somebody who waits for the answers, such as a node with a wrong cookie that
+//! connection is closed) when its turn is over: a peer that waits for the answers, such as a node with a wrong cookie that
 //! tries for ever, has few turns taken at any time, and every right digest beside it is looked at and let in at once. Only
 //! where the turns of the next seconds are all taken by wrong ones, a digest waits until it is looked at, in the order of
-//! coming; who hangs up meanwhile gives its place back. Then right ones of that address wait too, or are refused: to let them
+//! coming; a peer that hangs up meanwhile gives its place back. Then right ones of that address wait too, or are refused: to let them
 //! in at once would be to tell guesses apart at any rate.
 
 use std::collections::BTreeMap;
@@ -381,7 +381,7 @@ mod tests {
         // Ahead of the clock, so that nothing is over while this runs.
         let start = now() + Duration::from_secs(3600);
         let mut looks = Vec::new();
-        // Somebody who hangs up at once and comes again, each millisecond for a minute.
+        // A peer that hangs up at once and comes again, each millisecond for a minute.
         for millis in 0..60_000 {
             let at = start + Duration::from_millis(millis);
             looks.extend(wrong_at(&door, "10.0.0.1", at).map(|wait| at + wait));

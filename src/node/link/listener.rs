@@ -67,7 +67,7 @@ pub(in crate::node) async fn accept_all(node: Arc<Node>, listener: TcpListener) 
     }
 }
 
-/// Why somebody who has connected is not let in.
+/// Why a peer that has connected is not let in.
 enum Refused {
     Tls(TlsFault),
     Handshake(HandshakeError),

@@ -89,7 +89,7 @@ pub enum DialError {
         node: NodeName,
         /// Where it should listen.
         address: SocketAddr,
-        /// Who says so.
+        /// What names the port.
         port_from: PortFrom,
         /// What the system says.
         error: io::Error,
@@ -121,7 +121,7 @@ pub enum DialError {
     Overtaken,
 }
 
-/// Who says where a node listens.
+/// What names the port that a node listens at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PortFrom {
@@ -129,7 +129,7 @@ pub enum PortFrom {
     Epmd,
     /// It was named with its port.
     Given,
-    /// Nobody: all nodes of a cluster without epmd have one port.
+    /// The setting that all nodes of a cluster without epmd have one port.
     Everybody,
 }
 
@@ -157,7 +157,7 @@ pub(in crate::node) struct Ready<S, P> {
     pub stream: S,
     /// Bytes that came after the handshake's end.
     pub first: Vec<u8>,
-    /// Who is there.
+    /// The peer, as the handshake has shown it.
     pub peer: P,
 }
 
@@ -259,7 +259,7 @@ pub(in crate::node) fn step_max(limits: &Limits, deadline: Instant) -> Duration 
     limits.handshake_step_duration_max.min(deadline.saturating_duration_since(now()))
 }
 
-/// The way to somebody who has connected: TLS on it where this node speaks that. All of TLS is one step, as in
+/// The stream to a peer that has connected, with TLS on it where this node speaks that. All of TLS is one step, as in
 /// `inet_tls_dist:accept_loop`, which gives it `net_kernel:connecttime()`.
 pub(in crate::node) async fn secure(
     node: &Node,
@@ -303,7 +303,7 @@ async fn shake_as_client(
     }
 }
 
-/// Shakes hands with somebody who has connected, until `deadline` at most. The last packet is for the caller to send, once
+/// Shakes hands with a peer that has connected, until `deadline` at most. The last packet is for the caller to send, once
 /// the connection stands in the table of peers.
 pub(in crate::node) async fn accept(
     node: &Arc<Node>,

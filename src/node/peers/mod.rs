@@ -78,14 +78,14 @@ pub struct Outbox {
     pub hungry: Vec<Arc<dyn Feed>>,
     /// Write what waits, then end.
     pub closing: Option<PeerDown>,
-    /// Opened when there is room again; there where somebody waits for it.
+    /// Opened when there is room again. `None`: no task waits for that.
     room: Option<Latch>,
-    /// The connection has ended: nobody makes room any more.
+    /// The connection has ended, and makes no room any more.
     has_ended: bool,
 }
 
 impl Outbox {
-    /// A wait for room. After the end it is over at once: who waits looks for the connection again.
+    /// A wait for room. After the connection's end it is over at once: the waiting task looks for a connection again.
     fn room_comes(&mut self) -> Opened {
         match self.has_ended {
             // Dropped, it is opened.
@@ -101,7 +101,7 @@ impl Outbox {
         }
     }
 
-    /// Whether somebody waits for room.
+    /// Whether a task or a feed waits for room.
     pub(in crate::node) fn is_room_awaited(&self) -> bool {
         self.room.is_some() || !self.hungry.is_empty()
     }
@@ -302,7 +302,7 @@ impl PeerHandle {
         }
     }
 
-    /// There is room again: those who wait for it are told; gives the feeds that do.
+    /// There is room again: wakes the tasks that wait for it, and gives the feeds that do.
     pub(in crate::node) fn make_room(&self) -> Vec<Arc<dyn Feed>> {
         self.leave_quietly(|outbox| {
             // Dropped, it is opened.
@@ -409,7 +409,7 @@ enum Slot {
 pub enum Found {
     /// Connected.
     Up(Arc<PeerHandle>),
-    /// Somebody connects.
+    /// Another task connects.
     Connecting(Pending),
     /// It is for the asker to connect; the table says so to others by now.
     Yours(Pending),
@@ -503,7 +503,7 @@ impl Peers {
             .collect()
     }
 
-    /// Finds a connection, or makes the asker the one who connects.
+    /// Finds a connection, or makes the caller the task that connects.
     pub(in crate::node) fn find_or_claim(&self, node: &Arc<str>) -> Found {
         let mut slots = self.slots.lock();
         match slots.get(node) {
@@ -574,7 +574,7 @@ impl Peers {
         }
     }
 
-    /// Puts a connection in, unless there is one: then that one is given back.
+    /// Puts a connection in, unless the peer has one: then gives that.
     pub(in crate::node) fn install(&self, handle: &Arc<PeerHandle>) -> Result<(), Arc<PeerHandle>> {
         let mut slots = self.slots.lock();
         if let Some(Slot::Up(old)) = slots.get(&handle.name) {
@@ -609,7 +609,7 @@ impl Peers {
     }
 
     /// The try to connect has failed, where there is no other connection by now. What waited for it is dropped: `take` is
-    /// called before there can be another, and gives those who are to be told. It must not wait.
+    /// called before there can be another try, and gives the waiters that are to be told. It must not block.
     pub(in crate::node) fn give_up<R>(
         &self,
         node: &str,

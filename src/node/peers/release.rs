@@ -17,7 +17,7 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 const STATE_IN_OK_FROM: u32 = 26;
 
 impl Node {
-    /// Sends a state to who has asked for it, in the form that their release expects.
+    /// Sends a state to the caller that has asked for it, in the form that the OTP release of its node expects.
     pub(in crate::node) fn reply_state(&self, caller: OwnedCaller, state: Vec<u8>) {
         let known = self.peers.get(caller.node()).and_then(|peer| peer.release.get().copied());
         if let Some(release) = known {

@@ -1,4 +1,4 @@
-//! Who has a name, asked of other nodes.
+//! The holder of a name, asked of other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Who waits for the answer to a call that a [`Server`](crate::node::Server) got.
+//! The caller that waits for the answer to a call that a [`Server`](crate::node::Server) got.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -20,7 +20,7 @@ use crate::within::within;
 /// microseconds, and callers wait for seconds.
 const PANIC_TOLD_WITHIN: Duration = Duration::from_secs(1);
 
-/// Who waits for the answer to a call: the `from` of `handle_call`.
+/// The caller that waits for an answer: the `from` of `handle_call`.
 ///
 /// It may be answered at once, or kept and answered later, from any thread or task. Dropped without an answer it ends
 /// the call: the caller exits with the reason `:noreply` instead of waiting for its time-out.
@@ -79,7 +79,7 @@ impl ReplyTo {
         Ok(())
     }
 
-    /// The frame of the answer, for whom it is, and by which node it goes.
+    /// The frame of the answer, its receiver, and the node that sends it.
     fn answer(
         &mut self,
         value: &(impl Serialize + ?Sized),
@@ -171,7 +171,7 @@ impl Drop for ReplyTo {
         if !std::thread::panicking() {
             self.end(|w| _ = w.atom("noreply"));
         } else if let Some(node) = self.node.upgrade() {
-            // By the panic of its server, most likely: then the caller is told of that, as all who watch the server.
+            // By the panic of its server, most likely: then the caller is told of that, as all watchers of the server are.
             let (process, node_of) = (self.process, self.node.clone());
             let left = Self { caller: self.caller.take(), process, node: node_of };
             let ended = node.end_of(process);

@@ -60,7 +60,7 @@ struct Children {
     supervisor: Supervisor<Child>,
     /// Starts that are under way.
     starting: usize,
-    /// What ended while there were any, and was nobody's child: one of these may be what was being started.
+    /// Processes that ended during a start and are no known child: one of them may be the child that was being started.
     ended_meanwhile: Vec<Ended>,
 }
 

@@ -78,8 +78,8 @@ impl Peer {
         }
     }
 
-    /// A process that this connection may hold messages for was resumed. It may be suspended again by now, and who
-    /// resumes it next has to know of this connection: called before [`deliver_held`](Self::deliver_held).
+    /// A process that this connection may hold messages for was resumed. It may be suspended again by now, and the next
+    /// resumption has to reach this connection: called before [`deliver_held`](Self::deliver_held).
     pub fn resumed(&self) {
         for process in self.held.processes() {
             process.add_holder(&self.name);

@@ -1,4 +1,4 @@
-//! The functions that the table of processes answers by itself: who lives here, under which name.
+//! The functions that the table of processes answers by itself: which processes live here, under which names.
 
 use std::sync::Arc;
 
@@ -95,9 +95,9 @@ fn is_alive(call: &FunctionCall<'_>, pid: TermView<'_>, registry: &Registry) -> 
     }
 }
 
-/// `global:resolve_it/4`: clusters with different holders of a name have met, and a BEAM asks who keeps it.
+/// `global:resolve_it/4`: clusters with different holders of a name have met, and a BEAM asks which of them keeps it.
 ///
-/// Like `global:random_notify_name/3` nobody is killed and the loser is told; but the winner is the same
+/// As with `global:random_notify_name/3` no process is killed, and the loser is told; but the winner is the same
 /// whichever side is asked: the pid whose node sorts first. A pid of ours that has ended loses.
 fn resolve(
     name: TermView<'_>,

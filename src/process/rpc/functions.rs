@@ -114,7 +114,7 @@ impl<'a> Context<'a> {
         }
         let Some(return_to) = self.return_to.take() else { return Err(limit()) };
         let process = self.registry.spawn(Arc::new(Task));
-        // It may have ended before the request that it is spawned by has been handled: who has asked is told even so.
+        // The process may end before the request that spawns it is handled: the caller is told even so.
         process.attach(self.peer);
         functions.owe(self.peer, process.id);
         let deferred = Deferred::new(Arc::clone(&process), Arc::clone(dispatch), return_to, self.flags);

@@ -42,7 +42,7 @@ pub(super) fn answer<B>(site: &Site, request: &Request<B>) -> Answer {
             let body = metrics::write(&site.program.snapshot());
             with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
         }
-        // Who is asked this answers with the threads that everything else runs on.
+        // The question is answered on the threads that everything else runs on.
         "/health" => text(StatusCode::OK, "alive\n"),
         "/ready" if site.program.node().is_ready() => text(StatusCode::OK, "ready\n"),
         "/ready" => {

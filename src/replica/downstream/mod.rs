@@ -82,7 +82,7 @@ use crate::etf::{Pid, Traits};
 const STEADY: Duration = Duration::from_secs(1);
 /// A slave that was there once is looked for at least so often: when its node is back, so is it soon after.
 const KNOWN_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often it is looked whether a slave's name has gone to another process, while the one that had it is there.
+/// How often a slave's name is looked up, as it may have gone to another process while the former holder still lives.
 const NAME_PAUSE: Duration = Duration::from_secs(2);
 /// A stream that waits for its connection's room is announced again after so long.
 const FEED_PAUSE: Duration = Duration::from_millis(1);
@@ -105,7 +105,7 @@ pub struct Downstream {
     node: Option<Arc<str>>,
     /// What its node cannot decode.
     cannot_decode: Traits,
-    /// Somebody waits for it to have this write.
+    /// A caller waits for it to have this write.
     wanted: u64,
     /// Counts the times that it was greeted, found and lost.
     times: u64,
@@ -453,7 +453,7 @@ impl Downstream {
         let is_previous = self.phase.stream().is_none() && self.known.as_ref().is_some_and(is_it);
         if is_previous && !planted(Rule::PreviousName) {
             // What it has does not count here any more. It may be in this one's session all the same: of two greetings by two
-            // names the answers come in any order, and the one that came last there is in force.
+            // names the answers come in any order, and the greeting that came last there is in force.
             if let Some(Known { dialect: Dialect::Kvnode { session }, .. }) = self.known.take() {
                 self.note_greeted(session);
             }

@@ -27,9 +27,9 @@ pub struct Siblings(pub Vec<Sibling>);
 pub(super) enum Kept<'a> {
     /// There is one entry alone.
     Only,
-    /// The one that asks; the other is dropped.
+    /// The slave that asks is kept; the other is dropped.
     This(&'a SlaveName),
-    /// The other; the one that asks is dropped.
+    /// The other is kept; the slave that asks is dropped.
     Other(&'a SlaveName),
 }
 

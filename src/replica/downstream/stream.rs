@@ -131,7 +131,7 @@ impl Stream {
     pub(super) fn lost(&mut self, lacks: &mut Lacks, marks: bool) {
         self.whole = None;
         if marks {
-            // Nobody knows any more what belongs to the copy.
+            // It is unknown from here on what belongs to the copy.
             lacks.all();
         }
         if lacks.bound() || marks {
@@ -267,7 +267,7 @@ impl Stream {
         self.probe.asked.filter(|_| self.is_unasked()).map(|asked| asked + ACKNOWLEDGE_PAUSE)
     }
 
-    /// Whether it is to be asked now. `wanted`: somebody waits for it to have this write.
+    /// Whether the slave is to be asked now. `wanted`: a caller waits for the slave to have this write.
     pub(super) fn acknowledge(&mut self, now: Instant, wanted: u64) -> Acknowledge {
         if !self.is_unasked() {
             return Acknowledge::No;

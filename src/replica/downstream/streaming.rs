@@ -96,7 +96,7 @@ impl Downstream {
         }
     }
 
-    /// Somebody waits for it to have this write: it is asked for it without a pause.
+    /// A caller waits for the slave to have this write: the slave is asked for it without a pause.
     pub fn want(&mut self, seq: u64) {
         self.wanted = self.wanted.max(seq);
     }

@@ -10,7 +10,7 @@ use crate::replica::{CopyMark, KnownSlave, Lineage, PrimaryStanding, Refusal};
 pub struct Greeting {
     /// The session that it begins.
     pub session: u64,
-    /// Who the primary is.
+    /// The primary's identity.
     pub lineage: Lineage,
     /// The number of its last write.
     pub seq: u64,

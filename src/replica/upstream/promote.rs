@@ -8,7 +8,7 @@ use crate::etf::Pid;
 use crate::replica::planted::{Rule, planted};
 use crate::replica::{KnownSlave, Lineage, TermRole};
 
-/// What makes another store one that this one may have as its slave, unasked.
+/// Why this store may have another as its slave, unasked.
 pub(super) enum Claim<'a> {
     /// It was the primary in whose place this store is promoted.
     Former,

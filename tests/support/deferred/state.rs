@@ -48,7 +48,7 @@ pub(super) struct Asked {
     pub(super) ask: Ask,
 }
 
-/// What was carried out, and nobody has been told.
+/// What was carried out, and its asker has not been told.
 pub(super) struct Carried {
     pub(super) number: u64,
     pub(super) about: About,
@@ -71,7 +71,7 @@ impl About {
         Self::Keys(vec![key.into()])
     }
 
-    /// Those that it names.
+    /// The keys that it names.
     fn keys(&self) -> &[Vec<u8>] {
         match self {
             Self::All | Self::Before | Self::EveryKey => &[],
@@ -83,7 +83,7 @@ impl About {
         matches!(self, Self::EveryKey) || self.keys().iter().any(|known| known == key)
     }
 
-    /// Whether it has to wait for one that was asked before.
+    /// Whether it has to wait for an earlier request.
     fn waits_for(&self, earlier: &Self) -> bool {
         match (self, earlier) {
             (Self::Keys(keys), Self::Keys(_)) => keys.iter().any(|key| earlier.names(key)),
@@ -102,7 +102,7 @@ pub(super) struct State {
     /// So much was asked.
     pub(super) asked_ever: u64,
     pub(super) carried: Vec<Carried>,
-    /// What somebody is being told of.
+    /// What an asker is being told of at present.
     pub(super) telling: Option<About>,
     pub(super) seq: u64,
     /// What its revisions have counted to.
@@ -199,7 +199,7 @@ impl State {
             (Ask::Update(mut update), [key]) => {
                 let present = self.data.get(key).map(Held::value);
                 if self.random.below(8) == 0 {
-                    // Somebody else was faster, and is undone: it is asked again.
+                    // As if another writer was faster: it decides a second time.
                     update.decide(None);
                 }
                 let decided = match update.decide(present) {

@@ -1,4 +1,4 @@
-//! A node that is built without TLS: it has none, and says so to those who ask for it.
+//! A node that is built without TLS: settings that want TLS are refused with that reason.
 
 use std::convert::Infallible;
 use std::io;

@@ -25,7 +25,7 @@ struct Identity {
     key: PrivateKeyDer<'static>,
 }
 
-/// For those who connect to us.
+/// The settings for connections that peers make to us.
 pub(super) fn server(side: &TlsSide) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let versions = versions(side)?;
@@ -50,14 +50,14 @@ pub(super) fn server(side: &TlsSide) -> Result<ServerConfig, TlsError> {
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| unusable(side, &error))?;
-    // Connections last for days and are few: nothing is won by resuming them, and one that is resumed has not shown
+    // Connections last for days and are few: nothing is won by resuming them, and a peer that resumes has not shown
     // its certificate to the CAs of today.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }
 
-/// For those whom we connect to.
+/// The settings for connections that we make.
 pub(super) fn client(side: &TlsSide) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let versions = versions(side)?;

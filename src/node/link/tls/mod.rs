@@ -50,12 +50,12 @@ const HELLO_AS_LENGTH: usize = 0x1603;
 /// The same of an alert: type 21.
 const ALERT_AS_LENGTH: usize = 0x1503;
 
-/// Whether a handshake without TLS failed because the one who connected began one with TLS.
+/// Whether a handshake without TLS failed because the peer that connected speaks TLS.
 pub(in crate::node) fn is_hello(error: &HandshakeError) -> bool {
     error.phase == Phase::Name && length(error) == Some(HELLO_AS_LENGTH)
 }
 
-/// Whether a handshake without TLS failed because the one who was dialled answers in TLS.
+/// Whether a handshake without TLS failed because the dialled node answers in TLS.
 pub(in crate::node) fn is_alert(error: &HandshakeError) -> bool {
     error.phase == Phase::Status && length(error) == Some(ALERT_AS_LENGTH)
 }

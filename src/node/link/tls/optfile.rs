@@ -9,7 +9,7 @@ use super::term_text::{self, Located, Term, TextError};
 use super::{TlsError, files};
 use crate::config::{TlsConfig, TlsSide, TlsVerify, TlsVersion};
 
-/// Options that change nothing here, or nothing that would let somebody in: of how a BEAM stores, logs and schedules,
+/// Options that change nothing here, or nothing that would let a peer in: of how a BEAM stores, logs and schedules,
 /// and of which algorithms it prefers (ours are the AEAD suites with forward secrecy alone).
 const WITHOUT_EFFECT: &[&str] = &[
     "secure_renegotiate",

@@ -20,7 +20,7 @@ use crate::within::within;
 /// The answer to a record of no type that TLS has (RFC 8446, section 5): an alert, fatal, unexpected_message(10). A BEAM
 /// answers so too, and a node that dials without TLS sees by it what it has dialled ([`is_alert`](super::is_alert)).
 const UNEXPECTED_MESSAGE: [u8; 7] = [21, 3, 3, 0, 2, 2, 10];
-/// How long somebody who is told so is waited for.
+/// How long this node waits for such a peer to hang up.
 const TURNING_AWAY_MAX: Duration = Duration::from_secs(1);
 
 /// A node's part in TLS: what its files said when they were last read.
@@ -56,7 +56,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Shakes hands with somebody who has connected, within `limit`.
+    /// Shakes hands with a peer that has connected, within `limit`.
     pub(in crate::node) async fn accept(
         &self,
         stream: TcpStream,
@@ -99,7 +99,7 @@ impl Tls {
     }
 }
 
-/// Tells somebody who does not speak TLS that it is spoken here, and lets go of them once they have heard it.
+/// Tells a peer that does not speak TLS that this node does, and closes the connection once the peer has heard it.
 async fn turn_away(mut stream: TcpStream) {
     let told = async {
         stream.write_all(&UNEXPECTED_MESSAGE).await?;

@@ -12,8 +12,8 @@ use futures_rustls::rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 
-/// Takes every certificate. The signatures of the handshake are not looked at either: that somebody has the key of a
-/// certificate which anybody may make proves nothing, and certificates of version 1, which a BEAM takes, could not be.
+/// Takes every certificate. The signatures of the handshake are not looked at either: the key of a
+/// certificate that every peer may make for itself proves nothing, and certificates of version 1, which a BEAM takes, could not be.
 #[derive(Debug)]
 pub(super) struct TakeAnyone(pub WebPkiSupportedAlgorithms);
 

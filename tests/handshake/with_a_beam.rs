@@ -1,6 +1,7 @@
 //! Real nodes of every OTP version present, and C nodes, on the other side.
 
 use super::*;
+use crate::support::beam::Pending;
 
 /// Where a node listens, by what epmd says.
 async fn port_of(epmd: &Epmd, node: &BeamNode) -> u16 {
@@ -16,6 +17,28 @@ async fn registered(epmd: &Epmd, own: &str) -> (TcpListener, TcpStream) {
     let entry = NodeEntry::new_hidden(name(own).name(), port);
     let (socket, _) = EpmdClient::new(socket).register(entry).await.unwrap();
     (listener, socket)
+}
+
+/// A node that dials us.
+struct Dialling<'a> {
+    /// What its `Node.connect/1` gives.
+    connecting: Pending<'a>,
+    link: Link,
+    _registered: (TcpListener, TcpStream),
+}
+
+/// Has a node dial this name of ours.
+async fn dialled_by<'a>(node: &'a BeamNode, epmd: &Epmd, ours: &str) -> Dialling<'a> {
+    let registered = registered(epmd, ours).await;
+    let connecting = node.spawn(&format!("Node.connect(:\"{ours}\")"));
+    let link = accepted_link(&registered.0).await;
+    Dialling { connecting, link, _registered: registered }
+}
+
+/// The node sends a message to this name of ours, and it comes by the link.
+async fn carries(node: &BeamNode, ours: &str, link: Link) {
+    node.run(&format!("send({{:any, :\"{ours}\"}}, :hello)"));
+    assert!(link.frame().await.ends_with(b"hello"));
 }
 
 /// A node, the epmd that knows it, and where it listens.
@@ -98,8 +121,7 @@ fn our_client_is_told_alive_and_replaces_the_first_connection_or_leaves_it() {
             let (_, second) = dial(port).await.connect(client(&ours, &node), true).await.unwrap();
             first.closed().await;
             knows(&node, &ours, true);
-            node.run(&format!("send({{:any, :\"{ours}\"}}, :hello)"));
-            assert!(second.frame().await.ends_with(b"hello"));
+            carries(&node, &ours, second).await;
         });
     });
 }
@@ -150,19 +172,16 @@ fn a_beam_is_accepted_by_our_server_and_the_connection_carries_frames() {
         let node = BeamNode::start(otp, &epmd, "b");
         let ours = at_host("kv");
         smol::block_on(async {
-            let (listener, _registration) = registered(&epmd, &ours).await;
-            let connecting = node.spawn(&format!("Node.connect(:\"{ours}\")"));
-            let (claim, link) =
-                accepted_link(&listener).await.claimed(Server::new(local(&ours), 0xcafe_f00d)).await;
+            let dialling = dialled_by(&node, &epmd, &ours).await;
+            let (claim, link) = dialling.link.claimed(Server::new(local(&ours), 0xcafe_f00d)).await;
             assert_eq!(claim.name().as_str(), node.name());
             let (accepted, link) = link.accept(claim.answer(Standing::Free)).await.unwrap();
-            assert_eq!(connecting.value(), "true");
+            assert_eq!(dialling.connecting.value(), "true");
             agreed(otp, accepted.peer.in_force);
             assert_eq!(accepted.peer.creation.to_string(), node.run(":erts_internal.get_creation()"));
             assert!(!accepted.replaces && !accepted.simultaneous && !accepted.dynamic);
             knows(&node, &ours, true);
-            node.run(&format!("send({{:any, :\"{ours}\"}}, :hello)"));
-            assert!(link.frame().await.ends_with(b"hello"));
+            carries(&node, &ours, link).await;
         });
     });
 }
@@ -174,12 +193,11 @@ fn a_beam_with_another_cookie_is_refused_by_our_server() {
         let node = BeamNode::start(otp, &epmd, BeamOptions::new("b").cookie("another"));
         let ours = at_host("kv");
         smol::block_on(async {
-            let (listener, _registration) = registered(&epmd, &ours).await;
-            let connecting = node.spawn(&format!("Node.connect(:\"{ours}\")"));
-            let (claim, link) = accepted_link(&listener).await.claimed(Server::new(local(&ours), 1)).await;
+            let dialling = dialled_by(&node, &epmd, &ours).await;
+            let (claim, link) = dialling.link.claimed(Server::new(local(&ours), 1)).await;
             let error = link.accept(claim.answer(Standing::Free)).await.err().unwrap();
             assert_eq!((error.fault, error.whom), (Fault::WrongCookie, Whom::Claimant(name(node.name()))));
-            assert_eq!(connecting.value(), "false");
+            assert_eq!(dialling.connecting.value(), "false");
         });
     });
 }
@@ -191,13 +209,12 @@ fn a_beam_that_may_not_connect_is_told_so() {
         let node = BeamNode::start(otp, &epmd, "b");
         let ours = at_host("kv");
         smol::block_on(async {
-            let (listener, _registration) = registered(&epmd, &ours).await;
-            let connecting = node.spawn(&format!("Node.connect(:\"{ours}\")"));
-            let (claim, link) = accepted_link(&listener).await.claimed(Server::new(local(&ours), 1)).await;
+            let dialling = dialled_by(&node, &epmd, &ours).await;
+            let (claim, link) = dialling.link.claimed(Server::new(local(&ours), 1)).await;
             let error =
                 link.accept(claim.answer(Standing::Refused(Unwelcome::NotListed))).await.err().unwrap();
             assert_eq!(error.fault, Fault::Refused(Unwelcome::NotListed));
-            assert_eq!(connecting.value(), "false");
+            assert_eq!(dialling.connecting.value(), "false");
         });
     });
 }
@@ -208,14 +225,13 @@ fn a_beam_that_dialled_another_name_than_ours_leaves_at_our_challenge() {
         let epmd = Epmd::start();
         let node = BeamNode::start(otp, &epmd, "b");
         smol::block_on(async {
-            let (listener, _registration) = registered(&epmd, &at_host("kv")).await;
-            let connecting = node.spawn(&format!("Node.connect(:\"{}\")", at_host("kv")));
+            let dialling = dialled_by(&node, &epmd, &at_host("kv")).await;
             let server = Server::new(local(&at_host("other")), 1);
-            let (claim, link) = accepted_link(&listener).await.claimed(server).await;
+            let (claim, link) = dialling.link.claimed(server).await;
             let error = link.accept(claim.answer(Standing::Free)).await.err().unwrap();
             assert_eq!((&error.fault, error.phase), (&Fault::Closed, Phase::ChallengeReply));
             assert!(error.to_string().contains("it dialled this node by another name"), "{error}");
-            assert_eq!(connecting.value(), "false");
+            assert_eq!(dialling.connecting.value(), "false");
         });
     });
 }
@@ -227,15 +243,13 @@ fn a_beam_that_is_told_alive_goes_on() {
         let node = BeamNode::start(otp, &epmd, "b");
         let ours = at_host("kv");
         smol::block_on(async {
-            let (listener, _registration) = registered(&epmd, &ours).await;
             // We have not noticed that its first connection is gone.
-            let connecting = node.spawn(&format!("Node.connect(:\"{ours}\")"));
-            let (claim, link) = accepted_link(&listener).await.claimed(Server::new(local(&ours), 1)).await;
+            let dialling = dialled_by(&node, &epmd, &ours).await;
+            let (claim, link) = dialling.link.claimed(Server::new(local(&ours), 1)).await;
             let (accepted, link) = link.accept(claim.answer(Standing::Connected)).await.unwrap();
-            assert_eq!(connecting.value(), "true");
+            assert_eq!(dialling.connecting.value(), "true");
             assert!(accepted.replaces);
-            node.run(&format!("send({{:any, :\"{ours}\"}}, :hello)"));
-            assert!(link.frame().await.ends_with(b"hello"));
+            carries(&node, &ours, link).await;
         });
     });
 }
@@ -248,10 +262,8 @@ fn of_two_that_dial_at_once_one_connection_is_left() {
         for (own, ours_goes_on) in [("a", false), ("z", true)] {
             let ours = at_host(own);
             smol::block_on(async {
-                let (listener, _registration) = registered(&epmd, &ours).await;
-                let connecting = node.spawn(&format!("Node.connect(:\"{ours}\")"));
-                let theirs = accepted_link(&listener).await;
-                let (claim, theirs) = theirs.claimed(Server::new(local(&ours), 1)).await;
+                let dialling = dialled_by(&node, &epmd, &ours).await;
+                let (claim, theirs) = dialling.link.claimed(Server::new(local(&ours), 1)).await;
                 let link = if ours_goes_on {
                     let refused = theirs.accept(claim.answer(Standing::ConnectingOut)).await.err().unwrap();
                     assert_eq!(refused.fault, Fault::Simultaneous);
@@ -264,9 +276,8 @@ fn of_two_that_dial_at_once_one_connection_is_left() {
                     assert!(accepted.simultaneous);
                     link
                 };
-                assert_eq!(connecting.value(), "true");
-                node.run(&format!("send({{:any, :\"{ours}\"}}, :hello)"));
-                assert!(link.frame().await.ends_with(b"hello"));
+                assert_eq!(dialling.connecting.value(), "true");
+                carries(&node, &ours, link).await;
             });
         }
     });
@@ -280,19 +291,16 @@ fn a_nameless_beam_gets_its_name_from_our_server() {
         assert_eq!(node.name(), "nonode@nohost");
         let ours = at_host("kv");
         smol::block_on(async {
-            let (listener, _registration) = registered(&epmd, &ours).await;
-            let connecting = node.spawn(&format!("Node.connect(:\"{ours}\")"));
-            let link = accepted_link(&listener).await;
-            let (request, link) = link.nameless(Server::new(local(&ours), 1)).await;
+            let dialling = dialled_by(&node, &epmd, &ours).await;
+            let (request, link) = dialling.link.nameless(Server::new(local(&ours), 1)).await;
             let given = name(&format!("guest7@{}", request.host()));
             let (accepted, link) = link.accept(Ok(request.name(given.clone(), 4242))).await.unwrap();
-            assert_eq!(connecting.value(), "true");
+            assert_eq!(dialling.connecting.value(), "true");
             assert_eq!((&accepted.peer.name, accepted.peer.creation), (&given, 4242));
             assert!(accepted.dynamic);
             node.check(&format!("node() == :\"{given}\""), "true");
             node.check(":erts_internal.get_creation()", "4242");
-            node.run(&format!("send({{:any, :\"{ours}\"}}, :hello)"));
-            assert!(link.frame().await.ends_with(b"hello"));
+            carries(&node, &ours, link).await;
         });
     });
 }

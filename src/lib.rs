@@ -151,7 +151,7 @@
 //!   it in its mailbox is then handled: so a write is confirmed by the same answer that bounds and repairs, many writes by
 //!   one, instead of by a call for each that would leave the order of the others ([`replica`] says how).
 //! - All that there is of a slave is one value, [`replica::Downstream`], behind one lock that comes after those of the store: writers
-//!   push into it under the order of writes. So it asks its store nothing: an answer that is weighed against who the store is
+//!   push into it under the order of writes. So it asks its store nothing: an answer that is weighed against the store's lineage
 //!   brings that with it, what is to be done of other slaves and of the store goes out as outputs, and a repair is called under
 //!   the order. A thread that knows of something hands it in at once, and the task of the slave carries out what that wants.
 //! - kvnodes speak a dialect of their own to each other ([`replica::dialect`]), in the same log and window.

@@ -39,7 +39,7 @@ enum WhenFull<K> {
 }
 
 impl<K: Eq + Hash> Once<K> {
-    /// Of so many keys at most: what comes beyond them is not said, so that nobody who chooses keys fills memory or log.
+    /// Of so many keys at most: what comes beyond them is not said, so that a peer that chooses keys fills neither memory nor log.
     pub(crate) fn new(keys_max: usize) -> Self {
         Self { said: AHashMap::new(), keys_max, when_full: WhenFull::Quiet, period: None }
     }

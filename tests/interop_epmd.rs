@@ -51,7 +51,7 @@ fn a_killed_epmd_gets_the_name_again() {
         epmd.start_again();
         epmd.wait_for_name("kv", true);
         assert_eq!(epmd.port_of("kv"), before);
-        // Nothing but the registration was lost: who comes now finds it.
+        // Nothing but the registration was lost: a node that looks now finds it.
         let beam = BeamNode::start(otp, &epmd, "beam");
         beam.ping(kv.name());
         beam.wait_for_global("kv");

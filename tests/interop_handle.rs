@@ -384,7 +384,7 @@ fn changes_that_nobody_takes_are_not_kept_without_a_bound() {
     let expected =
         [put(begun + 1, "a", 1), put(begun + 2, "a", 2), put(begun + 3, "a", 3), WatchEvent::Overrun];
     assert_eq!((&told[..], block_on(changes.next_event())), (&expected[..], Ok(None)));
-    // Nothing is lost to somebody that goes on there.
+    // A watcher that goes on there misses nothing.
     assert_eq!(changes.seq(), Some(begun + 3));
     drop(changes);
     let rest = sums.watch().from(begun + 8).begin();

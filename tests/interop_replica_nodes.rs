@@ -145,7 +145,7 @@ fn a_kvnode_primary_that_was_killed_in_a_stream_of_writes_makes_its_slaves_what_
         let _master = cluster.node("master", SLAVES);
         start_writer(caller);
         wait_in_step(caller, "elixir");
-        // A kvnode keeps what its primary has lost, until somebody says otherwise.
+        // A kvnode keeps what its primary has lost, until an operator says otherwise.
         caller.check_soon(
             "for s <- GenServer.call({:global, :master}, :status).slaves, s.name == {:global, :rust}, do: s.state",
             "[refused: :not_empty]",

@@ -149,7 +149,7 @@ fn connect(server: &Server) -> Result<Caller> {
 
 /// Runs a load on that many connections, and takes the costs around it.
 ///
-/// The connections are its own: one that is kept and not used while other servers are measured has nobody who answers
+/// The connections are its own: a connection that is kept and not used while other servers are measured has no task that answers
 /// its ticks, and a node closes it after its tick time.
 fn measured(
     server: &Server,

@@ -1,4 +1,4 @@
-//! What a node says when it has started: everything that somebody needs to call it.
+//! What a node says when it has started: everything that a caller needs.
 
 use std::fmt::Write;
 use std::path::PathBuf;

@@ -102,7 +102,7 @@ pub(super) struct ClearArgs {
     ask: AskArgs,
 }
 
-/// Terms that are typed, each with the argument's name: read before anybody is asked where that can be, and else with the help of
+/// Terms that are typed, each with the argument's name: read before any node is asked where that can be, and else with the help of
 /// the node.
 struct Typed<'a>(Vec<(&'a str, &'a str, Option<OwnedTerm>)>);
 

@@ -210,7 +210,7 @@ fn request(
     read: impl Fn(Option<&NodeIdentity>) -> Result<Vec<OwnedTerm>, CliError>,
 ) -> Result<OwnedTerm, CliError> {
     let to = to.name()?;
-    // What is mistyped is told before anybody is asked.
+    // What is mistyped is told before any node is asked.
     let early = if term::names_processes(typed) { None } else { Some(read(None)?) };
     ask.with_session(async |session: &Session| {
         let terms = match early {

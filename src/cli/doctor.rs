@@ -364,8 +364,8 @@ async fn speaks_tls(address: SocketAddr) -> bool {
     io_within(STEP, asked).await.is_ok() && TLS_RECORDS.contains(&first[0])
 }
 
-/// What a node calls itself that lets nobody in who calls it by this kind of name: it is tried with the other kind.
-/// `None`: that is not why.
+/// The full name of a node that refuses peers which dial it by this kind of name, found by a try with the other kind.
+/// `None`: the refusal has another reason.
 async fn named_otherwise(
     target: &NodeName,
     kind: NameKind,

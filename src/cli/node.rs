@@ -181,7 +181,7 @@ pub(super) fn main(args: NodeArgs, matches: &ArgMatches, origins: &Origins) -> R
     let tls = args.tls.erl_flags();
     let (kind, config, cookie) = configure(args, matches, origins).map_err(|error| origins.explain(error))?;
     let started = |started: &program::Started| {
-        // Somebody may have closed stdout; the node is none the worse.
+        // Stdout may be closed; the node is none the worse.
         let _ = print(&banner::text(kind, &config.node.connect, &cookie, tls.as_deref(), started));
     };
     program::run(config.clone(), started).map_err(CliError::cannot_run)

@@ -203,7 +203,7 @@ pub(super) fn remove_slave(args: RemoveSlaveArgs) -> Result<(), CliError> {
     let removal = |slave: TermView<'_>| {
         OwnedTerm::write(|w| _ = w.tuple(2).atom("remove_slave").term(slave)).map_err(CliError::usage)
     };
-    // A process of another node than the one that is asked is known by what the status shows alone.
+    // A process of another node than the asked one is known by what the status shows alone.
     if names_processes(&args.slave) {
         let status = request(&args.to, &args.ask, |_| Ok(OwnedTerm::atom("status")))?;
         if let Some(slave) = shown_as(status.view(), &args.slave) {

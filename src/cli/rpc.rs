@@ -119,7 +119,7 @@ pub(super) fn rpc(args: RpcArgs) -> Result<(), CliError> {
 async fn printing<T>(session: &Session, json: bool, work: impl Future<Output = T>) -> T {
     let (tell, told) = smol::channel::bounded(PRINTED_MAX);
     session.node.print_to(Box::new(move |printed| {
-        // More at once than anybody reads.
+        // More at once than a person reads.
         _ = tell.try_send(printed);
     }));
     let show = async |printed: Printed| {

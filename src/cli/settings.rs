@@ -250,14 +250,14 @@ fn read_environment(
     Ok(said)
 }
 
-/// The known name that somebody who wrote this one may have meant.
+/// The known name that a person who wrote this name may have meant.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.map(|known| (strsim::jaro_winkler(name, known), known));
     let best = scored.max_by(|(one, _), (two, _)| one.total_cmp(two));
     best.filter(|(score, _)| *score >= NEAR).map(|(_, known)| known)
 }
 
-/// Sees that a value is one for its flag, and says whose it is when not: in the whole it could be anybody's.
+/// Checks that a value fits its flag, and names the flag when it does not: an error of the whole line would not tell.
 fn check(flags: &[&Arg], word: &str, said: &Said) -> Result<(), CliError> {
     let alone = Command::new("kvnode").no_binary_name(true).args(flags.iter().map(|flag| (*flag).clone()));
     match alone.try_get_matches_from([word]) {

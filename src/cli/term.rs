@@ -42,7 +42,7 @@ pub(super) fn read_or_file(
     OwnedTerm::write(|w| _ = w.binary(&bytes)).map_err(CliError::usage)
 }
 
-/// Reads a term before anybody is asked, so that what is mistyped is told at once. `None`: only the node can tell.
+/// Reads a term before any node is asked, so that what is mistyped is told at once. `None`: only the node can tell.
 ///
 /// # Errors
 /// It is none.

@@ -37,8 +37,8 @@ impl Cookie {
         Ok(Self(text.into()))
     }
 
-    /// Whether it has fewer than [`SHORT_BELOW_CHARACTERS`]: such a one can be guessed from one handshake that somebody
-    /// has seen.
+    /// Whether it has fewer than [`SHORT_BELOW_CHARACTERS`]: such a cookie can be guessed from one handshake that was
+    /// overheard.
     pub fn is_short(&self) -> bool {
         self.0.chars().count() < SHORT_BELOW_CHARACTERS
     }

@@ -95,7 +95,7 @@ impl KeyValueFunctions {
             Name::Global(name) => context.registry.claim_global(name, &process),
         };
         if named.is_err() {
-            // Somebody was faster, since the look above.
+            // Another start was faster, since the look above.
             self.dispatch.exit(process.id, &OwnedTerm::atom("normal").into_bytes());
             return match name.holder(context.registry) {
                 Some(process) => already_started(&process.pid),

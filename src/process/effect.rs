@@ -305,7 +305,7 @@ impl Turn<'_> {
     /// Monitors a process of the node that the message came from, by the connection that it came by: so the monitor and whatever
     /// was said over that connection are lost together. `done` is called once with the reason of the end, `noproc` where there
     /// is no such process and `noconnection` where the connection is lost, however soon there is another one. It is called at
-    /// once where the process is on another node: then the message has outlived its connection, or is of somebody else. From
+    /// once where the process is on another node: then the message has outlived its connection, or comes from another node. From
     /// any thread; must not block.
     pub fn monitor(&mut self, process: &RemoteProcess, done: impl FnOnce(OwnedTerm) + Send + 'static) {
         if **process.node() != *self.peer {

@@ -21,7 +21,7 @@ use crate::etf::{Pid, Reference, SharedBytes, TermWriter};
 pub trait Feed: fmt::Debug + Send + Sync {
     /// The connection to a node has room: writes what waits, as long as there is [room](Feeding::has_room).
     ///
-    /// Called from any thread, by one at a time for one connection, while others who send to that node wait: it must
+    /// Called from any thread, by one at a time for one connection, while other senders to that node wait: it must
     /// neither block nor announce a feed nor send by other ways. A panic is logged: the message that was being written is
     /// taken back, those before it go out, and the feed is asked again when it is announced again.
     fn feed(&self, out: &mut Feeding<'_>) -> More;

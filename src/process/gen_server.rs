@@ -82,7 +82,7 @@ pub trait GenServer: Send + Sync + 'static {
     /// server holds, and cannot stop the end. A call that runs on another connection meanwhile is carried through.
     fn terminate(&self, _reason: TermView<'_>) {}
 
-    /// Somebody asks the process to end (`GenServer.stop/3`, [`ProcessHandle::stop`](crate::ProcessHandle::stop)).
+    /// Another process asks this one to end (`GenServer.stop/3`, [`ProcessHandle::stop`](crate::ProcessHandle::stop)).
     /// `true`: it will, by itself, when it has handled what came before; `false`: it is ended at once.
     fn stop(&self, _reason: TermView<'_>) -> bool {
         false
@@ -100,7 +100,7 @@ pub trait GenServer: Send + Sync + 'static {
         w.atom("nil");
     }
 
-    /// Somebody asks for the state. `None`: it is taken, and answered by [`StateRequest::answer`] later; what is given
+    /// Another process asks for the state. `None`: it is taken, and answered by [`StateRequest::answer`] later; what is given
     /// back is answered with [`state`](Self::state) at once.
     fn ask_state(&self, asked: StateRequest) -> Option<StateRequest> {
         Some(asked)

@@ -35,7 +35,7 @@ pub enum Envelope {
         /// Why.
         reason: OwnedTerm,
     },
-    /// Somebody asks for the state.
+    /// Another process asks for the state.
     State(StateRequest),
     /// The server is to end, when it has handled what came before.
     Stop {

@@ -107,7 +107,7 @@ fn debug(w: &mut TermWriter<'_>, what: TermView<'_>) {
     match (kind.as_str(), is_pair) {
         ("log", true) if get => w.tuple(2).atom("ok").nil(),
         ("statistics", true) if get => w.tuple(2).atom("ok").atom("no_statistics"),
-        // No file is ever written for anybody.
+        // No file is ever written for a caller.
         ("log_to_file", true) if !argument.is_atom("false") => w.tuple(2).atom("error").atom("open_file"),
         ("trace" | "log" | "log_to_file" | "statistics" | "install" | "remove", true)
         | ("no_debug", false) => w.atom("ok"),

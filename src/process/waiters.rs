@@ -134,7 +134,7 @@ impl Waiters {
     }
 
     /// A message came for an alias of ours (erl_dist_protocol, "ALTACT_SIG_SEND" and "ALIAS_SEND"). Any process may send to an alias that
-    /// it knows, as on a BEAM. `payload` is walked only where somebody waits for it.
+    /// it knows, as on a BEAM. `payload` is walked only where a caller waits for it.
     ///
     /// # Errors
     /// The sender's: the payload is no term.

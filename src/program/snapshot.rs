@@ -86,7 +86,7 @@ pub struct StoreSnapshot {
     /// Requests that were not done since then, by why: of those reasons that there were.
     #[serde(default)]
     pub not_done: Vec<NotDone>,
-    /// Who is told of its changes.
+    /// The watches of its changes.
     #[serde(default)]
     pub watches: Watches,
     /// The node of its primary: of the kvnode that it follows, also when that is gone; else the connected node that an
@@ -250,7 +250,7 @@ fn logged() -> Vec<LoggedLine> {
     Vec::new()
 }
 
-/// `writer`: who has sent replicated writes without having introduced itself, and is connected.
+/// `writer`: the connected node that has sent replicated writes without a greeting.
 fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> StoreSnapshot {
     let (primary, primary_standing) = match (watch.primary(), writer) {
         (Some(PrimaryFigures { node, state, seq, lag }), _) => {

@@ -69,7 +69,7 @@ fn to_alias_of(
 fn an_answer_that_finds_its_connection_later_is_sent_as_that_peer_takes_it() {
     let far = |first| Reference { node: "far@h".into(), ..reference(first) };
     for offered in [OTP_29, OTP_27, OTP_23] {
-        // Deferred by the store, and to another node than the one that the call came from.
+        // Deferred by the store, and to another node than that of the call.
         let waiting = Arc::new(Mutex::new(Vec::new()));
         let mut deferring = cluster_with(Late(Arc::clone(&waiting)), DistributionFlags::OFFERED);
         let mut relaying = cluster();

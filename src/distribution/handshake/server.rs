@@ -27,7 +27,7 @@ pub enum ServerStep {
     Accepted {
         /// The last packet of the handshake, with its length. Frames of the connection may follow it in one write.
         send: Vec<u8>,
-        /// Who it is.
+        /// The peer, and what is in force with it.
         accepted: Accepted,
     },
 }
@@ -35,7 +35,7 @@ pub enum ServerStep {
 /// The outcome on the accepting side.
 ///
 /// What the shell knew of the name when it was claimed may have changed since: another connection may have come up
-/// under it. It looks again before it records this one; the one that has just proved the cookie is the newer.
+/// under it. The shell looks again before it records this connection; of two the newer is that which has just proved the cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// The other node.

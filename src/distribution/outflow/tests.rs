@@ -222,7 +222,7 @@ fn large_answers_in_any_number_are_bounded_and_leave_in_order() {
     assert!(left > count as usize * 70_000 && outflow.is_empty() && outflow.room() == Room::FREE);
 }
 
-/// Small answers of very many receivers, behind one frame of which it is not known whom it is for.
+/// Small answers of very many receivers, behind one frame whose receiver is not known.
 #[test]
 fn very_many_receivers_cost_each_what_a_few_do() {
     const RECEIVERS: u32 = 200_000;

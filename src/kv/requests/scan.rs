@@ -39,7 +39,7 @@ pub(in crate::kv) struct Pages(Ranked<rank::Alone, Waiting>);
 #[derive(Default)]
 struct Waiting {
     asked: VecDeque<Later>,
-    /// Somebody reads them.
+    /// A thread reads them at present.
     is_read: bool,
 }
 

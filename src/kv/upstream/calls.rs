@@ -69,7 +69,7 @@ impl<S: Store> KeyValueServer<S> {
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
     pub(in crate::kv) fn call_promote(&self, reports: bool, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         if self.upstream.with(|machine| machine.unpromotable()).is_none() {
-            // Before anybody may write to the primary that it becomes: the former one may have given numbers to writes that did not
+            // Before callers may write to the primary that this store becomes: the former one may have given numbers to writes that did not
             // come here. It is kept with the promotion.
             self.in_order_of_writes(|| {
                 self.store().raise_revision(self.store().revision().saturating_add(LEAP));

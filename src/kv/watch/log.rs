@@ -163,7 +163,7 @@ pub(in crate::kv) struct Log {
     last: u64,
     bytes: usize,
     bounds: Bounds,
-    /// Where each key stands last; only while somebody is shown what is there.
+    /// Where each key stands last; only while a watcher is shown what is there.
     index: Option<Index>,
 }
 

@@ -81,7 +81,7 @@ use crate::process::{Dispatch, Feed, Feeding, More};
 use crate::store::revision::REVISION_RAISED_MAX;
 use crate::store::{Change, Store, StoreError};
 
-/// Looks at whether anybody watches, after the last watcher has left, until the backlog is let go: five minutes.
+/// Looks for a watcher, after the last one has left, until the backlog is let go: five minutes.
 const IDLE_LOOKS_MAX: u32 = 10;
 
 /// What the watchers of a store need of it.

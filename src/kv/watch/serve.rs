@@ -21,7 +21,7 @@ const PAGE_BYTES: usize = 128 << 10;
 /// More writes than may be under way to a store that answers later.
 const UNDER_WAY_MAX: u64 = 1 << 20;
 
-/// It is looked so often whether anybody watches.
+/// How often the store looks whether it has a watcher.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// A store in memory gives numbers to less writes in a millisecond than this.

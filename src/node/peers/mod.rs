@@ -363,7 +363,7 @@ impl fmt::Debug for PeerHandle {
     }
 }
 
-/// The outcome of a try to connect, shared by all who wait for it.
+/// The outcome of a try to connect, shared by all tasks that wait for it.
 #[derive(Clone, Debug)]
 pub struct Pending {
     done: Opened,
@@ -461,7 +461,7 @@ impl Arrival {
 #[derive(Debug, Default)]
 pub struct Peers {
     slots: Mutex<AHashMap<Arc<str>, Slot>>,
-    /// Closed when the next connection comes up; there once somebody waits.
+    /// Closed when the next connection comes up. `None`: no task waits for that.
     next_arrival: Mutex<Option<Latch>>,
     /// How many of them are being connected to.
     connecting: AtomicUsize,

@@ -74,7 +74,7 @@ const MESSAGES_IN_A_ROW: u32 = 64;
 /// then). It should not block the thread for long, as connections share it. A call to itself waits in vain, as on a
 /// BEAM.
 ///
-/// It ends by [`Context::stop`], by [`ProcessHandle::stop`], when somebody ends it from outside (`Process.exit/2`), and
+/// It ends by [`Context::stop`], by [`ProcessHandle::stop`], by an exit signal from outside (`Process.exit/2`), and
 /// with the node. Monitors and links are told the reason. A handler that panics ends the server with the reason
 /// `{:panic, "message"}`, and nothing else.
 ///

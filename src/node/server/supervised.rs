@@ -136,7 +136,7 @@ impl Node {
     /// ```
     ///
     /// A process that ends more often than [`Limits::restarts_max`] times in [`Limits::restart_period`] is started
-    /// again when the period has room, and not given up; nor are others ended for it. A name that somebody of this node
+    /// again when the period has room, and not given up; nor are others ended for it. A name that another process of this node
     /// has taken meanwhile, or a `start` that panics, puts the restart off in the same way. Each restart is logged. One
     /// that is [`Restart::Transient`] ends for good when it is [stopped](ProcessHandle::stop) with the reason `normal`.
     /// All end with the node.

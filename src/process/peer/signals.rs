@@ -103,7 +103,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Ends a process of ours: at once for every signal that comes after, on this connection for all who watch it,
+    /// Ends a process of ours: at once for every signal that comes after, on this connection for all its watchers,
     /// and by an effect everywhere else.
     pub(super) fn end(
         &mut self,

@@ -114,7 +114,7 @@ impl Deferred {
         &self.process.pid
     }
 
-    /// Whether nobody waits any more: the caller's node is gone, or somebody has killed the process.
+    /// Whether no caller waits any more: its node is gone, or the process was killed.
     pub fn is_cancelled(&self) -> bool {
         !self.process.is_alive()
     }

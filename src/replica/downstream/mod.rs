@@ -273,7 +273,7 @@ impl Downstream {
         }
     }
 
-    /// Its driver ends: it will not be followed any more. Of what is to be done only [`Output::Greeting`] is for anybody.
+    /// Its driver ends: the slave is not followed any more. Of the outputs only [`Output::Greeting`] is still to be carried out.
     pub fn abandon(&mut self) {
         self.outputs.retain(|output| matches!(output, Output::Greeting(_)));
         self.enter(Phase::Dropped);
@@ -312,7 +312,7 @@ impl Downstream {
         self.outputs.push_back(Output::Log(event));
     }
 
-    /// Answers the caller that had it added; gives whether anybody waited.
+    /// Answers the caller that had it added; gives whether a caller waited.
     fn settle(&mut self, refusal: Option<Refusal>) -> bool {
         let waited = self.added_until.take().is_some();
         if waited {

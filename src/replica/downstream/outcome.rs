@@ -67,7 +67,7 @@ pub enum PartRead {
 /// What a store is, for an answer that is weighed against it: looked up after the answer has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standpoint {
-    /// Who the store is.
+    /// The store's lineage.
     pub lineage: Lineage,
     /// The number of the last write that it has taken.
     pub seq: u64,

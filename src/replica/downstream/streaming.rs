@@ -102,8 +102,8 @@ impl Downstream {
     }
 
     /// Shows what waits to `send`, in order, until that says `false` for having no more room, or the window is full.
-    /// What its node cannot decode is left out, see [`withheld`](Self::withheld). Nothing is shown where it is not on `node`,
-    /// the one that is sent to: it may have moved since the caller looked. `now` is the monotonic clock.
+    /// What its node cannot decode is left out, see [`withheld`](Self::withheld). Nothing is shown where the slave is not on `node`,
+    /// which `send` sends to: it may have moved since the caller looked. `now` is the monotonic clock.
     pub fn take(
         &mut self,
         node: &str,

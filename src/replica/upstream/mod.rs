@@ -141,7 +141,7 @@ impl Upstream {
         }
     }
 
-    /// Takes another incarnation, before anybody knows the store.
+    /// Takes another incarnation, before any other store knows this one.
     pub const fn live_as(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
     }

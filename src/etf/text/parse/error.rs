@@ -86,7 +86,7 @@ pub enum ParseProblem {
          itself, can be read, and only where that node is known"
     )]
     NodeUnknown,
-    /// A pid, reference or port of another node than the one that is known: its text does not say the incarnation.
+    /// A pid, reference or port of another node than the known one: its text does not say the incarnation.
     #[error(
         "this belongs to another node than the one that is asked; its text does not say of which of that node's \
          lives, so that it cannot be read"

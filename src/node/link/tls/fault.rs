@@ -47,7 +47,7 @@ pub enum TlsFault {
     /// Their certificate is not valid yet.
     #[error("its certificate is not valid yet: look at the clocks of both machines")]
     NotValidYet,
-    /// Their certificate is for other hosts than the one that was dialled.
+    /// Their certificate is for other hosts than the dialled one.
     #[error(
         "its certificate is not for this host{}: that node needs one with the host of its node name as subjectAltName \
          (DNS:HOST)",

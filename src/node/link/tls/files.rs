@@ -182,7 +182,7 @@ fn in_time(path: &Path, chain: &[CertificateDer<'static>]) -> Result<(), TlsErro
     let Ok(verifier) = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build() else {
         return Ok(());
     };
-    // Its dates are looked at before anything else of it; who signed it does not matter here.
+    // The dates of the certificate are looked at before anything else of it; its signer does not matter here.
     match verifier.verify_client_cert(own, others, UnixTime::now()) {
         Err(Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
     use crate::node::link::tls::verify::tests::path;
 
-    /// Shakes hands in memory; who fails, if one does.
+    /// Shakes hands in memory; gives the side that fails, if one does.
     fn shake(theirs: &TlsSide, ours: &TlsSide) -> Result<(), &'static str> {
         let host = ServerName::try_from("host").unwrap();
         let mut client = ClientConnection::new(Arc::new(client(theirs).unwrap()), host).unwrap();

@@ -487,7 +487,7 @@ fn it_is_asked_once_in_a_while_and_never_twice_at_once() {
     assert_eq!(line.taken().1, None);
     line.pass();
     assert!(line.taken().1.is_some());
-    // Where somebody waits, at once.
+    // Where a caller waits, at once.
     let (_, stream) = line.slave.phase.stream().expect("it is followed");
     let mark = Mark { session: stream.session, up_to: stream.log.sent_up_to() };
     line.acknowledged(mark);

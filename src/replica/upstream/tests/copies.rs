@@ -138,7 +138,7 @@ fn no_two_copies_into_a_store_have_one_number_whatever_comes_between_them() {
     let begin = |session| Input::Mark { session, seq: 10, mark: CopyMark::Begin, can_put_aside: false };
     let mut upstream = upstream_behind_a_copy();
     let first = upstream.copy();
-    // Left off: until it is known who the primary is, what is written counts as before.
+    // Left off: until the primary is known, what is written counts as before.
     down(&mut upstream, &greeting(0, &[1], 1));
     assert_eq!((upstream.copy(), upstream.take_rest(first)), (first, None));
     greet(&mut upstream, greeting(0, &[1], 2), FREE).expect("it is a slave");

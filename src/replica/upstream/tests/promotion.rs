@@ -184,7 +184,7 @@ fn of_an_own_promotion_nobody_else_is_the_primary_and_of_anothers_not_who_has_fo
     let mut owner = Upstream::new(OWN, was_slave, false);
     assert_eq!(reply(&hand(&mut owner, Input::Promote { reports: false })), Answer::Ok);
     let around = Around { is_empty: false, ..FREE };
-    // It is kept who it is over a restart, which gives another incarnation.
+    // Its role is kept over a restart, which gives another incarnation.
     let mut owner = started_again(owner.durable(), OWN + 1);
     assert!(owner.is_owner() && !owner.lineage().is_orphan());
     let of = |lineage: Lineage| Greeting { lineage, ..greeting(1, &[9], 1) };
@@ -199,13 +199,13 @@ fn of_an_own_promotion_nobody_else_is_the_primary_and_of_anothers_not_who_has_fo
     assert_eq!(slave.lineage().incarnation(), started);
     assert_eq!(greet(&mut owner, of(slave.lineage()), around), Err("superseded"));
     assert_eq!(greet(&mut upstream(), of(slave.lineage()), FREE), Err("superseded"));
-    // Also while it greets others itself, it takes who is above it; what its slaves are there is told apart.
+    // Also while it greets others itself, it takes the primary above it; what its slaves are there is told apart.
     slave.greeting(true);
     let higher = Lineage { path: vec![started + 1], ..owner.lineage() };
     let greeted = greet(&mut slave, of(higher), around).expect("it is a slave again");
     assert!(is_demoted(&greeted) && !logs(&greeted).iter().any(|event| matches!(event, Event::Demoted(_))));
     assert!(!slave.lineage().is_orphan());
-    // Who has removed it has no claim to it any more.
+    // The primary that has removed it has no claim to it any more.
     hand(&mut slave, Input::Bye { session: 1 });
     assert!(!slave.lineage().is_orphan() && slave.durable().role == TermRole::None);
     assert_eq!(greet(&mut owner, of(slave.lineage()), around), Err("superseded"));

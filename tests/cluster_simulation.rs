@@ -142,6 +142,7 @@ impl World {
         let (one, other) = (self.random.index(nodes), self.random.index(nodes));
         self.watch_some();
         self.clear_some();
+        self.lose_clear(wild);
         if self.is_restless && self.random.one_in(12) {
             return self.restless_step(one, other);
         }
@@ -296,6 +297,8 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     world.watching = watching.one_in(3).then_some(watching);
     let mut clearing = Random::new(seed.rotate_left(32) ^ 0xC1EA);
     world.clearing = clearing.one_in(3).then_some(clearing);
+    let mut losing = Random::new(seed.rotate_left(16) ^ 0x105E);
+    world.losing = losing.one_in(3).then_some(losing);
     if one_tree {
         world.settle();
     }

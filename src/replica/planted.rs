@@ -35,6 +35,8 @@ rules! {
     Window,
     /// A kvnode has a write of several keys whole, or nothing of it.
     ManyWhole,
+    /// Of a deletion of all keys that is lost, everything is missed.
+    LostClear,
     /// Past the bound of the keys that a slave has missed, everything is copied to it.
     MissedBound,
     /// A repair sends the deletion of a key that is there no more.

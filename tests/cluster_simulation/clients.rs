@@ -198,17 +198,22 @@ impl World {
         });
     }
 
-    /// Empties a primary now and then. What it held is older than that.
+    /// Empties a primary now and then.
     pub fn clear_some(&mut self) {
         let primaries = self.primaries();
         let Some(random) = self.clearing.as_mut().filter(|_| !primaries.is_empty()) else { return };
         let (is_time, node) = (random.one_in(40), random.pick(&primaries));
         if is_time {
-            self.writes += 1;
-            self.deleted.extend((0..KEYS).map(|key| (key, self.writes)));
-            self.counts.clears += 1;
-            self.call(node, Asked::Write, |w| _ = w.atom("clear"));
+            self.empty(node);
         }
+    }
+
+    /// What a primary holds is older than this.
+    pub fn empty(&mut self, node: usize) {
+        self.writes += 1;
+        self.deleted.extend((0..KEYS).map(|key| (key, self.writes)));
+        self.counts.clears += 1;
+        self.call(node, Asked::Write, |w| _ = w.atom("clear"));
     }
 
     /// Some writes of a primary that answers later are under way, and some of them done, in whatever order.

@@ -91,6 +91,7 @@ counts! {
     ending: "Keys that were to end.",
     many: "Writes of several keys.",
     clears: "Stores that were emptied.",
+    clears_lost: "The same, while a slave that had everything was lost.",
     watches: "Watches.",
     events: "What watchers were told.",
     overruns: "Watches that were over, as what came was too much or not known key by key.",
@@ -138,6 +139,8 @@ pub struct World {
     pub watching: Option<Random>,
     /// Stores are emptied. The same of what is drawn for that.
     pub clearing: Option<Random>,
+    /// Slaves are lost as their primaries are emptied. The same of what is drawn for that.
+    pub losing: Option<Random>,
     /// Nothing breaks any more.
     pub is_calm: bool,
     /// The clock that people read, which goes back at times.
@@ -213,6 +216,7 @@ impl World {
             has_ends: false,
             watching: None,
             clearing: None,
+            losing: None,
             is_calm: false,
             unix_ms: UNIX_MS,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),

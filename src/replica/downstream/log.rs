@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use crate::etf::{TermWriter, Traits, encode};
 
 use crate::replica::dialect::{self, CopyMark, Dialect};
+use crate::replica::planted::{Rule, planted};
 use crate::replica::source::ReplicaWrite;
 
 struct Entry {
@@ -268,7 +269,7 @@ impl Lost {
     fn see(&mut self, entry: &Entry, key: &mut impl FnMut(&[u8])) {
         self.marks |= match entry.about {
             About::Mark(mark) => matches!(mark, CopyMark::Begin | CopyMark::End),
-            About::Clear => true,
+            About::Clear => !planted(Rule::LostClear),
             About::Key(_) | About::Canonical(_) | About::Keys(_) => false,
         };
         for lost in entry.keys() {

@@ -26,6 +26,8 @@ mod deferred;
 mod drive;
 #[path = "support/dropped.rs"]
 mod dropped;
+#[path = "cluster_simulation/edits.rs"]
+mod edits;
 #[cfg(feature = "planted")]
 #[path = "cluster_simulation/faults.rs"]
 mod faults;
@@ -136,6 +138,13 @@ impl World {
         }
     }
 
+    /// The same in some worlds, more often than chance has it.
+    fn lose_more(&mut self, wild: bool) {
+        if self.losing.as_mut().is_some_and(|random| random.one_in(25)) {
+            self.lose_slave(wild);
+        }
+    }
+
     /// `wild`: nodes are killed, and slaves added and removed. `root`: only its slaves are promoted.
     fn step(&mut self, wild: bool, root: Option<usize>) {
         let nodes = self.nodes.len();
@@ -143,6 +152,8 @@ impl World {
         self.watch_some();
         self.clear_some();
         self.lose_clear(wild);
+        self.lose_more(wild);
+        self.edit_some();
         if self.is_restless && self.random.one_in(12) {
             return self.restless_step(one, other);
         }
@@ -299,6 +310,10 @@ fn run(seed: u64, start: Instant, counts: &mut Counts) -> (u64, u64) {
     world.clearing = clearing.one_in(3).then_some(clearing);
     let mut losing = Random::new(seed.rotate_left(16) ^ 0x105E);
     world.losing = losing.one_in(3).then_some(losing);
+    let mut editing = Random::new(seed.rotate_left(48) ^ 0xED17);
+    if editing.one_in(3) {
+        world.begin_edits(editing);
+    }
     if one_tree {
         world.settle();
     }

@@ -94,6 +94,10 @@ impl Served for Beam {
         panic!("it has none")
     }
 
+    fn ends(&self) -> Data {
+        panic!("it knows of no end")
+    }
+
     fn next_due(&self) -> Option<u64> {
         None
     }

@@ -10,6 +10,8 @@ use kvnode::replica::{Lineage, PrimaryStanding, SlaveName, SlaveState, Standing}
 
 use super::clients::{Asked, Call};
 use super::drive;
+use super::edits::Left;
+use super::node::Life;
 use super::shelf::Data;
 use super::world::World;
 
@@ -108,7 +110,7 @@ pub struct Confirmed {
     pub incarnation: u64,
     /// How often that had changed its lineage by then.
     pub turns: u64,
-    pub pair: (u64, u64),
+    pub left: Vec<Left>,
     pub had: Vec<Had>,
 }
 
@@ -189,22 +191,23 @@ impl World {
         }
         // One more for this promotion.
         let turns = self.turns.get(&own).copied().unwrap_or(0);
-        for Confirmed { incarnation, turns: then, pair: (key, value), had } in &self.confirmed {
+        for Confirmed { incarnation, turns: then, left, had } in &self.confirmed {
             let is_it = |had: &Had| had.incarnation == own && had.turns + 1 == turns;
             // A primary that has followed others since has dropped it itself.
             if !had.iter().any(is_it) || self.turns.get(incarnation) != Some(then) {
                 continue;
             }
-            // What is done and waits in the order for a write with a lower number is not what its slaves have, and is there.
-            let has = match &self.nodes[node].drive {
-                Some(drive) => drive::present(drive, *key),
-                None => observed.data.get(key).copied(),
-            };
-            let is_deleted = has.is_none() && self.deleted.get(key).is_some_and(|deleted| deleted > value);
-            assert!(
-                has >= Some(*value) || is_deleted,
-                "{node} is promoted without {{{key}, {value}}} of {incarnation:x}, which it has confirmed: {has:?}"
-            );
+            for left in left {
+                // What is done and waits in the order for a write with a lower number is not what its slaves have, and is there.
+                let has = match &self.nodes[node].drive {
+                    Some(drive) => drive::present(drive, left.key),
+                    None => observed.data.get(&left.key).copied(),
+                };
+                assert!(
+                    left.is_held(has, &self.deleted),
+                    "{node} is promoted without {left:?} of {incarnation:x}, which it has confirmed: {has:?}"
+                );
+            }
             self.counts.held += 1;
         }
     }
@@ -397,6 +400,9 @@ impl World {
         lineage: &Lineage,
     ) {
         let (is_written, in_memory) = (self.is_written(node), self.nodes[node].drive.is_none());
+        if !self.groups.is_empty() && is_written {
+            self.check_whole(node, figures, lineage);
+        }
         let observed = &mut self.observed[node];
         let (data, incarnation) = (Arc::clone(&observed.data), observed.incarnation);
         let mut is_new = observed.seq != seq || data != *before;
@@ -465,6 +471,22 @@ impl World {
         assert!(!is_half, "a copy is seen by half at {node}");
         self.counts.copying += u64::from(is_copying && !observed.is_copying);
         observed.is_copying = is_copying;
+    }
+
+    /// What all have who have everything of a store that has never followed another: whole writes.
+    fn check_whole(&self, node: usize, figures: Option<&PrimaryFigures>, lineage: &Lineage) {
+        let root = match figures {
+            None => Some(self.life(node).incarnation),
+            Some(figures) if figures.state == PrimaryStanding::Following => Self::primary_of(lineage),
+            Some(_) => None,
+        };
+        let is_it = |life: &&Life| Some(life.incarnation) == root && life.started_empty;
+        let is_there = self.nodes.iter().filter_map(|node| node.life.as_ref()).any(|life| is_it(&life));
+        // Where its lineage is being looked at first it is not noted yet.
+        let turns = root.and_then(|root| self.turns.get(&root)).copied().unwrap_or(0);
+        if is_there && turns <= 1 && !(figures.is_none() && self.observed[node].was_slave) {
+            self.check_groups(node, &self.observed[node].data);
+        }
     }
 
     /// A primary in whose place another was promoted keeps elsewhere what it drops.
@@ -538,7 +560,7 @@ impl World {
             let is_kept = told.contains(&format!("{{{key}, {value}}}"));
             let is_lost = observed.data.get(&key) != Some(&value);
             assert!(
-                is_kept || !is_lost || has(key, value) || self.ending.contains(&value),
+                is_kept || !is_lost || has(key, value) || self.ending.may_end(key, value),
                 "{node} has dropped {{{key}, {value}}}: {told:?}"
             );
             self.counts.reported += u64::from(is_kept);
@@ -562,10 +584,11 @@ impl World {
             })
         });
         for Call { asked, .. } in self.calls.values_mut() {
-            let Asked::Confirmed { incarnation, seq, pair: (key, value), had, .. } = asked else { continue };
-            if *incarnation == observed.incarnation {
+            let Asked::Confirmed { incarnation, seq, left, had, .. } = asked else { continue };
+            if *incarnation == observed.incarnation && !left.is_empty() {
                 let last = (observed.seq, Arc::clone(&observed.data));
-                let mut held = between.iter().chain([&last]).filter(|(_, data)| data.get(key) == Some(value));
+                let is_done = |data: &Data| left.iter().all(|left| left.is_in(data));
+                let mut held = between.iter().chain([&last]).filter(|(_, data)| is_done(data));
                 *seq = seq.or_else(|| held.next().map(|(seq, _)| *seq));
             }
             let has_it = |(primary, last)| primary == *incarnation && seq.is_some_and(|seq| last >= seq);
@@ -624,9 +647,9 @@ impl World {
         }
         let (incarnation, data, is_mixed) = (life.incarnation, life.server.data(), life.server.writers() > 1);
         for Call { asked, .. } in self.calls.values_mut() {
-            let Asked::Confirmed { pair: (key, value), had, .. } = asked else { continue };
-            let is_deleted = self.deleted.get(key).is_some_and(|deleted| deleted > value);
-            let has = data.get(key).map_or(is_deleted, |has| has >= value);
+            let Asked::Confirmed { left, had, .. } = asked else { continue };
+            let is_held = |left: &Left| left.is_held(data.get(&left.key).copied(), &self.deleted);
+            let has = !left.is_empty() && left.iter().all(is_held);
             if (has || is_mixed) && !had.iter().any(|had| had.incarnation == incarnation) {
                 had.push(Had { incarnation, turns: 0 });
             }

@@ -9,6 +9,7 @@ use kvnode::replica::{Refusal, SlaveName};
 
 use super::checks::{Confirmed, Had};
 use super::drive::Drive;
+use super::edits::{Expects, Left};
 use super::node::{CLIENT, frames_of};
 use super::shelf::term;
 use super::world::World;
@@ -20,14 +21,17 @@ pub const KEYS: u64 = 10;
 #[derive(Clone, Debug)]
 pub enum Asked {
     Write,
+    /// Something that is answered so.
+    Edit(Expects),
     /// A write that so many slaves are to have, with its number under the primary's incarnation once that is known, and the
     /// lives of those that have it or had it.
     Confirmed {
         incarnation: u64,
         seq: Option<u64>,
-        pair: (u64, u64),
+        left: Vec<Left>,
         want: u64,
         had: Vec<Had>,
+        expects: Expects,
     },
     AddSlave {
         is_own: bool,
@@ -102,10 +106,18 @@ impl World {
         let may_fail = self.nodes[call.node].drive.is_some() || self.nodes[call.node].was_full;
         let has_failed = may_fail && reason.is_some_and(is_refusal);
         self.counts.failed += u64::from(has_failed);
+        let is_unconfirmed = reason.and_then(TermView::as_tuple::<3>).is_some();
         match call.asked {
-            Asked::Write | Asked::Confirmed { .. } if has_failed => {}
+            Asked::Write | Asked::Edit(_) | Asked::Confirmed { .. } if has_failed => {}
             Asked::Write => assert!(is_ok, "{reply:?}"),
-            Asked::Confirmed { incarnation, pair, want, had, .. } if is_ok => {
+            Asked::Edit(expects) => self.counts.guarded += u64::from(expects.check(reply)),
+            Asked::Confirmed { incarnation, seq, left, want, had, expects } if !is_unconfirmed => {
+                // What has changed nothing, no slave need have.
+                let has_changed_nothing = expects.check(reply) || left.is_empty() && seq.is_none();
+                if has_changed_nothing {
+                    self.counts.guarded += u64::from(!left.is_empty());
+                    return;
+                }
                 let slaves = self.life(call.node).server.slaves();
                 let told = |slave: &std::sync::Arc<SlaveEntry>| {
                     let confirmed = slave.machine().confirmed();
@@ -114,12 +126,12 @@ impl World {
                 let slaves: Vec<String> = slaves.iter().map(told).collect();
                 assert!(
                     had.len() as u64 >= want,
-                    "{pair:?} of {} is confirmed by {want}, and {had:x?} have it: {slaves:?}",
+                    "{left:?} of {} is confirmed by {want}, and {had:x?} have it: {slaves:?}",
                     call.node
                 );
                 self.counts.confirmed += 1;
                 let turns = self.turns.get(&incarnation).copied().unwrap_or(0);
-                self.confirmed.push(Confirmed { incarnation, turns, pair, had });
+                self.confirmed.push(Confirmed { incarnation, turns, left, had });
             }
             Asked::Confirmed { want, .. } => {
                 let [unconfirmed, have, wanted] = reason.and_then(TermView::as_tuple::<3>).expect("a reason");
@@ -152,13 +164,15 @@ impl World {
 
     /// Writes a random key at a store; `want`: as a confirmed write.
     pub fn write(&mut self, node: usize, want: Option<u64>) {
-        self.writes += 1;
-        let pair = (self.random.below(KEYS), self.writes);
+        let value = self.next_value();
+        let pair = (self.random.below(KEYS), value);
         let (key, value) = (term(pair.0), term(pair.1));
         let incarnation = self.life(node).incarnation;
         match want {
             Some(want) => {
-                let asked = Asked::Confirmed { incarnation, seq: None, pair, want, had: Vec::new() };
+                let left = vec![Left { key: pair.0, value: Some(pair.1), number: pair.1 }];
+                let (had, expects) = (Vec::new(), Expects::DONE);
+                let asked = Asked::Confirmed { incarnation, seq: None, left, want, had, expects };
                 self.call(node, asked, |w| {
                     w.tuple(4).atom("put").raw(&key).raw(&value);
                     w.list(1).tuple(2).atom("confirm").unsigned(want).nil();
@@ -171,7 +185,7 @@ impl World {
             // Nobody but its primary knows when it goes.
             None if self.has_ends && self.random.one_in(4) => {
                 self.deleted.insert(pair.0, pair.1);
-                self.ending.insert(pair.1);
+                self.ending.put(pair.1);
                 self.counts.ending += 1;
                 let ttl = 1 + self.random.below(4_000);
                 self.call(node, Asked::Write, |w| {
@@ -187,12 +201,13 @@ impl World {
     /// Writes this pair and others at once: their values follow one another.
     fn write_many(&mut self, node: usize, (key, first): (u64, u64)) {
         let keys = 2 + self.random.below(3);
-        self.writes += keys - 1;
+        let stride = self.stride;
+        self.writes += (keys - 1) * stride;
         self.counts.many += 1;
         self.call(node, Asked::Write, |w| {
             w.tuple(2).atom("put_many").list(keys as usize);
             for more in 0..keys {
-                w.tuple(2).raw(&term((key + more) % KEYS)).raw(&term(first + more));
+                w.tuple(2).raw(&term((key + more) % KEYS)).raw(&term(first + more * stride));
             }
             w.nil();
         });
@@ -210,8 +225,8 @@ impl World {
 
     /// What a primary holds is older than this.
     pub fn empty(&mut self, node: usize) {
-        self.writes += 1;
-        self.deleted.extend((0..KEYS).map(|key| (key, self.writes)));
+        let number = self.next_value();
+        self.deleted.extend((0..KEYS).map(|key| (key, number)));
         self.counts.clears += 1;
         self.call(node, Asked::Write, |w| _ = w.atom("clear"));
     }

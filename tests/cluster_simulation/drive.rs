@@ -48,6 +48,10 @@ impl Look for Drive {
         self.at_rest().iter().map(|(key, held)| (number(key), held.revision)).collect()
     }
 
+    fn ends(&self) -> Data {
+        self.at_rest().iter().map(|(key, held)| (number(key), held.deadline)).collect()
+    }
+
     fn take_replaced(&self) -> Option<Data> {
         None
     }

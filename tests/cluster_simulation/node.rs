@@ -38,6 +38,8 @@ pub trait Served: GenServer {
     fn data_at(&self, seq: u64) -> Data;
     fn revisions(&self) -> Data;
     fn take_replaced(&self) -> Option<Data>;
+    /// When each key ends, by the store's clock; 0: it stays.
+    fn ends(&self) -> Data;
 
     /// As [`Store::next_due`](kvnode::store::Store::next_due).
     fn next_due(&self) -> Option<u64>;
@@ -87,6 +89,10 @@ impl<S: Look> Served for KeyValueServer<S> {
 
     fn take_replaced(&self) -> Option<Data> {
         self.store().take_replaced()
+    }
+
+    fn ends(&self) -> Data {
+        self.store().ends()
     }
 
     fn next_due(&self) -> Option<u64> {

@@ -28,6 +28,9 @@ pub trait Look: Store {
     /// The revision of each key, once nothing is under way.
     fn revisions(&self) -> Data;
 
+    /// When each key ends; 0: it stays.
+    fn ends(&self) -> Data;
+
     /// What a copy has taken the place of since this was asked last.
     fn take_replaced(&self) -> Option<Data>;
 }
@@ -58,6 +61,16 @@ impl Shelf {
 
     fn changed(&self) {
         self.changes.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something of each value.
+    fn of_each(&self, what: impl Fn(Value<'_>) -> u64) -> Data {
+        let data = self.data.lock();
+        let of = |key: &u64| {
+            let what = |value: Option<Value<'_>>| what(value.expect("it is there"));
+            (*key, self.entries.get(&term(*key), what, || panic!("at once")).expect("at once"))
+        };
+        data.keys().map(of).collect()
     }
 
     /// A key may have changed.
@@ -113,12 +126,11 @@ impl Look for Shelf {
     }
 
     fn revisions(&self) -> Data {
-        let data = self.data.lock();
-        let revision = |key: &u64| {
-            let of = |value: Option<Value<'_>>| value.expect("it is there").revision;
-            (*key, self.entries.get(&term(*key), of, || panic!("at once")).expect("at once"))
-        };
-        data.keys().map(revision).collect()
+        self.of_each(|value| value.revision)
+    }
+
+    fn ends(&self) -> Data {
+        self.of_each(|value| value.deadline)
     }
 
     fn take_replaced(&self) -> Option<Data> {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::checks::{Confirmed, History, Observed};
 use super::clients::{Call, KEYS};
 use super::drive::Drive;
+use super::edits::{Ending, Groups};
 use super::names::GlobalName;
 use super::network::{End, Item};
 use super::node::{CLIENT, Clock, Life, UNIX_MS, VirtualNode, Wake, frames_of};
@@ -90,6 +91,11 @@ counts! {
     slow: "Connections that were slow for a while.",
     ending: "Keys that were to end.",
     many: "Writes of several keys.",
+    edits: "Requests that looked at what was there, or said when it ends.",
+    transacts: "Transactions.",
+    guarded: "The same, of which a guard did not hold.",
+    clears_confirmed: "Stores that were emptied, as slaves were to have too.",
+    whole: "Writes of several keys that a watcher was told of as a whole.",
     clears: "Stores that were emptied.",
     clears_lost: "The same, while a slave that had everything was lost.",
     watches: "Watches.",
@@ -141,6 +147,8 @@ pub struct World {
     pub clearing: Option<Random>,
     /// Slaves are lost as their primaries are emptied. The same of what is drawn for that.
     pub losing: Option<Random>,
+    /// Stores are asked for what looks at what they have. The same of what is drawn for that.
+    pub editing: Option<Random>,
     /// Nothing breaks any more.
     pub is_calm: bool,
     /// The clock that people read, which goes back at times.
@@ -164,12 +172,15 @@ pub struct World {
     pub turns: BTreeMap<u64, u64>,
     /// How often all of them together.
     pub turned: u64,
-    /// Writes so far: the last value.
+    /// The last value.
     pub writes: u64,
+    /// How far two values lie apart.
+    pub stride: u64,
+    /// Writes of several keys at once.
+    pub groups: Groups,
     /// When each key was deleted last, as the number of a write.
     pub deleted: BTreeMap<u64, u64>,
-    /// Values that were put for a while.
-    pub ending: BTreeSet<u64>,
+    pub ending: Ending,
     pub confirmed: Vec<Confirmed>,
     pub calls: BTreeMap<u32, Call>,
     pub next_call: u32,
@@ -217,6 +228,7 @@ impl World {
             watching: None,
             clearing: None,
             losing: None,
+            editing: None,
             is_calm: false,
             unix_ms: UNIX_MS,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),
@@ -233,10 +245,12 @@ impl World {
             turns: BTreeMap::new(),
             turned: 0,
             writes: 0,
+            stride: 1,
+            groups: Groups::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             deleted: BTreeMap::new(),
-            ending: BTreeSet::new(),
+            ending: Ending::default(),
             confirmed: Vec::new(),
             refused: BTreeSet::new(),
             cycles: BTreeMap::new(),

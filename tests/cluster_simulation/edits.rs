@@ -92,6 +92,19 @@ impl Group {
 /// Writes of several keys, by each value that they alone have put.
 pub type Groups = BTreeMap<u64, Arc<Group>>;
 
+/// What a store has.
+struct There {
+    now: u64,
+    /// What a reader finds.
+    present: Data,
+    revisions: Data,
+    /// When each key ends; 0: it stays.
+    ends: Data,
+}
+
+/// What keys get: each a value, and when that ends.
+type Written = BTreeMap<u64, Option<(u64, u64)>>;
+
 #[derive(Clone, Copy, Debug)]
 enum Guard {
     Equal(u64, u64),
@@ -185,7 +198,8 @@ impl Guard {
         }
     }
 
-    fn holds(self, present: &Data, revisions: &Data) -> bool {
+    fn holds(self, there: &There) -> bool {
+        let There { present, revisions, .. } = there;
         match self {
             Self::Equal(key, value) => present.get(&key) == Some(&value),
             Self::Revision(key, revision) => {
@@ -316,35 +330,37 @@ impl Request {
         }
     }
 
-    /// What it is answered, and what the keys have that it writes.
-    fn outcome(&self, present: &Data, revisions: &Data) -> (Vec<u8>, BTreeMap<u64, Option<u64>>) {
-        let has = |key: &u64| present.get(key).copied();
-        let atom =
-            |is: bool, name: &str, otherwise: &str| encode(|w| _ = w.atom(if is { name } else { otherwise }));
-        let done = |after: Vec<(u64, Option<u64>)>| (atom(true, "ok", "ok"), after.into_iter().collect());
-        let when = |is: bool, key: u64, value: Option<u64>| {
-            let after = is.then_some((key, value)).into_iter().collect();
-            (atom(is, "true", "false"), after)
+    /// What it is answered, and what the keys have that it writes. What it puts ends at `end`, if something was said.
+    fn outcome(&self, there: &There, end: Option<u64>) -> (Vec<u8>, Written) {
+        let has = |key: &u64| there.present.get(key).copied();
+        let ends = |key: &u64| there.ends.get(key).copied().unwrap_or(0);
+        let given = end.unwrap_or(0);
+        let atom = |name: &str| encode(|w| _ = w.atom(name));
+        let one = |key: u64, value: u64, end: u64| Written::from([(key, Some((value, end)))]);
+        let when = |is: bool, key: u64, value: u64, end: u64| match is {
+            true => (atom("true"), one(key, value, end)),
+            false => (atom("false"), Written::new()),
         };
-        let value_of = |key: &u64| has(key).map_or_else(|| atom(true, "nil", "nil"), term);
+        let value_of = |key: &u64| has(key).map_or_else(|| atom("nil"), term);
         match self {
             Self::Transact { guards, changes } => {
-                if let Some(failed) = guards.iter().find(|guard| !guard.holds(present, revisions)) {
+                if let Some(failed) = guards.iter().find(|guard| !guard.holds(there)) {
                     let answer = encode(|w| {
                         w.tuple(2).atom("error").tuple(2).atom("failed");
                         failed.write(w);
                     });
-                    return (answer, BTreeMap::new());
+                    return (answer, Written::new());
                 }
-                let (mut after, mut results) = (BTreeMap::new(), Vec::new());
+                let (mut after, mut results) = (Written::new(), Vec::new());
                 for (key, step) in changes {
-                    let before = after.get(key).copied().unwrap_or_else(|| has(key));
+                    let is_there = || has(key).map(|value| (value, ends(key)));
+                    let before = after.get(key).copied().unwrap_or_else(is_there);
                     let (now, result) = match step {
-                        Step::Put(value) => (Some(*value), None),
+                        Step::Put(value) => (Some((*value, given)), None),
                         Step::Delete => (None, None),
                         Step::Add(by) => {
-                            let sum = before.unwrap_or(0) + by;
-                            (Some(sum), Some(sum))
+                            let (value, ends) = before.unwrap_or((0, given));
+                            (Some((value + by, end.unwrap_or(ends))), Some(value + by))
                         }
                     };
                     after.insert(*key, now);
@@ -359,19 +375,26 @@ impl Request {
                 });
                 (answer, after)
             }
-            Self::PutMany(pairs) => done(pairs.iter().map(|(key, value)| (*key, Some(*value))).collect()),
-            Self::DeleteMany(keys) => done(keys.iter().map(|key| (*key, None)).collect()),
-            Self::Put(key, value) => done(vec![(*key, Some(*value))]),
-            Self::Delete(key) => done(vec![(*key, None)]),
-            Self::Clear => done((0..KEYS).map(|key| (key, None)).collect()),
+            Self::PutMany(pairs) => {
+                let after = pairs.iter().map(|(key, value)| (*key, Some((*value, given))));
+                (atom("ok"), after.collect())
+            }
+            Self::DeleteMany(keys) => (atom("ok"), keys.iter().map(|key| (*key, None)).collect()),
+            Self::Put(key, value) => (atom("ok"), one(*key, *value, given)),
+            Self::Delete(key) => (atom("ok"), Written::from([(*key, None)])),
+            Self::Clear => (atom("ok"), (0..KEYS).map(|key| (key, None)).collect()),
             Self::Count(key, value) => {
                 let sum = has(key).map_or(*value, |has| has + 1);
-                (term(sum), BTreeMap::from([(*key, Some(sum))]))
+                let kept = has(key).map_or(given, |_| ends(key));
+                (term(sum), one(*key, sum, end.unwrap_or(kept)))
             }
-            Self::PutNew(key, value) => when(has(key).is_none(), *key, Some(*value)),
-            Self::Replace(key, value) => when(has(key).is_some(), *key, Some(*value)),
-            Self::Touch(key, _) | Self::Persist(key) => when(has(key).is_some(), *key, has(key)),
-            Self::GetAndPut(key, value) => (value_of(key), BTreeMap::from([(*key, Some(*value))])),
+            Self::PutNew(key, value) => when(has(key).is_none(), *key, *value, given),
+            Self::Replace(key, value) => when(has(key).is_some(), *key, *value, given),
+            Self::Touch(key, millis) => {
+                when(has(key).is_some(), *key, has(key).unwrap_or(0), there.now + millis)
+            }
+            Self::Persist(key) => when(has(key).is_some(), *key, has(key).unwrap_or(0), 0),
+            Self::GetAndPut(key, value) => (value_of(key), one(*key, *value, given)),
             Self::Pop(key) => (value_of(key), has(key).map(|_| (*key, None)).into_iter().collect()),
         }
     }
@@ -408,8 +431,8 @@ impl World {
         let now = self.life(node).posts.store_ms();
         let mut present = before.clone();
         present.retain(|key, _| ends.get(key).is_none_or(|ends| !is_at_once || *ends == 0 || *ends > now));
-
-        let request = self.draw_request(random, &present, &revisions);
+        let there = There { now, present, revisions, ends };
+        let request = self.draw_request(random, &there);
         let parts = request.parts();
         let ttl = (request.takes_ttl() && random.one_in(4)).then(|| 1 + random.below(4_000));
         self.note_edit(&request, &parts, ttl.is_some(), &before);
@@ -423,7 +446,7 @@ impl World {
         let is_seen = is_at_once || is_plain && is_known && (is_put || deletes);
         let want = Some(1 + random.below(2)).filter(|_| random.one_in(4) && is_seen);
 
-        let (answer, written) = request.outcome(&present, &revisions);
+        let (answer, written) = request.outcome(&there, ttl.map(|ttl| now + ttl));
         let text = format!("{:?}", TermView::parse(&answer).expect("a term"));
         let expects = Expects { exactly: is_at_once.then_some(text), shape: request.shape() };
         let (number, incarnation) = (self.writes + STRIDE - 1, self.life(node).incarnation);
@@ -452,7 +475,8 @@ impl World {
         let seq = self.life(node).source().seq();
         self.call(node, asked, |w| request.write(w, &options));
         if is_at_once {
-            self.check_edited(node, call, seq, &before, &written, number);
+            let before = (before, there.ends);
+            self.check_edited(node, (call, seq, number), before, &written);
         }
     }
 
@@ -460,26 +484,30 @@ impl World {
     fn check_edited(
         &mut self,
         node: usize,
-        call: u32,
-        seq: u64,
-        before: &Data,
-        written: &BTreeMap<u64, Option<u64>>,
-        number: u64,
+        (call, seq, number): (u32, u64, u64),
+        before: (Data, Data),
+        written: &Written,
     ) {
         let mut after = before.clone();
         for (key, value) in written {
             match value {
-                Some(value) => _ = after.insert(*key, *value),
-                None => _ = after.remove(key),
+                Some((value, end)) => _ = (after.0.insert(*key, *value), after.1.insert(*key, *end)),
+                None => _ = (after.0.remove(key), after.1.remove(key)),
             }
         }
-        let (data, done) = (self.life(node).server.data(), self.life(node).source().seq());
-        let had_no_room = self.nodes[node].was_full && data == *before;
-        assert!(data == after || had_no_room, "{node} held {before:?}, and holds {data:?}, not {after:?}");
+        let (server, done) = (&self.life(node).server, self.life(node).source().seq());
+        let now = (server.data(), server.ends());
+        let had_no_room = self.nodes[node].was_full && now == before;
+        assert!(now == after || had_no_room, "{node} held {before:?}, and holds {now:?}, not {after:?}");
         // Who is to have it is looked at from here on, where it is not answered: nothing has come from slaves by now.
         if let Some(Call { asked: Asked::Confirmed { seq: at, left, .. }, .. }) = self.calls.get_mut(&call) {
             assert!(done > seq, "{node} waits for slaves to have what it has not written");
-            let now = written.iter().map(|(&key, &value)| Left { key, value, number });
+            let of = |(&key, &value): (&u64, &Option<(u64, u64)>)| Left {
+                key,
+                value: value.map(|(value, _)| value),
+                number,
+            };
+            let now = written.iter().map(of);
             (*at, *left) = (Some(done), now.collect());
         }
     }
@@ -503,11 +531,11 @@ impl World {
         }
     }
 
-    fn draw_request(&mut self, random: &mut Random, present: &Data, revisions: &Data) -> Request {
+    fn draw_request(&mut self, random: &mut Random, there: &There) -> Request {
         let key = random.below(KEYS);
         let several = |len: u64| (0..len).map(move |more| (key + more) % KEYS);
         match random.below(14) {
-            0..5 => self.draw_transact(random, key, present, revisions),
+            0..5 => self.draw_transact(random, key, there),
             5 => {
                 let len = 2 + random.below(3);
                 Request::PutMany(several(len).map(|key| (key, self.next_value())).collect())
@@ -526,12 +554,12 @@ impl World {
         }
     }
 
-    fn draw_transact(&mut self, random: &mut Random, key: u64, present: &Data, revisions: &Data) -> Request {
+    fn draw_transact(&mut self, random: &mut Random, key: u64, there: &There) -> Request {
         let (mut guards, mut changes) = (Vec::new(), Vec::new());
         if random.one_in(2) {
             // One that holds, as far as is known, or not.
             let of = random.below(KEYS);
-            let [value, revision] = [present, revisions].map(|known| known.get(&of).copied());
+            let [value, revision] = [&there.present, &there.revisions].map(|known| known.get(&of).copied());
             guards.push(match (random.below(4), value, revision) {
                 (0, Some(value), _) => Guard::Equal(of, value),
                 (1, _, Some(revision)) => Guard::Revision(of, revision),

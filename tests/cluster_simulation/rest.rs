@@ -135,6 +135,13 @@ impl World {
                 assert!(there == here, "{slave:?} of {node} is in step, and is not: {}", self.shown());
                 let [there, here] = [target, node].map(|node| self.life(node).server.revisions());
                 assert!(there == here, "{slave:?} of {node} has other revisions: {there:?}, not {here:?}");
+                // Each by its own clock.
+                let [there, here] = [target, node].map(|node| {
+                    let mut ends = self.life(node).server.ends();
+                    ends.retain(|_, end| *end != 0);
+                    ends.into_keys().collect::<Vec<u64>>()
+                });
+                assert!(there == here, "at {slave:?} of {node} {there:?} are to end, not {here:?}");
                 let figures = self.figures(target).expect("it has a primary");
                 assert_eq!((figures.state, figures.lag), (PrimaryStanding::Following, 0));
                 assert_eq!(*figures.node, *self.nodes[node].name);

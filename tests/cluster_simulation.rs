@@ -1,7 +1,8 @@
 //! Replication of a whole cluster on a virtual clock: several nodes with the product's own server on each, chains and stars of
 //! slaves, Elixir servers among these, also with keys that nobody knows of, names in `global` that are lost and move, promotions,
 //! confirmed writes, stores that answer late, fail or have no room, and a network that delays, loses and splits; nodes that are
-//! killed and come back, with their data or without.
+//! killed and come back, with their data or without; callers that put, delete, transact, count, empty stores and say when keys end, and
+//! watchers.
 //!
 //! Real are the server with its slaves and its part as a slave (`kv`), what says when a slave is looked for, greeted and repaired
 //! (`replica`), and the delivery of signals (`process`, `distribution`: each message is a frame). Virtual are what carries that out

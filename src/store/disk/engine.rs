@@ -16,9 +16,8 @@
 
 mod cleared;
 mod order;
+mod view;
 
-use std::ffi::OsStr;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -27,10 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode, Readable,
-    Snapshot,
-};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode};
 use parking_lot::Mutex;
 
 use super::ends::Space;
@@ -42,6 +38,7 @@ use crate::store::revision::{self, REVISION_RAISED_MAX, REVISION_UNKNOWN};
 use crate::store::{self, Due, Pending, StoreError};
 use cleared::Cleared;
 pub(super) use order::Sum;
+pub(super) use view::View;
 
 /// Values from this size on are written once, to files of their own, instead of again at each merge, in bytes.
 const SEPARATE_FROM_BYTES: u32 = 16 << 10;
@@ -519,99 +516,6 @@ fn decide(
         }
         store::Change::Delete => (Decided::Delete, revision::counted(0, last)),
     })
-}
-
-/// What the engine held at one moment.
-pub(super) struct View {
-    snapshot: Snapshot,
-    meta: Keyspace,
-    stores: AHashMap<u32, Space>,
-    _db: Database,
-    _viewer: Arc<()>,
-}
-
-impl View {
-    /// The entries of a store, or of one part of it.
-    pub(super) fn entries_of(&self, id: u32, part: Option<usize>) -> Option<fjall::Iter> {
-        let (snapshot, keyspace) = (&self.snapshot, &self.stores.get(&id)?.entries);
-        Some(match part.map(record::part) {
-            None => snapshot.iter(keyspace),
-            Some((from, Some(to))) => snapshot.range(keyspace, from.to_be_bytes()..to.to_be_bytes()),
-            Some((from, None)) => snapshot.range(keyspace, from.to_be_bytes()..),
-        })
-    }
-
-    /// The same behind one of the engine's keys.
-    pub(super) fn entries_behind(&self, id: u32, part: Option<usize>, after: &[u8]) -> Option<fjall::Iter> {
-        let (snapshot, keyspace) = (&self.snapshot, &self.stores.get(&id)?.entries);
-        let to = part.and_then(|part| record::part(part).1);
-        let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(to.to_be_bytes().to_vec()));
-        Some(snapshot.range(keyspace, (Bound::Excluded(after.to_vec()), to)))
-    }
-
-    /// What a key had at that moment.
-    pub(super) fn read(&self, id: u32, key: &[u8]) -> fjall::Result<Option<Found>> {
-        let Some(store) = self.stores.get(&id) else { return Ok(None) };
-        let engine_key = record::engine_key(key);
-        let entry = self.snapshot.get(&store.entries, &engine_key)?;
-        record::found(&engine_key, key, entry)
-    }
-
-    pub(super) fn names(&self) -> fjall::Result<Vec<(u32, Vec<String>)>> {
-        let mut found = Vec::new();
-        for pair in self.snapshot.prefix(&self.meta, "s") {
-            let (key, names) = pair.into_inner()?;
-            let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes) else {
-                continue;
-            };
-            let names = String::from_utf8_lossy(&names).lines().map(str::to_owned).collect();
-            found.push((id, names));
-        }
-        Ok(found)
-    }
-
-    /// Where the engine keeps a store, by the name of that folder.
-    pub(super) fn folder_of(&self, id: u32) -> Option<&OsStr> {
-        self.stores.get(&id)?.entries.path().file_name()
-    }
-
-    pub(super) fn held(&self, id: u32) -> fjall::Result<Held> {
-        let found = self.snapshot.get(&self.meta, meta_key(b't', id))?;
-        let number = |at: usize| {
-            let bytes = found.as_ref()?.get(at..at + 8)?;
-            bytes.try_into().ok().map(u64::from_be_bytes)
-        };
-        // An older version writes none.
-        let deadlines = number(24).map_or_else(|| self.ends_of(id), Ok)?;
-        let number = |at| number(at).unwrap_or(0);
-        Ok(Held { entries: number(0), bytes: number(8), revision: number(16), deadlines })
-    }
-
-    /// Number of ends that are kept of a store.
-    pub(super) fn ends_of(&self, id: u32) -> fjall::Result<u64> {
-        self.stores.get(&id).map_or(Ok(0), |store| store.count(&self.snapshot))
-    }
-
-    /// Number of entries of a store, and bytes of their keys and values.
-    pub(super) fn totals(&self, id: u32) -> fjall::Result<(u64, u64)> {
-        let Held { entries, bytes, .. } = self.held(id)?;
-        Ok((entries, bytes))
-    }
-
-    /// Number of entries of all stores.
-    pub(super) fn entries(&self) -> fjall::Result<u64> {
-        self.stores.keys().map(|id| self.totals(*id).map(|(entries, _)| entries)).sum()
-    }
-
-    /// The notes of a store, with their names.
-    pub(super) fn notes(&self, id: u32) -> impl Iterator<Item = fjall::Result<(Vec<u8>, Vec<u8>)>> {
-        let prefix = meta_key(b'n', id);
-        let name_at = prefix.len();
-        self.snapshot.prefix(&self.meta, prefix).map(move |pair| {
-            let (key, note) = pair.into_inner()?;
-            Ok((key.get(name_at..).unwrap_or_default().to_vec(), note.to_vec()))
-        })
-    }
 }
 
 /// The keyspace of the entries of a number.

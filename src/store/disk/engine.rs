@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 
 use super::ends::Space;
 use super::ledger::{self, Ledger};
-use super::queue::{Change, Decided, Write};
+use super::queue::{BATCH_BYTES_MAX, Change, Decided, Write};
 use super::record::{self, Entry, Found};
 use super::staged::{Held, Place, Staged};
 use crate::store::revision::{self, REVISION_RAISED_MAX, REVISION_UNKNOWN};
@@ -144,7 +144,8 @@ pub(super) enum Health {
 /// What came of a batch beside that it is written.
 pub(super) struct Committed {
     pub health: Health,
-    /// So many of the writes, the first ones, were in it: the next one empties a store of many entries, see [`Engine::clear`].
+    /// So many of the writes, the first ones, were in it: with them it is large enough, or the next one empties a store of many
+    /// entries, see [`Engine::clear`].
     pub count: usize,
     /// What the stores hold now.
     pub held: AHashMap<u32, Held>,
@@ -388,7 +389,7 @@ impl Engine {
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> fjall::Result<Committed> {
         let mut staged = Staged::new(self.db.batch());
-        let (mut written, mut refused, mut count) = (0, Vec::new(), writes.len());
+        let (mut staged_bytes, mut refused, mut count) = (Bytes::default(), Vec::new(), writes.len());
         for (at, write) in writes.iter_mut().enumerate() {
             if room != RoomFor::Nothing
                 && matches!(write.change, Change::Clear(_))
@@ -398,9 +399,14 @@ impl Engine {
                 break;
             }
             match self.stage(write, room, &mut staged, &totals_of) {
-                Ok(bytes) => written += bytes,
-                // The others of the batch have other keys.
+                Ok(bytes) => staged_bytes.add(bytes),
+                // Nothing of it is in the batch.
                 Err(error) => refused.push((at, error)),
+            }
+            // Small writes may have found, and may leave, large entries.
+            if staged_bytes.sum() >= BATCH_BYTES_MAX as u64 {
+                count = at + 1;
+                break;
             }
         }
         let mode = if staged.empties() { PersistMode::SyncAll } else { mode };
@@ -419,7 +425,7 @@ impl Engine {
             }
         }
         // What was committed is, whatever comes of the tables.
-        match unless_it_panics(|| self.written(written)) {
+        match unless_it_panics(|| self.written(staged_bytes.written)) {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 tracing::error!(?error, "tables are not written");
@@ -430,7 +436,7 @@ impl Engine {
         Ok(committed)
     }
 
-    /// Adds a write to a batch; gives about the bytes that it takes.
+    /// Adds a write to a batch; gives about the bytes that this takes.
     ///
     /// # Errors
     /// There is no room for it, or its key cannot be read or written: nothing is added.
@@ -440,7 +446,7 @@ impl Engine {
         room: RoomFor,
         staged: &mut Staged,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Bytes, StoreError> {
         let has_room = match write.change {
             Change::Put(..) => room == RoomFor::All,
             // What a store knows of itself has to stand before a deletion that relies on it; it is small.
@@ -451,45 +457,67 @@ impl Engine {
         if !has_room {
             return Err(StoreError::NoSpace);
         }
-        let mut written = write.bytes() as u64;
+        let mut bytes = Bytes { written: write.bytes() as u64, found: 0 };
         if room != RoomFor::Nothing && totals_of(write.store).is_some_and(|totals| totals.is_raised()) {
             staged.keep(write.store, &totals_of);
         }
         if let Change::Note(note, _) = &mut write.change {
             staged.batch.insert(&self.meta, note_key(write.store, &write.key), std::mem::take(note));
-            return Ok(written);
+            return Ok(bytes);
         }
-        let Some(space) = self.stores.get(&write.store) else { return Ok(written) };
+        let Some(space) = self.stores.get(&write.store) else { return Ok(bytes) };
         let place = Place::new(space, &write.key);
         let last = staged.counted(write.store, &totals_of);
         let (entry, counted) = match &mut write.change {
             // What a clear deletes is in the batch by now.
-            Change::Note(..) | Change::Clear(_) | Change::Nothing(_) => return Ok(written),
+            Change::Note(..) | Change::Clear(_) | Change::Nothing(_) => return Ok(bytes),
             Change::Put(entry, _) => {
                 let (entry, counted) = entry.give(last);
                 (Some(entry), counted)
             }
             Change::Delete(_) => (None, revision::counted(0, last)),
             Change::Update(update, decided) => {
-                let (now, counted) = decide(&mut **update, &place, staged, last)?;
+                let (now, counted, found) = decide(&mut **update, &place, staged, last)?;
+                bytes.found = found;
                 if !room.takes(&now) {
                     return Err(StoreError::NoSpace);
                 }
                 *decided = now;
                 match decided {
-                    Decided::Keep => return Ok(written),
-                    Decided::Put(entry) => written += entry.len() as u64,
+                    Decided::Keep => return Ok(bytes),
+                    Decided::Put(entry) => bytes.written += entry.len() as u64,
                     Decided::Delete => {}
                 }
                 (decided.entry(), counted)
             }
             Change::UpdateMany(many) => {
-                return Ok(written + many.stage(space, room, staged, totals_of)?);
+                bytes.add(many.stage(space, room, staged, totals_of)?);
+                return Ok(bytes);
             }
         };
         let change = staged.prepare(place, entry)?;
         staged.add(change, counted, totals_of);
-        Ok(written)
+        Ok(bytes)
+    }
+}
+
+/// What is held for a batch until its writes are told, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bytes {
+    /// Of what it writes.
+    pub(super) written: u64,
+    /// Of what its updates were shown, and may have kept.
+    pub(super) found: u64,
+}
+
+impl Bytes {
+    const fn add(&mut self, more: Self) {
+        self.written += more.written;
+        self.found += more.found;
+    }
+
+    const fn sum(self) -> u64 {
+        self.written + self.found
     }
 }
 
@@ -499,22 +527,24 @@ fn unless_it_panics<T>(it_does: impl FnOnce() -> T) -> Option<T> {
     done.inspect_err(|_| tracing::error!("the engine panicked (a bug: please report it)")).ok()
 }
 
-/// Shows an update what a key has, with what the batch has made of it so far. Gives what it decides, and what the store, which has
-/// counted to `last`, has counted to with that.
+/// Shows an update what a key has, with what the batch has made of it so far. Gives what it decides, what the store, which has
+/// counted to `last`, has counted to with that, and the bytes that were shown.
 fn decide(
     update: &mut dyn Pending,
     place: &Place<'_>,
     staged: &Staged,
     last: u64,
-) -> Result<(Decided, u64), StoreError> {
+) -> Result<(Decided, u64, u64), StoreError> {
     let found = staged.present(place)?;
-    Ok(match update.decide(found.as_ref().map(Found::value)) {
-        store::Change::Keep => (Decided::Keep, last),
+    let found = found.as_ref().map(Found::value);
+    let bytes = found.map_or(0, |value| value.bytes.len() as u64);
+    Ok(match update.decide(found) {
+        store::Change::Keep => (Decided::Keep, last, bytes),
         store::Change::Put(value) => {
             let (entry, counted) = Entry::new(place.key, value).give(last);
-            (Decided::Put(entry), counted)
+            (Decided::Put(entry), counted, bytes)
         }
-        store::Change::Delete => (Decided::Delete, revision::counted(0, last)),
+        store::Change::Delete => (Decided::Delete, revision::counted(0, last), bytes),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ends::Space;
-use super::engine::{RoomFor, Totals};
+use super::engine::{Bytes, RoomFor, Totals};
 use super::queue::{Decided, Keys};
 use super::record::{Entry, Found};
 use super::staged::{Place, Staged};
@@ -31,7 +31,7 @@ impl Many {
         self.update.bytes()
     }
 
-    /// Adds what the update decides to a batch; gives the bytes of that.
+    /// Adds what the update decides to a batch; gives the bytes of that, and of what it was shown.
     ///
     /// # Errors
     /// A key cannot be read or written, or there is no room for all of it: nothing is added.
@@ -41,7 +41,7 @@ impl Many {
         room: RoomFor,
         staged: &mut Staged,
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Bytes, StoreError> {
         let place = |key| Place::new(space, key);
         let present: Vec<Option<Found>> = if self.update.looks() {
             self.keys.iter().map(|key| staged.present(&place(key))).collect::<Result<_, _>>()?
@@ -50,6 +50,7 @@ impl Many {
         };
         let present: Vec<Option<Value<'_>>> =
             present.iter().map(|found| found.as_ref().map(Found::value)).collect();
+        let found = present.iter().flatten().map(|value| value.bytes.len() as u64).sum();
         let (keys, decided) = (&self.keys, &mut self.decided);
         let last = staged.counted(space.id, &totals_of);
         // All of it is one write, and each key counts.
@@ -71,7 +72,7 @@ impl Many {
         let change = |(at, decided): &(usize, Decided)| staged.prepare(place(&keys[*at]), decided.entry());
         let changes: Vec<_> = self.decided.iter().map(change).collect::<Result<_, _>>()?;
         let entries = self.decided.iter().filter_map(|(_, decided)| decided.entry());
-        let bytes = entries.map(|entry| entry.len() as u64).sum();
+        let written = entries.map(|entry| entry.len() as u64).sum();
         // Two long keys with one digest would take the place of each other.
         if changes.len() > 1
             && !(are_distinct(changes.iter().map(|change| change.engine_key()))
@@ -82,7 +83,7 @@ impl Many {
         for change in changes {
             staged.add(change, counted, &totals_of);
         }
-        Ok(bytes)
+        Ok(Bytes { written, found })
     }
 
     pub(super) fn fail(self, error: StoreError) {

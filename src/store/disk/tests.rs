@@ -1,5 +1,6 @@
 //! A store on disk is a map, whatever happens to its process and its files.
 
+mod batches;
 mod cleared;
 mod ends;
 mod folder;

@@ -29,7 +29,7 @@ use super::dir::Dir;
 use super::engine::{Engine, Health, RoomFor, TABLES_WAITING_MAX, Totals, View};
 use super::error::{OpenError, engine_error, store_error};
 use super::ledger::{Access, Journals, Ledger, Verdict};
-use super::queue::{Change, Queue, Read, Write};
+use super::queue::{BATCH_BYTES_MAX, Change, Queue, Read, Write};
 use super::record::Found;
 use super::staged::Held;
 use crate::store::revision::LEAP;
@@ -40,9 +40,7 @@ use crate::store::{Due, NoteDone, ReadDone, ReadManyDone, StoreError};
 const ROOM_BYTES: u64 = 64 << 20;
 /// The engine is opened again so often at most: what reads waits for it.
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// A batch has no more bytes than this, but for a single large value.
-const BATCH_BYTES_MAX: usize = 16 << 20;
-/// While there is something to write, a part of what was there before a clear is deleted behind so many batches.
+/// While there is something to write, a part of what was there before a clear is deleted behind so many turns.
 const CLEANS_EVERY: u32 = 8;
 /// What was there before so many clears may be on its way. Beyond it each write waits for a part of that to go, and for all files of
 /// entries, which clears would make faster than they go.
@@ -279,7 +277,6 @@ impl Shared {
         engine.note(store, name).map_err(|error| engine_error(&error))
     }
 
-    /// All stores as they are now.
     /// See [`Engine::due`].
     pub(super) fn due(&self, store: u32, now: u64, max: usize) -> Result<Due, StoreError> {
         let engine = self.engine.read_recursive();
@@ -294,6 +291,7 @@ impl Shared {
         engine.next_due(store).map_err(|error| engine_error(&error))
     }
 
+    /// All stores as they are now.
     pub(super) fn view(&self) -> Result<View, StoreError> {
         self.engine.read_recursive().as_ref().map(Engine::view).ok_or(StoreError::Io("eio"))
     }
@@ -396,7 +394,8 @@ impl Shared {
         for (at, write) in writes.into_iter().enumerate() {
             let failed = match &mut results {
                 Ok(refused) => {
-                    refused.iter().find(|(refused, _)| *refused == at).map(|(_, error)| error.clone())
+                    let found = refused.binary_search_by_key(&at, |(refused, _)| *refused);
+                    found.ok().map(|found| refused[found].1.clone())
                 }
                 Err(error) => Some(error.clone()),
             };

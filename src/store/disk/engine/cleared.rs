@@ -11,8 +11,8 @@
 //! A number is given once, to a store that is made or cleared. (`Keyspace::clear` of the engine would do without numbers for the entries, but
 //! not for what stands beside them, and it is no part of a batch: a kill behind it would leave entries and totals that disagree.)
 //!
-//! The batch is synced whatever the policy is, and everything before it with it: what has a former number goes for good next, which a
-//! power cut does not undo, and it must not undo the batch either.
+//! The batch is synced whatever the policy is, and everything before it with it. It has to be where there is a former number: what has
+//! that goes for good next, which a power cut does not undo, and it must not undo the batch either.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -26,9 +26,11 @@ use crate::store::disk::record::{self, Found};
 use crate::store::disk::staged::{Held, Place, Staged};
 use crate::store::revision;
 
-/// Up to so many entries are deleted in one batch, which takes some milliseconds: to make a keyspace and to delete one takes a tenth of a
-/// second.
-const FEW: u64 = if cfg!(test) { 20 } else { 4 << 10 };
+/// So many entries at most are deleted with a clear, which takes some milliseconds: to make a keyspace and to delete one takes a tenth
+/// of a second.
+const FEW: u64 = if cfg!(test) { 5 } else { 4 << 10 };
+/// And only where they have so many bytes at most: some are read for it.
+const FEW_BYTES: u64 = 4 << 20;
 /// But where so many versions and deletions of entries lie about, as far as is known: all of them are looked through.
 const FEW_LOOKED_AT: usize = 16 * FEW as usize;
 /// Records that one part has: a few milliseconds, which a write that comes meanwhile waits.
@@ -130,7 +132,7 @@ impl Engine {
         if held.entries == 0 {
             return Ok(Some(Vec::new()));
         }
-        let mut are_few = held.entries <= FEW;
+        let mut are_few = held.entries <= FEW && held.bytes <= FEW_BYTES;
         let keys = staged.keys_of(space, || {
             are_few = are_few && space.entries.approximate_len() <= FEW_LOOKED_AT;
             let mut keys = Vec::new();

@@ -76,7 +76,7 @@ pub enum Event {
     Swept {
         /// How many.
         keys: u64,
-        /// The store was cleared since it was sent all.
+        /// The store was cleared when it had everything.
         is_cleared: bool,
     },
     /// Its keys could not be read, for this reason.

@@ -24,6 +24,8 @@ pub(super) struct Lacks {
     pub(super) unswept: bool,
     /// The first deletion of all keys that it was not told of: an Elixir server has it once its keys are read.
     pub(super) cleared: Option<u64>,
+    /// It had everything then: what it has too much is from before.
+    pub(super) had_all: bool,
     /// Something could not be read here, so that the slave has an old value, or none.
     pub(super) unsent: bool,
     /// The keys that it was not sent, as its node cannot decode what they have.
@@ -52,6 +54,7 @@ impl Lacks {
             sweep: true,
             unswept: false,
             cleared: None,
+            had_all: false,
             unsent: false,
             withheld: Withheld::default(),
         }
@@ -74,7 +77,7 @@ impl Lacks {
     /// The same of a process of which nothing is known.
     pub(super) fn all_of_another(&mut self) {
         self.all();
-        (self.unswept, self.unsent) = (false, false);
+        (self.unswept, self.unsent, self.had_all) = (false, false, false);
     }
 
     /// A write is not sent. Gives whether everything is lacking now, as the bound was passed.

@@ -73,11 +73,13 @@ impl Downstream {
     /// middle of a copy or of a repair nobody could tell what of it is deleted.
     pub fn push_clear(&mut self, seq: u64) -> Option<Pushed> {
         if let Phase::Streaming { stream, repair: None, .. } = &mut self.phase
-            && let Dialect::Kvnode { session } = stream.dialect
             && stream.is_whole()
         {
-            stream.log.push_clear(session, seq);
-            return Some(self.was_queued());
+            if let Dialect::Kvnode { session } = stream.dialect {
+                stream.log.push_clear(session, seq);
+                return Some(self.was_queued());
+            }
+            self.lacks.had_all = true;
         }
         self.lacks.cleared.get_or_insert(seq);
         None
@@ -439,6 +441,8 @@ impl Downstream {
             // Else the next write would be the last that it has, though what came before it is not there.
             stream.begin_copy(&self.lacks, confirmed);
             repair.get_or_insert_default();
+            // Each beginning waits in the log, however many there are.
+            _ = self.was_queued();
         }
     }
 
@@ -471,10 +475,10 @@ impl Downstream {
             Some((_, stream)) if stream.sweeping == Some(question) => stream.sweeping = None,
             _ => return,
         }
-        let is_cleared = self.lacks.cleared.is_some();
+        let is_cleared = self.lacks.had_all;
         self.lacks.unswept = read.error.is_some() || read.unusable > 0;
         if !self.lacks.unswept && !self.lacks.sweep {
-            self.lacks.cleared = None;
+            (self.lacks.cleared, self.lacks.had_all) = (None, false);
         }
         match read.error {
             Some(why) => self.log(Event::NotSwept(why)),

@@ -142,4 +142,26 @@ fn keys_of_an_elixir_server_from_before_a_clear_are_nothing_to_warn_of() {
     read_two(&mut line);
     let swept = line.events.iter().filter_map(|event| Some((event.keys()?, event.level())));
     assert_eq!(swept.collect::<Vec<_>>(), [(2, Level::Warn), (2, Level::Info)]);
+
+    // But what it had before it was sent anything is its own, cleared or not.
+    let mut line = Line::new(&source, 1 << 20);
+    assert_eq!(line.slave.push_clear(8), None);
+    line.found(1);
+    read_two(&mut line);
+    assert_eq!(line.events.iter().find_map(|event| event.keys().map(|_| event.level())), Some(Level::Warn));
+}
+
+/// A slave that takes nothing is told of each copy that begins.
+#[test]
+fn copies_that_begin_again_and_again_wait_within_the_bound_of_writes() {
+    let source = OneKey(atom("k"));
+    let mut line = Line::new(&source, 1 << 10);
+    line.greeted(1, GreetingAnswer::Taken(said()));
+    for seq in 8..1_000 {
+        assert_eq!(line.slave.push_clear(seq), None);
+        line.hand(Input::CopyAll);
+    }
+    assert!(line.events.iter().any(|event| matches!(event, Event::FellBehind { .. })), "{:?}", line.events);
+    let waits = line.slave.phase.stream_mut().map_or(0, |(_, stream)| stream.log.bytes());
+    assert!(waits <= 1 << 11, "{waits}");
 }

@@ -249,6 +249,9 @@ impl Writer<'_> {
             STRING_EXT => {
                 let [_, len @ ..] = self.input.array::<3>()?;
                 for &byte in self.input.take(u16::from_be_bytes(len).into())? {
+                    if self.wanted() == 0 {
+                        break;
+                    }
                     self.out.main.push(LIST);
                     self.number(&Number::of_integer(false, &[byte]), EXACT_INTEGER, 0);
                 }
@@ -375,9 +378,14 @@ impl Writer<'_> {
         write_count(count as u64, &mut self.out.main);
     }
 
+    /// Bytes that are still wanted, and one more: that tells that there are more. Of a part of a map as many as of all.
+    fn wanted(&self) -> usize {
+        let wanted = self.max.saturating_add(1);
+        if self.maps.is_empty() { wanted.saturating_sub(self.out.main.len()) } else { wanted }
+    }
+
     fn unbounded(&mut self, bytes: &[u8]) {
-        // More than is wanted is cut off.
-        escape(bytes.get(..self.max).unwrap_or(bytes), &mut self.out.main);
+        escape(bytes.get(..self.wanted()).unwrap_or(bytes), &mut self.out.main);
         self.out.main.push(0);
     }
 

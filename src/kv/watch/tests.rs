@@ -10,6 +10,7 @@ use super::WantedPage;
 use super::log::{Bounds, Happened, Told};
 use super::registry::{Begins, Fed, Output, Refused, Registry, SHOWING_MAX, SHOWN_BYTES_MAX, WATCHERS_MAX};
 use super::watcher::{Page, Wants};
+use crate::etf::order::TermRange;
 use crate::etf::pattern::Pattern;
 use crate::etf::{Pid, Reference, SharedBytes, TermView, TermWriter, Traits, encode};
 use crate::store::{StoreError, Value};
@@ -523,4 +524,22 @@ fn a_node_that_takes_nothing_keeps_none_from_being_shown_what_is_there() {
     // The slow node goes: its pages' room is there for its last watcher.
     registry.remove("slow@h", &reference(0).words, None);
     assert!(registry.begins_to_read() && registry.next_page().is_some());
+}
+
+/// The lock of all writers is held meanwhile.
+#[test]
+fn long_keys_that_are_looked_into_cost_what_they_are_long() {
+    let prefix = encode(|w| _ = w.list(1).unsigned(1).nil());
+    let prefix = TermRange::prefix(TermView::parse(&prefix).expect("a term")).expect("a term");
+    let wants = Wants { prefix: prefix.map(Arc::new), ..all() };
+    let mut registry = Registry::with(Bounds { events: 1 << 10, bytes: usize::MAX });
+    registry.add(pid("a@h", 1), reference(1), wants, Begins::Now).expect("there is room");
+    let key = encode(|w| _ = w.binary(&vec![7; 64 << 10]));
+    (0..200).for_each(|_| registry.happened(0, &key, Happened::Delete));
+    let mut node = Node::with_room(usize::MAX);
+    let mut fed = 1;
+    while registry.feed("a@h", &mut node) == Fed::Part {
+        fed += 1;
+    }
+    assert!(fed == 13 && node.heard.is_empty(), "{fed}");
 }

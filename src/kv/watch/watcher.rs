@@ -21,6 +21,9 @@ use crate::etf::order::TermRange;
 use crate::etf::pattern::Pattern;
 use crate::store::StoreError;
 
+/// Bytes of a key that cost as much as a look at a short one.
+const LOOK_BYTES: usize = 64;
+
 /// What a watcher wants to be told.
 #[derive(Clone, Debug)]
 pub(in crate::kv) struct Wants {
@@ -36,6 +39,12 @@ impl Wants {
     pub(in crate::kv) fn matches(&self, key: &[u8]) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(key))
             && self.prefix.as_ref().is_none_or(|prefix| prefix.has(key) == Ok(true))
+    }
+
+    /// What it costs to look at a key, in looks at short ones.
+    fn looks(&self, key: &[u8]) -> usize {
+        let looks_into = self.pattern.is_some() || self.prefix.is_some();
+        1 + if looks_into { key.len() / LOOK_BYTES } else { 0 }
     }
 
     /// Bytes that are held for it.
@@ -143,7 +152,7 @@ impl Watcher {
         }
     }
 
-    /// What it is told next. Events that it does not want are passed over, each for one of `looks`.
+    /// What it is told next. Events that it does not want are passed over, each for some of `looks`: more of these where the key is long.
     pub(super) fn next<'a>(&mut self, log: &'a Log, looks: &mut usize) -> Step<'a> {
         match &mut self.phase {
             Phase::Showing { since, seq, entries, page } => {
@@ -169,7 +178,7 @@ impl Watcher {
                     Found::End => return Step::Waits,
                     Found::Event(..) if *looks == 0 => return Step::Tired,
                     Found::Event(told) => {
-                        *looks -= 1;
+                        *looks = looks.saturating_sub(self.wants.looks(told.key()));
                         *next = next.next();
                         if told.is_for(&self.wants) {
                             return Step::Event(told);

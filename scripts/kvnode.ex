@@ -411,10 +411,12 @@ defmodule KvNode do
 
   @doc """
   Has the calling process told of each change of a store: `{:ok, ref, seq}`, and from there on messages `{:kvnode, ref, {seq, :put, key, value}}`,
-  `{:kvnode, ref, {seq, :delete, key}}` and `{:kvnode, ref, {seq, :expire, key}}`, in the order of the store's writes.
+  `{:kvnode, ref, {seq, :delete, key}}`, `{:kvnode, ref, {seq, :expire, key}}` and, where all keys went, `{:kvnode, ref, {seq, :clear}}`, in the order of
+  the store's writes.
 
-  Options are `:match`, `:prefix`, `values: false`, `:from` and `initial: true`. `{:kvnode, ref, :overrun}` says that the process was too slow and is told
-  nothing more. `KvNode.Watcher` is a process that goes on by itself when its store was away.
+  Options are `:match`, `:prefix`, `values: false` (a put is `{seq, :put, key}` then), `:from` and `initial: true` (what is there comes first, and
+  `{seq, :current}` behind it). What this node's release cannot decode is `{seq, :undecodable}`. `{:kvnode, ref, :overrun}` says that the process was
+  too slow, `{:kvnode, ref, {:error, reason}}` that the store cannot be read: it is told nothing more. `KvNode.Watcher` is a process that goes on by itself when its store was away.
 
       iex> {:ok, ref, _seq} = KvNode.watch({:global, :docs}, match: :watched)
       iex> KvNode.put({:global, :docs}, :watched, 1)
@@ -577,6 +579,10 @@ defmodule KvNode.Watcher do
     {:noreply, %{state | seq: seq, told: true}}
   end
 
+  # A watch whose answer came too late: nobody else would end it while this process lives.
+  def handle_info({:kvnode, stray, {_, _, _}}, state), do: {:noreply, end_stray(stray, state)}
+  def handle_info({:kvnode, stray, {_, _, _, _}}, state), do: {:noreply, end_stray(stray, state)}
+
   def handle_info({:DOWN, monitor, _, _, _}, %{monitor: monitor} = state),
     do: {:noreply, later(lost(state))}
 
@@ -620,6 +626,22 @@ defmodule KvNode.Watcher do
   catch
     :exit, {{:bad_call, _} = reason, _} -> exit({:refused, reason})
     :exit, _ -> :no_answer
+  end
+
+  # Its answer is nothing to wait for.
+  defp end_stray(ref, state) do
+    process = GenServer.whereis(state.store)
+    if process, do: send(process, {:"$gen_call", {self(), ref}, {:unwatch, ref}})
+    flush(ref)
+    state
+  end
+
+  defp flush(ref) do
+    receive do
+      {:kvnode, ^ref, _} -> flush(ref)
+    after
+      0 -> :ok
+    end
   end
 
   defp reset(state) do

@@ -165,6 +165,17 @@ fn a_watcher_goes_on_when_its_store_was_away() {
         );
         beam.check_soon(&watches, "1");
         beam.check("KvNode.delete(store, {:k, 1}); KvNode.put(store, {:k, 2}, :new)", ":ok");
+        // A watch that its process does not know of, as the answer came too late, ends with the first that it tells.
+        beam.run(
+            "{:ok, other} = GenServer.start(KvNode.Watcher, store: store, prefix: {:k}, notify: fn _ -> :ok end)
+             :sys.replace_state(other, fn state -> {:ok, _, _} = KvNode.watch(store); state end)",
+        );
+        beam.check_soon(&watches, "3");
+        beam.check("KvNode.put(store, {:k, 4}, 4)", ":ok");
+        beam.check_soon(&watches, "2");
+        beam.check("KvNode.put(store, {:k, 4}, :again); Process.alive?(other)", "true");
+        beam.check("GenServer.stop(other)", ":ok");
+        beam.check_soon(&watches, "1");
         // Nobody was told twice: what it has seen is where it goes on.
         beam.check_soon("{map, 0, 1} = cached.(); {map_size(map), map[{:k, 2}]}", "{999, :new}");
         beam.check("KvNode.clear(store); KvNode.put(store, {:k, 3}, :behind)", ":ok");

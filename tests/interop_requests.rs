@@ -296,6 +296,50 @@ fn slaves_of_both_kinds_end_with_what_the_primary_on_disk_has() {
 }
 
 #[test]
+fn a_slave_of_an_elixir_primary_answers_every_request_that_reads() {
+    on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let _primary = cluster.elixir(otp, "master", "%{}");
+        let _slave = cluster.node("rust", "--ordered");
+        beam.check("KeyValueStoreDistributed.add_slave(:rust)", ":ok");
+        beam.run(
+            "ask = &GenServer.call({:global, :rust}, &1, 20_000)
+             put = &GenServer.call({:global, :master}, {:put, &1, &2}, 20_000)
+             {:ok, ref, _} = ask.({:watch, []})
+             told = fn ->
+               receive do {:kvnode, ^ref, event} -> Tuple.delete_at(event, 0) after 20_000 -> :nothing end
+             end",
+        );
+        for (key, value) in
+            [("{:user, 1}", ":a"), ("{:user, 2}", ":b"), (":none", "nil"), ("1.0", "1"), (":gone", "1")]
+        {
+            beam.check(&format!("put.({key}, {value})"), ":ok");
+        }
+        beam.check("GenServer.call({:global, :master}, {:delete, :gone})", ":ok");
+        beam.check(
+            "for _ <- 1..6, do: told.()",
+            "[{:put, {:user, 1}, :a}, {:put, {:user, 2}, :b}, {:put, :none, nil}, {:put, 1.0, 1}, {:put, :gone, 1}, {:delete, :gone}]",
+        );
+        beam.check("ask.({:fetch, :none})", "{:ok, nil}");
+        beam.check("ask.({:fetch, :gone})", ":error");
+        beam.check("{:ok, :a, revision} = ask.({:fetch_revision, {:user, 1}}); is_integer(revision)", "true");
+        beam.check("{ask.({:member, 1.0}), ask.({:member, 1}), ask.(:count)}", "{true, false, 4}");
+        beam.check(
+            "ask.({:get_many, [{:user, 2}, :gone, :none]}) === %{{:user, 2} => :b, :none => nil}",
+            "true",
+        );
+        beam.check("ask.({:scan, prefix: {:user}})", "{[{{:user, 1}, :a}, {{:user, 2}, :b}], :done}");
+        beam.check(
+            "ask.({:scan, keys: true, match: {:user, :_}, reverse: true})",
+            "{[user: 2, user: 1], :done}",
+        );
+        beam.check("ask.({:ttl, {:user, 1}})", "{:ok, :infinity}");
+        beam.check("ask.({:unwatch, ref})", ":ok");
+    });
+}
+
+#[test]
 fn a_slave_hands_every_request_that_writes_on_to_its_primary() {
     let cluster = Cluster::new(&Otp::newest());
     let beam = &cluster.beam;

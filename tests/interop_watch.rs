@@ -229,6 +229,28 @@ fn a_clear_is_one_event_at_its_primary_and_at_slaves() {
 }
 
 #[test]
+fn a_watcher_of_a_prefix_is_told_of_keys_that_begin_so_and_of_no_others() {
+    on_every_otp(|otp| {
+        let cluster = Cluster::new(otp);
+        let beam = &cluster.beam;
+        let _master = cluster.node("master", "");
+        beam.run(WATCHER);
+        beam.check("ask.(:master, {:put, {:user, 1}, :shown})", ":ok");
+        beam.run(
+            "tuples = watcher.(:master, initial: true, prefix: {:user, 1}); lists = watcher.(:master, prefix: [1])
+             binaries = watcher.(:master, prefix: \"a\")
+             all = [{:user, 1, :x}, {:user, 2}, {:user}, [1], [1, 2], [2], ~c\"a\", \"ab\", \"a\", \"b\", :a, 1, %{}]
+             for key <- all, do: :ok = ask.(:master, {:put, key, 1})
+             :ok = ask.(:master, {:put, :last, 1})
+             keys = fn pid -> for {_, :put, key, _} <- events.(pid), do: key end",
+        );
+        beam.check_soon("keys.(tuples)", "[{:user, 1}, {:user, 1, :x}]");
+        beam.check_soon("keys.(lists) === [[1], [1, 2]]", "true");
+        beam.check_soon("keys.(binaries)", "[\"ab\", \"a\"]");
+    });
+}
+
+#[test]
 fn a_watch_is_over_with_its_process_its_node_and_where_its_node_is_too_slow() {
     on_every_otp(|otp| {
         let cluster = Cluster::new(otp);

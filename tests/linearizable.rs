@@ -59,6 +59,7 @@ fn read(node: &str, line: &str) -> Vec<(u64, Call)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [client, key, act, value, start, end] = words[..] else { panic!("a line of six words: {line}") };
     let of_each = |act: &str, values: &[&str]| {
+        assert_eq!(values.len() as u64, KEYS, "{line}");
         let keys = (1..=KEYS).zip(values);
         let line = |(key, value)| read(node, &format!("{client} {key} {act} {value} {start} {end}"));
         keys.flat_map(line).collect()

@@ -117,7 +117,7 @@ fn answers_that_are_larger_than_what_was_asked_by_much_are_bounded() {
 
 #[test]
 fn keys_and_pairs_that_are_nested_deep_are_walked_without_a_stack() {
-    let mut scene = Scene::start("");
+    let mut scene = Scene::start_with_blocks_apart("");
     let mut bad = scene.peer("bad@h");
     const DEPTH: usize = 1_000_000;
     let nested = [[&[LIST_EXT, 0, 0, 0, 1][..]].concat().repeat(DEPTH), vec![NIL_EXT; DEPTH + 1]].concat();

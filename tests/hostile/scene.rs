@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::{Epmd, KvNode, Scripted, binary, term_with};
@@ -23,12 +24,21 @@ pub struct Scene {
 impl Scene {
     #[track_caller]
     pub fn start(args: &str) -> Self {
+        Self::start_with(args, |_| {})
+    }
+
+    /// The same with large blocks of memory outside of the heaps, for what takes many of these in turn. With its defaults glibc takes
+    /// such blocks into the heap of a thread once the first was freed, and keeps up to 64 MiB of each heap (mallopt(3),
+    /// M_MMAP_THRESHOLD): the peak is then by chance, and tells little of what kvnode holds.
+    #[track_caller]
+    pub fn start_with_blocks_apart(args: &str) -> Self {
+        Self::start_with(args, |command| _ = command.env("MALLOC_MMAP_THRESHOLD_", "131072"))
+    }
+
+    #[track_caller]
+    fn start_with(args: &str, change: impl FnOnce(&mut Command)) -> Self {
         let epmd = Epmd::start();
-        // Large blocks stand outside of the heaps. With its defaults glibc takes them into a heap of each thread after the first
-        // was freed, and keeps up to 64 MiB of such a heap: that would hide what kvnode keeps, as it does in scripts/soak.
-        let kv = KvNode::start_with(&epmd, "kv", args, |command| {
-            command.env("MALLOC_MMAP_THRESHOLD_", "131072");
-        });
+        let kv = KvNode::start_with(&epmd, "kv", args, change);
         let port = epmd.port_of("kv").expect("it is registered");
         let mut good = Scripted::connect(port, "good@h", kv.name());
         good.use_the_store();

@@ -420,7 +420,7 @@ mod tests {
         let mut view = View::new(watched(10.0, 100));
         view.look(watched(12.0, 500));
         let text = drawn(&view, 80, 30).join("\n");
-        assert!(text.contains("  3 watches, 200 events/s, 1 overrun"), "{text}");
+        assert!(text.contains("  3 watches, 200 events/s, 1 overrun  "), "{text}");
     }
 
     #[test]

@@ -76,6 +76,8 @@ defmodule BenchApi do
       beside KIND NODE MILLISECONDS SCANS
       fill_groups gen NODE COUNT GROUP
       prefix gen NODE MILLISECONDS COUNT GROUP
+      fill_ends gen NODE COUNT MILLISECONDS
+      count gen NODE
       watch gen NODE COUNT
       told gen NODE EVENTS
       unwatch gen NODE
@@ -117,6 +119,26 @@ defmodule BenchApi do
 
     [calls: count]
   end
+
+  @doc """
+  Puts so many entries that end one after the other within a second, the first of them so many milliseconds from now; 0: none ends.
+  `left` is the time until the first does.
+  """
+  def fill_ends({:gen, node}, count, milliseconds) do
+    first = milliseconds + div(now(), 1_000_000)
+
+    for numbers <- Stream.chunk_every(0..(count - 1), 1000) do
+      pairs = for number <- numbers, do: {{:ends, number}, value()}
+      ttl = first + div(hd(numbers) * 1000, count) - div(now(), 1_000_000)
+      :ok = call(node, if(milliseconds > 0, do: {:put_many, pairs, ttl: max(ttl, 1)}, else: {:put_many, pairs}))
+    end
+    |> length()
+
+    [calls: count, left: first * 1_000_000 - now()]
+  end
+
+  @doc "How many there are."
+  def count({:gen, node}), do: [calls: call(node, :count)]
 
   @doc "All entries of one such first element after the other."
   def prefix({:gen, node}, milliseconds, count, group) do

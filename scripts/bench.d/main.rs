@@ -18,6 +18,7 @@ mod compiled;
 mod copy;
 mod crossing;
 mod durable;
+mod ends;
 mod flags;
 mod floor;
 mod hostile;
@@ -89,6 +90,8 @@ enum Load {
     Replication,
     /// Many keys in one request, sums, keys that end, and scans, by callers on a BEAM
     Api,
+    /// Gets while a million keys end within a second, in memory and on disk; bytes of a deadline. Some minutes
+    Ends,
     /// What watchers cost the writers of a store, and how many events a second one is told
     Watched,
     /// Puts that are on disk when they are answered: 1, 16, 128 and 1,000 callers; reads hot and cold; recovery
@@ -137,7 +140,8 @@ const EACH: [Load; 18] = [
     Load::Tls,
 ];
 /// Those that are to be asked for: they take long, or what they measure is no figure.
-const ASKED_FOR: [Load; 5] = [Load::Links, Load::Crossing, Load::Copy, Load::Prefix, Load::Profile];
+const ASKED_FOR: [Load; 6] =
+    [Load::Links, Load::Crossing, Load::Copy, Load::Prefix, Load::Ends, Load::Profile];
 
 /// Measures kvnode beside other servers: the same load against each, in interleaved rounds.
 ///
@@ -405,6 +409,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Api => api::measure(lab, plan, findings),
         Load::Watched => watched::measure(lab, plan, findings),
         Load::Prefix => prefix::measure(lab, plan, findings),
+        Load::Ends => ends::measure(lab, plan, findings),
         Load::Durable => durable::measure(lab, plan, findings),
         Load::Syscalls => syscalls::per_call(lab, plan, findings),
         Load::Hostile => hostile::attacks(lab, plan, findings),

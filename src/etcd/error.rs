@@ -27,7 +27,7 @@ pub enum Error {
     },
     /// etcd has reached the bound of its file, and takes no writes until it is compacted and defragmented and the alarm
     /// is taken back. Nothing was changed.
-    #[error("etcd has no space: its alarm NOSPACE is on")]
+    #[error("etcd has no space: compact and defragment its members, then `etcdctl alarm disarm`")]
     NoSpace,
     /// The request is larger than may be. Nothing was changed.
     #[error("the request has {bytes} bytes, which is too large{}", .bytes_max.map(|max| format!(": {max} are the most")).unwrap_or_default())]
@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// The token is not taken any more, or there is none and one is wanted. A client with a user asks for
     /// another token by itself: only a client without a user sees this error. Nothing was changed.
-    #[error("etcd wants a user and a password")]
+    #[error("etcd wants a user and a password: give the client those of a user that it knows")]
     TokenExpired,
     /// User or password are wrong, or this user may not do this. Nothing was changed.
     #[error("etcd does not allow it: {text}")]

@@ -12,7 +12,7 @@ use super::drive::Drive;
 use super::edits::{Expects, Left};
 use super::node::{CLIENT, frames_of};
 use super::shelf::term;
-use super::world::World;
+use super::world::{Edited, World};
 
 /// Keys that are written to.
 pub const KEYS: u64 = 10;
@@ -106,6 +106,9 @@ impl World {
         let may_fail = self.nodes[call.node].drive.is_some() || self.nodes[call.node].was_full;
         let has_failed = may_fail && reason.is_some_and(is_refusal);
         self.counts.failed += u64::from(has_failed);
+        if has_failed {
+            self.edited = Some(Edited::NoRoom);
+        }
         let is_unconfirmed = reason.and_then(TermView::as_tuple::<3>).is_some();
         match call.asked {
             Asked::Write | Asked::Edit(_) | Asked::Confirmed { .. } if has_failed => {}
@@ -116,6 +119,7 @@ impl World {
                 let has_changed_nothing = expects.check(reply) || left.is_empty() && seq.is_none();
                 if has_changed_nothing {
                     self.counts.guarded += u64::from(!left.is_empty());
+                    self.edited = Some(Edited::Done);
                     return;
                 }
                 let slaves = self.life(call.node).server.slaves();

@@ -13,7 +13,7 @@ use super::clients::{Asked, Call, KEYS};
 use super::drive::Drive;
 use super::random::Random;
 use super::shelf::{Data, term};
-use super::world::World;
+use super::world::{Edited, World};
 
 /// How far two values that are put lie apart, where there are such requests: by what lies between, what was added to a value is told
 /// from what was put behind it.
@@ -473,6 +473,7 @@ impl World {
         self.counts.ending += u64::from(ttl.is_some());
         tracing::debug!(node, ?request, ?options, "edits");
         let seq = self.life(node).source().seq();
+        self.edited = None;
         self.call(node, asked, |w| request.write(w, &options));
         if is_at_once {
             let before = (before, there.ends);
@@ -497,8 +498,12 @@ impl World {
         }
         let (server, done) = (&self.life(node).server, self.life(node).source().seq());
         let now = (server.data(), server.ends());
-        let had_no_room = self.nodes[node].was_full && now == before;
+        let had_no_room = self.edited == Some(Edited::NoRoom) && now == before;
         assert!(now == after || had_no_room, "{node} held {before:?}, and holds {now:?}, not {after:?}");
+        assert!(
+            done == seq || self.edited != Some(Edited::Done),
+            "{node} was to wait for slaves to have what it has written, and did not"
+        );
         // Who is to have it is looked at from here on, where it is not answered: nothing has come from slaves by now.
         if let Some(Call { asked: Asked::Confirmed { seq: at, left, .. }, .. }) = self.calls.get_mut(&call) {
             assert!(done > seq, "{node} waits for slaves to have what it has not written");

@@ -135,7 +135,7 @@ impl World {
                 assert!(there == here, "{slave:?} of {node} is in step, and is not: {}", self.shown());
                 let [there, here] = [target, node].map(|node| self.life(node).server.revisions());
                 assert!(there == here, "{slave:?} of {node} has other revisions: {there:?}, not {here:?}");
-                // Each by its own clock.
+                // When they do is not compared: it is counted by the clock of each node, and these are set.
                 let [there, here] = [target, node].map(|node| {
                     let mut ends = self.life(node).server.ends();
                     ends.retain(|_, end| *end != 0);

@@ -93,11 +93,11 @@ counts! {
     many: "Writes of several keys.",
     edits: "Requests that looked at what was there, or said when it ends.",
     transacts: "Transactions.",
-    guarded: "The same, of which a guard did not hold.",
+    guarded: "Requests that changed nothing, as for a guard that did not hold.",
     clears_confirmed: "Stores that were emptied, as slaves were to have too.",
     whole: "Writes of several keys that a watcher was told of as a whole.",
     clears: "Stores that were emptied.",
-    clears_lost: "The same, while a slave that had everything was lost.",
+    clears_lost: "The same, just before a slave was lost that had been in step.",
     watches: "Watches.",
     events: "What watchers were told.",
     overruns: "Watches that were over, as what came was too much or not known key by key.",
@@ -129,6 +129,15 @@ impl Counts {
     }
 }
 
+/// How a request that looks at what is there was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edited {
+    /// As it was to be, without a wait for slaves.
+    Done,
+    /// The store had no room.
+    NoRoom,
+}
+
 pub struct World {
     /// Those of kvnodes come first.
     pub nodes: Vec<VirtualNode>,
@@ -145,10 +154,12 @@ pub struct World {
     pub watching: Option<Random>,
     /// Stores are emptied. The same of what is drawn for that.
     pub clearing: Option<Random>,
-    /// Slaves are lost as their primaries are emptied. The same of what is drawn for that.
+    /// Slaves are lost as their primaries are emptied, and otherwise more often. Whether that is so, and the most of it, is drawn from here.
     pub losing: Option<Random>,
     /// Stores are asked for what looks at what they have. The same of what is drawn for that.
     pub editing: Option<Random>,
+    /// What the answer to a request that looks, at a store that answers at once, was: `None` while it waits.
+    pub edited: Option<Edited>,
     /// Nothing breaks any more.
     pub is_calm: bool,
     /// The clock that people read, which goes back at times.
@@ -229,6 +240,7 @@ impl World {
             clearing: None,
             losing: None,
             editing: None,
+            edited: None,
             is_calm: false,
             unix_ms: UNIX_MS,
             ends: (0..len).map(|_| (0..len).map(|_| None).collect()).collect(),
@@ -615,8 +627,7 @@ impl World {
         text
     }
 
-    /// A node that runs, whose store is nobody's slave.
-    /// Those that follow nobody.
+    /// The nodes that run and whose stores follow nobody.
     pub fn primaries(&self) -> Vec<usize> {
         (0..self.stores).filter(|&node| self.is_running(node) && self.figures(node).is_none()).collect()
     }

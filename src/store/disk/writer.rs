@@ -12,6 +12,8 @@
 //!
 //! Locks are taken in this order: `reviving`, `engine`, `broken`.
 
+mod reads;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,8 +34,8 @@ use super::ledger::{Access, Journals, Ledger, Verdict};
 use super::queue::{BATCH_BYTES_MAX, Change, Queue, Read, Write};
 use super::record::Found;
 use super::staged::Held;
+use crate::store::StoreError;
 use crate::store::revision::LEAP;
-use crate::store::{Due, NoteDone, ReadDone, ReadManyDone, StoreError};
 
 /// A system that has no more room than this beside what is written is full, in bytes: the engine writes what it holds in
 /// memory to new files before it lets go of old ones, and should not fail in the middle of that. Deletes may use half.
@@ -218,77 +220,6 @@ impl Shared {
     /// Whether a write waits, or is being told of.
     pub(super) fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
-    }
-
-    /// See [`Queue::read_later`].
-    pub(super) fn read_later(&self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
-        // A caller that has been answered, or has sent a write on this thread, sees it in the number.
-        self.has_waiting() && self.queue.lock().read_later(store, key, done)
-    }
-
-    pub(super) fn read(&self, store: u32, key: &[u8]) -> Result<Option<Found>, StoreError> {
-        let engine = self.engine.read();
-        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-        engine.read(store, key).map_err(|error| {
-            tracing::error!(dir = %self.dir.path.display(), ?error, "an entry could not be read");
-            engine_error(&error)
-        })
-    }
-
-    /// See [`Queue::read_many_later`].
-    pub(super) fn read_many_later(
-        &self,
-        store: u32,
-        keys: &[&[u8]],
-        done: impl FnOnce() -> ReadManyDone,
-    ) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().read_many_later(store, keys, done)
-    }
-
-    /// Reads several keys as they are at one moment.
-    pub(super) fn read_many(
-        &self,
-        store: u32,
-        keys: &[impl AsRef<[u8]>],
-    ) -> Result<Vec<Option<Found>>, StoreError> {
-        let view = self.view()?;
-        let found = keys.iter().map(|key| view.read(store, key.as_ref()));
-        found.collect::<fjall::Result<_>>().map_err(|error| {
-            tracing::error!(dir = %self.dir.path.display(), ?error, "entries could not be read");
-            engine_error(&error)
-        })
-    }
-
-    /// Reads a note: at once, or behind the writes of it that wait.
-    pub(super) fn read_note(&self, store: u32, name: &str, done: NoteDone) {
-        let mut done = Some(done);
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            let later = || done.take().unwrap_or_else(|| Box::new(|_| {}));
-            self.queue.lock().read_note_later(store, name, later);
-        }
-        if let Some(done) = done {
-            done(self.note(store, name.as_bytes()));
-        }
-    }
-
-    fn note(&self, store: u32, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let engine = self.engine.read();
-        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-        engine.note(store, name).map_err(|error| engine_error(&error))
-    }
-
-    /// See [`Engine::due`].
-    pub(super) fn due(&self, store: u32, now: u64, max: usize) -> Result<Due, StoreError> {
-        let engine = self.engine.read_recursive();
-        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-        engine.due(store, now, max).map_err(|error| engine_error(&error))
-    }
-
-    /// See [`Engine::next_due`].
-    pub(super) fn next_due(&self, store: u32) -> Result<Option<u64>, StoreError> {
-        let engine = self.engine.read_recursive();
-        let engine = engine.as_ref().ok_or(StoreError::Io("eio"))?;
-        engine.next_due(store).map_err(|error| engine_error(&error))
     }
 
     /// All stores as they are now.

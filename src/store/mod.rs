@@ -84,7 +84,8 @@ pub enum StoreError {
     /// No room for it. It can be tried again when there is.
     NoSpace,
     /// The disk or its file system refused: in a word of OTP's `file:posix()` where there is one (`eio`, `erofs`, …),
-    /// `damaged` where what was read is not what was written, `terminated` where the store is closed.
+    /// `damaged` where what was read is not what was written, `terminated` where the store is closed, `system_limit` where as many reads
+    /// as may wait for writes.
     Io(&'static str),
 }
 

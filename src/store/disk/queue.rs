@@ -21,6 +21,20 @@ pub(super) const BATCH_BYTES_MAX: usize = 16 << 20;
 /// What a write takes beside its keys and values: the completion, and the entries of the tables.
 const OVERHEAD_BYTES: usize = 256;
 
+/// Reads that may wait, one of several keys as many as it has keys: each takes some 200 bytes. Only peers that ask without waiting for
+/// answers, while the disk takes long, get there.
+const READS_MAX: usize = if cfg!(test) { 10_000 } else { 256 << 10 };
+
+/// What becomes of a read that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Later {
+    /// No write waits that it would have to wait for.
+    No,
+    Waits,
+    /// It would have to wait, and as many as may do.
+    TooMany,
+}
+
 /// What a write is of, by its store: all entries, one by its key, several, or a note by its name.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
@@ -229,6 +243,17 @@ pub(super) enum Read {
     Note(u32, Arc<[u8]>, NoteDone),
 }
 
+impl Read {
+    /// Keys of entries that it reads.
+    fn keys(&self) -> usize {
+        match self {
+            Self::Entry(..) => 1,
+            Self::Entries(_, keys, _) => keys.len(),
+            Self::Note(..) => 0,
+        }
+    }
+}
+
 /// The queue.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -245,6 +270,8 @@ pub(super) struct Queue {
     /// Reads of a store that wait for a clear, with its number, in the order of these: no key has a later write before them.
     behind_clears: AHashMap<u32, VecDeque<(u64, Read)>>,
     notes: Waits<NoteDone>,
+    /// Reads of entries that wait, see [`READS_MAX`].
+    reads: usize,
     pub closed: bool,
 }
 
@@ -274,15 +301,30 @@ impl Queue {
         self.writes.push(write);
     }
 
-    /// Keeps a read until the writes to its key that wait now are done; `false` when there are none.
-    pub(super) fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
-        if let Some(&clear) = self.clears.get(&store)
-            && self.keys.last(store, key).is_none_or(|last| last < clear)
-        {
-            self.wait_for_clear(store, clear, Read::Entry(store, key.into(), done()));
-            return true;
+    /// Keeps a read until the writes to its key that wait now are done. Only then is `done` called.
+    pub(super) fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> Later {
+        let last = self.keys.last(store, key);
+        let clear = self.clears.get(&store).copied().filter(|clear| last.is_none_or(|last| last < *clear));
+        if let later @ (Later::No | Later::TooMany) = self.waits(clear.or(last), 1) {
+            return later;
         }
-        self.keys.read_later(store, key, || Reading::One(done()))
+        match clear {
+            Some(clear) => self.wait_for_clear(store, clear, Read::Entry(store, key.into(), done())),
+            None => _ = self.keys.read_later(store, key, || Reading::One(done())),
+        }
+        Later::Waits
+    }
+
+    /// Counts reads of so many keys, behind the write with this number.
+    const fn waits(&mut self, behind: Option<u64>, keys: usize) -> Later {
+        if behind.is_none() {
+            return Later::No;
+        }
+        if self.reads >= READS_MAX {
+            return Later::TooMany;
+        }
+        self.reads += keys;
+        Later::Waits
     }
 
     /// The same of several keys, which are read at one moment.
@@ -291,18 +333,24 @@ impl Queue {
         store: u32,
         keys: &[&[u8]],
         done: impl FnOnce() -> ReadManyDone,
-    ) -> bool {
+    ) -> Later {
         // Writes are carried out in their order: with the last of them all are.
         let last = keys.iter().filter_map(|key| Some((self.keys.last(store, key)?, *key))).max();
-        let all = || keys.iter().map(|key| Arc::from(*key)).collect();
-        if let Some(&clear) = self.clears.get(&store)
-            && last.is_none_or(|(last, _)| last < clear)
-        {
-            self.wait_for_clear(store, clear, Read::Entries(store, all(), done()));
-            return true;
+        let clear = self.clears.get(&store).copied();
+        let clear = clear.filter(|clear| last.is_none_or(|(last, _)| last < *clear));
+        let behind = clear.or(last.map(|(last, _)| last));
+        if let later @ (Later::No | Later::TooMany) = self.waits(behind, keys.len()) {
+            return later;
         }
-        let Some((_, key)) = last else { return false };
-        self.keys.read_later(store, key, || Reading::Many(all(), done()))
+        let all = || keys.iter().map(|key| Arc::from(*key)).collect();
+        match (clear, last) {
+            (Some(clear), _) => self.wait_for_clear(store, clear, Read::Entries(store, all(), done())),
+            (None, Some((_, key))) => {
+                _ = self.keys.read_later(store, key, || Reading::Many(all(), done()));
+            }
+            (None, None) => {}
+        }
+        Later::Waits
     }
 
     /// The same of a note.
@@ -356,6 +404,7 @@ impl Queue {
                 }
             }
         }
+        self.reads -= reads.iter().map(Read::keys).sum::<usize>();
         reads
     }
 
@@ -413,20 +462,20 @@ mod tests {
     #[test]
     fn a_read_waits_for_the_writes_that_were_there_and_for_no_later_one() {
         let mut queue = Queue::default();
-        assert!(!queue.read_later(1, b"a", read));
+        assert!(queue.read_later(1, b"a", read) == Later::No);
         queue.push(put("a"));
-        assert!(queue.read_later(1, b"a", read));
-        assert!(!queue.read_later(1, b"b", read));
-        assert!(!queue.read_later(2, b"a", read));
+        assert!(queue.read_later(1, b"a", read) == Later::Waits);
+        assert!(queue.read_later(1, b"b", read) == Later::No);
+        assert!(queue.read_later(2, b"a", read) == Later::No);
         let first = queue.take(1 << 20);
         queue.push(put("a"));
-        assert!(queue.read_later(1, b"a", read), "the second write waits still");
+        assert!(queue.read_later(1, b"a", read) == Later::Waits, "the second write waits still");
         assert_eq!(queue.carried_out(first.len(), done(&first), sizes(&first)).len(), 1);
         assert_eq!((queue.waiting_keys(1), queue.waiting_keys(2)), (vec![Arc::from(*b"a")], Vec::new()));
         let second = queue.take(1 << 20);
         assert_eq!(queue.carried_out(second.len(), done(&second), sizes(&second)).len(), 1);
         assert!(
-            !queue.read_later(1, b"a", read) && queue.waiting_keys(1).is_empty(),
+            queue.read_later(1, b"a", read) == Later::No && queue.waiting_keys(1).is_empty(),
             "nothing waits any more"
         );
         assert_eq!(queue.bytes(), 0);
@@ -436,13 +485,13 @@ mod tests {
     fn a_read_of_several_keys_waits_for_the_last_of_their_writes() {
         let mut queue = Queue::default();
         let read_many = || -> ReadManyDone { Box::new(|_| {}) };
-        assert!(!queue.read_many_later(1, &[b"a", b"b"], read_many));
+        assert!(queue.read_many_later(1, &[b"a", b"b"], read_many) == Later::No);
         for key in ["b", "c", "a"] {
             queue.push(put(key));
         }
-        assert!(queue.read_many_later(1, &[b"a", b"b", b"d"], read_many));
-        assert!(!queue.read_many_later(1, &[b"d"], read_many));
-        assert!(queue.read_many_later(1, &[b"b", b"d"], read_many));
+        assert!(queue.read_many_later(1, &[b"a", b"b", b"d"], read_many) == Later::Waits);
+        assert!(queue.read_many_later(1, &[b"d"], read_many) == Later::No);
+        assert!(queue.read_many_later(1, &[b"b", b"d"], read_many) == Later::Waits);
         let first = queue.take(put("b").bytes());
         let due = queue.carried_out(first.len(), done(&first), sizes(&first));
         assert!(matches!(&due[..], [Read::Entries(1, keys, _)] if keys.len() == 2), "of b and d");
@@ -452,6 +501,23 @@ mod tests {
         assert!(queue.waiting_keys(1).is_empty());
     }
 
+    #[test]
+    fn reads_that_wait_are_bounded_and_make_room_as_they_are_answered() {
+        let mut queue = Queue::default();
+        queue.push(put("a"));
+        (0..READS_MAX).for_each(|_| assert_eq!(queue.read_later(1, b"a", read), Later::Waits));
+        let never = || -> ReadDone { panic!("it is not kept") };
+        assert_eq!(queue.read_later(1, b"a", never), Later::TooMany);
+        assert_eq!(queue.read_many_later(1, &[b"a", b"b"], || panic!("it is not kept")), Later::TooMany);
+        assert_eq!(queue.read_later(1, b"b", never), Later::No, "it waits for nothing");
+        let taken = queue.take(1 << 20);
+        assert_eq!(queue.carried_out(taken.len(), done(&taken), sizes(&taken)).len(), READS_MAX);
+        assert_eq!(queue.reads, 0);
+        queue.push(put("a"));
+        assert_eq!(queue.read_many_later(1, &[b"a", b"b"], || Box::new(|_| {})), Later::Waits);
+        assert_eq!(queue.reads, 2);
+    }
+
     /// Each write of a key would else move all reads behind the last one.
     #[test]
     fn reads_behind_a_later_write_are_not_touched_before_it() {
@@ -459,7 +525,7 @@ mod tests {
         (0..3_000).for_each(|_| queue.push(put("a")));
         let first = queue.take(1 << 30);
         queue.push(put("a"));
-        (0..3_000).for_each(|_| assert!(queue.read_later(1, b"a", read)));
+        (0..3_000).for_each(|_| assert!(queue.read_later(1, b"a", read) == Later::Waits));
         let counted = allocation_counter::measure(|| {
             assert!(queue.carried_out(first.len(), done(&first), sizes(&first)).is_empty());
         });
@@ -475,9 +541,18 @@ mod tests {
         queue.push(put("a"));
         queue.push(clear());
         queue.push(put("b"));
-        assert!(queue.read_later(1, b"a", read) && queue.read_later(1, b"c", read));
-        assert!(queue.read_later(1, b"b", read) && queue.read_many_later(1, &[b"a", b"c"], read_many));
-        assert!(!queue.read_later(2, b"a", read) && !queue.read_many_later(2, &[b"a"], read_many));
+        assert!(
+            queue.read_later(1, b"a", read) == Later::Waits
+                && queue.read_later(1, b"c", read) == Later::Waits
+        );
+        assert!(
+            queue.read_later(1, b"b", read) == Later::Waits
+                && queue.read_many_later(1, &[b"a", b"c"], read_many) == Later::Waits
+        );
+        assert!(
+            queue.read_later(2, b"a", read) == Later::No
+                && queue.read_many_later(2, &[b"a"], read_many) == Later::No
+        );
         let mut taken = queue.take(1 << 20);
         let mut told = Vec::new();
         while !taken.is_empty() {
@@ -486,7 +561,7 @@ mod tests {
             told.push(queue.carried_out(1, done(&first), sizes(&first)).len());
         }
         assert_eq!(told, [0, 3, 1]);
-        assert!(!queue.read_later(1, b"a", read), "nothing waits any more");
+        assert!(queue.read_later(1, b"a", read) == Later::No, "nothing waits any more");
     }
 
     #[test]

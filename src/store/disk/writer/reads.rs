@@ -3,12 +3,16 @@
 use std::sync::atomic::Ordering;
 
 use super::super::error::engine_error;
+use super::super::queue::Later;
 use super::super::record::Found;
 use super::Shared;
 use crate::store::{Due, NoteDone, ReadDone, ReadManyDone, StoreError};
 
+/// As many reads as may wait for writes.
+const TOO_MANY: StoreError = StoreError::Io("system_limit");
+
 impl Shared {
-    /// See [`Queue::read_later`].
+    /// See [`Queue::read_later`](super::Queue::read_later). Gives whether it is answered there; that is so for one too many as well.
     pub(in crate::store::disk) fn read_later(
         &self,
         store: u32,
@@ -16,7 +20,16 @@ impl Shared {
         done: impl FnOnce() -> ReadDone,
     ) -> bool {
         // A caller that has been answered, or has sent a write on this thread, sees it in the number.
-        self.has_waiting() && self.queue.lock().read_later(store, key, done)
+        if !self.has_waiting() {
+            return false;
+        }
+        let mut done = Some(done);
+        let make = || done.take().map_or_else(|| -> ReadDone { Box::new(|_| {}) }, |done| done());
+        let later = self.queue.lock().read_later(store, key, make);
+        if let Some(done) = done.filter(|_| later == Later::TooMany) {
+            done()(Err(TOO_MANY));
+        }
+        later != Later::No
     }
 
     pub(in crate::store::disk) fn read(&self, store: u32, key: &[u8]) -> Result<Option<Found>, StoreError> {
@@ -35,7 +48,16 @@ impl Shared {
         keys: &[&[u8]],
         done: impl FnOnce() -> ReadManyDone,
     ) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0 && self.queue.lock().read_many_later(store, keys, done)
+        if !self.has_waiting() {
+            return false;
+        }
+        let mut done = Some(done);
+        let make = || done.take().map_or_else(|| -> ReadManyDone { Box::new(|_| {}) }, |done| done());
+        let later = self.queue.lock().read_many_later(store, keys, make);
+        if let Some(done) = done.filter(|_| later == Later::TooMany) {
+            done()(Err(TOO_MANY));
+        }
+        later != Later::No
     }
 
     /// Reads several keys as they are at one moment.

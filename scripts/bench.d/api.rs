@@ -1,5 +1,5 @@
 //! The requests beside get, put and delete: of several keys, sums, keys that end, scans. All callers are processes of a BEAM, but for
-//! a native one that scans and counts the entries alone.
+//! a native caller, which scans and only counts the entries.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -13,7 +13,7 @@ const WATCHERS: [(u64, f64); 3] = [(1, 0.9), (10, 0.7), (100, 0.3)];
 const CALLERS: u64 = 16;
 /// Entries that are put while one watcher keeps up: less than a store's backlog.
 const CHUNK: u64 = 50_000;
-/// Events a second that one watcher is told at least.
+/// Events a second that a single watcher is told, at least.
 const EVENTS_MIN: f64 = 200_000.0;
 
 /// Writers beside watchers, and the events of one watcher.

@@ -460,7 +460,7 @@ impl World {
         let asked = match want {
             None => Asked::Edit(expects),
             Some(want) => {
-                // Of one that answers at once it is looked at below.
+                // What a store that answers at once has written is known below, once it has answered.
                 let left = if is_at_once { Vec::new() } else { known.collect() };
                 Asked::Confirmed { incarnation, seq: None, left, want, had: Vec::new(), expects }
             }
@@ -504,7 +504,7 @@ impl World {
             done == seq || self.edited != Some(Edited::Done),
             "{node} was to wait for slaves to have what it has written, and did not"
         );
-        // Who is to have it is looked at from here on, where it is not answered: nothing has come from slaves by now.
+        // A call that still waits is told of the slaves that have the write from here on: nothing has come from slaves by now.
         if let Some(Call { asked: Asked::Confirmed { seq: at, left, .. }, .. }) = self.calls.get_mut(&call) {
             assert!(done > seq, "{node} waits for slaves to have what it has not written");
             let of = |(&key, &value): (&u64, &Option<(u64, u64)>)| Left {

@@ -41,7 +41,7 @@ impl Shared {
         })
     }
 
-    /// See [`Queue::read_many_later`].
+    /// See [`Queue::read_many_later`](super::Queue::read_many_later). Gives the same as [`read_later`](Self::read_later).
     pub(in crate::store::disk) fn read_many_later(
         &self,
         store: u32,

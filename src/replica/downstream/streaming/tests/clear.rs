@@ -143,7 +143,7 @@ fn keys_of_an_elixir_server_from_before_a_clear_are_nothing_to_warn_of() {
     let swept = line.events.iter().filter_map(|event| Some((event.keys()?, event.level())));
     assert_eq!(swept.collect::<Vec<_>>(), [(2, Level::Warn), (2, Level::Info)]);
 
-    // But what it had before it was sent anything is its own, cleared or not.
+    // But keys that the slave had before it was sent anything are its own, whether the store was cleared or not.
     let mut line = Line::new(&source, 1 << 20);
     assert_eq!(line.slave.push_clear(8), None);
     line.found(1);

@@ -26,13 +26,13 @@ const OVERHEAD_BYTES: usize = 256;
 const READS_MAX: usize = if cfg!(test) { 10_000 } else { 256 << 10 };
 
 /// What becomes of a read that is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Later {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Later<D> {
     /// No write waits that it would have to wait for.
     No,
     Waits,
-    /// It would have to wait, and as many as may do.
-    TooMany,
+    /// It would have to wait, and as many as may do: what was to make its completion.
+    TooMany(D),
 }
 
 /// What a write is of, by its store: all entries, one by its key, several, or a note by its name.
@@ -302,11 +302,19 @@ impl Queue {
     }
 
     /// Keeps a read until the writes to its key that wait now are done. Only then is `done` called.
-    pub(super) fn read_later(&mut self, store: u32, key: &[u8], done: impl FnOnce() -> ReadDone) -> Later {
+    pub(super) fn read_later<D: FnOnce() -> ReadDone>(
+        &mut self,
+        store: u32,
+        key: &[u8],
+        done: D,
+    ) -> Later<D> {
         let last = self.keys.last(store, key);
         let clear = self.clears.get(&store).copied().filter(|clear| last.is_none_or(|last| last < *clear));
-        if let later @ (Later::No | Later::TooMany) = self.waits(clear.or(last), 1) {
-            return later;
+        if clear.or(last).is_none() {
+            return Later::No;
+        }
+        if !self.take_room_for(1) {
+            return Later::TooMany(done);
         }
         match clear {
             Some(clear) => self.wait_for_clear(store, clear, Read::Entry(store, key.into(), done())),
@@ -315,32 +323,31 @@ impl Queue {
         Later::Waits
     }
 
-    /// Counts reads of so many keys, behind the write with this number.
-    const fn waits(&mut self, behind: Option<u64>, keys: usize) -> Later {
-        if behind.is_none() {
-            return Later::No;
+    /// Counts a read of so many keys, if it may wait.
+    const fn take_room_for(&mut self, keys: usize) -> bool {
+        let has_room = self.reads < READS_MAX;
+        if has_room {
+            self.reads += keys;
         }
-        if self.reads >= READS_MAX {
-            return Later::TooMany;
-        }
-        self.reads += keys;
-        Later::Waits
+        has_room
     }
 
     /// The same of several keys, which are read at one moment.
-    pub(super) fn read_many_later(
+    pub(super) fn read_many_later<D: FnOnce() -> ReadManyDone>(
         &mut self,
         store: u32,
         keys: &[&[u8]],
-        done: impl FnOnce() -> ReadManyDone,
-    ) -> Later {
+        done: D,
+    ) -> Later<D> {
         // Writes are carried out in their order: with the last of them all are.
         let last = keys.iter().filter_map(|key| Some((self.keys.last(store, key)?, *key))).max();
         let clear = self.clears.get(&store).copied();
         let clear = clear.filter(|clear| last.is_none_or(|(last, _)| last < *clear));
-        let behind = clear.or(last.map(|(last, _)| last));
-        if let later @ (Later::No | Later::TooMany) = self.waits(behind, keys.len()) {
-            return later;
+        if clear.is_none() && last.is_none() {
+            return Later::No;
+        }
+        if !self.take_room_for(keys.len()) {
+            return Later::TooMany(done);
         }
         let all = || keys.iter().map(|key| Arc::from(*key)).collect();
         match (clear, last) {
@@ -462,20 +469,20 @@ mod tests {
     #[test]
     fn a_read_waits_for_the_writes_that_were_there_and_for_no_later_one() {
         let mut queue = Queue::default();
-        assert!(queue.read_later(1, b"a", read) == Later::No);
+        assert!(matches!(queue.read_later(1, b"a", read), Later::No));
         queue.push(put("a"));
-        assert!(queue.read_later(1, b"a", read) == Later::Waits);
-        assert!(queue.read_later(1, b"b", read) == Later::No);
-        assert!(queue.read_later(2, b"a", read) == Later::No);
+        assert!(matches!(queue.read_later(1, b"a", read), Later::Waits));
+        assert!(matches!(queue.read_later(1, b"b", read), Later::No));
+        assert!(matches!(queue.read_later(2, b"a", read), Later::No));
         let first = queue.take(1 << 20);
         queue.push(put("a"));
-        assert!(queue.read_later(1, b"a", read) == Later::Waits, "the second write waits still");
+        assert!(matches!(queue.read_later(1, b"a", read), Later::Waits), "the second write waits still");
         assert_eq!(queue.carried_out(first.len(), done(&first), sizes(&first)).len(), 1);
         assert_eq!((queue.waiting_keys(1), queue.waiting_keys(2)), (vec![Arc::from(*b"a")], Vec::new()));
         let second = queue.take(1 << 20);
         assert_eq!(queue.carried_out(second.len(), done(&second), sizes(&second)).len(), 1);
         assert!(
-            queue.read_later(1, b"a", read) == Later::No && queue.waiting_keys(1).is_empty(),
+            matches!(queue.read_later(1, b"a", read), Later::No) && queue.waiting_keys(1).is_empty(),
             "nothing waits any more"
         );
         assert_eq!(queue.bytes(), 0);
@@ -485,13 +492,13 @@ mod tests {
     fn a_read_of_several_keys_waits_for_the_last_of_their_writes() {
         let mut queue = Queue::default();
         let read_many = || -> ReadManyDone { Box::new(|_| {}) };
-        assert!(queue.read_many_later(1, &[b"a", b"b"], read_many) == Later::No);
+        assert!(matches!(queue.read_many_later(1, &[b"a", b"b"], read_many), Later::No));
         for key in ["b", "c", "a"] {
             queue.push(put(key));
         }
-        assert!(queue.read_many_later(1, &[b"a", b"b", b"d"], read_many) == Later::Waits);
-        assert!(queue.read_many_later(1, &[b"d"], read_many) == Later::No);
-        assert!(queue.read_many_later(1, &[b"b", b"d"], read_many) == Later::Waits);
+        assert!(matches!(queue.read_many_later(1, &[b"a", b"b", b"d"], read_many), Later::Waits));
+        assert!(matches!(queue.read_many_later(1, &[b"d"], read_many), Later::No));
+        assert!(matches!(queue.read_many_later(1, &[b"b", b"d"], read_many), Later::Waits));
         let first = queue.take(put("b").bytes());
         let due = queue.carried_out(first.len(), done(&first), sizes(&first));
         assert!(matches!(&due[..], [Read::Entries(1, keys, _)] if keys.len() == 2), "of b and d");
@@ -505,16 +512,18 @@ mod tests {
     fn reads_that_wait_are_bounded_and_make_room_as_they_are_answered() {
         let mut queue = Queue::default();
         queue.push(put("a"));
-        (0..READS_MAX).for_each(|_| assert_eq!(queue.read_later(1, b"a", read), Later::Waits));
+        (0..READS_MAX).for_each(|_| assert!(matches!(queue.read_later(1, b"a", read), Later::Waits)));
         let never = || -> ReadDone { panic!("it is not kept") };
-        assert_eq!(queue.read_later(1, b"a", never), Later::TooMany);
-        assert_eq!(queue.read_many_later(1, &[b"a", b"b"], || panic!("it is not kept")), Later::TooMany);
-        assert_eq!(queue.read_later(1, b"b", never), Later::No, "it waits for nothing");
+        assert!(matches!(queue.read_later(1, b"a", never), Later::TooMany(_)));
+        let never_many = || -> ReadManyDone { panic!("it is not kept") };
+        assert!(matches!(queue.read_many_later(1, &[b"a", b"b"], never_many), Later::TooMany(_)));
+        assert!(matches!(queue.read_later(1, b"b", never), Later::No), "it waits for nothing");
         let taken = queue.take(1 << 20);
         assert_eq!(queue.carried_out(taken.len(), done(&taken), sizes(&taken)).len(), READS_MAX);
         assert_eq!(queue.reads, 0);
         queue.push(put("a"));
-        assert_eq!(queue.read_many_later(1, &[b"a", b"b"], || Box::new(|_| {})), Later::Waits);
+        let read_many = || -> ReadManyDone { Box::new(|_| {}) };
+        assert!(matches!(queue.read_many_later(1, &[b"a", b"b"], read_many), Later::Waits));
         assert_eq!(queue.reads, 2);
     }
 
@@ -525,7 +534,7 @@ mod tests {
         (0..3_000).for_each(|_| queue.push(put("a")));
         let first = queue.take(1 << 30);
         queue.push(put("a"));
-        (0..3_000).for_each(|_| assert!(queue.read_later(1, b"a", read) == Later::Waits));
+        (0..3_000).for_each(|_| assert!(matches!(queue.read_later(1, b"a", read), Later::Waits)));
         let counted = allocation_counter::measure(|| {
             assert!(queue.carried_out(first.len(), done(&first), sizes(&first)).is_empty());
         });
@@ -542,16 +551,16 @@ mod tests {
         queue.push(clear());
         queue.push(put("b"));
         assert!(
-            queue.read_later(1, b"a", read) == Later::Waits
-                && queue.read_later(1, b"c", read) == Later::Waits
+            matches!(queue.read_later(1, b"a", read), Later::Waits)
+                && matches!(queue.read_later(1, b"c", read), Later::Waits)
         );
         assert!(
-            queue.read_later(1, b"b", read) == Later::Waits
-                && queue.read_many_later(1, &[b"a", b"c"], read_many) == Later::Waits
+            matches!(queue.read_later(1, b"b", read), Later::Waits)
+                && matches!(queue.read_many_later(1, &[b"a", b"c"], read_many), Later::Waits)
         );
         assert!(
-            queue.read_later(2, b"a", read) == Later::No
-                && queue.read_many_later(2, &[b"a"], read_many) == Later::No
+            matches!(queue.read_later(2, b"a", read), Later::No)
+                && matches!(queue.read_many_later(2, &[b"a"], read_many), Later::No)
         );
         let mut taken = queue.take(1 << 20);
         let mut told = Vec::new();
@@ -561,7 +570,7 @@ mod tests {
             told.push(queue.carried_out(1, done(&first), sizes(&first)).len());
         }
         assert_eq!(told, [0, 3, 1]);
-        assert!(queue.read_later(1, b"a", read) == Later::No, "nothing waits any more");
+        assert!(matches!(queue.read_later(1, b"a", read), Later::No), "nothing waits any more");
     }
 
     #[test]

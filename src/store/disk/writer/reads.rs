@@ -23,13 +23,13 @@ impl Shared {
         if !self.has_waiting() {
             return false;
         }
-        let mut done = Some(done);
-        let make = || done.take().map_or_else(|| -> ReadDone { Box::new(|_| {}) }, |done| done());
-        let later = self.queue.lock().read_later(store, key, make);
-        if let Some(done) = done.filter(|_| later == Later::TooMany) {
-            done()(Err(TOO_MANY));
+        let later = self.queue.lock().read_later(store, key, done);
+        match later {
+            Later::No => return false,
+            Later::Waits => {}
+            Later::TooMany(done) => done()(Err(TOO_MANY)),
         }
-        later != Later::No
+        true
     }
 
     pub(in crate::store::disk) fn read(&self, store: u32, key: &[u8]) -> Result<Option<Found>, StoreError> {
@@ -51,13 +51,13 @@ impl Shared {
         if !self.has_waiting() {
             return false;
         }
-        let mut done = Some(done);
-        let make = || done.take().map_or_else(|| -> ReadManyDone { Box::new(|_| {}) }, |done| done());
-        let later = self.queue.lock().read_many_later(store, keys, make);
-        if let Some(done) = done.filter(|_| later == Later::TooMany) {
-            done()(Err(TOO_MANY));
+        let later = self.queue.lock().read_many_later(store, keys, done);
+        match later {
+            Later::No => return false,
+            Later::Waits => {}
+            Later::TooMany(done) => done()(Err(TOO_MANY)),
         }
-        later != Later::No
+        true
     }
 
     /// Reads several keys as they are at one moment.

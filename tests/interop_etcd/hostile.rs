@@ -198,7 +198,10 @@ fn what_may_have_been_done_stays_so_when_a_later_try_is_refused() {
         block_on(etcd.call_with(&TxnRequest::default(), Ask { effect: Some(effect), deadline: None }))
     };
     let guarded = ask(Effect::Guarded).unwrap_err();
-    assert!(matches!(&guarded, Error::Unknown { reason } if reason.contains("NOSPACE")), "{guarded:?}");
+    assert!(
+        matches!(&guarded, Error::Unknown { reason } if *reason == Error::NoSpace.to_string()),
+        "{guarded:?}"
+    );
     let once = ask(Effect::Changes).unwrap_err();
     assert!(matches!(&once, Error::Unknown { reason } if reason.contains("timed out")), "{once:?}");
     assert_eq!(ask(Effect::Idempotent), Err(Error::NoSpace));

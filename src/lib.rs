@@ -49,6 +49,7 @@
 //! | see what a node does and holds | [`Node::snapshot`] |
 //! | bound what peers may use | [`config::Limits`] |
 //! | read, write and watch an etcd | the feature `etcd`: `kvnode::etcd` |
+//! | keep a store in etcd, and serve it from several nodes | the feature `etcd`: `kvnode::store::EtcdEngine` |
 //! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
 //!
 //! Futures of this crate run on any executor, or by [`block_on`]: a node brings threads of its own. It logs through
@@ -82,15 +83,15 @@
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`handle`]: a store as its Rust callers see it, with the types of their keys and values.
-//! - `etcd`: a client of etcd, which knows nothing of the others; no store uses it yet.
+//! - `etcd`: a client of etcd, which knows nothing of the others; the stores of `store::etcd` use it.
 //! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.
 //! - [`config`]: every limit, interval and default that a user may want otherwise.
 //! - [`cli`]: what a person types and reads.
 //!
 //! # Invariants
 //!
-//! 1. Only `node`, `epmd`, `program`, `cli`, [`kv::downstream`], `etcd::client` and `within` name smol, sockets, files or the clock
-//!    ([`store::disk`] names files, and has the thread that writes them); below them nothing is `async`. A test
+//! 1. Only `node`, `epmd`, `program`, `cli`, [`kv::downstream`], `etcd::client`, `store::etcd::shell` and `within` name smol, sockets, files or the
+//!    clock ([`store::disk`] names files, and has the thread that writes them); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
 //!    (`etf/split.rs`), without a stack.

@@ -27,10 +27,11 @@ mod stores;
 mod within;
 
 use deferred::{DeferredEngine, Manner};
+use kvnode::etcd::{Config, Etcd};
 use kvnode::program::StoreConfig;
 use kvnode::replica::SlaveName;
-use kvnode::store::{Disk, Engine, MemoryEngine, OpenError, SyncPolicy};
-use support::{BeamNode, Epmd, Running, on_every_otp};
+use kvnode::store::{Disk, Engine, EtcdEngine, MemoryEngine, OpenError, SyncPolicy};
+use support::{BeamNode, Epmd, EtcdCluster, Running, on_every_otp};
 
 /// The third engine of the tests: it answers later, from a thread of its own.
 fn deferred() -> DeferredEngine {
@@ -111,4 +112,52 @@ fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     assert!(matches!(error, Err(stores::NotStarted::Open(OpenError::Names { .. }))), "{error:?}");
     stores::say_unserved(&disk, [&names].into_iter());
     block_on(node.stop());
+}
+
+#[test]
+fn two_nodes_serve_one_store_in_etcd_and_slaves_and_watchers_of_each_get_what_the_other_one_writes() {
+    let epmd = Epmd::start();
+    let cluster = EtcdCluster::start(1);
+    let beam = BeamNode::start(&support::Otp::newest(), &epmd, "beam");
+    let names = StoreConfig { global: Vec::new(), local: vec!["kv".into()] };
+    let nodes = ["first", "second"].map(|name| Running::start(&epmd, name));
+    let engines = [(); 2].map(|()| {
+        let etcd = Etcd::connect(Config::new(cluster.endpoints())).expect("the configuration is right");
+        EtcdEngine::new(etcd, "kvnode")
+    });
+    for (node, engine) in nodes.iter().zip(&engines) {
+        stores::start(node, &names, stores::Replication::default(), engine.clone())
+            .expect("the name is free");
+        beam.ping(node.name().as_str());
+    }
+    let [first, second] = nodes.each_ref().map(|node| format!("{{:kv, :\"{}\"}}", node.name()));
+    let ask = |store: &str, request: &str| format!("GenServer.call({store}, {request})");
+    beam.check(&ask(&first, "{:put, 1, 2}"), ":ok");
+    beam.check(&ask(&first, "{:get, 1}"), "2");
+    beam.check_soon(&ask(&second, "{:get, 1}"), "2");
+    beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
+    beam.wait_for_global("slave");
+    beam.check(&ask(&second, "{:add_slave, {:global, :slave}}"), ":ok");
+    beam.check_soon("GenServer.call(slave, {:get, 1})", "2");
+    beam.run(&format!("{{:ok, ref, _}} = {}", ask(&second, "{:watch, []}")));
+    beam.check(&ask(&first, "{:put, 3, 4}"), ":ok");
+    beam.check_soon("GenServer.call(slave, {:get, 3})", "4");
+    beam.check(
+        "receive do {:kvnode, ^ref, {_, :put, key, value}} -> {key, value} after 5000 -> nil end",
+        "{3, 4}",
+    );
+    beam.check(&ask(&second, "{:delete, 3}"), ":ok");
+    beam.check("receive do {:kvnode, ^ref, {_, :delete, key}} -> key after 5000 -> nil end", "3");
+    beam.check_soon("GenServer.call(slave, {:get, 3})", "nil");
+    // Each step is done on what the other one has made.
+    for step in 0..20 {
+        let store = if step % 2 == 0 { &first } else { &second };
+        beam.check(&ask(store, "{:update_counter, :hits, 1}"), &(step + 1).to_string());
+    }
+    beam.check_soon("GenServer.call(slave, {:get, :hits})", "20");
+    let large = ask(&first, "{:put, 9, :binary.copy(<<7>>, 2_000_000)}");
+    beam.check(&format!("{{:error, {{:too_large, max}}}} = {large}; max > 1_500_000"), "true");
+    engines.iter().for_each(Engine::close);
+    beam.check(&ask(&first, "{:get, 1}"), "2");
+    beam.check(&ask(&first, "{:put, 1, 3}"), "{:error, {:io, :terminated}}");
 }

@@ -17,7 +17,7 @@ pub enum Error {
     /// the method or the [`CallError`] says more: a call that ended with an exit of `:bad_call` or `:badarg` has done nothing.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The store has answered `{:error, reason}`: nothing has changed, but for [`Refusal::Unconfirmed`].
+    /// The store has answered `{:error, reason}`: nothing has changed, but for [`Refusal::Unconfirmed`] and [`Refusal::Unknown`].
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// An answer that a store does not give to this request: another server has the name, or it is of another version. Whether a write
@@ -49,6 +49,10 @@ pub enum Refusal {
     NoSpace,
     /// Its disk fails, with this reason of the system.
     Io(String),
+    /// The etcd that keeps it does not answer.
+    Unavailable,
+    /// The etcd that keeps it has not said whether the write is done: it may be, or be yet, once.
+    Unknown,
     /// The write is done, and so many slaves have it of those that were wanted.
     Unconfirmed {
         /// Slaves that have it.
@@ -89,8 +93,17 @@ impl Refusal {
     /// Of a reason for which a store does not write, or has not yet enough slaves that have it.
     pub(super) fn of_write(reason: TermView<'_>) -> Option<Self> {
         let known = Self::known(reason)?;
-        let is_of_write =
-            matches!(known, Self::NoSpace | Self::Io(_) | Self::Unconfirmed { .. } | Self::SlaveOf(_));
+        let is_of_write = matches!(
+            known,
+            Self::NoSpace
+                | Self::Io(_)
+                | Self::Unavailable
+                | Self::Unknown
+                | Self::TooMany(_)
+                | Self::TooLarge(_)
+                | Self::Unconfirmed { .. }
+                | Self::SlaveOf(_)
+        );
         is_of_write.then_some(known)
     }
 
@@ -99,6 +112,8 @@ impl Refusal {
         if let Some(word) = reason.as_atom() {
             return Some(match word.as_bytes() {
                 b"no_space" => Self::NoSpace,
+                b"unavailable" => Self::Unavailable,
+                b"unknown" => Self::Unknown,
                 b"not_an_integer" => Self::NotAnInteger,
                 b"unordered" => Self::Unordered,
                 b"bad_prefix" => Self::BadPrefix,
@@ -130,6 +145,8 @@ impl fmt::Display for Refusal {
         match self {
             Self::NoSpace => f.write_str("the store has no room: delete something, or give it more"),
             Self::Io(reason) => write!(f, "the store's disk fails: {reason}"),
+            Self::Unavailable => f.write_str("the etcd that keeps the store does not answer: try it again"),
+            Self::Unknown => f.write_str("the etcd that keeps the store has not said whether it is done: look at the key"),
             Self::Unconfirmed { have, wanted } => {
                 write!(f, "it is done, and {have} of {wanted} slaves have said that they have it")
             }

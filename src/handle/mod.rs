@@ -367,8 +367,9 @@ impl<K, V> Handle<K, V> {
     ///
     /// # Errors
     /// See [`Error`]. Where what was there is no `V` the answer is [unreadable](crate::CallError::Unreadable), and the value is put. A value
-    /// that is `{:error, reason}` with one of the four reasons for which a store does not write ([`Refusal::NoSpace`],
-    /// [`Io`](Refusal::Io), [`Unconfirmed`](Refusal::Unconfirmed), [`SlaveOf`](Refusal::SlaveOf)) is taken for that.
+    /// that is `{:error, reason}` with one of the reasons for which a store does not write ([`Refusal::NoSpace`],
+    /// [`Io`](Refusal::Io), [`Unavailable`](Refusal::Unavailable), [`Unknown`](Refusal::Unknown), [`TooMany`](Refusal::TooMany),
+    /// [`TooLarge`](Refusal::TooLarge), [`Unconfirmed`](Refusal::Unconfirmed), [`SlaveOf`](Refusal::SlaveOf)) is taken for that.
     pub fn get_and_put<Q>(
         &self,
         key: &Q,

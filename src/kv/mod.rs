@@ -46,6 +46,7 @@ pub mod load;
 mod notes;
 mod operations;
 mod order;
+mod others;
 mod ranked;
 pub mod reason;
 pub mod request;

@@ -132,6 +132,10 @@ reasons! {
         NoSpace = StoreError::NoSpace.code(),
         /// The disk fails.
         Io = StoreError::Io("").code(),
+        /// The machine that keeps the store does not answer.
+        Unavailable = StoreError::Unavailable.code(),
+        /// The machine that keeps the store has not said whether the write is done.
+        Unknown = StoreError::Unknown.code(),
         /// Too few slaves have a write in time.
         Unconfirmed = "unconfirmed",
         /// The disk does not take what the store is to know after a restart.
@@ -141,8 +145,15 @@ reasons! {
 
 impl From<&StoreError> for Reason {
     fn from(error: &StoreError) -> Self {
-        // It may come to have others.
-        if *error == StoreError::NoSpace { Self::NoSpace } else { Self::Io }
+        match error {
+            StoreError::NoSpace => Self::NoSpace,
+            StoreError::Unavailable => Self::Unavailable,
+            StoreError::Unknown => Self::Unknown,
+            StoreError::TooLarge(_) => Self::TooLarge,
+            StoreError::TooMany(_) => Self::TooMany,
+            // It may come to have others.
+            _ => Self::Io,
+        }
     }
 }
 

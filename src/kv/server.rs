@@ -148,8 +148,7 @@ impl<S: Store> KeyValueServer<S> {
                     done(now);
                 }
             });
-            self.confirmations.order.begin_behind(self.store.seq());
-            self.confirmations.watches.begin_behind(self.store.revision());
+            self.begin_in_order();
         }
     }
 
@@ -659,10 +658,12 @@ pub(super) fn write_not_kept(w: &mut TermWriter<'_>, error: &StoreError, figures
     write_reason(w, error);
 }
 
-fn write_reason(w: &mut TermWriter<'_>, error: &StoreError) {
-    match error.detail() {
-        None => w.atom(error.code()),
-        Some(detail) => w.tuple(2).atom(error.code()).atom(detail),
+/// Writes what stands behind `:error`.
+pub(super) fn write_reason(w: &mut TermWriter<'_>, error: &StoreError) {
+    match (error.detail(), error.bound()) {
+        (None, None) => w.atom(error.code()),
+        (Some(detail), _) => w.tuple(2).atom(error.code()).atom(detail),
+        (None, Some(bound)) => w.tuple(2).atom(error.code()).unsigned(bound),
     };
 }
 

@@ -170,18 +170,27 @@ pub(super) fn committed_later(
     store: ProcessId,
     dispatch: &dyn Dispatch,
 ) {
-    in_order(confirmations, store, dispatch, |order, show| order.committed(write, show));
+    in_order(confirmations, Some(store), dispatch, |order, show| order.committed(write, show));
 }
 
 /// A write that was handed in is answered.
 pub(super) fn ended(confirmations: &Confirmations, store: ProcessId, dispatch: &dyn Dispatch) {
-    in_order(confirmations, store, dispatch, Order::ended);
+    in_order(confirmations, Some(store), dispatch, Order::ended);
+}
+
+/// The same of a write of another process.
+pub(super) fn committed_elsewhere(
+    confirmations: &Confirmations,
+    write: &Committed<'_>,
+    dispatch: &dyn Dispatch,
+) {
+    in_order(confirmations, None, dispatch, |order, show| order.committed(write, show));
 }
 
 /// Hands on to the slaves what comes next in the order.
 fn in_order(
     confirmations: &Confirmations,
-    store: ProcessId,
+    store: Option<ProcessId>,
     dispatch: &dyn Dispatch,
     advance: impl FnOnce(&Order, &mut dyn FnMut(Next<'_>)),
 ) {

@@ -36,6 +36,10 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Bytes that come behind the first at most.
+    #[cfg(feature = "etcd")]
+    pub(super) const NUMBERS_LEN_MAX: usize = Self::numbers_len_of(KNOWN);
+
     /// Of a value.
     #[inline]
     pub(super) const fn of(value: &Value<'_>) -> Self {

@@ -300,6 +300,12 @@ impl MemoryStore {
         seq
     }
 
+    /// The part that a key is in.
+    #[cfg(feature = "etcd")]
+    pub(super) fn part_of(&self, key: &[u8]) -> usize {
+        (self.hasher.hash_one(key) >> 32) as usize % SHARDS
+    }
+
     /// One like it, without entries; with the same hashes, so that a key is in the same shard there.
     fn emptied(&self) -> Self {
         Self::hashed_by(self.hasher.clone(), Arc::clone(&self.room), self.order.is_some())

@@ -36,6 +36,8 @@ mod cleared;
 #[cfg(feature = "disk")]
 pub mod disk;
 pub mod engine;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod head;
 pub mod memory;
 mod open_error;
@@ -56,6 +58,8 @@ pub use cleared::Cleared;
 #[cfg(feature = "disk")]
 pub use disk::{Disk, DiskStore};
 pub use engine::Engine;
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdEngine, EtcdState, EtcdStore};
 pub use memory::{MemoryEngine, MemoryStore};
 pub use open_error::OpenError;
 pub use owed::Owed;
@@ -87,6 +91,15 @@ pub enum StoreError {
     /// `damaged` where what was read is not what was written, `terminated` where the store is closed, `system_limit` where as many reads
     /// as may wait for writes.
     Io(&'static str),
+    /// The machine that keeps the store does not answer, and was asked for nothing. The request can be tried again.
+    Unavailable,
+    /// The machine that keeps the store was asked, and has not answered in time: the write may be done, or be done yet. Where it is
+    /// done, it is told of as a write of another process ([`Store::tell_of_others`]).
+    Unknown,
+    /// The write has more bytes than the store takes at once: this many are the most.
+    TooLarge(u64),
+    /// The write is about more keys than the store takes at once: this many are the most.
+    TooMany(u64),
 }
 
 impl StoreError {
@@ -96,14 +109,26 @@ impl StoreError {
         match self {
             Self::NoSpace => "no_space",
             Self::Io(_) => "io",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown",
+            Self::TooLarge(_) => "too_large",
+            Self::TooMany(_) => "too_many",
         }
     }
 
     /// What the system said, in a word.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
-            Self::NoSpace => None,
             Self::Io(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The bound that it is over: callers get `{:error, {code, bound}}`.
+    pub const fn bound(&self) -> Option<u64> {
+        match self {
+            Self::TooLarge(bound) | Self::TooMany(bound) => Some(*bound),
+            _ => None,
         }
     }
 }
@@ -113,6 +138,10 @@ impl fmt::Display for StoreError {
         match self {
             Self::NoSpace => f.write_str("no space is left in the store"),
             Self::Io(reason) => write!(f, "the disk refuses: {reason}"),
+            Self::Unavailable => f.write_str("the machine that keeps the store does not answer"),
+            Self::Unknown => f.write_str("the machine that keeps the store has not said whether it is done"),
+            Self::TooLarge(max) => write!(f, "it has more than {max} bytes"),
+            Self::TooMany(max) => write!(f, "it has more than {max} keys"),
         }
     }
 }
@@ -129,6 +158,8 @@ pub type WriteDone = Box<dyn FnOnce(Result<Written<'_>, StoreError>) + Send>;
 pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Called once with the keys that are past their deadlines.
 pub type DueDone = Box<dyn FnOnce(Result<Due, StoreError>) + Send>;
+/// Called with each write that has no completion here, in the order of numbers.
+pub type OthersTold = Box<dyn FnMut(Written<'_>) + Send>;
 /// Called once with a note.
 pub type NoteDone = Box<dyn FnOnce(Result<Option<Vec<u8>>, StoreError>) + Send>;
 
@@ -303,6 +334,15 @@ pub trait Store: Send + Sync + 'static {
     /// Number of keys that have a [deadline](Value::deadline), those that are past it too. It is asked for often, and from any
     /// thread: a store counts as it writes.
     fn deadlines(&self) -> usize;
+
+    /// Has `tell` called from now on with each write that takes effect and for which no completion is called with `Ok`: those of
+    /// other processes that have the same store, and those that were answered by [`StoreError::Unknown`]. They have their numbers among
+    /// those of the store's other writes, and what 1, 2 and 5 say of completions holds for `tell`. It is called by one thread at a time,
+    /// must not wait for the store, and takes the place of the one before it. Gives the number behind which each number is told of: by a
+    /// completion, or here. By default it is never called: a store that has its entries for itself alone has no such writes.
+    fn tell_of_others(&self, _tell: OthersTold) -> u64 {
+        self.seq()
+    }
 
     /// Number of keys.
     fn len(&self) -> usize;

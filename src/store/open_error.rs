@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why a folder with stores was not opened.
+/// Why a folder with stores, or a store of etcd, was not opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -47,6 +47,11 @@ pub enum OpenError {
         /// What it said.
         reason: String,
     },
+    /// etcd has not answered, or refuses.
+    Etcd {
+        /// What it said.
+        reason: String,
+    },
 }
 
 impl fmt::Display for OpenError {
@@ -79,6 +84,7 @@ impl fmt::Display for OpenError {
             Self::Names { names } => {
                 write!(f, "the names {} belong to different stores on disk: see --store", names.join(", "))
             }
+            Self::Etcd { reason } => write!(f, "etcd cannot be used for stores: {reason}"),
             Self::System { path, reason } => write!(
                 f,
                 "{} cannot be used for stores: {reason}; --data-dir takes a folder that this user may write to, there or to \

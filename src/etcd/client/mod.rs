@@ -159,6 +159,11 @@ impl Etcd {
         Lease::grant(self, ttl).await
     }
 
+    /// Bytes of a request at most ([`Config::request_bytes_max`]).
+    pub fn request_bytes_max(&self) -> usize {
+        self.0.config.request_bytes_max
+    }
+
     /// Which members are asked at present, in the order of the endpoints.
     pub fn good_members(&self) -> Vec<bool> {
         use super::members::Standing;

@@ -9,6 +9,7 @@ use ahash::AHashMap;
 use super::log::{Bounds, Happened, Log, Place, Told};
 use super::watcher::{Page, Step, Wants, Watcher};
 use crate::etf::{Pid, Reference, SharedBytes, TermWriter, Traits, encode};
+use crate::kv::server::write_reason;
 use crate::store::StoreError;
 
 /// Watchers of a store. Each takes some 400 bytes, and a monitor as many.
@@ -449,8 +450,5 @@ impl Registry {
 /// Writes `{:error, reason}`.
 fn write_failed(w: &mut TermWriter<'_>, error: &StoreError) {
     w.tuple(2).atom("error");
-    match error.detail() {
-        None => w.atom(error.code()),
-        Some(detail) => w.tuple(2).atom(error.code()).atom(detail),
-    };
+    write_reason(w, error);
 }

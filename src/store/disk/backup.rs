@@ -205,7 +205,7 @@ fn write_new(
 ) -> Result<Vec<StoreCount>, BackupError> {
     let failed = |error: io::Error| match store_error(&error) {
         StoreError::NoSpace => BackupError::Store(StoreError::NoSpace),
-        StoreError::Io(_) => BackupError::system(new, &error),
+        _ => BackupError::system(new, &error),
     };
     let engine = |error: fjall::Error| BackupError::Store(engine_error(&error));
     let mut out = Hashed { inner: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Xxh3::new() };

@@ -1,0 +1,39 @@
+//! Writes of other processes that have the same store. Slaves and watchers get them in the order of their numbers, among the writes of
+//! this server's callers.
+
+use std::sync::Arc;
+
+use super::order::Committed;
+use super::server::KeyValueServer;
+use super::write::committed_elsewhere;
+use crate::etf::{TermView, Traits};
+use crate::store::{OthersTold, Store, Written};
+
+impl<S: Store> KeyValueServer<S> {
+    /// Counts on from the writes that the store has told of by now, and is told of others' writes from then on.
+    pub(super) fn begin_in_order(&self) {
+        let (confirmations, dispatch) = (Arc::downgrade(&self.confirmations), Arc::clone(&self.dispatch));
+        let tell: OthersTold = Box::new(move |written| {
+            // Else the server has ended.
+            if let Some(confirmations) = confirmations.upgrade() {
+                let traits = traits_of(&written);
+                let write = Committed { written, traits, revision: 0, confirmed: false, has_ended: false };
+                committed_elsewhere(&confirmations, &write, &*dispatch);
+            }
+        });
+        // The store's thread waits for the order until it is known where that begins.
+        self.in_order_of_writes(|| {
+            let seq = self.store().tell_of_others(tell);
+            self.confirmations.order.begin_behind(seq);
+            self.confirmations.watches.begin_behind(self.store().revision());
+        });
+    }
+}
+
+/// The key's traits of a write of one key. Of several keys each is looked at later.
+fn traits_of(written: &Written<'_>) -> Traits {
+    match written.changes {
+        [(key, _)] => TermView::parse(key).map_or(Traits::none(), TermView::traits),
+        _ => Traits::none(),
+    }
+}

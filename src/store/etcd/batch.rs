@@ -1,0 +1,376 @@
+//! A transaction of the requests that have gathered.
+//!
+//! ```text
+//! if    the mark is as this writer left it, and each key that a decision has looked at is in etcd as in the table
+//! then  the mark gets the batch's number, keys their values or none, notes theirs
+//! else  unless the mark has moved: it gets the number behind the batch's, so that the batch can be done no more
+//! ```
+//!
+//! So a batch is done once or never, however often it is sent: the second time the mark is another. And the mark tells whether the batch is
+//! done. Without decisions only the mark can fail it. A batch that writes nothing leaves the mark, unless its decisions were wrong. A writer makes its mark before its first batch: the absence of a mark is a condition
+//! that could hold twice.
+//!
+//! etcd takes a key once in a transaction. Of several writes of one key the last one goes there; a decision sees the values that earlier
+//! writes of the batch have made. A value of the same batch has no revision yet, and is shown with the highest revision that there is, which no caller
+//! can expect. A decision to keep such a value may tell its revision to the caller, and so waits for the next batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::ask::{Ask, Asked, Changes, Key};
+use super::layout::{self, Layout, PLACES_MAX};
+use super::table::Table;
+use crate::etcd::message::{
+    Bytes, Compare, CompareResult, Compared, DeleteRangeRequest, Op, PutRequest, RangeRequest, TxnRequest,
+};
+use crate::store::revision::REVISION_MAX;
+use crate::store::{Change, OwnedValue, StoreError, Value};
+
+/// Operations of a transaction, and conditions, the mark's with them. etcd takes 128, and counts that in the `else` too.
+const OPERATIONS_MAX: usize = 120;
+/// Bytes that a transaction has about at most, unless it is of one write.
+const BATCH_BYTES: usize = 1 << 20;
+/// Bytes of a transaction beside its keys and values, and bytes of each operation or condition.
+const ENVELOPE_BYTES: usize = 1024;
+const OPERATION_BYTES: usize = 32;
+
+/// What a write may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Bytes of a request to etcd.
+    pub request_bytes: usize,
+    /// Bytes of a batch, about, unless it is of one write.
+    pub batch_bytes: usize,
+}
+
+impl Bounds {
+    /// Keys that a write of several may change, and look at.
+    pub(super) const KEYS_MAX: u64 = OPERATIONS_MAX as u64 - 1;
+
+    /// With requests of so many bytes.
+    pub(super) const fn new(request_bytes: usize) -> Self {
+        Self { request_bytes, batch_bytes: BATCH_BYTES }
+    }
+
+    /// Bytes of keys and values that a write may have, where these are in a store so laid out.
+    pub(super) fn bytes_max(self, layout: &Layout, keys: usize) -> usize {
+        let each = layout.overhead() + OPERATION_BYTES;
+        self.request_bytes.saturating_sub(ENVELOPE_BYTES + each * keys.max(1))
+    }
+}
+
+/// A request in a batch.
+pub(super) struct Carried {
+    /// `None`: its completion was called, as the outcome was unknown for too long.
+    pub asked: Option<Asked>,
+    pub does: Does,
+    /// Its place in the transaction, by the keys that change before it: a write counts each of its keys.
+    pub place: u64,
+}
+
+/// What the request does.
+pub(super) enum Does {
+    /// Keys get these values, or go; none: it was decided to keep all.
+    Changes(Changes),
+    Clear,
+    Note(Key, Vec<u8>),
+    ReadNote(Key),
+    /// It is done when the requests before it are.
+    Nothing,
+    /// It is not done.
+    Fails(StoreError),
+}
+
+impl Does {
+    /// Places that it takes.
+    fn places(&self) -> usize {
+        if let Self::Changes(changes) = self { changes.len().max(1) } else { 1 }
+    }
+
+    /// Whether etcd has to do something.
+    pub(super) const fn writes(&self) -> bool {
+        match self {
+            Self::Changes(changes) => !changes.is_empty(),
+            Self::Clear | Self::Note(..) => true,
+            Self::ReadNote(_) | Self::Nothing | Self::Fails(_) => false,
+        }
+    }
+}
+
+/// What came of adding something.
+pub(super) enum Added {
+    Taken,
+    /// It comes in a later batch.
+    Full(Asked),
+}
+
+/// A batch that grows.
+pub(super) struct Batch<'a> {
+    table: &'a Table,
+    /// Keys that etcd has, and the table has not.
+    unreadable: &'a BTreeSet<Key>,
+    layout: &'a Layout,
+    bounds: Bounds,
+    pub writes: Vec<Carried>,
+    /// What the batch has made so far, each with its write's place.
+    made: BTreeMap<Key, (Option<OwnedValue>, u64)>,
+    notes: BTreeMap<Key, Vec<u8>>,
+    /// What was looked at in the table, with the revision of etcd that it had.
+    looked: BTreeMap<Key, i64>,
+    clears: bool,
+    bytes: usize,
+    /// The place of the next write.
+    places: usize,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(
+        (table, unreadable): (&'a Table, &'a BTreeSet<Key>),
+        layout: &'a Layout,
+        bounds: Bounds,
+    ) -> Self {
+        let (writes, made, notes, looked) = Default::default();
+        Self {
+            table,
+            unreadable,
+            layout,
+            bounds,
+            writes,
+            made,
+            notes,
+            looked,
+            clears: false,
+            bytes: 0,
+            places: 0,
+        }
+    }
+
+    /// Adds what comes next.
+    pub(super) fn add(&mut self, mut asked: Asked) -> Added {
+        if self.clears || self.places >= PLACES_MAX {
+            return Added::Full(asked);
+        }
+        let does = match &mut asked.ask {
+            Ask::Update(_) | Ask::UpdateMany(_) if self.cannot_look(&asked.keys) => {
+                Does::Fails(StoreError::Io("damaged"))
+            }
+            Ask::Put(value, _) => Does::Changes(self.changes(&asked.keys, vec![(0, Some(value.clone()))])),
+            Ask::Delete(_) => Does::Changes(self.changes(&asked.keys, vec![(0, None)])),
+            Ask::Update(update) => {
+                let (present, is_made) = self.look(&asked.keys);
+                let change =
+                    update.decide(present.first().and_then(|one| one.as_ref().map(OwnedValue::value)));
+                let decided = owned(change).map(|value| (0, value)).into_iter().collect();
+                match self.decided(&asked.keys, decided, is_made) {
+                    Some(does) => does,
+                    None => return Added::Full(asked),
+                }
+            }
+            Ask::UpdateMany(update) => {
+                let looks = update.looks();
+                if looks && asked.keys.len() as u64 > Bounds::KEYS_MAX {
+                    Does::Fails(StoreError::TooMany(Bounds::KEYS_MAX))
+                } else {
+                    let (present, is_made) =
+                        if looks { self.look(&asked.keys) } else { (vec![None; asked.keys.len()], false) };
+                    let present: Vec<Option<Value<'_>>> =
+                        present.iter().map(|one| one.as_ref().map(OwnedValue::value)).collect();
+                    let mut decided = Vec::new();
+                    update.decide(&present, &mut |at, change| {
+                        decided.extend(owned(change).map(|value| (at, value)));
+                    });
+                    match self.decided(&asked.keys, decided, is_made) {
+                        Some(does) => does,
+                        None => return Added::Full(asked),
+                    }
+                }
+            }
+            Ask::Clear(_) => {
+                if !self.writes.is_empty() {
+                    return Added::Full(asked);
+                }
+                Does::Clear
+            }
+            Ask::Note(note, _) => match asked.keys.first() {
+                Some(name) => Does::Note(Arc::clone(name), note.clone()),
+                None => Does::Nothing,
+            },
+            Ask::ReadNote(_) => {
+                asked.keys.first().map_or(Does::Nothing, |name| Does::ReadNote(Arc::clone(name)))
+            }
+            Ask::Barrier(_) | Ask::CatchUp(_) => Does::Nothing,
+        };
+        self.take(asked, does)
+    }
+
+    fn changes(&self, keys: &[Key], decided: Vec<(usize, Option<OwnedValue>)>) -> Changes {
+        let key = |at: usize| keys.get(at).map(Arc::clone);
+        decided.into_iter().filter_map(|(at, value)| Some((key(at)?, value))).collect()
+    }
+
+    /// Whether a key has something that cannot be read; a write that looks at nothing mends that.
+    fn cannot_look(&self, keys: &[Key]) -> bool {
+        !self.unreadable.is_empty()
+            && keys.iter().any(|key| self.unreadable.contains(key) && !self.made.contains_key(key))
+    }
+
+    /// What keys have, with what the batch has made of them; and whether it has made any of these.
+    fn look(&self, keys: &[Key]) -> (Vec<Option<OwnedValue>>, bool) {
+        let mut is_made = false;
+        let present = keys.iter().map(|key| match self.made.get(key) {
+            Some((value, _)) => {
+                is_made = true;
+                value.clone().map(|value| OwnedValue { revision: REVISION_MAX, ..value })
+            }
+            None => self.table.get(key),
+        });
+        (present.collect(), is_made)
+    }
+
+    /// `None`: it is to be decided anew when the revisions of what it has seen are known.
+    fn decided(
+        &mut self,
+        keys: &[Key],
+        decided: Vec<(usize, Option<OwnedValue>)>,
+        is_made: bool,
+    ) -> Option<Does> {
+        if decided.is_empty() && is_made {
+            return None;
+        }
+        Some(Does::Changes(self.changes(keys, decided)))
+    }
+
+    fn take(&mut self, asked: Asked, does: Does) -> Added {
+        let looks = matches!(&asked.ask, Ask::Update(_))
+            || matches!(&asked.ask, Ask::UpdateMany(update) if update.looks());
+        let (mut bytes, mut keys, mut more) = (0, 0, 0);
+        match &does {
+            Does::Changes(changes) => {
+                keys = changes.len();
+                for (key, value) in changes {
+                    bytes += key.len() + value.as_ref().map_or(0, |value| value.bytes.len());
+                    more += usize::from(!self.made.contains_key(key));
+                }
+            }
+            Does::Clear => more = 1,
+            Does::Note(name, note) => {
+                (bytes, keys) = (name.len() + note.len(), 1);
+                more = usize::from(!self.notes.contains_key(name));
+            }
+            Does::ReadNote(_) | Does::Nothing | Does::Fails(_) => {}
+        }
+        let mut looked = Vec::new();
+        if looks && !matches!(does, Does::Fails(_)) {
+            let new = asked
+                .keys
+                .iter()
+                .filter(|key| !self.made.contains_key(*key) && !self.looked.contains_key(*key));
+            looked.extend(new.map(|key| (Arc::clone(key), self.table.mod_revision(key))));
+            bytes += looked.iter().map(|(key, _)| key.len()).sum::<usize>();
+            keys += looked.len();
+        }
+        let bytes_max = self.bounds.bytes_max(self.layout, keys);
+        if keys as u64 > Bounds::KEYS_MAX * 2 || more as u64 > Bounds::KEYS_MAX {
+            return self.push(asked, Does::Fails(StoreError::TooMany(Bounds::KEYS_MAX)));
+        }
+        if bytes > bytes_max {
+            return self.push(asked, Does::Fails(StoreError::TooLarge(bytes_max as u64)));
+        }
+        let operations = 1 + self.made.len() + self.notes.len() + more;
+        let conditions = 1 + self.looked.len() + looked.len();
+        let weight = bytes + keys * (self.layout.overhead() + OPERATION_BYTES);
+        let is_full = operations.max(conditions) > OPERATIONS_MAX
+            || self.bytes + weight > self.bounds.batch_bytes
+            || self.places + does.places() > PLACES_MAX;
+        if is_full && !self.writes.is_empty() {
+            return Added::Full(asked);
+        }
+        self.bytes += weight;
+        self.looked.extend(looked);
+        self.push(asked, does)
+    }
+
+    fn push(&mut self, asked: Asked, does: Does) -> Added {
+        let place = self.places as u64;
+        self.places += does.places();
+        match &does {
+            Does::Changes(changes) => {
+                let made = changes.iter().map(|(key, value)| (Arc::clone(key), (value.clone(), place)));
+                self.made.extend(made);
+            }
+            Does::Note(name, note) => _ = self.notes.insert(Arc::clone(name), note.clone()),
+            Does::Clear => self.clears = true,
+            Does::ReadNote(_) | Does::Nothing | Does::Fails(_) => {}
+        }
+        self.writes.push(Carried { asked: Some(asked), does, place });
+        Added::Taken
+    }
+
+    /// Whether etcd has to be asked.
+    pub(super) fn is_of_etcd(&self) -> bool {
+        !self.looked.is_empty() || self.writes.iter().any(|carried| carried.does.writes())
+    }
+
+    /// The batch, and its transaction: with this number, where the mark was left at a revision.
+    pub(super) fn close(self, number: u64, mark: i64) -> (Vec<Carried>, TxnRequest) {
+        let mut request = void(self.layout, number, mark);
+        let puts = self.made.iter().map(|(key, (value, place))| match value {
+            Some(value) => put(self.layout.entry(key), layout::write_value(&value.value(), *place)),
+            None => delete((self.layout.entry(key), Bytes::new())),
+        });
+        let notes = self.notes.iter().map(|(name, note)| put(self.layout.note(name), note.clone().into()));
+        let clear = self.clears.then(|| delete(self.layout.entries()));
+        request.success.extend(puts.chain(notes).chain(clear).map(Into::into));
+        if !self.looked.is_empty() {
+            let fence = Op::Txn(void(self.layout, number + 1, mark));
+            request.failure = vec![fence.into()];
+        }
+        let looked = self.looked.iter();
+        request.compare.extend(looked.map(|(key, revision)| is_at(self.layout.entry(key), *revision)));
+        (self.writes, request)
+    }
+}
+
+/// A transaction that does nothing but to move the mark from where it was left.
+pub(super) fn void(layout: &Layout, number: u64, mark: i64) -> TxnRequest {
+    let read = Op::Range(RangeRequest { key: layout.mark(), ..RangeRequest::default() });
+    TxnRequest {
+        compare: vec![is_at(layout.mark(), mark)],
+        success: vec![put(layout.mark(), layout::write_mark(number)).into()],
+        failure: vec![read.into()],
+    }
+}
+
+/// The same conditions on keys, of a batch that writes nothing: the mark stays. It reads the mark, as etcd has a transaction without
+/// operations answered by a member that may be behind.
+pub(super) fn looks(batch: TxnRequest) -> TxnRequest {
+    let compare: Vec<Compare> = batch.compare.into_iter().skip(1).collect();
+    let mark = batch.success.into_iter().find_map(|op| match op.request {
+        Some(Op::Put(mark)) => Some(mark.key),
+        _ => None,
+    });
+    let read = Op::Range(RangeRequest { key: mark.unwrap_or_default(), ..RangeRequest::default() });
+    TxnRequest { compare, success: vec![read.clone().into()], failure: vec![read.into()] }
+}
+
+fn is_at(key: Bytes, mod_revision: i64) -> Compare {
+    Compare::new(key, CompareResult::Equal, Compared::ModRevision(mod_revision))
+}
+
+fn put(key: Bytes, value: Bytes) -> Op {
+    Op::Put(PutRequest { key, value, ..PutRequest::default() })
+}
+
+/// Deletes a range, or a key where its end is empty.
+pub(super) fn delete((key, range_end): (Bytes, Bytes)) -> Op {
+    Op::DeleteRange(DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() })
+}
+
+/// What becomes of a key, to be kept; `None`: it stays.
+fn owned(change: Change<'_>) -> Option<Option<OwnedValue>> {
+    match change {
+        Change::Keep => None,
+        Change::Put(value) => Some(Some(value.to_owned())),
+        Change::Delete => Some(None),
+    }
+}

@@ -1,0 +1,386 @@
+//! The store in etcd: several kvnodes serve one store, and it outlives any of their machines, and any of etcd's.
+//!
+//! ```text
+//! connections -> put, delete, update -> queue -> a transaction at a time -> etcd
+//!      |                                                                     |
+//!      |         completions, others' writes <- table <- the watch, answers -'
+//!      '-- get ------------------------------------^  at once; behind the writes of the key that wait
+//! ```
+//!
+//! Each process keeps all entries in memory, fed by one watch: a get costs what it costs a store in memory. Writes go to etcd in
+//! transactions of all that have gathered while the transaction before was on its way, and are answered when the table has them. The module `machine`
+//! has it all, as a value; `batch` says what a transaction is, `layout` how a store lies in etcd. The shell is a thread with the client
+//! of [`crate::etcd`].
+//!
+//! ```no_run
+//! use kvnode::etcd::{Config, Etcd};
+//! use kvnode::store::{Engine, EtcdEngine};
+//!
+//! # fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let etcd = Etcd::connect(Config::new(["http://a:2379", "http://b:2379", "http://c:2379"]))?;
+//! let engine = EtcdEngine::new(etcd, "kvnode");
+//! let store = engine.open(&["global:kv".to_owned()])?;
+//! println!("{store:?}");
+//! engine.close();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! - A write that is answered `Ok` is committed by etcd, and in the table: a reader here finds it, or what came behind it.
+//! - A reader here sees the writes of all processes in one order, that of etcd's revisions, each as a whole, and never goes back in it. It
+//!   may be behind what another process has answered already, unless it [catches up](EtcdStore::catch_up).
+//! - A decision ([`Store::update`]) is carried out on the newest value in etcd, of any process: it is made by the table, and etcd compares
+//!   the revisions of the keys; where one differs the decision is made anew. This holds for a decision to keep a value too.
+//! - Within 4 s each write is answered: [`Unavailable`](StoreError::Unavailable) where it was surely not done,
+//!   [`Unknown`](StoreError::Unknown) where etcd has not said. None is done twice.
+//!
+//! # Of the rules of engines (`store/mod.rs`)
+//!
+//! | rule | here |
+//! | --- | --- |
+//! | 1, 2 | A transaction of another process is one write, with one number, as it is one revision of etcd; the writes of an own one have theirs. They are told of by [`Store::tell_of_others`]. Numbers are this process's own. |
+//! | 3 | A write that was answered by `Unknown`, and turns out to be done, is told of as another's. |
+//! | 4, 5, 6, 7, 9, 10 | As they stand. A clear of another process is told of as a clear where it has left no key. |
+//! | 8 | A revision is that of the write's transaction in etcd, times 256, and its place there. It is higher than all before, over restarts and processes. A value keeps **no revision that it brings** ([`Value::revision`]), and [`Store::raise_revision`] raises nothing: such a store can be a primary, and no slave. A write of several keys has one revision, and takes a place for each. |
+//!
+//! It has neither [`staging`](Store::staging) nor [`backup`](Store::backup).
+//!
+//! A write has at most 119 keys that it changes or looks at ([`TooMany`](StoreError::TooMany)), and about as many bytes as etcd takes in a request
+//! ([`TooLarge`](StoreError::TooLarge)). [`Notes`] are shared by the processes that have the store. An etcd that has reached its quota takes no
+//! deletions either, as each moves the writer's mark: [`NoSpace`](StoreError::NoSpace) until it is compacted and defragmented.
+//!
+//! # What is bounded
+//!
+//! Writes that wait: a connection that writes more than 16 MiB that are not answered waits until there is room, which is 4 s at most. A
+//! transaction is about 1 MiB. A load is read in pages of about 1 MiB into a table beside the old one. What the watch brings is bounded by
+//! the client ([`Config`](crate::etcd::Config)).
+//!
+//! # For the server
+//!
+//! It hands the store a callback for the writes of other processes, and counts on from the number that it gets then
+//! ([`Store::tell_of_others`], `kv/others.rs`): slaves and watchers get every process's writes.
+//!
+//! A reader that wants the writes of all processes asks for [`EtcdStore::catch_up`] first.
+
+mod ask;
+mod batch;
+mod layout;
+mod looks;
+mod machine;
+mod shell;
+mod table;
+mod waits;
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use self::ask::{Ask, Key};
+use self::shell::Shared;
+use super::{
+    Batch, Cleared, Done, Due, DueDone, Engine, MemoryStore, NoteDone, Notes, OpenError, Order, OthersTold,
+    Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update,
+    UpdateMany, Value, Visit, WriteDone,
+};
+use crate::etcd::Etcd;
+
+/// Stores in one etcd, below one prefix. Its clones are the same; the stores end with the last of them.
+#[derive(Clone)]
+pub struct EtcdEngine {
+    etcd: Etcd,
+    prefix: Arc<str>,
+    is_ordered: bool,
+    open: Arc<Open>,
+}
+
+/// The stores that are open, by their ids. Their threads end with it.
+#[derive(Default)]
+struct Open(Mutex<Vec<(String, EtcdStore)>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.get_mut().iter().for_each(|(_, store)| store.0.close());
+    }
+}
+
+impl EtcdEngine {
+    /// Stores below `prefix`: all that have the same etcd and the same prefix have the same stores.
+    pub fn new(etcd: Etcd, prefix: &str) -> Self {
+        Self { etcd, prefix: prefix.into(), is_ordered: false, open: Arc::default() }
+    }
+
+    /// The same, whose stores have their keys in Erlang's order of terms beside their tables where `is_ordered`, which they have not by default.
+    #[must_use]
+    pub fn ordered(self, is_ordered: bool) -> Self {
+        Self { is_ordered, ..self }
+    }
+}
+
+impl Engine for EtcdEngine {
+    type Store = EtcdStore;
+
+    /// Waits until the store is loaded.
+    fn open(&self, names: &[String]) -> Result<EtcdStore, OpenError> {
+        let mut open = self.open.0.lock();
+        let id = shell::id_of(&self.etcd, &self.prefix, names)?;
+        if let Some((_, store)) = open.iter().find(|(known, _)| *known == id) {
+            return Ok(store.clone());
+        }
+        let entries = if self.is_ordered {
+            MemoryStore::ordered_within(Arc::default())
+        } else {
+            MemoryStore::within(Arc::default())
+        };
+        let store = EtcdStore(shell::start(&self.etcd, &self.prefix, &id, entries)?);
+        open.push((id, store.clone()));
+        Ok(store)
+    }
+
+    fn open_again(&self, store: &EtcdStore) -> EtcdStore {
+        store.clone()
+    }
+
+    fn settle(&self, done: Done) {
+        let stores: Vec<EtcdStore> = self.open.0.lock().iter().map(|(_, store)| store.clone()).collect();
+        settle_each(stores, Ok(()), done);
+    }
+
+    /// Carries out what waits, for 4 s at most, and ends the threads of all its stores.
+    fn close(&self) {
+        let stores = std::mem::take(&mut *self.open.0.lock());
+        stores.iter().for_each(|(_, store)| store.0.close());
+        stores.iter().for_each(|(_, store)| store.0.join());
+    }
+}
+
+/// Waits for one store after the other.
+fn settle_each(mut stores: Vec<EtcdStore>, so_far: Result<(), StoreError>, done: Done) {
+    let Some(store) = stores.pop() else { return done(so_far) };
+    let then = store.clone();
+    let next: Done = Box::new(move |settled| {
+        drop(then);
+        settle_each(stores, so_far.and(settled), done);
+    });
+    store.0.ask(Vec::new(), Ask::Barrier(next));
+}
+
+impl fmt::Debug for EtcdEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { etcd, prefix, .. } = self;
+        f.debug_struct("EtcdEngine").field("etcd", etcd).field("prefix", prefix).finish_non_exhaustive()
+    }
+}
+
+/// How a store stands to etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EtcdState {
+    /// All entries are being read: for the first time, or because the watch was cut for longer than etcd remembers. Readers see the entries of
+    /// before.
+    Loading,
+    /// The watch brings each write.
+    Following,
+    /// The watch is cut, and is being begun anew. Readers see the entries of before.
+    Cut,
+}
+
+/// One store of an [`EtcdEngine`]. Its clones are the same.
+#[derive(Clone)]
+pub struct EtcdStore(Arc<Shared>);
+
+impl EtcdStore {
+    /// Calls `done` when this process has every write that any process has been answered `Ok` for by now: later reads are not older.
+    /// One question to etcd serves all that ask at the same time. After 4 s it is [`Unavailable`](StoreError::Unavailable).
+    pub fn catch_up(&self, done: Done) {
+        self.0.ask(Vec::new(), Ask::CatchUp(done));
+    }
+
+    /// How it stands to etcd.
+    pub fn state(&self) -> EtcdState {
+        self.0.state()
+    }
+
+    /// The revision of etcd up to which all is here.
+    pub fn etcd_revision(&self) -> i64 {
+        self.0.table().applied()
+    }
+
+    fn entries(&self) -> &MemoryStore {
+        &self.0.table().entries
+    }
+
+    fn write(&self, key: &[u8], ask: Ask) {
+        self.0.ask(vec![Key::from(key)], ask);
+    }
+}
+
+impl Store for EtcdStore {
+    fn get<R>(
+        &self,
+        key: &[u8],
+        now: impl FnOnce(Option<Value<'_>>) -> R,
+        later: impl FnOnce() -> ReadDone,
+    ) -> Option<R> {
+        if self.0.read_later(key, later) {
+            return None;
+        }
+        self.entries().get(key, now, no_completion)
+    }
+
+    fn update<U: Update>(
+        &self,
+        key: &[u8],
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn Pending>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        self.write(key, Ask::Update(later(update)));
+        None
+    }
+
+    fn put(
+        &self,
+        key: &[u8],
+        value: Value<'_>,
+        later: impl FnOnce() -> WriteDone,
+    ) -> Option<Result<u64, StoreError>> {
+        self.write(key, Ask::Put(value.to_owned(), later()));
+        None
+    }
+
+    fn delete(&self, key: &[u8], later: impl FnOnce() -> WriteDone) -> Option<Result<u64, StoreError>> {
+        self.write(key, Ask::Delete(later()));
+        None
+    }
+
+    fn get_many<R>(
+        &self,
+        keys: &[&[u8]],
+        now: impl FnOnce(&[Option<Value<'_>>]) -> R,
+        later: impl FnOnce() -> ReadManyDone,
+    ) -> Option<R> {
+        if self.0.read_many_later(keys, later) {
+            return None;
+        }
+        self.entries().get_many(keys, now, || Box::new(|_| {}))
+    }
+
+    fn update_many<U: UpdateMany>(
+        &self,
+        keys: &[&[u8]],
+        update: &mut U,
+        later: impl FnOnce(&mut U) -> Box<dyn PendingMany>,
+    ) -> Option<Result<Option<u64>, StoreError>> {
+        self.0.ask(keys.iter().map(|key| Key::from(*key)).collect(), Ask::UpdateMany(later(update)));
+        None
+    }
+
+    fn clear(&self, later: impl FnOnce() -> WriteDone) -> Option<Result<Cleared, StoreError>> {
+        self.0.ask(Vec::new(), Ask::Clear(later()));
+        None
+    }
+
+    fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+        self.0.ask(Vec::new(), Ask::Barrier(later()));
+        None
+    }
+
+    fn seq(&self) -> u64 {
+        self.0.table().seq()
+    }
+
+    fn revision(&self) -> u64 {
+        self.0.table().revision()
+    }
+
+    /// Nothing: etcd counts.
+    fn raise_revision(&self, _above: u64) {}
+
+    fn next_due(&self) -> Option<u64> {
+        self.entries().next_due()
+    }
+
+    fn due(&self, now: u64, max: usize, later: impl FnOnce() -> DueDone) -> Option<Due> {
+        self.entries().due(now, max, later)
+    }
+
+    fn deadlines(&self) -> usize {
+        self.entries().deadlines()
+    }
+
+    fn tell_of_others(&self, tell: OthersTold) -> u64 {
+        self.0.tell_of_others(tell)
+    }
+
+    fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.entries().bytes()
+    }
+
+    fn parts(&self) -> usize {
+        self.entries().parts()
+    }
+
+    fn scan(&self, part: Option<usize>, shows: Shows) -> Box<dyn Scan> {
+        // Before the entries are looked at, so that none is written too late for the one and too early for the other.
+        let waiting = self.0.waiting_keys().into_iter();
+        let waiting = waiting.filter(|key| part.is_none_or(|part| self.entries().part_of(key) == part));
+        let (waiting, entries) = (waiting.collect(), self.entries().scan(part, shows));
+        Box::new(EtcdScan { waiting, entries })
+    }
+
+    fn page(
+        &self,
+        order: Order<'_>,
+        after: Option<&[u8]>,
+        shows: Shows,
+        visit: &mut dyn FnMut(&[u8], Option<Value<'_>>) -> Visit,
+    ) -> Result<Page, StoreError> {
+        self.entries().page(order, after, shows, visit)
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+}
+
+fn no_completion() -> ReadDone {
+    Box::new(|_| {})
+}
+
+impl Notes for EtcdStore {
+    fn write(&self, name: &str, note: &[u8], done: Done) {
+        Self::write(self, name.as_bytes(), Ask::Note(note.to_vec(), done));
+    }
+
+    fn read(&self, name: &str, done: NoteDone) {
+        Self::write(self, name.as_bytes(), Ask::ReadNote(done));
+    }
+}
+
+impl fmt::Debug for EtcdStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdStore").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// The keys that wait, and then the entries.
+struct EtcdScan {
+    waiting: Vec<Key>,
+    entries: Box<dyn Scan>,
+}
+
+impl Scan for EtcdScan {
+    fn next_batch(&mut self, done: ScanDone) {
+        if self.waiting.is_empty() {
+            return self.entries.next_batch(done);
+        }
+        let mut batch = Batch::default();
+        self.waiting.drain(..).for_each(|key| batch.push(&key, None));
+        done(Ok(batch));
+    }
+}

@@ -1,0 +1,589 @@
+//! The thread of a store, which carries out the outputs of its machine, and the state that it shares with the callers.
+
+use std::future::{Future, pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::thread::{self, JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use smol::Timer;
+use smol::channel::{Receiver, Sender};
+
+use super::EtcdState;
+use super::ask::{Ask, Asked, Changes, Key, Outcome, tell_of};
+use super::batch::Bounds;
+use super::layout::{Layout, Of, escaped, name_key};
+use super::machine::{Input, Machine, Output};
+use super::table::Table;
+use super::waits::{Place, Read, Waits};
+use crate::etcd::message::{
+    Bytes, Compare, Effect, Op, OpResponse, PutRequest, RangeRequest, SortOrder, SortTarget, TxnRequest,
+    TxnResponse,
+};
+use crate::etcd::{Ask as EtcdAsk, Error, Etcd, Pages, Watch, WatchEvent, WatchOptions};
+use crate::store::{MemoryStore, OpenError, OthersTold, ReadDone, ReadManyDone, Store, StoreError};
+
+/// Past so many bytes that wait a connection that writes waits until there is room again.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Names that a store may have.
+const NAMES_MAX: usize = 100;
+
+/// The state that the thread and the callers share.
+pub(super) struct Shared {
+    table: Arc<Table>,
+    queue: Mutex<Queue>,
+    /// Requests and others' writes that are not told of: a look without the lock.
+    waiting: AtomicUsize,
+    room: Condvar,
+    told: Mutex<Told>,
+    poke: Sender<()>,
+    began: Instant,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    thread_id: OnceLock<ThreadId>,
+    /// Numbers of others' writes for [`Queue::others`].
+    shown: AtomicU64,
+    state: Mutex<EtcdState>,
+}
+
+/// The last write that was told of, and the callback for others' writes.
+struct Told {
+    /// The number of the last write that was told of, or is just being.
+    seq: u64,
+    others: Option<OthersTold>,
+}
+
+#[derive(Default)]
+struct Queue {
+    asked: Vec<Asked>,
+    /// So much was asked.
+    number: u64,
+    /// Of all that is not told of.
+    bytes: usize,
+    /// Requests that are not told of.
+    waits: Waits,
+    /// Others' writes that are in the table and not told of.
+    others: Waits,
+    is_closed: bool,
+}
+
+impl Shared {
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Asks.
+    pub(super) fn ask(&self, keys: Vec<Key>, ask: Ask) {
+        let mut queue = self.queue.lock();
+        // A completion on the thread itself may ask for something.
+        let may_wait = self.thread_id.get() != Some(&thread::current().id());
+        while may_wait && queue.bytes > QUEUE_BYTES_MAX && !queue.is_closed {
+            self.room.wait(&mut queue);
+        }
+        queue.number += 1;
+        let asked = Asked { number: queue.number, at: self.began.elapsed(), keys, ask };
+        if queue.is_closed {
+            drop(queue);
+            return asked.tell(Err(StoreError::Io("terminated")));
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        queue.bytes += asked.bytes();
+        if let Some(place) = Place::of(&asked) {
+            queue.waits.push(&place);
+        }
+        queue.asked.push(asked);
+        drop(queue);
+        // Full: it is told already.
+        let _ = self.poke.try_send(());
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// See [`Waits::read_later`].
+    pub(super) fn read_later(&self, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
+        if !self.has_waiting() {
+            return false;
+        }
+        let mut done = Some(done);
+        let mut done = || done.take().map_or_else(nobody, |done| done());
+        let queue = &mut *self.queue.lock();
+        queue.waits.read_later(key, &mut done) || queue.others.read_later(key, &mut done)
+    }
+
+    /// See [`Waits::read_many_later`].
+    pub(super) fn read_many_later(&self, keys: &[&[u8]], done: impl FnOnce() -> ReadManyDone) -> bool {
+        if !self.has_waiting() {
+            return false;
+        }
+        let mut done = Some(done);
+        let mut done = || done.take().map_or_else(nobody_of_many, |done| done());
+        let queue = &mut *self.queue.lock();
+        queue.waits.read_many_later(keys, &mut done) || queue.others.read_many_later(keys, &mut done)
+    }
+
+    /// The keys of which writes wait, or are being told of.
+    pub(super) fn waiting_keys(&self) -> Vec<Key> {
+        if !self.has_waiting() {
+            return Vec::new();
+        }
+        let queue = self.queue.lock();
+        let mut keys = queue.waits.keys();
+        keys.extend(queue.others.keys());
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    pub(super) fn state(&self) -> EtcdState {
+        *self.state.lock()
+    }
+
+    fn set_state(&self, state: EtcdState, why: &dyn std::fmt::Display) {
+        let before = std::mem::replace(&mut *self.state.lock(), state);
+        match (before, state) {
+            (EtcdState::Following, EtcdState::Cut) => {
+                tracing::warn!(%why, "a store's watch of etcd is cut: readers see what was there");
+            }
+            (EtcdState::Following | EtcdState::Cut, EtcdState::Loading) => {
+                tracing::warn!("a store of etcd is loaded anew: readers see what was there");
+            }
+            (EtcdState::Cut, EtcdState::Following) => tracing::info!("a store's watch of etcd goes on"),
+            _ => {}
+        }
+    }
+
+    /// See [`Store::tell_of_others`].
+    pub(super) fn tell_of_others(&self, tell: OthersTold) -> u64 {
+        let told = &mut *self.told.lock();
+        told.others = Some(tell);
+        told.seq
+    }
+
+    /// Tells of a write of another process. Without the lock: the callback may wait for a thread that is about to take it.
+    fn tell_of_other(&self, seq: u64, changes: &Changes) {
+        let others = {
+            let told = &mut *self.told.lock();
+            told.seq = seq;
+            told.others.take()
+        };
+        let Some(mut others) = others else { return };
+        tell(|| tell_of(seq, changes, &mut others));
+        self.told.lock().others.get_or_insert(others);
+    }
+
+    /// No request is taken any more; those that were taken are carried out.
+    pub(super) fn close(&self) {
+        self.queue.lock().is_closed = true;
+        self.room.notify_all();
+        let _ = self.poke.try_send(());
+    }
+
+    /// Waits for the end of the thread.
+    pub(super) fn join(&self) {
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
+            // One that has panicked has said so.
+            let _ = thread.join();
+        }
+    }
+
+    /// These were told of: the reads that waited for them are answered.
+    fn told(&self, places: &[Place], count: usize, bytes: usize, others: Option<Place>) {
+        let reads = {
+            let queue = &mut *self.queue.lock();
+            queue.bytes = queue.bytes.saturating_sub(bytes);
+            let mut reads: Vec<Read> = places.iter().flat_map(|place| queue.waits.told(place)).collect();
+            reads.extend(others.iter().flat_map(|place| queue.others.told(place)));
+            reads
+        };
+        self.waiting.fetch_sub(count + usize::from(others.is_some()), Ordering::AcqRel);
+        self.room.notify_all();
+        for read in reads {
+            match read {
+                Read::One(key, done) => {
+                    let value = self.table.get(&key);
+                    tell(|| done(Ok(value.as_ref().map(|value| value.value()))));
+                }
+                Read::Many(read) => {
+                    let Some(done) = read.one_less() else { continue };
+                    let keys: Vec<&[u8]> = read.keys.iter().map(|key| &**key).collect();
+                    tell(|| {
+                        let shown =
+                            self.table.entries.get_many(&keys, |found| done(Ok(found)), || Box::new(|_| {}));
+                        debug_assert!(shown.is_some(), "memory answers at once");
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn nobody() -> ReadDone {
+    Box::new(|_| {})
+}
+
+fn nobody_of_many() -> ReadManyDone {
+    Box::new(|_| {})
+}
+
+/// Calls a completion, whose panic is not ours.
+fn tell(done: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(done)).is_err() {
+        tracing::error!("a completion panicked (a bug: please report it)");
+    }
+}
+
+/// Starts a store's thread, and waits until the store is loaded.
+pub(super) fn start(
+    etcd: &Etcd,
+    prefix: &str,
+    id: &str,
+    entries: MemoryStore,
+) -> Result<Arc<Shared>, OpenError> {
+    let mut writer = [0; 8];
+    getrandom::fill(&mut writer).map_err(|error| OpenError::Etcd { reason: error.to_string() })?;
+    let layout = Layout::new(prefix, id, u64::from_be_bytes(writer));
+    let (poke, poked) = smol::channel::bounded(1);
+    let (opened, is_open) = smol::channel::bounded(1);
+    let shared = Arc::new(Shared {
+        table: Arc::new(Table::new(entries)),
+        queue: Mutex::default(),
+        waiting: AtomicUsize::new(0),
+        room: Condvar::new(),
+        told: Mutex::new(Told { seq: 1, others: None }),
+        poke,
+        began: now(),
+        thread: Mutex::default(),
+        thread_id: OnceLock::new(),
+        shown: AtomicU64::new(0),
+        state: Mutex::new(EtcdState::Loading),
+    });
+    let bounds = Bounds::new(etcd.request_bytes_max());
+    let machine = Machine::new(layout.clone(), bounds, Arc::clone(&shared.table));
+    let shell = Shell {
+        etcd: etcd.clone(),
+        shared: Arc::clone(&shared),
+        layout,
+        machine,
+        poked,
+        opened: Some(opened),
+        call: None,
+        look: None,
+        load: None,
+        watch: None,
+    };
+    let thread =
+        thread::Builder::new().name("kvnode-etcd-store".into()).spawn(move || smol::block_on(shell.run()));
+    *shared.thread.lock() = Some(thread.map_err(|error| OpenError::Etcd { reason: error.to_string() })?);
+    match smol::block_on(is_open.recv()) {
+        Ok(Ok(())) => Ok(shared),
+        Ok(Err(error)) => {
+            shared.close();
+            shared.join();
+            Err(OpenError::Etcd { reason: error.to_string() })
+        }
+        Err(_) => Err(OpenError::Etcd { reason: "the store's thread has ended".to_owned() }),
+    }
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Page = Result<Option<Vec<crate::etcd::message::KeyValue>>, Error>;
+
+struct Shell {
+    etcd: Etcd,
+    shared: Arc<Shared>,
+    layout: Layout,
+    machine: Machine,
+    poked: Receiver<()>,
+    opened: Option<Sender<Result<(), Error>>>,
+    call: Option<(u64, Work<Result<TxnResponse, Error>>)>,
+    look: Option<Work<Result<i64, Error>>>,
+    load: Option<Work<(Pages, Page)>>,
+    watch: Option<Work<(Watch, Result<WatchEvent, Error>)>>,
+}
+
+impl Shell {
+    async fn run(mut self) {
+        // Nobody else sets it.
+        let _ = self.shared.thread_id.set(thread::current().id());
+        let _ends = Ends(Arc::clone(&self.shared));
+        self.carry_out(None);
+        loop {
+            let inputs = self.next().await;
+            let (asked, is_closed) = {
+                let queue = &mut *self.shared.queue.lock();
+                (std::mem::take(&mut queue.asked), queue.is_closed)
+            };
+            let asked = (!asked.is_empty()).then_some(Input::Asked(asked));
+            for input in asked.into_iter().chain(inputs) {
+                let others = self.announce(&input);
+                self.machine.handle(input, self.shared.began.elapsed());
+                self.carry_out(others);
+            }
+            if is_closed && self.machine.is_settled() {
+                return;
+            }
+        }
+    }
+
+    /// What comes next: all that is there at once, so that nothing makes another thing wait. What is begun here is polled the next time.
+    async fn next(&mut self) -> Vec<Input> {
+        let wakes_at = self.machine.wakes_at().map(|at| self.shared.began + at);
+        let Self { call, look, load, watch, poked, shared, .. } = self;
+        let mut poked = pin!(poked.recv());
+        let mut timer = pin!(async {
+            match wakes_at {
+                Some(at) => _ = Timer::at(at).await,
+                None => pending().await,
+            }
+        });
+        poll_fn(|cx| {
+            let mut inputs = Vec::new();
+            if let Some((number, work)) = call
+                && let Poll::Ready(answer) = work.as_mut().poll(cx)
+            {
+                inputs.push(Input::Answered(*number, answer));
+                *call = None;
+            }
+            if let Some(work) = look
+                && let Poll::Ready(answer) = work.as_mut().poll(cx)
+            {
+                inputs.push(Input::Looked(answer));
+                *look = None;
+            }
+            if let Some(work) = load
+                && let Poll::Ready((pages, page)) = work.as_mut().poll(cx)
+            {
+                *load = None;
+                inputs.push(match page {
+                    Ok(Some(entries)) => {
+                        *load = Some(next_page(pages));
+                        Input::Page(entries)
+                    }
+                    Ok(None) => Input::Loaded(pages.revision()),
+                    Err(error) => Input::NotLoaded(error),
+                });
+            }
+            if let Some(work) = watch
+                && let Poll::Ready((its, event)) = work.as_mut().poll(cx)
+            {
+                // After an error too: it may do better the next time.
+                *watch = Some(next_event(its));
+                inputs.push(match event {
+                    Ok(WatchEvent::Changes(events)) => Input::Changes(events),
+                    Ok(WatchEvent::Progress { revision }) => Input::Progress(revision),
+                    Ok(WatchEvent::Opened { .. }) => {
+                        shared.set_state(EtcdState::Following, &"");
+                        Input::Woke
+                    }
+                    Ok(WatchEvent::Cut { reason }) => {
+                        shared.set_state(EtcdState::Cut, &reason);
+                        Input::Woke
+                    }
+                    Err(error) => Input::Lost(error),
+                });
+            }
+            let is_poked = poked.as_mut().poll(cx).is_ready();
+            if is_poked || timer.as_mut().poll(cx).is_ready() {
+                inputs.push(Input::Woke);
+            }
+            if inputs.is_empty() { Poll::Pending } else { Poll::Ready(inputs) }
+        })
+        .await
+    }
+
+    /// A change that comes into the table without a completion is not read until it is told of.
+    fn announce(&self, input: &Input) -> Option<Place> {
+        let mut keys = Vec::new();
+        let mut is_clear = matches!(input, Input::Loaded(_));
+        match input {
+            Input::Changes(events) => {
+                let applied = self.shared.table.applied();
+                for event in events.iter().filter(|event| event.revision() > applied) {
+                    if let Some(kv) = &event.kv
+                        && let Of::Entry(key) = self.layout.read(&kv.key)
+                    {
+                        keys.push(Key::from(key));
+                    }
+                }
+            }
+            Input::Answered(..) => {
+                let (given_up, is_all) = self.machine.given_up();
+                keys.extend(given_up);
+                is_clear |= is_all;
+            }
+            _ => {}
+        }
+        if keys.is_empty() && !is_clear {
+            return None;
+        }
+        let number = self.shared.shown.fetch_add(1, Ordering::AcqRel) + 1;
+        let place = Place { number, keys, is_clear };
+        self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+        self.shared.queue.lock().others.push(&place);
+        Some(place)
+    }
+
+    fn carry_out(&mut self, others: Option<Place>) {
+        let (mut places, mut count, mut bytes) = (Vec::new(), 0, 0);
+        for output in self.machine.outputs() {
+            match output {
+                Output::Send { number, request, limit } => {
+                    let etcd = self.etcd.clone();
+                    let ask = EtcdAsk { deadline: Some(limit), effect: Some(Effect::Guarded) };
+                    self.call = Some((number, Box::pin(async move { etcd.call_with(&request, ask).await })));
+                }
+                Output::Look(limit) => {
+                    let (etcd, (key, range_end)) = (self.etcd.clone(), self.layout.marks());
+                    self.look = Some(Box::pin(async move { last_mark(&etcd, key, range_end, limit).await }));
+                }
+                Output::Load => {
+                    self.shared.set_state(EtcdState::Loading, &"");
+                    self.watch = None;
+                    let (key, range_end) = self.layout.all();
+                    let range = RangeRequest { key, range_end, ..RangeRequest::default() };
+                    self.load = Some(next_page(self.etcd.pages(range)));
+                }
+                Output::Watch(revision) => {
+                    let (key, range_end) = self.layout.all();
+                    let options = WatchOptions { range_end, ..WatchOptions::key(key) };
+                    self.watch = Some(next_event(self.etcd.watch(options.from_revision(revision))));
+                }
+                Output::Opened => self.say_opened(Ok(())),
+                Output::NotLoaded(error) => {
+                    tracing::warn!(%error, "a store of etcd was not loaded; it is tried again");
+                    self.say_opened(Err(error));
+                }
+                Output::Tell(asked, result) => {
+                    count += 1;
+                    bytes += asked.bytes();
+                    places.extend(Place::of(&asked));
+                    if let Ok(Outcome::Wrote(seq, _) | Outcome::Cleared(seq)) = result {
+                        self.shared.told.lock().seq = seq;
+                    }
+                    tell(|| asked.tell(result));
+                }
+                Output::TellOfOther(seq, changes) => {
+                    self.shared.tell_of_other(seq, &changes);
+                }
+            }
+        }
+        if count > 0 || others.is_some() {
+            self.shared.told(&places, count, bytes, others);
+        }
+    }
+
+    /// The thread that opens the store waits for this.
+    fn say_opened(&mut self, result: Result<(), Error>) {
+        if let Some(opened) = self.opened.take() {
+            let _ = opened.try_send(result);
+        }
+    }
+}
+
+/// The end of the thread, also by a panic: no caller waits for it any more.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.close();
+        let asked = std::mem::take(&mut self.0.queue.lock().asked);
+        for asked in asked {
+            tell(|| asked.tell(Err(StoreError::Io("terminated"))));
+        }
+    }
+}
+
+/// The revision of the mark that was written last; 0: there is none.
+async fn last_mark(etcd: &Etcd, key: Bytes, range_end: Bytes, limit: Duration) -> Result<i64, Error> {
+    let range = RangeRequest {
+        key,
+        range_end,
+        limit: 1,
+        sort_order: SortOrder::Descend.into(),
+        sort_target: SortTarget::Mod.into(),
+        keys_only: true,
+        ..RangeRequest::default()
+    };
+    let ask = EtcdAsk { deadline: Some(limit), effect: None };
+    let found = etcd.call_with(&range, ask).await?;
+    Ok(found.kvs.first().map_or(0, |mark| mark.mod_revision))
+}
+
+fn next_page(mut pages: Pages) -> Work<(Pages, Page)> {
+    Box::pin(async move {
+        let page = pages.next().await;
+        (pages, page)
+    })
+}
+
+fn next_event(mut watch: Watch) -> Work<(Watch, Result<WatchEvent, Error>)> {
+    Box::pin(async move {
+        let event = watch.next().await;
+        (watch, event)
+    })
+}
+
+/// The id of the store that has one of these names, and has all of them then.
+pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<String, OpenError> {
+    let refused = |reason: String| OpenError::Etcd { reason };
+    let failed = |error: Error| refused(error.to_string());
+    let Some(first) = names.first().filter(|_| names.len() <= NAMES_MAX) else {
+        return Err(refused(format!("a store has between one name and {NAMES_MAX}")));
+    };
+    let keys: Vec<Bytes> = names.iter().map(|name| name_key(prefix, name)).collect();
+    let read = |key: &Bytes| Op::Range(RangeRequest { key: key.clone(), ..RangeRequest::default() });
+    let look =
+        TxnRequest { success: keys.iter().map(|key| read(key).into()).collect(), ..TxnRequest::default() };
+    loop {
+        let found = smol::block_on(etcd.call(&look)).map_err(failed)?;
+        let found: Vec<Option<Bytes>> = found
+            .responses
+            .into_iter()
+            .map(|found| match found.response {
+                Some(OpResponse::Range(found)) => found.kvs.into_iter().next().map(|kv| kv.value),
+                _ => None,
+            })
+            .collect();
+        let mut ids: Vec<&Bytes> = found.iter().flatten().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let id = match ids[..] {
+            [] => escaped(first),
+            [id] => String::from_utf8_lossy(id).into_owned(),
+            _ => return Err(OpenError::Names { names: names.to_vec() }),
+        };
+        let missing: Vec<&Bytes> =
+            keys.iter().zip(&found).filter(|(_, id)| id.is_none()).map(|(key, _)| key).collect();
+        if missing.is_empty() {
+            return Ok(id);
+        }
+        let put = |key: &Bytes| {
+            Op::Put(PutRequest { key: key.clone(), value: id.clone().into(), ..PutRequest::default() })
+        };
+        let name = TxnRequest {
+            compare: missing.iter().map(|key| Compare::is_absent((*key).clone())).collect(),
+            success: missing.iter().map(|key| put(key).into()).collect(),
+            ..TxnRequest::default()
+        };
+        let ask = EtcdAsk { effect: Some(Effect::Guarded), ..EtcdAsk::default() };
+        // Another process may have been faster, or the outcome is unknown: the next look tells.
+        match smol::block_on(etcd.call_with(&name, ask)) {
+            Ok(_) | Err(Error::Unknown { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the time since the store was opened is what its machine counts in"
+)]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,224 @@
+//! Keys that have writes waiting, and the reads that wait for these.
+//!
+//! Writes of one key are told of in the order of their numbers; writes of different keys in any order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+
+use super::ask::{Asked, Key, Kind};
+use crate::store::{ReadDone, ReadManyDone};
+
+/// Which keys wait.
+#[derive(Default)]
+pub(super) struct Waits {
+    keys: AHashMap<Key, Waiting>,
+    /// The number of the last write of all keys that waits.
+    clear: Option<u64>,
+    /// Reads that wait for a write of all keys, with its number, in the order of the numbers.
+    behind_clears: VecDeque<(u64, Read)>,
+}
+
+struct Waiting {
+    /// The number of its last write.
+    last: u64,
+    /// Reads, each with the number of the last write that was there before it.
+    reads: Vec<(u64, Read)>,
+}
+
+/// A read that waits.
+pub(super) enum Read {
+    /// Of one key.
+    One(Key, ReadDone),
+    /// Of several: each of these that waits has it.
+    Many(Arc<ManyRead>),
+}
+
+/// See [`Read::Many`].
+pub(super) struct ManyRead {
+    pub keys: Vec<Key>,
+    /// How many writes it waits for still, and its completion.
+    left: Mutex<(usize, Option<ReadManyDone>)>,
+}
+
+impl ManyRead {
+    /// One write less is waited for. Gives the completion, where that was the last.
+    pub(super) fn one_less(&self) -> Option<ReadManyDone> {
+        let (left, done) = &mut *self.left.lock();
+        *left = left.saturating_sub(1);
+        if *left == 0 { done.take() } else { None }
+    }
+}
+
+/// What a write was of, so that its reads are found when it is told of.
+pub(super) struct Place {
+    pub number: u64,
+    pub keys: Vec<Key>,
+    pub is_clear: bool,
+}
+
+impl Place {
+    /// `None`: nothing that is read as an entry.
+    pub(super) fn of(asked: &Asked) -> Option<Self> {
+        let is_clear = match asked.kind() {
+            Kind::Plain | Kind::Decides => false,
+            Kind::Clear => true,
+            Kind::InOrder => return None,
+        };
+        Some(Self { number: asked.number, keys: asked.keys.clone(), is_clear })
+    }
+}
+
+impl Waits {
+    /// A write waits from now on.
+    pub(super) fn push(&mut self, place: &Place) {
+        if place.is_clear {
+            self.clear = Some(place.number);
+        }
+        for key in &place.keys {
+            let waiting = self.keys.entry(Arc::clone(key));
+            waiting.or_insert_with(|| Waiting { last: 0, reads: Vec::new() }).last = place.number;
+        }
+    }
+
+    /// The clear that a read of a key waits for.
+    fn clear_before(&self, key: &[u8]) -> Option<u64> {
+        self.clear.filter(|clear| self.keys.get(key).is_none_or(|waiting| waiting.last < *clear))
+    }
+
+    /// Keeps a read until the writes to its key that wait now are told of; `false`: there are none.
+    pub(super) fn read_later(&mut self, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
+        if let Some(clear) = self.clear_before(key) {
+            self.behind_clears.push_back((clear, Read::One(key.into(), done())));
+            return true;
+        }
+        let Some((key, waiting)) = self
+            .keys
+            .get_key_value(key)
+            .map(|(key, _)| Arc::clone(key))
+            .and_then(|key| self.keys.get_mut(&key).map(|waiting| (key, waiting)))
+        else {
+            return false;
+        };
+        waiting.reads.push((waiting.last, Read::One(key, done())));
+        true
+    }
+
+    /// The same of several keys, which are read at one moment.
+    pub(super) fn read_many_later(&mut self, keys: &[&[u8]], done: impl FnOnce() -> ReadManyDone) -> bool {
+        let clear = self.clear;
+        let busy: Vec<&[u8]> = keys.iter().copied().filter(|key| self.keys.contains_key(*key)).collect();
+        if busy.is_empty() && clear.is_none() {
+            return false;
+        }
+        let left = Mutex::new((busy.len() + usize::from(clear.is_some()), Some(done())));
+        let read = Arc::new(ManyRead { keys: keys.iter().map(|key| Key::from(*key)).collect(), left });
+        for key in busy {
+            if let Some(waiting) = self.keys.get_mut(key) {
+                waiting.reads.push((waiting.last, Read::Many(Arc::clone(&read))));
+            }
+        }
+        if let Some(clear) = clear {
+            self.behind_clears.push_back((clear, Read::Many(read)));
+        }
+        true
+    }
+
+    /// The keys of which writes wait, or are being told of.
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.keys.keys().cloned().collect()
+    }
+
+    /// A write was told of: gives the reads that waited for it.
+    pub(super) fn told(&mut self, place: &Place) -> Vec<Read> {
+        let mut due = Vec::new();
+        for key in &place.keys {
+            let Some(waiting) = self.keys.get_mut(key) else { continue };
+            let (now, later): (Vec<_>, _) =
+                std::mem::take(&mut waiting.reads).into_iter().partition(|(after, _)| *after <= place.number);
+            waiting.reads = later;
+            if waiting.last <= place.number {
+                self.keys.remove(key);
+            }
+            due.extend(now.into_iter().map(|(_, read)| read));
+        }
+        if place.is_clear {
+            if self.clear.is_some_and(|last| last <= place.number) {
+                self.clear = None;
+            }
+            while let Some((_, read)) = self.behind_clears.pop_front_if(|(clear, _)| *clear <= place.number) {
+                due.push(read);
+            }
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(number: u64, keys: &[&str], is_clear: bool) -> Place {
+        Place { number, keys: keys.iter().map(|key| Key::from(key.as_bytes())).collect(), is_clear }
+    }
+
+    fn read() -> ReadDone {
+        Box::new(|_| {})
+    }
+
+    fn read_many() -> ReadManyDone {
+        Box::new(|_| {})
+    }
+
+    /// How many reads are due.
+    fn due(reads: Vec<Read>) -> usize {
+        let is_due = |read: &Read| match read {
+            Read::One(..) => true,
+            Read::Many(read) => read.one_less().is_some(),
+        };
+        reads.iter().filter(|read| is_due(read)).count()
+    }
+
+    #[test]
+    fn a_read_waits_for_the_writes_that_were_there_and_for_no_later_one() {
+        let mut waits = Waits::default();
+        assert!(!waits.read_later(b"a", read));
+        waits.push(&place(1, &["a"], false));
+        assert!(waits.read_later(b"a", read) && !waits.read_later(b"b", read));
+        waits.push(&place(2, &["a"], false));
+        assert!(waits.read_later(b"a", read));
+        assert_eq!(due(waits.told(&place(1, &["a"], false))), 1);
+        assert_eq!(waits.keys(), [Key::from(*b"a")]);
+        assert_eq!(due(waits.told(&place(2, &["a"], false))), 1);
+        assert!(!waits.read_later(b"a", read) && waits.keys().is_empty());
+    }
+
+    #[test]
+    fn a_read_of_several_keys_waits_for_all_of_their_writes_whichever_is_told_of_first() {
+        for turned in [false, true] {
+            let mut waits = Waits::default();
+            assert!(!waits.read_many_later(&[b"a", b"b"], read_many));
+            let mut places = [place(1, &["a", "c"], false), place(2, &["b"], false), place(3, &[], true)];
+            places.iter().for_each(|place| waits.push(place));
+            assert!(waits.read_many_later(&[b"a", b"b", b"d"], read_many));
+            if turned {
+                places.reverse();
+            }
+            assert_eq!(places.map(|place| due(waits.told(&place))), [0, 0, 1]);
+        }
+    }
+
+    #[test]
+    fn a_read_waits_for_a_write_of_all_keys_unless_its_key_has_a_later_one() {
+        let mut waits = Waits::default();
+        waits.push(&place(1, &["a"], false));
+        waits.push(&place(2, &[], true));
+        waits.push(&place(3, &["b"], false));
+        assert!([b"a", b"b", b"c"].iter().all(|key| waits.read_later(*key, read)));
+        let told = [place(1, &["a"], false), place(2, &[], true), place(3, &["b"], false)];
+        assert_eq!(told.map(|place| due(waits.told(&place))), [0, 2, 1]);
+        assert!(!waits.read_later(b"a", read));
+    }
+}

@@ -31,6 +31,10 @@ defmodule KvNode do
   A call that is not answered exits, as every `GenServer.call/3` does.
   """
 
+  # So often a store is asked for a page that has no room for one more reader, and milliseconds between two of these.
+  @page_tries 100
+  @page_pause 100
+
   @type store :: GenServer.server()
   @type key :: term
   @type value :: term
@@ -382,7 +386,7 @@ defmodule KvNode do
   @doc """
   The entries of a store as a lazy stream, page by page; or its keys with `keys: true`. Options are those of `scan/2`.
 
-  A key that is there all the while comes once. Raises `KvNode.Error` where the store does not answer with a page.
+  A key that is there all the while comes once. A store that has no room for one more reader is asked again, for ten seconds. Raises `KvNode.Error` where the store does not answer with a page.
 
       iex> KvNode.put_many({:global, :docs}, for(n <- 1..100, do: {{:number, n}, n}))
       iex> {:global, :docs} |> KvNode.stream(match: {:number, :_}, limit: 7) |> Stream.map(&elem(&1, 1)) |> Enum.sum()
@@ -399,7 +403,7 @@ defmodule KvNode do
         {:halt, :done}
 
       cursor ->
-        case scan(store, cursor ++ opts) do
+        case page(store, cursor ++ opts, @page_tries) do
           {:error, reason} -> raise Error, reason: reason
           {entries, :done} -> {entries, :done}
           {entries, cursor} -> {entries, [cursor: cursor]}
@@ -407,6 +411,18 @@ defmodule KvNode do
     end
 
     Stream.resource(fn -> Keyword.take(opts, [:cursor]) end, next, fn _ -> :ok end)
+  end
+
+  # A store on disk reads 64 scans at once, and one more is asked to come again.
+  defp page(store, opts, tries) do
+    case scan(store, opts) do
+      {:error, :busy} when tries > 0 ->
+        Process.sleep(@page_pause)
+        page(store, opts, tries - 1)
+
+      page ->
+        page
+    end
   end
 
   @doc """

@@ -106,7 +106,8 @@ fn an_export_that_is_interrupted_goes_on() {
     let file = dir.path().join("entries");
     let cursor_file = dir.path().join("entries.part.cursor");
     let mut child = person.command(&["export", text_of(&file)]).spawn().expect("it was built");
-    wait_until("a page is written", || cursor_file.exists());
+    let has_a_page = || fs::read_to_string(&cursor_file).is_ok_and(|said| !said.starts_with("{0, "));
+    wait_until("a page is written", has_a_page);
     child.kill().expect("it is our child");
     child.wait().expect("it is our child");
     assert!(!file.exists(), "it takes longer than the look at the file");
@@ -124,8 +125,11 @@ fn an_export_that_is_interrupted_goes_on() {
     fs::write(&part, "mine").expect("it is ours");
     cannot(&["entries.part: it is there, and no export that can continue: remove it"]);
     let at = |bytes: u64, node: &str, json: bool, cursor: &str| {
-        let said =
-            format!("{{{bytes}, 1, \"{node}\", \"{{KeyValueStore, :{}}}\", {json}, {cursor}}}\n", one.name());
+        let said = format!(
+            "{{{bytes}, {}, \"{node}\", \"{{KeyValueStore, :{}}}\", {json}, {cursor}}}\n",
+            bytes.min(1),
+            one.name()
+        );
         fs::write(&cursor_file, said).expect("it is ours");
     };
     at(9, one.name(), false, "<<1, 2, 3>>");
@@ -145,6 +149,19 @@ fn an_export_that_is_interrupted_goes_on() {
     person.fails(&["export", text_of(&file)], 5, &["begun from another store", "to start over"]);
     fs::remove_file(&part).expect("it is ours");
     cannot(&["entries.part: it is gone: remove "]);
+    // An export that had no time for its first entry is begun again: it has an empty file, and perhaps said so.
+    for said in [None, Some("\"\"")] {
+        fs::write(&part, "").expect("it is ours");
+        match said {
+            None => fs::remove_file(&cursor_file).expect("it is ours"),
+            Some(cursor) => at(0, one.name(), false, cursor),
+        }
+        assert_eq!(person.gets(&["export", text_of(&file)]), "200000 entries\n", "{said:?}");
+        assert!(!cursor_file.exists() && !part.exists(), "{said:?}");
+        assert_eq!(sorted(&file), lines, "{said:?}");
+        fs::remove_file(&file).expect("it is ours");
+        at(0, one.name(), false, "<<>>");
+    }
 }
 
 #[test]

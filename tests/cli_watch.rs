@@ -4,12 +4,13 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::person::Person;
-use support::{Epmd, KvNode};
+use support::{BeamNode, Epmd, KvNode, Otp};
 
 /// A watch that goes on, and what it prints.
 struct Watching {
@@ -46,6 +47,36 @@ impl Watching {
 fn number(line: &str) -> u64 {
     let digits = line.trim_start_matches('{').split(',').next().unwrap_or_default();
     digits.parse().unwrap_or_else(|_| panic!("{line:?}"))
+}
+
+/// A reader that takes nothing for a while, and then all.
+#[test]
+fn what_is_there_is_printed_once_however_late_it_is_read() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let one = KvNode::start(&epmd, "one", "");
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "filler");
+    beam.ping(one.name());
+    beam.run(
+        "for n <- 1..10, do: :ok = GenServer.call({:global, :one}, {:put_many, for(m <- 1..10_000, do: {{n, m}, m})})",
+    );
+    let mut watch = Watching::begin(&person, &["watch", "--initial", "--node", "one"]);
+    let is_shown = "GenServer.call({:global, :one}, {:put, :last, 1}) == :ok and \
+                    match?({:ok, 1}, GenServer.call({:global, :one}, {:fetch, :last}))";
+    while !person.gets(&["top", "--json", "--node", "one"]).contains("\"watchers\":1") {}
+    beam.check(is_shown, "true");
+    let mut shown = HashSet::new();
+    let is_last = |line: &str| line.ends_with(", :put, :last, 1}");
+    let (mut current, mut last) = (0, 0);
+    while current == 0 || last == 0 {
+        let line = watch.line();
+        current += usize::from(line.ends_with(", :current}"));
+        last += usize::from(is_last(&line));
+        let entry = line.split_once(", ").expect("a number").1.to_owned();
+        assert!(shown.insert(entry), "twice: {line}");
+    }
+    assert_eq!(shown.len(), 100_002);
+    assert_eq!(watch.end(), "");
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
         loop {
             let limit = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
             let page = page_request(&args, limit, &options, cursor.as_ref())?;
-            let page = store.call(page.view()).await?;
+            let page = store.page(page.view()).await?;
             let Some((entries, next)) = entries_of(page.view()) else { return Err(refused(page.view())) };
             if !print_all(&entries, args.keys, args.ask.form())? {
                 return Ok(());

@@ -4,14 +4,23 @@
 //! is asked first whether it is a kvnode.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use smol::Timer;
 
 use super::CliError;
+use super::answer::refusal;
 use super::ask::{AskArgs, Session, ToArgs};
 use crate::Client;
 use crate::config::ServerName;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, TermView};
 use crate::handle::{Error, is_kvnode};
+
+/// So often a store is asked that has no room for one more reader.
+const TRIES: u32 = 100;
+/// Between two of these.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A store of a kvnode.
 pub(super) struct Store<'a> {
@@ -48,6 +57,22 @@ impl<'a> Store<'a> {
     pub(super) async fn call(&self, request: TermView<'_>) -> Result<OwnedTerm, CliError> {
         let called = self.client.call_term(&self.at, request, self.session.time).await;
         called.map_err(|error| self.session.failed(self.to, &error))
+    }
+
+    /// A page of a scan. A store that has no room for one more reader is asked again, for ten seconds.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(super) async fn page(&self, request: TermView<'_>) -> Result<OwnedTerm, CliError> {
+        let mut tries = 0;
+        loop {
+            let page = self.call(request).await?;
+            if !refusal(page.view()).is_some_and(|reason| reason.is_atom("busy")) || tries >= TRIES {
+                return Ok(page);
+            }
+            tries += 1;
+            Timer::after(PAUSE).await;
+        }
     }
 }
 

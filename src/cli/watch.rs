@@ -2,14 +2,14 @@
 
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use clap::Args;
 use serde_json::{Map, json};
 use smol::Timer;
-use smol::channel::{Receiver, Sender, bounded};
+use smol::channel::{Receiver, Sender, unbounded};
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
@@ -17,13 +17,13 @@ use super::answer::{Form, json_of, refusal, text};
 use super::ask::{AskArgs, Session, ToArgs};
 use super::scan::{read_early, read_late};
 use super::store::Store;
-use super::{CliError, log};
+use super::{CliError, log, size};
 use crate::config::ServerName;
 use crate::etf::{OwnedTerm, TermView};
 use crate::{Caller, Client, GenServer, Turn};
 
-/// Changes that wait to be printed. Beyond it the store is told to stop, and asked for the rest once these are.
-const WAITING_MAX: usize = 1024;
+/// Bytes of what waits to be printed. Beyond it the store is told to stop, and asked for the rest once these are.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Between two tries to reach a store that is lost.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -63,8 +63,26 @@ pub(super) struct WatchArgs {
 /// The process that is told.
 struct Listener {
     tell: Sender<OwnedTerm>,
+    /// Of what was told and is not printed.
+    waiting_bytes: AtomicUsize,
     /// Something was not taken.
     is_behind: AtomicBool,
+}
+
+impl Listener {
+    fn take(&self, message: TermView<'_>) {
+        let bytes = message.bytes().len();
+        let is_full = self.waiting_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes > WAITING_BYTES_MAX;
+        if is_full || self.tell.try_send(message.into()).is_err() {
+            self.printed(bytes);
+            self.is_behind.store(true, Ordering::Release);
+        }
+    }
+
+    /// So much waits no more.
+    fn printed(&self, bytes: usize) {
+        self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
 }
 
 impl GenServer for Listener {
@@ -75,8 +93,8 @@ impl GenServer for Listener {
     fn handle_cast(&self, _request: TermView<'_>, _turn: &mut Turn<'_>) {}
 
     fn handle_info(&self, message: TermView<'_>, _turn: &mut Turn<'_>) {
-        if !self.is_behind.load(Ordering::Acquire) && self.tell.try_send(message.into()).is_err() {
-            self.is_behind.store(true, Ordering::Release);
+        if !self.is_behind.load(Ordering::Acquire) {
+            self.take(message);
         }
     }
 }
@@ -96,8 +114,9 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
     let early = read_early([("match", "PATTERN", &args.pattern), ("prefix", "TERM", &args.prefix)])?;
     args.ask.with_lasting_session(async |session: &Session| {
         let options = read_late(early, session)?;
-        let (tell, told) = bounded(WAITING_MAX);
-        let listener = Arc::new(Listener { tell, is_behind: AtomicBool::new(false) });
+        let (tell, told) = unbounded();
+        let (waiting_bytes, is_behind) = Default::default();
+        let listener = Arc::new(Listener { tell, waiting_bytes, is_behind });
         let process = session.node.serve_inline(Arc::clone(&listener) as Arc<dyn GenServer>);
         let mut watch = Watch {
             args: &args,
@@ -144,7 +163,9 @@ impl Watch<'_> {
                 Over::Lost(why) => {
                     let behind = self.seq.map_or_else(String::new, |seq| format!(" from {seq}"));
                     log::say(&format!("{why}; the store is looked for, and watched again{behind}"));
-                    while self.told.try_recv().is_ok() {}
+                    while let Ok(message) = self.told.try_recv() {
+                        self.listener.printed(message.view().bytes().len());
+                    }
                     Timer::after(PAUSE).await;
                 }
             }
@@ -175,6 +196,9 @@ impl Watch<'_> {
             self.seq = None;
             return Ok(Over::Behind);
         }
+        if refusal(answer.view()).is_some_and(is_for_now) && !self.is_first {
+            return Ok(Over::Lost(format!("the store answers {}", text(answer.view()))));
+        }
         let begun = answer.view().as_tuple::<3>().filter(|[ok, ..]| ok.is_atom("ok"));
         let Some([_, reference, seq]) = begun else { return Err(refused(answer.view())) };
         self.is_first = false;
@@ -189,6 +213,14 @@ impl Watch<'_> {
         loop {
             if self.told.is_empty() && self.listener.is_behind.load(Ordering::Acquire) {
                 self.unwatch(&store, reference.view()).await;
+                // Begun again, it would come to the same.
+                if self.seq.is_none() {
+                    return Err(CliError::Failed(format!(
+                        "what is there comes faster than it is printed, and more than {} wait: print it into a file, or read it with kvnode \
+                         scan",
+                        size::shown(WAITING_BYTES_MAX)
+                    )));
+                }
                 return Ok(Over::Behind);
             }
             let ended = async {
@@ -198,7 +230,10 @@ impl Watch<'_> {
             let told = self.told.recv();
             let told = async { told.await.map_err(|_| "it ends".to_owned()) }.or(ended).await;
             let message = match told {
-                Ok(message) => message,
+                Ok(message) => {
+                    self.listener.printed(message.view().bytes().len());
+                    message
+                }
                 Err(reason) => return Ok(Over::Lost(format!("the store is lost ({reason})"))),
             };
             if let Some(over) = self.print(message.view(), reference.view())? {
@@ -267,6 +302,11 @@ impl Watch<'_> {
             Err(reason) => Err(CliError::cannot_run(format!("cannot write to stdout: {reason}"))),
         }
     }
+}
+
+/// Whether a store that refuses a watch so may take the watch later.
+fn is_for_now(reason: TermView<'_>) -> bool {
+    reason.is_atom("busy") || reason.as_tuple::<2>().is_some_and(|[word, _]| word.is_atom("too_many"))
 }
 
 /// The elements of what a store tells.

@@ -1,7 +1,7 @@
 //! The key-value protocol's requests: terms in, operations out. Slices of the received bytes, nothing copied.
 
 use super::operations::{named, operations};
-use super::requests::{self, Edit, Lookup, Options, Parts, Takes, WriteOptions};
+use super::requests::{self, Edit, Keyword, Lookup, Options, Parts, Takes, WriteOptions, keywords};
 use crate::etf::{Cursor, TermView};
 use crate::replica::{CopyMark, Lineage};
 use crate::store::revision::{REVISION_MAX, REVISION_UNKNOWN};
@@ -183,9 +183,7 @@ impl<'a> Request<'a> {
         },
         (2, b"backup") => Some(Self::Backup { path: term.tail_at(cursor) }),
         (1, b"promote") => Some(Self::Promote { reports: false }),
-        (2, b"promote") => {
-            Some(Self::Promote { reports: read_option(term.tail_at(cursor), "report")?.is_atom("true") })
-        },
+        (2, b"promote") => read_promote(term.tail_at(cursor)),
         (8, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
         (4, b"replica_ask") => {
             let ([session, seq, revision], _) = numbers(cursor)?;
@@ -248,14 +246,16 @@ fn revision_of(number: u64) -> Option<u64> {
     (REVISION_UNKNOWN..=REVISION_MAX).contains(&number).then_some(number)
 }
 
-/// The value of the only option in a list.
-fn read_option<'a>(options: TermView<'a>, known: &str) -> Option<TermView<'a>> {
-    let mut cursor = options.cursor();
-    if cursor.list().ok()? != 1 {
-        return None;
+fn read_promote(options: TermView<'_>) -> Option<Request<'_>> {
+    let mut reports = false;
+    for Keyword { name, word, value } in keywords(options).ok()? {
+        match word.as_bytes() {
+            b"report" if value.is_atom("true") || value.is_atom("false") => reports = value.is_atom("true"),
+            b"report" => return None,
+            _ => return Some(Request::UnknownOption { option: name }),
+        }
     }
-    let [name, value] = cursor.term().ok()?.as_tuple::<2>()?;
-    name.is_atom(known).then_some(value)
+    Some(Request::Promote { reports })
 }
 
 /// A cast: from a primary to its slave, or from a former slave to its primary.

@@ -385,8 +385,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let served = match Request::read(request) {
             Some(Request::Get { key }) => {
-                self.watch.count(Served::Get);
-                self.get(key, caller, turn)
+                let served = self.get(key, caller, turn);
+                self.count_unless_it_waits(Served::Get, turn);
+                served
             }
             Some(Request::Put { key, value, options }) => {
                 self.watch.count(Served::Put);

@@ -276,6 +276,11 @@ impl Turn<'_> {
         self.waits = true;
     }
 
+    /// Whether the call that is being handled is to be handled again.
+    pub const fn waits_for_room(&self) -> bool {
+        self.waits
+    }
+
     /// Ends a call that cannot be served: the caller's monitor fires with `reason`, and the caller exits with
     /// it instead of waiting for its time-out. A call without a monitor waits in vain, as on a BEAM.
     pub fn end_call(&mut self, caller: &Caller<'_>, reason: impl FnOnce(&mut TermWriter<'_>)) {

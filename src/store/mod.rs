@@ -68,6 +68,10 @@ pub use room::Room;
 pub use scan::{Batch, Scan, ScanDone, Shows};
 pub use value::{OwnedValue, Value};
 
+/// Bytes of values that a store reads for one question about several keys, at most: a store whose values are not in memory answers
+/// beyond it by [`StoreError::TooLarge`].
+pub const FOUND_BYTES_MAX: usize = 64 << 20;
+
 /// When a write is synced, and so what a power cut can take. A killed process loses nothing that was answered by any of
 /// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -96,7 +100,8 @@ pub enum StoreError {
     /// The machine that keeps the store was asked, and has not answered in time: the write may be done, or be done yet. Where it is
     /// done, it is told of as a write of another process ([`Store::tell_of_others`]).
     Unknown,
-    /// The write has more bytes than the store takes at once: this many are the most.
+    /// The write has more bytes than the store takes at once, or the question is about values that have more than it reads at once
+    /// ([`FOUND_BYTES_MAX`]): this many are the most.
     TooLarge(u64),
     /// The write is about more keys than the store takes at once: this many are the most.
     TooMany(u64),
@@ -219,6 +224,12 @@ pub trait UpdateMany {
         true
     }
 
+    /// Whether it has to be shown the bytes of the value of the key at this place. Where it has not, a store that has to read for it
+    /// may show the value without its bytes.
+    fn needs_bytes(&self, _at: usize) -> bool {
+        true
+    }
+
     /// Shown the present values, in the order of the keys, hands what becomes of a key to `change`, with the key's place, at
     /// most once for each; the others stay as they are. Otherwise as [`Update::decide`].
     fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>));
@@ -278,7 +289,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Reads several keys as they are at one moment: of an update of several none is seen half. Otherwise as
-    /// [`get`](Self::get). No key is named twice.
+    /// [`get`](Self::get). No key is named twice. Values of more than [`FOUND_BYTES_MAX`] together may be refused.
     fn get_many<R>(
         &self,
         _keys: &[&[u8]],
@@ -290,7 +301,8 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Changes several keys by what is there: all of what is decided or, where the answer is an error, nothing, under one number,
-    /// and so that no reader sees a part of it. Otherwise as [`update`](Self::update). No key is named twice.
+    /// and so that no reader sees a part of it. Otherwise as [`update`](Self::update). No key is named twice. Where it is to be shown the
+    /// bytes of more than [`FOUND_BYTES_MAX`] it may be refused.
     fn update_many<U: UpdateMany>(
         &self,
         _keys: &[&[u8]],

@@ -155,6 +155,7 @@ fn an_option_that_there_is_not_is_refused_by_name_and_nothing_is_written() {
             "{:clear, ttl: 1}",
             "{:compare_and_put, :k, {:value, 1}, 2, sync: 1}",
             "{:compare_and_delete, :k, {:value, 1}, sync: 1}",
+            "{:promote, report: true, sync: 1}",
         ] {
             let option = if request.contains("sync") { "sync" } else { "ttl" };
             check(&mut cluster, request, format!("{{:error, {{:unknown_option, :{option}}}}}"));

@@ -8,7 +8,7 @@ use kvnode::etf::tag::{
 };
 use kvnode::kv::requests::{BYTES_MAX, INTEGER_BYTES_MAX, KEYS_MAX, PATTERN_BYTES_MAX};
 
-use crate::scene::{STORE, Scene};
+use crate::scene::{STORE, Scene, memory};
 use crate::support::{binary, term, term_with};
 
 /// Bytes of the largest integer that any node reads.
@@ -113,6 +113,44 @@ fn answers_that_are_larger_than_what_was_asked_by_much_are_bounded() {
     scene.all_is_well((100 + 2 * 64) << 20);
     drop(deaf);
     scene.all_is_well((100 + 2 * 64) << 20);
+}
+
+/// What a store on disk would have to read is far more than what is asked: it is read up to the bound, and no values where none
+/// are looked at.
+#[test]
+fn a_store_on_disk_reads_no_more_than_it_answers() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut scene =
+        Scene::start_with_blocks_apart(&format!("--data-dir {} --sync never", dir.path().display()));
+    let mut bad = scene.peer("bad@h");
+    let value = encode(|w| _ = w.binary(&vec![7; 1 << 20]));
+    const KEYS: u8 = 250;
+    for key in 0..KEYS {
+        assert_eq!(bad.call(term_with(&format!("{{:put, {key}, $1}}"), &[&value])), term(":ok"));
+    }
+    let keys = [&[STRING_EXT, 0, KEYS][..], &(0..KEYS).collect::<Vec<u8>>()].concat();
+    let of_each = |one: &str| {
+        let each = (0..KEYS).filter(|_| !one.is_empty()).map(|key| one.replace('k', &key.to_string()));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let transact =
+        |guard: &str, change: &str| format!("{{:transact, [{}], [{}]}}", of_each(guard), of_each(change));
+    let results = format!("{{:ok, [{}]}}", of_each(":oK").to_lowercase());
+    // What the engine holds in memory of these writes, and of what it has read.
+    let held = u64::from(KEYS) << 20;
+    scene.all_is_well(held + (64 << 20));
+    let before = memory(&scene.kv, "VmHWM");
+    for _ in 0..10 {
+        assert_eq!(bad.call(term_with("{:get_many, $1}", &[&keys])), too_large(BYTES_MAX));
+        assert_eq!(bad.call(transact("{:present, k}", "")), term("{:ok, []}"));
+        assert_eq!(bad.call(transact("{:equal, k, 1}", "")), too_large(BYTES_MAX));
+        assert_eq!(bad.call(transact("", "{:add, k, 1}")), too_large(BYTES_MAX));
+        scene.good.use_the_store();
+    }
+    let peak = memory(&scene.kv, "VmHWM");
+    // What is found for one request, and what the engine keeps of what it has read.
+    assert!(peak <= before + ((64 + 64 + 16) << 20), "{} MiB grew to {} MiB", before >> 20, peak >> 20);
+    assert_eq!(bad.call(transact("{:present, k}", "{:delete, k}")), term(&results));
 }
 
 #[test]

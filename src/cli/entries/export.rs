@@ -2,10 +2,8 @@
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
-use smol::Timer;
 
 use super::part::{Part, Source};
 use super::{AT_ONCE, counted, lines};
@@ -26,11 +24,6 @@ EXAMPLES
 Run again after an interruption, it continues, unless a store in memory was started again meanwhile. A term that has no exact text, as a \
 fun or a pid, stands as its bytes: #etf 6802… for the entry, and {\"etf\": \"…\"} in JSON. Deadlines are not exported: a backup of a store on \
 disk has them (kvnode backup).";
-
-/// So often a store is asked that has no room for one more reader.
-const TRIES: u32 = 100;
-/// Between two of these.
-const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 #[command(before_help = EXAMPLES)]
@@ -90,16 +83,9 @@ async fn all_pages(
     counter: &progress::Counter,
     mut show: impl FnMut(&Page<'_>) -> Result<bool, CliError>,
 ) -> Result<(), CliError> {
-    let mut tries = 0;
     loop {
         let request = OwnedTerm::write(|w| page_request(cursor.as_ref(), w)).map_err(CliError::cannot_run)?;
-        let page = store.call(request.view()).await?;
-        if refusal(page.view()).is_some_and(|reason| reason.is_atom("busy")) && tries < TRIES {
-            tries += 1;
-            Timer::after(PAUSE).await;
-            continue;
-        }
-        tries = 0;
+        let page = store.page(request.view()).await?;
         let entries =
             page.view().as_tuple::<2>().and_then(|[entries, next]| Some((entries.elements(AT_ONCE)?, next)));
         let Some((entries, next)) = entries else { return Err(not_shown(page.view())) };

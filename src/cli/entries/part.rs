@@ -18,6 +18,9 @@ pub(super) struct Source {
     pub(super) json: bool,
 }
 
+/// The cursor of an export that has no entry yet. No store gives it.
+const FROM_THE_START: &[u8] = &[];
+
 /// An export that is being written; no other writes the same file.
 pub(super) struct Part {
     path: PathBuf,
@@ -51,11 +54,13 @@ impl Part {
         };
         let mut open = OpenOptions::new();
         open.write(true);
-        let file = if said.is_some() { open.open(&path) } else { open.create_new(true).open(&path) };
+        // An export that was ended before it had said how far it goes leaves an empty file.
+        let is_empty = path.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+        let is_there = said.is_some() || is_empty;
+        let file = if is_there { open.open(&path) } else { open.create_new(true).open(&path) };
+        let not_ours = "it is there, and no export that can continue: remove it";
         let mut file = file.map_err(|reason| match reason.kind() {
-            ErrorKind::AlreadyExists => {
-                wrong(&format_args!("it is there, and no export that can continue: remove it"))
-            }
+            ErrorKind::AlreadyExists => wrong(&not_ours),
             ErrorKind::NotFound if said.is_some() => {
                 wrong(&format_args!("it is gone: remove {} to start over", beside.display()))
             }
@@ -67,7 +72,15 @@ impl Part {
             Err(TryLockError::Error(reason)) => return Err(wrong(&reason)),
         }
         let Some(said) = said else {
-            return Ok((Self { path, file, source, reached: Reached::default() }, None));
+            // The lock may have been another export's until now.
+            if file.metadata().map_err(|reason| wrong(&reason))?.len() > 0 || beside.exists() {
+                return Err(wrong(&not_ours));
+            }
+            let part = Self { path, file, source, reached: Reached::default() };
+            part.keep_cursor(
+                &OwnedTerm::write(|w| _ = w.binary(FROM_THE_START)).map_err(CliError::cannot_run)?,
+            )?;
+            return Ok((part, None));
         };
         let Some((reached, was, cursor)) = read_cursor(&said) else {
             return Err(CliError::cannot_run(format!(
@@ -89,20 +102,30 @@ impl Part {
         // What was written behind the last cursor comes again.
         let cut = file.set_len(reached.bytes).and_then(|()| file.seek(SeekFrom::Start(reached.bytes)));
         cut.map_err(|reason| wrong(&reason))?;
+        let part = Self { path, file, source, reached };
+        if cursor.view().as_binary() == Some(FROM_THE_START) {
+            return Ok((part, None));
+        }
         // A terminal that is gone has no reader.
         let _ = writeln!(std::io::stderr(), "kvnode: continuing behind {}", counted(reached.entries));
-        Ok((Self { path, file, source, reached }, Some(cursor)))
+        Ok((part, Some(cursor)))
     }
 
     /// Adds the lines of so many entries; `next`: where the entries go on.
     pub(super) fn add(&mut self, lines: &str, count: u64, next: Option<&OwnedTerm>) -> Result<(), CliError> {
-        let wrong = |reason| {
-            CliError::cannot_run(format!("{}: {reason}; run it again to continue", self.path.display()))
-        };
-        self.file.write_all(lines.as_bytes()).map_err(wrong)?;
+        let written = self.file.write_all(lines.as_bytes());
+        written.map_err(|reason| self.stopped(&reason))?;
         self.reached.bytes += lines.len() as u64;
         self.reached.entries += count;
-        let Some(cursor) = next else { return Ok(()) };
+        next.map_or(Ok(()), |cursor| self.keep_cursor(cursor))
+    }
+
+    fn stopped(&self, reason: &std::io::Error) -> CliError {
+        CliError::cannot_run(format!("{}: {reason}; run it again to continue", self.path.display()))
+    }
+
+    /// Keeps how far the lines go, and where the entries go on.
+    fn keep_cursor(&self, cursor: &OwnedTerm) -> Result<(), CliError> {
         let (Reached { bytes, entries }, Source { node, to, json }) = (self.reached, &self.source);
         let said = OwnedTerm::write(|w| {
             w.tuple(6).unsigned(bytes).unsigned(entries).binary(node.as_bytes()).binary(to.as_bytes());
@@ -116,7 +139,7 @@ impl Part {
             .sync_data()
             .and_then(|()| fs::write(&new, said))
             .and_then(|()| fs::rename(&new, &beside));
-        kept.map_err(wrong)
+        kept.map_err(|reason| self.stopped(&reason))
     }
 
     /// All lines are there: it becomes the file. Gives how many entries it has.

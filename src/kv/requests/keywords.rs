@@ -31,15 +31,15 @@ impl From<PatternError> for Unread<'_> {
 }
 
 /// An option.
-pub(super) struct Keyword<'a> {
+pub(in crate::kv) struct Keyword<'a> {
     /// Its name, as it came.
-    pub(super) name: TermView<'a>,
-    pub(super) word: AtomView<'a>,
-    pub(super) value: TermView<'a>,
+    pub(in crate::kv) name: TermView<'a>,
+    pub(in crate::kv) word: AtomView<'a>,
+    pub(in crate::kv) value: TermView<'a>,
 }
 
 /// The options, the last first: where a name comes twice the first counts, as in `Keyword.get/2`.
-pub(super) fn keywords<'a>(options: TermView<'a>) -> Result<Vec<Keyword<'a>>, Unserved> {
+pub(in crate::kv) fn keywords<'a>(options: TermView<'a>) -> Result<Vec<Keyword<'a>>, Unserved> {
     let options = options.elements(OPTIONS_MAX).ok_or(Unserved::Shape)?;
     let read = |option: TermView<'a>| {
         let [name, value] = option.as_tuple::<2>()?;

@@ -27,6 +27,7 @@ mod transact;
 mod watch;
 
 pub use edit::Edit;
+pub(super) use keywords::{Keyword, keywords};
 pub use lookup::Lookup;
 pub(super) use lookup::Shape;
 pub(super) use many::Many;
@@ -39,13 +40,14 @@ pub use watch::WATCHED_PATTERNS_BYTES_MAX;
 
 use super::Request;
 use crate::etf::{Cursor, TermError, TermView};
+use crate::store::FOUND_BYTES_MAX;
 
 /// Keys that one request may name. A store takes some milliseconds to read or change the values of so many keys, and its other
 /// callers wait for that.
 pub const KEYS_MAX: usize = 16 << 10;
 /// Bytes of the keys and values of one request of several, or of its answer: as many as the largest value that is taken by the
 /// default of [`Limits`](crate::config::Limits).
-pub const BYTES_MAX: usize = 64 << 20;
+pub const BYTES_MAX: usize = FOUND_BYTES_MAX;
 /// Bytes of the largest integer that is counted with: half a million bits, or 157,826 digits. Each call copies it.
 pub const INTEGER_BYTES_MAX: usize = 64 << 10;
 /// Bytes of all sums of a transaction. Each is made while other callers wait.

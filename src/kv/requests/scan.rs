@@ -158,8 +158,8 @@ impl Asked {
 
     /// Reads a page. It waits for a store that answers later.
     fn page(&self, store: &impl Store, clock: &Clock) -> Result<(Shown, Page), StoreError> {
-        // The deadline of a key is read with its value.
-        let has_ends = || store.next_due().is_some();
+        // The deadline of a key is read with its value. (Keys that are looked at just now, as they may be due, are counted alone.)
+        let has_ends = || store.deadlines() > 0 || store.next_due().is_some();
         if self.keys_only && !has_ends() {
             let page = self.page_of(store, clock, Shows::Keys)?;
             if !has_ends() {

@@ -9,6 +9,7 @@ use super::single::OfKey;
 use super::{Edit, Lookup, Many, Unserved, WriteOptions};
 use crate::etf::{TermError, TermView, Traits};
 use crate::kv::confirm::{Confirmations, Era, Wanted};
+use crate::kv::figures::Served;
 use crate::kv::order::{Committed, revision_of};
 use crate::kv::server::{with_canonical, write_error};
 use crate::kv::write::{committed, committed_later, ended, replicate};
@@ -110,8 +111,8 @@ impl<S: Store> KeyValueServer<S> {
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
-        self.watch.count(lookup.served());
         let served = self.look_up(lookup, caller, turn);
+        self.count_unless_it_waits(lookup.served(), turn);
         self.unless_unserved(served, request, caller, turn)
     }
 
@@ -123,7 +124,26 @@ impl<S: Store> KeyValueServer<S> {
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
-        self.watch.count(edit.served());
+        let edited = self.edit(request, edit, options, caller, turn);
+        self.count_unless_it_waits(edit.served(), turn);
+        edited
+    }
+
+    /// A call that waits for room is handled again, and counts once.
+    pub(in crate::kv) fn count_unless_it_waits(&self, served: Served, turn: &Turn<'_>) {
+        if !turn.waits_for_room() {
+            self.watch.count(served);
+        }
+    }
+
+    fn edit(
+        &self,
+        request: TermView<'_>,
+        edit: Edit<'_>,
+        options: WriteOptions,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), TermError> {
         let copy = self.upstream.copy();
         if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
             return Ok(());

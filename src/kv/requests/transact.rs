@@ -29,6 +29,8 @@ struct Plan<'a> {
     terms: Terms<'a>,
     /// What was noticed in each key.
     key_traits: Vec<Traits>,
+    /// Whether the bytes that each key has are looked at, and not only whether it has some.
+    needs_bytes: Vec<bool>,
     stamp: Stamp,
     /// What is added ends when the key did.
     keeps_end: bool,
@@ -99,29 +101,35 @@ impl<'a> Transact<'a> {
         if guards.bytes().len() + changes.bytes().len() > BYTES_MAX {
             return Err(Refusal::TooLarge(BYTES_MAX).into());
         }
-        let (mut keys, mut key_traits) = (Keys::default(), Vec::new());
-        let mut place = |key: TermView<'_>| -> Result<usize, Unserved> {
+        let (mut keys, mut key_traits, mut needs_bytes) = (Keys::default(), Vec::new(), Vec::new());
+        let mut place = |key: TermView<'_>, needs: bool| -> Result<usize, Unserved> {
             let (at, is_new) = keys.insert(key)?;
             if is_new {
                 key_traits.push(key.traits());
+                needs_bytes.push(needs);
+            } else if let Some(needs_bytes) = needs_bytes.get_mut(at) {
+                *needs_bytes |= needs;
             }
             Ok(at)
         };
         let mut known = Vec::new();
         for guard in listed(guards)? {
             let (key, condition) = Condition::read(guard)?;
-            known.push(Guard { key: place(key)?, condition, term: range_in(guards, guard) });
+            let needs_bytes = matches!(condition, Condition::Is(Expected::Value(_)));
+            known.push(Guard { key: place(key, needs_bytes)?, condition, term: range_in(guards, guard) });
         }
         let mut steps = Vec::new();
         for change in listed(changes)? {
             let (key, operation) = Operation::read(change, changes)?;
-            steps.push(Step { key: place(key)?, operation });
+            let needs_bytes = matches!(operation, Operation::Add(_));
+            steps.push(Step { key: place(key, needs_bytes)?, operation });
         }
         let plan = Plan {
             guards: known,
             steps,
             terms: Terms { guards: Cow::Borrowed(guards.bytes()), changes: Cow::Borrowed(changes.bytes()) },
             key_traits,
+            needs_bytes,
             stamp,
             keeps_end,
             clock: Arc::clone(clock),
@@ -191,6 +199,7 @@ impl Plan<'_> {
             steps: self.steps.clone(),
             terms: Terms { guards: Cow::Owned(guards.to_vec()), changes: Cow::Owned(changes.to_vec()) },
             key_traits: self.key_traits.clone(),
+            needs_bytes: self.needs_bytes.clone(),
             stamp: self.stamp,
             keeps_end: self.keeps_end,
             clock: Arc::clone(&self.clock),
@@ -295,6 +304,10 @@ impl Plan<'_> {
 }
 
 impl UpdateMany for Plan<'_> {
+    fn needs_bytes(&self, at: usize) -> bool {
+        self.needs_bytes.get(at).copied().unwrap_or(true)
+    }
+
     fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
         (self.became, self.outcome) = self.weigh(present);
         for at in 0..self.became.len() {
@@ -338,6 +351,10 @@ struct Later {
 }
 
 impl UpdateMany for Later {
+    fn needs_bytes(&self, at: usize) -> bool {
+        self.plan.needs_bytes(at)
+    }
+
     fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
         self.plan.decide(present, change);
     }

@@ -7,7 +7,7 @@ use super::engine::{Bytes, RoomFor, Totals};
 use super::queue::{Decided, Keys};
 use super::record::{Entry, Found};
 use super::staged::{Place, Staged};
-use crate::store::{Change, PendingMany, StoreError, Value, Written, revision};
+use crate::store::{Change, FOUND_BYTES_MAX, PendingMany, StoreError, Value, Written, revision};
 
 /// An update of several keys, with what it has decided.
 pub(super) struct Many {
@@ -43,14 +43,20 @@ impl Many {
         totals_of: impl Fn(u32) -> Option<Arc<Totals>>,
     ) -> Result<Bytes, StoreError> {
         let place = |key| Place::new(space, key);
+        let mut read = Reading::default();
         let present: Vec<Option<Found>> = if self.update.looks() {
-            self.keys.iter().map(|key| staged.present(&place(key))).collect::<Result<_, _>>()?
+            let found = self.keys.iter().enumerate().map(|(at, key)| {
+                let found = staged.present(&place(key))?;
+                let needs_bytes = self.update.needs_bytes(at);
+                read.take(found.map(|found| if needs_bytes { found } else { found.without_bytes() }))
+            });
+            found.collect::<Result<_, _>>()?
         } else {
             (0..self.keys.len()).map(|_| None).collect()
         };
         let present: Vec<Option<Value<'_>>> =
             present.iter().map(|found| found.as_ref().map(Found::value)).collect();
-        let found = present.iter().flatten().map(|value| value.bytes.len() as u64).sum();
+        let found = read.bytes as u64;
         let (keys, decided) = (&self.keys, &mut self.decided);
         let last = staged.counted(space.id, &totals_of);
         // All of it is one write, and each key counts.
@@ -104,6 +110,28 @@ impl Many {
         let changes: Vec<(&[u8], Change<'_>)> =
             entries.iter().map(|(key, found)| (*key, change_of(found.as_ref()))).collect();
         self.update.done(Ok(Some(Written { seq: number(), changes: &changes })));
+    }
+}
+
+/// What is read for one question, in bounds.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// Of values.
+    pub(super) bytes: usize,
+}
+
+impl Reading {
+    /// Counts one more.
+    ///
+    /// # Errors
+    /// The question's fault: it is too much.
+    pub(super) fn take(&mut self, found: Option<Found>) -> Result<Option<Found>, StoreError> {
+        self.bytes += found.as_ref().map_or(0, |found| found.value().bytes.len());
+        if self.bytes > FOUND_BYTES_MAX {
+            Err(StoreError::TooLarge(FOUND_BYTES_MAX as u64))
+        } else {
+            Ok(found)
+        }
     }
 }
 

@@ -181,6 +181,11 @@ impl Found {
         Value { bytes: &self.entry[self.value_at..], shared: None, traits, copy, revision, deadline }
     }
 
+    /// The same without the bytes of the value.
+    pub(super) fn without_bytes(self) -> Self {
+        Self { entry: Slice::from(&self.entry[..self.value_at]), ..self }
+    }
+
     /// What stands beside the value.
     pub(super) const fn head(&self) -> &Head {
         &self.head

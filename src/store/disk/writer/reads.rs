@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::super::error::engine_error;
+use super::super::many::Reading;
 use super::super::queue::Later;
 use super::super::record::Found;
 use super::Shared;
@@ -61,17 +62,24 @@ impl Shared {
     }
 
     /// Reads several keys as they are at one moment.
+    ///
+    /// # Errors
+    /// The engine's; or they are too much together.
     pub(in crate::store::disk) fn read_many(
         &self,
         store: u32,
         keys: &[impl AsRef<[u8]>],
     ) -> Result<Vec<Option<Found>>, StoreError> {
         let view = self.view()?;
-        let found = keys.iter().map(|key| view.read(store, key.as_ref()));
-        found.collect::<fjall::Result<_>>().map_err(|error| {
-            tracing::error!(dir = %self.dir.path.display(), ?error, "entries could not be read");
-            engine_error(&error)
-        })
+        let mut read = Reading::default();
+        let found = keys.iter().map(|key| {
+            let found = view.read(store, key.as_ref()).map_err(|error| {
+                tracing::error!(dir = %self.dir.path.display(), ?error, "entries could not be read");
+                engine_error(&error)
+            })?;
+            read.take(found)
+        });
+        found.collect()
     }
 
     /// Reads a note: at once, or behind the writes of it that wait.

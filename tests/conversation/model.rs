@@ -1,5 +1,10 @@
 //! Every request of a store against a plain map, on each engine: memory, disk, and the deferred one.
 
+#[path = "model/pages.rs"]
+mod pages;
+#[path = "model/steps.rs"]
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -7,8 +12,10 @@ use kvnode::etf::TermView;
 use proptest::prelude::*;
 
 use crate::cluster::{Cluster, STARTED_MS, answer, cluster, cluster_on};
-use crate::conversation::payload_of;
+use crate::conversation::{frames_of, payload_of};
 use crate::deferred::{Deferred, Manner};
+use pages::Pages;
+use steps::steps;
 
 /// What a key has, as it is written in Elixir.
 #[derive(Clone)]
@@ -27,19 +34,23 @@ struct Model {
     now: u64,
     /// How long what is put has.
     ttl: Option<u64>,
+    /// The scan that is under way.
+    pages: Option<Pages>,
+}
+
+impl Held {
+    fn has_ended(&self, now: u64) -> bool {
+        self.end.is_some_and(|end| end <= now)
+    }
 }
 
 impl Model {
     const fn new() -> Self {
-        Self { data: BTreeMap::new(), counted: 1, now: STARTED_MS, ttl: None }
-    }
-
-    fn has_ended(&self, held: &Held) -> bool {
-        held.end.is_some_and(|end| end <= self.now)
+        Self { data: BTreeMap::new(), counted: 1, now: STARTED_MS, ttl: None, pages: None }
     }
 
     fn present(&self, at: u8) -> Option<&Held> {
-        self.data.get(&at).filter(|held| !self.has_ended(held))
+        self.data.get(&at).filter(|held| !held.has_ended(self.now))
     }
 
     fn get(&self, at: u8) -> Option<&String> {
@@ -53,6 +64,11 @@ impl Model {
         let end = self.ttl.map(|ttl| self.now + ttl);
         for (at, value) in changes {
             keys.insert(at);
+            if let Some(pages) = self.pages.as_mut()
+                && (value.is_none() || self.data.get(&at).is_none_or(|held| held.has_ended(self.now)))
+            {
+                pages.gone(at);
+            }
             match value {
                 Some(value) => _ = self.data.insert(at, Held { value, revision, end }),
                 None => _ = self.data.remove(&at),
@@ -64,7 +80,7 @@ impl Model {
     /// Keys that have ended are removed.
     fn sweep(&mut self) {
         let ended: Vec<u8> =
-            self.data.iter().filter(|(_, held)| self.has_ended(held)).map(|(at, _)| *at).collect();
+            self.data.iter().filter(|(_, held)| held.has_ended(self.now)).map(|(at, _)| *at).collect();
         ended.into_iter().for_each(|at| self.write([(at, None)]));
     }
 
@@ -158,6 +174,8 @@ enum Step {
     Pass(u64),
     /// Keys that have ended are removed.
     Sweep,
+    /// The next page of a scan, of so many entries, or of keys alone.
+    Page(u8, bool),
     /// The store ends, and is opened again.
     Reopen,
 }
@@ -299,7 +317,9 @@ impl Step {
             Self::Touch(at, Some(ttl)) => format!("{{:touch, {}, {ttl}}}", key(*at)),
             Self::Touch(at, None) if model.counted.is_multiple_of(2) => format!("{{:persist, {}}}", key(*at)),
             Self::Touch(at, None) => format!("{{:touch, {}, :infinity}}", key(*at)),
-            Self::Pass(_) | Self::Sweep | Self::Reopen => unreachable!("it is no request"),
+            Self::Pass(_) | Self::Sweep | Self::Page(..) | Self::Reopen => {
+                unreachable!("it is told apart before")
+            }
         }
     }
 
@@ -403,6 +423,7 @@ impl Step {
             }
             Self::Clear => {
                 model.data.clear();
+                (0..KEYS).for_each(|at| _ = model.pages.as_mut().map(|pages| pages.gone(at)));
                 model.counted += 1;
                 ok
             }
@@ -424,105 +445,11 @@ impl Step {
                 model.ttl = None;
                 "true".into()
             }
-            Self::Pass(_) | Self::Sweep | Self::Reopen => unreachable!("it is no request"),
+            Self::Pass(_) | Self::Sweep | Self::Page(..) | Self::Reopen => {
+                unreachable!("it is told apart before")
+            }
         }
     }
-}
-
-fn integers() -> impl Strategy<Value = i128> {
-    let near = [0, 255, 1 << 31, i128::from(i64::MAX), i128::from(i64::MIN), 1 << 90];
-    (prop::sample::select(near.to_vec()), -3..3_i128).prop_map(|(near, more)| near + more)
-}
-
-fn values() -> impl Strategy<Value = String> {
-    let large = format!("\"{}\"", "large".repeat(20_000));
-    let others = vec!["nil".to_owned(), ":a".into(), "%{a: nil}".into(), "[1, 2.5]".into(), large];
-    prop_oneof![integers().prop_map(|integer| integer.to_string()), prop::sample::select(others)]
-}
-
-fn guesses() -> impl Strategy<Value = Guess> {
-    prop_oneof![
-        values().prop_map(Guess::Value),
-        Just(Guess::Same),
-        (-2..=2_i64).prop_map(Guess::Revision),
-        Just(Guess::Revision(0)),
-        Just(Guess::Absent),
-    ]
-}
-
-fn transactions() -> impl Strategy<Value = Step> {
-    let guard = prop_oneof![
-        1 => Just(Guard::Present),
-        2 => Just(Guard::Has(Guess::Same)),
-        2 => guesses().prop_map(Guard::Has),
-    ];
-    let made = prop_oneof![
-        values().prop_map(Made::Put),
-        integers().prop_map(|integer| Made::Put(integer.to_string())),
-        Just(Made::Delete),
-        integers().prop_map(Made::Add),
-    ];
-    let guards = prop::collection::vec((0..KEYS, guard), 0..3);
-    (guards, prop::collection::vec((0..KEYS, made), 0..6))
-        .prop_map(|(guards, changes)| Step::Transact(guards, changes))
-}
-
-fn steps(reopens: bool) -> impl Strategy<Value = Vec<Step>> {
-    let keys = || prop::collection::vec(0..KEYS, 0..6);
-    let reads = prop_oneof![
-        (0..KEYS).prop_map(Step::Get),
-        (0..KEYS).prop_map(Step::Fetch),
-        (0..KEYS).prop_map(Step::FetchRevision),
-        (0..KEYS).prop_map(Step::Member),
-        (0..KEYS).prop_map(Step::Ttl),
-        Just(Step::Count),
-        keys().prop_map(Step::GetMany),
-    ];
-    let ttls = || prop_oneof![1..5_u64, 1..200_u64, 1..100_000_u64];
-    let ends = prop_oneof![
-        (0..KEYS, values()).prop_map(|(at, value)| Step::Put(at, value)),
-        (0..KEYS, values()).prop_map(|(at, value)| Step::PutNew(at, value)),
-        (0..KEYS, values()).prop_map(|(at, value)| Step::Replace(at, value)),
-        (0..KEYS, values()).prop_map(|(at, value)| Step::GetAndPut(at, value)),
-        (0..KEYS, integers(), prop::option::of(integers()))
-            .prop_map(|(at, by, initial)| Step::Add(at, by, initial)),
-        (0..KEYS, guesses(), values()).prop_map(|(at, guess, value)| Step::Compare(at, guess, Some(value))),
-        prop::collection::vec((0..KEYS, values()), 0..6).prop_map(Step::PutList),
-        transactions(),
-    ];
-    let of_time = prop_oneof![
-        3 => (ttls(), ends).prop_map(|(ttl, step)| Step::For(ttl, Box::new(step))),
-        1 => (0..KEYS, prop::option::of(ttls())).prop_map(|(at, ttl)| Step::Touch(at, ttl)),
-        2 => ttls().prop_map(Step::Pass),
-        1 => Just(Step::Sweep),
-    ];
-    let of_one = prop_oneof![
-        (0..KEYS, values()).prop_map(|(at, value)| Step::Put(at, value)),
-        (0..KEYS).prop_map(Step::Delete),
-        (0..KEYS, values()).prop_map(|(at, value)| Step::PutNew(at, value)),
-        (0..KEYS, values()).prop_map(|(at, value)| Step::Replace(at, value)),
-        (0..KEYS).prop_map(Step::Pop),
-        (0..KEYS, values()).prop_map(|(at, value)| Step::GetAndPut(at, value)),
-        (0..KEYS, integers(), prop::option::of(integers()))
-            .prop_map(|(at, by, initial)| Step::Add(at, by, initial)),
-        (0..KEYS, guesses(), prop::option::of(values()))
-            .prop_map(|(at, guess, then)| Step::Compare(at, guess, then)),
-        (0..KEYS, guesses(), prop::option::of(values()))
-            .prop_map(|(at, guess, then)| Step::Compare(at, guess, then)),
-    ];
-    let of_several = prop_oneof![
-        prop::collection::vec((0..KEYS, values()), 0..6).prop_map(Step::PutList),
-        prop::collection::btree_map(0..KEYS, values(), 0..6).prop_map(Step::PutMap),
-        keys().prop_map(Step::DeleteMany),
-        Just(Step::Clear),
-        transactions(),
-        transactions(),
-    ];
-    let others = if reopens { Just(Step::Reopen).boxed() } else { Just(Step::Count).boxed() };
-    prop::collection::vec(
-        prop_oneof![4 => reads, 4 => of_one, 3 => of_several, 4 => of_time, 1 => others],
-        1..40,
-    )
 }
 
 /// Asks a store each step's request, and compares the answer with the model's. An error of the store's own changes nothing.
@@ -561,6 +488,45 @@ fn pass(step: &Step, model: &mut Model, cluster: &mut Cluster) -> bool {
     true
 }
 
+/// Where the step is a page it is asked for; gives whether it was.
+fn page(
+    step: &Step,
+    model: &mut Model,
+    ask: impl FnOnce(Vec<u8>) -> Vec<Vec<u8>>,
+) -> Result<bool, TestCaseError> {
+    let Step::Page(limit, keys_only) = step else { return Ok(false) };
+    model.page(*limit, *keys_only, ask)?;
+    Ok(true)
+}
+
+/// The scan that is under way is brought to its end.
+fn all_pages(model: &mut Model, mut ask: impl FnMut(Vec<u8>) -> Vec<Vec<u8>>) -> Result<(), TestCaseError> {
+    // As many as there are keys, and one that has none.
+    for _ in 0..=KEYS {
+        if model.page(3, false, &mut ask)? {
+            return Ok(());
+        }
+    }
+    prop_assert!(false, "the scan has no end");
+    Ok(())
+}
+
+/// Calls, and carries out what the store has done step by step.
+fn call(cluster: &mut Cluster, request: Vec<u8>) -> Vec<Vec<u8>> {
+    let mut answers = cluster.call(request);
+    if answers.is_empty() {
+        work(cluster);
+        let sent = std::mem::take(&mut *cluster.sent.0.lock());
+        answers.extend(sent.iter().flat_map(|(_, frames)| frames_of(frames)));
+    }
+    answers
+}
+
+fn work(cluster: &Cluster) {
+    let work = cluster.sent.4.lock().pop();
+    work.into_iter().for_each(|mut work| while work.step() {});
+}
+
 fn small_cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -572,12 +538,13 @@ proptest! {
     fn a_store_in_memory_is_a_map(steps in steps(false)) {
         let (mut cluster, mut model) = (cluster(), Model::new());
         for step in &steps {
-            if pass(step, &mut model, &mut cluster) {
+            if pass(step, &mut model, &mut cluster) || page(step, &mut model, |request| call(&mut cluster, request))? {
                 continue;
             }
             let answered = compare(step, &mut model, |request| cluster.call(request))?;
             prop_assert!(answered);
         }
+        all_pages(&mut model, |request| call(&mut cluster, request))?;
     }
 
     #[test]
@@ -588,7 +555,7 @@ proptest! {
         let manner = Manner { fails_one_in, fails_to_read: true, ..Manner::wild(seed) };
         let (mut cluster, mut model) = (cluster_on(Deferred::new(manner)), Model::new());
         for step in &steps {
-            if pass(step, &mut model, &mut cluster) {
+            if pass(step, &mut model, &mut cluster) || page(step, &mut model, |request| call(&mut cluster, request))? {
                 continue;
             }
             let answered = compare(step, &mut model, |request| cluster.call(request))?;
@@ -596,6 +563,7 @@ proptest! {
         }
         let all = Step::GetMany((0..KEYS).collect());
         cluster.deferred.as_ref().expect("it is one").let_fail(false);
+        all_pages(&mut model, |request| call(&mut cluster, request))?;
         prop_assert!(compare(&all, &mut model, |request| cluster.call(request))?);
     }
 }
@@ -611,7 +579,7 @@ mod on_disk {
 
     use super::*;
     use crate::cluster::cluster_with;
-    use crate::conversation::frames_of;
+    use crate::term::Term;
 
     fn open(dir: &Path) -> (Arc<Disk>, DiskStore, Cluster) {
         let disk = Disk::open(dir, SyncPolicy::Never, 16 << 20).expect("a folder");
@@ -621,8 +589,9 @@ mod on_disk {
     }
 
     /// The answer to a call, which comes from the disk's thread.
-    fn call(cluster: &mut Cluster, store: &DiskStore, request: String) -> Vec<Vec<u8>> {
+    fn call(cluster: &mut Cluster, store: &DiskStore, request: impl Term) -> Vec<Vec<u8>> {
         let mut answers = cluster.call(request);
+        work(cluster);
         answers.extend(settle(cluster, store));
         answers
     }
@@ -660,9 +629,13 @@ mod on_disk {
                     settle(&mut cluster, &store);
                     continue;
                 }
+                if page(step, &mut model, |request| call(&mut cluster, &store, request))? {
+                    continue;
+                }
                 let answered = compare(step, &mut model, |request| call(&mut cluster, &store, request))?;
                 prop_assert!(answered);
             }
+            all_pages(&mut model, |request| call(&mut cluster, &store, request))?;
         }
     }
 }

@@ -24,7 +24,7 @@ use std::sync::mpsc;
 use kvnode::etcd::{Config, Etcd};
 use kvnode::etf::{Traits, encode};
 use kvnode::store::{
-    Change, Done, Engine, EtcdEngine, EtcdStore, Pending, ReadDone, Store, StoreError, Update, Value,
+    Change, Done, Engine, EtcdEngine, EtcdStore, Others, Pending, ReadDone, Store, StoreError, Update, Value,
     WriteDone, Written, wait,
 };
 use parking_lot::Mutex;
@@ -59,6 +59,8 @@ fn value(bytes: &[u8]) -> Value<'_> {
 struct Wrote {
     seq: u64,
     changes: Vec<(Vec<u8>, Found)>,
+    /// Of each change among those of all processes.
+    numbers: Vec<u64>,
 }
 
 impl From<Written<'_>> for Wrote {
@@ -67,7 +69,8 @@ impl From<Written<'_>> for Wrote {
             Change::Put(value) => (key.to_vec(), Some((value.bytes.to_vec(), value.revision))),
             _ => (key.to_vec(), None),
         };
-        Self { seq: written.seq, changes: written.changes.iter().map(of).collect() }
+        let numbers = written.numbers.to_vec();
+        Self { seq: written.seq, changes: written.changes.iter().map(of).collect(), numbers }
     }
 }
 
@@ -160,6 +163,15 @@ fn count(store: &EtcdStore, key: &[u8]) -> Answer {
 fn others(store: &EtcdStore) -> Arc<Mutex<Vec<Wrote>>> {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
-    store.tell_of_others(Box::new(move |written| tell.lock().push(written.into())));
+    store.tell_of_others(Box::new(move |others| {
+        if let Others::Wrote { written, .. } = others {
+            tell.lock().push(written.into());
+        }
+    }));
     told
+}
+
+/// Waits until the store has all that any process was answered by now, and has told of it.
+fn catch_up(store: &EtcdStore) {
+    assert_eq!(wait(|done: Done| store.catch_up(done)).unwrap(), Ok(()));
 }

@@ -317,7 +317,7 @@ impl<S: Store> KeyValueServer<S> {
         };
         let changes = [(key, Change::Delete)];
         let write = |seq| {
-            let written = store::Written { seq, changes: &changes };
+            let written = store::Written { seq, changes: &changes, numbers: &[] };
             let revision = if S::AT_ONCE { self.store().revision() } else { 0 };
             Committed { written, traits, revision, confirmed: false, has_ended: true }
         };

@@ -44,7 +44,7 @@ impl<S: Store> KeyValueServer<S> {
             // It has answered at once for once.
             if let Ok(seq) = result {
                 let changes = [(key, change)];
-                let written = store::Written { seq, changes: &changes };
+                let written = store::Written { seq, changes: &changes, numbers: &[] };
                 let Handed { traits, confirmed, .. } = handed;
                 let revision = self.store().revision();
                 let write = Committed { written, traits, revision, confirmed, has_ended: false };

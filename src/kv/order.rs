@@ -85,6 +85,7 @@ impl Committed<'_> {
 /// The same, kept back. Without changes where all keys went.
 struct HeldBack {
     changes: Vec<(Box<[u8]>, Kept)>,
+    numbers: Vec<u64>,
     traits: Traits,
     confirmed: bool,
     has_ended: bool,
@@ -109,7 +110,8 @@ impl HeldBack {
             ((*key).into(), kept)
         });
         let &Committed { traits, confirmed, has_ended, .. } = committed;
-        Self { changes: changed.collect(), traits, confirmed, has_ended }
+        let numbers = committed.written.numbers.to_vec();
+        Self { changes: changed.collect(), numbers, traits, confirmed, has_ended }
     }
 
     fn bytes(&self) -> usize {
@@ -129,7 +131,7 @@ impl HeldBack {
             (&**key, change)
         });
         let changes: Vec<_> = changes.collect();
-        let written = Written { seq, changes: &changes };
+        let written = Written { seq, changes: &changes, numbers: &self.numbers };
         let &Self { traits, confirmed, has_ended, .. } = self;
         show(&Committed { written, traits, revision: 0, confirmed, has_ended });
     }
@@ -265,7 +267,7 @@ mod tests {
         let mut commit = |seq: u64, key: &[u8]| {
             let change = if seq == 6 { Change::Delete } else { Change::Put(Value::of(b"v", Traits::V4_NC)) };
             let changes = [(key, change)];
-            let written = Written { seq, changes: &changes };
+            let written = Written { seq, changes: &changes, numbers: &[] };
             let committed = Committed {
                 written,
                 traits: Traits::none(),
@@ -304,7 +306,7 @@ mod tests {
         let value = Value::of(b"v", Traits::V4_NC);
         let changes = [Change::Put(value), Change::Delete, Change::Put(value), Change::Keep];
         let changes: Vec<(&[u8], Change<'_>)> = keys.iter().map(|key| &key[..]).zip(changes).collect();
-        let written = Written { seq: 9, changes: &changes };
+        let written = Written { seq: 9, changes: &changes, numbers: &[] };
         let committed =
             Committed { written, traits: Traits::none(), revision: 9, confirmed: false, has_ended: false };
         let shown = |committed: &Committed<'_>| {
@@ -324,7 +326,7 @@ mod tests {
     fn commit(order: &Order, seq: u64, shown: &mut Vec<Result<u64, u64>>) {
         let changes = [(&b"k"[..], Change::Delete)];
         let committed = Committed {
-            written: Written { seq, changes: &changes },
+            written: Written { seq, changes: &changes, numbers: &[] },
             traits: Traits::none(),
             revision: 0,
             confirmed: false,

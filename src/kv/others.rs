@@ -5,27 +5,38 @@ use std::sync::Arc;
 
 use super::order::Committed;
 use super::server::KeyValueServer;
+use super::watch::announce;
 use super::write::committed_elsewhere;
 use crate::etf::{TermView, Traits};
-use crate::store::{OthersTold, Store, Written};
+use crate::store::{Others, OthersTold, Store, Written};
 
 impl<S: Store> KeyValueServer<S> {
     /// Counts on from the writes that the store has told of by now, and is told of others' writes from then on.
     pub(super) fn begin_in_order(&self) {
         let (confirmations, dispatch) = (Arc::downgrade(&self.confirmations), Arc::clone(&self.dispatch));
-        let tell: OthersTold = Box::new(move |written| {
+        let tell: OthersTold = Box::new(move |others| {
             // Else the server has ended.
-            if let Some(confirmations) = confirmations.upgrade() {
-                let traits = traits_of(&written);
-                let write = Committed { written, traits, revision: 0, confirmed: false, has_ended: false };
-                committed_elsewhere(&confirmations, &write, &*dispatch);
+            let Some(confirmations) = confirmations.upgrade() else { return };
+            match others {
+                Others::Wrote { written, has_ended } => {
+                    let traits = traits_of(&written);
+                    let write = Committed { written, traits, revision: 0, confirmed: false, has_ended };
+                    committed_elsewhere(&confirmations, &write, &*dispatch);
+                }
+                Others::Missed { number } => {
+                    let nodes = {
+                        let _order = confirmations.order.hold();
+                        confirmations.watches.miss_up_to(number)
+                    };
+                    announce(&confirmations.watches, nodes, &*dispatch);
+                }
             }
         });
         // The store's thread waits for the order until it is known where that begins.
         self.in_order_of_writes(|| {
             let seq = self.store().tell_of_others(tell);
             self.confirmations.order.begin_behind(seq);
-            self.confirmations.watches.begin_behind(self.store().revision());
+            self.confirmations.watches.begin_behind(self.store().revision(), S::SHARED);
         });
     }
 }

@@ -249,7 +249,7 @@ impl<S: Store> KeyValueServer<S> {
                     Change::Put(value) => Change::Put(Value { shared: shared.as_ref(), ..value }),
                     change => change,
                 };
-                let written = store::Written { seq, changes: &[(key, change)] };
+                let written = store::Written { seq, changes: &[(key, change)], numbers: &[] };
                 let (traits, revision) = (write.traits(), self.store.revision());
                 let write = Committed { written, traits, revision, confirmed: confirm > 0, has_ended: false };
                 committed(&write, &slaves, |slave| replicate(slave, turn));

@@ -164,7 +164,7 @@ pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Called once with the keys that are past their deadlines.
 pub type DueDone = Box<dyn FnOnce(Result<Due, StoreError>) + Send>;
 /// Called with each write that has no completion here, in the order of numbers.
-pub type OthersTold = Box<dyn FnMut(Written<'_>) + Send>;
+pub type OthersTold = Box<dyn FnMut(Others<'_>) + Send>;
 /// Called once with a note.
 pub type NoteDone = Box<dyn FnOnce(Result<Option<Vec<u8>>, StoreError>) + Send>;
 
@@ -196,6 +196,26 @@ pub struct Written<'a> {
     /// Each key that it has changed, with what became of it: one, but for a write of several keys, which is seen as a whole or
     /// not at all and has one number. A value has its revision. Empty: all keys went ([`Store::clear`]).
     pub changes: &'a [(&'a [u8], Change<'a>)],
+    /// Of a [shared](Store::SHARED) store the number of each change among all that any process has made, in the order of `changes`, and one of
+    /// a write of all keys. They go up from write to write. Of other stores none.
+    pub numbers: &'a [u64],
+}
+
+/// A write that has no completion here, as [`Store::tell_of_others`] tells of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Others<'a> {
+    /// The write.
+    Wrote {
+        /// What it has changed.
+        written: Written<'a>,
+        /// It deletes a key whose time is over ([`Update::is_expiry`]).
+        has_ended: bool,
+    },
+    /// Not each change up to this [number](Written::numbers) is told of: what comes of it is told, by writes that have no higher number.
+    Missed {
+        /// The number.
+        number: u64,
+    },
 }
 
 /// Decides by what is there what becomes of a key.
@@ -203,6 +223,12 @@ pub trait Update {
     /// Shown the present value, says what comes in its place. It is asked again where another write came between: the last
     /// answer counts. Must not use the store.
     fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_>;
+
+    /// It deletes the key if its time is over, and is asked again where it has not been carried out: a store may leave it out, and say that it
+    /// was decided to keep what is there.
+    fn is_expiry(&self) -> bool {
+        false
+    }
 }
 
 /// An update that is carried out later.
@@ -254,6 +280,9 @@ pub trait Store: Send + Sync + 'static {
     /// Everything is answered at once, and nothing waits for another thread. The server then takes its order of writes around
     /// the write itself.
     const AT_ONCE: bool = false;
+
+    /// Other processes serve the same store, and each change has the same number in all of them ([`Written::numbers`]).
+    const SHARED: bool = false;
 
     /// Reads. `now` is called before this returns where the answer is known; else the store makes a completion
     /// by `later`, and calls that.

@@ -188,6 +188,7 @@ fn it_is_a_map_through_reopenings_and_writes_of_another_process() {
         prop_assert_eq!(&all(&here), &model);
         wait_until("the other one has all", || all(&there) == model);
         // No number is left out, and the writes that were told of make the entries.
+        catch_up(&there);
         let mut told = told.lock().clone();
         prop_assert_eq!(there.seq(), 1 + told.len() as u64 + own);
         prop_assert!(told.is_sorted_by(|one, other| one.seq < other.seq));

@@ -18,12 +18,13 @@ fn what_is_written_is_read_at_once_and_by_others_and_after_a_restart() {
     let (k, v) = (term(1), binary(b"v"));
     let wrote = put(&here, &k, &v).unwrap();
     let revision = wrote.changes[0].1.as_ref().unwrap().1;
-    assert_eq!((wrote.seq, wrote.changes), (2, vec![(k.clone(), Some((v.clone(), revision)))]));
+    assert_eq!((wrote.seq, wrote.numbers.clone()), (2, vec![revision]));
+    assert_eq!(wrote.changes, [(k.clone(), Some((v.clone(), revision)))]);
     assert_eq!(get(&here, &k), Some((v.clone(), revision)));
     assert!(here.revision() >= revision);
     wait_until("the other one has it", || !told.lock().is_empty());
     assert_eq!(get(&there, &k), Some((v.clone(), revision)), "the revision is the same everywhere");
-    assert_eq!(told.lock()[0], Wrote { seq: 2, changes: vec![(k.clone(), Some((v.clone(), revision)))] });
+    assert_eq!(told.lock()[0], wrote);
     assert_eq!((here.len(), here.bytes(), here.seq()), (1, (k.len() + v.len()) as u64, 2));
     assert_eq!(delete(&here, &k).unwrap().changes, [(k.clone(), None)]);
     assert_eq!(delete(&here, &k).unwrap().seq, 4, "a deletion of nothing has a number too");
@@ -147,6 +148,61 @@ fn several_keys_change_together_under_one_number_here_and_there() {
     let revision = wrote.changes[1].1.clone().unwrap().1;
     assert_eq!(wrote.changes, [(keys[0].clone(), None), (keys[1].clone(), Some((term(8), revision)))]);
     assert_eq!((get(&here, &keys[0]), get(&here, &keys[1])), (None, Some((term(8), revision))));
+}
+
+#[test]
+fn each_change_has_the_number_that_it_has_at_its_writer_in_all_processes() {
+    let cluster = EtcdCluster::start(1);
+    let (first, second) = (engine(&cluster), engine(&cluster));
+    let (here, there) = (first.open(&names("a")).unwrap(), second.open(&names("a")).unwrap());
+    let told = others(&there);
+    let mut answers = Vec::new();
+    for round in 0..40 {
+        // In an order that is not that of the keys, some of them there and some not.
+        for key in [7, 3, 5, 1] {
+            let key = term(key + round % 3);
+            answers.push(asked(|done| match round % 4 {
+                0 => _ = here.delete(&key, || done),
+                _ => _ = here.put(&key, value(&term(round)), || done),
+            }));
+        }
+        let keys: Vec<Vec<u8>> = [9, 4, 8].map(|key| term(key + round % 2)).to_vec();
+        let changes = vec![None, Some(term(round)), (round % 2 == 0).then(|| term(round))];
+        answers.push(change_all(&here, &keys, changes, round % 3 == 0));
+        if round % 16 == 9 {
+            answers.push(asked(|done| assert!(here.clear(|| done).is_none())));
+        }
+    }
+    let of = |wrote: &Wrote| -> Vec<(u64, Option<(Vec<u8>, Found)>)> {
+        let changes = wrote.changes.iter().cloned().map(Some);
+        let changes = changes.chain(wrote.changes.is_empty().then_some(None));
+        wrote.numbers.iter().copied().zip(changes).collect()
+    };
+    let written: Vec<Wrote> = answers.into_iter().map(|answer| answer.recv().unwrap().unwrap().unwrap()).collect();
+    let written: Vec<_> = written.iter().flat_map(of).collect();
+    assert!(written.is_sorted_by(|(one, _), (other, _)| one < other), "{written:?}");
+    catch_up(&there);
+    let shown: Vec<_> = told.lock().iter().flat_map(of).collect();
+    assert!(shown.len() > 100 && shown.is_sorted_by(|(one, _), (other, _)| one < other), "{shown:?}");
+    let written: BTreeMap<_, _> = written.into_iter().collect();
+    assert!(shown.iter().all(|(number, change)| written.get(number) == Some(change)), "{shown:?}");
+    // A process that is cut off behind any change at the writer goes on here.
+    let held = |told: &mut dyn Iterator<Item = (u64, Option<(Vec<u8>, Found)>)>| {
+        told.fold(BTreeMap::new(), |mut held, (_, change)| {
+            match change {
+                None => held.clear(),
+                Some((key, found)) => _ = held.insert(key, found),
+            }
+            held.retain(|_, found| found.is_some());
+            held
+        })
+    };
+    let all = held(&mut written.clone().into_iter());
+    for cut in written.keys() {
+        let before = written.range(..=cut).map(|(number, change)| (*number, change.clone()));
+        let behind = shown.iter().filter(|(number, _)| number > cut).cloned();
+        assert_eq!(held(&mut before.chain(behind)), all, "behind {cut}");
+    }
 }
 
 #[test]

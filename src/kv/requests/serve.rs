@@ -295,7 +295,7 @@ impl<S: Store> KeyValueServer<S> {
         let result = edit.hand_to(self.store(), asked).unwrap_or(Ok(None));
         if let Ok(Some(seq)) = result {
             edit.with_changes(|changes| {
-                let written = Written { seq, changes };
+                let written = Written { seq, changes, numbers: &[] };
                 let (traits, revision) = (edit.traits(), revision_of(changes, self.store().revision()));
                 let write = Committed { written, traits, revision, confirmed, has_ended: false };
                 committed(&write, &slaves, |slave| replicate(slave, turn));
@@ -317,7 +317,7 @@ impl<S: Store> KeyValueServer<S> {
         let result = edit.hand_to(self.store(), asked)?;
         if let Ok(Some(seq)) = result {
             edit.with_changes(|changes| {
-                let written = Written { seq, changes };
+                let written = Written { seq, changes, numbers: &[] };
                 let (traits, revision) = (edit.traits(), revision_of(changes, self.store().revision()));
                 let write = Committed { written, traits, revision, confirmed, has_ended: false };
                 committed_later(&self.confirmations, &write, turn.me.id, &*self.dispatch);

@@ -202,7 +202,7 @@ impl<S: Store> KeyValueServer<S> {
             let result = self.store().update(key, &mut change, later);
             if let Some(Ok(Some(seq))) = result {
                 let changes = [(key, change.change())];
-                let written = store::Written { seq, changes: &changes };
+                let written = store::Written { seq, changes: &changes, numbers: &[] };
                 let revision = self.store().revision();
                 let write = Committed { written, traits, revision, confirmed: false, has_ended: false };
                 committed(&write, &slaves, |slave| {
@@ -220,7 +220,7 @@ impl<S: Store> KeyValueServer<S> {
                 // It has answered at once for once.
                 if let Ok(Some(seq)) = now {
                     let changes = [(key, change.change())];
-                    let written = store::Written { seq: *seq, changes: &changes };
+                    let written = store::Written { seq: *seq, changes: &changes, numbers: &[] };
                     let write =
                         Committed { written, traits, revision: 0, confirmed: false, has_ended: false };
                     committed_later(&self.confirmations, &write, store, &*self.dispatch);

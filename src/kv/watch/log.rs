@@ -96,6 +96,10 @@ impl Told {
         }
     }
 
+    pub(super) const fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// The key in its canonical form.
     pub(in crate::kv) fn key(&self) -> &[u8] {
         let sent = || self.elements.get(self.before_key..self.without_value);
@@ -161,6 +165,8 @@ pub(in crate::kv) struct Log {
     floor: u64,
     /// The number of the last event.
     last: u64,
+    /// Where other stores give their changes the same numbers: what this store has counted to. Each change up to this number is there, or comes.
+    counted: Option<u64>,
     bytes: usize,
     bounds: Bounds,
     /// Where each key stands last; only while a watcher is shown what is there.
@@ -183,7 +189,8 @@ pub(in crate::kv) struct Bounds {
 
 impl Log {
     pub(super) const fn new(bounds: Bounds) -> Self {
-        Self { events: VecDeque::new(), before: 0, floor: 1, last: 1, bytes: 0, bounds, index: None }
+        let (events, counted, index) = (VecDeque::new(), None, None);
+        Self { events, before: 0, floor: 1, last: 1, counted, bytes: 0, bounds, index }
     }
 
     /// The number of the last event.
@@ -195,6 +202,11 @@ impl Log {
     pub(super) fn begin_at(&mut self, seq: u64) {
         self.last = self.last.max(seq);
         self.clear();
+    }
+
+    /// Other stores give their changes the same numbers, and this one has counted to this by now.
+    pub(super) fn count_to(&mut self, number: u64) {
+        self.counted = self.counted.max(Some(number));
     }
 
     /// The next number is higher than this one. What is kept stays for its readers, and nobody begins before this number: what
@@ -239,8 +251,8 @@ impl Log {
 
     /// Forgets all: readers find that what they want is gone.
     pub(super) fn cut(&mut self) {
-        // As if an event had come and gone that nobody has read.
-        self.last += 1;
+        // As if an event had come and gone that nobody has read. A number that other stores give is not taken for it.
+        self.last += u64::from(self.counted.is_none());
         self.before += 1;
         self.clear();
     }
@@ -257,7 +269,8 @@ impl Log {
         Place(self.before + self.events.len() as u64)
     }
 
-    /// Behind the event with this number; `None`: not all that has happened since is known, or there was none with it.
+    /// Behind the event with this number; `None`: not all that has happened since is known, or there was none with it. Where
+    /// other stores give the same numbers it may be one that was given there alone.
     pub(super) fn behind(&self, seq: u64) -> Option<Place> {
         if seq < self.floor {
             return None;
@@ -265,7 +278,8 @@ impl Log {
         let seen = self.events.partition_point(|event| event.seq <= seq);
         let is_seen =
             seen.checked_sub(1).and_then(|at| self.events.get(at)).is_some_and(|event| event.seq == seq);
-        let is_known = is_seen || seq == self.floor || seq == self.last;
+        let is_counted = self.counted.is_some_and(|counted| seq <= counted.max(self.last));
+        let is_known = is_seen || seq == self.floor || seq == self.last || is_counted;
         is_known.then(|| Place(self.before + seen as u64))
     }
 

@@ -27,6 +27,8 @@
 //!
 //! - a number in the backlog: all that has happened since is there;
 //! - the last number of the store, also after a restart: nothing has happened since;
+//! - of a store that [several processes](Store::SHARED) serve, whose changes have the same numbers in all of them: any number behind which
+//!   all is kept, as far as the store has counted;
 //! - any other: `:too_old`. It may be of a life or a store that gave other numbers to other writes, and so no store may take the
 //!   number of another for its own. A slave counts close to its primary, so one that is watched first goes on some
 //!   billions of writes behind its count, by a distance of its own (`State::is_apart`). A store in memory that is watched first
@@ -50,7 +52,7 @@
 //! A slave tells its watchers what its primary sends, in that order; a deletion of a key that has ended comes as `:delete`, since a slave
 //! is told of it so. A copy that comes into the store itself, as on disk, is told key by key. One that takes the place of all, as in
 //! memory, is not known key by key: all watchers are told `:overrun`. So it is where writes of a server's former life are
-//! done late. A store that is promoted or demoted goes on for its watchers as it was.
+//! done late, and where a store that other processes write to was cut off for so long that not each of their writes is known. A store that is promoted or demoted goes on for its watchers as it was.
 
 pub(super) mod log;
 mod registry;
@@ -120,15 +122,23 @@ impl Watches {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    /// A store that answers later is served from here on, and has counted to this.
-    pub(super) fn begin_behind(&self, revision: u64) {
-        self.state.lock().registry.log().begin_at(revision);
+    /// A store that answers later is served from here on, and has counted to this. `is_shared`: see [`Store::SHARED`].
+    pub(super) fn begin_behind(&self, revision: u64, is_shared: bool) {
+        let mut state = self.state.lock();
+        let log = state.registry.log();
+        log.begin_at(revision);
+        if is_shared {
+            log.count_to(revision);
+        }
     }
 
     /// A write is done: gives the last number that it has, and the nodes whose connections are to be asked to take it. Under the
     /// order of writes. Of a store that answers later each is told, and of another one while it is [on](Self::is_on).
     pub(super) fn commit(&self, write: &Committed<'_>) -> (u64, Vec<Arc<str>>) {
         let mut state = self.state.lock();
+        if !write.written.numbers.is_empty() {
+            return self.commit_numbered(&mut state.registry, write);
+        }
         let changes = write.written.changes.iter().filter(|(_, change)| !matches!(change, Change::Keep));
         let revisions = changes.clone().map(|(_, change)| match change {
             Change::Put(value) => value.revision.min(REVISION_RAISED_MAX),
@@ -146,14 +156,37 @@ impl Watches {
             registry.happened(least, &[], Happened::Clear);
         }
         for (key, change) in changes {
-            let happened = match change {
-                Change::Put(value) => Happened::Put(*value),
-                Change::Delete | Change::Keep if write.has_ended => Happened::Expire,
-                Change::Delete | Change::Keep => Happened::Delete,
-            };
-            registry.happened(least, key, happened);
+            registry.happened(least, key, happened(write, change));
         }
         (registry.log().last(), registry.announce())
+    }
+
+    /// The same of a store whose changes bring their numbers. Such as are known by their numbers are told already, or are in what
+    /// their watchers are shown.
+    fn commit_numbered(&self, registry: &mut Registry, write: &Committed<'_>) -> (u64, Vec<Arc<str>>) {
+        let clear = write.is_clear().then_some((&[][..], Happened::Clear));
+        let changes = write.written.changes.iter().map(|(key, change)| (*key, happened(write, change)));
+        for ((key, happened), number) in clear.into_iter().chain(changes).zip(write.written.numbers) {
+            if *number <= registry.log().last() {
+                continue;
+            }
+            if self.is_on() {
+                registry.happened(*number, key, happened);
+            } else {
+                registry.log().pass(*number);
+            }
+        }
+        (registry.log().last(), if self.is_on() { registry.announce() } else { Vec::new() })
+    }
+
+    /// Not each change up to this number is told: no watcher can be told what has changed. Of a store whose changes bring their
+    /// numbers. Gives the nodes as [`commit`](Self::commit).
+    pub(super) fn miss_up_to(&self, number: u64) -> Vec<Arc<str>> {
+        let mut state = self.state.lock();
+        let log = state.registry.log();
+        log.cut();
+        log.begin_at(number);
+        state.registry.announce()
     }
 
     /// Not every change is known, and what the store has counted to neither. Gives the nodes as [`commit`](Self::commit).
@@ -250,6 +283,15 @@ impl Output for ToNode<'_, '_> {
 impl fmt::Debug for Watches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watches").field("is_on", &self.is_on()).finish_non_exhaustive()
+    }
+}
+
+/// What has become of a key.
+const fn happened<'a>(write: &Committed<'_>, change: &Change<'a>) -> Happened<'a> {
+    match change {
+        Change::Put(value) => Happened::Put(*value),
+        Change::Delete | Change::Keep if write.has_ended => Happened::Expire,
+        Change::Delete | Change::Keep => Happened::Delete,
     }
 }
 

@@ -186,10 +186,10 @@ impl Registry {
         let shows = |on_node: &OnNode| on_node.showing.watchers > 0;
         let is_busy = || self.showing.watchers >= SHOWING_MAX && self.nodes.get(&pid.node).is_some_and(shows);
         let (watcher, seq) = match begins {
-            Begins::Now => (Watcher::following(wants, end), last),
+            Begins::Now => (Watcher::following(wants, end, last), last),
             Begins::Behind(seq) => {
                 let next = self.log.behind(seq).ok_or(Refused::TooOld)?;
-                (Watcher::following(wants, next), seq)
+                (Watcher::following(wants, next, seq), seq)
             }
             Begins::Initial if is_busy() => return Err(Refused::Busy),
             Begins::Initial => (Watcher::showing(wants, end, last), last),

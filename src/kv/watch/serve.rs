@@ -52,6 +52,9 @@ impl<S: Store> KeyValueServer<S> {
                 let counted = self.store().revision();
                 state.registry.log().raise(counted);
             }
+            if S::SHARED {
+                state.registry.log().count_to(self.store().revision());
+            }
             state.registry.add(pid.clone(), reference.clone(), wants, begins)?
         };
         let (those, node, words) = (Arc::downgrade(watches), Arc::clone(&pid.node), reference.words.clone());

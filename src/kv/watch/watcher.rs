@@ -87,8 +87,8 @@ pub(super) enum Step<'a> {
 enum Phase {
     /// It is shown what is there. What has changed since then waits.
     Showing { since: Place, seq: u64, entries: VecDeque<Told>, page: PageOf },
-    /// It is told what changes.
-    Following { next: Place },
+    /// It is told what changes behind this number.
+    Following { next: Place, behind: u64 },
     /// It is to be told that it cannot be shown what is there.
     Failed(StoreError),
 }
@@ -109,9 +109,9 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Of what changes from a place on.
-    pub(super) const fn following(wants: Wants, next: Place) -> Self {
-        Self { wants, phase: Phase::Following { next } }
+    /// Of what changes from a place on, behind a number: the store may have counted to that without having told of all up to it.
+    pub(super) const fn following(wants: Wants, next: Place, behind: u64) -> Self {
+        Self { wants, phase: Phase::Following { next, behind } }
     }
 
     /// Of what is there at a number, which is that of the last event, and of what changes from there on.
@@ -167,12 +167,12 @@ impl Watcher {
                     PageOf::Asked => Step::Waits,
                     PageOf::None => {
                         let (since, seq) = (*since, *seq);
-                        self.phase = Phase::Following { next: since };
+                        self.phase = Phase::Following { next: since, behind: seq };
                         Step::Current(seq)
                     }
                 }
             }
-            Phase::Following { next } => loop {
+            Phase::Following { next, behind } => loop {
                 match log.at(*next) {
                     Found::Gone => return Step::Overrun,
                     Found::End => return Step::Waits,
@@ -180,7 +180,7 @@ impl Watcher {
                     Found::Event(told) => {
                         *looks = looks.saturating_sub(self.wants.looks(told.key()));
                         *next = next.next();
-                        if told.is_for(&self.wants) {
+                        if told.seq() > *behind && told.is_for(&self.wants) {
                             return Step::Event(told);
                         }
                     }

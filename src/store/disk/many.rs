@@ -109,7 +109,7 @@ impl Many {
         let entries: Vec<(&[u8], Option<Found>)> = entries.collect();
         let changes: Vec<(&[u8], Change<'_>)> =
             entries.iter().map(|(key, found)| (*key, change_of(found.as_ref()))).collect();
-        self.update.done(Ok(Some(Written { seq: number(), changes: &changes })));
+        self.update.done(Ok(Some(Written { seq: number(), changes: &changes, numbers: &[] })));
     }
 }
 

@@ -150,7 +150,7 @@ impl Write {
         let put = |entry: &Slice, seq: u64, tell: &mut dyn FnMut(Written<'_>)| {
             // It was made by us.
             let Some(found) = Found::of(key, entry.clone()) else { return };
-            tell(Written { seq, changes: &[(key, Of::Put(found.value()))] });
+            tell(Written { seq, changes: &[(key, Of::Put(found.value()))], numbers: &[] });
         };
         let deleted = [(key, Of::Delete)];
         match self.change {
@@ -160,8 +160,8 @@ impl Write {
                 let entry = entry.given().cloned().unwrap_or_default();
                 put(&entry, number(), &mut |written| _ = done.take().map(|done| done(Ok(written))));
             }
-            Change::Delete(done) => done(Ok(Written { seq: number(), changes: &deleted })),
-            Change::Clear(done) => done(Ok(Written { seq: number(), changes: &[] })),
+            Change::Delete(done) => done(Ok(Written { seq: number(), changes: &deleted, numbers: &[] })),
+            Change::Clear(done) => done(Ok(Written { seq: number(), changes: &[], numbers: &[] })),
             Change::Update(update, Decided::Keep) => update.done(Ok(None)),
             Change::Update(update, Decided::Put(entry)) => {
                 let mut update = Some(update);
@@ -170,7 +170,7 @@ impl Write {
                 });
             }
             Change::Update(update, Decided::Delete) => {
-                update.done(Ok(Some(Written { seq: number(), changes: &deleted })));
+                update.done(Ok(Some(Written { seq: number(), changes: &deleted, numbers: &[] })));
             }
             Change::UpdateMany(many) => many.succeed(number),
             Change::Note(_, done) | Change::Nothing(done) => done(Ok(())),

@@ -50,15 +50,26 @@ pub(super) enum Ask {
     CatchUp(Done),
 }
 
+/// A write that is in the table.
+#[derive(Debug)]
+pub(super) struct Wrote {
+    /// Its number among the writes of this process.
+    pub seq: u64,
+    /// What it has changed; nothing: all keys are gone.
+    pub changes: Changes,
+    /// See [`Written::numbers`].
+    pub numbers: Vec<u64>,
+    /// It deletes a key whose time is over.
+    pub has_ended: bool,
+}
+
 /// The outcome of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It has changed these, under this number.
-    Wrote(u64, Changes),
+    /// It has changed something.
+    Wrote(Wrote),
     /// It was decided to change nothing.
     Kept,
-    /// All keys are gone, under this number.
-    Cleared(u64),
     /// It is kept, or all before it is done.
     Done,
     /// The note.
@@ -133,17 +144,16 @@ pub(super) fn with_written(
 ) {
     match result {
         Err(error) => tell(Err(error)),
-        Ok(Outcome::Wrote(seq, changes)) => tell_of(seq, &changes, |written| tell(Ok(Some(written)))),
-        Ok(Outcome::Cleared(seq)) => tell(Ok(Some(Written { seq, changes: &[] }))),
+        Ok(Outcome::Wrote(wrote)) => tell_of(&wrote, |written| tell(Ok(Some(written)))),
         Ok(Outcome::Kept | Outcome::Done | Outcome::Note(_)) => tell(Ok(None)),
     }
 }
 
-/// The same of changes.
-pub(super) fn tell_of(seq: u64, changes: &Changes, tell: impl FnOnce(Written<'_>)) {
+/// The same of a write that is done.
+pub(super) fn tell_of(wrote: &Wrote, tell: impl FnOnce(Written<'_>)) {
     let changes: Vec<(&[u8], Change<'_>)> =
-        changes.iter().map(|(key, value)| (&**key, change_of(value.as_ref()))).collect();
-    tell(Written { seq, changes: &changes });
+        wrote.changes.iter().map(|(key, value)| (&**key, change_of(value.as_ref()))).collect();
+    tell(Written { seq: wrote.seq, changes: &changes, numbers: &wrote.numbers });
 }
 
 /// What becomes of a key.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::ask::{Ask, Asked, Changes, Key};
 use super::layout::{self, Layout, PLACES_MAX};
+use super::places::{self, Spot};
 use super::table::Table;
 use crate::etcd::message::{
     Bytes, Compare, CompareResult, Compared, DeleteRangeRequest, Op, PutRequest, RangeRequest, TxnRequest,
@@ -30,9 +31,9 @@ use crate::store::{Change, OwnedValue, StoreError, Value};
 const OPERATIONS_MAX: usize = 120;
 /// Bytes that a transaction has about at most, unless it is of one write.
 const BATCH_BYTES: usize = 1 << 20;
-/// Bytes of a transaction beside its keys and values, and bytes of each operation or condition.
+/// Bytes of a transaction beside its keys and values, and bytes of each operation or condition, with those in the mark.
 const ENVELOPE_BYTES: usize = 1024;
-const OPERATION_BYTES: usize = 32;
+const OPERATION_BYTES: usize = 40;
 
 /// What a write may have.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,8 @@ pub(super) struct Carried {
     pub does: Does,
     /// Its place in the transaction, by the keys that change before it: a write counts each of its keys.
     pub place: u64,
+    /// It deletes a key whose time is over.
+    pub has_ended: bool,
 }
 
 /// What the request does.
@@ -112,8 +115,8 @@ pub(super) struct Batch<'a> {
     layout: &'a Layout,
     bounds: Bounds,
     pub writes: Vec<Carried>,
-    /// What the batch has made so far, each with its write's place.
-    made: BTreeMap<Key, (Option<OwnedValue>, u64)>,
+    /// What the batch has made so far, and where.
+    made: BTreeMap<Key, (Option<OwnedValue>, Spot)>,
     notes: BTreeMap<Key, Vec<u8>>,
     /// What was looked at in the table, with the revision of etcd that it had.
     looked: BTreeMap<Key, i64>,
@@ -293,16 +296,20 @@ impl<'a> Batch<'a> {
     fn push(&mut self, asked: Asked, does: Does) -> Added {
         let place = self.places as u64;
         self.places += does.places();
+        let is_expiry = matches!(&asked.ask, Ask::Update(update) if update.is_expiry());
+        let has_ended = is_expiry && does.writes();
         match &does {
             Does::Changes(changes) => {
-                let made = changes.iter().map(|(key, value)| (Arc::clone(key), (value.clone(), place)));
+                let made = (0..).zip(changes).map(|(before, (key, value))| {
+                    (Arc::clone(key), (value.clone(), Spot { write: place, before, has_ended }))
+                });
                 self.made.extend(made);
             }
             Does::Note(name, note) => _ = self.notes.insert(Arc::clone(name), note.clone()),
             Does::Clear => self.clears = true,
             Does::ReadNote(_) | Does::Nothing | Does::Fails(_) => {}
         }
-        self.writes.push(Carried { asked: Some(asked), does, place });
+        self.writes.push(Carried { asked: Some(asked), does, place, has_ended });
         Added::Taken
     }
 
@@ -313,9 +320,10 @@ impl<'a> Batch<'a> {
 
     /// The batch, and its transaction: with this number, where the mark was left at a revision.
     pub(super) fn close(self, number: u64, mark: i64) -> (Vec<Carried>, TxnRequest) {
-        let mut request = void(self.layout, number, mark);
-        let puts = self.made.iter().map(|(key, (value, place))| match value {
-            Some(value) => put(self.layout.entry(key), layout::write_value(&value.value(), *place)),
+        let made = self.made.iter().map(|(key, (value, spot))| (key, value.is_some(), *spot));
+        let mut request = moved(self.layout, (number, &places::write(self.clears, made)), mark);
+        let puts = self.made.iter().map(|(key, (value, spot))| match value {
+            Some(value) => put(self.layout.entry(key), layout::write_value(&value.value(), spot.write)),
             None => delete((self.layout.entry(key), Bytes::new())),
         });
         let notes = self.notes.iter().map(|(name, note)| put(self.layout.note(name), note.clone().into()));
@@ -333,10 +341,15 @@ impl<'a> Batch<'a> {
 
 /// A transaction that does nothing but to move the mark from where it was left.
 pub(super) fn void(layout: &Layout, number: u64, mark: i64) -> TxnRequest {
+    moved(layout, (number, &[]), mark)
+}
+
+/// A transaction that moves the mark from where it was left to a number, with this behind it.
+fn moved(layout: &Layout, (number, behind): (u64, &[u8]), mark: i64) -> TxnRequest {
     let read = Op::Range(RangeRequest { key: layout.mark(), ..RangeRequest::default() });
     TxnRequest {
         compare: vec![is_at(layout.mark(), mark)],
-        success: vec![put(layout.mark(), layout::write_mark(number)).into()],
+        success: vec![put(layout.mark(), layout::write_mark(number, behind)).into()],
         failure: vec![read.into()],
     }
 }

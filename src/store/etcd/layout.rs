@@ -4,7 +4,7 @@
 //! <prefix>/=names/<name>          the store that has this name: its id
 //! <prefix>/<id>/e/<key>           an entry: canonical key bytes to a head (store/head.rs), then the value
 //! <prefix>/<id>/n/<note>          a note
-//! <prefix>/<id>/w/<writer>        the mark of a writer: the number of what it has done last, 8 bytes
+//! <prefix>/<id>/w/<writer>        the mark of a writer: the number of what it has done last, 8 bytes, and where its changes stand (`places`)
 //! ```
 //!
 //! An id is the first name that its store was made with. In ids and names each byte that is neither a letter of ASCII, a digit, `-`, `_`, `.` nor `:`
@@ -169,14 +169,14 @@ pub(super) fn read_value<'a>(key: &[u8], kv: &'a KeyValue) -> Option<Value<'a>> 
     Some(Value { copy: head.copy, revision, deadline: head.deadline, ..Value::of(bytes, traits) })
 }
 
-/// The number that a mark has.
-pub(super) fn read_mark(value: &[u8]) -> u64 {
-    value.try_into().map_or(0, u64::from_be_bytes)
+/// The number that a mark has, and what is behind it; 0: it is no mark.
+pub(super) fn read_mark(value: &[u8]) -> (u64, &[u8]) {
+    value.split_first_chunk().map_or((0, value), |(number, behind)| (u64::from_be_bytes(*number), behind))
 }
 
-/// A mark with this number.
-pub(super) fn write_mark(number: u64) -> Bytes {
-    Bytes::copy_from_slice(&number.to_be_bytes())
+/// A mark with this number, and what is behind it.
+pub(super) fn write_mark(number: u64, behind: &[u8]) -> Bytes {
+    [&number.to_be_bytes()[..], behind].concat().into()
 }
 
 #[cfg(test)]
@@ -229,7 +229,7 @@ mod tests {
                 assert!(read_value(key, &kv).is_none());
             }
         }
-        assert_eq!((read_mark(&write_mark(9)), read_mark(b"else")), (9, 0));
+        assert_eq!((read_mark(&write_mark(9, b"more")), read_mark(b"else").0), ((9, &b"more"[..]), 0));
         assert!(last_revision(3) < revision(4, 0) && mod_revision(last_revision(3)) == 3);
     }
 }

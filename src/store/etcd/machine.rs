@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ask::{Ask, Asked, Changes, Key, Outcome};
+use super::ask::{Ask, Asked, Key, Outcome, Wrote};
 use super::batch::{Bounds, Carried, Does};
 use super::layout::Layout;
 use super::looks::Looks;
@@ -88,8 +88,10 @@ pub(super) enum Output {
     NotLoaded(Error),
     /// A completion is called.
     Tell(Asked, Result<Outcome, StoreError>),
-    /// A write without a completion is told of, with its number; no changes: all keys went.
-    TellOfOther(u64, Changes),
+    /// A write without a completion is told of.
+    TellOfOther(Wrote),
+    /// It is told that not each change up to this number is told of.
+    Missed(u64),
 }
 
 impl std::fmt::Debug for Asked {

@@ -14,7 +14,7 @@ use smol::Timer;
 use smol::channel::{Receiver, Sender};
 
 use super::EtcdState;
-use super::ask::{Ask, Asked, Changes, Key, Outcome, tell_of};
+use super::ask::{Ask, Asked, Key, Outcome, Wrote, tell_of};
 use super::batch::Bounds;
 use super::layout::{Layout, Of, escaped, name_key};
 use super::machine::{Input, Machine, Output};
@@ -25,7 +25,7 @@ use crate::etcd::message::{
     TxnResponse,
 };
 use crate::etcd::{Ask as EtcdAsk, Error, Etcd, Pages, Watch, WatchEvent, WatchOptions};
-use crate::store::{MemoryStore, OpenError, OthersTold, ReadDone, ReadManyDone, Store, StoreError};
+use crate::store::{MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadManyDone, Store, StoreError};
 
 /// Past so many bytes that wait a connection that writes waits until there is room again.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -165,14 +165,22 @@ impl Shared {
     }
 
     /// Tells of a write of another process. Without the lock: the callback may wait for a thread that is about to take it.
-    fn tell_of_other(&self, seq: u64, changes: &Changes) {
+    fn tell_of_other(&self, wrote: &Wrote) {
+        let has_ended = wrote.has_ended;
+        self.call_others(Some(wrote.seq), |others| {
+            tell_of(wrote, |written| others(Others::Wrote { written, has_ended }));
+        });
+    }
+
+    /// Calls the callback for others' writes.
+    fn call_others(&self, seq: Option<u64>, call: impl FnOnce(&mut OthersTold)) {
         let others = {
             let told = &mut *self.told.lock();
-            told.seq = seq;
+            told.seq = seq.unwrap_or(told.seq);
             told.others.take()
         };
         let Some(mut others) = others else { return };
-        tell(|| tell_of(seq, changes, &mut others));
+        tell(|| call(&mut others));
         self.told.lock().others.get_or_insert(others);
     }
 
@@ -463,13 +471,14 @@ impl Shell {
                     count += 1;
                     bytes += asked.bytes();
                     places.extend(Place::of(&asked));
-                    if let Ok(Outcome::Wrote(seq, _) | Outcome::Cleared(seq)) = result {
-                        self.shared.told.lock().seq = seq;
+                    if let Ok(Outcome::Wrote(wrote)) = &result {
+                        self.shared.told.lock().seq = wrote.seq;
                     }
                     tell(|| asked.tell(result));
                 }
-                Output::TellOfOther(seq, changes) => {
-                    self.shared.tell_of_other(seq, &changes);
+                Output::TellOfOther(wrote) => self.shared.tell_of_other(&wrote),
+                Output::Missed(number) => {
+                    self.shared.call_others(None, |others| others(Others::Missed { number }));
                 }
             }
         }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ask::{Changes, Key, change_of};
+use super::ask::{Changes, Key, Wrote, change_of};
 use super::layout;
+use super::places;
 use crate::store::scan::at_once;
 use crate::store::{
     Change, MemoryStore, OwnedValue, PendingMany, Shows, Store, StoreError, UpdateMany, Value, WriteDone,
@@ -98,8 +99,8 @@ impl Table {
         self.entries.replace(with)
     }
 
-    /// The differences to the former entries, and the values of these keys, in parts, each with its number.
-    pub(super) fn differs(&self, before: &MemoryStore, keys: Vec<Key>) -> Vec<(u64, Changes)> {
+    /// The differences to the former entries, and the values of these keys, in parts.
+    pub(super) fn differs(&self, before: &MemoryStore, keys: Vec<Key>) -> Vec<Wrote> {
         let mut differs = Changes::new();
         for part in 0..self.entries.parts() {
             // The two have each key in the same part.
@@ -122,7 +123,9 @@ impl Table {
         let mut parts = Vec::new();
         while !differs.is_empty() {
             let rest = differs.split_off(differs.len().min(TOGETHER));
-            parts.push((self.next_seq(), std::mem::replace(&mut differs, rest)));
+            let changes = std::mem::replace(&mut differs, rest);
+            let numbers = places::unknown(self.applied(), changes.len());
+            parts.push(Wrote { seq: self.next_seq(), changes, numbers, has_ended: false });
         }
         parts
     }

@@ -221,7 +221,7 @@ impl State {
                 let changes: Changes = self.data.keys().map(|key| (key.clone(), None)).collect();
                 self.revision += 1;
                 let seq = self.note(&changes);
-                Box::new(move || done(Ok(Written { seq, changes: &[] })))
+                Box::new(move || done(Ok(Written { seq, changes: &[], numbers: &[] })))
             }
             (Ask::Barrier(done), _) if fails => Box::new(move || done(Err(why))),
             (Ask::Note(_, _, done), _) if self.notes_fail => Box::new(move || done(Err(StoreError::NoSpace))),
@@ -296,7 +296,7 @@ fn tell_of(seq: u64, changes: &Changes, tell: impl FnOnce(Written<'_>)) {
             (key.as_slice(), held.as_ref().map_or(Change::Delete, |held| Change::Put(held.value())))
         })
         .collect();
-    tell(Written { seq, changes: &changes });
+    tell(Written { seq, changes: &changes, numbers: &[] });
 }
 
 /// Parts that it is scanned in: few, as each costs a step.

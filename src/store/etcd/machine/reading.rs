@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Load, Machine, Output, Reading, Sends, Stage, Writing};
 use crate::etcd::message::{Bytes, Event, EventKind, KeyValue};
-use crate::store::etcd::ask::{Changes, Key};
+use crate::store::etcd::ask::{Changes, Key, Wrote};
 use crate::store::etcd::layout::{self, Of};
+use crate::store::etcd::places::{self, Places};
 use crate::store::etcd::table::put_all;
 use crate::store::{Store, StoreError, Value};
 
@@ -20,7 +21,7 @@ impl Machine {
                     None => _ = unreadable.insert(key.into()),
                 },
                 Of::Note(name) => _ = notes.insert(name.into(), kv.value.to_vec()),
-                Of::OwnMark => *mark = Some((kv.mod_revision, layout::read_mark(&kv.value))),
+                Of::OwnMark => *mark = Some((kv.mod_revision, layout::read_mark(&kv.value).0)),
                 Of::OtherMark => _ = marks.insert(kv.mod_revision, Bytes::copy_from_slice(&kv.key)),
                 Of::Other => {}
             }
@@ -40,13 +41,17 @@ impl Machine {
         let before = self.table.replace(staged);
         (self.notes, self.unreadable) = (notes, unreadable);
         let (mark, number) = mark.unwrap_or_default();
+        if !is_first {
+            // Before the writes that are told of here: theirs are not all.
+            self.outputs.push(Output::Missed(layout::last_revision(revision)));
+        }
         // Own writes are told of first, and may be written over by now: the values of their keys are told of again.
         let (keys, is_clear) = self.settle_by_load(revision, mark, number);
         if is_first {
             self.outputs.push(Output::Opened);
         } else if let Some(before) = if is_clear { self.table.entries.staging() } else { before } {
             let differs = self.table.differs(&before, keys).into_iter();
-            self.outputs.extend(differs.map(|(seq, changes)| Output::TellOfOther(seq, changes)));
+            self.outputs.extend(differs.map(Output::TellOfOther));
         }
         self.outputs.push(Output::Watch(revision.saturating_add(1)));
         self.come_to(revision);
@@ -97,6 +102,7 @@ impl Machine {
     /// All that was done in one revision.
     fn revision(&mut self, revision: i64, events: &[Event]) {
         let (mut changes, mut notes, mut own_mark) = (BTreeMap::new(), Vec::new(), None);
+        let mut places = None;
         let mut unreadable = BTreeSet::new();
         for event in events {
             let Some(kv) = &event.kv else { continue };
@@ -110,8 +116,11 @@ impl Machine {
                     changes.insert(Key::from(key), value.map(Value::to_owned));
                 }
                 Of::Note(name) => notes.push((Key::from(name), is_put.then(|| kv.value.to_vec()))),
-                Of::OwnMark => own_mark = Some(if is_put { layout::read_mark(&kv.value) } else { 0 }),
+                Of::OwnMark => own_mark = Some(if is_put { layout::read_mark(&kv.value).0 } else { 0 }),
                 Of::OtherMark | Of::Other => {}
+            }
+            if is_put && matches!(self.layout.read(&kv.key), Of::OwnMark | Of::OtherMark) {
+                places = Places::read(layout::read_mark(&kv.value).1);
             }
         }
         say_unreadable(&unreadable);
@@ -133,24 +142,33 @@ impl Machine {
         }
         self.unreadable.retain(|key| !changes.contains_key(key));
         self.unreadable.extend(unreadable);
-        if !changes.is_empty() {
-            let changes: Changes = changes.into_iter().collect();
-            self.apply_of_others(changes);
-        }
+        self.apply_of_others(revision, changes.into_iter().collect(), places.as_ref());
         self.come_to(revision);
     }
 
-    fn apply_of_others(&mut self, changes: Changes) {
-        // A deletion of each key is a write of all keys, and costs slaves less so.
-        let is_clear = changes.len() > 1
-            && changes.len() == self.table.entries.len()
-            && changes.iter().all(|(key, value)| value.is_none() && self.table.mod_revision(key) != 0);
-        let told = if is_clear {
-            (self.table.clear(), Changes::new())
-        } else {
-            (self.table.apply(&changes), changes)
+    fn apply_of_others(&mut self, revision: i64, changes: Changes, places: Option<&Places>) {
+        // Another program that deletes each key clears the store, and slaves get that for less.
+        let is_clear = || {
+            changes.len() > 1
+                && changes.len() == self.table.entries.len()
+                && changes.iter().all(|(key, value)| value.is_none() && self.table.mod_revision(key) != 0)
         };
-        self.outputs.push(Output::TellOfOther(told.0, told.1));
+        if places == Some(&Places::Clear) || places.is_none() && is_clear() {
+            let (seq, numbers) = (self.table.clear(), vec![layout::revision(revision, 0)]);
+            let cleared = Wrote { seq, changes: Changes::new(), numbers, has_ended: false };
+            return self.outputs.push(Output::TellOfOther(cleared));
+        }
+        if changes.is_empty() {
+            return;
+        }
+        put_all(&self.table.entries, &changes);
+        let writes = places::writes(revision, changes, places).unwrap_or_else(|changes| {
+            self.outputs.push(Output::Missed(layout::last_revision(revision)));
+            let numbers = places::unknown(revision, changes.len());
+            vec![Wrote { seq: 0, changes, numbers, has_ended: false }]
+        });
+        let told = writes.into_iter().map(|wrote| Wrote { seq: self.table.next_seq(), ..wrote });
+        self.outputs.extend(told.map(Output::TellOfOther));
     }
 
     /// All up to this revision is in the table.

@@ -8,7 +8,7 @@ use crate::etcd::message::{
     Compared, EventKind, Op, OpResponse, RangeResponse, ResponseHeader, ResponseOp, TxnResponse,
 };
 use crate::etf::{TermView, Traits, encode};
-use crate::store::etcd::ask::tell_of;
+use crate::store::etcd::ask::{Changes, tell_of};
 use crate::store::etcd::layout::{self, Of, read_value, write_value};
 use crate::store::scan::at_once;
 use crate::store::{Change, OwnedValue, Pending, PendingMany, Shows, Update, UpdateMany, Value, Written};
@@ -167,8 +167,42 @@ fn put_of(number: u64) -> Ask {
     Ask::Put(Value::of(&term(number), Traits::none()).to_owned(), Box::new(|_| {}))
 }
 
-/// What somebody holds who is told of each write.
+/// What a process holds that is told of each write.
 type Followed = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
+
+/// A change as watchers are told of it: its number, the key, and the value; `None`: all keys went.
+type Told = (u64, Option<(Vec<u8>, Option<(Vec<u8>, u64)>)>);
+
+/// What a process has told its watchers, from the last time on that it knew of each change.
+#[derive(Default)]
+struct Events {
+    /// What was there behind this number.
+    base: (u64, Followed),
+    told: Vec<Told>,
+}
+
+impl Events {
+    /// What a watcher has come to that was told of all up to a number.
+    fn up_to(&self, number: u64) -> Followed {
+        let told = self.told.iter().take_while(|(told, _)| *told <= number);
+        told.fold(self.base.1.clone(), |held, (_, told)| follow(held, told))
+    }
+
+    /// What such a watcher comes to that is told the rest.
+    fn from(&self, number: u64, held: Followed) -> Followed {
+        let told = self.told.iter().skip_while(|(told, _)| *told <= number);
+        told.fold(held, |held, (_, told)| follow(held, told))
+    }
+}
+
+fn follow(mut held: Followed, told: &Option<(Vec<u8>, Option<(Vec<u8>, u64)>)>) -> Followed {
+    match told {
+        None => held.clear(),
+        Some((key, Some(value))) => _ = held.insert(key.clone(), value.clone()),
+        Some((key, None)) => _ = held.remove(key),
+    }
+    held
+}
 
 /// A process.
 struct Node {
@@ -186,6 +220,7 @@ struct Node {
     untold: BTreeMap<u64, Duration>,
     told: Vec<(u64, Result<&'static str, StoreError>)>,
     followed: Followed,
+    events: Events,
     seq: u64,
     /// Steps of counters that were answered.
     done: BTreeMap<Vec<u8>, u64>,
@@ -206,7 +241,7 @@ impl World {
             let (table, layout) =
                 (Arc::new(Table::new(MemoryStore::default())), Layout::new("p", ID, writer));
             let machine = Machine::new(layout.clone(), Bounds::new(3 << 19), Arc::clone(&table));
-            let (untold, followed, done, unknown) = Default::default();
+            let (untold, followed, events, done, unknown) = Default::default();
             let (call, load, watch, told) = (None, None, None, Vec::new());
             let (look, is_open, asked, seq) = (false, false, 0, 1);
             Node {
@@ -222,6 +257,7 @@ impl World {
                 untold,
                 told,
                 followed,
+                events,
                 seq,
                 done,
                 unknown,
@@ -271,27 +307,29 @@ impl World {
                 Output::Opened => {
                     node.is_open = true;
                     node.followed = held(&node.table);
+                    node.events = Events { base: (node.table.revision(), held(&node.table)), told: Vec::new() };
                 }
                 Output::NotLoaded(_) => {}
                 Output::Tell(asked, result) => {
                     let at = node.untold.remove(&asked.number).expect("each is told of once");
                     assert!(now <= at + PATIENCE + Duration::from_secs(1), "in time");
                     node.note(&asked, &result);
-                    match &result {
-                        Ok(Outcome::Wrote(seq, changes)) => node.follow(*seq, changes),
-                        Ok(Outcome::Cleared(seq)) => node.follow(*seq, &Changes::new()),
-                        _ => {}
+                    if let Ok(Outcome::Wrote(wrote)) = &result {
+                        node.follow(wrote);
                     }
                     let word = result.map(|outcome| match outcome {
                         Outcome::Wrote(..) => "wrote",
                         Outcome::Kept => "kept",
-                        Outcome::Cleared(_) => "cleared",
                         Outcome::Done => "done",
                         Outcome::Note(_) => "note",
                     });
                     node.told.push((asked.number, word));
                 }
-                Output::TellOfOther(seq, changes) => node.follow(seq, &changes),
+                Output::TellOfOther(wrote) => node.follow(&wrote),
+                // It is of a load: the table is as that has found it.
+                Output::Missed(number) => {
+                    node.events = Events { base: (number, held(&node.table)), told: Vec::new() };
+                }
             }
         }
         if node.is_open {
@@ -430,19 +468,42 @@ impl World {
             });
             let entries: Followed = entries.collect();
             assert_eq!(held(&node.table), entries, "it has what etcd has");
+            assert_eq!(node.events.from(0, node.events.base.1.clone()), entries, "so do its watchers");
+        }
+        for (one, other) in [(0, 1), (1, 0)] {
+            let (Some(one), Some(other)) = (self.nodes.get(one), self.nodes.get(other)) else { continue };
+            // A watcher is cut off behind each change, and goes on at the other one.
+            let numbers = one.events.told.iter().map(|(number, _)| *number);
+            for number in numbers.filter(|number| *number >= other.events.base.0) {
+                let came_to = other.events.from(number, one.events.up_to(number));
+                assert_eq!(came_to, held(&other.table), "nothing was missed behind {number}");
+            }
         }
     }
 }
 
 impl Node {
-    /// One who is told of each write comes to this.
-    fn follow(&mut self, seq: u64, changes: &Changes) {
-        assert_eq!(seq, self.seq + 1, "there is no gap");
-        self.seq = seq;
+    /// A process that is told of each write comes to this.
+    fn follow(&mut self, wrote: &Wrote) {
+        let Wrote { seq, changes, numbers, .. } = wrote;
+        assert_eq!(*seq, self.seq + 1, "there is no gap");
+        self.seq = *seq;
+        assert_eq!(numbers.len(), changes.len().max(1), "each change has a number");
+        let changed = changes.iter().map(|(key, value)| {
+            Some((key.to_vec(), value.as_ref().map(|value| (value.bytes.to_vec(), value.revision))))
+        });
+        let changed = changed.chain(changes.is_empty().then_some(None));
+        for (number, told) in numbers.iter().zip(changed) {
+            let last = self.events.told.last().map_or(self.events.base.0, |(last, _)| *last);
+            // Else it is in what its watchers begin with.
+            if *number > last {
+                self.events.told.push((*number, told));
+            }
+        }
         if changes.is_empty() {
             return self.followed.clear();
         }
-        tell_of(seq, changes, |written| {
+        tell_of(wrote, |written| {
             for (key, change) in written.changes {
                 match change {
                     Change::Put(value) => {
@@ -685,7 +746,7 @@ fn marks_of_long_ago_go_and_a_writer_whose_mark_has_gone_writes_on() {
     world.deliver(0);
     for writer in 100..180 {
         let layout = Layout::new("p", ID, writer);
-        world.etcd.write(layout.mark(), Some(layout::write_mark(2)));
+        world.etcd.write(layout.mark(), Some(layout::write_mark(2, &[])));
     }
     let before = std::mem::replace(&mut world.nodes[0], World::new(1).nodes.remove(0));
     world.nodes[0].layout = Layout::new("p", ID, 77);

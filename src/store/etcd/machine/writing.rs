@@ -8,7 +8,7 @@ use ahash::AHashSet;
 use super::{Flight, Machine, Output, PATIENCE, Reading, Sends, Stage, Writing};
 use crate::etcd::Error;
 use crate::etcd::message::{Bytes, OpResponse, TxnRequest, TxnResponse};
-use crate::store::etcd::ask::{Asked, Changes, Key, Kind, Outcome};
+use crate::store::etcd::ask::{Asked, Changes, Key, Kind, Outcome, Wrote};
 use crate::store::etcd::batch::{Added, Batch, Carried, Does, delete, looks, void};
 use crate::store::etcd::layout;
 use crate::store::{OwnedValue, StoreError};
@@ -100,7 +100,7 @@ impl Machine {
             _ => None,
         };
         let number = self.flight().map_or(0, |flight| flight.number);
-        match mark.map(|mark| (layout::read_mark(&mark.value), mark.mod_revision)) {
+        match mark.map(|mark| (layout::read_mark(&mark.value).0, mark.mod_revision)) {
             Some((found, revision)) if found == number => self.is_done_at(revision),
             Some((found, revision)) if found == number + 1 => self.is_void_at(revision),
             // Another program has touched the mark: whether the batch is done the watch shows.
@@ -191,10 +191,11 @@ impl Machine {
 
     fn carry_out(&mut self, writes: Vec<Carried>, revision: i64, applies: bool) {
         for carried in writes {
+            let (place, has_ended) = (carried.place, carried.has_ended);
             let outcome = match carried.does {
                 Does::Changes(changes) if changes.is_empty() => Ok(Outcome::Kept),
                 Does::Changes(changes) => {
-                    let revision = layout::revision(revision, carried.place);
+                    let revision = layout::revision(revision, place);
                     let revised = |value: OwnedValue| OwnedValue { revision, ..value };
                     let changes: Changes =
                         changes.into_iter().map(|(key, value)| (key, value.map(revised))).collect();
@@ -202,13 +203,17 @@ impl Machine {
                     if applies && !self.unreadable.is_empty() {
                         changes.iter().for_each(|(key, _)| _ = self.unreadable.remove(key));
                     }
-                    Ok(Outcome::Wrote(seq, changes))
+                    let numbers = (revision..).take(changes.len()).collect();
+                    Ok(Outcome::Wrote(Wrote { seq, changes, numbers, has_ended }))
                 }
-                Does::Clear if applies => {
-                    self.unreadable.clear();
-                    Ok(Outcome::Cleared(self.table.clear()))
+                Does::Clear => {
+                    if applies {
+                        self.unreadable.clear();
+                    }
+                    let seq = if applies { self.table.clear() } else { self.table.next_seq() };
+                    let (changes, numbers) = (Changes::new(), vec![layout::revision(revision, place)]);
+                    Ok(Outcome::Wrote(Wrote { seq, changes, numbers, has_ended }))
                 }
-                Does::Clear => Ok(Outcome::Cleared(self.table.next_seq())),
                 Does::Note(name, note) => {
                     if applies {
                         self.notes.insert(name, note);
@@ -221,8 +226,7 @@ impl Machine {
             };
             let told = match (carried.asked, outcome) {
                 (Some(asked), outcome) => Output::Tell(asked, outcome),
-                (None, Ok(Outcome::Wrote(seq, changes))) => Output::TellOfOther(seq, changes),
-                (None, Ok(Outcome::Cleared(seq))) => Output::TellOfOther(seq, Changes::new()),
+                (None, Ok(Outcome::Wrote(wrote))) => Output::TellOfOther(wrote),
                 (None, _) => continue,
             };
             self.outputs.push(told);

@@ -87,6 +87,8 @@ pub(super) struct Confirmations {
     queue: Ranked<rank::Waiting, Queue>,
     dispatch: Arc<dyn Dispatch>,
     figures: OnceLock<Arc<StoreWatch>>,
+    /// Called when another process has written a key with a deadline.
+    pub(super) ends_elsewhere: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Confirmations {
@@ -100,6 +102,7 @@ impl Confirmations {
             queue: Ranked::default(),
             dispatch,
             figures: OnceLock::new(),
+            ends_elsewhere: OnceLock::new(),
         }
     }
 

@@ -112,6 +112,10 @@ impl Update for IfEnded {
         let has_ended = present.is_some_and(|value| self.0.is_past(value.deadline));
         if has_ended { Change::Delete } else { Change::Keep }
     }
+
+    fn is_expiry(&self) -> bool {
+        true
+    }
 }
 
 /// The same for a store that carries it out later.
@@ -128,6 +132,10 @@ struct Later {
 impl Update for Later {
     fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
         self.update.decide(present)
+    }
+
+    fn is_expiry(&self) -> bool {
+        true
     }
 }
 
@@ -163,6 +171,16 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Its process serves it from here on: keys that have ended are removed.
     pub fn serve_as(&self, process: &Pid) {
+        let (this, own) = (self.this.clone(), process.clone());
+        let wake = move || {
+            if let Some(server) = this.upgrade()
+                && !server.expiry.is_awake.load(Ordering::SeqCst)
+            {
+                server.begin_to_look(&own);
+            }
+        };
+        // A server has one process.
+        _ = self.confirmations.ends_elsewhere.set(Box::new(wake));
         if self.store().next_due().is_some() {
             self.begin_to_look(process);
         }

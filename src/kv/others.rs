@@ -8,7 +8,7 @@ use super::server::KeyValueServer;
 use super::watch::announce;
 use super::write::committed_elsewhere;
 use crate::etf::{TermView, Traits};
-use crate::store::{Others, OthersTold, Store, Written};
+use crate::store::{Change, Others, OthersTold, Store, Written};
 
 impl<S: Store> KeyValueServer<S> {
     /// Counts on from the writes that the store has told of by now, and is told of others' writes from then on.
@@ -22,6 +22,13 @@ impl<S: Store> KeyValueServer<S> {
                     let traits = traits_of(&written);
                     let write = Committed { written, traits, revision: 0, confirmed: false, has_ended };
                     committed_elsewhere(&confirmations, &write, &*dispatch);
+                    // Its writer may have ended by the time that the key does.
+                    let ends = |(_, change): &(&[u8], Change<'_>)| matches!(change, Change::Put(value) if value.deadline != 0);
+                    if written.changes.iter().any(ends)
+                        && let Some(wake) = confirmations.ends_elsewhere.get()
+                    {
+                        wake();
+                    }
                 }
                 Others::Missed { number } => {
                     let nodes = {

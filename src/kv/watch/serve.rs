@@ -180,7 +180,8 @@ impl<S: Store> KeyValueServer<S> {
         let over = Over(self, &wanted);
         let read = self.read_page(&wanted.wants, wanted.after.as_deref());
         drop(over);
-        if S::AT_ONCE || !self.confirmations.order.is_busy() {
+        // The writes of other processes are not known here before they are told of.
+        if S::AT_ONCE || !S::SHARED && !self.confirmations.order.is_busy() {
             self.page_came(&wanted, read);
             return true;
         }

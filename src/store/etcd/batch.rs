@@ -154,7 +154,8 @@ impl<'a> Batch<'a> {
             return Added::Full(asked);
         }
         let does = match &mut asked.ask {
-            Ask::Update(_) | Ask::UpdateMany(_) if self.cannot_look(&asked.keys) => {
+            Ask::Update(_) if self.cannot_look(&asked.keys) => Does::Fails(StoreError::Io("damaged")),
+            Ask::UpdateMany(update) if update.looks() && self.cannot_look(&asked.keys) => {
                 Does::Fails(StoreError::Io("damaged"))
             }
             Ask::Put(value, _) => Does::Changes(self.changes(&asked.keys, vec![(0, Some(value.clone()))])),

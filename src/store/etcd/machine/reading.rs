@@ -116,7 +116,7 @@ impl Machine {
                     changes.insert(Key::from(key), value.map(Value::to_owned));
                 }
                 Of::Note(name) => notes.push((Key::from(name), is_put.then(|| kv.value.to_vec()))),
-                Of::OwnMark => own_mark = Some(if is_put { layout::read_mark(&kv.value).0 } else { 0 }),
+                Of::OwnMark => own_mark = Some((layout::read_mark(&kv.value).0, is_put)),
                 Of::OtherMark | Of::Other => {}
             }
             if is_put && matches!(self.layout.read(&kv.key), Of::OwnMark | Of::OtherMark) {
@@ -124,13 +124,15 @@ impl Machine {
             }
         }
         say_unreadable(&unreadable);
-        if own_mark.is_some() && own_mark == self.flight().map(|flight| flight.number) {
+        let number = own_mark.filter(|(_, is_put)| *is_put).map(|(number, _)| number);
+        if number.is_some() && number == self.flight().map(|flight| flight.number) {
             self.finish(revision, true);
             return self.come_to(revision);
         }
-        if let Some(number) = own_mark {
-            // The batch was made void, or another program has touched the mark: it can be done no more.
-            self.mark = if number == 0 { 0 } else { revision };
+        if let Some((_, is_put)) = own_mark {
+            // The batch was made void, or another program has touched the mark: it can be done no more. Whatever bytes the mark
+            // has now, the next batch goes where they are.
+            self.mark = if is_put { revision } else { 0 };
             self.requeue();
         }
         self.table.set_applied(revision);

@@ -768,6 +768,25 @@ fn marks_of_long_ago_go_and_a_writer_whose_mark_has_gone_writes_on() {
 /// Half of those that there may be, and the writer's own.
 const MARKS_LEFT: usize = 33;
 
+#[test]
+fn what_another_program_puts_in_the_place_of_the_mark_keeps_no_write_up() {
+    let mut world = World::open(1);
+    for bytes in [&b"else"[..], b"", b"longer than a mark"] {
+        world.etcd.write(world.nodes[0].layout.mark(), Some(Bytes::from_static(bytes)));
+        world.show(0, usize::MAX);
+        let put = world.ask(0, &[1], put_of(1));
+        world.deliver(0);
+        assert_eq!(world.nodes[0].told(put), WROTE);
+        // While a batch is on its way.
+        let put = world.ask(0, &[1], put_of(2));
+        world.etcd.write(world.nodes[0].layout.mark(), Some(Bytes::from_static(bytes)));
+        world.show(0, usize::MAX);
+        world.deliver(0);
+        assert_eq!(world.nodes[0].told(put), WROTE);
+        world.heal();
+    }
+}
+
 /// What a step of the model does, with what.
 type Step = (u8, u8, u8);
 
@@ -804,11 +823,12 @@ fn run(steps: Vec<Step>, clears: bool) -> Result<(), TestCaseError> {
             44 | 45 => {
                 // Others write: a value that can be read, one that cannot, or what is no key of the store.
                 let value = write_value(&Value::of(&term(how.into()), Traits::none()), 0);
-                let (key, value) = match how % 5 {
+                let (key, value) = match how % 6 {
                     0 => (world.nodes[0].layout.entry(&term(plain)), Some(Bytes::from_static(b"no head"))),
                     1 => (world.nodes[0].layout.entry(&term(plain)), None),
                     2 => (Bytes::from_static(b"elsewhere"), Some(value)),
                     3 => (world.nodes[node].layout.mark(), None),
+                    4 => (world.nodes[node].layout.mark(), Some(Bytes::from_static(b"else"))),
                     _ => (world.nodes[0].layout.entry(&term(plain)), Some(value)),
                 };
                 world.etcd.write(key, value);

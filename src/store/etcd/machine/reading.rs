@@ -133,7 +133,7 @@ impl Machine {
             // The batch was made void, or another program has touched the mark: it can be done no more. Whatever bytes the mark
             // has now, the next batch goes where they are.
             self.mark = if is_put { revision } else { 0 };
-            self.requeue();
+            self.requeue_carefully();
         }
         self.table.set_applied(revision);
         for (name, note) in notes {

@@ -630,6 +630,29 @@ fn what_decides_goes_alone_after_that_and_what_looks_at_nothing_goes_by_unless_i
 }
 
 #[test]
+fn decisions_go_alone_also_where_the_watch_is_faster_than_the_answer() {
+    let mut world = World::open(2);
+    let first = world.ask(0, &[9], put_of(1));
+    let counts = [world.count(0, 1), world.count(0, 2)];
+    world.deliver(0);
+    assert_eq!(world.nodes[0].told(first), WROTE);
+    world.count(1, 1);
+    world.deliver(1);
+    // etcd makes it void, and the watch shows that first.
+    let (number, request) = world.nodes[0].call.take().unwrap();
+    let response = world.etcd.txn(&request);
+    assert!(!response.succeeded);
+    world.show(0, usize::MAX);
+    world.handle(0, Input::Answered(number, Ok(response)));
+    world.deliver(0);
+    assert_eq!(world.nodes[0].told(counts[0]), WROTE);
+    assert_eq!(world.nodes[0].told(counts[1]), None, "it goes by itself");
+    world.deliver(0);
+    assert_eq!(world.nodes[0].told(counts[1]), WROTE);
+    world.heal();
+}
+
+#[test]
 fn a_decision_to_keep_is_looked_at_by_etcd_too_and_waits_for_revisions_that_it_may_tell() {
     let mut world = World::open(1);
     let first = world.ask(0, &[9], put_of(1));

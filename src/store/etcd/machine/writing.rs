@@ -86,12 +86,12 @@ impl Machine {
     fn responded(&mut self, response: &TxnResponse, is_void: bool, now: Duration) {
         let revision = response.header.map_or(0, |header| header.revision);
         if response.succeeded {
-            return if is_void { self.is_void_at(revision) } else { self.is_done_at(revision) };
+            return if is_void { self.void_at(revision) } else { self.commit_at(revision) };
         }
         let mut first = response.responses.first().and_then(|response| response.response.as_ref());
         if let Some(OpResponse::Txn(fence)) = first {
             if fence.succeeded {
-                return self.is_void_at(revision);
+                return self.void_at(revision);
             }
             first = fence.responses.first().and_then(|response| response.response.as_ref());
         }
@@ -101,8 +101,8 @@ impl Machine {
         };
         let number = self.flight().map_or(0, |flight| flight.number);
         match mark.map(|mark| (layout::read_mark(&mark.value).0, mark.mod_revision)) {
-            Some((found, revision)) if found == number => self.is_done_at(revision),
-            Some((found, revision)) if found == number + 1 => self.is_void_at(revision),
+            Some((found, revision)) if found == number => self.commit_at(revision),
+            Some((found, revision)) if found == number + 1 => self.void_at(revision),
             // Another program has touched the mark: whether the batch is done the watch shows.
             _ => {
                 if let Writing::Flying(flight) = &mut self.writing {
@@ -113,7 +113,7 @@ impl Machine {
     }
 
     /// The batch was done in this revision.
-    fn is_done_at(&mut self, revision: i64) {
+    fn commit_at(&mut self, revision: i64) {
         if revision <= self.table.applied().saturating_add(1) && matches!(self.reading, Reading::Following) {
             self.finish(revision, true);
             return self.come_to(revision);
@@ -124,19 +124,23 @@ impl Machine {
     }
 
     /// The mark was moved in this revision, so that the batch can be done no more.
-    fn is_void_at(&mut self, revision: i64) {
-        let decided = self.flight().is_some_and(|flight| flight.request.compare.len() > 1);
-        let last = self.flight().and_then(|flight| flight.untold().map(|asked| asked.number).max());
+    fn void_at(&mut self, revision: i64) {
         self.mark = revision;
-        self.requeue();
-        if decided {
-            // A decision came too late, perhaps.
-            self.careful_up_to = self.careful_up_to.max(last.unwrap_or(0));
-        }
+        self.requeue_carefully();
         self.writing = Writing::Behind(revision);
         let applied = self.table.applied();
         let is_next = revision == applied.saturating_add(1) && matches!(self.reading, Reading::Following);
         self.come_to(if is_next { revision } else { applied });
+    }
+
+    /// The batch on its way was made void: its requests wait again, and its decisions go one by one, as one of them came too late, perhaps.
+    pub(super) fn requeue_carefully(&mut self) {
+        let decided = self.flight().is_some_and(|flight| flight.request.compare.len() > 1);
+        let last = self.flight().and_then(|flight| flight.untold().map(|asked| asked.number).max());
+        self.requeue();
+        if decided {
+            self.careful_up_to = self.careful_up_to.max(last.unwrap_or(0));
+        }
     }
 
     /// The batch on its way is surely not done: its requests wait again.

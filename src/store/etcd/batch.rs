@@ -164,7 +164,11 @@ impl<'a> Batch<'a> {
                 let (present, is_made) = self.look(&asked.keys);
                 let change =
                     update.decide(present.first().and_then(|one| one.as_ref().map(OwnedValue::value)));
-                let decided = owned(change).map(|value| (0, value)).into_iter().collect();
+                let decided: Vec<_> = owned(change).map(|value| (0, value)).into_iter().collect();
+                if decided.is_empty() && update.is_expiry() {
+                    // Nobody wants to know: etcd is not asked whether that is right.
+                    return self.push(asked, Does::Nothing);
+                }
                 match self.decided(&asked.keys, decided, is_made) {
                     Some(does) => does,
                     None => return Added::Full(asked),

@@ -163,6 +163,27 @@ impl Pending for Keep {
     fn done(self: Box<Self>, _result: Result<Option<Written<'_>>, StoreError>) {}
 }
 
+/// Deletes what is there, as if its time was over.
+struct Expire;
+
+impl Update for Expire {
+    fn decide(&mut self, present: Option<Value<'_>>) -> Change<'_> {
+        if present.is_some() { Change::Delete } else { Change::Keep }
+    }
+
+    fn is_expiry(&self) -> bool {
+        true
+    }
+}
+
+impl Pending for Expire {
+    fn done(self: Box<Self>, _result: Result<Option<Written<'_>>, StoreError>) {}
+}
+
+fn expire() -> Ask {
+    Ask::Update(Box::new(Expire))
+}
+
 fn put_of(number: u64) -> Ask {
     Ask::Put(Value::of(&term(number), Traits::none()).to_owned(), Box::new(|_| {}))
 }
@@ -221,6 +242,8 @@ struct Node {
     told: Vec<(u64, Result<&'static str, StoreError>)>,
     followed: Followed,
     events: Events,
+    /// Keys that were told of as ended.
+    ended: usize,
     seq: u64,
     /// Steps of counters that were answered.
     done: BTreeMap<Vec<u8>, u64>,
@@ -258,6 +281,7 @@ impl World {
                 told,
                 followed,
                 events,
+                ended: 0,
                 seq,
                 done,
                 unknown,
@@ -485,7 +509,8 @@ impl World {
 impl Node {
     /// A process that is told of each write comes to this.
     fn follow(&mut self, wrote: &Wrote) {
-        let Wrote { seq, changes, numbers, .. } = wrote;
+        let Wrote { seq, changes, numbers, has_ended } = wrote;
+        self.ended += usize::from(*has_ended);
         assert_eq!(*seq, self.seq + 1, "there is no gap");
         self.seq = *seq;
         assert_eq!(numbers.len(), changes.len().max(1), "each change has a number");
@@ -649,6 +674,30 @@ fn decisions_go_alone_also_where_the_watch_is_faster_than_the_answer() {
     assert_eq!(world.nodes[0].told(counts[1]), None, "it goes by itself");
     world.deliver(0);
     assert_eq!(world.nodes[0].told(counts[1]), WROTE);
+    world.heal();
+}
+
+#[test]
+fn removals_of_ended_keys_that_another_process_removes_too_hold_nothing_up_and_are_told_of_as_such() {
+    let mut world = World::open(2);
+    for key in 0..20 {
+        world.ask(0, &[key], put_of(key));
+    }
+    (0..2).for_each(|_| world.deliver(0));
+    world.show(1, usize::MAX);
+    // Both remove all, and one counts besides.
+    let removals: Vec<[u64; 2]> = (1..20).map(|key| [0, 1].map(|node| world.ask(node, &[key], expire()))).collect();
+    let count = world.count(1, 0);
+    (0..2).for_each(|_| world.deliver(0));
+    world.deliver(1);
+    world.show(1, usize::MAX);
+    assert_eq!(world.nodes[1].told(count), None, "it is the only one that is asked for again");
+    world.deliver(1);
+    assert_eq!(world.nodes[1].told(count), WROTE);
+    assert!(removals.iter().all(|[one, _]| world.nodes[0].told(*one) == WROTE));
+    assert!(removals.iter().all(|[_, other]| world.nodes[1].told(*other) == Some(Ok("kept"))));
+    assert_eq!((world.nodes[0].ended, world.nodes[1].ended), (19, 19));
+    assert!(world.nodes[1].call.is_none());
     world.heal();
 }
 
@@ -833,6 +882,7 @@ fn run(steps: Vec<Step>, clears: bool) -> Result<(), TestCaseError> {
             7..=9 => _ = world.ask(node, &[plain], put_of(how.into())),
             10 => _ = world.ask(node, &[plain], Ask::Delete(Box::new(|_| {}))),
             11 if clears => _ = world.ask(node, &[], Ask::Clear(Box::new(|_| {}))),
+            11 if how % 2 == 0 => _ = world.ask(node, &[plain], expire()),
             11 => _ = world.ask(node, &[plain], Ask::Update(Box::new(Keep))),
             12 => _ = world.ask(node, &[], Ask::Barrier(Box::new(|_| {}))),
             13 => _ = world.ask(node, &[plain], Ask::Note(vec![how], Box::new(|_| {}))),

@@ -8,7 +8,7 @@ use ahash::AHashSet;
 use super::{Flight, Machine, Output, PATIENCE, Reading, Sends, Stage, Writing};
 use crate::etcd::Error;
 use crate::etcd::message::{Bytes, OpResponse, TxnRequest, TxnResponse};
-use crate::store::etcd::ask::{Asked, Changes, Key, Kind, Outcome, Wrote};
+use crate::store::etcd::ask::{Ask, Asked, Changes, Key, Kind, Outcome, Wrote};
 use crate::store::etcd::batch::{Added, Batch, Carried, Does, delete, looks, void};
 use crate::store::etcd::layout;
 use crate::store::{OwnedValue, StoreError};
@@ -137,6 +137,14 @@ impl Machine {
     pub(super) fn requeue_carefully(&mut self) {
         let decided = self.flight().is_some_and(|flight| flight.request.compare.len() > 1);
         let last = self.flight().and_then(|flight| flight.untold().map(|asked| asked.number).max());
+        if let Writing::Flying(flight) = &mut self.writing
+            && decided
+        {
+            // Another process removes the same keys, perhaps. Removals that are left out are asked for again, and hold no decision up.
+            let is_expiry = |asked: &mut Asked| matches!(&asked.ask, Ask::Update(update) if update.is_expiry());
+            let left_out = flight.writes.iter_mut().filter_map(|carried| carried.asked.take_if(is_expiry));
+            self.outputs.extend(left_out.map(|asked| Output::Tell(asked, Ok(Outcome::Kept))));
+        }
         self.requeue();
         if decided {
             self.careful_up_to = self.careful_up_to.max(last.unwrap_or(0));

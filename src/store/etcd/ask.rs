@@ -1,5 +1,6 @@
 //! Requests to a store, and how their completions are called.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(super) enum Ask {
     Barrier(Done),
     /// The table has all that any process has written by now.
     CatchUp(Done),
+    /// Its completion was called.
+    Told,
 }
 
 /// A write that is in the table.
@@ -102,7 +105,7 @@ impl Asked {
                 }
             }
             Ask::Clear(_) => Kind::Clear,
-            Ask::Note(..) | Ask::ReadNote(_) | Ask::Barrier(_) | Ask::CatchUp(_) => Kind::InOrder,
+            Ask::Note(..) | Ask::ReadNote(_) | Ask::Barrier(_) | Ask::CatchUp(_) | Ask::Told => Kind::InOrder,
         }
     }
 
@@ -116,13 +119,45 @@ impl Asked {
                 Ask::Update(update) => update.bytes(),
                 Ask::UpdateMany(update) => update.bytes(),
                 Ask::Note(note, _) => note.len(),
-                Ask::Delete(_) | Ask::Clear(_) | Ask::ReadNote(_) | Ask::Barrier(_) | Ask::CatchUp(_) => 0,
+                Ask::Delete(_)
+                | Ask::Clear(_)
+                | Ask::ReadNote(_)
+                | Ask::Barrier(_)
+                | Ask::CatchUp(_)
+                | Ask::Told => 0,
             }
     }
 
-    /// Calls the completion.
-    pub(super) fn tell(self, result: Result<Outcome, StoreError>) {
-        match self.ask {
+    /// Calls the completion, whose panic is not ours.
+    pub(super) fn tell(mut self, result: Result<Outcome, StoreError>) {
+        self.tell_once(result);
+    }
+
+    fn tell_once(&mut self, result: Result<Outcome, StoreError>) {
+        let ask = std::mem::replace(&mut self.ask, Ask::Told);
+        call(|| ask.tell(result));
+    }
+}
+
+/// A request that is let go of without an answer is answered all the same: the store's thread has ended by a panic.
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !matches!(self.ask, Ask::Told) {
+            self.tell_once(Err(StoreError::Io("terminated")));
+        }
+    }
+}
+
+/// Calls a completion, whose panic is not ours.
+pub(super) fn call(done: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(done)).is_err() {
+        tracing::error!("a completion panicked (a bug: please report it)");
+    }
+}
+
+impl Ask {
+    fn tell(self, result: Result<Outcome, StoreError>) {
+        match self {
             Ask::Put(_, done) | Ask::Delete(done) | Ask::Clear(done) => with_written(result, |written| {
                 done(written.and_then(|written| written.ok_or(StoreError::Io("eio"))));
             }),
@@ -133,6 +168,7 @@ impl Asked {
                 Outcome::Note(note) => note,
                 _ => None,
             })),
+            Ask::Told => {}
         }
     }
 }

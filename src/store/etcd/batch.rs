@@ -15,6 +15,7 @@
 //! can expect. A decision to keep such a value may tell its revision to the caller, and so waits for the next batch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::ask::{Ask, Asked, Changes, Key};
@@ -162,9 +163,11 @@ impl<'a> Batch<'a> {
             Ask::Delete(_) => Does::Changes(self.changes(&asked.keys, vec![(0, None)])),
             Ask::Update(update) => {
                 let (present, is_made) = self.look(&asked.keys);
-                let change =
-                    update.decide(present.first().and_then(|one| one.as_ref().map(OwnedValue::value)));
-                let decided: Vec<_> = owned(change).map(|value| (0, value)).into_iter().collect();
+                let present = present.first().and_then(|one| one.as_ref().map(OwnedValue::value));
+                let Some(change) = catch(|| owned(update.decide(present))) else {
+                    return self.push(asked, Does::Fails(PANICKED));
+                };
+                let decided: Vec<_> = change.map(|value| (0, value)).into_iter().collect();
                 if decided.is_empty() && update.is_expiry() {
                     // Nobody wants to know: etcd is not asked whether that is right.
                     return self.push(asked, Does::Nothing);
@@ -184,9 +187,12 @@ impl<'a> Batch<'a> {
                     let present: Vec<Option<Value<'_>>> =
                         present.iter().map(|one| one.as_ref().map(OwnedValue::value)).collect();
                     let mut decided = Vec::new();
-                    update.decide(&present, &mut |at, change| {
+                    let mut change = |at, change: Change<'_>| {
                         decided.extend(owned(change).map(|value| (at, value)));
-                    });
+                    };
+                    if catch(|| update.decide(&present, &mut change)).is_none() {
+                        return self.push(asked, Does::Fails(PANICKED));
+                    }
                     match self.decided(&asked.keys, decided, is_made) {
                         Some(does) => does,
                         None => return Added::Full(asked),
@@ -206,7 +212,7 @@ impl<'a> Batch<'a> {
             Ask::ReadNote(_) => {
                 asked.keys.first().map_or(Does::Nothing, |name| Does::ReadNote(Arc::clone(name)))
             }
-            Ask::Barrier(_) | Ask::CatchUp(_) => Does::Nothing,
+            Ask::Barrier(_) | Ask::CatchUp(_) | Ask::Told => Does::Nothing,
         };
         self.take(asked, does)
     }
@@ -382,6 +388,18 @@ fn put(key: Bytes, value: Bytes) -> Op {
 /// Deletes a range, or a key where its end is empty.
 pub(super) fn delete((key, range_end): (Bytes, Bytes)) -> Op {
     Op::DeleteRange(DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() })
+}
+
+/// The answer to a request whose decision has panicked.
+const PANICKED: StoreError = StoreError::Io("eio");
+
+/// Has a request decide, whose panic is not ours; `None`: it has panicked.
+fn catch<R>(decide: impl FnOnce() -> R) -> Option<R> {
+    let decided = catch_unwind(AssertUnwindSafe(decide));
+    if decided.is_err() {
+        tracing::error!("an update panicked (a bug: please report it)");
+    }
+    decided.ok()
 }
 
 /// What becomes of a key, to be kept; `None`: it stays.

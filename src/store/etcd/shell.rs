@@ -1,7 +1,6 @@
 //! The thread of a store, which carries out the outputs of its machine, and the state that it shares with the callers.
 
 use std::future::{Future, pending, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,12 +13,12 @@ use smol::Timer;
 use smol::channel::{Receiver, Sender};
 
 use super::EtcdState;
-use super::ask::{Ask, Asked, Key, Outcome, Wrote, tell_of};
+use super::ask::{Ask, Asked, Key, Outcome, Wrote, call, tell_of};
 use super::batch::Bounds;
 use super::layout::{Layout, Of, escaped, name_key};
 use super::machine::{Input, Machine, Output};
 use super::table::Table;
-use super::waits::{Place, Read, Waits};
+use super::waits::{Due, Place, Waits};
 use crate::etcd::message::{
     Bytes, Compare, Effect, Op, OpResponse, PutRequest, RangeRequest, SortOrder, SortTarget, TxnRequest,
     TxnResponse,
@@ -71,6 +70,22 @@ struct Queue {
 }
 
 impl Shared {
+    fn new(entries: MemoryStore, poke: Sender<()>) -> Self {
+        Self {
+            table: Arc::new(Table::new(entries)),
+            queue: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            room: Condvar::new(),
+            told: Mutex::new(Told { seq: 1, others: None }),
+            poke,
+            began: now(),
+            thread: Mutex::default(),
+            thread_id: OnceLock::new(),
+            shown: AtomicU64::new(0),
+            state: Mutex::new(EtcdState::Loading),
+        }
+    }
+
     pub(super) fn table(&self) -> &Table {
         &self.table
     }
@@ -173,14 +188,14 @@ impl Shared {
     }
 
     /// Calls the callback for others' writes.
-    fn call_others(&self, seq: Option<u64>, call: impl FnOnce(&mut OthersTold)) {
+    fn call_others(&self, seq: Option<u64>, tell: impl FnOnce(&mut OthersTold)) {
         let others = {
             let told = &mut *self.told.lock();
             told.seq = seq.unwrap_or(told.seq);
             told.others.take()
         };
         let Some(mut others) = others else { return };
-        tell(|| call(&mut others));
+        call(|| tell(&mut others));
         self.told.lock().others.get_or_insert(others);
     }
 
@@ -195,7 +210,7 @@ impl Shared {
     pub(super) fn join(&self) {
         let thread = self.thread.lock().take();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
-            // One that has panicked has said so.
+            // A thread that has panicked has said so.
             let _ = thread.join();
         }
     }
@@ -205,7 +220,7 @@ impl Shared {
         let reads = {
             let queue = &mut *self.queue.lock();
             queue.bytes = queue.bytes.saturating_sub(bytes);
-            let mut reads: Vec<Read> = places.iter().flat_map(|place| queue.waits.told(place)).collect();
+            let mut reads: Vec<Due> = places.iter().flat_map(|place| queue.waits.told(place)).collect();
             reads.extend(others.iter().flat_map(|place| queue.others.told(place)));
             reads
         };
@@ -213,14 +228,13 @@ impl Shared {
         self.room.notify_all();
         for read in reads {
             match read {
-                Read::One(key, done) => {
+                Due::One(key, done) => {
                     let value = self.table.get(&key);
-                    tell(|| done(Ok(value.as_ref().map(|value| value.value()))));
+                    call(|| done(Ok(value.as_ref().map(|value| value.value()))));
                 }
-                Read::Many(read) => {
-                    let Some(done) = read.one_less() else { continue };
-                    let keys: Vec<&[u8]> = read.keys.iter().map(|key| &**key).collect();
-                    tell(|| {
+                Due::Many(keys, done) => {
+                    let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+                    call(|| {
                         let shown =
                             self.table.entries.get_many(&keys, |found| done(Ok(found)), || Box::new(|_| {}));
                         debug_assert!(shown.is_some(), "memory answers at once");
@@ -239,13 +253,6 @@ fn nobody_of_many() -> ReadManyDone {
     Box::new(|_| {})
 }
 
-/// Calls a completion, whose panic is not ours.
-fn tell(done: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(done)).is_err() {
-        tracing::error!("a completion panicked (a bug: please report it)");
-    }
-}
-
 /// Starts a store's thread, and waits until the store is loaded.
 pub(super) fn start(
     etcd: &Etcd,
@@ -258,19 +265,7 @@ pub(super) fn start(
     let layout = Layout::new(prefix, id, u64::from_be_bytes(writer));
     let (poke, poked) = smol::channel::bounded(1);
     let (opened, is_open) = smol::channel::bounded(1);
-    let shared = Arc::new(Shared {
-        table: Arc::new(Table::new(entries)),
-        queue: Mutex::default(),
-        waiting: AtomicUsize::new(0),
-        room: Condvar::new(),
-        told: Mutex::new(Told { seq: 1, others: None }),
-        poke,
-        began: now(),
-        thread: Mutex::default(),
-        thread_id: OnceLock::new(),
-        shown: AtomicU64::new(0),
-        state: Mutex::new(EtcdState::Loading),
-    });
+    let shared = Arc::new(Shared::new(entries, poke));
     let bounds = Bounds::new(etcd.request_bytes_max());
     let machine = Machine::new(layout.clone(), bounds, Arc::clone(&shared.table));
     let shell = Shell {
@@ -474,7 +469,7 @@ impl Shell {
                     if let Ok(Outcome::Wrote(wrote)) = &result {
                         self.shared.told.lock().seq = wrote.seq;
                     }
-                    tell(|| asked.tell(result));
+                    asked.tell(result);
                 }
                 Output::TellOfOther(wrote) => self.shared.tell_of_other(&wrote),
                 Output::Missed(number) => {
@@ -495,15 +490,27 @@ impl Shell {
     }
 }
 
-/// The end of the thread, also by a panic: no caller waits for it any more.
+/// The end of the thread, also by a panic: no caller waits for it any more, and no read. What the machine holds is answered as that is let go of.
 struct Ends(Arc<Shared>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a store's thread has ended by a panic (a bug: please report it): nothing is written any more");
+            self.0.set_state(EtcdState::Cut, &"the store's thread has ended");
+        }
         self.0.close();
-        let asked = std::mem::take(&mut self.0.queue.lock().asked);
-        for asked in asked {
-            tell(|| asked.tell(Err(StoreError::Io("terminated"))));
+        let (asked, reads) = {
+            let queue = &mut *self.0.queue.lock();
+            let mut reads = queue.waits.give_up();
+            reads.extend(queue.others.give_up());
+            (std::mem::take(&mut queue.asked), reads)
+        };
+        self.0.waiting.store(0, Ordering::Release);
+        // Each answers as it is let go of.
+        drop(asked);
+        for read in reads {
+            read.fail(&StoreError::Io("terminated"));
         }
     }
 }
@@ -596,3 +603,6 @@ pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<Strin
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests;

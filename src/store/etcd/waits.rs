@@ -8,8 +8,8 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
-use super::ask::{Asked, Key, Kind};
-use crate::store::{ReadDone, ReadManyDone};
+use super::ask::{Asked, Key, Kind, call};
+use crate::store::{ReadDone, ReadManyDone, StoreError};
 
 /// Which keys wait.
 #[derive(Default)]
@@ -29,26 +29,47 @@ struct Waiting {
 }
 
 /// A read that waits.
-pub(super) enum Read {
+enum Read {
     /// Of one key.
     One(Key, ReadDone),
     /// Of several: each of these that waits has it.
     Many(Arc<ManyRead>),
 }
 
+/// A read whose time has come.
+pub(super) enum Due {
+    One(Key, ReadDone),
+    Many(Vec<Key>, ReadManyDone),
+}
+
+impl Due {
+    pub(super) fn fail(self, error: &StoreError) {
+        match self {
+            Self::One(_, done) => call(|| done(Err(error.clone()))),
+            Self::Many(_, done) => call(|| done(Err(error.clone()))),
+        }
+    }
+}
+
 /// See [`Read::Many`].
-pub(super) struct ManyRead {
-    pub keys: Vec<Key>,
+struct ManyRead {
+    keys: Vec<Key>,
     /// How many writes it waits for still, and its completion.
     left: Mutex<(usize, Option<ReadManyDone>)>,
 }
 
-impl ManyRead {
-    /// One write less is waited for. Gives the completion, where that was the last.
-    pub(super) fn one_less(&self) -> Option<ReadManyDone> {
-        let (left, done) = &mut *self.left.lock();
-        *left = left.saturating_sub(1);
-        if *left == 0 { done.take() } else { None }
+impl Read {
+    /// A write less is waited for. Gives the read, where that was the last.
+    fn one_less(self) -> Option<Due> {
+        match self {
+            Self::One(key, done) => Some(Due::One(key, done)),
+            Self::Many(read) => {
+                let (left, done) = &mut *read.left.lock();
+                *left = left.saturating_sub(1);
+                let done = if *left == 0 { done.take()? } else { return None };
+                Some(Due::Many(read.keys.clone(), done))
+            }
+        }
     }
 }
 
@@ -132,7 +153,7 @@ impl Waits {
     }
 
     /// A write was told of: gives the reads that waited for it.
-    pub(super) fn told(&mut self, place: &Place) -> Vec<Read> {
+    pub(super) fn told(&mut self, place: &Place) -> Vec<Due> {
         let mut due = Vec::new();
         for key in &place.keys {
             let Some(waiting) = self.keys.get_mut(key) else { continue };
@@ -152,7 +173,14 @@ impl Waits {
                 due.push(read);
             }
         }
-        due
+        due.into_iter().filter_map(Read::one_less).collect()
+    }
+
+    /// Nothing is told of any more: gives all reads that wait.
+    pub(super) fn give_up(&mut self) -> Vec<Due> {
+        let Self { keys, behind_clears, .. } = std::mem::take(self);
+        let reads = keys.into_values().flat_map(|waiting| waiting.reads).chain(behind_clears);
+        reads.filter_map(|(_, read)| read.one_less()).collect()
     }
 }
 
@@ -172,15 +200,6 @@ mod tests {
         Box::new(|_| {})
     }
 
-    /// How many reads are due.
-    fn due(reads: Vec<Read>) -> usize {
-        let is_due = |read: &Read| match read {
-            Read::One(..) => true,
-            Read::Many(read) => read.one_less().is_some(),
-        };
-        reads.iter().filter(|read| is_due(read)).count()
-    }
-
     #[test]
     fn a_read_waits_for_the_writes_that_were_there_and_for_no_later_one() {
         let mut waits = Waits::default();
@@ -189,9 +208,9 @@ mod tests {
         assert!(waits.read_later(b"a", read) && !waits.read_later(b"b", read));
         waits.push(&place(2, &["a"], false));
         assert!(waits.read_later(b"a", read));
-        assert_eq!(due(waits.told(&place(1, &["a"], false))), 1);
+        assert_eq!(waits.told(&place(1, &["a"], false)).len(), 1);
         assert_eq!(waits.keys(), [Key::from(*b"a")]);
-        assert_eq!(due(waits.told(&place(2, &["a"], false))), 1);
+        assert_eq!(waits.told(&place(2, &["a"], false)).len(), 1);
         assert!(!waits.read_later(b"a", read) && waits.keys().is_empty());
     }
 
@@ -206,7 +225,7 @@ mod tests {
             if turned {
                 places.reverse();
             }
-            assert_eq!(places.map(|place| due(waits.told(&place))), [0, 0, 1]);
+            assert_eq!(places.map(|place| waits.told(&place).len()), [0, 0, 1]);
         }
     }
 
@@ -218,7 +237,7 @@ mod tests {
         waits.push(&place(3, &["b"], false));
         assert!([b"a", b"b", b"c"].iter().all(|key| waits.read_later(*key, read)));
         let told = [place(1, &["a"], false), place(2, &[], true), place(3, &["b"], false)];
-        assert_eq!(told.map(|place| due(waits.told(&place))), [0, 2, 1]);
+        assert_eq!(told.map(|place| waits.told(&place).len()), [0, 2, 1]);
         assert!(!waits.read_later(b"a", read));
     }
 }

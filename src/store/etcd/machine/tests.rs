@@ -859,6 +859,49 @@ fn what_another_program_puts_in_the_place_of_the_mark_keeps_no_write_up() {
     }
 }
 
+/// A decision that panics.
+struct Panics;
+
+impl Update for Panics {
+    fn decide(&mut self, _present: Option<Value<'_>>) -> Change<'_> {
+        panic!("a decision of a test panics")
+    }
+}
+
+impl Pending for Panics {
+    fn done(self: Box<Self>, _result: Result<Option<Written<'_>>, StoreError>) {}
+}
+
+impl UpdateMany for Panics {
+    fn decide(&mut self, _present: &[Option<Value<'_>>], _change: &mut dyn FnMut(usize, Change<'_>)) {
+        panic!("a decision of a test panics")
+    }
+}
+
+impl PendingMany for Panics {
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn done(self: Box<Self>, _result: Result<Option<Written<'_>>, StoreError>) {}
+}
+
+#[test]
+fn a_decision_that_panics_fails_and_nothing_else_does() {
+    let mut world = World::open(1);
+    let first = world.ask(0, &[9], put_of(1));
+    let before = world.count(0, 1);
+    let panicked = [
+        world.ask(0, &[1], Ask::Update(Box::new(Panics))),
+        world.ask(0, &[1, 2], Ask::UpdateMany(Box::new(Panics))),
+    ];
+    let behind = world.count(0, 1);
+    (0..2).for_each(|_| world.deliver(0));
+    assert!([first, before, behind].iter().all(|number| world.nodes[0].told(*number) == WROTE));
+    assert_eq!(panicked.map(|number| world.nodes[0].told(number)), [(); 2].map(|()| Some(Err(StoreError::Io("eio")))));
+    world.heal();
+}
+
 /// What a step of the model does, with what.
 type Step = (u8, u8, u8);
 

@@ -1,0 +1,49 @@
+//! What callers share with the thread, without the thread.
+
+use std::sync::mpsc;
+
+use super::*;
+use crate::etf::Traits;
+use crate::store::{Value, WriteDone};
+
+fn shared() -> Arc<Shared> {
+    Arc::new(Shared::new(MemoryStore::default(), smol::channel::bounded(1).0))
+}
+
+fn put(shared: &Shared, key: &[u8], tell: &mpsc::Sender<Option<StoreError>>) {
+    let tell = tell.clone();
+    let done: WriteDone = Box::new(move |result| tell.send(result.err()).expect("it is awaited"));
+    shared.ask(vec![Key::from(key)], Ask::Put(Value::of(b"v", Traits::none()).to_owned(), done));
+}
+
+#[test]
+fn the_end_of_the_thread_answers_all_that_waits_and_later_reads_wait_for_nothing() {
+    let (shared, (tell, told)) = (shared(), mpsc::channel());
+    put(&shared, b"a", &tell);
+    put(&shared, b"b", &tell);
+    let panics: WriteDone = Box::new(|_| panic!("a completion of a test panics"));
+    shared.ask(vec![Key::from(*b"c")], Ask::Delete(panics));
+    // The machine has these, and lets go of them.
+    let taken = std::mem::take(&mut shared.queue.lock().asked);
+    put(&shared, b"d", &tell);
+    let failed = |tell: &mpsc::Sender<Option<StoreError>>| {
+        let tell = tell.clone();
+        move |error: Option<StoreError>| tell.send(error).expect("it is awaited")
+    };
+    let (one, many) = (failed(&tell), failed(&tell));
+    assert!(shared.read_later(b"a", || Box::new(move |read| one(read.err()))));
+    assert!(shared.read_many_later(&[b"a", b"d"], || Box::new(move |read| many(read.err()))));
+    let ends = Ends(Arc::clone(&shared));
+    let ended = thread::spawn(move || {
+        let (_taken, _ends) = (taken, ends);
+        panic!("a thread of a test panics");
+    });
+    assert!(ended.join().is_err());
+    drop(tell);
+    assert_eq!(told.iter().collect::<Vec<_>>(), vec![Some(StoreError::Io("terminated")); 5]);
+    assert!(!shared.read_later(b"a", || unreachable!("nothing is waited for")));
+    assert_eq!((shared.waiting_keys(), shared.state()), (Vec::new(), EtcdState::Cut));
+    let (tell, told) = mpsc::channel();
+    put(&shared, b"a", &tell);
+    assert_eq!(told.recv(), Ok(Some(StoreError::Io("terminated"))));
+}

@@ -189,8 +189,8 @@ pub(in crate::kv) struct Bounds {
 
 impl Log {
     pub(super) const fn new(bounds: Bounds) -> Self {
-        let (events, counted, index) = (VecDeque::new(), None, None);
-        Self { events, before: 0, floor: 1, last: 1, counted, bytes: 0, bounds, index }
+        let events = VecDeque::new();
+        Self { events, before: 0, floor: 1, last: 1, counted: None, bytes: 0, bounds, index: None }
     }
 
     /// The number of the last event.

@@ -8,7 +8,7 @@ use crate::etcd::message::{
     Compared, EventKind, Op, OpResponse, RangeResponse, ResponseHeader, ResponseOp, TxnResponse,
 };
 use crate::etf::{TermView, Traits, encode};
-use crate::store::etcd::ask::{Changes, tell_of};
+use crate::store::etcd::ask::tell_of;
 use crate::store::etcd::layout::{self, Of, read_value, write_value};
 use crate::store::scan::at_once;
 use crate::store::{Change, OwnedValue, Pending, PendingMany, Shows, Update, UpdateMany, Value, Written};

@@ -33,7 +33,7 @@
 //!   may be behind what another process has answered already, unless it [catches up](EtcdStore::catch_up).
 //! - A decision ([`Store::update`]) is carried out on the newest value in etcd, of any process: it is made by the table, and etcd compares
 //!   the revisions of the keys; where one differs the decision is made anew. This holds for a decision to keep a value too.
-//! - Within 4 s each write is answered: [`Unavailable`](StoreError::Unavailable) where it was surely not done,
+//! - Within 4.5 s each write is answered: [`Unavailable`](StoreError::Unavailable) where it was surely not done,
 //!   [`Unknown`](StoreError::Unknown) where etcd has not said. None is done twice.
 //!
 //! # Of the rules of engines (`store/mod.rs`)
@@ -53,7 +53,8 @@
 //!
 //! # What is bounded
 //!
-//! Writes that wait: a connection that writes more than 16 MiB that are not answered waits until there is room, which is 4 s at most. A
+//! Writes that wait: a connection that writes more than 16 MiB that are not answered waits until there is room, half a second at most, and
+//! is then answered [`Unavailable`](StoreError::Unavailable), as are all behind it until there is room. A
 //! transaction is about 1 MiB. A load is read in pages of about 1 MiB into a table beside the old one. What the watch brings is bounded by
 //! the client ([`Config`](crate::etcd::Config)).
 //!

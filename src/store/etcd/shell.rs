@@ -28,6 +28,8 @@ use crate::store::{MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadMan
 
 /// Past so many bytes that wait a connection that writes waits until there is room again.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// So long. With the machine's patience it is less than a `GenServer.call` waits.
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
 /// Names that a store may have.
 const NAMES_MAX: usize = 100;
 
@@ -66,6 +68,8 @@ struct Queue {
     waits: Waits,
     /// Others' writes that are in the table and not told of.
     others: Waits,
+    /// A writer has waited for room in vain, and there was none since: no other one waits.
+    is_stuck: bool,
     is_closed: bool,
 }
 
@@ -95,8 +99,16 @@ impl Shared {
         let mut queue = self.queue.lock();
         // A completion on the thread itself may ask for something.
         let may_wait = self.thread_id.get() != Some(&thread::current().id());
+        let until = now() + ROOM_PATIENCE;
         while may_wait && queue.bytes > QUEUE_BYTES_MAX && !queue.is_closed {
-            self.room.wait(&mut queue);
+            if queue.is_stuck {
+                // The thread that asks has others to serve.
+                drop(queue);
+                let asked = Asked { number: 0, at: Duration::ZERO, keys, ask };
+                return asked.tell(Err(StoreError::Unavailable));
+            }
+            let is_over = self.room.wait_until(&mut queue, until).timed_out();
+            queue.is_stuck = is_over && queue.bytes > QUEUE_BYTES_MAX;
         }
         queue.number += 1;
         let asked = Asked { number: queue.number, at: self.began.elapsed(), keys, ask };
@@ -220,6 +232,7 @@ impl Shared {
         let reads = {
             let queue = &mut *self.queue.lock();
             queue.bytes = queue.bytes.saturating_sub(bytes);
+            queue.is_stuck &= queue.bytes > QUEUE_BYTES_MAX;
             let mut reads: Vec<Due> = places.iter().flat_map(|place| queue.waits.told(place)).collect();
             reads.extend(others.iter().flat_map(|place| queue.others.told(place)));
             reads

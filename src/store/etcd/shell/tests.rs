@@ -47,3 +47,33 @@ fn the_end_of_the_thread_answers_all_that_waits_and_later_reads_wait_for_nothing
     put(&shared, b"a", &tell);
     assert_eq!(told.recv(), Ok(Some(StoreError::Io("terminated"))));
 }
+
+#[test]
+fn a_writer_waits_for_room_for_half_a_second_and_those_behind_it_not_at_all() {
+    let (shared, (tell, told)) = (shared(), mpsc::channel());
+    shared.queue.lock().bytes = QUEUE_BYTES_MAX + 1;
+    let begun = now();
+    put(&shared, b"a", &tell);
+    assert_eq!(told.try_recv(), Ok(Some(StoreError::Unavailable)));
+    assert!(begun.elapsed() >= ROOM_PATIENCE, "{:?}", begun.elapsed());
+    // However long the wait of the first was, none of these waits.
+    let limit = begun.elapsed() + 20 * ROOM_PATIENCE;
+    for _ in 0..100 {
+        put(&shared, b"a", &tell);
+        assert_eq!(told.try_recv(), Ok(Some(StoreError::Unavailable)));
+    }
+    assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
+    assert!(!shared.read_later(b"a", || unreachable!("nothing waits")));
+    shared.told(&[], 0, 1, None);
+    put(&shared, b"a", &tell);
+    assert!(shared.read_later(b"a", || Box::new(|_| {})));
+    assert_eq!((shared.queue.lock().asked.len(), told.try_recv().is_err()), (1, true));
+    // A writer that waits goes on when there is room.
+    shared.queue.lock().bytes = QUEUE_BYTES_MAX + 1;
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| put(&shared, b"b", &tell));
+        shared.told(&[], 0, 1, None);
+        assert!(waits.join().is_ok());
+    });
+    assert_eq!((shared.queue.lock().asked.len(), told.try_recv().is_err()), (2, true));
+}

@@ -18,7 +18,7 @@ use super::batch::Bounds;
 use super::layout::{Layout, Of, escaped, name_key};
 use super::machine::{Input, Machine, Output};
 use super::table::Table;
-use super::waits::{Due, Place, Waits};
+use super::waits::{Due, Later, Place, Waits};
 use crate::etcd::message::{
     Bytes, Compare, Effect, Op, OpResponse, PutRequest, RangeRequest, SortOrder, SortTarget, TxnRequest,
     TxnResponse,
@@ -131,26 +131,42 @@ impl Shared {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// See [`Waits::read_later`].
+    /// See [`Waits::read_later`]. Gives whether it is answered by its completion.
     pub(super) fn read_later(&self, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
         if !self.has_waiting() {
             return false;
         }
-        let mut done = Some(done);
-        let mut done = || done.take().map_or_else(nobody, |done| done());
-        let queue = &mut *self.queue.lock();
-        queue.waits.read_later(key, &mut done) || queue.others.read_later(key, &mut done)
+        let later = {
+            let queue = &mut *self.queue.lock();
+            match queue.waits.read_later(key, done) {
+                Later::No(done) => queue.others.read_later(key, done),
+                later => later,
+            }
+        };
+        if let Later::TooMany(done) = later {
+            done()(Err(StoreError::Io("system_limit")));
+            return true;
+        }
+        matches!(later, Later::Waits)
     }
 
-    /// See [`Waits::read_many_later`].
+    /// See [`Waits::read_many_later`]. As [`read_later`](Self::read_later).
     pub(super) fn read_many_later(&self, keys: &[&[u8]], done: impl FnOnce() -> ReadManyDone) -> bool {
         if !self.has_waiting() {
             return false;
         }
-        let mut done = Some(done);
-        let mut done = || done.take().map_or_else(nobody_of_many, |done| done());
-        let queue = &mut *self.queue.lock();
-        queue.waits.read_many_later(keys, &mut done) || queue.others.read_many_later(keys, &mut done)
+        let later = {
+            let queue = &mut *self.queue.lock();
+            match queue.waits.read_many_later(keys, done) {
+                Later::No(done) => queue.others.read_many_later(keys, done),
+                later => later,
+            }
+        };
+        if let Later::TooMany(done) = later {
+            done()(Err(StoreError::Io("system_limit")));
+            return true;
+        }
+        matches!(later, Later::Waits)
     }
 
     /// The keys of which writes wait, or are being told of.
@@ -256,14 +272,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn nobody() -> ReadDone {
-    Box::new(|_| {})
-}
-
-fn nobody_of_many() -> ReadManyDone {
-    Box::new(|_| {})
 }
 
 /// Starts a store's thread, and waits until the store is loaded.

@@ -11,6 +11,19 @@ use parking_lot::Mutex;
 use super::ask::{Asked, Key, Kind, call};
 use crate::store::{ReadDone, ReadManyDone, StoreError};
 
+/// Reads that may wait, one of several keys as many as it has keys: each takes some 200 bytes. Only peers that ask without waiting for
+/// answers, while etcd takes long, get there.
+pub(super) const READS_MAX: usize = if cfg!(test) { 10_000 } else { 256 << 10 };
+
+/// What becomes of a read that is asked for. What was to make its completion is given back where it does not wait.
+pub(super) enum Later<D> {
+    /// No write waits that it would have to wait for.
+    No(D),
+    Waits,
+    /// It would have to wait, and as many as may do.
+    TooMany(D),
+}
+
 /// Which keys wait.
 #[derive(Default)]
 pub(super) struct Waits {
@@ -19,6 +32,8 @@ pub(super) struct Waits {
     clear: Option<u64>,
     /// Reads that wait for a write of all keys, with its number, in the order of the numbers.
     behind_clears: VecDeque<(u64, Read)>,
+    /// Reads that wait, see [`READS_MAX`].
+    reads: usize,
 }
 
 struct Waiting {
@@ -43,6 +58,14 @@ pub(super) enum Due {
 }
 
 impl Due {
+    /// As it counts among those that wait.
+    const fn counts(&self) -> usize {
+        match self {
+            Self::One(..) => 1,
+            Self::Many(keys, _) => keys.len(),
+        }
+    }
+
     pub(super) fn fail(self, error: &StoreError) {
         match self {
             Self::One(_, done) => call(|| done(Err(error.clone()))),
@@ -109,30 +132,45 @@ impl Waits {
         self.clear.filter(|clear| self.keys.get(key).is_none_or(|waiting| waiting.last < *clear))
     }
 
-    /// Keeps a read until the writes to its key that wait now are told of; `false`: there are none.
-    pub(super) fn read_later(&mut self, key: &[u8], done: impl FnOnce() -> ReadDone) -> bool {
-        if let Some(clear) = self.clear_before(key) {
-            self.behind_clears.push_back((clear, Read::One(key.into(), done())));
-            return true;
+    /// Keeps a read until the writes to its key that wait now are told of.
+    pub(super) fn read_later<D: FnOnce() -> ReadDone>(&mut self, key: &[u8], done: D) -> Later<D> {
+        let clear = self.clear_before(key);
+        if clear.is_none() && !self.keys.contains_key(key) {
+            return Later::No(done);
         }
-        let Some((key, waiting)) = self
-            .keys
-            .get_key_value(key)
-            .map(|(key, _)| Arc::clone(key))
-            .and_then(|key| self.keys.get_mut(&key).map(|waiting| (key, waiting)))
-        else {
-            return false;
-        };
-        waiting.reads.push((waiting.last, Read::One(key, done())));
-        true
+        if !self.take_room_for(1) {
+            return Later::TooMany(done);
+        }
+        let read = Read::One(key.into(), done());
+        match (clear, self.keys.get_mut(key)) {
+            (None, Some(waiting)) => waiting.reads.push((waiting.last, read)),
+            (clear, _) => self.behind_clears.push_back((clear.unwrap_or(0), read)),
+        }
+        Later::Waits
+    }
+
+    /// Counts a read of so many keys, if it may wait.
+    const fn take_room_for(&mut self, keys: usize) -> bool {
+        let has_room = self.reads < READS_MAX;
+        if has_room {
+            self.reads += keys;
+        }
+        has_room
     }
 
     /// The same of several keys, which are read at one moment.
-    pub(super) fn read_many_later(&mut self, keys: &[&[u8]], done: impl FnOnce() -> ReadManyDone) -> bool {
+    pub(super) fn read_many_later<D: FnOnce() -> ReadManyDone>(
+        &mut self,
+        keys: &[&[u8]],
+        done: D,
+    ) -> Later<D> {
         let clear = self.clear;
         let busy: Vec<&[u8]> = keys.iter().copied().filter(|key| self.keys.contains_key(*key)).collect();
         if busy.is_empty() && clear.is_none() {
-            return false;
+            return Later::No(done);
+        }
+        if !self.take_room_for(keys.len()) {
+            return Later::TooMany(done);
         }
         let left = Mutex::new((busy.len() + usize::from(clear.is_some()), Some(done())));
         let read = Arc::new(ManyRead { keys: keys.iter().map(|key| Key::from(*key)).collect(), left });
@@ -144,7 +182,7 @@ impl Waits {
         if let Some(clear) = clear {
             self.behind_clears.push_back((clear, Read::Many(read)));
         }
-        true
+        Later::Waits
     }
 
     /// The keys of which writes wait, or are being told of.
@@ -173,7 +211,9 @@ impl Waits {
                 due.push(read);
             }
         }
-        due.into_iter().filter_map(Read::one_less).collect()
+        let due: Vec<Due> = due.into_iter().filter_map(Read::one_less).collect();
+        self.reads = self.reads.saturating_sub(due.iter().map(Due::counts).sum());
+        due
     }
 
     /// Nothing is told of any more: gives all reads that wait.
@@ -200,28 +240,32 @@ mod tests {
         Box::new(|_| {})
     }
 
+    fn is_kept<D>(later: Later<D>) -> bool {
+        matches!(later, Later::Waits)
+    }
+
     #[test]
     fn a_read_waits_for_the_writes_that_were_there_and_for_no_later_one() {
         let mut waits = Waits::default();
-        assert!(!waits.read_later(b"a", read));
+        assert!(!is_kept(waits.read_later(b"a", read)));
         waits.push(&place(1, &["a"], false));
-        assert!(waits.read_later(b"a", read) && !waits.read_later(b"b", read));
+        assert!(is_kept(waits.read_later(b"a", read)) && !is_kept(waits.read_later(b"b", read)));
         waits.push(&place(2, &["a"], false));
-        assert!(waits.read_later(b"a", read));
+        assert!(is_kept(waits.read_later(b"a", read)));
         assert_eq!(waits.told(&place(1, &["a"], false)).len(), 1);
         assert_eq!(waits.keys(), [Key::from(*b"a")]);
         assert_eq!(waits.told(&place(2, &["a"], false)).len(), 1);
-        assert!(!waits.read_later(b"a", read) && waits.keys().is_empty());
+        assert!(!is_kept(waits.read_later(b"a", read)) && waits.keys().is_empty());
     }
 
     #[test]
     fn a_read_of_several_keys_waits_for_all_of_their_writes_whichever_is_told_of_first() {
         for turned in [false, true] {
             let mut waits = Waits::default();
-            assert!(!waits.read_many_later(&[b"a", b"b"], read_many));
+            assert!(!is_kept(waits.read_many_later(&[b"a", b"b"], read_many)));
             let mut places = [place(1, &["a", "c"], false), place(2, &["b"], false), place(3, &[], true)];
             places.iter().for_each(|place| waits.push(place));
-            assert!(waits.read_many_later(&[b"a", b"b", b"d"], read_many));
+            assert!(is_kept(waits.read_many_later(&[b"a", b"b", b"d"], read_many)));
             if turned {
                 places.reverse();
             }
@@ -235,9 +279,29 @@ mod tests {
         waits.push(&place(1, &["a"], false));
         waits.push(&place(2, &[], true));
         waits.push(&place(3, &["b"], false));
-        assert!([b"a", b"b", b"c"].iter().all(|key| waits.read_later(*key, read)));
+        assert!([b"a", b"b", b"c"].iter().all(|key| is_kept(waits.read_later(*key, read))));
         let told = [place(1, &["a"], false), place(2, &[], true), place(3, &["b"], false)];
         assert_eq!(told.map(|place| waits.told(&place).len()), [0, 2, 1]);
-        assert!(!waits.read_later(b"a", read));
+        assert!(!is_kept(waits.read_later(b"a", read)));
+    }
+
+    #[test]
+    fn so_many_reads_may_wait_and_one_more_is_given_back() {
+        let mut waits = Waits::default();
+        waits.push(&place(1, &["a", "b"], false));
+        waits.push(&place(2, &[], true));
+        waits.push(&place(3, &["a"], false));
+        (0..READS_MAX - 2).for_each(|_| assert!(is_kept(waits.read_later(b"a", read))));
+        assert!(is_kept(waits.read_later(b"b", read)) && is_kept(waits.read_many_later(&[b"a", b"b"], read_many)));
+        assert!(matches!(waits.read_later(b"a", read), Later::TooMany(_)));
+        assert!(matches!(waits.read_later(b"c", read), Later::TooMany(_)), "behind the clear");
+        assert!(matches!(waits.read_many_later(&[b"a"], read_many), Later::TooMany(_)));
+        let told = [place(1, &["a", "b"], false), place(2, &[], true), place(3, &["a"], false)];
+        assert_eq!(told.map(|place| waits.told(&place).len()), [0, 1, READS_MAX - 1]);
+        assert_eq!(waits.reads, 0);
+        assert!(matches!(waits.read_later(b"a", read), Later::No(_)));
+        waits.push(&place(4, &["a"], false));
+        assert!(is_kept(waits.read_many_later(&[b"a"], read_many)));
+        assert_eq!((waits.give_up().len(), waits.reads), (1, 0));
     }
 }

@@ -12,7 +12,9 @@
 //!
 //! etcd takes a key once in a transaction. Of several writes of one key the last one goes there; a decision sees the values that earlier
 //! writes of the batch have made. A value of the same batch has no revision yet, and is shown with the highest revision that there is, which no caller
-//! can expect. A decision to keep such a value may tell its revision to the caller, and so waits for the next batch.
+//! can expect. A decision to keep such a value may tell its revision to the caller, and so waits for the next batch. So does the deletion of a key that the batch
+//! puts: where the key was not there before, etcd would show nothing of it, and a watcher that was told of the put would not learn at another process
+//! that the key is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -262,6 +264,9 @@ impl<'a> Batch<'a> {
             Does::Changes(changes) => {
                 keys = changes.len();
                 for (key, value) in changes {
+                    if value.is_none() && matches!(self.made.get(key), Some((Some(_), _))) {
+                        return Added::Full(asked);
+                    }
                     bytes += key.len() + value.as_ref().map_or(0, |value| value.bytes.len());
                     more += usize::from(!self.made.contains_key(key));
                 }

@@ -161,3 +161,69 @@ fn two_nodes_serve_one_store_in_etcd_and_slaves_and_watchers_of_each_get_what_th
     beam.check(&ask(&first, "{:get, 1}"), "2");
     beam.check(&ask(&first, "{:put, 1, 3}"), "{:error, {:io, :terminated}}");
 }
+
+#[test]
+fn a_watcher_goes_on_at_another_node_of_a_store_in_etcd_and_keys_end_without_the_node_that_wrote_them() {
+    let epmd = Epmd::start();
+    let cluster = EtcdCluster::start(1);
+    let beam = BeamNode::start(&support::Otp::newest(), &epmd, "beam");
+    let names = StoreConfig { global: Vec::new(), local: vec!["kv".into()] };
+    let nodes = ["first", "second"].map(|name| Running::start(&epmd, name));
+    let engines = [(); 2].map(|()| {
+        let etcd = Etcd::connect(Config::new(cluster.endpoints())).expect("the configuration is right");
+        EtcdEngine::new(etcd, "kvnode")
+    });
+    for (node, engine) in nodes.iter().zip(&engines) {
+        stores::start(node, &names, stores::Replication::default(), engine.clone())
+            .expect("the name is free");
+        beam.ping(node.name().as_str());
+    }
+    for (node, name) in nodes.iter().zip(["first", "second"]) {
+        beam.run(&format!("{name} = {{:kv, :\"{}\"}}", node.name()));
+    }
+    // Both tell of the same changes under the same numbers: of writes that gather, in an order that is not that of their keys, some of several keys.
+    beam.run("{:ok, at_first, _} = GenServer.call(first, {:watch, []})");
+    beam.run("{:ok, at_second, begun} = GenServer.call(second, {:watch, []})");
+    beam.run(
+        "for n <- 1..40, key <- [7, 3, 5] do
+           GenServer.cast(first, {:put, key, n})
+           if rem(n, 3) == 0, do: GenServer.cast(first, {:delete, key})
+         end",
+    );
+    beam.run("GenServer.call(first, {:put_many, [{9, 1}, {4, 1}, {8, 1}]})");
+    beam.run("GenServer.call(first, {:delete_many, [9, 8]})");
+    beam.run("GenServer.call(first, {:put, :last, 1})");
+    beam.run(
+        "told = fn told, ref, events ->
+           receive do
+             {:kvnode, ^ref, {n, :put, :last, _}} -> Enum.reverse([{n, :last} | events])
+             {:kvnode, ^ref, event} -> told.(told, ref, [event | events])
+           after 10_000 -> {:nothing_more, events} end
+         end",
+    );
+    beam.run("{here, there} = {told.(told, at_first, []), told.(told, at_second, [])}");
+    beam.check("length(here) > 100 and there -- here == []", "true");
+    beam.check("here == Enum.sort(here) and here == Enum.uniq_by(here, &elem(&1, 0))", "true");
+    // A watcher is cut off behind each of them at one node, and goes on at the other one.
+    beam.run(
+        "goes_on = fn store, events, from ->
+           {:ok, ref, ^from} = GenServer.call(store, {:watch, from: from})
+           seen = told.(told, ref, [])
+           GenServer.call(store, {:unwatch, ref})
+           seen == Enum.filter(events, &(elem(&1, 0) > from))
+         end",
+    );
+    beam.check("Enum.all?(here, &(elem(&1, 1) == :last or goes_on.(second, there, elem(&1, 0))))", "true");
+    beam.check("Enum.all?(there, &(elem(&1, 1) == :last or goes_on.(first, here, elem(&1, 0))))", "true");
+    beam.check("{:error, :too_old} = GenServer.call(first, {:watch, from: begun - 1000})", "{:error, :too_old}");
+    // A key ends: the node that wrote it is gone by then.
+    beam.run("{:ok, ends, _} = GenServer.call(second, {:watch, []})");
+    beam.check("GenServer.call(first, {:put, :short, 1, ttl: 1500})", ":ok");
+    let [first, second] = nodes;
+    block_on(first.stop());
+    engines[0].close();
+    beam.check("receive do {:kvnode, ^ends, {_, :put, key, _}} -> key after 5000 -> nil end", ":short");
+    beam.check("receive do {:kvnode, ^ends, {_, how, key}} -> {how, key} after 10_000 -> nil end", "{:expire, :short}");
+    block_on(second.stop());
+    engines[1].close();
+}

@@ -412,6 +412,24 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_another_store_gave_is_taken_where_all_behind_it_is_kept() {
+        let mut log = log(3, usize::MAX);
+        log.count_to(20);
+        let since = |log: &Log, seq| log.behind(seq).map(|place| numbers(log, place).expect("it is kept"));
+        for seq in [12, 15, 18] {
+            push(&mut log, seq);
+        }
+        assert_eq!([9, 21].map(|seq| since(&log, seq)), [None, None], "one is too old, and one not counted");
+        assert_eq!([10, 11].map(|seq| since(&log, seq)), [(); 2].map(|()| Some(vec![12, 15, 18])));
+        assert_eq!([13, 16].map(|seq| since(&log, seq)), [Some(vec![15, 18]), Some(vec![18])]);
+        assert_eq!([18, 20].map(|seq| since(&log, seq)), [Some(vec![]), Some(vec![])]);
+        push(&mut log, 25);
+        assert_eq!((since(&log, 11), since(&log, 12), since(&log, 23)), (None, Some(vec![15, 18, 25]), Some(vec![25])));
+        log.cut();
+        assert_eq!((log.last(), since(&log, 24)), (25, None), "no number is taken that another store may give");
+    }
+
+    #[test]
     fn the_last_event_of_each_key_is_known_while_it_is_kept() {
         let mut log = log(4, usize::MAX);
         let begin = log.end();

@@ -3,17 +3,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
-use super::WantedPage;
+use super::{WantedPage, Watches};
 use super::log::{Bounds, Happened, Told};
 use super::registry::{Begins, Fed, Output, Refused, Registry, SHOWING_MAX, SHOWN_BYTES_MAX, WATCHERS_MAX};
 use super::watcher::{Page, Wants};
 use crate::etf::order::TermRange;
 use crate::etf::pattern::Pattern;
 use crate::etf::{Pid, Reference, SharedBytes, TermView, TermWriter, Traits, encode};
-use crate::store::{StoreError, Value};
+use crate::kv::order::Committed;
+use crate::store::{Change, StoreError, Value, Written};
 
 const BACKLOG: Bounds = Bounds { events: 8, bytes: usize::MAX };
 
@@ -438,6 +440,62 @@ fn what_a_node_cannot_decode_is_told_by_its_number() {
     let mut node = Node { decodes: false, ..Node::with_room(usize::MAX) };
     registry.feed("a@h", &mut node);
     assert_eq!(node.heard, [(1, 1, Heard::Undecodable(11))]);
+}
+
+#[test]
+fn a_watcher_is_told_of_nothing_that_it_says_it_knows() {
+    let mut registry = registry();
+    registry.log().count_to(15);
+    // The store has counted to that, and not told all of it.
+    let begins = Begins::Behind(14);
+    assert_eq!(registry.add(pid("a@h", 1), reference(1), all(), begins), Ok(14));
+    assert_eq!(registry.add(pid("a@h", 2), reference(2), all(), Begins::Now), Ok(10));
+    for number in [12, 14, 15] {
+        registry.happened(number, &encoded(number), Happened::Delete);
+    }
+    let mut node = Node::with_room(usize::MAX);
+    registry.feed("a@h", &mut node);
+    let told = |numbers: &[u64], id| numbers.iter().map(|at| (id, id, Heard::Gone(*at, *at, false))).collect::<Vec<_>>();
+    assert_eq!(node.heard, [told(&[15], 1), told(&[12, 14, 15], 2)].concat());
+}
+
+#[test]
+fn changes_that_bring_their_numbers_have_these_and_come_once() {
+    let watches = Watches::default();
+    watches.begin_behind(10, true);
+    watches.is_on.store(true, Ordering::Relaxed);
+    let (a, b, bytes) = (encoded(1), encoded(2), encoded(7));
+    let commit = |changes: &[(&[u8], Change<'_>)], numbers: &[u64]| {
+        let written = Written { seq: 2, changes, numbers };
+        let write = Committed { written, traits: Traits::none(), revision: 0, confirmed: false, has_ended: false };
+        watches.commit(&write).0
+    };
+    let begin = |id, begins| {
+        let mut state = watches.state.lock();
+        state.registry.add(pid("a@h", id), reference(id), all(), begins)
+    };
+    assert_eq!(begin(1, Begins::Now), Ok(10));
+    let put = Change::Put(Value { revision: 11, ..Value::of(&bytes, Traits::none()) });
+    // Another write of the batch has the number between.
+    assert_eq!(commit(&[(&a, put), (&b, Change::Delete)], &[11, 13]), 13);
+    assert_eq!(commit(&[(&a, put)], &[12]), 13, "what is told already");
+    assert_eq!(commit(&[], &[20]), 20);
+    let mut node = Node::with_room(usize::MAX);
+    watches.state.lock().registry.feed("a@h", &mut node);
+    let told = [Heard::Put(11, 1, Some(7)), Heard::Gone(13, 2, false), Heard::Clear(20)];
+    assert_eq!(node.heard, told.map(|told| (1, 1, told)));
+    assert_eq!(begin(2, Begins::Behind(12)), Ok(12));
+    watches.miss_up_to(30);
+    assert_eq!(commit(&[(&a, Change::Delete)], &[30]), 30);
+    assert_eq!(commit(&[(&a, Change::Delete)], &[31]), 31);
+    let mut node = Node::with_room(usize::MAX);
+    watches.state.lock().registry.feed("a@h", &mut node);
+    assert_eq!(node.heard, [1, 2].map(|id| (id, id, Heard::Overrun)));
+    assert_eq!((begin(3, Begins::Behind(29)), begin(4, Begins::Behind(30))), (Err(Refused::TooOld), Ok(30)));
+    // Where nobody watches the numbers are kept all the same.
+    watches.is_on.store(false, Ordering::Relaxed);
+    assert_eq!((commit(&[(&a, put), (&b, put)], &[40, 42]), commit(&[(&a, put)], &[41])), (42, 42));
+    assert_eq!((begin(5, Begins::Behind(41)), begin(6, Begins::Behind(42))), (Err(Refused::TooOld), Ok(42)));
 }
 
 #[test]

@@ -238,7 +238,7 @@ impl Order {
             all.insert(seq, held);
             let is_too_much = all.len() > HELD_BACK_MAX || bytes > HELD_BACK_BYTES_MAX;
             drop(all);
-            if is_too_much {
+            if is_too_much || !self.is_busy() {
                 self.go_on_behind_gap(show);
             }
             return;
@@ -260,9 +260,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_write_of_another_process_is_not_kept_back_where_nothing_is_under_way() {
+        let order = Order::default();
+        order.begin_behind(4);
+        let mut shown = Vec::new();
+        commit(&order, 6, &mut shown);
+        assert_eq!((shown.as_slice(), order.keeps_back(b"k")), (&[Err(6)][..], false));
+        order.begun();
+        commit(&order, 8, &mut shown);
+        assert!(order.keeps_back(b"k"), "what is missing is under way");
+    }
+
+    #[test]
     fn writes_go_on_in_the_order_of_their_numbers_and_are_known_while_they_are_kept_back() {
         let order = Order::default();
         order.begin_behind(4);
+        (0..4).for_each(|_| order.begun());
         let mut shown = Vec::new();
         let mut commit = |seq: u64, key: &[u8]| {
             let change = if seq == 6 { Change::Delete } else { Change::Put(Value::of(b"v", Traits::V4_NC)) };

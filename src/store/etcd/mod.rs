@@ -99,13 +99,31 @@ pub struct EtcdEngine {
     open: Arc<Open>,
 }
 
-/// The stores that are open, by their ids. Their threads end with it.
+/// The stores that are open. Their threads end with it.
 #[derive(Default)]
-struct Open(Mutex<Vec<(String, EtcdStore)>>);
+struct Open {
+    /// One is opened at a time. Taken before the stores.
+    opening: Mutex<()>,
+    stores: Mutex<Stores>,
+}
+
+#[derive(Default)]
+struct Stores {
+    /// By their ids.
+    all: Vec<(String, EtcdStore)>,
+    /// How often all were closed.
+    closed: u64,
+}
+
+impl Open {
+    fn all(&self) -> Vec<EtcdStore> {
+        self.stores.lock().all.iter().map(|(_, store)| store.clone()).collect()
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.get_mut().iter().for_each(|(_, store)| store.0.close());
+        self.stores.get_mut().all.iter().for_each(|(_, store)| store.0.close());
     }
 }
 
@@ -127,9 +145,10 @@ impl Engine for EtcdEngine {
 
     /// Waits until the store is loaded.
     fn open(&self, names: &[String]) -> Result<EtcdStore, OpenError> {
-        let mut open = self.open.0.lock();
+        let _opening = self.open.opening.lock();
+        let closed = self.open.stores.lock().closed;
         let id = shell::id_of(&self.etcd, &self.prefix, names)?;
-        if let Some((_, store)) = open.iter().find(|(known, _)| *known == id) {
+        if let Some((_, store)) = self.open.stores.lock().all.iter().find(|(known, _)| *known == id) {
             return Ok(store.clone());
         }
         let entries = if self.is_ordered {
@@ -138,7 +157,14 @@ impl Engine for EtcdEngine {
             MemoryStore::within(Arc::default())
         };
         let store = EtcdStore(shell::start(&self.etcd, &self.prefix, &id, entries)?);
-        open.push((id, store.clone()));
+        let mut stores = self.open.stores.lock();
+        if stores.closed != closed {
+            drop(stores);
+            store.0.close();
+            store.0.join();
+            return Err(OpenError::Etcd { reason: "the stores were closed meanwhile".to_owned() });
+        }
+        stores.all.push((id, store.clone()));
         Ok(store)
     }
 
@@ -147,27 +173,39 @@ impl Engine for EtcdEngine {
     }
 
     fn settle(&self, done: Done) {
-        let stores: Vec<EtcdStore> = self.open.0.lock().iter().map(|(_, store)| store.clone()).collect();
-        settle_each(stores, Ok(()), done);
+        let all = Arc::new(Settling(Mutex::new((Ok(()), Some(done)))));
+        for store in self.open.all() {
+            let all = Arc::clone(&all);
+            let settled: Done = Box::new(move |settled| {
+                let (so_far, _) = &mut *all.0.lock();
+                *so_far = so_far.clone().and(settled);
+            });
+            store.0.ask(Vec::new(), Ask::Barrier(settled));
+        }
     }
 
     /// Carries out what waits, for 4 s at most, and ends the threads of all its stores.
     fn close(&self) {
-        let stores = std::mem::take(&mut *self.open.0.lock());
+        let stores = {
+            let stores = &mut *self.open.stores.lock();
+            stores.closed += 1;
+            std::mem::take(&mut stores.all)
+        };
         stores.iter().for_each(|(_, store)| store.0.close());
         stores.iter().for_each(|(_, store)| store.0.join());
     }
 }
 
-/// Waits for one store after the other.
-fn settle_each(mut stores: Vec<EtcdStore>, so_far: Result<(), StoreError>, done: Done) {
-    let Some(store) = stores.pop() else { return done(so_far) };
-    let then = store.clone();
-    let next: Done = Box::new(move |settled| {
-        drop(then);
-        settle_each(stores, so_far.and(settled), done);
-    });
-    store.0.ask(Vec::new(), Ask::Barrier(next));
+/// What the stores have answered so far, all at the same time. The last of them answers all, as it lets go of this.
+struct Settling(Mutex<(Result<(), StoreError>, Option<Done>)>);
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        let (so_far, done) = self.0.get_mut();
+        if let Some(done) = done.take() {
+            done(so_far.clone());
+        }
+    }
 }
 
 impl fmt::Debug for EtcdEngine {

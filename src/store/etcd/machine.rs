@@ -192,7 +192,19 @@ pub(super) struct Machine {
     decides_next: bool,
     /// The next batch moves the mark, even where it writes nothing.
     moves_next: bool,
+    said: Said,
     outputs: Vec<Output>,
+}
+
+/// What is in the log already, until it is over.
+#[derive(Default)]
+struct Said {
+    /// Entries that cannot be read.
+    unreadable: bool,
+    /// A watch that cannot go on.
+    lost: bool,
+    /// Writes that are refused.
+    refused: bool,
 }
 
 impl Machine {
@@ -216,6 +228,7 @@ impl Machine {
             careful_up_to: 0,
             decides_next: false,
             moves_next: false,
+            said: Said::default(),
             outputs: vec![Output::Load],
         }
     }
@@ -282,8 +295,8 @@ impl Machine {
             // Or it is loaded anew already.
             Input::Lost(error) if matches!(self.reading, Reading::Following) => {
                 let is_compacted = matches!(error, Error::Compacted { .. });
-                if !is_compacted {
-                    tracing::error!(%error, "etcd refuses a store's watch; the store is loaded anew");
+                if !is_compacted && !std::mem::replace(&mut self.said.lost, true) {
+                    tracing::error!(%error, "a store's watch of etcd cannot go on; the store is loaded anew");
                 }
                 self.reading = Reading::LoadAt(if is_compacted { now } else { now + LOAD_PAUSE });
             }

@@ -296,6 +296,7 @@ pub(super) fn start(
         machine,
         poked,
         opened: Some(opened),
+        has_said_not_loaded: false,
         call: None,
         look: None,
         load: None,
@@ -325,6 +326,7 @@ struct Shell {
     machine: Machine,
     poked: Receiver<()>,
     opened: Option<Sender<Result<(), Error>>>,
+    has_said_not_loaded: bool,
     call: Option<(u64, Work<Result<TxnResponse, Error>>)>,
     look: Option<Work<Result<i64, Error>>>,
     load: Option<Work<(Pages, Page)>>,
@@ -474,13 +476,16 @@ impl Shell {
                     self.load = Some(next_page(self.etcd.pages(range)));
                 }
                 Output::Watch(revision) => {
+                    self.has_said_not_loaded = false;
                     let (key, range_end) = self.layout.all();
                     let options = WatchOptions { range_end, ..WatchOptions::key(key) };
                     self.watch = Some(next_event(self.etcd.watch(options.from_revision(revision))));
                 }
                 Output::Opened => self.say_opened(Ok(())),
                 Output::NotLoaded(error) => {
-                    tracing::warn!(%error, "a store of etcd was not loaded; it is tried again");
+                    if !std::mem::replace(&mut self.has_said_not_loaded, true) {
+                        tracing::warn!(%error, "a store of etcd was not loaded; it is tried again and again");
+                    }
                     self.say_opened(Err(error));
                 }
                 Output::Tell(asked, result) => {

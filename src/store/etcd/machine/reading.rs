@@ -33,7 +33,8 @@ impl Machine {
             return;
         };
         let Load { staged, notes, unreadable, mark, marks } = *load;
-        say_unreadable(&unreadable);
+        self.say_unreadable(&unreadable);
+        self.said.lost = false;
         self.old_marks = old_marks(marks);
         // Before it, so that no entry has a higher revision than the store has counted to.
         self.table.set_applied(revision);
@@ -123,7 +124,7 @@ impl Machine {
                 places = Places::read(layout::read_mark(&kv.value).1);
             }
         }
-        say_unreadable(&unreadable);
+        self.say_unreadable(&unreadable);
         let number = own_mark.filter(|(_, is_put)| *is_put).map(|(number, _)| number);
         if number.is_some() && number == self.flight().map(|flight| flight.number) {
             self.finish(revision, true);
@@ -142,7 +143,10 @@ impl Machine {
                 None => _ = self.notes.remove(&name),
             }
         }
-        self.unreadable.retain(|key| !changes.contains_key(key));
+        if !self.unreadable.is_empty() {
+            changes.keys().for_each(|key| _ = self.unreadable.remove(key));
+        }
+        self.said.unreadable &= !self.unreadable.is_empty() || !unreadable.is_empty();
         self.unreadable.extend(unreadable);
         self.apply_of_others(revision, changes.into_iter().collect(), places.as_ref());
         self.come_to(revision);
@@ -173,6 +177,14 @@ impl Machine {
         self.outputs.extend(told.map(Output::TellOfOther));
     }
 
+    /// Such entries are of other programs, or of a newer version.
+    fn say_unreadable(&mut self, keys: &BTreeSet<Key>) {
+        let Some(first) = keys.first().filter(|_| !self.said.unreadable) else { return };
+        self.said.unreadable = true;
+        let (first, count) = (String::from_utf8_lossy(first), keys.len());
+        tracing::error!(%first, count, "etcd has entries that no kvnode of this version has written: they are not shown");
+    }
+
     /// All up to this revision is in the table.
     pub(super) fn come_to(&mut self, revision: i64) {
         self.table.set_applied(revision);
@@ -196,12 +208,4 @@ fn old_marks(marks: BTreeMap<i64, Bytes>) -> Vec<Bytes> {
     }
     let old = marks.len() - MARKS_MAX / 2;
     marks.into_values().take(old.min(OLD_MARKS_MAX)).collect()
-}
-
-/// Such entries are of other programs, or of a newer version.
-fn say_unreadable(keys: &BTreeSet<Key>) {
-    if let Some(first) = keys.first() {
-        let (first, count) = (String::from_utf8_lossy(first), keys.len());
-        tracing::error!(%first, count, "etcd has entries that no kvnode of this version has written: they are not shown");
-    }
 }

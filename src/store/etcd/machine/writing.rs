@@ -9,7 +9,7 @@ use super::{Flight, Machine, Output, PATIENCE, Reading, Sends, Stage, Writing};
 use crate::etcd::Error;
 use crate::etcd::message::{Bytes, OpResponse, TxnRequest, TxnResponse};
 use crate::store::etcd::ask::{Ask, Asked, Changes, Key, Kind, Outcome, Wrote};
-use crate::store::etcd::batch::{Added, Batch, Carried, Does, delete, looks, void};
+use crate::store::etcd::batch::{Added, BATCH_BYTES, Batch, Bounds, Carried, Does, delete, looks, void};
 use crate::store::etcd::layout;
 use crate::store::{OwnedValue, StoreError};
 
@@ -45,8 +45,11 @@ impl Machine {
                 self.bounds.batch_bytes /= 2;
                 self.requeue();
             }
-            Err(Error::TooLarge { .. }) => {
-                let bytes_max = self.bounds.bytes_max(&self.layout, 1) as u64;
+            Err(Error::TooLarge { bytes, bytes_max }) => {
+                // etcd does not tell its own bound: it is less than this request.
+                let refused = bytes_max.unwrap_or(bytes.saturating_sub(1));
+                let bounds = Bounds { request_bytes: refused.min(self.bounds.request_bytes), ..self.bounds };
+                let bytes_max = bounds.bytes_max(&self.layout, 1) as u64;
                 self.fail(&StoreError::TooLarge(bytes_max));
             }
             Err(error) if is_for_long(&error) => self.refused(&error),
@@ -56,7 +59,9 @@ impl Machine {
 
     fn refused(&mut self, error: &Error) {
         let is_refused = matches!(error, Error::Refused { .. });
-        tracing::error!(%error, "etcd refuses a store's writes");
+        if !std::mem::replace(&mut self.said.refused, true) {
+            tracing::error!(%error, "etcd refuses a store's writes");
+        }
         self.fail(&StoreError::Io(if is_refused { "einval" } else { "eacces" }));
     }
 
@@ -197,6 +202,9 @@ impl Machine {
         let Writing::Flying(flight) = std::mem::replace(&mut self.writing, Writing::Idle) else { return };
         self.mark = revision;
         self.number += 2;
+        self.said.refused = false;
+        // It was halved while etcd took less.
+        self.bounds.batch_bytes = (self.bounds.batch_bytes + self.bounds.batch_bytes / 16).min(BATCH_BYTES);
         self.table.set_applied(if applies { revision } else { 0 });
         self.carry_out(flight.writes, revision, applies);
     }

@@ -83,7 +83,7 @@
 //! - [`epmd`]: client and daemon, and the addresses of hosts.
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`handle`]: a store as its Rust callers see it, with the types of their keys and values.
-//! - `etcd`: a client of etcd, which knows nothing of the others; the stores of `store::etcd` use it.
+//! - `etcd`: a client of etcd, which knows nothing of the others. [`store`] uses it, in `store::etcd` alone.
 //! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.
 //! - [`config`]: every limit, interval and default that a user may want otherwise.
 //! - [`cli`]: what a person types and reads.

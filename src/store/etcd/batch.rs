@@ -7,14 +7,14 @@
 //! ```
 //!
 //! So a batch is done once or never, however often it is sent: the second time the mark is another. And the mark tells whether the batch is
-//! done. Without decisions only the mark can fail it. A batch that writes nothing leaves the mark, unless its decisions were wrong. A writer makes its mark before its first batch: the absence of a mark is a condition
-//! that could hold twice.
+//! done. Without decisions only the mark can fail it. A batch that writes nothing leaves the mark, unless its decisions were wrong. A
+//! writer makes its mark before its first batch: the absence of a mark is a condition that could hold twice.
 //!
 //! etcd takes a key once in a transaction. Of several writes of one key the last one goes there; a decision sees the values that earlier
-//! writes of the batch have made. A value of the same batch has no revision yet, and is shown with the highest revision that there is, which no caller
-//! can expect. A decision to keep such a value may tell its revision to the caller, and so waits for the next batch. So does the deletion of a key that the batch
-//! puts: where the key was not there before, etcd would show nothing of it, and a watcher that was told of the put would not learn at another process
-//! that the key is gone.
+//! writes of the batch have made. A value of the same batch has no revision yet, and is shown with the highest revision that there is,
+//! which no caller can expect. A decision to keep such a value may tell its revision to the caller, and so waits for the next batch. So
+//! does the deletion of a key that the batch puts: where the key was not there before, etcd would show nothing of it, and a watcher that
+//! was told of the put would not learn at another process that the key is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -372,7 +372,7 @@ fn moved(layout: &Layout, (number, behind): (u64, &[u8]), mark: i64) -> TxnReque
 
 /// The same conditions on keys, of a batch that writes nothing: the mark stays. It reads the mark, as etcd has a transaction without
 /// operations answered by a member that may be behind.
-pub(super) fn looks(batch: TxnRequest) -> TxnRequest {
+pub(super) fn verify(batch: TxnRequest) -> TxnRequest {
     let compare: Vec<Compare> = batch.compare.into_iter().skip(1).collect();
     let mark = batch.success.into_iter().find_map(|op| match op.request {
         Some(Op::Put(mark)) => Some(mark.key),

@@ -59,6 +59,14 @@
 //! error `system_limit`. A load is read in pages of about 1 MiB into a table beside the old one. What the watch brings is bounded by
 //! the client ([`Config`](crate::etcd::Config)).
 //!
+//! While all is loaded anew nothing is written: what is asked waits, and past 4 s is [`Unavailable`](StoreError::Unavailable).
+//!
+//! # After a restore of etcd
+//!
+//! A cluster that is restored from a snapshot counts revisions on from that of the snapshot. A process that goes on would wait for
+//! revisions that it knows already, and take others' writes for these: **end all processes that have the store before etcd is restored**, and start
+//! them behind it. Numbers that watchers have seen since the snapshot are none of the restored store: its watchers begin anew.
+//!
 //! # For the server
 //!
 //! It hands the store a callback for the writes of other processes, and counts on from the number that it gets then
@@ -219,7 +227,7 @@ impl fmt::Debug for EtcdEngine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtcdState {
     /// All entries are being read: for the first time, or because the watch was cut for longer than etcd remembers. Readers see the entries of
-    /// before.
+    /// before until the load takes their place; then they wait while the differences are told.
     Loading,
     /// The watch brings each write.
     Following,

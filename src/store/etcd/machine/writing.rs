@@ -9,7 +9,7 @@ use super::{Flight, Machine, Output, PATIENCE, Reading, Sends, Stage, Writing};
 use crate::etcd::Error;
 use crate::etcd::message::{Bytes, OpResponse, TxnRequest, TxnResponse};
 use crate::store::etcd::ask::{Ask, Asked, Changes, Key, Kind, Outcome, Wrote};
-use crate::store::etcd::batch::{Added, BATCH_BYTES, Batch, Bounds, Carried, Does, delete, looks, void};
+use crate::store::etcd::batch::{Added, BATCH_BYTES, Batch, Bounds, Carried, Does, delete, verify, void};
 use crate::store::etcd::layout;
 use crate::store::{OwnedValue, StoreError};
 
@@ -26,7 +26,7 @@ impl Machine {
         }
         let is_void = flight.sends == Sends::Void;
         if flight.sends == Sends::Reads {
-            return self.looked(result, now);
+            return self.verified(result, now);
         }
         match result {
             Ok(response) => self.responded(&response, is_void, now),
@@ -66,7 +66,7 @@ impl Machine {
     }
 
     /// Decisions to keep what is there are right, or not. Nothing was written: what is not known is asked again.
-    fn looked(&mut self, result: Result<TxnResponse, Error>, now: Duration) {
+    fn verified(&mut self, result: Result<TxnResponse, Error>, now: Duration) {
         match result {
             Ok(response) if response.succeeded => {
                 let Writing::Flying(flight) = std::mem::replace(&mut self.writing, Writing::Idle) else {
@@ -375,7 +375,7 @@ impl Machine {
         let last = writes.iter().filter_map(|carried| carried.asked.as_ref()).map(|asked| asked.at).max();
         let limit = (last.unwrap_or(now) + PATIENCE).saturating_sub(now).max(PAUSE);
         if !moves {
-            return self.send(writes, looks(request), limit, Sends::Reads);
+            return self.send(writes, verify(request), limit, Sends::Reads);
         }
         if self.mark == 0 {
             // The absence of a mark is a condition that could hold twice: the batch goes when there is a mark.

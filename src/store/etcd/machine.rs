@@ -45,6 +45,8 @@ use crate::store::{MemoryStore, Store, StoreError};
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// Between two loads of which the first has failed.
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
+/// Keys that readers of these alone wait for while the differences of a load are told. Where there are more all readers wait.
+const CHANGED_MAX: usize = 64 << 10;
 
 /// What comes in.
 #[derive(Debug)]
@@ -267,6 +269,17 @@ impl Machine {
     /// of another process.
     pub(super) fn given_up(&self) -> (Vec<Key>, bool) {
         self.flight().map(|flight| flight.written_by(|carried| carried.asked.is_none())).unwrap_or_default()
+    }
+
+    /// The keys that the load changes which is whole now, and whether these are all keys.
+    pub(super) fn changed_by_load(&self) -> (Vec<Key>, bool) {
+        let Reading::Loading(load) = &self.reading else { return Default::default() };
+        let keys = self.is_open.then(|| self.table.changed_by(&load.staged, CHANGED_MAX)).flatten();
+        let Some(mut keys) = keys else { return (Vec::new(), true) };
+        // What is done of a batch on its way is told of, too.
+        let (written, is_clear) = self.flight().map(Flight::written).unwrap_or_default();
+        keys.extend(written);
+        (keys, is_clear)
     }
 
     fn flight(&self) -> Option<&Flight> {

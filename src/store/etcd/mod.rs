@@ -227,7 +227,7 @@ impl fmt::Debug for EtcdEngine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtcdState {
     /// All entries are being read: for the first time, or because the watch was cut for longer than etcd remembers. Readers see the entries of
-    /// before until the load takes their place; then they wait while the differences are told.
+    /// before until the load takes their place; then those of keys that differ wait until that is told.
     Loading,
     /// The watch brings each write.
     Following,

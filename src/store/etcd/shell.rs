@@ -426,8 +426,9 @@ impl Shell {
     /// A change that comes into the table without a completion is not read until it is told of.
     fn announce(&self, input: &Input) -> Option<Place> {
         let mut keys = Vec::new();
-        let mut is_clear = matches!(input, Input::Loaded(_));
+        let mut is_clear = false;
         match input {
+            Input::Loaded(_) => (keys, is_clear) = self.machine.changed_by_load(),
             Input::Changes(events) => {
                 let applied = self.shared.table.applied();
                 for event in events.iter().filter(|event| event.revision() > applied) {

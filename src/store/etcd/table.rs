@@ -99,20 +99,22 @@ impl Table {
         self.entries.replace(with)
     }
 
+    /// The keys that a fresh load changes where it takes the place of the entries; `None`: they are more than `max`.
+    pub(super) fn changed_by(&self, load: &MemoryStore, max: usize) -> Option<Vec<Key>> {
+        let (mut keys, mut is_over) = (Vec::new(), false);
+        each_difference(&self.entries, load, |key, _| {
+            is_over |= keys.len() >= max;
+            if !is_over {
+                keys.push(key);
+            }
+        });
+        (!is_over).then_some(keys)
+    }
+
     /// The differences to the former entries, and the values of these keys, in parts.
     pub(super) fn differs(&self, before: &MemoryStore, keys: Vec<Key>) -> Vec<Wrote> {
         let mut differs = Changes::new();
-        for part in 0..self.entries.parts() {
-            // The two have each key in the same part.
-            let mut known = BTreeMap::new();
-            each(before, part, |key, value| _ = known.insert(Key::from(key), value.revision));
-            each(&self.entries, part, |key, value| {
-                if known.remove(key) != Some(value.revision) {
-                    differs.push((key.into(), Some(value.to_owned())));
-                }
-            });
-            differs.extend(known.into_keys().map(|key| (key, None)));
-        }
+        each_difference(before, &self.entries, |key, value| differs.push((key, value.map(Value::to_owned))));
         let known: BTreeSet<Key> = differs.iter().map(|(key, _)| Arc::clone(key)).collect();
         let again =
             keys.into_iter().collect::<BTreeSet<Key>>().into_iter().filter(|key| !known.contains(key));
@@ -167,6 +169,21 @@ impl PendingMany for Never {
     }
 
     fn done(self: Box<Self>, _result: Result<Option<crate::store::Written<'_>>, StoreError>) {}
+}
+
+/// Shows the keys that are not the same in both, with what they have after.
+fn each_difference(before: &MemoryStore, after: &MemoryStore, mut show: impl FnMut(Key, Option<Value<'_>>)) {
+    for part in 0..after.parts() {
+        // The two have each key in the same part.
+        let mut known = BTreeMap::new();
+        each(before, part, |key, value| _ = known.insert(Key::from(key), value.revision));
+        each(after, part, |key, value| {
+            if known.remove(key) != Some(value.revision) {
+                show(key.into(), Some(value));
+            }
+        });
+        known.into_keys().for_each(|key| show(key, None));
+    }
 }
 
 /// Shows the entries of a part.

@@ -455,8 +455,17 @@ impl World {
                 self.handle(node, Input::Page(entries));
             }
             Some(revision) => {
-                self.nodes[node].load = None;
+                let its = &mut self.nodes[node];
+                its.load = None;
+                let (changed, is_all) = its.machine.changed_by_load();
+                assert!(its.is_open || is_all);
+                let before = held(&its.table);
                 self.handle(node, Input::Loaded(revision));
+                let after = held(&self.nodes[node].table);
+                let differs = before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key));
+                for key in differs.filter(|_| !is_all) {
+                    assert!(changed.iter().any(|changed| **changed == **key), "a reader of it waits");
+                }
             }
         }
     }

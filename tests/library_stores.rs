@@ -215,7 +215,10 @@ fn a_watcher_goes_on_at_another_node_of_a_store_in_etcd_and_keys_end_without_the
     );
     beam.check("Enum.all?(here, &(elem(&1, 1) == :last or goes_on.(second, there, elem(&1, 0))))", "true");
     beam.check("Enum.all?(there, &(elem(&1, 1) == :last or goes_on.(first, here, elem(&1, 0))))", "true");
-    beam.check("{:error, :too_old} = GenServer.call(first, {:watch, from: begun - 1000})", "{:error, :too_old}");
+    beam.check(
+        "{:error, :too_old} = GenServer.call(first, {:watch, from: begun - 1000})",
+        "{:error, :too_old}",
+    );
     // A key ends: the node that wrote it is gone by then.
     beam.run("{:ok, ends, _} = GenServer.call(second, {:watch, []})");
     beam.check("GenServer.call(first, {:put, :short, 1, ttl: 1500})", ":ok");
@@ -223,7 +226,10 @@ fn a_watcher_goes_on_at_another_node_of_a_store_in_etcd_and_keys_end_without_the
     block_on(first.stop());
     engines[0].close();
     beam.check("receive do {:kvnode, ^ends, {_, :put, key, _}} -> key after 5000 -> nil end", ":short");
-    beam.check("receive do {:kvnode, ^ends, {_, how, key}} -> {how, key} after 10_000 -> nil end", "{:expire, :short}");
+    beam.check(
+        "receive do {:kvnode, ^ends, {_, how, key}} -> {how, key} after 10_000 -> nil end",
+        "{:expire, :short}",
+    );
     block_on(second.stop());
     engines[1].close();
 }

@@ -178,7 +178,8 @@ fn each_change_has_the_number_that_it_has_at_its_writer_in_all_processes() {
         let changes = changes.chain(wrote.changes.is_empty().then_some(None));
         wrote.numbers.iter().copied().zip(changes).collect()
     };
-    let written: Vec<Wrote> = answers.into_iter().map(|answer| answer.recv().unwrap().unwrap().unwrap()).collect();
+    let written: Vec<Wrote> =
+        answers.into_iter().map(|answer| answer.recv().unwrap().unwrap().unwrap()).collect();
     let written: Vec<_> = written.iter().flat_map(of).collect();
     assert!(written.is_sorted_by(|(one, _), (other, _)| one < other), "{written:?}");
     catch_up(&there);

@@ -424,9 +424,16 @@ mod tests {
         assert_eq!([13, 16].map(|seq| since(&log, seq)), [Some(vec![15, 18]), Some(vec![18])]);
         assert_eq!([18, 20].map(|seq| since(&log, seq)), [Some(vec![]), Some(vec![])]);
         push(&mut log, 25);
-        assert_eq!((since(&log, 11), since(&log, 12), since(&log, 23)), (None, Some(vec![15, 18, 25]), Some(vec![25])));
+        assert_eq!(
+            (since(&log, 11), since(&log, 12), since(&log, 23)),
+            (None, Some(vec![15, 18, 25]), Some(vec![25]))
+        );
         log.cut();
-        assert_eq!((log.last(), since(&log, 24)), (25, None), "no number is taken that another store may give");
+        assert_eq!(
+            (log.last(), since(&log, 24)),
+            (25, None),
+            "no number is taken that another store may give"
+        );
     }
 
     #[test]

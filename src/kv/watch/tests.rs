@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
-use super::{WantedPage, Watches};
 use super::log::{Bounds, Happened, Told};
 use super::registry::{Begins, Fed, Output, Refused, Registry, SHOWING_MAX, SHOWN_BYTES_MAX, WATCHERS_MAX};
 use super::watcher::{Page, Wants};
+use super::{WantedPage, Watches};
 use crate::etf::order::TermRange;
 use crate::etf::pattern::Pattern;
 use crate::etf::{Pid, Reference, SharedBytes, TermView, TermWriter, Traits, encode};
@@ -455,7 +455,9 @@ fn a_watcher_is_told_of_nothing_that_it_says_it_knows() {
     }
     let mut node = Node::with_room(usize::MAX);
     registry.feed("a@h", &mut node);
-    let told = |numbers: &[u64], id| numbers.iter().map(|at| (id, id, Heard::Gone(*at, *at, false))).collect::<Vec<_>>();
+    let told = |numbers: &[u64], id| {
+        numbers.iter().map(|at| (id, id, Heard::Gone(*at, *at, false))).collect::<Vec<_>>()
+    };
     assert_eq!(node.heard, [told(&[15], 1), told(&[12, 14, 15], 2)].concat());
 }
 
@@ -467,7 +469,8 @@ fn changes_that_bring_their_numbers_have_these_and_come_once() {
     let (a, b, bytes) = (encoded(1), encoded(2), encoded(7));
     let commit = |changes: &[(&[u8], Change<'_>)], numbers: &[u64]| {
         let written = Written { seq: 2, changes, numbers };
-        let write = Committed { written, traits: Traits::none(), revision: 0, confirmed: false, has_ended: false };
+        let write =
+            Committed { written, traits: Traits::none(), revision: 0, confirmed: false, has_ended: false };
         watches.commit(&write).0
     };
     let begin = |id, begins| {
@@ -490,6 +493,7 @@ fn changes_that_bring_their_numbers_have_these_and_come_once() {
     assert_eq!(commit(&[(&a, Change::Delete)], &[31]), 31);
     let mut node = Node::with_room(usize::MAX);
     watches.state.lock().registry.feed("a@h", &mut node);
+    node.heard.sort_unstable_by_key(|(id, ..)| *id);
     assert_eq!(node.heard, [1, 2].map(|id| (id, id, Heard::Overrun)));
     assert_eq!((begin(3, Begins::Behind(29)), begin(4, Begins::Behind(30))), (Err(Refused::TooOld), Ok(30)));
     // Where nobody watches the numbers are kept all the same.

@@ -107,12 +107,15 @@ impl Places {
 /// The changes of a revision as the writes that made them, with their numbers. Of a program that says nothing of places the changes are
 /// numbered in one way by all that read them. `Err`: they are more than there are numbers, as of a deletion of many keys by
 /// another program.
-pub(super) fn writes(revision: i64, changes: Changes, places: Option<&Places>) -> Result<Vec<Wrote>, Changes> {
+pub(super) fn writes(
+    revision: i64,
+    changes: Changes,
+    places: Option<&Places>,
+) -> Result<Vec<Wrote>, Changes> {
     let spot = |key: &Key, value: &Option<OwnedValue>| {
-        let of_value = value.as_ref().map(|value| Spot {
-            write: value.revision & (PLACES_MAX as u64 - 1),
-            ..Spot::default()
-        });
+        let of_value = value
+            .as_ref()
+            .map(|value| Spot { write: value.revision & (PLACES_MAX as u64 - 1), ..Spot::default() });
         places.and_then(|places| places.spot(key)).or(of_value)
     };
     let mut spotted: Vec<(Option<Spot>, Key, Option<OwnedValue>)> =

@@ -523,7 +523,9 @@ struct Ends(Arc<Shared>);
 impl Drop for Ends {
     fn drop(&mut self) {
         if thread::panicking() {
-            tracing::error!("a store's thread has ended by a panic (a bug: please report it): nothing is written any more");
+            tracing::error!(
+                "a store's thread has ended by a panic (a bug: please report it): nothing is written any more"
+            );
             self.0.set_state(EtcdState::Cut, &"the store's thread has ended");
         }
         self.0.close();

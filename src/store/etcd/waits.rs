@@ -292,7 +292,9 @@ mod tests {
         waits.push(&place(2, &[], true));
         waits.push(&place(3, &["a"], false));
         (0..READS_MAX - 2).for_each(|_| assert!(is_kept(waits.read_later(b"a", read))));
-        assert!(is_kept(waits.read_later(b"b", read)) && is_kept(waits.read_many_later(&[b"a", b"b"], read_many)));
+        assert!(
+            is_kept(waits.read_later(b"b", read)) && is_kept(waits.read_many_later(&[b"a", b"b"], read_many))
+        );
         assert!(matches!(waits.read_later(b"a", read), Later::TooMany(_)));
         assert!(matches!(waits.read_later(b"c", read), Later::TooMany(_)), "behind the clear");
         assert!(matches!(waits.read_many_later(&[b"a"], read_many), Later::TooMany(_)));

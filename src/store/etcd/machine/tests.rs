@@ -331,7 +331,8 @@ impl World {
                 Output::Opened => {
                     node.is_open = true;
                     node.followed = held(&node.table);
-                    node.events = Events { base: (node.table.revision(), held(&node.table)), told: Vec::new() };
+                    node.events =
+                        Events { base: (node.table.revision(), held(&node.table)), told: Vec::new() };
                 }
                 Output::NotLoaded(_) => {}
                 Output::Tell(asked, result) => {
@@ -462,7 +463,8 @@ impl World {
                 let before = held(&its.table);
                 self.handle(node, Input::Loaded(revision));
                 let after = held(&self.nodes[node].table);
-                let differs = before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key));
+                let differs =
+                    before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key));
                 for key in differs.filter(|_| !is_all) {
                     assert!(changed.iter().any(|changed| **changed == **key), "a reader of it waits");
                 }
@@ -695,7 +697,8 @@ fn removals_of_ended_keys_that_another_process_removes_too_hold_nothing_up_and_a
     (0..2).for_each(|_| world.deliver(0));
     world.show(1, usize::MAX);
     // Both remove all, and one counts besides.
-    let removals: Vec<[u64; 2]> = (1..20).map(|key| [0, 1].map(|node| world.ask(node, &[key], expire()))).collect();
+    let removals: Vec<[u64; 2]> =
+        (1..20).map(|key| [0, 1].map(|node| world.ask(node, &[key], expire()))).collect();
     let count = world.count(1, 0);
     (0..2).for_each(|_| world.deliver(0));
     world.deliver(1);
@@ -907,7 +910,10 @@ fn a_decision_that_panics_fails_and_nothing_else_does() {
     let behind = world.count(0, 1);
     (0..2).for_each(|_| world.deliver(0));
     assert!([first, before, behind].iter().all(|number| world.nodes[0].told(*number) == WROTE));
-    assert_eq!(panicked.map(|number| world.nodes[0].told(number)), [(); 2].map(|()| Some(Err(StoreError::Io("eio")))));
+    assert_eq!(
+        panicked.map(|number| world.nodes[0].told(number)),
+        [(); 2].map(|()| Some(Err(StoreError::Io("eio"))))
+    );
     world.heal();
 }
 

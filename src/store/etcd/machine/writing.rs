@@ -146,7 +146,8 @@ impl Machine {
             && decided
         {
             // Another process removes the same keys, perhaps. Removals that are left out are asked for again, and hold no decision up.
-            let is_expiry = |asked: &mut Asked| matches!(&asked.ask, Ask::Update(update) if update.is_expiry());
+            let is_expiry =
+                |asked: &mut Asked| matches!(&asked.ask, Ask::Update(update) if update.is_expiry());
             let left_out = flight.writes.iter_mut().filter_map(|carried| carried.asked.take_if(is_expiry));
             self.outputs.extend(left_out.map(|asked| Output::Tell(asked, Ok(Outcome::Kept))));
         }

@@ -202,7 +202,7 @@ fn a_watcher_goes_on_at_another_node_of_a_store_in_etcd_and_keys_end_without_the
          end",
     );
     beam.run("{here, there} = {told.(told, at_first, []), told.(told, at_second, [])}");
-    beam.check("length(here) > 100 and there -- here == []", "true");
+    beam.check("{length(here) > 100, Enum.take(there -- here, 4)}", "{true, []}");
     beam.check("here == here |> Enum.uniq_by(&elem(&1, 0)) |> Enum.sort_by(&elem(&1, 0))", "true");
     // A watcher is cut off behind each of them at one node, and goes on at the other one.
     beam.run(

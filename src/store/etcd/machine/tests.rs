@@ -150,6 +150,34 @@ impl PendingMany for Count {
     fn done(self: Box<Self>, _result: Result<Option<Written<'_>>, StoreError>) {}
 }
 
+/// Puts or deletes each of several keys, or leaves it as it is, whatever is there.
+struct Mixed(u8);
+
+impl UpdateMany for Mixed {
+    fn looks(&self) -> bool {
+        false
+    }
+
+    fn decide(&mut self, present: &[Option<Value<'_>>], change: &mut dyn FnMut(usize, Change<'_>)) {
+        let bytes = term(self.0.into());
+        for at in 0..present.len() {
+            match self.0 >> (2 * at) & 3 {
+                0 => change(at, Change::Delete),
+                1 => {}
+                _ => change(at, Change::Put(Value::of(&bytes, Traits::none()))),
+            }
+        }
+    }
+}
+
+impl PendingMany for Mixed {
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn done(self: Box<Self>, _result: Result<Option<Written<'_>>, StoreError>) {}
+}
+
 /// Keeps what is there.
 struct Keep;
 
@@ -395,16 +423,22 @@ impl World {
     /// The answer is lost: to what was done, or what may be done later, or never.
     fn lose(&mut self, node: usize, how: u8) {
         let Some((number, request)) = self.nodes[node].call.take() else { return };
-        match how % 4 {
-            0 => drop(self.etcd.txn(&request)),
+        match how % 8 {
+            0 | 7 => drop(self.etcd.txn(&request)),
             1 => self.late.push(request),
             2 => {
                 drop(self.etcd.txn(&request));
                 // Sent twice by the client.
                 self.late.push(request);
             }
-            _ => {
-                let error = Error::Unavailable { reason: String::new() };
+            // It was surely not done by this.
+            how => {
+                let error = match how {
+                    3 => Error::Unavailable { reason: String::new() },
+                    4 => Error::LeaderLost,
+                    5 => Error::NoSpace,
+                    _ => Error::TooLarge { bytes: 9, bytes_max: None },
+                };
                 return self.handle(node, Input::Answered(number, Err(error)));
             }
         }
@@ -557,7 +591,8 @@ impl Node {
     }
 
     fn note(&mut self, asked: &Asked, result: &Result<Outcome, StoreError>) {
-        if !matches!(asked.ask, Ask::Update(_) | Ask::UpdateMany(_)) {
+        // The first keys are counters.
+        if asked.keys.iter().any(|key| **key >= *term(COUNTERS)) {
             return;
         }
         let counts = match result {
@@ -937,7 +972,8 @@ fn run(steps: Vec<Step>, clears: bool) -> Result<(), TestCaseError> {
                     Ask::UpdateMany(Box::new(Count(Vec::new()))),
                 )
             }
-            7..=9 => _ = world.ask(node, &[plain], put_of(how.into())),
+            7 | 8 => _ = world.ask(node, &[plain], put_of(how.into())),
+            9 => _ = world.ask(node, &[12, 10, 11], Ask::UpdateMany(Box::new(Mixed(how)))),
             10 => _ = world.ask(node, &[plain], Ask::Delete(Box::new(|_| {}))),
             11 if clears => _ = world.ask(node, &[], Ask::Clear(Box::new(|_| {}))),
             11 if how % 2 == 0 => _ = world.ask(node, &[plain], expire()),
@@ -963,6 +999,9 @@ fn run(steps: Vec<Step>, clears: bool) -> Result<(), TestCaseError> {
                     _ => (world.nodes[0].layout.entry(&term(plain)), Some(value)),
                 };
                 world.etcd.write(key, value);
+            }
+            46 if how % 8 == 0 && world.nodes[node].watch.is_some() => {
+                world.handle(node, Input::Lost(Error::AnswerTooLarge { bytes_max: 1 }));
             }
             _ => world.elapse(Duration::from_millis(1 << (how % 10))),
         }

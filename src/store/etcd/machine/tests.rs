@@ -906,6 +906,26 @@ fn what_another_program_puts_in_the_place_of_the_mark_keeps_no_write_up() {
     }
 }
 
+#[test]
+fn what_cannot_be_read_is_decided_on_by_nothing_and_mended_by_what_looks_at_nothing() {
+    let mut world = World::open(2);
+    let key = world.nodes[0].layout.entry(&term(12));
+    world.etcd.write(key, Some(Bytes::from_static(b"no head")));
+    (0..2).for_each(|node| world.show(node, usize::MAX));
+    let refused = [
+        world.count(0, 12),
+        world.ask(0, &[11, 12], Ask::UpdateMany(Box::new(Count(Vec::new())))),
+    ];
+    // The first key is put, and so are the others.
+    let mends = world.ask(0, &[12, 10, 11], Ask::UpdateMany(Box::new(Mixed(0x3f))));
+    (0..2).for_each(|_| world.deliver(0));
+    let damaged = Some(Err(StoreError::Io("damaged")));
+    assert_eq!(refused.map(|number| world.nodes[0].told(number)), [damaged.clone(), damaged]);
+    assert_eq!(world.nodes[0].told(mends), WROTE);
+    world.heal();
+    assert_eq!(world.nodes[1].table.entries.len(), 3);
+}
+
 /// A decision that panics.
 struct Panics;
 

@@ -912,10 +912,7 @@ fn what_cannot_be_read_is_decided_on_by_nothing_and_mended_by_what_looks_at_noth
     let key = world.nodes[0].layout.entry(&term(12));
     world.etcd.write(key, Some(Bytes::from_static(b"no head")));
     (0..2).for_each(|node| world.show(node, usize::MAX));
-    let refused = [
-        world.count(0, 12),
-        world.ask(0, &[11, 12], Ask::UpdateMany(Box::new(Count(Vec::new())))),
-    ];
+    let refused = [world.count(0, 12), world.ask(0, &[11, 12], Ask::UpdateMany(Box::new(Count(Vec::new()))))];
     // The first key is put, and so are the others.
     let mends = world.ask(0, &[12, 10, 11], Ask::UpdateMany(Box::new(Mixed(0x3f))));
     (0..2).for_each(|_| world.deliver(0));

@@ -161,8 +161,8 @@ impl Watches {
         (registry.log().last(), registry.announce())
     }
 
-    /// The same of a store whose changes bring their numbers. Such as are known by their numbers are told already, or are in what
-    /// their watchers are shown.
+    /// The same of a store whose changes bring their numbers. A change whose number the backlog has passed is told already, or is in what
+    /// watchers are shown.
     fn commit_numbered(&self, registry: &mut Registry, write: &Committed<'_>) -> (u64, Vec<Arc<str>>) {
         let clear = write.is_clear().then_some((&[][..], Happened::Clear));
         let changes = write.written.changes.iter().map(|(key, change)| (*key, happened(write, change)));

@@ -171,7 +171,7 @@ impl<'a> Batch<'a> {
                 };
                 let decided: Vec<_> = change.map(|value| (0, value)).into_iter().collect();
                 if decided.is_empty() && update.is_expiry() {
-                    // Nobody wants to know: etcd is not asked whether that is right.
+                    // The caller asks again anyway: etcd is not asked whether that is right.
                     return self.push(asked, Does::Changes(Changes::new()));
                 }
                 match self.decided(&asked.keys, decided, is_made) {

@@ -105,7 +105,7 @@ impl Places {
 }
 
 /// The changes of a revision as the writes that made them, with their numbers. Of a program that says nothing of places the changes are
-/// numbered in one way by all that read them. `Err`: they are more than there are numbers, as of a deletion of many keys by
+/// numbered in the same way by all processes. `Err`: they are more than there are numbers, as of a deletion of many keys by
 /// another program.
 pub(super) fn writes(
     revision: i64,
@@ -121,7 +121,7 @@ pub(super) fn writes(
     let mut spotted: Vec<(Option<Spot>, Key, Option<OwnedValue>)> =
         changes.into_iter().map(|(key, value)| (spot(&key, &value), key, value)).collect();
     let place = |spot: &Option<Spot>| spot.map(|spot| spot.write + spot.before);
-    // What is nowhere stands behind the rest. The keys are in their order.
+    // Changes without a place stand behind the rest, in the order of their keys.
     spotted.sort_by_key(|(spot, ..)| place(spot).unwrap_or(u64::MAX));
     let (mut next, mut is_over) = (0, false);
     let mut writes: Vec<(Option<u64>, Wrote)> = Vec::new();

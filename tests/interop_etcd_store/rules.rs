@@ -150,6 +150,9 @@ fn several_keys_change_together_under_one_number_here_and_there() {
     assert_eq!((get(&here, &keys[0]), get(&here, &keys[1])), (None, Some((term(8), revision))));
 }
 
+/// A change with its number; `None`: all keys went.
+type Event = (u64, Option<(Vec<u8>, Found)>);
+
 #[test]
 fn each_change_has_the_number_that_it_has_at_its_writer_in_all_processes() {
     let cluster = EtcdCluster::start(1);
@@ -173,7 +176,7 @@ fn each_change_has_the_number_that_it_has_at_its_writer_in_all_processes() {
             answers.push(asked(|done| assert!(here.clear(|| done).is_none())));
         }
     }
-    let of = |wrote: &Wrote| -> Vec<(u64, Option<(Vec<u8>, Found)>)> {
+    let of = |wrote: &Wrote| -> Vec<Event> {
         let changes = wrote.changes.iter().cloned().map(Some);
         let changes = changes.chain(wrote.changes.is_empty().then_some(None));
         wrote.numbers.iter().copied().zip(changes).collect()
@@ -188,7 +191,7 @@ fn each_change_has_the_number_that_it_has_at_its_writer_in_all_processes() {
     let written: BTreeMap<_, _> = written.into_iter().collect();
     assert!(shown.iter().all(|(number, change)| written.get(number) == Some(change)), "{shown:?}");
     // A process that is cut off behind any change at the writer goes on here.
-    let held = |told: &mut dyn Iterator<Item = (u64, Option<(Vec<u8>, Found)>)>| {
+    let held = |told: &mut dyn Iterator<Item = Event>| {
         told.fold(BTreeMap::new(), |mut held, (_, change)| {
             match change {
                 None => held.clear(),

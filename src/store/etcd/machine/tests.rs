@@ -219,8 +219,11 @@ fn put_of(number: u64) -> Ask {
 /// What a process holds that is told of each write.
 type Followed = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
 
-/// A change as watchers are told of it: its number, the key, and the value; `None`: all keys went.
-type Told = (u64, Option<(Vec<u8>, Option<(Vec<u8>, u64)>)>);
+/// A key, and what it has got: the value with its revision, or none.
+type Changed = (Vec<u8>, Option<(Vec<u8>, u64)>);
+
+/// A change as watchers are told of it, with its number; `None`: all keys went.
+type Told = (u64, Option<Changed>);
 
 /// What a process has told its watchers, from the last time on that it knew of each change.
 #[derive(Default)]
@@ -244,7 +247,7 @@ impl Events {
     }
 }
 
-fn follow(mut held: Followed, told: &Option<(Vec<u8>, Option<(Vec<u8>, u64)>)>) -> Followed {
+fn follow(mut held: Followed, told: &Option<Changed>) -> Followed {
     match told {
         None => held.clear(),
         Some((key, Some(value))) => _ = held.insert(key.clone(), value.clone()),

@@ -40,7 +40,7 @@
 //!
 //! | rule | here |
 //! | --- | --- |
-//! | 1, 2 | The writes of another process are told of by [`Store::tell_of_others`], as it made them: those of a transaction come into the table together, and each has its number. Numbers are this process's own, but for those of [changes](Written::numbers). |
+//! | 1, 2 | The writes of another process are told of by [`Store::tell_of_others`], as it made them: those of a transaction come into the table together, and each has its number. Numbers are this process's own, but for those of [changes](super::Written::numbers). |
 //! | 3 | A write that was answered by `Unknown`, and turns out to be done, is told of as another's. |
 //! | 4, 5, 6, 7, 9, 10 | As they stand. A clear of another process is told of as one, and so is what another program does that leaves no key. |
 //! | 8 | A revision is that of the write's transaction in etcd, times 256, and its place there. It is higher than all before, over restarts and processes. A value keeps **no revision that it brings** ([`Value::revision`]), and [`Store::raise_revision`] raises nothing: such a store can be a primary, and no slave. A write of several keys has one revision, and takes a place for each: the number of each change in all processes (the module `places`). |

@@ -225,12 +225,15 @@ pub struct SlaveSnapshot {
 impl Program {
     /// The node and its stores in numbers.
     pub fn snapshot(&self) -> Snapshot {
-        let of_node = self.node.snapshot();
+        let mut of_node = self.node.snapshot();
+        of_node.ready &= self.is_loaded();
         // A node that has sent a replicated write and left was perhaps never a primary's, and cannot be told from one that was.
         let is_here = |name: &str| name == of_node.node || of_node.peers.iter().any(|peer| peer.name == name);
-        let stores = self.stores.iter().map(|started| {
-            let writer = started.watch.last_replicated_from().filter(|node| is_here(node));
-            store(&started.names, &started.watch, writer.as_deref())
+        let not_there = StoreWatch::default();
+        let stores = self.stores.iter().map(|known| {
+            let watch = known.life.get().map_or(&not_there, |life| &life.watch);
+            let writer = watch.last_replicated_from().filter(|node| is_here(node));
+            store(&known.names, watch, writer.as_deref())
         });
         Snapshot {
             stores: stores.collect(),

@@ -25,6 +25,9 @@ use crate::{Node, NotNamed, ProcessHandle, Restart};
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 
+/// What the global names of a store begin with where they are kept, as they are typed after `--store`.
+pub const GLOBAL: &str = "global:";
+
 /// Files of one store that may be in a folder.
 const DROPPED_FILES_MAX: u32 = 10_000;
 
@@ -218,6 +221,6 @@ impl Write for Synced {
 /// The names of a store as they are kept with it: as they are typed after `--store`.
 fn names_kept(names: &StoreConfig) -> Vec<String> {
     // An atom may have a line's end in it, which ends a name there.
-    let global = names.global.iter().map(|name| format!("global:{}", name.escape_debug()));
+    let global = names.global.iter().map(|name| format!("{GLOBAL}{}", name.escape_debug()));
     global.chain(names.local.iter().map(|name| format!("local:{}", name.escape_debug()))).collect()
 }

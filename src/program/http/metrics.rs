@@ -18,7 +18,7 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
     page.single(
         "kvnode_ready",
         "gauge",
-        "Whether the node serves: epmd knows it, and it does not end.",
+        "Whether the node serves: epmd knows it, its stores are loaded, and it does not end.",
         f64::from(snapshot.ready),
     );
     page.single(

@@ -96,13 +96,25 @@ pub struct EtcdEngine {
     open: Arc<Open>,
 }
 
-/// The stores that are open, by their ids. Their threads end with it.
+/// The stores of an engine. Their threads end with it.
 #[derive(Default)]
-struct Open(Mutex<Vec<(String, EtcdStore)>>);
+struct Open {
+    /// Held while a store is opened, which takes as long as its load: no other thread opens the same one.
+    opening: Mutex<()>,
+    stores: Mutex<Stores>,
+}
+
+#[derive(Default)]
+struct Stores {
+    /// By their ids.
+    open: Vec<(String, EtcdStore)>,
+    /// The store that is being loaded.
+    loading: Option<EtcdStore>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.get_mut().iter().for_each(|(_, store)| store.0.close());
+        self.stores.get_mut().open.iter().for_each(|(_, store)| store.0.close());
     }
 }
 
@@ -122,11 +134,11 @@ impl EtcdEngine {
 impl Engine for EtcdEngine {
     type Store = EtcdStore;
 
-    /// Waits until the store is loaded.
+    /// Waits until the store is loaded, or the engine is closed.
     fn open(&self, names: &[String]) -> Result<EtcdStore, OpenError> {
-        let mut open = self.open.0.lock();
+        let _alone = self.open.opening.lock();
         let id = shell::id_of(&self.etcd, &self.prefix, names)?;
-        if let Some((_, store)) = open.iter().find(|(known, _)| *known == id) {
+        if let Some((_, store)) = self.open.stores.lock().open.iter().find(|(known, _)| *known == id) {
             return Ok(store.clone());
         }
         let entries = if self.is_ordered {
@@ -134,8 +146,18 @@ impl Engine for EtcdEngine {
         } else {
             MemoryStore::within(Arc::default())
         };
-        let store = EtcdStore(shell::start(&self.etcd, &self.prefix, &id, entries)?);
-        open.push((id, store.clone()));
+        let (shared, loaded) = shell::start(&self.etcd, &self.prefix, &id, entries)?;
+        let store = EtcdStore(shared);
+        self.open.stores.lock().loading = Some(store.clone());
+        let loaded = loaded.wait();
+        if loaded.is_err() {
+            store.0.close();
+            store.0.join();
+        }
+        let stores = &mut *self.open.stores.lock();
+        stores.loading = None;
+        loaded?;
+        stores.open.push((id, store.clone()));
         Ok(store)
     }
 
@@ -144,15 +166,16 @@ impl Engine for EtcdEngine {
     }
 
     fn settle(&self, done: Done) {
-        let stores: Vec<EtcdStore> = self.open.0.lock().iter().map(|(_, store)| store.clone()).collect();
+        let stores = self.open.stores.lock().open.iter().map(|(_, store)| store.clone()).collect();
         settle_each(stores, Ok(()), done);
     }
 
     /// Carries out what waits, for 4 s at most, and ends the threads of all its stores.
     fn close(&self) {
-        let stores = std::mem::take(&mut *self.open.0.lock());
-        stores.iter().for_each(|(_, store)| store.0.close());
-        stores.iter().for_each(|(_, store)| store.0.join());
+        let Stores { open, loading } = std::mem::take(&mut *self.open.stores.lock());
+        let stores: Vec<EtcdStore> = open.into_iter().map(|(_, store)| store).chain(loading).collect();
+        stores.iter().for_each(|store| store.0.close());
+        stores.iter().for_each(|store| store.0.join());
     }
 }
 

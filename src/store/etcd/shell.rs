@@ -238,13 +238,40 @@ fn tell(done: impl FnOnce()) {
     }
 }
 
-/// Starts a store's thread, and waits until the store is loaded.
+/// The first load of a store, whose end is waited for.
+pub(super) struct Loaded(Receiver<Result<(), Error>>);
+
+impl Loaded {
+    /// Waits until the store is loaded, or is not.
+    pub(super) fn wait(self) -> Result<(), OpenError> {
+        match smol::block_on(self.0.recv()) {
+            Ok(loaded) => loaded.map_err(not_opened),
+            Err(_) => Err(OpenError::Etcd { reason: "the store's thread has ended".to_owned() }),
+        }
+    }
+}
+
+/// What an error means for a store that is to be opened.
+fn not_opened(error: Error) -> OpenError {
+    let reason = error.to_string();
+    match error {
+        Error::Unavailable { .. }
+        | Error::Unknown { .. }
+        | Error::LeaderLost
+        | Error::Compacted { .. }
+        | Error::NoSpace
+        | Error::Malformed { .. } => OpenError::EtcdAway { reason },
+        _ => OpenError::Etcd { reason },
+    }
+}
+
+/// Starts a store's thread, which begins to load the store.
 pub(super) fn start(
     etcd: &Etcd,
     prefix: &str,
     id: &str,
     entries: MemoryStore,
-) -> Result<Arc<Shared>, OpenError> {
+) -> Result<(Arc<Shared>, Loaded), OpenError> {
     let mut writer = [0; 8];
     getrandom::fill(&mut writer).map_err(|error| OpenError::Etcd { reason: error.to_string() })?;
     let layout = Layout::new(prefix, id, u64::from_be_bytes(writer));
@@ -280,15 +307,7 @@ pub(super) fn start(
     let thread =
         thread::Builder::new().name("kvnode-etcd-store".into()).spawn(move || smol::block_on(shell.run()));
     *shared.thread.lock() = Some(thread.map_err(|error| OpenError::Etcd { reason: error.to_string() })?);
-    match smol::block_on(is_open.recv()) {
-        Ok(Ok(())) => Ok(shared),
-        Ok(Err(error)) => {
-            shared.close();
-            shared.join();
-            Err(OpenError::Etcd { reason: error.to_string() })
-        }
-        Err(_) => Err(OpenError::Etcd { reason: "the store's thread has ended".to_owned() }),
-    }
+    Ok((shared, Loaded(is_open)))
 }
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -532,7 +551,6 @@ fn next_event(mut watch: Watch) -> Work<(Watch, Result<WatchEvent, Error>)> {
 /// The id of the store that has one of these names, and has all of them then.
 pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<String, OpenError> {
     let refused = |reason: String| OpenError::Etcd { reason };
-    let failed = |error: Error| refused(error.to_string());
     let Some(first) = names.first().filter(|_| names.len() <= NAMES_MAX) else {
         return Err(refused(format!("a store has between one name and {NAMES_MAX}")));
     };
@@ -541,7 +559,7 @@ pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<Strin
     let look =
         TxnRequest { success: keys.iter().map(|key| read(key).into()).collect(), ..TxnRequest::default() };
     loop {
-        let found = smol::block_on(etcd.call(&look)).map_err(failed)?;
+        let found = smol::block_on(etcd.call(&look)).map_err(not_opened)?;
         let found: Vec<Option<Bytes>> = found
             .responses
             .into_iter()
@@ -575,7 +593,7 @@ pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<Strin
         // Another process may have been faster, or the outcome is unknown: the next look tells.
         match smol::block_on(etcd.call_with(&name, ask)) {
             Ok(_) | Err(Error::Unknown { .. }) => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(not_opened(error)),
         }
     }
 }

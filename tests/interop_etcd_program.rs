@@ -7,6 +7,8 @@
 mod begins;
 #[path = "interop_etcd_program/flags.rs"]
 mod flags;
+#[path = "interop_etcd_program/roles.rs"]
+mod roles;
 #[path = "interop_etcd_program/serves.rs"]
 mod serves;
 mod support;

@@ -16,7 +16,7 @@ use super::{EtcdConfig, StartError, Store, Tell, taken};
 use crate::Node;
 use crate::etcd::{self, Etcd};
 use crate::node::Resource;
-use crate::store::{Done, Engine, EtcdEngine, EtcdStore, OpenError, StoreError};
+use crate::store::{Done, Engine, EtcdEngine, EtcdFigures, EtcdState, EtcdStore, OpenError, StoreError};
 
 /// Between two times that a store is tried to be opened. (A time takes up to 4 s where etcd does not answer.)
 const PAUSE: Duration = Duration::from_millis(500);
@@ -37,6 +37,11 @@ pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, S
     let etcd = Etcd::connect(config).map_err(|error| StartError::EtcdSettings(error.to_string()))?;
     let engine = EtcdEngine::new(etcd, prefix).ordered(is_ordered);
     Ok(InEtcd { engine, endpoints: endpoints.join(", ") })
+}
+
+/// How a store stands to it that is not loaded yet.
+pub(super) fn figures(etcd: &InEtcd) -> EtcdFigures {
+    EtcdFigures { state: EtcdState::Loading, revision: 0, members: etcd.engine.members() }
 }
 
 /// Begins to open the stores. Where one can never be opened that is told, and no later one is.

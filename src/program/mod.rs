@@ -42,6 +42,7 @@ use crate::kv::figures::StoreWatch;
 use crate::kv::{ConfirmConfig, Downstreams, KeyValueFunctions};
 use crate::store::{MemoryEngine, Room};
 use crate::{Node, NotNamed};
+use in_etcd::InEtcd;
 use on_disk::OnDisk;
 use stores::{NotStarted, Replication};
 
@@ -54,6 +55,7 @@ pub struct Program {
     room: Arc<Room>,
     stored_bytes_max: u64,
     stores: Vec<Arc<Store>>,
+    etcd: Option<InEtcd>,
     failed: Receiver<StartError>,
     /// Closed when the stores are loaded.
     loaded: Receiver<()>,
@@ -62,6 +64,7 @@ pub struct Program {
 /// What is told of stores that are opened after the start. Dropped, it says that there is no more to tell.
 struct Tell {
     /// One of them can never be served.
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "stores in etcd alone are opened then"))]
     failed: Sender<StartError>,
     _loaded: Sender<()>,
 }
@@ -114,6 +117,7 @@ impl Program {
         let disk =
             config.data.as_ref().map(|data| on_disk::open(data, config.stored_bytes_max)).transpose()?;
         let etcd = config.etcd.as_ref().map(|etcd| in_etcd::connect(etcd, config.ordered)).transpose()?;
+        let in_etcd = etcd.clone();
         let room = Arc::new(Room::new(config.stored_bytes_max));
         let node = config.node.clone();
         let ((fail, failed), (hold, loaded)) = (smol::channel::bounded(1), smol::channel::bounded(1));
@@ -126,14 +130,22 @@ impl Program {
             }
             let stores: Vec<(Arc<Store>, Replication)> = stores_of(&config).collect();
             let all = stores.iter().map(|(store, _)| Arc::clone(store)).collect();
-            match etcd {
+            match in_etcd {
                 Some(etcd) => in_etcd::begin(node, &etcd, stores, Tell { failed: fail, _loaded: hold })?,
                 None => start_stores(node, &config, stores, disk.as_ref(), &room)?,
             }
             Ok::<Vec<Arc<Store>>, StartError>(all)
         })
         .await?;
-        Ok(Arc::new(Self { node, room, stored_bytes_max: config.stored_bytes_max, stores, failed, loaded }))
+        Ok(Arc::new(Self {
+            node,
+            room,
+            stored_bytes_max: config.stored_bytes_max,
+            stores,
+            etcd,
+            failed,
+            loaded,
+        }))
     }
 
     /// The node.

@@ -159,7 +159,13 @@ fn supervise<S: Store>(
             server.follow_slave(slave, process.pid(), None);
         }
     };
-    let process = node.supervise_then(Restart::Permanent, local.chain(global), start, named)?;
+    let names = local.chain(global);
+    let process = if S::AT_ONCE {
+        node.supervise_then(Restart::Permanent, names, start, named)?
+    } else {
+        // A server that begins waits for what was asked of its store before.
+        node.supervise_waiting(Restart::Permanent, names, start, named)?
+    };
     Ok((process, watched))
 }
 

@@ -89,6 +89,57 @@ fn what_was_taken_before_the_end_is_answered() {
 }
 
 #[test]
+fn an_etcd_that_hangs_keeps_no_thread_of_the_node_waiting() {
+    let (epmd, cluster) = (Epmd::start(), EtcdCluster::start(1));
+    let beams = ["one", "two"].map(|name| BeamNode::start(&Otp::newest(), &epmd, name));
+    let node =
+        KvNode::start(&epmd, "a", &format!("{} --global one --global two --http 0", in_etcd(&cluster)));
+    wait_until("its stores are loaded", || node.log().matches(LOADED).count() == 2);
+    let at = address(&node);
+    for (beam, store) in beams.iter().zip(["one", "two"]) {
+        beam.ping(node.name());
+        beam.wait_for_global(store);
+        beam.check(&format!("GenServer.call({{:global, :{store}}}, {{:put, 0, 0}})"), ":ok");
+        beam.run(&format!("pid = :global.whereis_name(:{store})"));
+    }
+    cluster.stop(0);
+    // A server that is started again waits for what its former life has asked for.
+    for (beam, store) in beams.iter().zip(["one", "two"]) {
+        beam.run(&format!(
+            "for key <- 1..3, do: :gen_server.send_request({{:global, :{store}}}, {{:put, key, key}})"
+        ));
+        beam.check("Process.exit(pid, :kill)", "true");
+    }
+    let asked = Instant::now();
+    wait_until("both have ended", || {
+        assert_eq!(get(at, "/health").code, 200);
+        let shown = get(at, "/status.json").body;
+        shown.matches("\"up\":false").count() == 2
+    });
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    cluster.go_on(0);
+    for (beam, store) in beams.iter().zip(["one", "two"]) {
+        let get = format!("GenServer.call({{:global, :{store}}}, {{:get, 0}})");
+        beam.check_soon(&format!("try do {get} catch :exit, _ -> :not_yet end"), "0");
+    }
+    // More than may wait: each caller is answered before it gives up.
+    cluster.stop(0);
+    let send = format!(
+        ":gen_server.send_request({{:global, :one}}, {{:put, key, :binary.copy(<<key>>, 1_000_000)}})"
+    );
+    beams[0].run(&format!("sent = for key <- 1..60, do: {send}"));
+    let asked = Instant::now();
+    beams[0].check(
+        "for id <- sent, uniq: true, do: elem(elem(:gen_server.receive_response(id, 5_000), 1), 0)",
+        "[:error]",
+    );
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+    assert_eq!(get(at, "/health").code, 200);
+    cluster.go_on(0);
+    beams[0].check_soon(&format!("GenServer.call({{:global, :one}}, {{:put, 0, 1}})"), ":ok");
+}
+
+#[test]
 fn what_etcd_refuses_for_good_ends_the_program_with_the_reason() {
     let (epmd, mut cluster) = (Epmd::start(), EtcdCluster::start(1));
     // Two stores that are there by then.

@@ -53,7 +53,8 @@
 //!
 //! # What is bounded
 //!
-//! Writes that wait: a connection that writes more than 16 MiB that are not answered waits until there is room, which is 4 s at most. A
+//! Writes that wait: a connection that writes more than 16 MiB that are not answered waits until there is room. Where nothing is
+//! answered for half a second meanwhile, further writes are [`Unavailable`](StoreError::Unavailable) until something is. A
 //! transaction is about 1 MiB. A load is read in pages of about 1 MiB into a table beside the old one. What the watch brings is bounded by
 //! the client ([`Config`](crate::etcd::Config)).
 //!
@@ -81,9 +82,9 @@ use parking_lot::Mutex;
 use self::ask::{Ask, Key};
 use self::shell::Shared;
 use super::{
-    Batch, Cleared, Done, Due, DueDone, Engine, MemoryStore, NoteDone, Notes, OpenError, Order, OthersTold,
-    Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update,
-    UpdateMany, Value, Visit, WriteDone,
+    Batch, Cleared, Done, Due, DueDone, Engine, EtcdFigures, EtcdMember, EtcdState, Keeper, MemoryStore,
+    NoteDone, Notes, OpenError, Order, OthersTold, Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan,
+    ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use crate::etcd::Etcd;
 
@@ -128,6 +129,13 @@ impl EtcdEngine {
     #[must_use]
     pub fn ordered(self, is_ordered: bool) -> Self {
         Self { is_ordered, ..self }
+    }
+}
+
+impl EtcdEngine {
+    /// The members of its etcd.
+    pub fn members(&self) -> Vec<EtcdMember> {
+        members_of(&self.etcd)
     }
 }
 
@@ -197,18 +205,6 @@ impl fmt::Debug for EtcdEngine {
     }
 }
 
-/// How a store stands to etcd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EtcdState {
-    /// All entries are being read: for the first time, or because the watch was cut for longer than etcd remembers. Readers see the entries of
-    /// before.
-    Loading,
-    /// The watch brings each write.
-    Following,
-    /// The watch is cut, and is being begun anew. Readers see the entries of before.
-    Cut,
-}
-
 /// One store of an [`EtcdEngine`]. Its clones are the same.
 #[derive(Clone)]
 pub struct EtcdStore(Arc<Shared>);
@@ -240,6 +236,8 @@ impl EtcdStore {
 }
 
 impl Store for EtcdStore {
+    const IS_SHARED: bool = true;
+
     fn get<R>(
         &self,
         key: &[u8],
@@ -320,6 +318,14 @@ impl Store for EtcdStore {
     /// Nothing: etcd counts.
     fn raise_revision(&self, _above: u64) {}
 
+    fn keeper(&self) -> Keeper {
+        Keeper::Etcd(EtcdFigures {
+            state: self.state(),
+            revision: self.etcd_revision().max(0) as u64,
+            members: members_of(self.0.etcd()),
+        })
+    }
+
     fn next_due(&self) -> Option<u64> {
         self.entries().next_due()
     }
@@ -369,6 +375,12 @@ impl Store for EtcdStore {
     fn notes(&self) -> Option<&dyn Notes> {
         Some(self)
     }
+}
+
+/// The members that a client asks, and those that it leaves alone.
+fn members_of(etcd: &Etcd) -> Vec<EtcdMember> {
+    let members = etcd.endpoints().iter().cloned().zip(etcd.good_members());
+    members.map(|(endpoint, is_asked)| EtcdMember { endpoint, is_asked }).collect()
 }
 
 fn no_completion() -> ReadDone {

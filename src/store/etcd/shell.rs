@@ -13,7 +13,6 @@ use parking_lot::{Condvar, Mutex};
 use smol::Timer;
 use smol::channel::{Receiver, Sender};
 
-use super::EtcdState;
 use super::ask::{Ask, Asked, Changes, Key, Outcome, tell_of};
 use super::batch::Bounds;
 use super::layout::{Layout, Of, escaped, name_key};
@@ -25,15 +24,20 @@ use crate::etcd::message::{
     TxnResponse,
 };
 use crate::etcd::{Ask as EtcdAsk, Error, Etcd, Pages, Watch, WatchEvent, WatchOptions};
-use crate::store::{MemoryStore, OpenError, OthersTold, ReadDone, ReadManyDone, Store, StoreError};
+use crate::store::{
+    EtcdState, MemoryStore, OpenError, OthersTold, ReadDone, ReadManyDone, Store, StoreError,
+};
 
 /// Past so many bytes that wait a connection that writes waits until there is room again.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Where nothing is answered for so long meanwhile, writes are refused until something is: the threads of connections are few.
+const STALL: Duration = Duration::from_millis(500);
 /// Names that a store may have.
 const NAMES_MAX: usize = 100;
 
 /// The state that the thread and the callers share.
 pub(super) struct Shared {
+    etcd: Etcd,
     table: Arc<Table>,
     queue: Mutex<Queue>,
     /// Requests and others' writes that are not told of: a look without the lock.
@@ -67,10 +71,16 @@ struct Queue {
     waits: Waits,
     /// Others' writes that are in the table and not told of.
     others: Waits,
+    /// It is full, and nothing was answered for [`STALL`].
+    is_stalled: bool,
     is_closed: bool,
 }
 
 impl Shared {
+    pub(super) fn etcd(&self) -> &Etcd {
+        &self.etcd
+    }
+
     pub(super) fn table(&self) -> &Table {
         &self.table
     }
@@ -80,8 +90,16 @@ impl Shared {
         let mut queue = self.queue.lock();
         // A completion on the thread itself may ask for something.
         let may_wait = self.thread_id.get() != Some(&thread::current().id());
+        // What takes no room waits for none: the end of a node among others.
+        let takes_none = matches!(ask, Ask::ReadNote(_) | Ask::Note(..) | Ask::Barrier(_) | Ask::CatchUp(_));
+        let may_wait = may_wait && !takes_none;
         while may_wait && queue.bytes > QUEUE_BYTES_MAX && !queue.is_closed {
-            self.room.wait(&mut queue);
+            if queue.is_stalled || self.room.wait_for(&mut queue, STALL).timed_out() {
+                queue.is_stalled = true;
+                let refused = Asked { number: 0, at: self.began.elapsed(), keys, ask };
+                drop(queue);
+                return refused.tell(Err(StoreError::Unavailable));
+            }
         }
         queue.number += 1;
         let asked = Asked { number: queue.number, at: self.began.elapsed(), keys, ask };
@@ -197,6 +215,7 @@ impl Shared {
         let reads = {
             let queue = &mut *self.queue.lock();
             queue.bytes = queue.bytes.saturating_sub(bytes);
+            queue.is_stalled &= bytes == 0;
             let mut reads: Vec<Read> = places.iter().flat_map(|place| queue.waits.told(place)).collect();
             reads.extend(others.iter().flat_map(|place| queue.others.told(place)));
             reads
@@ -278,6 +297,7 @@ pub(super) fn start(
     let (poke, poked) = smol::channel::bounded(1);
     let (opened, is_open) = smol::channel::bounded(1);
     let shared = Arc::new(Shared {
+        etcd: etcd.clone(),
         table: Arc::new(Table::new(entries)),
         queue: Mutex::default(),
         waiting: AtomicUsize::new(0),

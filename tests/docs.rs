@@ -31,7 +31,7 @@ const FOREIGN_FLAGS: &[(&str, &[&str])] = &[
 ];
 
 /// Variables that are no setting of a node.
-const OTHER_VARIABLES: &[&str] = &["KVNODE_BEFORE", "KVNODE_CONFIG"];
+const OTHER_VARIABLES: &[&str] = &["KVNODE_BEFORE", "KVNODE_CONFIG", "KVNODE_ETCD_PASSWORD"];
 
 fn help_of(command: &str) -> String {
     let mut program = Command::new(program());

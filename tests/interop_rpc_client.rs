@@ -43,7 +43,8 @@ fn start(epmd: &Epmd) -> (Client, Pid) {
     let config = Config { stores: vec![store], ..Config::new(node) };
     let program = block_on(Program::start(config)).expect("the node starts");
     let (_, store) = program.stores().next().expect("a store");
-    (program.node().client(), store.clone())
+    let store = store.expect("it is in memory").clone();
+    (program.node().client(), store)
 }
 
 fn get(key: &'static str) -> impl FnOnce(&mut TermWriter<'_>) {

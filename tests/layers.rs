@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "distribution",
             "epmd",
+            "etcd",
             "etf",
             "kv",
             "log",

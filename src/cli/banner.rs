@@ -7,7 +7,7 @@ use super::server_name::shown;
 use super::settings::Origin;
 use crate::distribution::node_name::NameKind;
 use crate::distribution::{NodeAt, NodeName};
-use crate::program::{Started, StoreConfig};
+use crate::program::{EtcdConfig, Started, StoreConfig};
 
 /// Where the cookie came from. Never the cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub(super) enum CookieOrigin {
 pub(super) fn text(
     kind: NameKind,
     connect: &[NodeAt],
+    etcd: Option<&EtcdConfig>,
     cookie: &CookieOrigin,
     tls: Option<&str>,
     started: &Started,
@@ -45,8 +46,12 @@ pub(super) fn text(
         ),
         ("cookie", cookie_text(cookie)),
     ];
+    if let Some(etcd) = etcd {
+        rows.push(("etcd", format!("{}, below {}", etcd.endpoints.join(", "), etcd.prefix)));
+    }
     for (store, pid) in stores {
-        rows.push(("store", format!("{} {pid:?}", names(store).join(" and "))));
+        let pid = pid.as_ref().map_or_else(|| "is not loaded yet".to_owned(), |pid| format!("{pid:?}"));
+        rows.push(("store", format!("{} {pid}", names(store).join(" and "))));
     }
     if let Some(http) = http {
         rows.push(("page", format!("http://{http}/")));
@@ -148,7 +153,7 @@ mod tests {
             stores: stores
                 .iter()
                 .map(|(global, local)| {
-                    (StoreConfig { global: owned(global), local: owned(local) }, pid.clone())
+                    (StoreConfig { global: owned(global), local: owned(local) }, Some(pid.clone()))
                 })
                 .collect(),
         }
@@ -161,6 +166,7 @@ mod tests {
         let text = text(
             NameKind::Short,
             &peers,
+            Some(&EtcdConfig::new(["http://a:1", "http://b:2"])),
             &CookieOrigin::Given(Origin::Flag("cookie".into())),
             None,
             &started,
@@ -170,6 +176,7 @@ mod tests {
             "listens   [::]:40000\n",
             "epmd      127.0.0.1:4369 (was running)\n",
             "cookie    from --cookie\n",
+            "etcd      http://a:1, http://b:2, below kvnode\n",
             "store     {:global, :slave1} and KeyValueStore #PID<",
             "store     :two #PID<",
             "connects  to master@h\n",
@@ -183,10 +190,19 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_waits_for_etcd_is_shown_so() {
+        let mut started = started("a@10.0.0.1", &[(&["kv"], &[])]);
+        started.stores[0].1 = None;
+        let cookie = CookieOrigin::Given(Origin::Flag("cookie".into()));
+        let text = text(NameKind::Long, &[], None, &cookie, None, &started);
+        assert!(text.contains("store     {:global, :kv} is not loaded yet\n"), "{text}");
+    }
+
+    #[test]
     fn without_epmd_an_iex_of_this_machine_does_not_listen() {
         let started = Started { epmd: None, ..started("slave1@10.0.0.1", &[]) };
         let cookie = CookieOrigin::Given(Origin::Flag("cookie".into()));
-        let text = text(NameKind::Long, &[], &cookie, Some("-proto_dist inet_tls"), &started);
+        let text = text(NameKind::Long, &[], None, &cookie, Some("-proto_dist inet_tls"), &started);
         for part in [
             "epmd      none: all nodes at port 40000\n",
             "--erl \"-start_epmd false -erl_epmd_port 40000 -dist_listen false -proto_dist inet_tls\"\n",
@@ -199,7 +215,7 @@ mod tests {
     fn a_store_with_a_local_name_is_called_at_its_node() {
         let started = started("master@10.0.0.1", &[(&[], &["Elixir.KeyValueStore"])]);
         let cookie = CookieOrigin::File { path: "/home/u/.erlang.cookie".into(), created: true };
-        let text = text(NameKind::Long, &[], &cookie, Some("-proto_dist inet_tls"), &started);
+        let text = text(NameKind::Long, &[], None, &cookie, Some("-proto_dist inet_tls"), &started);
         for part in [
             "cookie    from /home/u/.erlang.cookie, made just now",
             "$ iex --name iex@10.0.0.1 --erl \"-proto_dist inet_tls\"\n",

@@ -13,6 +13,7 @@ mod client;
 #[cfg(feature = "disk")]
 mod data;
 mod doctor;
+mod engine;
 mod entries;
 mod epmd;
 mod find;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgGroup, ArgMatches, Args, Command};
 
 use super::banner::{self, CookieOrigin};
+use super::engine::{EngineArgs, EngineName};
 use super::find::{EpmdUse, wrong_node};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
@@ -20,7 +21,7 @@ use crate::distribution::{NodeAt, NodePattern};
 use crate::epmd::environment;
 use crate::epmd::host::Host;
 use crate::node::cookie_file::CookiePlaces;
-use crate::program::{self, Config, DataConfig, STATUS_NAME, SlaveWrites, StoreConfig};
+use crate::program::{self, Config, DataConfig, NotAtEtcd, STATUS_NAME, SlaveWrites, StoreConfig};
 use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
@@ -71,8 +72,10 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     slave_buffer: Option<usize>,
 
-    /// Keep the stores in this folder, which is made where there is none; without it they are in memory and end with
-    /// the node
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Keep the stores in this folder, which is made where there is none; without it, and without --engine etcd, they are in memory
+    /// and end with the node
     #[arg(long, value_name = "DIR", help_heading = "Stores")]
     data_dir: Option<PathBuf>,
     /// When a write is on disk: always (before it is answered), interval:MS, or never (when the system does it). What
@@ -135,8 +138,8 @@ pub(super) struct NodeArgs {
     /// [default: no bound]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stores")]
     memory_max: Option<usize>,
-    /// Keep the keys of stores in memory in Erlang's order too, for scans with from:, to:, prefix: and reverse:. It costs
-    /// memory and time for each key that comes; stores on disk have that order always
+    /// Keep the keys of stores in memory, and of those in etcd, in Erlang's order too, for scans with from:, to:, prefix: and
+    /// reverse:. It costs memory and time for each key that comes; stores on disk have that order always
     #[arg(long, help_heading = "Stores")]
     ordered: bool,
     /// How nodes are found: use, by the epmd of their machine; or none, by --dist-port, which all nodes of the cluster listen
@@ -182,7 +185,8 @@ pub(super) fn main(args: NodeArgs, matches: &ArgMatches, origins: &Origins) -> R
     let (kind, config, cookie) = configure(args, matches, origins).map_err(|error| origins.explain(error))?;
     let started = |started: &program::Started| {
         // Stdout may be closed; the node is none the worse.
-        let _ = print(&banner::text(kind, &config.node.connect, &cookie, tls.as_deref(), started));
+        let etcd = config.etcd.as_ref();
+        let _ = print(&banner::text(kind, &config.node.connect, etcd, &cookie, tls.as_deref(), started));
     };
     program::run(config.clone(), started).map_err(CliError::cannot_run)
 }
@@ -221,9 +225,18 @@ fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
         ("frame-bytes-max", text(&size::shown(config.node.limits.frame_bytes_max))),
         ("unfinished-bytes-max", text(&size::shown(config.node.limits.unfinished_bytes_max))),
     ];
-    if let Some(data) = &config.data {
-        implied.push(("sync", text(&sync::shown(data.sync))));
-    }
+    let engine = match (&config.data, &config.etcd) {
+        (_, Some(etcd)) => {
+            implied.push(("etcd-prefix", text(&etcd.prefix)));
+            EngineName::Etcd
+        }
+        (Some(data), None) => {
+            implied.push(("sync", text(&sync::shown(data.sync))));
+            EngineName::Disk
+        }
+        (None, None) => EngineName::Memory,
+    };
+    implied.push(("engine", text(engine.code())));
     if args.tls.verifies_by_default() {
         implied.push(("tls-verify", text("peer")));
     }
@@ -290,6 +303,13 @@ fn settings<O>(
         }
         EpmdUse::None => None,
     };
+    let etcd = match args.engine.engine(args.data_dir.is_some())? {
+        EngineName::Etcd => {
+            check_for_etcd(args)?;
+            Some(args.engine.etcd()?)
+        }
+        EngineName::Memory | EngineName::Disk => None,
+    };
     let tls = args.tls.config()?;
     let (cookie, origin) = cookie()?;
     let node = crate::config::Config {
@@ -320,9 +340,28 @@ fn settings<O>(
             sync: args.sync.unwrap_or_default(),
             backup_dir: args.backup_dir.clone(),
         }),
+        etcd,
         http: args.http,
     };
     Ok((kind, config, origin))
+}
+
+/// Finds a setting that means nothing for stores in etcd. One that says what holds without it is none: `kvnode config` prints those too.
+fn check_for_etcd(args: &NodeArgs) -> Result<(), CliError> {
+    let timeout = Duration::from_millis(args.confirm_timeout.into());
+    let refused = [
+        (args.sync.is_some(), NotAtEtcd::Sync),
+        (args.backup_dir.is_some(), NotAtEtcd::BackupDir),
+        (args.data_dir.is_some(), NotAtEtcd::DataDir),
+        (args.memory_max.is_some(), NotAtEtcd::MemoryMax),
+        (args.confirm > 0, NotAtEtcd::Confirm),
+        (timeout != Config::CONFIRM_TIMEOUT, NotAtEtcd::ConfirmTimeout),
+        (args.slave_writes != SlaveWrites::default(), NotAtEtcd::SlaveWrites),
+    ];
+    match refused.into_iter().find(|(is_set, _)| *is_set) {
+        Some((_, setting)) => Err(CliError::usage(setting)),
+        None => Ok(()),
+    }
 }
 
 fn slave_writes(text: &str) -> Result<SlaveWrites, String> {

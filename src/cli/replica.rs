@@ -244,6 +244,10 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
             "copying",
             "it is being sent a copy of its primary, and has not all of it yet; kvnode status shows when it has",
         ),
+        (
+            "kept_by_etcd",
+            "it is kept by etcd: each kvnode of that etcd serves it, and there is no primary in whose place it could be",
+        ),
         answer::NOT_KEPT,
         ("no_slave", "it has no such slave; kvnode status shows those that it has"),
     ];

@@ -17,6 +17,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::CliError;
+use super::engine::PASSWORD_VARIABLE;
 
 /// Before the name of each variable of the environment.
 const PREFIX: &str = "KVNODE_";
@@ -224,7 +225,8 @@ fn read_environment(
 ) -> Result<Vec<Said>, CliError> {
     let mut said = Vec::new();
     let known: Vec<String> = flags.iter().map(|flag| variable(long(flag))).collect();
-    for name in environment.keys().filter(|name| !known.contains(name)) {
+    let is_known = |name: &&String| known.contains(name) || *name == PASSWORD_VARIABLE;
+    for name in environment.keys().filter(|name| !is_known(name)) {
         // Without what they all begin with, which would make any two of them alike.
         let plain = |name: &str| name.trim_start_matches(PREFIX).to_owned();
         let known: Vec<String> = known.iter().map(|known| plain(known)).collect();

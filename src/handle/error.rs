@@ -62,6 +62,8 @@ pub enum Refusal {
     },
     /// It is a slave: writes go to this primary.
     SlaveOf(ServerRef),
+    /// etcd keeps it: no write there waits for slaves (`confirm:`).
+    KeptByEtcd,
     /// What is to be added to is no integer.
     NotAnInteger,
     /// More keys than this in one request, entries of a page, or watches.
@@ -103,6 +105,7 @@ impl Refusal {
                 | Self::TooLarge(_)
                 | Self::Unconfirmed { .. }
                 | Self::SlaveOf(_)
+                | Self::KeptByEtcd
         );
         is_of_write.then_some(known)
     }
@@ -114,6 +117,7 @@ impl Refusal {
                 b"no_space" => Self::NoSpace,
                 b"unavailable" => Self::Unavailable,
                 b"unknown" => Self::Unknown,
+                b"kept_by_etcd" => Self::KeptByEtcd,
                 b"not_an_integer" => Self::NotAnInteger,
                 b"unordered" => Self::Unordered,
                 b"bad_prefix" => Self::BadPrefix,
@@ -153,6 +157,7 @@ impl fmt::Display for Refusal {
             Self::SlaveOf(primary) => {
                 write!(f, "the store is a slave, and takes no writes: ask its primary, {primary}")
             }
+            Self::KeptByEtcd => f.write_str("etcd keeps the store, and no write there waits for slaves: ask without confirm"),
             Self::NotAnInteger => f.write_str("what is to be added to is no integer"),
             Self::TooMany(bound) => write!(f, "more than {bound} keys at once: ask by parts"),
             Self::TooLarge(bound) => write!(f, "more than {bound} bytes at once: ask by parts"),

@@ -14,7 +14,7 @@ use crate::kv::SlaveEntry;
 use crate::kv::reason::{Reason, ReasonKind};
 use crate::replica::PrimaryStanding;
 use crate::replica::upstream::PrimaryView;
-use crate::store::StoreError;
+use crate::store::{Keeper, StoreError};
 
 /// Counters of one kind that are added up when they are read. Threads that count have one each, as far as these reach: two
 /// that wrote to one line of memory would wait for each other.
@@ -80,6 +80,8 @@ pub trait StoreFigures: Send + Sync {
     fn bytes(&self) -> u64;
     /// Keys that have a deadline.
     fn deadlines(&self) -> usize;
+    /// What keeps it.
+    fn keeper(&self) -> Keeper;
     /// Its slaves.
     fn slaves(&self) -> Vec<Arc<SlaveEntry>>;
     /// Processes that watch it.

@@ -43,7 +43,7 @@ impl<S: Store> KeyValueServer<S> {
         self.in_order_of_writes(|| {
             let seq = self.store().tell_of_others(tell);
             self.confirmations.order.begin_behind(seq);
-            self.confirmations.watches.begin_behind(self.store().revision(), S::SHARED);
+            self.confirmations.watches.begin_behind(self.store().revision(), S::IS_SHARED);
         });
     }
 }

@@ -118,6 +118,8 @@ reasons! {
         NotEmpty = Refusal::NotEmpty.code(),
         /// It is a server of another kind.
         Foreign = Refusal::Foreign.code(),
+        /// etcd keeps the store: it follows no primary, is not promoted, and no write waits for slaves.
+        KeptByEtcd = Refusal::KeptByEtcd.code(),
         /// Its answer is of no session, or none.
         OtherSession = Refusal::OtherSession.code(),
     }
@@ -171,6 +173,7 @@ impl From<Refusal> for Reason {
             Refusal::Disk => Self::Io,
             Refusal::TooLarge => Self::TooLarge,
             Refusal::Foreign => Self::Foreign,
+            Refusal::KeptByEtcd => Self::KeptByEtcd,
             Refusal::OtherSession => Self::OtherSession,
         }
     }

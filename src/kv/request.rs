@@ -455,6 +455,11 @@ impl<'a> Cast<'a> {
         Self::read_tuple(term, arity, operation.as_bytes(), cursor)
     }
 
+    /// Whether it is a primary's write, or what goes with those.
+    pub(super) const fn is_write(&self) -> bool {
+        matches!(self, Self::ReplicatePut { .. } | Self::ReplicateDelete { .. } | Self::FromPrimary(_))
+    }
+
     /// The names of all casts that are read, each with the number of elements of its tuple.
     pub fn known() -> impl Iterator<Item = (&'static str, usize)> {
         named(Self::KNOWN.iter().chain(FromPrimary::KNOWN))

@@ -30,7 +30,7 @@ use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
 use crate::replica::downstream::Input;
 use crate::replica::{Membership, Source, Upstream};
-use crate::store::{self, Change, Done, Store, StoreError, Value, WriteDone, wait};
+use crate::store::{self, Change, Done, Keeper, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
     /// Where keys that did not come in canonical form are rewritten.
@@ -68,6 +68,8 @@ pub struct KeyValueServer<S> {
     pub(super) pages: Pages,
     pub(super) slave_writes: SlaveWrites,
     pub(super) slave_write_said: OnceFlag,
+    /// Whether it was said that a primary's writes are refused.
+    pub(super) primary_said: OnceFlag,
     /// Writes that are at its primary.
     pub(super) forwarded: Arc<AtomicUsize>,
     shape: StateShape,
@@ -128,6 +130,7 @@ impl<S: Store> KeyValueServer<S> {
             confirm: ConfirmConfig::default(),
             slave_writes: SlaveWrites::default(),
             slave_write_said: OnceFlag::new(),
+            primary_said: OnceFlag::new(),
             forwarded: Arc::default(),
             shape: StateShape::default(),
             watch: Arc::default(),
@@ -323,6 +326,10 @@ impl<S: Store> KeyValueServer<S> {
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
+        if S::IS_SHARED {
+            turn.reply(caller, |w| self.watch.refused(Reason::KeptByEtcd, w));
+            return Ok(());
+        }
         let era = self.confirmations.expect(self.confirm.timeout, turn);
         let traits = write.needs();
         let later = |turn: &Turn<'_>| Completion::Confirmed(caller.to_owned(&turn.me.pid), confirm, era);
@@ -474,6 +481,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
 
     fn handle_cast(&self, request: TermView<'_>, turn: &mut Turn<'_>) {
         let cast = Cast::read(request);
+        if S::IS_SHARED && cast.is_some_and(|cast| cast.is_write()) {
+            return self.refuse_primary(turn);
+        }
         // A primary that numbers its writes has introduced itself.
         if matches!(cast, Some(Cast::ReplicatePut { .. } | Cast::ReplicateDelete { .. })) {
             self.watch.replicated_from(turn.peer);
@@ -554,7 +564,10 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     fn global_name_taken(&self, me: &Process, name: &str, holder: &Pid) {
-        self.offer(me, name, holder);
+        // What several processes have is nobody's slave.
+        if !S::IS_SHARED {
+            self.offer(me, name, holder);
+        }
     }
 
     fn module(&self) -> &str {
@@ -576,6 +589,10 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
 
     fn deadlines(&self) -> usize {
         self.store.deadlines()
+    }
+
+    fn keeper(&self) -> Keeper {
+        self.store.keeper()
     }
 
     fn slaves(&self) -> Vec<Arc<SlaveEntry>> {

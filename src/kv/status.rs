@@ -9,7 +9,7 @@ use crate::etf::text::{InspectLimits, inspect};
 use crate::etf::{TermView, TermWriter, key};
 use crate::replica::upstream::PrimaryView;
 use crate::replica::{Dialect, Downstream, Standing, Upstream};
-use crate::store::Store;
+use crate::store::{EtcdFigures, Keeper, Store};
 
 /// Keys that are shown of those whose values a slave cannot be sent.
 const WITHHELD_SHOWN: usize = 3;
@@ -28,7 +28,7 @@ pub(super) struct Of<'a, S> {
 
 /// Writes `%{role: r, entries: n, bytes: n, incarnation: n, term: n, seq: n, primary: p, slaves: [%{name: s, state: s,
 /// stale_keys: b, withheld: n, withheld_keys: [text], kind: k, since: t, error: e}], deadlines: n, expired: n, watches: n,
-/// not_done: %{reason => n}}`. `withheld` is how many keys have a value
+/// not_done: %{reason => n}, engine: e}`, and of a store in etcd `etcd_state: s, etcd_revision: n, etcd_members: [{url, m}]` with it. `withheld` is how many keys have a value
 /// that the slave's OTP cannot decode, and which it is therefore not sent. `seq` is the number of the last write; `since` is
 /// when a slave's state began, as `System.system_time(:millisecond)`; `kind` and `stale_keys` are `nil` for a slave that was never
 /// found. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
@@ -42,7 +42,9 @@ pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
         None if slaves.is_empty() => "single",
         None => "primary",
     };
-    w.map(12).atom("role").atom(role);
+    let keeper = store.keeper();
+    let more = if matches!(keeper, Keeper::Etcd(_)) { 3 } else { 0 };
+    w.map(13 + more).atom("role").atom(role);
     w.atom("entries").unsigned(store.len() as u64).atom("bytes").unsigned(store.bytes());
     w.atom("incarnation").unsigned(upstream.incarnation()).atom("term").unsigned(upstream.durable().term);
     w.atom("seq").unsigned(seq).atom("primary");
@@ -58,6 +60,21 @@ pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
     w.atom("deadlines").unsigned(store.deadlines() as u64).atom("expired").unsigned(figures.expired());
     w.atom("watches").unsigned(watches as u64);
     write_not_done(w, figures);
+    w.atom("engine").atom(keeper.code());
+    if let Keeper::Etcd(etcd) = &keeper {
+        write_etcd(w, etcd);
+    }
+}
+
+/// A member is `{url, state}`: `:asked` where it answers, else `:away`.
+fn write_etcd(w: &mut TermWriter<'_>, etcd: &EtcdFigures) {
+    w.atom("etcd_state").atom(etcd.state.code());
+    w.atom("etcd_revision").unsigned(etcd.revision);
+    w.atom("etcd_members").list(etcd.members.len());
+    for member in &etcd.members {
+        w.tuple(2).binary(member.endpoint.as_bytes()).atom(if member.is_asked { "asked" } else { "away" });
+    }
+    w.nil();
 }
 
 /// Requests that were not done, by why; of those reasons that there were.
@@ -156,7 +173,7 @@ mod tests {
     use crate::store::MemoryStore;
 
     /// What a status ends with here.
-    const TAIL: &str = "deadlines: 0, expired: 0, watches: 2, not_done: %{guard_failed: 1}";
+    const TAIL: &str = "deadlines: 0, expired: 0, watches: 2, not_done: %{guard_failed: 1}, engine: :memory";
 
     fn shown(slaves: &[Arc<SlaveEntry>]) -> String {
         let (store, upstream) = (MemoryStore::default(), Upstream::new(7, Membership::default(), true));
@@ -172,7 +189,7 @@ mod tests {
     fn a_status_has_each_slave_with_its_state() {
         assert_eq!(
             shown(&[]),
-            "%{role: :single, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: [], deadlines: 0, expired: 0, watches: 2, not_done: %{guard_failed: 1}}"
+            "%{role: :single, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: [], deadlines: 0, expired: 0, watches: 2, not_done: %{guard_failed: 1}, engine: :memory}"
         );
         let slave = unfollowed(SlaveName::global("s"));
         let head = "%{role: :primary, entries: 0, bytes: 0, incarnation: 7, term: 0, seq: 1, primary: nil, slaves: [%{name: {:global, :s}, state: ";

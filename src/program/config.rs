@@ -1,5 +1,6 @@
 //! Everything that the program is started with: the node, and the stores on it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,14 +20,17 @@ pub struct Config {
     pub node: config::Config,
     /// The stores to serve, in order.
     pub stores: Vec<StoreConfig>,
-    /// Where the stores are kept. `None`: in memory.
+    /// The folder where the stores are kept. Without this and without [`etcd`](Self::etcd) they are in memory.
     pub data: Option<DataConfig>,
+    /// The etcd where the stores are kept. Not beside [`data`](Self::data), [`confirm`](Self::confirm) or
+    /// [`stored_bytes_max`](Self::stored_bytes_max).
+    pub etcd: Option<EtcdConfig>,
     /// Bytes that all stores in memory may hold, as [`Room`](crate::store::Room) counts them: past it a write is
     /// answered `{:error, :no_space}`. For stores on disk it is about the memory that they take. The default is no bound,
     /// `u64::MAX`.
     pub stored_bytes_max: u64,
-    /// Whether the stores in memory have their keys in Erlang's order of terms beside their tables, for scans that ask for that. The
-    /// default is `false`: it costs memory and time for each key (docs/operations.md says how much). Stores on disk have it always.
+    /// Whether the stores in memory, and those in etcd, have their keys in Erlang's order of terms beside their tables, for scans that ask
+    /// for that. The default is `false`: it costs memory and time for each key (docs/operations.md says how much). Stores on disk have it always.
     pub ordered: bool,
     /// Slaves of the first store.
     pub slaves: Vec<ServerName>,
@@ -60,6 +64,7 @@ impl Config {
             node,
             stores: Vec::new(),
             data: None,
+            etcd: None,
             stored_bytes_max: u64::MAX,
             ordered: false,
             slaves: Vec::new(),
@@ -81,6 +86,16 @@ impl Config {
         }
         if self.http.is_some() && !cfg!(feature = "http") {
             return Err(StartError::WithoutHttp);
+        }
+        if self.etcd.is_some() {
+            let refused = [
+                (self.data.is_some(), NotAtEtcd::DataDir),
+                (self.confirm > 0, NotAtEtcd::Confirm),
+                (self.stored_bytes_max < u64::MAX, NotAtEtcd::MemoryMax),
+            ];
+            if let Some((_, setting)) = refused.into_iter().find(|(is_set, _)| *is_set) {
+                return Err(StartError::NotAtEtcd(setting));
+            }
         }
         Ok(())
     }
@@ -110,6 +125,89 @@ pub struct DataConfig {
     pub sync: SyncPolicy,
     /// The folder that callers may have backups written into, by `{:backup, path}`; `None`: they may not.
     pub backup_dir: Option<PathBuf>,
+}
+
+/// Stores in etcd. All kvnodes that have the same etcd and prefix, and a store with the same global name, serve one store: each of them
+/// may have local names of its own beside it. A store without a global name is found by its local names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// The members: `http://host:port` or `https://host:port`. These are asked, and no others.
+    pub endpoints: Vec<String>,
+    /// What all keys of kvnode in etcd begin with.
+    pub prefix: String,
+    /// The certificates of the CAs that may sign a member's (PEM): endpoints with `https` need it.
+    pub ca: Option<PathBuf>,
+    /// The own certificate (PEM), for an etcd with `--client-cert-auth`.
+    pub cert: Option<PathBuf>,
+    /// Its key (PEM). `None`: it stands in the file of the certificate.
+    pub key: Option<PathBuf>,
+    /// The user of etcd's authentication. `None`: it is off, or takes the name in the certificate.
+    pub user: Option<EtcdUser>,
+}
+
+impl EtcdConfig {
+    /// [`prefix`](Self::prefix) where nothing else is said.
+    pub const PREFIX: &'static str = "kvnode";
+
+    /// These members, without TLS and user.
+    pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
+        let endpoints = endpoints.into_iter().map(Into::into).collect();
+        Self { endpoints, prefix: Self::PREFIX.to_owned(), ca: None, cert: None, key: None, user: None }
+    }
+}
+
+/// A user of etcd's authentication.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EtcdUser {
+    /// The name.
+    pub name: String,
+    /// The password, which is shown nowhere.
+    pub password: String,
+}
+
+impl fmt::Debug for EtcdUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdUser").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A setting that means nothing for stores in etcd. Its text says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotAtEtcd {
+    /// Stores in a folder.
+    #[error(
+        "--data-dir: stores are kept in one place, and with --engine etcd that is etcd; leave one of the two out"
+    )]
+    DataDir,
+    /// When writes are synced.
+    #[error(
+        "--sync: with --engine etcd a write is answered when most members of etcd have it on disk; leave it out"
+    )]
+    Sync,
+    /// Backups by callers.
+    #[error("--backup-dir: stores in etcd are backed up by `etcdctl snapshot save`; leave it out")]
+    BackupDir,
+    /// A bound for stores in memory.
+    #[error(
+        "--memory-max: with --engine etcd each kvnode has all entries in memory, whoever wrote them, and cannot refuse what \
+         others write; the bound is etcd's --quota-backend-bytes; leave it out"
+    )]
+    MemoryMax,
+    /// Writes that wait for slaves.
+    #[error(
+        "--confirm: with --engine etcd a write is answered when most members of etcd have it, and needs no slave for that; \
+         leave it out"
+    )]
+    Confirm,
+    /// How long they wait.
+    #[error("--confirm-timeout: with --engine etcd no write waits for slaves; leave it out")]
+    ConfirmTimeout,
+    /// Writes at a slave.
+    #[error(
+        "--slave-writes: with --engine etcd a store follows no primary, and takes writes always; leave it out"
+    )]
+    SlaveWrites,
 }
 
 /// One store and the names that it is known by.

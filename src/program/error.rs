@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::config::NotAtEtcd;
 use crate::node;
 use crate::store::{OpenError, StoreError};
 
@@ -35,6 +36,25 @@ pub enum StartError {
         "--data-dir: this program was built without stores on disk: build kvnode with its feature disk, which it has by default"
     )]
     WithoutDisk,
+    /// Its stores are to be in etcd, and the program was built without that.
+    #[error(
+        "--engine etcd: this program was built without stores in etcd: build kvnode with its feature etcd, which it has by default"
+    )]
+    WithoutEtcd,
+    /// A setting means nothing for stores in etcd.
+    #[error("{0}")]
+    NotAtEtcd(NotAtEtcd),
+    /// A client of etcd cannot be made of these settings.
+    #[error("--etcd: {0}")]
+    EtcdSettings(String),
+    /// etcd refuses what its stores need.
+    #[error("--engine etcd, the store {store}: {error}")]
+    Etcd {
+        /// The store, by its first name.
+        store: String,
+        /// What etcd says.
+        error: OpenError,
+    },
     /// It is to serve its page, and the program was built without that.
     #[error(
         "--http: this program was built without its page: build kvnode with its feature http, which it has by default"

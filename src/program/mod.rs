@@ -8,6 +8,8 @@ pub mod config;
 mod error;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg_attr(not(feature = "etcd"), path = "without_etcd.rs")]
+mod in_etcd;
 #[cfg(feature = "cli")]
 pub mod log;
 #[cfg_attr(not(feature = "disk"), path = "without_disk.rs")]
@@ -22,10 +24,12 @@ pub mod snapshot;
 pub(crate) mod status;
 mod stores;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use smol::channel::{Receiver, Sender};
 
 pub use crate::kv::SlaveWrites;
-pub use config::{Config, DataConfig, StoreConfig};
+pub use config::{Config, DataConfig, EtcdConfig, EtcdUser, NotAtEtcd, StoreConfig};
 pub use error::StartError;
 #[cfg(feature = "cli")]
 pub use run::{Started, run};
@@ -38,6 +42,7 @@ use crate::kv::figures::StoreWatch;
 use crate::kv::{ConfirmConfig, Downstreams, KeyValueFunctions};
 use crate::store::{MemoryEngine, Room};
 use crate::{Node, NotNamed};
+use in_etcd::InEtcd;
 use on_disk::OnDisk;
 use stores::{NotStarted, Replication};
 
@@ -49,19 +54,61 @@ pub struct Program {
     /// What all stores in memory may hold together, and what they hold.
     room: Arc<Room>,
     stored_bytes_max: u64,
-    stores: Vec<Store>,
+    stores: Vec<Arc<Store>>,
+    etcd: Option<InEtcd>,
+    failed: Receiver<StartError>,
+    /// Closed when the stores are loaded.
+    loaded: Receiver<()>,
 }
 
-/// A store that was started.
+/// What is told of stores that are opened after the start. Dropped, it says that there is no more to tell.
+struct Tell {
+    /// One of them can never be served.
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "stores in etcd alone are opened then"))]
+    failed: Sender<StartError>,
+    _loaded: Sender<()>,
+}
+
+#[cfg(feature = "etcd")]
+impl Tell {
+    fn failed(&self, error: StartError) {
+        // The program has ended, perhaps: then nobody wants to know.
+        let _ = self.failed.try_send(error);
+    }
+}
+
+/// A store.
 struct Store {
     names: StoreConfig,
+    /// Empty until its first life begins.
+    life: OnceLock<Life>,
+}
+
+/// What is known of a store that was started.
+struct Life {
     /// Of its first life.
     pid: Pid,
     watch: Arc<StoreWatch>,
 }
 
+impl Store {
+    /// Its first name, as it is typed after `--store`.
+    #[cfg(feature = "etcd")]
+    fn name(&self) -> String {
+        let StoreConfig { global, local } = &self.names;
+        let global = global.first().map(|name| format!("global:{name}"));
+        global.or_else(|| local.first().map(|name| format!("local:{name}"))).unwrap_or_default()
+    }
+
+    fn started(&self, pid: Pid, watch: Arc<StoreWatch>) {
+        // It is started once; later lives are its supervisor's.
+        let _ = self.life.set(Life { pid, watch });
+    }
+}
+
 impl Program {
-    /// Starts a node with stores: both can be reached when this is done.
+    /// Starts a node with stores: all can be reached when this is done, but for stores in etcd. These can be reached when they are loaded, which
+    /// [`is_ready`](Self::is_ready) tells; an etcd that is away does not keep the node from its start.
     ///
     /// # Errors
     /// The configuration's, the system's, epmd's or the disk's: see [`StartError`].
@@ -69,8 +116,11 @@ impl Program {
         config.check()?;
         let disk =
             config.data.as_ref().map(|data| on_disk::open(data, config.stored_bytes_max)).transpose()?;
+        let etcd = config.etcd.as_ref().map(|etcd| in_etcd::connect(etcd, config.ordered)).transpose()?;
+        let in_etcd = etcd.clone();
         let room = Arc::new(Room::new(config.stored_bytes_max));
         let node = config.node.clone();
+        let ((fail, failed), (hold, loaded)) = (smol::channel::bounded(1), smol::channel::bounded(1));
         let (node, stores) = Node::start_with(node, |node| {
             let functions =
                 KeyValueFunctions::new(node.dispatch(), Downstreams::on(node), config.slave_buffer_bytes_max);
@@ -78,10 +128,24 @@ impl Program {
             if let Some(disk) = &disk {
                 on_disk::close_at_end(node, disk);
             }
-            start_stores(node, &config, disk.as_ref(), &room)
+            let stores: Vec<(Arc<Store>, Replication)> = stores_of(&config).collect();
+            let all = stores.iter().map(|(store, _)| Arc::clone(store)).collect();
+            match in_etcd {
+                Some(etcd) => in_etcd::begin(node, &etcd, stores, Tell { failed: fail, _loaded: hold })?,
+                None => start_stores(node, &config, stores, disk.as_ref(), &room)?,
+            }
+            Ok::<Vec<Arc<Store>>, StartError>(all)
         })
         .await?;
-        Ok(Arc::new(Self { node, room, stored_bytes_max: config.stored_bytes_max, stores }))
+        Ok(Arc::new(Self {
+            node,
+            room,
+            stored_bytes_max: config.stored_bytes_max,
+            stores,
+            etcd,
+            failed,
+            loaded,
+        }))
     }
 
     /// The node.
@@ -89,20 +153,40 @@ impl Program {
         &self.node
     }
 
-    /// Its stores, with the pids that they were started with.
-    pub fn stores(&self) -> impl Iterator<Item = (&StoreConfig, &Pid)> {
-        self.stores.iter().map(|store| (&store.names, &store.pid))
+    /// Its stores, with the pids that they were started with; `None`: it is not loaded yet.
+    pub fn stores(&self) -> impl Iterator<Item = (&StoreConfig, Option<&Pid>)> {
+        self.stores.iter().map(|store| (&store.names, store.life.get().map(|life| &life.pid)))
+    }
+
+    /// Whether all is served: the node [is ready](Node::is_ready), and its stores are loaded.
+    pub fn is_ready(&self) -> bool {
+        self.node.is_ready() && self.is_loaded()
+    }
+
+    /// Whether its stores are loaded. Stores in memory and on disk are from the start on.
+    pub fn is_loaded(&self) -> bool {
+        self.stores.iter().all(|store| store.life.get().is_some())
+    }
+
+    /// Waits until its stores are loaded, or it is known that one never will be ([`failed`](Self::failed)), or the node ends.
+    pub async fn loaded(&self) {
+        // Nothing is ever sent: only the closing of the channel ends the wait.
+        while self.loaded.recv().await.is_ok() {}
+    }
+
+    /// Waits until it is known that a store can never be served, for instance as etcd refuses the user: why. The node goes on. It never comes where
+    /// all stores are served, and comes once.
+    pub async fn failed(&self) -> StartError {
+        match self.failed.recv().await {
+            Ok(error) => error,
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 
-fn start_stores(
-    node: &Node,
-    config: &Config,
-    disk: Option<&OnDisk>,
-    room: &Arc<Room>,
-) -> Result<Vec<Store>, StartError> {
-    let mut started = Vec::new();
-    for (number, names) in config.stores.iter().enumerate() {
+/// The stores that are to be started, and how each is replicated.
+fn stores_of(config: &Config) -> impl Iterator<Item = (Arc<Store>, Replication)> {
+    config.stores.iter().enumerate().map(|(number, names)| {
         let slaves = if number == 0 { config.slave_names() } else { Vec::new() };
         let confirm = if number == 0 { config.confirm } else { 0 };
         let replication = Replication {
@@ -111,11 +195,23 @@ fn start_stores(
             confirm: ConfirmConfig { slaves: confirm, timeout: config.confirm_timeout },
             slave_writes: config.slave_writes,
         };
+        (Arc::new(Store { names: names.clone(), life: OnceLock::new() }), replication)
+    })
+}
+
+fn start_stores(
+    node: &Node,
+    config: &Config,
+    stores: Vec<(Arc<Store>, Replication)>,
+    disk: Option<&OnDisk>,
+    room: &Arc<Room>,
+) -> Result<(), StartError> {
+    for (store, replication) in stores {
         let process = match disk {
-            Some(disk) => on_disk::start(node, names, replication, disk),
+            Some(disk) => on_disk::start(node, &store.names, replication, disk),
             None => {
                 let memory = MemoryEngine::within(Arc::clone(room)).ordered(config.ordered);
-                stores::start(node, names, replication, memory)
+                stores::start(node, &store.names, replication, memory)
             }
         };
         let (process, watch) = process.map_err(|error| match error {
@@ -123,12 +219,12 @@ fn start_stores(
             NotStarted::Open(error) => StartError::Data(error),
             NotStarted::Slaves(error) => StartError::Store(error),
         })?;
-        started.push(Store { names: names.clone(), pid: process.pid().clone(), watch });
+        store.started(process.pid().clone(), watch);
     }
     if let Some(disk) = disk {
         on_disk::say_unserved(disk, &config.stores);
     }
-    Ok(started)
+    Ok(())
 }
 
 fn taken(NotNamed { name, .. }: NotNamed) -> StartError {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_signal::{Signal, Signals};
 use smol::future::FutureExt;
@@ -13,6 +14,10 @@ use crate::distribution::NodeName;
 use crate::epmd::EpmdStart;
 use crate::etf::Pid;
 use crate::node;
+use crate::within::within;
+
+/// A node whose stores are not loaded by then is announced all the same.
+const ANNOUNCED_AFTER: Duration = Duration::from_secs(1);
 
 /// A node that has started, as its banner shows it.
 #[derive(Clone, Debug)]
@@ -23,8 +28,8 @@ pub struct Started {
     pub listening: SocketAddr,
     /// The epmd that it is registered with; `None`: it needs none.
     pub epmd: Option<EpmdStart>,
-    /// Its stores, with their pids.
-    pub stores: Vec<(StoreConfig, Pid)>,
+    /// Its stores, with their pids; `None`: it waits for etcd.
+    pub stores: Vec<(StoreConfig, Option<Pid>)>,
     /// Where its page is served.
     pub http: Option<SocketAddr>,
 }
@@ -33,7 +38,7 @@ pub struct Started {
 /// once it can be reached.
 ///
 /// # Errors
-/// Why it could not start: see [`StartError`].
+/// Why it could not start: see [`StartError`]. Of stores in etcd that is known later, when etcd has refused something: the node is ended then.
 pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartError> {
     let system = |error| StartError::Node(node::StartError::System(error));
     block_on(async {
@@ -51,15 +56,22 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
             Some(address) => Some(serve_http(&program, address).await?),
             None => None,
         };
+        // Of stores in etcd: mostly this is soon over, and the banner tells more then.
+        let mut is_told = false;
+        let told_early = async {
+            signals.next().await;
+            is_told = true;
+        };
+        let _not_yet = within(ANNOUNCED_AFTER, program.loaded().or(told_early)).await;
         let started = Started {
             node_name: node.name().clone(),
             listening: node.listening(),
             epmd: node.epmd().cloned(),
-            stores: program.stores().map(|(names, pid)| (names.clone(), pid.clone())).collect(),
+            stores: program.stores().map(|(names, pid)| (names.clone(), pid.cloned())).collect(),
             http,
         };
         announce(&started);
-        service::ready(node);
+        service::ready(node, program.is_loaded());
         let reloading = async {
             let Some(hangups) = &mut reload else { return std::future::pending().await };
             while hangups.next().await.is_some() {
@@ -73,9 +85,24 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
             std::future::pending().await
         };
         let told = async {
-            signals.next().await;
+            if !is_told {
+                signals.next().await;
+            }
+            Ok(())
         };
-        told.or(reloading).or(service::watchdog(Arc::clone(node))).await;
+        let loaded = async {
+            if !program.is_loaded() {
+                program.loaded().await;
+                service::ready(node, program.is_loaded());
+            }
+            std::future::pending().await
+        };
+        let failed = async { Err(program.failed().await) };
+        let watchdog = async {
+            service::watchdog(Arc::clone(node)).await;
+            Ok(())
+        };
+        let end = told.or(failed).or(loaded).or(reloading).or(watchdog).await;
         service::stopping();
         tracing::info!("ending; a second signal ends at once");
         let at_once = async {
@@ -83,7 +110,7 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
             tracing::warn!("ended at once");
         };
         node.stop().or(at_once).await;
-        Ok(())
+        end
     })
 }
 

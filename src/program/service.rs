@@ -72,8 +72,9 @@ fn send_abstract(_: &[u8], _: &[u8]) -> io::Result<()> {
 }
 
 /// The node can be reached.
-pub(super) fn ready(node: &Node) {
-    let status = format!("{} listens at {}", node.name(), node.listening());
+pub(super) fn ready(node: &Node, is_loaded: bool) {
+    let waits = if is_loaded { "" } else { ", and its stores wait for etcd" };
+    let status = format!("{} listens at {}{waits}", node.name(), node.listening());
     tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 

@@ -6,7 +6,11 @@ use serde::Serialize;
 #[cfg(feature = "http")]
 use crate::kv::figures::Served;
 use crate::kv::reason::ReasonKind;
+#[cfg(feature = "cli")]
+use crate::program::snapshot::EtcdSnapshot;
 use crate::replica::{PrimaryStanding, StandingKind};
+#[cfg(feature = "cli")]
+use crate::store::EtcdState;
 
 /// With so many writes to come a side that is well is late.
 const LATE_WRITES: u64 = 1000;
@@ -77,6 +81,19 @@ pub(crate) const fn slave(state: StandingKind) -> Shown {
     }
 }
 
+/// How a store stands to its etcd. (The page says the same.)
+#[cfg(feature = "cli")]
+pub(crate) fn etcd(etcd: &EtcdSnapshot) -> (Mood, String) {
+    let EtcdSnapshot { state, revision, members } = etcd;
+    let asked = members.iter().filter(|member| member.asked).count();
+    let mood = match state == EtcdState::Following.code() && asked == members.len() {
+        true => Mood::Good,
+        false if asked == 0 => Mood::Bad,
+        false => Mood::Warn,
+    };
+    (mood, format!("etcd: {state}, revision {revision}, {asked} of {} members answer", members.len()))
+}
+
 /// A primary, as its slave shows it.
 pub(crate) const fn primary(state: PrimaryStanding) -> Shown {
     match state {
@@ -120,6 +137,26 @@ pub(crate) fn table() -> serde_json::Value {
 #[cfg(all(test, feature = "cli"))]
 mod tests {
     use super::*;
+    use crate::program::snapshot::EtcdMemberSnapshot;
+
+    #[test]
+    fn an_etcd_is_well_where_all_members_answer_and_the_store_follows() {
+        let members = |asked: &[bool]| {
+            let member = |asked: &bool| EtcdMemberSnapshot { endpoint: "http://a:1".into(), asked: *asked };
+            asked.iter().map(member).collect()
+        };
+        let shown = |state: &str, asked: &[bool]| {
+            etcd(&EtcdSnapshot { state: state.into(), revision: 7, members: members(asked) })
+        };
+        let text = |text: &str| text.to_owned();
+        assert_eq!(
+            shown("following", &[true; 3]),
+            (Mood::Good, text("etcd: following, revision 7, 3 of 3 members answer"))
+        );
+        assert_eq!(shown("following", &[true, false]).0, Mood::Warn);
+        assert_eq!(shown("cut", &[true]).0, Mood::Warn);
+        assert_eq!(shown("loading", &[false]).0, Mood::Bad);
+    }
 
     #[test]
     fn a_state_is_told_with_its_number_and_is_late_where_that_is_large() {

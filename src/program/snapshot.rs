@@ -6,12 +6,13 @@ use std::ops::Deref;
 use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{Program, StoreConfig};
+use super::{Program, StoreConfig, in_etcd};
 use crate::kv::SlaveEntry;
 use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch, WatchFigures};
 pub use crate::kv::reason::{Reason, ReasonKind};
 use crate::node;
 use crate::replica::{PrimaryStanding, SlaveName, SlaveState};
+use crate::store::{EtcdFigures, EtcdMember, Keeper};
 
 /// What a node does and holds. What a node does without stores is read as if it were in here: `snapshot.version`. All of it is one
 /// map for others, without a map in it.
@@ -95,6 +96,12 @@ pub struct StoreSnapshot {
     /// How it stands with that primary.
     #[serde(default)]
     pub primary_standing: Option<PrimarySnapshot>,
+    /// What keeps it: `memory`, `disk`, `etcd`, or `other`. Empty: the node is of a version that does not tell.
+    #[serde(default)]
+    pub engine: String,
+    /// How it stands to the etcd that keeps it.
+    #[serde(default)]
+    pub etcd: Option<EtcdSnapshot>,
     /// Its slaves.
     pub slaves: Vec<SlaveSnapshot>,
 }
@@ -161,6 +168,34 @@ pub struct PrimarySnapshot {
     pub lag: Option<u64>,
 }
 
+/// How a store stands to the etcd that keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdSnapshot {
+    /// An [`EtcdState`](crate::store::EtcdState), by its word. (Text, since a newer node may have states that are not known here.)
+    pub state: String,
+    /// The revision of etcd up to which all is here; 0: it is not loaded yet.
+    pub revision: u64,
+    /// The members, in the order in which they were named.
+    pub members: Vec<EtcdMemberSnapshot>,
+}
+
+/// A member of etcd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdMemberSnapshot {
+    /// Its URL.
+    pub endpoint: String,
+    /// Whether it answers: else it is left alone until it answers again.
+    pub asked: bool,
+}
+
+impl From<EtcdFigures> for EtcdSnapshot {
+    fn from(EtcdFigures { state, revision, members }: EtcdFigures) -> Self {
+        let shown =
+            |member: EtcdMember| EtcdMemberSnapshot { endpoint: member.endpoint, asked: member.is_asked };
+        Self { state: state.code().to_owned(), revision, members: members.into_iter().map(shown).collect() }
+    }
+}
+
 /// Requests since the start of the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -225,12 +260,17 @@ pub struct SlaveSnapshot {
 impl Program {
     /// The node and its stores in numbers.
     pub fn snapshot(&self) -> Snapshot {
-        let of_node = self.node.snapshot();
+        let mut of_node = self.node.snapshot();
+        of_node.ready &= self.is_loaded();
         // A node that has sent a replicated write and left was perhaps never a primary's, and cannot be told from one that was.
         let is_here = |name: &str| name == of_node.node || of_node.peers.iter().any(|peer| peer.name == name);
-        let stores = self.stores.iter().map(|started| {
-            let writer = started.watch.last_replicated_from().filter(|node| is_here(node));
-            store(&started.names, &started.watch, writer.as_deref())
+        let not_there = StoreWatch::default();
+        let stores = self.stores.iter().map(|known| {
+            let watch = known.life.get().map_or(&not_there, |life| &life.watch);
+            let writer = watch.last_replicated_from().filter(|node| is_here(node));
+            let loading = || self.etcd.as_ref().map(|etcd| Keeper::Etcd(in_etcd::figures(etcd)));
+            let keeper = watch.server().map(|server| server.keeper()).or_else(loading);
+            store(&known.names, watch, writer.as_deref(), keeper)
         });
         Snapshot {
             stores: stores.collect(),
@@ -251,7 +291,12 @@ fn logged() -> Vec<LoggedLine> {
 }
 
 /// `writer`: the connected node that has sent replicated writes without a greeting.
-fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> StoreSnapshot {
+fn store(
+    names: &StoreConfig,
+    watch: &StoreWatch,
+    writer: Option<&str>,
+    keeper: Option<Keeper>,
+) -> StoreSnapshot {
     let (primary, primary_standing) = match (watch.primary(), writer) {
         (Some(PrimaryFigures { node, state, seq, lag }), _) => {
             let state = state.code().to_owned();
@@ -277,6 +322,11 @@ fn store(names: &StoreConfig, watch: &StoreWatch, writer: Option<&str>) -> Store
         watches: watch.watches().into(),
         primary,
         primary_standing,
+        engine: keeper.as_ref().map_or("", Keeper::code).to_owned(),
+        etcd: match keeper {
+            Some(Keeper::Etcd(figures)) => Some(figures.into()),
+            _ => None,
+        },
         slaves: server
             .map_or_else(Vec::new, |server| server.slaves().iter().map(|slave| followed(slave)).collect()),
     }

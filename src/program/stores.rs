@@ -25,6 +25,9 @@ use crate::{Node, NotNamed, ProcessHandle, Restart};
 /// A store whose only name is this one shows its state as that module does.
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 
+/// What the global names of a store begin with where they are kept, as they are typed after `--store`.
+pub const GLOBAL: &str = "global:";
+
 /// Files of one store that may be in a folder.
 const DROPPED_FILES_MAX: u32 = 10_000;
 
@@ -156,7 +159,13 @@ fn supervise<S: Store>(
             server.follow_slave(slave, process.pid(), None);
         }
     };
-    let process = node.supervise_then(Restart::Permanent, local.chain(global), start, named)?;
+    let names = local.chain(global);
+    let process = if S::AT_ONCE {
+        node.supervise_then(Restart::Permanent, names, start, named)?
+    } else {
+        // A server that begins waits for what was asked of its store before.
+        node.supervise_waiting(Restart::Permanent, names, start, named)?
+    };
     Ok((process, watched))
 }
 
@@ -218,6 +227,6 @@ impl Write for Synced {
 /// The names of a store as they are kept with it: as they are typed after `--store`.
 fn names_kept(names: &StoreConfig) -> Vec<String> {
     // An atom may have a line's end in it, which ends a name there.
-    let global = names.global.iter().map(|name| format!("global:{}", name.escape_debug()));
+    let global = names.global.iter().map(|name| format!("{GLOBAL}{}", name.escape_debug()));
     global.chain(names.local.iter().map(|name| format!("local:{}", name.escape_debug()))).collect()
 }

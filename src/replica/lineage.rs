@@ -94,13 +94,15 @@ pub enum Refusal {
     TooLarge,
     /// It is a server of another kind, which a replicated write would end.
     Foreign,
+    /// It is a store that several processes have, and that etcd keeps.
+    KeptByEtcd,
     /// It is in no such session: it has been greeted by another primary since, or the session's connection is lost.
     OtherSession,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Itself,
         Self::Cycle,
         Self::HasPrimary,
@@ -111,6 +113,7 @@ impl Refusal {
         Self::Disk,
         Self::TooLarge,
         Self::Foreign,
+        Self::KeptByEtcd,
         Self::OtherSession,
     ];
 
@@ -127,6 +130,7 @@ impl Refusal {
             Self::Disk => "io",
             Self::TooLarge => "too_large",
             Self::Foreign => "foreign",
+            Self::KeptByEtcd => "kept_by_etcd",
             Self::OtherSession => "other_session",
         }
     }
@@ -143,7 +147,7 @@ impl Refusal {
 
     /// Whether it stays so: then the slave is given up.
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Itself | Self::Cycle)
+        matches!(self, Self::Itself | Self::Cycle | Self::KeptByEtcd)
     }
 }
 
@@ -171,6 +175,10 @@ impl std::fmt::Display for Refusal {
             Self::Foreign => {
                 "it is a server of another kind, which knows no replicated writes and would end at the first: nothing is \
                  sent to it"
+            }
+            Self::KeptByEtcd => {
+                "it is kept by etcd, and each kvnode of that etcd writes to it: it follows no primary. To bring it what is here, \
+                 export this store and import that there (kvnode export, kvnode import)"
             }
             Self::OtherSession => "it has been greeted by another primary since, or has lost the connection",
         })

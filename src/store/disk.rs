@@ -48,8 +48,9 @@ pub use error::OpenError;
 pub use ledger::TornEnd;
 
 use super::{
-    Cleared, Done, Due, DueDone, Engine, NoteDone, Notes, Order, Page, Pending, PendingMany, ReadDone,
-    ReadManyDone, Scan, Shows, Store, StoreError, SyncPolicy, Update, UpdateMany, Value, Visit, WriteDone,
+    Cleared, Done, Due, DueDone, Engine, Keeper, NoteDone, Notes, Order, Page, Pending, PendingMany,
+    ReadDone, ReadManyDone, Scan, Shows, Store, StoreError, SyncPolicy, Update, UpdateMany, Value, Visit,
+    WriteDone,
 };
 use engine::Totals;
 use many::Many;
@@ -375,6 +376,10 @@ impl Store for DiskStore {
 
     fn deadlines(&self) -> usize {
         usize::try_from(self.totals.deadlines.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::Disk
     }
 
     fn len(&self) -> usize {

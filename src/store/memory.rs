@@ -26,7 +26,7 @@ use super::head::Head;
 use super::revision::REVISION_RAISED_MAX;
 use super::room::PAIR_BYTES;
 use super::{
-    Batch, Change, Cleared, Done, Due, DueDone, Engine, OpenError, Order, Page, Pending, PendingMany,
+    Batch, Change, Cleared, Done, Due, DueDone, Engine, Keeper, OpenError, Order, Page, Pending, PendingMany,
     ReadDone, ReadManyDone, Room, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit,
     WriteDone,
 };
@@ -448,6 +448,10 @@ impl Store for MemoryStore {
 
     fn deadlines(&self) -> usize {
         self.deadlines.entries()
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::Memory
     }
 
     fn len(&self) -> usize {

@@ -39,6 +39,7 @@ pub mod engine;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod head;
+mod keeper;
 pub mod memory;
 mod open_error;
 mod ordered;
@@ -59,7 +60,8 @@ pub use cleared::Cleared;
 pub use disk::{Disk, DiskStore};
 pub use engine::Engine;
 #[cfg(feature = "etcd")]
-pub use etcd::{EtcdEngine, EtcdState, EtcdStore};
+pub use etcd::{EtcdEngine, EtcdStore};
+pub use keeper::{EtcdFigures, EtcdMember, EtcdState, Keeper};
 pub use memory::{MemoryEngine, MemoryStore};
 pub use open_error::OpenError;
 pub use owed::Owed;
@@ -281,8 +283,10 @@ pub trait Store: Send + Sync + 'static {
     /// the write itself.
     const AT_ONCE: bool = false;
 
-    /// Other processes serve the same store, and each change has the same number in all of them ([`Written::numbers`]).
-    const SHARED: bool = false;
+    /// Other processes have the same store, each change has the same number in all of them ([`Written::numbers`]), and what keeps it outlives
+    /// any of them: it follows no primary, is not promoted, and its writes wait for no slave. This is so of stores in etcd, which is the word that
+    /// callers are answered with.
+    const IS_SHARED: bool = false;
 
     /// Reads. `now` is called before this returns where the answer is known; else the store makes a completion
     /// by `later`, and calls that.
@@ -383,6 +387,11 @@ pub trait Store: Send + Sync + 'static {
     /// completion, or here. By default it is never called: a store that has its entries for itself alone has no such writes.
     fn tell_of_others(&self, _tell: OthersTold) -> u64 {
         self.seq()
+    }
+
+    /// What keeps it. The default is for engines of one's own.
+    fn keeper(&self) -> Keeper {
+        Keeper::Other
     }
 
     /// Number of keys.

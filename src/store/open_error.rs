@@ -47,9 +47,14 @@ pub enum OpenError {
         /// What it said.
         reason: String,
     },
-    /// etcd has not answered, or refuses.
+    /// etcd refuses: an operator has to change something.
     Etcd {
         /// What it said.
+        reason: String,
+    },
+    /// etcd does not answer, or cannot serve at present: later it may.
+    EtcdAway {
+        /// What is known of it.
         reason: String,
     },
 }
@@ -82,9 +87,14 @@ impl fmt::Display for OpenError {
                 file.display()
             ),
             Self::Names { names } => {
-                write!(f, "the names {} belong to different stores on disk: see --store", names.join(", "))
+                write!(
+                    f,
+                    "the names {} belong to different stores that are kept: see --store",
+                    names.join(", ")
+                )
             }
             Self::Etcd { reason } => write!(f, "etcd cannot be used for stores: {reason}"),
+            Self::EtcdAway { reason } => write!(f, "etcd does not serve at present: {reason}"),
             Self::System { path, reason } => write!(
                 f,
                 "{} cannot be used for stores: {reason}; --data-dir takes a folder that this user may write to, there or to \

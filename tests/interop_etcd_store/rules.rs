@@ -58,7 +58,7 @@ fn names_lead_to_one_store_from_everywhere_and_belong_to_no_two() {
     assert!(matches!(first.open(&split), Err(OpenError::Names { .. })));
     let away = EtcdEngine::new(Etcd::connect(Config::new(["http://127.0.0.1:1"])).unwrap(), "kvnode");
     let refused = away.open(&names("a")).map(|_| ());
-    assert!(matches!(&refused, Err(OpenError::Etcd { .. })), "{refused:?}");
+    assert!(matches!(&refused, Err(OpenError::EtcdAway { .. })), "{refused:?}");
 }
 
 /// A note as it is read.

@@ -33,7 +33,7 @@ impl Answer {
 #[track_caller]
 pub fn address(node: &KvNode) -> SocketAddr {
     let banner = node.banner();
-    let url = banner.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    let url = banner.split("page      http://").nth(1).and_then(|rest| rest.split('/').next());
     url.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no page in {banner}"))
 }
 

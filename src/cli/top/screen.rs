@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline};
 
 use super::view::View;
 use crate::program::shown::{self, Mood};
-use crate::program::snapshot::{PrimarySnapshot, ReasonKind, SlaveSnapshot, StoreSnapshot};
+use crate::program::snapshot::{EtcdSnapshot, PrimarySnapshot, ReasonKind, SlaveSnapshot, StoreSnapshot};
 use crate::replica::{PrimaryStanding, StandingKind};
 
 /// Lines of the plots, frames included.
@@ -116,6 +116,7 @@ fn stores(view: &View) -> Vec<Line<'_>> {
     for (number, store) in view.now.stores.iter().enumerate() {
         let rate = |counter: fn(&StoreSnapshot) -> u64| short(view.store_rate(number, counter));
         let (role, colour) = match store {
+            StoreSnapshot { up: false, etcd: Some(_), .. } => ("loading", Color::Yellow),
             StoreSnapshot { up: false, .. } => ("down", Color::Red),
             StoreSnapshot { primary: Some(_), primary_standing, .. } => (
                 "slave",
@@ -142,6 +143,9 @@ fn stores(view: &View) -> Vec<Line<'_>> {
                 Span::raw(format!("  ← {:<38} ", cut(node, 38))),
                 Span::styled(text, style(colour)),
             ]));
+        }
+        if let Some(etcd) = &store.etcd {
+            lines.push(etcd_line(etcd));
         }
         if store.watches.watchers > 0 {
             lines.push(Line::raw(format!(
@@ -194,6 +198,11 @@ fn standing_text(standing: &PrimarySnapshot) -> (Color, String) {
         // Of a newer node.
         None => (Color::Red, standing.state.clone()),
     }
+}
+
+fn etcd_line(etcd: &EtcdSnapshot) -> Line<'static> {
+    let (mood, text) = shown::etcd(etcd);
+    Line::styled(cut(&format!("  {text}"), 78), style(colour(mood)))
 }
 
 const fn colour(mood: Mood) -> Color {
@@ -364,6 +373,8 @@ mod tests {
                 watches: Watches::default(),
                 primary: None,
                 primary_standing: None,
+                engine: "memory".into(),
+                etcd: None,
                 slaves: vec![
                     slave("felipe", Some("felipe@vm"), "in_step", Some(0), None),
                     slave("susanita", None, "seeking", None, None),

@@ -164,6 +164,11 @@ impl Etcd {
         self.0.config.request_bytes_max
     }
 
+    /// The endpoints that it was made with.
+    pub fn endpoints(&self) -> &[String] {
+        &self.0.config.endpoints
+    }
+
     /// Which members are asked at present, in the order of the endpoints.
     pub fn good_members(&self) -> Vec<bool> {
         use super::members::Standing;

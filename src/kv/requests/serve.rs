@@ -11,6 +11,7 @@ use crate::etf::{TermError, TermView, Traits};
 use crate::kv::confirm::{Confirmations, Era, Wanted};
 use crate::kv::figures::Served;
 use crate::kv::order::{Committed, revision_of};
+use crate::kv::reason::Reason;
 use crate::kv::server::{with_canonical, write_error};
 use crate::kv::write::{committed, committed_later, ended, replicate};
 use crate::kv::{KeyValueServer, Work};
@@ -149,6 +150,10 @@ impl<S: Store> KeyValueServer<S> {
             return Ok(());
         }
         let confirm = options.confirm.unwrap_or(self.confirm.slaves) as usize;
+        if S::IS_SHARED && confirm > 0 {
+            turn.reply(caller, |w| self.watch.refused(Reason::KeptByEtcd, w));
+            return Ok(());
+        }
         let served = match edit.prepare(copy, options.ttl, &self.clock, turn) {
             Ok(Prepared::Single(key, single, stamp)) => with_canonical(key, |key| {
                 self.carry_out_edit(OfKey { key, single }, confirm, caller, turn);

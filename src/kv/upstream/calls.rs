@@ -7,6 +7,7 @@ use super::{left_undone, not_kept, said};
 use crate::distribution::{Outbound, RemoteProcess, ServerRef};
 use crate::etf::{Pid, TermView};
 use crate::kv::SlaveEntry;
+use crate::kv::reason::Reason;
 use crate::kv::request::Hello;
 use crate::kv::server::{KeyValueServer, refuse};
 use crate::kv::slaves::{TooManySlaves, is_own};
@@ -35,6 +36,7 @@ impl<S: Store> KeyValueServer<S> {
             has_slaves: !slaves.is_empty(),
             is_greeted_by_slave: slaves.iter().any(|slave| slave.is_at(&at, incarnation)),
             is_empty: self.store().is_empty(),
+            is_shared: S::IS_SHARED,
             shares_name: own.any(|(name, _)| greeting.names.contains(&ServerRef::global(name))),
         };
         let outputs = self.hand_alone(Input::Hello(greeting, around));
@@ -68,6 +70,9 @@ impl<S: Store> KeyValueServer<S> {
 
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
     pub(in crate::kv) fn call_promote(&self, reports: bool, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        if S::IS_SHARED {
+            return turn.reply(caller, |w| self.watch.refused(Reason::KeptByEtcd, w));
+        }
         if self.upstream.with(|machine| machine.unpromotable()).is_none() {
             // Before callers may write to the primary that this store becomes: the former one may have given numbers to writes that did not
             // come here. It is kept with the promotion.
@@ -80,6 +85,18 @@ impl<S: Store> KeyValueServer<S> {
         // What has ended was its primary's to delete.
         self.expiry.hurry();
         self.carry_out(outputs, Some(caller), turn);
+    }
+
+    /// A write of a primary to a store that follows none. Nobody waits for an answer.
+    #[cold]
+    pub(in crate::kv) fn refuse_primary(&self, turn: &Turn<'_>) {
+        self.watch.count_not_done(Reason::KeptByEtcd);
+        if self.primary_said.first() {
+            tracing::warn!(
+                store = ?turn.me, peer = turn.peer,
+                "replicated writes are refused: the store is kept by etcd, and follows no primary"
+            );
+        }
     }
 
     /// `{:replica_offer, pid}`: a store that finds its global name with this one.

@@ -52,7 +52,7 @@ impl<S: Store> KeyValueServer<S> {
                 let counted = self.store().revision();
                 state.registry.log().raise(counted);
             }
-            if S::SHARED {
+            if S::IS_SHARED {
                 state.registry.log().count_to(self.store().revision());
             }
             state.registry.add(pid.clone(), reference.clone(), wants, begins)?
@@ -181,7 +181,7 @@ impl<S: Store> KeyValueServer<S> {
         let read = self.read_page(&wanted.wants, wanted.after.as_deref());
         drop(over);
         // The writes of other processes are not known here before they are told of.
-        if S::AT_ONCE || !S::SHARED && !self.confirmations.order.is_busy() {
+        if S::AT_ONCE || !S::IS_SHARED && !self.confirmations.order.is_busy() {
             self.page_came(&wanted, read);
             return true;
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
-use smol::Task;
+use smol::{Task, unblock};
 
 use crate::config::{Limits, ServerName};
 use crate::etf::TermView;
@@ -27,6 +27,8 @@ type Start = dyn Fn(&Arc<Node>) -> ProcessHandle + Send + Sync;
 struct Child {
     names: Arc<[ServerName]>,
     start: Arc<Start>,
+    /// It may have its thread wait: then it is started again by a thread that is not the node's.
+    waits: bool,
     /// Behind the registration of the names.
     named: Arc<dyn Fn(&ProcessHandle) + Send + Sync>,
 }
@@ -165,7 +167,32 @@ impl Node {
         named: impl Fn(&ProcessHandle) + Send + Sync + 'static,
     ) -> Result<ProcessHandle, NotNamed> {
         let names = names.into_iter().collect();
-        let child = Child { names, start: Arc::new(start), named: Arc::new(named) };
+        self.supervise_child(
+            restart,
+            Child { names, start: Arc::new(start), waits: false, named: Arc::new(named) },
+        )
+    }
+
+    /// As [`supervise_then`](Self::supervise_then), of a process whose `start` or `named` may wait, for a disk or for another machine. It is
+    /// started again by a thread that is not the node's, so that nothing else waits meanwhile.
+    ///
+    /// # Errors
+    /// As of [`supervise`](Self::supervise).
+    pub fn supervise_waiting(
+        &self,
+        restart: Restart,
+        names: impl IntoIterator<Item = ServerName>,
+        start: impl Fn(&Arc<Self>) -> ProcessHandle + Send + Sync + 'static,
+        named: impl Fn(&ProcessHandle) + Send + Sync + 'static,
+    ) -> Result<ProcessHandle, NotNamed> {
+        let names = names.into_iter().collect();
+        self.supervise_child(
+            restart,
+            Child { names, start: Arc::new(start), waits: true, named: Arc::new(named) },
+        )
+    }
+
+    fn supervise_child(&self, restart: Restart, child: Child) -> Result<ProcessHandle, NotNamed> {
         let id = self.supervision.children.lock().supervisor.add(child.clone(), restart);
         self.start_child(id, &child).map_err(|failed| {
             self.supervision.children.lock().supervisor.forget(id);
@@ -203,6 +230,16 @@ impl Node {
         match verdict {
             None if names.is_empty() => {}
             None | Some(Verdict::Forget(_)) => tracing::info!(process = %names, ?reason, "process ended"),
+            Some(Verdict::Restart { child: id, spec: child, after: pause })
+                if pause.is_zero() && child.waits =>
+            {
+                let reason = format!("{reason:?}");
+                self.spawn_with(|node| async move {
+                    if let Some(process) = unblock(move || node.start_again(id, &child)).await {
+                        tracing::warn!(process = %names, reason, pid = ?process, "process ended and was started again");
+                    }
+                });
+            }
             Some(Verdict::Restart { child: id, spec: child, after: pause }) if pause.is_zero() => {
                 if let Some(process) = self.start_again(id, &child) {
                     tracing::warn!(process = %names, ?reason, pid = ?process, "process ended and was started again");
@@ -251,7 +288,12 @@ impl Node {
     fn start_later(&self, id: ChildId, child: Child, pause: Duration) {
         self.spawn_with(|node| async move {
             after(pause).await;
-            if let Some(process) = node.start_again(id, &child) {
+            let this = Arc::clone(&node);
+            let started = match child.waits {
+                true => unblock(move || this.start_again(id, &child)).await,
+                false => this.start_again(id, &child),
+            };
+            if let Some(process) = started {
                 let names = node.registry.names_of(&process.process);
                 tracing::warn!(process = %names.join(", "), pid = ?process, "process started again");
             }

@@ -53,8 +53,8 @@ impl History {
 /// What has been counted since the start.
 fn counted(program: &Program) -> (Counts, Vec<u64>) {
     let mut counts = Counts::default();
-    for store in &program.stores {
-        for (sum, count) in counts.iter_mut().zip(store.watch.counts()) {
+    for life in program.stores.iter().filter_map(|store| store.life.get()) {
+        for (sum, count) in counts.iter_mut().zip(life.watch.counts()) {
             *sum += count;
         }
     }

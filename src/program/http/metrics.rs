@@ -8,6 +8,7 @@ use crate::node::latency::BOUNDS_NANOS;
 use crate::program::Snapshot;
 use crate::program::snapshot::{Reason, ReasonKind};
 use crate::replica::{PrimaryStanding, StandingKind};
+use crate::store::EtcdState;
 
 /// A text with the metrics of a node.
 pub(super) fn write(snapshot: &Snapshot) -> String {
@@ -18,7 +19,7 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
     page.single(
         "kvnode_ready",
         "gauge",
-        "Whether the node serves: epmd knows it, and it does not end.",
+        "Whether the node serves: epmd knows it, its stores are loaded, and it does not end.",
         f64::from(snapshot.ready),
     );
     page.single(
@@ -45,6 +46,7 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
         );
     }
     stores(&mut page, snapshot);
+    etcd(&mut page, snapshot);
     primaries(&mut page, snapshot);
     slaves(&mut page, snapshot);
     peers(&mut page, snapshot);
@@ -152,6 +154,38 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
         for (number, store) in snapshot.stores.iter().enumerate() {
             page.value(metric, &named(number), value(store));
         }
+    }
+}
+
+/// What keeps the stores, and of those in etcd how they stand to it.
+fn etcd(page: &mut Page, snapshot: &Snapshot) {
+    page.metric("kvnode_store_engine", "gauge", "What keeps a store; always 1.");
+    for (number, store) in snapshot.stores.iter().enumerate() {
+        let labels = [("store", name(snapshot, number)), ("engine", store.engine.clone())];
+        page.value("kvnode_store_engine", &labels, 1.0);
+    }
+    let stores = || {
+        let kept = snapshot.stores.iter().enumerate();
+        kept.filter_map(|(number, store)| Some((name(snapshot, number), store.etcd.as_ref()?)))
+    };
+    page.metric("kvnode_store_etcd_state", "gauge", "1 for the state that a store in etcd is in.");
+    for (store, etcd) in stores() {
+        let all = EtcdState::ALL.map(EtcdState::code);
+        states(page, "kvnode_store_etcd_state", &[("store", store)], all, &etcd.state);
+    }
+    page.metric(
+        "kvnode_store_etcd_revision",
+        "gauge",
+        "The revision of etcd up to which all of a store is here.",
+    );
+    for (store, etcd) in stores() {
+        page.value("kvnode_store_etcd_revision", &[("store", store)], etcd.revision as f64);
+    }
+    page.metric("kvnode_etcd_member_up", "gauge", "Whether a member of etcd answers this node.");
+    // All stores of a node are in one etcd.
+    for member in stores().next().iter().flat_map(|(_, etcd)| &etcd.members) {
+        let labels = [("member", member.endpoint.clone())];
+        page.value("kvnode_etcd_member_up", &labels, f64::from(member.asked));
     }
 }
 

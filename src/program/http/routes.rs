@@ -44,7 +44,10 @@ pub(super) fn answer<B>(site: &Site, request: &Request<B>) -> Answer {
         }
         // The question is answered on the threads that everything else runs on.
         "/health" => text(StatusCode::OK, "alive\n"),
-        "/ready" if site.program.node().is_ready() => text(StatusCode::OK, "ready\n"),
+        "/ready" if site.program.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/ready" if !site.program.is_loaded() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "not ready: a store waits for etcd, or is being loaded\n")
+        }
         "/ready" => {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready: epmd does not know the node, or it ends\n")
         }

@@ -33,6 +33,8 @@ pub struct Around {
     pub is_greeted_by_slave: bool,
     /// The store holds nothing.
     pub is_empty: bool,
+    /// Several processes have the store: it follows nobody.
+    pub is_shared: bool,
     /// The greeting primary has a global name that this store has.
     pub shares_name: bool,
 }

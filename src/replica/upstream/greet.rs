@@ -58,6 +58,9 @@ impl Upstream {
         if lineage.incarnation() == self.incarnation {
             return Err(Refusal::Itself);
         }
+        if around.is_shared {
+            return Err(Refusal::KeptByEtcd);
+        }
         // Without slaves nothing goes on from here, whatever the path said once.
         if around.has_slaves && lineage.path.contains(&self.incarnation) {
             return Err(Refusal::Cycle);

@@ -10,8 +10,13 @@ const PROMOTED: u64 = 5;
 /// That of all primaries.
 const FAMILY: u64 = 1;
 /// Nothing that would speak against a greeting.
-const FREE: Around =
-    Around { has_slaves: false, is_greeted_by_slave: false, is_empty: true, shares_name: false };
+const FREE: Around = Around {
+    has_slaves: false,
+    is_greeted_by_slave: false,
+    is_empty: true,
+    shares_name: false,
+    is_shared: false,
+};
 
 fn greeting(term: u64, path: &[u64], session: u64) -> Greeting {
     let id = path.last().copied().unwrap_or(0) as u32;

@@ -92,9 +92,9 @@ use parking_lot::Mutex;
 use self::ask::{Ask, Key};
 use self::shell::Shared;
 use super::{
-    Batch, Cleared, Done, Due, DueDone, Engine, MemoryStore, NoteDone, Notes, OpenError, Order, OthersTold,
-    Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update,
-    UpdateMany, Value, Visit, WriteDone,
+    Batch, Cleared, Done, Due, DueDone, Engine, EtcdFigures, EtcdMember, EtcdState, Keeper, MemoryStore,
+    NoteDone, Notes, OpenError, Order, OthersTold, Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan,
+    ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use crate::etcd::Etcd;
 
@@ -107,10 +107,10 @@ pub struct EtcdEngine {
     open: Arc<Open>,
 }
 
-/// The stores that are open. Their threads end with it.
+/// The stores of an engine. Their threads end with it.
 #[derive(Default)]
 struct Open {
-    /// One is opened at a time. Taken before the stores.
+    /// Held while a store is opened, which takes as long as its load: no other thread opens the same one. Taken before the stores.
     opening: Mutex<()>,
     stores: Mutex<Stores>,
 }
@@ -118,20 +118,22 @@ struct Open {
 #[derive(Default)]
 struct Stores {
     /// By their ids.
-    all: Vec<(String, EtcdStore)>,
+    open: Vec<(String, EtcdStore)>,
+    /// The store that is being loaded.
+    loading: Option<EtcdStore>,
     /// How often all were closed.
     closed: u64,
 }
 
 impl Open {
     fn all(&self) -> Vec<EtcdStore> {
-        self.stores.lock().all.iter().map(|(_, store)| store.clone()).collect()
+        self.stores.lock().open.iter().map(|(_, store)| store.clone()).collect()
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.stores.get_mut().all.iter().for_each(|(_, store)| store.0.close());
+        self.stores.get_mut().open.iter().for_each(|(_, store)| store.0.close());
     }
 }
 
@@ -148,15 +150,22 @@ impl EtcdEngine {
     }
 }
 
+impl EtcdEngine {
+    /// The members of its etcd.
+    pub fn members(&self) -> Vec<EtcdMember> {
+        members_of(&self.etcd)
+    }
+}
+
 impl Engine for EtcdEngine {
     type Store = EtcdStore;
 
-    /// Waits until the store is loaded.
+    /// Waits until the store is loaded, or the engine is closed.
     fn open(&self, names: &[String]) -> Result<EtcdStore, OpenError> {
-        let _opening = self.open.opening.lock();
+        let _alone = self.open.opening.lock();
         let closed = self.open.stores.lock().closed;
         let id = shell::id_of(&self.etcd, &self.prefix, names)?;
-        if let Some((_, store)) = self.open.stores.lock().all.iter().find(|(known, _)| *known == id) {
+        if let Some((_, store)) = self.open.stores.lock().open.iter().find(|(known, _)| *known == id) {
             return Ok(store.clone());
         }
         let entries = if self.is_ordered {
@@ -164,15 +173,25 @@ impl Engine for EtcdEngine {
         } else {
             MemoryStore::within(Arc::default())
         };
-        let store = EtcdStore(shell::start(&self.etcd, &self.prefix, &id, entries)?);
-        let mut stores = self.open.stores.lock();
-        if stores.closed != closed {
-            drop(stores);
+        let (shared, loaded) = shell::start(&self.etcd, &self.prefix, &id, entries)?;
+        let store = EtcdStore(shared);
+        self.open.stores.lock().loading = Some(store.clone());
+        let mut loaded = loaded.wait();
+        {
+            let stores = &mut *self.open.stores.lock();
+            stores.loading = None;
+            if loaded.is_ok() && stores.closed != closed {
+                loaded = Err(OpenError::Etcd { reason: "the stores were closed meanwhile".to_owned() });
+            }
+            if loaded.is_ok() {
+                stores.open.push((id, store.clone()));
+            }
+        }
+        if loaded.is_err() {
             store.0.close();
             store.0.join();
-            return Err(OpenError::Etcd { reason: "the stores were closed meanwhile".to_owned() });
         }
-        stores.all.push((id, store.clone()));
+        loaded?;
         Ok(store)
     }
 
@@ -194,13 +213,14 @@ impl Engine for EtcdEngine {
 
     /// Carries out what waits, for 4 s at most, and ends the threads of all its stores.
     fn close(&self) {
-        let stores = {
+        let stores: Vec<EtcdStore> = {
             let stores = &mut *self.open.stores.lock();
             stores.closed += 1;
-            std::mem::take(&mut stores.all)
+            let open = std::mem::take(&mut stores.open).into_iter().map(|(_, store)| store);
+            open.chain(stores.loading.take()).collect()
         };
-        stores.iter().for_each(|(_, store)| store.0.close());
-        stores.iter().for_each(|(_, store)| store.0.join());
+        stores.iter().for_each(|store| store.0.close());
+        stores.iter().for_each(|store| store.0.join());
     }
 }
 
@@ -221,18 +241,6 @@ impl fmt::Debug for EtcdEngine {
         let Self { etcd, prefix, .. } = self;
         f.debug_struct("EtcdEngine").field("etcd", etcd).field("prefix", prefix).finish_non_exhaustive()
     }
-}
-
-/// How a store stands to etcd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EtcdState {
-    /// All entries are being read: for the first time, or because the watch was cut for longer than etcd remembers. Readers see the entries of
-    /// before until the load takes their place; then those of keys that differ wait until that is told.
-    Loading,
-    /// The watch brings each write.
-    Following,
-    /// The watch is cut, and is being begun anew. Readers see the entries of before.
-    Cut,
 }
 
 /// One store of an [`EtcdEngine`]. Its clones are the same.
@@ -266,7 +274,7 @@ impl EtcdStore {
 }
 
 impl Store for EtcdStore {
-    const SHARED: bool = true;
+    const IS_SHARED: bool = true;
 
     fn get<R>(
         &self,
@@ -348,6 +356,14 @@ impl Store for EtcdStore {
     /// Nothing: etcd counts.
     fn raise_revision(&self, _above: u64) {}
 
+    fn keeper(&self) -> Keeper {
+        Keeper::Etcd(EtcdFigures {
+            state: self.state(),
+            revision: self.etcd_revision().max(0) as u64,
+            members: members_of(self.0.etcd()),
+        })
+    }
+
     fn next_due(&self) -> Option<u64> {
         self.entries().next_due()
     }
@@ -397,6 +413,12 @@ impl Store for EtcdStore {
     fn notes(&self) -> Option<&dyn Notes> {
         Some(self)
     }
+}
+
+/// The members that a client asks, and those that it leaves alone.
+fn members_of(etcd: &Etcd) -> Vec<EtcdMember> {
+    let members = etcd.endpoints().iter().cloned().zip(etcd.good_members());
+    members.map(|(endpoint, is_asked)| EtcdMember { endpoint, is_asked }).collect()
 }
 
 fn no_completion() -> ReadDone {

@@ -12,7 +12,6 @@ use parking_lot::{Condvar, Mutex};
 use smol::Timer;
 use smol::channel::{Receiver, Sender};
 
-use super::EtcdState;
 use super::ask::{Ask, Asked, Key, Outcome, Wrote, call, tell_of};
 use super::batch::Bounds;
 use super::layout::{Layout, Of, escaped, name_key};
@@ -24,7 +23,9 @@ use crate::etcd::message::{
     TxnResponse,
 };
 use crate::etcd::{Ask as EtcdAsk, Error, Etcd, Pages, Watch, WatchEvent, WatchOptions};
-use crate::store::{MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadManyDone, Store, StoreError};
+use crate::store::{
+    EtcdState, MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadManyDone, Store, StoreError,
+};
 
 /// Past so many bytes that wait a connection that writes waits until there is room again.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -35,6 +36,7 @@ const NAMES_MAX: usize = 100;
 
 /// The state that the thread and the callers share.
 pub(super) struct Shared {
+    etcd: Etcd,
     table: Arc<Table>,
     queue: Mutex<Queue>,
     /// Requests and others' writes that are not told of: a look without the lock.
@@ -74,8 +76,9 @@ struct Queue {
 }
 
 impl Shared {
-    fn new(entries: MemoryStore, poke: Sender<()>) -> Self {
+    fn new(etcd: Etcd, entries: MemoryStore, poke: Sender<()>) -> Self {
         Self {
+            etcd,
             table: Arc::new(Table::new(entries)),
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -90,6 +93,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn etcd(&self) -> &Etcd {
+        &self.etcd
+    }
+
     pub(super) fn table(&self) -> &Table {
         &self.table
     }
@@ -99,6 +106,9 @@ impl Shared {
         let mut queue = self.queue.lock();
         // A completion on the thread itself may ask for something.
         let may_wait = self.thread_id.get() != Some(&thread::current().id());
+        // What takes no room waits for none: the end of a node among others.
+        let takes_none = matches!(ask, Ask::ReadNote(_) | Ask::Note(..) | Ask::Barrier(_) | Ask::CatchUp(_));
+        let may_wait = may_wait && !takes_none;
         let until = now() + ROOM_PATIENCE;
         while may_wait && queue.bytes > QUEUE_BYTES_MAX && !queue.is_closed {
             if queue.is_stuck {
@@ -274,19 +284,46 @@ impl Shared {
     }
 }
 
-/// Starts a store's thread, and waits until the store is loaded.
+/// The first load of a store, whose end is waited for.
+pub(super) struct Loaded(Receiver<Result<(), Error>>);
+
+impl Loaded {
+    /// Waits until the store is loaded, or is not.
+    pub(super) fn wait(self) -> Result<(), OpenError> {
+        match smol::block_on(self.0.recv()) {
+            Ok(loaded) => loaded.map_err(not_opened),
+            Err(_) => Err(OpenError::Etcd { reason: "the store's thread has ended".to_owned() }),
+        }
+    }
+}
+
+/// What an error means for a store that is to be opened.
+fn not_opened(error: Error) -> OpenError {
+    let reason = error.to_string();
+    match error {
+        Error::Unavailable { .. }
+        | Error::Unknown { .. }
+        | Error::LeaderLost
+        | Error::Compacted { .. }
+        | Error::NoSpace
+        | Error::Malformed { .. } => OpenError::EtcdAway { reason },
+        _ => OpenError::Etcd { reason },
+    }
+}
+
+/// Starts a store's thread, which begins to load the store.
 pub(super) fn start(
     etcd: &Etcd,
     prefix: &str,
     id: &str,
     entries: MemoryStore,
-) -> Result<Arc<Shared>, OpenError> {
+) -> Result<(Arc<Shared>, Loaded), OpenError> {
     let mut writer = [0; 8];
     getrandom::fill(&mut writer).map_err(|error| OpenError::Etcd { reason: error.to_string() })?;
     let layout = Layout::new(prefix, id, u64::from_be_bytes(writer));
     let (poke, poked) = smol::channel::bounded(1);
     let (opened, is_open) = smol::channel::bounded(1);
-    let shared = Arc::new(Shared::new(entries, poke));
+    let shared = Arc::new(Shared::new(etcd.clone(), entries, poke));
     let bounds = Bounds::new(etcd.request_bytes_max());
     let machine = Machine::new(layout.clone(), bounds, Arc::clone(&shared.table));
     let shell = Shell {
@@ -305,15 +342,7 @@ pub(super) fn start(
     let thread =
         thread::Builder::new().name("kvnode-etcd-store".into()).spawn(move || smol::block_on(shell.run()));
     *shared.thread.lock() = Some(thread.map_err(|error| OpenError::Etcd { reason: error.to_string() })?);
-    match smol::block_on(is_open.recv()) {
-        Ok(Ok(())) => Ok(shared),
-        Ok(Err(error)) => {
-            shared.close();
-            shared.join();
-            Err(OpenError::Etcd { reason: error.to_string() })
-        }
-        Err(_) => Err(OpenError::Etcd { reason: "the store's thread has ended".to_owned() }),
-    }
+    Ok((shared, Loaded(is_open)))
 }
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -577,7 +606,6 @@ fn next_event(mut watch: Watch) -> Work<(Watch, Result<WatchEvent, Error>)> {
 /// The id of the store that has one of these names, and has all of them then.
 pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<String, OpenError> {
     let refused = |reason: String| OpenError::Etcd { reason };
-    let failed = |error: Error| refused(error.to_string());
     let Some(first) = names.first().filter(|_| names.len() <= NAMES_MAX) else {
         return Err(refused(format!("a store has between one name and {NAMES_MAX}")));
     };
@@ -586,7 +614,7 @@ pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<Strin
     let look =
         TxnRequest { success: keys.iter().map(|key| read(key).into()).collect(), ..TxnRequest::default() };
     loop {
-        let found = smol::block_on(etcd.call(&look)).map_err(failed)?;
+        let found = smol::block_on(etcd.call(&look)).map_err(not_opened)?;
         let found: Vec<Option<Bytes>> = found
             .responses
             .into_iter()
@@ -620,7 +648,7 @@ pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<Strin
         // Another process may have been faster, or the outcome is unknown: the next look tells.
         match smol::block_on(etcd.call_with(&name, ask)) {
             Ok(_) | Err(Error::Unknown { .. }) => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(not_opened(error)),
         }
     }
 }

@@ -7,7 +7,10 @@ use crate::etf::Traits;
 use crate::store::{Value, WriteDone};
 
 fn shared() -> Arc<Shared> {
-    Arc::new(Shared::new(MemoryStore::default(), smol::channel::bounded(1).0))
+    // Nobody is there: it is asked for nothing.
+    let etcd =
+        Etcd::connect(crate::etcd::Config::new(["http://127.0.0.1:1"])).expect("it is no wrong address");
+    Arc::new(Shared::new(etcd, MemoryStore::default(), smol::channel::bounded(1).0))
 }
 
 fn put(shared: &Shared, key: &[u8], tell: &mpsc::Sender<Option<StoreError>>) {

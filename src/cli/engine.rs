@@ -1,0 +1,174 @@
+//! `--engine`: where a node keeps its stores, and the flags of an etcd that keeps them.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::CliError;
+use crate::program::{EtcdConfig, EtcdUser};
+
+/// The variable with the password of `--etcd-user`: no flag has it, as others on the machine see the list of processes.
+pub(super) const PASSWORD_VARIABLE: &str = "KVNODE_ETCD_PASSWORD";
+/// Bytes of a file with a password, its line's end with them.
+const PASSWORD_BYTES_MAX: u64 = 4096;
+
+/// Where stores are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EngineName {
+    Memory,
+    Disk,
+    Etcd,
+}
+
+impl EngineName {
+    /// As it is typed.
+    pub(super) const fn code(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Etcd => "etcd",
+        }
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+// Flags of one group leave no place for each other between the command line, the environment and the file.
+#[group(skip)]
+pub(super) struct EngineArgs {
+    /// Where the stores are kept: memory, disk (in --data-dir) or etcd (in --etcd, where several kvnodes serve the same stores)
+    /// [default: disk with --data-dir, else memory]
+    #[arg(long, value_name = "WHERE", value_enum, hide_possible_values = true, help_heading = "Stores")]
+    engine: Option<EngineName>,
+    /// The members of the etcd that keeps the stores, as in http://a:2379,http://b:2379; repeatable. A global name is one store
+    /// for all kvnodes of one etcd and prefix
+    #[arg(long, value_name = "URL[,URL]", value_delimiter = ',', help_heading = "etcd")]
+    etcd: Vec<String>,
+    /// What all keys of the stores begin with in etcd [default: kvnode]
+    #[arg(long, value_name = "TEXT", requires = "etcd", help_heading = "etcd")]
+    etcd_prefix: Option<String>,
+    /// The certificates of the CAs that sign those of etcd's members (PEM); https:// needs them
+    #[arg(long, value_name = "FILE", requires = "etcd", help_heading = "etcd")]
+    etcd_ca: Option<PathBuf>,
+    /// The own certificate (PEM), for an etcd with --client-cert-auth
+    #[arg(long, value_name = "FILE", requires = "etcd_ca", help_heading = "etcd")]
+    etcd_cert: Option<PathBuf>,
+    /// Its private key (PEM, not encrypted) [default: in the file of --etcd-cert]
+    #[arg(long, value_name = "FILE", requires = "etcd_cert", help_heading = "etcd")]
+    etcd_key: Option<PathBuf>,
+    /// A user of etcd's authentication. The password stands in --etcd-password-file or in KVNODE_ETCD_PASSWORD
+    #[arg(long, value_name = "NAME", requires = "etcd", help_heading = "etcd")]
+    etcd_user: Option<String>,
+    /// A file whose first line is that user's password
+    #[arg(long, value_name = "FILE", requires = "etcd_user", help_heading = "etcd")]
+    etcd_password_file: Option<PathBuf>,
+}
+
+impl EngineArgs {
+    /// Where the stores are kept. `data_dir`: there is a folder for them.
+    ///
+    /// # Errors
+    /// The flags say two things, or too little.
+    pub(super) fn engine(&self, has_folder: bool) -> Result<EngineName, CliError> {
+        let default = if has_folder { EngineName::Disk } else { EngineName::Memory };
+        let engine = self.engine.unwrap_or(default);
+        let wrong = match engine {
+            EngineName::Etcd if self.etcd.is_empty() => {
+                "--engine etcd: its members are missing; give them by --etcd, as in --etcd http://127.0.0.1:2379"
+            }
+            EngineName::Memory | EngineName::Disk if !self.etcd.is_empty() => {
+                "--etcd: stores are kept there with --engine etcd alone; say that too, or leave --etcd out"
+            }
+            EngineName::Memory if has_folder => {
+                "--data-dir: stores are kept there with --engine disk, and --engine is memory; leave one of the two out"
+            }
+            EngineName::Disk if !has_folder => "--engine disk: the folder is missing; give it by --data-dir",
+            _ => return Ok(engine),
+        };
+        Err(CliError::usage(wrong))
+    }
+
+    /// The etcd that is named.
+    ///
+    /// # Errors
+    /// Something is missing, or the file of the password cannot be used.
+    pub(super) fn etcd(&self) -> Result<EtcdConfig, CliError> {
+        let no_ca = self.etcd.iter().find(|url| url.starts_with("https://") && self.etcd_ca.is_none());
+        if let Some(url) = no_ca {
+            return Err(CliError::usage(format!(
+                "--etcd {url}: the certificates of the CAs that sign its members' are missing; give them by --etcd-ca"
+            )));
+        }
+        if self.etcd_prefix.as_deref() == Some("") {
+            return Err(CliError::usage("--etcd-prefix: it is empty; leave it out for kvnode"));
+        }
+        let user = match &self.etcd_user {
+            Some(name) => Some(EtcdUser { name: name.clone(), password: self.password(name)? }),
+            None => None,
+        };
+        Ok(EtcdConfig {
+            prefix: self.etcd_prefix.clone().unwrap_or_else(|| EtcdConfig::PREFIX.to_owned()),
+            ca: self.etcd_ca.clone(),
+            cert: self.etcd_cert.clone(),
+            key: self.etcd_key.clone(),
+            user,
+            ..EtcdConfig::new(self.etcd.iter().cloned())
+        })
+    }
+
+    fn password(&self, user: &str) -> Result<String, CliError> {
+        if let Some(path) = &self.etcd_password_file {
+            return read_password(path).map_err(|reason| {
+                CliError::usage(format!("--etcd-password-file {}: {reason}", path.display()))
+            });
+        }
+        match std::env::var(PASSWORD_VARIABLE) {
+            Ok(password) if !password.is_empty() => Ok(password),
+            _ => Err(CliError::usage(format!(
+                "--etcd-user {user}: the password is missing; write it into a file for --etcd-password-file, or set \
+                 {PASSWORD_VARIABLE}"
+            ))),
+        }
+    }
+}
+
+/// The first line of a file. No reason shows any of it.
+fn read_password(path: &Path) -> Result<String, String> {
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(PASSWORD_BYTES_MAX + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if text.len() as u64 > PASSWORD_BYTES_MAX {
+        return Err(format!("it has more than {PASSWORD_BYTES_MAX} bytes; a password is its first line"));
+    }
+    match str::from_utf8(line) {
+        Ok("") => Err("its first line is empty, which is no password".to_owned()),
+        Ok(password) => Ok(password.to_owned()),
+        Err(_) => Err("its first line is not UTF-8".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_first_line_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        let read = |text: &[u8]| {
+            std::fs::write(&path, text).unwrap();
+            read_password(&path)
+        };
+        for text in ["secret", "secret\n", "secret\r\nmore", "secret\nmore\n"] {
+            assert_eq!(read(text.as_bytes()).as_deref(), Ok("secret"), "{text:?}");
+        }
+        assert_eq!(read(" ä b \n".as_bytes()).as_deref(), Ok(" ä b "));
+        for text in [&b""[..], b"\nsecret", b"\xff", &[b'a'; 5000]] {
+            let error = read(text).unwrap_err();
+            assert!(!error.contains("secret") && !error.contains("aaa"), "{error}");
+        }
+        assert!(read_password(&dir.path().join("none")).is_err());
+    }
+}

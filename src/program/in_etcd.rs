@@ -1,0 +1,166 @@
+//! The etcd that stores are kept in.
+//!
+//! The node does not wait for etcd. A thread of its own opens the stores one after the other, for as long as that takes, and a store has its
+//! names when it is loaded: a caller that comes before finds no process, at once. What etcd refuses for good ends the program with the reason;
+//! an etcd that is away, or has no leader or no space, is waited for.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::stores::{self, NotStarted, Replication};
+use super::{EtcdConfig, StartError, Store, Tell, taken};
+use crate::Node;
+use crate::etcd::{self, Etcd};
+use crate::node::Resource;
+use crate::store::{Done, Engine, EtcdEngine, EtcdFigures, EtcdState, EtcdStore, OpenError, StoreError};
+
+/// Between two times that a store is tried to be opened. (A time takes up to 4 s where etcd does not answer.)
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The stores in etcd.
+#[derive(Clone)]
+pub(super) struct InEtcd {
+    engine: EtcdEngine,
+    endpoints: String,
+}
+
+pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, StartError> {
+    let EtcdConfig { endpoints, prefix, ca, cert, key, user } = config;
+    let tls = etcd::TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() };
+    let user =
+        user.as_ref().map(|user| etcd::User { name: user.name.clone(), password: user.password.clone() });
+    let config = etcd::Config { tls, user, ..etcd::Config::new(endpoints.iter().cloned()) };
+    let etcd = Etcd::connect(config).map_err(|error| StartError::EtcdSettings(error.to_string()))?;
+    let engine = EtcdEngine::new(etcd, prefix).ordered(is_ordered);
+    Ok(InEtcd { engine, endpoints: endpoints.join(", ") })
+}
+
+/// How a store stands to it that is not loaded yet.
+pub(super) fn figures(etcd: &InEtcd) -> EtcdFigures {
+    EtcdFigures { state: EtcdState::Loading, revision: 0, members: etcd.engine.members() }
+}
+
+/// Begins to open the stores. Where one can never be opened that is told, and no later one is.
+pub(super) fn begin(
+    node: &Arc<Node>,
+    etcd: &InEtcd,
+    stores: Vec<(Arc<Store>, Replication)>,
+    tell: Tell,
+) -> Result<(), StartError> {
+    let (end, ended) = sync_channel(0);
+    let opening = Opening { node: Arc::clone(node), etcd: etcd.clone(), ended };
+    node.close_at_end(Arc::new(AtEnd { engine: etcd.engine.clone(), opening: Mutex::new(Some(end)) }));
+    let open = move || {
+        for (store, replication) in stores {
+            match opening.open(&store, &replication) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return tell.failed(error),
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("kvnode-etcd-open".into()).spawn(open);
+    thread.map(drop).map_err(|error| StartError::Node(crate::node::StartError::System(error)))
+}
+
+/// The engine, with the rule by which stores are found.
+#[derive(Clone)]
+struct ByGlobalNames(EtcdEngine);
+
+impl Engine for ByGlobalNames {
+    type Store = EtcdStore;
+
+    /// A local name says nothing of other nodes' stores where there is a global one.
+    fn open(&self, names: &[String]) -> Result<EtcdStore, OpenError> {
+        let global: Vec<String> =
+            names.iter().filter(|name| name.starts_with(stores::GLOBAL)).cloned().collect();
+        self.0.open(if global.is_empty() { names } else { &global })
+    }
+
+    fn open_again(&self, store: &EtcdStore) -> EtcdStore {
+        self.0.open_again(store)
+    }
+
+    fn settle(&self, done: Done) {
+        self.0.settle(done);
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+struct Opening {
+    node: Arc<Node>,
+    etcd: InEtcd,
+    /// Closed when the node ends.
+    ended: Receiver<()>,
+}
+
+impl Opening {
+    /// Opens a store and starts its process, for as long as that takes; `false`: the node ends.
+    fn open(&self, store: &Store, replication: &Replication) -> Result<bool, StartError> {
+        let (mut is_said, endpoints, name) = (false, &self.etcd.endpoints, store.name());
+        loop {
+            let engine = ByGlobalNames(self.etcd.engine.clone());
+            let started = stores::start(&self.node, &store.names, replication.clone(), engine);
+            let why = match started {
+                Ok((process, watch)) => {
+                    tracing::info!(store = %name, "the store is loaded from etcd, and has its names");
+                    store.started(process.pid().clone(), watch);
+                    return Ok(true);
+                }
+                Err(_) if self.is_over() => return Ok(false),
+                Err(NotStarted::Name(error)) => return Err(taken(error)),
+                Err(NotStarted::Open(OpenError::EtcdAway { reason })) => reason,
+                Err(NotStarted::Slaves(error @ (StoreError::Unavailable | StoreError::Unknown))) => {
+                    error.to_string()
+                }
+                Err(NotStarted::Open(error)) => return Err(StartError::Etcd { store: name, error }),
+                Err(NotStarted::Slaves(error)) => {
+                    let error = OpenError::Etcd { reason: error.to_string() };
+                    return Err(StartError::Etcd { store: name, error });
+                }
+            };
+            if !std::mem::replace(&mut is_said, true) {
+                tracing::warn!(
+                    store = %name,
+                    "the store waits for etcd at {endpoints}, and has no names until it is loaded: {why}"
+                );
+            } else {
+                tracing::debug!(store = %name, "the store waits for etcd: {why}");
+            }
+            if !matches!(self.ended.recv_timeout(PAUSE), Err(RecvTimeoutError::Timeout)) {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        use std::sync::mpsc::TryRecvError;
+        !matches!(self.ended.try_recv(), Err(TryRecvError::Empty))
+    }
+}
+
+/// The stores in etcd, as a node that ends sees them.
+struct AtEnd {
+    engine: EtcdEngine,
+    /// Dropped, it ends the thread that opens stores.
+    opening: Mutex<Option<SyncSender<()>>>,
+}
+
+impl Resource for AtEnd {
+    fn settle(&self, done: Box<dyn FnOnce() + Send>) {
+        self.opening.lock().take();
+        // What could not be written was said to its callers.
+        Engine::settle(&self.engine, Box::new(|_| done()));
+    }
+
+    fn close(&self) {
+        Engine::close(&self.engine);
+    }
+}

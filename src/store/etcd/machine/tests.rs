@@ -752,6 +752,31 @@ fn removals_of_ended_keys_that_another_process_removes_too_hold_nothing_up_and_a
 }
 
 #[test]
+fn removals_in_a_batch_that_came_too_late_are_left_out_and_what_callers_decide_goes_on() {
+    let mut world = World::open(2);
+    for key in 0..5 {
+        world.ask(0, &[key], put_of(key));
+    }
+    (0..2).for_each(|_| world.deliver(0));
+    world.show(1, usize::MAX);
+    world.ask(1, &[99], put_of(1));
+    let removals = [1, 2, 3, 4].map(|key| world.ask(1, &[key], expire()));
+    let count = world.count(1, 0);
+    world.deliver(1);
+    // One of the keys is written anew.
+    world.count(0, 1);
+    world.deliver(0);
+    world.deliver(1);
+    world.show(1, usize::MAX);
+    assert!(removals.iter().all(|number| world.nodes[1].told(*number) == Some(Ok("kept"))));
+    assert_eq!(world.nodes[1].call.as_ref().unwrap().1.success.len(), 2, "the mark and the counter");
+    world.deliver(1);
+    assert_eq!(world.nodes[1].told(count), WROTE);
+    world.heal();
+    assert_eq!(world.nodes[0].table.entries.len(), 6);
+}
+
+#[test]
 fn a_decision_to_keep_is_looked_at_by_etcd_too_and_waits_for_revisions_that_it_may_tell() {
     let mut world = World::open(1);
     let first = world.ask(0, &[9], put_of(1));

@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("epmd", &["config", "distribution", "within"]),
     // A room that could be a crate.
     ("etcd", &["within"]),
+    ("elect", &["distribution", "etf"]),
     ("node", &["config", "distribution", "epmd", "etf", "log", "process", "within"]),
     ("handle", &["config", "distribution", "etf", "node", "process", "replica", "within"]),
     // The product.
@@ -25,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "config",
             "distribution",
+            "elect",
             "epmd",
             "etcd",
             "etf",
@@ -44,7 +46,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Layers without I/O, tasks and clock, and the words that they must not use.
-const PURE: &[&str] = &["etf", "distribution", "store", "replica", "process", "kv", "config", "log", "etcd"];
+const PURE: &[&str] =
+    &["etf", "distribution", "store", "replica", "process", "kv", "config", "log", "etcd", "elect"];
 const IMPURE_WORDS: &[&str] = &[
     "smol",
     "async",

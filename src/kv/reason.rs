@@ -100,6 +100,8 @@ reasons! {
         TooOld = "too_old",
         /// The caller has no such watch.
         NoWatch = "no_watch",
+        /// Another process holds the store, and its slaves are that one's.
+        HeldBy = "held_by",
         /// The store has as many slaves as it may have.
         TooManySlaves = "too_many_slaves",
         /// It has no such slave.

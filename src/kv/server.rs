@@ -15,6 +15,7 @@ use super::confirm::{Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
 use super::expiry::Expiry;
 use super::handed::Handed;
+use super::holding::Holding;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
 use super::reason::Reason;
@@ -59,6 +60,7 @@ pub struct KeyValueServer<S> {
     pub(super) offered: Arc<Ranked<rank::Alone, AHashMap<Arc<str>, Pid>>>,
     /// Held while what is to be kept of the store is written. It is not where it could not be read.
     pub(super) noting: Ranked<rank::Noting, Result<(), StoreError>>,
+    pub(super) holding: Holding,
     pub(super) slave_buffer_bytes_max: usize,
     /// Slaves that were added in this life.
     pub(super) slaves_added: AtomicU64,
@@ -125,6 +127,7 @@ impl<S: Store> KeyValueServer<S> {
             dropped: Arc::default(),
             offered: Arc::default(),
             noting: Ranked::new(noting),
+            holding: Holding::default(),
             slave_buffer_bytes_max,
             slaves_added: AtomicU64::new(0),
             confirm: ConfirmConfig::default(),

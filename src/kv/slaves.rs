@@ -59,6 +59,10 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Another process holds a global name of this store: it may have been promoted in its place. Each is asked once.
     pub(super) fn offer(&self, me: &Process, name: &str, holder: &Pid) {
+        // No process is promoted in the place of one that serves the same store.
+        if self.holding.is_shared() {
+            return;
+        }
         let (name, holder): (Arc<str>, _) = (name.into(), holder.clone());
         if self.offered.lock().insert(Arc::clone(&name), holder.clone()).as_ref() == Some(&holder) {
             return;
@@ -77,6 +81,9 @@ impl<S: Store> KeyValueServer<S> {
                 turn,
             );
         };
+        if self.is_for_holder(slave, caller, turn) {
+            return;
+        }
         if is_own(&name, turn) {
             return turn.reply(caller, |w| self.watch.refused(Refusal::Itself.into(), w));
         }
@@ -137,6 +144,9 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     pub(super) fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+        if self.is_for_holder(slave, caller, turn) {
+            return;
+        }
         let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));
         if !removed {
             return turn.reply(caller, |w| self.watch.refused(Reason::NoSlave, w));

@@ -43,6 +43,7 @@ pub use peers::connect_to::ConnectedNode;
 pub use peers::erpc;
 pub use server::client::{Client, Monitor, Watch};
 pub use server::context::{Context, Down, MonitorRef};
+pub use server::held_names::{FormerHolder, HeldNames};
 pub use server::process_handle::ProcessHandle;
 pub use server::reply_to::{NotReplied, ReplyTo};
 pub use server::supervised::NotNamed;

@@ -6,6 +6,8 @@
 
 pub mod config;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod holder;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg_attr(not(feature = "etcd"), path = "without_etcd.rs")]

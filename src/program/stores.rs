@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 
 use crate::config::ServerName;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, SlaveEntry, SlaveWrites, StateShape};
+use crate::kv::{
+    ConfirmConfig, Downstreams, KeyValueServer, NewFile, SharedServer, SlaveEntry, SlaveWrites, StateShape,
+};
 use crate::program::{Config, StoreConfig};
 use crate::replica::{KnownSlave, SlaveName};
 #[cfg(feature = "disk")]
@@ -77,6 +79,35 @@ pub fn start(
     replication: Replication,
     engine: impl Engine,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
+    start_as(node, names, replication, engine, None)
+}
+
+/// Begins to find out whether a process of a store is the one of several that holds its global names: each time it was started.
+pub type Stand = Box<dyn Fn(&ProcessHandle, SharedServer) + Send + Sync>;
+
+/// The same of a store that other processes serve too. It is given its names on this node; its global ones, and its slaves, are for
+/// what is begun by `stand`.
+///
+/// # Errors
+/// As of [`start`].
+#[allow(dead_code, reason = "without the feature etcd no store has other processes")]
+pub fn start_held(
+    node: &Node,
+    names: &StoreConfig,
+    replication: Replication,
+    engine: impl Engine,
+    stand: Stand,
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
+    start_as(node, names, replication, engine, Some(stand))
+}
+
+fn start_as(
+    node: &Node,
+    names: &StoreConfig,
+    replication: Replication,
+    engine: impl Engine,
+    stand: Option<Stand>,
+) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
     let kept_as = names_kept(names);
     // Else where it runs; the second is a service's folder.
     let dirs = engine.folder().map_or_else(
@@ -87,7 +118,7 @@ pub fn start(
     let store = engine.open(&kept_as).map_err(NotStarted::Open)?;
     KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
     let make = move || engine.open_again(&store);
-    supervise(node, names, replication, dropped, make).map_err(NotStarted::Name)
+    supervise(node, names, replication, dropped, make, stand).map_err(NotStarted::Name)
 }
 
 /// A slave of a store that nobody has told it yet.
@@ -99,25 +130,34 @@ fn supervise<S: Store>(
     replication: Replication,
     dropped: NewFile,
     make: impl Fn() -> S + Send + Sync + 'static,
+    stand: Option<Stand>,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
-    let global = names.global.iter().map(|name| ServerName::global(name));
+    let is_held = stand.is_some();
+    let global = names.global.iter().filter(|_| !is_held).map(|name| ServerName::global(name));
     let watch = Arc::new(StoreWatch::default());
     let watched = Arc::clone(&watch);
     let own_names = names.global.clone();
     let added: Arc<Mutex<Vec<Added<S>>>> = Arc::default();
     let followed = Arc::clone(&added);
+    let standing: Arc<Mutex<Option<SharedServer>>> = Arc::default();
+    let stands = Arc::clone(&standing);
     let start = move |node: &Arc<Node>| {
         let follow = Downstreams::on(node);
         let server = KeyValueServer::new(make(), node.dispatch(), follow, replication.slave_buffer_bytes_max);
         let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
         let server = server.written_as_slave(replication.slave_writes);
-        let server = server.dropping_into(Arc::clone(&dropped)).shared();
+        let server = server.dropping_into(Arc::clone(&dropped));
+        let server = if is_held { server.held_by_turns().shared() } else { server.shared() };
         watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         server.serve_as(process.pid());
+        if is_held {
+            *standing.lock() = Some(Arc::clone(&server) as SharedServer);
+            return process;
+        }
         // Of its promotion, before a slave is told its names.
         for name in server.names_taken_over().iter().filter(|name| !own_names.contains(name)) {
             match process.register_global(name) {
@@ -154,6 +194,10 @@ fn supervise<S: Store>(
     };
     // A slave is told the store's names when it is greeted: without them it would know the store by its pid.
     let named = move |process: &ProcessHandle| {
+        let server = stands.lock().take();
+        if let (Some(stand), Some(server)) = (&stand, server) {
+            stand(process, server);
+        }
         // One that is found on another node has all of them noted.
         for (server, slave) in followed.lock().drain(..) {
             server.follow_slave(slave, process.pid(), None);

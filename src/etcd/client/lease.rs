@@ -62,9 +62,12 @@ impl Lease {
     }
 
     /// Waits until it is lost.
-    pub async fn lost(&self) {
-        // Nothing is ever sent.
-        let _ = self.lost.recv().await;
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        let lost = self.lost.clone();
+        async move {
+            // Nothing is ever sent.
+            let _ = lost.recv().await;
+        }
     }
 
     /// Ends it, and the keys that are attached to it.

@@ -290,6 +290,12 @@ impl<S: Store> KeyValueServer<S> {
         let notes = self.store().notes();
         // Held while it is written: the last that is kept is of the last change.
         let noting = self.noting.lock();
+        if self.holding.is_elsewhere() {
+            // It is kept by the holder, which may have changed it since.
+            drop(noting);
+            done(Ok(()));
+            return true;
+        }
         let change = change();
         let note = self.upstream.with(|machine| {
             change.into_iter().for_each(|change| machine.handle(change));

@@ -121,6 +121,18 @@ pub enum DialError {
     Overtaken,
 }
 
+impl DialError {
+    /// Whether the node is surely not there, as far as its machine can say: its epmd does not know it, or nobody listens at its port.
+    /// An epmd that was just started again knows no node yet.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::NotRegistered { .. } => true,
+            Self::Connect { error, .. } => error.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        }
+    }
+}
+
 /// What names the port that a node listens at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

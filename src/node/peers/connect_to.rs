@@ -57,6 +57,13 @@ impl Node {
         self.peers.get(node).is_some()
     }
 
+    /// Waits until the connection to a node has ended that there is now; of a node that is not connected that is at once.
+    pub async fn disconnected(&self, node: &str) {
+        if let Some(peer) = self.peers.get(node) {
+            peer.ended().await;
+        }
+    }
+
     /// A wait for the next node that comes up, from now on: what cannot be reached now may be then, and a name that nobody
     /// knows now may be known.
     pub fn arrival(&self) -> Arrival {

@@ -10,7 +10,7 @@
 //! connection; nothing is asked of the others.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::{AHashMap, AHashSet};
 use parking_lot::Mutex;
@@ -20,9 +20,11 @@ use smol::future::FutureExt;
 
 use crate::etf::{Pid, TermWriter, encode};
 use crate::log::Once;
-use crate::node::Node;
+use crate::node::latch::{Latch, Opened};
 use crate::node::peers::erpc::ErpcError;
 use crate::node::peers::{PeerHandle, whereis};
+use crate::node::server::held_names::FormerHolder;
+use crate::node::{Node, now};
 use crate::process::GlobalRegistration;
 use crate::within::within;
 
@@ -31,6 +33,11 @@ const CHECK: Duration = Duration::from_secs(5);
 /// The first two come sooner: at the beginning of a connection `global` may still know our names by the last connection,
 /// and drops them as soon as it hears of the end of that.
 const EARLY_CHECKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+/// So soon it is looked again behind a change of our names: a node that had them may have unregistered them meanwhile.
+const CHANGED_CHECKS: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
+/// How often it is looked whether another process has registered a name that is left to it.
+const LEFT_CHECK: Duration = Duration::from_millis(20);
 /// How long a ping is held back for the names of a new connection.
 const PING_HELD_MAX: Duration = Duration::from_secs(1);
 /// The arguments of `global:register_name/3` and `re_register_name/3`.
@@ -44,6 +51,21 @@ pub(in crate::node) struct Names {
     known: Mutex<AHashMap<Arc<str>, Name>>,
     /// Rung when a name has a new process: one for each node that knows names.
     bells: Mutex<Vec<Sender<()>>>,
+    /// Names that are given up, until each node has been told.
+    given_up: Mutex<Vec<GivenUp>>,
+}
+
+/// A name that a process of ours has given up.
+#[derive(Debug)]
+struct GivenUp {
+    name: Arc<str>,
+    pid: Pid,
+    /// For so long it is left to another process that is about to register it.
+    until: Instant,
+    /// Nodes that may still know it.
+    nodes: AHashSet<Arc<str>>,
+    /// Opened when there are none.
+    done: Latch,
 }
 
 #[derive(Debug)]
@@ -54,12 +76,19 @@ struct Name {
     refused_at: Once<Arc<str>>,
     /// The holders that nodes name instead of us. Each is reported once, however many of them do.
     rivals: AHashMap<Arc<str>, Pid>,
+    /// Nodes whose processes are replaced.
+    former: Arc<[FormerHolder]>,
 }
 
 impl Default for Name {
     fn default() -> Self {
         // No more than nodes are connected: a node that goes is forgotten.
-        Self { held_at: AHashSet::new(), refused_at: Once::new(usize::MAX), rivals: AHashMap::new() }
+        Self {
+            held_at: AHashSet::new(),
+            refused_at: Once::new(usize::MAX),
+            rivals: AHashMap::new(),
+            former: Arc::default(),
+        }
     }
 }
 
@@ -111,6 +140,7 @@ impl Names {
     /// The peer is gone: it holds no names for us any more. A tool that leaves is no loss, and where this node is `ending`,
     /// which leaves all peers, there is nothing to tell at all.
     pub(in crate::node) fn peer_down(&self, peer: &str, ending: bool) {
+        self.given_up_there(peer, |_| true);
         let mut names = self.known.lock();
         for (name, known) in names.iter_mut() {
             known.refused_at.forget(peer);
@@ -141,6 +171,58 @@ impl Names {
         self.started_again(std::iter::empty());
     }
 
+    /// A process of ours has the name from now on, also where one of these has it.
+    pub(in crate::node) fn take(&self, name: &Arc<str>, former: &Arc<[FormerHolder]>) {
+        self.given_up.lock().retain(|given_up| given_up.name != *name);
+        let taken = Name { former: Arc::clone(former), ..Name::default() };
+        self.known.lock().insert(Arc::clone(name), taken);
+    }
+
+    /// Whether a process may be replaced as the holder of a name of ours.
+    fn may_replace(&self, name: &str, holder: &Pid) -> bool {
+        let known = self.known.lock();
+        known.get(name).is_some_and(|known| known.former.iter().any(|former| former.has(holder)))
+    }
+
+    /// The process with this pid does not have the name any more, and these nodes are to be told.
+    pub(in crate::node) fn give_up(
+        &self,
+        name: &Arc<str>,
+        pid: &Pid,
+        until: Instant,
+        nodes: AHashSet<Arc<str>>,
+    ) -> Opened {
+        self.known.lock().remove(name);
+        let done = Latch::new();
+        let opened = done.opened();
+        let mut given_up = self.given_up.lock();
+        given_up.retain(|before| before.name != *name);
+        if !nodes.is_empty() {
+            given_up.push(GivenUp { name: Arc::clone(name), pid: pid.clone(), until, nodes, done });
+        }
+        opened
+    }
+
+    /// What a node is to be told is given up.
+    fn given_up_at(&self, node: &str) -> Vec<(Arc<str>, Pid, Instant)> {
+        let given_up = self.given_up.lock();
+        let at = given_up.iter().filter(|given_up| given_up.nodes.contains(node));
+        at.map(|given_up| (Arc::clone(&given_up.name), given_up.pid.clone(), given_up.until)).collect()
+    }
+
+    /// The node does not know these names by processes of ours any more.
+    fn given_up_there(&self, node: &str, is_it: impl Fn(&str) -> bool) {
+        self.given_up.lock().retain_mut(|given_up| {
+            if is_it(&given_up.name) {
+                given_up.nodes.remove(node);
+            }
+            if given_up.nodes.is_empty() {
+                given_up.done.open();
+            }
+            !given_up.nodes.is_empty()
+        });
+    }
+
     fn bell(&self) -> Receiver<()> {
         let (bell, ringing) = smol::channel::bounded(1);
         let mut bells = self.bells.lock();
@@ -160,27 +242,67 @@ impl Names {
 pub(in crate::node) async fn keep(node: Arc<Node>, peer: Arc<PeerHandle>) {
     let ringing = node.names.bell();
     let work = async {
-        let mut early = EARLY_CHECKS.into_iter();
+        let mut soon = EARLY_CHECKS.iter();
         loop {
             let release = async {
                 Timer::after(PING_HELD_MAX).await;
                 node.net_kernel.release(&peer.name, &*node);
                 smol::future::pending().await
             };
-            let has_global = check(&node, &peer).or(release).await;
+            let checked = async { (give_up_at(&node, &peer).await, check(&node, &peer).await) };
+            let (left, has_global) = checked.or(release).await;
             node.net_kernel.release(&peer.name, &*node);
             if !has_global {
+                node.names.given_up_there(&peer.name, |_| true);
                 return;
             }
             let rung = async {
                 // The bell is as old as this task: it cannot be gone.
                 let _closed = ringing.recv().await;
             };
-            _ = within(early.next().unwrap_or(CHECK), rung).await;
+            let pause = soon.next().copied().unwrap_or(CHECK);
+            if within(left.unwrap_or(pause).min(pause), rung).await.is_some() {
+                soon = CHANGED_CHECKS.iter();
+            }
         }
     };
     work.or(peer.ended()).await;
     node.net_kernel.release(&peer.name, &*node);
+}
+
+/// Unregisters at one node what is given up, where it is ours there. Gives when to look again for what is left to others.
+async fn give_up_at(node: &Node, peer: &PeerHandle) -> Option<Duration> {
+    let given_up = node.names.given_up_at(&peer.name);
+    if given_up.is_empty() {
+        return None;
+    }
+    if !has_global(node, peer).await {
+        node.names.given_up_there(&peer.name, |_| true);
+        return None;
+    }
+    let mut again = None;
+    for (name, pid, until) in given_up {
+        let encoded = encode(|w| _ = w.atom(&name));
+        let told = match node.global_whereis(peer, &encoded, whereis::LIMIT).await {
+            Ok(Some(holder)) if holder == pid && now() < until => {
+                again = Some(LEFT_CHECK);
+                continue;
+            }
+            Ok(Some(holder)) if holder == pid => {
+                let arguments = |w: &mut TermWriter<'_>| _ = w.atom(&name);
+                node.erpc(peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await.map(drop)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok(()) => node.names.given_up_there(&peer.name, |given_up| *given_up == *name),
+            Err(error) => {
+                tracing::debug!(name = %name, at = %peer.name, %error, "global name not given up there")
+            }
+        }
+    }
+    again
 }
 
 /// Looks after all our names at one node; `false`: `global` does not run there.
@@ -259,8 +381,8 @@ async fn keep_one(
                 node.names.held(name, peer);
                 return Ok(None);
             }
-            Some(former) if is_former(node, &former) => {
-                // `global` may not have heard yet that it has ended.
+            Some(former) if is_former(node, &former) || node.names.may_replace(name, &former) => {
+                // `global` may not have heard yet that it has ended; or its node is stopped or cut off.
                 if register(node, peer, "re_register_name", name, ours).await? {
                     node.names.held(name, peer);
                     return Ok(None);

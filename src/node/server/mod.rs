@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod context;
+pub mod held_names;
 pub mod process_handle;
 pub mod reply_to;
 pub mod supervised;

@@ -5,6 +5,7 @@
 //! <prefix>/<id>/e/<key>           an entry: canonical key bytes to a head (store/head.rs), then the value
 //! <prefix>/<id>/n/<note>          a note
 //! <prefix>/<id>/w/<writer>        the mark of a writer: the number of what it has done last, 8 bytes, and where its changes stand (`places`)
+//! <prefix>/<id>/h, hs             the process that holds the store's names, and those before it (`elect/keys.rs`)
 //! ```
 //!
 //! An id is the first name that its store was made with. In ids and names each byte that is neither a letter of ASCII, a digit, `-`, `_`, `.` nor `:`
@@ -49,6 +50,11 @@ impl Layout {
         let base = format!("{prefix}/{id}/").into_bytes();
         let mark = [&base[..], b"w/", format!("{writer:016x}").as_bytes()].concat().into();
         Self { base, mark }
+    }
+
+    /// What all of them begin with.
+    pub(super) fn base(&self) -> &[u8] {
+        &self.base
     }
 
     fn key(&self, kind: &[u8], key: &[u8]) -> Bytes {

@@ -264,6 +264,11 @@ impl EtcdStore {
         self.0.table().applied()
     }
 
+    /// What all its keys in etcd begin with.
+    pub fn base(&self) -> &[u8] {
+        self.0.base()
+    }
+
     fn entries(&self) -> &MemoryStore {
         &self.0.table().entries
     }

@@ -37,6 +37,7 @@ const NAMES_MAX: usize = 100;
 /// The state that the thread and the callers share.
 pub(super) struct Shared {
     etcd: Etcd,
+    base: Vec<u8>,
     table: Arc<Table>,
     queue: Mutex<Queue>,
     /// Requests and others' writes that are not told of: a look without the lock.
@@ -76,9 +77,10 @@ struct Queue {
 }
 
 impl Shared {
-    fn new(etcd: Etcd, entries: MemoryStore, poke: Sender<()>) -> Self {
+    fn new(etcd: Etcd, base: Vec<u8>, entries: MemoryStore, poke: Sender<()>) -> Self {
         Self {
             etcd,
+            base,
             table: Arc::new(Table::new(entries)),
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -95,6 +97,10 @@ impl Shared {
 
     pub(super) fn etcd(&self) -> &Etcd {
         &self.etcd
+    }
+
+    pub(super) fn base(&self) -> &[u8] {
+        &self.base
     }
 
     pub(super) fn table(&self) -> &Table {
@@ -323,7 +329,7 @@ pub(super) fn start(
     let layout = Layout::new(prefix, id, u64::from_be_bytes(writer));
     let (poke, poked) = smol::channel::bounded(1);
     let (opened, is_open) = smol::channel::bounded(1);
-    let shared = Arc::new(Shared::new(etcd.clone(), entries, poke));
+    let shared = Arc::new(Shared::new(etcd.clone(), layout.base().to_vec(), entries, poke));
     let bounds = Bounds::new(etcd.request_bytes_max());
     let machine = Machine::new(layout.clone(), bounds, Arc::clone(&shared.table));
     let shell = Shell {

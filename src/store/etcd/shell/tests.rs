@@ -10,7 +10,7 @@ fn shared() -> Arc<Shared> {
     // Nobody is there: it is asked for nothing.
     let etcd =
         Etcd::connect(crate::etcd::Config::new(["http://127.0.0.1:1"])).expect("it is no wrong address");
-    Arc::new(Shared::new(etcd, MemoryStore::default(), smol::channel::bounded(1).0))
+    Arc::new(Shared::new(etcd, b"kvnode/a/".to_vec(), MemoryStore::default(), smol::channel::bounded(1).0))
 }
 
 fn put(shared: &Shared, key: &[u8], tell: &mpsc::Sender<Option<StoreError>>) {

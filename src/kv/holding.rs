@@ -1,0 +1,171 @@
+//! A store that several processes serve, of which one at a time holds its names: that one follows the slaves, and writes what is kept of
+//! them. The others follow none, and say who does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::KeyValueServer;
+use super::ranked::{Ranked, rank};
+use super::reason::Reason;
+use super::slaves::TooManySlaves;
+use crate::etf::{Pid, TermView};
+use crate::process::{Caller, Turn};
+use crate::replica::{KnownSlave, Membership, SlaveName, upstream};
+use crate::store::{Store, StoreError};
+
+/// How the process stands to the others that serve the store.
+#[derive(Default)]
+pub(super) struct Holding {
+    /// There may be others.
+    is_shared: bool,
+    /// Another holds, or none does. It changes while the lock of notes is held, so that none is written behind a change.
+    is_elsewhere: AtomicBool,
+    /// The process that holds, as far as is known.
+    holder: Ranked<rank::Alone, Option<Pid>>,
+}
+
+impl Holding {
+    /// Whether the slaves are another process's, and what is kept of them too.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere.load(Ordering::Acquire)
+    }
+
+    /// Whether other processes may serve the store.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+}
+
+impl<S: Store> KeyValueServer<S> {
+    /// The same, of a store that other processes serve too: it follows no slaves and keeps nothing of them until it
+    /// [holds](Self::hold) the store.
+    pub fn held_by_turns(mut self) -> Self {
+        self.holding = Holding { is_shared: true, is_elsewhere: AtomicBool::new(true), ..Holding::default() };
+        self
+    }
+
+    /// Reads the slaves that the holder before had, anew: this process may have read them long ago. `done` may be called on the
+    /// store's own thread.
+    pub fn read_slaves(&self, done: impl FnOnce(Result<Vec<KnownSlave>, StoreError>) + Send + 'static) {
+        let Some(notes) = self.store().notes() else { return done(Ok(Vec::new())) };
+        let read = move |note: Result<Option<Vec<u8>>, StoreError>| {
+            done(note.and_then(|note| {
+                match note {
+                    None => Ok(Vec::new()),
+                    Some(note) => Membership::read(&note)
+                        .map(|membership| membership.slaves)
+                        .ok_or(StoreError::Io("damaged")),
+                }
+            }));
+        };
+        notes.read(Membership::NOTE, Box::new(read));
+    }
+
+    /// From now on this process, `me`, holds the store, and follows the slaves: those that it was configured with, and those that
+    /// [were read](Self::read_slaves).
+    pub fn hold(&self, me: &Pid, configured: &[SlaveName], kept: Vec<KnownSlave>) {
+        {
+            let _noting = self.noting.lock();
+            self.upstream.with(|machine| machine.handle(upstream::Input::SlavesAre(kept.clone())));
+            self.holding.is_elsewhere.store(false, Ordering::Release);
+        }
+        let is_empty = self.store().is_empty();
+        let configured = configured.iter().map(|name| {
+            let node = kept.iter().find(|kept| kept.name == *name).and_then(|kept| kept.node.clone());
+            KnownSlave { name: name.clone(), node }
+        });
+        for KnownSlave { name, node } in configured.chain(kept.iter().cloned()) {
+            match self.add_slave(name.clone()) {
+                Ok(Some(slave)) => {
+                    if let Some(node) = node {
+                        slave.expect_at(node);
+                    }
+                    // The store has lost nothing: whatever its process began with, it has now what etcd has.
+                    if is_empty {
+                        slave.protect_data();
+                    }
+                    self.follow_slave(slave, me, None);
+                }
+                Ok(None) => {}
+                Err(TooManySlaves) => {
+                    tracing::error!(store = ?me, slave = %name, "too many slaves: not added")
+                }
+            }
+        }
+    }
+
+    /// From now on another process holds the store, or none: slaves are told that they are slaves of this process no more.
+    pub fn stop_holding(&self, holder: Option<Pid>) {
+        {
+            let _noting = self.noting.lock();
+            self.holding.is_elsewhere.store(true, Ordering::Release);
+        }
+        self.held_by(holder);
+        self.remove_slaves(|_| true);
+    }
+
+    /// Notes which process holds the store, for callers that ask this one for what the holder does.
+    pub fn held_by(&self, holder: Option<Pid>) {
+        *self.holding.holder.lock() = holder;
+    }
+
+    /// Answers a request that is the holder's to carry out, by `{:error, {:held_by, pid}}`, with `nil` where no process holds; gives
+    /// whether it is answered.
+    pub(super) fn is_for_holder(
+        &self,
+        slave: TermView<'_>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        if !self.holding.is_elsewhere() {
+            return false;
+        }
+        let holder = self.holding.holder.lock().clone();
+        tracing::debug!(store = ?turn.me, ?slave, ?holder, "slaves are the holder's");
+        self.watch.count_not_done(Reason::HeldBy);
+        turn.reply(caller, |w| {
+            w.tuple(2).atom("error").tuple(2).atom(Reason::HeldBy.code());
+            match &holder {
+                Some(holder) => w.pid(holder),
+                None => w.atom("nil"),
+            };
+        });
+        true
+    }
+}
+
+/// A server whose store several processes serve, as whatever finds out which of them holds sees it.
+pub trait Shared: Send + Sync {
+    /// See [`KeyValueServer::read_slaves`].
+    fn read_slaves(&self, done: Box<dyn FnOnce(Result<Vec<KnownSlave>, StoreError>) + Send>);
+
+    /// See [`KeyValueServer::hold`].
+    fn hold(&self, me: &Pid, configured: &[SlaveName], kept: Vec<KnownSlave>);
+
+    /// See [`KeyValueServer::stop_holding`].
+    fn stop_holding(&self, holder: Option<Pid>);
+
+    /// See [`KeyValueServer::held_by`].
+    fn held_by(&self, holder: Option<Pid>);
+}
+
+impl<S: Store> Shared for KeyValueServer<S> {
+    fn read_slaves(&self, done: Box<dyn FnOnce(Result<Vec<KnownSlave>, StoreError>) + Send>) {
+        Self::read_slaves(self, done);
+    }
+
+    fn hold(&self, me: &Pid, configured: &[SlaveName], kept: Vec<KnownSlave>) {
+        Self::hold(self, me, configured, kept);
+    }
+
+    fn stop_holding(&self, holder: Option<Pid>) {
+        Self::stop_holding(self, holder);
+    }
+
+    fn held_by(&self, holder: Option<Pid>) {
+        Self::held_by(self, holder);
+    }
+}
+
+/// The server of a store that several processes serve.
+pub type SharedServer = Arc<dyn Shared>;

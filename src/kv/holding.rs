@@ -1,7 +1,6 @@
 //! A store that several processes serve, of which one at a time holds its names: that one follows the slaves, and writes what is kept of
 //! them. The others follow none, and say who does.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::KeyValueServer;
@@ -70,6 +69,8 @@ impl<S: Store> KeyValueServer<S> {
             self.holding.is_elsewhere.store(false, Ordering::Release);
         }
         let is_empty = self.store().is_empty();
+        let is_new = |name: &SlaveName| kept.iter().all(|kept| kept.name != *name);
+        let is_more = configured.iter().any(is_new);
         let configured = configured.iter().map(|name| {
             let node = kept.iter().find(|kept| kept.name == *name).and_then(|kept| kept.node.clone());
             KnownSlave { name: name.clone(), node }
@@ -91,6 +92,10 @@ impl<S: Store> KeyValueServer<S> {
                     tracing::error!(store = ?me, slave = %name, "too many slaves: not added")
                 }
             }
+        }
+        if is_more {
+            // The next holder may have been configured with none.
+            self.note_slaves_quietly();
         }
     }
 
@@ -133,39 +138,3 @@ impl<S: Store> KeyValueServer<S> {
         true
     }
 }
-
-/// A server whose store several processes serve, as whatever finds out which of them holds sees it.
-pub trait Shared: Send + Sync {
-    /// See [`KeyValueServer::read_slaves`].
-    fn read_slaves(&self, done: Box<dyn FnOnce(Result<Vec<KnownSlave>, StoreError>) + Send>);
-
-    /// See [`KeyValueServer::hold`].
-    fn hold(&self, me: &Pid, configured: &[SlaveName], kept: Vec<KnownSlave>);
-
-    /// See [`KeyValueServer::stop_holding`].
-    fn stop_holding(&self, holder: Option<Pid>);
-
-    /// See [`KeyValueServer::held_by`].
-    fn held_by(&self, holder: Option<Pid>);
-}
-
-impl<S: Store> Shared for KeyValueServer<S> {
-    fn read_slaves(&self, done: Box<dyn FnOnce(Result<Vec<KnownSlave>, StoreError>) + Send>) {
-        Self::read_slaves(self, done);
-    }
-
-    fn hold(&self, me: &Pid, configured: &[SlaveName], kept: Vec<KnownSlave>) {
-        Self::hold(self, me, configured, kept);
-    }
-
-    fn stop_holding(&self, holder: Option<Pid>) {
-        Self::stop_holding(self, holder);
-    }
-
-    fn held_by(&self, holder: Option<Pid>) {
-        Self::held_by(self, holder);
-    }
-}
-
-/// The server of a store that several processes serve.
-pub type SharedServer = Arc<dyn Shared>;

@@ -17,7 +17,7 @@ use smol::future::FutureExt;
 
 use crate::elect::{Candidate, Input, Life, Output};
 use crate::etcd::{Error, Etcd, Lease};
-use crate::kv::SharedServer;
+use crate::kv::KeyValueServer;
 use crate::node::{FormerHolder, HeldNames, Resource};
 use crate::replica::{KnownSlave, SlaveName};
 use crate::store::{EtcdStore, StoreError};
@@ -29,6 +29,8 @@ use crate::{Node, ProcessHandle};
 const LEASE: Duration = Duration::from_secs(4);
 /// The slaves that the holder before had are read again after this, where they could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
+/// For so long a new holder reads carefully: the holder before may have taken a write when the name was its own, and has 4 s to answer it.
+const CAREFUL: Duration = Duration::from_secs(5);
 /// How long a node that ends waits for its stores' names to be with others, and for its leases to be revoked.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 /// Changes of the keys that wait to be handled, at most: etcd waits with more.
@@ -38,8 +40,6 @@ const CHANGES_MAX: usize = 16;
 pub struct Held {
     /// The client of its etcd.
     pub etcd: Etcd,
-    /// The store.
-    pub store: EtcdStore,
     /// Its global names.
     pub names: Vec<String>,
     /// The slaves that it was configured with.
@@ -75,11 +75,15 @@ enum Came {
     ReadAgain {
         holding: u64,
     },
+    /// Whatever the holder before has taken is answered.
+    Settled {
+        holding: u64,
+    },
 }
 
 impl Held {
     /// Has a process of the store stand as a candidate for the names, as long as it lives.
-    pub fn stand(self: &Arc<Self>, process: &ProcessHandle, server: SharedServer) {
+    pub fn stand(self: &Arc<Self>, process: &ProcessHandle, server: Arc<KeyValueServer<EtcdStore>>) {
         let names = match process.held_names(self.names.iter().map(String::as_str)) {
             Ok(names) => names,
             // It has ended.
@@ -89,6 +93,9 @@ impl Held {
         let (tell, told) = smol::channel::bounded(CHANGES_MAX);
         let (alive, ended) = smol::channel::bounded(1);
         self.candidates.add(Known { came: came.clone(), ended, node: Arc::clone(process.node()) });
+        // An earlier process of the store may have begun to.
+        server.store().read_carefully(false);
+        let keys = at_etcd::Keys::of(server.store());
         let shell = Shell {
             held: Arc::clone(self),
             machine: Candidate::new(process.pid().clone(), now()),
@@ -100,7 +107,6 @@ impl Held {
             dialled: None,
             holding: 0,
         };
-        let keys = at_etcd::Keys::of(&self.store);
         process.spawn(at_etcd::watch(self.etcd.clone(), keys, tell));
         process.spawn(async move {
             shell.run(coming, told).await;
@@ -144,7 +150,7 @@ struct Shell {
     held: Arc<Held>,
     machine: Candidate,
     process: ProcessHandle,
-    server: SharedServer,
+    server: Arc<KeyValueServer<EtcdStore>>,
     names: HeldNames,
     came: Sender<Came>,
     lease: Option<Lease>,
@@ -190,7 +196,10 @@ impl Shell {
                 Came::ReadAgain { holding } if holding == self.holding && self.machine.holds() => {
                     self.read_slaves();
                 }
-                Came::Slaves { .. } | Came::ReadAgain { .. } => {}
+                Came::Settled { holding } if holding == self.holding => {
+                    self.server.store().read_carefully(false);
+                }
+                Came::Slaves { .. } | Came::ReadAgain { .. } | Came::Settled { .. } => {}
             }
         }
     }
@@ -217,7 +226,7 @@ impl Shell {
     }
 
     fn carry_out(&mut self, output: Output) {
-        let (etcd, store) = (self.held.etcd.clone(), &self.held.store);
+        let (etcd, store) = (self.held.etcd.clone(), self.server.store());
         match output {
             Output::Lease { question } => {
                 self.lease = None;
@@ -241,6 +250,13 @@ impl Shell {
             Output::Hold { former } => {
                 tracing::info!(store = ?self.process, "the store's global names are this node's from now on");
                 self.holding += 1;
+                // A caller that the holder before has answered a moment ago reads here next.
+                store.read_carefully(true);
+                let holding = self.holding;
+                self.spawn(async move {
+                    Timer::after(CAREFUL).await;
+                    Some(Came::Settled { holding })
+                });
                 if let Err(error) = self.names.take(former.into_iter().map(former_holder)) {
                     tracing::error!(store = ?self.process, %error, "the store's global names are not taken");
                 }
@@ -304,9 +320,9 @@ impl Shell {
 
     fn read_slaves(&self) {
         let (holding, came) = (self.holding, self.came.clone());
-        self.server.read_slaves(Box::new(move |slaves| {
+        self.server.read_slaves(move |slaves| {
             let _ = came.try_send(Came::Slaves { holding, slaves });
-        }));
+        });
     }
 
     fn hold(&self, holding: u64, slaves: Result<Vec<KnownSlave>, StoreError>) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::holder::{Candidates, Held};
 use super::stores::{self, NotStarted, Replication};
 use super::{EtcdConfig, StartError, Store, Tell, taken};
 use crate::Node;
@@ -24,7 +25,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The stores in etcd.
 #[derive(Clone)]
 pub(super) struct InEtcd {
+    etcd: Etcd,
     engine: EtcdEngine,
+    candidates: Arc<Candidates>,
     endpoints: String,
 }
 
@@ -35,8 +38,8 @@ pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, S
         user.as_ref().map(|user| etcd::User { name: user.name.clone(), password: user.password.clone() });
     let config = etcd::Config { tls, user, ..etcd::Config::new(endpoints.iter().cloned()) };
     let etcd = Etcd::connect(config).map_err(|error| StartError::EtcdSettings(error.to_string()))?;
-    let engine = EtcdEngine::new(etcd, prefix).ordered(is_ordered);
-    Ok(InEtcd { engine, endpoints: endpoints.join(", ") })
+    let engine = EtcdEngine::new(etcd.clone(), prefix).ordered(is_ordered);
+    Ok(InEtcd { etcd, engine, candidates: Arc::default(), endpoints: endpoints.join(", ") })
 }
 
 /// How a store stands to it that is not loaded yet.
@@ -53,6 +56,8 @@ pub(super) fn begin(
 ) -> Result<(), StartError> {
     let (end, ended) = sync_channel(0);
     let opening = Opening { node: Arc::clone(node), etcd: etcd.clone(), ended };
+    // Before the engine: writes are answered until another node has the names.
+    node.close_at_end(Arc::clone(&etcd.candidates) as Arc<dyn Resource>);
     node.close_at_end(Arc::new(AtEnd { engine: etcd.engine.clone(), opening: Mutex::new(Some(end)) }));
     let open = move || {
         for (store, replication) in stores {
@@ -105,12 +110,20 @@ impl Opening {
     /// Opens a store and starts its process, for as long as that takes; `false`: the node ends.
     fn open(&self, store: &Store, replication: &Replication) -> Result<bool, StartError> {
         let (mut is_said, endpoints, name) = (false, &self.etcd.endpoints, store.name());
+        let held = Arc::new(Held {
+            etcd: self.etcd.etcd.clone(),
+            names: store.names.global.clone(),
+            slaves: replication.slaves.clone(),
+            candidates: Arc::clone(&self.etcd.candidates),
+        });
         loop {
             let engine = ByGlobalNames(self.etcd.engine.clone());
-            let started = stores::start(&self.node, &store.names, replication.clone(), engine);
+            let held = Arc::clone(&held);
+            let stand = Box::new(move |process: &_, server| held.stand(process, server));
+            let started = stores::start_held(&self.node, &store.names, replication.clone(), engine, stand);
             let why = match started {
                 Ok((process, watch)) => {
-                    tracing::info!(store = %name, "the store is loaded from etcd, and has its names");
+                    tracing::info!(store = %name, "the store is loaded from etcd, and has its names on this node");
                     store.started(process.pid().clone(), watch);
                     return Ok(true);
                 }

@@ -14,9 +14,7 @@ use parking_lot::Mutex;
 
 use crate::config::ServerName;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{
-    ConfirmConfig, Downstreams, KeyValueServer, NewFile, SharedServer, SlaveEntry, SlaveWrites, StateShape,
-};
+use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, SlaveEntry, SlaveWrites, StateShape};
 use crate::program::{Config, StoreConfig};
 use crate::replica::{KnownSlave, SlaveName};
 #[cfg(feature = "disk")]
@@ -83,7 +81,7 @@ pub fn start(
 }
 
 /// Begins to find out whether a process of a store is the one of several that holds its global names: each time it was started.
-pub type Stand = Box<dyn Fn(&ProcessHandle, SharedServer) + Send + Sync>;
+pub type Stand<S> = Box<dyn Fn(&ProcessHandle, Arc<KeyValueServer<S>>) + Send + Sync>;
 
 /// The same of a store that other processes serve too. It is given its names on this node; its global ones, and its slaves, are for
 /// what is begun by `stand`.
@@ -91,22 +89,22 @@ pub type Stand = Box<dyn Fn(&ProcessHandle, SharedServer) + Send + Sync>;
 /// # Errors
 /// As of [`start`].
 #[allow(dead_code, reason = "without the feature etcd no store has other processes")]
-pub fn start_held(
+pub fn start_held<E: Engine>(
     node: &Node,
     names: &StoreConfig,
     replication: Replication,
-    engine: impl Engine,
-    stand: Stand,
+    engine: E,
+    stand: Stand<E::Store>,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
     start_as(node, names, replication, engine, Some(stand))
 }
 
-fn start_as(
+fn start_as<E: Engine>(
     node: &Node,
     names: &StoreConfig,
     replication: Replication,
-    engine: impl Engine,
-    stand: Option<Stand>,
+    engine: E,
+    stand: Option<Stand<E::Store>>,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
     let kept_as = names_kept(names);
     // Else where it runs; the second is a service's folder.
@@ -130,7 +128,7 @@ fn supervise<S: Store>(
     replication: Replication,
     dropped: NewFile,
     make: impl Fn() -> S + Send + Sync + 'static,
-    stand: Option<Stand>,
+    stand: Option<Stand<S>>,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
@@ -142,7 +140,7 @@ fn supervise<S: Store>(
     let own_names = names.global.clone();
     let added: Arc<Mutex<Vec<Added<S>>>> = Arc::default();
     let followed = Arc::clone(&added);
-    let standing: Arc<Mutex<Option<SharedServer>>> = Arc::default();
+    let standing: Arc<Mutex<Option<Arc<KeyValueServer<S>>>>> = Arc::default();
     let stands = Arc::clone(&standing);
     let start = move |node: &Arc<Node>| {
         let follow = Downstreams::on(node);
@@ -155,7 +153,7 @@ fn supervise<S: Store>(
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         server.serve_as(process.pid());
         if is_held {
-            *standing.lock() = Some(Arc::clone(&server) as SharedServer);
+            *standing.lock() = Some(Arc::clone(&server));
             return process;
         }
         // Of its promotion, before a slave is told its names.

@@ -559,7 +559,8 @@ impl World {
         if !self.nodes[node].is_alive || !self.reaches_etcd(node) {
             return;
         }
-        for change in self.history[self.nodes[node].told..].to_vec() {
+        let changes = self.history[self.nodes[node].told..].to_vec();
+        for change in changes {
             let input = match change {
                 Change::Held(revision, held) => Input::Held { revision, held },
                 Change::Former(revision, former) => Input::Former { revision, former },

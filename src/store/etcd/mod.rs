@@ -254,6 +254,53 @@ impl EtcdStore {
         self.0.ask(Vec::new(), Ask::CatchUp(done));
     }
 
+    /// From now on, where `is_careful`, a value is read once this process [has caught up](Self::catch_up): for callers that another process has
+    /// answered a moment ago. It costs a question to etcd, which all share that read at the same time. (A scan, a page and a count show
+    /// what is here.)
+    pub fn read_carefully(&self, is_careful: bool) {
+        self.0.read_carefully(is_careful);
+    }
+
+    /// Has a value shown when this process has caught up.
+    fn read_caught_up(&self, key: &[u8], done: ReadDone) {
+        let (store, key) = (self.clone(), Key::from(key));
+        self.catch_up(Box::new(move |caught_up| {
+            let mut done = Some(done);
+            if let Err(error) = caught_up {
+                return done.take().into_iter().for_each(|done| done(Err(error.clone())));
+            }
+            // Behind the writes of the key that wait.
+            if !store.0.read_later(&key, || done.take().unwrap_or_else(no_completion)) {
+                let shown = store.entries().get(
+                    &key,
+                    |value| done.take().into_iter().for_each(|done| done(Ok(value))),
+                    no_completion,
+                );
+                debug_assert!(shown.is_some(), "memory answers at once");
+            }
+        }));
+    }
+
+    /// The same of several.
+    fn read_many_caught_up(&self, keys: &[&[u8]], done: ReadManyDone) {
+        let (store, keys): (_, Vec<Key>) = (self.clone(), keys.iter().map(|key| Key::from(*key)).collect());
+        self.catch_up(Box::new(move |caught_up| {
+            let mut done = Some(done);
+            if let Err(error) = caught_up {
+                return done.take().into_iter().for_each(|done| done(Err(error.clone())));
+            }
+            let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+            if !store.0.read_many_later(&keys, || done.take().unwrap_or_else(|| Box::new(|_| {}))) {
+                let shown = store.entries().get_many(
+                    &keys,
+                    |found| done.take().into_iter().for_each(|done| done(Ok(found))),
+                    || Box::new(|_| {}),
+                );
+                debug_assert!(shown.is_some(), "memory answers at once");
+            }
+        }));
+    }
+
     /// How it stands to etcd.
     pub fn state(&self) -> EtcdState {
         self.0.state()
@@ -287,6 +334,10 @@ impl Store for EtcdStore {
         now: impl FnOnce(Option<Value<'_>>) -> R,
         later: impl FnOnce() -> ReadDone,
     ) -> Option<R> {
+        if self.0.reads_carefully() {
+            self.read_caught_up(key, later());
+            return None;
+        }
         if self.0.read_later(key, later) {
             return None;
         }
@@ -324,6 +375,10 @@ impl Store for EtcdStore {
         now: impl FnOnce(&[Option<Value<'_>>]) -> R,
         later: impl FnOnce() -> ReadManyDone,
     ) -> Option<R> {
+        if self.0.reads_carefully() {
+            self.read_many_caught_up(keys, later());
+            return None;
+        }
         if self.0.read_many_later(keys, later) {
             return None;
         }

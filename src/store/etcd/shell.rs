@@ -2,7 +2,7 @@
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::thread::{self, JoinHandle, ThreadId};
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// Requests and others' writes that are not told of: a look without the lock.
     waiting: AtomicUsize,
+    /// Reads wait until all is here that any process was answered for.
+    reads_carefully: AtomicBool,
     room: Condvar,
     told: Mutex<Told>,
     poke: Sender<()>,
@@ -84,6 +86,7 @@ impl Shared {
             table: Arc::new(Table::new(entries)),
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            reads_carefully: AtomicBool::new(false),
             room: Condvar::new(),
             told: Mutex::new(Told { seq: 1, others: None }),
             poke,
@@ -141,6 +144,14 @@ impl Shared {
         drop(queue);
         // Full: it is told already.
         let _ = self.poke.try_send(());
+    }
+
+    pub(super) fn reads_carefully(&self) -> bool {
+        self.reads_carefully.load(Ordering::Acquire)
+    }
+
+    pub(super) fn read_carefully(&self, is_careful: bool) {
+        self.reads_carefully.store(is_careful, Ordering::Release);
     }
 
     fn has_waiting(&self) -> bool {

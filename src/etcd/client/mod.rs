@@ -135,7 +135,8 @@ impl Etcd {
         }
         let frame = framed(request).ok_or(Error::TooLarge { bytes, bytes_max: Some(bytes_max) })?;
         let effect = ask.effect.unwrap_or_else(|| request.effect());
-        let answer = self.0.ask(C::PATH, frame, effect, deadline).await?;
+        // The future of a caller is moved by what starts it as a task, and a thread's stack is small.
+        let answer = Box::pin(self.0.ask(C::PATH, frame, effect, deadline)).await?;
         self.0.read(answer)
     }
 
@@ -237,6 +238,21 @@ mod tests {
         while runs.is_running() {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn futures_are_small_where_they_are_made() {
+        let etcd = Etcd::connect(Config::new(["http://127.0.0.1:1"])).unwrap();
+        let range = RangeRequest::default();
+        let mut watch = etcd.watch(WatchOptions::key("k"));
+        let mut pages = etcd.pages(RangeRequest::default());
+        let bytes = [
+            size_of_val(&etcd.call(&range)),
+            size_of_val(&etcd.lease(Duration::from_secs(1))),
+            size_of_val(&watch.next()),
+            size_of_val(&pages.next()),
+        ];
+        assert!(bytes.iter().all(|bytes| *bytes <= 16 << 10), "{bytes:?}");
     }
 
     #[test]

@@ -128,7 +128,9 @@ impl Inner {
         let bytes_max = self.config.message_bytes_max;
         let spawn = self.thread.spawner();
         let limit = self.config.connect_duration_max;
-        let opened = within(limit, Connection::open(endpoint, &self.config.tls, bytes_max, &spawn)).await;
+        // TLS and HTTP/2 begin in a future of a hundred KiB, which each future around it would have a place for.
+        let open = Box::pin(Connection::open(endpoint, &self.config.tls, bytes_max, &spawn));
+        let opened = within(limit, open).await;
         let connection = opened.unwrap_or_else(|| {
             Err(Error::unavailable(format!("{endpoint}: cannot connect within {limit:?}")))
         })?;

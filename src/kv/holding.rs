@@ -116,7 +116,7 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Answers a request that is the holder's to carry out, by `{:error, {:held_by, pid}}`, with `nil` where no process holds; gives
     /// whether it is answered.
-    pub(super) fn is_for_holder(
+    pub(super) fn refer_to_holder(
         &self,
         slave: TermView<'_>,
         caller: &Caller<'_>,

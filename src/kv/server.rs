@@ -655,7 +655,6 @@ fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, figures: &StoreWat
 }
 
 // What writes a reason counts it: so none is answered that is not counted.
-
 pub(super) fn write_result<T>(w: &mut TermWriter<'_>, result: &Result<T, StoreError>, figures: &StoreWatch) {
     match result {
         Ok(_) => {

@@ -81,7 +81,7 @@ impl<S: Store> KeyValueServer<S> {
                 turn,
             );
         };
-        if self.is_for_holder(slave, caller, turn) {
+        if self.refer_to_holder(slave, caller, turn) {
             return;
         }
         if is_own(&name, turn) {
@@ -144,7 +144,7 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     pub(super) fn call_remove_slave(&self, slave: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        if self.is_for_holder(slave, caller, turn) {
+        if self.refer_to_holder(slave, caller, turn) {
             return;
         }
         let removed = SlaveName::read(slave).is_some_and(|name| self.remove_slave(&name));

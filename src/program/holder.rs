@@ -250,13 +250,15 @@ impl Shell {
             Output::Hold { former } => {
                 tracing::info!(store = ?self.process, "the store's global names are this node's from now on");
                 self.holding += 1;
-                // A caller that the holder before has answered a moment ago reads here next.
-                store.read_carefully(true);
-                let holding = self.holding;
-                self.spawn(async move {
-                    Timer::after(CAREFUL).await;
-                    Some(Came::Settled { holding })
-                });
+                // A caller that the holder before has answered a moment ago reads here next. Where no other has held there is none.
+                if !former.is_empty() {
+                    store.read_carefully(true);
+                    let holding = self.holding;
+                    self.spawn(async move {
+                        Timer::after(CAREFUL).await;
+                        Some(Came::Settled { holding })
+                    });
+                }
                 if let Err(error) = self.names.take(former.into_iter().map(former_holder)) {
                     tracing::error!(store = ?self.process, %error, "the store's global names are not taken");
                 }

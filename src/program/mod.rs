@@ -119,7 +119,6 @@ impl Program {
         let disk =
             config.data.as_ref().map(|data| on_disk::open(data, config.stored_bytes_max)).transpose()?;
         let etcd = config.etcd.as_ref().map(|etcd| in_etcd::connect(etcd, config.ordered)).transpose()?;
-        let in_etcd = etcd.clone();
         let room = Arc::new(Room::new(config.stored_bytes_max));
         let node = config.node.clone();
         let ((fail, failed), (hold, loaded)) = (smol::channel::bounded(1), smol::channel::bounded(1));
@@ -132,8 +131,8 @@ impl Program {
             }
             let stores: Vec<(Arc<Store>, Replication)> = stores_of(&config).collect();
             let all = stores.iter().map(|(store, _)| Arc::clone(store)).collect();
-            match in_etcd {
-                Some(etcd) => in_etcd::begin(node, &etcd, stores, Tell { failed: fail, _loaded: hold })?,
+            match &etcd {
+                Some(etcd) => in_etcd::begin(node, etcd, stores, Tell { failed: fail, _loaded: hold })?,
                 None => start_stores(node, &config, stores, disk.as_ref(), &room)?,
             }
             Ok::<Vec<Arc<Store>>, StartError>(all)

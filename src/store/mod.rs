@@ -198,7 +198,7 @@ pub struct Written<'a> {
     /// Each key that it has changed, with what became of it: one, but for a write of several keys, which is seen as a whole or
     /// not at all and has one number. A value has its revision. Empty: all keys went ([`Store::clear`]).
     pub changes: &'a [(&'a [u8], Change<'a>)],
-    /// Of a [shared](Store::SHARED) store the number of each change among all that any process has made, in the order of `changes`, and one of
+    /// Of a [shared](Store::IS_SHARED) store the number of each change among all that any process has made, in the order of `changes`, and one of
     /// a write of all keys. They go up from write to write. Of other stores none.
     pub numbers: &'a [u64],
 }

@@ -124,9 +124,7 @@ fn an_etcd_that_hangs_keeps_no_thread_of_the_node_waiting() {
     }
     // More than may wait: each caller is answered before it gives up.
     cluster.stop(0);
-    let send = format!(
-        ":gen_server.send_request({{:global, :one}}, {{:put, key, :binary.copy(<<key>>, 1_000_000)}})"
-    );
+    let send = ":gen_server.send_request({:global, :one}, {:put, key, :binary.copy(<<key>>, 1_000_000)})";
     beams[0].run(&format!("sent = for key <- 1..60, do: {send}"));
     let asked = Instant::now();
     beams[0].check(
@@ -136,7 +134,7 @@ fn an_etcd_that_hangs_keeps_no_thread_of_the_node_waiting() {
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
     assert_eq!(get(at, "/health").code, 200);
     cluster.go_on(0);
-    beams[0].check_soon(&format!("GenServer.call({{:global, :one}}, {{:put, 0, 1}})"), ":ok");
+    beams[0].check_soon("GenServer.call({:global, :one}, {:put, 0, 1})", ":ok");
 }
 
 #[test]

@@ -27,7 +27,7 @@
 //!
 //! - a number in the backlog: all that has happened since is there;
 //! - the last number of the store, also after a restart: nothing has happened since;
-//! - of a store that [several processes](Store::SHARED) serve, whose changes have the same numbers in all of them: any number behind which
+//! - of a store that [several processes](Store::IS_SHARED) serve, whose changes have the same numbers in all of them: any number behind which
 //!   all is kept, as far as the store has counted;
 //! - any other: `:too_old`. It may be of a life or a store that gave other numbers to other writes, and so no store may take the
 //!   number of another for its own. A slave counts close to its primary, so one that is watched first goes on some

@@ -360,7 +360,7 @@ impl Candidate {
         }
     }
 
-    /// The lease that the key has, if there is one that lasts.
+    /// The lease that the key has, if that lease lasts.
     fn lasting_lease(&self, now: Instant) -> Option<i64> {
         match self.lease {
             Lease::Held { id, until } if until > now + MARGIN => Some(id),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::confirm::{Confirmations, Wanted};
 use super::order::Committed;
-use super::server::{KeyValueServer, write_result};
+use super::reason::write_result;
+use super::server::KeyValueServer;
 use super::write::{Completion, Written, committed_later, ended};
 use crate::etf::Traits;
 use crate::process::{Dispatch, ProcessId};

@@ -1,5 +1,5 @@
-//! A store that several processes serve, of which one at a time holds its names: that one follows the slaves, and writes what is kept of
-//! them. The others follow none, and say who does.
+//! A store that several processes serve. One process at a time holds the store's names: the holder follows the slaves, and writes what is
+//! kept of them. The other processes follow none, and name the holder.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +15,6 @@ use crate::store::{Store, StoreError};
 /// How the process stands to the others that serve the store.
 #[derive(Default)]
 pub(super) struct Holding {
-    /// There may be others.
-    is_shared: bool,
     /// Another holds, or none does. It changes while the lock of notes is held, so that none is written behind a change.
     is_elsewhere: AtomicBool,
     /// The process that holds, as far as is known.
@@ -28,18 +26,13 @@ impl Holding {
     pub(super) fn is_elsewhere(&self) -> bool {
         self.is_elsewhere.load(Ordering::Acquire)
     }
-
-    /// Whether other processes may serve the store.
-    pub(super) const fn is_shared(&self) -> bool {
-        self.is_shared
-    }
 }
 
 impl<S: Store> KeyValueServer<S> {
     /// The same, of a store that other processes serve too: it follows no slaves and keeps nothing of them until it
     /// [holds](Self::hold) the store.
     pub fn held_by_turns(mut self) -> Self {
-        self.holding = Holding { is_shared: true, is_elsewhere: AtomicBool::new(true), ..Holding::default() };
+        self.holding = Holding { is_elsewhere: AtomicBool::new(true), ..Holding::default() };
         self
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::figures::StoreWatch;
+use crate::etf::TermWriter;
 use crate::replica::lineage::Refusal;
 use crate::store::StoreError;
 
@@ -100,7 +102,7 @@ reasons! {
         TooOld = "too_old",
         /// The caller has no such watch.
         NoWatch = "no_watch",
-        /// Another process holds the store, and its slaves are that one's.
+        /// Another process holds the store, and follows the store's slaves.
         HeldBy = "held_by",
         /// The store has as many slaves as it may have.
         TooManySlaves = "too_many_slaves",
@@ -185,6 +187,39 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())
     }
+}
+
+// What writes a reason counts it: so none is answered that is not counted.
+pub(super) fn write_result<T>(w: &mut TermWriter<'_>, result: &Result<T, StoreError>, figures: &StoreWatch) {
+    match result {
+        Ok(_) => {
+            w.atom("ok");
+        }
+        Err(error) => write_error(w, error, figures),
+    }
+}
+
+#[cold]
+pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError, figures: &StoreWatch) {
+    figures.count_failed(error);
+    w.tuple(2).atom("error");
+    write_reason(w, error);
+}
+
+/// Writes `{:error, {:not_kept, reason}}`: what was asked is so from here on, and forgotten after a restart.
+pub(super) fn write_not_kept(w: &mut TermWriter<'_>, error: &StoreError, figures: &StoreWatch) {
+    figures.count_not_done(Reason::NotKept);
+    w.tuple(2).atom("error").tuple(2).atom(Reason::NotKept.code());
+    write_reason(w, error);
+}
+
+/// Writes what stands behind `:error`.
+pub(super) fn write_reason(w: &mut TermWriter<'_>, error: &StoreError) {
+    match (error.detail(), error.bound()) {
+        (None, None) => w.atom(error.code()),
+        (Some(detail), _) => w.tuple(2).atom(error.code()).atom(detail),
+        (None, Some(bound)) => w.tuple(2).atom(error.code()).unsigned(bound),
+    };
 }
 
 #[cfg(test)]

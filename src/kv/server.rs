@@ -18,7 +18,7 @@ use super::handed::Handed;
 use super::holding::Holding;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
-use super::reason::Reason;
+use super::reason::{Reason, write_error, write_result};
 use super::requests::{Pages, Shape, write_unknown_option};
 use super::upstream::UpstreamEntry;
 use super::write::{
@@ -652,39 +652,6 @@ fn reply_value(value: Option<Value<'_>>, caller: &Caller<'_>, figures: &StoreWat
             w.raw(value.bytes);
         }),
     }
-}
-
-// What writes a reason counts it: so none is answered that is not counted.
-pub(super) fn write_result<T>(w: &mut TermWriter<'_>, result: &Result<T, StoreError>, figures: &StoreWatch) {
-    match result {
-        Ok(_) => {
-            w.atom("ok");
-        }
-        Err(error) => write_error(w, error, figures),
-    }
-}
-
-#[cold]
-pub(super) fn write_error(w: &mut TermWriter<'_>, error: &StoreError, figures: &StoreWatch) {
-    figures.count_failed(error);
-    w.tuple(2).atom("error");
-    write_reason(w, error);
-}
-
-/// Writes `{:error, {:not_kept, reason}}`: what was asked is so from here on, and forgotten after a restart.
-pub(super) fn write_not_kept(w: &mut TermWriter<'_>, error: &StoreError, figures: &StoreWatch) {
-    figures.count_not_done(Reason::NotKept);
-    w.tuple(2).atom("error").tuple(2).atom(Reason::NotKept.code());
-    write_reason(w, error);
-}
-
-/// Writes what stands behind `:error`.
-pub(super) fn write_reason(w: &mut TermWriter<'_>, error: &StoreError) {
-    match (error.detail(), error.bound()) {
-        (None, None) => w.atom(error.code()),
-        (Some(detail), _) => w.tuple(2).atom(error.code()).atom(detail),
-        (None, Some(bound)) => w.tuple(2).atom(error.code()).unsigned(bound),
-    };
 }
 
 /// Calls `with` on the canonical bytes of a key.

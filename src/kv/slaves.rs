@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use super::figures::StoreWatch;
 use super::follow::SharedSource;
 use super::notes;
-use super::reason::Reason;
-use super::server::{refuse, write_not_kept};
+use super::reason::{Reason, write_not_kept};
+use super::server::refuse;
 use super::{FollowSlave, KeyValueServer, Offer, SlaveAdded, SlaveEntry};
 use crate::etf::{Pid, TermView};
 use crate::process::{Caller, Dispatch, OwnedCaller, Process, Turn};
@@ -59,10 +59,6 @@ impl<S: Store> KeyValueServer<S> {
 
     /// Another process holds a global name of this store: it may have been promoted in its place. Each is asked once.
     pub(super) fn offer(&self, me: &Process, name: &str, holder: &Pid) {
-        // No process is promoted in the place of one that serves the same store.
-        if self.holding.is_shared() {
-            return;
-        }
         let (name, holder): (Arc<str>, _) = (name.into(), holder.clone());
         if self.offered.lock().insert(Arc::clone(&name), holder.clone()).as_ref() == Some(&holder) {
             return;

@@ -11,7 +11,8 @@ use crate::kv::KeyValueServer;
 use crate::kv::clock::Clock;
 use crate::kv::figures::Served;
 use crate::kv::operations::operations;
-use crate::kv::server::{undecodable, with_canonical, write_error};
+use crate::kv::reason::write_error;
+use crate::kv::server::{undecodable, with_canonical};
 use crate::process::{Caller, OwnedCaller, Turn};
 use crate::store::{ReadDone, ReadManyDone, Store, StoreError, Value};
 

@@ -12,7 +12,8 @@ use std::sync::{Arc, Weak};
 
 use super::Work;
 use super::ranked::{Ranked, rank};
-use super::server::{KeyValueServer, write_not_kept};
+use super::reason::write_not_kept;
+use super::server::KeyValueServer;
 use crate::etf::{OwnedTerm, Pid};
 use crate::process::{Caller, Dispatch, OwnedCaller, ProcessId, Turn};
 use crate::replica::membership::Membership;

@@ -122,7 +122,7 @@ impl Watches {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    /// A store that answers later is served from here on, and has counted to this. `is_shared`: see [`Store::SHARED`].
+    /// A store that answers later is served from here on, and has counted to this. `is_shared`: see [`Store::IS_SHARED`].
     pub(super) fn begin_behind(&self, revision: u64, is_shared: bool) {
         let mut state = self.state.lock();
         let log = state.registry.log();

@@ -9,7 +9,7 @@ use ahash::AHashMap;
 use super::log::{Bounds, Happened, Log, Place, Told};
 use super::watcher::{Page, Step, Wants, Watcher};
 use crate::etf::{Pid, Reference, SharedBytes, TermWriter, Traits, encode};
-use crate::kv::server::write_reason;
+use crate::kv::reason::write_reason;
 use crate::store::StoreError;
 
 /// Watchers of a store. Each takes some 400 bytes, and a monitor as many.

@@ -58,7 +58,7 @@ impl ProcessHandle {
 }
 
 impl HeldNames {
-    /// From now on the process has the names. They are registered at once at all nodes that know names, at each for itself: one that
+    /// From now on the process has the names. They are registered at once at all nodes that know names, at each for itself: a node that
     /// does not answer holds up no other. A process of a former holder is replaced; any other is left its name, as by
     /// [`register_global`](ProcessHandle::register_global), and it is tried again.
     ///

@@ -243,6 +243,9 @@ impl fmt::Debug for EtcdEngine {
     }
 }
 
+/// What stands beside a key that waits to be read, in bytes: its completion, and its place among those that wait.
+const LOOK_BYTES: usize = 256;
+
 /// One store of an [`EtcdEngine`]. Its clones are the same.
 #[derive(Clone)]
 pub struct EtcdStore(Arc<Shared>);
@@ -250,8 +253,23 @@ pub struct EtcdStore(Arc<Shared>);
 impl EtcdStore {
     /// Calls `done` when this process has every write that any process has been answered `Ok` for by now: later reads are not older.
     /// One question to etcd serves all that ask at the same time. After 4 s it is [`Unavailable`](StoreError::Unavailable).
+    /// Where very many wait it is refused with the word `system_limit`.
     pub fn catch_up(&self, done: Done) {
-        self.0.ask(Vec::new(), Ask::CatchUp(done));
+        self.catch_up_holding(0, done);
+    }
+
+    /// The same, of a question that holds so many bytes until then.
+    fn catch_up_holding(&self, bytes: usize, done: Done) {
+        let bytes = bytes + LOOK_BYTES;
+        if !self.0.take_room(bytes) {
+            return done(Err(StoreError::Io("system_limit")));
+        }
+        let shared = Arc::clone(&self.0);
+        let told: Done = Box::new(move |result| {
+            shared.give_back(bytes);
+            done(result);
+        });
+        self.0.ask(Vec::new(), Ask::CatchUp(told));
     }
 
     /// From now on, where `is_careful`, a value is read once this process [has caught up](Self::catch_up): for callers that another process has
@@ -264,41 +282,48 @@ impl EtcdStore {
     /// Has a value shown when this process has caught up.
     fn read_caught_up(&self, key: &[u8], done: ReadDone) {
         let (store, key) = (self.clone(), Key::from(key));
-        self.catch_up(Box::new(move |caught_up| {
-            let mut done = Some(done);
-            if let Err(error) = caught_up {
-                return done.take().into_iter().for_each(|done| done(Err(error.clone())));
-            }
-            // Behind the writes of the key that wait.
-            if !store.0.read_later(&key, || done.take().unwrap_or_else(no_completion)) {
-                let shown = store.entries().get(
-                    &key,
-                    |value| done.take().into_iter().for_each(|done| done(Ok(value))),
-                    no_completion,
-                );
-                debug_assert!(shown.is_some(), "memory answers at once");
-            }
-        }));
+        self.catch_up_holding(
+            key.len(),
+            Box::new(move |caught_up| {
+                let mut done = Some(done);
+                if let Err(error) = caught_up {
+                    return done.take().into_iter().for_each(|done| done(Err(error.clone())));
+                }
+                // Behind the writes of the key that wait.
+                if !store.0.read_later(&key, || done.take().unwrap_or_else(no_completion)) {
+                    let shown = store.entries().get(
+                        &key,
+                        |value| done.take().into_iter().for_each(|done| done(Ok(value))),
+                        no_completion,
+                    );
+                    debug_assert!(shown.is_some(), "memory answers at once");
+                }
+            }),
+        );
     }
 
     /// The same of several.
     fn read_many_caught_up(&self, keys: &[&[u8]], done: ReadManyDone) {
+        let bytes = keys.iter().map(|key| key.len() + LOOK_BYTES).sum();
         let (store, keys): (_, Vec<Key>) = (self.clone(), keys.iter().map(|key| Key::from(*key)).collect());
-        self.catch_up(Box::new(move |caught_up| {
-            let mut done = Some(done);
-            if let Err(error) = caught_up {
-                return done.take().into_iter().for_each(|done| done(Err(error.clone())));
-            }
-            let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
-            if !store.0.read_many_later(&keys, || done.take().unwrap_or_else(|| Box::new(|_| {}))) {
-                let shown = store.entries().get_many(
-                    &keys,
-                    |found| done.take().into_iter().for_each(|done| done(Ok(found))),
-                    || Box::new(|_| {}),
-                );
-                debug_assert!(shown.is_some(), "memory answers at once");
-            }
-        }));
+        self.catch_up_holding(
+            bytes,
+            Box::new(move |caught_up| {
+                let mut done = Some(done);
+                if let Err(error) = caught_up {
+                    return done.take().into_iter().for_each(|done| done(Err(error.clone())));
+                }
+                let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+                if !store.0.read_many_later(&keys, || done.take().unwrap_or_else(|| Box::new(|_| {}))) {
+                    let shown = store.entries().get_many(
+                        &keys,
+                        |found| done.take().into_iter().for_each(|done| done(Ok(found))),
+                        || Box::new(|_| {}),
+                    );
+                    debug_assert!(shown.is_some(), "memory answers at once");
+                }
+            }),
+        );
     }
 
     /// How it stands to etcd.

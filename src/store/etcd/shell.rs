@@ -31,6 +31,8 @@ use crate::store::{
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// So long. With the machine's patience it is less than a `GenServer.call` waits.
 const ROOM_PATIENCE: Duration = Duration::from_millis(500);
+/// So many bytes may wait for an answer of etcd to be read: keys, and what stands beside each.
+const CAREFUL_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 /// Names that a store may have.
 const NAMES_MAX: usize = 100;
 
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     waiting: AtomicUsize,
     /// Reads wait until all is here that any process was answered for.
     reads_carefully: AtomicBool,
+    /// Bytes of what waits for an answer of etcd to be read, see [`CAREFUL_BYTES_MAX`].
+    careful_bytes: AtomicUsize,
     room: Condvar,
     told: Mutex<Told>,
     poke: Sender<()>,
@@ -87,6 +91,7 @@ impl Shared {
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
             reads_carefully: AtomicBool::new(false),
+            careful_bytes: AtomicUsize::new(0),
             room: Condvar::new(),
             told: Mutex::new(Told { seq: 1, others: None }),
             poke,
@@ -152,6 +157,19 @@ impl Shared {
 
     pub(super) fn read_carefully(&self, is_careful: bool) {
         self.reads_carefully.store(is_careful, Ordering::Release);
+    }
+
+    /// Takes room for a read that waits for etcd; gives whether there is some. What was taken is [given back](Self::give_back).
+    pub(super) fn take_room(&self, bytes: usize) -> bool {
+        let has_room = self.careful_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes <= CAREFUL_BYTES_MAX;
+        if !has_room {
+            self.give_back(bytes);
+        }
+        has_room
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.careful_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
     fn has_waiting(&self) -> bool {

@@ -80,3 +80,29 @@ fn a_writer_waits_for_room_for_half_a_second_and_those_behind_it_not_at_all() {
     });
     assert_eq!((shared.queue.lock().asked.len(), told.try_recv().is_err()), (2, true));
 }
+
+#[test]
+fn careful_reads_that_wait_are_bounded_and_one_too_many_is_answered() {
+    let store = crate::store::etcd::EtcdStore(shared());
+    store.read_carefully(true);
+    let (tell, told) = mpsc::channel();
+    let read = |key: &[u8]| {
+        let tell = tell.clone();
+        let done = || -> ReadDone { Box::new(move |result| tell.send(result.err()).expect("it is awaited")) };
+        assert_eq!(store.get(key, |_| (), done), None);
+    };
+    let key = [7; 1024];
+    let fit = CAREFUL_BYTES_MAX / (key.len() + 256);
+    (0..fit).for_each(|_| read(&key));
+    assert!(told.try_recv().is_err(), "nobody is asked yet");
+    read(&key);
+    assert_eq!(told.try_recv(), Ok(Some(StoreError::Io("system_limit"))));
+    // What is answered makes room.
+    let asked = std::mem::take(&mut store.0.queue.lock().asked);
+    assert_eq!(asked.len(), fit);
+    asked.into_iter().for_each(|asked| asked.tell(Err(StoreError::Unavailable)));
+    assert_eq!(told.try_iter().filter(|error| *error == Some(StoreError::Unavailable)).count(), fit);
+    read(&key);
+    assert!(told.try_recv().is_err());
+    store.0.queue.lock().asked.clear();
+}

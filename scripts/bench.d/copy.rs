@@ -2,8 +2,6 @@
 //! `/metrics` while the copy comes and while its end looks through all that is there, whether the connection between the two
 //! stands all the while, and what memory that takes.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use kvnode::etf::OwnedTerm;
 
-use crate::children::{PATIENCE, peak_resident_bytes};
+use crate::children::peak_resident_bytes;
 use crate::native::{Caller, Keys, Request, Until};
 use crate::replication::{Operator, member, store_of};
 use crate::report::{Better, Table};
-use crate::servers::{Kind, Lab, Place, Server};
+use crate::servers::{Kind, Lab, Place, Server, free_port, page};
 use crate::{Findings, Plan, Result, failure, stats};
 
 /// Seconds after which a silent node is down: less than the end of a large copy takes.
@@ -41,7 +39,7 @@ type Asked = (Instant, Duration);
 /// The copy of `plan.entries` entries.
 pub fn large(lab: &Lab, plan: &Plan, findings: &mut Findings) -> Result<()> {
     let (entries, rest) = (plan.entries, plan.entries / ONE_MORE_OF);
-    let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let http = free_port()?;
     let place = |more: &[String]| {
         let ticktime = ["--net-ticktime".to_owned(), NET_TICKTIME_SECS.to_string()];
         Place { kvnode: ticktime.iter().chain(more).cloned().collect(), ..Place::default() }
@@ -129,11 +127,7 @@ fn asked(done: &AtomicBool, all: &Mutex<Vec<Asked>>, mut ask: impl FnMut() -> Re
 
 /// Reads the page of metrics.
 fn metrics(port: u16) -> Result<()> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    let answer = page(port, "/metrics")?;
     if answer.starts_with("HTTP/1.1 200") && answer.contains("kvnode_store_entries") {
         return Ok(());
     }

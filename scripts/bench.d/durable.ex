@@ -67,7 +67,8 @@ defmodule BenchDurable do
     [calls: 1]
   end
 
-  defp run(server, milliseconds, callers, act) do
+  @doc "So many callers for that long, each of which acts again and again on what connects it with the server."
+  def run(server, milliseconds, callers, act) do
     parent = self()
 
     pids =
@@ -105,6 +106,12 @@ defmodule BenchDurable do
     at = fn part -> elem(sorted, min(trunc(count * part), count - 1)) end
     [calls: count, elapsed: elapsed, p50: at.(0.5), p99: at.(0.99), max: at.(1.0)]
   end
+
+  @doc "The key of a number."
+  def key(number), do: "key #{number}"
+
+  @doc "The value that all keys have."
+  def value, do: String.duplicate("x", 100)
 
   defp loop(connected, act, until, times) do
     before = now()
@@ -187,8 +194,6 @@ defmodule BenchDurable do
   end
 
   defp text(bytes), do: ["$", Integer.to_string(byte_size(bytes)), "\r\n", bytes, "\r\n"]
-  defp key(number), do: "key #{number}"
-  defp value, do: String.duplicate("x", 100)
   defp folder, do: System.fetch_env!("BENCH_DATA")
   defp now, do: :erlang.monotonic_time(:nanosecond)
 end

@@ -61,6 +61,7 @@ impl Case {
             seat: wire.filter(|_| self.megabits.is_some()).map(|wire| wire.seats()[host].clone()),
             kvnode: vec!["--net-ticktime".into(), ticks.clone()],
             erl: format!("-kernel net_ticktime {ticks}"),
+            ..Place::default()
         }
     }
 

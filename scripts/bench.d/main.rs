@@ -14,11 +14,13 @@ mod around;
 mod beam;
 mod calls;
 mod children;
+mod cluster;
 mod compiled;
 mod copy;
 mod crossing;
 mod durable;
 mod ends;
+mod etcd;
 mod flags;
 mod floor;
 mod hostile;
@@ -115,6 +117,9 @@ enum Load {
     Copy,
     /// A prefix of 100 keys among 10,000,000 on disk: some minutes, as these are put first
     Prefix,
+    /// Stores in etcd, beside stores in memory and etcd without kvnode: gets, puts of 1 to 1,000 callers with one member and with three,
+    /// the start with 1,000,000 entries, memory and processor time. Some minutes. (Failover times: scripts/failover.)
+    Cluster,
     /// Where kvnode's time goes with 64 calls in flight, by perf
     Profile,
 }
@@ -140,8 +145,8 @@ const EACH: [Load; 18] = [
     Load::Tls,
 ];
 /// Those that are to be asked for: they take long, or what they measure is no figure.
-const ASKED_FOR: [Load; 6] =
-    [Load::Links, Load::Crossing, Load::Copy, Load::Prefix, Load::Ends, Load::Profile];
+const ASKED_FOR: [Load; 7] =
+    [Load::Links, Load::Crossing, Load::Copy, Load::Prefix, Load::Ends, Load::Cluster, Load::Profile];
 
 /// Measures kvnode beside other servers: the same load against each, in interleaved rounds.
 ///
@@ -417,6 +422,7 @@ fn carry_out(load: Load, lab: &Lab, plan: &Plan, findings: &mut Findings) -> Res
         Load::Tls => tls::tls(lab, plan, findings),
         Load::Links => links::links(lab, plan, findings),
         Load::Crossing => crossing::crossing(lab, plan, findings),
+        Load::Cluster => cluster::measure(lab, plan, findings),
         Load::Copy => copy::large(lab, plan, findings),
         Load::Profile => profile::functions(lab, plan, findings),
         Load::All => Ok(()),

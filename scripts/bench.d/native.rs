@@ -32,7 +32,7 @@ pub fn value(bytes: usize) -> Vec<u8> {
 }
 
 /// The key of a number: spread, and another for each.
-fn key(number: u64) -> [u8; KEY_BYTES] {
+pub fn key(number: u64) -> [u8; KEY_BYTES] {
     let mut key = [0; KEY_BYTES];
     key[..8].copy_from_slice(&mix(number).to_be_bytes());
     key[8..].copy_from_slice(&number.to_be_bytes());
@@ -40,7 +40,7 @@ fn key(number: u64) -> [u8; KEY_BYTES] {
 }
 
 /// splitmix64: consecutive numbers become far ones.
-const fn mix(number: u64) -> u64 {
+pub const fn mix(number: u64) -> u64 {
     let z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

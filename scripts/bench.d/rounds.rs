@@ -104,7 +104,34 @@ pub fn measure_each<const N: usize>(
     }
 }
 
-fn left_out(kind: Kind, error: &Failure, findings: &mut Findings) {
+/// Measures rows that are no servers of a kind each, in an order that differs from round to round. A row that fails is spared the
+/// rest of its rounds.
+pub fn measure_rows<R, const N: usize>(
+    rows: &[(&'static str, R)],
+    rounds: usize,
+    table: &mut Table,
+    mut measure: impl FnMut(&R) -> Result<[f64; N]>,
+) {
+    let mut failed = Vec::new();
+    for round in 0..rounds {
+        let first = round % rows.len().max(1);
+        for (name, row) in rows[first..].iter().chain(&rows[..first]) {
+            if failed.contains(name) {
+                continue;
+            }
+            match measure(row) {
+                Ok(values) => table.add(name, &values),
+                Err(error) => {
+                    table.fail(name, error);
+                    failed.push(*name);
+                }
+            }
+        }
+    }
+}
+
+/// Says of a kind that it is left out: it is not installed, or has failed.
+pub fn left_out(kind: Kind, error: &Failure, findings: &mut Findings) {
     let text = format!("{kind} is left out: {error}");
     if is_not_installed(error) {
         findings.note(text);

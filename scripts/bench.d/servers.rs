@@ -1,6 +1,7 @@
 //! The servers that are compared, and what it takes to start each.
 
 use std::fmt;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
@@ -8,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::Result;
 use crate::children::{self, PATIENCE, Running, on_path};
 use crate::compiled::{Compiled, environment, not_installed};
 use crate::link::{COOKIE, HOST};
 use crate::wire::Seat;
+use crate::{Result, failure};
 
 /// The registered name of every server's store.
 pub const STORE: &str = "kv";
@@ -20,6 +21,9 @@ pub const STORE: &str = "kv";
 const BEFORE: &str = "KVNODE_BEFORE";
 /// For how long the polling floor asks its socket before it blocks.
 const POLL_MICROS: u64 = 200;
+/// How long a kvnode may take to load its stores, and how often it is asked whether it has.
+const LOADED_WITHIN: Duration = Duration::from_secs(300);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// One of the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -60,6 +64,8 @@ pub enum Kind {
     Redis,
     /// kvnode with --data-dir
     KvnodeDurable,
+    /// kvnode with --engine etcd, of the load cluster
+    KvnodeEtcd,
     /// A table of :dets, synced after each put, in the BEAM that calls
     Dets,
     /// A disc_copies table of Mnesia, written by sync_transaction, in the BEAM that calls
@@ -89,7 +95,7 @@ impl Kind {
             Self::ParkedUnmonitored => "floor, parked, no monitors",
             Self::PollingUnmonitored => "floor, polling, no monitors",
             Self::Redis => "redis",
-            Self::KvnodeDurable => crate::report::OURS,
+            Self::KvnodeDurable | Self::KvnodeEtcd => crate::report::OURS,
             Self::Dets => ":dets, synced",
             Self::Mnesia => "Mnesia, sync_transaction",
             Self::RedisDurable => "redis, always",
@@ -120,6 +126,8 @@ pub struct Place {
     pub seat: Option<Seat>,
     /// More for kvnode.
     pub kvnode: Vec<String>,
+    /// The port of its page (`--http`), by which a kvnode says that its store is loaded, which then is waited for.
+    pub page: Option<u16>,
     /// More for erl.
     pub erl: String,
 }
@@ -243,7 +251,14 @@ impl Lab {
         let mut endpoint =
             Endpoint::Node { name: name.clone(), epmd_port: self.epmd_port, stores: kind.stores() };
         let mut command = match kind {
-            Kind::Kvnode | Kind::KvnodeBefore | Kind::KvnodeUnfragmented | Kind::KvnodeDurable => {
+            Kind::KvnodeEtcd if place.page.is_none() => {
+                return Err(failure("a kvnode with --engine etcd is started by the load cluster alone"));
+            }
+            Kind::Kvnode
+            | Kind::KvnodeBefore
+            | Kind::KvnodeUnfragmented
+            | Kind::KvnodeDurable
+            | Kind::KvnodeEtcd => {
                 // The last lines of its banner.
                 ready = "iex>";
                 let before = std::env::var_os(BEFORE).filter(|_| kind == Kind::KvnodeBefore);
@@ -252,7 +267,10 @@ impl Lab {
                 command
                     .args(["--log", "warn", "--store", "local:kv,local:kv_replicated"])
                     .args(&place.kvnode);
-                if kind != Kind::KvnodeBefore {
+                if let Some(port) = place.page {
+                    command.args(["--http", &port.to_string()]);
+                }
+                if !matches!(kind, Kind::KvnodeBefore | Kind::KvnodeEtcd) {
                     // A caller tries its connection by a put, also at a slave. One from before may not know this.
                     command.args(["--slave-writes", "accept"]);
                 }
@@ -329,8 +347,11 @@ impl Lab {
         };
         self.environment(&mut command);
         let mut command = place.around(command);
-        let running = Running::start(kind.name(), &mut command, self.folder.path())?;
+        let mut running = Running::start(kind.name(), &mut command, self.folder.path())?;
         running.wait_for(ready)?;
+        if let Some(port) = place.page {
+            wait_until_loaded(&mut running, port)?;
+        }
         Ok(Server { kind, full_name, endpoint, running })
     }
 
@@ -394,6 +415,33 @@ fn kvnode() -> std::ffi::OsString {
     std::env::var_os("KVNODE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kvnode").into())
 }
 
-fn free_port() -> Result<u16> {
+/// Waits until a kvnode says that its stores are loaded.
+fn wait_until_loaded(running: &mut Running, port: u16) -> Result<()> {
+    let until = Instant::now() + LOADED_WITHIN;
+    while !page(port, "/ready")?.starts_with("HTTP/1.1 200") {
+        if running.has_ended()? {
+            return Err(running.fault("has ended"));
+        }
+        if Instant::now() > until {
+            return Err(running.fault("its store is not loaded"));
+        }
+        // It tells service managers alone when it is, and no parent.
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+/// What a kvnode answers for a page of `--http`, with the head.
+pub fn page(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// A port that nothing listens at.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

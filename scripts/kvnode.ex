@@ -24,6 +24,11 @@ defmodule KvNode do
     * `:confirm` - so many slaves have the write before it is answered; else the answer is `{:error, {:unconfirmed, have, wanted}}`.
     * `:ttl` - what is written ends after so many milliseconds. (Not of what deletes.)
 
+  Those that read also take:
+
+    * `:consistency` - `:linearizable`, so that nothing is missed that any kvnode of a store in etcd had answered before (a slave refuses it by
+      `{:error, {:slave_of, primary}}`), or `:session`; as the store is started with unless it is given.
+
   ## Errors
 
   What a store does not do it answers with `{:error, reason}`: `:no_space`, `{:slave_of, primary}` and others, see `docs/requests.md`.
@@ -367,7 +372,7 @@ defmodule KvNode do
   @doc """
   A page of the entries: `{entries, cursor}`, or `{entries, :done}`.
 
-  Options are `:limit`, `:bytes`, `:keys`, `:match` and `:cursor`; and `:from`, `:to`, `:prefix` and `:reverse` for the order of
+  Options are `:limit`, `:bytes`, `:keys`, `:match`, `:consistency` and `:cursor`; and `:from`, `:to`, `:prefix` and `:reverse` for the order of
   Erlang's terms, which stores on disk have, and those in memory of a node with `--ordered`. `stream/2` goes through all pages.
 
       iex> KvNode.put({:global, :docs}, {:page, 1}, :a)
@@ -455,7 +460,7 @@ defmodule KvNode do
   """
   @spec unwatch(store, reference, keyword) :: :ok | error
   def unwatch(store, ref, opts \\ []) when is_reference(ref) do
-    answer = read(store, {:unwatch, ref}, opts)
+    answer = ask(store, {:unwatch, ref}, opts)
     forget(ref)
     answer
   end
@@ -475,9 +480,17 @@ defmodule KvNode do
       :single
   """
   @spec status(store, keyword) :: map
-  def status(store, opts \\ []), do: read(store, :status, opts)
+  def status(store, opts \\ []), do: ask(store, :status, opts)
 
   defp read(store, request, opts) do
+    case Keyword.split(opts, [:consistency]) do
+      {[], opts} -> ask(store, request, opts)
+      {wanted, opts} when is_atom(request) -> ask(store, {request, wanted}, opts)
+      {wanted, opts} -> ask(store, :erlang.append_element(request, wanted), opts)
+    end
+  end
+
+  defp ask(store, request, opts) do
     case Keyword.pop(opts, :timeout, 5_000) do
       {timeout, []} -> GenServer.call(store, request, timeout)
       {_, [{option, _} | _]} -> raise ArgumentError, "what reads has no option #{inspect(option)}"

@@ -123,7 +123,7 @@ fn the_tables_of_requests_have_those_that_a_store_reads() {
             _ => continue,
         };
         for (name, arity) in requests_of(first) {
-            if options.starts_with("`confirm:`") {
+            if options.starts_with("`confirm:`") || options.starts_with("`consistency:`") {
                 known.push((name.clone(), arity + 1));
             }
             known.push((name, arity));

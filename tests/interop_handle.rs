@@ -118,9 +118,22 @@ async fn check_all(users: &Handle<Key, User>, sums: &Handle<String, i64>) -> Res
     while let Some(page) = pages.next_page().await? {
         entries.extend(page);
     }
-    assert_eq!((entries, users.count().await?), (vec![(one.clone(), ana)], 4));
+    assert_eq!((entries, users.count().await?), (vec![(one.clone(), ana.clone())], 4));
     sums.delete_many(&["a", "b", "c", "d"]).await?;
     assert_eq!(users.count().await?, 1);
+    // A primary misses nothing anyway.
+    let newest = users.clone().with_linearizable_reads();
+    let (found, revision) = newest.get_revision(&one).await?.expect("it is there");
+    assert!(found == ana && newest.get(&one).await? == Some(ana.clone()) && newest.contains(&one).await?);
+    assert_eq!(newest.ttl(&one).await?, Some(Remains::Always));
+    assert_eq!(newest.get_many(&[&one]).await?, HashMap::from([(one.clone(), ana.clone())]));
+    assert_eq!(newest.count().await?, 1);
+    assert_eq!(newest.scan_keys().next_page().await?, Some(vec![one.clone()]));
+    assert_eq!(
+        newest.compare_and_put(&one, Expected::Revision(revision), &ana).await?,
+        Compared::Done,
+        "writes take no such option"
+    );
     // What is refused.
     // It is answered so after four seconds, and later on a machine that is busy.
     let patient = sums.clone().with_confirm(1).with_timeout(support::wait::PATIENCE);
@@ -331,8 +344,14 @@ fn a_slave_says_where_its_primary_is() {
     assert_eq!(refused, Error::Refused(Refusal::SlaveOf(ServerRef::global("kv"))));
     assert_eq!(
         refused.to_string(),
-        "the store is a slave, and takes no writes: ask its primary, {:global, :kv}"
+        "the store is a slave, which takes no writes and may lack what is newest: ask its primary, {:global, :kv}"
     );
+    // So is what misses nothing: a slave does not know what its primary has answered since.
+    let newest = copy.clone().with_linearizable_reads();
+    assert_eq!(block_on(newest.get(&atom("a"))), Err(refused.clone()));
+    assert_eq!(block_on(newest.count()), Err(refused.clone()));
+    assert_eq!(block_on(newest.scan().next_page()).map(drop), Err(refused));
+    assert_eq!(block_on(newest.with_session_reads().get(&atom("a"))), Ok(Some(1)));
 }
 
 /// Watches of the first store of a node, as it says itself.
@@ -415,6 +434,7 @@ fn an_elixir_server_is_asked_what_it_knows_and_nothing_else() {
             assert_eq!(sums.update_counter(&b, 1).await.map(|_| 0), foreign);
             assert_eq!(sums.clone().with_confirm(1).put(&b, &3).await.map(|()| 0), foreign);
             assert_eq!(sums.clone().with_ttl(Duration::MAX).put(&b, &3).await.map(|()| 0), foreign);
+            assert_eq!(sums.clone().with_linearizable_reads().get(&b).await.map(|_| 0), foreign);
             assert_eq!(sums.scan().next_page().await.map(|_| 0), foreign);
             assert_eq!(sums.transact().delete(&b).commit().await.map(|_| 0), foreign);
             assert_eq!(sums.watch().begin().await.map(|_| 0), foreign);

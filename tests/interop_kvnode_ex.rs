@@ -81,6 +81,23 @@ fn it_says_what_a_store_says_and_goes_on_where_others_write() {
         beam.check("KvNode.put(store, :confirmed, 2, confirm: 2)", "{:error, {:unconfirmed, 1, 2}}");
         beam.check("KvNode.put({:global, :slave}, :k, 1)", "{:error, {:slave_of, {:global, :master}}}");
         beam.check("KvNode.get({:global, :slave}, :confirmed)", "2");
+        // What is to miss nothing is the primary's to answer.
+        let slave_of = "{:error, {:slave_of, {:global, :master}}}";
+        for read in [
+            "fetch(STORE, :confirmed, OPTION)",
+            "get_many(STORE, [:confirmed], OPTION)",
+            "count(STORE, OPTION)",
+            "scan(STORE, match: :confirmed, OPTION)",
+        ] {
+            let read = |store: &str, consistency: &str| {
+                let option = format!("consistency: :{consistency}, timeout: 10_000");
+                format!("KvNode.{}", read.replace("STORE", store).replace("OPTION", &option))
+            };
+            beam.check(&read("{:global, :slave}", "linearizable"), slave_of);
+            let newest = read("store", "linearizable");
+            beam.check(&format!("{newest} == {}", read("{:global, :slave}", "session")), "true");
+        }
+        beam.check("KvNode.has_key?(store, :confirmed, consistency: :linearizable)", "true");
         beam.check("KvNode.put(store, :k, 1, colour: :red)", "{:error, {:unknown_option, :colour}}");
         beam.check("KvNode.update_counter(store, :confirmed, :one)", "{:error, :not_an_integer}");
         let raised = |code: &str| format!("(try do {code} rescue error -> Exception.message(error) end)");
@@ -95,6 +112,14 @@ fn it_says_what_a_store_says_and_goes_on_where_others_write() {
         beam.check(
             &raised("KvNode.get(store, :k, nil, tiemout: 1)"),
             "\"what reads has no option :tiemout\"",
+        );
+        beam.check(
+            &raised("KvNode.get({:global, :slave}, :confirmed, nil, consistency: :linearizable)"),
+            "\"the store answers {:error, {:slave_of, {:global, :master}}}\"",
+        );
+        beam.check(
+            &raised("KvNode.status(store, consistency: :session)"),
+            "\"what reads has no option :consistency\"",
         );
         beam.check("KvNode.clear(store, confirm: 1, timeout: 10_000)", ":ok");
         beam.check("{KvNode.count(store), KvNode.count({:global, :slave})}", "{0, 0}");

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::answer::{self, Form};
 use super::ask::{AskArgs, Session, ToArgs};
+use super::reads::{self, ReadArgs};
 use super::{CliError, server_name, span, store, term};
 use crate::config::ServerName;
 use crate::distribution::ServerRef;
@@ -64,6 +65,8 @@ pub(super) struct GetArgs {
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     raw: bool,
     #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
     ask: AskArgs,
@@ -116,9 +119,32 @@ pub(super) struct AddSlaveArgs {
 
 pub(super) fn get(args: GetArgs) -> Result<(), CliError> {
     let form = if args.raw { Form::Raw } else { args.ask.form() };
+    if args.read.linearizable {
+        return get_newest(&args, form);
+    }
     let read = |local: Option<&NodeIdentity>| Ok(vec![term::read("KEY", &args.key, local)?]);
     // Whatever it is, it is the value.
     answer::show(request(&args.ask, &args.to, "get", &args.key, read)?.view(), form)
+}
+
+/// By a request that tells a value from a refusal, of a kvnode's store.
+fn get_newest(args: &GetArgs, form: Form) -> Result<(), CliError> {
+    let early = term::read_early("KEY", &args.key)?;
+    let answer = store::request(&args.to, &args.ask, |session| {
+        let key = term::read_late(early.clone(), "KEY", &args.key, session)?;
+        let request = OwnedTerm::write(|w| {
+            w.tuple(3).atom("fetch").term(key.view()).list(1);
+            args.read.write(w);
+            w.nil();
+        });
+        request.map_err(CliError::usage)
+    })?;
+    let answer = answer.view();
+    match answer.as_tuple::<2>() {
+        Some([ok, value]) if ok.is_atom("ok") => answer::show(value, form),
+        None if answer.is_atom("error") => answer::show(OwnedTerm::atom("nil").view(), form),
+        _ => reads::told(answer, args.ask.form()),
+    }
 }
 
 pub(super) fn put(args: PutArgs) -> Result<(), CliError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::CliError;
-use crate::program::{EtcdConfig, EtcdUser};
+use crate::program::{Consistency, EtcdConfig, EtcdUser};
 
 /// The variable with the password of `--etcd-user`: no flag has it, as others on the machine see the list of processes.
 pub(super) const PASSWORD_VARIABLE: &str = "KVNODE_ETCD_PASSWORD";
@@ -47,6 +47,11 @@ pub(super) struct EngineArgs {
     /// What all keys of the stores begin with in etcd [default: kvnode]
     #[arg(long, value_name = "TEXT", requires = "etcd", help_heading = "etcd")]
     etcd_prefix: Option<String>,
+    /// How new the answers of reads are that say nothing of it: session (what this node has, which is never older than what the
+    /// caller wrote or read here before) or linearizable (what any kvnode of the store has answered; each read waits for etcd)
+    /// [default: session]
+    #[arg(long, value_name = "HOW", value_parser = consistency, requires = "etcd", help_heading = "etcd")]
+    etcd_reads: Option<Consistency>,
     /// The certificates of the CAs that sign those of etcd's members (PEM); https:// needs them
     #[arg(long, value_name = "FILE", requires = "etcd", help_heading = "etcd")]
     etcd_ca: Option<PathBuf>,
@@ -112,6 +117,7 @@ impl EngineArgs {
             cert: self.etcd_cert.clone(),
             key: self.etcd_key.clone(),
             user,
+            reads: self.etcd_reads.unwrap_or_default(),
             ..EtcdConfig::new(self.etcd.iter().cloned())
         })
     }
@@ -130,6 +136,11 @@ impl EngineArgs {
             ))),
         }
     }
+}
+
+fn consistency(text: &str) -> Result<Consistency, String> {
+    Consistency::of_code(text)
+        .ok_or_else(|| format!("one of {}", Consistency::ALL.map(Consistency::code).join(", ")))
 }
 
 /// The first line of a file. No reason shows any of it.

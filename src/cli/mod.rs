@@ -23,6 +23,7 @@ mod names;
 mod node;
 mod pages;
 mod progress;
+mod reads;
 mod replica;
 mod rpc;
 mod scan;

@@ -228,6 +228,7 @@ fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
     let engine = match (&config.data, &config.etcd) {
         (_, Some(etcd)) => {
             implied.push(("etcd-prefix", text(&etcd.prefix)));
+            implied.push(("etcd-reads", text(etcd.reads.code())));
             EngineName::Etcd
         }
         (Some(data), None) => {

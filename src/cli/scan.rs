@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::answer::{Form, json_of, refusal, text};
 use super::ask::{AskArgs, Session, ToArgs};
-use super::client::told;
+use super::reads::{self, ReadArgs};
 use super::store::{Store, request, with_store_for_long};
 use super::{CliError, progress, term};
 use crate::etf::order::TermRange;
@@ -74,6 +74,8 @@ pub(super) struct ScanArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
     ask: AskArgs,
@@ -83,14 +85,26 @@ pub(super) struct ScanArgs {
 #[command(before_help = COUNT_EXAMPLES)]
 pub(super) struct CountArgs {
     #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
     ask: AskArgs,
 }
 
 pub(super) fn count(args: CountArgs) -> Result<(), CliError> {
-    let count = request(&args.to, &args.ask, |_| Ok(OwnedTerm::atom("count")))?;
-    told(count.view(), args.ask.form())
+    let count = request(&args.to, &args.ask, |_| {
+        if !args.read.linearizable {
+            return Ok(OwnedTerm::atom("count"));
+        }
+        let request = OwnedTerm::write(|w| {
+            w.tuple(2).atom("count").list(1);
+            args.read.write(w);
+            w.nil();
+        });
+        request.map_err(CliError::cannot_run)
+    })?;
+    reads::told(count.view(), args.ask.form())
 }
 
 pub(super) fn scan(args: ScanArgs) -> Result<(), CliError> {
@@ -197,7 +211,8 @@ fn page_request(
     cursor: Option<&OwnedTerm>,
 ) -> Result<OwnedTerm, CliError> {
     let request = OwnedTerm::write(|w| {
-        let flags = [args.keys, args.reverse, cursor.is_some()].iter().filter(|flag| **flag).count();
+        let flags = [args.keys, args.reverse, args.read.linearizable, cursor.is_some()];
+        let flags = flags.iter().filter(|flag| **flag).count();
         w.tuple(2).atom("scan").list(1 + flags + options.len());
         w.tuple(2).atom("limit").unsigned(limit as u64);
         if args.keys {
@@ -206,6 +221,7 @@ fn page_request(
         if args.reverse {
             w.tuple(2).atom("reverse").atom("true");
         }
+        args.read.write(w);
         let cursor = cursor.map(|cursor| ("cursor", cursor));
         for (name, option) in options.iter().map(|(name, option)| (*name, option)).chain(cursor) {
             w.tuple(2).atom(name).term(option.view());
@@ -222,6 +238,9 @@ fn entries_of(page: TermView<'_>) -> Option<(Vec<TermView<'_>>, TermView<'_>)> {
 }
 
 fn refused(answer: TermView<'_>) -> CliError {
+    if let Some(refused) = reads::refused(answer) {
+        return refused;
+    }
     match refusal(answer) {
         Some(reason) if reason.is_atom("bad_cursor") => CliError::Failed(
             "the store was started again meanwhile, and what it had in memory is gone: what was printed is what it had".into(),

@@ -60,7 +60,7 @@ pub enum Refusal {
         /// Slaves that were to have it.
         wanted: u64,
     },
-    /// It is a slave: writes go to this primary.
+    /// It is a slave: writes, and linearizable reads, go to this primary.
     SlaveOf(ServerRef),
     /// etcd keeps it: no write there waits for slaves (`confirm:`).
     KeptByEtcd,
@@ -136,7 +136,8 @@ impl Refusal {
         let [word, detail] = reason.as_tuple::<2>()?;
         Some(match word.as_atom()?.as_bytes() {
             b"io" => Self::Io(detail.as_atom()?.to_str().into_owned()),
-            b"slave_of" => Self::SlaveOf(ServerRef::read(detail)?),
+            // `nil`: it does not know its primary.
+            b"slave_of" if !detail.is_atom("nil") => Self::SlaveOf(ServerRef::read(detail)?),
             b"too_many" => Self::TooMany(detail.as_unsigned()?),
             b"too_large" => Self::TooLarge(detail.as_unsigned()?),
             _ => return None,
@@ -155,7 +156,7 @@ impl fmt::Display for Refusal {
                 write!(f, "it is done, and {have} of {wanted} slaves have said that they have it")
             }
             Self::SlaveOf(primary) => {
-                write!(f, "the store is a slave, and takes no writes: ask its primary, {primary}")
+                write!(f, "the store is a slave, which takes no writes and may lack what is newest: ask its primary, {primary}")
             }
             Self::KeptByEtcd => f.write_str("etcd keeps the store, and no write there waits for slaves: ask without confirm"),
             Self::NotAnInteger => f.write_str("what is to be added to is no integer"),

@@ -31,7 +31,7 @@
 //!
 //! **The store is a kvnode's, of this node or another, or an Elixir server of the protocol.** That ends, with its data, when it is asked
 //! what it does not know: so the node of the store is asked first whether it is a kvnode, once in its life. Of an Elixir server
-//! [`get`](Handle::get), [`put`](Handle::put) and [`delete`](Handle::delete) are asked, without `confirm:` and `ttl:`; all else is
+//! [`get`](Handle::get), [`put`](Handle::put) and [`delete`](Handle::delete) are asked, without `confirm:`, `ttl:` and `consistency:`; all else is
 //! [`Error::NotKvnode`], and nothing is sent.
 
 mod error;
@@ -139,8 +139,30 @@ impl<K, V> Handle<K, V> {
         self
     }
 
+    /// What it reads misses nothing that any kvnode of the store had answered when the read was asked (`consistency: :linearizable`).
+    /// At a store in etcd each such read waits for etcd, which reads at the same time share; a slave refuses it
+    /// ([`Refusal::SlaveOf`]). [Changes](Self::watch) are told as ever.
+    #[must_use]
+    pub const fn with_linearizable_reads(mut self) -> Self {
+        self.options.consistency = Some("linearizable");
+        self
+    }
+
+    /// What it reads is what the store's process has (`consistency: :session`), whatever `--etcd-reads` of its kvnode says. Unless one of the
+    /// two is said the store decides.
+    #[must_use]
+    pub const fn with_session_reads(mut self) -> Self {
+        self.options.consistency = Some("session");
+        self
+    }
+
     fn ask(&self, request: Request) -> Asked {
         request.to(self.target.clone())
+    }
+
+    /// A request that reads.
+    fn read(&self, request: Request) -> Asked {
+        self.ask(request.reading(&self.options))
     }
 
     /// A request that writes, and takes no `ttl:`.
@@ -165,7 +187,7 @@ impl<K, V> Handle<K, V> {
         Q: AsKey<K> + ?Sized,
         V: DeserializeOwned,
     {
-        self.ask(Request::new("fetch").part(key)).answer_or_ask(
+        self.read(Request::new("fetch").part(key)).answer_or_ask(
             "get",
             |answer| match found::<2>(answer) {
                 Some([_, value]) => Ok(Some(from_term(value)?)),
@@ -187,7 +209,7 @@ impl<K, V> Handle<K, V> {
         Q: AsKey<K> + ?Sized,
         V: DeserializeOwned,
     {
-        self.ask(Request::new("fetch_revision").part(key)).answer(|answer| match found::<3>(answer) {
+        self.read(Request::new("fetch_revision").part(key)).answer(|answer| match found::<3>(answer) {
             Some([_, value, revision]) => Ok(Some((from_term(value)?, from_term(revision)?))),
             None => absent(answer),
         })
@@ -201,7 +223,7 @@ impl<K, V> Handle<K, V> {
     where
         Q: AsKey<K> + ?Sized,
     {
-        self.ask(Request::new("member").part(key)).answer(read)
+        self.read(Request::new("member").part(key)).answer(read)
     }
 
     /// How long a key stays; `None`: it is not there.
@@ -215,7 +237,7 @@ impl<K, V> Handle<K, V> {
     where
         Q: AsKey<K> + ?Sized,
     {
-        self.ask(Request::new("ttl").part(key)).answer(|answer| match found::<2>(answer) {
+        self.read(Request::new("ttl").part(key)).answer(|answer| match found::<2>(answer) {
             Some([_, ttl]) if ttl.is_atom("infinity") => Ok(Some(Remains::Always)),
             Some([_, ttl]) => Ok(Some(Remains::For(Duration::from_millis(from_term(ttl)?)))),
             None => absent(answer),
@@ -235,7 +257,7 @@ impl<K, V> Handle<K, V> {
         Q: AsKey<K> + ?Sized,
         V: DeserializeOwned,
     {
-        self.ask(Request::new("get_many").part(keys)).answer(read)
+        self.read(Request::new("get_many").part(keys)).answer(read)
     }
 
     /// The number of keys. A key that has ended counts until it is removed, for some 100 milliseconds.
@@ -243,7 +265,7 @@ impl<K, V> Handle<K, V> {
     /// # Errors
     /// See [`Error`].
     pub fn count(&self) -> impl Future<Output = Result<u64, Error>> + Send + use<K, V> {
-        self.ask(Request::new("count")).answer(read)
+        self.read(Request::new("count")).answer(read)
     }
 
     /// All entries, page by page.
@@ -252,7 +274,7 @@ impl<K, V> Handle<K, V> {
         K: DeserializeOwned,
         V: DeserializeOwned,
     {
-        Pages::new(self.target.clone(), false)
+        Pages::new(self.target.clone(), false, &self.options)
     }
 
     /// All keys, page by page.
@@ -260,7 +282,7 @@ impl<K, V> Handle<K, V> {
     where
         K: DeserializeOwned,
     {
-        Pages::new(self.target.clone(), true)
+        Pages::new(self.target.clone(), true, &self.options)
     }
 }
 

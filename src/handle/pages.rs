@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
-use super::request::{Request, Target, unknown, written};
+use super::request::{Options, Request, Target, unknown, written};
 use crate::CallError;
 use crate::etf::{Binary, ConvertError, OwnedTerm, TermView, atom, from_term};
 
@@ -33,10 +33,14 @@ enum Cursor {
 type Page<T> = (Vec<T>, Option<Binary>);
 
 impl<T> Pages<T> {
-    pub(super) fn new(target: Target, keys: bool) -> Self {
+    pub(super) fn new(target: Target, keys: bool, wanted: &Options) -> Self {
         let (options, cursor) = (Vec::new(), Cursor::First);
         let pages = Self { target, options, unwritable: None, cursor, types: PhantomData };
-        if keys { pages.option("keys", &true) } else { pages }
+        let pages = if keys { pages.option("keys", &true) } else { pages };
+        match wanted.consistency {
+            Some(word) => pages.option("consistency", &atom(word)),
+            None => pages,
+        }
     }
 
     fn option(mut self, name: &'static str, value: &(impl Serialize + ?Sized)) -> Self {

@@ -32,11 +32,13 @@ impl Target {
     }
 }
 
-/// What is wanted of writes.
+/// What is wanted of writes, and of reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Options {
     pub(super) confirm: Option<u32>,
     pub(super) ttl: Option<Duration>,
+    /// The word for how new a read is.
+    pub(super) consistency: Option<&'static str>,
 }
 
 /// A request that is being written: a word and its parts.
@@ -72,12 +74,21 @@ impl Request {
         }
     }
 
-    /// Adds the options that are given.
+    /// Adds the options that a write is given.
     pub(super) fn with(self, options: &Options) -> Self {
         let confirm = options.confirm.map(|slaves| (atom("confirm"), u64::from(slaves)));
         let ttl = options.ttl.map(|ttl| (atom("ttl"), ttl_of(ttl)));
         let given: Vec<_> = confirm.map(Given::Confirm).into_iter().chain(ttl.map(Given::Ttl)).collect();
         if given.is_empty() { self } else { self.part(&given) }
+    }
+
+    /// Adds the option that a read is given.
+    pub(super) fn reading(self, options: &Options) -> Self {
+        match options.consistency {
+            // An array would be a tuple.
+            Some(word) => self.part([(atom("consistency"), atom(word))].as_slice()),
+            None => self,
+        }
     }
 
     /// Addresses it.

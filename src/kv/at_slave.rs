@@ -1,4 +1,4 @@
-//! A caller's write at a store that follows a primary of the kvnode kind.
+//! A caller's write at a store that follows a primary of the kvnode kind, and a read there that is to miss nothing.
 //!
 //! Taken, it would be there alone: the primary does not have it, the other slaves neither, and the next copy drops it. So it
 //! is refused with the primary's name, or handed on to the primary. A store whose primary is an Elixir server takes writes,
@@ -119,12 +119,38 @@ impl fmt::Debug for Forward {
 
 /// `{:error, {:slave_of, primary}}`
 fn write_slave_of(w: &mut TermWriter<'_>, primary: &ServerRef, figures: &StoreWatch) {
-    figures.count_not_done(Reason::SlaveOf);
-    w.tuple(2).atom("error").tuple(2).atom(Reason::SlaveOf.code());
+    write_slave(w, figures);
     primary.write(w);
 }
 
+/// `{:error, {:slave_of,`
+fn write_slave(w: &mut TermWriter<'_>, figures: &StoreWatch) {
+    figures.count_not_done(Reason::SlaveOf);
+    w.tuple(2).atom("error").tuple(2).atom(Reason::SlaveOf.code());
+}
+
 impl<S: Store> KeyValueServer<S> {
+    /// Refuses a read that is to miss nothing where the store may lack what another one has: by `{:error, {:slave_of, primary}}`, with
+    /// `nil` where its primary is not known. So it is of a store that was started again and not greeted since, and of one that an
+    /// Elixir server has sent writes. Gives whether it was refused.
+    #[cold]
+    pub(super) fn refuse_at_slave(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) -> bool {
+        let (may_lack, primary) = self
+            .upstream
+            .with(|machine| (machine.may_lack(), machine.primary().map(|primary| primary.known_as())));
+        if !may_lack && self.watch.last_replicated_from().is_none() {
+            return false;
+        }
+        turn.reply(caller, |w| match &primary {
+            Some(primary) => write_slave_of(w, primary, &self.watch),
+            None => {
+                write_slave(w, &self.watch);
+                w.atom("nil");
+            }
+        });
+        true
+    }
+
     /// A caller's write where that is of matter to the store as a slave. Gives whether it is over with that.
     #[cold]
     pub(super) fn write_at_slave(

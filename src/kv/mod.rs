@@ -67,6 +67,7 @@ pub use dropped::NewFile;
 pub use follow::{Follow, FollowSlave, Offer, SlaveAdded, Work};
 pub use functions::KeyValueFunctions;
 pub use request::{Cast, FromPrimary, Hello, Request};
+pub use requests::Consistency;
 pub use server::{ConfirmConfig, KeyValueServer};
 pub use state::StateShape;
 pub use watch::WATCHERS_MAX;

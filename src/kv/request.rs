@@ -1,7 +1,9 @@
 //! The key-value protocol's requests: terms in, operations out. Slices of the received bytes, nothing copied.
 
 use super::operations::{named, operations};
-use super::requests::{self, Edit, Keyword, Lookup, Options, Parts, Takes, WriteOptions, keywords};
+use super::requests::{
+    self, Consistency, Edit, Keyword, Lookup, Options, Parts, Takes, WriteOptions, keywords,
+};
 use crate::etf::{Cursor, TermView};
 use crate::replica::{CopyMark, Lineage};
 use crate::store::revision::{REVISION_MAX, REVISION_UNKNOWN};
@@ -9,7 +11,7 @@ use crate::store::revision::{REVISION_MAX, REVISION_UNKNOWN};
 /// A call.
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
-    /// `{:get, k}`: the value, or `nil`.
+    /// `{:get, k}`: the value, or `nil`. Of kvnode alone, and a [`Lookup`](Self::Lookup): `{:get, k, consistency: c}`.
     Get {
         /// The key.
         key: TermView<'a>,
@@ -31,7 +33,12 @@ pub enum Request<'a> {
         confirm: Option<u32>,
     },
     /// One of the requests that read, but for `{:get, k}`. Not of the Elixir servers.
-    Lookup(Lookup<'a>),
+    Lookup {
+        /// What is asked for.
+        lookup: Lookup<'a>,
+        /// `consistency:`; `None`: as the store is started with. (That of a scan is among its own options.)
+        consistency: Option<Consistency>,
+    },
     /// One of the requests that decide by what is there, or change several keys. Not of the Elixir servers.
     Edit {
         /// What is asked for.
@@ -39,7 +46,7 @@ pub enum Request<'a> {
         /// As in [`Put`](Self::Put).
         options: WriteOptions,
     },
-    /// A request that writes, with an option that there is not: `{:error, {:unknown_option, option}}`.
+    /// A request with an option that there is not: `{:error, {:unknown_option, option}}`.
     UnknownOption {
         /// The option's name.
         option: TermView<'a>,
@@ -197,7 +204,7 @@ impl<'a> Request<'a> {
     const ATOMS: &'static [(&'static str, Request<'static>)] = &[
         ("slaves", Request::Slaves),
         ("status", Request::Status),
-        ("count", Request::Lookup(Lookup::Count)),
+        ("count", Request::Lookup { lookup: Lookup::Count, consistency: None }),
         ("clear", Request::Edit { edit: Edit::Clear, options: WriteOptions::NONE }),
     ];
 

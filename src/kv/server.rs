@@ -19,7 +19,7 @@ use super::holding::Holding;
 use super::order::Committed;
 use super::ranked::{Ranked, rank};
 use super::reason::{Reason, write_error, write_result};
-use super::requests::{Pages, Shape, write_unknown_option};
+use super::requests::{Consistency, Lookup, Pages, Shape, write_unknown_option};
 use super::upstream::UpstreamEntry;
 use super::write::{
     Completion, Stamp, Write, Written, at_once, change_of, committed, replicate, shared_value,
@@ -65,6 +65,8 @@ pub struct KeyValueServer<S> {
     /// Slaves that were added in this life.
     pub(super) slaves_added: AtomicU64,
     pub(super) confirm: ConfirmConfig,
+    /// Of reads that say nothing of it.
+    pub(super) consistency: Consistency,
     pub(super) clock: Arc<Clock>,
     pub(super) expiry: Expiry,
     pub(super) pages: Pages,
@@ -131,6 +133,7 @@ impl<S: Store> KeyValueServer<S> {
             slave_buffer_bytes_max,
             slaves_added: AtomicU64::new(0),
             confirm: ConfirmConfig::default(),
+            consistency: Consistency::default(),
             slave_writes: SlaveWrites::default(),
             slave_write_said: OnceFlag::new(),
             primary_said: OnceFlag::new(),
@@ -394,6 +397,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     #[inline]
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
         let served = match Request::read(request) {
+            Some(Request::Get { key }) if S::IS_SHARED && self.consistency == Consistency::Linearizable => {
+                self.call_lookup(request, Lookup::Get { key }, None, caller, turn)
+            }
             Some(Request::Get { key }) => {
                 let served = self.get(key, caller, turn);
                 self.count_unless_it_waits(Served::Get, turn);
@@ -415,7 +421,9 @@ impl<S: Store> GenServer for KeyValueServer<S> {
                 }
                 self.call_write(Write::Delete { key }, confirm, caller, turn)
             }
-            Some(Request::Lookup(lookup)) => self.call_lookup(request, lookup, caller, turn),
+            Some(Request::Lookup { lookup, consistency }) => {
+                self.call_lookup(request, lookup, consistency, caller, turn)
+            }
             Some(Request::Edit { edit, options }) => self.call_edit(request, edit, options, caller, turn),
             Some(Request::UnknownOption { option }) => {
                 turn.reply(caller, |w| write_unknown_option(w, option, &self.watch));

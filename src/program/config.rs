@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::StartError;
 use crate::Node;
 use crate::config::{self, ServerName};
-use crate::kv::SlaveWrites;
 use crate::kv::slaves::SLAVES_MAX;
+use crate::kv::{Consistency, SlaveWrites};
 use crate::replica::SlaveName;
 use crate::store::SyncPolicy;
 
@@ -143,6 +143,8 @@ pub struct EtcdConfig {
     pub key: Option<PathBuf>,
     /// The user of etcd's authentication. `None`: it is off, or takes the name in the certificate.
     pub user: Option<EtcdUser>,
+    /// How new the answers of reads are that say nothing of it. The default is [`Consistency::Session`].
+    pub reads: Consistency,
 }
 
 impl EtcdConfig {
@@ -152,7 +154,15 @@ impl EtcdConfig {
     /// These members, without TLS and user.
     pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
         let endpoints = endpoints.into_iter().map(Into::into).collect();
-        Self { endpoints, prefix: Self::PREFIX.to_owned(), ca: None, cert: None, key: None, user: None }
+        Self {
+            endpoints,
+            prefix: Self::PREFIX.to_owned(),
+            ca: None,
+            cert: None,
+            key: None,
+            user: None,
+            reads: Consistency::Session,
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct InEtcd {
 }
 
 pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, StartError> {
-    let EtcdConfig { endpoints, prefix, ca, cert, key, user } = config;
+    let EtcdConfig { endpoints, prefix, ca, cert, key, user, .. } = config;
     let tls = etcd::TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() };
     let user =
         user.as_ref().map(|user| etcd::User { name: user.name.clone(), password: user.password.clone() });

@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 
 use smol::channel::{Receiver, Sender};
 
-pub use crate::kv::SlaveWrites;
+pub use crate::kv::{Consistency, SlaveWrites};
 pub use config::{Config, DataConfig, EtcdConfig, EtcdUser, NotAtEtcd, StoreConfig};
 pub use error::StartError;
 #[cfg(feature = "cli")]
@@ -195,6 +195,7 @@ fn stores_of(config: &Config) -> impl Iterator<Item = (Arc<Store>, Replication)>
             slave_buffer_bytes_max: config.slave_buffer_bytes_max,
             confirm: ConfirmConfig { slaves: confirm, timeout: config.confirm_timeout },
             slave_writes: config.slave_writes,
+            reads: config.etcd.as_ref().map_or(Consistency::Session, |etcd| etcd.reads),
         };
         (Arc::new(Store { names: names.clone(), life: OnceLock::new() }), replication)
     })

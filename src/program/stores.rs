@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 
 use crate::config::ServerName;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{ConfirmConfig, Downstreams, KeyValueServer, NewFile, SlaveEntry, SlaveWrites, StateShape};
+use crate::kv::{
+    ConfirmConfig, Consistency, Downstreams, KeyValueServer, NewFile, SlaveEntry, SlaveWrites, StateShape,
+};
 use crate::program::{Config, StoreConfig};
 use crate::replica::{KnownSlave, SlaveName};
 #[cfg(feature = "disk")]
@@ -42,6 +44,8 @@ pub struct Replication {
     pub confirm: ConfirmConfig,
     /// What becomes of writes while it is a kvnode's slave.
     pub slave_writes: SlaveWrites,
+    /// How new the answers of reads are that say nothing of it, where other processes serve the store too.
+    pub reads: Consistency,
 }
 
 impl Default for Replication {
@@ -51,6 +55,7 @@ impl Default for Replication {
             slave_buffer_bytes_max: Config::SLAVE_BUFFER_BYTES_MAX,
             confirm: ConfirmConfig::default(),
             slave_writes: SlaveWrites::default(),
+            reads: Consistency::default(),
         }
     }
 }
@@ -146,7 +151,7 @@ fn supervise<S: Store>(
         let follow = Downstreams::on(node);
         let server = KeyValueServer::new(make(), node.dispatch(), follow, replication.slave_buffer_bytes_max);
         let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
-        let server = server.written_as_slave(replication.slave_writes);
+        let server = server.written_as_slave(replication.slave_writes).reading(replication.reads);
         let server = server.dropping_into(Arc::clone(&dropped));
         let server = if is_held { server.held_by_turns().shared() } else { server.shared() };
         watch.serving(&server);

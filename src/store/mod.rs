@@ -356,6 +356,18 @@ pub trait Store: Send + Sync + 'static {
     /// things. `None`: the answer comes by the completion that the store made with `later`.
     fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>>;
 
+    /// Whether a read from here on finds every write that any process has been answered `Ok` for by now. That is so at once in a store that its
+    /// process has for itself alone, which is the default. `None`: the answer comes by the completion that the store made with `later`, which
+    /// holds so many bytes until then. A store that cannot find out says so, and one of which too many of these wait refuses one more
+    /// (`system_limit`).
+    fn catch_up_holding(
+        &self,
+        _bytes: usize,
+        _later: impl FnOnce() -> Done,
+    ) -> Option<Result<(), StoreError>> {
+        Some(Ok(()))
+    }
+
     /// The number of its last write; 1 in a store that nothing was written to. Of a store that answers later the numbers up
     /// to this one are given, and their completions may not be called yet.
     fn seq(&self) -> u64;

@@ -35,3 +35,38 @@ fn a_greeting_that_comes_by_another_connection_than_its_primarys_begins_no_sessi
     assert!(status.contains("state: :gone"), "{status}");
     assert!(cluster.waiters.is_empty());
 }
+
+#[test]
+fn a_slave_refuses_what_is_to_miss_nothing_and_names_its_primary() {
+    let mut cluster = cluster();
+    assert_eq!(call(&mut cluster, "{:get, 1, consistency: :linearizable}"), "nil");
+    greet(&mut cluster);
+    let requests = [
+        "{:get, 1, consistency: :linearizable}",
+        "{:fetch, 1, consistency: :linearizable}",
+        "{:get_many, [1], consistency: :linearizable}",
+        "{:count, consistency: :linearizable}",
+        "{:scan, consistency: :linearizable}",
+    ];
+    let primary = call(&mut cluster, "{:put, 1, 2}");
+    assert!(primary.starts_with("{:error, {:slave_of, "), "{primary}");
+    for request in requests {
+        assert_eq!(call(&mut cluster, request), primary, "{request}");
+    }
+    assert_eq!(call(&mut cluster, "{:get, 1, consistency: :session}"), "nil");
+    assert_eq!(call(&mut cluster, "{:get_many, [1], consistency: :session}"), "%{}");
+    // Lost, it may have gone on.
+    cluster.waiters.node_down(PEER);
+    assert_eq!(call(&mut cluster, requests[0]), primary);
+    cluster.call("{:promote}");
+    assert_eq!(call(&mut cluster, requests[0]), "nil");
+}
+
+#[test]
+fn a_store_that_an_elixir_server_writes_to_may_lack_what_that_one_has() {
+    let mut cluster = cluster();
+    assert!(cluster.say(&send("kv", "{:\"$gen_cast\", {:replicate_put, 1, 2}}")).is_empty());
+    assert_eq!(call(&mut cluster, "{:get, 1}"), "2");
+    assert_eq!(call(&mut cluster, "{:get, 1, consistency: :linearizable}"), "{:error, {:slave_of, nil}}");
+    assert_eq!(call(&mut cluster, "{:get, 1, consistency: :session}"), "2");
+}

@@ -165,6 +165,63 @@ fn an_option_that_there_is_not_is_refused_by_name_and_nothing_is_written() {
 }
 
 #[test]
+fn a_read_says_how_new_it_is_to_be_and_a_primary_misses_nothing_anyway() {
+    on_each_engine(|mut cluster| {
+        check(&mut cluster, "{:put, :k, 1}", ":ok");
+        for (begin, expected) in [
+            ("{:get, :k", "1"),
+            ("{:get, :none", "nil"),
+            ("{:fetch, :k", "{:ok, 1}"),
+            ("{:fetch, :none", ":error"),
+            ("{:fetch_revision, :k", "{:ok, 1, 2}"),
+            ("{:member, :k", "true"),
+            ("{:ttl, :k", "{:ok, :infinity}"),
+            ("{:get_many, [:k, :none]", "%{k: 1}"),
+            ("{:count", "1"),
+        ] {
+            let end = |options: &str| format!("{begin}, {options}}}");
+            for options in ["consistency: :linearizable", "consistency: :session", "[]"] {
+                check(&mut cluster, end(options), expected);
+            }
+            // The first counts, as in `Keyword.get/2`.
+            check(&mut cluster, end("consistency: :session, consistency: :linearizable"), expected);
+            let unknown = end("consistency: :linearizable, colour: :red");
+            check(&mut cluster, unknown, "{:error, {:unknown_option, :colour}}");
+        }
+        for request in ["{:get, :k, confirm: 1}", "{:count, confirm: 1}", "{:member, :k, confirm: 1}"] {
+            check(&mut cluster, request, "{:error, {:unknown_option, :confirm}}");
+        }
+        check(&mut cluster, "{:watch, consistency: :session}", "{:error, {:unknown_option, :consistency}}");
+    });
+}
+
+#[test]
+fn a_consistency_that_there_is_not_is_no_request() {
+    let mut cluster = cluster();
+    for known in ["linearizable", "session"] {
+        check(&mut cluster, format!("{{:scan, consistency: :{known}}}"), "{[], :done}");
+    }
+    for request in [
+        "{:get, :k, consistency: :strong}",
+        "{:get, :k, consistency: \"linearizable\"}",
+        "{:get, :k, :linearizable}",
+        "{:get, :k, [:linearizable]}",
+        "{:get, :k, 1, consistency: :session}",
+        "{:fetch, :k, consistency: nil}",
+        "{:fetch_revision, :k, consistency: true}",
+        "{:member, :k, consistency: 1}",
+        "{:ttl, :k, consistency: []}",
+        "{:get_many, :k, consistency: :session}",
+        "{:get_many, [:k], consistency: :stale}",
+        "{:count, consistency: :stale}",
+        "{:count, 1}",
+        "{:scan, consistency: :stale}",
+    ] {
+        check_is_none(&mut cluster, request);
+    }
+}
+
+#[test]
 fn what_has_another_shape_is_no_request() {
     let mut cluster = cluster();
     check(&mut cluster, "{:put, 1, 1}", ":ok");

@@ -28,6 +28,7 @@ fn what_means_nothing_in_etcd_is_refused_with_the_reason() {
         (&["--confirm-timeout", "100"], &["--confirm-timeout: ", "no write waits for slaves"]),
         (&["--slave-writes", "forward"], &["--slave-writes: ", "follows no primary"]),
         (&["--etcd", "https://c:3"], &["--etcd https://c:3: ", "--etcd-ca"]),
+        (&["--etcd-reads", "stale"], &["--etcd-reads", "'stale'", "one of session, linearizable"]),
         (&["--etcd-prefix", ""], &["--etcd-prefix: it is empty"]),
         (&["--etcd-user", "u"], &["--etcd-user u: the password is missing", "KVNODE_ETCD_PASSWORD"]),
         (&["--etcd-user", "u", "--etcd-password-file", "none"], &["--etcd-password-file none: No such file"]),
@@ -54,6 +55,7 @@ fn an_engine_and_what_it_needs_belong_together() {
         (&["--engine", "memory", "--data-dir", "d"], "--data-dir: stores are kept there with --engine disk"),
         (&["--engine", "paper"], "--engine"),
         (&["--etcd-prefix", "p"], "--etcd"),
+        (&["--etcd-reads", "linearizable"], "--etcd"),
     ] {
         let (code, _, stderr) = config(flags, &[]);
         assert_eq!(code, Some(2), "{flags:?}: {stderr}");
@@ -103,6 +105,9 @@ fn the_settings_stand_in_the_file_and_the_environment_too() {
     assert_eq!(setting(&shown, "etcd"), Some("etcd = [\"http://a:1\", \"http://b:2\", \"http://c:3\"]"));
     assert_eq!(setting(&shown, "etcd-prefix"), Some("# etcd-prefix = \"kvnode\""));
     assert!(!shown.contains("geheim"), "{shown}");
+    assert_eq!(setting(&shown, "etcd-reads"), Some("# etcd-reads = \"session\""));
+    let (_, chosen, _) = config(&[], &[&variables[..2], &[("KVNODE_ETCD_READS", "linearizable")]].concat());
+    assert_eq!(setting(&chosen, "etcd-reads"), Some("etcd-reads = \"linearizable\""));
     // It is a file that says the same.
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("kvnode.toml");

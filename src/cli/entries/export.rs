@@ -9,6 +9,7 @@ use super::part::{Part, Source};
 use super::{AT_ONCE, counted, lines};
 use crate::cli::answer::{Form, refusal, text};
 use crate::cli::ask::{AskArgs, ToArgs};
+use crate::cli::reads::{self, ReadArgs};
 use crate::cli::store::{Store, with_store_for_long};
 use crate::cli::{CliError, print, progress};
 use crate::etf::{OwnedTerm, TermView, TermWriter};
@@ -32,6 +33,8 @@ pub(in crate::cli) struct ExportArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
     ask: AskArgs,
@@ -50,7 +53,7 @@ pub(in crate::cli) fn export(args: &ExportArgs) -> Result<(), CliError> {
     if args.file == Path::new("-") {
         return with_store_for_long(&args.to, &args.ask, async |store: &Store<'_>| {
             let counter = progress::Counter::default();
-            all_pages(store, form, None, &counter, |page| print_lines(page.lines)).await
+            all_pages(store, form, args.read, None, &counter, |page| print_lines(page.lines)).await
         });
     }
     if args.file.symlink_metadata().is_ok() {
@@ -64,7 +67,7 @@ pub(in crate::cli) fn export(args: &ExportArgs) -> Result<(), CliError> {
         let source = Source { node: store.session.connected.name.to_string(), to, json: form == Form::Json };
         let (mut part, cursor) = Part::open(&args.file, source)?;
         let counter = progress::Counter::on_terminal();
-        all_pages(store, form, cursor, &counter, |page| {
+        all_pages(store, form, args.read, cursor, &counter, |page| {
             part.add(page.lines, page.count as u64, page.next)?;
             Ok(true)
         })
@@ -79,12 +82,14 @@ pub(in crate::cli) fn export(args: &ExportArgs) -> Result<(), CliError> {
 async fn all_pages(
     store: &Store<'_>,
     form: Form,
+    read: ReadArgs,
     mut cursor: Option<OwnedTerm>,
     counter: &progress::Counter,
     mut show: impl FnMut(&Page<'_>) -> Result<bool, CliError>,
 ) -> Result<(), CliError> {
     loop {
-        let request = OwnedTerm::write(|w| page_request(cursor.as_ref(), w)).map_err(CliError::cannot_run)?;
+        let request =
+            OwnedTerm::write(|w| page_request(read, cursor.as_ref(), w)).map_err(CliError::cannot_run)?;
         let page = store.page(request.view()).await?;
         let entries =
             page.view().as_tuple::<2>().and_then(|[entries, next]| Some((entries.elements(AT_ONCE)?, next)));
@@ -102,9 +107,10 @@ async fn all_pages(
 }
 
 /// `{:scan, options}`
-fn page_request(cursor: Option<&OwnedTerm>, w: &mut TermWriter<'_>) {
-    w.tuple(2).atom("scan").list(1 + usize::from(cursor.is_some()));
+fn page_request(read: ReadArgs, cursor: Option<&OwnedTerm>, w: &mut TermWriter<'_>) {
+    w.tuple(2).atom("scan").list(1 + usize::from(read.linearizable) + usize::from(cursor.is_some()));
     w.tuple(2).atom("limit").unsigned(AT_ONCE as u64);
+    read.write(w);
     if let Some(cursor) = cursor {
         w.tuple(2).atom("cursor").term(cursor.view());
     }
@@ -123,6 +129,9 @@ fn print_lines(lines: &str) -> Result<bool, CliError> {
 }
 
 fn not_shown(answer: TermView<'_>) -> CliError {
+    if let Some(refused) = reads::refused(answer) {
+        return refused;
+    }
     match refusal(answer) {
         Some(reason) if reason.is_atom("bad_cursor") => CliError::Failed(
             "this export was begun from another store, or from a store in memory that was started again: remove FILE.part and \

@@ -39,6 +39,11 @@ impl Pieces {
         self.ends.len()
     }
 
+    /// Bytes of memory that they take.
+    pub(super) const fn held(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
     /// Of all of them.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes.len()

@@ -1,10 +1,12 @@
 //! The requests that read.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
+use super::consistency::LateRead;
 use super::keys::{Keys, Pieces, differ_by_zero};
-use super::{BYTES_MAX, Refusal, Unserved, listed};
+use super::{BYTES_MAX, Consistency, Parts, Refusal, Request, Unserved, listed};
 use crate::distribution::DistributionFlags;
 use crate::etf::{TermView, TermWriter, Traits};
 use crate::kv::KeyValueServer;
@@ -19,6 +21,11 @@ use crate::store::{ReadDone, ReadManyDone, Store, StoreError, Value};
 /// A request that reads. (`{:get, k}` is [`Request::Get`](super::Request::Get).)
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'a> {
+    /// `{:get, k, options}`: the value, or `nil`.
+    Get {
+        /// The key.
+        key: TermView<'a>,
+    },
     /// `{:fetch, k}`: `{:ok, v}`, or `:error` where nothing is there.
     Fetch {
         /// The key.
@@ -65,22 +72,39 @@ pub enum Lookup<'a> {
 
 impl<'a> Lookup<'a> {
     operations! {
-        pub(super) fn read<'a>(term, arity, operation, cursor) -> Self, KNOWN;
-        (2, b"fetch") => Some(Self::Fetch { key: term.tail_at(cursor) }),
-        (2, b"fetch_revision") => Some(Self::FetchRevision { key: term.tail_at(cursor) }),
-        (2, b"ttl") => Some(Self::Ttl { key: term.tail_at(cursor) }),
-        (2, b"member") => Some(Self::Member { key: term.tail_at(cursor) }),
-        (2, b"watch") => Some(Self::Watch { options: term.tail_at(cursor) }),
-        (2, b"unwatch") => Some(Self::Unwatch { reference: term.tail_at(cursor) }),
-        (2, b"scan") => Some(Self::Scan { options: term.tail_at(cursor) }),
-        (2, b"get_many") => Some(Self::GetMany { keys: term.tail_at(cursor) }),
+        pub(super) fn read<'a>(term, arity, operation, cursor) -> Request<'a>, KNOWN;
+        (2, b"fetch") => Some(Self::Fetch { key: term.tail_at(cursor) }.plain()),
+        (2, b"fetch_revision") => Some(Self::FetchRevision { key: term.tail_at(cursor) }.plain()),
+        (2, b"ttl") => Some(Self::Ttl { key: term.tail_at(cursor) }.plain()),
+        (2, b"member") => Some(Self::Member { key: term.tail_at(cursor) }.plain()),
+        (2, b"watch") => Some(Self::Watch { options: term.tail_at(cursor) }.plain()),
+        (2, b"unwatch") => Some(Self::Unwatch { reference: term.tail_at(cursor) }.plain()),
+        (2, b"scan") => Some(Self::Scan { options: term.tail_at(cursor) }.plain()),
+        (2, b"get_many") => Some(Self::GetMany { keys: term.tail_at(cursor) }.plain()),
+        (3, b"get") => with_options(Parts::new(cursor, arity), |parts| Some(Self::Get { key: parts.next()? })),
+        (3, b"fetch") => with_options(Parts::new(cursor, arity), |parts| Some(Self::Fetch { key: parts.next()? })),
+        (3, b"fetch_revision") => with_options(Parts::new(cursor, arity), |parts| {
+            Some(Self::FetchRevision { key: parts.next()? })
+        }),
+        (3, b"ttl") => with_options(Parts::new(cursor, arity), |parts| Some(Self::Ttl { key: parts.next()? })),
+        (3, b"member") => with_options(Parts::new(cursor, arity), |parts| Some(Self::Member { key: parts.next()? })),
+        (3, b"get_many") => with_options(Parts::new(cursor, arity), |parts| {
+            Some(Self::GetMany { keys: parts.next()? })
+        }),
+        (2, b"count") => with_options(Parts::new(cursor, arity), |_| Some(Self::Count)),
         _ => None,
+    }
+
+    /// Without options.
+    const fn plain(self) -> Request<'a> {
+        Request::Lookup { lookup: self, consistency: None }
     }
 
     /// What it is counted as.
     pub(super) const fn served(self) -> Served {
         match self {
-            Self::Fetch { .. }
+            Self::Get { .. }
+            | Self::Fetch { .. }
             | Self::FetchRevision { .. }
             | Self::Member { .. }
             | Self::Ttl { .. }
@@ -88,6 +112,18 @@ impl<'a> Lookup<'a> {
             Self::Count | Self::Scan { .. } | Self::Watch { .. } | Self::Unwatch { .. } => Served::Other,
         }
     }
+}
+
+/// Reads a request with options at its end.
+fn with_options<'a>(
+    mut parts: Parts<'a>,
+    read: impl FnOnce(&mut Parts<'a>) -> Option<Lookup<'a>>,
+) -> Option<Request<'a>> {
+    let lookup = read(&mut parts)?;
+    Some(match parts.consistency()? {
+        Ok(consistency) => Request::Lookup { lookup, consistency },
+        Err(option) => Request::UnknownOption { option },
+    })
 }
 
 /// How it is answered what a key has.
@@ -205,33 +241,62 @@ impl<S: Store> KeyValueServer<S> {
     pub(super) fn look_up(
         &self,
         lookup: Lookup<'_>,
+        consistency: Option<Consistency>,
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Unserved> {
-        match lookup {
-            Lookup::Fetch { key } => self.look_up_one(key, Shape::Fetch, caller, turn),
-            Lookup::FetchRevision { key } => self.look_up_one(key, Shape::FetchRevision, caller, turn),
-            Lookup::Ttl { key } => self.look_up_one(key, Shape::Ttl, caller, turn),
-            Lookup::Member { key } => self.look_up_one(key, Shape::Member, caller, turn),
-            Lookup::GetMany { keys } => self.look_up_many(keys, caller, turn),
-            Lookup::Scan { options } => self.scan(options, caller, turn),
-            Lookup::Watch { options } => self.watch(options, caller, turn),
-            Lookup::Unwatch { reference } => self.unwatch(reference, caller, turn),
-            Lookup::Count => {
-                turn.reply(caller, |w| _ = w.unsigned(self.store().len() as u64));
-                Ok(())
-            }
+        let (key, shape) = match lookup {
+            Lookup::Get { key } => (key, Shape::Get),
+            Lookup::Fetch { key } => (key, Shape::Fetch),
+            Lookup::FetchRevision { key } => (key, Shape::FetchRevision),
+            Lookup::Ttl { key } => (key, Shape::Ttl),
+            Lookup::Member { key } => (key, Shape::Member),
+            Lookup::GetMany { keys } => return self.look_up_many(keys, consistency, caller, turn),
+            Lookup::Count => return self.count(consistency, caller, turn),
+            Lookup::Scan { options } => return self.scan(options, caller, turn),
+            Lookup::Watch { options } => return self.watch(options, caller, turn),
+            Lookup::Unwatch { reference } => return self.unwatch(reference, caller, turn),
+        };
+        self.look_up_one(key, shape, consistency, caller, turn)
+    }
+
+    fn count(
+        &self,
+        consistency: Option<Consistency>,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Unserved> {
+        let late = || -> LateRead<S> {
+            Box::new(|server, caller, _| {
+                caller.reply(&*server.dispatch, |w| _ = w.unsigned(server.store().len() as u64));
+            })
+        };
+        if !self.is_linearizable(consistency) || self.has_caught_up(0, caller, turn, late) {
+            turn.reply(caller, |w| _ = w.unsigned(self.store().len() as u64));
         }
+        Ok(())
     }
 
     fn look_up_one(
         &self,
         key: TermView<'_>,
         shape: Shape,
+        consistency: Option<Consistency>,
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Unserved> {
         with_canonical(key, |key| {
+            let late = || -> LateRead<S> {
+                let key: Box<[u8]> = key.into();
+                Box::new(move |server, caller, flags| {
+                    let done = Cell::new(Some(server.answer_later(caller, flags, shape)));
+                    let done = || done.take().unwrap_or_else(|| Box::new(|_| {}));
+                    server.store().get(&key, |value| done()(Ok(value)), done);
+                })
+            };
+            if self.is_linearizable(consistency) && !self.has_caught_up(key.len(), caller, turn, late) {
+                return;
+            }
             let (me, flags) = (turn.me, (caller.node() == *turn.peer).then_some(turn.flags));
             let later = || self.answer_later(caller.to_owned(&me.pid), flags, shape);
             self.store().get(key, |value| reply_one(shape, value, self, caller, turn), later);
@@ -242,6 +307,7 @@ impl<S: Store> KeyValueServer<S> {
     fn look_up_many(
         &self,
         keys: TermView<'_>,
+        consistency: Option<Consistency>,
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Unserved> {
@@ -253,6 +319,18 @@ impl<S: Store> KeyValueServer<S> {
             }
         }
         let keys = gathered.into_pieces();
+        let late = || -> LateRead<S> {
+            let (named, keys) = (named.clone(), keys.clone());
+            Box::new(move |server, caller, flags| {
+                let done = Cell::new(Some(server.answer_many_later(named, caller, flags)));
+                let done = || done.take().unwrap_or_else(|| Box::new(|_| {}));
+                server.store().get_many(&keys.slices(), |found| done()(Ok(found)), done);
+            })
+        };
+        let held = named.held() + keys.held();
+        if self.is_linearizable(consistency) && !self.has_caught_up(held, caller, turn, late) {
+            return Ok(());
+        }
         let (me, flags) = (turn.me, (caller.node() == *turn.peer).then_some(turn.flags));
         let later = || self.answer_many_later(named.clone(), caller.to_owned(&me.pid), flags);
         let now = |found: &[Option<Value<'_>>]| {

@@ -12,6 +12,7 @@
 //! the kinds of stores, slaves, answers that a caller's node cannot decode or has no room for.
 
 mod clear;
+mod consistency;
 mod edit;
 mod expected;
 mod keys;
@@ -26,6 +27,7 @@ mod single;
 mod transact;
 mod watch;
 
+pub use consistency::Consistency;
 pub use edit::Edit;
 pub(super) use keywords::{Keyword, keywords};
 pub use lookup::Lookup;
@@ -105,7 +107,7 @@ pub(super) fn read<'a>(
     operation: &[u8],
     cursor: Cursor<'a>,
 ) -> Option<Request<'a>> {
-    let lookup = Lookup::read(term, arity, operation, cursor).map(Request::Lookup);
+    let lookup = Lookup::read(term, arity, operation, cursor);
     lookup.or_else(|| Edit::read(term, arity, operation, cursor))
 }
 

@@ -1,5 +1,6 @@
-//! What stands at the end of a request that writes: `confirm: n`.
+//! What stands at the end of a request: `confirm: n` of one that writes, `consistency: c` of one that reads.
 
+use super::Consistency;
 use crate::etf::{Cursor, TermView};
 
 /// Options that are looked at.
@@ -104,5 +105,21 @@ impl<'a> Parts<'a> {
             }
         }
         Some(Options::Known(known))
+    }
+
+    /// The options of a request that reads, which are the rest: what they say of its consistency, or one of another name. `None`: the
+    /// rest is no such thing.
+    pub(in crate::kv) fn consistency(&mut self) -> Option<Result<Option<Consistency>, TermView<'a>>> {
+        let options = self.next()?.elements(OPTIONS_MAX).filter(|_| self.left == 0)?;
+        let mut known = None;
+        for option in options {
+            let [name, value] = option.as_tuple::<2>()?;
+            if name.as_atom()? != "consistency" {
+                return Some(Err(name));
+            }
+            let consistency = Consistency::read(value)?;
+            known = known.or(Some(consistency));
+        }
+        Some(Ok(known))
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::consistency::LateRead;
 use super::keywords::{Keyword, Unread, keywords, pattern, prefix};
-use super::{Refusal, Unserved};
+use super::{Consistency, Refusal, Unserved};
 use crate::distribution::DistributionFlags;
 use crate::etf::order::TermRange;
 use crate::etf::pattern::Pattern;
 use crate::etf::tag::NIL_EXT;
-use crate::etf::{TermView, TermWriter, Traits, key};
+use crate::etf::{Pid, TermView, TermWriter, Traits, key};
 use crate::kv::clock::Clock;
 use crate::kv::figures::StoreWatch;
 use crate::kv::ranked::{Ranked, rank};
@@ -59,6 +60,7 @@ struct Asked {
     keys_only: bool,
     pattern: Option<Pattern>,
     order: Option<Ordered>,
+    consistency: Option<Consistency>,
     /// Where the page before has ended.
     cursor: Option<Box<[u8]>>,
 }
@@ -115,6 +117,7 @@ impl Asked {
             keys_only: false,
             pattern: None,
             order: None,
+            consistency: None,
             cursor: None,
         };
         let mut order = OrderOptions::default();
@@ -135,6 +138,9 @@ impl Asked {
                         return Err(Refusal::BadCursor.into());
                     }
                     asked.cursor = Some(cursor.into());
+                }
+                b"consistency" => {
+                    asked.consistency = Some(Consistency::read(value).ok_or(Unserved::Shape)?);
                 }
                 b"from" => order.from = Some(value),
                 b"to" => order.to = Some(value),
@@ -246,34 +252,52 @@ impl<S: Store> KeyValueServer<S> {
         // One entry is shown whatever its size.
         if !turn.has_room(usize::MAX) {
             turn.wait_for_room();
-        } else if !S::AT_ONCE {
-            return self.scan_later(asked, caller, turn);
-        } else {
-            match asked.page(self.store(), &self.clock) {
-                Err(error) => turn.reply(caller, |w| write_error(w, &error, &self.watch)),
-                Ok((_, Page::Foreign)) => return Err(Refusal::BadCursor.into()),
-                Ok((_, Page::Unordered)) => return Err(Refusal::Unordered.into()),
-                Ok((shown, _)) if !turn.can_decode(shown.traits) => {
-                    turn.end_call(caller, |w| undecodable(w, &self.watch));
+            return Ok(());
+        }
+        let (is_linearizable, mut waits) = (self.is_linearizable(asked.consistency), Some(asked));
+        let me = turn.me;
+        let late = || -> LateRead<S> {
+            let (asked, store) = (waits.take(), me.pid.clone());
+            Box::new(move |server, caller, flags| {
+                let Some(asked) = asked else { return };
+                if let Err(Later { caller, .. }) = server.read_later(Later { asked, caller, flags }, store) {
+                    caller.reply(&*server.dispatch, |w| Refusal::Busy.write(w, &server.watch));
                 }
-                Ok((shown, page)) => turn.reply(caller, |w| write_page(w, &shown, &page)),
+            })
+        };
+        if is_linearizable && !self.has_caught_up(options.bytes().len(), caller, turn, late) {
+            return Ok(());
+        }
+        let Some(asked) = waits else { return Ok(()) };
+        if !S::AT_ONCE {
+            let flags = (caller.node() == *turn.peer).then_some(turn.flags);
+            let later = Later { asked, caller: caller.to_owned(&turn.me.pid), flags };
+            return self.read_later(later, turn.me.pid.clone()).map_err(|_| Refusal::Busy.into());
+        }
+        match asked.page(self.store(), &self.clock) {
+            Err(error) => turn.reply(caller, |w| write_error(w, &error, &self.watch)),
+            Ok((_, Page::Foreign)) => return Err(Refusal::BadCursor.into()),
+            Ok((_, Page::Unordered)) => return Err(Refusal::Unordered.into()),
+            Ok((shown, _)) if !turn.can_decode(shown.traits) => {
+                turn.end_call(caller, |w| undecodable(w, &self.watch));
             }
+            Ok((shown, page)) => turn.reply(caller, |w| write_page(w, &shown, &page)),
         }
         Ok(())
     }
 
-    fn scan_later(&self, asked: Asked, caller: &Caller<'_>, turn: &Turn<'_>) -> Result<(), Unserved> {
-        let flags = (caller.node() == *turn.peer).then_some(turn.flags);
+    /// Has a page read by the process of this pid behind those that wait; gives it back where as many wait as may.
+    fn read_later(&self, later: Later, store: Pid) -> Result<(), Later> {
         let begins = {
             let mut waiting = self.pages.0.lock();
             if waiting.asked.len() >= WAITING_MAX {
-                return Err(Refusal::Busy.into());
+                return Err(later);
             }
-            waiting.asked.push_back(Later { asked, caller: caller.to_owned(&turn.me.pid), flags });
+            waiting.asked.push_back(later);
             !std::mem::replace(&mut waiting.is_read, true)
         };
         if begins && let Some(this) = self.this.upgrade() {
-            self.follow.work(Work { store: turn.me.pid.clone(), step: Box::new(move || this.read_next()) });
+            self.follow.work(Work { store, step: Box::new(move || this.read_next()) });
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::clear::Clear;
 use super::edit::Prepared;
 use super::outcome::Outcome;
 use super::single::OfKey;
-use super::{Edit, Lookup, Many, Unserved, WriteOptions};
+use super::{Consistency, Edit, Lookup, Many, Unserved, WriteOptions};
 use crate::etf::{TermError, TermView, Traits};
 use crate::kv::confirm::{Confirmations, Era, Wanted};
 use crate::kv::figures::Served;
@@ -110,10 +110,11 @@ impl<S: Store> KeyValueServer<S> {
         &self,
         request: TermView<'_>,
         lookup: Lookup<'_>,
+        consistency: Option<Consistency>,
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
-        let served = self.look_up(lookup, caller, turn);
+        let served = self.look_up(lookup, consistency, caller, turn);
         self.count_unless_it_waits(lookup.served(), turn);
         self.unless_unserved(served, request, caller, turn)
     }

@@ -189,9 +189,17 @@ impl Upstream {
     /// Whether a caller's write is of matter to it: it has a primary; or it had one before it was started again, which will
     /// copy over what is written here, and nobody has written since.
     pub const fn minds_writes(&self) -> bool {
-        let had_primary =
-            matches!(self.role, Role::Orphan) || self.durable.was_slave || self.durable.position.is_some();
-        self.is_slave() || had_primary && !self.durable.must_export
+        self.is_slave() || self.had_primary() && !self.durable.must_export
+    }
+
+    /// Whether another store may have what this one lacks: it has a primary, or had one before it was started again.
+    pub const fn may_lack(&self) -> bool {
+        self.is_slave() || self.had_primary()
+    }
+
+    /// It had a primary before it was started again, and has not found any since.
+    const fn had_primary(&self) -> bool {
+        matches!(self.role, Role::Orphan) || self.durable.was_slave || self.durable.position.is_some()
     }
 
     /// It was promoted, and no other since, as far as is known here.

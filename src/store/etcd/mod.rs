@@ -72,7 +72,7 @@
 //! It hands the store a callback for the writes of other processes, and counts on from the number that it gets then
 //! ([`Store::tell_of_others`], `kv/others.rs`): slaves and watchers get every process's writes.
 //!
-//! A reader that wants the writes of all processes asks for [`EtcdStore::catch_up`] first.
+//! A reader that wants the writes of all processes asks for [`EtcdStore::catch_up`] first, or by [`Store::catch_up_holding`].
 
 mod ask;
 mod batch;
@@ -255,11 +255,11 @@ impl EtcdStore {
     /// One question to etcd serves all that ask at the same time. After 4 s it is [`Unavailable`](StoreError::Unavailable).
     /// Where very many wait it is refused with the word `system_limit`.
     pub fn catch_up(&self, done: Done) {
-        self.catch_up_holding(0, done);
+        self.ask_to_catch_up(0, done);
     }
 
     /// The same, of a question that holds so many bytes until then.
-    fn catch_up_holding(&self, bytes: usize, done: Done) {
+    fn ask_to_catch_up(&self, bytes: usize, done: Done) {
         let bytes = bytes + LOOK_BYTES;
         if !self.0.take_room(bytes) {
             return done(Err(StoreError::Io("system_limit")));
@@ -282,7 +282,7 @@ impl EtcdStore {
     /// Has a value shown when this process has caught up.
     fn read_caught_up(&self, key: &[u8], done: ReadDone) {
         let (store, key) = (self.clone(), Key::from(key));
-        self.catch_up_holding(
+        self.ask_to_catch_up(
             key.len(),
             Box::new(move |caught_up| {
                 let mut done = Some(done);
@@ -306,7 +306,7 @@ impl EtcdStore {
     fn read_many_caught_up(&self, keys: &[&[u8]], done: ReadManyDone) {
         let bytes = keys.iter().map(|key| key.len() + LOOK_BYTES).sum();
         let (store, keys): (_, Vec<Key>) = (self.clone(), keys.iter().map(|key| Key::from(*key)).collect());
-        self.catch_up_holding(
+        self.ask_to_catch_up(
             bytes,
             Box::new(move |caught_up| {
                 let mut done = Some(done);
@@ -427,6 +427,11 @@ impl Store for EtcdStore {
 
     fn barrier(&self, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
         self.0.ask(Vec::new(), Ask::Barrier(later()));
+        None
+    }
+
+    fn catch_up_holding(&self, bytes: usize, later: impl FnOnce() -> Done) -> Option<Result<(), StoreError>> {
+        self.ask_to_catch_up(bytes, later());
         None
     }
 

@@ -10,7 +10,7 @@ fn read(text: &str) -> Option<(String, Option<u32>)> {
         Request::Edit { edit, options } => Some((name(format!("{edit:?}")), options.confirm)),
         Request::Put { options, .. } => Some(("Put".into(), options.confirm)),
         Request::Delete { confirm, .. } => Some(("Delete".into(), confirm)),
-        Request::Lookup(lookup) => Some((name(format!("{lookup:?}")), None)),
+        Request::Lookup { lookup, .. } => Some((name(format!("{lookup:?}")), None)),
         Request::UnknownOption { option } => Some((format!("not {option:?}"), None)),
         other => panic!("{text} is {other:?}"),
     }
@@ -86,7 +86,10 @@ fn what_is_no_request_is_none() {
         "{:compare_and_put, 1, 2}",
         "{:compare_and_delete, 1}",
         "{:member}",
-        "{:get_many, [], []}",
+        "{:get_many, [], %{}}",
+        "{:get_many, [], [], []}",
+        "{:get, 1, consistency: :none}",
+        "{:count, 1, []}",
         ":fetch",
         "{:count}",
         "{:put_new, 1}",
@@ -117,6 +120,10 @@ fn what_is_no_request_is_none() {
         ("{:ttl, :k}", "Ttl"),
         ("{:get_many, [1]}", "GetMany"),
         (":count", "Count"),
+        ("{:count, []}", "Count"),
+        ("{:get, :k, consistency: :session}", "Get"),
+        ("{:get_many, [], consistency: :linearizable}", "GetMany"),
+        ("{:get, :k, confirm: 1}", "not :confirm"),
     ] {
         assert_eq!(read(text), Some((name.into(), None)), "{text}");
     }

@@ -106,3 +106,36 @@ fn careful_reads_that_wait_are_bounded_and_one_too_many_is_answered() {
     assert!(told.try_recv().is_err());
     store.0.queue.lock().asked.clear();
 }
+
+#[test]
+fn what_waits_for_the_newest_is_bounded_by_all_that_it_holds_and_one_too_many_is_answered() {
+    let store = crate::store::etcd::EtcdStore(shared());
+    let (tell, told) = mpsc::channel();
+    let ask = |bytes: usize| {
+        let tell = tell.clone();
+        let done = || -> crate::store::Done {
+            Box::new(move |result| tell.send((bytes, result.err())).expect("it is awaited"))
+        };
+        assert_eq!(store.catch_up_holding(bytes, done), None);
+    };
+    let half = CAREFUL_BYTES_MAX / 2 - 512;
+    [half, half].iter().for_each(|bytes| ask(*bytes));
+    assert!(told.try_recv().is_err(), "nobody is asked yet");
+    ask(1024);
+    assert_eq!(told.try_recv(), Ok((1024, Some(StoreError::Io("system_limit")))));
+    // A small one still has room; a get waits for none of them.
+    ask(0);
+    assert!(told.try_recv().is_err());
+    assert_eq!(store.get(b"k", |value| value.is_none(), || unreachable!("nothing is written")), Some(true));
+    let asked = std::mem::take(&mut store.0.queue.lock().asked);
+    assert_eq!(asked.len(), 3);
+    asked.into_iter().for_each(|asked| asked.tell(Ok(Outcome::Done)));
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), vec![(half, None), (half, None), (0, None)]);
+    // What is answered makes room.
+    ask(half);
+    assert!(told.try_recv().is_err());
+    store.0.close();
+    ask(1);
+    assert_eq!(told.try_recv(), Ok((1, Some(StoreError::Io("terminated")))));
+    store.0.queue.lock().asked.clear();
+}

@@ -1,4 +1,4 @@
-//! Folders with stores: `kvnode check`, `kvnode backup` and `kvnode restore`.
+//! Folders with stores, and etcds: `kvnode check`, `kvnode backup` and `kvnode restore`.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::engine::EtcdArgs;
 use super::{CliError, print};
 use crate::program::shown;
 use crate::store::Disk;
@@ -22,29 +23,38 @@ pub(super) struct CheckArgs {
     data_dir: PathBuf,
 }
 
-/// Writes all stores of a folder into one file, with a checksum.
+/// Writes all stores of a folder, or of an etcd, into one file, with a checksum.
 ///
 /// The folder must not be in use: of a running node a backup is had by `kvnode call '{:backup, "name"}'`, in the folder that
-/// it was given as --backup-dir.
+/// it was given as --backup-dir. The stores of an etcd may be served meanwhile: the file has them as they were at one moment.
 #[derive(Args)]
 pub(super) struct BackupArgs {
     /// The folder
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "etcd", conflicts_with = "etcd")]
+    data_dir: Option<PathBuf>,
     /// The file, which must not be there
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    #[command(flatten)]
+    etcd: EtcdArgs,
 }
 
-/// Makes a folder of stores from a backup, which is checked first.
+/// Makes the stores of a backup in a folder, or in an etcd. The backup is checked first.
+///
+/// In an etcd all of them are there at the end, or none for any kvnode: a restore that was interrupted is run again, from the beginning.
 #[derive(Args)]
 pub(super) struct RestoreArgs {
-    /// The backup
+    /// The backup, of a folder or of an etcd
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The folder, which must be empty (but for lost+found) or not there
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "etcd", conflicts_with = "etcd")]
+    data_dir: Option<PathBuf>,
+    /// Delete first what the etcd has below the prefix. A store that a kvnode serves is not deleted
+    #[arg(long, requires = "etcd", help_heading = "etcd")]
+    force: bool,
+    #[command(flatten)]
+    etcd: EtcdArgs,
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
@@ -54,15 +64,89 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
-    let disk = open(&args.data_dir)?;
+    let Some(data_dir) = &args.data_dir else { return in_etcd::backup(&args.etcd, &args.file) };
+    let disk = open(data_dir)?;
     let stores = with_bar(|progress| disk.backup(&args.file, progress)).map_err(CliError::cannot_run)?;
     print(&format!("{}{}written to {}\n", told(&stores), told_end(disk.torn_end()), args.file.display()))
 }
 
 pub(super) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
-    let restored = with_bar(|progress| Disk::restore(&args.file, &args.data_dir, progress));
+    let Some(data_dir) = &args.data_dir else { return in_etcd::restore(&args.etcd, &args.file, args.force) };
+    let restored = with_bar(|progress| Disk::restore(&args.file, data_dir, progress));
     let stores = restored.map_err(CliError::cannot_run)?;
-    print(&format!("{}restored into {}\n", told(&stores), args.data_dir.display()))
+    print(&format!("{}restored into {}\n", told(&stores), data_dir.display()))
+}
+
+/// The same of an etcd.
+#[cfg(feature = "etcd")]
+mod in_etcd {
+    use std::path::Path;
+
+    use super::{told, with_bar};
+    use crate::cli::engine::EtcdArgs;
+    use crate::cli::entries::key_text;
+    use crate::cli::{CliError, print};
+    use crate::program::moving::{self, MoveError};
+    use crate::store::{EtcdBackupError, TooLarge};
+
+    pub(super) fn backup(etcd: &EtcdArgs, file: &Path) -> Result<(), CliError> {
+        let config = etcd.config()?;
+        let backup = with_bar(|progress| moving::backup(&config, file, progress));
+        let (stores, revision) = backup.map_err(|error| failed(&config.endpoints, &error))?;
+        print(&format!(
+            "{}written to {}, as it was at revision {revision} of etcd\n",
+            told(&stores),
+            file.display()
+        ))
+    }
+
+    pub(super) fn restore(etcd: &EtcdArgs, file: &Path, force: bool) -> Result<(), CliError> {
+        let config = etcd.config()?;
+        let restored = with_bar(|progress| moving::restore(&config, file, force, progress));
+        let stores = restored.map_err(|error| match error {
+            MoveError::Backup(EtcdBackupError::Etcd(_)) => failed(&config.endpoints, &error).with_hint(
+                "where the restore had begun no kvnode opens what is there: mend that, and run the restore again",
+            ),
+            error => failed(&config.endpoints, &error),
+        })?;
+        print(&format!("{}restored into etcd, below {}/\n", told(&stores), config.prefix))
+    }
+
+    /// What has failed, with the etcd that it was asked of, and the keys that are too large.
+    fn failed(endpoints: &[String], error: &MoveError) -> CliError {
+        match error {
+            MoveError::Backup(EtcdBackupError::TooLarge { first, count, .. }) => {
+                let keys = first.iter().map(|TooLarge { store, key, bytes }| {
+                    format!("\n  {store}: {} ({bytes} bytes)", key_text(key))
+                });
+                let more = count.saturating_sub(first.len() as u64);
+                let more = if more == 0 { String::new() } else { format!("\n  and {more} more") };
+                CliError::cannot_run(format!("{error}:{}{more}", keys.collect::<String>()))
+            }
+            MoveError::Backup(EtcdBackupError::Etcd(error)) => {
+                CliError::cannot_run(format!("etcd at {}: {error}", endpoints.join(", ")))
+            }
+            error => CliError::cannot_run(error),
+        }
+    }
+}
+
+/// A program that is built without etcd.
+#[cfg(not(feature = "etcd"))]
+mod in_etcd {
+    use std::path::Path;
+
+    use crate::cli::CliError;
+    use crate::cli::engine::EtcdArgs;
+    use crate::program::StartError;
+
+    pub(super) fn backup(_etcd: &EtcdArgs, _file: &Path) -> Result<(), CliError> {
+        Err(CliError::usage(StartError::WithoutEtcd))
+    }
+
+    pub(super) fn restore(_etcd: &EtcdArgs, _file: &Path, _force: bool) -> Result<(), CliError> {
+        Err(CliError::usage(StartError::WithoutEtcd))
+    }
 }
 
 fn open(dir: &Path) -> Result<ReadOnlyDisk, CliError> {

@@ -40,6 +40,14 @@ pub(super) struct EngineArgs {
     /// [default: disk with --data-dir, else memory]
     #[arg(long, value_name = "WHERE", value_enum, hide_possible_values = true, help_heading = "Stores")]
     engine: Option<EngineName>,
+    #[command(flatten)]
+    etcd: EtcdArgs,
+}
+
+/// Which etcd.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub(super) struct EtcdArgs {
     /// The members of the etcd that keeps the stores, as in http://a:2379,http://b:2379; repeatable. A global name is one store
     /// for all kvnodes of one etcd and prefix
     #[arg(long, value_name = "URL[,URL]", value_delimiter = ',', help_heading = "etcd")]
@@ -78,10 +86,10 @@ impl EngineArgs {
         let default = if has_folder { EngineName::Disk } else { EngineName::Memory };
         let engine = self.engine.unwrap_or(default);
         let wrong = match engine {
-            EngineName::Etcd if self.etcd.is_empty() => {
+            EngineName::Etcd if !self.etcd.is_given() => {
                 "--engine etcd: its members are missing; give them by --etcd, as in --etcd http://127.0.0.1:2379"
             }
-            EngineName::Memory | EngineName::Disk if !self.etcd.is_empty() => {
+            EngineName::Memory | EngineName::Disk if self.etcd.is_given() => {
                 "--etcd: stores are kept there with --engine etcd alone; say that too, or leave --etcd out"
             }
             EngineName::Memory if has_folder => {
@@ -96,8 +104,23 @@ impl EngineArgs {
     /// The etcd that is named.
     ///
     /// # Errors
-    /// Something is missing, or the file of the password cannot be used.
+    /// As [`EtcdArgs::config`].
     pub(super) fn etcd(&self) -> Result<EtcdConfig, CliError> {
+        self.etcd.config()
+    }
+}
+
+impl EtcdArgs {
+    /// Whether one is named.
+    pub(super) fn is_given(&self) -> bool {
+        !self.etcd.is_empty()
+    }
+
+    /// The etcd that is named.
+    ///
+    /// # Errors
+    /// Something is missing, or the file of the password cannot be used.
+    pub(super) fn config(&self) -> Result<EtcdConfig, CliError> {
         let no_ca = self.etcd.iter().find(|url| url.starts_with("https://") && self.etcd_ca.is_none());
         if let Some(url) = no_ca {
             return Err(CliError::usage(format!(

@@ -167,10 +167,10 @@ enum Command {
     /// Reads everything in a folder of stores, and says what it found
     #[cfg(feature = "disk")]
     Check(data::CheckArgs),
-    /// Writes all stores of a folder into one file
+    /// Writes all stores of a folder, or of an etcd, into one file
     #[cfg(feature = "disk")]
     Backup(data::BackupArgs),
-    /// Makes a folder of stores from a backup
+    /// Makes the stores of a backup in a folder, or in an etcd
     #[cfg(feature = "disk")]
     Restore(data::RestoreArgs),
     /// Prints what a shell completes this command line by

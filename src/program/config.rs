@@ -196,7 +196,7 @@ pub enum NotAtEtcd {
     )]
     Sync,
     /// Backups by callers.
-    #[error("--backup-dir: stores in etcd are backed up by `etcdctl snapshot save`; leave it out")]
+    #[error("--backup-dir: stores in etcd are backed up by `kvnode backup --etcd …`; leave it out")]
     BackupDir,
     /// A bound for stores in memory.
     #[error(

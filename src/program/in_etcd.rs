@@ -42,6 +42,12 @@ pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, S
     Ok(InEtcd { etcd, engine, candidates: Arc::default(), endpoints: endpoints.join(", ") })
 }
 
+/// The engine alone, whose stores are moved and not served.
+#[cfg(feature = "disk")]
+pub(super) fn engine(config: &EtcdConfig) -> Result<EtcdEngine, StartError> {
+    connect(config, false).map(|etcd| etcd.engine)
+}
+
 /// How a store stands to it that is not loaded yet.
 pub(super) fn figures(etcd: &InEtcd) -> EtcdFigures {
     EtcdFigures { state: EtcdState::Loading, revision: 0, members: etcd.engine.members() }
@@ -79,11 +85,8 @@ struct ByGlobalNames(EtcdEngine);
 impl Engine for ByGlobalNames {
     type Store = EtcdStore;
 
-    /// A local name says nothing of other nodes' stores where there is a global one.
     fn open(&self, names: &[String]) -> Result<EtcdStore, OpenError> {
-        let global: Vec<String> =
-            names.iter().filter(|name| name.starts_with(stores::GLOBAL)).cloned().collect();
-        self.0.open(if global.is_empty() { names } else { &global })
+        self.0.open(&stores::found_by(names))
     }
 
     fn open_again(&self, store: &EtcdStore) -> EtcdStore {

@@ -14,6 +14,8 @@ pub mod http;
 mod in_etcd;
 #[cfg(feature = "cli")]
 pub mod log;
+#[cfg(all(feature = "disk", feature = "etcd"))]
+pub mod moving;
 #[cfg_attr(not(feature = "disk"), path = "without_disk.rs")]
 mod on_disk;
 #[cfg(feature = "cli")]

@@ -42,7 +42,9 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-pub use backup::{BackupError, StoreCount};
+pub use backup::{BackupError, Part, StoreCount, read as read_backup};
+#[cfg(feature = "etcd")]
+pub(super) use backup::{Progress, Writer};
 pub use check::ReadOnlyDisk;
 pub use error::OpenError;
 pub use ledger::TornEnd;

@@ -59,6 +59,8 @@ pub use cleared::Cleared;
 #[cfg(feature = "disk")]
 pub use disk::{Disk, DiskStore};
 pub use engine::Engine;
+#[cfg(all(feature = "disk", feature = "etcd"))]
+pub use etcd::{EtcdBackupError, EtcdRestore, TooLarge};
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdEngine, EtcdStore};
 pub use keeper::{EtcdFigures, EtcdMember, EtcdState, Keeper};

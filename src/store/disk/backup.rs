@@ -128,17 +128,21 @@ impl fmt::Display for BackupError {
 impl std::error::Error for BackupError {}
 
 /// Told of entries that are done, and of all; `false` ends it.
-pub(super) type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
+pub(in crate::store) type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 
-/// What a backup consists of, as it is read.
-pub(super) enum Part<'a> {
-    /// A store begins, whose revisions had counted to this; 0: it is not known.
+/// What a backup consists of, as it is read or written.
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// A store begins: its names, and what its revisions had counted to (0: it is not known).
     Store(&'a [String], u64),
-    /// Of the store that began.
+    /// A note of the store that began: its name, and what it says.
     Note(&'a str, &'a [u8]),
-    /// Likewise: its key and value.
+    /// An entry of that store: its key and value. A value without a revision has 0.
     Entry(&'a [u8], Value<'a>),
 }
+
+/// Shown each part.
+pub(in crate::store) type Show<'a> = &'a mut dyn FnMut(Part<'_>) -> Result<(), BackupError>;
 
 /// Writes what `view` shows into a new file.
 pub(super) fn write(
@@ -146,28 +150,165 @@ pub(super) fn write(
     file: &Path,
     progress: Progress<'_>,
 ) -> Result<Vec<StoreCount>, BackupError> {
-    if fs::symlink_metadata(file).is_ok() {
-        return Err(BackupError::Exists(file.into()));
+    let mut writer = Writer::create(file)?;
+    visit(view, &mut |part| writer.add(&part), progress)?;
+    writer.finish()
+}
+
+/// Shows each store of a view, and checks that it has as many entries as it was left with.
+pub(super) fn visit(view: &View, show: Show<'_>, progress: Progress<'_>) -> Result<(), BackupError> {
+    let engine = |error: fjall::Error| BackupError::Store(engine_error(&error));
+    let all = view.entries().map_err(engine)?;
+    let mut done = 0;
+    for (id, names) in view.names().map_err(engine)? {
+        let Held { revision, .. } = view.held(id).map_err(engine)?;
+        show(Part::Store(&names, revision))?;
+        for note in view.notes(id) {
+            let (name, note) = note.map_err(engine)?;
+            show(Part::Note(&String::from_utf8_lossy(&name), &note))?;
+        }
+        let (mut entries, mut bytes) = (0, 0);
+        let unreadable = |what: &dyn fmt::Display, entries: u64| BackupError::Unreadable {
+            store: names.join(", "),
+            what: format!("{what}, behind {entries} good entries"),
+        };
+        let entries_of = view.entries_of(id, None).ok_or_else(|| unreadable(&"it is missing", 0))?;
+        for pair in entries_of {
+            let (key, entry) =
+                pair.into_inner().map_err(|error| unreadable(&engine_error(&error), entries))?;
+            let found = Found::new(&key, entry).ok_or_else(|| unreadable(&"it is no entry", entries))?;
+            let key = found.long_key().unwrap_or_else(|| plain_key(&key));
+            // As it is there: a value of a version without revisions has none.
+            show(Part::Entry(key, Value { revision: found.head().revision, ..found.value() }))?;
+            entries += 1;
+            bytes += found.bytes(key);
+            done += 1;
+            if done % TELL_EVERY == 0 && !progress(done, all) {
+                return Err(BackupError::Stopped);
+            }
+        }
+        if view.totals(id).map_err(engine)? != (entries, bytes) {
+            return Err(unreadable(&"its entries are not as many as they were", entries));
+        }
     }
-    let (new, out) = create_beside(file).map_err(|error| BackupError::system(file, &error))?;
-    let written = write_new(view, &new, out, progress).and_then(|written| {
+    progress(all, all);
+    Ok(())
+}
+
+/// A backup that is being written. One that is dropped before it is finished leaves no file.
+pub(in crate::store) struct Writer {
+    out: Hashed<BufWriter<File>>,
+    name: PathBuf,
+    /// What the file is called until it is whole.
+    new: PathBuf,
+    stores: Vec<StoreCount>,
+    is_named: bool,
+    head: Vec<u8>,
+}
+
+impl Writer {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The file is there, or the system refuses.
+    pub(in crate::store) fn create(file: &Path) -> Result<Self, BackupError> {
+        if fs::symlink_metadata(file).is_ok() {
+            return Err(BackupError::Exists(file.into()));
+        }
+        let (new, out) = create_beside(file).map_err(|error| BackupError::system(file, &error))?;
+        let out = Hashed { inner: BufWriter::with_capacity(BUFFER_BYTES, out), hash: Xxh3::new() };
+        let (name, stores, head) = (file.to_owned(), Vec::new(), Vec::new());
+        let mut writer = Self { out, name, new, stores, is_named: false, head };
+        let begun = writer.out.write_all(MARK).and_then(|()| writer.out.write_all(&VERSION.to_be_bytes()));
+        begun.map_err(|error| writer.failed(&error))?;
+        Ok(writer)
+    }
+
+    fn failed(&self, error: &io::Error) -> BackupError {
+        match store_error(error) {
+            StoreError::NoSpace => BackupError::Store(StoreError::NoSpace),
+            _ => BackupError::system(&self.new, error),
+        }
+    }
+
+    /// Adds what comes next. A store ends where another begins.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(in crate::store) fn add(&mut self, part: &Part<'_>) -> Result<(), BackupError> {
+        let added = match part {
+            Part::Store(names, revision) => self.begin_store(names, *revision),
+            Part::Note(name, note) => self.out.tagged(NOTE, &[name.as_bytes(), note]),
+            Part::Entry(key, value) => self.add_entry(key, value),
+        };
+        added.map_err(|error| self.failed(&error))
+    }
+
+    fn begin_store(&mut self, names: &[String], revision: u64) -> io::Result<()> {
+        self.end_store()?;
+        self.out.tagged(STORE, &[names.join("\n").as_bytes()])?;
+        self.stores.push(StoreCount { names: names.to_vec(), entries: 0, bytes: 0 });
+        self.out.write_all(&revision.to_be_bytes())
+    }
+
+    fn end_store(&mut self) -> io::Result<()> {
+        let Some(StoreCount { entries, bytes, .. }) = self.stores.last() else { return Ok(()) };
+        self.out.counts(STORE_END, None, *entries, *bytes)
+    }
+
+    fn add_entry(&mut self, key: &[u8], value: &Value<'_>) -> io::Result<()> {
+        let head = Head::of(value);
+        if let Some(store) = self.stores.last_mut() {
+            store.entries += 1;
+            store.bytes += (key.len() + head.numbers_len() + value.bytes.len()) as u64;
+        }
+        self.head.clear();
+        self.head.extend([ENTRY, head.first()]);
+        head.write_numbers(&mut self.head);
+        self.out.write_all(&self.head)?;
+        self.out.text(key)?;
+        self.out.text(value.bytes)
+    }
+
+    /// Writes the end, syncs the file, and gives it its name. Gives what the stores hold.
+    ///
+    /// # Errors
+    /// Something has the name meanwhile, or the system refuses.
+    pub(in crate::store) fn finish(mut self) -> Result<Vec<StoreCount>, BackupError> {
+        self.write_end().map_err(|error| self.failed(&error))?;
         let name_it = || {
-            name_new(&new, file)?;
-            File::open(folder_of(file))?.sync_all()
+            name_new(&self.new, &self.name)?;
+            File::open(folder_of(&self.name))?.sync_all()
         };
         match name_it() {
-            Ok(()) => Ok(written),
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(BackupError::Exists(file.into()))
+                return Err(BackupError::Exists(self.name.clone()));
             }
-            Err(error) => Err(BackupError::system(file, &error)),
+            Err(error) => return Err(BackupError::system(&self.name, &error)),
         }
-    });
-    if written.is_err() {
-        // Of no use to anybody. It was made here, so it is nobody else's.
-        let _ = fs::remove_file(&new);
+        self.is_named = true;
+        Ok(std::mem::take(&mut self.stores))
     }
-    written
+
+    fn write_end(&mut self) -> io::Result<()> {
+        self.end_store()?;
+        let (entries, bytes) = sums(&self.stores);
+        self.out.counts(END, Some(self.stores.len() as u32), entries, bytes)?;
+        let digest = self.out.hash.digest128();
+        self.out.inner.write_all(&digest.to_be_bytes())?;
+        self.out.inner.flush()?;
+        self.out.inner.get_ref().sync_all()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.is_named {
+            // Of no use to anybody. It was made here, so it is nobody else's.
+            let _ = fs::remove_file(&self.new);
+        }
+    }
 }
 
 fn folder_of(file: &Path) -> &Path {
@@ -197,75 +338,12 @@ fn name_new(new: &Path, name: &Path) -> io::Result<()> {
     }
 }
 
-fn write_new(
-    view: &View,
-    new: &Path,
-    file: File,
-    progress: Progress<'_>,
-) -> Result<Vec<StoreCount>, BackupError> {
-    let failed = |error: io::Error| match store_error(&error) {
-        StoreError::NoSpace => BackupError::Store(StoreError::NoSpace),
-        _ => BackupError::system(new, &error),
-    };
-    let engine = |error: fjall::Error| BackupError::Store(engine_error(&error));
-    let mut out = Hashed { inner: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Xxh3::new() };
-    out.write_all(MARK).and_then(|()| out.write_all(&VERSION.to_be_bytes())).map_err(failed)?;
-    let all = view.entries().map_err(engine)?;
-    let (mut done, mut stores, mut head) = (0, Vec::new(), Vec::new());
-    for (id, names) in view.names().map_err(engine)? {
-        out.tagged(STORE, &[names.join("\n").as_bytes()]).map_err(failed)?;
-        let Held { revision, .. } = view.held(id).map_err(engine)?;
-        out.write_all(&revision.to_be_bytes()).map_err(failed)?;
-        for note in view.notes(id) {
-            let (name, note) = note.map_err(engine)?;
-            out.tagged(NOTE, &[&name, &note]).map_err(failed)?;
-        }
-        let (mut entries, mut bytes) = (0, 0);
-        let unreadable = |what: &dyn fmt::Display, entries: u64| BackupError::Unreadable {
-            store: names.join(", "),
-            what: format!("{what}, behind {entries} good entries"),
-        };
-        let entries_of = view.entries_of(id, None).ok_or_else(|| unreadable(&"it is missing", 0))?;
-        for pair in entries_of {
-            let (key, entry) =
-                pair.into_inner().map_err(|error| unreadable(&engine_error(&error), entries))?;
-            let found = Found::new(&key, entry).ok_or_else(|| unreadable(&"it is no entry", entries))?;
-            let (key, value) = (found.long_key().unwrap_or_else(|| plain_key(&key)), found.value());
-            head.clear();
-            head.extend([ENTRY, found.head().first()]);
-            found.head().write_numbers(&mut head);
-            out.write_all(&head).map_err(failed)?;
-            out.text(key).and_then(|()| out.text(value.bytes)).map_err(failed)?;
-            entries += 1;
-            bytes += found.bytes(key);
-            done += 1;
-            if done % TELL_EVERY == 0 && !progress(done, all) {
-                return Err(BackupError::Stopped);
-            }
-        }
-        if view.totals(id).map_err(engine)? != (entries, bytes) {
-            return Err(unreadable(&"its entries are not as many as they were", entries));
-        }
-        out.counts(STORE_END, None, entries, bytes).map_err(failed)?;
-        stores.push(StoreCount { names, entries, bytes });
-    }
-    let (entries, bytes) = sums(&stores);
-    out.counts(END, Some(stores.len() as u32), entries, bytes).map_err(failed)?;
-    let digest = out.hash.digest128();
-    out.inner.write_all(&digest.to_be_bytes()).map_err(failed)?;
-    let file = out.inner.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(failed)?;
-    progress(all, all);
-    Ok(stores)
-}
-
 /// Reads a whole backup, each part shown to `show`, and checks it. Only when this is done is what was shown known to be
 /// right. `progress` is told of bytes. Gives what the stores hold once they are restored: every entry has a revision then.
-pub(super) fn read(
-    path: &Path,
-    show: &mut dyn FnMut(Part<'_>) -> Result<(), BackupError>,
-    progress: Progress<'_>,
-) -> Result<Vec<StoreCount>, BackupError> {
+///
+/// # Errors
+/// See [`BackupError`], and what `show` gives.
+pub fn read(path: &Path, show: Show<'_>, progress: Progress<'_>) -> Result<Vec<StoreCount>, BackupError> {
     let system = |error: io::Error| BackupError::system(path, &error);
     let file = File::open(path).map_err(system)?;
     let all = file.metadata().map_err(system)?.len();

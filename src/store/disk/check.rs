@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::backup::{self, BackupError, Progress, StoreCount};
+use super::backup::{self, BackupError, Part, Progress, StoreCount};
 use super::dir::Dir;
 use super::engine::{Engine, Sum, View};
 use super::error::{OpenError, engine_error};
@@ -76,6 +76,18 @@ impl ReadOnlyDisk {
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Vec<StoreCount>, BackupError> {
         backup::write(&self.view, file, progress)
+    }
+
+    /// Shows all stores, part by part. `progress` is as for [`check`](Self::check).
+    ///
+    /// # Errors
+    /// See [`BackupError`], and what `show` gives.
+    pub fn visit(
+        &self,
+        show: &mut dyn FnMut(Part<'_>) -> Result<(), BackupError>,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<(), BackupError> {
+        backup::visit(&self.view, show, progress)
     }
 }
 

@@ -31,12 +31,12 @@ use crate::store::revision::REVISION_MAX;
 use crate::store::{Change, OwnedValue, StoreError, Value};
 
 /// Operations of a transaction, and conditions, the mark's with them. etcd takes 128, and counts that in the `else` too.
-const OPERATIONS_MAX: usize = 120;
+pub(super) const OPERATIONS_MAX: usize = 120;
 /// Bytes that a transaction has about at most, unless it is of one write.
 pub(super) const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of a transaction beside its keys and values, and bytes of each operation or condition, with those in the mark.
 const ENVELOPE_BYTES: usize = 1024;
-const OPERATION_BYTES: usize = 40;
+pub(super) const OPERATION_BYTES: usize = 40;
 
 /// What a write may have.
 #[derive(Clone, Copy, Debug)]

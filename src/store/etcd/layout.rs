@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! <prefix>/=names/<name>          the store that has this name: its id
+//! <prefix>/=restoring             the claim of a restore (`moving`): while it is there, no store below the prefix is opened
+//! <prefix>/=restorer              the process that restores lives, with its lease
 //! <prefix>/<id>/e/<key>           an entry: canonical key bytes to a head (store/head.rs), then the value
 //! <prefix>/<id>/n/<note>          a note
 //! <prefix>/<id>/w/<writer>        the mark of a writer: the number of what it has done last, 8 bytes, and where its changes stand (`places`)
@@ -52,6 +54,14 @@ impl Layout {
         Self { base, mark }
     }
 
+    /// The store's id.
+    #[cfg(feature = "disk")]
+    pub(super) fn id(&self) -> Bytes {
+        // It has no slash.
+        let id = self.base.rsplit(|byte| *byte == b'/').nth(1);
+        Bytes::copy_from_slice(id.unwrap_or_default())
+    }
+
     /// What all of them begin with.
     pub(super) fn base(&self) -> &[u8] {
         &self.base
@@ -79,6 +89,18 @@ impl Layout {
     /// All entries: the first key, and the first behind the last.
     pub(super) fn entries(&self) -> (Bytes, Bytes) {
         range(self.key(b"e/", b""))
+    }
+
+    /// All notes: as [`entries`](Self::entries).
+    #[cfg(feature = "disk")]
+    pub(super) fn notes(&self) -> (Bytes, Bytes) {
+        range(self.key(b"n/", b""))
+    }
+
+    /// Where it is said which process holds the store's names.
+    #[cfg(feature = "disk")]
+    pub(super) fn holder(&self) -> Bytes {
+        self.key(b"h", b"")
     }
 
     /// All marks: as [`entries`](Self::entries).
@@ -118,6 +140,48 @@ fn range(prefix: Bytes) -> (Bytes, Bytes) {
 /// The key that says which store has a name.
 pub(super) fn name_key(prefix: &str, name: &str) -> Bytes {
     format!("{prefix}/=names/{}", escaped(name)).into()
+}
+
+/// What all keys below a prefix begin with.
+#[cfg(feature = "disk")]
+pub(super) fn below(prefix: &str) -> (Bytes, Bytes) {
+    range(format!("{prefix}/").into())
+}
+
+/// All keys that say which store has a name.
+#[cfg(feature = "disk")]
+pub(super) fn name_keys(prefix: &str) -> (Bytes, Bytes) {
+    range(name_key(prefix, ""))
+}
+
+/// The claim of a restore.
+pub(super) fn claim_key(prefix: &str) -> Bytes {
+    format!("{prefix}/=restoring").into()
+}
+
+/// The sign that the process which has the claim lives.
+#[cfg(feature = "disk")]
+pub(super) fn restorer_key(prefix: &str) -> Bytes {
+    format!("{prefix}/=restorer").into()
+}
+
+/// The name that is spelled so; `None`: none is.
+#[cfg(feature = "disk")]
+pub(super) fn unescaped(spelled: &[u8]) -> Option<String> {
+    let (mut name, mut rest) = (Vec::new(), spelled);
+    while let Some((&first, behind)) = rest.split_first() {
+        rest = behind;
+        if first != b'%' {
+            name.push(first);
+            continue;
+        }
+        let (digits, behind) = rest.split_at_checked(2)?;
+        rest = behind;
+        // It takes a sign too.
+        digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
+        name.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
+    }
+    String::from_utf8(name).ok()
 }
 
 /// A name as it is spelled in keys.
@@ -210,6 +274,17 @@ mod tests {
         let (from, to) = other.all();
         assert!(layout.mark() < from || layout.mark() >= to, "no store is in another one");
         assert_eq!(name_key("kvnode", "=é"), "kvnode/=names/%3d%c3%a9");
+    }
+
+    #[test]
+    #[cfg(feature = "disk")]
+    fn a_name_is_read_as_it_is_spelled() {
+        for name in ["global:kv", "=é", "100%", "a b/c", ""] {
+            assert_eq!(unescaped(escaped(name).as_bytes()).as_deref(), Some(name));
+        }
+        for wrong in [&b"%4"[..], b"%", b"%zz", b"%ff", b"a%+1"] {
+            assert_eq!(unescaped(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

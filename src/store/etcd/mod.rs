@@ -45,7 +45,8 @@
 //! | 4, 5, 6, 7, 9, 10 | As they stand. A clear of another process is told of as one, and so is what another program does that leaves no key. |
 //! | 8 | A revision is that of the write's transaction in etcd, times 256, and its place there. It is higher than all before, over restarts and processes. A value keeps **no revision that it brings** ([`Value::revision`]), and [`Store::raise_revision`] raises nothing: such a store can be a primary, and no slave. A write of several keys has one revision, and takes a place for each: the number of each change in all processes (the module `places`). |
 //!
-//! It has neither [`staging`](Store::staging) nor [`backup`](Store::backup).
+//! It has neither [`staging`](Store::staging) nor [`backup`](Store::backup): all stores of a prefix are backed up together, by
+//! `EtcdEngine::backup`, and need not be open.
 //!
 //! A write has at most 119 keys that it changes or looks at ([`TooMany`](StoreError::TooMany)), and about as many bytes as etcd takes in a request
 //! ([`TooLarge`](StoreError::TooLarge)). [`Notes`] are shared by the processes that have the store. An etcd that has reached its quota takes no
@@ -79,17 +80,23 @@ mod batch;
 mod layout;
 mod looks;
 mod machine;
+#[cfg(feature = "disk")]
+mod moving;
 mod places;
 mod shell;
 mod table;
 mod waits;
 
 use std::fmt;
+#[cfg(feature = "disk")]
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use self::ask::{Ask, Key};
+#[cfg(feature = "disk")]
+pub use self::moving::{EtcdBackupError, EtcdRestore, TooLarge};
 use self::shell::Shared;
 use super::{
     Batch, Cleared, Done, Due, DueDone, Engine, EtcdFigures, EtcdMember, EtcdState, Keeper, MemoryStore,
@@ -97,6 +104,8 @@ use super::{
     ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use crate::etcd::Etcd;
+#[cfg(feature = "disk")]
+use crate::store::disk::StoreCount;
 
 /// Stores in one etcd, below one prefix. Its clones are the same; the stores end with the last of them.
 #[derive(Clone)]
@@ -155,6 +164,38 @@ impl EtcdEngine {
     pub fn members(&self) -> Vec<EtcdMember> {
         members_of(&self.etcd)
     }
+
+    /// Writes all stores below the prefix into a new file, as they were at one revision of etcd, which is given: the file is one of
+    /// [`Disk::restore`](super::Disk::restore) too. Stores need not be open, and may be written to meanwhile. `progress` is told how many
+    /// entries are done and how many there are, now and then, and ends it by `false`. Waits until it is done, and holds about 1 MiB of
+    /// entries at a time.
+    ///
+    /// # Errors
+    /// See [`EtcdBackupError`]. There is no such file then.
+    #[cfg(feature = "disk")]
+    pub fn backup(
+        &self,
+        file: &Path,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<(Vec<StoreCount>, u64), EtcdBackupError> {
+        shell::moving::backup(&self.etcd, &self.prefix, file, progress)
+    }
+
+    /// Makes the stores of a backup, one of a folder or of an etcd, below the prefix. The file is read to its end and checked first. All or
+    /// nothing: until the last entry is there no process opens a store below the prefix, and what an interrupted restore has left the next
+    /// one removes. Keys keep their deadlines; revisions are etcd's. `progress` is told how much is done and how much there is.
+    ///
+    /// # Errors
+    /// See [`EtcdBackupError`].
+    #[cfg(feature = "disk")]
+    pub fn restore(
+        &self,
+        file: &Path,
+        restore: &EtcdRestore<'_>,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Vec<StoreCount>, EtcdBackupError> {
+        shell::moving::restore(&self.etcd, &self.prefix, file, restore, progress)
+    }
 }
 
 impl Engine for EtcdEngine {
@@ -164,7 +205,7 @@ impl Engine for EtcdEngine {
     fn open(&self, names: &[String]) -> Result<EtcdStore, OpenError> {
         let _alone = self.open.opening.lock();
         let closed = self.open.stores.lock().closed;
-        let id = shell::id_of(&self.etcd, &self.prefix, names)?;
+        let id = shell::names::id_of(&self.etcd, &self.prefix, names)?;
         if let Some((_, store)) = self.open.stores.lock().open.iter().find(|(known, _)| *known == id) {
             return Ok(store.clone());
         }

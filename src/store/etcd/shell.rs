@@ -1,5 +1,9 @@
 //! The thread of a store, which carries out the outputs of its machine, and the state that it shares with the callers.
 
+#[cfg(feature = "disk")]
+pub(super) mod moving;
+pub(super) mod names;
+
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,14 +18,11 @@ use smol::channel::{Receiver, Sender};
 
 use super::ask::{Ask, Asked, Key, Outcome, Wrote, call, tell_of};
 use super::batch::Bounds;
-use super::layout::{Layout, Of, escaped, name_key};
+use super::layout::{Layout, Of};
 use super::machine::{Input, Machine, Output};
 use super::table::Table;
 use super::waits::{Due, Later, Place, Waits};
-use crate::etcd::message::{
-    Bytes, Compare, Effect, Op, OpResponse, PutRequest, RangeRequest, SortOrder, SortTarget, TxnRequest,
-    TxnResponse,
-};
+use crate::etcd::message::{Bytes, Effect, RangeRequest, SortOrder, SortTarget, TxnResponse};
 use crate::etcd::{Ask as EtcdAsk, Error, Etcd, Pages, Watch, WatchEvent, WatchOptions};
 use crate::store::{
     EtcdState, MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadManyDone, Store, StoreError,
@@ -33,8 +34,6 @@ const QUEUE_BYTES_MAX: usize = 16 << 20;
 const ROOM_PATIENCE: Duration = Duration::from_millis(500);
 /// So many bytes may wait for an answer of etcd to be read: keys, and what stands beside each.
 const CAREFUL_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
-/// Names that a store may have.
-const NAMES_MAX: usize = 100;
 
 /// The state that the thread and the callers share.
 pub(super) struct Shared {
@@ -636,56 +635,6 @@ fn next_event(mut watch: Watch) -> Work<(Watch, Result<WatchEvent, Error>)> {
         let event = watch.next().await;
         (watch, event)
     })
-}
-
-/// The id of the store that has one of these names, and has all of them then.
-pub(super) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<String, OpenError> {
-    let refused = |reason: String| OpenError::Etcd { reason };
-    let Some(first) = names.first().filter(|_| names.len() <= NAMES_MAX) else {
-        return Err(refused(format!("a store has between one name and {NAMES_MAX}")));
-    };
-    let keys: Vec<Bytes> = names.iter().map(|name| name_key(prefix, name)).collect();
-    let read = |key: &Bytes| Op::Range(RangeRequest { key: key.clone(), ..RangeRequest::default() });
-    let look =
-        TxnRequest { success: keys.iter().map(|key| read(key).into()).collect(), ..TxnRequest::default() };
-    loop {
-        let found = smol::block_on(etcd.call(&look)).map_err(not_opened)?;
-        let found: Vec<Option<Bytes>> = found
-            .responses
-            .into_iter()
-            .map(|found| match found.response {
-                Some(OpResponse::Range(found)) => found.kvs.into_iter().next().map(|kv| kv.value),
-                _ => None,
-            })
-            .collect();
-        let mut ids: Vec<&Bytes> = found.iter().flatten().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let id = match ids[..] {
-            [] => escaped(first),
-            [id] => String::from_utf8_lossy(id).into_owned(),
-            _ => return Err(OpenError::Names { names: names.to_vec() }),
-        };
-        let missing: Vec<&Bytes> =
-            keys.iter().zip(&found).filter(|(_, id)| id.is_none()).map(|(key, _)| key).collect();
-        if missing.is_empty() {
-            return Ok(id);
-        }
-        let put = |key: &Bytes| {
-            Op::Put(PutRequest { key: key.clone(), value: id.clone().into(), ..PutRequest::default() })
-        };
-        let name = TxnRequest {
-            compare: missing.iter().map(|key| Compare::is_absent((*key).clone())).collect(),
-            success: missing.iter().map(|key| put(key).into()).collect(),
-            ..TxnRequest::default()
-        };
-        let ask = EtcdAsk { effect: Some(Effect::Guarded), ..EtcdAsk::default() };
-        // Another process may have been faster, or the outcome is unknown: the next look tells.
-        match smol::block_on(etcd.call_with(&name, ask)) {
-            Ok(_) | Err(Error::Unknown { .. }) => {}
-            Err(error) => return Err(not_opened(error)),
-        }
-    }
 }
 
 #[expect(

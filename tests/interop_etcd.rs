@@ -54,3 +54,9 @@ fn event(watch: &mut Watch) -> Result<WatchEvent, Error> {
         }
     })
 }
+
+/// What a client does with one member, and with users. (The files for TLS are outside of their roots.)
+#[test]
+fn the_same_on_each_other_etcd() {
+    support::etcd_versions::run_on_others(&["one_member::", "secured::a_user_has_a_token"], 16);
+}

@@ -175,3 +175,9 @@ fn others(store: &EtcdStore) -> Arc<Mutex<Vec<Wrote>>> {
 fn catch_up(store: &EtcdStore) {
     assert_eq!(wait(|done: Done| store.catch_up(done)).unwrap(), Ok(()));
 }
+
+/// The rules of engines, and that counters add up while etcd is killed.
+#[test]
+fn the_same_on_each_other_etcd() {
+    support::etcd_versions::run_on_others(&["rules::", "faults::so_they_do_while_etcd_is_killed"], 11);
+}

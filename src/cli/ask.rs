@@ -30,7 +30,7 @@ use crate::{CallError, ConnectedNode, Node, StartError, block_on};
 /// The variable with the cookie, which a node's settings have too.
 const COOKIE_VARIABLE: &str = "KVNODE_COOKIE";
 /// The local name of a store where nothing else is said: the module of the Elixir original.
-const DEFAULT_TO: &str = "local:KeyValueStore";
+pub(super) const DEFAULT_TO: &str = "local:KeyValueStore";
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Whom to ask")]

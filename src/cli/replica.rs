@@ -195,7 +195,7 @@ fn has_answered(slave: TermView<'_>) -> Option<bool> {
     Some(!["seeking", "gone", "refused"].iter().any(|silent| state.is_atom(silent)))
 }
 
-fn in_map<'a>(map: TermView<'a>, key: &str) -> Option<TermView<'a>> {
+pub(super) fn in_map<'a>(map: TermView<'a>, key: &str) -> Option<TermView<'a>> {
     pairs(map)?.into_iter().find(|(known, _)| known.is_atom(key)).map(|(_, value)| value)
 }
 

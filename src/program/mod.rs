@@ -48,6 +48,8 @@ use crate::store::{MemoryEngine, Room};
 use crate::{Node, NotNamed};
 use in_etcd::InEtcd;
 use on_disk::OnDisk;
+#[cfg(all(feature = "cli", feature = "disk"))]
+pub(crate) use stores::name_kept;
 use stores::{NotStarted, Replication};
 
 /// A node with its stores.

@@ -278,9 +278,17 @@ impl Write for Synced {
     }
 }
 
-/// The names of a store as they are kept with it: as they are typed after `--store`.
-fn names_kept(names: &StoreConfig) -> Vec<String> {
+/// A name of a store as it is kept with it: as it is typed after `--store`.
+pub fn name_kept(name: &ServerName) -> String {
     // An atom may have a line's end in it, which ends a name there.
-    let global = names.global.iter().map(|name| format!("{GLOBAL}{}", name.escape_debug()));
-    global.chain(names.local.iter().map(|name| format!("local:{}", name.escape_debug()))).collect()
+    match name {
+        ServerName::Global(name) => format!("{GLOBAL}{}", name.escape_debug()),
+        ServerName::Local(name) => format!("local:{}", name.escape_debug()),
+    }
+}
+
+/// The names of a store as they are kept with it.
+fn names_kept(names: &StoreConfig) -> Vec<String> {
+    let global = names.global.iter().map(|name| name_kept(&ServerName::Global(name.clone())));
+    global.chain(names.local.iter().map(|name| name_kept(&ServerName::Local(name.clone())))).collect()
 }

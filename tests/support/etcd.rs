@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::etcd_versions;
 use super::output::Output;
 use super::ports::Port;
 use super::wait::wait_until;
@@ -51,10 +52,10 @@ impl EtcdCluster {
         let members = ports.into_iter().enumerate().map(|(at, (client, peer))| {
             let peer_url = format!("http://127.0.0.1:{}", peer.number());
             let client_url = format!("{scheme}://127.0.0.1:{}", client.number());
-            let folder = tempfile::tempdir().expect("a scratch folder");
+            let folder = etcd_versions::scratch();
             let named = [
                 ("--name", format!("m{at}")),
-                ("--data-dir", folder.path().display().to_string()),
+                ("--data-dir", etcd_versions::inside(folder.path()).display().to_string()),
                 ("--listen-client-urls", client_url.clone()),
                 ("--advertise-client-urls", client_url),
                 ("--listen-peer-urls", peer_url.clone()),
@@ -88,7 +89,7 @@ impl EtcdCluster {
     /// Starts a member that does not run.
     pub fn run(&mut self, at: usize) {
         let member = &mut self.members[at];
-        let mut child = Command::new("etcd")
+        let mut child = etcd_versions::etcd()
             .args(&member.flags)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

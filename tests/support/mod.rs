@@ -10,6 +10,8 @@
 //! | --- | --- |
 //! | `KVNODE_OTP_CACHE` | where `scripts/otp` put the root folders with other OTP versions |
 //! | `KVNODE_REQUIRE_OTP` | releases, like `25,27,29`, without which the tests fail |
+//! | `KVNODE_REQUIRE_ETCD` | versions of etcd, like `3.3.25,3.5.16`, without which the tests fail |
+//! | `KVNODE_ETCD_ROOT` | the root folder whose etcd is started in place of the system's: `etcd_versions` sets it |
 //! | `KVNODE_REQUIRE_JAVA` | that the test of a Java client fails where there is no Java compiler or no Jinterface |
 //! | `KVNODE_REQUIRE_CHROMIUM`, `KVNODE_REQUIRE_TMUX` | the same of the tests of the page and of `kvnode top` |
 //! | `KVNODE_REQUIRE_NETNS` | that tests between hosts fail where there are no network namespaces, or no `tc` |
@@ -26,6 +28,8 @@ pub mod cluster;
 pub mod epmd;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "etcd")]
+pub mod etcd_versions;
 #[cfg(feature = "program")]
 pub mod http;
 pub mod judge;

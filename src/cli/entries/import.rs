@@ -11,11 +11,12 @@ use smol::future::FutureExt;
 use smol::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use smol::stream::StreamExt;
 
-use super::{AT_ONCE, counted, lines};
-use crate::cli::answer::{Form, refusal, text};
+use super::put::{Batch, Entry, NotPut, Puts};
+use super::{counted, from, lines};
+use crate::cli::answer::Form;
 use crate::cli::ask::{AskArgs, ToArgs};
 use crate::cli::store::{Store, with_store_for_long};
-use crate::cli::{CliError, print, progress};
+use crate::cli::{CliError, print};
 use crate::etf::OwnedTerm;
 
 const EXAMPLES: &str = "\
@@ -23,12 +24,14 @@ EXAMPLES
   $ kvnode import shop.terms
   1000000 entries
   $ gzip -dc shop.json.gz | kvnode import - --node slave1@myhost
+  $ kvnode import --from old@myhost --from-store global:shop --to global:shop
 
 Lines of kvnode export, in either form, and of others: {KEY, VALUE} in Elixir's syntax, or {\"key\": …, \"value\": …} in JSON, whose \
-strings become binaries. What is there already under a key is replaced; put twice, a line changes nothing.";
+strings become binaries. What is there already under a key is replaced; put twice, a line changes nothing.
 
-/// Pairs that are put at once have so many bytes together at most, but for a single one.
-const BYTES_AT_ONCE: usize = 1 << 20;
+With --from a whole store comes, with its deadlines: that of a running kvnode, wherever it keeps it, which has to be at rest meanwhile; one of a folder \
+that no node uses; or one of a backup.";
+
 /// A line has so many bytes at most: twice the largest value that a store takes by its defaults, as digits, and more.
 const LINE_BYTES_MAX: u64 = 256 << 20;
 /// Some editors begin a file with it.
@@ -38,11 +41,18 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[command(before_help = EXAMPLES)]
 pub(in crate::cli) struct ImportArgs {
     /// The file; - is standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "from")]
+    file: Option<PathBuf>,
     /// Begin with this line, counted from 1
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u64).range(1..))]
     from_line: u64,
+    /// Instead of lines, the store of this node, NAME@HOST or NAME on this host; of this folder (--data-dir of a node that has ended); or of this
+    /// backup
+    #[arg(long, value_name = "NODE|DIR|FILE", conflicts_with_all = ["file", "from_line"])]
+    from: Option<String>,
+    /// Which store of that: KIND:NAME [default: the only one of a folder or a backup; local:KeyValueStore of a node]
+    #[arg(long, value_name = "KIND:NAME", requires = "from")]
+    from_store: Option<String>,
     #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
@@ -50,29 +60,30 @@ pub(in crate::cli) struct ImportArgs {
 }
 
 pub(in crate::cli) fn import(args: &ImportArgs) -> Result<(), CliError> {
-    let opened: Result<Box<dyn Read + Send>, _> = if args.file == Path::new("-") {
+    if let Some(from) = &args.from {
+        return from::import(from, args.from_store.as_deref(), &args.to, &args.ask);
+    }
+    let path = args.file.as_deref().unwrap_or(Path::new("-"));
+    let opened: Result<Box<dyn Read + Send>, _> = if path == Path::new("-") {
         Ok(Box::new(std::io::stdin()))
     } else {
-        File::open(&args.file).map(|file| Box::new(file) as Box<_>)
+        File::open(path).map(|file| Box::new(file) as Box<_>)
     };
-    let input =
-        opened.map_err(|reason| CliError::cannot_run(format!("{}: {reason}", args.file.display())))?;
+    let input = opened.map_err(|reason| CliError::cannot_run(format!("{}: {reason}", path.display())))?;
     let count = with_store_for_long(&args.to, &args.ask, async |store: &Store<'_>| {
         let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(CliError::cannot_run)?;
         let import = Import {
-            store,
-            counter: progress::Counter::on_terminal(),
-            count: Cell::new(0),
+            puts: Puts::new(store),
             from_line: args.from_line,
             next_line: Cell::new(args.from_line),
         };
-        let all = import.all(BufReader::new(smol::Unblock::new(input)), &args.file);
+        let all = import.all(BufReader::new(smol::Unblock::new(input)), path);
         let interrupted = async {
             signals.next().await;
             Err(import.stopped(CliError::Failed("interrupted".into()), "those of some lines behind may be"))
         };
         all.or(interrupted).await?;
-        Ok(import.count.get())
+        import.puts.finish()
     })?;
     match args.ask.form() {
         Form::Json => print(&format!("{{\"entries\":{count}}}\n")),
@@ -82,20 +93,10 @@ pub(in crate::cli) fn import(args: &ImportArgs) -> Result<(), CliError> {
 
 /// An import that is under way.
 struct Import<'a> {
-    store: &'a Store<'a>,
-    counter: progress::Counter,
-    /// Entries that were put.
-    count: Cell<u64>,
+    puts: Puts<'a>,
     from_line: u64,
-    /// The entries of all lines before this one are in the store.
+    /// The entries of all lines before this one are in the store, or larger than it takes.
     next_line: Cell<u64>,
-}
-
-/// Pairs that are put together.
-#[derive(Default)]
-struct Batch {
-    pairs: Vec<OwnedTerm>,
-    bytes: usize,
 }
 
 impl Import<'_> {
@@ -128,37 +129,22 @@ impl Import<'_> {
                     );
                 }
             };
-            let bytes = pair.view().bytes().len();
-            if batch.pairs.len() >= AT_ONCE || batch.bytes + bytes > BYTES_AT_ONCE {
+            if batch.is_full_for(pair.view().bytes().len()) {
                 self.put(&mut batch, number).await?;
             }
-            batch.bytes += bytes;
-            batch.pairs.push(pair);
+            batch.push(Entry { pair, ttl: None });
         }
         self.put(&mut batch, u64::MAX).await
     }
 
     /// Puts all of a batch; the line that comes behind it has this number.
     async fn put(&self, batch: &mut Batch, next: u64) -> Result<(), CliError> {
-        let Batch { pairs, .. } = std::mem::take(batch);
-        if !pairs.is_empty() {
-            let answer = self.store.call(put_request(&pairs)?.view()).await;
-            let answer = answer.map_err(|error| self.stopped(error, "those of some lines behind may be"))?;
-            if !answer.view().is_atom("ok") {
-                let why = match refusal(answer.view()) {
-                    Some(reason) if reason.is_atom("no_space") => "the store is full".to_owned(),
-                    Some(reason) => match reason.as_tuple::<2>() {
-                        Some([word, primary]) if word.is_atom("slave_of") => {
-                            format!("the store is a slave: import into its primary, {}", text(primary))
-                        }
-                        _ => format!("it answers {}", text(answer.view())),
-                    },
-                    None => format!("it answers {}", text(answer.view())),
-                };
-                return Err(self.stopped(CliError::Failed(why), ""));
+        match self.puts.put(std::mem::take(batch)).await {
+            Ok(()) => {}
+            Err(NotPut::Unknown(error)) => {
+                return Err(self.stopped(error, "those of some lines behind may be"));
             }
-            self.counter.add(pairs.len());
-            self.count.set(self.count.get() + pairs.len() as u64);
+            Err(NotPut::Refused(error)) => return Err(self.stopped(error, "")),
         }
         self.next_line.set(next);
         Ok(())
@@ -166,7 +152,7 @@ impl Import<'_> {
 
     /// What is in the store when it ends early, and how to go on.
     fn stopped(&self, why: CliError, more: &str) -> CliError {
-        let (count, next) = (self.count.get(), self.next_line.get());
+        let (count, next) = (self.puts.count(), self.next_line.get());
         let more = if more.is_empty() { String::new() } else { format!(", and {more}") };
         match count {
             0 if more.is_empty() => why.with_hint("nothing was put"),
@@ -198,20 +184,4 @@ fn pair_of(number: u64, line: &[u8]) -> Result<Option<OwnedTerm>, String> {
     let line = std::str::from_utf8(line)
         .map_err(|error| format!("it is not UTF-8 behind byte {}", error.valid_up_to()))?;
     lines::read(line)
-}
-
-fn put_request(pairs: &[OwnedTerm]) -> Result<OwnedTerm, CliError> {
-    let request = OwnedTerm::write(|w| match pairs {
-        // As large as one value may be.
-        [pair] => {
-            let [key, value] = pair.view().as_tuple::<2>().unwrap_or([pair.view(); 2]);
-            w.tuple(3).atom("put").term(key).term(value);
-        }
-        pairs => {
-            w.tuple(2).atom("put_many").list(pairs.len());
-            pairs.iter().for_each(|pair| _ = w.term(pair.view()));
-            w.nil();
-        }
-    });
-    request.map_err(CliError::cannot_run)
 }

@@ -1,9 +1,11 @@
 //! `kvnode export`, `import`: the entries of a kvnode's store in a file, a line each.
 
 mod export;
+mod from;
 mod import;
 mod lines;
 mod part;
+mod put;
 
 pub(super) use export::{ExportArgs, export};
 pub(super) use import::{ImportArgs, import};

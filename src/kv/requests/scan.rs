@@ -58,6 +58,8 @@ struct Asked {
     entries_max: usize,
     bytes_max: usize,
     keys_only: bool,
+    /// With each the time that it has left.
+    shows_ttl: bool,
     pattern: Option<Pattern>,
     order: Option<Ordered>,
     consistency: Option<Consistency>,
@@ -101,6 +103,13 @@ impl OrderOptions<'_> {
     }
 }
 
+/// The time that a key has left.
+#[derive(Clone, Copy)]
+enum Left {
+    Infinity,
+    Milliseconds(u64),
+}
+
 /// What a page has.
 #[derive(Default)]
 struct Shown {
@@ -115,6 +124,7 @@ impl Asked {
             entries_max: ENTRIES,
             bytes_max: BYTES,
             keys_only: false,
+            shows_ttl: false,
             pattern: None,
             order: None,
             consistency: None,
@@ -127,6 +137,9 @@ impl Asked {
                 b"bytes" => asked.bytes_max = number(value, PAGE_BYTES_MAX, Refusal::TooLarge)?,
                 b"keys" if value.is_atom("true") || value.is_atom("false") => {
                     asked.keys_only = value.is_atom("true");
+                }
+                b"ttl" if value.is_atom("true") || value.is_atom("false") => {
+                    asked.shows_ttl = value.is_atom("true");
                 }
                 b"from" | b"to" if value.bytes().len() > PATTERN_BYTES_MAX => {
                     return Err(Refusal::TooLarge(PATTERN_BYTES_MAX).into());
@@ -148,7 +161,7 @@ impl Asked {
                 b"reverse" if value.is_atom("true") || value.is_atom("false") => {
                     order.reverse = Some(value.is_atom("true"));
                 }
-                b"keys" | b"reverse" => return Err(Unserved::Shape.into()),
+                b"keys" | b"ttl" | b"reverse" => return Err(Unserved::Shape.into()),
                 _ => return Err(Unread::Option(name)),
             }
         }
@@ -167,7 +180,7 @@ impl Asked {
     fn page(&self, store: &impl Store, clock: &Clock) -> Result<(Shown, Page), StoreError> {
         // The deadline of a key is read with its value. (Keys that are looked at just now, as they may be due, are counted alone.)
         let has_ends = || store.deadlines() > 0 || store.next_due().is_some();
-        if self.keys_only && !has_ends() {
+        if self.keys_only && !self.shows_ttl && !has_ends() {
             let page = self.page_of(store, clock, Shows::Keys)?;
             if !has_ends() {
                 return Ok(page);
@@ -183,12 +196,16 @@ impl Asked {
             if is_past || self.pattern.as_ref().is_some_and(|pattern| !pattern.matches(key)) {
                 return Visit::Next;
             }
+            let left = value.filter(|_| self.shows_ttl).map(|value| match value.deadline {
+                0 => Left::Infinity,
+                deadline => Left::Milliseconds(clock.left(deadline)),
+            });
             let value = value.filter(|_| !self.keys_only);
             let len = key.len() + value.map_or(0, |value| value.bytes.len());
             if shown.count > 0 && shown.entries.len() + len > self.bytes_max {
                 return Visit::Back;
             }
-            shown.add(key, value);
+            shown.add(key, value, left);
             if shown.count >= self.entries_max { Visit::Enough } else { Visit::Next }
         })?;
         Ok((shown, page))
@@ -202,8 +219,8 @@ fn number(term: TermView<'_>, max: usize, above: fn(usize) -> Refusal) -> Result
 }
 
 impl Shown {
-    /// Adds an entry; `None`: its value is not wanted.
-    fn add(&mut self, key: &[u8], value: Option<Value<'_>>) {
+    /// Adds an entry; `None`: its value, or the time that it has left, is not wanted.
+    fn add(&mut self, key: &[u8], value: Option<Value<'_>>, left: Option<Left>) {
         let traits = match value {
             Some(value) => value.traits,
             None => TermView::parse(key).map_or(Traits::none(), TermView::traits),
@@ -211,10 +228,19 @@ impl Shown {
         // As it was put, for the caller's own maps.
         let sent = key::outgoing(key);
         let mut w = TermWriter::new(&mut self.entries);
-        match value {
-            Some(value) => w.tuple(2).raw(&sent).raw(value.bytes),
-            None => w.raw(&sent),
-        };
+        let parts = 1 + usize::from(value.is_some()) + usize::from(left.is_some());
+        if parts > 1 {
+            w.tuple(parts);
+        }
+        w.raw(&sent);
+        if let Some(value) = value {
+            w.raw(value.bytes);
+        }
+        match left {
+            Some(Left::Infinity) => _ = w.atom("infinity"),
+            Some(Left::Milliseconds(left)) => _ = w.unsigned(left),
+            None => {}
+        }
         self.traits = self.traits.union(traits);
         self.count += 1;
     }

@@ -78,6 +78,15 @@ impl ReadOnlyDisk {
         backup::write(&self.view, file, progress)
     }
 
+    /// The names of each store.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn stores(&self) -> Result<Vec<Vec<String>>, BackupError> {
+        let names = self.view.names().map_err(|error| BackupError::Store(engine_error(&error)))?;
+        Ok(names.into_iter().map(|(_, names)| names).collect())
+    }
+
     /// Shows all stores, part by part. `progress` is as for [`check`](Self::check).
     ///
     /// # Errors

@@ -25,10 +25,12 @@ const OPERATIONS: &str = include_str!("../docs/operations.md");
 const FOREIGN_FLAGS: &[(&str, &[&str])] = &[
     ("cargo", &["--locked", "--open", "--path", "--release"]),
     ("etcd", &["--client-cert-auth"]),
+    ("etcdctl", &["--endpoints", "--prefix"]),
     ("iex", &["--erl", "--hidden"]),
     ("scripts/bench", &["--milliseconds", "--quick", "--rounds"]),
-    ("scripts/demo", &["--stay"]),
+    ("scripts/demo", &["--cluster", "--stay"]),
     ("scripts/simulate", &["--seeds"]),
+    ("systemctl", &["--now"]),
 ];
 
 /// Variables that are no setting of a node.

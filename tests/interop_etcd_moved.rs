@@ -6,6 +6,8 @@
 
 #[path = "interop_etcd_moved/backup.rs"]
 mod backup;
+#[path = "interop_etcd_moved/import.rs"]
+mod import;
 mod support;
 
 use std::collections::BTreeMap;

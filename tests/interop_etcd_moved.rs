@@ -68,5 +68,8 @@ fn stores(file: &Path) -> Vec<(Vec<String>, Vec<String>, Entries)> {
 /// A folder goes into etcd and back.
 #[test]
 fn the_same_on_each_other_etcd() {
-    support::etcd_versions::run_on_others(&["backup::stores_go_from_a_folder_into_etcd_and_back_entry_by_entry"], 1);
+    support::etcd_versions::run_on_others(
+        &["backup::stores_go_from_a_folder_into_etcd_and_back_entry_by_entry"],
+        1,
+    );
 }

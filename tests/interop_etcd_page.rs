@@ -23,7 +23,8 @@ const UNITS: [(&str, &str); 2] = [
 
 /// The blocks for a shell below the heading.
 fn blocks() -> Vec<&'static str> {
-    let section = PAGE.split("## A set-up of three machines\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let section =
+        PAGE.split("## A set-up of three machines\n").nth(1).and_then(|rest| rest.split("\n## ").next());
     let blocks = section.expect("the section").split("```sh\n").skip(1);
     blocks.filter_map(|block| block.split("```").next()).collect()
 }
@@ -129,7 +130,8 @@ fn the_set_up_of_the_page_serves_a_store_that_outlives_a_machine() {
     let beam = BeamNode::start(&Otp::newest(), &epmd, "app");
     let process = std::process::id();
     let network = format!("127.{}.{}.", 100 + process % 100, process / 100 % 250);
-    let machines = ["a", "b", "c"].into_iter().zip(1..).map(|(name, number)| Machine::new(name, &network, number));
+    let machines =
+        ["a", "b", "c"].into_iter().zip(1..).map(|(name, number)| Machine::new(name, &network, number));
     let machines: Vec<Machine> = machines.collect();
     let blocks = blocks();
     let [of_etcd, of_kvnode] = blocks[..] else { panic!("{blocks:?}") };
@@ -193,7 +195,8 @@ fn the_units_are_good_ones() {
         paths.push(path);
     }
     let verify = |paths: &[PathBuf]| {
-        let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(paths).output().unwrap();
+        let output =
+            Command::new("systemd-analyze").args(["verify", "--man=no"]).args(paths).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (right, said) = verify(&paths);

@@ -59,8 +59,13 @@ start_kv() {
 holder() { etcdctl --endpoints "$endpoints" get --print-value-only kvnode/global:kv/h | awk 'NF { split($5, node, "@"); print node[1] }'; }
 other() { if [ "$1" = kv1 ]; then echo kv2; else echo kv1; fi; }
 
-# The shell would say that it was killed.
-shoot() { { kill -9 "$1" && wait "$1" || true; } 2>/dev/null; }
+# shoot PID: it is ours no more. (The shell would say that it was killed.)
+shoot() {
+  local pid left=()
+  { kill -9 "$1" && wait "$1" || true; } 2>/dev/null
+  for pid in "${pids[@]}"; do [ "$pid" = "$1" ] || left+=("$pid"); done
+  pids=("${left[@]}")
+}
 
 # tell LINE...: to the callers
 tell() { printf '%s\n' "$@" >&8; }

@@ -58,13 +58,19 @@ pub fn restore(
 fn notes(notes: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>, String> {
     let note = |name: &str| notes.iter().find(|(known, _)| known == name).map(|(_, note)| &note[..]);
     let membership = match note(Membership::NOTE) {
-        Some(note) => Membership::read(note).ok_or("it is damaged, or of a newer kvnode")?,
+        Some(note) => Membership::read(note)
+            .ok_or("what it kept of its role and its slaves is damaged, or of a newer kvnode")?,
         None => {
             let [rank, is_slave, position, slaves, names] = Former::NOTES.map(note);
             let former = Former { rank, is_slave, position, slaves, names };
             former.carried_over().map_err(|_| "the names of its slaves are damaged")?
         }
     };
+    if membership.is_partial {
+        return Err("it was a slave, and what it holds is a mix, as a copy of its primary had not come whole: take a backup of the \
+                    primary, or of the slave once it has everything"
+            .to_owned());
+    }
     if membership.slaves.is_empty() {
         return Ok(Vec::new());
     }
@@ -87,7 +93,7 @@ mod tests {
             role: TermRole::Follows,
             was_slave: true,
             position: Some(Position { primary: 9, applied: 12 }),
-            is_partial: true,
+            must_export: true,
             slaves: slaves.clone(),
             copies: 4,
             ..Membership::default()
@@ -95,6 +101,9 @@ mod tests {
         let kept = notes(vec![(Membership::NOTE.to_owned(), membership.note())]).unwrap();
         assert_eq!(kept.len(), 1);
         assert_eq!(Membership::read(&kept[0].1), Some(Membership { slaves, ..Membership::default() }));
+        let partial = Membership { is_partial: true, ..membership.clone() };
+        let refused = notes(vec![(Membership::NOTE.to_owned(), partial.note())]);
+        assert!(refused.is_err_and(|why| why.contains("take a backup of the primary")));
         let alone = Membership { slaves: Vec::new(), ..membership };
         assert_eq!(notes(vec![(Membership::NOTE.to_owned(), alone.note())]), Ok(Vec::new()));
         assert_eq!(notes(Vec::new()), Ok(Vec::new()));

@@ -40,7 +40,10 @@ fn stores_go_from_a_folder_into_etcd_and_back_entry_by_entry() {
 
     // From etcd, before any kvnode has served it.
     let (right, said) = at_etcd(&cluster, &["backup", &path("two")]);
-    assert!(right && said.contains("global:kv: 5028 entries, ") && said.contains("as it was at revision "), "{said}");
+    assert!(
+        right && said.contains("global:kv: 5028 entries, ") && said.contains("as it was at revision "),
+        "{said}"
+    );
     let (right, said) = at_etcd(&cluster, &["backup", &path("two")]);
     assert!(!right && said.contains("two is there already, and is not overwritten"), "{said}");
     let (right, said) = kvnode(&["restore", &path("two"), "--data-dir", &path("back")]);
@@ -53,7 +56,8 @@ fn stores_go_from_a_folder_into_etcd_and_back_entry_by_entry() {
         assert!(two[at].1.is_empty(), "{:?}: it had {notes:?}, and no slaves", two[at].1);
     }
     assert_eq!(one[0].2.values().filter(|(_, deadline, _)| *deadline > 0).count(), 20);
-    let names = |stores: &[(Vec<String>, _, _)]| stores.iter().map(|store| store.0.join(",")).collect::<Vec<_>>();
+    let names =
+        |stores: &[(Vec<String>, _, _)]| stores.iter().map(|store| store.0.join(",")).collect::<Vec<_>>();
     assert_eq!(names(&two), ["global:kv", "local:second"]);
     assert_eq!(names(&three), names(&two));
 
@@ -74,10 +78,16 @@ fn stores_go_from_a_folder_into_etcd_and_back_entry_by_entry() {
     let (right, said) = at_etcd(&cluster, &["backup", &path("four")]);
     assert!(right && said.contains("global:kv: 4910 entries, "), "{said}");
     let (right, said) = at_etcd(&cluster, &["restore", &path("four")]);
-    assert!(!right && said.contains("there is something below kvnode/ in this etcd already (the stores "), "{said}");
+    assert!(
+        !right && said.contains("there is something below kvnode/ in this etcd already (the stores "),
+        "{said}"
+    );
     assert!(said.contains("global:kv") && said.contains("by --force"), "{said}");
     let (right, said) = at_etcd(&cluster, &["restore", &path("four"), "--force"]);
-    assert!(!right && said.contains(&format!("a kvnode serves the store global:kv ({})", at_host("b"))), "{said}");
+    assert!(
+        !right && said.contains(&format!("a kvnode serves the store global:kv ({})", at_host("b"))),
+        "{said}"
+    );
     beam.check("GenServer.call(served, :count)", "4910");
     end(node);
     let (right, said) = at_etcd(&cluster, &["restore", &path("one"), "--force"]);
@@ -155,7 +165,9 @@ fn a_restore_that_is_killed_is_no_store_for_any_kvnode_and_is_run_again() {
     let node = KvNode::start(&epmd, "a", &format!("--data-dir {} --sync never", path("data")));
     beam.ping(node.name());
     beam.run(&format!("store = {{KeyValueStore, :\"{}\"}}", node.name()));
-    beam.run("for n <- 1..60, do: :ok = GenServer.call(store, {:put_many, for(m <- 1..1000, do: {{n, m}, m})})");
+    beam.run(
+        "for n <- 1..60, do: :ok = GenServer.call(store, {:put_many, for(m <- 1..1000, do: {{n, m}, m})})",
+    );
     end(node);
     let (right, said) = kvnode(&["backup", "--data-dir", &path("data"), &path("file")]);
     assert!(right, "{said}");
@@ -165,7 +177,9 @@ fn a_restore_that_is_killed_is_no_store_for_any_kvnode_and_is_run_again() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("some of it is there", || !cluster.ctl(&["get", "--prefix", "--limit=1", "kvnode/global:a/e/"]).is_empty());
+    wait_until("some of it is there", || {
+        !cluster.ctl(&["get", "--prefix", "--limit=1", "kvnode/global:a/e/"]).is_empty()
+    });
     let (right, said) = at_etcd(&cluster, &["restore", &path("file"), "--force"]);
     assert!(!right && said.contains("a restore of the stores below kvnode/ goes on"), "{said}");
     let (right, said) = at_etcd(&cluster, &["backup", &path("other")]);
@@ -174,14 +188,19 @@ fn a_restore_that_is_killed_is_no_store_for_any_kvnode_and_is_run_again() {
     restoring.wait().unwrap();
     assert_ne!(cluster.ctl(&["get", "kvnode/=restoring"]), "", "it was killed before its end");
     let node = KvNode::start(&epmd, "b", &format!("{} --global a --local b", in_etcd(&cluster)));
-    node.wait_for_log(&["the store waits for etcd", "a restore of the stores below kvnode goes on, or was interrupted"]);
+    node.wait_for_log(&[
+        "the store waits for etcd",
+        "a restore of the stores below kvnode goes on, or was interrupted",
+    ]);
     // Its sign of life ends by itself. The leader dies while the next one writes.
     wait_until("the lease has ended", || cluster.ctl(&["get", "kvnode/=restorer"]).is_empty());
     let leader = cluster.leader();
+    let endpoints = cluster.endpoints().join(",");
     std::thread::scope(|scope| {
-        let endpoints = cluster.endpoints().join(",");
         let again = scope.spawn(|| kvnode(&["restore", &path("file"), "--etcd", &endpoints]));
-        wait_until("it writes", || !cluster.ctl(&["get", "--prefix", "--limit=1", "kvnode/=restorer"]).is_empty());
+        wait_until("it writes", || {
+            !cluster.ctl(&["get", "--prefix", "--limit=1", "kvnode/=restorer"]).is_empty()
+        });
         cluster.kill(leader);
         let (right, said) = again.join().unwrap();
         assert!(right && said.contains("global:a: 60000 entries, "), "{said}");

@@ -39,10 +39,7 @@ fn check(beam: &BeamNode, node: &KvNode) {
     beam.run(&format!("into = {{:{local}, :\"{}\"}}", node.name()));
     beam.check("GenServer.call(into, :count)", "3308");
     beam.check("for({k, v} <- terms, do: GenServer.call(into, {:get, k}) === v) |> Enum.uniq()", "[true]");
-    beam.check(
-        "for(n <- 1..3000, do: GenServer.call(into, {:get, {:n, n}}) == n) |> Enum.uniq()",
-        "[true]",
-    );
+    beam.check("for(n <- 1..3000, do: GenServer.call(into, {:get, {:n, n}}) == n) |> Enum.uniq()", "[true]");
     beam.check(
         "for(n <- 1..300, {:ok, left} = GenServer.call(into, {:ttl, {:ends, n}}), do: left in 3_000_000..3_600_000) |> Enum.uniq()",
         "[true]",
@@ -62,7 +59,18 @@ fn a_store_comes_from_a_node_whatever_keeps_it_there() {
     assert_eq!(person.gets(&args), "3308 entries\n");
     check(&beam, &into);
     // Again, by its other name, and out of etcd into another one.
-    let json = ["import", "--from", source.name(), "--from-store", "global:shop", "--node", "b", "--to", "local:b", "--json"];
+    let json = [
+        "import",
+        "--from",
+        source.name(),
+        "--from-store",
+        "global:shop",
+        "--node",
+        "b",
+        "--to",
+        "local:b",
+        "--json",
+    ];
     assert_eq!(person.gets(&json), "{\"entries\":3308,\"ended\":0}\n");
     let third = KvNode::start(&epmd, "c", "--local c");
     assert_eq!(
@@ -113,7 +121,10 @@ fn a_store_that_is_written_to_meanwhile_is_told_and_one_whose_keys_end_is_not() 
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(said.contains("interrupted; ") && said.contains(" entries of a are in the store: run it again"), "{said}");
+    assert!(
+        said.contains("interrupted; ") && said.contains(" entries of a are in the store: run it again"),
+        "{said}"
+    );
     assert_eq!(person.gets(&args), "100001 entries\n");
 }
 
@@ -124,14 +135,18 @@ fn a_store_comes_from_a_folder_and_from_a_backup_and_what_is_too_large_is_named(
     let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let source =
-        KvNode::start(&epmd, "a", &format!("--data-dir {} --store global:shop,local:a --local other", path("data")));
+    let source = KvNode::start(
+        &epmd,
+        "a",
+        &format!("--data-dir {} --store global:shop,local:a --local other", path("data")),
+    );
     fill(&beam, &source);
     let (data, file) = (path("data"), path("file"));
     let into = serve(&epmd, &cluster, "b");
     let args = |from: &'static str, store: &'static str| {
         let from = if from == "data" { data.clone() } else { file.clone() };
-        ["import", "--from", &from, "--from-store", store, "--node", "b", "--to", "local:b"].map(str::to_owned)
+        ["import", "--from", &from, "--from-store", store, "--node", "b", "--to", "local:b"]
+            .map(str::to_owned)
     };
     let types = |args: &[String]| person.types(&args.iter().map(String::as_str).collect::<Vec<_>>());
     let said = types(&args("data", "local:a"));
@@ -141,8 +156,17 @@ fn a_store_comes_from_a_folder_and_from_a_backup_and_what_is_too_large_is_named(
     let said = types(&args("data", "local:a"));
     assert_eq!((said.code, said.text().as_str()), (0, "3308 entries\n"), "{said:?}");
     check(&beam, &into);
-    let said = types(&args("data", "local:a")[..3].iter().cloned().chain(["--node".into(), "b".into(), "--to".into(), "local:b".into()]).collect::<Vec<_>>());
-    assert!(said.code == 2 && said.stderr.contains("there are 2 stores in it; --from-store says which"), "{said:?}");
+    let said = types(
+        &args("data", "local:a")[..3]
+            .iter()
+            .cloned()
+            .chain(["--node".into(), "b".into(), "--to".into(), "local:b".into()])
+            .collect::<Vec<_>>(),
+    );
+    assert!(
+        said.code == 2 && said.stderr.contains("there are 2 stores in it; --from-store says which"),
+        "{said:?}"
+    );
     assert!(said.stderr.contains("global:shop,local:a; local:other"), "{said:?}");
     beam.check("GenServer.call(into, :clear)", ":ok");
     let (right, said) = kvnode(&["backup", "--data-dir", &path("data"), &path("file")]);
@@ -155,7 +179,10 @@ fn a_store_comes_from_a_folder_and_from_a_backup_and_what_is_too_large_is_named(
     assert!(right, "{said}");
     let of = |file: &str, at: usize| stores(Path::new(&path(file))).swap_remove(at).2;
     let (before, after) = (of("file", 0), of("again", 0));
-    assert!(before.keys().eq(after.keys()) && before.values().zip(after.values()).all(|(one, other)| one.0 == other.0));
+    assert!(
+        before.keys().eq(after.keys())
+            && before.values().zip(after.values()).all(|(one, other)| one.0 == other.0)
+    );
     // Larger than etcd takes, among others that it takes.
     let large = KvNode::start(&epmd, "l", &format!("--data-dir {} --local l", path("large")));
     beam.ping(large.name());
@@ -164,8 +191,46 @@ fn a_store_comes_from_a_folder_and_from_a_backup_and_what_is_too_large_is_named(
     beam.run("for n <- 1..1000, do: :ok = GenServer.call(large, {:put, {:small, n}, n})");
     end(large);
     let said = person.types(&["import", "--from", &path("large"), "--node", "b", "--to", "local:b"]);
-    assert!(said.code == 5 && said.stderr.contains("3 entries were not put, as the store takes 15"), "{said:?}");
+    assert!(
+        said.code == 5 && said.stderr.contains("3 entries were not put, as the store takes 15"),
+        "{said:?}"
+    );
     assert!(said.stderr.contains("; 1000 were put. Not put:\n  {:large, "), "{said:?}");
     beam.check("GenServer.call(into, :count)", "4308");
-    beam.check("for(n <- 1..1000, do: GenServer.call(into, {:get, {:small, n}}) == n) |> Enum.uniq()", "[true]");
+    beam.check(
+        "for(n <- 1..1000, do: GenServer.call(into, {:get, {:small, n}}) == n) |> Enum.uniq()",
+        "[true]",
+    );
+}
+
+#[test]
+fn a_scan_shows_the_time_that_keys_have_left() {
+    let (epmd, cluster) = (Epmd::start(), EtcdCluster::start(1));
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let etcd = serve(&epmd, &cluster, "b");
+    let (memory, disk) = (KvNode::start(&epmd, "m", "--local m"), tempfile::tempdir().unwrap());
+    let disk = KvNode::start(&epmd, "d", &format!("--local d --data-dir {}", disk.path().display()));
+    for (local, node) in [("b", &etcd), ("m", &memory), ("d", &disk)] {
+        beam.ping(node.name());
+        beam.run(&format!(
+            "ask = fn request -> GenServer.call({{:{local}, :\"{}\"}}, request) end",
+            node.name()
+        ));
+        beam.run(":ok = ask.({:put, :ends, 1, ttl: 60_000}); :ok = ask.({:put, :stays, 2})");
+        beam.check(
+            "{entries, :done} = ask.({:scan, ttl: true}); [{:ends, 1, left}, {:stays, 2, :infinity}] = Enum.sort(entries); \
+             left in 1..60_000",
+            "true",
+        );
+        beam.check(
+            "{keys, :done} = ask.({:scan, ttl: true, keys: true}); [{:ends, left}, {:stays, :infinity}] = Enum.sort(keys); \
+             left in 1..60_000",
+            "true",
+        );
+        beam.check("{entries, :done} = ask.({:scan, ttl: false}); Enum.sort(entries)", "[ends: 1, stays: 2]");
+        beam.check(
+            "try do ask.({:scan, ttl: 1}) catch :exit, {{:bad_call, _}, _} -> :bad_call end",
+            ":bad_call",
+        );
+    }
 }

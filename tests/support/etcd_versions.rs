@@ -45,14 +45,20 @@ pub fn others() -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     let cache = std::env::var_os("KVNODE_OTP_CACHE").unwrap_or_else(|| "/var/cache/kvnode-otp".into());
     let folders = std::fs::read_dir(cache).into_iter().flatten().flatten().map(|entry| entry.path());
-    for root in folders.filter(|root| rustix::process::geteuid().is_root() && root.join("usr/bin/etcd").is_file()) {
+    for root in
+        folders.filter(|root| rustix::process::geteuid().is_root() && root.join("usr/bin/etcd").is_file())
+    {
         found.push((version(Some(&root)), root));
     }
     found.sort();
-    let known: Vec<String> = found.iter().map(|(version, _)| version.clone()).chain([version(None)]).collect();
+    let known: Vec<String> =
+        found.iter().map(|(version, _)| version.clone()).chain([version(None)]).collect();
     let required = std::env::var("KVNODE_REQUIRE_ETCD").unwrap_or_default();
     for wanted in required.split(',').map(str::trim).filter(|wanted| !wanted.is_empty()) {
-        assert!(known.iter().any(|known| known == wanted), "KVNODE_REQUIRE_ETCD asks for {wanted}; there is {known:?}");
+        assert!(
+            known.iter().any(|known| known == wanted),
+            "KVNODE_REQUIRE_ETCD asks for {wanted}; there is {known:?}"
+        );
     }
     found
 }
@@ -74,11 +80,14 @@ pub fn run_on_others(tests: &[&str], least: usize) {
     for (version, root) in others() {
         eprintln!("--- on etcd {version}");
         let program = std::env::current_exe().expect("it runs");
-        let output = Command::new(program).args(tests).args(["--test-threads", "2"]).env(ROOT, &root).output();
+        let output =
+            Command::new(program).args(tests).args(["--test-threads", "2"]).env(ROOT, &root).output();
         let output = output.expect("it can be started again");
-        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        let said =
+            [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
         assert!(output.status.success(), "on etcd {version}:\n{said}");
-        let passed = said.lines().filter(|line| line.starts_with("test ") && line.ends_with(" ... ok")).count();
+        let passed =
+            said.lines().filter(|line| line.starts_with("test ") && line.ends_with(" ... ok")).count();
         assert!(passed >= least, "on etcd {version} {passed} tests ran:\n{said}");
     }
 }

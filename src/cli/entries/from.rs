@@ -61,9 +61,13 @@ pub(super) fn import(from: &str, store: Option<&str>, to: &ToArgs, ask: &AskArgs
         let all = async {
             match source {
                 #[cfg(feature = "disk")]
-                Source::Folder(path) => kept::all(path, kept::Kept::Folder, name.as_ref(), &puts, &seen).await,
+                Source::Folder(path) => {
+                    kept::all(path, kept::Kept::Folder, name.as_ref(), &puts, &seen).await
+                }
                 #[cfg(feature = "disk")]
-                Source::Backup(path) => kept::all(path, kept::Kept::Backup, name.as_ref(), &puts, &seen).await,
+                Source::Backup(path) => {
+                    kept::all(path, kept::Kept::Backup, name.as_ref(), &puts, &seen).await
+                }
                 Source::Other(_) => Ok(()),
                 Source::Node => from_node(from, name.as_ref(), into, ask, &puts, &seen).await,
             }
@@ -78,7 +82,9 @@ pub(super) fn import(from: &str, store: Option<&str>, to: &ToArgs, ask: &AskArgs
     })?;
     match ask.form() {
         Form::Json => print(&format!("{{\"entries\":{count},\"ended\":{}}}\n", seen.ended))?,
-        _ if seen.ended > 0 => print(&format!("{}, {} whose time was over left out\n", counted(count), seen.ended))?,
+        _ if seen.ended > 0 => {
+            print(&format!("{}, {} whose time was over left out\n", counted(count), seen.ended))?
+        }
         _ => print(&format!("{}\n", counted(count)))?,
     }
     if seen.writes > 0 {
@@ -135,7 +141,11 @@ impl Standing {
         let status = store.call(OwnedTerm::atom("status").view()).await?;
         let number = |key: &str| in_map(status.view(), key).and_then(TermView::as_unsigned);
         let read = || {
-            Some(Self { incarnation: number("incarnation")?, seq: number("seq")?, expired: number("expired")? })
+            Some(Self {
+                incarnation: number("incarnation")?,
+                seq: number("seq")?,
+                expired: number("expired")?,
+            })
         };
         read().ok_or_else(|| CliError::Failed(format!("it answers :status by {}", text(status.view()))))
     }
@@ -159,14 +169,18 @@ async fn from_node(
     let node = Arc::clone(&into.session.node);
     let connected = within(ask.time(), node.connect_to(&at.to_string())).await;
     let connected = connected
-        .ok_or_else(|| CliError::cannot_run(format!("--from {at}: it was not reached within {} s", ask.timeout)))?
+        .ok_or_else(|| {
+            CliError::cannot_run(format!("--from {at}: it was not reached within {} s", ask.timeout))
+        })?
         .map_err(|error| CliError::cannot_run(format!("--from {error}; kvnode doctor {at} says more")))?;
     let session = Session { node, connected, time: into.session.time };
     let usual = server_name::server(DEFAULT_TO).map_err(CliError::usage)?;
     let name = name.unwrap_or(&usual);
     let store = Store::find(&session, name, ask).await?;
     if store.at() == into.at() {
-        return Err(CliError::usage(format!("--from {from}: it is the store that is asked; --node or --to says another")));
+        return Err(CliError::usage(format!(
+            "--from {from}: it is the store that is asked; --node or --to says another"
+        )));
     }
     let before = Standing::of(&store).await?;
     let mut cursor: Option<OwnedTerm> = None;
@@ -187,7 +201,8 @@ async fn from_node(
         let mut batch = Batch::default();
         for entry in entries {
             let Some([key, value, left]) = entry.as_tuple::<3>() else { return Err(not_shown(entry, from)) };
-            let pair = OwnedTerm::write(|w| _ = w.tuple(2).term(key).term(value)).map_err(CliError::cannot_run)?;
+            let pair =
+                OwnedTerm::write(|w| _ = w.tuple(2).term(key).term(value)).map_err(CliError::cannot_run)?;
             if batch.is_full_for(pair.view().bytes().len()) {
                 put(puts, std::mem::take(&mut batch)).await?;
             }
@@ -260,7 +275,9 @@ mod kept {
     impl Opened {
         fn open(path: &Path, kept: Kept) -> Result<Self, CliError> {
             Ok(match kept {
-                Kept::Folder => Self::Folder(Box::new(ReadOnlyDisk::open(path).map_err(CliError::cannot_run)?)),
+                Kept::Folder => {
+                    Self::Folder(Box::new(ReadOnlyDisk::open(path).map_err(CliError::cannot_run)?))
+                }
                 Kept::Backup => Self::Backup(path.into()),
             })
         }
@@ -276,7 +293,10 @@ mod kept {
             }
         }
 
-        fn visit(&self, show: &mut dyn FnMut(Part<'_>) -> Result<(), BackupError>) -> Result<(), BackupError> {
+        fn visit(
+            &self,
+            show: &mut dyn FnMut(Part<'_>) -> Result<(), BackupError>,
+        ) -> Result<(), BackupError> {
             match self {
                 Self::Folder(disk) => disk.visit(show, &mut |_, _| true),
                 Self::Backup(path) => read_backup(path, show, &mut |_, _| true).map(drop),
@@ -319,7 +339,10 @@ mod kept {
             (Some(name), _) => {
                 let found = stores.iter().position(|names| names.iter().any(|known| known == name));
                 found.ok_or_else(|| {
-                    CliError::cannot_run(format!("--from {path}: no store there has the name {name}; it has {}", all()))
+                    CliError::cannot_run(format!(
+                        "--from {path}: no store there has the name {name}; it has {}",
+                        all()
+                    ))
                 })
             }
             (None, []) => Err(CliError::cannot_run(format!("--from {path}: there is no store in it"))),

@@ -19,7 +19,8 @@ const AT_ONCE: usize = 1_000;
 
 /// A key of a store, for people.
 pub(super) fn key_text(key: &[u8]) -> String {
-    TermView::parse(key).map_or_else(|_| key.escape_ascii().to_string(), |key| inspect(key, InspectLimits::LOG))
+    TermView::parse(key)
+        .map_or_else(|_| key.escape_ascii().to_string(), |key| inspect(key, InspectLimits::LOG))
 }
 
 /// `1 entry`, `2 entries`

@@ -201,7 +201,9 @@ impl Answer {
             return Self::Other;
         };
         match most.as_unsigned() {
-            Some(most) if word.is_atom("too_many") => Self::TooMany(usize::try_from(most).unwrap_or(usize::MAX)),
+            Some(most) if word.is_atom("too_many") => {
+                Self::TooMany(usize::try_from(most).unwrap_or(usize::MAX))
+            }
             Some(most) if word.is_atom("too_large") => Self::TooLarge(most),
             _ => Self::Other,
         }

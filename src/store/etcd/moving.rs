@@ -15,12 +15,10 @@
 use std::fmt;
 use std::mem;
 
-use super::batch::{BATCH_BYTES, Bounds, OPERATIONS_MAX, OPERATION_BYTES, delete};
+use super::batch::{BATCH_BYTES, Bounds, OPERATION_BYTES, OPERATIONS_MAX, delete};
 use super::layout::{self, Layout, PLACES_MAX, claim_key, escaped, name_key, restorer_key};
 use crate::etcd::Error;
-use crate::etcd::message::{
-    Bytes, Compare, CompareResult, Compared, Op, PutRequest, RequestOp, TxnRequest,
-};
+use crate::etcd::message::{Bytes, Compare, CompareResult, Compared, Op, PutRequest, RequestOp, TxnRequest};
 use crate::store::Value;
 use crate::store::disk::{BackupError, StoreCount};
 
@@ -38,7 +36,7 @@ pub struct EtcdRestore<'a> {
     /// What is kept of the notes of a store, each a name and what it says.
     ///
     /// # Errors
-    /// One of them cannot be read: why.
+    /// They cannot be read, or say that the store is none to be restored: why.
     pub notes: &'a dyn Fn(Vec<Note>) -> Result<Vec<Note>, String>,
 }
 
@@ -292,11 +290,9 @@ impl Transactions {
     /// where there is nothing.
     pub fn claim(&self, lease: i64, claim: Option<i64>) -> TxnRequest {
         let as_found = match claim {
-            Some(revision) => Compare::new(
-                claim_key(&self.prefix),
-                CompareResult::Equal,
-                Compared::ModRevision(revision),
-            ),
+            Some(revision) => {
+                Compare::new(claim_key(&self.prefix), CompareResult::Equal, Compared::ModRevision(revision))
+            }
             // Of all keys of the range: there are none.
             None => {
                 let (key, range_end) = layout::below(&self.prefix);
@@ -421,8 +417,9 @@ mod tests {
     fn transactions_are_full_by_operations_and_by_bytes_and_leave_nothing_out() {
         let mut plan = plan(3 << 19);
         let (small, large) = (vec![7; 10], vec![7; 300_000]);
-        let entries: Vec<(Vec<u8>, &[u8])> =
-            (0..1000_u32).map(|n| (n.to_be_bytes().to_vec(), if n % 100 == 0 { &large[..] } else { &small })).collect();
+        let entries: Vec<(Vec<u8>, &[u8])> = (0..1000_u32)
+            .map(|n| (n.to_be_bytes().to_vec(), if n % 100 == 0 { &large[..] } else { &small[..] }))
+            .collect();
         entries.iter().for_each(|(key, bytes)| plan.entry(key, &value(bytes)));
         assert_eq!(plan.close(), Ok(()));
         let store = &plan.stores[0];
@@ -445,7 +442,10 @@ mod tests {
             }
         }
         assert_eq!(keys.len(), 1000 + 2 + 1);
-        assert_eq!(&keys[..3], ["p/=names/global:kv", "p/=names/global:b", "p/global:kv/n/n"].map(Bytes::from));
+        assert_eq!(
+            &keys[..3],
+            ["p/=names/global:kv", "p/=names/global:b", "p/global:kv/n/n"].map(Bytes::from)
+        );
         let wanted: Vec<Bytes> = entries.iter().map(|(key, _)| store.layout.entry(key)).collect();
         assert_eq!(keys[3..], wanted);
     }
@@ -461,7 +461,10 @@ mod tests {
         }
         let Err(EtcdBackupError::TooLarge { first, count, bytes_max }) = plan.close() else { panic!() };
         assert_eq!((first.len(), count, bytes_max), (TOLD_MAX, 12, most as u64));
-        assert_eq!(first[9], TooLarge { store: "global:kv, global:b".into(), key: vec![9], bytes: most as u64 + 1 });
+        assert_eq!(
+            first[9],
+            TooLarge { store: "global:kv, global:b".into(), key: vec![9], bytes: most as u64 + 1 }
+        );
         assert!(matches!(plan.begin(vec!["global:b".into()]), Err(EtcdBackupError::Unreadable { .. })));
         assert!(matches!(plan.begin(Vec::new()), Err(EtcdBackupError::Unreadable { .. })));
     }
@@ -478,8 +481,11 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        let deletes = |key: &str| ranges.iter().any(|(from, to)| from <= key && Bytes::from(key.to_owned()) < *to);
-        for key in ["p/", "p/%3d/e/k", "p/=names/global:kv", "p/=restoring2", "p/=restorer/", "p/global:kv/h", "p/~"] {
+        let deletes =
+            |key: &str| ranges.iter().any(|(from, to)| from <= key && Bytes::from(key.to_owned()) < *to);
+        for key in
+            ["p/", "p/%3d/e/k", "p/=names/global:kv", "p/=restoring2", "p/=restorer/", "p/global:kv/h", "p/~"]
+        {
             assert!(deletes(key), "{key}");
         }
         for key in ["p", "p0", "o", "p/=restoring", "p/=restorer"] {
@@ -489,7 +495,8 @@ mod tests {
 
     #[test]
     fn the_first_name_of_a_store_is_that_of_its_id() {
-        let names = [("global:a", "global:b"), ("global:b", "global:b"), ("x", "x"), ("global:c", "global:b")];
+        let names =
+            [("global:a", "global:b"), ("global:b", "global:b"), ("x", "x"), ("global:c", "global:b")];
         let found = by_ids(names.map(|(name, id)| (name.to_owned(), id.to_owned())).to_vec());
         assert_eq!(found[0].1, ["global:b", "global:a", "global:c"]);
         assert_eq!(found[1], ("x".to_owned(), vec!["x".to_owned()]));

@@ -188,7 +188,12 @@ pub(in crate::store::etcd) fn restore(
     // Its key is gone already.
     let _ = block_on(claimed.lease.revoke());
     progress(1, 1);
-    Ok(plan.stores.into_iter().zip(found).map(|(store, found)| StoreCount { names: store.names, ..found }).collect())
+    Ok(plan
+        .stores
+        .into_iter()
+        .zip(found)
+        .map(|(store, found)| StoreCount { names: store.names, ..found })
+        .collect())
 }
 
 /// The store of a backup that is read the second time.
@@ -231,10 +236,8 @@ fn read_plan(
     plan.close()?;
     for store in &mut plan.stores {
         let notes = std::mem::take(&mut store.notes);
-        store.notes = (restore.notes)(notes).map_err(|what| EtcdBackupError::Unreadable {
-            store: store.names.join(", "),
-            what: format!("what the backup has of its role and its slaves cannot be read: {what}"),
-        })?;
+        store.notes = (restore.notes)(notes)
+            .map_err(|what| EtcdBackupError::Unreadable { store: store.names.join(", "), what })?;
     }
     Ok((plan, found))
 }
@@ -259,8 +262,9 @@ impl Claimed {
             None => may_be_emptied(etcd, prefix, force)?,
         }
         let mut token = [0; 16];
-        getrandom::fill(&mut token)
-            .map_err(|error| Error::Unavailable { reason: format!("no random number is to be had: {error}") })?;
+        getrandom::fill(&mut token).map_err(|error| Error::Unavailable {
+            reason: format!("no random number is to be had: {error}"),
+        })?;
         let token: Bytes = token.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
         let lease = block_on(etcd.lease(LEASE))?;
         let transactions = Transactions::new(prefix, token.clone());

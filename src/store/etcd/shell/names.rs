@@ -10,7 +10,11 @@ use crate::store::etcd::layout::{claim_key, escaped, name_key};
 const NAMES_MAX: usize = 100;
 
 /// The id of the store that has one of these names, and has all of them then.
-pub(in crate::store::etcd) fn id_of(etcd: &Etcd, prefix: &str, names: &[String]) -> Result<String, OpenError> {
+pub(in crate::store::etcd) fn id_of(
+    etcd: &Etcd,
+    prefix: &str,
+    names: &[String],
+) -> Result<String, OpenError> {
     let refused = |reason: String| OpenError::Etcd { reason };
     let Some(first) = names.first().filter(|_| names.len() <= NAMES_MAX) else {
         return Err(refused(format!("a store has between one name and {NAMES_MAX}")));

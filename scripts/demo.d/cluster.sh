@@ -74,7 +74,7 @@ told=0
 answered() {
   told=$((told + 1))
   for _ in $(seq 800); do
-    [ "$(grep -c '^.*    told$' "$tmp/app.out")" -ge $told ] && return
+    [ "$(wc -l <"$tmp/told")" -ge $told ] && return
     kill -0 "$app" 2>/dev/null || fail "the callers have ended"
     sleep 0.05
   done
@@ -91,12 +91,12 @@ for name in kv1 kv2; do
 done
 
 mkfifo "$tmp/lines"
-: >"$tmp/app.out"
+: >"$tmp/told"
 DEMO_TTY=
 if [ -t 1 ]; then DEMO_TTY=yes; fi
-export DEMO_TTY
+export DEMO_TTY DEMO_TOLD=$tmp/told
 printf '$ iex --sname app --cookie secret    six processes: put, get, put, get …; two: get, get …\n'
-elixir --sname app --cookie secret scripts/demo.d/cluster.exs <"$tmp/lines" > >(tee "$tmp/app.out" | grep --line-buffered -v '    told$') 2>&1 &
+elixir --sname app --cookie secret scripts/demo.d/cluster.exs <"$tmp/lines" 2>&1 &
 app=$!
 pids+=($!)
 exec 8>"$tmp/lines"

@@ -90,7 +90,7 @@ mod in_etcd {
     use crate::store::{EtcdBackupError, TooLarge};
 
     pub(super) fn backup(etcd: &EtcdArgs, file: &Path) -> Result<(), CliError> {
-        let config = etcd.config()?;
+        let config = etcd.etcd()?;
         let backup = with_bar(|progress| moving::backup(&config, file, progress));
         let (stores, revision) = backup.map_err(|error| failed(&config.endpoints, &error))?;
         print(&format!(
@@ -101,7 +101,7 @@ mod in_etcd {
     }
 
     pub(super) fn restore(etcd: &EtcdArgs, file: &Path, force: bool) -> Result<(), CliError> {
-        let config = etcd.config()?;
+        let config = etcd.etcd()?;
         let restored = with_bar(|progress| moving::restore(&config, file, force, progress));
         let stores = restored.map_err(|error| match error {
             MoveError::Backup(EtcdBackupError::Etcd(_)) => failed(&config.endpoints, &error).with_hint(

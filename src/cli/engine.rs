@@ -44,7 +44,7 @@ pub(super) struct EngineArgs {
     etcd: EtcdArgs,
 }
 
-/// Which etcd.
+/// Which etcd, and how it is spoken to.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub(super) struct EtcdArgs {
@@ -104,14 +104,14 @@ impl EngineArgs {
     /// The etcd that is named.
     ///
     /// # Errors
-    /// As [`EtcdArgs::config`].
+    /// As of [`EtcdArgs::etcd`].
     pub(super) fn etcd(&self) -> Result<EtcdConfig, CliError> {
-        self.etcd.config()
+        self.etcd.etcd()
     }
 }
 
 impl EtcdArgs {
-    /// Whether one is named.
+    /// Whether members are named.
     pub(super) fn is_given(&self) -> bool {
         !self.etcd.is_empty()
     }
@@ -120,7 +120,7 @@ impl EtcdArgs {
     ///
     /// # Errors
     /// Something is missing, or the file of the password cannot be used.
-    pub(super) fn config(&self) -> Result<EtcdConfig, CliError> {
+    pub(super) fn etcd(&self) -> Result<EtcdConfig, CliError> {
         let no_ca = self.etcd.iter().find(|url| url.starts_with("https://") && self.etcd_ca.is_none());
         if let Some(url) = no_ca {
             return Err(CliError::usage(format!(

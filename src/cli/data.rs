@@ -30,7 +30,7 @@ pub(super) struct CheckArgs {
 #[derive(Args)]
 pub(super) struct BackupArgs {
     /// The folder
-    #[arg(long, value_name = "DIR", required_unless_present = "etcd", conflicts_with = "etcd")]
+    #[arg(long, value_name = "DIR", conflicts_with = "etcd")]
     data_dir: Option<PathBuf>,
     /// The file, which must not be there
     #[arg(value_name = "FILE")]
@@ -48,7 +48,7 @@ pub(super) struct RestoreArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The folder, which must be empty (but for lost+found) or not there
-    #[arg(long, value_name = "DIR", required_unless_present = "etcd", conflicts_with = "etcd")]
+    #[arg(long, value_name = "DIR", conflicts_with = "etcd")]
     data_dir: Option<PathBuf>,
     /// Delete first what the etcd has below the prefix. A store that a kvnode serves is not deleted
     #[arg(long, requires = "etcd", help_heading = "etcd")]
@@ -64,17 +64,30 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
-    let Some(data_dir) = &args.data_dir else { return in_etcd::backup(&args.etcd, &args.file) };
+    if args.etcd.is_given() {
+        return in_etcd::backup(&args.etcd, &args.file);
+    }
+    let data_dir = folder(args.data_dir.as_deref())?;
     let disk = open(data_dir)?;
     let stores = with_bar(|progress| disk.backup(&args.file, progress)).map_err(CliError::cannot_run)?;
     print(&format!("{}{}written to {}\n", told(&stores), told_end(disk.torn_end()), args.file.display()))
 }
 
 pub(super) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
-    let Some(data_dir) = &args.data_dir else { return in_etcd::restore(&args.etcd, &args.file, args.force) };
+    if args.etcd.is_given() {
+        return in_etcd::restore(&args.etcd, &args.file, args.force);
+    }
+    let data_dir = folder(args.data_dir.as_deref())?;
     let restored = with_bar(|progress| Disk::restore(&args.file, data_dir, progress));
     let stores = restored.map_err(CliError::cannot_run)?;
     print(&format!("{}restored into {}\n", told(&stores), data_dir.display()))
+}
+
+/// The folder that is named.
+fn folder(data_dir: Option<&Path>) -> Result<&Path, CliError> {
+    data_dir.ok_or_else(|| {
+        CliError::usage("where the stores are is missing: give a folder by --data-dir, or an etcd by --etcd, as in --etcd http://a:2379")
+    })
 }
 
 /// The same of an etcd.
@@ -103,12 +116,7 @@ mod in_etcd {
     pub(super) fn restore(etcd: &EtcdArgs, file: &Path, force: bool) -> Result<(), CliError> {
         let config = etcd.etcd()?;
         let restored = with_bar(|progress| moving::restore(&config, file, force, progress));
-        let stores = restored.map_err(|error| match error {
-            MoveError::Backup(EtcdBackupError::Etcd(_)) => failed(&config.endpoints, &error).with_hint(
-                "where the restore had begun no kvnode opens what is there: mend that, and run the restore again",
-            ),
-            error => failed(&config.endpoints, &error),
-        })?;
+        let stores = restored.map_err(|error| failed(&config.endpoints, &error))?;
         print(&format!("{}restored into etcd, below {}/\n", told(&stores), config.prefix))
     }
 
@@ -123,7 +131,7 @@ mod in_etcd {
                 let more = if more == 0 { String::new() } else { format!("\n  and {more} more") };
                 CliError::cannot_run(format!("{error}:{}{more}", keys.collect::<String>()))
             }
-            MoveError::Backup(EtcdBackupError::Etcd(error)) => {
+            MoveError::Backup(error @ (EtcdBackupError::Etcd(_) | EtcdBackupError::Interrupted(_))) => {
                 CliError::cannot_run(format!("etcd at {}: {error}", endpoints.join(", ")))
             }
             error => CliError::cannot_run(error),

@@ -68,6 +68,8 @@ pub enum EtcdBackupError {
     File(BackupError),
     /// etcd: away, out of space, or not to be used so.
     Etcd(Error),
+    /// The same, of a restore that has begun.
+    Interrupted(Error),
     /// The revision that was being read is compacted: it took longer than etcd remembers.
     Compacted,
     /// There is no store below the prefix.
@@ -146,6 +148,10 @@ impl fmt::Display for EtcdBackupError {
         match self {
             Self::File(error) => error.fmt(f),
             Self::Etcd(error) => error.fmt(f),
+            Self::Interrupted(error) => write!(
+                f,
+                "{error}. The restore has not come to its end, and no kvnode opens what is there: run it again"
+            ),
             Self::Compacted => f.write_str(
                 "etcd has compacted the revision that was being read, as the backup took longer than its history is kept: try again \
                  at a quieter time, or keep more of it",

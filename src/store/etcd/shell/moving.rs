@@ -138,8 +138,30 @@ pub(in crate::store::etcd) fn restore(
     let (plan, found) =
         read_plan(etcd, prefix, file, restore, &mut |done, all| progress(done, all.saturating_mul(3)))?;
     let claimed = Claimed::claim(etcd, prefix, restore.force)?;
-    let mut transactions = claimed.transactions;
-    let (mut at, mut refused, mut done, all) = (0, None, 0_u64, summed(&found));
+    let transactions = claimed.transactions;
+    let restored =
+        fill(etcd, prefix, file, (&plan, &found), transactions, &mut |done, all| progress(done, all));
+    restored.map_err(|error| match error {
+        EtcdBackupError::Etcd(error) => EtcdBackupError::Interrupted(error),
+        error => error,
+    })?;
+    // Its key is gone already.
+    let _ = block_on(claimed.lease.revoke());
+    progress(1, 1);
+    let stores = plan.stores.into_iter().zip(found);
+    Ok(stores.map(|(store, found)| StoreCount { names: store.names, ..found }).collect())
+}
+
+/// Writes all of a backup below a prefix that is claimed, and gives the claim back.
+fn fill(
+    etcd: &Etcd,
+    prefix: &str,
+    file: &Path,
+    (plan, found): (&Plan, &[StoreCount]),
+    mut transactions: Transactions,
+    progress: Progress<'_>,
+) -> Result<()> {
+    let (mut at, mut refused, mut done, all) = (0, None, 0_u64, summed(found));
     let send = |request: Option<TxnRequest>| match request {
         Some(request) => sent(etcd, prefix, &request),
         None => Ok(()),
@@ -148,14 +170,14 @@ pub(in crate::store::etcd) fn restore(
         match part {
             Part::Store(..) => {
                 at += 1;
-                let store = planned(&plan, at, file)?;
+                let store = planned(plan, at, file)?;
                 transactions.names(store).into_iter().try_for_each(|request| send(Some(request)))?;
                 store.notes.iter().try_for_each(|note| send(transactions.note(store, note)))
             }
             // Those that are kept are written already.
             Part::Note(..) => Ok(()),
             Part::Entry(key, value) => {
-                let store = planned(&plan, at, file)?;
+                let store = planned(plan, at, file)?;
                 send(transactions.entry(store, key, value))?;
                 done += 1;
                 if done % TELL_EVERY == 0 && !progress(all + done * 2, all.saturating_mul(3)) {
@@ -178,22 +200,13 @@ pub(in crate::store::etcd) fn restore(
     if let Some(error) = refused.take() {
         return Err(error);
     }
-    if again? != found {
+    if again? != *found {
         return Err(changed(file));
     }
     send(transactions.rest())?;
     let counts = plan.stores.iter().map(|store| count(etcd, &store.layout, 0)).collect::<Result<Vec<_>>>()?;
     compare(&plan.stores, &counts)?;
-    end(etcd, prefix, &transactions.end())?;
-    // Its key is gone already.
-    let _ = block_on(claimed.lease.revoke());
-    progress(1, 1);
-    Ok(plan
-        .stores
-        .into_iter()
-        .zip(found)
-        .map(|(store, found)| StoreCount { names: store.names, ..found })
-        .collect())
+    end(etcd, prefix, &transactions.end())
 }
 
 /// The store of a backup that is read the second time.

@@ -187,7 +187,7 @@ fn a_restore_that_is_killed_is_no_store_for_any_kvnode_and_is_run_again() {
     restoring.kill().unwrap();
     restoring.wait().unwrap();
     assert_ne!(cluster.ctl(&["get", "kvnode/=restoring"]), "", "it was killed before its end");
-    let node = KvNode::start(&epmd, "b", &format!("{} --global a --local b", in_etcd(&cluster)));
+    let node = KvNode::start(&epmd, "b", &format!("{} --store global:a,local:b", in_etcd(&cluster)));
     node.wait_for_log(&[
         "the store waits for etcd",
         "a restore of the stores below kvnode goes on, or was interrupted",

@@ -114,7 +114,8 @@ fn source(from: &str) -> Source<'_> {
 /// What is in the store when it ends early, and how to go on.
 fn stopped(error: CliError, from: &str, puts: &Puts<'_>) -> CliError {
     match puts.count() {
-        0 => error.with_hint("nothing was put"),
+        0 if !puts.has_begun() => error.with_hint("nothing was put"),
+        0 => error.with_hint("entries may have been put: run it again, and what is there is put again"),
         count => error.with_hint(&format!(
             "{} of {from} are in the store: run it again, and what is there is put again",
             counted(count)

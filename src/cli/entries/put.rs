@@ -46,6 +46,8 @@ pub(super) struct Puts<'a> {
     store: &'a Store<'a>,
     counter: progress::Counter,
     count: Cell<u64>,
+    /// Something was asked for.
+    has_begun: Cell<bool>,
     /// Keys that the store takes in one write.
     at_once: Cell<usize>,
     refused: RefCell<Refused>,
@@ -70,13 +72,25 @@ pub(super) enum NotPut {
 
 impl<'a> Puts<'a> {
     pub(super) fn new(store: &'a Store<'a>) -> Self {
-        let (count, at_once) = (Cell::new(0), Cell::new(AT_ONCE));
-        Self { store, counter: progress::Counter::on_terminal(), count, at_once, refused: RefCell::default() }
+        let (count, has_begun, at_once) = (Cell::new(0), Cell::new(false), Cell::new(AT_ONCE));
+        Self {
+            store,
+            counter: progress::Counter::on_terminal(),
+            count,
+            has_begun,
+            at_once,
+            refused: RefCell::default(),
+        }
     }
 
     /// Entries that were put.
     pub(super) fn count(&self) -> u64 {
         self.count.get()
+    }
+
+    /// Whether some may have been put that are not counted.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.get()
     }
 
     /// Puts all of a batch but the entries that are larger than the store takes. Those are remembered.
@@ -141,6 +155,7 @@ impl<'a> Puts<'a> {
     }
 
     async fn call(&self, request: &OwnedTerm) -> Result<OwnedTerm, NotPut> {
+        self.has_begun.set(true);
         self.store.call(request.view()).await.map_err(NotPut::Unknown)
     }
 

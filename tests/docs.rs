@@ -25,7 +25,7 @@ const OPERATIONS: &str = include_str!("../docs/operations.md");
 const FOREIGN_FLAGS: &[(&str, &[&str])] = &[
     ("cargo", &["--locked", "--open", "--path", "--release"]),
     ("etcd", &["--client-cert-auth"]),
-    ("etcdctl", &["--endpoints", "--prefix"]),
+    ("etcdctl", &["--endpoints"]),
     ("iex", &["--erl", "--hidden"]),
     ("scripts/bench", &["--milliseconds", "--quick", "--rounds"]),
     ("scripts/demo", &["--cluster", "--stay"]),
@@ -62,7 +62,8 @@ fn commands() -> BTreeMap<String, BTreeSet<String>> {
             help.lines().map(|line| line.trim_start().trim_start_matches("-h, ").trim_start_matches("-V, "));
         lines
             .filter(|line| line.starts_with("--"))
-            .filter_map(|line| flags(line).into_iter().next())
+            // Its text may name another one.
+            .filter_map(|line| flags(line.split(' ').next()?).into_iter().next())
             .collect()
     };
     let mut found: BTreeMap<String, BTreeSet<String>> =

@@ -166,7 +166,7 @@ fn a_restore_that_is_killed_is_no_store_for_any_kvnode_and_is_run_again() {
     beam.ping(node.name());
     beam.run(&format!("store = {{KeyValueStore, :\"{}\"}}", node.name()));
     beam.run(
-        "for n <- 1..60, do: :ok = GenServer.call(store, {:put_many, for(m <- 1..1000, do: {{n, m}, m})})",
+        "for n <- 1..20, do: :ok = GenServer.call(store, {:put_many, for(m <- 1..1000, do: {{n, m}, m})})",
     );
     end(node);
     let (right, said) = kvnode(&["backup", "--data-dir", &path("data"), &path("file")]);
@@ -203,9 +203,9 @@ fn a_restore_that_is_killed_is_no_store_for_any_kvnode_and_is_run_again() {
         });
         cluster.kill(leader);
         let (right, said) = again.join().unwrap();
-        assert!(right && said.contains("global:a: 60000 entries, "), "{said}");
+        assert!(right && said.contains("global:a: 20000 entries, "), "{said}");
     });
     node.wait_for_log(&[LOADED]);
     beam.ping(node.name());
-    beam.check(&format!("GenServer.call({{:b, :\"{}\"}}, :count)", node.name()), "60000");
+    beam.check(&format!("GenServer.call({{:b, :\"{}\"}}, :count)", node.name()), "20000");
 }

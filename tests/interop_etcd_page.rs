@@ -2,7 +2,7 @@
 
 #![cfg(feature = "program")]
 #![allow(clippy::disallowed_methods, reason = "tests of real nodes live in real time")]
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by it, and shows what was said")]
 
 mod support;
 

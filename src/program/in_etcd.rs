@@ -78,6 +78,12 @@ pub(super) fn begin(
     thread.map(drop).map_err(|error| StartError::Node(crate::node::StartError::System(error)))
 }
 
+/// The names by which a store is found in an etcd: its global ones. A local name says nothing of other nodes' stores where there is a global one.
+pub(super) fn found_by(names: &[String]) -> Vec<String> {
+    let global: Vec<String> = names.iter().filter(|name| name.starts_with(stores::GLOBAL)).cloned().collect();
+    if global.is_empty() { names.to_vec() } else { global }
+}
+
 /// The engine, with the rule by which stores are found.
 #[derive(Clone)]
 struct ByGlobalNames(EtcdEngine);
@@ -86,7 +92,7 @@ impl Engine for ByGlobalNames {
     type Store = EtcdStore;
 
     fn open(&self, names: &[String]) -> Result<EtcdStore, OpenError> {
-        self.0.open(&stores::found_by(names))
+        self.0.open(&found_by(names))
     }
 
     fn open_again(&self, store: &EtcdStore) -> EtcdStore {

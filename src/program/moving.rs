@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{EtcdConfig, StartError, in_etcd, stores};
+use super::{EtcdConfig, StartError, in_etcd};
 use crate::replica::Membership;
 use crate::replica::membership::Former;
 use crate::store::disk::StoreCount;
@@ -50,7 +50,7 @@ pub fn restore(
     progress: Progress<'_>,
 ) -> Result<Vec<StoreCount>, MoveError> {
     let engine = in_etcd::engine(config).map_err(MoveError::Settings)?;
-    let restore = EtcdRestore { force, names: &|names| stores::found_by(names), notes: &notes };
+    let restore = EtcdRestore { force, names: &|names| in_etcd::found_by(names), notes: &notes };
     engine.restore(file, &restore, progress).map_err(MoveError::Backup)
 }
 

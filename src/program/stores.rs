@@ -30,13 +30,6 @@ const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 /// What the global names of a store begin with where they are kept, as they are typed after `--store`.
 pub const GLOBAL: &str = "global:";
 
-/// The names by which a store is found in an etcd: its global ones. A local name says nothing of other nodes' stores where there is a global one.
-#[cfg(feature = "etcd")]
-pub fn found_by(names: &[String]) -> Vec<String> {
-    let global: Vec<String> = names.iter().filter(|name| name.starts_with(GLOBAL)).cloned().collect();
-    if global.is_empty() { names.to_vec() } else { global }
-}
-
 /// Files of one store that may be in a folder.
 const DROPPED_FILES_MAX: u32 = 10_000;
 

@@ -42,6 +42,11 @@ pub(super) struct EngineArgs {
     engine: Option<EngineName>,
     #[command(flatten)]
     etcd: EtcdArgs,
+    /// How new the answers of reads are that say nothing of it: session (what this node has, which is never older than what the
+    /// caller wrote or read here before) or linearizable (what any kvnode of the store has answered; each read waits for etcd)
+    /// [default: session]
+    #[arg(long, value_name = "HOW", value_parser = consistency, requires = "etcd", help_heading = "etcd")]
+    etcd_reads: Option<Consistency>,
 }
 
 /// Which etcd, and how it is spoken to.
@@ -55,11 +60,6 @@ pub(super) struct EtcdArgs {
     /// What all keys of the stores begin with in etcd [default: kvnode]
     #[arg(long, value_name = "TEXT", requires = "etcd", help_heading = "etcd")]
     etcd_prefix: Option<String>,
-    /// How new the answers of reads are that say nothing of it: session (what this node has, which is never older than what the
-    /// caller wrote or read here before) or linearizable (what any kvnode of the store has answered; each read waits for etcd)
-    /// [default: session]
-    #[arg(long, value_name = "HOW", value_parser = consistency, requires = "etcd", help_heading = "etcd")]
-    etcd_reads: Option<Consistency>,
     /// The certificates of the CAs that sign those of etcd's members (PEM); https:// needs them
     #[arg(long, value_name = "FILE", requires = "etcd", help_heading = "etcd")]
     etcd_ca: Option<PathBuf>,
@@ -106,7 +106,7 @@ impl EngineArgs {
     /// # Errors
     /// As of [`EtcdArgs::etcd`].
     pub(super) fn etcd(&self) -> Result<EtcdConfig, CliError> {
-        self.etcd.etcd()
+        Ok(EtcdConfig { reads: self.etcd_reads.unwrap_or_default(), ..self.etcd.etcd()? })
     }
 }
 
@@ -140,7 +140,6 @@ impl EtcdArgs {
             cert: self.etcd_cert.clone(),
             key: self.etcd_key.clone(),
             user,
-            reads: self.etcd_reads.unwrap_or_default(),
             ..EtcdConfig::new(self.etcd.iter().cloned())
         })
     }
